@@ -1,0 +1,202 @@
+"""What changed between two images of a document, as dotted paths: `diff` and its inverse, `UpdateDescription.apply`.
+
+The law: ``diff(before, after).apply(before)`` equals ``after``, for any two JSON objects. Values are equal as jsonb has
+it: ``1`` equals ``1.0``, ``True`` differs from ``1``, the order of keys does not count.
+
+1. `_walk` goes down both images together, with a list instead of recursion so that depth has no limit, and notes a
+   `_Change` wherever they part. A subtree that is the same is left at the speed of C.
+2. `_describe` turns each change's parts into dotted text. Two different paths can have one text (``{"a.b": 1}`` and
+   ``{"a": {"b": 1}}``). Where both changed, the deeper one is told as the whole field above it, by walking again with
+   that field in ``whole``. Each round shortens a path, and top-level fields never share a text, so this ends.
+"""
+
+from __future__ import annotations
+
+import marshal
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, NamedTuple, TypeAlias
+
+_Path: TypeAlias = tuple[str | int, ...]
+
+_MISSING: Any = object()
+_NUMBERS = frozenset((int, float, Decimal))  # exact classes: a bool is no number here
+_MARSHAL_VERSION = 2  # the last one whose bytes depend on nothing but the value: later ones note shared references
+
+
+class _Change(NamedTuple):
+    path: _Path
+    value: Any = None  # the new value, or the new size of an array that got shorter
+    kind: str = "updated"
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateDescription:
+    """How an update changed a document.
+
+    A part of a dotted path that consists of digits is an index of an array, every other part a key of an object. Paths
+    for which this is not so, because a key has a dot, is empty or consists of digits, stand in `disambiguated_paths`.
+
+    Attributes:
+        updated_fields: dotted path to new value. Elements past the old end of an array are here as `"items.3"`.
+        removed_fields: dotted paths.
+        truncated_arrays: `(dotted path, new size)` of each array that got shorter.
+        disambiguated_paths: dotted path to its parts, object keys as `str` and array indexes as `int`.
+    """
+
+    updated_fields: dict[str, Any]
+    removed_fields: list[str]
+    truncated_arrays: list[tuple[str, int]]
+    disambiguated_paths: dict[str, list[str | int]]
+
+    def apply(self, before: dict[str, Any]) -> dict[str, Any]:
+        """Make the after image from the before image.
+
+        Args:
+            before: the data of the document before the update; left as it is.
+
+        Returns:
+            New data, which shares no list and no dict with `before` or with this description.
+        """
+        result: dict[str, Any] = _copy(before)
+        for text, size in self.truncated_arrays:
+            parent, last = self._find(result, text)
+            del parent[last][size:]
+        for text in self.removed_fields:
+            parent, last = self._find(result, text)
+            del parent[last]
+        for text, value in self.updated_fields.items():
+            parent, last = self._find(result, text)
+            if parent.__class__ is list and last >= len(parent):
+                parent.extend([None] * (last + 1 - len(parent)))
+            parent[last] = _copy(value)
+        return result
+
+    def _find(self, data: dict[str, Any], text: str) -> tuple[Any, Any]:
+        parts = self.disambiguated_paths.get(text) or [int(part) if _digits(part) else part for part in text.split(".")]
+        parent: Any = data
+        for part in parts[:-1]:
+            parent = parent[part]
+        return parent, parts[-1]
+
+
+def diff(before: dict[str, Any], after: dict[str, Any]) -> UpdateDescription:
+    """Tell what changed from one image of a document to the next.
+
+    Objects are compared field by field and arrays index by index, recursively.
+
+    Args:
+        before: data as `pgdoc.documents.decode` makes it: plain dict, list, str, int, float, Decimal, bool, None.
+        after: the same.
+
+    Returns:
+        A description that shares no list and no dict with the two.
+    """
+    whole: set[_Path] = set()
+    while True:
+        description, clashes = _describe(_walk(before, after, whole))
+        if not clashes:
+            return description
+        whole |= clashes
+
+
+def _walk(before: dict[str, Any], after: dict[str, Any], whole: set[_Path]) -> list[_Change]:
+    changes: list[_Change] = []
+    todo: list[tuple[_Path, Any, Any]] = [((), before, after)]
+    for path, old, new in todo:  # grows on the way
+        for key, was, value in _differing_fields(old, new) if old.__class__ is dict else _differing_elements(old, new):
+            here = (*path, key)
+            kind = value.__class__
+            if kind is was.__class__ and (kind is dict or kind is list) and here not in whole:
+                todo.append((here, was, value))
+            else:
+                changes.append(_Change(here, value))
+        if old.__class__ is dict:
+            if not old.keys() <= new.keys():
+                changes += [_Change((*path, key), kind="removed") for key in old if key not in new]
+        elif len(new) < len(old):
+            changes.append(_Change(path, len(new), "truncated"))
+    return changes
+
+
+def _differing_fields(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str | int, Any, Any]]:
+    get = old.get
+    return [
+        (key, was, value)
+        for key, value in new.items()
+        if (was := get(key, _MISSING)) is not value
+        and ((kind := value.__class__) is not was.__class__ or kind is dict or kind is list or was != value)
+        and not _same(was, value)
+    ]
+
+
+def _differing_elements(old: list[Any], new: list[Any]) -> list[tuple[str | int, Any, Any]]:
+    differing: list[tuple[str | int, Any, Any]] = [
+        (index, was, value)
+        for index, (was, value) in enumerate(zip(old, new, strict=False))
+        if was is not value
+        and ((kind := value.__class__) is not was.__class__ or kind is dict or kind is list or was != value)
+        and not _same(was, value)
+    ]
+    return differing + [(index, _MISSING, new[index]) for index in range(len(old), len(new))]
+
+
+def _same(was: Any, value: Any) -> bool:
+    """Whether two values are surely the same; where it is not certain for containers, walking them tells."""
+    try:
+        if was != value:
+            return False
+        kind, old_kind = value.__class__, was.__class__
+        if kind is not old_kind:
+            return kind in _NUMBERS and old_kind in _NUMBERS
+        # Python finds [True] equal to [1], their bytes tell. Bytes can differ where jsonb is equal, as 1 and 1.0 do.
+        return marshal.dumps(value, _MARSHAL_VERSION) == marshal.dumps(was, _MARSHAL_VERSION)
+    except (ValueError, RecursionError):  # a Decimal inside, or nested too deep
+        return False
+
+
+def _describe(changes: list[_Change]) -> tuple[UpdateDescription, set[_Path]]:
+    description = UpdateDescription({}, [], [], {})
+    told: dict[str, _Path] = {}
+    clashes: set[_Path] = set()
+    for path, value, kind in changes:
+        text = ".".join(map(str, path))
+        if (other := told.setdefault(text, path)) is not path:
+            clashes.add(_field_above(path, other))
+        if any(map(_ambiguous, path)):
+            description.disambiguated_paths[text] = list(path)
+        if kind == "updated":
+            description.updated_fields[text] = _copy(value)
+        elif kind == "removed":
+            description.removed_fields.append(text)
+        else:
+            description.truncated_arrays.append((text, value))
+    return description, clashes
+
+
+def _field_above(one: _Path, other: _Path) -> _Path:
+    """Of two paths with one text, where they part: the key without the dot, which is the deeper path's."""
+    depth = next(depth for depth, (key, other_key) in enumerate(zip(one, other, strict=False)) if key != other_key)
+    deeper = min(one, other, key=lambda path: len(str(path[depth])))
+    return deeper[: depth + 1]
+
+
+def _ambiguous(part: str | int) -> bool:
+    return isinstance(part, str) and (not part or "." in part or _digits(part))
+
+
+def _digits(part: str) -> bool:
+    return part.isascii() and part.isdigit()
+
+
+def _copy(value: Any) -> Any:
+    if value.__class__ is not dict and value.__class__ is not list:
+        return value
+    top = [value]
+    todo: list[Any] = [top]
+    for container in todo:  # grows on the way: no recursion, so depth has no limit
+        for key, child in container.items() if container.__class__ is dict else enumerate(container):
+            if child.__class__ is dict or child.__class__ is list:
+                container[key] = fresh = child.copy()
+                todo.append(fresh)
+    return top[0]
