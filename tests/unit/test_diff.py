@@ -39,7 +39,7 @@ def _disturb(draw: st.DrawFn, container: Any) -> None:
     inner: list[Any] = [
         child for child in (container.values() if isinstance(container, dict) else container) if _is_container(child)
     ]
-    if inner and draw(st.booleans()):
+    if draw(st.booleans()) and inner:
         deeper: Any = draw(st.sampled_from(inner))
         return _disturb(draw, deeper)
     if isinstance(container, dict):
