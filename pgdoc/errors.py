@@ -7,6 +7,8 @@
     ├── ServerError                      the server, or the way to it, is not what is needed
     │   ├── ServerUnreachable            no connection; may heal by itself
     │   ├── UnsupportedServer            older than 15, or not UTF-8
+    │   ├── ServerNotFound               no PostgreSQL on this machine to start (`LocalServer`)
+    │   ├── ServerStartFailed            PostgreSQL on this machine did not start (`LocalServer`)
     │   ├── ReplicationUnavailable       documents work, streams do not
     │   │   ├── WalLevelTooLow           wal_level is not logical
     │   │   ├── PluginMissing            the output plugin is not installed on the server
@@ -67,6 +69,8 @@ __all__ = [
     "ReplicationNotPermitted",
     "ReplicationUnavailable",
     "ServerError",
+    "ServerNotFound",
+    "ServerStartFailed",
     "ServerUnreachable",
     "SlotBlocked",
     "SlotsExhausted",
@@ -102,6 +106,14 @@ class ServerUnreachable(ServerError):  # noqa: N818
 
 class UnsupportedServer(ServerError):  # noqa: N818
     """The server is older than PostgreSQL 15, or the database is not in UTF-8."""
+
+
+class ServerNotFound(ServerError):  # noqa: N818
+    """A `LocalServer` finds no PostgreSQL on this machine that is new enough."""
+
+
+class ServerStartFailed(ServerError):  # noqa: N818
+    """A `LocalServer` did not start, or is not running."""
 
 
 class ReplicationUnavailable(ServerError):  # noqa: N818
@@ -150,11 +162,11 @@ class CatalogError(PgdocError):
     """The `pgdoc` schema of the database is not the one that this version needs."""
 
 
-class CatalogMissing(CatalogError):
+class CatalogMissing(CatalogError):  # noqa: N818
     """The database has no pgdoc catalog."""
 
 
-class CatalogVersionMismatch(CatalogError):
+class CatalogVersionMismatch(CatalogError):  # noqa: N818
     """The catalog is older, or newer, than this version of pgdoc.
 
     Attributes:
