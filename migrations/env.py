@@ -1,0 +1,20 @@
+"""Run the migrations on the connection that `pgdoc.migrate` hands over, in one transaction under one lock."""
+
+from alembic import context
+from sqlalchemy import Connection, text
+
+LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('pgdoc migrate', 0))"
+
+
+def run_migrations(connection: Connection) -> None:
+    with connection.begin():
+        connection.execute(text(LOCK))
+        connection.execute(text("CREATE SCHEMA IF NOT EXISTS pgdoc"))
+        context.configure(connection=connection, version_table_schema="pgdoc")
+        context.run_migrations()
+        if context.get_context().get_current_heads() == ():
+            connection.execute(text("DROP TABLE IF EXISTS pgdoc.alembic_version"))
+            connection.execute(text("DROP SCHEMA pgdoc"))
+
+
+run_migrations(context.config.attributes["connection"])

@@ -1,0 +1,71 @@
+"""psycopg's exceptions in, pgdoc's out: the one place where document and catalog calls do so."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import psycopg
+import psycopg_pool
+
+from pgdoc.errors import CollectionNotFound, DatabaseError, DuplicateDocument, ServerUnreachable, StoreClosed
+
+if TYPE_CHECKING:
+    from pgdoc.errors import PgdocError
+
+__all__ = ["translated", "unreachable"]
+
+# Connection exceptions; too many connections; the server is shutting down, crashed, or starting up.
+_UNREACHABLE = re.compile(r"08...|53300|57P0[1-3]")
+_ID_IN_DETAIL = re.compile(r"\(id\)=\((.*)\)", re.DOTALL)  # of all languages that lc_messages can choose
+
+
+def unreachable(exc: psycopg.Error) -> ServerUnreachable:
+    """Say that no connection could be made; libpq's own text names host, port and reason."""
+    reason = str(exc).removeprefix("connection failed: ").strip()
+    return ServerUnreachable(f"no connection to the server: {reason}. Check the conninfo, and that the server runs there")
+
+
+def translated(exc: psycopg.Error, subject: str) -> PgdocError:
+    """Return the error of pgdoc that says what `exc` means.
+
+    Args:
+        exc: what psycopg raised; the caller keeps it as the cause: `raise translated(exc, ...) from exc`.
+        subject: what the call was about, such as `collection "docs.orders"`.
+    """
+    if isinstance(exc, psycopg_pool.PoolClosed):
+        return StoreClosed("the store was closed: open a new one")
+    if isinstance(exc, psycopg_pool.PoolTimeout):
+        return ServerUnreachable(f"{subject}: no connection of the pool became free, and none could be made: {exc}")
+    if _lost_connection(exc):
+        return ServerUnreachable(f"{subject}: the connection was lost: {exc}. The next call makes a new one")
+    if _in_own_statement(exc) and isinstance(exc, psycopg.errors.UndefinedTable):
+        return CollectionNotFound(f"{subject} does not exist: create it with store.create_collection")
+    if _in_own_statement(exc) and isinstance(exc, psycopg.errors.UndefinedColumn):
+        return CollectionNotFound(f"{subject} is a table, but no collection: {exc.diag.message_primary}")
+    if isinstance(exc, psycopg.errors.UniqueViolation):
+        return _duplicate(exc, subject)
+    return DatabaseError(f"{subject}: {_said(exc)}", sqlstate=exc.sqlstate)
+
+
+def _lost_connection(exc: psycopg.Error) -> bool:
+    if exc.sqlstate is None:
+        return isinstance(exc, psycopg.OperationalError)
+    return _UNREACHABLE.fullmatch(exc.sqlstate) is not None
+
+
+def _in_own_statement(exc: psycopg.Error) -> bool:
+    """Tell apart what a trigger or a function of the user ran into: that comes with a context."""
+    return exc.diag.context is None
+
+
+def _duplicate(exc: psycopg.Error, subject: str) -> DuplicateDocument:
+    found = _ID_IN_DETAIL.search(exc.diag.message_detail or "")
+    if found is None:
+        return DuplicateDocument(f"{subject}: {_said(exc)}")
+    return DuplicateDocument(f"{subject} has a document {found[1]!r} already", document_id=found[1])
+
+
+def _said(exc: psycopg.Error) -> str:
+    parts = (exc.diag.message_primary or str(exc), exc.diag.message_detail, exc.diag.message_hint)
+    return ". ".join(part.rstrip(".") for part in parts if part)
