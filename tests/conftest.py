@@ -1,0 +1,6 @@
+from hypothesis import settings
+
+pytest_plugins = ["tests.fixtures.fix_leftovers", "tests.fixtures.fix_server"]
+
+settings.register_profile("pgdoc", deadline=None, print_blob=True)  # a slow machine is not a failure
+settings.load_profile("pgdoc")
