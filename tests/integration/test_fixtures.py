@@ -1,0 +1,31 @@
+"""The net that catches what a test leaves behind."""
+
+import psycopg
+
+from tests.fixtures.fix_leftovers import what_is_left
+
+
+def test_clean_database_has_nothing_left(server, dsn):
+    with psycopg.connect(dsn) as session:
+        database = session.info.dbname
+    with psycopg.connect(server.conninfo) as admin:
+        assert what_is_left(admin, database) == []
+
+
+def test_session_and_slot_are_seen(server, bare_dsn):
+    with psycopg.connect(server.conninfo, autocommit=True) as admin, psycopg.connect(bare_dsn) as session:
+        database, pid = session.info.dbname, session.info.backend_pid
+        session.execute("SELECT pg_create_logical_replication_slot('left_here', 'wal2json')")
+        session.commit()
+        slot, backend = sorted(what_is_left(admin, database, grace_s=0), reverse=True)
+        admin.execute("SELECT pg_drop_replication_slot('left_here')")
+    assert slot == "slot left_here"
+    assert backend.startswith(f"client backend {pid} of postgres")
+
+
+def test_bookmarks_may_stay(server, bare_dsn):
+    with psycopg.connect(server.conninfo, autocommit=True) as admin:
+        with psycopg.connect(bare_dsn) as session:
+            database = session.info.dbname
+            session.execute("SELECT pg_create_logical_replication_slot('pgdocb_1_1', 'pgoutput')")
+        assert what_is_left(admin, database) == []
