@@ -1,0 +1,1 @@
+"""The facade as it is written: for asyncio."""

@@ -1,0 +1,1 @@
+"""The facade for threads: generated from `_async`."""

@@ -1,0 +1,147 @@
+"""Reading on from the WAL for streams that resume from the past, or whose buffer ran full.
+
+At most `READERS` catch-up readers run in a process; streams at about the same place share one, the others wait their
+turn. A reader stops reading while a mailbox is full, since the WAL is the overflow buffer, but for seconds only: a
+walsender that can't send holds up the server's shutdown. Then the full stream leaves the group, and comes back when its
+mailbox has room.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from pgdoc.changes.fanout import Subscription, before_commits_at, furthest_behind
+from pgdoc.errors import PgdocError, StreamError
+from pgdoc.replication.slots import Opened, open_reader
+
+if TYPE_CHECKING:
+    from pgdoc.changes.assemble import Change
+    from pgdoc.hub import Hub
+
+logger = logging.getLogger("pgdoc.catchup")
+
+READERS = 2
+_SAME_PLACE_BYTES = 16 << 20
+_PATIENCE_S = 5.0
+_READ_S = 0.05
+_RETRY_S = 1.0
+
+Left = dict[Subscription, list["Change"]]
+
+
+class CatchUp:
+    """The catch-up readers of one hub.
+
+    Args:
+        hub: what the streams come from and go back to.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._lock = threading.Lock()
+        self._waiting: dict[Subscription, None] = {}
+        self._threads: set[threading.Thread] = set()
+        self._closing = threading.Event()
+
+    def take_over(self, subscription: Subscription) -> None:
+        """Feed a subscription that is AWAY, as soon as its mailbox has room."""
+        subscription.mailbox.call_when_room(lambda: self._queue(subscription))
+
+    def close(self, timeout_s: float) -> None:
+        """Stop all readers."""
+        self._closing.set()
+        with self._lock:
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(timeout_s)
+
+    def _queue(self, subscription: Subscription) -> None:
+        with self._lock:
+            if self._closing.is_set():
+                return
+            self._waiting[subscription] = None
+            if len(self._threads) < READERS:
+                thread = threading.Thread(target=self._run, name="pgdoc-catchup", daemon=True)
+                self._threads.add(thread)
+                thread.start()
+
+    def _run(self) -> None:
+        while group := self._next_group():
+            try:
+                self._feed(group)
+            except PgdocError as exc:
+                self._after(group, exc)
+            except Exception as exc:  # a fault of ours must reach the streams, not vanish with the thread
+                logger.exception("a catch-up reader failed")
+                error = StreamError(f"catching up failed: {exc!r}; this is a fault of pgdoc, please report it")
+                error.__cause__ = exc
+                self._after(group, error)
+
+    def _next_group(self) -> set[Subscription]:
+        """Take the stream that is furthest behind, and those that are at about its place."""
+        with self._lock:
+            first = furthest_behind(self._waiting)
+            if first is None or self._closing.is_set():
+                self._threads.discard(threading.current_thread())
+                return set()
+            near = first.after[0] + _SAME_PLACE_BYTES
+            group = {subscription for subscription in self._waiting if subscription.after[0] <= near}
+            for subscription in group:
+                del self._waiting[subscription]
+            return group
+
+    def _after(self, group: set[Subscription], exc: PgdocError) -> None:
+        """Queue again those who were being fed, or end them where a retry can't mend it."""
+        for subscription in group:
+            self._hub.leave(subscription)
+            if not exc.resumable:
+                self._hub.fail(subscription, exc)
+        if exc.resumable:
+            logger.info("catching up again in %s s: %s", _RETRY_S, exc)
+            self._closing.wait(_RETRY_S)
+            for subscription in group:
+                self.take_over(subscription)
+
+    def _feed(self, group: set[Subscription]) -> None:
+        at = min(subscription.after for subscription in group)[0]
+        opened = open_reader(self._hub.source, at, check=self._hub.check_origin)
+        try:
+            while group and not self._closing.is_set():
+                self._step(opened, group)
+        finally:
+            opened.reader.close()
+
+    def _step(self, opened: Opened, group: set[Subscription]) -> None:
+        """Read a burst, put it everywhere, and hand over those who have come far enough."""
+        reader = opened.reader
+        frames = reader.read(_READ_S)
+        burst = opened.assembler.feed(opened.decoder.decode(frames))
+        reached = before_commits_at(burst.reached)
+        left = {subscription: subscription.put(burst.changes, reached) for subscription in group}
+        left = {subscription: changes for subscription, changes in left.items() if changes}
+        if left:
+            self._wait_for_room(group, left, burst.reached)
+        reader.confirm(burst.reached)
+        if not frames:
+            reader.ask()
+        for subscription in [each for each in group if self._hub.join(each, burst.reached)]:
+            group.discard(subscription)
+
+    def _wait_for_room(self, group: set[Subscription], left: Left, reached: int) -> None:
+        """Put the rest as room is made; who is full for too long leaves the group."""
+        deadline = time.monotonic() + _PATIENCE_S
+        for subscription, changes in left.items():
+            rest = changes
+            while rest and not self._closing.is_set():
+                room = threading.Event()
+                subscription.mailbox.call_when_room(room.set)
+                if not room.wait(max(0.0, deadline - time.monotonic())):
+                    break
+                rest = subscription.put(rest, before_commits_at(reached))
+            if rest:
+                group.discard(subscription)
+                self._hub.leave(subscription)
+                self.take_over(subscription)

@@ -1,0 +1,198 @@
+"""Which subscription gets which change, and what becomes of one that is full or far behind.
+
+Two kinds of reader feed subscriptions: the live one (the hub's), and catch-up readers, which start in the past. Both
+read the same changes in the same order from the same WAL, so a subscription can move from one to the other:
+
+1. A subscription has one feeder at a time: `LIVE`, the live reader; `AWAY` and `JOINING`, a catch-up reader or, while
+   it waits for one, nobody.
+2. `after` is a position: everything up to it is in the mailbox, or is not wanted. It never moves back, and no change
+   at or before it is put. This alone makes events unique, whatever is read twice.
+3. R of a reader is an LSN such that every transaction with a commit LSN below it is out (and put, for its feed).
+   `joinable_from` of the live reader is R, or, inside a transaction, just past that transaction's commit LSN: it is the
+   first commit LSN from which a newcomer misses nothing.
+4. A LIVE subscription whose mailbox does not take all becomes AWAY; `after` is then the last change that was taken.
+   Nothing is dropped: the WAL has the rest.
+5. AWAY becomes JOINING when its reader is near: from then on the live reader lays aside, in `ahead`, what it
+   would have put, beginning with `join_from = joinable_from`. The catch-up reader goes on feeding.
+6. JOINING becomes LIVE when the catch-up reader's R has reached `join_from`: what was laid aside and lies beyond
+   `after` is put, and there is neither gap (both sides cover `join_from`) nor repeat (rule 2). So a reader that trails
+   the live one for ever still joins, for its goal does not move.
+7. If what is laid aside grows beyond `AHEAD_LIMIT`, JOINING becomes AWAY again, and the reader goes on.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pgdoc.changes.assemble import Burst, Change, Place
+
+AHEAD_LIMIT = 5_000
+"""Changes laid aside for a subscription that is joining."""
+
+
+def before_commits_at(lsn: int) -> Place:
+    """Give the place before every change of the transactions that commit at `lsn` or later."""
+    return (lsn, 0, 0, 0)
+
+
+class Mailbox(Protocol):
+    """Where a subscription's changes go."""
+
+    def put(self, changes: list[Change], reached: Place) -> int:
+        """Take as many as there is room for, and give how many.
+
+        When all were taken, `reached` is how far the stream will have come after the last of them.
+        """
+
+    def begin_at(self, place: Place) -> None:
+        """Throw away what lies before `place`."""
+
+    def call_when_room(self, callback: Callable[[], None]) -> None:
+        """Call back, once, when it is at most half full."""
+
+    def fail(self, error: BaseException) -> None:
+        """End the stream with an error, after what was put before."""
+
+    def close(self) -> None:
+        """Drop everything."""
+
+
+class State(enum.Enum):
+    """Who feeds a subscription."""
+
+    LIVE = "live"
+    AWAY = "away"
+    JOINING = "joining"
+
+
+class Subscription:
+    """What one stream wants, and how far it was given that.
+
+    Args:
+        collections: the names wanted, or `None` for all.
+        after: everything up to here is not wanted.
+        mailbox: where its changes go.
+    """
+
+    def __init__(self, collections: frozenset[str] | None, after: Place, mailbox: Mailbox) -> None:
+        self.collections = collections
+        self.after = after
+        self.mailbox = mailbox
+        self.state = State.AWAY
+        self.ahead: list[Change] = []
+        self.join_from = 0
+
+    def wanted(self, changes: list[Change]) -> list[Change]:
+        """Give those of `changes` that are of its collections and beyond `after`."""
+        names = self.collections
+        if names is not None:
+            changes = [change for change in changes if change.row.table in names]
+        if changes and changes[0].position <= self.after:
+            changes = [change for change in changes if change.position > self.after]
+        return changes
+
+    def put(self, changes: list[Change], reached: Place) -> list[Change]:
+        """Put what is wanted, and give what the mailbox had no room for."""
+        wanted = self.wanted(changes)
+        reached = max(self.after, reached, wanted[-1].position if wanted else reached)
+        taken = self.mailbox.put(wanted, reached)
+        if taken == len(wanted):
+            self.after = reached
+        elif taken:
+            self.after = wanted[taken - 1].position
+        return wanted[taken:]
+
+
+class Fanout:
+    """The live reader's side: spreads its changes over the subscriptions.
+
+    Args:
+        reached: the R of the live reader as it starts.
+    """
+
+    def __init__(self, reached: int) -> None:
+        self.reached = reached
+        self._inside: int | None = None
+        self._subscriptions: dict[Subscription, None] = {}
+
+    @property
+    def joinable_from(self) -> int:
+        """The first commit LSN from which a newcomer misses nothing."""
+        return self.reached if self._inside is None else self._inside + 1
+
+    def restart(self) -> None:
+        """Note that the live reader begins again at `reached`, outside any transaction."""
+        self._inside = None
+
+    def add(self, subscription: Subscription) -> None:
+        """Feed a newcomer from here on."""
+        subscription.after = max(subscription.after, before_commits_at(self.joinable_from))
+        subscription.state = State.LIVE
+        self._subscriptions[subscription] = None
+
+    def remove(self, subscription: Subscription) -> None:
+        """Forget it; fine where it is not known."""
+        self._subscriptions.pop(subscription, None)
+
+    def dispatch(self, burst: Burst) -> list[Subscription]:
+        """Spread a burst; give the subscriptions that are full and were sent away."""
+        self.reached, self._inside = burst.reached, burst.inside
+        reached = before_commits_at(burst.reached)
+        sent_away = []
+        for subscription in self._subscriptions:
+            if subscription.state is State.LIVE:
+                if subscription.put(burst.changes, reached):
+                    sent_away.append(subscription)
+            else:
+                self._lay_aside(subscription, burst.changes)
+        for subscription in sent_away:
+            self.leave(subscription)
+        return sent_away
+
+    def _lay_aside(self, subscription: Subscription, changes: list[Change]) -> None:
+        names, ahead = subscription.collections, subscription.ahead
+        ahead.extend(
+            change
+            for change in changes
+            if change.position[0] >= subscription.join_from and (names is None or change.row.table in names)
+        )
+        if len(ahead) > AHEAD_LIMIT:
+            subscription.state = State.AWAY  # it is begun again when its reader is nearer
+            subscription.ahead = []
+
+    def leave(self, subscription: Subscription) -> None:
+        """Stop feeding it: from now on it is AWAY."""
+        self.remove(subscription)
+        subscription.state = State.AWAY
+        subscription.ahead = []
+
+    def join(self, subscription: Subscription, reader_reached: int) -> bool:
+        """Begin, or end, the move of a subscription from a catch-up reader; give whether it is LIVE now.
+
+        Args:
+            subscription: fed by a reader that has put everything it holds.
+            reader_reached: that reader's R.
+        """
+        if subscription.state is State.AWAY:
+            subscription.join_from = self.joinable_from
+            subscription.state = State.JOINING
+            subscription.ahead = []
+            self._subscriptions[subscription] = None
+        if reader_reached < subscription.join_from:
+            return False
+        ahead, subscription.ahead = subscription.ahead, []
+        left = subscription.put(ahead, before_commits_at(self.reached))
+        if left:
+            self.leave(subscription)
+            return False
+        subscription.state = State.LIVE
+        return True
+
+
+def furthest_behind(subscriptions: Iterable[Subscription]) -> Subscription | None:
+    """Give the one whose place is the oldest."""
+    return min(subscriptions, key=lambda subscription: subscription.after, default=None)

@@ -1,0 +1,204 @@
+"""What a change stream gives: `ChangeEvent`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from pgdoc import documents
+from pgdoc.changes.diff import UpdateDescription, diff
+from pgdoc.documents import Document
+from pgdoc.errors import ReplicaIdentityChanged, UnreadableDocument
+from pgdoc.tokens import Position, ResumeToken
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pgdoc.changes.assemble import Change
+    from pgdoc.decoding.records import Column
+
+__all__ = ["ChangeEvent", "EventType", "UpdateDescription"]
+
+
+class EventType(StrEnum):
+    """The kinds of event."""
+
+    INSERT = "insert"
+    UPDATE = "update"
+    REPLACE = "replace"
+    DELETE = "delete"
+    TRUNCATE = "truncate"
+
+
+@dataclass(frozen=True)
+class ChangeEvent:
+    """One change of one document, or of a whole collection.
+
+    Attributes:
+        event_type: what happened.
+        collection: where.
+        document_id: to which document; `None` for events of a whole collection.
+        full_document: the document as this change left it (insert, update, replace), exact at that point in time.
+        full_document_before_change: the document as it was before (update, replace, delete).
+        update_description: what an update changed, else `None`.
+        resume_token: the place of this event; a stream opened with `resume_after` continues with the next one.
+        timestamp: when its transaction committed, aware, UTC.
+        transaction_id: PostgreSQL's xid.
+        metadata: what the writer said of itself, `{}` where it said nothing.
+
+    Fields are worked out when they are first read, in the thread that reads them; a stored document that can't be
+    decoded therefore raises `UnreadableDocument` there, and the event still has its id and token.
+    """
+
+    event_type: EventType
+    collection: str
+    document_id: str | None
+    full_document: Document | None
+    full_document_before_change: Document | None
+    update_description: UpdateDescription | None
+    resume_token: ResumeToken
+    timestamp: datetime
+    transaction_id: int
+    metadata: dict[str, Any]
+
+    @classmethod
+    def _of(cls, change: Change, origin: tuple[int, int]) -> ChangeEvent:
+        """Make the event of a change; `origin` is the cluster's system identifier and timeline."""
+        event = object.__new__(cls)
+        event.__dict__.update(_change=change, _origin=origin, collection=change.row.table)
+        return event
+
+    def __getattr__(self, name: str) -> Any:
+        work_out = _FIELDS.get(name)
+        if work_out is None or "_change" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        value = self.__dict__[name] = work_out(self)
+        return value
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the event as plain values that JSON has a form for."""
+        description = self.update_description
+        return {
+            "event_type": str(self.event_type),
+            "collection": self.collection,
+            "document_id": self.document_id,
+            "full_document": _plain(self.full_document),
+            "full_document_before_change": _plain(self.full_document_before_change),
+            "update_description": description
+            and {
+                "updated_fields": description.updated_fields,
+                "removed_fields": description.removed_fields,
+                "truncated_arrays": [{"field": name, "new_size": size} for name, size in description.truncated_arrays],
+                "disambiguated_paths": description.disambiguated_paths,
+            },
+            "resume_token": str(self.resume_token),
+            "timestamp": self.timestamp.isoformat(),
+            "transaction_id": self.transaction_id,
+            "metadata": self.metadata,
+        }
+
+    def to_json(self) -> bytes:
+        """Give `to_dict()` as JSON, numbers exact."""
+        return documents.encode_value(self.to_dict(), "")
+
+
+def _plain(document: Document | None) -> dict[str, Any] | None:
+    return document and {
+        "id": document.id,
+        "data": document.data,
+        "version": document.version,
+        "created_at": document.created_at.isoformat(),
+        "updated_at": document.updated_at.isoformat(),
+    }
+
+
+def _image(event: ChangeEvent) -> dict[str, Any]:
+    """Give the row as it is after the change; what an UPDATE did not touch in TOAST is in the old row."""
+    row = event._change.row  # noqa: SLF001 (its own)
+    image = {column["name"]: column["value"] for column in row.identity} if row.kind == "U" else {}
+    image.update((column["name"], column["value"]) for column in row.columns)
+    return image
+
+
+def _document(image: dict[str, Any]) -> Document:
+    return Document.from_text(image["id"], image["data"], image["version"], image["created_at"], image["updated_at"])
+
+
+def _event_type(event: ChangeEvent) -> EventType:
+    kind = event._change.row.kind  # noqa: SLF001
+    if kind == "U":
+        image = _image(event)
+        return EventType.REPLACE if image["replaced_version"] == image["version"] else EventType.UPDATE
+    return {"I": EventType.INSERT, "D": EventType.DELETE, "T": EventType.TRUNCATE}[kind]
+
+
+def _document_id(event: ChangeEvent) -> str | None:
+    row = event._change.row  # noqa: SLF001
+    return _value(row.columns or row.identity, "id")
+
+
+def _value(columns: list[Column], name: str) -> Any:
+    return next((column["value"] for column in columns if column["name"] == name), None)
+
+
+def _full_document(event: ChangeEvent) -> Document | None:
+    return _document(_image(event)) if event._change.row.kind in "IU" else None  # noqa: SLF001
+
+
+def _full_document_before_change(event: ChangeEvent) -> Document | None:
+    row = event._change.row  # noqa: SLF001
+    return _document({column["name"]: column["value"] for column in row.identity}) if row.kind in "UD" else None
+
+
+def _update_description(event: ChangeEvent) -> UpdateDescription | None:
+    before, after = event.full_document_before_change, event.full_document
+    if event.event_type is not EventType.UPDATE or before is None or after is None:
+        return None
+    return diff(before.data, after.data)
+
+
+def _metadata(event: ChangeEvent) -> dict[str, Any]:
+    """Read the writer's message; any SQL writer can send one, so what is not of pgdoc's form says nothing."""
+    text = event._change.transaction.metadata  # noqa: SLF001
+    try:
+        content = documents.decode(text) if text else None
+    except (ValueError, UnreadableDocument):
+        return {}
+    metadata = content.get("metadata") if isinstance(content, dict) else None
+    return metadata if isinstance(metadata, dict) else {}
+
+
+_FIELDS: dict[str, Callable[[ChangeEvent], Any]] = {
+    "event_type": _event_type,
+    "document_id": _document_id,
+    "full_document": _full_document,
+    "full_document_before_change": _full_document_before_change,
+    "update_description": _update_description,
+    "resume_token": lambda event: ResumeToken(Position(*event._change.position), *event._origin),  # noqa: SLF001
+    "timestamp": lambda event: datetime.fromisoformat(event._change.transaction.timestamp).astimezone(UTC),  # noqa: SLF001
+    "transaction_id": lambda event: event._change.transaction.xid,  # noqa: SLF001
+    "metadata": _metadata,
+}
+
+
+def check_images(change: Change) -> None:
+    """Refuse a change whose before image is missing.
+
+    Raises:
+        ReplicaIdentityChanged: the table was not REPLICA IDENTITY FULL when the change was made.
+    """
+    row = change.row
+    if row.kind in "UD" and len(row.identity) < len(row.columns or _SIX_COLUMNS):
+        raise ReplicaIdentityChanged(
+            f"collection {row.table!r}: the before image of a change in transaction {change.transaction.xid} is missing "
+            f"because the table's replica identity was changed: run ALTER TABLE ... REPLICA IDENTITY FULL, and "
+            f"open the stream again after this place"
+        )
+
+
+_SIX_COLUMNS = range(6)

@@ -1,0 +1,248 @@
+"""The hub: the one thread of a store that reads changes as they are committed, for all of the store's streams.
+
+Its way through the house: `replication` gives frames, `decoding` records, `changes.assemble` changes in their places,
+`changes.fanout` puts them into the mailboxes. Rules:
+
+1. Nothing a user writes runs on this thread, and it never waits for a user: a mailbox that is full sends its
+   subscription to `catchup`, which reads on from the WAL.
+2. The fan-out belongs to whoever holds `_lock`; it is held for one burst at a time, and never while waiting.
+3. A lost connection is opened again at the fan-out's R. What is then read twice is dropped by position.
+4. Errors that a retry can't mend end every stream, and the hub with them; the next `watch()` starts another.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+from pgdoc.catchup import CatchUp
+from pgdoc.changes.fanout import Fanout, State, Subscription, before_commits_at
+from pgdoc.errors import PgdocError, StoreClosed, StreamError
+from pgdoc.history import Keeper
+from pgdoc.replication.slots import Opened, Origin, Source, open_reader
+
+if TYPE_CHECKING:
+    from pgdoc.changes.assemble import Place
+    from pgdoc.mailbox import AsyncMailbox, Mailbox
+
+logger = logging.getLogger("pgdoc.hub")
+
+_READ_S = 1.0
+_FIRST_DELAY_S, _LONGEST_DELAY_S = 0.1, 5.0
+_NEAR_BYTES = 1 << 20
+"""How far behind the hub a catch-up reader may be when it begins to hand a subscription over."""
+
+
+class Hub:
+    """Reads the live end of the WAL and feeds subscriptions.
+
+    Args:
+        source: what to read.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.origin = Origin(0, 0)
+        self._lock = threading.Lock()
+        self._started: Future[Origin] | None = None
+        self._thread: threading.Thread | None = None
+        self._closing = threading.Event()
+        self._reconnecting = False
+        self._opened: Opened | None = None
+        self._fanout = Fanout(0)
+        self._subscriptions: set[Subscription] = set()
+        self._catchup = CatchUp(self)
+        self._keeper = Keeper(self)
+
+    def start(self) -> Future[Origin]:
+        """Start reading, where that has not been done; the result comes when changes are being read."""
+        with self._lock:
+            if self._closing.is_set():
+                raise StoreClosed("the store is closed: make another to open a stream")
+            if self._started is None:
+                self._started = Future()
+                self._thread = threading.Thread(target=self._run, args=(self._started,), name="pgdoc-hub", daemon=True)
+                self._thread.start()
+            return self._started
+
+    def subscribe(self, collections: frozenset[str] | None, mailbox: Mailbox | AsyncMailbox) -> Subscription:
+        """Feed `mailbox` from now on; `begin_at` then says where exactly."""
+        with self._lock:
+            self._check_running()
+            subscription = Subscription(collections, (0, 0, 0, 0), mailbox)
+            self._subscriptions.add(subscription)
+            self._fanout.add(subscription)
+            return subscription
+
+    def begin_at(self, subscription: Subscription, lsn: int) -> None:
+        """Let a new subscription begin with the first transaction that commits at or after `lsn`."""
+        place = before_commits_at(lsn)
+        with self._lock:
+            subscription.after = max(subscription.after, place)
+            subscription.mailbox.begin_at(place)
+
+    def resume(self, collections: frozenset[str] | None, after: Place, mailbox: Mailbox | AsyncMailbox) -> Subscription:
+        """Feed `mailbox` with everything beyond `after`."""
+        with self._lock:
+            self._check_running()
+            subscription = Subscription(collections, after, mailbox)
+            self._subscriptions.add(subscription)
+            mailbox.begin_at(after)
+            if self._fanout.joinable_from <= after[0]:
+                self._fanout.add(subscription)
+                return subscription
+        self._catchup.take_over(subscription)
+        return subscription
+
+    def join(self, subscription: Subscription, reader_reached: int) -> bool:
+        """Take a subscription over from a catch-up reader, if it is time; give whether the reader is rid of it."""
+        with self._lock:
+            if subscription not in self._subscriptions:
+                return True
+            if subscription.state is State.AWAY and reader_reached + _NEAR_BYTES < self._fanout.reached:
+                return False
+            return self._fanout.join(subscription, reader_reached)
+
+    def leave(self, subscription: Subscription) -> None:
+        """Stop laying aside for a subscription whose catch-up reader is gone."""
+        with self._lock:
+            self._fanout.leave(subscription)
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Forget a subscription and drop what its mailbox holds."""
+        with self._lock:
+            self._subscriptions.discard(subscription)
+            self._fanout.remove(subscription)
+        subscription.mailbox.close()
+
+    def fail(self, subscription: Subscription, error: BaseException) -> None:
+        """End one stream with an error, after what was put before."""
+        with self._lock:
+            self._subscriptions.discard(subscription)
+            self._fanout.remove(subscription)
+        own = copy.copy(error)
+        own.__cause__ = error.__cause__
+        subscription.mailbox.fail(own)
+
+    def mode(self, subscription: Subscription) -> str:
+        """Tell who feeds it: `live`, `catching_up` or `reconnecting`."""
+        if subscription.state is not State.LIVE:
+            return "catching_up"
+        return "reconnecting" if self._reconnecting else "live"
+
+    @property
+    def wal_end(self) -> int:
+        """The highest LSN heard of."""
+        opened = self._opened
+        return max(self._fanout.reached, opened.reader.wal_end if opened else 0)
+
+    @property
+    def slot(self) -> str | None:
+        """The slot that is read at present."""
+        opened = self._opened
+        return opened.reader.slot if opened else None
+
+    def report_soon(self) -> None:
+        """Let the server know at once how far the hub has come."""
+        opened = self._opened
+        if opened is not None:
+            opened.reader.report_soon()
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """End every stream and thread, within about `timeout_s`."""
+        with self._lock:
+            self._closing.set()
+            thread, subscriptions = self._thread, list(self._subscriptions)
+        for subscription in subscriptions:
+            self.unsubscribe(subscription)
+        self.report_soon()
+        self._catchup.close(timeout_s)
+        self._keeper.close(timeout_s)
+        if thread is not None:
+            thread.join(timeout_s)
+
+    def _check_running(self) -> None:
+        if self._closing.is_set():
+            raise StoreClosed("the store is closed: make another to open a stream")
+
+    def _run(self, started: Future[Origin]) -> None:
+        try:
+            self._opened = open_reader(self.source, None, prefix="pgdoch")
+            with self._lock:
+                self.origin = self._opened.origin
+                self._fanout = Fanout(self._opened.assembler.reached)
+            self._keeper.start()
+        except BaseException as exc:  # noqa: BLE001 (whoever waits for the start gets it)
+            with self._lock:
+                self._started = None
+            started.set_exception(exc)
+            return
+        started.set_result(self.origin)
+        try:
+            self._read_until_closed()
+        except PgdocError as exc:
+            self._end(exc)
+        except Exception as exc:  # a fault of ours must reach the streams, not vanish with the thread
+            logger.exception("the hub failed")
+            error = StreamError(f"the hub failed: {exc!r}; this is a fault of pgdoc, please report it")
+            error.__cause__ = exc
+            self._end(error)
+
+    def _read_until_closed(self) -> None:
+        while self._opened is not None and not self._closing.is_set():
+            try:
+                self._pump(self._opened)
+            except PgdocError as exc:
+                if not exc.resumable:
+                    raise
+                logger.warning("reconnecting at %X: %s", self._fanout.reached, exc)
+            finally:
+                self._opened.reader.close()
+            self._opened = None if self._closing.is_set() else self._reopen()
+
+    def _pump(self, opened: Opened) -> None:
+        reader, decode, feed = opened.reader, opened.decoder.decode, opened.assembler.feed
+        while not self._closing.is_set():
+            frames = reader.read(_READ_S)
+            if not frames:
+                continue
+            burst = feed(decode(frames))
+            with self._lock:
+                sent_away = self._fanout.dispatch(burst)
+            reader.confirm(burst.reached)
+            for subscription in sent_away:
+                self._catchup.take_over(subscription)
+
+    def _reopen(self) -> Opened | None:
+        self._reconnecting = True
+        delay_s = _FIRST_DELAY_S
+        while not self._closing.wait(delay_s):
+            delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
+            try:
+                opened = open_reader(self.source, self._fanout.reached, prefix="pgdoch", check=self.check_origin)
+            except PgdocError as exc:
+                if not exc.resumable:
+                    raise
+                logger.info("not yet: %s", exc)
+                continue
+            with self._lock:
+                self._fanout.restart()
+                self.origin = opened.origin
+            self._reconnecting = False
+            return opened
+        return None
+
+    def check_origin(self, origin: Origin) -> None:
+        """Refuse to go on at a server whose history does not hold the hub's place."""
+        origin.check(self._fanout.reached, self.origin.system_id, self.origin.timeline)
+
+    def _end(self, error: PgdocError) -> None:
+        with self._lock:
+            self._started = None
+            self._opened = None
+            subscriptions = list(self._subscriptions)
+        for subscription in subscriptions:
+            self.fail(subscription, error)

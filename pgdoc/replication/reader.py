@@ -1,0 +1,187 @@
+"""The socket of one walsender: START_REPLICATION, frames in, status updates out.
+
+The connection's COPY is driven without ever blocking inside libpq, which would hold the GIL: data is taken with
+`get_copy_data(1)`, and where there is none, `poll` waits on the socket and on a wake-up pipe. Status updates go out on
+this thread only, so whoever owns a reader has to come back to `read` within seconds.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import pq
+
+from pgdoc.decoding.frames import XLOG_DATA, parse_keepalive, standby_status_update, xlog_start
+from pgdoc.errors import ServerUnreachable
+from pgdoc.replication.connection import literal, quoted, translate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+BURST_FRAMES = 512
+"""Frames given by one `read` at the most, so that one burst is a small step for everyone it goes to."""
+
+_STATUS_INTERVAL_S = 10.0
+_SILENCE_LIMIT = 4  # status intervals; each status asks for an answer
+
+
+class Reader:
+    """Reads frames from a slot; made by `replication.slots.open_reader`.
+
+    Args:
+        connection: made with `replication=True`, idle.
+        slot: a slot that this connection may stream from.
+        start: the LSN to start at, not below the slot's `confirmed_flush_lsn`.
+        options: the output plugin's.
+
+    Attributes:
+        wal_end: the highest LSN heard of.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], slot: str, start: int, options: Mapping[str, str]) -> None:
+        self.slot = slot
+        self.wal_end = start
+        self._connection = connection
+        self._pgconn = connection.pgconn
+        self._received = start
+        self._confirmed = 0
+        self._answer_due = False
+        self._interval_s = _status_interval_s(connection)
+        self._wake_reads, self._wake_writes = socket.socketpair()
+        self._wake_reads.setblocking(False)
+        self._wake_writes.setblocking(False)
+        try:
+            self._start(slot, start, options)
+        except BaseException:
+            self.close()
+            raise
+        self._poll = select.poll()
+        self._poll.register(self._pgconn.socket, select.POLLIN)
+        self._poll.register(self._wake_reads, select.POLLIN)
+        self._last_heard = self._last_status = time.monotonic()
+
+    def _start(self, slot: str, start: int, options: Mapping[str, str]) -> None:
+        listed = ", ".join(f"{quoted(name)} {literal(value)}" for name, value in options.items())
+        place = f"{start >> 32:X}/{start & 0xFFFFFFFF:X}"
+        result = self._pgconn.exec_(f"START_REPLICATION SLOT {quoted(slot)} LOGICAL {place} ({listed})".encode())
+        if result.status != pq.ExecStatus.COPY_BOTH:
+            exc = psycopg.errors.error_from_result(result)
+            raise translate(exc) from exc
+        self._pgconn.nonblocking = 1
+
+    def read(self, timeout_s: float) -> list[memoryview]:
+        """Give the frames that have come, after waiting `timeout_s` at most; may be empty.
+
+        Keepalives are answered here, and only handed on for what they say about the WAL's end.
+
+        Raises:
+            ServerUnreachable: the connection ended, or nothing was heard for several status intervals.
+        """
+        try:
+            frames = self._take()
+            if not frames:
+                self._wait(timeout_s)
+                frames = self._take()
+            self._report()
+        except psycopg.Error as exc:
+            raise translate(exc) from exc
+        return frames
+
+    def confirm(self, lsn: int) -> None:
+        """Let the next status update say that nothing below `lsn` is needed again."""
+        self._confirmed = max(self._confirmed, lsn)
+
+    def ask(self) -> None:
+        """Ask the server to say how far it is."""
+        self._send_status(flush=self._confirmed, reply=True)
+
+    def wake(self) -> None:
+        """Make a `read` that waits in another thread return."""
+        try:
+            self._wake_writes.send(b"w")
+        except OSError:
+            return  # closed, or woken often enough
+
+    def report_soon(self) -> None:
+        """Let another thread's `read` report at once how far it has come."""
+        self._answer_due = True
+        self.wake()
+
+    def close(self) -> None:
+        """End the connection, and with it a temporary slot."""
+        self._connection.close()
+        self._wake_reads.close()
+        self._wake_writes.close()
+
+    def _take(self) -> list[memoryview]:
+        frames: list[memoryview] = []
+        get, append = self._pgconn.get_copy_data, frames.append
+        while len(frames) < BURST_FRAMES:
+            size, frame = get(1)
+            if size > 0:
+                append(frame)
+                if frame[0] != XLOG_DATA:
+                    self._heard_keepalive(frame)
+                continue
+            if size < 0:
+                self._raise_end(size)
+            break
+        if frames:
+            self._last_heard = time.monotonic()
+            if frames[-1][0] == XLOG_DATA:
+                self._received = max(self._received, xlog_start(frames[-1]))
+                self.wal_end = max(self.wal_end, self._received)
+        return frames
+
+    def _heard_keepalive(self, frame: memoryview) -> None:
+        keepalive = parse_keepalive(frame)
+        self._received = max(self._received, keepalive.wal_end)
+        self.wal_end = max(self.wal_end, keepalive.wal_end)
+        self._answer_due = self._answer_due or keepalive.reply_requested
+
+    def _wait(self, timeout_s: float) -> None:
+        self._report()
+        for descriptor, _ in self._poll.poll(max(0.0, min(timeout_s, self._interval_s)) * 1000):
+            if descriptor == self._pgconn.socket:
+                self._pgconn.consume_input()
+            else:
+                self._wake_reads.recv(4096)
+
+    def _report(self) -> None:
+        now = time.monotonic()
+        if self._answer_due:
+            self._answer()
+        elif now - self._last_status >= self._interval_s:
+            self.ask()
+        if now - self._last_heard > self._interval_s * _SILENCE_LIMIT:
+            raise ServerUnreachable(f"the server has not been heard for {now - self._last_heard:.0f} s")
+
+    def _answer(self) -> None:
+        """Answer a keepalive: a server that shuts down goes by `write` where `flush` is 0, and waits for a stale one."""
+        self._answer_due = False
+        self._send_status(flush=self._confirmed if self._confirmed >= self._received else 0, reply=False)
+
+    def _send_status(self, *, flush: int, reply: bool) -> None:
+        status = standby_status_update(write=self._received, flush=flush, now=datetime.now(UTC), reply=reply)
+        self._pgconn.put_copy_data(status)
+        self._pgconn.flush()
+        self._last_status = time.monotonic()
+
+    def _raise_end(self, size: int) -> None:
+        if size == -1:
+            result = self._pgconn.get_result()
+            if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
+                raise psycopg.errors.error_from_result(result)
+        raise psycopg.OperationalError("the server ended the stream")
+
+
+def _status_interval_s(connection: psycopg.Connection[Any]) -> float:
+    """Give a third of `wal_sender_timeout`, 10 s at the most."""
+    row = connection.execute("SELECT setting::int FROM pg_settings WHERE name = 'wal_sender_timeout'").fetchone()
+    timeout_ms = row[0] if row else 0
+    return min(timeout_ms / 3000, _STATUS_INTERVAL_S) if timeout_ms else _STATUS_INTERVAL_S

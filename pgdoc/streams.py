@@ -1,0 +1,75 @@
+"""What both kinds of change stream share: the figures they tell, and the checks on what they are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pgdoc.errors import InvalidResumeToken
+from pgdoc.tokens import Lsn, Position, ResumeToken
+
+if TYPE_CHECKING:
+    from pgdoc.replication.slots import Origin
+
+BUFFER_SIZE = 10_000
+BUFFER_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStats:
+    """How a stream is doing.
+
+    Attributes:
+        mode: `live`, `catching_up` (reading on from the WAL), `reconnecting` or `closed`.
+        buffered: events that wait for the user's loop.
+        delivered: events given to it so far.
+        lag_bytes: WAL between the stream's place and the end of what the server is known to have.
+    """
+
+    mode: str
+    buffered: int
+    delivered: int
+    lag_bytes: int
+
+
+def read_token(resume_after: ResumeToken | Lsn | str) -> ResumeToken | Lsn:
+    """Take what a user gave to resume after: a token, its text, or a bare LSN.
+
+    Raises:
+        InvalidResumeToken: it is none of these.
+    """
+    if isinstance(resume_after, ResumeToken | Lsn):
+        return resume_after
+    if isinstance(resume_after, str) and "." not in resume_after:
+        return Lsn.parse(resume_after)
+    return ResumeToken.parse(resume_after)
+
+
+def check_place(place: ResumeToken | Lsn, origin: Origin, wal_end: int) -> Position:
+    """Give the position to resume after, if this server has it.
+
+    Raises:
+        InvalidResumeToken: of another cluster or timeline, or beyond the end of the WAL.
+    """
+    if isinstance(place, Lsn):
+        position = Position(place)
+    else:
+        position = place.position
+        origin.check(position.commit_lsn, place.system_id, place.timeline)
+    if position.commit_lsn > wal_end:
+        raise InvalidResumeToken(
+            f"position {Lsn(position.commit_lsn)} lies beyond the end of this server's WAL, {Lsn(wal_end)}: "
+            "it was issued by another server, or this one was restored; start without it"
+        )
+    return position
+
+
+def check_buffer(buffer_size: int, buffer_bytes: int) -> None:
+    """Refuse a buffer that could hold nothing.
+
+    Raises:
+        ValueError: a size below 1.
+    """
+    for name, value in (("buffer_size", buffer_size), ("buffer_bytes", buffer_bytes)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}: give a whole number of at least 1")
