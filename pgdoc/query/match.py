@@ -1,0 +1,160 @@
+"""The filter language in Python: the same answers as the SQL of `pgdoc.query.sql`, for one document at hand."""
+
+from __future__ import annotations
+
+import operator
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from pgdoc.query.nodes import MISSING, And, Equal, Exists, In, Node, Not, Or, Ordered, Path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Check: TypeAlias = Callable[[Any], bool]
+    Matcher: TypeAlias = Callable[[str, dict[str, Any]], bool]
+
+
+def matches(node: Node, document_id: str, data: dict[str, Any]) -> bool:
+    """Whether the document matches; who asks often asks the `matcher` of the node."""
+    return matcher(node)(document_id, data)
+
+
+def matcher(node: Node) -> Matcher:
+    """Turn the node into a function of a document's id and data."""
+    build: Callable[[Any], Matcher] = _MATCHERS[type(node)]
+    return build(node)
+
+
+def _match_and(node: And) -> Matcher:
+    parts = [matcher(part) for part in node.nodes]
+    return lambda document_id, data: all(part(document_id, data) for part in parts)
+
+
+def _match_or(node: Or) -> Matcher:
+    parts = [matcher(part) for part in node.nodes]
+    return lambda document_id, data: any(part(document_id, data) for part in parts)
+
+
+def _match_not(node: Not) -> Matcher:
+    part = matcher(node.node)
+    return lambda document_id, data: not part(document_id, data)
+
+
+def _match_equal(node: Equal) -> Matcher:
+    return _match_path(node.path, _equals(node.operand.value))
+
+
+def _match_in(node: In) -> Matcher:
+    checks = [_equals(operand.value) for operand in node.operands]
+    return _match_path(node.path, lambda value: any(check(value) for check in checks))
+
+
+def _match_ordered(node: Ordered) -> Matcher:
+    return _match_path(node.path, _stands(node.operator, node.operand.value))
+
+
+def _match_exists(node: Exists) -> Matcher:
+    return _match_path(node.path, lambda value: value is not MISSING)
+
+
+_MATCHERS: Final[Mapping[type, Callable[[Any], Matcher]]] = {
+    And: _match_and,
+    Or: _match_or,
+    Not: _match_not,
+    Equal: _match_equal,
+    In: _match_in,
+    Ordered: _match_ordered,
+    Exists: _match_exists,
+}
+
+
+def _equals(operand: Any) -> Check:
+    if operand is None:
+        return lambda value: value is None or value is MISSING
+    if isinstance(operand, bool):
+        return lambda value: value is operand
+    if isinstance(operand, str):
+        return lambda value: bool(value == operand)
+    if isinstance(operand, int | float | Decimal):
+        return lambda value: not isinstance(value, bool) and bool(value == operand)
+    return lambda value: type(value) is type(operand) and compare(value, operand) == 0
+
+
+def _stands(name: str, operand: Any) -> Check:
+    if operand is None:
+        return _equals(None) if "=" in name else lambda _value: False
+    rank = _RANKS[type(operand)]
+    holds = _ORDERS[name]
+    return lambda value: _RANKS.get(type(value)) == rank and holds(compare(value, operand), 0)
+
+
+_ORDERS: Final = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+
+_RANKS: Final[Mapping[type, int]] = {type(None): 1, int: 2, float: 2, Decimal: 2, str: 3, dict: 4, list: 5, bool: 6}
+
+
+def compare(left: Any, right: Any) -> int:
+    """Compare two JSON values in MongoDB's order: null, numbers, text, objects, arrays, booleans.
+
+    Text goes by code point, arrays item by item. Objects, whose keys `jsonb` does not keep in order, go by their
+    fields in the order of the keys: by type, then key, then value.
+
+    Returns:
+        Less than, equal to, or greater than zero.
+    """
+    rank = _RANKS[type(left)]
+    if rank != _RANKS[type(right)]:
+        return rank - _RANKS[type(right)]
+    if isinstance(left, dict):
+        return _compare_objects(left, right)
+    if isinstance(left, list):
+        return next(filter(None, map(compare, left, right)), len(left) - len(right))
+    return 0 if left is None else (left > right) - (left < right)
+
+
+def _compare_objects(left: dict[str, Any], right: dict[str, Any]) -> int:
+    for (key, value), (other_key, other) in zip(
+        sorted(left.items(), key=_key), sorted(right.items(), key=_key), strict=False
+    ):
+        order = (
+            _RANKS[type(value)] - _RANKS[type(other)] or (key > other_key) - (key < other_key) or compare(value, other)
+        )
+        if order:
+            return order
+    return len(left) - len(right)
+
+
+def _key(item: tuple[str, Any]) -> str:
+    return item[0]
+
+
+def _match_path(path: Path, check: Check) -> Matcher:
+    if path[0] == "_id":
+        return lambda document_id, _data: _holds(document_id, path, 1, check)
+    return lambda _document_id, data: _holds(data, path, 0, check)
+
+
+def _holds(value: Any, path: Path, start: int, check: Check) -> bool:
+    """Whether the check holds for a value that the path, from `start` on, finds from this value.
+
+    As MongoDB's `ElementPath`: at the end an array stands for itself and for each of its items; on the way the path
+    goes on in each item that is an object. What has no field of that name gives `MISSING`.
+    """
+    for at in range(start, len(path)):
+        if isinstance(value, list):
+            return any(_holds_in_item(item, str(index), path, at, check) for index, item in enumerate(value))
+        if not isinstance(value, dict) or path[at] not in value:
+            return check(MISSING)
+        value = value[path[at]]
+    return check(value) or (isinstance(value, list) and any(map(check, value)))
+
+
+def _holds_in_item(item: Any, index: str, path: Path, at: int, check: Check) -> bool:
+    if isinstance(item, dict) and _holds(item, path, at, check):
+        return True
+    if path[at] != index:
+        return False
+    if at + 1 == len(path):
+        return check(item)
+    return isinstance(item, dict | list) and _holds(item, path, at + 1, check)
