@@ -63,7 +63,7 @@ class Assembler:
     """
 
     def __init__(self, reached: int, tables: Mapping[str, bool]) -> None:
-        self._reached = reached
+        self.reached = reached
         self._tables = dict(tables)
         self._begin: Begin | None = None
         self._transaction = Transaction(0, "", None)
@@ -82,18 +82,18 @@ class Assembler:
             elif isinstance(record, Commit):
                 self._release(changes)
                 self._begin = None
-                self._reached = max(self._reached, record.end_lsn)
+                self.reached = max(self.reached, record.end_lsn)
             elif isinstance(record, Message):
                 if record.lsn != self._held_lsn:
                     self._release(changes)
                 self._transaction = self._transaction._replace(metadata=record.content)
             elif isinstance(record, Idle):
                 if self._begin is None:
-                    self._reached = max(self._reached, record.wal_end)
+                    self.reached = max(self.reached, record.wal_end)
             else:
                 self._begin = record
                 self._transaction = Transaction(record.xid, record.timestamp, None)
-        return Burst(changes, self._reached, self._begin.commit_lsn if self._begin else None)
+        return Burst(changes, self.reached, self._begin.commit_lsn if self._begin else None)
 
     def _release(self, changes: list[Change]) -> None:
         if not self._held or self._begin is None:
