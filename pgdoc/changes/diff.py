@@ -72,12 +72,17 @@ class UpdateDescription:
             parent[last] = _copy(value)
         return result
 
-    def _find(self, data: dict[str, Any], text: str) -> tuple[Any, Any]:
-        parts = self.disambiguated_paths.get(text) or [int(part) if _digits(part) else part for part in text.split(".")]
+    def parts(self, path: str) -> list[str | int]:
+        """Take a dotted path of this description apart: object keys as `str`, array indexes as `int`."""
+        found = self.disambiguated_paths.get(path)
+        return found or [int(part) if _digits(part) else part for part in path.split(".")]
+
+    def _find(self, data: dict[str, Any], path: str) -> tuple[Any, Any]:
+        *above, last = self.parts(path)
         parent: Any = data
-        for part in parts[:-1]:
+        for part in above:
             parent = parent[part]
-        return parent, parts[-1]
+        return parent, last
 
 
 def diff(before: dict[str, Any], after: dict[str, Any]) -> UpdateDescription:

@@ -163,6 +163,11 @@ def test_two_changed_paths_of_one_text_are_told_by_the_field_above():
     assert diff(before, {**before, "a.b": 3}).updated_fields == {"a.b": 3}
 
 
+def test_a_path_can_be_taken_apart():
+    told = diff({"a": [1, {"0": 1, "b.c": 1}]}, {"a": [2, {"0": 2, "b.c": 2}]})
+    assert [told.parts(path) for path in told.updated_fields] == [["a", 0], ["a", 1, "0"], ["a", 1, "b.c"]]
+
+
 @pytest.mark.parametrize("leaf", [(1, 2), (1, True), (1, 1.0), (Decimal("1e400"), Decimal("2e400"))])
 def test_depth_has_no_limit(leaf):
     before, after = map(_nested, leaf)

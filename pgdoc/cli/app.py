@@ -1,0 +1,170 @@
+"""The commands of `pgdoc`."""
+
+import shlex
+import signal
+import sys
+from collections.abc import Iterable
+from dataclasses import fields
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import pgdoc
+from pgdoc.cli import demo as demo_story
+from pgdoc.cli.render import render
+from pgdoc.errors import PgdocError
+from pgdoc.events import ChangeEvent
+from pgdoc.server import LocalServer
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(
+    name="pgdoc",
+    help="A document store on PostgreSQL whose changes can be watched.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_TERMINATED = 128 + signal.SIGTERM
+
+Dsn = Annotated[
+    str,
+    typer.Option("--dsn", envvar="PGDOC_DSN", help="The database, as libpq takes it; without it the PG* variables."),
+]
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 not understood, 130 interrupted.
+    """
+    try:
+        app(arguments, prog_name="pgdoc")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    except PgdocError as error:
+        sys.stderr.write(f"pgdoc: {' '.join(str(error).split())}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    *, version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and end.")] = False
+) -> None:
+    """A document store on PostgreSQL whose changes can be watched."""
+    if version:
+        typer.echo(f"pgdoc {metadata.version('pgdoc')}")
+        raise typer.Exit
+
+
+@app.command()
+def init(dsn: Dsn = "") -> None:
+    """Prepare a database: make the catalog, or bring it to this version."""
+    with pgdoc.Store(dsn) as store:
+        store.migrate()
+    typer.echo("The database is ready.")
+
+
+@app.command()
+def up(
+    folder: Annotated[
+        Path | None, typer.Option(help="Where the data lives, and stays; without it, nothing stays.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Also listen on 127.0.0.1 at this port; 0 takes a free one.")] = None,
+) -> None:
+    """Run a private PostgreSQL for development, until Ctrl-C."""
+    signal.signal(signal.SIGTERM, _end)
+    with LocalServer(folder, port=port) as server:
+        with pgdoc.Store(server.conninfo) as store:
+            store.migrate()
+        typer.echo(f"PostgreSQL is running, with its data in {server.folder}. Ctrl-C stops it.\n")
+        typer.echo(f"  export PGDOC_DSN={shlex.quote(server.conninfo)}\n")
+        typer.echo("Then, in another terminal: pgdoc watch")
+        signal.pause()
+
+
+@app.command()
+def demo(
+    dsn: Annotated[str, typer.Option(help="Play in this database instead, in a schema that is gone afterwards.")] = "",
+) -> None:
+    """Show on real documents that no change is lost, on a private server that is gone afterwards."""
+    raise typer.Exit(demo_story.run(dsn))
+
+
+@app.command()
+def watch(
+    collections: Annotated[list[str] | None, typer.Argument(help="Which ones; without a name, all of them.")] = None,
+    *,
+    resume_after: Annotated[
+        str | None, typer.Option("--from", metavar="TOKEN", help="Go on after this token, or from this LSN.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One event a line, as JSON.")] = False,
+    dsn: Dsn = "",
+) -> None:
+    """Print every change as it happens, until Ctrl-C."""
+    with pgdoc.Store(dsn) as store, store.watch(*collections or (), resume_after=resume_after) as stream:
+        typer.echo(f"watching {', '.join(collections or ()) or 'every collection'}; Ctrl-C ends", err=True)
+        (_print_json if json else _print_events)(stream)
+
+
+@app.command()
+def collections(dsn: Dsn = "") -> None:
+    """List the collections."""
+    with pgdoc.Store(dsn) as store:
+        for name in store.collections():
+            typer.echo(name)
+
+
+@app.command()
+def status(dsn: Dsn = "") -> None:
+    """Tell how the server and the catalog are."""
+    with pgdoc.Store(dsn) as store:
+        _print_fields(store.status())
+
+
+@app.command()
+def history(dsn: Dsn = "") -> None:
+    """Tell how far back a stream can resume."""
+    with pgdoc.Store(dsn) as store:
+        _print_fields(store.history())
+
+
+def _print_events(stream: Iterable[ChangeEvent]) -> None:
+    console = Console()
+    for event in stream:
+        console.print(render(event, datetime.now(UTC)), soft_wrap=True)
+
+
+def _print_json(stream: Iterable[ChangeEvent]) -> None:
+    for event in stream:
+        sys.stdout.buffer.write(event.to_json() + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def _print_fields(answer: Any) -> None:
+    table = Table.grid(padding=(0, 2))
+    for field in fields(answer):
+        value = getattr(answer, field.name)
+        table.add_row(field.name.replace("_", " "), escape(_plain(value)))
+    Console().print(table)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "\n".join(map(_plain, value)) or "none"
+    return "none" if value is None else str(value)
+
+
+def _end(_number: int, _frame: object) -> NoReturn:
+    sys.exit(_TERMINATED)

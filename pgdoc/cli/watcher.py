@@ -1,0 +1,117 @@
+"""A change stream in a process of its own, which can be killed; what it delivers comes through a pipe."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import signal
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+import pgdoc
+from pgdoc.errors import PgdocError, StreamError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from multiprocessing.connection import Connection
+    from typing import Self
+
+    from pgdoc.events import ChangeEvent
+    from pgdoc.tokens import ResumeToken
+
+__all__ = ["Delivery", "Watcher"]
+
+_PATIENCE_S = 30.0
+
+
+class Delivery(NamedTuple):
+    """An event, and when the stream gave it to the watcher's loop."""
+
+    event: ChangeEvent
+    received: datetime
+
+
+class Watcher:
+    """The process; a context manager, open once its stream is.
+
+    Args:
+        conninfo: of the database.
+        schema: of the collections.
+        names: of the collections to watch.
+        resume_after: where the stream goes on.
+    """
+
+    def __init__(
+        self, conninfo: str, schema: str, names: tuple[str, ...], resume_after: ResumeToken | None = None
+    ) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._pipe, there = spawn.Pipe(duplex=False)
+        self._process = spawn.Process(
+            target=_watch, args=(there, conninfo, schema, names, resume_after), name="pgdoc demo watcher", daemon=True
+        )
+        self._process.start()
+        there.close()  # so that the pipe ends with the process
+
+    def __enter__(self) -> Self:
+        try:
+            self._receive()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.kill()
+        self._pipe.close()
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id."""
+        return self._process.pid
+
+    def kill(self) -> None:
+        """End it as `kill -9` does; what it had sent can still be read."""
+        self._process.kill()
+        self._process.join()
+
+    def next(self) -> Delivery:
+        """Wait for the next event.
+
+        Raises:
+            StreamError: the watcher failed, or nothing came for half a minute.
+        """
+        delivery = self._receive()
+        if delivery is None:
+            raise StreamError("the watcher sent no event where one belongs")
+        return delivery
+
+    def remainder(self) -> Iterator[Delivery]:
+        """Give what it had sent whole before it was killed."""
+        try:
+            while True:
+                yield self.next()
+        except (EOFError, OSError, pickle.UnpicklingError):
+            return
+
+    def _receive(self) -> Delivery | None:
+        if not self._pipe.poll(_PATIENCE_S):
+            raise StreamError(f"the watcher (pid {self.pid}) delivered nothing for {_PATIENCE_S:.0f} s")
+        message: Delivery | str | None = self._pipe.recv()
+        if isinstance(message, str):
+            raise StreamError(message)
+        return message
+
+
+def _watch(
+    pipe: Connection, conninfo: str, schema: str, names: tuple[str, ...], resume_after: ResumeToken | None
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started this one ends it
+    try:
+        with pgdoc.Store(conninfo, schema=schema) as store, store.watch(*names, resume_after=resume_after) as stream:
+            pipe.send(None)
+            for event in stream:
+                pipe.send(Delivery(event, datetime.now(UTC)))
+    except PgdocError as error:
+        pipe.send(str(error))
+    except BrokenPipeError:
+        return
