@@ -63,7 +63,7 @@ def find_installation(bin_dir: str | os.PathLike[str] | None = None) -> Installa
         ServerNotFound: no PostgreSQL, or none that is new enough.
         PluginMissing: PostgreSQL is there, wal2json is not.
     """
-    found = [one for one in map(_look_at, _candidates(bin_dir)) if one is not None and one.major >= OLDEST_MAJOR]
+    found = _new_enough(bin_dir)
     if not found:
         where = f"in {os.fspath(bin_dir)}" if bin_dir else "on PATH or in the usual places"
         raise ServerNotFound(f"no PostgreSQL {OLDEST_MAJOR} or newer {where}: install it with `{mending_command()}`")
@@ -76,6 +76,14 @@ def find_installation(bin_dir: str | os.PathLike[str] | None = None) -> Installa
     )
 
 
+def missing_command() -> str | None:
+    """Return the one command that brings what `find_installation` does not find; `None` where it finds it."""
+    found = _new_enough(None)
+    if any(one.has_wal2json for one in found):
+        return None
+    return mending_command(found[0].major if found else None)
+
+
 def mending_command(major: int | None = None) -> str:
     """Return the one shell command that installs PostgreSQL with wal2json on this system.
 
@@ -83,11 +91,16 @@ def mending_command(major: int | None = None) -> str:
         major: the version that is installed already; `None` where there is none.
     """
     if shutil.which("apt-get"):
+        major = major or _newest_packaged()
         sudo = "" if os.geteuid() == 0 else "sudo "
-        return f"{sudo}apt-get install -y postgresql-{major or _newest_packaged()}-wal2json"
+        return f"{sudo}apt-get install -y postgresql-{major}-wal2json"
     if sys.platform == "darwin" and shutil.which("brew"):
         return "brew install wal2json"
     return "docker compose -f docker/compose.yaml up -d --wait"
+
+
+def _new_enough(bin_dir: str | os.PathLike[str] | None) -> list[Installation]:
+    return [one for one in map(_look_at, _candidates(bin_dir)) if one is not None and one.major >= OLDEST_MAJOR]
 
 
 def _candidates(bin_dir: str | os.PathLike[str] | None) -> Iterator[Path]:

@@ -43,7 +43,7 @@ _FAST_TIMEOUT_S: Final = 60.0
 _SOCKET_PATH_BYTES: Final = 103  # sun_path holds 104 on macOS and 108 on Linux, with the NUL at the end
 _DEFAULT_PORT: Final = 5432  # without TCP it is only a part of the socket's name
 
-_SETTINGS: Final[dict[str, object]] = {
+SETTINGS: Final[dict[str, object]] = {
     "wal_level": "logical",
     "max_replication_slots": 32,
     "max_wal_senders": 32,
@@ -280,7 +280,7 @@ class LocalServer:
         listen = {"listen_addresses": "127.0.0.1" if self._listens else "", "port": self._port}
         place = {"unix_socket_directories": '"{}"'.format(str(self._socket_folder).replace('"', '""'))}
         plugins = {"output_plugin_libraries": "pgoutput, test_decoding, wal2json"} if self._has_allow_list() else {}
-        return {**_SETTINGS, **listen, **place, **plugins, **self._settings}
+        return {**SETTINGS, **listen, **place, **plugins, **self._settings}
 
     def _has_allow_list(self) -> bool:
         """Whether the server knows `output_plugin_libraries`: an older one refuses to start with it."""
