@@ -14,7 +14,7 @@ from pgdoc.tokens import Position, ResumeToken
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 
-def document(image: tuple[int, dict[str, Any]] | None) -> Document | None:
+def document(image: Any) -> Any:
     return image and Document("b-1", image[1], image[0], NOON, NOON)
 
 
