@@ -27,7 +27,8 @@ ROOMS = {
     "events": {"events"},
     "replication": {"replication"},
     "hub": {"hub", "catchup", "history", "mailbox", "streams"},
-    "database": {"sql", "statements", "translate", "catalog", "context", "_copy", "_waiting"},
+    "sql": {"sql"},
+    "database": {"statements", "translate", "catalog", "context", "_copy", "_waiting"},
     "migration": {"migrate"},
     "facade": {"_async", "_sync"},
     "face": {"__init__"},
@@ -43,32 +44,31 @@ ARROWS = {
     "changes": {"decoding"},
     "query": {"documents"},
     "events": {"documents", "decoding", "changes"},
-    "replication": {"decoding", "changes"},
-    "hub": {"documents", "decoding", "changes", "events", "replication", "database"},
-    "database": {"documents"},
-    "migration": {"database", "replication"},
-    "facade": {"documents", "query", "changes", "events", "replication", "hub", "database", "migration"},
+    "replication": {"decoding", "changes", "sql"},
+    "hub": {"documents", "decoding", "changes", "events", "replication", "sql", "database"},
+    "sql": set(),
+    "database": {"documents", "sql"},
+    "migration": {"sql", "database", "replication"},
+    "facade": {"documents", "query", "changes", "events", "replication", "hub", "sql", "database", "migration"},
     "face": {"documents", "changes", "events", "database", "migration", "facade"},
     "server": set(),
     "command line": {"documents", "changes", "events", "face", "server", "migration"},
 }
 
 PURE = ("decoding", "changes", "query")
-IMPURE = frozenset(
-    (
-        "asyncio",
-        "concurrent",
-        "logging",
-        "multiprocessing",
-        "os",
-        "psycopg",
-        "psycopg_pool",
-        "queue",
-        "random",
-        "secrets",
-    )
-    + ("select", "selectors", "socket", "ssl", "subprocess", "threading", "time", "uuid")
-)
+IMPURE = {
+    "asyncio",
+    "concurrent",
+    "logging",
+    "multiprocessing",
+    "os",
+    "queue",
+    "random",
+    "secrets",
+    "select",
+    "selectors",
+}
+IMPURE |= {"psycopg", "psycopg_pool", "socket", "ssl", "subprocess", "threading", "time", "uuid"}
 
 # Heavy libraries, and the only room that may import each.
 HEAVY = {"alembic": "migration", "sqlalchemy": "migration", "typer": "command line", "rich": "command line"}
