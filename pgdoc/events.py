@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgdoc import documents
 from pgdoc.changes.diff import UpdateDescription, diff
+from pgdoc.decoding.records import COLLECTION_COLUMNS
 from pgdoc.documents import Document
 from pgdoc.errors import ReplicaIdentityChanged, UnreadableDocument
 from pgdoc.tokens import Position, ResumeToken
@@ -193,12 +194,9 @@ def check_images(change: Change) -> None:
         ReplicaIdentityChanged: the table was not REPLICA IDENTITY FULL when the change was made.
     """
     row = change.row
-    if row.kind in "UD" and len(row.identity) < len(row.columns or _SIX_COLUMNS):
+    if row.kind in "UD" and len(row.identity) < len(row.columns or COLLECTION_COLUMNS):
         raise ReplicaIdentityChanged(
-            f"collection {row.table!r}: the before image of a change in transaction {change.transaction.xid} is missing "
-            f"because the table's replica identity was changed: run ALTER TABLE ... REPLICA IDENTITY FULL, and "
-            f"open the stream again after this place"
+            f"collection {row.table!r}: a change of transaction {change.transaction.xid} has no before image, because "
+            "the table's replica identity was changed: run ALTER TABLE ... REPLICA IDENTITY FULL on it, rebuild from "
+            "the collection and stream from now"
         )
-
-
-_SIX_COLUMNS = range(6)

@@ -18,6 +18,7 @@ import psycopg
 from pgdoc.errors import PgdocError
 from pgdoc.replication import slots
 from pgdoc.replication.connection import connect, literal
+from pgdoc.sql import statement
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -30,20 +31,6 @@ logger = logging.getLogger("pgdoc.history")
 _INTERVAL_S = 5.0
 _NUDGE_WAIT_S = 5.0
 _FREE_SLOTS = 2  # never the last ones
-
-_SETTINGS = """
-SELECT extract(epoch FROM history_time)::float8 AS time_s, history_size AS size, history_bookmarks AS bookmarks,
-  history_chosen AS chosen,
-  (SELECT current_setting('max_replication_slots')::int - count(*) FROM pg_replication_slots)::int AS free_slots,
-  (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint AS wal_end
-FROM pgdoc.settings
-"""
-
-_OTHER_HUBS = """
-SELECT count(*) AS hubs FROM pg_replication_slots
-WHERE slot_name LIKE format('pgdoch\\_%s\\_%%', (SELECT oid FROM pg_database WHERE datname = current_database()))
-  AND active
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +66,7 @@ def plan(kept: list[slots.Bookmark], settings: Any, now: float) -> Plan:
     """Decide which bookmarks to drop and whether to make one.
 
     The oldest can go when the next one alone reaches back far enough in time, and has to when it holds back too much
-    WAL; there is always one. New ones come in steps of a fraction of the limits, so that the number stays within its own.
+    WAL; there is always one. New ones come in steps of a fraction of the limits, so that their number has a limit too.
     """
     alive = [bookmark for bookmark in kept if bookmark.wal_status != "lost" and bookmark.restart is not None]
     drop = [bookmark for bookmark in kept if bookmark not in alive]
@@ -140,7 +127,7 @@ class Keeper:
         if not _lock(connection):
             return
         try:
-            settings = connection.execute(_SETTINGS).fetchone()
+            settings = connection.execute(statement("replication", "settings")).fetchone()
             due = plan(slots.bookmarks(connection, lost=True), settings, time.time())
             if due.make:
                 self._make(connection)
@@ -166,8 +153,8 @@ class Keeper:
         try:
             connection = connection or connect(self._hub.source.conninfo, replication=False)
             with connection:
-                settings = connection.execute(_SETTINGS).fetchone()
-                others = connection.execute(_OTHER_HUBS).fetchone()
+                settings = connection.execute(statement("replication", "settings")).fetchone()
+                others = connection.execute(statement("replication", "other_hubs")).fetchone()
                 own = 1 if self._hub.slot else 0
                 if (
                     slots.is_unlimited(connection)

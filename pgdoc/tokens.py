@@ -29,7 +29,9 @@ class Lsn(int):
         """
         found = _LSN.fullmatch(text)
         if found is None:
-            raise InvalidResumeToken(f"{text!r} is not an LSN: two hexadecimal numbers with a slash, such as 16/B374D848")
+            raise InvalidResumeToken(
+                f"{text!r} is not an LSN: two hexadecimal numbers with a slash, such as 16/B374D848"
+            )
         return cls((int(found[1], 16) << 32) | int(found[2], 16))
 
     def __str__(self) -> str:
@@ -81,7 +83,7 @@ class ResumeToken:
         found = _TOKEN.fullmatch(text) if isinstance(text, str) else None
         if found is None:
             raise InvalidResumeToken(
-                f"{text!r} is not a resume token: give the text of `str(event.resume_token)`, or an LSN such as 16/B374D848"
+                f"{text!r} is not a resume token: give what `str(event.resume_token)` gave, or an LSN such as 16/B374D848"
             )
         position = Position(Lsn.parse(found["commit"]))
         if found["lsn"]:

@@ -123,12 +123,10 @@ class AsyncChangeStream:
         return self
 
     async def __anext__(self) -> ChangeEvent:
-        if self._batch:
-            return self._deliver()
         try:
             event = await self.next()
         except StreamClosed:
-            raise StopAsyncIteration from None
+            event = None
         if event is None:
             raise StopAsyncIteration
         return event
@@ -146,16 +144,16 @@ class AsyncChangeStream:
             StreamClosed: the stream was closed.
             PgdocError: what ended it, after every event before it was given.
         """
-        if not self._batch:
-            await self._open()
-            try:
+        try:
+            if not self._batch:
+                await self._open()
                 self._batch.extend(await self._mailbox.take(timeout))
-            except StreamClosed:
-                raise
-            except PgdocError:
-                await self.close()
-                raise
-        return self._deliver() if self._batch else None
+            return self._deliver() if self._batch else None
+        except StreamClosed:
+            raise
+        except PgdocError:
+            await self.close()
+            raise
 
     async def try_next(self) -> ChangeEvent | None:
         """Give the next event if it is already here, else `None`."""

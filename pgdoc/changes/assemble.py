@@ -105,7 +105,7 @@ class Assembler:
         self._held = []
 
     def _is_collection(self, row: RowChange) -> bool:
-        """Look at a row of a table that is not known as a collection; a truncation of an unknown table counts as one."""
+        """Look at a row of a table not known as a collection; a truncation of an unknown table counts as one."""
         if row.kind == "T":
             return self._tables.get(row.table, True)
         names = {column["name"] for column in row.columns} | {column["name"] for column in row.identity}

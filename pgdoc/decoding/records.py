@@ -1,6 +1,6 @@
 """What every output plugin's messages come down to.
 
-Named tuples, not dataclasses: one is made for each change that passes, and a frozen dataclass costs three times as much.
+Named tuples, not dataclasses: one is made for each change that passes, and a frozen dataclass costs three times more.
 """
 
 from __future__ import annotations

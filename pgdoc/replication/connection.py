@@ -21,6 +21,7 @@ from pgdoc.errors import (
     UnsupportedServer,
     WalLevelTooLow,
 )
+from pgdoc.sql import statement
 
 SETTINGS = {
     "datestyle": "ISO",
@@ -32,13 +33,6 @@ SETTINGS = {
     "idle_session_timeout": "0",
 }
 """What the walsender prints follows its session's settings, whatever the role's own are."""
-
-_PREFLIGHT = """
-SELECT current_setting('server_version_num')::int AS version, current_setting('wal_level') AS wal_level,
-  current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS in_recovery, current_user AS role,
-  (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user) AS may_replicate,
-  current_database() AS database
-"""
 
 
 def connect(conninfo: str, *, replication: bool) -> psycopg.Connection[Any]:
@@ -73,7 +67,7 @@ def preflight(connection: psycopg.Connection[Any]) -> None:
         UnsupportedServer, WalLevelTooLow, ReplicationNotPermitted: each with the statement that mends it.
     """
     try:
-        found = connection.execute(_PREFLIGHT).fetchone()
+        found = connection.execute(statement("replication", "preflight")).fetchone()
     except psycopg.Error as exc:
         raise translate(exc) from exc
     assert found is not None  # noqa: S101 (a SELECT without FROM gives a row)
@@ -81,7 +75,7 @@ def preflight(connection: psycopg.Connection[Any]) -> None:
         raise UnsupportedServer(f"the server is PostgreSQL {found.version // 10000}: pgdoc needs 15 or newer")
     if found.encoding != "UTF8":
         raise UnsupportedServer(
-            f"database {found.database!r} is encoded in {found.encoding}: pgdoc needs a database created with ENCODING 'UTF8'"
+            f"database {found.database!r} is encoded in {found.encoding}: pgdoc needs one created with ENCODING 'UTF8'"
         )
     if found.in_recovery:
         raise UnsupportedServer("the server is a standby in recovery: open streams on the primary")

@@ -162,7 +162,7 @@ class Reader:
             raise ServerUnreachable(f"the server has not been heard for {now - self._last_heard:.0f} s")
 
     def _answer(self) -> None:
-        """Answer a keepalive: a server that shuts down goes by `write` where `flush` is 0, and waits for a stale one."""
+        """Answer a keepalive: a server that stops goes by `write` where `flush` is 0, and waits for a stale one."""
         self._answer_due = False
         self._send_status(flush=self._confirmed if self._confirmed >= self._received else 0, reply=False)
 

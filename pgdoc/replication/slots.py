@@ -25,6 +25,7 @@ from pgdoc.decoding import wal2json
 from pgdoc.errors import HistoryLost, InvalidResumeToken, SlotBlocked
 from pgdoc.replication.connection import connect, literal, preflight, quoted, translate
 from pgdoc.replication.reader import Reader
+from pgdoc.sql import statement
 from pgdoc.tokens import Lsn
 
 if TYPE_CHECKING:
@@ -35,30 +36,6 @@ BOOKMARK_PLUGIN = "pgoutput"
 
 _ADVANCE_STEP = 64 << 20  # one call moves restart_lsn by one step only
 _BLOCKED_AFTER_S = 10
-
-_BOOKMARKS = """
-SELECT slot_name AS name, (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint AS confirmed, wal_status,
-  (restart_lsn - '0/0'::pg_lsn)::bigint AS restart
-FROM pg_replication_slots
-WHERE slot_name LIKE format('pgdocb\\_%s\\_%%', (SELECT oid FROM pg_database WHERE datname = current_database()))
-ORDER BY confirmed_flush_lsn
-"""
-
-_BLOCKERS = """
-SELECT pid, round(extract(epoch FROM clock_timestamp() - xact_start))::int AS age_s, datname AS database
-FROM pg_stat_activity WHERE backend_xid IS NOT NULL
-UNION ALL
-SELECT NULL, round(extract(epoch FROM clock_timestamp() - prepared))::int, database FROM pg_prepared_xacts
-ORDER BY age_s DESC
-"""
-
-_TABLES = """
-SELECT c.relname AS name, count(*) FILTER (
-  WHERE a.attname IN ('id', 'data', 'version', 'replaced_version', 'created_at', 'updated_at')) = 6 AS is_collection
-FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-WHERE c.relkind = 'r' AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema})
-GROUP BY c.relname
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +73,7 @@ class Origin:
         left_at = dict(self.switches).get(timeline, 0) if timeline != self.timeline else lsn
         if lsn > left_at:
             raise InvalidResumeToken(
-                f"the token's position {Lsn(lsn)} on timeline {timeline} is not part of this server's history (timeline "
+                f"position {Lsn(lsn)} on timeline {timeline} is not part of this server's history (timeline "
                 f"{self.timeline}): the server was restored, or another was promoted, from before it; start without it"
             )
 
@@ -126,7 +103,7 @@ class Opened(NamedTuple):
 
 def bookmarks(connection: psycopg.Connection[Any], *, lost: bool = False) -> list[Bookmark]:
     """List the database's bookmarks, oldest first; `lost`: also those that no longer have their WAL."""
-    rows = connection.execute(_BOOKMARKS).fetchall()
+    rows = connection.execute(statement("replication", "bookmarks")).fetchall()
     found = [Bookmark(row.name, row.confirmed, row.wal_status, row.restart) for row in rows]
     return [bookmark for bookmark in found if lost or bookmark.wal_status != "lost"]
 
@@ -136,7 +113,7 @@ def open_reader(
     at: int | None,
     *,
     prefix: str = "pgdocr",
-    check: Callable[[Origin], None] = lambda origin: None,
+    check: Callable[[Origin], None] | None = None,
 ) -> Opened:
     """Stream every transaction whose commit record is at or after `at`; the one primitive of all reading.
 
@@ -157,16 +134,10 @@ def open_reader(
     connection = connect(source.conninfo, replication=True)
     try:
         origin = identify(connection)
-        check(origin)
+        if check is not None:
+            check(origin)
         slot = slot_name(connection, prefix)
-        end = _lsn(connection, "pg_current_wal_flush_lsn()")
-        from_now, at = at is None, end if at is None else min(at, end)
-        start = _copy_bookmark(connection, source.plugin, slot, at)
-        if start is None and not from_now:
-            raise history_lost(at, bookmarks(connection))
-        if start is None:
-            start = at = _begin_history(connection, source, slot)
-        _advance(connection, slot, start, at)
+        at = _take_position(connection, source, slot, at)
         tables = _tables(connection, source.schema)
         reader = Reader(connection, slot, at, wal2json.options(source.schema))
     except psycopg.Error as exc:
@@ -257,7 +228,7 @@ def create_slot(connection: psycopg.Connection[Any], conninfo: str, slot: str, p
 
 
 def _blocked(plain: psycopg.Connection[Any]) -> SlotBlocked:
-    rows = plain.execute(_BLOCKERS).fetchall()
+    rows = plain.execute(statement("replication", "blockers")).fetchall()
     listed = "; ".join(f"{_who(row.pid)} in {row.database!r}, open for {row.age_s} s" for row in rows)
     return SlotBlocked(
         f"the first replication slot waits for write transactions to end ({listed or 'they have just ended'}): "
@@ -270,8 +241,16 @@ def _who(pid: int | None) -> str:
     return "a prepared transaction" if pid is None else f"pid {pid}"
 
 
-def _begin_history(connection: psycopg.Connection[Any], source: Source, slot: str) -> int:
-    """Where there is no bookmark, create the slot from nothing, and the first bookmark from it."""
+def _take_position(connection: psycopg.Connection[Any], source: Source, slot: str, at: int | None) -> int:
+    """Make a temporary slot that stands at `at`, and give the place where it does."""
+    end = _lsn(connection, "pg_current_wal_flush_lsn()")
+    wanted = end if at is None else min(at, end)
+    start = _copy_bookmark(connection, source.plugin, slot, wanted)
+    if start is not None:
+        _advance(connection, slot, start, wanted)
+        return wanted
+    if at is not None:
+        raise history_lost(wanted, bookmarks(connection))
     start = create_slot(connection, source.conninfo, slot, source.plugin)
     copy_slot(connection, slot, bookmark_name(connection), temporary=False, plugin=BOOKMARK_PLUGIN)
     return start
@@ -313,7 +292,7 @@ def _advance(connection: psycopg.Connection[Any], slot: str, start: int, at: int
 
 
 def _tables(connection: psycopg.Connection[Any], schema: str) -> dict[str, bool]:
-    rows = connection.execute(_TABLES.format(schema=literal(schema))).fetchall()
+    rows = connection.execute(statement("replication", "tables").format(schema=literal(schema))).fetchall()
     return {row.name: row.is_collection for row in rows}
 
 
