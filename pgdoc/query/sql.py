@@ -163,12 +163,10 @@ def _jsonpath_missing(path: Path) -> list[str]:
     return ways
 
 
-_SORT_VALUE: Final = "(data #> %s::text[])"
-
 _SORT_KEYS: Final = (
-    f"COALESCE(pgdoc.type_rank({_SORT_VALUE}), 1)",
-    f"CASE jsonb_typeof({_SORT_VALUE}) WHEN 'number' THEN {_SORT_VALUE}::numeric END",
-    f"CASE jsonb_typeof({_SORT_VALUE}) WHEN 'number' THEN NULL ELSE {_SORT_VALUE} #>> '{{}}' END COLLATE \"C\"",
+    "COALESCE(pgdoc.type_rank({value}), 1)",
+    "CASE jsonb_typeof({value}) WHEN 'number' THEN {value}::numeric END",
+    "CASE jsonb_typeof({value}) WHEN 'number' THEN NULL ELSE {value} #>> '{{}}' END COLLATE \"C\"",
 )
 
 
@@ -187,5 +185,8 @@ def _compile_key(key: SortKey) -> Compiled:
     direction = " DESC" if key.descending else ""
     if key.path == ("_id",):
         return Compiled(f'id COLLATE "C"{direction}', [])
-    text = ", ".join(f"{part}{direction}" for part in _SORT_KEYS)
+    # PostgreSQL's own operator is quicker, and reads more as an index than MongoDB does ("-1", "01").
+    has_digit = any(map(str.isdigit, "".join(key.path[1:])))
+    value = "pgdoc.value_at(data, %s::text[])" if has_digit else "(data #> %s::text[])"
+    text = ", ".join(part.format(value=value) + direction for part in _SORT_KEYS)
     return Compiled(text, [list(key.path)] * text.count("%s"))

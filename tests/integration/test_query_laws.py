@@ -1,0 +1,115 @@
+"""A filter, a sort, an update means the same in PostgreSQL and in Python."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from pgdoc.documents import decode, encode, encode_value
+from pgdoc.errors import InvalidUpdate
+from pgdoc.query import (
+    apply_update,
+    compare,
+    compile_filter,
+    compile_sort,
+    compile_update,
+    matches,
+    parse_filter,
+    parse_sort,
+    parse_update,
+)
+from tests import json_values
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DOCUMENTS = "(SELECT * FROM unnest(%s::text[], %s::jsonb[]) WITH ORDINALITY AS row(id, data, place)) AS documents"
+
+laws = settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture
+def connection(dsn: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        yield connection
+
+
+def rows_of(documents: list[tuple[str, dict[str, Any]]]) -> list[list[str]]:
+    return [[name for name, _ in documents], [encode(data).decode() for _, data in documents]]
+
+
+@laws
+@given(st.lists(st.tuples(json_values.ids, json_values.documents), max_size=6), json_values.filters)
+def test_a_filter_compiled_to_sql_and_matched_in_python_agree(
+    connection: psycopg.Connection, documents: list[tuple[str, dict[str, Any]]], wanted: dict[str, Any]
+) -> None:
+    node = parse_filter(wanted)
+    compiled = compile_filter(node)
+    query = f"SELECT ({compiled.text}) IS TRUE FROM {DOCUMENTS} ORDER BY place"
+    found = [row[0] for row in connection.execute(query, [*compiled.params, *rows_of(documents)])]
+    assert found == [matches(node, name, decode(encode(data))) for name, data in documents]
+
+
+@laws
+@given(json_values.small_json, json_values.small_json)
+def test_values_have_the_same_order_in_sql_and_in_python(connection: psycopg.Connection, left: Any, right: Any) -> None:
+    texts = [encode_value(value, "").decode() for value in (left, right)]
+    found = connection.execute("SELECT pgdoc.compare(%s::jsonb, %s::jsonb)", texts).fetchone()
+    expected = compare(left, right)
+    assert found == ((expected > 0) - (expected < 0),)
+
+
+@laws
+@given(json_values.documents, json_values.updates)
+def test_an_update_compiled_to_sql_and_applied_in_python_agree(
+    connection: psycopg.Connection, data: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    try:
+        update = parse_update(wanted)
+    except InvalidUpdate:
+        assume(False)
+    before = decode(encode(data))
+    compiled = compile_update(update)
+    query = f"SELECT ({compiled.text})::text FROM (SELECT %s::jsonb AS data) AS documents"
+    row = connection.execute(query, [*compiled.params, encode(data).decode()]).fetchone()
+    assert row is not None
+    try:
+        after = apply_update(update, before)
+    except InvalidUpdate:
+        assert row[0] is None
+    else:
+        assert compare(decode(row[0]), after) == 0
+    assert compare(before, decode(encode(data))) == 0
+
+
+@laws
+@given(st.lists(json_values.documents, max_size=6), json_values.sort_paths, st.booleans())
+def test_a_sort_orders_scalars_as_python_compares_them_and_equal_ones_by_id(
+    connection: psycopg.Connection, data: list[dict[str, Any]], path: str, descending: bool
+) -> None:
+    documents = {str(number): item for number, item in enumerate(data)}
+    compiled = compile_sort(parse_sort(f"-{path}" if descending else path))
+    query = f"SELECT id FROM {DOCUMENTS} ORDER BY {compiled.text}"
+    order = [row[0] for row in connection.execute(query, [*rows_of(list(documents.items())), *compiled.params])]
+    assert sorted(order) == sorted(documents)
+    for first, second in itertools.pairwise(order):
+        left, right = (value_at(documents[name], path.split(".")) for name in (first, second))
+        if not isinstance(left, dict | list) or not isinstance(right, dict | list):
+            relation = compare(right, left) if descending else compare(left, right)
+            assert relation < 0 or (relation == 0 and first < second)
+
+
+def value_at(value: Any, parts: list[str]) -> Any:
+    for part in parts:
+        if isinstance(value, dict):
+            value = value.get(part)
+        elif isinstance(value, list) and part in map(str, range(len(value))):
+            value = value[int(part)]
+        else:
+            return None
+    return value
