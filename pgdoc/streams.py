@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pgdoc.errors import InvalidResumeToken
+from pgdoc.replication.slots import history_lost
 from pgdoc.tokens import Lsn, Position, ResumeToken
 
 if TYPE_CHECKING:
@@ -62,6 +63,16 @@ def check_place(place: ResumeToken | Lsn, origin: Origin, wal_end: int) -> Posit
             "it was issued by another server, or this one was restored; start without it"
         )
     return position
+
+
+def check_reach(position: Position, oldest: int | None) -> None:
+    """Refuse a position that history does not reach back to.
+
+    Raises:
+        HistoryLost: with the oldest place that it does.
+    """
+    if oldest is None or oldest > position.commit_lsn:
+        raise history_lost(position.commit_lsn, oldest)
 
 
 def check_buffer(buffer_size: int, buffer_bytes: int) -> None:

@@ -5,40 +5,118 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
-from pgdoc import _waiting
-from pgdoc.errors import HistoryLost, PgdocError, StreamClosed
+import psycopg
+
+from pgdoc._waiting import AsyncOpening, async_call, async_opening, async_sleep, async_wait
+from pgdoc.errors import CollectionNotFound, PgdocError, ReplicaIdentityChanged, StreamClosed
 from pgdoc.events import ChangeEvent, check_images
+from pgdoc.hub import Hub
 from pgdoc.mailbox import AsyncMailbox
+from pgdoc.names import check_name
 from pgdoc.sql import statement
-from pgdoc.streams import StreamStats, check_buffer, check_place, read_token
+from pgdoc.streams import StreamStats, check_buffer, check_place, check_reach, read_token
 from pgdoc.tokens import Lsn, Position, ResumeToken
+from pgdoc.translate import translated
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
-    from pgdoc._async.store import AsyncStore
-    from pgdoc.changes.assemble import Change
+    from pgdoc._async.connections import AsyncConnections
+    from pgdoc.changes.assemble import Change, Place
     from pgdoc.changes.fanout import Subscription
-    from pgdoc.hub import Hub
-    from pgdoc.replication.slots import Origin
+    from pgdoc.replication.slots import Origin, Source
 
-__all__ = ["AsyncChangeStream"]
+__all__ = ["AsyncChangeStream", "AsyncStreams"]
 
 _FLUSH_POLL_S = 0.01
 
 
-class AsyncChangeStream:
+class AsyncStreams:
+    """The streams of a store, and the hub that all of them share.
+
+    Args:
+        connections: the store's, for what is asked of the server before a stream begins.
+        source: what is read.
+        auto_create: whether a collection that is watched by name is created.
+    """
+
+    def __init__(self, connections: AsyncConnections, source: Source, *, auto_create: bool) -> None:
+        self._connections = connections
+        self._auto_create = auto_create
+        self.hub = Hub(source)
+
+    async def prepare(self, names: frozenset[str] | None) -> None:
+        """See to it that what is to be watched exists and has before images.
+
+        Raises:
+            CollectionNotFound: it does not exist, and the store does not create it.
+            ReplicaIdentityChanged: someone changed a table's replica identity.
+        """
+        schema = self.hub.source.schema
+        found: dict[str, bool] = dict(await self._fetch("watchable", schema, schema))
+        for name in sorted((names or frozenset()) - found.keys()):
+            if not self._auto_create:
+                raise CollectionNotFound(f'collection "{schema}.{name}" does not exist: create it, or let auto_create do so')
+            await self._fetch("create", schema, name)
+        changed = sorted(name for name, full in found.items() if not full and (names is None or name in names))
+        if changed:
+            raise ReplicaIdentityChanged(
+                f'collection "{schema}.{changed[0]}" is not REPLICA IDENTITY FULL, so its changes have no before image: '
+                f'run ALTER TABLE "{schema}"."{changed[0]}" REPLICA IDENTITY FULL'
+            )
+
+    async def wal_end(self) -> tuple[int, int]:
+        """Ask how far the WAL is written, and how far it is flushed."""
+        ((inserted, flushed),) = await self._fetch("wal_end")
+        return inserted, flushed
+
+    async def flush(self, flushed: int, to: int) -> None:
+        """Return when the WAL is flushed up to `to`."""
+        if flushed < to:
+            await self._fetch("flush")
+        while flushed < to:
+            await async_sleep(_FLUSH_POLL_S)
+            _, flushed = await self.wal_end()
+
+    async def oldest(self) -> int | None:
+        """Ask how far history reaches back."""
+        ((oldest,),) = await self._fetch("oldest_bookmark")
+        return None if oldest is None else int(oldest)
+
+    def watch(
+        self,
+        names: tuple[str, ...],
+        *,
+        resume_after: ResumeToken | Lsn | str | None,
+        buffer_size: int,
+        buffer_bytes: int,
+    ) -> AsyncChangeStream:
+        """Open a stream on these collections, or on all of the schema where none is named."""
+        collections = frozenset(check_name(name, "collection") for name in names) or None
+        stream = AsyncChangeStream(
+            self, collections, resume_after=resume_after, buffer_size=buffer_size, buffer_bytes=buffer_bytes
+        )
+        return async_opening(stream)
+
+    async def close(self) -> None:
+        """End all streams."""
+        await async_call(self.hub.close)
+
+    async def _fetch(self, name: str, *params: Any) -> list[tuple[Any, ...]]:
+        try:
+            return await self._connections.fetch(statement("streams", name).encode(), params)
+        except psycopg.Error as exc:
+            raise translated(exc, f'schema "{self.hub.source.schema}"') from exc
+
+
+class AsyncChangeStream(AsyncOpening):
     """The changes of one, several or all collections, in the order in which their transactions committed.
 
-    Made by `watch()`. Iterate over it, or call `next`; one stream belongs to one task.
-
-    A connection that is lost is mended behind it. Events are dropped never: a stream that is slow goes on from the
-    server's WAL, as far as the history reaches.
+    Made by `watch()`. Iterate over it, or call `next`; one stream belongs to one task. A lost connection is mended
+    behind it. No event is dropped: a stream that is slow goes on from the server's WAL, as far as history reaches.
     """
 
     def __init__(
         self,
-        store: AsyncStore,
+        streams: AsyncStreams,
         collections: frozenset[str] | None,
         *,
         resume_after: ResumeToken | Lsn | str | None,
@@ -46,72 +124,51 @@ class AsyncChangeStream:
         buffer_bytes: int,
     ) -> None:
         check_buffer(buffer_size, buffer_bytes)
-        self._store = store
+        self._streams = streams
         self._collections = collections
         self._resume_after = None if resume_after is None else read_token(resume_after)
         self._mailbox = AsyncMailbox(buffer_size, buffer_bytes)
         self._batch: deque[Change] = deque()
-        self._last: tuple[int, int, int, int] = (0, 0, 0, 0)
+        self._last: Place = (0, 0, 0, 0)
         self._delivered = 0
-        self._hub: Hub | None = None
         self._subscription: Subscription | None = None
-        self._origin: Origin | None = None
         self._ids = (0, 0)
 
     async def _open(self) -> Self:
         """Start, once; what `watch()` promises holds when this returns."""
-        if self._hub is not None:
+        if self._subscription is not None or self.closed:
             return self
-        await self._store._create_missing(self._collections)  # noqa: SLF001 (one room)
-        hub = self._store._hub()  # noqa: SLF001
-        origin = await _waiting.async_wait(hub.start())
-        self._ids = (origin.system_id, origin.timeline)
-        self._hub = hub
         try:
+            await self._streams.prepare(self._collections)
+            origin = await async_wait(self._streams.hub.start())
+            self._ids = (origin.system_id, origin.timeline)
             if self._resume_after is None:
-                await self._begin_now(hub)
+                await self._begin_now()
             else:
-                await self._begin_after(hub, origin, self._resume_after)
+                await self._begin_after(origin, self._resume_after)
         except BaseException:
             await self.close()
             raise
         return self
 
-    async def _begin_now(self, hub: Hub) -> None:
-        self._subscription = hub.subscribe(self._collections, self._mailbox)
-        inserted, flushed = await self._wal_end()
-        if flushed < inserted:
-            await self._store._execute(statement("streams", "flush"), ())  # noqa: SLF001
-        hub.begin_at(self._subscription, inserted)
-        self._last = Position(inserted)
-        while flushed < inserted:  # a token past the flushed end would be refused, and lost in a crash
-            _, flushed = await self._wal_end()
-            if flushed < inserted:
-                await _waiting.async_sleep(_FLUSH_POLL_S)
+    async def _begin_now(self) -> None:
+        """Begin with the transactions that commit at or after the WAL's present end.
 
-    async def _begin_after(self, hub: Hub, origin: Origin, place: ResumeToken | Lsn) -> None:
-        _, flushed = await self._wal_end()
+        The subscription comes first, so that nothing is missed while the server is asked where that is. A place that
+        is not flushed yet would be refused as a token, and lost in a crash.
+        """
+        self._subscription = self._streams.hub.subscribe(self._collections, self._mailbox)
+        inserted, flushed = await self._streams.wal_end()
+        self._streams.hub.begin_at(self._subscription, inserted)
+        self._last = (inserted, 0, 0, 0)
+        await self._streams.flush(flushed, inserted)
+
+    async def _begin_after(self, origin: Origin, place: ResumeToken | Lsn) -> None:
+        _, flushed = await self._streams.wal_end()
         position = check_place(place, origin, flushed)
-        reaches_back = await self._store._execute(  # noqa: SLF001
-            statement("streams", "oldest_bookmark"), ()
-        )
-        oldest = reaches_back[0]["oldest"]
-        if oldest is None or oldest > position.commit_lsn:
-            raise HistoryLost(
-                f"position {Lsn(position.commit_lsn)} is no longer kept: history reaches back to "
-                f"{'nothing' if oldest is None else Lsn(oldest)}; rebuild from the collections and stream from now, "
-                "and keep more with set_history()",
-                oldest_available=None if oldest is None else str(Lsn(oldest)),
-            )
+        check_reach(position, await self._streams.oldest())
         self._last = position
-        self._subscription = hub.resume(self._collections, position, self._mailbox)
-
-    async def _wal_end(self) -> tuple[int, int]:
-        row = (await self._store._execute(statement("streams", "wal_end"), ()))[0]  # noqa: SLF001
-        return row["inserted"], row["flushed"]
-
-    def __await__(self) -> Generator[Any, Any, Self]:
-        return self._open().__await__()
+        self._subscription = self._streams.hub.resume(self._collections, position, self._mailbox)
 
     async def __aenter__(self) -> Self:
         return await self._open()
@@ -177,13 +234,14 @@ class AsyncChangeStream:
 
     def stats(self) -> StreamStats:
         """Tell how the stream is doing."""
-        if self._hub is None or self._subscription is None or self.closed:
+        if self._subscription is None or self.closed:
             return StreamStats("closed", 0, self._delivered, 0)
+        hub = self._streams.hub
         return StreamStats(
-            mode=self._hub.mode(self._subscription),
+            mode=hub.mode(self._subscription),
             buffered=self._mailbox.buffered,
             delivered=self._delivered,
-            lag_bytes=max(0, self._hub.wal_end - self.resume_token.lsn),
+            lag_bytes=max(0, hub.wal_end - self.resume_token.lsn),
         )
 
     @property
@@ -194,6 +252,6 @@ class AsyncChangeStream:
     async def close(self) -> None:
         """End it and drop what is buffered; `resume_token` stays. Calling it again does nothing."""
         self._batch.clear()
-        if self._hub is not None and self._subscription is not None:
-            self._hub.unsubscribe(self._subscription)
+        if self._subscription is not None:
+            self._streams.hub.unsubscribe(self._subscription)
         self._mailbox.close()

@@ -250,20 +250,20 @@ def _take_position(connection: psycopg.Connection[Any], source: Source, slot: st
         _advance(connection, slot, start, wanted)
         return wanted
     if at is not None:
-        raise history_lost(wanted, bookmarks(connection))
+        kept = bookmarks(connection)
+        raise history_lost(wanted, kept[0].confirmed if kept else None)
     start = create_slot(connection, source.conninfo, slot, source.plugin)
     copy_slot(connection, slot, bookmark_name(connection), temporary=False, plugin=BOOKMARK_PLUGIN)
     return start
 
 
-def history_lost(at: int, kept: list[Bookmark]) -> HistoryLost:
+def history_lost(at: int, oldest: int | None) -> HistoryLost:
     """Make the error for a position that no bookmark reaches back to."""
-    oldest = str(Lsn(kept[0].confirmed)) if kept else None
-    reach = f"history reaches back to {oldest}" if oldest else "no history is kept"
+    reach = "no history is kept" if oldest is None else f"history reaches back to {Lsn(oldest)}"
     return HistoryLost(
         f"position {Lsn(at)} is no longer kept: {reach}; rebuild from the collections and stream from now, "
-        "and keep more with set_history(), or use a consumer",
-        oldest_available=oldest,
+        "and keep more with set_history()",
+        oldest_available=None if oldest is None else str(Lsn(oldest)),
     )
 
 

@@ -1,0 +1,46 @@
+"""A document store on PostgreSQL whose changes can be watched.
+
+    with pgdoc.Store("postgresql://app@db/app") as store:
+        store["orders"].insert("o-1", {"total": 1250.5})
+        with store["orders"].watch() as stream:
+            for event in stream: ...
+"""
+
+from pgdoc._async.collection import AsyncCollection
+from pgdoc._async.store import AsyncStore
+from pgdoc._async.stream import AsyncChangeStream
+from pgdoc._async.transaction import AsyncTransaction
+from pgdoc._sync.collection import Collection
+from pgdoc._sync.store import Store
+from pgdoc._sync.stream import ChangeStream
+from pgdoc._sync.transaction import Transaction
+from pgdoc.context import metadata
+from pgdoc.documents import Document, new_id
+from pgdoc.errors import *  # noqa: F403 (its __all__ is the tree)
+from pgdoc.errors import __all__ as _errors
+from pgdoc.events import ChangeEvent, EventType, UpdateDescription
+from pgdoc.history import History
+from pgdoc.streams import StreamStats
+from pgdoc.tokens import Lsn, ResumeToken
+
+__all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
+    "AsyncChangeStream",
+    "AsyncCollection",
+    "AsyncStore",
+    "AsyncTransaction",
+    "ChangeEvent",
+    "ChangeStream",
+    "Collection",
+    "Document",
+    "EventType",
+    "History",
+    "Lsn",
+    "ResumeToken",
+    "Store",
+    "StreamStats",
+    "Transaction",
+    "UpdateDescription",
+    "metadata",
+    "new_id",
+    *_errors,
+]
