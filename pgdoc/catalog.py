@@ -29,7 +29,8 @@ def check_server(version: int, encoding: str | None) -> None:
         raise UnsupportedServer(f"the server is PostgreSQL {found}: pgdoc needs version 15 or newer")
     if encoding != "UTF8":
         raise UnsupportedServer(
-            f"the database is encoded in {encoding}: pgdoc needs UTF8 (CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0)"
+            f"the database is encoded in {encoding}, pgdoc needs UTF8: "
+            "make one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
         )
 
 

@@ -4,6 +4,7 @@
 
     PgdocError
     ├── StoreClosed                      the store was closed
+    ├── TransactionClosed                the transaction has not begun, or is over
     ├── ServerError                      the server, or the way to it, is not what is needed
     │   ├── ServerUnreachable            no connection; may heal by itself
     │   ├── UnsupportedServer            older than 15, or not UTF-8
@@ -77,6 +78,7 @@ __all__ = [
     "StoreClosed",
     "StreamClosed",
     "StreamError",
+    "TransactionClosed",
     "UnreadableDocument",
     "UnsupportedServer",
     "VersionConflict",
@@ -92,6 +94,10 @@ class PgdocError(Exception):
 
 class StoreClosed(PgdocError):  # noqa: N818 (the field's names: psycopg_pool.PoolClosed)
     """The store was closed."""
+
+
+class TransactionClosed(PgdocError):  # noqa: N818
+    """The transaction has not begun, or is over."""
 
 
 class ServerError(PgdocError):

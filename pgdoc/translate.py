@@ -23,7 +23,9 @@ _ID_IN_DETAIL = re.compile(r"\(id\)=\((.*)\)", re.DOTALL)  # of all languages th
 def unreachable(exc: psycopg.Error) -> ServerUnreachable:
     """Say that no connection could be made; libpq's own text names host, port and reason."""
     reason = str(exc).removeprefix("connection failed: ").strip()
-    return ServerUnreachable(f"no connection to the server: {reason}. Check the conninfo, and that the server runs there")
+    return ServerUnreachable(
+        f"no connection to the server: {reason}. Check the conninfo, and that the server runs there"
+    )
 
 
 def translated(exc: psycopg.Error, subject: str) -> PgdocError:
@@ -39,10 +41,22 @@ def translated(exc: psycopg.Error, subject: str) -> PgdocError:
         return ServerUnreachable(f"{subject}: no connection of the pool became free, and none could be made: {exc}")
     if _lost_connection(exc):
         return ServerUnreachable(f"{subject}: the connection was lost: {exc}. The next call makes a new one")
-    if _in_own_statement(exc) and isinstance(exc, psycopg.errors.UndefinedTable):
+    return _missing(exc, subject) or _refusal(exc, subject)
+
+
+def _missing(exc: psycopg.Error, subject: str) -> CollectionNotFound | None:
+    if isinstance(exc, psycopg.errors.WrongObjectType):
+        return CollectionNotFound(f"{subject}: {_said(exc)}")
+    if exc.diag.context is not None:  # a trigger or a function of the user ran into it
+        return None
+    if isinstance(exc, psycopg.errors.UndefinedTable):
         return CollectionNotFound(f"{subject} does not exist: create it with store.create_collection")
-    if _in_own_statement(exc) and isinstance(exc, psycopg.errors.UndefinedColumn):
+    if isinstance(exc, psycopg.errors.UndefinedColumn):
         return CollectionNotFound(f"{subject} is a table, but no collection: {exc.diag.message_primary}")
+    return None
+
+
+def _refusal(exc: psycopg.Error, subject: str) -> PgdocError:
     if isinstance(exc, psycopg.errors.UniqueViolation):
         return _duplicate(exc, subject)
     return DatabaseError(f"{subject}: {_said(exc)}", sqlstate=exc.sqlstate)
@@ -52,11 +66,6 @@ def _lost_connection(exc: psycopg.Error) -> bool:
     if exc.sqlstate is None:
         return isinstance(exc, psycopg.OperationalError)
     return _UNREACHABLE.fullmatch(exc.sqlstate) is not None
-
-
-def _in_own_statement(exc: psycopg.Error) -> bool:
-    """Tell apart what a trigger or a function of the user ran into: that comes with a context."""
-    return exc.diag.context is None
 
 
 def _duplicate(exc: psycopg.Error, subject: str) -> DuplicateDocument:

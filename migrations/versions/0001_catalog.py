@@ -1,6 +1,7 @@
 """The catalog: settings, the publication, and what makes a plain table a collection."""
 
 from pathlib import Path
+from typing import Any
 
 from alembic import op
 
@@ -23,6 +24,5 @@ def downgrade() -> None:
 
 def run(name: str) -> None:
     """Execute a file of SQL as it stands, past SQLAlchemy, which would read `:name` and `%` in it as parameters."""
-    driver_connection = op.get_bind().connection.driver_connection
-    assert driver_connection is not None
-    driver_connection.execute((SQL / name).read_bytes())
+    psycopg_connection: Any = op.get_bind().connection.driver_connection
+    psycopg_connection.execute((SQL / name).read_bytes())

@@ -1,0 +1,161 @@
+"""The connections of a store: looked at once, then pooled; and the calls that stand alone, each on one of them."""
+
+from __future__ import annotations
+
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+from pgdoc._waiting import AsyncLock, async_check_alive
+from pgdoc.catalog import FIND_REVISION, check_revision, check_server
+from pgdoc.context import current_metadata
+from pgdoc.errors import StoreClosed
+from pgdoc.sql import statement
+from pgdoc.translate import translated, unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+
+__all__ = ["AsyncConnections", "copy_in"]
+
+_CHUNK_ROWS = 100
+
+
+class AsyncConnections:
+    """The pool of a store, opened on first use.
+
+    A call outside a transaction takes a connection, sends one statement that commits by itself, and gives it back.
+
+    Attributes:
+        seen: the tables that a transaction found, or made, and need not look for again.
+    """
+
+    def __init__(self, conninfo: str, pool_size: int) -> None:
+        self._conninfo = conninfo
+        self._pool_size = pool_size
+        self._pool: AsyncConnectionPool[AsyncConnection[Any]] | None = None
+        self._closed = False
+        self._opening = AsyncLock()
+        self.seen: set[str] = set()
+
+    async def pool(self) -> AsyncConnectionPool[AsyncConnection[Any]]:
+        """Return the open pool; the first call looks at the server and opens it.
+
+        Raises:
+            StoreClosed: `close` was called.
+            ServerUnreachable: no connection could be made.
+            UnsupportedServer: the server is too old, or the database is not in UTF-8.
+            CatalogMissing: `pgdoc init` has not been run.
+            CatalogVersionMismatch: the catalog is older, or newer, than this pgdoc.
+        """
+        if self._pool is not None:
+            return self._pool
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await self._open()
+            return self._pool
+
+    async def _open(self) -> AsyncConnectionPool[AsyncConnection[Any]]:
+        if self._closed:
+            raise StoreClosed("the store was closed: open a new one")
+        await self._look_at_server()
+        pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
+            self._conninfo,
+            kwargs={"autocommit": True},
+            min_size=1,
+            max_size=self._pool_size,
+            open=False,
+            check=async_check_alive,
+            name="pgdoc",
+        )
+        await pool.open()
+        return pool
+
+    async def _look_at_server(self) -> None:
+        """Say at once what is wrong; the pool would try for half a minute and then not know why."""
+        try:
+            connection = await AsyncConnection.connect(self._conninfo, autocommit=True)
+        except psycopg.Error as exc:
+            raise unreachable(exc) from exc
+        async with connection:
+            check_server(connection.info.server_version, connection.info.parameter_status("server_encoding"))
+            check_revision(await _revision(connection))
+
+    async def close(self) -> None:
+        """Close the pool; every later call raises `StoreClosed`."""
+        async with self._opening:
+            self._closed = True
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection[Any]]:
+        """Lend a connection in autocommit mode."""
+        pool = self._pool or await self.pool()
+        connection = await pool.getconn()
+        try:
+            yield connection
+        finally:
+            await pool.putconn(connection)
+
+    @property
+    def in_transaction(self) -> bool:
+        """Never: each statement commits by itself."""
+        return False
+
+    def carried(self) -> str | None:
+        """Return the message that the next write has to carry: the caller's metadata."""
+        metadata = current_metadata()
+        return metadata.message if metadata else None
+
+    async def prepare(self, table: str, create: Sequence[Any] | None) -> None:
+        """Do nothing: a statement that stands alone may fail and be sent again."""
+
+    async def fetch(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Execute one statement and return its rows."""
+        pool = self._pool or await self.pool()
+        connection = await pool.getconn()
+        try:
+            cursor = await connection.execute(query, params, binary=True)
+            return await cursor.fetchall()
+        finally:
+            await pool.putconn(connection)
+
+    async def stream(self, query: bytes, params: Sequence[Any]) -> AsyncGenerator[tuple[Any, ...]]:
+        """Execute one statement and give out its rows as they come; the connection is taken until the end."""
+        async with (
+            self.connection() as connection,
+            connection.cursor() as cursor,
+            aclosing(cursor.stream(query, params, binary=True, size=_CHUNK_ROWS)) as rows,  # type: ignore[type-var]
+        ):
+            async for row in rows:
+                yield row
+
+    async def copy(self, query: bytes, blocks: Iterable[bytes]) -> None:
+        """Execute a COPY FROM STDIN, all or nothing."""
+        async with self.connection() as connection:
+            await copy_in(connection, query, blocks, self.carried())
+
+
+async def copy_in(connection: AsyncConnection[Any], query: bytes, blocks: Iterable[bytes], message: str | None) -> None:
+    """Execute a COPY in a transaction, or in a savepoint of the one that is open; the message goes first."""
+    async with connection.transaction(), connection.cursor() as cursor:
+        if message is not None:
+            await cursor.execute(statement("documents", "emit").encode(), [message])
+        async with cursor.copy(query) as copy:
+            for block in blocks:
+                await copy.write(block)
+
+
+async def _revision(connection: AsyncConnection[Any]) -> str | None:
+    try:
+        row = await (await connection.execute(FIND_REVISION)).fetchone()
+    except psycopg.errors.UndefinedTable:
+        return None
+    except psycopg.Error as exc:
+        raise translated(exc, "the pgdoc catalog") from exc
+    return row[0] if row else None

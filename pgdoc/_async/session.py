@@ -1,0 +1,35 @@
+"""Where the statements of a collection go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable, Sequence
+
+__all__ = ["AsyncSession"]
+
+
+class AsyncSession(Protocol):
+    """A transaction, or the pool, where each statement goes to a connection of its own and commits by itself."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether an error of the server would abort what was done before."""
+
+    def carried(self) -> str | None:
+        """Return the message with the writer's metadata that the next write has to carry."""
+
+    async def prepare(self, table: str, create: Sequence[Any] | None) -> None:
+        """See to it that a missing table does not abort a transaction."""
+
+    async def fetch(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Execute one statement and return its rows."""
+        ...
+
+    def stream(self, query: bytes, params: Sequence[Any]) -> AsyncGenerator[tuple[Any, ...]]:
+        """Execute one statement and give out its rows as they come."""
+        ...
+
+    async def copy(self, query: bytes, blocks: Iterable[bytes]) -> None:
+        """Execute a COPY FROM STDIN, all or nothing."""

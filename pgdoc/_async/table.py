@@ -1,0 +1,120 @@
+"""The statements of one collection on their way out, and the errors on their way back."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from pgdoc.errors import CollectionNotFound
+from pgdoc.names import quoted
+from pgdoc.sql import statement
+from pgdoc.statements import read_statement, write_statement
+from pgdoc.translate import translated
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable, Sequence
+
+    from pgdoc._async.session import AsyncSession
+
+__all__ = ["AsyncTable"]
+
+Rows = list[tuple[Any, ...]]
+
+
+class AsyncTable:
+    """The table of a collection, as one session sees it.
+
+    Where it is missing and the store may create it, it reads as empty, and `create_and_write` and `copy` create it.
+
+    Attributes:
+        name: the table as SQL, quoted.
+        subject: what error messages call it.
+    """
+
+    def __init__(self, session: AsyncSession, schema: str, name: str, *, auto_create: bool) -> None:
+        self.name = quoted(schema, name)
+        self.subject = f'collection "{schema}.{name}"'
+        self._session = session
+        self._address = (schema, name)
+        self._auto_create = auto_create
+
+    async def read(self, query: bytes, params: Sequence[Any]) -> Rows:
+        """Fetch the rows of one statement."""
+        try:
+            return await self._fetch(query, params)
+        except CollectionNotFound:
+            if not self._auto_create:
+                raise
+            return []
+
+    async def stream(self, query: bytes, params: Sequence[Any]) -> AsyncGenerator[tuple[Any, ...]]:
+        """Give out the rows of one statement as they come."""
+        try:
+            await self._session.prepare(self.name, None)
+            async with aclosing(self._session.stream(query, params)) as rows:
+                async for row in rows:
+                    yield row
+        except psycopg.Error as exc:
+            error = translated(exc, self.subject)
+            if not (self._auto_create and isinstance(error, CollectionNotFound)):
+                raise error from exc
+        except CollectionNotFound:
+            if not self._auto_create:
+                raise
+
+    async def write(self, name: str, params: list[Any], *, versioned: bool = False, change: str = "") -> Rows:
+        """Execute a write of `documents.sql`, with the writer's metadata."""
+        return await self.read(*self._carrying(name, params, versioned=versioned, change=change))
+
+    async def create_and_write(self, name: str, params: list[Any], *, change: str = "") -> Rows:
+        """Execute a write that makes a document, and so its collection too."""
+        query, params = self._carrying(name, params, versioned=False, change=change)
+        try:
+            return await self._fetch(query, params, create=self._creatable)
+        except CollectionNotFound:
+            if not self._may_try_again:
+                raise
+            await self._create()
+            return await self._fetch(query, params)
+
+    async def copy(self, blocks: Iterable[bytes]) -> None:
+        """Send new rows in the binary format of COPY; `blocks` is not read before the server is ready for it."""
+        try:
+            await self._copy(blocks)
+        except CollectionNotFound:
+            if not self._may_try_again:
+                raise
+            await self._create()
+            await self._copy(blocks)
+
+    @property
+    def _creatable(self) -> tuple[str, str] | None:
+        return self._address if self._auto_create else None
+
+    @property
+    def _may_try_again(self) -> bool:
+        return self._auto_create and not self._session.in_transaction
+
+    async def _create(self) -> None:
+        await self._fetch(statement("catalog", "create_collection").encode(), self._address)
+
+    def _carrying(self, name: str, params: list[Any], *, versioned: bool, change: str) -> tuple[bytes, list[Any]]:
+        message = self._session.carried()
+        query = write_statement(name, self.name, carry=message is not None, versioned=versioned, change=change)
+        return query, params if message is None else [message, *params]
+
+    async def _fetch(self, query: bytes, params: Sequence[Any], *, create: tuple[str, str] | None = None) -> Rows:
+        try:
+            await self._session.prepare(self.name, create)
+            return await self._session.fetch(query, params)
+        except psycopg.Error as exc:
+            raise translated(exc, self.subject) from exc
+
+    async def _copy(self, blocks: Iterable[bytes]) -> None:
+        try:
+            await self._session.prepare(self.name, self._creatable)
+            await self._session.copy(read_statement("copy", self.name), blocks)
+        except psycopg.Error as exc:
+            raise translated(exc, self.subject) from exc

@@ -1,0 +1,60 @@
+"""Documents as the rows of PostgreSQL's binary COPY format (its reference page: sql-copy, Binary Format)."""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import TYPE_CHECKING, Any
+
+from pgdoc.documents import check_id, encode
+from pgdoc.errors import InvalidDocument
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+__all__ = ["CopyRows"]
+
+_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # signature, no flags, no extension
+_TRAILER = b"\xff\xff"
+_TWO_FIELDS = Struct(">hi")  # the number of fields, the length of the first
+_JSONB = Struct(">ib")  # the length of the field, the version of jsonb's binary form
+_JSONB_VERSION = 1
+_BLOCK_BYTES = 256 << 10
+
+
+class CopyRows:
+    """Pairs of id and data, read as they are asked for and given out as blocks of bytes.
+
+    Attributes:
+        count: the number of documents read so far.
+    """
+
+    def __init__(
+        self, pairs: Iterable[tuple[str, Mapping[str, Any]]], progress: Callable[[int], object] | None = None
+    ) -> None:
+        self._pairs = iter(pairs)
+        self._progress = progress
+        self.count = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        block = bytearray(_HEADER)
+        for document_id, data in self._pairs:
+            block += self._row(document_id, data)
+            self.count += 1
+            if len(block) >= _BLOCK_BYTES:
+                yield bytes(block)
+                self._report()
+                block.clear()
+        yield bytes(block) + _TRAILER
+        self._report()
+
+    def _row(self, document_id: str, data: Mapping[str, Any]) -> bytes:
+        key = check_id(document_id).encode()
+        try:
+            text = encode(data)
+        except InvalidDocument as exc:
+            raise InvalidDocument(f"document {document_id!r}: {exc}", path=exc.path) from exc
+        return b"".join((_TWO_FIELDS.pack(2, len(key)), key, _JSONB.pack(len(text) + 1, _JSONB_VERSION), text))
+
+    def _report(self) -> None:
+        if self._progress is not None:
+            self._progress(self.count)

@@ -1,0 +1,162 @@
+# Written by .ci/twins.py from pgdoc/_async/connections.py: change that file, and run it.
+"""The connections of a store: looked at once, then pooled; and the calls that stand alone, each on one of them."""
+
+from __future__ import annotations
+
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import Connection
+from psycopg_pool import ConnectionPool
+
+from pgdoc._waiting import Lock, check_alive
+from pgdoc.catalog import FIND_REVISION, check_revision, check_server
+from pgdoc.context import current_metadata
+from pgdoc.errors import StoreClosed
+from pgdoc.sql import statement
+from pgdoc.translate import translated, unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Iterable, Sequence
+
+__all__ = ["Connections", "copy_in"]
+
+_CHUNK_ROWS = 100
+
+
+class Connections:
+    """The pool of a store, opened on first use.
+
+    A call outside a transaction takes a connection, sends one statement that commits by itself, and gives it back.
+
+    Attributes:
+        seen: the tables that a transaction found, or made, and need not look for again.
+    """
+
+    def __init__(self, conninfo: str, pool_size: int) -> None:
+        self._conninfo = conninfo
+        self._pool_size = pool_size
+        self._pool: ConnectionPool[Connection[Any]] | None = None
+        self._closed = False
+        self._opening = Lock()
+        self.seen: set[str] = set()
+
+    def pool(self) -> ConnectionPool[Connection[Any]]:
+        """Return the open pool; the first call looks at the server and opens it.
+
+        Raises:
+            StoreClosed: `close` was called.
+            ServerUnreachable: no connection could be made.
+            UnsupportedServer: the server is too old, or the database is not in UTF-8.
+            CatalogMissing: `pgdoc init` has not been run.
+            CatalogVersionMismatch: the catalog is older, or newer, than this pgdoc.
+        """
+        if self._pool is not None:
+            return self._pool
+        with self._opening:
+            if self._pool is None:
+                self._pool = self._open()
+            return self._pool
+
+    def _open(self) -> ConnectionPool[Connection[Any]]:
+        if self._closed:
+            raise StoreClosed("the store was closed: open a new one")
+        self._look_at_server()
+        pool: ConnectionPool[Connection[Any]] = ConnectionPool(
+            self._conninfo,
+            kwargs={"autocommit": True},
+            min_size=1,
+            max_size=self._pool_size,
+            open=False,
+            check=check_alive,
+            name="pgdoc",
+        )
+        pool.open()
+        return pool
+
+    def _look_at_server(self) -> None:
+        """Say at once what is wrong; the pool would try for half a minute and then not know why."""
+        try:
+            connection = Connection.connect(self._conninfo, autocommit=True)
+        except psycopg.Error as exc:
+            raise unreachable(exc) from exc
+        with connection:
+            check_server(connection.info.server_version, connection.info.parameter_status("server_encoding"))
+            check_revision(_revision(connection))
+
+    def close(self) -> None:
+        """Close the pool; every later call raises `StoreClosed`."""
+        with self._opening:
+            self._closed = True
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection[Any]]:
+        """Lend a connection in autocommit mode."""
+        pool = self._pool or self.pool()
+        connection = pool.getconn()
+        try:
+            yield connection
+        finally:
+            pool.putconn(connection)
+
+    @property
+    def in_transaction(self) -> bool:
+        """Never: each statement commits by itself."""
+        return False
+
+    def carried(self) -> str | None:
+        """Return the message that the next write has to carry: the caller's metadata."""
+        metadata = current_metadata()
+        return metadata.message if metadata else None
+
+    def prepare(self, table: str, create: Sequence[Any] | None) -> None:
+        """Do nothing: a statement that stands alone may fail and be sent again."""
+
+    def fetch(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Execute one statement and return its rows."""
+        pool = self._pool or self.pool()
+        connection = pool.getconn()
+        try:
+            cursor = connection.execute(query, params, binary=True)
+            return cursor.fetchall()
+        finally:
+            pool.putconn(connection)
+
+    def stream(self, query: bytes, params: Sequence[Any]) -> Generator[tuple[Any, ...]]:
+        """Execute one statement and give out its rows as they come; the connection is taken until the end."""
+        with (
+            self.connection() as connection,
+            connection.cursor() as cursor,
+            closing(cursor.stream(query, params, binary=True, size=_CHUNK_ROWS)) as rows,  # type: ignore[type-var]
+        ):
+            for row in rows:
+                yield row
+
+    def copy(self, query: bytes, blocks: Iterable[bytes]) -> None:
+        """Execute a COPY FROM STDIN, all or nothing."""
+        with self.connection() as connection:
+            copy_in(connection, query, blocks, self.carried())
+
+
+def copy_in(connection: Connection[Any], query: bytes, blocks: Iterable[bytes], message: str | None) -> None:
+    """Execute a COPY in a transaction, or in a savepoint of the one that is open; the message goes first."""
+    with connection.transaction(), connection.cursor() as cursor:
+        if message is not None:
+            cursor.execute(statement("documents", "emit").encode(), [message])
+        with cursor.copy(query) as copy:
+            for block in blocks:
+                copy.write(block)
+
+
+def _revision(connection: Connection[Any]) -> str | None:
+    try:
+        row = (connection.execute(FIND_REVISION)).fetchone()
+    except psycopg.errors.UndefinedTable:
+        return None
+    except psycopg.Error as exc:
+        raise translated(exc, "the pgdoc catalog") from exc
+    return row[0] if row else None

@@ -1,0 +1,181 @@
+# Written by .ci/twins.py from pgdoc/_async/transaction.py: change that file, and run it.
+"""A transaction over several collections, with the metadata that its events carry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from pgdoc._sync.collection import Collection
+from pgdoc._sync.connections import copy_in
+from pgdoc.context import checked, current_metadata
+from pgdoc.errors import CollectionNotFound, DatabaseError, ServerUnreachable, TransactionClosed
+from pgdoc.sql import statement
+from pgdoc.translate import translated
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from psycopg import Connection
+
+    from pgdoc._sync.connections import Connections
+
+__all__ = ["Transaction"]
+
+_ISOLATION = ("read committed", "repeatable read", "serializable")
+_CHUNK_ROWS = 100
+
+
+class Transaction:
+    """One transaction; `store.transaction()` makes it, `with` begins and ends it.
+
+    It commits at the end of the block, and rolls back where an exception leaves the block.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        *,
+        schema: str,
+        auto_create: bool,
+        metadata: Mapping[str, Any] | None,
+        isolation: str | None,
+    ) -> None:
+        if isolation is not None and isolation not in _ISOLATION:
+            raise ValueError(f"isolation is {isolation!r}: one of {', '.join(_ISOLATION)}")
+        self._connections = connections
+        self._schema = schema
+        self._auto_create = auto_create
+        self._given = checked(metadata)
+        self._isolation = isolation
+        self._connection: Connection[Any] | None = None
+        self._seen: set[str] = set()
+        self._cursors = 0
+        self._outside = current_metadata()
+        self._diverged = False
+
+    @property
+    def connection(self) -> Connection[Any]:
+        """The psycopg connection of this transaction, for SQL of one's own; its errors are psycopg's."""
+        if self._connection is None:
+            raise TransactionClosed("the transaction is not open: use it inside `with store.transaction() as tx`")
+        return self._connection
+
+    def collection(self, name: str) -> Collection:
+        """Return a handle whose calls are part of this transaction.
+
+        Raises:
+            InvalidName: not the name of a collection.
+        """
+        return Collection(self, self._schema, name, auto_create=self._auto_create)
+
+    __getitem__ = collection
+
+    def __enter__(self) -> Self:
+        try:
+            self._pool = self._connections.pool()
+            connection = self._pool.getconn()
+        except psycopg.Error as exc:
+            raise translated(exc, "the transaction") from exc
+        try:
+            self._begin(connection)
+        except psycopg.Error as exc:
+            raise translated(exc, "the begin of the transaction") from exc
+        finally:
+            if self._connection is None:
+                self._pool.putconn(connection)
+        return self
+
+    def _begin(self, connection: Connection[Any]) -> None:
+        self._outside = current_metadata()
+        self._block = psycopg.Transaction(connection)
+        metadata = self._given.over(self._outside)
+        if metadata or self._isolation:
+            with connection.pipeline():  # one round trip for all of it
+                self._block.__enter__()
+                if self._isolation:
+                    connection.execute(f"SET TRANSACTION ISOLATION LEVEL {self._isolation}".encode())
+                if metadata:
+                    connection.execute(statement("documents", "emit").encode(), [metadata.message])
+        else:
+            self._block.__enter__()
+        self._connection = connection
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        connection, self._connection = self.connection, None
+        aborted = connection.info.transaction_status == TransactionStatus.INERROR
+        try:
+            swallowed = self._block.__exit__(exc_type, exc, traceback)
+        except psycopg.Error as error:
+            raise translated(error, "the commit of the transaction") from error
+        finally:
+            self._pool.putconn(connection)
+        if exc is None:
+            self._check_committed(aborted)
+        return swallowed
+
+    def _check_committed(self, aborted: bool) -> None:
+        """Raise where psycopg ends the block without a word, though nothing was committed."""
+        if self._block.status != psycopg.Transaction.Status.COMMITTED:
+            raise ServerUnreachable("the transaction was lost: its connection is closed. Run it again")
+        if aborted:
+            raise DatabaseError("the transaction was rolled back: an error inside it had aborted it", sqlstate="25P02")
+        self._connections.seen |= self._seen
+
+    @property
+    def in_transaction(self) -> bool:
+        """Always."""
+        return True
+
+    def carried(self) -> str | None:
+        """Return the message that the next write has to carry.
+
+        What holds at the begin stands in the WAL already. Once a write was made inside another block of metadata, every
+        later one carries its own.
+        """
+        inner = current_metadata().since(self._outside)
+        self._diverged = self._diverged or bool(inner)
+        return inner.over(self._given.over(self._outside)).message if self._diverged else None
+
+    def prepare(self, table: str, create: Sequence[Any] | None) -> None:
+        """Look for the table before the statement would fail and abort the transaction; create it where asked to.
+
+        Args:
+            table: the table as SQL.
+            create: schema and name, to create it where it is missing.
+
+        Raises:
+            CollectionNotFound: it is missing, and `create` is `None`.
+        """
+        if table in self._seen or table in self._connections.seen:
+            return
+        ((exists,),) = self.fetch(statement("catalog", "table_exists").encode(), [table])
+        if not exists:
+            if create is None:
+                raise CollectionNotFound(f"collection {table} does not exist: create it with store.create_collection")
+            self.fetch(statement("catalog", "create_collection").encode(), create)
+        self._seen.add(table)
+
+    def fetch(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Execute one statement and return its rows."""
+        cursor = self.connection.execute(query, params, binary=True)
+        return cursor.fetchall()
+
+    def stream(self, query: bytes, params: Sequence[Any]) -> Generator[tuple[Any, ...]]:
+        """Give out the rows of a cursor in the server, so that other calls can come in between."""
+        self._cursors += 1
+        with self.connection.cursor(f"pgdoc_{self._cursors}") as cursor:
+            cursor.itersize = _CHUNK_ROWS
+            cursor.execute(query, params, binary=True)
+            for row in cursor:
+                yield row
+
+    def copy(self, query: bytes, blocks: Iterable[bytes]) -> None:
+        """Execute a COPY FROM STDIN in a savepoint."""
+        copy_in(self.connection, query, blocks, self.carried())

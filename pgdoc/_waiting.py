@@ -1,0 +1,111 @@
+"""All that differs between a store that blocks its thread and one that awaits, side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import threading
+import time
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from concurrent.futures import Future
+
+    from psycopg import AsyncConnection, Connection
+
+__all__ = [
+    "AsyncLock",
+    "AsyncOpening",
+    "Lock",
+    "Opening",
+    "async_call",
+    "async_check_alive",
+    "async_opening",
+    "async_sleep",
+    "async_wait",
+    "call",
+    "check_alive",
+    "opening",
+    "sleep",
+    "wait",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Opened = TypeVar("Opened", bound="Opening")
+AsyncOpened = TypeVar("AsyncOpened", bound="AsyncOpening")
+
+Lock = threading.Lock
+AsyncLock = asyncio.Lock
+
+sleep = time.sleep
+async_sleep = asyncio.sleep
+
+
+def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call what blocks."""
+    return function(*args, **kwargs)
+
+
+async def async_call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call what blocks, in a thread."""
+    return await asyncio.to_thread(function, *args, **kwargs)
+
+
+def wait(future: Future[T]) -> T:
+    """Wait for what a thread of the library computes."""
+    return future.result()
+
+
+async def async_wait(future: Future[T]) -> T:
+    """Do the same without holding up the loop; giving up waiting does not cancel what others may wait for too."""
+    return await asyncio.shield(asyncio.wrap_future(future))
+
+
+def check_alive(connection: Connection[Any] | AsyncConnection[Any]) -> None:
+    """Raise where the server has hung up on an idle connection; costs no round trip.
+
+    An idle connection has nothing to read, except what the server says when it goes away, and then the end.
+    """
+    pgconn = connection.pgconn
+    while _readable(pgconn.socket):
+        pgconn.consume_input()
+
+
+async def async_check_alive(connection: AsyncConnection[Any]) -> None:
+    """Do the same where a coroutine is asked for."""
+    check_alive(connection)
+
+
+def _readable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+class Opening:
+    """What a call gives already open."""
+
+    def _open(self) -> Self:
+        raise NotImplementedError
+
+
+class AsyncOpening:
+    """What a call gives to be awaited, or entered: that opens it."""
+
+    async def _open(self) -> Self:
+        raise NotImplementedError
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        return self._open().__await__()
+
+
+def opening(made: Opened) -> Opened:
+    """Open it."""
+    return made._open()  # noqa: SLF001 (its own kind)
+
+
+def async_opening(made: AsyncOpened) -> AsyncOpened:
+    """Leave it to be awaited or entered."""
+    return made

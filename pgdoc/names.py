@@ -1,0 +1,35 @@
+"""The names of collections and schemas, and the table behind one."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pgdoc.errors import InvalidName
+
+__all__ = ["check_name", "quoted"]
+
+_NAME = re.compile(r"[^\W\d][\w-]*")
+_LONGEST_BYTES = 63  # PostgreSQL cuts longer identifiers without a word (NAMEDATALEN)
+
+
+def check_name(name: Any, kind: str) -> str:
+    """Return the name as it is, or refuse it.
+
+    Args:
+        name: what the user gave.
+        kind: what it names, for the message: `collection`, `schema`.
+
+    Raises:
+        InvalidName: not a letter or `_`, then letters, digits, `_`, `-`; or over 63 bytes.
+    """
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        raise InvalidName(f"{name!r} is no name for a {kind}: a letter or _ and then letters, digits, _ and - make one")
+    if len(name.encode()) > _LONGEST_BYTES:
+        raise InvalidName(f"the {kind} name {name!r} is {len(name.encode())} bytes long: {_LONGEST_BYTES} at most")
+    return name
+
+
+def quoted(schema: str, name: str) -> str:
+    """Write the table of a collection as SQL; the names were checked, so that they hold neither quotes nor `%`."""
+    return f'"{schema}"."{name}"'

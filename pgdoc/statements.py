@@ -1,0 +1,50 @@
+"""The SQL of the document calls, put together once for each table and kind of call."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from pgdoc.sql import statement
+
+__all__ = ["read_statement", "write_statement"]
+
+
+@lru_cache(maxsize=1024)
+def write_statement(name: str, table: str, *, carry: bool, versioned: bool = False, change: str = "") -> bytes:
+    """Return a write of `documents.sql`.
+
+    Args:
+        name: of its block.
+        table: the collection's table, quoted.
+        carry: whether it takes the message with the writer's metadata along, as its first parameter.
+        versioned: whether it asks for a version, after the id.
+        change: an SQL expression over `data` that gives the new data.
+    """
+    return (
+        statement("documents", name)
+        .format(
+            table=table,
+            carry=statement("documents", "carry") if carry else "",
+            from_carry="FROM carried" if carry else "",
+            using_carry="USING carried" if carry else "",
+            and_version="AND version = %s" if versioned else "",
+            change=change,
+        )
+        .strip()
+        .encode()
+    )
+
+
+@lru_cache(maxsize=1024)
+def read_statement(name: str, table: str, *, condition: str = "", order: str = "", change: str = "") -> bytes:
+    """Return a read of `documents.sql`.
+
+    Args:
+        name: of its block.
+        table: the collection's table, quoted.
+        condition: an SQL condition over `id` and `data`.
+        order: what to sort by, as SQL; empty for any order.
+        change: as for `write_statement`.
+    """
+    order = f"ORDER BY {order}" if order else ""
+    return statement("documents", name).format(table=table, condition=condition, order=order, change=change).encode()
