@@ -47,6 +47,10 @@ class Installation:
         """Return the path of one of its programs."""
         return str(self.bin_dir / name)
 
+    def knows(self, setting: str) -> bool:
+        """Whether its server knows a configuration parameter; it refuses to start with one that it does not."""
+        return f"\n{setting}\t" in _output(self.program("postgres"), "--describe-config")
+
 
 def find_installation(bin_dir: str | os.PathLike[str] | None = None) -> Installation:
     """Find a PostgreSQL that can serve change streams.

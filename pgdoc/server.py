@@ -279,14 +279,10 @@ class LocalServer:
     def _all_settings(self) -> dict[str, object]:
         listen = {"listen_addresses": "127.0.0.1" if self._listens else "", "port": self._port}
         place = {"unix_socket_directories": '"{}"'.format(str(self._socket_folder).replace('"', '""'))}
-        plugins = {"output_plugin_libraries": "pgoutput, test_decoding, wal2json"} if self._has_allow_list() else {}
+        plugins = {}
+        if self._installation.knows("output_plugin_libraries"):
+            plugins = {"output_plugin_libraries": "pgoutput, test_decoding, wal2json"}
         return {**SETTINGS, **listen, **place, **plugins, **self._settings}
-
-    def _has_allow_list(self) -> bool:
-        """Whether the server knows `output_plugin_libraries`: an older one refuses to start with it."""
-        postgres = self._installation.program("postgres")
-        asking = self._spawn(postgres, "-C", "output_plugin_libraries", "-D", str(self._path("data")))
-        return asking.wait() == 0
 
     def _launch(self) -> None:
         with self._path("log").open("ab") as log:

@@ -61,6 +61,12 @@ def test_it_is_ready_for_change_streams(private_server):
     assert lsn > "0/0"
 
 
+def test_it_allows_wal2json_where_there_is_an_allow_list(private_server):
+    """On a server without the list the setting must not be there: the server would not have started."""
+    allowed = ask(private_server.conninfo, "SELECT current_setting('output_plugin_libraries', true)")
+    assert allowed in {None, "pgoutput, test_decoding, wal2json"}
+
+
 def test_it_runs_unprivileged_and_out_of_reach_of_ctrl_c(private_server):
     assert Path(f"/proc/{private_server.pid}").stat().st_uid != 0
     assert os.getsid(private_server.pid) == private_server.pid

@@ -49,6 +49,15 @@ def test_given_folder(make_installation):
     assert found.program("initdb") == str(bin_dir / "initdb")
 
 
+def test_settings_that_the_server_knows(make_installation):
+    bin_dir = make_installation(15)
+    _script(bin_dir / "postgres", "echo '(PostgreSQL) 15.19'; printf 'a\\tb\\noutput_plugin_libraries\\tsuperuser\\n'")
+    found = find_installation(bin_dir)
+    assert found.knows("output_plugin_libraries")
+    assert not found.knows("output_plugin")
+    assert not found.knows("superuser")
+
+
 def test_given_prefix(make_installation):
     bin_dir = make_installation(15)
     assert find_installation(bin_dir.parent).bin_dir == bin_dir
