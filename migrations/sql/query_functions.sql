@@ -1,7 +1,7 @@
 -- What the compiled filters and updates call. Paths are text[]; a part is a key of an object, or an index of an array.
 
 CREATE FUNCTION pgdoc.type_rank(value jsonb) RETURNS integer
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE  -- STRICT would keep PostgreSQL from inlining it
     RETURN CASE jsonb_typeof(value)
         WHEN 'null' THEN 1 WHEN 'number' THEN 2 WHEN 'string' THEN 3
         WHEN 'object' THEN 4 WHEN 'array' THEN 5 WHEN 'boolean' THEN 6
@@ -63,32 +63,36 @@ CREATE FUNCTION pgdoc.values_at(value jsonb, path text[]) RETURNS SETOF jsonb
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
 DECLARE
+    depth integer := cardinality(path);
     item jsonb;
     index integer := 0;
 BEGIN
-    IF cardinality(path) = 0 THEN
-        RETURN NEXT value;
+    FOR i IN 1 .. depth LOOP
         IF jsonb_typeof(value) = 'array' THEN
-            RETURN QUERY SELECT jsonb_array_elements(value);
-        END IF;
-    ELSIF jsonb_typeof(value) = 'array' THEN
-        FOR item IN SELECT jsonb_array_elements(value) LOOP
-            IF jsonb_typeof(item) = 'object' THEN
-                RETURN QUERY SELECT pgdoc.values_at(item, path);
-            END IF;
-            IF path[1] = index::text THEN
-                IF cardinality(path) = 1 THEN
-                    RETURN NEXT item;
-                ELSIF jsonb_typeof(item) IN ('object', 'array') THEN
-                    RETURN QUERY SELECT pgdoc.values_at(item, path[2:]);
+            FOR item IN SELECT jsonb_array_elements(value) LOOP
+                IF jsonb_typeof(item) = 'object' THEN
+                    RETURN QUERY SELECT pgdoc.values_at(item, path[i:]);
                 END IF;
-            END IF;
-            index := index + 1;
-        END LOOP;
-    ELSIF jsonb_typeof(value) = 'object' AND value ? path[1] THEN
-        RETURN QUERY SELECT pgdoc.values_at(value -> path[1], path[2:]);
-    ELSE
-        RETURN NEXT NULL;
+                IF path[i] = index::text THEN
+                    IF i = depth THEN
+                        RETURN NEXT item;
+                    ELSIF jsonb_typeof(item) IN ('object', 'array') THEN
+                        RETURN QUERY SELECT pgdoc.values_at(item, path[i + 1:]);
+                    END IF;
+                END IF;
+                index := index + 1;
+            END LOOP;
+            RETURN;
+        ELSIF jsonb_typeof(value) = 'object' AND value ? path[i] THEN
+            value := value -> path[i];
+        ELSE
+            RETURN NEXT NULL;
+            RETURN;
+        END IF;
+    END LOOP;
+    RETURN NEXT value;
+    IF jsonb_typeof(value) = 'array' THEN
+        RETURN QUERY SELECT jsonb_array_elements(value);
     END IF;
 END
 $$;
@@ -96,7 +100,7 @@ COMMENT ON FUNCTION pgdoc.values_at IS
     'All values that a filter finds at a path: an array at its end and each of its items, NULL for what is missing';
 
 CREATE FUNCTION pgdoc.child(value jsonb, part text) RETURNS jsonb
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE  -- as above
     RETURN CASE jsonb_typeof(value)
         WHEN 'object' THEN value -> part
         WHEN 'array' THEN CASE WHEN part ~ '^(0|[1-9][0-9]{0,8})$' THEN value -> part::integer END

@@ -6,6 +6,7 @@ A new operator is one line in `_OPERATORS`, a node, and the node's meaning in ea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from reprlib import repr as shown
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.documents import MAX_DEPTH as MAX_PATH
@@ -31,7 +32,7 @@ def parse_filter(filter: Mapping[str, Any] | None) -> Node:  # noqa: A002 (the n
 
 def _parse_object(filter: Any, depth: int) -> Node:  # noqa: A002
     if not isinstance(filter, Mapping):
-        raise InvalidFilter(f"{filter!r} is no filter: give a dict such as {{'status': 'new'}}")
+        raise InvalidFilter(f"{shown(filter)} is no filter: give a dict such as {{'status': 'new'}}")
     if depth > MAX_DEPTH:
         raise InvalidFilter(f"the filter is nested deeper than {MAX_DEPTH} levels: flatten it")
     return _all(tuple(_parse_entry(key, value, depth) for key, value in filter.items()))
@@ -46,7 +47,7 @@ def _parse_entry(key: Any, value: Any, depth: int) -> Node:
     if combine is None:
         raise InvalidFilter(f"unknown operator {key!r}: {_known(_COMBINATIONS)} stand here, or a path", operator=key)
     if not isinstance(value, list | tuple) or not value:
-        raise InvalidFilter(f"{key} takes a list of one filter or more, not {value!r}", operator=key)
+        raise InvalidFilter(f"{key} takes a list of one filter or more, not {shown(value)}", operator=key)
     return combine(tuple(_parse_object(item, depth + 1) for item in value))
 
 
@@ -87,10 +88,10 @@ def _ordered(path: Path, name: str, value: Any) -> Node:
 
 def _in(path: Path, name: str, value: Any) -> Node:
     if not isinstance(value, list | tuple):
-        raise _invalid(path, name, f"takes a list, not {value!r}")
+        raise _invalid(path, name, f"takes a list, not {shown(value)}")
     for item in value:
         if _has_operators(item):
-            raise _invalid(path, name, f"takes values, not operators: {item!r}")
+            raise _invalid(path, name, f"takes values, not operators: {shown(item)}")
     return In(path, tuple(_operand(path, name, item) for item in value))
 
 
@@ -170,7 +171,7 @@ def parse_sort(sort: str | Sequence[str] | None) -> tuple[SortKey, ...]:
     """
     keys = () if sort is None else (sort,) if isinstance(sort, str) else sort
     if not isinstance(keys, Sequence):
-        raise InvalidInput(f"{sort!r} is no sort: give a path such as 'total' or '-total', or a list of them")
+        raise InvalidInput(f"{shown(sort)} is no sort: give a path such as 'total' or '-total', or a list of them")
     return tuple(map(_parse_key, keys))
 
 

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from reprlib import repr as shown
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pgdoc.documents import MAX_DEPTH, decode, encode_value
@@ -64,7 +65,7 @@ def parse_update(update: Mapping[str, Any]) -> Update:
         InvalidUpdate: not an update; `operator` and `path` name the place.
     """
     if not isinstance(update, Mapping) or not update:
-        raise InvalidUpdate(f"{update!r} is no update: give operators such as {{'$set': {{'status': 'paid'}}}}")
+        raise InvalidUpdate(f"{shown(update)} is no update: give operators such as {{'$set': {{'status': 'paid'}}}}")
     named = [
         (name, _parse_change(name, dotted, value))
         for name, fields in update.items()
@@ -86,7 +87,7 @@ def _fields(name: Any, fields: Any) -> Mapping[str, Any]:
     if name not in _OPERATORS:
         raise InvalidUpdate(f"unknown operator {name!r}: known are {_known()}", operator=name)
     if not isinstance(fields, Mapping):
-        raise InvalidUpdate(f"{name} takes a dict of paths, not {fields!r}", operator=name)
+        raise InvalidUpdate(f"{name} takes a dict of paths, not {shown(fields)}", operator=name)
     return fields
 
 
@@ -121,7 +122,7 @@ def _parse_increment(path: Path, value: Any) -> Increment:
     at = ".".join(path)
     operand = _operand("$inc", at, value)
     if not _is_number(operand.value):
-        raise InvalidUpdate(f"$inc of {at!r} takes a number, not {value!r}", path=at, operator="$inc")
+        raise InvalidUpdate(f"$inc of {at!r} takes a number, not {shown(value)}", path=at, operator="$inc")
     return Increment(path, operand)
 
 
@@ -172,7 +173,7 @@ def _apply_increment(data: dict[str, Any], change: Increment) -> Any:
         if old is MISSING:
             return change.operand.value
         if not _is_number(old):
-            raise misfit(f"{old!r} is there, not a number")
+            raise misfit(f"{shown(old)} is there, not a number")
         return _sum(old, change.operand.value)
 
     return _put(data, change.path, 0, add, misfit)
@@ -199,7 +200,7 @@ def _put(node: Any, path: Path, at: int, make: Callable[[Any], Any], misfit: _Mi
     if isinstance(node, dict):
         return {**node, part: _put(node.get(part, MISSING), path, at + 1, make, misfit)}
     if not isinstance(node, list) or not is_index(part):
-        raise misfit(f"{part!r} is no place in {node!r}")
+        raise misfit(f"{part!r} is no place in {shown(node)}")
     index = int(part)
     missing = index - len(node) + 1
     if missing > MAX_PADDING + 1:

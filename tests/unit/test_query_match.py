@@ -1,0 +1,140 @@
+"""MongoDB's meaning, case by case; that SQL says the same is a law in `tests/integration/test_query_laws.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pgdoc.query import compare, matches, parse_filter
+
+DATA: dict[str, Any] = {
+    "n": 5,
+    "f": 5.0,
+    "t": "b",
+    "yes": True,
+    "null": None,
+    "o": {"x": 1, "0": "key"},
+    "list": [1, [2, 3], "c", {"x": 7}],
+    "empty": [],
+    "items": [{"sku": "a", "tags": ["r", "s"]}, {"sku": "b"}, {"n": 1}],
+    "matrix": [[1, 2], [3]],
+    "deep": [[{"x": 1}]],
+}
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"n": 5.0},
+        {"f": 5},
+        {"n": {"$gt": 4, "$lt": 6}},
+        {"t": {"$gt": "a", "$lte": "b"}},
+        {"yes": {"$gt": False}},
+        {"yes": {"$ne": 1}},
+        {"null": None},
+        {"missing": None},
+        {"n.deeper": None},
+        {"null": {"$gte": None, "$exists": True}},
+        {"missing": {"$lte": None, "$exists": False}},
+        {"o": {"0": "key", "x": 1.0}},
+        {"o.0": "key"},
+        {"o": {"$gt": {"x": 2}}},
+        {"list": 1},
+        {"list": [1, [2, 3], "c", {"x": 7}]},
+        {"list": [2, 3]},
+        {"list": {"$ne": 2}},
+        {"list.1": [2, 3]},
+        {"list.1.0": 2},
+        {"list.3.x": 7},
+        {"list.x": 7},
+        {"list": {"$gt": "b", "$lt": 2}},
+        {"list": {"$in": [9, {"x": 7}]}},
+        {"empty": []},
+        {"empty": {"$ne": None, "$exists": True}},
+        {"empty.x": {"$ne": None, "$exists": False}},
+        {"items.sku": "b"},
+        {"items.tags": "s"},
+        {"items.0.tags.1": "s"},
+        {"items.sku": None},
+        {"items.sku": {"$in": ["z", None]}},
+        {"items.1.tags": {"$exists": False}},
+        {"matrix": [3]},
+        {"matrix.0": [1, 2]},
+        {"matrix.0.1": 2},
+        {"matrix": {"$gt": [2]}},
+        {"deep.0.x": 1},
+        {"list.0": None},  # the object in the list has no field "0"
+        {"_id": "o-1"},
+        {"_id": {"$gt": "o", "$nin": ["a", 5]}},
+        {"_id.x": None},
+        {"$nor": [{"n": 6}, {"t": "a"}]},
+        {"n": {"$not": {"$gt": 5}}},
+    ],
+)
+def test_matches(wanted: dict[str, Any]) -> None:
+    assert matches(parse_filter(wanted), "o-1", DATA)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"n": "5"},
+        {"yes": 1},
+        {"n": True},
+        {"n": {"$gt": "a"}},
+        {"null": {"$gt": None}},
+        {"null": {"$lt": 5}},
+        {"missing": {"$lt": 5}},
+        {"o": {"x": 1}},
+        {"list": 2},
+        {"list": {"$ne": 1}},
+        {"list.01": [2, 3]},
+        {"list.-1": {"x": 7}},
+        {"matrix.0": 1},
+        {"matrix": 1},
+        {"deep.x": 1},
+        {"empty": None},
+        {"empty.x": None},
+        {"items.sku": {"$nin": ["a"]}},
+        {"n": {"$in": []}},
+        {"_id": 5},
+        {"_id": None},
+        {"_id": {"$exists": False}},
+        {"$and": [{"n": 5}, {"n": 6}]},
+        {"$or": [{"n": 7}, {"n": 6}]},
+    ],
+)
+def test_does_not_match(wanted: dict[str, Any]) -> None:
+    assert not matches(parse_filter(wanted), "o-1", DATA)
+
+
+def test_all_values_have_one_order() -> None:
+    values = [
+        None,
+        -(10**30),
+        0.5,
+        1,
+        1e300,
+        10**301,
+        "",
+        "Z",
+        "a",
+        "\uffff",
+        "\U0001f600",
+        {},
+        {"a": 1},
+        {"a": 1, "b": 1},
+        {"b": 1},
+        {"a": "1"},
+        [],
+        [1],
+        [1, 1],
+        [2],
+        False,
+        True,
+    ]
+    for left, first in enumerate(values):
+        for right, second in enumerate(values):
+            order = compare(first, second)
+            assert (order > 0) - (order < 0) == (left > right) - (left < right), (first, second)
