@@ -1,10 +1,4 @@
-"""A document store on PostgreSQL whose changes can be watched.
-
-    with pgdoc.Store("postgresql://app@db/app") as store:
-        store["orders"].insert("o-1", {"total": 1250.5})
-        with store["orders"].watch() as stream:
-            for event in stream: ...
-"""
+"""A document store on PostgreSQL whose changes can be watched: see `Store` and `AsyncStore`."""
 
 from pgdoc._async.collection import AsyncCollection
 from pgdoc._async.store import AsyncStore
@@ -20,7 +14,7 @@ from pgdoc.errors import *  # noqa: F403 (its __all__ is the tree)
 from pgdoc.errors import __all__ as _errors
 from pgdoc.events import ChangeEvent, EventType, UpdateDescription
 from pgdoc.history import History
-from pgdoc.streams import StreamStats
+from pgdoc.streams import Status, StreamStats
 from pgdoc.tokens import Lsn, ResumeToken
 
 __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
@@ -36,6 +30,7 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "History",
     "Lsn",
     "ResumeToken",
+    "Status",
     "Store",
     "StreamStats",
     "Transaction",

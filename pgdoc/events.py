@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pgdoc.changes.assemble import Change
-    from pgdoc.decoding.records import Column
 
 __all__ = ["ChangeEvent", "EventType", "UpdateDescription"]
 
@@ -109,7 +108,9 @@ class ChangeEvent:
 
 
 def _plain(document: Document | None) -> dict[str, Any] | None:
-    return document and {
+    if document is None:
+        return None
+    return {
         "id": document.id,
         "data": document.data,
         "version": document.version,
@@ -140,11 +141,7 @@ def _event_type(event: ChangeEvent) -> EventType:
 
 def _document_id(event: ChangeEvent) -> str | None:
     row = event._change.row  # noqa: SLF001
-    return _value(row.columns or row.identity, "id")
-
-
-def _value(columns: list[Column], name: str) -> Any:
-    return next((column["value"] for column in columns if column["name"] == name), None)
+    return next((str(column["value"]) for column in row.columns or row.identity if column["name"] == "id"), None)
 
 
 def _full_document(event: ChangeEvent) -> Document | None:

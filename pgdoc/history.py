@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 
-from pgdoc.errors import PgdocError
+from pgdoc.errors import PgdocError, ReplicationUnavailable, ServerUnreachable, SlotBlocked, UnsupportedServer
 from pgdoc.replication import slots
 from pgdoc.replication.connection import connect, literal
 from pgdoc.sql import statement
@@ -83,6 +83,14 @@ def plan(kept: list[slots.Bookmark], settings: Any, now: float) -> Plan:
     too_much = len(alive) == 1 and settings.wal_end - (newest.restart or 0) > settings.size
     has_place = len(alive) < settings.bookmarks and settings.free_slots > _FREE_SLOTS
     return Plan(drop, make=(due and has_place) or too_much)
+
+
+def begin_history(conninfo: str) -> None:
+    """Make the first bookmark, or say in the log why that has to wait for the first stream."""
+    try:
+        slots.make_first_bookmark(conninfo)
+    except (ReplicationUnavailable, SlotBlocked, ServerUnreachable, UnsupportedServer) as exc:
+        logger.warning("history does not begin yet: %s", exc)
 
 
 class Keeper:

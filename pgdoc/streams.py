@@ -33,6 +33,29 @@ class StreamStats:
     lag_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a store found at the other end.
+
+    Attributes:
+        server_version: as the server prints it.
+        database: its name.
+        catalog: the revision of the pgdoc catalog.
+        schema: whose tables are the collections.
+        collections: how many there are.
+        plugin: the output plugin that streams read.
+        problem: why streams don't work, and what to do; `None` where they do.
+    """
+
+    server_version: str
+    database: str
+    catalog: str
+    schema: str
+    collections: int
+    plugin: str
+    problem: str | None
+
+
 def read_token(resume_after: ResumeToken | Lsn | str) -> ResumeToken | Lsn:
     """Take what a user gave to resume after: a token, its text, or a bare LSN.
 

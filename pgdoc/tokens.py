@@ -83,7 +83,7 @@ class ResumeToken:
         found = _TOKEN.fullmatch(text) if isinstance(text, str) else None
         if found is None:
             raise InvalidResumeToken(
-                f"{text!r} is not a resume token: give what `str(event.resume_token)` gave, or an LSN such as 16/B374D848"
+                f"{text!r} is not a resume token: give `str(event.resume_token)`, or an LSN such as 16/B374D848"
             )
         position = Position(Lsn.parse(found["commit"]))
         if found["lsn"]:

@@ -9,20 +9,24 @@ from typing import TYPE_CHECKING, Any
 from pgdoc._async.table import AsyncTable
 from pgdoc._copy import CopyRows
 from pgdoc.documents import Document, check_id, encode
-from pgdoc.errors import DuplicateDocument, InvalidUpdate, VersionConflict
+from pgdoc.errors import DuplicateDocument, InvalidUpdate, StreamError, VersionConflict
 from pgdoc.names import check_name
 from pgdoc.query.parse import parse_filter, parse_sort
 from pgdoc.query.sql import compile_filter, compile_sort
 from pgdoc.query.update import apply_update, parse_update
 from pgdoc.query.update_sql import compile_update
 from pgdoc.statements import read_statement
+from pgdoc.streams import BUFFER_BYTES, BUFFER_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 
     from pgdoc._async.session import AsyncSession
+    from pgdoc._async.stream import AsyncChangeStream
+    from pgdoc._async.streams import AsyncStreams
     from pgdoc.query.sql import Compiled
     from pgdoc.query.update import Update
+    from pgdoc.tokens import Lsn, ResumeToken
 
 __all__ = ["AsyncCollection"]
 
@@ -34,8 +38,11 @@ class AsyncCollection:
     `ServerUnreachable` or one of the classes that the calls name.
     """
 
-    def __init__(self, session: AsyncSession, schema: str, name: str, *, auto_create: bool) -> None:
+    def __init__(
+        self, session: AsyncSession, schema: str, name: str, *, auto_create: bool, streams: AsyncStreams | None = None
+    ) -> None:
         self._name = check_name(name, "collection")
+        self._streams = streams
         self._table = AsyncTable(session, schema, name, auto_create=auto_create)
 
     @property
@@ -45,6 +52,26 @@ class AsyncCollection:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._table.name}>"
+
+    def watch(
+        self,
+        *,
+        resume_after: ResumeToken | Lsn | str | None = None,
+        buffer_size: int = BUFFER_SIZE,
+        buffer_bytes: int = BUFFER_BYTES,
+    ) -> AsyncChangeStream:
+        """Open a stream of the changes of this collection; see `AsyncStore.watch`.
+
+        Raises:
+            StreamError: this handle belongs to a transaction, which can't be watched from inside.
+        """
+        if self._streams is None:
+            raise StreamError(
+                f"{self._table.subject} can't be watched inside a transaction: call watch() on the store's collection"
+            )
+        return self._streams.watch(
+            (self._name,), resume_after=resume_after, buffer_size=buffer_size, buffer_bytes=buffer_bytes
+        )
 
     async def insert(self, id: str, data: Mapping[str, Any]) -> Document:  # noqa: A002 (the name in the contract)
         """Store a new document.

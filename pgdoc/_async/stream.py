@@ -3,108 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-import psycopg
-
-from pgdoc._waiting import AsyncOpening, async_call, async_opening, async_sleep, async_wait
-from pgdoc.errors import CollectionNotFound, PgdocError, ReplicaIdentityChanged, StreamClosed
+from pgdoc._waiting import AsyncOpening, async_wait
+from pgdoc.errors import PgdocError, StreamClosed
 from pgdoc.events import ChangeEvent, check_images
-from pgdoc.hub import Hub
 from pgdoc.mailbox import AsyncMailbox
-from pgdoc.names import check_name
-from pgdoc.sql import statement
 from pgdoc.streams import StreamStats, check_buffer, check_place, check_reach, read_token
 from pgdoc.tokens import Lsn, Position, ResumeToken
-from pgdoc.translate import translated
 
 if TYPE_CHECKING:
-    from pgdoc._async.connections import AsyncConnections
+    from pgdoc._async.streams import AsyncStreams
     from pgdoc.changes.assemble import Change, Place
     from pgdoc.changes.fanout import Subscription
-    from pgdoc.replication.slots import Origin, Source
+    from pgdoc.replication.slots import Origin
 
-__all__ = ["AsyncChangeStream", "AsyncStreams"]
-
-_FLUSH_POLL_S = 0.01
-
-
-class AsyncStreams:
-    """The streams of a store, and the hub that all of them share.
-
-    Args:
-        connections: the store's, for what is asked of the server before a stream begins.
-        source: what is read.
-        auto_create: whether a collection that is watched by name is created.
-    """
-
-    def __init__(self, connections: AsyncConnections, source: Source, *, auto_create: bool) -> None:
-        self._connections = connections
-        self._auto_create = auto_create
-        self.hub = Hub(source)
-
-    async def prepare(self, names: frozenset[str] | None) -> None:
-        """See to it that what is to be watched exists and has before images.
-
-        Raises:
-            CollectionNotFound: it does not exist, and the store does not create it.
-            ReplicaIdentityChanged: someone changed a table's replica identity.
-        """
-        schema = self.hub.source.schema
-        found: dict[str, bool] = dict(await self._fetch("watchable", schema, schema))
-        for name in sorted((names or frozenset()) - found.keys()):
-            if not self._auto_create:
-                raise CollectionNotFound(f'collection "{schema}.{name}" does not exist: create it, or let auto_create do so')
-            await self._fetch("create", schema, name)
-        changed = sorted(name for name, full in found.items() if not full and (names is None or name in names))
-        if changed:
-            raise ReplicaIdentityChanged(
-                f'collection "{schema}.{changed[0]}" is not REPLICA IDENTITY FULL, so its changes have no before image: '
-                f'run ALTER TABLE "{schema}"."{changed[0]}" REPLICA IDENTITY FULL'
-            )
-
-    async def wal_end(self) -> tuple[int, int]:
-        """Ask how far the WAL is written, and how far it is flushed."""
-        ((inserted, flushed),) = await self._fetch("wal_end")
-        return inserted, flushed
-
-    async def flush(self, flushed: int, to: int) -> None:
-        """Return when the WAL is flushed up to `to`."""
-        if flushed < to:
-            await self._fetch("flush")
-        while flushed < to:
-            await async_sleep(_FLUSH_POLL_S)
-            _, flushed = await self.wal_end()
-
-    async def oldest(self) -> int | None:
-        """Ask how far history reaches back."""
-        ((oldest,),) = await self._fetch("oldest_bookmark")
-        return None if oldest is None else int(oldest)
-
-    def watch(
-        self,
-        names: tuple[str, ...],
-        *,
-        resume_after: ResumeToken | Lsn | str | None,
-        buffer_size: int,
-        buffer_bytes: int,
-    ) -> AsyncChangeStream:
-        """Open a stream on these collections, or on all of the schema where none is named."""
-        collections = frozenset(check_name(name, "collection") for name in names) or None
-        stream = AsyncChangeStream(
-            self, collections, resume_after=resume_after, buffer_size=buffer_size, buffer_bytes=buffer_bytes
-        )
-        return async_opening(stream)
-
-    async def close(self) -> None:
-        """End all streams."""
-        await async_call(self.hub.close)
-
-    async def _fetch(self, name: str, *params: Any) -> list[tuple[Any, ...]]:
-        try:
-            return await self._connections.fetch(statement("streams", name).encode(), params)
-        except psycopg.Error as exc:
-            raise translated(exc, f'schema "{self.hub.source.schema}"') from exc
+__all__ = ["AsyncChangeStream"]
 
 
 class AsyncChangeStream(AsyncOpening):

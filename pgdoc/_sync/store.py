@@ -10,18 +10,27 @@ from psycopg.rows import dict_row
 
 from pgdoc._sync.collection import Collection
 from pgdoc._sync.connections import Connections
+from pgdoc._sync.streams import Streams
 from pgdoc._sync.transaction import Transaction
 from pgdoc._waiting import call
 from pgdoc.errors import CollectionNotFound, InvalidName
+from pgdoc.history import begin_history
 from pgdoc.migrate import migrate
 from pgdoc.names import check_name
+from pgdoc.replication.slots import Source
 from pgdoc.sql import statement
+from pgdoc.streams import BUFFER_BYTES, BUFFER_SIZE
 from pgdoc.translate import translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
+
+    from pgdoc._sync.stream import ChangeStream
+    from pgdoc.history import History
+    from pgdoc.streams import Status
+    from pgdoc.tokens import Lsn, ResumeToken
 
 __all__ = ["Store"]
 
@@ -61,9 +70,9 @@ class Store:
         self._conninfo = conninfo
         self._schema = check_name(schema, "schema")
         self._auto_create = auto_create
-        self._plugin = plugin
-        self._replication_conninfo = replication_conninfo or conninfo
         self._connections = Connections(conninfo, pool_size)
+        source = Source(conninfo if replication_conninfo is None else replication_conninfo, schema)
+        self._streams = Streams(self._connections, source, auto_create=auto_create)
 
     def collection(self, name: str) -> Collection:
         """Return a handle on a collection; no I/O.
@@ -71,7 +80,7 @@ class Store:
         Raises:
             InvalidName: not a letter or `_`, then letters, digits, `_`, `-`; or over 63 bytes.
         """
-        return Collection(self._connections, self._schema, name, auto_create=self._auto_create)
+        return Collection(self._connections, self._schema, name, auto_create=self._auto_create, streams=self._streams)
 
     __getitem__ = collection
 
@@ -136,12 +145,68 @@ class Store:
             isolation=isolation,
         )
 
+    def watch(
+        self,
+        *names: str,
+        resume_after: ResumeToken | Lsn | str | None = None,
+        buffer_size: int = BUFFER_SIZE,
+        buffer_bytes: int = BUFFER_BYTES,
+    ) -> ChangeStream:
+        """Open a stream of the changes of several collections, or of all, present and future, where none is named.
+
+        Without `resume_after` nothing committed before the call is seen, and everything committed after it returns.
+
+        Args:
+            *names: of the collections.
+            resume_after: a token, its text, or a bare LSN: continue with the very next event. A bare LSN means every
+                transaction whose commit record is at or after it.
+            buffer_size: how many events wait for the loop at most; a stream that is further behind reads on from the
+                server's WAL.
+            buffer_bytes: how many bytes they may have; one event always fits.
+
+        Raises:
+            CollectionNotFound: a collection does not exist, and the store does not create it.
+            HistoryLost: the server no longer keeps the WAL of that place.
+            InvalidResumeToken: not a place of this cluster.
+            ReplicationUnavailable: the server or the role is not set up for it; the message says how to.
+            SlotBlocked: the first slot of the database has to wait for open transactions.
+            ReplicaIdentityChanged: a table's changes have no before images.
+        """
+        return self._streams.watch(names, resume_after=resume_after, buffer_size=buffer_size, buffer_bytes=buffer_bytes)
+
+    def history(self) -> History:
+        """Tell how far back streams can resume in this database, and what that costs."""
+        return self._streams.history()
+
+    def set_history(self, time: timedelta | None = None, size: int | None = None) -> None:
+        """Set, for the database, how much history is kept: the WAL from which streams resume.
+
+        On a server without `max_slot_wal_keep_size` it also says that history shall stay when no store streams.
+
+        Args:
+            time: keep at least this much, while `size` allows; `None` leaves it as it is.
+            size: bytes of WAL to hold back at most; `None` leaves it as it is.
+
+        Raises:
+            ValueError: one of them is negative.
+        """
+        self._streams.set_history(time, size)
+
+    def status(self) -> Status:
+        """Tell what is at the other end, and whether streams work there."""
+        return self._streams.status()
+
     def migrate(self) -> None:
-        """Bring the catalog of the database to the newest version; safe from many processes at once."""
+        """Bring the catalog of the database to the newest version; safe from many processes at once.
+
+        It also begins the history that streams resume from, where the server is set up for streams.
+        """
         call(migrate, self._conninfo)
+        call(begin_history, self._streams.hub.source.conninfo)
 
     def close(self) -> None:
-        """Close all connections; every later call raises `StoreClosed`. Safe to call twice."""
+        """End all streams and close all connections; every later call raises `StoreClosed`. Safe to call twice."""
+        self._streams.close()
         self._connections.close()
 
     def __enter__(self) -> Self:

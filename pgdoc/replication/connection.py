@@ -35,27 +35,28 @@ SETTINGS = {
 """What the walsender prints follows its session's settings, whatever the role's own are."""
 
 
+_DEFAULTS: dict[str, str | int] = {
+    "connect_timeout": 10,
+    "application_name": "pgdoc",
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
+
+
 def connect(conninfo: str, *, replication: bool) -> psycopg.Connection[Any]:
     """Open a connection in autocommit, for replication or for plain SQL about it.
 
     Raises:
         PgdocError: translated as by `translate`.
     """
-    given = psycopg_conninfo.conninfo_to_dict(conninfo)
+    given: dict[str, Any] = psycopg_conninfo.conninfo_to_dict(conninfo)
     options = " ".join([str(given.pop("options", "")), *(f"-c {name}={value}" for name, value in SETTINGS.items())])
-    defaults = {
-        "connect_timeout": 10,
-        "application_name": "pgdoc",
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        "client_encoding": "utf8",
-    }
-    extra = {"replication": "database"} if replication else {}
+    wanted = psycopg_conninfo.make_conninfo(**(_DEFAULTS | given), options=options.strip(), client_encoding="utf8")
+    if replication:
+        wanted = psycopg_conninfo.make_conninfo(wanted, replication="database")
     try:
-        return psycopg.connect(
-            **{**defaults, **given}, **extra, options=options.strip(), autocommit=True, row_factory=namedtuple_row
-        )
+        return psycopg.connect(wanted, autocommit=True, row_factory=namedtuple_row)
     except psycopg.Error as exc:
         raise translate(exc, conninfo) from exc
 

@@ -149,6 +149,15 @@ def open_reader(
     return Opened(reader, wal2json.Wal2Json(), Assembler(at, tables), origin)
 
 
+def try_reader(source: Source) -> None:
+    """Open a reader and close it.
+
+    Raises:
+        PgdocError: what would keep a stream from working.
+    """
+    open_reader(source, None).reader.close()
+
+
 def make_first_bookmark(conninfo: str) -> None:
     """Begin the history of a database that has no bookmark.
 

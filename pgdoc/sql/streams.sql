@@ -22,3 +22,30 @@ WHERE c.relnamespace = to_regnamespace(quote_ident(%s))
 
 -- name: create
 SELECT pgdoc.create_collection(%s, %s)
+
+-- name: history
+SELECT extract(epoch FROM history_time)::float8, history_size, kept.oldest, kept.retained, kept.bookmarks::int
+FROM pgdoc.settings, (
+  SELECT (min(confirmed_flush_lsn) - '0/0'::pg_lsn)::bigint AS oldest,
+    (pg_current_wal_flush_lsn() - min(restart_lsn))::bigint AS retained, count(*) AS bookmarks
+  FROM pg_replication_slots
+  WHERE slot_name LIKE format('pgdocb\_%%s\_%%%%', (SELECT oid FROM pg_database WHERE datname = current_database()))
+    AND wal_status <> 'lost'
+) AS kept
+
+-- name: blockers
+-- Write transactions of any database: while one is open, no slot's WAL can be released.
+SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::float8 AS age_s
+FROM pg_stat_activity WHERE backend_xid IS NOT NULL
+UNION ALL
+SELECT NULL, extract(epoch FROM clock_timestamp() - prepared)::float8 FROM pg_prepared_xacts
+ORDER BY age_s DESC
+
+-- name: set_history
+UPDATE pgdoc.settings
+SET history_time = coalesce(%s, history_time), history_size = coalesce(%s, history_size), history_chosen = true
+RETURNING true
+
+-- name: status
+SELECT current_setting('server_version'), current_database(), (SELECT version_num FROM pgdoc.alembic_version),
+  (SELECT count(*) FROM pgdoc.collections(%s))

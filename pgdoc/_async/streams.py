@@ -1,0 +1,147 @@
+"""The streams of a store, and how far back they can start."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from pgdoc._async.stream import AsyncChangeStream
+from pgdoc._waiting import async_call, async_opening, async_sleep
+from pgdoc.errors import CollectionNotFound, PgdocError, ReplicaIdentityChanged
+from pgdoc.history import History
+from pgdoc.hub import Hub
+from pgdoc.names import check_name
+from pgdoc.replication.slots import try_reader
+from pgdoc.sql import statement
+from pgdoc.streams import Status
+from pgdoc.tokens import Lsn
+from pgdoc.translate import translated
+
+if TYPE_CHECKING:
+    from pgdoc._async.connections import AsyncConnections
+    from pgdoc.replication.slots import Source
+    from pgdoc.tokens import ResumeToken
+
+__all__ = ["AsyncStreams"]
+
+_FLUSH_POLL_S = 0.01
+
+
+class AsyncStreams:
+    """The streams of a store, and the hub that all of them share.
+
+    Args:
+        connections: the store's, for what is asked of the server before a stream begins.
+        source: what is read.
+        auto_create: whether a collection that is watched by name is created.
+    """
+
+    def __init__(self, connections: AsyncConnections, source: Source, *, auto_create: bool) -> None:
+        self._connections = connections
+        self._auto_create = auto_create
+        self.hub = Hub(source)
+
+    async def prepare(self, names: frozenset[str] | None) -> None:
+        """See to it that what is to be watched exists and has before images.
+
+        Raises:
+            CollectionNotFound: it does not exist, and the store does not create it.
+            ReplicaIdentityChanged: someone changed a table's replica identity.
+        """
+        schema = self.hub.source.schema
+        found: dict[str, bool] = dict(await self._fetch("watchable", schema, schema))
+        for name in sorted((names or frozenset()) - found.keys()):
+            if not self._auto_create:
+                raise CollectionNotFound(f'collection "{schema}.{name}" does not exist: create it first')
+            await self._fetch("create", schema, name)
+        changed = sorted(name for name, full in found.items() if not full and (names is None or name in names))
+        if changed:
+            raise ReplicaIdentityChanged(
+                f'collection "{schema}.{changed[0]}" is not REPLICA IDENTITY FULL, its changes have no before image: '
+                f'run ALTER TABLE "{schema}"."{changed[0]}" REPLICA IDENTITY FULL'
+            )
+
+    async def wal_end(self) -> tuple[int, int]:
+        """Ask how far the WAL is written, and how far it is flushed."""
+        ((inserted, flushed),) = await self._fetch("wal_end")
+        return inserted, flushed
+
+    async def flush(self, flushed: int, to: int) -> None:
+        """Return when the WAL is flushed up to `to`."""
+        if flushed < to:
+            await self._fetch("flush")
+        while flushed < to:
+            await async_sleep(_FLUSH_POLL_S)
+            _, flushed = await self.wal_end()
+
+    async def oldest(self) -> int | None:
+        """Ask how far history reaches back."""
+        ((oldest,),) = await self._fetch("oldest_bookmark")
+        return None if oldest is None else int(oldest)
+
+    def watch(
+        self,
+        names: tuple[str, ...],
+        *,
+        resume_after: ResumeToken | Lsn | str | None,
+        buffer_size: int,
+        buffer_bytes: int,
+    ) -> AsyncChangeStream:
+        """Open a stream on these collections, or on all of the schema where none is named."""
+        collections = frozenset(check_name(name, "collection") for name in names) or None
+        stream = AsyncChangeStream(
+            self, collections, resume_after=resume_after, buffer_size=buffer_size, buffer_bytes=buffer_bytes
+        )
+        return async_opening(stream)
+
+    async def history(self) -> History:
+        """Tell how far back streams can start, and what that costs."""
+        ((kept_s, size, oldest, retained, bookmarks),) = await self._fetch("history")
+        blockers = await self._fetch("blockers")
+        return History(
+            time=timedelta(seconds=kept_s),
+            size=size,
+            oldest=None if oldest is None else Lsn(oldest),
+            retained_bytes=retained or 0,
+            bookmarks=bookmarks,
+            pinned_by=tuple((pid, float(age_s)) for pid, age_s in blockers),
+        )
+
+    async def set_history(self, time: timedelta | None, size: int | None) -> None:
+        """Keep this much; what is `None` stays as it is."""
+        if time is not None and (not isinstance(time, timedelta) or time < timedelta()):
+            raise ValueError(f"time is {time!r}: give a timedelta that is not negative")
+        if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
+            raise ValueError(f"size is {size!r}: give a number of bytes that is not negative")
+        await self._fetch("set_history", time, size)
+
+    async def status(self) -> Status:
+        """Tell what is at the other end; streams are tried for real."""
+        source = self.hub.source
+        ((server_version, database, catalog, collections),) = await self._fetch("status", source.schema)
+        try:
+            await async_call(try_reader, source)
+            problem = None
+        except PgdocError as exc:
+            problem = str(exc)
+        return Status(
+            server_version=server_version,
+            database=database,
+            catalog=catalog,
+            schema=source.schema,
+            collections=collections,
+            plugin=source.plugin,
+            problem=problem,
+        )
+
+    async def close(self) -> None:
+        """End all streams."""
+        await async_call(self.hub.close)
+
+    async def _fetch(self, name: str, *params: Any) -> list[tuple[Any, ...]]:
+        try:
+            return await self._connections.fetch(statement("streams", name).encode(), params)
+        except psycopg.Error as exc:
+            raise translated(exc, f'schema "{self.hub.source.schema}"') from exc
