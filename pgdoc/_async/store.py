@@ -23,6 +23,7 @@ from pgdoc.translate import translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from datetime import timedelta
     from types import TracebackType
     from typing import Self
 
