@@ -28,6 +28,13 @@ def folder():
     shutil.rmtree(parent)
 
 
+@pytest.fixture(scope="module")
+def standing_server():
+    """For the tests that only look."""
+    with LocalServer() as server:
+        yield server
+
+
 def ask(conninfo: str, query: LiteralString) -> Any:
     with psycopg.connect(conninfo) as connection:
         row = connection.execute(query).fetchone()
@@ -53,23 +60,23 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def test_it_is_ready_for_change_streams(private_server):
-    assert ask(private_server.conninfo, "SHOW wal_level") == "logical"
-    assert ask(private_server.conninfo, "SHOW max_slot_wal_keep_size") == "4GB"
-    assert ask(private_server.conninfo, "SHOW server_encoding") == "UTF8"
-    lsn = ask(private_server.conninfo, "SELECT lsn FROM pg_create_logical_replication_slot('s', 'wal2json')")
+def test_it_is_ready_for_change_streams(standing_server):
+    assert ask(standing_server.conninfo, "SHOW wal_level") == "logical"
+    assert ask(standing_server.conninfo, "SHOW max_slot_wal_keep_size") == "4GB"
+    assert ask(standing_server.conninfo, "SHOW server_encoding") == "UTF8"
+    lsn = ask(standing_server.conninfo, "SELECT lsn FROM pg_create_logical_replication_slot('s', 'wal2json')")
     assert lsn > "0/0"
 
 
-def test_it_allows_wal2json_where_there_is_an_allow_list(private_server):
+def test_it_allows_wal2json_where_there_is_an_allow_list(standing_server):
     """On a server without the list the setting must not be there: the server would not have started."""
-    allowed = ask(private_server.conninfo, "SELECT current_setting('output_plugin_libraries', true)")
+    allowed = ask(standing_server.conninfo, "SELECT current_setting('output_plugin_libraries', true)")
     assert allowed in {None, "pgoutput, test_decoding, wal2json"}
 
 
-def test_it_runs_unprivileged_and_out_of_reach_of_ctrl_c(private_server):
-    assert Path(f"/proc/{private_server.pid}").stat().st_uid != 0
-    assert os.getsid(private_server.pid) == private_server.pid
+def test_it_runs_unprivileged_and_out_of_reach_of_ctrl_c(standing_server):
+    assert Path(f"/proc/{standing_server.pid}").stat().st_uid != 0
+    assert os.getsid(standing_server.pid) == standing_server.pid
 
 
 def test_stop_leaves_nothing(private_server):
@@ -108,11 +115,11 @@ def test_alter_system_goes_before_the_settings_it_started_with(private_server):
     assert ask(private_server.conninfo, "SHOW max_replication_slots") == "3"
 
 
-def test_conninfo_for_another_database_and_user(private_server):
-    with psycopg.connect(private_server.conninfo, autocommit=True) as connection:
+def test_conninfo_for_another_database_and_user(standing_server):
+    with psycopg.connect(standing_server.conninfo, autocommit=True) as connection:
         connection.execute("CREATE DATABASE app")
         connection.execute("CREATE ROLE reader LOGIN")
-    conninfo = private_server.conninfo_for("app", user="reader")
+    conninfo = standing_server.conninfo_for("app", user="reader")
     assert ask(conninfo, "SELECT current_database() || ' ' || current_user") == "app reader"
 
 
@@ -164,8 +171,8 @@ def test_kept_temporary_folder():
     shutil.rmtree(server.folder)
 
 
-def test_without_a_port_it_listens_on_the_socket_only(private_server):
-    assert ask(private_server.conninfo, "SHOW listen_addresses") == ""
+def test_without_a_port_it_listens_on_the_socket_only(standing_server):
+    assert ask(standing_server.conninfo, "SHOW listen_addresses") == ""
 
 
 def test_port_is_free_local_and_behind_a_password():

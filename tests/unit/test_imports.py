@@ -50,7 +50,7 @@ ARROWS = {
     "database": {"documents", "sql"},
     "migration": {"sql", "database", "replication"},
     "facade": {"documents", "query", "changes", "events", "replication", "hub", "sql", "database", "migration"},
-    "face": {"documents", "changes", "events", "database", "migration", "facade"},
+    "face": {"documents", "changes", "events", "hub", "database", "migration", "facade"},
     "server": set(),
     "command line": {"documents", "changes", "events", "face", "server", "migration"},
 }
