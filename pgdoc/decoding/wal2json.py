@@ -59,7 +59,7 @@ class Wal2Json:
         append = records.append
         for frame in frames:
             action = frame[_ACTION] if len(frame) > _ACTION else 0
-            if action == 0 and frame[0] == PRIMARY_KEEPALIVE:
+            if action == 0 and len(frame) and frame[0] == PRIMARY_KEEPALIVE:
                 if self._begin is None:  # inside a transaction it says nothing
                     append(Idle(parse_keepalive(frame).wal_end))
                 continue
@@ -79,7 +79,7 @@ class Wal2Json:
             elif action == _MESSAGE:
                 append(Message(lsn, _content(frame)))
             else:
-                raise ProtocolError(f"wal2json sent {bytes(frame[PAYLOAD : PAYLOAD + 40])!r}", offset=_ACTION)
+                raise ProtocolError(f"wal2json sent {bytes(frame[PAYLOAD : PAYLOAD + 40])!r}", offset=PAYLOAD)
         return records
 
 

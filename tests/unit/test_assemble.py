@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgdoc.changes.assemble import Assembler, Burst, Change, Transaction
+from pgdoc.decoding.records import COLLECTION_COLUMNS, Begin, Commit, Idle, Message, Record, RowChange
+from tests.unit import wire
+
+TABLES = {"orders": True, "users": True, "ledger": False}
+WHEN = "2026-11-23 03:41:13+00"
+
+
+def row(lsn: int, table: str = "orders", *, kind: str = "I", columns: Any = ("id",)) -> RowChange:
+    return RowChange(lsn, kind, table, [{"name": name, "value": None} for name in columns], [], 100)
+
+
+def feed(*records: Record, tables: dict[str, bool] | None = None) -> Burst:
+    return Assembler(0, TABLES if tables is None else tables).feed(records)
+
+
+def places(burst: Burst) -> list[tuple[int, ...]]:
+    return [tuple(change.position) for change in burst.changes]
+
+
+@dataclass
+class Wal:
+    """Records, and what has to come of them."""
+
+    records: list[Record] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+
+
+@st.composite
+def wals(draw: st.DrawFn) -> Wal:
+    """Transactions of records with one to three rows each, some with a message at their LSN, before or behind."""
+    wal, commit_lsn = Wal(), 1000
+    for xid in range(1, draw(st.integers(1, 4)) + 1):
+        wal.records += [Idle(commit_lsn - 20)] * draw(st.integers(0, 1))
+        _transaction(draw, wal, commit_lsn, xid)
+        commit_lsn += 1000
+    return wal
+
+
+def _transaction(draw: st.DrawFn, wal: Wal, commit_lsn: int, xid: int) -> None:
+    transaction = Transaction(xid, WHEN, None)
+    wal.records.append(Begin(commit_lsn, xid, WHEN))
+    for lsn in range(commit_lsn - 10, commit_lsn - 10 + draw(st.integers(0, 4))):
+        rows = [row(lsn, table) for table in draw(st.lists(st.sampled_from(sorted(TABLES)), max_size=3))]
+        messages: list[Record] = draw(st.sampled_from([[], [Message(lsn, f"message {lsn}")]]))
+        wal.records += [*messages, *rows] if draw(st.booleans()) else [*rows, *messages]
+        wal.records += [Idle(commit_lsn + 500)] * draw(st.integers(0, 1))
+        if messages:
+            transaction = transaction._replace(metadata=f"message {lsn}")
+        for ordinal, each in enumerate(rows):
+            if TABLES[each.table]:
+                wal.changes.append(Change((commit_lsn, lsn, 1, ordinal), transaction, each))
+    wal.records.append(Commit(commit_lsn + 8))
+
+
+@given(wals(), st.data())
+def test_every_row_gets_its_place_however_records_are_grouped(wal, data):
+    assembler = Assembler(0, TABLES)
+    bursts = [assembler.feed(group) for group in data.draw(wire.groups(wal.records))]
+    assert [change for burst in bursts for change in burst.changes] == wal.changes
+
+
+@given(wals())
+def test_positions_strictly_increase(wal):
+    positions = places(Assembler(0, TABLES).feed(wal.records))
+    assert all(one < other for one, other in pairwise(positions))
+
+
+@given(wals())
+def test_everything_below_r_is_out_and_nothing_is_out_beyond_it_but_the_part_of_one_transaction(wal):
+    assembler, out = Assembler(0, TABLES), []
+    for record in wal.records:
+        burst = assembler.feed([record])
+        out += burst.changes
+        below = [change for change in wal.changes if change.position[0] < burst.reached]
+        assert out[: len(below)] == below
+        assert {change.position[0] for change in out[len(below) :]} <= {burst.inside}
+
+
+def test_r_moves_with_commits_and_with_keepalives_outside_of_transactions():
+    assembler = Assembler(50, TABLES)
+    assert assembler.feed([]) == ([], 50, None)
+    assert assembler.feed([Begin(100, 1, WHEN), row(90), Idle(200)]) == ([], 50, 100)
+    assert assembler.feed([Commit(108)])[1:] == (108, None)
+    assert assembler.feed([Idle(150)])[1:] == (150, None)
+    assert assembler.feed([Idle(140)])[1:] == (150, None)
+
+
+def test_ordinals_count_the_rows_of_one_lsn_across_calls():
+    assembler = Assembler(0, TABLES)
+    bursts = [
+        assembler.feed([record]) for record in (Begin(100, 1, WHEN), row(90), row(90), row(91), row(91), Commit(108))
+    ]
+    assert [places(burst) for burst in bursts] == [
+        *([[]] * 3),
+        [(100, 90, 1, 0), (100, 90, 1, 1)],
+        [],
+        [(100, 91, 1, 0), (100, 91, 1, 1)],
+    ]
+
+
+def test_rows_of_two_transactions_at_one_lsn_do_not_mix():
+    burst = feed(Begin(100, 1, WHEN), row(90), Commit(108), Begin(120, 2, WHEN), row(90), Commit(128))
+    assert places(burst) == [(100, 90, 1, 0), (120, 90, 1, 0)]
+
+
+def test_a_message_at_the_lsn_of_a_row_counts_first_in_both_orders():
+    pairs: list[list[Record]] = [[Message(90, "m"), row(90)], [row(90), Message(90, "m")]]
+    for pair in pairs:
+        assert [change.transaction.metadata for change in feed(Begin(100, 1, WHEN), *pair, Commit(108)).changes] == [
+            "m"
+        ]
+
+
+def test_metadata_holds_for_the_rows_behind_its_message_and_the_last_message_wins():
+    records: list[Record] = [
+        row(80),
+        Message(81, "a"),
+        row(82),
+        Message(83, "b"),
+        Message(84, "c"),
+        row(85),
+        Message(86, "d"),
+    ]
+    burst = feed(Begin(100, 1, WHEN), *records, Commit(108))
+    assert [change.transaction.metadata for change in burst.changes] == [None, "a", "c"]
+
+
+def test_metadata_never_leaks_into_another_transaction():
+    leaking: list[Record] = [
+        Begin(100, 1, WHEN),
+        Message(90, "a"),
+        Commit(108),
+        Message(110, "outside of transactions"),
+    ]
+    (change,) = feed(*leaking, Begin(120, 2, WHEN), row(115), Commit(128)).changes
+    assert change.transaction == Transaction(2, WHEN, None)
+
+
+def test_a_table_that_is_no_collection_makes_no_change_but_counts():
+    burst = feed(Begin(100, 1, WHEN), row(90, "ledger"), row(90, "orders"), Commit(108))
+    assert places(burst) == [(100, 90, 1, 1)]
+
+
+def test_a_table_that_was_not_there_at_first_is_known_by_its_columns():
+    columns = sorted(COLLECTION_COLUMNS)
+    rows = [row(90, "new", columns=columns), row(91, "new"), row(92, "other", columns=columns[1:])]
+    burst = feed(Begin(100, 1, WHEN), *rows, Commit(108))
+    assert [change.row.lsn for change in burst.changes] == [90, 91]
+
+
+def test_an_update_is_known_as_one_of_a_collection_though_it_left_its_data_in_toast():
+    names = sorted(COLLECTION_COLUMNS)
+    columns = [{"name": name, "value": None} for name in names]
+    untouched = RowChange(90, "U", "new", columns[2:], columns, 100)
+    assert len(feed(Begin(100, 1, WHEN), untouched, Commit(108)).changes) == 1
+
+
+def test_a_truncation_counts_unless_the_table_is_known_to_be_no_collection():
+    rows = [row(90, table, kind="T") for table in ("orders", "ledger", "new")]
+    assert places(feed(Begin(100, 1, WHEN), *rows, Commit(108))) == [(100, 90, 1, 0), (100, 90, 1, 2)]
+
+
+def test_what_the_caller_knows_of_tables_is_left_as_it_is():
+    tables: dict[str, bool] = {}
+    feed(Begin(100, 1, WHEN), row(90, "new", columns=COLLECTION_COLUMNS), Commit(108), tables=tables)
+    assert tables == {}

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgdoc.decoding.frames import PAYLOAD, PrimaryKeepalive, parse_keepalive, standby_status_update, xlog_start
+from pgdoc.errors import ProtocolError
+from tests.unit import wire
+
+lsns = st.integers(0, 2**64 - 1)
+
+
+@given(lsns, st.binary(max_size=40))
+def test_the_header_of_xlog_data_ends_where_the_payload_begins(start, payload):
+    frame = wire.xlog_data(start, payload)
+    assert xlog_start(memoryview(frame)) == start
+    assert frame[PAYLOAD:] == payload
+
+
+@given(lsns, st.booleans())
+def test_a_keepalive_tells_how_far_the_server_is_and_whether_it_waits(wal_end, reply):
+    frame = wire.keepalive(wal_end, reply_requested=reply)
+    assert parse_keepalive(memoryview(frame)) == PrimaryKeepalive(wal_end, reply)
+
+
+@pytest.mark.parametrize("size", range(9))
+def test_xlog_data_that_ends_inside_its_header_is_refused(size):
+    with pytest.raises(ProtocolError) as raised:
+        xlog_start(wire.xlog_data(1, b"")[:size])
+    assert raised.value.offset == size
+
+
+@pytest.mark.parametrize("size", range(18))
+def test_a_keepalive_that_is_cut_short_is_refused(size):
+    with pytest.raises(ProtocolError) as raised:
+        parse_keepalive(wire.keepalive(1)[:size])
+    assert raised.value.offset == size
+
+
+def test_a_status_update_has_the_layout_of_the_protocol():
+    now = datetime(2000, 1, 1, tzinfo=UTC) + timedelta(seconds=1, microseconds=2)
+    status = standby_status_update(write=0x0102, flush=0x03, now=now, reply=True)
+    written, flushed, applied = bytes(6) + b"\x01\x02", bytes(7) + b"\x03", bytes(8)
+    assert status == b"r" + written + flushed + applied + (1_000_002).to_bytes(8, "big") + b"\x01"
+
+
+@given(lsns, lsns, st.datetimes(timezones=st.just(UTC)))
+def test_a_status_update_takes_every_lsn_and_time(write, flush, now):
+    assert len(standby_status_update(write=write, flush=flush, now=now)) == 34

@@ -1,0 +1,66 @@
+"""Frames as a walsender sends them with wal2json 2.5 and pgdoc's options, and how they may be grouped."""
+
+from __future__ import annotations
+
+import struct
+from itertools import pairwise
+from typing import Any
+
+import orjson
+from hypothesis import strategies as st
+
+from pgdoc.tokens import Lsn
+
+TIMESTAMP = "2026-11-23 03:41:13.40301+00"
+
+
+def xlog_data(start: int, payload: bytes) -> bytes:
+    return b"w" + struct.pack(">QQq", start, start, 0) + payload
+
+
+def keepalive(wal_end: int, *, reply_requested: bool = False) -> bytes:
+    return b"k" + struct.pack(">QqB", wal_end, 0, reply_requested)
+
+
+def begin(first_lsn: int, commit_lsn: int, end_lsn: int, *, xid: int = 700) -> bytes:
+    return _frame(first_lsn, "B", xid=xid, timestamp=TIMESTAMP, lsn=str(Lsn(commit_lsn)), nextlsn=str(Lsn(end_lsn)))
+
+
+def commit(commit_lsn: int, end_lsn: int, *, xid: int = 700) -> bytes:
+    return _frame(end_lsn, "C", xid=xid, timestamp=TIMESTAMP, lsn=str(Lsn(commit_lsn)), nextlsn=str(Lsn(end_lsn)))
+
+
+def row(lsn: int, kind: str, table: str, *, new: Any = None, old: Any = None) -> bytes:
+    """Make an I, U, D or T from the row as it is, and as it was: dicts from column name to value."""
+    images = {"columns": new, "identity": old}
+    columns = {name: _columns(image) for name, image in images.items() if image is not None}
+    return _frame(lsn, kind, xid=700, timestamp=TIMESTAMP, lsn=str(Lsn(lsn)), table=table, **columns)
+
+
+def message(lsn: int, content: str, *, transactional: bool = True) -> bytes:
+    xid, timestamp = (700, TIMESTAMP) if transactional else (None, None)
+    return _frame(
+        lsn,
+        "M",
+        xid=xid,
+        timestamp=timestamp,
+        lsn=str(Lsn(lsn)),
+        transactional=transactional,
+        prefix="pgdoc",
+        content=content,
+    )
+
+
+def _frame(start: int, action: str, **fields: Any) -> bytes:
+    return xlog_data(start, orjson.dumps({"action": action, **fields}))
+
+
+def _columns(image: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"name": name, "value": value} for name, value in image.items()]
+
+
+@st.composite
+def groups(draw: st.DrawFn, items: list[Any]) -> list[list[Any]]:
+    """Cut a list into pieces in some way, empty ones among them."""
+    cuts = draw(st.lists(st.integers(0, len(items)), max_size=6).map(sorted))
+    return [items[one:other] for one, other in pairwise([0, *cuts, len(items)])]
