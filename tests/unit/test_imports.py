@@ -144,7 +144,7 @@ def test_importing_pgdoc_is_light():
     code = "import sys, pgdoc; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "psycopg" in loaded
-    late = {*HEAVY, "click", "testcontainers", "pgdoc.cli", "pgdoc.server", "pgdoc.migrate"}
+    late = {*HEAVY, "click", "testcontainers", "pgdoc.cli", "pgdoc.server"}
     assert late.isdisjoint(loaded)
 
 
