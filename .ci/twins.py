@@ -21,7 +21,7 @@ RULES = {
     r"\basync_(\w+)": r"\1",
     r"\b_async\b": "_sync",
     r"\bAsync(\w+)": r"\1",
-    r"\baclosing\b": "closing",
+    r"\ba(closing|close|next)\b": r"\1",
     r"\basynccontextmanager\b": "contextmanager",
     r"\bStopAsyncIteration\b": "StopIteration",
 }

@@ -49,7 +49,7 @@ def _missing(exc: psycopg.Error, subject: str) -> CollectionNotFound | None:
         return CollectionNotFound(f"{subject}: {_said(exc)}")
     if exc.diag.context is not None:  # a trigger or a function of the user ran into it
         return None
-    if isinstance(exc, psycopg.errors.UndefinedTable):
+    if isinstance(exc, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
         return CollectionNotFound(f"{subject} does not exist: create it with store.create_collection")
     if isinstance(exc, psycopg.errors.UndefinedColumn):
         return CollectionNotFound(f"{subject} is a table, but no collection: {exc.diag.message_primary}")

@@ -1,0 +1,341 @@
+# Written by .ci/twins.py from tests/integration/_async/test_collection.py: change that file, and run it.
+"""The document calls of a collection."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from pgdoc import Store
+from pgdoc.errors import (
+    CollectionNotFound,
+    DuplicateDocument,
+    InvalidDocument,
+    InvalidFilter,
+    InvalidName,
+    InvalidUpdate,
+    VersionConflict,
+)
+
+
+def test_an_inserted_document_is_read_back(own_schema: dict[str, Any]) -> None:
+    data = {"total": 1250.5, "status": "new", "tags": ["a", {"b": None}], "naïve": "☃"}
+    with Store(**own_schema) as store:
+        before = datetime.now(UTC) - timedelta(minutes=1)
+        made = store["orders"].insert("o-1", data)
+        assert (made.id, made.data, made.version) == ("o-1", data, 1)
+        assert made.created_at == made.updated_at > before
+        assert made.created_at.tzinfo is UTC
+        assert store["orders"].get("o-1") == made
+
+
+def test_times_are_in_utc_whatever_the_session_has(own_schema: dict[str, Any]) -> None:
+    options = "-c timezone=Asia/Kathmandu -c datestyle=German"
+    with Store(**{**own_schema, "conninfo": make_conninfo(own_schema["conninfo"], options=options)}) as store:
+        made = store["orders"].insert("o-1", {})
+        found = store["orders"].get("o-1")
+    assert made.created_at.tzinfo is UTC
+    assert found == made
+
+
+def test_a_document_that_is_not_there_is_none(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        orders = store.create_collection("orders")
+        assert orders.get("o-1") is None
+        assert orders.update("o-1", {"$set": {"a": 1}}) is None
+        assert orders.replace("o-1", {}) is None
+        assert orders.delete("o-1") is False
+
+
+def test_inserting_an_id_twice_changes_nothing(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        made = store["orders"].insert("o-1", {"a": 1})
+        with pytest.raises(DuplicateDocument, match="'o-1'") as raised:
+            store["orders"].insert("o-1", {"a": 2})
+        assert raised.value.document_id == "o-1"
+        assert store["orders"].get("o-1") == made
+
+
+@pytest.mark.parametrize("document_id", ["", "a\0b", "x" * 1025, "\ud800", 7])
+def test_what_is_no_id_is_refused(own_schema: dict[str, Any], document_id: Any) -> None:
+    with Store(**own_schema) as store:
+        with pytest.raises(InvalidDocument):
+            store["orders"].insert(document_id, {})
+        assert store.collections() == []
+
+
+@pytest.mark.parametrize("document_id", ["x" * 1024, "%s {} $1", "a'b\"c\\d", "tab\there\nand there", "🦉"])
+def test_any_other_text_is_an_id(own_schema: dict[str, Any], document_id: str) -> None:
+    with Store(**own_schema) as store:
+        store["orders"].insert(document_id, {"n": 1})
+        store["orders"].update(document_id, {"$inc": {"n": 1}})
+        store["copies"].insert_many([(document_id, {"n": 2})])
+        assert [d.id for d in store["copies"].find({"_id": document_id})] == [document_id]
+        found = store["orders"].find_one({"_id": document_id})
+    assert found is not None
+    assert found.data == {"n": 2}
+
+
+def test_update_changes_parts_and_counts_versions(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        made = store["orders"].insert("o-1", {"total": 5, "old": True})
+        changes = {"$set": {"address.city": "Ulm"}, "$inc": {"total": 2}, "$unset": {"old": ""}}
+        updated = store["orders"].update("o-1", changes)
+        assert updated is not None
+        assert updated.data == {"total": 7, "address": {"city": "Ulm"}}
+        assert (updated.version, updated.created_at) == (2, made.created_at)
+        assert updated.updated_at > made.updated_at
+        assert store["orders"].get("o-1") == updated
+
+
+def test_an_update_that_changes_nothing_writes_nothing(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        made = store["orders"].insert("o-1", {"a": 1})
+        assert store["orders"].update("o-1", {"$set": {"a": 1.0}}) == made
+        assert store["orders"].update("o-1", {"$set": {"a": 1}}, upsert=True) == made
+        assert store["orders"].update("o-1", {"$unset": {"b": ""}}, if_version=1) == made
+        assert store["orders"].get("o-1") == made
+
+
+def test_true_is_another_value_than_one(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        store["orders"].insert("o-1", {"a": 1})
+        updated = store["orders"].update("o-1", {"$set": {"a": True}})
+        assert updated is not None
+        assert updated.data["a"] is True
+        assert updated.version == 2
+
+
+def test_an_update_that_does_not_fit_is_refused(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        made = store["orders"].insert("o-1", {"status": "new"})
+        for upsert in (False, True):
+            with pytest.raises(InvalidUpdate, match="status") as raised:
+                store["orders"].update("o-1", {"$inc": {"status": 1}}, upsert=upsert)
+            assert (raised.value.operator, raised.value.path) == ("$inc", "status")
+        assert store["orders"].get("o-1") == made
+
+
+def test_upsert_makes_the_document_that_is_not_there(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        for version in (1, 2, 3):
+            counted = store["counters"].update("visits", {"$inc": {"n": 1}}, upsert=True)
+            assert counted is not None
+            assert (counted.data, counted.version) == ({"n": version}, version)
+
+
+def test_replace_writes_the_document_whole(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        made = store["orders"].insert("o-1", {"a": 1, "b": 2})
+        replaced = store["orders"].replace("o-1", {"c": 3})
+        assert replaced is not None
+        assert (replaced.data, replaced.version, replaced.created_at) == ({"c": 3}, 2, made.created_at)
+        assert store["orders"].get("o-1") == replaced
+
+
+def test_replacing_with_equal_data_still_counts(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        store["orders"].insert("o-1", {"a": 1})
+        replaced = store["orders"].replace("o-1", {"a": 1})
+        assert replaced is not None
+        assert replaced.version == 2
+
+
+def test_replace_with_upsert_inserts_or_replaces(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        for version in (1, 2):
+            replaced = store["orders"].replace("o-1", {"n": version}, upsert=True)
+            assert replaced == store["orders"].get("o-1")
+            assert replaced is not None
+            assert (replaced.data, replaced.version) == ({"n": version}, version)
+
+
+def test_delete_says_whether_there_was_one(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        store["orders"].insert("o-1", {})
+        assert store["orders"].delete("o-1") is True
+        assert store["orders"].delete("o-1") is False
+        assert store["orders"].count() == 0
+
+
+def test_if_version_lets_the_version_that_was_seen_be_changed(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        orders = store["orders"]
+        orders.insert("o-1", {"n": 0})
+        assert orders.update("o-1", {"$inc": {"n": 1}}, if_version=1) is not None
+        assert orders.replace("o-1", {"n": 5}, if_version=2) is not None
+        assert orders.delete("o-1", if_version=3) is True
+
+
+def test_if_version_refuses_another_version(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        orders = store["orders"]
+        made = orders.insert("o-1", {"n": 0})
+        with pytest.raises(VersionConflict, match="at version 1, not at version 7") as conflict:
+            orders.update("o-1", {"$inc": {"n": 1}}, if_version=7)
+        assert conflict.value.found_version == 1
+        with pytest.raises(VersionConflict):
+            orders.replace("o-1", {}, if_version=7)
+        with pytest.raises(VersionConflict):
+            orders.delete("o-1", if_version=7)
+        assert orders.get("o-1") == made
+
+
+def test_if_version_of_a_document_that_is_not_there_conflicts(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        orders = store.create_collection("orders")
+        with pytest.raises(VersionConflict) as conflict:
+            orders.update("o-1", {"$inc": {"n": 1}}, if_version=7)
+        assert conflict.value.found_version is None
+        with pytest.raises(VersionConflict):
+            orders.replace("o-1", {}, if_version=7)
+        with pytest.raises(VersionConflict):
+            orders.delete("o-1", if_version=7)
+
+
+def test_if_version_and_upsert_exclude_each_other(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        with pytest.raises(ValueError, match="if_version"):
+            store["orders"].update("o-1", {"$set": {"a": 1}}, upsert=True, if_version=1)
+        with pytest.raises(ValueError, match="if_version"):
+            store["orders"].replace("o-1", {}, upsert=True, if_version=1)
+
+
+def test_insert_many_takes_any_iterable_of_pairs(own_schema: dict[str, Any]) -> None:
+    documents = {f"o-{n:05}": {"n": n, "text": "back\\slash\ttab\nline ☃" * 20} for n in range(2000)}
+    told: list[int] = []
+    with Store(**own_schema) as store:
+        assert store["orders"].insert_many(documents.items(), progress=told.append) == 2000
+        assert store["orders"].insert_many((key, data) for key, data in [("x", {})]) == 1
+        assert store["orders"].insert_many([]) == 0
+        found = {document.id: document.data for document in store["orders"].find({"n": {"$exists": True}})}
+    assert found == documents
+    assert told == sorted(told)
+    assert len(told) > 1
+    assert told[-1] == 2000
+
+
+@pytest.mark.parametrize("pairs", [[("new", {}), ("o-1", {})], [("new", {}), ("new", {})]])
+def test_insert_many_is_all_or_nothing(own_schema: dict[str, Any], pairs: list[tuple[str, dict[str, Any]]]) -> None:
+    with Store(**own_schema) as store:
+        store["orders"].insert("o-1", {})
+        with pytest.raises(DuplicateDocument) as raised:
+            store["orders"].insert_many(pairs)
+        assert raised.value.document_id == pairs[1][0]
+        assert store["orders"].count() == 1
+
+
+def test_insert_many_names_the_document_that_cant_be_stored(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        with pytest.raises(InvalidDocument, match="'o-2'") as raised:
+            store["orders"].insert_many([("o-1", {}), ("o-2", {"a": {"b": float("nan")}})])
+        assert raised.value.path == "a.b"
+        assert store["orders"].count() == 0
+
+
+def test_an_error_of_the_iterable_passes_and_nothing_is_stored(own_schema: dict[str, Any]) -> None:
+    def pairs() -> Any:
+        yield "o-1", {}
+        raise LookupError("the source is gone")
+
+    with Store(**own_schema) as store:
+        with pytest.raises(LookupError, match="the source is gone"):
+            store["orders"].insert_many(pairs())
+        assert store["orders"].count() == 0
+
+
+def test_find_filters_sorts_limits_and_skips(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        orders = store["orders"]
+        orders.insert_many((f"o-{n}", {"n": n, "even": n % 2 == 0}) for n in range(10))
+        found = [d.id for d in orders.find({"even": True, "n": {"$gt": 0}}, sort="-n", limit=2, skip=1)]
+        assert found == ["o-6", "o-4"]
+        assert [d.id for d in orders.find(sort=["even", "-n"], limit=0)] == []
+        first = orders.find_one({"n": {"$in": [3, 4, 99]}}, sort="n")
+        assert first is not None
+        assert first == orders.get("o-3")
+        assert orders.find_one({"n": 99}) is None
+        assert orders.count({"even": True}) == 5
+        assert orders.count() == 10
+
+
+def test_find_refuses_at_once_what_is_no_filter(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        with pytest.raises(InvalidFilter, match=r"\$gtt"):
+            store["orders"].find({"n": {"$gtt": 1}})
+        with pytest.raises(ValueError, match="negative"):
+            store["orders"].find(limit=-1)
+
+
+def test_a_find_that_is_left_early_gives_its_connection_back(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema, pool_size=1) as store:
+        orders = store["orders"]
+        orders.insert_many((f"o-{n}", {}) for n in range(1000))
+        for _ in range(3):
+            documents = orders.find()
+            assert (next(documents)).version == 1
+            documents.close()
+        assert orders.count() == 1000
+
+
+def test_other_calls_go_on_during_a_find(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        orders = store["orders"]
+        orders.insert_many((f"o-{n}", {"n": 0}) for n in range(300))
+        for document in orders.find():
+            orders.update(document.id, {"$inc": {"n": 1}})
+        assert orders.count({"n": 1}) == 300
+
+
+def test_a_collection_that_is_not_there_yet_is_empty(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        orders = store["orders"]
+        assert orders.get("o-1") is None
+        assert [d for d in orders.find()] == []
+        assert orders.find_one() is None
+        assert orders.count() == 0
+        assert orders.update("o-1", {"$set": {"a": 1}}) is None
+        assert orders.delete("o-1") is False
+        assert store.collections() == []
+
+
+def test_the_first_document_makes_its_collection(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        store["a"].insert("1", {})
+        store["b"].insert_many([("1", {})])
+        store["c"].update("1", {"$set": {"x": 1}}, upsert=True)
+        store["d"].replace("1", {}, upsert=True)
+        assert store.collections() == ["a", "b", "c", "d"]
+
+
+def test_without_auto_create_a_missing_collection_is_an_error(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema, auto_create=False) as store:
+        orders = store["orders"]
+        with pytest.raises(CollectionNotFound, match=r"orders"):
+            orders.insert("o-1", {})
+        with pytest.raises(CollectionNotFound):
+            orders.insert_many([("o-1", {})])
+        with pytest.raises(CollectionNotFound):
+            orders.get("o-1")
+        with pytest.raises(CollectionNotFound):
+            assert [d for d in orders.find()]
+        store.create_collection("orders")
+        orders.insert("o-1", {})
+
+
+@pytest.mark.parametrize("name", ["", "1a", "-a", "a.b", 'a"b', "a b", "ä" * 32, None, "a\n"])
+def test_what_is_no_name_is_refused(name: Any) -> None:
+    with pytest.raises(InvalidName):
+        Store("").collection(name)
+
+
+@pytest.mark.parametrize("name", ["_", "a-b", "Orders", "select", "ä" * 31, "o_1"])
+def test_any_other_name_names_a_collection(own_schema: dict[str, Any], name: str) -> None:
+    with Store(own_schema["conninfo"], schema="Odd-" + own_schema["schema"]) as store:
+        store[name].insert("o-1", {"n": 1})
+        store[name].insert_many([("o-2", {"n": 2})])
+        assert store[name].count({"n": {"$gt": 0}}) == 2
+        assert store.collections() == [name]
