@@ -9,7 +9,7 @@ if ! command -v "$python" >/dev/null || ! "$python" -c 'import ensurepip, venv' 
     if can_install; then
         echo "+ apt-get update && apt-get install -y python3-venv"
         export DEBIAN_FRONTEND=noninteractive
-        apt-get update -qq && apt-get install -y -qq python3-venv
+        apt-get update -qq && apt-get install -y -qq python3-venv >/dev/null
     else
         echo "pgdoc needs Python 3.11 or newer with venv; on Debian: sudo apt-get install -y python3-venv" >&2
         exit 1

@@ -34,10 +34,10 @@ def main() -> int:
 
 
 def run(command: str) -> None:
-    """Run a command that installs something, and show that it does."""
+    """Run a command that installs something, and show that it does; what it has to complain about comes through."""
     print(f"+ {command}", flush=True)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    subprocess.run(command.split(), stdin=subprocess.DEVNULL, env=environment, check=False)
+    subprocess.run(command.split(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment, check=False)
 
 
 def has_docker() -> bool:
