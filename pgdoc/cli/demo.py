@@ -52,7 +52,7 @@ def run(dsn: str) -> int:
         return 1
     console = Console(highlight=False)
     try:
-        with _database(dsn) as (conninfo, schema), Stage(console, conninfo, schema) as stage:
+        with _database(dsn, console) as (conninfo, schema), Stage(console, conninfo, schema) as stage:
             for scene in scenes.STORY:
                 scene(stage)
             return 0 if scenes.prove(stage) else 1
@@ -61,8 +61,9 @@ def run(dsn: str) -> int:
 
 
 @contextmanager
-def _database(dsn: str) -> Iterator[tuple[str, str]]:
+def _database(dsn: str, console: Console) -> Iterator[tuple[str, str]]:
     if not dsn:
+        console.print("Starting a private PostgreSQL, which is gone when this ends …")
         with LocalServer() as server:
             yield server.conninfo, _PRIVATE_SCHEMA
         return
@@ -83,7 +84,7 @@ class Stage:
         replica: the collections, rebuilt from the events.
         expected: how many events of each kind were caused.
         arrived: how many came, one counter for each life of the watcher.
-        delays: from commit to event, of the small transactions of scene 4.
+        delays: from the commit's return to the event, for the small transactions of scene 4.
     """
 
     COLLECTIONS: Final = ("cities", "countries")

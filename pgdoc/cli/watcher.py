@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-import pickle
 import signal
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pgdoc
 from pgdoc.errors import PgdocError, StreamError
@@ -54,7 +54,7 @@ class Watcher:
 
     def __enter__(self) -> Self:
         try:
-            self._receive()
+            self._wait()
         except BaseException:
             self.kill()
             raise
@@ -80,23 +80,22 @@ class Watcher:
         Raises:
             StreamError: the watcher failed, or nothing came for half a minute.
         """
-        delivery = self._receive()
-        if delivery is None:
-            raise StreamError("the watcher sent no event where one belongs")
+        delivery: Delivery = self._wait()
         return delivery
 
     def remainder(self) -> Iterator[Delivery]:
         """Give what it had sent whole before it was killed."""
-        try:
+        with suppress(EOFError, OSError):  # the end, and the end inside a message
             while True:
-                yield self.next()
-        except (EOFError, OSError, pickle.UnpicklingError):
-            return
+                yield self._pipe.recv()
 
-    def _receive(self) -> Delivery | None:
+    def _wait(self) -> Any:
         if not self._pipe.poll(_PATIENCE_S):
             raise StreamError(f"the watcher (pid {self.pid}) delivered nothing for {_PATIENCE_S:.0f} s")
-        message: Delivery | str | None = self._pipe.recv()
+        try:
+            message = self._pipe.recv()
+        except EOFError as exc:
+            raise StreamError(f"the watcher (pid {self.pid}) ended; what it printed above says why") from exc
         if isinstance(message, str):
             raise StreamError(message)
         return message
@@ -108,7 +107,7 @@ def _watch(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started this one ends it
     try:
         with pgdoc.Store(conninfo, schema=schema) as store, store.watch(*names, resume_after=resume_after) as stream:
-            pipe.send(None)
+            pipe.send(None)  # open
             for event in stream:
                 pipe.send(Delivery(event, datetime.now(UTC)))
     except PgdocError as error:
