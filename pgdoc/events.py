@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from pgdoc import documents
 from pgdoc.changes.diff import UpdateDescription, diff
-from pgdoc.decoding.records import COLLECTION_COLUMNS
 from pgdoc.documents import Document
 from pgdoc.errors import ReplicaIdentityChanged, UnreadableDocument
 from pgdoc.tokens import Position, ResumeToken
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pgdoc.changes.assemble import Change
+    from pgdoc.decoding.records import Images, RowChange
 
 __all__ = ["ChangeEvent", "EventType", "UpdateDescription"]
 
@@ -119,12 +119,13 @@ def _plain(document: Document | None) -> dict[str, Any] | None:
     }
 
 
-def _image(event: ChangeEvent) -> dict[str, Any]:
-    """Give the row as it is after the change; what an UPDATE did not touch in TOAST is in the old row."""
-    row = event._change.row  # noqa: SLF001 (its own)
-    image = {column["name"]: column["value"] for column in row.identity} if row.kind == "U" else {}
-    image.update((column["name"], column["value"]) for column in row.columns)
-    return image
+def _row(event: ChangeEvent) -> RowChange:
+    row: RowChange = event._change.row  # noqa: SLF001 (its own)
+    return row
+
+
+def _images(event: ChangeEvent) -> Images:
+    return _row(event).images()
 
 
 def _document(image: dict[str, Any]) -> Document:
@@ -132,25 +133,24 @@ def _document(image: dict[str, Any]) -> Document:
 
 
 def _event_type(event: ChangeEvent) -> EventType:
-    kind = event._change.row.kind  # noqa: SLF001
+    kind = _row(event).kind
     if kind == "U":
-        image = _image(event)
-        return EventType.REPLACE if image["replaced_version"] == image["version"] else EventType.UPDATE
+        after = event._images.after  # noqa: SLF001
+        return EventType.REPLACE if after["replaced_version"] == after["version"] else EventType.UPDATE
     return {"I": EventType.INSERT, "D": EventType.DELETE, "T": EventType.TRUNCATE}[kind]
 
 
 def _document_id(event: ChangeEvent) -> str | None:
-    row = event._change.row  # noqa: SLF001
-    return next((str(column["value"]) for column in row.columns or row.identity if column["name"] == "id"), None)
+    after, before = event._images  # noqa: SLF001
+    return (after or before)["id"] if _row(event).kind != "T" else None
 
 
 def _full_document(event: ChangeEvent) -> Document | None:
-    return _document(_image(event)) if event._change.row.kind in "IU" else None  # noqa: SLF001
+    return _document(event._images.after) if _row(event).kind in "IU" else None  # noqa: SLF001
 
 
 def _full_document_before_change(event: ChangeEvent) -> Document | None:
-    row = event._change.row  # noqa: SLF001
-    return _document({column["name"]: column["value"] for column in row.identity}) if row.kind in "UD" else None
+    return _document(event._images.before) if _row(event).kind in "UD" else None  # noqa: SLF001
 
 
 def _update_description(event: ChangeEvent) -> UpdateDescription | None:
@@ -172,6 +172,7 @@ def _metadata(event: ChangeEvent) -> dict[str, Any]:
 
 
 _FIELDS: dict[str, Callable[[ChangeEvent], Any]] = {
+    "_images": _images,
     "event_type": _event_type,
     "document_id": _document_id,
     "full_document": _full_document,
@@ -190,10 +191,9 @@ def check_images(change: Change) -> None:
     Raises:
         ReplicaIdentityChanged: the table was not REPLICA IDENTITY FULL when the change was made.
     """
-    row = change.row
-    if row.kind in "UD" and len(row.identity) < len(row.columns or COLLECTION_COLUMNS):
+    if not change.row.complete:
         raise ReplicaIdentityChanged(
-            f"collection {row.table!r}: a change of transaction {change.transaction.xid} has no before image, because "
+            f"collection {change.row.table!r}: a change of transaction {change.transaction.xid} has no before image, as "
             "the table's replica identity was changed: run ALTER TABLE ... REPLICA IDENTITY FULL on it, rebuild from "
             "the collection and stream from now"
         )

@@ -66,7 +66,7 @@ class _Box:
             return taken
 
     def _fill(self, changes: list[Change]) -> int:
-        count, size_bytes = len(changes), sum([change.row.size for change in changes])
+        count, size_bytes = len(changes), sum([len(change.row.message) for change in changes])
         if self._count + count > self._size or self._bytes + size_bytes > self._size_bytes:
             count, size_bytes = self._what_fits(changes)
             changes = changes[:count]
@@ -78,9 +78,9 @@ class _Box:
     def _what_fits(self, changes: list[Change]) -> tuple[int, int]:
         count = size_bytes = 0
         for change in changes[: max(0, self._size - self._count)]:
-            if self._count + count and self._bytes + size_bytes + change.row.size > self._size_bytes:
+            if self._count + count and self._bytes + size_bytes + len(change.row.message) > self._size_bytes:
                 break
-            count, size_bytes = count + 1, size_bytes + change.row.size
+            count, size_bytes = count + 1, size_bytes + len(change.row.message)
         return count, size_bytes
 
     def begin_at(self, place: Place) -> None:
@@ -88,7 +88,7 @@ class _Box:
         with self._lock:
             wanted = [change for change in self._queue if change.position > place]
             self._queue = deque(wanted)
-            self._count, self._bytes = len(wanted), sum(change.row.size for change in wanted)
+            self._count, self._bytes = len(wanted), sum(len(change.row.message) for change in wanted)
             self._reached = max(self._reached, place)
 
     def call_when_room(self, callback: Callable[[], None]) -> None:
@@ -129,7 +129,7 @@ class _Box:
         self._bytes -= self._taken_bytes
         queue = self._queue
         batch = [queue.popleft() for _ in range(min(BATCH, len(queue)))]
-        self._taken_count, self._taken_bytes = len(batch), sum([change.row.size for change in batch])
+        self._taken_count, self._taken_bytes = len(batch), sum([len(change.row.message) for change in batch])
         if batch:
             return batch
         if self._closed:

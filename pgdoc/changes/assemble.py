@@ -108,8 +108,8 @@ class Assembler:
         """Look at a row of a table not known as a collection; a truncation of an unknown table counts as one."""
         if row.kind == "T":
             return self._tables.get(row.table, True)
-        names = {column["name"] for column in row.columns} | {column["name"] for column in row.identity}
-        found = names >= COLLECTION_COLUMNS
+        images = row.images()
+        found = (images.after.keys() | images.before.keys()) >= COLLECTION_COLUMNS
         if found:
             self._tables[row.table] = True
         return found

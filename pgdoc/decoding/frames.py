@@ -26,7 +26,7 @@ class PrimaryKeepalive(NamedTuple):
     reply_requested: bool
 
 
-def xlog_start(frame: memoryview | bytes) -> int:
+def xlog_start(frame: bytes) -> int:
     """Give the LSN in the header of an XLogData frame."""
     try:
         return int(_XLOG_START.unpack_from(frame, 1)[0])
@@ -36,7 +36,7 @@ def xlog_start(frame: memoryview | bytes) -> int:
         ) from exc
 
 
-def parse_keepalive(frame: memoryview | bytes) -> PrimaryKeepalive:
+def parse_keepalive(frame: bytes) -> PrimaryKeepalive:
     """Read a `k` frame."""
     try:
         wal_end, _, reply = _KEEPALIVE.unpack_from(frame, 1)

@@ -5,10 +5,10 @@ Named tuples, not dataclasses: one is made for each change that passes, and a fr
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-Column = dict[str, Any]
-"""`{"name": ..., "value": ...}`, as wal2json writes it: numbers as numbers, all else as text, jsonb too."""
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 COLLECTION_COLUMNS = frozenset({"id", "data", "version", "replaced_version", "created_at", "updated_at"})
 
@@ -21,24 +21,47 @@ class Begin(NamedTuple):
     timestamp: str
 
 
+class Images(NamedTuple):
+    """A row before and after its change: values by column name, numbers as numbers, all else as text, jsonb too.
+
+    Attributes:
+        after: the row as it is now (I, U), whole.
+        before: the row as it was (U, D); only its key where the table is not REPLICA IDENTITY FULL.
+    """
+
+    after: dict[str, Any]
+    before: dict[str, Any]
+
+
 class RowChange(NamedTuple):
     """A change of one row, or the truncation of one table.
+
+    The row itself stays in the message until someone asks for it: reading it costs more than all the rest of a
+    change's way, and most of that is work of the garbage collector for rows that only wait in a buffer.
 
     Attributes:
         lsn: of the WAL record.
         kind: `I`, `U`, `D` or `T`.
         table: the name in the schema that is read.
-        columns: the row as it is now (I, U); an UPDATE leaves out what it did not touch in TOAST.
-        identity: the row as it was (U, D); whole under REPLICA IDENTITY FULL.
-        size: bytes of the message.
+        message: as it was received.
+        complete: whether the message has all the images that its kind should have.
+        read: how the plugin's messages are read.
     """
 
     lsn: int
     kind: str
     table: str
-    columns: list[Column]
-    identity: list[Column]
-    size: int
+    message: bytes
+    complete: bool
+    read: Callable[[bytes], Images]
+
+    def images(self) -> Images:
+        """Read the row.
+
+        Raises:
+            ProtocolError: the message is broken.
+        """
+        return self.read(self.message)
 
 
 class Message(NamedTuple):

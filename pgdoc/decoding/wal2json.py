@@ -6,20 +6,22 @@ is needed is B, where it is the LSN of the commit record. Options that would onl
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from pgdoc.decoding.frames import PAYLOAD, PRIMARY_KEEPALIVE, parse_keepalive, xlog_start
-from pgdoc.decoding.records import Begin, Commit, Idle, Message, Record, RowChange
+from pgdoc.decoding.records import COLLECTION_COLUMNS, Begin, Commit, Idle, Images, Message, Record, RowChange
 from pgdoc.errors import ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _BEGIN, _COMMIT, _MESSAGE = ord("B"), ord("C"), ord("M")
-_ROWS = frozenset(b"IUDT")
+_ROWS = {ord(kind): kind for kind in "IUDT"}
 _CHANGES = frozenset(b"IUDTM")
+_TABLE, _IDENTITY, _NAME = b'"table":"', b'"identity":[', b'"name":"'
+"""Inside a JSON text each quote stands behind a backslash, so these are found nowhere but where they belong."""
 _ACTION = PAYLOAD + len('{"action":"')
 _PATTERN_CHARACTERS = frozenset("\\ ,.*'\"")
 
@@ -47,9 +49,9 @@ class Wal2Json:
     """
 
     def __init__(self) -> None:
-        self._begin: memoryview | bytes | None = None
+        self._begin: bytes | None = None
 
-    def decode(self, frames: Iterable[memoryview | bytes]) -> list[Record]:
+    def decode(self, frames: Iterable[bytes]) -> list[Record]:
         """Give the records of frames, in order.
 
         Raises:
@@ -75,7 +77,7 @@ class Wal2Json:
                 append(_begin(self._begin))
                 self._begin = None
             if action in _ROWS:
-                append(_row(lsn, frame))
+                append(_row(lsn, _ROWS[action], frame))
             elif action == _MESSAGE:
                 append(Message(lsn, _content(frame)))
             else:
@@ -83,19 +85,47 @@ class Wal2Json:
         return records
 
 
-def _row(lsn: int, frame: memoryview | bytes) -> RowChange:
-    try:
-        fields = orjson.loads(frame[PAYLOAD:])
-        return RowChange(
-            lsn, fields["action"], fields["table"], fields.get("columns", []), fields.get("identity", []), len(frame)
+def _row(lsn: int, kind: str, frame: bytes) -> RowChange:
+    start = frame.find(_TABLE, _ACTION) + len(_TABLE)
+    end = frame.find(b'"', start)
+    if start < PAYLOAD or end < 0 or not frame.endswith(b"}"):
+        raise ProtocolError(
+            f"wal2json sent a change that is cut short: {frame[PAYLOAD : PAYLOAD + 40]!r}", offset=PAYLOAD
         )
+    name = frame[start:end]
+    table = name.decode() if b"\\" not in name else _loads(frame)["table"]
+    return RowChange(lsn, kind, table, frame, kind in "IT" or _has_before(frame), read_images)
+
+
+def _has_before(frame: bytes) -> bool:
+    """Tell whether the old row is there with as many columns as a collection has, without reading it."""
+    start = frame.find(_IDENTITY, _ACTION)
+    return start > 0 and frame.count(_NAME, start) >= len(COLLECTION_COLUMNS)
+
+
+def read_images(frame: bytes) -> Images:
+    """Read the row of an I, U or D; what an UPDATE did not touch in TOAST is taken from the old row.
+
+    Raises:
+        ProtocolError: the message is broken.
+    """
+    fields = _loads(frame)
+    try:
+        before = {column["name"]: column["value"] for column in fields.get("identity", ())}
+        after = {column["name"]: column["value"] for column in fields.get("columns", ())}
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise ProtocolError(f"wal2json sent a change that can't be read: {exc!r}", offset=PAYLOAD) from exc
+    return Images({**before, **after} if after else after, before)
+
+
+def _loads(frame: bytes) -> Any:
+    try:
+        return orjson.loads(memoryview(frame)[PAYLOAD:])
     except orjson.JSONDecodeError as exc:
         raise ProtocolError(f"wal2json sent broken JSON: {exc}", offset=PAYLOAD + exc.pos) from exc
-    except (KeyError, TypeError, AttributeError) as exc:
-        raise ProtocolError(f"wal2json sent a change without {exc}", offset=PAYLOAD) from exc
 
 
-def _begin(frame: memoryview | bytes) -> Begin:
+def _begin(frame: bytes) -> Begin:
     try:
         fields = orjson.loads(frame[PAYLOAD:])
         high, low = fields["lsn"].split("/")
@@ -104,7 +134,7 @@ def _begin(frame: memoryview | bytes) -> Begin:
         raise ProtocolError(f"wal2json sent a begin that can't be read: {exc}", offset=PAYLOAD) from exc
 
 
-def _content(frame: memoryview | bytes) -> str | None:
+def _content(frame: bytes) -> str | None:
     """Give a message's text; what SQL writers put there may be no JSON string, which must not stop a stream."""
     try:
         content = orjson.loads(frame[PAYLOAD:])["content"]

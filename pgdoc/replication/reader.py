@@ -74,7 +74,7 @@ class Reader:
             raise translate(exc) from exc
         self._pgconn.nonblocking = 1
 
-    def read(self, timeout_s: float) -> list[memoryview]:
+    def read(self, timeout_s: float) -> list[bytes]:
         """Give the frames that have come, after waiting `timeout_s` at most; may be empty.
 
         Keepalives are answered here, and only handed on for what they say about the WAL's end.
@@ -118,12 +118,13 @@ class Reader:
         self._wake_reads.close()
         self._wake_writes.close()
 
-    def _take(self) -> list[memoryview]:
-        frames: list[memoryview] = []
+    def _take(self) -> list[bytes]:
+        frames: list[bytes] = []
         get, append = self._pgconn.get_copy_data, frames.append
         while len(frames) < BURST_FRAMES:
-            size, frame = get(1)
+            size, taken = get(1)
             if size > 0:
+                frame = bytes(taken)
                 append(frame)
                 if frame[0] != XLOG_DATA:
                     self._heard_keepalive(frame)
@@ -138,7 +139,7 @@ class Reader:
                 self.wal_end = max(self.wal_end, self._received)
         return frames
 
-    def _heard_keepalive(self, frame: memoryview) -> None:
+    def _heard_keepalive(self, frame: bytes) -> None:
         keepalive = parse_keepalive(frame)
         self._received = max(self._received, keepalive.wal_end)
         self.wal_end = max(self.wal_end, keepalive.wal_end)
