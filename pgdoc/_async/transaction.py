@@ -109,6 +109,8 @@ class AsyncTransaction:
     ) -> bool:
         connection, self._connection = self.connection, None
         aborted = connection.info.transaction_status == TransactionStatus.INERROR
+        if exc or aborted:
+            self._connections.seen.clear()  # a table that is gone may be what went wrong
         try:
             swallowed = await self._block.__aexit__(exc_type, exc, traceback)
         except psycopg.Error as error:

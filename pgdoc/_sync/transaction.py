@@ -110,6 +110,8 @@ class Transaction:
     ) -> bool:
         connection, self._connection = self.connection, None
         aborted = connection.info.transaction_status == TransactionStatus.INERROR
+        if exc or aborted:
+            self._connections.seen.clear()  # a table that is gone may be what went wrong
         try:
             swallowed = self._block.__exit__(exc_type, exc, traceback)
         except psycopg.Error as error:

@@ -1,0 +1,148 @@
+# Written by .ci/twins.py from tests/integration/_async/test_store.py: change that file, and run it.
+"""The store: what it looks at first, its collections, and its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from pgdoc import Store
+from pgdoc.errors import (
+    CatalogMissing,
+    CatalogVersionMismatch,
+    CollectionNotFound,
+    DatabaseError,
+    InvalidName,
+    ServerUnreachable,
+    StoreClosed,
+    UnsupportedServer,
+)
+
+
+def test_making_a_store_does_no_io() -> None:
+    store = Store("host=127.0.0.1 port=1")
+    assert store["orders"].name == "orders"
+    store.close()
+
+
+def test_a_server_that_is_not_there_is_named(own_schema: dict[str, Any]) -> None:
+    with Store("host=127.0.0.1 port=1 dbname=x user=y") as store:
+        with pytest.raises(ServerUnreachable, match=r"127\.0\.0\.1.*port 1"):
+            store["orders"].insert("o-1", {})
+
+
+def test_a_database_without_the_catalog_says_what_to_run(bare_dsn: str) -> None:
+    with Store(bare_dsn) as store:
+        with pytest.raises(CatalogMissing, match="pgdoc init"):
+            store["orders"].insert("o-1", {})
+        store.migrate()
+        store["orders"].insert("o-1", {})
+
+
+@pytest.mark.parametrize(("revision", "cure"), [("0000", "pgdoc init"), ("9999", "newer pgdoc")])
+def test_a_catalog_of_another_version_says_what_to_do(dsn: str, revision: str, cure: str) -> None:
+    with psycopg.connect(dsn) as connection:
+        connection.execute("UPDATE pgdoc.alembic_version SET version_num = %s", [revision])
+    with Store(dsn) as store:
+        with pytest.raises(CatalogVersionMismatch, match=cure) as raised:
+            store["orders"].get("o-1")
+    assert raised.value.found_version == revision
+
+
+def test_a_database_in_another_encoding_is_refused(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE pgdoc_latin1 ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    try:
+        with Store(make_conninfo(dsn, dbname="pgdoc_latin1")) as store:
+            with pytest.raises(UnsupportedServer, match="LATIN1"):
+                store["orders"].get("o-1")
+            with pytest.raises(UnsupportedServer, match="LATIN1"):
+                store.migrate()
+    finally:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("DROP DATABASE pgdoc_latin1 WITH (FORCE)")
+
+
+def test_collections_are_created_listed_renamed_and_dropped(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        for name in ("users", "Orders", "orders"):
+            assert (store.create_collection(name)).name == name
+        (store.create_collection("orders")).insert("o-1", {})
+        assert store.collections() == ["Orders", "orders", "users"]
+        renamed = store.rename_collection("orders", "old-orders")
+        assert renamed.count() == 1
+        assert store.drop_collection("users") is True
+        assert store.drop_collection("users") is False
+        assert store.collections() == ["Orders", "old-orders"]
+        assert store["orders"].count() == 0
+
+
+def test_renaming_refuses_what_is_missing_and_what_is_taken(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        store.create_collection("a")
+        store.create_collection("b")
+        with pytest.raises(CollectionNotFound, match="missing"):
+            store.rename_collection("missing", "c")
+        with pytest.raises(InvalidName, match="taken"):
+            store.rename_collection("a", "b")
+        assert store.collections() == ["a", "b"]
+
+
+def test_a_table_that_is_no_collection_is_left_alone(own_schema: dict[str, Any]) -> None:
+    schema = own_schema["schema"]
+    with psycopg.connect(own_schema["conninfo"]) as connection:
+        connection.execute(f"CREATE SCHEMA {schema}".encode())
+        connection.execute(f"CREATE TABLE {schema}.plain (id text PRIMARY KEY, n int)".encode())
+    with Store(**own_schema) as store:
+        assert store.collections() == []
+        with pytest.raises(CollectionNotFound, match="not a collection"):
+            store.create_collection("plain")
+        with pytest.raises(CollectionNotFound, match="not a collection"):
+            store.drop_collection("plain")
+        with pytest.raises(CollectionNotFound):
+            store["plain"].update("o-1", {"$set": {"a": 1}}, upsert=True)
+
+
+def test_after_close_every_call_says_so(own_schema: dict[str, Any]) -> None:
+    store = Store(**own_schema)
+    store["orders"].insert("o-1", {})
+    store.close()
+    store.close()
+    with pytest.raises(StoreClosed):
+        store["orders"].get("o-1")
+    with pytest.raises(StoreClosed):
+        assert [d for d in store["orders"].find()]
+    with pytest.raises(StoreClosed):
+        store.collections()
+
+
+def test_a_lost_connection_is_mended(own_schema: dict[str, Any]) -> None:
+    terminate = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = %s"
+    name = own_schema["schema"]
+    conninfo = make_conninfo(own_schema["conninfo"], application_name=name)
+    with Store(**{**own_schema, "conninfo": conninfo}) as store:
+        store["orders"].insert("o-1", {})
+        with psycopg.connect(own_schema["conninfo"], autocommit=True) as connection:
+            connection.execute(terminate, [name])
+        assert store["orders"].count() == 1
+
+
+def test_a_server_error_comes_with_its_sqlstate(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        store["orders"].insert("o-1", {})
+        with psycopg.connect(own_schema["conninfo"]) as connection:
+            table = f"{own_schema['schema']}.orders"
+            connection.execute(f"ALTER TABLE {table} ADD CHECK (NOT data ? 'forbidden')".encode())
+        with pytest.raises(DatabaseError, match="orders") as raised:
+            store["orders"].insert("o-2", {"forbidden": 1})
+        assert raised.value.sqlstate == "23514"
+        assert isinstance(raised.value.__cause__, psycopg.errors.CheckViolation)
+
+
+@pytest.mark.parametrize("plugin", ["pgoutput", "wal2jsonn"])
+def test_an_unknown_plugin_is_refused(plugin: str) -> None:
+    with pytest.raises(ValueError, match="wal2json"):
+        Store("", plugin=plugin)

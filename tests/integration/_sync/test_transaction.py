@@ -1,0 +1,215 @@
+# Written by .ci/twins.py from tests/integration/_async/test_transaction.py: change that file, and run it.
+"""Transactions: what commits, what does not, and what leaves them usable."""
+# ruff: noqa: PT012 (a transaction that fails is a block)
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgdoc import Store
+from pgdoc.errors import (
+    CollectionNotFound,
+    DatabaseError,
+    DuplicateDocument,
+    InvalidDocument,
+    InvalidUpdate,
+    PgdocError,
+    ServerUnreachable,
+    StoreClosed,
+    TransactionClosed,
+    VersionConflict,
+)
+
+
+def test_a_block_commits_as_a_whole(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        with store.transaction() as tx:
+            tx["orders"].insert("o-1", {"n": 1})
+            tx["stock"].insert_many([("s-1", {}), ("s-2", {})])
+            assert store["orders"].get("o-1") is None
+            assert tx["orders"].get("o-1") is not None
+        assert store["orders"].count() == 1
+        assert store["stock"].count() == 2
+
+
+def test_an_exception_rolls_everything_back(own_schema: dict[str, Any]) -> None:
+    def fail(store: Store) -> None:
+        with store.transaction() as tx:
+            tx["orders"].insert("o-1", {})
+            raise LookupError("out of the block")
+
+    with Store(**own_schema) as store:
+        with pytest.raises(LookupError, match="out of the block"):
+            fail(store)
+        assert store.collections() == []
+        with store.transaction() as tx:  # nothing of the first one is remembered
+            tx["orders"].insert("o-1", {})
+        assert store["orders"].count() == 1
+
+
+def test_a_rollback_can_be_asked_for(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        store.create_collection("orders")
+        with store.transaction() as tx:
+            tx["orders"].insert("o-1", {})
+            raise psycopg.Rollback
+        assert store["orders"].count() == 0
+
+
+def test_refused_calls_leave_the_transaction_usable(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store, store.transaction() as tx:
+        orders = tx["orders"]
+        assert orders.get("o-1") is None
+        orders.insert("o-1", {"status": "new"})
+        with pytest.raises(DuplicateDocument):
+            orders.insert("o-1", {})
+        with pytest.raises(DuplicateDocument):
+            orders.insert_many([("o-2", {}), ("o-1", {})])
+        with pytest.raises(InvalidDocument):
+            orders.insert_many([("o-2", {}), ("o-3", {"x": object()})])
+        with pytest.raises(InvalidUpdate):
+            orders.update("o-1", {"$inc": {"status": 1}})
+        with pytest.raises(VersionConflict):
+            orders.delete("o-1", if_version=9)
+        orders.insert("o-9", {})
+        assert [d.id for d in orders.find(sort="_id")] == ["o-1", "o-9"]
+
+
+def test_a_missing_collection_leaves_the_transaction_usable(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema, auto_create=False) as store:
+        store.create_collection("there")
+        with store.transaction() as tx:
+            for name in ("first", "second"):
+                with pytest.raises(CollectionNotFound, match=name):
+                    tx[name].insert("o-1", {})
+                with pytest.raises(CollectionNotFound):
+                    tx[name].insert_many([("o-1", {})])
+                with pytest.raises(CollectionNotFound):
+                    assert [d for d in tx[name].find()]
+            tx["there"].insert("o-1", {})
+        assert store["there"].count() == 1
+
+
+def test_a_dropped_collection_is_made_again(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        for _ in range(2):
+            with store.transaction() as tx:
+                tx["orders"].insert("o-1", {})
+            store.drop_collection("orders")
+        assert store.collections() == []
+
+
+def test_a_collection_that_somebody_else_drops_fails_one_transaction_at_most(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store, Store(**own_schema) as other:
+        with store.transaction() as tx:
+            tx["orders"].insert("o-1", {})
+        other.drop_collection("orders")
+        with pytest.raises(CollectionNotFound):
+            with store.transaction() as tx:
+                tx["orders"].insert("o-2", {})
+        with store.transaction() as tx:
+            tx["orders"].insert("o-3", {})
+        assert [d.id for d in store["orders"].find()] == ["o-3"]
+
+
+def test_sql_of_ones_own_is_part_of_it(own_schema: dict[str, Any]) -> None:
+    table = f"{own_schema['schema']}.ledger"
+    with Store(**own_schema) as store:
+        store.create_collection("orders")
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            with store.transaction() as tx:
+                tx.connection.execute(f"CREATE TABLE {table} (n int)".encode())
+                tx["orders"].insert("o-1", {})
+                tx.connection.execute("SELECT 1 / 0")
+        assert store["orders"].count() == 0
+
+
+def test_an_error_that_was_swallowed_is_not_lost(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        store.create_collection("orders")
+        with pytest.raises(DatabaseError, match="rolled back") as raised:
+            with store.transaction() as tx:
+                tx["orders"].insert("o-1", {})
+                with pytest.raises(psycopg.errors.DivisionByZero):
+                    tx.connection.execute("SELECT 1 / 0")
+        assert raised.value.sqlstate == "25P02"
+        assert store["orders"].count() == 0
+
+
+def test_a_transaction_on_a_closed_connection_is_not_silently_lost(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        store.create_collection("orders")
+        with pytest.raises(ServerUnreachable):
+            with store.transaction() as tx:
+                tx["orders"].insert("o-1", {})
+                tx.connection.close()
+        assert store["orders"].count() == 0
+
+
+def test_an_error_at_the_commit_is_of_pgdoc(own_schema: dict[str, Any]) -> None:
+    table = f"{own_schema['schema']}.ledger"
+    with Store(**own_schema) as store:
+        store.create_collection("orders")
+        with pytest.raises(PgdocError, match="commit"):
+            with store.transaction() as tx:
+                tx.connection.execute(f"CREATE TABLE {table} (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)".encode())
+                tx.connection.execute(f"INSERT INTO {table} VALUES (1), (1)".encode())
+        with store.transaction() as tx:
+            tx["orders"].insert("o-1", {})
+        assert store["orders"].count() == 1
+
+
+def test_a_find_lets_other_calls_in_between(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        store["orders"].insert_many((f"o-{n}", {"n": 0}) for n in range(250))
+        with store.transaction() as tx:
+            for document in tx["orders"].find({"n": 0}):
+                assert tx["orders"].update(document.id, {"$inc": {"n": 1}}) is not None
+                for same in tx["orders"].find({"_id": document.id}):
+                    assert same.data == {"n": 1}
+        assert store["orders"].count({"n": 1}) == 250
+
+
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
+def test_isolation_holds_for_one_transaction(own_schema: dict[str, Any], isolation: str) -> None:
+    with Store(**own_schema, pool_size=1) as store:
+        with store.transaction(isolation=isolation) as tx:
+            row = (tx.connection.execute("SHOW transaction_isolation")).fetchone()
+            assert row == (isolation,)
+        with store.transaction() as tx:
+            row = (tx.connection.execute("SHOW transaction_isolation")).fetchone()
+            assert row == ("read committed",)
+
+
+def test_what_is_no_isolation_is_refused(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        with pytest.raises(ValueError, match="serializable"):
+            store.transaction(isolation="chaos; DROP TABLE orders")
+
+
+def test_a_serialization_failure_says_so(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        store["orders"].insert("o-1", {"n": 0})
+        with pytest.raises(DatabaseError) as raised:
+            with store.transaction(isolation="repeatable read") as tx:
+                tx["orders"].get("o-1")
+                store["orders"].update("o-1", {"$inc": {"n": 1}})
+                tx["orders"].update("o-1", {"$inc": {"n": 1}})
+        assert raised.value.sqlstate == "40001"
+
+
+def test_outside_its_block_a_transaction_is_closed(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        transaction = store.transaction()
+        with pytest.raises(TransactionClosed):
+            transaction["orders"].get("o-1")
+        with transaction as tx:
+            tx["orders"].insert("o-1", {})
+        with pytest.raises(TransactionClosed):
+            tx["orders"].insert("o-2", {})
+    with pytest.raises(StoreClosed):
+        with store.transaction():
+            pass

@@ -1,0 +1,133 @@
+"""Many writers at once: threads of one store, and stores of their own."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+import pytest
+
+import pgdoc
+from pgdoc.errors import DuplicateDocument, ServerUnreachable, VersionConflict
+from tests.integration.wal import recorded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pgdoc.server import LocalServer
+
+T = TypeVar("T")
+
+WRITERS = 8
+ROUNDS = 40
+
+
+def at_once(write: Callable[[int], T]) -> list[T]:
+    with ThreadPoolExecutor(WRITERS) as pool:
+        return list(pool.map(write, range(WRITERS)))
+
+
+@pytest.mark.parametrize("upsert", [False, True])
+@pytest.mark.parametrize("pool_size", [1, 4])
+def test_no_increment_is_lost(own_schema: dict[str, Any], upsert: bool, pool_size: int) -> None:
+    with pgdoc.Store(**own_schema, pool_size=pool_size) as store:
+        counters = store["counters"]
+        if not upsert:
+            counters.insert("c", {"n": 0})
+
+        def count(writer: int) -> None:
+            for _ in range(ROUNDS):
+                counters.update("c", {"$inc": {"n": 1, f"by.{writer}": 1}}, upsert=upsert)
+
+        at_once(count)
+        counter = counters.get("c")
+    assert counter is not None
+    assert counter.data["n"] == WRITERS * ROUNDS
+    assert counter.version == WRITERS * ROUNDS + (not upsert)
+    assert set(counter.data["by"].values()) == {ROUNDS}
+
+
+def test_metadata_stands_before_its_change_also_after_waiting_for_another_writer(own_schema: dict[str, Any]) -> None:
+    with pgdoc.Store(**own_schema) as store:
+        store["counters"].insert("c", {"n": 0})
+        with recorded(own_schema["conninfo"]) as changes:
+
+            def count(writer: int) -> None:
+                with pgdoc.metadata(writer=writer):
+                    for _ in range(ROUNDS):
+                        store["counters"].update("c", {"$inc": {"n": 1}})
+
+            at_once(count)
+            seen = changes()
+        counter = store["counters"].get("c")
+    assert counter is not None
+    assert counter.data == {"n": WRITERS * ROUNDS}
+    transactions = list(zip(seen[::3], seen[1::3], seen[2::3], strict=True))
+    assert {entry[1:] for entry in transactions} == {("update", "end")}
+    for writer in range(WRITERS):
+        assert sum(metadata == {"writer": writer} for metadata, *_ in transactions) == ROUNDS
+
+
+def test_one_of_many_inserts_of_an_id_wins(own_schema: dict[str, Any]) -> None:
+    with pgdoc.Store(**own_schema) as store:
+
+        def insert(writer: int) -> bool:
+            try:
+                store["orders"].insert("o-1", {"writer": writer})
+            except DuplicateDocument:
+                return False
+            return True
+
+        assert at_once(insert).count(True) == 1
+
+
+def test_one_of_many_changes_of_a_version_wins(own_schema: dict[str, Any]) -> None:
+    with pgdoc.Store(**own_schema) as store:
+        store["orders"].insert("o-1", {})
+
+        def change(writer: int) -> Any:
+            try:
+                store["orders"].update("o-1", {"$set": {"writer": writer}}, if_version=1)
+            except VersionConflict as conflict:
+                return conflict.found_version
+            return 1
+
+        assert sorted(at_once(change)) == [1] + [2] * (WRITERS - 1)
+
+
+def test_stores_that_create_a_collection_at_once_agree(own_schema: dict[str, Any]) -> None:
+    def insert(writer: int) -> None:
+        with pgdoc.Store(**own_schema) as store:
+            if writer % 2:
+                store["orders"].insert(f"o-{writer}", {})
+            else:
+                with store.transaction() as tx:
+                    tx["orders"].insert(f"o-{writer}", {})
+
+    at_once(insert)
+    with pgdoc.Store(**own_schema) as store:
+        assert store["orders"].count() == WRITERS
+
+
+def test_a_store_goes_on_after_the_server_restarts(private_server: LocalServer, private_dsn: str) -> None:
+    with pgdoc.Store(private_dsn) as store:
+        store["orders"].insert("o-1", {})
+        private_server.restart()
+        assert store["orders"].count() == 1
+
+
+def test_a_connection_lost_during_a_call_is_an_error_that_says_so(own_schema: dict[str, Any]) -> None:
+    with pgdoc.Store(**own_schema) as store:
+        store["orders"].insert("o-1", {})
+
+        def in_the_block() -> None:
+            with store.transaction() as tx:
+                pid = tx.connection.info.backend_pid
+                with psycopg.connect(own_schema["conninfo"], autocommit=True) as other:
+                    other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+                tx["orders"].insert("o-2", {})
+
+        with pytest.raises(ServerUnreachable):
+            in_the_block()
+        assert store["orders"].count() == 1

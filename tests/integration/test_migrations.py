@@ -1,0 +1,104 @@
+"""The catalog: up, down, up again, and from many processes at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from alembic.script import ScriptDirectory
+
+import pgdoc
+from pgdoc.catalog import REVISION
+from pgdoc.errors import CatalogMissing, DatabaseError, ServerUnreachable
+from pgdoc.migrate import downgrade, migrate
+
+PROCESSES = 10
+
+IN_SCHEMA = """
+SELECT count(*) FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass
+  AND refobjid = (SELECT oid FROM pg_namespace WHERE nspname = 'pgdoc')
+"""
+
+
+def execute(dsn: str, query: str, *params: Any) -> list[tuple[Any, ...]]:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        cursor = connection.execute(query.encode(), params or None)
+        return cursor.fetchall() if cursor.description else []
+
+
+def test_the_newest_revision_is_the_one_that_the_store_asks_for() -> None:
+    migrations = Path(__file__).parents[2] / "migrations"
+    assert ScriptDirectory(migrations).get_current_head() == REVISION
+
+
+def test_migrating_again_changes_nothing(bare_dsn: str) -> None:
+    migrate(bare_dsn)
+    before = execute(bare_dsn, IN_SCHEMA)
+    migrate(bare_dsn)
+    assert execute(bare_dsn, IN_SCHEMA) == before
+    assert execute(bare_dsn, "SELECT * FROM pgdoc.alembic_version") == [(REVISION,)]
+
+
+def test_downgrade_leaves_plain_tables_with_their_data(dsn: str) -> None:
+    with pgdoc.Store(dsn) as store:
+        store["orders"].insert("o-1", {"n": 1})
+    downgrade(dsn)
+    assert execute(dsn, "SELECT FROM pg_namespace WHERE nspname = 'pgdoc'") == []
+    assert execute(dsn, "SELECT FROM pg_publication") == []
+    execute(dsn, "UPDATE docs.orders SET data = '{\"n\": 2}', version = 7")
+    assert execute(dsn, "SELECT id, data, version FROM docs.orders") == [("o-1", {"n": 2}, 7)]
+    with pgdoc.Store(dsn) as store, pytest.raises(CatalogMissing):
+        store["orders"].get("o-1")
+
+
+def test_upgrade_after_downgrade_makes_collections_of_them_again(dsn: str) -> None:
+    with pgdoc.Store(dsn) as store:
+        store["orders"].insert("o-1", {"n": 1})
+    downgrade(dsn)
+    migrate(dsn)
+    with pgdoc.Store(dsn) as store:
+        updated = store["orders"].update("o-1", {"$inc": {"n": 1}})
+    assert updated is not None
+    assert (updated.data, updated.version) == ({"n": 2}, 2)
+    assert execute(dsn, "SELECT tablename FROM pg_publication_tables WHERE pubname = 'pgdoc'") == [("orders",)]
+
+
+def test_down_and_up_leave_nothing_behind(dsn: str) -> None:
+    first = execute(dsn, IN_SCHEMA)
+    downgrade(dsn)
+    migrate(dsn)
+    assert execute(dsn, IN_SCHEMA) == first
+
+
+def test_ten_processes_at_once(bare_dsn: str) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=migrate, args=(bare_dsn,)) for _ in range(PROCESSES)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * PROCESSES
+    assert execute(bare_dsn, "SELECT * FROM pgdoc.alembic_version") == [(REVISION,)]
+
+
+def test_the_settings_are_one_row(dsn: str) -> None:
+    query = "SELECT history_time::text, history_size, history_bookmarks, history_chosen FROM pgdoc.settings"
+    assert execute(dsn, query) == [("01:00:00", 1 << 30, 4, False)]
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        execute(dsn, "INSERT INTO pgdoc.settings DEFAULT VALUES")
+
+
+def test_a_failed_migration_leaves_nothing(bare_dsn: str) -> None:
+    execute(bare_dsn, "CREATE PUBLICATION pgdoc")
+    with pytest.raises(DatabaseError, match="publication") as raised:
+        migrate(bare_dsn)
+    assert raised.value.sqlstate == "42710"
+    assert execute(bare_dsn, "SELECT FROM pg_namespace WHERE nspname = 'pgdoc'") == []
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    with pytest.raises(ServerUnreachable, match=r"127\.0\.0\.1"):
+        migrate("host=127.0.0.1 port=1")
