@@ -81,7 +81,7 @@ class Wal2Json:
             elif action == _MESSAGE:
                 append(Message(lsn, _content(frame)))
             else:
-                raise ProtocolError(f"wal2json sent {bytes(frame[PAYLOAD : PAYLOAD + 40])!r}", offset=PAYLOAD)
+                raise ProtocolError(f"wal2json sent {frame[PAYLOAD : PAYLOAD + 40]!r}", offset=PAYLOAD)
         return records
 
 
@@ -93,7 +93,10 @@ def _row(lsn: int, kind: str, frame: bytes) -> RowChange:
             f"wal2json sent a change that is cut short: {frame[PAYLOAD : PAYLOAD + 40]!r}", offset=PAYLOAD
         )
     name = frame[start:end]
-    table = name.decode() if b"\\" not in name else _loads(frame)["table"]
+    try:
+        table = name.decode() if b"\\" not in name else _loads(frame)["table"]
+    except (UnicodeDecodeError, KeyError, TypeError) as exc:
+        raise ProtocolError(f"wal2json sent a change of a table {name!r}: {exc!r}", offset=start) from exc
     return RowChange(lsn, kind, table, frame, kind in "IT" or _has_before(frame), read_images)
 
 

@@ -2,21 +2,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pgdoc.changes.assemble import Assembler, Burst, Change, Transaction
-from pgdoc.decoding.records import COLLECTION_COLUMNS, Begin, Commit, Idle, Message, Record, RowChange
+from pgdoc.decoding.records import COLLECTION_COLUMNS, Begin, Commit, Idle, Images, Message, Record, RowChange
 from tests.unit import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 TABLES = {"orders": True, "users": True, "ledger": False}
 WHEN = "2026-11-23 03:41:13+00"
 
 
-def row(lsn: int, table: str = "orders", *, kind: str = "I", columns: Any = ("id",)) -> RowChange:
-    return RowChange(lsn, kind, table, [{"name": name, "value": None} for name in columns], [], 100)
+def row(lsn: int, table: str = "orders", *, kind: str = "I", columns: Iterable[str] = ("id",)) -> RowChange:
+    return RowChange(lsn, kind, table, ",".join(columns).encode(), True, _deleted if kind == "D" else _inserted)
+
+
+def _inserted(message: bytes) -> Images:
+    return Images(dict.fromkeys(message.decode().split(",")), {})
+
+
+def _deleted(message: bytes) -> Images:
+    return Images({}, dict.fromkeys(message.decode().split(",")))
 
 
 def feed(*records: Record, tables: dict[str, bool] | None = None) -> Burst:
@@ -158,11 +169,9 @@ def test_a_table_that_was_not_there_at_first_is_known_by_its_columns():
     assert [change.row.lsn for change in burst.changes] == [90, 91]
 
 
-def test_an_update_is_known_as_one_of_a_collection_though_it_left_its_data_in_toast():
-    names = sorted(COLLECTION_COLUMNS)
-    columns = [{"name": name, "value": None} for name in names]
-    untouched = RowChange(90, "U", "new", columns[2:], columns, 100)
-    assert len(feed(Begin(100, 1, WHEN), untouched, Commit(108)).changes) == 1
+def test_a_table_is_known_by_the_row_that_was_deleted_too():
+    deleted = row(90, "new", kind="D", columns=COLLECTION_COLUMNS)
+    assert len(feed(Begin(100, 1, WHEN), deleted, Commit(108)).changes) == 1
 
 
 def test_a_truncation_counts_unless_the_table_is_known_to_be_no_collection():
