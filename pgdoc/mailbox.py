@@ -45,8 +45,9 @@ class _Box:
 
     @property
     def reached(self) -> Place:
-        """How far the stream has come once everything put has been taken."""
-        return self._reached
+        """How far the stream has come without events, if all that was put has been taken."""
+        with self._lock:
+            return (0, 0, 0, 0) if self._count else self._reached
 
     @property
     def closed(self) -> bool:
@@ -109,6 +110,8 @@ class _Box:
         """Drop everything; `take` raises `StreamClosed` from now on."""
         with self._lock:
             self._closed = True
+            if self._count:
+                self._reached = (0, 0, 0, 0)  # what is dropped was not given
             self._queue.clear()
             self._count = self._bytes = 0
             self._when_room = None

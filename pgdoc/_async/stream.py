@@ -116,7 +116,7 @@ class AsyncChangeStream(AsyncOpening):
             PgdocError: what ended it, after every event before it was given.
         """
         try:
-            if not self._batch:
+            if not self._batch or self.closed:
                 await self._open()
                 self._batch.extend(await self._mailbox.take(timeout))
             return self._deliver() if self._batch else None
@@ -142,9 +142,7 @@ class AsyncChangeStream(AsyncOpening):
     @property
     def resume_token(self) -> ResumeToken:
         """The place up to which everything wanted has been given; it moves on without events, too."""
-        idle = not self._batch and self._mailbox.buffered == 0
-        place = max(self._last, self._mailbox.reached) if idle else self._last
-        return ResumeToken(Position(*place), *self._ids)
+        return ResumeToken(Position(*max(self._last, self._mailbox.reached)), *self._ids)
 
     def stats(self) -> StreamStats:
         """Tell how the stream is doing."""
@@ -165,7 +163,6 @@ class AsyncChangeStream(AsyncOpening):
 
     async def close(self) -> None:
         """End it and drop what is buffered; `resume_token` stays. Calling it again does nothing."""
-        self._batch.clear()
         if self._subscription is not None:
             self._streams.hub.unsubscribe(self._subscription)
         self._mailbox.close()
