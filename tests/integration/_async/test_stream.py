@@ -1,0 +1,549 @@
+"""What a change stream gives, and from where to where."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import pgdoc
+from pgdoc import AsyncStore, EventType
+from pgdoc.errors import (
+    CollectionNotFound,
+    HistoryLost,
+    InvalidResumeToken,
+    ReplicaIdentityChanged,
+    StreamClosed,
+    StreamError,
+    UnreadableDocument,
+)
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from pgdoc import AsyncChangeStream, ChangeEvent
+
+PATIENCE_S = 20.0
+
+
+async def take(stream: AsyncChangeStream, count: int = 1) -> list[ChangeEvent]:
+    """Take this many events."""
+    events: list[ChangeEvent] = []
+    while len(events) < count:
+        event = await stream.next(timeout=PATIENCE_S)
+        assert event is not None, f"{len(events)} of {count} events came"
+        events.append(event)
+    return events
+
+
+async def take_to(stream: AsyncChangeStream, document_id: str) -> list[ChangeEvent]:
+    """Take the events up to the one of this document, and leave that one out."""
+    events: list[ChangeEvent] = []
+    while (event := (await take(stream))[0]).document_id != document_id:
+        events.append(event)
+    return events
+
+
+def brief(events: list[ChangeEvent]) -> list[tuple[str, str, str | None]]:
+    return [(event.event_type.value, event.collection, event.document_id) for event in events]
+
+
+async def test_each_kind_of_change_comes_with_its_images(shared_dsn: str, schema: str) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
+        inserted = await store["orders"].insert("o-1", {"total": 5, "items": [1, 2]})
+        updated = await store["orders"].update("o-1", {"$set": {"total": 7.5}, "$unset": {"items": ""}})
+        replaced = await store["orders"].replace("o-1", {"new": True})
+        await store["orders"].delete("o-1")
+        insert, update, replace, delete = await take(stream, 4)
+    assert brief([insert, update, replace, delete]) == [
+        (kind, "orders", "o-1") for kind in ("insert", "update", "replace", "delete")
+    ]
+    assert (insert.full_document, insert.full_document_before_change) == (inserted, None)
+    assert (update.full_document, update.full_document_before_change) == (updated, inserted)
+    assert (replace.full_document, replace.full_document_before_change) == (replaced, updated)
+    assert (delete.full_document, delete.full_document_before_change) == (None, replaced)
+    assert update.update_description == pgdoc.UpdateDescription({"total": 7.5}, ["items"], [], {})
+    assert [insert.update_description, replace.update_description, delete.update_description] == [None] * 3
+
+
+async def test_truncate_names_the_collection_only(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store, store.watch("orders", "users") as stream:
+        sql.execute("TRUNCATE orders, users")
+        events = await take(stream, 2)
+    assert sorted(brief(events)) == [("truncate", "orders", None), ("truncate", "users", None)]
+    for event in events:
+        assert [event.full_document, event.full_document_before_change, event.update_description] == [None] * 3
+    assert events[0].resume_token < events[1].resume_token
+
+
+async def test_an_event_tells_its_transaction(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store, store.watch("orders", "stock") as stream:
+        before = datetime.now(UTC) - timedelta(seconds=1)
+        async with store.transaction() as tx:
+            await tx["orders"].insert("o-1", {})
+            await tx["stock"].insert("s-1", {})
+            cursor = await tx.connection.execute("SELECT pg_current_xact_id()::text::bigint")
+            ((xid,),) = await cursor.fetchall()
+        after = datetime.now(UTC) + timedelta(seconds=1)
+        sql.execute("INSERT INTO orders (id, data) VALUES ('o-2', '{}')")
+        one, other, next_one = await take(stream, 3)
+    assert one.transaction_id == other.transaction_id == xid != next_one.transaction_id
+    assert one.timestamp == other.timestamp
+    assert before < one.timestamp < next_one.timestamp < after + timedelta(seconds=10)
+    assert one.timestamp.tzinfo is UTC
+    assert one.resume_token < other.resume_token < next_one.resume_token
+    assert one.resume_token.lsn == other.resume_token.lsn
+
+
+async def test_a_stream_begins_with_the_call(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        await store.create_collection("orders")
+        sql.execute("SET synchronous_commit = off")
+        for number in range(8):
+            sql.execute("INSERT INTO orders (id, data) VALUES (%s, '{}')", [f"before-{number}"])
+            async with store["orders"].watch() as stream:
+                sql.execute("INSERT INTO orders (id, data) VALUES (%s, '{}')", [f"after-{number}"])
+                assert brief(await take(stream)) == [("insert", "orders", f"after-{number}")]
+
+
+async def test_a_transaction_that_is_open_at_the_call_is_seen_whole(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        await store.create_collection("orders")
+        with sql.transaction():
+            sql.execute("INSERT INTO orders (id, data) VALUES ('early', '{}')")
+            stream = await store["orders"].watch()
+            sql.execute("INSERT INTO orders (id, data) VALUES ('late', '{}')")
+        assert [event.document_id for event in await take(stream, 2)] == ["early", "late"]
+        await stream.close()
+
+
+async def test_one_several_or_all_collections(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    async with (
+        AsyncStore(shared_dsn, schema=schema) as store,
+        store["a"].watch() as one,
+        store.watch("a", "B-2") as several,
+        store.watch() as everything,
+    ):
+        for name in ("a", "B-2", "later", "_", "größe"):
+            await store[name].insert("1", {})
+        sql.execute("INSERT INTO a (id, data) VALUES ('end', '{}')")
+        assert [event.collection for event in await take_to(one, "end")] == ["a"]
+        assert [event.collection for event in await take_to(several, "end")] == ["a", "B-2"]
+        assert [event.collection for event in await take_to(everything, "end")] == ["a", "B-2", "later", "_", "größe"]
+
+
+async def test_other_tables_schemas_and_rollbacks_are_not_seen(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
+    async with (
+        AsyncStore(shared_dsn, schema=f"{schema}-other") as other,
+        AsyncStore(shared_dsn, schema=schema) as store,
+    ):
+        await other["orders"].insert("1", {})
+        await store["orders"].insert("1", {})
+        sql.execute("CREATE TABLE ledger (id text PRIMARY KEY, data jsonb)")
+        async with store.watch() as stream, other.watch() as other_stream:
+            await other["orders"].insert("2", {})
+            sql.execute("INSERT INTO ledger VALUES ('2', '{}')")
+            sql.execute("CREATE TABLE made_since (id text PRIMARY KEY, version int)")
+            sql.execute("INSERT INTO made_since VALUES ('2', 1)")
+            sql.execute("TRUNCATE ledger")
+            with sql.transaction(force_rollback=True):
+                sql.execute("INSERT INTO orders (id, data) VALUES ('rolled back', '{}')")
+            await store["orders"].insert("end", {})
+            assert brief(await take_to(stream, "end")) == []
+            await other["orders"].insert("end", {})
+            assert brief(await take_to(other_stream, "end")) == [("insert", "orders", "2")]
+
+
+async def test_sql_writers_make_the_same_events(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store, store.watch("orders", "log") as stream:
+        sql.execute("""
+            CREATE FUNCTION "log_order"() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+              INSERT INTO log (id, data) VALUES (NEW.id || '@' || NEW.version, jsonb_build_object('n', NEW.data->'n'));
+              RETURN NULL;
+            END $$""")
+        sql.execute("CREATE TRIGGER log_order AFTER UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION log_order()")
+        with sql.cursor() as cursor, cursor.copy("COPY orders (id, data) FROM STDIN") as copy:
+            for number in range(3):
+                copy.write_row((f"o-{number}", f'{{"n": {number}, "text": "a\\"b"}}'))
+        sql.execute("UPDATE orders SET data = data || '{\"n\": 9}' WHERE id >= 'o-1'")
+        sql.execute("UPDATE orders SET data = data WHERE id = 'o-0'")
+        events = await take(stream, 9)
+    rows = ["o-0", "o-1", "o-2"]
+    assert brief(events[:3]) == [("insert", "orders", row) for row in rows]
+    assert [event.full_document and event.full_document["n"] for event in events[:3]] == [0, 1, 2]
+    assert brief(events[3:7]) == [
+        ("update", "orders", "o-1"),
+        ("update", "orders", "o-2"),
+        ("insert", "log", "o-1@2"),
+        ("insert", "log", "o-2@2"),
+    ]
+    assert len({event.transaction_id for event in events[3:7]}) == 1
+    described = [event.update_description for event in events if event.event_type is EventType.UPDATE]
+    assert [each and each.updated_fields for each in described] == [{"n": 9}, {"n": 9}, {}]
+    assert described[2] == pgdoc.UpdateDescription({}, [], [], {})
+    assert events[7].full_document is not None
+    assert (events[7].full_document.version, events[8].document_id) == (2, "o-0@2")
+
+
+async def test_events_carry_what_the_writer_said(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
+        orders = store["orders"]
+        await orders.insert("nobody", {})
+        async with store.transaction(metadata={"user": "alice", "n": [1, {"é": None}]}) as tx:
+            await tx["orders"].insert("alice", {})
+        with pgdoc.metadata(user="bob"):
+            await orders.insert("bob", {})
+            await orders.insert_many([("bob-many", {})])
+            with pgdoc.metadata(request="r-17"):
+                await orders.update("bob", {"$set": {"a": 1}})
+        with sql.transaction():
+            sql.execute("INSERT INTO orders (id, data) VALUES ('not yet', '{}')")
+            sql.execute('SELECT pgdoc.set_metadata(\'{"user": "carol"}\')')
+            sql.execute("INSERT INTO orders (id, data) VALUES ('carol', '{}')")
+            with sql.transaction(force_rollback=True):
+                sql.execute('SELECT pgdoc.set_metadata(\'{"user": "mallory"}\')')
+                sql.execute("INSERT INTO orders (id, data) VALUES ('mallory', '{}')")
+            sql.execute("INSERT INTO orders (id, data) VALUES ('carol again', '{}')")
+        sql.execute("INSERT INTO orders (id, data) VALUES ('end', '{}')")
+        said = [(event.document_id, event.metadata) for event in await take_to(stream, "end")]
+    assert said == [
+        ("nobody", {}),
+        ("alice", {"user": "alice", "n": [1, {"é": None}]}),
+        ("bob", {"user": "bob"}),
+        ("bob-many", {"user": "bob"}),
+        ("bob", {"user": "bob", "request": "r-17"}),
+        ("not yet", {}),
+        ("carol", {"user": "carol"}),
+        ("carol again", {"user": "carol"}),
+    ]
+
+
+@pytest.mark.parametrize("content", ["no JSON", "[]", '{"metadata": 7}', '{"other": {}}', "", '"\\u0000"'])
+async def test_a_message_of_another_form_says_nothing(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, content: str
+) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
+        with sql.transaction():
+            sql.execute("SELECT pg_logical_emit_message(true, 'pgdoc', %s)", [content])
+            sql.execute("SELECT pg_logical_emit_message(false, 'pgdoc', %s)", [content])
+            sql.execute("INSERT INTO orders (id, data) VALUES ('o-1', '{}')")
+        assert [event.metadata for event in await take(stream)] == [{}]
+
+
+async def test_next_gives_none_when_the_time_is_over(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    async with (
+        AsyncStore(shared_dsn, schema=schema) as store,
+        store["orders"].watch() as stream,
+        store.watch() as other,
+    ):
+        assert await stream.try_next() is None
+        assert await stream.next(timeout=0.01) is None
+        sql.execute("INSERT INTO orders (id, data) VALUES ('o-1', '{}'), ('o-2', '{}')")
+        await take(other, 2)
+        assert brief([event for _ in range(2) if (event := await stream.try_next())]) == [
+            ("insert", "orders", "o-1"),
+            ("insert", "orders", "o-2"),
+        ]
+        assert await stream.try_next() is None
+
+
+async def test_a_closed_stream_gives_nothing(shared_dsn: str, schema: str) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        async with store["orders"].watch() as stream:
+            await store["orders"].insert("o-1", {})
+            await store["orders"].insert("o-2", {})
+            (event,) = await take(stream)
+            assert not stream.closed
+        assert stream.closed
+        assert [event async for event in stream] == []
+        with pytest.raises(StreamClosed):
+            await stream.next()
+        with pytest.raises(StreamClosed):
+            await stream.try_next()
+        await stream.close()
+        assert stream.stats().mode == "closed"
+        assert stream.resume_token == event.resume_token
+        async with store["orders"].watch(resume_after=stream.resume_token) as stream:
+            assert [event.document_id for event in await take(stream)] == ["o-2"]
+
+
+async def test_a_closed_store_ends_its_streams(shared_dsn: str, schema: str) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        stream = await store["orders"].watch()
+        other = await store.watch(resume_after=stream.resume_token, buffer_size=1)
+        await store["orders"].insert_many((f"o-{number}", {}) for number in range(100))
+        assert brief(await take(stream)) == [("insert", "orders", "o-0")]
+    assert stream.closed
+    assert other.closed
+    with pytest.raises(StreamClosed):
+        await other.next()
+
+
+async def write_a_bit_of_everything(store: AsyncStore, sql: psycopg.Connection) -> None:
+    """Change documents in all the ways that make places in the WAL special."""
+    await store["orders"].insert_many((f"copied-{number}", {"n": number}) for number in range(8))
+    sql.execute("UPDATE orders SET data = data || '{\"updated\": true}'")
+    async with store.transaction(metadata={"user": "alice"}) as tx:
+        for name in ("orders", "users", "orders"):
+            await tx[name].insert(pgdoc.new_id(), {})
+        async with tx.connection.transaction(force_rollback=True):
+            await tx["orders"].insert("rolled back", {})
+        async with tx.connection.transaction():
+            await tx.connection.execute('SELECT pgdoc.set_metadata(\'{"user": "bob"}\')')
+            await tx["users"].insert(pgdoc.new_id(), {})
+        await tx["orders"].delete("copied-3")
+    sql.execute("TRUNCATE users, orders")
+    await store["users"].insert("last", {})
+
+
+async def test_a_stream_resumes_after_every_single_event(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        await store.create_collection("orders")
+        await store.create_collection("users")
+        async with store.watch() as stream:
+            start = stream.resume_token
+            await write_a_bit_of_everything(store, sql)
+            await store["users"].insert("end", {})
+            events = [event.to_dict() for event in await take_to(stream, "end")]
+        assert len(events) == 8 + 8 + 3 + 1 + 1 + 2 + 1
+        tokens = [str(start), *(event["resume_token"] for event in events)]
+        assert len(set(tokens)) == len(tokens)
+        for number, token in enumerate(tokens):
+            after = pgdoc.ResumeToken.parse(token) if number % 2 else token
+            async with store.watch(resume_after=after) as stream:
+                rest = [event.to_dict() for event in await take_to(stream, "end")]
+            assert rest == events[number:]
+
+
+async def test_a_bare_lsn_means_the_transactions_from_there_on(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        async with store["orders"].watch() as stream:
+            with sql.transaction():
+                sql.execute("INSERT INTO orders (id, data) VALUES ('1a', '{}'), ('1b', '{}')")
+            with sql.transaction():
+                sql.execute("INSERT INTO orders (id, data) VALUES ('2a', '{}')")
+                inside = sql.execute("SELECT pg_current_wal_lsn()::text").fetchone()
+                sql.execute("INSERT INTO orders (id, data) VALUES ('2b', '{}')")
+            with sql.transaction():
+                sql.execute("INSERT INTO orders (id, data) VALUES ('end', '{}')")
+            one, *_ = await take_to(stream, "end")
+        assert inside is not None
+        lsn = one.resume_token.lsn
+        for place, rest in [
+            (lsn, ["1a", "1b", "2a", "2b"]),
+            (str(lsn), ["1a", "1b", "2a", "2b"]),
+            (pgdoc.Lsn(lsn + 1), ["2a", "2b"]),
+            (inside[0], ["2a", "2b"]),
+        ]:
+            async with store["orders"].watch(resume_after=place) as stream:
+                assert [event.document_id for event in await take_to(stream, "end")] == rest
+
+
+async def test_the_token_moves_on_without_events(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
+        await store["users"].insert("u-1", {})
+        async with store.watch("users") as other:
+            sql.execute("INSERT INTO users (id, data) VALUES ('u-2', '{}')")
+            (event,) = await take(other)
+        tokens = [stream.resume_token]
+        while stream.resume_token < event.resume_token:
+            assert await stream.next(timeout=0.02) is None
+            tokens.append(stream.resume_token)
+        assert tokens == sorted(tokens)
+        async with store.watch(resume_after=stream.resume_token) as later:
+            await store["orders"].insert("end", {})
+            assert brief(await take_to(later, "end")) == []
+
+
+async def test_a_token_depends_on_nothing_but_the_place(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store, AsyncStore(shared_dsn, schema=schema) as other:
+        await store.create_collection("orders")
+        await store.create_collection("users")
+        async with (
+            store.watch() as everything,
+            other.watch() as same,
+            store["orders"].watch() as orders,
+            other.watch("users", buffer_size=2) as users,
+        ):
+            await write_a_bit_of_everything(store, sql)
+            sql.execute("INSERT INTO orders (id, data) VALUES ('end', '{}')")
+            sql.execute("INSERT INTO users (id, data) VALUES ('end', '{}')")
+            events = [event.to_dict() for event in await take_to(everything, "end")]
+            assert [event.to_dict() for event in await take_to(same, "end")] == events
+            for stream, name in [(orders, "orders"), (users, "users")]:
+                of_one = [event for event in events if event["collection"] == name]
+                assert [event.to_dict() for event in await take_to(stream, "end")] == of_one
+        tokens = [pgdoc.ResumeToken.parse(event["resume_token"]) for event in events]
+        assert tokens == sorted(tokens)
+
+
+async def test_a_place_that_is_none_is_refused(shared_dsn: str, schema: str) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        async with store["orders"].watch() as stream:
+            token = stream.resume_token
+        foreign = pgdoc.ResumeToken(token.position, token.system_id + 1, token.timeline)
+        future = pgdoc.Lsn(token.lsn + (1 << 40))
+        beyond = pgdoc.ResumeToken(token.position._replace(commit_lsn=future), token.system_id, token.timeline)
+        timeline = pgdoc.ResumeToken(token.position, token.system_id, token.timeline + 1)
+        for place in (foreign, future, beyond, timeline, str(beyond), "no token", "1/2/3", "", f"{token}x", 7, b"1/2"):
+            with pytest.raises(InvalidResumeToken):
+                async with store["orders"].watch(resume_after=place):  # type: ignore[arg-type]
+                    pass
+
+
+async def test_a_place_before_history_is_lost(shared_dsn: str, schema: str) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        async with store["orders"].watch():
+            pass
+        oldest = (await store.history()).oldest
+        assert oldest is not None
+        with pytest.raises(HistoryLost, match="no longer kept") as raised:
+            async with store["orders"].watch(resume_after=pgdoc.Lsn(oldest - 1)):
+                pass
+        assert raised.value.oldest_available == str(oldest)
+        async with store["orders"].watch(resume_after=oldest) as stream:
+            await store["orders"].insert("end", {})
+            assert brief(await take_to(stream, "end")) == []
+
+
+async def test_what_is_watched_by_name_is_created_or_refused(shared_dsn: str, schema: str) -> None:
+    async with AsyncStore(shared_dsn, schema=schema, auto_create=False) as store:
+        with pytest.raises(CollectionNotFound, match="orders"):
+            async with store.watch("orders"):
+                pass
+        assert await store.collections() == []
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        async with store.watch("orders", "users"):
+            assert await store.collections() == ["orders", "users"]
+        with pytest.raises(pgdoc.InvalidName):
+            store.watch("no name")
+        with pytest.raises(ValueError, match="buffer_size"):
+            store.watch(buffer_size=0)
+        async with store.transaction() as tx:
+            with pytest.raises(StreamError, match="transaction"):
+                tx["orders"].watch()
+
+
+async def test_a_table_without_before_images_ends_its_stream(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
+        await store["orders"].insert("o-1", {})
+        await take(stream)
+        sql.execute("ALTER TABLE orders REPLICA IDENTITY DEFAULT")
+        await store["orders"].update("o-1", {"$set": {"a": 1}})
+        with pytest.raises(ReplicaIdentityChanged, match="orders"):
+            await stream.next(PATIENCE_S)
+        assert stream.closed
+        with pytest.raises(ReplicaIdentityChanged, match="orders"):
+            async with store.watch():
+                pass
+
+
+async def test_a_document_that_cannot_be_read_stops_no_stream(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
+        sql.execute("INSERT INTO orders (id, data) VALUES ('o-1', jsonb_build_object('n', repeat('9', 5000)::numeric))")
+        sql.execute("UPDATE orders SET data = '{\"n\": 1}'")
+        inserted, updated = await take(stream, 2)
+    assert (inserted.document_id, inserted.event_type) == ("o-1", "insert")
+    assert inserted.full_document is not None
+    with pytest.raises(UnreadableDocument, match="o-1"):
+        _ = inserted.full_document.data
+    assert updated.full_document is not None
+    assert updated.full_document.data == {"n": 1}
+    assert inserted.resume_token < updated.resume_token
+
+
+async def test_streams_share_nothing_that_can_be_changed(shared_dsn: str, schema: str) -> None:
+    async with (
+        AsyncStore(shared_dsn, schema=schema) as store,
+        store["orders"].watch() as one,
+        store["orders"].watch() as other,
+    ):
+        with pgdoc.metadata(user={"name": "alice"}):
+            await store["orders"].insert("o-1", {"list": [1]})
+            await store["orders"].update("o-1", {"$set": {"list": [1, {"a": 2}]}})
+        _, update = await take(one, 2)
+        expected = update.to_json()
+        assert update.full_document is not None
+        assert update.full_document_before_change is not None
+        assert update.update_description is not None
+        update.full_document.data["list"][1]["a"] = "changed"
+        update.full_document_before_change.data.clear()
+        update.metadata["user"]["name"] = "mallory"
+        assert update.update_description.updated_fields == {"list.1": {"a": 2}}
+        update.update_description.updated_fields.clear()
+        _, same = await take(other, 2)
+        assert same.to_json() == expected
+
+
+async def test_stats_tell_how_a_stream_does(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    async with (
+        AsyncStore(shared_dsn, schema=schema) as store,
+        store["orders"].watch() as stream,
+        store.watch() as other,
+    ):
+        assert (stream.stats().mode, stream.stats().delivered) == ("live", 0)
+        sql.execute("INSERT INTO orders (id, data) SELECT n::text, '{}' FROM generate_series(1, 100) AS n")
+        sql.execute("INSERT INTO orders (id, data) VALUES ('last', '{}')")
+        await take(other, 101)
+        assert stream.stats().buffered == 101
+        behind = stream.stats().lag_bytes
+        await take(stream, 40)
+        stats = stream.stats()
+        assert (stats.mode, stats.delivered) == ("live", 40)
+        assert 61 <= stats.buffered <= 101
+        assert 0 < stats.lag_bytes <= behind
+        await take(stream, 61)
+        while await stream.next(timeout=0.02) is not None or stream.stats().lag_bytes:
+            pass
+        assert stream.stats() == pgdoc.StreamStats("live", 0, 101, 0)
+
+
+async def test_a_small_buffer_loses_nothing(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    async with (
+        AsyncStore(shared_dsn, schema=schema) as store,
+        store["orders"].watch(buffer_size=7) as stream,
+        store["orders"].watch(buffer_bytes=1) as by_bytes,
+    ):
+        sql.execute("INSERT INTO orders (id, data) SELECT n::text, '{}' FROM generate_series(1, 1500) AS n")
+        for number in range(1501, 2001):
+            sql.execute("INSERT INTO orders (id, data) VALUES (%s, '{}')", [str(number)])
+        events = [event async for event in limited(stream, 2000)]
+        assert [event.document_id for event in events] == [str(number) for number in range(1, 2001)]
+        tokens = [event.resume_token for event in events]
+        assert all(one < other for one, other in itertools.pairwise(tokens))
+        assert [event.resume_token for event in await take(by_bytes, 2000)] == tokens
+
+
+async def limited(stream: AsyncChangeStream, count: int) -> Any:
+    """Iterate over the first events."""
+    async for event in stream:
+        yield event
+        count -= 1
+        if not count:
+            return
+
+
+async def test_many_streams_on_one_store(shared_dsn: str, schema: str) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        names = [f"c-{number}" for number in range(5)]
+        streams = [await store.watch(names[number % 5]) for number in range(100)]
+        async with store.transaction() as tx:
+            for name in names:
+                for number in range(20):
+                    await tx[name].insert(str(number), {"n": number})
+        for stream in streams:
+            assert [event.document_id for event in await take(stream, 20)] == [str(number) for number in range(20)]
+            await stream.close()
