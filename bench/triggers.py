@@ -38,7 +38,7 @@ CREATE TABLE bench_triggers.source AS
 WRITES = {
     "INSERT": "INSERT INTO bench_triggers.{table} (id, data) SELECT id, data FROM bench_triggers.source",
     "COPY": "COPY bench_triggers.{table} (id, data) FROM STDIN",
-    "UPDATE": "UPDATE bench_triggers.{table} SET data = data || '{{\"status\": \"paid\"}}'",
+    "UPDATE": 'UPDATE bench_triggers.{table} SET data = data || \'{{"status": "paid"}}\'',
 }
 
 
@@ -83,7 +83,9 @@ def report(figures: dict[tuple[str, str], list[float]]) -> None:
     print(f"{'':8}{'bare':>10}{'checked':>10}{'collection':>12}{'difference':>12}{'ratio':>8}")
     for write in WRITES:
         bare, checked, collection = (statistics.median(figures[write, table]) for table in TABLES)
-        print(f"{write:8}{bare:10.2f}{checked:10.2f}{collection:12.2f}{collection - bare:12.2f}{collection / bare:8.2f}")
+        print(
+            f"{write:8}{bare:10.2f}{checked:10.2f}{collection:12.2f}{collection - bare:12.2f}{collection / bare:8.2f}"
+        )
 
 
 if __name__ == "__main__":
