@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import strategies as st
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
@@ -11,34 +13,17 @@ scalars = st.none() | st.booleans() | st.integers() | big_integers | floats | te
 any_json = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4))
 any_documents = st.dictionaries(texts.filter(lambda key: key != "_id"), any_json, max_size=5)
 
-keys = st.sampled_from(["a", "b", "0", "1", "", 'q"', "é", "\U0001f600", "01", "-1", "%s"])
-small_scalars = st.sampled_from(
-    [
-        None,
-        True,
-        False,
-        0,
-        1,
-        1.0,
-        -1,
-        2,
-        0.5,
-        10**30,
-        1e23,
-        -1e-7,
-        "",
-        "a",
-        "b",
-        "é",
-        "\U0001f600",
-        "\uffff",
-        'q"\\',
-        "1",
-        "\x1f",
-    ]
+_plain_keys = st.sampled_from(["a", "0", "1"])
+_odd_keys = st.sampled_from(["b", "", 'q"', "é", "\U0001f600", "01", "-1", "%s"])
+keys = _plain_keys | _plain_keys | _odd_keys
+_few_scalars = st.sampled_from([None, True, 1, 1.0, "a", 5])
+_more_scalars = st.sampled_from(
+    [False, 0, -1, 0.5, 10**30, 1e23, -1e-7, "", "b", "é", "\U0001f600", "\uffff", 'q"\\', "1", "\x1f"]
 )
 small_json = st.recursive(
-    small_scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3), max_leaves=6
+    _few_scalars | _few_scalars | _more_scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
+    max_leaves=6,
 )
 documents = st.dictionaries(keys, small_json, max_size=3)
 paths = st.lists(keys, min_size=1, max_size=3).map(".".join)
@@ -69,3 +54,35 @@ updates = st.fixed_dictionaries(
         "$inc": st.dictionaries(paths, st.sampled_from([1, -2, 0.1, 10**25, 1e23, 5e-324]), max_size=2),
     },
 ).filter(bool)
+
+
+@st.composite
+def places(draw: st.DrawFn, data: Any) -> tuple[str, Any]:
+    """A path that leads to a value of the data, or a part further, and the value where it ended."""
+    parts: list[str] = []
+    value = data
+    while isinstance(value, dict | list) and value and (not parts or draw(st.booleans())):
+        if isinstance(value, dict):
+            parts.append(draw(st.sampled_from(sorted(value))))
+            value = value[parts[-1]]
+        else:
+            index = draw(st.integers(0, len(value) - 1))
+            parts += [str(index)] if draw(st.booleans()) else []
+            value = value[index]
+    further = draw(st.sampled_from([[], [], ["a"], ["0"], ["5"]]))
+    return ".".join([*parts, *further] or ["a"]), value
+
+
+@st.composite
+def documents_with_filters(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
+    data = draw(documents)
+    path, value = draw(places(data))
+    operator = draw(st.sampled_from(["$eq", "$ne", "$gt", "$gte", "$lte", "$in", "$exists"]))
+    return data, {path: {operator: [value, 7] if operator == "$in" else value}}
+
+
+@st.composite
+def documents_with_updates(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
+    data = draw(documents)
+    operators = draw(st.lists(st.sampled_from(["$set", "$unset", "$inc"]), min_size=1, unique=True))
+    return data, {operator: {draw(places(data))[0]: 3} for operator in operators}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+import time
 import uuid
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -182,6 +183,13 @@ def test_new_ids_are_uuid7_and_sort_in_the_order_they_were_made() -> None:
     assert made == sorted(set(made))
     assert {(uuid.UUID(one).version, uuid.UUID(one).variant) for one in made} == {(7, uuid.RFC_4122)}
     assert str(uuid.UUID(made[0])) == made[0]
+
+
+def test_new_ids_sort_while_the_clock_stands_and_when_it_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = new_id()
+    monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_000_000_000)
+    made = [first, *(new_id() for _ in range(100))]
+    assert made == sorted(set(made))
 
 
 def test_new_ids_differ_between_threads() -> None:
