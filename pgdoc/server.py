@@ -52,10 +52,11 @@ SETTINGS: Final[dict[str, object]] = {
     "unix_socket_permissions": "0700",
 }
 
-# Reads the pid of the process that has to end with us, one a line, the last one counts. A process that nobody
-# reaps stays visible to `kill -0`, so the wait has an end.
+# Reads the pid of the process that has to end with us, one a line, the last one counts; `end` is there because a
+# process that we forked may still hold the pipe. A process that nobody reaps stays visible to `kill -0`, so the wait
+# has an end.
 _GUARDIAN: Final = """
-while read -r line; do pid=$line; done
+while read -r line && [ "$line" != end ]; do pid=$line; done
 if [ -n "$pid" ] && kill -QUIT "$pid"; then
     tries=0
     while kill -0 "$pid" && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
@@ -169,7 +170,8 @@ class LocalServer:
         """
         self._halt(mode)
         if self._guardian is not None:
-            self._guardian.communicate()  # closes the pipe: the guardian removes what is temporary and ends
+            self._tell_guardian("end")
+            self._guardian.communicate()  # it removes what is temporary
             self._guardian = None
             self._socket_folder = None
             if self._temporary:
@@ -230,7 +232,9 @@ class LocalServer:
         self._socket_folder = self.folder if self._fits(self.folder) else self._make_temporary_folder()
         passing = {self.folder} if self._temporary else set()
         passing |= {self._socket_folder} - {self.folder}
-        self._guardian = self._spawn("/bin/sh", "-c", _GUARDIAN, "sh", *map(str, passing), stdin=subprocess.PIPE)
+        self._guardian = self._spawn(
+            "/bin/sh", "-c", _GUARDIAN, "pgdoc-guardian", *map(str, passing), stdin=subprocess.PIPE
+        )
 
     def _make_temporary_folder(self) -> Path:
         parent = tempfile.gettempdir()
@@ -272,7 +276,7 @@ class LocalServer:
         command += ["--no-instructions", *(["--no-sync"] if self._temporary else [])]
         with self._path("log").open("ab") as log:
             process = self._spawn(*command, stdout=log, stderr=log)
-        self._entrust(process.pid)
+        self._tell_guardian(process.pid)
         if process.wait() != 0:
             raise ServerStartFailed(f"initdb could not make a cluster in {self.folder}; it says:\n{self.log_tail()}")
 
@@ -288,7 +292,7 @@ class LocalServer:
         with self._path("log").open("ab") as log:
             postgres = self._installation.program("postgres")
             self._postmaster = self._spawn(postgres, "-D", str(self._path("data")), stdout=log, stderr=log)
-        self._entrust(self._postmaster.pid)
+        self._tell_guardian(self._postmaster.pid)
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not self._is_ready():
             if self._postmaster.poll() is not None or time.monotonic() > deadline:
@@ -315,13 +319,12 @@ class LocalServer:
             self._postmaster.send_signal(signal.SIGQUIT)
             self._postmaster.wait()
         self._postmaster = None
-        self._entrust("")
+        self._tell_guardian("")
 
-    def _entrust(self, pid: int | str) -> None:
-        """Tell the guardian which process has to end with us."""
+    def _tell_guardian(self, line: int | str) -> None:
         if self._guardian is not None and self._guardian.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
-                self._guardian.stdin.write(f"{pid}\n".encode())
+                self._guardian.stdin.write(f"{line}\n".encode())
                 self._guardian.stdin.flush()
 
     def _spawn(

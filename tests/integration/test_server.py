@@ -30,7 +30,7 @@ def folder():
 
 @pytest.fixture(scope="module")
 def standing_server():
-    """For the tests that only look."""
+    """For the tests that leave it as it was."""
     with LocalServer() as server:
         yield server
 
@@ -86,6 +86,16 @@ def test_stop_leaves_nothing(private_server):
     assert not folder.exists()
 
 
+def test_stop_does_not_wait_for_a_process_that_was_forked(private_server):
+    """Such a process holds a copy of the pipe whose end the guardian waits for."""
+    pipe = private_server._guardian.stdin.fileno()
+    forked = subprocess.Popen(["sleep", "600"], pass_fds=[pipe])
+    private_server.stop()
+    assert forked.poll() is None
+    forked.kill()
+    forked.wait()
+
+
 def test_it_can_be_started_again_after_stop(private_server):
     private_server.stop()
     private_server.start()
@@ -93,19 +103,19 @@ def test_it_can_be_started_again_after_stop(private_server):
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_restart_keeps_data_and_conninfo(private_server, mode):
-    conninfo = private_server.conninfo
+def test_restart_keeps_data_and_conninfo(standing_server, mode):
+    conninfo = standing_server.conninfo
     with psycopg.connect(conninfo) as connection:
-        connection.execute("CREATE TABLE t AS SELECT 7 AS n")
-    private_server.restart(mode)
-    assert private_server.conninfo == conninfo
+        connection.execute("CREATE TABLE IF NOT EXISTS t AS SELECT 7 AS n")
+    standing_server.restart(mode)
+    assert standing_server.conninfo == conninfo
     assert ask(conninfo, "SELECT n FROM t") == 7
 
 
-def test_nobody_answers_while_it_is_stopped(private_server):
-    with private_server.stopped("immediate"), pytest.raises(psycopg.OperationalError):
-        psycopg.connect(private_server.conninfo)
-    assert ask(private_server.conninfo, "SELECT 1") == 1
+def test_nobody_answers_while_it_is_stopped(standing_server):
+    with standing_server.stopped("immediate"), pytest.raises(psycopg.OperationalError):
+        psycopg.connect(standing_server.conninfo)
+    assert ask(standing_server.conninfo, "SELECT 1") == 1
 
 
 def test_alter_system_goes_before_the_settings_it_started_with(private_server):
