@@ -337,3 +337,13 @@ class Document:
             raise UnreadableDocument(f"document {self.id!r}: {exc}") from exc
         state.pop(f"_{name}", None)
         return value
+
+
+def data_text(document: Document) -> bytes | str:
+    """Return a document's data as JSON: as the server wrote it, where nobody has read it yet.
+
+    Raises:
+        InvalidDocument: as `encode`.
+    """
+    text: bytes | str | None = document.__dict__.get("_data")
+    return encode(document.data) if text is None else text

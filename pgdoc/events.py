@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from pgdoc import documents
 from pgdoc.changes.diff import UpdateDescription, diff
 from pgdoc.documents import Document
-from pgdoc.errors import ReplicaIdentityChanged, UnreadableDocument
+from pgdoc.errors import InvalidDocument, ReplicaIdentityChanged, UnreadableDocument
 from pgdoc.tokens import Position, ResumeToken
 
 if TYPE_CHECKING:
@@ -81,17 +83,37 @@ class ChangeEvent:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the event as plain values that JSON has a form for."""
+        """Give the event as plain values that JSON has a form for.
+
+        Raises:
+            UnreadableDocument: stored data that Python can't hold.
+        """
+        return self._shape(lambda document: document.data, lambda value: value)
+
+    def to_json(self) -> bytes:
+        """Give `to_dict()` as JSON, numbers exact; data that nobody has read is passed on as the server sent it.
+
+        Raises:
+            UnreadableDocument: stored data that Python can't hold, or can't write again.
+        """
+        try:
+            return orjson.dumps(
+                self._shape(_fragment, lambda value: orjson.Fragment(documents.encode_value(value, "")))
+            )
+        except InvalidDocument as exc:
+            raise UnreadableDocument(f"document {self.document_id!r} can't be written as JSON: {exc}") from exc
+
+    def _shape(self, data: Callable[[Document], Any], value: Callable[[Any], Any]) -> dict[str, Any]:
         description = self.update_description
         return {
             "event_type": str(self.event_type),
             "collection": self.collection,
             "document_id": self.document_id,
-            "full_document": _plain(self.full_document),
-            "full_document_before_change": _plain(self.full_document_before_change),
+            "full_document": _shape_of(self.full_document, data),
+            "full_document_before_change": _shape_of(self.full_document_before_change, data),
             "update_description": description
             and {
-                "updated_fields": description.updated_fields,
+                "updated_fields": {path: value(new) for path, new in description.updated_fields.items()},
                 "removed_fields": description.removed_fields,
                 "truncated_arrays": [{"field": name, "new_size": size} for name, size in description.truncated_arrays],
                 "disambiguated_paths": description.disambiguated_paths,
@@ -99,24 +121,24 @@ class ChangeEvent:
             "resume_token": str(self.resume_token),
             "timestamp": self.timestamp.isoformat(),
             "transaction_id": self.transaction_id,
-            "metadata": self.metadata,
+            "metadata": value(self.metadata),
         }
 
-    def to_json(self) -> bytes:
-        """Give `to_dict()` as JSON, numbers exact."""
-        return documents.encode_value(self.to_dict(), "")
 
-
-def _plain(document: Document | None) -> dict[str, Any] | None:
+def _shape_of(document: Document | None, data: Callable[[Document], Any]) -> dict[str, Any] | None:
     if document is None:
         return None
     return {
         "id": document.id,
-        "data": document.data,
+        "data": data(document),
         "version": document.version,
         "created_at": document.created_at.isoformat(),
         "updated_at": document.updated_at.isoformat(),
     }
+
+
+def _fragment(document: Document) -> orjson.Fragment:
+    return orjson.Fragment(documents.data_text(document))
 
 
 def _row(event: ChangeEvent) -> RowChange:
@@ -193,7 +215,7 @@ def check_images(change: Change) -> None:
     """
     if not change.row.complete:
         raise ReplicaIdentityChanged(
-            f"collection {change.row.table!r}: a change of transaction {change.transaction.xid} has no before image, as "
+            f"collection {change.row.table!r}: a change of transaction {change.transaction.xid} has no before image: "
             "the table's replica identity was changed: run ALTER TABLE ... REPLICA IDENTITY FULL on it, rebuild from "
             "the collection and stream from now"
         )

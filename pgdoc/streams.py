@@ -64,7 +64,7 @@ def read_token(resume_after: ResumeToken | Lsn | str) -> ResumeToken | Lsn:
     """
     if isinstance(resume_after, ResumeToken | Lsn):
         return resume_after
-    if isinstance(resume_after, str) and "." not in resume_after:
+    if isinstance(resume_after, str) and "/" in resume_after and "." not in resume_after:
         return Lsn.parse(resume_after)
     return ResumeToken.parse(resume_after)
 

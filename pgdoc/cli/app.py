@@ -2,6 +2,7 @@
 
 import shlex
 import signal
+import json
 import sys
 from collections.abc import Iterable
 from dataclasses import fields
@@ -148,7 +149,12 @@ def _print_events(stream: Iterable[ChangeEvent]) -> None:
 
 def _print_json(stream: Iterable[ChangeEvent]) -> None:
     for event in stream:
-        sys.stdout.buffer.write(event.to_json() + b"\n")
+        try:
+            line = event.to_json()
+        except pgdoc.UnreadableDocument as exc:  # its place is still worth a line, and the next events too
+            place = {"document_id": event.document_id, "resume_token": str(event.resume_token), "error": str(exc)}
+            line = json.dumps({"event_type": event.event_type, "collection": event.collection, **place}).encode()
+        sys.stdout.buffer.write(line + b"\n")
         sys.stdout.buffer.flush()
 
 

@@ -1,0 +1,49 @@
+"""The peer that pgdoc is measured against: psycopg's replication connection, wal2json, orjson, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import select
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import psycopg
+
+from pgdoc.decoding.wal2json import options
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+
+def changes(conninfo: str, schema: str, *, source: str | None = None) -> Generator[Any, None, None]:
+    """Give one parsed document a row change, in one thread; first `None`, when the stream has begun.
+
+    Args:
+        conninfo: of the server.
+        schema: whose tables are read.
+        source: a slot to copy, and to read from its place; without it a slot that begins now.
+    """
+    connection = psycopg.connect(conninfo, autocommit=True, replication="database")
+    with contextlib.closing(connection):
+        slot = f"bench_{secrets.token_hex(4)}"
+        if source:
+            connection.execute(f"SELECT pg_copy_logical_replication_slot('{source}', '{slot}', true)".encode())
+        else:
+            connection.execute(f"CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL wal2json".encode())
+        listed = ", ".join(f"\"{name}\" '{value}'" for name, value in options(schema).items())
+        pgconn = connection.pgconn
+        pgconn.exec_(f"START_REPLICATION SLOT {slot} LOGICAL 0/0 ({listed})".encode())
+        pgconn.nonblocking = 1
+        readable = select.poll()
+        readable.register(pgconn.socket, select.POLLIN)
+        yield None
+        while True:
+            size, frame = pgconn.get_copy_data(1)
+            if size == 0:
+                readable.poll()
+                pgconn.consume_input()
+            elif frame[0] == ord("w"):
+                message = orjson.loads(frame[25:])
+                if message["action"] == "I":
+                    yield orjson.loads(message["columns"][1]["value"])

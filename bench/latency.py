@@ -1,0 +1,144 @@
+"""From a commit to the event in the user's loop: a bare loop, a sync and an async stream, by turns, in one run.
+
+    python -m bench.latency
+
+A writer in a process of its own inserts documents one by one and notes when each commit has returned; the reader
+notes when it holds the document's data, decoded. Both read the machine's monotonic clock. An event can come before the writer's
+own call returns: then its latency is below zero.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import statistics
+import sys
+import time
+from typing import TYPE_CHECKING, Self
+
+import psycopg
+
+import pgdoc
+from bench import bare
+from pgdoc.server import LocalServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.connection import Connection
+
+DOCUMENTS = 500
+WARM_UP = 50
+ROUNDS = 8
+PAUSE_S = 0.002
+INSERT = "INSERT INTO docs.latency (id, data) VALUES (%s, jsonb_build_object('n', %s::int, 'status', 'new'))"
+
+
+def main() -> int:
+    with LocalServer() as server, pgdoc.Store(server.conninfo) as store:
+        store.migrate()
+        store.create_collection("latency")
+        conninfo = server.conninfo
+        readers: dict[str, Callable[[Writer], list[float]]] = {
+            "bare loop": lambda writer: read_bare(conninfo, writer),
+            "pgdoc sync": lambda writer: read_sync(store, writer),
+            "pgdoc async": lambda writer: asyncio.run(read_async(conninfo, writer)),
+        }
+        figures: dict[str, list[float]] = {name: [] for name in readers}
+        with Writer(conninfo) as writer:
+            for _ in range(ROUNDS):
+                for name, read in readers.items():
+                    figures[name] += read(writer)
+    report(figures)
+    return 0
+
+
+class Writer:
+    """Inserts documents when told to, in a process of its own."""
+
+    def __init__(self, conninfo: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._here, there = context.Pipe()
+        self._process = context.Process(target=write, args=(conninfo, there), daemon=True)
+
+    def __enter__(self) -> Self:
+        self._process.start()
+        self._here.recv()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._here.send(None)
+        self._process.join()
+
+    def begin(self) -> None:
+        self._here.send(WARM_UP + DOCUMENTS)
+
+    def returned(self) -> list[int]:
+        """When each commit had returned, in nanoseconds."""
+        times: list[int] = self._here.recv()
+        return times
+
+
+def write(conninfo: str, orders: Connection) -> None:
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        orders.send("ready")
+        written = 0
+        while (count := orders.recv()) is not None:
+            times = []
+            for n in range(count):
+                time.sleep(PAUSE_S)
+                written += 1
+                connection.execute(INSERT, (f"d-{written}", n))
+                times.append(time.monotonic_ns())
+            orders.send(times)
+
+
+def latencies(seen: list[int], writer: Writer) -> list[float]:
+    """Microseconds from each commit's return to its event, without the first ones."""
+    return [(at - returned) / 1000 for at, returned in zip(seen, writer.returned(), strict=True)][WARM_UP:]
+
+
+def read_bare(conninfo: str, writer: Writer) -> list[float]:
+    with contextlib.closing(bare.changes(conninfo, "docs")) as changes:
+        next(changes)
+        writer.begin()
+        return latencies(
+            [time.monotonic_ns() for _, _ in zip(range(WARM_UP + DOCUMENTS), changes, strict=False)], writer
+        )
+
+
+def read_sync(store: pgdoc.Store, writer: Writer) -> list[float]:
+    seen = []
+    with store["latency"].watch() as stream:
+        writer.begin()
+        for event in stream:
+            if event.full_document and event.full_document.data["n"] >= 0:
+                seen.append(time.monotonic_ns())
+            if len(seen) == WARM_UP + DOCUMENTS:
+                break
+    return latencies(seen, writer)
+
+
+async def read_async(conninfo: str, writer: Writer) -> list[float]:
+    seen = []
+    async with pgdoc.AsyncStore(conninfo) as store, store["latency"].watch() as stream:
+        writer.begin()
+        async for event in stream:
+            if event.full_document and event.full_document.data["n"] >= 0:
+                seen.append(time.monotonic_ns())
+            if len(seen) == WARM_UP + DOCUMENTS:
+                break
+    return latencies(seen, writer)
+
+
+def report(figures: dict[str, list[float]]) -> None:
+    base = statistics.median(figures["bare loop"])
+    print(f"commit to event, {ROUNDS} rounds of {DOCUMENTS} documents, microseconds after the commit returned")
+    print(f"{'':12} {'median':>8} {'99%':>8} {'most':>8} {'to bare':>8}")
+    for name, values in figures.items():
+        median, most = statistics.median(values), statistics.quantiles(values, n=100)[98]
+        print(f"{name:12} {median:8.0f} {most:8.0f} {max(values):8.0f} {median / base:8.2f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""Changes a second over a backlog: pg_recvlogical, a bare loop and pgdoc's streams, by turns, in one run.
+
+    python -m bench.throughput
+
+All read the same 200,000 waiting changes from the same place, with the same options of wal2json. pg_recvlogical throws
+them away; "reads data" decodes each document as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import statistics
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import psycopg
+
+import pgdoc
+from bench import bare
+from pgdoc.decoding.wal2json import options
+from pgdoc.server import LocalServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+CHANGES = 200_000
+A_TRANSACTION = 100
+ROUNDS = 5
+FILL = """
+INSERT INTO docs.backlog (id, data)
+SELECT 'd-' || n, jsonb_build_object('total', n * 1.25, 'status', 'new', 'customer',
+  jsonb_build_object('name', md5(n::text), 'city', 'Reykjavík'), 'items', jsonb_build_array(n, n + 1))
+FROM generate_series(%s::int, %s::int) n
+"""
+
+
+def main() -> int:
+    with LocalServer() as server, pgdoc.Store(server.conninfo) as store:
+        store.migrate()
+        store.create_collection("backlog")
+        with store["backlog"].watch() as stream:
+            token = stream.resume_token
+        end = fill(server.conninfo)
+        peers: dict[str, Callable[[], None]] = {
+            "pg_recvlogical": lambda: receive(server, end),
+            "bare loop": lambda: read_bare(server.conninfo),
+            "pgdoc sync": lambda: read_sync(store, token, data=False),
+            "pgdoc sync, reads data": lambda: read_sync(store, token, data=True),
+            "pgdoc async": lambda: asyncio.run(read_async(server.conninfo, token)),
+        }
+        rates: dict[str, list[float]] = {name: [] for name in peers}
+        for _ in range(ROUNDS):
+            for name, read in peers.items():
+                started = time.perf_counter()
+                read()
+                rates[name].append(CHANGES / (time.perf_counter() - started))
+    report(rates)
+    return 0
+
+
+def fill(conninfo: str) -> str:
+    """Write the backlog behind a slot that keeps its place, and give the WAL's end."""
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute("SELECT pg_create_logical_replication_slot('bench', 'wal2json')")
+        for n in range(0, CHANGES, A_TRANSACTION):
+            connection.execute(FILL, (n + 1, n + A_TRANSACTION))
+        row = connection.execute("SELECT pg_current_wal_flush_lsn()::text").fetchone()
+        return str(row and row[0])
+
+
+def receive(server: LocalServer, end: str) -> None:
+    with psycopg.connect(server.conninfo, autocommit=True) as connection:
+        connection.execute("SELECT pg_copy_logical_replication_slot('bench', 'bench_copy')")
+        listed = [f"--option={name}={value}" for name, value in options("docs").items()]
+        command: list[str | Path] = [
+            server.bin_dir / "pg_recvlogical",
+            "--dbname",
+            server.conninfo,
+            "--slot=bench_copy",
+            "--start",
+        ]
+        subprocess.run([*command, f"--endpos={end}", "--no-loop", "--file=/dev/null", *listed], check=True)
+        connection.execute("SELECT pg_drop_replication_slot('bench_copy')")
+
+
+def read_bare(conninfo: str) -> None:
+    with contextlib.closing(bare.changes(conninfo, "docs", source="bench")) as changes:
+        for _ in zip(range(CHANGES + 1), changes, strict=False):
+            pass
+
+
+def read_sync(store: pgdoc.Store, token: pgdoc.ResumeToken, *, data: bool) -> None:
+    with store["backlog"].watch(resume_after=token) as stream:
+        for _, event in zip(range(CHANGES), stream, strict=False):
+            if data and event.full_document:
+                event.full_document.data["total"]
+
+
+async def read_async(conninfo: str, token: pgdoc.ResumeToken) -> None:
+    async with pgdoc.AsyncStore(conninfo) as store, store["backlog"].watch(resume_after=token) as stream:
+        seen = 0
+        async for _ in stream:
+            seen += 1
+            if seen == CHANGES:
+                break
+
+
+def report(rates: dict[str, list[float]]) -> None:
+    base = statistics.median(rates["pg_recvlogical"])
+    print(f"{CHANGES:,} waiting changes, {A_TRANSACTION} a transaction, medians of {ROUNDS} rounds")
+    print(f"{'':24} {'changes/s':>10} {'to pg_recvlogical':>18}")
+    for name, values in rates.items():
+        print(f"{name:24} {statistics.median(values):10,.0f} {statistics.median(values) / base:18.2f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
