@@ -3,8 +3,8 @@
     python -m bench.latency
 
 A writer in a process of its own inserts documents one by one and notes when each commit has returned; the reader
-notes when it holds the document's data, decoded. Both read the machine's monotonic clock. An event can come before the writer's
-own call returns: then its latency is below zero.
+notes when it holds the document's data, decoded. Both read the machine's monotonic clock. An event can come before the
+writer's own call returns: then its latency is below zero.
 """
 
 from __future__ import annotations

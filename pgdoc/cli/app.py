@@ -1,8 +1,8 @@
 """The commands of `pgdoc`."""
 
+import json
 import shlex
 import signal
-import json
 import sys
 from collections.abc import Iterable
 from dataclasses import fields
