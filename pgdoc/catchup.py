@@ -59,6 +59,8 @@ class CatchUp:
             thread.join(timeout_s)
 
     def _queue(self, subscription: Subscription) -> None:
+        if not self._hub.knows(subscription):
+            return
         with self._lock:
             if self._closing.is_set():
                 return

@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import logging
 import threading
+from collections import deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,7 @@ class Hub:
         self._opened: Opened | None = None
         self._fanout = Fanout(0)
         self._subscriptions: set[Subscription] = set()
+        self._abandoned: deque[Subscription] = deque()
         self._catchup = CatchUp(self)
         self._keeper = Keeper(self)
 
@@ -106,6 +108,11 @@ class Hub:
                 return False
             return self._fanout.join(subscription, reader_reached)
 
+    def knows(self, subscription: Subscription) -> bool:
+        """Tell whether its stream is still open."""
+        with self._lock:
+            return subscription in self._subscriptions
+
     def leave(self, subscription: Subscription) -> None:
         """Stop laying aside for a subscription whose catch-up reader is gone."""
         with self._lock:
@@ -117,6 +124,10 @@ class Hub:
             self._subscriptions.discard(subscription)
             self._fanout.remove(subscription)
         subscription.mailbox.close()
+
+    def abandon(self, subscription: Subscription) -> None:
+        """Let the hub forget a subscription soon; for the garbage collector, which may run in the midst of any lock."""
+        self._abandoned.append(subscription)
 
     def fail(self, subscription: Subscription, error: BaseException) -> None:
         """End one stream with an error, after what was put before."""
@@ -132,6 +143,11 @@ class Hub:
         if subscription.state is not State.LIVE:
             return "catching_up"
         return "reconnecting" if self._reconnecting else "live"
+
+    @property
+    def ids(self) -> tuple[int, int]:
+        """The cluster's system identifier, and the timeline it is on."""
+        return self.origin.system_id, self.origin.timeline
 
     @property
     def wal_end(self) -> int:
@@ -174,6 +190,7 @@ class Hub:
             with self._lock:
                 self.origin = self._opened.origin
                 self._fanout = Fanout(self._opened.assembler.reached)
+                self._reconnecting = False
             self._keeper.start()
         except BaseException as exc:  # noqa: BLE001 (whoever waits for the start gets it)
             with self._lock:
@@ -207,6 +224,8 @@ class Hub:
         reader, decode, feed = opened.reader, opened.decoder.decode, opened.assembler.feed
         while not self._closing.is_set():
             frames = reader.read(_READ_S)
+            while self._abandoned:
+                self.unsubscribe(self._abandoned.popleft())
             if not frames:
                 continue
             burst = feed(decode(frames))

@@ -114,8 +114,10 @@ class _Box:
                 self._reached = (0, 0, 0, 0)  # what is dropped was not given
             self._queue.clear()
             self._count = self._bytes = 0
-            self._when_room = None
+            no_longer_full, self._when_room = self._when_room, None
             self._wake()
+        if no_longer_full:
+            no_longer_full()
 
     def _wake(self) -> None:
         raise NotImplementedError
