@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Self
 
@@ -46,7 +47,6 @@ class AsyncChangeStream(AsyncOpening):
         self._last: Place = (0, 0, 0, 0)
         self._delivered = 0
         self._subscription: Subscription | None = None
-        self._ids = (0, 0)
 
     async def _open(self) -> Self:
         """Start, once; what `watch()` promises holds when this returns."""
@@ -55,7 +55,6 @@ class AsyncChangeStream(AsyncOpening):
         try:
             await self._streams.prepare(self._collections)
             origin = await async_wait(self._streams.hub.start())
-            self._ids = (origin.system_id, origin.timeline)
             if self._resume_after is None:
                 await self._begin_now()
             else:
@@ -71,9 +70,10 @@ class AsyncChangeStream(AsyncOpening):
         The subscription comes first, so that nothing is missed while the server is asked where that is. A place that
         is not flushed yet would be refused as a token, and lost in a crash.
         """
-        self._subscription = self._streams.hub.subscribe(self._collections, self._mailbox)
+        subscription = self._streams.hub.subscribe(self._collections, self._mailbox)
+        self._follow(subscription)
         inserted, flushed = await self._streams.wal_end()
-        self._streams.hub.begin_at(self._subscription, inserted)
+        self._streams.hub.begin_at(subscription, inserted)
         self._last = (inserted, 0, 0, 0)
         await self._streams.flush(flushed, inserted)
 
@@ -82,7 +82,11 @@ class AsyncChangeStream(AsyncOpening):
         position = check_place(place, origin, flushed)
         check_reach(position, await self._streams.oldest())
         self._last = position
-        self._subscription = self._streams.hub.resume(self._collections, position, self._mailbox)
+        self._follow(self._streams.hub.resume(self._collections, position, self._mailbox))
+
+    def _follow(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+        weakref.finalize(self, self._streams.hub.abandon, subscription)  # for loops that are left without close()
 
     async def __aenter__(self) -> Self:
         return await self._open()
@@ -133,7 +137,7 @@ class AsyncChangeStream(AsyncOpening):
     def _deliver(self) -> ChangeEvent:
         change = self._batch[0]
         check_images(change)
-        event = ChangeEvent._of(change, self._ids)  # noqa: SLF001 (not for users to make)
+        event = ChangeEvent._of(change, self._streams.hub.ids)  # noqa: SLF001 (not for users to make)
         self._batch.popleft()
         self._last = change.position
         self._delivered += 1
@@ -142,7 +146,7 @@ class AsyncChangeStream(AsyncOpening):
     @property
     def resume_token(self) -> ResumeToken:
         """The place up to which everything wanted has been given; it moves on without events, too."""
-        return ResumeToken(Position(*max(self._last, self._mailbox.reached)), *self._ids)
+        return ResumeToken(Position(*max(self._last, self._mailbox.reached)), *self._streams.hub.ids)
 
     def stats(self) -> StreamStats:
         """Tell how the stream is doing."""

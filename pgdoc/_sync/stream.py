@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Self
 
@@ -47,7 +48,6 @@ class ChangeStream(Opening):
         self._last: Place = (0, 0, 0, 0)
         self._delivered = 0
         self._subscription: Subscription | None = None
-        self._ids = (0, 0)
 
     def _open(self) -> Self:
         """Start, once; what `watch()` promises holds when this returns."""
@@ -56,7 +56,6 @@ class ChangeStream(Opening):
         try:
             self._streams.prepare(self._collections)
             origin = wait(self._streams.hub.start())
-            self._ids = (origin.system_id, origin.timeline)
             if self._resume_after is None:
                 self._begin_now()
             else:
@@ -72,9 +71,10 @@ class ChangeStream(Opening):
         The subscription comes first, so that nothing is missed while the server is asked where that is. A place that
         is not flushed yet would be refused as a token, and lost in a crash.
         """
-        self._subscription = self._streams.hub.subscribe(self._collections, self._mailbox)
+        subscription = self._streams.hub.subscribe(self._collections, self._mailbox)
+        self._follow(subscription)
         inserted, flushed = self._streams.wal_end()
-        self._streams.hub.begin_at(self._subscription, inserted)
+        self._streams.hub.begin_at(subscription, inserted)
         self._last = (inserted, 0, 0, 0)
         self._streams.flush(flushed, inserted)
 
@@ -83,7 +83,11 @@ class ChangeStream(Opening):
         position = check_place(place, origin, flushed)
         check_reach(position, self._streams.oldest())
         self._last = position
-        self._subscription = self._streams.hub.resume(self._collections, position, self._mailbox)
+        self._follow(self._streams.hub.resume(self._collections, position, self._mailbox))
+
+    def _follow(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+        weakref.finalize(self, self._streams.hub.abandon, subscription)  # for loops that are left without close()
 
     def __enter__(self) -> Self:
         return self._open()
@@ -134,7 +138,7 @@ class ChangeStream(Opening):
     def _deliver(self) -> ChangeEvent:
         change = self._batch[0]
         check_images(change)
-        event = ChangeEvent._of(change, self._ids)  # noqa: SLF001 (not for users to make)
+        event = ChangeEvent._of(change, self._streams.hub.ids)  # noqa: SLF001 (not for users to make)
         self._batch.popleft()
         self._last = change.position
         self._delivered += 1
@@ -143,7 +147,7 @@ class ChangeStream(Opening):
     @property
     def resume_token(self) -> ResumeToken:
         """The place up to which everything wanted has been given; it moves on without events, too."""
-        return ResumeToken(Position(*max(self._last, self._mailbox.reached)), *self._ids)
+        return ResumeToken(Position(*max(self._last, self._mailbox.reached)), *self._streams.hub.ids)
 
     def stats(self) -> StreamStats:
         """Tell how the stream is doing."""
