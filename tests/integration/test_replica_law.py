@@ -1,0 +1,30 @@
+"""The law of the replica, under four writers at once and with the stream cut at any place."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import HealthCheck, Phase, given, settings
+
+from tests.replica import Program, programs, run
+
+_numbers = itertools.count(1)
+
+# What four threads do at once differs from run to run, so that smaller examples could not be told from luckier ones.
+_settings = settings(
+    derandomize=True,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+@settings(_settings, max_examples=15)
+@given(program=programs())
+def test_events_give_exactly_the_tables(shared_dsn: str, program: Program) -> None:
+    run(shared_dsn, f"law_{next(_numbers)}", program)
+
+
+@settings(_settings, max_examples=2)
+@given(program=programs(works=2, cuts=3, sizes=(1_000_000, 5_000_000)))
+def test_so_they_do_with_documents_of_megabytes(shared_dsn: str, program: Program) -> None:
+    run(shared_dsn, f"large_{next(_numbers)}", program)
