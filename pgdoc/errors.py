@@ -274,12 +274,13 @@ class SlotBlocked(StreamError):  # noqa: N818
     """The first replication slot waits for write transactions that are open.
 
     Attributes:
-        blockers: one `(pid, age in seconds)` a transaction, oldest first; the pid of a prepared transaction is `None`.
+        blockers: one `(pid, age in seconds)` a transaction, oldest first. The pid of a prepared transaction is `None`,
+            and so is the age of another role's, which only members of `pg_read_all_stats` may see.
     """
 
     resumable = True
 
-    def __init__(self, message: str, *, blockers: tuple[tuple[int | None, float], ...] = ()) -> None:
+    def __init__(self, message: str, *, blockers: tuple[tuple[int | None, float | None], ...] = ()) -> None:
         super().__init__(message)
         self.blockers = blockers
 

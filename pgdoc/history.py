@@ -1,8 +1,9 @@
 """History: the bookmarks that let a stream resume without a slot of its own, and how far they reach.
 
 A bookmark is a permanent logical slot that nobody streams from. The keeper, a thread beside the hub, copies the hub's
-slot into a new one from time to time, and drops those that are no longer needed. Whichever process holds the advisory
-lock does it, so that two hubs do not fight.
+slot into a new one from time to time, and drops those that are no longer needed. Two advisory locks of the database
+keep several hubs from fighting: whoever gets `pgdoc history` does what is due, and `pgdoc hubs` is shared by all that
+run, so that the last one knows that it is.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class History:
         retained_bytes: WAL that is held back now.
         bookmarks: how many slots keep it.
         pinned_by: open write transactions of any database, oldest first, as `(pid, age in seconds)`; while one is
-            open no slot's WAL can be released. The pid of a prepared transaction is `None`.
+            open no slot's WAL can be released. The pid of a prepared transaction is `None`, and so is the age of
+            another role's, which only members of `pg_read_all_stats` may see.
     """
 
     time: timedelta
@@ -52,7 +54,34 @@ class History:
     oldest: Lsn | None
     retained_bytes: int
     bookmarks: int
-    pinned_by: tuple[tuple[int | None, float], ...]
+    pinned_by: tuple[tuple[int | None, float | None], ...]
+
+
+class Situation(NamedTuple):
+    """What a plan goes by.
+
+    Attributes:
+        time_s: how long history is to be kept.
+        size: bytes of WAL that bookmarks may hold back.
+        bookmarks: how many there may be.
+        free_slots: of the server.
+        now: the server's clock.
+        wal_end: the LSN up to which the WAL is flushed.
+        needed_from: the LSN from which the hub's slot needs the WAL anyway; `None` where there is no such slot.
+    """
+
+    time_s: float
+    size: int
+    bookmarks: int
+    free_slots: int
+    now: float
+    wal_end: int
+    needed_from: int | None
+
+    @property
+    def steps(self) -> int:
+        """How many bookmarks divide each limit, beside the oldest."""
+        return max(1, self.bookmarks - 1)
 
 
 class Plan(NamedTuple):
@@ -62,27 +91,40 @@ class Plan(NamedTuple):
     make: bool
 
 
-def plan(kept: list[slots.Bookmark], settings: Any, now: float) -> Plan:
+def plan(kept: list[slots.Bookmark], at: Situation) -> Plan:
     """Decide which bookmarks to drop and whether to make one.
 
-    The oldest can go when the next one alone reaches back far enough in time, and has to when it holds back too much
-    WAL; there is always one. New ones come in steps of a fraction of the limits, so that their number has a limit too.
+    The oldest goes when the next one alone reaches back far enough in time, or when it holds back too much WAL. What
+    the hub's own slot needs does not count, nor is anything dropped that would release nothing: while a long
+    transaction is open, all slots need the WAL since it began. There is always one bookmark. New ones come in steps of
+    a fraction of the limits, so that their number has a limit too.
     """
     alive = [bookmark for bookmark in kept if bookmark.wal_status != "lost" and bookmark.restart is not None]
     drop = [bookmark for bookmark in kept if bookmark not in alive]
-    while len(alive) > 1 and (
-        len(alive) > settings.bookmarks
-        or alive[1].made_at <= now - settings.time_s
-        or settings.wal_end - (alive[0].restart or 0) > settings.size
-    ):
+    while len(alive) > 1 and _can_go(alive, at):
         drop.append(alive.pop(0))
     if not alive:
         return Plan(drop, make=True)
-    newest, steps = alive[-1], max(1, settings.bookmarks - 1)
-    due = newest.made_at <= now - settings.time_s / steps or settings.wal_end - newest.confirmed > settings.size / steps
-    too_much = len(alive) == 1 and settings.wal_end - (newest.restart or 0) > settings.size
-    has_place = len(alive) < settings.bookmarks and settings.free_slots > _FREE_SLOTS
-    return Plan(drop, make=(due and has_place) or too_much)
+    newest = alive[-1]
+    due = newest.made_at <= at.now - at.time_s / at.steps or at.wal_end - newest.confirmed > at.size / at.steps
+    has_place = len(alive) < at.bookmarks and at.free_slots > _FREE_SLOTS
+    return Plan(drop, make=(due and has_place) or _held_back(alive[0], at) > at.size)
+
+
+def _can_go(alive: list[slots.Bookmark], at: Situation) -> bool:
+    oldest, following, newest = alive[0], alive[1], alive[-1]
+    return (
+        len(alive) > at.bookmarks
+        or following.made_at <= at.now - at.time_s
+        or (_held_back(oldest, at) > at.size and newest.restart != oldest.restart)
+    )
+
+
+def _held_back(bookmark: slots.Bookmark, at: Situation) -> int:
+    """Give the WAL that would be released without this bookmark and those after it."""
+    if bookmark.restart is None or at.needed_from is None:
+        return 0
+    return at.needed_from - bookmark.restart
 
 
 def begin_history(conninfo: str) -> None:
@@ -119,60 +161,78 @@ class Keeper:
 
     def _run(self) -> None:
         connection: psycopg.Connection[Any] | None = None
-        while not self._closing.wait(_INTERVAL_S):
+        while True:
             try:
-                connection = connection or connect(self._hub.source.conninfo, replication=False)
+                connection = connection or self._connect()
                 self.keep(connection)
             except (psycopg.Error, PgdocError) as exc:
                 logger.warning("history is not kept at the moment: %s", exc)
                 if connection is not None:
                     connection.close()
                 connection = None
-        self._last_one_out(connection)
+            if self._closing.wait(_INTERVAL_S):
+                break
+        self._leave(connection)
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        connection = connect(self._hub.source.conninfo, replication=False)
+        connection.execute(statement("replication", "share"))
+        return connection
 
     def keep(self, connection: psycopg.Connection[Any]) -> None:
         """Do once what is due."""
-        if not _lock(connection):
+        if not _ask(connection, "begin_keeping"):
             return
         try:
-            settings = connection.execute(statement("replication", "settings")).fetchone()
-            due = plan(slots.bookmarks(connection, lost=True), settings, time.time())
-            if due.make:
-                self._make(connection)
-            for bookmark in due.drop:
-                drop_slot(connection, bookmark.name)
+            slot, situation = self._look(connection)
+            if slot is None or situation is None:
+                return
+            if situation.wal_end - (situation.needed_from or 0) > situation.size / situation.steps:
+                self._move_on(connection, slot, wait_s=0)
+            if plan(slots.bookmarks(connection, lost=True), situation).make:
+                self._make(connection, slot)
+            self._drop(connection)
         finally:
-            connection.execute("SELECT pg_advisory_unlock(hashtext('pgdoc history'))")
+            connection.execute(statement("replication", "end_keeping"))
 
-    def _make(self, connection: psycopg.Connection[Any]) -> None:
+    def _look(self, connection: psycopg.Connection[Any]) -> tuple[str | None, Situation | None]:
+        """Give the hub's slot, if it has one, and the situation as it is with that."""
         slot = self._hub.slot
-        if slot is None:
-            return
-        before = _restart_lsn(connection, slot)
-        _nudge(connection)
-        deadline = time.monotonic() + _NUDGE_WAIT_S
-        while _restart_lsn(connection, slot) == before and time.monotonic() < deadline and not self._closing.is_set():
-            self._hub.report_soon()
-            self._closing.wait(0.05)
+        query = statement("replication", "situation").format(slot=literal(slot or ""))
+        row = connection.execute(query).fetchone()
+        found = None if row is None or row.needed_from is None else Situation(*row)
+        return slot, found
+
+    def _drop(self, connection: psycopg.Connection[Any]) -> None:
+        """Drop what can go, seen after what was made."""
+        _, situation = self._look(connection)
+        if situation is not None:
+            for bookmark in plan(slots.bookmarks(connection, lost=True), situation).drop:
+                drop_slot(connection, bookmark.name)
+
+    def _make(self, connection: psycopg.Connection[Any], slot: str) -> None:
+        self._move_on(connection, slot, wait_s=_NUDGE_WAIT_S)
         name = slots.bookmark_name(connection)
         slots.copy_slot(connection, slot, name, temporary=False, plugin=slots.BOOKMARK_PLUGIN)
 
-    def _last_one_out(self, connection: psycopg.Connection[Any] | None) -> None:
+    def _move_on(self, connection: psycopg.Connection[Any], slot: str, *, wait_s: float) -> None:
+        """Have the WAL released that the hub's slot no longer needs, and wait until that has happened."""
+        before = _restart_lsn(connection, slot)
+        _nudge(connection)
+        self._hub.report_soon()
+        deadline = time.monotonic() + wait_s
+        while _restart_lsn(connection, slot) == before and time.monotonic() < deadline and not self._closing.is_set():
+            self._hub.report_soon()
+            self._closing.wait(0.05)
+
+    def _leave(self, connection: psycopg.Connection[Any] | None) -> None:
+        """Be gone; the last hub leaves no bookmark where nobody limits what they hold back."""
         try:
-            connection = connection or connect(self._hub.source.conninfo, replication=False)
-            with connection:
-                settings = connection.execute(statement("replication", "settings")).fetchone()
-                others = connection.execute(statement("replication", "other_hubs")).fetchone()
-                own = 1 if self._hub.slot else 0
-                if (
-                    slots.is_unlimited(connection)
-                    and settings
-                    and not settings.chosen
-                    and others
-                    and others.hubs <= own
-                ):
-                    for bookmark in slots.bookmarks(connection, lost=True):
-                        drop_slot(connection, bookmark.name)
+            with connection or self._connect() as leaving:
+                leaving.execute(statement("replication", "unshare"))
+                if _ask(leaving, "nobody_limits") and _ask(leaving, "be_last"):
+                    for bookmark in slots.bookmarks(leaving, lost=True):
+                        drop_slot(leaving, bookmark.name)
         except (psycopg.Error, PgdocError) as exc:
             logger.warning("bookmarks were not looked after at the end: %s", exc)
 
@@ -185,8 +245,8 @@ def drop_slot(connection: psycopg.Connection[Any], name: str) -> None:
         logger.info("bookmark not dropped: %s", exc)
 
 
-def _lock(connection: psycopg.Connection[Any]) -> bool:
-    row = connection.execute("SELECT pg_try_advisory_lock(hashtext('pgdoc history'))").fetchone()
+def _ask(connection: psycopg.Connection[Any], question: str) -> bool:
+    row = connection.execute(statement("replication", question)).fetchone()
     return bool(row and row[0])
 
 
@@ -209,7 +269,7 @@ def _nudge(connection: psycopg.Connection[Any]) -> None:
             f"SELECT pg_create_logical_replication_slot({literal(name)}, {literal(slots.BOOKMARK_PLUGIN)}, true)"
         )
         drop_slot(connection, name)
-    except psycopg.errors.LockNotAvailable:
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.ConfigurationLimitExceeded):
         return
     finally:
         connection.execute("SET lock_timeout = 0")

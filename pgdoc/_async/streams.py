@@ -106,7 +106,7 @@ class AsyncStreams:
             oldest=None if oldest is None else Lsn(oldest),
             retained_bytes=retained or 0,
             bookmarks=bookmarks,
-            pinned_by=tuple((pid, float(age_s)) for pid, age_s in blockers),
+            pinned_by=tuple(blockers),
         )
 
     async def set_history(self, time: timedelta | None, size: int | None) -> None:

@@ -48,65 +48,98 @@ def connect(conninfo: str, *, replication: bool) -> psycopg.Connection[Any]:
     """Open a connection in autocommit, for replication or for plain SQL about it.
 
     Raises:
-        PgdocError: translated as by `translate`.
+        PgdocError: as `_refusal` says.
     """
+    try:
+        return psycopg.connect(_session(conninfo, replication=replication), autocommit=True, row_factory=namedtuple_row)
+    except psycopg.Error as exc:
+        raise _refusal(exc) from exc
+
+
+def _session(conninfo: str, *, replication: bool) -> str:
     given: dict[str, Any] = psycopg_conninfo.conninfo_to_dict(conninfo)
     options = " ".join([str(given.pop("options", "")), *(f"-c {name}={value}" for name, value in SETTINGS.items())])
-    wanted = psycopg_conninfo.make_conninfo(**(_DEFAULTS | given), options=options.strip(), client_encoding="utf8")
+    wanted = {**_DEFAULTS, **given, "options": options.strip(), "client_encoding": "utf8"}
     if replication:
-        wanted = psycopg_conninfo.make_conninfo(wanted, replication="database")
-    try:
-        return psycopg.connect(wanted, autocommit=True, row_factory=namedtuple_row)
-    except psycopg.Error as exc:
-        raise translate(exc, conninfo) from exc
+        wanted["replication"] = "database"
+    return psycopg_conninfo.make_conninfo(**wanted)
 
 
 def preflight(connection: psycopg.Connection[Any]) -> None:
-    """Check on an ordinary connection what replication needs, where errors say more than the walsender's.
+    """Check on an ordinary connection what replication needs.
+
+    The walsender's own refusals come without SQLSTATE, in the server's language, and say less.
 
     Raises:
-        UnsupportedServer, WalLevelTooLow, ReplicationNotPermitted: each with the statement that mends it.
+        UnsupportedServer, WalLevelTooLow, ReplicationNotPermitted, SlotsExhausted: each with what mends it.
     """
+    version = connection.info.server_version
+    if version < _OLDEST_SERVER:
+        raise UnsupportedServer(f"the server is PostgreSQL {_major(version)}: pgdoc needs version 15 or newer")
     try:
         found = connection.execute(statement("replication", "preflight")).fetchone()
     except psycopg.Error as exc:
-        raise translate(exc) from exc
+        raise translate(exc, connection) from exc
     assert found is not None  # noqa: S101 (a SELECT without FROM gives a row)
-    if found.version < 150000:
-        raise UnsupportedServer(f"the server is PostgreSQL {found.version // 10000}: pgdoc needs 15 or newer")
+    _check_database(found)
+    _check_replication(found)
+
+
+def _check_database(found: Any) -> None:
     if found.encoding != "UTF8":
         raise UnsupportedServer(
-            f"database {found.database!r} is encoded in {found.encoding}: pgdoc needs one created with ENCODING 'UTF8'"
+            f'the database "{found.database}" is encoded in {found.encoding}: make one with '
+            "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
         )
     if found.in_recovery:
         raise UnsupportedServer("the server is a standby in recovery: open streams on the primary")
+
+
+def _check_replication(found: Any) -> None:
     if found.wal_level != "logical":
         raise WalLevelTooLow(
-            f"wal_level is {found.wal_level!r}: run ALTER SYSTEM SET wal_level = 'logical' and restart the server"
+            f"wal_level is {found.wal_level}: run ALTER SYSTEM SET wal_level = 'logical' and restart the server"
         )
     if not found.may_replicate:
         raise ReplicationNotPermitted(
-            f"role {found.role!r} may not replicate: run ALTER ROLE {quoted(found.role)} REPLICATION as a superuser"
+            f'role "{found.role}" may not replicate: run ALTER ROLE {quoted(found.role)} REPLICATION as a superuser'
         )
+    if found.slots >= found.max_slots:
+        raise SlotsExhausted(f"all {found.max_slots} replication slots of the server are in use: {_MORE_SLOTS}")
+    if found.walsenders >= found.max_walsenders:
+        raise SlotsExhausted(f"all {found.max_walsenders} walsenders of the server are in use: {_MORE_WALSENDERS}")
 
 
-def translate(exc: psycopg.Error, conninfo: str | None = None) -> PgdocError:
-    """Give our error for one of psycopg's, met while connecting or on a replication statement."""
-    text = " ".join(str(exc).split())
-    by_state = _BY_SQLSTATE.get(exc.sqlstate or "")
-    if by_state is not None:
-        error, advice = by_state
-        return error(f"{text}: {advice}")
-    # The FATAL of a refused connection comes without SQLSTATE; setting names are the same in every language.
-    for mark, error, advice in _BY_TEXT:
+def translate(exc: psycopg.Error, connection: psycopg.Connection[Any]) -> PgdocError:
+    """Give our error for one of psycopg's that `connection` met after it was made; it may be closed by now."""
+    text = _said(exc)
+    plugin = next((name for name in _PLUGINS if name in text), None)
+    if exc.sqlstate == "58P01" and plugin:
+        return PluginMissing(
+            f"the server has no output plugin {plugin} ({text}): install it on the server's machine "
+            f"(Debian: apt-get install postgresql-{_major(_version(connection))}-{plugin}); it needs no restart"
+        )
+    if exc.sqlstate == "42501":
+        return PluginNotAllowed(f"{text}: {_ALLOW}") if plugin else ReplicationNotPermitted(f"{text}: {_ALTER_ROLE}")
+    if exc.sqlstate == "53400":
+        return SlotsExhausted(f"{text}: {_MORE_SLOTS}")
+    if exc.sqlstate is None or exc.sqlstate[:2] in {"08", "57", "53"}:
+        return ServerUnreachable(f"the connection to the server was lost: {text}")
+    return DatabaseError(f"replication failed: {text}", sqlstate=exc.sqlstate)
+
+
+def _refusal(exc: psycopg.Error) -> PgdocError:
+    """Say why no connection was made: libpq's text names host and port, and holds the server's word, if it came.
+
+    That comes without SQLSTATE. The names of files, settings and parameters are the same in every language.
+    """
+    text = _said(exc).removeprefix("connection failed: ")
+    for mark, error, advice in _REFUSALS:
         if mark in text:
             return error(f"{text}: {advice}")
-    if exc.sqlstate is None and isinstance(exc, psycopg.OperationalError):
-        place = f" {_place(conninfo)}" if conninfo is not None else ""
-        return ServerUnreachable(f"no connection to the server{place}: {text}")
-    if (exc.sqlstate or "")[:2] in {"08", "57", "53"}:
-        return ServerUnreachable(f"the connection to the server was lost: {text}")
-    return DatabaseError(text, sqlstate=exc.sqlstate)
+    if isinstance(exc, psycopg.ProgrammingError):
+        return DatabaseError(f"the conninfo can't be read: {text}")
+    return ServerUnreachable(f"no connection to the server: {text}; check the conninfo, and that the server runs there")
 
 
 def quoted(name: str) -> str:
@@ -119,40 +152,51 @@ def literal(value: str) -> str:
     return sql.Literal(value).as_string(None)
 
 
-def _place(conninfo: str) -> str:
-    given = psycopg_conninfo.conninfo_to_dict(conninfo)
-    return f"at {given.get('host', 'the default host')}, port {given.get('port', 5432)}"
+def _said(exc: psycopg.Error) -> str:
+    """Give what the server or libpq said on one line, without libpq's questions, which stand after a tab."""
+    text = exc.diag.message_primary or "\n".join(line for line in str(exc).splitlines() if not line.startswith("\t"))
+    return " ".join(text.split()).rstrip(".")
 
 
-class _Cure(NamedTuple):
+def _version(connection: psycopg.Connection[Any]) -> int:
+    try:
+        return connection.info.server_version
+    except psycopg.OperationalError:  # closed
+        return 0
+
+
+def _major(version: int) -> str:
+    return str(version // 10000) if version else "NN"
+
+
+_OLDEST_SERVER = 150000
+_PLUGINS = ("wal2json", "pgoutput")
+
+_ALLOW = (
+    "run ALTER SYSTEM SET output_plugin_libraries = 'pgoutput', 'test_decoding', 'wal2json' and "
+    "SELECT pg_reload_conf() as a superuser"
+)
+_MORE_SLOTS = "raise max_replication_slots and restart the server, or drop slots that nobody reads"
+_MORE_WALSENDERS = "raise max_wal_senders and restart the server, or close streams"
+_ALTER_ROLE = "run ALTER ROLE ... REPLICATION as a superuser"
+
+
+class _Refusal(NamedTuple):
+    mark: str
     error: type[PgdocError]
     advice: str
 
 
-_BY_SQLSTATE: dict[str, _Cure] = {
-    "58P01": _Cure(
-        PluginMissing, "install it on the server's machine (Debian: apt-get install postgresql-15-wal2json)"
-    ),
-    "42501": _Cure(
-        PluginNotAllowed,
-        "run ALTER SYSTEM SET output_plugin_libraries = 'pgoutput', 'test_decoding', 'wal2json' and "
-        "SELECT pg_reload_conf() as a superuser",
-    ),
-    "53400": _Cure(
-        SlotsExhausted, "raise max_replication_slots and restart the server, or drop slots that nobody reads"
-    ),
-}
-
-_BY_TEXT: list[tuple[str, type[PgdocError], str]] = [
-    ("max_wal_senders", SlotsExhausted, "raise max_wal_senders and restart the server, or close streams"),
-    ("pg_hba.conf", ReplicationNotPermitted, "add a line for this role, database and address to pg_hba.conf"),
-    (
+_REFUSALS = [
+    _Refusal("max_wal_senders", SlotsExhausted, _MORE_WALSENDERS),
+    _Refusal("pg_hba.conf", ReplicationNotPermitted, "add a line for this role, database and address to pg_hba.conf"),
+    _Refusal(
         "unsupported startup parameter",
         DirectRouteNeeded,
-        "conninfo leads to a pooler: give replication_conninfo with the server's own host and port",
+        "conninfo leads to a pooler; give the server's own host and port as replication_conninfo",
     ),
-    ("walsender", ReplicationNotPermitted, "run ALTER ROLE ... REPLICATION as a superuser"),
-    ("WAL sender", ReplicationNotPermitted, "run ALTER ROLE ... REPLICATION as a superuser"),
-    ("password authentication failed", DatabaseError, "check the role and password of the conninfo"),
-    ("does not exist", DatabaseError, "check the role and database of the conninfo"),
+    _Refusal("walsender", ReplicationNotPermitted, _ALTER_ROLE),
+    _Refusal("WAL sender", ReplicationNotPermitted, _ALTER_ROLE),
+    _Refusal("password", DatabaseError, "check the role and the password of the conninfo"),
+    _Refusal("does not exist", DatabaseError, "check the role and the database of the conninfo"),
 ]

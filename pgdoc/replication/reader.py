@@ -50,7 +50,7 @@ class Reader:
         self._pgconn = connection.pgconn
         self._received = start
         self._confirmed = 0
-        self._answer_due = False
+        self._answer_due = self._question_due = False
         self._interval_s = _status_interval_s(connection)
         self._wake_reads, self._wake_writes = socket.socketpair()
         self._wake_reads.setblocking(False)
@@ -71,7 +71,7 @@ class Reader:
         result = self._pgconn.exec_(f"START_REPLICATION SLOT {quoted(slot)} LOGICAL {place} ({listed})".encode())
         if result.status != pq.ExecStatus.COPY_BOTH:
             exc = psycopg.errors.error_from_result(result)
-            raise translate(exc) from exc
+            raise translate(exc, self._connection) from exc
         self._pgconn.nonblocking = 1
 
     def read(self, timeout_s: float) -> list[bytes]:
@@ -89,7 +89,7 @@ class Reader:
                 frames = self._take()
             self._report()
         except psycopg.Error as exc:
-            raise translate(exc) from exc
+            raise translate(exc, self._connection) from exc
         return frames
 
     def confirm(self, lsn: int) -> None:
@@ -97,8 +97,8 @@ class Reader:
         self._confirmed = max(self._confirmed, lsn)
 
     def ask(self) -> None:
-        """Ask the server to say how far it is."""
-        self._send_status(flush=self._confirmed, reply=True)
+        """Let the next `read` ask the server to say how far it is."""
+        self._question_due = True
 
     def wake(self) -> None:
         """Make a `read` that waits in another thread return."""
@@ -157,8 +157,9 @@ class Reader:
         now = time.monotonic()
         if self._answer_due:
             self._answer()
-        elif now - self._last_status >= self._interval_s:
-            self.ask()
+        elif self._question_due or now - self._last_status >= self._interval_s:
+            self._question_due = False
+            self._send_status(flush=self._confirmed, reply=True)
         if now - self._last_heard > self._interval_s * _SILENCE_LIMIT:
             raise ServerUnreachable(f"the server has not been heard for {now - self._last_heard:.0f} s")
 

@@ -14,7 +14,6 @@ without a word; here it is `HistoryLost`.
 from __future__ import annotations
 
 import secrets
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -114,6 +113,7 @@ def open_reader(
     *,
     prefix: str = "pgdocr",
     check: Callable[[Origin], None] | None = None,
+    begin_history: bool = True,
 ) -> Opened:
     """Stream every transaction whose commit record is at or after `at`; the one primitive of all reading.
 
@@ -123,6 +123,7 @@ def open_reader(
             would take it, and lose what is written until then.
         prefix: of the slot's name.
         check: called with the cluster's identity before anything is opened.
+        begin_history: leave a bookmark where there is none.
 
     Raises:
         HistoryLost: no bookmark reaches back to `at`.
@@ -137,12 +138,13 @@ def open_reader(
         if check is not None:
             check(origin)
         slot = slot_name(connection, prefix)
-        at = _take_position(connection, source, slot, at)
+        at = _take_position(connection, source, slot, at, begin_history=begin_history)
         tables = _tables(connection, source.schema)
         reader = Reader(connection, slot, at, wal2json.options(source.schema))
     except psycopg.Error as exc:
+        error = translate(exc, connection)
         connection.close()
-        raise translate(exc) from exc
+        raise error from exc
     except BaseException:
         connection.close()
         raise
@@ -150,12 +152,12 @@ def open_reader(
 
 
 def try_reader(source: Source) -> None:
-    """Open a reader and close it.
+    """Open a reader and close it, and leave nothing at the server.
 
     Raises:
         PgdocError: what would keep a stream from working.
     """
-    open_reader(source, None).reader.close()
+    open_reader(source, None, begin_history=False).reader.close()
 
 
 def make_first_bookmark(conninfo: str) -> None:
@@ -168,15 +170,18 @@ def make_first_bookmark(conninfo: str) -> None:
     """
     with connect(conninfo, replication=False) as plain:
         preflight(plain)
-        if bookmarks(plain) or is_unlimited(plain):
-            return
+        try:
+            if bookmarks(plain) or is_unlimited(plain):
+                return
+        except psycopg.Error as exc:
+            raise translate(exc, plain) from exc
     with connect(conninfo, replication=True) as connection:
         try:
             slot = slot_name(connection, "pgdocr")
             create_slot(connection, conninfo, slot, BOOKMARK_PLUGIN)
             copy_slot(connection, slot, bookmark_name(connection), temporary=False, plugin=BOOKMARK_PLUGIN)
         except psycopg.Error as exc:
-            raise translate(exc) from exc
+            raise translate(exc, connection) from exc
 
 
 def is_unlimited(connection: psycopg.Connection[Any]) -> bool:
@@ -206,7 +211,9 @@ def slot_name(connection: psycopg.Connection[Any], prefix: str) -> str:
 
 def bookmark_name(connection: psycopg.Connection[Any]) -> str:
     """Make a name for a bookmark of now."""
-    return f"pgdocb_{_database_oid(connection)}_{int(time.time()):x}_{secrets.token_hex(3)}"
+    row = connection.execute(statement("replication", "bookmark_name")).fetchone()
+    assert row is not None  # noqa: S101
+    return f"{row.name}{secrets.token_hex(3)}"
 
 
 def copy_slot(connection: psycopg.Connection[Any], source: str, copy: str, *, temporary: bool, plugin: str) -> None:
@@ -238,19 +245,25 @@ def create_slot(connection: psycopg.Connection[Any], conninfo: str, slot: str, p
 
 def _blocked(plain: psycopg.Connection[Any]) -> SlotBlocked:
     rows = plain.execute(statement("replication", "blockers")).fetchall()
-    listed = "; ".join(f"{_who(row.pid)} in {row.database!r}, open for {row.age_s} s" for row in rows)
+    listed = "; ".join(f'{_who(row)} in database "{row.database}", open for {_age(row)}' for row in rows)
     return SlotBlocked(
-        f"the first replication slot waits for write transactions to end ({listed or 'they have just ended'}): "
+        f"the first replication slot has to wait for write transactions ({listed or 'they have just ended'}): "
         "end them, or open the stream again later",
-        blockers=tuple((row.pid, float(row.age_s)) for row in rows),
+        blockers=tuple((row.pid, row.age_s) for row in rows),
     )
 
 
-def _who(pid: int | None) -> str:
-    return "a prepared transaction" if pid is None else f"pid {pid}"
+def _who(row: Any) -> str:
+    return f"pid {row.pid}" if row.gid is None else f'prepared transaction "{row.gid}"'
 
 
-def _take_position(connection: psycopg.Connection[Any], source: Source, slot: str, at: int | None) -> int:
+def _age(row: Any) -> str:
+    return "a time that only pg_read_all_stats may see" if row.age_s is None else f"{row.age_s:.0f} s"
+
+
+def _take_position(
+    connection: psycopg.Connection[Any], source: Source, slot: str, at: int | None, *, begin_history: bool
+) -> int:
     """Make a temporary slot that stands at `at`, and give the place where it does."""
     end = _lsn(connection, "pg_current_wal_flush_lsn()")
     wanted = end if at is None else min(at, end)
@@ -260,20 +273,35 @@ def _take_position(connection: psycopg.Connection[Any], source: Source, slot: st
         return wanted
     if at is not None:
         kept = bookmarks(connection)
-        raise history_lost(wanted, kept[0].confirmed if kept else None)
+        lost = len(bookmarks(connection, lost=True)) > len(kept)
+        raise history_lost(wanted, kept[0].confirmed if kept else None, _limit(connection) if lost else "")
     start = create_slot(connection, source.conninfo, slot, source.plugin)
-    copy_slot(connection, slot, bookmark_name(connection), temporary=False, plugin=BOOKMARK_PLUGIN)
+    if begin_history:
+        copy_slot(connection, slot, bookmark_name(connection), temporary=False, plugin=BOOKMARK_PLUGIN)
     return start
 
 
-def history_lost(at: int, oldest: int | None) -> HistoryLost:
-    """Make the error for a position that no bookmark reaches back to."""
-    reach = "no history is kept" if oldest is None else f"history reaches back to {Lsn(oldest)}"
+def history_lost(at: int, oldest: int | None, limit: str = "") -> HistoryLost:
+    """Make the error for a position that no bookmark reaches back to.
+
+    Args:
+        at: the position.
+        oldest: how far the oldest bookmark reaches back; `None` where there is none.
+        limit: the value of `max_slot_wal_keep_size` where that made the server remove WAL.
+    """
+    found = "no history is kept" if oldest is None else f"history reaches back to {Lsn(oldest)}"
+    cause = f", as the server removed what exceeds its max_slot_wal_keep_size of {limit}" if limit else ""
+    cure = "raise that" if limit else "keep more with set_history()"
     return HistoryLost(
-        f"position {Lsn(at)} is no longer kept: {reach}; rebuild from the collections and stream from now, "
-        "and keep more with set_history()",
+        f"position {Lsn(at)} is no longer kept ({found}{cause}): rebuild from the collections, stream from now, and "
+        f"{cure}",
         oldest_available=None if oldest is None else str(Lsn(oldest)),
     )
+
+
+def _limit(connection: psycopg.Connection[Any]) -> str:
+    row = connection.execute("SELECT current_setting('max_slot_wal_keep_size') AS size").fetchone()
+    return str(row.size) if row else ""
 
 
 def _copy_bookmark(connection: psycopg.Connection[Any], plugin: str, slot: str, at: int) -> int | None:

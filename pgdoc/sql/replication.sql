@@ -1,10 +1,13 @@
 -- Statements of the replication room. None takes parameters: the replication protocol has none.
 
 -- name: preflight
-SELECT current_setting('server_version_num')::int AS version, current_setting('wal_level') AS wal_level,
-  current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS in_recovery, current_user AS role,
-  (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user) AS may_replicate,
-  current_database() AS database
+-- The walsender looks at the role that logged in, whatever role was set since.
+SELECT current_setting('wal_level') AS wal_level, current_setting('server_encoding') AS encoding,
+  current_database() AS database, pg_is_in_recovery() AS in_recovery, session_user AS role,
+  (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = session_user) AS may_replicate,
+  (SELECT count(*) FROM pg_replication_slots) AS slots,
+  current_setting('max_replication_slots')::int AS max_slots,
+  (SELECT count(*) FROM pg_stat_replication) AS walsenders, current_setting('max_wal_senders')::int AS max_walsenders
 
 -- name: bookmarks
 SELECT slot_name AS name, (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint AS confirmed, wal_status,
@@ -14,11 +17,12 @@ WHERE slot_name LIKE format('pgdocb\_%s\_%%', (SELECT oid FROM pg_database WHERE
 ORDER BY confirmed_flush_lsn
 
 -- name: blockers
-SELECT pid, round(extract(epoch FROM clock_timestamp() - xact_start))::int AS age_s, datname AS database
+-- The start of another role's transaction is only shown to roles that may read all statistics.
+SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::float8 AS age_s, datname AS database, NULL AS gid
 FROM pg_stat_activity WHERE backend_xid IS NOT NULL
 UNION ALL
-SELECT NULL, round(extract(epoch FROM clock_timestamp() - prepared))::int, database FROM pg_prepared_xacts
-ORDER BY age_s DESC
+SELECT NULL, extract(epoch FROM clock_timestamp() - prepared)::float8, database, gid FROM pg_prepared_xacts
+ORDER BY age_s DESC NULLS LAST
 
 -- name: tables
 SELECT c.relname AS name, count(*) FILTER (
@@ -27,14 +31,33 @@ FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND N
 WHERE c.relkind = 'r' AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema})
 GROUP BY c.relname
 
--- name: settings
+-- name: situation
 SELECT extract(epoch FROM history_time)::float8 AS time_s, history_size AS size, history_bookmarks AS bookmarks,
-  history_chosen AS chosen,
   (SELECT current_setting('max_replication_slots')::int - count(*) FROM pg_replication_slots)::int AS free_slots,
-  (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint AS wal_end
+  extract(epoch FROM clock_timestamp())::float8 AS now,
+  (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint AS wal_end,
+  (SELECT restart_lsn - '0/0'::pg_lsn FROM pg_replication_slots WHERE slot_name = {slot})::bigint AS needed_from
 FROM pgdoc.settings
 
--- name: other_hubs
-SELECT count(*) AS hubs FROM pg_replication_slots
-WHERE slot_name LIKE format('pgdoch\_%s\_%%', (SELECT oid FROM pg_database WHERE datname = current_database()))
-  AND active
+-- name: nobody_limits
+SELECT current_setting('max_slot_wal_keep_size') = '-1' AND NOT history_chosen AS nobody_limits FROM pgdoc.settings
+
+-- name: bookmark_name
+-- The second that has begun counts as over, so that no bookmark claims to be older than it is.
+SELECT format('pgdocb_%s_%s_', oid, to_hex(ceil(extract(epoch FROM clock_timestamp()))::bigint)) AS name
+FROM pg_database WHERE datname = current_database()
+
+-- name: share
+SELECT pg_advisory_lock_shared(hashtext('pgdoc hubs'))
+
+-- name: unshare
+SELECT pg_advisory_unlock_shared(hashtext('pgdoc hubs'))
+
+-- name: be_last
+SELECT pg_try_advisory_lock(hashtext('pgdoc hubs')) AS is_last
+
+-- name: begin_keeping
+SELECT pg_try_advisory_lock(hashtext('pgdoc history')) AS begun
+
+-- name: end_keeping
+SELECT pg_advisory_unlock(hashtext('pgdoc history'))

@@ -39,7 +39,7 @@ SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::float8 AS age_s
 FROM pg_stat_activity WHERE backend_xid IS NOT NULL
 UNION ALL
 SELECT NULL, extract(epoch FROM clock_timestamp() - prepared)::float8 FROM pg_prepared_xacts
-ORDER BY age_s DESC
+ORDER BY age_s DESC NULLS LAST
 
 -- name: set_history
 UPDATE pgdoc.settings
