@@ -11,10 +11,10 @@ from pgdoc.errors import InvalidDocument
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = ["CopyRows"]
+__all__ = ["HEADER", "TRAILER", "CopyRows"]
 
-_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # signature, no flags, no extension
-_TRAILER = b"\xff\xff"
+HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # signature, no flags, no extension
+TRAILER = b"\xff\xff"
 _TWO_FIELDS = Struct(">hi")  # the number of fields, the length of the first
 _JSONB = Struct(">ib")  # the length of the field, the version of jsonb's binary form
 _JSONB_VERSION = 1
@@ -22,7 +22,9 @@ _BLOCK_BYTES = 256 << 10
 
 
 class CopyRows:
-    """Pairs of id and data, read as they are asked for and given out as blocks of bytes.
+    """Pairs of id and data, read as they are asked for and given out as blocks of whole rows.
+
+    One block, or several, make a COPY with `HEADER` before and `TRAILER` after them.
 
     Attributes:
         count: the number of documents read so far.
@@ -36,7 +38,7 @@ class CopyRows:
         self.count = 0
 
     def __iter__(self) -> Iterator[bytes]:
-        block = bytearray(_HEADER)
+        block = bytearray()
         for document_id, data in self._pairs:
             block += self._row(document_id, data)
             self.count += 1
@@ -44,7 +46,8 @@ class CopyRows:
                 yield bytes(block)
                 self._report()
                 block.clear()
-        yield bytes(block) + _TRAILER
+        if block:
+            yield bytes(block)
         self._report()
 
     def _row(self, document_id: str, data: Mapping[str, Any]) -> bytes:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from pgdoc.catalog import check_server
+from pgdoc.conninfo import with_timeout
 from pgdoc.errors import DatabaseError
 from pgdoc.translate import translated, unreachable
 
@@ -63,7 +64,7 @@ def _run(conninfo: str, command: str, revision: str) -> None:
 
 def _connect(conninfo: str) -> psycopg.Connection:
     try:
-        return psycopg.connect(conninfo)
+        return psycopg.connect(with_timeout(conninfo))
     except psycopg.Error as exc:
         raise unreachable(exc) from exc
 

@@ -59,7 +59,15 @@ def _missing(exc: psycopg.Error, subject: str) -> CollectionNotFound | None:
 def _refusal(exc: psycopg.Error, subject: str) -> PgdocError:
     if isinstance(exc, psycopg.errors.UniqueViolation):
         return _duplicate(exc, subject)
-    return DatabaseError(f"{subject}: {_said(exc)}", sqlstate=exc.sqlstate)
+    return DatabaseError(f"{subject}: {_said(exc)}{_advice(exc)}", sqlstate=exc.sqlstate)
+
+
+def _advice(exc: psycopg.Error) -> str:
+    if isinstance(exc, psycopg.errors.InsufficientPrivilege) and not exc.diag.message_hint:
+        return ". Grant it to the role, or let one do it that may"
+    if isinstance(exc, psycopg.errors.TransactionRollback):  # a deadlock, or a serialization failure
+        return ". Run the transaction again"
+    return ""
 
 
 def _lost_connection(exc: psycopg.Error) -> bool:

@@ -9,17 +9,19 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
+from pgdoc._copy import HEADER, TRAILER, CopyRows
 from pgdoc._waiting import AsyncLock, async_check_alive
 from pgdoc.catalog import FIND_REVISION, check_revision, check_server
+from pgdoc.conninfo import with_timeout
 from pgdoc.context import current_metadata
 from pgdoc.errors import StoreClosed
 from pgdoc.sql import statement
 from pgdoc.translate import translated, unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
-__all__ = ["AsyncConnections", "copy_in"]
+__all__ = ["AsyncConnections"]
 
 _CHUNK_ROWS = 100
 
@@ -77,7 +79,7 @@ class AsyncConnections:
     async def _look_at_server(self) -> None:
         """Say at once what is wrong; the pool would try for half a minute and then not know why."""
         try:
-            connection = await AsyncConnection.connect(self._conninfo, autocommit=True)
+            connection = await AsyncConnection.connect(with_timeout(self._conninfo), autocommit=True)
         except psycopg.Error as exc:
             raise unreachable(exc) from exc
         async with connection:
@@ -135,20 +137,16 @@ class AsyncConnections:
             async for row in rows:
                 yield row
 
-    async def copy(self, query: bytes, blocks: Iterable[bytes]) -> None:
+    async def copy(self, query: bytes, rows: CopyRows) -> None:
         """Execute a COPY FROM STDIN, all or nothing."""
-        async with self.connection() as connection:
-            await copy_in(connection, query, blocks, self.carried())
-
-
-async def copy_in(connection: AsyncConnection[Any], query: bytes, blocks: Iterable[bytes], message: str | None) -> None:
-    """Execute a COPY in a transaction, or in a savepoint of the one that is open; the message goes first."""
-    async with connection.transaction(), connection.cursor() as cursor:
-        if message is not None:
-            await cursor.execute(statement("documents", "emit").encode(), [message])
-        async with cursor.copy(query) as copy:
-            for block in blocks:
-                await copy.write(block)
+        async with self.connection() as connection, connection.transaction(), connection.cursor() as cursor:
+            if message := self.carried():
+                await cursor.execute(statement("documents", "emit").encode(), [message])
+            async with cursor.copy(query) as copy:
+                await copy.write(HEADER)
+                for block in rows:
+                    await copy.write(block)
+                await copy.write(TRAILER)
 
 
 async def _revision(connection: AsyncConnection[Any]) -> str | None:

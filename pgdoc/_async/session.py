@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Sequence
+
+    from pgdoc._copy import CopyRows
 
 __all__ = ["AsyncSession"]
 
@@ -31,5 +33,5 @@ class AsyncSession(Protocol):
         """Execute one statement and give out its rows as they come."""
         ...
 
-    async def copy(self, query: bytes, blocks: Iterable[bytes]) -> None:
+    async def copy(self, query: bytes, rows: CopyRows) -> None:
         """Execute a COPY FROM STDIN, all or nothing."""

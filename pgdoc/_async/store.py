@@ -67,6 +67,8 @@ class AsyncStore:
     ) -> None:
         if plugin not in _PLUGINS:
             raise ValueError(f"plugin is {plugin!r}: one of {', '.join(_PLUGINS)}")
+        if pool_size < 1:
+            raise ValueError(f"pool_size is {pool_size}: 1 at least")
         self._conninfo = conninfo
         self._schema = check_name(schema, "schema")
         self._auto_create = auto_create

@@ -14,9 +14,10 @@ from pgdoc.statements import read_statement, write_statement
 from pgdoc.translate import translated
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from pgdoc._async.session import AsyncSession
+    from pgdoc._copy import CopyRows
 
 __all__ = ["AsyncTable"]
 
@@ -79,15 +80,15 @@ class AsyncTable:
             await self._create()
             return await self._fetch(query, params)
 
-    async def copy(self, blocks: Iterable[bytes]) -> None:
-        """Send new rows in the binary format of COPY; `blocks` is not read before the server is ready for it."""
+    async def copy(self, rows: CopyRows) -> None:
+        """Send new rows in the binary format of COPY; `rows` is not read before the server is ready for it."""
         try:
-            await self._copy(blocks)
+            await self._copy(rows)
         except CollectionNotFound:
             if not self._may_try_again:
                 raise
             await self._create()
-            await self._copy(blocks)
+            await self._copy(rows)
 
     @property
     def _creatable(self) -> tuple[str, str] | None:
@@ -112,9 +113,9 @@ class AsyncTable:
         except psycopg.Error as exc:
             raise translated(exc, self.subject) from exc
 
-    async def _copy(self, blocks: Iterable[bytes]) -> None:
+    async def _copy(self, rows: CopyRows) -> None:
         try:
             await self._session.prepare(self.name, self._creatable)
-            await self._session.copy(read_statement("copy", self.name), blocks)
+            await self._session.copy(read_statement("copy", self.name), rows)
         except psycopg.Error as exc:
             raise translated(exc, self.subject) from exc

@@ -8,20 +8,21 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from pgdoc._async.collection import AsyncCollection
-from pgdoc._async.connections import copy_in
+from pgdoc._copy import HEADER, TRAILER
 from pgdoc.context import checked, current_metadata
 from pgdoc.errors import CollectionNotFound, DatabaseError, ServerUnreachable, TransactionClosed
 from pgdoc.sql import statement
 from pgdoc.translate import translated
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
-    from psycopg import AsyncConnection
+    from psycopg import AsyncConnection, AsyncServerCursor
 
     from pgdoc._async.connections import AsyncConnections
+    from pgdoc._copy import CopyRows
 
 __all__ = ["AsyncTransaction"]
 
@@ -53,7 +54,9 @@ class AsyncTransaction:
         self._isolation = isolation
         self._connection: AsyncConnection[Any] | None = None
         self._seen: set[str] = set()
-        self._cursors = 0
+        self._cursors: set[AsyncServerCursor[Any]] = set()
+        self._cursors_gone: set[AsyncServerCursor[Any]] = set()
+        self._cursors_made = 0
         self._outside = current_metadata()
         self._diverged = False
 
@@ -116,6 +119,8 @@ class AsyncTransaction:
         except psycopg.Error as error:
             raise translated(error, "the commit of the transaction") from error
         finally:
+            for cursor in tuple(self._cursors):  # an iterator that was left must not speak to the next transaction
+                await cursor.close()
             await self._pool.putconn(connection)
         if exc is None:
             self._check_committed(aborted)
@@ -170,13 +175,33 @@ class AsyncTransaction:
 
     async def stream(self, query: bytes, params: Sequence[Any]) -> AsyncGenerator[tuple[Any, ...]]:
         """Give out the rows of a cursor in the server, so that other calls can come in between."""
-        self._cursors += 1
-        async with self.connection.cursor(f"pgdoc_{self._cursors}") as cursor:
+        self._cursors_made += 1
+        cursor = self.connection.cursor(f"pgdoc_{self._cursors_made}")
+        self._cursors.add(cursor)
+        try:
             cursor.itersize = _CHUNK_ROWS
             await cursor.execute(query, params, binary=True)
             async for row in cursor:
                 yield row
+        finally:
+            if cursor not in self._cursors_gone:
+                self._cursors.discard(cursor)
+                await cursor.close()
 
-    async def copy(self, query: bytes, blocks: Iterable[bytes]) -> None:
-        """Execute a COPY FROM STDIN in a savepoint."""
-        await copy_in(self.connection, query, blocks, self.carried())
+    async def copy(self, query: bytes, rows: CopyRows) -> None:
+        """Execute a COPY for each block, in a savepoint; in between, the rows may come from this transaction."""
+        before = self._cursors.copy()
+        try:
+            await self._copy(query, rows)
+        except BaseException:  # the server closed what was opened in the savepoint; to close it again would be an error
+            self._cursors_gone |= self._cursors - before
+            raise
+
+    async def _copy(self, query: bytes, rows: CopyRows) -> None:
+        connection = self.connection
+        async with connection.transaction(), connection.cursor() as cursor:
+            for block in rows:
+                if message := self.carried():
+                    await cursor.execute(statement("documents", "emit").encode(), [message])
+                async with cursor.copy(query) as copy:
+                    await copy.write(HEADER + block + TRAILER)

@@ -10,17 +10,19 @@ import psycopg
 from psycopg import Connection
 from psycopg_pool import ConnectionPool
 
+from pgdoc._copy import HEADER, TRAILER, CopyRows
 from pgdoc._waiting import Lock, check_alive
 from pgdoc.catalog import FIND_REVISION, check_revision, check_server
+from pgdoc.conninfo import with_timeout
 from pgdoc.context import current_metadata
 from pgdoc.errors import StoreClosed
 from pgdoc.sql import statement
 from pgdoc.translate import translated, unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Iterable, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
-__all__ = ["Connections", "copy_in"]
+__all__ = ["Connections"]
 
 _CHUNK_ROWS = 100
 
@@ -78,7 +80,7 @@ class Connections:
     def _look_at_server(self) -> None:
         """Say at once what is wrong; the pool would try for half a minute and then not know why."""
         try:
-            connection = Connection.connect(self._conninfo, autocommit=True)
+            connection = Connection.connect(with_timeout(self._conninfo), autocommit=True)
         except psycopg.Error as exc:
             raise unreachable(exc) from exc
         with connection:
@@ -136,20 +138,16 @@ class Connections:
             for row in rows:
                 yield row
 
-    def copy(self, query: bytes, blocks: Iterable[bytes]) -> None:
+    def copy(self, query: bytes, rows: CopyRows) -> None:
         """Execute a COPY FROM STDIN, all or nothing."""
-        with self.connection() as connection:
-            copy_in(connection, query, blocks, self.carried())
-
-
-def copy_in(connection: Connection[Any], query: bytes, blocks: Iterable[bytes], message: str | None) -> None:
-    """Execute a COPY in a transaction, or in a savepoint of the one that is open; the message goes first."""
-    with connection.transaction(), connection.cursor() as cursor:
-        if message is not None:
-            cursor.execute(statement("documents", "emit").encode(), [message])
-        with cursor.copy(query) as copy:
-            for block in blocks:
-                copy.write(block)
+        with self.connection() as connection, connection.transaction(), connection.cursor() as cursor:
+            if message := self.carried():
+                cursor.execute(statement("documents", "emit").encode(), [message])
+            with cursor.copy(query) as copy:
+                copy.write(HEADER)
+                for block in rows:
+                    copy.write(block)
+                copy.write(TRAILER)
 
 
 def _revision(connection: Connection[Any]) -> str | None:

@@ -6,7 +6,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Generator, Sequence
+
+    from pgdoc._copy import CopyRows
 
 __all__ = ["Session"]
 
@@ -32,5 +34,5 @@ class Session(Protocol):
         """Execute one statement and give out its rows as they come."""
         ...
 
-    def copy(self, query: bytes, blocks: Iterable[bytes]) -> None:
+    def copy(self, query: bytes, rows: CopyRows) -> None:
         """Execute a COPY FROM STDIN, all or nothing."""

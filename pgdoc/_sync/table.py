@@ -15,9 +15,10 @@ from pgdoc.statements import read_statement, write_statement
 from pgdoc.translate import translated
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Generator, Sequence
 
     from pgdoc._sync.session import Session
+    from pgdoc._copy import CopyRows
 
 __all__ = ["Table"]
 
@@ -80,15 +81,15 @@ class Table:
             self._create()
             return self._fetch(query, params)
 
-    def copy(self, blocks: Iterable[bytes]) -> None:
-        """Send new rows in the binary format of COPY; `blocks` is not read before the server is ready for it."""
+    def copy(self, rows: CopyRows) -> None:
+        """Send new rows in the binary format of COPY; `rows` is not read before the server is ready for it."""
         try:
-            self._copy(blocks)
+            self._copy(rows)
         except CollectionNotFound:
             if not self._may_try_again:
                 raise
             self._create()
-            self._copy(blocks)
+            self._copy(rows)
 
     @property
     def _creatable(self) -> tuple[str, str] | None:
@@ -113,9 +114,9 @@ class Table:
         except psycopg.Error as exc:
             raise translated(exc, self.subject) from exc
 
-    def _copy(self, blocks: Iterable[bytes]) -> None:
+    def _copy(self, rows: CopyRows) -> None:
         try:
             self._session.prepare(self.name, self._creatable)
-            self._session.copy(read_statement("copy", self.name), blocks)
+            self._session.copy(read_statement("copy", self.name), rows)
         except psycopg.Error as exc:
             raise translated(exc, self.subject) from exc

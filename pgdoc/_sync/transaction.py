@@ -9,20 +9,21 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from pgdoc._sync.collection import Collection
-from pgdoc._sync.connections import copy_in
+from pgdoc._copy import HEADER, TRAILER
 from pgdoc.context import checked, current_metadata
 from pgdoc.errors import CollectionNotFound, DatabaseError, ServerUnreachable, TransactionClosed
 from pgdoc.sql import statement
 from pgdoc.translate import translated
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
-    from psycopg import Connection
+    from psycopg import Connection, ServerCursor
 
     from pgdoc._sync.connections import Connections
+    from pgdoc._copy import CopyRows
 
 __all__ = ["Transaction"]
 
@@ -54,7 +55,9 @@ class Transaction:
         self._isolation = isolation
         self._connection: Connection[Any] | None = None
         self._seen: set[str] = set()
-        self._cursors = 0
+        self._cursors: set[ServerCursor[Any]] = set()
+        self._cursors_gone: set[ServerCursor[Any]] = set()
+        self._cursors_made = 0
         self._outside = current_metadata()
         self._diverged = False
 
@@ -117,6 +120,8 @@ class Transaction:
         except psycopg.Error as error:
             raise translated(error, "the commit of the transaction") from error
         finally:
+            for cursor in tuple(self._cursors):  # an iterator that was left must not speak to the next transaction
+                cursor.close()
             self._pool.putconn(connection)
         if exc is None:
             self._check_committed(aborted)
@@ -171,13 +176,33 @@ class Transaction:
 
     def stream(self, query: bytes, params: Sequence[Any]) -> Generator[tuple[Any, ...]]:
         """Give out the rows of a cursor in the server, so that other calls can come in between."""
-        self._cursors += 1
-        with self.connection.cursor(f"pgdoc_{self._cursors}") as cursor:
+        self._cursors_made += 1
+        cursor = self.connection.cursor(f"pgdoc_{self._cursors_made}")
+        self._cursors.add(cursor)
+        try:
             cursor.itersize = _CHUNK_ROWS
             cursor.execute(query, params, binary=True)
             for row in cursor:
                 yield row
+        finally:
+            if cursor not in self._cursors_gone:
+                self._cursors.discard(cursor)
+                cursor.close()
 
-    def copy(self, query: bytes, blocks: Iterable[bytes]) -> None:
-        """Execute a COPY FROM STDIN in a savepoint."""
-        copy_in(self.connection, query, blocks, self.carried())
+    def copy(self, query: bytes, rows: CopyRows) -> None:
+        """Execute a COPY for each block, in a savepoint; in between, the rows may come from this transaction."""
+        before = self._cursors.copy()
+        try:
+            self._copy(query, rows)
+        except BaseException:  # the server closed what was opened in the savepoint; to close it again would be an error
+            self._cursors_gone |= self._cursors - before
+            raise
+
+    def _copy(self, query: bytes, rows: CopyRows) -> None:
+        connection = self.connection
+        with connection.transaction(), connection.cursor() as cursor:
+            for block in rows:
+                if message := self.carried():
+                    cursor.execute(statement("documents", "emit").encode(), [message])
+                with cursor.copy(query) as copy:
+                    copy.write(HEADER + block + TRAILER)

@@ -96,6 +96,17 @@ def test_one_of_many_changes_of_a_version_wins(own_schema: dict[str, Any]) -> No
         assert sorted(at_once(change)) == [1] + [2] * (WRITERS - 1)
 
 
+def test_a_transaction_copies_from_itself(own_schema: dict[str, Any]) -> None:
+    with pgdoc.Store(**own_schema) as store:
+        store["orders"].insert_many((f"o-{n}", {"text": "x" * 1000}) for n in range(1000))
+        with store.transaction() as tx:
+            assert tx["archive"].insert_many((d.id, d.data) for d in tx["orders"].find()) == 1000
+            with pytest.raises(DuplicateDocument):
+                tx["archive"].insert_many((d.id, d.data) for d in tx["orders"].find())
+            assert tx["archive"].count() == 1000
+        assert store["archive"].count() == 1000
+
+
 def test_stores_that_create_a_collection_at_once_agree(own_schema: dict[str, Any]) -> None:
     def insert(writer: int) -> None:
         with pgdoc.Store(**own_schema) as store:

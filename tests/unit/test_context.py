@@ -40,7 +40,7 @@ def test_tasks_have_their_own() -> None:
             return current_metadata().values
 
     async def both() -> list[dict[str, Any]]:
-        return await asyncio.gather(write("alice"), write("bob"))
+        return list(await asyncio.gather(write("alice"), write("bob")))
 
     assert asyncio.run(both()) == [{"user": "alice"}, {"user": "bob"}]
 

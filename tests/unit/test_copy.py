@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgdoc._copy import CopyRows
+from pgdoc._copy import HEADER, TRAILER, CopyRows
 from pgdoc.errors import InvalidDocument
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def read(stream: bytes) -> Iterator[tuple[str, Any]]:
 @given(st.lists(st.tuples(IDS, DATA)))
 def test_what_is_written_is_read(pairs: list[tuple[str, dict[str, Any]]]) -> None:
     rows = CopyRows(pairs)
-    assert list(read(b"".join(rows))) == pairs
+    assert list(read(HEADER + b"".join(rows) + TRAILER)) == pairs
     assert rows.count == len(pairs)
 
 

@@ -174,6 +174,30 @@ async def test_a_find_lets_other_calls_in_between(own_schema: dict[str, Any]) ->
         assert await store["orders"].count({"n": 1}) == 250
 
 
+async def test_an_iterator_that_outlives_its_transaction_is_harmless(own_schema: dict[str, Any]) -> None:
+    async with AsyncStore(**own_schema, pool_size=1) as store:
+        await store["orders"].insert_many((f"o-{n}", {}) for n in range(250))
+        async with store.transaction() as tx:
+            left = tx["orders"].find()
+            assert (await anext(left)).version == 1
+        async with store.transaction() as tx:
+            other = tx["orders"].find()
+            assert (await anext(other)).version == 1
+            with pytest.raises(PgdocError):
+                assert [d async for d in left]
+            await left.aclose()
+            assert len([d async for d in other]) == 249
+
+
+async def test_insert_many_sends_block_by_block(own_schema: dict[str, Any]) -> None:
+    documents = {f"o-{n}": {"n": n, "text": "x" * 1000} for n in range(1000)}
+    async with AsyncStore(**own_schema) as store:
+        async with store.transaction() as tx:
+            assert await tx["orders"].insert_many(documents.items()) == 1000
+            assert await tx["orders"].insert_many([]) == 0
+        assert {d.id: d.data async for d in store["orders"].find()} == documents
+
+
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
 async def test_isolation_holds_for_one_transaction(own_schema: dict[str, Any], isolation: str) -> None:
     async with AsyncStore(**own_schema, pool_size=1) as store:

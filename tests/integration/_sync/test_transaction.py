@@ -173,6 +173,30 @@ def test_a_find_lets_other_calls_in_between(own_schema: dict[str, Any]) -> None:
         assert store["orders"].count({"n": 1}) == 250
 
 
+def test_an_iterator_that_outlives_its_transaction_is_harmless(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema, pool_size=1) as store:
+        store["orders"].insert_many((f"o-{n}", {}) for n in range(250))
+        with store.transaction() as tx:
+            left = tx["orders"].find()
+            assert (next(left)).version == 1
+        with store.transaction() as tx:
+            other = tx["orders"].find()
+            assert (next(other)).version == 1
+            with pytest.raises(PgdocError):
+                assert [d for d in left]
+            left.close()
+            assert len([d for d in other]) == 249
+
+
+def test_insert_many_sends_block_by_block(own_schema: dict[str, Any]) -> None:
+    documents = {f"o-{n}": {"n": n, "text": "x" * 1000} for n in range(1000)}
+    with Store(**own_schema) as store:
+        with store.transaction() as tx:
+            assert tx["orders"].insert_many(documents.items()) == 1000
+            assert tx["orders"].insert_many([]) == 0
+        assert {d.id: d.data for d in store["orders"].find()} == documents
+
+
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
 def test_isolation_holds_for_one_transaction(own_schema: dict[str, Any], isolation: str) -> None:
     with Store(**own_schema, pool_size=1) as store:
