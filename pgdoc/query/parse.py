@@ -153,14 +153,19 @@ def _known(names: Sequence[str] | Mapping[str, Any]) -> str:
 
 
 def _split(dotted: str) -> Path:
-    try:
-        encode_value(dotted, "")
-    except InvalidDocument as exc:
-        raise InvalidFilter(f"{dotted!r} can't be a path: {exc}", path=dotted) from exc
+    if not dotted.isascii() or "\0" in dotted:
+        _check_text(dotted)
     path = tuple(dotted.split("."))
     if len(path) > MAX_PATH:
         raise InvalidFilter(f"a path of {len(path):,} parts: documents are {MAX_PATH} deep at most", path=dotted)
     return path
+
+
+def _check_text(dotted: str) -> None:
+    try:
+        encode_value(dotted, "")
+    except InvalidDocument as exc:
+        raise InvalidFilter(f"{dotted!r} can't be a path: {exc}", path=dotted) from exc
 
 
 def parse_sort(sort: str | Sequence[str] | None) -> tuple[SortKey, ...]:

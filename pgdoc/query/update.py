@@ -98,7 +98,8 @@ def _parse_change(name: str, dotted: Any, value: Any) -> Change:
 def _split(name: str, dotted: Any) -> Path:
     if not isinstance(dotted, str):
         raise InvalidUpdate(f"{name} has {dotted!r} for a path: give dotted text", operator=name)
-    _operand(name, dotted, dotted)
+    if not dotted.isascii() or "\0" in dotted:
+        _operand(name, dotted, dotted)  # what can't be in a document
     path = tuple(dotted.split("."))
     if len(path) > MAX_DEPTH:
         raise InvalidUpdate(f"{name} has a path of over {MAX_DEPTH} parts", path=dotted, operator=name)
