@@ -209,7 +209,7 @@ class Hub:
             self._end(error)
 
     def _read_until_closed(self) -> None:
-        while self._opened is not None and not self._closing.is_set():
+        while self._opened is not None:
             try:
                 self._pump(self._opened)
             except PgdocError as exc:

@@ -18,7 +18,7 @@ _settings = settings(
 )
 
 
-@settings(_settings, max_examples=15)
+@settings(_settings, max_examples=12)
 @given(program=programs())
 def test_events_give_exactly_the_tables(shared_dsn: str, program: Program) -> None:
     run(shared_dsn, f"law_{next(_numbers)}", program)
