@@ -14,7 +14,8 @@ import psycopg
 from pgdoc.catalog import check_server
 from pgdoc.conninfo import with_timeout
 from pgdoc.errors import DatabaseError
-from pgdoc.translate import translated, unreachable
+from pgdoc.refusal import refusal
+from pgdoc.translate import translated
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -66,7 +67,7 @@ def _connect(conninfo: str) -> psycopg.Connection:
     try:
         return psycopg.connect(with_timeout(conninfo))
     except psycopg.Error as exc:
-        raise unreachable(exc) from exc
+        raise refusal(exc) from exc
 
 
 def _config(connection: Connection) -> Config:

@@ -13,19 +13,11 @@ from pgdoc.errors import CollectionNotFound, DatabaseError, DuplicateDocument, S
 if TYPE_CHECKING:
     from pgdoc.errors import PgdocError
 
-__all__ = ["translated", "unreachable"]
+__all__ = ["translated"]
 
 # Connection exceptions; too many connections; the server is shutting down, crashed, or starting up.
 _UNREACHABLE = re.compile(r"08...|53300|57P0[1-3]")
 _ID_IN_DETAIL = re.compile(r"\(id\)=\((.*)\)", re.DOTALL)  # of all languages that lc_messages can choose
-
-
-def unreachable(exc: psycopg.Error) -> ServerUnreachable:
-    """Say that no connection could be made; libpq's own text names host, port and reason."""
-    reason = str(exc).removeprefix("connection failed: ").strip()
-    return ServerUnreachable(
-        f"no connection to the server: {reason}. Check the conninfo, and that the server runs there"
-    )
 
 
 def translated(exc: psycopg.Error, subject: str) -> PgdocError:

@@ -15,8 +15,9 @@ from pgdoc.catalog import FIND_REVISION, check_revision, check_server
 from pgdoc.conninfo import with_timeout
 from pgdoc.context import current_metadata
 from pgdoc.errors import StoreClosed
+from pgdoc.refusal import refusal
 from pgdoc.sql import statement
-from pgdoc.translate import translated, unreachable
+from pgdoc.translate import translated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -49,6 +50,7 @@ class AsyncConnections:
         Raises:
             StoreClosed: `close` was called.
             ServerUnreachable: no connection could be made.
+            DatabaseError: the server refused it: the password, the database, pg_hba.conf.
             UnsupportedServer: the server is too old, or the database is not in UTF-8.
             CatalogMissing: `pgdoc init` has not been run.
             CatalogVersionMismatch: the catalog is older, or newer, than this pgdoc.
@@ -81,7 +83,7 @@ class AsyncConnections:
         try:
             connection = await AsyncConnection.connect(with_timeout(self._conninfo), autocommit=True)
         except psycopg.Error as exc:
-            raise unreachable(exc) from exc
+            raise refusal(exc) from exc
         async with connection:
             check_server(connection.info.server_version, connection.info.parameter_status("server_encoding"))
             check_revision(await _revision(connection))

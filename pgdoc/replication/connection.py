@@ -21,6 +21,7 @@ from pgdoc.errors import (
     UnsupportedServer,
     WalLevelTooLow,
 )
+from pgdoc.refusal import one_line, refusal
 from pgdoc.sql import statement
 
 SETTINGS = {
@@ -48,12 +49,12 @@ def connect(conninfo: str, *, replication: bool) -> psycopg.Connection[Any]:
     """Open a connection in autocommit, for replication or for plain SQL about it.
 
     Raises:
-        PgdocError: as `_refusal` says.
+        PgdocError: why that can't be done.
     """
     try:
         return psycopg.connect(_session(conninfo, replication=replication), autocommit=True, row_factory=namedtuple_row)
     except psycopg.Error as exc:
-        raise _refusal(exc) from exc
+        raise _refused(exc) from exc
 
 
 def _session(conninfo: str, *, replication: bool) -> str:
@@ -112,7 +113,7 @@ def _check_replication(found: Any) -> None:
 
 def translate(exc: psycopg.Error, connection: psycopg.Connection[Any]) -> PgdocError:
     """Give our error for one of psycopg's that `connection` met after it was made; it may be closed by now."""
-    text = _said(exc)
+    text = one_line(exc)
     plugin = next((name for name in _PLUGINS if name in text), None)
     if exc.sqlstate == "58P01" and plugin:
         return PluginMissing(
@@ -128,18 +129,13 @@ def translate(exc: psycopg.Error, connection: psycopg.Connection[Any]) -> PgdocE
     return DatabaseError(f"replication failed: {text}", sqlstate=exc.sqlstate)
 
 
-def _refusal(exc: psycopg.Error) -> PgdocError:
-    """Say why no connection was made: libpq's text names host and port, and holds the server's word, if it came.
-
-    That comes without SQLSTATE. The names of files, settings and parameters are the same in every language.
-    """
-    text = _said(exc).removeprefix("connection failed: ")
+def _refused(exc: psycopg.Error) -> PgdocError:
+    """Give our error for a connection that was not made."""
+    text = one_line(exc)
     for mark, error, advice in _REFUSALS:
         if mark in text:
             return error(f"{text}: {advice}")
-    if isinstance(exc, psycopg.ProgrammingError):
-        return DatabaseError(f"the conninfo can't be read: {text}")
-    return ServerUnreachable(f"no connection to the server: {text}; check the conninfo, and that the server runs there")
+    return refusal(exc)
 
 
 def quoted(name: str) -> str:
@@ -150,12 +146,6 @@ def quoted(name: str) -> str:
 def literal(value: str) -> str:
     """Give a text as SQL writes it; the replication protocol takes no parameters."""
     return sql.Literal(value).as_string(None)
-
-
-def _said(exc: psycopg.Error) -> str:
-    """Give what the server or libpq said on one line, without libpq's questions, which stand after a tab."""
-    text = exc.diag.message_primary or "\n".join(line for line in str(exc).splitlines() if not line.startswith("\t"))
-    return " ".join(text.split()).rstrip(".")
 
 
 def _version(connection: psycopg.Connection[Any]) -> int:
@@ -197,6 +187,4 @@ _REFUSALS = [
     ),
     _Refusal("walsender", ReplicationNotPermitted, _ALTER_ROLE),
     _Refusal("WAL sender", ReplicationNotPermitted, _ALTER_ROLE),
-    _Refusal("password", DatabaseError, "check the role and the password of the conninfo"),
-    _Refusal("does not exist", DatabaseError, "check the role and the database of the conninfo"),
 ]

@@ -7,7 +7,7 @@ import psycopg_pool
 import pytest
 
 from pgdoc.errors import DatabaseError, PgdocError, ServerUnreachable, StoreClosed
-from pgdoc.translate import translated, unreachable
+from pgdoc.translate import translated
 
 
 @pytest.mark.parametrize(
@@ -36,10 +36,3 @@ def test_an_answer_of_the_server_keeps_its_sqlstate() -> None:
     assert isinstance(error, DatabaseError)
     assert error.sqlstate == "40001"
     assert "could not serialize" in str(error)
-
-
-def test_no_connection_says_where_to() -> None:
-    error = unreachable(
-        psycopg.OperationalError('connection failed: connection to server at "db", port 1 failed: refused\n')
-    )
-    assert str(error).startswith('no connection to the server: connection to server at "db", port 1 failed: refused. ')
