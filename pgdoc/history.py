@@ -40,7 +40,7 @@ class History:
 
     Attributes:
         time: how long history is kept at least, while `size` allows.
-        size: bytes of WAL that bookmarks may hold back.
+        size: bytes of WAL that bookmarks may hold back; where `time` is more, the last half of it at least is kept.
         oldest: the oldest LSN that a stream can resume at; `None` where no history is kept.
         retained_bytes: WAL that is held back now.
         bookmarks: how many slots keep it.
@@ -67,7 +67,7 @@ class Situation(NamedTuple):
         free_slots: of the server.
         now: the server's clock.
         wal_end: the LSN up to which the WAL is flushed.
-        needed_from: the LSN from which the hub's slot needs the WAL anyway; `None` where there is no such slot.
+        needed_from: the LSN from which the hub's slot needs the WAL anyway.
     """
 
     time_s: float
@@ -76,7 +76,7 @@ class Situation(NamedTuple):
     free_slots: int
     now: float
     wal_end: int
-    needed_from: int | None
+    needed_from: int
 
     @property
     def steps(self) -> int:
@@ -92,39 +92,51 @@ class Plan(NamedTuple):
 
 
 def plan(kept: list[slots.Bookmark], at: Situation) -> Plan:
-    """Decide which bookmarks to drop and whether to make one.
+    """Decide which bookmarks to drop, and whether to make one after that.
 
     The oldest goes when the next one alone reaches back far enough in time, or when it holds back too much WAL. What
     the hub's own slot needs does not count, nor is anything dropped that would release nothing: while a long
-    transaction is open, all slots need the WAL since it began. There is always one bookmark. New ones come in steps of
-    a fraction of the limits, so that their number has a limit too.
+    transaction is open, all slots need the WAL since it began. There is always one bookmark.
+
+    New ones come in steps of a fraction of the limits. Steps in time may wait for a place, which only lets history
+    reach further; steps in size may not, or the next drop would cost too much of it: the least useful one makes place.
     """
     alive = [bookmark for bookmark in kept if bookmark.wal_status != "lost" and bookmark.restart is not None]
     drop = [bookmark for bookmark in kept if bookmark not in alive]
-    while len(alive) > 1 and _can_go(alive, at):
+    while len(alive) > 1 and _oldest_can_go(alive, at):
         drop.append(alive.pop(0))
+    while len(alive) > max(1, at.bookmarks):
+        drop.append(alive.pop(_least_useful(alive)))
     if not alive:
         return Plan(drop, make=True)
     newest = alive[-1]
-    due = newest.made_at <= at.now - at.time_s / at.steps or at.wal_end - newest.confirmed > at.size / at.steps
-    has_place = len(alive) < at.bookmarks and at.free_slots > _FREE_SLOTS
-    return Plan(drop, make=(due and has_place) or _held_back(alive[0], at) > at.size)
+    is_far = at.wal_end - newest.confirmed > at.size / at.steps
+    is_old = newest.made_at <= at.now - at.time_s / at.steps
+    make = (is_far or is_old) and len(alive) < at.bookmarks and at.free_slots + len(drop) > _FREE_SLOTS
+    if is_far and not make and len(alive) > 2:
+        drop.append(alive.pop(_least_useful(alive)))
+        make = True
+    return Plan(drop, make=make or _held_back(alive[0], at) > at.size)
 
 
-def _can_go(alive: list[slots.Bookmark], at: Situation) -> bool:
+def _oldest_can_go(alive: list[slots.Bookmark], at: Situation) -> bool:
     oldest, following, newest = alive[0], alive[1], alive[-1]
-    return (
-        len(alive) > at.bookmarks
-        or following.made_at <= at.now - at.time_s
-        or (_held_back(oldest, at) > at.size and newest.restart != oldest.restart)
+    holds_too_much = _held_back(oldest, at) > at.size and newest.restart != oldest.restart
+    return holds_too_much or following.made_at <= at.now - at.time_s
+
+
+def _least_useful(alive: list[slots.Bookmark]) -> int:
+    """Give the index of the one whose absence leaves the smallest gap; not an end, if there is a middle."""
+    return min(
+        range(1, len(alive) - 1),
+        key=lambda index: alive[index + 1].confirmed - alive[index - 1].confirmed,
+        default=0,
     )
 
 
 def _held_back(bookmark: slots.Bookmark, at: Situation) -> int:
     """Give the WAL that would be released without this bookmark and those after it."""
-    if bookmark.restart is None or at.needed_from is None:
-        return 0
-    return at.needed_from - bookmark.restart
+    return at.needed_from - (bookmark.restart or 0)
 
 
 def begin_history(conninfo: str) -> None:
@@ -184,31 +196,25 @@ class Keeper:
         if not _ask(connection, "begin_keeping"):
             return
         try:
-            slot, situation = self._look(connection)
-            if slot is None or situation is None:
-                return
-            if situation.wal_end - (situation.needed_from or 0) > situation.size / situation.steps:
-                self._move_on(connection, slot, wait_s=0)
-            if plan(slots.bookmarks(connection, lost=True), situation).make:
-                self._make(connection, slot)
-            self._drop(connection)
+            if self._do_what_is_due(connection):
+                self._do_what_is_due(connection)  # what was made may let others go
         finally:
             connection.execute(statement("replication", "end_keeping"))
 
-    def _look(self, connection: psycopg.Connection[Any]) -> tuple[str | None, Situation | None]:
-        """Give the hub's slot, if it has one, and the situation as it is with that."""
+    def _do_what_is_due(self, connection: psycopg.Connection[Any]) -> bool:
+        """Give whether a bookmark was made."""
         slot = self._hub.slot
-        query = statement("replication", "situation").format(slot=literal(slot or ""))
-        row = connection.execute(query).fetchone()
-        found = None if row is None or row.needed_from is None else Situation(*row)
-        return slot, found
-
-    def _drop(self, connection: psycopg.Connection[Any]) -> None:
-        """Drop what can go, seen after what was made."""
-        _, situation = self._look(connection)
-        if situation is not None:
-            for bookmark in plan(slots.bookmarks(connection, lost=True), situation).drop:
-                drop_slot(connection, bookmark.name)
+        situation = None if slot is None else _situation(connection, slot)
+        if slot is None or situation is None:
+            return False
+        if situation.wal_end - situation.needed_from > situation.size / situation.steps:
+            self._move_on(connection, slot, wait_s=0)
+        due = plan(slots.bookmarks(connection, lost=True), situation)
+        for bookmark in due.drop:
+            drop_slot(connection, bookmark.name)
+        if due.make:
+            self._make(connection, slot)
+        return due.make
 
     def _make(self, connection: psycopg.Connection[Any], slot: str) -> None:
         self._move_on(connection, slot, wait_s=_NUDGE_WAIT_S)
@@ -248,6 +254,12 @@ def drop_slot(connection: psycopg.Connection[Any], name: str) -> None:
 def _ask(connection: psycopg.Connection[Any], question: str) -> bool:
     row = connection.execute(statement("replication", question)).fetchone()
     return bool(row and row[0])
+
+
+def _situation(connection: psycopg.Connection[Any], slot: str) -> Situation | None:
+    """Give the situation, unless the hub has just lost its slot."""
+    row = connection.execute(statement("replication", "situation").format(slot=literal(slot))).fetchone()
+    return None if row is None or row.needed_from is None else Situation(*row)
 
 
 def _restart_lsn(connection: psycopg.Connection[Any], slot: str) -> str | None:
