@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pgdoc.changes.fanout import Subscription, before_commits_at, furthest_behind
-from pgdoc.errors import PgdocError, StreamError
+from pgdoc.errors import PgdocError, ServerUnreachable, StreamError
 from pgdoc.replication.slots import Opened, open_reader
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ READERS = 2
 _SAME_PLACE_BYTES = 16 << 20
 _PATIENCE_S = 5.0
 _READ_S = 0.05
+_LOOK_S = 0.5
 _RETRY_S = 1.0
 
 Left = dict[Subscription, list["Change"]]
@@ -118,6 +119,7 @@ class CatchUp:
 
     def _step(self, opened: Opened, group: set[Subscription]) -> None:
         """Read a burst, put it everywhere, and hand over those who have come far enough."""
+        self._check_server()
         reader = opened.reader
         frames = reader.read(_READ_S)
         burst = opened.assembler.feed(opened.decoder.decode(frames))
@@ -137,13 +139,25 @@ class CatchUp:
         deadline = time.monotonic() + _PATIENCE_S
         for subscription, changes in left.items():
             rest = changes
-            while rest and not self._closing.is_set():
-                room = threading.Event()
-                subscription.mailbox.call_when_room(room.set)
-                if not room.wait(max(0.0, deadline - time.monotonic())):
-                    break
+            while rest and self._has_room(subscription, deadline):
                 rest = subscription.put(rest, before_commits_at(reached))
             if rest:
                 group.discard(subscription)
                 self._hub.leave(subscription)
                 self.take_over(subscription)
+
+    def _has_room(self, subscription: Subscription, deadline: float) -> bool:
+        """Wait until it has; give `False` when that takes too long."""
+        self._check_server()
+        room = threading.Event()
+        subscription.mailbox.call_when_room(room.set)
+        while not room.wait(_LOOK_S):
+            self._check_server()
+            if self._closing.is_set() or time.monotonic() > deadline:
+                return False
+        return True
+
+    def _check_server(self) -> None:
+        """Go when the hub had to: a server that stops waits until everyone else has read all of the WAL."""
+        if self._hub.is_reconnecting:
+            raise ServerUnreachable("the hub has lost the server")

@@ -150,6 +150,11 @@ class Hub:
         return self.origin.system_id, self.origin.timeline
 
     @property
+    def is_reconnecting(self) -> bool:
+        """Whether its connection was lost, and there is no other yet."""
+        return self._reconnecting
+
+    @property
     def wal_end(self) -> int:
         """The highest LSN heard of."""
         opened = self._opened
@@ -262,6 +267,7 @@ class Hub:
         with self._lock:
             self._started = None
             self._opened = None
+            self._reconnecting = False
             subscriptions = list(self._subscriptions)
         for subscription in subscriptions:
             self.fail(subscription, error)
