@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import threading
+from collections import defaultdict
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -291,7 +292,7 @@ class Replica:
     """What the events come to, with everything checked that holds from one event to the next."""
 
     def __init__(self) -> None:
-        self.collections: dict[str, dict[str, Document]] = {name: {} for name in COLLECTIONS}
+        self.collections: defaultdict[str, dict[str, Document]] = defaultdict(dict)
         self.said: dict[int, dict[str, Any]] = {}
         self._token: ResumeToken | None = None
         self._transaction = (0, None)

@@ -1,0 +1,217 @@
+"""What differs between a stream that a thread reads and one that a task reads: waiting, and being interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pgdoc import AsyncStore, ChangeEvent, Store
+from pgdoc.errors import StreamClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import psycopg
+
+    from pgdoc import AsyncChangeStream, ChangeStream
+
+INSERT = "INSERT INTO orders (id, data) SELECT n::text, '{}' FROM generate_series(%s::int, %s::int) AS n"
+
+
+def _close_stream(stream: ChangeStream, store: Store) -> None:
+    stream.close()
+
+
+def _close_store(stream: ChangeStream, store: Store) -> None:
+    store.close()
+
+
+@pytest.mark.parametrize("close", [_close_stream, _close_store])
+def test_closing_in_another_thread_ends_a_wait(
+    shared_dsn: str, schema: str, close: Callable[[ChangeStream, Store], None]
+) -> None:
+    with Store(shared_dsn, schema=schema) as store, ThreadPoolExecutor() as pool:
+        stream = store["orders"].watch()
+        iteration = pool.submit(list, stream)
+        close(stream, store)
+        assert iteration.result(timeout=20) == []
+        with pytest.raises(StreamClosed):
+            stream.next(timeout=20)
+
+
+def test_streams_are_read_by_many_threads(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    with Store(shared_dsn, schema=schema) as store, ThreadPoolExecutor(10) as pool:
+        streams = [store["orders"].watch(buffer_size=50) for _ in range(10)]
+        reading = [pool.submit(lambda one: [_id(one) for _ in range(3000)], stream) for stream in streams]
+        sql.execute(INSERT, [1, 3000])
+        expected = [str(n) for n in range(1, 3001)]
+        assert all(each.result() == expected for each in reading)
+
+
+async def test_closing_in_another_task_ends_a_wait(shared_dsn: str, schema: str) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        for close_all in (False, True):
+            stream = await store["orders"].watch()
+            iteration = asyncio.create_task(_ids(stream))
+            await asyncio.sleep(0)
+            await (store if close_all else stream).close()
+            assert await iteration == []
+
+
+async def test_a_cancelled_next_loses_nothing(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store, store["orders"].watch(buffer_size=100) as stream:
+        got: list[str | None] = []
+        attempts = cancelled = 0
+        sql.execute(INSERT, [1, 1000])
+        writing = asyncio.create_task(asyncio.to_thread(sql.execute, INSERT, [1001, 2000]))
+        while len(got) < 2000:
+            attempts += 1
+            reading = asyncio.create_task(stream.next())
+            for _ in range(attempts % 4):
+                await asyncio.sleep(0)
+            reading.cancel()
+            (event,) = await asyncio.gather(reading, return_exceptions=True)
+            if isinstance(event, asyncio.CancelledError):
+                cancelled += 1
+                event = await stream.next() if attempts % 7 == 0 else None
+            if isinstance(event, ChangeEvent):
+                got.append(event.document_id)
+        await writing
+    assert cancelled > 0
+    assert got == [str(n) for n in range(1, 2001)]
+
+
+async def test_many_streams_share_a_loop_with_other_work(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        streams = [await store["orders"].watch(buffer_size=200) for _ in range(20)]
+        reading = [asyncio.create_task(_ids(stream, 1000)) for stream in streams]
+        await asyncio.to_thread(sql.execute, INSERT, [1, 1000])
+        expected = [str(n) for n in range(1, 1001)]
+        assert all(ids == expected for ids in await asyncio.gather(*reading))
+
+
+async def _ids(stream: AsyncChangeStream, count: int = -1) -> list[str | None]:
+    ids: list[str | None] = []
+    async for event in stream:
+        ids.append(event.document_id)
+        if len(ids) == count:
+            break
+    return ids
+
+
+async def test_a_stream_is_awaited_or_entered(shared_dsn: str, schema: str) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        awaited = await store["orders"].watch()
+        unopened = store["orders"].watch()
+        async with store["orders"].watch() as entered, awaited as entered_too:
+            assert entered_too is awaited
+            await store["orders"].insert("o-1", {})
+            for stream in (entered, awaited):
+                event = await stream.next(20)
+                assert event is not None
+                assert event.document_id == "o-1"
+        assert unopened.stats().mode == "closed"
+        reading = asyncio.create_task(unopened.next())
+        await _until_live(unopened)
+        await store["orders"].insert("o-2", {})
+        event = await reading
+        assert event is not None
+        assert event.document_id == "o-2"
+        await unopened.close()
+
+
+async def _until_live(stream: AsyncChangeStream) -> None:
+    while stream.stats().mode != "live":  # noqa: ASYNC110 (a stream has no event for it)
+        await asyncio.sleep(0.01)
+
+
+async def test_a_cancelled_open_leaves_nothing(shared_dsn: str, schema: str) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        for after_ms in range(0, 60, 3):
+            opening = asyncio.create_task(_open(store))
+            await asyncio.sleep(after_ms / 1000)
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
+        async with store["orders"].watch() as stream:
+            await store["orders"].insert("o-1", {})
+            assert await stream.next(20) is not None
+
+
+async def _open(store: AsyncStore) -> None:
+    async with store["orders"].watch():
+        pass
+
+
+def test_a_slow_stream_holds_nobody_up(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    """20,000 changes; the slow stream has room for 50 and takes none until the fast one has all."""
+    with Store(shared_dsn, schema=schema) as store:
+        fast, slow = store["orders"].watch(buffer_size=30_000), store["orders"].watch(buffer_size=50)
+        for first in range(1, 20_000, 2_000):
+            sql.execute(INSERT, [first, first + 1_999])
+        expected = [str(n) for n in range(1, 20_001)]
+        assert [_id(fast) for _ in expected] == expected
+        assert slow.stats().mode == "catching_up"
+        assert slow.stats().buffered <= 50
+        got = [_id(slow) for _ in expected[:-1]]
+        _wait_until_live(slow)
+        assert [*got, _id(slow)] == expected
+        sql.execute(INSERT, [20_001, 20_001])
+        assert _id(fast) == _id(slow) == "20001"
+
+
+def _id(stream: ChangeStream) -> str | None:
+    event = stream.next(timeout=30)
+    assert event is not None
+    return event.document_id
+
+
+def _wait_until_live(stream: ChangeStream) -> None:
+    while stream.stats().mode != "live":
+        time.sleep(0.01)
+
+
+def test_large_documents_are_bounded_by_bytes(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        stream = store["orders"].watch(buffer_bytes=3 << 20)
+        fast = store["orders"].watch()
+        for number in range(10):
+            sql.execute(
+                "INSERT INTO orders (id, data) VALUES (%s, jsonb_build_object('x', repeat('x', 1 << 20)))",
+                [str(number)],
+            )
+        assert [_id(fast) for _ in range(10)] == [str(number) for number in range(10)]
+        assert stream.stats().buffered <= 3
+        sql.execute("INSERT INTO orders (id, data) VALUES ('huge', jsonb_build_object('x', repeat('x', 5 << 20)))")
+        assert [_id(stream) for _ in range(11)] == [*(str(number) for number in range(10)), "huge"]
+
+
+def test_two_stores_at_once_in_threads(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    """Stores come and go while others stream; each stream sees all that is written after it began."""
+    with Store(shared_dsn, schema=schema) as store:
+        store.create_collection("orders")
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            sql.execute(INSERT, [number, number])
+
+    def read() -> bool:
+        with Store(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
+            numbers = [int(_id(stream) or 0) for _ in range(50)]
+            return numbers == list(range(numbers[0], numbers[0] + 50))
+
+    with ThreadPoolExecutor(5) as pool:
+        writing = pool.submit(write)
+        try:
+            reading = [pool.submit(read) for _ in range(8)]
+            assert all(each.result() for each in reading)
+        finally:
+            stop.set()
+        writing.result()
