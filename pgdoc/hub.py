@@ -267,7 +267,6 @@ class Hub:
         with self._lock:
             self._started = None
             self._opened = None
-            self._reconnecting = False
             subscriptions = list(self._subscriptions)
         for subscription in subscriptions:
             self.fail(subscription, error)
