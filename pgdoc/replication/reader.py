@@ -27,7 +27,7 @@ BURST_FRAMES = 512
 """Frames given by one `read` at the most, so that one burst is a small step for everyone it goes to."""
 
 _STATUS_INTERVAL_S = 10.0
-_SILENCE_LIMIT = 4  # status intervals; each status asks for an answer
+_SILENCE_LIMIT = 4  # status intervals; each begins with a question to the server
 
 
 class Reader:
@@ -63,7 +63,7 @@ class Reader:
         self._poll = select.poll()
         self._poll.register(self._pgconn.socket, select.POLLIN)
         self._poll.register(self._wake_reads, select.POLLIN)
-        self._last_heard = self._last_status = time.monotonic()
+        self._last_heard = self._last_asked = time.monotonic()
 
     def _start(self, slot: str, start: int, options: Mapping[str, str]) -> None:
         listed = ", ".join(f"{quoted(name)} {literal(value)}" for name, value in options.items())
@@ -157,8 +157,9 @@ class Reader:
         now = time.monotonic()
         if self._answer_due:
             self._answer()
-        elif self._question_due or now - self._last_status >= self._interval_s:
+        if self._question_due or now - self._last_asked >= self._interval_s:
             self._question_due = False
+            self._last_asked = now
             self._send_status(flush=self._confirmed, reply=True)
         if now - self._last_heard > self._interval_s * _SILENCE_LIMIT:
             raise ServerUnreachable(f"the server has not been heard for {now - self._last_heard:.0f} s")
@@ -172,7 +173,6 @@ class Reader:
         status = standby_status_update(write=self._received, flush=flush, now=datetime.now(UTC), reply=reply)
         self._pgconn.put_copy_data(status)
         self._pgconn.flush()
-        self._last_status = time.monotonic()
 
     def _raise_end(self, size: int) -> None:
         if size == -1:

@@ -14,7 +14,7 @@ SELECT slot_name AS name, (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint AS confi
   (restart_lsn - '0/0'::pg_lsn)::bigint AS restart
 FROM pg_replication_slots
 WHERE slot_name LIKE format('pgdocb\_%s\_%%', (SELECT oid FROM pg_database WHERE datname = current_database()))
-ORDER BY confirmed_flush_lsn
+ORDER BY confirmed_flush_lsn, slot_name
 
 -- name: blockers
 -- The start of another role's transaction is only shown to roles that may read all statistics.
