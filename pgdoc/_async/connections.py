@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from pgdoc._copy import HEADER, TRAILER, CopyRows
 from pgdoc._waiting import AsyncLock, async_check_alive
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncConnections"]
 
 _CHUNK_ROWS = 100
+_SOON_S = 2.0
 
 
 class AsyncConnections:
@@ -100,11 +101,20 @@ class AsyncConnections:
     async def connection(self) -> AsyncIterator[AsyncConnection[Any]]:
         """Lend a connection in autocommit mode."""
         pool = self._pool or await self.pool()
-        connection = await pool.getconn()
+        connection = await self._lend(pool)
         try:
             yield connection
         finally:
             await pool.putconn(connection)
+
+    async def _lend(self, pool: AsyncConnectionPool[AsyncConnection[Any]]) -> AsyncConnection[Any]:
+        """Take a connection, and before waiting long for one see whether the server is there at all."""
+        try:
+            return await pool.getconn(timeout=_SOON_S)
+        except PoolTimeout:
+            async with self._opening:
+                await self._look_at_server()
+        return await pool.getconn()
 
     @property
     def in_transaction(self) -> bool:
@@ -122,7 +132,7 @@ class AsyncConnections:
     async def fetch(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         """Execute one statement and return its rows."""
         pool = self._pool or await self.pool()
-        connection = await pool.getconn()
+        connection = await self._lend(pool)
         try:
             cursor = await connection.execute(query, params, binary=True)
             return await cursor.fetchall()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import Connection
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool, PoolTimeout
 
 from pgdoc._copy import HEADER, TRAILER, CopyRows
 from pgdoc._waiting import Lock, check_alive
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Connections"]
 
 _CHUNK_ROWS = 100
+_SOON_S = 2.0
 
 
 class Connections:
@@ -101,11 +102,20 @@ class Connections:
     def connection(self) -> Iterator[Connection[Any]]:
         """Lend a connection in autocommit mode."""
         pool = self._pool or self.pool()
-        connection = pool.getconn()
+        connection = self._lend(pool)
         try:
             yield connection
         finally:
             pool.putconn(connection)
+
+    def _lend(self, pool: ConnectionPool[Connection[Any]]) -> Connection[Any]:
+        """Take a connection, and before waiting long for one see whether the server is there at all."""
+        try:
+            return pool.getconn(timeout=_SOON_S)
+        except PoolTimeout:
+            with self._opening:
+                self._look_at_server()
+        return pool.getconn()
 
     @property
     def in_transaction(self) -> bool:
@@ -123,7 +133,7 @@ class Connections:
     def fetch(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         """Execute one statement and return its rows."""
         pool = self._pool or self.pool()
-        connection = pool.getconn()
+        connection = self._lend(pool)
         try:
             cursor = connection.execute(query, params, binary=True)
             return cursor.fetchall()

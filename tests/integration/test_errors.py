@@ -140,6 +140,18 @@ def test_nobody_answers(conninfo: str, place: str, dsn: str) -> None:
     assert said_by_streams(ServerUnreachable, dsn, f"{conninfo} dbname=app") == message
 
 
+def test_the_server_is_gone(private_server: LocalServer, private_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that has connections does not hope for long that others can be made."""
+    monkeypatch.setattr("pgdoc._sync.connections._SOON_S", 0.1)
+    with Store(private_dsn) as store:
+        store["orders"].insert("o-1", {})
+        with private_server.stopped():
+            message = said(ServerUnreachable, lambda: store["orders"].get("o-1"))
+            assert message.startswith("no connection to the server: ")
+            assert said(ServerUnreachable, store.watch) == message
+        assert store["orders"].get("o-1") is not None
+
+
 def test_conninfo_is_none(dsn: str) -> None:
     message = said_by_both(DatabaseError, "host=localhost nonsense")
     assert message.startswith("the conninfo can't be read: ")
