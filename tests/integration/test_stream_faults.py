@@ -48,7 +48,7 @@ def own_dsn(own_server: LocalServer) -> Iterator[str]:
 
 
 @pytest.fixture
-def own_schema() -> str:
+def schema() -> str:
     return f"docs_{next(_numbers)}"
 
 
@@ -127,20 +127,20 @@ def _reading(stream: ChangeStream) -> Iterator[list[ChangeEvent]]:
     thread.join()
 
 
-def test_streams_go_on_after_restarts_and_crashes(own_server: LocalServer, own_dsn: str, own_schema: str) -> None:
-    with Store(own_dsn, schema=own_schema) as store, store["orders"].watch() as stream:
+def test_streams_go_on_after_restarts_and_crashes(own_server: LocalServer, own_dsn: str, schema: str) -> None:
+    with Store(own_dsn, schema=schema) as store, store["orders"].watch() as stream:
         small = store["orders"].watch(buffer_size=3)
-        with _reading(stream) as events, _reading(small) as others, Writer(own_dsn, own_schema) as writer:
+        with _reading(stream) as events, _reading(small) as others, Writer(own_dsn, schema) as writer:
             for mode in ("fast", "immediate", "immediate", "fast"):
                 writer.wait_for(50)
                 own_server.restart(mode)
             writer.wait_for(50)
-        _check(events, writer, own_dsn, own_schema)
-        _check(others, writer, own_dsn, own_schema)
+        _check(events, writer, own_dsn, schema)
+        _check(others, writer, own_dsn, schema)
 
 
-def test_a_stream_waits_for_its_server(own_server: LocalServer, own_dsn: str, own_schema: str) -> None:
-    with Store(own_dsn, schema=own_schema) as store, store["orders"].watch() as stream:
+def test_a_stream_waits_for_its_server(own_server: LocalServer, own_dsn: str, schema: str) -> None:
+    with Store(own_dsn, schema=schema) as store, store["orders"].watch() as stream:
         store["orders"].insert("before", {})
         with own_server.stopped():
             event = stream.next(timeout=PATIENCE_S)
@@ -154,31 +154,31 @@ def test_a_stream_waits_for_its_server(own_server: LocalServer, own_dsn: str, ow
             assert stream.resume_token == token
             assert not stream.closed
         with _admin(own_dsn) as admin:
-            admin.execute(f"INSERT INTO {own_schema}.orders (id, data) VALUES ('end', '{{}}')")
+            admin.execute(f"INSERT INTO {schema}.orders (id, data) VALUES ('end', '{{}}')")
         assert [event.document_id for event in _to_end(stream)] == ["end"]
         assert stream.stats().mode == "live"
 
 
-def test_terminated_walsenders_lose_nothing(own_dsn: str, own_schema: str) -> None:
-    with Store(own_dsn, schema=own_schema) as store, store["orders"].watch() as stream, _admin(own_dsn) as admin:
+def test_terminated_walsenders_lose_nothing(own_dsn: str, schema: str) -> None:
+    with Store(own_dsn, schema=schema) as store, store["orders"].watch() as stream, _admin(own_dsn) as admin:
         slow = store["orders"].watch(buffer_size=3)
-        with _reading(stream) as events, Writer(own_dsn, own_schema) as writer:
+        with _reading(stream) as events, Writer(own_dsn, schema) as writer:
             for _ in range(5):
                 writer.wait_for(100)
                 admin.execute(f"SELECT pg_terminate_backend(pid) FROM ({_WALSENDERS}) AS walsender")
-        _check(events, writer, own_dsn, own_schema)
-        _check(list(_to_end(slow)), writer, own_dsn, own_schema)
+        _check(events, writer, own_dsn, schema)
+        _check(list(_to_end(slow)), writer, own_dsn, schema)
 
 
 @pytest.mark.parametrize("pace_s", [None, 0.002], ids=["full", "slow"])
 def test_streams_do_not_hold_up_the_servers_shutdown(
-    own_server: LocalServer, own_dsn: str, own_schema: str, pace_s: float | None
+    own_server: LocalServer, own_dsn: str, schema: str, pace_s: float | None
 ) -> None:
     """One stream is idle, one has a backlog that it doesn't take, or takes slowly."""
-    with Store(own_dsn, schema=own_schema) as store, store["users"].watch() as idle, _admin(own_dsn) as admin:
+    with Store(own_dsn, schema=schema) as store, store["users"].watch() as idle, _admin(own_dsn) as admin:
         stream = store["orders"].watch(buffer_size=50)
         admin.execute(
-            f"INSERT INTO {own_schema}.orders (id, data) SELECT n, jsonb_build_object('x', repeat('x', 1000)) "
+            f"INSERT INTO {schema}.orders (id, data) SELECT n, jsonb_build_object('x', repeat('x', 1000)) "
             "FROM generate_series(1, 40000) AS n"
         )
         for _ in range(500):
@@ -193,7 +193,7 @@ def test_streams_do_not_hold_up_the_servers_shutdown(
         reading.join()
         assert took_s < SHUTDOWN_LIMIT_S
         with _admin(own_dsn) as again:
-            again.execute(f"INSERT INTO {own_schema}.users (id, data) VALUES ('end', '{{}}')")
+            again.execute(f"INSERT INTO {schema}.users (id, data) VALUES ('end', '{{}}')")
         assert [event.document_id for event in _to_end(idle)] == ["end"]
 
 
@@ -202,16 +202,16 @@ def _read_slowly(stream: ChangeStream, pace_s: float | None, over: threading.Eve
         stream.try_next()
 
 
-def test_lost_bookmarks_stop_those_who_need_history_only(own_dsn: str, own_schema: str) -> None:
-    with Store(own_dsn, schema=own_schema) as store, _admin(own_dsn) as admin:
+def test_lost_bookmarks_stop_those_who_need_history_only(own_dsn: str, schema: str) -> None:
+    with Store(own_dsn, schema=schema) as store, _admin(own_dsn) as admin:
         live, full = store["orders"].watch(), store["orders"].watch(buffer_size=5)
         token = live.resume_token
         admin.execute(
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'pgdocb%'"
         )
-        with Writer(own_dsn, own_schema) as writer:
+        with Writer(own_dsn, schema) as writer:
             writer.wait_for(50)
-        _check(list(_to_end(live)), writer, own_dsn, own_schema)
+        _check(list(_to_end(live)), writer, own_dsn, schema)
         with pytest.raises(HistoryLost):
             list(_to_end(full))
         assert full.stats().delivered == 5
@@ -222,9 +222,9 @@ def test_lost_bookmarks_stop_those_who_need_history_only(own_dsn: str, own_schem
             assert [event.event_type for event in _to_end(fresh)] == ["delete"]
 
 
-def test_a_slot_that_loses_its_wal_is_history_lost(own_dsn: str, own_schema: str) -> None:
+def test_a_slot_that_loses_its_wal_is_history_lost(own_dsn: str, schema: str) -> None:
     """An open transaction pins all slots, and the server then throws their WAL away."""
-    with Store(own_dsn, schema=own_schema) as store, _admin(own_dsn) as admin, psycopg.connect(own_dsn) as pin:
+    with Store(own_dsn, schema=schema) as store, _admin(own_dsn) as admin, psycopg.connect(own_dsn) as pin:
         stream = store["orders"].watch()
         pin.execute("SELECT pg_current_xact_id()")
         admin.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'")
@@ -254,24 +254,24 @@ def _lose_wal(stream: ChangeStream, admin: psycopg.Connection) -> None:
         assert stream.next(timeout=0.2) is None
 
 
-def test_a_server_that_is_not_heard_of_is_connected_to_anew(own_dsn: str, own_schema: str) -> None:
+def test_a_server_that_is_not_heard_of_is_connected_to_anew(own_dsn: str, schema: str) -> None:
     with _admin(own_dsn) as admin:
         admin.execute("ALTER SYSTEM SET wal_sender_timeout = '2s'")
         admin.execute("SELECT pg_reload_conf()")
-        with Store(own_dsn, schema=own_schema) as store, store["orders"].watch() as stream:
+        with Store(own_dsn, schema=schema) as store, store["orders"].watch() as stream:
             (pid,) = (row[0] for row in admin.execute(_WALSENDERS))
             os.kill(pid, signal.SIGSTOP)
             try:
-                with Writer(own_dsn, own_schema) as writer:
+                with Writer(own_dsn, schema) as writer:
                     writer.wait_for(50)
-                _check(list(_to_end(stream)), writer, own_dsn, own_schema)
+                _check(list(_to_end(stream)), writer, own_dsn, schema)
             finally:
                 os.kill(pid, signal.SIGCONT)
 
 
-def test_a_store_is_closed_while_its_server_is_away(own_server: LocalServer, own_dsn: str, own_schema: str) -> None:
+def test_a_store_is_closed_while_its_server_is_away(own_server: LocalServer, own_dsn: str, schema: str) -> None:
     """The threads that read, catch up and keep history all end, which the fixtures look for."""
-    store = Store(own_dsn, schema=own_schema)
+    store = Store(own_dsn, schema=schema)
     stream, full = store["orders"].watch(), store["orders"].watch(buffer_size=5)
     store["orders"].insert_many((str(number), {}) for number in range(2000))
     assert full.next(timeout=PATIENCE_S) is not None

@@ -192,6 +192,16 @@ async def test_sql_writers_make_the_same_events(shared_dsn: str, schema: str, sq
     assert (events[7].full_document.version, events[8].document_id) == (2, "o-0@2")
 
 
+async def test_names_with_capitals_and_dashes(shared_dsn: str) -> None:
+    async with AsyncStore(shared_dsn, schema="Größe-1") as store, store["Orders-2026"].watch() as stream:
+        await store["orders-2026"].insert("lower", {})
+        await store["Orders-2026"].insert("upper", {})
+        assert brief(await take(stream)) == [("insert", "Orders-2026", "upper")]
+        async with store.watch(resume_after=stream.resume_token) as later:
+            await store["Orders-2026"].insert("end", {})
+            assert brief(await take_to(later, "end")) == []
+
+
 async def test_events_carry_what_the_writer_said(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
         orders = store["orders"]
@@ -260,8 +270,8 @@ async def test_a_closed_stream_gives_nothing(shared_dsn: str, schema: str) -> No
             await store["orders"].insert("o-1", {})
             await store["orders"].insert("o-2", {})
             (event,) = await take(stream)
-            assert not stream.closed
-        assert stream.closed
+            was_closed = stream.closed
+        assert (was_closed, stream.closed) == (False, True)
         assert [event async for event in stream] == []
         with pytest.raises(StreamClosed):
             await stream.next()

@@ -191,6 +191,16 @@ def test_sql_writers_make_the_same_events(shared_dsn: str, schema: str, sql: psy
     assert (events[7].full_document.version, events[8].document_id) == (2, "o-0@2")
 
 
+def test_names_with_capitals_and_dashes(shared_dsn: str) -> None:
+    with Store(shared_dsn, schema="Größe-1") as store, store["Orders-2026"].watch() as stream:
+        store["orders-2026"].insert("lower", {})
+        store["Orders-2026"].insert("upper", {})
+        assert brief(take(stream)) == [("insert", "Orders-2026", "upper")]
+        with store.watch(resume_after=stream.resume_token) as later:
+            store["Orders-2026"].insert("end", {})
+            assert brief(take_to(later, "end")) == []
+
+
 def test_events_carry_what_the_writer_said(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     with Store(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
         orders = store["orders"]
@@ -259,8 +269,8 @@ def test_a_closed_stream_gives_nothing(shared_dsn: str, schema: str) -> None:
             store["orders"].insert("o-1", {})
             store["orders"].insert("o-2", {})
             (event,) = take(stream)
-            assert not stream.closed
-        assert stream.closed
+            was_closed = stream.closed
+        assert (was_closed, stream.closed) == (False, True)
         assert [event for event in stream] == []
         with pytest.raises(StreamClosed):
             stream.next()
