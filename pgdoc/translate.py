@@ -59,6 +59,8 @@ def _advice(exc: psycopg.Error) -> str:
         return ". Grant it to the role, or let one do it that may"
     if isinstance(exc, psycopg.errors.TransactionRollback):  # a deadlock, or a serialization failure
         return ". Run the transaction again"
+    if isinstance(exc, psycopg.errors.DuplicatePreparedStatement | psycopg.errors.InvalidSqlStatementName):
+        return ". The conninfo leads to a pooler: give the server's own host and port as replication_conninfo"
     return ""
 
 

@@ -37,9 +37,12 @@ class AsyncConnections:
         seen: the tables that a transaction found, or made, and need not look for again.
     """
 
-    def __init__(self, conninfo: str, pool_size: int) -> None:
+    def __init__(self, conninfo: str, pool_size: int, *, through_pooler: bool) -> None:
         self._conninfo = conninfo
         self._pool_size = pool_size
+        self._settings: dict[str, Any] = {"autocommit": True}
+        if through_pooler:
+            self._settings["prepare_threshold"] = None  # the next statement may meet another session
         self._pool: AsyncConnectionPool[AsyncConnection[Any]] | None = None
         self._closed = False
         self._opening = AsyncLock()
@@ -69,7 +72,7 @@ class AsyncConnections:
         await self._look_at_server()
         pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
             self._conninfo,
-            kwargs={"autocommit": True},
+            kwargs=self._settings,
             min_size=1,
             max_size=self._pool_size,
             open=False,

@@ -48,7 +48,8 @@ class AsyncStore:
         auto_create: create a collection on the first insert into it, or watch on it. Without it, every call on a
             collection that does not exist raises `CollectionNotFound`.
         plugin: the output plugin of change streams, `wal2json`, or `auto` to let the server decide.
-        replication_conninfo: a direct route to the server where `conninfo` goes through a pooler.
+        replication_conninfo: a direct route to the server where `conninfo` goes through a pooler; documents then do
+            without prepared statements, which would be of one of the pooler's sessions.
         pool_size: how many connections document calls may use at once.
 
     Raises:
@@ -72,7 +73,7 @@ class AsyncStore:
         self._conninfo = conninfo
         self._schema = check_name(schema, "schema")
         self._auto_create = auto_create
-        self._connections = AsyncConnections(conninfo, pool_size)
+        self._connections = AsyncConnections(conninfo, pool_size, through_pooler=replication_conninfo is not None)
         source = Source(conninfo if replication_conninfo is None else replication_conninfo, schema)
         self._streams = AsyncStreams(self._connections, source, auto_create=auto_create)
 

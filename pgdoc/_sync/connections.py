@@ -38,9 +38,12 @@ class Connections:
         seen: the tables that a transaction found, or made, and need not look for again.
     """
 
-    def __init__(self, conninfo: str, pool_size: int) -> None:
+    def __init__(self, conninfo: str, pool_size: int, *, through_pooler: bool) -> None:
         self._conninfo = conninfo
         self._pool_size = pool_size
+        self._settings: dict[str, Any] = {"autocommit": True}
+        if through_pooler:
+            self._settings["prepare_threshold"] = None  # the next statement may meet another session
         self._pool: ConnectionPool[Connection[Any]] | None = None
         self._closed = False
         self._opening = Lock()
@@ -70,7 +73,7 @@ class Connections:
         self._look_at_server()
         pool: ConnectionPool[Connection[Any]] = ConnectionPool(
             self._conninfo,
-            kwargs={"autocommit": True},
+            kwargs=self._settings,
             min_size=1,
             max_size=self._pool_size,
             open=False,

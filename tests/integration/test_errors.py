@@ -212,6 +212,20 @@ def test_through_a_pooler(cluster: LocalServer, database: str, dsn: str, refused
             event = stream.next(timeout=PATIENCE_S)
             assert event is not None
             assert event.document_id == "o-2"
+            with store.transaction() as tx:
+                assert tx.connection.prepare_threshold is None
+
+
+def test_the_pooler_s_sessions_know_no_prepared_statement(dsn: str) -> None:
+    """PgBouncer gives the next transaction of a connection to whichever session is free."""
+    with Store(dsn, pool_size=1) as store:
+        store["orders"].insert("o-1", {})
+        for _ in range(6):
+            store["orders"].get("o-1")
+        with store.transaction() as tx:
+            tx.connection.execute("DO 'BEGIN DEALLOCATE ALL; END'")  # as another session has none
+        message = said(DatabaseError, lambda: store["orders"].get("o-1"))
+        assert message.endswith("give the server's own host and port as replication_conninfo")
 
 
 def test_refused_in_another_language(dsn: str) -> None:
