@@ -17,7 +17,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import pgdoc
-from pgdoc import Store
+from pgdoc import AsyncStore, Store
 from pgdoc.catalog import REVISION
 from pgdoc.errors import (
     CatalogMissing,
@@ -369,6 +369,23 @@ def test_slots_are_used_up(dsn: str, admin: psycopg.Connection) -> None:
     check_streams(dsn)
 
 
+async def test_slots_are_used_up_where_streams_are_awaited(dsn: str, admin: psycopg.Connection) -> None:
+    fill_slots(admin)
+    try:
+        async with AsyncStore(dsn) as store:
+            with pytest.raises(SlotsExhausted, match="raise max_replication_slots"):
+                await store.watch()
+            with pytest.raises(SlotsExhausted, match="raise max_replication_slots"):
+                async with store["orders"].watch():
+                    pass
+            free_slots(admin)
+            async with store["orders"].watch() as stream:
+                await store["orders"].insert("o-1", {})
+                assert await stream.next(timeout=PATIENCE_S) is not None
+    finally:
+        free_slots(admin)
+
+
 def test_slots_are_used_up_meanwhile(dsn: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last free slot can be taken between the look and the making."""
     monkeypatch.setattr("pgdoc.replication.slots.preflight", lambda _: fill_slots(admin))
@@ -385,6 +402,7 @@ def test_a_stream_waits_for_a_free_slot(dsn: str, admin: psycopg.Connection) -> 
         try:
             for number in range(9):
                 store["orders"].insert(f"o-{number}", {})
+            wait_until(lambda: stream.stats().mode == "catching_up")
             first = stream.next(timeout=PATIENCE_S)
             assert stream.next(timeout=1.5) is None
             assert stream.stats().mode == "catching_up"
@@ -637,8 +655,12 @@ def test_token_lies_past_the_point_where_its_timeline_was_left(private_server: L
 
 
 def wait_for_end_of_recovery(conninfo: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
     with psycopg.connect(conninfo, autocommit=True) as connection:
-        while connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: connection.execute("SELECT pg_is_in_recovery()").fetchone() == (False,))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
