@@ -17,7 +17,9 @@ read the same changes in the same order from the same WAL, so a subscription can
 6. JOINING becomes LIVE when the catch-up reader's R has reached `join_from`: what was laid aside and lies beyond
    `after` is put, and there is neither gap (both sides cover `join_from`) nor repeat (rule 2). So a reader that trails
    the live one for ever still joins, for its goal does not move.
-7. If what is laid aside grows beyond `AHEAD_LIMIT`, JOINING becomes AWAY again, and the reader goes on.
+7. If what is laid aside grows beyond its limits, JOINING becomes AWAY again, and the reader goes on.
+8. A live reader that lost its connection begins again at its R. What it had laid aside of a transaction beyond R is
+   thrown away, for it will be laid aside again.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
     from pgdoc.changes.assemble import Burst, Change, Place
 
 AHEAD_LIMIT = 5_000
-"""Changes laid aside for a subscription that is joining."""
+AHEAD_BYTES = 64 << 20
+"""What may be laid aside for a subscription that is joining: changes, and bytes of their messages."""
 
 
 def before_commits_at(lsn: int) -> Place:
@@ -84,6 +87,7 @@ class Subscription:
         self.mailbox = mailbox
         self.state = State.AWAY
         self.ahead: list[Change] = []
+        self.ahead_bytes = 0
         self.join_from = 0
 
     def wanted(self, changes: list[Change]) -> list[Change]:
@@ -127,6 +131,8 @@ class Fanout:
     def restart(self) -> None:
         """Note that the live reader begins again at `reached`, outside any transaction."""
         self._inside = None
+        for subscription in self._subscriptions:
+            subscription.ahead = [change for change in subscription.ahead if change.position[0] < self.reached]
 
     def add(self, subscription: Subscription) -> None:
         """Feed a newcomer from here on."""
@@ -147,28 +153,28 @@ class Fanout:
             if subscription.state is State.LIVE:
                 if subscription.put(burst.changes, reached):
                     sent_away.append(subscription)
-            else:
+            elif subscription.state is State.JOINING:
                 self._lay_aside(subscription, burst.changes)
         for subscription in sent_away:
             self.leave(subscription)
         return sent_away
 
     def _lay_aside(self, subscription: Subscription, changes: list[Change]) -> None:
-        names, ahead = subscription.collections, subscription.ahead
-        ahead.extend(
+        names, join_from = subscription.collections, subscription.join_from
+        wanted = [
             change
             for change in changes
-            if change.position[0] >= subscription.join_from and (names is None or change.row.table in names)
-        )
-        if len(ahead) > AHEAD_LIMIT:
-            subscription.state = State.AWAY  # it is begun again when its reader is nearer
-            subscription.ahead = []
+            if change.position[0] >= join_from and (names is None or change.row.table in names)
+        ]
+        subscription.ahead += wanted
+        subscription.ahead_bytes += sum([len(change.row.message) for change in wanted])
+        if len(subscription.ahead) > AHEAD_LIMIT or subscription.ahead_bytes > AHEAD_BYTES:
+            _set_away(subscription)  # joining is begun again when its reader is nearer
 
     def leave(self, subscription: Subscription) -> None:
         """Stop feeding it: from now on it is AWAY."""
         self.remove(subscription)
-        subscription.state = State.AWAY
-        subscription.ahead = []
+        _set_away(subscription)
 
     def join(self, subscription: Subscription, reader_reached: int) -> bool:
         """Begin, or end, the move of a subscription from a catch-up reader; give whether it is LIVE now.
@@ -180,17 +186,22 @@ class Fanout:
         if subscription.state is State.AWAY:
             subscription.join_from = self.joinable_from
             subscription.state = State.JOINING
-            subscription.ahead = []
             self._subscriptions[subscription] = None
         if reader_reached < subscription.join_from:
             return False
-        ahead, subscription.ahead = subscription.ahead, []
+        ahead, subscription.ahead, subscription.ahead_bytes = subscription.ahead, [], 0
         left = subscription.put(ahead, before_commits_at(self.reached))
         if left:
             self.leave(subscription)
             return False
         subscription.state = State.LIVE
         return True
+
+
+def _set_away(subscription: Subscription) -> None:
+    subscription.state = State.AWAY
+    subscription.ahead = []
+    subscription.ahead_bytes = 0
 
 
 def furthest_behind(subscriptions: Iterable[Subscription]) -> Subscription | None:
