@@ -33,6 +33,7 @@ class _Box:
         self._queue: deque[Change] = deque()
         self._count = self._bytes = 0  # with what was taken last
         self._taken_count = self._taken_bytes = 0
+        self._refused_bytes = 0  # of the first change for which there was no room
         self._reached: Place = (0, 0, 0, 0)
         self._error: BaseException | None = None
         self._closed = False
@@ -70,6 +71,7 @@ class _Box:
         count, size_bytes = len(changes), sum([len(change.row.message) for change in changes])
         if self._count + count > self._size or self._bytes + size_bytes > self._size_bytes:
             count, size_bytes = self._what_fits(changes)
+            self._refused_bytes = len(changes[count].row.message) if count < len(changes) else 0
             changes = changes[:count]
         self._queue.extend(changes)
         self._count += count
@@ -93,7 +95,7 @@ class _Box:
             self._reached = max(self._reached, place)
 
     def call_when_room(self, callback: Callable[[], None]) -> None:
-        """Call back, once, when it is at most half full; at once if it is now."""
+        """Call back, once, when it is at most half full and has room for what it refused; at once if that is so now."""
         with self._lock:
             self._when_room = callback
             ready = self._room_callback()
@@ -113,7 +115,7 @@ class _Box:
             if self._count:
                 self._reached = (0, 0, 0, 0)  # what is dropped was not given
             self._queue.clear()
-            self._count = self._bytes = 0
+            self._count = self._bytes = self._taken_count = self._taken_bytes = 0
             no_longer_full, self._when_room = self._when_room, None
             self._wake()
         if no_longer_full:
@@ -123,7 +125,8 @@ class _Box:
         raise NotImplementedError
 
     def _room_callback(self) -> Callable[[], None] | None:
-        if self._when_room is None or self._count * 2 > self._size or self._bytes * 2 > self._size_bytes:
+        room_bytes = min(self._size_bytes // 2, self._size_bytes - self._refused_bytes)
+        if self._when_room is None or (self._count and (self._count * 2 > self._size or self._bytes > room_bytes)):
             return None
         callback, self._when_room = self._when_room, None
         return callback
@@ -181,6 +184,7 @@ class AsyncMailbox(_Box):
     def __init__(self, size: int, size_bytes: int) -> None:
         super().__init__(size, size_bytes)
         self._waiter: asyncio.Future[None] | None = None
+        self._without_waiting = 0  # changes taken since the loop had its turn
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
@@ -199,13 +203,15 @@ class AsyncMailbox(_Box):
             StreamClosed: it was closed.
             PgdocError: what ended the stream.
         """
-        if self._taken_count == BATCH:
+        if self._without_waiting >= BATCH:
+            self._without_waiting = 0
             await asyncio.sleep(0)  # a stream that always has more must let other tasks run
         with self._lock:
             batch = self._take_now()
             ready = self._room_callback()
         if ready:
             ready()
+        self._without_waiting += len(batch)
         if batch or timeout_s == 0:
             return batch
         try:
@@ -222,6 +228,7 @@ class AsyncMailbox(_Box):
                 if self._queue or self._closed or self._error:
                     return
                 waiter = self._waiter = asyncio.get_running_loop().create_future()
+            self._without_waiting = 0
             await waiter
 
 
