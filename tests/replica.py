@@ -98,7 +98,7 @@ def _noise(size: int, seed: int) -> str:
     return random.Random(seed).randbytes(size // 2).hex()
 
 
-def programs(*, works: int = 10, cuts: int = 8, sizes: tuple[int, ...] = (3_000, 40_000)) -> st.SearchStrategy[Program]:
+def programs(*, works: int = 10, cuts: int = 6, sizes: tuple[int, ...] = (3_000, 40_000)) -> st.SearchStrategy[Program]:
     """What may happen.
 
     Args:

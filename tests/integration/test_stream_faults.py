@@ -15,8 +15,6 @@ import pytest
 
 from pgdoc import Store
 from pgdoc.errors import HistoryLost
-from pgdoc.migrate import migrate
-from tests.fixtures.fix_server import _local_server
 from tests.replica import Replica, table
 
 if TYPE_CHECKING:
@@ -27,29 +25,7 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 60.0
 SHUTDOWN_LIMIT_S = 15.0
-_numbers = itertools.count(1)
 _WALSENDERS = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walsender'"
-
-
-@pytest.fixture(scope="module")
-def own_server() -> Iterator[LocalServer]:
-    """A server for this file, whose faults no other test sees."""
-    with _local_server() as server:
-        migrate(server.conninfo)
-        yield server
-
-
-@pytest.fixture
-def own_dsn(own_server: LocalServer) -> Iterator[str]:
-    yield own_server.conninfo
-    with _admin(own_server.conninfo) as admin:
-        admin.execute("ALTER SYSTEM RESET ALL")
-        admin.execute("SELECT pg_reload_conf()")
-
-
-@pytest.fixture
-def schema() -> str:
-    return f"docs_{next(_numbers)}"
 
 
 def _admin(dsn: str) -> psycopg.Connection:
@@ -59,10 +35,10 @@ def _admin(dsn: str) -> psycopg.Connection:
 class Writer:
     """Writes documents, one a transaction, whatever happens to the server; the last one says that it is over."""
 
-    def __init__(self, dsn: str, schema: str, collection: str = "orders") -> None:
+    def __init__(self, dsn: str, schema: str) -> None:
         self.acknowledged: list[str] = []
         self._dsn = dsn
-        self._insert = f'INSERT INTO "{schema}"."{collection}" (id, data) VALUES (%s, \'{{}}\')'
+        self._insert = f"INSERT INTO {schema}.orders (id, data) VALUES (%s, '{{}}')"
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -71,9 +47,6 @@ class Writer:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.finish()
-
-    def finish(self) -> None:
         self._over.set()
         self._thread.join()
 
@@ -127,22 +100,22 @@ def _reading(stream: ChangeStream) -> Iterator[list[ChangeEvent]]:
     thread.join()
 
 
-def test_streams_go_on_after_restarts_and_crashes(own_server: LocalServer, own_dsn: str, schema: str) -> None:
-    with Store(own_dsn, schema=schema) as store, store["orders"].watch() as stream:
+def test_streams_go_on_after_restarts_and_crashes(rough_server: LocalServer, rough_dsn: str, rough_schema: str) -> None:
+    with Store(rough_dsn, schema=rough_schema) as store, store["orders"].watch() as stream:
         small = store["orders"].watch(buffer_size=3)
-        with _reading(stream) as events, _reading(small) as others, Writer(own_dsn, schema) as writer:
+        with _reading(stream) as events, _reading(small) as others, Writer(rough_dsn, rough_schema) as writer:
             for mode in ("fast", "immediate", "immediate", "fast"):
                 writer.wait_for(50)
-                own_server.restart(mode)
+                rough_server.restart(mode)
             writer.wait_for(50)
-        _check(events, writer, own_dsn, schema)
-        _check(others, writer, own_dsn, schema)
+        _check(events, writer, rough_dsn, rough_schema)
+        _check(others, writer, rough_dsn, rough_schema)
 
 
-def test_a_stream_waits_for_its_server(own_server: LocalServer, own_dsn: str, schema: str) -> None:
-    with Store(own_dsn, schema=schema) as store, store["orders"].watch() as stream:
+def test_a_stream_waits_for_its_server(rough_server: LocalServer, rough_dsn: str, rough_schema: str) -> None:
+    with Store(rough_dsn, schema=rough_schema) as store, store["orders"].watch() as stream:
         store["orders"].insert("before", {})
-        with own_server.stopped():
+        with rough_server.stopped():
             event = stream.next(timeout=PATIENCE_S)
             assert event is not None
             assert event.document_id == "before"
@@ -153,32 +126,32 @@ def test_a_stream_waits_for_its_server(own_server: LocalServer, own_dsn: str, sc
             assert stream.next(timeout=0.5) is None
             assert stream.resume_token == token
             assert not stream.closed
-        with _admin(own_dsn) as admin:
-            admin.execute(f"INSERT INTO {schema}.orders (id, data) VALUES ('end', '{{}}')")
+        with _admin(rough_dsn) as admin:
+            admin.execute(f"INSERT INTO {rough_schema}.orders (id, data) VALUES ('end', '{{}}')")
         assert [event.document_id for event in _to_end(stream)] == ["end"]
         assert stream.stats().mode == "live"
 
 
-def test_terminated_walsenders_lose_nothing(own_dsn: str, schema: str) -> None:
-    with Store(own_dsn, schema=schema) as store, store["orders"].watch() as stream, _admin(own_dsn) as admin:
+def test_terminated_walsenders_lose_nothing(rough_dsn: str, rough_schema: str) -> None:
+    with Store(rough_dsn, schema=rough_schema) as store, store["orders"].watch() as stream, _admin(rough_dsn) as admin:
         slow = store["orders"].watch(buffer_size=3)
-        with _reading(stream) as events, Writer(own_dsn, schema) as writer:
+        with _reading(stream) as events, Writer(rough_dsn, rough_schema) as writer:
             for _ in range(5):
                 writer.wait_for(100)
                 admin.execute(f"SELECT pg_terminate_backend(pid) FROM ({_WALSENDERS}) AS walsender")
-        _check(events, writer, own_dsn, schema)
-        _check(list(_to_end(slow)), writer, own_dsn, schema)
+        _check(events, writer, rough_dsn, rough_schema)
+        _check(list(_to_end(slow)), writer, rough_dsn, rough_schema)
 
 
 @pytest.mark.parametrize("pace_s", [None, 0.002], ids=["full", "slow"])
 def test_streams_do_not_hold_up_the_servers_shutdown(
-    own_server: LocalServer, own_dsn: str, schema: str, pace_s: float | None
+    rough_server: LocalServer, rough_dsn: str, rough_schema: str, pace_s: float | None
 ) -> None:
     """One stream is idle, one has a backlog that it doesn't take, or takes slowly."""
-    with Store(own_dsn, schema=schema) as store, store["users"].watch() as idle, _admin(own_dsn) as admin:
+    with Store(rough_dsn, schema=rough_schema) as store, store["users"].watch() as idle, _admin(rough_dsn) as admin:
         stream = store["orders"].watch(buffer_size=50)
         admin.execute(
-            f"INSERT INTO {schema}.orders (id, data) SELECT n, jsonb_build_object('x', repeat('x', 1000)) "
+            f"INSERT INTO {rough_schema}.orders (id, data) SELECT n, jsonb_build_object('x', repeat('x', 1000)) "
             "FROM generate_series(1, 40000) AS n"
         )
         for _ in range(500):
@@ -187,13 +160,13 @@ def test_streams_do_not_hold_up_the_servers_shutdown(
         reading = threading.Thread(target=_read_slowly, args=(stream, pace_s, over))
         reading.start()
         started = time.monotonic()
-        with own_server.stopped("fast"):
+        with rough_server.stopped("fast"):
             took_s = time.monotonic() - started
         over.set()
         reading.join()
         assert took_s < SHUTDOWN_LIMIT_S
-        with _admin(own_dsn) as again:
-            again.execute(f"INSERT INTO {schema}.users (id, data) VALUES ('end', '{{}}')")
+        with _admin(rough_dsn) as again:
+            again.execute(f"INSERT INTO {rough_schema}.users (id, data) VALUES ('end', '{{}}')")
         assert [event.document_id for event in _to_end(idle)] == ["end"]
 
 
@@ -202,16 +175,16 @@ def _read_slowly(stream: ChangeStream, pace_s: float | None, over: threading.Eve
         stream.try_next()
 
 
-def test_lost_bookmarks_stop_those_who_need_history_only(own_dsn: str, schema: str) -> None:
-    with Store(own_dsn, schema=schema) as store, _admin(own_dsn) as admin:
+def test_lost_bookmarks_stop_those_who_need_history_only(rough_dsn: str, rough_schema: str) -> None:
+    with Store(rough_dsn, schema=rough_schema) as store, _admin(rough_dsn) as admin:
         live, full = store["orders"].watch(), store["orders"].watch(buffer_size=5)
         token = live.resume_token
         admin.execute(
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'pgdocb%'"
         )
-        with Writer(own_dsn, schema) as writer:
+        with Writer(rough_dsn, rough_schema) as writer:
             writer.wait_for(50)
-        _check(list(_to_end(live)), writer, own_dsn, schema)
+        _check(list(_to_end(live)), writer, rough_dsn, rough_schema)
         with pytest.raises(HistoryLost):
             list(_to_end(full))
         assert full.stats().delivered == 5
@@ -222,9 +195,9 @@ def test_lost_bookmarks_stop_those_who_need_history_only(own_dsn: str, schema: s
             assert [event.event_type for event in _to_end(fresh)] == ["delete"]
 
 
-def test_a_slot_that_loses_its_wal_is_history_lost(own_dsn: str, schema: str) -> None:
+def test_a_slot_that_loses_its_wal_is_history_lost(rough_dsn: str, rough_schema: str) -> None:
     """An open transaction pins all slots, and the server then throws their WAL away."""
-    with Store(own_dsn, schema=schema) as store, _admin(own_dsn) as admin, psycopg.connect(own_dsn) as pin:
+    with Store(rough_dsn, schema=rough_schema) as store, _admin(rough_dsn) as admin, psycopg.connect(rough_dsn) as pin:
         stream = store["orders"].watch()
         pin.execute("SELECT pg_current_xact_id()")
         admin.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'")
@@ -254,28 +227,30 @@ def _lose_wal(stream: ChangeStream, admin: psycopg.Connection) -> None:
         assert stream.next(timeout=0.2) is None
 
 
-def test_a_server_that_is_not_heard_of_is_connected_to_anew(own_dsn: str, schema: str) -> None:
-    with _admin(own_dsn) as admin:
+def test_a_server_that_is_not_heard_of_is_connected_to_anew(rough_dsn: str, rough_schema: str) -> None:
+    with _admin(rough_dsn) as admin:
         admin.execute("ALTER SYSTEM SET wal_sender_timeout = '2s'")
         admin.execute("SELECT pg_reload_conf()")
-        with Store(own_dsn, schema=schema) as store, store["orders"].watch() as stream:
+        with Store(rough_dsn, schema=rough_schema) as store, store["orders"].watch() as stream:
             (pid,) = (row[0] for row in admin.execute(_WALSENDERS))
             os.kill(pid, signal.SIGSTOP)
             try:
-                with Writer(own_dsn, schema) as writer:
+                with Writer(rough_dsn, rough_schema) as writer:
                     writer.wait_for(50)
-                _check(list(_to_end(stream)), writer, own_dsn, schema)
+                _check(list(_to_end(stream)), writer, rough_dsn, rough_schema)
             finally:
                 os.kill(pid, signal.SIGCONT)
 
 
-def test_a_store_is_closed_while_its_server_is_away(own_server: LocalServer, own_dsn: str, schema: str) -> None:
+def test_a_store_is_closed_while_its_server_is_away(
+    rough_server: LocalServer, rough_dsn: str, rough_schema: str
+) -> None:
     """The threads that read, catch up and keep history all end, which the fixtures look for."""
-    store = Store(own_dsn, schema=schema)
+    store = Store(rough_dsn, schema=rough_schema)
     stream, full = store["orders"].watch(), store["orders"].watch(buffer_size=5)
     store["orders"].insert_many((str(number), {}) for number in range(2000))
     assert full.next(timeout=PATIENCE_S) is not None
-    with own_server.stopped("immediate"):
+    with rough_server.stopped("immediate"):
         while stream.stats().mode != "reconnecting":
             stream.next(timeout=0.05)
         store.close()

@@ -25,7 +25,7 @@ def test_events_give_exactly_the_tables(shared_dsn: str, program: Program) -> No
 
 @settings(_settings, max_examples=max(1, EXAMPLES // 10))
 @given(program=programs(works=6, cuts=10, sizes=(1_000_000, 5_000_000)))
-def test_so_they_do_with_documents_of_megabytes(shared_dsn: str, program: Program) -> None:
-    with Store(shared_dsn) as store:
+def test_so_they_do_with_documents_of_megabytes(rough_dsn: str, program: Program) -> None:
+    with Store(rough_dsn) as store:
         store.set_history(size=HISTORY_BYTES)
-    run(shared_dsn, f"large_day_{next(_numbers)}", program)
+    run(rough_dsn, f"large_day_{next(_numbers)}", program)

@@ -192,8 +192,8 @@ async def test_sql_writers_make_the_same_events(shared_dsn: str, schema: str, sq
     assert (events[7].full_document.version, events[8].document_id) == (2, "o-0@2")
 
 
-async def test_names_with_capitals_and_dashes(shared_dsn: str) -> None:
-    async with AsyncStore(shared_dsn, schema="Größe-1") as store, store["Orders-2026"].watch() as stream:
+async def test_names_with_capitals_and_dashes(shared_dsn: str, schema: str) -> None:
+    async with AsyncStore(shared_dsn, schema=f"Größe-{schema}") as store, store["Orders-2026"].watch() as stream:
         await store["orders-2026"].insert("lower", {})
         await store["Orders-2026"].insert("upper", {})
         assert brief(await take(stream)) == [("insert", "Orders-2026", "upper")]

@@ -191,8 +191,8 @@ def test_sql_writers_make_the_same_events(shared_dsn: str, schema: str, sql: psy
     assert (events[7].full_document.version, events[8].document_id) == (2, "o-0@2")
 
 
-def test_names_with_capitals_and_dashes(shared_dsn: str) -> None:
-    with Store(shared_dsn, schema="Größe-1") as store, store["Orders-2026"].watch() as stream:
+def test_names_with_capitals_and_dashes(shared_dsn: str, schema: str) -> None:
+    with Store(shared_dsn, schema=f"Größe-{schema}") as store, store["Orders-2026"].watch() as stream:
         store["orders-2026"].insert("lower", {})
         store["Orders-2026"].insert("upper", {})
         assert brief(take(stream)) == [("insert", "Orders-2026", "upper")]
