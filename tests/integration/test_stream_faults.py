@@ -179,6 +179,7 @@ def test_lost_bookmarks_stop_those_who_need_history_only(rough_dsn: str, rough_s
     with Store(rough_dsn, schema=rough_schema) as store, _admin(rough_dsn) as admin:
         live, full = store["orders"].watch(), store["orders"].watch(buffer_size=5)
         token = live.resume_token
+        admin.execute("SELECT pg_advisory_lock(hashtext('pgdoc history'))")  # so that no bookmark is made meanwhile
         admin.execute(
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'pgdocb%'"
         )
