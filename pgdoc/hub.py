@@ -261,7 +261,7 @@ class Hub:
 
     def check_origin(self, origin: Origin) -> None:
         """Refuse to go on at a server whose history does not hold the hub's place."""
-        origin.check(self._fanout.reached, self.origin.system_id, self.origin.timeline)
+        origin.check(before_commits_at(self._fanout.reached), self.origin.system_id, self.origin.timeline)
 
     def _end(self, error: PgdocError) -> None:
         with self._lock:

@@ -79,7 +79,7 @@ def check_place(place: ResumeToken | Lsn, origin: Origin, wal_end: int) -> Posit
         position = Position(place)
     else:
         position = place.position
-        origin.check(position.commit_lsn, place.system_id, place.timeline)
+        origin.check(position, place.system_id, place.timeline)
     if position.commit_lsn > wal_end:
         raise InvalidResumeToken(
             f"position {Lsn(position.commit_lsn)} lies beyond the end of this server's WAL, {Lsn(wal_end)}: "

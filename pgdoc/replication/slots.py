@@ -30,6 +30,8 @@ from pgdoc.tokens import Lsn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pgdoc.changes.assemble import Place
+
 BOOKMARK_PLUGIN = "pgoutput"
 """A bookmark's own plugin never runs, and this one is in every PostgreSQL and always allowed."""
 
@@ -58,8 +60,10 @@ class Origin:
     timeline: int
     switches: tuple[tuple[int, int], ...] = ()
 
-    def check(self, lsn: int, system_id: int, timeline: int) -> None:
-        """Refuse a position that is none of this cluster's.
+    def check(self, place: Place, system_id: int, timeline: int) -> None:
+        """Refuse a place that is none of this cluster's.
+
+        Where a timeline was left, no transaction of it commits any more; the place between two transactions is there.
 
         Raises:
             InvalidResumeToken: from another cluster, or past the point where its timeline was left.
@@ -69,10 +73,10 @@ class Origin:
                 f"the token is of cluster {system_id}, this server is cluster {self.system_id}: "
                 "open the stream where the token was issued, or start without it"
             )
-        left_at = dict(self.switches).get(timeline, 0) if timeline != self.timeline else lsn
-        if lsn > left_at:
+        left_at = dict(self.switches).get(timeline, 0)
+        if timeline != self.timeline and place > (left_at, 0, 0, 0):
             raise InvalidResumeToken(
-                f"position {Lsn(lsn)} on timeline {timeline} is not part of this server's history (timeline "
+                f"position {Lsn(place[0])} on timeline {timeline} is not part of this server's history (timeline "
                 f"{self.timeline}): the server was restored, or another was promoted, from before it; start without it"
             )
 
