@@ -188,7 +188,11 @@ class Keeper:
 
     def _connect(self) -> psycopg.Connection[Any]:
         connection = connect(self._hub.source.conninfo, replication=False)
-        connection.execute(statement("replication", "share"))
+        try:
+            connection.execute(statement("replication", "share"))
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def keep(self, connection: psycopg.Connection[Any]) -> None:

@@ -14,52 +14,17 @@ import pytest
 from pgdoc import Store
 from pgdoc.errors import DatabaseError
 from pgdoc.history import Keeper
-from pgdoc.migrate import migrate
 from pgdoc.replication import slots
-from pgdoc.server import LocalServer
 from pgdoc.tokens import Lsn
-from tests.fixtures.fix_leftovers import what_is_left
-from tests.fixtures.fix_server import NOT_DURABLE, _connect_admin, _database
+from tests.fixtures.fix_server import _connect_admin, _database
+from tests.integration.own_server.words import PATIENCE_S, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from pgdoc.replication.slots import Bookmark
+    from pgdoc.server import LocalServer
 
-PATIENCE_S = 20.0
 MB = 1 << 20
 HOUR_S = 3600
-SETTINGS = {**NOT_DURABLE, "max_replication_slots": 10, "wal_sender_timeout": "3s", "max_wal_size": "4GB"}
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[LocalServer]:
-    """A server whose streams report their place each second."""
-    with LocalServer(settings=SETTINGS) as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="module")
-def catalog(cluster: LocalServer) -> Iterator[str]:
-    with _connect_admin(cluster) as admin, _database(cluster, admin, "template1", "template") as name:
-        migrate(cluster.conninfo_for(name))
-        yield name
-
-
-@pytest.fixture
-def dsn(cluster: LocalServer, catalog: str) -> Iterator[str]:
-    """A database with the catalog and without a bookmark."""
-    with _connect_admin(cluster) as admin, _database(cluster, admin, catalog, "test") as name:
-        yield cluster.conninfo_for(name)
-        left = what_is_left(admin, name)
-    assert not left, f"left behind at the server: {left}"
-
-
-@pytest.fixture
-def admin(dsn: str) -> Iterator[psycopg.Connection]:
-    """The administrator, in the database; rows have names."""
-    with psycopg.connect(dsn, autocommit=True, row_factory=psycopg.rows.namedtuple_row) as admin:
-        yield admin
 
 
 @pytest.fixture
@@ -68,44 +33,26 @@ def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Keeper, "start", lambda _: None)
 
 
-@pytest.fixture
-def unlimited(admin: psycopg.Connection) -> Iterator[None]:
-    """The server keeps WAL for slots until its disk is full."""
-    admin.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '-1'")
-    admin.execute("SELECT pg_reload_conf()")
-    wait_until(lambda: slots.is_unlimited(admin))
-    yield
-    admin.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
-    admin.execute("SELECT pg_reload_conf()")
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def keep(store: Store, admin: psycopg.Connection) -> list[Bookmark]:
+def keep(store: Store, owner: psycopg.Connection) -> list[Bookmark]:
     """Do once what the keeper does each few seconds; give the bookmarks as they are then."""
-    Keeper(store._streams.hub).keep(admin)
-    return slots.bookmarks(admin, lost=True)
+    Keeper(store._streams.hub).keep(owner)
+    return slots.bookmarks(owner, lost=True)
 
 
-def write(admin: psycopg.Connection, segments: int) -> None:
+def write(owner: psycopg.Connection, segments: int) -> None:
     """Fill 16 MB of WAL, several times; none of it is a document's."""
     for _ in range(segments):
-        admin.execute("SELECT pg_logical_emit_message(true, 'noise', '')")
-        admin.execute("SELECT pg_switch_wal()")
+        owner.execute("SELECT pg_logical_emit_message(true, 'noise', '')")
+        owner.execute("SELECT pg_switch_wal()")
 
 
-def make_older(admin: psycopg.Connection, bookmark: Bookmark, age_s: int) -> str:
+def make_older(owner: psycopg.Connection, bookmark: Bookmark, age_s: int) -> str:
     """Replace a bookmark by one that was made earlier; give the new one's name."""
     parts = bookmark.name.split("_")
     parts[2] = f"{int(parts[2], 16) - age_s:x}"
     older = "_".join([*parts[:3], f"{age_s:x}"])
-    slots.copy_slot(admin, bookmark.name, older, temporary=False, plugin=slots.BOOKMARK_PLUGIN)
-    admin.execute("SELECT pg_drop_replication_slot(%s)", [bookmark.name])
+    slots.copy_slot(owner, bookmark.name, older, temporary=False, plugin=slots.BOOKMARK_PLUGIN)
+    owner.execute("SELECT pg_drop_replication_slot(%s)", [bookmark.name])
     return older
 
 
@@ -154,27 +101,27 @@ def test_a_stream_resumes_in_another_store(dsn: str) -> None:
 
 
 @pytest.mark.usefixtures("by_hand")
-def test_bookmarks_leave_with_the_time_asked_for(dsn: str, admin: psycopg.Connection) -> None:
+def test_bookmarks_leave_with_the_time_asked_for(dsn: str, owner: psycopg.Connection) -> None:
     with Store(dsn) as store, store.watch():
-        (first,) = slots.bookmarks(admin)
-        assert keep(store, admin) == [first]
-        oldest = make_older(admin, first, age_s=2 * HOUR_S)
-        _, second = keep(store, admin)
+        (first,) = slots.bookmarks(owner)
+        assert keep(store, owner) == [first]
+        oldest = make_older(owner, first, age_s=2 * HOUR_S)
+        _, second = keep(store, owner)
         assert second.confirmed >= first.confirmed
-        hour_old = make_older(admin, second, age_s=HOUR_S - 60)
-        assert [bookmark.name for bookmark in keep(store, admin)[:2]] == [oldest, hour_old]
-        *_, newest = slots.bookmarks(admin)
-        older = make_older(admin, slots.bookmarks(admin)[1], age_s=62)
-        kept = keep(store, admin)
+        hour_old = make_older(owner, second, age_s=HOUR_S - 60)
+        assert [bookmark.name for bookmark in keep(store, owner)[:2]] == [oldest, hour_old]
+        *_, newest = slots.bookmarks(owner)
+        older = make_older(owner, slots.bookmarks(owner)[1], age_s=62)
+        kept = keep(store, owner)
         assert [bookmark.name for bookmark in kept] == [older, newest.name]
         assert store.history().oldest == second.confirmed
         store.set_history(time=timedelta(minutes=1))
-        make_older(admin, kept[1], age_s=61)
-        assert all(bookmark.name != older for bookmark in keep(store, admin))
+        make_older(owner, kept[1], age_s=61)
+        assert all(bookmark.name != older for bookmark in keep(store, owner))
 
 
 @pytest.mark.usefixtures("by_hand")
-def test_the_wal_held_back_is_bounded(dsn: str, admin: psycopg.Connection) -> None:
+def test_the_wal_held_back_is_bounded(dsn: str, owner: psycopg.Connection) -> None:
     """Far more is written than may be held back, and some of it in a hurry; restart_lsn really moves."""
     with Store(dsn) as store, store["orders"].watch() as stream:
         store.set_history(size=96 * MB)
@@ -182,8 +129,8 @@ def test_the_wal_held_back_is_bounded(dsn: str, admin: psycopg.Connection) -> No
         for number in range(14):
             store["orders"].insert(f"o-{number}", {})
             stream.next(timeout=PATIENCE_S)
-            write(admin, segments=4 if number == 7 else 1)
-            kept = keep(store, admin)
+            write(owner, segments=4 if number == 7 else 1)
+            kept = keep(store, owner)
             assert 1 <= len(kept) <= 4
             seen += [bookmark for bookmark in kept if bookmark.name not in {each.name for each in seen}]
             assert store.history().retained_bytes <= (96 + 32) * MB
@@ -199,36 +146,36 @@ def test_the_wal_held_back_is_bounded(dsn: str, admin: psycopg.Connection) -> No
 
 
 @pytest.mark.usefixtures("by_hand")
-def test_the_last_two_free_slots_are_left_to_others(dsn: str, admin: psycopg.Connection, cluster: LocalServer) -> None:
-    ((free,),) = admin.execute(
+def test_the_last_two_free_slots_are_left_to_others(dsn: str, owner: psycopg.Connection, cluster: LocalServer) -> None:
+    ((free,),) = owner.execute(
         "SELECT current_setting('max_replication_slots')::int - count(*) FROM pg_replication_slots"
     ).fetchall()
     taken = [f"taken_{number}" for number in range(free - 4)]
     for name in taken:
-        admin.execute("SELECT pg_create_physical_replication_slot(%s)", [name])
+        owner.execute("SELECT pg_create_physical_replication_slot(%s)", [name])
     try:
         with Store(dsn) as store, store.watch():  # the hub's slot and the first bookmark: two are left
-            make_older(admin, slots.bookmarks(admin)[0], age_s=HOUR_S)
-            assert len(keep(store, admin)) == 1
-            admin.execute("SELECT pg_drop_replication_slot(%s)", [taken.pop()])
-            assert len(keep(store, admin)) == 2
+            make_older(owner, slots.bookmarks(owner)[0], age_s=HOUR_S)
+            assert len(keep(store, owner)) == 1
+            owner.execute("SELECT pg_drop_replication_slot(%s)", [taken.pop()])
+            assert len(keep(store, owner)) == 2
     finally:
         for name in taken:
-            admin.execute("SELECT pg_drop_replication_slot(%s)", [name])
+            owner.execute("SELECT pg_drop_replication_slot(%s)", [name])
 
 
 @pytest.mark.usefixtures("by_hand")
 def test_an_open_transaction_pins_the_wal_and_costs_no_history(
-    dsn: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    dsn: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pgdoc.history._NUDGE_WAIT_S", 0.1)
     with Store(dsn) as store, store["orders"].watch(), psycopg.connect(dsn) as writer:
         store.set_history(size=48 * MB)
-        ((first),) = keep(store, admin)
+        ((first),) = keep(store, owner)
         writer.execute("CREATE TABLE ledger ()")
         for _ in range(5):
-            write(admin, segments=1)
-            kept = keep(store, admin)
+            write(owner, segments=1)
+            kept = keep(store, owner)
         ((pid, age_s),) = store.history().pinned_by
         assert pid == writer.info.backend_pid
         assert age_s is not None
@@ -237,47 +184,47 @@ def test_an_open_transaction_pins_the_wal_and_costs_no_history(
         assert len(kept) > 2
         assert store.history().retained_bytes > 64 * MB
         writer.rollback()
-        wait_until(lambda: keep(store, admin)[0] not in kept)
+        wait_until(lambda: keep(store, owner)[0] not in kept)
         assert store.history().retained_bytes <= 32 * MB
         assert store.history().pinned_by == ()
 
 
 @pytest.mark.usefixtures("by_hand")
-def test_bookmarks_that_lost_their_wal_are_dropped(dsn: str, admin: psycopg.Connection) -> None:
+def test_bookmarks_that_lost_their_wal_are_dropped(dsn: str, owner: psycopg.Connection) -> None:
     with Store(dsn) as store:
         with store.watch() as stream:
             token = stream.resume_token
-        admin.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'")
-        admin.execute("SELECT pg_reload_conf()")
+        owner.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'")
+        owner.execute("SELECT pg_reload_conf()")
         try:
             with store.watch(resume_after=token):
-                admin.execute("SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE active")
+                owner.execute("SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE active")
         finally:
-            admin.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
-            admin.execute("SELECT pg_reload_conf()")
+            owner.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
+            owner.execute("SELECT pg_reload_conf()")
     with Store(dsn) as store:
-        admin.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'")
-        admin.execute("SELECT pg_reload_conf()")
+        owner.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'")
+        owner.execute("SELECT pg_reload_conf()")
         try:
-            write(admin, segments=4)
-            admin.execute("CHECKPOINT")
-            (lost,) = slots.bookmarks(admin, lost=True)
+            write(owner, segments=4)
+            owner.execute("CHECKPOINT")
+            (lost,) = slots.bookmarks(owner, lost=True)
             assert lost.wal_status == "lost"
             with store["orders"].watch() as stream:
-                (kept,) = keep(store, admin)
+                (kept,) = keep(store, owner)
                 assert kept.wal_status == "reserved"
                 assert kept.confirmed > lost.confirmed
                 store["orders"].insert("o-1", {})
                 assert stream.next(timeout=PATIENCE_S) is not None
         finally:
-            admin.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
-            admin.execute("SELECT pg_reload_conf()")
+            owner.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
+            owner.execute("SELECT pg_reload_conf()")
 
 
 @pytest.mark.usefixtures("by_hand")
-def test_two_hubs_do_not_fight(dsn: str, admin: psycopg.Connection) -> None:
+def test_two_hubs_do_not_fight(dsn: str, owner: psycopg.Connection) -> None:
     with Store(dsn) as one, one.watch(), Store(dsn) as other, other.watch():
-        make_older(admin, slots.bookmarks(admin)[0], age_s=HOUR_S // 2)
+        make_older(owner, slots.bookmarks(owner)[0], age_s=HOUR_S // 2)
         barrier = threading.Barrier(2)
 
         def keep_from(store: Store) -> None:
@@ -290,12 +237,12 @@ def test_two_hubs_do_not_fight(dsn: str, admin: psycopg.Connection) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        assert len(slots.bookmarks(admin)) == 2
+        assert len(slots.bookmarks(owner)) == 2
 
 
 @pytest.mark.usefixtures("by_hand")
 def test_the_newest_bookmark_that_is_not_past_the_place_is_read(
-    dsn: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    dsn: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copied = []
     copy = slots.copy_slot
@@ -311,9 +258,9 @@ def test_the_newest_bookmark_that_is_not_past_the_place_is_read(
             event = stream.next(timeout=PATIENCE_S)
             assert event is not None
             tokens.append(event.resume_token)
-            *_, newest = slots.bookmarks(admin)
-            names.append(make_older(admin, newest, age_s=HOUR_S // 3 * (3 - number)))
-            keep(store, admin)
+            *_, newest = slots.bookmarks(owner)
+            names.append(make_older(owner, newest, age_s=HOUR_S // 3 * (3 - number)))
+            keep(store, owner)
         monkeypatch.setattr(slots, "copy_slot", note)
         for token, name in zip(tokens, names, strict=True):
             with Store(dsn) as another:
@@ -322,44 +269,9 @@ def test_the_newest_bookmark_that_is_not_past_the_place_is_read(
             copied.clear()
 
 
-@pytest.mark.usefixtures("unlimited")
-def test_on_a_server_without_limit_the_last_store_leaves_no_bookmark(dsn: str, admin: psycopg.Connection) -> None:
-    with Store(dsn) as store:
-        store.migrate()
-        assert slots.bookmarks(admin) == []
-        with Store(dsn) as other:
-            store.watch()
-            other.watch()
-            assert len(slots.bookmarks(admin)) == 1
-        assert len(slots.bookmarks(admin)) == 1
-    assert slots.bookmarks(admin) == []
-
-
-@pytest.mark.usefixtures("unlimited")
-def test_stores_that_close_at_once_leave_no_bookmark(dsn: str, admin: psycopg.Connection) -> None:
-    for _ in range(5):
-        stores = [Store(dsn) for _ in range(3)]
-        for store in stores:
-            store.watch()
-        threads = [threading.Thread(target=store.close) for store in stores]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert slots.bookmarks(admin) == []
-
-
-@pytest.mark.usefixtures("unlimited")
-def test_the_owner_may_keep_history_on_a_server_without_limit(dsn: str, admin: psycopg.Connection) -> None:
-    with Store(dsn) as store:
-        store.set_history(time=timedelta(hours=2))
-        store.watch()
-    assert len(slots.bookmarks(admin)) == 1
-
-
-def end_connections(admin: psycopg.Connection) -> bool:
+def end_connections(owner: psycopg.Connection) -> bool:
     """End the keeper's connection, if it has one at present."""
-    admin.execute(
+    owner.execute(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'pgdoc' "
         "AND backend_type = 'client backend' AND datname = current_database()"
     )
@@ -367,15 +279,15 @@ def end_connections(admin: psycopg.Connection) -> bool:
 
 
 def test_the_keeper_survives_its_connection(
-    dsn: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    dsn: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("pgdoc.history._INTERVAL_S", 0.05)
     caplog.set_level("WARNING", "pgdoc.history")
     with Store(dsn) as store, store.watch():
-        wait_until(lambda: end_connections(admin) and "history is not kept at the moment" in caplog.text)
-        old = make_older(admin, slots.bookmarks(admin)[0], age_s=HOUR_S)
-        wait_until(lambda: len(slots.bookmarks(admin)) == 2)
-        assert slots.bookmarks(admin)[0].name == old
+        wait_until(lambda: end_connections(owner) and "history is not kept at the moment" in caplog.text)
+        old = make_older(owner, slots.bookmarks(owner)[0], age_s=HOUR_S)
+        wait_until(lambda: len(slots.bookmarks(owner)) == 2)
+        assert slots.bookmarks(owner)[0].name == old
 
 
 def test_set_history(dsn: str) -> None:
@@ -399,36 +311,36 @@ def test_set_history(dsn: str) -> None:
         assert store.history() == history
 
 
-def test_set_history_is_the_owner_s(dsn: str, cluster: LocalServer, admin: psycopg.Connection) -> None:
-    admin.execute("CREATE ROLE app LOGIN")
+def test_set_history_is_the_owner_s(dsn: str, cluster: LocalServer, owner: psycopg.Connection) -> None:
+    owner.execute("CREATE ROLE app LOGIN")
     try:
-        database = admin.info.dbname
+        database = owner.info.dbname
         with Store(cluster.conninfo_for(database, "app")) as store:
             assert store.history().bookmarks == 0
             with pytest.raises(DatabaseError, match="permission denied for table settings"):
                 store.set_history(size=0)
     finally:
-        admin.execute("DROP ROLE app")
+        owner.execute("DROP ROLE app")
 
 
-def test_a_quiet_stream_in_a_busy_database_pins_no_wal(dsn: str, admin: psycopg.Connection) -> None:
+def test_a_quiet_stream_in_a_busy_database_pins_no_wal(dsn: str, owner: psycopg.Connection) -> None:
     """Nothing of its collections is written, and still the server may forget what it has passed."""
     with Store(dsn) as store, store["quiet"].watch() as stream:
-        admin.execute("CREATE TABLE noise (n int)")
+        owner.execute("CREATE TABLE noise (n int)")
         for _ in range(3):
-            write(admin, segments=1)
-            admin.execute("INSERT INTO noise SELECT generate_series(1, 1000)")
-            ((place,),) = admin.execute("SELECT pg_current_wal_flush_lsn()::text").fetchall()
+            write(owner, segments=1)
+            owner.execute("INSERT INTO noise SELECT generate_series(1, 1000)")
+            ((place,),) = owner.execute("SELECT pg_current_wal_flush_lsn()::text").fetchall()
             wait_until(lambda place=place: stream.resume_token.lsn >= Lsn.parse(place))  # type: ignore[misc]
             wait_until(
-                lambda place=place: admin.execute(  # type: ignore[misc]
+                lambda place=place: owner.execute(  # type: ignore[misc]
                     "SELECT FROM pg_replication_slots WHERE slot_name LIKE 'pgdoch%%' AND confirmed_flush_lsn >= %s",
                     [place],
                 ).fetchall()
             )
-            admin.execute("CHECKPOINT")  # its record of running transactions lets the WAL before it go
+            owner.execute("CHECKPOINT")  # its record of running transactions lets the WAL before it go
             wait_until(
-                lambda place=place: admin.execute(  # type: ignore[misc]
+                lambda place=place: owner.execute(  # type: ignore[misc]
                     "SELECT FROM pg_replication_slots WHERE slot_name LIKE 'pgdoch%%' AND restart_lsn >= %s", [place]
                 ).fetchall()
             )

@@ -1,0 +1,75 @@
+"""A server for these tests to break, and a database on it for each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from psycopg.rows import namedtuple_row
+
+from pgdoc.migrate import migrate
+from pgdoc.server import LocalServer
+from tests.fixtures.fix_leftovers import what_is_left
+from tests.fixtures.fix_server import NOT_DURABLE, _connect_admin
+from tests.integration.own_server.faults import drop_slots
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SETTINGS = {
+    **NOT_DURABLE,
+    "max_replication_slots": 10,
+    "max_wal_senders": 6,
+    "max_prepared_transactions": 2,
+    "max_wal_size": "4GB",
+    "wal_sender_timeout": "3s",  # streams report their place each second
+}
+
+
+@pytest.fixture(scope="package")
+def cluster() -> Iterator[LocalServer]:
+    """A server that also listens on TCP, where it wants a password."""
+    with LocalServer(port=0, settings=SETTINGS) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="package")
+def catalog(cluster: LocalServer) -> str:
+    """The name of a database with the catalog."""
+    with _connect_admin(cluster) as admin:
+        admin.execute("CREATE DATABASE catalog")
+    migrate(cluster.conninfo_for("catalog"))
+    return "catalog"
+
+
+@pytest.fixture
+def database(cluster: LocalServer, catalog: str) -> Iterator[str]:
+    """The name of a database with the catalog and without a bookmark; the server may restart meanwhile."""
+    with _connect_admin(cluster) as admin:
+        admin.execute(f"CREATE DATABASE test TEMPLATE {catalog}")
+    yield "test"
+    with _connect_admin(cluster) as admin:
+        left = what_is_left(admin, "test")
+        drop_slots(cluster)
+        admin.execute("DROP DATABASE test WITH (FORCE)")
+    assert not left, f"left behind at the server: {left}"
+
+
+@pytest.fixture
+def dsn(cluster: LocalServer, database: str) -> str:
+    return cluster.conninfo_for(database)
+
+
+@pytest.fixture
+def admin(cluster: LocalServer, database: str) -> Iterator[psycopg.Connection]:
+    """The administrator, somewhere else."""
+    with _connect_admin(cluster) as admin:
+        yield admin
+
+
+@pytest.fixture
+def owner(dsn: str) -> Iterator[psycopg.Connection]:
+    """The administrator, in the database; rows have names."""
+    with psycopg.connect(dsn, autocommit=True, row_factory=namedtuple_row) as owner:
+        yield owner

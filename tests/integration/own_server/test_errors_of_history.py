@@ -1,0 +1,144 @@
+"""What a stream says where the WAL that it needs is not there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+import pgdoc
+from pgdoc import Store
+from pgdoc.errors import (
+    HistoryLost,
+    InvalidResumeToken,
+)
+from tests.integration.own_server.faults import drop_slots
+from tests.integration.own_server.words import (
+    PATIENCE_S,
+    said,
+    wait_until,
+)
+
+if TYPE_CHECKING:
+    from pgdoc.server import LocalServer
+
+
+def end_walsenders(admin: psycopg.Connection) -> None:
+    admin.execute("SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE active")
+
+
+def test_bookmarks_are_dropped_under_a_stream(
+    cluster: LocalServer, dsn: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgdoc.history._INTERVAL_S", 3600)
+    with Store(dsn) as store, store["orders"].watch() as stream, store["orders"].watch() as other:
+        store["orders"].insert("o-1", {})
+        first = stream.next(timeout=PATIENCE_S)
+        assert first is not None
+        drop_slots(cluster)
+        message = said(HistoryLost, lambda: stream.next(timeout=PATIENCE_S))
+        assert "is no longer kept (no history is kept): rebuild from the collections" in message
+        event = other.next(timeout=PATIENCE_S)
+        assert event is not None
+        assert event.document_id == "o-1"
+        assert said(HistoryLost, lambda: other.next(timeout=PATIENCE_S)) == message
+        with pytest.raises(HistoryLost) as raised:
+            store["orders"].watch(resume_after=first.resume_token)
+        assert raised.value.oldest_available == str(store.history().oldest)
+        with store["orders"].watch() as anew:
+            assert anew.stats().mode == "live"
+            store["orders"].insert("o-2", {})
+            assert anew.next(timeout=PATIENCE_S) is not None
+
+
+def test_wal_is_gone_under_a_stream(
+    cluster: LocalServer, database: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transaction that stays open pins all slots, until the server no longer keeps the WAL for them."""
+    monkeypatch.setattr("pgdoc.history._INTERVAL_S", 3600)
+    admin.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'")
+    admin.execute("SELECT pg_reload_conf()")
+    dsn = cluster.conninfo_for(database)
+    try:
+        with Store(dsn) as store, store["orders"].watch() as stream, psycopg.connect(dsn) as writer:
+            writer.execute("CREATE TABLE t ()")
+            store["orders"].insert("o-1", {})
+            for _ in range(5):
+                admin.execute("SELECT pg_logical_emit_message(false, 'noise', '')")
+                admin.execute("SELECT pg_switch_wal()")
+            admin.execute("CHECKPOINT")
+            event = stream.next(timeout=PATIENCE_S)
+            assert event is not None
+            message = said(HistoryLost, lambda: stream.next(timeout=PATIENCE_S))
+            assert (
+                "(no history is kept, as the server removed what exceeds its max_slot_wal_keep_size of 32MB)" in message
+            )
+            writer.rollback()
+            assert said(HistoryLost, lambda: store["orders"].watch(resume_after=event.resume_token))
+            with store["orders"].watch() as anew:
+                store["orders"].insert("o-2", {})
+                assert anew.next(timeout=PATIENCE_S) is not None
+    finally:
+        admin.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
+        admin.execute("SELECT pg_reload_conf()")
+
+
+def test_token_is_older_than_history(dsn: str) -> None:
+    with Store(dsn) as store:
+        store["orders"].insert("o-1", {})
+        with psycopg.connect(dsn) as connection:
+            ((before,),) = connection.execute("SELECT pg_current_wal_lsn()::text").fetchall()
+        store["orders"].insert("o-2", {})
+        store.migrate()
+        with pytest.raises(HistoryLost) as raised:
+            store["orders"].watch(resume_after=before)
+        oldest = raised.value.oldest_available
+        assert oldest == str(store.history().oldest)
+        assert f"position {before} is no longer kept (history reaches back to {oldest}): rebuild" in str(raised.value)
+        store["orders"].insert("o-3", {})
+        with store["orders"].watch(resume_after=oldest) as stream:
+            event = stream.next(timeout=PATIENCE_S)
+            assert event is not None
+            assert event.document_id == "o-3"
+
+
+def test_token_is_of_another_cluster_or_beyond_the_end(dsn: str) -> None:
+    with Store(dsn) as store:
+        with store["orders"].watch() as stream:
+            token = stream.resume_token
+        elsewhere = pgdoc.ResumeToken(token.position, token.system_id + 1, token.timeline)
+        message = said(InvalidResumeToken, lambda: store.watch(resume_after=elsewhere))
+        assert f"the token is of cluster {elsewhere.system_id}, this server is cluster {token.system_id}: " in message
+        message = said(InvalidResumeToken, lambda: store.watch(resume_after="7F/0"))
+        assert message.startswith("position 7F/0 lies beyond the end of this server's WAL, ")
+
+
+def test_token_lies_past_the_point_where_its_timeline_was_left(private_server: LocalServer, private_dsn: str) -> None:
+    """Recovery to the end of the WAL gives the cluster a new timeline, as promoting a standby does."""
+    with Store(private_dsn) as store:
+        with store["orders"].watch() as stream:
+            store["orders"].insert("o-1", {})
+            token = stream.resume_token
+        store["orders"].insert("o-2", {})
+    assert private_server.folder is not None
+    with private_server.stopped():
+        data = private_server.folder / "data"
+        (data / "recovery.signal").touch()
+        (data / "postgresql.auto.conf").write_text("restore_command = 'false'\n")
+    wait_for_end_of_recovery(private_dsn)
+    with Store(private_dsn) as store:
+        store["orders"].insert("o-3", {})
+        with store["orders"].watch(resume_after=token) as stream:
+            events = [stream.next(timeout=PATIENCE_S) for _ in range(3)]
+            assert [event.document_id for event in events if event] == ["o-1", "o-2", "o-3"]
+            later = stream.resume_token
+        assert later.timeline > token.timeline
+        lost = pgdoc.ResumeToken(later.position, token.system_id, token.timeline)
+        message = said(InvalidResumeToken, lambda: store.watch(resume_after=lost))
+        assert f"position {lost.lsn} on timeline {token.timeline} is not part of this server's history" in message
+
+
+def wait_for_end_of_recovery(conninfo: str) -> None:
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        wait_until(lambda: connection.execute("SELECT pg_is_in_recovery()").fetchone() == (False,))

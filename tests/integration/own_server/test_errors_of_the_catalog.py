@@ -1,0 +1,76 @@
+"""What a store says where the catalog, or a table, is not what it needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from pgdoc import Store
+from pgdoc.catalog import REVISION
+from pgdoc.errors import (
+    CatalogMissing,
+    CatalogVersionMismatch,
+    ReplicaIdentityChanged,
+)
+from tests.fixtures.fix_server import _database
+from tests.integration.own_server.words import (
+    PATIENCE_S,
+    said,
+    said_by_both,
+)
+
+if TYPE_CHECKING:
+    from pgdoc.server import LocalServer
+
+
+def test_catalog_is_missing(cluster: LocalServer, admin: psycopg.Connection) -> None:
+    with _database(cluster, admin, "template1", "bare") as name:
+        assert said_by_both(CatalogMissing, cluster.conninfo_for(name)) == (
+            "the database has no pgdoc catalog: create it with `pgdoc init`, or `store.migrate()`"
+        )
+
+
+@pytest.mark.parametrize(("found", "cure"), [("0000", "run `pgdoc init`"), ("9999", "install a newer pgdoc")])
+def test_catalog_is_of_another_version(dsn: str, found: str, cure: str) -> None:
+    with psycopg.connect(dsn) as connection:
+        connection.execute("UPDATE pgdoc.alembic_version SET version_num = %s", [found])
+    with Store(dsn) as store:
+        with pytest.raises(CatalogVersionMismatch) as raised:
+            store.watch()
+        assert (raised.value.found_version, raised.value.needed_version) == (found, REVISION)
+    message = said_by_both(CatalogVersionMismatch, dsn)
+    assert message == f"the pgdoc catalog is at revision {found}, this pgdoc needs {REVISION}: {cure}"
+
+
+@pytest.mark.parametrize("identity", ["DEFAULT", "NOTHING"])
+def test_replica_identity_was_changed(dsn: str, identity: str) -> None:
+    with Store(dsn) as store, psycopg.connect(dsn, autocommit=True) as owner:
+        store.create_collection("orders")
+        owner.execute(f"ALTER TABLE docs.orders REPLICA IDENTITY {identity}")
+        for watch in (store.watch, store["orders"].watch):
+            message = said(ReplicaIdentityChanged, watch)
+            assert 'collection "docs.orders" is not REPLICA IDENTITY FULL' in message
+            assert 'run ALTER TABLE "docs"."orders" REPLICA IDENTITY FULL' in message
+        store["users"].watch().close()
+        owner.execute("ALTER TABLE docs.orders REPLICA IDENTITY FULL")
+        store.watch().close()
+
+
+@pytest.mark.parametrize("change", ["UPDATE docs.orders SET data = '{}' WHERE id = 'o-2'", "DELETE FROM docs.orders"])
+def test_replica_identity_is_changed_under_a_stream(dsn: str, change: str) -> None:
+    with Store(dsn) as store, psycopg.connect(dsn, autocommit=True) as owner, store.watch() as stream:
+        store["orders"].insert("o-1", {})
+        store["orders"].insert("o-2", {})
+        owner.execute("ALTER TABLE docs.orders REPLICA IDENTITY DEFAULT")
+        store["orders"].insert("o-3", {})
+        owner.execute(change)
+        store["orders"].insert("o-4", {})
+        events = [stream.next(timeout=PATIENCE_S) for _ in range(3)]
+        assert [event.document_id for event in events if event] == ["o-1", "o-2", "o-3"]
+        message = said(ReplicaIdentityChanged, lambda: stream.next(timeout=PATIENCE_S))
+        assert "'orders'" in message
+        assert "REPLICA IDENTITY FULL" in message
+        assert stream.closed
+        assert stream.resume_token == events[-1].resume_token  # type: ignore[union-attr]

@@ -1,0 +1,135 @@
+"""What a store says where the server, or the role there, is not what it needs."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from pgdoc import Store
+from pgdoc.errors import (
+    PluginMissing,
+    PluginNotAllowed,
+    ReplicationNotPermitted,
+    UnsupportedServer,
+    WalLevelTooLow,
+)
+from pgdoc.replication import slots
+from tests.integration.own_server.faults import altered, answering, greeting
+from tests.integration.own_server.words import (
+    check_streams,
+    said,
+    said_by_both,
+    said_by_streams,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+    from pgdoc.server import LocalServer
+
+
+def test_server_is_too_old(dsn: str) -> None:
+    with answering(greeting("14.22")) as old:
+        assert said_by_both(UnsupportedServer, old) == "the server is PostgreSQL 14.22: pgdoc needs version 15 or newer"
+        assert "PostgreSQL 14: pgdoc needs version 15" in said_by_streams(UnsupportedServer, dsn, old)
+
+
+def test_database_is_not_in_utf8(cluster: LocalServer, dsn: str, admin: psycopg.Connection) -> None:
+    admin.execute("CREATE DATABASE old ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    try:
+        old = cluster.conninfo_for("old")
+        for message in (said_by_both(UnsupportedServer, old), said_by_streams(UnsupportedServer, dsn, old)):
+            assert "is encoded in LATIN1" in message
+            assert "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0" in message
+        with Store(old) as store:
+            assert "LATIN1" in said(UnsupportedServer, store.migrate)
+    finally:
+        admin.execute("DROP DATABASE old WITH (FORCE)")
+
+
+def test_wal_level_is_too_low(cluster: LocalServer, dsn: str) -> None:
+    with altered(cluster, wal_level="replica"), Store(dsn) as store:
+        store.migrate()
+        store["orders"].insert("o-1", {})
+        assert said(WalLevelTooLow, store.watch) == (
+            "wal_level is replica: run ALTER SYSTEM SET wal_level = 'logical' and restart the server"
+        )
+        assert store.status().problem == said(WalLevelTooLow, store.watch)
+    check_streams(dsn)
+
+
+@contextmanager
+def without_wal2json(cluster: LocalServer, admin: psycopg.Connection) -> Iterator[None]:
+    """Let the server look for libraries in a folder that has all that pgdoc needs but wal2json."""
+    ((libraries,),) = admin.execute("SELECT setting FROM pg_config WHERE name = 'PKGLIBDIR'").fetchall()
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        (library,) = Path(libraries).glob("pgoutput.*")
+        shutil.copy(library, folder)
+        admin.execute(f"ALTER SYSTEM SET dynamic_library_path = '{folder}'")
+        admin.execute("SELECT pg_reload_conf()")
+        try:
+            yield
+        finally:
+            admin.execute("ALTER SYSTEM RESET dynamic_library_path")
+            admin.execute("SELECT pg_reload_conf()")
+
+
+@pytest.mark.parametrize("bookmark", [False, True], ids=["first slot", "bookmark"])
+def test_wal2json_is_missing(cluster: LocalServer, dsn: str, admin: psycopg.Connection, bookmark: bool) -> None:
+    if bookmark:
+        check_streams(dsn)
+    with without_wal2json(cluster, admin):
+        message = said_by_streams(PluginMissing, dsn)
+    assert message.startswith("the server has no output plugin wal2json (")
+    assert f"apt-get install postgresql-{admin.info.server_version // 10000}-wal2json" in message
+    check_streams(dsn)
+
+
+def test_wal2json_is_not_allowed(dsn: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ExitStack() as stack:
+        if admin.execute("SELECT current_setting('output_plugin_libraries', true)").fetchone() == (None,):
+            monkeypatch.setattr(slots, "create_slot", refuse_plugin)
+            stack.callback(monkeypatch.undo)
+        else:
+            admin.execute("ALTER SYSTEM SET output_plugin_libraries = 'pgoutput', 'test_decoding'")
+            admin.execute("SELECT pg_reload_conf()")
+            stack.callback(admin.execute, "SELECT pg_reload_conf()")
+            stack.callback(admin.execute, "ALTER SYSTEM RESET output_plugin_libraries")
+        message = said_by_streams(PluginNotAllowed, dsn)
+    assert message.startswith('library "wal2json" may not be used as an output plugin: run ALTER SYSTEM SET output_')
+    check_streams(dsn)
+
+
+def refuse_plugin(connection: psycopg.Connection, *_: object) -> None:
+    """Say what a server with an allow-list says, on one that has none."""
+    connection.execute(
+        "DO $$ BEGIN RAISE insufficient_privilege "
+        """USING MESSAGE = 'library "wal2json" may not be used as an output plugin'; END $$"""
+    )
+
+
+def test_role_may_not_replicate(cluster: LocalServer, database: str, admin: psycopg.Connection) -> None:
+    admin.execute("CREATE ROLE app LOGIN")
+    try:
+        app = cluster.conninfo_for(database, "app")
+        assert said_by_streams(ReplicationNotPermitted, app) == (
+            'role "app" may not replicate: run ALTER ROLE "app" REPLICATION as a superuser'
+        )
+        admin.execute("CREATE ROLE writer REPLICATION ROLE app")
+        assert 'role "app" may not' in said_by_streams(
+            ReplicationNotPermitted, make_conninfo(app, options="-c role=writer")
+        )
+        admin.execute("ALTER ROLE app REPLICATION")
+        with Store(app) as store:
+            store.watch().close()
+    finally:
+        admin.execute("DROP ROLE IF EXISTS app, writer")
