@@ -203,9 +203,9 @@ class AsyncMailbox(_Box):
             StreamClosed: it was closed.
             PgdocError: what ended the stream.
         """
-        if self._without_waiting >= BATCH:
+        if self._without_waiting >= BATCH or timeout_s == 0:
             self._without_waiting = 0
-            await asyncio.sleep(0)  # a stream that always has more must let other tasks run
+            await asyncio.sleep(0)  # a stream that always has more, or is polled, must let other tasks run
         with self._lock:
             batch = self._take_now()
             ready = self._room_callback()

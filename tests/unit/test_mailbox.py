@@ -302,6 +302,19 @@ def test_a_stream_that_always_has_more_lets_other_tasks_run(batch):
     assert asyncio.run(main()) >= 4
 
 
+def test_a_stream_that_is_polled_lets_other_tasks_run():
+    async def poll() -> list[Change]:
+        mailbox = AsyncMailbox(10, 10**6)
+        putting = asyncio.create_task(asyncio.to_thread(mailbox.put, changes(1), NOWHERE))
+        for _ in range(1_000_000):
+            if taken := await mailbox.take(0):
+                await putting
+                return taken
+        return []
+
+    assert asyncio.run(poll()) == changes(1)
+
+
 def test_a_loop_that_is_gone_is_nothing_to_a_feeder():
     mailbox = AsyncMailbox(10, 10**6)
     loop = asyncio.new_event_loop()
