@@ -266,11 +266,13 @@ async def test_next_gives_none_when_the_time_is_over(shared_dsn: str, schema: st
 
 async def test_a_closed_stream_gives_nothing(shared_dsn: str, schema: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
-        async with store["orders"].watch() as stream:
+        async with store["orders"].watch() as stream, store["orders"].watch() as other:
             await store["orders"].insert("o-1", {})
             await store["orders"].insert("o-2", {})
+            await take(other, 2)
             (event,) = await take(stream)
             was_closed = stream.closed
+            assert stream.resume_token == event.resume_token
         assert (was_closed, stream.closed) == (False, True)
         assert [event async for event in stream] == []
         with pytest.raises(StreamClosed):

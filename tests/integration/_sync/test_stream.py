@@ -265,11 +265,13 @@ def test_next_gives_none_when_the_time_is_over(shared_dsn: str, schema: str, sql
 
 def test_a_closed_stream_gives_nothing(shared_dsn: str, schema: str) -> None:
     with Store(shared_dsn, schema=schema) as store:
-        with store["orders"].watch() as stream:
+        with store["orders"].watch() as stream, store["orders"].watch() as other:
             store["orders"].insert("o-1", {})
             store["orders"].insert("o-2", {})
+            take(other, 2)
             (event,) = take(stream)
             was_closed = stream.closed
+            assert stream.resume_token == event.resume_token
         assert (was_closed, stream.closed) == (False, True)
         assert [event for event in stream] == []
         with pytest.raises(StreamClosed):
