@@ -260,8 +260,8 @@ class Hub:
         return None
 
     def check_origin(self, origin: Origin) -> None:
-        """Refuse to go on at a server whose history does not hold the hub's place."""
-        origin.check(before_commits_at(self._fanout.reached), self.origin.system_id, self.origin.timeline)
+        """Refuse to go on at a server whose history does not hold all that was given to streams."""
+        origin.check(before_commits_at(self._fanout.joinable_from), self.origin.system_id, self.origin.timeline)
 
     def _end(self, error: PgdocError) -> None:
         with self._lock:

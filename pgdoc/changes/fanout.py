@@ -126,7 +126,8 @@ class Fanout:
     @property
     def joinable_from(self) -> int:
         """The first commit LSN from which a newcomer misses nothing."""
-        return self.reached if self._inside is None else self._inside + 1
+        inside = self._inside  # read once: asked without the hub's lock, too
+        return self.reached if inside is None else inside + 1
 
     def restart(self) -> None:
         """Note that the live reader begins again at `reached`, outside any transaction."""

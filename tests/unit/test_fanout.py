@@ -65,13 +65,14 @@ class Wal:
     commits: list[tuple[int, int]] = field(default_factory=list)  # LSN, and where in `steps` its transaction begins
     end: int = 100
 
-    def write(self, tables: list[str]) -> None:
-        commit_lsn = self.end + 10
+    def write(self, tables: list[str], gap: int = 10) -> None:
+        """Commit one transaction; without a gap its commit record begins just where a keepalive said all is sent."""
+        commit_lsn = self.end + gap
         self.commits.append((commit_lsn, len(self.steps)))
         for ordinal, table in enumerate(tables):
             message = b"_" * (30 if table == "large" else 1)
-            row = RowChange(self.end, "I", table, message, complete=True, read=read_images)
-            self.steps.append(Change((commit_lsn, self.end, 1, ordinal), WHEN, row))
+            row = RowChange(commit_lsn - 5, "I", table, message, complete=True, read=read_images)
+            self.steps.append(Change((commit_lsn, commit_lsn - 5, 1, ordinal), WHEN, row))
         self.end = commit_lsn + 8
         self.steps.append(self.end)
 
@@ -148,9 +149,9 @@ class Streams(RuleBasedStateMachine):
         self.live = Reader(self.wal, self.wal.end)
         self.fanout = Fanout(self.wal.end)
 
-    @rule(tables=transactions, then_idle=st.booleans())
-    def write(self, tables, then_idle):
-        self.wal.write(tables)
+    @rule(tables=transactions, gap=st.sampled_from([0, 10]), then_idle=st.booleans())
+    def write(self, tables, gap, then_idle):
+        self.wal.write(tables, gap)
         if then_idle:
             self.wal.pass_time()
 

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from pgdoc.changes.assemble import Burst
 from pgdoc.errors import HistoryLost, InvalidResumeToken
-from pgdoc.replication.slots import Origin
+from pgdoc.hub import Hub
+from pgdoc.replication.slots import Origin, Source
 from pgdoc.streams import check_buffer, check_place, check_reach, read_token
 from pgdoc.tokens import Lsn, Position, ResumeToken
 
@@ -58,6 +60,16 @@ def test_a_place_that_this_server_has_not(place, reason):
 def test_a_commit_that_would_begin_where_its_timeline_was_left_was_never_part_of_what_came_after():
     with pytest.raises(InvalidResumeToken, match="not part of this server's history"):
         check_place(token(1000, timeline=1), ORIGIN, 4000)
+
+
+def test_the_hub_goes_on_only_where_the_transaction_that_it_was_giving_was_kept():
+    hub = Hub(Source("", "docs"))
+    hub.origin = Origin(7421, 3)
+    hub._fanout.dispatch(Burst([], 3000, 3500))
+    hub.check_origin(Origin(7421, 3))
+    hub.check_origin(Origin(7421, 4, ((3, 3501),)))
+    with pytest.raises(InvalidResumeToken, match="not part of this server's history"):
+        hub.check_origin(Origin(7421, 4, ((3, 3500),)))
 
 
 def test_history_has_to_reach_back_to_the_place():
