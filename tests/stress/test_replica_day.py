@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from pgdoc import Store
 from tests.replica import Program, programs, run
 
-EXAMPLES = int(os.environ.get("PGDOC_STRESS_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("PGDOC_STRESS_EXAMPLES", "30"))
 HISTORY_BYTES = 3 << 30  # documents of megabytes are quickly more than the default
 _numbers = itertools.count(1)
 
