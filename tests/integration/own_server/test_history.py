@@ -34,8 +34,11 @@ def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def keep(store: Store, owner: psycopg.Connection) -> list[Bookmark]:
-    """Do once what the keeper does each few seconds; give the bookmarks as they are then."""
-    Keeper(store._streams.hub).keep(owner)
+    """Do once what the keeper does each few seconds, the hub having moved; give the bookmarks as they are then."""
+    hub = store._streams.hub
+    ((place,),) = owner.execute("SELECT pg_logical_emit_message(true, 'noise', '')::text").fetchall()
+    wait_until(lambda: hub._fanout.reached > Lsn.parse(place))
+    Keeper(hub).keep(owner)
     return slots.bookmarks(owner, lost=True)
 
 
