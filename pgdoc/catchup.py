@@ -13,7 +13,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from pgdoc.changes.fanout import Subscription, before_commits_at, furthest_behind
+from pgdoc.changes.fanout import Subscription, before_commits_at
 from pgdoc.errors import PgdocError, ServerUnreachable, StreamError
 from pgdoc.replication.slots import Opened, open_reader
 
@@ -26,11 +26,14 @@ logger = logging.getLogger("pgdoc.catchup")
 READERS = 2
 _SAME_PLACE_BYTES = 16 << 20
 _PATIENCE_S = 5.0
+_PATIENCE_IN_COMPANY_S = 1.0
 _READ_S = 0.05
 _LOOK_S = 0.5
 _RETRY_S = 1.0
 
 Left = dict[Subscription, list["Change"]]
+Group = dict[Subscription, float]
+"""The subscriptions that share a reader, and for how many seconds each has kept it waiting."""
 
 
 class CatchUp:
@@ -52,12 +55,13 @@ class CatchUp:
         subscription.mailbox.call_when_room(lambda: self._queue(subscription))
 
     def close(self, timeout_s: float) -> None:
-        """Stop all readers."""
+        """Stop all readers, within `timeout_s`."""
         self._closing.set()
         with self._lock:
             threads = list(self._threads)
+        deadline = time.monotonic() + timeout_s
         for thread in threads:
-            thread.join(timeout_s)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _queue(self, subscription: Subscription) -> None:
         if not self._hub.knows(subscription):
@@ -83,20 +87,20 @@ class CatchUp:
                 error.__cause__ = exc
                 self._after(group, error)
 
-    def _next_group(self) -> set[Subscription]:
-        """Take the stream that is furthest behind, and those that are at about its place."""
+    def _next_group(self) -> Group:
+        """Take the stream that has waited longest, and those that are at about its place."""
         with self._lock:
-            first = furthest_behind(self._waiting)
+            first = next(iter(self._waiting), None)
             if first is None or self._closing.is_set():
                 self._threads.discard(threading.current_thread())
-                return set()
-            near = first.after[0] + _SAME_PLACE_BYTES
-            group = {subscription for subscription in self._waiting if subscription.after[0] <= near}
+                return {}
+            place = first.after[0]
+            group = {each: 0.0 for each in self._waiting if abs(each.after[0] - place) <= _SAME_PLACE_BYTES}
             for subscription in group:
                 del self._waiting[subscription]
             return group
 
-    def _after(self, group: set[Subscription], exc: PgdocError) -> None:
+    def _after(self, group: Group, exc: PgdocError) -> None:
         """Queue again those who were being fed, or end them where a retry can't mend it."""
         for subscription in group:
             self._hub.leave(subscription)
@@ -108,7 +112,8 @@ class CatchUp:
             for subscription in group:
                 self.take_over(subscription)
 
-    def _feed(self, group: set[Subscription]) -> None:
+    def _feed(self, group: Group) -> None:
+        self._check_server()
         at = min(subscription.after for subscription in group)[0]
         opened = open_reader(self._hub.source, at, check=self._hub.check_origin)
         try:
@@ -117,7 +122,7 @@ class CatchUp:
         finally:
             opened.reader.close()
 
-    def _step(self, opened: Opened, group: set[Subscription]) -> None:
+    def _step(self, opened: Opened, group: Group) -> None:
         """Read a burst, put it everywhere, and hand over those who have come far enough."""
         self._check_server()
         reader = opened.reader
@@ -127,35 +132,43 @@ class CatchUp:
         left = {subscription: subscription.put(burst.changes, reached) for subscription in group}
         left = {subscription: changes for subscription, changes in left.items() if changes}
         if left:
-            self._wait_for_room(group, left, burst.reached)
+            self._wait_for_room(opened, group, left, burst.reached)
         reader.confirm(burst.reached)
         if not frames:
             reader.ask()
         for subscription in [each for each in group if self._hub.join(each, burst.reached)]:
-            group.discard(subscription)
+            del group[subscription]
 
-    def _wait_for_room(self, group: set[Subscription], left: Left, reached: int) -> None:
+    def _wait_for_room(self, opened: Opened, group: Group, left: Left, reached: int) -> None:
         """Put the rest as room is made; who is full for too long leaves the group."""
         deadline = time.monotonic() + _PATIENCE_S
         for subscription, changes in left.items():
-            rest = changes
-            while rest and self._has_room(subscription, deadline):
+            began, rest = time.monotonic(), changes
+            patience_s = self._patience_s(group, subscription)
+            while rest and self._has_room(opened, subscription, min(deadline, began + patience_s)):
                 rest = subscription.put(rest, before_commits_at(reached))
+            group[subscription] += time.monotonic() - began
             if rest:
-                group.discard(subscription)
+                del group[subscription]
                 self._hub.leave(subscription)
                 self.take_over(subscription)
 
-    def _has_room(self, subscription: Subscription, deadline: float) -> bool:
-        """Wait until it has; give `False` when that takes too long."""
-        self._check_server()
+    def _patience_s(self, group: Group, subscription: Subscription) -> float:
+        """Give how long to wait for a subscription; where others could use the reader, all its waits count."""
+        has_company = len(group) > 1 or bool(self._waiting)
+        return max(0.0, _PATIENCE_IN_COMPANY_S - group[subscription]) if has_company else _PATIENCE_S
+
+    def _has_room(self, opened: Opened, subscription: Subscription, deadline: float) -> bool:
+        """Wait until it has; give `False` where that is not so by the deadline."""
         room = threading.Event()
         subscription.mailbox.call_when_room(room.set)
-        while not room.wait(_LOOK_S):
+        while not self._closing.is_set():
             self._check_server()
-            if self._closing.is_set() or time.monotonic() > deadline:
-                return False
-        return True
+            opened.reader.report()
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or room.wait(min(left_s, _LOOK_S)):
+                return left_s > 0
+        return False
 
     def _check_server(self) -> None:
         """Go when the hub had to: a server that stops waits until everyone else has read all of the WAL."""

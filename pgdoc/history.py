@@ -68,6 +68,7 @@ class Situation(NamedTuple):
         now: the server's clock.
         wal_end: the LSN up to which the WAL is flushed.
         needed_from: the LSN from which the hub's slot needs the WAL anyway.
+        reached: the hub's R, the place that a new bookmark gets.
     """
 
     time_s: float
@@ -77,6 +78,7 @@ class Situation(NamedTuple):
     now: float
     wal_end: int
     needed_from: int
+    reached: int
 
     @property
     def steps(self) -> int:
@@ -110,7 +112,8 @@ def plan(kept: list[slots.Bookmark], at: Situation) -> Plan:
     if not alive:
         return Plan(drop, make=True)
     newest = alive[-1]
-    is_far = at.wal_end - newest.confirmed > at.size / at.steps
+    moved = at.reached > newest.confirmed  # inside a long transaction the hub stands still
+    is_far = moved and at.wal_end - newest.confirmed > at.size / at.steps
     is_old = newest.made_at <= at.now - at.time_s / at.steps
     make = (is_far or is_old) and len(alive) < at.bookmarks and at.free_slots + len(drop) > _FREE_SLOTS
     if is_far and not make and len(alive) > 2:
@@ -179,8 +182,9 @@ class Keeper:
                 self.keep(connection)
             except (psycopg.Error, PgdocError) as exc:
                 logger.warning("history is not kept at the moment: %s", exc)
-                if connection is not None:
-                    connection.close()
+            except Exception:  # a fault of ours must not end the keeping
+                logger.exception("history is not kept at the moment")
+            if connection is not None and connection.broken:
                 connection = None
             if self._closing.wait(_INTERVAL_S):
                 break
@@ -208,7 +212,7 @@ class Keeper:
     def _do_what_is_due(self, connection: psycopg.Connection[Any]) -> bool:
         """Give whether a bookmark was made."""
         slot = self._hub.slot
-        situation = None if slot is None else _situation(connection, slot)
+        situation = None if slot is None else _situation(connection, slot, self._hub.reached)
         if slot is None or situation is None:
             return False
         if situation.wal_end - situation.needed_from > situation.size / situation.steps:
@@ -260,10 +264,10 @@ def _ask(connection: psycopg.Connection[Any], question: str) -> bool:
     return bool(row and row[0])
 
 
-def _situation(connection: psycopg.Connection[Any], slot: str) -> Situation | None:
+def _situation(connection: psycopg.Connection[Any], slot: str, reached: int) -> Situation | None:
     """Give the situation, unless the hub has just lost its slot."""
     row = connection.execute(statement("replication", "situation").format(slot=literal(slot))).fetchone()
-    return None if row is None or row.needed_from is None else Situation(*row)
+    return None if row is None or row.needed_from is None else Situation(**row._asdict(), reached=reached)
 
 
 def _restart_lsn(connection: psycopg.Connection[Any], slot: str) -> str | None:

@@ -7,21 +7,25 @@ Its way through the house: `replication` gives frames, `decoding` records, `chan
    subscription to `catchup`, which reads on from the WAL.
 2. The fan-out belongs to whoever holds `_lock`; it is held for one burst at a time, and never while waiting.
 3. A lost connection is opened again at the fan-out's R. What is then read twice is dropped by position.
-4. Errors that a retry can't mend end every stream, and the hub with them; the next `watch()` starts another.
+4. A process that ends closes its hubs; what a killed one leaves, the next one that closes takes away.
+5. Errors that a retry can't mend end every stream, and the hub with them; the next `watch()` starts another.
 """
 
 from __future__ import annotations
 
+import atexit
 import copy
 import logging
+import os
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from pgdoc.catchup import CatchUp
 from pgdoc.changes.fanout import Fanout, State, Subscription, before_commits_at
-from pgdoc.errors import PgdocError, StoreClosed, StreamError
+from pgdoc.errors import InvalidResumeToken, PgdocError, StoreClosed, StreamError
 from pgdoc.history import Keeper
 from pgdoc.replication.slots import Opened, Origin, Source, open_reader
 
@@ -58,14 +62,15 @@ class Hub:
         self._abandoned: deque[Subscription] = deque()
         self._catchup = CatchUp(self)
         self._keeper = Keeper(self)
+        self._process = os.getpid()
 
     def start(self) -> Future[Origin]:
         """Start reading, where that has not been done; the result comes when changes are being read."""
         with self._lock:
-            if self._closing.is_set():
-                raise StoreClosed("the store is closed: make another to open a stream")
+            self._check_usable()
             if self._started is None:
                 self._started = Future()
+                atexit.register(self.close)
                 self._thread = threading.Thread(target=self._run, args=(self._started,), name="pgdoc-hub", daemon=True)
                 self._thread.start()
             return self._started
@@ -155,6 +160,11 @@ class Hub:
         return self._reconnecting
 
     @property
+    def reached(self) -> int:
+        """R: every transaction with a commit LSN below it is out."""
+        return self._fanout.reached
+
+    @property
     def wal_end(self) -> int:
         """The highest LSN heard of."""
         opened = self._opened
@@ -174,6 +184,10 @@ class Hub:
 
     def close(self, timeout_s: float = 5.0) -> None:
         """End every stream and thread, within about `timeout_s`."""
+        atexit.unregister(self.close)
+        if os.getpid() != self._process:
+            return  # the threads and connections are the parent's
+        deadline = time.monotonic() + timeout_s
         with self._lock:
             self._closing.set()
             thread, subscriptions = self._thread, list(self._subscriptions)
@@ -181,25 +195,27 @@ class Hub:
             self.unsubscribe(subscription)
         self.report_soon()
         self._catchup.close(timeout_s)
-        self._keeper.close(timeout_s)
+        self._keeper.close(max(0.0, deadline - time.monotonic()))
         if thread is not None:
-            thread.join(timeout_s)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _check_running(self) -> None:
+    def _check_usable(self) -> None:
         if self._closing.is_set():
             raise StoreClosed("the store is closed: make another to open a stream")
+        if os.getpid() != self._process:
+            raise StreamError("this store was made before the process was forked: make one of its own in the child")
+
+    def _check_running(self) -> None:
+        self._check_usable()
+        if self._started is None or not self._started.done():
+            raise StreamError("the reader of all streams ended while this one was opened: open it again")
 
     def _run(self, started: Future[Origin]) -> None:
         try:
-            self._opened = open_reader(self.source, None, prefix="pgdoch")
-            with self._lock:
-                self.origin = self._opened.origin
-                self._fanout = Fanout(self._opened.assembler.reached)
-                self._reconnecting = False
-            self._keeper.start()
+            self._open()
         except BaseException as exc:  # noqa: BLE001 (whoever waits for the start gets it)
             with self._lock:
-                self._started = None
+                self._started = self._opened = None
             started.set_exception(exc)
             return
         started.set_result(self.origin)
@@ -212,6 +228,20 @@ class Hub:
             error = StreamError(f"the hub failed: {exc!r}; this is a fault of pgdoc, please report it")
             error.__cause__ = exc
             self._end(error)
+
+    def _open(self) -> None:
+        opened = open_reader(self.source, None, prefix="pgdoch")
+        try:
+            with self._lock:
+                self._check_usable()
+                self.origin = opened.origin
+                self._fanout = Fanout(opened.assembler.reached)
+                self._reconnecting = False
+                self._opened = opened
+            self._keeper.start()
+        except BaseException:
+            opened.reader.close()
+            raise
 
     def _read_until_closed(self) -> None:
         while self._opened is not None:
@@ -252,6 +282,7 @@ class Hub:
                     raise
                 logger.info("not yet: %s", exc)
                 continue
+            self._part_ways(opened.origin)
             with self._lock:
                 self._fanout.restart()
                 self.origin = opened.origin
@@ -262,6 +293,16 @@ class Hub:
     def check_origin(self, origin: Origin) -> None:
         """Refuse to go on at a server whose history does not hold all that was given to streams."""
         origin.check(before_commits_at(self._fanout.joinable_from), self.origin.system_id, self.origin.timeline)
+
+    def _part_ways(self, origin: Origin) -> None:
+        """End the streams that were further than the hub, and further than the history of this server."""
+        with self._lock:
+            subscriptions = list(self._subscriptions)
+        for subscription in subscriptions:
+            try:
+                origin.check(subscription.after, self.origin.system_id, self.origin.timeline)
+            except InvalidResumeToken as exc:
+                self.fail(subscription, exc)
 
     def _end(self, error: PgdocError) -> None:
         with self._lock:

@@ -41,8 +41,8 @@ class _Box:
 
     @property
     def buffered(self) -> int:
-        """How many changes it holds, with those of the batch that was taken last."""
-        return self._count
+        """How many changes wait to be taken."""
+        return len(self._queue)
 
     @property
     def reached(self) -> Place:

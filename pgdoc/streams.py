@@ -24,7 +24,8 @@ class StreamStats:
         mode: `live`, `catching_up` (reading on from the WAL), `reconnecting` or `closed`.
         buffered: events that wait for the user's loop.
         delivered: events given to it so far.
-        lag_bytes: WAL between the stream's place and the end of what the server is known to have.
+        lag_bytes: WAL between the commit that the stream is at and the end of what the server is known to have; how
+            much of that transaction is still to come does not count.
     """
 
     mode: str

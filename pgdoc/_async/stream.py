@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Self
 
 from pgdoc._waiting import AsyncOpening, async_wait
-from pgdoc.errors import PgdocError, StreamClosed
+from pgdoc.errors import PgdocError, StreamClosed, StreamError
 from pgdoc.events import ChangeEvent, check_images
 from pgdoc.mailbox import AsyncMailbox
 from pgdoc.streams import StreamStats, check_buffer, check_place, check_reach, read_token
@@ -78,7 +78,11 @@ class AsyncChangeStream(AsyncOpening):
         await self._streams.flush(flushed, inserted)
 
     async def _begin_after(self, origin: Origin, place: ResumeToken | Lsn) -> None:
-        _, flushed = await self._streams.wal_end()
+        inserted, flushed = await self._streams.wal_end()
+        lsn = place.lsn if isinstance(place, ResumeToken) else place
+        if flushed < lsn <= inserted:  # pg_current_wal_lsn() is ahead of what is flushed
+            await self._streams.flush(flushed, lsn)
+            flushed = lsn
         position = check_place(place, origin, flushed)
         check_reach(position, await self._streams.oldest())
         self._last = position
@@ -122,13 +126,21 @@ class AsyncChangeStream(AsyncOpening):
         try:
             if not self._batch or self.closed:
                 await self._open()
-                self._batch.extend(await self._mailbox.take(timeout))
+                await self._refill(timeout)
             return self._deliver() if self._batch else None
         except StreamClosed:
             raise
         except PgdocError:
             await self.close()
             raise
+
+    async def _refill(self, timeout_s: float | None) -> None:
+        """Take the next batch, without what came before the stream had its beginning."""
+        while True:
+            taken = await self._mailbox.take(timeout_s)
+            self._batch.extend(change for change in taken if change.position > self._last)
+            if self._batch or not taken:
+                return
 
     async def try_next(self) -> ChangeEvent | None:
         """Give the next event if it is already here, else `None`."""
@@ -145,7 +157,13 @@ class AsyncChangeStream(AsyncOpening):
 
     @property
     def resume_token(self) -> ResumeToken:
-        """The place up to which everything wanted has been given; it moves on without events, too."""
+        """The place up to which everything wanted has been given; it moves on without events, too.
+
+        Raises:
+            StreamError: an async stream is not open yet.
+        """
+        if self._subscription is None:
+            raise StreamError("the stream is not open: await it, or enter it, first")
         return ResumeToken(Position(*max(self._last, self._mailbox.reached)), *self._streams.hub.ids)
 
     def stats(self) -> StreamStats:
@@ -155,7 +173,7 @@ class AsyncChangeStream(AsyncOpening):
         hub = self._streams.hub
         return StreamStats(
             mode=hub.mode(self._subscription),
-            buffered=self._mailbox.buffered,
+            buffered=self._mailbox.buffered + len(self._batch),
             delivered=self._delivered,
             lag_bytes=max(0, hub.wal_end - self.resume_token.lsn),
         )

@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Self
 
 from pgdoc._waiting import Opening, wait
-from pgdoc.errors import PgdocError, StreamClosed
+from pgdoc.errors import PgdocError, StreamClosed, StreamError
 from pgdoc.events import ChangeEvent, check_images
 from pgdoc.mailbox import Mailbox
 from pgdoc.streams import StreamStats, check_buffer, check_place, check_reach, read_token
@@ -79,7 +79,11 @@ class ChangeStream(Opening):
         self._streams.flush(flushed, inserted)
 
     def _begin_after(self, origin: Origin, place: ResumeToken | Lsn) -> None:
-        _, flushed = self._streams.wal_end()
+        inserted, flushed = self._streams.wal_end()
+        lsn = place.lsn if isinstance(place, ResumeToken) else place
+        if flushed < lsn <= inserted:  # pg_current_wal_lsn() is ahead of what is flushed
+            self._streams.flush(flushed, lsn)
+            flushed = lsn
         position = check_place(place, origin, flushed)
         check_reach(position, self._streams.oldest())
         self._last = position
@@ -123,13 +127,21 @@ class ChangeStream(Opening):
         try:
             if not self._batch or self.closed:
                 self._open()
-                self._batch.extend(self._mailbox.take(timeout))
+                self._refill(timeout)
             return self._deliver() if self._batch else None
         except StreamClosed:
             raise
         except PgdocError:
             self.close()
             raise
+
+    def _refill(self, timeout_s: float | None) -> None:
+        """Take the next batch, without what came before the stream had its beginning."""
+        while True:
+            taken = self._mailbox.take(timeout_s)
+            self._batch.extend(change for change in taken if change.position > self._last)
+            if self._batch or not taken:
+                return
 
     def try_next(self) -> ChangeEvent | None:
         """Give the next event if it is already here, else `None`."""
@@ -146,7 +158,13 @@ class ChangeStream(Opening):
 
     @property
     def resume_token(self) -> ResumeToken:
-        """The place up to which everything wanted has been given; it moves on without events, too."""
+        """The place up to which everything wanted has been given; it moves on without events, too.
+
+        Raises:
+            StreamError: an async stream is not open yet.
+        """
+        if self._subscription is None:
+            raise StreamError("the stream is not open: it, or enter it, first")
         return ResumeToken(Position(*max(self._last, self._mailbox.reached)), *self._streams.hub.ids)
 
     def stats(self) -> StreamStats:
@@ -156,7 +174,7 @@ class ChangeStream(Opening):
         hub = self._streams.hub
         return StreamStats(
             mode=hub.mode(self._subscription),
-            buffered=self._mailbox.buffered,
+            buffered=self._mailbox.buffered + len(self._batch),
             delivered=self._delivered,
             lag_bytes=max(0, hub.wal_end - self.resume_token.lsn),
         )

@@ -100,16 +100,23 @@ class Assembler:
             return
         commit_lsn = self._begin.commit_lsn
         for ordinal, row in enumerate(self._held):
-            if self._tables.get(row.table) or self._is_collection(row):
+            if (row.complete and self._tables.get(row.table)) or self._is_collection(row):
                 changes.append(Change((commit_lsn, row.lsn, 1, ordinal), self._transaction, row))
         self._held = []
 
     def _is_collection(self, row: RowChange) -> bool:
-        """Look at a row of a table not known as a collection; a truncation of an unknown table counts as one."""
+        """Look at a row whose table is not known as a collection, or was none when the row was written.
+
+        The truncation of an unknown table counts as one of a collection. So does a DELETE that came without the whole
+        old row, if nothing in it is foreign to one: a collection whose replica identity was changed.
+        """
+        known = self._tables.get(row.table)
         if row.kind == "T":
-            return self._tables.get(row.table, True)
-        images = row.images()
-        found = (images.after.keys() | images.before.keys()) >= COLLECTION_COLUMNS
+            return known is not False
+        after, before = row.images()
+        if row.kind == "D" and not row.complete:
+            return known is True and before.keys() <= COLLECTION_COLUMNS
+        found = (after or before).keys() >= COLLECTION_COLUMNS
         if found:
             self._tables[row.table] = True
         return found

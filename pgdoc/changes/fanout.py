@@ -28,7 +28,7 @@ import enum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from pgdoc.changes.assemble import Burst, Change, Place
 
@@ -134,6 +134,7 @@ class Fanout:
         self._inside = None
         for subscription in self._subscriptions:
             subscription.ahead = [change for change in subscription.ahead if change.position[0] < self.reached]
+            subscription.ahead_bytes = sum(len(change.row.message) for change in subscription.ahead)
 
     def add(self, subscription: Subscription) -> None:
         """Feed a newcomer from here on."""
@@ -203,8 +204,3 @@ def _set_away(subscription: Subscription) -> None:
     subscription.state = State.AWAY
     subscription.ahead = []
     subscription.ahead_bytes = 0
-
-
-def furthest_behind(subscriptions: Iterable[Subscription]) -> Subscription | None:
-    """Give the one whose place is the oldest."""
-    return min(subscriptions, key=lambda subscription: subscription.after, default=None)

@@ -97,12 +97,12 @@ def _row(lsn: int, kind: str, frame: bytes) -> RowChange:
         table = name.decode() if b"\\" not in name else _loads(frame)["table"]
     except (UnicodeDecodeError, KeyError, TypeError) as exc:
         raise ProtocolError(f"wal2json sent a change of a table {name!r}: {exc!r}", offset=start) from exc
-    return RowChange(lsn, kind, table, frame, kind in "IT" or _has_before(frame), read_images)
+    return RowChange(lsn, kind, table, frame, kind == "T" or _is_complete(kind, frame), read_images)
 
 
-def _has_before(frame: bytes) -> bool:
-    """Tell whether the old row is there with as many columns as a collection has, without reading it."""
-    start = frame.find(_IDENTITY, _ACTION)
+def _is_complete(kind: str, frame: bytes) -> bool:
+    """Tell whether the row, or the old one, is there with as many columns as a collection has, without reading it."""
+    start = _ACTION if kind == "I" else frame.find(_IDENTITY, _ACTION)
     return start > 0 and frame.count(_NAME, start) >= len(COLLECTION_COLUMNS)
 
 

@@ -93,7 +93,7 @@ def _check_database(found: Any) -> None:
             "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
         )
     if found.in_recovery:
-        raise UnsupportedServer("the server is a standby in recovery: open streams on the primary")
+        raise ServerUnreachable("the server is a standby in recovery, perhaps soon a primary: streams need a primary")
 
 
 def _check_replication(found: Any) -> None:

@@ -85,12 +85,26 @@ class Reader:
         try:
             frames = self._take()
             if not frames:
+                self._report()
                 self._wait(timeout_s)
                 frames = self._take()
+            if not frames:
+                self._check_silence()
             self._report()
         except psycopg.Error as exc:
             raise translate(exc, self._connection) from exc
         return frames
+
+    def report(self) -> None:
+        """Send the status update that is due, while nothing is read; for a wait of some seconds.
+
+        Raises:
+            ServerUnreachable: the connection ended.
+        """
+        try:
+            self._report()
+        except psycopg.Error as exc:
+            raise translate(exc, self._connection) from exc
 
     def confirm(self, lsn: int) -> None:
         """Let the next status update say that nothing below `lsn` is needed again."""
@@ -146,7 +160,6 @@ class Reader:
         self._answer_due = self._answer_due or keepalive.reply_requested
 
     def _wait(self, timeout_s: float) -> None:
-        self._report()
         for descriptor, _ in self._poll.poll(max(0.0, min(timeout_s, self._interval_s)) * 1000):
             if descriptor == self._pgconn.socket:
                 self._pgconn.consume_input()
@@ -154,15 +167,19 @@ class Reader:
                 self._wake_reads.recv(4096)
 
     def _report(self) -> None:
-        now = time.monotonic()
         if self._answer_due:
             self._answer()
+        now = time.monotonic()
         if self._question_due or now - self._last_asked >= self._interval_s:
             self._question_due = False
             self._last_asked = now
             self._send_status(flush=self._confirmed, reply=True)
-        if now - self._last_heard > self._interval_s * _SILENCE_LIMIT:
-            raise ServerUnreachable(f"the server has not been heard for {now - self._last_heard:.0f} s")
+
+    def _check_silence(self) -> None:
+        """Give up on a server that answers nothing; called when there is nothing left to read."""
+        silent_s = time.monotonic() - self._last_heard
+        if silent_s > self._interval_s * _SILENCE_LIMIT:
+            raise ServerUnreachable(f"the server has not been heard for {silent_s:.0f} s")
 
     def _answer(self) -> None:
         """Answer a keepalive: a server that stops goes by `write` where `flush` is 0, and waits for a stale one."""

@@ -315,7 +315,9 @@ def _copy_bookmark(connection: psycopg.Connection[Any], plugin: str, slot: str, 
             continue
         try:
             copy_slot(connection, bookmark.name, slot, temporary=True, plugin=plugin)
-        except (psycopg.errors.UndefinedObject, psycopg.errors.ObjectNotInPrerequisiteState):
+        except psycopg.DatabaseError:
+            if connection.broken or bookmark.name in (left.name for left in bookmarks(connection)):
+                raise
             continue  # dropped, or lost its WAL, since it was listed
         confirmed = _lsn(
             connection, f"(SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = {literal(slot)})"

@@ -10,10 +10,12 @@ SELECT current_setting('wal_level') AS wal_level, current_setting('server_encodi
   (SELECT count(*) FROM pg_stat_replication) AS walsenders, current_setting('max_wal_senders')::int AS max_walsenders
 
 -- name: bookmarks
+-- One that is just being copied has no place yet.
 SELECT slot_name AS name, (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint AS confirmed, wal_status,
   (restart_lsn - '0/0'::pg_lsn)::bigint AS restart
 FROM pg_replication_slots
 WHERE slot_name LIKE format('pgdocb\_%s\_%%', (SELECT oid FROM pg_database WHERE datname = current_database()))
+  AND slot_name ~ '^pgdocb_[0-9]+_[0-9a-f]+_' AND confirmed_flush_lsn IS NOT NULL
 ORDER BY confirmed_flush_lsn, slot_name
 
 -- name: blockers

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from pgdoc import AsyncStore, ChangeEvent, Store
-from pgdoc.errors import StreamClosed
+from pgdoc.errors import HistoryLost, StreamClosed, StreamError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -215,3 +217,70 @@ def test_two_stores_at_once_in_threads(shared_dsn: str, schema: str, sql: psycop
         finally:
             stop.set()
         writing.result()
+
+
+def test_slow_streams_with_small_buffers_leave_the_catching_up_to_others(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
+    stop = threading.Event()
+
+    def read_slowly(stream: ChangeStream) -> int:
+        seen = 0
+        while not stop.is_set():
+            seen += stream.next(timeout=0.1) is not None
+            time.sleep(0.05)
+        return seen
+
+    with Store(shared_dsn, schema=schema) as store, ThreadPoolExecutor() as pool:
+        with store["orders"].watch() as stream:
+            token = stream.resume_token
+        sql.execute(INSERT, [1, 4000])
+        slow = [store["orders"].watch(resume_after=token, buffer_size=4) for _ in range(2)]
+        reading = [pool.submit(read_slowly, stream) for stream in slow]
+        try:
+            with store["orders"].watch(resume_after=token) as fast:
+                events = [fast.next(timeout=30) for _ in range(4000)]
+        finally:
+            stop.set()
+        assert [event and event.document_id for event in events] == [str(n) for n in range(1, 4001)]
+        assert all(0 < each.result() < 4000 for each in reading)
+
+
+def test_a_stream_that_opens_while_the_reader_of_all_ends_says_so(shared_dsn: str, schema: str) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        with store["orders"].watch() as stream:
+            token = stream.resume_token
+        streams, hub = store._streams, store._streams.hub
+        oldest = streams.oldest
+
+        def lose_it(_burst: object) -> NoReturn:
+            raise HistoryLost("the server lost it")
+
+        def oldest_and_then_the_end() -> int | None:
+            hub._fanout.dispatch = lose_it  # type: ignore[method-assign, assignment]
+            store["orders"].insert("o-1", {})
+            assert hub._thread is not None
+            hub._thread.join(20)
+            return oldest()
+
+        streams.oldest = oldest_and_then_the_end  # type: ignore[method-assign]
+        with pytest.raises(StreamError, match="open it again"):
+            store["orders"].watch(resume_after=token)
+        streams.oldest = oldest  # type: ignore[method-assign]
+        with store["orders"].watch(resume_after=token) as stream:
+            event = stream.next(timeout=20)
+            assert event is not None
+            assert event.document_id == "o-1"
+
+
+def test_a_store_is_of_the_process_that_made_it(shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store(shared_dsn, schema=schema) as store, store["orders"].watch(), monkeypatch.context() as child:
+        child.setattr("pgdoc.hub.os.getpid", lambda: -1)
+        with pytest.raises(StreamError, match="forked"):
+            store["orders"].watch()
+
+
+def test_a_process_that_ends_closes_its_streams(shared_dsn: str, schema: str) -> None:
+    code = f"import pgdoc; pgdoc.Store({shared_dsn!r}, schema={schema!r})['orders'].watch()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -183,3 +183,21 @@ def test_what_the_caller_knows_of_tables_is_left_as_it_is():
     tables: dict[str, bool] = {}
     feed(Begin(100, 1, WHEN), row(90, "new", columns=COLLECTION_COLUMNS), Commit(108), tables=tables)
     assert tables == {}
+
+
+def test_what_a_table_was_before_it_was_a_collection_makes_no_change():
+    rows = [
+        row(90, "things", columns=("id", "total")),
+        row(91, "things", kind="D", columns=("id", "total")),
+        row(92, "things", columns=COLLECTION_COLUMNS),
+    ]
+    records = [each._replace(complete=len(each.message.split(b",")) >= 6) for each in rows]
+    burst = feed(Begin(100, 1, WHEN), *records, Commit(110), tables={"things": True})
+    assert places(burst) == [(100, 92, 1, 0)]
+
+
+def test_a_collection_whose_replica_identity_was_changed_is_still_one():
+    deleted = row(90, kind="D", columns=("id",))._replace(complete=False)
+    updated = row(91, kind="U", columns=COLLECTION_COLUMNS)._replace(complete=False)
+    burst = feed(Begin(100, 1, WHEN), deleted, updated, Commit(110))
+    assert [change.row for change in burst.changes] == [deleted, updated]

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from pgdoc.changes import fanout
 from pgdoc.changes.assemble import Burst, Change, Transaction
-from pgdoc.changes.fanout import Fanout, State, Subscription, before_commits_at, furthest_behind
+from pgdoc.changes.fanout import Fanout, State, Subscription, before_commits_at
 from pgdoc.decoding.records import RowChange
 from pgdoc.decoding.wal2json import read_images
 
@@ -256,12 +256,6 @@ class Streams(RuleBasedStateMachine):
 
 TestStreams = Streams.TestCase
 TestStreams.settings = settings(max_examples=200, stateful_step_count=60)
-
-
-def test_the_subscription_whose_place_is_the_oldest_is_served_first():
-    subscriptions = [Subscription(None, before_commits_at(lsn), Mailbox(1)) for lsn in (30, 10, 20)]
-    assert furthest_behind(subscriptions) is subscriptions[1]
-    assert furthest_behind([]) is None
 
 
 def joining(wal: Wal) -> tuple[Fanout, Reader, Follower]:

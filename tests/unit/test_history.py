@@ -51,7 +51,9 @@ class World:
 
     def situation(self) -> Situation:
         free = self.free_slots - len(self.kept)
-        return Situation(self.time_s, self.size, self.bookmarks, free, self.now, self.wal_end, self.needed_from)
+        return Situation(
+            self.time_s, self.size, self.bookmarks, free, self.now, self.wal_end, self.needed_from, self.wal_end
+        )
 
     def step(self, written: int) -> None:
         self.now += STEP_S
@@ -164,3 +166,11 @@ def test_fewer_bookmarks_than_there_are() -> None:
     world.bookmarks = 2
     world.step(KB)
     assert len(world.kept) == 2
+
+
+def test_while_the_hub_stands_still_no_bookmark_is_made_at_the_same_place() -> None:
+    bookmark = Bookmark("pgdocb_5_6ab3f000_a", 5 * MB, "reserved", 5 * MB)
+    world = World(wal_end=3000 * MB)
+    stuck = world.situation()._replace(needed_from=5 * MB, reached=5 * MB)
+    assert plan([bookmark], stuck) == ([], False)
+    assert plan([bookmark], stuck._replace(reached=5 * MB + 1)) == ([], True)

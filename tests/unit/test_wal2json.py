@@ -55,7 +55,7 @@ def test_every_change_stands_in_a_transaction_that_has_changes(frames):
 
 
 def test_a_transaction():
-    change = RowChange(10, "I", "orders", ROW, complete=True, read=read_images)
+    change = RowChange(10, "I", "orders", ROW, complete=False, read=read_images)  # a collection has more columns
     assert Wal2Json().decode(TRANSACTION) == [Begin(20, 700, wire.TIMESTAMP), change, Commit(28)]
 
 
