@@ -69,7 +69,8 @@ class ChangeEvent:
     def _of(cls, change: Change, origin: tuple[int, int]) -> ChangeEvent:
         """Make the event of a change; `origin` is the cluster's system identifier and timeline."""
         event = object.__new__(cls)
-        event.__dict__.update(_change=change, _origin=origin, collection=change.row.table)
+        state = event.__dict__
+        state["_change"], state["_origin"] = change, origin
         return event
 
     def __getattr__(self, name: str) -> Any:
@@ -196,6 +197,7 @@ def _metadata(event: ChangeEvent) -> dict[str, Any]:
 _FIELDS: dict[str, Callable[[ChangeEvent], Any]] = {
     "_images": _images,
     "event_type": _event_type,
+    "collection": lambda event: _row(event).table,
     "document_id": _document_id,
     "full_document": _full_document,
     "full_document_before_change": _full_document_before_change,

@@ -46,11 +46,16 @@ class Hub:
 
     Args:
         source: what to read.
+
+    Attributes:
+        origin: the cluster that is read.
+        ids: its system identifier and timeline, which every token carries.
     """
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.origin = Origin(0, 0)
+        self.ids = (0, 0)
         self._lock = threading.Lock()
         self._started: Future[Origin] | None = None
         self._thread: threading.Thread | None = None
@@ -150,11 +155,6 @@ class Hub:
         return "reconnecting" if self._reconnecting else "live"
 
     @property
-    def ids(self) -> tuple[int, int]:
-        """The cluster's system identifier, and the timeline it is on."""
-        return self.origin.system_id, self.origin.timeline
-
-    @property
     def is_reconnecting(self) -> bool:
         """Whether its connection was lost, and there is no other yet."""
         return self._reconnecting
@@ -234,7 +234,7 @@ class Hub:
         try:
             with self._lock:
                 self._check_usable()
-                self.origin = opened.origin
+                self._adopt(opened.origin)
                 self._fanout = Fanout(opened.assembler.reached)
                 self._reconnecting = False
                 self._opened = opened
@@ -285,7 +285,7 @@ class Hub:
             self._part_ways(opened.origin)
             with self._lock:
                 self._fanout.restart()
-                self.origin = opened.origin
+                self._adopt(opened.origin)
             self._reconnecting = False
             return opened
         return None
@@ -293,6 +293,10 @@ class Hub:
     def check_origin(self, origin: Origin) -> None:
         """Refuse to go on at a server whose history does not hold all that was given to streams."""
         origin.check(before_commits_at(self._fanout.joinable_from), self.origin.system_id, self.origin.timeline)
+
+    def _adopt(self, origin: Origin) -> None:
+        self.origin = origin
+        self.ids = (origin.system_id, origin.timeline)
 
     def _part_ways(self, origin: Origin) -> None:
         """End the streams that were further than the hub, and further than the history of this server."""

@@ -214,11 +214,14 @@ class AsyncMailbox(_Box):
         self._without_waiting += len(batch)
         if batch or timeout_s == 0:
             return batch
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._filled()
-        except TimeoutError:
-            return []
+        if timeout_s is None:
+            await self._filled()
+        else:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._filled()
+            except TimeoutError:
+                return []
         with self._lock:
             return self._take_now()
 

@@ -102,6 +102,8 @@ class AsyncChangeStream(AsyncOpening):
         return self
 
     async def __anext__(self) -> ChangeEvent:
+        if self._batch and self._batch[0].row.complete and not self.closed:
+            return self._deliver()  # the ordinary case, without another coroutine
         try:
             event = await self.next()
         except StreamClosed:

@@ -103,6 +103,8 @@ class ChangeStream(Opening):
         return self
 
     def __next__(self) -> ChangeEvent:
+        if self._batch and self._batch[0].row.complete and not self.closed:
+            return self._deliver()  # the ordinary case, without another coroutine
         try:
             event = self.next()
         except StreamClosed:

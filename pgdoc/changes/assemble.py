@@ -101,7 +101,8 @@ class Assembler:
         commit_lsn = self._begin.commit_lsn
         for ordinal, row in enumerate(self._held):
             if (row.complete and self._tables.get(row.table)) or self._is_collection(row):
-                changes.append(Change((commit_lsn, row.lsn, 1, ordinal), self._transaction, row))
+                change = ((commit_lsn, row.lsn, 1, ordinal), self._transaction, row)
+                changes.append(tuple.__new__(Change, change))  # half the time of Change(*change)
         self._held = []
 
     def _is_collection(self, row: RowChange) -> bool:

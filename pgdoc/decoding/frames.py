@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pgdoc.errors import ProtocolError
 
 XLOG_DATA = ord("w")
-PRIMARY_KEEPALIVE = ord("k")
+PRIMARY_KEEPALIVE = b"k"
 PAYLOAD = 25
 """Where the plugin's message starts in an XLogData frame."""
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _BEGIN, _COMMIT, _MESSAGE = ord("B"), ord("C"), ord("M")
 _ROWS = {ord(kind): kind for kind in "IUDT"}
 _CHANGES = frozenset(b"IUDTM")
-_TABLE, _IDENTITY, _NAME = b'"table":"', b'"identity":[', b'"name":"'
+_TABLE, _IDENTITY, _NAME, _LATE_COLUMN = b'"table":"', b'"identity":[', b'"name":"', b'"name":"replaced_version"'
 """Inside a JSON text each quote stands behind a backslash, so these are found nowhere but where they belong."""
 _ACTION = PAYLOAD + len('{"action":"')
 _PATTERN_CHARACTERS = frozenset("\\ ,.*'\"")
@@ -50,6 +50,7 @@ class Wal2Json:
 
     def __init__(self) -> None:
         self._begin: bytes | None = None
+        self._tables: dict[bytes, str] = {}
 
     def decode(self, frames: Iterable[bytes]) -> list[Record]:
         """Give the records of frames, in order.
@@ -61,48 +62,53 @@ class Wal2Json:
         append = records.append
         for frame in frames:
             action = frame[_ACTION] if len(frame) > _ACTION else 0
-            if action == 0 and len(frame) and frame[0] == PRIMARY_KEEPALIVE:
+            if action in _CHANGES:
+                if self._begin is not None:
+                    append(_begin(self._begin))
+                    self._begin = None
+                kind = _ROWS.get(action)
+                append(Message(xlog_start(frame), _content(frame)) if kind is None else self._row(kind, frame))
+            elif action == _COMMIT:
+                self._begin = None
+                append(Commit(xlog_start(frame)))
+            elif action == _BEGIN:
+                self._begin = frame
+            elif frame[:1] == PRIMARY_KEEPALIVE and action == 0:
                 if self._begin is None:  # inside a transaction it says nothing
                     append(Idle(parse_keepalive(frame).wal_end))
-                continue
-            lsn = xlog_start(frame)
-            if action == _COMMIT:
-                self._begin = None
-                append(Commit(lsn))
-                continue
-            if action == _BEGIN:
-                self._begin = frame
-                continue
-            if self._begin is not None and action in _CHANGES:
-                append(_begin(self._begin))
-                self._begin = None
-            if action in _ROWS:
-                append(_row(lsn, _ROWS[action], frame))
-            elif action == _MESSAGE:
-                append(Message(lsn, _content(frame)))
             else:
-                raise ProtocolError(f"wal2json sent {frame[PAYLOAD : PAYLOAD + 40]!r}", offset=PAYLOAD)
+                raise ProtocolError(f"wal2json sent {frame[PAYLOAD : PAYLOAD + 40]!r}", offset=min(PAYLOAD, len(frame)))
         return records
 
+    def _row(self, kind: str, frame: bytes) -> RowChange:
+        start = frame.find(_TABLE, _ACTION) + len(_TABLE)
+        end = frame.find(b'"', start)
+        name = frame[start:end]
+        table = self._tables.get(name)
+        if table is None or start < PAYLOAD or end < 0 or not frame.endswith(b"}"):
+            table = self._tables[name] = _table(frame, start, end)
+        row = (xlog_start(frame), kind, table, frame, kind == "T" or _is_complete(kind, frame), read_images)
+        return tuple.__new__(RowChange, row)  # half the time of RowChange(*row)
 
-def _row(lsn: int, kind: str, frame: bytes) -> RowChange:
-    start = frame.find(_TABLE, _ACTION) + len(_TABLE)
-    end = frame.find(b'"', start)
+
+def _table(frame: bytes, start: int, end: int) -> str:
+    """Read the table's name, and look whether the message is whole."""
     if start < PAYLOAD or end < 0 or not frame.endswith(b"}"):
         raise ProtocolError(
             f"wal2json sent a change that is cut short: {frame[PAYLOAD : PAYLOAD + 40]!r}", offset=PAYLOAD
         )
     name = frame[start:end]
     try:
-        table = name.decode() if b"\\" not in name else _loads(frame)["table"]
+        return name.decode() if b"\\" not in name else str(_loads(frame)["table"])
     except (UnicodeDecodeError, KeyError, TypeError) as exc:
         raise ProtocolError(f"wal2json sent a change of a table {name!r}: {exc!r}", offset=start) from exc
-    return RowChange(lsn, kind, table, frame, kind == "T" or _is_complete(kind, frame), read_images)
 
 
 def _is_complete(kind: str, frame: bytes) -> bool:
-    """Tell whether the row, or the old one, is there with as many columns as a collection has, without reading it."""
-    start = _ACTION if kind == "I" else frame.find(_IDENTITY, _ACTION)
+    """Tell whether the row, or the old one, is there with the columns of a collection, without reading it."""
+    if kind == "I":
+        return frame.rfind(_LATE_COLUMN) > 0
+    start = frame.find(_IDENTITY, _ACTION)
     return start > 0 and frame.count(_NAME, start) >= len(COLLECTION_COLUMNS)
 
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 BURST_FRAMES = 512
 """Frames given by one `read` at the most, so that one burst is a small step for everyone it goes to."""
 
+_MORE_FRAMES = 8
+"""libpq receives 16 KB at a time: where so many came, more may be waiting."""
+
 _STATUS_INTERVAL_S = 10.0
 _SILENCE_LIMIT = 4  # status intervals; each begins with a question to the server
 
@@ -83,11 +86,13 @@ class Reader:
             ServerUnreachable: the connection ended, or nothing was heard for several status intervals.
         """
         try:
-            frames = self._take()
+            frames: list[bytes] = []
+            self._take(frames)
             if not frames:
                 self._report()
                 self._wait(timeout_s)
-                frames = self._take()
+            while self._take(frames) and len(frames) >= _MORE_FRAMES:
+                self._pgconn.consume_input()
             if not frames:
                 self._check_silence()
             self._report()
@@ -132,8 +137,9 @@ class Reader:
         self._wake_reads.close()
         self._wake_writes.close()
 
-    def _take(self) -> list[bytes]:
-        frames: list[bytes] = []
+    def _take(self, frames: list[bytes]) -> bool:
+        """Add the frames that libpq holds, as far as a burst goes; give whether there were any."""
+        before = len(frames)
         get, append = self._pgconn.get_copy_data, frames.append
         while len(frames) < BURST_FRAMES:
             size, taken = get(1)
@@ -146,12 +152,12 @@ class Reader:
             if size < 0:
                 self._raise_end(size)
             break
-        if frames:
+        if len(frames) > before:
             self._last_heard = time.monotonic()
             if frames[-1][0] == XLOG_DATA:
                 self._received = max(self._received, xlog_start(frames[-1]))
                 self.wal_end = max(self.wal_end, self._received)
-        return frames
+        return len(frames) > before
 
     def _heard_keepalive(self, frame: bytes) -> None:
         keepalive = parse_keepalive(frame)
