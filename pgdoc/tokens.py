@@ -98,4 +98,4 @@ class ResumeToken:
     def __lt__(self, other: object) -> bool:
         if not isinstance(other, ResumeToken):
             return NotImplemented
-        return self.position < other.position
+        return (self.position, self.timeline, self.system_id) < (other.position, other.timeline, other.system_id)
