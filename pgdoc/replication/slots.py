@@ -123,16 +123,14 @@ def open_reader(
 
     Args:
         source: what to read.
-        at: an LSN; `None` for the present end of the WAL. One beyond that end is clamped to it, since PostgreSQL
-            would take it, and lose what is written until then.
+        at: an LSN, clamped to the WAL's end, beyond which PostgreSQL would lose changes; `None` for that end.
         prefix: of the slot's name.
         check: called with the cluster's identity before anything is opened.
         begin_history: leave a bookmark where there is none.
 
     Raises:
         HistoryLost: no bookmark reaches back to `at`.
-        SlotBlocked: there is no bookmark yet, and open transactions hold up the first slot.
-        ReplicationUnavailable, ServerUnreachable: as they say.
+        SlotBlocked, ReplicationUnavailable, ServerUnreachable: as they say.
     """
     with connect(source.conninfo, replication=False) as plain:
         preflight(plain)
