@@ -228,7 +228,7 @@ def test_slow_streams_with_small_buffers_leave_the_catching_up_to_others(
         seen = 0
         while not stop.is_set():
             seen += stream.next(timeout=0.1) is not None
-            time.sleep(0.05)
+            time.sleep(0.1)
         return seen
 
     with Store(shared_dsn, schema=schema) as store, ThreadPoolExecutor() as pool:
@@ -238,8 +238,11 @@ def test_slow_streams_with_small_buffers_leave_the_catching_up_to_others(
         slow = [store["orders"].watch(resume_after=token, buffer_size=4) for _ in range(2)]
         reading = [pool.submit(read_slowly, stream) for stream in slow]
         try:
+            while min(stream.stats().delivered for stream in slow) < 8:  # by then each has a reader to itself
+                time.sleep(0.01)
             with store["orders"].watch(resume_after=token) as fast:
-                events = [fast.next(timeout=30) for _ in range(4000)]
+                events = [fast.next(timeout=15)]
+                events += [fast.next(timeout=5) for _ in range(3999) if events[0]]
         finally:
             stop.set()
         assert [event and event.document_id for event in events] == [str(n) for n in range(1, 4001)]
