@@ -1,52 +1,78 @@
 """Where the hub's threads put changes and a stream takes them: `Mailbox` for threads, `AsyncMailbox` for a loop.
 
 The two stand side by side because waiting is all in which they differ. A mailbox is bounded, in changes and in bytes,
-and what has been taken for the user's loop counts until the next batch is asked for. It never makes a feeder wait:
+and a batch that was taken for the user's loop counts until the next one is asked for. It never makes a feeder wait:
 `put` takes what there is room for.
+
+A KeyboardInterrupt can come between any two steps of the thread that takes, and loses nothing: a batch stays here until
+`Batch.next` says that it is used up, each step is one assignment, and what was done halfway is done again by the next.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
+from itertools import islice
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from pgdoc.changes.assemble import Change
 from pgdoc.errors import StreamClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from pgdoc.changes.assemble import Change, Place
+    from pgdoc.changes.assemble import Place
 
 BATCH = 256
 """Changes that `take` gives at the most."""
+
+
+class Batch(list[Change]):
+    """Changes that were taken.
+
+    Attributes:
+        next: the index of the first that has not been used; who takes moves it on.
+        count_before, bytes_before: what had been taken before it since the mailbox was made.
+        size_bytes: of the messages in it.
+    """
+
+    __slots__ = ("bytes_before", "count_before", "next", "size_bytes")
+
+    def __init__(self, changes: Iterable[Change], count_before: int, bytes_before: int) -> None:
+        super().__init__(changes)
+        self.next = 0
+        self.count_before, self.bytes_before = count_before, bytes_before
+        self.size_bytes = sum([len(change.row.message) for change in self])
 
 
 class _Box:
     """What both share: the queue and its bounds."""
 
     def __init__(self, size: int, size_bytes: int) -> None:
+        self.batch = Batch((), 0, 0)
         self._lock = threading.Lock()
         self._size = size
         self._size_bytes = size_bytes
         self._queue: deque[Change] = deque()
-        self._count = self._bytes = 0  # with what was taken last
-        self._taken_count = self._taken_bytes = 0
+        self._put_count = self._put_bytes = 0  # since it was made
         self._refused_bytes = 0  # of the first change for which there was no room
         self._reached: Place = (0, 0, 0, 0)
         self._error: BaseException | None = None
         self._closed = False
-        self._when_room: Callable[[], None] | None = None
+        self._when_room: Callable[[], object] | None = None
 
     @property
     def buffered(self) -> int:
-        """How many changes wait to be taken."""
-        return len(self._queue)
+        """How many changes wait to be used."""
+        batch = self.batch
+        return 0 if self._closed else self._put_count - batch.count_before - batch.next
 
     @property
     def reached(self) -> Place:
-        """How far the stream has come without events, if all that was put has been taken."""
+        """How far the stream has come without events, if all that was put has been used."""
         with self._lock:
             return (0, 0, 0, 0) if self._count else self._reached
 
@@ -54,6 +80,14 @@ class _Box:
     def closed(self) -> bool:
         """Whether nobody takes from it any more."""
         return self._closed
+
+    @property
+    def _count(self) -> int:
+        return 0 if self._closed else self._put_count - self.batch.count_before
+
+    @property
+    def _bytes(self) -> int:
+        return self._put_bytes - self.batch.bytes_before
 
     def put(self, changes: list[Change], reached: Place) -> int:
         """Take as many changes as there is room for, and give how many; one change always fits."""
@@ -74,8 +108,8 @@ class _Box:
             self._refused_bytes = len(changes[count].row.message) if count < len(changes) else 0
             changes = changes[:count]
         self._queue.extend(changes)
-        self._count += count
-        self._bytes += size_bytes
+        self._put_count += count
+        self._put_bytes += size_bytes
         return count
 
     def _what_fits(self, changes: list[Change]) -> tuple[int, int]:
@@ -89,21 +123,34 @@ class _Box:
     def begin_at(self, place: Place) -> None:
         """Throw away what lies before `place`; called before anyone takes."""
         with self._lock:
-            wanted = [change for change in self._queue if change.position > place]
-            self._queue = deque(wanted)
-            self._count, self._bytes = len(wanted), sum(len(change.row.message) for change in wanted)
+            self._queue = deque(change for change in self._queue if change.position > place)
+            self._put_count, self._put_bytes = len(self._queue), sum(len(change.row.message) for change in self._queue)
             self._reached = max(self._reached, place)
 
-    def call_when_room(self, callback: Callable[[], None]) -> None:
-        """Call back, once, when it is at most half full and has room for what it refused; at once if that is so now."""
+    def call_when_room(self, callback: Callable[[], object]) -> None:
+        """Call back when it is at most half full and has room for what it refused; at once if that is so now.
+
+        It is called in the thread that takes, and may be called again if that one was interrupted.
+        """
         with self._lock:
             self._when_room = callback
-            ready = self._room_callback()
-        if ready:
-            ready()
+        self._tell_room()
+
+    def _tell_room(self) -> None:
+        callback = self._when_room
+        if callback is None:
+            return
+        with self._lock:
+            count, room_bytes = self._count, min(self._size_bytes // 2, self._size_bytes - self._refused_bytes)
+            if not self._closed and count and (count * 2 > self._size or self._bytes > room_bytes):
+                return
+        callback()
+        with self._lock:
+            if self._when_room is callback:
+                self._when_room = None
 
     def fail(self, error: BaseException) -> None:
-        """Let `take` raise `error` when all that was put has been taken."""
+        """Let `take` raise `error` when all that was put has been used."""
         with self._lock:
             self._error = self._error or error
             self._wake()
@@ -111,38 +158,30 @@ class _Box:
     def close(self) -> None:
         """Drop everything; `take` raises `StreamClosed` from now on."""
         with self._lock:
-            self._closed = True
             if self._count:
                 self._reached = (0, 0, 0, 0)  # what is dropped was not given
+            self._closed = True
             self._queue.clear()
-            self._count = self._bytes = self._taken_count = self._taken_bytes = 0
-            no_longer_full, self._when_room = self._when_room, None
             self._wake()
-        if no_longer_full:
-            no_longer_full()
+        self._tell_room()
 
     def _wake(self) -> None:
         raise NotImplementedError
 
-    def _room_callback(self) -> Callable[[], None] | None:
-        room_bytes = min(self._size_bytes // 2, self._size_bytes - self._refused_bytes)
-        if self._when_room is None or (self._count and (self._count * 2 > self._size or self._bytes > room_bytes)):
-            return None
-        callback, self._when_room = self._when_room, None
-        return callback
-
-    def _take_now(self) -> list[Change]:
-        """Give the next batch, may be empty; with the lock held."""
-        self._count -= self._taken_count
-        self._bytes -= self._taken_bytes
-        queue = self._queue
-        batch = [queue.popleft() for _ in range(min(BATCH, len(queue)))]
-        self._taken_count, self._taken_bytes = len(batch), sum([len(change.row.message) for change in batch])
-        if batch:
-            return batch
+    def _take_now(self) -> Batch:
+        """Give the batch that is not used up, or the next one, which may be empty; with the lock held."""
         if self._closed:
             raise StreamClosed("the stream is closed: open another with watch(resume_after=...)")
-        if self._error is not None:
+        batch, queue = self.batch, self._queue
+        if batch.next < len(batch):
+            return batch
+        while batch and queue and queue[0].position <= batch[-1].position:
+            queue.popleft()
+        if queue or batch:
+            changes = islice(queue, BATCH)
+            batch = Batch(changes, batch.count_before + len(batch), batch.bytes_before + batch.size_bytes)
+            self.batch = batch
+        if not batch and self._error is not None:
             error, self._error = self._error, StreamClosed("the stream ended with an error; see its cause")
             self._error.__cause__ = error
             raise error
@@ -154,28 +193,33 @@ class Mailbox(_Box):
 
     def __init__(self, size: int, size_bytes: int) -> None:
         super().__init__(size, size_bytes)
-        self._filled = threading.Condition(self._lock)
+        self._bell: SimpleQueue[None] = SimpleQueue()  # unlike a Condition it may be interrupted anywhere
+        self._someone_waits = False
 
     def _wake(self) -> None:
-        self._filled.notify_all()
+        if self._someone_waits:
+            self._someone_waits = False
+            self._bell.put(None)
 
-    def take(self, timeout_s: float | None) -> list[Change]:
+    def take(self, timeout_s: float | None) -> Batch:
         """Give the next changes, waiting for the first; empty when the time is over.
 
         Raises:
             StreamClosed: it was closed.
             PgdocError: what ended the stream.
         """
-        with self._lock:
-            batch = self._take_now()
-            ready = self._room_callback()
-        if ready:
-            ready()
-        if batch or timeout_s == 0:
-            return batch
-        with self._lock:
-            self._filled.wait_for(lambda: self._queue or self._closed or self._error, timeout_s)
-            return self._take_now()
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            with self._lock:
+                batch = self._take_now()
+                self._someone_waits = not batch
+            self._tell_room()
+            if batch or timeout_s == 0:
+                return batch
+            try:
+                self._bell.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+            except Empty:
+                timeout_s = 0  # one more look
 
 
 class AsyncMailbox(_Box):
@@ -194,7 +238,7 @@ class AsyncMailbox(_Box):
             except RuntimeError:
                 return  # the loop is closed: nobody will ever take
 
-    async def take(self, timeout_s: float | None) -> list[Change]:
+    async def take(self, timeout_s: float | None) -> Batch:
         """Give the next changes, waiting for the first; empty when the time is over.
 
         A cancelled call has taken nothing.
@@ -208,9 +252,7 @@ class AsyncMailbox(_Box):
             await asyncio.sleep(0)  # a stream that always has more, or is polled, must let other tasks run
         with self._lock:
             batch = self._take_now()
-            ready = self._room_callback()
-        if ready:
-            ready()
+        self._tell_room()
         self._without_waiting += len(batch)
         if batch or timeout_s == 0:
             return batch
@@ -221,7 +263,7 @@ class AsyncMailbox(_Box):
                 async with asyncio.timeout(timeout_s):
                     await self._filled()
             except TimeoutError:
-                return []
+                return batch
         with self._lock:
             return self._take_now()
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import weakref
-from collections import deque
 from typing import TYPE_CHECKING, Self
 
 from pgdoc._waiting import Opening, wait
@@ -16,8 +15,9 @@ from pgdoc.tokens import Lsn, Position, ResumeToken
 
 if TYPE_CHECKING:
     from pgdoc._sync.streams import Streams
-    from pgdoc.changes.assemble import Change, Place
+    from pgdoc.changes.assemble import Place
     from pgdoc.changes.fanout import Subscription
+    from pgdoc.mailbox import Batch
     from pgdoc.replication.slots import Origin
 
 __all__ = ["ChangeStream"]
@@ -44,7 +44,6 @@ class ChangeStream(Opening):
         self._collections = collections
         self._resume_after = None if resume_after is None else read_token(resume_after)
         self._mailbox = Mailbox(buffer_size, buffer_bytes)
-        self._batch: deque[Change] = deque()
         self._last: Place = (0, 0, 0, 0)
         self._delivered = 0
         self._subscription: Subscription | None = None
@@ -103,8 +102,11 @@ class ChangeStream(Opening):
         return self
 
     def __next__(self) -> ChangeEvent:
-        if self._batch and self._batch[0].row.complete and not self.closed:
-            return self._deliver()  # the ordinary case, without another coroutine
+        batch = self._mailbox.batch
+        if batch.next < len(batch) and not self.closed:
+            event = self._deliver(batch)  # the ordinary case, without another coroutine
+            if event is not None:
+                return event
         try:
             event = self.next()
         except StreamClosed:
@@ -115,6 +117,8 @@ class ChangeStream(Opening):
 
     def next(self, timeout: float | None = None) -> ChangeEvent | None:  # noqa: ASYNC109 (the contract's)
         """Give the next event.
+
+        A call that is interrupted or cancelled has taken no event.
 
         Args:
             timeout: seconds to wait for it; `None` waits for as long as the stream is open.
@@ -127,35 +131,44 @@ class ChangeStream(Opening):
             PgdocError: what ended it, after every event before it was given.
         """
         try:
-            if not self._batch or self.closed:
-                self._open()
-                self._refill(timeout)
-            return self._deliver() if self._batch else None
+            while True:
+                batch = self._mailbox.batch
+                if batch.next == len(batch) or self.closed:
+                    self._open()
+                    batch = self._mailbox.take(timeout)
+                    if not batch and timeout is not None:
+                        return None
+                while batch.next < len(batch):
+                    event = self._deliver(batch)
+                    if event is not None:
+                        return event
         except StreamClosed:
             raise
         except PgdocError:
             self.close()
             raise
 
-    def _refill(self, timeout_s: float | None) -> None:
-        """Take the next batch, without what came before the stream had its beginning."""
-        while True:
-            taken = self._mailbox.take(timeout_s)
-            self._batch.extend(change for change in taken if change.position > self._last)
-            if self._batch or not taken:
-                return
-
     def try_next(self) -> ChangeEvent | None:
         """Give the next event if it is already here, else `None`."""
         return self.next(timeout=0)
 
-    def _deliver(self) -> ChangeEvent:
-        change = self._batch[0]
-        check_images(change)
+    def _deliver(self, batch: Batch) -> ChangeEvent | None:
+        """Give the event of the next change, or `None` for one that came before the stream's beginning.
+
+        An interrupt comes between calls, never between plain assignments: those at the end happen with the return.
+        """
+        index = batch.next
+        change = batch[index]
+        position = change.position
+        if position <= self._last:
+            batch.next = index + 1
+            return None
+        if not change.row.complete:
+            check_images(change)
         event = ChangeEvent._of(change, self._streams.hub.ids)  # noqa: SLF001 (not for users to make)
-        self._batch.popleft()
-        self._last = change.position
+        self._last = position
         self._delivered += 1
+        batch.next = index + 1
         return event
 
     @property
@@ -176,7 +189,7 @@ class ChangeStream(Opening):
         hub = self._streams.hub
         return StreamStats(
             mode=hub.mode(self._subscription),
-            buffered=self._mailbox.buffered + len(self._batch),
+            buffered=self._mailbox.buffered,
             delivered=self._delivered,
             lag_bytes=max(0, hub.wal_end - self.resume_token.lsn),
         )

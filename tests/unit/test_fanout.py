@@ -47,7 +47,7 @@ class Mailbox:
     def begin_at(self, place: Place) -> None:
         self.given = [change for change in self.given if change.position > place]
 
-    def call_when_room(self, callback: Callable[[], None]) -> None:
+    def call_when_room(self, callback: Callable[[], object]) -> None:
         callback()
 
     def fail(self, error: BaseException) -> None:

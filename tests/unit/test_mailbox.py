@@ -13,7 +13,7 @@ from pgdoc.changes.assemble import Change, Transaction
 from pgdoc.decoding.records import RowChange
 from pgdoc.decoding.wal2json import read_images
 from pgdoc.errors import HistoryLost, StreamClosed
-from pgdoc.mailbox import BATCH, AsyncMailbox, Mailbox
+from pgdoc.mailbox import BATCH, AsyncMailbox, Batch, Mailbox
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -31,8 +31,14 @@ def changes(count: int, *, size: int = 10, first: int = 1) -> list[Change]:
 
 
 def take(mailbox: Mailbox | AsyncMailbox) -> list[Change]:
-    """Take what is there, without waiting, from either kind."""
-    return mailbox.take(0) if isinstance(mailbox, Mailbox) else asyncio.run(mailbox.take(0))
+    """Take what is there, without waiting, from either kind, and use it up."""
+    batch = mailbox.take(0) if isinstance(mailbox, Mailbox) else asyncio.run(mailbox.take(0))
+    return use_up(batch)
+
+
+def use_up(batch: Batch) -> list[Change]:
+    batch.next = len(batch)
+    return batch
 
 
 both = pytest.mark.parametrize("kind", [Mailbox, AsyncMailbox])
@@ -74,7 +80,7 @@ def test_it_never_holds_more_than_its_bounds(size, size_bytes, steps):
     mailbox, lsn, given_to, held = Mailbox(size, size_bytes), itertools.count(1), [], []
     for step in steps:
         if step is None:
-            held = mailbox.take(0)
+            held = take(mailbox)
             given_to += held
         else:
             put = [change for each in step for change in changes(1, size=each, first=next(lsn))]
@@ -133,6 +139,29 @@ def test_what_lies_before_the_beginning_is_thrown_away(kind):
     mailbox.begin_at((3, 0, 0, 0))
     assert mailbox.put(changes(2, first=5), NOWHERE) == 2
     assert [change.position[0] for change in take(mailbox)] == [3, 4, 5, 6]
+
+
+@both
+def test_a_batch_that_is_not_used_up_is_given_again(kind):
+    mailbox, put = kind(10, 10**6), changes(5)
+    mailbox.put(put, NOWHERE)
+    batch = asyncio.run(mailbox.take(0)) if kind is AsyncMailbox else mailbox.take(0)
+    batch.next = 3
+    assert take(mailbox) is batch
+    assert mailbox.buffered == 0
+    assert take(mailbox) == []
+
+
+@both
+def test_an_interrupt_between_taking_and_forgetting_repeats_nothing(kind):
+    mailbox, put = kind(10, 100), changes(6)
+    mailbox.put(put[:4], NOWHERE)
+    use_up(mailbox._take_now())
+    mailbox._queue.extendleft(reversed(put[:4]))  # as if they had not been taken out of the queue yet
+    mailbox.put(put[4:], NOWHERE)
+    assert take(mailbox) == put[4:]
+    assert take(mailbox) == []
+    assert mailbox.put(changes(10, first=7), NOWHERE) == 10
 
 
 @both
@@ -246,7 +275,7 @@ def test_a_task_that_waits_is_woken_from_another_thread_again_and_again():
         for number in range(1, 50):
             task = await waiting(mailbox.take(None))
             await asyncio.to_thread(mailbox.put, changes(1, first=number), NOWHERE)
-            seen += [change.position[0] for change in await task]
+            seen += [change.position[0] for change in use_up(await task)]
         return seen
 
     assert asyncio.run(main()) == list(range(1, 50))
@@ -293,9 +322,9 @@ def test_a_stream_that_always_has_more_lets_other_tasks_run(batch):
                 await asyncio.sleep(0)
 
         task = asyncio.ensure_future(other())
-        for _ in range(5 * BATCH // batch):
-            mailbox.put(changes(batch), NOWHERE)
-            await mailbox.take(None)
+        for number in range(5 * BATCH // batch):
+            mailbox.put(changes(batch, first=1 + number * batch), NOWHERE)
+            use_up(await mailbox.take(None))
         task.cancel()
         return runs
 
