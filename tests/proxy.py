@@ -39,7 +39,7 @@ class Proxy:
     """Stands between clients and `host:port`; a context manager.
 
     Clients connect to `port` on 127.0.0.1. After `half_open` and `vanish` the sockets that are kept open are never read
-    or answered again, until they are closed with the proxy.
+    or answered again, until `cut` or the end closes them.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -77,7 +77,7 @@ class Proxy:
         return len(self._ends) // 2
 
     def cut(self, *, reset: bool = True) -> None:
-        """Close all connections on both sides, with RST or else with FIN."""
+        """Close all connections on both sides, with RST or else with FIN; those that were left silent, too."""
         self._do(lambda: self._cut(reset=reset))
 
     def stall(self) -> None:
@@ -218,8 +218,9 @@ class Proxy:
         for end in list(self._ends.values()):
             if end.socket in self._ends:
                 self._drop(end, reset=reset)
-        while self._unserved:
-            _close(self._unserved.pop(), reset=reset)
+        for left in (self._unserved, self._silent):
+            while left:
+                _close(left.pop(), reset=reset)
 
     def _silence(self, *, clients: bool) -> None:
         for end in list(self._ends.values()):
@@ -240,8 +241,6 @@ class Proxy:
         self._over = True
         self._close_listener()
         self._cut(reset=True)
-        while self._silent:
-            _close(self._silent.pop(), reset=True)
 
 
 def _close(one: socket.socket, *, reset: bool) -> None:

@@ -1,0 +1,109 @@
+"""A process of a durable consumer, active or standby: `python -m tests.faulty_day.consumer PLAN`.
+
+Its notebook is shared with its twin. It is written before an event is acknowledged, so that what is acknowledged is
+in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pgdoc import PgdocError, Store
+from tests.faulty_day.digest import KINDS, fact
+from tests.faulty_day.notebook import Notebook
+from tests.faulty_day.plan import BOOKS, MARKS, SCHEMA, ConsumerPlan, from_argument
+from tests.faulty_day.process import is_set, settle_in
+
+if TYPE_CHECKING:
+    from pgdoc import ChangeEvent
+    from tests.faulty_day.digest import Fact
+
+logger = logging.getLogger("consumer")
+
+_LOOK_S = 0.5
+_RETRY_S = 0.3
+_BATCH = 23
+_FORGIVEN = {"ConsumerLost", "ServerUnreachable"}
+_AUDIT = f"INSERT INTO {BOOKS}.audit (consumer, digest) VALUES (%s, %s)"
+
+
+class Duty:
+    """What one opening of the stream does."""
+
+    def __init__(self, plan: ConsumerPlan, store: Store, stream: Any, notebook: Notebook) -> None:
+        self._plan, self._store, self._stream, self._notebook = plan, store, stream, notebook
+        self._began = False
+
+    def run(self) -> None:
+        """Read until everyone is told that it is over."""
+        while True:
+            events = self._next()
+            if events:
+                self._take(events)
+            elif is_set(self._plan.folder, "over"):
+                return
+
+    def _next(self) -> list[ChangeEvent]:
+        event = self._stream.next(timeout=_LOOK_S)
+        events = []
+        while event is not None:
+            events.append(event)
+            alone = self._plan.how == "auto"  # there, asking on acknowledges
+            event = self._stream.try_next() if len(events) < _BATCH and not alone else None
+        return events
+
+    def _take(self, events: list[ChangeEvent]) -> None:
+        if not self._began:
+            self._notebook.begin_life()
+            self._began = True
+        facts = [fact(event) for event in events if event.event_type in KINDS]
+        done = any(each.collection == MARKS for each in facts)
+        if self._plan.how == "checkpoint":
+            self._audit(facts, events[-1])
+            facts = []
+        self._notebook.keep(facts, None, done=done, replica=False)
+        if self._plan.how == "ack":
+            self._stream.ack(events[-1])
+
+    def _audit(self, facts: list[Fact], last: ChangeEvent) -> None:
+        """The effect and the place commit together."""
+        with self._store.transaction() as tx:
+            for each in facts:
+                tx.connection.execute(_AUDIT, [self._plan.name, each.digest])
+            self._stream.checkpoint(last, tx)
+
+
+def _serve(plan: ConsumerPlan, store: Store, notebook: Notebook) -> None:
+    arguments: dict[str, Any] = {"consumer": plan.name, "auto_ack": plan.how == "auto"}
+    names = (*plan.collections, MARKS) if plan.collections else ()
+    while not is_set(plan.folder, "over"):
+        try:
+            with store.watch(*names, **arguments) as stream:
+                Duty(plan, store, stream, notebook).run()
+        except PgdocError as exc:
+            if type(exc).__name__ not in _FORGIVEN and not exc.resumable:
+                raise
+            logger.info("opened again: %r", exc)
+            time.sleep(_RETRY_S)
+
+
+def main() -> None:
+    settle_in()
+    plan = from_argument(ConsumerPlan)
+    with (
+        Notebook(Path(plan.folder, f"{plan.name}.sqlite")) as notebook,
+        Store(plan.conninfo, schema=SCHEMA, pool_size=4) as store,
+    ):
+        try:
+            _serve(plan, store, notebook)
+        except BaseException as exc:
+            logger.exception("failed")
+            notebook.fail(repr(exc))
+            raise
+
+
+if __name__ == "__main__":
+    main()

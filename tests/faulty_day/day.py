@@ -1,0 +1,301 @@
+"""The day itself: `run`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from pgdoc import Store
+from pgdoc.server import LocalServer
+from tests.faulty_day import notebook
+from tests.faulty_day.crew import Crew
+from tests.faulty_day.faults import Faults
+from tests.faulty_day.plan import (
+    BOOKS,
+    COLLECTIONS,
+    END,
+    MARKS,
+    SCHEMA,
+    SERVER_SETTINGS,
+    ConsumerPlan,
+    Day,
+    ReaderPlan,
+    StreamPlan,
+    WriterPlan,
+)
+from tests.faulty_day.verdict import SLOT, Account, Reference, judge
+from tests.proxy import Proxy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+logger = logging.getLogger("day")
+
+_LOOK_S = 0.1
+_GRACE_S = 20.0
+_HISTORY = {"time": timedelta(hours=1), "size": 20 << 30}
+_MANY_BOOKMARKS = "UPDATE pgdoc.settings SET history_bookmarks = 12"
+_PREPARE = f"""
+CREATE SCHEMA {BOOKS};
+CREATE TABLE {BOOKS}.ledger (writer int, number bigint, PRIMARY KEY (writer, number));
+CREATE TABLE {BOOKS}.audit (number bigserial PRIMARY KEY, consumer text NOT NULL, digest bigint NOT NULL);
+CREATE INDEX ON {SCHEMA}.orders USING gin (data jsonb_path_ops);
+CREATE INDEX ON {SCHEMA}.scratch USING gin (data jsonb_path_ops);
+"""
+_LEFT = """
+SELECT 'slot ' || slot_name FROM pg_replication_slots WHERE slot_name NOT LIKE 'pgdocb\\_%'
+UNION ALL
+SELECT backend_type || ' ' || pid || ': ' || query FROM pg_stat_activity
+WHERE backend_type IN ('client backend', 'walsender') AND pid <> pg_backend_pid()
+"""
+
+
+@dataclass
+class Outcome:
+    """What became of a day."""
+
+    phases_s: dict[str, float] = field(default_factory=dict)
+    transactions: int = 0
+    events: int = 0
+    delivered: int = 0
+    losses: int = 0
+    repeats: int = 0
+    consumer_repeats: int = 0
+    restarts: int = 0
+    longest_stop_s: float = 0.0
+    faults: Counter[str] = field(default_factory=Counter)
+    accounts: list[Account] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        phases = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.phases_s.items())
+        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self.faults.items()))
+        return (
+            f"a day ({phases}): {self.transactions} transactions, {self.events} events, "
+            f"given {self.delivered} times to {len(self.accounts)} streams and consumers; "
+            f"losses {self.losses}, repeats {self.repeats}, repeats to consumers that may have them "
+            f"{self.consumer_repeats}; clients started again {self.restarts}; "
+            f"longest fast stop {self.longest_stop_s:.1f} s; faults: {kinds}"
+        )
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Note how long something takes."""
+        began = time.monotonic()
+        yield
+        self.phases_s[name] = time.monotonic() - began
+
+    def raise_if_wrong(self) -> None:
+        """Fail with every difference that was found."""
+        found = self.wrong + [f"{account.name}: {line}" for account in self.accounts for line in account.wrong]
+        assert not found, f"{self}\n" + "\n".join(found)
+
+
+def readers(direct: str, proxied: str, folder: Path) -> list[ReaderPlan]:
+    """Four processes of five streams: sync and async, directly and through the proxy."""
+    plans = []
+    for name, conninfo, is_async in (
+        ("sync", direct, False),
+        ("async", direct, True),
+        ("sync-proxied", proxied, False),
+        ("async-proxied", proxied, True),
+    ):
+        streams = (
+            StreamPlan(f"{name}-all", (), 10_000, 0.0),
+            StreamPlan(f"{name}-stock", ("stock",), 500, 0.0),
+            StreamPlan(f"{name}-narrow", ("orders", "scratch"), 7, 0.02),
+            StreamPlan(f"{name}-slow", (), 50, 0.4),
+            StreamPlan(f"{name}-very-slow", ("orders",), 20, 3.0),
+        )
+        plans.append(ReaderPlan(conninfo, str(folder), name, is_async, streams))
+    return plans
+
+
+class _Stage:
+    """The server, the proxy and the processes of one day."""
+
+    def __init__(self, day: Day, folder: Path, server: LocalServer, proxy: Proxy, crew: Crew) -> None:
+        self.day, self.folder, self.server, self.proxy, self.crew = day, folder, server, proxy, crew
+        proxied = make_conninfo(server.conninfo, port=proxy.port)
+        self.readers = readers(server.conninfo, proxied, folder)
+        self.consumers = [
+            ConsumerPlan(conninfo, str(folder), f"consumer_{how}", how, () if how == "ack" else ("orders", "stock"))
+            for how, conninfo in zip(day.consumers, (server.conninfo, proxied, server.conninfo), strict=False)
+        ]
+
+    @property
+    def notebooks(self) -> dict[str, tuple[str, ...]]:
+        """Their names, and the collections that are read."""
+        streams = {stream.name: stream.collections for plan in self.readers for stream in plan.streams}
+        return streams | {plan.name: plan.collections for plan in self.consumers}
+
+    def prepare(self) -> None:
+        with Store(self.server.conninfo, schema=SCHEMA) as store:
+            store.migrate()
+            for name in (*COLLECTIONS, MARKS):
+                store.create_collection(name)
+            store.set_history(**_HISTORY)  # type: ignore[arg-type]
+        with psycopg.connect(self.server.conninfo, autocommit=True) as connection:
+            connection.execute(_PREPARE)
+            connection.execute(_MANY_BOOKMARKS)
+            connection.execute("SELECT pg_create_logical_replication_slot(%s, 'wal2json')", [SLOT])
+
+    def start_readers(self) -> None:
+        """Have every stream open, from before the first write."""
+        for plan in self.readers:
+            self.crew.start(plan.name, "reader", plan)
+        for consumer in self.consumers:
+            for twin in ("a", "b"):
+                self.crew.start(f"{consumer.name}-{twin}", "consumer", consumer)
+        streams = [stream.name for plan in self.readers for stream in plan.streams]
+        self._wait("open streams", lambda: all(self._ask(name, "token") for name in streams))
+        self._wait("consumers", lambda: self._count_consumers() == len(self.consumers))
+
+    def start_writers(self) -> None:
+        rate = self.day.changes_per_s / 3
+        for number, style in enumerate(("library", "library", "sql")):
+            seed = self.day.seed * 10 + number
+            plan = WriterPlan(self.server.conninfo, str(self.folder), number, seed, style, rate, self.day.largest)
+            self.crew.start(f"writer-{number}", "writer", plan)
+
+    def break_things(self) -> Faults:
+        """Let things happen until the time is over: every kind once at least, then at random."""
+        faults = Faults(self.server, self.proxy, self.crew, self.day.seed)
+        over = time.monotonic() + self.day.seconds
+        wanted = [kind for kind in faults.kinds if self.consumers or "consumer" not in kind]
+        due = faults.all_of(wanted)
+        try:
+            while time.monotonic() < over and not self.crew.failed() and not self.errors():
+                time.sleep(faults.pause_s(self.day.pause_s))
+                faults.strike(due.pop() if due else faults.any_of(wanted))
+        finally:
+            faults.mend()
+        return faults
+
+    def end(self) -> list[str]:
+        """Stop the writers, mark the end, and wait until all have read it; give what went wrong."""
+        (self.folder / "stop").touch()
+        names = self.crew.names
+        left = self.crew.wait([name for name in names if name.startswith("writer")], self.day.patience_s)
+        with Store(self.server.conninfo, schema=SCHEMA) as store:
+            store[MARKS].insert(END, {})
+        (self.folder / "hurry").touch()
+        left += self.crew.wait([plan.name for plan in self.readers], self.day.patience_s)
+        with contextlib.suppress(TimeoutError):
+            self._wait("consumers to end", lambda: all(self._ask(plan.name, "done") for plan in self.consumers))
+        (self.folder / "over").touch()
+        left += self.crew.wait([name for name in names if name.startswith("consumer")], self.day.patience_s)
+        return left + self.crew.failed()
+
+    def errors(self) -> list[str]:
+        """What streams have noted as wrong so far."""
+        return [f"{name}: {error}" for name in self.notebooks if (error := self._ask(name, "error"))]
+
+    def _ask(self, name: str, column: str) -> object:
+        rows = notebook.read(self.folder / f"{name}.sqlite", f"SELECT {column} FROM place")
+        return rows[0][0] if rows else None
+
+    def _count_consumers(self) -> int:
+        if not self.consumers:
+            return 0
+        with psycopg.connect(self.server.conninfo) as connection:
+            row = connection.execute(
+                "SELECT count(*) FROM pg_replication_slots WHERE slot_name ~ '^pgdoc_[0-9]+_' AND active"
+            ).fetchone()
+            return int(row[0]) if row else 0
+
+    def _wait(self, what: str, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + self.day.patience_s
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"waited {self.day.patience_s:.0f} s for {what}: {self.errors()}")
+            assert not self.crew.failed(), self.crew.failed()
+            time.sleep(_LOOK_S)
+
+
+@contextlib.contextmanager
+def _stage(day: Day, folder: Path) -> Iterator[_Stage]:
+    with LocalServer(port=0, settings=SERVER_SETTINGS) as server:
+        place = psycopg.conninfo.conninfo_to_dict(server.conninfo)
+        with Proxy(str(place["host"]), int(str(place["port"]))) as proxy, Crew(folder) as crew:
+            stage = _Stage(day, folder, server, proxy, crew)
+            try:
+                yield stage
+            finally:
+                (folder / "server.log").write_text(server.log_tail(5_000))
+
+
+def run(day: Day, folder: Path) -> Outcome:
+    """Have a day, in processes and on a server of its own.
+
+    Args:
+        day: how long, how much, and with what seed.
+        folder: where notebooks and logs go.
+    """
+    outcome = Outcome()
+    with _stage(day, folder) as stage:
+        with outcome.phase("begin"):
+            stage.prepare()
+            stage.start_readers()
+            stage.start_writers()
+        with outcome.phase("day"):
+            faults = stage.break_things()
+        with outcome.phase("end"):
+            outcome.wrong += stage.end()
+        outcome.faults, outcome.longest_stop_s = faults.counts, faults.longest_stop_s
+        outcome.restarts = stage.crew.restarts
+        with outcome.phase("verdict"):
+            _judge(stage, outcome)
+            outcome.wrong += _leftovers(stage)
+    return outcome
+
+
+def _judge(stage: _Stage, outcome: Outcome) -> None:
+    conninfo = stage.server.conninfo
+    reference = Reference(conninfo)
+    outcome.wrong += reference.check(conninfo)
+    outcome.transactions, outcome.events = len(reference.transactions), len(reference.digests)
+    audits = {plan.name: _audit(conninfo, plan.name) for plan in stage.consumers if plan.how == "checkpoint"}
+    for name, collections in stage.notebooks.items():
+        may_repeat = name.startswith("consumer") and name not in audits
+        account = judge(
+            reference, stage.folder / f"{name}.sqlite", collections, repeats=may_repeat, audit=audits.get(name)
+        )
+        outcome.accounts.append(account)
+        outcome.delivered += account.events
+        outcome.losses += account.losses
+        outcome.repeats += 0 if may_repeat else account.repeats
+        outcome.consumer_repeats += account.repeats if may_repeat else 0
+
+
+def _audit(conninfo: str, consumer: str) -> list[tuple[int, int]]:
+    """What a consumer wrote into the database, together with its place."""
+    with psycopg.connect(conninfo) as connection:
+        query = f"SELECT digest, 0 FROM {BOOKS}.audit WHERE consumer = %s ORDER BY number"
+        return connection.execute(query, [consumer]).fetchall()
+
+
+def _leftovers(stage: _Stage) -> list[str]:
+    """Drop what the day made itself; give what streams and consumers left at the server, after a while."""
+    conninfo = stage.server.conninfo
+    stage.proxy.cut()  # what it keeps open would look like sessions that were left
+    if stage.consumers:
+        with Store(conninfo, schema=SCHEMA) as store:
+            dropping: Any = store
+            for plan in stage.consumers:
+                dropping.drop_consumer(plan.name)
+    deadline = time.monotonic() + _GRACE_S
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute("SELECT pg_drop_replication_slot(%s)", [SLOT])
+        while (left := [row[0] for row in connection.execute(_LEFT)]) and time.monotonic() < deadline:
+            time.sleep(_LOOK_S)
+    return [f"left behind: {line}" for line in left]

@@ -1,0 +1,53 @@
+"""What an event says, in 64 bits; and in words."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+if TYPE_CHECKING:
+    from pgdoc import ChangeEvent, Document
+
+KINDS = frozenset({"insert", "update", "replace", "delete", "truncate"})
+
+
+class Fact(NamedTuple):
+    """An event, as everybody who is asked has to tell it; images are `[version, data]`."""
+
+    commit_lsn: int
+    kind: str
+    collection: str
+    document_id: str | None
+    after: list[Any] | None
+    before: list[Any] | None
+    metadata: dict[str, Any]
+
+    @property
+    def digest(self) -> int:
+        """Its digest, a signed number as SQLite holds it."""
+        text = orjson.dumps(list(self), option=orjson.OPT_SORT_KEYS)
+        return int.from_bytes(blake2b(text, digest_size=8).digest(), "big", signed=True)
+
+    def __str__(self) -> str:
+        place = f"{self.commit_lsn >> 32:X}/{self.commit_lsn & 0xFFFFFFFF:X}"
+        versions = "->".join(str(image[0]) for image in (self.before, self.after) if image)
+        return f"{place} {self.kind} {self.collection} {self.document_id} {versions} {self.metadata}"
+
+
+def fact(event: ChangeEvent) -> Fact:
+    """What a stream says."""
+    return Fact(
+        int(event.resume_token.lsn),
+        str(event.event_type),
+        event.collection,
+        event.document_id,
+        _image(event.full_document),
+        _image(event.full_document_before_change),
+        event.metadata,
+    )
+
+
+def _image(document: Document | None) -> list[Any] | None:
+    return None if document is None else [document.version, document.data]

@@ -1,0 +1,155 @@
+"""What breaks: `Faults`, each kind a method that leaves everything mended behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import psycopg
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pgdoc.server import LocalServer
+    from tests.faulty_day.crew import Crew
+    from tests.proxy import Proxy
+
+logger = logging.getLogger("faults")
+
+_BACKENDS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE backend_type = %s AND pid <> pg_backend_pid() AND datname = current_database() AND random() < %s
+"""
+_CONSUMER_SLOTS = """
+SELECT slot_name, active_pid FROM pg_replication_slots
+WHERE NOT temporary AND slot_name ~ '^pgdoc_[0-9]+_' AND database = current_database()
+"""
+
+
+class Faults:
+    """Breaks things, one after the other; what takes a while is mended by the next call, or by `mend`.
+
+    Attributes:
+        counts: how often each kind happened.
+        longest_stop_s: the longest time that a fast shutdown of the server took.
+    """
+
+    def __init__(self, server: LocalServer, proxy: Proxy, crew: Crew, seed: int) -> None:
+        self.counts: Counter[str] = Counter()
+        self.longest_stop_s = 0.0
+        self._server, self._proxy, self._crew = server, proxy, crew
+        self._dice = random.Random(seed)
+        self._later: list[threading.Timer] = []
+
+    @property
+    def kinds(self) -> dict[str, tuple[Callable[[], None], int]]:
+        """What can break, and how often compared with the others."""
+        return {
+            "kill -9 of a client": (self._kill_client, 6),
+            "a client stands still": (self._freeze_client, 3),
+            "walsenders terminated": (self._terminate_walsenders, 4),
+            "backends terminated": (self._terminate_backends, 3),
+            "fast restart": (self._restart_fast, 2),
+            "immediate restart": (self._restart_immediate, 2),
+            "proxy cuts": (self._cut, 3),
+            "proxy stalls": (self._stall, 2),
+            "proxy half-opens": (self._half_open, 2),
+            "proxy's clients vanish": (self._vanish, 2),
+            "proxy refuses": (self._refuse, 1),
+            "consumer's slot dropped": (self._drop_slot, 2),
+        }
+
+    def strike(self, kind: str) -> None:
+        """Let something happen."""
+        logger.info("fault: %s", kind)
+        self.counts[kind] += 1
+        self.kinds[kind][0]()
+
+    def all_of(self, kinds: Sequence[str]) -> list[str]:
+        """Give them in any order."""
+        return self._dice.sample(kinds, len(kinds))
+
+    def any_of(self, kinds: Sequence[str]) -> str:
+        """Give one, those that happen more often rather."""
+        return self._dice.choices(kinds, [self.kinds[kind][1] for kind in kinds])[0]
+
+    def pause_s(self, mean_s: float) -> float:
+        """Give a time to wait."""
+        return self._dice.uniform(0.2 * mean_s, 1.8 * mean_s)
+
+    def mend(self) -> None:
+        """Wait until all that was broken for a while is whole again."""
+        for timer in self._later:
+            timer.join()
+        self._later.clear()
+
+    def _in(self, seconds: float, call: Callable[[], None]) -> None:
+        self._later = [timer for timer in self._later if timer.is_alive()]
+        timer = threading.Timer(seconds, call)
+        timer.start()
+        self._later.append(timer)
+
+    def _kill_client(self) -> None:
+        self._crew.restart(self._dice.choice(self._crew.names), after_s=self._dice.uniform(0, 1.5))
+
+    def _freeze_client(self) -> None:
+        name = self._dice.choice(self._crew.names)
+        self._crew.signal(name, signal.SIGSTOP)
+        self._in(self._dice.uniform(1, 9), lambda: self._crew.signal(name, signal.SIGCONT))
+
+    def _terminate_walsenders(self) -> None:
+        self._execute(_BACKENDS, ["walsender", self._dice.choice([0.3, 1.0])])
+
+    def _terminate_backends(self) -> None:
+        self._execute(_BACKENDS, ["client backend", self._dice.choice([0.3, 1.0])])
+
+    def _restart_fast(self) -> None:
+        began = time.monotonic()
+        with self._server.stopped("fast"):
+            self.longest_stop_s = max(self.longest_stop_s, time.monotonic() - began)
+            time.sleep(self._dice.choice([0.0, 0.5, 2.0]))
+
+    def _restart_immediate(self) -> None:
+        with self._server.stopped("immediate"):
+            time.sleep(self._dice.choice([0.0, 0.5, 2.0]))
+
+    def _cut(self) -> None:
+        self._proxy.cut(reset=self._dice.random() < 0.5)
+
+    def _stall(self) -> None:
+        self._proxy.stall()
+        self._in(self._dice.choice([0.5, 3.0, 12.0]), self._proxy.resume)
+
+    def _half_open(self) -> None:
+        self._proxy.half_open()
+
+    def _vanish(self) -> None:
+        self._proxy.vanish()
+
+    def _refuse(self) -> None:
+        self._proxy.refuse()
+        self._in(self._dice.uniform(0.5, 3), self._proxy.accept)
+
+    def _drop_slot(self) -> None:
+        """Take a consumer's slot away from it."""
+        with contextlib.suppress(psycopg.Error), self._connect() as connection:
+            found = connection.execute(_CONSUMER_SLOTS).fetchall()
+            if found:
+                name, pid = self._dice.choice(found)
+                if pid is not None:
+                    connection.execute("SELECT pg_terminate_backend(%s, 2000)", [pid])
+                connection.execute("SELECT pg_drop_replication_slot(%s)", [name])
+                self.counts["consumer's slot really dropped"] += 1
+
+    def _execute(self, query: str, parameters: list[object]) -> None:
+        with contextlib.suppress(psycopg.Error), self._connect() as connection:
+            connection.execute(query, parameters)
+
+    def _connect(self) -> psycopg.Connection:
+        return psycopg.connect(self._server.conninfo, autocommit=True, connect_timeout=5)

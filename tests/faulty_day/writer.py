@@ -1,0 +1,226 @@
+"""A process that writes, whatever happens to it and to its server: `python -m tests.faulty_day.writer PLAN`.
+
+Each transaction begins with a row in the ledger, under a number that counts up. Where the outcome of a commit is not
+known, the transaction is tried again under the same number: the row is refused if it did commit, after waiting for it
+where it is still on its way. So every number is written exactly once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import random
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+import pgdoc
+from pgdoc import PgdocError, Store
+from tests.faulty_day.plan import BOOKS, COLLECTIONS, SCHEMA, WriterPlan, from_argument
+from tests.faulty_day.process import is_set, settle_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pgdoc import Transaction
+
+logger = logging.getLogger("writer")
+
+_KEPT = 150  # transactions whose documents stay; older ones are deleted
+_SIZES = ((5, 88.0), (50, 9.0), (300, 2.5), (0, 0.5))
+_HOT_KEYS = 60
+_LAG_S = 3.0
+_RETRY_S = 0.2
+_GIVE_UP_AFTER_S = 120.0
+
+_ENTER = f"INSERT INTO {BOOKS}.ledger (writer, number) VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING true"
+_LAST = f"SELECT coalesce(max(number), 0) FROM {BOOKS}.ledger WHERE writer = %s"
+
+
+class Style(Protocol):
+    """How a writer talks to the server."""
+
+    def write(self, number: int, size: int) -> None:
+        """Write a transaction, unless it committed before."""
+
+
+class Dice:
+    """What is written, at random."""
+
+    def __init__(self, plan: WriterPlan) -> None:
+        self.random = random.Random(plan.seed)
+        self._plan = plan
+
+    def size(self) -> int:
+        """How many changes the next transaction has."""
+        limit = self.random.choices([size for size, _ in _SIZES], [weight for _, weight in _SIZES])[0]
+        return self.random.randint(1, limit or self._plan.largest)
+
+    def data(self, number: int) -> dict[str, Any]:
+        """A small document."""
+        tags = self.random.sample(["red", "green", "blue", "ü", 'q"', "\\"], 2)
+        return {"by": self._plan.number, "number": number, "total": self.random.randint(0, 999), "tags": tags}
+
+    def rows(self, number: int, count: int) -> list[tuple[str, dict[str, Any]]]:
+        """New documents."""
+        return [(pgdoc.new_id(), self.data(number)) for _ in range(count)]
+
+    def hot(self) -> str:
+        """A document that many write to."""
+        return f"hot-{self.random.randrange(_HOT_KEYS)}"
+
+    def collection(self) -> str:
+        return self.random.choice(COLLECTIONS)
+
+
+class LibraryStyle:
+    """Through a store."""
+
+    def __init__(self, plan: WriterPlan, dice: Dice) -> None:
+        self._writer, self._dice = plan.number, dice
+        self._store = Store(plan.conninfo, schema=SCHEMA, pool_size=2)
+
+    def write(self, number: int, size: int) -> None:
+        with self._store.transaction(metadata={"writer": self._writer, "number": number}) as tx:
+            if tx.connection.execute(_ENTER, [self._writer, number]).fetchone() is None:
+                return
+            tx["orders"].insert(pgdoc.new_id(), self._dice.data(number))
+            if size >= 10:
+                tx[self._dice.collection()].insert_many(self._dice.rows(number, size - 1))
+                return
+            for action in self._dice.random.choices(self._actions, k=size - 1):
+                action(self, tx, number)
+
+    def _update(self, tx: Transaction, number: int) -> None:
+        changes = {
+            "$inc": {"count": 1},
+            "$set": {"last.number": number},
+            "$push": {"log": {"$each": [1], "$slice": -3}},
+        }
+        tx["stock"].update(self._dice.hot(), changes, upsert=True)
+
+    def _replace(self, tx: Transaction, number: int) -> None:
+        tx["stock"].replace(self._dice.hot(), self._dice.data(number), upsert=True)
+
+    def _delete(self, tx: Transaction, _number: int) -> None:
+        tx["stock"].delete(self._dice.hot())
+
+    def _delete_old(self, tx: Transaction, number: int) -> None:
+        tx.connection.execute(
+            f"DELETE FROM {SCHEMA}.{self._dice.collection()} WHERE data @> %s AND (data->>'number')::int < %s",
+            [Jsonb({"by": self._writer}), number - _KEPT],
+        )
+
+    def _nested(self, tx: Transaction, number: int) -> None:
+        """Changes in a savepoint that is kept, or not."""
+        with tx.connection.transaction(force_rollback=self._dice.random.random() < 0.5):
+            tx["orders"].insert(pgdoc.new_id(), self._dice.data(number))
+            self._update(tx, number)
+
+    _actions = (_update, _update, _replace, _delete, _delete_old, _nested)
+
+
+class SqlStyle:
+    """As any other program would: no pgdoc has a part in it but the triggers."""
+
+    def __init__(self, plan: WriterPlan, dice: Dice) -> None:
+        self._writer, self._dice, self._conninfo = plan.number, dice, plan.conninfo
+        self._connection: psycopg.Connection[Any] | None = None
+
+    def write(self, number: int, size: int) -> None:
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(
+                self._conninfo, autocommit=True, options=f"-c search_path={SCHEMA},public", connect_timeout=5
+            )
+        connection = self._connection
+        with connection.transaction():
+            if connection.execute(_ENTER, [self._writer, number]).fetchone() is None:
+                return
+            metadata = Jsonb({"writer": self._writer, "number": number})
+            connection.execute("SELECT pgdoc.set_metadata(%s)", [metadata])
+            self._insert(connection, number)
+            if size >= 10:
+                self._copy(connection, number, size - 1)
+                return
+            for action in self._dice.random.choices(self._actions, self._weights, k=size - 1):
+                action(self, connection, number)
+
+    def _insert(self, connection: psycopg.Connection[Any], number: int) -> None:
+        connection.execute(
+            "INSERT INTO orders (id, data) VALUES (%s, %s)", [pgdoc.new_id(), Jsonb(self._dice.data(number))]
+        )
+
+    def _copy(self, connection: psycopg.Connection[Any], number: int, count: int) -> None:
+        with connection.cursor().copy(f"COPY {self._dice.collection()} (id, data) FROM STDIN") as copy:
+            for document_id, data in self._dice.rows(number, count):
+                copy.write_row((document_id, json.dumps(data)))
+
+    def _update(self, connection: psycopg.Connection[Any], number: int) -> None:
+        connection.execute(
+            "UPDATE stock SET data = jsonb_set(data, '{sql}', to_jsonb(%s)) WHERE id = %s", [number, self._dice.hot()]
+        )
+
+    def _touch_many(self, connection: psycopg.Connection[Any], _number: int) -> None:
+        connection.execute("UPDATE stock SET data = data || '{\"touched\": true}' WHERE id < %s", [self._dice.hot()])
+
+    def _delete_old(self, connection: psycopg.Connection[Any], number: int) -> None:
+        connection.execute(
+            f"DELETE FROM {self._dice.collection()} WHERE data @> %s AND (data->>'number')::int < %s",
+            [Jsonb({"by": self._writer}), number - _KEPT],
+        )
+
+    def _truncate(self, connection: psycopg.Connection[Any], _number: int) -> None:
+        connection.execute("TRUNCATE scratch")
+
+    def _nested(self, connection: psycopg.Connection[Any], number: int) -> None:
+        with connection.transaction(force_rollback=self._dice.random.random() < 0.5):
+            self._insert(connection, number)
+            self._update(connection, number)
+
+    _actions = (_insert, _update, _touch_many, _delete_old, _truncate, _nested)
+    _weights = (30, 30, 4, 10, 1, 10)
+
+
+_STYLES: dict[str, Callable[[WriterPlan, Dice], Style]] = {"library": LibraryStyle, "sql": SqlStyle}
+
+
+def main() -> None:
+    settle_in()
+    plan = from_argument(WriterPlan)
+    dice = Dice(plan)
+    style = _STYLES[plan.style](plan, dice)
+    due = time.monotonic()
+    for number in itertools.count(_insist(plan, lambda: _last(plan)) + 1):
+        if is_set(plan.folder, "stop"):
+            return
+        size = dice.size()
+        _insist(plan, lambda number=number, size=size: style.write(number, size))  # type: ignore[misc]
+        due = max(due + size / plan.changes_per_s, time.monotonic() - _LAG_S)
+        time.sleep(max(0.0, due - time.monotonic()))
+
+
+def _last(plan: WriterPlan) -> int:
+    with psycopg.connect(plan.conninfo, connect_timeout=5) as connection:
+        row = connection.execute(_LAST, [plan.number]).fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+def _insist(plan: WriterPlan, call: Callable[[], Any]) -> Any:
+    """Try until it succeeds."""
+    began = time.monotonic()
+    while True:
+        try:
+            return call()
+        except (psycopg.Error, PgdocError) as exc:
+            logger.info("again: %s", str(exc).strip())
+            if time.monotonic() - began > _GIVE_UP_AFTER_S:
+                raise
+            time.sleep(_RETRY_S)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""The long day on which everything breaks: a quarter of an hour, or `PGDOC_DAY_S` seconds; another one each time.
+
+`PGDOC_DAY_SEED` repeats the faults and the writers' dice of one; when what happens falls together is never the same.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.faulty_day.day import run
+from tests.faulty_day.plan import Day
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.fixtures.fix_server import Server
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it counts on what Linux does with a killed process")
+
+SECONDS = float(os.environ.get("PGDOC_DAY_S", "900"))
+SEED = int(os.environ.get("PGDOC_DAY_SEED", "0")) or random.SystemRandom().randrange(1, 1_000_000)
+
+
+def test_a_faulty_day(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = run(Day(seconds=SECONDS, seed=SEED), tmp_path)
+    with capsys.disabled():
+        sys.stdout.write(f"\nseed {SEED}: {outcome}\n")
+    outcome.raise_if_wrong()
