@@ -18,7 +18,8 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 import pgdoc
-from pgdoc import PgdocError, Store
+from pgdoc import Store
+from pgdoc.errors import DatabaseError, ServerUnreachable
 from tests.faulty_day.plan import BOOKS, COLLECTIONS, SCHEMA, WriterPlan, from_argument
 from tests.faulty_day.process import is_set, settle_in
 
@@ -98,7 +99,7 @@ class LibraryStyle:
         changes = {
             "$inc": {"count": 1},
             "$set": {"last.number": number},
-            "$push": {"log": {"$each": [1], "$slice": -3}},
+            "$unset": {"touched": ""},
         }
         tx["stock"].update(self._dice.hot(), changes, upsert=True)
 
@@ -210,12 +211,12 @@ def _last(plan: WriterPlan) -> int:
 
 
 def _insist(plan: WriterPlan, call: Callable[[], Any]) -> Any:
-    """Try until it succeeds."""
+    """Try until it succeeds, as long as the server can be the reason that it does not."""
     began = time.monotonic()
     while True:
         try:
             return call()
-        except (psycopg.Error, PgdocError) as exc:
+        except (psycopg.Error, ServerUnreachable, DatabaseError) as exc:
             logger.info("again: %s", str(exc).strip())
             if time.monotonic() - began > _GIVE_UP_AFTER_S:
                 raise
