@@ -22,6 +22,7 @@ from pgdoc.errors import (
     WalLevelTooLow,
 )
 from pgdoc.refusal import one_line, refusal
+from pgdoc.replication.patience import PatientConnection
 from pgdoc.sql import statement
 
 SETTINGS = {
@@ -35,6 +36,15 @@ SETTINGS = {
 }
 """What the walsender prints follows its session's settings, whatever the role's own are."""
 
+_UNHEARD_MS = 25_000
+
+_LET_GO = {
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": str(_UNHEARD_MS),
+}
+"""A client that vanished holds slots, walsenders and locks for half a minute, where the user's options say no other."""
 
 _DEFAULTS: dict[str, str | int] = {
     "connect_timeout": 10,
@@ -42,28 +52,34 @@ _DEFAULTS: dict[str, str | int] = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
+    "tcp_user_timeout": _UNHEARD_MS,
 }
 
 
 def connect(conninfo: str, *, replication: bool) -> psycopg.Connection[Any]:
-    """Open a connection in autocommit, for replication or for plain SQL about it.
+    """Open a connection in autocommit, for replication or for plain SQL about it; `patience` says how long it waits.
 
     Raises:
         PgdocError: why that can't be done.
     """
-    try:
-        return psycopg.connect(_session(conninfo, replication=replication), autocommit=True, row_factory=namedtuple_row)
+    session = _session(conninfo, replication=replication)
+    try:  # a walsender can't prepare statements
+        return PatientConnection.connect(session, autocommit=True, row_factory=namedtuple_row, prepare_threshold=None)
     except psycopg.Error as exc:
         raise _refused(exc) from exc
 
 
 def _session(conninfo: str, *, replication: bool) -> str:
     given: dict[str, Any] = psycopg_conninfo.conninfo_to_dict(conninfo)
-    options = " ".join([str(given.pop("options", "")), *(f"-c {name}={value}" for name, value in SETTINGS.items())])
+    options = " ".join([_options(_LET_GO), str(given.pop("options", "")), _options(SETTINGS)])
     wanted = {**_DEFAULTS, **given, "options": options.strip(), "client_encoding": "utf8"}
     if replication:
         wanted["replication"] = "database"
     return psycopg_conninfo.make_conninfo(**wanted)
+
+
+def _options(settings: dict[str, str]) -> str:
+    return " ".join(f"-c {name}={value}" for name, value in settings.items())
 
 
 def preflight(connection: psycopg.Connection[Any]) -> None:

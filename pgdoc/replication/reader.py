@@ -52,7 +52,7 @@ class Reader:
         self._connection = connection
         self._pgconn = connection.pgconn
         self._received = start
-        self._confirmed = 0
+        self._confirmed = self._told = 0
         self._answer_due = self._question_due = False
         self._interval_s = _status_interval_s(connection)
         self._wake_reads, self._wake_writes = socket.socketpair()
@@ -71,9 +71,9 @@ class Reader:
     def _start(self, slot: str, start: int, options: Mapping[str, str]) -> None:
         listed = ", ".join(f"{quoted(name)} {literal(value)}" for name, value in options.items())
         place = f"{start >> 32:X}/{start & 0xFFFFFFFF:X}"
-        result = self._pgconn.exec_(f"START_REPLICATION SLOT {quoted(slot)} LOGICAL {place} ({listed})".encode())
-        if result.status != pq.ExecStatus.COPY_BOTH:
-            exc = psycopg.errors.error_from_result(result)
+        try:
+            self._connection.execute(f"START_REPLICATION SLOT {quoted(slot)} LOGICAL {place} ({listed})")
+        except psycopg.Error as exc:
             raise translate(exc, self._connection) from exc
         self._pgconn.nonblocking = 1
 
@@ -114,6 +114,19 @@ class Reader:
     def confirm(self, lsn: int) -> None:
         """Let the next status update say that nothing below `lsn` is needed again."""
         self._confirmed = max(self._confirmed, lsn)
+
+    def tell(self) -> None:
+        """Say at once what was confirmed, if that is news, though more may have been received.
+
+        Raises:
+            ServerUnreachable: the connection ended.
+        """
+        if self._confirmed <= self._told:
+            return
+        try:
+            self._send_status(flush=self._confirmed, reply=False)
+        except psycopg.Error as exc:
+            raise translate(exc, self._connection) from exc
 
     def ask(self) -> None:
         """Let the next `read` ask the server to say how far it is."""
@@ -194,6 +207,7 @@ class Reader:
 
     def _send_status(self, *, flush: int, reply: bool) -> None:
         status = standby_status_update(write=self._received, flush=flush, now=datetime.now(UTC), reply=reply)
+        self._told = max(self._told, flush)
         self._pgconn.put_copy_data(status)
         self._pgconn.flush()
 
