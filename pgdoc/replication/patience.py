@@ -1,0 +1,120 @@
+"""How long a server is waited for.
+
+A network that went silent answers nothing and says nothing: without a bound, a statement sent into it would hold its
+thread for ever, and with that the `close()` that wants the thread to end. So every statement has a limit, and what
+runs on a thread of the library gives up as soon as that thread is to end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+
+import psycopg
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Generator, Iterator
+
+    from psycopg.abc import PQGen, PQGenConn
+
+    T = TypeVar("T")
+
+LIMIT_S = 60.0
+"""No statement of ours takes longer, but the few that say so; a slot waits 10 s at the most for one transaction."""
+
+
+class GivenUp(psycopg.OperationalError):
+    """The server was waited for in vain."""
+
+
+class _Patience(NamedTuple):
+    limit_s: float = LIMIT_S
+    until: float = float("inf")
+    closing: threading.Event | None = None
+
+    def deadline(self) -> float:
+        """Give when a statement that begins now is given up."""
+        return min(time.monotonic() + self.limit_s, self.until)
+
+    def check(self, deadline: float) -> None:
+        """Raise where it is to be given up.
+
+        Raises:
+            GivenUp: it is.
+        """
+        if self.closing is not None and self.closing.is_set():
+            raise GivenUp("given up, as the store is being closed")
+        if time.monotonic() >= deadline:
+            raise GivenUp("the server did not answer in time")
+
+
+_patience: ContextVar[_Patience] = ContextVar("_patience", default=_Patience())  # noqa: B039 (it can't be changed)
+
+
+@contextlib.contextmanager
+def patience(
+    limit_s: float | None = None, *, until: float | None = None, closing: threading.Event | None = None
+) -> Iterator[None]:
+    """Change, inside the block and on this thread, how long the connections of `connect` wait for the server.
+
+    Args:
+        limit_s: for the answer to one statement.
+        until: a time of `time.monotonic` by which all of the block is over.
+        closing: when it is set, whatever waits gives up within a tenth of a second.
+    """
+    before = _patience.get()
+    token = _patience.set(
+        _Patience(
+            limit_s=before.limit_s if limit_s is None else limit_s,
+            until=before.until if until is None else until,
+            closing=before.closing if closing is None else closing,
+        )
+    )
+    try:
+        yield
+    finally:
+        _patience.reset(token)
+
+
+class PatientConnection(psycopg.Connection[Any]):
+    """A connection whose waits end; one that was given up is closed, for its answer may still come."""
+
+    @classmethod
+    def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
+        return _bounded(super()._connect_gen(conninfo))
+
+    def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
+        """Wait for what psycopg does step by step.
+
+        Raises:
+            GivenUp: it took too long, or the thread is to end.
+        """
+        return super().wait(self._ending(_bounded(gen)), *args, **kwargs)
+
+    def _ending(self, steps: PQGen[T]) -> PQGen[T]:
+        try:
+            return (yield from steps)
+        except GivenUp:
+            self.pgconn.finish()
+            raise
+
+
+def _bounded(steps: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+    """Give up when `steps`, which psycopg resumes every tenth of a second, take too long."""
+    allowed = _patience.get()
+    deadline = allowed.deadline()
+    try:
+        waited_for = next(steps)
+        while True:
+            ready = yield waited_for
+            if not ready:
+                allowed.check(deadline)
+            waited_for = steps.send(ready)
+    except StopIteration as done:
+        answer: T = done.value
+        return answer
+    finally:
+        steps.close()
