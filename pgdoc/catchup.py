@@ -8,13 +8,16 @@ mailbox has room.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from pgdoc.changes.fanout import Subscription, before_commits_at
 from pgdoc.errors import PgdocError, ServerUnreachable, StreamError
+from pgdoc.replication.patience import patience
 from pgdoc.replication.slots import Opened, open_reader
 
 if TYPE_CHECKING:
@@ -52,18 +55,20 @@ class CatchUp:
 
     def take_over(self, subscription: Subscription) -> None:
         """Feed a subscription that is AWAY, as soon as its mailbox has room."""
-        subscription.mailbox.call_when_room(lambda: self._queue(subscription))
+        subscription.mailbox.call_when_room(lambda: self._hub.has_room(subscription))
 
-    def close(self, timeout_s: float) -> None:
-        """Stop all readers, within `timeout_s`."""
+    def stop(self) -> None:
+        """Let all readers end soon."""
         self._closing.set()
-        with self._lock:
-            threads = list(self._threads)
-        deadline = time.monotonic() + timeout_s
-        for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _queue(self, subscription: Subscription) -> None:
+    @property
+    def threads(self) -> list[threading.Thread]:
+        """Those that read at present."""
+        with self._lock:
+            return list(self._threads)
+
+    def queue(self, subscription: Subscription) -> None:
+        """Let a subscription whose mailbox has room wait for a reader."""
         if not self._hub.knows(subscription):
             return
         with self._lock:
@@ -78,7 +83,8 @@ class CatchUp:
     def _run(self) -> None:
         while group := self._next_group():
             try:
-                self._feed(group)
+                with patience(closing=self._closing):
+                    self._feed(group)
             except PgdocError as exc:
                 self._after(group, exc)
             except Exception as exc:  # a fault of ours must reach the streams, not vanish with the thread
@@ -160,14 +166,17 @@ class CatchUp:
 
     def _has_room(self, opened: Opened, subscription: Subscription, deadline: float) -> bool:
         """Wait until it has; give `False` where that is not so by the deadline."""
-        room = threading.Event()
-        subscription.mailbox.call_when_room(room.set)
+        room: SimpleQueue[None] = SimpleQueue()  # rung in the user's thread, which may be interrupted anywhere
+        subscription.mailbox.call_when_room(lambda: room.put(None))
         while not self._closing.is_set():
             self._check_server()
             opened.reader.report()
             left_s = deadline - time.monotonic()
-            if left_s <= 0 or room.wait(min(left_s, _LOOK_S)):
-                return left_s > 0
+            if left_s <= 0:
+                return False
+            with contextlib.suppress(Empty):
+                room.get(timeout=min(left_s, _LOOK_S))
+                return True
         return False
 
     def _check_server(self) -> None:

@@ -1,7 +1,8 @@
 """History: the bookmarks that let a stream resume without a slot of its own, and how far they reach.
 
 A bookmark is a permanent logical slot that nobody streams from. The keeper, a thread beside the hub, copies the hub's
-slot into a new one from time to time, and drops those that are no longer needed. Two advisory locks of the database
+slot into a new one from time to time, and drops those that are no longer needed; in a process that has a hub but reads
+nothing with it, it copies the newest bookmark and moves the copy on. Two advisory locks of the database
 keep several hubs from fighting: whoever gets `pgdoc history` does what is due, and `pgdoc hubs` is shared by all that
 run, so that the last one knows that it is.
 """
@@ -19,6 +20,7 @@ import psycopg
 from pgdoc.errors import PgdocError, ReplicationUnavailable, ServerUnreachable, SlotBlocked, UnsupportedServer
 from pgdoc.replication import slots
 from pgdoc.replication.connection import connect, literal
+from pgdoc.replication.patience import patience
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ logger = logging.getLogger("pgdoc.history")
 
 _INTERVAL_S = 5.0
 _NUDGE_WAIT_S = 5.0
+_LAST_MOMENT_S = 0.5
 _FREE_SLOTS = 2  # never the last ones
 
 
@@ -67,8 +70,8 @@ class Situation(NamedTuple):
         free_slots: of the server.
         now: the server's clock.
         wal_end: the LSN up to which the WAL is flushed.
-        needed_from: the LSN from which the hub's slot needs the WAL anyway.
-        reached: the hub's R, the place that a new bookmark gets.
+        needed_from: the LSN from which the hub's slot needs the WAL anyway; the WAL's end where there is none.
+        reached: the hub's R, the place that a new bookmark gets; the WAL's end where no hub reads.
     """
 
     time_s: float
@@ -151,44 +154,53 @@ def begin_history(conninfo: str) -> None:
 
 
 class Keeper:
-    """Keeps the history of the hub's database.
+    """Keeps the history of a database.
 
     Args:
-        hub: whose slot is copied.
+        hub: whose slot is copied; while it reads nothing, the newest bookmark is.
     """
 
     def __init__(self, hub: Hub) -> None:
+        self.thread: threading.Thread | None = None
         self._hub = hub
         self._closing = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._leave_by = float("inf")
 
     def start(self) -> None:
         """Begin, unless that has been done."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="pgdoc-history", daemon=True)
-            self._thread.start()
+        if self.thread is None:
+            self.thread = threading.Thread(target=self._run, name="pgdoc-history", daemon=True)
+            self.thread.start()
 
-    def close(self, timeout_s: float) -> None:
-        """Stop; where no limit protects the server's disk and nobody else streams, leave no bookmark."""
+    def stop(self, by: float) -> None:
+        """Let it end; where no limit protects the server's disk and nobody else streams, it leaves no bookmark.
+
+        Args:
+            by: a time of `time.monotonic`; what is not done a little before is left undone.
+        """
+        self._leave_by = min(self._leave_by, by - _LAST_MOMENT_S)
         self._closing.set()
-        if self._thread is not None:
-            self._thread.join(timeout_s)
 
     def _run(self) -> None:
         connection: psycopg.Connection[Any] | None = None
-        while True:
-            try:
-                connection = connection or self._connect()
-                self.keep(connection)
-            except (psycopg.Error, PgdocError) as exc:
+        with patience(closing=self._closing):
+            while not self._closing.is_set():
+                connection = self._keep_on(connection)
+                self._closing.wait(_INTERVAL_S)
+        with patience(until=self._leave_by):
+            self._leave(connection)
+
+    def _keep_on(self, connection: psycopg.Connection[Any] | None) -> psycopg.Connection[Any] | None:
+        """Do what is due, and give the connection while it is good."""
+        try:
+            connection = connection or self._connect()
+            self.keep(connection)
+        except (psycopg.Error, PgdocError) as exc:
+            if not self._closing.is_set():
                 logger.warning("history is not kept at the moment: %s", exc)
-            except Exception:  # a fault of ours must not end the keeping
-                logger.exception("history is not kept at the moment")
-            if connection is not None and connection.broken:
-                connection = None
-            if self._closing.wait(_INTERVAL_S):
-                break
-        self._leave(connection)
+        except Exception:  # a fault of ours must not end the keeping
+            logger.exception("history is not kept at the moment")
+        return None if connection is None or connection.closed else connection
 
     def _connect(self) -> psycopg.Connection[Any]:
         connection = connect(self._hub.source.conninfo, replication=False)
@@ -207,21 +219,26 @@ class Keeper:
             if self._do_what_is_due(connection):
                 self._do_what_is_due(connection)  # what was made may let others go
         finally:
-            connection.execute(statement("replication", "end_keeping"))
+            if not connection.closed:
+                connection.execute(statement("replication", "end_keeping"))
 
     def _do_what_is_due(self, connection: psycopg.Connection[Any]) -> bool:
         """Give whether a bookmark was made."""
         slot = self._hub.slot
-        situation = None if slot is None else _situation(connection, slot, self._hub.reached)
-        if slot is None or situation is None:
+        if slot is None and self._hub.is_started:
+            return False  # it will have one soon
+        situation = _situation(connection, slot, self._hub.reached)
+        if situation is None:
             return False
-        if situation.wal_end - situation.needed_from > situation.size / situation.steps:
+        if slot is not None and situation.wal_end - situation.needed_from > situation.size / situation.steps:
             self._move_on(connection, slot, wait_s=0)
         due = plan(slots.bookmarks(connection, lost=True), situation)
         for bookmark in due.drop:
             drop_slot(connection, bookmark.name)
-        if due.make:
+        if due.make and slot is not None:
             self._make(connection, slot)
+        elif due.make:
+            _make_alone(connection)
         return due.make
 
     def _make(self, connection: psycopg.Connection[Any], slot: str) -> None:
@@ -251,6 +268,23 @@ class Keeper:
             logger.warning("bookmarks were not looked after at the end: %s", exc)
 
 
+def _make_alone(connection: psycopg.Connection[Any]) -> None:
+    """Make a bookmark of now where no hub's slot can be copied: a copy of the newest one, moved on.
+
+    One that was left halfway keeps more than its name tells, which does no harm.
+    """
+    _nudge(connection)
+    now = slots.flushed(connection)  # before the name is given: no bookmark claims to be older than it is
+    name = slots.bookmark_name(connection)
+    kept = slots.bookmarks(connection)
+    if not kept:
+        slots.create_bookmark(connection, name)
+        return
+    slots.copy_slot(connection, kept[-1].name, name, temporary=False, plugin=slots.BOOKMARK_PLUGIN)
+    slots.advance(connection, name, kept[-1].confirmed, now)
+    slots.advance(connection, name, now - 1, now)  # restart_lsn follows to what the first pass could only note
+
+
 def drop_slot(connection: psycopg.Connection[Any], name: str) -> None:
     """Drop a slot; fine where it is gone or another session is at it."""
     try:
@@ -264,10 +298,15 @@ def _ask(connection: psycopg.Connection[Any], question: str) -> bool:
     return bool(row and row[0])
 
 
-def _situation(connection: psycopg.Connection[Any], slot: str, reached: int) -> Situation | None:
-    """Give the situation, unless the hub has just lost its slot."""
-    row = connection.execute(statement("replication", "situation").format(slot=literal(slot))).fetchone()
-    return None if row is None or row.needed_from is None else Situation(**row._asdict(), reached=reached)
+def _situation(connection: psycopg.Connection[Any], slot: str | None, reached: int) -> Situation | None:
+    """Give the situation, unless the hub has just lost its slot; without one nobody needs what is written."""
+    row = connection.execute(statement("replication", "situation").format(slot=literal(slot or ""))).fetchone()
+    if row is None or (slot is not None and row.needed_from is None):
+        return None
+    found = row._asdict()
+    if slot is None:
+        found["needed_from"] = reached = row.wal_end
+    return Situation(**found, reached=reached)
 
 
 def _restart_lsn(connection: psycopg.Connection[Any], slot: str) -> str | None:

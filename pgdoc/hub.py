@@ -27,6 +27,7 @@ from pgdoc.catchup import CatchUp
 from pgdoc.changes.fanout import Fanout, State, Subscription, before_commits_at
 from pgdoc.errors import InvalidResumeToken, PgdocError, StoreClosed, StreamError
 from pgdoc.history import Keeper
+from pgdoc.replication.patience import patience
 from pgdoc.replication.slots import Opened, Origin, Source, open_reader
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ logger = logging.getLogger("pgdoc.hub")
 
 _READ_S = 1.0
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.1, 5.0
+_CLOSE_S = 4.0
 _NEAR_BYTES = 1 << 20
 """How far behind the hub a catch-up reader may be when it begins to hand a subscription over."""
 
@@ -65,6 +67,7 @@ class Hub:
         self._fanout = Fanout(0)
         self._subscriptions: set[Subscription] = set()
         self._abandoned: deque[Subscription] = deque()
+        self._with_room: deque[Subscription] = deque()
         self._catchup = CatchUp(self)
         self._keeper = Keeper(self)
         self._process = os.getpid()
@@ -79,6 +82,13 @@ class Hub:
                 self._thread = threading.Thread(target=self._run, args=(self._started,), name="pgdoc-hub", daemon=True)
                 self._thread.start()
             return self._started
+
+    def keep_history(self) -> None:
+        """Keep the history of the database, also while nothing is read here; fine where that is done."""
+        with self._lock:
+            self._check_usable()
+            atexit.register(self.close)
+            self._keeper.start()
 
     def subscribe(self, collections: frozenset[str] | None, mailbox: Mailbox | AsyncMailbox) -> Subscription:
         """Feed `mailbox` from now on; `begin_at` then says where exactly."""
@@ -139,6 +149,13 @@ class Hub:
         """Let the hub forget a subscription soon; for the garbage collector, which may run in the midst of any lock."""
         self._abandoned.append(subscription)
 
+    def has_room(self, subscription: Subscription) -> None:
+        """Have a subscription that is AWAY fed soon; for the user's thread, which may be interrupted anywhere."""
+        self._with_room.append(subscription)
+        opened = self._opened
+        if opened is not None:
+            opened.reader.wake()
+
     def fail(self, subscription: Subscription, error: BaseException) -> None:
         """End one stream with an error, after what was put before."""
         with self._lock:
@@ -153,6 +170,11 @@ class Hub:
         if subscription.state is not State.LIVE:
             return "catching_up"
         return "reconnecting" if self._reconnecting else "live"
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it reads, or is about to."""
+        return self._started is not None
 
     @property
     def is_reconnecting(self) -> bool:
@@ -182,26 +204,55 @@ class Hub:
         if opened is not None:
             opened.reader.report_soon()
 
-    def close(self, timeout_s: float = 5.0) -> None:
-        """End every stream and thread, within about `timeout_s`."""
+    def close(self) -> None:
+        """End every stream and thread; returns within a few seconds, whatever the state."""
+        try:
+            self.begin_to_close().result(2 * _CLOSE_S)
+        except TimeoutError:  # the collector called this while this very thread held the lock
+            logger.warning("the store is still closing: %s", ", ".join(thread.name for thread in self._threads()))
+
+    def begin_to_close(self) -> Future[None]:
+        """Begin to end every stream and thread; the result comes when that is done.
+
+        A thread does it. So `close` can be called where the garbage collector interrupted a thread of the library that
+        holds the lock: it is not waited for there.
+        """
         atexit.unregister(self.close)
-        if os.getpid() != self._process:
-            return  # the threads and connections are the parent's
-        deadline = time.monotonic() + timeout_s
+        closed: Future[None] = Future()
+        if os.getpid() != self._process:  # the threads and connections are the parent's
+            closed.set_result(None)
+            return closed
+        closing = threading.Thread(target=self._close, args=(closed,), name="pgdoc-closing", daemon=True)
+        try:
+            closing.start()
+        except RuntimeError:  # the interpreter ends, and makes no threads any more
+            self._close(closed)
+        if threading.current_thread().name.startswith("pgdoc-"):
+            closed = Future()
+            closed.set_result(None)
+        return closed
+
+    def _close(self, closed: Future[None]) -> None:
+        deadline = time.monotonic() + _CLOSE_S
+        self._closing.set()
         with self._lock:
-            self._closing.set()
-            thread, subscriptions = self._thread, list(self._subscriptions)
+            subscriptions = list(self._subscriptions)
         for subscription in subscriptions:
             self.unsubscribe(subscription)
         self.report_soon()
-        self._catchup.close(timeout_s)
-        self._keeper.close(max(0.0, deadline - time.monotonic()))
-        if thread is not None:
+        self._catchup.stop()
+        self._keeper.stop(deadline)
+        for thread in self._threads():
             thread.join(max(0.0, deadline - time.monotonic()))
+        closed.set_result(None)
+
+    def _threads(self) -> list[threading.Thread]:
+        threads = [self._thread, *self._catchup.threads, self._keeper.thread]
+        return [thread for thread in threads if thread is not None and thread.is_alive()]
 
     def _check_usable(self) -> None:
         if self._closing.is_set():
-            raise StoreClosed("the store is closed: make another to open a stream")
+            raise _closed()
         if os.getpid() != self._process:
             raise StreamError("this store was made before the process was forked: make one of its own in the child")
 
@@ -211,12 +262,16 @@ class Hub:
             raise StreamError("the reader of all streams ended while this one was opened: open it again")
 
     def _run(self, started: Future[Origin]) -> None:
+        with patience(closing=self._closing):
+            self._start(started)
+
+    def _start(self, started: Future[Origin]) -> None:
         try:
             self._open()
         except BaseException as exc:  # noqa: BLE001 (whoever waits for the start gets it)
             with self._lock:
                 self._started = self._opened = None
-            started.set_exception(exc)
+            started.set_exception(_closed(exc) if self._closing.is_set() else exc)
             return
         started.set_result(self.origin)
         try:
@@ -238,7 +293,7 @@ class Hub:
                 self._fanout = Fanout(opened.assembler.reached)
                 self._reconnecting = False
                 self._opened = opened
-            self._keeper.start()
+                self._keeper.start()
         except BaseException:
             opened.reader.close()
             raise
@@ -261,6 +316,8 @@ class Hub:
             frames = reader.read(_READ_S)
             while self._abandoned:
                 self.unsubscribe(self._abandoned.popleft())
+            while self._with_room:
+                self._catchup.queue(self._with_room.popleft())
             if not frames:
                 continue
             burst = feed(decode(frames))
@@ -315,3 +372,9 @@ class Hub:
             subscriptions = list(self._subscriptions)
         for subscription in subscriptions:
             self.fail(subscription, error)
+
+
+def _closed(cause: BaseException | None = None) -> StoreClosed:
+    error = StoreClosed("the store is closed: make another to open a stream")
+    error.__cause__ = cause
+    return error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from pgdoc._async.stream import AsyncChangeStream
-from pgdoc._waiting import async_call, async_opening, async_sleep
+from pgdoc._waiting import async_call, async_opening, async_sleep, async_wait
 from pgdoc.errors import CollectionNotFound, PgdocError, ReplicaIdentityChanged
 from pgdoc.history import History
 from pgdoc.hub import Hub
@@ -138,7 +138,7 @@ class AsyncStreams:
 
     async def close(self) -> None:
         """End all streams."""
-        await async_call(self.hub.close)
+        await async_wait(self.hub.begin_to_close())
 
     async def _fetch(self, name: str, *params: Any) -> list[tuple[Any, ...]]:
         try:

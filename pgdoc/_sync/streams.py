@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from pgdoc._sync.stream import ChangeStream
-from pgdoc._waiting import call, opening, sleep
+from pgdoc._waiting import call, opening, sleep, wait
 from pgdoc.errors import CollectionNotFound, PgdocError, ReplicaIdentityChanged
 from pgdoc.history import History
 from pgdoc.hub import Hub
@@ -139,7 +139,7 @@ class Streams:
 
     def close(self) -> None:
         """End all streams."""
-        call(self.hub.close)
+        wait(self.hub.begin_to_close())
 
     def _fetch(self, name: str, *params: Any) -> list[tuple[Any, ...]]:
         try:

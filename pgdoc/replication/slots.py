@@ -23,6 +23,7 @@ from pgdoc.changes.assemble import Assembler
 from pgdoc.decoding import wal2json
 from pgdoc.errors import HistoryLost, InvalidResumeToken, SlotBlocked
 from pgdoc.replication.connection import connect, literal, preflight, quoted, translate
+from pgdoc.replication.patience import patience
 from pgdoc.replication.reader import Reader
 from pgdoc.sql import statement
 from pgdoc.tokens import Lsn
@@ -36,6 +37,7 @@ BOOKMARK_PLUGIN = "pgoutput"
 """A bookmark's own plugin never runs, and this one is in every PostgreSQL and always allowed."""
 
 _ADVANCE_STEP = 64 << 20  # one call moves restart_lsn by one step only
+_ADVANCE_LIMIT_S = 600.0  # each begins at restart_lsn, which an open transaction holds back
 _BLOCKED_AFTER_S = 10
 
 
@@ -245,6 +247,21 @@ def create_slot(connection: psycopg.Connection[Any], conninfo: str, slot: str, p
     return int(Lsn.parse(row.consistent_point))
 
 
+def create_bookmark(connection: psycopg.Connection[Any], name: str) -> None:
+    """Create a bookmark from nothing, on a connection for plain SQL; it waits as `create_slot` does.
+
+    Raises:
+        SlotBlocked: for too long.
+    """
+    connection.execute(f"SET lock_timeout = '{_BLOCKED_AFTER_S}s'")
+    try:
+        connection.execute(f"SELECT pg_create_logical_replication_slot({literal(name)}, {literal(BOOKMARK_PLUGIN)})")
+    except psycopg.errors.LockNotAvailable as exc:
+        raise _blocked(connection) from exc
+    finally:
+        connection.execute("SET lock_timeout = 0")
+
+
 def _blocked(plain: psycopg.Connection[Any]) -> SlotBlocked:
     rows = plain.execute(statement("replication", "blockers")).fetchall()
     listed = "; ".join(f'{_who(row)} in database "{row.database}", open for {_age(row)}' for row in rows)
@@ -267,11 +284,11 @@ def _take_position(
     connection: psycopg.Connection[Any], source: Source, slot: str, at: int | None, *, begin_history: bool
 ) -> int:
     """Make a temporary slot that stands at `at`, and give the place where it does."""
-    end = _lsn(connection, "pg_current_wal_flush_lsn()")
+    end = flushed(connection)
     wanted = end if at is None else min(at, end)
     start = _copy_bookmark(connection, source.plugin, slot, wanted)
     if start is not None:
-        _advance(connection, slot, start, wanted)
+        advance(connection, slot, start, wanted)
         return wanted
     if at is not None:
         kept = bookmarks(connection)
@@ -326,10 +343,17 @@ def _copy_bookmark(connection: psycopg.Connection[Any], plugin: str, slot: str, 
     return None
 
 
-def _advance(connection: psycopg.Connection[Any], slot: str, start: int, at: int) -> None:
-    while start < at:
-        start = min(start + _ADVANCE_STEP, at)
-        connection.execute(f"SELECT pg_replication_slot_advance({literal(slot)}, {literal(str(Lsn(start)))})")
+def flushed(connection: psycopg.Connection[Any]) -> int:
+    """Ask up to where the WAL is flushed."""
+    return _lsn(connection, "pg_current_wal_flush_lsn()")
+
+
+def advance(connection: psycopg.Connection[Any], slot: str, start: int, at: int) -> None:
+    """Move a slot that stands at `start` on to `at`."""
+    with patience(_ADVANCE_LIMIT_S):
+        while start < at:
+            start = min(start + _ADVANCE_STEP, at)
+            connection.execute(f"SELECT pg_replication_slot_advance({literal(slot)}, {literal(str(Lsn(start)))})")
 
 
 def _tables(connection: psycopg.Connection[Any], schema: str) -> dict[str, bool]:
