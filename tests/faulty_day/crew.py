@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -54,6 +55,15 @@ class Crew:
     def names(self) -> list[str]:
         """Of those that have not come to their end."""
         return [name for name, process in self._processes.items() if process.poll() is None]
+
+    def largest_kib(self) -> int:
+        """The memory of the process that has most."""
+        sizes = [0]
+        for name in self.names:
+            with contextlib.suppress(OSError, IndexError):
+                pages = Path(f"/proc/{self._processes[name].pid}/statm").read_text().split()[1]
+                sizes.append(int(pages) * os.sysconf("SC_PAGE_SIZE") // 1024)
+        return max(sizes)
 
     def restart(self, name: str, after_s: float) -> None:
         """Kill it with signal 9, and start it again after a while."""

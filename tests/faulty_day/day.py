@@ -42,6 +42,7 @@ logger = logging.getLogger("day")
 
 _LOOK_S = 0.1
 _GRACE_S = 20.0
+_LIMIT_KIB = 400 << 10
 _HISTORY = {"time": timedelta(hours=1), "size": 20 << 30}
 _MANY_BOOKMARKS = "UPDATE pgdoc.settings SET history_bookmarks = 12"
 _PREPARE = f"""
@@ -71,6 +72,7 @@ class Outcome:
     repeats: int = 0
     consumer_repeats: int = 0
     restarts: int = 0
+    largest_kib: int = 0
     longest_stop_s: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)
     accounts: list[Account] = field(default_factory=list)
@@ -84,7 +86,8 @@ class Outcome:
             f"given {self.delivered} times to {len(self.accounts)} streams and consumers; "
             f"losses {self.losses}, repeats {self.repeats}, repeats to consumers that may have them "
             f"{self.consumer_repeats}; clients started again {self.restarts}; "
-            f"longest fast stop {self.longest_stop_s:.1f} s; faults: {kinds}"
+            f"largest process {self.largest_kib >> 10} MiB, longest fast stop {self.longest_stop_s:.1f} s; "
+            f"faults: {kinds}"
         )
 
     @contextlib.contextmanager
@@ -125,6 +128,7 @@ class _Stage:
 
     def __init__(self, day: Day, folder: Path, server: LocalServer, proxy: Proxy, crew: Crew) -> None:
         self.day, self.folder, self.server, self.proxy, self.crew = day, folder, server, proxy, crew
+        self.largest_kib = 0
         proxied = make_conninfo(server.conninfo, port=proxy.port)
         self.readers = readers(server.conninfo, proxied, folder)
         self.consumers = [
@@ -177,6 +181,7 @@ class _Stage:
             while time.monotonic() < over and not self.crew.failed() and not self.errors():
                 time.sleep(faults.pause_s(self.day.pause_s))
                 faults.strike(due.pop() if due else faults.any_of(wanted))
+                self.largest_kib = max(self.largest_kib, self.crew.largest_kib())
         finally:
             faults.mend()
         return faults
@@ -252,7 +257,9 @@ def run(day: Day, folder: Path) -> Outcome:
         with outcome.phase("end"):
             outcome.wrong += stage.end()
         outcome.faults, outcome.longest_stop_s = faults.counts, faults.longest_stop_s
-        outcome.restarts = stage.crew.restarts
+        outcome.restarts, outcome.largest_kib = stage.crew.restarts, stage.largest_kib
+        if outcome.largest_kib > _LIMIT_KIB:
+            outcome.wrong.append(f"a process had {outcome.largest_kib} KiB of memory")
         with outcome.phase("verdict"):
             _judge(stage, outcome)
             outcome.wrong += _leftovers(stage)
