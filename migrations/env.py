@@ -4,6 +4,7 @@ from alembic import context
 from sqlalchemy import Connection, text
 
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('pgdoc migrate', 0))"
+CAN_FOLLOW_DDL = "SELECT to_regprocedure('pgdoc.follow_ddl()') IS NOT NULL"
 
 
 def run_migrations(connection: Connection) -> None:
@@ -15,6 +16,8 @@ def run_migrations(connection: Connection) -> None:
         if context.get_context().get_current_heads() == ():
             connection.execute(text("DROP TABLE IF EXISTS pgdoc.alembic_version"))
             connection.execute(text("DROP SCHEMA pgdoc"))
+        elif connection.scalar(text(CAN_FOLLOW_DDL)):  # a superuser adds what the role that installed it may not
+            connection.execute(text("SELECT pgdoc.follow_ddl()"))
 
 
 run_migrations(context.config.attributes["connection"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pgdoc.changes.assemble import Change
-    from pgdoc.decoding.records import Images, RowChange
+    from pgdoc.decoding.records import CollectionChange, Images, RowChange
 
 __all__ = ["ChangeEvent", "EventType", "UpdateDescription"]
 
@@ -32,6 +32,10 @@ class EventType(StrEnum):
     REPLACE = "replace"
     DELETE = "delete"
     TRUNCATE = "truncate"
+    CREATE = "create"
+    RENAME = "rename"
+    DROP = "drop"
+    INVALIDATE = "invalidate"
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class ChangeEvent:
         timestamp: when its transaction committed, aware, UTC.
         transaction_id: PostgreSQL's xid.
         metadata: what the writer said of itself, `{}` where it said nothing.
+        renamed_to: the collection's new name, for `rename`.
 
     Fields are worked out when they are first read, in the thread that reads them; a stored document that can't be
     decoded therefore raises `UnreadableDocument` there, and the event still has its id and token.
@@ -64,6 +69,7 @@ class ChangeEvent:
     timestamp: datetime
     transaction_id: int
     metadata: dict[str, Any]
+    renamed_to: str | None = field(default_factory=lambda: None)  # a plain default would stand in `__getattr__`'s way
 
     @classmethod
     def _of(cls, change: Change, origin: tuple[int, int]) -> ChangeEvent:
@@ -81,7 +87,7 @@ class ChangeEvent:
         return value
 
     def __getstate__(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def to_dict(self) -> dict[str, Any]:
         """Give the event as plain values that JSON has a form for.
@@ -123,6 +129,7 @@ class ChangeEvent:
             "timestamp": self.timestamp.isoformat(),
             "transaction_id": self.transaction_id,
             "metadata": value(self.metadata),
+            "renamed_to": self.renamed_to,
         }
 
 
@@ -142,8 +149,8 @@ def _fragment(document: Document) -> orjson.Fragment:
     return orjson.Fragment(documents.data_text(document))
 
 
-def _row(event: ChangeEvent) -> RowChange:
-    row: RowChange = event._change.row  # noqa: SLF001 (its own)
+def _row(event: ChangeEvent) -> RowChange | CollectionChange:
+    row: RowChange | CollectionChange = event._change.row  # noqa: SLF001 (its own)
     return row
 
 
@@ -155,17 +162,23 @@ def _document(image: dict[str, Any]) -> Document:
     return Document.from_text(image["id"], image["data"], image["version"], image["created_at"], image["updated_at"])
 
 
+_ROW_EVENTS = {"I": EventType.INSERT, "D": EventType.DELETE, "T": EventType.TRUNCATE}
+
+
 def _event_type(event: ChangeEvent) -> EventType:
     kind = _row(event).kind
     if kind == "U":
         after = event._images.after  # noqa: SLF001
         return EventType.REPLACE if after["replaced_version"] == after["version"] else EventType.UPDATE
-    return {"I": EventType.INSERT, "D": EventType.DELETE, "T": EventType.TRUNCATE}[kind]
+    return _ROW_EVENTS.get(kind) or EventType(kind)
 
 
 def _document_id(event: ChangeEvent) -> str | None:
+    if _row(event).kind not in "IUD":
+        return None
     after, before = event._images  # noqa: SLF001
-    return (after or before)["id"] if _row(event).kind != "T" else None
+    document_id: str = (after or before)["id"]
+    return document_id
 
 
 def _full_document(event: ChangeEvent) -> Document | None:
@@ -206,6 +219,7 @@ _FIELDS: dict[str, Callable[[ChangeEvent], Any]] = {
     "timestamp": lambda event: datetime.fromisoformat(event._change.transaction.timestamp).astimezone(UTC),  # noqa: SLF001
     "transaction_id": lambda event: event._change.transaction.xid,  # noqa: SLF001
     "metadata": _metadata,
+    "renamed_to": lambda event: _row(event).renamed_to,
 }
 
 

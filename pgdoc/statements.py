@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from pgdoc.sql import statement
 
-__all__ = ["read_statement", "write_statement"]
+__all__ = ["call_statement", "read_statement", "write_statement"]
 
 
 @lru_cache(maxsize=1024)
@@ -33,6 +33,17 @@ def write_statement(name: str, table: str, *, carry: bool, versioned: bool = Fal
         .strip()
         .encode()
     )
+
+
+def call_statement(name: str, *, carry: bool) -> bytes:
+    """Return a call of `catalog.sql` on a collection.
+
+    Args:
+        name: of its block.
+        carry: whether it takes the message with the writer's metadata along, as its first parameter.
+    """
+    call = statement("catalog", name)
+    return (f"{statement('documents', 'carry')} {call} FROM carried" if carry else call).encode()
 
 
 @lru_cache(maxsize=1024)

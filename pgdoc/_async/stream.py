@@ -6,6 +6,7 @@ import weakref
 from typing import TYPE_CHECKING, Self
 
 from pgdoc._waiting import AsyncOpening, async_wait
+from pgdoc.changes.life import Life, is_message, just_before
 from pgdoc.errors import PgdocError, StreamClosed, StreamError
 from pgdoc.events import ChangeEvent, check_images
 from pgdoc.mailbox import AsyncMailbox
@@ -14,7 +15,7 @@ from pgdoc.tokens import Lsn, Position, ResumeToken
 
 if TYPE_CHECKING:
     from pgdoc._async.streams import AsyncStreams
-    from pgdoc.changes.assemble import Place
+    from pgdoc.changes.assemble import Change, Place
     from pgdoc.changes.fanout import Subscription
     from pgdoc.mailbox import Batch
     from pgdoc.replication.slots import Origin
@@ -43,6 +44,8 @@ class AsyncChangeStream(AsyncOpening):
         self._collections = collections
         self._resume_after = None if resume_after is None else read_token(resume_after)
         self._mailbox = AsyncMailbox(buffer_size, buffer_bytes)
+        self._life = Life(collections, resumed=self._resume_after is not None)
+        self._ending: Change | None = None  # the invalidate that comes next, and last
         self._last: Place = (0, 0, 0, 0)
         self._delivered = 0
         self._subscription: Subscription | None = None
@@ -52,7 +55,7 @@ class AsyncChangeStream(AsyncOpening):
         if self._subscription is not None or self.closed:
             return self
         try:
-            await self._streams.prepare(self._collections)
+            await self._streams.prepare(self._collections, create=self._resume_after is None)
             origin = await async_wait(self._streams.hub.start())
             if self._resume_after is None:
                 await self._begin_now()
@@ -85,7 +88,8 @@ class AsyncChangeStream(AsyncOpening):
         position = check_place(place, origin, flushed)
         check_reach(position, await self._streams.oldest())
         self._last = position
-        self._follow(self._streams.hub.resume(self._collections, position, self._mailbox))
+        after = just_before(position) if is_message(position) else position  # it may be the end of the last collection
+        self._follow(self._streams.hub.resume(self._collections, after, self._mailbox))
 
     def _follow(self, subscription: Subscription) -> None:
         self._subscription = subscription
@@ -131,6 +135,8 @@ class AsyncChangeStream(AsyncOpening):
         """
         try:
             while True:
+                if self._ending is not None:
+                    return self._end(self._ending)
                 batch = self._mailbox.batch
                 if batch.next == len(batch) or self.closed:
                     await self._open()
@@ -159,15 +165,30 @@ class AsyncChangeStream(AsyncOpening):
         index = batch.next
         change = batch[index]
         position = change.position
+        ending, after = None, index + 1
+        if position[2] == 0 and position >= self._last:  # of a whole collection
+            ending = self._life.follow(change)
+            after = after if ending is None else len(batch)
         if position <= self._last:
-            batch.next = index + 1
+            self._ending = ending
+            batch.next = after
             return None
         if not change.row.complete:
             check_images(change)
         event = ChangeEvent._of(change, self._streams.hub.ids)  # noqa: SLF001 (not for users to make)
+        self._ending = ending
         self._last = position
         self._delivered += 1
-        batch.next = index + 1
+        batch.next = after
+        return event
+
+    def _end(self, invalidate: Change) -> ChangeEvent:
+        """Give the last event, and leave the hub."""
+        event = ChangeEvent._of(invalidate, self._streams.hub.ids)  # noqa: SLF001
+        self._leave()
+        self._ending = None
+        self._last = invalidate.position
+        self._delivered += 1
         return event
 
     @property
@@ -200,6 +221,10 @@ class AsyncChangeStream(AsyncOpening):
 
     async def close(self) -> None:
         """End it and drop what is buffered; `resume_token` stays. Calling it again does nothing."""
+        self._ending = None
+        self._leave()
+
+    def _leave(self) -> None:
         if self._subscription is not None:
             self._streams.hub.unsubscribe(self._subscription)
         self._mailbox.close()

@@ -9,8 +9,7 @@ import psycopg
 
 from pgdoc.errors import CollectionNotFound
 from pgdoc.names import quoted
-from pgdoc.sql import statement
-from pgdoc.statements import read_statement, write_statement
+from pgdoc.statements import call_statement, read_statement, write_statement
 from pgdoc.translate import translated
 
 if TYPE_CHECKING:
@@ -99,7 +98,9 @@ class AsyncTable:
         return self._auto_create and not self._session.in_transaction
 
     async def _create(self) -> None:
-        await self._fetch(statement("catalog", "create_collection").encode(), self._address)
+        message = self._session.carried()
+        params = self._address if message is None else (message, *self._address)
+        await self._fetch(call_statement("create_collection", carry=message is not None), params)
 
     def _carrying(self, name: str, params: list[Any], *, versioned: bool, change: str) -> tuple[bytes, list[Any]]:
         message = self._session.carried()

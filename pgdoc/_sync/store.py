@@ -19,6 +19,7 @@ from pgdoc.migrate import migrate
 from pgdoc.names import check_name
 from pgdoc.replication.slots import Source
 from pgdoc.sql import statement
+from pgdoc.statements import call_statement
 from pgdoc.streams import BUFFER_BYTES, BUFFER_SIZE
 from pgdoc.translate import translated
 
@@ -240,8 +241,10 @@ class Store:
     def _call(self, name: str, *names: str) -> Any:
         """Call one of the catalog's functions on collections of the schema."""
         self._connections.seen.clear()
+        message = self._connections.carried()
+        params = [self._schema, *names] if message is None else [message, self._schema, *names]
         try:
-            ((result,),) = self._connections.fetch(statement("catalog", name).encode(), [self._schema, *names])
+            ((result,),) = self._connections.fetch(call_statement(name, carry=message is not None), params)
         except psycopg.errors.DuplicateTable as exc:
             raise InvalidName(str(exc)) from exc
         except psycopg.Error as exc:

@@ -7,6 +7,7 @@ import weakref
 from typing import TYPE_CHECKING, Self
 
 from pgdoc._waiting import Opening, wait
+from pgdoc.changes.life import Life, is_message, just_before
 from pgdoc.errors import PgdocError, StreamClosed, StreamError
 from pgdoc.events import ChangeEvent, check_images
 from pgdoc.mailbox import Mailbox
@@ -15,7 +16,7 @@ from pgdoc.tokens import Lsn, Position, ResumeToken
 
 if TYPE_CHECKING:
     from pgdoc._sync.streams import Streams
-    from pgdoc.changes.assemble import Place
+    from pgdoc.changes.assemble import Change, Place
     from pgdoc.changes.fanout import Subscription
     from pgdoc.mailbox import Batch
     from pgdoc.replication.slots import Origin
@@ -44,6 +45,8 @@ class ChangeStream(Opening):
         self._collections = collections
         self._resume_after = None if resume_after is None else read_token(resume_after)
         self._mailbox = Mailbox(buffer_size, buffer_bytes)
+        self._life = Life(collections, resumed=self._resume_after is not None)
+        self._ending: Change | None = None  # the invalidate that comes next, and last
         self._last: Place = (0, 0, 0, 0)
         self._delivered = 0
         self._subscription: Subscription | None = None
@@ -53,7 +56,7 @@ class ChangeStream(Opening):
         if self._subscription is not None or self.closed:
             return self
         try:
-            self._streams.prepare(self._collections)
+            self._streams.prepare(self._collections, create=self._resume_after is None)
             origin = wait(self._streams.hub.start())
             if self._resume_after is None:
                 self._begin_now()
@@ -86,7 +89,8 @@ class ChangeStream(Opening):
         position = check_place(place, origin, flushed)
         check_reach(position, self._streams.oldest())
         self._last = position
-        self._follow(self._streams.hub.resume(self._collections, position, self._mailbox))
+        after = just_before(position) if is_message(position) else position  # it may be the end of the last collection
+        self._follow(self._streams.hub.resume(self._collections, after, self._mailbox))
 
     def _follow(self, subscription: Subscription) -> None:
         self._subscription = subscription
@@ -132,6 +136,8 @@ class ChangeStream(Opening):
         """
         try:
             while True:
+                if self._ending is not None:
+                    return self._end(self._ending)
                 batch = self._mailbox.batch
                 if batch.next == len(batch) or self.closed:
                     self._open()
@@ -160,15 +166,30 @@ class ChangeStream(Opening):
         index = batch.next
         change = batch[index]
         position = change.position
+        ending, after = None, index + 1
+        if position[2] == 0 and position >= self._last:  # of a whole collection
+            ending = self._life.follow(change)
+            after = after if ending is None else len(batch)
         if position <= self._last:
-            batch.next = index + 1
+            self._ending = ending
+            batch.next = after
             return None
         if not change.row.complete:
             check_images(change)
         event = ChangeEvent._of(change, self._streams.hub.ids)  # noqa: SLF001 (not for users to make)
+        self._ending = ending
         self._last = position
         self._delivered += 1
-        batch.next = index + 1
+        batch.next = after
+        return event
+
+    def _end(self, invalidate: Change) -> ChangeEvent:
+        """Give the last event, and leave the hub."""
+        event = ChangeEvent._of(invalidate, self._streams.hub.ids)  # noqa: SLF001
+        self._leave()
+        self._ending = None
+        self._last = invalidate.position
+        self._delivered += 1
         return event
 
     @property
@@ -201,6 +222,10 @@ class ChangeStream(Opening):
 
     def close(self) -> None:
         """End it and drop what is buffered; `resume_token` stays. Calling it again does nothing."""
+        self._ending = None
+        self._leave()
+
+    def _leave(self) -> None:
         if self._subscription is not None:
             self._streams.hub.unsubscribe(self._subscription)
         self._mailbox.close()

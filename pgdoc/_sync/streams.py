@@ -44,8 +44,12 @@ class Streams:
         self._auto_create = auto_create
         self.hub = Hub(source)
 
-    def prepare(self, names: frozenset[str] | None) -> None:
+    def prepare(self, names: frozenset[str] | None, *, create: bool = True) -> None:
         """See to it that what is to be watched exists and has before images.
+
+        Args:
+            names: of the collections; `None` for all.
+            create: what is missing, or refuse it. A stream that resumes makes nothing: it tells what became of them.
 
         Raises:
             CollectionNotFound: it does not exist, and the store does not create it.
@@ -53,7 +57,7 @@ class Streams:
         """
         schema = self.hub.source.schema
         found: dict[str, bool] = dict(self._fetch("watchable", schema, schema))
-        for name in sorted((names or frozenset()) - found.keys()):
+        for name in sorted((names or frozenset()) - found.keys()) if create else ():
             if not self._auto_create:
                 raise CollectionNotFound(f'collection "{schema}.{name}" does not exist: create it first')
             self._fetch("create", schema, name)
@@ -121,7 +125,7 @@ class Streams:
     def status(self) -> Status:
         """Tell what is at the other end; streams are tried for real."""
         source = self.hub.source
-        ((server_version, database, catalog, collections),) = self._fetch("status", source.schema)
+        ((server_version, database, catalog, collections, follows_ddl),) = self._fetch("status", source.schema)
         try:
             call(try_reader, source)
             problem = None
@@ -134,6 +138,7 @@ class Streams:
             schema=source.schema,
             collections=collections,
             plugin=source.plugin,
+            follows_ddl=follows_ddl,
             problem=problem,
         )
 

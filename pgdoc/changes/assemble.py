@@ -2,22 +2,27 @@
 
 A position is `(commit LSN, LSN, kind, ordinal)`. Rules:
 
-1. Ordinals count the rows of one LSN in the order in which the server sends them, before any filter.
+1. Ordinals count the rows of one LSN in the order in which the server sends them, before any filter. A message has an
+   LSN that no other message of its transaction has, so its ordinal is 0.
 2. A message can share its LSN with the row after it, and inside subtransactions the two come in either order. So the
    rows of one LSN are held back until another LSN, or the commit, shows that no message of theirs is to come.
-3. Metadata holds for the rows after its message in the transaction; the last message wins.
-4. A table that lacks the columns of a collection makes no change. It still counts in the ordinals.
+3. Metadata holds for what comes after its message in the transaction; the last message wins.
+4. A message that says what became of a collection is a change of its own. Any SQL writer can send what it likes, so
+   one of another form is taken for metadata, and says nothing there.
+5. A table that lacks the columns of a collection makes no change. It still counts in the ordinals.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from pgdoc.changes.life import read_message
 from pgdoc.decoding.records import COLLECTION_COLUMNS, Begin, Commit, Idle, Message, Record, RowChange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from pgdoc.decoding.records import CollectionChange
     from pgdoc.tokens import Position
 
 Place = tuple[int, int, int, int]
@@ -37,7 +42,7 @@ class Change(NamedTuple):
 
     position: Place | Position
     transaction: Transaction
-    row: RowChange
+    row: RowChange | CollectionChange
 
 
 class Burst(NamedTuple):
@@ -60,10 +65,12 @@ class Assembler:
     Args:
         reached: where reading starts: every transaction that commits below it is out.
         tables: of the schema, whether each is a collection.
+        schema: that is read; what becomes of collections of others makes no change.
     """
 
-    def __init__(self, reached: int, tables: Mapping[str, bool]) -> None:
+    def __init__(self, reached: int, tables: Mapping[str, bool], schema: str) -> None:
         self.reached = reached
+        self._schema = schema
         self._tables = dict(tables)
         self._begin: Begin | None = None
         self._transaction = Transaction(0, "", None)
@@ -86,7 +93,7 @@ class Assembler:
             elif isinstance(record, Message):
                 if record.lsn != self._held_lsn:
                     self._release(changes)
-                self._transaction = self._transaction._replace(metadata=record.content)
+                self._take_message(record, changes)
             elif isinstance(record, Idle):
                 if self._begin is None:
                     self.reached = max(self.reached, record.wal_end)
@@ -94,6 +101,20 @@ class Assembler:
                 self._begin = record
                 self._transaction = Transaction(record.xid, record.timestamp, None)
         return Burst(changes, self.reached, self._begin.commit_lsn if self._begin else None)
+
+    def _take_message(self, message: Message, changes: list[Change]) -> None:
+        said = read_message(message)
+        if said is None:
+            self._transaction = self._transaction._replace(metadata=message.content)
+            return
+        schema, change = said
+        if schema != self._schema or self._begin is None:  # outside of transactions no DDL speaks
+            return
+        changes.append(Change((self._begin.commit_lsn, message.lsn, 0, 0), self._transaction, change))
+        self._tables.pop(change.table, None)
+        known = change.renamed_to or (change.table if change.kind == "create" else None)
+        if known is not None:
+            self._tables[known] = True
 
     def _release(self, changes: list[Change]) -> None:
         if not self._held or self._begin is None:

@@ -54,8 +54,8 @@ class Mailbox(Protocol):
     def begin_at(self, place: Place) -> None:
         """Throw away what lies before `place`."""
 
-    def call_when_room(self, callback: Callable[[], None]) -> None:
-        """Call back, once, when it is at most half full."""
+    def call_when_room(self, callback: Callable[[], object]) -> None:
+        """Call back when it is at most half full."""
 
     def fail(self, error: BaseException) -> None:
         """End the stream with an error, after what was put before."""
@@ -94,7 +94,11 @@ class Subscription:
         """Give those of `changes` that are of its collections and beyond `after`."""
         names = self.collections
         if names is not None:
-            changes = [change for change in changes if change.row.table in names]
+            changes = [
+                change
+                for change in changes
+                if (row := change.row).table in names or (row.kind == "rename" and row.renamed_to in names)
+            ]
         if changes and changes[0].position <= self.after:
             changes = [change for change in changes if change.position > self.after]
         return changes
@@ -166,7 +170,12 @@ class Fanout:
         wanted = [
             change
             for change in changes
-            if change.position[0] >= join_from and (names is None or change.row.table in names)
+            if change.position[0] >= join_from
+            and (
+                names is None
+                or (row := change.row).table in names
+                or (row.kind == "rename" and row.renamed_to in names)
+            )
         ]
         subscription.ahead += wanted
         subscription.ahead_bytes += sum([len(change.row.message) for change in wanted])

@@ -55,6 +55,11 @@ class RowChange(NamedTuple):
     complete: bool
     read: Callable[[bytes], Images]
 
+    @property
+    def renamed_to(self) -> None:
+        """No row is renamed; see `CollectionChange`."""
+        return None
+
     def images(self) -> Images:
         """Read the row.
 
@@ -62,6 +67,32 @@ class RowChange(NamedTuple):
             ProtocolError: the message is broken.
         """
         return self.read(self.message)
+
+
+class CollectionChange(NamedTuple):
+    """What became of a whole collection; it stands where a `RowChange` does, and has all that both are asked for.
+
+    Attributes:
+        lsn: of the message that says it.
+        kind: `create`, `rename`, `drop`, or `invalidate`, which no message says: a stream has lost its collections.
+        table: its name, the old one where it was renamed.
+        message: as it was received.
+        complete: always; it has no images that could be missing.
+        renamed_to: its new name.
+        left: the collections that the schema had after it; `None` where that was not told.
+    """
+
+    lsn: int
+    kind: str
+    table: str
+    message: bytes
+    complete: bool = True
+    renamed_to: str | None = None
+    left: frozenset[str] | None = None
+
+    def images(self) -> Images:
+        """Give no row."""
+        return Images({}, {})
 
 
 class Message(NamedTuple):

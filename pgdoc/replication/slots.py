@@ -152,7 +152,7 @@ def open_reader(
     except BaseException:
         connection.close()
         raise
-    return Opened(reader, wal2json.Wal2Json(), Assembler(at, tables), origin)
+    return Opened(reader, wal2json.Wal2Json(), Assembler(at, tables, source.schema), origin)
 
 
 def try_reader(source: Source) -> None:

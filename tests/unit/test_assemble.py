@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from tests.unit import wire
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+SCHEMA = "docs"
 TABLES = {"orders": True, "users": True, "ledger": False}
 WHEN = "2026-11-23 03:41:13+00"
 
@@ -31,7 +33,7 @@ def _deleted(message: bytes) -> Images:
 
 
 def feed(*records: Record, tables: dict[str, bool] | None = None) -> Burst:
-    return Assembler(0, TABLES if tables is None else tables).feed(records)
+    return Assembler(0, TABLES if tables is None else tables, SCHEMA).feed(records)
 
 
 def places(burst: Burst) -> list[tuple[int, ...]]:
@@ -75,20 +77,20 @@ def _transaction(draw: st.DrawFn, wal: Wal, commit_lsn: int, xid: int) -> None:
 
 @given(wals(), st.data())
 def test_every_row_gets_its_place_however_records_are_grouped(wal, data):
-    assembler = Assembler(0, TABLES)
+    assembler = Assembler(0, TABLES, SCHEMA)
     bursts = [assembler.feed(group) for group in data.draw(wire.groups(wal.records))]
     assert [change for burst in bursts for change in burst.changes] == wal.changes
 
 
 @given(wals())
 def test_positions_strictly_increase(wal):
-    positions = places(Assembler(0, TABLES).feed(wal.records))
+    positions = places(Assembler(0, TABLES, SCHEMA).feed(wal.records))
     assert all(one < other for one, other in pairwise(positions))
 
 
 @given(wals())
 def test_everything_below_r_is_out_and_nothing_is_out_beyond_it_but_the_part_of_one_transaction(wal):
-    assembler, out = Assembler(0, TABLES), []
+    assembler, out = Assembler(0, TABLES, SCHEMA), []
     for record in wal.records:
         burst = assembler.feed([record])
         out += burst.changes
@@ -98,7 +100,7 @@ def test_everything_below_r_is_out_and_nothing_is_out_beyond_it_but_the_part_of_
 
 
 def test_r_moves_with_commits_and_with_keepalives_outside_of_transactions():
-    assembler = Assembler(50, TABLES)
+    assembler = Assembler(50, TABLES, SCHEMA)
     assert assembler.feed([]) == ([], 50, None)
     assert assembler.feed([Begin(100, 1, WHEN), row(90), Idle(200)]) == ([], 50, 100)
     assert assembler.feed([Commit(108)])[1:] == (108, None)
@@ -107,7 +109,7 @@ def test_r_moves_with_commits_and_with_keepalives_outside_of_transactions():
 
 
 def test_ordinals_count_the_rows_of_one_lsn_across_calls():
-    assembler = Assembler(0, TABLES)
+    assembler = Assembler(0, TABLES, SCHEMA)
     bursts = [
         assembler.feed([record]) for record in (Begin(100, 1, WHEN), row(90), row(90), row(91), row(91), Commit(108))
     ]
@@ -201,3 +203,47 @@ def test_a_collection_whose_replica_identity_was_changed_is_still_one():
     updated = row(91, kind="U", columns=COLLECTION_COLUMNS)._replace(complete=False)
     burst = feed(Begin(100, 1, WHEN), deleted, updated, Commit(110))
     assert [change.row for change in burst.changes] == [deleted, updated]
+
+
+def said(lsn: int, event: str, name: str, renamed_to: str | None = None, schema: str = SCHEMA) -> Message:
+    told = {"event": event, "schema": schema, "name": name} | ({"renamed_to": renamed_to} if renamed_to else {})
+    return Message(lsn, json.dumps({"collection": told}))
+
+
+def told(burst: Burst) -> list[tuple[Any, ...]]:
+    return [(tuple(change.position), change.row.kind, change.row.table) for change in burst.changes]
+
+
+def test_what_becomes_of_a_collection_stands_in_order_with_its_rows():
+    records: list[Record] = [
+        row(80),
+        said(81, "rename", "orders", "sold"),
+        row(81, "sold", columns=COLLECTION_COLUMNS),
+        row(82),
+    ]
+    for shuffled in (records, [records[0], records[2], records[1], records[3]]):
+        burst = feed(Begin(100, 1, WHEN), Message(79, "m"), *shuffled, Commit(108))
+        assert told(burst) == [
+            ((100, 80, 1, 0), "I", "orders"),
+            ((100, 81, 0, 0), "rename", "orders"),
+            ((100, 81, 1, 0), "I", "sold"),
+        ]
+        assert [change.transaction.metadata for change in burst.changes] == ["m"] * 3
+
+
+def test_a_collection_is_known_from_its_creation_to_its_end():
+    truncated = [row(lsn, "ledger", kind="T") for lsn in (81, 83)]
+    records: list[Record] = [truncated[0], said(82, "create", "ledger"), truncated[1]]
+    assert told(feed(Begin(100, 1, WHEN), *records, Commit(108))) == [
+        ((100, 82, 0, 0), "create", "ledger"),
+        ((100, 83, 1, 0), "T", "ledger"),
+    ]
+    records = [said(82, "drop", "orders"), row(83, columns=("id", "total")), row(84, columns=COLLECTION_COLUMNS)]
+    assert [position[1] for position, *_ in told(feed(Begin(100, 1, WHEN), *records, Commit(108)))] == [82, 84]
+
+
+def test_what_becomes_of_collections_elsewhere_is_neither_a_change_nor_metadata():
+    records: list[Record] = [Message(80, "m"), said(81, "drop", "orders", schema="else"), row(82)]
+    outside = [said(70, "drop", "orders"), Begin(100, 1, WHEN), *records, Commit(108), said(110, "drop", "orders")]
+    (change,) = feed(*outside).changes
+    assert (change.row.kind, change.position[1], change.transaction.metadata) == ("I", 82, "m")

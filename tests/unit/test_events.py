@@ -46,7 +46,7 @@ def change(kind: str, *, new: Any = None, old: Any = None, said: str | None = No
         wire.row(90, kind, "orders", new=new, old=old),
         wire.commit(100, 108),
     ]
-    (found,) = Assembler(0, {"orders": True}).feed(Wal2Json().decode(frames)).changes
+    (found,) = Assembler(0, {"orders": True}, "docs").feed(Wal2Json().decode(frames)).changes
     return found
 
 
@@ -145,6 +145,29 @@ def test_data_that_cannot_be_read_is_refused_when_it_is_read_and_no_sooner(data)
     assert updated.full_document_before_change == DOCUMENT
 
 
+def of_collection(kind: str, renamed_to: str | None = None) -> ChangeEvent:
+    told = {"event": kind, "schema": "docs", "name": "orders"} | ({"renamed_to": renamed_to} if renamed_to else {})
+    frames = [
+        wire.begin(80, 100, 108),
+        wire.message(80, '{"metadata": {"user": "alice"}}'),
+        wire.message(90, json.dumps({"collection": told})),
+        wire.commit(100, 108),
+    ]
+    (found,) = Assembler(0, {"orders": True}, "docs").feed(Wal2Json().decode(frames)).changes
+    check_images(found)
+    return ChangeEvent._of(found, (7421, 1))
+
+
+@pytest.mark.parametrize(("kind", "renamed_to"), [("create", None), ("rename", "sold"), ("drop", None)])
+def test_an_event_of_a_whole_collection(kind, renamed_to):
+    found = of_collection(kind, renamed_to)
+    assert (found.event_type, found.collection, found.renamed_to) == (EventType(kind), "orders", renamed_to)
+    assert [found.document_id, found.full_document, found.full_document_before_change] == [None] * 3
+    assert found.update_description is None
+    assert found.resume_token == ResumeToken(Position(100, 90, 0, 0), 7421, 1)
+    assert found.metadata == {"user": "alice"}
+
+
 def all_kinds() -> list[ChangeEvent]:
     return [
         event("I", new=ROW, said='{"metadata": {"user": "alice"}}'),
@@ -153,6 +176,9 @@ def all_kinds() -> list[ChangeEvent]:
         event("U", new={**NEXT, "data": '{"a.b": [1], "n": [1]}'}, old={**ROW, "data": '{"a.b": [1, 2], "n": [1, 2]}'}),
         event("D", old=ROW),
         event("T"),
+        of_collection("create"),
+        of_collection("rename", "sold"),
+        of_collection("drop"),
     ]
 
 
@@ -218,6 +244,7 @@ def test_to_dict_gives_plain_values():
         "timestamp": "2026-11-23T03:41:13.403010+00:00",
         "transaction_id": 700,
         "metadata": {"user": "alice"},
+        "renamed_to": None,
     }
 
 

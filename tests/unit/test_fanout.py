@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from pgdoc.changes import fanout
 from pgdoc.changes.assemble import Burst, Change, Transaction
 from pgdoc.changes.fanout import Fanout, State, Subscription, before_commits_at
-from pgdoc.decoding.records import RowChange
+from pgdoc.decoding.records import CollectionChange, RowChange
 from pgdoc.decoding.wal2json import read_images
 
 if TYPE_CHECKING:
@@ -307,3 +307,16 @@ def test_who_left_is_fed_no_more():
     wal.write(["small"])
     fanout.dispatch(live.read(2))
     assert follower.mailbox.given == wal.changes[:2]
+
+
+def test_a_renaming_concerns_who_wants_the_old_name_or_the_new_one():
+    change = Change((110, 105, 0, 0), WHEN, CollectionChange(105, "rename", "small", b"_", renamed_to="new"))
+    boxes = {name: Mailbox(9) for name in ("small", "new", "large")}
+    late = Subscription(frozenset({"new"}), before_commits_at(100), Mailbox(9))
+    fanout = Fanout(100)
+    for name, box in boxes.items():
+        fanout.add(Subscription(frozenset({name}), before_commits_at(100), box))
+    assert not fanout.join(late, 0)
+    fanout.dispatch(Burst([change], 118, None))
+    assert [box.given for box in boxes.values()] == [[change], [change], []]
+    assert late.ahead == [change]

@@ -1,0 +1,425 @@
+"""What a stream tells of the life of its collections, in order with their changes."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+import pgdoc
+from pgdoc import AsyncStore
+from pgdoc.errors import CollectionNotFound, StreamClosed
+from tests.integration._async.streams import PATIENCE_S, brief, take, take_to
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pgdoc import AsyncChangeStream, ChangeEvent
+
+END = "END"
+
+
+async def collect(stream: AsyncChangeStream) -> list[ChangeEvent]:
+    """Take all events of a stream that ends."""
+    events: list[ChangeEvent] = []
+    while True:
+        try:
+            event = await stream.next(timeout=PATIENCE_S)
+        except StreamClosed:
+            return events
+        assert event is not None, f"{brief(events)}, and then neither an event nor the end"
+        events.append(event)
+
+
+def life(events: list[ChangeEvent]) -> list[tuple[str, ...]]:
+    """Tell events as kind, collection, and the document or the new name."""
+    return [
+        (str(event.event_type), event.collection, *(name for name in (event.document_id, event.renamed_to) if name))
+        for event in events
+    ]
+
+
+async def end_of(store: AsyncStore, stream: AsyncChangeStream) -> list[tuple[str, ...]]:
+    """Give what came until now, on a stream of all collections."""
+    await store["end"].insert(END, {})
+    return [event for event in life(await take_to(stream, END)) if event != ("create", "end")]
+
+
+async def test_the_library_tells_of_what_it_does(shared_dsn: str, schema: str) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store, store.watch() as stream:
+        with pgdoc.metadata(user="alice"):
+            await store.create_collection("orders")
+        await store.create_collection("orders")
+        await store["orders"].insert("o-1", {})
+        with pgdoc.metadata(user="bob"):
+            await store.rename_collection("orders", "Old-Orders")
+            await store["users"].insert("u-1", {})
+        await store["Old-Orders"].delete("o-1")
+        with pgdoc.metadata(user="carol"):
+            await store.drop_collection("Old-Orders")
+        assert not await store.drop_collection("Old-Orders")
+        events = await take(stream, 7)
+        assert await end_of(store, stream) == []
+    assert life(events) == [
+        ("create", "orders"),
+        ("insert", "orders", "o-1"),
+        ("rename", "orders", "Old-Orders"),
+        ("create", "users"),
+        ("insert", "users", "u-1"),
+        ("delete", "Old-Orders", "o-1"),
+        ("drop", "Old-Orders"),
+    ]
+    said = [event.metadata.get("user") for event in events]
+    assert said == ["alice", None, "bob", "bob", "bob", None, "carol"]
+    for event in (events[0], events[2], events[6]):
+        assert [event.document_id, event.full_document, event.full_document_before_change] == [None] * 3
+        assert event.update_description is None
+    assert [one.resume_token < other.resume_token for one, other in itertools.pairwise(events)] == [True] * 6
+
+
+async def test_sql_tells_the_same(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        for name in ("orders", "users", "stock", "log"):
+            await store.create_collection(name)
+        async with store.watch() as stream:
+            sql.execute("INSERT INTO orders (id, data) VALUES ('o-1', '{}')")
+            sql.execute("ALTER TABLE orders RENAME TO sold")
+            sql.execute("ALTER INDEX sold RENAME TO orders")  # PostgreSQL takes it
+            sql.execute("ALTER TABLE orders ADD COLUMN note text")
+            sql.execute("ALTER TABLE orders DROP COLUMN note")
+            sql.execute("TRUNCATE orders")
+            sql.execute("DROP TABLE orders, users")
+            sql.execute("DO 'BEGIN ALTER TABLE stock RENAME TO goods; DROP TABLE log; END'")
+            sql.execute("SELECT pgdoc.create_collection(%s, 'again')", [schema])
+            assert await end_of(store, stream) == [
+                ("insert", "orders", "o-1"),
+                ("rename", "orders", "sold"),
+                ("rename", "sold", "orders"),
+                ("truncate", "orders"),
+                ("drop", "orders"),
+                ("drop", "users"),
+                ("rename", "stock", "goods"),
+                ("drop", "log"),
+                ("create", "again"),
+            ]
+
+
+async def test_ddl_stands_between_the_rows_of_its_transaction(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
+    insert = "INSERT INTO {} (id, data) VALUES ('{}', '{{}}')"
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        await store.create_collection("a")
+        async with store.watch() as stream:
+            with sql.transaction():
+                sql.execute(insert.format("a", "1"))
+                sql.execute("ALTER TABLE a RENAME TO b")
+                sql.execute(insert.format("b", "2"))
+                with sql.transaction(force_rollback=True):
+                    sql.execute("ALTER TABLE b RENAME TO c")
+                    sql.execute("SELECT pgdoc.create_collection(%s, 'never')", [schema])
+                sql.execute("SELECT pgdoc.create_collection(%s, 'a')", [schema])
+                with sql.transaction():
+                    sql.execute(insert.format("a", "3"))
+                    sql.execute("ALTER TABLE b RENAME TO d")
+                    sql.execute(insert.format("d", "4"))
+                sql.execute("ALTER TABLE d RENAME TO e")
+                sql.execute("DROP TABLE a")
+                sql.execute(insert.format("e", "5"))
+            with sql.transaction(force_rollback=True):
+                sql.execute("DROP TABLE e")
+            found = await end_of(store, stream)
+    assert found == [
+        ("insert", "a", "1"),
+        ("rename", "a", "b"),
+        ("insert", "b", "2"),
+        ("create", "a"),
+        ("insert", "a", "3"),
+        ("rename", "b", "d"),
+        ("insert", "d", "4"),
+        ("rename", "d", "e"),
+        ("drop", "a"),
+        ("insert", "e", "5"),
+    ]
+
+
+async def test_a_table_that_changes_its_schema_goes_from_one_and_comes_to_the_other(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store, AsyncStore(shared_dsn, schema=f"{schema}-x") as other:
+        for name in ("a", "b", "c"):
+            await store.create_collection(name)
+        await other.create_collection("x")
+        async with store.watch() as stream, other.watch() as other_stream, store.watch("a", "b", "c") as three:
+            sql.execute(f'ALTER TABLE a SET SCHEMA "{schema}-x"')
+            sql.execute(f"INSERT INTO \"{schema}-x\".a (id, data) VALUES (1, '{{}}')")
+            sql.execute(f'ALTER SCHEMA "{schema}" RENAME TO "{schema}-y"')
+            assert life(await collect(three)) == [("drop", "a"), ("drop", "b"), ("drop", "c"), ("invalidate", "c")]
+            sql.execute(f'ALTER SCHEMA "{schema}-y" RENAME TO "{schema}"')
+            sql.execute(f'DROP SCHEMA "{schema}-x" CASCADE')
+            assert await end_of(store, stream) == [
+                ("drop", "a"),
+                ("drop", "b"),
+                ("drop", "c"),
+                ("create", "b"),
+                ("create", "c"),
+            ]
+            assert await end_of(other, other_stream) == [
+                ("create", "a"),
+                ("insert", "a", "1"),
+                ("drop", "a"),
+                ("drop", "x"),
+            ]
+
+
+async def test_tables_that_are_no_collections_have_no_life(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store, store.watch() as stream:
+        await store.create_collection("orders")
+        sql.execute("CREATE TABLE ledger (id int)")
+        sql.execute("ALTER TABLE ledger RENAME TO book")
+        sql.execute("CREATE TEMPORARY TABLE orders_copy (LIKE orders INCLUDING ALL)")
+        sql.execute("DROP TABLE book, orders_copy")
+        sql.execute("CREATE VIEW seen AS SELECT * FROM orders")
+        sql.execute("DROP VIEW seen")
+        sql.execute("DROP TRIGGER pgdoc_after_insert ON orders")
+        assert await end_of(store, stream) == [("create", "orders")]
+
+
+@pytest.fixture
+def stranger(shared_dsn: str, sql: psycopg.Connection, schema: str) -> Iterator[psycopg.Connection]:
+    """Someone who may make schemas, and nothing else."""
+    role = f"stranger_{schema}"
+    sql.execute(f"CREATE ROLE {role} LOGIN")
+    sql.execute(f"GRANT CREATE ON DATABASE {sql.info.dbname} TO {role}")
+    try:
+        with psycopg.connect(shared_dsn, user=role, autocommit=True) as connection:
+            yield connection
+    finally:
+        sql.execute(f"DROP OWNED BY {role}")
+        sql.execute(f"DROP ROLE {role}")
+
+
+async def test_a_role_without_rights_is_not_kept_from_its_ddl(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, stranger: psycopg.Connection
+) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        await store.create_collection("orders")
+        sql.execute(f"ALTER TABLE orders OWNER TO {stranger.info.user}")
+        sql.execute(f"GRANT ALL ON SCHEMA {schema} TO {stranger.info.user}")
+        async with store.watch() as stream:
+            stranger.execute("CREATE SCHEMA traps")
+            stranger.execute(
+                "CREATE FUNCTION traps.current_setting(text, boolean) RETURNS text LANGUAGE sql AS 'SELECT 1 / 0'"
+            )
+            stranger.execute(f"SET search_path = traps, {schema}, pg_catalog")
+            stranger.execute("CREATE TABLE own (id int)")
+            stranger.execute("ALTER TABLE own RENAME TO mine")
+            stranger.execute("DROP TABLE mine")
+            stranger.execute("ALTER TABLE orders RENAME TO taken")
+            stranger.execute("DROP TABLE taken")
+            assert await end_of(store, stream) == [("rename", "orders", "taken"), ("drop", "taken")]
+
+
+async def test_settings_of_a_session_do_not_make_its_ddl_fail(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store, store.watch() as stream:
+        await store.create_collection("orders")
+        sql.execute("SET pgdoc.names = 'no JSON'")
+        sql.execute("ALTER TABLE orders RENAME TO sold")
+        sql.execute("RESET pgdoc.names")
+        sql.execute("SET pgdoc.announcing = 'yes'")
+        sql.execute("ALTER TABLE sold RENAME TO orders")
+        assert await end_of(store, stream) == [("create", "orders")]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"collection":',
+        '{"collection": 7}',
+        '{"collection": []}',
+        '{"collection": {}}',
+        '{"collection": {"event": "drop", "schema": "SCHEMA", "name": 7}}',
+        '{"collection": {"event": ["drop"], "schema": "SCHEMA", "name": "orders"}}',
+        '{"collection": {"event": "rename", "schema": "SCHEMA", "name": "orders"}}',
+        '{"collection": {"event": "insert", "schema": "SCHEMA", "name": "orders"}}',
+        '{"collection": {"event": "drop", "schema": "elsewhere", "name": "orders"}}',
+    ],
+)
+async def test_a_message_of_another_form_is_no_event_and_stops_nothing(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, content: str
+) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
+        whole = f'{{"collection": {{"event": "drop", "schema": "{schema}", "name": "orders"}}}}'
+        with sql.transaction():
+            sql.execute("SELECT pg_logical_emit_message(true, 'pgdoc', %s)", [content.replace("SCHEMA", schema)])
+            sql.execute("SELECT pg_logical_emit_message(false, 'pgdoc', %s)", [whole])
+            sql.execute("INSERT INTO orders (id, data) VALUES ('o-1', '{}')")
+        assert life(await take(stream)) == [("insert", "orders", "o-1")]
+
+
+# The end of a stream ------------------------------------------------------------------------------------------------
+
+
+async def test_a_stream_ends_when_all_its_collections_are_gone(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        one, both, everything = await store["a"].watch(), await store.watch("a", "b"), await store.watch()
+        await store["a"].insert("1", {})
+        await store.drop_collection("a")
+        sql.execute("ALTER TABLE b RENAME TO c")
+        await store["a"].insert("2", {})
+        expected = [("insert", "a", "1"), ("drop", "a")]
+        assert life(await collect(one)) == [*expected, ("invalidate", "a")]
+        assert life(await collect(both)) == [*expected, ("rename", "b", "c"), ("invalidate", "b")]
+        later = [*expected, ("rename", "b", "c"), ("create", "a"), ("insert", "a", "2")]
+        assert await end_of(store, everything) == later
+        for stream in (one, both):
+            assert (stream.closed, stream.stats().mode) == (True, "closed")
+            assert [event async for event in stream] == []
+            with pytest.raises(StreamClosed):
+                await stream.try_next()
+        await everything.close()
+
+
+async def test_a_loop_over_a_stream_ends_behind_its_invalidate(shared_dsn: str, schema: str) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
+        await store["orders"].insert("o-1", {})
+        await store.drop_collection("orders")
+        events = [event async for event in stream]
+    drop, invalidate = events[1:]
+    assert life(events) == [("insert", "orders", "o-1"), ("drop", "orders"), ("invalidate", "orders")]
+    assert invalidate.resume_token == stream.resume_token > drop.resume_token
+    assert (invalidate.transaction_id, invalidate.timestamp) == (drop.transaction_id, drop.timestamp)
+    assert invalidate.to_dict()["full_document"] is None
+
+
+async def test_a_collection_that_comes_back_in_time_keeps_its_stream_open(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store, store.watch("a", "b") as stream:
+        await store.drop_collection("a")
+        await store.rename_collection("b", "a")
+        await store["a"].insert("1", {})
+        await store.create_collection("b")
+        with sql.transaction():
+            sql.execute("DROP TABLE a, b")
+            sql.execute("SELECT pgdoc.create_collection(%s, 'a')", [schema])
+        assert life(await collect(stream)) == [
+            ("drop", "a"),
+            ("rename", "b", "a"),
+            ("insert", "a", "1"),
+            ("create", "b"),
+            ("drop", "a"),
+            ("drop", "b"),
+            ("invalidate", "b"),
+        ]
+        async with store.watch("a", "b", resume_after=stream.resume_token) as later:
+            await store["a"].insert("2", {})
+            assert life(await take(later, 2)) == [("create", "a"), ("insert", "a", "2")]
+
+
+async def test_resuming_after_every_single_token_goes_on_just_there(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
+    names = ("a", "b", "c")
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        start = (await _watched(store, *names)).resume_token
+        await store["a"].insert("1", {})
+        with sql.transaction():
+            sql.execute('SELECT pgdoc.set_metadata(\'{"user": "bob"}\')')
+            sql.execute("INSERT INTO b (id, data) VALUES ('2', '{}'), ('3', '{}')")
+            sql.execute("DROP TABLE a")
+            sql.execute("TRUNCATE b")
+        await store["other"].insert("x", {})
+        sql.execute("ALTER TABLE b RENAME TO a")
+        await store["a"].insert("4", {})
+        sql.execute("DROP TABLE a, c")
+        await store["other"].insert("y", {})
+        async with store.watch(*names, resume_after=start) as stream:
+            events = await collect(stream)
+        expected = [event.to_dict() for event in events]
+        assert life(events) == [
+            ("insert", "a", "1"),
+            ("insert", "b", "2"),
+            ("insert", "b", "3"),
+            ("drop", "a"),
+            ("truncate", "b"),
+            ("rename", "b", "a"),
+            ("insert", "a", "4"),
+            ("drop", "a"),
+            ("drop", "c"),
+            ("invalidate", "c"),
+        ]
+        for index, event in enumerate(events[:-1], start=1):
+            token = event.resume_token if index % 2 else str(event.resume_token)
+            async with store.watch(*names, resume_after=token, buffer_size=index) as stream:
+                assert [event.to_dict() for event in await collect(stream)] == expected[index:]
+        async with store.watch(*names, resume_after=events[-1].resume_token) as stream:
+            assert await store.collections() == ["other"]  # who resumes makes nothing
+            await store["c"].insert("5", {})
+            assert life(await take(stream, 2)) == [("create", "c"), ("insert", "c", "5")]
+
+
+async def _watched(store: AsyncStore, *names: str) -> AsyncChangeStream:
+    async with store.watch(*names) as stream:
+        return stream
+
+
+async def test_resuming_needs_no_collection_that_is_still_there(shared_dsn: str, schema: str) -> None:
+    async with AsyncStore(shared_dsn, schema=schema, auto_create=False) as store:
+        await store.create_collection("orders")
+        stream = await _watched(store, "orders")
+        await store["orders"].insert("o-1", {})
+        await store.drop_collection("orders")
+        async with store["orders"].watch(resume_after=stream.resume_token) as resumed:
+            assert [kind for kind, *_ in life(await collect(resumed))] == ["insert", "drop", "invalidate"]
+        with pytest.raises(CollectionNotFound):
+            await store["orders"].watch()
+
+
+async def test_a_full_buffer_keeps_the_order(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store, store["b"].watch(buffer_size=2) as stream:
+        await store.create_collection("a")
+        await store.drop_collection("b")
+        sql.execute("ALTER TABLE a RENAME TO b")
+        assert life(await collect(stream)) == [("drop", "b"), ("invalidate", "b")]
+        async with store["b"].watch(resume_after=stream.resume_token, buffer_size=2) as later:
+            sql.execute("INSERT INTO b (id, data) SELECT n, '{}' FROM generate_series(1, 20) AS n")
+            for number in range(3):
+                sql.execute(f"ALTER TABLE {'bc'[number % 2]} RENAME TO {'cb'[number % 2]}")
+                await store["c" if number % 2 == 0 else "b"].insert(f"again {number}", {})
+            events = life(await collect(later))
+    assert events[0] == ("rename", "a", "b")
+    assert events[1:21] == [("insert", "b", str(number)) for number in range(1, 21)]
+    assert events[21:] == [("rename", "b", "c"), ("invalidate", "b")]
+
+
+# Where SQL's DDL is not followed ------------------------------------------------------------------------------------
+
+
+async def test_without_event_triggers_the_library_still_tells(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as sql:
+        async with AsyncStore(dsn) as store:
+            assert (await store.status()).follows_ddl
+            sql.execute("DROP EVENT TRIGGER pgdoc_names")
+            sql.execute("ALTER EVENT TRIGGER pgdoc_drops DISABLE")
+            assert not (await store.status()).follows_ddl
+            async with store.watch() as stream:
+                await store.create_collection("orders")
+                sql.execute("ALTER TABLE docs.orders RENAME TO sold")
+                await store.rename_collection("sold", "orders")
+                sql.execute("DROP TABLE docs.orders")
+                await store.create_collection("orders")
+                await store.drop_collection("orders")
+                found = await end_of(store, stream)
+            sql.execute("ALTER EVENT TRIGGER pgdoc_drops ENABLE")
+            await store.migrate()
+            assert (await store.status()).follows_ddl
+    assert found == [("create", "orders"), ("rename", "sold", "orders"), ("create", "orders"), ("drop", "orders")]
