@@ -43,7 +43,7 @@ logger = logging.getLogger("day")
 _LOOK_S = 0.1
 _GRACE_S = 20.0
 _LIMIT_KIB = 400 << 10
-_HISTORY = {"time": timedelta(hours=1), "size": 20 << 30}
+_HISTORY_BYTES = 20 << 30
 _MANY_BOOKMARKS = "UPDATE pgdoc.settings SET history_bookmarks = 12"
 _PREPARE = f"""
 CREATE SCHEMA {BOOKS};
@@ -147,7 +147,7 @@ class _Stage:
             store.migrate()
             for name in (*COLLECTIONS, MARKS):
                 store.create_collection(name)
-            store.set_history(**_HISTORY)  # type: ignore[arg-type]
+            store.set_history(time=timedelta(seconds=600 + 2 * self.day.seconds), size=_HISTORY_BYTES)
         with psycopg.connect(self.server.conninfo, autocommit=True) as connection:
             connection.execute(_PREPARE)
             connection.execute(_MANY_BOOKMARKS)

@@ -49,9 +49,14 @@ class Style(Protocol):
 
 
 class Dice:
-    """What is written, at random."""
+    """What is written, at random.
+
+    Attributes:
+        more: changes of the last transaction beyond its size, by statements that change many.
+    """
 
     def __init__(self, plan: WriterPlan) -> None:
+        self.more = 0
         self.random = random.Random(plan.seed)
         self._plan = plan
 
@@ -96,11 +101,7 @@ class LibraryStyle:
                 action(self, tx, number)
 
     def _update(self, tx: Transaction, number: int) -> None:
-        changes = {
-            "$inc": {"count": 1},
-            "$set": {"last.number": number},
-            "$unset": {"touched": ""},
-        }
+        changes = {"$inc": {"count": 1}, "$set": {"last.number": number}, "$unset": {"touched": ""}}
         tx["stock"].update(self._dice.hot(), changes, upsert=True)
 
     def _replace(self, tx: Transaction, number: int) -> None:
@@ -110,10 +111,11 @@ class LibraryStyle:
         tx["stock"].delete(self._dice.hot())
 
     def _delete_old(self, tx: Transaction, number: int) -> None:
-        tx.connection.execute(
+        deleted = tx.connection.execute(
             f"DELETE FROM {SCHEMA}.{self._dice.collection()} WHERE data @> %s AND (data->>'number')::int < %s",
             [Jsonb({"by": self._writer}), number - _KEPT],
         )
+        self._dice.more += deleted.rowcount
 
     def _nested(self, tx: Transaction, number: int) -> None:
         """Changes in a savepoint that is kept, or not."""
@@ -165,13 +167,15 @@ class SqlStyle:
         )
 
     def _touch_many(self, connection: psycopg.Connection[Any], _number: int) -> None:
-        connection.execute("UPDATE stock SET data = data || '{\"touched\": true}' WHERE id < %s", [self._dice.hot()])
+        touch = "UPDATE stock SET data = data || '{\"touched\": true}' WHERE id BETWEEN 'hot-' AND %s"
+        self._dice.more += connection.execute(touch, [self._dice.hot()]).rowcount
 
     def _delete_old(self, connection: psycopg.Connection[Any], number: int) -> None:
-        connection.execute(
+        deleted = connection.execute(
             f"DELETE FROM {self._dice.collection()} WHERE data @> %s AND (data->>'number')::int < %s",
             [Jsonb({"by": self._writer}), number - _KEPT],
         )
+        self._dice.more += deleted.rowcount
 
     def _truncate(self, connection: psycopg.Connection[Any], _number: int) -> None:
         connection.execute("TRUNCATE scratch")
@@ -197,9 +201,9 @@ def main() -> None:
     for number in itertools.count(_insist(plan, lambda: _last(plan)) + 1):
         if is_set(plan.folder, "stop"):
             return
-        size = dice.size()
+        dice.more, size = 0, dice.size()
         _insist(plan, lambda number=number, size=size: style.write(number, size))  # type: ignore[misc]
-        due = max(due + size / plan.changes_per_s, time.monotonic() - _LAG_S)
+        due = max(due + (size + dice.more) / plan.changes_per_s, time.monotonic() - _LAG_S)
         time.sleep(max(0.0, due - time.monotonic()))
 
 
