@@ -4,28 +4,25 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 import psycopg
 
 from pgdoc._async.stream import AsyncChangeStream
 from pgdoc._waiting import async_call, async_opening, async_sleep, async_wait
-from pgdoc.consumer import Consumer
 from pgdoc.errors import CollectionNotFound, PgdocError, ReplicaIdentityChanged
 from pgdoc.history import History
 from pgdoc.hub import Hub
 from pgdoc.names import check_name
-from pgdoc.ownership import drop_consumer
 from pgdoc.replication.slots import try_reader
 from pgdoc.sql import statement
-from pgdoc.streams import ConsumerStatus, Status, StreamOptions
-from pgdoc.tokens import Lsn, Position, ResumeToken
+from pgdoc.streams import Status
+from pgdoc.tokens import Lsn
 from pgdoc.translate import translated
 
 if TYPE_CHECKING:
     from pgdoc._async.connections import AsyncConnections
-    from pgdoc.changes.fanout import Subscription
     from pgdoc.replication.slots import Source
+    from pgdoc.tokens import ResumeToken
 
 __all__ = ["AsyncStreams"]
 
@@ -45,7 +42,6 @@ class AsyncStreams:
         self._connections = connections
         self._auto_create = auto_create
         self.hub = Hub(source)
-        self._consumers: WeakSet[Consumer] = WeakSet()
 
     async def prepare(self, names: frozenset[str] | None, *, create: bool = True) -> None:
         """See to it that what is to be watched exists and has before images.
@@ -89,52 +85,20 @@ class AsyncStreams:
         ((oldest,),) = await self._fetch("oldest_bookmark")
         return None if oldest is None else int(oldest)
 
-    def watch(self, names: tuple[str, ...], options: StreamOptions) -> AsyncChangeStream:
+    def watch(
+        self,
+        names: tuple[str, ...],
+        *,
+        resume_after: ResumeToken | Lsn | str | None,
+        buffer_size: int,
+        buffer_bytes: int,
+    ) -> AsyncChangeStream:
         """Open a stream on these collections, or on all of the schema where none is named."""
         collections = frozenset(check_name(name, "collection") for name in names) or None
-        return async_opening(AsyncChangeStream(self, collections, options))
-
-    async def open_consumer(self, subscription: Subscription, options: StreamOptions) -> Consumer:
-        """Open a durable consumer, and return when it reads, or is a standby."""
-        assert options.consumer is not None  # noqa: S101 (who calls has one)
-        consumer = Consumer(
-            self.hub.source,
-            options.consumer,
-            subscription,
-            begin_at=options.resume_after,
-            wait=options.wait,
-            recreate=options.on_lost == "recreate",
+        stream = AsyncChangeStream(
+            self, collections, resume_after=resume_after, buffer_size=buffer_size, buffer_bytes=buffer_bytes
         )
-        self._consumers.add(consumer)
-        try:
-            self.hub.keep_history()
-            await async_wait(consumer.start())
-        except BaseException:
-            consumer.begin_to_close()
-            raise
-        return consumer
-
-    async def consumers(self) -> list[ConsumerStatus]:
-        """Tell how the durable consumers of the database are doing."""
-        return [
-            ConsumerStatus(
-                name=name,
-                schema=schema,
-                owner_pid=owner_pid,
-                place=ResumeToken(Position(*place), int(system_id), timeline),
-                lag_bytes=lag_bytes,
-                lag=max(lag, timedelta()),
-                retained_bytes=retained_bytes,
-                wal_status=wal_status,
-                created_at=created_at,
-            )
-            for name, schema, owner_pid, place, system_id, timeline, lag_bytes, lag, retained_bytes, wal_status, created_at
-            in await self._fetch("consumers")
-        ]
-
-    async def drop_consumer(self, name: str) -> bool:
-        """Drop a durable consumer that nobody has open."""
-        return await async_call(drop_consumer, self.hub.source, name)
+        return async_opening(stream)
 
     async def history(self) -> History:
         """Tell how far back streams can start, and what that costs."""
@@ -179,12 +143,7 @@ class AsyncStreams:
 
     async def close(self) -> None:
         """End all streams."""
-        consumers = list(self._consumers)
-        for consumer in consumers:
-            consumer.begin_to_close()
         await async_wait(self.hub.begin_to_close())
-        for consumer in consumers:
-            await async_call(consumer.close)
 
     async def _fetch(self, name: str, *params: Any) -> list[tuple[Any, ...]]:
         try:
