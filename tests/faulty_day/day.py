@@ -194,6 +194,8 @@ class _Stage:
         with Store(self.server.conninfo, schema=SCHEMA) as store:
             store[MARKS].insert(END, {})
         (self.folder / "hurry").touch()
+        if self.day.cut_at_end:
+            self.proxy.cut()
         left += self.crew.wait([plan.name for plan in self.readers], self.day.patience_s)
         with contextlib.suppress(TimeoutError):
             self._wait("consumers to end", lambda: all(self._ask(plan.name, "done") for plan in self.consumers))

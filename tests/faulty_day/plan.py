@@ -105,6 +105,9 @@ class Day:
     Attributes:
         seconds: between the first write and the last, faults included.
         pause_s: between two faults, on the average.
+        patience_s: for everyone to come to the end, and for everything else that is waited for.
+        cut_at_end: whether the proxy's connections are cut then; else a silent one is to be noticed by who waits at it,
+            which takes a minute.
     """
 
     seconds: float
@@ -113,6 +116,7 @@ class Day:
     largest: int = 2_000
     pause_s: float = 6.0
     patience_s: float = 300.0
+    cut_at_end: bool = False
     consumers: tuple[str, ...] = ()
 
 
