@@ -14,7 +14,7 @@ from pgdoc.errors import *  # noqa: F403 (its __all__ is the tree)
 from pgdoc.errors import __all__ as _errors
 from pgdoc.events import ChangeEvent, EventType, UpdateDescription
 from pgdoc.history import History
-from pgdoc.streams import Status, StreamStats
+from pgdoc.streams import ConsumerStatus, Status, StreamStats
 from pgdoc.tokens import Lsn, ResumeToken
 
 __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
@@ -25,6 +25,7 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "ChangeEvent",
     "ChangeStream",
     "Collection",
+    "ConsumerStatus",
     "Document",
     "EventType",
     "History",

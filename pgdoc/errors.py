@@ -35,6 +35,9 @@
         ├── SlotBlocked                  open write transactions hold up the first slot (`blockers`)
         ├── HistoryLost                  the position is no longer kept (`oldest_available`)
         ├── InvalidResumeToken           not a position of this cluster
+        ├── ConsumerBusy                 another process has the consumer open (`owner_pid`)
+        ├── ConsumerLost                 another process has taken the consumer over, or it was dropped
+        ├── NotAConsumer                 `ack` and `checkpoint` are for streams with a consumer
         ├── ReplicaIdentityChanged       a collection's table is no longer REPLICA IDENTITY FULL
         └── ProtocolError                a message that the decoder does not know (`offset`)
 
@@ -52,6 +55,8 @@ __all__ = [
     "CatalogMissing",
     "CatalogVersionMismatch",
     "CollectionNotFound",
+    "ConsumerBusy",
+    "ConsumerLost",
     "DatabaseError",
     "DirectRouteNeeded",
     "DuplicateDocument",
@@ -62,6 +67,7 @@ __all__ = [
     "InvalidName",
     "InvalidResumeToken",
     "InvalidUpdate",
+    "NotAConsumer",
     "PgdocError",
     "PluginMissing",
     "PluginNotAllowed",
@@ -283,6 +289,26 @@ class SlotBlocked(StreamError):  # noqa: N818
     def __init__(self, message: str, *, blockers: tuple[tuple[int | None, float | None], ...] = ()) -> None:
         super().__init__(message)
         self.blockers = blockers
+
+
+class ConsumerBusy(StreamError):  # noqa: N818
+    """Another process has the consumer open.
+
+    Attributes:
+        owner_pid: the server process of its session; `None` where it has just gone.
+    """
+
+    def __init__(self, message: str, *, owner_pid: int | None = None) -> None:
+        super().__init__(message)
+        self.owner_pid = owner_pid
+
+
+class ConsumerLost(StreamError):  # noqa: N818
+    """This process no longer owns the consumer, or what it wants to do for it was done: nothing more may be stored."""
+
+
+class NotAConsumer(StreamError):  # noqa: N818
+    """The stream has no consumer whose place could be stored."""
 
 
 class HistoryLost(StreamError):  # noqa: N818

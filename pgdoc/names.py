@@ -7,9 +7,10 @@ from typing import Any
 
 from pgdoc.errors import InvalidName
 
-__all__ = ["check_name", "quoted"]
+__all__ = ["check_consumer", "check_name", "quoted"]
 
 _NAME = re.compile(r"[^\W\d][\w-]*")
+_CONSUMER = re.compile(r"[a-z0-9_]{1,40}")
 _LONGEST_BYTES = 63  # PostgreSQL cuts longer identifiers without a word (NAMEDATALEN)
 
 
@@ -27,6 +28,17 @@ def check_name(name: Any, kind: str) -> str:
         raise InvalidName(f"{name!r} is no name for a {kind}: a letter or _ and then letters, digits, _ and - make one")
     if len(name.encode()) > _LONGEST_BYTES:
         raise InvalidName(f"the {kind} name {name!r} is {len(name.encode())} bytes long: {_LONGEST_BYTES} at most")
+    return name
+
+
+def check_consumer(name: Any) -> str:
+    """Return the name of a consumer as it is, or refuse it: it becomes part of a slot's name.
+
+    Raises:
+        InvalidName: not 1 to 40 of `a-z`, `0-9` and `_`.
+    """
+    if not isinstance(name, str) or _CONSUMER.fullmatch(name) is None:
+        raise InvalidName(f"{name!r} is no name for a consumer: 1 to 40 of a-z, 0-9 and _ make one")
     return name
 
 

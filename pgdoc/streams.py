@@ -3,17 +3,60 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from pgdoc.errors import InvalidResumeToken
+from pgdoc.names import check_consumer
 from pgdoc.replication.slots import history_lost
 from pgdoc.tokens import Lsn, Position, ResumeToken
 
 if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
     from pgdoc.replication.slots import Origin
 
 BUFFER_SIZE = 10_000
 BUFFER_BYTES = 64 << 20
+_ON_LOST = ("raise", "recreate")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamOptions:
+    """What `watch()` was asked for.
+
+    Attributes:
+        resume_after: where to begin; `None` for now.
+        consumer: the name of a durable consumer.
+        auto_ack: whether an event is acknowledged when the next one is asked for.
+        wait: whether to be a standby while another process has the consumer.
+        on_lost: `raise` or `recreate`, when the consumer's place is lost.
+        buffer_size: events that wait in memory at most.
+        buffer_bytes: bytes that they may have.
+
+    Raises:
+        InvalidResumeToken, InvalidName, ValueError: one of them can't be.
+    """
+
+    resume_after: ResumeToken | Lsn | None
+    consumer: str | None
+    auto_ack: bool
+    wait: bool
+    on_lost: str
+    buffer_size: int
+    buffer_bytes: int
+
+    @classmethod
+    def checked(cls, *, resume_after: ResumeToken | Lsn | str | None, consumer: str | None, **others: Any) -> Self:
+        """Take what the user gave."""
+        options = cls(
+            resume_after=None if resume_after is None else read_token(resume_after),
+            consumer=None if consumer is None else check_consumer(consumer),
+            **others,
+        )
+        if options.on_lost not in _ON_LOST:
+            raise ValueError(f"on_lost is {options.on_lost!r}: one of {', '.join(_ON_LOST)}")
+        check_buffer(options.buffer_size, options.buffer_bytes)
+        return options
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +64,47 @@ class StreamStats:
     """How a stream is doing.
 
     Attributes:
-        mode: `live`, `catching_up` (reading on from the WAL), `reconnecting` or `closed`.
+        mode: `live`, `catching_up` (reading on from the WAL), `reconnecting`, `standby` or `closed`.
         buffered: events that wait for the user's loop.
         delivered: events given to it so far.
         lag_bytes: WAL between the commit that the stream is at and the end of what the server is known to have; how
             much of that transaction is still to come does not count.
+        recreated: how often the consumer's place was lost, and it was begun anew from then on.
     """
 
     mode: str
     buffered: int
     delivered: int
     lag_bytes: int
+    recreated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerStatus:
+    """How a durable consumer is doing.
+
+    Attributes:
+        name: unique in the database.
+        schema: whose collections it reads.
+        owner_pid: the server process of whoever has it open; `None` where nobody has.
+        place: up to where events were acknowledged or checkpointed, some seconds ago.
+        lag_bytes: WAL that the server has written since what was confirmed; `None` where its slot is gone.
+        lag: for how long the oldest event that was given has been waiting to be acknowledged. Where nobody has the
+            consumer open: the time since then, or since its owner was last heard of.
+        retained_bytes: WAL that its slot holds back; `None` where it is gone.
+        wal_status: of its slot: `reserved`, `extended`, `unreserved` or `lost`; `None` where it is gone.
+        created_at: when it was opened for the first time.
+    """
+
+    name: str
+    schema: str
+    owner_pid: int | None
+    place: ResumeToken
+    lag_bytes: int | None
+    lag: timedelta
+    retained_bytes: int | None
+    wal_status: str | None
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

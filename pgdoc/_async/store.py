@@ -15,11 +15,11 @@ from pgdoc._waiting import async_call
 from pgdoc.errors import CollectionNotFound, InvalidName
 from pgdoc.history import begin_history
 from pgdoc.migrate import migrate
-from pgdoc.names import check_name
+from pgdoc.names import check_consumer, check_name
 from pgdoc.replication.slots import Source
 from pgdoc.sql import statement
 from pgdoc.statements import call_statement
-from pgdoc.streams import BUFFER_BYTES, BUFFER_SIZE
+from pgdoc.streams import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
 from pgdoc.translate import translated
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pgdoc._async.stream import AsyncChangeStream
     from pgdoc.history import History
-    from pgdoc.streams import Status
+    from pgdoc.streams import ConsumerStatus, Status
     from pgdoc.tokens import Lsn, ResumeToken
 
 __all__ = ["AsyncStore"]
@@ -151,10 +151,14 @@ class AsyncStore:
             isolation=isolation,
         )
 
-    def watch(
+    def watch(  # noqa: PLR0913 (the contract)
         self,
         *names: str,
         resume_after: ResumeToken | Lsn | str | None = None,
+        consumer: str | None = None,
+        auto_ack: bool = True,
+        wait: bool = True,
+        on_lost: str = "raise",
         buffer_size: int = BUFFER_SIZE,
         buffer_bytes: int = BUFFER_BYTES,
     ) -> AsyncChangeStream:
@@ -165,7 +169,13 @@ class AsyncStore:
         Args:
             *names: of the collections.
             resume_after: a token, its text, or a bare LSN: continue with the very next event. A bare LSN means every
-                transaction whose commit record is at or after it.
+                transaction whose commit record is at or after it. A consumer begins there when it is new.
+            consumer: the name of a durable consumer: the server keeps its place, and its slot keeps the WAL that it
+                has not acknowledged. Delivery is at least once.
+            auto_ack: acknowledge an event when the next one is asked for. Without it, `ack` does; where `checkpoint` is
+                called, what it has committed counts, and nothing else is acknowledged by itself.
+            wait: while another process has the consumer open, be a standby. Without it that is an error.
+            on_lost: `raise` when the consumer's place is lost, or `recreate`: begin anew, from now.
             buffer_size: how many events wait for the loop at most; a stream that is further behind reads on from the
                 server's WAL.
             buffer_bytes: how many bytes they may have; one event always fits.
@@ -174,11 +184,36 @@ class AsyncStore:
             CollectionNotFound: a collection does not exist, and the store does not create it.
             HistoryLost: the server no longer keeps the WAL of that place.
             InvalidResumeToken: not a place of this cluster.
+            ConsumerBusy: another process has the consumer open, and `wait` is false.
             ReplicationUnavailable: the server or the role is not set up for it; the message says how to.
             SlotBlocked: the first slot of the database has to wait for open transactions.
             ReplicaIdentityChanged: a table's changes have no before images.
         """
-        return self._streams.watch(names, resume_after=resume_after, buffer_size=buffer_size, buffer_bytes=buffer_bytes)
+        options = StreamOptions.checked(
+            resume_after=resume_after,
+            consumer=consumer,
+            auto_ack=auto_ack,
+            wait=wait,
+            on_lost=on_lost,
+            buffer_size=buffer_size,
+            buffer_bytes=buffer_bytes,
+        )
+        return self._streams.watch(names, options)
+
+    async def consumers(self) -> list[ConsumerStatus]:
+        """List the durable consumers of the database, and how they are doing."""
+        return await self._streams.consumers()
+
+    async def drop_consumer(self, name: str) -> bool:
+        """Drop a durable consumer with its slot, which then holds back no more WAL.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            ConsumerBusy: a process has it open.
+        """
+        return await self._streams.drop_consumer(check_consumer(name))
 
     async def history(self) -> History:
         """Tell how far back streams can resume in this database, and what that costs."""

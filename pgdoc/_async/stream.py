@@ -5,20 +5,26 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Self
 
-from pgdoc._waiting import AsyncOpening, async_wait
+from pgdoc._async.checkpoint import checkpoint
+from pgdoc._waiting import AsyncOpening, async_call, async_wait
+from pgdoc.changes.fanout import Subscription
 from pgdoc.changes.life import Life, is_message, just_before
-from pgdoc.errors import PgdocError, StreamClosed, StreamError
+from pgdoc.errors import NotAConsumer, PgdocError, StreamClosed, StreamError
 from pgdoc.events import ChangeEvent, check_images
+from pgdoc.feed import HubFeed
 from pgdoc.mailbox import AsyncMailbox
-from pgdoc.streams import StreamStats, check_buffer, check_place, check_reach, read_token
-from pgdoc.tokens import Lsn, Position, ResumeToken
+from pgdoc.streams import StreamStats, check_place, check_reach
+from pgdoc.tokens import Position, ResumeToken
 
 if TYPE_CHECKING:
     from pgdoc._async.streams import AsyncStreams
+    from pgdoc._async.transaction import AsyncTransaction
     from pgdoc.changes.assemble import Change, Place
-    from pgdoc.changes.fanout import Subscription
+    from pgdoc.consumer import Consumer
+    from pgdoc.feed import Feed
     from pgdoc.mailbox import Batch
-    from pgdoc.replication.slots import Origin
+    from pgdoc.streams import StreamOptions
+    from pgdoc.tokens import Lsn
 
 __all__ = ["AsyncChangeStream"]
 
@@ -30,37 +36,34 @@ class AsyncChangeStream(AsyncOpening):
     behind it. No event is dropped: a stream that is slow goes on from the server's WAL, as far as history reaches.
     """
 
-    def __init__(
-        self,
-        streams: AsyncStreams,
-        collections: frozenset[str] | None,
-        *,
-        resume_after: ResumeToken | Lsn | str | None,
-        buffer_size: int,
-        buffer_bytes: int,
-    ) -> None:
-        check_buffer(buffer_size, buffer_bytes)
+    def __init__(self, streams: AsyncStreams, collections: frozenset[str] | None, options: StreamOptions) -> None:
         self._streams = streams
         self._collections = collections
-        self._resume_after = None if resume_after is None else read_token(resume_after)
-        self._mailbox = AsyncMailbox(buffer_size, buffer_bytes)
-        self._life = Life(collections, resumed=self._resume_after is not None)
+        self._options = options
+        self._mailbox = AsyncMailbox(options.buffer_size, options.buffer_bytes)
+        resumed = options.resume_after is not None or options.consumer is not None
+        self._life = Life(collections, resumed=resumed)
         self._ending: Change | None = None  # the invalidate that comes next, and last
+        self._ended = False
         self._last: Place = (0, 0, 0, 0)
         self._delivered = 0
-        self._subscription: Subscription | None = None
+        self._feed: Feed | None = None
+        self._consumer: Consumer | None = None
+        self._acknowledges = False
 
     async def _open(self) -> Self:
         """Start, once; what `watch()` promises holds when this returns."""
-        if self._subscription is not None or self.closed:
+        if self._feed is not None or self.closed:
             return self
+        place = self._options.resume_after
         try:
-            await self._streams.prepare(self._collections, create=self._resume_after is None)
-            origin = await async_wait(self._streams.hub.start())
-            if self._resume_after is None:
+            await self._streams.prepare(self._collections, create=place is None)
+            if self._options.consumer is not None:
+                await self._begin_consumer()
+            elif place is None:
                 await self._begin_now()
             else:
-                await self._begin_after(origin, self._resume_after)
+                await self._begin_after(place)
         except BaseException:
             await self.close()
             raise
@@ -72,14 +75,17 @@ class AsyncChangeStream(AsyncOpening):
         The subscription comes first, so that nothing is missed while the server is asked where that is. A place that
         is not flushed yet would be refused as a token, and lost in a crash.
         """
-        subscription = self._streams.hub.subscribe(self._collections, self._mailbox)
-        self._follow(subscription)
+        hub = self._streams.hub
+        await async_wait(hub.start())
+        feed = HubFeed(hub, hub.subscribe(self._collections, self._mailbox))
+        self._follow(feed)
         inserted, flushed = await self._streams.wal_end()
-        self._streams.hub.begin_at(subscription, inserted)
-        self._last = (inserted, 0, 0, 0)
+        feed.begin_at(inserted)
         await self._streams.flush(flushed, inserted)
 
-    async def _begin_after(self, origin: Origin, place: ResumeToken | Lsn) -> None:
+    async def _begin_after(self, place: ResumeToken | Lsn) -> None:
+        hub = self._streams.hub
+        origin = await async_wait(hub.start())
         inserted, flushed = await self._streams.wal_end()
         lsn = place.lsn if isinstance(place, ResumeToken) else place
         if flushed < lsn <= inserted:  # pg_current_wal_lsn() is ahead of what is flushed
@@ -87,13 +93,18 @@ class AsyncChangeStream(AsyncOpening):
             flushed = lsn
         position = check_place(place, origin, flushed)
         check_reach(position, await self._streams.oldest())
-        self._last = position
         after = just_before(position) if is_message(position) else position  # it may be the end of the last collection
-        self._follow(self._streams.hub.resume(self._collections, after, self._mailbox))
+        self._follow(HubFeed(hub, hub.resume(self._collections, after, self._mailbox), position))
 
-    def _follow(self, subscription: Subscription) -> None:
-        self._subscription = subscription
-        weakref.finalize(self, self._streams.hub.abandon, subscription)  # for loops that are left without close()
+    async def _begin_consumer(self) -> None:
+        subscription = Subscription(self._collections, (0, 0, 0, 0), self._mailbox)
+        self._consumer = await self._streams.open_consumer(subscription, self._options)
+        self._acknowledges = self._options.auto_ack
+        self._follow(self._consumer)
+
+    def _follow(self, feed: Feed) -> None:
+        self._feed = feed
+        weakref.finalize(self, feed.abandon)  # for loops that are left without close()
 
     async def __aenter__(self) -> Self:
         return await self._open()
@@ -105,6 +116,8 @@ class AsyncChangeStream(AsyncOpening):
         return self
 
     async def __anext__(self) -> ChangeEvent:
+        if self._acknowledges:
+            self.ack()
         batch = self._mailbox.batch
         if batch.next < len(batch) and not self.closed:
             event = self._deliver(batch)  # the ordinary case, without another coroutine
@@ -134,13 +147,16 @@ class AsyncChangeStream(AsyncOpening):
             PgdocError: what ended it, after every event before it was given.
         """
         try:
+            if self._acknowledges and not self.closed:
+                self.ack()
             while True:
                 if self._ending is not None:
                     return self._end(self._ending)
                 batch = self._mailbox.batch
                 if batch.next == len(batch) or self.closed:
-                    await self._open()
+                    feed = await self._fed()
                     batch = await self._mailbox.take(timeout)
+                    self._last = max(self._last, feed.begun_at)
                     if not batch and timeout is not None:
                         return None
                 while batch.next < len(batch):
@@ -152,6 +168,15 @@ class AsyncChangeStream(AsyncOpening):
         except PgdocError:
             await self.close()
             raise
+
+    async def _fed(self) -> Feed:
+        """Open where that has not been done, and close what has come to its end."""
+        if self._ended:
+            await self.close()
+        await self._open()
+        if self._feed is None or self.closed:
+            raise StreamClosed("the stream is closed: open another with watch(resume_after=...)")
+        return self._feed
 
     async def try_next(self) -> ChangeEvent | None:
         """Give the next event if it is already here, else `None`."""
@@ -175,7 +200,7 @@ class AsyncChangeStream(AsyncOpening):
             return None
         if not change.row.complete:
             check_images(change)
-        event = ChangeEvent._of(change, self._streams.hub.ids)  # noqa: SLF001 (not for users to make)
+        event = ChangeEvent._of(change, self._feed.ids)  # type: ignore[union-attr]  # noqa: SLF001 (not for users to make)
         self._ending = ending
         self._last = position
         self._delivered += 1
@@ -183,13 +208,61 @@ class AsyncChangeStream(AsyncOpening):
         return event
 
     def _end(self, invalidate: Change) -> ChangeEvent:
-        """Give the last event, and leave the hub."""
-        event = ChangeEvent._of(invalidate, self._streams.hub.ids)  # noqa: SLF001
-        self._leave()
+        """Give the last event; a consumer is left when that is acknowledged."""
+        event = ChangeEvent._of(invalidate, self._feed.ids)  # type: ignore[union-attr]  # noqa: SLF001
+        if self._consumer is None:
+            self._leave()
         self._ending = None
+        self._ended = True
         self._last = invalidate.position
         self._delivered += 1
         return event
+
+    def ack(self, event: ChangeEvent | None = None) -> None:
+        """Acknowledge an event and all before it: the consumer goes on behind it when it is opened again.
+
+        The server is told within a second, and at `close`.
+
+        Args:
+            event: one that this stream gave; `None` for the last.
+
+        Raises:
+            NotAConsumer: the stream has no consumer.
+            ValueError: this stream has not given that event.
+        """
+        self._durable("ack").acknowledge(self._place_of(event))
+
+    async def checkpoint(self, event: ChangeEvent, tx: AsyncTransaction) -> None:
+        """Store inside a transaction that the event has had its effect: both commit, or neither does.
+
+        From then on the stream acknowledges nothing by itself: what checkpoints have committed counts.
+
+        Args:
+            event: one that this stream gave.
+            tx: an open transaction of the same database.
+
+        Raises:
+            ConsumerLost: another process has taken over, or the place of the event is stored already; the transaction
+                must not commit, and does not where this leaves its block.
+            NotAConsumer: the stream has no consumer.
+            ValueError: this stream has not given that event.
+        """
+        consumer = self._durable("checkpoint")
+        self._acknowledges = False
+        await checkpoint(tx, consumer, self._place_of(event))
+
+    def _durable(self, call: str) -> Consumer:
+        if self._consumer is None:
+            raise NotAConsumer(f"{call} needs a consumer: open the stream with watch(consumer=...)")
+        return self._consumer
+
+    def _place_of(self, event: ChangeEvent | None) -> Place:
+        if event is None:
+            return self._last
+        place = event.resume_token.position
+        if place > self._last:
+            raise ValueError(f"{event.resume_token} was not given by this stream yet")
+        return place
 
     @property
     def resume_token(self) -> ResumeToken:
@@ -198,20 +271,22 @@ class AsyncChangeStream(AsyncOpening):
         Raises:
             StreamError: an async stream is not open yet.
         """
-        if self._subscription is None:
+        feed = self._feed
+        if feed is None:
             raise StreamError("the stream is not open: await it, or enter it, first")
-        return ResumeToken(Position(*max(self._last, self._mailbox.reached)), *self._streams.hub.ids)
+        return ResumeToken(Position(*max(self._last, self._mailbox.reached, feed.begun_at)), *feed.ids)
 
     def stats(self) -> StreamStats:
         """Tell how the stream is doing."""
-        if self._subscription is None or self.closed:
-            return StreamStats("closed", 0, self._delivered, 0)
-        hub = self._streams.hub
+        feed = self._feed
+        if feed is None or self.closed:
+            return StreamStats("closed", 0, self._delivered, 0, feed.recreated if feed else 0)
         return StreamStats(
-            mode=hub.mode(self._subscription),
+            mode=feed.mode,
             buffered=self._mailbox.buffered,
             delivered=self._delivered,
-            lag_bytes=max(0, hub.wal_end - self.resume_token.lsn),
+            lag_bytes=max(0, feed.wal_end - self.resume_token.lsn),
+            recreated=feed.recreated,
         )
 
     @property
@@ -223,8 +298,10 @@ class AsyncChangeStream(AsyncOpening):
         """End it and drop what is buffered; `resume_token` stays. Calling it again does nothing."""
         self._ending = None
         self._leave()
+        if self._consumer is not None:
+            await async_call(self._consumer.close)
 
     def _leave(self) -> None:
-        if self._subscription is not None:
-            self._streams.hub.unsubscribe(self._subscription)
+        if self._feed is not None:
+            self._feed.leave()
         self._mailbox.close()

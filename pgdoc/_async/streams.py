@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import psycopg
 
 from pgdoc._async.stream import AsyncChangeStream
 from pgdoc._waiting import async_call, async_opening, async_sleep, async_wait
+from pgdoc.consumer import Consumer
 from pgdoc.errors import CollectionNotFound, PgdocError, ReplicaIdentityChanged
 from pgdoc.history import History
 from pgdoc.hub import Hub
 from pgdoc.names import check_name
+from pgdoc.ownership import drop_consumer
 from pgdoc.replication.slots import try_reader
 from pgdoc.sql import statement
-from pgdoc.streams import Status
-from pgdoc.tokens import Lsn
+from pgdoc.streams import ConsumerStatus, Status, StreamOptions
+from pgdoc.tokens import Lsn, Position, ResumeToken
 from pgdoc.translate import translated
 
 if TYPE_CHECKING:
     from pgdoc._async.connections import AsyncConnections
+    from pgdoc.changes.fanout import Subscription
     from pgdoc.replication.slots import Source
-    from pgdoc.tokens import ResumeToken
 
 __all__ = ["AsyncStreams"]
 
@@ -42,6 +45,7 @@ class AsyncStreams:
         self._connections = connections
         self._auto_create = auto_create
         self.hub = Hub(source)
+        self._consumers: WeakSet[Consumer] = WeakSet()
 
     async def prepare(self, names: frozenset[str] | None, *, create: bool = True) -> None:
         """See to it that what is to be watched exists and has before images.
@@ -85,20 +89,39 @@ class AsyncStreams:
         ((oldest,),) = await self._fetch("oldest_bookmark")
         return None if oldest is None else int(oldest)
 
-    def watch(
-        self,
-        names: tuple[str, ...],
-        *,
-        resume_after: ResumeToken | Lsn | str | None,
-        buffer_size: int,
-        buffer_bytes: int,
-    ) -> AsyncChangeStream:
+    def watch(self, names: tuple[str, ...], options: StreamOptions) -> AsyncChangeStream:
         """Open a stream on these collections, or on all of the schema where none is named."""
         collections = frozenset(check_name(name, "collection") for name in names) or None
-        stream = AsyncChangeStream(
-            self, collections, resume_after=resume_after, buffer_size=buffer_size, buffer_bytes=buffer_bytes
+        return async_opening(AsyncChangeStream(self, collections, options))
+
+    async def open_consumer(self, subscription: Subscription, options: StreamOptions) -> Consumer:
+        """Open a durable consumer, and return when it reads, or is a standby."""
+        assert options.consumer is not None  # noqa: S101 (who calls has one)
+        consumer = Consumer(
+            self.hub.source,
+            options.consumer,
+            subscription,
+            begin_at=options.resume_after,
+            wait=options.wait,
+            recreate=options.on_lost == "recreate",
         )
-        return async_opening(stream)
+        self._consumers.add(consumer)
+        try:
+            self.hub.keep_history()
+            await async_wait(consumer.start())
+        except BaseException:
+            consumer.leave()
+            raise
+        return consumer
+
+    async def consumers(self) -> list[ConsumerStatus]:
+        """Tell how the durable consumers of the database are doing."""
+        rows = await self._fetch("consumers")
+        return [_consumer_status(row) for row in rows]
+
+    async def drop_consumer(self, name: str) -> bool:
+        """Drop a durable consumer that nobody has open."""
+        return await async_call(drop_consumer, self.hub.source, name)
 
     async def history(self) -> History:
         """Tell how far back streams can start, and what that costs."""
@@ -143,10 +166,21 @@ class AsyncStreams:
 
     async def close(self) -> None:
         """End all streams."""
+        consumers = list(self._consumers)
+        for consumer in consumers:
+            consumer.leave()
         await async_wait(self.hub.begin_to_close())
+        for consumer in consumers:
+            await async_call(consumer.close)
 
     async def _fetch(self, name: str, *params: Any) -> list[tuple[Any, ...]]:
         try:
             return await self._connections.fetch(statement("streams", name).encode(), params)
         except psycopg.Error as exc:
             raise translated(exc, f'schema "{self.hub.source.schema}"') from exc
+
+
+def _consumer_status(row: tuple[Any, ...]) -> ConsumerStatus:
+    name, schema, owner_pid, place, system_id, timeline, *others = row
+    token = ResumeToken(Position(*place), int(system_id), timeline)
+    return ConsumerStatus(name, schema, owner_pid, token, *others)

@@ -17,7 +17,7 @@ from pgdoc.query.sql import compile_filter, compile_sort
 from pgdoc.query.update import apply_update, parse_update
 from pgdoc.query.update_sql import compile_update
 from pgdoc.statements import read_statement
-from pgdoc.streams import BUFFER_BYTES, BUFFER_SIZE
+from pgdoc.streams import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Callable, Iterable, Mapping, Sequence
@@ -54,10 +54,14 @@ class Collection:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._table.name}>"
 
-    def watch(
+    def watch(  # noqa: PLR0913 (the contract)
         self,
         *,
         resume_after: ResumeToken | Lsn | str | None = None,
+        consumer: str | None = None,
+        auto_ack: bool = True,
+        wait: bool = True,
+        on_lost: str = "raise",
         buffer_size: int = BUFFER_SIZE,
         buffer_bytes: int = BUFFER_BYTES,
     ) -> ChangeStream:
@@ -70,9 +74,16 @@ class Collection:
             raise StreamError(
                 f"{self._table.subject} can't be watched inside a transaction: call watch() on the store's collection"
             )
-        return self._streams.watch(
-            (self._name,), resume_after=resume_after, buffer_size=buffer_size, buffer_bytes=buffer_bytes
+        options = StreamOptions.checked(
+            resume_after=resume_after,
+            consumer=consumer,
+            auto_ack=auto_ack,
+            wait=wait,
+            on_lost=on_lost,
+            buffer_size=buffer_size,
+            buffer_bytes=buffer_bytes,
         )
+        return self._streams.watch((self._name,), options)
 
     def insert(self, id: str, data: Mapping[str, Any]) -> Document:  # noqa: A002 (the name in the contract)
         """Store a new document.

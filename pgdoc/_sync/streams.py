@@ -5,25 +5,28 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import psycopg
 
 from pgdoc._sync.stream import ChangeStream
 from pgdoc._waiting import call, opening, sleep, wait
+from pgdoc.consumer import Consumer
 from pgdoc.errors import CollectionNotFound, PgdocError, ReplicaIdentityChanged
 from pgdoc.history import History
 from pgdoc.hub import Hub
 from pgdoc.names import check_name
+from pgdoc.ownership import drop_consumer
 from pgdoc.replication.slots import try_reader
 from pgdoc.sql import statement
-from pgdoc.streams import Status
-from pgdoc.tokens import Lsn
+from pgdoc.streams import ConsumerStatus, Status, StreamOptions
+from pgdoc.tokens import Lsn, Position, ResumeToken
 from pgdoc.translate import translated
 
 if TYPE_CHECKING:
     from pgdoc._sync.connections import Connections
+    from pgdoc.changes.fanout import Subscription
     from pgdoc.replication.slots import Source
-    from pgdoc.tokens import ResumeToken
 
 __all__ = ["Streams"]
 
@@ -43,6 +46,7 @@ class Streams:
         self._connections = connections
         self._auto_create = auto_create
         self.hub = Hub(source)
+        self._consumers: WeakSet[Consumer] = WeakSet()
 
     def prepare(self, names: frozenset[str] | None, *, create: bool = True) -> None:
         """See to it that what is to be watched exists and has before images.
@@ -86,20 +90,39 @@ class Streams:
         ((oldest,),) = self._fetch("oldest_bookmark")
         return None if oldest is None else int(oldest)
 
-    def watch(
-        self,
-        names: tuple[str, ...],
-        *,
-        resume_after: ResumeToken | Lsn | str | None,
-        buffer_size: int,
-        buffer_bytes: int,
-    ) -> ChangeStream:
+    def watch(self, names: tuple[str, ...], options: StreamOptions) -> ChangeStream:
         """Open a stream on these collections, or on all of the schema where none is named."""
         collections = frozenset(check_name(name, "collection") for name in names) or None
-        stream = ChangeStream(
-            self, collections, resume_after=resume_after, buffer_size=buffer_size, buffer_bytes=buffer_bytes
+        return opening(ChangeStream(self, collections, options))
+
+    def open_consumer(self, subscription: Subscription, options: StreamOptions) -> Consumer:
+        """Open a durable consumer, and return when it reads, or is a standby."""
+        assert options.consumer is not None  # noqa: S101 (who calls has one)
+        consumer = Consumer(
+            self.hub.source,
+            options.consumer,
+            subscription,
+            begin_at=options.resume_after,
+            wait=options.wait,
+            recreate=options.on_lost == "recreate",
         )
-        return opening(stream)
+        self._consumers.add(consumer)
+        try:
+            self.hub.keep_history()
+            wait(consumer.start())
+        except BaseException:
+            consumer.leave()
+            raise
+        return consumer
+
+    def consumers(self) -> list[ConsumerStatus]:
+        """Tell how the durable consumers of the database are doing."""
+        rows = self._fetch("consumers")
+        return [_consumer_status(row) for row in rows]
+
+    def drop_consumer(self, name: str) -> bool:
+        """Drop a durable consumer that nobody has open."""
+        return call(drop_consumer, self.hub.source, name)
 
     def history(self) -> History:
         """Tell how far back streams can start, and what that costs."""
@@ -144,10 +167,21 @@ class Streams:
 
     def close(self) -> None:
         """End all streams."""
+        consumers = list(self._consumers)
+        for consumer in consumers:
+            consumer.leave()
         wait(self.hub.begin_to_close())
+        for consumer in consumers:
+            call(consumer.close)
 
     def _fetch(self, name: str, *params: Any) -> list[tuple[Any, ...]]:
         try:
             return self._connections.fetch(statement("streams", name).encode(), params)
         except psycopg.Error as exc:
             raise translated(exc, f'schema "{self.hub.source.schema}"') from exc
+
+
+def _consumer_status(row: tuple[Any, ...]) -> ConsumerStatus:
+    name, schema, owner_pid, place, system_id, timeline, *others = row
+    token = ResumeToken(Position(*place), int(system_id), timeline)
+    return ConsumerStatus(name, schema, owner_pid, token, *others)

@@ -13,6 +13,7 @@ from rich.text import Text
 from pgdoc import documents
 from pgdoc.changes.diff import UpdateDescription, diff
 from pgdoc.errors import InvalidDocument, UnreadableDocument
+from pgdoc.events import EventType
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = ["render", "render_delay", "shorten"]
 
-_KIND_STYLES: Final = {"insert": "green", "update": "yellow", "replace": "magenta", "delete": "red"}
+_KIND_STYLES: Final = {
+    "insert": "green",
+    "update": "yellow",
+    "replace": "magenta",
+    "delete": "red",
+    "drop": "red",
+    "invalidate": "red",
+}
 _MOST_PATHS: Final = 6
 _DOCUMENT_WIDTH: Final = 72
 _VALUE_WIDTH: Final = 44
@@ -83,6 +91,10 @@ def _place(event: ChangeEvent) -> str:
 
 
 def _what(event: ChangeEvent) -> list[Text]:
+    if event.renamed_to is not None:
+        return [Text.assemble("→ ", (_printable(event.renamed_to), "bold"))]
+    if event.event_type is EventType.INVALIDATE:
+        return [Text("none of the watched collections is left: the stream ends here", style="dim")]
     try:
         before, after = event.full_document_before_change, event.full_document
         if before is not None and after is not None:

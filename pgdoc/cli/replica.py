@@ -47,11 +47,12 @@ class Replica:
             self.repeated += 1
             return
         self.token = event.resume_token
-        documents = self._collections.setdefault(event.collection, {})
-        if event.event_type is EventType.TRUNCATE:
-            documents.clear()
-        elif event.document_id is not None:
-            self._take_change(documents, event.document_id, event)
+        if event.document_id is not None:
+            self._take_change(self._collections.setdefault(event.collection, {}), event.document_id, event)
+        elif event.event_type is not EventType.INVALIDATE:  # created, dropped, renamed or truncated
+            documents = self._collections.pop(event.collection, {})
+            if event.renamed_to is not None:
+                self._collections[event.renamed_to] = documents
 
     def _take_change(self, documents: dict[str, _Held], document_id: str, event: ChangeEvent) -> None:
         held = documents.pop(document_id, None)

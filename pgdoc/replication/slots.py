@@ -142,8 +142,8 @@ def open_reader(
         if check is not None:
             check(origin)
         slot = slot_name(connection, prefix)
-        at = _take_position(connection, source, slot, at, begin_history=begin_history)
-        tables = _tables(connection, source.schema)
+        at = take_position(connection, source, slot, at, begin_history=begin_history)
+        found = tables(connection, source.schema)
         reader = Reader(connection, slot, at, wal2json.options(source.schema))
     except psycopg.Error as exc:
         error = translate(exc, connection)
@@ -152,7 +152,7 @@ def open_reader(
     except BaseException:
         connection.close()
         raise
-    return Opened(reader, wal2json.Wal2Json(), Assembler(at, tables, source.schema), origin)
+    return Opened(reader, wal2json.Wal2Json(), Assembler(at, found, source.schema), origin)
 
 
 def try_reader(source: Source) -> None:
@@ -280,7 +280,7 @@ def _age(row: Any) -> str:
     return "a time that only pg_read_all_stats may see" if row.age_s is None else f"{row.age_s:.0f} s"
 
 
-def _take_position(
+def take_position(
     connection: psycopg.Connection[Any], source: Source, slot: str, at: int | None, *, begin_history: bool
 ) -> int:
     """Make a temporary slot that stands at `at`, and give the place where it does."""
@@ -356,7 +356,8 @@ def advance(connection: psycopg.Connection[Any], slot: str, start: int, at: int)
             connection.execute(f"SELECT pg_replication_slot_advance({literal(slot)}, {literal(str(Lsn(start)))})")
 
 
-def _tables(connection: psycopg.Connection[Any], schema: str) -> dict[str, bool]:
+def tables(connection: psycopg.Connection[Any], schema: str) -> dict[str, bool]:
+    """List the tables of a schema, and whether each is a collection."""
     rows = connection.execute(statement("replication", "tables").format(schema=literal(schema))).fetchall()
     return {row.name: row.is_collection for row in rows}
 

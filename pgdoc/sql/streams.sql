@@ -49,3 +49,20 @@ RETURNING true
 -- name: status
 SELECT current_setting('server_version'), current_database(), (SELECT version_num FROM pgdoc.alembic_version),
   (SELECT count(*) FROM pgdoc.collections(%s)), pgdoc.follows_ddl()
+
+-- name: consumers
+-- Where nobody has it open, its last sign of life is all that is known.
+SELECT c.name, c.schema_name, owner.pid, greatest(c.place, c.acknowledged), c.system_id, c.timeline,
+  (pg_current_wal_flush_lsn() - s.confirmed_flush_lsn)::bigint,
+  clock_timestamp() - coalesce(c.waiting_since, CASE WHEN owner.pid IS NULL THEN c.seen_at ELSE clock_timestamp() END),
+  (pg_current_wal_flush_lsn() - s.restart_lsn)::bigint, s.wal_status, c.created_at
+FROM pgdoc.consumers c
+JOIN pg_database d ON d.datname = current_database()
+LEFT JOIN pg_replication_slots s ON s.slot_name = format('pgdoc_%%s_%%s', d.oid, c.name)
+LEFT JOIN LATERAL (
+  SELECT l.pid
+  FROM pg_locks l, hashtextextended('pgdoc consumer ' || c.name, 0) AS key
+  WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND l.database = d.oid
+    AND (l.classid::bigint << 32) | l.objid::bigint = key
+) owner ON true
+ORDER BY c.name

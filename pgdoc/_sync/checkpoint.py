@@ -1,0 +1,47 @@
+# Written by .ci/twins.py from pgdoc/_async/checkpoint.py: change that file, and run it.
+"""Storing a consumer's place in the transaction of the effect."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from pgdoc.errors import ConsumerLost
+from pgdoc.sql import statement
+from pgdoc.tokens import Lsn, Position
+from pgdoc.translate import translated
+
+if TYPE_CHECKING:
+    from pgdoc._sync.transaction import Transaction
+    from pgdoc.changes.assemble import Place
+    from pgdoc.consumer import Consumer
+
+__all__ = ["checkpoint"]
+
+
+def checkpoint(tx: Transaction, consumer: Consumer, place: Place) -> None:
+    """Move the consumer's place on, while this process owns it.
+
+    Raises:
+        ConsumerLost: it does not, or the place does not move on.
+    """
+    system_id, timeline = consumer.ids
+    params = [list(place), str(system_id), timeline, consumer.name, consumer.epoch, list(place)]
+    try:
+        if tx.fetch(statement("consumers", "checkpoint").encode(), params):
+            return
+        stored = tx.fetch(statement("consumers", "look").encode(), [consumer.name])
+    except psycopg.errors.SerializationFailure as exc:  # someone else changed the row under this snapshot
+        raise ConsumerLost(f'consumer "{consumer.name}" was taken over by another process') from exc
+    except psycopg.Error as exc:
+        raise translated(exc, f'consumer "{consumer.name}"') from exc
+    if stored and stored[0][0] == consumer.epoch:
+        at, asked = Lsn(Position(*stored[0][1]).commit_lsn), Lsn(place[0])
+        raise ConsumerLost(
+            f'consumer "{consumer.name}" has a checkpoint at {at} already, the event of {asked} is not beyond it: '
+            "its effect is there, roll this one back"
+        )
+    raise ConsumerLost(
+        f'consumer "{consumer.name}" was taken over by another process, or dropped: roll back, and open it again'
+    )

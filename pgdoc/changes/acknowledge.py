@@ -1,0 +1,58 @@
+"""What a durable consumer may confirm to its slot.
+
+1. A transaction is outstanding from its first change that was given to the stream until its last one that was given is
+   acknowledged. An acknowledgement covers everything up to its place.
+2. While one is outstanding, the oldest one's commit LSN is confirmed, no more: the server sends every transaction whose
+   commit record lies at or beyond what was confirmed, whole.
+3. With none outstanding, the reader's R is confirmed: a consumer to whose collections nothing happens pins no WAL.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pgdoc.changes.assemble import Change, Place
+
+
+@dataclass(slots=True)
+class _Outstanding:
+    commit_lsn: int
+    committed_at: str
+    last: Place
+
+
+class Acknowledgements:
+    """Follows what is given and what is acknowledged."""
+
+    def __init__(self) -> None:
+        self._outstanding: deque[_Outstanding] = deque()
+
+    def give(self, changes: list[Change]) -> None:
+        """Note what was put into the stream's mailbox, in order."""
+        outstanding = self._outstanding
+        for position, transaction, _ in changes:
+            if outstanding and outstanding[-1].commit_lsn == position[0]:
+                outstanding[-1].last = position
+            else:
+                outstanding.append(_Outstanding(position[0], transaction.timestamp, position))
+
+    def acknowledge(self, place: Place) -> None:
+        """Note that everything up to `place` is acknowledged."""
+        while self._outstanding and self._outstanding[0].last <= place:
+            self._outstanding.popleft()
+
+    def confirmable(self, reached: int) -> int:
+        """Give the LSN below which the server may forget everything.
+
+        Args:
+            reached: the R of the reader: everything wanted below it was given.
+        """
+        return self._outstanding[0].commit_lsn if self._outstanding else reached
+
+    @property
+    def waiting_since(self) -> str | None:
+        """When the oldest outstanding transaction committed, as the server prints it."""
+        return self._outstanding[0].committed_at if self._outstanding else None

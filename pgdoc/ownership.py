@@ -1,0 +1,259 @@
+"""Who owns a durable consumer: a session that holds its advisory lock.
+
+1. Only the session that has the lock may read the consumer's slot, and it ends whoever else does.
+2. Its epoch moves on, in that session, when it takes the consumer over. A checkpoint commits only under the newest
+   epoch, so a process that was paused, and wakes up when another owns the consumer, can commit nothing.
+3. An owner that lost its session and got the lock again goes on under the same epoch. If that has moved on, another was
+   there meanwhile, and the consumer is lost.
+4. The session is heard of every `HEARTBEAT_S`; the server ends one that is silent, so that a standby can have the
+   consumer. A process that stands still, or whose network does, loses it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import psycopg
+
+from pgdoc.errors import ConsumerBusy, ConsumerLost, DatabaseError, PgdocError, ServerUnreachable
+from pgdoc.refusal import one_line
+from pgdoc.replication.connection import connect, preflight, translate
+from pgdoc.replication.consumers import ConsumerSlot, drop_slot, end_reader, find_slot, slot_of
+from pgdoc.sql import statement
+from pgdoc.tokens import Position
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from pgdoc.changes.assemble import Place
+    from pgdoc.replication.slots import Origin, Source
+
+logger = logging.getLogger("pgdoc.consumer")
+
+HEARTBEAT_S = 5.0
+_SILENT_FOR_S = 30
+_LOCK_TIMEOUT_MS = 2000
+_TRIES = 3
+_FLUSH_POLL_S = 0.01
+
+
+class Session(NamedTuple):
+    """A session of the server, of which there is no other."""
+
+    pid: int
+    began: datetime
+
+
+class Row(NamedTuple):
+    """What is stored of a consumer."""
+
+    schema_name: str
+    epoch: int
+    place: Position
+    system_id: int
+    timeline: int
+
+
+class Ownership:
+    """A session that owns a consumer, or waits to.
+
+    Args:
+        source: what the consumer reads.
+        name: the consumer's.
+
+    Attributes:
+        slot: the name of its slot.
+        session: to be ended by its successor, should the server not notice that this one is gone.
+    """
+
+    def __init__(self, source: Source, name: str) -> None:
+        self.name = name
+        self._schema = source.schema
+        self._connection = connect(source.conninfo, replication=False)
+        try:
+            preflight(self._connection)
+            self._execute(f"SET idle_session_timeout = '{_SILENT_FOR_S}s'")
+            self._execute(f"SET lock_timeout = {_LOCK_TIMEOUT_MS}")
+            self.slot = slot_of(self._connection, name)
+            self.session = Session(*self._one("whoami"))
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def own(self) -> bool:
+        """Try to become the owner, without waiting."""
+        return bool(self._one("own", self.name)[0])
+
+    def owner_pid(self) -> int | None:
+        """Give the server process of the owner's session."""
+        row = self._row("owner", self.name)
+        return None if row is None else int(row[0])
+
+    def end(self, session: Session) -> None:
+        """End an earlier session of this process, which the server may take for alive."""
+        self._row("end_session", *session)
+
+    def find(self) -> Row | None:
+        """Read what is stored of the consumer."""
+        row = self._row("find", self.name)
+        if row is None:
+            return None
+        return Row(row.schema_name, row.epoch, Position(*row.place), int(row.system_id), row.timeline)
+
+    def enter(self, place: Place, origin: Origin) -> int:
+        """Store a new consumer, and give its epoch."""
+        return int(self._one("enter", self._values(place, origin) | {"schema": self._schema})[0])
+
+    def take_over(self) -> int:
+        """Move the epoch on, and give it; a transaction in which the one before has made a checkpoint is ended.
+
+        Raises:
+            ServerUnreachable: such a transaction does not end.
+        """
+        for _ in range(_TRIES):
+            try:
+                return int(self._one("take_over", self.name)[0])
+            except _RowLockedError:
+                logger.warning(
+                    "consumer %s: ending a transaction in which its former owner has a checkpoint", self.name
+                )
+                self._row("end_holders", self.name)
+        raise ServerUnreachable(f'consumer "{self.name}" is still in a transaction of its former owner')
+
+    def begin_anew(self, epoch: int, place: Place, origin: Origin) -> None:
+        """Store that what lies before `place` is lost."""
+        if self._row("begin_anew", self._values(place, origin) | {"epoch": epoch}) is None:
+            raise self.lost()
+
+    def check(self, epoch: int) -> Position:
+        """Be heard of, and give the place of the last checkpoint that was committed.
+
+        Raises:
+            ConsumerLost: another process has taken over.
+        """
+        row = self._row("look", self.name)
+        if row is None or row.epoch != epoch:
+            raise self.lost()
+        return Position(*row.place)
+
+    def save(self, epoch: int, acknowledged: Place, waiting_since: str | None, origin: Origin) -> bool:
+        """Store how far events were acknowledged; not while a checkpoint is being made.
+
+        Raises:
+            ConsumerLost: another process has taken over.
+        """
+        values = self._values(acknowledged, origin) | {"epoch": epoch, "waiting_since": waiting_since}
+        try:
+            if self._row("save", values | {"acknowledged": values["place"]}) is None:
+                raise self.lost()
+        except _RowLockedError:
+            return False
+        return True
+
+    def lost(self) -> ConsumerLost:
+        """Make the error for a consumer that is no longer this process's."""
+        return ConsumerLost(
+            f'consumer "{self.name}" was taken over by another process, or dropped: open it again to be its standby'
+        )
+
+    def find_slot(self) -> ConsumerSlot | None:
+        """Look at the consumer's slot, after whoever reads it was sent away."""
+        try:
+            end_reader(self._connection, self.slot)
+            return find_slot(self._connection, self.slot)
+        except psycopg.Error as exc:
+            raise translate(exc, self._connection) from exc
+
+    def drop_slot(self) -> bool:
+        """Drop the consumer's slot; give whether there was one."""
+        try:
+            return drop_slot(self._connection, self.slot)
+        except psycopg.Error as exc:
+            raise translate(exc, self._connection) from exc
+
+    def remove(self) -> bool:
+        """Drop the consumer's slot and forget the consumer; give whether there was one."""
+        dropped = self.drop_slot()
+        return self._row("remove", self.name) is not None or dropped
+
+    def wal_end(self) -> tuple[int, int]:
+        """Give how far the WAL is written, and how far it is flushed."""
+        inserted, flushed = self._one("places")
+        return inserted, flushed
+
+    def flush(self, to: int) -> None:
+        """Return when the WAL is flushed up to `to`."""
+        while self.wal_end()[1] < to:
+            self._execute(statement("streams", "flush"))
+            time.sleep(_FLUSH_POLL_S)
+
+    def close(self) -> None:
+        """End the session; whoever waits may own the consumer now."""
+        self._connection.close()
+
+    def _values(self, place: Place, origin: Origin) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "place": list(place),
+            "system": str(origin.system_id),
+            "timeline": origin.timeline,
+        }
+
+    def _one(self, name: str, *params: Any) -> Any:
+        row = self._row(name, *params)
+        if row is None:
+            raise self.lost()
+        return row
+
+    def _row(self, name: str, *params: Any) -> Any:
+        return self._execute(statement("consumers", name), *params).fetchone()
+
+    def _execute(self, query: str, *params: Any) -> psycopg.Cursor[Any]:
+        given = params[0] if params and isinstance(params[0], dict) else params or None
+        try:
+            return self._connection.execute(query.encode(), given)
+        except psycopg.errors.LockNotAvailable as exc:
+            raise _RowLockedError(str(exc)) from exc
+        except psycopg.Error as exc:
+            raise self._translated(exc) from exc
+
+    def _translated(self, exc: psycopg.Error) -> PgdocError:
+        if exc.sqlstate != "42501":
+            return translate(exc, self._connection)
+        return DatabaseError(
+            f"{one_line(exc)}: as the catalog's owner, "
+            "run GRANT SELECT, INSERT, UPDATE, DELETE ON pgdoc.consumers TO ...",
+            sqlstate=exc.sqlstate,
+        )
+
+
+def drop_consumer(source: Source, name: str) -> bool:
+    """Drop a consumer that nobody has open; give whether there was one.
+
+    Raises:
+        ConsumerBusy: someone has.
+    """
+    ownership = Ownership(source, name)
+    try:
+        if not ownership.own():
+            pid = ownership.owner_pid()
+            raise ConsumerBusy(f'consumer "{name}" is open (its session is pid {pid}): close it first', owner_pid=pid)
+        return ownership.remove()
+    finally:
+        ownership.close()
+
+
+class _RowLockedError(PgdocError):
+    """Someone's open transaction has changed the consumer's row."""
+
+
+def check_schema(name: str, row: Row, schema: str) -> None:
+    """Refuse a consumer that reads another schema.
+
+    Raises:
+        ConsumerLost: it does.
+    """
+    if row.schema_name != schema:
+        raise ConsumerLost(f'consumer "{name}" reads the schema "{row.schema_name}", not "{schema}": take another name')

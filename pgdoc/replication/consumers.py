@@ -1,0 +1,115 @@
+"""The slots of durable consumers: permanent, and read by whoever owns the consumer.
+
+    pgdoc_<oid of the database>_<name of the consumer>
+
+One is made as a copy of a temporary slot that stands where the consumer begins, so there is none that is half made.
+What is done here is done by the consumer's owner (see `ownership`), so whoever else reads its slot has no right to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import psycopg
+
+from pgdoc.changes.assemble import Assembler
+from pgdoc.decoding import wal2json
+from pgdoc.errors import ServerUnreachable
+from pgdoc.replication.connection import connect, literal, translate
+from pgdoc.replication.reader import Reader
+from pgdoc.replication.slots import Opened, Source, copy_slot, identify, slot_name, tables, take_position
+from pgdoc.sql import statement
+
+if TYPE_CHECKING:
+    from pgdoc.replication.slots import Origin
+
+
+class ConsumerSlot(NamedTuple):
+    """What the server says of a consumer's slot."""
+
+    plugin: str
+    wal_status: str
+    confirmed: int
+    active_pid: int | None
+
+
+def slot_of(connection: psycopg.Connection[Any], consumer: str) -> str:
+    """Give the name of a consumer's slot."""
+    row = connection.execute(statement("consumers", "slot_name"), [consumer]).fetchone()
+    assert row is not None  # noqa: S101
+    return str(row.name)
+
+
+def find_slot(connection: psycopg.Connection[Any], slot: str) -> ConsumerSlot | None:
+    """Look a slot up; `None` where there is none."""
+    row = connection.execute(statement("consumers", "slot"), [slot]).fetchone()
+    return None if row is None else ConsumerSlot(*row)
+
+
+def make_slot(source: Source, slot: str, at: int | None) -> int:
+    """Make a consumer's slot from history, or where nothing is kept and `at` is `None`, from nothing.
+
+    Args:
+        source: what is read.
+        slot: the name; one that is there is replaced.
+        at: where it begins; `None` for now.
+
+    Returns:
+        Where it begins.
+
+    Raises:
+        HistoryLost: no bookmark reaches back to `at`.
+        SlotBlocked: open write transactions hold up the first slot of the database.
+    """
+    with connect(source.conninfo, replication=True) as connection:
+        try:
+            step = slot_name(connection, "pgdocr")
+            start = take_position(connection, source, step, at, begin_history=True)
+            with connect(source.conninfo, replication=False) as plain:
+                drop_slot(plain, slot)
+            copy_slot(connection, step, slot, temporary=False, plugin=source.plugin)
+        except psycopg.Error as exc:
+            raise translate(exc, connection) from exc
+    return start
+
+
+def drop_slot(connection: psycopg.Connection[Any], slot: str) -> bool:
+    """Drop a slot, and end whoever reads it; give whether there was one.
+
+    Raises:
+        ServerUnreachable: the reader did not end.
+    """
+    end_reader(connection, slot)
+    try:
+        connection.execute(f"SELECT pg_drop_replication_slot({literal(slot)})")
+    except psycopg.errors.UndefinedObject:
+        return False
+    except psycopg.errors.ObjectInUse as exc:
+        raise ServerUnreachable(f'slot "{slot}" is still being read: {exc}') from exc
+    return True
+
+
+def end_reader(connection: psycopg.Connection[Any], slot: str) -> None:
+    """End the walsender that reads a slot: one that its client has left, or of who owned the consumer before."""
+    connection.execute(statement("consumers", "end_reader"), [slot])
+
+
+def open_slot(source: Source, slot: str, at: int) -> Opened:
+    """Stream every transaction whose commit record is at or after `at`, which the slot has to reach back to.
+
+    Raises:
+        ServerUnreachable, DatabaseError: as they say.
+    """
+    connection = connect(source.conninfo, replication=True)
+    try:
+        origin: Origin = identify(connection)
+        found = tables(connection, source.schema)
+        reader = Reader(connection, slot, at, wal2json.options(source.schema))
+    except psycopg.Error as exc:
+        error = translate(exc, connection)
+        connection.close()
+        raise error from exc
+    except BaseException:
+        connection.close()
+        raise
+    return Opened(reader, wal2json.Wal2Json(), Assembler(at, found, source.schema), origin)

@@ -1,0 +1,162 @@
+"""Where a consumer begins when a process becomes its owner, or comes back to its slot.
+
+1. A new consumer begins with the call, or at the place it was given. Its slot is made before its row: what a crash
+   leaves in between is a slot without a row, which is taken as it stands.
+2. A known one goes on behind what was stored of it, or where its slot stands, if that is further: what was
+   acknowledged is confirmed to the slot some seconds before it is stored, and PostgreSQL 15 forgets confirmations in a
+   crash.
+3. A slot that is gone, has lost its WAL, or was moved beyond a place that is known to the last event, is made again
+   from history, if that reaches back to the place. If not, it is `HistoryLost`, or the consumer is begun anew where the
+   user said so: never a silent skip.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, NamedTuple
+
+from pgdoc.changes.fanout import before_commits_at
+from pgdoc.errors import HistoryLost, InvalidResumeToken, PgdocError, StreamError
+from pgdoc.ownership import Ownership, check_schema
+from pgdoc.replication.consumers import make_slot
+from pgdoc.streams import check_place
+from pgdoc.tokens import Lsn, ResumeToken
+
+if TYPE_CHECKING:
+    from pgdoc.changes.assemble import Place
+    from pgdoc.replication.consumers import ConsumerSlot
+    from pgdoc.replication.slots import Origin, Source
+
+logger = logging.getLogger("pgdoc.consumer")
+
+
+class Where(NamedTuple):
+    """Where to go on.
+
+    Attributes:
+        epoch: under which checkpoints commit.
+        place: everything up to it is not wanted.
+        start: the LSN to start reading at.
+        anew: whether events before `place` are lost.
+    """
+
+    epoch: int
+    place: Place
+    start: int
+    anew: bool = False
+
+
+class Takeover:
+    """Finds the place of a consumer, and sees to it that its slot has what comes next.
+
+    Args:
+        source: what is read.
+        ownership: which owns the consumer.
+        origin: what cluster this is.
+        recreate: whether to begin anew where the place is lost.
+    """
+
+    def __init__(self, source: Source, ownership: Ownership, origin: Origin, *, recreate: bool) -> None:
+        self._source = source
+        self._ownership = ownership
+        self._origin = origin
+        self._recreate = recreate
+
+    def enter(self, begin_at: ResumeToken | Lsn | None) -> Where:
+        """Take over what is stored of a consumer, or store a new one, which begins at `begin_at` or now.
+
+        Raises:
+            HistoryLost: the place is lost.
+            ConsumerLost: the consumer reads another schema.
+        """
+        ownership = self._ownership
+        row = ownership.find()
+        if row is None:
+            return self._enter_new(begin_at)
+        check_schema(ownership.name, row, self._source.schema)
+        epoch = ownership.take_over()
+        row = ownership.find() or row  # a checkpoint may have been committed meanwhile
+        return self._find_slot(epoch, ResumeToken(row.place, row.system_id, row.timeline), exact=False)
+
+    def go_on(self, epoch: int, after: ResumeToken) -> Where:
+        """Go on after a lost connection, or a wait; `after` is the last event that the stream was given.
+
+        Raises:
+            HistoryLost: the place is lost.
+            ConsumerLost: another process has taken over.
+        """
+        self._ownership.check(epoch)
+        return self._find_slot(epoch, after, exact=True)
+
+    def _enter_new(self, begin_at: ResumeToken | Lsn | None) -> Where:
+        ownership = self._ownership
+        place: Place | None = None
+        if begin_at is not None:
+            inserted, _ = ownership.wal_end()
+            place = check_place(begin_at, self._origin, inserted)
+            ownership.flush(place[0])
+        slot = ownership.find_slot()
+        if place is None and slot is not None and slot.wal_status != "lost":
+            place = before_commits_at(slot.confirmed)
+        else:
+            make_slot(self._source, ownership.slot, None if place is None else place[0])
+        if place is None:
+            place = self._now()
+        try:
+            epoch = ownership.enter(place, self._origin)
+        except PgdocError:
+            ownership.drop_slot()
+            raise
+        return Where(epoch, place, place[0])
+
+    def _now(self) -> Place:
+        inserted, _ = self._ownership.wal_end()
+        self._ownership.flush(inserted)  # a place that is not flushed could be lost in a crash
+        return before_commits_at(inserted)
+
+    def _find_slot(self, epoch: int, after: ResumeToken, *, exact: bool) -> Where:
+        """See to it that the slot has what comes next; `exact`: the place is known to the last event."""
+        ownership, place = self._ownership, after.position
+        slot = ownership.find_slot()
+        if slot is not None and slot.plugin != self._source.plugin:
+            raise StreamError(f'slot "{ownership.slot}" is read through {slot.plugin}, not {self._source.plugin}')
+        fault = _fault(slot, place.commit_lsn if exact else None)
+        try:
+            _, flushed = ownership.wal_end()
+            check_place(after, self._origin, flushed)
+            if slot is None or fault:
+                logger.warning('consumer %s: its slot "%s" %s', ownership.name, ownership.slot, fault)
+                make_slot(self._source, ownership.slot, place.commit_lsn)
+                return Where(epoch, place, place.commit_lsn)
+        except (HistoryLost, InvalidResumeToken) as exc:
+            if not self._recreate:
+                raise self._lost(fault, exc) from exc
+            return self._begin_anew(epoch, exc)
+        return Where(epoch, max(place, before_commits_at(slot.confirmed)), max(place.commit_lsn, slot.confirmed))
+
+    def _lost(self, fault: str, exc: PgdocError) -> HistoryLost:
+        name = self._ownership.name
+        found = f'its slot "{self._ownership.slot}" {fault}, and ' if fault else ""
+        return HistoryLost(
+            f'consumer "{name}" can\'t go on: {found}{exc}. Drop it with `pgdoc consumers drop {name}` and rebuild '
+            'what it feeds, or open it with on_lost="recreate" to go on from now',
+            oldest_available=getattr(exc, "oldest_available", None),
+        )
+
+    def _begin_anew(self, epoch: int, exc: PgdocError) -> Where:
+        make_slot(self._source, self._ownership.slot, None)
+        place = self._now()
+        self._ownership.begin_anew(epoch, place, self._origin)
+        at = Lsn(place[0])
+        logger.error(
+            "consumer %s begins anew at %s, what was before that is lost to it: %s", self._ownership.name, at, exc
+        )
+        return Where(epoch, place, place[0], anew=True)
+
+
+def _fault(slot: ConsumerSlot | None, commit_lsn: int | None) -> str:
+    if slot is None:
+        return "is gone"
+    if slot.wal_status == "lost":
+        return "has lost its WAL"
+    return "was moved on by someone else" if commit_lsn is not None and slot.confirmed > commit_lsn else ""
