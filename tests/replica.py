@@ -302,11 +302,10 @@ class Replica:
         assert self._token is None or self._token < event.resume_token, "not beyond the event before"
         self._check_transaction(event)
         self._token = event.resume_token
-        documents = self.collections[event.collection]
-        if event.event_type is EventType.TRUNCATE:
-            documents.clear()
+        if event.document_id is None:
+            self._apply_to_all(event)
             return
-        assert event.document_id is not None
+        documents = self.collections[event.collection]
         held = documents.pop(event.document_id, None)
         before, after = event.full_document_before_change, event.full_document
         assert held == before, "the before image is not the after image of the change before"
@@ -315,6 +314,17 @@ class Replica:
             assert after.id == event.document_id
             documents[event.document_id] = after
         self._check_diff(event, before, after)
+
+    def _apply_to_all(self, event: ChangeEvent) -> None:
+        documents = self.collections.pop(event.collection, {})
+        if event.event_type is EventType.CREATE:
+            assert not documents, "a collection is created that is there already"
+        elif event.event_type is EventType.RENAME:
+            assert event.renamed_to is not None
+            assert not self.collections[event.renamed_to], "a collection takes a name that another has"
+            self.collections[event.renamed_to] = documents
+        else:
+            assert event.event_type in {EventType.TRUNCATE, EventType.DROP, EventType.INVALIDATE}
 
     def _check_transaction(self, event: ChangeEvent) -> None:
         """The changes of a transaction come together, and say the same about it."""

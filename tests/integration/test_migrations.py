@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import multiprocessing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 from alembic.script import ScriptDirectory
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import pgdoc
 from pgdoc.catalog import REVISION
 from pgdoc.errors import CatalogMissing, DatabaseError, ServerUnreachable
 from pgdoc.migrate import downgrade, migrate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PROCESSES = 10
 
@@ -102,3 +106,55 @@ def test_a_failed_migration_leaves_nothing(bare_dsn: str) -> None:
 def test_a_server_that_is_not_there_is_named() -> None:
     with pytest.raises(ServerUnreachable, match=r"127\.0\.0\.1"):
         migrate("host=127.0.0.1 port=1")
+
+
+def test_a_catalog_from_before_the_life_of_collections_goes_up_and_down(dsn: str) -> None:
+    downgrade(dsn, "0001")
+    execute(dsn, "SELECT pgdoc.create_collection('docs', 'orders')")
+    execute(dsn, "INSERT INTO docs.orders (id, data) VALUES ('o-1', '{}')")
+    migrate(dsn)
+    with pgdoc.Store(dsn) as store:
+        assert store.status().follows_ddl
+        assert store["orders"].count() == 1
+        with store["orders"].watch() as stream:
+            execute(dsn, "ALTER TABLE docs.orders RENAME TO sold")
+            assert [str(event.event_type) for event in stream] == ["rename", "invalidate"]
+    downgrade(dsn, "0001")
+    assert execute(dsn, "SELECT evtname FROM pg_event_trigger") == []
+    execute(dsn, "SELECT pgdoc.rename_collection('docs', 'sold', 'orders'), pgdoc.drop_collection('docs', 'orders')")
+
+
+@pytest.fixture
+def owner_dsn(bare_dsn: str) -> Iterator[str]:
+    """The database, for its owner, who may make no event triggers."""
+    database = conninfo_to_dict(bare_dsn)["dbname"]
+    role = f"owner_of_{database}"
+    execute(bare_dsn, f"CREATE ROLE {role} LOGIN")
+    execute(bare_dsn, f"ALTER DATABASE {database} OWNER TO {role}")
+    yield make_conninfo(bare_dsn, user=role)
+    execute(bare_dsn, f"ALTER DATABASE {database} OWNER TO CURRENT_USER")
+    execute(bare_dsn, f"REASSIGN OWNED BY {role} TO CURRENT_USER")
+    execute(bare_dsn, f"DROP OWNED BY {role}")
+    execute(bare_dsn, f"DROP ROLE {role}")
+
+
+def test_a_role_that_may_make_no_event_triggers_goes_without_until_a_superuser_comes(
+    owner_dsn: str, bare_dsn: str
+) -> None:
+    migrate(owner_dsn)
+    follows = "SELECT pgdoc.follows_ddl()"
+    assert execute(owner_dsn, follows) == [(False,)]
+    migrate(owner_dsn)
+    migrate(bare_dsn)
+    assert execute(owner_dsn, follows) == [(True,)]
+    by_whom = execute(
+        bare_dsn,
+        "SELECT DISTINCT r.rolsuper FROM pg_event_trigger t JOIN pg_proc p ON p.oid = t.evtfoid "
+        "JOIN pg_roles r ON r.oid = p.proowner",
+    )
+    assert by_whom == [(True,)]  # nobody else may change what runs inside a superuser's DDL
+    execute(owner_dsn, "SELECT pgdoc.create_collection('docs', 'orders')")
+    execute(owner_dsn, "DROP TABLE docs.orders")
+    migrate(owner_dsn)
+    downgrade(owner_dsn)
+    assert execute(bare_dsn, "SELECT FROM pg_event_trigger") == []

@@ -54,6 +54,13 @@ def event(
         (event("replace", {"n": 1}, {"n": 2}), "replace  books/b-1  n 1 → 2"),
         (event("delete", {}, user="ann", request=17), "delete   books/b-1  {}  by ann  request=17"),
         (replace(event("truncate"), document_id=None), "truncate books"),
+        (replace(event("create"), document_id=None), "create   books"),
+        (replace(event("drop", user="ann"), document_id=None), "drop     books  by ann"),
+        (replace(event("rename"), document_id=None, renamed_to="s\x1bold"), "rename   books  → s\\x1bold"),
+        (
+            replace(event("invalidate"), document_id=None),
+            "invalidate books  none of the watched collections is left: the stream ends here",
+        ),
     ],
 )
 def test_one_change_is_one_line(shown, line):

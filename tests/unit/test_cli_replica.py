@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +23,7 @@ def event(place: int, kind: str, before: Any = None, after: Any = None) -> Chang
     return ChangeEvent(
         event_type=EventType(kind),
         collection="books",
-        document_id=None if kind == "truncate" else "b-1",
+        document_id="b-1" if kind in {"insert", "update", "replace", "delete"} else None,
         full_document=document(after),
         full_document_before_change=document(before),
         update_description=diff(before[1], after[1]) if kind == "update" else None,
@@ -74,6 +75,18 @@ def test_truncate_empties_the_collection():
     replica.take(HISTORY[0])
     replica.take(event(2, "truncate"))
     assert len(replica) == 0
+
+
+def test_documents_go_with_their_collection_and_move_with_its_name():
+    replica = Replica()
+    for each in [event(1, "create"), event(2, "insert", None, ONE)]:
+        replica.take(each)
+    replica.take(replace(event(3, "rename"), renamed_to="sold"))
+    assert not replica.differences("books", [])
+    assert not replica.differences("sold", [document(ONE)])
+    replica.take(replace(event(4, "drop"), collection="sold"))
+    replica.take(replace(event(5, "invalidate"), collection="sold"))
+    assert (len(replica), replica.lost, replica.repeated) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
