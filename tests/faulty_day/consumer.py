@@ -9,16 +9,19 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pgdoc import PgdocError, Store
+import psycopg
+
+from pgdoc import Store
+from pgdoc.errors import ConsumerLost, DatabaseError, ServerUnreachable
 from tests.faulty_day.digest import KINDS, fact
 from tests.faulty_day.notebook import Notebook
 from tests.faulty_day.plan import BOOKS, MARKS, SCHEMA, ConsumerPlan, from_argument
 from tests.faulty_day.process import is_set, settle_in
 
 if TYPE_CHECKING:
-    from pgdoc import ChangeEvent
+    from pgdoc import ChangeEvent, ChangeStream
     from tests.faulty_day.digest import Fact
 
 logger = logging.getLogger("consumer")
@@ -26,14 +29,13 @@ logger = logging.getLogger("consumer")
 _LOOK_S = 0.5
 _RETRY_S = 0.3
 _BATCH = 23
-_FORGIVEN = {"ConsumerLost", "ServerUnreachable"}
 _AUDIT = f"INSERT INTO {BOOKS}.audit (consumer, digest) VALUES (%s, %s)"
 
 
 class Duty:
     """What one opening of the stream does."""
 
-    def __init__(self, plan: ConsumerPlan, store: Store, stream: Any, notebook: Notebook) -> None:
+    def __init__(self, plan: ConsumerPlan, store: Store, stream: ChangeStream, notebook: Notebook) -> None:
         self._plan, self._store, self._stream, self._notebook = plan, store, stream, notebook
         self._began = False
 
@@ -77,15 +79,12 @@ class Duty:
 
 
 def _serve(plan: ConsumerPlan, store: Store, notebook: Notebook) -> None:
-    arguments: dict[str, Any] = {"consumer": plan.name, "auto_ack": plan.how == "auto"}
     names = (*plan.collections, MARKS) if plan.collections else ()
     while not is_set(plan.folder, "over"):
         try:
-            with store.watch(*names, **arguments) as stream:
+            with store.watch(*names, consumer=plan.name, auto_ack=plan.how == "auto") as stream:
                 Duty(plan, store, stream, notebook).run()
-        except PgdocError as exc:
-            if type(exc).__name__ not in _FORGIVEN and not exc.resumable:
-                raise
+        except (ServerUnreachable, ConsumerLost, DatabaseError, psycopg.Error) as exc:  # what tx.connection raises
             logger.info("opened again: %r", exc)
             time.sleep(_RETRY_S)
 

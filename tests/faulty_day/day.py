@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -31,7 +31,7 @@ from tests.faulty_day.plan import (
     StreamPlan,
     WriterPlan,
 )
-from tests.faulty_day.verdict import SLOT, Account, Reference, judge
+from tests.faulty_day.verdict import SLOT, Account, Got, Reference, judge
 from tests.proxy import Proxy
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class Outcome:
     losses: int = 0
     repeats: int = 0
     consumer_repeats: int = 0
+    oldest_repeat_s: float = 0.0
     restarts: int = 0
     largest_kib: int = 0
     longest_stop_s: float = 0.0
@@ -85,8 +86,8 @@ class Outcome:
             f"a day ({phases}): {self.transactions} transactions, {self.events} events, "
             f"given {self.delivered} times to {len(self.accounts)} streams and consumers; "
             f"losses {self.losses}, repeats {self.repeats}, repeats to consumers that may have them "
-            f"{self.consumer_repeats}; clients started again {self.restarts}; "
-            f"largest process {self.largest_kib >> 10} MiB, longest fast stop {self.longest_stop_s:.1f} s; "
+            f"{self.consumer_repeats}, the oldest {self.oldest_repeat_s:.0f} s later; "
+            f"clients started again {self.restarts}; largest process {self.largest_kib >> 10} MiB, longest fast stop {self.longest_stop_s:.1f} s; "
             f"faults: {kinds}"
         )
 
@@ -283,13 +284,14 @@ def _judge(stage: _Stage, outcome: Outcome) -> None:
         outcome.delivered += account.events
         outcome.losses += account.losses
         outcome.repeats += 0 if may_repeat else account.repeats
+        outcome.oldest_repeat_s = max(outcome.oldest_repeat_s, account.furthest_repeat_s)
         outcome.consumer_repeats += account.repeats if may_repeat else 0
 
 
-def _audit(conninfo: str, consumer: str) -> list[tuple[int, int]]:
+def _audit(conninfo: str, consumer: str) -> Got:
     """What a consumer wrote into the database, together with its place."""
     with psycopg.connect(conninfo) as connection:
-        query = f"SELECT digest, 0 FROM {BOOKS}.audit WHERE consumer = %s ORDER BY number"
+        query = f"SELECT digest, 0, 0.0::float8 FROM {BOOKS}.audit WHERE consumer = %s ORDER BY number"
         return connection.execute(query, [consumer]).fetchall()
 
 
@@ -299,9 +301,8 @@ def _leftovers(stage: _Stage) -> list[str]:
     stage.proxy.cut()  # what it keeps open would look like sessions that were left
     if stage.consumers:
         with Store(conninfo, schema=SCHEMA) as store:
-            dropping: Any = store
             for plan in stage.consumers:
-                dropping.drop_consumer(plan.name)
+                store.drop_consumer(plan.name)
     deadline = time.monotonic() + _GRACE_S
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute("SELECT pg_drop_replication_slot(%s)", [SLOT])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from tests.faulty_day.digest import Fact
 
 _TABLES = """
-CREATE TABLE IF NOT EXISTS event (number INTEGER PRIMARY KEY, digest INTEGER NOT NULL, life INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS event (number INTEGER PRIMARY KEY, digest INTEGER NOT NULL, life INTEGER NOT NULL,
+  at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS document (collection TEXT, id TEXT, image BLOB, PRIMARY KEY (collection, id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS place (only INTEGER PRIMARY KEY CHECK (only = 1), token TEXT, life INTEGER, done INTEGER,
   error TEXT);
@@ -69,7 +71,9 @@ class Notebook:
             for fact in facts:
                 if replica:
                     self._apply(fact)
-                self._connection.execute("INSERT INTO event (digest, life) VALUES (?, ?)", (fact.digest, self.life))
+                self._connection.execute(
+                    "INSERT INTO event (digest, life, at) VALUES (?, ?, ?)", (fact.digest, self.life, time.monotonic())
+                )
             self._connection.execute("UPDATE place SET token = ?, done = done OR ?", (token, done))
         except BaseException:
             self._connection.execute("ROLLBACK")

@@ -117,7 +117,7 @@ class Day:
     pause_s: float = 6.0
     patience_s: float = 300.0
     cut_at_end: bool = False
-    consumers: tuple[str, ...] = ()
+    consumers: tuple[str, ...] = ("auto", "ack", "checkpoint")
 
 
 def to_argument(plan: WriterPlan | ReaderPlan | ConsumerPlan) -> str:

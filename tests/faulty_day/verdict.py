@@ -27,6 +27,9 @@ SELECT data FROM pg_logical_slot_get_changes(%s, NULL, %s,
 """
 _SHOWN = 3
 
+Got = list[tuple[int, int, float]]
+"""What was given: digest, life, and when."""
+
 Tables = dict[tuple[str, str], list[Any]]
 
 
@@ -146,6 +149,7 @@ class Account:
         losses: events of the reference that it was not given.
         repeats: events that it was given again.
         lives: how often it was opened.
+        furthest_repeat_s: how long ago the oldest event that was given again had been given first.
         wrong: what must not be, in words.
     """
 
@@ -154,6 +158,7 @@ class Account:
     losses: int = 0
     repeats: int = 0
     lives: int = 0
+    furthest_repeat_s: float = 0.0
     wrong: list[str] = field(default_factory=list)
 
 
@@ -163,7 +168,7 @@ def judge(
     collections: tuple[str, ...],
     *,
     repeats: bool,
-    audit: list[tuple[int, int]] | None,
+    audit: Got | None,
 ) -> Account:
     """Compare what a stream was given with the reference.
 
@@ -172,7 +177,7 @@ def judge(
         path: of its notebook.
         collections: what it read.
         repeats: whether another life may begin with what the one before it was given.
-        audit: what it was given, as digests and lives, where that does not stand in the notebook.
+        audit: what it was given, where that does not stand in the notebook.
     """
     account = Account(path.stem)
     ((account.lives, done, error),) = notebook.read(path, "SELECT life, done, error FROM place") or [(0, 0, None)]
@@ -180,25 +185,25 @@ def judge(
         account.wrong.append(error)
     if not done:
         account.wrong.append("it did not come to the end")
-    got = notebook.read(path, "SELECT digest, life FROM event ORDER BY number") if audit is None else audit
+    got = notebook.read(path, "SELECT digest, life, at FROM event ORDER BY number") if audit is None else audit
     _compare(reference, account, reference.of(collections), got, repeats=repeats)
     if not repeats and audit is None:
         _compare_tables(reference, account, path, collections)
     return account
 
 
-def _compare(
-    reference: Reference, account: Account, wanted: list[int], got: list[tuple[int, int]], *, repeats: bool
-) -> None:
+def _compare(reference: Reference, account: Account, wanted: list[int], got: Got, *, repeats: bool) -> None:
     """Walk through what was given; only the first of another life may lie before the one that is next in order."""
     places = {digest: number for number, digest in enumerate(wanted)}
-    seen = {digest for digest, _ in got}
-    account.events = len(seen & places.keys())
-    account.losses = len(places.keys() - seen)
+    seen: dict[int, float] = {}
+    for digest, _, at in got:
+        account.furthest_repeat_s = max(account.furthest_repeat_s, at - seen.setdefault(digest, at))
+    account.events = len(seen.keys() & places.keys())
+    account.losses = len(places.keys() - seen.keys())
     account.repeats = len(got) - len(seen)
     following: dict[int, int] = {}  # the next place in the order, for each life
     furthest = 0
-    for number, (digest, life) in enumerate(got):
+    for number, (digest, life, _) in enumerate(got):
         place = places.get(digest, -1)
         fine = place == following.get(life, furthest) or (repeats and life not in following and 0 <= place < furthest)
         if not fine:
