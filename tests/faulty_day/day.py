@@ -87,8 +87,8 @@ class Outcome:
             f"given {self.delivered} times to {len(self.accounts)} streams and consumers; "
             f"losses {self.losses}, repeats {self.repeats}, repeats to consumers that may have them "
             f"{self.consumer_repeats}, the oldest {self.oldest_repeat_s:.0f} s later; "
-            f"clients started again {self.restarts}; largest process {self.largest_kib >> 10} MiB, longest fast stop {self.longest_stop_s:.1f} s; "
-            f"faults: {kinds}"
+            f"clients started again {self.restarts}; largest process {self.largest_kib >> 10} MiB, "
+            f"longest fast stop {self.longest_stop_s:.1f} s; faults: {kinds}"
         )
 
     @contextlib.contextmanager
