@@ -18,6 +18,7 @@ from rich.table import Table
 
 import pgdoc
 from pgdoc.cli import demo as demo_story
+from pgdoc.cli.consumers import table as consumers_table
 from pgdoc.cli.render import render
 from pgdoc.errors import PgdocError
 from pgdoc.events import ChangeEvent
@@ -32,6 +33,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+consumers = typer.Typer(help="The durable consumers of the database.")
+app.add_typer(consumers, name="consumers")
 
 _TERMINATED = 128 + signal.SIGTERM
 
@@ -110,11 +114,17 @@ def watch(
     resume_after: Annotated[
         str | None, typer.Option("--from", metavar="TOKEN", help="Go on after this token, or from this LSN.")
     ] = None,
+    consumer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Be this durable consumer, and go on where it was.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One event a line, as JSON.")] = False,
     dsn: Dsn = "",
 ) -> None:
     """Print every change as it happens, until Ctrl-C."""
-    with pgdoc.Store(dsn) as store, store.watch(*collections or (), resume_after=resume_after) as stream:
+    with (
+        pgdoc.Store(dsn) as store,
+        store.watch(*collections or (), resume_after=resume_after, consumer=consumer, wait=False) as stream,
+    ):
         typer.echo(f"watching {', '.join(collections or ()) or 'every collection'}; Ctrl-C ends", err=True)
         (_print_json if json else _print_events)(stream)
 
@@ -139,6 +149,31 @@ def history(dsn: Dsn = "") -> None:
     """Tell how far back a stream can resume."""
     with pgdoc.Store(dsn) as store:
         _print_fields(store.history())
+
+
+@consumers.callback(invoke_without_command=True)
+def list_by_default(context: typer.Context, dsn: Dsn = "") -> None:
+    """The durable consumers of the database."""
+    context.obj = dsn
+    if context.invoked_subcommand is None:
+        list_consumers(context)
+
+
+@consumers.command("list")
+def list_consumers(context: typer.Context, dsn: Dsn = "") -> None:
+    """List them: who has each open, and how far behind it is."""
+    with pgdoc.Store(dsn or context.obj) as store:
+        Console().print(consumers_table(store.consumers()))
+
+
+@consumers.command("drop")
+def drop_consumer(context: typer.Context, name: str, dsn: Dsn = "") -> None:
+    """Drop one, with the slot that keeps WAL for it."""
+    with pgdoc.Store(dsn or context.obj) as store:
+        if not store.drop_consumer(name):
+            typer.echo(f"pgdoc: there is no consumer {name}", err=True)
+            raise typer.Exit(1)
+    typer.echo(f"Dropped consumer {name}.")
 
 
 def _print_events(stream: Iterable[ChangeEvent]) -> None:

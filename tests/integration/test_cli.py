@@ -76,6 +76,30 @@ def test_a_reader_that_goes_away_ends_watch_quietly(dsn):
         assert (process.returncode, process.stderr.read()) == (1, "")
 
 
+def pgdoc_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_a_consumer_goes_on_where_it_was_is_listed_and_dropped(dsn):
+    with pgdoc.Store(dsn) as store:
+        store.create_collection("orders")
+        for number in range(3):
+            with watching(dsn, "--json", "--consumer", "billing") as process:
+                store["orders"].insert(f"o-{number}", {})
+                assert process.stdout is not None
+                assert orjson.loads(process.stdout.readline())["document_id"] == f"o-{number}"
+                busy = pgdoc_command("consumers", "drop", "billing", "--dsn", dsn)
+                assert (busy.returncode, busy.stdout) == (1, "")
+                assert busy.stderr.startswith('pgdoc: consumer "billing" is open')
+                process.send_signal(signal.SIGINT)
+                process.wait(30)
+    listed = pgdoc_command("consumers", "--dsn", dsn)
+    assert listed.stdout.splitlines()[1].split()[:3] == ["billing", "docs", "no"]
+    assert pgdoc_command("consumers", "drop", "billing", "--dsn", dsn).returncode == 0
+    gone = pgdoc_command("consumers", "--dsn", dsn, "drop", "billing")
+    assert (gone.returncode, gone.stderr) == (1, "pgdoc: there is no consumer billing\n")
+
+
 def test_what_fails_is_told_in_one_line(dsn):
     ended = subprocess.run(
         [*COMMAND, "watch", "--dsn", dsn, "--from", "FFFFFF/0"], capture_output=True, text=True, check=False
