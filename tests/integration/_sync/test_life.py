@@ -282,10 +282,19 @@ def test_a_stream_ends_when_all_its_collections_are_gone(shared_dsn: str, schema
 
 
 def test_a_loop_over_a_stream_ends_behind_its_invalidate(shared_dsn: str, schema: str) -> None:
-    with Store(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
+    with (
+        Store(shared_dsn, schema=schema) as store,
+        store["orders"].watch() as stream,
+        store.watch() as everything,
+    ):
         store["orders"].insert("o-1", {})
         store.drop_collection("orders")
-        events = [event for event in stream]
+        store["orders"].insert("o-2", {})
+        take_to(everything, "o-2")  # it waits in the stream's buffer, too
+        events: list[ChangeEvent] = []
+        for event in stream:
+            events.append(event)
+            assert len(events) <= 3, "the stream goes on behind its end"
     drop, invalidate = events[1:]
     assert life(events) == [("insert", "orders", "o-1"), ("drop", "orders"), ("invalidate", "orders")]
     assert invalidate.resume_token == stream.resume_token > drop.resume_token
@@ -416,3 +425,23 @@ def test_without_event_triggers_the_library_still_tells(dsn: str) -> None:
             store.migrate()
             assert (store.status()).follows_ddl
     assert found == [("create", "orders"), ("rename", "sold", "orders"), ("create", "orders"), ("drop", "orders")]
+
+
+def test_ddl_inside_of_ddl_hides_no_renaming(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as sql:
+        with Store(dsn) as store:
+            store.create_collection("orders")
+            sql.execute("CREATE TABLE log (id int)")
+            sql.execute(
+                "CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql AS "
+                "$$ BEGIN IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'log'::regclass AND attname = 'n') "
+                "THEN ALTER TABLE log ADD COLUMN n int; END IF; END $$"
+            )
+            sql.execute("CREATE EVENT TRIGGER audit ON ddl_command_end EXECUTE FUNCTION note()")  # before pgdoc's own
+            sql.execute("ALTER TABLE log DROP COLUMN IF EXISTS n")
+            with store.watch() as stream:
+                sql.execute("ALTER EVENT TRIGGER audit DISABLE")
+                sql.execute("ALTER TABLE log DROP COLUMN IF EXISTS n")
+                sql.execute("ALTER EVENT TRIGGER audit ENABLE")
+                sql.execute("ALTER TABLE docs.orders RENAME TO sold")
+                assert end_of(store, stream) == [("rename", "orders", "sold")]
