@@ -43,6 +43,7 @@ _TELL_S = 0.5
 _STANDBY_S = 0.5
 _PATIENCE_S = 5.0
 _LEAVE_S = 2.0
+_SAVE_BYTES = 16 << 20
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.1, 5.0
 
 
@@ -326,6 +327,8 @@ class Consumer:
         self._checkpointed = ownership.check(epoch)
         self._acknowledgements.acknowledge(self._place)
         news = (max(self._place, self._saved[0]), self._acknowledgements.waiting_since)
+        if news[1] is None and self._reached > news[0][0] + _SAVE_BYTES:
+            news = (before_commits_at(self._reached), None)  # of a quiet consumer in a busy database
         if news != self._saved and ownership.save(epoch, *news, self.origin):
             self._saved = news
 

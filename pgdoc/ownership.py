@@ -73,7 +73,7 @@ class Ownership:
         self._schema = source.schema
         self._connection = connect(source.conninfo, replication=False)
         try:
-            preflight(self._connection)
+            preflight(self._connection, needs_slot=False)  # the consumer may have one
             self._execute(f"SET idle_session_timeout = '{_SILENT_FOR_S}s'")
             self._execute(f"SET lock_timeout = {_LOCK_TIMEOUT_MS}")
             self.slot = slot_of(self._connection, name)
@@ -139,18 +139,9 @@ class Ownership:
         return Position(*row.place)
 
     def save(self, epoch: int, acknowledged: Place, waiting_since: str | None, origin: Origin) -> bool:
-        """Store how far events were acknowledged; not while a checkpoint is being made.
-
-        Raises:
-            ConsumerLost: another process has taken over.
-        """
+        """Store how far events were acknowledged; give `False` where a checkpoint is just being made."""
         values = self._values(acknowledged, origin) | {"epoch": epoch, "waiting_since": waiting_since}
-        try:
-            if self._row("save", values | {"acknowledged": values["place"]}) is None:
-                raise self.lost()
-        except _RowLockedError:
-            return False
-        return True
+        return self._row("save", values) is not None
 
     def lost(self) -> ConsumerLost:
         """Make the error for a consumer that is no longer this process's."""

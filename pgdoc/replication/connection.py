@@ -82,8 +82,8 @@ def _options(settings: dict[str, str]) -> str:
     return " ".join(f"-c {name}={value}" for name, value in settings.items())
 
 
-def preflight(connection: psycopg.Connection[Any]) -> None:
-    """Check on an ordinary connection what replication needs.
+def preflight(connection: psycopg.Connection[Any], *, needs_slot: bool = True) -> None:
+    """Check on an ordinary connection what replication needs, a free slot among it unless told otherwise.
 
     The walsender's own refusals come without SQLSTATE, in the server's language, and say less.
 
@@ -99,7 +99,7 @@ def preflight(connection: psycopg.Connection[Any]) -> None:
         raise translate(exc, connection) from exc
     assert found is not None  # noqa: S101 (a SELECT without FROM gives a row)
     _check_database(found)
-    _check_replication(found)
+    _check_replication(found, needs_slot=needs_slot)
 
 
 def _check_database(found: Any) -> None:
@@ -112,7 +112,7 @@ def _check_database(found: Any) -> None:
         raise ServerUnreachable("the server is a standby in recovery, perhaps soon a primary: streams need a primary")
 
 
-def _check_replication(found: Any) -> None:
+def _check_replication(found: Any, *, needs_slot: bool) -> None:
     if found.wal_level != "logical":
         raise WalLevelTooLow(
             f"wal_level is {found.wal_level}: run ALTER SYSTEM SET wal_level = 'logical' and restart the server"
@@ -121,7 +121,7 @@ def _check_replication(found: Any) -> None:
         raise ReplicationNotPermitted(
             f'role "{found.role}" may not replicate: run ALTER ROLE {quoted(found.role)} REPLICATION as a superuser'
         )
-    if found.slots >= found.max_slots:
+    if needs_slot and found.slots >= found.max_slots:
         raise SlotsExhausted(f"all {found.max_slots} replication slots of the server are in use: {_MORE_SLOTS}")
     if found.walsenders >= found.max_walsenders:
         raise SlotsExhausted(f"all {found.max_walsenders} walsenders of the server are in use: {_MORE_WALSENDERS}")

@@ -14,7 +14,7 @@ import psycopg
 
 from pgdoc.changes.assemble import Assembler
 from pgdoc.decoding import wal2json
-from pgdoc.errors import ServerUnreachable
+from pgdoc.errors import DatabaseError, ServerUnreachable
 from pgdoc.replication.connection import connect, literal, translate
 from pgdoc.replication.reader import Reader
 from pgdoc.replication.slots import Opened, Source, copy_slot, identify, slot_name, tables, take_position
@@ -22,6 +22,9 @@ from pgdoc.sql import statement
 
 if TYPE_CHECKING:
     from pgdoc.replication.slots import Origin
+
+_SLOT_CHANGED = {"42704", "55000", "55006"}
+"""It was dropped, lost its WAL, or is read by another, since it was looked at: the next look tells."""
 
 
 class ConsumerSlot(NamedTuple):
@@ -98,7 +101,8 @@ def open_slot(source: Source, slot: str, at: int) -> Opened:
     """Stream every transaction whose commit record is at or after `at`, which the slot has to reach back to.
 
     Raises:
-        ServerUnreachable, DatabaseError: as they say.
+        ServerUnreachable: no connection, or something has just happened to the slot.
+        DatabaseError: as it says.
     """
     connection = connect(source.conninfo, replication=True)
     try:
@@ -109,6 +113,11 @@ def open_slot(source: Source, slot: str, at: int) -> Opened:
         error = translate(exc, connection)
         connection.close()
         raise error from exc
+    except DatabaseError as exc:
+        connection.close()
+        if exc.sqlstate in _SLOT_CHANGED:
+            raise ServerUnreachable(f'slot "{slot}" changed while it was being opened: {exc}') from exc
+        raise
     except BaseException:
         connection.close()
         raise

@@ -48,10 +48,11 @@ RETURNING true
 SELECT epoch, place FROM pgdoc.consumers WHERE name = %s
 
 -- name: save
+-- Not while a checkpoint is being made: the thread that reads must not wait for a transaction of the user's.
 UPDATE pgdoc.consumers
-SET acknowledged = greatest(acknowledged, %(acknowledged)s::bigint[]), waiting_since = %(waiting_since)s,
+SET acknowledged = greatest(acknowledged, %(place)s::bigint[]), waiting_since = %(waiting_since)s,
   system_id = %(system)s, timeline = %(timeline)s, seen_at = clock_timestamp()
-WHERE name = %(name)s AND epoch = %(epoch)s
+WHERE name = (SELECT name FROM pgdoc.consumers WHERE name = %(name)s AND epoch = %(epoch)s FOR UPDATE SKIP LOCKED)
 RETURNING true
 
 -- name: checkpoint
