@@ -174,13 +174,13 @@ class _Stage:
 
     def break_things(self) -> Faults:
         """Let things happen until the time is over: every kind once at least, then at random."""
-        faults = Faults(self.server, self.proxy, self.crew, self.day.seed)
+        faults = Faults(self.server, self.proxy, self.crew, self.day)
         over = time.monotonic() + self.day.seconds
         wanted = [kind for kind in faults.kinds if self.consumers or "consumer" not in kind]
         due = faults.all_of(wanted)
         try:
             while time.monotonic() < over and not self.crew.failed() and not self.errors():
-                time.sleep(faults.pause_s(self.day.pause_s))
+                time.sleep(faults.pause_s())
                 faults.strike(due.pop() if due else faults.any_of(wanted))
                 self.largest_kib = max(self.largest_kib, self.crew.largest_kib())
         finally:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pgdoc.server import LocalServer
     from tests.faulty_day.crew import Crew
+    from tests.faulty_day.plan import Day
     from tests.proxy import Proxy
 
 logger = logging.getLogger("faults")
@@ -40,11 +41,12 @@ class Faults:
         longest_stop_s: the longest time that a fast shutdown of the server took.
     """
 
-    def __init__(self, server: LocalServer, proxy: Proxy, crew: Crew, seed: int) -> None:
+    def __init__(self, server: LocalServer, proxy: Proxy, crew: Crew, day: Day) -> None:
         self.counts: Counter[str] = Counter()
         self.longest_stop_s = 0.0
         self._server, self._proxy, self._crew = server, proxy, crew
-        self._dice = random.Random(seed)
+        self._dice = random.Random(day.seed)
+        self._pause_s = day.pause_s
         self._later: list[threading.Timer] = []
 
     @property
@@ -79,9 +81,9 @@ class Faults:
         """Give one, those that happen more often rather."""
         return self._dice.choices(kinds, [self.kinds[kind][1] for kind in kinds])[0]
 
-    def pause_s(self, mean_s: float) -> float:
-        """Give a time to wait."""
-        return self._dice.uniform(0.2 * mean_s, 1.8 * mean_s)
+    def pause_s(self) -> float:
+        """Give a time to wait until the next one."""
+        return self._pause_s * self._dice.uniform(0.2, 1.8)
 
     def mend(self) -> None:
         """Wait until all that was broken for a while is whole again."""
@@ -96,12 +98,12 @@ class Faults:
         self._later.append(timer)
 
     def _kill_client(self) -> None:
-        self._crew.restart(self._dice.choice(self._crew.names), after_s=self._dice.uniform(0, 1.5))
+        self._crew.restart(self._dice.choice(self._crew.names), after_s=self._pause_s * self._dice.uniform(0, 0.25))
 
     def _freeze_client(self) -> None:
         name = self._dice.choice(self._crew.names)
         self._crew.signal(name, signal.SIGSTOP)
-        self._in(self._dice.uniform(1, 9), lambda: self._crew.signal(name, signal.SIGCONT))
+        self._in(self._pause_s * self._dice.uniform(0.2, 1.5), lambda: self._crew.signal(name, signal.SIGCONT))
 
     def _terminate_walsenders(self) -> None:
         self._execute(_BACKENDS, ["walsender", self._dice.choice([0.3, 1.0])])
@@ -113,18 +115,18 @@ class Faults:
         began = time.monotonic()
         with self._server.stopped("fast"):
             self.longest_stop_s = max(self.longest_stop_s, time.monotonic() - began)
-            time.sleep(self._dice.choice([0.0, 0.5, 2.0]))
+            time.sleep(self._pause_s * self._dice.choice([0.0, 0.1, 0.3]))
 
     def _restart_immediate(self) -> None:
         with self._server.stopped("immediate"):
-            time.sleep(self._dice.choice([0.0, 0.5, 2.0]))
+            time.sleep(self._pause_s * self._dice.choice([0.0, 0.1, 0.3]))
 
     def _cut(self) -> None:
         self._proxy.cut(reset=self._dice.random() < 0.5)
 
     def _stall(self) -> None:
         self._proxy.stall()
-        self._in(self._dice.choice([0.5, 3.0, 12.0]), self._proxy.resume)
+        self._in(self._pause_s * self._dice.choice([0.1, 0.5, 2.0]), self._proxy.resume)
 
     def _half_open(self) -> None:
         self._proxy.half_open()
@@ -134,7 +136,7 @@ class Faults:
 
     def _refuse(self) -> None:
         self._proxy.refuse()
-        self._in(self._dice.uniform(0.5, 3), self._proxy.accept)
+        self._in(self._pause_s * self._dice.uniform(0.1, 0.5), self._proxy.accept)
 
     def _drop_slot(self) -> None:
         """Take a consumer's slot away from it."""
