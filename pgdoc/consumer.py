@@ -129,11 +129,14 @@ class Consumer:
         self._abandoned = True
 
     def leave(self) -> None:
-        """Let the thread end soon."""
+        """Let the thread end soon, and drop what was put."""
         atexit.unregister(self.close)
         self._closing.set()
+        if os.getpid() != self._process:  # there others may hold its lock for ever
+            return
+        self._mailbox.close()
         opened = self._opened
-        if opened is not None and os.getpid() == self._process:
+        if opened is not None:
             opened.reader.wake()
 
     def close(self, timeout_s: float = 4.0) -> None:
@@ -316,8 +319,8 @@ class Consumer:
 
     @property
     def _place(self) -> Place:
-        """Up to where everything is acknowledged: by the user, or by a checkpoint that was committed."""
-        return max(self._acknowledged, self._checkpointed)
+        """Up to where everything is acknowledged: by the user, by a checkpoint that was committed, or before."""
+        return max(self.begun_at, self._acknowledged, self._checkpointed)
 
     def _save(self) -> None:
         """Store what was acknowledged, where that is news."""

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -165,9 +166,18 @@ class Ownership:
             raise translate(exc, self._connection) from exc
 
     def remove(self) -> bool:
-        """Drop the consumer's slot and forget the consumer; give whether there was one."""
-        dropped = self.drop_slot()
-        return self._row("remove", self.name) is not None or dropped
+        """Forget the consumer and drop its slot; give whether there was one.
+
+        Raises:
+            ConsumerBusy: a transaction is open in which a checkpoint was made.
+        """
+        try:
+            known = self._row("remove", self.name) is not None
+        except _RowLockedError as exc:
+            raise ConsumerBusy(
+                f'consumer "{self.name}" has a checkpoint in a transaction that is still open: end that first'
+            ) from exc
+        return self.drop_slot() or known
 
     def wal_end(self) -> tuple[int, int]:
         """Give how far the WAL is written, and how far it is flushed."""
@@ -182,12 +192,14 @@ class Ownership:
 
     def close(self) -> None:
         """End the session; whoever waits may own the consumer now."""
+        with contextlib.suppress(psycopg.Error):  # its end takes the server a moment
+            self._connection.execute(statement("consumers", "disown"))
         self._connection.close()
 
     def _values(self, place: Place, origin: Origin) -> dict[str, Any]:
         return {
             "name": self.name,
-            "place": list(place),
+            "place": [int(number) for number in place],  # some are Lsn
             "system": str(origin.system_id),
             "timeline": origin.timeline,
         }
@@ -238,6 +250,8 @@ def drop_consumer(source: Source, name: str) -> bool:
 
 class _RowLockedError(PgdocError):
     """Someone's open transaction has changed the consumer's row."""
+
+    resumable = True
 
 
 def check_schema(name: str, row: Row, schema: str) -> None:

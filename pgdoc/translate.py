@@ -57,7 +57,7 @@ def _refusal(exc: psycopg.Error, subject: str) -> PgdocError:
 def _advice(exc: psycopg.Error) -> str:
     if isinstance(exc, psycopg.errors.InsufficientPrivilege) and not exc.diag.message_hint:
         return ". Grant it to the role, or let one do it that may"
-    if isinstance(exc, psycopg.errors.TransactionRollback):  # a deadlock, or a serialization failure
+    if exc.sqlstate is not None and exc.sqlstate.startswith("40"):  # a deadlock, or a serialization failure
         return ". Run the transaction again"
     if isinstance(exc, psycopg.errors.DuplicatePreparedStatement | psycopg.errors.InvalidSqlStatementName):
         return ". The conninfo leads to a pooler: give the server's own host and port as replication_conninfo"

@@ -26,14 +26,13 @@ async def checkpoint(tx: AsyncTransaction, consumer: Consumer, place: Place) -> 
         ConsumerLost: it does not, or the place does not move on.
     """
     system_id, timeline = consumer.ids
-    params = [list(place), str(system_id), timeline, consumer.name, consumer.epoch, list(place)]
+    numbers = [int(number) for number in place]  # some may be Lsn
+    params = [numbers, str(system_id), timeline, consumer.name, consumer.epoch, numbers]
     try:
         if await tx.fetch(statement("consumers", "checkpoint").encode(), params):
             return
         stored = await tx.fetch(statement("consumers", "look").encode(), [consumer.name])
-    except psycopg.errors.SerializationFailure as exc:  # someone else changed the row under this snapshot
-        raise ConsumerLost(f'consumer "{consumer.name}" was taken over by another process') from exc
-    except psycopg.Error as exc:
+    except psycopg.Error as exc:  # also where the row was changed under this snapshot: who did, the next attempt tells
         raise translated(exc, f'consumer "{consumer.name}"') from exc
     if stored and stored[0][0] == consumer.epoch:
         at, asked = Lsn(Position(*stored[0][1]).commit_lsn), Lsn(place[0])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from pgdoc._async.checkpoint import checkpoint
 from pgdoc._waiting import AsyncOpening, async_call, async_wait
 from pgdoc.changes.fanout import Subscription
-from pgdoc.changes.life import Life, is_message, just_before
+from pgdoc.changes.life import Life, is_message, just_before, just_behind
 from pgdoc.errors import NotAConsumer, PgdocError, StreamClosed, StreamError
 from pgdoc.events import ChangeEvent, check_images
 from pgdoc.feed import HubFeed
@@ -55,10 +55,11 @@ class AsyncChangeStream(AsyncOpening):
         """Start, once; what `watch()` promises holds when this returns."""
         if self._feed is not None or self.closed:
             return self
-        place = self._options.resume_after
+        place, consumer = self._options.resume_after, self._options.consumer
         try:
-            await self._streams.prepare(self._collections, create=place is None)
-            if self._options.consumer is not None:
+            resumes = place is not None or (consumer is not None and await self._streams.knows(consumer))
+            await self._streams.prepare(self._collections, create=not resumes)
+            if consumer is not None:
                 await self._begin_consumer()
             elif place is None:
                 await self._begin_now()
@@ -230,7 +231,7 @@ class AsyncChangeStream(AsyncOpening):
             NotAConsumer: the stream has no consumer.
             ValueError: this stream has not given that event.
         """
-        self._durable("ack").acknowledge(self._place_of(event))
+        self._durable("ack").acknowledge(self._behind(event))
 
     async def checkpoint(self, event: ChangeEvent, tx: AsyncTransaction) -> None:
         """Store inside a transaction that the event has had its effect: both commit, or neither does.
@@ -249,20 +250,22 @@ class AsyncChangeStream(AsyncOpening):
         """
         consumer = self._durable("checkpoint")
         self._acknowledges = False
-        await checkpoint(tx, consumer, self._place_of(event))
+        await checkpoint(tx, consumer, self._behind(event))
 
     def _durable(self, call: str) -> Consumer:
         if self._consumer is None:
             raise NotAConsumer(f"{call} needs a consumer: open the stream with watch(consumer=...)")
         return self._consumer
 
-    def _place_of(self, event: ChangeEvent | None) -> Place:
-        if event is None:
-            return self._last
-        place = event.resume_token.position
-        if place > self._last:
-            raise ValueError(f"{event.resume_token} was not given by this stream yet")
-        return place
+    def _behind(self, event: ChangeEvent | None) -> Place:
+        """Give the place behind an event; where it might have ended the stream and did not, behind that end."""
+        place: Place = self._last
+        if event is not None:
+            place = event.resume_token.position
+            if place > self._last:
+                raise ValueError(f"{event.resume_token} was not given by this stream yet")
+        ends = self._ending is not None or self._ended
+        return just_behind(place) if is_message(place) and not ends else place
 
     @property
     def resume_token(self) -> ResumeToken:

@@ -1,7 +1,8 @@
 """What a durable consumer may confirm to its slot.
 
 1. A transaction is outstanding from its first change that was given to the stream until its last one that was given is
-   acknowledged. An acknowledgement covers everything up to its place.
+   acknowledged. An acknowledgement covers everything up to its place. Where the last one may have taken the stream's
+   last collection, the invalidate that comes of it has to be acknowledged, too.
 2. While one is outstanding, the oldest one's commit LSN is confirmed, no more: the server sends every transaction whose
    commit record lies at or beyond what was confirmed, whole.
 3. With none outstanding, the reader's R is confirmed: a consumer to whose collections nothing happens pins no WAL.
@@ -13,8 +14,12 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pgdoc.changes.life import just_behind
+
 if TYPE_CHECKING:
     from pgdoc.changes.assemble import Change, Place
+
+_ENDING = ("drop", "rename")
 
 
 @dataclass(slots=True)
@@ -33,11 +38,12 @@ class Acknowledgements:
     def give(self, changes: list[Change]) -> None:
         """Note what was put into the stream's mailbox, in order."""
         outstanding = self._outstanding
-        for position, transaction, _ in changes:
+        for position, transaction, row in changes:
+            last = just_behind(position) if row.kind in _ENDING else position
             if outstanding and outstanding[-1].commit_lsn == position[0]:
-                outstanding[-1].last = position
+                outstanding[-1].last = last
             else:
-                outstanding.append(_Outstanding(position[0], transaction.timestamp, position))
+                outstanding.append(_Outstanding(position[0], transaction.timestamp, last))
 
     def acknowledge(self, place: Place) -> None:
         """Note that everything up to `place` is acknowledged."""

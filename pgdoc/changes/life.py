@@ -53,6 +53,12 @@ def just_before(place: Place | Position) -> Place:
     return (commit_lsn, lsn, kind, ordinal - 1)
 
 
+def just_behind(place: Place | Position) -> Place:
+    """Give the place that the invalidate has where the message at `place` takes the last collection."""
+    commit_lsn, lsn, kind, ordinal = place
+    return (commit_lsn, lsn, kind, ordinal + 1)
+
+
 def is_message(place: Place | Position) -> bool:
     """Tell whether a change at this place is one of a whole collection: the only ones that can take the last."""
     return bool(place[1]) and place[2] == 0
@@ -81,9 +87,8 @@ class Life:
             self._note(row.renamed_to, there=True)
         if row.kind == "create" or any(self._is_there(name, row) for name in self._names):
             return None
-        commit_lsn, lsn, kind, ordinal = change.position
         return change._replace(
-            position=(commit_lsn, lsn, kind, ordinal + 1), row=row._replace(kind="invalidate", renamed_to=None)
+            position=just_behind(change.position), row=row._replace(kind="invalidate", renamed_to=None)
         )
 
     def _note(self, name: str, *, there: bool) -> None:

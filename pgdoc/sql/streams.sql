@@ -50,6 +50,9 @@ RETURNING true
 SELECT current_setting('server_version'), current_database(), (SELECT version_num FROM pgdoc.alembic_version),
   (SELECT count(*) FROM pgdoc.collections(%s)), pgdoc.follows_ddl()
 
+-- name: knows
+SELECT true FROM pgdoc.consumers WHERE name = %s
+
 -- name: consumers
 -- Where nobody has it open, its last sign of life is all that is known.
 SELECT c.name, c.schema_name, owner.pid, greatest(c.place, c.acknowledged), c.system_id, c.timeline,
