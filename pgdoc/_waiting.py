@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import threading
 import time
+from concurrent import futures
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+
+from psycopg import Connection
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from concurrent.futures import Future
 
-    from psycopg import AsyncConnection, Connection
+    from psycopg import AsyncConnection
 
 __all__ = [
     "AsyncLock",
     "AsyncOpening",
+    "AsyncPool",
     "Lock",
     "Opening",
+    "Pool",
     "async_call",
     "async_check_alive",
     "async_opening",
     "async_sleep",
     "async_wait",
+    "async_wait_for",
     "call",
     "check_alive",
     "opening",
     "sleep",
     "wait",
+    "wait_for",
 ]
 
 P = ParamSpec("P")
@@ -61,6 +70,32 @@ def wait(future: Future[T]) -> T:
 async def async_wait(future: Future[T]) -> T:
     """Do the same without holding up the loop; giving up waiting does not cancel what others may wait for too."""
     return await asyncio.shield(asyncio.wrap_future(future))
+
+
+def wait_for(future: Future[None], timeout_s: float) -> None:
+    """Wait for what a thread of the library does, as far as time allows."""
+    futures.wait([future], timeout_s)
+
+
+async def async_wait_for(future: Future[None], timeout_s: float) -> None:
+    """Do the same without holding up the loop; giving up waiting does not stop what is done."""
+    await asyncio.wait([asyncio.wrap_future(future)], timeout=timeout_s)
+
+
+class Pool(ConnectionPool[Connection[Any]]):
+    """A pool whose threads are not waited for in a child of `fork`, which does not have them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._process = os.getpid()
+        super().__init__(*args, **kwargs)
+
+    def __del__(self) -> None:
+        if os.getpid() == self._process:
+            super().__del__()
+
+
+AsyncPool = AsyncConnectionPool
+"""Its tasks are of a loop."""
 
 
 def check_alive(connection: Connection[Any] | AsyncConnection[Any]) -> None:

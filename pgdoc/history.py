@@ -34,6 +34,7 @@ logger = logging.getLogger("pgdoc.history")
 _INTERVAL_S = 5.0
 _NUDGE_WAIT_S = 5.0
 _LAST_MOMENT_S = 0.5
+_LEAVE_S = 1.0
 _FREE_SLOTS = 2  # never the last ones
 
 
@@ -187,7 +188,8 @@ class Keeper:
             while not self._closing.is_set():
                 connection = self._keep_on(connection)
                 self._closing.wait(_INTERVAL_S)
-        with patience(until=self._leave_by):
+        soon = time.monotonic() + _LEAVE_S  # where the server is silent, perhaps
+        with patience(until=self._leave_by if connection is not None else min(soon, self._leave_by)):
             self._leave(connection)
 
     def _keep_on(self, connection: psycopg.Connection[Any] | None) -> psycopg.Connection[Any] | None:

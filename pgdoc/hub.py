@@ -23,6 +23,7 @@ from collections import deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
+from pgdoc._fork import FORKED, remember
 from pgdoc.catchup import CatchUp
 from pgdoc.changes.fanout import Fanout, State, Subscription, before_commits_at
 from pgdoc.errors import InvalidResumeToken, PgdocError, StoreClosed, StreamError
@@ -38,7 +39,9 @@ logger = logging.getLogger("pgdoc.hub")
 
 _READ_S = 1.0
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.1, 5.0
-_CLOSE_S = 4.0
+_CLOSE_S = 3.5
+CLOSE_LIMIT_S = 4.0
+"""Within which a hub is closed; only what holds the lock itself, and was interrupted by the collector, waits longer."""
 _NEAR_BYTES = 1 << 20
 """How far behind the hub a catch-up reader may be when it begins to hand a subscription over."""
 
@@ -71,11 +74,12 @@ class Hub:
         self._catchup = CatchUp(self)
         self._keeper = Keeper(self)
         self._process = os.getpid()
+        remember(self)
 
     def start(self) -> Future[Origin]:
         """Start reading, where that has not been done; the result comes when changes are being read."""
         with self._lock:
-            self._check_usable()
+            self.check_usable()
             if self._started is None:
                 self._started = Future()
                 atexit.register(self.close)
@@ -86,7 +90,7 @@ class Hub:
     def keep_history(self) -> None:
         """Keep the history of the database, also while nothing is read here; fine where that is done."""
         with self._lock:
-            self._check_usable()
+            self.check_usable()
             atexit.register(self.close)
             self._keeper.start()
 
@@ -207,8 +211,8 @@ class Hub:
     def close(self) -> None:
         """End every stream and thread; returns within a few seconds, whatever the state."""
         try:
-            self.begin_to_close().result(2 * _CLOSE_S)
-        except TimeoutError:  # the collector called this while this very thread held the lock
+            self.begin_to_close().result(CLOSE_LIMIT_S)
+        except TimeoutError:
             logger.warning("the store is still closing: %s", ", ".join(thread.name for thread in self._threads()))
 
     def begin_to_close(self) -> Future[None]:
@@ -246,18 +250,30 @@ class Hub:
             thread.join(max(0.0, deadline - time.monotonic()))
         closed.set_result(None)
 
+    def after_fork(self) -> None:
+        """In a child: a hub that did nothing yet is the child's own."""
+        atexit.unregister(self.close)
+        self._lock = threading.Lock()  # whoever held it does not exist here
+        if self._thread is None and self._keeper.thread is None:
+            self._process = os.getpid()
+
     def _threads(self) -> list[threading.Thread]:
         threads = [self._thread, *self._catchup.threads, self._keeper.thread]
         return [thread for thread in threads if thread is not None and thread.is_alive()]
 
-    def _check_usable(self) -> None:
+    def check_usable(self) -> None:
+        """Refuse to open a stream in a store that was closed, or forked.
+
+        Raises:
+            StoreClosed, StreamError: it was.
+        """
         if self._closing.is_set():
             raise _closed()
         if os.getpid() != self._process:
-            raise StreamError("this store was made before the process was forked: make one of its own in the child")
+            raise StreamError(FORKED)
 
     def _check_running(self) -> None:
-        self._check_usable()
+        self.check_usable()
         if self._started is None or not self._started.done():
             raise StreamError("the reader of all streams ended while this one was opened: open it again")
 
@@ -288,7 +304,7 @@ class Hub:
         opened = open_reader(self.source, None, prefix="pgdoch")
         try:
             with self._lock:
-                self._check_usable()
+                self.check_usable()
                 self._adopt(opened.origin)
                 self._fanout = Fanout(opened.assembler.reached)
                 self._reconnecting = False

@@ -18,8 +18,9 @@ from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from pgdoc._fork import FORKED, remember
 from pgdoc.changes.assemble import Change
-from pgdoc.errors import StreamClosed
+from pgdoc.errors import StreamClosed, StreamError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -63,6 +64,7 @@ class _Box:
         self._error: BaseException | None = None
         self._closed = False
         self._when_room: Callable[[], object] | None = None
+        remember(self)
 
     @property
     def buffered(self) -> int:
@@ -165,6 +167,14 @@ class _Box:
             self._wake()
         self._tell_room()
 
+    def after_fork(self) -> None:
+        """Hold nothing but an error in a child: no thread that feeds it, or holds its lock, exists there."""
+        self._lock = threading.Lock()
+        self._queue = deque()
+        self.batch = Batch((), self._put_count, self._put_bytes)
+        self._error = StreamError(FORKED)
+        self._when_room = None
+
     def _wake(self) -> None:
         raise NotImplementedError
 
@@ -229,6 +239,11 @@ class AsyncMailbox(_Box):
         super().__init__(size, size_bytes)
         self._waiter: asyncio.Future[None] | None = None
         self._without_waiting = 0  # changes taken since the loop had its turn
+
+    def after_fork(self) -> None:
+        """Do the same; the loop is the parent's, too."""
+        super().after_fork()
+        self._waiter = None
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None

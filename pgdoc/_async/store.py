@@ -247,8 +247,10 @@ class AsyncStore:
 
     async def close(self) -> None:
         """End all streams and close all connections; every later call raises `StoreClosed`. Safe to call twice."""
-        await self._streams.close()
-        await self._connections.close()
+        try:
+            await self._streams.close()
+        finally:
+            await self._connections.close()
 
     async def __aenter__(self) -> Self:
         return self

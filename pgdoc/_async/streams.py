@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -9,11 +10,11 @@ from weakref import WeakSet
 import psycopg
 
 from pgdoc._async.stream import AsyncChangeStream
-from pgdoc._waiting import async_call, async_opening, async_sleep, async_wait
+from pgdoc._waiting import async_call, async_opening, async_sleep, async_wait, async_wait_for
 from pgdoc.consumer import Consumer
 from pgdoc.errors import CollectionNotFound, PgdocError, ReplicaIdentityChanged
 from pgdoc.history import History
-from pgdoc.hub import Hub
+from pgdoc.hub import CLOSE_LIMIT_S, Hub
 from pgdoc.names import check_name
 from pgdoc.ownership import drop_consumer
 from pgdoc.replication.slots import try_reader
@@ -58,6 +59,7 @@ class AsyncStreams:
             CollectionNotFound: it does not exist, and the store does not create it.
             ReplicaIdentityChanged: someone changed a table's replica identity.
         """
+        self.hub.check_usable()
         schema = self.hub.source.schema
         found: dict[str, bool] = dict(await self._fetch("watchable", schema, schema))
         for name in sorted((names or frozenset()) - found.keys()) if create else ():
@@ -93,10 +95,6 @@ class AsyncStreams:
         """Open a stream on these collections, or on all of the schema where none is named."""
         collections = frozenset(check_name(name, "collection") for name in names) or None
         return async_opening(AsyncChangeStream(self, collections, options))
-
-    async def knows(self, consumer: str) -> bool:
-        """Tell whether a durable consumer of this name has been opened before."""
-        return bool(await self._fetch("knows", consumer))
 
     async def open_consumer(self, subscription: Subscription, options: StreamOptions) -> Consumer:
         """Open a durable consumer, and return when it reads, or is a standby."""
@@ -170,12 +168,13 @@ class AsyncStreams:
 
     async def close(self) -> None:
         """End all streams."""
+        deadline = time.monotonic() + CLOSE_LIMIT_S
         consumers = list(self._consumers)
         for consumer in consumers:
             consumer.leave()
-        await async_wait(self.hub.begin_to_close())
+        await async_wait_for(self.hub.begin_to_close(), CLOSE_LIMIT_S)
         for consumer in consumers:
-            await async_call(consumer.close)
+            await async_call(consumer.close, max(0.1, deadline - time.monotonic()))
 
     async def _fetch(self, name: str, *params: Any) -> list[tuple[Any, ...]]:
         try:

@@ -3,30 +3,37 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 from psycopg import Connection
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import PoolTimeout
 
 from pgdoc._copy import HEADER, TRAILER, CopyRows
-from pgdoc._waiting import Lock, check_alive
+from pgdoc._fork import FORKED, connecting, lead_nowhere, remember
+from pgdoc._waiting import Lock, Pool, check_alive
 from pgdoc.catalog import FIND_REVISION, check_revision, check_server
 from pgdoc.conninfo import with_timeout
 from pgdoc.context import current_metadata
 from pgdoc.errors import StoreClosed
 from pgdoc.refusal import refusal
+from pgdoc.replication.patience import bounded, patience
 from pgdoc.sql import statement
 from pgdoc.translate import translated
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
+    from psycopg.abc import PQGenConn
+    from psycopg.pq.abc import PGconn
+
 __all__ = ["Connections"]
 
 _CHUNK_ROWS = 100
 _SOON_S = 2.0
+_CLOSE_S = 0.3  # for each of four threads that have little to do
 
 
 class Connections:
@@ -41,15 +48,23 @@ class Connections:
     def __init__(self, conninfo: str, pool_size: int, *, through_pooler: bool) -> None:
         self._conninfo = conninfo
         self._pool_size = pool_size
+        self._closing = threading.Event()
+        self._connection_class = _class_of(self._closing)
         self._settings: dict[str, Any] = {"autocommit": True}
         if through_pooler:
             self._settings["prepare_threshold"] = None  # the next statement may meet another session
-        self._pool: ConnectionPool[Connection[Any]] | None = None
-        self._closed = False
+        self._pool: Pool | None = None
+        self._inherited: Pool | None = None
         self._opening = Lock()
         self.seen: set[str] = set()
+        remember(self)
 
-    def pool(self) -> ConnectionPool[Connection[Any]]:
+    def after_fork(self) -> None:
+        """In a child: leave the pool to the parent; what was not open yet is the child's own."""
+        self._inherited, self._pool = self._pool or self._inherited, None
+        self._opening = Lock()
+
+    def pool(self) -> Pool:
         """Return the open pool; the first call looks at the server and opens it.
 
         Raises:
@@ -63,16 +78,25 @@ class Connections:
         if self._pool is not None:
             return self._pool
         with self._opening:
-            if self._pool is None:
-                self._pool = self._open()
-            return self._pool
+            self._check_usable()
+            pool = self._pool or self._open()
+            self._pool = pool
+        if self._closing.is_set():  # meanwhile, by another
+            self.close()
+            self._check_usable()
+        return pool
 
-    def _open(self) -> ConnectionPool[Connection[Any]]:
-        if self._closed:
+    def _check_usable(self) -> None:
+        if self._closing.is_set():
             raise StoreClosed("the store was closed: open a new one")
+        if self._inherited is not None:
+            raise StoreClosed(FORKED)
+
+    def _open(self) -> Pool:
         self._look_at_server()
-        pool: ConnectionPool[Connection[Any]] = ConnectionPool(
+        pool = Pool(
             self._conninfo,
+            connection_class=self._connection_class,
             kwargs=self._settings,
             min_size=1,
             max_size=self._pool_size,
@@ -86,20 +110,20 @@ class Connections:
     def _look_at_server(self) -> None:
         """Say at once what is wrong; the pool would try for half a minute and then not know why."""
         try:
-            connection = Connection.connect(with_timeout(self._conninfo), autocommit=True)
+            connection = self._connection_class.connect(with_timeout(self._conninfo), autocommit=True)
         except psycopg.Error as exc:
+            self._check_usable()
             raise refusal(exc) from exc
         with connection:
             check_server(connection.info.server_version, connection.info.parameter_status("server_encoding"))
             check_revision(_revision(connection))
 
     def close(self) -> None:
-        """Close the pool; every later call raises `StoreClosed`."""
-        with self._opening:
-            self._closed = True
-            pool, self._pool = self._pool, None
+        """Close the pool, also while it is being opened; every later call raises `StoreClosed`."""
+        self._closing.set()
+        pool, self._pool = self._pool, None
         if pool is not None:
-            pool.close()
+            pool.close(_CLOSE_S)
 
     @contextmanager
     def connection(self) -> Iterator[Connection[Any]]:
@@ -111,7 +135,7 @@ class Connections:
         finally:
             pool.putconn(connection)
 
-    def _lend(self, pool: ConnectionPool[Connection[Any]]) -> Connection[Any]:
+    def _lend(self, pool: Pool) -> Connection[Any]:
         """Take a connection, and before waiting long for one see whether the server is there at all."""
         try:
             return pool.getconn(timeout=_SOON_S)
@@ -163,6 +187,25 @@ class Connections:
                 for block in rows:
                     copy.write(block)
                 copy.write(TRAILER)
+
+
+def _class_of(closing: threading.Event) -> type[Connection[Any]]:
+    """Make the class of the connections of a store, whose making is given up when the store is closed."""
+
+    class StoreConnection(Connection[Any]):
+        def __init__(self, pgconn: PGconn) -> None:
+            super().__init__(pgconn)
+            remember(self)
+
+        def after_fork(self) -> None:
+            lead_nowhere(self)
+
+        @classmethod
+        def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
+            with patience(float("inf"), closing=closing):
+                return bounded(connecting(super()._connect_gen(conninfo)))
+
+    return StoreConnection
 
 
 def _revision(connection: Connection[Any]) -> str | None:

@@ -246,8 +246,10 @@ class Store:
 
     def close(self) -> None:
         """End all streams and close all connections; every later call raises `StoreClosed`. Safe to call twice."""
-        self._streams.close()
-        self._connections.close()
+        try:
+            self._streams.close()
+        finally:
+            self._connections.close()
 
     def __enter__(self) -> Self:
         return self

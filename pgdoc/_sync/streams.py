@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -10,11 +11,11 @@ from weakref import WeakSet
 import psycopg
 
 from pgdoc._sync.stream import ChangeStream
-from pgdoc._waiting import call, opening, sleep, wait
+from pgdoc._waiting import call, opening, sleep, wait, wait_for
 from pgdoc.consumer import Consumer
 from pgdoc.errors import CollectionNotFound, PgdocError, ReplicaIdentityChanged
 from pgdoc.history import History
-from pgdoc.hub import Hub
+from pgdoc.hub import CLOSE_LIMIT_S, Hub
 from pgdoc.names import check_name
 from pgdoc.ownership import drop_consumer
 from pgdoc.replication.slots import try_reader
@@ -59,6 +60,7 @@ class Streams:
             CollectionNotFound: it does not exist, and the store does not create it.
             ReplicaIdentityChanged: someone changed a table's replica identity.
         """
+        self.hub.check_usable()
         schema = self.hub.source.schema
         found: dict[str, bool] = dict(self._fetch("watchable", schema, schema))
         for name in sorted((names or frozenset()) - found.keys()) if create else ():
@@ -94,10 +96,6 @@ class Streams:
         """Open a stream on these collections, or on all of the schema where none is named."""
         collections = frozenset(check_name(name, "collection") for name in names) or None
         return opening(ChangeStream(self, collections, options))
-
-    def knows(self, consumer: str) -> bool:
-        """Tell whether a durable consumer of this name has been opened before."""
-        return bool(self._fetch("knows", consumer))
 
     def open_consumer(self, subscription: Subscription, options: StreamOptions) -> Consumer:
         """Open a durable consumer, and return when it reads, or is a standby."""
@@ -171,12 +169,13 @@ class Streams:
 
     def close(self) -> None:
         """End all streams."""
+        deadline = time.monotonic() + CLOSE_LIMIT_S
         consumers = list(self._consumers)
         for consumer in consumers:
             consumer.leave()
-        wait(self.hub.begin_to_close())
+        wait_for(self.hub.begin_to_close(), CLOSE_LIMIT_S)
         for consumer in consumers:
-            call(consumer.close)
+            call(consumer.close, max(0.1, deadline - time.monotonic()))
 
     def _fetch(self, name: str, *params: Any) -> list[tuple[Any, ...]]:
         try:

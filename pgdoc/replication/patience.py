@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import psycopg
 
+from pgdoc._fork import connecting, lead_nowhere, remember
+
 if TYPE_CHECKING:
     import threading
     from collections.abc import Generator, Iterator
 
     from psycopg.abc import PQGen, PQGenConn
+    from psycopg.pq.abc import PGconn
 
     T = TypeVar("T")
 
@@ -82,9 +85,17 @@ def patience(
 class PatientConnection(psycopg.Connection[Any]):
     """A connection whose waits end; one that was given up is closed, for its answer may still come."""
 
+    def __init__(self, pgconn: PGconn) -> None:
+        super().__init__(pgconn)
+        remember(self)
+
+    def after_fork(self) -> None:
+        """Leave the socket to the parent."""
+        lead_nowhere(self)
+
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
-        return _bounded(super()._connect_gen(conninfo))
+        return bounded(connecting(super()._connect_gen(conninfo)))
 
     def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
         """Wait for what psycopg does step by step.
@@ -92,7 +103,7 @@ class PatientConnection(psycopg.Connection[Any]):
         Raises:
             GivenUp: it took too long, or the thread is to end.
         """
-        return super().wait(self._ending(_bounded(gen)), *args, **kwargs)
+        return super().wait(self._ending(bounded(gen)), *args, **kwargs)
 
     def _ending(self, steps: PQGen[T]) -> PQGen[T]:
         try:
@@ -102,9 +113,12 @@ class PatientConnection(psycopg.Connection[Any]):
             raise
 
 
-def _bounded(steps: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
-    """Give up when `steps`, which psycopg resumes every tenth of a second, take too long."""
-    allowed = _patience.get()
+def bounded(steps: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+    """Give `steps`, which psycopg resumes every tenth of a second, an end: that of the `patience` around this call."""
+    return _bounded(steps, _patience.get())
+
+
+def _bounded(steps: Generator[Any, Any, T], allowed: _Patience) -> Generator[Any, Any, T]:
     deadline = allowed.deadline()
     try:
         waited_for = next(steps)

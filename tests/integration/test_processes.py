@@ -1,0 +1,252 @@
+"""Stores in processes that are forked, interrupted, killed, or that just end."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+PATIENCE_S = 60.0
+
+BEGIN = """
+import asyncio, gc, os, signal, sys
+import pgdoc
+from pgdoc.errors import PgdocError, StoreClosed, StreamError
+
+def said(call):
+    try:
+        return repr(call())
+    except PgdocError as exc:
+        return f"{type(exc).__name__}: {exc}"
+
+def tell(*words):
+    print(*words, flush=True)
+
+dsn, schema = sys.argv[1:]
+"""
+
+FORKED = "this store was made before the process was forked: make one of its own in the child"
+
+
+def command(code: str, dsn: str, schema: str) -> list[str]:
+    return [sys.executable, "-c", BEGIN + textwrap.dedent(code), dsn, schema]
+
+
+def run(code: str, dsn: str, schema: str) -> tuple[int, list[str]]:
+    """Give the exit status and what was printed; nothing may be complained of."""
+    done = subprocess.run(command(code, dsn, schema), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.stderr == ""
+    return done.returncode, done.stdout.splitlines()
+
+
+@contextmanager
+def running(code: str, dsn: str, schema: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(command(code, dsn, schema), stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+FORKS = """
+store = pgdoc.Store(dsn, schema=schema)
+unused = pgdoc.Store(dsn, schema=schema)
+orders = store["orders"]
+stream = orders.watch()
+full = orders.watch(buffer_size=2)
+orders.insert_many((str(n), {}) for n in range(10))
+assert stream.next(timeout=30).document_id == "0"  # nine more are in the mailbox
+opened = store.transaction()  # it has a connection, the pool has others
+tx = opened.__enter__()
+tx["orders"].insert("10", {})
+child = os.fork()
+if child == 0:
+    END_OF_CHILD
+tell(*os.waitpid(child, 0)[1:])
+opened.__exit__(None, None, None)
+orders.insert("11", {})
+tell([stream.next(timeout=30).document_id for _ in range(11)] == [str(n) for n in range(1, 12)])
+tell([full.next(timeout=30).document_id for _ in range(12)] == [str(n) for n in range(12)])
+tell(orders.count(), store.status().problem)
+store.close()
+"""
+
+IN_THE_CHILD = """
+    tell(said(lambda: stream.next(timeout=1)))
+    tell(said(lambda: next(iter(full))))
+    tell(said(orders.watch))
+    tell(said(lambda: orders.get("1")))
+    tell(said(lambda: tx["orders"].get("1")).split(":")[0])
+    tell(stream.closed, stream.stats().mode)
+    stream.close()
+    store.close()
+    with pgdoc.Store(dsn, schema=schema) as own, own["orders"].watch() as again:
+        own["orders"].insert("child's", {})
+        tell(again.next(timeout=30).document_id)
+        own["orders"].delete("child's")
+    with unused, unused["orders"].watch():
+        tell(unused["orders"].count())
+"""
+
+CHILDS_WORDS = [
+    f"StreamError: {FORKED}",
+    f"StreamError: {FORKED}",
+    f"StreamError: {FORKED}",
+    f"StoreClosed: {FORKED}",
+    "ServerUnreachable",
+    "True closed",
+    "child's",
+    "10",
+]
+
+
+@pytest.mark.parametrize("ends", ["os._exit(7)", "sys.exit(7)"])
+def test_a_child_neither_hangs_nor_disturbs_its_parent(shared_dsn: str, schema: str, ends: str) -> None:
+    code = FORKS.replace("    END_OF_CHILD\n", f"{IN_THE_CHILD}    {ends}\n")
+    code = code.replace(
+        "range(11)] == [str(n) for n in range(1, 12)]", "range(13)][:9] == [str(n) for n in range(1, 10)]"
+    )
+    code = code.replace("range(12)] == [str(n) for n in range(12)]", "range(14)][:10] == [str(n) for n in range(10)]")
+    status, printed = run(code, shared_dsn, schema)
+    assert printed == [*CHILDS_WORDS, str(7 << 8), "True", "True", "12 None"]
+    assert status == 0
+
+
+@pytest.mark.parametrize("ends", ["sys.exit(0)", "del store, orders, stream, full; gc.collect(); os._exit(0)"])
+def test_a_child_that_does_nothing_disturbs_nobody(shared_dsn: str, schema: str, ends: str) -> None:
+    status, printed = run(FORKS.replace("END_OF_CHILD", ends), shared_dsn, schema)
+    assert printed == ["0", "True", "True", "12 None"]
+    assert status == 0
+
+
+def test_a_child_that_lives_on_keeps_no_session_of_a_killed_parent(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
+    code = """
+    store = pgdoc.Store(dsn, schema=schema)
+    stream = store["orders"].watch()
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    tell(child)
+    signal.pause()
+    """
+    with running(code, shared_dsn, schema) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        try:
+            parent.kill()
+            parent.wait()
+            others = (
+                "SELECT pid, query, state, wait_event FROM pg_stat_activity WHERE datname = current_database() "
+                "AND pid <> pg_backend_pid() AND backend_type IN ('client backend', 'walsender')"
+            )
+            deadline = time.monotonic() + PATIENCE_S / 4
+            while left := sql.execute(others).fetchall():
+                assert time.monotonic() < deadline, left
+                time.sleep(0.02)
+        finally:
+            subprocess.run(["kill", "-KILL", str(child)], check=True)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "pgdoc.Store(dsn, schema=schema)['orders'].watch(); sys.exit(5)",
+        """
+        store = pgdoc.Store(dsn, schema=schema)
+        stream = store["orders"].watch()
+        store["orders"].insert("o-1", {})
+        for event in stream:
+            sys.exit(5)
+        """,
+        """
+        async def main():
+            store = pgdoc.AsyncStore(dsn, schema=schema)
+            stream = await store["orders"].watch()
+            await store["orders"].insert("o-1", {})
+            await stream.next(timeout=30)
+            return store, stream
+        kept = asyncio.run(main())
+        sys.exit(5)
+        """,
+        """
+        async def main():
+            store = pgdoc.AsyncStore(dsn, schema=schema)
+            stream = await store["orders"].watch()
+            await store["orders"].insert("o-1", {})
+            async for event in stream:
+                sys.exit(5)
+        asyncio.run(main())
+        """,
+    ],
+    ids=["sync", "sync, in its loop", "async, the loop is gone", "async, in its loop"],
+)
+def test_a_program_ends_with_an_open_store(shared_dsn: str, schema: str, code: str) -> None:
+    assert run(code, shared_dsn, schema) == (5, [])
+
+
+EVENTS = 3000
+INSERT = "INSERT INTO orders (id, data) SELECT n, '{}' FROM generate_series(%s::int, %s::int) AS n"
+
+INTERRUPTED = """
+store = pgdoc.Store(dsn, schema=schema)
+stream = store["orders"].watch(buffer_size=100)
+store["other"].insert("1", {})
+tell("ready")
+got, lost = [], []
+while len(got) + len(lost) < EVENTS:
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        while len(got) + len(lost) < EVENTS:
+            READ
+    except KeyboardInterrupt:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the next one comes in the block again
+        given = stream.stats().delivered - len(lost)
+        if given > len(got):  # between the stream and the list: the loop's loss
+            lost.append(len(got) + len(lost))
+        tell("interrupted")
+for index in lost:
+    got.insert(index, str(index + 1))
+tell("done", got == [str(n) for n in range(1, EVENTS + 1)], len(lost))
+store.close()
+"""
+
+
+@pytest.mark.parametrize("timeout", ["0.0005", "5", "0"])
+def test_interrupts_lose_nothing(shared_dsn: str, schema: str, sql: psycopg.Connection, timeout: str) -> None:
+    code = INTERRUPTED.replace("EVENTS", str(EVENTS)).replace("READ", f"take(got, stream.next(timeout={timeout}))")
+    taking = """
+    def take(got, event):
+        if event is not None:
+            got.append(event.document_id)
+    """
+    chance = random.Random(timeout)
+    with running(textwrap.dedent(taking) + code, shared_dsn, schema) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        written = interrupts = 0
+        while written < EVENTS - 1 or interrupts < 50:
+            more = min(EVENTS - 1 - written, chance.randrange(1, 60))
+            sql.execute(INSERT, [written + 1, written + more])
+            written += more
+            time.sleep(chance.random() * 0.003)  # anywhere inside next()
+            process.send_signal(signal.SIGINT)
+            interrupts += 1
+            assert process.stdout.readline() == "interrupted\n"
+        sql.execute(INSERT, [EVENTS, EVENTS])  # which it has been waiting for, so that it was never over
+        assert process.stdout.readline().split()[:2] == ["done", "True"]
+        assert process.wait(PATIENCE_S) == 0
