@@ -233,7 +233,8 @@ class Consumer:
             self._mailbox.begin_at(where.place)
         else:
             after = ResumeToken(Position(*self._subscription.after), *self.ids)
-            where = takeover.go_on(self.epoch, after)
+            self._acknowledgements.acknowledge(self._place)
+            where = takeover.go_on(self.epoch, after, self._acknowledgements.confirmable(after.position.commit_lsn))
         if where.anew:
             self.recreated += 1
             self._acknowledgements = Acknowledgements()

@@ -5,9 +5,9 @@
 2. A known one goes on behind what was stored of it, or where its slot stands, if that is further: what was
    acknowledged is confirmed to the slot some seconds before it is stored, and PostgreSQL 15 forgets confirmations in a
    crash.
-3. A slot that is gone, has lost its WAL, or was moved beyond a place that is known to the last event, is made again
-   from history, if that reaches back to the place. If not, it is `HistoryLost`, or the consumer is begun anew where the
-   user said so: never a silent skip.
+3. A slot that is gone, has lost its WAL, or was moved beyond what is known to be needed, is made again from history, if
+   that reaches back so far; it keeps what is not acknowledged, also where the stream has been given more. If not, it is
+   `HistoryLost`, or the consumer is begun anew where the user said so: never a silent skip.
 """
 
 from __future__ import annotations
@@ -76,17 +76,22 @@ class Takeover:
         check_schema(ownership.name, row, self._source.schema)
         epoch = ownership.take_over()
         row = ownership.find() or row  # a checkpoint may have been committed meanwhile
-        return self._find_slot(epoch, ResumeToken(row.place, row.system_id, row.timeline), exact=False)
+        return self._find_slot(epoch, ResumeToken(row.place, row.system_id, row.timeline), None)
 
-    def go_on(self, epoch: int, after: ResumeToken) -> Where:
-        """Go on after a lost connection, or a wait; `after` is the last event that the stream was given.
+    def go_on(self, epoch: int, after: ResumeToken, needed_from: int) -> Where:
+        """Go on after a lost connection, or a wait.
+
+        Args:
+            epoch: of this process's ownership.
+            after: the last event that the stream was given.
+            needed_from: the commit LSN of the first that is not acknowledged, which the slot has to keep.
 
         Raises:
             HistoryLost: the place is lost.
             ConsumerLost: another process has taken over.
         """
         self._ownership.check(epoch)
-        return self._find_slot(epoch, after, exact=True)
+        return self._find_slot(epoch, after, needed_from)
 
     def _enter_new(self, begin_at: ResumeToken | Lsn | None) -> Where:
         ownership = self._ownership
@@ -114,19 +119,19 @@ class Takeover:
         self._ownership.flush(inserted)  # a place that is not flushed could be lost in a crash
         return before_commits_at(inserted)
 
-    def _find_slot(self, epoch: int, after: ResumeToken, *, exact: bool) -> Where:
-        """See to it that the slot has what comes next; `exact`: the place is known to the last event."""
+    def _find_slot(self, epoch: int, after: ResumeToken, needed_from: int | None) -> Where:
+        """See to it that the slot has what comes next, and what is needed, where that is known to the last event."""
         ownership, place = self._ownership, after.position
         slot = ownership.find_slot()
         if slot is not None and slot.plugin != self._source.plugin:
             raise StreamError(f'slot "{ownership.slot}" is read through {slot.plugin}, not {self._source.plugin}')
-        fault = _fault(slot, place.commit_lsn if exact else None)
+        fault = _fault(slot, needed_from)
         try:
             _, flushed = ownership.wal_end()
             check_place(after, self._origin, flushed)
             if slot is None or fault:
                 logger.warning('consumer %s: its slot "%s" %s', ownership.name, ownership.slot, fault)
-                make_slot(self._source, ownership.slot, place.commit_lsn)
+                make_slot(self._source, ownership.slot, place.commit_lsn if needed_from is None else needed_from)
                 return Where(epoch, place, place.commit_lsn)
         except (HistoryLost, InvalidResumeToken) as exc:
             if not self._recreate:
@@ -154,9 +159,9 @@ class Takeover:
         return Where(epoch, place, place[0], anew=True)
 
 
-def _fault(slot: ConsumerSlot | None, commit_lsn: int | None) -> str:
+def _fault(slot: ConsumerSlot | None, needed_from: int | None) -> str:
     if slot is None:
         return "is gone"
     if slot.wal_status == "lost":
         return "has lost its WAL"
-    return "was moved on by someone else" if commit_lsn is not None and slot.confirmed > commit_lsn else ""
+    return "was moved on by someone else" if needed_from is not None and slot.confirmed > needed_from else ""

@@ -92,7 +92,7 @@ def test_a_new_consumer_begins_where_it_is_told(shared_dsn: str, schema: str, na
             start = stream.resume_token
             insert(store, "1", "2", "3")
             one, *_ = take(stream, 3)
-        places = [
+        places: list[tuple[pgdoc.ResumeToken | pgdoc.Lsn | str, list[str]]] = [
             (start, ["1", "2", "3"]),
             (str(one.resume_token), ["2", "3"]),
             (one.resume_token.lsn, ["1", "2", "3"]),

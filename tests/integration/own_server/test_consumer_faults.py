@@ -1,0 +1,318 @@
+"""Consumers whose process, connections, slot or server is lost: nothing acknowledged is lost, or done twice."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+import pgdoc
+from pgdoc import Store
+from pgdoc.errors import ConsumerLost, HistoryLost
+from tests.integration.own_server.client import Client
+from tests.integration.own_server.words import PATIENCE_S, said, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pgdoc import ChangeEvent, ChangeStream, ConsumerStatus
+    from pgdoc.server import LocalServer
+
+NAME = "billing"
+
+
+@pytest.fixture(autouse=True)
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is only waited for between two looks is short."""
+    monkeypatch.setattr("pgdoc.consumer._STANDBY_S", 0.05)
+    monkeypatch.setattr("pgdoc.consumer.HEARTBEAT_S", 0.2)
+    monkeypatch.setattr("pgdoc.ownership._LOCK_TIMEOUT_MS", 100)
+
+
+@pytest.fixture
+def store(dsn: str) -> Iterator[Store]:
+    """A store, whose consumers are dropped at the end."""
+    with Store(dsn) as store:
+        store.create_collection("orders")
+        store.create_collection("audit")
+        yield store
+    with Store(dsn) as store:
+        for status in store.consumers():
+            assert store.drop_consumer(status.name)
+
+
+def insert(store: Store, *numbers: int) -> None:
+    for number in numbers:
+        store["orders"].insert(str(number), {})
+
+
+def take(stream: ChangeStream, count: int) -> list[ChangeEvent]:
+    events = [stream.next(timeout=PATIENCE_S) for _ in range(count)]
+    assert None not in events
+    return [event for event in events if event is not None]
+
+
+def ids(events: list[ChangeEvent]) -> list[int]:
+    return [int(event.document_id or 0) for event in events]
+
+
+def effect(store: Store, stream: ChangeStream, event: ChangeEvent) -> None:
+    with store.transaction() as tx:
+        tx["audit"].insert(pgdoc.new_id(), {"of": event.document_id})
+        stream.checkpoint(event, tx)
+
+
+def status(store: Store) -> ConsumerStatus:
+    (status,) = store.consumers()
+    return status
+
+
+def slot(owner: psycopg.Connection) -> str:
+    ((name,),) = owner.execute(
+        "SELECT format('pgdoc_%%s_%%s', oid, %s::text) FROM pg_database WHERE datname = current_database()", [NAME]
+    ).fetchall()
+    return str(name)
+
+
+def confirmed(owner: psycopg.Connection) -> int:
+    ((lsn,),) = owner.execute(
+        "SELECT (confirmed_flush_lsn - '0/0')::bigint FROM pg_replication_slots WHERE slot_name = %s", [slot(owner)]
+    ).fetchall()
+    return int(lsn)
+
+
+def end_walsender(owner: psycopg.Connection) -> None:
+    owner.execute(
+        "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE slot_name = %s", [slot(owner)]
+    )
+
+
+def end_ownership(owner: psycopg.Connection, store: Store) -> None:
+    owner.execute("SELECT pg_terminate_backend(%s, 5000)", [status(store).owner_pid])
+
+
+def drop_slot(owner: psycopg.Connection) -> None:
+    """Drop the slot of a consumer that may have it open, and be quicker than it comes back."""
+    for _ in range(100):
+        end_walsender(owner)
+        with contextlib.suppress(psycopg.errors.ObjectInUse):
+            owner.execute("SELECT pg_drop_replication_slot(%s)", [slot(owner)])
+            return
+    raise AssertionError
+
+
+def drop_bookmarks(owner: psycopg.Connection) -> None:
+    owner.execute(
+        r"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'pgdocb\_%'"
+    )
+
+
+def test_a_killed_owner_has_a_successor(dsn: str, store: Store, owner: psycopg.Connection) -> None:
+    with Client(dsn, NAME) as client:
+        insert(store, 1, 2, 3, 4, 5)
+        before = confirmed(owner)
+        assert [client.ask("next") for _ in range(3)] == ["1", "2", "3"]
+        assert client.ask("ack") == "done"
+        wait_until(lambda: confirmed(owner) > before)
+        assert client.ask("next") == "4"
+        with store["orders"].watch(consumer=NAME, auto_ack=False) as standby:
+            assert standby.next(timeout=0.2) is None
+            client.kill()
+            assert ids(take(standby, 2)) == [4, 5]
+    with store["orders"].watch(consumer=NAME, auto_ack=False) as stream:
+        assert ids(take(stream, 2)) == [4, 5]
+
+
+@pytest.mark.parametrize("lost", ["walsender", "ownership", "both"])
+def test_lost_connections_are_mended(store: Store, owner: psycopg.Connection, lost: str) -> None:
+    with store["orders"].watch(consumer=NAME, buffer_size=3) as stream:
+        for number in range(0, 40, 10):
+            insert(store, *range(number, number + 10))
+            if lost in {"walsender", "both"}:
+                end_walsender(owner)
+            if lost in {"ownership", "both"}:
+                end_ownership(owner, store)
+            assert ids(take(stream, 10)) == list(range(number, number + 10))
+            wait_until(lambda: stream.try_next() is None and stream.stats().mode == "live")
+        wait_until(lambda: status(store).owner_pid)
+        assert stream.stats().recreated == 0
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_nothing_stored_is_repeated_after_a_restart(
+    cluster: LocalServer, dsn: str, store: Store, owner: psycopg.Connection, mode: pgdoc.server.StopMode
+) -> None:
+    """PostgreSQL 15 forgets in a crash what was confirmed since its last checkpoint."""
+    with (
+        store["orders"].watch(consumer=NAME, auto_ack=False) as stream,
+        store["orders"].watch(consumer="other") as other,
+    ):
+        owner.execute("CHECKPOINT")
+        insert(store, *range(9))
+        acknowledged = take(other, 5)[3]
+        wait_until(lambda: [each for each in store.consumers() if each.place == acknowledged.resume_token])
+        for event in take(stream, 5):
+            effect(store, stream, event)
+        cluster.restart(mode)
+        for event in take(stream, 2):
+            effect(store, stream, event)
+        cluster.restart(mode)
+    with store["orders"].watch(consumer=NAME, auto_ack=False) as stream:
+        assert ids(take(stream, 2)) == [7, 8]
+    with store["orders"].watch(consumer="other") as other:
+        assert ids(take(other, 5)) == [4, 5, 6, 7, 8]
+    assert store["audit"].count() == 7
+
+
+def test_a_slot_dropped_under_a_consumer_is_made_again(
+    store: Store, owner: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    with store["orders"].watch(consumer=NAME, auto_ack=False, buffer_size=4) as stream:
+        for number in range(0, 40, 10):
+            insert(store, *range(number, number + 10))
+            events = take(stream, 2)
+            drop_slot(owner)
+            assert ids([*events, *take(stream, 8)]) == list(range(number, number + 10))
+            stream.ack(events[1])
+        assert stream.stats().recreated == 0
+    assert f'its slot "{slot(owner)}" is gone' in caplog.text
+    with store["orders"].watch(consumer=NAME) as stream:
+        assert ids(take(stream, 8)) == list(range(32, 40))
+
+
+def test_a_slot_dropped_meanwhile_is_made_again(store: Store, owner: psycopg.Connection) -> None:
+    with store["orders"].watch(consumer=NAME) as stream:
+        insert(store, 1, 2, 3)
+        take(stream, 2)
+    drop_slot(owner)
+    assert (status(store).lag_bytes, status(store).retained_bytes, status(store).wal_status) == (None, None, None)
+    insert(store, 4)
+    with store["orders"].watch(consumer=NAME) as stream:
+        assert ids(take(stream, 3)) == [2, 3, 4]
+    assert status(store).wal_status == "reserved"
+
+
+def test_a_slot_without_history_is_lost_or_begun_anew(
+    store: Store, owner: psycopg.Connection, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgdoc.history._INTERVAL_S", 60.0)
+    with store["orders"].watch(consumer=NAME) as stream:
+        insert(store, 1, 2)
+        take(stream, 1)
+    drop_slot(owner)
+    drop_bookmarks(owner)
+    message = said(HistoryLost, lambda: store["orders"].watch(consumer=NAME))
+    assert f'consumer "billing" can\'t go on: its slot "{slot(owner)}" is gone, and position ' in message
+    assert "Drop it with `pgdoc consumers drop billing` and rebuild what it feeds" in message
+    assert message.endswith('or open it with on_lost="recreate" to go on from now')
+    with store["orders"].watch(consumer=NAME, on_lost="recreate") as stream:
+        assert stream.stats().recreated == 1
+        insert(store, 3)
+        (event,) = take(stream, 1)
+        assert ids([event]) == [3]
+        effect(store, stream, event)
+    assert "consumer billing begins anew at " in caplog.text
+    with store["orders"].watch(consumer=NAME) as stream:
+        insert(store, 4)
+        assert ids(take(stream, 1)) == [4]
+        assert stream.stats().recreated == 0
+
+
+def test_what_a_stream_holds_is_of_use_when_its_consumer_begins_anew(
+    store: Store, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgdoc.history._INTERVAL_S", 60.0)
+    with store["orders"].watch(consumer=NAME, on_lost="recreate") as stream:
+        insert(store, 1, 2, 3)
+        wait_until(lambda: stream.stats().buffered == 3)
+        drop_bookmarks(owner)
+        drop_slot(owner)
+        wait_until(lambda: stream.stats().recreated == 1)
+        for event in take(stream, 3):
+            effect(store, stream, event)
+        insert(store, 4)
+        (event,) = take(stream, 1)
+        effect(store, stream, event)
+        assert ids([event]) == [4]
+    assert store["audit"].count() == 4
+
+
+def test_a_slot_that_lost_its_wal_is_history_lost(store: Store, owner: psycopg.Connection) -> None:
+    store.watch(consumer=NAME).close()
+    insert(store, 1)
+    owner.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'")
+    try:
+        owner.execute("SELECT pg_reload_conf()")
+        for _ in range(5):
+            owner.execute("SELECT pg_logical_emit_message(true, 'noise', '')")
+            owner.execute("SELECT pg_switch_wal()")
+        owner.execute("CHECKPOINT")
+        wait_until(lambda: status(store).wal_status == "lost")
+        message = said(HistoryLost, lambda: store.watch(consumer=NAME))
+        assert f'its slot "{slot(owner)}" has lost its WAL, and position' in message
+        with store["orders"].watch(consumer=NAME, on_lost="recreate") as stream:
+            insert(store, 2)
+            assert ids(take(stream, 1)) == [2]
+    finally:
+        owner.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
+        owner.execute("SELECT pg_reload_conf()")
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_a_paused_owner_that_wakes_up_can_do_nothing(
+    dsn: str, store: Store, owner: psycopg.Connection, in_transaction: bool
+) -> None:
+    """Its session is ended here; else the server does that after half a minute."""
+    with Client(dsn, NAME) as client:
+        insert(store, 1, 2, 3)
+        assert [client.ask("next") for _ in range(2)] == ["1", "2"]
+        if in_transaction:
+            assert client.ask("begin") == "done"
+        with store["orders"].watch(consumer=NAME, auto_ack=False) as standby:
+            client.pause()
+            end_ownership(owner, store)
+            events = take(standby, 3)
+            assert ids(events) == [1, 2, 3]
+            client.wake()
+            if in_transaction:
+                assert client.ask("commit") != "done"
+            assert client.ask("checkpoint") == "ConsumerLost"
+            effect(store, standby, events[0])
+            assert store["audit"].count() == 1
+            last = [client.ask("next") for _ in range(2)]
+            assert last[-1] == "ConsumerLost"
+            effect(store, standby, events[1])
+
+
+def test_who_was_paused_while_a_consumer_was_dropped_and_made_anew_can_do_nothing(
+    dsn: str, store: Store, owner: psycopg.Connection
+) -> None:
+    with store["orders"].watch() as stream:
+        start = stream.resume_token
+    with Client(dsn, NAME) as client:
+        insert(store, 1)
+        assert client.ask("next") == "1"
+        client.pause()
+        end_ownership(owner, store)
+        assert store.drop_consumer(NAME)
+        with store["orders"].watch(consumer=NAME, resume_after=start) as stream:
+            (event,) = take(stream, 1)
+        client.wake()
+        assert client.ask("checkpoint") == "ConsumerLost"
+        assert client.ask("next") == "ConsumerLost"
+        assert event.document_id == "1"
+    assert store["audit"].count() == 0
+
+
+def test_a_consumer_dropped_under_its_stream_is_lost(store: Store, owner: psycopg.Connection) -> None:
+    with store["orders"].watch(consumer=NAME) as stream:
+        insert(store, 1)
+        (event,) = take(stream, 1)
+        owner.execute("DELETE FROM pgdoc.consumers")
+        with pytest.raises(ConsumerLost, match="taken over by another process, or dropped"):
+            effect(store, stream, event)
+        with pytest.raises(ConsumerLost, match="taken over by another process, or dropped: open it again"):
+            stream.next(timeout=PATIENCE_S)
+    assert store.drop_consumer(NAME)
