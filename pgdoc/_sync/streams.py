@@ -97,6 +97,10 @@ class Streams:
         collections = frozenset(check_name(name, "collection") for name in names) or None
         return opening(ChangeStream(self, collections, options))
 
+    def knows(self, consumer: str) -> bool:
+        """Tell whether a durable consumer of this name has been opened before."""
+        return bool(self._fetch("knows", consumer))
+
     def open_consumer(self, subscription: Subscription, options: StreamOptions) -> Consumer:
         """Open a durable consumer, and return when it reads, or is a standby."""
         assert options.consumer is not None  # noqa: S101 (who calls has one)
