@@ -20,7 +20,7 @@ import psycopg
 
 from pgdoc.errors import ConsumerBusy, ConsumerLost, DatabaseError, PgdocError, ServerUnreachable
 from pgdoc.refusal import one_line
-from pgdoc.replication.connection import connect, preflight, translate
+from pgdoc.replication.connection import connect, preflight, quoted, translate
 from pgdoc.replication.consumers import ConsumerSlot, drop_slot, end_reader, find_slot, slot_of
 from pgdoc.sql import statement
 from pgdoc.tokens import Position
@@ -156,14 +156,14 @@ class Ownership:
             end_reader(self._connection, self.slot)
             return find_slot(self._connection, self.slot)
         except psycopg.Error as exc:
-            raise translate(exc, self._connection) from exc
+            raise self._translated(exc) from exc
 
     def drop_slot(self) -> bool:
         """Drop the consumer's slot; give whether there was one."""
         try:
             return drop_slot(self._connection, self.slot)
         except psycopg.Error as exc:
-            raise translate(exc, self._connection) from exc
+            raise self._translated(exc) from exc
 
     def remove(self) -> bool:
         """Forget the consumer and drop its slot; give whether there was one.
@@ -225,11 +225,12 @@ class Ownership:
     def _translated(self, exc: psycopg.Error) -> PgdocError:
         if exc.sqlstate != "42501":
             return translate(exc, self._connection)
-        return DatabaseError(
-            f"{one_line(exc)}: as the catalog's owner, "
-            "run GRANT SELECT, INSERT, UPDATE, DELETE ON pgdoc.consumers TO ...",
-            sqlstate=exc.sqlstate,
-        )
+        text, role = one_line(exc), quoted(self._connection.info.user)
+        if "consumers" in text:
+            advice = f"as the catalog's owner, run GRANT SELECT, INSERT, UPDATE, DELETE ON pgdoc.consumers TO {role}"
+        else:  # to end a session of the owner before
+            advice = f"open a consumer as the same role everywhere, or run GRANT pg_signal_backend TO {role}"
+        return DatabaseError(f"{text}: {advice}", sqlstate=exc.sqlstate)
 
 
 def drop_consumer(source: Source, name: str) -> bool:

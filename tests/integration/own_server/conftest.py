@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from psycopg.rows import namedtuple_row
 
+from pgdoc import Store
 from pgdoc.migrate import migrate
 from pgdoc.server import LocalServer
 from tests.fixtures.fix_leftovers import what_is_left
@@ -73,3 +74,23 @@ def owner(dsn: str) -> Iterator[psycopg.Connection]:
     """The administrator, in the database; rows have names."""
     with psycopg.connect(dsn, autocommit=True, row_factory=namedtuple_row) as owner:
         yield owner
+
+
+@pytest.fixture
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is only waited for between two looks is short."""
+    monkeypatch.setattr("pgdoc.consumer._STANDBY_S", 0.05)
+    monkeypatch.setattr("pgdoc.consumer.HEARTBEAT_S", 0.2)
+    monkeypatch.setattr("pgdoc.ownership._LOCK_TIMEOUT_MS", 100)
+
+
+@pytest.fixture
+def store(dsn: str) -> Iterator[Store]:
+    """A store, whose consumers are dropped at the end."""
+    with Store(dsn) as store:
+        store.create_collection("orders")
+        store.create_collection("audit")
+        yield store
+    with Store(dsn) as store:
+        for status in store.consumers():
+            assert store.drop_consumer(status.name)

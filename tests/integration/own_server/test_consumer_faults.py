@@ -2,111 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 
-import pgdoc
-from pgdoc import Store
 from pgdoc.errors import ConsumerLost, HistoryLost
 from tests.integration.own_server.client import Client
+from tests.integration.own_server.consumers import (
+    NAME,
+    confirmed,
+    drop_bookmarks,
+    drop_slot,
+    effect,
+    end_ownership,
+    end_walsender,
+    ids,
+    insert,
+    slot,
+    status,
+    take,
+)
 from tests.integration.own_server.words import PATIENCE_S, said, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import psycopg
 
-    from pgdoc import ChangeEvent, ChangeStream, ConsumerStatus
-    from pgdoc.server import LocalServer
+    from pgdoc import Store
+    from pgdoc.server import LocalServer, StopMode
 
-NAME = "billing"
-
-
-@pytest.fixture(autouse=True)
-def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is only waited for between two looks is short."""
-    monkeypatch.setattr("pgdoc.consumer._STANDBY_S", 0.05)
-    monkeypatch.setattr("pgdoc.consumer.HEARTBEAT_S", 0.2)
-    monkeypatch.setattr("pgdoc.ownership._LOCK_TIMEOUT_MS", 100)
-
-
-@pytest.fixture
-def store(dsn: str) -> Iterator[Store]:
-    """A store, whose consumers are dropped at the end."""
-    with Store(dsn) as store:
-        store.create_collection("orders")
-        store.create_collection("audit")
-        yield store
-    with Store(dsn) as store:
-        for status in store.consumers():
-            assert store.drop_consumer(status.name)
-
-
-def insert(store: Store, *numbers: int) -> None:
-    for number in numbers:
-        store["orders"].insert(str(number), {})
-
-
-def take(stream: ChangeStream, count: int) -> list[ChangeEvent]:
-    events = [stream.next(timeout=PATIENCE_S) for _ in range(count)]
-    assert None not in events
-    return [event for event in events if event is not None]
-
-
-def ids(events: list[ChangeEvent]) -> list[int]:
-    return [int(event.document_id or 0) for event in events]
-
-
-def effect(store: Store, stream: ChangeStream, event: ChangeEvent) -> None:
-    with store.transaction() as tx:
-        tx["audit"].insert(pgdoc.new_id(), {"of": event.document_id})
-        stream.checkpoint(event, tx)
-
-
-def status(store: Store) -> ConsumerStatus:
-    (status,) = store.consumers()
-    return status
-
-
-def slot(owner: psycopg.Connection) -> str:
-    ((name,),) = owner.execute(
-        "SELECT format('pgdoc_%%s_%%s', oid, %s::text) FROM pg_database WHERE datname = current_database()", [NAME]
-    ).fetchall()
-    return str(name)
-
-
-def confirmed(owner: psycopg.Connection) -> int:
-    ((lsn,),) = owner.execute(
-        "SELECT (confirmed_flush_lsn - '0/0')::bigint FROM pg_replication_slots WHERE slot_name = %s", [slot(owner)]
-    ).fetchall()
-    return int(lsn)
-
-
-def end_walsender(owner: psycopg.Connection) -> None:
-    owner.execute(
-        "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE slot_name = %s", [slot(owner)]
-    )
-
-
-def end_ownership(owner: psycopg.Connection, store: Store) -> None:
-    owner.execute("SELECT pg_terminate_backend(%s, 5000)", [status(store).owner_pid])
-
-
-def drop_slot(owner: psycopg.Connection) -> None:
-    """Drop the slot of a consumer that may have it open, and be quicker than it comes back."""
-    for _ in range(100):
-        end_walsender(owner)
-        with contextlib.suppress(psycopg.errors.ObjectInUse):
-            owner.execute("SELECT pg_drop_replication_slot(%s)", [slot(owner)])
-            return
-    raise AssertionError
-
-
-def drop_bookmarks(owner: psycopg.Connection) -> None:
-    owner.execute(
-        r"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'pgdocb\_%'"
-    )
+pytestmark = pytest.mark.usefixtures("in_a_hurry")
 
 
 def test_a_killed_owner_has_a_successor(dsn: str, store: Store, owner: psycopg.Connection) -> None:
@@ -142,7 +66,7 @@ def test_lost_connections_are_mended(store: Store, owner: psycopg.Connection, lo
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 def test_nothing_stored_is_repeated_after_a_restart(
-    cluster: LocalServer, dsn: str, store: Store, owner: psycopg.Connection, mode: pgdoc.server.StopMode
+    cluster: LocalServer, dsn: str, store: Store, owner: psycopg.Connection, mode: StopMode
 ) -> None:
     """PostgreSQL 15 forgets in a crash what was confirmed since its last checkpoint."""
     with (
