@@ -6,6 +6,7 @@
 2. While one is outstanding, the oldest one's commit LSN is confirmed, no more: the server sends every transaction whose
    commit record lies at or beyond what was confirmed, whole.
 3. With none outstanding, the reader's R is confirmed: a consumer to whose collections nothing happens pins no WAL.
+4. Where many are outstanding, neighbours are counted as one: memory is bounded, and the server keeps a little more.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from pgdoc.changes.life import just_behind
 
 if TYPE_CHECKING:
     from pgdoc.changes.assemble import Change, Place
+
+MOST = 10_000
+"""How many transactions are told apart."""
 
 _ENDING = ("drop", "rename")
 
@@ -44,6 +48,15 @@ class Acknowledgements:
                 outstanding[-1].last = last
             else:
                 outstanding.append(_Outstanding(position[0], transaction.timestamp, last))
+        if len(outstanding) > MOST:
+            self._thin()
+
+    def _thin(self) -> None:
+        """Count each two neighbours as one, which begins as the first does and ends as the second."""
+        every = list(self._outstanding)
+        for first, second in zip(every[::2], every[1::2], strict=False):
+            first.last = second.last
+        self._outstanding = deque(every[::2])
 
     def acknowledge(self, place: Place) -> None:
         """Note that everything up to `place` is acknowledged."""
