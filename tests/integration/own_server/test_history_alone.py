@@ -95,6 +95,19 @@ def test_the_wal_held_back_is_bounded(dsn: str, owner: psycopg.Connection) -> No
         assert places == sorted(set(places))
 
 
+def test_a_new_bookmark_holds_back_nothing_that_was_before_it(dsn: str, owner: psycopg.Connection) -> None:
+    """Moving a slot on lets go of the WAL up to the first record of running transactions only, if done but once."""
+    with Store(dsn) as store:
+        (first,) = keep(store, owner)
+        make_older(owner, first, age_s=HOUR_S // 2)
+        for _ in range(4):
+            write(owner, segments=1)
+            owner.execute("CHECKPOINT")
+        *_, newest = keep(store, owner)
+        assert newest.restart is not None
+        assert newest.confirmed - newest.restart < MB
+
+
 def test_one_that_was_made_halfway_harms_nobody(dsn: str, owner: psycopg.Connection) -> None:
     """A process is killed after it copied the newest bookmark, and before it moved the copy on."""
     with Store(dsn) as store:
