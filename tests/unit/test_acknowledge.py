@@ -6,6 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from pgdoc.changes import acknowledge
 from pgdoc.changes.acknowledge import Acknowledgements
 from pgdoc.changes.assemble import Change, Place, Transaction
 from pgdoc.decoding.records import CollectionChange, RowChange
@@ -110,6 +111,13 @@ class Consumers(RuleBasedStateMachine):
         self.confirmed = self.saved
         self.connect()
 
+    @rule()
+    def lose_the_slot(self):
+        """It is made again from history."""
+        self.acknowledgements.acknowledge(self.acknowledged)
+        self.confirmed = self.saved = self.acknowledgements.confirmable(self.after[0])
+        self.connect()
+
     @invariant()
     def what_is_confirmed_never_passes_the_oldest_that_is_not_acknowledged(self):
         assert all(self.confirmed <= change.position[0] for change in self.unacknowledged)
@@ -129,6 +137,21 @@ class Consumers(RuleBasedStateMachine):
 
 TestConsumers = Consumers.TestCase
 TestConsumers.settings = settings(max_examples=100, stateful_step_count=60)
+
+
+def test_a_consumer_that_acknowledges_nothing_fills_no_memory(monkeypatch):
+    monkeypatch.setattr(acknowledge, "MOST", 4)
+    acknowledgements, wal = Acknowledgements(), [commit(100 * number, 1) for number in range(1, 100)]
+    for each in wal:
+        acknowledgements.give(list(each.changes))
+        assert len(acknowledgements._outstanding) <= 5
+    confirmed = [0]
+    for each in wal:
+        assert confirmed[-1] <= each.commit_lsn
+        acknowledgements.acknowledge(each.changes[-1].position)
+        confirmed.append(acknowledgements.confirmable(10**6))
+    assert confirmed[-1] == 10**6
+    assert len(set(confirmed)) > 2
 
 
 def test_a_drop_is_done_with_when_the_end_that_comes_of_it_is_acknowledged():
