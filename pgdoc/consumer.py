@@ -228,8 +228,8 @@ class Consumer:
         takeover = Takeover(self._source, ownership, origin, recreate=self._recreate)
         if self.epoch is None:
             where = takeover.enter(self._begin_at)
+            self.origin, self.begun_at = origin, where.place
             self.epoch = where.epoch
-            self.begun_at = where.place
             self._mailbox.begin_at(where.place)
         else:
             after = ResumeToken(Position(*self._subscription.after), *self.ids)
@@ -323,17 +323,17 @@ class Consumer:
         """Up to where everything is acknowledged: by the user, by a checkpoint that was committed, or before."""
         return max(self.begun_at, self._acknowledged, self._checkpointed)
 
-    def _save(self) -> None:
-        """Store what was acknowledged, where that is news."""
+    def _save(self, save_bytes: int = _SAVE_BYTES) -> None:
+        """Store what was acknowledged, where that is news, or R has moved this far with nothing outstanding."""
         ownership, epoch = self._ownership, self.epoch
         if ownership is None or epoch is None:
             return
         self._checkpointed = ownership.check(epoch)
         self._acknowledgements.acknowledge(self._place)
         news = (max(self._place, self._saved[0]), self._acknowledgements.waiting_since)
-        if news[1] is None and self._reached > news[0][0] + _SAVE_BYTES:
+        if news[1] is None and self._reached > news[0][0] + save_bytes:
             news = (before_commits_at(self._reached), None)  # of a quiet consumer in a busy database
-        if news != self._saved and ownership.save(epoch, *news, self.origin):
+        if (news != self._saved or not save_bytes) and ownership.save(epoch, *news, self.origin):
             self._saved = news
 
     def _close_reader(self) -> None:
@@ -347,9 +347,12 @@ class Consumer:
         try:
             with patience(_LEAVE_S, closing=threading.Event()):
                 if self._owns:
-                    self._save()
+                    self._save(save_bytes=0)
                 if self._opened is not None:
                     self._tell(self._opened)
+                self._close_reader()
+                if self._ownership is not None:
+                    self._ownership.give_up()
         except PgdocError as exc:
             logger.info("consumer %s: not all that was acknowledged could be stored: %s", self.name, exc)
         finally:

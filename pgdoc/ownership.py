@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -191,10 +190,12 @@ class Ownership:
             time.sleep(_FLUSH_POLL_S)
 
     def close(self) -> None:
-        """End the session; whoever waits may own the consumer now."""
-        with contextlib.suppress(psycopg.Error):  # its end takes the server a moment
-            self._connection.execute(statement("consumers", "disown"))
+        """End the session; whoever waits may own the consumer when the server has noticed."""
         self._connection.close()
+
+    def give_up(self) -> None:
+        """Let whoever waits own the consumer at once."""
+        self._execute(statement("consumers", "disown"))
 
     def _values(self, place: Place, origin: Origin) -> dict[str, Any]:
         return {
@@ -244,7 +245,9 @@ def drop_consumer(source: Source, name: str) -> bool:
         if not ownership.own():
             pid = ownership.owner_pid()
             raise ConsumerBusy(f'consumer "{name}" is open (its session is pid {pid}): close it first', owner_pid=pid)
-        return ownership.remove()
+        dropped = ownership.remove()
+        ownership.give_up()
+        return dropped
     finally:
         ownership.close()
 

@@ -273,12 +273,17 @@ class ChangeStream(Opening):
         """The place up to which everything wanted has been given; it moves on without events, too.
 
         Raises:
-            StreamError: an async stream is not open yet.
+            StreamError: an async stream is not open yet, or the stream is the standby of another.
         """
         feed = self._feed
         if feed is None:
             raise StreamError("the stream is not open: it, or enter it, first")
-        return ResumeToken(Position(*max(self._last, self._mailbox.reached, feed.begun_at)), *feed.ids)
+        if self._consumer is not None and self._consumer.epoch is None:
+            raise StreamError("the stream is a standby: it has no place until it owns its consumer")
+        return ResumeToken(Position(*self._reached(feed)), *feed.ids)
+
+    def _reached(self, feed: Feed) -> Place:
+        return max(self._last, self._mailbox.reached, feed.begun_at)
 
     def stats(self) -> StreamStats:
         """Tell how the stream is doing."""
@@ -289,7 +294,7 @@ class ChangeStream(Opening):
             mode=feed.mode,
             buffered=self._mailbox.buffered,
             delivered=self._delivered,
-            lag_bytes=max(0, feed.wal_end - self.resume_token.lsn),
+            lag_bytes=max(0, feed.wal_end - self._reached(feed)[0]),
             recreated=feed.recreated,
         )
 

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import os
 import random
 import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from pgdoc import Store
-from pgdoc.errors import ConsumerBusy, DatabaseError, SlotBlocked
+from pgdoc import AsyncStore, Store
+from pgdoc.errors import ConsumerBusy, DatabaseError, SlotBlocked, StreamError
 from pgdoc.replication import slots
 from pgdoc.tokens import Lsn
 from tests.fixtures.fix_server import _connect_admin
 from tests.integration.own_server.consumers import NAME, confirmed, ids, insert, slot, status, take
 from tests.integration.own_server.test_errors_of_slots import fill_slots, free_slots
-from tests.integration.own_server.words import said, wait_until
+from tests.integration.own_server.words import PATIENCE_S, said, wait_until
 from tests.integration.test_processes import FORKED, run
 
 if TYPE_CHECKING:
@@ -320,3 +323,40 @@ def test_a_forked_child_does_not_disturb_a_consumer(store: Store, dsn: str, ends
     done, printed = run(FORKS.replace("ENDS", ends), dsn, "docs")
     assert printed == ["1", f"StreamError: {FORKED}", "2 live standby", "3"]
     assert done == 0
+
+
+async def test_giving_up_an_opening_leaves_nothing(store: Store, dsn: str, owner: psycopg.Connection) -> None:
+    """It waits for a transaction, as the first slot of a database does."""
+    async with AsyncStore(dsn) as impatient:
+        with psycopg.connect(dsn) as writer:
+            writer.execute("INSERT INTO docs.orders (id, data) VALUES ('1', '{}')")
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await impatient.watch(consumer=NAME)
+            assert (store.consumers(), consumer_slots(owner)) == ([], [])
+        async with impatient["orders"].watch(consumer=NAME) as stream:
+            insert(store, 2)
+            event = await stream.next(timeout=PATIENCE_S)
+            assert event is not None
+            assert event.document_id == "2"
+
+
+def test_a_stream_that_is_left_gives_its_consumer_up(store: Store) -> None:
+    stream = store["orders"].watch(consumer=NAME)
+    assert status(store).owner_pid is not None
+    del stream
+    gc.collect()
+    wait_until(lambda: status(store).owner_pid is None)
+
+
+def test_a_standby_has_no_place_and_who_leaves_is_heard_of(store: Store) -> None:
+    with store["orders"].watch(consumer=NAME) as stream, store["orders"].watch(consumer=NAME) as standby:
+        with pytest.raises(StreamError, match="is a standby: it has no place"):
+            standby.resume_token  # noqa: B018 (a property)
+        assert standby.stats().lag_bytes == 0
+        before = stream.resume_token
+        store["users"].insert("u-1", {})
+        wait_until(lambda: stream.try_next() is None and stream.resume_token > before)
+        standby.close()
+    assert status(store).place > before
+    assert status(store).lag < timedelta(seconds=30)

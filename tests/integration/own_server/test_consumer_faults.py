@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pgdoc.errors import ConsumerLost, HistoryLost
+from pgdoc.errors import ConsumerLost, HistoryLost, ServerUnreachable
+from pgdoc.replication.consumers import open_slot
 from tests.integration.own_server.client import Client
 from tests.integration.own_server.consumers import (
     NAME,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from pgdoc import Store
+    from pgdoc.replication.slots import Opened
     from pgdoc.server import LocalServer, StopMode
 
 pytestmark = pytest.mark.usefixtures("in_a_hurry")
@@ -240,3 +242,36 @@ def test_a_consumer_dropped_under_its_stream_is_lost(store: Store, owner: psycop
         with pytest.raises(ConsumerLost, match="taken over by another process, or dropped: open it again"):
             stream.next(timeout=PATIENCE_S)
     assert store.drop_consumer(NAME)
+
+
+def test_a_takeover_that_fails_halfway_is_tried_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_once(*args: Any) -> Opened:
+        if failures:
+            raise failures.pop()
+        return open_slot(*args)
+
+    failures = [ServerUnreachable("the connection was lost")]
+    with store["orders"].watch(consumer=NAME, auto_ack=False) as stream:
+        insert(store, 1)
+        take(stream, 1)
+        standby = store["orders"].watch(consumer=NAME, on_lost="recreate")
+        monkeypatch.setattr("pgdoc.consumer.open_slot", fail_once)
+    with standby:
+        assert ids(take(standby, 1)) == [1]
+        assert standby.stats().recreated == 0
+
+
+def test_an_owner_that_is_silent_loses_its_consumer(
+    store: Store, monkeypatch: pytest.MonkeyPatch, owner: psycopg.Connection
+) -> None:
+    monkeypatch.setattr("pgdoc.consumer.HEARTBEAT_S", 3600)
+    monkeypatch.setattr("pgdoc.ownership._SILENT_FOR_S", 1)
+    with store["orders"].watch(consumer=NAME) as stream, store["orders"].watch(consumer=NAME) as standby:
+        insert(store, 1)
+        (event,) = take(stream, 1)
+        monkeypatch.setattr("pgdoc.consumer.HEARTBEAT_S", 0.2)
+        assert ids(take(standby, 1)) == [1]
+        with pytest.raises(ConsumerLost):
+            effect(store, stream, event)
+        with pytest.raises(ConsumerLost):
+            stream.next(timeout=PATIENCE_S)
