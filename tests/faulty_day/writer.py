@@ -132,6 +132,7 @@ class SqlStyle:
     def __init__(self, plan: WriterPlan, dice: Dice) -> None:
         self._writer, self._dice, self._conninfo = plan.number, dice, plan.conninfo
         self._connection: psycopg.Connection[Any] | None = None
+        self._truncated = 0
 
     def write(self, number: int, size: int) -> None:
         if self._connection is None or self._connection.closed:
@@ -177,8 +178,11 @@ class SqlStyle:
         )
         self._dice.more += deleted.rowcount
 
-    def _truncate(self, connection: psycopg.Connection[Any], _number: int) -> None:
-        connection.execute("TRUNCATE scratch")
+    def _truncate(self, connection: psycopg.Connection[Any], number: int) -> None:
+        """Once in a transaction at most: two of them would say the same, and every event has to say something else."""
+        if number != self._truncated:
+            connection.execute("TRUNCATE scratch")
+            self._truncated = number
 
     def _nested(self, connection: psycopg.Connection[Any], number: int) -> None:
         with connection.transaction(force_rollback=self._dice.random.random() < 0.5):
