@@ -43,6 +43,7 @@ _TELL_S = 0.5
 _STANDBY_S = 0.5
 _PATIENCE_S = 5.0
 _LEAVE_S = 2.0
+_HEARTBEAT_LIMIT_S = 10.0
 _SAVE_BYTES = 16 << 20
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.1, 5.0
 
@@ -245,7 +246,6 @@ class Consumer:
         self.origin = origin
         self._reached = where.start
         self.mode = "catching_up"
-        self._next_heartbeat = time.monotonic() + HEARTBEAT_S
         self._set_ready()
 
     def _identify(self) -> Origin:
@@ -328,7 +328,8 @@ class Consumer:
         ownership, epoch = self._ownership, self.epoch
         if ownership is None or epoch is None:
             return
-        self._checkpointed = ownership.check(epoch)
+        with patience(_HEARTBEAT_LIMIT_S):
+            self._checkpointed = ownership.check(epoch)
         self._acknowledgements.acknowledge(self._place)
         news = (max(self._place, self._saved[0]), self._acknowledgements.waiting_since)
         if news[1] is None and self._reached > news[0][0] + save_bytes:

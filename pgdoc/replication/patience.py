@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-LIMIT_S = 60.0
-"""No statement of ours takes longer, but the few that say so; a slot waits 10 s at the most for one transaction."""
+LIMIT_S = 20.0
+"""No statement of ours takes longer, but the few that say so."""
 
 
 class GivenUp(psycopg.OperationalError):

@@ -37,6 +37,7 @@ BOOKMARK_PLUGIN = "pgoutput"
 """A bookmark's own plugin never runs, and this one is in every PostgreSQL and always allowed."""
 
 _ADVANCE_STEP = 64 << 20  # one call moves restart_lsn by one step only
+_CREATE_LIMIT_S = 120.0  # it waits for one transaction after the other, 10 s at the most for each
 _ADVANCE_LIMIT_S = 600.0  # each begins at restart_lsn, which an open transaction holds back
 _BLOCKED_AFTER_S = 10
 
@@ -235,9 +236,10 @@ def create_slot(connection: psycopg.Connection[Any], conninfo: str, slot: str, p
     """
     connection.execute(f"SET lock_timeout = '{_BLOCKED_AFTER_S}s'")  # statement_timeout has no effect here
     try:
-        row = connection.execute(
-            f"CREATE_REPLICATION_SLOT {quoted(slot)} TEMPORARY LOGICAL {quoted(plugin)} (SNAPSHOT 'nothing')"
-        ).fetchone()
+        with patience(_CREATE_LIMIT_S):
+            row = connection.execute(
+                f"CREATE_REPLICATION_SLOT {quoted(slot)} TEMPORARY LOGICAL {quoted(plugin)} (SNAPSHOT 'nothing')"
+            ).fetchone()
     except psycopg.errors.LockNotAvailable as exc:
         with connect(conninfo, replication=False) as plain:
             raise _blocked(plain) from exc
@@ -255,7 +257,10 @@ def create_bookmark(connection: psycopg.Connection[Any], name: str) -> None:
     """
     connection.execute(f"SET lock_timeout = '{_BLOCKED_AFTER_S}s'")
     try:
-        connection.execute(f"SELECT pg_create_logical_replication_slot({literal(name)}, {literal(BOOKMARK_PLUGIN)})")
+        with patience(_CREATE_LIMIT_S):
+            connection.execute(
+                f"SELECT pg_create_logical_replication_slot({literal(name)}, {literal(BOOKMARK_PLUGIN)})"
+            )
     except psycopg.errors.LockNotAvailable as exc:
         raise _blocked(connection) from exc
     finally:
