@@ -261,15 +261,12 @@ def test_a_takeover_that_fails_halfway_is_tried_again(store: Store, monkeypatch:
         assert standby.stats().recreated == 0
 
 
-def test_an_owner_that_is_silent_loses_its_consumer(
-    store: Store, monkeypatch: pytest.MonkeyPatch, owner: psycopg.Connection
-) -> None:
-    monkeypatch.setattr("pgdoc.consumer.HEARTBEAT_S", 3600)
+def test_an_owner_that_is_silent_loses_its_consumer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pgdoc.ownership._SILENT_FOR_S", 1)
     with store["orders"].watch(consumer=NAME) as stream, store["orders"].watch(consumer=NAME) as standby:
         insert(store, 1)
         (event,) = take(stream, 1)
-        monkeypatch.setattr("pgdoc.consumer.HEARTBEAT_S", 0.2)
+        monkeypatch.setattr(stream._consumer, "_save", lambda **_: None)
         assert ids(take(standby, 1)) == [1]
         with pytest.raises(ConsumerLost):
             effect(store, stream, event)
