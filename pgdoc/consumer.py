@@ -346,7 +346,7 @@ class Consumer:
         """Confirm and store what was acknowledged, and let the next one have the consumer."""
         atexit.unregister(self.close)
         try:
-            with patience(_LEAVE_S, closing=threading.Event()):
+            with patience(until=time.monotonic() + _LEAVE_S, closing=threading.Event()):
                 if self._owns:
                     self._save(save_bytes=0)
                 if self._opened is not None:
