@@ -8,13 +8,12 @@ mailbox has room.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from pgdoc._bell import Bell
 from pgdoc.changes.fanout import Subscription, before_commits_at
 from pgdoc.errors import PgdocError, ServerUnreachable, StreamError
 from pgdoc.replication.patience import patience
@@ -166,16 +165,15 @@ class CatchUp:
 
     def _has_room(self, opened: Opened, subscription: Subscription, deadline: float) -> bool:
         """Wait until it has; give `False` where that is not so by the deadline."""
-        room: SimpleQueue[None] = SimpleQueue()  # rung in the user's thread, which may be interrupted anywhere
-        subscription.mailbox.call_when_room(lambda: room.put(None))
+        room = Bell()
+        subscription.mailbox.call_when_room(room.ring)
         while not self._closing.is_set():
             self._check_server()
             opened.reader.report()
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 return False
-            with contextlib.suppress(Empty):
-                room.get(timeout=min(left_s, _LOOK_S))
+            if room.wait(min(left_s, _LOOK_S)):
                 return True
         return False
 

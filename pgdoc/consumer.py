@@ -16,9 +16,9 @@ import os
 import threading
 import time
 from concurrent.futures import Future
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from pgdoc._bell import Bell
 from pgdoc.changes.acknowledge import Acknowledgements
 from pgdoc.changes.fanout import Subscription, before_commits_at
 from pgdoc.changes.life import is_message, just_before
@@ -289,15 +289,12 @@ class Consumer:
 
     def _has_room(self, deadline: float) -> bool:
         """Wait until the mailbox has; give `False` where that is not so by the deadline, or the consumer ends."""
-        room: SimpleQueue[None] = SimpleQueue()  # rung in the user's thread, which may be interrupted anywhere
-        self._mailbox.call_when_room(lambda: room.put(None))
+        room = Bell()
+        self._mailbox.call_when_room(room.ring)
         while not self._ends and time.monotonic() < deadline:
-            try:
-                room.get(timeout=_READ_S)
-            except Empty:
-                self._look_after()
-            else:
+            if room.wait(_READ_S):
                 return True
+            self._look_after()
         return False
 
     def _look_after(self) -> None:

@@ -15,9 +15,9 @@ import threading
 import time
 from collections import deque
 from itertools import islice
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from pgdoc._bell import Bell
 from pgdoc._fork import FORKED, remember
 from pgdoc.changes.assemble import Change
 from pgdoc.errors import StreamClosed, StreamError
@@ -203,13 +203,13 @@ class Mailbox(_Box):
 
     def __init__(self, size: int, size_bytes: int) -> None:
         super().__init__(size, size_bytes)
-        self._bell: SimpleQueue[None] = SimpleQueue()  # unlike a Condition it may be interrupted anywhere
+        self._bell = Bell()
         self._someone_waits = False
 
     def _wake(self) -> None:
         if self._someone_waits:
             self._someone_waits = False
-            self._bell.put(None)
+            self._bell.ring()
 
     def take(self, timeout_s: float | None) -> Batch:
         """Give the next changes, waiting for the first; empty when the time is over.
@@ -226,9 +226,7 @@ class Mailbox(_Box):
             self._tell_room()
             if batch or timeout_s == 0:
                 return batch
-            try:
-                self._bell.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
-            except Empty:
+            if not self._bell.wait(None if deadline is None else deadline - time.monotonic()):
                 timeout_s = 0  # one more look
 
 

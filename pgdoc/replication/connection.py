@@ -62,9 +62,11 @@ def connect(conninfo: str, *, replication: bool) -> psycopg.Connection[Any]:
     Raises:
         PgdocError: why that can't be done.
     """
-    session = _session(conninfo, replication=replication)
-    try:  # a walsender can't prepare statements
-        return PatientConnection.connect(session, autocommit=True, row_factory=namedtuple_row, prepare_threshold=None)
+    try:
+        session = _session(conninfo, replication=replication)
+        return PatientConnection.connect(  # a walsender can't prepare statements
+            session, autocommit=True, row_factory=namedtuple_row, prepare_threshold=None
+        )
     except psycopg.Error as exc:
         raise _refused(exc) from exc
 

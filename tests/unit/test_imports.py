@@ -26,7 +26,7 @@ ROOMS = {
     "query": {"query"},
     "events": {"events"},
     "replication": {"replication"},
-    "hub": {"hub", "catchup", "history", "mailbox", "streams", "feed", "consumer", "ownership", "takeover"},
+    "hub": {"_bell", "hub", "catchup", "history", "mailbox", "streams", "feed", "consumer", "ownership", "takeover"},
     "sql": {"sql"},
     "database": {"statements", "translate", "catalog", "context", "_copy", "_waiting"},
     "migration": {"migrate"},
