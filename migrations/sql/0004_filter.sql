@@ -1,0 +1,1 @@
+-- What the filter language needs beside the functions of 0001.

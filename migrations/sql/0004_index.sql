@@ -1,0 +1,1 @@
+-- What projections, sorts and indexes need.

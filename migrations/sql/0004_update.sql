@@ -1,0 +1,1 @@
+-- What the update language needs beside the functions of 0001.

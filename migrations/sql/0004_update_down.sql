@@ -1,0 +1,1 @@
+-- Takes back 0004_update.sql.

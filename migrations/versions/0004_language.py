@@ -1,0 +1,30 @@
+"""The document language, whole: what filters, updates and indexes need in the server."""
+
+from pathlib import Path
+from typing import Any
+
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+SQL = Path(__file__).parents[1] / "sql"
+PARTS = ("filter", "update", "index")
+
+
+def upgrade() -> None:
+    for part in PARTS:
+        run(f"0004_{part}.sql")
+
+
+def downgrade() -> None:
+    for part in reversed(PARTS):
+        run(f"0004_{part}_down.sql")
+
+
+def run(name: str) -> None:
+    """Execute a file of SQL as it stands, past SQLAlchemy, which would read `:name` and `%` in it as parameters."""
+    psycopg_connection: Any = op.get_bind().connection.driver_connection
+    psycopg_connection.execute((SQL / name).read_bytes())
