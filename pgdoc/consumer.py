@@ -344,13 +344,7 @@ class Consumer:
         atexit.unregister(self.close)
         try:
             with patience(until=time.monotonic() + _LEAVE_S, closing=threading.Event()):
-                if self._owns:
-                    self._save(save_bytes=0)
-                if self._opened is not None:
-                    self._tell(self._opened)
-                self._close_reader()
-                if self._ownership is not None:
-                    self._ownership.give_up()
+                self._say_the_last()
         except PgdocError as exc:
             logger.info("consumer %s: not all that was acknowledged could be stored: %s", self.name, exc)
         finally:
@@ -358,3 +352,16 @@ class Consumer:
             self.mode = "closed"
             if not self._ready.done():
                 self._ready.set_exception(StoreClosed("the store is closed: make another to open a stream"))
+
+    def _say_the_last(self) -> None:
+        if self._opened is not None:
+            self._tell(self._opened)
+        if self.epoch is not None:
+            if self._ownership is None or self._ownership.closed:  # its epoch is enough for storing the last place
+                self._ownership = Ownership(self._source, self.name)
+            self._save(save_bytes=0)
+        if self._opened is not None:
+            self._tell(self._opened)
+        self._close_reader()
+        if self._ownership is not None:
+            self._ownership.give_up()

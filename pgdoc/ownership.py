@@ -189,6 +189,11 @@ class Ownership:
             self._execute(statement("streams", "flush"))
             time.sleep(_FLUSH_POLL_S)
 
+    @property
+    def closed(self) -> bool:
+        """Whether the session is over, as far as is known here."""
+        return self._connection.closed
+
     def close(self) -> None:
         """End the session; whoever waits may own the consumer when the server has noticed."""
         self._connection.close()
