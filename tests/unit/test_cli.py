@@ -46,8 +46,9 @@ class FakeStore:
         return Answer(None, ["[red]1/2", "3/4"])
 
     @contextmanager
-    def watch(self, *names: str, resume_after: str | None) -> Iterator[list[Any]]:
-        self.opened.append(f"{names} after {resume_after}")
+    def watch(self, *names: str, resume_after: str | None, consumer: str | None, wait: bool) -> Iterator[list[Any]]:
+        assert not wait  # who types a command wants to know that another has the consumer
+        self.opened.append(f"{names} after {resume_after}{f' as {consumer}' if consumer else ''}")
         yield self.events
 
 
