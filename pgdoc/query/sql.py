@@ -7,24 +7,22 @@ path needs that, `pgdoc.values_at` walks instead. Values and paths are parameter
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+from pgdoc.query.keys import Compiled, equal_key, jsonpath, one_of_keys, ordered_key, sort_key, sort_rest, step
+from pgdoc.query.keys import joined as _join
 from pgdoc.query.match import matches
 from pgdoc.query.nodes import And, Equal, Exists, Field, In, Node, Not, Operand, Or, Ordered, Path, SortKey, has_index
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
 
-@dataclass(frozen=True, slots=True)
-class Compiled:
-    """SQL with psycopg's placeholders, and what goes into them."""
+__all__ = ["Compiled", "compile_filter", "compile_sort"]
 
-    text: str
-    params: list[Any]
+_SHORT_LIST: Final = 16
+"""How many operands of `$in` go into one jsonpath, which a GIN index on all of `data` can serve."""
 
 
 def compile_filter(node: Node) -> Compiled:
@@ -46,16 +44,13 @@ def _compile_not(node: Not) -> Compiled:
     return Compiled(f"({inner.text}) IS NOT TRUE", inner.params)
 
 
-def _join(word: str, parts: Iterable[Compiled]) -> Compiled:
-    joined = list(parts)
-    return Compiled(
-        "(" + word.join(part.text for part in joined) + ")", [item for part in joined for item in part.params]
-    )
-
-
 def _compile_equal(node: Equal) -> Compiled:
     if node.path[0] == "_id":
         return _compile_id(node, "id = %s", [node.operand])
+    return equal_key(node.path, _equals(node), node.operand.text)
+
+
+def _equals(node: Equal) -> Compiled:
     if _is_scalar(node.operand) and not has_index(node.path):
         return _jsonpath_match(_jsonpath_equal(node))
     if node.operand.value is None:
@@ -68,8 +63,12 @@ def _compile_ordered(node: Ordered) -> Compiled:
         return _compile_id(node, f'id COLLATE "C" {node.operator} %s', [node.operand])
     if node.operand.value is None:
         return _compile_equal(Equal(node.path, node.operand)) if "=" in node.operator else Compiled("FALSE", [])
+    return ordered_key(node.path, _stands(node), node.operator, node.operand.text)
+
+
+def _stands(node: Ordered) -> Compiled:
     if _is_scalar(node.operand) and not has_index(node.path):
-        return _jsonpath_match(f"{_jsonpath(node.path)} {node.operator} {node.operand.text}")
+        return _jsonpath_match(f"{jsonpath(node.path)} {node.operator} {node.operand.text}")
     condition = (
         f"pgdoc.type_rank(value) = pgdoc.type_rank(%s::jsonb) AND pgdoc.compare(value, %s::jsonb) {node.operator} 0"
     )
@@ -77,23 +76,31 @@ def _compile_ordered(node: Ordered) -> Compiled:
 
 
 def _compile_in(node: In) -> Compiled:
+    if not node.operands:
+        return Compiled("FALSE", [])
+    if node.path[0] == "_id":
+        return _compile_ids(node.path, node.operands)
+    return one_of_keys(node.path, _is_one_of(node), [item.text for item in node.operands])
+
+
+def _is_one_of(node: In) -> Compiled:
     """Scalars are looked up together, so that a long list costs little; the others are tests of their own."""
     together = [item for item in node.operands if _is_scalar(item) and item.value is not None]
     alone = [Equal(node.path, item) for item in node.operands if not _is_scalar(item) or item.value is None]
-    parts = [_compile_equal(item) for item in alone]
+    parts = [_equals(item) for item in alone]
     if together:
-        parts.append(_compile_lookup(node.path, together))
-    return _join(" OR ", parts) if parts else Compiled("FALSE", [])
+        parts.append(_lookup(node.path, together))
+    return _join(" OR ", parts)
 
 
-def _compile_lookup(path: Path, operands: list[Operand]) -> Compiled:
-    if path[0] == "_id":
-        return _compile_ids(path, operands)
+def _lookup(path: Path, operands: list[Operand]) -> Compiled:
     texts = [item.text for item in operands]
     if has_index(path):
         return _found_at(path, "value = ANY(%s::jsonb[])", [texts])
+    if len(texts) <= _SHORT_LIST:
+        return _jsonpath_match(" || ".join(f"{jsonpath(path)} == {text}" for text in texts))
     text = "EXISTS (SELECT FROM jsonb_path_query(data, %s::jsonpath) AS found(value) WHERE value = ANY(%s::jsonb[]))"
-    return Compiled(text, [f"{_jsonpath(path)}[*]", texts])
+    return Compiled(text, [f"{jsonpath(path)}[*]", texts])
 
 
 def _compile_exists(node: Exists) -> Compiled:
@@ -101,7 +108,7 @@ def _compile_exists(node: Exists) -> Compiled:
         return _compile_id(node, "TRUE", [])
     if has_index(node.path):
         return _found_at(node.path, "value IS NOT NULL", [])
-    return Compiled("data @? %s::jsonpath", [_jsonpath(node.path)])
+    return Compiled("data @? %s::jsonpath", [jsonpath(node.path)])
 
 
 _COMPILERS: Final[Mapping[type, Callable[[Any], Compiled]]] = {
@@ -122,9 +129,11 @@ def _compile_id(node: Field, text: str, operands: list[Operand]) -> Compiled:
     return Compiled(text, [item.value for item in operands])
 
 
-def _compile_ids(path: Path, operands: list[Operand]) -> Compiled:
+def _compile_ids(path: Path, operands: tuple[Operand, ...]) -> Compiled:
     ids = [item.value for item in operands if isinstance(item.value, str)]
-    return Compiled("id = ANY(%s::text[])", [ids]) if len(path) == 1 else Compiled("FALSE", [])
+    if len(path) == 1:
+        return Compiled("id = ANY(%s::text[])", [ids])
+    return Compiled("TRUE" if any(item.value is None for item in operands) else "FALSE", [])
 
 
 def _is_scalar(operand: Operand) -> bool:
@@ -140,34 +149,19 @@ def _jsonpath_match(predicate: str) -> Compiled:
     return Compiled("data @@ %s::jsonpath", [predicate])
 
 
-def _jsonpath(path: Path) -> str:
-    return "$" + "".join(map(_step, path))
-
-
-def _step(part: str) -> str:
-    return "." + json.dumps(part)
-
-
 def _jsonpath_equal(node: Equal) -> str:
-    equal = f"{_jsonpath(node.path)} == {node.operand.text}"
+    equal = f"{jsonpath(node.path)} == {node.operand.text}"
     return equal if node.operand.value is not None else " || ".join([equal, *_jsonpath_missing(node.path)])
 
 
 def _jsonpath_missing(path: Path) -> list[str]:
     """All the ways in which a path misses: no such field in an object on the way, or no object but a scalar there."""
-    ways = [f"!exists({_jsonpath(path[:1])})"]
+    ways = [f"!exists({jsonpath(path[:1])})"]
     for length in range(1, len(path)):
-        above = _jsonpath(path[:length])
-        ways.append(f'exists({above} ? (@.type() == "object" && !exists(@{_step(path[length])})))')
+        above = jsonpath(path[:length])
+        ways.append(f'exists({above} ? (@.type() == "object" && !exists(@{step(path[length])})))')
         ways.append(f'exists({above}.type() ? (@ != "object" && @ != "array"))')
     return ways
-
-
-_SORT_KEYS: Final = (
-    "COALESCE(pgdoc.type_rank({value}), 1)",
-    "CASE jsonb_typeof({value}) WHEN 'number' THEN {value}::numeric END",
-    "CASE jsonb_typeof({value}) WHEN 'number' THEN NULL ELSE {value} #>> '{{}}' END COLLATE \"C\"",
-)
 
 
 def compile_sort(sort: tuple[SortKey, ...]) -> Compiled:
@@ -175,18 +169,24 @@ def compile_sort(sort: tuple[SortKey, ...]) -> Compiled:
 
     Missing goes as null; then numbers, text by code point, objects, arrays, booleans.
     """
-    parts = [_compile_key(key) for key in sort]
-    if parts and all(key.path != ("_id",) for key in sort):
-        parts.append(Compiled('id COLLATE "C"', []))
+    if not sort:
+        return Compiled("", [])
+    keys = [_directed(_order(key.path), key, "") for key in sort]
+    rests = [_directed(sort_rest(key.path), key, " NULLS") for key in sort if key.path != ("_id",)]
+    last = [] if ("_id",) in (key.path for key in sort) else [_ID]
+    parts = [*keys, *rests, *last]
     return Compiled(", ".join(part.text for part in parts), [item for part in parts for item in part.params])
 
 
-def _compile_key(key: SortKey) -> Compiled:
+_ID: Final = Compiled('id COLLATE "C"', [])
+
+
+def _order(path: Path) -> Compiled:
+    return _ID if path == ("_id",) else sort_key(path)
+
+
+def _directed(part: Compiled, key: SortKey, nulls: str) -> Compiled:
+    """A value whose key is whole comes before those that go on after it."""
     direction = " DESC" if key.descending else ""
-    if key.path == ("_id",):
-        return Compiled(f'id COLLATE "C"{direction}', [])
-    # PostgreSQL's own operator is quicker, and reads more as an index than MongoDB does ("-1", "01").
-    has_digit = any(map(str.isdigit, "".join(key.path[1:])))
-    value = "pgdoc.value_at(data, %s::text[])" if has_digit else "(data #> %s::text[])"
-    text = ", ".join(part.format(value=value) + direction for part in _SORT_KEYS)
-    return Compiled(text, [list(key.path)] * text.count("%s"))
+    place = nulls and nulls + (" LAST" if key.descending else " FIRST")
+    return Compiled(f"{part.text}{direction}{place}", part.params)
