@@ -17,6 +17,7 @@ from pgdoc.history import History
 from pgdoc.hub import CLOSE_LIMIT_S, Hub
 from pgdoc.names import check_name
 from pgdoc.ownership import drop_consumer
+from pgdoc.replication.patience import patience
 from pgdoc.replication.slots import try_reader
 from pgdoc.sql import statement
 from pgdoc.streams import ConsumerStatus, Status, StreamOptions
@@ -182,7 +183,8 @@ class AsyncStreams:
 
     async def _fetch(self, name: str, *params: Any) -> list[tuple[Any, ...]]:
         try:
-            return await self._connections.fetch(statement("streams", name).encode(), params)
+            with patience():  # none of these takes long, and a silent network must not keep a stream from opening
+                return await self._connections.fetch(statement("streams", name).encode(), params)
         except psycopg.Error as exc:
             raise translated(exc, f'schema "{self.hub.source.schema}"') from exc
 

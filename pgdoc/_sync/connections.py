@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
 from psycopg import Connection
@@ -19,15 +19,17 @@ from pgdoc.conninfo import with_timeout
 from pgdoc.context import current_metadata
 from pgdoc.errors import StoreClosed
 from pgdoc.refusal import refusal
-from pgdoc.replication.patience import bounded, patience
+from pgdoc.replication.patience import bounded, closing_what_was_given_up, is_limited, patience
 from pgdoc.sql import statement
 from pgdoc.translate import translated
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
-    from psycopg.abc import PQGenConn
+    from psycopg.abc import PQGen, PQGenConn
     from psycopg.pq.abc import PGconn
+
+    T = TypeVar("T")
 
 __all__ = ["Connections"]
 
@@ -204,6 +206,11 @@ def _class_of(closing: threading.Event) -> type[Connection[Any]]:
         def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
             with patience(float("inf"), closing=closing):
                 return bounded(connecting(super()._connect_gen(conninfo)))
+
+        def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
+            """Wait for the server: as long as it takes for what a user asked, not so for what opens a stream."""
+            steps = closing_what_was_given_up(self.pgconn, bounded(gen)) if is_limited() else gen
+            return super().wait(steps, *args, **kwargs)
 
     return StoreConnection
 

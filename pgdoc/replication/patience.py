@@ -54,7 +54,8 @@ class _Patience(NamedTuple):
             raise GivenUp("the server did not answer in time")
 
 
-_patience: ContextVar[_Patience] = ContextVar("_patience", default=_Patience())  # noqa: B039 (it can't be changed)
+_UNASKED = _Patience()
+_patience: ContextVar[_Patience] = ContextVar("_patience", default=_UNASKED)
 
 
 @contextlib.contextmanager
@@ -103,14 +104,21 @@ class PatientConnection(psycopg.Connection[Any]):
         Raises:
             GivenUp: it took too long, or the thread is to end.
         """
-        return super().wait(self._ending(bounded(gen)), *args, **kwargs)
+        return super().wait(closing_what_was_given_up(self.pgconn, bounded(gen)), *args, **kwargs)
 
-    def _ending(self, steps: PQGen[T]) -> PQGen[T]:
-        try:
-            return (yield from steps)
-        except GivenUp:
-            self.pgconn.finish()
-            raise
+
+def closing_what_was_given_up(pgconn: PGconn, steps: PQGen[T]) -> PQGen[T]:
+    """Close the connection where `steps` are given up: its answer may still come."""
+    try:
+        return (yield from steps)
+    except GivenUp:
+        pgconn.finish()
+        raise
+
+
+def is_limited() -> bool:
+    """Whether a `patience` block is around this call."""
+    return _patience.get() is not _UNASKED
 
 
 def bounded(steps: Generator[Any, Any, T]) -> Generator[Any, Any, T]:

@@ -245,6 +245,28 @@ def test_a_finalizer_on_a_thread_of_the_library_closes(dsn: str) -> None:
     closed_in_time(store)
 
 
+def test_a_stream_is_not_opened_for_ever_at_a_silent_server(way: str, proxy: Proxy) -> None:
+    with Store(way) as store:
+        store["orders"].insert("o-1", {})  # the pool has a connection now, and it goes silent
+        proxy.stall()
+        with patience(0.5), pytest.raises(ServerUnreachable, match="did not answer in time"):
+            store["orders"].watch()
+        proxy.resume()
+        with store["orders"].watch() as stream:
+            assert stream.try_next() is None
+
+
+async def test_nor_is_an_async_one(way: str, proxy: Proxy) -> None:
+    async with AsyncStore(way) as store:
+        await store["orders"].insert("o-1", {})
+        proxy.stall()
+        with patience(0.5), pytest.raises(ServerUnreachable, match="did not answer in time"):
+            await store["orders"].watch()
+        proxy.resume()
+        async with store["orders"].watch() as stream:
+            assert await stream.try_next() is None
+
+
 def test_what_goes_silent_is_noticed(way: str, proxy: Proxy, dsn: str) -> None:
     with Store(way) as store, store["orders"].watch() as stream, psycopg.connect(dsn, autocommit=True) as sql:
         sql.execute(INSERT, [1, 10])
