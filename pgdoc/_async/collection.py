@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from pgdoc._async.reading import AsyncReads
 from pgdoc._async.table import AsyncTable
 from pgdoc._async.writing import AsyncWrites, document_of
 from pgdoc._copy import CopyRows
 from pgdoc.documents import Document, check_id, encode
 from pgdoc.errors import DuplicateDocument, StreamError
 from pgdoc.names import check_name
-from pgdoc.query.parse import parse_filter, parse_sort
-from pgdoc.query.sql import compile_filter, compile_sort
 from pgdoc.statements import read_statement
 from pgdoc.streams import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
     from pgdoc._async.session import AsyncSession
     from pgdoc._async.stream import AsyncChangeStream
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncCollection"]
 
 
-class AsyncCollection(AsyncWrites):
+class AsyncCollection(AsyncReads, AsyncWrites):
     """A handle on the documents of one table; `store["orders"]` makes it, without I/O.
 
     Every write is one statement, atomic in the server. Errors of the server come as `DatabaseError`,
@@ -126,63 +124,3 @@ class AsyncCollection(AsyncWrites):
         key = check_id(id)
         rows = await self._table.read(read_statement("get", self._table.name), [key])
         return document_of(key, *rows[0]) if rows else None
-
-    def find(
-        self,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002
-        *,
-        sort: str | Sequence[str] | None = None,
-        limit: int | None = None,
-        skip: int = 0,
-    ) -> AsyncGenerator[Document]:
-        """Return an iterator over the documents that match, in bounded memory.
-
-        It sees the collection as it was when the first document was asked for. Outside a transaction it takes a
-        connection of the pool until it is exhausted or closed.
-
-        Args:
-            filter: as the filter language has it; `None` for all.
-            sort: a path, with a leading `-` to descend, or a sequence of these.
-            limit: how many documents at most.
-            skip: how many to leave out first.
-
-        Raises:
-            InvalidFilter: not a filter.
-        """
-        return self._documents(*self._find(filter, sort, limit, skip))
-
-    async def find_one(
-        self,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002
-        *,
-        sort: str | Sequence[str] | None = None,
-    ) -> Document | None:
-        """Return the first document that matches, or `None`."""
-        rows = await self._table.read(*self._find(filter, sort, 1, 0))
-        return document_of(*rows[0]) if rows else None
-
-    async def count(self, filter: Mapping[str, Any] | None = None) -> int:  # noqa: A002
-        """Return how many documents match."""
-        condition = compile_filter(parse_filter(filter))
-        rows = await self._table.read(
-            read_statement("count", self._table.name, condition=condition.text), condition.params
-        )
-        return int(rows[0][0]) if rows else 0
-
-    def _find(
-        self,
-        filter: Mapping[str, Any] | None,  # noqa: A002
-        sort: str | Sequence[str] | None,
-        limit: int | None,
-        skip: int,
-    ) -> tuple[bytes, list[Any]]:
-        if skip < 0 or (limit is not None and limit < 0):
-            raise ValueError(f"limit is {limit} and skip is {skip}: neither can be negative")
-        condition, order = compile_filter(parse_filter(filter)), compile_sort(parse_sort(sort))
-        query = read_statement("find", self._table.name, condition=condition.text, order=order.text)
-        return query, [*condition.params, *order.params, limit, skip]
-
-    async def _documents(self, query: bytes, params: Sequence[Any]) -> AsyncGenerator[Document]:
-        async with aclosing(self._table.stream(query, params)) as rows:
-            async for row in rows:
-                yield document_of(*row)

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, example, given, reject, settings
 from hypothesis import strategies as st
 
-from pgdoc.documents import decode, encode_value
+from pgdoc.documents import decode, encode, encode_value
+from pgdoc.errors import InvalidInput
 from pgdoc.query import compare, compile_filter, matches, parse_filter
+from pgdoc.query.project import compile_fields, parse_fields, project
 from tests import json_values
 
 if TYPE_CHECKING:
@@ -74,3 +76,37 @@ def test_a_key_that_was_cut_changes_no_answer(
     assert connection.execute(query, [*compiled.params, text.decode()]).fetchone() == (
         matches(wanted, "a", decode(text)),
     )
+
+
+@laws
+@given(json_values.documents, st.lists(json_values.sort_paths, min_size=1, max_size=3), st.booleans())
+@example({"a": [1, {"a": 1, "b": 2}, [{"a": 3}, []], {}]}, ["a.a"], False)
+@example({"a": [1, {"a": 1, "b": 2}, [{"a": 3}, []], {}]}, ["a.a", "b"], True)
+def test_the_server_cuts_out_the_same_part_as_python(
+    connection: psycopg.Connection, data: dict[str, Any], paths: list[str], leave_out: bool
+) -> None:
+    try:
+        projection = parse_fields([f"-{path}" if leave_out else path for path in paths])
+    except InvalidInput:
+        reject()  # one path inside another
+    compiled = compile_fields(projection)
+    query = f"SELECT ({compiled.text})::text FROM (SELECT %s::jsonb AS data) AS documents"
+    row = connection.execute(query, [*compiled.params, encode(data).decode()]).fetchone()
+    assert row is not None
+    assert decode(row[0]) == project(projection, decode(encode(data)))
+
+
+@laws
+@given(json_values.documents | st.just({"a": [{"a": [1, [1]]}, {"a": None}, [{"a": 5}]]}), json_values.sort_paths)
+def test_what_is_distinct_is_what_a_filter_finds_without_the_arrays_themselves(
+    connection: psycopg.Connection, data: dict[str, Any], path: str
+) -> None:
+    query = "SELECT value::text FROM pgdoc.{}(%s::jsonb, %s::text[]) AS found(value) WHERE value IS NOT NULL"
+    params = [encode(data).decode(), path.split(".")]
+    elements, found = (
+        [decode(text) for (text,) in connection.execute(query.format(name).encode(), params)]
+        for name in ("elements_at", "values_at")
+    )
+    outer = [value for value in found if isinstance(value, list)]
+    assert all(element in found for element in elements)
+    assert all(value in elements or value in outer for value in found)

@@ -28,7 +28,7 @@ ROOMS = {
     "replication": {"replication"},
     "hub": {"_bell", "hub", "catchup", "history", "mailbox", "streams", "feed", "consumer", "ownership", "takeover"},
     "sql": {"sql"},
-    "database": {"statements", "translate", "catalog", "context", "_copy", "_waiting"},
+    "database": {"statements", "reading", "translate", "catalog", "context", "_copy", "_waiting"},
     "migration": {"migrate"},
     "facade": {"_async", "_sync"},
     "face": {"__init__"},
