@@ -9,8 +9,11 @@ from pgdoc.sql import statement
 __all__ = ["call_statement", "read_statement", "write_statement"]
 
 
+_NO_CLAUSES = dict.fromkeys(("change", "first", "condition", "order", "skip_locked"), "")
+
+
 @lru_cache(maxsize=1024)
-def write_statement(name: str, table: str, *, carry: bool, versioned: bool = False, change: str = "") -> bytes:
+def write_statement(name: str, table: str, *, carry: bool, versioned: bool = False, **clauses: str) -> bytes:
     """Return a write of `documents.sql`.
 
     Args:
@@ -18,17 +21,22 @@ def write_statement(name: str, table: str, *, carry: bool, versioned: bool = Fal
         table: the collection's table, quoted.
         carry: whether it takes the message with the writer's metadata along, as its first parameter.
         versioned: whether it asks for a version, after the id.
-        change: an SQL expression over `data` that gives the new data.
+        **clauses: what else the block has a place for, as SQL: `change`, an expression over `data` that gives the new
+            data; `first`, the data of a new document; `condition` and `order` as for `read_statement`; `skip_locked`.
     """
+    clauses["order"] = f"ORDER BY {clauses['order']}" if clauses.get("order") else ""
+    carried = statement("documents", "carry")
     return (
         statement("documents", name)
         .format(
             table=table,
-            carry=statement("documents", "carry") if carry else "",
+            carry=carried if carry else "",
+            with_carry=f"{carried}," if carry else "WITH",
+            and_carry=", carried" if carry else "",
             from_carry="FROM carried" if carry else "",
             using_carry="USING carried" if carry else "",
             and_version="AND version = %s" if versioned else "",
-            change=change,
+            **{**_NO_CLAUSES, **clauses},
         )
         .strip()
         .encode()

@@ -1,1 +1,232 @@
--- What the update language needs beside the functions of 0001.
+-- What the update language needs beside the functions of 0001. As there: NULL where a change does not fit the data, and
+-- where the data is NULL already.
+
+CREATE FUNCTION pgdoc.transaction_time() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
+COMMENT ON FUNCTION pgdoc.transaction_time IS 'The time of the transaction as $currentDate stores it: ISO 8601, UTC';
+
+CREATE FUNCTION pgdoc.put_number_at(data jsonb, path text[], number numeric) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN CASE WHEN abs(number) < 1e4300 THEN pgdoc.set_at(data, path, to_jsonb(number)) END;
+COMMENT ON FUNCTION pgdoc.put_number_at IS 'The data with the number at the path; NULL for one of over 4,300 digits';
+
+CREATE OR REPLACE FUNCTION pgdoc.increment_at(data jsonb, path text[], amount numeric) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+AS $$
+DECLARE
+    found jsonb := pgdoc.value_at(data, path);
+BEGIN
+    IF found IS NULL THEN
+        RETURN pgdoc.set_at(data, path, to_jsonb(amount));
+    ELSIF jsonb_typeof(found) = 'number' THEN
+        RETURN pgdoc.put_number_at(data, path, found::numeric + amount);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- A product has as many digits behind the point as its factors together: without a limit a document that is multiplied
+-- again and again would grow.
+CREATE FUNCTION pgdoc.multiply_at(data jsonb, path text[], factor numeric) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+AS $$
+DECLARE
+    found jsonb := pgdoc.value_at(data, path);
+    product numeric;
+    places integer;
+BEGIN
+    IF found IS NULL THEN
+        RETURN pgdoc.set_at(data, path, '0');
+    ELSIF jsonb_typeof(found) = 'number' THEN
+        product := found::numeric * factor;
+        places := greatest(400, scale(found::numeric), scale(factor));
+        RETURN pgdoc.put_number_at(data, path, CASE WHEN scale(product) > places THEN round(product, places) ELSE product END);
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION pgdoc.multiply_at IS 'The data with the number at the path multiplied; NULL where it does not fit';
+
+CREATE FUNCTION pgdoc.bound_at(data jsonb, path text[], value jsonb, sign integer) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+AS $$
+DECLARE
+    found jsonb := pgdoc.value_at(data, path);
+BEGIN
+    IF found IS NOT NULL AND pgdoc.compare(value, found) <> sign THEN
+        RETURN data;
+    END IF;
+    RETURN pgdoc.set_at(data, path, value);
+END
+$$;
+COMMENT ON FUNCTION pgdoc.bound_at IS
+    'The data with the value at the path where it is less (sign -1) or greater (1) than what is there, or nothing is there';
+
+CREATE FUNCTION pgdoc.rename_at(data jsonb, path text[], target text[]) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+AS $$
+DECLARE
+    node jsonb := data;
+    there jsonb;
+    in_array boolean := false;
+BEGIN
+    FOR i IN 1 .. cardinality(path) LOOP
+        IF jsonb_typeof(node) = 'array' AND path[i] ~ '^(0|[1-9][0-9]{0,8})$' THEN
+            in_array := true;
+        ELSIF jsonb_typeof(node) <> 'object' THEN
+            RETURN NULL;
+        END IF;
+        node := pgdoc.child(node, path[i]);
+        IF node IS NULL THEN
+            RETURN data;
+        END IF;
+    END LOOP;
+    IF in_array THEN
+        RETURN NULL;
+    END IF;
+    data := data #- path;
+    there := data;
+    FOR i IN 1 .. cardinality(target) LOOP
+        IF jsonb_typeof(there) = 'array' THEN
+            RETURN NULL;
+        END IF;
+        there := pgdoc.child(there, target[i]);
+    END LOOP;
+    RETURN pgdoc.set_at(data, target, node);
+END
+$$;
+COMMENT ON FUNCTION pgdoc.rename_at IS
+    'The data with the value moved to the target; NULL where one of the paths goes through an array or does not fit';
+
+CREATE FUNCTION pgdoc.items_at(data jsonb, path text[]) RETURNS SETOF jsonb
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+AS $$
+    SELECT jsonb_array_elements(CASE jsonb_typeof(value) WHEN 'array' THEN value ELSE '[]' END)
+    FROM pgdoc.value_at(data, path) AS found(value)
+$$;
+COMMENT ON FUNCTION pgdoc.items_at IS 'The items of the array at the path; none where there is no array';
+
+CREATE FUNCTION pgdoc.put_items(data jsonb, path text[], items jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN CASE WHEN jsonb_typeof(pgdoc.value_at(data, path)) = 'array' THEN jsonb_set(data, path, items) END;
+COMMENT ON FUNCTION pgdoc.put_items IS 'The data with these items in the array at the path; NULL where there is no array';
+
+CREATE FUNCTION pgdoc.keep_at(data jsonb, path text[], items jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN CASE WHEN pgdoc.value_at(data, path) IS NULL THEN data ELSE pgdoc.put_items(data, path, items) END;
+COMMENT ON FUNCTION pgdoc.keep_at IS 'As put_items, but nothing is done where nothing is at the path';
+
+CREATE FUNCTION pgdoc.pull_all_at(data jsonb, path text[], pulled jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN pgdoc.keep_at(data, path, (
+        SELECT coalesce(jsonb_agg(item ORDER BY place), '[]')
+        FROM pgdoc.items_at(data, path) WITH ORDINALITY AS found(item, place)
+        WHERE item <> ALL (ARRAY(SELECT jsonb_array_elements(pulled)))
+    ));
+COMMENT ON FUNCTION pgdoc.pull_all_at IS 'The data without the items that equal one of these; NULL where there is no array';
+
+CREATE FUNCTION pgdoc.pop_at(data jsonb, path text[], first boolean) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN pgdoc.keep_at(data, path, CASE jsonb_typeof(pgdoc.value_at(data, path))
+        WHEN 'array' THEN pgdoc.value_at(data, path) - CASE WHEN first THEN 0 ELSE -1 END
+        ELSE '[]'
+    END);
+COMMENT ON FUNCTION pgdoc.pop_at IS 'The data without the first or the last item of the array; NULL where there is no array';
+
+CREATE FUNCTION pgdoc.add_to_set_at(data jsonb, path text[], items jsonb) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+AS $$
+DECLARE
+    found jsonb := coalesce(pgdoc.value_at(data, path), '[]');
+BEGIN
+    IF jsonb_typeof(found) <> 'array' THEN
+        RETURN NULL;
+    END IF;
+    RETURN pgdoc.set_at(data, path, found || (
+        SELECT coalesce(jsonb_agg(item ORDER BY place), '[]')
+        FROM (SELECT DISTINCT ON (item) item, place
+              FROM jsonb_array_elements(items) WITH ORDINALITY AS given(item, place)
+              ORDER BY item, place) AS new
+        WHERE item <> ALL (ARRAY(SELECT jsonb_array_elements(found)))
+    ));
+END
+$$;
+COMMENT ON FUNCTION pgdoc.add_to_set_at IS 'The data with those items added that the array has not; NULL where it does not fit';
+
+CREATE TYPE pgdoc.sort_part AS (rank integer, number numeric, text text COLLATE "C");
+COMMENT ON TYPE pgdoc.sort_part IS 'A part of what sort_parts makes; rank 0 ends an array or an object';
+
+-- Each value begins with its rank and ends by itself, so that PostgreSQL's order of these arrays is that of pgdoc.compare.
+CREATE FUNCTION pgdoc.sort_parts(value jsonb) RETURNS pgdoc.sort_part[]
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+AS $$
+DECLARE
+    kind text := jsonb_typeof(value);
+    parts pgdoc.sort_part[] := ARRAY[ROW(
+        pgdoc.type_rank(value),
+        CASE kind WHEN 'number' THEN value::numeric WHEN 'boolean' THEN value::boolean::integer END,
+        CASE kind WHEN 'string' THEN value #>> '{}' END)::pgdoc.sort_part];
+    name text;
+    item jsonb;
+BEGIN
+    IF kind = 'array' THEN
+        FOR item IN SELECT jsonb_array_elements(value) LOOP
+            parts := parts || pgdoc.sort_parts(item);
+        END LOOP;
+    ELSIF kind = 'object' THEN
+        FOR name, item IN SELECT * FROM jsonb_each(value) AS field(key, inner_value) ORDER BY key COLLATE "C" LOOP
+            parts := parts || ROW(pgdoc.type_rank(item), NULL, name)::pgdoc.sort_part || pgdoc.sort_parts(item);
+        END LOOP;
+    ELSE
+        RETURN parts;
+    END IF;
+    RETURN parts || ROW(0, NULL, NULL)::pgdoc.sort_part;
+END
+$$;
+COMMENT ON FUNCTION pgdoc.sort_parts IS 'What values sort by in the order of pgdoc.compare';
+
+CREATE FUNCTION pgdoc.sorted_items(items jsonb[], path text[], descending boolean) RETURNS jsonb[]
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+AS $$
+    SELECT coalesce(array_agg(item ORDER BY CASE WHEN NOT descending THEN parts END,
+                                            CASE WHEN descending THEN parts END DESC, place), '{}')
+    FROM (SELECT item, place, pgdoc.sort_parts(coalesce(CASE
+              WHEN cardinality(path) = 0 THEN item
+              WHEN jsonb_typeof(item) = 'object' THEN pgdoc.value_at(item, path)
+          END, 'null')) AS parts
+          FROM unnest(items) WITH ORDINALITY AS given(item, place)) AS keyed
+$$;
+COMMENT ON FUNCTION pgdoc.sorted_items IS 'The items by what is at a path of those that are objects; equal ones stay in order';
+
+-- Not STRICT: position and size are NULL where they are not given.
+CREATE FUNCTION pgdoc.push_at(data jsonb, path text[], items jsonb, place integer, sort jsonb, size integer) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+AS $$
+DECLARE
+    found jsonb := coalesce(pgdoc.value_at(data, path), '[]');
+    result jsonb[];
+    sort_key jsonb;
+BEGIN
+    IF data IS NULL OR jsonb_typeof(found) <> 'array' THEN
+        RETURN NULL;
+    ELSIF place IS NULL AND sort = '[]' AND size IS NULL THEN
+        RETURN pgdoc.set_at(data, path, found || items);
+    END IF;
+    result := ARRAY(SELECT jsonb_array_elements(found));
+    place := CASE WHEN place < 0 THEN greatest(place + cardinality(result), 0)
+                  ELSE least(place, cardinality(result)) END;
+    result := result[:place] || ARRAY(SELECT jsonb_array_elements(items)) || result[place + 1:];
+    FOR i IN REVERSE jsonb_array_length(sort) - 1 .. 0 LOOP
+        sort_key := sort -> i;
+        result := pgdoc.sorted_items(
+            result, ARRAY(SELECT jsonb_array_elements_text(sort_key -> 'path')), (sort_key -> 'descending')::boolean);
+    END LOOP;
+    IF size < 0 THEN
+        result := result[greatest(cardinality(result) + size, 0) + 1:];
+    ELSIF size < cardinality(result) THEN
+        result := result[:size];
+    END IF;
+    RETURN pgdoc.set_at(data, path, to_jsonb(result));
+END
+$$;
+COMMENT ON FUNCTION pgdoc.push_at IS 'The data with items put into the array, sorted and cut; NULL where it does not fit';

@@ -64,13 +64,13 @@ class AsyncTable:
             if not self._auto_create:
                 raise
 
-    async def write(self, name: str, params: list[Any], *, versioned: bool = False, change: str = "") -> Rows:
+    async def write(self, name: str, params: list[Any], *, versioned: bool = False, **clauses: str) -> Rows:
         """Execute a write of `documents.sql`, with the writer's metadata."""
-        return await self.read(*self._carrying(name, params, versioned=versioned, change=change))
+        return await self.read(*self._carrying(name, params, versioned=versioned, **clauses))
 
-    async def create_and_write(self, name: str, params: list[Any], *, change: str = "") -> Rows:
+    async def create_and_write(self, name: str, params: list[Any], **clauses: str) -> Rows:
         """Execute a write that makes a document, and so its collection too."""
-        query, params = self._carrying(name, params, versioned=False, change=change)
+        query, params = self._carrying(name, params, versioned=False, **clauses)
         try:
             return await self._fetch(query, params, create=self._creatable)
         except CollectionNotFound:
@@ -102,9 +102,9 @@ class AsyncTable:
         params = self._address if message is None else (message, *self._address)
         await self._fetch(call_statement("create_collection", carry=message is not None), params)
 
-    def _carrying(self, name: str, params: list[Any], *, versioned: bool, change: str) -> tuple[bytes, list[Any]]:
+    def _carrying(self, name: str, params: list[Any], *, versioned: bool, **clauses: str) -> tuple[bytes, list[Any]]:
         message = self._session.carried()
-        query = write_statement(name, self.name, carry=message is not None, versioned=versioned, change=change)
+        query = write_statement(name, self.name, carry=message is not None, versioned=versioned, **clauses)
         return query, params if message is None else [message, *params]
 
     async def _fetch(self, query: bytes, params: Sequence[Any], *, create: tuple[str, str] | None = None) -> Rows:

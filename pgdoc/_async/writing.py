@@ -5,18 +5,21 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pgdoc.documents import Document, check_id, encode
-from pgdoc.errors import InvalidUpdate, VersionConflict
-from pgdoc.query.update import apply_update, parse_update
-from pgdoc.query.update_sql import compile_update
+from pgdoc.documents import Document, check_id, decode, encode
+from pgdoc.errors import InvalidUpdate, UnreadableDocument, VersionConflict
+from pgdoc.query.parse import parse_filter, parse_sort
+from pgdoc.query.sql import compile_filter, compile_sort
+from pgdoc.query.update import parse_update
+from pgdoc.query.update_apply import apply_update
+from pgdoc.query.update_sql import compile_first, compile_update
 from pgdoc.statements import read_statement
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pgdoc._async.table import AsyncTable
     from pgdoc.query.sql import Compiled
-    from pgdoc.query.update import Update
+    from pgdoc.query.update_nodes import Update
 
 __all__ = ["AsyncWrites", "document_of"]
 
@@ -41,7 +44,8 @@ class AsyncWrites:
         Args:
             id: of the document.
             changes: as the update language has it, such as `{"$inc": {"total": 5}}`.
-            upsert: where there is no document, make one of what the changes give for an empty one.
+            upsert: where there is no document, make one of what the changes give for an empty one, with
+                `$setOnInsert`.
             if_version: change the document only if it is at this version.
 
         Returns:
@@ -53,9 +57,15 @@ class AsyncWrites:
         """
         _refuse_both(upsert, if_version)
         key, update = check_id(id), parse_update(changes)
+        try:
+            first = compile_first(update) if upsert else None
+        except InvalidUpdate:  # `$[]` is for arrays that are there
+            if document := await self.update(key, changes):
+                return document
+            raise
         change = compile_update(update)
         while True:
-            rows = await (self._upsert(key, update, change) if upsert else self._change(key, change, if_version))
+            rows = await (self._upsert(key, first, change) if first else self._change(key, change, if_version))
             if rows:
                 return document_of(key, *rows[0])
             query = read_statement("judge_update", self._table.name, change=change.text)
@@ -65,6 +75,79 @@ class AsyncWrites:
             if not found and not upsert:
                 self._compare_versions(key, None, if_version)
                 return None
+
+    async def update_many(
+        self,
+        filter: Mapping[str, Any],  # noqa: A002 (the name in the contract)
+        changes: Mapping[str, Any],
+    ) -> int:
+        """Change all documents that match, or none of them.
+
+        A document that another writer changes meanwhile is matched again, and changed as it is then.
+
+        Args:
+            filter: as the filter language has it; `{}` for all.
+            changes: as `update`.
+
+        Returns:
+            How many documents are others now; what the update leaves as it is does not count.
+
+        Raises:
+            InvalidFilter: not a filter.
+            InvalidUpdate: not an update, or one that does not fit a document, which the message names.
+        """
+        condition, update = compile_filter(parse_filter(filter)), parse_update(changes)
+        change = compile_update(update)
+        params = [*change.params, *condition.params, *change.params]
+        rows = await self._table.write("update_many", params, condition=condition.text, change=change.text)
+        for count, key, text in rows:
+            if key is not None:
+                raise self._misfit(key, text, update)
+            return int(count)
+        return 0
+
+    async def update_one(
+        self,
+        filter: Mapping[str, Any],  # noqa: A002
+        changes: Mapping[str, Any],
+        *,
+        sort: str | Sequence[str] | None = None,
+        skip_locked: bool = False,
+    ) -> Document | None:
+        """Change the first document that matches: the way to claim a job.
+
+        A document that another writer changes meanwhile is matched again; where it no longer matches, the next one is
+        taken. So no two callers are given the same document, if the changes make that it matches no more.
+
+        Args:
+            filter: as the filter language has it.
+            changes: as `update`.
+            sort: as `find`; without it any of the documents that match is the first.
+            skip_locked: pass over documents that another transaction is changing, instead of waiting for its end.
+
+        Returns:
+            The document as it is now, or `None` where none matches.
+
+        Raises:
+            InvalidFilter: not a filter.
+            InvalidUpdate: not an update, or one that does not fit the document.
+        """
+        condition, order = compile_filter(parse_filter(filter)), compile_sort(parse_sort(sort))
+        update = parse_update(changes)
+        change = compile_update(update)
+        rows = await self._table.write(
+            "update_one",
+            [*change.params, *condition.params, *order.params],
+            condition=condition.text,
+            order=order.text,
+            change=change.text,
+            skip_locked="SKIP LOCKED" if skip_locked else "",
+        )
+        for fits, key, text, *rest in rows:
+            if not fits:
+                raise self._misfit(key, text, update)
+            return document_of(key, text, *rest)
+        return None
 
     async def replace(
         self,
@@ -123,10 +206,41 @@ class AsyncWrites:
                 return bool(rows)
             await self._look_at_version(key, if_version)
 
-    async def _upsert(self, key: str, update: Update, change: Compiled) -> list[tuple[Any, ...]]:
-        first = encode(apply_update(update, {})).decode()
-        params = [key, first, *change.params, *change.params]
-        return await self._table.create_and_write("upsert", params, change=change.text)
+    async def delete_many(self, filter: Mapping[str, Any]) -> int:  # noqa: A002
+        """Delete all documents that match; `{}` matches all of them.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            InvalidFilter: not a filter.
+        """
+        condition = compile_filter(parse_filter(filter))
+        rows = await self._table.write("delete_many", condition.params, condition=condition.text)
+        return int(rows[0][0]) if rows else 0
+
+    async def delete_one(
+        self,
+        filter: Mapping[str, Any],  # noqa: A002
+        *,
+        sort: str | Sequence[str] | None = None,
+    ) -> Document | None:
+        """Delete the first document that matches, as `update_one` finds it.
+
+        Returns:
+            The document that was deleted, or `None` where none matches.
+
+        Raises:
+            InvalidFilter: not a filter.
+        """
+        condition, order = compile_filter(parse_filter(filter)), compile_sort(parse_sort(sort))
+        params = [*condition.params, *order.params]
+        rows = await self._table.write("delete_one", params, condition=condition.text, order=order.text)
+        return document_of(*rows[0]) if rows else None
+
+    async def _upsert(self, key: str, first: Compiled, change: Compiled) -> list[tuple[Any, ...]]:
+        params = [key, *first.params, *change.params, *change.params]
+        return await self._table.create_and_write("upsert", params, first=first.text, change=change.text)
 
     async def _change(self, key: str, change: Compiled, if_version: int | None) -> list[tuple[Any, ...]]:
         params = [*change.params, key, *_version(if_version), *change.params]
@@ -140,9 +254,19 @@ class AsyncWrites:
         document = document_of(key, text, version, created_at, updated_at)
         self._compare_versions(key, version, if_version)
         if not fits:
-            apply_update(update, document.data)
-            raise InvalidUpdate(f"the update does not fit document {key!r} of {self._table.subject}")
+            raise self._misfit(key, text, update)
         return document if same else None
+
+    def _misfit(self, key: str, text: str, update: Update) -> InvalidUpdate:
+        """Find out in Python what the server did not say: which of the changes does not fit."""
+        where = f"document {key!r} of {self._table.subject}"
+        try:
+            apply_update(update, decode(text))
+        except InvalidUpdate as exc:
+            return InvalidUpdate(f"{where}: {exc}", path=exc.path, operator=exc.operator)
+        except UnreadableDocument as exc:
+            return InvalidUpdate(f"{where}: the update does not fit, and {exc}")
+        return InvalidUpdate(f"the update does not fit {where}")
 
     async def _look_at_version(self, key: str, if_version: int) -> None:
         rows = await self._table.read(read_statement("version", self._table.name), [key])

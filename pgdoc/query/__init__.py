@@ -4,8 +4,10 @@ from pgdoc.query.match import compare, matcher, matches
 from pgdoc.query.nodes import Node, SortKey
 from pgdoc.query.parse import parse_filter, parse_sort
 from pgdoc.query.sql import Compiled, compile_filter, compile_sort
-from pgdoc.query.update import Update, apply_update, parse_update
-from pgdoc.query.update_sql import compile_update
+from pgdoc.query.update import parse_update
+from pgdoc.query.update_apply import apply_update
+from pgdoc.query.update_nodes import Update
+from pgdoc.query.update_sql import compile_first, compile_update
 
 __all__ = [
     "Compiled",
@@ -15,6 +17,7 @@ __all__ = [
     "apply_update",
     "compare",
     "compile_filter",
+    "compile_first",
     "compile_sort",
     "compile_update",
     "matcher",

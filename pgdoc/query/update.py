@@ -1,61 +1,48 @@
-"""The update language: parsed, and applied in Python. `pgdoc.query.update_sql` is the same for the server."""
+"""Parse updates.
+
+A new operator is one line in `_OPERATORS`, a node, and the node's meaning in each of the two interpreters:
+`pgdoc.query.update_apply` is Python's, `pgdoc.query.update_sql` the server's.
+"""
 
 from __future__ import annotations
 
-import decimal
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import fields, replace
 from decimal import Decimal
 from reprlib import repr as shown
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.documents import MAX_DEPTH, decode, encode_value
-from pgdoc.errors import InvalidDocument, InvalidUpdate
-from pgdoc.query.nodes import MISSING, Operand, Path, is_index
+from pgdoc.errors import InvalidDocument, InvalidFilter, InvalidUpdate
+from pgdoc.query.nodes import Operand, Path, SortKey, is_index
+from pgdoc.query.parse import parse_filter
+from pgdoc.query.update_nodes import (
+    EACH,
+    ELEMENT,
+    AddToSet,
+    Bound,
+    Change,
+    CurrentDate,
+    Increment,
+    Multiply,
+    Pop,
+    Pull,
+    PullAll,
+    Push,
+    Rename,
+    Set,
+    SetOnInsert,
+    Unset,
+    Update,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    _Misfit: TypeAlias = Callable[[str], InvalidUpdate]
-
-MAX_PADDING: Final = 1_500_000
-"""How many nulls a `$set` beyond the end of an array may put before its value (MongoDB's limit)."""
-
-_EXACT: Final = decimal.Context(prec=150_000, traps=[decimal.Inexact])
-
-
-@dataclass(frozen=True, slots=True)
-class Set:
-    """`$set`: put the value there, making the objects on the way."""
-
-    path: Path
-    operand: Operand
-
-
-@dataclass(frozen=True, slots=True)
-class Unset:
-    """`$unset`: take the field away; an item of an array becomes null."""
-
-    path: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Increment:
-    """`$inc`: add to the number there, exactly and in decimal; a missing one is set."""
-
-    path: Path
-    operand: Operand
-
-
-Change: TypeAlias = Set | Unset | Increment
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """Changes on paths of which none is, or lies within, another, in the order of the paths."""
-
-    changes: tuple[Change, ...]
+_MANY: Final = 2**31 - 1
+_MODIFIERS: Final = ("$each", "$position", "$slice", "$sort")
+_COMBINATIONS: Final = ("$and", "$or", "$nor")
 
 
 def parse_update(update: Mapping[str, Any]) -> Update:
@@ -66,71 +53,203 @@ def parse_update(update: Mapping[str, Any]) -> Update:
     """
     if not isinstance(update, Mapping) or not update:
         raise InvalidUpdate(f"{shown(update)} is no update: give operators such as {{'$set': {{'status': 'paid'}}}}")
-    named = [
-        (name, _parse_change(name, dotted, value))
-        for name, fields in update.items()
-        for dotted, value in _fields(name, fields).items()
+    changes = [
+        _OPERATORS[name](name, _split(name, dotted), value)
+        for name, named in update.items()
+        for dotted, value in _named(name, named).items()
     ]
-    named.sort(key=lambda item: _order(item[1].path))
-    for (_, change), (name, follower) in itertools.pairwise(named):
-        if follower.path[: len(change.path)] == change.path:
-            at, other = ".".join(follower.path), ".".join(change.path)
-            raise InvalidUpdate(
-                f"{at!r} and {other!r} are changed at once: change each path once", path=at, operator=name
-            )
-    return Update(tuple(change for _, change in named))
+    _refuse_overlaps(changes)
+    return Update(tuple(sorted(changes, key=lambda change: _order(change.path))))
 
 
-def _fields(name: Any, fields: Any) -> Mapping[str, Any]:
+def _named(name: Any, named: Any) -> Mapping[Any, Any]:
     if not isinstance(name, str) or not name.startswith("$"):
         raise InvalidUpdate(f"{name!r} is no operator: change single fields with {_known()}, or use replace()")
     if name not in _OPERATORS:
         raise InvalidUpdate(f"unknown operator {name!r}: known are {_known()}", operator=name)
-    if not isinstance(fields, Mapping):
-        raise InvalidUpdate(f"{name} takes a dict of paths, not {shown(fields)}", operator=name)
-    return fields
+    if not isinstance(named, Mapping):
+        raise InvalidUpdate(f"{name} takes a dict of paths, not {shown(named)}", operator=name)
+    return named
 
 
-def _parse_change(name: str, dotted: Any, value: Any) -> Change:
-    return _OPERATORS[name](_split(name, dotted), value)
+def _refuse_overlaps(changes: list[Change]) -> None:
+    """Raise where a path is, or lies within, another; the order brings such paths together, but for `$[]`."""
+    places = [(change.path, change.operator) for change in changes]
+    places += [(change.target, change.operator) for change in changes if isinstance(change, Rename)]
+    places.sort(key=lambda place: _order(place[0]))
+    pairs: Iterable[Any] = itertools.pairwise(places)
+    if any(EACH in path for path, _ in places):
+        pairs = itertools.combinations(sorted(places, key=lambda place: len(place[0])), 2)
+    for (above, _), (path, operator) in pairs:
+        if len(above) <= len(path) and all(_may_meet(*parts) for parts in zip(above, path, strict=False)):
+            at, other = ".".join(path), ".".join(above)
+            raise InvalidUpdate(
+                f"{at!r} and {other!r} are changed at once: change each path once", path=at, operator=operator
+            )
+
+
+def _may_meet(part: str, other: str) -> bool:
+    return part == other or EACH in (part, other)
+
+
+def _order(path: Path) -> list[tuple[int, str]]:
+    """Indexes by number and behind `$[]`, so that a change never meets the padding that another one made."""
+    return [(-1, part) if part == EACH else (len(part), part) if is_index(part) else (1 << 30, part) for part in path]
 
 
 def _split(name: str, dotted: Any) -> Path:
-    if not isinstance(dotted, str):
-        raise InvalidUpdate(f"{name} has {dotted!r} for a path: give dotted text", operator=name)
-    if not dotted.isascii() or "\0" in dotted:
-        _operand(name, dotted, dotted)  # what can't be in a document
-    path = tuple(dotted.split("."))
-    if len(path) > MAX_DEPTH:
-        raise InvalidUpdate(f"{name} has a path of over {MAX_DEPTH} parts", path=dotted, operator=name)
+    path = _split_any(name, dotted)
     if path[0] == "_id":
-        raise InvalidUpdate(f"{name} of {dotted!r}: the id of a document can't change", path=dotted, operator=name)
-    if any(part.startswith("$") for part in path):
-        reason = "a part of a path can't start with '$' here: name the index, or use replace()"
-        raise InvalidUpdate(f"{name} of {dotted!r}: {reason}", path=dotted, operator=name)
+        raise _invalid(name, path, "the id of a document can't change")
+    for place, part in enumerate(path):
+        if part.startswith("$") and (part != EACH or not place or name == "$rename"):
+            reason = "a part of a path can't be, or start with, '$' here: name the index, or use replace()"
+            raise _invalid(name, path, reason)
     return path
 
 
-def _parse_set(path: Path, value: Any) -> Set:
-    return Set(path, _operand("$set", ".".join(path), value))
+def _split_any(name: str, dotted: Any) -> Path:
+    if not isinstance(dotted, str):
+        raise InvalidUpdate(f"{name} has {dotted!r} for a path: give dotted text", operator=name)
+    if not dotted.isascii() or "\0" in dotted:
+        _encode(name, dotted, dotted)  # what can't be in a document
+    path = tuple(dotted.split("."))
+    if len(path) > MAX_DEPTH:
+        raise InvalidUpdate(f"{name} has a path of over {MAX_DEPTH} parts", path=dotted, operator=name)
+    if "" in path:
+        raise _invalid(name, path, "a part of the path is empty: such a field can only be changed with replace()")
+    return path
 
 
-def _parse_unset(path: Path, _value: Any) -> Unset:
+def _parse_set(name: str, path: Path, value: Any) -> Set:
+    return Set(path, _fitting(name, path, value))
+
+
+def _parse_set_on_insert(name: str, path: Path, value: Any) -> SetOnInsert:
+    return SetOnInsert(path, _fitting(name, path, value))
+
+
+def _parse_unset(_name: str, path: Path, _value: Any) -> Unset:
     return Unset(path)
 
 
-def _parse_increment(path: Path, value: Any) -> Increment:
-    at = ".".join(path)
-    operand = _operand("$inc", at, value)
-    if not _is_number(operand.value):
-        raise InvalidUpdate(f"$inc of {at!r} takes a number, not {shown(value)}", path=at, operator="$inc")
-    return Increment(path, operand)
+def _parse_increment(name: str, path: Path, value: Any) -> Increment:
+    return Increment(path, _number(name, path, value))
 
 
-_OPERATORS: Final[Mapping[str, Callable[[Path, Any], Change]]] = {
+def _parse_multiply(name: str, path: Path, value: Any) -> Multiply:
+    return Multiply(path, _number(name, path, value))
+
+
+def _parse_bound(name: str, path: Path, value: Any) -> Bound:
+    return Bound(name, path, _fitting(name, path, value))
+
+
+def _parse_rename(name: str, path: Path, value: Any) -> Rename:
+    if not isinstance(value, str):
+        raise _invalid(name, path, f"takes another path, not {shown(value)}")
+    return Rename(path, _split(name, value))
+
+
+def _parse_current_date(name: str, path: Path, value: Any) -> CurrentDate:
+    """There is one form of a time, so both of MongoDB's types are the same."""
+    if not isinstance(value, bool) and value not in ({"$type": "date"}, {"$type": "timestamp"}):
+        raise _invalid(name, path, f"takes True or {{'$type': 'date'}}, not {shown(value)}")
+    return CurrentDate(path)
+
+
+def _parse_push(name: str, path: Path, value: Any) -> Push:
+    given = _modifiers(name, path, value, _MODIFIERS)
+    return Push(
+        path,
+        _items(name, path, given["$each"], "$each"),
+        _integer(path, "$position", given["$position"]) if "$position" in given else None,
+        _parse_order(path, given["$sort"]) if "$sort" in given else (),
+        _integer(path, "$slice", given["$slice"]) if "$slice" in given else None,
+    )
+
+
+def _parse_add_to_set(name: str, path: Path, value: Any) -> AddToSet:
+    return AddToSet(path, _items(name, path, _modifiers(name, path, value, ("$each",))["$each"], "$each"))
+
+
+def _modifiers(name: str, path: Path, value: Any, known: tuple[str, ...]) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping) or not any(key in value for key in known):
+        return {"$each": [value]}
+    for key in value:
+        if key not in known:
+            raise _invalid(name, path, f"knows {', '.join(known)} here, not {key!r}")
+    if "$each" not in value:
+        raise _invalid(name, path, f"takes {', '.join(value)} beside a list in $each: there is none")
+    return value
+
+
+def _parse_order(path: Path, value: Any) -> tuple[SortKey, ...]:
+    if not isinstance(value, Mapping):
+        return (SortKey((), _descends(path, value)),)
+    if not value:
+        raise _invalid("$push", path, "has an empty $sort: give 1, -1, or paths with 1 or -1")
+    try:
+        return tuple(SortKey(_split_any("$sort", dotted), _descends(path, way)) for dotted, way in value.items())
+    except InvalidUpdate as exc:
+        raise _invalid("$push", path, f"can't sort: {exc}") from exc
+
+
+def _descends(path: Path, value: Any) -> bool:
+    return _one(value, "$push", path, "takes 1 or -1 in $sort") < 0
+
+
+def _parse_pop(name: str, path: Path, value: Any) -> Pop:
+    return Pop(path, _one(value, name, path, "takes 1 for the last item or -1 for the first") < 0)
+
+
+def _one(value: Any, name: str, path: Path, reason: str) -> int:
+    if not _is_number(value) or value not in (1, -1):
+        raise _invalid(name, path, f"{reason}, not {shown(value)}")
+    return int(value)
+
+
+def _parse_pull(name: str, path: Path, value: Any) -> Pull | PullAll:
+    """As MongoDB reads it: an object is a filter on items that are objects, or operators on any; all else a value."""
+    if not isinstance(value, Mapping):
+        return PullAll(name, path, _operand(name, path, [value]))
+    operators = any(isinstance(key, str) and key.startswith("$") and key not in _COMBINATIONS for key in value)
+    try:
+        node = parse_filter({ELEMENT: value} if operators else value)
+    except InvalidFilter as exc:
+        raise _invalid(name, path, f"can't use this condition: {exc}") from exc
+    return Pull(path, node if operators else _below(node), objects_only=not operators)
+
+
+def _below(node: Any) -> Any:
+    """Put the element's field before each path; what is inside a node that has a path starts there."""
+    parts = {field.name: getattr(node, field.name) for field in fields(node)}
+    if "path" in parts:
+        return replace(node, path=(ELEMENT, *parts["path"]))
+    if "node" in parts:
+        return replace(node, node=_below(parts["node"]))
+    return replace(node, nodes=tuple(map(_below, parts["nodes"])))
+
+
+def _parse_pull_all(name: str, path: Path, value: Any) -> PullAll:
+    return PullAll(name, path, _items(name, path, value, "a list"))
+
+
+_OPERATORS: Final[Mapping[str, Callable[[str, Path, Any], Change]]] = {
     "$set": _parse_set,
     "$unset": _parse_unset,
     "$inc": _parse_increment,
+    "$mul": _parse_multiply,
+    "$min": _parse_bound,
+    "$max": _parse_bound,
+    "$rename": _parse_rename,
+    "$setOnInsert": _parse_set_on_insert,
+    "$currentDate": _parse_current_date,
+    "$push": _parse_push,
+    "$addToSet": _parse_add_to_set,
+    "$pop": _parse_pop,
+    "$pull": _parse_pull,
+    "$pullAll": _parse_pull_all,
 }
 
 
@@ -138,106 +257,58 @@ def _known() -> str:
     return ", ".join(_OPERATORS)
 
 
-def _operand(name: str, at: str, value: Any) -> Operand:
-    try:
-        text = encode_value(value, at)
-    except InvalidDocument as exc:
-        raise InvalidUpdate(f"{name} can't use this: {exc}", path=exc.path, operator=name) from exc
+def _items(name: str, path: Path, value: Any, what: str) -> Operand:
+    if not isinstance(value, list | tuple):
+        raise _invalid(name, path, f"takes {what if what != '$each' else 'a list in $each'}, not {shown(value)}")
+    return _fitting(name, path, value)
+
+
+def _integer(path: Path, name: str, value: Any) -> int:
+    if not _is_number(value) or value != value // 1:
+        raise _invalid("$push", path, f"takes an integer for {name}, not {shown(value)}")
+    return max(-_MANY, min(int(value), _MANY))
+
+
+def _number(name: str, path: Path, value: Any) -> Operand:
+    operand = _operand(name, path, value)
+    if not _is_number(operand.value):
+        raise _invalid(name, path, f"takes a number, not {shown(value)}")
+    return operand
+
+
+def _fitting(name: str, path: Path, value: Any) -> Operand:
+    """An operand that will stand at the path, with which a document must not become too deep."""
+    operand = _operand(name, path, value)
+    brackets = operand.text.count("{") + operand.text.count("[")
+    if len(path) + brackets > MAX_DEPTH and len(path) + _depth(operand.value) > MAX_DEPTH:
+        raise _invalid(name, path, f"the document would be nested deeper than {MAX_DEPTH} levels")
+    return operand
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        level = [item for inner in level for item in (inner.values() if isinstance(inner, dict) else inner)]
+        depth += 1
+    return depth
+
+
+def _operand(name: str, path: Path, value: Any) -> Operand:
+    text = _encode(name, ".".join(path), value)
     return Operand(decode(text), text.decode())
 
 
-def _order(path: Path) -> list[tuple[int, str]]:
-    """Indexes by number, so that a change never meets the padding that another one made."""
-    return [(len(part), part) if is_index(part) else (1 << 30, part) for part in path]
-
-
-def apply_update(update: Update, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return new data; the given data is left as it is, though the new shares with it what did not change.
-
-    Raises:
-        InvalidUpdate: a change does not fit this data; `operator` and `path` name it.
-    """
-    result = dict(data)
-    for change in update.changes:
-        result = _APPLIERS[type(change)](result, change)
-    return result
-
-
-def _apply_set(data: dict[str, Any], change: Set) -> Any:
-    return _put(data, change.path, 0, lambda _old: decode(change.operand.text), _misfit("$set", change.path))
-
-
-def _apply_increment(data: dict[str, Any], change: Increment) -> Any:
-    misfit = _misfit("$inc", change.path)
-
-    def add(old: Any) -> Any:
-        if old is MISSING:
-            return change.operand.value
-        if not _is_number(old):
-            raise misfit(f"{shown(old)} is there, not a number")
-        return _sum(old, change.operand.value)
-
-    return _put(data, change.path, 0, add, misfit)
-
-
-def _apply_unset(data: dict[str, Any], change: Unset) -> Any:
-    return _take(data, change.path, 0)
-
-
-_APPLIERS: Final[Mapping[type, Callable[[dict[str, Any], Any], Any]]] = {
-    Set: _apply_set,
-    Increment: _apply_increment,
-    Unset: _apply_unset,
-}
-
-
-def _put(node: Any, path: Path, at: int, make: Callable[[Any], Any], misfit: _Misfit) -> Any:
-    """Copy the node with what `make` makes of the old value at the path, objects made on the way."""
-    if at == len(path):
-        return make(node)
-    part = path[at]
-    if node is MISSING:
-        return {part: _put(MISSING, path, at + 1, make, misfit)}
-    if isinstance(node, dict):
-        return {**node, part: _put(node.get(part, MISSING), path, at + 1, make, misfit)}
-    if not isinstance(node, list) or not is_index(part):
-        raise misfit(f"{part!r} is no place in {shown(node)}")
-    index = int(part)
-    missing = index - len(node) + 1
-    if missing > MAX_PADDING + 1:
-        raise misfit(f"over {MAX_PADDING:,} nulls would have to fill the array")
-    items = node + [None] * missing
-    items[index] = _put(MISSING if missing > 0 else node[index], path, at + 1, make, misfit)
-    return items
-
-
-def _take(node: Any, path: Path, at: int) -> Any:
-    """Copy the node without the field at the path; the node itself where there is none."""
-    part, is_last = path[at], at + 1 == len(path)
-    if isinstance(node, dict) and part in node:
-        rest = {key: value for key, value in node.items() if key != part}
-        return rest if is_last else {**node, part: _take(node[part], path, at + 1)}
-    if isinstance(node, list) and is_index(part) and int(part) < len(node):
-        item = None if is_last else _take(node[int(part)], path, at + 1)
-        return [*node[: int(part)], item, *node[int(part) + 1 :]]
-    return node
-
-
-def _misfit(name: str, path: Path) -> _Misfit:
-    at = ".".join(path)
-    return lambda reason: InvalidUpdate(f"{name} of {at!r} does not fit the document: {reason}", path=at, operator=name)
+def _encode(name: str, at: str, value: Any) -> bytes:
+    try:
+        return encode_value(value, at)
+    except InvalidDocument as exc:
+        raise InvalidUpdate(f"{name} can't use this: {exc}", path=exc.path, operator=name) from exc
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 
-def _sum(left: Any, right: Any) -> Any:
-    """Add as PostgreSQL's numeric does, so that 0.1 and 0.2 are 0.3."""
-    if isinstance(left, int) and isinstance(right, int):
-        return left + right
-    return decode(format(_EXACT.add(_exact(left), _exact(right)), "f"))
-
-
-def _exact(value: Any) -> Decimal:
-    return Decimal(encode_value(value, "").decode())
+def _invalid(name: str, path: Path, reason: str) -> InvalidUpdate:
+    at = ".".join(path)
+    return InvalidUpdate(f"{name} of {at!r}: {reason}", path=at, operator=name)

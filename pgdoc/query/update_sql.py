@@ -5,29 +5,73 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from pgdoc.query.sql import Compiled
-from pgdoc.query.update import Change, Increment, Set, Unset, Update
+from pgdoc.documents import encode
+from pgdoc.query.sql import Compiled, compile_filter
+from pgdoc.query.update_apply import apply_update
+from pgdoc.query.update_nodes import (
+    EACH,
+    ELEMENT,
+    AddToSet,
+    Bound,
+    Change,
+    CurrentDate,
+    Increment,
+    Multiply,
+    Pop,
+    Pull,
+    PullAll,
+    Push,
+    Rename,
+    Set,
+    SetOnInsert,
+    Unset,
+    Update,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from pgdoc.query.nodes import Path
 
-def compile_update(update: Update) -> Compiled:
-    """Compile to the new data; null where a change does not fit the document.
+_DATA: Final = Compiled("data", [])
+
+# The elements of the array at a path, each as a document of its own, so that what speaks of `data` means it.
+_ELEMENTS: Final = (
+    f"(SELECT item, place, jsonb_build_object('{ELEMENT}', item) AS data"
+    " FROM pgdoc.items_at(whole.data, %s::text[]) WITH ORDINALITY AS found(item, place)) AS element"
+)
+
+# OFFSET keeps PostgreSQL from writing the whole expression down wherever `whole.data` stands.
+_WHOLE: Final = "FROM (SELECT {data} AS data OFFSET 0) AS whole"
+
+
+def compile_update(update: Update, data: Compiled = _DATA) -> Compiled:
+    """Compile to the new data of a document that is there; null where a change does not fit it.
 
     The changes are calls around each other, and each of them is null where what it is called with is null. Fields of
     the document itself always fit, so PostgreSQL's own operators set and remove them all at once.
     """
     whole = [change for change in update.changes if _is_whole_field(change)]
-    result = _unset_fields(_set_fields(Compiled("data", []), whole), whole)
+    result = _unset_fields(_set_fields(data, whole), whole)
     for change in update.changes:
-        if not _is_whole_field(change):
-            result = _COMPILERS[type(change)](result, change)
+        if not _is_whole_field(change) and not isinstance(change, SetOnInsert):
+            result = _compile(result, change.path, change)
     return result
 
 
+def compile_first(update: Update) -> Compiled:
+    """Compile to the data of a document that an upsert makes.
+
+    Raises:
+        InvalidUpdate: a change does not fit an empty document.
+    """
+    first = encode(apply_update(update, {}, inserting=True)).decode()
+    dates = tuple(change for change in update.changes if isinstance(change, CurrentDate))
+    return compile_update(Update(dates), Compiled("%s::jsonb", [first]))
+
+
 def _is_whole_field(change: Change) -> bool:
-    return len(change.path) == 1 and not isinstance(change, Increment)
+    return len(change.path) == 1 and isinstance(change, Set | Unset)
 
 
 def _set_fields(data: Compiled, changes: list[Any]) -> Compiled:
@@ -43,22 +87,105 @@ def _unset_fields(data: Compiled, changes: list[Any]) -> Compiled:
     return Compiled(f"({data.text} - %s::text[])", [*data.params, names]) if names else data
 
 
-def _compile_set(data: Compiled, change: Set) -> Compiled:
-    text = f"pgdoc.set_at({data.text}, %s::text[], %s::jsonb)"
-    return Compiled(text, [*data.params, list(change.path), change.operand.text])
+def _compile(data: Compiled, path: Path, change: Change) -> Compiled:
+    return _compile_each(data, path, change) if EACH in path else _COMPILERS[type(change)](data, path, change)
 
 
-def _compile_unset(data: Compiled, change: Unset) -> Compiled:
-    return Compiled(f"pgdoc.unset_at({data.text}, %s::text[])", [*data.params, list(change.path)])
+def _compile_each(data: Compiled, path: Path, change: Change) -> Compiled:
+    """Change each element as the field of an object of its own; a field that is gone then leaves null."""
+    place = path.index(EACH)
+    inner = _compile(_DATA, (ELEMENT, *path[place + 1 :]), change)
+    items = f"jsonb_agg(coalesce(changed -> '{ELEMENT}', 'null') ORDER BY place)"
+    text = (
+        "(SELECT pgdoc.put_items(whole.data, %s::text[],"
+        f" (SELECT CASE WHEN count(*) = count(changed) THEN coalesce({items}, '[]') END"
+        f" FROM (SELECT place, {inner.text} AS changed FROM {_ELEMENTS}) AS elements)) {_WHOLE.format(data=data.text)})"
+    )
+    above = list(path[:place])
+    return Compiled(text, [above, *inner.params, above, *data.params])
 
 
-def _compile_increment(data: Compiled, change: Increment) -> Compiled:
-    text = f"pgdoc.increment_at({data.text}, %s::text[], %s::numeric)"
-    return Compiled(text, [*data.params, list(change.path), change.operand.text])
+def _call(data: Compiled, name: str, casts: str, *params: Any) -> Compiled:
+    return Compiled(f"pgdoc.{name}({data.text}, {casts})", [*data.params, *params])
 
 
-_COMPILERS: Final[Mapping[type, Callable[[Compiled, Any], Compiled]]] = {
+def _compile_set(data: Compiled, path: Path, change: Set) -> Compiled:
+    return _call(data, "set_at", "%s::text[], %s::jsonb", list(path), change.operand.text)
+
+
+def _compile_unset(data: Compiled, path: Path, _change: Unset) -> Compiled:
+    return _call(data, "unset_at", "%s::text[]", list(path))
+
+
+def _compile_increment(data: Compiled, path: Path, change: Increment) -> Compiled:
+    return _call(data, "increment_at", "%s::text[], %s::numeric", list(path), change.operand.text)
+
+
+def _compile_multiply(data: Compiled, path: Path, change: Multiply) -> Compiled:
+    return _call(data, "multiply_at", "%s::text[], %s::numeric", list(path), change.operand.text)
+
+
+def _compile_bound(data: Compiled, path: Path, change: Bound) -> Compiled:
+    sign = -1 if change.operator == "$min" else 1
+    return _call(data, "bound_at", "%s::text[], %s::jsonb, %s::integer", list(path), change.operand.text, sign)
+
+
+def _compile_rename(data: Compiled, path: Path, change: Rename) -> Compiled:
+    return _call(data, "rename_at", "%s::text[], %s::text[]", list(path), list(change.target))
+
+
+def _compile_current_date(data: Compiled, path: Path, _change: CurrentDate) -> Compiled:
+    return _call(data, "set_at", "%s::text[], to_jsonb(pgdoc.transaction_time())", list(path))
+
+
+def _compile_push(data: Compiled, path: Path, change: Push) -> Compiled:
+    order = json.dumps([{"path": key.path, "descending": key.descending} for key in change.order])
+    return _call(
+        data,
+        "push_at",
+        "%s::text[], %s::jsonb, %s::integer, %s::jsonb, %s::integer",
+        list(path),
+        change.items.text,
+        change.position,
+        order,
+        change.size,
+    )
+
+
+def _compile_add_to_set(data: Compiled, path: Path, change: AddToSet) -> Compiled:
+    return _call(data, "add_to_set_at", "%s::text[], %s::jsonb", list(path), change.items.text)
+
+
+def _compile_pop(data: Compiled, path: Path, change: Pop) -> Compiled:
+    return _call(data, "pop_at", "%s::text[], %s::boolean", list(path), change.first)
+
+
+def _compile_pull(data: Compiled, path: Path, change: Pull) -> Compiled:
+    condition = compile_filter(change.node)
+    kind = "jsonb_typeof(item) = 'object' AND " if change.objects_only else ""
+    text = (
+        "(SELECT pgdoc.keep_at(whole.data, %s::text[],"
+        f" (SELECT coalesce(jsonb_agg(item ORDER BY place), '[]') FROM {_ELEMENTS}"
+        f" WHERE ({kind}({condition.text})) IS NOT TRUE)) {_WHOLE.format(data=data.text)})"
+    )
+    return Compiled(text, [list(path), list(path), *condition.params, *data.params])
+
+
+def _compile_pull_all(data: Compiled, path: Path, change: PullAll) -> Compiled:
+    return _call(data, "pull_all_at", "%s::text[], %s::jsonb", list(path), change.items.text)
+
+
+_COMPILERS: Final[Mapping[type, Callable[[Compiled, Path, Any], Compiled]]] = {
     Set: _compile_set,
     Unset: _compile_unset,
     Increment: _compile_increment,
+    Multiply: _compile_multiply,
+    Bound: _compile_bound,
+    Rename: _compile_rename,
+    CurrentDate: _compile_current_date,
+    Push: _compile_push,
+    AddToSet: _compile_add_to_set,
+    Pop: _compile_pop,
+    Pull: _compile_pull,
+    PullAll: _compile_pull_all,
 }

@@ -35,7 +35,7 @@ SELECT data::text, version, created_at, updated_at, ({change}) IS NOT NULL, ({ch
 
 -- {change} speaks of `data`, which would be ambiguous here, hence the row around it.
 -- name: upsert
-{carry} INSERT INTO {table} AS stored (id, data) SELECT %s, %s::jsonb {from_carry}
+{carry} INSERT INTO {table} AS stored (id, data) SELECT %s, {first} {from_carry}
 ON CONFLICT (id) DO UPDATE SET data = (SELECT {change} FROM (SELECT stored.data) AS old(data))
 WHERE (SELECT {change} FROM (SELECT stored.data) AS old(data)) <> stored.data
 RETURNING data::text, version, created_at, updated_at
@@ -56,3 +56,44 @@ RETURNING true
 
 -- name: version
 SELECT version FROM {table} WHERE id = %s
+
+-- The rows are locked first, in the order of their ids, so that such calls do not deadlock. A row that changed between the
+-- match and the lock is matched again, and {change} is made of what it is then. One misfit, and nothing is written.
+-- name: update_many
+{with_carry} locked AS MATERIALIZED (
+  SELECT id, after, CASE WHEN after IS NULL THEN data::text END AS misfit
+  FROM (
+    SELECT id, data, {change} AS after FROM {table}
+    WHERE ({condition}) AND ({change}) IS DISTINCT FROM data ORDER BY id FOR NO KEY UPDATE
+  ) AS candidate
+), changed AS (
+  UPDATE {table} AS stored SET data = locked.after FROM locked {and_carry}
+  WHERE stored.id = locked.id AND NOT EXISTS (SELECT FROM locked WHERE after IS NULL)
+  RETURNING true
+)
+SELECT (SELECT count(*) FROM changed), id, misfit
+FROM (VALUES (true)) AS always LEFT JOIN (SELECT id, misfit FROM locked WHERE after IS NULL LIMIT 1) AS first ON true
+
+-- name: update_one
+{with_carry} candidate AS MATERIALIZED (
+  SELECT id, data, version, created_at, updated_at, {change} AS after FROM {table}
+  WHERE {condition} {order} LIMIT 1 FOR NO KEY UPDATE {skip_locked}
+), changed AS (
+  UPDATE {table} AS stored SET data = candidate.after FROM candidate {and_carry}
+  WHERE stored.id = candidate.id AND candidate.after <> candidate.data
+  RETURNING stored.id, stored.data::text, stored.version, stored.created_at, stored.updated_at
+)
+SELECT true, changed.* FROM changed
+UNION ALL
+SELECT after IS NOT NULL, id, data::text, version, created_at, updated_at FROM candidate
+WHERE (after <> data) IS NOT TRUE
+
+-- name: delete_many
+{with_carry} locked AS MATERIALIZED (SELECT id FROM {table} WHERE {condition} ORDER BY id FOR UPDATE),
+gone AS (DELETE FROM {table} AS stored USING locked {and_carry} WHERE stored.id = locked.id RETURNING true)
+SELECT count(*) FROM gone
+
+-- name: delete_one
+{with_carry} candidate AS MATERIALIZED (SELECT id FROM {table} WHERE {condition} {order} LIMIT 1 FOR UPDATE)
+DELETE FROM {table} AS stored USING candidate {and_carry} WHERE stored.id = candidate.id
+RETURNING stored.id, stored.data::text, stored.version, stored.created_at, stored.updated_at
