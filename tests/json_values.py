@@ -26,7 +26,7 @@ small_json = st.recursive(
     max_leaves=6,
 )
 documents = st.dictionaries(keys, small_json, max_size=3)
-paths = st.lists(keys, min_size=1, max_size=3).map(".".join)
+paths = st.lists(keys.filter(bool), min_size=1, max_size=3).map(".".join)
 sort_paths = paths.filter(lambda path: path and not path.startswith("-"))
 ids = st.sampled_from(["a", "b", "é", "1"])
 
@@ -35,8 +35,31 @@ _comparisons = st.dictionaries(
 )
 _lists = st.dictionaries(st.sampled_from(["$in", "$nin"]), st.lists(small_json, max_size=4), min_size=1, max_size=1)
 _existence = st.booleans().map(lambda value: {"$exists": value})
-_operators = _comparisons | _lists | _existence
-_conditions = _operators | _operators.map(lambda operators: {"$not": operators}) | small_json
+_types = st.sampled_from(["null", "int", "long", "double", "decimal", "number", "string", "object", "array", "bool", 9])
+_arrays = st.fixed_dictionaries({"$all": st.lists(small_json, max_size=3)}) | st.fixed_dictionaries(
+    {"$size": st.integers(0, 3)}
+)
+_divisions = st.fixed_dictionaries(
+    {"$mod": st.tuples(st.sampled_from([1, -2, 3, 2.5, 2**63 - 1]), st.sampled_from([0, 1, -1, 0.5]))}
+)
+patterns = st.fixed_dictionaries(
+    {
+        "$regex": st.sampled_from(["^a", "é?$", ".", "[^a]", "A|B", r"\w", "\U0001f600", 'q"']),
+        "$options": st.sampled_from(["", "i", "ms"]),
+    }
+)
+_others = st.fixed_dictionaries({"$type": _types | st.lists(_types, min_size=1, max_size=3)}) | _divisions | patterns
+_simple = _comparisons | _lists | _existence | _arrays | _others
+
+
+def _deeper(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Operators that hold operators, or filters on the elements of an array."""
+    elements = inner | st.dictionaries(paths | st.just("_id"), inner | small_json, max_size=2)
+    return st.fixed_dictionaries({"$not": inner}) | st.fixed_dictionaries({"$elemMatch": elements})
+
+
+_operators = st.recursive(_simple, _deeper, max_leaves=3)
+_conditions = _operators | _operators | small_json
 _fields = st.dictionaries(paths | st.just("_id"), _conditions, min_size=1, max_size=2)
 filters = st.recursive(
     _fields,
@@ -63,7 +86,9 @@ def places(draw: st.DrawFn, data: Any) -> tuple[str, Any]:
     value = data
     while isinstance(value, dict | list) and value and (not parts or draw(st.booleans())):
         if isinstance(value, dict):
-            parts.append(draw(st.sampled_from(sorted(value))))
+            if not any(value):
+                break  # an empty key is no part of a path
+            parts.append(draw(st.sampled_from(sorted(filter(None, value)))))
             value = value[parts[-1]]
         else:
             index = draw(st.integers(0, len(value) - 1))
@@ -77,8 +102,23 @@ def places(draw: st.DrawFn, data: Any) -> tuple[str, Any]:
 def documents_with_filters(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
     data = draw(documents)
     path, value = draw(places(data))
-    operator = draw(st.sampled_from(["$eq", "$ne", "$gt", "$gte", "$lte", "$in", "$exists"]))
-    return data, {path: {operator: [value, 7] if operator == "$in" else value}}
+    operator = draw(st.sampled_from(["$eq", "$ne", "$gt", "$gte", "$lte", "$in", "$exists", "$all", "$elemMatch"]))
+    if operator == "$elemMatch":
+        return data, {path: {operator: _filters_of_an_element(draw, value)}}
+    return data, {
+        path: {operator: [value, 7][: 2 if operator == "$in" else 1] if operator in {"$in", "$all"} else value}
+    }
+
+
+def _filters_of_an_element(draw: st.DrawFn, value: Any) -> dict[str, Any]:
+    """A filter that an item of the value may match."""
+    item = draw(st.sampled_from(value)) if isinstance(value, list) and value else value
+    if isinstance(item, list):
+        item = {str(index): part for index, part in enumerate(item)}
+    if isinstance(item, dict) and any(item) and draw(st.booleans()):
+        path, found = draw(places(item))
+        return {path: found}
+    return draw(st.sampled_from([{"$eq": item}, {"$gte": item}, {"$in": [item]}, {"$not": {"$eq": item}}]))
 
 
 @st.composite

@@ -11,6 +11,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from pgdoc.query.nodes import ELEMENT
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -100,7 +102,7 @@ def ordered_key(path: Path, exact: Compiled, operator: str, operand: str) -> Com
 
 
 def _indexable(path: Path, exact: Compiled, build: Callable[[Compiled], Compiled], keys: Compiled | None) -> Compiled:
-    if len(path) > MAX_PARTS:
+    if len(path) > MAX_PARTS or path[0] == ELEMENT:
         return exact
     in_array = [meets_array(path)]
     if keys is not None:

@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import operator
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from pgdoc.query.nodes import MISSING, And, Equal, Exists, In, Node, Not, Or, Ordered, Path
+from pgdoc.query.nodes import (
+    ELEMENT,
+    MISSING,
+    And,
+    AnyElement,
+    Equal,
+    Exists,
+    HasSize,
+    HasType,
+    In,
+    Matches,
+    Node,
+    Not,
+    Or,
+    Ordered,
+    Path,
+    Remainder,
+)
+from pgdoc.query.regex import searcher
+from pgdoc.query.types import INTEGERS, type_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -58,6 +78,49 @@ def _match_exists(node: Exists) -> Matcher:
     return _match_path(node.path, lambda value: value is not MISSING)
 
 
+def _match_type(node: HasType) -> Matcher:
+    types = frozenset(node.types)
+    return _match_path(node.path, lambda value: type_of(value) in types)
+
+
+def _match_size(node: HasSize) -> Matcher:
+    return _match_path(node.path, lambda value: isinstance(value, list) and len(value) == node.size, items=False)
+
+
+def _match_pattern(node: Matches) -> Matcher:
+    search = searcher(node.pattern.re2)
+    return _match_path(node.path, lambda value: isinstance(value, str) and search(value.encode()) is not None)
+
+
+def _match_remainder(node: Remainder) -> Matcher:
+    return _match_path(node.path, lambda value: _is_left(value, node.divisor, node.remainder))
+
+
+def _is_left(value: Any, divisor: int, remainder: int) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        return False
+    number = int(value)
+    if not -INTEGERS["long"] <= number < INTEGERS["long"]:
+        return False
+    left = abs(number) % abs(divisor)
+    return (left if number >= 0 else -left) == remainder
+
+
+def _match_any_element(node: AnyElement) -> Matcher:
+    part = matcher(node.node)
+
+    def check_whole(item: Any) -> bool:
+        if isinstance(item, list):
+            item = {str(index): value for index, value in enumerate(item)}
+        return isinstance(item, dict) and part("", {ELEMENT: item})
+
+    def check(item: Any) -> bool:
+        return part("", item)
+
+    holds = check_whole if node.whole else check
+    return _match_path(node.path, lambda value: isinstance(value, list) and any(map(holds, value)), items=False)
+
+
 _MATCHERS: Final[Mapping[type, Callable[[Any], Matcher]]] = {
     And: _match_and,
     Or: _match_or,
@@ -66,6 +129,11 @@ _MATCHERS: Final[Mapping[type, Callable[[Any], Matcher]]] = {
     In: _match_in,
     Ordered: _match_ordered,
     Exists: _match_exists,
+    HasType: _match_type,
+    HasSize: _match_size,
+    Matches: _match_pattern,
+    Remainder: _match_remainder,
+    AnyElement: _match_any_element,
 }
 
 
@@ -129,32 +197,46 @@ def _key(item: tuple[str, Any]) -> str:
     return item[0]
 
 
-def _match_path(path: Path, check: Check) -> Matcher:
+def _match_path(path: Path, check: Check, *, items: bool = True) -> Matcher:
+    if not path:
+        return lambda _document_id, element: check(element)
+    walk = _Walk(path, check, items)
     if path[0] == "_id":
-        return lambda document_id, _data: _holds(document_id, path, 1, check)
-    return lambda _document_id, data: _holds(data, path, 0, check)
+        return lambda document_id, _data: walk.holds(document_id, 1)
+    return lambda _document_id, data: walk.holds(data, 0)
 
 
-def _holds(value: Any, path: Path, start: int, check: Check) -> bool:
-    """Whether the check holds for a value that the path, from `start` on, finds from this value.
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """Goes down a path to where the check may hold.
 
-    As MongoDB's `ElementPath`: at the end an array stands for itself and for each of its items; on the way the path
-    goes on in each item that is an object. What has no field of that name gives `MISSING`.
+    Attributes:
+        items: whether an array at the end of the path stands for each of its items too.
     """
-    for at in range(start, len(path)):
-        if isinstance(value, list):
-            return any(_holds_in_item(item, str(index), path, at, check) for index, item in enumerate(value))
-        if not isinstance(value, dict) or path[at] not in value:
-            return check(MISSING)
-        value = value[path[at]]
-    return check(value) or (isinstance(value, list) and any(map(check, value)))
 
+    path: Path
+    check: Check
+    items: bool
 
-def _holds_in_item(item: Any, index: str, path: Path, at: int, check: Check) -> bool:
-    if isinstance(item, dict) and _holds(item, path, at, check):
-        return True
-    if path[at] != index:
-        return False
-    if at + 1 == len(path):
-        return check(item)
-    return isinstance(item, dict | list) and _holds(item, path, at + 1, check)
+    def holds(self, value: Any, start: int) -> bool:
+        """Whether the check holds for a value that the path, from `start` on, finds from this value.
+
+        As MongoDB's `ElementPath`: at the end an array stands for itself and for each of its items; on the way the path
+        goes on in each item that is an object. What has no field of that name gives `MISSING`.
+        """
+        for at in range(start, len(self.path)):
+            if isinstance(value, list):
+                return any(self._holds_in_item(item, str(index), at) for index, item in enumerate(value))
+            if not isinstance(value, dict) or self.path[at] not in value:
+                return self.check(MISSING)
+            value = value[self.path[at]]
+        return self.check(value) or (self.items and isinstance(value, list) and any(map(self.check, value)))
+
+    def _holds_in_item(self, item: Any, index: str, at: int) -> bool:
+        if isinstance(item, dict) and self.holds(item, at):
+            return True
+        if self.path[at] != index:
+            return False
+        if at + 1 == len(self.path):
+            return self.check(item)
+        return isinstance(item, dict | list) and self.holds(item, at + 1)

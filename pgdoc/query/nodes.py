@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from pgdoc.query.regex import Pattern
 
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 
@@ -19,7 +22,13 @@ class Absence(Enum):
 MISSING: Final = Absence.MISSING
 
 Path: TypeAlias = tuple[str, ...]
-"""The parts of a dotted path; a part of digits is a key of an object or an index of an array, whichever it meets."""
+"""The parts of a dotted path; a part of digits is a key of an object or an index of an array, whichever it meets.
+
+The empty path is the element that `$elemMatch` looks at, itself and not its items.
+"""
+
+ELEMENT: Final = ""
+"""The key under which an element stands for the filter in `$elemMatch`: so its `_id` is a field like any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +92,54 @@ class Exists:
     path: Path
 
 
-Field: TypeAlias = Equal | Ordered | In | Exists
+@dataclass(frozen=True, slots=True)
+class HasType:
+    """A value at the path is of one of these types; numbers count by the way they are written."""
+
+    path: Path
+    types: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HasSize:
+    """There is an array of this length at the end of the path; its items do not count as such."""
+
+    path: Path
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """A text at the path has a place that matches the pattern."""
+
+    path: Path
+    pattern: Pattern
+
+
+@dataclass(frozen=True, slots=True)
+class Remainder:
+    """A number at the path, without its fraction, leaves this when divided, with its own sign; 64 bits at most."""
+
+    path: Path
+    divisor: int
+    remainder: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnyElement:
+    """There is an array at the end of the path, and one of its items matches.
+
+    Attributes:
+        whole: whether the node is of filters on the item as a document, all paths beginning with `ELEMENT`: an array
+            counts as the object of its indexes then, and what is neither does not match. Else all paths are empty.
+    """
+
+    path: Path
+    node: Node
+    whole: bool
+
+
+Field: TypeAlias = Equal | Ordered | In | Exists | HasType | HasSize | Matches | Remainder | AnyElement
 Node: TypeAlias = And | Or | Not | Field
 
 

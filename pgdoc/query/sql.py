@@ -2,7 +2,7 @@
 
 Most tests become one jsonpath, whose lax mode walks arrays as MongoDB does and which a GIN index on `data` can serve.
 jsonpath can't compare objects and arrays, and takes `[0]` of an object for the object itself; where an operand or a
-path needs that, `pgdoc.values_at` walks instead. Values and paths are parameters, never part of the text.
+path needs that, `pgdoc.values_at` walks instead. Values, patterns and paths are parameters, never part of the text.
 """
 
 from __future__ import annotations
@@ -10,10 +10,30 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+from pgdoc.query.conditions import condition
 from pgdoc.query.keys import Compiled, equal_key, jsonpath, one_of_keys, ordered_key, sort_key, sort_rest, step
 from pgdoc.query.keys import joined as _join
 from pgdoc.query.match import matches
-from pgdoc.query.nodes import And, Equal, Exists, Field, In, Node, Not, Operand, Or, Ordered, Path, SortKey, has_index
+from pgdoc.query.nodes import (
+    And,
+    AnyElement,
+    Equal,
+    Exists,
+    Field,
+    HasSize,
+    HasType,
+    In,
+    Matches,
+    Node,
+    Not,
+    Operand,
+    Or,
+    Ordered,
+    Path,
+    Remainder,
+    SortKey,
+    has_index,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,7 +48,24 @@ _SHORT_LIST: Final = 16
 def compile_filter(node: Node) -> Compiled:
     """Compile to a condition; like any condition of SQL it may be null instead of false."""
     build: Callable[[Any], Compiled] = _COMPILERS[type(node)]
-    return build(node)
+    if isinstance(node, And | Or | Not) or node.path:
+        return build(node)
+    return _condition(node)
+
+
+def _condition(node: Field) -> Compiled:
+    """Compile what is said of one value, the column `value`."""
+    return _any_element(node) if isinstance(node, AnyElement) else condition(node)
+
+
+def _any_element(node: AnyElement) -> Compiled:
+    """Names of the inner condition mean the element: its `data` is a document made of it, its `value` itself."""
+    inner = compile_filter(node.node)
+    elements = "pgdoc.element_documents(value) AS element(data)"
+    if not node.whole:
+        elements = "jsonb_array_elements(value) AS element(value)"
+    exists = f"EXISTS (SELECT FROM {elements} WHERE {inner.text})"
+    return Compiled(f"CASE jsonb_typeof(value) WHEN 'array' THEN {exists} END", inner.params)
 
 
 def _compile_and(node: And) -> Compiled:
@@ -69,10 +106,7 @@ def _compile_ordered(node: Ordered) -> Compiled:
 def _stands(node: Ordered) -> Compiled:
     if _is_scalar(node.operand) and not has_index(node.path):
         return _jsonpath_match(f"{jsonpath(node.path)} {node.operator} {node.operand.text}")
-    condition = (
-        f"pgdoc.type_rank(value) = pgdoc.type_rank(%s::jsonb) AND pgdoc.compare(value, %s::jsonb) {node.operator} 0"
-    )
-    return _found_at(node.path, condition, [node.operand.text, node.operand.text])
+    return _found(node)
 
 
 def _compile_in(node: In) -> Compiled:
@@ -107,8 +141,46 @@ def _compile_exists(node: Exists) -> Compiled:
     if node.path[0] == "_id":
         return _compile_id(node, "TRUE", [])
     if has_index(node.path):
-        return _found_at(node.path, "value IS NOT NULL", [])
+        return _found(node)
     return Compiled("data @? %s::jsonpath", [jsonpath(node.path)])
+
+
+def _compile_scalar(node: HasType | Remainder) -> Compiled:
+    """Where only scalars can match, an array stands for its items alone, and what is missing does not count."""
+    if node.path[0] == "_id":
+        return _constant(node)
+    if has_index(node.path) or (isinstance(node, HasType) and "array" in node.types):
+        return _found(node)
+    return _found_by(node, jsonpath(node.path) + "[*]")
+
+
+def _compile_pattern(node: Matches) -> Compiled:
+    if node.path == ("_id",):
+        return Compiled('id COLLATE "C" ~ %s::text', [node.pattern.postgresql])
+    if node.path[0] == "_id":
+        return _constant(node)
+    return _found(node) if has_index(node.path) else _found_by(node, jsonpath(node.path) + "[*]")
+
+
+def _compile_array(node: HasSize | AnyElement) -> Compiled:
+    if node.path[0] == "_id":
+        return _constant(node)
+    if not has_index(node.path):
+        return _found_by(node, jsonpath(node.path))
+    inner = _condition(node)
+    text = f"EXISTS (SELECT FROM pgdoc.ends_at(data, %s::text[]) AS found(value) WHERE {inner.text})"
+    return Compiled(text, [list(node.path), *inner.params])
+
+
+def _found(node: Field) -> Compiled:
+    inner = _condition(node)
+    return _found_at(node.path, inner.text, inner.params)
+
+
+def _found_by(node: Field, found: str) -> Compiled:
+    inner = _condition(node)
+    text = f"EXISTS (SELECT FROM jsonb_path_query(data, %s::jsonpath) AS found(value) WHERE {inner.text})"
+    return Compiled(text, [found, *inner.params])
 
 
 _COMPILERS: Final[Mapping[type, Callable[[Any], Compiled]]] = {
@@ -119,14 +191,24 @@ _COMPILERS: Final[Mapping[type, Callable[[Any], Compiled]]] = {
     In: _compile_in,
     Ordered: _compile_ordered,
     Exists: _compile_exists,
+    HasType: _compile_scalar,
+    HasSize: _compile_array,
+    Matches: _compile_pattern,
+    Remainder: _compile_scalar,
+    AnyElement: _compile_array,
 }
 
 
 def _compile_id(node: Field, text: str, operands: list[Operand]) -> Compiled:
     """Below the id, or against anything but text, the answer is the same for every document."""
     if len(node.path) > 1 or not all(isinstance(item.value, str) for item in operands):
-        return Compiled("TRUE" if matches(node, "any", {}) else "FALSE", [])
+        return _constant(node)
     return Compiled(text, [item.value for item in operands])
+
+
+def _constant(node: Field) -> Compiled:
+    """Compile what is the same for every id, which is text and has nothing below it."""
+    return Compiled("TRUE" if matches(node, "any", {}) else "FALSE", [])
 
 
 def _compile_ids(path: Path, operands: tuple[Operand, ...]) -> Compiled:
