@@ -1,6 +1,7 @@
 """A document store on PostgreSQL whose changes can be watched: see `Store` and `AsyncStore`."""
 
 from pgdoc._async.collection import AsyncCollection
+from pgdoc._async.indexes import Index, IndexProgress
 from pgdoc._async.store import AsyncStore
 from pgdoc._async.stream import AsyncChangeStream
 from pgdoc._async.transaction import AsyncTransaction
@@ -29,6 +30,8 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "Document",
     "EventType",
     "History",
+    "Index",
+    "IndexProgress",
     "Lsn",
     "ResumeToken",
     "Status",

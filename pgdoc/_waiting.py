@@ -8,32 +8,37 @@ import select
 import threading
 import time
 from concurrent import futures
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar
 
 from psycopg import Connection
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator
     from concurrent.futures import Future
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from psycopg import AsyncConnection
 
 __all__ = [
+    "AsyncLending",
     "AsyncLock",
     "AsyncOpening",
     "AsyncPool",
+    "Lending",
     "Lock",
     "Opening",
     "Pool",
     "async_call",
     "async_check_alive",
+    "async_execute_watched",
     "async_opening",
     "async_sleep",
     "async_wait",
     "async_wait_for",
     "call",
     "check_alive",
+    "execute_watched",
     "opening",
     "sleep",
     "wait",
@@ -47,6 +52,9 @@ AsyncOpened = TypeVar("AsyncOpened", bound="AsyncOpening")
 
 Lock = threading.Lock
 AsyncLock = asyncio.Lock
+
+Lending: TypeAlias = "AbstractContextManager[Connection[Any]]"
+AsyncLending: TypeAlias = "AbstractAsyncContextManager[AsyncConnection[Any]]"
 
 sleep = time.sleep
 async_sleep = asyncio.sleep
@@ -80,6 +88,34 @@ def wait_for(future: Future[None], timeout_s: float) -> None:
 async def async_wait_for(future: Future[None], timeout_s: float) -> None:
     """Do the same without holding up the loop; giving up waiting does not stop what is done."""
     await asyncio.wait([asyncio.wrap_future(future)], timeout=timeout_s)
+
+
+def execute_watched(connection: Connection[Any], query: bytes, look: Callable[[], object], every_s: float) -> None:
+    """Execute a long statement in a thread, and look at it every now and then; what `look` raises cancels it."""
+    with futures.ThreadPoolExecutor(1, "pgdoc-watched") as pool:
+        executed = pool.submit(connection.execute, query)
+        try:
+            while not futures.wait([executed], every_s).done:
+                look()
+        except BaseException:
+            connection.cancel_safe()
+            raise
+        executed.result()
+
+
+async def async_execute_watched(
+    connection: AsyncConnection[Any], query: bytes, look: Callable[[], Awaitable[object]], every_s: float
+) -> None:
+    """Do the same in a task."""
+    executing = asyncio.ensure_future(connection.execute(query))
+    try:
+        while not (await asyncio.wait([executing], timeout=every_s))[0]:
+            await look()
+    except BaseException:
+        executing.cancel()
+        await asyncio.wait([executing])
+        raise
+    await executing
 
 
 class Pool(ConnectionPool[Connection[Any]]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pgdoc._async.indexes import AsyncIndexes
 from pgdoc._async.reading import AsyncReads
 from pgdoc._async.table import AsyncTable
 from pgdoc._async.writing import AsyncWrites, document_of
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncCollection"]
 
 
-class AsyncCollection(AsyncReads, AsyncWrites):
+class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes):
     """A handle on the documents of one table; `store["orders"]` makes it, without I/O.
 
     Every write is one statement, atomic in the server. Errors of the server come as `DatabaseError`,
@@ -37,6 +38,9 @@ class AsyncCollection(AsyncReads, AsyncWrites):
     ) -> None:
         self._name = check_name(name, "collection")
         self._streams = streams
+        self._session = session
+        self._address = (schema, name)
+        self._auto_create = auto_create
         self._table = AsyncTable(session, schema, name, auto_create=auto_create)
 
     @property

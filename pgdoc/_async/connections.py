@@ -136,6 +136,8 @@ class AsyncConnections:
         finally:
             await pool.putconn(connection)
 
+    lend = connection
+
     async def _lend(self, pool: AsyncPool) -> AsyncConnection[Any]:
         """Take a connection, and before waiting long for one see whether the server is there at all."""
         try:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from pgdoc._copy import CopyRows
+    from pgdoc._waiting import AsyncLending
 
 __all__ = ["AsyncSession"]
 
@@ -31,6 +32,10 @@ class AsyncSession(Protocol):
 
     def stream(self, query: bytes, params: Sequence[Any]) -> AsyncGenerator[tuple[Any, ...]]:
         """Execute one statement and give out its rows as they come."""
+        ...
+
+    def lend(self) -> AsyncLending:
+        """Lend the connection, or one of the pool's, for statements that can't stand in a transaction of their own."""
         ...
 
     async def copy(self, query: bytes, rows: CopyRows) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -15,7 +16,7 @@ from pgdoc.sql import statement
 from pgdoc.translate import translated
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -187,6 +188,11 @@ class AsyncTransaction:
             if cursor not in self._cursors_gone:
                 self._cursors.discard(cursor)
                 await cursor.close()
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncIterator[AsyncConnection[Any]]:
+        """Lend the connection of this transaction."""
+        yield self.connection
 
     async def copy(self, query: bytes, rows: CopyRows) -> None:
         """Execute a COPY for each block, in a savepoint; in between, the rows may come from this transaction."""

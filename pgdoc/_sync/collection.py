@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pgdoc._sync.indexes import Indexes
 from pgdoc._sync.reading import Reads
 from pgdoc._sync.table import Table
 from pgdoc._sync.writing import Writes, document_of
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Collection"]
 
 
-class Collection(Reads, Writes):
+class Collection(Reads, Writes, Indexes):
     """A handle on the documents of one table; `store["orders"]` makes it, without I/O.
 
     Every write is one statement, atomic in the server. Errors of the server come as `DatabaseError`,
@@ -38,6 +39,9 @@ class Collection(Reads, Writes):
     ) -> None:
         self._name = check_name(name, "collection")
         self._streams = streams
+        self._session = session
+        self._address = (schema, name)
+        self._auto_create = auto_create
         self._table = Table(session, schema, name, auto_create=auto_create)
 
     @property

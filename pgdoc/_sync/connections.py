@@ -137,6 +137,8 @@ class Connections:
         finally:
             pool.putconn(connection)
 
+    lend = connection
+
     def _lend(self, pool: Pool) -> Connection[Any]:
         """Take a connection, and before waiting long for one see whether the server is there at all."""
         try:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from pgdoc._copy import CopyRows
+    from pgdoc._waiting import Lending
 
 __all__ = ["Session"]
 
@@ -32,6 +33,10 @@ class Session(Protocol):
 
     def stream(self, query: bytes, params: Sequence[Any]) -> Generator[tuple[Any, ...]]:
         """Execute one statement and give out its rows as they come."""
+        ...
+
+    def lend(self) -> Lending:
+        """Lend the connection, or one of the pool's, for statements that can't stand in a transaction of their own."""
         ...
 
     def copy(self, query: bytes, rows: CopyRows) -> None:

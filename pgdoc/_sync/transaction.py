@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -16,7 +17,7 @@ from pgdoc.sql import statement
 from pgdoc.translate import translated
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -188,6 +189,11 @@ class Transaction:
             if cursor not in self._cursors_gone:
                 self._cursors.discard(cursor)
                 cursor.close()
+
+    @contextmanager
+    def lend(self) -> Iterator[Connection[Any]]:
+        """Lend the connection of this transaction."""
+        yield self.connection
 
     def copy(self, query: bytes, rows: CopyRows) -> None:
         """Execute a COPY for each block, in a savepoint; in between, the rows may come from this transaction."""

@@ -1,0 +1,260 @@
+"""The calls on the indexes of a collection."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from pgdoc._waiting import async_execute_watched, async_sleep
+from pgdoc.errors import CollectionNotFound, DatabaseError
+from pgdoc.names import quoted
+from pgdoc.query.index import Index, IndexPlan, IndexProgress, Part, collected, described, part_digest, plan_index
+from pgdoc.query.index import relation_name as _relation_name
+from pgdoc.sql import statement
+from pgdoc.statements import call_statement
+from pgdoc.translate import translated
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from psycopg import AsyncConnection
+
+    from pgdoc._async.session import AsyncSession
+    from pgdoc._async.table import AsyncTable
+
+__all__ = ["AsyncIndexes", "Index", "IndexProgress"]
+
+_LOOK_EVERY_S = 0.2
+
+
+class AsyncIndexes:
+    """What a collection inherits."""
+
+    _table: AsyncTable
+    _session: AsyncSession
+    _address: tuple[str, str]
+    _auto_create: bool
+
+    async def create_index(
+        self,
+        *paths: str,
+        unique: bool = False,
+        where: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        progress: Callable[[IndexProgress], object] | None = None,
+    ) -> str:
+        """Build an index, without holding up readers or writers; where it is there already nothing is done.
+
+        An index that was left unfinished is built anew. Inside a transaction the build locks the collection against
+        writers until the end of the transaction.
+
+        Args:
+            paths: in the order in which they are sorted by, with a leading `-` to descend; or `"$**"` alone, for
+                equality at any path.
+            unique: refuse a second document with the same values; a missing field counts as null, and documents with
+                an array there are left out.
+            where: hold only the documents that match. A query that is to use the index repeats this condition.
+            name: for `drop_index`; one is made of the paths where none is given.
+            progress: called every 0.2 s while a part of the index is built, and at the end. This takes a second
+                connection of the pool. Inside a transaction it is called at the end only.
+
+        Returns:
+            The name of the index.
+
+        Raises:
+            InvalidInput: these paths can't be indexed.
+            InvalidFilter: `where` is no filter that an index can have.
+            InvalidName: not a name for an index.
+            DuplicateDocument: `unique`, and two documents have the same values; there is no index then.
+            DatabaseError: there is another index of this name.
+        """
+        plan = plan_index(paths, unique=unique, where=where, name=name)
+        while (oid := await self._table_oid()) is None:
+            await self._make_table()
+        try:
+            async with self._building(oid) as connection:
+                await self._complete(connection, oid, plan, progress)
+        except psycopg.Error as exc:
+            raise translated(exc, f"index {plan.name!r} of {self._table.subject}") from exc
+        if progress is not None:
+            progress(IndexProgress(plan.name, "ready", 1, 1))
+        return plan.name
+
+    async def indexes(self) -> list[Index]:
+        """Return the indexes that `create_index` made, in the order of their names."""
+        oid = await self._table_oid()
+        return collected(await self._fetch(_sql("parts"), [oid])) if oid is not None else []
+
+    async def drop_index(self, name: str) -> bool:
+        """Drop an index, or what is there of an unfinished one, without holding up readers or writers.
+
+        Returns:
+            Whether there was one.
+        """
+        oid = await self._table_oid()
+        if oid is None:
+            return False
+        try:
+            async with self._building(oid) as connection:
+                found = [row[0] for row in await _parts_of(connection, oid, name)]
+                for relation in found:
+                    await self._drop(connection, relation)
+        except psycopg.Error as exc:
+            raise translated(exc, f"index {name!r} of {self._table.subject}") from exc
+        return bool(found)
+
+    async def _table_oid(self) -> int | None:
+        oid: int | None = (await self._fetch(_sql("table"), [self._table.name]))[0][0]
+        if oid is None and not self._auto_create:
+            raise CollectionNotFound(f"{self._table.subject} does not exist: create it with store.create_collection")
+        return oid
+
+    async def _make_table(self) -> None:
+        message = self._session.carried()
+        query = call_statement("create_collection", carry=message is not None)
+        await self._fetch(query, self._address if message is None else (message, *self._address))
+
+    async def _fetch(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        try:
+            return await self._session.fetch(query, params)
+        except psycopg.Error as exc:
+            raise translated(exc, self._table.subject) from exc
+
+    @asynccontextmanager
+    async def _building(self, oid: int) -> AsyncIterator[AsyncConnection[Any]]:
+        """Lend the connection for changing indexes, one process at a time; a transaction has the table's own lock.
+
+        Waiting in the server would be seen by the other's CREATE INDEX CONCURRENTLY, which waits for such as us.
+        """
+        async with self._session.lend() as connection:
+            if self._session.in_transaction:
+                yield connection
+                return
+            while not await _first(connection, "lock", [oid]):
+                await async_sleep(_LOOK_EVERY_S)
+            try:
+                yield connection
+            finally:
+                if not connection.closed:
+                    await _first(connection, "unlock", [oid])
+
+    async def _complete(
+        self,
+        connection: AsyncConnection[Any],
+        oid: int,
+        plan: IndexPlan,
+        progress: Callable[[IndexProgress], object] | None,
+    ) -> None:
+        """Build the parts that are not there, or not whole."""
+        found = {row[0].rpartition(".")[2]: row for row in await _parts_of(connection, oid, plan.name)}
+        for _, _, _, comment in found.values():
+            self._compare(plan, described(comment))
+        missing = []
+        for part in plan.parts:
+            row = found.get(part_digest(oid, plan.name, part.label))
+            if row is not None and (not row[1] or described(row[3]) is None):
+                await self._drop(connection, row[0])
+                row = None
+            if row is None:
+                missing.append(part)
+        for part in missing:
+            await self._build(connection, oid, plan, part, progress)
+        if missing:
+            await connection.execute(_sql("analyze", table=self._table.name))
+
+    def _compare(self, plan: IndexPlan, found: Mapping[str, Any] | None) -> None:
+        if found is not None and any(found.get(key) != value for key, value in plan.definition.items()):
+            raise DatabaseError(
+                f"{self._table.subject} has another index {plan.name!r}, on {', '.join(found['paths'])}: "
+                "drop it first, or give this one a name of its own",
+                sqlstate="42P07",
+            )
+
+    async def _build(
+        self,
+        connection: AsyncConnection[Any],
+        oid: int,
+        plan: IndexPlan,
+        part: Part,
+        progress: Callable[[IndexProgress], object] | None,
+    ) -> None:
+        schema, table = self._address
+        relation = _relation_name(table, oid, plan.name, part.label)
+        *literals, comment = await _literals(connection, [*part.body.params, plan.comment(part)])
+        texts = part.body.text.split("%s")
+        body = "".join(text + literal for text, literal in zip(texts, [*literals, ""], strict=True))
+        query = _sql(
+            "create_unique" if plan.unique and not part.label else "create",
+            concurrently=self._concurrently,
+            name=f'"{relation}"',
+            table=self._table.name,
+            kind=part.kind,
+            body=body,
+        )
+        try:
+            await self._execute(connection, query, plan.name, progress)
+        except psycopg.errors.UniqueViolation:
+            if not self._session.in_transaction:
+                await self._drop(connection, relation)
+            raise
+        await connection.execute(_sql("comment", name=quoted(schema, relation), comment=comment))
+
+    async def _execute(
+        self,
+        connection: AsyncConnection[Any],
+        query: bytes,
+        name: str,
+        progress: Callable[[IndexProgress], object] | None,
+    ) -> None:
+        if progress is None or self._session.in_transaction:
+            await connection.execute(query)
+            return
+        ((pid,),) = await _rows(connection, b"SELECT pg_backend_pid()", [])
+
+        async def look() -> None:
+            for phase, *measures in await self._session.fetch(_sql("progress"), [pid]):
+                blocks, of_blocks, tuples, of_tuples = (int(measure or 0) for measure in measures)
+                done, total = (blocks, of_blocks) if of_blocks else (tuples, of_tuples)
+                progress(IndexProgress(name, phase, done, total))
+
+        await async_execute_watched(connection, query, look, _LOOK_EVERY_S)
+
+    async def _drop(self, connection: AsyncConnection[Any], relation: str) -> None:
+        name = quoted(self._address[0], relation)
+        await connection.execute(_sql("drop", concurrently=self._concurrently, name=name))
+
+    @property
+    def _concurrently(self) -> str:
+        return "" if self._session.in_transaction else "CONCURRENTLY"
+
+
+async def _parts_of(connection: AsyncConnection[Any], oid: int, name: str) -> list[tuple[Any, ...]]:
+    """Return what there is of an index, also where it was given up before its comment was written."""
+    labels = ["", *(f"{kind}{number}" for kind in ("items", "arrays") for number in range(8))]
+    digests = {part_digest(oid, name, label) for label in labels}
+    rows = await _rows(connection, _sql("parts"), [oid])
+    return [row for row in rows if row[0].rpartition(".")[2] in digests]
+
+
+async def _literals(connection: AsyncConnection[Any], params: Sequence[Any]) -> list[str]:
+    """Write parameters as SQL, by the server's own rules: a definition can't have parameters."""
+    columns = ", ".join(
+        "quote_literal((%s::text[])::text)" if isinstance(item, list) else "quote_literal(%s::text)" for item in params
+    )
+    return list((await _rows(connection, f"SELECT {columns}".encode(), params))[0])
+
+
+async def _first(connection: AsyncConnection[Any], name: str, params: Sequence[Any]) -> Any:
+    return (await _rows(connection, _sql(name), params))[0][0]
+
+
+async def _rows(connection: AsyncConnection[Any], query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+    cursor = await connection.execute(query, params)
+    return await cursor.fetchall()
+
+
+def _sql(name: str, /, **clauses: str) -> bytes:
+    text = statement("indexes", name)
+    return (text.format(**clauses) if clauses else text).encode()

@@ -1,0 +1,34 @@
+-- Indexes of a collection. Statements that make or drop one take no parameters: their literals are made by `literals`.
+
+-- name: table
+SELECT to_regclass(%s)::oid::bigint
+
+-- name: parts
+SELECT relname, indisvalid, pg_relation_size(indexrelid), obj_description(indexrelid, 'pg_class')
+FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+WHERE indrelid = %s::oid
+ORDER BY relname
+
+-- name: create
+CREATE INDEX {concurrently} {name} ON {table} USING {kind} {body}
+
+-- name: create_unique
+CREATE UNIQUE INDEX {concurrently} {name} ON {table} USING {kind} {body}
+
+-- name: comment
+COMMENT ON INDEX {name} IS {comment}
+
+-- name: drop
+DROP INDEX {concurrently} {name}
+
+-- name: analyze
+ANALYZE {table}
+
+-- name: lock
+SELECT pg_try_advisory_lock(hashtextextended('pgdoc indexes of ' || %s::text, 0))
+
+-- name: unlock
+SELECT pg_advisory_unlock(hashtextextended('pgdoc indexes of ' || %s::text, 0))
+
+-- name: progress
+SELECT phase, blocks_done, blocks_total, tuples_done, tuples_total FROM pg_stat_progress_create_index WHERE pid = %s
