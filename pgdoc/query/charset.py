@@ -46,7 +46,7 @@ def within_text(ranges: Ranges) -> Ranges:
 @lru_cache(maxsize=256)
 def folded(ranges: Ranges) -> Ranges:
     """The set with the other cases of its characters, as Unicode's simple case folding has them."""
-    variants = _variants()
+    variants = _ASCII_VARIANTS if not ranges or ranges[-1][1] < 0x80 else _variants()
     others = [
         (other, other)
         for low, high in ranges
@@ -55,6 +55,14 @@ def folded(ranges: Ranges) -> Ranges:
         for other in variants.get(char, ())
     ]
     return union(ranges, tuple(others))
+
+
+_ASCII_VARIANTS: Final[Mapping[int, tuple[int, ...]]] = {
+    code: (*map(ord, letter + letter.upper()), *{"k": (0x212A,), "s": (0x17F,)}.get(letter, ()))
+    for letter in map(chr, range(ord("a"), ord("z") + 1))
+    for code in map(ord, letter + letter.upper())
+}
+"""As `_variants`, which takes a while the first time; two letters have a case beyond ASCII."""
 
 
 @lru_cache(maxsize=1)

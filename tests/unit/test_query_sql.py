@@ -24,6 +24,8 @@ def test_neither_values_nor_paths_are_in_the_text(operator: str, path: str, valu
     texts = [
         compile_filter(parse_filter({path: {operator: value}})).text,
         compile_filter(parse_filter({"$or": [{path: {"$in": [value, MARK]}}]})).text,
+        compile_filter(parse_filter({path: {"$all": [value], "$elemMatch": {"$eq": value}, "$regex": MARK}})).text,
+        compile_filter(parse_filter({path: {"$elemMatch": {f"{MARK}.1": value, "_id": {"$regex": MARK}}}})).text,
         compile_sort(parse_sort(path)).text,
     ]
     if path != "_id":
