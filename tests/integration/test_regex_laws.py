@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 laws = settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 _words = r"""
-    \b \B \d \D \w \W \s \S \A \z \n \t \. \_ \x41 \x{e9} \012 \1 \Z \pL \Q . ^ $ { } ] - # , : [ab] [^ab] [a-c] [^\n] [\w-] [^\W]
-    [[:alpha:]] [[:^upper:]] []a] [^]a] [k-s] [--a] [z-a] [a [[:x:]] [\x{0}-\x{10FFFF}] [\x{e9}-\x{fc}] [^\d\s] (?:) () (?i) (?s)
-    (?-i) (?m) (?x) (? (?=a) (?!a) (?<=a) ***= a{ a{,2} a{01}
+    \b \B \d \D \w \W \s \S \A \z \n \t \. \_ \x41 \x{e9} \012 \1 \Z \pL \Q . ^ $ { } ] - # , : [ab] [^ab] [a-c]
+    [^\n] [\w-] [^\W] [[:alpha:]] [[:^upper:]] []a] [^]a] [k-s] [--a] [z-a] [a [[:x:]] [\x{0}-\x{10FFFF}]
+    [\x{e9}-\x{fc}] [^\d\s] (?:) () (?i) (?s) (?-i) (?m) (?x) (? (?=a) (?!a) (?<=a) ***= a{ a{,2} a{01}
 """
 _atoms = st.sampled_from([*"aabbABkKs\u00e9\u00c9\u017f\u212a _1\n\U0001f600", *_words.split()])
 _opens = st.sampled_from(["(", "(?:", "(?i:", "(?s:", "(?m:", "(?P<n>", "(?<m>", "(?-i:", "(?ims:", "(|"])
