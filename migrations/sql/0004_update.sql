@@ -5,21 +5,19 @@ CREATE FUNCTION pgdoc.transaction_time() RETURNS text LANGUAGE sql STABLE PARALL
     RETURN to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
 COMMENT ON FUNCTION pgdoc.transaction_time IS 'The time of the transaction as $currentDate stores it: ISO 8601, UTC';
 
-CREATE FUNCTION pgdoc.put_number_at(data jsonb, path text[], number numeric) RETURNS jsonb
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN CASE WHEN abs(number) < 1e4300 THEN pgdoc.set_at(data, path, to_jsonb(number)) END;
-COMMENT ON FUNCTION pgdoc.put_number_at IS 'The data with the number at the path; NULL for one of over 4,300 digits';
-
+-- A number of over 4,300 digits does not fit: Python could not read it.
 CREATE OR REPLACE FUNCTION pgdoc.increment_at(data jsonb, path text[], amount numeric) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
 DECLARE
     found jsonb := pgdoc.value_at(data, path);
+    total numeric;
 BEGIN
     IF found IS NULL THEN
         RETURN pgdoc.set_at(data, path, to_jsonb(amount));
     ELSIF jsonb_typeof(found) = 'number' THEN
-        RETURN pgdoc.put_number_at(data, path, found::numeric + amount);
+        total := found::numeric + amount;
+        RETURN CASE WHEN abs(total) < 1e4300 THEN jsonb_set(data, path, to_jsonb(total)) END;
     END IF;
     RETURN NULL;
 END
@@ -40,7 +38,10 @@ BEGIN
     ELSIF jsonb_typeof(found) = 'number' THEN
         product := found::numeric * factor;
         places := greatest(400, scale(found::numeric), scale(factor));
-        RETURN pgdoc.put_number_at(data, path, CASE WHEN scale(product) > places THEN round(product, places) ELSE product END);
+        IF scale(product) > places THEN
+            product := round(product, places);
+        END IF;
+        RETURN CASE WHEN abs(product) < 1e4300 THEN jsonb_set(data, path, to_jsonb(product)) END;
     END IF;
     RETURN NULL;
 END

@@ -29,5 +29,4 @@ BEGIN
 END
 $$;
 
-DROP FUNCTION pgdoc.put_number_at(jsonb, text[], numeric);
 DROP FUNCTION pgdoc.transaction_time();
