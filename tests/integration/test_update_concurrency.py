@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import pgdoc
 
@@ -109,7 +110,8 @@ def test_what_still_matches_is_changed_as_it_is_then(own_schema: dict[str, Any],
 
 
 def test_skip_locked_passes_over(own_schema: dict[str, Any]) -> None:
-    with pgdoc.Store(**own_schema, pool_size=4) as store:
+    impatient = make_conninfo(own_schema["conninfo"], options="-c lock_timeout=10s")
+    with pgdoc.Store(**{**own_schema, "conninfo": impatient}, pool_size=4) as store:
         docs = store["docs"]
         docs.insert("a", DATA)
         docs.insert("b", DATA)

@@ -191,3 +191,12 @@ def test_a_time_has_one_form_and_reads_back(connection: psycopg.Connection, mome
     query = "SELECT to_char(%s AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"  # as in transaction_time
     assert connection.execute(query, [moment]).fetchone() == (text,)
     assert datetime.fromisoformat(text) == moment
+
+
+@pytest.mark.parametrize(("digits", "kept"), [(1, 2), (150, 300), (300, 400), (500, 500)])
+def test_a_product_keeps_400_digits_or_those_of_its_factors(
+    connection: psycopg.Connection, digits: int, kept: int
+) -> None:
+    number = "1." + "3" * digits
+    query = "SELECT scale((pgdoc.multiply_at(%s::jsonb, '{n}', %s::numeric) -> 'n')::numeric)"
+    assert connection.execute(query, [f'{{"n": {number}}}', number]).fetchone() == (kept,)

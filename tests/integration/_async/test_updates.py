@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pgdoc import AsyncStore, metadata
+from pgdoc._async.connections import AsyncConnections
 from pgdoc.errors import CollectionNotFound, InvalidFilter, InvalidUpdate
 from tests.integration.wal import recorded
 
@@ -256,3 +257,28 @@ async def test_they_are_part_of_a_transaction(own_schema: dict[str, Any]) -> Non
                 assert await tx["docs"].count() == 1
                 raise ZeroDivisionError
         assert [document async for document in docs.find()] == before
+
+
+async def test_each_call_is_one_round_trip(own_schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[bytes] = []
+    fetch = AsyncConnections.fetch
+
+    async def counting(self: AsyncConnections, query: bytes, params: Any) -> list[tuple[Any, ...]]:
+        sent.append(query)
+        return await fetch(self, query, params)
+
+    async with AsyncStore(**own_schema) as store:
+        docs = await fill(store)
+        monkeypatch.setattr(AsyncConnections, "fetch", counting)
+        for fields in CHANGING.items():
+            await docs.insert(fields[0], DATA)
+            sent.clear()
+            await docs.update(fields[0], dict([fields]))
+            assert len(sent) == 1, fields
+        sent.clear()
+        await docs.update("new", {"$setOnInsert": {"a": 1}, "$pull": {"b": {"c": 1}}}, upsert=True)
+        await docs.update_many({"n": 1}, {"$inc": {"n": 4}})
+        await docs.update_one({"n": 3}, {"$inc": {"n": 4}}, sort="n")
+        await docs.delete_one({"n": 7}, sort="n")
+        await docs.delete_many({"n": 5})
+        assert len(sent) == 5

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pgdoc import Store, metadata
+from pgdoc._sync.connections import Connections
 from pgdoc.errors import CollectionNotFound, InvalidFilter, InvalidUpdate
 from tests.integration.wal import recorded
 
@@ -257,3 +258,28 @@ def test_they_are_part_of_a_transaction(own_schema: dict[str, Any]) -> None:
                 assert tx["docs"].count() == 1
                 raise ZeroDivisionError
         assert [document for document in docs.find()] == before
+
+
+def test_each_call_is_one_round_trip(own_schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[bytes] = []
+    fetch = Connections.fetch
+
+    def counting(self: Connections, query: bytes, params: Any) -> list[tuple[Any, ...]]:
+        sent.append(query)
+        return fetch(self, query, params)
+
+    with Store(**own_schema) as store:
+        docs = fill(store)
+        monkeypatch.setattr(Connections, "fetch", counting)
+        for fields in CHANGING.items():
+            docs.insert(fields[0], DATA)
+            sent.clear()
+            docs.update(fields[0], dict([fields]))
+            assert len(sent) == 1, fields
+        sent.clear()
+        docs.update("new", {"$setOnInsert": {"a": 1}, "$pull": {"b": {"c": 1}}}, upsert=True)
+        docs.update_many({"n": 1}, {"$inc": {"n": 4}})
+        docs.update_one({"n": 3}, {"$inc": {"n": 4}}, sort="n")
+        docs.delete_one({"n": 7}, sort="n")
+        docs.delete_many({"n": 5})
+        assert len(sent) == 5
