@@ -85,20 +85,28 @@ def one_of_keys(path: Path, exact: Compiled, operands: list[str]) -> Compiled:
     return _indexable(path, exact, lambda key: _compare(key, "= ANY", Compiled(f"({keys.text})", keys.params)), keys)
 
 
-def ordered_key(path: Path, exact: Compiled, operator: str, operand: str) -> Compiled:
-    """Add to the exact condition that the key stands as the operator says, or is equal because it was cut.
+def range_key(path: Path, exact: list[Compiled], bounds: list[tuple[str, str]]) -> Compiled:
+    """Add to the exact conditions that the key stands as they say, or is equal because it was cut.
 
-    Keys begin with the rank of the type, which ends the range on its open side.
+    Args:
+        path: where the value is.
+        exact: the conditions; each may hold for another item of an array, but a key is of one value.
+        bounds: of each condition its operator, `<`, `<=`, `>` or `>=`, and its operand as JSON text.
     """
-    rank = _RANKS.get(operand[0], 2)
-    bound = Compiled("pgdoc.sort_key(%s::jsonb)", [operand])
-    edge = Compiled(f"'{rank}'" if "<" in operator else f"'{rank + 1}'", [])
-    low, high = (edge, bound) if "<" in operator else (bound, edge)
 
     def between(key: Compiled) -> Compiled:
-        return joined(" AND ", [_compare(key, ">=", low), _compare(key, "<=" if high is bound else "<", high)])
+        return joined(" AND ", [_bounded(key, operator, operand) for operator, operand in bounds])
 
-    return _indexable(path, exact, between, None)
+    return _indexable(path, joined(" AND ", exact), between, None)
+
+
+def _bounded(key: Compiled, operator: str, operand: str) -> Compiled:
+    """Keys begin with the rank of the type, which ends the range on its open side."""
+    rank = _RANKS.get(operand[0], 2)
+    bound = Compiled("pgdoc.sort_key(%s::jsonb)", [operand])
+    if "<" in operator:
+        return joined(" AND ", [_compare(key, ">=", Compiled(f"'{rank}'", [])), _compare(key, "<=", bound)])
+    return joined(" AND ", [_compare(key, ">=", bound), _compare(key, "<", Compiled(f"'{rank + 1}'", []))])
 
 
 def _indexable(path: Path, exact: Compiled, build: Callable[[Compiled], Compiled], keys: Compiled | None) -> Compiled:

@@ -8,10 +8,10 @@ path needs that, `pgdoc.values_at` walks instead. Values, patterns and paths are
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from pgdoc.query.conditions import condition
-from pgdoc.query.keys import Compiled, equal_key, jsonpath, one_of_keys, ordered_key, sort_key, sort_rest, step
+from pgdoc.query.keys import Compiled, equal_key, jsonpath, one_of_keys, range_key, sort_key, sort_rest, step
 from pgdoc.query.keys import joined as _join
 from pgdoc.query.match import matches
 from pgdoc.query.nodes import (
@@ -69,7 +69,16 @@ def _any_element(node: AnyElement) -> Compiled:
 
 
 def _compile_and(node: And) -> Compiled:
-    return _join(" AND ", map(compile_filter, node.nodes)) if node.nodes else Compiled("TRUE", [])
+    groups: dict[Path | int, list[Any]] = {}
+    for number, part in enumerate(node.nodes):
+        groups.setdefault(part.path if _is_bound(part) else number, []).append(part)
+    parts = [_compile_range(group) if _is_bound(group[0]) else compile_filter(group[0]) for group in groups.values()]
+    return _join(" AND ", parts) if parts else Compiled("TRUE", [])
+
+
+def _is_bound(node: Node) -> TypeGuard[Ordered]:
+    """Whether the node is one side of a range that an index can read."""
+    return isinstance(node, Ordered) and node.path[:1] not in {(), ("_id",)} and node.operand.value is not None
 
 
 def _compile_or(node: Or) -> Compiled:
@@ -100,7 +109,13 @@ def _compile_ordered(node: Ordered) -> Compiled:
         return _compile_id(node, f'id COLLATE "C" {node.operator} %s', [node.operand])
     if node.operand.value is None:
         return _compile_equal(Equal(node.path, node.operand)) if "=" in node.operator else Compiled("FALSE", [])
-    return ordered_key(node.path, _stands(node), node.operator, node.operand.text)
+    return _compile_range([node])
+
+
+def _compile_range(nodes: list[Ordered]) -> Compiled:
+    """Compile the sides of a range together, else an index would be read from one of them to the end."""
+    exact = [_stands(node) for node in nodes]
+    return range_key(nodes[0].path, exact, [(node.operator, node.operand.text) for node in nodes])
 
 
 def _stands(node: Ordered) -> Compiled:

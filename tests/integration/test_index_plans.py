@@ -1,0 +1,123 @@
+"""PostgreSQL's plans use the indexes, where one document in a hundred has an array at the path."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pgdoc import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pgdoc import Collection
+    from tests.fixtures.fix_server import Server
+
+DOCUMENTS = 200_000
+
+
+# One document in a hundred has arrays where the others have one value, or an array of objects on the way to it.
+FILL = f"""
+INSERT INTO plans.orders (id, data)
+SELECT lpad(n::text, 6, '0'), jsonb_build_object(
+  'status', CASE WHEN n % 100 = 0 THEN '["paid", "new"]'
+    ELSE to_jsonb(CASE n % 1000 WHEN 1 THEN 'new' ELSE 'old' END) END,
+  'total', CASE WHEN n % 100 = 0 THEN jsonb_build_array(n / 4.0, n / -4.0)
+    WHEN n % 1000 = 5 THEN to_jsonb(n::text) ELSE to_jsonb(n / 4.0) END,
+  'rank', n, 'address', CASE WHEN n % 100 = 0 THEN jsonb_build_array(city) ELSE city END)
+FROM generate_series(0, {DOCUMENTS - 1}) AS n CROSS JOIN LATERAL jsonb_build_object('city', 'city ' || n % 2000) AS city
+"""
+
+
+@pytest.fixture(scope="module")
+def filled(server: Server, shared_database: str) -> Iterator[dict[str, Any]]:
+    arguments: dict[str, Any] = {"conninfo": server.conninfo_for(shared_database), "schema": "plans"}
+    with Store(**arguments) as store:
+        store.create_collection("orders")
+        with store.transaction() as tx:
+            tx.connection.execute(FILL.encode())
+        for paths in ("status",), ("total",), ("address.city", "-rank"):
+            store["orders"].create_index(*paths)
+    yield arguments
+    with Store(**arguments) as store:
+        store.drop_collection("orders")
+
+
+@pytest.fixture
+def orders(filled: dict[str, Any]) -> Iterator[Collection]:
+    with Store(**filled) as store:
+        yield store["orders"]
+
+
+def parts(plan: str) -> set[str]:
+    """The indexes of a plan, without the digests of their names."""
+    return {name.rpartition(".")[0] for name in re.findall(r'"(orders\..*?)"', plan)}
+
+
+STATUS = {"orders.status", "orders.status.items0"}
+TOTAL = {"orders.total", "orders.total.items0"}
+TOTAL_RANGE = {"orders.total", "orders.total.arrays0"}
+CITY = {"orders.address_city_rank_desc", "orders.address_city_rank_desc.items0"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "indexes", "count"),
+    [
+        ({"status": "new"}, STATUS, 2_200),
+        ({"status": {"$in": ["new", "none"]}}, STATUS, 2_200),
+        ({"status": ["paid", "new"]}, STATUS, 2_000),
+        ({"total": 250}, TOTAL, 1),
+        ({"total": -250}, TOTAL, 1),
+        ({"total": {"$in": [1, 2.25, *range(1_000, 1_050)]}}, TOTAL, 52),
+        ({"total": {"$gt": 49_950}}, TOTAL_RANGE, 199),
+        ({"total": {"$gte": 100, "$lt": 110}}, TOTAL_RANGE, 39 + 1_996),
+        ({"total": {"$gte": "1005", "$lt": "1006"}}, TOTAL_RANGE, 1),
+        ({"address.city": "city 77"}, CITY, 100),
+        ({"address.city": "city 100", "total": {"$gt": 1_000}}, CITY, 98),
+        ({"$or": [{"address.city": "city 77"}, {"total": 9}]}, CITY | TOTAL, 101),
+    ],
+    ids=str,
+)
+def test_a_filter_uses_the_index_of_its_path(
+    orders: Collection, wanted: dict[str, Any], indexes: set[str], count: int
+) -> None:
+    plan = orders.explain(wanted)
+    assert "Seq Scan" not in plan
+    assert indexes <= parts(plan), plan
+    for _, low, high in re.findall(r"Index Cond: (.*) >= '(.*?)'::text\) AND .* <=? '(.*?)'::text", plan):
+        assert len(low) > 1 or len(high) > 1  # read from one side at least, which the query gave
+    assert orders.count(wanted) == count
+
+
+@pytest.mark.parametrize(
+    ("sort", "index", "first"),
+    [
+        ("total", "orders.total", ["000001", "000002", "000003"]),
+        ("-total", "orders.total", ["199900", "199800", "199700"]),
+        (["address.city", "-rank"], "orders.address_city_rank_desc", ["199900", "199800", "199700"]),
+        (["-address.city", "rank"], "orders.address_city_rank_desc", ["000999", "002999", "004999"]),
+    ],
+    ids=str,
+)
+def test_a_sort_reads_the_index_in_its_order(orders: Collection, sort: Any, index: str, first: list[str]) -> None:
+    plan = orders.explain(sort=sort, limit=3)
+    assert "Seq Scan" not in plan
+    assert parts(plan) == {index}, plan
+    assert [document.id for document in orders.find(sort=sort, limit=3)] == first
+
+
+def test_indexes_of_a_part_and_of_everything(orders: Collection) -> None:
+    late = {"total": {"$gte": 49_999}}
+    orders.create_index("address.city", name="late", where=late)
+    plan = orders.explain({"address.city": "city 1999", **late})
+    assert "orders.late" in parts(plan), plan
+    assert orders.count({"address.city": "city 1999", **late}) == 1
+    for name in ["late", *(index.name for index in orders.indexes() if index.paths != ("status",))]:
+        orders.drop_index(name)
+    orders.create_index("$**")
+    for wanted, count in ({"address.city": "city 77"}, 100), ({"total": {"$in": [1, 2.25]}}, 2):
+        plan = orders.explain(wanted)
+        assert any(name.startswith("orders.all") for name in parts(plan)), plan
+        assert orders.count(wanted) == count
