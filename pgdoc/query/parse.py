@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 MAX_DEPTH: Final = 100
 """How deep `$and`, `$or`, `$nor`, `$not`, `$all` and `$elemMatch` may nest."""
 
+MAX_ELEMENTS: Final = 8
+"""How deep `$elemMatch` may nest: PostgreSQL takes a query that is nested deeper for one that is worth compiling."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Place:
@@ -51,10 +54,12 @@ class _Place:
     Attributes:
         path: as the node has it; empty for an element itself.
         at: the whole path from the document's root, for messages.
+        inside: how many `$elemMatch` are around it.
     """
 
     path: Path
     at: str
+    inside: int = 0
 
 
 def parse_filter(filter: Mapping[str, Any] | None) -> Node:  # noqa: A002 (the name in the public calls)
@@ -94,7 +99,7 @@ def _place(dotted: str, array: _Place | None) -> _Place:
     if array is None:
         return _Place(_split(dotted, dotted), dotted)
     at = f"{array.at}.{dotted}"
-    return _Place((ELEMENT, *_split(dotted, at)), at)
+    return _Place((ELEMENT, *_split(dotted, at)), at, array.inside)
 
 
 def _parse_field(place: _Place, value: Any, depth: int) -> Node:
@@ -131,10 +136,13 @@ def _element_match(place: _Place, name: str, value: Any, depth: int) -> Node:
     """Parse operators on the element, or a filter on it as a document: the first key tells, as in MongoDB."""
     if not isinstance(value, Mapping):
         raise _invalid(place, name, f"takes operators or a filter, not {shown(value)}")
+    if place.inside == MAX_ELEMENTS:
+        raise _invalid(place, name, f"is nested deeper than {MAX_ELEMENTS} times in itself")
+    element = _Place((), place.at, place.inside + 1)
     first = next(iter(value), "")
     if isinstance(first, str) and first.startswith("$") and first not in _COMBINATIONS:
-        return AnyElement(place.path, _parse_field(_Place((), place.at), value, depth), whole=False)
-    return AnyElement(place.path, _parse_object(value, depth, place), whole=True)
+        return AnyElement(place.path, _parse_field(element, value, depth), whole=False)
+    return AnyElement(place.path, _parse_object(value, depth, element), whole=True)
 
 
 def _every(place: _Place, name: str, value: Any, depth: int) -> Node:
