@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.documents import encode
+from pgdoc.errors import InvalidUpdate
 from pgdoc.query.sql import Compiled, compile_filter
 from pgdoc.query.update_apply import apply_update
 from pgdoc.query.update_nodes import (
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
 
     from pgdoc.query.nodes import Path
 
+MAX_CHANGES: Final = 1000
+"""How many changes one update may have beside those of whole fields: each is a call around the others."""
+
+MAX_SUBQUERIES: Final = 50
+"""How many of these may be a `$pull` with a condition, or go by `$[]`: PostgreSQL plans each as a query of its own."""
+
 _DATA: Final = Compiled("data", [])
 
 # The elements of the array at a path, each as a document of its own, so that what speaks of `data` means it.
@@ -50,7 +57,11 @@ def compile_update(update: Update, data: Compiled = _DATA) -> Compiled:
 
     The changes are calls around each other, and each of them is null where what it is called with is null. Fields of
     the document itself always fit, so PostgreSQL's own operators set and remove them all at once.
+
+    Raises:
+        InvalidUpdate: more changes than PostgreSQL can take in.
     """
+    _refuse_too_many(update)
     whole = [change for change in update.changes if _is_whole_field(change)]
     result = _unset_fields(_set_fields(data, whole), whole)
     for change in update.changes:
@@ -72,6 +83,18 @@ def compile_first(update: Update) -> Compiled:
 
 def _is_whole_field(change: Change) -> bool:
     return len(change.path) == 1 and isinstance(change, Set | Unset)
+
+
+def _refuse_too_many(update: Update) -> None:
+    calls = [change for change in update.changes if not _is_whole_field(change)]
+    queries = [change for change in calls if isinstance(change, Pull) or EACH in change.path]
+    for found, limit, what in ((calls, MAX_CHANGES, ""), (queries, MAX_SUBQUERIES, " with $[] or a condition")):
+        if len(found) > limit:
+            raise InvalidUpdate(
+                f"the update has {len(found):,} changes{what}, {limit:,} at most: make several updates of it",
+                path=".".join(found[limit].path),
+                operator=found[limit].operator,
+            )
 
 
 def _set_fields(data: Compiled, changes: list[Any]) -> Compiled:

@@ -172,6 +172,8 @@ def test_what_an_upsert_inserts_is_what_python_says(
 @example({"a": 1}, {"a": 1, "b": None})
 @example({"b": "", "a": None}, {"a": None, "c": ""})
 @example([[]], [{}])
+@example([[1], 5], [[1, 0]])
+@example([{"a": 1}, None], [{"a": 1, "b": None}])
 def test_what_values_sort_by_has_the_order_of_the_values(connection: psycopg.Connection, left: Any, right: Any) -> None:
     texts = [encode_value(value, "").decode() for value in (left, right)]
     query = "SELECT a < b, a > b FROM (SELECT pgdoc.sort_parts(%s::jsonb), pgdoc.sort_parts(%s::jsonb)) AS parts(a, b)"

@@ -340,3 +340,16 @@ def test_values_and_paths_never_stand_in_the_sql() -> None:
     change = compile_update(parse_update(update))
     assert "DROP" not in change.text
     assert change.text.count("%s") == len(change.params)
+
+
+@pytest.mark.parametrize(
+    ("operator", "path", "value", "limit"),
+    [("$inc", "f{}", 1, 1000), ("$pull", "f{}", {"$gt": 1}, 50), ("$set", "f{}.$[]", 1, 50), ("$pull", "f{}", 1, 1000)],
+)
+def test_an_update_has_a_limit_of_changes(operator: str, path: str, value: Any, limit: int) -> None:
+    changes = {path.format(number): value for number in range(limit)}
+    compile_update(parse_update({operator: changes, "$unset": {f"g{number}": 1 for number in range(2000)}}))
+    with pytest.raises(InvalidUpdate, match="at most") as caught:
+        compile_update(parse_update({operator: {**changes, path.format("x"): value}}))
+    assert caught.value.operator == operator
+    assert caught.value.path
