@@ -103,6 +103,8 @@ def documents_with_filters(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, A
     data = draw(documents)
     path, value = draw(places(data))
     operator = draw(st.sampled_from(["$eq", "$ne", "$gt", "$gte", "$lte", "$in", "$exists", "$all", "$elemMatch"]))
+    if isinstance(value, list) and draw(st.booleans()):
+        return data, {path: {"$size": draw(st.sampled_from([len(value), 1]))}}
     if operator == "$elemMatch":
         return data, {path: {operator: _filters_of_an_element(draw, value)}}
     return data, {

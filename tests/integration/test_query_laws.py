@@ -56,6 +56,15 @@ def test_a_filter_compiled_to_sql_and_matched_in_python_agree(
 @given(json_values.documents_with_filters())
 @example(({"a": [[1, 2]]}, {"a.0.1": 2}))
 @example(({"a": [{"b": 1}]}, {"a.0.b": None}))
+@example(({"a": [[1], [2]]}, {"a": {"$size": 1}}))
+@example(({"a": [[[1], [2]]]}, {"a.0": {"$size": 1}}))
+@example(({"a": [[{"b": 1}]]}, {"a": {"$elemMatch": {"b": 1}}}))
+@example(({"a": [[[5]]]}, {"a": {"$elemMatch": {"$elemMatch": {"$eq": 5}}}}))
+@example(({"a": [[5]]}, {"a": {"$elemMatch": {"$eq": 5}}}))
+@example(({"a": [{"_id": "x"}]}, {"a": {"$elemMatch": {"_id": "x"}}}))
+@example(({"a": 2**63}, {"a": {"$mod": [1, 0]}}))
+@example(({"a": -7.5}, {"a": {"$mod": [4, -3]}}))
+@example(({"a": ["é"]}, {"a": {"$regex": r"^\W$"}}))
 def test_so_does_a_filter_about_values_that_are_there(
     connection: psycopg.Connection, drawn: tuple[dict[str, Any], dict[str, Any]]
 ) -> None:

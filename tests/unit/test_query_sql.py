@@ -70,3 +70,8 @@ def test_a_sort_ends_with_the_id_unless_it_has_it() -> None:
     assert compile_sort(parse_sort("total")).text.endswith('id COLLATE "C"')
     assert compile_sort(parse_sort("-_id")).text == 'id COLLATE "C" DESC'
     assert compile_sort(()).text == ""
+
+
+def test_patterns_and_ids_are_compared_by_code_point_whatever_the_collation_of_the_database() -> None:
+    for path in ("a", "a.0", "_id"):
+        assert 'COLLATE "C" ~ %s' in compile_filter(parse_filter({path: {"$regex": "é"}})).text
