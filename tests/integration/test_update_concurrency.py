@@ -56,6 +56,8 @@ FILTERS: dict[str, dict[str, Any]] = {
     "at an index": {"tags.0": "x"},
     "an object": {"deep": {"a": [1]}},
     "not": {"state": {"$ne": "old"}},
+    "an element": {"tags": {"$elemMatch": {"$eq": "x"}}},
+    "a pattern": {"state": {"$regex": "^n"}},
 }
 
 DATA = {"state": "new", "n": 1, "tags": ["x"], "deep": {"a": [1]}}
