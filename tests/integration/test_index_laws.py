@@ -50,6 +50,7 @@ ORDER BY pgdoc.sort_key(value) COLLATE "C", pgdoc.sort_rest(value) COLLATE "C" N
 @given(st.lists(values, min_size=2, max_size=6))
 @example([[], [[]], [1], [1, 2], [10], [-1], {}, {"a": 1}, {"a": 1, "b": 0}, {"b": 0}, "a", "a\x01", "a\x01\x01"])
 @example([["a"], ["a\x01"], ["a\x02"], ["a", 1], [["a"]], [-1.5], [-1], [-1, 5], [1.5], [1, 5]])
+@example([-2, -1, -10000, -9999, -10001, -0.5, -0.25, -1e300, -1e-300, 0, 1e-300, 0.5, 2, 1, 9999, 10000, 1e300])
 @example([{"a" * 90: 1}, {"a" * 90: 2}, {"a" * 90: 2, "b": 1}, ["é" * 100, 1], ["é" * 100, 2]])
 def test_the_keys_have_the_order_of_the_values(connection: psycopg.Connection, items: list[Any]) -> None:
     read = [decode(encode_value(item, "")) for item in items]
