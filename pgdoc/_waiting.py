@@ -77,7 +77,12 @@ def wait(future: Future[T]) -> T:
 
 async def async_wait(future: Future[T]) -> T:
     """Do the same without holding up the loop; giving up waiting does not cancel what others may wait for too."""
-    return await asyncio.shield(asyncio.wrap_future(future))
+    waiting = asyncio.wrap_future(future)
+    try:
+        return await asyncio.shield(waiting)
+    except asyncio.CancelledError:
+        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # else its error would be logged
+        raise
 
 
 def wait_for(future: Future[None], timeout_s: float) -> None:

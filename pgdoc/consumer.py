@@ -16,25 +16,26 @@ import os
 import threading
 import time
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
+
+import psycopg
 
 from pgdoc._bell import Bell
 from pgdoc.changes.acknowledge import Acknowledgements
 from pgdoc.changes.fanout import Subscription, before_commits_at
 from pgdoc.changes.life import is_message, just_before
-from pgdoc.errors import ConsumerBusy, PgdocError, StoreClosed, StreamError
+from pgdoc.errors import ConsumerBusy, ConsumerLost, HistoryLost, PgdocError, StoreClosed, StreamError
 from pgdoc.ownership import HEARTBEAT_S, Ownership, Session
-from pgdoc.replication.connection import connect
+from pgdoc.replication.connection import connect, translate
 from pgdoc.replication.consumers import open_slot
 from pgdoc.replication.patience import patience
 from pgdoc.replication.slots import Opened, Origin, Source, identify
 from pgdoc.takeover import Takeover
-from pgdoc.tokens import Position, ResumeToken
+from pgdoc.tokens import Lsn, Position, ResumeToken
 
 if TYPE_CHECKING:
     from pgdoc.changes.assemble import Change, Place
     from pgdoc.mailbox import AsyncMailbox, Mailbox
-    from pgdoc.tokens import Lsn
 
 logger = logging.getLogger("pgdoc.consumer")
 
@@ -111,6 +112,11 @@ class Consumer:
         return self._ready
 
     @property
+    def has_ended(self) -> bool:
+        """Whether its thread is gone."""
+        return self._ready.done() and not self._thread.is_alive()
+
+    @property
     def ids(self) -> tuple[int, int]:
         """The cluster's system identifier and timeline."""
         return self.origin.system_id, self.origin.timeline
@@ -148,7 +154,7 @@ class Consumer:
 
     @property
     def _ends(self) -> bool:
-        return self._abandoned or self._closing.is_set()
+        return self._abandoned or self._closing.is_set() or self._mailbox.closed
 
     def _run(self) -> None:
         try:
@@ -167,6 +173,8 @@ class Consumer:
     def _fail(self, error: PgdocError) -> None:
         if not self._ready.done():
             self._ready.set_exception(error)
+        elif isinstance(error, ConsumerLost):
+            self._mailbox.cut(error)  # another has begun with what is still there
         elif not self._ends:
             self._mailbox.fail(error)
 
@@ -201,6 +209,8 @@ class Consumer:
         if self.epoch is not None:
             self._ownership.check(self.epoch)
         elif self._wait:
+            if self._begin_at is None:  # should the other give up before there is a consumer, this one begins it here
+                self._begin_at = Lsn(self._ownership.wal_end()[0])
             self.mode = "standby"
             self._set_ready()
         else:
@@ -229,18 +239,21 @@ class Consumer:
         takeover = Takeover(self._source, ownership, origin, recreate=self._recreate)
         if self.epoch is None:
             where = takeover.enter(self._begin_at)
-            self.origin, self.begun_at = origin, where.place
+            place = where.place
+            self.origin, self.begun_at = origin, place
             self.epoch = where.epoch
-            self._mailbox.begin_at(where.place)
+            self._mailbox.begin_at(place)
+            self._subscription.after = just_before(place) if is_message(place) else place  # it may be the last drop
         else:
             after = ResumeToken(Position(*self._subscription.after), *self.ids)
             self._acknowledgements.acknowledge(self._place)
             where = takeover.go_on(self.epoch, after, self._acknowledgements.confirmable(after.position.commit_lsn))
+            if where.place < self._subscription.after:
+                self._give_up_what_was_given(after)
+            self._subscription.after = where.place
         if where.anew:
             self.recreated += 1
             self._acknowledgements = Acknowledgements()
-        place = where.place
-        self._subscription.after = just_before(place) if is_message(place) else place  # it may be the last drop
         _, self._goal = ownership.wal_end()
         self._opened = open_slot(self._source, ownership.slot, where.start)
         self.origin = origin
@@ -248,9 +261,20 @@ class Consumer:
         self.mode = "catching_up"
         self._set_ready()
 
+    def _give_up_what_was_given(self, after: ResumeToken) -> NoReturn:
+        """End the stream: places that it was given, and acknowledges, would lie beyond all that is to come."""
+        self.epoch = None  # nothing of it is stored
+        raise HistoryLost(
+            f'the server\'s WAL no longer reaches to {after.lsn}, where the stream of consumer "{self.name}" was: the '
+            "server was restored, or another promoted. The consumer begins anew when it is opened again"
+        )
+
     def _identify(self) -> Origin:
         with connect(self._source.conninfo, replication=True) as connection:
-            return identify(connection)
+            try:
+                return identify(connection)
+            except psycopg.Error as exc:
+                raise translate(exc, connection) from exc
 
     def _read(self) -> None:
         """Feed the stream until it ends, or its mailbox stays full."""
@@ -291,6 +315,7 @@ class Consumer:
         """Wait until the mailbox has; give `False` where that is not so by the deadline, or the consumer ends."""
         room = Bell()
         self._mailbox.call_when_room(room.ring)
+        self._look_after()
         while not self._ends and time.monotonic() < deadline:
             if room.wait(_READ_S):
                 return True
@@ -326,13 +351,18 @@ class Consumer:
         if ownership is None or epoch is None:
             return
         with patience(_HEARTBEAT_LIMIT_S):
-            self._checkpointed = ownership.check(epoch)
+            checkpoint = ownership.check(epoch)
+            if checkpoint.place > self._checkpointed:
+                ownership.flush(checkpoint.inserted)  # a crash must not take back what is confirmed to the slot
+                self._checkpointed = checkpoint.place
         self._acknowledgements.acknowledge(self._place)
         news = (max(self._place, self._saved[0]), self._acknowledgements.waiting_since)
         if news[1] is None and self._reached > news[0][0] + save_bytes:
             news = (before_commits_at(self._reached), None)  # of a quiet consumer in a busy database
         if (news != self._saved or not save_bytes) and ownership.save(epoch, *news, self.origin):
             self._saved = news
+            if self._opened is None:
+                ownership.advance(self._acknowledgements.confirmable(self._reached))
 
     def _close_reader(self) -> None:
         opened, self._opened = self._opened, None

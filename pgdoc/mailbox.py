@@ -157,6 +157,14 @@ class _Box:
             self._error = self._error or error
             self._wake()
 
+    def cut(self, error: BaseException) -> None:
+        """Drop everything, and let `take` raise `error`: nothing more may be done with what was put."""
+        with self._lock:
+            self._queue.clear()
+            self.batch = Batch((), self._put_count, self._put_bytes)
+            self._error = self._error or error
+            self._wake()
+
     def close(self) -> None:
         """Drop everything; `take` raises `StreamClosed` from now on."""
         with self._lock:

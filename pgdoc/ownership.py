@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,9 +23,10 @@ from pgdoc.refusal import one_line
 from pgdoc.replication.connection import connect, preflight, quoted, translate
 from pgdoc.replication.consumers import ConsumerSlot, drop_slot, end_reader, find_slot, slot_of
 from pgdoc.sql import statement
-from pgdoc.tokens import Position
+from pgdoc.tokens import Lsn, Position
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from pgdoc.changes.assemble import Place
@@ -34,6 +36,7 @@ logger = logging.getLogger("pgdoc.consumer")
 
 HEARTBEAT_S = 5.0
 _SILENT_FOR_S = 30
+_UNHURRIED_S = 900
 _LOCK_TIMEOUT_MS = 2000
 _TRIES = 3
 _FLUSH_POLL_S = 0.01
@@ -51,9 +54,21 @@ class Row(NamedTuple):
 
     schema_name: str
     epoch: int
-    place: Position
+    place: Position | None
     system_id: int
     timeline: int
+
+
+class Checkpoint(NamedTuple):
+    """A place that was committed.
+
+    Attributes:
+        place: the place.
+        inserted: an LSN beyond that commit. Until the WAL is flushed so far, a crash takes it back.
+    """
+
+    place: Position
+    inserted: int
 
 
 class Ownership:
@@ -76,7 +91,7 @@ class Ownership:
             preflight(self._connection, needs_slot=False)  # the consumer may have one
             self._execute(f"SET idle_session_timeout = '{_SILENT_FOR_S}s'")
             self._execute(f"SET lock_timeout = {_LOCK_TIMEOUT_MS}")
-            self.slot = slot_of(self._connection, name)
+            self.slot = self._find_slot_name()
             self.session = Session(*self._one("whoami"))
         except BaseException:
             self._connection.close()
@@ -100,11 +115,24 @@ class Ownership:
         row = self._row("find", self.name)
         if row is None:
             return None
-        return Row(row.schema_name, row.epoch, Position(*row.place), int(row.system_id), row.timeline)
+        place = Position(*row.place) if row.place else None
+        return Row(row.schema_name, row.epoch, place, int(row.system_id), row.timeline)
 
-    def enter(self, place: Place, origin: Origin) -> int:
-        """Store a new consumer, and give its epoch."""
-        return int(self._one("enter", self._values(place, origin) | {"schema": self._schema})[0])
+    def enter(self, origin: Origin) -> int:
+        """Store a new consumer that has no place yet, and give its epoch."""
+        return int(self._one("enter", self._values((0, 0, 0, 0), origin) | {"schema": self._schema})[0])
+
+    def settle(self, epoch: int, place: Place, origin: Origin) -> None:
+        """Store where a new consumer begins."""
+        if self._row("settle", self._values(place, origin) | {"epoch": epoch}) is None:
+            raise self.lost()
+
+    @contextlib.contextmanager
+    def unhurried(self) -> Iterator[None]:
+        """Stay the owner while another session works for long, and this one is not heard of."""
+        self._execute(f"SET idle_session_timeout = '{_UNHURRIED_S}s'")
+        yield
+        self._execute(f"SET idle_session_timeout = '{_SILENT_FOR_S}s'")
 
     def take_over(self) -> int:
         """Move the epoch on, and give it; a transaction in which the one before has made a checkpoint is ended.
@@ -127,8 +155,8 @@ class Ownership:
         if self._row("begin_anew", self._values(place, origin) | {"epoch": epoch}) is None:
             raise self.lost()
 
-    def check(self, epoch: int) -> Position:
-        """Be heard of, and give the place of the last checkpoint that was committed.
+    def check(self, epoch: int) -> Checkpoint:
+        """Be heard of, and give the last checkpoint that was committed.
 
         Raises:
             ConsumerLost: another process has taken over.
@@ -136,10 +164,14 @@ class Ownership:
         row = self._row("look", self.name)
         if row is None or row.epoch != epoch:
             raise self.lost()
-        return Position(*row.place)
+        return Checkpoint(Position(*row.place), row.inserted)
+
+    def advance(self, lsn: int) -> None:
+        """Confirm to the slot, while nobody reads it, that nothing below `lsn` is needed again."""
+        self._row("advance", {"slot": self.slot, "to": str(Lsn(lsn))})
 
     def save(self, epoch: int, acknowledged: Place, waiting_since: str | None, origin: Origin) -> bool:
-        """Store how far events were acknowledged; give `False` where a checkpoint is just being made."""
+        """Store how far events were acknowledged; give `False` where another process has taken over."""
         values = self._values(acknowledged, origin) | {"epoch": epoch, "waiting_since": waiting_since}
         return self._row("save", values) is not None
 
@@ -202,6 +234,12 @@ class Ownership:
         """Let whoever waits own the consumer at once."""
         self._execute(statement("consumers", "disown"))
 
+    def _find_slot_name(self) -> str:
+        try:
+            return slot_of(self._connection, self.name)
+        except psycopg.Error as exc:
+            raise self._translated(exc) from exc
+
     def _values(self, place: Place, origin: Origin) -> dict[str, Any]:
         return {
             "name": self.name,
@@ -233,7 +271,8 @@ class Ownership:
             return translate(exc, self._connection)
         text, role = one_line(exc), quoted(self._connection.info.user)
         if "consumers" in text:
-            advice = f"as the catalog's owner, run GRANT SELECT, INSERT, UPDATE, DELETE ON pgdoc.consumers TO {role}"
+            tables = "pgdoc.consumers, pgdoc.consumer_progress"
+            advice = f"as the catalog's owner, run GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role}"
         else:  # to end a session of the owner before
             advice = f"open a consumer as the same role everywhere, or run GRANT pg_signal_backend TO {role}"
         return DatabaseError(f"{text}: {advice}", sqlstate=exc.sqlstate)

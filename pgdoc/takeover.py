@@ -1,7 +1,8 @@
 """Where a consumer begins when a process becomes its owner, or comes back to its slot.
 
-1. A new consumer begins with the call, or at the place it was given. Its slot is made before its row: what a crash
-   leaves in between is a slot without a row, which is taken as it stands.
+1. A new consumer begins with the call, or at the place it was given. Its row comes first, without a place, then its
+   slot, then the place: what is interrupted in between is begun again by the next one. A slot without a row, such as a
+   restored catalog leaves, is taken as it stands.
 2. A known one goes on behind what was stored of it, or where its slot stands, if that is further: what was
    acknowledged is confirmed to the slot some seconds before it is stored, and PostgreSQL 15 forgets confirmations in a
    crash.
@@ -12,6 +13,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +22,7 @@ from pgdoc.errors import HistoryLost, InvalidResumeToken, PgdocError, StreamErro
 from pgdoc.ownership import Ownership, check_schema
 from pgdoc.replication.consumers import make_slot
 from pgdoc.streams import check_place
-from pgdoc.tokens import Lsn, ResumeToken
+from pgdoc.tokens import Lsn, Position, ResumeToken
 
 if TYPE_CHECKING:
     from pgdoc.changes.assemble import Place
@@ -71,12 +73,12 @@ class Takeover:
         """
         ownership = self._ownership
         row = ownership.find()
-        if row is None:
-            return self._enter_new(begin_at)
+        if row is None or row.place is None:
+            return self._enter_new(begin_at, is_unknown=row is None)
         check_schema(ownership.name, row, self._source.schema)
         epoch = ownership.take_over()
         row = ownership.find() or row  # a checkpoint may have been committed meanwhile
-        return self._find_slot(epoch, ResumeToken(row.place, row.system_id, row.timeline), None)
+        return self._find_slot(epoch, ResumeToken(row.place or Position(0), row.system_id, row.timeline), None)
 
     def go_on(self, epoch: int, after: ResumeToken, needed_from: int) -> Where:
         """Go on after a lost connection, or a wait.
@@ -93,26 +95,31 @@ class Takeover:
         self._ownership.check(epoch)
         return self._find_slot(epoch, after, needed_from)
 
-    def _enter_new(self, begin_at: ResumeToken | Lsn | None) -> Where:
+    def _enter_new(self, begin_at: ResumeToken | Lsn | None, *, is_unknown: bool) -> Where:
         ownership = self._ownership
         place: Place | None = None
         if begin_at is not None:
             inserted, _ = ownership.wal_end()
             place = check_place(begin_at, self._origin, inserted)
             ownership.flush(place[0])
-        slot = ownership.find_slot()
-        if place is None and slot is not None and slot.wal_status != "lost":
-            place = before_commits_at(slot.confirmed)
-        else:
-            make_slot(self._source, ownership.slot, None if place is None else place[0])
-        if place is None:
-            place = self._now()
+        epoch = ownership.enter(self._origin)
         try:
-            epoch = ownership.enter(place, self._origin)
+            slot = ownership.find_slot() if is_unknown and place is None else None
+            if slot is not None and slot.wal_status != "lost":
+                place = before_commits_at(slot.confirmed)
+            else:
+                self._make_slot(None if place is None else place[0])
+                place = place or self._now()
+            ownership.settle(epoch, place, self._origin)
         except PgdocError:
-            ownership.drop_slot()
+            with contextlib.suppress(PgdocError):  # the next one that opens it begins again
+                ownership.remove()
             raise
         return Where(epoch, place, place[0])
+
+    def _make_slot(self, at: int | None) -> None:
+        with self._ownership.unhurried():
+            make_slot(self._source, self._ownership.slot, at)
 
     def _now(self) -> Place:
         inserted, _ = self._ownership.wal_end()
@@ -131,7 +138,7 @@ class Takeover:
             check_place(after, self._origin, flushed)
             if slot is None or fault:
                 logger.warning('consumer %s: its slot "%s" %s', ownership.name, ownership.slot, fault)
-                make_slot(self._source, ownership.slot, place.commit_lsn if needed_from is None else needed_from)
+                self._make_slot(place.commit_lsn if needed_from is None else needed_from)
                 return Where(epoch, place, place.commit_lsn)
         except (HistoryLost, InvalidResumeToken) as exc:
             if not self._recreate:
@@ -149,7 +156,7 @@ class Takeover:
         )
 
     def _begin_anew(self, epoch: int, exc: PgdocError) -> Where:
-        make_slot(self._source, self._ownership.slot, None)
+        self._make_slot(None)
         place = self._now()
         self._ownership.begin_anew(epoch, place, self._origin)
         at = Lsn(place[0])

@@ -1,1 +1,1 @@
-DROP TABLE pgdoc.consumers;
+DROP TABLE pgdoc.consumer_progress, pgdoc.consumers;

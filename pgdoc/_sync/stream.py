@@ -197,6 +197,8 @@ class ChangeStream(Opening):
             ending = self._life.follow(change)
             after = after if ending is None else len(batch)
         if position <= self._last:
+            if self._consumer is not None and ending is None and position[2] == 0:
+                self._consumer.acknowledge(just_behind(position))  # it did not end the stream, and was given before
             self._ending = ending
             batch.next = after
             return None
@@ -232,7 +234,9 @@ class ChangeStream(Opening):
             NotAConsumer: the stream has no consumer.
             ValueError: this stream has not given that event.
         """
-        self._durable("ack").acknowledge(self._behind(event))
+        consumer = self._durable("ack")
+        if event is not None or self._delivered:
+            consumer.acknowledge(self._behind(event))
 
     def checkpoint(self, event: ChangeEvent, tx: Transaction) -> None:
         """Store inside a transaction that the event has had its effect: both commit, or neither does.
@@ -265,7 +269,7 @@ class ChangeStream(Opening):
             place = event.resume_token.position
             if place > self._last:
                 raise ValueError(f"{event.resume_token} was not given by this stream yet")
-        ends = self._ending is not None or self._ended
+        ends = self._ending is not None or self._ended or self._feed is None or place <= self._feed.begun_at
         return just_behind(place) if is_message(place) and not ends else place
 
     @property

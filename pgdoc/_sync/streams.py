@@ -6,14 +6,13 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 import psycopg
 
 from pgdoc._sync.stream import ChangeStream
 from pgdoc._waiting import call, opening, sleep, wait, wait_for
 from pgdoc.consumer import Consumer
-from pgdoc.errors import CollectionNotFound, PgdocError, ReplicaIdentityChanged
+from pgdoc.errors import CollectionNotFound, PgdocError, ReplicaIdentityChanged, StoreClosed
 from pgdoc.history import History
 from pgdoc.hub import CLOSE_LIMIT_S, Hub
 from pgdoc.names import check_name
@@ -48,7 +47,8 @@ class Streams:
         self._connections = connections
         self._auto_create = auto_create
         self.hub = Hub(source)
-        self._consumers: WeakSet[Consumer] = WeakSet()
+        self._consumers: set[Consumer] = set()
+        self._closing = False
 
     def prepare(self, names: frozenset[str] | None, *, create: bool = True) -> None:
         """See to it that what is to be watched exists and has before images.
@@ -113,7 +113,10 @@ class Streams:
             wait=options.wait,
             recreate=options.on_lost == "recreate",
         )
+        self._consumers -= {each for each in self._consumers.copy() if each.has_ended}
         self._consumers.add(consumer)
+        if self._closing:  # looked at after it was added: close() copies after it has said so
+            raise StoreClosed("the store is closed: make another to open a stream")
         try:
             self.hub.keep_history()
             wait(consumer.start())
@@ -175,7 +178,8 @@ class Streams:
     def close(self) -> None:
         """End all streams."""
         deadline = time.monotonic() + CLOSE_LIMIT_S
-        consumers = list(self._consumers)
+        self._closing = True
+        consumers = self._consumers.copy()
         for consumer in consumers:
             consumer.leave()
         wait_for(self.hub.begin_to_close(), CLOSE_LIMIT_S)
@@ -192,5 +196,5 @@ class Streams:
 
 def _consumer_status(row: tuple[Any, ...]) -> ConsumerStatus:
     name, schema, owner_pid, place, system_id, timeline, *others = row
-    token = ResumeToken(Position(*place), int(system_id), timeline)
+    token = ResumeToken(Position(*place) if place else Position(0), int(system_id), timeline)
     return ConsumerStatus(name, schema, owner_pid, token, *others)

@@ -22,7 +22,7 @@ from pgdoc.errors import (
     WalLevelTooLow,
 )
 from pgdoc.refusal import one_line, refusal
-from pgdoc.replication.patience import PatientConnection
+from pgdoc.replication.patience import PatientConnection, patience
 from pgdoc.sql import statement
 
 SETTINGS = {
@@ -31,12 +31,16 @@ SETTINGS = {
     "intervalstyle": "iso_8601",
     "bytea_output": "hex",
     "extra_float_digits": "1",
+    "default_transaction_isolation": r"read\ committed",
+    "default_transaction_read_only": "off",
+    "synchronous_commit": "local",
     "statement_timeout": "0",
     "idle_session_timeout": "0",
 }
 """What the walsender prints follows its session's settings, whatever the role's own are."""
 
 _UNHEARD_MS = 25_000
+_LOOK_S = 5.0
 
 _LET_GO = {
     "tcp_keepalives_idle": "10",
@@ -127,6 +131,23 @@ def _check_replication(found: Any, *, needs_slot: bool) -> None:
         raise SlotsExhausted(f"all {found.max_slots} replication slots of the server are in use: {_MORE_SLOTS}")
     if found.walsenders >= found.max_walsenders:
         raise SlotsExhausted(f"all {found.max_walsenders} walsenders of the server are in use: {_MORE_WALSENDERS}")
+
+
+def is_decoding(conninfo: str, pid: int) -> bool:
+    """Ask the server, on another connection, whether a walsender is at work, and neither waiting for us nor gone.
+
+    wal2json says nothing, and hears nothing, while it decodes what it filters: a transaction of millions of rows
+    elsewhere looks like a dead network.
+
+    Raises:
+        ServerUnreachable: the server does not answer at all.
+    """
+    with patience(_LOOK_S), connect(conninfo, replication=False) as plain:
+        try:
+            row = plain.execute(statement("replication", "is_decoding"), [pid]).fetchone()
+        except psycopg.Error as exc:
+            raise translate(exc, plain) from exc
+    return bool(row and row[0])
 
 
 def translate(exc: psycopg.Error, connection: psycopg.Connection[Any]) -> PgdocError:

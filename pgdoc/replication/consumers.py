@@ -8,6 +8,7 @@ What is done here is done by the consumer's owner (see `ownership`), so whoever 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
@@ -15,7 +16,7 @@ import psycopg
 from pgdoc.changes.assemble import Assembler
 from pgdoc.decoding import wal2json
 from pgdoc.errors import DatabaseError, ServerUnreachable
-from pgdoc.replication.connection import connect, literal, translate
+from pgdoc.replication.connection import connect, is_decoding, literal, translate
 from pgdoc.replication.reader import Reader
 from pgdoc.replication.slots import Opened, Source, copy_slot, identify, slot_name, tables, take_position
 from pgdoc.sql import statement
@@ -108,7 +109,7 @@ def open_slot(source: Source, slot: str, at: int) -> Opened:
     try:
         origin: Origin = identify(connection)
         found = tables(connection, source.schema)
-        reader = Reader(connection, slot, at, wal2json.options(source.schema))
+        reader = Reader(connection, slot, at, wal2json.options(source.schema), partial(is_decoding, source.conninfo))
     except psycopg.Error as exc:
         error = translate(exc, connection)
         connection.close()

@@ -21,7 +21,7 @@ from pgdoc.errors import ServerUnreachable
 from pgdoc.replication.connection import literal, quoted, translate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 BURST_FRAMES = 512
 """Frames given by one `read` at the most, so that one burst is a small step for everyone it goes to."""
@@ -41,13 +41,22 @@ class Reader:
         slot: a slot that this connection may stream from.
         start: the LSN to start at, not below the slot's `confirmed_flush_lsn`.
         options: the output plugin's.
+        is_decoding: asks the server whether the walsender of this pid is at work.
 
     Attributes:
         wal_end: the highest LSN heard of.
     """
 
-    def __init__(self, connection: psycopg.Connection[Any], slot: str, start: int, options: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        slot: str,
+        start: int,
+        options: Mapping[str, str],
+        is_decoding: Callable[[int], bool],
+    ) -> None:
         self.slot = slot
+        self._is_decoding = is_decoding
         self.wal_end = start
         self._connection = connection
         self._pgconn = connection.pgconn
@@ -197,8 +206,11 @@ class Reader:
     def _check_silence(self) -> None:
         """Give up on a server that answers nothing; called when there is nothing left to read."""
         silent_s = time.monotonic() - self._last_heard
-        if silent_s > self._interval_s * _SILENCE_LIMIT:
+        if silent_s <= self._interval_s * _SILENCE_LIMIT:
+            return
+        if not self._is_decoding(self._pgconn.backend_pid):
             raise ServerUnreachable(f"the server has not been heard for {silent_s:.0f} s")
+        self._last_heard = time.monotonic()  # it is busy with what it filters
 
     def _answer(self) -> None:
         """Answer a keepalive: a server that stops goes by `write` where `flush` is 0, and waits for a stale one."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
@@ -22,7 +23,7 @@ import psycopg
 from pgdoc.changes.assemble import Assembler
 from pgdoc.decoding import wal2json
 from pgdoc.errors import HistoryLost, InvalidResumeToken, SlotBlocked
-from pgdoc.replication.connection import connect, literal, preflight, quoted, translate
+from pgdoc.replication.connection import connect, is_decoding, literal, preflight, quoted, translate
 from pgdoc.replication.patience import patience
 from pgdoc.replication.reader import Reader
 from pgdoc.sql import statement
@@ -145,7 +146,7 @@ def open_reader(
         slot = slot_name(connection, prefix)
         at = take_position(connection, source, slot, at, begin_history=begin_history)
         found = tables(connection, source.schema)
-        reader = Reader(connection, slot, at, wal2json.options(source.schema))
+        reader = Reader(connection, slot, at, wal2json.options(source.schema), partial(is_decoding, source.conninfo))
     except psycopg.Error as exc:
         error = translate(exc, connection)
         connection.close()

@@ -33,36 +33,64 @@ WHERE c.name = %s AND l.granted AND l.pid <> pg_backend_pid()
 SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE slot_name = %s AND active
 
 -- name: find
-SELECT schema_name, epoch, greatest(place, acknowledged) AS place, system_id, timeline
-FROM pgdoc.consumers WHERE name = %s
+SELECT schema_name, epoch, greatest(c.place, p.acknowledged) AS place,
+  CASE WHEN p.acknowledged > c.place THEN p.system_id ELSE c.system_id END AS system_id,
+  CASE WHEN p.acknowledged > c.place THEN p.timeline ELSE c.timeline END AS timeline
+FROM pgdoc.consumers c LEFT JOIN pgdoc.consumer_progress p USING (name)
+WHERE name = %s
 
 -- name: take_over
-UPDATE pgdoc.consumers SET epoch = epoch + 1, seen_at = clock_timestamp() WHERE name = %s RETURNING epoch
+UPDATE pgdoc.consumers SET epoch = epoch + 1 WHERE name = %s RETURNING epoch
 
 -- name: enter
--- Its epoch is none that a consumer of this name had before it was dropped.
-INSERT INTO pgdoc.consumers (name, schema_name, epoch, place, acknowledged, system_id, timeline)
-VALUES (%(name)s, %(schema)s, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, %(place)s, %(place)s,
-  %(system)s, %(timeline)s)
+-- It has no place yet: who was interrupted before it had one left nothing that counts. Its epoch is none that a consumer
+-- of this name had before it was dropped.
+INSERT INTO pgdoc.consumers AS c (name, schema_name, epoch, place, system_id, timeline)
+VALUES (%(name)s, %(schema)s, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, '{}', %(system)s, %(timeline)s)
+ON CONFLICT (name) DO UPDATE
+SET schema_name = excluded.schema_name, epoch = greatest(c.epoch + 1, excluded.epoch)
+WHERE c.place = '{}'
 RETURNING epoch
+
+-- name: settle
+WITH progress AS (
+  INSERT INTO pgdoc.consumer_progress (name, acknowledged, system_id, timeline)
+  SELECT name, %(place)s, %(system)s, %(timeline)s
+  FROM pgdoc.consumers WHERE name = %(name)s AND epoch = %(epoch)s
+)
+UPDATE pgdoc.consumers SET place = %(place)s, system_id = %(system)s, timeline = %(timeline)s
+WHERE name = %(name)s AND epoch = %(epoch)s
+RETURNING true
+
+-- name: advance
+SELECT pg_replication_slot_advance(slot_name, %(to)s::pg_lsn)
+FROM pg_replication_slots
+WHERE slot_name = %(slot)s AND NOT active AND wal_status <> 'lost' AND confirmed_flush_lsn < %(to)s::pg_lsn
 
 -- name: begin_anew
 -- What the stream still holds can be checkpointed.
+WITH progress AS (
+  UPDATE pgdoc.consumer_progress
+  SET acknowledged = %(place)s, system_id = %(system)s, timeline = %(timeline)s, waiting_since = NULL,
+    seen_at = clock_timestamp()
+  WHERE name = (SELECT name FROM pgdoc.consumers WHERE name = %(name)s AND epoch = %(epoch)s)
+)
 UPDATE pgdoc.consumers
-SET place = least(place, %(place)s::bigint[]), acknowledged = %(place)s, system_id = %(system)s, timeline = %(timeline)s, waiting_since = NULL,
-  seen_at = clock_timestamp()
+SET place = least(place, %(place)s::bigint[]), system_id = %(system)s, timeline = %(timeline)s
 WHERE name = %(name)s AND epoch = %(epoch)s
 RETURNING true
 
 -- name: look
-SELECT epoch, place FROM pgdoc.consumers WHERE name = %s
+SELECT epoch, place, (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS inserted
+FROM pgdoc.consumers WHERE name = %s
 
 -- name: save
--- Not while a checkpoint is being made: the thread that reads must not wait for a transaction of the user's.
-UPDATE pgdoc.consumers
-SET acknowledged = greatest(acknowledged, %(place)s::bigint[]), waiting_since = %(waiting_since)s,
-  system_id = %(system)s, timeline = %(timeline)s, seen_at = clock_timestamp()
-WHERE name = (SELECT name FROM pgdoc.consumers WHERE name = %(name)s AND epoch = %(epoch)s FOR UPDATE SKIP LOCKED)
+INSERT INTO pgdoc.consumer_progress AS p (name, acknowledged, system_id, timeline, waiting_since)
+SELECT name, %(place)s::bigint[], %(system)s, %(timeline)s, %(waiting_since)s::timestamptz
+FROM pgdoc.consumers WHERE name = %(name)s AND epoch = %(epoch)s
+ON CONFLICT (name) DO UPDATE
+SET acknowledged = greatest(p.acknowledged, excluded.acknowledged), system_id = excluded.system_id,
+  timeline = excluded.timeline, waiting_since = excluded.waiting_since, seen_at = clock_timestamp()
 RETURNING true
 
 -- name: checkpoint

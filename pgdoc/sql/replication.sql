@@ -1,4 +1,4 @@
--- Statements of the replication room. None takes parameters: the replication protocol has none.
+-- Statements of the replication room. Few take parameters: the replication protocol has none.
 
 -- name: preflight
 -- The walsender looks at the role that logged in, whatever role was set since.
@@ -8,6 +8,10 @@ SELECT current_setting('wal_level') AS wal_level, current_setting('server_encodi
   (SELECT count(*) FROM pg_replication_slots) AS slots,
   current_setting('max_replication_slots')::int AS max_slots,
   (SELECT count(*) FROM pg_stat_replication) AS walsenders, current_setting('max_wal_senders')::int AS max_walsenders
+
+-- name: is_decoding
+-- One that waits for WAL, or for us to read, would have answered.
+SELECT coalesce(wait_event_type, '') NOT IN ('Activity', 'Client') FROM pg_stat_activity WHERE pid = %s
 
 -- name: bookmarks
 -- One that is just being copied has no place yet.

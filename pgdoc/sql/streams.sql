@@ -55,11 +55,15 @@ SELECT true FROM pgdoc.consumers WHERE name = %s
 
 -- name: consumers
 -- Where nobody has it open, its last sign of life is all that is known.
-SELECT c.name, c.schema_name, owner.pid, greatest(c.place, c.acknowledged), c.system_id, c.timeline,
+SELECT c.name, c.schema_name, owner.pid, greatest(c.place, p.acknowledged),
+  CASE WHEN p.acknowledged > c.place THEN p.system_id ELSE c.system_id END,
+  CASE WHEN p.acknowledged > c.place THEN p.timeline ELSE c.timeline END,
   (pg_current_wal_flush_lsn() - s.confirmed_flush_lsn)::bigint,
-  clock_timestamp() - coalesce(c.waiting_since, CASE WHEN owner.pid IS NULL THEN c.seen_at ELSE clock_timestamp() END),
+  clock_timestamp() - coalesce(
+    p.waiting_since, CASE WHEN owner.pid IS NULL THEN p.seen_at ELSE clock_timestamp() END, c.created_at),
   (pg_current_wal_flush_lsn() - s.restart_lsn)::bigint, s.wal_status, c.created_at
 FROM pgdoc.consumers c
+LEFT JOIN pgdoc.consumer_progress p ON p.name = c.name
 JOIN pg_database d ON d.datname = current_database()
 LEFT JOIN pg_replication_slots s ON s.slot_name = format('pgdoc_%%s_%%s', d.oid, c.name)
 LEFT JOIN LATERAL (

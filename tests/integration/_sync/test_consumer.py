@@ -308,7 +308,7 @@ def test_a_transaction_whose_snapshot_is_older_than_the_row_is_to_be_run_again(
     shared_dsn: str, schema: str, sql: psycopg.Connection, name: str
 ) -> None:
     def hear_of_it() -> None:
-        sql.execute("UPDATE pgdoc.consumers SET seen_at = now() WHERE name = %s", [name])
+        sql.execute("UPDATE pgdoc.consumers SET timeline = timeline WHERE name = %s", [name])
 
     def take_over() -> None:
         sql.execute("UPDATE pgdoc.consumers SET epoch = epoch + 1 WHERE name = %s", [name])

@@ -79,7 +79,7 @@ def test_who_may_not_store_a_consumer_leaves_no_slot(
             message = said(DatabaseError, lambda: store.watch(consumer=NAME))
             assert message == (
                 "permission denied for table consumers: as the catalog's owner, "
-                'run GRANT SELECT, INSERT, UPDATE, DELETE ON pgdoc.consumers TO "app"'
+                'run GRANT SELECT, INSERT, UPDATE, DELETE ON pgdoc.consumers, pgdoc.consumer_progress TO "app"'
             )
             assert (store.consumers(), consumer_slots(owner)) == ([], [])
     finally:
@@ -331,7 +331,7 @@ async def test_giving_up_an_opening_leaves_nothing(store: Store, dsn: str, owner
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.5):
                     await impatient.watch(consumer=NAME)
-            assert (store.consumers(), consumer_slots(owner)) == ([], [])
+            wait_until(lambda: (store.consumers(), consumer_slots(owner)) == ([], []))
         async with impatient["orders"].watch(consumer=NAME) as stream:
             insert(store, 2)
             event = await stream.next(timeout=PATIENCE_S)
