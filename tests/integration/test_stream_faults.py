@@ -15,6 +15,7 @@ import pytest
 
 from pgdoc import Store
 from pgdoc.errors import HistoryLost
+from tests.integration.own_server.words import wait_until
 from tests.replica import Replica, table
 
 if TYPE_CHECKING:
@@ -241,6 +242,34 @@ def test_a_server_that_is_not_heard_of_is_connected_to_anew(rough_dsn: str, roug
                 _check(list(_to_end(stream)), writer, rough_dsn, rough_schema)
             finally:
                 os.kill(pid, signal.SIGCONT)
+
+
+def test_a_walsender_that_is_busy_is_waited_for(
+    rough_dsn: str, rough_schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is silent while it decodes what others wrote; to begin anew with that would never come to an end."""
+    asked: list[int] = []
+
+    def is_decoding(_conninfo: str, pid: int) -> bool:
+        asked.append(pid)
+        return True
+
+    monkeypatch.setattr("pgdoc.replication.slots.is_decoding", is_decoding)
+    with _admin(rough_dsn) as admin:
+        admin.execute("ALTER SYSTEM SET wal_sender_timeout = '1s'")
+        admin.execute("SELECT pg_reload_conf()")
+        with Store(rough_dsn, schema=rough_schema) as store, store["orders"].watch() as stream:
+            (pid,) = (row[0] for row in admin.execute(_WALSENDERS))
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                wait_until(lambda: len(asked) > 1)
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            store["orders"].insert("o-1", {})
+            event = stream.next(timeout=PATIENCE_S)
+            assert event is not None
+            assert event.document_id == "o-1"
+            assert set(asked) == {pid}
 
 
 def test_a_store_is_closed_while_its_server_is_away(

@@ -356,3 +356,15 @@ def test_a_loop_that_is_gone_is_nothing_to_a_feeder():
     assert mailbox.put(changes(1), NOWHERE) == 1
     task._log_destroy_pending = False  # type: ignore[attr-defined]
     task.get_coro().close()
+
+
+@both
+def test_one_that_is_cut_gives_nothing_of_what_was_put(kind):
+    mailbox, error = kind(1000, 10**6), HistoryLost("gone")
+    mailbox.put(changes(BATCH + 10), NOWHERE)
+    batch = asyncio.run(mailbox.take(0)) if kind is AsyncMailbox else mailbox.take(0)
+    batch.next = 3
+    mailbox.cut(error)
+    assert mailbox.buffered == 0
+    with pytest.raises(HistoryLost):
+        take(mailbox)
