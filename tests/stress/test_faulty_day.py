@@ -27,7 +27,7 @@ SEED = int(os.environ.get("PGDOC_DAY_SEED", "0")) or random.SystemRandom().randr
 
 
 def test_a_faulty_day(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    outcome = run(Day(seconds=SECONDS, seed=SEED), tmp_path)
+    outcome = run(Day(seconds=SECONDS, seed=SEED, patience_s=900.0), tmp_path)
     with capsys.disabled():
         sys.stdout.write(f"\nseed {SEED}: {outcome}\n")
     outcome.raise_if_wrong()
