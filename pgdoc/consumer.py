@@ -385,7 +385,10 @@ class Consumer:
 
     def _say_the_last(self) -> None:
         if self._opened is not None:
-            self._tell(self._opened)
+            try:
+                self._tell(self._opened)
+            except PgdocError:  # it broke just then: what is stored counts, too
+                self._close_reader()
         if self.epoch is not None:
             if self._ownership is None or self._ownership.closed:  # its epoch is enough for storing the last place
                 self._ownership = Ownership(self._source, self.name)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pgdoc.errors import ConsumerLost, HistoryLost
+from pgdoc.errors import ConsumerLost, HistoryLost, ServerUnreachable
+from pgdoc.replication.reader import Reader
 from pgdoc.replication.slots import identify
 from pgdoc.takeover import Takeover, Where
 from tests.integration.own_server.consumers import (
@@ -40,6 +41,23 @@ def test_polling_does_not_acknowledge_an_end_that_was_not_given(store: Store) ->
         stream.ack()
     with store["orders"].watch(consumer=NAME) as stream:
         assert [event.event_type for event in take(stream, 1)] == ["invalidate"]
+
+
+def test_what_was_acknowledged_is_stored_though_the_reader_broke_just_then(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_reader: Reader) -> None:
+        raise ServerUnreachable("the connection was lost just then")
+
+    monkeypatch.setattr("pgdoc.consumer.HEARTBEAT_S", 60.0)  # nothing is stored in between
+    with store["orders"].watch(consumer=NAME, auto_ack=False) as stream:
+        insert(store, 1, 2, 3)
+        events = take(stream, 3)
+        monkeypatch.setattr(Reader, "tell", broken)
+        stream.ack(events[1])
+    monkeypatch.undo()
+    with store["orders"].watch(consumer=NAME) as stream:
+        assert ids(take(stream, 1)) == [3]
 
 
 def test_a_drop_that_ended_nothing_pins_nothing(store: Store, owner: psycopg.Connection) -> None:
