@@ -1,14 +1,18 @@
-"""The filter language in Python: the same answers as the SQL of `pgdoc.query.sql`, for one document at hand."""
+"""The filter language in Python: the same answers as the SQL of `pgdoc.query.sql`, for one document at hand.
+
+What is matched, the subject, may be anything: a `Root` says where in it a path begins. A document's subject is the
+pair of its id and its data, that of the filter in `$elemMatch` is the item.
+"""
 
 from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
 from decimal import Decimal
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pgdoc.query.nodes import (
-    ELEMENT,
     MISSING,
     And,
     AnyElement,
@@ -32,68 +36,100 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     Check: TypeAlias = Callable[[Any], bool]
-    Matcher: TypeAlias = Callable[[str, dict[str, Any]], bool]
+    Matcher: TypeAlias = Callable[[Any], bool]
+    Root: TypeAlias = Callable[[Path], tuple[Callable[[Any], Any], Path]]
+    """Gives, for a path, what finds the value of a subject that it begins at, and the rest of the path from there."""
 
 
 def matches(node: Node, document_id: str, data: dict[str, Any]) -> bool:
     """Whether the document matches; who asks often asks the `matcher` of the node."""
-    return matcher(node)(document_id, data)
+    return matcher(node)((document_id, data))
 
 
-def matcher(node: Node) -> Matcher:
-    """Turn the node into a function of a document's id and data."""
-    build: Callable[[Any], Matcher] = _MATCHERS[type(node)]
-    return build(node)
+def item_matches(node: Node) -> Matcher:
+    """Turn the node of a filter on an item of an array into a function of the item."""
+    return matcher(node, _in_item)
 
 
-def _match_and(node: And) -> Matcher:
-    parts = [matcher(part) for part in node.nodes]
-    return lambda document_id, data: all(part(document_id, data) for part in parts)
+def _in_document(path: Path) -> tuple[Callable[[Any], Any], Path]:
+    return (itemgetter(0), path[1:]) if path[0] == "_id" else (itemgetter(1), path)
 
 
-def _match_or(node: Or) -> Matcher:
-    parts = [matcher(part) for part in node.nodes]
-    return lambda document_id, data: any(part(document_id, data) for part in parts)
+def _in_item(path: Path) -> tuple[Callable[[Any], Any], Path]:
+    """A path in the item as a document begins with `ELEMENT`."""
+    return _itself, path[1:]
 
 
-def _match_not(node: Not) -> Matcher:
-    part = matcher(node.node)
-    return lambda document_id, data: not part(document_id, data)
+def _itself(value: Any) -> Any:
+    return value
 
 
-def _match_equal(node: Equal) -> Matcher:
-    return _match_path(node.path, _equals(node.operand.value))
+def matcher(node: Node, root: Root = _in_document) -> Matcher:
+    """Turn the node into a function of the subject, which is a document's `(id, data)` unless `root` says otherwise."""
+    build: Callable[[Any, Root], Matcher] = _MATCHERS[type(node)]
+    return build(node, root)
 
 
-def _match_in(node: In) -> Matcher:
-    checks = [_equals(operand.value) for operand in node.operands]
-    return _match_path(node.path, lambda value: any(check(value) for check in checks))
+def _match_and(node: And, root: Root) -> Matcher:
+    parts = [matcher(part, root) for part in node.nodes]
+    return lambda subject: all(part(subject) for part in parts)
 
 
-def _match_ordered(node: Ordered) -> Matcher:
-    return _match_path(node.path, _stands(node.operator, node.operand.value))
+def _match_or(node: Or, root: Root) -> Matcher:
+    parts = [matcher(part, root) for part in node.nodes]
+    return lambda subject: any(part(subject) for part in parts)
 
 
-def _match_exists(node: Exists) -> Matcher:
-    return _match_path(node.path, lambda value: value is not MISSING)
+def _match_not(node: Not, root: Root) -> Matcher:
+    part = matcher(node.node, root)
+    return lambda subject: not part(subject)
 
 
-def _match_type(node: HasType) -> Matcher:
+def _match_equal(node: Equal, root: Root) -> Matcher:
+    return _match_path(node.path, root, _equals(node.operand.value))
+
+
+def _match_in(node: In, root: Root) -> Matcher:
+    """Numbers and texts, of which there may be many, are looked up, not compared one by one."""
+    values = [operand.value for operand in node.operands]
+    known = frozenset(value for value in values if isinstance(value, _HASHED) and not isinstance(value, bool))
+    checks = [_equals(value) for value in values if value.__class__ is bool or not isinstance(value, _HASHED)]
+
+    def check(value: Any) -> bool:
+        if isinstance(value, _HASHED) and value.__class__ is not bool:
+            return value in known
+        return any(check(value) for check in checks)
+
+    return _match_path(node.path, root, check)
+
+
+def _match_ordered(node: Ordered, root: Root) -> Matcher:
+    return _match_path(node.path, root, _stands(node.operator, node.operand.value))
+
+
+def _match_exists(node: Exists, root: Root) -> Matcher:
+    return _match_path(node.path, root, lambda value: value is not MISSING)
+
+
+def _match_type(node: HasType, root: Root) -> Matcher:
     types = frozenset(node.types)
-    return _match_path(node.path, lambda value: type_of(value) in types)
+    return _match_path(node.path, root, lambda value: type_of(value) in types)
 
 
-def _match_size(node: HasSize) -> Matcher:
-    return _match_path(node.path, lambda value: isinstance(value, list) and len(value) == node.size, items=False)
+def _match_size(node: HasSize, root: Root) -> Matcher:
+    def check(value: Any) -> bool:
+        return isinstance(value, list) and len(value) == node.size
+
+    return _match_path(node.path, root, check, items=False)
 
 
-def _match_pattern(node: Matches) -> Matcher:
+def _match_pattern(node: Matches, root: Root) -> Matcher:
     search = searcher(node.pattern.re2)
-    return _match_path(node.path, lambda value: isinstance(value, str) and search(value.encode()) is not None)
+    return _match_path(node.path, root, lambda value: isinstance(value, str) and search(value.encode()) is not None)
 
 
-def _match_remainder(node: Remainder) -> Matcher:
-    return _match_path(node.path, lambda value: _is_left(value, node.divisor, node.remainder))
+def _match_remainder(node: Remainder, root: Root) -> Matcher:
+    return _match_path(node.path, root, lambda value: _is_left(value, node.divisor, node.remainder))
 
 
 def _is_left(value: Any, divisor: int, remainder: int) -> bool:
@@ -106,22 +142,21 @@ def _is_left(value: Any, divisor: int, remainder: int) -> bool:
     return (left if number >= 0 else -left) == remainder
 
 
-def _match_any_element(node: AnyElement) -> Matcher:
-    part = matcher(node.node)
+def _match_any_element(node: AnyElement, root: Root) -> Matcher:
+    part = item_matches(node.node)
 
-    def check_whole(item: Any) -> bool:
+    def holds_whole(item: Any) -> bool:
         if isinstance(item, list):
             item = {str(index): value for index, value in enumerate(item)}
-        return isinstance(item, dict) and part("", {ELEMENT: item})
+        return isinstance(item, dict) and part(item)
 
-    def check(item: Any) -> bool:
-        return part("", item)
-
-    holds = check_whole if node.whole else check
-    return _match_path(node.path, lambda value: isinstance(value, list) and any(map(holds, value)), items=False)
+    holds = holds_whole if node.whole else part
+    return _match_path(node.path, root, lambda value: isinstance(value, list) and any(map(holds, value)), items=False)
 
 
-_MATCHERS: Final[Mapping[type, Callable[[Any], Matcher]]] = {
+_HASHED: Final = (str, int, float, Decimal)
+
+_MATCHERS: Final[Mapping[type, Callable[[Any, Root], Matcher]]] = {
     And: _match_and,
     Or: _match_or,
     Not: _match_not,
@@ -197,13 +232,12 @@ def _key(item: tuple[str, Any]) -> str:
     return item[0]
 
 
-def _match_path(path: Path, check: Check, *, items: bool = True) -> Matcher:
-    if not path:
-        return lambda _document_id, element: check(element)
-    walk = _Walk(path, check, items)
-    if path[0] == "_id":
-        return lambda document_id, _data: walk.holds(document_id, 1)
-    return lambda _document_id, data: walk.holds(data, 0)
+def _match_path(path: Path, root: Root, check: Check, *, items: bool = True) -> Matcher:
+    if not path:  # the item itself
+        return check
+    find, rest = root(path)
+    walk = _Walk(rest, check, items)
+    return lambda subject: walk.holds(find(subject), 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,7 +203,7 @@ def _apply_pull(data: dict[str, Any], path: Path, change: Pull) -> Any:
     matches = matcher(change.node)
 
     def stays(item: Any) -> bool:
-        return (change.objects_only and not isinstance(item, dict)) or not matches("", {ELEMENT: item})
+        return (change.objects_only and not isinstance(item, dict)) or not matches(("", {ELEMENT: item}))
 
     return _keep(data, path, change, lambda items: list(filter(stays, items)))
 
