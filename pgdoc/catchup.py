@@ -15,12 +15,16 @@ from typing import TYPE_CHECKING
 
 from pgdoc._bell import Bell
 from pgdoc.changes.fanout import Subscription, before_commits_at
+from pgdoc.changes.selection import Router
 from pgdoc.errors import PgdocError, ServerUnreachable, StreamError
 from pgdoc.replication.patience import patience
 from pgdoc.replication.slots import Opened, open_reader
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from pgdoc.changes.assemble import Change
+    from pgdoc.changes.selection import Look
     from pgdoc.hub import Hub
 
 logger = logging.getLogger("pgdoc.catchup")
@@ -34,8 +38,32 @@ _LOOK_S = 0.5
 _RETRY_S = 1.0
 
 Left = dict[Subscription, list["Change"]]
-Group = dict[Subscription, float]
-"""The subscriptions that share a reader, and for how many seconds each has kept it waiting."""
+
+
+class Group:
+    """The subscriptions that share a reader.
+
+    Attributes:
+        waited_s: for how many seconds each has kept it waiting.
+        router: finds what each of them wants.
+    """
+
+    def __init__(self, subscriptions: Iterable[Subscription], look: Look) -> None:
+        self.waited_s = dict.fromkeys(subscriptions, 0.0)
+        self.router = Router(look)
+        for subscription in self.waited_s:
+            self.router.add(subscription.selection)
+
+    def __iter__(self) -> Iterator[Subscription]:
+        return iter(self.waited_s)
+
+    def __len__(self) -> int:
+        return len(self.waited_s)
+
+    def remove(self, subscription: Subscription) -> None:
+        """Let one go."""
+        del self.waited_s[subscription]
+        self.router.remove(subscription.selection)
 
 
 class CatchUp:
@@ -92,18 +120,18 @@ class CatchUp:
                 error.__cause__ = exc
                 self._after(group, error)
 
-    def _next_group(self) -> Group:
+    def _next_group(self) -> Group | None:
         """Take the stream that has waited longest, and those that are at about its place."""
         with self._lock:
             first = next(iter(self._waiting), None)
             if first is None or self._closing.is_set():
                 self._threads.discard(threading.current_thread())
-                return {}
+                return None
             place = first.after[0]
-            group = {each: 0.0 for each in self._waiting if abs(each.after[0] - place) <= _SAME_PLACE_BYTES}
+            group = [each for each in self._waiting if abs(each.after[0] - place) <= _SAME_PLACE_BYTES]
             for subscription in group:
                 del self._waiting[subscription]
-            return group
+        return Group(group, self._hub.look)
 
     def _after(self, group: Group, exc: PgdocError) -> None:
         """Queue again those who were being fed, or end them where a retry can't mend it."""
@@ -134,7 +162,8 @@ class CatchUp:
         frames = reader.read(_READ_S)
         burst = opened.assembler.feed(opened.decoder.decode(frames))
         reached = before_commits_at(burst.reached)
-        left = {subscription: subscription.put(burst.changes, reached) for subscription in group}
+        selected = group.router.route(burst.changes)
+        left = {each: each.put(selected.get(each.selection, []), reached) for each in group}
         left = {subscription: changes for subscription, changes in left.items() if changes}
         if left:
             self._wait_for_room(opened, group, left, burst.reached)
@@ -142,7 +171,7 @@ class CatchUp:
         if not frames:
             reader.ask()
         for subscription in [each for each in group if self._hub.join(each, burst.reached)]:
-            del group[subscription]
+            group.remove(subscription)
 
     def _wait_for_room(self, opened: Opened, group: Group, left: Left, reached: int) -> None:
         """Put the rest as room is made; who is full for too long leaves the group."""
@@ -152,16 +181,16 @@ class CatchUp:
             patience_s = self._patience_s(group, subscription)
             while rest and self._has_room(opened, subscription, min(deadline, began + patience_s)):
                 rest = subscription.put(rest, before_commits_at(reached))
-            group[subscription] += time.monotonic() - began
+            group.waited_s[subscription] += time.monotonic() - began
             if rest:
-                del group[subscription]
+                group.remove(subscription)
                 self._hub.leave(subscription)
                 self.take_over(subscription)
 
     def _patience_s(self, group: Group, subscription: Subscription) -> float:
         """Give how long to wait for a subscription; where others could use the reader, all its waits count."""
         has_company = len(group) > 1 or bool(self._waiting)
-        return max(0.0, _PATIENCE_IN_COMPANY_S - group[subscription]) if has_company else _PATIENCE_S
+        return max(0.0, _PATIENCE_IN_COMPANY_S - group.waited_s[subscription]) if has_company else _PATIENCE_S
 
     def _has_room(self, opened: Opened, subscription: Subscription, deadline: float) -> bool:
         """Wait until it has; give `False` where that is not so by the deadline."""

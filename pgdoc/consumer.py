@@ -24,7 +24,9 @@ from pgdoc._bell import Bell
 from pgdoc.changes.acknowledge import Acknowledgements
 from pgdoc.changes.fanout import Subscription, before_commits_at
 from pgdoc.changes.life import is_message, just_before
+from pgdoc.changes.selection import Router
 from pgdoc.errors import ConsumerBusy, ConsumerLost, HistoryLost, PgdocError, StoreClosed, StreamError
+from pgdoc.events import ChangeEvent
 from pgdoc.ownership import HEARTBEAT_S, Ownership, Session
 from pgdoc.replication.connection import connect, translate
 from pgdoc.replication.consumers import open_slot
@@ -85,6 +87,8 @@ class Consumer:
         self.begun_at: Place = (0, 0, 0, 0)
         self._source = source
         self._subscription = subscription
+        self._router = Router(self._look)
+        self._router.add(subscription.selection)
         self._mailbox: Mailbox | AsyncMailbox = subscription.mailbox  # type: ignore[assignment]
         self._begin_at = begin_at
         self._wait = wait
@@ -122,6 +126,11 @@ class Consumer:
         return self.origin.system_id, self.origin.timeline
 
     @property
+    def live_place(self) -> Place:
+        """The mailbox is told."""
+        return (0, 0, 0, 0)
+
+    @property
     def wal_end(self) -> int:
         """The highest LSN heard of."""
         opened = self._opened
@@ -130,6 +139,11 @@ class Consumer:
     def acknowledge(self, place: Place) -> None:
         """Note that everything up to `place` is acknowledged; the server is told within a second."""
         self._acknowledged = max(self._acknowledged, place)
+
+    def pass_over(self, given: Place, place: Place) -> None:
+        """Acknowledge everything up to `place`, if all that was given is acknowledged: up to `given`."""
+        if self._place >= given:
+            self.acknowledge(place)
 
     def abandon(self) -> None:
         """End soon; for the garbage collector, which may run in the midst of any lock."""
@@ -284,7 +298,8 @@ class Consumer:
         while not self._ends:
             frames = reader.read(_READ_S)
             burst = feed(decode(frames))
-            left = self._put(burst.changes, burst.reached)
+            selected = self._router.route(burst.changes).get(self._subscription.selection, [])
+            left = self._put(selected, burst.reached)
             if left and self._wait_for_room(left, burst.reached):
                 break
             self._reached = burst.reached
@@ -298,8 +313,11 @@ class Consumer:
             self._close_reader()
             self._has_room(float("inf"))
 
-    def _put(self, changes: list[Change], reached: int) -> list[Change]:
-        wanted = self._subscription.wanted(changes)
+    def _look(self, change: Change) -> ChangeEvent:
+        return ChangeEvent._of(change, self.ids)  # noqa: SLF001 (not for users to make)
+
+    def _put(self, selected: list[Change], reached: int) -> list[Change]:
+        wanted = self._subscription.beyond(selected)
         left = self._subscription.put(wanted, before_commits_at(reached))
         self._acknowledgements.give(wanted[: len(wanted) - len(left)])
         return left

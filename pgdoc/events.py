@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable  # noqa: TC003 (a named tuple's fields are looked up)
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
@@ -16,8 +17,6 @@ from pgdoc.errors import InvalidDocument, ReplicaIdentityChanged, UnreadableDocu
 from pgdoc.tokens import Position, ResumeToken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pgdoc.changes.assemble import Change
     from pgdoc.decoding.records import CollectionChange, Images, RowChange
 
@@ -95,7 +94,7 @@ class ChangeEvent:
         Raises:
             UnreadableDocument: stored data that Python can't hold.
         """
-        return self._shape(lambda document: document.data, lambda value: value)
+        return self._shape(_PLAIN)
 
     def to_json(self) -> bytes:
         """Give `to_dict()` as JSON, numbers exact; data that nobody has read is passed on as the server sent it.
@@ -104,49 +103,72 @@ class ChangeEvent:
             UnreadableDocument: stored data that Python can't hold, or can't write again.
         """
         try:
-            return orjson.dumps(
-                self._shape(_fragment, lambda value: orjson.Fragment(documents.encode_value(value, "")))
-            )
+            return orjson.dumps(self._shape(_JSON))
         except InvalidDocument as exc:
             raise UnreadableDocument(f"document {self.document_id!r} can't be written as JSON: {exc}") from exc
 
-    def _shape(self, data: Callable[[Document], Any], value: Callable[[Any], Any]) -> dict[str, Any]:
-        description = self.update_description
-        return {
-            "event_type": str(self.event_type),
-            "collection": self.collection,
-            "document_id": self.document_id,
-            "full_document": _shape_of(self.full_document, data),
-            "full_document_before_change": _shape_of(self.full_document_before_change, data),
-            "update_description": description
-            and {
-                "updated_fields": {path: value(new) for path, new in description.updated_fields.items()},
-                "removed_fields": description.removed_fields,
-                "truncated_arrays": [{"field": name, "new_size": size} for name, size in description.truncated_arrays],
-                "disambiguated_paths": description.disambiguated_paths,
-            },
-            "resume_token": str(self.resume_token),
-            "timestamp": self.timestamp.isoformat(),
-            "transaction_id": self.transaction_id,
-            "metadata": value(self.metadata),
-            "renamed_to": self.renamed_to,
-        }
+    def _shape(self, form: _Form) -> dict[str, Any]:
+        return {name: shape(self, form) for name, shape in _SHAPES.items()}
 
 
-def _shape_of(document: Document | None, data: Callable[[Document], Any]) -> dict[str, Any] | None:
+class _Form(NamedTuple):
+    """How a document's data, and other values of the user's, are written."""
+
+    data: Callable[[Document], Any]
+    value: Callable[[Any], Any]
+
+
+_PLAIN: Final = _Form(lambda document: document.data, lambda value: value)
+_JSON: Final = _Form(
+    lambda document: orjson.Fragment(documents.data_text(document)),
+    lambda value: orjson.Fragment(documents.encode_value(value, "")),
+)
+
+
+def plain_field(event: ChangeEvent, name: str) -> Any:
+    """Give one field as `to_dict` has it, without working out the others."""
+    return _SHAPES[name](event, _PLAIN)
+
+
+def _shape_of(document: Document | None, form: _Form) -> dict[str, Any] | None:
     if document is None:
         return None
     return {
         "id": document.id,
-        "data": data(document),
+        "data": form.data(document),
         "version": document.version,
         "created_at": document.created_at.isoformat(),
         "updated_at": document.updated_at.isoformat(),
     }
 
 
-def _fragment(document: Document) -> orjson.Fragment:
-    return orjson.Fragment(documents.data_text(document))
+def _shape_of_description(description: UpdateDescription | None, form: _Form) -> dict[str, Any] | None:
+    if description is None:
+        return None
+    return {
+        "updated_fields": {path: form.value(new) for path, new in description.updated_fields.items()},
+        "removed_fields": description.removed_fields,
+        "truncated_arrays": [{"field": name, "new_size": size} for name, size in description.truncated_arrays],
+        "disambiguated_paths": description.disambiguated_paths,
+    }
+
+
+_SHAPES: Final[dict[str, Callable[[ChangeEvent, _Form], Any]]] = {
+    "event_type": lambda event, _form: str(event.event_type),
+    "collection": lambda event, _form: event.collection,
+    "document_id": lambda event, _form: event.document_id,
+    "full_document": lambda event, form: _shape_of(event.full_document, form),
+    "full_document_before_change": lambda event, form: _shape_of(event.full_document_before_change, form),
+    "update_description": lambda event, form: _shape_of_description(event.update_description, form),
+    "resume_token": lambda event, _form: str(event.resume_token),
+    "timestamp": lambda event, _form: event.timestamp.isoformat(),
+    "transaction_id": lambda event, _form: event.transaction_id,
+    "metadata": lambda event, form: form.value(event.metadata),
+    "renamed_to": lambda event, _form: event.renamed_to,
+}
+
+FIELDS: Final = tuple(_SHAPES)
+"""The names of what an event has, as `to_dict` has them."""
 
 
 def _row(event: ChangeEvent) -> RowChange | CollectionChange:

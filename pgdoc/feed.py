@@ -35,6 +35,10 @@ class Feed(Protocol):
         """As `StreamStats` has it."""
 
     @property
+    def live_place(self) -> Place:
+        """Up to where everything wanted was put, where the mailbox is not told of that."""
+
+    @property
     def wal_end(self) -> int:
         """The highest LSN heard of."""
 
@@ -75,6 +79,11 @@ class HubFeed:
     def mode(self) -> str:
         """As `StreamStats` has it."""
         return self._hub.mode(self._subscription)
+
+    @property
+    def live_place(self) -> Place:
+        """Up to where everything wanted was put."""
+        return self._hub.live_place(self._subscription)
 
     @property
     def wal_end(self) -> int:

@@ -27,12 +27,14 @@ from pgdoc._fork import FORKED, remember
 from pgdoc.catchup import CatchUp
 from pgdoc.changes.fanout import Fanout, State, Subscription, before_commits_at
 from pgdoc.errors import InvalidResumeToken, PgdocError, StoreClosed, StreamError
+from pgdoc.events import ChangeEvent
 from pgdoc.history import Keeper
 from pgdoc.replication.patience import patience
 from pgdoc.replication.slots import Opened, Origin, Source, open_reader
 
 if TYPE_CHECKING:
-    from pgdoc.changes.assemble import Place
+    from pgdoc.changes.assemble import Change, Place
+    from pgdoc.changes.selection import Selection
     from pgdoc.mailbox import AsyncMailbox, Mailbox
 
 logger = logging.getLogger("pgdoc.hub")
@@ -67,7 +69,7 @@ class Hub:
         self._closing = threading.Event()
         self._reconnecting = False
         self._opened: Opened | None = None
-        self._fanout = Fanout(0)
+        self._fanout = Fanout(0, self.look)
         self._subscriptions: set[Subscription] = set()
         self._abandoned: deque[Subscription] = deque()
         self._with_room: deque[Subscription] = deque()
@@ -94,11 +96,11 @@ class Hub:
             atexit.register(self.close)
             self._keeper.start()
 
-    def subscribe(self, collections: frozenset[str] | None, mailbox: Mailbox | AsyncMailbox) -> Subscription:
+    def subscribe(self, selection: Selection, mailbox: Mailbox | AsyncMailbox) -> Subscription:
         """Feed `mailbox` from now on; `begin_at` then says where exactly."""
         with self._lock:
             self._check_running()
-            subscription = Subscription(collections, (0, 0, 0, 0), mailbox)
+            subscription = Subscription(selection, (0, 0, 0, 0), mailbox)
             self._subscriptions.add(subscription)
             self._fanout.add(subscription)
             return subscription
@@ -110,11 +112,11 @@ class Hub:
             subscription.after = max(subscription.after, place)
             subscription.mailbox.begin_at(place)
 
-    def resume(self, collections: frozenset[str] | None, after: Place, mailbox: Mailbox | AsyncMailbox) -> Subscription:
+    def resume(self, selection: Selection, after: Place, mailbox: Mailbox | AsyncMailbox) -> Subscription:
         """Feed `mailbox` with everything beyond `after`."""
         with self._lock:
             self._check_running()
-            subscription = Subscription(collections, after, mailbox)
+            subscription = Subscription(selection, after, mailbox)
             self._subscriptions.add(subscription)
             mailbox.begin_at(after)
             if self._fanout.joinable_from <= after[0]:
@@ -145,9 +147,13 @@ class Hub:
     def unsubscribe(self, subscription: Subscription) -> None:
         """Forget a subscription and drop what its mailbox holds."""
         with self._lock:
-            self._subscriptions.discard(subscription)
-            self._fanout.remove(subscription)
+            self._forget(subscription)
         subscription.mailbox.close()
+
+    def _forget(self, subscription: Subscription) -> None:
+        self._subscriptions.discard(subscription)
+        self._fanout.settle(subscription)
+        self._fanout.remove(subscription)
 
     def abandon(self, subscription: Subscription) -> None:
         """Let the hub forget a subscription soon; for the garbage collector, which may run in the midst of any lock."""
@@ -163,8 +169,7 @@ class Hub:
     def fail(self, subscription: Subscription, error: BaseException) -> None:
         """End one stream with an error, after what was put before."""
         with self._lock:
-            self._subscriptions.discard(subscription)
-            self._fanout.remove(subscription)
+            self._forget(subscription)
         own = copy.copy(error)
         own.__cause__ = error.__cause__
         subscription.mailbox.fail(own)
@@ -174,6 +179,15 @@ class Hub:
         if subscription.state is not State.LIVE:
             return "catching_up"
         return "reconnecting" if self._reconnecting else "live"
+
+    def live_place(self, subscription: Subscription) -> Place:
+        """Give up to where a subscription was given all that it wants, where the hub feeds it; else nothing."""
+        dispatched = self._fanout.dispatched  # asked first: see `Fanout`
+        return dispatched if subscription.state is State.LIVE else (0, 0, 0, 0)
+
+    def look(self, change: Change) -> ChangeEvent:
+        """Make the view of a change that filters are asked of; no user ever has it."""
+        return ChangeEvent._of(change, self.ids)  # noqa: SLF001 (not for users to make)
 
     @property
     def is_started(self) -> bool:
@@ -306,7 +320,7 @@ class Hub:
             with self._lock:
                 self.check_usable()
                 self._adopt(opened.origin)
-                self._fanout = Fanout(opened.assembler.reached)
+                self._fanout = Fanout(opened.assembler.reached, self.look)
                 self._reconnecting = False
                 self._opened = opened
                 self._keeper.start()

@@ -72,11 +72,16 @@ class _Box:
         batch = self.batch
         return 0 if self._closed else self._put_count - batch.count_before - batch.next
 
-    @property
-    def reached(self) -> Place:
-        """How far the stream has come without events, if all that was put has been used."""
+    def reached(self, live: Place = (0, 0, 0, 0)) -> Place:
+        """Tell how far the stream has come without events, if all that was put has been used.
+
+        Args:
+            live: up to where everything was put, which the caller asked before this call.
+        """
         with self._lock:
-            return (0, 0, 0, 0) if self._count else self._reached
+            if self._count:
+                return (0, 0, 0, 0)
+            return self._reached if self._closed else max(self._reached, live)
 
     @property
     def closed(self) -> bool:

@@ -9,10 +9,13 @@ from pgdoc.errors import InvalidResumeToken
 from pgdoc.names import check_consumer
 from pgdoc.replication.slots import history_lost
 from pgdoc.tokens import Lsn, Position, ResumeToken
+from pgdoc.where import parse_where
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime, timedelta
 
+    from pgdoc.changes.selection import Condition
     from pgdoc.replication.slots import Origin
 
 BUFFER_SIZE = 10_000
@@ -25,6 +28,7 @@ class StreamOptions:
     """What `watch()` was asked for.
 
     Attributes:
+        where: the filter; `None` for every event.
         resume_after: where to begin; `None` for now.
         consumer: the name of a durable consumer.
         auto_ack: whether an event is acknowledged when the next one is asked for.
@@ -34,9 +38,10 @@ class StreamOptions:
         buffer_bytes: bytes that they may have.
 
     Raises:
-        InvalidResumeToken, InvalidName, ValueError: one of them can't be.
+        InvalidFilter, InvalidResumeToken, InvalidName, ValueError: one of them can't be.
     """
 
+    where: Condition | None
     resume_after: ResumeToken | Lsn | None
     consumer: str | None
     auto_ack: bool
@@ -46,9 +51,17 @@ class StreamOptions:
     buffer_bytes: int
 
     @classmethod
-    def checked(cls, *, resume_after: ResumeToken | Lsn | str | None, consumer: str | None, **others: Any) -> Self:
+    def checked(
+        cls,
+        *,
+        where: Mapping[str, Any] | None,
+        resume_after: ResumeToken | Lsn | str | None,
+        consumer: str | None,
+        **others: Any,
+    ) -> Self:
         """Take what the user gave."""
         options = cls(
+            where=None if where is None else parse_where(where),
             resume_after=None if resume_after is None else read_token(resume_after),
             consumer=None if consumer is None else check_consumer(consumer),
             **others,

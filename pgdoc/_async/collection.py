@@ -54,6 +54,7 @@ class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes):
     def watch(  # noqa: PLR0913 (the contract)
         self,
         *,
+        where: Mapping[str, Any] | None = None,
         resume_after: ResumeToken | Lsn | str | None = None,
         consumer: str | None = None,
         auto_ack: bool = True,
@@ -72,6 +73,7 @@ class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes):
                 f"{self._table.subject} can't be watched inside a transaction: call watch() on the store's collection"
             )
         options = StreamOptions.checked(
+            where=where,
             resume_after=resume_after,
             consumer=consumer,
             auto_ack=auto_ack,

@@ -153,6 +153,7 @@ class Store:
     def watch(  # noqa: PLR0913 (the contract)
         self,
         *names: str,
+        where: Mapping[str, Any] | None = None,
         resume_after: ResumeToken | Lsn | str | None = None,
         consumer: str | None = None,
         auto_ack: bool = True,
@@ -167,6 +168,9 @@ class Store:
 
         Args:
             *names: of the collections.
+            where: a filter on `event.to_dict()`, such as `{"event_type": "insert", "full_document.data.total": 5}`;
+                after `update_description.updated_fields` the rest of a path is one key. Events that do not match take
+                no room in the buffer, and `resume_token` moves past them.
             resume_after: a token, its text, or a bare LSN: continue with the very next event. A bare LSN means every
                 transaction whose commit record is at or after it. A consumer begins there when it is new.
             consumer: the name of a durable consumer: the server keeps its place, and its slot keeps the WAL that it
@@ -180,6 +184,7 @@ class Store:
             buffer_bytes: how many bytes they may have; one event always fits.
 
         Raises:
+            InvalidFilter: `where` is no filter, or one on what events don't have.
             CollectionNotFound: a collection does not exist, and the store does not create it.
             HistoryLost: the server no longer keeps the WAL of that place.
             InvalidResumeToken: not a place of this cluster.
@@ -189,6 +194,7 @@ class Store:
             ReplicaIdentityChanged: a table's changes have no before images.
         """
         options = StreamOptions.checked(
+            where=where,
             resume_after=resume_after,
             consumer=consumer,
             auto_ack=auto_ack,

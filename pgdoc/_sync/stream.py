@@ -10,6 +10,7 @@ from pgdoc._sync.checkpoint import checkpoint
 from pgdoc._waiting import Opening, call, wait
 from pgdoc.changes.fanout import Subscription
 from pgdoc.changes.life import Life, is_message, just_before, just_behind
+from pgdoc.changes.selection import Selection
 from pgdoc.errors import NotAConsumer, PgdocError, StreamClosed, StreamError
 from pgdoc.events import ChangeEvent, check_images
 from pgdoc.feed import HubFeed
@@ -41,12 +42,14 @@ class ChangeStream(Opening):
         self._streams = streams
         self._collections = collections
         self._options = options
+        self._selection = Selection(collections, options.where)
         self._mailbox = Mailbox(options.buffer_size, options.buffer_bytes)
         resumed = options.resume_after is not None or options.consumer is not None
         self._life = Life(collections, resumed=resumed)
         self._ending: Change | None = None  # the invalidate that comes next, and last
         self._ended = False
-        self._last: Place = (0, 0, 0, 0)
+        self._last: Place = (0, 0, 0, 0)  # of the last event, or what came after it and was not for the user
+        self._last_given: Place = (0, 0, 0, 0)
         self._delivered = 0
         self._feed: Feed | None = None
         self._consumer: Consumer | None = None
@@ -79,7 +82,7 @@ class ChangeStream(Opening):
         """
         hub = self._streams.hub
         wait(hub.start())
-        feed = HubFeed(hub, hub.subscribe(self._collections, self._mailbox))
+        feed = HubFeed(hub, hub.subscribe(self._selection, self._mailbox))
         self._follow(feed)
         inserted, flushed = self._streams.wal_end()
         feed.begin_at(inserted)
@@ -96,10 +99,10 @@ class ChangeStream(Opening):
         position = check_place(place, origin, flushed)
         check_reach(position, self._streams.oldest())
         after = just_before(position) if is_message(position) else position  # it may be the end of the last collection
-        self._follow(HubFeed(hub, hub.resume(self._collections, after, self._mailbox), position))
+        self._follow(HubFeed(hub, hub.resume(self._selection, after, self._mailbox), position))
 
     def _begin_consumer(self) -> None:
-        subscription = Subscription(self._collections, (0, 0, 0, 0), self._mailbox)
+        subscription = Subscription(self._selection, (0, 0, 0, 0), self._mailbox)
         self._consumer = self._streams.open_consumer(subscription, self._options)
         self._acknowledges = self._options.auto_ack
         self._follow(self._consumer)
@@ -152,24 +155,32 @@ class ChangeStream(Opening):
             if self._acknowledges and not self.closed:
                 self.ack()
             while True:
-                if self._ending is not None:
-                    return self._end(self._ending)
-                batch = self._mailbox.batch
-                if batch.next == len(batch) or self.closed:
-                    feed = self._fed()
-                    batch = self._mailbox.take(timeout)
-                    self._last = max(self._last, feed.begun_at)
-                    if not batch and timeout is not None:
-                        return None
-                while batch.next < len(batch):
-                    event = self._deliver(batch)
-                    if event is not None:
-                        return event
+                event = self._here()
+                if event is not None:
+                    return event
+                feed = self._fed()
+                batch = self._mailbox.take(timeout)
+                self._last = max(self._last, feed.begun_at)
+                if not batch and timeout is not None:
+                    return None
         except StreamClosed:
             raise
         except PgdocError:
             self.close()
             raise
+
+    def _here(self) -> ChangeEvent | None:
+        """Give the next event of those that were taken already."""
+        batch = self._mailbox.batch
+        while True:
+            if self._ending is not None:
+                event = self._end(self._ending)
+            elif batch.next < len(batch) and not self.closed:
+                event = self._deliver(batch)
+            else:
+                return None
+            if event is not None:
+                return event
 
     def _fed(self) -> Feed:
         """Open where that has not been done, and close what has come to its end."""
@@ -185,7 +196,10 @@ class ChangeStream(Opening):
         return self.next(timeout=0)
 
     def _deliver(self, batch: Batch) -> ChangeEvent | None:
-        """Give the event of the next change, or `None` for one that came before the stream's beginning.
+        """Give the event of the next change, or `None` for one that is not for the user.
+
+        That is one from before the stream's beginning, or what became of a collection where the filter does not match
+        it. Rows were matched before they were put.
 
         An interrupt comes between calls, never between plain assignments: those at the end happen with the return.
         """
@@ -205,22 +219,43 @@ class ChangeStream(Opening):
         if not change.row.complete:
             check_images(change)
         event = ChangeEvent._of(change, self._feed.ids)  # type: ignore[union-attr]  # noqa: SLF001 (not for users to make)
+        if position[2] == 0 and not self._matches(event):
+            self._pass_over(position)
+            self._ending = ending
+            self._last = position
+            batch.next = after
+            return None
         self._ending = ending
-        self._last = position
+        self._last = self._last_given = position
         self._delivered += 1
         batch.next = after
         return event
 
-    def _end(self, invalidate: Change) -> ChangeEvent:
-        """Give the last event; a consumer is left when that is acknowledged."""
+    def _end(self, invalidate: Change) -> ChangeEvent | None:
+        """Give the last event, if the filter matches it; a consumer is left when that is acknowledged."""
         event = ChangeEvent._of(invalidate, self._feed.ids)  # type: ignore[union-attr]  # noqa: SLF001
+        if not self._matches(event):
+            self._pass_over(invalidate.position)
+            self._ending = None
+            self._ended = True
+            self._last = invalidate.position
+            return None
         if self._consumer is None:
             self._leave()
         self._ending = None
         self._ended = True
-        self._last = invalidate.position
+        self._last = self._last_given = invalidate.position
         self._delivered += 1
         return event
+
+    def _matches(self, event: ChangeEvent) -> bool:
+        where = self._options.where
+        return where is None or where.matches(event)
+
+    def _pass_over(self, place: Place) -> None:
+        """Acknowledge what is not given, unless that would acknowledge something before it, too."""
+        if self._consumer is not None:
+            self._consumer.pass_over(self._last_given, just_behind(place))
 
     def ack(self, event: ChangeEvent | None = None) -> None:
         """Acknowledge an event and all before it: the consumer goes on behind it when it is opened again.
@@ -265,7 +300,7 @@ class ChangeStream(Opening):
     def _behind(self, event: ChangeEvent | None) -> Place:
         """Give the place behind an event; where it might have ended the stream and did not, behind that end."""
         place: Place = self._last
-        if event is not None:
+        if event is not None and event.resume_token.position != self._last_given:  # else what was passed over, too
             place = event.resume_token.position
             if place > self._last:
                 raise ValueError(f"{event.resume_token} was not given by this stream yet")
@@ -287,7 +322,8 @@ class ChangeStream(Opening):
         return ResumeToken(Position(*self._reached(feed)), *feed.ids)
 
     def _reached(self, feed: Feed) -> Place:
-        return max(self._last, self._mailbox.reached, feed.begun_at)
+        live = feed.live_place  # asked first: what is put later lies beyond it
+        return max(self._last, self._mailbox.reached(live), feed.begun_at)
 
     def stats(self) -> StreamStats:
         """Tell how the stream is doing."""

@@ -6,7 +6,9 @@ read the same changes in the same order from the same WAL, so a subscription can
 1. A subscription has one feeder at a time: `LIVE`, the live reader; `AWAY` and `JOINING`, a catch-up reader or, while
    it waits for one, nobody.
 2. `after` is a position: everything up to it is in the mailbox, or is not wanted. It never moves back, and no change
-   at or before it is put. This alone makes events unique, whatever is read twice.
+   at or before it is put. This alone makes events unique, whatever is read twice. While a subscription is LIVE it is
+   moved on only when something is put: who asks how far such a one is takes the fan-out's `dispatched`, too, so that a
+   burst costs nothing for those who want none of it.
 3. R of a reader is an LSN such that every transaction with a commit LSN below it is out (and put, for its feed).
    `joinable_from` of the live reader is R, or, inside a transaction, just past that transaction's commit LSN: it is the
    first commit LSN from which a newcomer misses nothing.
@@ -27,10 +29,13 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Protocol
 
+from pgdoc.changes.selection import Router
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pgdoc.changes.assemble import Burst, Change, Place
+    from pgdoc.changes.selection import Look, Selection
 
 AHEAD_LIMIT = 5_000
 AHEAD_BYTES = 64 << 20
@@ -76,13 +81,13 @@ class Subscription:
     """What one stream wants, and how far it was given that.
 
     Args:
-        collections: the names wanted, or `None` for all.
+        selection: what it wants.
         after: everything up to here is not wanted.
         mailbox: where its changes go.
     """
 
-    def __init__(self, collections: frozenset[str] | None, after: Place, mailbox: Mailbox) -> None:
-        self.collections = collections
+    def __init__(self, selection: Selection, after: Place, mailbox: Mailbox) -> None:
+        self.selection = selection
         self.after = after
         self.mailbox = mailbox
         self.state = State.AWAY
@@ -90,22 +95,14 @@ class Subscription:
         self.ahead_bytes = 0
         self.join_from = 0
 
-    def wanted(self, changes: list[Change]) -> list[Change]:
-        """Give those of `changes` that are of its collections and beyond `after`."""
-        names = self.collections
-        if names is not None:
-            changes = [
-                change
-                for change in changes
-                if (row := change.row).table in names or (row.kind == "rename" and row.renamed_to in names)
-            ]
-        if changes and changes[0].position <= self.after:
-            changes = [change for change in changes if change.position > self.after]
-        return changes
+    def put(self, selected: list[Change], reached: Place) -> list[Change]:
+        """Put those of its selection's changes that lie beyond `after`; give what the mailbox had no room for.
 
-    def put(self, changes: list[Change], reached: Place) -> list[Change]:
-        """Put what is wanted, and give what the mailbox had no room for."""
-        wanted = self.wanted(changes)
+        Args:
+            selected: the changes of its selection.
+            reached: how far it has come when all of them were put.
+        """
+        wanted = self.beyond(selected)
         reached = max(self.after, reached, wanted[-1].position if wanted else reached)
         taken = self.mailbox.put(wanted, reached)
         if taken == len(wanted):
@@ -114,18 +111,30 @@ class Subscription:
             self.after = wanted[taken - 1].position
         return wanted[taken:]
 
+    def beyond(self, selected: list[Change]) -> list[Change]:
+        """Give the changes that lie beyond `after`."""
+        if selected and selected[0].position <= self.after:
+            return [change for change in selected if change.position > self.after]
+        return selected
+
 
 class Fanout:
     """The live reader's side: spreads its changes over the subscriptions.
 
     Args:
         reached: the R of the live reader as it starts.
+        look: makes the view of a change that filters are asked of.
+
+    Attributes:
+        dispatched: up to where every LIVE subscription was given all that it wants.
     """
 
-    def __init__(self, reached: int) -> None:
+    def __init__(self, reached: int, look: Look) -> None:
         self.reached = reached
+        self.dispatched = before_commits_at(reached)
         self._inside: int | None = None
-        self._subscriptions: dict[Subscription, None] = {}
+        self._router = Router(look)
+        self._subscriptions: dict[Selection, dict[Subscription, None]] = {}
 
     @property
     def joinable_from(self) -> int:
@@ -136,51 +145,54 @@ class Fanout:
     def restart(self) -> None:
         """Note that the live reader begins again at `reached`, outside any transaction."""
         self._inside = None
-        for subscription in self._subscriptions:
-            subscription.ahead = [change for change in subscription.ahead if change.position[0] < self.reached]
-            subscription.ahead_bytes = sum(len(change.row.message) for change in subscription.ahead)
+        for subscriptions in self._subscriptions.values():
+            for subscription in subscriptions:
+                subscription.ahead = [change for change in subscription.ahead if change.position[0] < self.reached]
+                subscription.ahead_bytes = sum(len(change.row.message) for change in subscription.ahead)
 
     def add(self, subscription: Subscription) -> None:
         """Feed a newcomer from here on."""
         subscription.after = max(subscription.after, before_commits_at(self.joinable_from))
         subscription.state = State.LIVE
-        self._subscriptions[subscription] = None
+        self._enter(subscription)
+
+    def _enter(self, subscription: Subscription) -> None:
+        peers = self._subscriptions.setdefault(subscription.selection, {})
+        if subscription not in peers:
+            peers[subscription] = None
+            self._router.add(subscription.selection)
 
     def remove(self, subscription: Subscription) -> None:
         """Forget it; fine where it is not known."""
-        self._subscriptions.pop(subscription, None)
+        peers = self._subscriptions.get(subscription.selection, {})
+        if subscription in peers:
+            del peers[subscription]
+            self._router.remove(subscription.selection)
+            if not peers:
+                del self._subscriptions[subscription.selection]
 
     def dispatch(self, burst: Burst) -> list[Subscription]:
         """Spread a burst; give the subscriptions that are full and were sent away."""
+        before, reached = self.dispatched, before_commits_at(burst.reached)
         self.reached, self._inside = burst.reached, burst.inside
-        reached = before_commits_at(burst.reached)
         sent_away = []
-        for subscription in self._subscriptions:
-            if subscription.state is State.LIVE:
-                if subscription.put(burst.changes, reached):
-                    sent_away.append(subscription)
-            elif subscription.state is State.JOINING:
-                self._lay_aside(subscription, burst.changes)
+        for selection, changes in self._router.route(burst.changes).items():
+            for subscription in self._subscriptions[selection]:
+                if subscription.state is State.LIVE:
+                    subscription.after = max(subscription.after, before)
+                    if subscription.put(changes, reached):
+                        sent_away.append(subscription)
+                elif subscription.state is State.JOINING:
+                    _lay_aside(subscription, changes)
         for subscription in sent_away:
             self.leave(subscription)
+        self.dispatched = reached  # at last: who asks meanwhile must not take for given what is still to be put
         return sent_away
 
-    def _lay_aside(self, subscription: Subscription, changes: list[Change]) -> None:
-        names, join_from = subscription.collections, subscription.join_from
-        wanted = [
-            change
-            for change in changes
-            if change.position[0] >= join_from
-            and (
-                names is None
-                or (row := change.row).table in names
-                or (row.kind == "rename" and row.renamed_to in names)
-            )
-        ]
-        subscription.ahead += wanted
-        subscription.ahead_bytes += sum([len(change.row.message) for change in wanted])
-        if len(subscription.ahead) > AHEAD_LIMIT or subscription.ahead_bytes > AHEAD_BYTES:
-            _set_away(subscription)  # joining is begun again when its reader is nearer
+    def settle(self, subscription: Subscription) -> None:
+        """Let the mailbox of a LIVE subscription know how far it is, before it is removed."""
+        if subscription.state is State.LIVE and subscription in self._subscriptions.get(subscription.selection, {}):
+            subscription.put([], self.dispatched)
 
     def leave(self, subscription: Subscription) -> None:
         """Stop feeding it: from now on it is AWAY."""
@@ -197,7 +209,7 @@ class Fanout:
         if subscription.state is State.AWAY:
             subscription.join_from = self.joinable_from
             subscription.state = State.JOINING
-            self._subscriptions[subscription] = None
+            self._enter(subscription)
         if reader_reached < subscription.join_from:
             return False
         ahead, subscription.ahead, subscription.ahead_bytes = subscription.ahead, [], 0
@@ -207,6 +219,15 @@ class Fanout:
             return False
         subscription.state = State.LIVE
         return True
+
+
+def _lay_aside(subscription: Subscription, selected: list[Change]) -> None:
+    join_from = subscription.join_from
+    wanted = [change for change in selected if change.position[0] >= join_from]
+    subscription.ahead += wanted
+    subscription.ahead_bytes += sum([len(change.row.message) for change in wanted])
+    if len(subscription.ahead) > AHEAD_LIMIT or subscription.ahead_bytes > AHEAD_BYTES:
+        _set_away(subscription)  # joining is begun again when its reader is nearer
 
 
 def _set_away(subscription: Subscription) -> None:

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from pgdoc.changes import fanout
 from pgdoc.changes.assemble import Burst, Change, Transaction
 from pgdoc.changes.fanout import Fanout, State, Subscription, before_commits_at
+from pgdoc.changes.selection import Router, Selection
 from pgdoc.decoding.records import CollectionChange, RowChange
 from pgdoc.decoding.wal2json import read_images
 
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
 
 WHEN = Transaction(1, "2026-11-23 03:41:13+00", None)
 TABLES = ["small", "large"]
+
+
+def look(change: Change) -> Change:
+    return change
+
+
+def selected(subscription: Subscription, burst: Burst) -> list[Change]:
+    router = Router(look)
+    router.add(subscription.selection)
+    return router.route(burst.changes).get(subscription.selection, [])
 
 
 class Mailbox:
@@ -123,7 +134,7 @@ class Follower:
     reader: Reader | None = None
 
     def wanted(self, wal: Wal) -> list[Change]:
-        return wal.wanted(self.subscription.collections, self.start)
+        return wal.wanted(self.subscription.selection.collections, self.start)
 
 
 collections = st.none() | st.frozensets(st.sampled_from(TABLES), min_size=1)
@@ -147,7 +158,7 @@ class Streams(RuleBasedStateMachine):
         for tables in past:
             self.wal.write(tables)
         self.live = Reader(self.wal, self.wal.end)
-        self.fanout = Fanout(self.wal.end)
+        self.fanout = Fanout(self.wal.end, look)
 
     @rule(tables=transactions, gap=st.sampled_from([0, 10]), then_idle=st.booleans())
     def write(self, tables, gap, then_idle):
@@ -167,7 +178,7 @@ class Streams(RuleBasedStateMachine):
     @rule(collections=collections, size=sizes)
     def subscribe(self, collections, size):
         mailbox = Mailbox(size)
-        subscription = Subscription(collections, (0, 0, 0, 0), mailbox)
+        subscription = Subscription(Selection(collections), (0, 0, 0, 0), mailbox)
         self.fanout.add(subscription)
         self.followers.append(Follower(subscription, mailbox, subscription.after))
 
@@ -177,7 +188,7 @@ class Streams(RuleBasedStateMachine):
         change = data.draw(st.sampled_from(self.wal.changes))
         after = data.draw(st.sampled_from([change.position, before_commits_at(change.position[0])]))
         mailbox = Mailbox(size)
-        subscription = Subscription(collections, after, mailbox)
+        subscription = Subscription(Selection(collections), after, mailbox)
         self.followers.append(Follower(subscription, mailbox, after))
         if self.fanout.joinable_from <= after[0]:
             self.fanout.add(subscription)
@@ -197,7 +208,7 @@ class Streams(RuleBasedStateMachine):
         subscription = follower.subscription
         follower.reader = follower.reader or Reader(self.wal, max(100, subscription.after[0] - earlier))
         burst = follower.reader.read(count)
-        rest = subscription.put(burst.changes, before_commits_at(burst.reached))
+        rest = subscription.put(selected(subscription, burst), before_commits_at(burst.reached))
         while rest and full == "waits":
             follower.mailbox.drain()
             rest = subscription.put(rest, before_commits_at(burst.reached))
@@ -221,6 +232,8 @@ class Streams(RuleBasedStateMachine):
         for follower in self.followers:
             to_come = follower.wanted(self.wal)[len(follower.mailbox.given) :]
             place = max(follower.mailbox.reached, follower.subscription.after)
+            if follower.subscription.state is State.LIVE:
+                place = max(place, self.fanout.dispatched)
             assert not to_come or place < to_come[0].position
 
     @invariant()
@@ -247,7 +260,7 @@ class Streams(RuleBasedStateMachine):
         subscription = follower.subscription
         reader = follower.reader or Reader(self.wal, subscription.after[0])
         burst = reader.read(len(self.wal.steps))
-        rest = subscription.put(burst.changes, before_commits_at(burst.reached))
+        rest = subscription.put(selected(subscription, burst), before_commits_at(burst.reached))
         while rest:
             follower.mailbox.drain()
             rest = subscription.put(rest, before_commits_at(burst.reached))
@@ -264,9 +277,9 @@ def joining(wal: Wal) -> tuple[Fanout, Reader, Follower]:
     start = before_commits_at(100)
     mailbox = Mailbox(100)
     fanout, live, follower = (
-        Fanout(wal.end),
+        Fanout(wal.end, look),
         Reader(wal, wal.end),
-        Follower(Subscription(None, start, mailbox), mailbox, start),
+        Follower(Subscription(Selection(), start, mailbox), mailbox, start),
     )
     assert not fanout.join(follower.subscription, 100)
     return fanout, live, follower
@@ -274,7 +287,7 @@ def joining(wal: Wal) -> tuple[Fanout, Reader, Follower]:
 
 def finish(fanout: Fanout, wal: Wal, follower: Follower) -> bool:
     burst = Reader(wal, 100).read(3)
-    follower.subscription.put(burst.changes, before_commits_at(burst.reached))
+    follower.subscription.put(selected(follower.subscription, burst), before_commits_at(burst.reached))
     return fanout.join(follower.subscription, burst.reached)
 
 
@@ -312,10 +325,10 @@ def test_who_left_is_fed_no_more():
 def test_a_renaming_concerns_who_wants_the_old_name_or_the_new_one():
     change = Change((110, 105, 0, 0), WHEN, CollectionChange(105, "rename", "small", b"_", renamed_to="new"))
     boxes = {name: Mailbox(9) for name in ("small", "new", "large")}
-    late = Subscription(frozenset({"new"}), before_commits_at(100), Mailbox(9))
-    fanout = Fanout(100)
+    late = Subscription(Selection(frozenset({"new"})), before_commits_at(100), Mailbox(9))
+    fanout = Fanout(100, look)
     for name, box in boxes.items():
-        fanout.add(Subscription(frozenset({name}), before_commits_at(100), box))
+        fanout.add(Subscription(Selection(frozenset({name})), before_commits_at(100), box))
     assert not fanout.join(late, 0)
     fanout.dispatch(Burst([change], 118, None))
     assert [box.given for box in boxes.values()] == [[change], [change], []]

@@ -1,0 +1,125 @@
+"""The filter of a stream: the language of documents, on what `ChangeEvent.to_dict()` gives.
+
+It is checked when the stream opens, a path that no event has included. An event is asked only for the parts that the
+filter's paths lead to, and a part that several filters ask for is worked out once. Three fields that the filter
+pins to certain values, `collection`, `event_type` and `document_id`, are told apart, for an index to look up
+(`pgdoc.changes.selection`).
+
+A filter that can't be decided, as when the stored data can't be read in Python, matches: an event that somebody may
+wait for is not kept back, and whoever reads it gets the error.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from pgdoc.changes.selection import Condition
+from pgdoc.documents import encode_value
+from pgdoc.errors import InvalidFilter
+from pgdoc.events import FIELDS, EventType, plain_field
+from pgdoc.query import matcher, parse_filter
+from pgdoc.query.nodes import MISSING, And, Equal, In
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pgdoc.events import ChangeEvent
+    from pgdoc.query.nodes import Node, Path
+
+__all__ = ["parse_where"]
+
+_ROW_KINDS: Final = {"insert": "I", "update": "U", "replace": "U", "delete": "D", "truncate": "T"}
+
+
+def parse_where(where: Mapping[str, Any]) -> Condition:
+    """Parse the filter of a stream.
+
+    Raises:
+        InvalidFilter: not a filter, or one on what events don't have; `operator` and `path` name the place.
+    """
+    node = parse_filter(where)
+    parts = node.nodes if isinstance(node, And) else (node,)
+    tables, rest = _take_out("collection", parts)
+    ids, rest = _take_out("document_id", rest)
+    types, _ = _take_out("event_type", rest)
+    kinds = None if types is None else frozenset(map(_kind, types))
+    if types is not None and ("update" in types) == ("replace" in types):  # else the row has to be looked at
+        _, rest = _take_out("event_type", rest)
+    return Condition(
+        text=encode_value(where, ""),
+        tables=tables,
+        kinds=kinds,
+        ids=ids,
+        rest=_decided(And(rest)) if rest else None,
+        matches=_decided(node),
+    )
+
+
+def _take_out(field: str, nodes: tuple[Node, ...]) -> tuple[frozenset[str] | None, tuple[Node, ...]]:
+    """Give the texts that a field must be one of, and the nodes that say something else."""
+    for node in nodes:
+        texts = _texts(node) if isinstance(node, Equal | In) and node.path == (field,) else None
+        if texts is not None:
+            return texts, tuple(other for other in nodes if other is not node)
+    return None, nodes
+
+
+def _texts(node: Equal | In) -> frozenset[str] | None:
+    values = [operand.value for operand in ((node.operand,) if isinstance(node, Equal) else node.operands)]
+    return frozenset(values) if all(isinstance(value, str) for value in values) else None
+
+
+def _kind(event_type: str) -> str:
+    if event_type not in set(EventType):
+        known = ", ".join(EventType)
+        raise InvalidFilter(f"no event has the event_type {event_type!r}: there are {known}", path="event_type")
+    return _ROW_KINDS.get(event_type, event_type)
+
+
+def _decided(node: Node) -> Callable[[ChangeEvent], bool]:
+    match = matcher(node, _root)
+
+    def matches(event: ChangeEvent) -> bool:
+        try:
+            return match(event)
+        except Exception:  # noqa: BLE001 (nothing of one event, or of one filter, may end the streams of others)
+            return True
+
+    return matches
+
+
+def _root(path: Path) -> tuple[Callable[[ChangeEvent], Any], Path]:
+    """Find the part of an event that a path leads to, and what of the path is left.
+
+    Raises:
+        InvalidFilter: no event has it.
+    """
+    field, *rest = path
+    if field not in FIELDS:
+        raise _unknown(path, "use document_id" if field == "_id" else f"an event has {', '.join(FIELDS)}")
+    known = _PARTS.get(field)
+    if not rest or known is None:
+        return lambda event: plain_field(event, field), tuple(rest)
+    name = rest[0]
+    if name not in known:
+        example = f", such as {field}.data.{name}" if "data" in known else ""
+        raise _unknown(path, f"{field} has {', '.join(known)}{example}")
+    if name == "data":  # without the times beside it, which cost as much
+        return lambda event: MISSING if (image := getattr(event, field)) is None else image.data, tuple(rest[1:])
+    if name in _BY_PATH and rest[1:]:
+        rest = [name, ".".join(rest[1:])]  # a dotted path is one key there
+    return lambda event: plain_field(event, field), tuple(rest)
+
+
+def _unknown(path: Path, hint: str) -> InvalidFilter:
+    dotted = ".".join(path)
+    return InvalidFilter(f"no event has {dotted!r}: {hint}", path=dotted)
+
+
+_IMAGE: Final = ("id", "data", "version", "created_at", "updated_at")
+_PARTS: Final = {
+    "full_document": _IMAGE,
+    "full_document_before_change": _IMAGE,
+    "update_description": ("updated_fields", "removed_fields", "truncated_arrays", "disambiguated_paths"),
+}
+_BY_PATH: Final = ("updated_fields", "disambiguated_paths")
