@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from pgdoc.changes import fanout
 from pgdoc.changes.assemble import Burst, Change, Transaction
 from pgdoc.changes.fanout import Fanout, State, Subscription, before_commits_at
-from pgdoc.changes.selection import Router, Selection
+from pgdoc.changes.selection import Condition, Router, Selection
 from pgdoc.decoding.records import CollectionChange, RowChange
 from pgdoc.decoding.wal2json import read_images
 
@@ -95,11 +95,14 @@ class Wal:
     def changes(self) -> list[Change]:
         return [step for step in self.steps if isinstance(step, Change)]
 
-    def wanted(self, collections: frozenset[str] | None, after: Place) -> list[Change]:
+    def wanted(self, selection: Selection, after: Place) -> list[Change]:
+        names, where = selection.collections, selection.where
         return [
             change
             for change in self.changes
-            if change.position > after and (collections is None or change.row.table in collections)
+            if change.position > after
+            and (names is None or change.row.table in names)
+            and (where is None or where.matches(change))
         ]
 
 
@@ -134,10 +137,24 @@ class Follower:
     reader: Reader | None = None
 
     def wanted(self, wal: Wal) -> list[Change]:
-        return wal.wanted(self.subscription.selection.collections, self.start)
+        return wal.wanted(self.subscription.selection, self.start)
 
 
-collections = st.none() | st.frozensets(st.sampled_from(TABLES), min_size=1)
+def is_first(change: Change) -> bool:
+    return change.position[3] == 0
+
+
+def is_large(change: Change) -> bool:
+    return change.row.table == "large"
+
+
+FIRST = Condition(b"first", tables=None, kinds=None, ids=None, rest=is_first, matches=is_first)
+LARGE = Condition(b"large", tables=frozenset(["large"]), kinds=None, ids=None, rest=None, matches=is_large)
+selections = st.builds(
+    Selection,
+    st.none() | st.frozensets(st.sampled_from(TABLES), min_size=1),
+    st.none() | st.sampled_from([FIRST, LARGE]),
+)
 sizes = st.integers(1, 8)
 outcomes = st.sampled_from(["waits", "waits", "waits", "leaves", "leaves", "breaks"])
 transactions = st.lists(st.sampled_from(TABLES), min_size=1, max_size=5)
@@ -175,20 +192,20 @@ class Streams(RuleBasedStateMachine):
             assert subscription.state is State.AWAY
 
     @precondition(lambda self: len(self.followers) < 2)
-    @rule(collections=collections, size=sizes)
-    def subscribe(self, collections, size):
+    @rule(selection=selections, size=sizes)
+    def subscribe(self, selection, size):
         mailbox = Mailbox(size)
-        subscription = Subscription(Selection(collections), (0, 0, 0, 0), mailbox)
+        subscription = Subscription(selection, (0, 0, 0, 0), mailbox)
         self.fanout.add(subscription)
         self.followers.append(Follower(subscription, mailbox, subscription.after))
 
     @precondition(lambda self: len(self.followers) < 2)
-    @rule(collections=collections, size=sizes, data=st.data())
-    def resume(self, collections, size, data):
+    @rule(selection=selections, size=sizes, data=st.data())
+    def resume(self, selection, size, data):
         change = data.draw(st.sampled_from(self.wal.changes))
         after = data.draw(st.sampled_from([change.position, before_commits_at(change.position[0])]))
         mailbox = Mailbox(size)
-        subscription = Subscription(Selection(collections), after, mailbox)
+        subscription = Subscription(selection, after, mailbox)
         self.followers.append(Follower(subscription, mailbox, after))
         if self.fanout.joinable_from <= after[0]:
             self.fanout.add(subscription)
