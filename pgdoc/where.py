@@ -1,9 +1,9 @@
 """The filter of a stream: the language of documents, on what `ChangeEvent.to_dict()` gives.
 
 It is checked when the stream opens, a path that no event has included. An event is asked only for the parts that the
-filter's paths lead to, and a part that several filters ask for is worked out once. Three fields that the filter
-pins to certain values, `collection`, `event_type` and `document_id`, are told apart, for an index to look up
-(`pgdoc.changes.selection`).
+filter's paths lead to, and a part that several filters ask for is worked out once. What the filter pins to certain
+values, the collection, the type of event, and one more, such as the document's id, is told apart, for an index to look
+it up (`pgdoc.changes.selection`).
 
 A filter that can't be decided, as when the stored data can't be read in Python, matches: an event that somebody may
 wait for is not kept back, and whoever reads it gets the error.
@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from pgdoc.changes.selection import Condition
+from pgdoc.changes.selection import Condition, Lookup
 from pgdoc.documents import encode_value
 from pgdoc.errors import InvalidFilter
 from pgdoc.events import FIELDS, EventType, plain_field
-from pgdoc.query import matcher, parse_filter
+from pgdoc.query import finder, matcher, parse_filter, scalar_key
 from pgdoc.query.nodes import MISSING, And, Equal, In
 
 if TYPE_CHECKING:
@@ -38,35 +38,48 @@ def parse_where(where: Mapping[str, Any]) -> Condition:
         InvalidFilter: not a filter, or one on what events don't have; `operator` and `path` name the place.
     """
     node = parse_filter(where)
-    parts = node.nodes if isinstance(node, And) else (node,)
-    tables, rest = _take_out("collection", parts)
-    ids, rest = _take_out("document_id", rest)
-    types, _ = _take_out("event_type", rest)
+    matches = _decided(node)
+    rest = node.nodes if isinstance(node, And) else (node,)
+    tables, rest = _take_out("collection", rest)
+    types, others = _take_out("event_type", rest)
     kinds = None if types is None else frozenset(map(_kind, types))
     if types is not None and ("update" in types) == ("replace" in types):  # else the row has to be looked at
-        _, rest = _take_out("event_type", rest)
+        rest = others
+    lookup, rest = _take_lookup(rest)
     return Condition(
         text=encode_value(where, ""),
         tables=tables,
         kinds=kinds,
-        ids=ids,
+        lookup=lookup,
         rest=_decided(And(rest)) if rest else None,
-        matches=_decided(node),
+        matches=matches,
     )
 
 
 def _take_out(field: str, nodes: tuple[Node, ...]) -> tuple[frozenset[str] | None, tuple[Node, ...]]:
     """Give the texts that a field must be one of, and the nodes that say something else."""
     for node in nodes:
-        texts = _texts(node) if isinstance(node, Equal | In) and node.path == (field,) else None
-        if texts is not None:
-            return texts, tuple(other for other in nodes if other is not node)
+        keys = _keys(node) if isinstance(node, Equal | In) and node.path == (field,) else None
+        if keys is not None and all(isinstance(key, str) for key in keys):
+            return keys, tuple(other for other in nodes if other is not node)
     return None, nodes
 
 
-def _texts(node: Equal | In) -> frozenset[str] | None:
-    values = [operand.value for operand in ((node.operand,) if isinstance(node, Equal) else node.operands)]
-    return frozenset(values) if all(isinstance(value, str) for value in values) else None
+def _take_lookup(nodes: tuple[Node, ...]) -> tuple[Lookup | None, tuple[Node, ...]]:
+    """Take out the equality that says most: that of the document's id, or else the first; not of the event's type."""
+    pinned = [node for node in nodes if isinstance(node, Equal | In) and node.path != ("event_type",) and _keys(node)]
+    for node in sorted(pinned, key=lambda node: node.path != ("document_id",)):
+        keys = _keys(node) or frozenset()
+        lookup = Lookup(".".join(node.path), keys, finder(node.path, _root))
+        return lookup, tuple(other for other in nodes if other is not node)
+    return None, nodes
+
+
+def _keys(node: Equal | In) -> frozenset[Any] | None:
+    """Give the keys of the values that equal it; `None` where one is no scalar: null, say, equals what is missing."""
+    operands = (node.operand,) if isinstance(node, Equal) else node.operands
+    keys = frozenset(scalar_key(operand.value) for operand in operands)
+    return None if None in keys else keys
 
 
 def _kind(event_type: str) -> str:

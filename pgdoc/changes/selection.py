@@ -1,9 +1,10 @@
 """Which changes a stream selects, and an index over what all streams of a reader select.
 
 A `Selection` is what a stream asked for: collections, and a filter. Equal ones are one to the `Router`, which works
-out once for all of their streams which changes they want. It looks a row up by its table, kind and document id, and so
-meets only the selections that may want it: a stream costs nothing for changes of collections, kinds or ids that it
-excludes. Only what is then still to be decided is matched by the filter, on one view of the change that all share.
+out once for all of their streams which changes they want. It looks a row up by its table, by its kind, and by one value
+that the filter pins, such as the document id, and so meets only the selections that may want it: a stream costs nothing
+for what these exclude. Only what is then still to be decided is matched by the filter, on one view of the change that
+all share.
 
 What becomes of a whole collection is rare and concerns the life of a stream, whatever its filter says of it: it is
 selected for each stream that names the collection, and the stream itself looks whether its filter matches.
@@ -13,17 +14,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable
 
     from pgdoc.changes.assemble import Change
 
-    Key: TypeAlias = tuple[str | None, str | None, str | None]
     Look: TypeAlias = Callable[[Change], Any]
 
 ROWS = frozenset("IUDT")
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """A part of the view that has to be one of some values.
+
+    Attributes:
+        path: which part; lookups of one path have the same `find`.
+        keys: of the values.
+        find: gives the keys of all values that a view has there.
+    """
+
+    path: str
+    keys: frozenset[Any]
+    find: Callable[[Any], Iterable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +47,8 @@ class Condition:
 
     Attributes:
         text: of the filter; conditions of the same text are the same.
-        tables, kinds, ids: what the change's table, kind and document id must be one of; `None` where it may be any.
+        tables, kinds: what the change's table and kind must be one of; `None` where it may be any.
+        lookup: what else must be one of some values; `None` where nothing has to.
         rest: tells of a view whether the filter matches, given that the others hold; `None` where nothing is left.
         matches: tells it of any view.
     """
@@ -40,7 +56,7 @@ class Condition:
     text: bytes
     tables: frozenset[str] | None
     kinds: frozenset[str] | None
-    ids: frozenset[str] | None
+    lookup: Lookup | None
     rest: Callable[[Any], bool] | None
     matches: Callable[[Any], bool]
 
@@ -63,37 +79,37 @@ class Selection:
     collections: frozenset[str] | None = None
     where: Condition | None = None
 
-    def row_keys(self) -> Iterator[Key]:
-        """Give the keys of the rows that it may want; an id says more than a kind."""
-        where = self.where
-        if where is None:
-            return product(self.collections or (None,), (None,), (None,))
-        kinds = (None,) if where.kinds is None or where.ids is not None else where.kinds & ROWS
-        ids = (None,) if where.ids is None else where.ids
-        return product(self._tables(where), kinds, ids)
-
     @property
-    def is_by_id(self) -> bool:
-        """Whether its rows are looked up by their id."""
-        return self.where is not None and self.where.ids is not None
-
-    def _tables(self, where: Condition) -> tuple[None] | frozenset[str]:
-        names = [names for names in (self.collections, where.tables) if names is not None]
+    def tables(self) -> frozenset[str] | tuple[None]:
+        """The tables of its rows, or `None` for any."""
+        restricted = self.where.tables if self.where is not None else None
+        names = [names for names in (self.collections, restricted) if names is not None]
         return frozenset.intersection(*names) if names else (None,)
 
+    @property
+    def lookup(self) -> Lookup | None:
+        """By what its rows are looked up, besides the table."""
+        return self.where.lookup if self.where is not None else None
+
+    @property
+    def kinds(self) -> frozenset[str] | tuple[None]:
+        """The kinds of its rows, or `None` for any."""
+        kinds = self.where.kinds if self.where is not None else None
+        return (None,) if kinds is None else kinds & ROWS
+
+    def reaches(self, table: str) -> bool:
+        """Tell whether it may want rows of a table."""
+        tables = self.tables
+        return table in tables or None in tables
+
     def wants_row(self, change: Change, look: Look) -> bool:
-        """Tell whether it wants a row that has one of its keys."""
+        """Tell whether it wants a row of one of its tables that has the value by which it is looked up."""
         where = self.where
         if where is None:
             return True
         if where.kinds is not None and change.row.kind not in where.kinds:
             return False
         return where.rest is None or where.rest(look(change))
-
-    def reaches(self, table: str) -> bool:
-        """Tell whether it may want rows of a table."""
-        names, where = self.collections, self.where
-        return (names is None or table in names) and (where is None or where.tables is None or table in where.tables)
 
     def concerns(self, change: Change, look: Look) -> bool:
         """Tell whether it is to be given what became of a whole collection."""
@@ -104,6 +120,51 @@ class Selection:
 
 
 Lists: TypeAlias = "dict[Selection, list[Change]]"
+Shelf: TypeAlias = dict[Selection, None]
+
+
+class _Index:
+    """The selections that are looked up by the value at one path."""
+
+    def __init__(self, find: Callable[[Any], Iterable[Any]]) -> None:
+        self._find = find
+        self._shelves: dict[Any, Shelf] = {}
+
+    def __len__(self) -> int:
+        return len(self._shelves)
+
+    def add(self, selection: Selection, keys: Iterable[Any]) -> None:
+        for key in keys:
+            self._shelves.setdefault(key, {})[selection] = None
+
+    def remove(self, selection: Selection, keys: Iterable[Any]) -> None:
+        for key in keys:
+            del self._shelves[key][selection]
+            if not self._shelves[key]:
+                del self._shelves[key]
+
+    def found(self, view: Any) -> Shelf:
+        """Give those of the view's values; all, where these can't be read: who reads the change is told why."""
+        try:
+            keys = self._find(view)
+        except Exception:  # noqa: BLE001 (see above)
+            keys = self._shelves.keys()
+        shelves = [self._shelves[key] for key in keys if key in self._shelves]
+        return {selection: None for shelf in shelves for selection in shelf}
+
+
+class _Places(NamedTuple):
+    """Where the rows of one table and kind go.
+
+    Attributes:
+        lists: of those who want all of them.
+        asked: those whose filter is asked.
+        indexes: of those who are looked up by a value.
+    """
+
+    lists: list[list[Change]]
+    asked: list[Selection]
+    indexes: list[_Index]
 
 
 class Router:
@@ -116,74 +177,71 @@ class Router:
     def __init__(self, look: Look) -> None:
         self._look = look
         self._counts: dict[Selection, int] = {}
-        self._shelves: dict[Key, dict[Selection, None]] = {}
-        self._with_ids: dict[str | None, int] = {}
+        self._shelves: dict[tuple[str | None, str | None], Shelf] = {}
+        self._indexes: dict[str | None, dict[str, _Index]] = {}
 
     def add(self, selection: Selection) -> None:
         """Take a selection in, once more where it is in already."""
-        count = self._counts[selection] = self._counts.get(selection, 0) + 1
-        if count == 1:
-            for key in selection.row_keys():
-                self._shelves.setdefault(key, {})[selection] = None
-                self._count_id(key, 1)
+        self._counts[selection] = self._counts.get(selection, 0) + 1
+        if self._counts[selection] > 1:
+            return
+        lookup = selection.lookup
+        for table in selection.tables:
+            if lookup is not None:
+                indexes = self._indexes.setdefault(table, {})
+                indexes.setdefault(lookup.path, _Index(lookup.find)).add(selection, lookup.keys)
+                continue
+            for kind in selection.kinds:
+                self._shelves.setdefault((table, kind), {})[selection] = None
 
     def remove(self, selection: Selection) -> None:
         """Take it out, once."""
-        count = self._counts.pop(selection) - 1
-        if count:
-            self._counts[selection] = count
+        self._counts[selection] -= 1
+        if self._counts[selection]:
             return
-        for key in selection.row_keys():
-            del self._shelves[key][selection]
-            if not self._shelves[key]:
-                del self._shelves[key]
-            self._count_id(key, -1)
-
-    def _count_id(self, key: Key, by: int) -> None:
-        table, _, document_id = key
-        if document_id is not None:
-            self._with_ids[table] = self._with_ids.get(table, 0) + by
+        del self._counts[selection]
+        lookup = selection.lookup
+        for table in selection.tables:
+            if lookup is not None:
+                self._indexes[table][lookup.path].remove(selection, lookup.keys)
+                if not self._indexes[table][lookup.path]:
+                    del self._indexes[table][lookup.path]
+                continue
+            for kind in selection.kinds:
+                del self._shelves[table, kind][selection]
+                if not self._shelves[table, kind]:
+                    del self._shelves[table, kind]
 
     def route(self, changes: list[Change]) -> Lists:
         """Give the changes that each selection wants, in order; only for those that want one."""
         burst = _Burst(self._look)
-        shelves: dict[tuple[str, str], tuple[list[list[Change]], list[Selection], bool]] = {}
+        places: dict[tuple[str, str], _Places] = {}
         for change in changes:
             row = change.row
-            kind = row.kind
-            if kind not in ROWS:
+            if row.kind not in ROWS:
                 burst.give(change, [each for each in self._counts if each.concerns(change, burst.look)])
                 continue
             if not row.complete:  # nothing can be looked up: who reads it is told
                 burst.give(change, [each for each in self._counts if each.reaches(row.table)])
                 continue
-            found = shelves.get((row.table, kind))
+            found = places.get((row.table, row.kind))
             if found is None:
-                found = shelves[row.table, kind] = self._find(row.table, kind, burst)
-            for chosen in found[0]:
+                found = places[row.table, row.kind] = self._places(row.table, row.kind, burst)
+            for chosen in found.lists:
                 chosen.append(change)
-            if found[1]:
-                burst.give(change, [each for each in found[1] if each.wants_row(change, burst.look)])
-            if found[2]:
-                burst.give(change, self._by_id(change, burst))
+            for index in found.indexes:
+                burst.ask(change, index.found(burst.look(change)))
+            if found.asked:
+                burst.ask(change, found.asked)
         return {selection: chosen for selection, chosen in burst.lists.items() if chosen}
 
-    def _find(self, table: str, kind: str, burst: _Burst) -> tuple[list[list[Change]], list[Selection], bool]:
-        """Find who wants all rows of this table and kind, who wants some, and whether some are looked up by id."""
-        shelves = [self._shelves.get(key, ()) for key in product((table, None), (kind, None), (None,))]
+    def _places(self, table: str, kind: str, burst: _Burst) -> _Places:
+        shelves = [self._shelves.get(key, {}) for key in product((table, None), (kind, None))]
         found = [selection for shelf in shelves for selection in shelf]
         plain = [each for each in found if each.where is None or each.where.rest is None]
-        some = [each for each in found if each.where is not None and each.where.rest is not None]
-        with_ids = kind != "T" and bool(self._with_ids.get(table) or self._with_ids.get(None))
-        return [burst.list_of(each) for each in plain], some, with_ids
-
-    def _by_id(self, change: Change, burst: _Burst) -> list[Selection]:
-        try:
-            document_id = burst.look(change).document_id
-        except Exception:  # noqa: BLE001 (a broken message: who reads it is told)
-            return [each for each in self._counts if each.reaches(change.row.table) and each.is_by_id]
-        shelves = [self._shelves.get((table, None, document_id), ()) for table in (change.row.table, None)]
-        return [each for shelf in shelves for each in shelf if each.wants_row(change, burst.look)]
+        asked = [each for each in found if each.where is not None and each.where.rest is not None]
+        indexes = [index for key in (table, None) for index in self._indexes.get(key, {}).values()]
+        return _Places([burst.list_of(each) for each in plain], asked, indexes)
 
 
 class _Burst:
@@ -202,6 +260,9 @@ class _Burst:
     def list_of(self, selection: Selection) -> list[Change]:
         return self.lists.setdefault(selection, [])
 
-    def give(self, change: Change, selections: list[Selection]) -> None:
+    def give(self, change: Change, selections: Iterable[Selection]) -> None:
         for selection in selections:
             self.list_of(selection).append(change)
+
+    def ask(self, change: Change, selections: Iterable[Selection]) -> None:
+        self.give(change, [each for each in selections if each.wants_row(change, self.look)])

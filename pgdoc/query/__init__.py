@@ -1,6 +1,6 @@
 """The filter and update languages: parsed once, understood by PostgreSQL and by Python. Pure."""
 
-from pgdoc.query.match import compare, matcher, matches
+from pgdoc.query.match import compare, finder, matcher, matches, scalar_key
 from pgdoc.query.nodes import Node, SortKey
 from pgdoc.query.parse import parse_filter, parse_sort
 from pgdoc.query.sql import Compiled, compile_filter, compile_sort
@@ -20,9 +20,11 @@ __all__ = [
     "compile_first",
     "compile_sort",
     "compile_update",
+    "finder",
     "matcher",
     "matches",
     "parse_filter",
     "parse_sort",
     "parse_update",
+    "scalar_key",
 ]

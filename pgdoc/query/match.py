@@ -90,17 +90,22 @@ def _match_equal(node: Equal, root: Root) -> Matcher:
 
 
 def _match_in(node: In, root: Root) -> Matcher:
-    """Numbers and texts, of which there may be many, are looked up, not compared one by one."""
+    """Scalars, of which there may be many, are looked up, not compared one by one."""
     values = [operand.value for operand in node.operands]
-    known = frozenset(value for value in values if isinstance(value, _HASHED) and not isinstance(value, bool))
-    checks = [_equals(value) for value in values if value.__class__ is bool or not isinstance(value, _HASHED)]
+    known = frozenset(map(scalar_key, values)) - {None}
+    checks = [_equals(value) for value in values if scalar_key(value) is None]
 
     def check(value: Any) -> bool:
-        if isinstance(value, _HASHED) and value.__class__ is not bool:
-            return value in known
-        return any(check(value) for check in checks)
+        return scalar_key(value) in known or any(check(value) for check in checks)
 
     return _match_path(node.path, root, check)
+
+
+def scalar_key(value: Any) -> Any:
+    """Return what a text, number or boolean has in common with those that equal it; `None` for all else."""
+    if isinstance(value, bool):
+        return (value,)  # True is 1 to Python
+    return value if isinstance(value, str | int | float | Decimal) else None
 
 
 def _match_ordered(node: Ordered, root: Root) -> Matcher:
@@ -153,8 +158,6 @@ def _match_any_element(node: AnyElement, root: Root) -> Matcher:
     holds = holds_whole if node.whole else part
     return _match_path(node.path, root, lambda value: isinstance(value, list) and any(map(holds, value)), items=False)
 
-
-_HASHED: Final = (str, int, float, Decimal)
 
 _MATCHERS: Final[Mapping[type, Callable[[Any, Root], Matcher]]] = {
     And: _match_and,
@@ -238,6 +241,23 @@ def _match_path(path: Path, root: Root, check: Check, *, items: bool = True) -> 
     find, rest = root(path)
     walk = _Walk(rest, check, items)
     return lambda subject: walk.holds(find(subject), 0)
+
+
+def finder(path: Path, root: Root) -> Callable[[Any], list[Any]]:
+    """Return a function that gives the keys of all scalars that an equality on the path would be asked of."""
+    find, rest = root(path)
+
+    def keys(subject: Any) -> list[Any]:
+        found: list[Any] = []
+
+        def note(value: Any) -> bool:
+            found.append(scalar_key(value))
+            return False
+
+        _Walk(rest, note, items=True).holds(find(subject), 0)
+        return found
+
+    return keys
 
 
 @dataclass(frozen=True, slots=True)

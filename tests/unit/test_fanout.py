@@ -148,8 +148,8 @@ def is_large(change: Change) -> bool:
     return change.row.table == "large"
 
 
-FIRST = Condition(b"first", tables=None, kinds=None, ids=None, rest=is_first, matches=is_first)
-LARGE = Condition(b"large", tables=frozenset(["large"]), kinds=None, ids=None, rest=None, matches=is_large)
+FIRST = Condition(b"first", tables=None, kinds=None, lookup=None, rest=is_first, matches=is_first)
+LARGE = Condition(b"large", tables=frozenset(["large"]), kinds=None, lookup=None, rest=None, matches=is_large)
 selections = st.builds(
     Selection,
     st.none() | st.frozensets(st.sampled_from(TABLES), min_size=1),
