@@ -29,6 +29,7 @@ from tests.faulty_day.plan import (
     Day,
     ReaderPlan,
     StreamPlan,
+    Wanted,
     WriterPlan,
 )
 from tests.faulty_day.verdict import SLOT, Account, Got, Reference, judge
@@ -116,7 +117,7 @@ def readers(direct: str, proxied: str, folder: Path) -> list[ReaderPlan]:
         streams = (
             StreamPlan(f"{name}-all", (), 10_000, 0.0),
             StreamPlan(f"{name}-stock", ("stock",), 500, 0.0),
-            StreamPlan(f"{name}-narrow", ("orders", "scratch"), 7, 0.02),
+            StreamPlan(f"{name}-some", ("orders", "scratch"), 7, 0.02, some=True),
             StreamPlan(f"{name}-slow", (), 50, 0.4),
             StreamPlan(f"{name}-very-slow", ("orders",), 20, 3.0),
         )
@@ -138,10 +139,11 @@ class _Stage:
         ]
 
     @property
-    def notebooks(self) -> dict[str, tuple[str, ...]]:
-        """Their names, and the collections that are read."""
-        streams = {stream.name: stream.collections for plan in self.readers for stream in plan.streams}
-        return streams | {plan.name: plan.collections for plan in self.consumers}
+    def notebooks(self) -> dict[str, Wanted]:
+        """Their names, and what is read."""
+        streams = {stream.name: stream for plan in self.readers for stream in plan.streams}
+        wanted = {name: Wanted(stream.collections, stream.some) for name, stream in streams.items()}
+        return wanted | {plan.name: Wanted(plan.collections) for plan in self.consumers}
 
     def prepare(self) -> None:
         with Store(self.server.conninfo, schema=SCHEMA) as store:
@@ -275,11 +277,9 @@ def _judge(stage: _Stage, outcome: Outcome) -> None:
     outcome.wrong += reference.check(conninfo)
     outcome.transactions, outcome.events = len(reference.transactions), len(reference.digests)
     audits = {plan.name: _audit(conninfo, plan.name) for plan in stage.consumers if plan.how == "checkpoint"}
-    for name, collections in stage.notebooks.items():
+    for name, wanted in stage.notebooks.items():
         may_repeat = name.startswith("consumer") and name not in audits
-        account = judge(
-            reference, stage.folder / f"{name}.sqlite", collections, repeats=may_repeat, audit=audits.get(name)
-        )
+        account = judge(reference, stage.folder / f"{name}.sqlite", wanted, repeats=may_repeat, audit=audits.get(name))
         outcome.accounts.append(account)
         outcome.delivered += account.events
         outcome.losses += account.losses

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 SCHEMA = "day"
 BOOKS = "books"
@@ -60,12 +60,31 @@ class StreamPlan:
     Attributes:
         collections: whose changes it reads; all where empty.
         pause_s: how long it rests after a batch, at the most; 0 for one that reads as fast as it can.
+        some: whether it wants some documents only, through a filter.
     """
 
     name: str
     collections: tuple[str, ...]
     buffer_size: int
     pause_s: float
+    some: bool = False
+
+
+SOME = {"$or": [{"collection": MARKS}, {"document_id": None}, {"document_id": {"$regex": "[02468]$"}}]}
+"""What a stream of some documents has for its filter."""
+
+
+class Wanted(NamedTuple):
+    """What a stream or consumer wants: collections, all where none is named, and of them some documents or all."""
+
+    collections: tuple[str, ...]
+    some: bool = False
+
+    def has(self, collection: str, document_id: str | None) -> bool:
+        """Tell whether it wants an event; what it is given must be consistent, so truncations are wanted, too."""
+        if self.collections and collection not in {*self.collections, MARKS}:
+            return False
+        return not self.some or collection == MARKS or document_id is None or document_id[-1] in "02468"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pgdoc import AsyncStore, PgdocError, Store
 from tests.faulty_day.digest import KINDS, fact
 from tests.faulty_day.notebook import Notebook
-from tests.faulty_day.plan import MARKS, SCHEMA, ReaderPlan, StreamPlan, from_argument
+from tests.faulty_day.plan import MARKS, SCHEMA, SOME, ReaderPlan, StreamPlan, from_argument
 from tests.faulty_day.process import is_set, settle_in
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Course:
     def __init__(self, plan: ReaderPlan, stream: StreamPlan, notebook: Notebook) -> None:
         self.stream = stream
         self.names = (*stream.collections, MARKS) if stream.collections else ()
+        self.where = SOME if stream.some else None
         self.notebook = notebook
         self._folder = plan.folder
         self._dice = random.Random()
@@ -68,7 +69,10 @@ def _read(store: Store, course: Course) -> None:
     while not course.notebook.done:
         try:
             stream = store.watch(
-                *course.names, resume_after=course.notebook.token, buffer_size=course.stream.buffer_size
+                *course.names,
+                where=course.where,
+                resume_after=course.notebook.token,
+                buffer_size=course.stream.buffer_size,
             )
         except PgdocError as exc:
             if not exc.resumable:
@@ -114,7 +118,10 @@ async def _read_async(store: AsyncStore, course: Course) -> None:
     while not course.notebook.done:
         try:
             stream = await store.watch(
-                *course.names, resume_after=course.notebook.token, buffer_size=course.stream.buffer_size
+                *course.names,
+                where=course.where,
+                resume_after=course.notebook.token,
+                buffer_size=course.stream.buffer_size,
             )
         except PgdocError as exc:
             if not exc.resumable:

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from tests.faulty_day import notebook
 from tests.faulty_day.digest import Fact
-from tests.faulty_day.plan import BOOKS, COLLECTIONS, MARKS, SCHEMA
+from tests.faulty_day.plan import BOOKS, COLLECTIONS, MARKS, SCHEMA, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ class Reference:
 
     def __init__(self, conninfo: str) -> None:
         self.digests = array("q")
-        self.collections: list[str] = []
+        self._about: list[tuple[str, str | None]] = []
         self.tables: Tables = {}
         self.transactions: dict[tuple[int, int], int] = {}
         self._words: dict[int, str] = {}
@@ -48,7 +48,7 @@ class Reference:
 
     def _take(self, fact: Fact) -> None:
         self.digests.append(fact.digest)
-        self.collections.append(fact.collection)
+        self._about.append((fact.collection, fact.document_id))
         self._words[fact.digest] = str(fact)
         if "writer" in fact.metadata:
             self.transactions[fact.metadata["writer"], fact.metadata["number"]] = fact.commit_lsn
@@ -62,10 +62,9 @@ class Reference:
         else:
             self.tables[key] = fact.after
 
-    def of(self, collections: tuple[str, ...]) -> list[int]:
-        """The digests that a stream on these collections must have; all where none is named."""
-        names = {*collections, MARKS} if collections else {*COLLECTIONS, MARKS}
-        return [digest for digest, name in zip(self.digests, self.collections, strict=True) if name in names]
+    def of(self, wanted: Wanted) -> list[int]:
+        """The digests that a stream that wants this must have."""
+        return [digest for digest, about in zip(self.digests, self._about, strict=True) if wanted.has(*about)]
 
     def say(self, digest: int) -> str:
         """An event in words."""
@@ -165,7 +164,7 @@ class Account:
 def judge(
     reference: Reference,
     path: Path,
-    collections: tuple[str, ...],
+    wanted: Wanted,
     *,
     repeats: bool,
     audit: Got | None,
@@ -175,7 +174,7 @@ def judge(
     Args:
         reference: what was to be read.
         path: of its notebook.
-        collections: what it read.
+        wanted: what it read.
         repeats: whether another life may begin with what the one before it was given.
         audit: what it was given, where that does not stand in the notebook.
     """
@@ -186,9 +185,9 @@ def judge(
     if not done:
         account.wrong.append("it did not come to the end")
     got = notebook.read(path, "SELECT digest, life, at FROM event ORDER BY number") if audit is None else audit
-    _compare(reference, account, reference.of(collections), got, repeats=repeats)
+    _compare(reference, account, reference.of(wanted), got, repeats=repeats)
     if not repeats and audit is None:
-        _compare_tables(reference, account, path, collections)
+        _compare_tables(reference, account, path, wanted)
     return account
 
 
@@ -221,13 +220,12 @@ def _compare(reference: Reference, account: Account, wanted: list[int], got: Got
         account.wrong.append(f"after {furthest} events nothing came: {reference.say(wanted[furthest])} was next")
 
 
-def _compare_tables(reference: Reference, account: Account, path: Path, collections: tuple[str, ...]) -> None:
-    names = {*collections, MARKS} if collections else {*COLLECTIONS, MARKS}
+def _compare_tables(reference: Reference, account: Account, path: Path, wanted: Wanted) -> None:
     held = {
         (collection, document_id): orjson.loads(image)
         for collection, document_id, image in notebook.read(path, "SELECT collection, id, image FROM document")
     }
-    real = {key: image for key, image in reference.tables.items() if key[0] in names}
+    real = {key: image for key, image in reference.tables.items() if wanted.has(*key)}
     if held != real:
         different = [key for key in held.keys() | real.keys() if held.get(key) != real.get(key)]
         account.wrong.append(f"{len(different)} documents are not as in the tables: {different[:_SHOWN]}")
