@@ -17,6 +17,7 @@ __all__ = [
     "CHUNK_BYTES",
     "CHUNK_STATEMENTS",
     "BulkResult",
+    "Judge",
     "Statement",
     "Target",
     "at_version",
@@ -38,6 +39,7 @@ CHUNK_BYTES: Final = 1 << 20
 Rows: TypeAlias = "Sequence[tuple[Any, ...]]"
 Done: TypeAlias = tuple[str, int]
 """A field of `BulkResult`, and how much it grows."""
+Judge: TypeAlias = "Callable[[Rows], Done]"
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Statement:
     params: Sequence[Any]
     table: str
     create: tuple[str, str] | None
-    judge: Callable[[Rows], Done]
+    judge: Judge
 
 
 def size_of(value: Any) -> int:

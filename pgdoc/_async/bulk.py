@@ -133,10 +133,12 @@ class AsyncBulk:
 
     async def _ready(self, queue: list[Queued]) -> tuple[list[Queued], Failed | None]:
         """Return what can be sent now that its table is there, up to the first write that this shows to fail."""
-        writes: list[Queued] = []
-        missing: set[str] = set()
         if all(self._transaction.knows(statement.table) for _, _, statement in queue):
             return queue, None
+        if not self._transaction.begun:
+            await self._transaction.begin()
+        writes: list[Queued] = []
+        missing: set[str] = set()
         for write in queue:
             try:
                 if await self._is_there(write[2], missing):
@@ -154,9 +156,6 @@ class AsyncBulk:
         table, create = statement.table, statement.create
         if create is None and table in missing:
             return False
-        if not self._transaction.begun:
-            async with self._transaction.pipeline():
-                pass
         try:
             await self._transaction.prepare(table, create)
         except CollectionNotFound:

@@ -80,6 +80,15 @@ class AsyncTransaction:
 
     async def __aenter__(self) -> Self:
         self.note_metadata()
+        await self.begin()
+        return self
+
+    def note_metadata(self) -> None:
+        """Take the blocks of metadata that the caller is in for those around the whole transaction."""
+        self._outside = current_metadata()
+
+    async def begin(self) -> None:
+        """Begin, in a round trip of its own."""
         connection = await self._take()
         try:
             if self._given or self._outside or self._isolation:
@@ -93,11 +102,6 @@ class AsyncTransaction:
         finally:
             if self._connection is None:
                 await self._pool.putconn(connection)
-        return self
-
-    def note_metadata(self) -> None:
-        """Take the blocks of metadata that the caller is in for those around the whole transaction."""
-        self._outside = current_metadata()
 
     @property
     def begun(self) -> bool:

@@ -134,10 +134,12 @@ class Bulk:
 
     def _ready(self, queue: list[Queued]) -> tuple[list[Queued], Failed | None]:
         """Return what can be sent now that its table is there, up to the first write that this shows to fail."""
-        writes: list[Queued] = []
-        missing: set[str] = set()
         if all(self._transaction.knows(statement.table) for _, _, statement in queue):
             return queue, None
+        if not self._transaction.begun:
+            self._transaction.begin()
+        writes: list[Queued] = []
+        missing: set[str] = set()
         for write in queue:
             try:
                 if self._is_there(write[2], missing):
@@ -155,9 +157,6 @@ class Bulk:
         table, create = statement.table, statement.create
         if create is None and table in missing:
             return False
-        if not self._transaction.begun:
-            with self._transaction.pipeline():
-                pass
         try:
             self._transaction.prepare(table, create)
         except CollectionNotFound:

@@ -81,6 +81,15 @@ class Transaction:
 
     def __enter__(self) -> Self:
         self.note_metadata()
+        self.begin()
+        return self
+
+    def note_metadata(self) -> None:
+        """Take the blocks of metadata that the caller is in for those around the whole transaction."""
+        self._outside = current_metadata()
+
+    def begin(self) -> None:
+        """Begin, in a round trip of its own."""
         connection = self._take()
         try:
             if self._given or self._outside or self._isolation:
@@ -94,11 +103,6 @@ class Transaction:
         finally:
             if self._connection is None:
                 self._pool.putconn(connection)
-        return self
-
-    def note_metadata(self) -> None:
-        """Take the blocks of metadata that the caller is in for those around the whole transaction."""
-        self._outside = current_metadata()
 
     @property
     def begun(self) -> bool:

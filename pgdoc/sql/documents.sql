@@ -69,11 +69,11 @@ RETURNING true
 SELECT version FROM {table} WHERE id = %s
 
 -- name: lock
-SELECT version FROM {table} WHERE id = %s FOR UPDATE
+SELECT version FROM {table} WHERE id = %s FOR NO KEY UPDATE
 
 -- The first document that matches, as a condition.
 -- name: first
-id = (SELECT id FROM {table} WHERE {condition} {order} LIMIT 1 FOR UPDATE {skip_locked})
+id = (SELECT id FROM {table} WHERE {condition} {order} LIMIT 1 FOR NO KEY UPDATE {skip_locked})
 
 -- The rows are locked first, in the order of their ids, so that such calls do not deadlock. A row that changed between the
 -- match and the lock is matched again, and {change} is made of what it is then. One misfit, and nothing is written.

@@ -51,5 +51,5 @@ def test_an_order_is_there_only_where_it_is_asked_for() -> None:
 
 def test_the_first_is_found_in_the_order_asked_for() -> None:
     found = first_condition(TABLE, condition="TRUE", order="id DESC", skip_locked="SKIP LOCKED")
-    assert found == f"id = (SELECT id FROM {TABLE} WHERE TRUE ORDER BY id DESC LIMIT 1 FOR UPDATE SKIP LOCKED)"
+    assert found == f"id = (SELECT id FROM {TABLE} WHERE TRUE ORDER BY id DESC LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)"
     assert "ORDER" not in first_condition(TABLE, condition="TRUE", order="")

@@ -14,6 +14,7 @@ from pgdoc import AsyncBulk, AsyncStore, BulkResult, metadata
 from pgdoc.bulk import CHUNK_BYTES, CHUNK_STATEMENTS
 from pgdoc.errors import (
     BulkError,
+    CatalogMissing,
     CollectionNotFound,
     DatabaseError,
     DuplicateDocument,
@@ -444,6 +445,32 @@ async def test_a_lost_connection_is_no_fault_of_a_write(own_schema: dict[str, An
                         " WHERE datname = current_database() AND state = 'idle in transaction'"
                     )
                     assert await ended.fetchall() == [(True,)]
+        assert await store["orders"].count() == 0
+
+
+async def test_what_is_wrong_with_the_database_is_no_fault_of_a_write(bare_dsn: str) -> None:
+    async with AsyncStore(bare_dsn) as store:
+        with pytest.raises(CatalogMissing):
+            async with store.bulk() as b:
+                await b["orders"].insert("o-1", {})
+
+
+@pytest.mark.parametrize(
+    ("other", "cause"), [("VIEW {} AS SELECT 1 AS id", CollectionNotFound), ("TYPE {} AS ENUM ()", DatabaseError)]
+)
+async def test_a_collection_that_can_not_be_made_is_named(
+    own_schema: dict[str, Any], other: str, cause: type[PgdocError]
+) -> None:
+    async with AsyncStore(**own_schema) as store:
+        await store.create_collection("orders")
+        async with store.transaction() as tx:
+            await tx.connection.execute(f"CREATE {other.format(own_schema['schema'] + '.totals')}".encode())
+        with pytest.raises(BulkError) as raised:
+            async with store.bulk() as b:
+                await b["orders"].insert("o-1", {})
+                await b["totals"].insert("t-1", {})
+        assert (raised.value.index, raised.value.collection) == (1, "totals")
+        assert type(raised.value.__cause__) is cause
         assert await store["orders"].count() == 0
 
 

@@ -15,6 +15,7 @@ from pgdoc import Bulk, Store, BulkResult, metadata
 from pgdoc.bulk import CHUNK_BYTES, CHUNK_STATEMENTS
 from pgdoc.errors import (
     BulkError,
+    CatalogMissing,
     CollectionNotFound,
     DatabaseError,
     DuplicateDocument,
@@ -445,6 +446,32 @@ def test_a_lost_connection_is_no_fault_of_a_write(own_schema: dict[str, Any]) ->
                         " WHERE datname = current_database() AND state = 'idle in transaction'"
                     )
                     assert ended.fetchall() == [(True,)]
+        assert store["orders"].count() == 0
+
+
+def test_what_is_wrong_with_the_database_is_no_fault_of_a_write(bare_dsn: str) -> None:
+    with Store(bare_dsn) as store:
+        with pytest.raises(CatalogMissing):
+            with store.bulk() as b:
+                b["orders"].insert("o-1", {})
+
+
+@pytest.mark.parametrize(
+    ("other", "cause"), [("VIEW {} AS SELECT 1 AS id", CollectionNotFound), ("TYPE {} AS ENUM ()", DatabaseError)]
+)
+def test_a_collection_that_can_not_be_made_is_named(
+    own_schema: dict[str, Any], other: str, cause: type[PgdocError]
+) -> None:
+    with Store(**own_schema) as store:
+        store.create_collection("orders")
+        with store.transaction() as tx:
+            tx.connection.execute(f"CREATE {other.format(own_schema['schema'] + '.totals')}".encode())
+        with pytest.raises(BulkError) as raised:
+            with store.bulk() as b:
+                b["orders"].insert("o-1", {})
+                b["totals"].insert("t-1", {})
+        assert (raised.value.index, raised.value.collection) == (1, "totals")
+        assert type(raised.value.__cause__) is cause
         assert store["orders"].count() == 0
 
 
