@@ -169,7 +169,8 @@ class AsyncBulk:
     async def _send_all(self, writes: list[Queued]) -> Failed | None:
         """Send the writes in one round trip, and find the first one that failed.
 
-        Results come in the order of the statements, and from an error of the server on there are none.
+        Results come in the order of the statements, and from an error of the server on there are none. psycopg raises that
+        error as soon as it comes, later than what it is of; only what follows would be raised by the end of the pipeline.
         """
         cursors: list[AsyncCursor[Any]] = []
         error: psycopg.Error | None = None
@@ -204,9 +205,6 @@ async def _execute(
 
 
 def _translated(exc: psycopg.Error, write: Queued) -> PgdocError:
-    """Translate what stopped the pipeline; its end may only say that something did, in the context of what did."""
-    while isinstance(exc, psycopg.errors.PipelineAborted) and isinstance(exc.__context__, psycopg.Error):
-        exc = exc.__context__
     error = translated(exc, write[1].subject)
     error.__cause__ = exc
     return error

@@ -321,9 +321,9 @@ async def test_metadata_is_that_of_the_calls(own_schema: dict[str, Any]) -> None
     outer, inner = {"user": "bob", "app": "shop"}, {"user": "bob", "app": "shop", "step": 2}
     async with AsyncStore(**own_schema) as store:
         await store.create_collection("orders")
+        bulk = store.bulk(metadata={"user": "bob"})
         with recorded(own_schema["conninfo"]) as changes:
             with metadata(user="alice", app="shop"):
-                bulk = store.bulk(metadata={"user": "bob"})
                 async with bulk as b:
                     await b["orders"].insert("o-1", {})
                     await b["orders"].update("o-1", {"$inc": {"n": 1}})

@@ -322,9 +322,9 @@ def test_metadata_is_that_of_the_calls(own_schema: dict[str, Any]) -> None:
     outer, inner = {"user": "bob", "app": "shop"}, {"user": "bob", "app": "shop", "step": 2}
     with Store(**own_schema) as store:
         store.create_collection("orders")
+        bulk = store.bulk(metadata={"user": "bob"})
         with recorded(own_schema["conninfo"]) as changes:
             with metadata(user="alice", app="shop"):
-                bulk = store.bulk(metadata={"user": "bob"})
                 with bulk as b:
                     b["orders"].insert("o-1", {})
                     b["orders"].update("o-1", {"$inc": {"n": 1}})
