@@ -169,8 +169,8 @@ class AsyncBulk:
     async def _send_all(self, writes: list[Queued]) -> Failed | None:
         """Send the writes in one round trip, and find the first one that failed.
 
-        Results come in the order of the statements, and from an error of the server on there are none. psycopg raises the
-        error when it comes, which is from a later statement, or the end of the pipeline.
+        Results come in the order of the statements, and from an error of the server on there are none. psycopg raises
+        that error when it comes, which is from a later statement, or the end of the pipeline.
         """
         cursors: list[AsyncCursor[Any]] = []
         error: psycopg.Error | None = None
