@@ -301,6 +301,12 @@ async def test_collections_are_created_only_where_the_store_may(own_schema: dict
         assert (raised.value.index, raised.value.collection) == (2, "missing")
         assert isinstance(raised.value.__cause__, CollectionNotFound)
         assert await store["orders"].count() == 0
+        with pytest.raises(BulkError) as raised:
+            async with store.bulk() as b:
+                await b["orders"].insert("o-1", {})
+                await b["orders"].insert("o-1", {})
+                await b["missing"].delete("o-1")
+        assert raised.value.index == 1  # the first one, though the other is found out before anything is sent
 
 
 async def test_a_collection_dropped_meanwhile_fails_one_bulk_at_most(own_schema: dict[str, Any]) -> None:

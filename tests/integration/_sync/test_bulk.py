@@ -302,6 +302,12 @@ def test_collections_are_created_only_where_the_store_may(own_schema: dict[str, 
         assert (raised.value.index, raised.value.collection) == (2, "missing")
         assert isinstance(raised.value.__cause__, CollectionNotFound)
         assert store["orders"].count() == 0
+        with pytest.raises(BulkError) as raised:
+            with store.bulk() as b:
+                b["orders"].insert("o-1", {})
+                b["orders"].insert("o-1", {})
+                b["missing"].delete("o-1")
+        assert raised.value.index == 1  # the first one, though the other is found out before anything is sent
 
 
 def test_a_collection_dropped_meanwhile_fails_one_bulk_at_most(own_schema: dict[str, Any]) -> None:
