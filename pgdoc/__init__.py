@@ -1,14 +1,19 @@
 """A document store on PostgreSQL whose changes can be watched: see `Store` and `AsyncStore`."""
 
+from pgdoc._async.bulk import AsyncBulk
+from pgdoc._async.bulk_collection import AsyncBulkCollection
 from pgdoc._async.collection import AsyncCollection
 from pgdoc._async.indexes import Index, IndexProgress
 from pgdoc._async.store import AsyncStore
 from pgdoc._async.stream import AsyncChangeStream
 from pgdoc._async.transaction import AsyncTransaction
+from pgdoc._sync.bulk import Bulk
+from pgdoc._sync.bulk_collection import BulkCollection
 from pgdoc._sync.collection import Collection
 from pgdoc._sync.store import Store
 from pgdoc._sync.stream import ChangeStream
 from pgdoc._sync.transaction import Transaction
+from pgdoc.bulk import BulkResult
 from pgdoc.context import metadata
 from pgdoc.documents import Document, new_id
 from pgdoc.errors import *  # noqa: F403 (its __all__ is the tree)
@@ -19,10 +24,15 @@ from pgdoc.streams import ConsumerStatus, Status, StreamStats
 from pgdoc.tokens import Lsn, ResumeToken
 
 __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
+    "AsyncBulk",
+    "AsyncBulkCollection",
     "AsyncChangeStream",
     "AsyncCollection",
     "AsyncStore",
     "AsyncTransaction",
+    "Bulk",
+    "BulkCollection",
+    "BulkResult",
     "ChangeEvent",
     "ChangeStream",
     "Collection",

@@ -29,6 +29,7 @@
     ├── CollectionNotFound
     ├── DuplicateDocument                the id exists (`document_id`)
     ├── VersionConflict                  `if_version` did not match (`found_version`)
+    ├── BulkError                        a write of a bulk failed, and with it all (`index`)
     ├── UnreadableDocument               stored data that Python can't hold
     └── StreamError
         ├── StreamClosed
@@ -51,6 +52,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "BulkError",
     "CatalogError",
     "CatalogMissing",
     "CatalogVersionMismatch",
@@ -262,6 +264,22 @@ class VersionConflict(PgdocError):  # noqa: N818
     def __init__(self, message: str, *, found_version: int | None) -> None:
         super().__init__(message)
         self.found_version = found_version
+
+
+class BulkError(PgdocError):
+    """A write of a bulk failed, and nothing of the bulk was stored; the error of the write is the `__cause__`.
+
+    Attributes:
+        index: which write, counted from 0 in the order of the calls.
+        collection: the name of its collection.
+        document_id: the id that it was called with; `None` where it goes by a filter.
+    """
+
+    def __init__(self, message: str, *, index: int, collection: str, document_id: str | None) -> None:
+        super().__init__(message)
+        self.index = index
+        self.collection = collection
+        self.document_id = document_id
 
 
 class UnreadableDocument(PgdocError):  # noqa: N818

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from pgdoc.sql import statement
 
-__all__ = ["call_statement", "read_statement", "write_statement"]
+__all__ = ["call_statement", "first_condition", "read_statement", "write_statement"]
 
 
 _NO_CLAUSES = dict.fromkeys(("change", "first", "condition", "order", "skip_locked"), "")
@@ -40,6 +40,14 @@ def write_statement(name: str, table: str, *, carry: bool, versioned: bool = Fal
         )
         .strip()
         .encode()
+    )
+
+
+def first_condition(table: str, *, condition: str, order: str, skip_locked: str = "") -> str:
+    """Return the condition that only the first document meets of those that meet `condition`; it is locked."""
+    order = f"ORDER BY {order}" if order else ""
+    return statement("documents", "first").format(
+        table=table, condition=condition, order=order, skip_locked=skip_locked
     )
 
 

@@ -10,10 +10,11 @@ from pgdoc._async.table import AsyncTable
 from pgdoc._async.writing import AsyncWrites, document_of
 from pgdoc._copy import CopyRows
 from pgdoc.documents import Document, check_id, encode
-from pgdoc.errors import DuplicateDocument, StreamError
+from pgdoc.errors import StreamError
 from pgdoc.names import check_name
 from pgdoc.statements import read_statement
 from pgdoc.streams import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
+from pgdoc.verdicts import duplicate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -99,9 +100,7 @@ class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes):
         key, text = check_id(id), encode(data).decode()
         rows = await self._table.create_and_write("insert", [key, text])
         if not rows:
-            raise DuplicateDocument(
-                f"{self._table.subject} has a document {key!r} already: replace or update it", document_id=key
-            )
+            raise duplicate(self._table.subject, key)
         return document_of(key, text, *rows[0])
 
     async def insert_many(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.rows import dict_row
 
+from pgdoc._async.bulk import AsyncBulk
 from pgdoc._async.collection import AsyncCollection
 from pgdoc._async.connections import AsyncConnections
 from pgdoc._async.streams import AsyncStreams
@@ -150,6 +151,19 @@ class AsyncStore:
             metadata=metadata,
             isolation=isolation,
         )
+
+    def bulk(self, metadata: Mapping[str, Any] | None = None) -> AsyncBulk:
+        """Return a bulk, to be entered: `async with store.bulk() as b`, then `await b["orders"].insert(...)`.
+
+        Its writes go out together, in few round trips, and are stored all or not at all.
+
+        Args:
+            metadata: as `transaction`.
+
+        Raises:
+            InvalidDocument: the metadata has no form in JSON.
+        """
+        return AsyncBulk(self.transaction(metadata), self._schema, auto_create=self._auto_create)
 
     def watch(  # noqa: PLR0913 (the contract)
         self,

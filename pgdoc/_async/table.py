@@ -66,13 +66,13 @@ class AsyncTable:
 
     async def write(self, name: str, params: list[Any], *, versioned: bool = False, **clauses: str) -> Rows:
         """Execute a write of `documents.sql`, with the writer's metadata."""
-        return await self.read(*self._carrying(name, params, versioned=versioned, **clauses))
+        return await self.read(*self.carrying(name, params, versioned=versioned, **clauses))
 
     async def create_and_write(self, name: str, params: list[Any], **clauses: str) -> Rows:
         """Execute a write that makes a document, and so its collection too."""
-        query, params = self._carrying(name, params, versioned=False, **clauses)
+        query, params = self.carrying(name, params, versioned=False, **clauses)
         try:
-            return await self._fetch(query, params, create=self._creatable)
+            return await self._fetch(query, params, create=self.creatable)
         except CollectionNotFound:
             if not self._may_try_again:
                 raise
@@ -90,8 +90,15 @@ class AsyncTable:
             await self._copy(rows)
 
     @property
-    def _creatable(self) -> tuple[str, str] | None:
+    def creatable(self) -> tuple[str, str] | None:
+        """Schema and name, where the store may create the collection."""
         return self._address if self._auto_create else None
+
+    def carrying(self, name: str, params: list[Any], *, versioned: bool, **clauses: str) -> tuple[bytes, list[Any]]:
+        """Put a write of `documents.sql` together, with the writer's metadata."""
+        message = self._session.carried()
+        query = write_statement(name, self.name, carry=message is not None, versioned=versioned, **clauses)
+        return query, params if message is None else [message, *params]
 
     @property
     def _may_try_again(self) -> bool:
@@ -102,11 +109,6 @@ class AsyncTable:
         params = self._address if message is None else (message, *self._address)
         await self._fetch(call_statement("create_collection", carry=message is not None), params)
 
-    def _carrying(self, name: str, params: list[Any], *, versioned: bool, **clauses: str) -> tuple[bytes, list[Any]]:
-        message = self._session.carried()
-        query = write_statement(name, self.name, carry=message is not None, versioned=versioned, **clauses)
-        return query, params if message is None else [message, *params]
-
     async def _fetch(self, query: bytes, params: Sequence[Any], *, create: tuple[str, str] | None = None) -> Rows:
         try:
             await self._session.prepare(self.name, create)
@@ -116,7 +118,7 @@ class AsyncTable:
 
     async def _copy(self, rows: CopyRows) -> None:
         try:
-            await self._session.prepare(self.name, self._creatable)
+            await self._session.prepare(self.name, self.creatable)
             await self._session.copy(read_statement("copy", self.name), rows)
         except psycopg.Error as exc:
             raise translated(exc, self.subject) from exc

@@ -79,34 +79,60 @@ class AsyncTransaction:
     __getitem__ = collection
 
     async def __aenter__(self) -> Self:
+        self.note_metadata()
+        await self.begin()
+        return self
+
+    def note_metadata(self) -> None:
+        """Take the blocks of metadata that the caller is in for those around the whole transaction."""
+        self._outside = current_metadata()
+
+    async def begin(self) -> None:
+        """Begin, in a round trip of its own."""
+        connection = await self._take()
         try:
-            self._pool = await self._connections.pool()
-            connection = await self._pool.getconn()
-        except psycopg.Error as exc:
-            raise translated(exc, "the transaction") from exc
-        try:
-            await self._begin(connection)
+            if self._given or self._outside or self._isolation:
+                async with connection.pipeline():  # one round trip for all of it
+                    await self._begin(connection)
+            else:
+                await self._begin(connection)
+            self._connection = connection
         except psycopg.Error as exc:
             raise translated(exc, "the begin of the transaction") from exc
         finally:
             if self._connection is None:
                 await self._pool.putconn(connection)
-        return self
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has begun, and not ended."""
+        return self._connection is not None
+
+    @asynccontextmanager
+    async def pipeline(self) -> AsyncIterator[AsyncConnection[Any]]:
+        """Lend the connection for statements that go out in one round trip, with the begin where it is not begun."""
+        begun = self.begun
+        connection = self._connection = self._connection or await self._take()
+        async with connection.pipeline():
+            if not begun:
+                await self._begin(connection)
+            yield connection
+
+    async def _take(self) -> AsyncConnection[Any]:
+        try:
+            self._pool = await self._connections.pool()
+            connection = await self._pool.getconn()
+        except psycopg.Error as exc:
+            raise translated(exc, "the transaction") from exc
+        self._block = psycopg.AsyncTransaction(connection)
+        return connection
 
     async def _begin(self, connection: AsyncConnection[Any]) -> None:
-        self._outside = current_metadata()
-        self._block = psycopg.AsyncTransaction(connection)
-        metadata = self._given.over(self._outside)
-        if metadata or self._isolation:
-            async with connection.pipeline():  # one round trip for all of it
-                await self._block.__aenter__()
-                if self._isolation:
-                    await connection.execute(f"SET TRANSACTION ISOLATION LEVEL {self._isolation}".encode())
-                if metadata:
-                    await connection.execute(statement("documents", "emit").encode(), [metadata.message])
-        else:
-            await self._block.__aenter__()
-        self._connection = connection
+        await self._block.__aenter__()
+        if self._isolation:
+            await connection.execute(f"SET TRANSACTION ISOLATION LEVEL {self._isolation}".encode())
+        if metadata := self._given.over(self._outside):
+            await connection.execute(statement("documents", "emit").encode(), [metadata.message])
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -150,6 +176,10 @@ class AsyncTransaction:
         self._diverged = self._diverged or bool(inner)
         return inner.over(self._given.over(self._outside)).message if self._diverged else None
 
+    def knows(self, table: str) -> bool:
+        """Whether the table was seen before, so that `prepare` need not look for it."""
+        return table in self._seen or table in self._connections.seen
+
     async def prepare(self, table: str, create: Sequence[Any] | None) -> None:
         """Look for the table before the statement would fail and abort the transaction; create it where asked to.
 
@@ -160,7 +190,7 @@ class AsyncTransaction:
         Raises:
             CollectionNotFound: it is missing, and `create` is `None`.
         """
-        if table in self._seen or table in self._connections.seen:
+        if self.knows(table):
             return
         ((exists,),) = await self.fetch(statement("catalog", "table_exists").encode(), [table])
         if not exists:

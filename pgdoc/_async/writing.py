@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pgdoc.documents import Document, check_id, decode, encode
-from pgdoc.errors import InvalidUpdate, UnreadableDocument, VersionConflict
+from pgdoc.documents import Document, check_id, encode
+from pgdoc.errors import InvalidUpdate
 from pgdoc.query.parse import parse_filter, parse_sort
 from pgdoc.query.sql import compile_filter, compile_sort
 from pgdoc.query.update import parse_update
-from pgdoc.query.update_apply import apply_update
 from pgdoc.query.update_sql import compile_first, compile_update
 from pgdoc.statements import read_statement
+from pgdoc.verdicts import compare_versions, misfit, refuse_both
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +55,7 @@ class AsyncWrites:
             InvalidUpdate: not an update, or one that does not fit the document.
             VersionConflict: the document is not at `if_version`, or is not there.
         """
-        _refuse_both(upsert, if_version)
+        refuse_both(upsert, if_version)
         key, update = check_id(id), parse_update(changes)
         try:
             first = compile_first(update) if upsert else None
@@ -73,7 +73,7 @@ class AsyncWrites:
             if found and (document := self._unchanged(key, update, if_version, *found[0])):
                 return document
             if not found and not upsert:
-                self._compare_versions(key, None, if_version)
+                compare_versions(self._table.subject, key, None, if_version)
                 return None
 
     async def update_many(
@@ -102,7 +102,7 @@ class AsyncWrites:
         rows = await self._table.write("update_many", params, condition=condition.text, change=change.text)
         for count, key, text in rows:
             if key is not None:
-                raise self._misfit(key, text, update)
+                raise misfit(self._table.subject, key, text, update)
             return int(count)
         return 0
 
@@ -145,7 +145,7 @@ class AsyncWrites:
         )
         for fits, key, text, *rest in rows:
             if not fits:
-                raise self._misfit(key, text, update)
+                raise misfit(self._table.subject, key, text, update)
             return document_of(key, text, *rest)
         return None
 
@@ -172,7 +172,7 @@ class AsyncWrites:
             InvalidDocument: the data can't be stored; nothing was sent.
             VersionConflict: the document is not at `if_version`, or is not there.
         """
-        _refuse_both(upsert, if_version)
+        refuse_both(upsert, if_version)
         key, text = check_id(id), encode(data).decode()
         if upsert:
             rows = await self._table.create_and_write("replace_upsert", [key, text])
@@ -252,34 +252,14 @@ class AsyncWrites:
         """Say why no row was written, or return `None` where another writer came in between."""
         text, version, created_at, updated_at, fits, same = row
         document = document_of(key, text, version, created_at, updated_at)
-        self._compare_versions(key, version, if_version)
+        compare_versions(self._table.subject, key, version, if_version)
         if not fits:
-            raise self._misfit(key, text, update)
+            raise misfit(self._table.subject, key, text, update)
         return document if same else None
-
-    def _misfit(self, key: str, text: str, update: Update) -> InvalidUpdate:
-        """Find out in Python what the server did not say: which of the changes does not fit."""
-        where = f"document {key!r} of {self._table.subject}"
-        try:
-            apply_update(update, decode(text))
-        except InvalidUpdate as exc:
-            return InvalidUpdate(f"{where}: {exc}", path=exc.path, operator=exc.operator)
-        except UnreadableDocument as exc:
-            return InvalidUpdate(f"{where}: the update does not fit, and {exc}")
-        return InvalidUpdate(f"the update does not fit {where}")
 
     async def _look_at_version(self, key: str, if_version: int) -> None:
         rows = await self._table.read(read_statement("version", self._table.name), [key])
-        self._compare_versions(key, rows[0][0] if rows else None, if_version)
-
-    def _compare_versions(self, key: str, found: int | None, if_version: int | None) -> None:
-        if if_version is None or if_version == found:
-            return
-        state = "is not there" if found is None else f"is at version {found}"
-        raise VersionConflict(
-            f"document {key!r} of {self._table.subject} {state}, not at version {if_version}: read it again",
-            found_version=found,
-        )
+        compare_versions(self._table.subject, key, rows[0][0] if rows else None, if_version)
 
 
 def document_of(key: str, text: str, version: int, created_at: datetime, updated_at: datetime) -> Document:
@@ -292,8 +272,3 @@ def _in_utc(moment: datetime) -> datetime:
 
 def _version(if_version: int | None) -> tuple[int, ...]:
     return () if if_version is None else (if_version,)
-
-
-def _refuse_both(upsert: bool, if_version: int | None) -> None:
-    if upsert and if_version is not None:
-        raise ValueError("upsert and if_version exclude each other: a document that is not there has no version")

@@ -11,10 +11,11 @@ from pgdoc._sync.table import Table
 from pgdoc._sync.writing import Writes, document_of
 from pgdoc._copy import CopyRows
 from pgdoc.documents import Document, check_id, encode
-from pgdoc.errors import DuplicateDocument, StreamError
+from pgdoc.errors import StreamError
 from pgdoc.names import check_name
 from pgdoc.statements import read_statement
 from pgdoc.streams import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
+from pgdoc.verdicts import duplicate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -100,9 +101,7 @@ class Collection(Reads, Writes, Indexes):
         key, text = check_id(id), encode(data).decode()
         rows = self._table.create_and_write("insert", [key, text])
         if not rows:
-            raise DuplicateDocument(
-                f"{self._table.subject} has a document {key!r} already: replace or update it", document_id=key
-            )
+            raise duplicate(self._table.subject, key)
         return document_of(key, text, *rows[0])
 
     def insert_many(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.rows import dict_row
 
+from pgdoc._sync.bulk import Bulk
 from pgdoc._sync.collection import Collection
 from pgdoc._sync.connections import Connections
 from pgdoc._sync.streams import Streams
@@ -149,6 +150,19 @@ class Store:
             metadata=metadata,
             isolation=isolation,
         )
+
+    def bulk(self, metadata: Mapping[str, Any] | None = None) -> Bulk:
+        """Return a bulk, to be entered: `with store.bulk() as b`, then `b["orders"].insert(...)`.
+
+        Its writes go out together, in few round trips, and are stored all or not at all.
+
+        Args:
+            metadata: as `transaction`.
+
+        Raises:
+            InvalidDocument: the metadata has no form in JSON.
+        """
+        return Bulk(self.transaction(metadata), self._schema, auto_create=self._auto_create)
 
     def watch(  # noqa: PLR0913 (the contract)
         self,

@@ -80,34 +80,60 @@ class Transaction:
     __getitem__ = collection
 
     def __enter__(self) -> Self:
+        self.note_metadata()
+        self.begin()
+        return self
+
+    def note_metadata(self) -> None:
+        """Take the blocks of metadata that the caller is in for those around the whole transaction."""
+        self._outside = current_metadata()
+
+    def begin(self) -> None:
+        """Begin, in a round trip of its own."""
+        connection = self._take()
         try:
-            self._pool = self._connections.pool()
-            connection = self._pool.getconn()
-        except psycopg.Error as exc:
-            raise translated(exc, "the transaction") from exc
-        try:
-            self._begin(connection)
+            if self._given or self._outside or self._isolation:
+                with connection.pipeline():  # one round trip for all of it
+                    self._begin(connection)
+            else:
+                self._begin(connection)
+            self._connection = connection
         except psycopg.Error as exc:
             raise translated(exc, "the begin of the transaction") from exc
         finally:
             if self._connection is None:
                 self._pool.putconn(connection)
-        return self
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has begun, and not ended."""
+        return self._connection is not None
+
+    @contextmanager
+    def pipeline(self) -> Iterator[Connection[Any]]:
+        """Lend the connection for statements that go out in one round trip, with the begin where it is not begun."""
+        begun = self.begun
+        connection = self._connection = self._connection or self._take()
+        with connection.pipeline():
+            if not begun:
+                self._begin(connection)
+            yield connection
+
+    def _take(self) -> Connection[Any]:
+        try:
+            self._pool = self._connections.pool()
+            connection = self._pool.getconn()
+        except psycopg.Error as exc:
+            raise translated(exc, "the transaction") from exc
+        self._block = psycopg.Transaction(connection)
+        return connection
 
     def _begin(self, connection: Connection[Any]) -> None:
-        self._outside = current_metadata()
-        self._block = psycopg.Transaction(connection)
-        metadata = self._given.over(self._outside)
-        if metadata or self._isolation:
-            with connection.pipeline():  # one round trip for all of it
-                self._block.__enter__()
-                if self._isolation:
-                    connection.execute(f"SET TRANSACTION ISOLATION LEVEL {self._isolation}".encode())
-                if metadata:
-                    connection.execute(statement("documents", "emit").encode(), [metadata.message])
-        else:
-            self._block.__enter__()
-        self._connection = connection
+        self._block.__enter__()
+        if self._isolation:
+            connection.execute(f"SET TRANSACTION ISOLATION LEVEL {self._isolation}".encode())
+        if metadata := self._given.over(self._outside):
+            connection.execute(statement("documents", "emit").encode(), [metadata.message])
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -151,6 +177,10 @@ class Transaction:
         self._diverged = self._diverged or bool(inner)
         return inner.over(self._given.over(self._outside)).message if self._diverged else None
 
+    def knows(self, table: str) -> bool:
+        """Whether the table was seen before, so that `prepare` need not look for it."""
+        return table in self._seen or table in self._connections.seen
+
     def prepare(self, table: str, create: Sequence[Any] | None) -> None:
         """Look for the table before the statement would fail and abort the transaction; create it where asked to.
 
@@ -161,7 +191,7 @@ class Transaction:
         Raises:
             CollectionNotFound: it is missing, and `create` is `None`.
         """
-        if table in self._seen or table in self._connections.seen:
+        if self.knows(table):
             return
         ((exists,),) = self.fetch(statement("catalog", "table_exists").encode(), [table])
         if not exists:

@@ -40,6 +40,17 @@ ON CONFLICT (id) DO UPDATE SET data = (SELECT {change} FROM (SELECT stored.data)
 WHERE (SELECT {change} FROM (SELECT stored.data) AS old(data)) <> stored.data
 RETURNING data::text, version, created_at, updated_at
 
+-- For a bulk: no document comes back. One that the update does not fit is written as if replaced by itself, and comes
+-- back with that mark for the error, which takes the transaction with it. OFFSET keeps {change} from being copied.
+-- name: bulk_upsert
+{carry} INSERT INTO {table} AS stored (id, data) SELECT %s, {first} {from_carry}
+ON CONFLICT (id) DO UPDATE SET (data, replaced_version) = (
+  SELECT coalesce(after, stored.data), CASE WHEN after IS NULL THEN stored.version + 1 ELSE stored.replaced_version END
+  FROM (SELECT {change} AS after FROM (SELECT stored.data) AS old(data) OFFSET 0) AS new
+)
+WHERE (SELECT {change} FROM (SELECT stored.data) AS old(data)) IS DISTINCT FROM stored.data
+RETURNING version, CASE WHEN version > 1 AND replaced_version = version THEN data::text END
+
 -- name: replace
 {carry} UPDATE {table} SET data = %s::jsonb, replaced_version = version + 1 {from_carry}
 WHERE id = %s {and_version}
@@ -56,6 +67,13 @@ RETURNING true
 
 -- name: version
 SELECT version FROM {table} WHERE id = %s
+
+-- name: lock
+SELECT version FROM {table} WHERE id = %s FOR NO KEY UPDATE
+
+-- The first document that matches, as a condition.
+-- name: first
+id = (SELECT id FROM {table} WHERE {condition} {order} LIMIT 1 FOR NO KEY UPDATE {skip_locked})
 
 -- The rows are locked first, in the order of their ids, so that such calls do not deadlock. A row that changed between the
 -- match and the lock is matched again, and {change} is made of what it is then. One misfit, and nothing is written.

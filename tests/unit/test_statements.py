@@ -6,7 +6,7 @@ from importlib.resources import files
 import pytest
 
 from pgdoc.sql import statement
-from pgdoc.statements import read_statement, write_statement
+from pgdoc.statements import first_condition, read_statement, write_statement
 
 TABLE = '"docs"."orders"'
 
@@ -27,7 +27,7 @@ def test_a_name_that_is_not_there_is_an_error() -> None:
         statement("documents", "upsert_many")
 
 
-@pytest.mark.parametrize("name", ["insert", "update", "upsert", "replace", "replace_upsert", "delete"])
+@pytest.mark.parametrize("name", ["insert", "update", "upsert", "bulk_upsert", "replace", "replace_upsert", "delete"])
 def test_a_write_carries_metadata_only_where_it_is_asked_to(name: str) -> None:
     plain = write_statement(name, TABLE, carry=False, change="data || %s")
     carrying = write_statement(name, TABLE, carry=True, change="data || %s")
@@ -47,3 +47,9 @@ def test_a_version_is_asked_for_only_where_it_is_given(name: str) -> None:
 def test_an_order_is_there_only_where_it_is_asked_for() -> None:
     assert b"ORDER BY id DESC LIMIT" in read_statement("find", TABLE, condition="TRUE", order="id DESC")
     assert b"ORDER" not in read_statement("find", TABLE, condition="TRUE")
+
+
+def test_the_first_is_found_in_the_order_asked_for() -> None:
+    found = first_condition(TABLE, condition="TRUE", order="id DESC", skip_locked="SKIP LOCKED")
+    assert found == f"id = (SELECT id FROM {TABLE} WHERE TRUE ORDER BY id DESC LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)"
+    assert "ORDER" not in first_condition(TABLE, condition="TRUE", order="")
