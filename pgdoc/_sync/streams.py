@@ -62,13 +62,13 @@ class Streams:
             ReplicaIdentityChanged: someone changed a table's replica identity.
         """
         self.hub.check_usable()
-        schema = self.hub.source.schema
-        found: dict[str, bool] = dict(self._fetch("watchable", schema, schema))
+        schema, wanted = self.hub.source.schema, None if names is None else sorted(names)
+        found: dict[str, bool] = dict(self._fetch("watchable", schema, wanted, wanted))
         for name in sorted((names or frozenset()) - found.keys()) if create else ():
             if not self._auto_create:
                 raise CollectionNotFound(f'collection "{schema}.{name}" does not exist: create it first')
             self._fetch("create", schema, name)
-        changed = sorted(name for name, full in found.items() if not full and (names is None or name in names))
+        changed = sorted(name for name, full in found.items() if not full)
         if changed:
             raise ReplicaIdentityChanged(
                 f'collection "{schema}.{changed[0]}" is not REPLICA IDENTITY FULL, its changes have no before image: '

@@ -15,10 +15,11 @@ WHERE slot_name LIKE format('pgdocb\_%%s\_%%%%', (SELECT oid FROM pg_database WH
   AND wal_status <> 'lost'
 
 -- name: watchable
--- The collections of a schema, and whether each one's changes come with before images.
+-- The collections of a schema, all or some, and whether each one's changes come with before images.
 SELECT c.relname::text, c.relreplident = 'f'
-FROM pgdoc.collections(%s) AS collection (name) JOIN pg_class c ON c.relname = collection.name
-WHERE c.relnamespace = to_regnamespace(quote_ident(%s))
+FROM pg_class c
+WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND (%s::text[] IS NULL OR c.relname = ANY(%s::text[]))
+  AND pgdoc.is_collection(c.oid)
 
 -- name: create
 SELECT pgdoc.create_collection(%s, %s)
