@@ -22,7 +22,7 @@ def write_statement(name: str, table: str, *, carry: bool, versioned: bool = Fal
         carry: whether it takes the message with the writer's metadata along, as its first parameter.
         versioned: whether it asks for a version, after the id.
         **clauses: what else the block has a place for, as SQL: `change`, an expression over `data` that gives the new
-            data; `first`, the data of a new document; `condition` and `order` as for `read_statement`; `skip_locked`.
+            data; `first`, the data of a new document; `condition` and `order`, over `id` and `data`; `skip_locked`.
     """
     clauses["order"] = f"ORDER BY {clauses['order']}" if clauses.get("order") else ""
     carried = statement("documents", "carry")
@@ -63,15 +63,12 @@ def call_statement(name: str, *, carry: bool) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def read_statement(name: str, table: str, *, condition: str = "", order: str = "", change: str = "") -> bytes:
+def read_statement(name: str, table: str, *, change: str = "") -> bytes:
     """Return a read of `documents.sql`.
 
     Args:
         name: of its block.
         table: the collection's table, quoted.
-        condition: an SQL condition over `id` and `data`.
-        order: what to sort by, as SQL; empty for any order.
         change: as for `write_statement`.
     """
-    order = f"ORDER BY {order}" if order else ""
-    return statement("documents", name).format(table=table, condition=condition, order=order, change=change).encode()
+    return statement("documents", name).format(table=table, change=change).encode()

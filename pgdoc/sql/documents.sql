@@ -18,12 +18,6 @@ COPY {table} (id, data) FROM STDIN (FORMAT binary)
 -- name: get
 SELECT data::text, version, created_at, updated_at FROM {table} WHERE id = %s
 
--- name: find
-SELECT id, data::text, version, created_at, updated_at FROM {table} WHERE {condition} {order} LIMIT %s OFFSET %s
-
--- name: count
-SELECT count(*) FROM {table} WHERE {condition}
-
 -- {change} gives NULL where the update does not fit the document; then, and where it changes nothing, no row is written.
 -- name: update
 {carry} UPDATE {table} SET data = {change} {from_carry}

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
+from pgdoc.reading import reading_statement
 from pgdoc.sql import statement
-from pgdoc.statements import first_condition, read_statement, write_statement
+from pgdoc.statements import first_condition, write_statement
 
 TABLE = '"docs"."orders"'
 
@@ -20,6 +22,15 @@ def test_every_block_of_every_file_can_be_read() -> None:
                 text = statement(file.name.removesuffix(".sql"), name)
                 assert text
                 assert "--" not in text
+
+
+def test_every_block_is_used() -> None:
+    package = files("pgdoc")
+    sources = "".join(path.read_text() for path in Path(str(package)).rglob("*.py"))
+    for file in files("pgdoc.sql").iterdir():
+        if file.name.endswith(".sql"):
+            for name in re.findall(r"^-- name: (\w+)$", file.read_text(), re.MULTILINE):
+                assert f'"{name}"' in sources, f"{file.name}: {name}"
 
 
 def test_a_name_that_is_not_there_is_an_error() -> None:
@@ -45,8 +56,8 @@ def test_a_version_is_asked_for_only_where_it_is_given(name: str) -> None:
 
 
 def test_an_order_is_there_only_where_it_is_asked_for() -> None:
-    assert b"ORDER BY id DESC LIMIT" in read_statement("find", TABLE, condition="TRUE", order="id DESC")
-    assert b"ORDER" not in read_statement("find", TABLE, condition="TRUE")
+    assert b"ORDER BY id DESC LIMIT" in reading_statement("find", TABLE, condition="TRUE", order="id DESC")
+    assert b"ORDER" not in reading_statement("find", TABLE, condition="TRUE")
 
 
 def test_the_first_is_found_in_the_order_asked_for() -> None:
