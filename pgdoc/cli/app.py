@@ -45,6 +45,13 @@ Dsn = Annotated[
 ]
 
 
+def _read_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as exc:
+        raise typer.BadParameter(f"{text!r} is not JSON: {exc}") from exc
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Run a command.
 
@@ -108,7 +115,7 @@ def demo(
 
 
 @app.command()
-def watch(
+def watch(  # noqa: PLR0913 (its options)
     collections: Annotated[list[str] | None, typer.Argument(help="Which ones; without a name, all of them.")] = None,
     *,
     resume_after: Annotated[
@@ -117,13 +124,19 @@ def watch(
     consumer: Annotated[
         str | None, typer.Option(metavar="NAME", help="Be this durable consumer, and go on where it was.")
     ] = None,
+    where: Annotated[
+        Any,
+        typer.Option(metavar="JSON", parser=_read_json, help='Only events that match: {"event_type": "insert"}, say.'),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One event a line, as JSON.")] = False,
     dsn: Dsn = "",
 ) -> None:
     """Print every change as it happens, until Ctrl-C."""
     with (
         pgdoc.Store(dsn) as store,
-        store.watch(*collections or (), resume_after=resume_after, consumer=consumer, wait=False) as stream,
+        store.watch(
+            *collections or (), where=where, resume_after=resume_after, consumer=consumer, wait=False
+        ) as stream,
     ):
         typer.echo(f"watching {', '.join(collections or ()) or 'every collection'}; Ctrl-C ends", err=True)
         (_print_json if json else _print_events)(stream)

@@ -53,6 +53,18 @@ def test_watch_prints_changes_as_they_happen_until_ctrl_c(dsn):
     assert lines[1].startswith("update   orders/o-1  total 1 → 2  by ann  +")
 
 
+def test_watch_prints_what_matches(dsn):
+    with watching(dsn, "orders", "--where", '{"full_document.data.n": 2}') as process, pgdoc.Store(dsn) as store:
+        for number in range(3):
+            store["orders"].insert(f"o-{number}", {"n": number})
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("insert   orders/o-2 ")
+    command = [*COMMAND, "watch", "--dsn", dsn, "--where", '{"total": 5}']
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("pgdoc: no event has 'total': an event has event_type, collection, document_id,")
+
+
 def test_watch_goes_on_after_a_token(dsn):
     with pgdoc.Store(dsn) as store:
         with store.watch("orders") as stream:

@@ -46,9 +46,12 @@ class FakeStore:
         return Answer(None, ["[red]1/2", "3/4"])
 
     @contextmanager
-    def watch(self, *names: str, resume_after: str | None, consumer: str | None, wait: bool) -> Iterator[list[Any]]:
+    def watch(
+        self, *names: str, where: Any, resume_after: str | None, consumer: str | None, wait: bool
+    ) -> Iterator[list[Any]]:
         assert not wait  # who types a command wants to know that another has the consumer
         self.opened.append(f"{names} after {resume_after}{f' as {consumer}' if consumer else ''}")
+        self.opened += [where] if where else []
         yield self.events
 
 
@@ -88,7 +91,9 @@ def test_ctrl_c_is_quiet_and_exit_code_130(store, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("arguments", [["no-such-command"], ["watch", "--no-such-option"], ["up", "--port", "x"]])
+@pytest.mark.parametrize(
+    "arguments", [["no-such-command"], ["watch", "--no-such-option"], ["watch", "--where", "{"], ["up", "--port", "x"]]
+)
 def test_what_is_not_understood_is_exit_code_2(store, arguments, capsys):
     assert run(arguments) == 2
     assert store.opened == []
@@ -110,6 +115,11 @@ def test_watch_with_json_gives_a_line_for_each_event(store, capfdbinary):
     assert run(["watch", "--json", "orders", "--from", "16/B374D848"]) == 0
     assert store.opened == ["", "('orders',) after 16/B374D848"]
     assert capfdbinary.readouterr().out == b'{"n": 1}\n{"n": 1}\n'
+
+
+def test_watch_takes_a_filter(store):
+    assert run(["watch", "--where", '{"event_type": "insert"}']) == 0
+    assert store.opened == ["", "() after None", {"event_type": "insert"}]
 
 
 def test_without_its_extra_the_command_says_how_to_install_it():
