@@ -72,6 +72,8 @@ def matcher(node: Node, root: Root = _in_document) -> Matcher:
 
 def _match_and(node: And, root: Root) -> Matcher:
     parts = [matcher(part, root) for part in node.nodes]
+    if len(parts) == 1:
+        return parts[0]
     return lambda subject: all(part(subject) for part in parts)
 
 
@@ -240,7 +242,19 @@ def _match_path(path: Path, root: Root, check: Check, *, items: bool = True) -> 
         return check
     find, rest = root(path)
     walk = _Walk(rest, check, items)
-    return lambda subject: walk.holds(find(subject), 0)
+    if len(rest) != 1:
+        return lambda subject: walk.holds(find(subject), 0)
+    (key,) = rest
+
+    def match_field(subject: Any) -> bool:
+        """Do the same for a field, which is what most filters are about, in half the time."""
+        value = find(subject)
+        if value.__class__ is not dict:
+            return walk.holds(value, 0)
+        field = value.get(key, MISSING)
+        return check(field) or (items and field.__class__ is list and any(map(check, field)))
+
+    return match_field
 
 
 def finder(path: Path, root: Root) -> Callable[[Any], list[Any]]:
