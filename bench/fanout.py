@@ -2,7 +2,7 @@
 
     python -m bench fanout
 
-One stream of a store is read while 20,000 documents are written, 100 a transaction, alone and beside a thousand other
+One stream of a store is read while 10,000 documents are written, 100 a transaction, alone and beside a thousand other
 streams that want none of them, because their collection, document id, kind, or a value in it is another, which an index
 knows, or because their filter says so when it is asked. Streams of one filter share its answer.
 """
