@@ -102,10 +102,14 @@ def _split(name: str, dotted: Any) -> Path:
     if path[0] == "_id":
         raise _invalid(name, path, "the id of a document can't change")
     for place, part in enumerate(path):
-        if part.startswith("$") and (part != EACH or not place or name == "$rename"):
-            reason = "a part of a path can't be, or start with, '$' here: name the index, or use replace()"
-            raise _invalid(name, path, reason)
+        if _is_positional(part) and (part != EACH or not place or name == "$rename"):
+            known = "" if name == "$rename" else ", or '$[]' behind the name of an array for all of its elements"
+            raise _invalid(name, path, f"{part!r} is no part of a path here: give the index{known}")
     return path
+
+
+def _is_positional(part: str) -> bool:
+    return part == "$" or part.startswith("$[")
 
 
 def _split_any(name: str, dotted: Any) -> Path:
@@ -148,7 +152,10 @@ def _parse_bound(name: str, path: Path, value: Any) -> Bound:
 def _parse_rename(name: str, path: Path, value: Any) -> Rename:
     if not isinstance(value, str):
         raise _invalid(name, path, f"takes another path, not {shown(value)}")
-    return Rename(path, _split(name, value))
+    target = _split(name, value)
+    if target[0].startswith("$"):
+        raise _invalid(name, path, f"can't make {target[0]!r}, a field of the document itself that begins with '$'")
+    return Rename(path, target)
 
 
 def _parse_current_date(name: str, path: Path, value: Any) -> CurrentDate:
@@ -174,13 +181,12 @@ def _parse_add_to_set(name: str, path: Path, value: Any) -> AddToSet:
 
 
 def _modifiers(name: str, path: Path, value: Any, known: tuple[str, ...]) -> Mapping[Any, Any]:
-    if not isinstance(value, Mapping) or not any(key in value for key in known):
+    """Return the modifiers; as in MongoDB an object without `$each` is a value, whatever its keys."""
+    if not isinstance(value, Mapping) or "$each" not in value:
         return {"$each": [value]}
     for key in value:
         if key not in known:
             raise _invalid(name, path, f"knows {', '.join(known)} here, not {key!r}")
-    if "$each" not in value:
-        raise _invalid(name, path, f"takes {', '.join(value)} beside a list in $each: there is none")
     return value
 
 

@@ -66,6 +66,9 @@ def apply_update(
     Raises:
         InvalidUpdate: a change does not fit this data; `operator` and `path` name it.
     """
+    for change in () if inserting else update.making_dollar_fields():
+        if change.path[0] not in data:
+            raise _misfit(change)(f"there is no {change.path[0]!r}, and an update makes no field that begins with '$'")
     result = dict(data)
     for change in update.changes:
         if inserting or not isinstance(change, SetOnInsert):
@@ -140,8 +143,7 @@ def _apply_rename(data: dict[str, Any], path: Path, change: Rename) -> Any:
     node: Any = data
     in_array = False
     for part in path:
-        if not isinstance(node, dict) and not (isinstance(node, list) and is_index(part)):
-            raise misfit(f"{part!r} is no place in {shown(node)}")
+        _refuse_no_place(node, part, misfit)
         in_array = in_array or isinstance(node, list)
         node = _child(node, part)
         if node is MISSING:
@@ -244,6 +246,11 @@ def _find(node: Any, path: Path) -> Any:
     return node
 
 
+def _refuse_no_place(node: Any, part: str, misfit: _Misfit) -> None:
+    if not isinstance(node, dict) and not (isinstance(node, list) and is_index(part)):
+        raise misfit(f"{part!r} is no place in {shown(node)}")
+
+
 def _put(node: Any, path: Path, make: _Make, misfit: _Misfit) -> Any:
     """Copy the node with what `make` makes of the old value at the path, objects made on the way."""
     if not path:
@@ -253,8 +260,7 @@ def _put(node: Any, path: Path, make: _Make, misfit: _Misfit) -> Any:
         return {part: _put(MISSING, rest, make, misfit)}
     if isinstance(node, dict):
         return {**node, part: _put(node.get(part, MISSING), rest, make, misfit)}
-    if not isinstance(node, list) or not is_index(part):
-        raise misfit(f"{part!r} is no place in {shown(node)}")
+    _refuse_no_place(node, part, misfit)
     index = int(part)
     missing = index - len(node) + 1
     if missing > MAX_PADDING + 1:
@@ -276,10 +282,15 @@ def _take(node: Any, path: Path) -> Any:
 
 
 def _keep(data: dict[str, Any], path: Path, change: Change, keep: Callable[[list[Any]], list[Any]]) -> Any:
-    """Copy the data with what `keep` keeps of the array at the path; where nothing is, nothing is done."""
-    if _find(data, path) is MISSING:
-        return data
+    """Copy the data with what `keep` keeps of the array at the path; where nothing is but could be, nothing is done."""
     misfit = _misfit(change)
+    node: Any = data
+    for part in path:
+        child = _child(node, part)
+        if child is MISSING:
+            _refuse_no_place(node, part, misfit)
+            return data
+        node = child
     return _put(data, path, lambda old: keep(_array(old, misfit)), misfit)
 
 

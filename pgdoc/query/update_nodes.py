@@ -174,3 +174,11 @@ class Update:
     """Changes on paths of which none is, or lies within, another, in the order of the paths."""
 
     changes: tuple[Change, ...]
+
+    def making_dollar_fields(self) -> list[Change]:
+        """Return the changes that could make a field of the document itself that begins with `$`.
+
+        As in MongoDB they fit only where that field is there already: else it is an operator in the wrong place.
+        """
+        never = SetOnInsert | Unset | Rename | Pop | Pull | PullAll
+        return [change for change in self.changes if change.path[0][0] == "$" and not isinstance(change, never)]

@@ -63,6 +63,11 @@ def compile_update(update: Update, data: Compiled = _DATA) -> Compiled:
     """
     _refuse_too_many(update)
     whole = [change for change in update.changes if _is_whole_field(change)]
+    names = sorted({change.path[0] for change in update.making_dollar_fields()})
+    if names:
+        data = Compiled(
+            f"CASE WHEN {data.text} ?& %s::text[] THEN {data.text} END", [*data.params, names, *data.params]
+        )
     result = _unset_fields(_set_fields(data, whole), whole)
     for change in update.changes:
         if not _is_whole_field(change) and not isinstance(change, SetOnInsert):
