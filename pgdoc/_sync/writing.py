@@ -13,6 +13,7 @@ from pgdoc.query.sql import compile_filter, compile_sort
 from pgdoc.query.update import parse_update
 from pgdoc.query.update_apply import apply_update
 from pgdoc.query.update_sql import compile_first, compile_update
+from pgdoc.reading import check_count
 from pgdoc.statements import read_statement
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Writes:
             InvalidUpdate: not an update, or one that does not fit the document.
             VersionConflict: the document is not at `if_version`, or is not there.
         """
-        _refuse_both(upsert, if_version)
+        _check_version(if_version, upsert=upsert)
         key, update = check_id(id), parse_update(changes)
         try:
             first = compile_first(update) if upsert else None
@@ -173,7 +174,7 @@ class Writes:
             InvalidDocument: the data can't be stored; nothing was sent.
             VersionConflict: the document is not at `if_version`, or is not there.
         """
-        _refuse_both(upsert, if_version)
+        _check_version(if_version, upsert=upsert)
         key, text = check_id(id), encode(data).decode()
         if upsert:
             rows = self._table.create_and_write("replace_upsert", [key, text])
@@ -200,6 +201,7 @@ class Writes:
         Raises:
             VersionConflict: the document is not at `if_version`, or is not there.
         """
+        _check_version(if_version)
         key = check_id(id)
         while True:
             rows = self._table.write("delete", [key, *_version(if_version)], versioned=if_version is not None)
@@ -295,6 +297,9 @@ def _version(if_version: int | None) -> tuple[int, ...]:
     return () if if_version is None else (if_version,)
 
 
-def _refuse_both(upsert: bool, if_version: int | None) -> None:
-    if upsert and if_version is not None:
+def _check_version(if_version: int | None, *, upsert: bool = False) -> None:
+    if if_version is None:
+        return
+    check_count("if_version", if_version)
+    if upsert:
         raise ValueError("upsert and if_version exclude each other: a document that is not there has no version")

@@ -7,16 +7,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cmp_to_key
-from reprlib import repr as shown
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pgdoc.documents import MAX_DIGITS, decode, encode_value
 from pgdoc.errors import InvalidUpdate
 from pgdoc.query.match import compare, matcher
-from pgdoc.query.nodes import MISSING, Operand, Path, is_index
+from pgdoc.query.nodes import ELEMENT, MISSING, Operand, Path, is_index
 from pgdoc.query.update_nodes import (
     EACH,
-    ELEMENT,
     NO_TIME,
     AddToSet,
     Bound,
@@ -34,6 +32,7 @@ from pgdoc.query.update_nodes import (
     Unset,
     Update,
 )
+from pgdoc.shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -68,7 +67,9 @@ def apply_update(
     """
     for change in () if inserting else update.making_dollar_fields():
         if change.path[0] not in data:
-            raise _misfit(change)(f"there is no {change.path[0]!r}, and an update makes no field that begins with '$'")
+            raise _misfit(change)(
+                f"there is no {shown(change.path[0])}, and an update makes no field that begins with '$'"
+            )
     result = dict(data)
     for change in update.changes:
         if inserting or not isinstance(change, SetOnInsert):
@@ -154,7 +155,7 @@ def _apply_rename(data: dict[str, Any], path: Path, change: Rename) -> Any:
         in_array = in_array or isinstance(there, list)
         there = _child(there, part)
     if in_array:
-        raise misfit(f"neither it nor {'.'.join(change.target)!r} can be in an array")
+        raise misfit(f"neither it nor {shown('.'.join(change.target))} can be in an array")
     return _put(rest, change.target, lambda _old: node, misfit)
 
 
@@ -248,7 +249,7 @@ def _find(node: Any, path: Path) -> Any:
 
 def _refuse_no_place(node: Any, part: str, misfit: _Misfit) -> None:
     if not isinstance(node, dict) and not (isinstance(node, list) and is_index(part)):
-        raise misfit(f"{part!r} is no place in {shown(node)}")
+        raise misfit(f"{shown(part)} is no place in {shown(node)}")
 
 
 def _put(node: Any, path: Path, make: _Make, misfit: _Misfit) -> Any:
@@ -308,7 +309,9 @@ def _is_in(items: list[Any], wanted: Any) -> bool:
 
 def _misfit(change: Change) -> _Misfit:
     name, at = change.operator, ".".join(change.path)
-    return lambda reason: InvalidUpdate(f"{name} of {at!r} does not fit the document: {reason}", path=at, operator=name)
+    return lambda reason: InvalidUpdate(
+        f"{name} of {shown(at)} does not fit the document: {reason}", path=at, operator=name
+    )
 
 
 def _is_number(value: Any) -> bool:

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 EACH: Final = "$[]"
 """The part of a path that stands for every element of the array there."""
 
-ELEMENT: Final = "element"
-"""The field that an element of an array becomes in an object of its own, to be matched or changed as a document."""
-
 NO_TIME: Final = Operand(None, "null")
 """What stands for the time of a transaction where it is not known."""
 

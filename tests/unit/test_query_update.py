@@ -125,6 +125,7 @@ def test_what_is_no_update_names_operator_and_path(update: Any, operator: str | 
         ({"a": [1, 2, 3]}, {"$push": {"a": {"$each": [9], "$position": 10**30}}}, {"a": [1, 2, 3, 9]}),
         ({"a": [1, 2, 3]}, {"$push": {"a": {"$each": [4], "$slice": -2.0}}}, {"a": [3, 4]}),
         ({"a": [1, 2, 3]}, {"$push": {"a": {"$each": [4], "$slice": 0}}}, {"a": []}),
+        ({"a": [1, 2, 3]}, {"$push": {"a": {"$each": [4], "$slice": Decimal("1e40")}}}, {"a": [1, 2, 3, 4]}),
         ({"a": [1, 2, 3]}, {"$push": {"a": {"$each": [4], "$slice": -(10**30)}}}, {"a": [1, 2, 3, 4]}),
         (
             {"a": [{"b": 1, "c": 1}, 5, {"b": 0}, {"b": 1, "c": 2}]},
@@ -255,6 +256,9 @@ def test_a_misfit_of_every_operator(update: dict[str, Any], operator: str) -> No
         ("$push", {"$each": [], "$slice": 1.5}),
         ("$push", {"$each": [], "$slice": float("nan")}),
         ("$push", {"$each": [], "$position": float("inf")}),
+        ("$push", {"$each": [], "$position": Decimal("1e5000")}),
+        ("$pop", Decimal("sNaN")),
+        ("$inc", Decimal("NaN")),
         ("$push", {"$each": [], "$position": True}),
         ("$push", {"$each": [], "$sort": 0}),
         ("$push", {"$each": [], "$sort": True}),
@@ -283,6 +287,13 @@ def test_an_operand_of_the_wrong_kind_is_refused(operator: str, value: Any) -> N
         parse_update({operator: {"p": value}})
     assert caught.value.operator == operator
     assert caught.value.path is not None
+
+
+def test_a_condition_of_pull_names_the_place_in_the_array() -> None:
+    for condition, place in ({"b": {"$near": 1}}, "'a.b'"), ({"$near": 1}, "'a'"), ({"$gt": {1}}, "at 'a'"):
+        with pytest.raises(InvalidUpdate, match=place) as caught:
+            parse_update({"$pull": {"a": condition}})
+        assert caught.value.path == "a"
 
 
 @pytest.mark.parametrize("operator", ["$set", "$inc", "$push", "$rename", "$pull", "$unset", "$currentDate"])
@@ -363,3 +374,10 @@ def test_an_update_has_a_limit_of_changes(operator: str, path: str, value: Any, 
         compile_update(parse_update({operator: {**changes, path.format("x"): value}}))
     assert caught.value.operator == operator
     assert caught.value.path
+
+
+def test_a_path_has_a_limit_of_elements() -> None:
+    """Each `$[]` is a query in the one before it."""
+    compile_update(parse_update({"$set": {"a" + ".$[]" * 50: 1}}))
+    with pytest.raises(InvalidUpdate, match=r"51 \$\[\] and conditions, 50 at most"):
+        compile_update(parse_update({"$set": {"a" + ".$[]" * 51: 1}}))
