@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgdoc.documents import decode, encode
 from pgdoc.errors import InvalidUpdate
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from pgdoc.query import Node, Update
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+
+
+class Group(NamedTuple):
+    """Some documents, and filters with the ids that they find."""
+
+    documents: dict[str, Any]
+    cases: list[tuple[dict[str, Any], str]]
 
 
 def found_in_python(node: Node, documents: dict[str, Any]) -> list[str]:
