@@ -119,11 +119,12 @@ class AsyncStore:
 
         Raises:
             CollectionNotFound: there is no collection `old`.
-            InvalidName: `new` is not the name of a collection, or is taken.
+            InvalidName: one of them is not the name of a collection, or `new` is taken.
         """
         collection = self.collection(new)
+        check_name(old, "collection")
         try:
-            renamed = await self._call("rename_collection", check_name(old, "collection"), new)
+            renamed = await self._call("rename_collection", old, new)
         except InvalidName as exc:
             raise InvalidName(f"collection {old!r} can't be renamed to {new!r}: that name is taken") from exc.__cause__
         if not renamed:
