@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pgdoc.changes.assemble import Place
-    from pgdoc.replication.slots import Origin, Source
+    from pgdoc.replication.source import Origin, Source
 
 logger = logging.getLogger("pgdoc.consumer")
 

@@ -20,6 +20,15 @@ SELECT c.relname::text, c.relreplident = 'f'
 FROM pgdoc.collections(%s) AS collection (name) JOIN pg_class c ON c.relname = collection.name
 WHERE c.relnamespace = to_regnamespace(quote_ident(%s))
 
+-- name: publication_fault
+SELECT pgdoc.publication_fault(%s)
+
+-- name: publish
+SELECT pgdoc.publish(%s)
+
+-- name: published_since
+SELECT (pgdoc.published_since(%s, %s) - '0/0'::pg_lsn)::bigint AS since
+
 -- name: create
 SELECT pgdoc.create_collection(%s, %s)
 

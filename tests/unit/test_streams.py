@@ -5,7 +5,7 @@ import pytest
 from pgdoc.changes.assemble import Burst
 from pgdoc.errors import HistoryLost, InvalidResumeToken
 from pgdoc.hub import Hub
-from pgdoc.replication.slots import Origin, Source
+from pgdoc.replication.source import Origin, Source
 from pgdoc.streams import check_buffer, check_place, check_reach, read_token
 from pgdoc.tokens import Lsn, Position, ResumeToken
 
