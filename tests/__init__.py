@@ -1,4 +1,4 @@
-"""The tests. `PGDOC_TEST_PLUGIN` is the output plugin of every store in them, and in their processes, that says none."""
+"""The tests. `PGDOC_TEST_PLUGIN` is the plugin of every store in them, and in their processes, that asks for none."""
 
 import os
 
@@ -7,4 +7,4 @@ if _plugin:
     import pgdoc
 
     for _store in (pgdoc.Store, pgdoc.AsyncStore):
-        _store.__init__.__kwdefaults__["plugin"] = _plugin
+        _store.__init__.__kwdefaults__.update(plugin=_plugin)  # type: ignore[union-attr]
