@@ -189,6 +189,10 @@ class Ownership:
         except psycopg.Error as exc:
             raise self._translated(exc) from exc
 
+    def published_since(self) -> int:
+        """Ask since when there is the publication that pgoutput reads."""
+        return int(self._one("published_since", self._schema)[0])
+
     def drop_slot(self) -> bool:
         """Drop the consumer's slot; give whether there was one."""
         try:

@@ -22,6 +22,7 @@ from pgdoc.decoding.plugins import PLUGINS
 from pgdoc.errors import HistoryLost, InvalidResumeToken, PgdocError, StreamError
 from pgdoc.ownership import Ownership, check_schema
 from pgdoc.replication.consumers import make_slot
+from pgdoc.replication.source import check_published
 from pgdoc.streams import check_place
 from pgdoc.tokens import Lsn, Position, ResumeToken
 
@@ -141,11 +142,14 @@ class Takeover:
                 logger.warning('consumer %s: its slot "%s" %s', ownership.name, ownership.slot, fault)
                 self._make_slot(place.commit_lsn if needed_from is None else needed_from)
                 return Where(epoch, place, place.commit_lsn)
+            start = max(place.commit_lsn, slot.confirmed)
+            if slot.plugin == "pgoutput":
+                check_published(start, ownership.published_since(), self._source.schema)
         except (HistoryLost, InvalidResumeToken) as exc:
             if not self._recreate:
                 raise self._lost(fault, exc) from exc
             return self._begin_anew(epoch, exc)
-        return Where(epoch, max(place, before_commits_at(slot.confirmed)), max(place.commit_lsn, slot.confirmed))
+        return Where(epoch, max(place, before_commits_at(slot.confirmed)), start)
 
     def _lost(self, fault: str, exc: PgdocError) -> HistoryLost:
         name = self._ownership.name

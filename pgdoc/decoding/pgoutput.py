@@ -244,7 +244,9 @@ def _truncated(frame: bytes) -> list[bytes]:
 
 def _is_wanted(frame: bytes) -> bool:
     """Tell whether a message is the library's, and part of a transaction."""
-    return bool(_read(_byte, frame, PAYLOAD + 1)) and frame.startswith(b"pgdoc\0", _PREFIX)
+    if frame.find(b"\0", _PREFIX) < 0:
+        raise ProtocolError("pgoutput sent a message without a prefix", offset=min(_PREFIX, len(frame)))
+    return bool(frame[PAYLOAD + 1]) and frame.startswith(b"pgdoc\0", _PREFIX)
 
 
 def _content(frame: bytes) -> str | None:

@@ -14,8 +14,16 @@ import psycopg
 
 from pgdoc.errors import DatabaseError, ServerUnreachable
 from pgdoc.replication.connection import connect, literal, translate
-from pgdoc.replication.slots import Opened, begin_reading, copy_slot, identify, slot_name, take_position
-from pgdoc.replication.source import Source, Stand, check_published
+from pgdoc.replication.slots import (
+    Opened,
+    begin_reading,
+    check_publication,
+    copy_slot,
+    identify,
+    slot_name,
+    take_position,
+)
+from pgdoc.replication.source import Source, Stand
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -66,20 +74,14 @@ def make_slot(source: Source, slot: str, at: int | None) -> int:
         try:
             step = slot_name(connection, "pgdocr")
             stand = take_position(connection, source, step, at, begin_history=True)
+            if at is not None:
+                check_publication(connection, source, stand, tables=True)
             with connect(source.conninfo, replication=False) as plain:
-                if at is not None and stand.plugin == "pgoutput":
-                    check_published(stand.at, _published_since(plain, source.schema), source.schema)
                 drop_slot(plain, slot)
             copy_slot(connection, step, slot, temporary=False, plugin=stand.plugin)
         except psycopg.Error as exc:
             raise translate(exc, connection) from exc
     return stand.at
-
-
-def _published_since(connection: psycopg.Connection[Any], schema: str) -> int:
-    row = connection.execute(statement("streams", "published_since"), [schema, None]).fetchone()
-    assert row is not None  # noqa: S101
-    return int(row.since)
 
 
 def drop_slot(connection: psycopg.Connection[Any], slot: str) -> bool:

@@ -25,7 +25,7 @@ from pgdoc.errors import PluginMissing, PluginNotAllowed, SlotBlocked
 from pgdoc.replication.connection import connect, is_decoding, literal, preflight, quoted, translate
 from pgdoc.replication.patience import patience
 from pgdoc.replication.reader import Reader
-from pgdoc.replication.source import Origin, Source, Stand, history_lost
+from pgdoc.replication.source import Origin, Source, Stand, check_published, history_lost
 from pgdoc.sql import statement
 from pgdoc.tokens import Lsn
 
@@ -102,6 +102,8 @@ def open_reader(
             check(origin)
         slot = slot_name(connection, prefix)
         stand = take_position(connection, source, slot, at, begin_history=begin_history)
+        if at is not None:
+            check_publication(connection, source, stand, tables=False)
         return begin_reading(connection, source, slot, stand, origin)
     except psycopg.Error as exc:
         error = translate(exc, connection)
@@ -120,6 +122,18 @@ def begin_reading(
     found = tables(connection, source.schema)
     reader = Reader(connection, slot, stand.at, plugin.options(source.schema), partial(is_decoding, source.conninfo))
     return Opened(reader, plugin.decoder(source.schema), Assembler(stand.at, found, source.schema), origin, stand)
+
+
+def check_publication(connection: psycopg.Connection[Any], source: Source, stand: Stand, *, tables: bool) -> None:
+    """Refuse to read through pgoutput from before its publication was made, or before the last of its tables joined.
+
+    Raises:
+        HistoryLost: changes would be left out.
+    """
+    if stand.plugin == "pgoutput":
+        names = "NULL" if tables else "'{}'"
+        since = _lsn(connection, f"pgdoc.published_since({literal(source.schema)}, {names})")
+        check_published(stand.at, since, source.schema)
 
 
 def try_reader(source: Source) -> Stand:
