@@ -1,10 +1,10 @@
-"""Run every bench, or those that are named: `python -m bench [latency] [throughput] [triggers]`."""
+"""Run every bench, or those that are named: `python -m bench [decoding] [latency] [throughput] [triggers]`."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-for name in sys.argv[1:] or ("latency", "throughput", "triggers"):
+for name in sys.argv[1:] or ("decoding", "latency", "throughput", "triggers"):
     sys.argv = [name]
     importlib.import_module(f"bench.{name}").main()

@@ -156,8 +156,8 @@ class _Relation:
                 raise ProtocolError(f"pgoutput sent a change with a tuple {tag!r}", offset=at)
             after |= before
             at = self._read_tuple(frame, at + 1, after)
-        if at != len(frame):
-            raise ProtocolError(f"pgoutput sent a change with {len(frame) - at} bytes too many", offset=at)
+        if at != len(frame):  # cut short, or too long
+            raise ProtocolError(f"pgoutput sent a change of {len(frame)} bytes, not {at}", offset=min(at, len(frame)))
         return Images(after, before)
 
     def _read_tuple(self, frame: bytes, at: int, row: dict[str, Any], *, key_only: bool = False) -> int:
@@ -166,20 +166,22 @@ class _Relation:
         if count != len(self._columns):
             raise ProtocolError(f"pgoutput sent {count} columns of {len(self._columns)}", offset=at)
         at += 2
-        for name, is_number, is_key in self._columns:
-            tag = _read(_byte, frame, at)
-            at += 1
-            if tag == _TEXT:
-                start = at + 4
-                at = start + _read(_long, frame, at)
-                if at > len(frame):
-                    raise ProtocolError("pgoutput sent a value that is cut short", offset=start)
-                row[name] = _value(frame, start, at, is_number=is_number)
-            elif tag == _NULL:
-                if is_key or not key_only:
-                    row[name] = None
-            elif tag != _UNCHANGED:
-                raise ProtocolError(f"pgoutput sent a value of kind {tag}", offset=at - 1)
+        try:
+            for name, is_number, is_key in self._columns:
+                tag = frame[at]
+                at += 1
+                if tag == _TEXT:
+                    start = at + 4
+                    at = start + _long(frame, at)[0]
+                    value = frame[start:at]
+                    row[name] = int(value) if is_number else value.decode()
+                elif tag == _NULL:
+                    if is_key or not key_only:
+                        row[name] = None
+                elif tag != _UNCHANGED:
+                    raise ProtocolError(f"pgoutput sent a value of kind {tag}", offset=at - 1)
+        except (IndexError, ValueError, struct.error) as exc:  # UnicodeDecodeError is a ValueError
+            raise ProtocolError(f"pgoutput sent a value that can't be read: {exc}", offset=min(at, len(frame))) from exc
         return at
 
 
@@ -188,13 +190,6 @@ def _read(unpack: Any, frame: bytes, at: int) -> int:
         return int(unpack(frame, at)[0])
     except struct.error as exc:
         raise ProtocolError("pgoutput sent a message that is cut short", offset=len(frame)) from exc
-
-
-def _value(frame: bytes, start: int, end: int, *, is_number: bool) -> str | int:
-    try:
-        return int(frame[start:end]) if is_number else frame[start:end].decode()
-    except ValueError as exc:  # UnicodeDecodeError is one
-        raise ProtocolError(f"pgoutput sent a value that can't be read: {exc}", offset=start) from exc
 
 
 def _no_images(_frame: bytes) -> Images:
