@@ -19,6 +19,8 @@ from tests.unit import wire
 if TYPE_CHECKING:
     from pgdoc.decoding.plugins import Decoder
 
+pytestmark = pytest.mark.usefixtures("both_plugins")
+
 ROUNDS = 3_000
 IN_A_ROW = 12
 SMALL = 5_000

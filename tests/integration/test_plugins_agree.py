@@ -18,6 +18,8 @@ from tests.plugins import PATIENCE_S, Workload, compare
 if TYPE_CHECKING:
     from pgdoc import ResumeToken
 
+pytestmark = pytest.mark.usefixtures("both_plugins")
+
 _numbers = itertools.count(1)
 
 

@@ -56,6 +56,7 @@ async def ids(dsn: str, plugin: str, after: str, count: int) -> list[str | None]
         return [event.document_id for event in await take(stream, count)]
 
 
+@pytest.mark.usefixtures("both_plugins")
 @pytest.mark.parametrize("plugin", PLUGINS)
 async def test_status_tells_which_one_is_read_and_why(shared_dsn: str, schema: str, plugin: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema, plugin=plugin) as store:
@@ -66,6 +67,7 @@ async def test_status_tells_which_one_is_read_and_why(shared_dsn: str, schema: s
         assert (status.plugin, status.plugin_reason) == ("wal2json", "the server has and allows wal2json")
 
 
+@pytest.mark.usefixtures("both_plugins")
 @pytest.mark.parametrize(("first", "second"), [PLUGINS, PLUGINS[::-1]])
 async def test_a_consumer_goes_on_with_the_plugin_of_its_slot(
     shared_dsn: str, schema: str, sql: psycopg.Connection, first: str, second: str
@@ -87,6 +89,7 @@ async def test_a_consumer_goes_on_with_the_plugin_of_its_slot(
     assert places == sorted(set(places))
 
 
+@pytest.mark.usefixtures("both_plugins")
 async def test_a_table_made_by_hand_is_read_from_when_it_is_published(dsn: str, hand: psycopg.Connection) -> None:
     async with AsyncStore(dsn, plugin="wal2json") as store, store.watch() as stream:
         start = str(stream.resume_token)
@@ -144,6 +147,7 @@ async def test_event_triggers_publish_a_table_as_it_is_made(dsn: str) -> None:
     assert await ids(dsn, "pgoutput", start, 2) == ["1", "1"]
 
 
+@pytest.mark.usefixtures("both_plugins")
 async def test_a_table_that_its_transaction_wrote_to_is_published_by_the_next_watch(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as hand:
         hand.execute("CREATE SCHEMA docs")
@@ -159,6 +163,7 @@ async def test_a_table_that_its_transaction_wrote_to_is_published_by_the_next_wa
                 await store.watch(resume_after=start)
 
 
+@pytest.mark.usefixtures("both_plugins")
 async def test_a_role_that_may_not_publish_is_told_what_to_run(dsn: str, hand: psycopg.Connection) -> None:
     hand.execute(BY_HAND)
     with role(dsn) as reader:
@@ -179,6 +184,7 @@ async def test_a_role_that_may_not_publish_is_told_what_to_run(dsn: str, hand: p
             assert [event.document_id for event in await take(stream)] == ["1"]
 
 
+@pytest.mark.usefixtures("both_plugins")
 @pytest.mark.parametrize(
     ("change", "found"),
     [
@@ -200,6 +206,7 @@ async def test_a_publication_that_would_leave_something_out_is_refused(
         assert await stream.next(timeout=PATIENCE_S) is not None
 
 
+@pytest.mark.usefixtures("both_plugins")
 async def test_what_is_older_than_the_publication_is_refused(dsn: str, hand: psycopg.Connection) -> None:
     async with AsyncStore(dsn, plugin="pgoutput") as store:
         async with store.watch() as stream:
