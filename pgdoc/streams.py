@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pgdoc.errors import InvalidResumeToken
 from pgdoc.names import check_consumer
-from pgdoc.replication.slots import history_lost
+from pgdoc.replication.source import history_lost
 from pgdoc.tokens import Lsn, Position, ResumeToken
 from pgdoc.where import parse_where
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from pgdoc.changes.selection import Condition
-    from pgdoc.replication.slots import Origin
+    from pgdoc.replication.source import Origin
 
 BUFFER_SIZE = 10_000
 BUFFER_BYTES = 64 << 20
@@ -130,7 +130,8 @@ class Status:
         catalog: the revision of the pgdoc catalog.
         schema: whose tables are the collections.
         collections: how many there are.
-        plugin: the output plugin that streams read.
+        plugin: the output plugin that streams read; `auto` where none could be tried.
+        plugin_reason: why that one, in words.
         follows_ddl: whether streams are told of collections that SQL drops and renames.
         problem: why streams don't work, and what to do; `None` where they do.
     """
@@ -141,6 +142,7 @@ class Status:
     schema: str
     collections: int
     plugin: str
+    plugin_reason: str
     follows_ddl: bool
     problem: str | None
 
@@ -185,6 +187,21 @@ def check_reach(position: Position, oldest: int | None) -> None:
     """
     if oldest is None or oldest > position.commit_lsn:
         raise history_lost(position.commit_lsn, oldest)
+
+
+def plugin_reason(wanted: str, plugin: str, refusal: str | None) -> str:
+    """Say why streams read through a plugin.
+
+    Args:
+        wanted: what the store was given.
+        plugin: what it reads through.
+        refusal: why the server does not let a better one be used; `None` where none could be tried.
+    """
+    if wanted != "auto":
+        return "the store asks for it"
+    if refusal is None:
+        return "none could be tried"
+    return refusal or f"the server has and allows {plugin}"
 
 
 def check_buffer(buffer_size: int, buffer_bytes: int) -> None:
