@@ -35,7 +35,7 @@ INSERT = "INSERT INTO docs.latency (id, data) VALUES (%s, jsonb_build_object('n'
 
 
 def main() -> int:
-    with LocalServer() as server, pgdoc.Store(server.conninfo) as store:
+    with LocalServer(plugin="wal2json") as server, pgdoc.Store(server.conninfo) as store:
         store.migrate()
         store.create_collection("latency")
         conninfo = server.conninfo

@@ -39,7 +39,7 @@ FROM generate_series(%s::int, %s::int) n
 
 
 def main() -> int:
-    with LocalServer() as server, pgdoc.Store(server.conninfo) as store:
+    with LocalServer(plugin="wal2json") as server, pgdoc.Store(server.conninfo) as store:
         store.migrate()
         store.create_collection("backlog")
         with store["backlog"].watch() as stream:
