@@ -70,7 +70,8 @@ CITY = {"orders.address_city_rank_desc", "orders.address_city_rank_desc.items0"}
         ({"status": ["paid", "new"]}, STATUS, 2_000),
         ({"total": 250}, TOTAL, 1),
         ({"total": -250}, TOTAL, 1),
-        ({"total": {"$in": [1, 2.25, *range(1_000, 1_050)]}}, TOTAL, 52),
+        # Which index finds the arrays among so many values depends on the sample that ANALYZE draws.
+        ({"total": {"$in": [1, 2.25, *range(1_000, 1_050)]}}, {"orders.total"}, 52),
         ({"total": {"$gt": 49_950}}, TOTAL_RANGE, 199),
         ({"total": {"$gte": 100, "$lt": 110}}, TOTAL_RANGE, 39 + 1_996),
         ({"total": {"$gte": "1005", "$lt": "1006"}}, TOTAL_RANGE, 1),
@@ -78,7 +79,7 @@ CITY = {"orders.address_city_rank_desc", "orders.address_city_rank_desc.items0"}
         ({"address.city": "city 100", "total": {"$gt": 1_000}}, CITY, 98),
         ({"$or": [{"address.city": "city 77"}, {"total": 9}]}, CITY | TOTAL, 101),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_a_filter_uses_the_index_of_its_path(
     orders: Collection, wanted: dict[str, Any], indexes: set[str], count: int
