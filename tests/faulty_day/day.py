@@ -181,7 +181,7 @@ class _Stage:
         wanted = [kind for kind in faults.kinds if self.consumers or "consumer" not in kind]
         due = faults.all_of(wanted)
         try:
-            while time.monotonic() < over and not self.crew.failed() and not self.errors():
+            while (due or time.monotonic() < over) and not self.crew.failed() and not self.errors():
                 time.sleep(faults.pause_s())
                 faults.strike(due.pop() if due else faults.any_of(wanted))
                 self.largest_kib = max(self.largest_kib, self.crew.largest_kib())
