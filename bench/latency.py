@@ -36,7 +36,7 @@ INSERT = "INSERT INTO docs.latency (id, data) VALUES (%s, jsonb_build_object('n'
 
 
 def main() -> int:
-    with LocalServer() as server, contextlib.ExitStack() as stack:
+    with LocalServer(plugin="wal2json") as server, contextlib.ExitStack() as stack:
         conninfo = server.conninfo
         stores = {plugin: stack.enter_context(pgdoc.Store(conninfo, plugin=plugin)) for plugin in PLUGINS}
         stores["wal2json"].migrate()

@@ -39,7 +39,7 @@ FROM generate_series(%s::int, %s::int) n
 
 
 def main() -> int:
-    with LocalServer() as server, contextlib.ExitStack() as stack:
+    with LocalServer(plugin="wal2json") as server, contextlib.ExitStack() as stack:
         stores = {plugin: stack.enter_context(pgdoc.Store(server.conninfo, plugin=plugin)) for plugin in PLUGINS}
         store = stores["wal2json"]
         store.migrate()

@@ -76,7 +76,9 @@ def _refuse_overlaps(changes: list[Change]) -> None:
     places.sort(key=lambda place: _order(place[0]))
     pairs: Iterable[Any] = itertools.pairwise(places)
     if any(EACH in path for path, _ in places):
-        pairs = itertools.combinations(sorted(places, key=lambda place: len(place[0])), 2)
+        places.sort(key=lambda place: (place[0][0], len(place[0])))
+        fields = itertools.groupby(places, key=lambda place: place[0][0])  # which is never `$[]`
+        pairs = itertools.chain.from_iterable(itertools.combinations(group, 2) for _, group in fields)
     for (above, _), (path, operator) in pairs:
         if len(above) <= len(path) and all(_may_meet(*parts) for parts in zip(above, path, strict=False)):
             at, other = ".".join(path), ".".join(above)
