@@ -18,15 +18,14 @@ from tests.faulty_day.plan import Day
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.fixtures.fix_server import Server
-
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it counts on what Linux does with a killed process")
 
 SECONDS = float(os.environ.get("PGDOC_DAY_S", "900"))
 SEED = int(os.environ.get("PGDOC_DAY_SEED", "0")) or random.SystemRandom().randrange(1, 1_000_000)
 
 
-def test_a_faulty_day(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("both_plugins")  # wal2json is the witness
+def test_a_faulty_day(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outcome = run(Day(seconds=SECONDS, seed=SEED, patience_s=900.0), tmp_path)
     with capsys.disabled():
         sys.stdout.write(f"\nseed {SEED}: {outcome}\n")

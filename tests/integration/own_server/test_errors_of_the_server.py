@@ -73,8 +73,9 @@ def without_wal2json(cluster: LocalServer, admin: psycopg.Connection) -> Iterato
     ((libraries,),) = admin.execute("SELECT setting FROM pg_config WHERE name = 'PKGLIBDIR'").fetchall()
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         Path(folder).chmod(0o755)
-        (library,) = Path(libraries).glob("pgoutput.*")
-        shutil.copy(library, folder)
+        for name in ("pgoutput", "plpgsql"):
+            (library,) = Path(libraries).glob(f"{name}.*")
+            shutil.copy(library, folder)
         admin.execute(f"ALTER SYSTEM SET dynamic_library_path = '{folder}'")
         admin.execute("SELECT pg_reload_conf()")
         try:
