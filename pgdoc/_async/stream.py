@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from typing import TYPE_CHECKING, Self
 
 from pgdoc._async.checkpoint import checkpoint
+from pgdoc._async.parts import AsyncParts, settle
 from pgdoc._waiting import AsyncOpening, async_call, async_wait
-from pgdoc.changes.fanout import Subscription
+from pgdoc.changes.fanout import Subscription, before_commits_at
 from pgdoc.changes.life import Life, is_message, just_before, just_behind
 from pgdoc.changes.selection import Selection
+from pgdoc.changes.snapshot import Snapshot
 from pgdoc.errors import NotAConsumer, PgdocError, StreamClosed, StreamError
 from pgdoc.events import ChangeEvent, check_images
 from pgdoc.feed import HubFeed
 from pgdoc.mailbox import AsyncMailbox
-from pgdoc.streams import StreamStats, check_place, check_reach
+from pgdoc.streams import StreamStats, check_place, check_progress, check_reach, first_progress
 from pgdoc.tokens import Position, ResumeToken
 
 if TYPE_CHECKING:
@@ -25,9 +28,11 @@ if TYPE_CHECKING:
     from pgdoc.feed import Feed
     from pgdoc.mailbox import Batch
     from pgdoc.streams import StreamOptions
-    from pgdoc.tokens import Lsn
+    from pgdoc.tokens import Lsn, Progress
 
 __all__ = ["AsyncChangeStream"]
+
+_POLL_S = 0.005
 
 
 class AsyncChangeStream(AsyncOpening):
@@ -53,6 +58,7 @@ class AsyncChangeStream(AsyncOpening):
         self._feed: Feed | None = None
         self._consumer: Consumer | None = None
         self._acknowledges = False
+        self._parts: AsyncParts | None = None
 
     async def _open(self) -> Self:
         """Start, once; what `watch()` promises holds when this returns."""
@@ -68,6 +74,8 @@ class AsyncChangeStream(AsyncOpening):
                 await self._begin_now()
             else:
                 await self._begin_after(place)
+            if self._options.snapshot:
+                await self._begin_snapshot(place)
         except BaseException:
             await self.close()
             raise
@@ -100,6 +108,19 @@ class AsyncChangeStream(AsyncOpening):
         after = just_before(position) if is_message(position) else position  # it may be the end of the last collection
         self._follow(HubFeed(hub, hub.resume(self._selection, after, self._mailbox), position))
 
+    async def _begin_snapshot(self, place: ResumeToken | Lsn | None) -> None:
+        """Begin with what exists, or go on; a token from behind a snapshot has nothing of it left."""
+        progress = place.progress if isinstance(place, ResumeToken) else None
+        if progress is not None:
+            progress = check_progress(progress, self._collections)
+        elif place is not None:
+            return
+        await settle(self._streams)
+        if progress is None:
+            progress = first_progress(self._collections or await self._streams.names(), self._collections)
+        if progress.left:
+            self._parts = AsyncParts(self._streams, Snapshot(progress, self._collections))
+
     async def _begin_consumer(self) -> None:
         subscription = Subscription(self._selection, (0, 0, 0, 0), self._mailbox)
         self._consumer = await self._streams.open_consumer(subscription, self._options)
@@ -123,7 +144,7 @@ class AsyncChangeStream(AsyncOpening):
         if self._acknowledges:
             self.ack()
         batch = self._mailbox.batch
-        if batch.next < len(batch) and not self.closed:
+        if batch.next < len(batch) and self._parts is None and not self.closed:
             event = self._deliver(batch)  # the ordinary case, without another coroutine
             if event is not None:
                 return event
@@ -153,15 +174,20 @@ class AsyncChangeStream(AsyncOpening):
         try:
             if self._acknowledges and not self.closed:
                 self.ack()
+            deadline = None if timeout is None else time.monotonic() + timeout
+            is_over = False
             while True:
                 event = self._here()
-                if event is not None:
+                if event is not None or is_over:
                     return event
                 feed = await self._fed()
-                batch = await self._mailbox.take(timeout)
+                wait_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+                if self._parts is not None:
+                    await self._parts.read_on()
+                    wait_s = _POLL_S if wait_s is None else min(wait_s, _POLL_S)  # it moves on without events, too
+                batch = await self._mailbox.take(wait_s)
                 self._last = max(self._last, feed.begun_at)
-                if not batch and timeout is not None:
-                    return None
+                is_over = not batch and deadline is not None and time.monotonic() >= deadline
         except StreamClosed:
             raise
         except PgdocError:
@@ -172,6 +198,9 @@ class AsyncChangeStream(AsyncOpening):
         """Give the next event of those that were taken already."""
         batch = self._mailbox.batch
         while True:
+            event = None if self._parts is None else self._from_snapshot(self._parts)
+            if event is not None:
+                return event
             if self._ending is not None:
                 event = self._end(self._ending)
             elif batch.next < len(batch) and not self.closed:
@@ -180,6 +209,30 @@ class AsyncChangeStream(AsyncOpening):
                 return None
             if event is not None:
                 return event
+
+    def _from_snapshot(self, parts: AsyncParts) -> ChangeEvent | None:
+        """Give the next document of the snapshot, if the stream has come to where it stands."""
+        ripe_at = parts.snapshot.ripe_at
+        if parts.next == len(parts.ready) and ripe_at is not None and self._has_come_to(ripe_at):
+            parts.ripen()
+        while parts.next < len(parts.ready) and not self.closed:
+            event = parts.give(max(self._last, before_commits_at(parts.place)), self._feed.ids)  # type: ignore[union-attr]
+            self._last = self._last_given = event.resume_token.position
+            parts.next += 1
+            if self._matches(event):
+                self._delivered += 1
+                return event
+        if parts.complete:
+            self._parts = None
+        return None
+
+    def _has_come_to(self, lsn: int) -> bool:
+        batch, feed = self._mailbox.batch, self._feed
+        if feed is None:
+            return False
+        if batch.next < len(batch):
+            return batch[batch.next].position[0] >= lsn
+        return self._reached(feed)[0] >= lsn
 
     async def _fed(self) -> Feed:
         """Open where that has not been done, and close what has come to its end."""
@@ -217,7 +270,12 @@ class AsyncChangeStream(AsyncOpening):
             return None
         if not change.row.complete:
             check_images(change)
-        event = ChangeEvent._of(change, self._feed.ids)  # type: ignore[union-attr]  # noqa: SLF001 (not for users to make)
+        parts = self._parts
+        event = ChangeEvent._of(change, self._feed.ids, self._progress)  # type: ignore[union-attr]  # noqa: SLF001
+        if parts is not None and parts.snapshot.takes(change, event):
+            self._last = position
+            batch.next = after
+            return None
         if position[2] == 0 and not self._matches(event):
             self._pass_over(position)
             self._ending = ending
@@ -318,7 +376,11 @@ class AsyncChangeStream(AsyncOpening):
             raise StreamError("the stream is not open: await it, or enter it, first")
         if self._consumer is not None and self._consumer.epoch is None:
             raise StreamError("the stream is a standby: it has no place until it owns its consumer")
-        return ResumeToken(Position(*self._reached(feed)), *feed.ids)
+        return ResumeToken(Position(*self._reached(feed)), *feed.ids, self._progress)
+
+    @property
+    def _progress(self) -> Progress | None:
+        return None if self._parts is None else self._parts.progress
 
     def _reached(self, feed: Feed) -> Place:
         live = feed.live_place  # asked first: what is put later lies beyond it
@@ -330,7 +392,7 @@ class AsyncChangeStream(AsyncOpening):
         if feed is None or self.closed:
             return StreamStats("closed", 0, self._delivered, 0, feed.recreated if feed else 0)
         return StreamStats(
-            mode=feed.mode,
+            mode="snapshot" if self._parts is not None and feed.mode == "live" else feed.mode,
             buffered=self._mailbox.buffered,
             delivered=self._delivered,
             lag_bytes=max(0, feed.wal_end - self._reached(feed)[0]),

@@ -62,11 +62,11 @@ class AsyncStreams:
         """
         self.hub.check_usable()
         schema, wanted = self.hub.source.schema, None if names is None else sorted(names)
-        found: dict[str, bool] = dict(await self._fetch("watchable", schema, wanted, wanted))
+        found: dict[str, bool] = dict(await self.fetch("watchable", schema, wanted, wanted))
         for name in sorted((names or frozenset()) - found.keys()) if create else ():
             if not self._auto_create:
                 raise CollectionNotFound(f'collection "{schema}.{name}" does not exist: create it first')
-            await self._fetch("create", schema, name)
+            await self.fetch("create", schema, name)
         changed = sorted(name for name, full in found.items() if not full)
         if changed:
             raise ReplicaIdentityChanged(
@@ -76,20 +76,20 @@ class AsyncStreams:
 
     async def wal_end(self) -> tuple[int, int]:
         """Ask how far the WAL is written, and how far it is flushed."""
-        ((inserted, flushed),) = await self._fetch("wal_end")
+        ((inserted, flushed),) = await self.fetch("wal_end")
         return inserted, flushed
 
     async def flush(self, flushed: int, to: int) -> None:
         """Return when the WAL is flushed up to `to`."""
         if flushed < to:
-            await self._fetch("flush")
+            await self.fetch("flush")
         while flushed < to:
             await async_sleep(_FLUSH_POLL_S)
             _, flushed = await self.wal_end()
 
     async def oldest(self) -> int | None:
         """Ask how far history reaches back."""
-        ((oldest,),) = await self._fetch("oldest_bookmark")
+        ((oldest,),) = await self.fetch("oldest_bookmark")
         return None if oldest is None else int(oldest)
 
     def watch(self, names: tuple[str, ...], options: StreamOptions) -> AsyncChangeStream:
@@ -99,7 +99,7 @@ class AsyncStreams:
 
     async def knows(self, consumer: str) -> bool:
         """Tell whether a durable consumer of this name has been opened before."""
-        return bool(await self._fetch("knows", consumer))
+        return bool(await self.fetch("knows", consumer))
 
     async def open_consumer(self, subscription: Subscription, options: StreamOptions) -> Consumer:
         """Open a durable consumer, and return when it reads, or is a standby."""
@@ -126,7 +126,7 @@ class AsyncStreams:
 
     async def consumers(self) -> list[ConsumerStatus]:
         """Tell how the durable consumers of the database are doing."""
-        rows = await self._fetch("consumers")
+        rows = await self.fetch("consumers")
         return [_consumer_status(row) for row in rows]
 
     async def drop_consumer(self, name: str) -> bool:
@@ -135,8 +135,8 @@ class AsyncStreams:
 
     async def history(self) -> History:
         """Tell how far back streams can start, and what that costs."""
-        ((kept_s, size, oldest, retained, bookmarks),) = await self._fetch("history")
-        blockers = await self._fetch("blockers")
+        ((kept_s, size, oldest, retained, bookmarks),) = await self.fetch("history")
+        blockers = await self.fetch("blockers")
         return History(
             time=timedelta(seconds=kept_s),
             size=size,
@@ -152,12 +152,12 @@ class AsyncStreams:
             raise ValueError(f"time is {time!r}: give a timedelta that is not negative")
         if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
             raise ValueError(f"size is {size!r}: give a number of bytes that is not negative")
-        await self._fetch("set_history", time, size)
+        await self.fetch("set_history", time, size)
 
     async def status(self) -> Status:
         """Tell what is at the other end; streams are tried for real."""
         source = self.hub.source
-        ((server_version, database, catalog, collections, follows_ddl),) = await self._fetch("status", source.schema)
+        ((server_version, database, catalog, collections, follows_ddl),) = await self.fetch("status", source.schema)
         try:
             await async_call(try_reader, source)
             problem = None
@@ -185,12 +185,23 @@ class AsyncStreams:
         for consumer in consumers:
             await async_call(consumer.close, max(0.1, deadline - time.monotonic()))
 
-    async def _fetch(self, name: str, *params: Any) -> list[tuple[Any, ...]]:
+    async def names(self) -> list[str]:
+        """List the collections of the schema."""
+        return sorted(row[0] for row in await self.fetch("watchable", self.hub.source.schema, None, None))
+
+    async def fetch(
+        self, name: str, *params: Any, table: str = "", limit_s: float | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Fetch the rows of a block of `streams.sql`.
+
+        None of them takes long, unless `limit_s` says so, and a silent network must not keep a stream from opening.
+        """
+        query = statement("streams", name).format(table=table) if table else statement("streams", name)
         try:
-            with patience():  # none of these takes long, and a silent network must not keep a stream from opening
-                return await self._connections.fetch(statement("streams", name).encode(), params)
+            with patience(limit_s):
+                return await self._connections.fetch(query.encode(), params)
         except psycopg.Error as exc:
-            raise translated(exc, f'schema "{self.hub.source.schema}"') from exc
+            raise translated(exc, f"collection {table}" if table else f'schema "{self.hub.source.schema}"') from exc
 
 
 def _consumer_status(row: tuple[Any, ...]) -> ConsumerStatus:

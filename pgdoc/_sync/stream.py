@@ -3,19 +3,22 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from typing import TYPE_CHECKING, Self
 
 from pgdoc._sync.checkpoint import checkpoint
+from pgdoc._sync.parts import Parts, settle
 from pgdoc._waiting import Opening, call, wait
-from pgdoc.changes.fanout import Subscription
+from pgdoc.changes.fanout import Subscription, before_commits_at
 from pgdoc.changes.life import Life, is_message, just_before, just_behind
 from pgdoc.changes.selection import Selection
+from pgdoc.changes.snapshot import Snapshot
 from pgdoc.errors import NotAConsumer, PgdocError, StreamClosed, StreamError
 from pgdoc.events import ChangeEvent, check_images
 from pgdoc.feed import HubFeed
 from pgdoc.mailbox import Mailbox
-from pgdoc.streams import StreamStats, check_place, check_reach
+from pgdoc.streams import StreamStats, check_place, check_progress, check_reach, first_progress
 from pgdoc.tokens import Position, ResumeToken
 
 if TYPE_CHECKING:
@@ -26,9 +29,11 @@ if TYPE_CHECKING:
     from pgdoc.feed import Feed
     from pgdoc.mailbox import Batch
     from pgdoc.streams import StreamOptions
-    from pgdoc.tokens import Lsn
+    from pgdoc.tokens import Lsn, Progress
 
 __all__ = ["ChangeStream"]
+
+_POLL_S = 0.005
 
 
 class ChangeStream(Opening):
@@ -54,6 +59,7 @@ class ChangeStream(Opening):
         self._feed: Feed | None = None
         self._consumer: Consumer | None = None
         self._acknowledges = False
+        self._parts: Parts | None = None
 
     def _open(self) -> Self:
         """Start, once; what `watch()` promises holds when this returns."""
@@ -69,6 +75,8 @@ class ChangeStream(Opening):
                 self._begin_now()
             else:
                 self._begin_after(place)
+            if self._options.snapshot:
+                self._begin_snapshot(place)
         except BaseException:
             self.close()
             raise
@@ -101,6 +109,19 @@ class ChangeStream(Opening):
         after = just_before(position) if is_message(position) else position  # it may be the end of the last collection
         self._follow(HubFeed(hub, hub.resume(self._selection, after, self._mailbox), position))
 
+    def _begin_snapshot(self, place: ResumeToken | Lsn | None) -> None:
+        """Begin with what exists, or go on; a token from behind a snapshot has nothing of it left."""
+        progress = place.progress if isinstance(place, ResumeToken) else None
+        if progress is not None:
+            progress = check_progress(progress, self._collections)
+        elif place is not None:
+            return
+        settle(self._streams)
+        if progress is None:
+            progress = first_progress(self._collections or self._streams.names(), self._collections)
+        if progress.left:
+            self._parts = Parts(self._streams, Snapshot(progress, self._collections))
+
     def _begin_consumer(self) -> None:
         subscription = Subscription(self._selection, (0, 0, 0, 0), self._mailbox)
         self._consumer = self._streams.open_consumer(subscription, self._options)
@@ -124,7 +145,7 @@ class ChangeStream(Opening):
         if self._acknowledges:
             self.ack()
         batch = self._mailbox.batch
-        if batch.next < len(batch) and not self.closed:
+        if batch.next < len(batch) and self._parts is None and not self.closed:
             event = self._deliver(batch)  # the ordinary case, without another coroutine
             if event is not None:
                 return event
@@ -154,15 +175,20 @@ class ChangeStream(Opening):
         try:
             if self._acknowledges and not self.closed:
                 self.ack()
+            deadline = None if timeout is None else time.monotonic() + timeout
+            is_over = False
             while True:
                 event = self._here()
-                if event is not None:
+                if event is not None or is_over:
                     return event
                 feed = self._fed()
-                batch = self._mailbox.take(timeout)
+                wait_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+                if self._parts is not None:
+                    self._parts.read_on()
+                    wait_s = _POLL_S if wait_s is None else min(wait_s, _POLL_S)  # it moves on without events, too
+                batch = self._mailbox.take(wait_s)
                 self._last = max(self._last, feed.begun_at)
-                if not batch and timeout is not None:
-                    return None
+                is_over = not batch and deadline is not None and time.monotonic() >= deadline
         except StreamClosed:
             raise
         except PgdocError:
@@ -173,6 +199,9 @@ class ChangeStream(Opening):
         """Give the next event of those that were taken already."""
         batch = self._mailbox.batch
         while True:
+            event = None if self._parts is None else self._from_snapshot(self._parts)
+            if event is not None:
+                return event
             if self._ending is not None:
                 event = self._end(self._ending)
             elif batch.next < len(batch) and not self.closed:
@@ -181,6 +210,30 @@ class ChangeStream(Opening):
                 return None
             if event is not None:
                 return event
+
+    def _from_snapshot(self, parts: Parts) -> ChangeEvent | None:
+        """Give the next document of the snapshot, if the stream has come to where it stands."""
+        ripe_at = parts.snapshot.ripe_at
+        if parts.next == len(parts.ready) and ripe_at is not None and self._has_come_to(ripe_at):
+            parts.ripen()
+        while parts.next < len(parts.ready) and not self.closed:
+            event = parts.give(max(self._last, before_commits_at(parts.place)), self._feed.ids)  # type: ignore[union-attr]
+            self._last = self._last_given = event.resume_token.position
+            parts.next += 1
+            if self._matches(event):
+                self._delivered += 1
+                return event
+        if parts.complete:
+            self._parts = None
+        return None
+
+    def _has_come_to(self, lsn: int) -> bool:
+        batch, feed = self._mailbox.batch, self._feed
+        if feed is None:
+            return False
+        if batch.next < len(batch):
+            return batch[batch.next].position[0] >= lsn
+        return self._reached(feed)[0] >= lsn
 
     def _fed(self) -> Feed:
         """Open where that has not been done, and close what has come to its end."""
@@ -218,7 +271,12 @@ class ChangeStream(Opening):
             return None
         if not change.row.complete:
             check_images(change)
-        event = ChangeEvent._of(change, self._feed.ids)  # type: ignore[union-attr]  # noqa: SLF001 (not for users to make)
+        parts = self._parts
+        event = ChangeEvent._of(change, self._feed.ids, self._progress)  # type: ignore[union-attr]  # noqa: SLF001
+        if parts is not None and parts.snapshot.takes(change, event):
+            self._last = position
+            batch.next = after
+            return None
         if position[2] == 0 and not self._matches(event):
             self._pass_over(position)
             self._ending = ending
@@ -319,7 +377,11 @@ class ChangeStream(Opening):
             raise StreamError("the stream is not open: it, or enter it, first")
         if self._consumer is not None and self._consumer.epoch is None:
             raise StreamError("the stream is a standby: it has no place until it owns its consumer")
-        return ResumeToken(Position(*self._reached(feed)), *feed.ids)
+        return ResumeToken(Position(*self._reached(feed)), *feed.ids, self._progress)
+
+    @property
+    def _progress(self) -> Progress | None:
+        return None if self._parts is None else self._parts.progress
 
     def _reached(self, feed: Feed) -> Place:
         live = feed.live_place  # asked first: what is put later lies beyond it
@@ -331,7 +393,7 @@ class ChangeStream(Opening):
         if feed is None or self.closed:
             return StreamStats("closed", 0, self._delivered, 0, feed.recreated if feed else 0)
         return StreamStats(
-            mode=feed.mode,
+            mode="snapshot" if self._parts is not None and feed.mode == "live" else feed.mode,
             buffered=self._mailbox.buffered,
             delivered=self._delivered,
             lag_bytes=max(0, feed.wal_end - self._reached(feed)[0]),
