@@ -85,7 +85,7 @@ class StreamOptions:
             raise ValueError("snapshot=True with a consumer is not there yet: open one of the two")
         if self.snapshot and isinstance(self.resume_after, Lsn):
             raise ValueError("an LSN does not tell how far a snapshot has come: resume after a token, or without it")
-        if not self.snapshot and isinstance(self.resume_after, ResumeToken) and self.resume_after.progress is not None:
+        if not self.snapshot and isinstance(self.resume_after, ResumeToken) and self.resume_after.is_inside:
             raise InvalidResumeToken("the token is from inside a snapshot: go on with snapshot=True")
 
 
@@ -206,7 +206,7 @@ def check_reach(position: Position, oldest: int | None) -> None:
 
 def first_progress(names: Iterable[str], collections: frozenset[str] | None) -> Progress:
     """Give the beginning of the snapshot of collections, for a stream of these, or of all."""
-    return Progress(tuple(sorted(names)), "", _digest(collections))
+    return Progress(tuple(sorted(names)), "", _digest(collections), 0)
 
 
 def check_progress(progress: Progress, collections: frozenset[str] | None) -> Progress:

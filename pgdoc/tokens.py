@@ -64,19 +64,16 @@ class Progress(NamedTuple):
     """How far the snapshot of a stream has come.
 
     Attributes:
-        left: the collections of which not all documents were given, in the order in which they are.
+        left: the collections of which not all documents were given, in the order in which they are; none at the end.
         document_id: of the first of them, the last document that was given; empty where none was.
         of: tells the collections of the stream from others.
+        given: how many documents were.
     """
 
     left: tuple[str, ...]
     document_id: str
     of: str
-
-    @property
-    def order(self) -> tuple[int, str]:
-        """Less than that of whatever comes later in the same snapshot."""
-        return -len(self.left), self.document_id
+    given: int
 
     def __str__(self) -> str:
         text = json.dumps([*self], ensure_ascii=False, separators=(",", ":")).encode()
@@ -92,12 +89,13 @@ class Progress(NamedTuple):
         inflate = zlib.decompressobj()
         try:
             raw = inflate.decompress(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), _PROGRESS_LIMIT)
-            left, document_id, of = json.loads(raw)
+            left, document_id, of, given = json.loads(raw)
         except (zlib.error, TypeError) as exc:
             raise ValueError(str(exc)) from exc
-        if not (isinstance(left, list) and left and all(isinstance(each, str) for each in [*left, document_id, of])):
-            raise ValueError("it names no collections")
-        return cls(tuple(left), document_id, of)
+        texts = [*left, document_id, of] if isinstance(left, list) else [None]
+        if not all(isinstance(text, str) for text in texts) or not isinstance(given, int):
+            raise ValueError("it is something else")
+        return cls(tuple(left), document_id, of, given)
 
 
 @total_ordering
@@ -113,6 +111,11 @@ class ResumeToken:
     system_id: int
     timeline: int
     progress: Progress | None = None
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether it is from inside a snapshot, which is to be gone on with."""
+        return self.progress is not None and bool(self.progress.left)
 
     @property
     def lsn(self) -> Lsn:
@@ -152,6 +155,6 @@ class ResumeToken:
         return self._order < other._order
 
     @property
-    def _order(self) -> tuple[Position, tuple[int, str], int, int]:
-        progress = self.progress.order if self.progress else (1, "")
-        return self.position, progress, self.timeline, self.system_id
+    def _order(self) -> tuple[Position, tuple[bool, int], int, int]:
+        inside = (self.progress is None, self.progress.given if self.progress else 0)
+        return self.position, inside, self.timeline, self.system_id

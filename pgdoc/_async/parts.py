@@ -70,7 +70,7 @@ class AsyncParts:
         self.collection = ""
         self.place = 0
         self.read_at = datetime.now(UTC)
-        self.ready: list[tuple[Document, Progress | None]] = []
+        self.ready: list[tuple[Document, Progress]] = []
         self.next = 0
         self._streams = streams
         self._not_before = 0.0
@@ -78,7 +78,7 @@ class AsyncParts:
     @property
     def complete(self) -> bool:
         """Whether everything has been given."""
-        return self.snapshot.progress is None and self.next == len(self.ready)
+        return not self.snapshot.progress.left and self.next == len(self.ready)
 
     def ripen(self) -> None:
         """Make the documents of the part ready, to which the stream has come."""

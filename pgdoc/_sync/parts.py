@@ -71,7 +71,7 @@ class Parts:
         self.collection = ""
         self.place = 0
         self.read_at = datetime.now(UTC)
-        self.ready: list[tuple[Document, Progress | None]] = []
+        self.ready: list[tuple[Document, Progress]] = []
         self.next = 0
         self._streams = streams
         self._not_before = 0.0
@@ -79,7 +79,7 @@ class Parts:
     @property
     def complete(self) -> bool:
         """Whether everything has been given."""
-        return self.snapshot.progress is None and self.next == len(self.ready)
+        return not self.snapshot.progress.left and self.next == len(self.ready)
 
     def ripen(self) -> None:
         """Make the documents of the part ready, to which the stream has come."""

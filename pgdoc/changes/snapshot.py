@@ -81,14 +81,15 @@ class Snapshot:
         self._left = list(progress.left)
         self._after = progress.document_id
         self._of = progress.of
+        self._given = progress.given
         self._names = names
         self._part: Part | None = None
         self._unseen: set[int] = set()
 
     @property
-    def progress(self) -> Progress | None:
-        """How far it has come; `None` when all has been given."""
-        return Progress(tuple(self._left), self._after, self._of) if self._left else None
+    def progress(self) -> Progress:
+        """How far it has come."""
+        return Progress(tuple(self._left), self._after, self._of, self._given)
 
     @property
     def wanted(self) -> tuple[str, str] | None:
@@ -115,20 +116,23 @@ class Snapshot:
         self._part = part
         return True
 
-    def ripen(self) -> list[tuple[Any, Progress | None]]:
+    def ripen(self) -> list[tuple[Any, Progress]]:
         """Give the documents of the part that waits, each with how far the snapshot has come with it."""
         part, self._part = self._part, None
         if part is None:
             return []
-        documents = [
-            (part.documents[key], Progress(tuple(self._left), key, self._of)) for key in sorted(part.documents)
-        ]
+        before = self.progress
+        self._given += len(part.documents)
         if part.upto is None:
             self._finish(part.collection)
         else:
             self._after = part.upto
-        given: list[tuple[Any, Progress | None]] = [*documents[:-1]]
-        return [*given, (documents[-1][0], self.progress)] if documents else []
+        keys = sorted(part.documents)
+        given = [
+            (part.documents[key], before._replace(document_id=key, given=before.given + number))
+            for number, key in enumerate(keys, 1)
+        ]
+        return [*given[:-1], (part.documents[keys[-1]], self.progress)] if keys else []
 
     def takes(self, change: Change, view: Any) -> bool:
         """Follow the next change; give whether the snapshot takes it to itself, so that it is not for the user.
