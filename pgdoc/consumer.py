@@ -31,7 +31,8 @@ from pgdoc.ownership import HEARTBEAT_S, Ownership, Session
 from pgdoc.replication.connection import connect, translate
 from pgdoc.replication.consumers import open_slot
 from pgdoc.replication.patience import patience
-from pgdoc.replication.slots import Opened, Origin, Source, identify
+from pgdoc.replication.slots import Opened, identify
+from pgdoc.replication.source import Origin, Source
 from pgdoc.takeover import Takeover
 from pgdoc.tokens import Lsn, Position, ResumeToken
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from pgdoc.errors import InvalidDocument, UnreadableDocument
+from pgdoc.shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +69,7 @@ def encode(data: Mapping[str, Any]) -> bytes:
             `path` names the place.
     """
     if not isinstance(data, Mapping):
-        raise InvalidDocument(f"data is a {type(data).__name__}: give a dict, the fields of a JSON object")
+        raise InvalidDocument(f"data is of type {type(data).__name__}: give a dict, the fields of a JSON object")
     if "_id" in data:
         raise InvalidDocument('data has a field "_id": leave it out, the id is given beside the data', path="_id")
     return encode_value(data, "")
@@ -120,7 +121,10 @@ def _write(value: Any, trail: tuple[str, ...]) -> str:  # noqa: PLR0911 (one ret
         return _write_decimal(value, trail)
     if isinstance(value, Mapping | list | tuple):
         return _write_container(value, trail)
-    raise _invalid(trail, f"a {type(value).__name__} has no form in JSON")
+    raise _invalid(
+        trail,
+        f"{shown(value)} is of type {type(value).__name__}, which has no form in JSON: give text, a number or such",
+    )
 
 
 def _write_container(value: Mapping[Any, Any] | list[Any] | tuple[Any, ...], trail: tuple[str, ...]) -> str:
@@ -134,7 +138,7 @@ def _write_container(value: Mapping[Any, Any] | list[Any] | tuple[Any, ...], tra
 
 def _write_key(key: Any, trail: tuple[str, ...]) -> str:
     if not isinstance(key, str):
-        raise _invalid(trail, f"the key {key!r} is a {type(key).__name__}, and JSON has text for keys only")
+        raise _invalid(trail, f"the key {shown(key)} is of type {type(key).__name__}, and JSON has text for keys only")
     return _write_string(key, (*trail, key))
 
 
@@ -159,7 +163,7 @@ def _write_integer(value: int, trail: tuple[str, ...]) -> str:
 
 def _write_float(value: float, trail: tuple[str, ...]) -> str:
     if not math.isfinite(value):
-        raise _invalid(trail, f"{value!r} has no form in JSON")
+        raise _invalid(trail, f"{shown(value)} has no form in JSON")
     text = float.__repr__(value)
     return f"{int(value)}.0" if "e+" in text else text
 
@@ -167,7 +171,7 @@ def _write_float(value: float, trail: tuple[str, ...]) -> str:
 def _write_decimal(value: Decimal, trail: tuple[str, ...]) -> str:
     exponent = value.as_tuple().exponent
     if not isinstance(exponent, int):
-        raise _invalid(trail, f"{value!r} has no form in JSON")
+        raise _invalid(trail, f"{shown(value)} has no form in JSON")
     if value.adjusted() >= MAX_DIGITS or exponent < -_MAX_SCALE:
         raise _invalid(
             trail, f"the Decimal has over {MAX_DIGITS:,} digits before the point, or {_MAX_SCALE:,} after it"
@@ -181,8 +185,7 @@ def _too_deep(trail: tuple[str, ...]) -> InvalidDocument:
 
 def _invalid(trail: tuple[str, ...], reason: str) -> InvalidDocument:
     path = ".".join(trail if trail[0] else trail[1:])
-    shown = path if len(path) <= 100 else f"{path[:60]}...{path[-30:]}"
-    return InvalidDocument(f"at {shown!r}: {reason}" if path else reason, path=path or None)
+    return InvalidDocument(f"at {shown(path)}: {reason}" if path else reason, path=path or None)
 
 
 def decode(text: bytes | str) -> Any:
@@ -227,14 +230,16 @@ def check_id(document_id: Any) -> str:
         InvalidDocument: it is not one; `path` is `_id`.
     """
     if not isinstance(document_id, str):
-        raise InvalidDocument(f"the id {document_id!r} is a {type(document_id).__name__}: give text", path="_id")
+        raise InvalidDocument(
+            f"the id {shown(document_id)} is of type {type(document_id).__name__}: give text", path="_id"
+        )
     if not document_id or "\0" in document_id:
-        raise InvalidDocument(f"{document_id!r} is no id: give text that is not empty, without NUL", path="_id")
+        raise InvalidDocument(f"{shown(document_id)} is no id: give text that is not empty, without NUL", path="_id")
     try:
         size = len(document_id) if document_id.isascii() else len(document_id.encode())
     except UnicodeEncodeError as exc:
         raise InvalidDocument(
-            f"the id {document_id!r} has a lone surrogate, which is no character", path="_id"
+            f"the id {shown(document_id)} has a lone surrogate, which is no character", path="_id"
         ) from exc
     if size > MAX_ID_BYTES:
         raise InvalidDocument(

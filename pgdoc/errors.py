@@ -14,6 +14,7 @@
     │   │   ├── WalLevelTooLow           wal_level is not logical
     │   │   ├── PluginMissing            the output plugin is not installed on the server
     │   │   ├── PluginNotAllowed         output_plugin_libraries does not list it
+    │   │   ├── PublicationIncomplete    the publication that pgoutput reads leaves something out
     │   │   ├── ReplicationNotPermitted  the role lacks REPLICATION, or pg_hba.conf refuses it
     │   │   ├── SlotsExhausted           no free replication slot or walsender
     │   │   └── DirectRouteNeeded        the connection goes through a pooler
@@ -74,6 +75,7 @@ __all__ = [
     "PluginMissing",
     "PluginNotAllowed",
     "ProtocolError",
+    "PublicationIncomplete",
     "ReplicaIdentityChanged",
     "ReplicationNotPermitted",
     "ReplicationUnavailable",
@@ -144,6 +146,10 @@ class PluginMissing(ReplicationUnavailable):
 
 class PluginNotAllowed(ReplicationUnavailable):
     """`output_plugin_libraries` does not list the output plugin."""
+
+
+class PublicationIncomplete(ReplicationUnavailable):
+    """The publication "pgdoc" is not what pgoutput needs to send every change, and the role may not mend it."""
 
 
 class ReplicationNotPermitted(ReplicationUnavailable):

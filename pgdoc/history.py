@@ -282,6 +282,8 @@ def _make_alone(connection: psycopg.Connection[Any]) -> None:
     if not kept:
         slots.create_bookmark(connection, name)
         return
+    if kept[-1].confirmed > now:  # someone who opened a stream or a consumer has just made one
+        return
     slots.copy_slot(connection, kept[-1].name, name, temporary=False, plugin=slots.BOOKMARK_PLUGIN)
     slots.advance(connection, name, kept[-1].confirmed, now)
     slots.advance(connection, name, now - 1, now)  # restart_lsn follows to what the first pass could only note

@@ -30,7 +30,8 @@ from pgdoc.errors import InvalidResumeToken, PgdocError, StoreClosed, StreamErro
 from pgdoc.events import ChangeEvent
 from pgdoc.history import Keeper
 from pgdoc.replication.patience import patience
-from pgdoc.replication.slots import Opened, Origin, Source, open_reader
+from pgdoc.replication.slots import Opened, open_reader
+from pgdoc.replication.source import Origin, Source
 
 if TYPE_CHECKING:
     from pgdoc.changes.assemble import Change, Place
@@ -57,12 +58,14 @@ class Hub:
     Attributes:
         origin: the cluster that is read.
         ids: its system identifier and timeline, which every token carries.
+        plugin: the output plugin that is read; `None` before anything was.
     """
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.origin = Origin(0, 0)
         self.ids = (0, 0)
+        self.plugin: str | None = None
         self._lock = threading.Lock()
         self._started: Future[Origin] | None = None
         self._thread: threading.Thread | None = None
@@ -319,7 +322,7 @@ class Hub:
         try:
             with self._lock:
                 self.check_usable()
-                self._adopt(opened.origin)
+                self._adopt(opened)
                 self._fanout = Fanout(opened.assembler.reached, self.look)
                 self._reconnecting = False
                 self._opened = opened
@@ -372,7 +375,7 @@ class Hub:
             self._part_ways(opened.origin)
             with self._lock:
                 self._fanout.restart()
-                self._adopt(opened.origin)
+                self._adopt(opened)
             self._reconnecting = False
             return opened
         return None
@@ -381,9 +384,9 @@ class Hub:
         """Refuse to go on at a server whose history does not hold all that was given to streams."""
         origin.check(before_commits_at(self._fanout.joinable_from), self.origin.system_id, self.origin.timeline)
 
-    def _adopt(self, origin: Origin) -> None:
-        self.origin = origin
-        self.ids = (origin.system_id, origin.timeline)
+    def _adopt(self, opened: Opened) -> None:
+        self.origin, self.plugin = opened.origin, opened.stand.plugin
+        self.ids = (opened.origin.system_id, opened.origin.timeline)
 
     def _part_ways(self, origin: Origin) -> None:
         """End the streams that were further than the hub, and further than the history of this server."""

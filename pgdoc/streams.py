@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pgdoc.errors import InvalidResumeToken
 from pgdoc.names import check_consumer
-from pgdoc.replication.slots import history_lost
+from pgdoc.replication.source import history_lost
 from pgdoc.tokens import Lsn, Position, Progress, ResumeToken
 from pgdoc.where import parse_where
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from pgdoc.changes.selection import Condition
-    from pgdoc.replication.slots import Origin
+    from pgdoc.replication.source import Origin
 
 BUFFER_SIZE = 10_000
 BUFFER_BYTES = 64 << 20
@@ -147,7 +147,8 @@ class Status:
         catalog: the revision of the pgdoc catalog.
         schema: whose tables are the collections.
         collections: how many there are.
-        plugin: the output plugin that streams read.
+        plugin: the output plugin that streams read; `auto` where none could be tried.
+        plugin_reason: why that one, in words.
         follows_ddl: whether streams are told of collections that SQL drops and renames.
         problem: why streams don't work, and what to do; `None` where they do.
     """
@@ -158,6 +159,7 @@ class Status:
     schema: str
     collections: int
     plugin: str
+    plugin_reason: str
     follows_ddl: bool
     problem: str | None
 
@@ -224,6 +226,21 @@ def check_progress(progress: Progress, collections: frozenset[str] | None) -> Pr
 
 def _digest(collections: frozenset[str] | None) -> str:
     return "*" if collections is None else f"{zlib.crc32(' '.join(sorted(collections)).encode()):08x}"
+
+
+def plugin_reason(wanted: str, plugin: str, refusal: str | None) -> str:
+    """Say why streams read through a plugin.
+
+    Args:
+        wanted: what the store was given.
+        plugin: what it reads through.
+        refusal: why the server does not let a better one be used; `None` where none could be tried.
+    """
+    if wanted != "auto":
+        return "the store asks for it"
+    if refusal is None:
+        return "none could be tried"
+    return refusal or f"the server has and allows {plugin}"
 
 
 def check_buffer(buffer_size: int, buffer_bytes: int) -> None:

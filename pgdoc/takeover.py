@@ -5,7 +5,7 @@
    restored catalog leaves, is taken as it stands.
 2. A known one goes on behind what was stored of it, or where its slot stands, if that is further: what was
    acknowledged is confirmed to the slot some seconds before it is stored, and PostgreSQL 15 forgets confirmations in a
-   crash.
+   crash. Its slot keeps the plugin that it was made with, whatever that of the store is.
 3. A slot that is gone, has lost its WAL, or was moved beyond what is known to be needed, is made again from history, if
    that reaches back so far; it keeps what is not acknowledged, also where the stream has been given more. If not, it is
    `HistoryLost`, or the consumer is begun anew where the user said so: never a silent skip.
@@ -18,16 +18,18 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgdoc.changes.fanout import before_commits_at
+from pgdoc.decoding.plugins import PLUGINS
 from pgdoc.errors import HistoryLost, InvalidResumeToken, PgdocError, StreamError
 from pgdoc.ownership import Ownership, check_schema
 from pgdoc.replication.consumers import make_slot
+from pgdoc.replication.source import check_published
 from pgdoc.streams import check_place
 from pgdoc.tokens import Lsn, Position, ResumeToken
 
 if TYPE_CHECKING:
     from pgdoc.changes.assemble import Place
     from pgdoc.replication.consumers import ConsumerSlot
-    from pgdoc.replication.slots import Origin, Source
+    from pgdoc.replication.source import Origin, Source
 
 logger = logging.getLogger("pgdoc.consumer")
 
@@ -130,8 +132,8 @@ class Takeover:
         """See to it that the slot has what comes next, and what is needed, where that is known to the last event."""
         ownership, place = self._ownership, after.position
         slot = ownership.find_slot()
-        if slot is not None and slot.plugin != self._source.plugin:
-            raise StreamError(f'slot "{ownership.slot}" is read through {slot.plugin}, not {self._source.plugin}')
+        if slot is not None and slot.plugin not in PLUGINS:
+            raise StreamError(f'slot "{ownership.slot}" is read through {slot.plugin}, not {" or ".join(PLUGINS)}')
         fault = _fault(slot, needed_from)
         try:
             _, flushed = ownership.wal_end()
@@ -140,11 +142,14 @@ class Takeover:
                 logger.warning('consumer %s: its slot "%s" %s', ownership.name, ownership.slot, fault)
                 self._make_slot(place.commit_lsn if needed_from is None else needed_from)
                 return Where(epoch, place, place.commit_lsn)
+            start = max(place.commit_lsn, slot.confirmed)
+            if slot.plugin == "pgoutput":
+                check_published(start, ownership.published_since(), self._source.schema)
         except (HistoryLost, InvalidResumeToken) as exc:
             if not self._recreate:
                 raise self._lost(fault, exc) from exc
             return self._begin_anew(epoch, exc)
-        return Where(epoch, max(place, before_commits_at(slot.confirmed)), max(place.commit_lsn, slot.confirmed))
+        return Where(epoch, max(place, before_commits_at(slot.confirmed)), start)
 
     def _lost(self, fault: str, exc: PgdocError) -> HistoryLost:
         name = self._ownership.name

@@ -15,7 +15,7 @@ from pgdoc.errors import InvalidResumeToken
 _LSN = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
 _TOKEN = re.compile(
     r"(?P<commit>[0-9A-F]{1,8}/[0-9A-F]{1,8})"
-    r"(?:\.(?P<lsn>[0-9A-F]{1,8}/[0-9A-F]{1,8})\.(?P<kind>[01])\.(?P<ordinal>[0-9]{1,9}))?"
+    r"(?:\.(?P<lsn>[0-9A-F]{1,8}/[0-9A-F]{1,8})\.(?P<kind>[01])\.(?P<ordinal>[0-9]{1,17}))?"
     r"(?:\.s(?P<progress>[A-Za-z0-9_-]+))?"
     r"\.(?P<system>[0-9]{1,20})\.(?P<timeline>[0-9]{1,10})"
 )
@@ -50,7 +50,8 @@ class Position(NamedTuple):
     """The place of one change; tuples compare as the events are ordered.
 
     The commit LSN orders transactions as the server sends them, the record's own LSN places a change inside its
-    transaction, and ordinals count within one LSN and kind, since a COPY packs many rows in one record.
+    transaction, and ordinals count within one LSN and kind, since a COPY packs many rows in one record. The tables of
+    one TRUNCATE share a record, too; their ordinals are made from their names (`pgdoc.changes.assemble`).
     A position with nothing but a commit LSN lies before every change of the transactions that commit there or later.
     """
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from pgdoc.documents import decode
 from pgdoc.errors import DuplicateDocument, InvalidUpdate, UnreadableDocument, VersionConflict
 from pgdoc.query.update_apply import apply_update
+from pgdoc.reading import check_count
 
 if TYPE_CHECKING:
     from pgdoc.query.update_nodes import Update
 
-__all__ = ["compare_versions", "duplicate", "misfit", "refuse_both"]
+__all__ = ["check_version", "compare_versions", "duplicate", "misfit"]
 
 
 def duplicate(subject: str, key: str) -> DuplicateDocument:
@@ -45,7 +46,14 @@ def compare_versions(subject: str, key: str, found: int | None, if_version: int 
     )
 
 
-def refuse_both(upsert: bool, if_version: int | None) -> None:
-    """Refuse what can't be asked for at once."""
-    if upsert and if_version is not None:
+def check_version(if_version: int | None, *, upsert: bool = False) -> None:
+    """Refuse what is no version, or asks for one where there may be no document.
+
+    Raises:
+        InvalidInput, ValueError: it is, or does.
+    """
+    if if_version is None:
+        return
+    check_count("if_version", if_version)
+    if upsert:
         raise ValueError("upsert and if_version exclude each other: a document that is not there has no version")

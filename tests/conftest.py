@@ -1,12 +1,29 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    import pytest
 
 pytest_plugins = [
     "tests.fixtures.fix_async",
     "tests.fixtures.fix_leftovers",
     "tests.fixtures.fix_server",
+    "tests.fixtures.fix_plugin",
     "tests.fixtures.fix_schema",
     "tests.fixtures.fix_streams",
 ]
+
+# What takes longest begins first, so that nobody waits for it alone when the rest is done (`make test` runs several
+# files at a time).
+LONGEST = ["test_faulty_day.py", "test_replica_law.py", "test_fanout.py", "test_consumer_and_server.py", "test_ends.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
 
 settings.register_profile("pgdoc", deadline=None, print_blob=True)  # a slow machine is not a failure
 settings.load_profile("pgdoc")

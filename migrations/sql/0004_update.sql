@@ -113,10 +113,32 @@ CREATE FUNCTION pgdoc.put_items(data jsonb, path text[], items jsonb) RETURNS js
     RETURN CASE WHEN jsonb_typeof(pgdoc.value_at(data, path)) = 'array' THEN jsonb_set(data, path, items) END;
 COMMENT ON FUNCTION pgdoc.put_items IS 'The data with these items in the array at the path; NULL where there is no array';
 
+CREATE FUNCTION pgdoc.could_be_at(data jsonb, path text[]) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+AS $$
+DECLARE
+    next jsonb;
+BEGIN
+    FOR i IN 1 .. cardinality(path) LOOP
+        next := pgdoc.child(data, path[i]);
+        IF next IS NULL THEN
+            RETURN jsonb_typeof(data) = 'object'
+                OR jsonb_typeof(data) = 'array' AND path[i] ~ '^(0|[1-9][0-9]{0,8})$';
+        END IF;
+        data := next;
+    END LOOP;
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION pgdoc.could_be_at IS 'Whether there is a value at the path, or set_at could make one';
+
 CREATE FUNCTION pgdoc.keep_at(data jsonb, path text[], items jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN CASE WHEN pgdoc.value_at(data, path) IS NULL THEN data ELSE pgdoc.put_items(data, path, items) END;
-COMMENT ON FUNCTION pgdoc.keep_at IS 'As put_items, but nothing is done where nothing is at the path';
+    RETURN CASE
+        WHEN pgdoc.value_at(data, path) IS NOT NULL THEN pgdoc.put_items(data, path, items)
+        WHEN pgdoc.could_be_at(data, path) THEN data
+    END;
+COMMENT ON FUNCTION pgdoc.keep_at IS 'As put_items, but nothing is done where nothing is at the path and could be';
 
 CREATE FUNCTION pgdoc.pull_all_at(data jsonb, path text[], pulled jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE

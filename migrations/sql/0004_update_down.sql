@@ -7,6 +7,7 @@ DROP FUNCTION
     pgdoc.pop_at(jsonb, text[], boolean),
     pgdoc.pull_all_at(jsonb, text[], jsonb),
     pgdoc.keep_at(jsonb, text[], jsonb),
+    pgdoc.could_be_at(jsonb, text[]),
     pgdoc.put_items(jsonb, text[], jsonb),
     pgdoc.items_at(jsonb, text[]),
     pgdoc.rename_at(jsonb, text[], text[]),

@@ -9,7 +9,7 @@ import psycopg
 
 from pgdoc._waiting import async_execute_watched, async_sleep
 from pgdoc.errors import CollectionNotFound, DatabaseError
-from pgdoc.names import quoted
+from pgdoc.names import check_name, quoted
 from pgdoc.query.index import Index, IndexPlan, IndexProgress, Part, collected, described, part_digest, plan_index
 from pgdoc.query.index import relation_name as _relation_name
 from pgdoc.sql import statement
@@ -92,7 +92,11 @@ class AsyncIndexes:
 
         Returns:
             Whether there was one.
+
+        Raises:
+            InvalidName: not a name for an index.
         """
+        check_name(name, "index")
         oid = await self._table_oid()
         if oid is None:
             return False

@@ -12,7 +12,7 @@ from pgdoc.query.sql import compile_filter, compile_sort
 from pgdoc.query.update import parse_update
 from pgdoc.query.update_sql import compile_first, compile_update
 from pgdoc.statements import read_statement
-from pgdoc.verdicts import compare_versions, misfit, refuse_both
+from pgdoc.verdicts import check_version, compare_versions, misfit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +55,7 @@ class AsyncWrites:
             InvalidUpdate: not an update, or one that does not fit the document.
             VersionConflict: the document is not at `if_version`, or is not there.
         """
-        refuse_both(upsert, if_version)
+        check_version(if_version, upsert=upsert)
         key, update = check_id(id), parse_update(changes)
         try:
             first = compile_first(update) if upsert else None
@@ -172,7 +172,7 @@ class AsyncWrites:
             InvalidDocument: the data can't be stored; nothing was sent.
             VersionConflict: the document is not at `if_version`, or is not there.
         """
-        refuse_both(upsert, if_version)
+        check_version(if_version, upsert=upsert)
         key, text = check_id(id), encode(data).decode()
         if upsert:
             rows = await self._table.create_and_write("replace_upsert", [key, text])
@@ -199,6 +199,7 @@ class AsyncWrites:
         Raises:
             VersionConflict: the document is not at `if_version`, or is not there.
         """
+        check_version(if_version)
         key = check_id(id)
         while True:
             rows = await self._table.write("delete", [key, *_version(if_version)], versioned=if_version is not None)

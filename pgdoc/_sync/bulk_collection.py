@@ -28,7 +28,7 @@ from pgdoc.query.sql import Compiled, compile_filter, compile_sort
 from pgdoc.query.update import parse_update
 from pgdoc.query.update_sql import compile_first, compile_update
 from pgdoc.statements import first_condition, read_statement
-from pgdoc.verdicts import refuse_both
+from pgdoc.verdicts import check_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,7 +96,7 @@ class BulkCollection:
             InvalidUpdate: not an update; it was not queued.
             BulkError: what was queued has been sent, and failed.
         """
-        refuse_both(upsert, if_version)
+        check_version(if_version, upsert=upsert)
         target, update = self._target("update", check_id(id)), parse_update(changes)
         if upsert:
             self._bulk.add(target, *self._upsert(target, update))
@@ -166,7 +166,7 @@ class BulkCollection:
             InvalidDocument: the data can't be stored; it was not queued.
             BulkError: what was queued has been sent, and failed.
         """
-        refuse_both(upsert, if_version)
+        check_version(if_version, upsert=upsert)
         target, text = self._target("replace", check_id(id)), encode(data).decode()
         if upsert:
             write = self._write("replace_upsert", [target.key, text], stored, create=True)
@@ -185,6 +185,7 @@ class BulkCollection:
             InvalidDocument: not an id; it was not queued.
             BulkError: what was queued has been sent, and failed.
         """
+        check_version(if_version)
         target = self._target("delete", check_id(id))
         self._bulk.add(target, *self._look(target, if_version), self._write("delete", [target.key], deleted))
 

@@ -12,7 +12,8 @@ from pgdoc.errors import InvalidInput
 from pgdoc.query.parse import parse_filter, parse_sort
 from pgdoc.query.project import compile_fields, parse_fields
 from pgdoc.query.sql import compile_filter, compile_sort
-from pgdoc.reading import reading_statement
+from pgdoc.reading import check_count, reading_statement
+from pgdoc.shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -52,7 +53,7 @@ class Reads:
 
         Raises:
             InvalidFilter: not a filter.
-            InvalidInput: not a sort, or not fields.
+            InvalidInput: not a sort, or not fields, or not a count of documents.
         """
         query, params = self._find("find", filter, sort=sort, limit=limit, skip=skip, fields=fields)
         return self._documents(query, params)
@@ -122,8 +123,9 @@ class Reads:
         skip: int = 0,
         fields: str | Sequence[str] | None = None,
     ) -> tuple[bytes, list[Any]]:
-        if skip < 0 or (limit is not None and limit < 0):
-            raise ValueError(f"limit is {limit} and skip is {skip}: neither can be negative")
+        check_count("skip", skip)
+        if limit is not None:
+            check_count("limit", limit)
         condition, order = compile_filter(parse_filter(filter)), compile_sort(parse_sort(sort))
         selected = compile_fields(parse_fields(fields))
         query = reading_statement(
@@ -139,6 +141,6 @@ class Reads:
 
 def _parse_path(path: str) -> list[str]:
     if not isinstance(path, str) or path.startswith("-"):
-        raise InvalidInput(f"{path!r} is no path: give one such as 'address.city'")
+        raise InvalidInput(f"{shown(path)} is no path: give one such as 'address.city'")
     (key,) = parse_sort(path)
     return list(key.path)

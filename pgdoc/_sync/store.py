@@ -18,7 +18,7 @@ from pgdoc.errors import CollectionNotFound, InvalidName
 from pgdoc.history import begin_history
 from pgdoc.migrate import migrate
 from pgdoc.names import check_consumer, check_name
-from pgdoc.replication.slots import Source
+from pgdoc.replication.source import PLUGIN_CHOICES, Source
 from pgdoc.sql import statement
 from pgdoc.statements import call_statement
 from pgdoc.streams import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Store"]
 
-_PLUGINS = ("auto", "wal2json")
-
 
 class Store:
     """Documents in a schema of a PostgreSQL database; a context manager that closes itself.
@@ -50,7 +48,8 @@ class Store:
         schema: the PostgreSQL schema whose tables are the collections.
         auto_create: create a collection on the first insert into it, or watch on it. Without it, every call on a
             collection that does not exist raises `CollectionNotFound`.
-        plugin: the output plugin of change streams, `wal2json`, or `auto` to let the server decide.
+        plugin: the output plugin of change streams: `wal2json`, `pgoutput`, which every PostgreSQL has, or `auto`:
+            wal2json where the server has it and allows it, else pgoutput. Events and tokens are the same with either.
         replication_conninfo: a direct route to the server where `conninfo` goes through a pooler; documents then do
             without prepared statements, which would be of one of the pooler's sessions.
         pool_size: how many connections document calls may use at once.
@@ -69,15 +68,15 @@ class Store:
         replication_conninfo: str | None = None,
         pool_size: int = 10,
     ) -> None:
-        if plugin not in _PLUGINS:
-            raise ValueError(f"plugin is {plugin!r}: one of {', '.join(_PLUGINS)}")
+        if plugin not in PLUGIN_CHOICES:
+            raise ValueError(f"plugin is {plugin!r}: one of {', '.join(PLUGIN_CHOICES)}")
         if pool_size < 1:
             raise ValueError(f"pool_size is {pool_size}: 1 at least")
         self._conninfo = conninfo
         self._schema = check_name(schema, "schema")
         self._auto_create = auto_create
         self._connections = Connections(conninfo, pool_size, through_pooler=replication_conninfo is not None)
-        source = Source(conninfo if replication_conninfo is None else replication_conninfo, schema)
+        source = Source(conninfo if replication_conninfo is None else replication_conninfo, schema, plugin)
         self._streams = Streams(self._connections, source, auto_create=auto_create)
 
     def collection(self, name: str) -> Collection:
@@ -118,11 +117,12 @@ class Store:
 
         Raises:
             CollectionNotFound: there is no collection `old`.
-            InvalidName: `new` is not the name of a collection, or is taken.
+            InvalidName: one of them is not the name of a collection, or `new` is taken.
         """
         collection = self.collection(new)
+        check_name(old, "collection")
         try:
-            renamed = self._call("rename_collection", check_name(old, "collection"), new)
+            renamed = self._call("rename_collection", old, new)
         except InvalidName as exc:
             raise InvalidName(f"collection {old!r} can't be renamed to {new!r}: that name is taken") from exc.__cause__
         if not renamed:

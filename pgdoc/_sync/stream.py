@@ -106,6 +106,7 @@ class ChangeStream(Opening):
             flushed = lsn
         position = check_place(place, origin, flushed)
         check_reach(position, self._streams.oldest())
+        self._streams.check_published(position, self._collections)
         after = just_before(position) if is_message(position) else position  # it may be the end of the last collection
         self._follow(HubFeed(hub, hub.resume(self._selection, after, self._mailbox), position))
 

@@ -12,22 +12,23 @@ import psycopg
 from pgdoc._sync.stream import ChangeStream
 from pgdoc._waiting import call, opening, sleep, wait, wait_for
 from pgdoc.consumer import Consumer
-from pgdoc.errors import CollectionNotFound, PgdocError, ReplicaIdentityChanged, StoreClosed
+from pgdoc.errors import CollectionNotFound, PgdocError, PublicationIncomplete, ReplicaIdentityChanged, StoreClosed
 from pgdoc.history import History
 from pgdoc.hub import CLOSE_LIMIT_S, Hub
 from pgdoc.names import check_name
 from pgdoc.ownership import drop_consumer
 from pgdoc.replication.patience import patience
 from pgdoc.replication.slots import try_reader
+from pgdoc.replication.source import check_published
 from pgdoc.sql import statement
-from pgdoc.streams import ConsumerStatus, Status, StreamOptions
+from pgdoc.streams import ConsumerStatus, Status, StreamOptions, plugin_reason
 from pgdoc.tokens import Lsn, Position, ResumeToken
 from pgdoc.translate import translated
 
 if TYPE_CHECKING:
     from pgdoc._sync.connections import Connections
     from pgdoc.changes.fanout import Subscription
-    from pgdoc.replication.slots import Source
+    from pgdoc.replication.source import Source
 
 __all__ = ["Streams"]
 
@@ -60,6 +61,7 @@ class Streams:
         Raises:
             CollectionNotFound: it does not exist, and the store does not create it.
             ReplicaIdentityChanged: someone changed a table's replica identity.
+            PublicationIncomplete: pgoutput would leave something out, and the role may not mend that.
         """
         self.hub.check_usable()
         schema, wanted = self.hub.source.schema, None if names is None else sorted(names)
@@ -74,6 +76,25 @@ class Streams:
                 f'collection "{schema}.{changed[0]}" is not REPLICA IDENTITY FULL, its changes have no before image: '
                 f'run ALTER TABLE "{schema}"."{changed[0]}" REPLICA IDENTITY FULL'
             )
+        self._publish(schema)
+
+    def _publish(self, schema: str) -> None:
+        """See to it that pgoutput sends what is to be watched: tables that were made by hand may have to join."""
+        ((fault,),) = self.fetch("publication_fault", schema)
+        if fault is None or self.hub.source.plugin == "wal2json":
+            return
+        try:
+            ((fault,),) = self.fetch("publish", schema)
+        except PgdocError as exc:
+            fault = f"{fault} ({exc})"
+        if fault is not None and self._plugin() == "pgoutput":
+            raise PublicationIncomplete(f'the publication "pgdoc" {fault}')
+
+    def _plugin(self) -> str:
+        source = self.hub.source
+        if source.plugin != "auto":
+            return source.plugin
+        return self.hub.plugin or (call(try_reader, source)).plugin
 
     def wal_end(self) -> tuple[int, int]:
         """Ask how far the WAL is written, and how far it is flushed."""
@@ -92,6 +113,17 @@ class Streams:
         """Ask how far history reaches back."""
         ((oldest,),) = self.fetch("oldest_bookmark")
         return None if oldest is None else int(oldest)
+
+    def check_published(self, position: Position, names: frozenset[str] | None) -> None:
+        """Refuse to resume these collections, or all, where the plugin that is read would leave something out.
+
+        Raises:
+            HistoryLost: with the oldest place where it does not.
+        """
+        if self.hub.plugin == "pgoutput":
+            schema = self.hub.source.schema
+            ((since,),) = self.fetch("published_since", schema, None if names is None else sorted(names))
+            check_published(position.commit_lsn, since, schema)
 
     def watch(self, names: tuple[str, ...], options: StreamOptions) -> ChangeStream:
         """Open a stream on these collections, or on all of the schema where none is named."""
@@ -159,9 +191,13 @@ class Streams:
         """Tell what is at the other end; streams are tried for real."""
         source = self.hub.source
         ((server_version, database, catalog, collections, follows_ddl),) = self.fetch("status", source.schema)
+        plugin, refusal, problem = source.plugin, None, None
         try:
-            call(try_reader, source)
-            problem = None
+            stand = call(try_reader, source)
+            plugin, refusal = stand.plugin, stand.refusal
+            if plugin == "pgoutput":
+                ((fault,),) = self.fetch("publication_fault", source.schema)
+                problem = fault and f'the publication "pgdoc" {fault}'
         except PgdocError as exc:
             problem = str(exc)
         return Status(
@@ -170,7 +206,8 @@ class Streams:
             catalog=catalog,
             schema=source.schema,
             collections=collections,
-            plugin=source.plugin,
+            plugin=plugin,
+            plugin_reason=plugin_reason(source.plugin, plugin, refusal),
             follows_ddl=follows_ddl,
             problem=problem,
         )

@@ -2,18 +2,22 @@
 
 A position is `(commit LSN, LSN, kind, ordinal)`. Rules:
 
-1. Ordinals count the rows of one LSN in the order in which the server sends them, before any filter. A message has an
-   LSN that no other message of its transaction has, so its ordinal is 0.
+1. Ordinals count the rows of one LSN in the order in which the server sends them. These are rows of one table, of one
+   COPY. Only a TRUNCATE has several tables in one record, of which each plugin sends what its own filter lets pass. So
+   the ordinal of a truncation is made from the table's name alone, and they come in the order of these ordinals. A
+   message has an LSN that no other message of its transaction has, so its ordinal is 0.
 2. A message can share its LSN with the row after it, and inside subtransactions the two come in either order. So the
    rows of one LSN are held back until another LSN, or the commit, shows that no message of theirs is to come.
 3. Metadata holds for what comes after its message in the transaction; the last message wins.
 4. A message that says what became of a collection is a change of its own. Any SQL writer can send what it likes, so
    one of another form is taken for metadata, and says nothing there.
-5. A table that lacks the columns of a collection makes no change. It still counts in the ordinals.
+5. A table that lacks the columns of a collection makes no change.
 """
 
 from __future__ import annotations
 
+import hashlib
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgdoc.changes.life import read_message
@@ -120,7 +124,7 @@ class Assembler:
         if not self._held or self._begin is None:
             return
         commit_lsn = self._begin.commit_lsn
-        for ordinal, row in enumerate(self._held):
+        for ordinal, row in _ordinals(self._held):
             if (row.complete and self._tables.get(row.table)) or self._is_collection(row):
                 change = ((commit_lsn, row.lsn, 1, ordinal), self._transaction, row)
                 changes.append(tuple.__new__(Change, change))  # half the time of Change(*change)
@@ -142,3 +146,15 @@ class Assembler:
         if found:
             self._tables[row.table] = True
         return found
+
+
+def _ordinals(rows: list[RowChange]) -> Iterable[tuple[int, RowChange]]:
+    """Give the rows of one LSN with their ordinals, in order."""
+    if rows[0].kind != "T":
+        return enumerate(rows)
+    return sorted(((_ordinal_of_truncation(row.table), row) for row in rows), key=itemgetter(0))
+
+
+def _ordinal_of_truncation(table: str) -> int:
+    """Make a number of 56 bits from a name: no two tables that are truncated together have the same by chance."""
+    return int.from_bytes(hashlib.blake2b(table.encode(), digest_size=7).digest())

@@ -9,7 +9,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -109,9 +109,12 @@ def up(
 @app.command()
 def demo(
     dsn: Annotated[str, typer.Option(help="Play in this database instead, in a schema that is gone afterwards.")] = "",
+    plugin: Annotated[
+        Literal["auto", "wal2json", "pgoutput"], typer.Option(help="The output plugin that the stream comes through.")
+    ] = "auto",
 ) -> None:
     """Show on real documents that no change is lost, on a private server that is gone afterwards."""
-    raise typer.Exit(demo_story.run(dsn))
+    raise typer.Exit(demo_story.run(dsn, plugin))
 
 
 @app.command()

@@ -37,11 +37,12 @@ _SHOWN: Final = 3
 _KINDS: Final = {"INSERT": "insert", "COPY": "insert", "UPDATE": "update", "DELETE": "delete"}
 
 
-def run(dsn: str) -> int:
+def run(dsn: str, plugin: str = "auto") -> int:
     """Play it.
 
     Args:
         dsn: a database to play in, in a schema that is gone afterwards; `""` for a private server.
+        plugin: the output plugin of the streams, as `Store` takes it.
 
     Returns:
         The exit code: 0 where every change arrived once and the rebuilt collections equal the tables.
@@ -52,7 +53,10 @@ def run(dsn: str) -> int:
         return 1
     console = Console(highlight=False)
     try:
-        with _database(dsn, console) as (conninfo, schema), Stage(console, conninfo, schema) as stage:
+        with (
+            _database(dsn, plugin, console) as (conninfo, schema),
+            Stage(console, conninfo, schema, plugin) as stage,
+        ):
             for scene in scenes.STORY:
                 scene(stage)
             return 0 if scenes.prove(stage) else 1
@@ -61,10 +65,10 @@ def run(dsn: str) -> int:
 
 
 @contextmanager
-def _database(dsn: str, console: Console) -> Iterator[tuple[str, str]]:
+def _database(dsn: str, plugin: str, console: Console) -> Iterator[tuple[str, str]]:
     if not dsn:
         console.print("Starting a private PostgreSQL, which is gone when this ends …")
-        with LocalServer() as server:
+        with LocalServer(plugin=plugin) as server:
             yield server.conninfo, _PRIVATE_SCHEMA
         return
     with psycopg.connect(dsn, autocommit=True) as connection:
@@ -89,9 +93,9 @@ class Stage:
 
     COLLECTIONS: Final = ("cities", "countries")
 
-    def __init__(self, console: Console, conninfo: str, schema: str) -> None:
+    def __init__(self, console: Console, conninfo: str, schema: str, plugin: str) -> None:
         self.console = console
-        self._place = conninfo, schema
+        self._place = conninfo, schema, plugin
         self._resources = ExitStack()
         self.replica = Replica()
         self.expected: Counter[str] = Counter()
@@ -99,9 +103,9 @@ class Stage:
         self.delays: list[timedelta] = []
 
     def __enter__(self) -> Self:
-        conninfo, schema = self._place
+        conninfo, schema, plugin = self._place
         with ExitStack() as opening:
-            self.store = opening.enter_context(pgdoc.Store(conninfo, schema=schema))
+            self.store = opening.enter_context(pgdoc.Store(conninfo, schema=schema, plugin=plugin))
             self.connection = opening.enter_context(psycopg.connect(conninfo, autocommit=True))
             self.store.migrate()
             for name in self.COLLECTIONS:

@@ -37,17 +37,21 @@ class Watcher:
     Args:
         conninfo: of the database.
         schema: of the collections.
+        plugin: the output plugin of the stream.
         names: of the collections to watch.
         resume_after: where the stream goes on.
     """
 
     def __init__(
-        self, conninfo: str, schema: str, names: tuple[str, ...], resume_after: ResumeToken | None = None
+        self, conninfo: str, schema: str, plugin: str, names: tuple[str, ...], resume_after: ResumeToken | None = None
     ) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._pipe, there = spawn.Pipe(duplex=False)
         self._process = spawn.Process(
-            target=_watch, args=(there, conninfo, schema, names, resume_after), name="pgdoc demo watcher", daemon=True
+            target=_watch,
+            args=(there, (conninfo, schema, plugin), names, resume_after),
+            name="pgdoc demo watcher",
+            daemon=True,
         )
         self._process.start()
         there.close()  # so that the pipe ends with the process
@@ -102,11 +106,15 @@ class Watcher:
 
 
 def _watch(
-    pipe: Connection, conninfo: str, schema: str, names: tuple[str, ...], resume_after: ResumeToken | None
+    pipe: Connection, place: tuple[str, str, str], names: tuple[str, ...], resume_after: ResumeToken | None
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started this one ends it
+    conninfo, schema, plugin = place
     try:
-        with pgdoc.Store(conninfo, schema=schema) as store, store.watch(*names, resume_after=resume_after) as stream:
+        with (
+            pgdoc.Store(conninfo, schema=schema, plugin=plugin) as store,
+            store.watch(*names, resume_after=resume_after) as stream,
+        ):
             pipe.send(None)  # open
             for event in stream:
                 pipe.send(Delivery(event, datetime.now(UTC)))

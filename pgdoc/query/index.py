@@ -19,6 +19,7 @@ from pgdoc.names import check_name
 from pgdoc.query.keys import MAX_PARTS, Compiled, found_keys, joined, meets_array, sort_key, sort_rest
 from pgdoc.query.parse import parse_filter, parse_sort
 from pgdoc.query.sql import compile_filter
+from pgdoc.shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,11 +131,11 @@ def _check_paths(paths: tuple[str, ...], *, unique: bool) -> tuple[SortKey, ...]
     for place, key in enumerate(keys):
         dotted = ".".join(key.path)
         if key.path in [other.path for other in keys[:place]]:
-            raise InvalidInput(f"the path {dotted!r} comes twice: once is enough", path=dotted)
+            raise InvalidInput(f"the path {shown(dotted)} comes twice: once is enough", path=dotted)
         if len(key.path) > MAX_PARTS:
             raise InvalidInput(f"the path has {len(key.path)} parts: {MAX_PARTS} can be indexed", path=dotted)
         if key.path[0] == "_id" and len(key.path) > 1:
-            raise InvalidInput(f"{dotted!r} leads into the id, which is text", path=dotted)
+            raise InvalidInput(f"{shown(dotted)} leads into the id, which is text", path=dotted)
     return keys
 
 
@@ -170,10 +171,10 @@ def _for_arrays(keys: tuple[SortKey, ...], condition: Compiled | None) -> list[P
     parts = []
     for number, key in enumerate(keys):
         if key.path != ("_id",):
-            found, in_array = found_keys(key.path), meets_array(key.path)
+            found, walked = found_keys(key.path), meets_array(key.path, in_range=True)
             items = Compiled(f"({found.text})", found.params)
-            parts.append(Part(f"items{number}", "GIN", _with(items, [in_array, condition])))
-            parts.append(Part(f"arrays{number}", "btree", _with(Compiled("(id)", []), [in_array, condition])))
+            parts.append(Part(f"items{number}", "GIN", _with(items, [meets_array(key.path), condition])))
+            parts.append(Part(f"arrays{number}", "btree", _with(Compiled("(id)", []), [walked, condition])))
     return parts
 
 

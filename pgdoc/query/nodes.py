@@ -28,7 +28,8 @@ The empty path is the element that `$elemMatch` looks at, itself and not its ite
 """
 
 ELEMENT: Final = ""
-"""The key under which an element stands for the filter in `$elemMatch`: so its `_id` is a field like any other."""
+"""The key under which an element stands for the filter in `$elemMatch`, and for `$pull` and `$[]`, in a document of its
+own: so its `_id` is a field like any other."""
 
 
 @dataclass(frozen=True, slots=True)

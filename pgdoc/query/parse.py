@@ -9,11 +9,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from reprlib import repr as shown
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.documents import MAX_DEPTH as MAX_PATH
-from pgdoc.documents import decode, encode_value
+from pgdoc.documents import MAX_DIGITS, decode, encode_value
 from pgdoc.errors import InvalidDocument, InvalidFilter, InvalidInput
 from pgdoc.query.nodes import (
     ELEMENT,
@@ -36,6 +35,7 @@ from pgdoc.query.nodes import (
 )
 from pgdoc.query.regex import BadPattern, parse_pattern
 from pgdoc.query.types import INTEGERS, TYPE_NAMES, types_of
+from pgdoc.shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +71,24 @@ def parse_filter(filter: Mapping[str, Any] | None) -> Node:  # noqa: A002 (the n
     return And(()) if filter is None else _parse_object(filter, 0, None)
 
 
+def parse_condition(value: Mapping[str, Any], at: str) -> Node:
+    """Parse what is said of the elements of the array at the path, each of which stands under `ELEMENT`.
+
+    As in `$elemMatch`, but operators hold for an element and, where that is an array, for its items.
+
+    Raises:
+        InvalidFilter: as `parse_filter`.
+    """
+    if is_operators(value):
+        return _parse_field(_Place((ELEMENT,), at), value, 0)
+    return _parse_object(value, 0, _Place((), at))
+
+
+def is_operators(value: Mapping[Any, Any]) -> bool:
+    """Whether these are operators on a value, and no filter on a document, which may have `$and` and its like."""
+    return any(isinstance(key, str) and key.startswith("$") and key not in _COMBINATIONS for key in value)
+
+
 def _parse_object(filter: Any, depth: int, array: _Place | None) -> Node:  # noqa: A002
     """Parse the filter of a document, or of an element of the array."""
     if not isinstance(filter, Mapping):
@@ -83,13 +101,15 @@ def _parse_object(filter: Any, depth: int, array: _Place | None) -> Node:  # noq
 def _parse_entry(key: Any, value: Any, depth: int, array: _Place | None) -> Node:
     at = array.at if array else None
     if not isinstance(key, str):
-        raise InvalidFilter(f"the key {key!r} of the filter is no text: give a dotted path or an operator", path=at)
+        raise InvalidFilter(
+            f"the key {shown(key)} of the filter is no text: give a dotted path or an operator", path=at
+        )
     if not key.startswith("$"):
         return _parse_field(_place(key, array), value, depth)
     combine = _COMBINATIONS.get(key)
     if combine is None:
         known = ", ".join(_COMBINATIONS)
-        raise InvalidFilter(f"unknown operator {key!r}: {known} stand here, or a path", path=at, operator=key)
+        raise InvalidFilter(f"unknown operator {shown(key)}: {known} stand here, or a path", path=at, operator=key)
     if not isinstance(value, list | tuple) or not value:
         raise InvalidFilter(f"{key} takes a list of one filter or more, not {shown(value)}", path=at, operator=key)
     return combine(tuple(_parse_object(item, depth + 1, array) for item in value))
@@ -122,7 +142,9 @@ def _parse_operator(place: _Place, name: Any, value: Any, depth: int, pattern: M
     if parse is None:
         known = ", ".join((*_OPERATORS, *_DEEP_OPERATORS, "$regex"))
         hint = "$options stands beside $regex only" if name == "$options" else f"known are {known}"
-        raise InvalidFilter(f"unknown operator {name!r} at {place.at!r}: {hint}", path=place.at, operator=str(name))
+        raise InvalidFilter(
+            f"unknown operator {shown(name)} at {shown(place.at)}: {hint}", path=place.at, operator=str(name)
+        )
     return parse(place, name, value)
 
 
@@ -224,7 +246,7 @@ def _matches(place: _Place, value: Mapping[str, Any]) -> Node:
 def _exists(place: _Place, _name: str, value: Any) -> Node:
     """As MongoDB reads a truth value: null, false and zero are false, all else is true."""
     node = Exists(place.path)
-    return Not(node) if value is None or (isinstance(value, int | float) and not value) else node
+    return Not(node) if value is None or (isinstance(value, int | float | Decimal) and not value) else node
 
 
 def _has_type(place: _Place, name: str, value: Any) -> Node:
@@ -238,7 +260,7 @@ def _has_type(place: _Place, name: str, value: Any) -> Node:
 
 
 def _has_size(place: _Place, name: str, value: Any) -> Node:
-    size = _integer(value)
+    size = integer_of(value)
     if size is None or size != value or not 0 <= size < INTEGERS["int"]:
         raise _invalid(place, name, f"takes an integer from 0 to 2,147,483,647, not {shown(value)}")
     return HasSize(place.path, size)
@@ -249,7 +271,7 @@ def _remainder(place: _Place, name: str, value: Any) -> Node:
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise _invalid(place, name, f"takes a list of divisor and remainder, not {shown(value)}")
     limit = INTEGERS["long"]
-    divisor, remainder = (number for number in map(_integer, value))
+    divisor, remainder = (number for number in map(integer_of, value))
     if divisor is None or remainder is None or not (-limit <= divisor < limit and -limit <= remainder < limit):
         raise _invalid(place, name, f"takes two numbers of 64 bits, not {shown(value)}")
     if not divisor:
@@ -257,11 +279,13 @@ def _remainder(place: _Place, name: str, value: Any) -> Node:
     return Remainder(place.path, divisor, remainder)
 
 
-def _integer(value: Any) -> int | None:
-    """Return the number without its fraction; `None` for what is no finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not math.isfinite(value):
-        return None
-    return int(value)
+def integer_of(value: Any) -> int | None:
+    """Return the number without its fraction; `None` for what is no number, not finite, or too large for JSON."""
+    if isinstance(value, Decimal):
+        return int(value) if value.is_finite() and value.adjusted() < MAX_DIGITS else None
+    if isinstance(value, float):
+        return int(value) if math.isfinite(value) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _nor(nodes: tuple[Node, ...]) -> Node:
@@ -312,7 +336,7 @@ def _operand(place: _Place, name: str, value: Any) -> Operand:
 
 
 def _invalid(place: _Place, name: str, reason: str) -> InvalidFilter:
-    return InvalidFilter(f"{name} at {place.at!r} {reason}", path=place.at, operator=name)
+    return InvalidFilter(f"{name} at {shown(place.at)} {reason}", path=place.at, operator=name)
 
 
 def _split(dotted: str, at: str) -> Path:
@@ -320,9 +344,9 @@ def _split(dotted: str, at: str) -> Path:
         _check_text(dotted, at)
     path = tuple(dotted.split("."))
     if len(path) > MAX_PATH:
-        raise InvalidFilter(f"a path of {len(path):,} parts: documents are {MAX_PATH} deep at most", path=at)
+        raise InvalidFilter(f"{shown(dotted)} has {len(path):,} parts: documents are {MAX_PATH} deep at most", path=at)
     if "" in path:
-        raise InvalidFilter(f"{dotted!r} is no path: a part of it is empty", path=at)
+        raise InvalidFilter(f"{shown(dotted)} is no path: a part of it is empty", path=at)
     return path
 
 
@@ -330,7 +354,7 @@ def _check_text(dotted: str, at: str) -> None:
     try:
         encode_value(dotted, "")
     except InvalidDocument as exc:
-        raise InvalidFilter(f"{dotted!r} can't be a path: {exc}", path=at) from exc
+        raise InvalidFilter(f"{shown(dotted)} can't be a path: {exc}", path=at) from exc
 
 
 def parse_sort(sort: str | Sequence[str] | None) -> tuple[SortKey, ...]:
@@ -348,8 +372,10 @@ def parse_sort(sort: str | Sequence[str] | None) -> tuple[SortKey, ...]:
 def _parse_key(key: Any) -> SortKey:
     dotted = key.removeprefix("-") if isinstance(key, str) else ""
     if not dotted:
-        raise InvalidInput(f"{key!r} is nothing to sort by: give a path such as 'total' or '-total'")
+        raise InvalidInput(
+            f"{shown(key)} is no path: give one such as 'total' or '-total'", path=key if isinstance(key, str) else None
+        )
     try:
         return SortKey(_split(dotted, dotted), key.startswith("-"))
     except InvalidFilter as exc:
-        raise InvalidInput(f"the sort {exc}", path=exc.path) from exc
+        raise InvalidInput(str(exc), path=exc.path) from exc

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from reprlib import repr as shown
 from typing import Any, TypeAlias
 
 from pgdoc.errors import InvalidInput
 from pgdoc.query.keys import Compiled
 from pgdoc.query.parse import parse_sort
+from pgdoc.shown import shown
 
 Tree: TypeAlias = dict[str, Any]
 """A field's name leads to the tree of the fields in it, or to true for all of it."""
@@ -39,7 +39,7 @@ def parse_fields(fields: str | Sequence[str] | None) -> Projection | None:
     try:
         keys = parse_sort(fields)
     except InvalidInput as exc:
-        raise InvalidInput(f"one of the fields can't be read: {exc}", path=exc.path) from exc
+        raise InvalidInput(f"among the fields: {exc}", path=exc.path) from exc
     tree: Tree = {}
     for key in keys:
         if key.descending != keys[0].descending:
@@ -69,7 +69,7 @@ def _plant(tree: Tree, path: tuple[str, ...]) -> None:
 
 def _overlapping(path: tuple[str, ...]) -> InvalidInput:
     dotted = ".".join(path)
-    return InvalidInput(f"{dotted!r} overlaps with another of the fields: give the outer one only", path=dotted)
+    return InvalidInput(f"{shown(dotted)} overlaps with another of the fields: give the outer one only", path=dotted)
 
 
 def compile_fields(projection: Projection | None) -> Compiled:

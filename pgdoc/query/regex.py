@@ -79,6 +79,8 @@ def parse_pattern(text: str, options: str = "") -> Pattern:
         raise BadPattern(f"has the unknown option {min(unknown)!r}: i, m, s, x are known")
     if len(text) > MAX_LENGTH:
         raise BadPattern(f"has {len(text):,} characters: {MAX_LENGTH:,} at most")
+    if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+        raise BadPattern("has a NUL character or a lone surrogate, which no text has here")
     part = _Parser(text, frozenset(options)).parse()
     pattern = Pattern(for_re2(part), for_postgresql(part))
     searcher(pattern.re2)

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import fields, replace
 from decimal import Decimal
-from reprlib import repr as shown
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.documents import MAX_DEPTH, decode, encode_value
 from pgdoc.errors import InvalidDocument, InvalidFilter, InvalidUpdate
 from pgdoc.query.nodes import Operand, Path, SortKey, is_index
-from pgdoc.query.parse import parse_filter
+from pgdoc.query.parse import integer_of, is_operators, parse_condition
 from pgdoc.query.update_nodes import (
     EACH,
-    ELEMENT,
     AddToSet,
     Bound,
     Change,
@@ -36,13 +33,13 @@ from pgdoc.query.update_nodes import (
     Unset,
     Update,
 )
+from pgdoc.shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 _MANY: Final = 2**31 - 1
 _MODIFIERS: Final = ("$each", "$position", "$slice", "$sort")
-_COMBINATIONS: Final = ("$and", "$or", "$nor")
 
 
 def parse_update(update: Mapping[str, Any]) -> Update:
@@ -64,9 +61,9 @@ def parse_update(update: Mapping[str, Any]) -> Update:
 
 def _named(name: Any, named: Any) -> Mapping[Any, Any]:
     if not isinstance(name, str) or not name.startswith("$"):
-        raise InvalidUpdate(f"{name!r} is no operator: change single fields with {_known()}, or use replace()")
+        raise InvalidUpdate(f"{shown(name)} is no operator: change single fields with {_known()}, or use replace()")
     if name not in _OPERATORS:
-        raise InvalidUpdate(f"unknown operator {name!r}: known are {_known()}", operator=name)
+        raise InvalidUpdate(f"unknown operator {shown(name)}: known are {_known()}", operator=name)
     if not isinstance(named, Mapping):
         raise InvalidUpdate(f"{name} takes a dict of paths, not {shown(named)}", operator=name)
     return named
@@ -79,12 +76,14 @@ def _refuse_overlaps(changes: list[Change]) -> None:
     places.sort(key=lambda place: _order(place[0]))
     pairs: Iterable[Any] = itertools.pairwise(places)
     if any(EACH in path for path, _ in places):
-        pairs = itertools.combinations(sorted(places, key=lambda place: len(place[0])), 2)
+        places.sort(key=lambda place: (place[0][0], len(place[0])))
+        fields = itertools.groupby(places, key=lambda place: place[0][0])  # which is never `$[]`
+        pairs = itertools.chain.from_iterable(itertools.combinations(group, 2) for _, group in fields)
     for (above, _), (path, operator) in pairs:
         if len(above) <= len(path) and all(_may_meet(*parts) for parts in zip(above, path, strict=False)):
             at, other = ".".join(path), ".".join(above)
             raise InvalidUpdate(
-                f"{at!r} and {other!r} are changed at once: change each path once", path=at, operator=operator
+                f"{shown(at)} and {shown(other)} are changed at once: change each path once", path=at, operator=operator
             )
 
 
@@ -102,15 +101,19 @@ def _split(name: str, dotted: Any) -> Path:
     if path[0] == "_id":
         raise _invalid(name, path, "the id of a document can't change")
     for place, part in enumerate(path):
-        if part.startswith("$") and (part != EACH or not place or name == "$rename"):
-            reason = "a part of a path can't be, or start with, '$' here: name the index, or use replace()"
-            raise _invalid(name, path, reason)
+        if _is_positional(part) and (part != EACH or not place or name == "$rename"):
+            known = "" if name == "$rename" else ", or '$[]' behind the name of an array for all of its elements"
+            raise _invalid(name, path, f"{shown(part)} is no part of a path here: give the index{known}")
     return path
+
+
+def _is_positional(part: str) -> bool:
+    return part == "$" or part.startswith("$[")
 
 
 def _split_any(name: str, dotted: Any) -> Path:
     if not isinstance(dotted, str):
-        raise InvalidUpdate(f"{name} has {dotted!r} for a path: give dotted text", operator=name)
+        raise InvalidUpdate(f"{name} has {shown(dotted)} for a path: give dotted text", operator=name)
     if not dotted.isascii() or "\0" in dotted:
         _encode(name, dotted, dotted)  # what can't be in a document
     path = tuple(dotted.split("."))
@@ -148,7 +151,12 @@ def _parse_bound(name: str, path: Path, value: Any) -> Bound:
 def _parse_rename(name: str, path: Path, value: Any) -> Rename:
     if not isinstance(value, str):
         raise _invalid(name, path, f"takes another path, not {shown(value)}")
-    return Rename(path, _split(name, value))
+    target = _split(name, value)
+    if target[0].startswith("$"):
+        raise _invalid(
+            name, path, f"can't make {shown(target[0])}, a field of the document itself that begins with '$'"
+        )
+    return Rename(path, target)
 
 
 def _parse_current_date(name: str, path: Path, value: Any) -> CurrentDate:
@@ -174,13 +182,12 @@ def _parse_add_to_set(name: str, path: Path, value: Any) -> AddToSet:
 
 
 def _modifiers(name: str, path: Path, value: Any, known: tuple[str, ...]) -> Mapping[Any, Any]:
-    if not isinstance(value, Mapping) or not any(key in value for key in known):
+    """Return the modifiers; as in MongoDB an object without `$each` is a value, whatever its keys."""
+    if not isinstance(value, Mapping) or "$each" not in value:
         return {"$each": [value]}
     for key in value:
         if key not in known:
-            raise _invalid(name, path, f"knows {', '.join(known)} here, not {key!r}")
-    if "$each" not in value:
-        raise _invalid(name, path, f"takes {', '.join(value)} beside a list in $each: there is none")
+            raise _invalid(name, path, f"knows {', '.join(known)} here, not {shown(key)}")
     return value
 
 
@@ -204,31 +211,21 @@ def _parse_pop(name: str, path: Path, value: Any) -> Pop:
 
 
 def _one(value: Any, name: str, path: Path, reason: str) -> int:
-    if not _is_number(value) or value not in (1, -1):
+    way = integer_of(value)
+    if way not in (1, -1) or way != value:
         raise _invalid(name, path, f"{reason}, not {shown(value)}")
-    return int(value)
+    return way
 
 
 def _parse_pull(name: str, path: Path, value: Any) -> Pull | PullAll:
     """As MongoDB reads it: an object is a filter on items that are objects, or operators on any; all else a value."""
     if not isinstance(value, Mapping):
         return PullAll(name, path, _operand(name, path, [value]))
-    operators = any(isinstance(key, str) and key.startswith("$") and key not in _COMBINATIONS for key in value)
     try:
-        node = parse_filter({ELEMENT: value} if operators else value)
+        node = parse_condition(value, ".".join(path))
     except InvalidFilter as exc:
         raise _invalid(name, path, f"can't use this condition: {exc}") from exc
-    return Pull(path, node if operators else _below(node), objects_only=not operators)
-
-
-def _below(node: Any) -> Any:
-    """Put the element's field before each path; what is inside a node that has a path starts there."""
-    parts = {field.name: getattr(node, field.name) for field in fields(node)}
-    if "path" in parts:
-        return replace(node, path=(ELEMENT, *parts["path"]))
-    if "node" in parts:
-        return replace(node, node=_below(parts["node"]))
-    return replace(node, nodes=tuple(map(_below, parts["nodes"])))
+    return Pull(path, node, objects_only=not is_operators(value))
 
 
 def _parse_pull_all(name: str, path: Path, value: Any) -> PullAll:
@@ -264,9 +261,10 @@ def _items(name: str, path: Path, value: Any, what: str) -> Operand:
 
 
 def _integer(path: Path, name: str, value: Any) -> int:
-    if not _is_number(value) or value != value // 1:
+    number = integer_of(value)
+    if number is None or number != value:
         raise _invalid("$push", path, f"takes an integer for {name}, not {shown(value)}")
-    return max(-_MANY, min(int(value), _MANY))
+    return max(-_MANY, min(number, _MANY))
 
 
 def _number(name: str, path: Path, value: Any) -> Operand:
@@ -311,4 +309,4 @@ def _is_number(value: Any) -> bool:
 
 def _invalid(name: str, path: Path, reason: str) -> InvalidUpdate:
     at = ".".join(path)
-    return InvalidUpdate(f"{name} of {at!r}: {reason}", path=at, operator=name)
+    return InvalidUpdate(f"{name} of {shown(at)}: {reason}", path=at, operator=name)

@@ -7,16 +7,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cmp_to_key
-from reprlib import repr as shown
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pgdoc.documents import MAX_DIGITS, decode, encode_value
 from pgdoc.errors import InvalidUpdate
 from pgdoc.query.match import compare, matcher
-from pgdoc.query.nodes import MISSING, Operand, Path, is_index
+from pgdoc.query.nodes import ELEMENT, MISSING, Operand, Path, is_index
 from pgdoc.query.update_nodes import (
     EACH,
-    ELEMENT,
     NO_TIME,
     AddToSet,
     Bound,
@@ -34,6 +32,7 @@ from pgdoc.query.update_nodes import (
     Unset,
     Update,
 )
+from pgdoc.shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -66,6 +65,11 @@ def apply_update(
     Raises:
         InvalidUpdate: a change does not fit this data; `operator` and `path` name it.
     """
+    for change in () if inserting else update.making_dollar_fields():
+        if change.path[0] not in data:
+            raise _misfit(change)(
+                f"there is no {shown(change.path[0])}, and an update makes no field that begins with '$'"
+            )
     result = dict(data)
     for change in update.changes:
         if inserting or not isinstance(change, SetOnInsert):
@@ -140,8 +144,7 @@ def _apply_rename(data: dict[str, Any], path: Path, change: Rename) -> Any:
     node: Any = data
     in_array = False
     for part in path:
-        if not isinstance(node, dict) and not (isinstance(node, list) and is_index(part)):
-            raise misfit(f"{part!r} is no place in {shown(node)}")
+        _refuse_no_place(node, part, misfit)
         in_array = in_array or isinstance(node, list)
         node = _child(node, part)
         if node is MISSING:
@@ -152,7 +155,7 @@ def _apply_rename(data: dict[str, Any], path: Path, change: Rename) -> Any:
         in_array = in_array or isinstance(there, list)
         there = _child(there, part)
     if in_array:
-        raise misfit(f"neither it nor {'.'.join(change.target)!r} can be in an array")
+        raise misfit(f"neither it nor {shown('.'.join(change.target))} can be in an array")
     return _put(rest, change.target, lambda _old: node, misfit)
 
 
@@ -244,6 +247,11 @@ def _find(node: Any, path: Path) -> Any:
     return node
 
 
+def _refuse_no_place(node: Any, part: str, misfit: _Misfit) -> None:
+    if not isinstance(node, dict) and not (isinstance(node, list) and is_index(part)):
+        raise misfit(f"{shown(part)} is no place in {shown(node)}")
+
+
 def _put(node: Any, path: Path, make: _Make, misfit: _Misfit) -> Any:
     """Copy the node with what `make` makes of the old value at the path, objects made on the way."""
     if not path:
@@ -253,8 +261,7 @@ def _put(node: Any, path: Path, make: _Make, misfit: _Misfit) -> Any:
         return {part: _put(MISSING, rest, make, misfit)}
     if isinstance(node, dict):
         return {**node, part: _put(node.get(part, MISSING), rest, make, misfit)}
-    if not isinstance(node, list) or not is_index(part):
-        raise misfit(f"{part!r} is no place in {shown(node)}")
+    _refuse_no_place(node, part, misfit)
     index = int(part)
     missing = index - len(node) + 1
     if missing > MAX_PADDING + 1:
@@ -276,10 +283,15 @@ def _take(node: Any, path: Path) -> Any:
 
 
 def _keep(data: dict[str, Any], path: Path, change: Change, keep: Callable[[list[Any]], list[Any]]) -> Any:
-    """Copy the data with what `keep` keeps of the array at the path; where nothing is, nothing is done."""
-    if _find(data, path) is MISSING:
-        return data
+    """Copy the data with what `keep` keeps of the array at the path; where nothing is but could be, nothing is done."""
     misfit = _misfit(change)
+    node: Any = data
+    for part in path:
+        child = _child(node, part)
+        if child is MISSING:
+            _refuse_no_place(node, part, misfit)
+            return data
+        node = child
     return _put(data, path, lambda old: keep(_array(old, misfit)), misfit)
 
 
@@ -297,7 +309,9 @@ def _is_in(items: list[Any], wanted: Any) -> bool:
 
 def _misfit(change: Change) -> _Misfit:
     name, at = change.operator, ".".join(change.path)
-    return lambda reason: InvalidUpdate(f"{name} of {at!r} does not fit the document: {reason}", path=at, operator=name)
+    return lambda reason: InvalidUpdate(
+        f"{name} of {shown(at)} does not fit the document: {reason}", path=at, operator=name
+    )
 
 
 def _is_number(value: Any) -> bool:

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 EACH: Final = "$[]"
 """The part of a path that stands for every element of the array there."""
 
-ELEMENT: Final = "element"
-"""The field that an element of an array becomes in an object of its own, to be matched or changed as a document."""
-
 NO_TIME: Final = Operand(None, "null")
 """What stands for the time of a transaction where it is not known."""
 
@@ -174,3 +171,11 @@ class Update:
     """Changes on paths of which none is, or lies within, another, in the order of the paths."""
 
     changes: tuple[Change, ...]
+
+    def making_dollar_fields(self) -> list[Change]:
+        """Return the changes that could make a field of the document itself that begins with `$`.
+
+        As in MongoDB they fit only where that field is there already: else it is an operator in the wrong place.
+        """
+        never = SetOnInsert | Unset | Rename | Pop | Pull | PullAll
+        return [change for change in self.changes if change.path[0][0] == "$" and not isinstance(change, never)]

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.documents import encode
 from pgdoc.errors import InvalidUpdate
+from pgdoc.query.nodes import ELEMENT
 from pgdoc.query.sql import Compiled, compile_filter
 from pgdoc.query.update_apply import apply_update
 from pgdoc.query.update_nodes import (
     EACH,
-    ELEMENT,
     AddToSet,
     Bound,
     Change,
@@ -38,7 +38,7 @@ MAX_CHANGES: Final = 1000
 """How many changes one update may have beside those of whole fields: each is a call around the others."""
 
 MAX_SUBQUERIES: Final = 50
-"""How many of these may be a `$pull` with a condition, or go by `$[]`: PostgreSQL plans each as a query of its own."""
+"""How many `$[]`, and `$pull` with a condition, these may have: PostgreSQL plans each as a query of its own."""
 
 _DATA: Final = Compiled("data", [])
 
@@ -48,7 +48,8 @@ _ELEMENTS: Final = (
     " FROM pgdoc.items_at(whole.data, %s::text[]) WITH ORDINALITY AS found(item, place)) AS element"
 )
 
-# OFFSET keeps PostgreSQL from writing the whole expression down wherever `whole.data` stands.
+# OFFSET keeps PostgreSQL from writing the whole expression down wherever `whole.data` stands; so it does for `changed`,
+# which would be twice as much with each `$[]` of a path.
 _WHOLE: Final = "FROM (SELECT {data} AS data OFFSET 0) AS whole"
 
 
@@ -63,6 +64,11 @@ def compile_update(update: Update, data: Compiled = _DATA) -> Compiled:
     """
     _refuse_too_many(update)
     whole = [change for change in update.changes if _is_whole_field(change)]
+    names = sorted({change.path[0] for change in update.making_dollar_fields()})
+    if names:
+        data = Compiled(
+            f"CASE WHEN {data.text} ?& %s::text[] THEN {data.text} END", [*data.params, names, *data.params]
+        )
     result = _unset_fields(_set_fields(data, whole), whole)
     for change in update.changes:
         if not _is_whole_field(change) and not isinstance(change, SetOnInsert):
@@ -87,11 +93,11 @@ def _is_whole_field(change: Change) -> bool:
 
 def _refuse_too_many(update: Update) -> None:
     calls = [change for change in update.changes if not _is_whole_field(change)]
-    queries = [change for change in calls if isinstance(change, Pull) or EACH in change.path]
-    for found, limit, what in ((calls, MAX_CHANGES, ""), (queries, MAX_SUBQUERIES, " with $[] or a condition")):
+    queries = [change for change in calls for _ in range(change.path.count(EACH) + isinstance(change, Pull))]
+    for found, limit, what in ((calls, MAX_CHANGES, "changes"), (queries, MAX_SUBQUERIES, "$[] and conditions")):
         if len(found) > limit:
             raise InvalidUpdate(
-                f"the update has {len(found):,} changes{what}, {limit:,} at most: make several updates of it",
+                f"the update has {len(found):,} {what}, {limit:,} at most: make several updates of it",
                 path=".".join(found[limit].path),
                 operator=found[limit].operator,
             )
@@ -122,7 +128,8 @@ def _compile_each(data: Compiled, path: Path, change: Change) -> Compiled:
     text = (
         "(SELECT pgdoc.put_items(whole.data, %s::text[],"
         f" (SELECT CASE WHEN count(*) = count(changed) THEN coalesce({items}, '[]') END"
-        f" FROM (SELECT place, {inner.text} AS changed FROM {_ELEMENTS}) AS elements)) {_WHOLE.format(data=data.text)})"
+        f" FROM (SELECT place, {inner.text} AS changed FROM {_ELEMENTS} OFFSET 0) AS elements))"
+        f" {_WHOLE.format(data=data.text)})"
     )
     above = list(path[:place])
     return Compiled(text, [above, *inner.params, above, *data.params])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import psycopg
@@ -12,6 +13,7 @@ from psycopg.rows import namedtuple_row
 from pgdoc.errors import (
     DatabaseError,
     DirectRouteNeeded,
+    HistoryLost,
     PgdocError,
     PluginMissing,
     PluginNotAllowed,
@@ -161,6 +163,8 @@ def translate(exc: psycopg.Error, connection: psycopg.Connection[Any]) -> PgdocE
         )
     if exc.sqlstate == "42501":
         return PluginNotAllowed(f"{text}: {_ALLOW}") if plugin else ReplicationNotPermitted(f"{text}: {_ALTER_ROLE}")
+    if exc.sqlstate == "42704" and _OUR_PUBLICATION.search(text):
+        return HistoryLost(f"{text}: it is younger than the WAL that was to be read; stream from now")
     if exc.sqlstate == "53400":
         return SlotsExhausted(f"{text}: {_MORE_SLOTS}")
     if exc.sqlstate is None or exc.sqlstate[:2] in {"08", "57", "53"}:
@@ -200,6 +204,8 @@ def _major(version: int) -> str:
 
 _OLDEST_SERVER = 150000
 _PLUGINS = ("wal2json", "pgoutput")
+_OUR_PUBLICATION = re.compile(r"\bpgdoc\b")
+"""In a message of any language; the names of slots go on behind it."""
 
 _ALLOW = (
     "run ALTER SYSTEM SET output_plugin_libraries = 'pgoutput', 'test_decoding', 'wal2json' and "

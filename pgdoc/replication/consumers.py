@@ -8,21 +8,26 @@ What is done here is done by the consumer's owner (see `ownership`), so whoever 
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 
-from pgdoc.changes.assemble import Assembler
-from pgdoc.decoding import wal2json
 from pgdoc.errors import DatabaseError, ServerUnreachable
-from pgdoc.replication.connection import connect, is_decoding, literal, translate
-from pgdoc.replication.reader import Reader
-from pgdoc.replication.slots import Opened, Source, copy_slot, identify, slot_name, tables, take_position
+from pgdoc.replication.connection import connect, literal, translate
+from pgdoc.replication.slots import (
+    Opened,
+    begin_reading,
+    check_publication,
+    copy_slot,
+    identify,
+    slot_name,
+    take_position,
+)
+from pgdoc.replication.source import Source, Stand
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
-    from pgdoc.replication.slots import Origin
+    from pgdoc.replication.source import Origin
 
 _SLOT_CHANGED = {"42704", "55000", "55006"}
 """It was dropped, lost its WAL, or is read by another, since it was looked at: the next look tells."""
@@ -68,13 +73,15 @@ def make_slot(source: Source, slot: str, at: int | None) -> int:
     with connect(source.conninfo, replication=True) as connection:
         try:
             step = slot_name(connection, "pgdocr")
-            start = take_position(connection, source, step, at, begin_history=True)
+            stand = take_position(connection, source, step, at, begin_history=True)
+            if at is not None:
+                check_publication(connection, source, stand, tables=True)
             with connect(source.conninfo, replication=False) as plain:
                 drop_slot(plain, slot)
-            copy_slot(connection, step, slot, temporary=False, plugin=source.plugin)
+            copy_slot(connection, step, slot, temporary=False, plugin=stand.plugin)
         except psycopg.Error as exc:
             raise translate(exc, connection) from exc
-    return start
+    return stand.at
 
 
 def drop_slot(connection: psycopg.Connection[Any], slot: str) -> bool:
@@ -101,6 +108,8 @@ def end_reader(connection: psycopg.Connection[Any], slot: str) -> None:
 def open_slot(source: Source, slot: str, at: int) -> Opened:
     """Stream every transaction whose commit record is at or after `at`, which the slot has to reach back to.
 
+    It is read through its own plugin, whatever that of the store is.
+
     Raises:
         ServerUnreachable: no connection, or something has just happened to the slot.
         DatabaseError: as it says.
@@ -108,8 +117,7 @@ def open_slot(source: Source, slot: str, at: int) -> Opened:
     connection = connect(source.conninfo, replication=True)
     try:
         origin: Origin = identify(connection)
-        found = tables(connection, source.schema)
-        reader = Reader(connection, slot, at, wal2json.options(source.schema), partial(is_decoding, source.conninfo))
+        return begin_reading(connection, source, slot, Stand(at, _plugin_of(connection, slot)), origin)
     except psycopg.Error as exc:
         error = translate(exc, connection)
         connection.close()
@@ -122,4 +130,11 @@ def open_slot(source: Source, slot: str, at: int) -> Opened:
     except BaseException:
         connection.close()
         raise
-    return Opened(reader, wal2json.Wal2Json(), Assembler(at, found, source.schema), origin)
+
+
+def _plugin_of(connection: psycopg.Connection[Any], slot: str) -> str:
+    """Ask for a slot's plugin, on a replication connection."""
+    row = connection.execute(f"SELECT plugin FROM pg_replication_slots WHERE slot_name = {literal(slot)}").fetchone()
+    if row is None:
+        raise ServerUnreachable(f'slot "{slot}" was dropped while it was being opened')
+    return str(row.plugin)

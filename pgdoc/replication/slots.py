@@ -14,25 +14,23 @@ without a word; here it is `HistoryLost`.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 
 from pgdoc.changes.assemble import Assembler
-from pgdoc.decoding import wal2json
-from pgdoc.errors import HistoryLost, InvalidResumeToken, SlotBlocked
+from pgdoc.decoding.plugins import PLUGINS, Decoder
+from pgdoc.errors import PluginMissing, PluginNotAllowed, SlotBlocked
 from pgdoc.replication.connection import connect, is_decoding, literal, preflight, quoted, translate
 from pgdoc.replication.patience import patience
 from pgdoc.replication.reader import Reader
+from pgdoc.replication.source import Origin, Source, Stand, check_published, history_lost
 from pgdoc.sql import statement
 from pgdoc.tokens import Lsn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from pgdoc.changes.assemble import Place
 
 BOOKMARK_PLUGIN = "pgoutput"
 """A bookmark's own plugin never runs, and this one is in every PostgreSQL and always allowed."""
@@ -41,48 +39,6 @@ _ADVANCE_STEP = 64 << 20  # one call moves restart_lsn by one step only
 _CREATE_LIMIT_S = 120.0  # it waits for one transaction after the other, 10 s at the most for each
 _ADVANCE_LIMIT_S = 600.0  # each begins at restart_lsn, which an open transaction holds back
 _BLOCKED_AFTER_S = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What is read: which server and database, which schema, through which plugin."""
-
-    conninfo: str
-    schema: str
-    plugin: str = "wal2json"
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Which cluster this is.
-
-    Attributes:
-        switches: `(timeline, LSN at which it was left)` for each earlier timeline.
-    """
-
-    system_id: int
-    timeline: int
-    switches: tuple[tuple[int, int], ...] = ()
-
-    def check(self, place: Place, system_id: int, timeline: int) -> None:
-        """Refuse a place that is none of this cluster's.
-
-        Where a timeline was left, no transaction of it commits any more; the place between two transactions is there.
-
-        Raises:
-            InvalidResumeToken: from another cluster, or past the point where its timeline was left.
-        """
-        if system_id != self.system_id:
-            raise InvalidResumeToken(
-                f"the token is of cluster {system_id}, this server is cluster {self.system_id}: "
-                "open the stream where the token was issued, or start without it"
-            )
-        left_at = dict(self.switches).get(timeline, 0)
-        if timeline != self.timeline and place > (left_at, 0, 0, 0):
-            raise InvalidResumeToken(
-                f"position {Lsn(place[0])} on timeline {timeline} is not part of this server's history (timeline "
-                f"{self.timeline}): the server was restored, or another was promoted, from before it; start without it"
-            )
 
 
 class Bookmark(NamedTuple):
@@ -103,9 +59,10 @@ class Opened(NamedTuple):
     """A reader that streams, with the pure machinery that belongs to it."""
 
     reader: Reader
-    decoder: wal2json.Wal2Json
+    decoder: Decoder
     assembler: Assembler
     origin: Origin
+    stand: Stand
 
 
 def bookmarks(connection: psycopg.Connection[Any], *, lost: bool = False) -> list[Bookmark]:
@@ -144,9 +101,10 @@ def open_reader(
         if check is not None:
             check(origin)
         slot = slot_name(connection, prefix)
-        at = take_position(connection, source, slot, at, begin_history=begin_history)
-        found = tables(connection, source.schema)
-        reader = Reader(connection, slot, at, wal2json.options(source.schema), partial(is_decoding, source.conninfo))
+        stand = take_position(connection, source, slot, at, begin_history=begin_history)
+        if at is not None:
+            check_publication(connection, source, stand, tables=False)
+        return begin_reading(connection, source, slot, stand, origin)
     except psycopg.Error as exc:
         error = translate(exc, connection)
         connection.close()
@@ -154,16 +112,39 @@ def open_reader(
     except BaseException:
         connection.close()
         raise
-    return Opened(reader, wal2json.Wal2Json(), Assembler(at, found, source.schema), origin)
 
 
-def try_reader(source: Source) -> None:
-    """Open a reader and close it, and leave nothing at the server.
+def begin_reading(
+    connection: psycopg.Connection[Any], source: Source, slot: str, stand: Stand, origin: Origin
+) -> Opened:
+    """Begin to stream a slot on this connection."""
+    plugin = PLUGINS[stand.plugin]
+    found = tables(connection, source.schema)
+    reader = Reader(connection, slot, stand.at, plugin.options(source.schema), partial(is_decoding, source.conninfo))
+    return Opened(reader, plugin.decoder(source.schema), Assembler(stand.at, found, source.schema), origin, stand)
+
+
+def check_publication(connection: psycopg.Connection[Any], source: Source, stand: Stand, *, tables: bool) -> None:
+    """Refuse to read through pgoutput from before its publication was made, or before the last of its tables joined.
+
+    Raises:
+        HistoryLost: changes would be left out.
+    """
+    if stand.plugin == "pgoutput":
+        names = "NULL" if tables else "'{}'"
+        since = _lsn(connection, f"pgdoc.published_since({literal(source.schema)}, {names})")
+        check_published(stand.at, since, source.schema)
+
+
+def try_reader(source: Source) -> Stand:
+    """Open a reader and close it, leave nothing at the server, and give how it was read.
 
     Raises:
         PgdocError: what would keep a stream from working.
     """
-    open_reader(source, None, begin_history=False).reader.close()
+    opened = open_reader(source, None, begin_history=False)
+    opened.reader.close()
+    return opened.stand
 
 
 def make_first_bookmark(conninfo: str) -> None:
@@ -288,11 +269,34 @@ def _age(row: Any) -> str:
 
 def take_position(
     connection: psycopg.Connection[Any], source: Source, slot: str, at: int | None, *, begin_history: bool
+) -> Stand:
+    """Make a temporary slot that stands at `at`, and give how and where it does.
+
+    Raises:
+        PluginMissing, PluginNotAllowed: of the last plugin that may be tried.
+        HistoryLost, SlotBlocked: as they say.
+    """
+    *others, last = source.plugins
+    refusal = ""
+    for plugin in others:
+        try:
+            found = _take_position(connection, source, plugin, slot, at, begin_history=begin_history)
+            return Stand(found, plugin)
+        except psycopg.DatabaseError as exc:
+            error = translate(exc, connection)
+            if not isinstance(error, PluginMissing | PluginNotAllowed):
+                raise error from exc
+            refusal = str(error)
+    found = _take_position(connection, source, last, slot, at, begin_history=begin_history)
+    return Stand(found, last, refusal)
+
+
+def _take_position(  # noqa: PLR0913 (what the two above were given)
+    connection: psycopg.Connection[Any], source: Source, plugin: str, slot: str, at: int | None, *, begin_history: bool
 ) -> int:
-    """Make a temporary slot that stands at `at`, and give the place where it does."""
     end = flushed(connection)
     wanted = end if at is None else min(at, end)
-    start = _copy_bookmark(connection, source.plugin, slot, wanted)
+    start = _copy_bookmark(connection, plugin, slot, wanted)
     if start is not None:
         advance(connection, slot, start, wanted)
         return wanted
@@ -300,28 +304,10 @@ def take_position(
         kept = bookmarks(connection)
         lost = len(bookmarks(connection, lost=True)) > len(kept)
         raise history_lost(wanted, kept[0].confirmed if kept else None, _limit(connection) if lost else "")
-    start = create_slot(connection, source.conninfo, slot, source.plugin)
+    start = create_slot(connection, source.conninfo, slot, plugin)
     if begin_history:
         copy_slot(connection, slot, bookmark_name(connection), temporary=False, plugin=BOOKMARK_PLUGIN)
     return start
-
-
-def history_lost(at: int, oldest: int | None, limit: str = "") -> HistoryLost:
-    """Make the error for a position that no bookmark reaches back to.
-
-    Args:
-        at: the position.
-        oldest: how far the oldest bookmark reaches back; `None` where there is none.
-        limit: the value of `max_slot_wal_keep_size` where that made the server remove WAL.
-    """
-    found = "no history is kept" if oldest is None else f"history reaches back to {Lsn(oldest)}"
-    cause = f", as the server removed what exceeds its max_slot_wal_keep_size of {limit}" if limit else ""
-    cure = "raise that" if limit else "keep more with set_history()"
-    return HistoryLost(
-        f"position {Lsn(at)} is no longer kept ({found}{cause}): rebuild from the collections, stream from now, and "
-        f"{cure}",
-        oldest_available=None if oldest is None else str(Lsn(oldest)),
-    )
 
 
 def _limit(connection: psycopg.Connection[Any]) -> str:

@@ -105,6 +105,9 @@ DELETE FROM pgdoc.consumers WHERE name = %s RETURNING true
 SELECT plugin, wal_status, (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint AS confirmed, active_pid
 FROM pg_replication_slots WHERE slot_name = %s
 
+-- name: published_since
+SELECT (pgdoc.published_since(%s, '{}') - '0/0'::pg_lsn)::bigint AS since
+
 -- name: slot_name
 SELECT format('pgdoc_%%s_%%s', oid, %s::text) AS name FROM pg_database WHERE datname = current_database()
 

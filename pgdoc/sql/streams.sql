@@ -42,6 +42,15 @@ FROM pg_class c
 WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND (%s::text[] IS NULL OR c.relname = ANY(%s::text[]))
   AND pgdoc.is_collection(c.oid)
 
+-- name: publication_fault
+SELECT pgdoc.publication_fault(%s)
+
+-- name: publish
+SELECT pgdoc.publish(%s)
+
+-- name: published_since
+SELECT (pgdoc.published_since(%s, %s) - '0/0'::pg_lsn)::bigint AS since
+
 -- name: create
 SELECT pgdoc.create_collection(%s, %s)
 

@@ -14,7 +14,6 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from pgdoc import Store
-from pgdoc.server import LocalServer
 from tests.faulty_day import notebook
 from tests.faulty_day.crew import Crew
 from tests.faulty_day.faults import Faults
@@ -33,11 +32,14 @@ from tests.faulty_day.plan import (
     WriterPlan,
 )
 from tests.faulty_day.verdict import SLOT, Account, Got, Reference, judge
+from tests.fixtures.fix_server import local_server
 from tests.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from pgdoc.server import LocalServer
 
 logger = logging.getLogger("day")
 
@@ -181,7 +183,7 @@ class _Stage:
         wanted = [kind for kind in faults.kinds if self.consumers or "consumer" not in kind]
         due = faults.all_of(wanted)
         try:
-            while time.monotonic() < over and not self.crew.failed() and not self.errors():
+            while (due or time.monotonic() < over) and not self.crew.failed() and not self.errors():
                 time.sleep(faults.pause_s())
                 faults.strike(due.pop() if due else faults.any_of(wanted))
                 self.largest_kib = max(self.largest_kib, self.crew.largest_kib())
@@ -234,7 +236,7 @@ class _Stage:
 
 @contextlib.contextmanager
 def _stage(day: Day, folder: Path) -> Iterator[_Stage]:
-    with LocalServer(port=0, settings=SERVER_SETTINGS) as server:
+    with local_server(port=0, settings=SERVER_SETTINGS) as server:
         place = psycopg.conninfo.conninfo_to_dict(server.conninfo)
         with Proxy(str(place["host"]), int(str(place["port"]))) as proxy, Crew(folder) as crew:
             stage = _Stage(day, folder, server, proxy, crew)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it counts on wh
 
 def test_every_kind_of_fault_once(server: Server, tmp_path: Path) -> None:
     """The fixture is asked for so that the test is skipped where no server can be started."""
-    day = Day(seconds=12, seed=1, changes_per_s=300, largest=500, pause_s=1.0, patience_s=90, cut_at_end=True)
+    day = Day(seconds=8, seed=1, changes_per_s=300, largest=500, pause_s=0.7, patience_s=90, cut_at_end=True)
     outcome = run(day, tmp_path)
     sys.stdout.write(f"{outcome}\n")
     outcome.raise_if_wrong()

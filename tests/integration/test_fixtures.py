@@ -15,7 +15,7 @@ def test_clean_database_has_nothing_left(server, dsn):
 def test_session_and_slot_are_seen(server, bare_dsn):
     with psycopg.connect(server.conninfo, autocommit=True) as admin, psycopg.connect(bare_dsn) as session:
         database, pid = session.info.dbname, session.info.backend_pid
-        session.execute("SELECT pg_create_logical_replication_slot('left_here', 'wal2json')")
+        session.execute("SELECT pg_create_logical_replication_slot('left_here', 'test_decoding')")
         session.commit()
         slot, backend = sorted(what_is_left(admin, database, grace_s=0), reverse=True)
         admin.execute("SELECT pg_drop_replication_slot('left_here')")

@@ -124,6 +124,21 @@ def test_a_catalog_from_before_the_life_of_collections_goes_up_and_down(dsn: str
     execute(dsn, "SELECT pgdoc.rename_collection('docs', 'sold', 'orders'), pgdoc.drop_collection('docs', 'orders')")
 
 
+def test_a_catalog_from_before_the_publication_was_looked_after_goes_up_and_down(dsn: str) -> None:
+    downgrade(dsn, "0004")
+    execute(dsn, "SELECT pgdoc.create_collection('docs', 'orders')")
+    ((before,),) = execute(dsn, "SELECT pg_current_wal_insert_lsn()::text")
+    migrate(dsn)
+    since = "SELECT pgdoc.published_since('docs', '{orders}') > %s::pg_lsn, pgdoc.publication_fault('docs')"
+    assert execute(dsn, since, before) == [(True, None)]
+    with pgdoc.Store(dsn, plugin="pgoutput") as store, store["orders"].watch() as stream:
+        store["orders"].insert("o-1", {})
+        assert next(stream).document_id == "o-1"
+    downgrade(dsn, "0004")
+    execute(dsn, "SELECT pgdoc.create_collection('docs', 'users'), pgdoc.drop_collection('docs', 'orders')")
+    assert execute(dsn, "SELECT tablename FROM pg_publication_tables WHERE pubname = 'pgdoc'") == [("users",)]
+
+
 @pytest.fixture
 def owner_dsn(bare_dsn: str) -> Iterator[str]:
     """The database, for its owner, who may make no event triggers."""
@@ -154,6 +169,11 @@ def test_a_role_that_may_make_no_event_triggers_goes_without_until_a_superuser_c
     )
     assert by_whom == [(True,)]  # nobody else may change what runs inside a superuser's DDL
     execute(owner_dsn, "SELECT pgdoc.create_collection('docs', 'orders')")
+    assert execute(owner_dsn, "SELECT pgdoc.publish('docs')") == [(None,)]
+    assert execute(
+        bare_dsn,
+        "SELECT DISTINCT rolsuper FROM pg_tables JOIN pg_roles ON rolname = tableowner WHERE tablename = 'published'",
+    ) == [(True,)]
     execute(owner_dsn, "DROP TABLE docs.orders")
     migrate(owner_dsn)
     downgrade(owner_dsn)

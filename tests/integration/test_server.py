@@ -14,7 +14,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgdoc.errors import ServerStartFailed
-from pgdoc.server import LocalServer
+from tests.fixtures.fix_server import local_server
 
 GONE_WITHIN_S = 20.0
 
@@ -31,7 +31,7 @@ def folder():
 @pytest.fixture(scope="module")
 def standing_server():
     """For the tests that leave it as it was."""
-    with LocalServer() as server:
+    with local_server() as server:
         yield server
 
 
@@ -64,7 +64,7 @@ def test_it_is_ready_for_change_streams(standing_server):
     assert ask(standing_server.conninfo, "SHOW wal_level") == "logical"
     assert ask(standing_server.conninfo, "SHOW max_slot_wal_keep_size") == "4GB"
     assert ask(standing_server.conninfo, "SHOW server_encoding") == "UTF8"
-    lsn = ask(standing_server.conninfo, "SELECT lsn FROM pg_create_logical_replication_slot('s', 'wal2json')")
+    lsn = ask(standing_server.conninfo, "SELECT lsn FROM pg_create_logical_replication_slot('s', 'pgoutput')")
     assert lsn > "0/0"
 
 
@@ -134,19 +134,19 @@ def test_conninfo_for_another_database_and_user(standing_server):
 
 
 def test_settings_are_taken_literally(folder):
-    with LocalServer(folder, settings={"cluster_name": r"it's a \n", "max_wal_senders": 3, "fsync": False}) as server:
+    with local_server(folder, settings={"cluster_name": r"it's a \n", "max_wal_senders": 3, "fsync": False}) as server:
         assert ask(server.conninfo, "SHOW cluster_name") == r"it's a \n"
         assert ask(server.conninfo, "SHOW max_wal_senders") == "3"
         assert ask(server.conninfo, "SHOW fsync") == "off"
 
 
 def test_given_folder_is_kept_and_used_again(folder):
-    with LocalServer(folder) as server:
+    with local_server(folder) as server:
         assert conninfo_to_dict(server.conninfo)["host"] == str(folder)
         with psycopg.connect(server.conninfo) as connection:
             connection.execute("CREATE TABLE t AS SELECT 7 AS n")
     assert folder.exists()
-    with LocalServer(folder) as server:
+    with local_server(folder) as server:
         assert ask(server.conninfo, "SELECT n FROM t") == 7
 
 
@@ -155,7 +155,7 @@ def test_folder_with_other_things_in_it_is_refused_and_left_alone(folder):
     (folder / "thesis.txt").write_text("chapter 1")
     owner = folder.stat().st_uid
     with pytest.raises(ServerStartFailed, match="is not empty and holds no cluster"):
-        LocalServer(folder).start()
+        local_server(folder).start()
     assert (folder / "thesis.txt").read_text() == "chapter 1"
     assert folder.stat().st_uid == owner
 
@@ -164,7 +164,7 @@ def test_folder_too_deep_for_a_socket(folder):
     deep = folder / ("d" * 60) / ("e" * 60)
     folder.mkdir()
     (folder / ("d" * 60)).mkdir(mode=0o755)
-    with LocalServer(deep) as server:
+    with local_server(deep) as server:
         socket_folder = Path(str(conninfo_to_dict(server.conninfo)["host"]))
         assert socket_folder != deep
         assert ask(server.conninfo, "SELECT 1") == 1
@@ -173,7 +173,7 @@ def test_folder_too_deep_for_a_socket(folder):
 
 
 def test_kept_temporary_folder():
-    server = LocalServer(keep=True)
+    server = local_server(keep=True)
     with server:
         pass
     assert server.folder is not None
@@ -186,7 +186,7 @@ def test_without_a_port_it_listens_on_the_socket_only(standing_server):
 
 
 def test_port_is_free_local_and_behind_a_password():
-    with LocalServer(port=0) as server:
+    with local_server(port=0) as server:
         place = conninfo_to_dict(server.conninfo)
         assert ask(server.conninfo, "SHOW listen_addresses") == place["host"] == "127.0.0.1"
         with pytest.raises(psycopg.OperationalError, match="password"):
@@ -194,7 +194,7 @@ def test_port_is_free_local_and_behind_a_password():
 
 
 def test_failed_start_shows_the_log_and_leaves_nothing():
-    server = LocalServer(settings={"shared_buffers": "lots"})
+    server = local_server(settings={"shared_buffers": "lots"})
     with pytest.raises(ServerStartFailed, match=r'did not start(.|\n)*"shared_buffers": "lots"') as raised:
         server.start()
     assert server.folder is None
@@ -203,17 +203,17 @@ def test_failed_start_shows_the_log_and_leaves_nothing():
 
 
 def test_second_server_on_the_same_folder_leaves_the_first_alone(folder):
-    with LocalServer(folder) as first:
+    with local_server(folder) as first:
         with pytest.raises(ServerStartFailed, match=r"postmaster\.pid"):
-            LocalServer(folder).start()
+            local_server(folder).start()
         assert ask(first.conninfo, "SELECT 1") == 1
 
 
 def test_not_running():
     with pytest.raises(ServerStartFailed, match=r"call start\(\)"):
-        _ = LocalServer().conninfo
+        _ = local_server().conninfo
     with pytest.raises(ServerStartFailed, match=r"call start\(\)"):
-        _ = LocalServer().pid
+        _ = local_server().pid
 
 
 def test_nothing_is_left_when_the_process_is_killed(folder):

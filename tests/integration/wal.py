@@ -1,21 +1,20 @@
-"""What was written to the WAL, as another reader of it sees it."""
+"""What was written to the WAL, as test_decoding sees it, which comes with every PostgreSQL."""
 
 from __future__ import annotations
 
 import json
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-_READ = """
-SELECT data FROM pg_logical_slot_get_changes(%s, NULL, NULL,
-  'format-version', '2', 'add-msg-prefixes', 'pgdoc', 'include-types', '0')
-"""
-_ACTIONS = {"I": "insert", "U": "update", "D": "delete", "T": "truncate"}
+_READ = "SELECT data FROM pg_logical_slot_get_changes(%s, NULL, NULL)"
+_CHANGE = re.compile(r"table (?!pgdoc\.).*?: (INSERT|UPDATE|DELETE|TRUNCATE):")
+_METADATA = re.compile(r"message: transactional: 1 prefix: pgdoc, sz: \d+ content:(.*)", re.DOTALL)
 
 
 @contextmanager
@@ -27,23 +26,20 @@ def recorded(dsn: str) -> Iterator[Callable[[], list[Any]]]:
     """
     with psycopg.connect(dsn, autocommit=True) as connection:
         slot = f"test_{connection.info.backend_pid}"
-        connection.execute("SELECT pg_create_logical_replication_slot(%s, 'wal2json', true)", [slot])
-        yield lambda: list(_entries(json.loads(data) for (data,) in connection.execute(_READ, [slot]).fetchall()))
+        connection.execute("SELECT pg_create_logical_replication_slot(%s, 'test_decoding', true)", [slot])
+        yield lambda: list(_entries(line for (line,) in connection.execute(_READ, [slot]).fetchall()))
 
 
-def _entries(messages: Iterator[dict[str, Any]]) -> Iterator[Any]:
+def _entries(lines: Iterable[str]) -> Iterator[Any]:
     written = False
-    for message in messages:
-        match message["action"]:
-            case "B":
-                written = False
-            case "C":
-                if written:
-                    yield "end"
-            case "M":
-                written = True
-                yield json.loads(message["content"])["metadata"]
-            case action:
-                if message["schema"] != "pgdoc":
-                    written = True
-                    yield _ACTIONS[action]
+    for line in lines:
+        if line.startswith("COMMIT"):
+            if written:
+                yield "end"
+            written = False
+        elif change := _CHANGE.match(line):
+            written = True
+            yield change[1].lower()
+        elif metadata := _METADATA.match(line):
+            written = True
+            yield json.loads(metadata[1])["metadata"]

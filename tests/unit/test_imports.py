@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parents[2] / "pgdoc"
 
 # Where each module, or package, of pgdoc lives.
 ROOMS = {
-    "ground": {"errors", "tokens", "names", "conninfo", "refusal", "_fork"},
+    "ground": {"errors", "tokens", "names", "conninfo", "refusal", "shown", "_fork"},
     "documents": {"documents"},
     "decoding": {"decoding"},
     "changes": {"changes"},
@@ -50,7 +50,7 @@ ARROWS = {
     "sql": set(),
     "database": {"documents", "sql"},
     "migration": {"sql", "database", "replication"},
-    "writes": {"documents", "query"},
+    "writes": {"documents", "query", "database"},
     "facade": {
         "documents",
         "query",

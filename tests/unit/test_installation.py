@@ -7,7 +7,7 @@ import pytest
 
 from pgdoc import installation
 from pgdoc.errors import PluginMissing, ServerNotFound
-from pgdoc.installation import find_installation, mending_command
+from pgdoc.installation import embedded_bin_dir, find_installation, mending_command, missing_command
 
 
 @pytest.fixture
@@ -39,7 +39,18 @@ def _script(path: Path, line: str) -> None:
 def nowhere(monkeypatch):
     """A machine without PostgreSQL."""
     monkeypatch.setattr(installation, "_PLACES", ())
+    monkeypatch.setattr(installation, "_PACKAGE", "embedded_nowhere")
     monkeypatch.setenv("PATH", "/nonexistent")
+
+
+@pytest.fixture
+def embedded(make_installation, nowhere, monkeypatch, tmp_path):
+    """The same machine, after pip has installed the package."""
+    bin_dir = make_installation(18, wal2json=False, folder="site/embedded_somewhere/pginstall")
+    (bin_dir.parents[1] / "__init__.py").write_text("raise AssertionError('nobody imports it')")
+    monkeypatch.setattr(installation, "_PACKAGE", "embedded_somewhere")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    return bin_dir
 
 
 def test_given_folder(make_installation):
@@ -98,16 +109,66 @@ def test_wal2json_goes_before_newest(make_installation, nowhere, monkeypatch, tm
     assert find_installation().major == 16
 
 
+def test_without_wal2json_the_first_one_will_do(make_installation, embedded, monkeypatch, tmp_path):
+    for major in (16, 17):
+        make_installation(major, folder=f"v{major}", wal2json=False)
+    monkeypatch.setattr(installation, "_PLACES", (f"{tmp_path}/v*/bin",))
+    assert find_installation().major == find_installation(plugin="pgoutput").major == 17
+
+
 def test_wal2json_missing_names_the_package_of_this_version(make_installation, monkeypatch):
     bin_dir = make_installation(16, wal2json=False)
     monkeypatch.setattr(shutil, "which", lambda name: name if name == "apt-get" else None)
     with pytest.raises(PluginMissing, match=r"PostgreSQL 16 in .* has no wal2json: .*postgresql-16-wal2json`"):
-        find_installation(bin_dir)
+        find_installation(bin_dir, plugin="wal2json")
+
+
+def test_the_package_is_the_last_resort(embedded, make_installation, monkeypatch):
+    found = find_installation()
+    assert (found.bin_dir, found.is_embedded, found.has_wal2json) == (embedded, True, False)
+    older = make_installation(15, wal2json=False, folder="v15")
+    monkeypatch.setenv("PATH", str(older))
+    assert find_installation().bin_dir == older
+    assert not find_installation().is_embedded
+
+
+def test_the_package_can_be_asked_for(embedded):
+    assert embedded_bin_dir() == embedded
+    assert find_installation(embedded).is_embedded
+
+
+def test_what_lacks_wal2json_is_not_mended_in_the_package(embedded, monkeypatch):
+    """The system's packages know no plugin for it, and bring a server along."""
+    monkeypatch.setattr(shutil, "which", lambda name: name if name == "apt-get" else None)
+    monkeypatch.setattr(installation, "_newest_packaged", lambda: 15)
+    with pytest.raises(PluginMissing, match=r"PostgreSQL 18 in .* has no wal2json: .*postgresql-15-wal2json`"):
+        find_installation(plugin="wal2json")
+    assert missing_command() is None
+    assert str(missing_command("wal2json")).endswith("postgresql-15-wal2json")
+
+
+def test_a_copy_has_all_that_the_server_loads_in_the_same_places(embedded, tmp_path):
+    site = tmp_path / "site"
+    (site / "embedded_somewhere.libs").mkdir()
+    (site / "embedded_somewhere.libs" / "libpq.so").touch()
+    (embedded.parent / "include").mkdir()
+    copy = find_installation().copy_to(tmp_path / "copy")
+    assert copy.bin_dir == tmp_path / "copy" / embedded.relative_to(site)
+    assert find_installation(copy.bin_dir).major == 18
+    assert (tmp_path / "copy" / "embedded_somewhere.libs" / "libpq.so").exists()
+    assert not (copy.bin_dir.parent / "include").exists()
 
 
 def test_no_postgres(nowhere):
-    with pytest.raises(ServerNotFound, match=r"no PostgreSQL 15 or newer on PATH .*: install it with `"):
+    with pytest.raises(ServerNotFound, match=r"no PostgreSQL 15 or newer on PATH .*: install it with `pip install"):
         find_installation()
+    assert embedded_bin_dir() is None
+    assert missing_command() == "pip install 'pgdoc[embedded]'"
+
+
+def test_no_postgres_and_wal2json_is_needed(nowhere):
+    with pytest.raises(ServerNotFound, match=r"install it with `docker compose"):
+        find_installation(plugin="wal2json")
 
 
 def test_too_old(make_installation):
@@ -129,7 +190,7 @@ def test_mending_command(packager, platform, euid, command, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: name if name == packager else None)
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(os, "geteuid", lambda: euid)
-    assert mending_command(17) == command
+    assert mending_command("wal2json", 17) == command
 
 
 def test_mending_command_takes_the_newest_package(tmp_path, monkeypatch):
@@ -137,4 +198,4 @@ def test_mending_command_takes_the_newest_package(tmp_path, monkeypatch):
     _script(tmp_path / "apt-get", "exit 1")
     _script(tmp_path / "apt-cache", f"echo {packages}")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert mending_command().endswith("postgresql-17-wal2json")
+    assert mending_command("wal2json").endswith("postgresql-17-wal2json")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -41,6 +42,7 @@ ONE = Operand(1, "1")
         ({"a": {"$exists": True}}, Exists(("a",))),
         ({"a": {"$exists": 0}}, Not(Exists(("a",)))),
         ({"a": {"$exists": "no"}}, Exists(("a",))),
+        ({"a": {"$exists": Decimal("0.0")}}, Not(Exists(("a",)))),
         ({"a": {"$not": {"$lt": 1}}}, Not(Ordered(("a",), "<", ONE))),
         ({"a": 1, "b": 1}, And((Equal(("a",), ONE), Equal(("b",), ONE)))),
         ({"$or": [{"a": 1}, {}]}, Or((Equal(("a",), ONE), And(())))),
@@ -115,6 +117,12 @@ def test_filters(wanted: Any, node: Any) -> None:
         ({"a": {"$size": "1"}}, "$size", "a"),
         ({"a": {"$size": True}}, "$size", "a"),
         ({"a": {"$size": float("nan")}}, "$size", "a"),
+        ({"a": {"$size": 10**400}}, "$size", "a"),
+        ({"a": {"$size": Decimal("sNaN")}}, "$size", "a"),
+        ({"a": {"$size": Decimal("1e999999")}}, "$size", "a"),
+        ({"a": {"$mod": [10**400, 0]}}, "$mod", "a"),
+        ({"a": 10**5000}, "$eq", "a"),
+        ([10**5000], None, None),
         ({"a": {"$mod": 5}}, "$mod", "a"),
         ({"a": {"$mod": [5]}}, "$mod", "a"),
         ({"a": {"$mod": [5, 0, 1]}}, "$mod", "a"),

@@ -40,7 +40,7 @@ def test_the_part_of_a_document(fields: Any, data: dict[str, Any], part: dict[st
         (["a", "a.b"], "a.b"),
         (["a.b", "a"], "a"),
         ("-_id", "_id"),
-        ("", None),
+        ("", ""),
         ([None], None),
         (7, None),
         ("a\0", "a\0"),

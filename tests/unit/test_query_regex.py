@@ -113,6 +113,8 @@ def test_not_found(pattern: str, options: str, text: str) -> None:
         ("(\\b)(a*$)*", "anchor alone"),
         ("(" * 101 + ")" * 101, "deeper"),
         ("a" * 10_001, "10,000"),
+        ("\ud800", "surrogate"),
+        ("a\0", "NUL"),
         ("a" * 501, "500"),
     ],
 )

@@ -3,11 +3,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pgdoc.errors import InvalidUpdate
 from pgdoc.query import compile_filter, compile_sort, compile_update, parse_filter, parse_sort, parse_update
+from pgdoc.query.index import plan_index
 from tests import json_values
 
 MARK = "\U0001f980"
@@ -57,6 +59,22 @@ def test_the_common_filters_are_one_operator_that_an_index_can_serve() -> None:
     assert compile_filter(parse_filter({"_id": "o-1"})).text == "id = %s"
     assert compile_filter(parse_filter({"_id": {"$in": ["a", "b"]}})).params == [["a", "b"]]
     assert compile_filter(parse_filter(None)).text == "TRUE"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "label"),
+    [
+        ({"a.b": 1}, "items0"),
+        ({"a.b": {"$in": [1, 2]}}, "items0"),
+        ({"a.b": {"$gt": 1}}, "arrays0"),
+        ({"a.b": {"$gt": 1, "$lt": "x"}}, "arrays0"),
+    ],
+)
+def test_a_lookup_and_a_range_have_the_condition_of_one_part_of_an_index_each(wanted: Any, label: str) -> None:
+    """PostgreSQL compares conditions as text; with a choice it would walk all arrays for a lookup now and then."""
+    params = compile_filter(parse_filter(wanted)).params
+    parts = plan_index(("a.b",), unique=False, where=None, name=None).parts
+    assert [part.label for part in parts if part.label and part.body.params[-1] in params] == [label]
 
 
 def test_fields_of_the_document_itself_are_set_and_removed_by_operators() -> None:

@@ -125,6 +125,7 @@ def test_what_is_no_update_names_operator_and_path(update: Any, operator: str | 
         ({"a": [1, 2, 3]}, {"$push": {"a": {"$each": [9], "$position": 10**30}}}, {"a": [1, 2, 3, 9]}),
         ({"a": [1, 2, 3]}, {"$push": {"a": {"$each": [4], "$slice": -2.0}}}, {"a": [3, 4]}),
         ({"a": [1, 2, 3]}, {"$push": {"a": {"$each": [4], "$slice": 0}}}, {"a": []}),
+        ({"a": [1, 2, 3]}, {"$push": {"a": {"$each": [4], "$slice": Decimal("1e40")}}}, {"a": [1, 2, 3, 4]}),
         ({"a": [1, 2, 3]}, {"$push": {"a": {"$each": [4], "$slice": -(10**30)}}}, {"a": [1, 2, 3, 4]}),
         (
             {"a": [{"b": 1, "c": 1}, 5, {"b": 0}, {"b": 1, "c": 2}]},
@@ -153,7 +154,10 @@ def test_what_is_no_update_names_operator_and_path(update: Any, operator: str | 
         ({"a": [1, {"b": 1, "c": 1}, {"b": 2}]}, {"$pull": {"a": {"$or": [{"b": 2}, {"c": 1}]}}}, {"a": [1]}),
         ({"a": [1, {"_id": 1}, {}]}, {"$pull": {"a": {"_id": {"$gte": 1}}}}, {"a": [1, {}]}),
         ({"a": [1, {}, {"b": 1}]}, {"$pull": {"a": {}}}, {"a": [1]}),
-        ({"a": [1, {"b": 1}]}, {"$pull": {"a.0.x": 1, "b": 1}}, {"a": [1, {"b": 1}]}),
+        ({"a": [1, {"b": 1}]}, {"$pull": {"a.1.x": 1, "a.2.x": 1, "b": 1}}, {"a": [1, {"b": 1}]}),
+        ({"a": [1]}, {"$push": {"a": {"$slice": 1}}}, {"a": [1, {"$slice": 1}]}),
+        ({"a": {"$b": 1}}, {"$inc": {"a.$b": 1}, "$set": {"c.$d": 1}}, {"a": {"$b": 2}, "c": {"$d": 1}}),
+        ({"$a": {"b": 1}}, {"$inc": {"$a.b": 1}, "$unset": {"$c": 1}}, {"$a": {"b": 2}}),
         ({"a": [1, 1.0, True, [1], None]}, {"$pullAll": {"a": [1, None, 7]}}, {"a": [True, [1]]}),
         ({"a": [[1], [2]]}, {"$push": {"a.$[]": 3}, "$set": {"b": 1}}, {"a": [[1, 3], [2, 3]], "b": 1}),
         ({"a": [{"b": [1]}, {"b": []}]}, {"$addToSet": {"a.$[].b": 1}}, {"a": [{"b": [1]}, {"b": [1]}]}),
@@ -207,6 +211,11 @@ def test_a_product_does_not_grow_without_end() -> None:
         ({"$pull": {"t": 1}}, "$pull"),
         ({"$pull": {"t": {"$gt": 1}}}, "$pull"),
         ({"$pullAll": {"yes": []}}, "$pullAll"),
+        ({"$pull": {"list.0.x": 1}}, "$pull"),
+        ({"$pullAll": {"list.x": [1]}}, "$pullAll"),
+        ({"$pop": {"t.x": 1}}, "$pop"),
+        ({"$set": {"$inc": 1}}, "$set"),
+        ({"$push": {"$list.x": 1}}, "$push"),
         ({"$set": {"list.$[].x": 1}}, "$set"),
         ({"$set": {"none.$[]": 1}}, "$set"),
         ({"$pull": {"t.$[]": 1}}, "$pull"),
@@ -234,6 +243,7 @@ def test_a_misfit_of_every_operator(update: dict[str, Any], operator: str) -> No
         ("$rename", ""),
         ("$rename", "_id"),
         ("$rename", "a.$[]"),
+        ("$rename", "$a"),
         ("$setOnInsert", object()),
         ("$currentDate", 1),
         ("$currentDate", None),
@@ -241,12 +251,14 @@ def test_a_misfit_of_every_operator(update: dict[str, Any], operator: str) -> No
         ("$currentDate", {"$type": "date", "x": 1}),
         ("$push", {"$each": 1}),
         ("$push", {"$each": {"a": 1}}),
-        ("$push", {"$slice": 1}),
         ("$push", {"$each": [], "x": 1}),
         ("$push", {"$each": [], "$slice": "1"}),
         ("$push", {"$each": [], "$slice": 1.5}),
         ("$push", {"$each": [], "$slice": float("nan")}),
         ("$push", {"$each": [], "$position": float("inf")}),
+        ("$push", {"$each": [], "$position": Decimal("1e5000")}),
+        ("$pop", Decimal("sNaN")),
+        ("$inc", Decimal("NaN")),
         ("$push", {"$each": [], "$position": True}),
         ("$push", {"$each": [], "$sort": 0}),
         ("$push", {"$each": [], "$sort": True}),
@@ -277,8 +289,17 @@ def test_an_operand_of_the_wrong_kind_is_refused(operator: str, value: Any) -> N
     assert caught.value.path is not None
 
 
+def test_a_condition_of_pull_names_the_place_in_the_array() -> None:
+    for condition, place in ({"b": {"$near": 1}}, "'a.b'"), ({"$near": 1}, "'a'"), ({"$gt": {1}}, "at 'a'"):
+        with pytest.raises(InvalidUpdate, match=place) as caught:
+            parse_update({"$pull": {"a": condition}})
+        assert caught.value.path == "a"
+
+
 @pytest.mark.parametrize("operator", ["$set", "$inc", "$push", "$rename", "$pull", "$unset", "$currentDate"])
-@pytest.mark.parametrize("path", ["", ".", "a.", ".a", "a..b", "_id", "_id.x", "$a", "a.$b", "a\0b", "\ud800"])
+@pytest.mark.parametrize(
+    "path", ["", ".", "a.", ".a", "a..b", "_id", "_id.x", "$", "a.$", "$[].a", "a.$[x]", "a\0b", "\ud800"]
+)
 def test_a_path_that_leads_nowhere_is_refused(operator: str, path: str) -> None:
     with pytest.raises(InvalidUpdate) as caught:
         parse_update({operator: {path: 1}})
@@ -353,3 +374,10 @@ def test_an_update_has_a_limit_of_changes(operator: str, path: str, value: Any, 
         compile_update(parse_update({operator: {**changes, path.format("x"): value}}))
     assert caught.value.operator == operator
     assert caught.value.path
+
+
+def test_a_path_has_a_limit_of_elements() -> None:
+    """Each `$[]` is a query in the one before it."""
+    compile_update(parse_update({"$set": {"a" + ".$[]" * 50: 1}}))
+    with pytest.raises(InvalidUpdate, match=r"51 \$\[\] and conditions, 50 at most"):
+        compile_update(parse_update({"$set": {"a" + ".$[]" * 51: 1}}))

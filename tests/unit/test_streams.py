@@ -5,8 +5,8 @@ import pytest
 from pgdoc.changes.assemble import Burst
 from pgdoc.errors import HistoryLost, InvalidResumeToken
 from pgdoc.hub import Hub
-from pgdoc.replication.slots import Origin, Source
-from pgdoc.streams import check_buffer, check_place, check_reach, read_token
+from pgdoc.replication.source import Origin, Source, check_published
+from pgdoc.streams import check_buffer, check_place, check_reach, plugin_reason, read_token
 from pgdoc.tokens import Lsn, Position, ResumeToken
 
 ORIGIN = Origin(7421, 3, ((1, 1000), (2, 2000)))
@@ -80,6 +80,26 @@ def test_history_has_to_reach_back_to_the_place():
     with pytest.raises(HistoryLost) as raised:
         check_reach(Position(2999), None)
     assert raised.value.oldest_available is None
+
+
+def test_what_is_older_than_what_pgoutput_publishes_is_refused():
+    check_published(3000, 3000, "docs")
+    with pytest.raises(HistoryLost, match='older than the publication "pgdoc"') as raised:
+        check_published(2999, 3000, "docs")
+    assert raised.value.oldest_available == str(Lsn(3000))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "plugin", "refusal", "says"),
+    [
+        ("pgoutput", "pgoutput", "", "the store asks for it"),
+        ("auto", "wal2json", "", "the server has and allows wal2json"),
+        ("auto", "pgoutput", "the server has no wal2json", "the server has no wal2json"),
+        ("auto", "auto", None, "none could be tried"),
+    ],
+)
+def test_why_a_plugin_is_read(wanted, plugin, refusal, says):
+    assert plugin_reason(wanted, plugin, refusal) == says
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from psycopg import errors
 from pgdoc.errors import (
     DatabaseError,
     DirectRouteNeeded,
+    HistoryLost,
     PgdocError,
     PluginMissing,
     PluginNotAllowed,
@@ -57,7 +58,8 @@ SERVER: Any = SimpleNamespace(info=SimpleNamespace(server_version=160004))
             ServerUnreachable,
             "closed the connection",
         ),
-        (errors.UndefinedObject('replication slot "x" does not exist'), DatabaseError, "slot"),
+        (errors.UndefinedObject('replication slot "pgdoc_1_x" does not exist'), DatabaseError, "slot"),
+        (errors.UndefinedObject("Publikation »pgdoc« existiert nicht"), HistoryLost, "younger than the WAL"),
         (errors.SyntaxError("syntax error"), DatabaseError, "syntax error"),
     ],
 )

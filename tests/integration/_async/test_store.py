@@ -141,7 +141,6 @@ async def test_a_server_error_comes_with_its_sqlstate(own_schema: dict[str, Any]
         assert isinstance(raised.value.__cause__, psycopg.errors.CheckViolation)
 
 
-@pytest.mark.parametrize("plugin", ["pgoutput", "wal2jsonn"])
-async def test_an_unknown_plugin_is_refused(plugin: str) -> None:
-    with pytest.raises(ValueError, match="wal2json"):
-        AsyncStore("", plugin=plugin)
+async def test_an_unknown_plugin_is_refused() -> None:
+    with pytest.raises(ValueError, match="'wal2jsonn': one of auto, wal2json, pgoutput"):
+        AsyncStore("", plugin="wal2jsonn")

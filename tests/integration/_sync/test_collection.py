@@ -266,7 +266,7 @@ def test_find_refuses_at_once_what_is_no_filter(own_schema: dict[str, Any]) -> N
     with Store(**own_schema) as store:
         with pytest.raises(InvalidFilter, match=r"\$gtt"):
             store["orders"].find({"n": {"$gtt": 1}})
-        with pytest.raises(ValueError, match="negative"):
+        with pytest.raises(ValueError, match="integer from 0"):
             store["orders"].find(limit=-1)
 
 

@@ -10,13 +10,14 @@ from psycopg.rows import namedtuple_row
 
 from pgdoc import Store
 from pgdoc.migrate import migrate
-from pgdoc.server import LocalServer
 from tests.fixtures.fix_leftovers import what_is_left
-from tests.fixtures.fix_server import NOT_DURABLE, _connect_admin
+from tests.fixtures.fix_server import NOT_DURABLE, _connect_admin, local_server
 from tests.integration.own_server.faults import drop_slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pgdoc.server import LocalServer
 
 SETTINGS = {
     **NOT_DURABLE,
@@ -31,7 +32,7 @@ SETTINGS = {
 @pytest.fixture(scope="package")
 def cluster() -> Iterator[LocalServer]:
     """A server that also listens on TCP, where it wants a password."""
-    with LocalServer(port=0, settings=SETTINGS) as cluster:
+    with local_server(port=0, settings=SETTINGS) as cluster:
         yield cluster
 
 

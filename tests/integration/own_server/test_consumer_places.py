@@ -26,7 +26,7 @@ from tests.integration.own_server.words import PATIENCE_S, wait_until
 
 if TYPE_CHECKING:
     from pgdoc import Store
-    from pgdoc.replication.slots import Origin
+    from pgdoc.replication.source import Origin
 
 pytestmark = pytest.mark.usefixtures("in_a_hurry")
 

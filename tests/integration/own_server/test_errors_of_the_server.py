@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from psycopg.conninfo import make_conninfo
@@ -22,6 +22,7 @@ from pgdoc.errors import (
 from pgdoc.replication import slots
 from tests.integration.own_server.faults import altered, answering, greeting
 from tests.integration.own_server.words import (
+    PATIENCE_S,
     check_streams,
     said,
     said_by_both,
@@ -29,7 +30,7 @@ from tests.integration.own_server.words import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import psycopg
 
@@ -88,7 +89,8 @@ def test_wal2json_is_missing(cluster: LocalServer, dsn: str, admin: psycopg.Conn
     if bookmark:
         check_streams(dsn)
     with without_wal2json(cluster, admin):
-        message = said_by_streams(PluginMissing, dsn)
+        message = said_by_streams(PluginMissing, dsn, plugin="wal2json")
+        check_auto(dsn, message)
     assert message.startswith("the server has no output plugin wal2json (")
     assert f"apt-get install postgresql-{admin.info.server_version // 10000}-wal2json" in message
     check_streams(dsn)
@@ -97,24 +99,48 @@ def test_wal2json_is_missing(cluster: LocalServer, dsn: str, admin: psycopg.Conn
 def test_wal2json_is_not_allowed(dsn: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     with ExitStack() as stack:
         if admin.execute("SELECT current_setting('output_plugin_libraries', true)").fetchone() == (None,):
-            monkeypatch.setattr(slots, "create_slot", refuse_plugin)
+            monkeypatch.setattr(slots, "create_slot", refuse_plugin(slots.create_slot))
+            monkeypatch.setattr(slots, "copy_slot", refuse_plugin(slots.copy_slot))
             stack.callback(monkeypatch.undo)
         else:
             admin.execute("ALTER SYSTEM SET output_plugin_libraries = 'pgoutput', 'test_decoding'")
             admin.execute("SELECT pg_reload_conf()")
             stack.callback(admin.execute, "SELECT pg_reload_conf()")
             stack.callback(admin.execute, "ALTER SYSTEM RESET output_plugin_libraries")
-        message = said_by_streams(PluginNotAllowed, dsn)
+        message = said_by_streams(PluginNotAllowed, dsn, plugin="wal2json")
+        check_auto(dsn, message)
     assert message.startswith('library "wal2json" may not be used as an output plugin: run ALTER SYSTEM SET output_')
     check_streams(dsn)
 
 
-def refuse_plugin(connection: psycopg.Connection, *_: object) -> None:
-    """Say what a server with an allow-list says, on one that has none."""
-    connection.execute(
-        "DO $$ BEGIN RAISE insufficient_privilege "
-        """USING MESSAGE = 'library "wal2json" may not be used as an output plugin'; END $$"""
-    )
+def check_auto(dsn: str, refusal: str) -> None:
+    """See that streams read through pgoutput where the store leaves it to the server, and that it says so."""
+    with Store(dsn, plugin="auto") as store:
+        status = store.status()
+        assert (status.plugin, status.plugin_reason, status.problem) == ("pgoutput", refusal, None)
+        with store["orders"].watch(consumer="passing") as durable, store["orders"].watch() as stream:
+            assert store._streams.hub.plugin == "pgoutput"
+            store["orders"].insert("auto", {})
+            for each in (stream, durable):
+                event = each.next(timeout=PATIENCE_S)
+                assert event is not None
+                assert event.document_id == "auto"
+        store["orders"].delete("auto")
+        assert store.drop_consumer("passing")
+
+
+def refuse_plugin(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a call that makes a slot say what a server with an allow-list says, on one that has none."""
+
+    def make_or_refuse(connection: psycopg.Connection, *args: str, **kwargs: Any) -> Any:
+        if "wal2json" in (*args, *kwargs.values()):
+            connection.execute(
+                "DO $$ BEGIN RAISE insufficient_privilege "
+                """USING MESSAGE = 'library "wal2json" may not be used as an output plugin'; END $$"""
+            )
+        return make(connection, *args, **kwargs)
+
+    return make_or_refuse
 
 
 def test_role_may_not_replicate(cluster: LocalServer, database: str, admin: psycopg.Connection) -> None:

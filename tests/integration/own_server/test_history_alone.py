@@ -11,7 +11,7 @@ import pytest
 
 from pgdoc import Store
 from pgdoc.errors import StoreClosed
-from pgdoc.history import Keeper
+from pgdoc.history import Keeper, _make_alone
 from pgdoc.replication import slots
 from tests.integration.own_server.test_history import HOUR_S, MB, make_older, write
 from tests.integration.own_server.words import PATIENCE_S, wait_until
@@ -52,6 +52,16 @@ def test_history_begins_and_a_stream_resumes_from_it(dsn: str, owner: psycopg.Co
                 while (event := stream.next(timeout=PATIENCE_S)) is not None and event.event_type != "update":
                     pass
                 assert event is not None
+
+
+def test_a_bookmark_that_another_made_meanwhile_will_do(
+    dsn: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(dsn) as store:
+        (first,) = keep(store, owner)
+    monkeypatch.setattr(slots, "flushed", lambda _: first.confirmed - 8)  # asked for just before it was made
+    _make_alone(owner)
+    assert slots.bookmarks(owner) == [first]
 
 
 def _lsn(bookmark: Bookmark) -> str:

@@ -34,8 +34,8 @@ def said_by_documents(error: type[PgdocError], conninfo: str) -> str:
         return said(error, lambda: store["orders"].get("o-1"))
 
 
-def said_by_streams(error: type[PgdocError], conninfo: str, direct: str | None = None) -> str:
-    with Store(conninfo, replication_conninfo=direct) as store:
+def said_by_streams(error: type[PgdocError], conninfo: str, direct: str | None = None, plugin: str = "auto") -> str:
+    with Store(conninfo, replication_conninfo=direct, plugin=plugin) as store:
         return said(error, store.watch)
 
 

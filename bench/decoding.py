@@ -1,0 +1,110 @@
+"""What a change costs the thread that reads: both plugins' messages of the same changes, by turns, in one run.
+
+    python -m bench.decoding
+
+`decode` is what the reading thread does with a message, `assemble` adds its place; `read` is the row and its document,
+which whoever takes the event pays for.
+"""
+
+from __future__ import annotations
+
+import statistics
+import struct
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import psycopg
+
+import pgdoc
+from bench import throughput
+from pgdoc.changes.assemble import Assembler
+from pgdoc.decoding.plugins import PLUGINS
+from pgdoc.decoding.records import RowChange
+from pgdoc.documents import Document
+from pgdoc.server import LocalServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pgdoc.decoding.records import Images
+
+CHANGES = 20_000
+ROUNDS = 9
+STEPS = ("decode", "assemble", "read")
+UPDATE = 'UPDATE docs.backlog SET data = data || \'{"status": "paid"}\''
+
+
+def main() -> int:
+    with LocalServer() as server, pgdoc.Store(server.conninfo) as store:
+        store.migrate()
+        store.create_collection("backlog")
+        frames = capture(server.conninfo)
+    steps: dict[str, Callable[[str, list[bytes]], None]] = dict(zip(STEPS, (decode, assemble, read), strict=True))
+    figures: dict[tuple[str, str], list[float]] = {(plugin, step): [] for step in STEPS for plugin in PLUGINS}
+    for _ in range(ROUNDS):
+        for (plugin, step), values in figures.items():
+            began = time.perf_counter()
+            steps[step](plugin, frames[plugin])
+            values.append((time.perf_counter() - began) / (2 * CHANGES) * 1e6)
+    report(figures, {plugin: sum(map(len, each)) for plugin, each in frames.items()})
+    return 0
+
+
+def capture(conninfo: str) -> dict[str, list[bytes]]:
+    """Inserts, 100 a transaction, and an update of each in one, as each plugin writes them."""
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        for plugin in PLUGINS:
+            connection.execute("SELECT pg_create_logical_replication_slot(%s, %s)", [f"bench_{plugin}", plugin])
+        for n in range(0, CHANGES, throughput.A_TRANSACTION):
+            connection.execute(throughput.FILL, (n + 1, n + throughput.A_TRANSACTION))
+        connection.execute(UPDATE)
+        return {plugin: messages(connection, plugin) for plugin in PLUGINS}
+
+
+def messages(connection: psycopg.Connection, plugin: str) -> list[bytes]:
+    options = [word for option in PLUGINS[plugin].options("docs").items() for word in option]
+    places = ", ".join(["%s"] * len(options))
+    query = f"SELECT (lsn - '0/0')::bigint, data FROM pg_logical_slot_get_binary_changes(%s, NULL, NULL, {places})"
+    rows = connection.execute(query.encode(), [f"bench_{plugin}", *options]).fetchall()
+    return [b"w" + struct.pack(">QQq", lsn, lsn, 0) + bytes(data) for lsn, data in rows]
+
+
+def decode(plugin: str, frames: list[bytes]) -> None:
+    decoder = PLUGINS[plugin].decoder("docs")
+    for start in range(0, len(frames), 64):
+        decoder.decode(frames[start : start + 64])
+
+
+def assemble(plugin: str, frames: list[bytes]) -> None:
+    decoder, assembler = PLUGINS[plugin].decoder("docs"), Assembler(0, {"backlog": True}, "docs")
+    for start in range(0, len(frames), 64):
+        assembler.feed(decoder.decode(frames[start : start + 64]))
+
+
+def read(plugin: str, frames: list[bytes]) -> None:
+    for record in PLUGINS[plugin].decoder("docs").decode(frames):
+        if isinstance(record, RowChange):
+            document(record.images())
+
+
+def document(images: Images) -> None:
+    row = images.after
+    text = Document.from_text(row["id"], row["data"], row["version"], row["created_at"], row["updated_at"])
+    text.data["total"]
+
+
+def report(figures: dict[tuple[str, str], list[float]], sizes: dict[str, int]) -> None:
+    print(f"{2 * CHANGES:,} changes, half of them updates, medians of {ROUNDS} rounds, microseconds a change")
+    print(f"{'':12} {'decode':>10} {'assemble':>10} {'read':>10} {'bytes':>10}")
+    medians = {key: statistics.median(values) for key, values in figures.items()}
+    for plugin in PLUGINS:
+        values = [medians[plugin, step] for step in STEPS]
+        print(f"{plugin:12} {values[0]:10.2f} {values[1]:10.2f} {values[2]:10.2f} {sizes[plugin] / 2 / CHANGES:10.0f}")
+    values = [medians["pgoutput", step] / medians["wal2json", step] for step in STEPS]
+    bytes_ratio = sizes["pgoutput"] / sizes["wal2json"]
+    print(f"{'ratio':12} {values[0]:10.2f} {values[1]:10.2f} {values[2]:10.2f} {bytes_ratio:10.2f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+"""Since when the publication has which collection: what streams that read through pgoutput go by."""
+
+from pathlib import Path
+from typing import Any
+
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+SQL = Path(__file__).parents[1] / "sql"
+
+
+def upgrade() -> None:
+    run("0005_publication.sql")
+
+
+def downgrade() -> None:
+    run("0005_publication_down.sql")
+
+
+def run(name: str) -> None:
+    """Execute a file of SQL as it stands, past SQLAlchemy, which would read `:name` and `%` in it as parameters."""
+    psycopg_connection: Any = op.get_bind().connection.driver_connection
+    psycopg_connection.execute((SQL / name).read_bytes())

@@ -1,0 +1,215 @@
+"""Makes documents, and filters, updates, sorts and fields for them; one in four is not well made somewhere."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from tests.fuzz.pools import (
+    BAD,
+    BAD_PATHS,
+    COMMON,
+    FILTER_OPERATORS,
+    KEYS,
+    PATTERNS,
+    RARE,
+    SIMPLE_CHANGES,
+    TYPES,
+    UPDATE_OPERATORS,
+)
+
+if TYPE_CHECKING:
+    import random
+
+
+class Dice:
+    """Makes documents, filters and updates of the numbers that it is given."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+
+    def pick(self, items: list[Any] | str) -> Any:
+        return self.rng.choice(items)
+
+    def one_in(self, count: int) -> bool:
+        return self.rng.randrange(count) == 0
+
+    def scalar(self) -> Any:
+        return self.pick(RARE) if self.one_in(6) else self.pick(COMMON)
+
+    def value(self, depth: int = 3) -> Any:
+        kind = self.rng.randrange(10)
+        if depth and kind < 3:
+            return [self.value(depth - 1) for _ in range(self.rng.randrange(4))]
+        if depth and kind < 5:
+            return {self.pick(KEYS): self.value(depth - 1) for _ in range(self.rng.randrange(4))}
+        return self.scalar()
+
+    def operand(self) -> Any:
+        return self.pick(BAD) if self.one_in(100) else self.value()
+
+    def operands(self) -> Any:
+        return self.operand() if self.one_in(15) else [self.operand() for _ in range(self.rng.randrange(4))]
+
+    def document(self) -> dict[str, Any]:
+        data = {self.pick(KEYS): self.value() for _ in range(self.rng.randrange(1, 5))}
+        if self.one_in(40):
+            data[self.pick(["", "a.b", "_", "$"])] = self.value()
+        return data
+
+    def path(self, data: dict[str, Any]) -> Any:
+        """A path, mostly into the data and a part further or not."""
+        if self.one_in(50):
+            return self.pick(BAD_PATHS)
+        parts: list[str] = []
+        here: Any = data
+        while isinstance(here, dict | list) and here and not (parts and self.one_in(3)):
+            if isinstance(here, dict):
+                parts.append(self.pick(list(here)))
+                here = here[parts[-1]]
+            else:
+                index = self.rng.randrange(len(here))
+                parts += [] if self.one_in(2) else [str(index)]
+                here = here[index]
+        if not parts or self.one_in(3):
+            parts.append(self.pick(KEYS))
+        return ".".join(map(str, parts))
+
+    def there(self, data: Any) -> Any:
+        """Some value of the data, or of none."""
+        while isinstance(data, dict | list) and data and not self.one_in(4):
+            data = self.pick(list(data.values()) if isinstance(data, dict) else data)
+        return self.operand() if self.one_in(3) else data
+
+    def filter(self, data: dict[str, Any], depth: int = 3) -> Any:
+        if self.one_in(60):
+            return self.pick([[], "a", 1, *BAD])
+        result: dict[Any, Any] = {}
+        for _ in range(self.pick([1, 1, 1, 2])):
+            if depth and self.one_in(5):
+                name = self.pick(["$and", "$or", "$nor"])
+                inner = [self.filter(data, depth - 1) for _ in range(self.pick([1, 1, 2, 2, 3]))]
+                result[name] = self.pick([self.operand(), inner]) if self.one_in(15) else inner
+            else:
+                path = "_id" if self.one_in(10) else self.path(data)
+                if isinstance(path, str) and path.startswith("$") and not self.one_in(10):
+                    path = f"a.{path}"
+                result[path] = self.condition(data, depth)
+        return result
+
+    def condition(self, data: Any, depth: int) -> Any:
+        if self.one_in(4):
+            return self.there(data)
+        return dict(self.operation(data, depth) for _ in range(self.pick([1, 1, 1, 2, 3]))) | (
+            {self.pick(["$options", "b", "$foo", "$and", 1]): self.operand()} if self.one_in(80) else {}
+        )
+
+    def operation(self, data: Any, depth: int) -> tuple[str, Any]:
+        name = self.pick(FILTER_OPERATORS)
+        if self.one_in(30):
+            return name, self.operand()
+        if name in {"$in", "$nin", "$all"}:
+            return name, self.items(name, data, depth)
+        if name == "$not":
+            return name, self.condition(data, depth - 1) if depth else {"$eq": self.there(data)}
+        if name == "$elemMatch":
+            return name, self.element(data, depth)
+        return name, self.simple(name, data)
+
+    def simple(self, name: str, data: Any) -> Any:
+        if name == "$exists":
+            return self.pick([True, False, 0, None, 1, "", []])
+        if name == "$type":
+            return self.pick([self.pick(TYPES), [self.pick(TYPES), self.pick(TYPES)]])
+        if name == "$size":
+            return (
+                self.pick([0, 1, 2, 3, 1.0, 1, 2])
+                if not self.one_in(5)
+                else self.pick([-1, 1.5, 2**31, 10**400, Decimal("1e40")])
+            )
+        if name == "$mod":
+            return [
+                self.pick([1, 2, -2, 3, 2.5, 2**63 - 1]),
+                self.pick([0, 1, -1, 0.5, 10**400 if self.one_in(9) else 0]),
+            ]
+        if name == "$regex":
+            return self.pattern()
+        return self.there(data)
+
+    def items(self, name: str, data: Any, depth: int) -> list[Any]:
+        items = [self.there(data) for _ in range(self.pick([0, 1, 2, 3, 20 if self.one_in(10) else 1]))]
+        if self.one_in(6):
+            items.append({"$regex": self.pattern()})
+        if name == "$all" and self.one_in(3):
+            return [{"$elemMatch": self.element(data, depth)} for _ in range(self.pick([1, 2]))]
+        return items
+
+    def element(self, data: Any, depth: int) -> Any:
+        if not depth:
+            return {"$eq": self.there(data)}
+        return self.filter({"a": data, "0": data}, depth - 1) if self.one_in(2) else self.condition(data, depth - 1)
+
+    def pattern(self) -> Any:
+        if self.one_in(2):
+            return self.pick(PATTERNS)
+        return "".join(self.pick("aabb01.^$*+?()[]{}|\\dwsSDb1,-:i\n é") for _ in range(self.rng.randrange(1, 8)))
+
+    def update(self, data: dict[str, Any]) -> Any:
+        if self.one_in(60):
+            return self.pick([{}, [], "a", {"a": 1}, {"$set": 1}, {1: {}}, *BAD])
+        result: dict[Any, Any] = {}
+        for _ in range(self.pick([1, 1, 1, 2, 2, 3])):
+            name, path = self.pick(UPDATE_OPERATORS), self.place(data)
+            top = str(path).partition(".")[0]
+            if self.one_in(5) or not any(
+                top == str(key).partition(".")[0] for paths in result.values() for key in paths
+            ):
+                result.setdefault(name, {})[path] = self.change(name, data)
+        return result
+
+    def place(self, data: dict[str, Any]) -> Any:
+        path = self.path(data)
+        if self.one_in(6) and isinstance(path, str):
+            return ".".join("$[]" if part.isdigit() and not self.one_in(3) else part for part in path.split("."))
+        return path
+
+    def change(self, name: str, data: dict[str, Any]) -> Any:
+        if self.one_in(30):
+            return self.operand()
+        if name in SIMPLE_CHANGES:
+            return self.pick(SIMPLE_CHANGES[name])
+        if name == "$rename":
+            return self.path(data)
+        if name == "$pullAll":
+            return [self.there(data) for _ in range(self.rng.randrange(3))]
+        if name == "$pull":
+            return self.pick([self.there(data), self.condition(data, 2), self.filter({"a": data}, 1)])
+        modifies = name in {"$push", "$addToSet"} and not self.one_in(3)
+        return self.modifiers(name, data) if modifies else self.there(data)
+
+    def modifiers(self, name: str, data: dict[str, Any]) -> dict[str, Any]:
+        given: dict[str, Any] = {"$each": [self.there(data) for _ in range(self.rng.randrange(4))]}
+        if name == "$push" or self.one_in(20):
+            choices: dict[str, list[Any]] = {
+                "$slice": [0, 1, 2, -1, -2, 10**30, Decimal("1e40")],
+                "$position": [0, 1, -1, 9, -9, 10**400, 1.5],
+            }
+            given |= {key: self.pick(values) for key, values in choices.items() if self.one_in(3)}
+            if self.one_in(3):
+                given["$sort"] = self.pick(
+                    [1, -1, {self.path(data): self.pick([1, -1, 2])}, {"a": 1, "b": -1}, {"a.0": -1}, 0]
+                )
+        if self.one_in(20):
+            del given["$each"]
+        return given
+
+    def sort(self, data: dict[str, Any]) -> list[Any]:
+        return [self.pick(["", "-"]) + self.path_text(data) for _ in range(self.pick([1, 1, 2]))]
+
+    def path_text(self, data: dict[str, Any]) -> str:
+        path = self.path(data)
+        return path if isinstance(path, str) else "a"
+
+    def fields(self, data: dict[str, Any]) -> list[str]:
+        sign = self.pick(["", "-"])
+        return [sign + self.path_text(data) for _ in range(self.pick([1, 2, 3]))]

@@ -1,0 +1,221 @@
+"""Runs what the dice make in both interpreters, many cases in one statement, and tells what differs."""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+
+from pgdoc.documents import decode, encode
+from pgdoc.errors import InvalidInput, InvalidUpdate, PgdocError
+from pgdoc.query import (
+    apply_update,
+    compare,
+    compile_filter,
+    compile_first,
+    compile_sort,
+    compile_update,
+    matches,
+    parse_filter,
+    parse_sort,
+    parse_update,
+)
+from pgdoc.query.project import compile_fields, parse_fields, project
+from pgdoc.shown import shown
+from tests.fuzz.dice import Dice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import pytest
+
+    from pgdoc.query import Compiled
+
+SEED: Final = int(os.environ.get("PGDOC_FUZZ_SEED", "0"))
+DOCUMENTS: Final = "hgfedcba"
+ROUND: Final = {"filter": 22, "update": 22, "sort": 3, "fields": 3}
+"""How many cases are sent together."""
+
+MOMENT: Final = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+_ROWS: Final = "unnest(%s::text[], %s::jsonb[]) WITH ORDINALITY AS row(id, data, place)"
+_FROM: Final = f"FROM (SELECT * FROM {_ROWS}) AS documents"
+_DATED: Final = "replace(({})::text, pgdoc.transaction_time(), '" + f"{MOMENT:%Y-%m-%dT%H:%M:%S.%f}Z')"
+
+
+@dataclass
+class Case:
+    """One thing to ask of all documents of a round: what it is, its SQL, and what Python answers."""
+
+    kind: str
+    given: Any
+    compiled: Compiled
+    expected: Any
+    read: Callable[[Any], Any]
+
+
+@dataclass
+class Outcome:
+    counts: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count:,} {name}" for name, count in sorted(self.counts.items()))
+
+
+def run(connection: psycopg.Connection, seed: int, cases: int) -> Outcome:
+    """Run that many cases, or until ten of them were answered wrong."""
+    outcome = Outcome()
+    connection.execute("SET jit = off")
+    number = 0
+    while sum(outcome.counts.values()) < cases and len(outcome.wrong) < 10:
+        _Round(connection, random.Random(f"{seed} {number}"), outcome, f"seed {seed}, round {number}").run()
+        number += 1
+    return outcome
+
+
+def tell(capsys: pytest.CaptureFixture[str], seed: int, outcome: Outcome) -> None:
+    with capsys.disabled():
+        sys.stdout.write(f"\nseed {seed}: {outcome}\n")
+
+
+class _Round:
+    def __init__(self, connection: psycopg.Connection, rng: random.Random, outcome: Outcome, name: str) -> None:
+        self.connection, self.outcome, self.name = connection, outcome, name
+        self.dice = Dice(rng)
+        self.documents = {key: self._document() for key in DOCUMENTS}
+        self.texts = [encode(data).decode() for data in self.documents.values()]
+        stored = [decode(row[0]) for row in self._rows("data::text", [])]
+        self.data = dict(zip(self.documents, stored, strict=True))
+
+    def _document(self) -> dict[str, Any]:
+        data = self.dice.document()
+        try:
+            encode(data)
+        except PgdocError:
+            return {}
+        return data
+
+    def run(self) -> None:
+        cases = list(self._cases())
+        query = ", ".join(case.compiled.text for case in cases)
+        params = [item for case in cases for item in case.compiled.params]
+        try:
+            rows = self._rows(query, params)
+        except psycopg.Error:
+            for case in cases:
+                self._ask_alone(case)
+            return
+        for column, case in enumerate(cases):
+            self._compare(case, [row[column] for row in rows])
+
+    def _rows(self, query: str, params: list[Any]) -> list[Any]:
+        every = [*params, list(self.documents), self.texts]
+        return self.connection.execute(f"SELECT {query} {_FROM} ORDER BY place", every).fetchall()
+
+    def _ask_alone(self, case: Case) -> None:
+        try:
+            rows = self._rows(case.compiled.text, case.compiled.params)
+        except psycopg.Error as exc:
+            self._wrong(case.kind, case.given, f"the server says {exc}")
+        else:
+            self._compare(case, [row[0] for row in rows])
+
+    def _compare(self, case: Case, answers: list[Any]) -> None:
+        for text, answer, expected in zip(self.texts, map(case.read, answers), case.expected, strict=True):
+            if answer != expected:
+                self._wrong(case.kind, case.given, f"of {text} the server makes {answer}, Python {expected}")
+                return
+
+    def _wrong(self, kind: str, given: Any, what: str) -> None:
+        self.outcome.wrong.append(f"{self.name}, {kind} {_written(given)}: {what}"[:5_000])
+
+    def _cases(self) -> Iterator[Case]:
+        for name in [name for name, count in ROUND.items() for _ in range(count)]:
+            given = getattr(self.dice, name)(self.dice.pick(list(self.documents.values())))
+            case = self._guarded(name, getattr(self, f"_{name}"), given)
+            self.outcome.counts[f"{name.removesuffix('s')}s{'' if case else ' refused'}"] += 1
+            if case is not None:
+                yield case
+
+    def _guarded(self, name: str, make: Callable[[Any], Case], given: Any) -> Case | None:
+        """Only pgdoc's own errors are answers; each says something, and where."""
+        try:
+            return make(given)
+        except InvalidInput as exc:
+            if not str(exc) or len(str(exc)) > 1_000:
+                self._wrong(name, given, f"a poor message: {exc}")
+        except Exception as exc:  # noqa: BLE001 (that is what is looked for)
+            self._wrong(name, given, f"{type(exc).__name__}: {exc}")
+        return None
+
+    def _filter(self, given: Any) -> Case:
+        node = parse_filter(given)
+        compiled = compile_filter(node)
+        compiled = type(compiled)(f"({compiled.text}) IS TRUE", compiled.params)
+        return Case("filter", given, compiled, [matches(node, *item) for item in self.data.items()], bool)
+
+    def _update(self, given: Any) -> Case:
+        update = parse_update(given)
+        inserting = self.dice.one_in(8)
+        compiled = compile_first(update) if inserting else compile_update(update)
+        compiled = type(compiled)(_DATED.format(compiled.text), compiled.params)
+        expected = [self._updated(update, {} if inserting else data, inserting) for data in self.data.values()]
+        return Case("update", given, compiled, expected, lambda text: text and exact(decode(text)))
+
+    def _updated(self, update: Any, data: dict[str, Any], inserting: bool) -> Any:
+        try:
+            return exact(decode(encode(apply_update(update, data, now=MOMENT, inserting=inserting))))
+        except InvalidUpdate:
+            return None
+
+    def _fields(self, given: Any) -> Case:
+        projection = parse_fields(given)
+        compiled = compile_fields(projection)
+        compiled = type(compiled)(f"({compiled.text})::text", compiled.params)
+        expected = [exact(project(projection, data)) for data in self.data.values()]
+        return Case("fields", given, compiled, expected, lambda text: exact(decode(text)))
+
+    def _sort(self, given: Any) -> Case:
+        keys = parse_sort(given)
+        compiled = compile_sort(keys)
+        compiled = type(compiled)(f"row_number() OVER (ORDER BY {compiled.text})", compiled.params)
+        order = sorted(self.data)
+        for key in reversed(keys):
+            found = {name: name if key.path == ("_id",) else value_at(self.data[name], key.path) for name in order}
+            comparable = functools.cmp_to_key(compare)
+            order.sort(key=lambda name: comparable(found[name]), reverse=key.descending)
+        return Case("sort", given, compiled, [order.index(name) + 1 for name in self.data], int)
+
+
+def _written(given: Any) -> str:
+    try:
+        return repr(given)
+    except ValueError:  # an integer that Python does not write
+        return shown(given)
+
+
+def value_at(value: Any, path: tuple[str, ...]) -> Any:
+    for part in path:
+        if isinstance(value, dict):
+            value = value.get(part)
+        elif isinstance(value, list) and part in map(str, range(len(value))):
+            value = value[int(part)]
+        else:
+            return None
+    return value
+
+
+def exact(value: Any) -> Any:
+    """The value so that 1, 1.0 and true differ, which are equal in Python."""
+    if isinstance(value, dict):
+        return {key: exact(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [exact(item) for item in value]
+    return type(value).__name__, value

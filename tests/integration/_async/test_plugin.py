@@ -1,0 +1,228 @@
+"""The output plugin: which one is read, and what the publication has to hold for pgoutput."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from pgdoc import AsyncStore
+from pgdoc.errors import HistoryLost, PublicationIncomplete
+from tests.integration._async.streams import PATIENCE_S, take
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PLUGINS = ("wal2json", "pgoutput")
+BY_HAND = """
+CREATE TABLE docs.hand (
+  id text PRIMARY KEY, data jsonb NOT NULL,
+  version bigint NOT NULL DEFAULT 1, replaced_version bigint NOT NULL DEFAULT 1,
+  created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NOT NULL DEFAULT now());
+ALTER TABLE docs.hand REPLICA IDENTITY FULL
+"""
+_SLOT = "FROM pg_replication_slots WHERE database = current_database() AND slot_name LIKE '%%' || %s"
+INSERT = "INSERT INTO docs.hand (id, data) VALUES (%s, '{}')"
+
+
+@pytest.fixture
+def hand(dsn: str) -> Iterator[psycopg.Connection]:
+    """Someone at psql, in a database whose event triggers don't publish tables."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("SELECT pgdoc.create_collection('docs', 'orders')")
+        connection.execute("ALTER EVENT TRIGGER pgdoc_tables DISABLE")
+        yield connection
+
+
+@contextlib.contextmanager
+def role(dsn: str) -> Iterator[str]:
+    """A role that may read and replicate, and owns nothing."""
+    name = f"reader_of_{conninfo_to_dict(dsn)['dbname']}"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {name} LOGIN REPLICATION".encode())
+        connection.execute(f"GRANT USAGE ON SCHEMA docs TO {name}".encode())
+        try:
+            yield make_conninfo(dsn, user=name)
+        finally:
+            connection.execute(f"DROP OWNED BY {name}".encode())
+            connection.execute(f"DROP ROLE {name}".encode())
+
+
+async def ids(dsn: str, plugin: str, after: str, count: int) -> list[str | None]:
+    async with AsyncStore(dsn, plugin=plugin) as store, store.watch(resume_after=after) as stream:
+        return [event.document_id for event in await take(stream, count)]
+
+
+@pytest.mark.usefixtures("both_plugins")
+@pytest.mark.parametrize("plugin", PLUGINS)
+async def test_status_tells_which_one_is_read_and_why(shared_dsn: str, schema: str, plugin: str) -> None:
+    async with AsyncStore(shared_dsn, schema=schema, plugin=plugin) as store:
+        status = await store.status()
+        assert (status.plugin, status.plugin_reason, status.problem) == (plugin, "the store asks for it", None)
+    async with AsyncStore(shared_dsn, schema=schema, plugin="auto") as store:
+        status = await store.status()
+        assert (status.plugin, status.plugin_reason) == ("wal2json", "the server has and allows wal2json")
+
+
+@pytest.mark.usefixtures("both_plugins")
+@pytest.mark.parametrize(("first", "second"), [PLUGINS, PLUGINS[::-1]])
+async def test_a_consumer_goes_on_with_the_plugin_of_its_slot(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, first: str, second: str
+) -> None:
+    name, places = f"keeps_{first}", []
+    for number, (plugin, read) in enumerate([(first, first), (second, first), (second, second), (first, second)]):
+        if number == 2:  # the slot is lost, and made again from history by whoever opens it
+            sql.execute("SELECT pg_drop_replication_slot(slot_name) " + _SLOT, [name])
+        async with AsyncStore(shared_dsn, schema=schema, plugin=plugin) as store:
+            async with store["orders"].watch(consumer=name) as stream:
+                assert sql.execute("SELECT plugin " + _SLOT, [name]).fetchall() == [(read,)]
+                await store["orders"].insert(str(number), {})
+                (event,) = await take(stream)
+                assert event.document_id == str(number)
+                places.append(event.resume_token)
+                stream.ack()
+            if number == 3:
+                assert await store.drop_consumer(name)
+    assert places == sorted(set(places))
+
+
+@pytest.mark.usefixtures("both_plugins")
+async def test_a_table_made_by_hand_is_read_from_when_it_is_published(dsn: str, hand: psycopg.Connection) -> None:
+    async with AsyncStore(dsn, plugin="wal2json") as store, store.watch() as stream:
+        start = str(stream.resume_token)
+        hand.execute(BY_HAND)
+        hand.execute(INSERT, ["before"])
+        assert [event.document_id for event in await take(stream)] == ["before"]
+    async with AsyncStore(dsn, plugin="pgoutput") as store:
+        async with store.watch() as stream:
+            hand.execute(INSERT, ["after"])
+            (event,) = await take(stream)
+            assert event.document_id == "after"
+            since = str(stream.resume_token)
+        for names in ((), ("hand",), ("hand", "orders")):
+            with pytest.raises(HistoryLost, match='older than the publication "pgdoc"') as raised:
+                await store.watch(*names, resume_after=start)
+            assert raised.value.oldest_available is not None
+        with pytest.raises(HistoryLost):
+            await store.watch(resume_after=start, consumer="late")
+        async with store.watch("orders", resume_after=start) as stream:
+            await store["orders"].insert("o-1", {})
+            (event,) = await take(stream)
+            assert event.document_id == "o-1"
+    assert await ids(dsn, "wal2json", start, 3) == ["before", "after", "o-1"]
+    assert await ids(dsn, "pgoutput", since, 1) == ["o-1"]
+
+
+async def test_whoever_writes_to_a_table_is_waited_for_before_it_is_published(
+    dsn: str, hand: psycopg.Connection
+) -> None:
+    hand.execute(BY_HAND)
+    async with AsyncStore(dsn, plugin="pgoutput") as store:
+        with psycopg.connect(dsn) as writer:
+            writer.execute(INSERT, ["half"])
+            with pytest.raises(PublicationIncomplete, match=r"lacks docs\.hand: run SELECT pgdoc\.publish\('docs'\)"):
+                await store.watch()
+            writer.execute(INSERT, ["published"])
+        async with store.watch() as stream:
+            hand.execute(INSERT, ["whole"])
+            (event,) = await take(stream)
+            assert event.document_id == "whole"
+
+
+async def test_event_triggers_publish_a_table_as_it_is_made(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as hand:
+        hand.execute("CREATE SCHEMA docs")
+        async with AsyncStore(dsn, plugin="pgoutput") as store, store.watch() as stream:
+            start = str(stream.resume_token)
+            hand.execute(BY_HAND)
+            hand.execute(INSERT, ["1"])
+            hand.execute("CREATE TABLE docs.plain (id text)")
+            hand.execute("INSERT INTO docs.plain VALUES ('1')")
+            hand.execute("UPDATE docs.plain SET id = '2'")  # which would fail, were it published
+            hand.execute("DELETE FROM docs.hand")
+            assert [str(event.event_type) for event in await take(stream, 2)] == ["insert", "delete"]
+    assert await ids(dsn, "pgoutput", start, 2) == ["1", "1"]
+
+
+@pytest.mark.usefixtures("both_plugins")
+async def test_a_table_that_its_transaction_wrote_to_is_published_by_the_next_watch(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as hand:
+        hand.execute("CREATE SCHEMA docs")
+        async with AsyncStore(dsn, plugin="wal2json") as store, store.watch() as stream:
+            start = str(stream.resume_token)
+            with hand.transaction():
+                hand.execute(BY_HAND.partition(";")[0].replace(" PRIMARY KEY", " NOT NULL"))
+                hand.execute(INSERT, ["unpublished"])
+                hand.execute("ALTER TABLE docs.hand REPLICA IDENTITY FULL")
+            assert [event.document_id for event in await take(stream)] == ["unpublished"]
+        async with AsyncStore(dsn, plugin="pgoutput") as store:
+            with pytest.raises(HistoryLost):
+                await store.watch(resume_after=start)
+
+
+@pytest.mark.usefixtures("both_plugins")
+async def test_a_role_that_may_not_publish_is_told_what_to_run(dsn: str, hand: psycopg.Connection) -> None:
+    hand.execute(BY_HAND)
+    with role(dsn) as reader:
+        for plugin in ("pgoutput", "wal2json", "auto"):
+            async with AsyncStore(reader, plugin=plugin) as store:
+                if plugin == "pgoutput":
+                    with pytest.raises(PublicationIncomplete, match=r"lacks docs\.hand: run SELECT pgdoc\.publish"):
+                        await store.watch()
+                    problem = (await store.status()).problem
+                    assert problem is not None
+                    assert problem.startswith('the publication "pgdoc" lacks docs.hand: run SELECT')
+                else:
+                    async with store.watch() as stream:
+                        assert await stream.try_next() is None
+        assert hand.execute("SELECT pgdoc.publish('docs')").fetchone() == (None,)
+        async with AsyncStore(reader, plugin="pgoutput") as store, store.watch() as stream:
+            hand.execute(INSERT, ["1"])
+            assert [event.document_id for event in await take(stream)] == ["1"]
+
+
+@pytest.mark.usefixtures("both_plugins")
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ("ALTER PUBLICATION pgdoc SET (publish = 'insert')", "does not publish every kind of change"),
+        ("ALTER PUBLICATION pgdoc SET TABLE docs.orders WHERE (id > 'a')", "leaves out rows or columns"),
+        ("ALTER PUBLICATION pgdoc SET TABLE docs.orders (id, data)", "leaves out rows or columns"),
+        ("DROP PUBLICATION pgdoc", "is gone: run CREATE PUBLICATION pgdoc"),
+    ],
+)
+async def test_a_publication_that_would_leave_something_out_is_refused(
+    dsn: str, hand: psycopg.Connection, change: str, found: str
+) -> None:
+    hand.execute(change.encode())
+    async with AsyncStore(dsn, plugin="pgoutput") as store:
+        with pytest.raises(PublicationIncomplete, match=found):
+            await store.watch()
+    async with AsyncStore(dsn, plugin="auto") as store, store.watch() as stream:
+        await store["orders"].insert("o-1", {})
+        assert await stream.next(timeout=PATIENCE_S) is not None
+
+
+@pytest.mark.usefixtures("both_plugins")
+async def test_what_is_older_than_the_publication_is_refused(dsn: str, hand: psycopg.Connection) -> None:
+    async with AsyncStore(dsn, plugin="pgoutput") as store:
+        async with store.watch() as stream:
+            start = str(stream.resume_token)
+        async with store.watch(consumer="early") as stream:
+            pass
+        hand.execute("DROP PUBLICATION pgdoc")
+        hand.execute("INSERT INTO docs.orders (id, data) VALUES ('lost', '{}')")
+        hand.execute("CREATE PUBLICATION pgdoc")
+        with pytest.raises(HistoryLost):
+            await store.watch(resume_after=start)
+        with pytest.raises(HistoryLost, match="drop early"):
+            await store.watch(consumer="early")
+        async with store.watch(consumer="early", on_lost="recreate") as stream:
+            assert stream.stats().recreated == 1
+            await store["orders"].insert("found", {})
+            assert [event.document_id for event in await take(stream)] == ["found"]
+        assert await store.drop_consumer("early")
+    assert await ids(dsn, "wal2json", start, 2) == ["lost", "found"]
