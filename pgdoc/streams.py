@@ -75,14 +75,21 @@ class StreamOptions:
         check_buffer(options.buffer_size, options.buffer_bytes)
         return options
 
+    @property
+    def first_snapshot(self) -> str | None:
+        """How far the snapshot of a consumer has come that begins here: as `Mark` has it."""
+        if not self.snapshot:
+            return None
+        if not isinstance(self.resume_after, ResumeToken):
+            return ""
+        return str(self.resume_after.progress) if self.resume_after.is_inside else None
+
     def check_snapshot(self) -> None:
         """Refuse what can't go on inside a snapshot, or can't tell how far one has come.
 
         Raises:
             InvalidResumeToken, ValueError: it can't.
         """
-        if self.snapshot and self.consumer is not None:
-            raise ValueError("snapshot=True with a consumer is not there yet: open one of the two")
         if self.snapshot and isinstance(self.resume_after, Lsn):
             raise ValueError("an LSN does not tell how far a snapshot has come: resume after a token, or without it")
         if not self.snapshot and isinstance(self.resume_after, ResumeToken) and self.resume_after.is_inside:

@@ -99,6 +99,30 @@ class Progress(NamedTuple):
         return cls(tuple(left), document_id, of, given)
 
 
+class Mark(NamedTuple):
+    """How far a durable consumer has come; marks are compared by their places.
+
+    Attributes:
+        place: as a `Position`; inside a snapshot followed by how many of its documents were given.
+        snapshot: how far that had come there; empty where it has to begin, `None` where there is none, or it is over.
+    """
+
+    place: tuple[int, ...] = (0, 0, 0, 0)
+    snapshot: Progress | str | None = None
+
+    @classmethod
+    def at(cls, place: tuple[int, ...], progress: Progress | None) -> Mark:
+        """Make the mark of an event."""
+        if progress is None:
+            return cls(place)
+        return cls((*place, progress.given), progress if progress.left else None)
+
+    @property
+    def text(self) -> str | None:
+        """The snapshot as it is stored."""
+        return None if self.snapshot is None else str(self.snapshot)
+
+
 @total_ordering
 @dataclass(frozen=True, slots=True)
 class ResumeToken:

@@ -143,6 +143,7 @@ class AsyncStreams:
             begin_at=options.resume_after,
             wait=options.wait,
             recreate=options.on_lost == "recreate",
+            snapshot=options.first_snapshot,
         )
         self._consumers -= {each for each in self._consumers.copy() if each.has_ended}
         self._consumers.add(consumer)
@@ -243,5 +244,5 @@ class AsyncStreams:
 
 def _consumer_status(row: tuple[Any, ...]) -> ConsumerStatus:
     name, schema, owner_pid, place, system_id, timeline, *others = row
-    token = ResumeToken(Position(*place) if place else Position(0), int(system_id), timeline)
+    token = ResumeToken(Position(*place[:4]) if place else Position(0), int(system_id), timeline)
     return ConsumerStatus(name, schema, owner_pid, token, *others)

@@ -144,6 +144,7 @@ class Streams:
             begin_at=options.resume_after,
             wait=options.wait,
             recreate=options.on_lost == "recreate",
+            snapshot=options.first_snapshot,
         )
         self._consumers -= {each for each in self._consumers.copy() if each.has_ended}
         self._consumers.add(consumer)
@@ -242,5 +243,5 @@ class Streams:
 
 def _consumer_status(row: tuple[Any, ...]) -> ConsumerStatus:
     name, schema, owner_pid, place, system_id, timeline, *others = row
-    token = ResumeToken(Position(*place) if place else Position(0), int(system_id), timeline)
+    token = ResumeToken(Position(*place[:4]) if place else Position(0), int(system_id), timeline)
     return ConsumerStatus(name, schema, owner_pid, token, *others)
