@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 import psycopg
 
 from pgdoc._bell import Bell
-from pgdoc.changes.acknowledge import Acknowledgements
+from pgdoc.changes.acknowledge import Marks
 from pgdoc.changes.fanout import Subscription, before_commits_at
 from pgdoc.changes.life import is_message, just_before
 from pgdoc.changes.selection import Router
@@ -34,11 +34,12 @@ from pgdoc.replication.patience import patience
 from pgdoc.replication.slots import Opened, identify
 from pgdoc.replication.source import Origin, Source
 from pgdoc.takeover import Takeover
-from pgdoc.tokens import Lsn, Position, ResumeToken
+from pgdoc.tokens import Lsn, Mark, Position, ResumeToken
 
 if TYPE_CHECKING:
     from pgdoc.changes.assemble import Change, Place
     from pgdoc.mailbox import AsyncMailbox, Mailbox
+    from pgdoc.tokens import Progress
 
 logger = logging.getLogger("pgdoc.consumer")
 
@@ -62,6 +63,7 @@ class Consumer:
         begin_at: where a new consumer begins; `None` for now.
         wait: whether to be a standby while another process owns the consumer.
         recreate: whether to begin anew, from now, where the consumer's place is lost.
+        snapshot: of a consumer that begins: how far it has come, empty where it has to begin, `None` for none.
 
     Attributes:
         mode: as `StreamStats` has it.
@@ -79,6 +81,7 @@ class Consumer:
         begin_at: ResumeToken | Lsn | None,
         wait: bool,
         recreate: bool,
+        snapshot: str | None = None,
     ) -> None:
         self.name = name
         self.mode = "standby"
@@ -94,10 +97,9 @@ class Consumer:
         self._begin_at = begin_at
         self._wait = wait
         self._recreate = recreate
-        self._acknowledged: Place = (0, 0, 0, 0)
-        self._checkpointed: Place = (0, 0, 0, 0)
-        self._acknowledgements = Acknowledgements()
-        self._saved: tuple[Place, str | None] = ((0, 0, 0, 0), None)
+        self._first_snapshot = snapshot
+        self._marks = Marks()
+        self._saved: tuple[Mark, str | None] = (Mark(), None)
         self._reached = self._goal = 0
         self._ownership: Ownership | None = None
         self._owns = False
@@ -137,14 +139,19 @@ class Consumer:
         opened = self._opened
         return max(self._reached, self._goal, opened.reader.wal_end if opened else 0)
 
-    def acknowledge(self, place: Place) -> None:
-        """Note that everything up to `place` is acknowledged; the server is told within a second."""
-        self._acknowledged = max(self._acknowledged, place)
+    @property
+    def snapshot(self) -> Progress | str | None:
+        """How far the snapshot had come where the stream began, as `Mark` has it."""
+        return self._marks.begun.snapshot
 
-    def pass_over(self, given: Place, place: Place) -> None:
-        """Acknowledge everything up to `place`, if all that was given is acknowledged: up to `given`."""
-        if self._place >= given:
-            self.acknowledge(place)
+    def acknowledge(self, mark: Mark) -> None:
+        """Note that everything up to there is acknowledged; the server is told within a second."""
+        self._marks.acknowledge(mark)
+
+    def pass_over(self, given: Mark, mark: Mark) -> None:
+        """Acknowledge everything up to there, if all that was given is acknowledged: up to `given`."""
+        if self._marks.latest.place >= given.place:
+            self._marks.acknowledge(mark)
 
     def abandon(self) -> None:
         """End soon; for the garbage collector, which may run in the midst of any lock."""
@@ -251,24 +258,25 @@ class Consumer:
         ownership = self._ownership
         assert ownership is not None  # noqa: S101 (it is owned)
         origin = self._identify()
-        takeover = Takeover(self._source, ownership, origin, recreate=self._recreate)
+        takeover = Takeover(self._source, ownership, origin, recreate=self._recreate, snapshot=self._first_snapshot)
         if self.epoch is None:
             where = takeover.enter(self._begin_at)
             place = where.place
             self.origin, self.begun_at = origin, place
+            self._marks.begin(Mark(place, where.snapshot))
             self.epoch = where.epoch
             self._mailbox.begin_at(place)
             self._subscription.after = just_before(place) if is_message(place) else place  # it may be the last drop
         else:
             after = ResumeToken(Position(*self._subscription.after), *self.ids)
-            self._acknowledgements.acknowledge(self._place)
-            where = takeover.go_on(self.epoch, after, self._acknowledgements.confirmable(after.position.commit_lsn))
+            where = takeover.go_on(self.epoch, after, self._marks.confirmable(after.position.commit_lsn))
             if where.place < self._subscription.after:
                 self._give_up_what_was_given(after)
             self._subscription.after = where.place
         if where.anew:
+            self.begun_at = where.place
+            self._marks.begin(Mark(where.place, where.snapshot), anew=True)
             self.recreated += 1
-            self._acknowledgements = Acknowledgements()
         _, self._goal = ownership.wal_end()
         self._opened = open_slot(self._source, ownership.slot, where.start)
         self.origin = origin
@@ -320,7 +328,7 @@ class Consumer:
     def _put(self, selected: list[Change], reached: int) -> list[Change]:
         wanted = self._subscription.beyond(selected)
         left = self._subscription.put(wanted, before_commits_at(reached))
-        self._acknowledgements.give(wanted[: len(wanted) - len(left)])
+        self._marks.give(wanted[: len(wanted) - len(left)])
         return left
 
     def _wait_for_room(self, left: list[Change], reached: int) -> list[Change]:
@@ -355,14 +363,8 @@ class Consumer:
             self._save()
 
     def _tell(self, opened: Opened) -> None:
-        self._acknowledgements.acknowledge(self._place)
-        opened.reader.confirm(self._acknowledgements.confirmable(self._reached))
+        opened.reader.confirm(self._marks.confirmable(self._reached))
         opened.reader.tell()
-
-    @property
-    def _place(self) -> Place:
-        """Up to where everything is acknowledged: by the user, by a checkpoint that was committed, or before."""
-        return max(self.begun_at, self._acknowledged, self._checkpointed)
 
     def _save(self, save_bytes: int = _SAVE_BYTES) -> None:
         """Store what was acknowledged, where that is news, or R has moved this far with nothing outstanding."""
@@ -371,17 +373,18 @@ class Consumer:
             return
         with patience(_HEARTBEAT_LIMIT_S):
             checkpoint = ownership.check(epoch)
-            if checkpoint.place > self._checkpointed:
+            if checkpoint.mark.place > self._marks.checkpointed.place:
                 ownership.flush(checkpoint.inserted)  # a crash must not take back what is confirmed to the slot
-                self._checkpointed = checkpoint.place
-        self._acknowledgements.acknowledge(self._place)
-        news = (max(self._place, self._saved[0]), self._acknowledgements.waiting_since)
-        if news[1] is None and self._reached > news[0][0] + save_bytes:
-            news = (before_commits_at(self._reached), None)  # of a quiet consumer in a busy database
+                self._marks.checkpointed = checkpoint.mark
+        confirmable = self._marks.confirmable(self._reached)
+        mark = max(self._marks.latest, self._saved[0], key=lambda mark: mark.place)
+        news = (mark, self._marks.waiting_since)
+        if news[1] is None and mark.snapshot is None and self._reached > mark.place[0] + save_bytes:
+            news = (Mark(before_commits_at(self._reached)), None)  # of a quiet consumer in a busy database
         if (news != self._saved or not save_bytes) and ownership.save(epoch, *news, self.origin):
             self._saved = news
             if self._opened is None:
-                ownership.advance(self._acknowledgements.confirmable(self._reached))
+                ownership.advance(confirmable)
 
     def _close_reader(self) -> None:
         opened, self._opened = self._opened, None

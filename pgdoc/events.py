@@ -14,7 +14,7 @@ from pgdoc import documents
 from pgdoc.changes.diff import UpdateDescription, diff
 from pgdoc.documents import Document
 from pgdoc.errors import InvalidDocument, ReplicaIdentityChanged, UnreadableDocument
-from pgdoc.tokens import Position, ResumeToken
+from pgdoc.tokens import Position, Progress, ResumeToken
 
 if TYPE_CHECKING:
     from pgdoc.changes.assemble import Change
@@ -35,6 +35,7 @@ class EventType(StrEnum):
     RENAME = "rename"
     DROP = "drop"
     INVALIDATE = "invalidate"
+    SNAPSHOT = "snapshot"
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,13 @@ class ChangeEvent:
         event_type: what happened.
         collection: where.
         document_id: to which document; `None` for events of a whole collection.
-        full_document: the document as this change left it (insert, update, replace), exact at that point in time.
+        full_document: the document as this change left it (insert, update, replace), exact at that point in time;
+            as it was there (snapshot).
         full_document_before_change: the document as it was before (update, replace, delete).
         update_description: what an update changed, else `None`.
         resume_token: the place of this event; a stream opened with `resume_after` continues with the next one.
-        timestamp: when its transaction committed, aware, UTC.
-        transaction_id: PostgreSQL's xid.
+        timestamp: when its transaction committed, aware, UTC; when it was read (snapshot).
+        transaction_id: PostgreSQL's xid; 0 for a snapshot.
         metadata: what the writer said of itself, `{}` where it said nothing.
         renamed_to: the collection's new name, for `rename`.
 
@@ -71,12 +73,34 @@ class ChangeEvent:
     renamed_to: str | None = field(default_factory=lambda: None)  # a plain default would stand in `__getattr__`'s way
 
     @classmethod
-    def _of(cls, change: Change, origin: tuple[int, int]) -> ChangeEvent:
-        """Make the event of a change; `origin` is the cluster's system identifier and timeline."""
+    def _of(cls, change: Change, origin: tuple[int, int], progress: Progress | None = None) -> ChangeEvent:
+        """Make the event of a change.
+
+        Args:
+            change: it.
+            origin: the cluster's system identifier and timeline.
+            progress: how far a snapshot has come by then.
+        """
         event = object.__new__(cls)
         state = event.__dict__
-        state["_change"], state["_origin"] = change, origin
+        state["_change"], state["_origin"], state["_progress"] = change, origin, progress
         return event
+
+    @classmethod
+    def _of_snapshot(cls, collection: str, document: Document, token: ResumeToken, read_at: datetime) -> ChangeEvent:
+        """Make the event of a document that existed when it was read."""
+        return cls(
+            event_type=EventType.SNAPSHOT,
+            collection=collection,
+            document_id=document.id,
+            full_document=document,
+            full_document_before_change=None,
+            update_description=None,
+            resume_token=token,
+            timestamp=read_at,
+            transaction_id=0,
+            metadata={},
+        )
 
     def __getattr__(self, name: str) -> Any:
         work_out = _FIELDS.get(name)
@@ -229,6 +253,11 @@ def _metadata(event: ChangeEvent) -> dict[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
+def _resume_token(event: ChangeEvent) -> ResumeToken:
+    system_id, timeline = event._origin  # noqa: SLF001
+    return ResumeToken(Position(*event._change.position), system_id, timeline, event._progress)  # noqa: SLF001
+
+
 _FIELDS: dict[str, Callable[[ChangeEvent], Any]] = {
     "_images": _images,
     "event_type": _event_type,
@@ -237,7 +266,7 @@ _FIELDS: dict[str, Callable[[ChangeEvent], Any]] = {
     "full_document": _full_document,
     "full_document_before_change": _full_document_before_change,
     "update_description": _update_description,
-    "resume_token": lambda event: ResumeToken(Position(*event._change.position), *event._origin),  # noqa: SLF001
+    "resume_token": _resume_token,
     "timestamp": lambda event: datetime.fromisoformat(event._change.transaction.timestamp).astimezone(UTC),  # noqa: SLF001
     "transaction_id": lambda event: event._change.transaction.xid,  # noqa: SLF001
     "metadata": _metadata,

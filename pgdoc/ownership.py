@@ -23,13 +23,12 @@ from pgdoc.refusal import one_line
 from pgdoc.replication.connection import connect, preflight, quoted, translate
 from pgdoc.replication.consumers import ConsumerSlot, drop_slot, end_reader, find_slot, slot_of
 from pgdoc.sql import statement
-from pgdoc.tokens import Lsn, Position
+from pgdoc.tokens import Lsn, Mark, Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from pgdoc.changes.assemble import Place
     from pgdoc.replication.source import Origin, Source
 
 logger = logging.getLogger("pgdoc.consumer")
@@ -57,17 +56,18 @@ class Row(NamedTuple):
     place: Position | None
     system_id: int
     timeline: int
+    snapshot: str | None
 
 
 class Checkpoint(NamedTuple):
     """A place that was committed.
 
     Attributes:
-        place: the place.
+        mark: the place, and the snapshot's.
         inserted: an LSN beyond that commit. Until the WAL is flushed so far, a crash takes it back.
     """
 
-    place: Position
+    mark: Mark
     inserted: int
 
 
@@ -115,16 +115,16 @@ class Ownership:
         row = self._row("find", self.name)
         if row is None:
             return None
-        place = Position(*row.place) if row.place else None
-        return Row(row.schema_name, row.epoch, place, int(row.system_id), row.timeline)
+        place = Position(*row.place[:4]) if row.place else None
+        return Row(row.schema_name, row.epoch, place, int(row.system_id), row.timeline, row.snapshot)
 
     def enter(self, origin: Origin) -> int:
         """Store a new consumer that has no place yet, and give its epoch."""
-        return int(self._one("enter", self._values((0, 0, 0, 0), origin) | {"schema": self._schema})[0])
+        return int(self._one("enter", self._values(Mark(), origin) | {"schema": self._schema})[0])
 
-    def settle(self, epoch: int, place: Place, origin: Origin) -> None:
+    def settle(self, epoch: int, mark: Mark, origin: Origin) -> None:
         """Store where a new consumer begins."""
-        if self._row("settle", self._values(place, origin) | {"epoch": epoch}) is None:
+        if self._row("settle", self._values(mark, origin) | {"epoch": epoch}) is None:
             raise self.lost()
 
     @contextlib.contextmanager
@@ -150,9 +150,9 @@ class Ownership:
                 self._row("end_holders", self.name)
         raise ServerUnreachable(f'consumer "{self.name}" is still in a transaction of its former owner')
 
-    def begin_anew(self, epoch: int, place: Place, origin: Origin) -> None:
-        """Store that what lies before `place` is lost."""
-        if self._row("begin_anew", self._values(place, origin) | {"epoch": epoch}) is None:
+    def begin_anew(self, epoch: int, mark: Mark, origin: Origin) -> None:
+        """Store that what lies before it is lost."""
+        if self._row("begin_anew", self._values(mark, origin) | {"epoch": epoch}) is None:
             raise self.lost()
 
     def check(self, epoch: int) -> Checkpoint:
@@ -164,13 +164,13 @@ class Ownership:
         row = self._row("look", self.name)
         if row is None or row.epoch != epoch:
             raise self.lost()
-        return Checkpoint(Position(*row.place), row.inserted)
+        return Checkpoint(Mark(tuple(row.place), row.snapshot), row.inserted)
 
     def advance(self, lsn: int) -> None:
         """Confirm to the slot, while nobody reads it, that nothing below `lsn` is needed again."""
         self._row("advance", {"slot": self.slot, "to": str(Lsn(lsn))})
 
-    def save(self, epoch: int, acknowledged: Place, waiting_since: str | None, origin: Origin) -> bool:
+    def save(self, epoch: int, acknowledged: Mark, waiting_since: str | None, origin: Origin) -> bool:
         """Store how far events were acknowledged; give `False` where another process has taken over."""
         values = self._values(acknowledged, origin) | {"epoch": epoch, "waiting_since": waiting_since}
         return self._row("save", values) is not None
@@ -244,10 +244,11 @@ class Ownership:
         except psycopg.Error as exc:
             raise self._translated(exc) from exc
 
-    def _values(self, place: Place, origin: Origin) -> dict[str, Any]:
+    def _values(self, mark: Mark, origin: Origin) -> dict[str, Any]:
         return {
             "name": self.name,
-            "place": [int(number) for number in place],  # some are Lsn
+            "place": [int(number) for number in mark.place],  # some are Lsn
+            "snapshot": mark.text,
             "system": str(origin.system_id),
             "timeline": origin.timeline,
         }

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from pgdoc.errors import InvalidResumeToken
 from pgdoc.names import check_consumer
 from pgdoc.replication.source import history_lost
-from pgdoc.tokens import Lsn, Position, ResumeToken
+from pgdoc.tokens import Lsn, Position, Progress, ResumeToken
 from pgdoc.where import parse_where
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime, timedelta
 
     from pgdoc.changes.selection import Condition
@@ -29,6 +30,7 @@ class StreamOptions:
 
     Attributes:
         where: the filter; `None` for every event.
+        snapshot: whether what exists comes first.
         resume_after: where to begin; `None` for now.
         consumer: the name of a durable consumer.
         auto_ack: whether an event is acknowledged when the next one is asked for.
@@ -42,6 +44,7 @@ class StreamOptions:
     """
 
     where: Condition | None
+    snapshot: bool
     resume_after: ResumeToken | Lsn | None
     consumer: str | None
     auto_ack: bool
@@ -68,8 +71,29 @@ class StreamOptions:
         )
         if options.on_lost not in _ON_LOST:
             raise ValueError(f"on_lost is {options.on_lost!r}: one of {', '.join(_ON_LOST)}")
+        options.check_snapshot()
         check_buffer(options.buffer_size, options.buffer_bytes)
         return options
+
+    @property
+    def first_snapshot(self) -> str | None:
+        """How far the snapshot of a consumer has come that begins here: as `Mark` has it."""
+        if not self.snapshot:
+            return None
+        if not isinstance(self.resume_after, ResumeToken):
+            return ""
+        return str(self.resume_after.progress) if self.resume_after.is_inside else None
+
+    def check_snapshot(self) -> None:
+        """Refuse what can't go on inside a snapshot, or can't tell how far one has come.
+
+        Raises:
+            InvalidResumeToken, ValueError: it can't.
+        """
+        if self.snapshot and isinstance(self.resume_after, Lsn):
+            raise ValueError("an LSN does not tell how far a snapshot has come: resume after a token, or without it")
+        if not self.snapshot and isinstance(self.resume_after, ResumeToken) and self.resume_after.is_inside:
+            raise InvalidResumeToken("the token is from inside a snapshot: go on with snapshot=True")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +101,7 @@ class StreamStats:
     """How a stream is doing.
 
     Attributes:
-        mode: `live`, `catching_up` (reading on from the WAL), `reconnecting`, `standby` or `closed`.
+        mode: `live`, `catching_up` (reading on from the WAL), `reconnecting`, `snapshot`, `standby` or `closed`.
         buffered: events that wait for the user's loop.
         delivered: events given to it so far.
         lag_bytes: WAL between the commit that the stream is at and the end of what the server is known to have; how
@@ -187,6 +211,28 @@ def check_reach(position: Position, oldest: int | None) -> None:
     """
     if oldest is None or oldest > position.commit_lsn:
         raise history_lost(position.commit_lsn, oldest)
+
+
+def first_progress(names: Iterable[str], collections: frozenset[str] | None) -> Progress:
+    """Give the beginning of the snapshot of collections, for a stream of these, or of all."""
+    return Progress(tuple(sorted(names)), "", _digest(collections), 0)
+
+
+def check_progress(progress: Progress, collections: frozenset[str] | None) -> Progress:
+    """Refuse the progress of a stream of other collections.
+
+    Raises:
+        InvalidResumeToken: it is one.
+    """
+    if progress.of != _digest(collections):
+        raise InvalidResumeToken(
+            "the token is from inside the snapshot of other collections: go on with those that it was begun with"
+        )
+    return progress
+
+
+def _digest(collections: frozenset[str] | None) -> str:
+    return "*" if collections is None else f"{zlib.crc32(' '.join(sorted(collections)).encode()):08x}"
 
 
 def plugin_reason(wanted: str, plugin: str, refusal: str | None) -> str:

@@ -24,7 +24,7 @@ from pgdoc.ownership import Ownership, check_schema
 from pgdoc.replication.consumers import make_slot
 from pgdoc.replication.source import check_published
 from pgdoc.streams import check_place
-from pgdoc.tokens import Lsn, Position, ResumeToken
+from pgdoc.tokens import Lsn, Mark, Position, ResumeToken
 
 if TYPE_CHECKING:
     from pgdoc.changes.assemble import Place
@@ -42,12 +42,14 @@ class Where(NamedTuple):
         place: everything up to it is not wanted.
         start: the LSN to start reading at.
         anew: whether events before `place` are lost.
+        snapshot: how far the snapshot has come there, as `Mark` has it.
     """
 
     epoch: int
     place: Place
     start: int
     anew: bool = False
+    snapshot: str | None = None
 
 
 class Takeover:
@@ -58,13 +60,17 @@ class Takeover:
         ownership: which owns the consumer.
         origin: what cluster this is.
         recreate: whether to begin anew where the place is lost.
+        snapshot: of a consumer that begins, or begins anew: `None` where it begins with no snapshot.
     """
 
-    def __init__(self, source: Source, ownership: Ownership, origin: Origin, *, recreate: bool) -> None:
+    def __init__(
+        self, source: Source, ownership: Ownership, origin: Origin, *, recreate: bool, snapshot: str | None = None
+    ) -> None:
         self._source = source
         self._ownership = ownership
         self._origin = origin
         self._recreate = recreate
+        self._snapshot = snapshot
 
     def enter(self, begin_at: ResumeToken | Lsn | None) -> Where:
         """Take over what is stored of a consumer, or store a new one, which begins at `begin_at` or now.
@@ -80,7 +86,8 @@ class Takeover:
         check_schema(ownership.name, row, self._source.schema)
         epoch = ownership.take_over()
         row = ownership.find() or row  # a checkpoint may have been committed meanwhile
-        return self._find_slot(epoch, ResumeToken(row.place or Position(0), row.system_id, row.timeline), None)
+        where = self._find_slot(epoch, ResumeToken(row.place or Position(0), row.system_id, row.timeline), None)
+        return where if where.anew else where._replace(snapshot=row.snapshot)
 
     def go_on(self, epoch: int, after: ResumeToken, needed_from: int) -> Where:
         """Go on after a lost connection, or a wait.
@@ -112,12 +119,12 @@ class Takeover:
             else:
                 self._make_slot(None if place is None else place[0])
                 place = place or self._now()
-            ownership.settle(epoch, place, self._origin)
+            ownership.settle(epoch, Mark(place, self._snapshot), self._origin)
         except PgdocError:
             with contextlib.suppress(PgdocError):  # the next one that opens it begins again
                 ownership.remove()
             raise
-        return Where(epoch, place, place[0])
+        return Where(epoch, place, place[0], snapshot=self._snapshot)
 
     def _make_slot(self, at: int | None) -> None:
         with self._ownership.unhurried():
@@ -163,12 +170,13 @@ class Takeover:
     def _begin_anew(self, epoch: int, exc: PgdocError) -> Where:
         self._make_slot(None)
         place = self._now()
-        self._ownership.begin_anew(epoch, place, self._origin)
+        snapshot = None if self._snapshot is None else ""
+        self._ownership.begin_anew(epoch, Mark(place, snapshot), self._origin)
         at = Lsn(place[0])
         logger.error(
             "consumer %s begins anew at %s, what was before that is lost to it: %s", self._ownership.name, at, exc
         )
-        return Where(epoch, place, place[0], anew=True)
+        return Where(epoch, place, place[0], anew=True, snapshot=snapshot)
 
 
 def _fault(slot: ConsumerSlot | None, needed_from: int | None) -> str:

@@ -56,6 +56,7 @@ class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes):
         self,
         *,
         where: Mapping[str, Any] | None = None,
+        snapshot: bool = False,
         resume_after: ResumeToken | Lsn | str | None = None,
         consumer: str | None = None,
         auto_ack: bool = True,
@@ -75,6 +76,7 @@ class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes):
             )
         options = StreamOptions.checked(
             where=where,
+            snapshot=snapshot,
             resume_after=resume_after,
             consumer=consumer,
             auto_ack=auto_ack,

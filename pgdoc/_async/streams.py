@@ -64,11 +64,11 @@ class AsyncStreams:
         """
         self.hub.check_usable()
         schema, wanted = self.hub.source.schema, None if names is None else sorted(names)
-        found: dict[str, bool] = dict(await self._fetch("watchable", schema, wanted, wanted))
+        found: dict[str, bool] = dict(await self.fetch("watchable", schema, wanted, wanted))
         for name in sorted((names or frozenset()) - found.keys()) if create else ():
             if not self._auto_create:
                 raise CollectionNotFound(f'collection "{schema}.{name}" does not exist: create it first')
-            await self._fetch("create", schema, name)
+            await self.fetch("create", schema, name)
         changed = sorted(name for name, full in found.items() if not full)
         if changed:
             raise ReplicaIdentityChanged(
@@ -79,11 +79,11 @@ class AsyncStreams:
 
     async def _publish(self, schema: str) -> None:
         """See to it that pgoutput sends what is to be watched: tables that were made by hand may have to join."""
-        ((fault,),) = await self._fetch("publication_fault", schema)
+        ((fault,),) = await self.fetch("publication_fault", schema)
         if fault is None or self.hub.source.plugin == "wal2json":
             return
         try:
-            ((fault,),) = await self._fetch("publish", schema)
+            ((fault,),) = await self.fetch("publish", schema)
         except PgdocError as exc:
             fault = f"{fault} ({exc})"
         if fault is not None and await self._plugin() == "pgoutput":
@@ -97,20 +97,20 @@ class AsyncStreams:
 
     async def wal_end(self) -> tuple[int, int]:
         """Ask how far the WAL is written, and how far it is flushed."""
-        ((inserted, flushed),) = await self._fetch("wal_end")
+        ((inserted, flushed),) = await self.fetch("wal_end")
         return inserted, flushed
 
     async def flush(self, flushed: int, to: int) -> None:
         """Return when the WAL is flushed up to `to`."""
         if flushed < to:
-            await self._fetch("flush")
+            await self.fetch("flush")
         while flushed < to:
             await async_sleep(_FLUSH_POLL_S)
             _, flushed = await self.wal_end()
 
     async def oldest(self) -> int | None:
         """Ask how far history reaches back."""
-        ((oldest,),) = await self._fetch("oldest_bookmark")
+        ((oldest,),) = await self.fetch("oldest_bookmark")
         return None if oldest is None else int(oldest)
 
     async def check_published(self, position: Position, names: frozenset[str] | None) -> None:
@@ -121,7 +121,7 @@ class AsyncStreams:
         """
         if self.hub.plugin == "pgoutput":
             schema = self.hub.source.schema
-            ((since,),) = await self._fetch("published_since", schema, None if names is None else sorted(names))
+            ((since,),) = await self.fetch("published_since", schema, None if names is None else sorted(names))
             check_published(position.commit_lsn, since, schema)
 
     def watch(self, names: tuple[str, ...], options: StreamOptions) -> AsyncChangeStream:
@@ -131,7 +131,7 @@ class AsyncStreams:
 
     async def knows(self, consumer: str) -> bool:
         """Tell whether a durable consumer of this name has been opened before."""
-        return bool(await self._fetch("knows", consumer))
+        return bool(await self.fetch("knows", consumer))
 
     async def open_consumer(self, subscription: Subscription, options: StreamOptions) -> Consumer:
         """Open a durable consumer, and return when it reads, or is a standby."""
@@ -143,6 +143,7 @@ class AsyncStreams:
             begin_at=options.resume_after,
             wait=options.wait,
             recreate=options.on_lost == "recreate",
+            snapshot=options.first_snapshot,
         )
         self._consumers -= {each for each in self._consumers.copy() if each.has_ended}
         self._consumers.add(consumer)
@@ -158,7 +159,7 @@ class AsyncStreams:
 
     async def consumers(self) -> list[ConsumerStatus]:
         """Tell how the durable consumers of the database are doing."""
-        rows = await self._fetch("consumers")
+        rows = await self.fetch("consumers")
         return [_consumer_status(row) for row in rows]
 
     async def drop_consumer(self, name: str) -> bool:
@@ -167,8 +168,8 @@ class AsyncStreams:
 
     async def history(self) -> History:
         """Tell how far back streams can start, and what that costs."""
-        ((kept_s, size, oldest, retained, bookmarks),) = await self._fetch("history")
-        blockers = await self._fetch("blockers")
+        ((kept_s, size, oldest, retained, bookmarks),) = await self.fetch("history")
+        blockers = await self.fetch("blockers")
         return History(
             time=timedelta(seconds=kept_s),
             size=size,
@@ -184,18 +185,18 @@ class AsyncStreams:
             raise ValueError(f"time is {time!r}: give a timedelta that is not negative")
         if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
             raise ValueError(f"size is {size!r}: give a number of bytes that is not negative")
-        await self._fetch("set_history", time, size)
+        await self.fetch("set_history", time, size)
 
     async def status(self) -> Status:
         """Tell what is at the other end; streams are tried for real."""
         source = self.hub.source
-        ((server_version, database, catalog, collections, follows_ddl),) = await self._fetch("status", source.schema)
+        ((server_version, database, catalog, collections, follows_ddl),) = await self.fetch("status", source.schema)
         plugin, refusal, problem = source.plugin, None, None
         try:
             stand = await async_call(try_reader, source)
             plugin, refusal = stand.plugin, stand.refusal
             if plugin == "pgoutput":
-                ((fault,),) = await self._fetch("publication_fault", source.schema)
+                ((fault,),) = await self.fetch("publication_fault", source.schema)
                 problem = fault and f'the publication "pgdoc" {fault}'
         except PgdocError as exc:
             problem = str(exc)
@@ -222,15 +223,26 @@ class AsyncStreams:
         for consumer in consumers:
             await async_call(consumer.close, max(0.1, deadline - time.monotonic()))
 
-    async def _fetch(self, name: str, *params: Any) -> list[tuple[Any, ...]]:
+    async def names(self) -> list[str]:
+        """List the collections of the schema."""
+        return sorted(row[0] for row in await self.fetch("watchable", self.hub.source.schema, None, None))
+
+    async def fetch(
+        self, name: str, *params: Any, table: str = "", limit_s: float | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Fetch the rows of a block of `streams.sql`.
+
+        None of them takes long, unless `limit_s` says so, and a silent network must not keep a stream from opening.
+        """
+        query = statement("streams", name).format(table=table) if table else statement("streams", name)
         try:
-            with patience():  # none of these takes long, and a silent network must not keep a stream from opening
-                return await self._connections.fetch(statement("streams", name).encode(), params)
+            with patience(limit_s):
+                return await self._connections.fetch(query.encode(), params)
         except psycopg.Error as exc:
-            raise translated(exc, f'schema "{self.hub.source.schema}"') from exc
+            raise translated(exc, f"collection {table}" if table else f'schema "{self.hub.source.schema}"') from exc
 
 
 def _consumer_status(row: tuple[Any, ...]) -> ConsumerStatus:
     name, schema, owner_pid, place, system_id, timeline, *others = row
-    token = ResumeToken(Position(*place) if place else Position(0), int(system_id), timeline)
+    token = ResumeToken(Position(*place[:4]) if place else Position(0), int(system_id), timeline)
     return ConsumerStatus(name, schema, owner_pid, token, *others)

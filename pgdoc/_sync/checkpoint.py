@@ -9,26 +9,26 @@ import psycopg
 
 from pgdoc.errors import ConsumerLost
 from pgdoc.sql import statement
-from pgdoc.tokens import Lsn, Position
+from pgdoc.tokens import Lsn
 from pgdoc.translate import translated
 
 if TYPE_CHECKING:
     from pgdoc._sync.transaction import Transaction
-    from pgdoc.changes.assemble import Place
     from pgdoc.consumer import Consumer
+    from pgdoc.tokens import Mark
 
 __all__ = ["checkpoint"]
 
 
-def checkpoint(tx: Transaction, consumer: Consumer, place: Place) -> None:
+def checkpoint(tx: Transaction, consumer: Consumer, mark: Mark) -> None:
     """Move the consumer's place on, while this process owns it.
 
     Raises:
         ConsumerLost: it does not, or the place does not move on.
     """
     system_id, timeline = consumer.ids
-    numbers = [int(number) for number in place]  # some may be Lsn
-    params = [numbers, str(system_id), timeline, consumer.name, consumer.epoch, numbers]
+    numbers = [int(number) for number in mark.place]  # some may be Lsn
+    params = [numbers, mark.text, str(system_id), timeline, consumer.name, consumer.epoch, numbers]
     try:
         if tx.fetch(statement("consumers", "checkpoint").encode(), params):
             return
@@ -36,7 +36,7 @@ def checkpoint(tx: Transaction, consumer: Consumer, place: Place) -> None:
     except psycopg.Error as exc:  # also where the row was changed under this snapshot: who did, the next attempt tells
         raise translated(exc, f'consumer "{consumer.name}"') from exc
     if stored and stored[0][0] == consumer.epoch:
-        at, asked = Lsn(Position(*stored[0][1]).commit_lsn), Lsn(place[0])
+        at, asked = Lsn(stored[0][1][0]), Lsn(mark.place[0])
         raise ConsumerLost(
             f'consumer "{consumer.name}" has a checkpoint at {at} already, the event of {asked} is not beyond it: '
             "its effect is there, roll this one back"

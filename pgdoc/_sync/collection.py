@@ -57,6 +57,7 @@ class Collection(Reads, Writes, Indexes):
         self,
         *,
         where: Mapping[str, Any] | None = None,
+        snapshot: bool = False,
         resume_after: ResumeToken | Lsn | str | None = None,
         consumer: str | None = None,
         auto_ack: bool = True,
@@ -76,6 +77,7 @@ class Collection(Reads, Writes, Indexes):
             )
         options = StreamOptions.checked(
             where=where,
+            snapshot=snapshot,
             resume_after=resume_after,
             consumer=consumer,
             auto_ack=auto_ack,

@@ -168,6 +168,7 @@ class Store:
         self,
         *names: str,
         where: Mapping[str, Any] | None = None,
+        snapshot: bool = False,
         resume_after: ResumeToken | Lsn | str | None = None,
         consumer: str | None = None,
         auto_ack: bool = True,
@@ -185,6 +186,8 @@ class Store:
             where: a filter on `event.to_dict()`, such as `{"event_type": "insert", "full_document.data.total": 5}`;
                 after `update_description.updated_fields` the rest of a path is one key. Events that do not match take
                 no room in the buffer, and `resume_token` moves past them.
+            snapshot: begin with what exists: each document comes once, as a `snapshot`, before any other event of it.
+                Reading goes on in parts, without a long transaction, and changes come in between.
             resume_after: a token, its text, or a bare LSN: continue with the very next event. A bare LSN means every
                 transaction whose commit record is at or after it. A consumer begins there when it is new.
             consumer: the name of a durable consumer: the server keeps its place, and its slot keeps the WAL that it
@@ -209,6 +212,7 @@ class Store:
         """
         options = StreamOptions.checked(
             where=where,
+            snapshot=snapshot,
             resume_after=resume_after,
             consumer=consumer,
             auto_ack=auto_ack,

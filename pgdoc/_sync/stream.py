@@ -3,35 +3,39 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from typing import TYPE_CHECKING, Self
 
 from pgdoc._sync.checkpoint import checkpoint
+from pgdoc._sync.giving import Giving
+from pgdoc._sync.parts import Parts, settle
 from pgdoc._waiting import Opening, call, wait
 from pgdoc.changes.fanout import Subscription
-from pgdoc.changes.life import Life, is_message, just_before, just_behind
+from pgdoc.changes.life import is_message, just_before
 from pgdoc.changes.selection import Selection
-from pgdoc.errors import NotAConsumer, PgdocError, StreamClosed, StreamError
-from pgdoc.events import ChangeEvent, check_images
+from pgdoc.changes.snapshot import Snapshot
+from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClosed, StreamError
 from pgdoc.feed import HubFeed
-from pgdoc.mailbox import Mailbox
-from pgdoc.streams import StreamStats, check_place, check_reach
-from pgdoc.tokens import Position, ResumeToken
+from pgdoc.streams import StreamStats, check_place, check_progress, check_reach, first_progress
+from pgdoc.tokens import Mark, Position, Progress, ResumeToken
 
 if TYPE_CHECKING:
     from pgdoc._sync.streams import Streams
     from pgdoc._sync.transaction import Transaction
-    from pgdoc.changes.assemble import Change, Place
     from pgdoc.consumer import Consumer
+    from pgdoc.events import ChangeEvent
     from pgdoc.feed import Feed
-    from pgdoc.mailbox import Batch
     from pgdoc.streams import StreamOptions
     from pgdoc.tokens import Lsn
 
 __all__ = ["ChangeStream"]
 
+_POLL_S = 0.005
+_STANDBY_POLL_S = 0.1
 
-class ChangeStream(Opening):
+
+class ChangeStream(Giving, Opening):
     """The changes of one, several or all collections, in the order in which their transactions committed.
 
     Made by `watch()`. Iterate over it, or call `next`; one stream belongs to one task. A lost connection is mended
@@ -39,20 +43,10 @@ class ChangeStream(Opening):
     """
 
     def __init__(self, streams: Streams, collections: frozenset[str] | None, options: StreamOptions) -> None:
+        super().__init__(collections, options)
         self._streams = streams
         self._collections = collections
-        self._options = options
         self._selection = Selection(collections, options.where)
-        self._mailbox = Mailbox(options.buffer_size, options.buffer_bytes)
-        resumed = options.resume_after is not None or options.consumer is not None
-        self._life = Life(collections, resumed=resumed)
-        self._ending: Change | None = None  # the invalidate that comes next, and last
-        self._ended = False
-        self._last: Place = (0, 0, 0, 0)  # of the last event, or what came after it and was not for the user
-        self._last_given: Place = (0, 0, 0, 0)
-        self._delivered = 0
-        self._feed: Feed | None = None
-        self._consumer: Consumer | None = None
         self._acknowledges = False
 
     def _open(self) -> Self:
@@ -69,6 +63,8 @@ class ChangeStream(Opening):
                 self._begin_now()
             else:
                 self._begin_after(place)
+            if consumer is None and self._options.snapshot:
+                self._begin_snapshot(place.progress if isinstance(place, ResumeToken) else None, place is None)
         except BaseException:
             self.close()
             raise
@@ -102,6 +98,30 @@ class ChangeStream(Opening):
         after = just_before(position) if is_message(position) else position  # it may be the end of the last collection
         self._follow(HubFeed(hub, hub.resume(self._selection, after, self._mailbox), position))
 
+    def _begin_snapshot(self, progress: Progress | None, is_first: bool) -> None:
+        """Begin with what exists, or go on where it was; behind a snapshot nothing of it is left."""
+        if progress is None and not is_first:
+            return
+        if progress is not None:
+            check_progress(progress, self._collections)
+        settle(self._streams)
+        if progress is None:
+            progress = first_progress(self._collections or self._streams.names(), self._collections)
+        if progress.left:
+            self._parts = Parts(self._streams, Snapshot(progress, self._collections))
+        elif self._consumer is not None:
+            self._consumer.acknowledge(Mark.at(self._consumer.begun_at, progress))
+
+    def _go_on_as(self, consumer: Consumer) -> None:
+        """Begin the snapshot of a consumer that is owned now, or go on with it."""
+        stored = consumer.snapshot
+        self._snapshots_begun = consumer.recreated + 1
+        if stored is None:
+            return
+        if not self._options.snapshot:
+            raise InvalidResumeToken(f'consumer "{consumer.name}" is inside its snapshot: open it with snapshot=True')
+        self._begin_snapshot(Progress.parse(str(stored)) if stored else None, is_first=True)
+
     def _begin_consumer(self) -> None:
         subscription = Subscription(self._selection, (0, 0, 0, 0), self._mailbox)
         self._consumer = self._streams.open_consumer(subscription, self._options)
@@ -125,7 +145,7 @@ class ChangeStream(Opening):
         if self._acknowledges:
             self.ack()
         batch = self._mailbox.batch
-        if batch.next < len(batch) and not self.closed:
+        if batch.next < len(batch) and self._is_settled and not self.closed:
             event = self._deliver(batch)  # the ordinary case, without another coroutine
             if event is not None:
                 return event
@@ -155,33 +175,33 @@ class ChangeStream(Opening):
         try:
             if self._acknowledges and not self.closed:
                 self.ack()
+            deadline = None if timeout is None else time.monotonic() + timeout
+            is_over = False
             while True:
                 event = self._here()
-                if event is not None:
+                if event is not None or is_over:
                     return event
                 feed = self._fed()
-                batch = self._mailbox.take(timeout)
+                wait_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+                if not self._is_settled:
+                    wait_s = self._look_after_snapshot(wait_s)
+                batch = self._mailbox.take(wait_s)
                 self._last = max(self._last, feed.begun_at)
-                if not batch and timeout is not None:
-                    return None
+                is_over = not batch and deadline is not None and time.monotonic() >= deadline
         except StreamClosed:
             raise
         except PgdocError:
             self.close()
             raise
 
-    def _here(self) -> ChangeEvent | None:
-        """Give the next event of those that were taken already."""
-        batch = self._mailbox.batch
-        while True:
-            if self._ending is not None:
-                event = self._end(self._ending)
-            elif batch.next < len(batch) and not self.closed:
-                event = self._deliver(batch)
-            else:
-                return None
-            if event is not None:
-                return event
+    def _look_after_snapshot(self, wait_s: float | None) -> float:
+        """Read on, where it is time; give how long to wait for changes, for it moves on without them, too."""
+        if self._is_due and self._consumer is not None and self._consumer.epoch is not None:
+            self._go_on_as(self._consumer)
+        if self._parts is not None:
+            self._parts.read_on()
+        poll_s = _STANDBY_POLL_S if self._is_due else _POLL_S
+        return poll_s if wait_s is None else min(wait_s, poll_s)
 
     def _fed(self) -> Feed:
         """Open where that has not been done, and close what has come to its end."""
@@ -195,68 +215,6 @@ class ChangeStream(Opening):
     def try_next(self) -> ChangeEvent | None:
         """Give the next event if it is already here, else `None`."""
         return self.next(timeout=0)
-
-    def _deliver(self, batch: Batch) -> ChangeEvent | None:
-        """Give the event of the next change, or `None` for one that is not for the user.
-
-        That is one from before the stream's beginning, or what became of a collection where the filter does not match
-        it. Rows were matched before they were put.
-
-        An interrupt comes between calls, never between plain assignments: those at the end happen with the return.
-        """
-        index = batch.next
-        change = batch[index]
-        position = change.position
-        ending, after = None, index + 1
-        if position[2] == 0 and position >= self._last:  # of a whole collection
-            ending = self._life.follow(change)
-            after = after if ending is None else len(batch)
-        if position <= self._last:
-            if self._consumer is not None and ending is None and position[2] == 0:
-                self._consumer.acknowledge(just_behind(position))  # it did not end the stream, and was given before
-            self._ending = ending
-            batch.next = after
-            return None
-        if not change.row.complete:
-            check_images(change)
-        event = ChangeEvent._of(change, self._feed.ids)  # type: ignore[union-attr]  # noqa: SLF001 (not for users to make)
-        if position[2] == 0 and not self._matches(event):
-            self._pass_over(position)
-            self._ending = ending
-            self._last = position
-            batch.next = after
-            return None
-        self._ending = ending
-        self._last = self._last_given = position
-        self._delivered += 1
-        batch.next = after
-        return event
-
-    def _end(self, invalidate: Change) -> ChangeEvent | None:
-        """Give the last event, if the filter matches it; a consumer is left when that is acknowledged."""
-        event = ChangeEvent._of(invalidate, self._feed.ids)  # type: ignore[union-attr]  # noqa: SLF001
-        if not self._matches(event):
-            self._pass_over(invalidate.position)
-            self._ending = None
-            self._ended = True
-            self._last = invalidate.position
-            return None
-        if self._consumer is None:
-            self._leave()
-        self._ending = None
-        self._ended = True
-        self._last = self._last_given = invalidate.position
-        self._delivered += 1
-        return event
-
-    def _matches(self, event: ChangeEvent) -> bool:
-        where = self._options.where
-        return where is None or where.matches(event)
-
-    def _pass_over(self, place: Place) -> None:
-        """Acknowledge what is not given, unless that would acknowledge something before it, too."""
-        if self._consumer is not None:
-            self._consumer.pass_over(self._last_given, just_behind(place))
 
     def ack(self, event: ChangeEvent | None = None) -> None:
         """Acknowledge an event and all before it: the consumer goes on behind it when it is opened again.
@@ -272,7 +230,7 @@ class ChangeStream(Opening):
         """
         consumer = self._durable("ack")
         if event is not None or self._delivered:
-            consumer.acknowledge(self._behind(event))
+            consumer.acknowledge(self._mark(event))
 
     def checkpoint(self, event: ChangeEvent, tx: Transaction) -> None:
         """Store inside a transaction that the event has had its effect: both commit, or neither does.
@@ -291,22 +249,12 @@ class ChangeStream(Opening):
         """
         consumer = self._durable("checkpoint")
         self._acknowledges = False
-        checkpoint(tx, consumer, self._behind(event))
+        checkpoint(tx, consumer, self._mark(event))
 
     def _durable(self, call: str) -> Consumer:
         if self._consumer is None:
             raise NotAConsumer(f"{call} needs a consumer: open the stream with watch(consumer=...)")
         return self._consumer
-
-    def _behind(self, event: ChangeEvent | None) -> Place:
-        """Give the place behind an event; where it might have ended the stream and did not, behind that end."""
-        place: Place = self._last
-        if event is not None and event.resume_token.position != self._last_given:  # else what was passed over, too
-            place = event.resume_token.position
-            if place > self._last:
-                raise ValueError(f"{event.resume_token} was not given by this stream yet")
-        ends = self._ending is not None or self._ended or self._feed is None or place <= self._feed.begun_at
-        return just_behind(place) if is_message(place) and not ends else place
 
     @property
     def resume_token(self) -> ResumeToken:
@@ -320,11 +268,7 @@ class ChangeStream(Opening):
             raise StreamError("the stream is not open: it, or enter it, first")
         if self._consumer is not None and self._consumer.epoch is None:
             raise StreamError("the stream is a standby: it has no place until it owns its consumer")
-        return ResumeToken(Position(*self._reached(feed)), *feed.ids)
-
-    def _reached(self, feed: Feed) -> Place:
-        live = feed.live_place  # asked first: what is put later lies beyond it
-        return max(self._last, self._mailbox.reached(live), feed.begun_at)
+        return ResumeToken(Position(*self._reached(feed)), *feed.ids, self._progress)
 
     def stats(self) -> StreamStats:
         """Tell how the stream is doing."""
@@ -332,17 +276,12 @@ class ChangeStream(Opening):
         if feed is None or self.closed:
             return StreamStats("closed", 0, self._delivered, 0, feed.recreated if feed else 0)
         return StreamStats(
-            mode=feed.mode,
+            mode="snapshot" if self._parts is not None and feed.mode == "live" else feed.mode,
             buffered=self._mailbox.buffered,
             delivered=self._delivered,
             lag_bytes=max(0, feed.wal_end - self._reached(feed)[0]),
             recreated=feed.recreated,
         )
-
-    @property
-    def closed(self) -> bool:
-        """Whether it gives no more events."""
-        return self._mailbox.closed
 
     def close(self) -> None:
         """End it and drop what is buffered; `resume_token` stays. Calling it again does nothing."""
@@ -350,8 +289,3 @@ class ChangeStream(Opening):
         self._leave()
         if self._consumer is not None:
             call(self._consumer.close)
-
-    def _leave(self) -> None:
-        if self._feed is not None:
-            self._feed.leave()
-        self._mailbox.close()

@@ -65,11 +65,11 @@ class Streams:
         """
         self.hub.check_usable()
         schema, wanted = self.hub.source.schema, None if names is None else sorted(names)
-        found: dict[str, bool] = dict(self._fetch("watchable", schema, wanted, wanted))
+        found: dict[str, bool] = dict(self.fetch("watchable", schema, wanted, wanted))
         for name in sorted((names or frozenset()) - found.keys()) if create else ():
             if not self._auto_create:
                 raise CollectionNotFound(f'collection "{schema}.{name}" does not exist: create it first')
-            self._fetch("create", schema, name)
+            self.fetch("create", schema, name)
         changed = sorted(name for name, full in found.items() if not full)
         if changed:
             raise ReplicaIdentityChanged(
@@ -80,11 +80,11 @@ class Streams:
 
     def _publish(self, schema: str) -> None:
         """See to it that pgoutput sends what is to be watched: tables that were made by hand may have to join."""
-        ((fault,),) = self._fetch("publication_fault", schema)
+        ((fault,),) = self.fetch("publication_fault", schema)
         if fault is None or self.hub.source.plugin == "wal2json":
             return
         try:
-            ((fault,),) = self._fetch("publish", schema)
+            ((fault,),) = self.fetch("publish", schema)
         except PgdocError as exc:
             fault = f"{fault} ({exc})"
         if fault is not None and self._plugin() == "pgoutput":
@@ -98,20 +98,20 @@ class Streams:
 
     def wal_end(self) -> tuple[int, int]:
         """Ask how far the WAL is written, and how far it is flushed."""
-        ((inserted, flushed),) = self._fetch("wal_end")
+        ((inserted, flushed),) = self.fetch("wal_end")
         return inserted, flushed
 
     def flush(self, flushed: int, to: int) -> None:
         """Return when the WAL is flushed up to `to`."""
         if flushed < to:
-            self._fetch("flush")
+            self.fetch("flush")
         while flushed < to:
             sleep(_FLUSH_POLL_S)
             _, flushed = self.wal_end()
 
     def oldest(self) -> int | None:
         """Ask how far history reaches back."""
-        ((oldest,),) = self._fetch("oldest_bookmark")
+        ((oldest,),) = self.fetch("oldest_bookmark")
         return None if oldest is None else int(oldest)
 
     def check_published(self, position: Position, names: frozenset[str] | None) -> None:
@@ -122,7 +122,7 @@ class Streams:
         """
         if self.hub.plugin == "pgoutput":
             schema = self.hub.source.schema
-            ((since,),) = self._fetch("published_since", schema, None if names is None else sorted(names))
+            ((since,),) = self.fetch("published_since", schema, None if names is None else sorted(names))
             check_published(position.commit_lsn, since, schema)
 
     def watch(self, names: tuple[str, ...], options: StreamOptions) -> ChangeStream:
@@ -132,7 +132,7 @@ class Streams:
 
     def knows(self, consumer: str) -> bool:
         """Tell whether a durable consumer of this name has been opened before."""
-        return bool(self._fetch("knows", consumer))
+        return bool(self.fetch("knows", consumer))
 
     def open_consumer(self, subscription: Subscription, options: StreamOptions) -> Consumer:
         """Open a durable consumer, and return when it reads, or is a standby."""
@@ -144,6 +144,7 @@ class Streams:
             begin_at=options.resume_after,
             wait=options.wait,
             recreate=options.on_lost == "recreate",
+            snapshot=options.first_snapshot,
         )
         self._consumers -= {each for each in self._consumers.copy() if each.has_ended}
         self._consumers.add(consumer)
@@ -159,7 +160,7 @@ class Streams:
 
     def consumers(self) -> list[ConsumerStatus]:
         """Tell how the durable consumers of the database are doing."""
-        rows = self._fetch("consumers")
+        rows = self.fetch("consumers")
         return [_consumer_status(row) for row in rows]
 
     def drop_consumer(self, name: str) -> bool:
@@ -168,8 +169,8 @@ class Streams:
 
     def history(self) -> History:
         """Tell how far back streams can start, and what that costs."""
-        ((kept_s, size, oldest, retained, bookmarks),) = self._fetch("history")
-        blockers = self._fetch("blockers")
+        ((kept_s, size, oldest, retained, bookmarks),) = self.fetch("history")
+        blockers = self.fetch("blockers")
         return History(
             time=timedelta(seconds=kept_s),
             size=size,
@@ -185,18 +186,18 @@ class Streams:
             raise ValueError(f"time is {time!r}: give a timedelta that is not negative")
         if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
             raise ValueError(f"size is {size!r}: give a number of bytes that is not negative")
-        self._fetch("set_history", time, size)
+        self.fetch("set_history", time, size)
 
     def status(self) -> Status:
         """Tell what is at the other end; streams are tried for real."""
         source = self.hub.source
-        ((server_version, database, catalog, collections, follows_ddl),) = self._fetch("status", source.schema)
+        ((server_version, database, catalog, collections, follows_ddl),) = self.fetch("status", source.schema)
         plugin, refusal, problem = source.plugin, None, None
         try:
             stand = call(try_reader, source)
             plugin, refusal = stand.plugin, stand.refusal
             if plugin == "pgoutput":
-                ((fault,),) = self._fetch("publication_fault", source.schema)
+                ((fault,),) = self.fetch("publication_fault", source.schema)
                 problem = fault and f'the publication "pgdoc" {fault}'
         except PgdocError as exc:
             problem = str(exc)
@@ -223,15 +224,24 @@ class Streams:
         for consumer in consumers:
             call(consumer.close, max(0.1, deadline - time.monotonic()))
 
-    def _fetch(self, name: str, *params: Any) -> list[tuple[Any, ...]]:
+    def names(self) -> list[str]:
+        """List the collections of the schema."""
+        return sorted(row[0] for row in self.fetch("watchable", self.hub.source.schema, None, None))
+
+    def fetch(self, name: str, *params: Any, table: str = "", limit_s: float | None = None) -> list[tuple[Any, ...]]:
+        """Fetch the rows of a block of `streams.sql`.
+
+        None of them takes long, unless `limit_s` says so, and a silent network must not keep a stream from opening.
+        """
+        query = statement("streams", name).format(table=table) if table else statement("streams", name)
         try:
-            with patience():  # none of these takes long, and a silent network must not keep a stream from opening
-                return self._connections.fetch(statement("streams", name).encode(), params)
+            with patience(limit_s):
+                return self._connections.fetch(query.encode(), params)
         except psycopg.Error as exc:
-            raise translated(exc, f'schema "{self.hub.source.schema}"') from exc
+            raise translated(exc, f"collection {table}" if table else f'schema "{self.hub.source.schema}"') from exc
 
 
 def _consumer_status(row: tuple[Any, ...]) -> ConsumerStatus:
     name, schema, owner_pid, place, system_id, timeline, *others = row
-    token = ResumeToken(Position(*place) if place else Position(0), int(system_id), timeline)
+    token = ResumeToken(Position(*place[:4]) if place else Position(0), int(system_id), timeline)
     return ConsumerStatus(name, schema, owner_pid, token, *others)

@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pgdoc.changes.life import just_behind
+from pgdoc.tokens import Mark
 
 if TYPE_CHECKING:
     from pgdoc.changes.assemble import Change, Place
+
+__all__ = ["Acknowledgements", "Marks"]
 
 MOST = 10_000
 """How many transactions are told apart."""
@@ -58,7 +61,7 @@ class Acknowledgements:
             first.last = second.last
         self._outstanding = deque(every[::2])
 
-    def acknowledge(self, place: Place) -> None:
+    def acknowledge(self, place: tuple[int, ...]) -> None:
         """Note that everything up to `place` is acknowledged."""
         while self._outstanding and self._outstanding[0].last <= place:
             self._outstanding.popleft()
@@ -75,3 +78,51 @@ class Acknowledgements:
     def waiting_since(self) -> str | None:
         """When the oldest outstanding transaction committed, as the server prints it."""
         return self._outstanding[0].committed_at if self._outstanding else None
+
+
+class Marks:
+    """How far a consumer has come, whoever says so, and what follows for its slot.
+
+    The documents of a snapshot stand in no transaction: until all of them are acknowledged, nothing beyond the place of
+    the last one that is may be confirmed.
+
+    Attributes:
+        begun: where the stream began.
+        checkpointed: the last checkpoint that was committed, and can't be taken back.
+    """
+
+    def __init__(self) -> None:
+        self.begun = self.checkpointed = self._acknowledged = Mark()
+        self._outstanding = Acknowledgements()
+
+    def begin(self, mark: Mark, *, anew: bool = False) -> None:
+        """Note where the stream begins, or begins anew, without what was outstanding."""
+        self.begun = mark
+        if anew:
+            self._outstanding = Acknowledgements()
+
+    def give(self, changes: list[Change]) -> None:
+        """Note what was put into the stream's mailbox, in order."""
+        self._outstanding.give(changes)
+
+    def acknowledge(self, mark: Mark) -> None:
+        """Note what the user acknowledged."""
+        if mark.place >= self._acknowledged.place:
+            self._acknowledged = mark
+
+    @property
+    def latest(self) -> Mark:
+        """Up to where everything is acknowledged."""
+        return max(self.begun, self._acknowledged, self.checkpointed, key=lambda mark: mark.place)
+
+    def confirmable(self, reached: int) -> int:
+        """Give the LSN below which nothing is needed again, `reached` being the reader's R."""
+        latest = self.latest
+        self._outstanding.acknowledge(latest.place)
+        lsn = self._outstanding.confirmable(reached)
+        return lsn if latest.snapshot is None else min(lsn, latest.place[0])
+
+    @property
+    def waiting_since(self) -> str | None:
+        """When the oldest outstanding transaction committed, as the server prints it."""
+        return self._outstanding.waiting_since

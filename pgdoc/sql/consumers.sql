@@ -34,6 +34,7 @@ SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE sl
 
 -- name: find
 SELECT schema_name, epoch, greatest(c.place, p.acknowledged) AS place,
+  CASE WHEN p.acknowledged > c.place THEN p.snapshot ELSE c.snapshot END AS snapshot,
   CASE WHEN p.acknowledged > c.place THEN p.system_id ELSE c.system_id END AS system_id,
   CASE WHEN p.acknowledged > c.place THEN p.timeline ELSE c.timeline END AS timeline
 FROM pgdoc.consumers c LEFT JOIN pgdoc.consumer_progress p USING (name)
@@ -54,11 +55,11 @@ RETURNING epoch
 
 -- name: settle
 WITH progress AS (
-  INSERT INTO pgdoc.consumer_progress (name, acknowledged, system_id, timeline)
-  SELECT name, %(place)s, %(system)s, %(timeline)s
+  INSERT INTO pgdoc.consumer_progress (name, acknowledged, snapshot, system_id, timeline)
+  SELECT name, %(place)s, %(snapshot)s, %(system)s, %(timeline)s
   FROM pgdoc.consumers WHERE name = %(name)s AND epoch = %(epoch)s
 )
-UPDATE pgdoc.consumers SET place = %(place)s, system_id = %(system)s, timeline = %(timeline)s
+UPDATE pgdoc.consumers SET place = %(place)s, snapshot = %(snapshot)s, system_id = %(system)s, timeline = %(timeline)s
 WHERE name = %(name)s AND epoch = %(epoch)s
 RETURNING true
 
@@ -71,30 +72,31 @@ WHERE slot_name = %(slot)s AND NOT active AND wal_status <> 'lost' AND confirmed
 -- What the stream still holds can be checkpointed.
 WITH progress AS (
   UPDATE pgdoc.consumer_progress
-  SET acknowledged = %(place)s, system_id = %(system)s, timeline = %(timeline)s, waiting_since = NULL,
-    seen_at = clock_timestamp()
+  SET acknowledged = %(place)s, snapshot = %(snapshot)s, system_id = %(system)s, timeline = %(timeline)s,
+    waiting_since = NULL, seen_at = clock_timestamp()
   WHERE name = (SELECT name FROM pgdoc.consumers WHERE name = %(name)s AND epoch = %(epoch)s)
 )
 UPDATE pgdoc.consumers
-SET place = least(place, %(place)s::bigint[]), system_id = %(system)s, timeline = %(timeline)s
+SET place = least(place, %(place)s::bigint[]), snapshot = %(snapshot)s, system_id = %(system)s, timeline = %(timeline)s
 WHERE name = %(name)s AND epoch = %(epoch)s
 RETURNING true
 
 -- name: look
-SELECT epoch, place, (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS inserted
+SELECT epoch, place, snapshot, (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS inserted
 FROM pgdoc.consumers WHERE name = %s
 
 -- name: save
-INSERT INTO pgdoc.consumer_progress AS p (name, acknowledged, system_id, timeline, waiting_since)
-SELECT name, %(place)s::bigint[], %(system)s, %(timeline)s, %(waiting_since)s::timestamptz
+INSERT INTO pgdoc.consumer_progress AS p (name, acknowledged, snapshot, system_id, timeline, waiting_since)
+SELECT name, %(place)s::bigint[], %(snapshot)s, %(system)s, %(timeline)s, %(waiting_since)s::timestamptz
 FROM pgdoc.consumers WHERE name = %(name)s AND epoch = %(epoch)s
 ON CONFLICT (name) DO UPDATE
 SET acknowledged = greatest(p.acknowledged, excluded.acknowledged), system_id = excluded.system_id,
+  snapshot = CASE WHEN p.acknowledged > excluded.acknowledged THEN p.snapshot ELSE excluded.snapshot END,
   timeline = excluded.timeline, waiting_since = excluded.waiting_since, seen_at = clock_timestamp()
 RETURNING true
 
 -- name: checkpoint
-UPDATE pgdoc.consumers SET place = %s::bigint[], system_id = %s, timeline = %s
+UPDATE pgdoc.consumers SET place = %s::bigint[], snapshot = %s, system_id = %s, timeline = %s
 WHERE name = %s AND epoch = %s AND place < %s::bigint[]
 RETURNING pg_advisory_xact_lock_shared(hashtextextended('pgdoc checkpoint ' || name, 0)) IS NOT NULL
 

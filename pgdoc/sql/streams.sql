@@ -8,6 +8,27 @@ SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS inserted,
 -- A commit flushes the WAL up to itself; the prefix is not ours to decode.
 SELECT pg_logical_emit_message(true, 'pgdoc.flush', '')
 
+-- name: running
+-- Transactions that are not visible yet; one that waits for a synchronous standby may have committed long ago.
+SELECT pg_current_snapshot()::text, array(
+  SELECT backend_xid::text::bigint FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND wait_event = 'SyncRep')
+
+-- name: mark
+SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint, clock_timestamp()
+FROM pg_logical_emit_message(true, 'pgdoc.snapshot', '')
+
+-- name: part
+-- The message marks the place in the WAL that a stream has to come to. Sizes are as stored, and only bound the part.
+SELECT pg_current_snapshot()::text, (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint, clock_timestamp(),
+  part.found, part.id, part.data::text, part.version, part.created_at, part.updated_at
+FROM pg_logical_emit_message(true, 'pgdoc.snapshot', '') AS mark
+LEFT JOIN (
+  SELECT *, count(*) OVER () AS found, sum(pg_column_size(data)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS size
+  FROM (SELECT id COLLATE "C" AS id, data, version, created_at, updated_at FROM {table}
+        WHERE id COLLATE "C" > %s ORDER BY id COLLATE "C" LIMIT %s) AS next
+) AS part ON part.size <= %s OR part.size = pg_column_size(part.data)
+ORDER BY part.id
+
 -- name: oldest_bookmark
 SELECT (min(confirmed_flush_lsn) - '0/0'::pg_lsn)::bigint AS oldest
 FROM pg_replication_slots

@@ -1,0 +1,209 @@
+"""What a stream gives next: changes, the documents of a snapshot between them, and the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pgdoc.changes.fanout import before_commits_at
+from pgdoc.changes.life import Life, is_message, just_behind
+from pgdoc.events import ChangeEvent, check_images
+from pgdoc.mailbox import AsyncMailbox
+from pgdoc.tokens import Mark
+
+if TYPE_CHECKING:
+    from pgdoc._async.parts import AsyncParts
+    from pgdoc.changes.assemble import Change, Place
+    from pgdoc.consumer import Consumer
+    from pgdoc.feed import Feed
+    from pgdoc.mailbox import Batch
+    from pgdoc.streams import StreamOptions
+    from pgdoc.tokens import Progress
+
+__all__ = ["AsyncGiving"]
+
+
+class AsyncGiving:
+    """What `AsyncChangeStream` inherits: all that needs no waiting.
+
+    An interrupt comes between calls, never between plain assignments: what a method changes of the stream stands at its
+    end, and what was done halfway is done again by the next call.
+    """
+
+    def __init__(self, collections: frozenset[str] | None, options: StreamOptions) -> None:
+        self._options = options
+        self._mailbox = AsyncMailbox(options.buffer_size, options.buffer_bytes)
+        resumed = options.resume_after is not None or options.consumer is not None
+        self._life = Life(collections, resumed=resumed)
+        self._ending: Change | None = None  # the invalidate that comes next, and last
+        self._ended = False
+        self._last: Place = (0, 0, 0, 0)  # of the last event, or what came after it and was not for the user
+        self._last_given = Mark()
+        self._delivered = 0
+        self._feed: Feed | None = None
+        self._consumer: Consumer | None = None
+        self._parts: AsyncParts | None = None
+        self._snapshots_begun = 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether it gives no more events."""
+        return self._mailbox.closed
+
+    def _here(self) -> ChangeEvent | None:
+        """Give the next event of those that were taken already."""
+        batch = self._mailbox.batch
+        if self._is_due:
+            return None
+        while True:
+            event = None if self._parts is None else self._from_snapshot(self._parts)
+            if event is not None:
+                return event
+            if self._ending is not None:
+                event = self._end(self._ending)
+            elif batch.next < len(batch) and not self.closed:
+                event = self._deliver(batch)
+            else:
+                return None
+            if event is not None:
+                return event
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether a consumer's snapshot has to be looked for before anything is given."""
+        return self._consumer is not None and self._snapshots_begun <= self._consumer.recreated
+
+    @property
+    def _is_settled(self) -> bool:
+        """Whether there is nothing to give but what comes."""
+        return self._parts is None and not self._is_due
+
+    def _from_snapshot(self, parts: AsyncParts) -> ChangeEvent | None:
+        """Give the next document of the snapshot, if the stream has come to where it stands."""
+        ripe_at = parts.snapshot.ripe_at
+        if parts.next == len(parts.ready) and ripe_at is not None and self._has_come_to(ripe_at):
+            parts.ripen()
+        while parts.next < len(parts.ready) and not self.closed:
+            event = parts.give(max(self._last, before_commits_at(parts.place)), self._feed.ids)  # type: ignore[union-attr]
+            self._last = event.resume_token.position
+            parts.next += 1
+            if self._matches(event):
+                self._last_given = Mark.at(self._last, parts.progress)
+                self._delivered += 1
+                return event
+            self._pass_over(self._last)
+        if parts.complete:
+            self._pass_over(max(self._last, before_commits_at(parts.place)))
+            self._parts = None
+        return None
+
+    def _has_come_to(self, lsn: int) -> bool:
+        batch, feed = self._mailbox.batch, self._feed
+        if feed is None:
+            return False
+        if batch.next < len(batch):
+            return batch[batch.next].position[0] >= lsn
+        return self._reached(feed)[0] >= lsn
+
+    def _deliver(self, batch: Batch) -> ChangeEvent | None:
+        """Give the event of the next change, or `None` for one that is not for the user.
+
+        That is one from before the stream's beginning, or what became of a collection where the filter does not match
+        it. Rows were matched before they were put.
+
+        An interrupt comes between calls, never between plain assignments: those at the end happen with the return.
+        """
+        index = batch.next
+        change = batch[index]
+        position = change.position
+        ending, after = None, index + 1
+        if position[2] == 0 and position >= self._last:  # of a whole collection
+            ending = self._life.follow(change)
+            after = after if ending is None else len(batch)
+        if position <= self._last:
+            if self._consumer is not None and ending is None and position[2] == 0:
+                self._consumer.acknowledge(
+                    Mark(just_behind(position))
+                )  # it did not end the stream, and was given before
+            self._ending = ending
+            batch.next = after
+            return None
+        if not change.row.complete:
+            check_images(change)
+        parts = self._parts
+        event = ChangeEvent._of(change, self._feed.ids, self._progress)  # type: ignore[union-attr]  # noqa: SLF001
+        if parts is not None and parts.snapshot.takes(change, event):
+            self._last = position
+            batch.next = after
+            return None
+        if position[2] == 0 and not self._matches(event):
+            self._pass_over(just_behind(position))
+            self._ending = ending
+            self._last = position
+            batch.next = after
+            return None
+        self._ending = ending
+        self._last = position
+        self._last_given = Mark.at(position, self._progress)
+        self._delivered += 1
+        batch.next = after
+        return event
+
+    def _end(self, invalidate: Change) -> ChangeEvent | None:
+        """Give the last event, if the filter matches it; a consumer is left when that is acknowledged."""
+        event = ChangeEvent._of(invalidate, self._feed.ids)  # type: ignore[union-attr]  # noqa: SLF001
+        if not self._matches(event):
+            self._pass_over(just_behind(invalidate.position))
+            self._ending = None
+            self._ended = True
+            self._last = invalidate.position
+            return None
+        if self._consumer is None:
+            self._leave()
+        self._ending = None
+        self._ended = True
+        self._last = invalidate.position
+        self._last_given = Mark(self._last)
+        self._delivered += 1
+        return event
+
+    def _leave(self) -> None:
+        if self._feed is not None:
+            self._feed.leave()
+        self._mailbox.close()
+
+    def _matches(self, event: ChangeEvent) -> bool:
+        where = self._options.where
+        return where is None or where.matches(event)
+
+    def _pass_over(self, place: Place) -> None:
+        """Acknowledge what is not given, unless that would acknowledge something before it, too."""
+        if self._consumer is not None:
+            self._consumer.pass_over(self._last_given, Mark.at(place, self._progress))
+
+    def _mark(self, event: ChangeEvent | None) -> Mark:
+        """Give what is acknowledged with an event, `None` for the last."""
+        if event is None or self._is_last(event):
+            return Mark((*self._behind(event), *self._last_given.place[4:]), self._last_given.snapshot)
+        return Mark.at(self._behind(event), event.resume_token.progress)
+
+    def _is_last(self, event: ChangeEvent) -> bool:
+        token = event.resume_token
+        return Mark.at(token.position, token.progress).place == self._last_given.place
+
+    def _behind(self, event: ChangeEvent | None) -> Place:
+        """Give the place behind an event; where it might have ended the stream and did not, behind that end."""
+        place: Place = self._last
+        if event is not None and not self._is_last(event):  # else what was passed over, too
+            place = event.resume_token.position
+            if place > self._last:
+                raise ValueError(f"{event.resume_token} was not given by this stream yet")
+        ends = self._ending is not None or self._ended or self._feed is None or place <= self._feed.begun_at
+        return just_behind(place) if is_message(place) and not ends else place
+
+    @property
+    def _progress(self) -> Progress | None:
+        return None if self._parts is None else self._parts.progress
+
+    def _reached(self, feed: Feed) -> Place:
+        live = feed.live_place  # asked first: what is put later lies beyond it
+        return max(self._last, self._mailbox.reached(live), feed.begun_at)

@@ -1,0 +1,138 @@
+# Written by .ci/twins.py from pgdoc/_async/parts.py: change that file, and run it.
+"""The parts of a snapshot: read from the tables, and given out between the changes of a stream."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from pgdoc._waiting import sleep
+from pgdoc.changes.snapshot import Part, Seen, Snapshot
+from pgdoc.documents import Document
+from pgdoc.errors import CollectionNotFound, PgdocError
+from pgdoc.events import ChangeEvent
+from pgdoc.names import quoted
+from pgdoc.tokens import Position, Progress, ResumeToken
+
+if TYPE_CHECKING:
+    from pgdoc._sync.streams import Streams
+    from pgdoc.changes.assemble import Place
+
+__all__ = ["Parts"]
+
+logger = logging.getLogger("pgdoc.snapshot")
+
+PART_DOCUMENTS = 2_000
+PART_BYTES = 8 << 20
+_READ_LIMIT_S = 600.0
+_SETTLE_S = 1.0
+_SETTLE_POLL_S = 0.005
+_RETRY_S = 0.5
+_EARLY_S = 0.01
+
+
+def settle(streams: Streams) -> None:
+    """Return when every transaction that committed before the call is visible to statements.
+
+    What is in progress may have committed and be visible in a moment: that is waited for, a second at the most. One
+    that waits for a synchronous standby may take longer, and is waited for. Others are really in progress.
+    """
+    ((text, _),) = streams.fetch("running")
+    running = set(Seen.parse(text).running)
+    deadline = time.monotonic() + _SETTLE_S
+    while running:
+        sleep(_SETTLE_POLL_S)
+        ((text, waiting),) = streams.fetch("running")
+        seen = Seen.parse(text)
+        running = {xid for xid in running if not seen.has(xid)}
+        if time.monotonic() > deadline:
+            running &= set(waiting)
+
+
+class Parts:
+    """The snapshot of one stream.
+
+    Args:
+        streams: of the store.
+        snapshot: how it goes.
+
+    Attributes:
+        progress: how far it has come with the last document that was given.
+        place: the commit LSN that the documents which are ready stand at.
+        read_at: when they were read.
+        ready: documents with their progress, and `next`, the index of the one that comes next.
+    """
+
+    def __init__(self, streams: Streams, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.progress = snapshot.progress
+        self.collection = ""
+        self.place = 0
+        self.read_at = datetime.now(UTC)
+        self.ready: list[tuple[Document, Progress]] = []
+        self.next = 0
+        self._streams = streams
+        self._not_before = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything has been given."""
+        return not self.snapshot.progress.left and self.next == len(self.ready)
+
+    def ripen(self) -> None:
+        """Make the documents of the part ready, to which the stream has come."""
+        part = self.snapshot.part
+        if part is not None:
+            self.collection, self.place = part.collection, part.end
+            self.ready, self.next = self.snapshot.ripen(), 0
+            if not self.ready:
+                self.progress = self.snapshot.progress
+
+    def give(self, place: Place, ids: tuple[int, int]) -> ChangeEvent:
+        """Give the event of the document that comes next; `next` still has to be moved on."""
+        document, self.progress = self.ready[self.next]
+        token = ResumeToken(Position(*place), *ids, self.progress)
+        return ChangeEvent._of_snapshot(self.collection, document, token, self.read_at)  # noqa: SLF001
+
+    def read_on(self) -> None:
+        """Read the next part, where one is wanted."""
+        wanted = self.snapshot.wanted
+        if wanted is None or time.monotonic() < self._not_before:
+            return
+        try:
+            part, read_at = self._read(*wanted)
+        except PgdocError as exc:
+            if not exc.resumable:
+                raise
+            logger.info("the snapshot goes on in %s s: %s", _RETRY_S, exc)
+            self._not_before = time.monotonic() + _RETRY_S
+            return
+        if self.snapshot.read(part):
+            self.read_at = read_at
+        else:
+            self._not_before = time.monotonic() + _EARLY_S
+
+    def _read(self, collection: str, after: str) -> tuple[Part, datetime]:
+        try:
+            return self._read_table(collection, after)
+        except CollectionNotFound:
+            # It was dropped, or has another name now, which the stream may be told on its way to the WAL's end. What
+            # is made under this name later is not seen by this look, so that the part takes it in.
+            ((text, _),) = self._streams.fetch("running")
+        try:
+            return self._read_table(collection, after)
+        except CollectionNotFound:
+            ((end, read_at),) = self._streams.fetch("mark")
+            return Part(collection, after, {}, None, Seen.parse(text), end), read_at
+
+    def _read_table(self, collection: str, after: str) -> tuple[Part, datetime]:
+        table = quoted(self._streams.hub.source.schema, collection)
+        parameters = (after, PART_DOCUMENTS, PART_BYTES)
+        rows = self._streams.fetch("part", *parameters, table=table, limit_s=_READ_LIMIT_S)
+        text, end, read_at, found = rows[0][:4]
+        documents = {row[4]: Document.from_text(*row[4:]) for row in rows if row[4] is not None}
+        is_last = len(documents) == (found or 0) < PART_DOCUMENTS
+        upto = None if is_last else max(documents)
+        return Part(collection, after, documents, upto, Seen.parse(text), end), read_at

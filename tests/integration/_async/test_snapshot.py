@@ -1,0 +1,279 @@
+"""Streams that begin with what exists."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+
+import pgdoc
+from pgdoc import AsyncStore, ResumeToken
+from pgdoc.errors import InvalidResumeToken, StreamClosed
+from tests.integration._async.streams import PATIENCE_S, brief, take
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+    from pgdoc import AsyncChangeStream, ChangeEvent
+
+_numbers = itertools.count(1)
+
+FILL = "INSERT INTO {} (id, data) SELECT 'k' || n, jsonb_build_object('n', n) FROM generate_series(1, {}) n"
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgdoc._async.parts.PART_DOCUMENTS", 3)
+
+
+@pytest.fixture
+def name(shared_dsn: str) -> Iterator[str]:
+    """A name for a consumer, which is dropped at the end."""
+    yield f"copy_{next(_numbers)}"
+    with pgdoc.Store(shared_dsn) as store:
+        for status in store.consumers():
+            assert store.drop_consumer(status.name)
+
+
+async def fill(store: AsyncStore, sql: psycopg.Connection, count: int, *collections: str) -> None:
+    for collection in collections:
+        await store.create_collection(collection)
+        sql.execute(FILL.format(collection, count))
+
+
+def ids(events: list[ChangeEvent]) -> list[str | None]:
+    return [event.document_id for event in events]
+
+
+async def rest(stream: AsyncChangeStream, last: str) -> list[ChangeEvent]:
+    """Take the events up to the one of this document."""
+    events = await take(stream)
+    while events[-1].document_id != last:
+        events += await take(stream)
+    return events
+
+
+@pytest.mark.usefixtures("small_parts")
+async def test_what_exists_comes_first(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        await fill(store, sql, 7, "orders", "users")
+        await store["orders"].update("k3", {"$set": {"paid": True}})
+        async with store.watch("orders", "users", snapshot=True) as stream, store.watch(snapshot=True) as everything:
+            events = await take(stream, 14)
+            assert stream.stats().mode in {"live", "snapshot"}
+            await store["users"].delete("k1")
+            assert brief(await take(stream)) == [("delete", "users", "k1")]
+            assert brief(await rest(everything, "k1"))[-1] == ("snapshot", "orders", "k1")
+    assert [(event.collection, event.document_id) for event in events] == [
+        (collection, f"k{number}") for collection in ("orders", "users") for number in range(1, 8)
+    ]
+    third = events[2]
+    assert (third.event_type, third.transaction_id, third.metadata, third.renamed_to) == ("snapshot", 0, {}, None)
+    assert third.full_document is not None
+    assert (third.full_document.data, third.full_document.version) == ({"n": 3, "paid": True}, 2)
+    assert (third.full_document_before_change, third.update_description) == (None, None)
+    assert third.timestamp.utcoffset() is not None
+    assert sorted(events, key=lambda event: event.resume_token) == events
+    assert third.to_dict()["full_document"]["created_at"] == third.full_document.created_at.isoformat()
+    assert b'"event_type":"snapshot"' in third.to_json()
+
+
+@pytest.mark.usefixtures("small_parts")
+async def test_changes_of_what_was_given_come_in_between(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        await fill(store, sql, 9, "orders")
+        async with store["orders"].watch(snapshot=True) as stream:
+            assert ids(await take(stream, 3)) == ["k1", "k2", "k3"]
+            await store["orders"].update("k2", {"$set": {"seen": 1}})  # it was given
+            await store["orders"].update("k8", {"$set": {"seen": 2}})  # it was not
+            await store["orders"].delete("k9")
+            await store["orders"].insert("k0", {})
+            await store["orders"].insert("k77", {})
+            events = await rest(stream, "k8")
+            assert brief(events) == [
+                ("update", "orders", "k2"),
+                ("insert", "orders", "k0"),
+                *(("snapshot", "orders", f"k{number}") for number in (4, 5, 6, 7, 77, 8)),
+            ]
+            assert events[-1].full_document is not None
+            assert events[-1].full_document.data == {"n": 8, "seen": 2}
+            assert await stream.next(timeout=0.3) is None  # and looks whether there is more
+            assert stream.stats().mode == "live"
+            await store["orders"].insert("last", {})
+            assert brief(await take(stream)) == [("insert", "orders", "last")]
+
+
+@pytest.mark.usefixtures("small_parts")
+async def test_a_stream_goes_on_after_every_single_token(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        await fill(store, sql, 5, "a", "b")
+        events: list[ChangeEvent] = []
+        async with store.watch("a", "b", snapshot=True) as stream:
+            for number in range(10):
+                events += await take(stream)
+                if number in {2, 6}:
+                    await store["a"].update("k1", {"$inc": {"n": 10}})
+                    events += await take(stream)
+            await store["b"].insert("last", {})
+            events += await take(stream)
+        for place, event in enumerate(events[:-1]):
+            token = str(event.resume_token)
+            assert ResumeToken.parse(token).is_inside == (place < 11)
+            async with store.watch("b", "a", snapshot=True, resume_after=token) as stream:
+                seen = await rest(stream, "last")
+            given = {(each.collection, each.document_id) for each in events[: place + 1]}
+            shown = {(each.collection, each.document_id) for each in seen if each.event_type == "snapshot"}
+            assert not given & shown
+            wanted = {(name, f"k{number}") for name in "ab" for number in range(1, 6)}
+            assert wanted <= given | shown <= {*wanted, ("b", "last")}
+
+
+async def test_only_what_fits_is_gone_on_with(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        await fill(store, sql, 3, "orders", "users")
+        async with store.watch("orders", "users", snapshot=True) as stream:
+            (first,) = await take(stream)
+            token = first.resume_token
+            assert stream.resume_token >= token
+            await take(stream, 5)
+            assert await stream.next(timeout=0.1) is None
+            over = stream.resume_token
+        with pytest.raises(InvalidResumeToken, match="go on with snapshot=True"):
+            store.watch("orders", "users", resume_after=token)
+        with pytest.raises(InvalidResumeToken, match="of other collections"):
+            await take(store["orders"].watch(snapshot=True, resume_after=token))
+        with pytest.raises(ValueError, match="an LSN does not tell"):
+            store["orders"].watch(snapshot=True, resume_after="16/B374D848")
+        await store["users"].insert("last", {})
+        async with store["users"].watch(snapshot=True, resume_after=over) as stream:  # nothing of it is left
+            assert brief(await take(stream)) == [("insert", "users", "last")]
+
+
+@pytest.mark.usefixtures("small_parts")
+async def test_what_becomes_of_collections_meanwhile(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        await fill(store, sql, 7, "a", "b", "c", "d")
+        async with store.watch(snapshot=True) as stream:
+            assert ids(await take(stream, 3)) == ["k1", "k2", "k3"]
+            await store.rename_collection("a", "z")
+            sql.execute("TRUNCATE b")
+            await store["b"].insert("new", {})
+            await store.drop_collection("c")
+            await store["e"].insert("young", {})
+            events = await take(stream, 17)
+            assert await stream.next(timeout=0.2) is None
+    assert brief(events) == [
+        ("rename", "a", None),
+        ("truncate", "b", None),
+        ("drop", "c", None),
+        ("create", "e", None),
+        ("insert", "e", "young"),
+        *(("snapshot", "z", f"k{number}") for number in (4, 5, 6, 7)),
+        ("snapshot", "b", "new"),
+        *(("snapshot", "d", f"k{number}") for number in range(1, 8)),
+    ]
+
+
+async def test_a_collection_that_is_gone_ends_its_stream(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        await fill(store, sql, 3, "orders")
+        stream = await store["orders"].watch(snapshot=True)
+        await store.drop_collection("orders")
+        assert brief(await take(stream, 2)) == [("drop", "orders", None), ("invalidate", "orders", None)]
+        with pytest.raises(StreamClosed):
+            await stream.next(timeout=PATIENCE_S)
+
+
+async def test_nothing_that_exists(shared_dsn: str, schema: str) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store, store.watch(snapshot=True) as everything:
+        async with store["orders"].watch(snapshot=True) as stream:
+            await store["orders"].insert("o-1", {})
+            (event,) = await take(stream)
+            assert event.document_id == "o-1"
+        assert brief(await take(everything, 2)) == [("create", "orders", None), ("insert", "orders", "o-1")]
+
+
+async def test_a_filter_chooses_among_what_exists(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    where = {"event_type": {"$in": ["snapshot", "insert"]}, "full_document.data.n": {"$gt": 8}}
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        await fill(store, sql, 9, "orders")
+        async with store["orders"].watch(where=where, snapshot=True) as stream:
+            await store["orders"].insert("small", {"n": 1})
+            await store["orders"].insert("zlarge", {"n": 10})
+            events = await take(stream, 2)
+            assert ids(events) == ["k9", "zlarge"]
+
+
+async def test_large_documents_come_in_small_parts(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgdoc._async.parts.PART_BYTES", 1)
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        await fill(store, sql, 9, "orders")
+        async with store["orders"].watch(snapshot=True) as stream:
+            assert ids(await take(stream, 9)) == [f"k{number}" for number in range(1, 10)]
+
+
+@pytest.mark.usefixtures("small_parts")
+async def test_a_consumer_goes_on_inside_its_snapshot(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, name: str
+) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        await fill(store, sql, 8, "orders")
+        async with store["orders"].watch(snapshot=True, consumer=name, auto_ack=False) as stream:
+            events = await take(stream, 5)
+            stream.ack(events[3])
+        await store["orders"].update("k2", {"$set": {"seen": True}})
+        with pytest.raises(InvalidResumeToken, match="open it with snapshot=True"):
+            await take(store["orders"].watch(consumer=name))
+        async with store["orders"].watch(snapshot=True, consumer=name) as stream:
+            events = await rest(stream, "k8")
+            assert brief(events) == [
+                ("update", "orders", "k2"),
+                *(("snapshot", "orders", f"k{number}") for number in range(5, 9)),
+            ]
+            assert await stream.next(timeout=0.2) is None
+        await store["orders"].insert("last", {})
+        for _ in range(2):
+            async with store["orders"].watch(snapshot=True, consumer=name, auto_ack=False) as stream:
+                assert brief(await take(stream)) == [("insert", "orders", "last")]
+        async with store["orders"].watch(consumer=name) as stream:
+            assert brief(await take(stream)) == [("insert", "orders", "last")]
+
+
+@pytest.mark.usefixtures("small_parts")
+async def test_checkpoints_move_on_inside_a_part(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, name: str
+) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        await fill(store, sql, 8, "orders")
+        seen: list[str | None] = []
+        while len(seen) < 9:
+            async with store["orders"].watch(snapshot=True, consumer=name) as stream:
+                for _ in range(2):
+                    if len(seen) == 8:
+                        await store["orders"].insert("last", {})
+                    (event,) = await take(stream)
+                    async with store.transaction() as tx:
+                        await tx["copy"].insert(str(event.document_id), {})
+                        await stream.checkpoint(event, tx)
+                    seen.append(event.document_id)
+                    if len(seen) == 9:
+                        break
+                await take(stream, 0)
+        assert seen == [*(f"k{number}" for number in range(1, 9)), "last"]
+
+
+async def test_a_consumer_of_a_stream_without_snapshot_has_none(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, name: str
+) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        await fill(store, sql, 3, "orders")
+        async with store["orders"].watch(consumer=name):
+            pass
+        async with store["orders"].watch(consumer=name, snapshot=True) as stream:
+            await store["orders"].insert("o-1", {})
+            assert brief(await take(stream)) == [("insert", "orders", "o-1")]

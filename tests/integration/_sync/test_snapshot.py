@@ -1,0 +1,278 @@
+# Written by .ci/twins.py from tests/integration/_async/test_snapshot.py: change that file, and run it.
+"""Streams that begin with what exists."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+
+import pgdoc
+from pgdoc import Store, ResumeToken
+from pgdoc.errors import InvalidResumeToken, StreamClosed
+from tests.integration._sync.streams import PATIENCE_S, brief, take
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+    from pgdoc import ChangeStream, ChangeEvent
+
+_numbers = itertools.count(1)
+
+FILL = "INSERT INTO {} (id, data) SELECT 'k' || n, jsonb_build_object('n', n) FROM generate_series(1, {}) n"
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgdoc._sync.parts.PART_DOCUMENTS", 3)
+
+
+@pytest.fixture
+def name(shared_dsn: str) -> Iterator[str]:
+    """A name for a consumer, which is dropped at the end."""
+    yield f"copy_{next(_numbers)}"
+    with pgdoc.Store(shared_dsn) as store:
+        for status in store.consumers():
+            assert store.drop_consumer(status.name)
+
+
+def fill(store: Store, sql: psycopg.Connection, count: int, *collections: str) -> None:
+    for collection in collections:
+        store.create_collection(collection)
+        sql.execute(FILL.format(collection, count))
+
+
+def ids(events: list[ChangeEvent]) -> list[str | None]:
+    return [event.document_id for event in events]
+
+
+def rest(stream: ChangeStream, last: str) -> list[ChangeEvent]:
+    """Take the events up to the one of this document."""
+    events = take(stream)
+    while events[-1].document_id != last:
+        events += take(stream)
+    return events
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_what_exists_comes_first(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        fill(store, sql, 7, "orders", "users")
+        store["orders"].update("k3", {"$set": {"paid": True}})
+        with store.watch("orders", "users", snapshot=True) as stream, store.watch(snapshot=True) as everything:
+            events = take(stream, 14)
+            assert stream.stats().mode in {"live", "snapshot"}
+            store["users"].delete("k1")
+            assert brief(take(stream)) == [("delete", "users", "k1")]
+            assert brief(rest(everything, "k1"))[-1] == ("snapshot", "orders", "k1")
+    assert [(event.collection, event.document_id) for event in events] == [
+        (collection, f"k{number}") for collection in ("orders", "users") for number in range(1, 8)
+    ]
+    third = events[2]
+    assert (third.event_type, third.transaction_id, third.metadata, third.renamed_to) == ("snapshot", 0, {}, None)
+    assert third.full_document is not None
+    assert (third.full_document.data, third.full_document.version) == ({"n": 3, "paid": True}, 2)
+    assert (third.full_document_before_change, third.update_description) == (None, None)
+    assert third.timestamp.utcoffset() is not None
+    assert sorted(events, key=lambda event: event.resume_token) == events
+    assert third.to_dict()["full_document"]["created_at"] == third.full_document.created_at.isoformat()
+    assert b'"event_type":"snapshot"' in third.to_json()
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_changes_of_what_was_given_come_in_between(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        fill(store, sql, 9, "orders")
+        with store["orders"].watch(snapshot=True) as stream:
+            assert ids(take(stream, 3)) == ["k1", "k2", "k3"]
+            store["orders"].update("k2", {"$set": {"seen": 1}})  # it was given
+            store["orders"].update("k8", {"$set": {"seen": 2}})  # it was not
+            store["orders"].delete("k9")
+            store["orders"].insert("k0", {})
+            store["orders"].insert("k77", {})
+            events = rest(stream, "k8")
+            assert brief(events) == [
+                ("update", "orders", "k2"),
+                ("insert", "orders", "k0"),
+                *(("snapshot", "orders", f"k{number}") for number in (4, 5, 6, 7, 77, 8)),
+            ]
+            assert events[-1].full_document is not None
+            assert events[-1].full_document.data == {"n": 8, "seen": 2}
+            assert stream.next(timeout=0.3) is None  # and looks whether there is more
+            assert stream.stats().mode == "live"
+            store["orders"].insert("last", {})
+            assert brief(take(stream)) == [("insert", "orders", "last")]
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_stream_goes_on_after_every_single_token(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        fill(store, sql, 5, "a", "b")
+        events: list[ChangeEvent] = []
+        with store.watch("a", "b", snapshot=True) as stream:
+            for number in range(10):
+                events += take(stream)
+                if number in {2, 6}:
+                    store["a"].update("k1", {"$inc": {"n": 10}})
+                    events += take(stream)
+            store["b"].insert("last", {})
+            events += take(stream)
+        for place, event in enumerate(events[:-1]):
+            token = str(event.resume_token)
+            assert ResumeToken.parse(token).is_inside == (place < 11)
+            with store.watch("b", "a", snapshot=True, resume_after=token) as stream:
+                seen = rest(stream, "last")
+            given = {(each.collection, each.document_id) for each in events[: place + 1]}
+            shown = {(each.collection, each.document_id) for each in seen if each.event_type == "snapshot"}
+            assert not given & shown
+            wanted = {(name, f"k{number}") for name in "ab" for number in range(1, 6)}
+            assert wanted <= given | shown <= {*wanted, ("b", "last")}
+
+
+def test_only_what_fits_is_gone_on_with(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        fill(store, sql, 3, "orders", "users")
+        with store.watch("orders", "users", snapshot=True) as stream:
+            (first,) = take(stream)
+            token = first.resume_token
+            assert stream.resume_token >= token
+            take(stream, 5)
+            assert stream.next(timeout=0.1) is None
+            over = stream.resume_token
+        with pytest.raises(InvalidResumeToken, match="go on with snapshot=True"):
+            store.watch("orders", "users", resume_after=token)
+        with pytest.raises(InvalidResumeToken, match="of other collections"):
+            take(store["orders"].watch(snapshot=True, resume_after=token))
+        with pytest.raises(ValueError, match="an LSN does not tell"):
+            store["orders"].watch(snapshot=True, resume_after="16/B374D848")
+        store["users"].insert("last", {})
+        with store["users"].watch(snapshot=True, resume_after=over) as stream:  # nothing of it is left
+            assert brief(take(stream)) == [("insert", "users", "last")]
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_what_becomes_of_collections_meanwhile(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        fill(store, sql, 7, "a", "b", "c", "d")
+        with store.watch(snapshot=True) as stream:
+            assert ids(take(stream, 3)) == ["k1", "k2", "k3"]
+            store.rename_collection("a", "z")
+            sql.execute("TRUNCATE b")
+            store["b"].insert("new", {})
+            store.drop_collection("c")
+            store["e"].insert("young", {})
+            events = take(stream, 17)
+            assert stream.next(timeout=0.2) is None
+    assert brief(events) == [
+        ("rename", "a", None),
+        ("truncate", "b", None),
+        ("drop", "c", None),
+        ("create", "e", None),
+        ("insert", "e", "young"),
+        *(("snapshot", "z", f"k{number}") for number in (4, 5, 6, 7)),
+        ("snapshot", "b", "new"),
+        *(("snapshot", "d", f"k{number}") for number in range(1, 8)),
+    ]
+
+
+def test_a_collection_that_is_gone_ends_its_stream(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        fill(store, sql, 3, "orders")
+        stream = store["orders"].watch(snapshot=True)
+        store.drop_collection("orders")
+        assert brief(take(stream, 2)) == [("drop", "orders", None), ("invalidate", "orders", None)]
+        with pytest.raises(StreamClosed):
+            stream.next(timeout=PATIENCE_S)
+
+
+def test_nothing_that_exists(shared_dsn: str, schema: str) -> None:
+    with Store(shared_dsn, schema=schema) as store, store.watch(snapshot=True) as everything:
+        with store["orders"].watch(snapshot=True) as stream:
+            store["orders"].insert("o-1", {})
+            (event,) = take(stream)
+            assert event.document_id == "o-1"
+        assert brief(take(everything, 2)) == [("create", "orders", None), ("insert", "orders", "o-1")]
+
+
+def test_a_filter_chooses_among_what_exists(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    where = {"event_type": {"$in": ["snapshot", "insert"]}, "full_document.data.n": {"$gt": 8}}
+    with Store(shared_dsn, schema=schema) as store:
+        fill(store, sql, 9, "orders")
+        with store["orders"].watch(where=where, snapshot=True) as stream:
+            store["orders"].insert("small", {"n": 1})
+            store["orders"].insert("zlarge", {"n": 10})
+            events = take(stream, 2)
+            assert ids(events) == ["k9", "zlarge"]
+
+
+def test_large_documents_come_in_small_parts(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgdoc._sync.parts.PART_BYTES", 1)
+    with Store(shared_dsn, schema=schema) as store:
+        fill(store, sql, 9, "orders")
+        with store["orders"].watch(snapshot=True) as stream:
+            assert ids(take(stream, 9)) == [f"k{number}" for number in range(1, 10)]
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_consumer_goes_on_inside_its_snapshot(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, name: str
+) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        fill(store, sql, 8, "orders")
+        with store["orders"].watch(snapshot=True, consumer=name, auto_ack=False) as stream:
+            events = take(stream, 5)
+            stream.ack(events[3])
+        store["orders"].update("k2", {"$set": {"seen": True}})
+        with pytest.raises(InvalidResumeToken, match="open it with snapshot=True"):
+            take(store["orders"].watch(consumer=name))
+        with store["orders"].watch(snapshot=True, consumer=name) as stream:
+            events = rest(stream, "k8")
+            assert brief(events) == [
+                ("update", "orders", "k2"),
+                *(("snapshot", "orders", f"k{number}") for number in range(5, 9)),
+            ]
+            assert stream.next(timeout=0.2) is None
+        store["orders"].insert("last", {})
+        for _ in range(2):
+            with store["orders"].watch(snapshot=True, consumer=name, auto_ack=False) as stream:
+                assert brief(take(stream)) == [("insert", "orders", "last")]
+        with store["orders"].watch(consumer=name) as stream:
+            assert brief(take(stream)) == [("insert", "orders", "last")]
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_checkpoints_move_on_inside_a_part(shared_dsn: str, schema: str, sql: psycopg.Connection, name: str) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        fill(store, sql, 8, "orders")
+        seen: list[str | None] = []
+        while len(seen) < 9:
+            with store["orders"].watch(snapshot=True, consumer=name) as stream:
+                for _ in range(2):
+                    if len(seen) == 8:
+                        store["orders"].insert("last", {})
+                    (event,) = take(stream)
+                    with store.transaction() as tx:
+                        tx["copy"].insert(str(event.document_id), {})
+                        stream.checkpoint(event, tx)
+                    seen.append(event.document_id)
+                    if len(seen) == 9:
+                        break
+                take(stream, 0)
+        assert seen == [*(f"k{number}" for number in range(1, 9)), "last"]
+
+
+def test_a_consumer_of_a_stream_without_snapshot_has_none(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, name: str
+) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        fill(store, sql, 3, "orders")
+        with store["orders"].watch(consumer=name):
+            pass
+        with store["orders"].watch(consumer=name, snapshot=True) as stream:
+            store["orders"].insert("o-1", {})
+            assert brief(take(stream)) == [("insert", "orders", "o-1")]
