@@ -131,6 +131,7 @@ def watch(  # noqa: PLR0913 (its options)
         Any,
         typer.Option(metavar="JSON", parser=_read_json, help='Only events that match: {"event_type": "insert"}, say.'),
     ] = None,
+    snapshot: Annotated[bool, typer.Option("--snapshot", help="Begin with what exists.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One event a line, as JSON.")] = False,
     dsn: Dsn = "",
 ) -> None:
@@ -138,7 +139,12 @@ def watch(  # noqa: PLR0913 (its options)
     with (
         pgdoc.Store(dsn) as store,
         store.watch(
-            *collections or (), where=where, resume_after=resume_after, consumer=consumer, wait=False
+            *collections or (),
+            where=where,
+            snapshot=snapshot,
+            resume_after=resume_after,
+            consumer=consumer,
+            wait=False,
         ) as stream,
     ):
         typer.echo(f"watching {', '.join(collections or ()) or 'every collection'}; Ctrl-C ends", err=True)

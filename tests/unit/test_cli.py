@@ -47,11 +47,12 @@ class FakeStore:
 
     @contextmanager
     def watch(
-        self, *names: str, where: Any, resume_after: str | None, consumer: str | None, wait: bool
+        self, *names: str, where: Any, snapshot: bool, resume_after: str | None, consumer: str | None, wait: bool
     ) -> Iterator[list[Any]]:
         assert not wait  # who types a command wants to know that another has the consumer
         self.opened.append(f"{names} after {resume_after}{f' as {consumer}' if consumer else ''}")
         self.opened += [where] if where else []
+        self.opened += ["snapshot"] if snapshot else []
         yield self.events
 
 
@@ -120,6 +121,11 @@ def test_watch_with_json_gives_a_line_for_each_event(store, capfdbinary):
 def test_watch_takes_a_filter(store):
     assert run(["watch", "--where", '{"event_type": "insert"}']) == 0
     assert store.opened == ["", "() after None", {"event_type": "insert"}]
+
+
+def test_watch_begins_with_what_exists(store):
+    assert run(["watch", "orders", "--snapshot"]) == 0
+    assert store.opened == ["", "('orders',) after None", "snapshot"]
 
 
 def test_without_its_extra_the_command_says_how_to_install_it():
