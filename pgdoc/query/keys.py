@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.query.nodes import ELEMENT
@@ -42,21 +43,25 @@ def joined(word: str, parts: Iterable[Compiled]) -> Compiled:
     )
 
 
+@lru_cache(maxsize=1024)
 def sort_key(path: Path) -> Compiled:
     """Return what rows are sorted by."""
     return Compiled(f'pgdoc.sort_key({_value(path)}) COLLATE "C"', [list(path)])
 
 
+@lru_cache(maxsize=1024)
 def sort_rest(path: Path) -> Compiled:
     """Return what tells apart the values whose sort key was cut, and is null for all others."""
     return Compiled(f'pgdoc.sort_rest({_value(path)}) COLLATE "C"', [list(path)])
 
 
+@lru_cache(maxsize=1024)
 def found_keys(path: Path) -> Compiled:
     """Return the sort keys of all that a filter finds."""
     return Compiled("pgdoc.found_keys(data, %s::text[])", [list(path)])
 
 
+@lru_cache(maxsize=1024)
 def meets_array(path: Path, *, in_range: bool = False) -> Compiled:
     """Return the condition that there is an array at the end of the path or on the way.
 
@@ -71,6 +76,7 @@ def meets_array(path: Path, *, in_range: bool = False) -> Compiled:
     return Compiled("data @@ %s::jsonpath", [" || ".join(tests)])
 
 
+@lru_cache(maxsize=1024)
 def jsonpath(path: Path) -> str:
     """Return the path in PostgreSQL's language; a part of digits is a key there."""
     return "$" + "".join(map(step, path))

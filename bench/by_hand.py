@@ -1,0 +1,140 @@
+"""The calls on a collection, each written by hand for what the benches ask of it: SQL, psycopg's pool, and orjson.
+
+Nothing is checked: not the id, nor whether the text says what the data does, nor whether a change fits the document.
+The tables are the same, and so are the columns that come back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+    from typing import Self
+
+INSERT = b"""
+INSERT INTO docs.written (id, data) VALUES (%s, %s::jsonb) RETURNING version, created_at, updated_at
+"""
+COPY = b"COPY docs.written (id, data) FROM STDIN"
+GET = b"SELECT data::text, version, created_at, updated_at FROM docs.orders WHERE id = %s"
+SET = b"""
+UPDATE docs.orders SET data = jsonb_set(data, %s::text[], %s::jsonb) WHERE id = %s
+RETURNING data::text, version, created_at, updated_at
+"""
+INCREMENT = b"""
+UPDATE docs.orders SET data = jsonb_set(data, %s::text[], to_jsonb((data #>> %s::text[])::numeric + %s::numeric))
+WHERE id = %s RETURNING data::text, version, created_at, updated_at
+"""
+FIND = b"SELECT id, data::text, version, created_at, updated_at FROM docs.orders"
+FIND_SHOP = FIND + b" WHERE data ->> 'shop' = %s"
+COUNT_SHOP = b"SELECT count(*) FROM docs.orders WHERE data ->> 'shop' = %s"
+COUNT_STATUS = b"SELECT count(*) FROM docs.orders WHERE data ->> 'status' = %s"
+
+
+@dataclass(slots=True)
+class Row:
+    """A document, with its data read."""
+
+    id: str
+    data: dict[str, Any]
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+def _row(key: str, text: str, version: int, created_at: datetime, updated_at: datetime) -> Row:
+    return Row(key, orjson.loads(text), version, created_at, updated_at)
+
+
+def copy_line(key: str, data: Any) -> bytes:
+    """Write a row for COPY's text format, in which a backslash of the JSON is two."""
+    return b"%s\t%s\n" % (key.encode(), orjson.dumps(data).replace(b"\\", b"\\\\"))
+
+
+class ByHand:
+    def __init__(self, conninfo: str) -> None:
+        self._pool = ConnectionPool(conninfo, kwargs={"autocommit": True}, min_size=1, max_size=10, open=True)
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def insert(self, key: str, data: Any) -> Row:
+        ((version, created_at, updated_at),) = self._fetch(INSERT, [key, orjson.dumps(data).decode()])
+        return Row(key, data, version, created_at, updated_at)
+
+    def get(self, key: str) -> Row | None:
+        rows = self._fetch(GET, [key])
+        return _row(key, *rows[0]) if rows else None
+
+    def set(self, key: str, path: list[str], value: Any) -> Row | None:
+        rows = self._fetch(SET, [path, orjson.dumps(value).decode(), key])
+        return _row(key, *rows[0]) if rows else None
+
+    def increment(self, key: str, path: list[str], amount: int) -> Row | None:
+        rows = self._fetch(INCREMENT, [path, path, amount, key])
+        return _row(key, *rows[0]) if rows else None
+
+    def find(self, query: bytes, params: Sequence[Any]) -> list[Row]:
+        return [_row(*row) for row in self._fetch(query, params)]
+
+    def count(self, query: bytes, params: Sequence[Any]) -> int:
+        return int(self._fetch(query, params)[0][0])
+
+    def insert_many(self, pairs: Iterable[tuple[str, Any]]) -> None:
+        with self._pool.connection() as connection, connection.cursor() as cursor, cursor.copy(COPY) as copy:
+            for key, data in pairs:
+                copy.write(copy_line(key, data))
+
+    def _fetch(self, query: bytes, params: Sequence[Any]) -> list[Any]:
+        with self._pool.connection() as connection:
+            return connection.execute(query, params, binary=True).fetchall()
+
+
+class AsyncByHand:
+    def __init__(self, conninfo: str) -> None:
+        settings = {"autocommit": True}
+        self._pool = AsyncConnectionPool(conninfo, kwargs=settings, min_size=1, max_size=10, open=False)
+
+    async def __aenter__(self) -> Self:
+        await self._pool.open()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._pool.close()
+
+    async def insert(self, key: str, data: Any) -> Row:
+        ((version, created_at, updated_at),) = await self._fetch(INSERT, [key, orjson.dumps(data).decode()])
+        return Row(key, data, version, created_at, updated_at)
+
+    async def get(self, key: str) -> Row | None:
+        rows = await self._fetch(GET, [key])
+        return _row(key, *rows[0]) if rows else None
+
+    async def set(self, key: str, path: list[str], value: Any) -> Row | None:
+        rows = await self._fetch(SET, [path, orjson.dumps(value).decode(), key])
+        return _row(key, *rows[0]) if rows else None
+
+    async def increment(self, key: str, path: list[str], amount: int) -> Row | None:
+        rows = await self._fetch(INCREMENT, [path, path, amount, key])
+        return _row(key, *rows[0]) if rows else None
+
+    async def find(self, query: bytes, params: Sequence[Any]) -> list[Row]:
+        return [_row(*row) for row in await self._fetch(query, params)]
+
+    async def count(self, query: bytes, params: Sequence[Any]) -> int:
+        return int((await self._fetch(query, params))[0][0])
+
+    async def insert_many(self, pairs: Iterable[tuple[str, Any]]) -> None:
+        async with self._pool.connection() as connection, connection.cursor() as cursor, cursor.copy(COPY) as copy:
+            for key, data in pairs:
+                await copy.write(copy_line(key, data))
+
+    async def _fetch(self, query: bytes, params: Sequence[Any]) -> list[Any]:
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(query, params, binary=True)
+            return await cursor.fetchall()

@@ -1,0 +1,202 @@
+"""The calls on documents, beside the same work by hand in SQL, psycopg and orjson, by turns, in one run.
+
+    python -m bench.documents [PART OF AN OPERATION'S NAME]
+
+Both write into tables that pgdoc made, so that the server checks and counts the same. A figure is the median of the
+rounds; a ratio is the median of the ratios in each round, in which the peers follow each other closely.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+import pgdoc
+from bench import by_hand
+from pgdoc.server import LocalServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROUNDS = 15
+DOCUMENTS = 10_000
+SHOPS = 1_000
+PEERS = ("by hand", "pgdoc", "by hand, async", "pgdoc, async")
+HAND_INDEX = "CREATE INDEX ON docs.orders ((data ->> 'shop')); ANALYZE docs.orders"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One kind of work, `calls` times in a round, for each peer: a function of the peer and a running number."""
+
+    name: str
+    calls: int
+    pgdoc: Callable[[Any, int], Any]
+    by_hand: Callable[[Any, int], Any]
+    figures: dict[str, list[float]] = field(default_factory=lambda: {peer: [] for peer in PEERS})
+
+
+def order(n: int) -> dict[str, Any]:
+    return {
+        "number": n,
+        "status": "new" if n % 4 else "paid",
+        "shop": f"shop-{n % SHOPS}",
+        "total": n * 1.25,
+        "customer": {"name": f"Anna {n}", "city": "Reykjavík", "email": f"anna{n}@example.org"},
+        "lines": [{"sku": f"sku-{n % 77}", "count": 2}, {"sku": "sku-x", "count": n % 9}],
+    }
+
+
+def many(kind: str, number: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    return ((f"{kind}-{number}-{n}", order(n)) for n in range(DOCUMENTS))
+
+
+def key(n: int) -> str:
+    return f"o-{n % DOCUMENTS}"
+
+
+def data_of(found: Any) -> Any:
+    """Read the data of the document that a call found; for an async call, return what is to be awaited."""
+    return _awaited(found) if hasattr(found, "__await__") else found.data
+
+
+async def _awaited(found: Any) -> Any:
+    return (await found).data
+
+
+def every(found: Any) -> Any:
+    """Do the same for those that a call iterates over."""
+    return _iterated(found) if hasattr(found, "__aiter__") else [document.data for document in found]
+
+
+async def _iterated(found: Any) -> Any:
+    return [document.data async for document in found]
+
+
+OPERATIONS = (
+    Operation(
+        "insert",
+        200,
+        lambda store, n: store["written"].insert(f"p-{n}", order(n)),
+        lambda hand, n: hand.insert(f"h-{n}", order(n)),
+    ),
+    Operation(
+        "insert_many of 10,000, to a bare COPY",
+        1,
+        lambda store, n: store["written"].insert_many(many("p", n)),
+        lambda hand, n: hand.insert_many(many("h", n)),
+    ),
+    Operation("get", 300, lambda store, n: data_of(store["orders"].get(key(n))), lambda hand, n: hand.get(key(n))),
+    Operation(
+        "update, $set of a field",
+        200,
+        lambda store, n: data_of(store["orders"].update(key(n), {"$set": {"total": n + 0.5}})),
+        lambda hand, n: hand.set(key(n), ["total"], n + 0.25),
+    ),
+    Operation(
+        "update, $set inside an object",
+        200,
+        lambda store, n: data_of(store["orders"].update(key(n), {"$set": {"customer.city": f"p-{n}"}})),
+        lambda hand, n: hand.set(key(n), ["customer", "city"], f"h-{n}"),
+    ),
+    Operation(
+        "update, $inc",
+        200,
+        lambda store, n: data_of(store["orders"].update(key(n), {"$inc": {"number": 1}})),
+        lambda hand, n: hand.increment(key(n), ["number"], 1),
+    ),
+    Operation(
+        "find 10 of 10,000 by an index",
+        200,
+        lambda store, n: every(store["orders"].find({"shop": f"shop-{n % SHOPS}"})),
+        lambda hand, n: hand.find(by_hand.FIND_SHOP, [f"shop-{n % SHOPS}"]),
+    ),
+    Operation(
+        "find all 10,000",
+        1,
+        lambda store, _: every(store["orders"].find()),
+        lambda hand, _: hand.find(by_hand.FIND, []),
+    ),
+    Operation(
+        "count 10 of 10,000 by an index",
+        200,
+        lambda store, n: store["orders"].count({"shop": f"shop-{n % SHOPS}"}),
+        lambda hand, n: hand.count(by_hand.COUNT_SHOP, [f"shop-{n % SHOPS}"]),
+    ),
+    Operation(
+        "count 2,500 of 10,000 without an index",
+        2,
+        lambda store, _: store["orders"].count({"status": "paid"}),
+        lambda hand, _: hand.count(by_hand.COUNT_STATUS, ["paid"]),
+    ),
+)
+
+
+def main() -> int:
+    operations = [operation for operation in OPERATIONS if " ".join(sys.argv[1:]) in operation.name]
+    with LocalServer() as server:
+        fill(server.conninfo)
+        asyncio.run(measure(server.conninfo, operations))
+    report(operations)
+    return 0
+
+
+def fill(conninfo: str) -> None:
+    with pgdoc.Store(conninfo) as store, psycopg.connect(conninfo, autocommit=True) as connection:
+        store.migrate()
+        store.create_collection("written")
+        store["orders"].insert_many((key(n), order(n)) for n in range(DOCUMENTS))
+        store["orders"].create_index("shop")
+        connection.execute(HAND_INDEX)
+
+
+async def measure(conninfo: str, operations: list[Operation]) -> None:
+    with pgdoc.Store(conninfo) as store, contextlib.closing(by_hand.ByHand(conninfo)) as hand:
+        async with pgdoc.AsyncStore(conninfo) as async_store, by_hand.AsyncByHand(conninfo) as async_hand:
+            peers = dict(zip(PEERS, (hand, store, async_hand, async_store), strict=True))
+            numbers = itertools.count()
+            for turn in range(-1, ROUNDS):
+                for operation in operations:
+                    for name in PEERS if turn % 2 else reversed(PEERS):
+                        took = await timed(operation, name, peers[name], numbers)
+                        if turn >= 0:  # the first one fills caches and prepares statements
+                            operation.figures[name].append(took)
+
+
+async def timed(operation: Operation, name: str, peer: Any, numbers: Iterator[int]) -> float:
+    """Return the seconds that a call took."""
+    call = operation.pgdoc if name.startswith("pgdoc") else operation.by_hand
+    mine = list(itertools.islice(numbers, operation.calls))
+    began = time.perf_counter()
+    if name.endswith("async"):
+        for n in mine:
+            await call(peer, n)
+    else:
+        for n in mine:
+            call(peer, n)
+    return (time.perf_counter() - began) / operation.calls
+
+
+def report(operations: list[Operation]) -> None:
+    print(f"medians of {ROUNDS} rounds, microseconds a call")
+    print(f"{'':40}{'by hand':>10}{'pgdoc':>10}{'ratio':>7}    async{'by hand':>10}{'pgdoc':>10}{'ratio':>7}")
+    for operation in operations:
+        hand, ours, async_hand, async_ours = operation.figures.values()
+        print(f"{operation.name:40}{side_by_side(hand, ours)}         {side_by_side(async_hand, async_ours)}")
+
+
+def side_by_side(base: list[float], ours: list[float]) -> str:
+    ratio = statistics.median(mine / other for mine, other in zip(ours, base, strict=True))
+    return f"{statistics.median(base) * 1e6:10,.0f}{statistics.median(ours) * 1e6:10,.0f}{ratio:7.2f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

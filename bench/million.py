@@ -1,0 +1,191 @@
+"""Finds among 1,000,000 documents: without an index, by one of create_index, and by hand with a plain one, by turns.
+
+    python -m bench million
+
+Takes some minutes. One document in a hundred has an array at the paths, of which the SQL by hand sees nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+import pgdoc
+from bench import by_hand
+from pgdoc.server import LocalServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DOCUMENTS = 1_000_000
+SHOPS = 100_000
+ROUNDS = 7
+BY_HAND: dict[str, bytes | None] = {
+    "shop": b"CREATE INDEX CONCURRENTLY by_hand_shop ON docs.orders ((data ->> 'shop'))",
+    "total": b"CREATE INDEX CONCURRENTLY by_hand_total ON docs.orders ((data -> 'total'), id)",
+    "$**": None,  # it is what one would make by hand
+}
+
+
+@dataclass(frozen=True)
+class Query:
+    """A find and its like by hand, both of a running number."""
+
+    name: str
+    find: Callable[[int], dict[str, Any]]
+    condition: bytes
+    params: Callable[[int], list[Any]]
+    calls: int = 50
+
+
+def shop(n: int) -> str:
+    return f"shop-{n % SHOPS}"
+
+
+def total(n: int) -> float:
+    return n * 0.25
+
+
+QUERIES = (
+    Query(
+        "equality, 10 documents",
+        lambda n: {"filter": {"shop": shop(n)}},
+        b"WHERE data ->> 'shop' = %s",
+        lambda n: [shop(n)],
+    ),
+    Query(
+        "$in of 10, 100 documents",
+        lambda n: {"filter": {"shop": {"$in": [shop(n + other) for other in range(1, 11)]}}},
+        b"WHERE data ->> 'shop' = ANY(%s)",
+        lambda n: [[shop(n + other) for other in range(1, 11)]],
+    ),
+    Query(
+        "range, 100 documents",
+        lambda n: {"filter": {"total": {"$gte": total(n), "$lt": total(n + 100)}}},
+        b"WHERE data -> 'total' >= %s::jsonb AND data -> 'total' < %s::jsonb",
+        lambda n: [str(total(n)), str(total(n + 100))],
+    ),
+    Query(
+        "range, sorted, the first 10",
+        lambda n: {"filter": {"total": {"$gte": total(n)}}, "sort": "total", "limit": 10},
+        b"WHERE data -> 'total' >= %s::jsonb ORDER BY data -> 'total', id LIMIT 10",
+        lambda n: [str(total(n))],
+        calls=1,
+    ),
+    Query(
+        "sort, the first 10",
+        lambda _: {"sort": "total", "limit": 10},
+        b"ORDER BY data -> 'total', id LIMIT 10",
+        lambda _: [],
+    ),
+    Query(
+        "equality by $**, 10 documents",
+        lambda n: {"filter": {"customer.name": f"name-{n % SHOPS}"}},
+        b"WHERE data @> jsonb_build_object('customer', jsonb_build_object('name', %s::text))",
+        lambda n: [f"name-{n % SHOPS}"],
+    ),
+    Query(
+        "_id",
+        lambda n: {"filter": {"_id": f"o-{n}"}},
+        b"WHERE id = %s",
+        lambda n: [f"o-{n}"],
+    ),
+)
+
+
+def order(n: int) -> dict[str, Any]:
+    in_array = n % 100 == 0
+    return {
+        "shop": [shop(n), "none"] if in_array else shop(n),
+        "total": [total(n)] if in_array else total(n),
+        "customer": {"name": f"name-{n % SHOPS}", "city": "Reykjavík"},
+        "lines": [{"sku": f"sku-{n % 77}", "count": n % 9}],
+    }
+
+
+def main() -> int:
+    with (
+        LocalServer() as server,
+        pgdoc.Store(server.conninfo) as store,
+        contextlib.closing(by_hand.ByHand(server.conninfo)) as hand,
+        psycopg.connect(server.conninfo, autocommit=True) as connection,
+    ):
+        store.migrate()
+        orders = store["orders"]
+        took = seconds(orders.insert_many, ((f"o-{n}", order(n)) for n in range(DOCUMENTS)))
+        print(f"insert_many of {DOCUMENTS:,} documents: {DOCUMENTS / took:,.0f} a second")
+        connection.execute("VACUUM ANALYZE docs.orders")
+        without = {query.name: without_index(orders, query) for query in QUERIES}
+        for path, statement in BY_HAND.items():
+            print(f"create_index({path!r}): {seconds(orders.create_index, path):.1f} s", end="")
+            print(f", by hand {seconds(connection.execute, statement):.1f} s" if statement else "")
+        connection.execute("VACUUM ANALYZE docs.orders")
+        report(without, measure(orders, hand))
+        for query in QUERIES:
+            print(f"{query.name:32} {', '.join(scans(orders.explain(**query.find(4_321))))}")
+    return 0
+
+
+def without_index(orders: pgdoc.Collection, query: Query) -> float:
+    return statistics.median(seconds(find, orders, query, [n]) for n in (4_321, 77_777, 654_321))
+
+
+def measure(orders: pgdoc.Collection, hand: by_hand.ByHand) -> dict[str, list[tuple[float, float]]]:
+    """Give for each query the seconds by hand and by pgdoc, of a call in each round."""
+    figures: dict[str, list[tuple[float, float]]] = {query.name: [] for query in QUERIES}
+    for turn in range(-1, ROUNDS):
+        for query in QUERIES:
+            first = (turn + 1) * query.calls
+            numbers = [n * 618_033 % DOCUMENTS for n in range(first, first + query.calls)]
+            plain = seconds(find_by_hand, hand, query, numbers)
+            ours = seconds(find, orders, query, numbers)
+            if turn >= 0:  # the first one fills caches and prepares statements
+                figures[query.name].append((plain / query.calls, ours / query.calls))
+    return figures
+
+
+def find(orders: pgdoc.Collection, query: Query, numbers: list[int]) -> None:
+    for n in numbers:
+        _ = [document.data for document in orders.find(**query.find(n))]
+
+
+def find_by_hand(hand: by_hand.ByHand, query: Query, numbers: list[int]) -> None:
+    statement = b" ".join((by_hand.FIND, query.condition))
+    for n in numbers:
+        hand.find(statement, query.params(n))
+
+
+def seconds(work: Callable[..., object], *args: Any) -> float:
+    began = time.perf_counter()
+    work(*args)
+    return time.perf_counter() - began
+
+
+def scans(plan: str) -> list[str]:
+    """Name the scans of a plan: what is read and how, without the digests of the indexes' names."""
+    found = re.findall(r'(\w+ Scan(?: Backward)?) (?:using|on) "?([\w.$]+?)(?:\.\w{10})?"? ', plan)
+    return [" ".join(scan) for scan in found]
+
+
+def report(without: dict[str, float], figures: dict[str, list[tuple[float, float]]]) -> None:
+    print(f"\n{DOCUMENTS:,} documents, medians of {ROUNDS} rounds, microseconds a find")
+    print(f"{'':32}{'by hand':>10}{'pgdoc':>10}{'ratio':>8}{'without an index':>20}{'ratio':>10}")
+    for name, pairs in figures.items():
+        plain, ours = (statistics.median(figure) for figure in zip(*pairs, strict=True))
+        ratio = statistics.median(mine / other for other, mine in pairs)
+        print(
+            f"{name:32}{plain * 1e6:10,.0f}{ours * 1e6:10,.0f}{ratio:8.2f}"
+            f"{without[name] * 1e6:20,.0f}{without[name] / ours:10,.0f}"
+        )
+    print()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
