@@ -162,6 +162,8 @@ class ResumeToken:
         position = Position(Lsn.parse(found["commit"]))
         if found["lsn"]:
             position = Position(position.commit_lsn, Lsn.parse(found["lsn"]), int(found["kind"]), int(found["ordinal"]))
+        if found["lsn"] and not position.lsn:
+            raise InvalidResumeToken(f"{text!r} is not a resume token: nothing stands at 0/0")
         try:
             progress = Progress.parse(found["progress"]) if found["progress"] else None
         except ValueError as exc:

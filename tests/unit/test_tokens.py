@@ -76,6 +76,7 @@ def nearly_tokens(draw: st.DrawFn) -> str:
 @example("16/B374D848")
 @example("16/B374D848.7421.1\n")
 @example("0/1.0/1.2.0.1.1")
+@example("0/1.0/0.1.0.1.1")
 def test_what_is_no_token_is_refused_as_such(text):
     try:
         token = ResumeToken.parse(text)
