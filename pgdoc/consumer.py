@@ -16,29 +16,26 @@ import os
 import threading
 import time
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, NoReturn
-
-import psycopg
+from typing import TYPE_CHECKING
 
 from pgdoc._bell import Bell
 from pgdoc.changes.acknowledge import Marks
 from pgdoc.changes.fanout import Subscription, before_commits_at
 from pgdoc.changes.life import is_message, just_before
 from pgdoc.changes.selection import Router
-from pgdoc.errors import ConsumerBusy, ConsumerLost, HistoryLost, PgdocError, StoreClosed, StreamError
+from pgdoc.errors import ConsumerBusy, ConsumerLost, PgdocError, StoreClosed, StreamError
 from pgdoc.events import ChangeEvent
 from pgdoc.ownership import HEARTBEAT_S, Ownership, Session
-from pgdoc.replication.connection import connect, translate
-from pgdoc.replication.consumers import open_slot
+from pgdoc.replication.consumers import find_cluster, open_slot
 from pgdoc.replication.patience import patience
-from pgdoc.replication.slots import Opened, identify
 from pgdoc.replication.source import Origin, Source
-from pgdoc.takeover import Takeover
+from pgdoc.takeover import Takeover, went_back
 from pgdoc.tokens import Lsn, Mark, Position, ResumeToken
 
 if TYPE_CHECKING:
     from pgdoc.changes.assemble import Change, Place
     from pgdoc.mailbox import AsyncMailbox, Mailbox
+    from pgdoc.replication.slots import Opened
     from pgdoc.tokens import Progress
 
 logger = logging.getLogger("pgdoc.consumer")
@@ -257,7 +254,7 @@ class Consumer:
         """Open the slot where the consumer is."""
         ownership = self._ownership
         assert ownership is not None  # noqa: S101 (it is owned)
-        origin = self._identify()
+        origin = find_cluster(self._source)
         takeover = Takeover(self._source, ownership, origin, recreate=self._recreate, snapshot=self._first_snapshot)
         if self.epoch is None:
             where = takeover.enter(self._begin_at)
@@ -271,7 +268,8 @@ class Consumer:
             after = ResumeToken(Position(*self._subscription.after), *self.ids)
             where = takeover.go_on(self.epoch, after, self._marks.confirmable(after.position.commit_lsn))
             if where.place < self._subscription.after:
-                self._give_up_what_was_given(after)
+                self.epoch = None  # nothing of it is stored: what it was given lies beyond all that is to come
+                raise went_back(self.name, after)
             self._subscription.after = where.place
         if where.anew:
             self.begun_at = where.place
@@ -283,21 +281,6 @@ class Consumer:
         self._reached = where.start
         self.mode = "catching_up"
         self._set_ready()
-
-    def _give_up_what_was_given(self, after: ResumeToken) -> NoReturn:
-        """End the stream: places that it was given, and acknowledges, would lie beyond all that is to come."""
-        self.epoch = None  # nothing of it is stored
-        raise HistoryLost(
-            f'the server\'s WAL no longer reaches to {after.lsn}, where the stream of consumer "{self.name}" was: the '
-            "server was restored, or another promoted. The consumer begins anew when it is opened again"
-        )
-
-    def _identify(self) -> Origin:
-        with connect(self._source.conninfo, replication=True) as connection:
-            try:
-                return identify(connection)
-            except psycopg.Error as exc:
-                raise translate(exc, connection) from exc
 
     def _read(self) -> None:
         """Feed the stream until it ends, or its mailbox stays full."""

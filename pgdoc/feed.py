@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from pgdoc.changes.fanout import before_commits_at
+from pgdoc.changes.fanout import State, before_commits_at
 
 if TYPE_CHECKING:
     from pgdoc.changes.assemble import Place
@@ -78,12 +78,15 @@ class HubFeed:
     @property
     def mode(self) -> str:
         """As `StreamStats` has it."""
-        return self._hub.mode(self._subscription)
+        if self._subscription.state is not State.LIVE:
+            return "catching_up"
+        return "reconnecting" if self._hub.is_reconnecting else "live"
 
     @property
     def live_place(self) -> Place:
         """Up to where everything wanted was put."""
-        return self._hub.live_place(self._subscription)
+        dispatched = self._hub.dispatched  # asked first: see `Fanout`
+        return dispatched if self._subscription.state is State.LIVE else (0, 0, 0, 0)
 
     @property
     def wal_end(self) -> int:

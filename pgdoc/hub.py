@@ -177,17 +177,6 @@ class Hub:
         own.__cause__ = error.__cause__
         subscription.mailbox.fail(own)
 
-    def mode(self, subscription: Subscription) -> str:
-        """Tell who feeds it: `live`, `catching_up` or `reconnecting`."""
-        if subscription.state is not State.LIVE:
-            return "catching_up"
-        return "reconnecting" if self._reconnecting else "live"
-
-    def live_place(self, subscription: Subscription) -> Place:
-        """Give up to where a subscription was given all that it wants, where the hub feeds it; else nothing."""
-        dispatched = self._fanout.dispatched  # asked first: see `Fanout`
-        return dispatched if subscription.state is State.LIVE else (0, 0, 0, 0)
-
     def look(self, change: Change) -> ChangeEvent:
         """Make the view of a change that filters are asked of; no user ever has it."""
         return ChangeEvent._of(change, self.ids)  # noqa: SLF001 (not for users to make)
@@ -206,6 +195,11 @@ class Hub:
     def reached(self) -> int:
         """R: every transaction with a commit LSN below it is out."""
         return self._fanout.reached
+
+    @property
+    def dispatched(self) -> Place:
+        """Up to where every subscription that is LIVE was given all that it wants."""
+        return self._fanout.dispatched
 
     @property
     def wal_end(self) -> int:

@@ -52,6 +52,14 @@ class Where(NamedTuple):
     snapshot: str | None = None
 
 
+def went_back(consumer: str, after: ResumeToken) -> HistoryLost:
+    """Make the error for a stream that was further than the server is now."""
+    return HistoryLost(
+        f'the server\'s WAL no longer reaches to {after.lsn}, where the stream of consumer "{consumer}" was: the '
+        "server was restored, or another promoted. The consumer begins anew when it is opened again"
+    )
+
+
 class Takeover:
     """Finds the place of a consumer, and sees to it that its slot has what comes next.
 

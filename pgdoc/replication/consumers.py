@@ -33,6 +33,15 @@ _SLOT_CHANGED = {"42704", "55000", "55006"}
 """It was dropped, lost its WAL, or is read by another, since it was looked at: the next look tells."""
 
 
+def find_cluster(source: Source) -> Origin:
+    """Ask which cluster this is, on a connection of its own."""
+    with connect(source.conninfo, replication=True) as connection:
+        try:
+            return identify(connection)
+        except psycopg.Error as exc:
+            raise translate(exc, connection) from exc
+
+
 class ConsumerSlot(NamedTuple):
     """What the server says of a consumer's slot."""
 
