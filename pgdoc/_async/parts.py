@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pgdoc._waiting import async_sleep
 from pgdoc.changes.snapshot import Part, Seen, Snapshot
 from pgdoc.documents import Document
 from pgdoc.errors import CollectionNotFound, PgdocError
-from pgdoc.events import ChangeEvent
 from pgdoc.names import quoted
-from pgdoc.tokens import Position, Progress, ResumeToken
 
 if TYPE_CHECKING:
     from pgdoc._async.streams import AsyncStreams
-    from pgdoc.changes.assemble import Place
 
 __all__ = ["AsyncParts"]
 
@@ -59,41 +55,13 @@ class AsyncParts:
 
     Attributes:
         progress: how far it has come with the last document that was given.
-        place: the commit LSN that the documents which are ready stand at.
-        read_at: when they were read.
-        ready: documents with their progress, and `next`, the index of the one that comes next.
     """
 
     def __init__(self, streams: AsyncStreams, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.progress = snapshot.progress
-        self.collection = ""
-        self.place = 0
-        self.read_at = datetime.now(UTC)
-        self.ready: list[tuple[Document, Progress]] = []
-        self.next = 0
         self._streams = streams
         self._not_before = 0.0
-
-    @property
-    def complete(self) -> bool:
-        """Whether everything has been given."""
-        return not self.snapshot.progress.left and self.next == len(self.ready)
-
-    def ripen(self) -> None:
-        """Make the documents of the part ready, to which the stream has come."""
-        part = self.snapshot.part
-        if part is not None:
-            self.collection, self.place = part.collection, part.end
-            self.ready, self.next = self.snapshot.ripen(), 0
-            if not self.ready:
-                self.progress = self.snapshot.progress
-
-    def give(self, place: Place, ids: tuple[int, int]) -> ChangeEvent:
-        """Give the event of the document that comes next; `next` still has to be moved on."""
-        document, self.progress = self.ready[self.next]
-        token = ResumeToken(Position(*place), *ids, self.progress)
-        return ChangeEvent._of_snapshot(self.collection, document, token, self.read_at)  # noqa: SLF001
 
     async def read_on(self) -> None:
         """Read the next part, where one is wanted."""
@@ -101,19 +69,17 @@ class AsyncParts:
         if wanted is None or time.monotonic() < self._not_before:
             return
         try:
-            part, read_at = await self._read(*wanted)
+            part = await self._read(*wanted)
         except PgdocError as exc:
             if not exc.resumable:
                 raise
             logger.info("the snapshot goes on in %s s: %s", _RETRY_S, exc)
             self._not_before = time.monotonic() + _RETRY_S
             return
-        if self.snapshot.read(part):
-            self.read_at = read_at
-        else:
+        if not self.snapshot.read(part):
             self._not_before = time.monotonic() + _EARLY_S
 
-    async def _read(self, collection: str, after: str) -> tuple[Part, datetime]:
+    async def _read(self, collection: str, after: str) -> Part:
         try:
             return await self._read_table(collection, after)
         except CollectionNotFound:
@@ -124,9 +90,9 @@ class AsyncParts:
             return await self._read_table(collection, after)
         except CollectionNotFound:
             ((end, read_at),) = await self._streams.fetch("mark")
-            return Part(collection, after, {}, None, Seen.parse(text), end), read_at
+            return Part(collection, after, {}, None, Seen.parse(text), end, read_at)
 
-    async def _read_table(self, collection: str, after: str) -> tuple[Part, datetime]:
+    async def _read_table(self, collection: str, after: str) -> Part:
         table = quoted(self._streams.hub.source.schema, collection)
         parameters = (after, PART_DOCUMENTS, PART_BYTES)
         rows = await self._streams.fetch("part", *parameters, table=table, limit_s=_READ_LIMIT_S)
@@ -134,4 +100,4 @@ class AsyncParts:
         documents = {row[4]: Document.from_text(*row[4:]) for row in rows if row[4] is not None}
         is_last = len(documents) == (found or 0) < PART_DOCUMENTS
         upto = None if is_last else max(documents)
-        return Part(collection, after, documents, upto, Seen.parse(text), end), read_at
+        return Part(collection, after, documents, upto, Seen.parse(text), end, read_at)

@@ -9,11 +9,12 @@ from pgdoc.changes.fanout import before_commits_at
 from pgdoc.changes.life import Life, is_message, just_behind
 from pgdoc.events import ChangeEvent, check_images
 from pgdoc.mailbox import Mailbox
-from pgdoc.tokens import Mark
+from pgdoc.tokens import Mark, Position, ResumeToken
 
 if TYPE_CHECKING:
     from pgdoc._sync.parts import Parts
     from pgdoc.changes.assemble import Change, Place
+    from pgdoc.changes.snapshot import Ready
     from pgdoc.consumer import Consumer
     from pgdoc.feed import Feed
     from pgdoc.mailbox import Batch
@@ -80,22 +81,46 @@ class Giving:
 
     def _from_snapshot(self, parts: Parts) -> ChangeEvent | None:
         """Give the next document of the snapshot, if the stream has come to where it stands."""
-        ripe_at = parts.snapshot.ripe_at
-        if parts.next == len(parts.ready) and ripe_at is not None and self._has_come_to(ripe_at):
-            parts.ripen()
-        while parts.next < len(parts.ready) and not self.closed:
-            event = parts.give(max(self._last, before_commits_at(parts.place)), self._feed.ids)  # type: ignore[union-attr]
-            self._last = event.resume_token.position
-            parts.next += 1
-            if self._matches(event):
-                self._last_given = Mark.at(self._last, parts.progress)
-                self._delivered += 1
+        snapshot = parts.snapshot
+        ripe_at, ready = snapshot.ripe_at, snapshot.ready
+        if (ready is None or snapshot.next == len(ready.documents)) and ripe_at is not None:
+            if self._has_come_to(ripe_at):
+                snapshot.ripen()
+            ready = snapshot.ready
+        while ready is not None and snapshot.next < len(ready.documents) and not self.closed:
+            event = self._give_document(parts, ready)
+            if event is not None:
                 return event
-            self._pass_over(self._last)
-        if parts.complete:
-            self._pass_over(max(self._last, before_commits_at(parts.place)))
-            self._parts = None
+        if ready is not None and snapshot.next == len(ready.documents):
+            self._end_of_part(parts, ready)
         return None
+
+    def _give_document(self, parts: Parts, ready: Ready) -> ChangeEvent | None:
+        """Give the next document that is ready, or `None` where the filter does not match it."""
+        snapshot = parts.snapshot
+        document, progress = ready.documents[snapshot.next]
+        place = max(self._last, before_commits_at(ready.end))
+        system_id, timeline = self._feed.ids  # type: ignore[union-attr]
+        token = ResumeToken(Position(*place), system_id, timeline, progress)
+        event = ChangeEvent._of_snapshot(ready.collection, document, token, ready.read_at)  # noqa: SLF001
+        given = Mark.at(place, progress) if self._matches(event) else None
+        parts.progress = progress
+        self._last = place
+        if given is None:
+            snapshot.next += 1
+            self._pass_over(place)
+            return None
+        self._last_given = given
+        self._delivered += 1
+        snapshot.next += 1
+        return event
+
+    def _end_of_part(self, parts: Parts, ready: Ready) -> None:
+        """Note how far the snapshot has come with a part that is given: no document tells of one that was empty."""
+        parts.progress = parts.snapshot.progress
+        if not parts.progress.left:
+            self._pass_over(max(self._last, before_commits_at(ready.end)))
+            self._parts = None
 
     def _has_come_to(self, lsn: int) -> bool:
         batch, feed = self._mailbox.batch, self._feed
@@ -122,9 +147,8 @@ class Giving:
             after = after if ending is None else len(batch)
         if position <= self._last:
             if self._consumer is not None and ending is None and position[2] == 0:
-                self._consumer.acknowledge(
-                    Mark(just_behind(position))
-                )  # it did not end the stream, and was given before
+                # It did not end the stream, and was given before.
+                self._consumer.acknowledge(Mark(just_behind(position)))
             self._ending = ending
             batch.next = after
             return None
@@ -142,9 +166,10 @@ class Giving:
             self._last = position
             batch.next = after
             return None
+        given = Mark.at(position, self._progress)
         self._ending = ending
         self._last = position
-        self._last_given = Mark.at(position, self._progress)
+        self._last_given = given
         self._delivered += 1
         batch.next = after
         return event
@@ -160,10 +185,11 @@ class Giving:
             return None
         if self._consumer is None:
             self._leave()
+        given = Mark(invalidate.position)
         self._ending = None
         self._ended = True
         self._last = invalidate.position
-        self._last_given = Mark(self._last)
+        self._last_given = given
         self._delivered += 1
         return event
 

@@ -11,6 +11,9 @@ is by then what the table was at just that place, for until there:
    remembered, and no part is used that does not see them all.
 3. A change of a document that was given is given, and so is all that becomes of collections.
 
+An interrupt can come between any two calls, and loses nothing: what a call changes is changed by plain assignments at
+its end, or in the same way when the call is made again.
+
 So the events, applied in order to nothing, give the tables as they are at the stream's place, for all documents up to
 the last part. That place and `Progress` are all that is needed to go on another day.
 """
@@ -18,11 +21,13 @@ the last part. That place and `Progress` are all that is needed to go on another
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgdoc.tokens import Progress
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from pgdoc.changes.assemble import Change
 
 _HALF = 1 << 31
@@ -59,6 +64,7 @@ class Part:
         upto: the last id that it speaks of; `None` where it has all that is left.
         seen: which transactions it saw.
         end: where the WAL ended then.
+        read_at: when that was.
     """
 
     collection: str
@@ -67,6 +73,16 @@ class Part:
     upto: str | None
     seen: Seen
     end: int
+    read_at: datetime
+
+
+class Ready(NamedTuple):
+    """Documents to be given, at the place `end` of the stream, each with how far the snapshot has come with it."""
+
+    collection: str
+    end: int
+    read_at: datetime
+    documents: list[tuple[Any, Progress]]
 
 
 class Snapshot:
@@ -75,6 +91,10 @@ class Snapshot:
     Args:
         progress: how far it has come.
         names: the collections that the stream watches; `None` for all.
+
+    Attributes:
+        ready: what became ripe last; who gives the documents moves `next` on, the index of the one that comes next.
+        next: see there.
     """
 
     def __init__(self, progress: Progress, names: frozenset[str] | None) -> None:
@@ -85,21 +105,18 @@ class Snapshot:
         self._names = names
         self._part: Part | None = None
         self._unseen: set[int] = set()
+        self.ready: Ready | None = None
+        self.next = 0
 
     @property
     def progress(self) -> Progress:
-        """How far it has come."""
+        """How far it has come, when all that is ready has been given."""
         return Progress(tuple(self._left), self._after, self._of, self._given)
 
     @property
     def wanted(self) -> tuple[str, str] | None:
         """The collection to read from, and the id behind which to begin; `None` while a part waits, and at the end."""
         return None if self._part or not self._left else (self._left[0], self._after)
-
-    @property
-    def part(self) -> Part | None:
-        """What waits for the stream to come to its end."""
-        return self._part
 
     @property
     def ripe_at(self) -> int | None:
@@ -116,23 +133,23 @@ class Snapshot:
         self._part = part
         return True
 
-    def ripen(self) -> list[tuple[Any, Progress]]:
-        """Give the documents of the part that waits, each with how far the snapshot has come with it."""
-        part, self._part = self._part, None
+    def ripen(self) -> None:
+        """Make the documents of the part ready that waits."""
+        part = self._part
         if part is None:
-            return []
-        before = self.progress
-        self._given += len(part.documents)
-        if part.upto is None:
-            self._finish(part.collection)
-        else:
-            self._after = part.upto
-        keys = sorted(part.documents)
-        given = [
+            return
+        before, keys = self.progress, sorted(part.documents)
+        left = self._left if part.upto is not None else [name for name in self._left if name != part.collection]
+        after = before._replace(left=tuple(left), document_id=part.upto or "", given=before.given + len(keys))
+        documents = [
             (part.documents[key], before._replace(document_id=key, given=before.given + number))
             for number, key in enumerate(keys, 1)
         ]
-        return [*given[:-1], (part.documents[keys[-1]], self.progress)] if keys else []
+        if documents:
+            documents[-1] = (documents[-1][0], after)
+        ready = Ready(part.collection, part.end, part.read_at, documents)
+        self.ready, self.next, self._part = ready, 0, None
+        self._left, self._after, self._given = left, after.document_id, after.given
 
     def takes(self, change: Change, view: Any) -> bool:
         """Follow the next change; give whether the snapshot takes it to itself, so that it is not for the user.

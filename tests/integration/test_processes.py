@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import pgdoc
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -200,6 +202,7 @@ def test_a_program_ends_with_an_open_store(shared_dsn: str, schema: str, code: s
 
 
 EVENTS = 3000
+FIRST = 100_000  # so that ids are in the order of their numbers
 INSERT = "INSERT INTO orders (id, data) SELECT n, '{}' FROM generate_series(%s::int, %s::int) AS n"
 
 INTERRUPTED = """
@@ -235,27 +238,36 @@ store.close()
 """
 
 
-@pytest.mark.parametrize("timeout", ["0.0005", "5", "0"])
-def test_interrupts_lose_nothing(shared_dsn: str, schema: str, sql: psycopg.Connection, timeout: str) -> None:
+@pytest.mark.parametrize(("timeout", "exist"), [("0.0005", 0), ("5", 0), ("0", 0), ("5", 2_000), ("0", 2_000)])
+def test_interrupts_lose_nothing(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, timeout: str, exist: int
+) -> None:
     code = INTERRUPTED.replace("EVENTS", str(EVENTS)).replace("TIMEOUT", timeout)
     taking = """
     def take(got, event):
         if event is not None:
-            got.append(event.document_id)
-    """
+            got.append(str(int(event.document_id) - FIRST))
+    """.replace("FIRST", str(FIRST))
+    if exist:  # most of it happens inside a snapshot
+        with pgdoc.Store(shared_dsn, schema=schema) as store:
+            store.create_collection("orders")
+        sql.execute(INSERT, [FIRST + 1, FIRST + exist])
+        code = "from pgdoc._sync import parts\nparts.PART_DOCUMENTS = 20\n" + code.replace(
+            "watch(", "watch(snapshot=True, "
+        )
     chance = random.Random(timeout)
     with running(textwrap.dedent(taking) + code, shared_dsn, schema) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        written = interrupts = 0
+        written, interrupts = exist, 0
         while written < EVENTS - 1 or interrupts < 50:
             more = min(EVENTS - 1 - written, chance.randrange(1, 60))
-            sql.execute(INSERT, [written + 1, written + more])
+            sql.execute(INSERT, [FIRST + written + 1, FIRST + written + more])
             written += more
             time.sleep(chance.random() * 0.003)  # anywhere inside next()
             process.send_signal(signal.SIGINT)
             interrupts += 1
             assert process.stdout.readline() == "interrupted\n"
-        sql.execute(INSERT, [EVENTS, EVENTS])  # which it has been waiting for, so that it was never over
+        sql.execute(INSERT, [FIRST + EVENTS, FIRST + EVENTS])  # for which it has been waiting
         assert process.stdout.readline().split()[:2] == ["done", "True"]
         assert process.wait(PATIENCE_S) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +20,7 @@ from pgdoc.tokens import Position, Progress, ResumeToken
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
 TABLES = ("a", "b")
 IDS = ("1", "2", "3", "4", "5")
 FIRST_XID = (1 << 32) - 5  # so that the lower 32 bits begin anew
@@ -139,7 +141,7 @@ class Snapshots(RuleBasedStateMachine):
         seen = Seen(min([*self.unseen, self._next_xid]), self._next_xid, frozenset(self.unseen))
         documents = {key: visible[collection, key] for key in chosen}
         upto = None if len(keys) < size else chosen[-1]
-        self.snapshot.read(Part(collection, after, documents, upto, seen, self.end))
+        self.snapshot.read(Part(collection, after, documents, upto, seen, self.end, NOW))
 
     @property
     def _next_xid(self) -> int:
@@ -158,7 +160,9 @@ class Snapshots(RuleBasedStateMachine):
         is_at_end = number == len(self.wal)
         ripe_at = self.snapshot.ripe_at
         if ripe_at is not None and (self.end if is_at_end else self.wal[number].lsn) >= ripe_at:
-            self._give(self.snapshot.ripen())
+            self.snapshot.ripen()
+            assert self.snapshot.ready is not None
+            self._give(self.snapshot.ready.documents)
         elif not is_at_end:
             change, view = self.wal[number].changes[index]
             self.taken = (number, index + 1)
@@ -216,7 +220,7 @@ def ddl(kind: str, table: str, renamed_to: str | None = None) -> Change:
 
 
 def part(collection: str, after: str, keys: str, upto: str | None) -> Part:
-    return Part(collection, after, dict.fromkeys(keys, 0), upto, Seen(5, 5, frozenset()), 100)
+    return Part(collection, after, dict.fromkeys(keys, 0), upto, Seen(5, 5, frozenset()), 100, NOW)
 
 
 def test_a_collection_that_is_dropped_has_nothing_to_read():
@@ -233,7 +237,9 @@ def test_a_collection_that_is_dropped_has_nothing_to_read():
 def test_one_that_is_renamed_is_read_under_its_new_name():
     snapshot = Snapshot(Progress(("a", "b"), "", "*", 0), None)
     assert snapshot.read(part("a", "", "12", "2"))
-    assert [progress.document_id for _, progress in snapshot.ripen()] == ["1", "2"]
+    snapshot.ripen()
+    assert snapshot.ready is not None
+    assert [progress.document_id for _, progress in snapshot.ready.documents] == ["1", "2"]
     assert snapshot.read(part("a", "2", "34", "4"))
     snapshot.takes(ddl("rename", "a", "z"), View(None, None))
     assert snapshot.wanted == ("z", "2")

@@ -149,7 +149,7 @@ def test_a_connection_lost_at_any_statement_is_made_anew(
         return identify(connection)
 
     with store["orders"].watch(consumer=NAME) as stream:
-        monkeypatch.setattr("pgdoc.consumer.identify", fail_first)
+        monkeypatch.setattr("pgdoc.replication.consumers.identify", fail_first)
         end_walsender(owner)
         insert(store, 1)
         assert ids(take(stream, 1)) == [1]
