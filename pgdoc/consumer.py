@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from pgdoc.changes.assemble import Change, Place
     from pgdoc.mailbox import AsyncMailbox, Mailbox
     from pgdoc.replication.slots import Opened
-    from pgdoc.tokens import Progress
 
 logger = logging.getLogger("pgdoc.consumer")
 
@@ -67,6 +66,7 @@ class Consumer:
         recreated: how often the consumer was begun anew.
         epoch: of this process's ownership.
         begun_at: the place behind which the stream began.
+        snapshot: how far its snapshot had come when it began, or began anew, as `Mark` has it.
     """
 
     def __init__(  # noqa: PLR0913 (what `watch` was given)
@@ -94,6 +94,7 @@ class Consumer:
         self._begin_at = begin_at
         self._wait = wait
         self._recreate = recreate
+        self.snapshot: str | None = None
         self._first_snapshot = snapshot
         self._marks = Marks()
         self._saved: tuple[Mark, str | None] = (Mark(), None)
@@ -135,11 +136,6 @@ class Consumer:
         """The highest LSN heard of."""
         opened = self._opened
         return max(self._reached, self._goal, opened.reader.wal_end if opened else 0)
-
-    @property
-    def snapshot(self) -> Progress | str | None:
-        """How far the snapshot had come where the stream began, as `Mark` has it."""
-        return self._marks.begun.snapshot
 
     def acknowledge(self, mark: Mark) -> None:
         """Note that everything up to there is acknowledged; the server is told within a second."""
@@ -260,7 +256,8 @@ class Consumer:
             where = takeover.enter(self._begin_at)
             place = where.place
             self.origin, self.begun_at = origin, place
-            self._marks.begin(Mark(place, where.snapshot))
+            self._marks.begun = Mark(place, where.snapshot)
+            self.snapshot = where.snapshot
             self.epoch = where.epoch
             self._mailbox.begin_at(place)
             self._subscription.after = just_before(place) if is_message(place) else place  # it may be the last drop
@@ -272,8 +269,8 @@ class Consumer:
                 raise went_back(self.name, after)
             self._subscription.after = where.place
         if where.anew:
-            self.begun_at = where.place
-            self._marks.begin(Mark(where.place, where.snapshot), anew=True)
+            self._marks.begin_anew()
+            self.snapshot = where.snapshot
             self.recreated += 1
         _, self._goal = ownership.wal_end()
         self._opened = open_slot(self._source, ownership.slot, where.start)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 NAMES = ("a", "b")
 CONSUMER = "copy"
 PART_DOCUMENTS = 50
+PATIENCE_S = 60.0
 
 Tables = dict[tuple[str, str], "Document"]
 
@@ -109,9 +110,11 @@ def follow(dsn: str, schema: str, *, opens: int, seed: int) -> None:
                         token = str(event.resume_token)
                     token = str(stream.resume_token) if dice.random() < 0.5 else token
         with store.watch(*NAMES, snapshot=True, resume_after=token) as stream:
-            for event in iter(lambda: stream.next(timeout=2), None):
-                copy.apply(event)
-            assert stream.stats().mode == "live"
+            deadline = time.monotonic() + PATIENCE_S
+            while (event := stream.next(timeout=1)) is not None or stream.stats().mode != "live":
+                assert time.monotonic() < deadline
+                if event is not None:
+                    copy.apply(event)
         assert copy.snapshots > 0
         assert copy.tables == tables(store)
 

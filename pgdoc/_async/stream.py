@@ -119,7 +119,7 @@ class AsyncChangeStream(AsyncGiving, AsyncOpening):
             return
         if not self._options.snapshot:
             raise InvalidResumeToken(f'consumer "{consumer.name}" is inside its snapshot: open it with snapshot=True')
-        await self._begin_snapshot(Progress.parse(str(stored)) if stored else None, is_first=True)
+        await self._begin_snapshot(Progress.parse(stored) if stored else None, is_first=True)
 
     async def _begin_consumer(self) -> None:
         subscription = Subscription(self._selection, (0, 0, 0, 0), self._mailbox)

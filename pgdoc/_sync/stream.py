@@ -120,7 +120,7 @@ class ChangeStream(Giving, Opening):
             return
         if not self._options.snapshot:
             raise InvalidResumeToken(f'consumer "{consumer.name}" is inside its snapshot: open it with snapshot=True')
-        self._begin_snapshot(Progress.parse(str(stored)) if stored else None, is_first=True)
+        self._begin_snapshot(Progress.parse(stored) if stored else None, is_first=True)
 
     def _begin_consumer(self) -> None:
         subscription = Subscription(self._selection, (0, 0, 0, 0), self._mailbox)

@@ -95,11 +95,9 @@ class Marks:
         self.begun = self.checkpointed = self._acknowledged = Mark()
         self._outstanding = Acknowledgements()
 
-    def begin(self, mark: Mark, *, anew: bool = False) -> None:
-        """Note where the stream begins, or begins anew, without what was outstanding."""
-        self.begun = mark
-        if anew:
-            self._outstanding = Acknowledgements()
+    def begin_anew(self) -> None:
+        """Forget what was outstanding: it is lost. What the stream still holds can be acknowledged."""
+        self._outstanding = Acknowledgements()
 
     def give(self, changes: list[Change]) -> None:
         """Note what was put into the stream's mailbox, in order."""

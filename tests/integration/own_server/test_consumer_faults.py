@@ -145,6 +145,24 @@ def test_a_slot_without_history_is_lost_or_begun_anew(
         assert stream.stats().recreated == 0
 
 
+def test_a_consumer_that_begins_anew_begins_its_snapshot_anew(
+    store: Store, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgdoc.history._INTERVAL_S", 60.0)
+    insert(store, 1, 2)
+    with store["orders"].watch(consumer=NAME, snapshot=True, on_lost="recreate") as stream:
+        assert ids(take(stream, 2)) == [1, 2]
+        drop_bookmarks(owner)
+        drop_slot(owner)
+        wait_until(lambda: stream.stats().recreated == 1)
+        store["orders"].delete("1")
+        insert(store, 3)
+        assert ids(take(stream, 2)) == [2, 3]
+    with store["orders"].watch(consumer=NAME, snapshot=True) as stream:
+        insert(store, 4)
+        assert ids(take(stream, 2)) == [3, 4]
+
+
 def test_what_a_stream_holds_is_of_use_when_its_consumer_begins_anew(
     store: Store, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
