@@ -142,9 +142,8 @@ class Consumer:
         self._marks.acknowledge(mark)
 
     def pass_over(self, given: Mark, mark: Mark) -> None:
-        """Acknowledge everything up to there, if all that was given is acknowledged: up to `given`."""
-        if self._marks.latest.place >= given.place:
-            self._marks.acknowledge(mark)
+        """Acknowledge everything up to there as soon as all that was given is acknowledged: up to `given`."""
+        self._marks.pass_over(given, mark)
 
     def abandon(self) -> None:
         """End soon; for the garbage collector, which may run in the midst of any lock."""

@@ -160,7 +160,7 @@ class AsyncGiving:
             batch.next = after
             return None
         if position[2] == 0 and not self._matches(event):
-            self._pass_over(just_behind(position))
+            self._pass_over(just_behind(position) if ending is None else position)
             self._ending = ending
             self._last = position
             batch.next = after
@@ -177,7 +177,7 @@ class AsyncGiving:
         """Give the last event, if the filter matches it; a consumer is left when that is acknowledged."""
         event = ChangeEvent._of(invalidate, self._feed.ids)  # type: ignore[union-attr]  # noqa: SLF001
         if not self._matches(event):
-            self._pass_over(just_behind(invalidate.position))
+            self._pass_over(invalidate.position)
             self._ending = None
             self._ended = True
             self._last = invalidate.position

@@ -93,6 +93,7 @@ class Marks:
 
     def __init__(self) -> None:
         self.begun = self.checkpointed = self._acknowledged = Mark()
+        self._passed = (Mark(), Mark())
         self._outstanding = Acknowledgements()
 
     def begin_anew(self) -> None:
@@ -108,10 +109,19 @@ class Marks:
         if mark.place >= self._acknowledged.place:
             self._acknowledged = mark
 
+    def pass_over(self, given: Mark, mark: Mark) -> None:
+        """Note that behind `given` there is nothing to be acknowledged up to `mark`."""
+        self._passed = (given, mark)
+
     @property
     def latest(self) -> Mark:
-        """Up to where everything is acknowledged."""
-        return max(self.begun, self._acknowledged, self.checkpointed, key=lambda mark: mark.place)
+        """Up to where everything is acknowledged.
+
+        What was passed over behind it counts, too: a checkpoint is heard of later than the stream goes on.
+        """
+        latest = max(self.begun, self._acknowledged, self.checkpointed, key=lambda mark: mark.place)
+        given, passed = self._passed
+        return passed if given.place <= latest.place < passed.place else latest
 
     def confirmable(self, reached: int) -> int:
         """Give the LSN below which nothing is needed again, `reached` being the reader's R."""

@@ -189,10 +189,11 @@ class Fanout:
         self.dispatched = reached  # at last: who asks meanwhile must not take for given what is still to be put
         return sent_away
 
-    def settle(self, subscription: Subscription) -> None:
-        """Let the mailbox of a LIVE subscription know how far it is, before it is removed."""
-        if subscription.state is State.LIVE and subscription in self._subscriptions.get(subscription.selection, {}):
+    def forget(self, subscription: Subscription) -> None:
+        """Stop feeding it for good; the mailbox of a LIVE one, which is that no more, is told how far it has come."""
+        if subscription.state is State.LIVE:
             subscription.put([], self.dispatched)
+        self.leave(subscription)
 
     def leave(self, subscription: Subscription) -> None:
         """Stop feeding it: from now on it is AWAY."""
