@@ -142,9 +142,11 @@ def _match_remainder(node: Remainder, root: Root) -> Matcher:
 def _is_left(value: Any, divisor: int, remainder: int) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return False
-    number = int(value)
-    if not -INTEGERS["long"] <= number < INTEGERS["long"]:
+    if (
+        not -INTEGERS["long"] - 1 < value < INTEGERS["long"]
+    ):  # asked before a large decimal is made one, which takes a second
         return False
+    number = int(value)
     left = abs(number) % abs(divisor)
     return (left if number >= 0 else -left) == remainder
 
@@ -286,25 +288,32 @@ class _Walk:
     check: Check
     items: bool
 
-    def holds(self, value: Any, start: int) -> bool:
+    def holds(self, value: Any, start: int, seen: set[tuple[int, int]] | None = None) -> bool:
         """Whether the check holds for a value that the path, from `start` on, finds from this value.
 
         As MongoDB's `ElementPath`: at the end an array stands for itself and for each of its items; on the way the path
         goes on in each item that is an object. What has no field of that name gives `MISSING`.
+
+        A number in the path may be an index or a key, so an array can be come to in many ways, which double with each
+        number: one that was `seen` at a part of the path is not looked at again.
         """
         for at in range(start, len(self.path)):
             if isinstance(value, list):
-                return any(self._holds_in_item(item, str(index), at) for index, item in enumerate(value))
+                seen = set() if seen is None else seen
+                if (id(value), at) in seen:
+                    return False
+                seen.add((id(value), at))
+                return any(self._holds_in_item(item, str(index), at, seen) for index, item in enumerate(value))
             if not isinstance(value, dict) or self.path[at] not in value:
                 return self.check(MISSING)
             value = value[self.path[at]]
         return self.check(value) or (self.items and isinstance(value, list) and any(map(self.check, value)))
 
-    def _holds_in_item(self, item: Any, index: str, at: int) -> bool:
-        if isinstance(item, dict) and self.holds(item, at):
+    def _holds_in_item(self, item: Any, index: str, at: int, seen: set[tuple[int, int]]) -> bool:
+        if isinstance(item, dict) and self.holds(item, at, seen):
             return True
         if self.path[at] != index:
             return False
         if at + 1 == len(self.path):
             return self.check(item)
-        return isinstance(item, dict | list) and self.holds(item, at + 1)
+        return isinstance(item, dict | list) and self.holds(item, at + 1, seen)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from pgdoc.query import compare, matches, parse_filter
+from pgdoc.query import compare, finder, matches, parse_filter
 
 DATA: dict[str, Any] = {
     "n": 5,
@@ -168,6 +169,21 @@ def test_matches(wanted: dict[str, Any]) -> None:
 )
 def test_does_not_match(wanted: dict[str, Any]) -> None:
     assert not matches(parse_filter(wanted), "o-1", DATA)
+
+
+def test_a_number_too_large_for_a_remainder_is_never_made_an_integer() -> None:
+    node = parse_filter({"n": {"$mod": [4, 0]}})
+    assert not matches(node, "o-1", {"n": Decimal("1E+999999999999999999")})  # its digits would fill the memory
+    assert matches(node, "o-1", {"n": Decimal(-(2**63)) - Decimal("0.5")})
+
+
+def test_an_array_is_looked_at_once_for_each_part_of_a_path() -> None:
+    """A number is an index or a key, in each array anew: the ways to go down double with each."""
+    value: Any = 7
+    for _ in range(16):
+        value = [{"0": value}]
+    keys = finder(("x", *["0"] * 16), lambda path: (lambda data: data, path))
+    assert 1 <= len(keys({"x": value})) <= 16**2
 
 
 def test_all_values_have_one_order() -> None:
