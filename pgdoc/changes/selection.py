@@ -203,9 +203,12 @@ class Router:
         lookup = selection.lookup
         for table in selection.tables:
             if lookup is not None:
-                self._indexes[table][lookup.path].remove(selection, lookup.keys)
-                if not self._indexes[table][lookup.path]:
-                    del self._indexes[table][lookup.path]
+                indexes = self._indexes[table]
+                indexes[lookup.path].remove(selection, lookup.keys)
+                if not indexes[lookup.path]:
+                    del indexes[lookup.path]
+                if not indexes:
+                    del self._indexes[table]
                 continue
             for kind in selection.kinds:
                 del self._shelves[table, kind][selection]

@@ -161,6 +161,17 @@ def test_equal_filters_are_asked_once():
     assert router.route([row("I", "a")]) == {}
 
 
+def test_nothing_stays_of_one_that_was_removed():
+    router = Router(look)
+    wanted = [select({"document_id": "o-1"}), select({"full_document.data.n": {"$gt": 1}}, "a"), select(None, "a")]
+    wanted += [select({"document_id": "o-1"}, f"table-{number}") for number in range(3)]
+    for each in wanted:
+        router.add(each)
+    for each in wanted:
+        router.remove(each)
+    assert [router._counts, router._shelves, router._indexes] == [{}, {}, {}]
+
+
 def test_what_can_not_be_looked_at_is_given():
     def broken(_message: bytes) -> Images:
         raise ProtocolError("it is broken", offset=0)
