@@ -165,7 +165,7 @@ class _Box:
     def cut(self, error: BaseException) -> None:
         """Drop everything, and let `take` raise `error`: nothing more may be done with what was put."""
         with self._lock:
-            self._queue.clear()
+            self._drop()
             self.batch = Batch((), self._put_count, self._put_bytes)
             self._error = self._error or error
             self._wake()
@@ -173,12 +173,15 @@ class _Box:
     def close(self) -> None:
         """Drop everything; `take` raises `StreamClosed` from now on."""
         with self._lock:
-            if self._count:
-                self._reached = (0, 0, 0, 0)  # what is dropped was not given
+            self._drop()
             self._closed = True
-            self._queue.clear()
             self._wake()
         self._tell_room()
+
+    def _drop(self) -> None:
+        if self._count:
+            self._reached = (0, 0, 0, 0)  # what is dropped was not given
+        self._queue.clear()
 
     def after_fork(self) -> None:
         """Hold nothing but an error in a child: no thread that feeds it, or holds its lock, exists there."""

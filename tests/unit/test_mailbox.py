@@ -368,3 +368,11 @@ def test_one_that_is_cut_gives_nothing_of_what_was_put(kind):
     assert mailbox.buffered == 0
     with pytest.raises(HistoryLost):
         take(mailbox)
+
+
+@both
+def test_reached_does_not_pass_what_was_cut(kind):
+    mailbox = kind(10, 10**6)
+    mailbox.put(changes(2), (6, 0, 0, 0))
+    mailbox.cut(HistoryLost("gone"))
+    assert mailbox.reached() == NOWHERE
