@@ -152,8 +152,7 @@ class Hub:
 
     def _forget(self, subscription: Subscription) -> None:
         self._subscriptions.discard(subscription)
-        self._fanout.settle(subscription)
-        self._fanout.remove(subscription)
+        self._fanout.forget(subscription)
 
     def abandon(self, subscription: Subscription) -> None:
         """Let the hub forget a subscription soon; for the garbage collector, which may run in the midst of any lock."""
@@ -400,6 +399,8 @@ class Hub:
             self._started = None
             self._opened = None
             subscriptions = list(self._subscriptions)
+            for subscription in subscriptions:  # now: another `start` may make another fan-out, which is further
+                self._forget(subscription)
         for subscription in subscriptions:
             self.fail(subscription, error)
 

@@ -333,10 +333,22 @@ def test_who_left_is_fed_no_more():
     wal = Wal()
     fanout, live, follower = joining(wal)
     assert finish(fanout, wal, follower)
-    fanout.remove(follower.subscription)
+    fanout.leave(follower.subscription)
     wal.write(["small"])
     fanout.dispatch(live.read(2))
     assert follower.mailbox.given == wal.changes[:2]
+
+
+def test_who_was_forgotten_is_not_taken_for_live():
+    """Else `Hub.live_place` would tell it that it was given what comes later."""
+    wal = Wal()
+    fanout, live, follower = joining(wal)
+    assert finish(fanout, wal, follower)
+    wal.write(["small"])
+    fanout.dispatch(live.read(2))
+    fanout.forget(follower.subscription)
+    assert follower.subscription.state is State.AWAY
+    assert follower.mailbox.reached == fanout.dispatched
 
 
 def test_a_renaming_concerns_who_wants_the_old_name_or_the_new_one():
