@@ -95,6 +95,7 @@ class Consumer:
         self._recreate = recreate
         self._acknowledged: Place = (0, 0, 0, 0)
         self._checkpointed: Place = (0, 0, 0, 0)
+        self._passed: tuple[Place, Place] = ((0, 0, 0, 0), (0, 0, 0, 0))
         self._acknowledgements = Acknowledgements()
         self._saved: tuple[Place, str | None] = ((0, 0, 0, 0), None)
         self._reached = self._goal = 0
@@ -141,9 +142,8 @@ class Consumer:
         self._acknowledged = max(self._acknowledged, place)
 
     def pass_over(self, given: Place, place: Place) -> None:
-        """Acknowledge everything up to `place`, if all that was given is acknowledged: up to `given`."""
-        if self._place >= given:
-            self.acknowledge(place)
+        """Acknowledge everything up to `place` as soon as all that was given is acknowledged: up to `given`."""
+        self._passed = (given, place)
 
     def abandon(self) -> None:
         """End soon; for the garbage collector, which may run in the midst of any lock."""
@@ -360,8 +360,13 @@ class Consumer:
 
     @property
     def _place(self) -> Place:
-        """Up to where everything is acknowledged: by the user, by a checkpoint that was committed, or before."""
-        return max(self.begun_at, self._acknowledged, self._checkpointed)
+        """Up to where everything is acknowledged: by the user, by a checkpoint that was committed, or before.
+
+        What was passed over behind it counts, too: a checkpoint is heard of later than the stream goes on.
+        """
+        place = max(self.begun_at, self._acknowledged, self._checkpointed)
+        given, passed = self._passed
+        return max(place, passed) if place >= given else place
 
     def _save(self, save_bytes: int = _SAVE_BYTES) -> None:
         """Store what was acknowledged, where that is news, or R has moved this far with nothing outstanding."""

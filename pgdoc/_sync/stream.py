@@ -220,7 +220,7 @@ class ChangeStream(Opening):
             check_images(change)
         event = ChangeEvent._of(change, self._feed.ids)  # type: ignore[union-attr]  # noqa: SLF001 (not for users to make)
         if position[2] == 0 and not self._matches(event):
-            self._pass_over(position)
+            self._pass_over(just_behind(position) if ending is None else position)
             self._ending = ending
             self._last = position
             batch.next = after
@@ -255,7 +255,7 @@ class ChangeStream(Opening):
     def _pass_over(self, place: Place) -> None:
         """Acknowledge what is not given, unless that would acknowledge something before it, too."""
         if self._consumer is not None:
-            self._consumer.pass_over(self._last_given, just_behind(place))
+            self._consumer.pass_over(self._last_given, place)
 
     def ack(self, event: ChangeEvent | None = None) -> None:
         """Acknowledge an event and all before it: the consumer goes on behind it when it is opened again.

@@ -176,6 +176,44 @@ async def test_a_consumer_passes_over_what_became_of_a_collection(shared_dsn: st
             assert brief(await take(stream)) == [("insert", "orders", "o-3")]
 
 
+async def test_passing_over_the_last_drop_does_not_acknowledge_the_invalidate(
+    shared_dsn: str, schema: str, name: str
+) -> None:
+    where = {"event_type": "invalidate"}
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        async with store["orders"].watch(consumer=name, where=where, auto_ack=False) as stream:
+            await store.drop_collection("orders")
+            (given,) = await take(stream)
+        async with store["orders"].watch(consumer=name, where=where, auto_ack=False) as stream:
+            (again,) = await take(stream)
+            assert again.resume_token == given.resume_token
+            stream.ack(again)
+        async with store["orders"].watch(consumer=name, where=where) as stream:
+            await store["orders"].insert("o-1", {})
+            await store.drop_collection("orders")
+            (another,) = await take(stream)
+            assert another.resume_token > given.resume_token
+
+
+async def test_what_is_passed_over_needs_no_acknowledgement_once_that_before_it_has_its_own(
+    shared_dsn: str, schema: str, name: str
+) -> None:
+    """Also where the consumer hears of a checkpoint only after the stream has gone on."""
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        await store.create_collection("users")
+        where = {"event_type": "insert"}
+        async with store.watch("orders", "users", consumer=name, where=where) as stream:
+            await store["orders"].insert("o-1", {})
+            (event,) = await take(stream)
+            async with store.transaction() as tx:
+                await stream.checkpoint(event, tx)
+            await store.drop_collection("users")
+            await store["orders"].insert("o-2", {})
+            await take(stream)
+        (status,) = await store.consumers()
+        assert status.place > event.resume_token
+
+
 async def test_a_wrong_filter_is_refused_and_opens_nothing(shared_dsn: str, schema: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
         for where in ({"total": 5}, {"event_type": "inserted"}, {"full_document.data.a": {"$regex": "("}}):

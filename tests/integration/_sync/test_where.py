@@ -177,6 +177,44 @@ def test_a_consumer_passes_over_what_became_of_a_collection(shared_dsn: str, sch
             assert brief(take(stream)) == [("insert", "orders", "o-3")]
 
 
+def test_passing_over_the_last_drop_does_not_acknowledge_the_invalidate(
+    shared_dsn: str, schema: str, name: str
+) -> None:
+    where = {"event_type": "invalidate"}
+    with Store(shared_dsn, schema=schema) as store:
+        with store["orders"].watch(consumer=name, where=where, auto_ack=False) as stream:
+            store.drop_collection("orders")
+            (given,) = take(stream)
+        with store["orders"].watch(consumer=name, where=where, auto_ack=False) as stream:
+            (again,) = take(stream)
+            assert again.resume_token == given.resume_token
+            stream.ack(again)
+        with store["orders"].watch(consumer=name, where=where) as stream:
+            store["orders"].insert("o-1", {})
+            store.drop_collection("orders")
+            (another,) = take(stream)
+            assert another.resume_token > given.resume_token
+
+
+def test_what_is_passed_over_needs_no_acknowledgement_once_that_before_it_has_its_own(
+    shared_dsn: str, schema: str, name: str
+) -> None:
+    """Also where the consumer hears of a checkpoint only after the stream has gone on."""
+    with Store(shared_dsn, schema=schema) as store:
+        store.create_collection("users")
+        where = {"event_type": "insert"}
+        with store.watch("orders", "users", consumer=name, where=where) as stream:
+            store["orders"].insert("o-1", {})
+            (event,) = take(stream)
+            with store.transaction() as tx:
+                stream.checkpoint(event, tx)
+            store.drop_collection("users")
+            store["orders"].insert("o-2", {})
+            take(stream)
+        (status,) = store.consumers()
+        assert status.place > event.resume_token
+
+
 def test_a_wrong_filter_is_refused_and_opens_nothing(shared_dsn: str, schema: str) -> None:
     with Store(shared_dsn, schema=schema) as store:
         for where in ({"total": 5}, {"event_type": "inserted"}, {"full_document.data.a": {"$regex": "("}}):
