@@ -162,15 +162,6 @@ class Fanout:
             peers[subscription] = None
             self._router.add(subscription.selection)
 
-    def remove(self, subscription: Subscription) -> None:
-        """Forget it; fine where it is not known."""
-        peers = self._subscriptions.get(subscription.selection, {})
-        if subscription in peers:
-            del peers[subscription]
-            self._router.remove(subscription.selection)
-            if not peers:
-                del self._subscriptions[subscription.selection]
-
     def dispatch(self, burst: Burst) -> list[Subscription]:
         """Spread a burst; give the subscriptions that are full and were sent away."""
         before, reached = self.dispatched, before_commits_at(burst.reached)
@@ -196,8 +187,13 @@ class Fanout:
         self.leave(subscription)
 
     def leave(self, subscription: Subscription) -> None:
-        """Stop feeding it: from now on it is AWAY."""
-        self.remove(subscription)
+        """Stop feeding it: from now on it is AWAY; fine where it is not known."""
+        peers = self._subscriptions.get(subscription.selection, {})
+        if subscription in peers:
+            del peers[subscription]
+            self._router.remove(subscription.selection)
+            if not peers:
+                del self._subscriptions[subscription.selection]
         _set_away(subscription)
 
     def join(self, subscription: Subscription, reader_reached: int) -> bool:

@@ -333,7 +333,7 @@ def test_who_left_is_fed_no_more():
     wal = Wal()
     fanout, live, follower = joining(wal)
     assert finish(fanout, wal, follower)
-    fanout.remove(follower.subscription)
+    fanout.leave(follower.subscription)
     wal.write(["small"])
     fanout.dispatch(live.read(2))
     assert follower.mailbox.given == wal.changes[:2]
