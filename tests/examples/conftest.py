@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -16,6 +17,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 START_TIMEOUT_S = 30.0
+TEST_TIMEOUT_S = 120
+
+
+@pytest.fixture(autouse=True)
+def no_test_hangs() -> Iterator[None]:
+    """A program that is broken may wait for ever."""
+
+    def give_up(*_args: object) -> None:
+        raise TimeoutError(f"not done within {TEST_TIMEOUT_S} s")
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(TEST_TIMEOUT_S)
+    yield
+    signal.alarm(0)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from concurrent.futures import Future, ThreadPoolExecutor
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -10,6 +13,7 @@ import pytest
 
 import pgdoc
 from docs.examples import cache
+from tests.examples.programs import PATIENCE_S, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,10 +35,9 @@ def store(dsn: str) -> Iterator[pgdoc.Store]:
 
 @pytest.fixture
 def watcher(store: pgdoc.Store, redis: Redis) -> Iterator[Watcher]:
-    watcher = Watcher(store, redis)
-    watcher.go_live()
-    yield watcher
-    watcher.follower.close()
+    with contextlib.closing(Watcher(store, redis)) as watcher:
+        watcher.go_live()
+        yield watcher
 
 
 class Watcher:
@@ -44,10 +47,13 @@ class Watcher:
         self.store, self.redis = store, redis
         self.follower = cache.follow(store, redis)
 
+    def close(self) -> None:
+        self.follower.close()  # type: ignore[attr-defined]
+
     def handle(self, document_id: str | None) -> None:
         """Handle what comes, up to a change of this document; `None` for one of the collection."""
         for event in self.follower:
-            if event.event_type != "snapshot" and event.document_id == document_id:
+            if event.document_id == document_id:
                 return
 
     def go_live(self) -> None:
@@ -56,7 +62,7 @@ class Watcher:
             self.handle("tick")
 
 
-class Overtaken:
+class Overtaken(pgdoc.Collection):
     """A collection whose every reader is held up behind the database's answer, while something happens."""
 
     def __init__(self, products: pgdoc.Collection, meanwhile: Callable[[], object]) -> None:
@@ -133,14 +139,16 @@ class TestTheRace:
         store["products"].replace("p", OLD)
         assert self.by_version(store, redis, insert_anew, changes=2) == OLD
 
-    def by_version(self, store, redis, change, changes):
+    def by_version(
+        self, store: pgdoc.Store, redis: Redis, change: Callable[[pgdoc.Collection], None], changes: int
+    ) -> Any:
         products = store["products"]
         with products.watch() as stream:
 
             def meanwhile():
                 change(products)
                 for _ in range(changes):
-                    event = stream.next()
+                    event = next(stream)
                     redis.delete(f"product:{event.document_id}")
                     if event.full_document:
                         write_by_version(redis, event.full_document)
@@ -179,17 +187,91 @@ class TestTheRace:
         assert cache.read(redis, products, "p") is None
 
 
-def test_an_event_that_arrives_before_its_commit_is_visible(private_server: LocalServer, private_dsn: str, redis: Redis):
-    """A commit that waits for a standby is streamed, and nobody else sees it: readers would fill with what was."""
+def test_an_event_that_arrives_before_its_commit_is_visible(
+    private_server: LocalServer, private_dsn: str, redis: Redis
+) -> None:
+    """A commit that waits for a standby is told of, and nobody else sees it yet: the database still has the old one."""
     with (
         pgdoc.Store(private_dsn) as store,
+        contextlib.closing(Watcher(store, redis)) as watcher,
         psycopg.connect(private_dsn, autocommit=True) as admin,
-        psycopg.connect(private_dsn) as writer,
+        ThreadPoolExecutor(1) as pool,
     ):
         products = store["products"]
         products.insert("p", OLD)
-        watcher = Watcher(store, redis)
         watcher.go_live()
+        redis.delete("product:p")
         admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
         admin.execute("SELECT pg_reload_conf()")
-        ...
+        with _waiting_for_ever(private_dsn, pool) as writer:
+            watcher.handle("p")
+            assert not writer.done()
+            document = products.get("p")
+            assert document is not None
+            assert document.data == OLD
+            assert cache.read(redis, products, "p") == NEW
+            admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            admin.execute("SELECT pg_reload_conf()")
+        assert cache.read(redis, products, "p") == NEW
+
+
+@contextlib.contextmanager
+def _waiting_for_ever(dsn: str, pool: ThreadPoolExecutor) -> Iterator[Future[None]]:
+    """Change the product in another thread, in a commit that does not return before the block is left."""
+
+    def write() -> None:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            wait_until(lambda: connection.execute("SHOW synchronous_standby_names").fetchone() == ("nobody",))
+            connection.execute("UPDATE docs.products SET data = %s::jsonb WHERE id = 'p'", [json.dumps(NEW)])
+
+    writing = pool.submit(write)
+    yield writing
+    writing.result(PATIENCE_S)
+
+
+def test_who_has_no_watcher_reads_the_database(store, redis, watcher):
+    redis.set("product:p", json.dumps(OLD))
+    store["products"].replace("p", NEW)
+    redis.delete(cache.WATCHED)  # as its time is over when nobody renews it
+    assert cache.read(redis, store["products"], "p") == NEW
+
+
+def test_a_product_that_is_not_there_is_cached_as_such(store, redis, watcher):
+    assert cache.read(redis, store["products"], "q") is None
+    assert redis.get("product:q") == "null"
+    store["products"].insert("q", NEW)
+    watcher.handle("q")
+    assert cache.read(redis, store["products"], "q") == NEW
+
+
+def test_numbers_that_json_has_no_form_for_are_not_cached(store, redis, watcher):
+    store["products"].replace("p", {"price": Decimal("1e-400")})
+    watcher.handle("p")
+    assert redis.get("product:p") == cache.NOT_CACHED
+    assert cache.read(redis, store["products"], "p") == {"price": Decimal("1e-400")}
+
+
+def test_of_two_watchers_one_ends(store, redis, watcher):
+    with contextlib.closing(Watcher(store, redis)) as other:
+        store["products"].replace("p", NEW)
+        other.handle("p")
+        with pytest.raises(RuntimeError, match="another one runs"):
+            watcher.handle("p")
+    assert cache.read(redis, store["products"], "p") == NEW
+
+
+def test_a_collection_that_is_emptied_empties_the_cache(store, redis, watcher, dsn):
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("TRUNCATE docs.products")
+    watcher.handle(None)
+    assert redis.get("product:p") is None
+    assert cache.read(redis, store["products"], "p") is None
+
+
+def test_where_history_is_lost_the_cache_begins_anew(store, redis):
+    redis.set(cache.PLACE, FOREIGN_TOKEN)
+    redis.set("product:gone", json.dumps(OLD))
+    with contextlib.closing(Watcher(store, redis)) as watcher:
+        watcher.go_live()
+        assert cache.read(redis, store["products"], "gone") is None
+        assert redis.get("product:p") == json.dumps(OLD)
