@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pgdoc
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -37,3 +39,14 @@ def wait_until(condition: Callable[[], object], process: subprocess.Popen[bytes]
         assert process is None or process.poll() is None, f"the program ended with {process.returncode}"
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def drop_consumer(store: pgdoc.Store, name: str) -> None:
+    """Drop the consumer of a program that was killed a moment ago."""
+
+    def is_dropped() -> bool:
+        with contextlib.suppress(pgdoc.ConsumerBusy):
+            return store.drop_consumer(name)
+        return False
+
+    wait_until(is_dropped)
