@@ -21,7 +21,7 @@ from tests.examples.dying import STEPS
 from tests.examples.programs import PATIENCE_S, ROOT, drop_consumer, running, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ACCOUNTS = [f"account-{number}" for number in range(6)]
 
@@ -98,13 +98,14 @@ def test_states_follow_from_events(store):
 
 def test_what_the_state_does_not_allow_is_refused_and_leaves_nothing(store):
     bank.open_account(store, "account-7", "alice")
-    for command in [
+    refused: list[Callable[[], object]] = [
         lambda: bank.open_account(store, "account-7", "bob"),
         lambda: bank.withdraw(store, "account-7", 1),
         lambda: bank.deposit(store, "account-7", 0),
         lambda: bank.deposit(store, "account-8", 5),
-    ]:
-        with pytest.raises(bank.RefusedError, match="not {'type'"):
+    ]
+    for command in refused:
+        with pytest.raises(bank.RefusedError, match="is Account"):
             command()
     assert store[bank.EVENTS].count() == 1
 
