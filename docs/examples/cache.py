@@ -71,7 +71,7 @@ def entry(document: pgdoc.Document | None) -> str:
         return NOT_CACHED
 
 
-def follow(store: pgdoc.Store, redis: Redis, *, keep_s: int = KEEP_S) -> Iterator[pgdoc.ChangeEvent]:
+def follow(store: pgdoc.Store, redis: Redis) -> Iterator[pgdoc.ChangeEvent]:
     """Keep the cache, and give each change when it has been handled.
 
     Raises:
@@ -85,7 +85,7 @@ def follow(store: pgdoc.Store, redis: Redis, *, keep_s: int = KEEP_S) -> Iterato
             values.append(str(WATCHED_S if stream.stats().mode == "live" else 0))  # not in a snapshot, not far behind
             if event and event.document_id:
                 keys.append(f"product:{event.document_id}")
-                values += [entry(event.full_document), str(keep_s)]
+                values += [entry(event.full_document), str(KEEP_S)]
             elif event:  # of the whole collection: emptied, dropped, renamed
                 forget(redis)
             if not redis.eval(HANDLE, len(keys), *keys, *values):

@@ -157,6 +157,9 @@ def test_no_read_is_older_than_what_was_handled(
     assert len(history) >= 10_000
     assert stale(reads, history) == []
     assert len(reads) > 100
+    last = history[-1]
+    too_old = Read(last.resume_token, str(last.document_id), 0, int(last.resume_token.lsn))
+    assert stale([too_old], history) == [too_old]
     with capsys.disabled():
         print(f"\n{len(history)} changes, {len(reads)} reads, none stale; {times(outputs)}")  # noqa: T201 (figures to look at)
 

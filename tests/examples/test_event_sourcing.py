@@ -62,7 +62,7 @@ def busy(dsn: str) -> Iterator[list[int]]:
     def trade(seed: int) -> None:
         dice = random.Random(seed)
         with pgdoc.Store(dsn) as store:
-            while not enough.wait(0.02):
+            while not enough.wait(0.05):
                 command, account_id, amount = dice.choice(COMMANDS), dice.choice(ACCOUNTS), dice.randint(1, 500)
                 with contextlib.suppress(bank.RefusedError):
                     command(store, account_id, amount)
@@ -153,14 +153,15 @@ def test_a_projection_is_killed_at_every_step_in_turn(dsn, store, projection):
         with busy(dsn):
             result = subprocess.run(command, cwd=ROOT, check=False, timeout=PATIENCE_S)
         assert result.returncode == -9
+    expected = replayed(store)
     with running("event_sourcing.py", dsn) as process:
-        wait_until(lambda: balances(projection) == replayed(store), process)
+        wait_until(lambda: balances(projection) == expected, process)
 
 
 def test_a_projection_is_rebuilt_from_nothing_while_clients_go_on(dsn, store, projection):
     open_accounts(store)
     with busy(dsn) as done, running("event_sourcing.py", dsn) as process:
-        wait_until(lambda: len(done) > 100 and projection.count() == len(ACCOUNTS), process)
+        wait_until(lambda: len(done) > 60 and projection.count() == len(ACCOUNTS), process)
     projection.delete_many({})
     projection.insert("account-of-nobody", asdict(bank.Account()))
     with busy(dsn):
@@ -171,8 +172,9 @@ def test_a_projection_is_rebuilt_from_nothing_while_clients_go_on(dsn, store, pr
                 time.sleep(random.uniform(0, 0.2))
                 process.kill()
             rebuilding = []
+    expected = replayed(store)
     with running("event_sourcing.py", dsn) as process:
-        wait_until(lambda: balances(projection) == replayed(store), process)
+        wait_until(lambda: balances(projection) == expected, process)
 
 
 @pytest.mark.parametrize("change", ["UPDATE docs.account_events SET data = data", "DELETE FROM docs.account_events"])
