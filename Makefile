@@ -8,10 +8,10 @@ RUN := $(VENV)/bin/python
 AT_ONCE := -n 4 --dist loadfile --no-loadscope-reorder  # files; most of a test's time is waiting
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint stress bench twins clean
+.PHONY: help demo test test-examples check lint stress bench twins clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo  ## watch real documents change, kill the watcher, resume, compare; under a minute
 	@$(RUN) .ci/install_server.py
@@ -19,7 +19,12 @@ demo: $(VENV)/.demo  ## watch real documents change, kill the watcher, resume, c
 
 test: $(VENV)/.tests  ## the tests, on a PostgreSQL of their own (ARGS="-k diff" for some of them)
 	@$(RUN) .ci/install_server.py --or-docker
-	@$(RUN) -m pytest --ignore=tests/stress $(AT_ONCE) $(ARGS)
+	@$(RUN) -m pytest --ignore=tests/stress --ignore=tests/examples $(AT_ONCE) $(ARGS)
+
+test-examples: $(VENV)/.examples  ## the programs of docs/examples, with the real Redis beside them
+	@$(RUN) .ci/install_server.py --or-docker
+	@$(RUN) .ci/install_examples.py
+	@$(RUN) -m pytest tests/examples $(ARGS)
 
 check: lint test  ## all that has to be green before a commit
 
@@ -46,5 +51,5 @@ clean:  ## remove what these commands made here
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/.demo $(VENV)/.tests $(VENV)/.dev: $(VENV)/.%: pyproject.toml
+$(VENV)/.demo $(VENV)/.tests $(VENV)/.examples $(VENV)/.dev: $(VENV)/.%: pyproject.toml
 	@PYTHON=$(PYTHON) .ci/install_python.sh $(VENV) $*

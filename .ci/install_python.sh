@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make the virtual environment and install pgdoc into it with one of its extras: .ci/install_python.sh FOLDER demo|tests|dev
+# Make the virtual environment and install pgdoc into it with one of its extras: .ci/install_python.sh FOLDER demo|tests|examples|dev
 set -eu
 venv=$1 extra=$2 python=${PYTHON:-python3}
 
@@ -24,7 +24,8 @@ fi
 echo "installing pgdoc[$extra] into $venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$extra]"
 case $extra in # each extra has all of those before it
-    dev) touch "$venv/.demo" "$venv/.tests" "$venv/.dev" ;;
+    dev) touch "$venv/.demo" "$venv/.tests" "$venv/.examples" "$venv/.dev" ;;
+    examples) touch "$venv/.demo" "$venv/.tests" "$venv/.examples" ;;
     tests) touch "$venv/.demo" "$venv/.tests" ;;
     *) touch "$venv/.$extra" ;;
 esac
