@@ -28,7 +28,7 @@ from starlette.routing import Route
 import pgdoc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).with_name("page.html")
 BEAT_S = 1.0  # how often a browser hears something where nothing changes
 BATCH = 500  # events that are written at once
-MOST_CENTS = 10**15  # what JavaScript adds up exactly
-
+AMOUNTS, MOST = {int, float, Decimal}, 10**13  # JavaScript adds cents up exactly to some 10**15
+NAMES = ["Ada", "Alan", "Barbara", "Donald", "Edsger", "Grace"]
 logger = logging.getLogger("uvicorn.error")
 
 
@@ -58,11 +58,10 @@ class Events(StreamingResponse):
 
 async def events(request: Request) -> Events:
     """Go on where this browser was: it says so itself when it reconnects, and in the address where it could not."""
-    place = request.headers.get("last-event-id") or request.query_params.get("after", "")
-    return Events(follow(request.app.state, place))
+    return Events(follow(request.app.state, request.headers.get("last-event-id") or request.query_params.get("after")))
 
 
-async def follow(state: Any, place: str) -> AsyncGenerator[str]:
+async def follow(state: Any, place: str | None) -> AsyncGenerator[str]:
     """Give one browser all changes behind its place; without one that can be had, begin with what exists."""
     yield "retry: 1000\n\n"
     while True:
@@ -75,7 +74,7 @@ async def follow(state: Any, place: str) -> AsyncGenerator[str]:
                     yield await batch(stream)
         except (pgdoc.HistoryLost, pgdoc.InvalidResumeToken) as exc:
             logger.warning("a browser begins anew: %s", exc)
-            place = ""
+            place = None
             continue
         except pgdoc.PgdocError as exc:  # the browser comes again by itself
             logger.warning("a browser has to wait: %s", exc)
@@ -103,7 +102,7 @@ def change(event: pgdoc.ChangeEvent) -> dict[str, Any]:
     return {
         "type": event.event_type,
         "id": event.document_id,
-        "by": event.metadata.get("user"),
+        "by": str(event.metadata.get("user", "")),
         "at": event.timestamp.timestamp() * 1000,
         "before": order(event.full_document_before_change),
         "after": order(event.full_document),
@@ -114,47 +113,37 @@ def order(document: pgdoc.Document | None) -> dict[str, Any] | None:
     """Take from an order what the page shows; anyone may write anything into one, with SQL."""
     if document is None:
         return None
-    try:
+    data: dict[str, Any] = {}
+    with contextlib.suppress(pgdoc.UnreadableDocument):
         data = document.data
-    except pgdoc.UnreadableDocument:
-        data = {}
-    total = data.get("total")
-    is_amount = (
-        isinstance(total, int | float | Decimal) and not isinstance(total, bool) and abs(total) < MOST_CENTS / 100
-    )
+    total = data.get("total", 0)
     return {
-        "cents": round(total * 100) if is_amount else 0,
+        "cents": round(total * 100) if type(total) in AMOUNTS and abs(total) < MOST else 0,
         "status": str(data.get("status", "none"))[:20],
         "customer": str(data.get("customer", ""))[:40],
         "created": document.created_at.timestamp() * 1000,
     }
 
 
-def application(conninfo: str, *, demo: bool = False) -> Starlette:
-    """Make the application: one store, whose streams share the reading, for all browsers."""
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with pgdoc.AsyncStore(conninfo) as store, asyncio.TaskGroup() as tasks:
-            await store.set_history()  # it stays while the application is away, so that browsers go on where they were
-            app.state.store = store
-            writer = tasks.create_task(write_orders(store["orders"])) if demo else None
-            yield
-            if writer:
-                writer.cancel()
-
-    return Starlette(routes=[Route("/", lambda _: FileResponse(PAGE)), Route("/events", events)], lifespan=lifespan)
+@contextlib.asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncGenerator[None]:
+    """Hold one store for all browsers: their streams share the reading."""
+    async with pgdoc.AsyncStore(app.state.arguments.conninfo) as app.state.store, asyncio.TaskGroup() as tasks:
+        await app.state.store.set_history()  # it stays while nobody streams, so that browsers go on where they were
+        writer = [tasks.create_task(write_orders(app.state.store["orders"]))] if app.state.arguments.demo else []
+        yield
+        for task in writer:
+            task.cancel()
 
 
 async def write_orders(orders: pgdoc.AsyncCollection) -> None:
-    """Write orders, and move them on, for as long as somebody looks."""
+    """Write orders to look at, and move them on."""
     steps, recent = {"new": "paid", "paid": "shipped", "shipped": "delivered"}, ["none"]
     while True:
         await asyncio.sleep(random.expovariate(2 + abs(time.time() % 40 - 20) / 2))  # busier and quieter times
-        customer, total = random.choice(["Ada", "Alan", "Edsger", "Grace"]), round(random.lognormvariate(3.5, 0.8), 2)
+        data = {"customer": random.choice(NAMES), "total": round(random.lognormvariate(3.5, 0.8), 2), "status": "new"}
         with contextlib.suppress(pgdoc.ServerError), pgdoc.metadata(user=random.choice(["web", "app", "shop"])):
-            new = await orders.insert(pgdoc.new_id(), {"customer": customer, "total": total, "status": "new"})
-            recent = [*recent[-60:], new.id]
+            recent = [*recent[-60:], (await orders.insert(pgdoc.new_id(), data)).id]
             moved = await orders.get(random.choice(recent))
             if moved and moved["status"] in steps:
                 await orders.update(moved.id, {"$set": {"status": steps[moved["status"]]}})
@@ -166,8 +155,8 @@ def main() -> None:
     parser.add_argument("conninfo", nargs="?", default=os.environ.get("PGDOC_DSN", ""))
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--demo", action="store_true")
-    arguments = parser.parse_args()
-    app = application(arguments.conninfo, demo=arguments.demo)
+    app = Starlette(routes=[Route("/", lambda _: FileResponse(PAGE)), Route("/events", events)], lifespan=lifespan)
+    app.state.arguments = arguments = parser.parse_args()
     app.state.server = uvicorn.Server(uvicorn.Config(app, port=arguments.port, timeout_graceful_shutdown=3))
     app.state.server.run()
 
