@@ -12,6 +12,8 @@ import sys
 
 PACKAGES = {
     "redis-server": "redis-server",
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
 }
 """Which of Debian's packages has a program."""
 
