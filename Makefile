@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python
 AT_ONCE := -n 4 --dist loadfile --no-loadscope-reorder  # files; most of a test's time is waiting
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-examples check lint stress bench twins clean
+.PHONY: help demo test test-examples check lint docs stress bench twins clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,7 +26,7 @@ test-examples: $(VENV)/.examples  ## the programs of docs/examples, with the rea
 	@$(RUN) .ci/install_examples.py
 	@$(RUN) -m pytest tests/examples $(ARGS)
 
-check: lint test  ## all that has to be green before a commit
+check: lint docs test  ## all that has to be green before a commit
 
 lint: $(VENV)/.dev  ## format, lint, types, shell and Docker files, and that the sync twins are up to date
 	@$(RUN) -m ruff format --check .
@@ -35,6 +35,9 @@ lint: $(VENV)/.dev  ## format, lint, types, shell and Docker files, and that the
 	@$(RUN) .ci/twins.py --check
 	@$(VENV)/bin/shellcheck .ci/run .ci/install_python.sh
 	@$(VENV)/bin/hadolint docker/Dockerfile
+
+docs: $(VENV)/.dev  ## the documentation as a site in site/; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict --config-file docs/mkdocs.yml
 
 stress: $(VENV)/.tests  ## the tests that kill, cut and stall; minutes
 	@$(RUN) .ci/install_server.py --or-docker
@@ -48,7 +51,7 @@ twins: $(VENV)/.dev  ## write pgdoc/_sync anew from pgdoc/_async
 	@$(RUN) .ci/twins.py
 
 clean:  ## remove what these commands made here
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.demo $(VENV)/.tests $(VENV)/.examples $(VENV)/.dev: $(VENV)/.%: pyproject.toml
