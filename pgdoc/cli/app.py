@@ -15,10 +15,13 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 import pgdoc
 from pgdoc.cli import demo as demo_story
+from pgdoc.cli import transfer
 from pgdoc.cli.consumers import table as consumers_table
+from pgdoc.cli.doctor import examine
 from pgdoc.cli.render import render
 from pgdoc.errors import PgdocError
 from pgdoc.events import ChangeEvent
@@ -30,11 +33,11 @@ app = typer.Typer(
     name="pgdoc",
     help="A document store on PostgreSQL whose changes can be watched.",
     no_args_is_help=True,
-    add_completion=False,
+    rich_markup_mode=None,  # no boxes
     pretty_exceptions_enable=False,
 )
 
-consumers = typer.Typer(help="The durable consumers of the database.")
+consumers = typer.Typer(help="The durable consumers of the database.", rich_markup_mode=None)
 app.add_typer(consumers, name="consumers")
 
 _TERMINATED = 128 + signal.SIGTERM
@@ -171,6 +174,48 @@ def history(dsn: Dsn = "") -> None:
     """Tell how far back a stream can resume."""
     with pgdoc.Store(dsn) as store:
         _print_fields(store.history())
+
+
+@app.command()
+def doctor(dsn: Dsn = "") -> None:
+    """Look for everything that is wrong, or will be, and say what to do; exit code 1 where something is wrong."""
+    styles = {"ok": "green", "warn": "yellow", "wrong": "red"}
+    console = Console(highlight=False)
+    is_wrong = False
+    for finding in examine(dsn):
+        is_wrong |= finding.verdict == "wrong"
+        line = Text.assemble((f"{finding.verdict:<5}", styles[finding.verdict]), f"  {finding.subject:<12}  ")
+        console.print(line.append(" ".join(finding.text.split())), soft_wrap=True)
+    raise typer.Exit(int(is_wrong))
+
+
+@app.command()
+def load(
+    file: Annotated[typer.FileBinaryRead, typer.Argument(metavar="FILE", help="One JSON object a line; - for stdin.")],
+    collection: Annotated[str, typer.Argument(help="Made where it does not exist.")],
+    id_field: Annotated[
+        str,
+        typer.Option("--id", metavar="FIELD", help="Where the id is. _id is taken out, and made where it is missing."),
+    ] = transfer.ID,
+    dsn: Dsn = "",
+) -> None:
+    """Insert the documents of a file, all or none."""
+    with pgdoc.Store(dsn) as store:
+        count = transfer.load(file, store[collection], id_field)
+    typer.echo(f"Loaded {count:,} document{'' if count == 1 else 's'} into {collection}.", err=True)
+
+
+@app.command()
+def dump(
+    collection: Annotated[str, typer.Argument()],
+    where: Annotated[
+        Any, typer.Option(metavar="JSON", parser=_read_json, help='Only documents that match: {"status": "new"}, say.')
+    ] = None,
+    dsn: Dsn = "",
+) -> None:
+    """Write the documents of a collection, one a line, as `load` reads them."""
+    with pgdoc.Store(dsn, auto_create=False) as store:
+        transfer.dump(store[collection], where)
 
 
 @consumers.callback(invoke_without_command=True)

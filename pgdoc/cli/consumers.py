@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from pgdoc.cli.render import render_delay
+from pgdoc.cli.render import render_bytes, render_delay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,17 +28,8 @@ def table(consumers: Iterable[ConsumerStatus]) -> Table:
             escape(consumer.schema),
             "no" if consumer.owner_pid is None else f"pid {consumer.owner_pid}",
             render_delay(consumer.lag),
-            _bytes(consumer.lag_bytes),
-            _bytes(consumer.retained_bytes),
+            render_bytes(consumer.lag_bytes),
+            render_bytes(consumer.retained_bytes),
             consumer.wal_status or "gone",
         )
     return made
-
-
-def _bytes(size: int | None) -> str:
-    if size is None:
-        return "?"
-    for unit, factor in (("GB", 1 << 30), ("MB", 1 << 20), ("kB", 1 << 10)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size} B"

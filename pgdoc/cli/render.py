@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pgdoc.events import ChangeEvent
 
-__all__ = ["render", "render_delay", "shorten"]
+__all__ = ["render", "render_bytes", "render_delay", "shorten"]
 
 _KIND_STYLES: Final = {
     "insert": "green",
@@ -64,6 +64,16 @@ def render_delay(delay: timedelta) -> str:
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds * 1000:.1f} ms"
+
+
+def render_bytes(size: int | None) -> str:
+    """Give a size in the unit in which it is a small number; `?` where it is not known."""
+    if size is None:
+        return "?"
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} B"
 
 
 def shorten(value: Any, width: int = _VALUE_WIDTH) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 import psycopg
+import pytest
 
 import pgdoc
 
@@ -134,3 +135,94 @@ def test_the_demo_loses_nothing_and_leaves_nothing(dsn):
     assert "of the same transaction" in ended.stdout
     with psycopg.connect(dsn) as connection:
         assert connection.execute("SELECT to_regnamespace('pgdoc_demo')").fetchone() == (None,)
+
+
+def test_a_dump_loads_as_the_same_documents(dsn):
+    documents = {f"o-{number}": {"n": 10**30 + number, "a": [1.5, None, "ü"], "id": number} for number in range(2500)}
+    with pgdoc.Store(dsn) as store:
+        store["orders"].insert_many(documents.items())
+        dumped = pgdoc_command("dump", "orders", "--dsn", dsn)
+        assert (dumped.returncode, dumped.stderr) == (0, "")
+        loaded = subprocess.run(
+            [*COMMAND, "load", "-", "copies", "--dsn", dsn],
+            input=dumped.stdout,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (loaded.returncode, loaded.stdout) == (0, "")
+        assert loaded.stderr == "Loaded 2,500 documents into copies.\n"
+        assert {document.id: document.data for document in store["copies"].find()} == documents
+    some = pgdoc_command("dump", "orders", "--where", '{"id": 7}', "--dsn", dsn)
+    assert [orjson.loads(line)["_id"] for line in some.stdout.splitlines()] == ["o-7"]
+
+
+def test_load_takes_the_id_from_a_field_or_makes_one(dsn, tmp_path):
+    file = tmp_path / "parts.ndjson"
+    file.write_text('{"sku": 17, "n": 1}\n\n{"sku": "x", "n": 2}')
+    assert pgdoc_command("load", str(file), "by_sku", "--id", "sku", "--dsn", dsn).returncode == 0
+    assert pgdoc_command("load", str(file), "by_new_id", "--dsn", dsn).returncode == 0
+    with pgdoc.Store(dsn) as store:
+        found = {document.id: document.data for document in store["by_sku"].find()}
+        assert found == {"17": {"sku": 17, "n": 1}, "x": {"sku": "x", "n": 2}}
+        assert sorted(document["n"] for document in store["by_new_id"].find()) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "[1]", '{"_id": true}', '{"_id": "a", "n": NaN}', '{"_id": ""}', '{"n": "\\u0000"}']
+)
+def test_a_line_that_is_no_document_is_named_and_nothing_is_stored(dsn, tmp_path, line):
+    file = tmp_path / "orders.ndjson"
+    file.write_text('{"_id": "o-1"}\n' + line + '\n{"_id": "o-3"}\n')
+    ended = pgdoc_command("load", str(file), "orders", "--dsn", dsn)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
+    assert ended.stderr.startswith("pgdoc: line 2: ")
+    with pgdoc.Store(dsn) as store:
+        assert "orders" not in store.collections() or store["orders"].count() == 0
+
+
+def test_dump_ends_quietly_when_its_reader_does(dsn):
+    with pgdoc.Store(dsn) as store:
+        store["orders"].insert_many((str(number), {"text": "x" * 1000}) for number in range(2000))
+    with subprocess.Popen(
+        [*COMMAND, "dump", "orders", "--dsn", dsn], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert (process.wait(60), process.stderr.read()) == (1, b"")
+
+
+def test_the_doctor_finds_what_is_wrong_in_a_schema(dsn):
+    with pgdoc.Store(dsn) as store:
+        store.create_collection("orders")
+    healthy = pgdoc_command("doctor", "--dsn", dsn)
+    assert (healthy.returncode, healthy.stderr) == (0, "")
+    assert "ok     streams       one was tried, through " in healthy.stdout
+    with psycopg.connect(dsn) as connection:
+        connection.execute("CREATE TABLE docs.ledger (n int)")
+        connection.execute("ALTER TABLE docs.orders REPLICA IDENTITY DEFAULT")
+    ill = pgdoc_command("doctor", "--dsn", dsn)
+    assert ill.returncode == 1
+    assert 'warn   tables        table "docs.ledger" is no collection' in ill.stdout
+    assert 'ALTER TABLE "docs"."orders" REPLICA IDENTITY FULL' in ill.stdout
+
+
+def test_the_doctor_says_that_there_is_no_catalog(bare_dsn):
+    ended = pgdoc_command("doctor", "--dsn", bare_dsn)
+    assert ended.returncode == 1
+    assert ended.stdout.splitlines()[-1].startswith("wrong  catalog       the database has no pgdoc catalog")
+
+
+def test_the_doctor_says_that_there_is_no_server(tmp_path):
+    ended = pgdoc_command("doctor", "--dsn", f"host={tmp_path}")
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert ended.stdout.startswith("wrong  connection    no connection to the server")
+    assert ended.stdout.count("\n") == 1
+
+
+def test_bash_is_told_how_to_complete():
+    environment = {**os.environ, "_PGDOC_COMPLETE": "complete_bash", "COMP_WORDS": "pgdoc do", "COMP_CWORD": "1"}
+    ended = subprocess.run(COMMAND, capture_output=True, text=True, check=False, env=environment)
+    assert ended.stdout.split() == ["doctor"]

@@ -65,7 +65,7 @@ ARROWS = {
     },
     "face": {"documents", "changes", "events", "hub", "database", "migration", "writes", "facade"},
     "server": set(),
-    "command line": {"documents", "changes", "events", "face", "server", "migration"},
+    "command line": {"documents", "changes", "events", "face", "server", "migration", "sql", "database"},
 }
 
 PURE = ("decoding", "changes", "query")

@@ -1,0 +1,130 @@
+"""Documents as lines of JSON, into a collection and out of it: `pgdoc load` and `pgdoc dump`."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+
+from pgdoc import InvalidDocument, UnreadableDocument, documents, new_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from pgdoc import Collection
+
+__all__ = ["ID", "dump", "load"]
+
+ID = "_id"
+"""Where a dump has the ids: no data can have a field of this name."""
+
+_REPORT_EVERY = 1000
+
+
+class _Lines:
+    """The documents of a file, and at which line and byte reading is."""
+
+    def __init__(self, file: IO[bytes], id_field: str) -> None:
+        self._file = file
+        self._id_field = id_field
+        self.number = 0
+        self.bytes_read = 0
+
+    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for line in self._file:
+            self.number += 1
+            self.bytes_read += len(line)
+            if not line.isspace():
+                yield self._pair(_object(line))
+
+    def _pair(self, data: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        if self._id_field == ID:
+            found = data.pop(ID, None)
+            found = new_id() if found is None else found
+        else:
+            found = data.get(self._id_field)
+        if isinstance(found, int) and not isinstance(found, bool):
+            found = str(found)
+        if not isinstance(found, str):
+            raise InvalidDocument(f"the id, field {self._id_field!r}, is missing or neither text nor an integer")
+        return found, data
+
+
+def load(file: IO[bytes], collection: Collection, id_field: str) -> int:
+    """Insert the documents of a file, all or none.
+
+    Raises:
+        InvalidDocument: a line is none; the message has its number.
+    """
+    lines = _Lines(file, id_field)
+    with _progress(_size(file)) as report:
+        try:
+            return collection.insert_many(lines, progress=lambda count: report(count, lines.bytes_read))
+        except InvalidDocument as exc:  # documents are read one by one, as they are sent
+            raise InvalidDocument(f"line {lines.number}: {exc}; nothing was stored", path=exc.path) from exc
+
+
+def dump(collection: Collection, where: Mapping[str, Any] | None) -> None:
+    """Write the documents to stdout, one a line, with the id as the first field."""
+    out = sys.stdout.buffer
+    written = 0
+    count = 0
+    with _progress(None, shown=not sys.stdout.isatty()) as report:
+        for count, document in enumerate(collection.find(where), 1):
+            line = _line(document) + b"\n"
+            out.write(line)
+            written += len(line)
+            if count % _REPORT_EVERY == 0:
+                report(count, written)
+        report(count, written)
+        out.flush()
+
+
+def _line(document: documents.Document) -> bytes:
+    try:
+        return documents.encode_value({ID: document.id, **document.data}, "")
+    except (InvalidDocument, UnreadableDocument) as exc:
+        raise UnreadableDocument(f"document {document.id!r} can't be dumped: {exc}") from exc
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        value = documents.decode(line)
+    except UnreadableDocument as exc:
+        raise InvalidDocument(f"this is no JSON ({exc.__cause__})") from exc
+    if not isinstance(value, dict):
+        raise InvalidDocument("this is JSON, but no object")
+    return value
+
+
+def _size(file: IO[bytes]) -> int | None:
+    found = os.fstat(file.fileno())
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+@contextmanager
+def _progress(total: int | None, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """Show on stderr how far it has come, where that is a terminal."""
+    console = Console(stderr=True)
+    progress = Progress(
+        TextColumn("{task.fields[count]:,} documents"),
+        BarColumn(bar_width=20),
+        DownloadColumn(binary_units=True),
+        TextColumn("{task.fields[rate]:,.0f}/s"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not (shown and console.is_terminal),
+    )
+    with progress:
+        task = progress.add_task("", total=total, count=0, rate=0.0)
+
+        def report(count: int, size: int) -> None:
+            elapsed = progress.tasks[0].elapsed or 0.0
+            progress.update(task, completed=size, count=count, rate=count / elapsed if elapsed else 0.0)
+
+        yield report

@@ -1,0 +1,30 @@
+-- What `pgdoc doctor` looks at; nothing here needs the catalog.
+
+-- name: server
+SELECT current_setting('server_version') AS version, current_setting('max_slot_wal_keep_size') AS keep_size
+
+-- name: slots
+-- Those of this database that pgdoc made.
+SELECT slot_name AS name, wal_status, (pg_current_wal_lsn() - restart_lsn)::bigint AS retained
+FROM pg_replication_slots
+WHERE slot_name ~ '^pgdoc[a-z]?_' AND database = current_database()
+ORDER BY slot_name
+
+-- name: blockers
+SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::float8 AS age_s, NULL AS gid
+FROM pg_stat_activity WHERE backend_xid IS NOT NULL
+UNION ALL
+SELECT NULL, extract(epoch FROM clock_timestamp() - prepared)::float8, gid FROM pg_prepared_xacts
+ORDER BY age_s DESC NULLS LAST
+
+-- name: tables
+SELECT c.relname AS name, pgdoc.is_collection(c.oid) AS is_collection, c.relreplident = 'f' AS is_full
+FROM pg_class c
+WHERE c.relkind IN ('r', 'p') AND c.relnamespace = to_regnamespace(%s)
+ORDER BY c.relname
+
+-- name: unfinished_indexes
+SELECT c.relname AS name, t.relname AS collection
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid
+WHERE NOT i.indisvalid AND t.relnamespace = to_regnamespace(%s)
+ORDER BY c.relname
