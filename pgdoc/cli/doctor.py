@@ -161,7 +161,7 @@ def _history(store: Store) -> Iterator[tuple[str, str]]:
     if found.oldest is None:
         yield "warn", "none is kept: it begins with the first stream"
         return
-    yield "ok", f"back to {found.oldest}, {render_bytes(found.retained_bytes)} of WAL in {found.bookmarks} bookmarks"
+    yield "ok", f"back to {found.oldest}, {render_bytes(found.retained_bytes)} of WAL held back"
 
 
 def _consumers(store: Store) -> Iterator[tuple[str, str]]:
