@@ -112,14 +112,20 @@ class AsyncChangeStream(AsyncGiving, AsyncOpening):
             self._consumer.acknowledge(Mark.at(self._consumer.begun_at, progress))
 
     async def _go_on_as(self, consumer: Consumer) -> None:
-        """Begin the snapshot of a consumer that is owned now, or go on with it."""
-        stored = consumer.snapshot
-        self._snapshots_begun = consumer.recreated + 1
-        if stored is None:
-            return
-        if not self._options.snapshot:
-            raise InvalidResumeToken(f'consumer "{consumer.name}" is inside its snapshot: open it with snapshot=True')
-        await self._begin_snapshot(Progress.parse(stored) if stored else None, is_first=True)
+        """Begin the snapshot of a consumer that is owned now, or go on with it; interrupted, it is still due."""
+        begun, stored = consumer.recreated + 1, consumer.snapshot
+        if stored is not None:
+            if not self._options.snapshot:
+                raise InvalidResumeToken(
+                    f'consumer "{consumer.name}" is inside its snapshot: open it with snapshot=True'
+                )
+            try:
+                await self._begin_snapshot(Progress.parse(stored) if stored else None, is_first=True)
+            except PgdocError as exc:
+                if not exc.resumable:
+                    raise
+                return  # the server is away: it is still due
+        self._snapshots_begun = begun
 
     async def _begin_consumer(self) -> None:
         subscription = Subscription(self._selection, (0, 0, 0, 0), self._mailbox)

@@ -27,6 +27,7 @@ _SETTLE_S = 1.0
 _SETTLE_POLL_S = 0.005
 _RETRY_S = 0.5
 _EARLY_S = 0.01
+_XID = 0xFFFF_FFFF  # what pg_stat_activity shows of a transaction's number
 
 
 def settle(streams: Streams) -> None:
@@ -44,7 +45,7 @@ def settle(streams: Streams) -> None:
         seen = Seen.parse(text)
         running = {xid for xid in running if not seen.has(xid)}
         if time.monotonic() > deadline:
-            running &= set(waiting)
+            running = {xid for xid in running if xid & _XID in waiting}
 
 
 class Parts:

@@ -9,7 +9,8 @@ import pytest
 
 import pgdoc
 from pgdoc import AsyncStore, ResumeToken
-from pgdoc.errors import InvalidResumeToken, StreamClosed
+from pgdoc._async.parts import settle
+from pgdoc.errors import InvalidResumeToken, ServerUnreachable, StreamClosed
 from tests.integration._async.streams import PATIENCE_S, brief, take
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from pgdoc import AsyncChangeStream, ChangeEvent
+    from pgdoc._async.streams import AsyncStreams
 
 _numbers = itertools.count(1)
 
@@ -242,6 +244,26 @@ async def test_a_consumer_goes_on_inside_its_snapshot(
                 assert brief(await take(stream)) == [("insert", "orders", "last")]
         async with store["orders"].watch(consumer=name) as stream:
             assert brief(await take(stream)) == [("insert", "orders", "last")]
+
+
+async def test_a_consumer_that_is_interrupted_as_its_snapshot_begins_has_it_still(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [ServerUnreachable("it is away for a moment"), KeyboardInterrupt()]
+
+    async def fail_first(streams: AsyncStreams) -> None:
+        if failures:
+            raise failures.pop()
+        await settle(streams)
+
+    monkeypatch.setattr("pgdoc._async.stream.settle", fail_first)
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        await fill(store, sql, 3, "orders")
+        async with store["orders"].watch(snapshot=True, consumer=name) as stream:
+            with pytest.raises(KeyboardInterrupt):
+                await stream.next(timeout=PATIENCE_S)
+            assert ids(await take(stream, 3)) == ["k1", "k2", "k3"]
+    assert not failures
 
 
 @pytest.mark.usefixtures("small_parts")

@@ -10,7 +10,8 @@ import pytest
 
 import pgdoc
 from pgdoc import Store, ResumeToken
-from pgdoc.errors import InvalidResumeToken, StreamClosed
+from pgdoc._sync.parts import settle
+from pgdoc.errors import InvalidResumeToken, ServerUnreachable, StreamClosed
 from tests.integration._sync.streams import PATIENCE_S, brief, take
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from pgdoc import ChangeStream, ChangeEvent
+    from pgdoc._sync.streams import Streams
 
 _numbers = itertools.count(1)
 
@@ -243,6 +245,26 @@ def test_a_consumer_goes_on_inside_its_snapshot(
                 assert brief(take(stream)) == [("insert", "orders", "last")]
         with store["orders"].watch(consumer=name) as stream:
             assert brief(take(stream)) == [("insert", "orders", "last")]
+
+
+def test_a_consumer_that_is_interrupted_as_its_snapshot_begins_has_it_still(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [ServerUnreachable("it is away for a moment"), KeyboardInterrupt()]
+
+    def fail_first(streams: Streams) -> None:
+        if failures:
+            raise failures.pop()
+        settle(streams)
+
+    monkeypatch.setattr("pgdoc._sync.stream.settle", fail_first)
+    with Store(shared_dsn, schema=schema) as store:
+        fill(store, sql, 3, "orders")
+        with store["orders"].watch(snapshot=True, consumer=name) as stream:
+            with pytest.raises(KeyboardInterrupt):
+                stream.next(timeout=PATIENCE_S)
+            assert ids(take(stream, 3)) == ["k1", "k2", "k3"]
+    assert not failures
 
 
 @pytest.mark.usefixtures("small_parts")
