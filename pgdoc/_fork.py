@@ -3,12 +3,17 @@
 Closing an inherited connection would tell the server to end the parent's session, and a child that lives on would keep
 the session of a parent that was killed. So in the child each socket is made to lead nowhere, which the parent's does
 not notice, and everything that is remembered here hears of the fork.
+
+A thread that is inside libpq, making a connection, may have a socket there that nobody knows yet. So a fork waits for
+such a step to end: that takes microseconds, or as long as a name takes to resolve, but for a second at the most.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import threading
+import time
 import weakref
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -22,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["FORKED", "connecting", "lead_nowhere", "remember"]
 
 T = TypeVar("T")
+
+_FORK_WAITS_S = 1.0
 
 FORKED = "this store was made before the process was forked: make one of its own in the child"
 
@@ -45,6 +52,41 @@ def lead_nowhere(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[A
         _replace(connection.pgconn.socket)
 
 
+class _Steps:
+    """How many threads are inside libpq, making a connection; a fork waits until none is."""
+
+    def __init__(self) -> None:
+        self.after_fork_in_child()
+
+    def __enter__(self) -> None:
+        with self._quiet:
+            self._inside += 1
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._quiet:
+            self._inside -= 1
+            self._quiet.notify_all()
+
+    def before_fork(self) -> None:
+        """Wait, and let no thread begin a step."""
+        deadline = time.monotonic() + _FORK_WAITS_S
+        self._quiet.acquire()
+        while self._inside and (left_s := deadline - time.monotonic()) > 0:
+            self._quiet.wait(left_s)
+
+    def after_fork_in_parent(self) -> None:
+        """Let them go on."""
+        self._quiet.release()
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: the other threads do not exist here."""
+        self._quiet = threading.Condition()
+        self._inside = 0
+
+
+_steps = _Steps()
+
+
 class _Connecting:
     """The socket of a connection that is being made."""
 
@@ -58,13 +100,17 @@ class _Connecting:
 
 
 def connecting(steps: PQGenConn[T]) -> PQGenConn[T]:
-    """Follow the steps in which psycopg makes a connection; a fork can only come between them."""
+    """Follow the steps in which psycopg makes a connection; a fork comes between them."""
     following = _Connecting()
     try:
-        waited_for = next(steps)
-        while True:
+        with _steps:
+            waited_for = next(steps)
             following.descriptor = waited_for[0]
-            waited_for = steps.send((yield waited_for))
+        while True:
+            ready = yield waited_for
+            with _steps:
+                waited_for = steps.send(ready)
+                following.descriptor = waited_for[0]
     except StopIteration as done:
         made: T = done.value
         return made
@@ -80,8 +126,9 @@ def _replace(descriptor: int) -> None:
 
 
 def _tell_all() -> None:
+    _steps.after_fork_in_child()
     for thing in list(_things):
         thing.after_fork()
 
 
-os.register_at_fork(after_in_child=_tell_all)
+os.register_at_fork(before=_steps.before_fork, after_in_parent=_steps.after_fork_in_parent, after_in_child=_tell_all)

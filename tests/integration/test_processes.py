@@ -134,6 +134,33 @@ def test_a_child_that_does_nothing_disturbs_nobody(shared_dsn: str, schema: str,
     assert status == 0
 
 
+def test_a_fork_waits_for_a_connection_that_is_just_being_begun(shared_dsn: str, schema: str) -> None:
+    """Inside libpq a socket is made before anybody can know it."""
+    code = """
+    import socket, threading, time
+    from pgdoc._fork import connecting
+
+    def steps():
+        mine, other = socket.socketpair()
+        descriptors.append(mine.fileno())
+        inside.set()
+        time.sleep(0.2)
+        yield mine.fileno(), None
+        yield other.fileno(), None
+
+    descriptors, inside = [], threading.Event()
+    following = connecting(steps())
+    threading.Thread(target=lambda: next(following)).start()
+    inside.wait()
+    child = os.fork()
+    if child == 0:
+        nowhere, mine = os.stat(os.devnull), os.fstat(descriptors[0])
+        os._exit(0 if os.path.samestat(nowhere, mine) else 1)
+    tell(os.waitpid(child, 0)[1], following.send(None)[0] > 0)
+    """
+    assert run(code, shared_dsn, schema) == (0, ["0 True"])
+
+
 def test_a_child_that_lives_on_keeps_no_session_of_a_killed_parent(
     shared_dsn: str, schema: str, sql: psycopg.Connection
 ) -> None:
