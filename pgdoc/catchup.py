@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pgdoc._bell import Bell
-from pgdoc.changes.fanout import Subscription, before_commits_at
+from pgdoc.changes.fanout import State, Subscription, before_commits_at
 from pgdoc.changes.selection import Router
 from pgdoc.errors import PgdocError, ServerUnreachable, StreamError
 from pgdoc.replication.patience import patience
@@ -77,6 +77,7 @@ class CatchUp:
         self._hub = hub
         self._lock = threading.Lock()
         self._waiting: dict[Subscription, None] = {}
+        self._fed: set[Subscription] = set()
         self._threads: set[threading.Thread] = set()
         self._closing = threading.Event()
 
@@ -95,17 +96,23 @@ class CatchUp:
             return list(self._threads)
 
     def queue(self, subscription: Subscription) -> None:
-        """Let a subscription whose mailbox has room wait for a reader."""
+        """Let a subscription whose mailbox has room wait for a reader.
+
+        A mailbox may say so twice. So whoever is being fed waits until that reader is done with it, and whoever is LIVE
+        when its turn comes needs none: if it is sent away later, that is another call.
+        """
         if not self._hub.knows(subscription):
             return
         with self._lock:
-            if self._closing.is_set():
-                return
-            self._waiting[subscription] = None
-            if len(self._threads) < READERS:
-                thread = threading.Thread(target=self._run, name="pgdoc-catchup", daemon=True)
-                self._threads.add(thread)
-                thread.start()
+            if not self._closing.is_set():
+                self._waiting[subscription] = None
+                self._have_reader()
+
+    def _have_reader(self) -> None:
+        if len(self._threads) < READERS:
+            thread = threading.Thread(target=self._run, name="pgdoc-catchup", daemon=True)
+            self._threads.add(thread)
+            thread.start()
 
     def _run(self) -> None:
         while group := self._next_group():
@@ -123,27 +130,40 @@ class CatchUp:
     def _next_group(self) -> Group | None:
         """Take the stream that has waited longest, and those that are at about its place."""
         with self._lock:
-            first = next(iter(self._waiting), None)
-            if first is None or self._closing.is_set():
+            for subscription in [each for each in self._waiting if each.state is State.LIVE]:
+                del self._waiting[subscription]
+            ready = [each for each in self._waiting if each not in self._fed]
+            if not ready or self._closing.is_set():
                 self._threads.discard(threading.current_thread())
                 return None
-            place = first.after[0]
-            group = [each for each in self._waiting if abs(each.after[0] - place) <= _SAME_PLACE_BYTES]
+            place = ready[0].after[0]
+            group = [each for each in ready if abs(each.after[0] - place) <= _SAME_PLACE_BYTES]
             for subscription in group:
                 del self._waiting[subscription]
+            self._fed.update(group)
         return Group(group, self._hub.look)
+
+    def _release(self, group: Group, subscription: Subscription) -> None:
+        """Let one go from its reader; if it waits already, another may begin."""
+        group.remove(subscription)
+        with self._lock:
+            self._fed.discard(subscription)
+            if subscription in self._waiting and not self._closing.is_set():
+                self._have_reader()
 
     def _after(self, group: Group, exc: PgdocError) -> None:
         """Queue again those who were being fed, or end them where a retry can't mend it."""
         for subscription in group:
             self._hub.leave(subscription)
-            if not exc.resumable:
-                self._hub.fail(subscription, exc)
         if exc.resumable:
             logger.info("catching up again in %s s: %s", _RETRY_S, exc)
             self._closing.wait(_RETRY_S)
-            for subscription in group:
+        for subscription in list(group):
+            self._release(group, subscription)
+            if exc.resumable:
                 self.take_over(subscription)
+            else:
+                self._hub.fail(subscription, exc)
 
     def _feed(self, group: Group) -> None:
         self._check_server()
@@ -171,7 +191,7 @@ class CatchUp:
         if not frames:
             reader.ask()
         for subscription in [each for each in group if self._hub.join(each, burst.reached)]:
-            group.remove(subscription)
+            self._release(group, subscription)
 
     def _wait_for_room(self, opened: Opened, group: Group, left: Left, reached: int) -> None:
         """Put the rest as room is made; who is full for too long leaves the group."""
@@ -183,8 +203,8 @@ class CatchUp:
                 rest = subscription.put(rest, before_commits_at(reached))
             group.waited_s[subscription] += time.monotonic() - began
             if rest:
-                group.remove(subscription)
                 self._hub.leave(subscription)
+                self._release(group, subscription)
                 self.take_over(subscription)
 
     def _patience_s(self, group: Group, subscription: Subscription) -> float:
