@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from pgdoc._sync import parts
 from pgdoc.changes.assemble import Change, Transaction
 from pgdoc.changes.snapshot import Part, Seen, Snapshot
 from pgdoc.decoding.records import CollectionChange, Images, RowChange
@@ -281,3 +283,20 @@ def test_a_token_inside_a_snapshot_reads_back_and_is_in_order():
 def test_a_damaged_token_is_refused(damage):
     with pytest.raises(InvalidResumeToken):
         ResumeToken.parse(f"0/64.{damage}.7.1")
+
+
+def test_who_waits_for_a_standby_is_waited_for_also_behind_the_first_four_billion_transactions(monkeypatch):
+    monkeypatch.setattr(parts, "_SETTLE_S", 0.0)
+    running = f"{2**32}:{2**32 + 10}:{2**32 + 5}"
+    answers = [(running, []), (running, [5]), (running, [7, 5]), (f"{2**32 + 10}:{2**32 + 10}:", [])]
+    streams = mock.Mock(fetch=lambda _name: [answers.pop(0)])
+    parts.settle(streams)
+    assert answers == []
+
+
+def test_who_is_really_in_progress_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(parts, "_SETTLE_S", 0.0)
+    answers: list[tuple[str, list[int]]] = [("100:110:105", []), ("100:120:105,111", [])]
+    streams = mock.Mock(fetch=lambda _name: [answers.pop(0)])
+    parts.settle(streams)
+    assert answers == []
