@@ -97,10 +97,10 @@ class Selection:
         kinds = self.where.kinds if self.where is not None else None
         return (None,) if kinds is None else kinds & ROWS
 
-    def reaches(self, table: str) -> bool:
-        """Tell whether it may want rows of a table."""
-        tables = self.tables
-        return table in tables or None in tables
+    def reaches(self, table: str, kind: str) -> bool:
+        """Tell whether it may want rows of a table and kind."""
+        tables, kinds = self.tables, self.kinds
+        return (table in tables or None in tables) and (kind in kinds or None in kinds)
 
     def wants_row(self, change: Change, look: Look) -> bool:
         """Tell whether it wants a row of one of its tables that has the value by which it is looked up."""
@@ -225,7 +225,7 @@ class Router:
                 burst.give(change, [each for each in self._counts if each.concerns(change, burst.look)])
                 continue
             if not row.complete:  # nothing can be looked up: who reads it is told
-                burst.give(change, [each for each in self._counts if each.reaches(row.table)])
+                burst.give(change, [each for each in self._counts if each.reaches(row.table, row.kind)])
                 continue
             found = places.get((row.table, row.kind))
             if found is None:

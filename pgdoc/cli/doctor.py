@@ -27,6 +27,7 @@ _LONG_S: Final = 60.0
 _MUCH_WAL: Final = 1 << 30
 _FEW: Final = 2
 _CONNECT_S: Final = 10
+_OF_A_CONSUMER: Final = "pgdoc_"
 
 
 class Finding(NamedTuple):
@@ -111,9 +112,17 @@ def _disk(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
 def _slots(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
     for slot in _rows(connection, "doctor", "slots"):
         if slot.wal_status == "lost":
-            yield "wrong", f"{slot.name} has lost its WAL: drop its consumer with `pgdoc consumers drop`"
+            if not slot.name.startswith(_OF_A_CONSUMER):  # of these more is said where the consumers are
+                drop = f"SELECT pg_drop_replication_slot('{slot.name}')"
+                yield "warn", f"{slot.name} has lost its WAL, and is of no use any more: {drop}"
         elif (slot.retained or 0) > _MUCH_WAL:
-            yield "warn", f"{slot.name} holds back {render_bytes(slot.retained)} of WAL: read on, or drop it"
+            yield "warn", f"{slot.name} holds back {render_bytes(slot.retained)} of WAL: {_what_to_do(slot.name)}"
+
+
+def _what_to_do(slot: str) -> str:
+    if slot.startswith(_OF_A_CONSUMER):
+        return "read on with its consumer, or drop that"
+    return "streams read on from it; `Store.set_history` says how much is kept"
 
 
 def _transactions(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:

@@ -178,6 +178,8 @@ def test_what_can_not_be_looked_at_is_given():
     elsewhere = [select({"document_id": "o-1"}, "b"), select({"collection": "b", "document_id": "o-1"})]
     for one in torn, bare:
         assert route([one], *wanted, *elsewhere) == [[one], [one], [one], [], []]
+    kinds = [select({"event_type": "delete"}, "a"), select({"event_type": {"$in": ["insert", "update"]}})]
+    assert route([bare], *kinds) == [[bare], []]
 
 
 def test_one_that_says_nothing_wants_everything():

@@ -1,0 +1,143 @@
+"""`pgdoc doctor`, with each thing that can be wrong on a server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pgdoc.cli import doctor
+from tests.integration.own_server.consumers import NAME, slot, status
+from tests.integration.own_server.faults import altered
+from tests.integration.own_server.words import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import psycopg
+
+    from pgdoc import Store
+    from pgdoc.server import LocalServer
+
+
+def found(dsn: str, subject: str) -> list[str]:
+    return [f"{each.verdict}: {each.text}" for each in doctor.examine(dsn) if each.subject == subject]
+
+
+@pytest.fixture
+def small_slots(owner: psycopg.Connection) -> Iterator[Callable[[], None]]:
+    """Make slots lose their WAL."""
+
+    def lose() -> None:
+        owner.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'")
+        owner.execute("SELECT pg_reload_conf()")
+        for _ in range(5):
+            owner.execute("SELECT pg_logical_emit_message(true, 'noise', '')")
+            owner.execute("SELECT pg_switch_wal()")
+        owner.execute("CHECKPOINT")
+
+    yield lose
+    owner.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
+    owner.execute("SELECT pg_reload_conf()")
+
+
+def test_lost_slots_are_named_once_with_what_to_do(
+    dsn: str, store: Store, owner: psycopg.Connection, small_slots: Callable[[], None]
+) -> None:
+    store.watch(consumer=NAME).close()
+    bookmark = "pgdocb_16384_1"
+    owner.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [bookmark])
+    small_slots()
+    wait_until(lambda: status(store).wal_status == "lost")
+    lines = found(dsn, "slots")
+    assert not [line for line in lines if slot(owner) in line]
+    (of_bookmark,) = [line for line in lines if bookmark in line]
+    assert of_bookmark.startswith(f"warn: {bookmark} has lost its WAL")
+    assert f"pg_drop_replication_slot('{bookmark}')" in of_bookmark
+    (of_consumer,) = found(dsn, "consumers")
+    assert of_consumer.startswith(f"wrong: {NAME} has lost its slot or its WAL: drop it with `pgdoc consumers drop")
+
+
+def test_a_slot_that_holds_back_much_is_named(
+    dsn: str, store: Store, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.watch(consumer=NAME).close()
+    assert not [line for line in found(dsn, "slots") if slot(owner) in line]
+    monkeypatch.setattr(doctor, "_MUCH_WAL", 0)
+    (line,) = [line for line in found(dsn, "slots") if slot(owner) in line]
+    assert "of WAL: read on with its consumer, or drop that" in line
+
+
+def test_a_consumer_that_nobody_has_open_is_named(dsn: str, store: Store) -> None:
+    with store.watch(consumer=NAME):
+        (line,) = found(dsn, "consumers")
+        assert line.startswith("ok: pid ")
+        assert f"has {NAME} open" in line
+    (line,) = found(dsn, "consumers")
+    assert line.startswith(f"warn: nobody has {NAME} open, and it holds back ")
+
+
+def test_transactions_that_keep_wal_are_named(
+    dsn: str, store: Store, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_LONG_S", -1.0)
+    store.create_collection("orders")
+    with owner.transaction():
+        owner.execute("INSERT INTO docs.orders (id, data) VALUES ('o-1', '{}')")
+        pid = owner.info.backend_pid
+        (line,) = found(dsn, "transactions")
+        assert line.startswith(f"warn: pid {pid} writes since ")
+    owner.execute("BEGIN; UPDATE docs.orders SET data = '{\"n\": 1}'; PREPARE TRANSACTION 'parked'")
+    (line,) = found(dsn, "transactions")
+    owner.execute("ROLLBACK PREPARED 'parked'")
+    assert line.startswith("warn: prepared transaction 'parked', ")
+
+
+def test_an_index_that_was_not_finished_is_named(dsn: str, store: Store, owner: psycopg.Connection) -> None:
+    store["orders"].create_index("status")
+    assert not [line for line in found(dsn, "tables") if "unfinished" in line]
+    owner.execute(
+        "UPDATE pg_index SET indisvalid = false WHERE indrelid = 'docs.orders'::regclass AND NOT indisprimary"
+    )
+    lines = [line for line in found(dsn, "tables") if "unfinished" in line]
+    assert lines
+    assert all(line.startswith("warn: index ") for line in lines)
+    assert all('of "orders" is unfinished: create it again, or drop it' in line for line in lines)
+
+
+def test_settings_that_stop_streams_are_named(dsn: str, cluster: LocalServer) -> None:
+    with altered(cluster, wal_level="replica", max_replication_slots="1", max_wal_senders="0"):
+        lines = found(dsn, "replication")
+        assert "wrong: wal_level is replica: set it to logical, and restart the server" in lines
+        assert "warn: 1 of 1 replication slots free: raise max_replication_slots, and restart the server" in lines
+        assert "wrong: 0 of 0 walsenders free: raise max_wal_senders, and restart the server" in lines
+        assert [line for line in found(dsn, "streams") if line.startswith("wrong: ")]
+
+
+def test_a_role_that_may_not_replicate_is_named(dsn: str, owner: psycopg.Connection) -> None:
+    owner.execute("CREATE ROLE clerk LOGIN PASSWORD 'x'")
+    try:
+        lines = found(f"{dsn} user=clerk password=x", "replication")
+    finally:
+        owner.execute("DROP ROLE clerk")
+    assert 'wrong: role "clerk" may not replicate: ALTER ROLE "clerk" REPLICATION' in lines
+
+
+def test_an_unlimited_disk_is_named(dsn: str, owner: psycopg.Connection) -> None:
+    owner.execute("ALTER SYSTEM SET max_slot_wal_keep_size = -1")
+    owner.execute("SELECT pg_reload_conf()")
+    try:
+        wait_until(lambda: owner.execute("SHOW max_slot_wal_keep_size").fetchone() == ("-1",))
+        (line,) = found(dsn, "disk")
+    finally:
+        owner.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
+        owner.execute("SELECT pg_reload_conf()")
+    assert line.startswith("warn: max_slot_wal_keep_size is unlimited")
+
+
+def test_what_the_trigger_for_ddl_would_tell_is_missed(dsn: str, owner: psycopg.Connection) -> None:
+    assert not [line for line in found(dsn, "streams") if "DDL" in line]
+    names = owner.execute("SELECT evtname FROM pg_event_trigger").fetchall()
+    for (name,) in names:
+        owner.execute(f'DROP EVENT TRIGGER "{name}"')
+    assert "warn: DDL in plain SQL makes no events: run `pgdoc init` once as a superuser" in found(dsn, "streams")
