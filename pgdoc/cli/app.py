@@ -6,15 +6,13 @@ import signal
 import sys
 from collections.abc import Iterable
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 import pgdoc
@@ -22,7 +20,7 @@ from pgdoc.cli import demo as demo_story
 from pgdoc.cli import transfer
 from pgdoc.cli.consumers import table as consumers_table
 from pgdoc.cli.doctor import examine
-from pgdoc.cli.render import render
+from pgdoc.cli.render import render, render_bytes, render_delay
 from pgdoc.errors import PgdocError
 from pgdoc.events import ChangeEvent
 from pgdoc.server import LocalServer
@@ -85,7 +83,7 @@ def options(
 
 @app.command()
 def init(dsn: Dsn = "") -> None:
-    """Prepare a database: make the catalog, or bring it to this version."""
+    """Prepare a database: make its catalog, or bring it up to date."""
     with pgdoc.Store(dsn) as store:
         store.migrate()
     typer.echo("The database is ready.")
@@ -116,7 +114,10 @@ def demo(
         Literal["auto", "wal2json", "pgoutput"], typer.Option(help="The output plugin that the stream comes through.")
     ] = "auto",
 ) -> None:
-    """Show on real documents that no change is lost, on a private server that is gone afterwards."""
+    """Show that no change is lost, on a private server.
+
+    Nothing of that server stays.
+    """
     raise typer.Exit(demo_story.run(dsn, plugin))
 
 
@@ -178,7 +179,10 @@ def history(dsn: Dsn = "") -> None:
 
 @app.command()
 def doctor(dsn: Dsn = "") -> None:
-    """Look for everything that is wrong, or will be, and say what to do; exit code 1 where something is wrong."""
+    """Look for what is wrong, or will be, and say what to do.
+
+    The exit code is 1 where something is wrong.
+    """
     styles = {"ok": "green", "warn": "yellow", "wrong": "red"}
     console = Console(highlight=False)
     is_wrong = False
@@ -213,7 +217,7 @@ def dump(
     ] = None,
     dsn: Dsn = "",
 ) -> None:
-    """Write the documents of a collection, one a line, as `load` reads them."""
+    """Write a collection's documents, one a line, for `load`."""
     with pgdoc.Store(dsn, auto_create=False) as store:
         transfer.dump(store[collection], where)
 
@@ -261,17 +265,27 @@ def _print_json(stream: Iterable[ChangeEvent]) -> None:
 
 
 def _print_fields(answer: Any) -> None:
-    table = Table.grid(padding=(0, 2))
-    for field in fields(answer):
-        value = getattr(answer, field.name)
-        table.add_row(field.name.replace("_", " "), escape(_plain(value)))
-    Console().print(table)
+    named = {field.name: field.name.replace("_", " ").removesuffix(" bytes") for field in fields(answer)}
+    width = max(map(len, named.values())) + 2
+    for field, name in named.items():
+        first, *more = _plain(field, getattr(answer, field))
+        typer.echo(f"{name:<{width}}{first}")
+        for line in more:
+            typer.echo(" " * width + line)
 
 
-def _plain(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return "\n".join(map(_plain, value)) or "none"
-    return "none" if value is None else str(value)
+def _plain(field: str, value: Any) -> list[str]:
+    """Give a value's lines, with its unit."""
+    match value:
+        case list() | tuple():
+            return [line for each in value for line in _plain(field, each)] or ["none"]
+        case bool():
+            return ["yes" if value else "no"]
+        case timedelta():
+            return [render_delay(value)]
+        case int() if field == "size" or field.endswith("_bytes"):
+            return [render_bytes(value)]
+    return ["none" if value is None else str(value)]
 
 
 def _end(_number: int, _frame: object) -> NoReturn:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import orjson
@@ -226,3 +227,13 @@ def test_bash_is_told_how_to_complete():
     environment = {**os.environ, "_PGDOC_COMPLETE": "complete_bash", "COMP_WORDS": "pgdoc do", "COMP_CWORD": "1"}
     ended = subprocess.run(COMMAND, capture_output=True, text=True, check=False, env=environment)
     assert ended.stdout.split() == ["doctor"]
+
+
+def test_status_and_history_are_told_with_their_units(dsn):
+    with pgdoc.Store(dsn) as store:
+        store.set_history(timedelta(minutes=90), 3 << 29)
+    history = pgdoc_command("history", "--dsn", dsn).stdout.splitlines()
+    assert history[:2] == ["time       1.5 h", "size       1.5 GiB"]
+    status = pgdoc_command("status", "--dsn", dsn).stdout.splitlines()
+    assert {"schema          docs", "follows ddl     yes", "problem         none"} < set(status)
+    assert not [line for line in history + status if line != line.rstrip()]
