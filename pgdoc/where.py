@@ -18,7 +18,7 @@ from pgdoc.documents import encode_value
 from pgdoc.errors import InvalidFilter
 from pgdoc.events import FIELDS, EventType, plain_field
 from pgdoc.query import finder, matcher, parse_filter, scalar_key
-from pgdoc.query.nodes import MISSING, And, Equal, In
+from pgdoc.query.nodes import MISSING, And, Equal, In, Not, Or
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,11 +38,12 @@ def parse_where(where: Mapping[str, Any]) -> Condition:
         InvalidFilter: not a filter, or one on what events don't have; `operator` and `path` name the place.
     """
     node = parse_filter(where)
+    _check_types(node)
     matches = _decided(node)
     rest = node.nodes if isinstance(node, And) else (node,)
     tables, rest = _take_out("collection", rest)
     types, others = _take_out("event_type", rest)
-    kinds = None if types is None else frozenset(map(_kind, types))
+    kinds = None if types is None else frozenset(_ROW_KINDS.get(each, each) for each in types)
     if types is not None and ("update" in types) == ("replace" in types):  # else the row has to be looked at
         rest = others
     lookup, rest = _take_lookup(rest)
@@ -82,11 +83,25 @@ def _keys(node: Equal | In) -> frozenset[Any] | None:
     return None if None in keys else keys
 
 
-def _kind(event_type: str) -> str:
-    if event_type not in set(EventType):
+def _check_types(node: Node) -> None:
+    """Refuse a type that no event has, wherever it is compared: it would match nothing, without a word."""
+    match node:
+        case And(nodes) | Or(nodes):
+            for each in nodes:
+                _check_types(each)
+        case Not(inner):
+            _check_types(inner)
+        case Equal(("event_type",), operand):
+            _check_type(operand.value)
+        case In(("event_type",), operands):
+            for operand in operands:
+                _check_type(operand.value)
+
+
+def _check_type(value: Any) -> None:
+    if isinstance(value, str) and value not in set(EventType):
         known = ", ".join(EventType)
-        raise InvalidFilter(f"no event has the event_type {event_type!r}: there are {known}", path="event_type")
-    return _ROW_KINDS.get(event_type, event_type)
+        raise InvalidFilter(f"no event has the event_type {value!r}: there are {known}", path="event_type")
 
 
 def _decided(node: Node) -> Callable[[ChangeEvent], bool]:
