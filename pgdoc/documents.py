@@ -274,16 +274,39 @@ def new_id() -> str:
     return f"{head[:8]}-{head[8:]}-7{fraction:03x}-{tail[:4]}-{tail[4:]}"
 
 
-def _read_time(text: str) -> datetime:
+def _read_time(moment: datetime | str) -> datetime:
     try:
-        return datetime.fromisoformat(text).astimezone(UTC)
+        return (datetime.fromisoformat(moment) if isinstance(moment, str) else moment).astimezone(UTC)
     except (ValueError, OverflowError) as exc:
         raise UnreadableDocument(
-            f"the stored time {text!r} is outside what Python can hold: change it with SQL"
+            f"the stored time {str(moment)!r} is outside what Python can hold: change it with SQL"
         ) from exc
 
 
-_READERS: Final[dict[str, Callable[[Any], Any]]] = {"data": decode, "created_at": _read_time, "updated_at": _read_time}
+class _Unread:
+    """A field of a document that is read when it is first asked for; from then on the document itself has it.
+
+    A descriptor and not `__getattr__`, which costs Python an AttributeError each time.
+    """
+
+    def __init__(self, name: str, read: Callable[[Any], Any]) -> None:
+        self._name, self._kept, self._read = name, f"_{name}", read
+
+    def __get__(self, document: Document | None, owner: type[Document]) -> Any:
+        if document is None:
+            raise AttributeError(self._name)  # the class has no default for it
+        state = document.__dict__
+        kept = state.get(self._kept)
+        if kept is None:
+            if self._name in state:  # another thread read it between the two looks
+                return state[self._name]
+            raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
+        try:
+            value = state.setdefault(self._name, self._read(kept))
+        except UnreadableDocument as exc:
+            raise UnreadableDocument(f"document {document.id!r}: {exc}") from exc
+        state.pop(self._kept, None)
+        return value
 
 
 @dataclass(frozen=True)
@@ -313,35 +336,19 @@ class Document:
         created_at: datetime | str,
         updated_at: datetime | str,
     ) -> Document:
-        """Make a document that decodes its data, and times given as PostgreSQL prints them, on first access."""
+        """Make a document that reads its data and times on first access; times may be as PostgreSQL prints them."""
         document = object.__new__(cls)
         document.__dict__.update(
-            {
-                "id": id,
-                "version": version,
-                "_data": data_text,
-                "_created_at" if isinstance(created_at, str) else "created_at": created_at,
-                "_updated_at" if isinstance(updated_at, str) else "updated_at": updated_at,
-            }
+            id=id, version=version, _data=data_text, _created_at=created_at, _updated_at=updated_at
         )
         return document
 
     def __getitem__(self, key: str) -> Any:
         return self.data[key]
 
-    def __getattr__(self, name: str) -> Any:
-        state = self.__dict__
-        text = state.get(f"_{name}") if name in _READERS else None
-        if text is None:
-            if name in state:  # another thread read it between the two looks
-                return state[name]
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        try:
-            value = state.setdefault(name, _READERS[name](text))
-        except UnreadableDocument as exc:
-            raise UnreadableDocument(f"document {self.id!r}: {exc}") from exc
-        state.pop(f"_{name}", None)
-        return value
+
+for _name, _read in (("data", decode), ("created_at", _read_time), ("updated_at", _read_time)):
+    setattr(Document, _name, _Unread(_name, _read))
 
 
 def data_text(document: Document) -> bytes | str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pgdoc._async.indexes import AsyncIndexes
 from pgdoc._async.reading import AsyncReads
 from pgdoc._async.table import AsyncTable
-from pgdoc._async.writing import AsyncWrites, document_of
+from pgdoc._async.writing import AsyncWrites
 from pgdoc._copy import CopyRows
 from pgdoc.documents import Document, check_id, encode
 from pgdoc.errors import StreamError
@@ -103,7 +103,7 @@ class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes):
         rows = await self._table.create_and_write("insert", [key, text])
         if not rows:
             raise duplicate(self._table.subject, key)
-        return document_of(key, text, *rows[0])
+        return Document.from_text(key, text, *rows[0])
 
     async def insert_many(
         self, pairs: Iterable[tuple[str, Mapping[str, Any]]], *, progress: Callable[[int], object] | None = None
@@ -130,4 +130,4 @@ class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes):
         """Return the document of this id, or `None`."""
         key = check_id(id)
         rows = await self._table.read(read_statement("get", self._table.name), [key])
-        return document_of(key, *rows[0]) if rows else None
+        return Document.from_text(key, *rows[0]) if rows else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pgdoc._sync.indexes import Indexes
 from pgdoc._sync.reading import Reads
 from pgdoc._sync.table import Table
-from pgdoc._sync.writing import Writes, document_of
+from pgdoc._sync.writing import Writes
 from pgdoc._copy import CopyRows
 from pgdoc.documents import Document, check_id, encode
 from pgdoc.errors import StreamError
@@ -104,7 +104,7 @@ class Collection(Reads, Writes, Indexes):
         rows = self._table.create_and_write("insert", [key, text])
         if not rows:
             raise duplicate(self._table.subject, key)
-        return document_of(key, text, *rows[0])
+        return Document.from_text(key, text, *rows[0])
 
     def insert_many(
         self, pairs: Iterable[tuple[str, Mapping[str, Any]]], *, progress: Callable[[int], object] | None = None
@@ -131,4 +131,4 @@ class Collection(Reads, Writes, Indexes):
         """Return the document of this id, or `None`."""
         key = check_id(id)
         rows = self._table.read(read_statement("get", self._table.name), [key])
-        return document_of(key, *rows[0]) if rows else None
+        return Document.from_text(key, *rows[0]) if rows else None

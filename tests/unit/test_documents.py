@@ -233,7 +233,7 @@ def test_a_document_is_frozen_and_has_no_other_attributes() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         lazy().version = 3  # type: ignore[misc]
     with pytest.raises(AttributeError, match="'total'"):
-        lazy().total  # noqa: B018
+        lazy().total  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_unreadable_data_is_told_each_time_it_is_read_and_not_before() -> None:
