@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
 from pgdoc.sql import statement
 
-__all__ = ["call_statement", "first_condition", "read_statement", "write_statement"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["CHANGING", "CLAIMING", "call_statement", "first_statement", "read_statement", "write_statement"]
 
 
-_NO_CLAUSES = dict.fromkeys(("change", "first", "condition", "order", "skip_locked"), "")
+CHANGING: Final = "FOR NO KEY UPDATE"
+CLAIMING: Final = "FOR NO KEY UPDATE SKIP LOCKED"
+"""How the first document is locked."""
+
+_NO_CLAUSES = dict.fromkeys(("change", "first", "condition"), "")
 
 
 @lru_cache(maxsize=1024)
@@ -22,9 +30,9 @@ def write_statement(name: str, table: str, *, carry: bool, versioned: bool = Fal
         carry: whether it takes the message with the writer's metadata along, as its first parameter.
         versioned: whether it asks for a version, after the id.
         **clauses: what else the block has a place for, as SQL: `change`, an expression over `data` that gives the new
-            data; `first`, the data of a new document; `condition` and `order`, over `id` and `data`; `skip_locked`.
+            data; `first`, the data of a new document, or the SELECT of the first one; `condition`, over `id` and
+            `data`.
     """
-    clauses["order"] = f"ORDER BY {clauses['order']}" if clauses.get("order") else ""
     carried = statement("documents", "carry")
     return (
         statement("documents", name)
@@ -43,12 +51,27 @@ def write_statement(name: str, table: str, *, carry: bool, versioned: bool = Fal
     )
 
 
-def first_condition(table: str, *, condition: str, order: str, skip_locked: str = "") -> str:
-    """Return the condition that only the first document meets of those that meet `condition`; it is locked."""
+def first_statement(table: str, conditions: Sequence[str], *, order: str, lock: str, in_turn: bool) -> str:
+    """Return the SELECT of the first document, locked; after the first condition each takes its parameters twice.
+
+    Args:
+        table: the collection's table, quoted.
+        conditions: SQL conditions over `id` and `data`, of which a document meets one at most.
+        order: what to sort by, as SQL; empty for any order.
+        lock: the clause FOR UPDATE, or one like it.
+        in_turn: whether all documents of one condition come before those of the next; then each takes its parameters
+            once.
+    """
     order = f"ORDER BY {order}" if order else ""
-    return statement("documents", "first").format(
-        table=table, condition=condition, order=order, skip_locked=skip_locked
-    )
+    one = statement("documents", "one")
+    first, *rest = conditions
+    if not in_turn:  # else the order's index might be read to its end for them; OFFSET 0 would lock them all
+        rest = [f"({part}) AND id = ANY (ARRAY(SELECT id FROM {table} WHERE {part}))" for part in rest]
+    texts = [one.format(table=table, condition=part, order=order, lock=lock) for part in (first, *rest)]
+    if not rest:
+        return texts[0]
+    branches = " UNION ALL ".join(f"SELECT * FROM ({text}) AS branch" for text in texts)
+    return f"SELECT * FROM ({branches}) AS branches {'' if in_turn else order} LIMIT 1"
 
 
 def call_statement(name: str, *, carry: bool) -> bytes:

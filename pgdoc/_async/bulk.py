@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -14,6 +15,7 @@ from pgdoc.errors import BulkError, CollectionNotFound, PgdocError, ServerUnreac
 from pgdoc.translate import translated
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from types import TracebackType
     from typing import Self
 
@@ -74,6 +76,13 @@ class AsyncBulk:
             self._writes += 1
             if len(self._queue) >= CHUNK_STATEMENTS or self._queued_bytes >= CHUNK_BYTES:
                 await self._send()
+
+    @asynccontextmanager
+    async def standing_still(self) -> AsyncIterator[None]:
+        """Keep the bulk from being sent meanwhile."""
+        async with self._sending:
+            self._check_usable()
+            yield
 
     def _check_usable(self) -> None:
         if self._failure is not None:

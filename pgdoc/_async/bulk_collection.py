@@ -23,10 +23,10 @@ from pgdoc.documents import check_id, encode
 from pgdoc.errors import InvalidUpdate
 from pgdoc.names import check_name
 from pgdoc.query.parse import parse_filter, parse_sort
-from pgdoc.query.sql import Compiled, compile_filter, compile_sort
+from pgdoc.query.sql import Compiled
 from pgdoc.query.update import parse_update
 from pgdoc.query.update_sql import compile_first, compile_update
-from pgdoc.statements import first_condition, read_statement
+from pgdoc.statements import CHANGING, CLAIMING, read_statement
 from pgdoc.verdicts import check_version
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pgdoc._async.bulk import AsyncBulk
     from pgdoc._async.transaction import AsyncTransaction
     from pgdoc.bulk import Judge
+    from pgdoc.query.nodes import Node, SortKey
     from pgdoc.query.update_nodes import Update
 
 __all__ = ["AsyncBulkCollection"]
@@ -120,7 +121,8 @@ class AsyncBulkCollection:
             InvalidUpdate: not an update; it was not queued.
             BulkError: what was queued has been sent, and failed.
         """
-        condition, update = compile_filter(parse_filter(filter)), parse_update(changes)
+        wanted, update = parse_filter(filter), parse_update(changes)
+        condition = await self._condition(wanted)
         await self._bulk.add(self._target("update_many"), self._update(condition, update))
 
     async def update_one(
@@ -144,7 +146,8 @@ class AsyncBulkCollection:
             InvalidUpdate: not an update; it was not queued.
             BulkError: what was queued has been sent, and failed.
         """
-        condition, update = self._first(filter, sort, skip_locked=skip_locked), parse_update(changes)
+        wanted, order, update = parse_filter(filter), parse_sort(sort), parse_update(changes)
+        condition = await self._first(wanted, order, skip_locked=skip_locked)
         await self._bulk.add(self._target("update_one"), self._update(condition, update))
 
     async def replace(
@@ -197,7 +200,7 @@ class AsyncBulkCollection:
             InvalidFilter: not a filter; it was not queued.
             BulkError: what was queued has been sent, and failed.
         """
-        await self._bulk.add(self._target("delete_many"), self._delete(compile_filter(parse_filter(filter))))
+        await self._bulk.add(self._target("delete_many"), self._delete(await self._condition(parse_filter(filter))))
 
     async def delete_one(
         self,
@@ -211,7 +214,9 @@ class AsyncBulkCollection:
             InvalidFilter: not a filter; it was not queued.
             BulkError: what was queued has been sent, and failed.
         """
-        await self._bulk.add(self._target("delete_one"), self._delete(self._first(filter, sort)))
+        await self._bulk.add(
+            self._target("delete_one"), self._delete(await self._first(parse_filter(filter), parse_sort(sort)))
+        )
 
     def _target(self, operation: str, key: str | None = None) -> Target:
         return Target(operation, self._name, self._table.subject, key)
@@ -246,21 +251,14 @@ class AsyncBulkCollection:
     def _delete(self, condition: Compiled) -> Statement:
         return self._write("delete_many", condition.params, counted, condition=condition.text)
 
-    def _first(
-        self,
-        filter: Mapping[str, Any],  # noqa: A002
-        sort: str | Sequence[str] | None,
-        *,
-        skip_locked: bool = False,
-    ) -> Compiled:
-        condition, order = compile_filter(parse_filter(filter)), compile_sort(parse_sort(sort))
-        text = first_condition(
-            self._table.name,
-            condition=condition.text,
-            order=order.text,
-            skip_locked="SKIP LOCKED" if skip_locked else "",
-        )
-        return Compiled(text, [*condition.params, *order.params])
+    async def _condition(self, wanted: Node) -> Compiled:
+        async with self._bulk.standing_still():
+            return await self._table.condition(wanted)
+
+    async def _first(self, wanted: Node, sort: tuple[SortKey, ...], *, skip_locked: bool = False) -> Compiled:
+        async with self._bulk.standing_still():
+            first = await self._table.first(wanted, sort, CLAIMING if skip_locked else CHANGING)
+        return Compiled(f"id = (SELECT id FROM ({first.text}) AS first)", first.params)
 
     def _look(self, target: Target, if_version: int | None) -> list[Statement]:
         """Lock the document and look at its version, where the write asks for one: it may be of this bulk's making."""

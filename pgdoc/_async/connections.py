@@ -17,6 +17,7 @@ from pgdoc.catalog import FIND_REVISION, check_revision, check_server
 from pgdoc.conninfo import with_timeout
 from pgdoc.context import current_metadata
 from pgdoc.errors import StoreClosed
+from pgdoc.recent import Recent
 from pgdoc.refusal import refusal
 from pgdoc.replication.patience import bounded, closing_what_was_given_up, is_limited, patience
 from pgdoc.sql import statement
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from psycopg.abc import PQGen, PQGenConn
     from psycopg.pq.abc import PGconn
+
+    from pgdoc.query.plan import Indexes
 
     T = TypeVar("T")
 
@@ -44,6 +47,8 @@ class AsyncConnections:
 
     Attributes:
         seen: the tables that a transaction found, or made, and need not look for again.
+        indexes: of each table, as they were a moment ago.
+        long: the statements whose rows were many a moment ago.
     """
 
     def __init__(self, conninfo: str, pool_size: int, *, through_pooler: bool) -> None:
@@ -58,6 +63,8 @@ class AsyncConnections:
         self._inherited: AsyncPool | None = None
         self._opening = AsyncLock()
         self.seen: set[str] = set()
+        self.indexes: Recent[Indexes] = Recent()
+        self.long: Recent[bool] = Recent()
         remember(self)
 
     def after_fork(self) -> None:
@@ -160,25 +167,33 @@ class AsyncConnections:
     async def prepare(self, table: str, create: Sequence[Any] | None) -> None:
         """Do nothing: a statement that stands alone may fail and be sent again."""
 
-    async def fetch(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+    async def fetch(self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
         """Execute one statement and return its rows."""
         pool = self._pool or await self.pool()
         connection = await self._lend(pool)
         try:
-            cursor = await connection.execute(query, params, binary=True)
+            cursor = await connection.execute(query, params, prepare=prepare, binary=True)
             return await cursor.fetchall()
         finally:
             await pool.putconn(connection)
 
-    async def stream(self, query: bytes, params: Sequence[Any]) -> AsyncGenerator[tuple[Any, ...]]:
+    look = fetch
+
+    async def stream(self, query: bytes, params: Sequence[Any]) -> AsyncGenerator[list[tuple[Any, ...]]]:
         """Execute one statement and give out its rows as they come; the connection is taken until the end."""
         async with (
             self.connection() as connection,
             connection.cursor() as cursor,
             aclosing(cursor.stream(query, params, binary=True, size=_CHUNK_ROWS)) as rows,  # type: ignore[type-var]
         ):
+            chunk: list[tuple[Any, ...]] = []
             async for row in rows:
-                yield row
+                chunk.append(row)
+                if len(chunk) == _CHUNK_ROWS:
+                    yield chunk
+                    chunk = []
+            if chunk:
+                yield chunk
 
     async def copy(self, query: bytes, rows: CopyRows) -> None:
         """Execute a COPY FROM STDIN, all or nothing."""

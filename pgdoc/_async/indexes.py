@@ -10,7 +10,17 @@ import psycopg
 from pgdoc._waiting import async_execute_watched, async_sleep
 from pgdoc.errors import CollectionNotFound, DatabaseError
 from pgdoc.names import check_name, quoted
-from pgdoc.query.index import Index, IndexPlan, IndexProgress, Part, collected, described, part_digest, plan_index
+from pgdoc.query.index import (
+    Index,
+    IndexPlan,
+    IndexProgress,
+    Part,
+    collected,
+    described,
+    is_current,
+    part_digest,
+    plan_index,
+)
 from pgdoc.query.index import relation_name as _relation_name
 from pgdoc.sql import statement
 from pgdoc.statements import call_statement
@@ -78,6 +88,8 @@ class AsyncIndexes:
                 await self._complete(connection, oid, plan, progress)
         except psycopg.Error as exc:
             raise translated(exc, f"index {plan.name!r} of {self._table.subject}") from exc
+        finally:
+            self._table.forget_indexes()
         if progress is not None:
             progress(IndexProgress(plan.name, "ready", 1, 1))
         return plan.name
@@ -107,6 +119,8 @@ class AsyncIndexes:
                     await self._drop(connection, relation)
         except psycopg.Error as exc:
             raise translated(exc, f"index {name!r} of {self._table.subject}") from exc
+        finally:
+            self._table.forget_indexes()
         return bool(found)
 
     async def _table_oid(self) -> int | None:
@@ -158,7 +172,7 @@ class AsyncIndexes:
         missing = []
         for part in plan.parts:
             row = found.get(part_digest(oid, plan.name, part.label))
-            if row is not None and (not row[1] or described(row[3]) is None):
+            if row is not None and not (row[1] and is_current(row[3])):
                 await self._drop(connection, row[0])
                 row = None
             if row is None:
@@ -236,7 +250,7 @@ class AsyncIndexes:
 
 async def _parts_of(connection: AsyncConnection[Any], oid: int, name: str) -> list[tuple[Any, ...]]:
     """Return what there is of an index, also where it was given up before its comment was written."""
-    labels = ["", *(f"{kind}{number}" for kind in ("items", "arrays") for number in range(8))]
+    labels = ["", *(f"{kind}{number}" for kind in ("items", "spans", "arrays") for number in range(8))]
     digests = {part_digest(oid, name, label) for label in labels}
     rows = await _rows(connection, _sql("parts"), [oid])
     return [row for row in rows if row[0].rpartition(".")[2] in digests]

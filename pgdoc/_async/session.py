@@ -9,12 +9,22 @@ if TYPE_CHECKING:
 
     from pgdoc._copy import CopyRows
     from pgdoc._waiting import AsyncLending
+    from pgdoc.query.plan import Indexes
+    from pgdoc.recent import Recent
 
 __all__ = ["AsyncSession"]
 
 
 class AsyncSession(Protocol):
-    """A transaction, or the pool, where each statement goes to a connection of its own and commits by itself."""
+    """A transaction, or the pool, where each statement goes to a connection of its own and commits by itself.
+
+    Attributes:
+        indexes: of each table.
+        long: whether a statement's rows were many.
+    """
+
+    indexes: Recent[Indexes]
+    long: Recent[bool]
 
     @property
     def in_transaction(self) -> bool:
@@ -26,12 +36,22 @@ class AsyncSession(Protocol):
     async def prepare(self, table: str, create: Sequence[Any] | None) -> None:
         """See to it that a missing table does not abort a transaction."""
 
-    async def fetch(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """Execute one statement and return its rows."""
+    async def fetch(self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
+        """Execute one statement and return its rows.
+
+        Args:
+            query: the statement.
+            params: for its placeholders.
+            prepare: `False` where a plan that is kept for all values could be a bad one.
+        """
         ...
 
-    def stream(self, query: bytes, params: Sequence[Any]) -> AsyncGenerator[tuple[Any, ...]]:
-        """Execute one statement and give out its rows as they come."""
+    async def look(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Fetch what is no part of a transaction; on its connection, where it has one."""
+        ...
+
+    def stream(self, query: bytes, params: Sequence[Any]) -> AsyncGenerator[list[tuple[Any, ...]]]:
+        """Execute one statement and give out its rows as they come, some at a time."""
         ...
 
     def lend(self) -> AsyncLending:

@@ -9,7 +9,11 @@ import psycopg
 
 from pgdoc.errors import CollectionNotFound
 from pgdoc.names import quoted
-from pgdoc.statements import call_statement, read_statement, write_statement
+from pgdoc.query.index import indexed_paths
+from pgdoc.query.plan import NO_INDEXES, Branches, branches, by_key, may_use_index
+from pgdoc.query.sql import Compiled, compile_filter, compile_sort
+from pgdoc.sql import statement
+from pgdoc.statements import call_statement, first_statement, read_statement, write_statement
 from pgdoc.translate import translated
 
 if TYPE_CHECKING:
@@ -17,6 +21,10 @@ if TYPE_CHECKING:
 
     from pgdoc._async.session import AsyncSession
     from pgdoc._copy import CopyRows
+    from pgdoc.query.nodes import Node, SortKey
+    from pgdoc.query.plan import Indexes
+    from pgdoc.query.shape import Conditions
+    from pgdoc.search import Search
 
 __all__ = ["AsyncTable"]
 
@@ -40,22 +48,22 @@ class AsyncTable:
         self._address = (schema, name)
         self._auto_create = auto_create
 
-    async def read(self, query: bytes, params: Sequence[Any]) -> Rows:
-        """Fetch the rows of one statement."""
+    async def read(self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None) -> Rows:
+        """Fetch the rows of one statement; `prepare` as for a session's `fetch`."""
         try:
-            return await self._fetch(query, params)
+            return await self._fetch(query, params, prepare=prepare)
         except CollectionNotFound:
             if not self._auto_create:
                 raise
             return []
 
-    async def stream(self, query: bytes, params: Sequence[Any]) -> AsyncGenerator[tuple[Any, ...]]:
-        """Give out the rows of one statement as they come."""
+    async def stream(self, query: bytes, params: Sequence[Any]) -> AsyncGenerator[Rows]:
+        """Give out the rows of one statement as they come, some at a time."""
         try:
             await self._session.prepare(self.name, None)
-            async with aclosing(self._session.stream(query, params)) as rows:
-                async for row in rows:
-                    yield row
+            async with aclosing(self._session.stream(query, params)) as chunks:
+                async for rows in chunks:
+                    yield rows
         except psycopg.Error as exc:
             error = translated(exc, self.subject)
             if not (self._auto_create and isinstance(error, CollectionNotFound)):
@@ -64,9 +72,12 @@ class AsyncTable:
             if not self._auto_create:
                 raise
 
-    async def write(self, name: str, params: list[Any], *, versioned: bool = False, **clauses: str) -> Rows:
-        """Execute a write of `documents.sql`, with the writer's metadata."""
-        return await self.read(*self.carrying(name, params, versioned=versioned, **clauses))
+    async def write(
+        self, name: str, params: list[Any], *, versioned: bool = False, prepare: bool | None = None, **clauses: str
+    ) -> Rows:
+        """Execute a write of `documents.sql`, with the writer's metadata; `prepare` as for a session's `fetch`."""
+        query, params = self.carrying(name, params, versioned=versioned, **clauses)
+        return await self.read(query, params, prepare=prepare)
 
     async def create_and_write(self, name: str, params: list[Any], **clauses: str) -> Rows:
         """Execute a write that makes a document, and so its collection too."""
@@ -100,6 +111,47 @@ class AsyncTable:
         query = write_statement(name, self.name, carry=message is not None, versioned=versioned, **clauses)
         return query, params if message is None else [message, *params]
 
+    async def indexes(self) -> Indexes:
+        """Return what the indexes are on; what was looked up may be ten seconds old."""
+        found = self._session.indexes.get(self.name)
+        if found is None:
+            try:
+                rows = await self._session.look(statement("indexes", "valid_parts").encode(), [self.name])
+            except psycopg.Error as exc:
+                raise translated(exc, self.subject) from exc
+            found = indexed_paths(row[0] for row in rows)
+            self._session.indexes.put(self.name, found)
+        return found
+
+    def forget_indexes(self) -> None:
+        """Have them looked up anew."""
+        self._session.indexes.forget(self.name)
+
+    async def condition(self, node: Node) -> Compiled:
+        """Compile a filter to one condition that uses the indexes there are."""
+        return compile_filter(by_key(node, await self.indexes()) if may_use_index(node) else node)
+
+    async def first(self, node: Node, sort: tuple[SortKey, ...], lock: str) -> Compiled:
+        """Compile to the SELECT of the first document, locked."""
+        if sort:
+            found = branches(node, await self.indexes() if may_use_index(node) else NO_INDEXES, sort[0])
+        else:
+            found = Branches((by_key(node, await self.indexes()) if may_use_index(node) else node,))
+        first, *rest = map(compile_filter, found.nodes)
+        text = first_statement(
+            self.name,
+            [first.text, *(part.text for part in rest)],
+            order=compile_sort(sort).text,
+            lock=lock,
+            in_turn=found.in_turn,
+        )
+        times = 1 if found.in_turn else 2
+        return Compiled(text, [*first.params, *(item for part in rest for item in part.params * times)])
+
+    async def conditions(self, search: Search) -> Conditions:
+        """Compile what is searched for, with the indexes there are."""
+        return search.conditions(await self.indexes() if search.may_use_index else NO_INDEXES)
+
     @property
     def _may_try_again(self) -> bool:
         return self._auto_create and not self._session.in_transaction
@@ -109,10 +161,17 @@ class AsyncTable:
         params = self._address if message is None else (message, *self._address)
         await self._fetch(call_statement("create_collection", carry=message is not None), params)
 
-    async def _fetch(self, query: bytes, params: Sequence[Any], *, create: tuple[str, str] | None = None) -> Rows:
+    async def _fetch(
+        self,
+        query: bytes,
+        params: Sequence[Any],
+        *,
+        create: tuple[str, str] | None = None,
+        prepare: bool | None = None,
+    ) -> Rows:
         try:
             await self._session.prepare(self.name, create)
-            return await self._session.fetch(query, params)
+            return await self._session.fetch(query, params, prepare=prepare)
         except psycopg.Error as exc:
             raise translated(exc, self.subject) from exc
 

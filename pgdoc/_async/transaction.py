@@ -49,6 +49,7 @@ class AsyncTransaction:
         if isolation is not None and isolation not in _ISOLATION:
             raise ValueError(f"isolation is {isolation!r}: one of {', '.join(_ISOLATION)}")
         self._connections = connections
+        self.indexes, self.long = connections.indexes, connections.long
         self._schema = schema
         self._auto_create = auto_create
         self._given = checked(metadata)
@@ -199,21 +200,24 @@ class AsyncTransaction:
             await self.fetch(statement("catalog", "create_collection").encode(), create)
         self._seen.add(table)
 
-    async def fetch(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+    async def fetch(self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
         """Execute one statement and return its rows."""
-        cursor = await self.connection.execute(query, params, binary=True)
+        cursor = await self.connection.execute(query, params, prepare=prepare, binary=True)
         return await cursor.fetchall()
 
-    async def stream(self, query: bytes, params: Sequence[Any]) -> AsyncGenerator[tuple[Any, ...]]:
+    async def look(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Fetch what is no part of the transaction; a bulk that has not begun has no connection yet."""
+        return await (self.fetch(query, params) if self.begun else self._connections.fetch(query, params))
+
+    async def stream(self, query: bytes, params: Sequence[Any]) -> AsyncGenerator[list[tuple[Any, ...]]]:
         """Give out the rows of a cursor in the server, so that other calls can come in between."""
         self._cursors_made += 1
         cursor = self.connection.cursor(f"pgdoc_{self._cursors_made}")
         self._cursors.add(cursor)
         try:
-            cursor.itersize = _CHUNK_ROWS
             await cursor.execute(query, params, binary=True)
-            async for row in cursor:
-                yield row
+            while rows := await cursor.fetchmany(_CHUNK_ROWS):
+                yield rows
         finally:
             if cursor not in self._cursors_gone:
                 self._cursors.discard(cursor)

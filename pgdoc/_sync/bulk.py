@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -15,6 +16,7 @@ from pgdoc.errors import BulkError, CollectionNotFound, PgdocError, ServerUnreac
 from pgdoc.translate import translated
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
     from typing import Self
 
@@ -75,6 +77,13 @@ class Bulk:
             self._writes += 1
             if len(self._queue) >= CHUNK_STATEMENTS or self._queued_bytes >= CHUNK_BYTES:
                 self._send()
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Keep the bulk from being sent meanwhile."""
+        with self._sending:
+            self._check_usable()
+            yield
 
     def _check_usable(self) -> None:
         if self._failure is not None:

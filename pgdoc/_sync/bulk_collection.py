@@ -24,10 +24,10 @@ from pgdoc.documents import check_id, encode
 from pgdoc.errors import InvalidUpdate
 from pgdoc.names import check_name
 from pgdoc.query.parse import parse_filter, parse_sort
-from pgdoc.query.sql import Compiled, compile_filter, compile_sort
+from pgdoc.query.sql import Compiled
 from pgdoc.query.update import parse_update
 from pgdoc.query.update_sql import compile_first, compile_update
-from pgdoc.statements import first_condition, read_statement
+from pgdoc.statements import CHANGING, CLAIMING, read_statement
 from pgdoc.verdicts import check_version
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pgdoc._sync.bulk import Bulk
     from pgdoc._sync.transaction import Transaction
     from pgdoc.bulk import Judge
+    from pgdoc.query.nodes import Node, SortKey
     from pgdoc.query.update_nodes import Update
 
 __all__ = ["BulkCollection"]
@@ -119,7 +120,8 @@ class BulkCollection:
             InvalidUpdate: not an update; it was not queued.
             BulkError: what was queued has been sent, and failed.
         """
-        condition, update = compile_filter(parse_filter(filter)), parse_update(changes)
+        wanted, update = parse_filter(filter), parse_update(changes)
+        condition = self._condition(wanted)
         self._bulk.add(self._target("update_many"), self._update(condition, update))
 
     def update_one(
@@ -143,7 +145,8 @@ class BulkCollection:
             InvalidUpdate: not an update; it was not queued.
             BulkError: what was queued has been sent, and failed.
         """
-        condition, update = self._first(filter, sort, skip_locked=skip_locked), parse_update(changes)
+        wanted, order, update = parse_filter(filter), parse_sort(sort), parse_update(changes)
+        condition = self._first(wanted, order, skip_locked=skip_locked)
         self._bulk.add(self._target("update_one"), self._update(condition, update))
 
     def replace(
@@ -196,7 +199,7 @@ class BulkCollection:
             InvalidFilter: not a filter; it was not queued.
             BulkError: what was queued has been sent, and failed.
         """
-        self._bulk.add(self._target("delete_many"), self._delete(compile_filter(parse_filter(filter))))
+        self._bulk.add(self._target("delete_many"), self._delete(self._condition(parse_filter(filter))))
 
     def delete_one(
         self,
@@ -210,7 +213,7 @@ class BulkCollection:
             InvalidFilter: not a filter; it was not queued.
             BulkError: what was queued has been sent, and failed.
         """
-        self._bulk.add(self._target("delete_one"), self._delete(self._first(filter, sort)))
+        self._bulk.add(self._target("delete_one"), self._delete(self._first(parse_filter(filter), parse_sort(sort))))
 
     def _target(self, operation: str, key: str | None = None) -> Target:
         return Target(operation, self._name, self._table.subject, key)
@@ -245,21 +248,14 @@ class BulkCollection:
     def _delete(self, condition: Compiled) -> Statement:
         return self._write("delete_many", condition.params, counted, condition=condition.text)
 
-    def _first(
-        self,
-        filter: Mapping[str, Any],  # noqa: A002
-        sort: str | Sequence[str] | None,
-        *,
-        skip_locked: bool = False,
-    ) -> Compiled:
-        condition, order = compile_filter(parse_filter(filter)), compile_sort(parse_sort(sort))
-        text = first_condition(
-            self._table.name,
-            condition=condition.text,
-            order=order.text,
-            skip_locked="SKIP LOCKED" if skip_locked else "",
-        )
-        return Compiled(text, [*condition.params, *order.params])
+    def _condition(self, wanted: Node) -> Compiled:
+        with self._bulk.standing_still():
+            return self._table.condition(wanted)
+
+    def _first(self, wanted: Node, sort: tuple[SortKey, ...], *, skip_locked: bool = False) -> Compiled:
+        with self._bulk.standing_still():
+            first = self._table.first(wanted, sort, CLAIMING if skip_locked else CHANGING)
+        return Compiled(f"id = (SELECT id FROM ({first.text}) AS first)", first.params)
 
     def _look(self, target: Target, if_version: int | None) -> list[Statement]:
         """Lock the document and look at its version, where the write asks for one: it may be of this bulk's making."""

@@ -18,6 +18,7 @@ from pgdoc.catalog import FIND_REVISION, check_revision, check_server
 from pgdoc.conninfo import with_timeout
 from pgdoc.context import current_metadata
 from pgdoc.errors import StoreClosed
+from pgdoc.recent import Recent
 from pgdoc.refusal import refusal
 from pgdoc.replication.patience import bounded, closing_what_was_given_up, is_limited, patience
 from pgdoc.sql import statement
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
     from psycopg.abc import PQGen, PQGenConn
     from psycopg.pq.abc import PGconn
+
+    from pgdoc.query.plan import Indexes
 
     T = TypeVar("T")
 
@@ -45,6 +48,8 @@ class Connections:
 
     Attributes:
         seen: the tables that a transaction found, or made, and need not look for again.
+        indexes: of each table, as they were a moment ago.
+        long: the statements whose rows were many a moment ago.
     """
 
     def __init__(self, conninfo: str, pool_size: int, *, through_pooler: bool) -> None:
@@ -59,6 +64,8 @@ class Connections:
         self._inherited: Pool | None = None
         self._opening = Lock()
         self.seen: set[str] = set()
+        self.indexes: Recent[Indexes] = Recent()
+        self.long: Recent[bool] = Recent()
         remember(self)
 
     def after_fork(self) -> None:
@@ -161,25 +168,33 @@ class Connections:
     def prepare(self, table: str, create: Sequence[Any] | None) -> None:
         """Do nothing: a statement that stands alone may fail and be sent again."""
 
-    def fetch(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+    def fetch(self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
         """Execute one statement and return its rows."""
         pool = self._pool or self.pool()
         connection = self._lend(pool)
         try:
-            cursor = connection.execute(query, params, binary=True)
+            cursor = connection.execute(query, params, prepare=prepare, binary=True)
             return cursor.fetchall()
         finally:
             pool.putconn(connection)
 
-    def stream(self, query: bytes, params: Sequence[Any]) -> Generator[tuple[Any, ...]]:
+    look = fetch
+
+    def stream(self, query: bytes, params: Sequence[Any]) -> Generator[list[tuple[Any, ...]]]:
         """Execute one statement and give out its rows as they come; the connection is taken until the end."""
         with (
             self.connection() as connection,
             connection.cursor() as cursor,
             closing(cursor.stream(query, params, binary=True, size=_CHUNK_ROWS)) as rows,  # type: ignore[type-var]
         ):
+            chunk: list[tuple[Any, ...]] = []
             for row in rows:
-                yield row
+                chunk.append(row)
+                if len(chunk) == _CHUNK_ROWS:
+                    yield chunk
+                    chunk = []
+            if chunk:
+                yield chunk
 
     def copy(self, query: bytes, rows: CopyRows) -> None:
         """Execute a COPY FROM STDIN, all or nothing."""

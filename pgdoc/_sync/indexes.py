@@ -11,7 +11,17 @@ import psycopg
 from pgdoc._waiting import execute_watched, sleep
 from pgdoc.errors import CollectionNotFound, DatabaseError
 from pgdoc.names import check_name, quoted
-from pgdoc.query.index import Index, IndexPlan, IndexProgress, Part, collected, described, part_digest, plan_index
+from pgdoc.query.index import (
+    Index,
+    IndexPlan,
+    IndexProgress,
+    Part,
+    collected,
+    described,
+    is_current,
+    part_digest,
+    plan_index,
+)
 from pgdoc.query.index import relation_name as _relation_name
 from pgdoc.sql import statement
 from pgdoc.statements import call_statement
@@ -79,6 +89,8 @@ class Indexes:
                 self._complete(connection, oid, plan, progress)
         except psycopg.Error as exc:
             raise translated(exc, f"index {plan.name!r} of {self._table.subject}") from exc
+        finally:
+            self._table.forget_indexes()
         if progress is not None:
             progress(IndexProgress(plan.name, "ready", 1, 1))
         return plan.name
@@ -108,6 +120,8 @@ class Indexes:
                     self._drop(connection, relation)
         except psycopg.Error as exc:
             raise translated(exc, f"index {name!r} of {self._table.subject}") from exc
+        finally:
+            self._table.forget_indexes()
         return bool(found)
 
     def _table_oid(self) -> int | None:
@@ -159,7 +173,7 @@ class Indexes:
         missing = []
         for part in plan.parts:
             row = found.get(part_digest(oid, plan.name, part.label))
-            if row is not None and (not row[1] or described(row[3]) is None):
+            if row is not None and not (row[1] and is_current(row[3])):
                 self._drop(connection, row[0])
                 row = None
             if row is None:
@@ -237,7 +251,7 @@ class Indexes:
 
 def _parts_of(connection: Connection[Any], oid: int, name: str) -> list[tuple[Any, ...]]:
     """Return what there is of an index, also where it was given up before its comment was written."""
-    labels = ["", *(f"{kind}{number}" for kind in ("items", "arrays") for number in range(8))]
+    labels = ["", *(f"{kind}{number}" for kind in ("items", "spans", "arrays") for number in range(8))]
     digests = {part_digest(oid, name, label) for label in labels}
     rows = _rows(connection, _sql("parts"), [oid])
     return [row for row in rows if row[0].rpartition(".")[2] in digests]

@@ -4,30 +4,32 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from pgdoc._sync.writing import document_of
-from pgdoc.documents import decode
+from pgdoc.documents import Document, decode
 from pgdoc.errors import InvalidInput
 from pgdoc.query.parse import parse_filter, parse_sort
-from pgdoc.query.project import compile_fields, parse_fields
-from pgdoc.query.sql import compile_filter, compile_sort
-from pgdoc.reading import check_count, reading_statement
+from pgdoc.reading import reading_statement
+from pgdoc.search import Search
 from pgdoc.shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
-    from pgdoc._sync.table import Table
-    from pgdoc.documents import Document
+    from pgdoc._sync.session import Session
+    from pgdoc._sync.table import Table, Rows
 
 __all__ = ["Reads"]
+
+_FEW: Final = 100
+"""Documents are fetched at once; as many as a stream holds in memory."""
 
 
 class Reads:
     """What a collection inherits: each call is one statement."""
 
     _table: Table
+    _session: Session
 
     def find(
         self,
@@ -40,8 +42,9 @@ class Reads:
     ) -> Generator[Document]:
         """Return an iterator over the documents that match, in bounded memory.
 
-        It sees the collection as it was when the first document was asked for. Outside a transaction it takes a
-        connection of the pool until it is exhausted or closed.
+        It sees the collection as it was when the first document was asked for. A hundred documents are fetched at
+        once; where there are more, it takes a connection of the pool, outside a transaction, until it is exhausted or
+        closed.
 
         Args:
             filter: as the filter language has it; `None` for all.
@@ -55,8 +58,7 @@ class Reads:
             InvalidFilter: not a filter.
             InvalidInput: not a sort, or not fields, or not a count of documents.
         """
-        query, params = self._find("find", filter, sort=sort, limit=limit, skip=skip, fields=fields)
-        return self._documents(query, params)
+        return self._documents(Search(filter, sort=sort, limit=limit, skip=skip, fields=fields))
 
     def find_one(
         self,
@@ -66,14 +68,15 @@ class Reads:
         fields: str | Sequence[str] | None = None,
     ) -> Document | None:
         """Return the first document that matches, or `None`; the arguments are those of `find`."""
-        rows = self._table.read(*self._find("find", filter, sort=sort, limit=1, fields=fields))
-        return document_of(*rows[0]) if rows else None
+        search = Search(filter, sort=sort, limit=1, fields=fields)
+        rows = self._few(*self._compiled("find", search), search, 1)
+        return Document.from_text(*rows[0]) if rows else None
 
     def count(self, filter: Mapping[str, Any] | None = None) -> int:  # noqa: A002
         """Return how many documents match."""
-        condition = compile_filter(parse_filter(filter))
-        query = reading_statement("count", self._table.name, condition=condition.text)
-        rows = self._table.read(query, condition.params)
+        search = Search(filter)
+        query, params, prepare = self._compiled("count", search)
+        rows = self._table.read(query, params, prepare=prepare)
         return int(rows[0][0]) if rows else 0
 
     def distinct(self, path: str, filter: Mapping[str, Any] | None = None) -> list[Any]:  # noqa: A002
@@ -87,12 +90,13 @@ class Reads:
             InvalidInput: not a path.
             InvalidFilter: not a filter.
         """
-        parts, condition = _parse_path(path), compile_filter(parse_filter(filter))
+        parts, wanted = _parse_path(path), parse_filter(filter)
+        condition = self._table.condition(wanted)
         if parts == ["_id"]:
             values, params = "(VALUES (to_jsonb(id)))", []
         else:
             values, params = "pgdoc.elements_at(data, %s::text[])", [parts]
-        query = reading_statement("distinct", self._table.name, condition=condition.text, values=values)
+        query = reading_statement("distinct", self._table.name, (condition.text,), values=values)
         rows = self._table.read(query, [*params, *condition.params])
         return [decode(row[0]) for row in rows]
 
@@ -110,33 +114,61 @@ class Reads:
             InvalidFilter: not a filter.
             InvalidInput: not a sort.
         """
-        rows = self._table.read(*self._find("explain", filter, sort=sort, limit=limit, skip=skip))
+        search = Search(filter, sort=sort, limit=limit, skip=skip)
+        query, params, _ = self._compiled("explain", search)
+        rows = self._table.read(query, [*params, *search.last_param(limit)], prepare=False)
         return "\n".join(row[0] for row in rows)
 
-    def _find(  # noqa: PLR0913 (the contract)
-        self,
-        name: str,
-        filter: Mapping[str, Any] | None,  # noqa: A002
-        *,
-        sort: str | Sequence[str] | None,
-        limit: int | None = None,
-        skip: int = 0,
-        fields: str | Sequence[str] | None = None,
-    ) -> tuple[bytes, list[Any]]:
-        check_count("skip", skip)
-        if limit is not None:
-            check_count("limit", limit)
-        condition, order = compile_filter(parse_filter(filter)), compile_sort(parse_sort(sort))
-        selected = compile_fields(parse_fields(fields))
-        query = reading_statement(
-            name, self._table.name, condition=condition.text, order=order.text, fields=selected.text
-        )
-        return query, [*selected.params, *condition.params, *order.params, limit, skip]
+    def _compiled(self, name: str, search: Search) -> tuple[bytes, list[Any], bool | None]:
+        """Return the statement, its parameters but the limit, and whether it must not be prepared.
 
-    def _documents(self, query: bytes, params: Sequence[Any]) -> Generator[Document]:
-        with closing(self._table.stream(query, params)) as rows:
-            for row in rows:
-                yield document_of(*row)
+        One plan is good for all values of a lookup, or a range in its own order. A lookup in another order is for many
+        documents read from the order's index, and for few from its own.
+        """
+        conditions = self._table.conditions(search)
+        query = reading_statement(
+            name,
+            self._table.name,
+            tuple(part.text for part in conditions.parts),
+            order=search.order,
+            limit=search.limit if search.order else None,
+            skip=search.skip,
+            in_turn=conditions.in_turn,
+            fields=search.fields.text,
+        )
+        params = [*search.fields.params, *(item for part in conditions.parts for item in part.params)]
+        has_one_plan = not search.order or conditions.in_turn or not (params or search.skip)
+        return query, params, None if has_one_plan else False
+
+    def _documents(self, search: Search) -> Generator[Document]:
+        with closing(self._chunks(search)) as chunks:
+            for rows in chunks:
+                for row in rows:
+                    yield Document.from_text(*row)
+
+    def _chunks(self, search: Search) -> Generator[Rows]:
+        """Fetch a few documents at once, by a statement that is prepared; stream more, in bounded memory.
+
+        How many there are is seen when they are fetched. Without an order that costs little where there are more,
+        and it is remembered of the statement.
+        """
+        query, params, prepare = self._compiled("find", search)
+        limit, long = search.limit, self._session.long
+        if limit is not None and limit <= _FEW:
+            yield self._few(query, params, prepare, search, limit)
+            return
+        if not search.order and not long.get(query):
+            rows = self._few(query, params, prepare, search, _FEW + 1)
+            if len(rows) <= _FEW:
+                yield rows
+                return
+            long.put(query, value=True)
+        with closing(self._table.stream(query, [*params, *search.last_param(limit)])) as chunks:
+            for rows in chunks:
+                yield rows
+
+    def _few(self, query: bytes, params: list[Any], prepare: bool | None, search: Search, limit: int) -> Rows:
+        return self._table.read(query, [*params, *search.last_param(limit)], prepare=prepare)
 
 
 def _parse_path(path: str) -> list[str]:

@@ -50,6 +50,7 @@ class Transaction:
         if isolation is not None and isolation not in _ISOLATION:
             raise ValueError(f"isolation is {isolation!r}: one of {', '.join(_ISOLATION)}")
         self._connections = connections
+        self.indexes, self.long = connections.indexes, connections.long
         self._schema = schema
         self._auto_create = auto_create
         self._given = checked(metadata)
@@ -200,21 +201,24 @@ class Transaction:
             self.fetch(statement("catalog", "create_collection").encode(), create)
         self._seen.add(table)
 
-    def fetch(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+    def fetch(self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
         """Execute one statement and return its rows."""
-        cursor = self.connection.execute(query, params, binary=True)
+        cursor = self.connection.execute(query, params, prepare=prepare, binary=True)
         return cursor.fetchall()
 
-    def stream(self, query: bytes, params: Sequence[Any]) -> Generator[tuple[Any, ...]]:
+    def look(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Fetch what is no part of the transaction; a bulk that has not begun has no connection yet."""
+        return self.fetch(query, params) if self.begun else self._connections.fetch(query, params)
+
+    def stream(self, query: bytes, params: Sequence[Any]) -> Generator[list[tuple[Any, ...]]]:
         """Give out the rows of a cursor in the server, so that other calls can come in between."""
         self._cursors_made += 1
         cursor = self.connection.cursor(f"pgdoc_{self._cursors_made}")
         self._cursors.add(cursor)
         try:
-            cursor.itersize = _CHUNK_ROWS
             cursor.execute(query, params, binary=True)
-            for row in cursor:
-                yield row
+            while rows := cursor.fetchmany(_CHUNK_ROWS):
+                yield rows
         finally:
             if cursor not in self._cursors_gone:
                 self._cursors.discard(cursor)

@@ -3,26 +3,26 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pgdoc.documents import Document, check_id, encode
 from pgdoc.errors import InvalidUpdate
 from pgdoc.query.parse import parse_filter, parse_sort
-from pgdoc.query.sql import compile_filter, compile_sort
 from pgdoc.query.update import parse_update
 from pgdoc.query.update_sql import compile_first, compile_update
-from pgdoc.statements import read_statement
+from pgdoc.statements import CHANGING, CLAIMING, read_statement
 from pgdoc.verdicts import check_version, compare_versions, misfit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from pgdoc._sync.table import Table
+    from pgdoc.query.nodes import SortKey
     from pgdoc.query.sql import Compiled
     from pgdoc.query.update_nodes import Update
 
-__all__ = ["Writes", "document_of"]
+__all__ = ["Writes"]
 
 
 class Writes:
@@ -68,7 +68,7 @@ class Writes:
         while True:
             rows = self._upsert(key, first, change) if first else self._change(key, change, if_version)
             if rows:
-                return document_of(key, *rows[0])
+                return Document.from_text(key, *rows[0])
             query = read_statement("judge_update", self._table.name, change=change.text)
             found = self._table.read(query, [*change.params, *change.params, key])
             if found and (document := self._unchanged(key, update, if_version, *found[0])):
@@ -97,8 +97,8 @@ class Writes:
             InvalidFilter: not a filter.
             InvalidUpdate: not an update, or one that does not fit a document, which the message names.
         """
-        condition, update = compile_filter(parse_filter(filter)), parse_update(changes)
-        change = compile_update(update)
+        wanted, update = parse_filter(filter), parse_update(changes)
+        change, condition = compile_update(update), self._table.condition(wanted)
         params = [*change.params, *condition.params, *change.params]
         rows = self._table.write("update_many", params, condition=condition.text, change=change.text)
         for count, key, text in rows:
@@ -133,21 +133,15 @@ class Writes:
             InvalidFilter: not a filter.
             InvalidUpdate: not an update, or one that does not fit the document.
         """
-        condition, order = compile_filter(parse_filter(filter)), compile_sort(parse_sort(sort))
-        update = parse_update(changes)
+        wanted, keys, update = parse_filter(filter), parse_sort(sort), parse_update(changes)
         change = compile_update(update)
-        rows = self._table.write(
-            "update_one",
-            [*change.params, *condition.params, *order.params],
-            condition=condition.text,
-            order=order.text,
-            change=change.text,
-            skip_locked="SKIP LOCKED" if skip_locked else "",
-        )
+        first = self._table.first(wanted, keys, CLAIMING if skip_locked else CHANGING)
+        params = [*change.params, *first.params]
+        rows = self._table.write("update_one", params, prepare=_kept(keys), first=first.text, change=change.text)
         for fits, key, text, *rest in rows:
             if not fits:
                 raise misfit(self._table.subject, key, text, update)
-            return document_of(key, text, *rest)
+            return Document.from_text(key, text, *rest)
         return None
 
     def replace(
@@ -177,12 +171,12 @@ class Writes:
         key, text = check_id(id), encode(data).decode()
         if upsert:
             rows = self._table.create_and_write("replace_upsert", [key, text])
-            return document_of(key, text, *rows[0])
+            return Document.from_text(key, text, *rows[0])
         while True:
             params = [text, key, *_version(if_version)]
             rows = self._table.write("replace", params, versioned=if_version is not None)
             if rows:
-                return document_of(key, text, *rows[0])
+                return Document.from_text(key, text, *rows[0])
             if if_version is None:
                 return None
             self._look_at_version(key, if_version)
@@ -217,7 +211,7 @@ class Writes:
         Raises:
             InvalidFilter: not a filter.
         """
-        condition = compile_filter(parse_filter(filter))
+        condition = self._table.condition(parse_filter(filter))
         rows = self._table.write("delete_many", condition.params, condition=condition.text)
         return int(rows[0][0]) if rows else 0
 
@@ -235,10 +229,10 @@ class Writes:
         Raises:
             InvalidFilter: not a filter.
         """
-        condition, order = compile_filter(parse_filter(filter)), compile_sort(parse_sort(sort))
-        params = [*condition.params, *order.params]
-        rows = self._table.write("delete_one", params, condition=condition.text, order=order.text)
-        return document_of(*rows[0]) if rows else None
+        keys = parse_sort(sort)
+        first = self._table.first(parse_filter(filter), keys, "FOR UPDATE")
+        rows = self._table.write("delete_one", first.params, prepare=_kept(keys), first=first.text)
+        return Document.from_text(*rows[0]) if rows else None
 
     def _upsert(self, key: str, first: Compiled, change: Compiled) -> list[tuple[Any, ...]]:
         params = [key, *first.params, *change.params, *change.params]
@@ -253,7 +247,7 @@ class Writes:
     ) -> Document | None:
         """Say why no row was written, or return `None` where another writer came in between."""
         text, version, created_at, updated_at, fits, same = row
-        document = document_of(key, text, version, created_at, updated_at)
+        document = Document.from_text(key, text, version, created_at, updated_at)
         compare_versions(self._table.subject, key, version, if_version)
         if not fits:
             raise misfit(self._table.subject, key, text, update)
@@ -264,13 +258,10 @@ class Writes:
         compare_versions(self._table.subject, key, rows[0][0] if rows else None, if_version)
 
 
-def document_of(key: str, text: str, version: int, created_at: datetime, updated_at: datetime) -> Document:
-    return Document.from_text(key, text, version, _in_utc(created_at), _in_utc(updated_at))
-
-
-def _in_utc(moment: datetime) -> datetime:
-    return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
-
-
 def _version(if_version: int | None) -> tuple[int, ...]:
     return () if if_version is None else (if_version,)
+
+
+def _kept(sort: tuple[SortKey, ...]) -> bool | None:
+    """One plan for all values is not good where it may read the order's index for few documents."""
+    return False if sort else None

@@ -1,7 +1,7 @@
 """What an index of a collection is made of: the definitions, as SQL that still lacks its literals, and the names.
 
 An index of `create_index` has several parts, each an index to PostgreSQL: one on the sort keys of its paths, and for
-each path two on the rows in which it meets an array, one by the keys of what is found there and one just to walk them.
+each path two on the rows in which it meets an array, one on the keys of what is found there and one on their span.
 The comment of each part says what it is part of.
 """
 
@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Final
 from pgdoc.documents import decode, encode_value
 from pgdoc.errors import InvalidFilter, InvalidInput
 from pgdoc.names import check_name
-from pgdoc.query.keys import MAX_PARTS, Compiled, found_keys, joined, meets_array, sort_key, sort_rest
+from pgdoc.query.keys import MAX_PARTS, Compiled, found_keys, joined, key_span, meets_array, sort_key, sort_rest
 from pgdoc.query.parse import parse_filter, parse_sort
+from pgdoc.query.plan import IndexedPaths, Indexes, conjuncts
 from pgdoc.query.sql import compile_filter
 from pgdoc.shown import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pgdoc.query.nodes import SortKey
 
@@ -31,6 +32,8 @@ MAX_PATHS: Final = 8
 """The longest sort keys of that many paths fit into an entry of an index, which is a third of a page."""
 
 _COMMENT: Final = "pgdoc index"
+_FORMAT: Final = 2
+"""Of the parts and the expressions in them: an index of another format serves no query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,8 @@ class IndexPlan:
 
     def comment(self, part: Part) -> str:
         """Return what is written at the part, for `described` to read."""
-        return json.dumps({_COMMENT: self.name, **self.definition, "part": part.label, "parts": len(self.parts)})
+        about = {"part": part.label, "parts": len(self.parts), "format": _FORMAT}
+        return json.dumps({_COMMENT: self.name, **self.definition, **about})
 
 
 def plan_index(paths: tuple[str, ...], *, unique: bool, where: Mapping[str, Any] | None, name: str | None) -> IndexPlan:
@@ -150,31 +154,27 @@ def _condition(where: Any) -> Compiled:
 
 
 def _sorted(keys: tuple[SortKey, ...], *, unique: bool) -> Compiled:
-    columns: list[Compiled] = []
+    columns: list[str] = []
     for key in keys:
-        column = Compiled('id COLLATE "C"', []) if key.path == ("_id",) else sort_key(key.path)
-        columns.append(Compiled(f"({column.text}){' DESC' if key.descending else ''}", column.params))
+        column = 'id COLLATE "C"' if key.path == ("_id",) else sort_key(key.path)
+        columns.append(f"({column}){' DESC' if key.descending else ''}")
     if not unique:
-        return joined(", ", columns)
+        return Compiled(f"({', '.join(columns)})", [])
     paths = [key.path for key in keys if key.path != ("_id",)]
-    in_array = joined(" OR ", map(meets_array, paths)) if paths else Compiled("FALSE", [])
-    rests = joined(", ", map(sort_rest, paths))
-    rest = Compiled(
-        f"(pgdoc.unique_rest(id, {in_array.text}, VARIADIC ARRAY[{rests.text[1:-1]}]::text[]))",
-        [*in_array.params, *rests.params],
-    )
-    together = joined(", ", [*columns, rest])
-    return Compiled(f"{together.text} NULLS NOT DISTINCT", together.params)
+    in_array = " OR ".join(map(meets_array, paths)) or "FALSE"
+    rests = ", ".join(map(sort_rest, paths))
+    columns.append(f"(pgdoc.unique_rest(id, {in_array}, VARIADIC ARRAY[{rests}]::text[]))")
+    return Compiled(f"({', '.join(columns)}) NULLS NOT DISTINCT", [])
 
 
 def _for_arrays(keys: tuple[SortKey, ...], condition: Compiled | None) -> list[Part]:
     parts = []
     for number, key in enumerate(keys):
         if key.path != ("_id",):
-            found, walked = found_keys(key.path), meets_array(key.path, in_range=True)
-            items = Compiled(f"({found.text})", found.params)
-            parts.append(Part(f"items{number}", "GIN", _with(items, [meets_array(key.path), condition])))
-            parts.append(Part(f"arrays{number}", "btree", _with(Compiled("(id)", []), [walked, condition])))
+            conditions = [Compiled(meets_array(key.path), []), condition]
+            items, spans = Compiled(f"({found_keys(key.path)})", []), Compiled(f"({key_span(key.path)})", [])
+            parts.append(Part(f"items{number}", "GIN", _with(items, conditions)))
+            parts.append(Part(f"spans{number}", "GiST", _with(spans, conditions)))
     return parts
 
 
@@ -229,6 +229,31 @@ def described(comment: str | None) -> dict[str, Any] | None:
     return {**found, "name": found[_COMMENT]}
 
 
+def is_current(comment: str | None) -> bool:
+    """Whether what the comment is of need not be built anew."""
+    found = described(comment)
+    return found is not None and found.get("format") == _FORMAT
+
+
+def indexed_paths(comments: Iterable[str | None]) -> Indexes:
+    """Return what the indexes are on that a filter can use: all parts of them are there.
+
+    Args:
+        comments: of the parts that are valid.
+    """
+    found: dict[str, tuple[set[str], dict[str, Any]]] = {}
+    for comment in comments:
+        if is_current(comment) and (part := described(comment)) is not None:
+            found.setdefault(part["name"], (set(), part))[0].add(part["part"])
+    whole = [part for labels, part in found.values() if len(labels) == part["parts"] and part["paths"] != [EVERYTHING]]
+    return Indexes(tuple(map(_indexed_paths, whole)))
+
+
+def _indexed_paths(found: dict[str, Any]) -> IndexedPaths:
+    where = () if found["where"] is None else tuple(conjuncts(parse_filter(decode(found["where"]))))
+    return IndexedPaths(tuple(key.path for key in parse_sort(found["paths"])), where)
+
+
 def collected(rows: list[tuple[str, bool, int, str | None]]) -> list[Index]:
     """Put the parts together again.
 
@@ -249,6 +274,7 @@ def _index(name: str, parts: list[tuple[bool, int, dict[str, Any]]]) -> Index:
         paths=tuple(first["paths"]),
         unique=first["unique"],
         where=None if first["where"] is None else decode(first["where"]),
-        valid=len(parts) == first["parts"] and all(valid for valid, _, _ in parts),
+        valid=len(parts) == first["parts"]
+        and all(valid and found.get("format") == _FORMAT for valid, _, found in parts),
         size_bytes=sum(size for _, size, _ in parts),
     )

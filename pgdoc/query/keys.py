@@ -2,29 +2,40 @@
 
 `pgdoc.sort_key` of the value at a path is text in MongoDB's order of all values, cut so that an index can hold it. It
 says nothing of the items of arrays: a row whose path meets an array, at its end or on the way, is found through the
-test for that, which is the condition of indexes of its own.
+test for that, which is the condition of indexes of its own, on the keys of what is found there and on their span.
+
+PostgreSQL knows an expression again by its constants, so paths are literals here, written without any character that
+could end one. Values never are.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from pgdoc.query.nodes import ELEMENT
+from pgdoc.query.nodes import has_index
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable, Sequence
 
-    from pgdoc.query.nodes import Path
+    from pgdoc.query.nodes import Operand, Path
 
 MAX_PARTS: Final = 16
 """Of a path that can be indexed: the test for arrays names each part of it again for all that follow."""
 
+WHOLE_TEXT: Final = 78
+_WHOLE_NUMBER: Final = 60
+"""Up to so many characters a text's key, and that of a number as it is written, holds all of it: none is cut below 80,
+and a part of a text's key is its type; four digits of a number take four, beside nine for its size."""
 
 _RANKS: Final = {"n": 1, '"': 3, "{": 4, "[": 5, "t": 6, "f": 6}
 """Of the type of a value, by the first character of its JSON text; all others are numbers."""
+
+_UNSAFE: Final = re.compile(r"[^ -~]|['\\%]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,37 +54,43 @@ def joined(word: str, parts: Iterable[Compiled]) -> Compiled:
     )
 
 
+def literal(text: str) -> str:
+    """Write text as a constant: printable ASCII as it is, without quotes, backslashes and percent signs."""
+    return "E'" + _UNSAFE.sub(lambda found: f"\\U{ord(found[0]):08X}", text) + "'"
+
+
 @lru_cache(maxsize=1024)
-def sort_key(path: Path) -> Compiled:
+def sort_key(path: Path) -> str:
     """Return what rows are sorted by."""
-    return Compiled(f'pgdoc.sort_key({_value(path)}) COLLATE "C"', [list(path)])
+    return f'pgdoc.sort_key({_value(path)}) COLLATE "C"'
 
 
 @lru_cache(maxsize=1024)
-def sort_rest(path: Path) -> Compiled:
+def sort_rest(path: Path) -> str:
     """Return what tells apart the values whose sort key was cut, and is null for all others."""
-    return Compiled(f'pgdoc.sort_rest({_value(path)}) COLLATE "C"', [list(path)])
+    return f'pgdoc.sort_rest({_value(path)}) COLLATE "C"'
 
 
 @lru_cache(maxsize=1024)
-def found_keys(path: Path) -> Compiled:
+def found_keys(path: Path) -> str:
     """Return the sort keys of all that a filter finds."""
-    return Compiled("pgdoc.found_keys(data, %s::text[])", [list(path)])
+    return f"pgdoc.found_keys(data, {_parts(path)})"
 
 
 @lru_cache(maxsize=1024)
-def meets_array(path: Path, *, in_range: bool = False) -> Compiled:
+def key_span(path: Path) -> str:
+    """Return the range from the least of these keys to the greatest."""
+    return f"pgdoc.key_span(data, {_parts(path)})"
+
+
+@lru_cache(maxsize=1024)
+def meets_array(path: Path) -> str:
     """Return the condition that there is an array at the end of the path or on the way.
 
-    Args:
-        path: where.
-        in_range: written otherwise, for the index that a range walks. PostgreSQL knows a condition by its text, and
-            guesses from a hundred documents how many meet it: for a lookup it would take that index now and then, as
-            if none of a million did, and read them all.
+    A function, not the operator `@@`: PostgreSQL would try that on a hundred documents for every plan.
     """
-    test = '"array" == {}.type()' if in_range else '{}.type() == "array"'
-    tests = (test.replace("{}", jsonpath(path[:length])) for length in range(1, len(path) + 1))
-    return Compiled("data @@ %s::jsonpath", [" || ".join(tests)])
+    tests = (f'{jsonpath(path[:length])}.type() == "array"' for length in range(1, len(path) + 1))
+    return f"jsonb_path_match(data, {literal(' || '.join(tests))}::jsonpath, '{{}}', true)"
 
 
 @lru_cache(maxsize=1024)
@@ -87,56 +104,104 @@ def step(part: str) -> str:
     return "." + json.dumps(part)
 
 
-def equal_key(path: Path, exact: Compiled, operand: str) -> Compiled:
-    """Add to the exact condition that the value has the operand's key, which an index can look up."""
-    keys = Compiled("pgdoc.sort_key(%s::jsonb)", [operand])
-    return _indexable(path, exact, lambda key: _compare(key, "=", keys), Compiled(f"ARRAY[{keys.text}]", keys.params))
+def tells_all(path: Path, operands: Iterable[Operand]) -> bool:
+    """Whether to compare keys is to compare the values: none is cut, and the path has one value or meets an array."""
+    return not has_index(path) and all(map(_is_whole, operands))
 
 
-def one_of_keys(path: Path, exact: Compiled, operands: list[str]) -> Compiled:
-    """Add to the exact condition that the value has the key of one of the operands."""
-    keys = Compiled("pgdoc.sort_keys(%s::jsonb[])", [operands])
-    return _indexable(path, exact, lambda key: _compare(key, "= ANY", Compiled(f"({keys.text})", keys.params)), keys)
+def _is_whole(operand: Operand) -> bool:
+    value = operand.value
+    if isinstance(value, str):
+        return len(value) <= WHOLE_TEXT
+    return isinstance(value, bool) or (isinstance(value, int | float | Decimal) and len(operand.text) <= _WHOLE_NUMBER)
 
 
-def range_key(path: Path, exact: list[Compiled], bounds: list[tuple[str, str]]) -> Compiled:
-    """Add to the exact conditions that the key stands as they say, or is equal because it was cut.
+def equals_key(path: Path, operands: Sequence[Operand]) -> Compiled:
+    """Return the condition that the value, if it is one, has the key of one of the operands."""
+    if len(operands) == 1:
+        return _after(f"{sort_key(path)} = ", _key(operands[0]))
+    return _after(f"{sort_key(path)} = ANY (", _keys(operands), ")")
+
+
+def finds_key(path: Path, operands: Sequence[Operand]) -> Compiled:
+    """Return the condition that the path meets an array, and what is found there has the key of an operand.
+
+    The subquery keeps PostgreSQL from planning for the operand's own key: it would find that a little cheaper than a
+    plan for all, which it could keep, and plan anew each time.
+    """
+    return _after(f"{meets_array(path)} AND {found_keys(path)} && (SELECT ", _keys(operands), ")")
+
+
+def in_key_range(path: Path, bounds: Sequence[tuple[str, Operand]], *, strict: bool) -> Compiled:
+    """Return the condition that the value, if it is one, stands to each operand as its operator says.
 
     Args:
         path: where the value is.
-        exact: the conditions; each may hold for another item of an array, but a key is of one value.
-        bounds: of each condition its operator, `<`, `<=`, `>` or `>=`, and its operand as JSON text.
+        bounds: operators, `<`, `<=`, `>` or `>=`, and their operands.
+        strict: whether equal keys are of equal values; else one of them may have been cut.
     """
-
-    def between(key: Compiled) -> Compiled:
-        return joined(" AND ", [_bounded(key, operator, operand) for operator, operand in bounds])
-
-    return _indexable(path, joined(" AND ", exact), between, None)
-
-
-def _bounded(key: Compiled, operator: str, operand: str) -> Compiled:
-    """Keys begin with the rank of the type, which ends the range on its open side."""
-    rank = _RANKS.get(operand[0], 2)
-    bound = Compiled("pgdoc.sort_key(%s::jsonb)", [operand])
-    if "<" in operator:
-        return joined(" AND ", [_compare(key, ">=", Compiled(f"'{rank}'", [])), _compare(key, "<=", bound)])
-    return joined(" AND ", [_compare(key, ">=", bound), _compare(key, "<", Compiled(f"'{rank + 1}'", []))])
+    ranks = {_rank(operand) for _, operand in bounds}
+    has_ends = len(ranks) == 1 and {operator[0] for operator, _ in bounds} == {"<", ">"}
+    parts = []
+    for operator, operand in bounds:
+        parts.append(_after(f"{sort_key(path)} {operator if strict else operator[0] + '='} ", _key(operand)))
+        if not has_ends:  # keys begin with the rank of the type, which ends the range on its open side
+            other = f"< '{_rank(operand) + 1}'" if ">" in operator else f">= '{_rank(operand)}'"
+            parts.append(Compiled(f"{sort_key(path)} {other}", []))
+    return joined(" AND ", parts)
 
 
-def _indexable(path: Path, exact: Compiled, build: Callable[[Compiled], Compiled], keys: Compiled | None) -> Compiled:
-    if len(path) > MAX_PARTS or path[0] == ELEMENT:
-        return exact
-    in_array = [meets_array(path, in_range=keys is None)]
-    if keys is not None:
-        in_array.append(_compare(found_keys(path), "&&", keys))
-    return joined(" AND ", [exact, joined(" OR ", [build(sort_key(path)), joined(" AND ", in_array)])])
+def spans_key_range(path: Path, bounds: Sequence[tuple[str, Operand]]) -> Compiled:
+    """Return the condition that the path meets an array, and for each bound some item may stand as it says."""
+    parts = [Compiled(meets_array(path), [])]
+    for operator, operand in bounds:
+        key, rank = _key(operand), _rank(operand)
+        if ">" in operator:
+            parts.append(_after(f"{key_span(path)} && pgdoc.key_range(", key, f", '{rank + 1}')"))
+        else:
+            parts.append(_after(f"{key_span(path)} && pgdoc.key_range('{rank}', ", key, ", '[]')"))
+    return joined(" AND ", parts)
 
 
-def _compare(left: Compiled, operator: str, right: Compiled) -> Compiled:
-    return Compiled(f"{left.text} {operator} {right.text}", [*left.params, *right.params])
+def sorted_as_array(path: Path, *, at_end: bool) -> Compiled:
+    """Return the condition that the document is sorted where arrays are, or where the array is on the way."""
+    key, rank = sort_key(path), _RANKS["["]
+    return Compiled(f"({key} >= '{rank}' AND {key} < '{rank + 1}')" if at_end else f"{key} = '{_RANKS['n']}'", [])
+
+
+def _rank(operand: Operand) -> int:
+    return _RANKS.get(operand.text[0], 2)
+
+
+def _key(operand: Operand) -> Compiled:
+    """Return the sort key; that of a number or of more than one value is made by the server."""
+    value = operand.value
+    if isinstance(value, str):
+        return Compiled("%s::text", ["3" + value[: WHOLE_TEXT + 1]])
+    if value is None or isinstance(value, bool):
+        return Compiled("%s::text", ["1" if value is None else "61" if value else "60"])
+    return Compiled("pgdoc.sort_key(%s::jsonb)", [operand.text])
+
+
+def _keys(operands: Sequence[Operand]) -> Compiled:
+    if len(operands) == 1:
+        return _after("ARRAY[", _key(operands[0]), "]")
+    keys = [_key(operand) for operand in operands]
+    if all(key.text == "%s::text" for key in keys):
+        return Compiled("%s::text[]", [[key.params[0] for key in keys]])
+    return Compiled("pgdoc.sort_keys(%s::jsonb[])", [[operand.text for operand in operands]])
+
+
+def _after(text: str, part: Compiled, end: str = "") -> Compiled:
+    return Compiled(f"{text}{part.text}{end}", part.params)
 
 
 def _value(path: Path) -> str:
-    # PostgreSQL's own operator is quicker, and reads more as an index than MongoDB does ("-1", "01").
-    has_digit = any(map(str.isdigit, "".join(path[1:])))
-    return "pgdoc.value_at(data, %s::text[])" if has_digit else "data #> %s::text[]"
+    if has_index(path):
+        return f"pgdoc.value_at(data, {_parts(path)})"
+    return "data" + "".join(f" -> {literal(part)}::text" for part in path)
+
+
+def _parts(path: Path) -> str:
+    items = ('"' + part.replace("\\", "\\\\").replace('"', '\\"') + '"' for part in path)
+    return f"{literal('{' + ','.join(items) + '}')}::text[]"

@@ -140,8 +140,28 @@ class AnyElement:
     whole: bool
 
 
+Lookup: TypeAlias = Equal | In | Ordered
+
+
+@dataclass(frozen=True, slots=True)
+class ByKey:
+    """One lookup, or the sides of a range, at a path that has an index; only `pgdoc.query.plan` makes it.
+
+    Attributes:
+        path: of all the nodes.
+        nodes: what holds.
+        side: of which documents it is said: those whose path has one `value`, those in which it meets an `array`, or
+            `either`. `through` and `ending` are those of `array` in which it goes on through the array, so that they
+            are sorted as if the value was missing, and in which it ends there. `exact` is a test that asks no index.
+    """
+
+    path: Path
+    nodes: tuple[Lookup, ...]
+    side: str
+
+
 Field: TypeAlias = Equal | Ordered | In | Exists | HasType | HasSize | Matches | Remainder | AnyElement
-Node: TypeAlias = And | Or | Not | Field
+Node: TypeAlias = And | Or | Not | ByKey | Field
 
 
 @dataclass(frozen=True, slots=True)

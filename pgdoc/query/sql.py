@@ -2,27 +2,42 @@
 
 Most tests become one jsonpath, whose lax mode walks arrays as MongoDB does and which a GIN index on `data` can serve.
 jsonpath can't compare objects and arrays, and takes `[0]` of an object for the object itself; where an operand or a
-path needs that, `pgdoc.values_at` walks instead. Values, patterns and paths are parameters, never part of the text.
+path needs that, `pgdoc.values_at` walks instead. Values and patterns are parameters, never part of the text.
 """
 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, TypeGuard
+from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.query.conditions import condition
-from pgdoc.query.keys import Compiled, equal_key, jsonpath, one_of_keys, range_key, sort_key, sort_rest, step
+from pgdoc.query.keys import (
+    Compiled,
+    equals_key,
+    finds_key,
+    in_key_range,
+    jsonpath,
+    meets_array,
+    sort_key,
+    sort_rest,
+    sorted_as_array,
+    spans_key_range,
+    step,
+    tells_all,
+)
 from pgdoc.query.keys import joined as _join
 from pgdoc.query.match import matches
 from pgdoc.query.nodes import (
     And,
     AnyElement,
+    ByKey,
     Equal,
     Exists,
     Field,
     HasSize,
     HasType,
     In,
+    Lookup,
     Matches,
     Node,
     Not,
@@ -44,12 +59,13 @@ __all__ = ["Compiled", "compile_filter", "compile_sort"]
 _SHORT_LIST: Final = 16
 """How many operands of `$in` go into one jsonpath, which a GIN index on all of `data` can serve."""
 
+_MATCHES: Final = "data @@ %s::jsonpath"
+
 
 def compile_filter(node: Node) -> Compiled:
     """Compile to a condition; like any condition of SQL it may be null instead of false."""
-    build: Callable[[Any], Compiled] = _COMPILERS[type(node)]
-    if isinstance(node, And | Or | Not) or node.path:
-        return build(node)
+    if isinstance(node, (And, Or, Not, ByKey)) or node.path:
+        return _COMPILERS[type(node)](node)
     return _condition(node)
 
 
@@ -69,16 +85,9 @@ def _any_element(node: AnyElement) -> Compiled:
 
 
 def _compile_and(node: And) -> Compiled:
-    groups: dict[Path | int, list[Any]] = {}
-    for number, part in enumerate(node.nodes):
-        groups.setdefault(part.path if _is_bound(part) else number, []).append(part)
-    parts = [_compile_range(group) if _is_bound(group[0]) else compile_filter(group[0]) for group in groups.values()]
-    return _join(" AND ", parts) if parts else Compiled("TRUE", [])
-
-
-def _is_bound(node: Node) -> TypeGuard[Ordered]:
-    """Whether the node is one side of a range that an index can read."""
-    return isinstance(node, Ordered) and node.path[:1] not in {(), ("_id",)} and node.operand.value is not None
+    if len(node.nodes) == 1:
+        return compile_filter(node.nodes[0])
+    return _join(" AND ", map(compile_filter, node.nodes)) if node.nodes else Compiled("TRUE", [])
 
 
 def _compile_or(node: Or) -> Compiled:
@@ -90,10 +99,50 @@ def _compile_not(node: Not) -> Compiled:
     return Compiled(f"({inner.text}) IS NOT TRUE", inner.params)
 
 
+def _compile_by_key(node: ByKey) -> Compiled:
+    """The exact conditions stand beside the keys where those do not tell all."""
+    if node.side == "exact":
+        return _join(" AND ", map(_exact, node.nodes))
+    operands = _operands(node.nodes)
+    whole, bounds = (
+        tells_all(node.path, operands),
+        [(part.operator, part.operand) for part in node.nodes if isinstance(part, Ordered)],
+    )
+    told = whole and not bounds  # of arrays too: their items stand in a range each for itself
+    parts = []
+    if node.side in {"either", "value"}:
+        parts.append(in_key_range(node.path, bounds, strict=whole) if bounds else equals_key(node.path, operands))
+    if node.side != "value":
+        parts.append(spans_key_range(node.path, bounds) if bounds else finds_key(node.path, operands))
+    if node.side in {"through", "ending"}:
+        parts = [_join(" AND ", [*parts, sorted_as_array(node.path, at_end=node.side == "ending")])]
+    either = parts[0] if len(parts) == 1 else _join(" OR ", parts)
+    if told or (whole and node.side == "value"):
+        return either
+    exact = [either, *map(_exact, node.nodes)]
+    if node.side == "value":
+        exact.append(Compiled(f"{meets_array(node.path)} IS NOT TRUE", []))
+    return _join(" AND ", exact)
+
+
+def _operands(nodes: tuple[Lookup, ...]) -> list[Operand]:
+    if isinstance(nodes[0], In):
+        return list(nodes[0].operands)
+    return [node.operand for node in nodes if not isinstance(node, In)]
+
+
+def _exact(node: Lookup) -> Compiled:
+    """Compile without a thought for indexes; a function for `@@`, as for the test for arrays."""
+    compiled = compile_filter(node)
+    if compiled.text != _MATCHES:
+        return compiled
+    return Compiled("jsonb_path_match(data, %s::jsonpath, '{}', true)", compiled.params)
+
+
 def _compile_equal(node: Equal) -> Compiled:
     if node.path[0] == "_id":
         return _compile_id(node, "id = %s", [node.operand])
-    return equal_key(node.path, _equals(node), node.operand.text)
+    return _equals(node)
 
 
 def _equals(node: Equal) -> Compiled:
@@ -108,32 +157,18 @@ def _compile_ordered(node: Ordered) -> Compiled:
     if node.path[0] == "_id":
         return _compile_id(node, f'id COLLATE "C" {node.operator} %s', [node.operand])
     if node.operand.value is None:
-        return _compile_equal(Equal(node.path, node.operand)) if "=" in node.operator else Compiled("FALSE", [])
-    return _compile_range([node])
-
-
-def _compile_range(nodes: list[Ordered]) -> Compiled:
-    """Compile the sides of a range together, else an index would be read from one of them to the end."""
-    exact = [_stands(node) for node in nodes]
-    return range_key(nodes[0].path, exact, [(node.operator, node.operand.text) for node in nodes])
-
-
-def _stands(node: Ordered) -> Compiled:
+        return _equals(Equal(node.path, node.operand)) if "=" in node.operator else Compiled("FALSE", [])
     if _is_scalar(node.operand) and not has_index(node.path):
         return _jsonpath_match(f"{jsonpath(node.path)} {node.operator} {node.operand.text}")
     return _found(node)
 
 
 def _compile_in(node: In) -> Compiled:
+    """Scalars are looked up together, so that a long list costs little; the others are tests of their own."""
     if not node.operands:
         return Compiled("FALSE", [])
     if node.path[0] == "_id":
         return _compile_ids(node.path, node.operands)
-    return one_of_keys(node.path, _is_one_of(node), [item.text for item in node.operands])
-
-
-def _is_one_of(node: In) -> Compiled:
-    """Scalars are looked up together, so that a long list costs little; the others are tests of their own."""
     together = [item for item in node.operands if _is_scalar(item) and item.value is not None]
     alone = [Equal(node.path, item) for item in node.operands if not _is_scalar(item) or item.value is None]
     parts = [_equals(item) for item in alone]
@@ -202,6 +237,7 @@ _COMPILERS: Final[Mapping[type, Callable[[Any], Compiled]]] = {
     And: _compile_and,
     Or: _compile_or,
     Not: _compile_not,
+    ByKey: _compile_by_key,
     Equal: _compile_equal,
     In: _compile_in,
     Ordered: _compile_ordered,
@@ -243,7 +279,7 @@ def _found_at(path: Path, condition: str, params: list[Any]) -> Compiled:
 
 
 def _jsonpath_match(predicate: str) -> Compiled:
-    return Compiled("data @@ %s::jsonpath", [predicate])
+    return Compiled(_MATCHES, [predicate])
 
 
 def _jsonpath_equal(node: Equal) -> str:
@@ -269,7 +305,7 @@ def compile_sort(sort: tuple[SortKey, ...]) -> Compiled:
     if not sort:
         return Compiled("", [])
     keys = [_directed(_order(key.path), key, "") for key in sort]
-    rests = [_directed(sort_rest(key.path), key, " NULLS") for key in sort if key.path != ("_id",)]
+    rests = [_directed(Compiled(sort_rest(key.path), []), key, " NULLS") for key in sort if key.path != ("_id",)]
     last = [] if ("_id",) in (key.path for key in sort) else [_ID]
     parts = [*keys, *rests, *last]
     return Compiled(", ".join(part.text for part in parts), [item for part in parts for item in part.params])
@@ -279,7 +315,7 @@ _ID: Final = Compiled('id COLLATE "C"', [])
 
 
 def _order(path: Path) -> Compiled:
-    return _ID if path == ("_id",) else sort_key(path)
+    return _ID if path == ("_id",) else Compiled(sort_key(path), [])
 
 
 def _directed(part: Compiled, key: SortKey, nulls: str) -> Compiled:

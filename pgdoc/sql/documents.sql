@@ -65,9 +65,9 @@ SELECT version FROM {table} WHERE id = %s
 -- name: lock
 SELECT version FROM {table} WHERE id = %s FOR NO KEY UPDATE
 
--- The first document that matches, as a condition.
--- name: first
-id = (SELECT id FROM {table} WHERE {condition} {order} LIMIT 1 FOR NO KEY UPDATE {skip_locked})
+-- {first} is the first document that matches, locked: one of `one`, or the first of some of them.
+-- name: one
+SELECT id, data, version, created_at, updated_at FROM {table} WHERE {condition} {order} LIMIT 1 {lock}
 
 -- The rows are locked first, in the order of their ids, so that such calls do not deadlock. A row that changed between the
 -- match and the lock is matched again, and {change} is made of what it is then. One misfit, and nothing is written.
@@ -88,8 +88,7 @@ FROM (VALUES (true)) AS always LEFT JOIN (SELECT id, misfit FROM locked WHERE af
 
 -- name: update_one
 {with_carry} candidate AS MATERIALIZED (
-  SELECT id, data, version, created_at, updated_at, {change} AS after FROM {table}
-  WHERE {condition} {order} LIMIT 1 FOR NO KEY UPDATE {skip_locked}
+  SELECT id, data, version, created_at, updated_at, {change} AS after FROM ({first}) AS first
 ), changed AS (
   UPDATE {table} AS stored SET data = candidate.after FROM candidate {and_carry}
   WHERE stored.id = candidate.id AND candidate.after <> candidate.data
@@ -106,6 +105,6 @@ gone AS (DELETE FROM {table} AS stored USING locked {and_carry} WHERE stored.id 
 SELECT count(*) FROM gone
 
 -- name: delete_one
-{with_carry} candidate AS MATERIALIZED (SELECT id FROM {table} WHERE {condition} {order} LIMIT 1 FOR UPDATE)
+{with_carry} candidate AS MATERIALIZED (SELECT id FROM ({first}) AS first)
 DELETE FROM {table} AS stored USING candidate {and_carry} WHERE stored.id = candidate.id
 RETURNING stored.id, stored.data::text, stored.version, stored.created_at, stored.updated_at

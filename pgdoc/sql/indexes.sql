@@ -9,6 +9,9 @@ FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
 WHERE indrelid = %s::oid
 ORDER BY relname
 
+-- name: valid_parts
+SELECT obj_description(indexrelid, 'pg_class') FROM pg_index WHERE indrelid = to_regclass(%s) AND indisvalid
+
 -- name: create
 CREATE INDEX {concurrently} {name} ON {table} USING {kind} {body}
 

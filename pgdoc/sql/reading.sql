@@ -1,14 +1,20 @@
--- The reads of many documents of a collection. {table} is its table.
+-- The reads of many documents of a collection. {table} is its table; {rows} are those of it that match, by `matching`, or
+-- together those of some conditions, each by `branch`.
+
+-- name: matching
+{table} WHERE {condition}
+
+-- name: branch
+(SELECT id, data, version, created_at, updated_at FROM {rows} {ordered})
 
 -- name: find
-SELECT id, ({fields})::text, version, created_at, updated_at FROM {table} WHERE {condition} {order} LIMIT %s OFFSET %s
+SELECT id, ({fields})::text, version, created_at, updated_at FROM {rows} {order} {numbers}
 
 -- name: explain
-EXPLAIN SELECT id, data::text, version, created_at, updated_at FROM {table}
-WHERE {condition} {order} LIMIT %s OFFSET %s
+EXPLAIN SELECT id, data::text, version, created_at, updated_at FROM {rows} {order} {numbers}
 
 -- name: count
-SELECT count(*) FROM {table} WHERE {condition}
+SELECT count(*) FROM {rows}
 
 -- name: distinct
 SELECT value::text

@@ -18,7 +18,6 @@ from pgdoc.errors import InvalidInput, InvalidUpdate, PgdocError
 from pgdoc.query import (
     apply_update,
     compare,
-    compile_filter,
     compile_first,
     compile_sort,
     compile_update,
@@ -30,6 +29,7 @@ from pgdoc.query import (
 from pgdoc.query.project import compile_fields, parse_fields, project
 from pgdoc.shown import shown
 from tests.fuzz.dice import Dice
+from tests.indexed import times_found
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -157,9 +157,9 @@ class _Round:
 
     def _filter(self, given: Any) -> Case:
         node = parse_filter(given)
-        compiled = compile_filter(node)
-        compiled = type(compiled)(f"({compiled.text}) IS TRUE", compiled.params)
-        return Case("filter", given, compiled, [matches(node, *item) for item in self.data.items()], bool)
+        return Case(
+            "filter", given, times_found(node), [{int(matches(node, *item))} for item in self.data.items()], set
+        )
 
     def _update(self, given: Any) -> Case:
         update = parse_update(given)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from pgdoc.documents import decode, encode, encode_value
 from pgdoc.errors import InvalidInput
-from pgdoc.query import compare, compile_filter, matches, parse_filter
+from pgdoc.query import compare, matches, parse_filter
 from pgdoc.query.project import compile_fields, parse_fields, project
 from tests import json_values
+from tests.indexed import times_found
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,16 +68,42 @@ def test_the_keys_have_the_order_of_the_values(connection: psycopg.Connection, i
 @example("x" * 80 + "b", "$gt", "x" * 80 + "a")
 @example("x" * 80, "$lt", "x" * 80 + "a")
 @example({"a": "x" * 80}, "$lt", {"a": "x" * 81})
+@example(10**100 + 1, "$gt", 10**100 - 1)
+@example(10**100 + 1, "$eq", 10**100 + 2)
+@example(-(10**77) - 1, "$lt", -(10**77))
+@example("x" * 79, "$eq", "x" * 78)
+@example([], "$eq", None)
 def test_a_key_that_was_cut_changes_no_answer(
     connection: psycopg.Connection, value: Any, operator: str, operand: Any
 ) -> None:
     wanted = parse_filter({"a": {operator: [operand, 1] if operator == "$in" else operand}})
-    compiled = compile_filter(wanted)
-    query = f"SELECT ({compiled.text}) IS TRUE FROM (SELECT %s::jsonb AS data) AS documents"
+    compiled = times_found(wanted)
+    query = f"SELECT {compiled.text} FROM (SELECT %s::jsonb AS data) AS documents"
     text = encode_value({"a": value}, "")
-    assert connection.execute(query, [*compiled.params, text.decode()]).fetchone() == (
-        matches(wanted, "a", decode(text)),
-    )
+    expected = int(matches(wanted, "a", decode(text)))
+    (found,) = connection.execute(query, [*compiled.params, text.decode()]).fetchall()
+    assert set(found[0]) == {expected}
+
+
+@laws
+@given(
+    values | st.lists(values, max_size=3),
+    st.tuples(st.sampled_from(["$gt", "$gte"]), st.sampled_from(["$lt", "$lte"])),
+    st.tuples(values, values),
+)
+@example([1, 10], ("$gt", "$lt"), (5, 3))
+@example(["x" * 80, 3], ("$gte", "$lt"), ("x" * 79, 4))
+@example([[], {}], ("$gt", "$lt"), (1, 5))
+def test_both_sides_of_a_range_are_asked_of_each_item_for_itself(
+    connection: psycopg.Connection, value: Any, operators: tuple[str, str], operands: tuple[Any, Any]
+) -> None:
+    wanted = parse_filter({"a": dict(zip(operators, operands, strict=True))})
+    compiled = times_found(wanted)
+    text = encode_value({"a": value}, "")
+    expected = int(matches(wanted, "a", decode(text)))
+    query = f"SELECT {compiled.text} FROM (SELECT %s::jsonb AS data) AS documents"
+    (found,) = connection.execute(query, [*compiled.params, text.decode()]).fetchall()
+    assert set(found[0]) == {expected}
 
 
 @laws

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pgdoc import Store
+from pgdoc.query import parse_filter, parse_sort
+from pgdoc.statements import CLAIMING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +60,7 @@ def parts(plan: str) -> set[str]:
 
 STATUS = {"orders.status", "orders.status.items0"}
 TOTAL = {"orders.total", "orders.total.items0"}
-TOTAL_RANGE = {"orders.total", "orders.total.arrays0"}
+TOTAL_RANGE = {"orders.total", "orders.total.spans0"}
 CITY = {"orders.address_city_rank_desc", "orders.address_city_rank_desc.items0"}
 
 
@@ -106,6 +108,70 @@ def test_a_sort_reads_the_index_in_its_order(orders: Collection, sort: Any, inde
     assert "Seq Scan" not in plan
     assert parts(plan) == {index}, plan
     assert [document.id for document in orders.find(sort=sort, limit=3)] == first
+
+
+def branch_with(plan: str, index: str) -> str:
+    """The plan of what meets no arrays: the branch that reads a range of the index, or what is equal, in its order."""
+    branches = re.split(r"(?m)^ +->  (?=Limit )", plan)[1:]
+    return next(branch for branch in branches if re.search(rf'"{index}\.\w{{10}}"', branch))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sort", "index", "first"),
+    [
+        ({"total": {"$gt": 1_000}}, "total", "orders.total", ["004001", "004002", "004003"]),
+        ({"address.city": "city 1"}, "-rank", "orders.address_city_rank_desc", ["198001", "196001", "194001"]),
+        ({"address.city": "city 100"}, ["-rank"], "orders.address_city_rank_desc", ["198100", "196100", "194100"]),
+        (
+            {"address.city": "city 1", "rank": {"$lt": 100_000}},
+            "-rank",
+            "orders.address_city_rank_desc",
+            ["098001", "096001", "094001"],
+        ),
+    ],
+    ids=str,
+)
+def test_the_first_documents_are_read_from_an_index_in_its_order_although_there_are_arrays(
+    orders: Collection, wanted: dict[str, Any], sort: Any, index: str, first: list[str]
+) -> None:
+    plan = orders.explain(wanted, sort=sort, limit=3)
+    assert "Seq Scan" not in plan
+    branch = branch_with(plan, index)
+    assert parts(branch) == {index}, plan
+    assert "Bitmap" not in branch
+    assert "Filter" not in branch
+    assert [document.id for document in orders.find(wanted, sort=sort, limit=3)] == first
+    assert [document.id for document in orders.find(wanted, sort=sort, limit=2, skip=1)] == first[1:]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sort", "index", "first"),
+    [
+        ({"address.city": "city 1"}, "-rank", "orders.address_city_rank_desc", "198001"),
+        ({"total": {"$gt": 1_000}}, "total", "orders.total", "004001"),
+    ],
+    ids=str,
+)
+def test_so_is_the_document_that_is_claimed(
+    orders: Collection, wanted: dict[str, Any], sort: str, index: str, first: str
+) -> None:
+    found = orders._table.first(parse_filter(wanted), parse_sort(sort), CLAIMING)
+    rows = orders._session.fetch(f"EXPLAIN {found.text}".encode(), found.params)
+    branch = branch_with("\n".join(row[0] for row in rows), index)
+    assert parts(branch) == {index}
+    assert "Bitmap" not in branch
+    claimed = orders.update_one(wanted, {"$set": {"claimed": True}}, sort=sort, skip_locked=True)
+    assert claimed is not None
+    assert claimed.id == first
+    orders.update(first, {"$unset": {"claimed": ""}})
+
+
+def test_where_no_index_helps_no_keys_are_made(orders: Collection) -> None:
+    for wanted in {"rank": 7}, {"rank": {"$gt": 199_990}}, {"$nor": [{"status": "old"}]}:
+        plan = orders.explain(wanted)
+        assert "Seq Scan" in plan
+        assert "sort_key" not in plan
+        assert "found_keys" not in plan
 
 
 def test_indexes_of_a_part_and_of_everything(orders: Collection) -> None:

@@ -15,7 +15,6 @@ from pgdoc.errors import InvalidUpdate
 from pgdoc.query import (
     apply_update,
     compare,
-    compile_filter,
     compile_sort,
     compile_update,
     matches,
@@ -24,6 +23,7 @@ from pgdoc.query import (
     parse_update,
 )
 from tests import json_values
+from tests.indexed import times_found
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,9 +75,11 @@ def test_so_does_a_filter_about_values_that_are_there(
 def found_in_sql(
     connection: psycopg.Connection, documents: list[tuple[str, dict[str, Any]]], wanted: dict[str, Any]
 ) -> list[bool]:
-    compiled = compile_filter(parse_filter(wanted))
-    query = f"SELECT ({compiled.text}) IS TRUE FROM {DOCUMENTS} ORDER BY place"
-    return [row[0] for row in connection.execute(query, [*compiled.params, *rows_of(documents)])]
+    compiled = times_found(parse_filter(wanted))
+    query = f"SELECT {compiled.text} FROM {DOCUMENTS} ORDER BY place"
+    rows = connection.execute(query, [*compiled.params, *rows_of(documents)]).fetchall()
+    assert all(set(times) in ({0}, {1}) for (times,) in rows)
+    return [set(times) == {1} for (times,) in rows]
 
 
 def found_in_python(documents: list[tuple[str, dict[str, Any]]], wanted: dict[str, Any]) -> list[bool]:

@@ -8,7 +8,7 @@ import pytest
 
 from pgdoc.reading import reading_statement
 from pgdoc.sql import statement
-from pgdoc.statements import first_condition, write_statement
+from pgdoc.statements import CHANGING, CLAIMING, first_statement, write_statement
 
 TABLE = '"docs"."orders"'
 
@@ -56,11 +56,24 @@ def test_a_version_is_asked_for_only_where_it_is_given(name: str) -> None:
 
 
 def test_an_order_is_there_only_where_it_is_asked_for() -> None:
-    assert b"ORDER BY id DESC LIMIT" in reading_statement("find", TABLE, condition="TRUE", order="id DESC")
-    assert b"ORDER" not in reading_statement("find", TABLE, condition="TRUE")
+    assert b"ORDER BY id DESC LIMIT" in reading_statement("find", TABLE, ("TRUE",), order="id DESC")
+    assert b"ORDER" not in reading_statement("find", TABLE, ("TRUE",))
+    branches = reading_statement("find", TABLE, ("TRUE", "FALSE"), order="id DESC", limit=5, skip=2)
+    assert branches.count(b"ORDER BY id DESC LIMIT 7)") == 2
+    assert branches.endswith(b"ORDER BY id DESC LIMIT 5 OFFSET 2")
+    in_turn = reading_statement("find", TABLE, ("TRUE", "FALSE"), order="id DESC", limit=5, in_turn=True)
+    assert in_turn.endswith(b"AS branches  LIMIT 5")
+    assert reading_statement("find", TABLE, ("TRUE", "FALSE"), order="id DESC").count(b"ORDER BY") == 1
 
 
 def test_the_first_is_found_in_the_order_asked_for() -> None:
-    found = first_condition(TABLE, condition="TRUE", order="id DESC", skip_locked="SKIP LOCKED")
-    assert found == f"id = (SELECT id FROM {TABLE} WHERE TRUE ORDER BY id DESC LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)"
-    assert "ORDER" not in first_condition(TABLE, condition="TRUE", order="")
+    columns = "id, data, version, created_at, updated_at"
+    found = first_statement(TABLE, ["TRUE"], order="id DESC", lock=CLAIMING, in_turn=False)
+    assert found.split() == f"SELECT {columns} FROM {TABLE} WHERE TRUE ORDER BY id DESC LIMIT 1 {CLAIMING}".split()
+    assert "ORDER" not in first_statement(TABLE, ["TRUE"], order="", lock=CHANGING, in_turn=False)
+    several = first_statement(TABLE, ["a", "b"], order="id DESC", lock=CHANGING, in_turn=False)
+    assert several.count("ORDER BY id DESC LIMIT 1") == 3
+    assert several.count(f"LIMIT 1 {CHANGING}") == 2
+    in_turn = first_statement(TABLE, ["a", "b"], order="id DESC", lock=CHANGING, in_turn=True)
+    assert in_turn.count("ORDER BY id DESC LIMIT 1") == 2
+    assert "ANY" not in in_turn

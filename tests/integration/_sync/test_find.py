@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -122,3 +123,83 @@ def test_several_paths_sort_one_after_the_other(own_schema: dict[str, Any]) -> N
         store["long"].insert("0", {"a": long})
         assert [document.id for document in store["long"].find(sort="a")] == ["0", "1", "2", "3"]
         assert [document.id for document in store["long"].find(sort="-a")] == ["3", "2", "1", "0"]
+
+
+@pytest.mark.parametrize("count", [0, 100, 101, 250])
+def test_few_and_many_documents_are_found_alike(own_schema: dict[str, Any], count: int) -> None:
+    with Store(**own_schema) as store:
+        store["docs"].insert_many([(f"{n:03}", {"n": n, "in": True}) for n in range(count)])
+        store["docs"].insert("other", {"in": False})
+        every = [f"{n:03}" for n in range(count)]
+        for _ in range(2):  # it is remembered where there were many
+            for sort, limit, skip in itertools.product((None, "n"), (None, 0, 1, 100, 101, 400), (0, 60)):
+                arguments: dict[str, Any] = {"sort": sort, "limit": limit, "skip": skip}
+                expected = every[skip : None if limit is None else skip + limit]
+                found = [document.id for document in store["docs"].find({"in": True}, **arguments)]
+                assert (found if sort else sorted(found)) == expected or (sort is None and len(found) == len(expected))
+                with store.transaction() as tx:
+                    inside = [document.id for document in tx["docs"].find({"in": True}, **arguments)]
+                assert inside == found
+
+
+def test_the_largest_numbers_are_numbers(own_schema: dict[str, Any]) -> None:
+    most = 2**63 - 1
+    with Store(**own_schema) as store:
+        store["docs"].insert("a", {"n": 1})
+        store["docs"].create_index("n")
+        for sort in None, "n", "_id":
+            for wanted in None, {"n": {"$gt": 0}}, {"n": 1}:
+                every = [document.id for document in store["docs"].find(wanted, sort=sort, limit=most)]
+                assert every == ["a"]
+                none = store["docs"].find(wanted, sort=sort, limit=most, skip=most)
+                assert [document.id for document in none] == []
+
+
+def test_a_find_that_is_left_gives_its_connection_back(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema, pool_size=1) as store:
+        store["docs"].insert_many([(f"{n:03}", {}) for n in range(500)])
+        for _ in range(3):
+            found = store["docs"].find()
+            assert (next(found)).data == {}
+            found.close()
+            assert store["docs"].count() == 500
+
+
+def test_what_another_store_indexes_is_seen_when_it_is_looked_up_anew(
+    own_schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = {"a": {"$gte": 3}}
+    with Store(**own_schema) as store, Store(**own_schema) as other:
+        docs = store["docs"]
+        docs.insert_many([(str(n), {"a": [n] if n % 3 else n}) for n in range(50)])
+        found = sorted([document.id for document in docs.find(wanted)])
+        assert "sort_key" not in docs.explain(wanted)
+        other["docs"].create_index("a")
+        assert "sort_key" in other["docs"].explain(wanted)
+        assert "sort_key" not in docs.explain(wanted)
+        monkeypatch.setattr("pgdoc.recent.FOR_S", 0.0)
+        store._connections.indexes.forget(docs._table.name)
+        assert "sort_key" in docs.explain(wanted)
+        assert other["docs"].drop_index("a")
+        assert sorted([document.id for document in docs.find(wanted)]) == found
+        assert docs.count(wanted) == len(found) == 47
+        assert "sort_key" not in docs.explain(wanted)
+
+
+def test_a_lookup_and_a_range_in_its_order_are_planned_once(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema, pool_size=1) as store:
+        docs = store["docs"]
+        docs.insert_many([(f"{n:04}", {"shop": f"s-{n % 500}", "total": n}) for n in range(5_000)])
+        docs.create_index("shop")
+        docs.create_index("total")
+        for n in range(40):
+            assert docs.count({"shop": f"s-{n}"}) == 10
+            assert docs.find_one({"shop": f"s-{n}"}) is not None
+            found = docs.find({"total": {"$gt": n * 50}}, sort="total", limit=2)
+            assert [document.data["total"] for document in found] == [n * 50 + 1, n * 50 + 2]
+            assert docs.find_one({"shop": f"s-{n}"}, sort="total") is not None
+        with store.transaction() as tx:
+            kept = "SELECT generic_plans FROM pg_prepared_statements WHERE statement ~ 'found_keys|key_span'"
+            plans = (tx.connection.execute(kept)).fetchall()
+        assert len(plans) == 3
+        assert all(generic > 20 for (generic,) in plans)

@@ -1,0 +1,29 @@
+"""What a filter is compiled to where there is an index on each of its paths."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pgdoc.query import Compiled, compile_filter
+from pgdoc.query.nodes import SortKey
+from pgdoc.query.plan import IndexedPaths, Indexes, branches, by_key, lookups
+
+if TYPE_CHECKING:
+    from pgdoc.query import Node
+
+
+def every_index(node: Node) -> Indexes:
+    return Indexes(tuple(IndexedPaths((lookup.path,)) for lookup in lookups(node)))
+
+
+def times_found(node: Node) -> Compiled:
+    """An array: how often a document is found without an index, by one condition with them, and by their branches.
+
+    These are others where the order is that of a range.
+    """
+    indexes = every_index(node)
+    firsts = [None, *(SortKey(lookup.path, descending=False) for lookup in lookups(node))]
+    ways = [[node], [by_key(node, indexes)], *(branches(node, indexes, first).nodes for first in firsts)]
+    compiled = [[compile_filter(part) for part in way] for way in ways]
+    sums = (" + ".join(f"(({part.text}) IS TRUE)::integer" for part in way) for way in compiled)
+    return Compiled(f"ARRAY[{', '.join(sums)}]", [item for way in compiled for part in way for item in part.params])
