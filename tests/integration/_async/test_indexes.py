@@ -87,6 +87,26 @@ async def test_an_unfinished_index_is_built_anew(own_schema: dict[str, Any], com
         assert relations(own_schema, "orders") == []
 
 
+async def test_an_index_that_another_version_made_otherwise_is_built_anew(own_schema: dict[str, Any]) -> None:
+    async with AsyncStore(**own_schema) as store:
+        await store["orders"].insert_many([(str(n), {"a": [n] if n % 2 else n}) for n in range(10)])
+        await store["orders"].create_index("a")
+        with psycopg.connect(own_schema["conninfo"], autocommit=True) as connection:
+            for relation, _ in relations(own_schema, "orders"):
+                name = f'"{own_schema["schema"]}"."{relation}"'
+                comment = connection.execute("SELECT obj_description(%s::regclass)", [name]).fetchall()[0][0]
+                older = comment.replace(', "format": 2', "")
+                assert older != comment
+                connection.execute(f"COMMENT ON INDEX {name} IS '{older}'".encode())
+        assert [index.valid for index in await store["orders"].indexes()] == [False]
+        store._connections.indexes.forget(store["orders"]._table.name)
+        assert "sort_key" not in await store["orders"].explain({"a": 5})
+        assert await store["orders"].create_index("a") == "a"
+        assert [index.valid for index in await store["orders"].indexes()] == [True]
+        assert "sort_key" in await store["orders"].explain({"a": 5})
+        assert len(relations(own_schema, "orders")) == 3
+
+
 async def test_a_unique_index_refuses_a_second_document(own_schema: dict[str, Any]) -> None:
     long = "x" * 300
     async with AsyncStore(**own_schema) as store:
