@@ -8,7 +8,7 @@ from tests.fixtures.fix_leftovers import what_is_left
 def test_clean_database_has_nothing_left(server, dsn):
     with psycopg.connect(dsn) as session:
         database = session.info.dbname
-    with psycopg.connect(server.conninfo) as admin:
+    with psycopg.connect(server.conninfo, autocommit=True) as admin:  # a transaction would see its first look again
         assert what_is_left(admin, database) == []
 
 
