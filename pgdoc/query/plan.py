@@ -93,6 +93,8 @@ def branches(node: Node, indexes: Indexes, first: SortKey | None = None) -> Bran
     rest += [where for where in wheres if where not in rest]
     if first is not None and _is_range_of(first, keyed):
         sides = ["value", "ending"] if len(first.path) == 1 else ["through", "value", "ending"]
+        if any(isinstance(node, Ordered) and isinstance(node.operand.value, bool) for node in keyed[0].nodes):
+            sides = [*sides[:-2], "ending", "value"]  # booleans are the only values behind arrays
         parts = [And((ByKey(first.path, keyed[0].nodes, side), *rest)) for side in sides]
         return Branches(tuple(reversed(parts) if first.descending else parts), in_turn=True)
     values = [ByKey(part.path, part.nodes, "value") for part in keyed]

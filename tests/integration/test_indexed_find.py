@@ -47,6 +47,11 @@ def queries(dice: Dice) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
             arguments["sort"] = dice.pick(["a", "-a", ["b", "-a"], ["-b", "a"], "a.b", "_id", "a.0"])
             if dice.one_in(2):
                 arguments["limit"], arguments["skip"] = dice.pick([1, 7, 150]), dice.pick([0, 0, 3])
+        if number % 4 == 0:
+            path = dice.pick(["a", "a.b", "-a", "-a.b"])
+            arguments = {"sort": path, "limit": dice.pick([1, 7, 150]), "skip": dice.pick([0, 0, 3])}
+            yield {path.removeprefix("-"): {dice.pick(["$gt", "$gte", "$lt", "$lte"]): dice.pick(VALUES)}}, arguments
+            continue
         yield simple(dice) if number % 3 else dice.filter(dice.document()), arguments
 
 
@@ -96,7 +101,7 @@ def change(docs: Collection, number: int, wanted: dict[str, Any], sort: Any) -> 
     """Return how many documents were changed, or the id of the one."""
     changes = {"$set": {"c": number}}
     if number % 10 == 0:
-        return docs.delete_many({"c": {"$gt": 0}, **wanted})
+        return docs.delete_many({"$and": [{"c": {"$gt": 0}}, wanted]})
     if number % 10 == 1:
         return docs.update_many(wanted, changes)
     if number % 10 == 2:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from pgdoc.query import parse_filter
+from pgdoc.query.index import indexed_paths, plan_index
 from pgdoc.query.nodes import And, ByKey, Equal, Or, SortKey
 from pgdoc.query.plan import IndexedPaths, Indexes, branches, by_key, conjuncts, has_range, may_use_index
 
@@ -98,6 +99,17 @@ def test_a_partial_index_serves_filters_that_repeat_its_condition() -> None:
     assert sorted(path for path, _, _ in keyed(whole)) == ["status", "total"]
     assert list(conjuncts(whole)).count(where[0]) == 1  # as the index has it, beside the total's own
     assert list(conjuncts(whole)).count(where[1]) == 1
+
+
+def test_an_index_serves_when_all_its_parts_are_there() -> None:
+    plan = plan_index(("status", "-total"), unique=False, where={"a": 1}, name=None)
+    comments = [plan.comment(part) for part in plan.parts]
+    (found,) = indexed_paths([None, "of somebody else", *comments]).paths
+    assert found == IndexedPaths((STATUS, TOTAL), tuple(conjuncts(parse_filter({"a": 1}))))
+    for missing in comments:
+        assert indexed_paths([comment for comment in comments if comment != missing]).paths == ()
+    everything = plan_index(("$**",), unique=False, where=None, name=None)
+    assert indexed_paths([everything.comment(part) for part in everything.parts]).paths == ()
 
 
 def test_indexes_matter_to_lookups_only() -> None:
