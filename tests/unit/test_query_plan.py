@@ -86,6 +86,11 @@ def test_a_range_in_its_own_order_is_read_in_turn(path: str, descending: bool, s
     found = branches(parse_filter({path: {"$gt": 5}, "a": 1}), indexes, first)
     assert found.in_turn
     assert [keyed(node) for node in found.nodes] == [[(path, 1, side)] for side in sides]
+    behind = branches(parse_filter({path: {"$gte": False}}), indexes, first)
+    expected = [side for side in sides if side == "through"] + ["ending", "value"]
+    if descending:
+        expected = ["value", "ending"] + [side for side in sides if side == "through"]
+    assert [keyed(node) for node in behind.nodes] == [[(path, 1, side)] for side in expected]
     for other in {path: 5}, {path: {"$gt": "x" * 79}}, {path: {"$gt": 5}, "status": "new"}, {"a": {"$gt": 5}}:
         given = Indexes((*indexes.paths, IndexedPaths((STATUS,))))
         assert not branches(parse_filter(other), given, first).in_turn
