@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pgdoc._async.table import AsyncTable
-from pgdoc.bulk import (
+from pgdoc.crud.bulk_results import (
     Statement,
     Target,
     at_version,
@@ -19,24 +19,25 @@ from pgdoc.bulk import (
     updated,
     upserted,
 )
-from pgdoc.documents import check_id, encode
+from pgdoc.crud.statements import CHANGING, CLAIMING, read_statement
+from pgdoc.crud.write_errors import check_version
 from pgdoc.errors import InvalidUpdate
-from pgdoc.names import check_name
-from pgdoc.query.parse import parse_filter, parse_sort
-from pgdoc.query.sql import Compiled
-from pgdoc.query.update import parse_update
-from pgdoc.query.update_sql import compile_first, compile_update
-from pgdoc.statements import CHANGING, CLAIMING, read_statement
-from pgdoc.verdicts import check_version
+from pgdoc.model.ids import check_id
+from pgdoc.model.json_codec import encode
+from pgdoc.model.names import check_name
+from pgdoc.query.filters.parse import parse_filter, parse_sort
+from pgdoc.query.filters.sql import Compiled
+from pgdoc.query.updates.parse import parse_update
+from pgdoc.query.updates.sql import compile_first, compile_update
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pgdoc._async.bulk import AsyncBulk
     from pgdoc._async.transaction import AsyncTransaction
-    from pgdoc.bulk import Judge
-    from pgdoc.query.nodes import Node, SortKey
-    from pgdoc.query.update_nodes import Update
+    from pgdoc.crud.bulk_results import Judge
+    from pgdoc.query.filters.nodes import Node, SortKey
+    from pgdoc.query.updates.nodes import Update
 
 __all__ = ["AsyncBulkCollection"]
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgdoc.changes.fanout import before_commits_at
-from pgdoc.changes.life import Life, is_message, just_behind
-from pgdoc.events import ChangeEvent, check_images
-from pgdoc.mailbox import AsyncMailbox
-from pgdoc.tokens import Mark, Position, ResumeToken
+from pgdoc.changes.events import ChangeEvent, check_images
+from pgdoc.changes.life import Life
+from pgdoc.model.positions import Position, before_commits_at, is_message, just_behind
+from pgdoc.model.tokens import Mark, ResumeToken
+from pgdoc.streams.mailbox import AsyncMailbox
 
 if TYPE_CHECKING:
-    from pgdoc._async.parts import AsyncParts
-    from pgdoc.changes.assemble import Change, Place
+    from pgdoc._async.snapshot_reader import AsyncParts
+    from pgdoc.changes.change import Change
     from pgdoc.changes.snapshot import Ready
-    from pgdoc.consumer import Consumer
-    from pgdoc.feed import Feed
-    from pgdoc.mailbox import Batch
-    from pgdoc.streams import StreamOptions
-    from pgdoc.tokens import Progress
+    from pgdoc.consumers.consumer import Consumer
+    from pgdoc.model.positions import Place
+    from pgdoc.model.tokens import Progress
+    from pgdoc.streams.feed import Feed
+    from pgdoc.streams.mailbox import Batch
+    from pgdoc.streams.options import StreamOptions
 
 __all__ = ["AsyncGiving"]
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc._waiting import async_execute_watched, async_sleep
+from pgdoc.crud.statements import call_statement
+from pgdoc.database.errors import translated
 from pgdoc.errors import CollectionNotFound, DatabaseError
-from pgdoc.names import check_name, quoted
-from pgdoc.query.index import (
+from pgdoc.model.names import check_name, quoted
+from pgdoc.query.indexes.definition import (
     Index,
     IndexPlan,
     IndexProgress,
@@ -21,10 +22,9 @@ from pgdoc.query.index import (
     part_digest,
     plan_index,
 )
-from pgdoc.query.index import relation_name as _relation_name
+from pgdoc.query.indexes.definition import relation_name as _relation_name
+from pgdoc.runtime.primitives import async_execute_watched, async_sleep
 from pgdoc.sql import statement
-from pgdoc.statements import call_statement
-from pgdoc.translate import translated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence

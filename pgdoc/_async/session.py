@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from pgdoc._copy import CopyRows
-    from pgdoc._waiting import AsyncLending
-    from pgdoc.query.plan import Indexes
-    from pgdoc.recent import Recent
+    from pgdoc.crud.copy_format import CopyRows
+    from pgdoc.query.indexes.plan import Indexes
+    from pgdoc.runtime.primitives import AsyncLending
+    from pgdoc.runtime.ttl_cache import Recent
 
 __all__ = ["AsyncSession"]
 

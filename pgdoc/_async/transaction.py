@@ -9,11 +9,11 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from pgdoc._async.collection import AsyncCollection
-from pgdoc._copy import HEADER, TRAILER
-from pgdoc.context import checked, current_metadata
+from pgdoc.crud.copy_format import HEADER, TRAILER
+from pgdoc.database.errors import translated
 from pgdoc.errors import CollectionNotFound, DatabaseError, ServerUnreachable, TransactionClosed
+from pgdoc.model.metadata import checked, current_metadata
 from pgdoc.sql import statement
-from pgdoc.translate import translated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection, AsyncServerCursor
 
     from pgdoc._async.connections import AsyncConnections
-    from pgdoc._copy import CopyRows
+    from pgdoc.crud.copy_format import CopyRows
 
 __all__ = ["AsyncTransaction"]
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from pgdoc.database.errors import translated
 from pgdoc.errors import ConsumerLost
+from pgdoc.model.positions import Lsn
 from pgdoc.sql import statement
-from pgdoc.tokens import Lsn
-from pgdoc.translate import translated
 
 if TYPE_CHECKING:
     from pgdoc._sync.transaction import Transaction
-    from pgdoc.consumer import Consumer
-    from pgdoc.tokens import Mark
+    from pgdoc.consumers.consumer import Consumer
+    from pgdoc.model.tokens import Mark
 
 __all__ = ["checkpoint"]
 

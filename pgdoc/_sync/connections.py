@@ -11,18 +11,17 @@ import psycopg
 from psycopg import Connection
 from psycopg_pool import PoolTimeout
 
-from pgdoc._copy import HEADER, TRAILER, CopyRows
-from pgdoc._fork import FORKED, connecting, lead_nowhere, remember
-from pgdoc._waiting import Lock, Pool, check_alive
-from pgdoc.catalog import FIND_REVISION, check_revision, check_server
-from pgdoc.conninfo import with_timeout
-from pgdoc.context import current_metadata
+from pgdoc.crud.copy_format import HEADER, TRAILER, CopyRows
+from pgdoc.database.catalog import FIND_REVISION, check_revision, check_server
+from pgdoc.database.conninfo import with_timeout
+from pgdoc.database.errors import refusal, translated
 from pgdoc.errors import StoreClosed
-from pgdoc.recent import Recent
-from pgdoc.refusal import refusal
-from pgdoc.replication.patience import bounded, closing_what_was_given_up, is_limited, patience
+from pgdoc.model.metadata import current_metadata
+from pgdoc.runtime.deadline import bounded, closing_what_was_given_up, is_limited, patience
+from pgdoc.runtime.fork import FORKED, connecting, lead_nowhere, remember
+from pgdoc.runtime.primitives import Lock, Pool, check_alive
+from pgdoc.runtime.ttl_cache import Recent
 from pgdoc.sql import statement
-from pgdoc.translate import translated
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen, PQGenConn
     from psycopg.pq.abc import PGconn
 
-    from pgdoc.query.plan import Indexes
+    from pgdoc.query.indexes.plan import Indexes
 
     T = TypeVar("T")
 

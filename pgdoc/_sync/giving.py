@@ -5,21 +5,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgdoc.changes.fanout import before_commits_at
-from pgdoc.changes.life import Life, is_message, just_behind
-from pgdoc.events import ChangeEvent, check_images
-from pgdoc.mailbox import Mailbox
-from pgdoc.tokens import Mark, Position, ResumeToken
+from pgdoc.changes.events import ChangeEvent, check_images
+from pgdoc.changes.life import Life
+from pgdoc.model.positions import Position, before_commits_at, is_message, just_behind
+from pgdoc.model.tokens import Mark, ResumeToken
+from pgdoc.streams.mailbox import Mailbox
 
 if TYPE_CHECKING:
-    from pgdoc._sync.parts import Parts
-    from pgdoc.changes.assemble import Change, Place
+    from pgdoc._sync.snapshot_reader import Parts
+    from pgdoc.changes.change import Change
     from pgdoc.changes.snapshot import Ready
-    from pgdoc.consumer import Consumer
-    from pgdoc.feed import Feed
-    from pgdoc.mailbox import Batch
-    from pgdoc.streams import StreamOptions
-    from pgdoc.tokens import Progress
+    from pgdoc.consumers.consumer import Consumer
+    from pgdoc.model.positions import Place
+    from pgdoc.model.tokens import Progress
+    from pgdoc.streams.feed import Feed
+    from pgdoc.streams.mailbox import Batch
+    from pgdoc.streams.options import StreamOptions
 
 __all__ = ["Giving"]
 

@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from pgdoc.crud.statements import call_statement, first_statement, read_statement, write_statement
+from pgdoc.database.errors import translated
 from pgdoc.errors import CollectionNotFound
-from pgdoc.names import quoted
-from pgdoc.query.index import indexed_paths
-from pgdoc.query.plan import NO_INDEXES, Branches, branches, by_key, may_use_index
-from pgdoc.query.sql import Compiled, compile_filter, compile_sort
+from pgdoc.model.names import quoted
+from pgdoc.query.filters.sql import Compiled, compile_filter, compile_sort
+from pgdoc.query.indexes.definition import indexed_paths
+from pgdoc.query.indexes.plan import NO_INDEXES, Branches, branches, by_key, may_use_index
 from pgdoc.sql import statement
-from pgdoc.statements import call_statement, first_statement, read_statement, write_statement
-from pgdoc.translate import translated
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from pgdoc._sync.session import Session
-    from pgdoc._copy import CopyRows
-    from pgdoc.query.nodes import Node, SortKey
-    from pgdoc.query.plan import Indexes
-    from pgdoc.query.shape import Conditions
-    from pgdoc.search import Search
+    from pgdoc.crud.copy_format import CopyRows
+    from pgdoc.crud.find_query import Search
+    from pgdoc.query.filters.nodes import Node, SortKey
+    from pgdoc.query.filters.template import Conditions
+    from pgdoc.query.indexes.plan import Indexes
 
 __all__ = ["Table"]
 

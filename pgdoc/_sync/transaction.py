@@ -10,11 +10,11 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from pgdoc._sync.collection import Collection
-from pgdoc._copy import HEADER, TRAILER
-from pgdoc.context import checked, current_metadata
+from pgdoc.crud.copy_format import HEADER, TRAILER
+from pgdoc.database.errors import translated
 from pgdoc.errors import CollectionNotFound, DatabaseError, ServerUnreachable, TransactionClosed
+from pgdoc.model.metadata import checked, current_metadata
 from pgdoc.sql import statement
-from pgdoc.translate import translated
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from psycopg import Connection, ServerCursor
 
     from pgdoc._sync.connections import Connections
-    from pgdoc._copy import CopyRows
+    from pgdoc.crud.copy_format import CopyRows
 
 __all__ = ["Transaction"]
 

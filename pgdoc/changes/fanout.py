@@ -29,22 +29,20 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Protocol
 
-from pgdoc.changes.selection import Router
+from pgdoc.changes.router import Router
+from pgdoc.model.positions import before_commits_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pgdoc.changes.assemble import Burst, Change, Place
-    from pgdoc.changes.selection import Look, Selection
+    from pgdoc.changes.change import Burst, Change
+    from pgdoc.changes.router import Look, Selection
+    from pgdoc.model.positions import Place
+
 
 AHEAD_LIMIT = 5_000
 AHEAD_BYTES = 64 << 20
 """What may be laid aside for a subscription that is joining: changes, and bytes of their messages."""
-
-
-def before_commits_at(lsn: int) -> Place:
-    """Give the place before every change of the transactions that commit at `lsn` or later."""
-    return (lsn, 0, 0, 0)
 
 
 class Mailbox(Protocol):

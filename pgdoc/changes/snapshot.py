@@ -20,15 +20,19 @@ the last part. That place and `Progress` are all that is needed to go on another
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pgdoc.tokens import Progress
+from pgdoc.errors import InvalidResumeToken
+from pgdoc.model.tokens import Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
-    from pgdoc.changes.assemble import Change
+    from pgdoc.changes.change import Change
+
 
 _HALF = 1 << 31
 
@@ -211,3 +215,25 @@ class Snapshot:
         if collection == self._left[0]:
             self._after = ""
         self._left.remove(collection)
+
+
+def first_progress(names: Iterable[str], collections: frozenset[str] | None) -> Progress:
+    """Give the beginning of the snapshot of collections, for a stream of these, or of all."""
+    return Progress(tuple(sorted(names)), "", _digest(collections), 0)
+
+
+def check_progress(progress: Progress, collections: frozenset[str] | None) -> Progress:
+    """Refuse the progress of a stream of other collections.
+
+    Raises:
+        InvalidResumeToken: it is one.
+    """
+    if progress.of != _digest(collections):
+        raise InvalidResumeToken(
+            "the token is from inside the snapshot of other collections: go on with those that it was begun with"
+        )
+    return progress
+
+
+def _digest(collections: frozenset[str] | None) -> str:
+    return "*" if collections is None else f"{zlib.crc32(' '.join(sorted(collections)).encode()):08x}"

@@ -9,10 +9,10 @@ import psycopg
 from psycopg.rows import namedtuple_row
 
 import pgdoc
-from pgdoc.catalog import FIND_REVISION, check_revision, check_server
 from pgdoc.cli.render import render_bytes, render_delay
+from pgdoc.database.catalog import FIND_REVISION, check_revision, check_server
+from pgdoc.database.errors import one_line, refusal
 from pgdoc.errors import PgdocError
-from pgdoc.refusal import one_line, refusal
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:

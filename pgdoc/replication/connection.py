@@ -10,6 +10,7 @@ from psycopg import conninfo as psycopg_conninfo
 from psycopg import sql
 from psycopg.rows import namedtuple_row
 
+from pgdoc.database.errors import one_line, refusal
 from pgdoc.errors import (
     DatabaseError,
     DirectRouteNeeded,
@@ -23,8 +24,7 @@ from pgdoc.errors import (
     UnsupportedServer,
     WalLevelTooLow,
 )
-from pgdoc.refusal import one_line, refusal
-from pgdoc.replication.patience import PatientConnection, patience
+from pgdoc.runtime.deadline import PatientConnection, patience
 from pgdoc.sql import statement
 
 SETTINGS = {

@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 
-from pgdoc.changes.assemble import Assembler
+from pgdoc.changes.assembler import Assembler
 from pgdoc.decoding.plugins import PLUGINS, Decoder
 from pgdoc.errors import PluginMissing, PluginNotAllowed, SlotBlocked
+from pgdoc.model.positions import Lsn
+from pgdoc.replication.checks import check_published, history_lost
 from pgdoc.replication.connection import connect, is_decoding, literal, preflight, quoted, translate
-from pgdoc.replication.patience import patience
 from pgdoc.replication.reader import Reader
-from pgdoc.replication.source import Origin, Source, Stand, check_published, history_lost
+from pgdoc.replication.source import Origin, Source, Stand
+from pgdoc.runtime.deadline import patience
 from pgdoc.sql import statement
-from pgdoc.tokens import Lsn
 
 if TYPE_CHECKING:
     from collections.abc import Callable

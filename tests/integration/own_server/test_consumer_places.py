@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from pgdoc.consumers.takeover import Takeover, Where
 from pgdoc.errors import ConsumerLost, HistoryLost, ServerUnreachable
 from pgdoc.replication.reader import Reader
 from pgdoc.replication.slots import identify
-from pgdoc.takeover import Takeover, Where
 from tests.integration.own_server.consumers import (
     NAME,
     confirmed,
@@ -49,7 +49,7 @@ def test_what_was_acknowledged_is_stored_though_the_reader_broke_just_then(
     def broken(_reader: Reader) -> None:
         raise ServerUnreachable("the connection was lost just then")
 
-    monkeypatch.setattr("pgdoc.consumer.HEARTBEAT_S", 60.0)  # nothing is stored in between
+    monkeypatch.setattr("pgdoc.consumers.consumer.HEARTBEAT_S", 60.0)  # nothing is stored in between
     with store["orders"].watch(consumer=NAME, auto_ack=False) as stream:
         insert(store, 1, 2, 3)
         events = take(stream, 3)
@@ -73,7 +73,7 @@ def test_a_drop_that_ended_nothing_pins_nothing(store: Store, owner: psycopg.Con
 def test_what_is_acknowledged_while_nothing_is_read_is_confirmed(
     store: Store, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgdoc.consumer._PATIENCE_S", 0.2)
+    monkeypatch.setattr("pgdoc.consumers.consumer._PATIENCE_S", 0.2)
     with store["orders"].watch(consumer=NAME, auto_ack=False, buffer_size=300) as stream:
         insert(store, *range(400))
         wait_until(lambda: stream.stats().mode == "catching_up" and stream.stats().buffered == 300)
@@ -149,7 +149,7 @@ def test_a_connection_lost_at_any_statement_is_made_anew(
         return identify(connection)
 
     with store["orders"].watch(consumer=NAME) as stream:
-        monkeypatch.setattr("pgdoc.replication.consumers.identify", fail_first)
+        monkeypatch.setattr("pgdoc.consumers.slots.identify", fail_first)
         end_walsender(owner)
         insert(store, 1)
         assert ids(take(stream, 1)) == [1]

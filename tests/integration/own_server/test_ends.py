@@ -16,9 +16,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgdoc import AsyncStore, Store
 from pgdoc.errors import PgdocError, ServerUnreachable, StoreClosed, StreamClosed
-from pgdoc.history import Keeper
 from pgdoc.replication.connection import connect
-from pgdoc.replication.patience import patience
+from pgdoc.runtime.deadline import patience
+from pgdoc.streams.bookmarks import Keeper
 from tests.integration.own_server.words import PATIENCE_S, wait_until
 from tests.proxy import Proxy
 
@@ -42,7 +42,7 @@ def proxy(dsn: str) -> Iterator[Proxy]:
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limits are shorter here."""
-    monkeypatch.setattr("pgdoc.hub._CLOSE_S", 1.5)
+    monkeypatch.setattr("pgdoc.streams.hub._CLOSE_S", 1.5)
     monkeypatch.setattr("pgdoc.replication.reader._SILENCE_LIMIT", 2)
 
 
