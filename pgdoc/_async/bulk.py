@@ -10,7 +10,7 @@ import psycopg
 
 from pgdoc._async.bulk_collection import AsyncBulkCollection
 from pgdoc.crud.bulk_results import CHUNK_BYTES, CHUNK_STATEMENTS, BulkResult, size_of
-from pgdoc.database.errors import translated
+from pgdoc.database.errors import map_error
 from pgdoc.errors import BulkError, CollectionNotFound, PgdocError, ServerUnreachable, StoreClosed, TransactionClosed
 from pgdoc.runtime.primitives import AsyncLock
 
@@ -214,7 +214,7 @@ async def _execute(
 
 
 def _translated(exc: psycopg.Error, write: Queued) -> PgdocError:
-    error = translated(exc, write[1].subject)
+    error = map_error(exc, write[1].subject)
     error.__cause__ = exc
     return error
 

@@ -10,7 +10,7 @@ from pgdoc.crud.statements import reading_statement
 from pgdoc.errors import InvalidInput
 from pgdoc.model.documents import Document
 from pgdoc.model.json_codec import decode
-from pgdoc.model.short_repr import shown
+from pgdoc.model.short_repr import short_repr
 from pgdoc.query.filters.parse import parse_filter, parse_sort
 
 if TYPE_CHECKING:
@@ -153,16 +153,16 @@ class AsyncReads:
         and it is remembered of the statement.
         """
         query, params, prepare = await self._compiled("find", search)
-        limit, long = search.limit, self._session.long
+        limit, large = search.limit, self._session.large_results
         if limit is not None and limit <= _FEW:
             yield await self._few(query, params, prepare, search, limit)
             return
-        if not search.order and not long.get(query):
+        if not search.order and not large.get(query):
             rows = await self._few(query, params, prepare, search, _FEW + 1)
             if len(rows) <= _FEW:
                 yield rows
                 return
-            long.put(query, value=True)
+            large.put(query, value=True)
         async with aclosing(self._table.stream(query, [*params, *search.last_param(limit)])) as chunks:
             async for rows in chunks:
                 yield rows
@@ -173,6 +173,6 @@ class AsyncReads:
 
 def _parse_path(path: str) -> list[str]:
     if not isinstance(path, str) or path.startswith("-"):
-        raise InvalidInput(f"{shown(path)} is no path: give one such as 'address.city'")
+        raise InvalidInput(f"{short_repr(path)} is no path: give one such as 'address.city'")
     (key,) = parse_sort(path)
     return list(key.path)

@@ -13,7 +13,7 @@ from pgdoc._async.connections import AsyncConnections
 from pgdoc._async.stream_backend import AsyncStreams
 from pgdoc._async.transaction import AsyncTransaction
 from pgdoc.crud.statements import call_statement
-from pgdoc.database.errors import translated
+from pgdoc.database.errors import map_error
 from pgdoc.database.migrate import migrate
 from pgdoc.errors import CollectionNotFound, InvalidName
 from pgdoc.model.names import check_consumer, check_name
@@ -298,7 +298,7 @@ class AsyncStore:
             async with self._connections.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
                 return await (await cursor.execute(query.encode(), params)).fetchall()
         except psycopg.Error as exc:
-            raise translated(exc, f'schema "{self._schema}"') from exc
+            raise map_error(exc, f'schema "{self._schema}"') from exc
 
     async def _call(self, name: str, *names: str) -> Any:
         """Call one of the catalog's functions on collections of the schema."""
@@ -310,5 +310,5 @@ class AsyncStore:
         except psycopg.errors.DuplicateTable as exc:
             raise InvalidName(str(exc)) from exc
         except psycopg.Error as exc:
-            raise translated(exc, f'collection "{self._schema}.{names[0]}"') from exc
+            raise map_error(exc, f'collection "{self._schema}.{names[0]}"') from exc
         return result

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from pgdoc._async.checkpoint import checkpoint
 from pgdoc._async.giving import AsyncGiving
-from pgdoc._async.snapshot_reader import AsyncParts, settle
+from pgdoc._async.snapshot_reader import AsyncSnapshotReader, settle
 from pgdoc.changes.fanout import Subscription
 from pgdoc.changes.router import Selection
 from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
@@ -108,7 +108,7 @@ class AsyncChangeStream(AsyncGiving, AsyncOpening):
         if progress is None:
             progress = first_progress(self._collections or await self._streams.names(), self._collections)
         if progress.left:
-            self._parts = AsyncParts(self._streams, Snapshot(progress, self._collections))
+            self._parts = AsyncSnapshotReader(self._streams, Snapshot(progress, self._collections))
         elif self._consumer is not None:
             self._consumer.acknowledge(Mark.at(self._consumer.begun_at, progress))
 

@@ -11,7 +11,7 @@ import psycopg
 
 from pgdoc._sync.bulk_collection import BulkCollection
 from pgdoc.crud.bulk_results import CHUNK_BYTES, CHUNK_STATEMENTS, BulkResult, size_of
-from pgdoc.database.errors import translated
+from pgdoc.database.errors import map_error
 from pgdoc.errors import BulkError, CollectionNotFound, PgdocError, ServerUnreachable, StoreClosed, TransactionClosed
 from pgdoc.runtime.primitives import Lock
 
@@ -213,7 +213,7 @@ def _execute(connection: Connection[Any], writes: list[Queued], cursors: list[Cu
 
 
 def _translated(exc: psycopg.Error, write: Queued) -> PgdocError:
-    error = translated(exc, write[1].subject)
+    error = map_error(exc, write[1].subject)
     error.__cause__ = exc
     return error
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from pgdoc._sync.bulk import Bulk
     from pgdoc._sync.transaction import Transaction
-    from pgdoc.crud.bulk_results import Judge
+    from pgdoc.crud.bulk_results import ResultParser
     from pgdoc.query.filters.nodes import Node, SortKey
     from pgdoc.query.updates.nodes import Update
 
@@ -219,7 +219,9 @@ class BulkCollection:
     def _target(self, operation: str, key: str | None = None) -> Target:
         return Target(operation, self._name, self._table.subject, key)
 
-    def _write(self, name: str, params: list[Any], judge: Judge, *, create: bool = False, **clauses: str) -> Statement:
+    def _write(
+        self, name: str, params: list[Any], judge: ResultParser, *, create: bool = False, **clauses: str
+    ) -> Statement:
         query, params = self._table.carrying(name, params, versioned=False, **clauses)
         return Statement(query, params, self._table.name, self._table.creatable if create else None, judge)
 
@@ -262,5 +264,5 @@ class BulkCollection:
         """Lock the document and look at its version, where the write asks for one: it may be of this bulk's making."""
         return [] if if_version is None else [self._lock(target, partial(at_version, target, if_version))]
 
-    def _lock(self, target: Target, judge: Judge) -> Statement:
+    def _lock(self, target: Target, judge: ResultParser) -> Statement:
         return Statement(read_statement("lock", self._table.name), [target.key], self._table.name, None, judge)

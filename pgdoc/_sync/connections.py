@@ -14,13 +14,13 @@ from psycopg_pool import PoolTimeout
 from pgdoc.crud.copy_format import HEADER, TRAILER, CopyRows
 from pgdoc.database.catalog import FIND_REVISION, check_revision, check_server
 from pgdoc.database.conninfo import with_timeout
-from pgdoc.database.errors import refusal, translated
+from pgdoc.database.errors import connection_error, map_error
 from pgdoc.errors import StoreClosed
 from pgdoc.model.metadata import current_metadata
-from pgdoc.runtime.deadline import bounded, closing_what_was_given_up, is_limited, patience
+from pgdoc.runtime.deadline import bounded, closing_on_deadline, deadline_scope, is_limited
 from pgdoc.runtime.fork import FORKED, connecting, lead_nowhere, remember
 from pgdoc.runtime.primitives import Lock, Pool, check_alive
-from pgdoc.runtime.ttl_cache import Recent
+from pgdoc.runtime.ttl_cache import TTLCache
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Connections:
     Attributes:
         seen: the tables that a transaction found, or made, and need not look for again.
         indexes: of each table, as they were a moment ago.
-        long: the statements whose rows were many a moment ago.
+        large_results: the statements whose rows were many a moment ago.
     """
 
     def __init__(self, conninfo: str, pool_size: int, *, through_pooler: bool) -> None:
@@ -63,8 +63,8 @@ class Connections:
         self._inherited: Pool | None = None
         self._opening = Lock()
         self.seen: set[str] = set()
-        self.indexes: Recent[Indexes] = Recent()
-        self.long: Recent[bool] = Recent()
+        self.indexes: TTLCache[Indexes] = TTLCache()
+        self.large_results: TTLCache[bool] = TTLCache()
         remember(self)
 
     def after_fork(self) -> None:
@@ -121,7 +121,7 @@ class Connections:
             connection = self._connection_class.connect(with_timeout(self._conninfo), autocommit=True)
         except psycopg.Error as exc:
             self._check_usable()
-            raise refusal(exc) from exc
+            raise connection_error(exc) from exc
         with connection:
             check_server(connection.info.server_version, connection.info.parameter_status("server_encoding"))
             check_revision(_revision(connection))
@@ -220,12 +220,12 @@ def _class_of(closing: threading.Event) -> type[Connection[Any]]:
 
         @classmethod
         def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
-            with patience(float("inf"), closing=closing):
+            with deadline_scope(float("inf"), closing=closing):
                 return bounded(connecting(super()._connect_gen(conninfo)))
 
         def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
             """Wait for the server: as long as it takes for what a user asked, not so for what opens a stream."""
-            steps = closing_what_was_given_up(self.pgconn, bounded(gen)) if is_limited() else gen
+            steps = closing_on_deadline(self.pgconn, bounded(gen)) if is_limited() else gen
             return super().wait(steps, *args, **kwargs)
 
     return StoreConnection
@@ -237,5 +237,5 @@ def _revision(connection: Connection[Any]) -> str | None:
     except psycopg.errors.UndefinedTable:
         return None
     except psycopg.Error as exc:
-        raise translated(exc, "the pgdoc catalog") from exc
+        raise map_error(exc, "the pgdoc catalog") from exc
     return row[0] if row else None

@@ -11,7 +11,7 @@ from pgdoc.crud.statements import reading_statement
 from pgdoc.errors import InvalidInput
 from pgdoc.model.documents import Document
 from pgdoc.model.json_codec import decode
-from pgdoc.model.short_repr import shown
+from pgdoc.model.short_repr import short_repr
 from pgdoc.query.filters.parse import parse_filter, parse_sort
 
 if TYPE_CHECKING:
@@ -154,16 +154,16 @@ class Reads:
         and it is remembered of the statement.
         """
         query, params, prepare = self._compiled("find", search)
-        limit, long = search.limit, self._session.long
+        limit, large = search.limit, self._session.large_results
         if limit is not None and limit <= _FEW:
             yield self._few(query, params, prepare, search, limit)
             return
-        if not search.order and not long.get(query):
+        if not search.order and not large.get(query):
             rows = self._few(query, params, prepare, search, _FEW + 1)
             if len(rows) <= _FEW:
                 yield rows
                 return
-            long.put(query, value=True)
+            large.put(query, value=True)
         with closing(self._table.stream(query, [*params, *search.last_param(limit)])) as chunks:
             for rows in chunks:
                 yield rows
@@ -174,6 +174,6 @@ class Reads:
 
 def _parse_path(path: str) -> list[str]:
     if not isinstance(path, str) or path.startswith("-"):
-        raise InvalidInput(f"{shown(path)} is no path: give one such as 'address.city'")
+        raise InvalidInput(f"{short_repr(path)} is no path: give one such as 'address.city'")
     (key,) = parse_sort(path)
     return list(key.path)

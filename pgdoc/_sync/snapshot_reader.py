@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from pgdoc.changes.snapshot import Part, Seen, Snapshot
+from pgdoc.changes.snapshot import PgSnapshot, Snapshot, SnapshotChunk
 from pgdoc.errors import CollectionNotFound, PgdocError
 from pgdoc.model.documents import Document
 from pgdoc.model.names import quoted
@@ -16,7 +16,7 @@ from pgdoc.runtime.primitives import sleep
 if TYPE_CHECKING:
     from pgdoc._sync.stream_backend import Streams
 
-__all__ = ["Parts"]
+__all__ = ["SnapshotReader"]
 
 logger = logging.getLogger("pgdoc.snapshot")
 
@@ -37,18 +37,18 @@ def settle(streams: Streams) -> None:
     that waits for a synchronous standby may take longer, and is waited for. Others are really in progress.
     """
     ((text, _),) = streams.fetch("running")
-    running = set(Seen.parse(text).running)
+    running = set(PgSnapshot.parse(text).running)
     deadline = time.monotonic() + _SETTLE_S
     while running:
         sleep(_SETTLE_POLL_S)
         ((text, waiting),) = streams.fetch("running")
-        seen = Seen.parse(text)
+        seen = PgSnapshot.parse(text)
         running = {xid for xid in running if not seen.has(xid)}
         if time.monotonic() > deadline:
             running = {xid for xid in running if xid & _XID in waiting}
 
 
-class Parts:
+class SnapshotReader:
     """The snapshot of one stream.
 
     Args:
@@ -81,7 +81,7 @@ class Parts:
         if not self.snapshot.read(part):
             self._not_before = time.monotonic() + _EARLY_S
 
-    def _read(self, collection: str, after: str) -> Part:
+    def _read(self, collection: str, after: str) -> SnapshotChunk:
         try:
             return self._read_table(collection, after)
         except CollectionNotFound:
@@ -92,9 +92,9 @@ class Parts:
             return self._read_table(collection, after)
         except CollectionNotFound:
             ((end, read_at),) = self._streams.fetch("mark")
-            return Part(collection, after, {}, None, Seen.parse(text), end, read_at)
+            return SnapshotChunk(collection, after, {}, None, PgSnapshot.parse(text), end, read_at)
 
-    def _read_table(self, collection: str, after: str) -> Part:
+    def _read_table(self, collection: str, after: str) -> SnapshotChunk:
         table = quoted(self._streams.hub.source.schema, collection)
         parameters = (after, PART_DOCUMENTS, PART_BYTES)
         rows = self._streams.fetch("part", *parameters, table=table, limit_s=_READ_LIMIT_S)
@@ -102,4 +102,4 @@ class Parts:
         documents = {row[4]: Document.from_text(*row[4:]) for row in rows if row[4] is not None}
         is_last = len(documents) == (found or 0) < PART_DOCUMENTS
         upto = None if is_last else max(documents)
-        return Part(collection, after, documents, upto, Seen.parse(text), end, read_at)
+        return SnapshotChunk(collection, after, documents, upto, PgSnapshot.parse(text), end, read_at)

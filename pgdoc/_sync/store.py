@@ -14,7 +14,7 @@ from pgdoc._sync.connections import Connections
 from pgdoc._sync.stream_backend import Streams
 from pgdoc._sync.transaction import Transaction
 from pgdoc.crud.statements import call_statement
-from pgdoc.database.errors import translated
+from pgdoc.database.errors import map_error
 from pgdoc.database.migrate import migrate
 from pgdoc.errors import CollectionNotFound, InvalidName
 from pgdoc.model.names import check_consumer, check_name
@@ -297,7 +297,7 @@ class Store:
             with self._connections.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
                 return (cursor.execute(query.encode(), params)).fetchall()
         except psycopg.Error as exc:
-            raise translated(exc, f'schema "{self._schema}"') from exc
+            raise map_error(exc, f'schema "{self._schema}"') from exc
 
     def _call(self, name: str, *names: str) -> Any:
         """Call one of the catalog's functions on collections of the schema."""
@@ -309,5 +309,5 @@ class Store:
         except psycopg.errors.DuplicateTable as exc:
             raise InvalidName(str(exc)) from exc
         except psycopg.Error as exc:
-            raise translated(exc, f'collection "{self._schema}.{names[0]}"') from exc
+            raise map_error(exc, f'collection "{self._schema}.{names[0]}"') from exc
         return result

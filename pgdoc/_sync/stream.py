@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from pgdoc._sync.checkpoint import checkpoint
 from pgdoc._sync.giving import Giving
-from pgdoc._sync.snapshot_reader import Parts, settle
+from pgdoc._sync.snapshot_reader import SnapshotReader, settle
 from pgdoc.changes.fanout import Subscription
 from pgdoc.changes.router import Selection
 from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
@@ -109,7 +109,7 @@ class ChangeStream(Giving, Opening):
         if progress is None:
             progress = first_progress(self._collections or self._streams.names(), self._collections)
         if progress.left:
-            self._parts = Parts(self._streams, Snapshot(progress, self._collections))
+            self._parts = SnapshotReader(self._streams, Snapshot(progress, self._collections))
         elif self._consumer is not None:
             self._consumer.acknowledge(Mark.at(self._consumer.begun_at, progress))
 

@@ -12,14 +12,14 @@ import psycopg
 from pgdoc._sync.stream import ChangeStream
 from pgdoc.consumers.consumer import Consumer
 from pgdoc.consumers.ownership import drop_consumer
-from pgdoc.database.errors import translated
+from pgdoc.database.errors import map_error
 from pgdoc.errors import CollectionNotFound, PgdocError, PublicationIncomplete, ReplicaIdentityChanged, StoreClosed
 from pgdoc.model.names import check_name
 from pgdoc.model.positions import Lsn, Position
 from pgdoc.model.tokens import ResumeToken
 from pgdoc.replication.checks import check_published
 from pgdoc.replication.slots import try_reader
-from pgdoc.runtime.deadline import patience
+from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.runtime.primitives import call, opening, sleep, wait, wait_for
 from pgdoc.sql import statement
 from pgdoc.streams.hub import CLOSE_LIMIT_S, Hub
@@ -236,10 +236,10 @@ class Streams:
         """
         query = statement("streams", name).format(table=table) if table else statement("streams", name)
         try:
-            with patience(limit_s):
+            with deadline_scope(limit_s):
                 return self._connections.fetch(query.encode(), params)
         except psycopg.Error as exc:
-            raise translated(exc, f"collection {table}" if table else f'schema "{self.hub.source.schema}"') from exc
+            raise map_error(exc, f"collection {table}" if table else f'schema "{self.hub.source.schema}"') from exc
 
 
 def _consumer_status(row: tuple[Any, ...]) -> ConsumerStatus:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pgdoc.crud.statements import CHANGING, CLAIMING, read_statement
-from pgdoc.crud.write_errors import check_version, compare_versions, misfit
+from pgdoc.crud.write_errors import check_version, compare_versions, update_error
 from pgdoc.errors import InvalidUpdate
 from pgdoc.model.documents import Document
 from pgdoc.model.ids import check_id
@@ -105,7 +105,7 @@ class Writes:
         rows = self._table.write("update_many", params, condition=condition.text, change=change.text)
         for count, key, text in rows:
             if key is not None:
-                raise misfit(self._table.subject, key, text, update)
+                raise update_error(self._table.subject, key, text, update)
             return int(count)
         return 0
 
@@ -142,7 +142,7 @@ class Writes:
         rows = self._table.write("update_one", params, prepare=_kept(keys), first=first.text, change=change.text)
         for fits, key, text, *rest in rows:
             if not fits:
-                raise misfit(self._table.subject, key, text, update)
+                raise update_error(self._table.subject, key, text, update)
             return Document.from_text(key, text, *rest)
         return None
 
@@ -252,7 +252,7 @@ class Writes:
         document = Document.from_text(key, text, version, created_at, updated_at)
         compare_versions(self._table.subject, key, version, if_version)
         if not fits:
-            raise misfit(self._table.subject, key, text, update)
+            raise update_error(self._table.subject, key, text, update)
         return document if same else None
 
     def _look_at_version(self, key: str, if_version: int) -> None:

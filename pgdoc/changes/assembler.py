@@ -20,7 +20,7 @@ import hashlib
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from pgdoc.changes.change import Burst, Change, Transaction
+from pgdoc.changes.change import Burst, Change, TransactionInfo
 from pgdoc.decoding.catalog_messages import read_message
 from pgdoc.decoding.records import COLLECTION_COLUMNS, Begin, Commit, Idle, Message, Record, RowChange
 
@@ -42,7 +42,7 @@ class Assembler:
         self._schema = schema
         self._tables = dict(tables)
         self._begin: Begin | None = None
-        self._transaction = Transaction(0, "", None)
+        self._transaction = TransactionInfo(0, "", None)
         self._held: list[RowChange] = []
         self._held_lsn = 0
 
@@ -68,7 +68,7 @@ class Assembler:
                     self.reached = max(self.reached, record.wal_end)
             else:
                 self._begin = record
-                self._transaction = Transaction(record.xid, record.timestamp, None)
+                self._transaction = TransactionInfo(record.xid, record.timestamp, None)
         return Burst(changes, self.reached, self._begin.commit_lsn if self._begin else None)
 
     def _take_message(self, message: Message, changes: list[Change]) -> None:

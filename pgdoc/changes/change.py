@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from pgdoc.decoding.records import CollectionChange, RowChange
-    from pgdoc.model.positions import Place, Position
+    from pgdoc.model.positions import Position, RawPosition
 
 
-class Transaction(NamedTuple):
+class TransactionInfo(NamedTuple):
     """What all changes of a transaction (or of the part under one metadata) share."""
 
     xid: int
@@ -20,8 +20,8 @@ class Transaction(NamedTuple):
 class Change(NamedTuple):
     """One change in its place."""
 
-    position: Place | Position
-    transaction: Transaction
+    position: RawPosition | Position
+    transaction: TransactionInfo
     row: RowChange | CollectionChange
 
 

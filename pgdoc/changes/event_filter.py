@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.changes.events import FIELDS, EventType, plain_field
-from pgdoc.changes.router import Condition, Lookup
+from pgdoc.changes.router import Condition, RouteKey
 from pgdoc.errors import InvalidFilter
 from pgdoc.model.json_codec import encode_value
 from pgdoc.query import finder, matcher, parse_filter, scalar_key
@@ -66,12 +66,12 @@ def _take_out(field: str, nodes: tuple[Node, ...]) -> tuple[frozenset[str] | Non
     return None, nodes
 
 
-def _take_lookup(nodes: tuple[Node, ...]) -> tuple[Lookup | None, tuple[Node, ...]]:
+def _take_lookup(nodes: tuple[Node, ...]) -> tuple[RouteKey | None, tuple[Node, ...]]:
     """Take out the equality that says most: that of the document's id, or else the first; not of the event's type."""
     pinned = [node for node in nodes if isinstance(node, Equal | In) and node.path != ("event_type",) and _keys(node)]
     for node in sorted(pinned, key=lambda node: node.path != ("document_id",)):
         keys = _keys(node) or frozenset()
-        lookup = Lookup(".".join(node.path), keys, finder(node.path, _root))
+        lookup = RouteKey(".".join(node.path), keys, finder(node.path, _root))
         return lookup, tuple(other for other in nodes if other is not node)
     return None, nodes
 

@@ -27,7 +27,7 @@ ROWS = frozenset("IUDT")
 
 
 @dataclass(frozen=True, slots=True)
-class Lookup:
+class RouteKey:
     """A part of the view that has to be one of some values.
 
     Attributes:
@@ -56,7 +56,7 @@ class Condition:
     text: bytes
     tables: frozenset[str] | None
     kinds: frozenset[str] | None
-    lookup: Lookup | None
+    lookup: RouteKey | None
     rest: Callable[[Any], bool] | None
     matches: Callable[[Any], bool]
 
@@ -87,7 +87,7 @@ class Selection:
         return frozenset.intersection(*names) if names else (None,)
 
     @property
-    def lookup(self) -> Lookup | None:
+    def lookup(self) -> RouteKey | None:
         """By what its rows are looked up, besides the table."""
         return self.where.lookup if self.where is not None else None
 

@@ -38,7 +38,7 @@ _HALF = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PgSnapshot:
     """Which transactions a statement saw: those below `before`, and those below `end` that are not in `running`."""
 
     before: int
@@ -46,7 +46,7 @@ class Seen:
     running: frozenset[int]
 
     @classmethod
-    def parse(cls, text: str) -> Seen:
+    def parse(cls, text: str) -> PgSnapshot:
         """Read what `pg_current_snapshot()` prints, `xmin:xmax:xip_list`."""
         before, end, running = text.split(":")
         return cls(int(before), int(end), frozenset(map(int, filter(None, running.split(",")))))
@@ -58,7 +58,7 @@ class Seen:
 
 
 @dataclass(slots=True)
-class Part:
+class SnapshotChunk:
     """The next documents of a collection.
 
     Attributes:
@@ -75,12 +75,12 @@ class Part:
     after: str
     documents: dict[str, Any]
     upto: str | None
-    seen: Seen
+    seen: PgSnapshot
     end: int
     read_at: datetime
 
 
-class Ready(NamedTuple):
+class DueChunk(NamedTuple):
     """Documents to be given, at the place `end` of the stream, each with how far the snapshot has come with it."""
 
     collection: str
@@ -107,9 +107,9 @@ class Snapshot:
         self._of = progress.of
         self._given = progress.given
         self._names = names
-        self._part: Part | None = None
+        self._part: SnapshotChunk | None = None
         self._unseen: set[int] = set()
-        self.ready: Ready | None = None
+        self.ready: DueChunk | None = None
         self.next = 0
 
     @property
@@ -123,11 +123,11 @@ class Snapshot:
         return None if self._part or not self._left else (self._left[0], self._after)
 
     @property
-    def ripe_at(self) -> int | None:
+    def due_at(self) -> int | None:
         """The commit LSN up to which the stream has to come before the part that waits is given."""
         return self._part.end if self._part else None
 
-    def read(self, part: Part) -> bool:
+    def read(self, part: SnapshotChunk) -> bool:
         """Take the part that was asked for; give `False` where it was read too early."""
         if self.wanted != (part.collection, part.after):
             return False
@@ -137,7 +137,7 @@ class Snapshot:
         self._part = part
         return True
 
-    def ripen(self) -> None:
+    def release(self) -> None:
         """Make the documents of the part ready that waits."""
         part = self._part
         if part is None:
@@ -151,7 +151,7 @@ class Snapshot:
         ]
         if documents:
             documents[-1] = (documents[-1][0], after)
-        ready = Ready(part.collection, part.end, part.read_at, documents)
+        ready = DueChunk(part.collection, part.end, part.read_at, documents)
         self.ready, self.next, self._part = ready, 0, None
         self._left, self._after, self._given = left, after.document_id, after.given
 

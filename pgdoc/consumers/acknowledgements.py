@@ -20,7 +20,7 @@ from pgdoc.model.tokens import Mark
 
 if TYPE_CHECKING:
     from pgdoc.changes.change import Change
-    from pgdoc.model.positions import Place
+    from pgdoc.model.positions import RawPosition
 
 __all__ = ["Acknowledgements", "Marks"]
 
@@ -34,7 +34,7 @@ _ENDING = ("drop", "rename")
 class _Outstanding:
     commit_lsn: int
     committed_at: str
-    last: Place
+    last: RawPosition
 
 
 class Acknowledgements:

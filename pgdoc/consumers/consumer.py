@@ -21,21 +21,21 @@ from typing import TYPE_CHECKING
 from pgdoc.changes.events import ChangeEvent
 from pgdoc.changes.router import Router
 from pgdoc.consumers.acknowledgements import Marks
-from pgdoc.consumers.ownership import HEARTBEAT_S, Ownership, Session
+from pgdoc.consumers.ownership import HEARTBEAT_S, Ownership, ServerSession
 from pgdoc.consumers.slots import find_cluster, open_slot
 from pgdoc.consumers.takeover import Takeover, went_back
 from pgdoc.errors import ConsumerBusy, ConsumerLost, PgdocError, StoreClosed, StreamError
 from pgdoc.model.positions import Lsn, Position, before_commits_at, is_message, just_before
 from pgdoc.model.tokens import Mark, ResumeToken
-from pgdoc.replication.source import Origin, Source
-from pgdoc.runtime.deadline import patience
-from pgdoc.runtime.wakeup import Bell
+from pgdoc.replication.source import Cluster, Source
+from pgdoc.runtime.deadline import deadline_scope
+from pgdoc.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from pgdoc.changes.change import Change
     from pgdoc.changes.fanout import Subscription
-    from pgdoc.model.positions import Place
-    from pgdoc.replication.slots import Opened
+    from pgdoc.model.positions import RawPosition
+    from pgdoc.replication.slots import ReplicationSession
     from pgdoc.streams.mailbox import AsyncMailbox, Mailbox
 
 logger = logging.getLogger("pgdoc.consumer")
@@ -83,10 +83,10 @@ class Consumer:
     ) -> None:
         self.name = name
         self.mode = "standby"
-        self.origin = Origin(0, 0)
+        self.origin = Cluster(0, 0)
         self.recreated = 0
         self.epoch: int | None = None
-        self.begun_at: Place = (0, 0, 0, 0)
+        self.begun_at: RawPosition = (0, 0, 0, 0)
         self._source = source
         self._subscription = subscription
         self._router = Router(self._look)
@@ -102,8 +102,8 @@ class Consumer:
         self._reached = self._goal = 0
         self._ownership: Ownership | None = None
         self._owns = False
-        self._sessions: list[Session] = []
-        self._opened: Opened | None = None
+        self._sessions: list[ServerSession] = []
+        self._opened: ReplicationSession | None = None
         self._next_heartbeat = self._next_tell = 0.0
         self._closing = threading.Event()
         self._abandoned = False
@@ -128,7 +128,7 @@ class Consumer:
         return self.origin.system_id, self.origin.timeline
 
     @property
-    def live_place(self) -> Place:
+    def live_place(self) -> RawPosition:
         """The mailbox is told."""
         return (0, 0, 0, 0)
 
@@ -173,7 +173,7 @@ class Consumer:
 
     def _run(self) -> None:
         try:
-            with patience(closing=self._closing):
+            with deadline_scope(closing=self._closing):
                 self._own_and_read()
         except PgdocError as exc:
             self._fail(exc)
@@ -320,8 +320,8 @@ class Consumer:
 
     def _has_room(self, deadline: float) -> bool:
         """Wait until the mailbox has; give `False` where that is not so by the deadline, or the consumer ends."""
-        room = Bell()
-        self._mailbox.call_when_room(room.ring)
+        room = Wakeup()
+        self._mailbox.call_when_room(room.set)
         self._look_after()
         while not self._ends and time.monotonic() < deadline:
             if room.wait(_READ_S):
@@ -342,7 +342,7 @@ class Consumer:
             self._next_heartbeat = now + HEARTBEAT_S
             self._save()
 
-    def _tell(self, opened: Opened) -> None:
+    def _tell(self, opened: ReplicationSession) -> None:
         opened.reader.confirm(self._marks.confirmable(self._reached))
         opened.reader.tell()
 
@@ -351,7 +351,7 @@ class Consumer:
         ownership, epoch = self._ownership, self.epoch
         if ownership is None or epoch is None:
             return
-        with patience(_HEARTBEAT_LIMIT_S):
+        with deadline_scope(_HEARTBEAT_LIMIT_S):
             checkpoint = ownership.check(epoch)
             if checkpoint.mark.place > self._marks.checkpointed.place:
                 ownership.flush(checkpoint.inserted)  # a crash must not take back what is confirmed to the slot
@@ -375,7 +375,7 @@ class Consumer:
         """Confirm and store what was acknowledged, and let the next one have the consumer."""
         atexit.unregister(self.close)
         try:
-            with patience(until=time.monotonic() + _LEAVE_S, closing=threading.Event()):
+            with deadline_scope(until=time.monotonic() + _LEAVE_S, closing=threading.Event()):
                 self._say_the_last()
         except PgdocError as exc:
             logger.info("consumer %s: not all that was acknowledged could be stored: %s", self.name, exc)

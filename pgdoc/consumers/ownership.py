@@ -23,14 +23,14 @@ from pgdoc.database.errors import one_line
 from pgdoc.errors import ConsumerBusy, ConsumerLost, DatabaseError, PgdocError, ServerUnreachable
 from pgdoc.model.positions import Lsn, Position
 from pgdoc.model.tokens import Mark
-from pgdoc.replication.connection import connect, preflight, quoted, translate
+from pgdoc.replication.connection import connect, map_replication_error, preflight, quote_identifier
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from pgdoc.replication.source import Origin, Source
+    from pgdoc.replication.source import Cluster, Source
 
 logger = logging.getLogger("pgdoc.consumer")
 
@@ -42,7 +42,7 @@ _TRIES = 3
 _FLUSH_POLL_S = 0.01
 
 
-class Session(NamedTuple):
+class ServerSession(NamedTuple):
     """A session of the server, of which there is no other."""
 
     pid: int
@@ -93,7 +93,7 @@ class Ownership:
             self._execute(f"SET idle_session_timeout = '{_SILENT_FOR_S}s'")
             self._execute(f"SET lock_timeout = {_LOCK_TIMEOUT_MS}")
             self.slot = self._find_slot_name()
-            self.session = Session(*self._one("whoami"))
+            self.session = ServerSession(*self._one("whoami"))
         except BaseException:
             self._connection.close()
             raise
@@ -107,7 +107,7 @@ class Ownership:
         row = self._row("owner", self.name)
         return None if row is None else int(row[0])
 
-    def end(self, session: Session) -> None:
+    def end(self, session: ServerSession) -> None:
         """End an earlier session of this process, which the server may take for alive."""
         self._row("end_session", *session)
 
@@ -119,11 +119,11 @@ class Ownership:
         place = Position(*row.place[:4]) if row.place else None
         return Row(row.schema_name, row.epoch, place, int(row.system_id), row.timeline, row.snapshot)
 
-    def enter(self, origin: Origin) -> int:
+    def enter(self, origin: Cluster) -> int:
         """Store a new consumer that has no place yet, and give its epoch."""
         return int(self._one("enter", self._values(Mark(), origin) | {"schema": self._schema})[0])
 
-    def settle(self, epoch: int, mark: Mark, origin: Origin) -> None:
+    def settle(self, epoch: int, mark: Mark, origin: Cluster) -> None:
         """Store where a new consumer begins."""
         if self._row("settle", self._values(mark, origin) | {"epoch": epoch}) is None:
             raise self.lost()
@@ -151,7 +151,7 @@ class Ownership:
                 self._row("end_holders", self.name)
         raise ServerUnreachable(f'consumer "{self.name}" is still in a transaction of its former owner')
 
-    def begin_anew(self, epoch: int, mark: Mark, origin: Origin) -> None:
+    def begin_anew(self, epoch: int, mark: Mark, origin: Cluster) -> None:
         """Store that what lies before it is lost."""
         if self._row("begin_anew", self._values(mark, origin) | {"epoch": epoch}) is None:
             raise self.lost()
@@ -171,7 +171,7 @@ class Ownership:
         """Confirm to the slot, while nobody reads it, that nothing below `lsn` is needed again."""
         self._row("advance", {"slot": self.slot, "to": str(Lsn(lsn))})
 
-    def save(self, epoch: int, acknowledged: Mark, waiting_since: str | None, origin: Origin) -> bool:
+    def save(self, epoch: int, acknowledged: Mark, waiting_since: str | None, origin: Cluster) -> bool:
         """Store how far events were acknowledged; give `False` where another process has taken over."""
         values = self._values(acknowledged, origin) | {"epoch": epoch, "waiting_since": waiting_since}
         return self._row("save", values) is not None
@@ -245,7 +245,7 @@ class Ownership:
         except psycopg.Error as exc:
             raise self._translated(exc) from exc
 
-    def _values(self, mark: Mark, origin: Origin) -> dict[str, Any]:
+    def _values(self, mark: Mark, origin: Cluster) -> dict[str, Any]:
         return {
             "name": self.name,
             "place": [int(number) for number in mark.place],  # some are Lsn
@@ -274,8 +274,8 @@ class Ownership:
 
     def _translated(self, exc: psycopg.Error) -> PgdocError:
         if exc.sqlstate != "42501":
-            return translate(exc, self._connection)
-        text, role = one_line(exc), quoted(self._connection.info.user)
+            return map_replication_error(exc, self._connection)
+        text, role = one_line(exc), quote_identifier(self._connection.info.user)
         if "consumers" in text:
             tables = "pgdoc.consumers, pgdoc.consumer_progress"
             advice = f"as the catalog's owner, run GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role}"

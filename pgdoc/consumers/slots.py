@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 
 from pgdoc.errors import DatabaseError, ServerUnreachable
-from pgdoc.replication.connection import connect, literal, translate
+from pgdoc.replication.connection import connect, map_replication_error, quote_literal
 from pgdoc.replication.slots import (
-    Opened,
+    ReplicationSession,
     begin_reading,
     check_publication,
     copy_slot,
@@ -23,23 +23,23 @@ from pgdoc.replication.slots import (
     slot_name,
     take_position,
 )
-from pgdoc.replication.source import Source, Stand
+from pgdoc.replication.source import SlotStart, Source
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
-    from pgdoc.replication.source import Origin
+    from pgdoc.replication.source import Cluster
 
 _SLOT_CHANGED = {"42704", "55000", "55006"}
 """It was dropped, lost its WAL, or is read by another, since it was looked at: the next look tells."""
 
 
-def find_cluster(source: Source) -> Origin:
+def find_cluster(source: Source) -> Cluster:
     """Ask which cluster this is, on a connection of its own."""
     with connect(source.conninfo, replication=True) as connection:
         try:
             return identify(connection)
         except psycopg.Error as exc:
-            raise translate(exc, connection) from exc
+            raise map_replication_error(exc, connection) from exc
 
 
 class ConsumerSlot(NamedTuple):
@@ -89,7 +89,7 @@ def make_slot(source: Source, slot: str, at: int | None) -> int:
                 drop_slot(plain, slot)
             copy_slot(connection, step, slot, temporary=False, plugin=stand.plugin)
         except psycopg.Error as exc:
-            raise translate(exc, connection) from exc
+            raise map_replication_error(exc, connection) from exc
     return stand.at
 
 
@@ -101,7 +101,7 @@ def drop_slot(connection: psycopg.Connection[Any], slot: str) -> bool:
     """
     end_reader(connection, slot)
     try:
-        connection.execute(f"SELECT pg_drop_replication_slot({literal(slot)})")
+        connection.execute(f"SELECT pg_drop_replication_slot({quote_literal(slot)})")
     except psycopg.errors.UndefinedObject:
         return False
     except psycopg.errors.ObjectInUse as exc:
@@ -114,7 +114,7 @@ def end_reader(connection: psycopg.Connection[Any], slot: str) -> None:
     connection.execute(statement("consumers", "end_reader"), [slot])
 
 
-def open_slot(source: Source, slot: str, at: int) -> Opened:
+def open_slot(source: Source, slot: str, at: int) -> ReplicationSession:
     """Stream every transaction whose commit record is at or after `at`, which the slot has to reach back to.
 
     It is read through its own plugin, whatever that of the store is.
@@ -125,10 +125,10 @@ def open_slot(source: Source, slot: str, at: int) -> Opened:
     """
     connection = connect(source.conninfo, replication=True)
     try:
-        origin: Origin = identify(connection)
-        return begin_reading(connection, source, slot, Stand(at, _plugin_of(connection, slot)), origin)
+        origin: Cluster = identify(connection)
+        return begin_reading(connection, source, slot, SlotStart(at, _plugin_of(connection, slot)), origin)
     except psycopg.Error as exc:
-        error = translate(exc, connection)
+        error = map_replication_error(exc, connection)
         connection.close()
         raise error from exc
     except DatabaseError as exc:
@@ -143,7 +143,9 @@ def open_slot(source: Source, slot: str, at: int) -> Opened:
 
 def _plugin_of(connection: psycopg.Connection[Any], slot: str) -> str:
     """Ask for a slot's plugin, on a replication connection."""
-    row = connection.execute(f"SELECT plugin FROM pg_replication_slots WHERE slot_name = {literal(slot)}").fetchone()
+    row = connection.execute(
+        f"SELECT plugin FROM pg_replication_slots WHERE slot_name = {quote_literal(slot)}"
+    ).fetchone()
     if row is None:
         raise ServerUnreachable(f'slot "{slot}" was dropped while it was being opened')
     return str(row.plugin)

@@ -27,13 +27,13 @@ from pgdoc.replication.checks import check_place, check_published
 
 if TYPE_CHECKING:
     from pgdoc.consumers.slots import ConsumerSlot
-    from pgdoc.model.positions import Place
-    from pgdoc.replication.source import Origin, Source
+    from pgdoc.model.positions import RawPosition
+    from pgdoc.replication.source import Cluster, Source
 
 logger = logging.getLogger("pgdoc.consumer")
 
 
-class Where(NamedTuple):
+class StartPoint(NamedTuple):
     """Where to go on.
 
     Attributes:
@@ -45,7 +45,7 @@ class Where(NamedTuple):
     """
 
     epoch: int
-    place: Place
+    place: RawPosition
     start: int
     anew: bool = False
     snapshot: str | None = None
@@ -71,7 +71,7 @@ class Takeover:
     """
 
     def __init__(
-        self, source: Source, ownership: Ownership, origin: Origin, *, recreate: bool, snapshot: str | None = None
+        self, source: Source, ownership: Ownership, origin: Cluster, *, recreate: bool, snapshot: str | None = None
     ) -> None:
         self._source = source
         self._ownership = ownership
@@ -79,7 +79,7 @@ class Takeover:
         self._recreate = recreate
         self._snapshot = snapshot
 
-    def enter(self, begin_at: ResumeToken | Lsn | None) -> Where:
+    def enter(self, begin_at: ResumeToken | Lsn | None) -> StartPoint:
         """Take over what is stored of a consumer, or store a new one, which begins at `begin_at` or now.
 
         Raises:
@@ -96,7 +96,7 @@ class Takeover:
         where = self._find_slot(epoch, ResumeToken(row.place or Position(0), row.system_id, row.timeline), None)
         return where if where.anew else where._replace(snapshot=row.snapshot)
 
-    def go_on(self, epoch: int, after: ResumeToken, needed_from: int) -> Where:
+    def go_on(self, epoch: int, after: ResumeToken, needed_from: int) -> StartPoint:
         """Go on after a lost connection, or a wait.
 
         Args:
@@ -111,9 +111,9 @@ class Takeover:
         self._ownership.check(epoch)
         return self._find_slot(epoch, after, needed_from)
 
-    def _enter_new(self, begin_at: ResumeToken | Lsn | None, *, is_unknown: bool) -> Where:
+    def _enter_new(self, begin_at: ResumeToken | Lsn | None, *, is_unknown: bool) -> StartPoint:
         ownership = self._ownership
-        place: Place | None = None
+        place: RawPosition | None = None
         if begin_at is not None:
             inserted, _ = ownership.wal_end()
             place = check_place(begin_at, self._origin, inserted)
@@ -131,18 +131,18 @@ class Takeover:
             with contextlib.suppress(PgdocError):  # the next one that opens it begins again
                 ownership.remove()
             raise
-        return Where(epoch, place, place[0], snapshot=self._snapshot)
+        return StartPoint(epoch, place, place[0], snapshot=self._snapshot)
 
     def _make_slot(self, at: int | None) -> None:
         with self._ownership.unhurried():
             make_slot(self._source, self._ownership.slot, at)
 
-    def _now(self) -> Place:
+    def _now(self) -> RawPosition:
         inserted, _ = self._ownership.wal_end()
         self._ownership.flush(inserted)  # a place that is not flushed could be lost in a crash
         return before_commits_at(inserted)
 
-    def _find_slot(self, epoch: int, after: ResumeToken, needed_from: int | None) -> Where:
+    def _find_slot(self, epoch: int, after: ResumeToken, needed_from: int | None) -> StartPoint:
         """See to it that the slot has what comes next, and what is needed, where that is known to the last event."""
         ownership, place = self._ownership, after.position
         slot = ownership.find_slot()
@@ -155,7 +155,7 @@ class Takeover:
             if slot is None or fault:
                 logger.warning('consumer %s: its slot "%s" %s', ownership.name, ownership.slot, fault)
                 self._make_slot(place.commit_lsn if needed_from is None else needed_from)
-                return Where(epoch, place, place.commit_lsn)
+                return StartPoint(epoch, place, place.commit_lsn)
             start = max(place.commit_lsn, slot.confirmed)
             if slot.plugin == "pgoutput":
                 check_published(start, ownership.published_since(), self._source.schema)
@@ -163,7 +163,7 @@ class Takeover:
             if not self._recreate:
                 raise self._lost(fault, exc) from exc
             return self._begin_anew(epoch, exc)
-        return Where(epoch, max(place, before_commits_at(slot.confirmed)), start)
+        return StartPoint(epoch, max(place, before_commits_at(slot.confirmed)), start)
 
     def _lost(self, fault: str, exc: PgdocError) -> HistoryLost:
         name = self._ownership.name
@@ -174,7 +174,7 @@ class Takeover:
             oldest_available=getattr(exc, "oldest_available", None),
         )
 
-    def _begin_anew(self, epoch: int, exc: PgdocError) -> Where:
+    def _begin_anew(self, epoch: int, exc: PgdocError) -> StartPoint:
         self._make_slot(None)
         place = self._now()
         snapshot = None if self._snapshot is None else ""
@@ -183,7 +183,7 @@ class Takeover:
         logger.error(
             "consumer %s begins anew at %s, what was before that is lost to it: %s", self._ownership.name, at, exc
         )
-        return Where(epoch, place, place[0], anew=True, snapshot=snapshot)
+        return StartPoint(epoch, place, place[0], anew=True, snapshot=snapshot)
 
 
 def _fault(slot: ConsumerSlot | None, needed_from: int | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from pgdoc.crud.write_errors import compare_versions, duplicate, misfit
+from pgdoc.crud.write_errors import compare_versions, duplicate, update_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ __all__ = [
     "CHUNK_BYTES",
     "CHUNK_STATEMENTS",
     "BulkResult",
-    "Judge",
+    "ResultParser",
     "Statement",
     "Target",
     "at_version",
@@ -39,7 +39,7 @@ CHUNK_BYTES: Final = 1 << 20
 Rows: TypeAlias = "Sequence[tuple[Any, ...]]"
 Done: TypeAlias = tuple[str, int]
 """A field of `BulkResult`, and how much it grows."""
-Judge: TypeAlias = "Callable[[Rows], Done]"
+ResultParser: TypeAlias = "Callable[[Rows], Done]"
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Statement:
     params: Sequence[Any]
     table: str
     create: tuple[str, str] | None
-    judge: Judge
+    judge: ResultParser
 
 
 def size_of(value: Any) -> int:
@@ -131,7 +131,7 @@ def updated(subject: str, update: Update, rows: Rows) -> Done:
     """Judge an update, which gives the number of documents that it changed, or one that it does not fit."""
     for count, key, text in rows:
         if key is not None:
-            raise misfit(subject, key, text, update)
+            raise update_error(subject, key, text, update)
         return "changed", count
     return "changed", 0
 
@@ -140,7 +140,7 @@ def upserted(target: Target, update: Update, rows: Rows) -> Done:
     """Judge an update with upsert, which gives version and misfit of what it wrote; no row where that is nothing."""
     for version, text in rows:
         if text is not None:
-            raise misfit(target.subject, str(target.key), text, update)
+            raise update_error(target.subject, str(target.key), text, update)
         return "inserted" if version == 1 else "changed", 1
     return "changed", 0
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pgdoc.errors import InvalidDocument
 from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import encode
-from pgdoc.model.short_repr import shown
+from pgdoc.model.short_repr import short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -38,7 +38,7 @@ class CopyRows:
     ) -> None:
         if not isinstance(pairs, Iterable):
             raise InvalidDocument(
-                f"{shown(pairs)} are no documents: give pairs of id and data, such as documents.items()"
+                f"{short_repr(pairs)} are no documents: give pairs of id and data, such as documents.items()"
             )
         self._pairs = iter(pairs)
         self._progress = progress
@@ -59,7 +59,7 @@ class CopyRows:
 
     def _row(self, pair: tuple[str, Mapping[str, Any]]) -> bytes:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise InvalidDocument(f"{shown(pair)} is no pair of id and data: give such as documents.items()")
+            raise InvalidDocument(f"{short_repr(pair)} is no pair of id and data: give such as documents.items()")
         document_id, data = pair
         key = check_id(document_id).encode()
         try:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import InvalidInput
-from pgdoc.model.short_repr import shown
+from pgdoc.model.short_repr import short_repr
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -169,4 +169,4 @@ def check_count(name: str, value: Any) -> None:
         InvalidInput: not an integer from 0 on that PostgreSQL can hold.
     """
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MOST:
-        raise InvalidInput(f"{name} is {shown(value)}: give an integer from 0 to 9,223,372,036,854,775,807")
+        raise InvalidInput(f"{name} is {short_repr(value)}: give an integer from 0 to 9,223,372,036,854,775,807")

@@ -12,7 +12,7 @@ from pgdoc.query.updates.apply import apply_update
 if TYPE_CHECKING:
     from pgdoc.query.updates.nodes import Update
 
-__all__ = ["check_version", "compare_versions", "duplicate", "misfit"]
+__all__ = ["check_version", "compare_versions", "duplicate", "update_error"]
 
 
 def duplicate(subject: str, key: str) -> DuplicateDocument:
@@ -20,7 +20,7 @@ def duplicate(subject: str, key: str) -> DuplicateDocument:
     return DuplicateDocument(f"{subject} has a document {key!r} already: replace or update it", document_id=key)
 
 
-def misfit(subject: str, key: str, text: str, update: Update) -> InvalidUpdate:
+def update_error(subject: str, key: str, text: str, update: Update) -> InvalidUpdate:
     """Find out in Python what the server did not say: which of the changes does not fit the document of this text."""
     where = f"document {key!r} of {subject}"
     try:

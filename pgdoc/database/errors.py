@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from pgdoc.errors import PgdocError
 
 
-__all__ = ["one_line", "refusal", "translated"]
+__all__ = ["connection_error", "map_error", "one_line"]
 
 # Connection exceptions; too many connections; the server is shutting down, crashed, or starting up.
 _UNREACHABLE = re.compile(r"08...|53300|57P0[1-3]")
 _ID_IN_DETAIL = re.compile(r"\(id\)=\((.*)\)", re.DOTALL)  # of all languages that lc_messages can choose
 
 
-def translated(exc: psycopg.Error, subject: str) -> PgdocError:
+def map_error(exc: psycopg.Error, subject: str) -> PgdocError:
     """Return the error of pgdoc that says what `exc` means.
 
     Args:
@@ -90,7 +90,7 @@ _ADVICE = {
 }
 
 
-def refusal(exc: psycopg.Error) -> PgdocError:
+def connection_error(exc: psycopg.Error) -> PgdocError:
     """Return the error of pgdoc for a connection that was not made; libpq's text names host, port and reason."""
     text = one_line(exc)
     if isinstance(exc, psycopg.ProgrammingError):

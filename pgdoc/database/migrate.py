@@ -13,7 +13,7 @@ import psycopg
 
 from pgdoc.database.catalog import check_server
 from pgdoc.database.conninfo import with_timeout
-from pgdoc.database.errors import refusal, translated
+from pgdoc.database.errors import connection_error, map_error
 from pgdoc.errors import DatabaseError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _connect(conninfo: str) -> psycopg.Connection:
     try:
         return psycopg.connect(with_timeout(conninfo))
     except psycopg.Error as exc:
-        raise refusal(exc) from exc
+        raise connection_error(exc) from exc
 
 
 def _config(connection: Connection) -> Config:
@@ -86,7 +86,7 @@ def _script_location() -> Path:
 
 
 def _refused(command: str, exc: BaseException | None) -> DatabaseError:
-    error = translated(exc, f"the {command} of the pgdoc catalog") if isinstance(exc, psycopg.Error) else None
+    error = map_error(exc, f"the {command} of the pgdoc catalog") if isinstance(exc, psycopg.Error) else None
     if not isinstance(error, DatabaseError):
         return DatabaseError(f"the {command} of the pgdoc catalog failed: {exc}")
     if error.sqlstate == "42501":

@@ -8,7 +8,7 @@ import time
 from typing import Any, Final
 
 from pgdoc.errors import InvalidDocument
-from pgdoc.model.short_repr import shown
+from pgdoc.model.short_repr import short_repr
 
 __all__ = ["MAX_ID_BYTES", "check_id", "new_id"]
 
@@ -23,15 +23,17 @@ def check_id(document_id: Any) -> str:
     """
     if not isinstance(document_id, str):
         raise InvalidDocument(
-            f"the id {shown(document_id)} is of type {type(document_id).__name__}: give text", path="_id"
+            f"the id {short_repr(document_id)} is of type {type(document_id).__name__}: give text", path="_id"
         )
     if not document_id or "\0" in document_id:
-        raise InvalidDocument(f"{shown(document_id)} is no id: give text that is not empty, without NUL", path="_id")
+        raise InvalidDocument(
+            f"{short_repr(document_id)} is no id: give text that is not empty, without NUL", path="_id"
+        )
     try:
         size = len(document_id) if document_id.isascii() else len(document_id.encode())
     except UnicodeEncodeError as exc:
         raise InvalidDocument(
-            f"the id {shown(document_id)} has a lone surrogate, which is no character", path="_id"
+            f"the id {short_repr(document_id)} has a lone surrogate, which is no character", path="_id"
         ) from exc
     if size > MAX_ID_BYTES:
         raise InvalidDocument(

@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 
 from pgdoc.errors import InvalidDocument, UnreadableDocument
-from pgdoc.model.short_repr import shown
+from pgdoc.model.short_repr import short_repr
 
 __all__ = ["MAX_DEPTH", "MAX_DIGITS", "decode", "encode", "encode_value"]
 
@@ -110,7 +110,7 @@ def _write(value: Any, trail: tuple[str, ...]) -> str:  # noqa: PLR0911 (one ret
         return _write_container(value, trail)
     raise _invalid(
         trail,
-        f"{shown(value)} is of type {type(value).__name__}, which has no form in JSON: give text, a number or such",
+        f"{short_repr(value)} is of type {type(value).__name__}, which JSON has no form for",
     )
 
 
@@ -125,7 +125,9 @@ def _write_container(value: Mapping[Any, Any] | list[Any] | tuple[Any, ...], tra
 
 def _write_key(key: Any, trail: tuple[str, ...]) -> str:
     if not isinstance(key, str):
-        raise _invalid(trail, f"the key {shown(key)} is of type {type(key).__name__}, and JSON has text for keys only")
+        raise _invalid(
+            trail, f"the key {short_repr(key)} is of type {type(key).__name__}, and JSON has text for keys only"
+        )
     return _write_string(key, (*trail, key))
 
 
@@ -150,7 +152,7 @@ def _write_integer(value: int, trail: tuple[str, ...]) -> str:
 
 def _write_float(value: float, trail: tuple[str, ...]) -> str:
     if not math.isfinite(value):
-        raise _invalid(trail, f"{shown(value)} has no form in JSON")
+        raise _invalid(trail, f"{short_repr(value)} has no form in JSON")
     text = float.__repr__(value)
     return f"{int(value)}.0" if "e+" in text else text
 
@@ -158,7 +160,7 @@ def _write_float(value: float, trail: tuple[str, ...]) -> str:
 def _write_decimal(value: Decimal, trail: tuple[str, ...]) -> str:
     exponent = value.as_tuple().exponent
     if not isinstance(exponent, int):
-        raise _invalid(trail, f"{shown(value)} has no form in JSON")
+        raise _invalid(trail, f"{short_repr(value)} has no form in JSON")
     if value.adjusted() >= MAX_DIGITS or exponent < -_MAX_SCALE:
         raise _invalid(
             trail, f"the Decimal has over {MAX_DIGITS:,} digits before the point, or {_MAX_SCALE:,} after it"
@@ -172,7 +174,7 @@ def _too_deep(trail: tuple[str, ...]) -> InvalidDocument:
 
 def _invalid(trail: tuple[str, ...], reason: str) -> InvalidDocument:
     path = ".".join(trail if trail[0] else trail[1:])
-    return InvalidDocument(f"at {shown(path)}: {reason}" if path else reason, path=path or None)
+    return InvalidDocument(f"at {short_repr(path)}: {reason}" if path else reason, path=path or None)
 
 
 def decode(text: bytes | str) -> Any:

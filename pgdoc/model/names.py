@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from pgdoc.errors import InvalidName
-from pgdoc.model.short_repr import shown
+from pgdoc.model.short_repr import short_repr
 
 __all__ = ["check_consumer", "check_name", "quoted"]
 
@@ -26,12 +26,13 @@ def check_name(name: Any, kind: str) -> str:
         InvalidName: not a letter or `_`, then letters, digits, `_`, `-`; or over 63 bytes.
     """
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
-        article = "an" if kind == "index" else "a"
         raise InvalidName(
-            f"{shown(name)} is no name for {article} {kind}: a letter or _ and then letters, digits, _ and - make one"
+            f"{short_repr(name)} is not a valid {kind} name: use a letter or _ followed by letters, digits, _ or -"
         )
     if len(name.encode()) > _LONGEST_BYTES:
-        raise InvalidName(f"the {kind} name {shown(name)} is {len(name.encode())} bytes long: {_LONGEST_BYTES} at most")
+        raise InvalidName(
+            f"the {kind} name {short_repr(name)} is {len(name.encode())} bytes long: {_LONGEST_BYTES} at most"
+        )
     return name
 
 
@@ -42,7 +43,7 @@ def check_consumer(name: Any) -> str:
         InvalidName: not 1 to 40 of `a-z`, `0-9` and `_`.
     """
     if not isinstance(name, str) or _CONSUMER.fullmatch(name) is None:
-        raise InvalidName(f"{shown(name)} is no name for a consumer: 1 to 40 of a-z, 0-9 and _ make one")
+        raise InvalidName(f"{short_repr(name)} is no name for a consumer: 1 to 40 of a-z, 0-9 and _ make one")
     return name
 
 

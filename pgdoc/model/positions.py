@@ -7,28 +7,28 @@ from typing import NamedTuple
 
 from pgdoc.errors import InvalidResumeToken
 
-Place = tuple[int, int, int, int]
+RawPosition = tuple[int, int, int, int]
 """A `Position` as a bare tuple, which costs a tenth to make and compares alike."""
 
 
-def just_before(place: Place | Position) -> Place:
+def just_before(place: RawPosition | Position) -> RawPosition:
     """Give a place after which the change at `place` is the next one, if there is one."""
     commit_lsn, lsn, kind, ordinal = place
     return (commit_lsn, lsn, kind, ordinal - 1)
 
 
-def just_behind(place: Place | Position) -> Place:
+def just_behind(place: RawPosition | Position) -> RawPosition:
     """Give the place that the invalidate has where the message at `place` takes the last collection."""
     commit_lsn, lsn, kind, ordinal = place
     return (commit_lsn, lsn, kind, ordinal + 1)
 
 
-def is_message(place: Place | Position) -> bool:
+def is_message(place: RawPosition | Position) -> bool:
     """Tell whether a change at this place is one of a whole collection: the only ones that can take the last."""
     return bool(place[1]) and place[2] == 0
 
 
-def before_commits_at(lsn: int) -> Place:
+def before_commits_at(lsn: int) -> RawPosition:
     """Give the place before every change of the transactions that commit at `lsn` or later."""
     return (lsn, 0, 0, 0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 from typing import Any
 
-__all__ = ["shown"]
+__all__ = ["short_repr"]
 
 
 class _Shown(reprlib.Repr):
@@ -25,7 +25,7 @@ class _Shown(reprlib.Repr):
         return " ".join(super().repr_instance(x, level).split())
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """Return the value as `repr` has it, cut in its middle where it is long; a `repr` that fails does no harm."""
     return _shown.repr(value)
 

@@ -9,10 +9,10 @@ from pgdoc.model.positions import Lsn, Position
 
 if TYPE_CHECKING:
     from pgdoc.model.tokens import ResumeToken
-    from pgdoc.replication.source import Origin
+    from pgdoc.replication.source import Cluster
 
 
-def check_place(place: ResumeToken | Lsn, origin: Origin, wal_end: int) -> Position:
+def check_place(place: ResumeToken | Lsn, origin: Cluster, wal_end: int) -> Position:
     """Give the position to resume after, if this server has it.
 
     Raises:

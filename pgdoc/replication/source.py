@@ -10,7 +10,7 @@ from pgdoc.errors import InvalidResumeToken
 from pgdoc.model.positions import Lsn
 
 if TYPE_CHECKING:
-    from pgdoc.model.positions import Place
+    from pgdoc.model.positions import RawPosition
 
 
 PLUGIN_CHOICES = ("auto", *PLUGINS)
@@ -34,7 +34,7 @@ class Source:
         return tuple(PLUGINS) if self.plugin == "auto" else (self.plugin,)
 
 
-class Stand(NamedTuple):
+class SlotStart(NamedTuple):
     """Where a slot stands, and how it is read.
 
     Attributes:
@@ -49,7 +49,7 @@ class Stand(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class Cluster:
     """Which cluster this is.
 
     Attributes:
@@ -60,7 +60,7 @@ class Origin:
     timeline: int
     switches: tuple[tuple[int, int], ...] = ()
 
-    def check(self, place: Place, system_id: int, timeline: int) -> None:
+    def check(self, place: RawPosition, system_id: int, timeline: int) -> None:
         """Refuse a place that is none of this cluster's.
 
         Where a timeline was left, no transaction of it commits any more; the place between two transactions is there.

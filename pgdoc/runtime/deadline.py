@@ -29,11 +29,11 @@ LIMIT_S = 20.0
 """No statement of ours takes longer, but the few that say so."""
 
 
-class GivenUp(psycopg.OperationalError):
+class DeadlineExceeded(psycopg.OperationalError):
     """The server was waited for in vain."""
 
 
-class _Patience(NamedTuple):
+class _Deadline(NamedTuple):
     limit_s: float = LIMIT_S
     until: float = float("inf")
     closing: threading.Event | None = None
@@ -49,17 +49,17 @@ class _Patience(NamedTuple):
             GivenUp: it is.
         """
         if self.closing is not None and self.closing.is_set():
-            raise GivenUp("given up, as the store is being closed")
+            raise DeadlineExceeded("given up, as the store is being closed")
         if time.monotonic() >= deadline:
-            raise GivenUp("the server did not answer in time")
+            raise DeadlineExceeded("the server did not answer in time")
 
 
-_UNASKED = _Patience()
-_patience: ContextVar[_Patience] = ContextVar("_patience", default=_UNASKED)
+_DEFAULT = _Deadline()
+_current: ContextVar[_Deadline] = ContextVar("_patience", default=_DEFAULT)
 
 
 @contextlib.contextmanager
-def patience(
+def deadline_scope(
     limit_s: float | None = None, *, until: float | None = None, closing: threading.Event | None = None
 ) -> Iterator[None]:
     """Change, inside the block and on this thread, how long the connections of `connect` wait for the server.
@@ -69,9 +69,9 @@ def patience(
         until: a time of `time.monotonic` by which all of the block is over.
         closing: when it is set, whatever waits gives up within a tenth of a second.
     """
-    before = _patience.get()
-    token = _patience.set(
-        _Patience(
+    before = _current.get()
+    token = _current.set(
+        _Deadline(
             limit_s=before.limit_s if limit_s is None else limit_s,
             until=before.until if until is None else until,
             closing=before.closing if closing is None else closing,
@@ -80,10 +80,10 @@ def patience(
     try:
         yield
     finally:
-        _patience.reset(token)
+        _current.reset(token)
 
 
-class PatientConnection(psycopg.Connection[Any]):
+class BoundedConnection(psycopg.Connection[Any]):
     """A connection whose waits end; one that was given up is closed, for its answer may still come."""
 
     def __init__(self, pgconn: PGconn) -> None:
@@ -104,29 +104,29 @@ class PatientConnection(psycopg.Connection[Any]):
         Raises:
             GivenUp: it took too long, or the thread is to end.
         """
-        return super().wait(closing_what_was_given_up(self.pgconn, bounded(gen)), *args, **kwargs)
+        return super().wait(closing_on_deadline(self.pgconn, bounded(gen)), *args, **kwargs)
 
 
-def closing_what_was_given_up(pgconn: PGconn, steps: PQGen[T]) -> PQGen[T]:
+def closing_on_deadline(pgconn: PGconn, steps: PQGen[T]) -> PQGen[T]:
     """Close the connection where `steps` are given up: its answer may still come."""
     try:
         return (yield from steps)
-    except GivenUp:
+    except DeadlineExceeded:
         pgconn.finish()
         raise
 
 
 def is_limited() -> bool:
-    """Whether a `patience` block is around this call."""
-    return _patience.get() is not _UNASKED
+    """Whether a `deadline_scope` block is around this call."""
+    return _current.get() is not _DEFAULT
 
 
 def bounded(steps: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
-    """Give `steps`, which psycopg resumes every tenth of a second, an end: that of the `patience` around this call."""
-    return _bounded(steps, _patience.get())
+    """Bound `steps`, which psycopg resumes every tenth of a second, by the enclosing `deadline_scope`."""
+    return _bounded(steps, _current.get())
 
 
-def _bounded(steps: Generator[Any, Any, T], allowed: _Patience) -> Generator[Any, Any, T]:
+def _bounded(steps: Generator[Any, Any, T], allowed: _Deadline) -> Generator[Any, Any, T]:
     deadline = allowed.deadline()
     try:
         waited_for = next(steps)

@@ -47,8 +47,8 @@ __all__ = [
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Opened = TypeVar("Opened", bound="Opening")
-AsyncOpened = TypeVar("AsyncOpened", bound="AsyncOpening")
+OpeningT = TypeVar("OpeningT", bound="Opening")
+AsyncOpeningT = TypeVar("AsyncOpeningT", bound="AsyncOpening")
 
 Lock = threading.Lock
 AsyncLock = asyncio.Lock
@@ -177,11 +177,11 @@ class AsyncOpening:
         return self._open().__await__()
 
 
-def opening(made: Opened) -> Opened:
+def opening(made: OpeningT) -> OpeningT:
     """Open it."""
     return made._open()  # noqa: SLF001 (its own kind)
 
 
-def async_opening(made: AsyncOpened) -> AsyncOpened:
+def async_opening(made: AsyncOpeningT) -> AsyncOpeningT:
     """Leave it to be awaited or entered."""
     return made

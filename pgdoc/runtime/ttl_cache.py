@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final, Generic, TypeVar
 
-__all__ = ["Recent"]
+__all__ = ["TTLCache"]
 
 T = TypeVar("T")
 
@@ -13,7 +13,7 @@ FOR_S: Final = 10.0
 _MOST: Final = 1024
 
 
-class Recent(Generic[T]):
+class TTLCache(Generic[T]):
     """Values by their keys, each for ten seconds; safe to use from several threads."""
 
     def __init__(self) -> None:

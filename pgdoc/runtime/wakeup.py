@@ -1,30 +1,30 @@
-"""`Bell`: how one thread waits for another, where the one that waits, or rings, is a user's."""
+"""`Wakeup`: lets one thread wait for another where either may be a user's thread."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 
-__all__ = ["Bell"]
+__all__ = ["Wakeup"]
 
 
-class Bell:
-    """Ends one wait a ring, or the next one that begins.
+class Wakeup:
+    """An auto-reset event: one `set` ends one `wait`, the current one or the next.
 
-    A KeyboardInterrupt may come anywhere in it, unlike in a Condition, whose lock it can leave taken. And its time-outs
-    hold: `SimpleQueue.get` waits for ever, up to Python 3.12, where a signal's handler takes longer than was left.
+    A KeyboardInterrupt at any point leaves it usable; it can leave a `Condition` with its lock held. Timeouts also hold
+    when a signal handler outlasts them; up to Python 3.12 `SimpleQueue.get` then waits for ever.
     """
 
     def __init__(self) -> None:
-        self._silent = threading.Lock()
-        self._silent.acquire()
+        self._unset = threading.Lock()  # held while not set
+        self._unset.acquire()
 
-    def ring(self) -> None:
-        """Wake whoever waits; rung twice is rung once."""
-        with contextlib.suppress(RuntimeError):  # it has been rung
-            self._silent.release()
+    def set(self) -> None:
+        """Wake the waiting thread, or let the next `wait` return at once; setting it twice has the effect of once."""
+        with contextlib.suppress(RuntimeError):  # already set
+            self._unset.release()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until it is rung; give `False` where the time is over."""
+        """Wait until it is set, then reset it; return `False` on timeout."""
         timeout_s = -1 if timeout_s is None else min(max(0.0, timeout_s), threading.TIMEOUT_MAX)
-        return self._silent.acquire(timeout=timeout_s)
+        return self._unset.acquire(timeout=timeout_s)

@@ -18,10 +18,10 @@ import psycopg
 
 from pgdoc.errors import PgdocError, ReplicationUnavailable, ServerUnreachable, SlotBlocked, UnsupportedServer
 from pgdoc.replication import slots
-from pgdoc.replication.connection import connect, literal
-from pgdoc.runtime.deadline import patience
+from pgdoc.replication.connection import connect, quote_literal
+from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.sql import statement
-from pgdoc.streams.retention import Situation, plan
+from pgdoc.streams.retention import RetentionState, plan_retention
 
 if TYPE_CHECKING:
     from pgdoc.streams.hub import Hub
@@ -43,7 +43,7 @@ def begin_history(conninfo: str) -> None:
         logger.warning("history does not begin yet: %s", exc)
 
 
-class Keeper:
+class BookmarkKeeper:
     """Keeps the history of a database.
 
     Args:
@@ -73,12 +73,12 @@ class Keeper:
 
     def _run(self) -> None:
         connection: psycopg.Connection[Any] | None = None
-        with patience(closing=self._closing):
+        with deadline_scope(closing=self._closing):
             while not self._closing.is_set():
                 connection = self._keep_on(connection)
                 self._closing.wait(_INTERVAL_S)
         soon = time.monotonic() + _LEAVE_S  # where the server is silent, perhaps
-        with patience(until=self._leave_by if connection is not None else min(soon, self._leave_by)):
+        with deadline_scope(until=self._leave_by if connection is not None else min(soon, self._leave_by)):
             self._leave(connection)
 
     def _keep_on(self, connection: psycopg.Connection[Any] | None) -> psycopg.Connection[Any] | None:
@@ -123,9 +123,9 @@ class Keeper:
             return False
         if slot is not None and situation.wal_end - situation.needed_from > situation.size / situation.steps:
             self._move_on(connection, slot, wait_s=0)
-        due = plan(slots.bookmarks(connection, lost=True), situation)
+        due = plan_retention(slots.bookmarks(connection, lost=True), situation)
         for bookmark in due.drop:
-            drop_slot(connection, bookmark.name)
+            drop_bookmark(connection, bookmark.name)
         if due.make and slot is not None:
             self._make(connection, slot)
         elif due.make:
@@ -154,7 +154,7 @@ class Keeper:
                 leaving.execute(statement("replication", "unshare"))
                 if _ask(leaving, "nobody_limits") and _ask(leaving, "be_last"):
                     for bookmark in slots.bookmarks(leaving, lost=True):
-                        drop_slot(leaving, bookmark.name)
+                        drop_bookmark(leaving, bookmark.name)
         except (psycopg.Error, PgdocError) as exc:
             logger.warning("bookmarks were not looked after at the end: %s", exc)
 
@@ -178,10 +178,10 @@ def _make_alone(connection: psycopg.Connection[Any]) -> None:
     slots.advance(connection, name, now - 1, now)  # restart_lsn follows to what the first pass could only note
 
 
-def drop_slot(connection: psycopg.Connection[Any], name: str) -> None:
+def drop_bookmark(connection: psycopg.Connection[Any], name: str) -> None:
     """Drop a slot; fine where it is gone or another session is at it."""
     try:
-        connection.execute(f"SELECT pg_drop_replication_slot({literal(name)})")
+        connection.execute(f"SELECT pg_drop_replication_slot({quote_literal(name)})")
     except (psycopg.errors.UndefinedObject, psycopg.errors.ObjectInUse) as exc:
         logger.info("bookmark not dropped: %s", exc)
 
@@ -191,20 +191,20 @@ def _ask(connection: psycopg.Connection[Any], question: str) -> bool:
     return bool(row and row[0])
 
 
-def _situation(connection: psycopg.Connection[Any], slot: str | None, reached: int) -> Situation | None:
+def _situation(connection: psycopg.Connection[Any], slot: str | None, reached: int) -> RetentionState | None:
     """Give the situation, unless the hub has just lost its slot; without one nobody needs what is written."""
-    row = connection.execute(statement("replication", "situation").format(slot=literal(slot or ""))).fetchone()
+    row = connection.execute(statement("replication", "situation").format(slot=quote_literal(slot or ""))).fetchone()
     if row is None or (slot is not None and row.needed_from is None):
         return None
     found = row._asdict()
     if slot is None:
         found["needed_from"] = reached = row.wal_end
-    return Situation(**found, reached=reached)
+    return RetentionState(**found, reached=reached)
 
 
 def _restart_lsn(connection: psycopg.Connection[Any], slot: str) -> str | None:
     row = connection.execute(
-        f"SELECT restart_lsn::text FROM pg_replication_slots WHERE slot_name = {literal(slot)}"
+        f"SELECT restart_lsn::text FROM pg_replication_slots WHERE slot_name = {quote_literal(slot)}"
     ).fetchone()
     return row[0] if row else None
 
@@ -218,9 +218,10 @@ def _nudge(connection: psycopg.Connection[Any]) -> None:
     connection.execute("SET lock_timeout = '20ms'")
     try:
         connection.execute(
-            f"SELECT pg_create_logical_replication_slot({literal(name)}, {literal(slots.BOOKMARK_PLUGIN)}, true)"
+            f"SELECT pg_create_logical_replication_slot({quote_literal(name)},"
+            f" {quote_literal(slots.BOOKMARK_PLUGIN)}, true)"
         )
-        drop_slot(connection, name)
+        drop_bookmark(connection, name)
     except (psycopg.errors.LockNotAvailable, psycopg.errors.ConfigurationLimitExceeded):
         return
     finally:

@@ -17,9 +17,9 @@ from pgdoc.changes.fanout import State, Subscription
 from pgdoc.changes.router import Router
 from pgdoc.errors import PgdocError, ServerUnreachable, StreamError
 from pgdoc.model.positions import before_commits_at
-from pgdoc.replication.slots import Opened, open_reader
-from pgdoc.runtime.deadline import patience
-from pgdoc.runtime.wakeup import Bell
+from pgdoc.replication.slots import ReplicationSession, open_reader
+from pgdoc.runtime.deadline import deadline_scope
+from pgdoc.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -118,7 +118,7 @@ class CatchUp:
     def _run(self) -> None:
         while group := self._next_group():
             try:
-                with patience(closing=self._closing):
+                with deadline_scope(closing=self._closing):
                     self._feed(group)
             except PgdocError as exc:
                 self._after(group, exc)
@@ -176,7 +176,7 @@ class CatchUp:
         finally:
             opened.reader.close()
 
-    def _step(self, opened: Opened, group: Group) -> None:
+    def _step(self, opened: ReplicationSession, group: Group) -> None:
         """Read a burst, put it everywhere, and hand over those who have come far enough."""
         self._check_server()
         reader = opened.reader
@@ -194,7 +194,7 @@ class CatchUp:
         for subscription in [each for each in group if self._hub.join(each, burst.reached)]:
             self._release(group, subscription)
 
-    def _wait_for_room(self, opened: Opened, group: Group, left: Left, reached: int) -> None:
+    def _wait_for_room(self, opened: ReplicationSession, group: Group, left: Left, reached: int) -> None:
         """Put the rest as room is made; who is full for too long leaves the group."""
         deadline = time.monotonic() + _PATIENCE_S
         for subscription, changes in left.items():
@@ -213,10 +213,10 @@ class CatchUp:
         has_company = len(group) > 1 or bool(self._waiting)
         return max(0.0, _PATIENCE_IN_COMPANY_S - group.waited_s[subscription]) if has_company else _PATIENCE_S
 
-    def _has_room(self, opened: Opened, subscription: Subscription, deadline: float) -> bool:
+    def _has_room(self, opened: ReplicationSession, subscription: Subscription, deadline: float) -> bool:
         """Wait until it has; give `False` where that is not so by the deadline."""
-        room = Bell()
-        subscription.mailbox.call_when_room(room.ring)
+        room = Wakeup()
+        subscription.mailbox.call_when_room(room.set)
         while not self._closing.is_set():
             self._check_server()
             opened.reader.report()

@@ -9,7 +9,7 @@ from pgdoc.model.positions import before_commits_at
 
 if TYPE_CHECKING:
     from pgdoc.changes.fanout import Subscription
-    from pgdoc.model.positions import Place
+    from pgdoc.model.positions import RawPosition
     from pgdoc.streams.hub import Hub
 
 
@@ -22,7 +22,7 @@ class Feed(Protocol):
     """
 
     @property
-    def begun_at(self) -> Place: ...  # noqa: D102 (see above)
+    def begun_at(self) -> RawPosition: ...  # noqa: D102 (see above)
 
     @property
     def recreated(self) -> int: ...  # noqa: D102
@@ -36,7 +36,7 @@ class Feed(Protocol):
         """As `StreamStats` has it."""
 
     @property
-    def live_place(self) -> Place:
+    def live_place(self) -> RawPosition:
         """Up to where everything wanted was put, where the mailbox is not told of that."""
 
     @property
@@ -61,7 +61,7 @@ class HubFeed:
 
     recreated = 0
 
-    def __init__(self, hub: Hub, subscription: Subscription, begun_at: Place = (0, 0, 0, 0)) -> None:
+    def __init__(self, hub: Hub, subscription: Subscription, begun_at: RawPosition = (0, 0, 0, 0)) -> None:
         self.begun_at = begun_at
         self._hub = hub
         self._subscription = subscription
@@ -84,7 +84,7 @@ class HubFeed:
         return "reconnecting" if self._hub.is_reconnecting else "live"
 
     @property
-    def live_place(self) -> Place:
+    def live_place(self) -> RawPosition:
         """Up to where everything wanted was put."""
         dispatched = self._hub.dispatched  # asked first: see `Fanout`
         return dispatched if self._subscription.state is State.LIVE else (0, 0, 0, 0)

@@ -27,17 +27,17 @@ from pgdoc.changes.events import ChangeEvent
 from pgdoc.changes.fanout import Fanout, State, Subscription
 from pgdoc.errors import InvalidResumeToken, PgdocError, StoreClosed, StreamError
 from pgdoc.model.positions import before_commits_at
-from pgdoc.replication.slots import Opened, open_reader
-from pgdoc.replication.source import Origin, Source
-from pgdoc.runtime.deadline import patience
+from pgdoc.replication.slots import ReplicationSession, open_reader
+from pgdoc.replication.source import Cluster, Source
+from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.runtime.fork import FORKED, remember
-from pgdoc.streams.bookmarks import Keeper
+from pgdoc.streams.bookmarks import BookmarkKeeper
 from pgdoc.streams.catchup import CatchUp
 
 if TYPE_CHECKING:
     from pgdoc.changes.change import Change
     from pgdoc.changes.router import Selection
-    from pgdoc.model.positions import Place
+    from pgdoc.model.positions import RawPosition
     from pgdoc.streams.mailbox import AsyncMailbox, Mailbox
 
 logger = logging.getLogger("pgdoc.hub")
@@ -65,25 +65,25 @@ class Hub:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.origin = Origin(0, 0)
+        self.origin = Cluster(0, 0)
         self.ids = (0, 0)
         self.plugin: str | None = None
         self._lock = threading.Lock()
-        self._started: Future[Origin] | None = None
+        self._started: Future[Cluster] | None = None
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
         self._reconnecting = False
-        self._opened: Opened | None = None
+        self._opened: ReplicationSession | None = None
         self._fanout = Fanout(0, self.look)
         self._subscriptions: set[Subscription] = set()
         self._abandoned: deque[Subscription] = deque()
         self._with_room: deque[Subscription] = deque()
         self._catchup = CatchUp(self)
-        self._keeper = Keeper(self)
+        self._keeper = BookmarkKeeper(self)
         self._process = os.getpid()
         remember(self)
 
-    def start(self) -> Future[Origin]:
+    def start(self) -> Future[Cluster]:
         """Start reading, where that has not been done; the result comes when changes are being read."""
         with self._lock:
             self.check_usable()
@@ -117,7 +117,7 @@ class Hub:
             subscription.after = max(subscription.after, place)
             subscription.mailbox.begin_at(place)
 
-    def resume(self, selection: Selection, after: Place, mailbox: Mailbox | AsyncMailbox) -> Subscription:
+    def resume(self, selection: Selection, after: RawPosition, mailbox: Mailbox | AsyncMailbox) -> Subscription:
         """Feed `mailbox` with everything beyond `after`."""
         with self._lock:
             self._check_running()
@@ -198,7 +198,7 @@ class Hub:
         return self._fanout.reached
 
     @property
-    def dispatched(self) -> Place:
+    def dispatched(self) -> RawPosition:
         """Up to where every subscription that is LIVE was given all that it wants."""
         return self._fanout.dispatched
 
@@ -289,11 +289,11 @@ class Hub:
         if self._started is None or not self._started.done():
             raise StreamError("the reader of all streams ended while this one was opened: open it again")
 
-    def _run(self, started: Future[Origin]) -> None:
-        with patience(closing=self._closing):
+    def _run(self, started: Future[Cluster]) -> None:
+        with deadline_scope(closing=self._closing):
             self._start(started)
 
-    def _start(self, started: Future[Origin]) -> None:
+    def _start(self, started: Future[Cluster]) -> None:
         try:
             self._open()
         except BaseException as exc:  # noqa: BLE001 (whoever waits for the start gets it)
@@ -338,7 +338,7 @@ class Hub:
                 self._opened.reader.close()
             self._opened = None if self._closing.is_set() else self._reopen()
 
-    def _pump(self, opened: Opened) -> None:
+    def _pump(self, opened: ReplicationSession) -> None:
         reader, decode, feed = opened.reader, opened.decoder.decode, opened.assembler.feed
         while not self._closing.is_set():
             frames = reader.read(_READ_S)
@@ -355,7 +355,7 @@ class Hub:
             for subscription in sent_away:
                 self._catchup.take_over(subscription)
 
-    def _reopen(self) -> Opened | None:
+    def _reopen(self) -> ReplicationSession | None:
         self._reconnecting = True
         delay_s = _FIRST_DELAY_S
         while not self._closing.wait(delay_s):
@@ -375,15 +375,15 @@ class Hub:
             return opened
         return None
 
-    def check_origin(self, origin: Origin) -> None:
+    def check_origin(self, origin: Cluster) -> None:
         """Refuse to go on at a server whose history does not hold all that was given to streams."""
         origin.check(before_commits_at(self._fanout.joinable_from), self.origin.system_id, self.origin.timeline)
 
-    def _adopt(self, opened: Opened) -> None:
+    def _adopt(self, opened: ReplicationSession) -> None:
         self.origin, self.plugin = opened.origin, opened.stand.plugin
         self.ids = (opened.origin.system_id, opened.origin.timeline)
 
-    def _part_ways(self, origin: Origin) -> None:
+    def _part_ways(self, origin: Cluster) -> None:
         """End the streams that were further than the hub, and further than the history of this server."""
         with self._lock:
             subscriptions = list(self._subscriptions)

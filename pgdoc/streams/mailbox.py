@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 from pgdoc.changes.change import Change
 from pgdoc.errors import StreamClosed, StreamError
 from pgdoc.runtime.fork import FORKED, remember
-from pgdoc.runtime.wakeup import Bell
+from pgdoc.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pgdoc.model.positions import Place
+    from pgdoc.model.positions import RawPosition
 
 BATCH = 256
 """Changes that `take` gives at the most."""
@@ -60,7 +60,7 @@ class _Box:
         self._queue: deque[Change] = deque()
         self._put_count = self._put_bytes = 0  # since it was made
         self._refused_bytes = 0  # of the first change for which there was no room
-        self._reached: Place = (0, 0, 0, 0)
+        self._reached: RawPosition = (0, 0, 0, 0)
         self._error: BaseException | None = None
         self._closed = False
         self._when_room: Callable[[], object] | None = None
@@ -72,7 +72,7 @@ class _Box:
         batch = self.batch
         return 0 if self._closed else self._put_count - batch.count_before - batch.next
 
-    def reached(self, live: Place = (0, 0, 0, 0)) -> Place:
+    def reached(self, live: RawPosition = (0, 0, 0, 0)) -> RawPosition:
         """Tell how far the stream has come without events, if all that was put has been used.
 
         Args:
@@ -96,7 +96,7 @@ class _Box:
     def _bytes(self) -> int:
         return self._put_bytes - self.batch.bytes_before
 
-    def put(self, changes: list[Change], reached: Place) -> int:
+    def put(self, changes: list[Change], reached: RawPosition) -> int:
         """Take as many changes as there is room for, and give how many; one change always fits."""
         with self._lock:
             if self._closed:
@@ -127,7 +127,7 @@ class _Box:
             count, size_bytes = count + 1, size_bytes + len(change.row.message)
         return count, size_bytes
 
-    def begin_at(self, place: Place) -> None:
+    def begin_at(self, place: RawPosition) -> None:
         """Throw away what lies before `place`; called before anyone takes."""
         with self._lock:
             self._queue = deque(change for change in self._queue if change.position > place)
@@ -219,13 +219,13 @@ class Mailbox(_Box):
 
     def __init__(self, size: int, size_bytes: int) -> None:
         super().__init__(size, size_bytes)
-        self._bell = Bell()
+        self._wakeup = Wakeup()
         self._someone_waits = False
 
     def _wake(self) -> None:
         if self._someone_waits:
             self._someone_waits = False
-            self._bell.ring()
+            self._wakeup.set()
 
     def take(self, timeout_s: float | None) -> Batch:
         """Give the next changes, waiting for the first; empty when the time is over.
@@ -242,7 +242,7 @@ class Mailbox(_Box):
             self._tell_room()
             if batch or timeout_s == 0:
                 return batch
-            if not self._bell.wait(None if deadline is None else deadline - time.monotonic()):
+            if not self._wakeup.wait(None if deadline is None else deadline - time.monotonic()):
                 timeout_s = 0  # one more look
 
 

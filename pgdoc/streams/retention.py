@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 _FREE_SLOTS = 2  # never the last ones
 
 
-class Situation(NamedTuple):
+class RetentionState(NamedTuple):
     """What a plan goes by.
 
     Attributes:
@@ -39,14 +39,14 @@ class Situation(NamedTuple):
         return max(1, self.bookmarks - 1)
 
 
-class Plan(NamedTuple):
+class RetentionPlan(NamedTuple):
     """What has to be done to the bookmarks."""
 
     drop: list[slots.Bookmark]
     make: bool
 
 
-def plan(kept: list[slots.Bookmark], at: Situation) -> Plan:
+def plan_retention(kept: list[slots.Bookmark], at: RetentionState) -> RetentionPlan:
     """Decide which bookmarks to drop, and whether to make one after that.
 
     The oldest goes when the next one alone reaches back far enough in time, or when it holds back too much WAL. What
@@ -63,7 +63,7 @@ def plan(kept: list[slots.Bookmark], at: Situation) -> Plan:
     while len(alive) > max(1, at.bookmarks):
         drop.append(alive.pop(_least_useful(alive)))
     if not alive:
-        return Plan(drop, make=True)
+        return RetentionPlan(drop, make=True)
     newest = alive[-1]
     moved = at.reached > newest.confirmed  # inside a long transaction the hub stands still
     is_far = moved and at.wal_end - newest.confirmed > at.size / at.steps
@@ -72,10 +72,10 @@ def plan(kept: list[slots.Bookmark], at: Situation) -> Plan:
     if is_far and not make and len(alive) > 2:
         drop.append(alive.pop(_least_useful(alive)))
         make = True
-    return Plan(drop, make=make or _held_back(alive[0], at) > at.size)
+    return RetentionPlan(drop, make=make or _held_back(alive[0], at) > at.size)
 
 
-def _oldest_can_go(alive: list[slots.Bookmark], at: Situation) -> bool:
+def _oldest_can_go(alive: list[slots.Bookmark], at: RetentionState) -> bool:
     oldest, following, newest = alive[0], alive[1], alive[-1]
     holds_too_much = _held_back(oldest, at) > at.size and newest.restart != oldest.restart
     return holds_too_much or following.made_at <= at.now - at.time_s
@@ -90,6 +90,6 @@ def _least_useful(alive: list[slots.Bookmark]) -> int:
     )
 
 
-def _held_back(bookmark: slots.Bookmark, at: Situation) -> int:
+def _held_back(bookmark: slots.Bookmark, at: RetentionState) -> int:
     """Give the WAL that would be released without this bookmark and those after it."""
     return at.needed_from - (bookmark.restart or 0)

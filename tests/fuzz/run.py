@@ -15,7 +15,7 @@ import psycopg
 
 from pgdoc.errors import InvalidInput, InvalidUpdate, PgdocError
 from pgdoc.model.json_codec import decode, encode
-from pgdoc.model.short_repr import shown
+from pgdoc.model.short_repr import short_repr
 from pgdoc.query import (
     apply_update,
     compare,
@@ -198,7 +198,7 @@ def _written(given: Any) -> str:
     try:
         return repr(given)
     except ValueError:  # an integer that Python does not write
-        return shown(given)
+        return short_repr(given)
 
 
 def value_at(value: Any, path: tuple[str, ...]) -> Any:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pgdoc.errors import InvalidDocument, InvalidFilter, InvalidInput
 from pgdoc.model.json_codec import MAX_DEPTH as MAX_PATH
 from pgdoc.model.json_codec import MAX_DIGITS, decode, encode_value
-from pgdoc.model.short_repr import shown
+from pgdoc.model.short_repr import short_repr
 from pgdoc.query.filters.nodes import (
     ELEMENT,
     And,
@@ -92,7 +92,7 @@ def is_operators(value: Mapping[Any, Any]) -> bool:
 def _parse_object(filter: Any, depth: int, array: _Place | None) -> Node:  # noqa: A002
     """Parse the filter of a document, or of an element of the array."""
     if not isinstance(filter, Mapping):
-        raise InvalidFilter(f"{shown(filter)} is no filter: give a dict such as {{'status': 'new'}}")
+        raise InvalidFilter(f"{short_repr(filter)} is no filter: give a dict such as {{'status': 'new'}}")
     if depth > MAX_DEPTH:
         raise InvalidFilter(f"the filter is nested deeper than {MAX_DEPTH} levels: flatten it")
     return _all(tuple(_parse_entry(key, value, depth, array) for key, value in filter.items()))
@@ -102,16 +102,16 @@ def _parse_entry(key: Any, value: Any, depth: int, array: _Place | None) -> Node
     at = array.at if array else None
     if not isinstance(key, str):
         raise InvalidFilter(
-            f"the key {shown(key)} of the filter is no text: give a dotted path or an operator", path=at
+            f"the key {short_repr(key)} of the filter is no text: give a dotted path or an operator", path=at
         )
     if not key.startswith("$"):
         return _parse_field(_place(key, array), value, depth)
     combine = _COMBINATIONS.get(key)
     if combine is None:
         known = ", ".join(_COMBINATIONS)
-        raise InvalidFilter(f"unknown operator {shown(key)}: {known} stand here, or a path", path=at, operator=key)
+        raise InvalidFilter(f"unknown operator {short_repr(key)}: {known} stand here, or a path", path=at, operator=key)
     if not isinstance(value, list | tuple) or not value:
-        raise InvalidFilter(f"{key} takes a list of one filter or more, not {shown(value)}", path=at, operator=key)
+        raise InvalidFilter(f"{key} takes a list of one filter or more, not {short_repr(value)}", path=at, operator=key)
     return combine(tuple(_parse_object(item, depth + 1, array) for item in value))
 
 
@@ -143,21 +143,21 @@ def _parse_operator(place: _Place, name: Any, value: Any, depth: int, pattern: M
         known = ", ".join((*_OPERATORS, *_DEEP_OPERATORS, "$regex"))
         hint = "$options stands beside $regex only" if name == "$options" else f"known are {known}"
         raise InvalidFilter(
-            f"unknown operator {shown(name)} at {shown(place.at)}: {hint}", path=place.at, operator=str(name)
+            f"unknown operator {short_repr(name)} at {short_repr(place.at)}: {hint}", path=place.at, operator=str(name)
         )
     return parse(place, name, value)
 
 
 def _not(place: _Place, name: str, value: Any, depth: int) -> Node:
     if not _has_operators(value):
-        raise _invalid(place, name, f"takes operators such as {{'$gt': 5}}, not {shown(value)}")
+        raise _invalid(place, name, f"takes operators such as {{'$gt': 5}}, not {short_repr(value)}")
     return Not(_parse_field(place, value, depth))
 
 
 def _element_match(place: _Place, name: str, value: Any, depth: int) -> Node:
     """Parse operators on the element, or a filter on it as a document: the first key tells, as in MongoDB."""
     if not isinstance(value, Mapping):
-        raise _invalid(place, name, f"takes operators or a filter, not {shown(value)}")
+        raise _invalid(place, name, f"takes operators or a filter, not {short_repr(value)}")
     if place.inside == MAX_ELEMENTS:
         raise _invalid(place, name, f"is nested deeper than {MAX_ELEMENTS} times in itself")
     element = _Place((), place.at, place.inside + 1)
@@ -216,7 +216,7 @@ def _not_in(place: _Place, name: str, value: Any) -> Node:
 
 def _list(place: _Place, name: str, value: Any) -> list[Any] | tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise _invalid(place, name, f"takes a list, not {shown(value)}")
+        raise _invalid(place, name, f"takes a list, not {short_repr(value)}")
     return value
 
 
@@ -224,7 +224,7 @@ def _equal_or_matches(place: _Place, name: str, value: Any) -> Node:
     if _is_pattern(value):
         return _matches(place, value)
     if _has_operators(value):
-        raise _invalid(place, name, f"takes values and $regex, not other operators: {shown(value)}")
+        raise _invalid(place, name, f"takes values and $regex, not other operators: {short_repr(value)}")
     return _equal(place, name, value)
 
 
@@ -236,11 +236,11 @@ def _matches(place: _Place, value: Mapping[str, Any]) -> Node:
     pattern, options = value["$regex"], value.get("$options", "")
     for name, text in (("$regex", pattern), ("$options", options)):
         if not isinstance(text, str):
-            raise _invalid(place, name, f"takes text, not {shown(text)}")
+            raise _invalid(place, name, f"takes text, not {short_repr(text)}")
     try:
         return Matches(place.path, parse_pattern(pattern, options))
     except BadPattern as exc:
-        raise _invalid(place, "$regex", f"can't use {shown(pattern)}: it {exc}") from exc
+        raise _invalid(place, "$regex", f"can't use {short_repr(pattern)}: it {exc}") from exc
 
 
 def _exists(place: _Place, _name: str, value: Any) -> Node:
@@ -255,25 +255,25 @@ def _has_type(place: _Place, name: str, value: Any) -> Node:
         raise _invalid(place, name, "takes a type, or a list of at least one")
     found = [types_of(item) for item in wanted]
     if None in found:
-        raise _invalid(place, name, f"has an unknown type in {shown(value)}: such as {TYPE_NAMES} are known")
+        raise _invalid(place, name, f"has an unknown type in {short_repr(value)}: such as {TYPE_NAMES} are known")
     return HasType(place.path, tuple(dict.fromkeys(item for types in found if types for item in types)))
 
 
 def _has_size(place: _Place, name: str, value: Any) -> Node:
     size = integer_of(value)
     if size is None or size != value or not 0 <= size < INTEGERS["int"]:
-        raise _invalid(place, name, f"takes an integer from 0 to 2,147,483,647, not {shown(value)}")
+        raise _invalid(place, name, f"takes an integer from 0 to 2,147,483,647, not {short_repr(value)}")
     return HasSize(place.path, size)
 
 
 def _remainder(place: _Place, name: str, value: Any) -> Node:
     """The two numbers lose their fractions, as in MongoDB."""
     if not isinstance(value, list | tuple) or len(value) != 2:
-        raise _invalid(place, name, f"takes a list of divisor and remainder, not {shown(value)}")
+        raise _invalid(place, name, f"takes a list of divisor and remainder, not {short_repr(value)}")
     limit = INTEGERS["long"]
     divisor, remainder = (number for number in map(integer_of, value))
     if divisor is None or remainder is None or not (-limit <= divisor < limit and -limit <= remainder < limit):
-        raise _invalid(place, name, f"takes two numbers of 64 bits, not {shown(value)}")
+        raise _invalid(place, name, f"takes two numbers of 64 bits, not {short_repr(value)}")
     if not divisor:
         raise _invalid(place, name, "can't divide by zero")
     return Remainder(place.path, divisor, remainder)
@@ -336,7 +336,7 @@ def _operand(place: _Place, name: str, value: Any) -> Operand:
 
 
 def _invalid(place: _Place, name: str, reason: str) -> InvalidFilter:
-    return InvalidFilter(f"{name} at {shown(place.at)} {reason}", path=place.at, operator=name)
+    return InvalidFilter(f"{name} at {short_repr(place.at)} {reason}", path=place.at, operator=name)
 
 
 def _split(dotted: str, at: str) -> Path:
@@ -344,9 +344,11 @@ def _split(dotted: str, at: str) -> Path:
         _check_text(dotted, at)
     path = tuple(dotted.split("."))
     if len(path) > MAX_PATH:
-        raise InvalidFilter(f"{shown(dotted)} has {len(path):,} parts: documents are {MAX_PATH} deep at most", path=at)
+        raise InvalidFilter(
+            f"{short_repr(dotted)} has {len(path):,} parts: documents are {MAX_PATH} deep at most", path=at
+        )
     if "" in path:
-        raise InvalidFilter(f"{shown(dotted)} is no path: a part of it is empty", path=at)
+        raise InvalidFilter(f"{short_repr(dotted)} is no path: a part of it is empty", path=at)
     return path
 
 
@@ -354,7 +356,7 @@ def _check_text(dotted: str, at: str) -> None:
     try:
         encode_value(dotted, "")
     except InvalidDocument as exc:
-        raise InvalidFilter(f"{shown(dotted)} can't be a path: {exc}", path=at) from exc
+        raise InvalidFilter(f"{short_repr(dotted)} can't be a path: {exc}", path=at) from exc
 
 
 def parse_sort(sort: str | Sequence[str] | None) -> tuple[SortKey, ...]:
@@ -365,7 +367,7 @@ def parse_sort(sort: str | Sequence[str] | None) -> tuple[SortKey, ...]:
     """
     keys = () if sort is None else (sort,) if isinstance(sort, str) else sort
     if not isinstance(keys, Sequence):
-        raise InvalidInput(f"{shown(sort)} is no sort: give a path such as 'total' or '-total', or a list of them")
+        raise InvalidInput(f"{short_repr(sort)} is no sort: give a path such as 'total' or '-total', or a list of them")
     return tuple(map(_parse_key, keys))
 
 
@@ -373,7 +375,8 @@ def _parse_key(key: Any) -> SortKey:
     dotted = key.removeprefix("-") if isinstance(key, str) else ""
     if not dotted:
         raise InvalidInput(
-            f"{shown(key)} is no path: give one such as 'total' or '-total'", path=key if isinstance(key, str) else None
+            f"{short_repr(key)} is no path: give one such as 'total' or '-total'",
+            path=key if isinstance(key, str) else None,
         )
     try:
         return SortKey(_split(dotted, dotted), key.startswith("-"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from pgdoc.errors import InvalidInput
-from pgdoc.model.short_repr import shown
+from pgdoc.model.short_repr import short_repr
 from pgdoc.query.filters.parse import parse_sort
 from pgdoc.query.indexes.keys import Compiled
 
@@ -35,7 +35,7 @@ def parse_fields(fields: str | Sequence[str] | None) -> Projection | None:
     if fields is None:
         return None
     if not isinstance(fields, Sequence):
-        raise InvalidInput(f"{shown(fields)} are no fields: give paths such as 'total', or such as '-total'")
+        raise InvalidInput(f"{short_repr(fields)} are no fields: give paths such as 'total', or such as '-total'")
     try:
         keys = parse_sort(fields)
     except InvalidInput as exc:
@@ -69,7 +69,9 @@ def _plant(tree: Tree, path: tuple[str, ...]) -> None:
 
 def _overlapping(path: tuple[str, ...]) -> InvalidInput:
     dotted = ".".join(path)
-    return InvalidInput(f"{shown(dotted)} overlaps with another of the fields: give the outer one only", path=dotted)
+    return InvalidInput(
+        f"{short_repr(dotted)} overlaps with another of the fields: give the outer one only", path=dotted
+    )
 
 
 def compile_fields(projection: Projection | None) -> Compiled:

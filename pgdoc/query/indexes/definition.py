@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pgdoc.errors import InvalidFilter, InvalidInput
 from pgdoc.model.json_codec import decode, encode_value
 from pgdoc.model.names import check_name
-from pgdoc.model.short_repr import shown
+from pgdoc.model.short_repr import short_repr
 from pgdoc.query.filters.parse import parse_filter, parse_sort
 from pgdoc.query.filters.sql import compile_filter
 from pgdoc.query.indexes.keys import (
@@ -84,7 +84,7 @@ class IndexProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class IndexPart:
     """One index of PostgreSQL: its label in the name, and what stands before and after the table in CREATE INDEX."""
 
     label: str
@@ -100,14 +100,14 @@ class IndexPlan:
     paths: tuple[str, ...]
     unique: bool
     where: str | None
-    parts: tuple[Part, ...]
+    parts: tuple[IndexPart, ...]
 
     @property
     def definition(self) -> dict[str, Any]:
         """What makes it this index and no other."""
         return {"paths": list(self.paths), "unique": self.unique, "where": self.where}
 
-    def comment(self, part: Part) -> str:
+    def comment(self, part: IndexPart) -> str:
         """Return what is written at the part, for `described` to read."""
         about = {"part": part.label, "parts": len(self.parts), "format": _FORMAT}
         return json.dumps({_COMMENT: self.name, **self.definition, **about})
@@ -125,9 +125,12 @@ def plan_index(paths: tuple[str, ...], *, unique: bool, where: Mapping[str, Any]
     text = encode_value(where, "").decode() if where else None
     condition = _condition(where) if where else None
     if keys is None:
-        parts = [Part("", "GIN", _with(Compiled("(data jsonb_path_ops)", []), [condition]))]
+        parts = [IndexPart("", "GIN", _with(Compiled("(data jsonb_path_ops)", []), [condition]))]
     else:
-        parts = [Part("", "btree", _with(_sorted(keys, unique=unique), [condition])), *_for_arrays(keys, condition)]
+        parts = [
+            IndexPart("", "btree", _with(_sorted(keys, unique=unique), [condition])),
+            *_for_arrays(keys, condition),
+        ]
     name = _default_name(paths, unique=unique, where=text) if name is None else check_name(name, "index")
     return IndexPlan(name, tuple(paths), unique, text, tuple(parts))
 
@@ -144,11 +147,11 @@ def _check_paths(paths: tuple[str, ...], *, unique: bool) -> tuple[SortKey, ...]
     for place, key in enumerate(keys):
         dotted = ".".join(key.path)
         if key.path in [other.path for other in keys[:place]]:
-            raise InvalidInput(f"the path {shown(dotted)} comes twice: once is enough", path=dotted)
+            raise InvalidInput(f"the path {short_repr(dotted)} comes twice: once is enough", path=dotted)
         if len(key.path) > MAX_PARTS:
             raise InvalidInput(f"the path has {len(key.path)} parts: {MAX_PARTS} can be indexed", path=dotted)
         if key.path[0] == "_id" and len(key.path) > 1:
-            raise InvalidInput(f"{shown(dotted)} leads into the id, which is text", path=dotted)
+            raise InvalidInput(f"{short_repr(dotted)} leads into the id, which is text", path=dotted)
     return keys
 
 
@@ -176,14 +179,14 @@ def _sorted(keys: tuple[SortKey, ...], *, unique: bool) -> Compiled:
     return Compiled(f"({', '.join(columns)}) NULLS NOT DISTINCT", [])
 
 
-def _for_arrays(keys: tuple[SortKey, ...], condition: Compiled | None) -> list[Part]:
+def _for_arrays(keys: tuple[SortKey, ...], condition: Compiled | None) -> list[IndexPart]:
     parts = []
     for number, key in enumerate(keys):
         if key.path != ("_id",):
             conditions = [Compiled(meets_array(key.path), []), condition]
             items, spans = Compiled(f"({found_keys(key.path)})", []), Compiled(f"({key_span(key.path)})", [])
-            parts.append(Part(f"items{number}", "GIN", _with(items, conditions)))
-            parts.append(Part(f"spans{number}", "GiST", _with(spans, conditions)))
+            parts.append(IndexPart(f"items{number}", "GIN", _with(items, conditions)))
+            parts.append(IndexPart(f"spans{number}", "GiST", _with(spans, conditions)))
     return parts
 
 

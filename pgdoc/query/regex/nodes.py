@@ -33,26 +33,26 @@ class Chars:
 class Sequence:
     """One after the other; of none, the empty text."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[RegexPart, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """One of the ways."""
 
-    ways: tuple[Part, ...]
+    ways: tuple[RegexPart, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
     """The part several times; without end where `high` is `None`."""
 
-    part: Part
+    part: RegexPart
     low: int
     high: int | None
 
 
-Part: TypeAlias = Assertion | Chars | Sequence | Choice | Repeat
+RegexPart: TypeAlias = Assertion | Chars | Sequence | Choice | Repeat
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Weight:
         return Weight(self.size * times, self.optional * times, self.assertions * times)
 
 
-def weigh(part: Part) -> Weight:
+def weigh(part: RegexPart) -> Weight:
     """Count what the part costs."""
     if isinstance(part, Sequence):
         return sum(map(weigh, part.parts), Weight())
@@ -88,7 +88,7 @@ def weigh(part: Part) -> Weight:
     return Weight(1, assertions=int(isinstance(part, Assertion)))
 
 
-def may_be_empty(part: Part) -> bool:
+def may_be_empty(part: RegexPart) -> bool:
     """Whether it can match without taking a character."""
     if isinstance(part, Sequence):
         return all(map(may_be_empty, part.parts))
@@ -117,17 +117,17 @@ _POSTGRESQL: Final = {
 }
 
 
-def for_re2(part: Part) -> str:
+def for_re2(part: RegexPart) -> str:
     """Write it for RE2 without options."""
     return _written(part, _RE2, lambda code: f"\\x{{{code:X}}}")
 
 
-def for_postgresql(part: Part) -> str:
+def for_postgresql(part: RegexPart) -> str:
     """Write it for PostgreSQL's `~` with the collation "C"."""
     return "(?w)" + _written(part, _POSTGRESQL, lambda code: f"\\U{code:08X}")
 
 
-def _written(part: Part, assertions: Mapping[Assertion, str], escape: Callable[[int], str]) -> str:
+def _written(part: RegexPart, assertions: Mapping[Assertion, str], escape: Callable[[int], str]) -> str:
     if isinstance(part, Assertion):
         return assertions[part]
     if isinstance(part, Chars):

@@ -18,7 +18,7 @@ from pgdoc.query.regex.nodes import (
     Assertion,
     Chars,
     Choice,
-    Part,
+    RegexPart,
     Repeat,
     Sequence,
     for_postgresql,
@@ -135,7 +135,7 @@ class _Parser:
         self._depth = 0
         self._names: set[str] = set()
 
-    def parse(self) -> Part:
+    def parse(self) -> RegexPart:
         part = self._choice()
         if self._at < len(self._text):
             self._refuse("has a ) that nothing opens")
@@ -163,7 +163,7 @@ class _Parser:
         self._at += 1
         return self._text[self._at - 1]
 
-    def _choice(self) -> Part:
+    def _choice(self) -> RegexPart:
         ways = [self._sequence()]
         while self._rest("|"):
             self._at += 1
@@ -172,7 +172,7 @@ class _Parser:
             return _NOTHING
         return ways[0] if len(ways) == 1 else self._checked(Choice(tuple(ways)))
 
-    def _sequence(self) -> Part:
+    def _sequence(self) -> RegexPart:
         parts = []
         self._skip_space()
         while self._at < len(self._text) and not self._rest("|") and not self._rest(")"):
@@ -182,7 +182,7 @@ class _Parser:
             self._skip_space()
         return parts[0] if len(parts) == 1 else self._checked(Sequence(tuple(parts)))
 
-    def _checked(self, part: Part) -> Part:
+    def _checked(self, part: RegexPart) -> RegexPart:
         weight = weigh(part)
         if weight.size > MAX_SIZE:
             self._refuse(f"stands for more than {MAX_SIZE} characters and classes, repetitions written out")
@@ -194,7 +194,7 @@ class _Parser:
             )
         return part
 
-    def _repeated(self) -> Part:
+    def _repeated(self) -> RegexPart:
         part = self._atom()
         self._skip_space()
         limits = self._limits()
@@ -225,7 +225,7 @@ class _Parser:
             self._refuse("repeats at least more often than at most")
         return low, high
 
-    def _atom(self) -> Part | None:
+    def _atom(self) -> RegexPart | None:
         """Read what a repetition can follow; `None` for flags, which none can."""
         if self._rest("("):
             return self._group()
@@ -243,12 +243,12 @@ class _Parser:
             self._refuse("repeats nothing")
         return self._chars(self._folded(((ord(char), ord(char)),)))
 
-    def _anchor(self, char: str) -> Part:
+    def _anchor(self, char: str) -> RegexPart:
         if "m" in self._flags:
             return Assertion.LINE_START if char == "^" else Assertion.LINE_END
         return Assertion.TEXT_START if char == "^" else Assertion.TEXT_END
 
-    def _group(self) -> Part | None:
+    def _group(self) -> RegexPart | None:
         before = self._flags
         if self._open():
             return None
@@ -280,7 +280,7 @@ class _Parser:
             self._at += 1
         return False
 
-    def _escape(self) -> Part:
+    def _escape(self) -> RegexPart:
         assertion = _ESCAPED_ASSERTIONS.get(self._text[self._at : self._at + 1])
         if assertion:
             self._at += 1
@@ -319,7 +319,7 @@ class _Parser:
             self._refuse(f"has the escape \\{char}, which RE2 and PostgreSQL do not both read alike")
         return ord(char)
 
-    def _class(self) -> Part:
+    def _class(self) -> RegexPart:
         negated = self._rest("^")
         self._at += negated
         ranges: Ranges = ()
@@ -357,14 +357,14 @@ class _Parser:
     def _folded(self, ranges: Ranges) -> Ranges:
         return folded(ranges) if "i" in self._flags else ranges
 
-    def _chars(self, ranges: Ranges) -> Part:
+    def _chars(self, ranges: Ranges) -> RegexPart:
         ranges = within_text(ranges)
         if not ranges:
             self._refuse("has a class that no character is in")
         return Chars(ranges)
 
 
-def _repeat(part: Part, low: int, high: int | None) -> Part:
+def _repeat(part: RegexPart, low: int, high: int | None) -> RegexPart:
     if high == 0 or part == _NOTHING:
         return _NOTHING
     if isinstance(part, Assertion):

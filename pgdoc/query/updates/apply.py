@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pgdoc.errors import InvalidUpdate
 from pgdoc.model.json_codec import MAX_DIGITS, decode, encode_value
-from pgdoc.model.short_repr import shown
+from pgdoc.model.short_repr import short_repr
 from pgdoc.query.filters.match import compare, matcher
 from pgdoc.query.filters.nodes import ELEMENT, MISSING, Operand, Path, is_index
 from pgdoc.query.updates.nodes import (
@@ -68,7 +68,7 @@ def apply_update(
     for change in () if inserting else update.making_dollar_fields():
         if change.path[0] not in data:
             raise _misfit(change)(
-                f"there is no {shown(change.path[0])}, and an update makes no field that begins with '$'"
+                f"there is no {short_repr(change.path[0])}, and an update makes no field that begins with '$'"
             )
     result = dict(data)
     for change in update.changes:
@@ -94,7 +94,9 @@ def _apply(data: dict[str, Any], path: Path, change: Change) -> Any:
 
     def change_each(items: Any) -> list[Any]:
         if not isinstance(items, list):
-            raise misfit("'$[]' takes an array" if items is MISSING else f"'$[]' takes an array, not {shown(items)}")
+            raise misfit(
+                "'$[]' takes an array" if items is MISSING else f"'$[]' takes an array, not {short_repr(items)}"
+            )
         return [_apply({ELEMENT: item}, rest, change).get(ELEMENT) for item in items]
 
     return _put(data, path[:place], change_each, misfit)
@@ -121,7 +123,7 @@ def _calculate(data: dict[str, Any], path: Path, change: Change, calculate: _Mak
 
     def make(old: Any) -> Any:
         if old is not MISSING and not _is_number(old):
-            raise misfit(f"{shown(old)} is there, not a number")
+            raise misfit(f"{short_repr(old)} is there, not a number")
         result = calculate(old)
         if not -_TOO_LARGE < result < _TOO_LARGE:
             raise misfit(f"the number would have more than {MAX_DIGITS:,} digits")
@@ -155,7 +157,7 @@ def _apply_rename(data: dict[str, Any], path: Path, change: Rename) -> Any:
         in_array = in_array or isinstance(there, list)
         there = _child(there, part)
     if in_array:
-        raise misfit(f"neither it nor {shown('.'.join(change.target))} can be in an array")
+        raise misfit(f"neither it nor {short_repr('.'.join(change.target))} can be in an array")
     return _put(rest, change.target, lambda _old: node, misfit)
 
 
@@ -249,7 +251,7 @@ def _find(node: Any, path: Path) -> Any:
 
 def _refuse_no_place(node: Any, part: str, misfit: _Misfit) -> None:
     if not isinstance(node, dict) and not (isinstance(node, list) and is_index(part)):
-        raise misfit(f"{shown(part)} is no place in {shown(node)}")
+        raise misfit(f"{short_repr(part)} is no place in {short_repr(node)}")
 
 
 def _put(node: Any, path: Path, make: _Make, misfit: _Misfit) -> Any:
@@ -299,7 +301,7 @@ def _array(value: Any, misfit: _Misfit) -> list[Any]:
     if value is MISSING:
         return []
     if not isinstance(value, list):
-        raise misfit(f"{shown(value)} is there, not an array")
+        raise misfit(f"{short_repr(value)} is there, not an array")
     return value
 
 
@@ -310,7 +312,7 @@ def _is_in(items: list[Any], wanted: Any) -> bool:
 def _misfit(change: Change) -> _Misfit:
     name, at = change.operator, ".".join(change.path)
     return lambda reason: InvalidUpdate(
-        f"{name} of {shown(at)} does not fit the document: {reason}", path=at, operator=name
+        f"{name} of {short_repr(at)} does not fit the document: {reason}", path=at, operator=name
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import InvalidDocument, InvalidFilter, InvalidUpdate
 from pgdoc.model.json_codec import MAX_DEPTH, decode, encode_value
-from pgdoc.model.short_repr import shown
+from pgdoc.model.short_repr import short_repr
 from pgdoc.query.filters.nodes import Operand, Path, SortKey, is_index
 from pgdoc.query.filters.parse import integer_of, is_operators, parse_condition
 from pgdoc.query.updates.nodes import (
@@ -49,7 +49,9 @@ def parse_update(update: Mapping[str, Any]) -> Update:
         InvalidUpdate: not an update; `operator` and `path` name the place.
     """
     if not isinstance(update, Mapping) or not update:
-        raise InvalidUpdate(f"{shown(update)} is no update: give operators such as {{'$set': {{'status': 'paid'}}}}")
+        raise InvalidUpdate(
+            f"{short_repr(update)} is no update: give operators such as {{'$set': {{'status': 'paid'}}}}"
+        )
     changes = [
         _OPERATORS[name](name, _split(name, dotted), value)
         for name, named in update.items()
@@ -61,11 +63,13 @@ def parse_update(update: Mapping[str, Any]) -> Update:
 
 def _named(name: Any, named: Any) -> Mapping[Any, Any]:
     if not isinstance(name, str) or not name.startswith("$"):
-        raise InvalidUpdate(f"{shown(name)} is no operator: change single fields with {_known()}, or use replace()")
+        raise InvalidUpdate(
+            f"{short_repr(name)} is no operator: change single fields with {_known()}, or use replace()"
+        )
     if name not in _OPERATORS:
-        raise InvalidUpdate(f"unknown operator {shown(name)}: known are {_known()}", operator=name)
+        raise InvalidUpdate(f"unknown operator {short_repr(name)}: known are {_known()}", operator=name)
     if not isinstance(named, Mapping):
-        raise InvalidUpdate(f"{name} takes a dict of paths, not {shown(named)}", operator=name)
+        raise InvalidUpdate(f"{name} takes a dict of paths, not {short_repr(named)}", operator=name)
     return named
 
 
@@ -83,7 +87,9 @@ def _refuse_overlaps(changes: list[Change]) -> None:
         if len(above) <= len(path) and all(_may_meet(*parts) for parts in zip(above, path, strict=False)):
             at, other = ".".join(path), ".".join(above)
             raise InvalidUpdate(
-                f"{shown(at)} and {shown(other)} are changed at once: change each path once", path=at, operator=operator
+                f"{short_repr(at)} and {short_repr(other)} are changed at once: change each path once",
+                path=at,
+                operator=operator,
             )
 
 
@@ -103,7 +109,7 @@ def _split(name: str, dotted: Any) -> Path:
     for place, part in enumerate(path):
         if _is_positional(part) and (part != EACH or not place or name == "$rename"):
             known = "" if name == "$rename" else ", or '$[]' behind the name of an array for all of its elements"
-            raise _invalid(name, path, f"{shown(part)} is no part of a path here: give the index{known}")
+            raise _invalid(name, path, f"{short_repr(part)} is no part of a path here: give the index{known}")
     return path
 
 
@@ -113,7 +119,7 @@ def _is_positional(part: str) -> bool:
 
 def _split_any(name: str, dotted: Any) -> Path:
     if not isinstance(dotted, str):
-        raise InvalidUpdate(f"{name} has {shown(dotted)} for a path: give dotted text", operator=name)
+        raise InvalidUpdate(f"{name} has {short_repr(dotted)} for a path: give dotted text", operator=name)
     if not dotted.isascii() or "\0" in dotted:
         _encode(name, dotted, dotted)  # what can't be in a document
     path = tuple(dotted.split("."))
@@ -150,11 +156,11 @@ def _parse_bound(name: str, path: Path, value: Any) -> Bound:
 
 def _parse_rename(name: str, path: Path, value: Any) -> Rename:
     if not isinstance(value, str):
-        raise _invalid(name, path, f"takes another path, not {shown(value)}")
+        raise _invalid(name, path, f"takes another path, not {short_repr(value)}")
     target = _split(name, value)
     if target[0].startswith("$"):
         raise _invalid(
-            name, path, f"can't make {shown(target[0])}, a field of the document itself that begins with '$'"
+            name, path, f"can't make {short_repr(target[0])}, a field of the document itself that begins with '$'"
         )
     return Rename(path, target)
 
@@ -162,7 +168,7 @@ def _parse_rename(name: str, path: Path, value: Any) -> Rename:
 def _parse_current_date(name: str, path: Path, value: Any) -> CurrentDate:
     """There is one form of a time, so both of MongoDB's types are the same."""
     if not isinstance(value, bool) and value not in ({"$type": "date"}, {"$type": "timestamp"}):
-        raise _invalid(name, path, f"takes True or {{'$type': 'date'}}, not {shown(value)}")
+        raise _invalid(name, path, f"takes True or {{'$type': 'date'}}, not {short_repr(value)}")
     return CurrentDate(path)
 
 
@@ -187,7 +193,7 @@ def _modifiers(name: str, path: Path, value: Any, known: tuple[str, ...]) -> Map
         return {"$each": [value]}
     for key in value:
         if key not in known:
-            raise _invalid(name, path, f"knows {', '.join(known)} here, not {shown(key)}")
+            raise _invalid(name, path, f"knows {', '.join(known)} here, not {short_repr(key)}")
     return value
 
 
@@ -213,7 +219,7 @@ def _parse_pop(name: str, path: Path, value: Any) -> Pop:
 def _one(value: Any, name: str, path: Path, reason: str) -> int:
     way = integer_of(value)
     if way not in (1, -1) or way != value:
-        raise _invalid(name, path, f"{reason}, not {shown(value)}")
+        raise _invalid(name, path, f"{reason}, not {short_repr(value)}")
     return way
 
 
@@ -256,21 +262,21 @@ def _known() -> str:
 
 def _items(name: str, path: Path, value: Any, what: str) -> Operand:
     if not isinstance(value, list | tuple):
-        raise _invalid(name, path, f"takes {what if what != '$each' else 'a list in $each'}, not {shown(value)}")
+        raise _invalid(name, path, f"takes {what if what != '$each' else 'a list in $each'}, not {short_repr(value)}")
     return _fitting(name, path, value)
 
 
 def _integer(path: Path, name: str, value: Any) -> int:
     number = integer_of(value)
     if number is None or number != value:
-        raise _invalid("$push", path, f"takes an integer for {name}, not {shown(value)}")
+        raise _invalid("$push", path, f"takes an integer for {name}, not {short_repr(value)}")
     return max(-_MANY, min(number, _MANY))
 
 
 def _number(name: str, path: Path, value: Any) -> Operand:
     operand = _operand(name, path, value)
     if not _is_number(operand.value):
-        raise _invalid(name, path, f"takes a number, not {shown(value)}")
+        raise _invalid(name, path, f"takes a number, not {short_repr(value)}")
     return operand
 
 
@@ -309,4 +315,4 @@ def _is_number(value: Any) -> bool:
 
 def _invalid(name: str, path: Path, reason: str) -> InvalidUpdate:
     at = ".".join(path)
-    return InvalidUpdate(f"{name} of {shown(at)}: {reason}", path=at, operator=name)
+    return InvalidUpdate(f"{name} of {short_repr(at)}: {reason}", path=at, operator=name)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from pgdoc import Store
-    from pgdoc.replication.slots import Opened
+    from pgdoc.replication.slots import ReplicationSession
     from pgdoc.server import LocalServer
 
 pytestmark = pytest.mark.usefixtures("in_a_hurry")
@@ -262,7 +262,7 @@ def test_a_consumer_dropped_under_its_stream_is_lost(store: Store, owner: psycop
 
 
 def test_a_takeover_that_fails_halfway_is_tried_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail_once(*args: Any) -> Opened:
+    def fail_once(*args: Any) -> ReplicationSession:
         if failures:
             raise failures.pop()
         return open_slot(*args)

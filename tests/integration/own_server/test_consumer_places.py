@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pgdoc.consumers.takeover import Takeover, Where
+from pgdoc.consumers.takeover import StartPoint, Takeover
 from pgdoc.errors import ConsumerLost, HistoryLost, ServerUnreachable
 from pgdoc.replication.reader import Reader
 from pgdoc.replication.slots import identify
@@ -26,7 +26,7 @@ from tests.integration.own_server.words import PATIENCE_S, wait_until
 
 if TYPE_CHECKING:
     from pgdoc import Store
-    from pgdoc.replication.source import Origin
+    from pgdoc.replication.source import Cluster
 
 pytestmark = pytest.mark.usefixtures("in_a_hurry")
 
@@ -130,7 +130,7 @@ def test_a_wal_that_went_back_ends_the_stream(store: Store, monkeypatch: pytest.
     with store["orders"].watch(consumer=NAME, on_lost="recreate") as stream:
         insert(store, 1)
         take(stream, 1)
-        earlier = Where(0, (1, 0, 0, 0), 1, anew=True)
+        earlier = StartPoint(0, (1, 0, 0, 0), 1, anew=True)
         monkeypatch.setattr(Takeover, "go_on", lambda _self, _epoch, _after, _needed_from: earlier)
         end_walsender(owner)
         with pytest.raises(HistoryLost, match="begins anew when it is opened again"):
@@ -143,7 +143,7 @@ def test_a_connection_lost_at_any_statement_is_made_anew(
 ) -> None:
     failures = [psycopg.OperationalError("gone"), psycopg.errors.AdminShutdown("gone")]
 
-    def fail_first(connection: psycopg.Connection[Any]) -> Origin:
+    def fail_first(connection: psycopg.Connection[Any]) -> Cluster:
         if failures:
             raise failures.pop()
         return identify(connection)

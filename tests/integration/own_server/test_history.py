@@ -15,7 +15,7 @@ from pgdoc import Store
 from pgdoc.errors import DatabaseError
 from pgdoc.model.positions import Lsn
 from pgdoc.replication import slots
-from pgdoc.streams.bookmarks import Keeper
+from pgdoc.streams.bookmarks import BookmarkKeeper
 from tests.fixtures.fix_server import _connect_admin, _database
 from tests.integration.own_server.words import PATIENCE_S, wait_until
 
@@ -30,7 +30,7 @@ HOUR_S = 3600
 @pytest.fixture
 def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """History is kept when the test says so, and not else."""
-    monkeypatch.setattr(Keeper, "start", lambda _: None)
+    monkeypatch.setattr(BookmarkKeeper, "start", lambda _: None)
 
 
 def keep(store: Store, owner: psycopg.Connection) -> list[Bookmark]:
@@ -38,7 +38,7 @@ def keep(store: Store, owner: psycopg.Connection) -> list[Bookmark]:
     hub = store._streams.hub
     ((place,),) = owner.execute("SELECT pg_logical_emit_message(true, 'noise', '')::text").fetchall()
     wait_until(lambda: hub._fanout.reached > Lsn.parse(place))
-    Keeper(hub).keep(owner)
+    BookmarkKeeper(hub).keep(owner)
     return slots.bookmarks(owner, lost=True)
 
 

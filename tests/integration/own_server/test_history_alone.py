@@ -12,7 +12,7 @@ import pytest
 from pgdoc import Store
 from pgdoc.errors import StoreClosed
 from pgdoc.replication import slots
-from pgdoc.streams.bookmarks import Keeper, _make_alone
+from pgdoc.streams.bookmarks import BookmarkKeeper, _make_alone
 from tests.integration.own_server.test_history import HOUR_S, MB, make_older, write
 from tests.integration.own_server.words import PATIENCE_S, wait_until
 
@@ -26,7 +26,7 @@ KEEPERS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 
 
 
 def keep(store: Store, owner: psycopg.Connection) -> list[Bookmark]:
-    Keeper(store._streams.hub).keep(owner)
+    BookmarkKeeper(store._streams.hub).keep(owner)
     return slots.bookmarks(owner, lost=True)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgdoc.changes.assembler import Assembler
-from pgdoc.changes.change import Burst, Change, Transaction
+from pgdoc.changes.change import Burst, Change, TransactionInfo
 from pgdoc.decoding.records import COLLECTION_COLUMNS, Begin, Commit, Idle, Images, Message, Record, RowChange
 from tests.unit import wire
 
@@ -61,7 +61,7 @@ def wals(draw: st.DrawFn) -> Wal:
 
 
 def _transaction(draw: st.DrawFn, wal: Wal, commit_lsn: int, xid: int) -> None:
-    transaction = Transaction(xid, WHEN, None)
+    transaction = TransactionInfo(xid, WHEN, None)
     wal.records.append(Begin(commit_lsn, xid, WHEN))
     for lsn in range(commit_lsn - 10, commit_lsn - 10 + draw(st.integers(0, 4))):
         rows = [row(lsn, table) for table in draw(st.lists(st.sampled_from(sorted(TABLES)), max_size=3))]
@@ -157,7 +157,7 @@ def test_metadata_never_leaks_into_another_transaction():
         Message(110, "outside of transactions"),
     ]
     (change,) = feed(*leaking, Begin(120, 2, WHEN), row(115), Commit(128)).changes
-    assert change.transaction == Transaction(2, WHEN, None)
+    assert change.transaction == TransactionInfo(2, WHEN, None)
 
 
 def test_a_table_that_is_no_collection_makes_no_change_but_counts():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pgdoc.changes import fanout
-from pgdoc.changes.change import Burst, Change, Transaction
+from pgdoc.changes.change import Burst, Change, TransactionInfo
 from pgdoc.changes.fanout import Fanout, State, Subscription
 from pgdoc.changes.router import Condition, Router, Selection
 from pgdoc.decoding.records import CollectionChange, RowChange
@@ -20,9 +20,9 @@ from pgdoc.model.positions import before_commits_at
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pgdoc.model.positions import Place
+    from pgdoc.model.positions import RawPosition
 
-WHEN = Transaction(1, "2026-11-23 03:41:13+00", None)
+WHEN = TransactionInfo(1, "2026-11-23 03:41:13+00", None)
 TABLES = ["small", "large"]
 
 
@@ -41,11 +41,11 @@ class Mailbox:
 
     def __init__(self, size: int) -> None:
         self.given: list[Change] = []
-        self.reached: Place = (0, 0, 0, 0)
+        self.reached: RawPosition = (0, 0, 0, 0)
         self.failed: BaseException | None = None
         self._room = self._size = size
 
-    def put(self, changes: list[Change], reached: Place) -> int:
+    def put(self, changes: list[Change], reached: RawPosition) -> int:
         taken = changes[: self._room]
         self.given += taken
         self._room -= len(taken)
@@ -56,7 +56,7 @@ class Mailbox:
     def drain(self) -> None:
         self._room = self._size
 
-    def begin_at(self, place: Place) -> None:
+    def begin_at(self, place: RawPosition) -> None:
         self.given = [change for change in self.given if change.position > place]
 
     def call_when_room(self, callback: Callable[[], object]) -> None:
@@ -96,7 +96,7 @@ class Wal:
     def changes(self) -> list[Change]:
         return [step for step in self.steps if isinstance(step, Change)]
 
-    def wanted(self, selection: Selection, after: Place) -> list[Change]:
+    def wanted(self, selection: Selection, after: RawPosition) -> list[Change]:
         names, where = selection.collections, selection.where
         return [
             change
@@ -134,7 +134,7 @@ class Follower:
 
     subscription: Subscription
     mailbox: Mailbox
-    start: Place
+    start: RawPosition
     reader: Reader | None = None
 
     def wanted(self, wal: Wal) -> list[Change]:

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pgdoc.changes.change import Change, Transaction
+from pgdoc.changes.change import Change, TransactionInfo
 from pgdoc.changes.life import Life
 from pgdoc.decoding.catalog_messages import read_message
 from pgdoc.decoding.records import CollectionChange, Message, RowChange
 from pgdoc.decoding.wal2json import read_images
 from pgdoc.model.positions import is_message, just_before
 
-WHEN = Transaction(1, "2026-11-23 03:41:13+00", None)
+WHEN = TransactionInfo(1, "2026-11-23 03:41:13+00", None)
 NAMES = ("a", "b", "c", "d")
 
 

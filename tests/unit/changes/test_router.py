@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgdoc.changes.change import Change, Transaction
+from pgdoc.changes.change import Change, TransactionInfo
 from pgdoc.changes.event_filter import parse_where
 from pgdoc.changes.events import ChangeEvent
 from pgdoc.changes.router import Condition, Router, Selection
@@ -22,7 +22,7 @@ from pgdoc.query import matches, parse_filter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-WHEN = Transaction(7, "2026-11-23 03:41:13+00", '{"metadata": {"user": "alice"}}')
+WHEN = TransactionInfo(7, "2026-11-23 03:41:13+00", '{"metadata": {"user": "alice"}}')
 MOMENT = "2026-11-23 03:41:13.25+00"
 
 

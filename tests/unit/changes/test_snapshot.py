@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pgdoc._sync import snapshot_reader as parts
-from pgdoc.changes.change import Change, Transaction
-from pgdoc.changes.snapshot import Part, Seen, Snapshot
+from pgdoc.changes.change import Change, TransactionInfo
+from pgdoc.changes.snapshot import PgSnapshot, Snapshot, SnapshotChunk
 from pgdoc.decoding.records import CollectionChange, Images, RowChange
 from pgdoc.errors import InvalidResumeToken
 from pgdoc.model.positions import Position
@@ -51,7 +51,7 @@ class Commit:
 
 def row_change(kind: str, table: str, place: tuple[int, int, int, int], xid: int) -> Change:
     row = RowChange(place[1], kind, table, b"", complete=True, read=lambda _message: Images({}, {}))
-    return Change(place, Transaction(xid & 0xFFFFFFFF, "", None), row)
+    return Change(place, TransactionInfo(xid & 0xFFFFFFFF, "", None), row)
 
 
 def apply(tables: Tables, changes: Iterable[tuple[Change, View]]) -> None:
@@ -141,10 +141,10 @@ class Snapshots(RuleBasedStateMachine):
                 apply(visible, each.changes)
         keys = sorted(key for table, key in visible if table == collection and key > after)
         chosen = keys[:size]
-        seen = Seen(min([*self.unseen, self._next_xid]), self._next_xid, frozenset(self.unseen))
+        seen = PgSnapshot(min([*self.unseen, self._next_xid]), self._next_xid, frozenset(self.unseen))
         documents = {key: visible[collection, key] for key in chosen}
         upto = None if len(keys) < size else chosen[-1]
-        self.snapshot.read(Part(collection, after, documents, upto, seen, self.end, NOW))
+        self.snapshot.read(SnapshotChunk(collection, after, documents, upto, seen, self.end, NOW))
 
     @property
     def _next_xid(self) -> int:
@@ -161,9 +161,9 @@ class Snapshots(RuleBasedStateMachine):
             number, index = number + 1, 0
         self.taken = (number, index)
         is_at_end = number == len(self.wal)
-        ripe_at = self.snapshot.ripe_at
-        if ripe_at is not None and (self.end if is_at_end else self.wal[number].lsn) >= ripe_at:
-            self.snapshot.ripen()
+        due_at = self.snapshot.due_at
+        if due_at is not None and (self.end if is_at_end else self.wal[number].lsn) >= due_at:
+            self.snapshot.release()
             assert self.snapshot.ready is not None
             self._give(self.snapshot.ready.documents)
         elif not is_at_end:
@@ -219,18 +219,20 @@ TestSnapshots.settings = settings(max_examples=150, stateful_step_count=50)
 
 
 def ddl(kind: str, table: str, renamed_to: str | None = None) -> Change:
-    return Change((9, 5, 0, 0), Transaction(7, "", None), CollectionChange(5, kind, table, b"", renamed_to=renamed_to))
+    return Change(
+        (9, 5, 0, 0), TransactionInfo(7, "", None), CollectionChange(5, kind, table, b"", renamed_to=renamed_to)
+    )
 
 
-def part(collection: str, after: str, keys: str, upto: str | None) -> Part:
-    return Part(collection, after, dict.fromkeys(keys, 0), upto, Seen(5, 5, frozenset()), 100, NOW)
+def part(collection: str, after: str, keys: str, upto: str | None) -> SnapshotChunk:
+    return SnapshotChunk(collection, after, dict.fromkeys(keys, 0), upto, PgSnapshot(5, 5, frozenset()), 100, NOW)
 
 
 def test_a_collection_that_is_dropped_has_nothing_to_read():
     snapshot = Snapshot(Progress(("a", "b", "c"), "", "*", 0), None)
     assert snapshot.read(part("a", "", "12", "2"))
     assert not snapshot.takes(ddl("drop", "a"), View(None, None))
-    assert (snapshot.ripe_at, snapshot.wanted) == (None, ("b", ""))
+    assert (snapshot.due_at, snapshot.wanted) == (None, ("b", ""))
     snapshot.takes(ddl("drop", "c"), View(None, None))
     snapshot.takes(ddl("create", "c"), View(None, None))
     assert snapshot.progress.left == ("b",)
@@ -240,7 +242,7 @@ def test_a_collection_that_is_dropped_has_nothing_to_read():
 def test_one_that_is_renamed_is_read_under_its_new_name():
     snapshot = Snapshot(Progress(("a", "b"), "", "*", 0), None)
     assert snapshot.read(part("a", "", "12", "2"))
-    snapshot.ripen()
+    snapshot.release()
     assert snapshot.ready is not None
     assert [progress.document_id for _, progress in snapshot.ready.documents] == ["1", "2"]
     assert snapshot.read(part("a", "2", "34", "4"))
@@ -259,7 +261,7 @@ def test_one_that_is_renamed_to_a_name_nobody_wants_is_gone():
 def test_what_a_statement_saw_is_told_by_32_bits(end, back, gaps):
     running = frozenset(end - gap for gap in gaps if 0 < gap <= 40 and end - gap > 2)
     before = min([*running, end])
-    seen = Seen.parse(f"{before}:{end}:{','.join(map(str, sorted(running)))}")
+    seen = PgSnapshot.parse(f"{before}:{end}:{','.join(map(str, sorted(running)))}")
     for xid in (max(3, end - back), max(3, end - 3), end, end + back):
         assert seen.has(xid & 0xFFFFFFFF) == (xid < end and xid not in running)
 

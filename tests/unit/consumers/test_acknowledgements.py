@@ -7,14 +7,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pgdoc.changes.change import Change, Transaction
+from pgdoc.changes.change import Change, TransactionInfo
 from pgdoc.consumers import acknowledgements as acknowledge
 from pgdoc.consumers.acknowledgements import Acknowledgements
 from pgdoc.decoding.records import CollectionChange, RowChange
 from pgdoc.decoding.wal2json import read_images
 
 if TYPE_CHECKING:
-    from pgdoc.model.positions import Place
+    from pgdoc.model.positions import RawPosition
 
 START = 100
 
@@ -30,7 +30,7 @@ class Committed:
 
 def commit(begins_at: int, count: int, gap: int = 10) -> Committed:
     commit_lsn = begins_at + gap
-    when = Transaction(commit_lsn, f"time {commit_lsn}", None)
+    when = TransactionInfo(commit_lsn, f"time {commit_lsn}", None)
     rows = [RowChange(commit_lsn - 5, "I", "orders", b"_", complete=True, read=read_images) for _ in range(count)]
     changes = tuple(Change((commit_lsn, commit_lsn - 5, 1, n), when, row) for n, row in enumerate(rows))
     return Committed(commit_lsn, commit_lsn + 8, changes)
@@ -43,7 +43,7 @@ class Consumers(RuleBasedStateMachine):
         super().__init__()
         self.wal: list[Committed] = []
         self.end = self.confirmed = self.saved = START
-        self.acknowledged: Place = (START, 0, 0, 0)
+        self.acknowledged: RawPosition = (START, 0, 0, 0)
         self.begin()
 
     def begin(self) -> None:
@@ -159,7 +159,7 @@ def test_a_consumer_that_acknowledges_nothing_fills_no_memory(monkeypatch):
 
 
 def test_a_drop_is_done_with_when_the_end_that_comes_of_it_is_acknowledged():
-    change = Change((110, 105, 0, 0), Transaction(1, "", None), CollectionChange(105, "drop", "orders", b"_"))
+    change = Change((110, 105, 0, 0), TransactionInfo(1, "", None), CollectionChange(105, "drop", "orders", b"_"))
     acknowledgements = Acknowledgements()
     acknowledgements.give([change])
     acknowledgements.acknowledge(change.position)
@@ -169,7 +169,7 @@ def test_a_drop_is_done_with_when_the_end_that_comes_of_it_is_acknowledged():
 
 
 def test_a_create_is_done_with_when_it_is_acknowledged():
-    change = Change((110, 105, 0, 0), Transaction(1, "", None), CollectionChange(105, "create", "orders", b"_"))
+    change = Change((110, 105, 0, 0), TransactionInfo(1, "", None), CollectionChange(105, "create", "orders", b"_"))
     acknowledgements = Acknowledgements()
     acknowledgements.give([change])
     acknowledgements.acknowledge(change.position)

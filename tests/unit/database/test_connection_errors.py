@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from pgdoc.database.errors import refusal
+from pgdoc.database.errors import connection_error
 from pgdoc.errors import DatabaseError, PgdocError, ServerUnreachable
 
 AT = 'connection failed: connection to server at "db", port 1 failed: '
@@ -13,7 +13,7 @@ AT = 'connection failed: connection to server at "db", port 1 failed: '
 
 def test_no_connection_says_where_to_and_why() -> None:
     question = "\n\tIs the server running on that host and accepting TCP/IP connections?\n"
-    assert str(refusal(psycopg.OperationalError(f"{AT}Connection refused{question}"))) == (
+    assert str(connection_error(psycopg.OperationalError(f"{AT}Connection refused{question}"))) == (
         'no connection to the server: connection to server at "db", port 1 failed: Connection refused; '
         "check the conninfo, and that the server runs there"
     )
@@ -32,13 +32,13 @@ def test_no_connection_says_where_to_and_why() -> None:
     ],
 )
 def test_the_server_s_word_decides(text: str, error: type[PgdocError], cure: str) -> None:
-    found = refusal(psycopg.OperationalError(AT + text))
+    found = connection_error(psycopg.OperationalError(AT + text))
     assert type(found) is error
     assert cure in str(found)
     assert "\n" not in str(found)
 
 
 def test_a_conninfo_that_is_none() -> None:
-    found = refusal(psycopg.ProgrammingError('missing "=" after "nonsense" in connection info string\n'))
+    found = connection_error(psycopg.ProgrammingError('missing "=" after "nonsense" in connection info string\n'))
     assert type(found) is DatabaseError
     assert str(found) == 'the conninfo can\'t be read: missing "=" after "nonsense" in connection info string'

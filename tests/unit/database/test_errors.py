@@ -21,7 +21,7 @@ from pgdoc.errors import (
     SlotsExhausted,
 )
 from pgdoc.replication import connection as replication
-from pgdoc.replication.connection import literal, quoted, translate
+from pgdoc.replication.connection import map_replication_error, quote_identifier, quote_literal
 
 SERVER: Any = SimpleNamespace(info=SimpleNamespace(server_version=160004))
 
@@ -64,21 +64,21 @@ SERVER: Any = SimpleNamespace(info=SimpleNamespace(server_version=160004))
     ],
 )
 def test_each_answer_of_the_server_has_its_error(found, error, says):
-    told = translate(found, SERVER)
+    told = map_replication_error(found, SERVER)
     assert type(told) is error
     assert says in str(told)
     assert "\n" not in str(told)
 
 
 def test_what_no_class_describes_keeps_its_sqlstate():
-    told = translate(errors.UndefinedObject("no slot"), SERVER)
+    told = map_replication_error(errors.UndefinedObject("no slot"), SERVER)
     assert isinstance(told, DatabaseError)
     assert told.sqlstate == "42704"
 
 
 def test_only_what_may_heal_by_itself_is_resumable():
-    assert translate(errors.AdminShutdown("restart"), SERVER).resumable
-    assert not translate(errors.UndefinedFile("wal2json"), SERVER).resumable
+    assert map_replication_error(errors.AdminShutdown("restart"), SERVER).resumable
+    assert not map_replication_error(errors.UndefinedFile("wal2json"), SERVER).resumable
 
 
 def test_a_connection_that_is_closed_still_has_an_error_to_tell():
@@ -88,7 +88,7 @@ def test_a_connection_that_is_closed_still_has_an_error_to_tell():
             raise psycopg.OperationalError("the connection is closed")
 
     closed: Any = Closed()
-    assert "postgresql-NN-wal2json" in str(translate(errors.UndefinedFile("wal2json"), closed))
+    assert "postgresql-NN-wal2json" in str(map_replication_error(errors.UndefinedFile("wal2json"), closed))
 
 
 @pytest.mark.parametrize(
@@ -109,5 +109,5 @@ def test_a_refused_connection_is_known_by_the_names_in_its_text(text: str, error
 
 
 def test_names_and_texts_are_written_so_that_nothing_breaks_out():
-    assert quoted('a"b') == '"a""b"'
-    assert literal("it's") == "'it''s'"
+    assert quote_identifier('a"b') == '"a""b"'
+    assert quote_literal("it's") == "'it''s'"

@@ -6,7 +6,7 @@ import psycopg
 import psycopg_pool
 import pytest
 
-from pgdoc.database.errors import translated
+from pgdoc.database.errors import map_error
 from pgdoc.errors import DatabaseError, PgdocError, ServerUnreachable, StoreClosed
 
 
@@ -26,13 +26,13 @@ from pgdoc.errors import DatabaseError, PgdocError, ServerUnreachable, StoreClos
     ],
 )
 def test_the_class_says_what_to_do(exc: psycopg.Error, kind: type[PgdocError]) -> None:
-    error = translated(exc, 'collection "docs.orders"')
+    error = map_error(exc, 'collection "docs.orders"')
     assert type(error) is kind
     assert kind is StoreClosed or 'collection "docs.orders"' in str(error)
 
 
 def test_an_answer_of_the_server_keeps_its_sqlstate() -> None:
-    error = translated(psycopg.errors.SerializationFailure("could not serialize"), "the transaction")
+    error = map_error(psycopg.errors.SerializationFailure("could not serialize"), "the transaction")
     assert isinstance(error, DatabaseError)
     assert error.sqlstate == "40001"
     assert "could not serialize" in str(error)

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pgdoc.decoding.frames import PAYLOAD
-from pgdoc.decoding.pgoutput import PgOutput, options
+from pgdoc.decoding.pgoutput import PgOutput, pgoutput_options
 from pgdoc.decoding.records import COLLECTION_COLUMNS, Begin, Commit, Idle, Images, Message, RowChange
 from pgdoc.errors import ProtocolError
 from tests.unit import wire
@@ -301,8 +301,8 @@ def test_damaged_frames_raise_nothing_but_protocol_errors(frames):
 
 def test_the_publication_holds_what_every_schema_needs():
     assert (
-        options("docs")
-        == options("else")
+        pgoutput_options("docs")
+        == pgoutput_options("else")
         == {
             "proto_version": "1",
             "publication_names": "pgdoc",

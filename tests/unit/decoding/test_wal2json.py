@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pgdoc.decoding.frames import PAYLOAD
 from pgdoc.decoding.records import Begin, Commit, Idle, Images, Message, RowChange
-from pgdoc.decoding.wal2json import Wal2Json, options, read_images
+from pgdoc.decoding.wal2json import Wal2Json, read_images, wal2json_options
 from pgdoc.errors import ProtocolError
 from tests.unit import wire
 
@@ -217,4 +217,4 @@ def test_damaged_frames_raise_nothing_but_protocol_errors(frames):
     [("docs", "docs.*"), ("Weird, T.able*'\"\\", "Weird\\,\\ T\\.able\\*\\'\\\"\\\\.*"), ("straße", "straße.*")],
 )
 def test_the_filter_is_always_the_whole_schema(schema, pattern):
-    assert options(schema)["add-tables"] == pattern
+    assert wal2json_options(schema)["add-tables"] == pattern

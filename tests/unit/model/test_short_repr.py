@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pgdoc.model.short_repr import shown
+from pgdoc.model.short_repr import short_repr
 
 
 class Broken:
@@ -29,12 +29,12 @@ class Long:
     ],
 )
 def test_values_look_as_python_writes_them(value: Any, text: str) -> None:
-    assert shown(value) == text
+    assert short_repr(value) == text
 
 
 @pytest.mark.parametrize(
     "value", ["x" * 10_000, ["x" * 10_000] * 10_000, [10**4000], Long(), Broken(), {"a": Broken()}]
 )
 def test_what_is_long_or_broken_is_one_short_line(value: Any) -> None:
-    assert len(shown(value)) < 800
-    assert "\n" not in shown(value)
+    assert len(short_repr(value)) < 800
+    assert "\n" not in short_repr(value)

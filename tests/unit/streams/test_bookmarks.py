@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pgdoc.replication.slots import Bookmark
-from pgdoc.streams.retention import Situation, plan
+from pgdoc.streams.retention import RetentionState, plan_retention
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,9 +49,9 @@ class World:
         """Bytes back to the oldest place that streams can resume at."""
         return self.wal_end - self.kept[0].confirmed
 
-    def situation(self) -> Situation:
+    def situation(self) -> RetentionState:
         free = self.free_slots - len(self.kept)
-        return Situation(
+        return RetentionState(
             self.time_s, self.size, self.bookmarks, free, self.now, self.wal_end, self.needed_from, self.wal_end
         )
 
@@ -64,7 +64,7 @@ class World:
             assert not self.do_what_is_due()
 
     def do_what_is_due(self) -> bool:
-        due = plan(self.kept, self.situation())
+        due = plan_retention(self.kept, self.situation())
         self.kept = [bookmark for bookmark in self.kept if bookmark not in due.drop]
         if due.make:
             self.made += 1
@@ -148,7 +148,7 @@ def test_a_long_transaction_costs_no_reach_and_its_wal_is_let_go_after_it() -> N
 
 def test_history_begins_anew_where_no_bookmark_has_its_wal() -> None:
     lost = Bookmark("pgdocb_5_6ab3f000_a", 5 * MB, "lost", None)
-    assert plan([lost], World().situation()) == ([lost], True)
+    assert plan_retention([lost], World().situation()) == ([lost], True)
 
 
 def test_the_last_two_free_slots_are_left_to_others() -> None:
@@ -172,5 +172,5 @@ def test_while_the_hub_stands_still_no_bookmark_is_made_at_the_same_place() -> N
     bookmark = Bookmark("pgdocb_5_6ab3f000_a", 5 * MB, "reserved", 5 * MB)
     world = World(wal_end=3000 * MB)
     stuck = world.situation()._replace(needed_from=5 * MB, reached=5 * MB)
-    assert plan([bookmark], stuck) == ([], False)
-    assert plan([bookmark], stuck._replace(reached=5 * MB + 1)) == ([], True)
+    assert plan_retention([bookmark], stuck) == ([], False)
+    assert plan_retention([bookmark], stuck._replace(reached=5 * MB + 1)) == ([], True)

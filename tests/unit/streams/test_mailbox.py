@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgdoc.changes.change import Change, Transaction
+from pgdoc.changes.change import Change, TransactionInfo
 from pgdoc.decoding.records import RowChange
 from pgdoc.decoding.wal2json import read_images
 from pgdoc.errors import HistoryLost, StreamClosed
@@ -18,7 +18,7 @@ from pgdoc.streams.mailbox import BATCH, AsyncMailbox, Batch, Mailbox
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-WHEN = Transaction(1, "2026-11-23 03:41:13+00", None)
+WHEN = TransactionInfo(1, "2026-11-23 03:41:13+00", None)
 NOWHERE = (0, 0, 0, 0)
 
 

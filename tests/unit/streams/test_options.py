@@ -7,12 +7,12 @@ from pgdoc.errors import HistoryLost, InvalidResumeToken
 from pgdoc.model.positions import Lsn, Position
 from pgdoc.model.tokens import ResumeToken
 from pgdoc.replication.checks import check_place, check_published, check_reach
-from pgdoc.replication.source import Origin, Source
+from pgdoc.replication.source import Cluster, Source
 from pgdoc.streams.hub import Hub
 from pgdoc.streams.options import check_buffer, read_token
 from pgdoc.streams.status import plugin_reason
 
-ORIGIN = Origin(7421, 3, ((1, 1000), (2, 2000)))
+ORIGIN = Cluster(7421, 3, ((1, 1000), (2, 2000)))
 
 
 def token(commit_lsn: int, *, timeline: int = 3, system_id: int = 7421, inside: bool = True) -> ResumeToken:
@@ -67,12 +67,12 @@ def test_a_commit_that_would_begin_where_its_timeline_was_left_was_never_part_of
 
 def test_the_hub_goes_on_only_where_the_transaction_that_it_was_giving_was_kept():
     hub = Hub(Source("", "docs"))
-    hub.origin = Origin(7421, 3)
+    hub.origin = Cluster(7421, 3)
     hub._fanout.dispatch(Burst([], 3000, 3500))
-    hub.check_origin(Origin(7421, 3))
-    hub.check_origin(Origin(7421, 4, ((3, 3501),)))
+    hub.check_origin(Cluster(7421, 3))
+    hub.check_origin(Cluster(7421, 4, ((3, 3501),)))
     with pytest.raises(InvalidResumeToken, match="not part of this server's history"):
-        hub.check_origin(Origin(7421, 4, ((3, 3500),)))
+        hub.check_origin(Cluster(7421, 4, ((3, 3500),)))
 
 
 def test_history_has_to_reach_back_to_the_place():

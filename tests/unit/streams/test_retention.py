@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgdoc.replication.slots import Bookmark
-from pgdoc.streams.retention import Situation, plan
+from pgdoc.streams.retention import RetentionState, plan_retention
 
 NOW, END = 1_790_000_000, 1 << 30
 
@@ -30,7 +30,7 @@ def lists_of_bookmarks(draw: st.DrawFn) -> list[Bookmark]:
 
 
 situations = st.builds(
-    Situation,
+    RetentionState,
     time_s=st.integers(1, 7200),
     size=st.integers(1, END),
     bookmarks=st.integers(1, 6),
@@ -47,7 +47,7 @@ def without_wal(bookmark: Bookmark) -> bool:
 
 @given(lists_of_bookmarks(), situations)
 def test_what_lost_its_wal_goes_and_one_that_has_it_stays_or_another_is_made(kept, at):
-    due = plan(kept, at)
+    due = plan_retention(kept, at)
     assert len(set(due.drop)) == len(due.drop)
     assert {bookmark for bookmark in kept if without_wal(bookmark)} <= set(due.drop) <= set(kept)
     if all(map(without_wal, kept)):
@@ -60,7 +60,7 @@ def test_what_lost_its_wal_goes_and_one_that_has_it_stays_or_another_is_made(kep
 def test_it_is_a_matter_of_time_or_size_that_the_oldest_goes(kept, at):
     """History reaches back as far as promised, unless it would cost more than it may."""
     alive = [bookmark for bookmark in kept if not without_wal(bookmark)]
-    left = [bookmark for bookmark in alive if bookmark not in plan(kept, at).drop]
+    left = [bookmark for bookmark in alive if bookmark not in plan_retention(kept, at).drop]
     within = [bookmark for bookmark in alive if at.needed_from - (bookmark.restart or 0) <= at.size]
     old = [bookmark for bookmark in within if bookmark.made_at <= at.now - at.time_s]
     if old and len(alive) <= at.bookmarks:
@@ -69,7 +69,7 @@ def test_it_is_a_matter_of_time_or_size_that_the_oldest_goes(kept, at):
 
 @given(lists_of_bookmarks(), situations)
 def test_there_are_never_more_than_allowed_but_where_too_much_wal_is_held_back(kept, at):
-    due = plan(kept, at)
+    due = plan_retention(kept, at)
     left = [bookmark for bookmark in kept if bookmark not in due.drop]
     assert len(left) <= max(1, at.bookmarks)
     held_back = at.needed_from - (left[0].restart or 0) if left else 0
