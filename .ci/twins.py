@@ -30,7 +30,7 @@ RULES = {
 def main() -> int:
     """Write, or check, all twins; the result is the exit status."""
     unused = set(RULES)
-    stale = [twin for source, twin in pairs() if renew(twin, translate(source, unused))]
+    stale = [twin for source, twin in pairs() if renew(twin, render(source, unused))]
     for rule in unused:
         print(f"rule {rule!r} is used by no source: remove it")
     if check := "--check" in sys.argv[1:]:
@@ -48,7 +48,7 @@ def pairs() -> list[tuple[Path, Path]]:
     ]
 
 
-def translate(source: Path, unused: set[str]) -> str:
+def render(source: Path, unused: set[str]) -> str:
     """Return the text of the twin, and take the rules it needed out of `unused`."""
     text = source.read_text(encoding="utf-8")
     for rule, replacement in RULES.items():

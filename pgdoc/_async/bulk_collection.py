@@ -33,8 +33,8 @@ from pgdoc.query.updates.sql import compile_first, compile_update
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pgdoc._async.bulk import AsyncBulk
-    from pgdoc._async.transaction import AsyncTransaction
+    from pgdoc._async.bulk_queue import AsyncBulkQueue
+    from pgdoc._async.transaction_session import AsyncTransactionSession
     from pgdoc.crud.bulk_results import ResultParser
     from pgdoc.query.filters.nodes import Node, SortKey
     from pgdoc.query.updates.nodes import Update
@@ -50,11 +50,11 @@ class AsyncBulkCollection:
     """
 
     def __init__(
-        self, bulk: AsyncBulk, transaction: AsyncTransaction, schema: str, name: str, *, auto_create: bool
+        self, queue: AsyncBulkQueue, session: AsyncTransactionSession, schema: str, name: str, *, auto_create: bool
     ) -> None:
         self._name = check_name(name, "collection")
-        self._bulk = bulk
-        self._table = AsyncTable(transaction, schema, name, auto_create=auto_create)
+        self._queue = queue
+        self._table = AsyncTable(session, schema, name, auto_create=auto_create)
 
     @property
     def name(self) -> str:
@@ -77,7 +77,7 @@ class AsyncBulkCollection:
         """
         target = self._target("insert", check_id(id))
         params = [target.key, encode(data).decode()]
-        await self._bulk.add(target, self._write("insert", params, partial(inserted, target), create=True))
+        await self._queue.add(target, self._write("insert", params, partial(inserted, target), create=True))
 
     async def update(
         self,
@@ -102,9 +102,9 @@ class AsyncBulkCollection:
         check_version(if_version, upsert=upsert)
         target, update = self._target("update", check_id(id)), parse_update(changes)
         if upsert:
-            await self._bulk.add(target, *self._upsert(target, update))
+            await self._queue.add(target, *self._upsert(target, update))
         else:
-            await self._bulk.add(target, *self._look(target, if_version), self._change(target, update))
+            await self._queue.add(target, *self._look(target, if_version), self._change(target, update))
 
     async def update_many(
         self,
@@ -124,7 +124,7 @@ class AsyncBulkCollection:
         """
         wanted, update = parse_filter(filter), parse_update(changes)
         condition = await self._condition(wanted)
-        await self._bulk.add(self._target("update_many"), self._update(condition, update))
+        await self._queue.add(self._target("update_many"), self._update(condition, update))
 
     async def update_one(
         self,
@@ -149,7 +149,7 @@ class AsyncBulkCollection:
         """
         wanted, order, update = parse_filter(filter), parse_sort(sort), parse_update(changes)
         condition = await self._first(wanted, order, skip_locked=skip_locked)
-        await self._bulk.add(self._target("update_one"), self._update(condition, update))
+        await self._queue.add(self._target("update_one"), self._update(condition, update))
 
     async def replace(
         self,
@@ -177,7 +177,7 @@ class AsyncBulkCollection:
             write = self._write("replace_upsert", [target.key, text], stored, create=True)
         else:
             write = self._write("replace", [text, target.key], changed)
-        await self._bulk.add(target, *self._look(target, if_version), write)
+        await self._queue.add(target, *self._look(target, if_version), write)
 
     async def delete(self, id: str, *, if_version: int | None = None) -> None:  # noqa: A002
         """Queue the deletion of a document; nothing where there is none.
@@ -192,7 +192,7 @@ class AsyncBulkCollection:
         """
         check_version(if_version)
         target = self._target("delete", check_id(id))
-        await self._bulk.add(target, *self._look(target, if_version), self._write("delete", [target.key], deleted))
+        await self._queue.add(target, *self._look(target, if_version), self._write("delete", [target.key], deleted))
 
     async def delete_many(self, filter: Mapping[str, Any]) -> None:  # noqa: A002
         """Queue the deletion of all documents that match when it is its turn; `{}` matches all of them.
@@ -201,7 +201,7 @@ class AsyncBulkCollection:
             InvalidFilter: not a filter; it was not queued.
             BulkError: what was queued has been sent, and failed.
         """
-        await self._bulk.add(self._target("delete_many"), self._delete(await self._condition(parse_filter(filter))))
+        await self._queue.add(self._target("delete_many"), self._delete(await self._condition(parse_filter(filter))))
 
     async def delete_one(
         self,
@@ -215,7 +215,7 @@ class AsyncBulkCollection:
             InvalidFilter: not a filter; it was not queued.
             BulkError: what was queued has been sent, and failed.
         """
-        await self._bulk.add(
+        await self._queue.add(
             self._target("delete_one"), self._delete(await self._first(parse_filter(filter), parse_sort(sort)))
         )
 
@@ -225,7 +225,7 @@ class AsyncBulkCollection:
     def _write(
         self, name: str, params: list[Any], judge: ResultParser, *, create: bool = False, **clauses: str
     ) -> Statement:
-        query, params = self._table.carrying(name, params, versioned=False, **clauses)
+        query, params = self._table.with_metadata(name, params, versioned=False, **clauses)
         return Statement(query, params, self._table.name, self._table.creatable if create else None, judge)
 
     def _update(self, condition: Compiled, update: Update) -> Statement:
@@ -255,11 +255,11 @@ class AsyncBulkCollection:
         return self._write("delete_many", condition.params, counted, condition=condition.text)
 
     async def _condition(self, wanted: Node) -> Compiled:
-        async with self._bulk.standing_still():
+        async with self._queue.connection_free():
             return await self._table.condition(wanted)
 
     async def _first(self, wanted: Node, sort: tuple[SortKey, ...], *, skip_locked: bool = False) -> Compiled:
-        async with self._bulk.standing_still():
+        async with self._queue.connection_free():
             first = await self._table.first(wanted, sort, CLAIMING if skip_locked else CHANGING)
         return Compiled(f"id = (SELECT id FROM ({first.text}) AS first)", first.params)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgdoc._async.indexes import AsyncIndexes
 from pgdoc._async.reads import AsyncReads
+from pgdoc._async.stream import AsyncChangeStream
 from pgdoc._async.table import AsyncTable
 from pgdoc._async.writes import AsyncWrites
 from pgdoc.crud.copy_format import CopyRows
@@ -16,14 +17,14 @@ from pgdoc.model.documents import Document
 from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import encode
 from pgdoc.model.names import check_name
+from pgdoc.runtime.primitives import async_opening
 from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from pgdoc._async.session import AsyncSession
-    from pgdoc._async.stream import AsyncChangeStream
-    from pgdoc._async.stream_backend import AsyncStreams
+    from pgdoc._async.stream_backend import AsyncStreamBackend
     from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
 
@@ -38,7 +39,13 @@ class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes):
     """
 
     def __init__(
-        self, session: AsyncSession, schema: str, name: str, *, auto_create: bool, streams: AsyncStreams | None = None
+        self,
+        session: AsyncSession,
+        schema: str,
+        name: str,
+        *,
+        auto_create: bool,
+        streams: AsyncStreamBackend | None = None,
     ) -> None:
         self._name = check_name(name, "collection")
         self._streams = streams
@@ -88,7 +95,7 @@ class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes):
             buffer_size=buffer_size,
             buffer_bytes=buffer_bytes,
         )
-        return self._streams.watch((self._name,), options)
+        return async_opening(AsyncChangeStream(self._streams, frozenset({self._name}), options))
 
     async def insert(self, id: str, data: Mapping[str, Any]) -> Document:  # noqa: A002 (the name in the contract)
         """Store a new document.

@@ -158,7 +158,7 @@ class AsyncConnections:
         """Never: each statement commits by itself."""
         return False
 
-    def carried(self) -> str | None:
+    def metadata_message(self) -> str | None:
         """Return the message that the next write has to carry: the caller's metadata."""
         metadata = current_metadata()
         return metadata.message if metadata else None
@@ -176,7 +176,7 @@ class AsyncConnections:
         finally:
             await pool.putconn(connection)
 
-    look = fetch
+    look_up = fetch
 
     async def stream(self, query: bytes, params: Sequence[Any]) -> AsyncGenerator[list[tuple[Any, ...]]]:
         """Execute one statement and give out its rows as they come; the connection is taken until the end."""
@@ -197,7 +197,7 @@ class AsyncConnections:
     async def copy(self, query: bytes, rows: CopyRows) -> None:
         """Execute a COPY FROM STDIN, all or nothing."""
         async with self.connection() as connection, connection.transaction(), connection.cursor() as cursor:
-            if message := self.carried():
+            if message := self.metadata_message():
                 await cursor.execute(statement("documents", "emit").encode(), [message])
             async with cursor.copy(query) as copy:
                 await copy.write(HEADER)

@@ -130,7 +130,7 @@ class AsyncIndexes:
         return oid
 
     async def _make_table(self) -> None:
-        message = self._session.carried()
+        message = self._session.metadata_message()
         query = call_statement("create_collection", carry=message is not None)
         await self._fetch(query, self._address if message is None else (message, *self._address))
 

@@ -1,4 +1,4 @@
-"""Where the statements of a collection go."""
+"""`AsyncSession`: what the calls on a collection need to run their statements."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["AsyncSession"]
 
 
 class AsyncSession(Protocol):
-    """A transaction, or the pool, where each statement goes to a connection of its own and commits by itself.
+    """A transaction, or the pool: each statement there runs on any connection, and commits by itself.
 
     Attributes:
-        indexes: of each table.
-        large_results: whether a statement's rows were many.
+        indexes: a cache of each table's indexes.
+        large_results: a cache of the statements that returned many rows.
     """
 
     indexes: TTLCache[Indexes]
@@ -28,13 +28,13 @@ class AsyncSession(Protocol):
 
     @property
     def in_transaction(self) -> bool:
-        """Whether an error of the server would abort what was done before."""
+        """Whether an error of the server would abort earlier statements too."""
 
-    def carried(self) -> str | None:
-        """Return the message with the writer's metadata that the next write has to carry."""
+    def metadata_message(self) -> str | None:
+        """Return the message with the writer's metadata that the next write must emit, or `None`."""
 
     async def prepare(self, table: str, create: Sequence[Any] | None) -> None:
-        """See to it that a missing table does not abort a transaction."""
+        """Make sure that a missing table does not abort a transaction."""
 
     async def fetch(self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
         """Execute one statement and return its rows.
@@ -42,20 +42,20 @@ class AsyncSession(Protocol):
         Args:
             query: the statement.
             params: for its placeholders.
-            prepare: `False` where a plan that is kept for all values could be a bad one.
+            prepare: `False` where a plan that is cached for all values could be slow for some.
         """
         ...
 
-    async def look(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """Fetch what is no part of a transaction; on its connection, where it has one."""
+    async def look_up(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Fetch rows that need not belong to the transaction, on its connection if it has one."""
         ...
 
     def stream(self, query: bytes, params: Sequence[Any]) -> AsyncGenerator[list[tuple[Any, ...]]]:
-        """Execute one statement and give out its rows as they come, some at a time."""
+        """Execute one statement and yield its rows in chunks, as they come."""
         ...
 
     def lend(self) -> AsyncLending:
-        """Lend the connection, or one of the pool's, for statements that can't stand in a transaction of their own."""
+        """Lend the transaction's connection, or else one of the pool's, in autocommit mode."""
         ...
 
     async def copy(self, query: bytes, rows: CopyRows) -> None:

@@ -13,7 +13,7 @@ from pgdoc.model.names import quoted
 from pgdoc.runtime.primitives import async_sleep
 
 if TYPE_CHECKING:
-    from pgdoc._async.stream_backend import AsyncStreams
+    from pgdoc._async.stream_backend import AsyncStreamBackend
 
 __all__ = ["AsyncSnapshotReader"]
 
@@ -29,7 +29,7 @@ _EARLY_S = 0.01
 _XID = 0xFFFF_FFFF  # what pg_stat_activity shows of a transaction's number
 
 
-async def settle(streams: AsyncStreams) -> None:
+async def settle(streams: AsyncStreamBackend) -> None:
     """Return when every transaction that committed before the call is visible to statements.
 
     What is in progress may have committed and be visible in a moment: that is waited for, a second at the most. One
@@ -58,7 +58,7 @@ class AsyncSnapshotReader:
         progress: how far it has come with the last document that was given.
     """
 
-    def __init__(self, streams: AsyncStreams, snapshot: Snapshot) -> None:
+    def __init__(self, streams: AsyncStreamBackend, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.progress = snapshot.progress
         self._streams = streams

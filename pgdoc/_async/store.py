@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.rows import dict_row
 
+from pgdoc._async.admin import AsyncAdmin
 from pgdoc._async.bulk import AsyncBulk
 from pgdoc._async.collection import AsyncCollection
 from pgdoc._async.connections import AsyncConnections
-from pgdoc._async.stream_backend import AsyncStreams
+from pgdoc._async.stream import AsyncChangeStream
+from pgdoc._async.stream_backend import AsyncStreamBackend
 from pgdoc._async.transaction import AsyncTransaction
+from pgdoc._async.transaction_session import AsyncTransactionSession
 from pgdoc.crud.statements import call_statement
 from pgdoc.database.errors import map_error
 from pgdoc.database.migrate import migrate
 from pgdoc.errors import CollectionNotFound, InvalidName
 from pgdoc.model.names import check_consumer, check_name
 from pgdoc.replication.source import PLUGIN_CHOICES, Source
-from pgdoc.runtime.primitives import async_call
+from pgdoc.runtime.primitives import async_call, async_opening
 from pgdoc.sql import statement
 from pgdoc.streams.bookmarks import begin_history
 from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from pgdoc._async.stream import AsyncChangeStream
     from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
     from pgdoc.streams.status import ConsumerStatus, History, Status
@@ -76,7 +78,8 @@ class AsyncStore:
         self._auto_create = auto_create
         self._connections = AsyncConnections(conninfo, pool_size, through_pooler=replication_conninfo is not None)
         source = Source(conninfo if replication_conninfo is None else replication_conninfo, schema, plugin)
-        self._streams = AsyncStreams(self._connections, source, auto_create=auto_create)
+        self._streams = AsyncStreamBackend(self._connections, source, auto_create=auto_create)
+        self._admin = AsyncAdmin(self._streams)
 
     def collection(self, name: str) -> AsyncCollection:
         """Return a handle on a collection; no I/O.
@@ -144,13 +147,8 @@ class AsyncStore:
         Raises:
             InvalidDocument: the metadata has no form in JSON.
         """
-        return AsyncTransaction(
-            self._connections,
-            schema=self._schema,
-            auto_create=self._auto_create,
-            metadata=metadata,
-            isolation=isolation,
-        )
+        session = AsyncTransactionSession(self._connections, metadata=metadata, isolation=isolation)
+        return AsyncTransaction(session, self._schema, auto_create=self._auto_create)
 
     def bulk(self, metadata: Mapping[str, Any] | None = None) -> AsyncBulk:
         """Return a bulk, to be entered: `async with store.bulk() as b`, then `await b["orders"].insert(...)`.
@@ -163,7 +161,8 @@ class AsyncStore:
         Raises:
             InvalidDocument: the metadata has no form in JSON.
         """
-        return AsyncBulk(self.transaction(metadata), self._schema, auto_create=self._auto_create)
+        session = AsyncTransactionSession(self._connections, metadata=metadata, isolation=None)
+        return AsyncBulk(session, self._schema, auto_create=self._auto_create)
 
     def watch(  # noqa: PLR0913 (the contract)
         self,
@@ -222,11 +221,12 @@ class AsyncStore:
             buffer_size=buffer_size,
             buffer_bytes=buffer_bytes,
         )
-        return self._streams.watch(names, options)
+        collections = frozenset(check_name(name, "collection") for name in names) or None
+        return async_opening(AsyncChangeStream(self._streams, collections, options))
 
     async def consumers(self) -> list[ConsumerStatus]:
         """List the durable consumers of the database, and how they are doing."""
-        return await self._streams.consumers()
+        return await self._admin.consumers()
 
     async def drop_consumer(self, name: str) -> bool:
         """Drop a durable consumer with its slot, which then holds back no more WAL.
@@ -237,11 +237,11 @@ class AsyncStore:
         Raises:
             ConsumerBusy: a process has it open.
         """
-        return await self._streams.drop_consumer(check_consumer(name))
+        return await self._admin.drop_consumer(check_consumer(name))
 
     async def history(self) -> History:
         """Tell how far back streams can resume in this database, and what that costs."""
-        return await self._streams.history()
+        return await self._admin.history()
 
     async def set_history(self, time: timedelta | None = None, size: int | None = None) -> None:
         """Set, for the database, how much history is kept: the WAL from which streams resume.
@@ -255,11 +255,11 @@ class AsyncStore:
         Raises:
             ValueError: one of them is negative.
         """
-        await self._streams.set_history(time, size)
+        await self._admin.set_history(time, size)
 
     async def status(self) -> Status:
         """Tell what is at the other end, and whether streams work there."""
-        return await self._streams.status()
+        return await self._admin.status()
 
     async def migrate(self) -> None:
         """Bring the catalog of the database to the newest version; safe from many processes at once.
@@ -303,7 +303,7 @@ class AsyncStore:
     async def _call(self, name: str, *names: str) -> Any:
         """Call one of the catalog's functions on collections of the schema."""
         self._connections.seen.clear()
-        message = self._connections.carried()
+        message = self._connections.metadata_message()
         params = [self._schema, *names] if message is None else [message, self._schema, *names]
         try:
             ((result,),) = await self._connections.fetch(call_statement(name, carry=message is not None), params)

@@ -7,7 +7,6 @@ import weakref
 from typing import TYPE_CHECKING, Self
 
 from pgdoc._async.checkpoint import checkpoint
-from pgdoc._async.giving import AsyncGiving
 from pgdoc._async.snapshot_reader import AsyncSnapshotReader, settle
 from pgdoc.changes.fanout import Subscription
 from pgdoc.changes.router import Selection
@@ -17,17 +16,19 @@ from pgdoc.model.positions import Position, is_message, just_before
 from pgdoc.model.tokens import Mark, Progress, ResumeToken
 from pgdoc.replication.checks import check_place, check_reach
 from pgdoc.runtime.primitives import AsyncOpening, async_call, async_wait
+from pgdoc.streams.delivery import Delivery
 from pgdoc.streams.feed import HubFeed
-from pgdoc.streams.status import StreamStats
+from pgdoc.streams.mailbox import AsyncMailbox
 
 if TYPE_CHECKING:
-    from pgdoc._async.stream_backend import AsyncStreams
-    from pgdoc._async.transaction import AsyncTransaction
+    from pgdoc._async.checkpoint import AsyncOpenTransaction
+    from pgdoc._async.stream_backend import AsyncStreamBackend
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.consumers.consumer import Consumer
     from pgdoc.model.positions import Lsn
     from pgdoc.streams.feed import Feed
     from pgdoc.streams.options import StreamOptions
+    from pgdoc.streams.status import StreamStats
 
 __all__ = ["AsyncChangeStream"]
 
@@ -35,108 +36,122 @@ _POLL_S = 0.005
 _STANDBY_POLL_S = 0.1
 
 
-class AsyncChangeStream(AsyncGiving, AsyncOpening):
+class AsyncChangeStream(AsyncOpening):
     """The changes of one, several or all collections, in the order in which their transactions committed.
 
-    Made by `watch()`. Iterate over it, or call `next`; one stream belongs to one task. A lost connection is mended
-    behind it. No event is dropped: a stream that is slow goes on from the server's WAL, as far as history reaches.
+    Returned by `watch()`. Iterate over it, or call `next`. Only one task may read a stream.
+
+    The stream reconnects automatically and drops no event: when it falls behind, it reads the missing events from the
+    server's WAL, as far as history reaches.
     """
 
-    def __init__(self, streams: AsyncStreams, collections: frozenset[str] | None, options: StreamOptions) -> None:
-        super().__init__(collections, options)
-        self._streams = streams
+    def __init__(self, backend: AsyncStreamBackend, collections: frozenset[str] | None, options: StreamOptions) -> None:
+        self._backend = backend
         self._collections = collections
+        self._options = options
         self._selection = Selection(collections, options.where)
-        self._acknowledges = False
+        self._mailbox = AsyncMailbox(options.buffer_size, options.buffer_bytes)
+        self._delivery = Delivery(self._mailbox, collections, options)
+        self._consumer: Consumer | None = None
+        self._snapshot_reader: AsyncSnapshotReader | None = None  # reads for `_delivery.snapshot`
+        self._acknowledges = False  # whether asking for the next event acknowledges the last
 
     async def _open(self) -> Self:
         """Start, once; what `watch()` promises holds when this returns."""
-        if self._feed is not None or self.closed:
+        if self._delivery.feed is not None or self.closed:
             return self
-        place, consumer = self._options.resume_after, self._options.consumer
+        start, consumer = self._options.resume_after, self._options.consumer
         try:
-            resumes = place is not None or (consumer is not None and await self._streams.knows(consumer))
-            await self._streams.prepare(self._collections, create=not resumes)
+            resumes = start is not None or (consumer is not None and await self._backend.knows(consumer))
+            await self._backend.prepare(self._collections, create=not resumes)
             if consumer is not None:
                 await self._begin_consumer()
-            elif place is None:
+            elif start is None:
                 await self._begin_now()
             else:
-                await self._begin_after(place)
+                await self._begin_after(start)
             if consumer is None and self._options.snapshot:
-                await self._begin_snapshot(place.progress if isinstance(place, ResumeToken) else None, place is None)
+                await self._begin_snapshot(start.progress if isinstance(start, ResumeToken) else None, start is None)
         except BaseException:
             await self.close()
             raise
         return self
 
     async def _begin_now(self) -> None:
-        """Begin with the transactions that commit at or after the WAL's present end.
+        """Begin with the transactions that commit at or after the present end of the WAL.
 
-        The subscription comes first, so that nothing is missed while the server is asked where that is. A place that
-        is not flushed yet would be refused as a token, and lost in a crash.
+        Subscribing comes before asking for that end, so that no transaction falls between the two. The end must be
+        flushed before this returns: a position beyond the flushed WAL would be refused as a token, and lost in a crash.
         """
-        hub = self._streams.hub
+        hub = self._backend.hub
         await async_wait(hub.start())
         feed = HubFeed(hub, hub.subscribe(self._selection, self._mailbox))
         self._follow(feed)
-        inserted, flushed = await self._streams.wal_end()
+        inserted, flushed = await self._backend.wal_end()
         feed.begin_at(inserted)
-        await self._streams.flush(flushed, inserted)
+        await self._backend.flush(flushed, inserted)
 
-    async def _begin_after(self, place: ResumeToken | Lsn) -> None:
-        hub = self._streams.hub
-        origin = await async_wait(hub.start())
-        inserted, flushed = await self._streams.wal_end()
-        lsn = place.lsn if isinstance(place, ResumeToken) else place
+    async def _begin_after(self, start: ResumeToken | Lsn) -> None:
+        hub = self._backend.hub
+        cluster = await async_wait(hub.start())
+        inserted, flushed = await self._backend.wal_end()
+        lsn = start.lsn if isinstance(start, ResumeToken) else start
         if flushed < lsn <= inserted:  # pg_current_wal_lsn() is ahead of what is flushed
-            await self._streams.flush(flushed, lsn)
+            await self._backend.flush(flushed, lsn)
             flushed = lsn
-        position = check_place(place, origin, flushed)
-        check_reach(position, await self._streams.oldest())
-        await self._streams.check_published(position, self._collections)
-        after = just_before(position) if is_message(position) else position  # it may be the end of the last collection
+        position = check_place(start, cluster, flushed)
+        check_reach(position, await self._backend.oldest())
+        await self._backend.check_published(position, self._collections)
+        # The token may be from the drop of the last collection: see that change again, to deliver its invalidate.
+        after = just_before(position) if is_message(position) else position
         self._follow(HubFeed(hub, hub.resume(self._selection, after, self._mailbox), position))
 
+    async def _begin_consumer(self) -> None:
+        subscription = Subscription(self._selection, (0, 0, 0, 0), self._mailbox)
+        consumer = await self._backend.open_consumer(subscription, self._options)
+        self._consumer = consumer
+        self._delivery.consumer = consumer
+        self._acknowledges = self._options.auto_ack
+        self._follow(consumer)
+
+    def _follow(self, feed: Feed) -> None:
+        self._delivery.feed = feed
+        weakref.finalize(self, feed.abandon)  # for streams that are dropped without close()
+
     async def _begin_snapshot(self, progress: Progress | None, is_first: bool) -> None:
-        """Begin with what exists, or go on where it was; behind a snapshot nothing of it is left."""
+        """Begin the snapshot, or resume it at `progress`; do nothing for a token from behind a snapshot."""
         if progress is None and not is_first:
             return
         if progress is not None:
             check_progress(progress, self._collections)
-        await settle(self._streams)
+        await settle(self._backend)
         if progress is None:
-            progress = first_progress(self._collections or await self._streams.names(), self._collections)
+            progress = first_progress(self._collections or await self._backend.names(), self._collections)
         if progress.left:
-            self._parts = AsyncSnapshotReader(self._streams, Snapshot(progress, self._collections))
+            snapshot = Snapshot(progress, self._collections)
+            self._snapshot_reader = AsyncSnapshotReader(self._backend, snapshot)
+            self._delivery.begin_snapshot(snapshot)
         elif self._consumer is not None:
             self._consumer.acknowledge(Mark.at(self._consumer.begun_at, progress))
 
-    async def _go_on_as(self, consumer: Consumer) -> None:
-        """Begin the snapshot of a consumer that is owned now, or go on with it; interrupted, it is still due."""
+    async def _begin_snapshot_of(self, consumer: Consumer) -> None:
+        """Begin or resume the snapshot of a consumer that this stream now owns.
+
+        `snapshots_begun` moves last, so that the snapshot stays due when this is interrupted or the server is away.
+        """
         begun, stored = consumer.recreated + 1, consumer.snapshot
         if stored is not None:
             if not self._options.snapshot:
                 raise InvalidResumeToken(
-                    f'consumer "{consumer.name}" is inside its snapshot: open it with snapshot=True'
+                    f'consumer "{consumer.name}" has not finished its snapshot: open it with snapshot=True'
                 )
             try:
                 await self._begin_snapshot(Progress.parse(stored) if stored else None, is_first=True)
             except PgdocError as exc:
                 if not exc.resumable:
                     raise
-                return  # the server is away: it is still due
-        self._snapshots_begun = begun
-
-    async def _begin_consumer(self) -> None:
-        subscription = Subscription(self._selection, (0, 0, 0, 0), self._mailbox)
-        self._consumer = await self._streams.open_consumer(subscription, self._options)
-        self._acknowledges = self._options.auto_ack
-        self._follow(self._consumer)
-
-    def _follow(self, feed: Feed) -> None:
-        self._feed = feed
-        weakref.finalize(self, feed.abandon)  # for loops that are left without close()
+                return
+        self._delivery.snapshots_begun = begun
 
     async def __aenter__(self) -> Self:
         return await self._open()
@@ -150,9 +165,10 @@ class AsyncChangeStream(AsyncGiving, AsyncOpening):
     async def __anext__(self) -> ChangeEvent:
         if self._acknowledges:
             self.ack()
-        batch = self._mailbox.batch
-        if batch.next < len(batch) and self._is_settled and not self.closed:
-            event = self._deliver(batch)  # the ordinary case, without another coroutine
+        delivery = self._delivery
+        batch = delivery.mailbox.batch
+        if batch.next < len(batch) and delivery.has_only_changes and not delivery.closed:
+            event = delivery.deliver(batch)  # the usual case, which saves the call of another coroutine
             if event is not None:
                 return event
         try:
@@ -164,19 +180,19 @@ class AsyncChangeStream(AsyncGiving, AsyncOpening):
         return event
 
     async def next(self, timeout: float | None = None) -> ChangeEvent | None:  # noqa: ASYNC109 (the contract's)
-        """Give the next event.
+        """Return the next event, waiting for it where necessary.
 
-        A call that is interrupted or cancelled has taken no event.
+        A call that is interrupted or cancelled consumes no event.
 
         Args:
-            timeout: seconds to wait for it; `None` waits for as long as the stream is open.
+            timeout: seconds to wait; `None` waits as long as the stream is open.
 
         Returns:
-            The event, or `None` when the time is over.
+            The event, or `None` after `timeout`.
 
         Raises:
             StreamClosed: the stream was closed.
-            PgdocError: what ended it, after every event before it was given.
+            PgdocError: the error that ended the stream. Every event before it is returned first.
         """
         try:
             if self._acknowledges and not self.closed:
@@ -184,15 +200,15 @@ class AsyncChangeStream(AsyncGiving, AsyncOpening):
             deadline = None if timeout is None else time.monotonic() + timeout
             is_over = False
             while True:
-                event = self._here()
+                event = self._delivery.next_event()
                 if event is not None or is_over:
                     return event
-                feed = await self._fed()
+                feed = await self._open_feed()
                 wait_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-                if not self._is_settled:
-                    wait_s = await self._look_after_snapshot(wait_s)
+                if not self._delivery.has_only_changes:
+                    wait_s = await self._read_snapshot(wait_s)
                 batch = await self._mailbox.take(wait_s)
-                self._last = max(self._last, feed.begun_at)
+                self._delivery.start_from(feed.begun_at)
                 is_over = not batch and deadline is not None and time.monotonic() >= deadline
         except StreamClosed:
             raise
@@ -200,62 +216,68 @@ class AsyncChangeStream(AsyncGiving, AsyncOpening):
             await self.close()
             raise
 
-    async def _look_after_snapshot(self, wait_s: float | None) -> float:
-        """Read on, where it is time; give how long to wait for changes, for it moves on without them, too."""
-        if self._is_due and self._consumer is not None and self._consumer.epoch is not None:
-            await self._go_on_as(self._consumer)
-        if self._parts is not None:
-            await self._parts.read_on()
-        poll_s = _STANDBY_POLL_S if self._is_due else _POLL_S
+    async def _read_snapshot(self, wait_s: float | None) -> float:
+        """Read the next chunk of the snapshot if it is time for that.
+
+        Returns:
+            How long to wait for changes, at most `wait_s`: the snapshot must be polled, it can go on without changes.
+        """
+        delivery, consumer = self._delivery, self._consumer
+        if consumer is not None and consumer.epoch is not None and delivery.is_snapshot_due:
+            await self._begin_snapshot_of(consumer)
+        if delivery.snapshot is not None and self._snapshot_reader is not None:
+            await self._snapshot_reader.read_on()
+        poll_s = _STANDBY_POLL_S if delivery.is_snapshot_due else _POLL_S
         return poll_s if wait_s is None else min(wait_s, poll_s)
 
-    async def _fed(self) -> Feed:
-        """Open where that has not been done, and close what has come to its end."""
-        if self._ended:
+    async def _open_feed(self) -> Feed:
+        """Open the stream if it is not open yet, and close it behind its last event."""
+        if self._delivery.has_ended:
             await self.close()
         await self._open()
-        if self._feed is None or self.closed:
+        feed = self._delivery.feed
+        if feed is None or self.closed:
             raise StreamClosed("the stream is closed: open another with watch(resume_after=...)")
-        return self._feed
+        return feed
 
     async def try_next(self) -> ChangeEvent | None:
-        """Give the next event if it is already here, else `None`."""
+        """Return the next event if it is buffered already, else `None`."""
         return await self.next(timeout=0)
 
     def ack(self, event: ChangeEvent | None = None) -> None:
-        """Acknowledge an event and all before it: the consumer goes on behind it when it is opened again.
+        """Acknowledge an event and all before it: the consumer resumes behind it when it is opened again.
 
-        The server is told within a second, and at `close`.
+        The server learns of it within a second, and at `close`.
 
         Args:
-            event: one that this stream gave; `None` for the last.
+            event: an event of this stream; `None` for the last one.
 
         Raises:
             NotAConsumer: the stream has no consumer.
-            ValueError: this stream has not given that event.
+            ValueError: this stream has not delivered the event.
         """
         consumer = self._durable("ack")
-        if event is not None or self._delivered:
-            consumer.acknowledge(self._mark(event))
+        if event is not None or self._delivery.delivered:
+            consumer.acknowledge(self._delivery.mark_of(event))
 
-    async def checkpoint(self, event: ChangeEvent, tx: AsyncTransaction) -> None:
-        """Store inside a transaction that the event has had its effect: both commit, or neither does.
+    async def checkpoint(self, event: ChangeEvent, tx: AsyncOpenTransaction) -> None:
+        """Record inside a transaction that the event was processed, so that its effect and the record commit together.
 
-        From then on the stream acknowledges nothing by itself: what checkpoints have committed counts.
+        From then on the stream no longer acknowledges by itself: what checkpoints have committed counts.
 
         Args:
-            event: one that this stream gave.
-            tx: an open transaction of the same database.
+            event: an event of this stream.
+            tx: an open transaction of the same database, from `transaction()`.
 
         Raises:
-            ConsumerLost: another process has taken over, or the place of the event is stored already; the transaction
-                must not commit, and does not where this leaves its block.
+            ConsumerLost: another process has taken the consumer over, or the event's checkpoint is stored already. The
+                transaction must not commit; it rolls back when this error leaves its block.
             NotAConsumer: the stream has no consumer.
-            ValueError: this stream has not given that event.
+            ValueError: this stream has not delivered the event.
         """
         consumer = self._durable("checkpoint")
         self._acknowledges = False
-        await checkpoint(tx, consumer, self._mark(event))
+        await checkpoint(tx, consumer, self._delivery.mark_of(event))
 
     def _durable(self, call: str) -> Consumer:
         if self._consumer is None:
@@ -264,34 +286,29 @@ class AsyncChangeStream(AsyncGiving, AsyncOpening):
 
     @property
     def resume_token(self) -> ResumeToken:
-        """The place up to which everything wanted has been given; it moves on without events, too.
+        """The position up to which everything wanted has been delivered; it also advances without events.
 
         Raises:
-            StreamError: an async stream is not open yet, or the stream is the standby of another.
+            StreamError: an async stream is not open yet, or the stream is a standby.
         """
-        feed = self._feed
+        feed = self._delivery.feed
         if feed is None:
             raise StreamError("the stream is not open: await it, or enter it, first")
         if self._consumer is not None and self._consumer.epoch is None:
-            raise StreamError("the stream is a standby: it has no place until it owns its consumer")
-        return ResumeToken(Position(*self._reached(feed)), *feed.ids, self._progress)
+            raise StreamError("the stream is a standby: it has no position until it owns its consumer")
+        return ResumeToken(Position(*self._delivery.position(feed)), *feed.ids, self._delivery.progress)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the stream delivers no more events."""
+        return self._delivery.closed
 
     def stats(self) -> StreamStats:
-        """Tell how the stream is doing."""
-        feed = self._feed
-        if feed is None or self.closed:
-            return StreamStats("closed", 0, self._delivered, 0, feed.recreated if feed else 0)
-        return StreamStats(
-            mode="snapshot" if self._parts is not None and feed.mode == "live" else feed.mode,
-            buffered=self._mailbox.buffered,
-            delivered=self._delivered,
-            lag_bytes=max(0, feed.wal_end - self._reached(feed)[0]),
-            recreated=feed.recreated,
-        )
+        """Return the stream's mode, its counts of events, and how far it lags behind the server."""
+        return self._delivery.stats()
 
     async def close(self) -> None:
-        """End it and drop what is buffered; `resume_token` stays. Calling it again does nothing."""
-        self._ending = None
-        self._leave()
+        """Close the stream and drop what is buffered; `resume_token` stays. A second call does nothing."""
+        self._delivery.close()
         if self._consumer is not None:
             await async_call(self._consumer.close)

@@ -76,12 +76,12 @@ class AsyncTable:
         self, name: str, params: list[Any], *, versioned: bool = False, prepare: bool | None = None, **clauses: str
     ) -> Rows:
         """Execute a write of `documents.sql`, with the writer's metadata; `prepare` as for a session's `fetch`."""
-        query, params = self.carrying(name, params, versioned=versioned, **clauses)
+        query, params = self.with_metadata(name, params, versioned=versioned, **clauses)
         return await self.read(query, params, prepare=prepare)
 
     async def create_and_write(self, name: str, params: list[Any], **clauses: str) -> Rows:
         """Execute a write that makes a document, and so its collection too."""
-        query, params = self.carrying(name, params, versioned=False, **clauses)
+        query, params = self.with_metadata(name, params, versioned=False, **clauses)
         try:
             return await self._fetch(query, params, create=self.creatable)
         except CollectionNotFound:
@@ -105,9 +105,11 @@ class AsyncTable:
         """Schema and name, where the store may create the collection."""
         return self._address if self._auto_create else None
 
-    def carrying(self, name: str, params: list[Any], *, versioned: bool, **clauses: str) -> tuple[bytes, list[Any]]:
+    def with_metadata(
+        self, name: str, params: list[Any], *, versioned: bool, **clauses: str
+    ) -> tuple[bytes, list[Any]]:
         """Put a write of `documents.sql` together, with the writer's metadata."""
-        message = self._session.carried()
+        message = self._session.metadata_message()
         query = write_statement(name, self.name, carry=message is not None, versioned=versioned, **clauses)
         return query, params if message is None else [message, *params]
 
@@ -116,7 +118,7 @@ class AsyncTable:
         found = self._session.indexes.get(self.name)
         if found is None:
             try:
-                rows = await self._session.look(statement("indexes", "valid_parts").encode(), [self.name])
+                rows = await self._session.look_up(statement("indexes", "valid_parts").encode(), [self.name])
             except psycopg.Error as exc:
                 raise map_error(exc, self.subject) from exc
             found = indexed_paths(row[0] for row in rows)
@@ -157,7 +159,7 @@ class AsyncTable:
         return self._auto_create and not self._session.in_transaction
 
     async def _create(self) -> None:
-        message = self._session.carried()
+        message = self._session.metadata_message()
         params = self._address if message is None else (message, *self._address)
         await self._fetch(call_statement("create_collection", carry=message is not None), params)
 

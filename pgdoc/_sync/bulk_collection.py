@@ -34,8 +34,8 @@ from pgdoc.query.updates.sql import compile_first, compile_update
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pgdoc._sync.bulk import Bulk
-    from pgdoc._sync.transaction import Transaction
+    from pgdoc._sync.bulk_queue import BulkQueue
+    from pgdoc._sync.transaction_session import TransactionSession
     from pgdoc.crud.bulk_results import ResultParser
     from pgdoc.query.filters.nodes import Node, SortKey
     from pgdoc.query.updates.nodes import Update
@@ -50,10 +50,12 @@ class BulkCollection:
     returns `None`: what the writes did is in the bulk's `result`. Where much waits already, the call sends it.
     """
 
-    def __init__(self, bulk: Bulk, transaction: Transaction, schema: str, name: str, *, auto_create: bool) -> None:
+    def __init__(
+        self, queue: BulkQueue, session: TransactionSession, schema: str, name: str, *, auto_create: bool
+    ) -> None:
         self._name = check_name(name, "collection")
-        self._bulk = bulk
-        self._table = Table(transaction, schema, name, auto_create=auto_create)
+        self._queue = queue
+        self._table = Table(session, schema, name, auto_create=auto_create)
 
     @property
     def name(self) -> str:
@@ -76,7 +78,7 @@ class BulkCollection:
         """
         target = self._target("insert", check_id(id))
         params = [target.key, encode(data).decode()]
-        self._bulk.add(target, self._write("insert", params, partial(inserted, target), create=True))
+        self._queue.add(target, self._write("insert", params, partial(inserted, target), create=True))
 
     def update(
         self,
@@ -101,9 +103,9 @@ class BulkCollection:
         check_version(if_version, upsert=upsert)
         target, update = self._target("update", check_id(id)), parse_update(changes)
         if upsert:
-            self._bulk.add(target, *self._upsert(target, update))
+            self._queue.add(target, *self._upsert(target, update))
         else:
-            self._bulk.add(target, *self._look(target, if_version), self._change(target, update))
+            self._queue.add(target, *self._look(target, if_version), self._change(target, update))
 
     def update_many(
         self,
@@ -123,7 +125,7 @@ class BulkCollection:
         """
         wanted, update = parse_filter(filter), parse_update(changes)
         condition = self._condition(wanted)
-        self._bulk.add(self._target("update_many"), self._update(condition, update))
+        self._queue.add(self._target("update_many"), self._update(condition, update))
 
     def update_one(
         self,
@@ -148,7 +150,7 @@ class BulkCollection:
         """
         wanted, order, update = parse_filter(filter), parse_sort(sort), parse_update(changes)
         condition = self._first(wanted, order, skip_locked=skip_locked)
-        self._bulk.add(self._target("update_one"), self._update(condition, update))
+        self._queue.add(self._target("update_one"), self._update(condition, update))
 
     def replace(
         self,
@@ -176,7 +178,7 @@ class BulkCollection:
             write = self._write("replace_upsert", [target.key, text], stored, create=True)
         else:
             write = self._write("replace", [text, target.key], changed)
-        self._bulk.add(target, *self._look(target, if_version), write)
+        self._queue.add(target, *self._look(target, if_version), write)
 
     def delete(self, id: str, *, if_version: int | None = None) -> None:  # noqa: A002
         """Queue the deletion of a document; nothing where there is none.
@@ -191,7 +193,7 @@ class BulkCollection:
         """
         check_version(if_version)
         target = self._target("delete", check_id(id))
-        self._bulk.add(target, *self._look(target, if_version), self._write("delete", [target.key], deleted))
+        self._queue.add(target, *self._look(target, if_version), self._write("delete", [target.key], deleted))
 
     def delete_many(self, filter: Mapping[str, Any]) -> None:  # noqa: A002
         """Queue the deletion of all documents that match when it is its turn; `{}` matches all of them.
@@ -200,7 +202,7 @@ class BulkCollection:
             InvalidFilter: not a filter; it was not queued.
             BulkError: what was queued has been sent, and failed.
         """
-        self._bulk.add(self._target("delete_many"), self._delete(self._condition(parse_filter(filter))))
+        self._queue.add(self._target("delete_many"), self._delete(self._condition(parse_filter(filter))))
 
     def delete_one(
         self,
@@ -214,7 +216,7 @@ class BulkCollection:
             InvalidFilter: not a filter; it was not queued.
             BulkError: what was queued has been sent, and failed.
         """
-        self._bulk.add(self._target("delete_one"), self._delete(self._first(parse_filter(filter), parse_sort(sort))))
+        self._queue.add(self._target("delete_one"), self._delete(self._first(parse_filter(filter), parse_sort(sort))))
 
     def _target(self, operation: str, key: str | None = None) -> Target:
         return Target(operation, self._name, self._table.subject, key)
@@ -222,7 +224,7 @@ class BulkCollection:
     def _write(
         self, name: str, params: list[Any], judge: ResultParser, *, create: bool = False, **clauses: str
     ) -> Statement:
-        query, params = self._table.carrying(name, params, versioned=False, **clauses)
+        query, params = self._table.with_metadata(name, params, versioned=False, **clauses)
         return Statement(query, params, self._table.name, self._table.creatable if create else None, judge)
 
     def _update(self, condition: Compiled, update: Update) -> Statement:
@@ -252,11 +254,11 @@ class BulkCollection:
         return self._write("delete_many", condition.params, counted, condition=condition.text)
 
     def _condition(self, wanted: Node) -> Compiled:
-        with self._bulk.standing_still():
+        with self._queue.connection_free():
             return self._table.condition(wanted)
 
     def _first(self, wanted: Node, sort: tuple[SortKey, ...], *, skip_locked: bool = False) -> Compiled:
-        with self._bulk.standing_still():
+        with self._queue.connection_free():
             first = self._table.first(wanted, sort, CLAIMING if skip_locked else CHANGING)
         return Compiled(f"id = (SELECT id FROM ({first.text}) AS first)", first.params)
 

@@ -1,9 +1,9 @@
 # Written by .ci/twins.py from pgdoc/_async/checkpoint.py: change that file, and run it.
-"""Storing a consumer's place in the transaction of the effect."""
+"""Stores a consumer's position in the transaction that stores an event's effect."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 
@@ -13,34 +13,52 @@ from pgdoc.model.positions import Lsn
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
-    from pgdoc._sync.transaction import Transaction
+    from collections.abc import Sequence
+
+    from psycopg import Connection
+
     from pgdoc.consumers.consumer import Consumer
     from pgdoc.model.tokens import Mark
 
-__all__ = ["checkpoint"]
+__all__ = ["OpenTransaction", "checkpoint"]
 
 
-def checkpoint(tx: Transaction, consumer: Consumer, mark: Mark) -> None:
-    """Move the consumer's place on, while this process owns it.
+class OpenTransaction(Protocol):
+    """What a checkpoint needs of a transaction; `store.transaction()` returns one."""
+
+    @property
+    def connection(self) -> Connection[Any]:
+        """The psycopg connection of the transaction."""
+        ...
+
+
+def checkpoint(tx: OpenTransaction, consumer: Consumer, mark: Mark) -> None:
+    """Advance the consumer's stored position to `mark`, if this process still owns the consumer.
 
     Raises:
-        ConsumerLost: it does not, or the place does not move on.
+        ConsumerLost: this process no longer owns it, or `mark` is not beyond the stored position.
     """
     system_id, timeline = consumer.ids
-    numbers = [int(number) for number in mark.place]  # some may be Lsn
-    params = [numbers, mark.text, str(system_id), timeline, consumer.name, consumer.epoch, numbers]
+    position = [int(number) for number in mark.place]  # some may be Lsn
+    params = [position, mark.text, str(system_id), timeline, consumer.name, consumer.epoch, position]
     try:
-        if tx.fetch(statement("consumers", "checkpoint").encode(), params):
+        if _fetch(tx, "checkpoint", params):
             return
-        stored = tx.fetch(statement("consumers", "look").encode(), [consumer.name])
-    except psycopg.Error as exc:  # also where the row was changed under this snapshot: who did, the next attempt tells
+        stored = _fetch(tx, "look", [consumer.name])
+    except psycopg.Error as exc:  # also a serialization failure: the next attempt finds out who changed the row
         raise map_error(exc, f'consumer "{consumer.name}"') from exc
     if stored and stored[0][0] == consumer.epoch:
         at, asked = Lsn(stored[0][1][0]), Lsn(mark.place[0])
         raise ConsumerLost(
-            f'consumer "{consumer.name}" has a checkpoint at {at} already, the event of {asked} is not beyond it: '
-            "its effect is there, roll this one back"
+            f'consumer "{consumer.name}" has a checkpoint at {at} already, and the event at {asked} is not beyond it: '
+            "its effect is stored, roll this transaction back"
         )
     raise ConsumerLost(
-        f'consumer "{consumer.name}" was taken over by another process, or dropped: roll back, and open it again'
+        f'consumer "{consumer.name}" was dropped, or taken over by another process: roll this transaction back, and '
+        "open the consumer again"
     )
+
+
+def _fetch(tx: OpenTransaction, name: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+    cursor = tx.connection.execute(statement("consumers", name).encode(), params, binary=True)
+    return cursor.fetchall()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgdoc._sync.indexes import Indexes
 from pgdoc._sync.reads import Reads
+from pgdoc._sync.stream import ChangeStream
 from pgdoc._sync.table import Table
 from pgdoc._sync.writes import Writes
 from pgdoc.crud.copy_format import CopyRows
@@ -17,14 +18,14 @@ from pgdoc.model.documents import Document
 from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import encode
 from pgdoc.model.names import check_name
+from pgdoc.runtime.primitives import opening
 from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from pgdoc._sync.session import Session
-    from pgdoc._sync.stream import ChangeStream
-    from pgdoc._sync.stream_backend import Streams
+    from pgdoc._sync.stream_backend import StreamBackend
     from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
 
@@ -39,7 +40,13 @@ class Collection(Reads, Writes, Indexes):
     """
 
     def __init__(
-        self, session: Session, schema: str, name: str, *, auto_create: bool, streams: Streams | None = None
+        self,
+        session: Session,
+        schema: str,
+        name: str,
+        *,
+        auto_create: bool,
+        streams: StreamBackend | None = None,
     ) -> None:
         self._name = check_name(name, "collection")
         self._streams = streams
@@ -89,7 +96,7 @@ class Collection(Reads, Writes, Indexes):
             buffer_size=buffer_size,
             buffer_bytes=buffer_bytes,
         )
-        return self._streams.watch((self._name,), options)
+        return opening(ChangeStream(self._streams, frozenset({self._name}), options))
 
     def insert(self, id: str, data: Mapping[str, Any]) -> Document:  # noqa: A002 (the name in the contract)
         """Store a new document.

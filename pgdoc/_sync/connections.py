@@ -159,7 +159,7 @@ class Connections:
         """Never: each statement commits by itself."""
         return False
 
-    def carried(self) -> str | None:
+    def metadata_message(self) -> str | None:
         """Return the message that the next write has to carry: the caller's metadata."""
         metadata = current_metadata()
         return metadata.message if metadata else None
@@ -177,7 +177,7 @@ class Connections:
         finally:
             pool.putconn(connection)
 
-    look = fetch
+    look_up = fetch
 
     def stream(self, query: bytes, params: Sequence[Any]) -> Generator[list[tuple[Any, ...]]]:
         """Execute one statement and give out its rows as they come; the connection is taken until the end."""
@@ -198,7 +198,7 @@ class Connections:
     def copy(self, query: bytes, rows: CopyRows) -> None:
         """Execute a COPY FROM STDIN, all or nothing."""
         with self.connection() as connection, connection.transaction(), connection.cursor() as cursor:
-            if message := self.carried():
+            if message := self.metadata_message():
                 cursor.execute(statement("documents", "emit").encode(), [message])
             with cursor.copy(query) as copy:
                 copy.write(HEADER)

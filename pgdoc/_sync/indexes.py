@@ -131,7 +131,7 @@ class Indexes:
         return oid
 
     def _make_table(self) -> None:
-        message = self._session.carried()
+        message = self._session.metadata_message()
         query = call_statement("create_collection", carry=message is not None)
         self._fetch(query, self._address if message is None else (message, *self._address))
 

@@ -14,7 +14,7 @@ from pgdoc.model.names import quoted
 from pgdoc.runtime.primitives import sleep
 
 if TYPE_CHECKING:
-    from pgdoc._sync.stream_backend import Streams
+    from pgdoc._sync.stream_backend import StreamBackend
 
 __all__ = ["SnapshotReader"]
 
@@ -30,7 +30,7 @@ _EARLY_S = 0.01
 _XID = 0xFFFF_FFFF  # what pg_stat_activity shows of a transaction's number
 
 
-def settle(streams: Streams) -> None:
+def settle(streams: StreamBackend) -> None:
     """Return when every transaction that committed before the call is visible to statements.
 
     What is in progress may have committed and be visible in a moment: that is waited for, a second at the most. One
@@ -59,7 +59,7 @@ class SnapshotReader:
         progress: how far it has come with the last document that was given.
     """
 
-    def __init__(self, streams: Streams, snapshot: Snapshot) -> None:
+    def __init__(self, streams: StreamBackend, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.progress = snapshot.progress
         self._streams = streams

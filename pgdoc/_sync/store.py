@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.rows import dict_row
 
+from pgdoc._sync.admin import Admin
 from pgdoc._sync.bulk import Bulk
 from pgdoc._sync.collection import Collection
 from pgdoc._sync.connections import Connections
-from pgdoc._sync.stream_backend import Streams
+from pgdoc._sync.stream import ChangeStream
+from pgdoc._sync.stream_backend import StreamBackend
 from pgdoc._sync.transaction import Transaction
+from pgdoc._sync.transaction_session import TransactionSession
 from pgdoc.crud.statements import call_statement
 from pgdoc.database.errors import map_error
 from pgdoc.database.migrate import migrate
 from pgdoc.errors import CollectionNotFound, InvalidName
 from pgdoc.model.names import check_consumer, check_name
 from pgdoc.replication.source import PLUGIN_CHOICES, Source
-from pgdoc.runtime.primitives import call
+from pgdoc.runtime.primitives import call, opening
 from pgdoc.sql import statement
 from pgdoc.streams.bookmarks import begin_history
 from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from pgdoc._sync.stream import ChangeStream
     from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
     from pgdoc.streams.status import ConsumerStatus, History, Status
@@ -77,7 +79,8 @@ class Store:
         self._auto_create = auto_create
         self._connections = Connections(conninfo, pool_size, through_pooler=replication_conninfo is not None)
         source = Source(conninfo if replication_conninfo is None else replication_conninfo, schema, plugin)
-        self._streams = Streams(self._connections, source, auto_create=auto_create)
+        self._streams = StreamBackend(self._connections, source, auto_create=auto_create)
+        self._admin = Admin(self._streams)
 
     def collection(self, name: str) -> Collection:
         """Return a handle on a collection; no I/O.
@@ -143,13 +146,8 @@ class Store:
         Raises:
             InvalidDocument: the metadata has no form in JSON.
         """
-        return Transaction(
-            self._connections,
-            schema=self._schema,
-            auto_create=self._auto_create,
-            metadata=metadata,
-            isolation=isolation,
-        )
+        session = TransactionSession(self._connections, metadata=metadata, isolation=isolation)
+        return Transaction(session, self._schema, auto_create=self._auto_create)
 
     def bulk(self, metadata: Mapping[str, Any] | None = None) -> Bulk:
         """Return a bulk, to be entered: `with store.bulk() as b`, then `b["orders"].insert(...)`.
@@ -162,7 +160,8 @@ class Store:
         Raises:
             InvalidDocument: the metadata has no form in JSON.
         """
-        return Bulk(self.transaction(metadata), self._schema, auto_create=self._auto_create)
+        session = TransactionSession(self._connections, metadata=metadata, isolation=None)
+        return Bulk(session, self._schema, auto_create=self._auto_create)
 
     def watch(  # noqa: PLR0913 (the contract)
         self,
@@ -221,11 +220,12 @@ class Store:
             buffer_size=buffer_size,
             buffer_bytes=buffer_bytes,
         )
-        return self._streams.watch(names, options)
+        collections = frozenset(check_name(name, "collection") for name in names) or None
+        return opening(ChangeStream(self._streams, collections, options))
 
     def consumers(self) -> list[ConsumerStatus]:
         """List the durable consumers of the database, and how they are doing."""
-        return self._streams.consumers()
+        return self._admin.consumers()
 
     def drop_consumer(self, name: str) -> bool:
         """Drop a durable consumer with its slot, which then holds back no more WAL.
@@ -236,11 +236,11 @@ class Store:
         Raises:
             ConsumerBusy: a process has it open.
         """
-        return self._streams.drop_consumer(check_consumer(name))
+        return self._admin.drop_consumer(check_consumer(name))
 
     def history(self) -> History:
         """Tell how far back streams can resume in this database, and what that costs."""
-        return self._streams.history()
+        return self._admin.history()
 
     def set_history(self, time: timedelta | None = None, size: int | None = None) -> None:
         """Set, for the database, how much history is kept: the WAL from which streams resume.
@@ -254,11 +254,11 @@ class Store:
         Raises:
             ValueError: one of them is negative.
         """
-        self._streams.set_history(time, size)
+        self._admin.set_history(time, size)
 
     def status(self) -> Status:
         """Tell what is at the other end, and whether streams work there."""
-        return self._streams.status()
+        return self._admin.status()
 
     def migrate(self) -> None:
         """Bring the catalog of the database to the newest version; safe from many processes at once.
@@ -302,7 +302,7 @@ class Store:
     def _call(self, name: str, *names: str) -> Any:
         """Call one of the catalog's functions on collections of the schema."""
         self._connections.seen.clear()
-        message = self._connections.carried()
+        message = self._connections.metadata_message()
         params = [self._schema, *names] if message is None else [message, self._schema, *names]
         try:
             ((result,),) = self._connections.fetch(call_statement(name, carry=message is not None), params)

@@ -77,12 +77,12 @@ class Table:
         self, name: str, params: list[Any], *, versioned: bool = False, prepare: bool | None = None, **clauses: str
     ) -> Rows:
         """Execute a write of `documents.sql`, with the writer's metadata; `prepare` as for a session's `fetch`."""
-        query, params = self.carrying(name, params, versioned=versioned, **clauses)
+        query, params = self.with_metadata(name, params, versioned=versioned, **clauses)
         return self.read(query, params, prepare=prepare)
 
     def create_and_write(self, name: str, params: list[Any], **clauses: str) -> Rows:
         """Execute a write that makes a document, and so its collection too."""
-        query, params = self.carrying(name, params, versioned=False, **clauses)
+        query, params = self.with_metadata(name, params, versioned=False, **clauses)
         try:
             return self._fetch(query, params, create=self.creatable)
         except CollectionNotFound:
@@ -106,9 +106,11 @@ class Table:
         """Schema and name, where the store may create the collection."""
         return self._address if self._auto_create else None
 
-    def carrying(self, name: str, params: list[Any], *, versioned: bool, **clauses: str) -> tuple[bytes, list[Any]]:
+    def with_metadata(
+        self, name: str, params: list[Any], *, versioned: bool, **clauses: str
+    ) -> tuple[bytes, list[Any]]:
         """Put a write of `documents.sql` together, with the writer's metadata."""
-        message = self._session.carried()
+        message = self._session.metadata_message()
         query = write_statement(name, self.name, carry=message is not None, versioned=versioned, **clauses)
         return query, params if message is None else [message, *params]
 
@@ -117,7 +119,7 @@ class Table:
         found = self._session.indexes.get(self.name)
         if found is None:
             try:
-                rows = self._session.look(statement("indexes", "valid_parts").encode(), [self.name])
+                rows = self._session.look_up(statement("indexes", "valid_parts").encode(), [self.name])
             except psycopg.Error as exc:
                 raise map_error(exc, self.subject) from exc
             found = indexed_paths(row[0] for row in rows)
@@ -158,7 +160,7 @@ class Table:
         return self._auto_create and not self._session.in_transaction
 
     def _create(self) -> None:
-        message = self._session.carried()
+        message = self._session.metadata_message()
         params = self._address if message is None else (message, *self._address)
         self._fetch(call_statement("create_collection", carry=message is not None), params)
 

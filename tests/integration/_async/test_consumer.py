@@ -133,7 +133,7 @@ async def test_acknowledging_covers_all_before(shared_dsn: str, schema: str, nam
             stream.ack(one)
         assert await again(store, name, "5") == ["4", "5"]
         async with store["orders"].watch(consumer=name, auto_ack=False) as stream:
-            with pytest.raises(ValueError, match="was not given by this stream"):
+            with pytest.raises(ValueError, match="was not delivered by this stream"):
                 stream.ack(four)
             await take(stream)
             stream.ack(four)
@@ -253,7 +253,7 @@ async def test_an_effect_and_its_place_are_one(shared_dsn: str, schema: str, nam
             with pytest.raises(ZeroDivisionError):
                 await audit(store, stream, four, fails=True)
             await audit(store, stream, one)
-            with pytest.raises(ConsumerLost, match=r"has a checkpoint at .* already, the event of .* is not beyond it"):
+            with pytest.raises(ConsumerLost, match=r"has a checkpoint at .* already, and the event at .* is not beyond it"):
                 await audit(store, stream, one)
             async with store.transaction() as tx:
                 await tx["audit"].insert("y", {"of": "3"})

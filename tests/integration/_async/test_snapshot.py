@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from pgdoc import AsyncChangeStream, ChangeEvent
-    from pgdoc._async.stream_backend import AsyncStreams
+    from pgdoc._async.stream_backend import AsyncStreamBackend
 
 _numbers = itertools.count(1)
 
@@ -251,7 +251,7 @@ async def test_a_consumer_that_is_interrupted_as_its_snapshot_begins_has_it_stil
 ) -> None:
     failures = [ServerUnreachable("it is away for a moment"), KeyboardInterrupt()]
 
-    async def fail_first(streams: AsyncStreams) -> None:
+    async def fail_first(streams: AsyncStreamBackend) -> None:
         if failures:
             raise failures.pop()
         await settle(streams)

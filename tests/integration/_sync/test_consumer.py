@@ -132,7 +132,7 @@ def test_acknowledging_covers_all_before(shared_dsn: str, schema: str, name: str
             stream.ack(one)
         assert again(store, name, "5") == ["4", "5"]
         with store["orders"].watch(consumer=name, auto_ack=False) as stream:
-            with pytest.raises(ValueError, match="was not given by this stream"):
+            with pytest.raises(ValueError, match="was not delivered by this stream"):
                 stream.ack(four)
             take(stream)
             stream.ack(four)
@@ -252,7 +252,9 @@ def test_an_effect_and_its_place_are_one(shared_dsn: str, schema: str, name: str
             with pytest.raises(ZeroDivisionError):
                 audit(store, stream, four, fails=True)
             audit(store, stream, one)
-            with pytest.raises(ConsumerLost, match=r"has a checkpoint at .* already, the event of .* is not beyond it"):
+            with pytest.raises(
+                ConsumerLost, match=r"has a checkpoint at .* already, and the event at .* is not beyond it"
+            ):
                 audit(store, stream, one)
             with store.transaction() as tx:
                 tx["audit"].insert("y", {"of": "3"})

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from pgdoc import ChangeStream, ChangeEvent
-    from pgdoc._sync.stream_backend import Streams
+    from pgdoc._sync.stream_backend import StreamBackend
 
 _numbers = itertools.count(1)
 
@@ -252,7 +252,7 @@ def test_a_consumer_that_is_interrupted_as_its_snapshot_begins_has_it_still(
 ) -> None:
     failures = [ServerUnreachable("it is away for a moment"), KeyboardInterrupt()]
 
-    def fail_first(streams: Streams) -> None:
+    def fail_first(streams: StreamBackend) -> None:
         if failures:
             raise failures.pop()
         settle(streams)

@@ -349,7 +349,7 @@ def test_a_stream_that_is_left_gives_its_consumer_up(store: Store) -> None:
 
 def test_a_standby_has_no_place_and_who_leaves_is_heard_of(store: Store) -> None:
     with store["orders"].watch(consumer=NAME) as stream, store["orders"].watch(consumer=NAME) as standby:
-        with pytest.raises(StreamError, match="is a standby: it has no place"):
+        with pytest.raises(StreamError, match="is a standby: it has no position"):
             standby.resume_token  # noqa: B018 (a property)
         assert standby.stats().lag_bytes == 0
         before = stream.resume_token

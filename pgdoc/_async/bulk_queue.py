@@ -1,0 +1,195 @@
+"""The writes that a bulk has queued, and how they are sent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from pgdoc.crud.bulk_results import CHUNK_BYTES, CHUNK_STATEMENTS, size_of
+from pgdoc.database.errors import map_error
+from pgdoc.errors import BulkError, CollectionNotFound, PgdocError, ServerUnreachable, StoreClosed, TransactionClosed
+from pgdoc.runtime.primitives import AsyncLock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from psycopg import AsyncConnection, AsyncCursor
+
+    from pgdoc._async.transaction_session import AsyncTransactionSession
+    from pgdoc.crud.bulk_results import Statement, Target
+
+    Queued = tuple[int, Target, Statement]  # the number of the write, and one of its statements
+    Failed = tuple[Queued, PgdocError]
+
+__all__ = ["AsyncBulkQueue"]
+
+
+class AsyncBulkQueue:
+    """Queues the statements of a bulk and sends them in order, many in one round trip.
+
+    Attributes:
+        is_open: whether the block of the bulk is being executed.
+        counts: how many documents the statements sent so far have written, by the fields of `BulkResult`.
+    """
+
+    def __init__(self, session: AsyncTransactionSession, *, auto_create: bool) -> None:
+        self._session = session
+        self._auto_create = auto_create
+        self.is_open = False
+        self.counts: Counter[str] = Counter()
+        # Guards all that follows, and the connection: several tasks may write to one bulk.
+        self._lock = AsyncLock()
+        self._queue: list[Queued] = []
+        self._queued_bytes = 0
+        self._writes = 0
+        self._failure: BaseException | None = None  # ends the bulk: nothing is sent after it
+
+    async def add(self, target: Target, *statements: Statement) -> None:
+        """Queue one write; send the queue when it has reached its limit."""
+        async with self._lock:
+            self._check_usable()
+            self._queue += [(self._writes, target, statement) for statement in statements]
+            self._queued_bytes += sum(size_of(statement.params) for statement in statements)
+            self._writes += 1
+            if len(self._queue) >= CHUNK_STATEMENTS or self._queued_bytes >= CHUNK_BYTES:
+                await self._send()
+
+    @asynccontextmanager
+    async def connection_free(self) -> AsyncIterator[None]:
+        """Send nothing inside the block, so that the caller can use the connection."""
+        async with self._lock:
+            self._check_usable()
+            yield
+
+    async def finish(self) -> None:
+        """Send what is queued.
+
+        Raises:
+            BulkError: a write failed, now or before.
+        """
+        async with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            await self._send()
+
+    def close(self) -> None:
+        """Drop what is queued, and take no more."""
+        self.is_open = False
+        self._queue.clear()
+
+    def _check_usable(self) -> None:
+        if self._failure is not None:
+            raise TransactionClosed(f"the bulk has failed, leave its block: {self._failure}")
+        if not self.is_open:
+            raise TransactionClosed("the bulk is not open: use it inside `with store.bulk() as b`")
+
+    async def _send(self) -> None:
+        try:
+            await self._send_queue()
+        except BaseException as error:
+            self._failure = error
+            raise
+
+    async def _send_queue(self) -> None:
+        queue, self._queue, self._queued_bytes = self._queue, [], 0
+        writes, refused = await self._prepare(queue)
+        failed = (await self._send_all(writes) if writes else None) or refused
+        if failed is not None:
+            raise _bulk_error(*failed)
+
+    async def _prepare(self, queue: list[Queued]) -> tuple[list[Queued], Failed | None]:
+        """Create the missing tables; return the writes before the first that fails for its table, and that one."""
+        if all(self._session.knows(statement.table) for _, _, statement in queue):
+            return queue, None
+        if not self._session.begun:
+            await self._session.begin()
+        writes: list[Queued] = []
+        missing: set[str] = set()
+        for write in queue:
+            try:
+                if await self._has_table(write[2], missing):
+                    writes.append(write)
+                else:
+                    write[2].judge([])
+            except psycopg.Error as exc:
+                return [], (write, _mapped(exc, write))
+            except PgdocError as error:
+                return writes, (write, error)
+        return writes, None
+
+    async def _has_table(self, statement: Statement, missing: set[str]) -> bool:
+        """Look for the table of a statement, and create it if the statement creates its collection."""
+        table, create = statement.table, statement.create
+        if create is None and table in missing:
+            return False
+        try:
+            await self._session.prepare(table, create)
+        except CollectionNotFound:
+            if not self._auto_create:
+                raise
+            missing.add(table)
+            return False
+        missing.discard(table)
+        return True
+
+    async def _send_all(self, writes: list[Queued]) -> Failed | None:
+        """Send the writes in one round trip, and return the first one that failed.
+
+        Results come in the order of the statements. After an error of the server there are none, and psycopg raises
+        that error late: from a later statement, or at the end of the pipeline.
+        """
+        cursors: list[AsyncCursor[Any]] = []
+        error: psycopg.Error | None = None
+        try:
+            async with self._session.pipeline() as connection:
+                error = await _execute(connection, writes, cursors)
+        except psycopg.Error as exc:
+            error = error or exc
+        for write, cursor in zip(writes, cursors, strict=False):
+            if error is not None and cursor.statusmessage is None:
+                return write, _mapped(error, write)
+            try:
+                field, count = write[2].judge(await cursor.fetchall())
+            except PgdocError as failure:
+                return write, failure
+            self.counts[field] += count
+        return None if error is None else (writes[-1], _mapped(error, writes[-1]))
+
+
+async def _execute(
+    connection: AsyncConnection[Any], writes: list[Queued], cursors: list[AsyncCursor[Any]]
+) -> psycopg.Error | None:
+    """Fill the pipeline. An error is returned, not raised, so that the pipeline ends as it does without one."""
+    try:
+        for _, _, statement in writes:
+            cursor = connection.cursor()
+            cursors.append(cursor)
+            await cursor.execute(statement.query, statement.params, binary=True)
+    except psycopg.Error as exc:
+        return exc
+    return None
+
+
+def _mapped(exc: psycopg.Error, write: Queued) -> PgdocError:
+    error = map_error(exc, write[1].subject)
+    error.__cause__ = exc
+    return error
+
+
+def _bulk_error(write: Queued, error: PgdocError) -> PgdocError:
+    """Return an error that names the write; a lost connection is not the error of any one write."""
+    index, target, _ = write
+    if isinstance(error, ServerUnreachable | StoreClosed):
+        return error
+    call = target.operation if target.key is None else f"{target.operation} of {target.key!r}"
+    named = BulkError(
+        f"write {index} of the bulk, {call}: {error}. Nothing of the bulk was stored",
+        index=index,
+        collection=target.collection,
+        document_id=target.key,
+    )
+    named.__cause__ = error
+    return named

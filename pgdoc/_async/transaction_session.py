@@ -1,0 +1,231 @@
+"""The session of a transaction: one connection, which every statement of the transaction runs on."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from pgdoc.crud.copy_format import HEADER, TRAILER
+from pgdoc.database.errors import map_error
+from pgdoc.errors import CollectionNotFound, DatabaseError, ServerUnreachable, TransactionClosed
+from pgdoc.model.metadata import checked, current_metadata
+from pgdoc.sql import statement
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+    from types import TracebackType
+
+    from psycopg import AsyncConnection, AsyncServerCursor
+
+    from pgdoc._async.connections import AsyncConnections
+    from pgdoc.crud.copy_format import CopyRows
+
+__all__ = ["AsyncTransactionSession"]
+
+_ISOLATION = ("read committed", "repeatable read", "serializable")
+_CHUNK_ROWS = 100
+
+
+class AsyncTransactionSession:
+    """Runs the statements of one transaction, or of one bulk; see `AsyncSession`.
+
+    Attributes:
+        indexes: the store's cache of each table's indexes.
+        large_results: the store's cache of the statements that returned many rows.
+    """
+
+    def __init__(
+        self, connections: AsyncConnections, *, metadata: Mapping[str, Any] | None, isolation: str | None
+    ) -> None:
+        if isolation is not None and isolation not in _ISOLATION:
+            raise ValueError(f"isolation must be one of {', '.join(_ISOLATION)}, got {isolation!r}")
+        self._connections = connections
+        self.indexes, self.large_results = connections.indexes, connections.large_results
+        self._isolation = isolation
+        self._connection: AsyncConnection[Any] | None = None  # while the transaction is open
+        self._seen: set[str] = set()  # tables found or created; the store's own set learns of them at the commit
+        # Cursors in the server. Those in `_cursors_gone` were closed by the server, with the savepoint of a COPY.
+        self._cursors: set[AsyncServerCursor[Any]] = set()
+        self._cursors_gone: set[AsyncServerCursor[Any]] = set()
+        self._cursors_made = 0
+        # Metadata: the transaction's own, and that of the blocks around it. `_diverged` is set once a write was made
+        # inside a further block.
+        self._given = checked(metadata)
+        self._outside = current_metadata()
+        self._diverged = False
+
+    @property
+    def connection(self) -> AsyncConnection[Any]:
+        """The psycopg connection of the open transaction."""
+        if self._connection is None:
+            raise TransactionClosed("the transaction is not open: use it inside `with store.transaction() as tx`")
+        return self._connection
+
+    def note_metadata(self) -> None:
+        """Take the metadata blocks that the caller is in as those around the whole transaction."""
+        self._outside = current_metadata()
+
+    async def begin(self) -> None:
+        """Begin, in a round trip of its own."""
+        connection = await self._take()
+        try:
+            if self._given or self._outside or self._isolation:
+                async with connection.pipeline():  # one round trip for all of it
+                    await self._begin(connection)
+            else:
+                await self._begin(connection)
+            self._connection = connection
+        except psycopg.Error as exc:
+            raise map_error(exc, "the begin of the transaction") from exc
+        finally:
+            if self._connection is None:
+                await self._pool.putconn(connection)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the transaction has begun, and not ended."""
+        return self._connection is not None
+
+    @asynccontextmanager
+    async def pipeline(self) -> AsyncIterator[AsyncConnection[Any]]:
+        """Lend the connection for statements that share one round trip, which begins the transaction if necessary."""
+        begun = self.begun
+        connection = self._connection = self._connection or await self._take()
+        async with connection.pipeline():
+            if not begun:
+                await self._begin(connection)
+            yield connection
+
+    async def _take(self) -> AsyncConnection[Any]:
+        try:
+            self._pool = await self._connections.pool()
+            connection = await self._pool.getconn()
+        except psycopg.Error as exc:
+            raise map_error(exc, "the transaction") from exc
+        self._block = psycopg.AsyncTransaction(connection)
+        return connection
+
+    async def _begin(self, connection: AsyncConnection[Any]) -> None:
+        await self._block.__aenter__()
+        if self._isolation:
+            await connection.execute(f"SET TRANSACTION ISOLATION LEVEL {self._isolation}".encode())
+        if metadata := self._given.over(self._outside):
+            await connection.execute(statement("documents", "emit").encode(), [metadata.message])
+
+    async def end(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        """Commit, or roll back for an exception; return whether that exception was a rollback to be swallowed."""
+        connection, self._connection = self.connection, None
+        aborted = connection.info.transaction_status == TransactionStatus.INERROR
+        if exc or aborted:
+            self._connections.seen.clear()  # the cause may be a table that no longer exists
+        try:
+            swallowed = await self._block.__aexit__(exc_type, exc, traceback)
+        except psycopg.Error as error:
+            raise map_error(error, "the commit of the transaction") from error
+        finally:
+            for cursor in tuple(self._cursors):  # an abandoned iterator must not read in the next transaction
+                await cursor.close()
+            await self._pool.putconn(connection)
+        if exc is None:
+            self._check_committed(aborted)
+        return swallowed
+
+    def _check_committed(self, aborted: bool) -> None:
+        """Raise where psycopg ends the block without an error although nothing was committed."""
+        if self._block.status != psycopg.AsyncTransaction.Status.COMMITTED:
+            raise ServerUnreachable("the transaction was lost: its connection is closed. Run it again")
+        if aborted:
+            raise DatabaseError("the transaction was rolled back: an error inside it had aborted it", sqlstate="25P02")
+        self._connections.seen |= self._seen
+
+    @property
+    def in_transaction(self) -> bool:
+        """Always true."""
+        return True
+
+    def metadata_message(self) -> str | None:
+        """Return the message with the writer's metadata that the next write must emit, or `None`.
+
+        The begin has emitted the transaction's metadata. Once a write was made inside a further metadata block, every
+        later write emits its own.
+        """
+        inner = current_metadata().since(self._outside)
+        self._diverged = self._diverged or bool(inner)
+        return inner.over(self._given.over(self._outside)).message if self._diverged else None
+
+    def knows(self, table: str) -> bool:
+        """Whether the table was seen before, so that `prepare` need not look for it."""
+        return table in self._seen or table in self._connections.seen
+
+    async def prepare(self, table: str, create: Sequence[Any] | None) -> None:
+        """Look for the table before a statement could fail and abort the transaction.
+
+        Args:
+            table: the table as SQL.
+            create: schema and name, to create the table if it is missing.
+
+        Raises:
+            CollectionNotFound: the table is missing, and `create` is `None`.
+        """
+        if self.knows(table):
+            return
+        ((exists,),) = await self.fetch(statement("catalog", "table_exists").encode(), [table])
+        if not exists:
+            if create is None:
+                raise CollectionNotFound(f"collection {table} does not exist: create it with store.create_collection")
+            await self.fetch(statement("catalog", "create_collection").encode(), create)
+        self._seen.add(table)
+
+    async def fetch(self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
+        """Execute one statement and return its rows."""
+        cursor = await self.connection.execute(query, params, prepare=prepare, binary=True)
+        return await cursor.fetchall()
+
+    async def look_up(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Fetch rows that need not belong to the transaction: a bulk that has not begun has no connection yet."""
+        return await (self.fetch(query, params) if self.begun else self._connections.fetch(query, params))
+
+    async def stream(self, query: bytes, params: Sequence[Any]) -> AsyncGenerator[list[tuple[Any, ...]]]:
+        """Yield the rows of a cursor in the server, so that other calls can run in between."""
+        self._cursors_made += 1
+        cursor = self.connection.cursor(f"pgdoc_{self._cursors_made}")
+        self._cursors.add(cursor)
+        try:
+            await cursor.execute(query, params, binary=True)
+            while rows := await cursor.fetchmany(_CHUNK_ROWS):
+                yield rows
+        finally:
+            if cursor not in self._cursors_gone:
+                self._cursors.discard(cursor)
+                await cursor.close()
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncIterator[AsyncConnection[Any]]:
+        """Lend the connection of this transaction."""
+        yield self.connection
+
+    async def copy(self, query: bytes, rows: CopyRows) -> None:
+        """Execute one COPY per block of rows, inside a savepoint.
+
+        Between two blocks the connection is free, so that `rows` may itself read from this transaction.
+        """
+        before = self._cursors.copy()
+        try:
+            await self._copy(query, rows)
+        except BaseException:  # the server has closed the savepoint's cursors; closing one again would be an error
+            self._cursors_gone |= self._cursors - before
+            raise
+
+    async def _copy(self, query: bytes, rows: CopyRows) -> None:
+        connection = self.connection
+        async with connection.transaction(), connection.cursor() as cursor:
+            for block in rows:
+                if message := self.metadata_message():
+                    await cursor.execute(statement("documents", "emit").encode(), [message])
+                async with cursor.copy(query) as copy:
+                    await copy.write(HEADER + block + TRAILER)

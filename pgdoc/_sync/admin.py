@@ -1,0 +1,93 @@
+# Written by .ci/twins.py from pgdoc/_async/admin.py: change that file, and run it.
+"""The calls on consumers, on history and on the server, which need no stream."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from pgdoc.consumers.ownership import drop_consumer
+from pgdoc.errors import PgdocError
+from pgdoc.model.positions import Lsn, Position
+from pgdoc.model.tokens import ResumeToken
+from pgdoc.replication.slots import try_reader
+from pgdoc.runtime.primitives import call
+from pgdoc.streams.status import ConsumerStatus, History, Status, plugin_reason
+
+if TYPE_CHECKING:
+    from pgdoc._sync.stream_backend import StreamBackend
+
+__all__ = ["Admin"]
+
+
+class Admin:
+    """Reports on consumers, history and the server, and changes what an operator may change.
+
+    Args:
+        backend: runs the statements of `streams.sql`.
+    """
+
+    def __init__(self, backend: StreamBackend) -> None:
+        self._fetch = backend.fetch
+        self._source = backend.hub.source
+
+    def consumers(self) -> list[ConsumerStatus]:
+        """Return the status of each durable consumer of the database."""
+        rows = self._fetch("consumers")
+        return [_consumer_status(row) for row in rows]
+
+    def drop_consumer(self, name: str) -> bool:
+        """Drop a durable consumer that no process has open."""
+        return call(drop_consumer, self._source, name)
+
+    def history(self) -> History:
+        """Return how far back streams can resume, and how much WAL that holds back."""
+        ((kept_s, size, oldest, retained, bookmarks),) = self._fetch("history")
+        blockers = self._fetch("blockers")
+        return History(
+            time=timedelta(seconds=kept_s),
+            size=size,
+            oldest=None if oldest is None else Lsn(oldest),
+            retained_bytes=retained or 0,
+            bookmarks=bookmarks,
+            pinned_by=tuple(blockers),
+        )
+
+    def set_history(self, time: timedelta | None, size: int | None) -> None:
+        """Set how much history is kept; `None` leaves a limit as it is."""
+        if time is not None and (not isinstance(time, timedelta) or time < timedelta()):
+            raise ValueError(f"time must be a timedelta of at least 0, got {time!r}")
+        if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
+            raise ValueError(f"size must be a number of bytes, at least 0, got {size!r}")
+        self._fetch("set_history", time, size)
+
+    def status(self) -> Status:
+        """Return what the server is, and whether streams work there: a reader is opened to find out."""
+        source = self._source
+        ((server_version, database, catalog, collections, follows_ddl),) = self._fetch("status", source.schema)
+        plugin, refusal, problem = source.plugin, None, None
+        try:
+            start = call(try_reader, source)
+            plugin, refusal = start.plugin, start.refusal
+            if plugin == "pgoutput":
+                ((fault,),) = self._fetch("publication_fault", source.schema)
+                problem = fault and f'the publication "pgdoc" {fault}'
+        except PgdocError as exc:
+            problem = str(exc)
+        return Status(
+            server_version=server_version,
+            database=database,
+            catalog=catalog,
+            schema=source.schema,
+            collections=collections,
+            plugin=plugin,
+            plugin_reason=plugin_reason(source.plugin, plugin, refusal),
+            follows_ddl=follows_ddl,
+            problem=problem,
+        )
+
+
+def _consumer_status(row: tuple[Any, ...]) -> ConsumerStatus:
+    name, schema, owner_pid, position, system_id, timeline, *others = row
+    token = ResumeToken(Position(*position[:4]) if position else Position(0), int(system_id), timeline)
+    return ConsumerStatus(name, schema, owner_pid, token, *others)

@@ -1,0 +1,312 @@
+"""Decides what a stream delivers next: a change, a document of its snapshot, or the invalidate that ends it.
+
+Nothing here waits, so the async and the sync stream share it.
+
+A KeyboardInterrupt loses no event. CPython raises it at calls and backward jumps, never between plain assignments, so
+each method computes first and changes its state in one run of plain assignments, right before it returns. What was
+interrupted earlier than that is done again by the next call: `Life.follow` and `Snapshot.takes` may see a change twice.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from pgdoc.changes.events import ChangeEvent, check_images
+from pgdoc.changes.life import Life
+from pgdoc.model.positions import Position, before_commits_at, is_message, just_behind
+from pgdoc.model.tokens import Mark, ResumeToken
+from pgdoc.streams.feed import Feed
+from pgdoc.streams.status import StreamStats
+
+if TYPE_CHECKING:
+    from pgdoc.changes.change import Change
+    from pgdoc.changes.snapshot import DueChunk, Snapshot
+    from pgdoc.model.positions import RawPosition
+    from pgdoc.model.tokens import Progress
+    from pgdoc.streams.mailbox import AsyncMailbox, Batch, Mailbox
+    from pgdoc.streams.options import StreamOptions
+
+__all__ = ["Delivery", "DurableFeed"]
+
+
+class DurableFeed(Feed, Protocol):
+    """A feed that stores how far its stream has come: a durable consumer."""
+
+    def acknowledge(self, mark: Mark, /) -> None:
+        """Acknowledge everything up to `mark`."""
+
+    def pass_over(self, delivered: Mark, mark: Mark, /) -> None:
+        """Acknowledge everything up to `mark` as soon as everything up to `delivered` is acknowledged."""
+
+
+class Delivery:
+    """What one stream has delivered, and what it delivers next.
+
+    Belongs to the task or thread that reads the stream. Other threads reach it only through the mailbox, whose lock
+    guards what they share.
+
+    Args:
+        mailbox: where the feed puts the changes that the stream's filter matches.
+        collections: the names of the stream's collections; `None` for all of the schema.
+        options: what `watch()` was given.
+
+    Attributes:
+        mailbox: as given.
+        feed: what fills the mailbox; `None` until the stream is open.
+        consumer: the feed of a stream with a durable consumer, else `None`.
+        snapshot: the snapshot that is being delivered, else `None`.
+        snapshots_begun: how many of the consumer's snapshots were looked for; see `is_snapshot_due`.
+        delivered: how many events were delivered.
+        has_ended: whether the last event was delivered, or passed over because the filter does not match it.
+    """
+
+    def __init__(
+        self, mailbox: Mailbox | AsyncMailbox, collections: frozenset[str] | None, options: StreamOptions
+    ) -> None:
+        self.mailbox = mailbox
+        self._where = options.where
+        resumed = options.resume_after is not None or options.consumer is not None
+        self._life = Life(collections, resumed=resumed)
+        # Set while the stream opens.
+        self.feed: Feed | None = None
+        self.consumer: DurableFeed | None = None
+        self.snapshot: Snapshot | None = None
+        self.snapshots_begun = 0
+        # Moves with each event.
+        self.delivered = 0
+        self.has_ended = False
+        self._ending: Change | None = None  # the invalidate: the next event, and the last
+        self._last: RawPosition = (0, 0, 0, 0)  # of the last change that was delivered or passed over
+        self._last_delivered = Mark()
+        self._snapshot_progress: Progress | None = None  # with the last document that was delivered
+
+    @property
+    def closed(self) -> bool:
+        """Whether the stream delivers no more events."""
+        return self.mailbox.closed
+
+    @property
+    def is_snapshot_due(self) -> bool:
+        """Whether the consumer's stored snapshot must be looked for before anything is delivered.
+
+        That is once when the stream first owns the consumer, and again each time the consumer is recreated.
+        """
+        return self.consumer is not None and self.snapshots_begun <= self.consumer.recreated
+
+    @property
+    def has_only_changes(self) -> bool:
+        """Whether no snapshot is being delivered or due, so that the next event is a change."""
+        return self.snapshot is None and not self.is_snapshot_due
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far the snapshot has come; `None` where none is being delivered."""
+        return None if self.snapshot is None else self._snapshot_progress
+
+    def begin_snapshot(self, snapshot: Snapshot) -> None:
+        """Deliver the documents of `snapshot` between the changes."""
+        progress = snapshot.progress
+        self._snapshot_progress = progress
+        self.snapshot = snapshot
+
+    def start_from(self, position: RawPosition) -> None:
+        """Deliver nothing at or before `position`."""
+        self._last = max(self._last, position)
+
+    def next_event(self) -> ChangeEvent | None:
+        """Return the next event that needs no waiting, or `None`."""
+        batch = self.mailbox.batch
+        if self.is_snapshot_due:
+            return None
+        while True:
+            event = None if self.snapshot is None else self._next_document(self.snapshot)
+            if event is not None:
+                return event
+            if self._ending is not None:
+                event = self._end(self._ending)
+            elif batch.next < len(batch) and not self.closed:
+                event = self.deliver(batch)
+            else:
+                return None
+            if event is not None:
+                return event
+
+    def deliver(self, batch: Batch) -> ChangeEvent | None:
+        """Return the event of the next change in `batch`, or `None` for a change that the user does not get.
+
+        The user does not get a change from before the stream's start, one that the snapshot takes, or one of a whole
+        collection that the filter does not match. The filter was applied to rows before they were put.
+        """
+        index = batch.next
+        change = batch[index]
+        position = change.position
+        of_collection = position[2] == 0
+        ending, after = None, index + 1
+        if of_collection and position >= self._last:
+            ending = self._life.follow(change)
+            after = after if ending is None else len(batch)
+        if position <= self._last:
+            if of_collection and self.consumer is not None and ending is None:
+                # It was delivered before the stream resumed, and did not end it: the position behind it is safe.
+                self.consumer.acknowledge(Mark(just_behind(position)))
+            self._ending = ending
+            batch.next = after
+            return None
+        if not change.row.complete:
+            check_images(change)
+        snapshot, progress = self.snapshot, self.progress
+        event = ChangeEvent._of(change, self.feed.ids, progress)  # type: ignore[union-attr]  # noqa: SLF001
+        if snapshot is not None and snapshot.takes(change, event):
+            self._last = position
+            batch.next = after
+            return None
+        if of_collection and not self._matches(event):
+            self._pass_over(just_behind(position) if ending is None else position)
+            self._ending = ending
+            self._last = position
+            batch.next = after
+            return None
+        mark = Mark.at(position, progress)
+        self._ending = ending
+        self._last = position
+        self._last_delivered = mark
+        self.delivered += 1
+        batch.next = after
+        return event
+
+    def close(self) -> None:
+        """Take no more changes, and drop those that are buffered."""
+        self._ending = None
+        self._leave_feed()
+
+    def mark_of(self, event: ChangeEvent | None) -> Mark:
+        """Return how far acknowledging an event acknowledges; `None` stands for the last event.
+
+        Raises:
+            ValueError: this stream has not delivered the event.
+        """
+        if event is None or self._is_last(event):
+            return Mark((*self._position_behind(event), *self._last_delivered.place[4:]), self._last_delivered.snapshot)
+        return Mark.at(self._position_behind(event), event.resume_token.progress)
+
+    def position(self, feed: Feed) -> RawPosition:
+        """Return the position up to which everything that the stream wants has been delivered."""
+        live = feed.live_place  # read first: what is put later lies beyond it
+        return max(self._last, self.mailbox.reached(live), feed.begun_at)
+
+    def stats(self) -> StreamStats:
+        """Return the stream's current figures."""
+        feed = self.feed
+        if feed is None or self.closed:
+            return StreamStats("closed", 0, self.delivered, 0, feed.recreated if feed else 0)
+        return StreamStats(
+            mode="snapshot" if self.snapshot is not None and feed.mode == "live" else feed.mode,
+            buffered=self.mailbox.buffered,
+            delivered=self.delivered,
+            lag_bytes=max(0, feed.wal_end - self.position(feed)[0]),
+            recreated=feed.recreated,
+        )
+
+    def _next_document(self, snapshot: Snapshot) -> ChangeEvent | None:
+        """Return the next document of the snapshot, if the stream has come to the chunk's position."""
+        due_at, chunk = snapshot.due_at, snapshot.ready
+        if due_at is not None and (chunk is None or snapshot.next == len(chunk.documents)):
+            if self._has_come_to(due_at):
+                snapshot.release()
+            chunk = snapshot.ready
+        while chunk is not None and snapshot.next < len(chunk.documents) and not self.closed:
+            event = self._deliver_document(snapshot, chunk)
+            if event is not None:
+                return event
+        if chunk is not None and snapshot.next == len(chunk.documents):
+            self._finish_chunk(snapshot, chunk)
+        return None
+
+    def _deliver_document(self, snapshot: Snapshot, chunk: DueChunk) -> ChangeEvent | None:
+        """Return the event of the chunk's next document, or `None` where the filter does not match it."""
+        document, progress = chunk.documents[snapshot.next]
+        position = max(self._last, before_commits_at(chunk.end))
+        system_id, timeline = self.feed.ids  # type: ignore[union-attr]
+        token = ResumeToken(Position(*position), system_id, timeline, progress)
+        event = ChangeEvent._of_snapshot(chunk.collection, document, token, chunk.read_at)  # noqa: SLF001
+        mark = Mark.at(position, progress) if self._matches(event) else None
+        self._snapshot_progress = progress
+        self._last = position
+        if mark is None:
+            snapshot.next += 1
+            self._pass_over(position)
+            return None
+        self._last_delivered = mark
+        self.delivered += 1
+        snapshot.next += 1
+        return event
+
+    def _finish_chunk(self, snapshot: Snapshot, chunk: DueChunk) -> None:
+        """Record the progress of a chunk whose documents are all delivered; an empty chunk has no document to do so."""
+        progress = snapshot.progress
+        self._snapshot_progress = progress
+        if not progress.left:
+            self._pass_over(max(self._last, before_commits_at(chunk.end)))
+            self.snapshot = None
+
+    def _has_come_to(self, lsn: int) -> bool:
+        """Whether every change that commits before `lsn` has been delivered or passed over."""
+        batch, feed = self.mailbox.batch, self.feed
+        if feed is None:
+            return False
+        if batch.next < len(batch):
+            return batch[batch.next].position[0] >= lsn
+        return self.position(feed)[0] >= lsn
+
+    def _end(self, invalidate: Change) -> ChangeEvent | None:
+        """Return the last event, or `None` where the filter does not match it.
+
+        The hub's feed ends here. A consumer stays open, so that this event can be acknowledged.
+        """
+        event = ChangeEvent._of(invalidate, self.feed.ids)  # type: ignore[union-attr]  # noqa: SLF001
+        if not self._matches(event):
+            self._pass_over(invalidate.position)
+            self._ending = None
+            self.has_ended = True
+            self._last = invalidate.position
+            return None
+        if self.consumer is None:
+            self._leave_feed()
+        mark = Mark(invalidate.position)
+        self._ending = None
+        self.has_ended = True
+        self._last = invalidate.position
+        self._last_delivered = mark
+        self.delivered += 1
+        return event
+
+    def _leave_feed(self) -> None:
+        if self.feed is not None:
+            self.feed.leave()
+        self.mailbox.close()
+
+    def _matches(self, event: ChangeEvent) -> bool:
+        return self._where is None or self._where.matches(event)
+
+    def _pass_over(self, position: RawPosition) -> None:
+        """Acknowledge `position`, which has no event, as soon as every event before it is acknowledged."""
+        if self.consumer is not None:
+            self.consumer.pass_over(self._last_delivered, Mark.at(position, self.progress))
+
+    def _is_last(self, event: ChangeEvent) -> bool:
+        token = event.resume_token
+        return Mark.at(token.position, token.progress).place == self._last_delivered.place
+
+    def _position_behind(self, event: ChangeEvent | None) -> RawPosition:
+        """Return the position to resume after, once an event is acknowledged.
+
+        Behind an event of a whole collection that could have ended the stream, and did not, that is where its
+        invalidate would be.
+        """
+        position: RawPosition = self._last
+        if event is not None and not self._is_last(event):  # the last also acknowledges what was passed over behind it
+            position = event.resume_token.position
+            if position > self._last:
+                raise ValueError(f"{event.resume_token} was not delivered by this stream: pass one of its own events")
+        ends = self._ending is not None or self.has_ended or self.feed is None or position <= self.feed.begun_at
+        return just_behind(position) if is_message(position) and not ends else position
