@@ -53,7 +53,7 @@ async def checkpoint(tx: AsyncOpenTransaction, consumer: Consumer, mark: Mark) -
             "its effect is stored, roll this transaction back"
         )
     raise ConsumerLost(
-        f'consumer "{consumer.name}" was dropped, or taken over by another process: roll this transaction back, and '
+        f'consumer "{consumer.name}" was taken over by another process, or dropped: roll this transaction back, and '
         "open the consumer again"
     )
 
