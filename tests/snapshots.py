@@ -125,7 +125,7 @@ CATALOG = f"CREATE TABLE {{schema}}_{CONSUMER} (collection text, id text, docume
 
 def main() -> None:
     dsn, schema = sys.argv[1:3]
-    parts.PART_DOCUMENTS = PART_DOCUMENTS
+    parts.CHUNK_DOCUMENTS = PART_DOCUMENTS
     with (
         pgdoc.Store(dsn, schema=schema) as store,
         store.watch(*NAMES, snapshot=True, consumer=CONSUMER, buffer_size=random.choice([5, 10_000])) as stream,

@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncIndexes", "Index", "IndexProgress"]
 
-_LOOK_EVERY_S = 0.2
+_POLL_S = 0.2
 
 
 class AsyncIndexes:
-    """What a collection inherits."""
+    """The calls of a collection on its indexes, which it inherits."""
 
     _table: AsyncTable
     _session: AsyncSession
@@ -55,19 +55,19 @@ class AsyncIndexes:
         name: str | None = None,
         progress: Callable[[IndexProgress], object] | None = None,
     ) -> str:
-        """Build an index, without holding up readers or writers; where it is there already nothing is done.
+        """Build an index without blocking readers or writers; do nothing if the index exists.
 
-        An index that was left unfinished is built anew. Inside a transaction the build locks the collection against
-        writers until the end of the transaction.
+        An unfinished index is built again. Inside a transaction, the build blocks writers of the collection until the
+        end of the transaction.
 
         Args:
-            paths: in the order in which they are sorted by, with a leading `-` to descend; or `"$**"` alone, for
+            paths: the paths, in the order of the sort, each with a leading `-` to descend; or `"$**"` alone, for
                 equality at any path.
-            unique: refuse a second document with the same values; a missing field counts as null, and documents with
-                an array there are left out.
-            where: hold only the documents that match. A query that is to use the index repeats this condition.
-            name: for `drop_index`; one is made of the paths where none is given.
-            progress: called every 0.2 s while a part of the index is built, and at the end. This takes a second
+            unique: allow no two documents with the same values. A missing field counts as null, and documents with an
+                array at one of the paths are left out.
+            where: index only the documents that match. A query that is to use the index must repeat this condition.
+            name: the name for `drop_index`; by default it is made from the paths.
+            progress: called every 0.2 s while a part of the index is built, and at the end. This uses a second
                 connection of the pool. Inside a transaction it is called at the end only.
 
         Returns:
@@ -75,14 +75,14 @@ class AsyncIndexes:
 
         Raises:
             InvalidInput: these paths can't be indexed.
-            InvalidFilter: `where` is no filter that an index can have.
-            InvalidName: not a name for an index.
-            DuplicateDocument: `unique`, and two documents have the same values; there is no index then.
-            DatabaseError: there is another index of this name.
+            InvalidFilter: `where` is not a filter that an index can have.
+            InvalidName: `name` is not a valid index name.
+            DuplicateDocument: two documents have the same values in a unique index, which was not created.
+            DatabaseError: another index has this name.
         """
         plan = plan_index(paths, unique=unique, where=where, name=name)
         while (oid := await self._table_oid()) is None:
-            await self._make_table()
+            await self._create_table()
         try:
             async with self._building(oid) as connection:
                 await self._complete(connection, oid, plan, progress)
@@ -95,18 +95,18 @@ class AsyncIndexes:
         return plan.name
 
     async def indexes(self) -> list[Index]:
-        """Return the indexes that `create_index` made, in the order of their names."""
+        """Return the indexes that `create_index` created, sorted by name."""
         oid = await self._table_oid()
         return collected(await self._fetch(_sql("parts"), [oid])) if oid is not None else []
 
     async def drop_index(self, name: str) -> bool:
-        """Drop an index, or what is there of an unfinished one, without holding up readers or writers.
+        """Drop an index, finished or not, without blocking readers or writers.
 
         Returns:
-            Whether there was one.
+            Whether the index existed.
 
         Raises:
-            InvalidName: not a name for an index.
+            InvalidName: `name` is not a valid index name.
         """
         check_name(name, "index")
         oid = await self._table_oid()
@@ -129,7 +129,7 @@ class AsyncIndexes:
             raise CollectionNotFound(f"{self._table.subject} does not exist: create it with store.create_collection")
         return oid
 
-    async def _make_table(self) -> None:
+    async def _create_table(self) -> None:
         message = self._session.metadata_message()
         query = call_statement("create_collection", carry=message is not None)
         await self._fetch(query, self._address if message is None else (message, *self._address))
@@ -142,16 +142,17 @@ class AsyncIndexes:
 
     @asynccontextmanager
     async def _building(self, oid: int) -> AsyncIterator[AsyncConnection[Any]]:
-        """Lend the connection for changing indexes, one process at a time; a transaction has the table's own lock.
+        """Lend a connection that may change the indexes: one process at a time has the lock.
 
-        Waiting in the server would be seen by the other's CREATE INDEX CONCURRENTLY, which waits for such as us.
+        The lock is polled. A session that waited for it in the server would hold a snapshot, which the other process's
+        CREATE INDEX CONCURRENTLY would wait for: a deadlock. A transaction needs no such lock, it locks the table.
         """
         async with self._session.lend() as connection:
             if self._session.in_transaction:
                 yield connection
                 return
             while not await _first(connection, "lock", [oid]):
-                await async_sleep(_LOOK_EVERY_S)
+                await async_sleep(_POLL_S)
             try:
                 yield connection
             finally:
@@ -165,10 +166,10 @@ class AsyncIndexes:
         plan: IndexPlan,
         progress: Callable[[IndexProgress], object] | None,
     ) -> None:
-        """Build the parts that are not there, or not whole."""
+        """Build the parts of the index that are missing, and rebuild those that are unfinished or outdated."""
         found = {row[0].rpartition(".")[2]: row for row in await _parts_of(connection, oid, plan.name)}
         for _, _, _, comment in found.values():
-            self._compare(plan, described(comment))
+            self._check_same(plan, described(comment))
         missing = []
         for part in plan.parts:
             row = found.get(part_digest(oid, plan.name, part.label))
@@ -182,11 +183,11 @@ class AsyncIndexes:
         if missing:
             await connection.execute(_sql("analyze", table=self._table.name))
 
-    def _compare(self, plan: IndexPlan, found: Mapping[str, Any] | None) -> None:
+    def _check_same(self, plan: IndexPlan, found: Mapping[str, Any] | None) -> None:
         if found is not None and any(found.get(key) != value for key, value in plan.definition.items()):
             raise DatabaseError(
                 f"{self._table.subject} has another index {plan.name!r}, on {', '.join(found['paths'])}: "
-                "drop it first, or give this one a name of its own",
+                "drop it first, or choose another name",
                 sqlstate="42P07",
             )
 
@@ -231,13 +232,13 @@ class AsyncIndexes:
             return
         ((pid,),) = await _rows(connection, b"SELECT pg_backend_pid()", [])
 
-        async def look() -> None:
+        async def report() -> None:
             for phase, *measures in await self._session.fetch(_sql("progress"), [pid]):
                 blocks, of_blocks, tuples, of_tuples = (int(measure or 0) for measure in measures)
                 done, total = (blocks, of_blocks) if of_blocks else (tuples, of_tuples)
                 progress(IndexProgress(name, phase, done, total))
 
-        await async_execute_watched(connection, query, look, _LOOK_EVERY_S)
+        await async_execute_watched(connection, query, report, _POLL_S)
 
     async def _drop(self, connection: AsyncConnection[Any], relation: str) -> None:
         name = quoted(self._address[0], relation)
@@ -249,7 +250,7 @@ class AsyncIndexes:
 
 
 async def _parts_of(connection: AsyncConnection[Any], oid: int, name: str) -> list[tuple[Any, ...]]:
-    """Return what there is of an index, also where it was given up before its comment was written."""
+    """Return the existing parts of an index, also of a build that failed before it wrote the comment."""
     labels = ["", *(f"{kind}{number}" for kind in ("items", "spans", "arrays") for number in range(8))]
     digests = {part_digest(oid, name, label) for label in labels}
     rows = await _rows(connection, _sql("parts"), [oid])
@@ -257,7 +258,7 @@ async def _parts_of(connection: AsyncConnection[Any], oid: int, name: str) -> li
 
 
 async def _literals(connection: AsyncConnection[Any], params: Sequence[Any]) -> list[str]:
-    """Write parameters as SQL, by the server's own rules: a definition can't have parameters."""
+    """Return parameters as SQL literals, quoted by the server: a definition can't have parameters."""
     columns = ", ".join(
         "quote_literal((%s::text[])::text)" if isinstance(item, list) else "quote_literal(%s::text)" for item in params
     )

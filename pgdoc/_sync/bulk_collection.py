@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from pgdoc/_async/bulk_collection.py: change that file, and run it.
-"""The writes on one collection that a bulk sends later."""
+"""The writes on one collection that a bulk queues and sends later."""
 
 from __future__ import annotations
 
@@ -44,10 +44,11 @@ __all__ = ["BulkCollection"]
 
 
 class BulkCollection:
-    """A handle on one collection inside a bulk; `b["orders"]` makes it, without I/O.
+    """A handle on one collection inside a bulk; `b["orders"]` returns it, without I/O.
 
-    Each call checks what it is given, and queues one write with the meaning that the call has on a collection. It
-    returns `None`: what the writes did is in the bulk's `result`. Where much waits already, the call sends it.
+    Each call checks its arguments and queues one write, which does what the same call on a collection does. It returns
+    `None`: the bulk's `result` has the counts. A call that fills the queue also sends it, and raises `BulkError` if any
+    queued write fails.
     """
 
     def __init__(
@@ -66,15 +67,15 @@ class BulkCollection:
         return f"<{type(self).__name__} {self._table.name}>"
 
     def insert(self, id: str, data: Mapping[str, Any]) -> None:  # noqa: A002 (the name in the contract)
-        """Queue the insert of a new document.
+        """Queue inserting a new document.
 
         Args:
-            id: any non-empty text of at most 1,024 bytes; `pgdoc.new_id()` makes one.
+            id: any non-empty text of at most 1,024 bytes; `pgdoc.new_id()` returns a new one.
             data: a JSON object.
 
         Raises:
-            InvalidDocument: the id or the data can't be stored; it was not queued.
-            BulkError: what was queued has been sent, and failed.
+            InvalidDocument: the id or the data can't be stored. Nothing was queued.
+            BulkError: the call sent the queue, and a write failed.
         """
         target = self._target("insert", check_id(id))
         params = [target.key, encode(data).decode()]
@@ -88,40 +89,40 @@ class BulkCollection:
         upsert: bool = False,
         if_version: int | None = None,
     ) -> None:
-        """Queue a change of parts of a document; nothing where there is none, and no `upsert`.
+        """Queue changing parts of a document. Without `upsert`, the write does nothing if the document does not exist.
 
         Args:
-            id: of the document.
-            changes: as the update language has it, such as `{"$inc": {"total": 5}}`.
-            upsert: where there is no document, make one, as on a collection.
-            if_version: change the document only if it is at this version; else the bulk fails.
+            id: the document's id.
+            changes: an update in the update language, such as `{"$inc": {"total": 5}}`.
+            upsert: if the document does not exist, insert one, as on a collection.
+            if_version: change the document only if it has this version; otherwise the bulk fails.
 
         Raises:
-            InvalidUpdate: not an update; it was not queued.
-            BulkError: what was queued has been sent, and failed.
+            InvalidUpdate: `changes` is not an update. Nothing was queued.
+            BulkError: the call sent the queue, and a write failed.
         """
         check_version(if_version, upsert=upsert)
         target, update = self._target("update", check_id(id)), parse_update(changes)
         if upsert:
             self._queue.add(target, *self._upsert(target, update))
         else:
-            self._queue.add(target, *self._look(target, if_version), self._change(target, update))
+            self._queue.add(target, *self._check_before(target, if_version), self._change(target, update))
 
     def update_many(
         self,
         filter: Mapping[str, Any],  # noqa: A002 (the name in the contract)
         changes: Mapping[str, Any],
     ) -> None:
-        """Queue a change of all documents that match when it is its turn.
+        """Queue changing all documents that match when the write is executed.
 
         Args:
-            filter: as the filter language has it; `{}` for all.
-            changes: as `update`.
+            filter: a filter in the filter language; `{}` for all documents.
+            changes: as for `update`.
 
         Raises:
-            InvalidFilter: not a filter; it was not queued.
-            InvalidUpdate: not an update; it was not queued.
-            BulkError: what was queued has been sent, and failed.
+            InvalidFilter: `filter` is not a filter. Nothing was queued.
+            InvalidUpdate: `changes` is not an update. Nothing was queued.
+            BulkError: the call sent the queue, and a write failed.
         """
         wanted, update = parse_filter(filter), parse_update(changes)
         condition = self._condition(wanted)
@@ -135,18 +136,19 @@ class BulkCollection:
         sort: str | Sequence[str] | None = None,
         skip_locked: bool = False,
     ) -> None:
-        """Queue a change of the first document that matches when it is its turn.
+        """Queue changing the first document that matches when the write is executed.
 
         Args:
-            filter: as the filter language has it.
-            changes: as `update`.
-            sort: as `find`; without it any of the documents that match is the first.
-            skip_locked: pass over documents that another transaction is changing, instead of waiting for its end.
+            filter: a filter in the filter language.
+            changes: as for `update`.
+            sort: as for `find`; without it, any of the documents that match.
+            skip_locked: skip documents that another transaction is changing, instead of waiting for its end.
 
         Raises:
-            InvalidFilter: not a filter; it was not queued.
-            InvalidUpdate: not an update; it was not queued.
-            BulkError: what was queued has been sent, and failed.
+            InvalidInput: `sort` is invalid. Nothing was queued.
+            InvalidFilter: `filter` is not a filter. Nothing was queued.
+            InvalidUpdate: `changes` is not an update. Nothing was queued.
+            BulkError: the call sent the queue, and a write failed.
         """
         wanted, order, update = parse_filter(filter), parse_sort(sort), parse_update(changes)
         condition = self._first(wanted, order, skip_locked=skip_locked)
@@ -160,17 +162,17 @@ class BulkCollection:
         upsert: bool = False,
         if_version: int | None = None,
     ) -> None:
-        """Queue the writing of a document as a whole; nothing where there is none, and no `upsert`.
+        """Queue replacing the whole data of a document. Without `upsert`, the write does nothing if it does not exist.
 
         Args:
-            id: of the document.
+            id: the document's id.
             data: a JSON object.
-            upsert: where there is no document, insert it.
-            if_version: replace the document only if it is at this version; else the bulk fails.
+            upsert: if the document does not exist, insert it.
+            if_version: replace the document only if it has this version; otherwise the bulk fails.
 
         Raises:
-            InvalidDocument: the data can't be stored; it was not queued.
-            BulkError: what was queued has been sent, and failed.
+            InvalidDocument: the data can't be stored. Nothing was queued.
+            BulkError: the call sent the queue, and a write failed.
         """
         check_version(if_version, upsert=upsert)
         target, text = self._target("replace", check_id(id)), encode(data).decode()
@@ -178,29 +180,29 @@ class BulkCollection:
             write = self._write("replace_upsert", [target.key, text], stored, create=True)
         else:
             write = self._write("replace", [text, target.key], changed)
-        self._queue.add(target, *self._look(target, if_version), write)
+        self._queue.add(target, *self._check_before(target, if_version), write)
 
     def delete(self, id: str, *, if_version: int | None = None) -> None:  # noqa: A002
-        """Queue the deletion of a document; nothing where there is none.
+        """Queue deleting a document. The write does nothing if the document does not exist.
 
         Args:
-            id: of the document.
-            if_version: delete it only if it is at this version; else the bulk fails.
+            id: the document's id.
+            if_version: delete the document only if it has this version; otherwise the bulk fails.
 
         Raises:
-            InvalidDocument: not an id; it was not queued.
-            BulkError: what was queued has been sent, and failed.
+            InvalidDocument: `id` is not an id. Nothing was queued.
+            BulkError: the call sent the queue, and a write failed.
         """
         check_version(if_version)
         target = self._target("delete", check_id(id))
-        self._queue.add(target, *self._look(target, if_version), self._write("delete", [target.key], deleted))
+        self._queue.add(target, *self._check_before(target, if_version), self._write("delete", [target.key], deleted))
 
     def delete_many(self, filter: Mapping[str, Any]) -> None:  # noqa: A002
-        """Queue the deletion of all documents that match when it is its turn; `{}` matches all of them.
+        """Queue deleting all documents that match when the write is executed; `{}` matches all of them.
 
         Raises:
-            InvalidFilter: not a filter; it was not queued.
-            BulkError: what was queued has been sent, and failed.
+            InvalidFilter: `filter` is not a filter. Nothing was queued.
+            BulkError: the call sent the queue, and a write failed.
         """
         self._queue.add(self._target("delete_many"), self._delete(self._condition(parse_filter(filter))))
 
@@ -210,11 +212,15 @@ class BulkCollection:
         *,
         sort: str | Sequence[str] | None = None,
     ) -> None:
-        """Queue the deletion of the first document that matches, as `update_one` finds it.
+        """Queue deleting the first document that matches, selected as by `update_one`.
+
+        Args:
+            filter: a filter in the filter language.
+            sort: as for `find`; without it, any of the documents that match.
 
         Raises:
-            InvalidFilter: not a filter; it was not queued.
-            BulkError: what was queued has been sent, and failed.
+            InvalidFilter: `filter` is not a filter. Nothing was queued.
+            BulkError: the call sent the queue, and a write failed.
         """
         self._queue.add(self._target("delete_one"), self._delete(self._first(parse_filter(filter), parse_sort(sort))))
 
@@ -228,7 +234,7 @@ class BulkCollection:
         return Statement(query, params, self._table.name, self._table.creatable if create else None, judge)
 
     def _update(self, condition: Compiled, update: Update) -> Statement:
-        """One document is updated as many are: with the number for an answer, or the document that does not fit."""
+        """Return an `update_many` statement, which also updates one document: it can return the one that does not fit."""
         change = compile_update(update)
         return self._write(
             "update_many",
@@ -244,7 +250,7 @@ class BulkCollection:
     def _upsert(self, target: Target, update: Update) -> list[Statement]:
         try:
             first, change = compile_first(update), compile_update(update)
-        except InvalidUpdate as exc:  # `$[]` is for arrays that are there
+        except InvalidUpdate as exc:  # `$[]` needs an existing array, so the document must exist
             return [self._lock(target, partial(there, exc)), self._change(target, update)]
         params = [target.key, *first.params, *change.params, *change.params]
         judge = partial(upserted, target, update)
@@ -262,8 +268,8 @@ class BulkCollection:
             first = self._table.first(wanted, sort, CLAIMING if skip_locked else CHANGING)
         return Compiled(f"id = (SELECT id FROM ({first.text}) AS first)", first.params)
 
-    def _look(self, target: Target, if_version: int | None) -> list[Statement]:
-        """Lock the document and look at its version, where the write asks for one: it may be of this bulk's making."""
+    def _check_before(self, target: Target, if_version: int | None) -> list[Statement]:
+        """Return a statement that locks the document and checks its version, which the bulk itself may have changed."""
         return [] if if_version is None else [self._lock(target, partial(at_version, target, if_version))]
 
     def _lock(self, target: Target, judge: ResultParser) -> Statement:

@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from pgdoc/_async/collection.py: change that file, and run it.
-"""The calls on one collection."""
+"""A handle on one collection."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ __all__ = ["Collection"]
 
 
 class Collection(Reads, Writes, Indexes):
-    """A handle on the documents of one table; `store["orders"]` makes it, without I/O.
+    """A handle on the documents of one collection; `store["orders"]` returns it, without I/O.
 
-    Every write is one statement, atomic in the server. Errors of the server come as `DatabaseError`,
-    `ServerUnreachable` or one of the classes that the calls name.
+    Every write is one statement, atomic in the server. A call raises errors of the server as `DatabaseError`,
+    `ServerUnreachable`, or one of the classes that it lists.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Collection(Reads, Writes, Indexes):
         """Open a stream of the changes of this collection; see `Store.watch`.
 
         Raises:
-            StreamError: this handle belongs to a transaction, which can't be watched from inside.
+            StreamError: this handle belongs to a transaction.
         """
         if self._streams is None:
             raise StreamError(
@@ -102,13 +102,13 @@ class Collection(Reads, Writes, Indexes):
         """Store a new document.
 
         Args:
-            id: any non-empty text of at most 1,024 bytes; `pgdoc.new_id()` makes one.
+            id: any non-empty text of at most 1,024 bytes; `pgdoc.new_id()` returns a new one.
             data: a JSON object.
 
         Raises:
-            DuplicateDocument: the id exists; nothing was changed, and a transaction goes on.
-            InvalidDocument: the id or the data can't be stored; nothing was sent.
-            CollectionNotFound: there is no such collection, and the store does not create it.
+            DuplicateDocument: the id exists. Nothing was changed, and a transaction can continue.
+            InvalidDocument: the id or the data can't be stored. Nothing was sent.
+            CollectionNotFound: the collection does not exist, and the store does not create it.
         """
         key, text = check_id(id), encode(data).decode()
         rows = self._table.create_and_write("insert", [key, text])
@@ -122,23 +122,23 @@ class Collection(Reads, Writes, Indexes):
         """Store many new documents, all or none of them, in bounded memory.
 
         Args:
-            pairs: of id and data, such as `documents.items()`; read once, while they are sent.
+            pairs: pairs of id and data, such as `documents.items()`; read once, while they are sent.
             progress: called with the number of documents sent so far, after every 256 KiB and at the end.
 
         Returns:
             The number of documents.
 
         Raises:
-            DuplicateDocument: an id exists, or comes twice.
+            DuplicateDocument: an id exists, or occurs twice.
             InvalidDocument: an id or its data can't be stored.
-            CollectionNotFound: there is no such collection, and the store does not create it.
+            CollectionNotFound: the collection does not exist, and the store does not create it.
         """
         rows = CopyRows(pairs, progress)
         self._table.copy(rows)
         return rows.count
 
     def get(self, id: str) -> Document | None:  # noqa: A002
-        """Return the document of this id, or `None`."""
+        """Return the document with this id, or `None`."""
         key = check_id(id)
         rows = self._table.read(read_statement("get", self._table.name), [key])
         return Document.from_text(key, *rows[0]) if rows else None

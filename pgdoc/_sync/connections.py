@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from pgdoc/_async/connections.py: change that file, and run it.
-"""The connections of a store: looked at once, then pooled; and the calls that stand alone, each on one of them."""
+"""The pool of a store, and the statements outside a transaction, each of which runs on one of its connections."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
 __all__ = ["Connections"]
 
 _CHUNK_ROWS = 100
-_SOON_S = 2.0
-_CLOSE_S = 0.3  # for each of four threads that have little to do
+_CHECK_SERVER_AFTER_S = 2.0
+_CLOSE_S = 0.3  # for each of the pool's four threads
 
 
 class Connections:
-    """The pool of a store, opened on first use.
+    """The pool of a store, opened on first use; the `Session` of calls outside a transaction.
 
-    A call outside a transaction takes a connection, sends one statement that commits by itself, and gives it back.
+    Such a call takes a connection, executes one statement in autocommit mode, and returns the connection.
 
     Attributes:
-        seen: the tables that a transaction found, or made, and need not look for again.
-        indexes: of each table, as they were a moment ago.
-        large_results: the statements whose rows were many a moment ago.
+        seen: the tables that committed transactions found or created, which later ones need not look for.
+        indexes: a cache of each table's indexes.
+        large_results: a cache of the statements that returned many rows.
     """
 
     def __init__(self, conninfo: str, pool_size: int, *, through_pooler: bool) -> None:
@@ -58,30 +58,30 @@ class Connections:
         self._connection_class = _class_of(self._closing)
         self._settings: dict[str, Any] = {"autocommit": True}
         if through_pooler:
-            self._settings["prepare_threshold"] = None  # the next statement may meet another session
-        self._pool: Pool | None = None
-        self._inherited: Pool | None = None
-        self._opening = Lock()
+            self._settings["prepare_threshold"] = None  # the next statement may run in another session
+        self._opening = Lock()  # held while the pool is opened, or the server is checked
+        self._pool: Pool | None = None  # None until it is open, and again once the store is closed
+        self._inherited: Pool | None = None  # in a forked child: the parent's pool, kept so that nothing closes it
         self.seen: set[str] = set()
         self.indexes: TTLCache[Indexes] = TTLCache()
         self.large_results: TTLCache[bool] = TTLCache()
         remember(self)
 
     def after_fork(self) -> None:
-        """In a child: leave the pool to the parent; what was not open yet is the child's own."""
+        """Leave an open pool to the parent; a child whose parent had not opened it opens its own."""
         self._inherited, self._pool = self._pool or self._inherited, None
         self._opening = Lock()
 
     def pool(self) -> Pool:
-        """Return the open pool; the first call looks at the server and opens it.
+        """Return the open pool; the first call checks the server and opens it.
 
         Raises:
-            StoreClosed: `close` was called.
+            StoreClosed: `close` was called, or the process is a forked child.
             ServerUnreachable: no connection could be made.
-            DatabaseError: the server refused it: the password, the database, pg_hba.conf.
-            UnsupportedServer: the server is too old, or the database is not in UTF-8.
+            DatabaseError: the server refused the connection: password, database, pg_hba.conf.
+            UnsupportedServer: the server is too old, or the database's encoding is not UTF-8.
             CatalogMissing: `pgdoc init` has not been run.
-            CatalogVersionMismatch: the catalog is older, or newer, than this pgdoc.
+            CatalogVersionMismatch: the catalog is older or newer than this pgdoc.
         """
         if self._pool is not None:
             return self._pool
@@ -89,19 +89,19 @@ class Connections:
             self._check_usable()
             pool = self._pool or self._open()
             self._pool = pool
-        if self._closing.is_set():  # meanwhile, by another
+        if self._closing.is_set():  # another thread or task closed the store before the pool was assigned
             self.close()
             self._check_usable()
         return pool
 
     def _check_usable(self) -> None:
         if self._closing.is_set():
-            raise StoreClosed("the store was closed: open a new one")
+            raise StoreClosed("the store is closed: open a new one")
         if self._inherited is not None:
             raise StoreClosed(FORKED)
 
     def _open(self) -> Pool:
-        self._look_at_server()
+        self._check_server()
         pool = Pool(
             self._conninfo,
             connection_class=self._connection_class,
@@ -115,8 +115,8 @@ class Connections:
         pool.open()
         return pool
 
-    def _look_at_server(self) -> None:
-        """Say at once what is wrong; the pool would try for half a minute and then not know why."""
+    def _check_server(self) -> None:
+        """Raise at once what is wrong. The pool would try for half a minute, and then not know the cause."""
         try:
             connection = self._connection_class.connect(with_timeout(self._conninfo), autocommit=True)
         except psycopg.Error as exc:
@@ -127,7 +127,7 @@ class Connections:
             check_revision(_revision(connection))
 
     def close(self) -> None:
-        """Close the pool, also while it is being opened; every later call raises `StoreClosed`."""
+        """Close the pool, also while it is being opened; later calls raise `StoreClosed`."""
         self._closing.set()
         pool, self._pool = self._pool, None
         if pool is not None:
@@ -146,26 +146,26 @@ class Connections:
     lend = connection
 
     def _lend(self, pool: Pool) -> Connection[Any]:
-        """Take a connection, and before waiting long for one see whether the server is there at all."""
+        """Take a connection from the pool. If none is free soon, check the server before waiting longer."""
         try:
-            return pool.getconn(timeout=_SOON_S)
+            return pool.getconn(timeout=_CHECK_SERVER_AFTER_S)
         except PoolTimeout:
             with self._opening:
-                self._look_at_server()
+                self._check_server()
         return pool.getconn()
 
     @property
     def in_transaction(self) -> bool:
-        """Never: each statement commits by itself."""
+        """Always false: each statement commits by itself."""
         return False
 
     def metadata_message(self) -> str | None:
-        """Return the message that the next write has to carry: the caller's metadata."""
+        """Return the message with the caller's metadata, or `None`."""
         metadata = current_metadata()
         return metadata.message if metadata else None
 
     def prepare(self, table: str, create: Sequence[Any] | None) -> None:
-        """Do nothing: a statement that stands alone may fail and be sent again."""
+        """Do nothing: a single statement may fail and be sent again."""
 
     def fetch(self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
         """Execute one statement and return its rows."""
@@ -180,7 +180,7 @@ class Connections:
     look_up = fetch
 
     def stream(self, query: bytes, params: Sequence[Any]) -> Generator[list[tuple[Any, ...]]]:
-        """Execute one statement and give out its rows as they come; the connection is taken until the end."""
+        """Execute one statement and yield its rows in chunks, as they come; holds a connection until the end."""
         with (
             self.connection() as connection,
             connection.cursor() as cursor,
@@ -208,7 +208,7 @@ class Connections:
 
 
 def _class_of(closing: threading.Event) -> type[Connection[Any]]:
-    """Make the class of the connections of a store, whose making is given up when the store is closed."""
+    """Return the connection class of one store: setting `closing` cancels connecting."""
 
     class StoreConnection(Connection[Any]):
         def __init__(self, pgconn: PGconn) -> None:
@@ -224,7 +224,7 @@ def _class_of(closing: threading.Event) -> type[Connection[Any]]:
                 return bounded(connecting(super()._connect_gen(conninfo)))
 
         def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
-            """Wait for the server: as long as it takes for what a user asked, not so for what opens a stream."""
+            """Wait for the server: without a limit for a user's call, within `deadline_scope` for opening a stream."""
             steps = closing_on_deadline(self.pgconn, bounded(gen)) if is_limited() else gen
             return super().wait(steps, *args, **kwargs)
 

@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from pgdoc/_async/reads.py: change that file, and run it.
-"""The calls that look for documents."""
+"""The calls that find documents."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["Reads"]
 
 _FEW: Final = 100
-"""Documents are fetched at once; as many as a stream holds in memory."""
+"""As many documents are fetched at once, and held in memory; more are streamed."""
 
 
 class Reads:
-    """What a collection inherits: each call is one statement."""
+    """The reads of a collection, which inherits them: each call is one statement."""
 
     _table: Table
     _session: Session
@@ -43,21 +43,21 @@ class Reads:
     ) -> Generator[Document]:
         """Return an iterator over the documents that match, in bounded memory.
 
-        It sees the collection as it was when the first document was asked for. A hundred documents are fetched at
-        once; where there are more, it takes a connection of the pool, outside a transaction, until it is exhausted or
-        closed.
+        The iterator sees the collection as it was when the first document was asked for. Up to a hundred documents
+        are fetched at once. If there are more, an iterator outside a transaction holds a connection of the pool until
+        it is exhausted or closed.
 
         Args:
-            filter: as the filter language has it; `None` for all.
-            sort: a path, with a leading `-` to descend, or a sequence of these.
-            limit: how many documents at most.
-            skip: how many to leave out first.
-            fields: paths to include, or with a leading `-` to leave out; `None` for whole documents. What is left out
-                does not leave the server.
+            filter: a filter in the filter language; `None` for all documents.
+            sort: a path, or a sequence of paths; a leading `-` sorts in descending order.
+            limit: return at most this many documents.
+            skip: leave out this many documents first.
+            fields: a path to include, or to leave out with a leading `-`, or a sequence of these; `None` for whole
+                documents. The server does not send what is left out.
 
         Raises:
-            InvalidFilter: not a filter.
-            InvalidInput: not a sort, or not fields, or not a count of documents.
+            InvalidFilter: `filter` is not a filter.
+            InvalidInput: `sort`, `limit`, `skip` or `fields` is invalid.
         """
         return self._documents(Search(filter, sort=sort, limit=limit, skip=skip, fields=fields))
 
@@ -68,28 +68,42 @@ class Reads:
         sort: str | Sequence[str] | None = None,
         fields: str | Sequence[str] | None = None,
     ) -> Document | None:
-        """Return the first document that matches, or `None`; the arguments are those of `find`."""
+        """Return the first document that matches, or `None`.
+
+        Args:
+            filter: as for `find`.
+            sort: as for `find`; without it, any of the documents that match.
+            fields: as for `find`.
+
+        Raises:
+            InvalidFilter: `filter` is not a filter.
+            InvalidInput: `sort` or `fields` is invalid.
+        """
         search = Search(filter, sort=sort, limit=1, fields=fields)
         rows = self._few(*self._compiled("find", search), search, 1)
         return Document.from_text(*rows[0]) if rows else None
 
     def count(self, filter: Mapping[str, Any] | None = None) -> int:  # noqa: A002
-        """Return how many documents match."""
+        """Return how many documents match; all of them without a filter.
+
+        Raises:
+            InvalidFilter: `filter` is not a filter.
+        """
         search = Search(filter)
         query, params, prepare = self._compiled("count", search)
         rows = self._table.read(query, params, prepare=prepare)
         return int(rows[0][0]) if rows else 0
 
     def distinct(self, path: str, filter: Mapping[str, Any] | None = None) -> list[Any]:  # noqa: A002
-        """Return the different values at a path, in the order of a sort; an array counts as its items.
+        """Return the distinct values at a path, in the order of `sort`; an array counts as its items.
 
         Args:
-            path: dotted; `_id` for the ids.
-            filter: of which documents; `None` for all.
+            path: a dotted path; `_id` for the ids.
+            filter: selects the documents; `None` for all.
 
         Raises:
-            InvalidInput: not a path.
-            InvalidFilter: not a filter.
+            InvalidInput: `path` is not a path.
+            InvalidFilter: `filter` is not a filter.
         """
         parts, wanted = _parse_path(path), parse_filter(filter)
         condition = self._table.condition(wanted)
@@ -109,11 +123,11 @@ class Reads:
         limit: int | None = None,
         skip: int = 0,
     ) -> str:
-        """Return PostgreSQL's plan of that `find`, which is not executed.
+        """Return PostgreSQL's plan for a `find` with these arguments, without executing it.
 
         Raises:
-            InvalidFilter: not a filter.
-            InvalidInput: not a sort.
+            InvalidFilter: `filter` is not a filter.
+            InvalidInput: `sort`, `limit` or `skip` is invalid.
         """
         search = Search(filter, sort=sort, limit=limit, skip=skip)
         query, params, _ = self._compiled("explain", search)
@@ -121,10 +135,10 @@ class Reads:
         return "\n".join(row[0] for row in rows)
 
     def _compiled(self, name: str, search: Search) -> tuple[bytes, list[Any], bool | None]:
-        """Return the statement, its parameters but the limit, and whether it must not be prepared.
+        """Return the statement, its parameters except the limit, and the `prepare` argument of `Session.fetch`.
 
-        One plan is good for all values of a lookup, or a range in its own order. A lookup in another order is for many
-        documents read from the order's index, and for few from its own.
+        One plan suits all values of a lookup, and of a range in its own order. It does not suit a lookup in another
+        order: many matches are best read from the order's index, few from the lookup's own.
         """
         conditions = self._table.conditions(search)
         query = reading_statement(
@@ -148,10 +162,10 @@ class Reads:
                     yield Document.from_text(*row)
 
     def _chunks(self, search: Search) -> Generator[Rows]:
-        """Fetch a few documents at once, by a statement that is prepared; stream more, in bounded memory.
+        """Fetch few documents at once, with a prepared statement; stream more of them, in bounded memory.
 
-        How many there are is seen when they are fetched. Without an order that costs little where there are more,
-        and it is remembered of the statement.
+        Fetching finds out how many there are. Without an order, that costs little if there are more, and the result is
+        cached for the statement.
         """
         query, params, prepare = self._compiled("find", search)
         limit, large = search.limit, self._session.large_results
@@ -174,6 +188,6 @@ class Reads:
 
 def _parse_path(path: str) -> list[str]:
     if not isinstance(path, str) or path.startswith("-"):
-        raise InvalidInput(f"{short_repr(path)} is no path: give one such as 'address.city'")
+        raise InvalidInput(f"{short_repr(path)} is not a path: use one such as 'address.city'")
     (key,) = parse_sort(path)
     return list(key.path)

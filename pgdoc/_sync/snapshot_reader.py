@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from pgdoc/_async/snapshot_reader.py: change that file, and run it.
-"""The parts of a snapshot: read from the tables, and given out between the changes of a stream."""
+"""Reads the chunks of a stream's snapshot from the tables."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ __all__ = ["SnapshotReader"]
 
 logger = logging.getLogger("pgdoc.snapshot")
 
-PART_DOCUMENTS = 2_000
-PART_BYTES = 8 << 20
+CHUNK_DOCUMENTS = 2_000
+CHUNK_BYTES = 8 << 20
 _READ_LIMIT_S = 600.0
 _SETTLE_S = 1.0
 _SETTLE_POLL_S = 0.005
 _RETRY_S = 0.5
 _EARLY_S = 0.01
-_XID = 0xFFFF_FFFF  # what pg_stat_activity shows of a transaction's number
+_XID = 0xFFFF_FFFF  # the bits of a transaction id that pg_stat_activity shows
 
 
-def settle(streams: StreamBackend) -> None:
+def settle(backend: StreamBackend) -> None:
     """Return when every transaction that committed before the call is visible to statements.
 
-    What is in progress may have committed and be visible in a moment: that is waited for, a second at the most. One
-    that waits for a synchronous standby may take longer, and is waited for. Others are really in progress.
+    A transaction that PostgreSQL shows as running may have committed already, and become visible within a moment. So
+    this waits up to a second for each of them to end. One that waits for a synchronous standby has committed, too, and
+    may take longer: this waits as long as it does. The others have really not committed.
     """
-    ((text, _),) = streams.fetch("running")
+    ((text, _),) = backend.fetch("running")
     running = set(PgSnapshot.parse(text).running)
     deadline = time.monotonic() + _SETTLE_S
     while running:
         sleep(_SETTLE_POLL_S)
-        ((text, waiting),) = streams.fetch("running")
+        ((text, waiting),) = backend.fetch("running")
         seen = PgSnapshot.parse(text)
         running = {xid for xid in running if not seen.has(xid)}
         if time.monotonic() > deadline:
@@ -49,57 +50,53 @@ def settle(streams: StreamBackend) -> None:
 
 
 class SnapshotReader:
-    """The snapshot of one stream.
+    """Reads the snapshot of one stream, in chunks.
 
     Args:
-        streams: of the store.
-        snapshot: how it goes.
-
-    Attributes:
-        progress: how far it has come with the last document that was given.
+        backend: runs the statements.
+        snapshot: knows which chunk comes next, and takes it.
     """
 
-    def __init__(self, streams: StreamBackend, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
-        self.progress = snapshot.progress
-        self._streams = streams
-        self._not_before = 0.0
+    def __init__(self, backend: StreamBackend, snapshot: Snapshot) -> None:
+        self._backend = backend
+        self._snapshot = snapshot
+        self._not_before = 0.0  # of the clock: when to try again
 
     def read_on(self) -> None:
-        """Read the next part, where one is wanted."""
-        wanted = self.snapshot.wanted
+        """Read the next chunk, if one is wanted now."""
+        wanted = self._snapshot.wanted
         if wanted is None or time.monotonic() < self._not_before:
             return
         try:
-            part = self._read(*wanted)
+            chunk = self._read(*wanted)
         except PgdocError as exc:
             if not exc.resumable:
                 raise
-            logger.info("the snapshot goes on in %s s: %s", _RETRY_S, exc)
+            logger.info("snapshot: trying again in %s s: %s", _RETRY_S, exc)
             self._not_before = time.monotonic() + _RETRY_S
             return
-        if not self.snapshot.read(part):
+        if not self._snapshot.read(chunk):
             self._not_before = time.monotonic() + _EARLY_S
 
     def _read(self, collection: str, after: str) -> SnapshotChunk:
         try:
             return self._read_table(collection, after)
         except CollectionNotFound:
-            # It was dropped, or has another name now, which the stream may be told on its way to the WAL's end. What
-            # is made under this name later is not seen by this look, so that the part takes it in.
-            ((text, _),) = self._streams.fetch("running")
+            # It was dropped or renamed: the stream learns of that before it comes to the end of the WAL. A collection
+            # that is created under this name later is not seen by this snapshot, so the empty chunk takes its rows in.
+            ((text, _),) = self._backend.fetch("running")
         try:
             return self._read_table(collection, after)
         except CollectionNotFound:
-            ((end, read_at),) = self._streams.fetch("mark")
+            ((end, read_at),) = self._backend.fetch("mark")
             return SnapshotChunk(collection, after, {}, None, PgSnapshot.parse(text), end, read_at)
 
     def _read_table(self, collection: str, after: str) -> SnapshotChunk:
-        table = quoted(self._streams.hub.source.schema, collection)
-        parameters = (after, PART_DOCUMENTS, PART_BYTES)
-        rows = self._streams.fetch("part", *parameters, table=table, limit_s=_READ_LIMIT_S)
+        table = quoted(self._backend.hub.source.schema, collection)
+        parameters = (after, CHUNK_DOCUMENTS, CHUNK_BYTES)
+        rows = self._backend.fetch("part", *parameters, table=table, limit_s=_READ_LIMIT_S)
         text, end, read_at, found = rows[0][:4]
         documents = {row[4]: Document.from_text(*row[4:]) for row in rows if row[4] is not None}
-        is_last = len(documents) == (found or 0) < PART_DOCUMENTS
+        is_last = len(documents) == (found or 0) < CHUNK_DOCUMENTS
         upto = None if is_last else max(documents)
         return SnapshotChunk(collection, after, documents, upto, PgSnapshot.parse(text), end, read_at)

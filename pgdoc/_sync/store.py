@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from pgdoc/_async/store.py: change that file, and run it.
-"""The store: collections, transactions, and the connections behind them."""
+"""The store: collections, transactions, streams, and the connections behind them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pgdoc.streams.bookmarks import begin_history
 from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import timedelta
     from types import TracebackType
     from typing import Self
@@ -41,23 +41,28 @@ __all__ = ["Store"]
 
 
 class Store:
-    """Documents in a schema of a PostgreSQL database; a context manager that closes itself.
+    """Collections of documents in one schema of a PostgreSQL database.
 
-    Making one does no I/O: connections are opened on first use, and the server is looked at then.
+    A context manager that closes the store at the end of its block. Creating a store does no I/O: the first call that
+    needs a connection checks the server and opens the pool.
 
     Args:
-        conninfo: as psycopg takes it; what it leaves out comes from the PG* variables.
+        conninfo: a connection string or URL as psycopg accepts it. What it leaves out comes from the PG* environment
+            variables.
         schema: the PostgreSQL schema whose tables are the collections.
-        auto_create: create a collection on the first insert into it, or watch on it. Without it, every call on a
-            collection that does not exist raises `CollectionNotFound`.
-        plugin: the output plugin of change streams: `wal2json`, `pgoutput`, which every PostgreSQL has, or `auto`:
-            wal2json where the server has it and allows it, else pgoutput. Events and tokens are the same with either.
-        replication_conninfo: a direct route to the server where `conninfo` goes through a pooler; documents then do
-            without prepared statements, which would be of one of the pooler's sessions.
-        pool_size: how many connections document calls may use at once.
+        auto_create: whether the first insert into a missing collection, and watching it by name, creates the
+            collection. Otherwise every call on a missing collection raises `CollectionNotFound`.
+        plugin: the output plugin of change streams: `wal2json`; `pgoutput`, which every PostgreSQL has; or `auto`,
+            which is wal2json where the server has it and allows it, else pgoutput. Events and tokens are the same with
+            either.
+        replication_conninfo: a connection string that reaches the server directly, if `conninfo` goes through a
+            connection pooler. Document calls then use no prepared statements, because those belong to one of the
+            pooler's sessions.
+        pool_size: how many connections document calls may use at the same time.
 
     Raises:
-        InvalidName: `schema` is no name.
+        InvalidName: `schema` is not a valid name.
+        ValueError: `plugin` or `pool_size` is invalid.
     """
 
     def __init__(  # noqa: PLR0913 (the contract)
@@ -71,9 +76,9 @@ class Store:
         pool_size: int = 10,
     ) -> None:
         if plugin not in PLUGIN_CHOICES:
-            raise ValueError(f"plugin is {plugin!r}: one of {', '.join(PLUGIN_CHOICES)}")
+            raise ValueError(f"plugin must be one of {', '.join(PLUGIN_CHOICES)}, got {plugin!r}")
         if pool_size < 1:
-            raise ValueError(f"pool_size is {pool_size}: 1 at least")
+            raise ValueError(f"pool_size must be at least 1, got {pool_size}")
         self._conninfo = conninfo
         self._schema = check_name(schema, "schema")
         self._auto_create = auto_create
@@ -83,21 +88,21 @@ class Store:
         self._admin = Admin(self._streams)
 
     def collection(self, name: str) -> Collection:
-        """Return a handle on a collection; no I/O.
+        """Return a handle on a collection; no I/O. `store[name]` does the same.
 
         Raises:
-            InvalidName: not a letter or `_`, then letters, digits, `_`, `-`; or over 63 bytes.
+            InvalidName: `name` is not a letter or `_` followed by letters, digits, `_` or `-`, or is over 63 bytes.
         """
         return Collection(self._connections, self._schema, name, auto_create=self._auto_create, streams=self._streams)
 
     __getitem__ = collection
 
     def create_collection(self, name: str) -> Collection:
-        """Create a collection, or do nothing where it exists, and return its handle.
+        """Create a collection if it does not exist, and return its handle.
 
         Raises:
-            InvalidName: not the name of a collection.
-            CollectionNotFound: a table of this name is there, and is not a collection.
+            InvalidName: `name` is not a valid collection name.
+            CollectionNotFound: a table of this name exists and is not a collection.
             DatabaseError: the role may not create it.
         """
         collection = self.collection(name)
@@ -108,10 +113,11 @@ class Store:
         """Drop a collection with all its documents.
 
         Returns:
-            Whether there was one.
+            Whether the collection existed.
 
         Raises:
-            CollectionNotFound: a table of this name is there, and is not a collection.
+            InvalidName: `name` is not a valid collection name.
+            CollectionNotFound: a table of this name exists and is not a collection.
         """
         return bool(self._call("drop_collection", check_name(name, "collection")))
 
@@ -119,8 +125,8 @@ class Store:
         """Rename a collection and return its new handle.
 
         Raises:
-            CollectionNotFound: there is no collection `old`.
-            InvalidName: one of them is not the name of a collection, or `new` is taken.
+            CollectionNotFound: the collection `old` does not exist.
+            InvalidName: `old` or `new` is not a valid collection name, or `new` is taken.
         """
         collection = self.collection(new)
         check_name(old, "collection")
@@ -137,28 +143,29 @@ class Store:
         return [row["name"] for row in self._execute(statement("catalog", "collections"), [self._schema])]
 
     def transaction(self, metadata: Mapping[str, Any] | None = None, isolation: str | None = None) -> Transaction:
-        """Return a transaction, to be entered: `with store.transaction() as tx`.
+        """Return a transaction; enter it with `with store.transaction() as tx`.
 
         Args:
-            metadata: what the events of the transaction carry, merged over the `pgdoc.metadata` blocks around it.
-            isolation: `read committed`, `repeatable read` or `serializable`; the server's default else.
+            metadata: stored with the events of the transaction, merged over the `pgdoc.metadata` blocks around it.
+            isolation: `read committed`, `repeatable read` or `serializable`; `None` for the server's default.
 
         Raises:
-            InvalidDocument: the metadata has no form in JSON.
+            InvalidDocument: JSON cannot represent the metadata.
+            ValueError: `isolation` is none of these.
         """
         session = TransactionSession(self._connections, metadata=metadata, isolation=isolation)
         return Transaction(session, self._schema, auto_create=self._auto_create)
 
     def bulk(self, metadata: Mapping[str, Any] | None = None) -> Bulk:
-        """Return a bulk, to be entered: `with store.bulk() as b`, then `b["orders"].insert(...)`.
+        """Return a bulk; enter it with `with store.bulk() as b`, then `b["orders"].insert(...)`.
 
-        Its writes go out together, in few round trips, and are stored all or not at all.
+        Its writes are sent together in few round trips, and are stored all or none.
 
         Args:
-            metadata: as `transaction`.
+            metadata: as for `transaction`.
 
         Raises:
-            InvalidDocument: the metadata has no form in JSON.
+            InvalidDocument: JSON cannot represent the metadata.
         """
         session = TransactionSession(self._connections, metadata=metadata, isolation=None)
         return Bulk(session, self._schema, auto_create=self._auto_create)
@@ -176,36 +183,39 @@ class Store:
         buffer_size: int = BUFFER_SIZE,
         buffer_bytes: int = BUFFER_BYTES,
     ) -> ChangeStream:
-        """Open a stream of the changes of several collections, or of all, present and future, where none is named.
+        """Open a stream of the changes of several collections, or of all of them, present and future.
 
-        Without `resume_after` nothing committed before the call is seen, and everything committed after it returns.
+        Without `resume_after` the stream delivers nothing that was committed before the call, and everything that is
+        committed after it returns.
 
         Args:
-            *names: of the collections.
-            where: a filter on `event.to_dict()`, such as `{"event_type": "insert", "full_document.data.total": 5}`;
-                after `update_description.updated_fields` the rest of a path is one key. Events that do not match take
-                no room in the buffer, and `resume_token` moves past them.
-            snapshot: begin with what exists: each document comes once, as a `snapshot`, before any other event of it.
-                Reading goes on in parts, without a long transaction, and changes come in between.
+            *names: the collections; none for all.
+            where: a filter on `event.to_dict()`, such as `{"event_type": "insert", "full_document.data.total": 5}`.
+                After `update_description.updated_fields`, the rest of a path is one key. Events that do not match take
+                no room in the buffer, and `resume_token` advances past them.
+            snapshot: begin with the documents that exist. Each is delivered once, as a `snapshot` event, before any
+                other event of that document. They are read in chunks, without a long transaction, and changes are
+                delivered in between.
             resume_after: a token, its text, or a bare LSN: continue with the very next event. A bare LSN means every
-                transaction whose commit record is at or after it. A consumer begins there when it is new.
-            consumer: the name of a durable consumer: the server keeps its place, and its slot keeps the WAL that it
-                has not acknowledged. Delivery is at least once.
-            auto_ack: acknowledge an event when the next one is asked for. Without it, `ack` does; where `checkpoint` is
-                called, what it has committed counts, and nothing else is acknowledged by itself.
-            wait: while another process has the consumer open, be a standby. Without it that is an error.
-            on_lost: `raise` when the consumer's place is lost, or `recreate`: begin anew, from now.
-            buffer_size: how many events wait for the loop at most; a stream that is further behind reads on from the
+                transaction whose commit record is at or after it. A new consumer begins there.
+            consumer: the name of a durable consumer. The server stores its position, and its slot keeps the WAL that
+                it has not acknowledged. Events are delivered at least once.
+            auto_ack: acknowledge an event when the next one is asked for. Otherwise call `ack`. If `checkpoint` is
+                called, only what it has committed counts, and nothing else is acknowledged automatically.
+            wait: be a standby while another process has the consumer open; otherwise raise `ConsumerBusy`.
+            on_lost: what to do when the consumer's position is lost: `raise` an error, or `recreate` the consumer,
+                which then begins from now.
+            buffer_size: how many events may wait in memory. A stream that falls further behind reads them from the
                 server's WAL.
             buffer_bytes: how many bytes they may have; one event always fits.
 
         Raises:
-            InvalidFilter: `where` is no filter, or one on what events don't have.
+            InvalidFilter: `where` is not a filter, or uses a field that events do not have.
             CollectionNotFound: a collection does not exist, and the store does not create it.
-            HistoryLost: the server no longer keeps the WAL of that place.
-            InvalidResumeToken: not a place of this cluster.
+            HistoryLost: the server no longer keeps the WAL of that position.
+            InvalidResumeToken: the position is not one of this cluster.
             ConsumerBusy: another process has the consumer open, and `wait` is false.
-            ReplicationUnavailable: the server or the role is not set up for it; the message says how to.
+            ReplicationUnavailable: the server or the role is not set up for streams; the message says what to do.
             SlotBlocked: the first slot of the database has to wait for open transactions.
             ReplicaIdentityChanged: a table's changes have no before images.
         """
@@ -224,14 +234,14 @@ class Store:
         return opening(ChangeStream(self._streams, collections, options))
 
     def consumers(self) -> list[ConsumerStatus]:
-        """List the durable consumers of the database, and how they are doing."""
+        """Return the status of each durable consumer of the database."""
         return self._admin.consumers()
 
     def drop_consumer(self, name: str) -> bool:
         """Drop a durable consumer with its slot, which then holds back no more WAL.
 
         Returns:
-            Whether there was one.
+            Whether the consumer existed.
 
         Raises:
             ConsumerBusy: a process has it open.
@@ -239,29 +249,29 @@ class Store:
         return self._admin.drop_consumer(check_consumer(name))
 
     def history(self) -> History:
-        """Tell how far back streams can resume in this database, and what that costs."""
+        """Return how far back streams can resume in this database, and how much WAL that holds back."""
         return self._admin.history()
 
     def set_history(self, time: timedelta | None = None, size: int | None = None) -> None:
-        """Set, for the database, how much history is kept: the WAL from which streams resume.
+        """Set how much history the database keeps: the WAL from which streams resume.
 
-        On a server without `max_slot_wal_keep_size` it also says that history shall stay when no store streams.
+        On a server without `max_slot_wal_keep_size`, this call also makes history stay when no store streams.
 
         Args:
-            time: keep at least this much, while `size` allows; `None` leaves it as it is.
-            size: bytes of WAL to hold back at most; `None` leaves it as it is.
+            time: keep at least this much, as far as `size` allows; `None` leaves it as it is.
+            size: hold back at most this many bytes of WAL; `None` leaves it as it is.
 
         Raises:
-            ValueError: one of them is negative.
+            ValueError: `time` or `size` is negative.
         """
         self._admin.set_history(time, size)
 
     def status(self) -> Status:
-        """Tell what is at the other end, and whether streams work there."""
+        """Return what the server is, and whether change streams work there."""
         return self._admin.status()
 
     def migrate(self) -> None:
-        """Bring the catalog of the database to the newest version; safe from many processes at once.
+        """Bring the catalog of the database to the newest version; many processes may call it at once.
 
         It also begins the history that streams resume from, where the server is set up for streams.
         """
@@ -269,7 +279,7 @@ class Store:
         call(begin_history, self._streams.hub.source.conninfo)
 
     def close(self) -> None:
-        """End all streams and close all connections; every later call raises `StoreClosed`. Safe to call twice."""
+        """End all streams and close all connections; later calls raise `StoreClosed`. A second `close` is allowed."""
         try:
             self._streams.close()
         finally:
@@ -283,16 +293,8 @@ class Store:
     ) -> None:
         self.close()
 
-    def _create_missing(self, names: Iterable[str] | None) -> None:
-        """Make sure that the collections are there: create them, or refuse where the store does not create any."""
-        missing = set(names or ()).difference(self.collections())
-        if missing and not self._auto_create:
-            raise CollectionNotFound(f'collection "{self._schema}.{min(missing)}" does not exist: create it first')
-        for name in sorted(missing):
-            self.create_collection(name)
-
     def _execute(self, query: str, params: Sequence[Any]) -> list[dict[str, Any]]:
-        """Execute a statement of the library's own, outside any collection."""
+        """Execute a statement that concerns the whole schema."""
         try:
             with self._connections.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
                 return (cursor.execute(query.encode(), params)).fetchall()

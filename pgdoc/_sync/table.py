@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from pgdoc/_async/table.py: change that file, and run it.
-"""The statements of one collection on their way out, and the errors on their way back."""
+"""The table of one collection: puts its statements together, runs them, and maps the server's errors."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ Rows = list[tuple[Any, ...]]
 
 
 class Table:
-    """The table of a collection, as one session sees it.
+    """The table of a collection in one session.
 
-    Where it is missing and the store may create it, it reads as empty, and `create_and_write` and `copy` create it.
+    If the store creates collections, a missing table reads as empty, and `create_and_write` and `copy` create it.
 
     Attributes:
         name: the table as SQL, quoted.
-        subject: what error messages call it.
+        subject: its name in error messages.
     """
 
     def __init__(self, session: Session, schema: str, name: str, *, auto_create: bool) -> None:
@@ -50,7 +50,7 @@ class Table:
         self._auto_create = auto_create
 
     def read(self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None) -> Rows:
-        """Fetch the rows of one statement; `prepare` as for a session's `fetch`."""
+        """Fetch the rows of one statement; `prepare` as for `Session.fetch`."""
         try:
             return self._fetch(query, params, prepare=prepare)
         except CollectionNotFound:
@@ -59,7 +59,7 @@ class Table:
             return []
 
     def stream(self, query: bytes, params: Sequence[Any]) -> Generator[Rows]:
-        """Give out the rows of one statement as they come, some at a time."""
+        """Yield the rows of one statement in chunks, as they come."""
         try:
             self._session.prepare(self.name, None)
             with closing(self._session.stream(query, params)) as chunks:
@@ -76,46 +76,46 @@ class Table:
     def write(
         self, name: str, params: list[Any], *, versioned: bool = False, prepare: bool | None = None, **clauses: str
     ) -> Rows:
-        """Execute a write of `documents.sql`, with the writer's metadata; `prepare` as for a session's `fetch`."""
+        """Execute a write of `documents.sql` with the writer's metadata; `prepare` as for `Session.fetch`."""
         query, params = self.with_metadata(name, params, versioned=versioned, **clauses)
         return self.read(query, params, prepare=prepare)
 
     def create_and_write(self, name: str, params: list[Any], **clauses: str) -> Rows:
-        """Execute a write that makes a document, and so its collection too."""
+        """Execute a write that inserts a document, and creates its collection if necessary."""
         query, params = self.with_metadata(name, params, versioned=False, **clauses)
         try:
             return self._fetch(query, params, create=self.creatable)
         except CollectionNotFound:
-            if not self._may_try_again:
+            if not self._may_create_and_retry:
                 raise
             self._create()
             return self._fetch(query, params)
 
     def copy(self, rows: CopyRows) -> None:
-        """Send new rows in the binary format of COPY; `rows` is not read before the server is ready for it."""
+        """Insert rows with COPY. `rows` is read once the server is ready: a missing table consumes none of it."""
         try:
             self._copy(rows)
         except CollectionNotFound:
-            if not self._may_try_again:
+            if not self._may_create_and_retry:
                 raise
             self._create()
             self._copy(rows)
 
     @property
     def creatable(self) -> tuple[str, str] | None:
-        """Schema and name, where the store may create the collection."""
+        """Schema and name if the store may create the collection, else `None`."""
         return self._address if self._auto_create else None
 
     def with_metadata(
         self, name: str, params: list[Any], *, versioned: bool, **clauses: str
     ) -> tuple[bytes, list[Any]]:
-        """Put a write of `documents.sql` together, with the writer's metadata."""
+        """Return a write of `documents.sql` and its parameters, with the writer's metadata."""
         message = self._session.metadata_message()
         query = write_statement(name, self.name, carry=message is not None, versioned=versioned, **clauses)
         return query, params if message is None else [message, *params]
 
     def indexes(self) -> Indexes:
-        """Return what the indexes are on; what was looked up may be ten seconds old."""
+        """Return the paths of the indexes, from a cache of ten seconds."""
         found = self._session.indexes.get(self.name)
         if found is None:
             try:
@@ -127,15 +127,15 @@ class Table:
         return found
 
     def forget_indexes(self) -> None:
-        """Have them looked up anew."""
+        """Drop the indexes from the cache."""
         self._session.indexes.forget(self.name)
 
     def condition(self, node: Node) -> Compiled:
-        """Compile a filter to one condition that uses the indexes there are."""
+        """Compile a filter to one condition that can use the existing indexes."""
         return compile_filter(by_key(node, self.indexes()) if may_use_index(node) else node)
 
     def first(self, node: Node, sort: tuple[SortKey, ...], lock: str) -> Compiled:
-        """Compile to the SELECT of the first document, locked."""
+        """Compile the SELECT of the first document that matches, with a locking clause."""
         if sort:
             found = branches(node, self.indexes() if may_use_index(node) else NO_INDEXES, sort[0])
         else:
@@ -152,11 +152,11 @@ class Table:
         return Compiled(text, [*first.params, *(item for part in rest for item in part.params * times)])
 
     def conditions(self, search: Search) -> Conditions:
-        """Compile what is searched for, with the indexes there are."""
+        """Compile the conditions of a search for the existing indexes."""
         return search.conditions(self.indexes() if search.may_use_index else NO_INDEXES)
 
     @property
-    def _may_try_again(self) -> bool:
+    def _may_create_and_retry(self) -> bool:
         return self._auto_create and not self._session.in_transaction
 
     def _create(self) -> None:

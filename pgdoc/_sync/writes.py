@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from pgdoc/_async/writes.py: change that file, and run it.
-"""The calls that change documents which are there."""
+"""The calls that change or delete existing documents."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["Writes"]
 
 
 class Writes:
-    """What a collection inherits: each call is one statement, atomic in the server."""
+    """The writes of a collection, which inherits them: each call is one statement, atomic in the server."""
 
     _table: Table
 
@@ -40,29 +40,29 @@ class Writes:
         upsert: bool = False,
         if_version: int | None = None,
     ) -> Document | None:
-        """Change parts of a document; atomic in the server.
+        """Change parts of a document.
 
-        An update that changes nothing writes nothing, and returns the document as it is.
+        An update that changes nothing writes nothing and returns the document as it is.
 
         Args:
-            id: of the document.
-            changes: as the update language has it, such as `{"$inc": {"total": 5}}`.
-            upsert: where there is no document, make one of what the changes give for an empty one, with
-                `$setOnInsert`.
-            if_version: change the document only if it is at this version.
+            id: the document's id.
+            changes: an update in the update language, such as `{"$inc": {"total": 5}}`.
+            upsert: if the document does not exist, insert the result of the changes, and of `$setOnInsert`, on an
+                empty document.
+            if_version: change the document only if it has this version.
 
         Returns:
-            The document as it is now, or `None` where there is none.
+            The document after the update, or `None` if it does not exist.
 
         Raises:
-            InvalidUpdate: not an update, or one that does not fit the document.
-            VersionConflict: the document is not at `if_version`, or is not there.
+            InvalidUpdate: `changes` is not an update, or does not fit the document.
+            VersionConflict: the document has another version than `if_version`, or does not exist.
         """
         check_version(if_version, upsert=upsert)
         key, update = check_id(id), parse_update(changes)
         try:
             first = compile_first(update) if upsert else None
-        except InvalidUpdate:  # `$[]` is for arrays that are there
+        except InvalidUpdate:  # `$[]` needs an existing array, so the document must exist
             if document := self.update(key, changes):
                 return document
             raise
@@ -86,18 +86,18 @@ class Writes:
     ) -> int:
         """Change all documents that match, or none of them.
 
-        A document that another writer changes meanwhile is matched again, and changed as it is then.
+        If another writer changes a document meanwhile, its new state is matched again and updated.
 
         Args:
-            filter: as the filter language has it; `{}` for all.
-            changes: as `update`.
+            filter: a filter in the filter language; `{}` for all documents.
+            changes: as for `update`.
 
         Returns:
-            How many documents are others now; what the update leaves as it is does not count.
+            How many documents changed. A document that the update leaves as it is does not count.
 
         Raises:
-            InvalidFilter: not a filter.
-            InvalidUpdate: not an update, or one that does not fit a document, which the message names.
+            InvalidFilter: `filter` is not a filter.
+            InvalidUpdate: `changes` is not an update, or does not fit a document; the message names the document.
         """
         wanted, update = parse_filter(filter), parse_update(changes)
         change, condition = compile_update(update), self._table.condition(wanted)
@@ -117,29 +117,30 @@ class Writes:
         sort: str | Sequence[str] | None = None,
         skip_locked: bool = False,
     ) -> Document | None:
-        """Change the first document that matches: the way to claim a job.
+        """Change the first document that matches. Use it to claim jobs from a queue.
 
-        A document that another writer changes meanwhile is matched again; where it no longer matches, the next one is
-        taken. So no two callers are given the same document, if the changes make that it matches no more.
+        If another writer changes a document meanwhile, it is matched again; if it no longer matches, the next one is
+        taken. So if the changes make a document no longer match, no two callers get the same document.
 
         Args:
-            filter: as the filter language has it.
-            changes: as `update`.
-            sort: as `find`; without it any of the documents that match is the first.
-            skip_locked: pass over documents that another transaction is changing, instead of waiting for its end.
+            filter: a filter in the filter language.
+            changes: as for `update`.
+            sort: as for `find`; without it, any of the documents that match.
+            skip_locked: skip documents that another transaction is changing, instead of waiting for its end.
 
         Returns:
-            The document as it is now, or `None` where none matches.
+            The document after the update, or `None` if none matches.
 
         Raises:
-            InvalidFilter: not a filter.
-            InvalidUpdate: not an update, or one that does not fit the document.
+            InvalidFilter: `filter` is not a filter.
+            InvalidInput: `sort` is invalid.
+            InvalidUpdate: `changes` is not an update, or does not fit the document.
         """
         wanted, keys, update = parse_filter(filter), parse_sort(sort), parse_update(changes)
         change = compile_update(update)
         first = self._table.first(wanted, keys, CLAIMING if skip_locked else CHANGING)
         params = [*change.params, *first.params]
-        rows = self._table.write("update_one", params, prepare=_kept(keys), first=first.text, change=change.text)
+        rows = self._table.write("update_one", params, prepare=_prepare_for(keys), first=first.text, change=change.text)
         for fits, key, text, *rest in rows:
             if not fits:
                 raise update_error(self._table.subject, key, text, update)
@@ -154,20 +155,22 @@ class Writes:
         upsert: bool = False,
         if_version: int | None = None,
     ) -> Document | None:
-        """Write a document whole; also where the data is what it was: its version rises and there is an event.
+        """Replace the whole data of a document.
+
+        This counts as a change even if the data stays the same: the version rises, and streams deliver an event.
 
         Args:
-            id: of the document.
+            id: the document's id.
             data: a JSON object.
-            upsert: where there is no document, insert it.
-            if_version: replace the document only if it is at this version.
+            upsert: if the document does not exist, insert it.
+            if_version: replace the document only if it has this version.
 
         Returns:
-            The document as it is now, or `None` where there is none.
+            The new document, or `None` if it does not exist.
 
         Raises:
-            InvalidDocument: the data can't be stored; nothing was sent.
-            VersionConflict: the document is not at `if_version`, or is not there.
+            InvalidDocument: the data can't be stored. Nothing was sent.
+            VersionConflict: the document has another version than `if_version`, or does not exist.
         """
         check_version(if_version, upsert=upsert)
         key, text = check_id(id), encode(data).decode()
@@ -181,20 +184,20 @@ class Writes:
                 return Document.from_text(key, text, *rows[0])
             if if_version is None:
                 return None
-            self._look_at_version(key, if_version)
+            self._check_version(key, if_version)
 
     def delete(self, id: str, *, if_version: int | None = None) -> bool:  # noqa: A002
         """Delete a document.
 
         Args:
-            id: of the document.
-            if_version: delete it only if it is at this version.
+            id: the document's id.
+            if_version: delete the document only if it has this version.
 
         Returns:
-            Whether there was one.
+            Whether the document existed.
 
         Raises:
-            VersionConflict: the document is not at `if_version`, or is not there.
+            VersionConflict: the document has another version than `if_version`, or does not exist.
         """
         check_version(if_version)
         key = check_id(id)
@@ -202,16 +205,16 @@ class Writes:
             rows = self._table.write("delete", [key, *_version(if_version)], versioned=if_version is not None)
             if rows or if_version is None:
                 return bool(rows)
-            self._look_at_version(key, if_version)
+            self._check_version(key, if_version)
 
     def delete_many(self, filter: Mapping[str, Any]) -> int:  # noqa: A002
         """Delete all documents that match; `{}` matches all of them.
 
         Returns:
-            How many there were.
+            How many documents were deleted.
 
         Raises:
-            InvalidFilter: not a filter.
+            InvalidFilter: `filter` is not a filter.
         """
         condition = self._table.condition(parse_filter(filter))
         rows = self._table.write("delete_many", condition.params, condition=condition.text)
@@ -223,17 +226,22 @@ class Writes:
         *,
         sort: str | Sequence[str] | None = None,
     ) -> Document | None:
-        """Delete the first document that matches, as `update_one` finds it.
+        """Delete the first document that matches, selected as by `update_one`.
+
+        Args:
+            filter: a filter in the filter language.
+            sort: as for `find`; without it, any of the documents that match.
 
         Returns:
-            The document that was deleted, or `None` where none matches.
+            The deleted document, or `None` if none matches.
 
         Raises:
-            InvalidFilter: not a filter.
+            InvalidFilter: `filter` is not a filter.
+            InvalidInput: `sort` is invalid.
         """
         keys = parse_sort(sort)
         first = self._table.first(parse_filter(filter), keys, "FOR UPDATE")
-        rows = self._table.write("delete_one", first.params, prepare=_kept(keys), first=first.text)
+        rows = self._table.write("delete_one", first.params, prepare=_prepare_for(keys), first=first.text)
         return Document.from_text(*rows[0]) if rows else None
 
     def _upsert(self, key: str, first: Compiled, change: Compiled) -> list[tuple[Any, ...]]:
@@ -247,7 +255,10 @@ class Writes:
     def _unchanged(
         self, key: str, update: Update, if_version: int | None, *row: *tuple[str, int, datetime, datetime, bool, bool]
     ) -> Document | None:
-        """Say why no row was written, or return `None` where another writer came in between."""
+        """Raise the reason why no row was written, or return the document if the update does not change it.
+
+        `None` means that another writer changed the document in between: try again.
+        """
         text, version, created_at, updated_at, fits, same = row
         document = Document.from_text(key, text, version, created_at, updated_at)
         compare_versions(self._table.subject, key, version, if_version)
@@ -255,7 +266,7 @@ class Writes:
             raise update_error(self._table.subject, key, text, update)
         return document if same else None
 
-    def _look_at_version(self, key: str, if_version: int) -> None:
+    def _check_version(self, key: str, if_version: int) -> None:
         rows = self._table.read(read_statement("version", self._table.name), [key])
         compare_versions(self._table.subject, key, rows[0][0] if rows else None, if_version)
 
@@ -264,6 +275,6 @@ def _version(if_version: int | None) -> tuple[int, ...]:
     return () if if_version is None else (if_version,)
 
 
-def _kept(sort: tuple[SortKey, ...]) -> bool | None:
-    """One plan for all values is not good where it may read the order's index for few documents."""
+def _prepare_for(sort: tuple[SortKey, ...]) -> bool | None:
+    """Return the `prepare` argument: with a sort, one plan for all values might read its index for few matches."""
     return False if sort else None

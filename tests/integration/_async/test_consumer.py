@@ -253,7 +253,9 @@ async def test_an_effect_and_its_place_are_one(shared_dsn: str, schema: str, nam
             with pytest.raises(ZeroDivisionError):
                 await audit(store, stream, four, fails=True)
             await audit(store, stream, one)
-            with pytest.raises(ConsumerLost, match=r"has a checkpoint at .* already, and the event at .* is not beyond it"):
+            with pytest.raises(
+                ConsumerLost, match=r"has a checkpoint at .* already, and the event at .* is not beyond it"
+            ):
                 await audit(store, stream, one)
             async with store.transaction() as tx:
                 await tx["audit"].insert("y", {"of": "3"})

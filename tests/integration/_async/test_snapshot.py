@@ -28,7 +28,7 @@ FILL = "INSERT INTO {} (id, data) SELECT 'k' || n, jsonb_build_object('n', n) FR
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgdoc._async.snapshot_reader.PART_DOCUMENTS", 3)
+    monkeypatch.setattr("pgdoc._async.snapshot_reader.CHUNK_DOCUMENTS", 3)
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ async def test_a_filter_chooses_among_what_exists(shared_dsn: str, schema: str, 
 async def test_large_documents_come_in_small_parts(
     shared_dsn: str, schema: str, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgdoc._async.snapshot_reader.PART_BYTES", 1)
+    monkeypatch.setattr("pgdoc._async.snapshot_reader.CHUNK_BYTES", 1)
     async with AsyncStore(shared_dsn, schema=schema) as store:
         await fill(store, sql, 9, "orders")
         async with store["orders"].watch(snapshot=True) as stream:
@@ -251,10 +251,10 @@ async def test_a_consumer_that_is_interrupted_as_its_snapshot_begins_has_it_stil
 ) -> None:
     failures = [ServerUnreachable("it is away for a moment"), KeyboardInterrupt()]
 
-    async def fail_first(streams: AsyncStreamBackend) -> None:
+    async def fail_first(backend: AsyncStreamBackend) -> None:
         if failures:
             raise failures.pop()
-        await settle(streams)
+        await settle(backend)
 
     monkeypatch.setattr("pgdoc._async.stream.settle", fail_first)
     async with AsyncStore(shared_dsn, schema=schema) as store:

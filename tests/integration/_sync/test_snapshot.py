@@ -29,7 +29,7 @@ FILL = "INSERT INTO {} (id, data) SELECT 'k' || n, jsonb_build_object('n', n) FR
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgdoc._sync.snapshot_reader.PART_DOCUMENTS", 3)
+    monkeypatch.setattr("pgdoc._sync.snapshot_reader.CHUNK_DOCUMENTS", 3)
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_a_filter_chooses_among_what_exists(shared_dsn: str, schema: str, sql: p
 def test_large_documents_come_in_small_parts(
     shared_dsn: str, schema: str, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgdoc._sync.snapshot_reader.PART_BYTES", 1)
+    monkeypatch.setattr("pgdoc._sync.snapshot_reader.CHUNK_BYTES", 1)
     with Store(shared_dsn, schema=schema) as store:
         fill(store, sql, 9, "orders")
         with store["orders"].watch(snapshot=True) as stream:
@@ -252,10 +252,10 @@ def test_a_consumer_that_is_interrupted_as_its_snapshot_begins_has_it_still(
 ) -> None:
     failures = [ServerUnreachable("it is away for a moment"), KeyboardInterrupt()]
 
-    def fail_first(streams: StreamBackend) -> None:
+    def fail_first(backend: StreamBackend) -> None:
         if failures:
             raise failures.pop()
-        settle(streams)
+        settle(backend)
 
     monkeypatch.setattr("pgdoc._sync.stream.settle", fail_first)
     with Store(shared_dsn, schema=schema) as store:

@@ -37,7 +37,7 @@ def test_nobody_answers(conninfo: str, place: str, dsn: str) -> None:
 
 def test_the_server_is_gone(private_server: LocalServer, private_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that has connections does not hope for long that others can be made."""
-    monkeypatch.setattr("pgdoc._sync.connections._SOON_S", 0.1)
+    monkeypatch.setattr("pgdoc._sync.connections._CHECK_SERVER_AFTER_S", 0.1)
     with Store(private_dsn) as store:
         store["orders"].insert("o-1", {})
         with private_server.stopped():
