@@ -1,4 +1,4 @@
-"""Run the migrations on the connection that `pgdoc.migrate` hands over, in one transaction under one lock."""
+"""Run the migrations on the connection that `pgdoc.database.migrate` hands over, in one transaction under one lock."""
 
 from alembic import context
 from sqlalchemy import Connection, text

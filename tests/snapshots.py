@@ -14,7 +14,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pgdoc
-from pgdoc._sync import parts
+from pgdoc._sync import snapshot_reader as parts
+from pgdoc.model import json_codec
 from tests.million import resident_kib
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def _keep(tx: Transaction, schema: str, event: ChangeEvent) -> None:
     assert (found and found[0]) == kept(event.full_document_before_change), f"{event.event_type} of {key} has a gap"
     run(f"DELETE FROM {schema}_{CONSUMER} WHERE (collection, id) = (%s, %s)".encode(), key)
     if event.full_document is not None:
-        values = (*key, pgdoc.documents.encode(kept(event.full_document) or {}).decode())
+        values = (*key, json_codec.encode(kept(event.full_document) or {}).decode())
         run(f"INSERT INTO {schema}_{CONSUMER} VALUES (%s, %s, %s::jsonb)".encode(), values)
 
 

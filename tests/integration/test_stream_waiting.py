@@ -280,7 +280,7 @@ def test_a_stream_that_opens_while_the_reader_of_all_ends_says_so(shared_dsn: st
 
 def test_a_store_is_of_the_process_that_made_it(shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store(shared_dsn, schema=schema) as store, store["orders"].watch(), monkeypatch.context() as child:
-        child.setattr("pgdoc.hub.os.getpid", lambda: -1)
+        child.setattr("pgdoc.streams.hub.os.getpid", lambda: -1)
         with pytest.raises(StreamError, match="forked"):
             store["orders"].watch()
 

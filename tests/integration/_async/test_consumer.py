@@ -33,7 +33,7 @@ _numbers = itertools.count(1)
 @pytest.fixture
 def name(shared_dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A name for a consumer; whatever consumers there are at the end are dropped."""
-    monkeypatch.setattr("pgdoc.consumer._STANDBY_S", 0.05)
+    monkeypatch.setattr("pgdoc.consumers.consumer._STANDBY_S", 0.05)
     yield f"billing_{next(_numbers)}"
     with pgdoc.Store(shared_dsn) as store:
         for status in store.consumers():

@@ -16,9 +16,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgdoc import AsyncStore, Store
 from pgdoc.errors import PgdocError, ServerUnreachable, StoreClosed, StreamClosed
-from pgdoc.history import Keeper
 from pgdoc.replication.connection import connect
-from pgdoc.replication.patience import patience
+from pgdoc.runtime.deadline import deadline_scope
+from pgdoc.streams.bookmarks import BookmarkKeeper
 from tests.integration.own_server.words import PATIENCE_S, wait_until
 from tests.proxy import Proxy
 
@@ -42,7 +42,7 @@ def proxy(dsn: str) -> Iterator[Proxy]:
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limits are shorter here."""
-    monkeypatch.setattr("pgdoc.hub._CLOSE_S", 1.5)
+    monkeypatch.setattr("pgdoc.streams.hub._CLOSE_S", 1.5)
     monkeypatch.setattr("pgdoc.replication.reader._SILENCE_LIMIT", 2)
 
 
@@ -249,7 +249,7 @@ def test_a_stream_is_not_opened_for_ever_at_a_silent_server(way: str, proxy: Pro
     with Store(way) as store:
         store["orders"].insert("o-1", {})  # the pool has a connection now, and it goes silent
         proxy.stall()
-        with patience(0.5), pytest.raises(ServerUnreachable, match="did not answer in time"):
+        with deadline_scope(0.5), pytest.raises(ServerUnreachable, match="did not answer in time"):
             store["orders"].watch()
         proxy.resume()
         with store["orders"].watch() as stream:
@@ -260,7 +260,7 @@ async def test_nor_is_an_async_one(way: str, proxy: Proxy) -> None:
     async with AsyncStore(way) as store:
         await store["orders"].insert("o-1", {})
         proxy.stall()
-        with patience(0.5), pytest.raises(ServerUnreachable, match="did not answer in time"):
+        with deadline_scope(0.5), pytest.raises(ServerUnreachable, match="did not answer in time"):
             await store["orders"].watch()
         proxy.resume()
         async with store["orders"].watch() as stream:
@@ -299,7 +299,7 @@ def test_a_client_that_vanished_is_let_go_by_the_server(way: str, proxy: Proxy, 
 
 @pytest.mark.parametrize("replication", [False, True])
 def test_nothing_is_waited_for_without_an_end(way: str, proxy: Proxy, *, replication: bool) -> None:
-    with contextlib.closing(connect(way, replication=replication)) as connection, patience(0.3):
+    with contextlib.closing(connect(way, replication=replication)) as connection, deadline_scope(0.3):
         connection.execute("SELECT 1")
         proxy.stall()
         with pytest.raises(psycopg.OperationalError, match="did not answer in time"):
@@ -308,7 +308,7 @@ def test_nothing_is_waited_for_without_an_end(way: str, proxy: Proxy, *, replica
         with pytest.raises(ServerUnreachable, match="did not answer in time"):
             connect(way, replication=replication)
     closing = threading.Event()
-    with patience(closing=closing):
+    with deadline_scope(closing=closing):
         raising = threading.Timer(0.2, closing.set)
         raising.start()
         with pytest.raises(ServerUnreachable, match="given up"):
@@ -365,14 +365,14 @@ def test_the_keeper_says_nothing_of_what_it_gave_up(
 ) -> None:
     caplog.set_level("WARNING", "pgdoc.history")
     began = threading.Event()
-    keep = Keeper.keep
+    keep = BookmarkKeeper.keep
 
-    def keep_in_silence(keeper: Keeper, connection: psycopg.Connection) -> None:
+    def keep_in_silence(keeper: BookmarkKeeper, connection: psycopg.Connection) -> None:
         proxy.stall()
         began.set()
         keep(keeper, connection)
 
-    monkeypatch.setattr(Keeper, "keep", keep_in_silence)
+    monkeypatch.setattr(BookmarkKeeper, "keep", keep_in_silence)
     store = Store(way)
     store._streams.hub.keep_history()
     assert began.wait(PATIENCE_S)
