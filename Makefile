@@ -19,7 +19,7 @@ demo: $(VENV)/.demo  ## watch real documents change, kill the watcher, resume, c
 
 test: $(VENV)/.tests  ## the tests, on a PostgreSQL of their own (ARGS="-k diff" for some of them)
 	@$(RUN) .ci/install_server.py --or-docker
-	@$(RUN) -m pytest --ignore=tests/stress --ignore=tests/examples $(AT_ONCE) $(ARGS)
+	@$(RUN) -m pytest --ignore=tests/stress --ignore=tests/examples --ignore=tests/site $(AT_ONCE) $(ARGS)
 
 test-examples: $(VENV)/.examples  ## the programs of docs/examples, with the real Redis beside them
 	@$(RUN) .ci/install_server.py --or-docker
@@ -37,7 +37,9 @@ lint: $(VENV)/.dev  ## format, lint, types, shell and Docker files, and that the
 	@$(VENV)/bin/hadolint docker/Dockerfile
 
 docs: $(VENV)/.dev  ## the documentation as a site in site/; a broken link is an error
-	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict --config-file docs/mkdocs.yml
+	@# without --quiet, which hides warnings from --strict, too
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --config-file docs/mkdocs.yml
+	@$(RUN) -m pytest --quiet tests/site
 
 stress: $(VENV)/.tests  ## the tests that kill, cut and stall; minutes
 	@$(RUN) .ci/install_server.py --or-docker
