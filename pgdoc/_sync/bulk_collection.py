@@ -234,7 +234,7 @@ class BulkCollection:
         return Statement(query, params, self._table.name, self._table.creatable if create else None, judge)
 
     def _update(self, condition: Compiled, update: Update) -> Statement:
-        """Return an `update_many` statement, which also updates one document: it can return the one that does not fit."""
+        """Return an `update_many` statement, also for one document: it can return the one that does not fit."""
         change = compile_update(update)
         return self._write(
             "update_many",
