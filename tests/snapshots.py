@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pgdoc
-from pgdoc._sync import snapshot_reader as parts
+from pgdoc._sync import snapshot_reader
 from pgdoc.model import json_codec
 from tests.million import resident_kib
 
@@ -125,7 +125,7 @@ CATALOG = f"CREATE TABLE {{schema}}_{CONSUMER} (collection text, id text, docume
 
 def main() -> None:
     dsn, schema = sys.argv[1:3]
-    parts.CHUNK_DOCUMENTS = PART_DOCUMENTS
+    snapshot_reader.CHUNK_DOCUMENTS = PART_DOCUMENTS
     with (
         pgdoc.Store(dsn, schema=schema) as store,
         store.watch(*NAMES, snapshot=True, consumer=CONSUMER, buffer_size=random.choice([5, 10_000])) as stream,
