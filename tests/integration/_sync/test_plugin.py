@@ -191,7 +191,7 @@ def test_a_role_that_may_not_publish_is_told_what_to_run(dsn: str, hand: psycopg
         ("ALTER PUBLICATION pgdoc SET (publish = 'insert')", "does not publish every kind of change"),
         ("ALTER PUBLICATION pgdoc SET TABLE docs.orders WHERE (id > 'a')", "leaves out rows or columns"),
         ("ALTER PUBLICATION pgdoc SET TABLE docs.orders (id, data)", "leaves out rows or columns"),
-        ("DROP PUBLICATION pgdoc", "is gone: run CREATE PUBLICATION pgdoc"),
+        ("DROP PUBLICATION pgdoc", "does not exist: run CREATE PUBLICATION pgdoc"),
     ],
 )
 def test_a_publication_that_would_leave_something_out_is_refused(
