@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from tests.fuzz.run import SEED, run, tell
+from tests.fuzz.run import SEED, print_outcome, run
 
 if TYPE_CHECKING:
     import pytest
@@ -19,7 +19,7 @@ CASES = 4_000
 def test_four_thousand_cases(server: Server, shared_database: str, capsys: pytest.CaptureFixture[str]) -> None:
     with psycopg.connect(server.conninfo_for(shared_database), autocommit=True) as connection:
         outcome = run(connection, SEED or 1, CASES)
-    tell(capsys, SEED or 1, outcome)
+    print_outcome(capsys, SEED or 1, outcome)
     assert not outcome.wrong, "\n\n".join(outcome.wrong)
     assert outcome.counts["filters"] > CASES / 4
     assert outcome.counts["updates"] > CASES / 4

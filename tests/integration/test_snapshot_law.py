@@ -48,7 +48,7 @@ def check_copy(dsn: str, schema: str, *, kills: int) -> None:
                 with subprocess.Popen(command, cwd=ROOT) as process:
                     wait_for_news(connection, schema)
                     process.kill()
-        wanted = {key: snapshots.kept(document) for key, document in snapshots.tables(store).items()}
+        wanted = {key: snapshots.stored_form(document) for key, document in snapshots.tables(store).items()}
         with subprocess.Popen(command, cwd=ROOT) as process:
             deadline = time.monotonic() + PATIENCE_S
             while copied(connection, schema) != wanted:

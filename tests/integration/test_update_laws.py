@@ -67,7 +67,7 @@ OPERANDS: dict[str, st.SearchStrategy[Any]] = {
 def operations(draw: st.DrawFn, data: dict[str, Any]) -> tuple[str, str, Any]:
     """An operator, a path that often leads to something in the data, and an operand that often is there."""
     operator = draw(st.sampled_from(sorted(OPERANDS)))
-    path, value = draw(json_values.places(data))
+    path, value = draw(json_values.paths_into(data))
     if draw(st.integers(0, 3)) == 0:
         path = draw(json_values.paths)
     operand = draw(OPERANDS[operator])
