@@ -363,14 +363,14 @@ def assert_helpful(number: int, exc: InvalidInput) -> None:
 @pytest.mark.parametrize(
     "pairs", [["ab", "cde"], [("a",)], [("a", {}, 1)], [5], {"a": {}}, [("a", {}), ("b", {"x": {1}})], [("a", 5)]]
 )
-def test_many_documents_of_which_one_is_none(orders: Collection, pairs: Any) -> None:
+def test_insert_many_with_one_invalid_document_stores_nothing(orders: Collection, pairs: Any) -> None:
     orders.delete_many({})
     with pytest.raises(InvalidDocument):
         orders.insert_many(pairs)
     assert orders.count() == 0
 
 
-def test_an_error_of_the_pairs_themselves_comes_through(orders: Collection) -> None:
+def test_an_error_raised_by_the_iterable_is_passed_on(orders: Collection) -> None:
     def pairs() -> Iterator[tuple[str, dict[str, Any]]]:
         yield "a", {}
         raise TypeError("the file ends here")

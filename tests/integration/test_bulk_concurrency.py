@@ -38,7 +38,9 @@ def bulk(store: pgdoc.Store, write: Callable[[BulkCollection], None]) -> BulkRes
 
 @pytest.mark.parametrize("wanted", FILTERS)
 @pytest.mark.parametrize("call", ["update_one", "delete_one"])
-def test_the_first_is_one_that_still_matches(own_schema: dict[str, Any], call: str, wanted: str) -> None:
+def test_update_one_and_delete_one_take_a_document_that_still_matches(
+    own_schema: dict[str, Any], call: str, wanted: str
+) -> None:
     def write(docs: BulkCollection) -> None:
         if call == "delete_one":
             docs.delete_one(FILTERS[wanted], sort="_id")
@@ -54,7 +56,7 @@ def test_the_first_is_one_that_still_matches(own_schema: dict[str, Any], call: s
 
 
 @pytest.mark.parametrize("upsert", [False, True])
-def test_an_update_is_of_the_document_as_it_is_then(own_schema: dict[str, Any], upsert: bool) -> None:
+def test_an_update_applies_to_the_document_as_another_writer_left_it(own_schema: dict[str, Any], upsert: bool) -> None:
     with pgdoc.Store(**own_schema, pool_size=4) as store:
         store["docs"].insert("a", DATA)
         call_while_changed(

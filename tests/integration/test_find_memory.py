@@ -27,7 +27,7 @@ SELECT lpad(n::text, 6, '0'), jsonb_build_object('n', n, 'x', repeat('x', %s)) F
 """
 
 
-def test_100_000_documents_pass_in_flat_memory(own_schema: dict[str, Any]) -> None:
+def test_find_reads_100_000_documents_in_constant_memory(own_schema: dict[str, Any]) -> None:
     assert DOCUMENTS * DOCUMENT_BYTES > LIMIT_KIB << 11
     with Store(**own_schema) as store:
         store.create_collection("orders")

@@ -103,7 +103,7 @@ def test_a_filter_uses_the_index_of_its_path(
     ],
     ids=str,
 )
-def test_a_sort_reads_the_index_in_its_order(orders: Collection, sort: Any, index: str, first: list[str]) -> None:
+def test_a_sort_reads_the_index_in_order(orders: Collection, sort: Any, index: str, first: list[str]) -> None:
     plan = orders.explain(sort=sort, limit=3)
     assert "Seq Scan" not in plan
     assert parts(plan) == {index}, plan
@@ -131,7 +131,7 @@ def branch_with(plan: str, index: str) -> str:
     ],
     ids=str,
 )
-def test_the_first_documents_are_read_from_an_index_in_its_order_although_there_are_arrays(
+def test_the_first_documents_are_read_from_an_index_in_order_despite_arrays(
     orders: Collection, wanted: dict[str, Any], sort: Any, index: str, first: list[str]
 ) -> None:
     plan = orders.explain(wanted, sort=sort, limit=3)
@@ -152,7 +152,7 @@ def test_the_first_documents_are_read_from_an_index_in_its_order_although_there_
     ],
     ids=str,
 )
-def test_so_is_the_document_that_is_claimed(
+def test_a_claimed_document_is_read_from_an_index_in_order_despite_arrays(
     orders: Collection, wanted: dict[str, Any], sort: str, index: str, first: str
 ) -> None:
     found = orders._table.first(parse_filter(wanted), parse_sort(sort), CLAIMING)
@@ -166,7 +166,7 @@ def test_so_is_the_document_that_is_claimed(
     orders.update(first, {"$unset": {"claimed": ""}})
 
 
-def test_where_no_index_helps_no_keys_are_made(orders: Collection) -> None:
+def test_a_find_without_an_index_computes_no_sort_keys(orders: Collection) -> None:
     for wanted in {"rank": 7}, {"rank": {"$gt": 199_990}}, {"$nor": [{"status": "old"}]}:
         plan = orders.explain(wanted)
         assert "Seq Scan" in plan
@@ -174,7 +174,7 @@ def test_where_no_index_helps_no_keys_are_made(orders: Collection) -> None:
         assert "found_keys" not in plan
 
 
-def test_indexes_of_a_part_and_of_everything(orders: Collection) -> None:
+def test_partial_and_wildcard_indexes_are_used(orders: Collection) -> None:
     late = {"total": {"$gte": 49_999}}
     orders.create_index("address.city", name="late", where=late)
     plan = orders.explain({"address.city": "city 1999", **late})

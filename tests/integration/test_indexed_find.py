@@ -66,7 +66,7 @@ def simple(dice: Dice) -> dict[str, Any]:
     return {**wanted, **LIMITED} if dice.one_in(4) else wanted
 
 
-def test_indexes_change_no_answer(pair: tuple[Collection, Collection]) -> None:
+def test_indexes_change_no_result(pair: tuple[Collection, Collection]) -> None:
     plain, indexed = pair
     used = compared = 0
     for wanted, arguments in queries(Dice(random.Random(11))):
@@ -83,7 +83,7 @@ def test_indexes_change_no_answer(pair: tuple[Collection, Collection]) -> None:
     assert used > 300
 
 
-def test_the_same_documents_are_changed(pair: tuple[Collection, Collection]) -> None:
+def test_indexes_do_not_affect_which_documents_are_changed(pair: tuple[Collection, Collection]) -> None:
     plain, indexed = pair
     changed = set()
     for number, (wanted, arguments) in enumerate(queries(Dice(random.Random(13)))):

@@ -107,7 +107,7 @@ def test_a_token_of_one_goes_on_with_the_other(shared_dsn: str, schema: str) -> 
     assert len(set(given)) == 3 + 5 + 1 + 3
 
 
-def test_a_position_moves_on_where_nothing_is_sent(shared_dsn: str, schema: str) -> None:
+def test_a_position_advances_although_no_change_is_sent(shared_dsn: str, schema: str) -> None:
     """pgoutput sends nothing of transactions without a change of a collection, wal2json their begin and commit."""
     for plugin in ("pgoutput", "wal2json"):
         with (

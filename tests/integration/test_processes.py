@@ -128,13 +128,13 @@ def test_a_child_neither_hangs_nor_disturbs_its_parent(shared_dsn: str, schema: 
 
 
 @pytest.mark.parametrize("ends", ["sys.exit(0)", "del store, orders, stream, full; gc.collect(); os._exit(0)"])
-def test_a_child_that_does_nothing_disturbs_nobody(shared_dsn: str, schema: str, ends: str) -> None:
+def test_a_child_that_does_nothing_does_not_disturb_its_parent(shared_dsn: str, schema: str, ends: str) -> None:
     status, printed = run(FORKS.replace("END_OF_CHILD", ends), shared_dsn, schema)
     assert printed == ["0", "True", "True", "12 None"]
     assert status == 0
 
 
-def test_a_fork_waits_for_a_connection_that_is_just_being_begun(shared_dsn: str, schema: str) -> None:
+def test_a_fork_waits_for_a_connection_that_is_being_opened(shared_dsn: str, schema: str) -> None:
     """Inside libpq a socket is made before anybody can know it."""
     code = """
     import socket, threading, time
@@ -161,7 +161,7 @@ def test_a_fork_waits_for_a_connection_that_is_just_being_begun(shared_dsn: str,
     assert run(code, shared_dsn, schema) == (0, ["0 True"])
 
 
-def test_a_child_that_lives_on_keeps_no_session_of_a_killed_parent(
+def test_a_surviving_child_keeps_no_session_of_a_killed_parent(
     shared_dsn: str, schema: str, sql: psycopg.Connection
 ) -> None:
     code = """

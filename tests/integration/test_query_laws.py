@@ -65,7 +65,7 @@ def test_a_filter_compiled_to_sql_and_matched_in_python_agree(
 @example(({"a": 2**63}, {"a": {"$mod": [1, 0]}}))
 @example(({"a": -7.5}, {"a": {"$mod": [4, -3]}}))
 @example(({"a": ["é"]}, {"a": {"$regex": r"^\W$"}}))
-def test_so_does_a_filter_about_values_that_are_there(
+def test_a_filter_on_values_of_the_document_agrees_in_sql_and_in_python(
     connection: psycopg.Connection, drawn: tuple[dict[str, Any], dict[str, Any]]
 ) -> None:
     data, wanted = drawn

@@ -56,7 +56,7 @@ def connection(dsn: str) -> Iterator[psycopg.Connection]:
 @example("(?m)^$", "", ["a\n", "\n", "a\n\nb"])
 @example("k", "i", ["\u212a"])
 @example(r"\w", "i", ["\u017f"])
-def test_what_is_accepted_means_the_same_everywhere(
+def test_an_accepted_pattern_means_the_same_everywhere(
     connection: psycopg.Connection, pattern: str, flags: str, strings: list[str]
 ) -> None:
     try:

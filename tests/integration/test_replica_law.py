@@ -26,5 +26,5 @@ def test_events_give_exactly_the_tables(shared_dsn: str, program: Program) -> No
 
 @settings(_settings, max_examples=2)
 @given(program=programs(works=2, cuts=2, sizes=(1_000_000, 5_000_000)))
-def test_so_they_do_with_documents_of_megabytes(rough_dsn: str, program: Program) -> None:
+def test_events_of_documents_of_megabytes_give_exactly_the_tables(rough_dsn: str, program: Program) -> None:
     run(rough_dsn, f"large_{next(_numbers)}", program)

@@ -197,7 +197,7 @@ def test_lost_bookmarks_stop_those_who_need_history_only(rough_dsn: str, rough_s
             assert [event.event_type for event in _to_end(fresh)] == ["delete"]
 
 
-def test_a_slot_that_loses_its_wal_is_history_lost(rough_dsn: str, rough_schema: str) -> None:
+def test_a_slot_that_loses_its_wal_raises_history_lost(rough_dsn: str, rough_schema: str) -> None:
     """An open transaction pins all slots, and the server then throws their WAL away."""
     with Store(rough_dsn, schema=rough_schema) as store, _admin(rough_dsn) as admin, psycopg.connect(rough_dsn) as pin:
         stream = store["orders"].watch()

@@ -132,7 +132,7 @@ async def _until_live(stream: AsyncChangeStream) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_a_cancelled_open_leaves_nothing(shared_dsn: str, schema: str) -> None:
+async def test_a_cancelled_open_leaves_nothing_behind(shared_dsn: str, schema: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
         for after_ms in range(0, 60, 3):
             opening = asyncio.create_task(_open(store))
@@ -194,7 +194,7 @@ def test_large_documents_are_bounded_by_bytes(shared_dsn: str, schema: str, sql:
         assert [_id(stream) for _ in range(11)] == [*(str(number) for number in range(10)), "huge"]
 
 
-def test_two_stores_at_once_in_threads(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+def test_two_stores_in_threads_do_not_affect_each_other(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     """Stores come and go while others stream; each stream sees all that is written after it began."""
     with Store(shared_dsn, schema=schema) as store:
         store.create_collection("orders")
@@ -251,7 +251,7 @@ def test_slow_streams_with_small_buffers_leave_the_catching_up_to_others(
         assert all(0 < each.result() < 4000 for each in reading)
 
 
-def test_a_stream_that_opens_while_the_reader_of_all_ends_says_so(shared_dsn: str, schema: str) -> None:
+def test_opening_a_stream_while_the_shared_reader_fails_raises_its_error(shared_dsn: str, schema: str) -> None:
     with Store(shared_dsn, schema=schema) as store:
         with store["orders"].watch() as stream:
             token = stream.resume_token
@@ -278,7 +278,9 @@ def test_a_stream_that_opens_while_the_reader_of_all_ends_says_so(shared_dsn: st
             assert event.document_id == "o-1"
 
 
-def test_a_store_is_of_the_process_that_made_it(shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_belongs_to_the_process_that_created_it(
+    shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Store(shared_dsn, schema=schema) as store, store["orders"].watch(), monkeypatch.context() as child:
         child.setattr("pgdoc.hub.os.getpid", lambda: -1)
         with pytest.raises(StreamError, match="forked"):

@@ -85,7 +85,7 @@ def wait_for_waiter(conninfo: str, holder: int) -> None:
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("wanted", FILTERS)
-def test_what_no_longer_matches_is_left_alone(own_schema: dict[str, Any], call: str, wanted: str) -> None:
+def test_a_document_that_no_longer_matches_is_left_alone(own_schema: dict[str, Any], call: str, wanted: str) -> None:
     with pgdoc.Store(**own_schema, pool_size=4) as store:
         docs = store["docs"]
         docs.insert("a", DATA)
@@ -100,7 +100,9 @@ def test_what_no_longer_matches_is_left_alone(own_schema: dict[str, Any], call: 
 
 
 @pytest.mark.parametrize("call", ["update_many", "update_one"])
-def test_what_still_matches_is_changed_as_it_is_then(own_schema: dict[str, Any], call: str) -> None:
+def test_an_update_applies_to_a_matching_document_as_another_writer_left_it(
+    own_schema: dict[str, Any], call: str
+) -> None:
     with pgdoc.Store(**own_schema, pool_size=4) as store:
         docs = store["docs"]
         docs.insert("a", DATA)
@@ -111,7 +113,7 @@ def test_what_still_matches_is_changed_as_it_is_then(own_schema: dict[str, Any],
     assert (left["n"], left.version) == (111, 3)
 
 
-def test_skip_locked_passes_over(own_schema: dict[str, Any]) -> None:
+def test_skip_locked_skips_locked_documents(own_schema: dict[str, Any]) -> None:
     impatient = make_conninfo(own_schema["conninfo"], options="-c lock_timeout=10s")
     with pgdoc.Store(**{**own_schema, "conninfo": impatient}, pool_size=4) as store:
         docs = store["docs"]

@@ -75,7 +75,7 @@ async def until_mode(stream: AsyncChangeStream, mode: str) -> None:
     raise AssertionError(stream.stats())
 
 
-async def test_a_new_consumer_begins_with_the_call(
+async def test_a_new_consumer_starts_with_the_call(
     shared_dsn: str, schema: str, sql: psycopg.Connection, name: str
 ) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
@@ -87,7 +87,7 @@ async def test_a_new_consumer_begins_with_the_call(
             assert brief(await take(stream)) == [("insert", "orders", "after")]
 
 
-async def test_a_new_consumer_begins_where_it_is_told(shared_dsn: str, schema: str, name: str) -> None:
+async def test_a_new_consumer_starts_after_the_given_token(shared_dsn: str, schema: str, name: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
         async with store["orders"].watch() as stream:
             start = stream.resume_token
@@ -108,7 +108,7 @@ async def test_a_new_consumer_begins_where_it_is_told(shared_dsn: str, schema: s
                 assert ids(await take(stream)) == [f"known {number}"]
 
 
-async def test_what_is_asked_for_acknowledges_what_was_given(shared_dsn: str, schema: str, name: str) -> None:
+async def test_requesting_the_next_event_acknowledges_the_previous_one(shared_dsn: str, schema: str, name: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
         async with store["orders"].watch(consumer=name) as stream:
             await insert(store, "1", "2", "3")
@@ -124,7 +124,7 @@ async def test_what_is_asked_for_acknowledges_what_was_given(shared_dsn: str, sc
         assert await again(store, name, "6") == ["5", "6"]
 
 
-async def test_acknowledging_covers_all_before(shared_dsn: str, schema: str, name: str) -> None:
+async def test_acknowledging_an_event_covers_all_before_it(shared_dsn: str, schema: str, name: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
         async with store["orders"].watch(consumer=name, auto_ack=False) as stream:
             await insert(store, "1", "2", "3", "4")
@@ -205,7 +205,7 @@ async def test_streams_without_a_consumer_acknowledge_nothing(shared_dsn: str, s
                 await stream.checkpoint(event, tx)
 
 
-async def test_what_a_consumer_is_asked_for_is_checked(shared_dsn: str, schema: str, name: str) -> None:
+async def test_invalid_arguments_of_a_consumer_are_refused(shared_dsn: str, schema: str, name: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store, AsyncStore(shared_dsn, schema="elsewhere") as other:
         for wrong in ("", "Billing", "a-b", "a" * 41, "ö", 7):
             with pytest.raises(InvalidName):
@@ -264,9 +264,7 @@ async def test_an_effect_and_its_place_are_one(shared_dsn: str, schema: str, nam
             assert ids(await take(stream)) == ["4"]
 
 
-async def test_nothing_is_acknowledged_unasked_once_there_is_a_checkpoint(
-    shared_dsn: str, schema: str, name: str
-) -> None:
+async def test_auto_ack_stops_after_the_first_checkpoint(shared_dsn: str, schema: str, name: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
         await store.create_collection("audit")
         async with store["orders"].watch(consumer=name) as stream:
@@ -294,7 +292,7 @@ async def test_effects_happen_once_however_often_the_process_begins_again(
         assert await audited(store) == [str(number) for number in range(1, 10)]
 
 
-async def test_a_checkpoint_counts_whatever_the_slot_says(
+async def test_a_checkpoint_overrides_the_position_of_the_slot(
     shared_dsn: str, schema: str, sql: psycopg.Connection, name: str
 ) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
@@ -307,7 +305,7 @@ async def test_a_checkpoint_counts_whatever_the_slot_says(
         assert await again(store, name, "4") == ["3", "4"]
 
 
-async def test_a_transaction_whose_snapshot_is_older_than_the_row_is_to_be_run_again(
+async def test_a_checkpoint_in_a_transaction_with_an_older_snapshot_asks_for_a_retry(
     shared_dsn: str, schema: str, sql: psycopg.Connection, name: str
 ) -> None:
     def hear_of_it() -> None:
@@ -332,7 +330,7 @@ async def test_a_transaction_whose_snapshot_is_older_than_the_row_is_to_be_run_a
         assert await audited(store) == ["1"]
 
 
-async def test_what_consumers_are_like(shared_dsn: str, schema: str, name: str) -> None:
+async def test_consumers_are_listed_with_their_status(shared_dsn: str, schema: str, name: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
         assert await store.consumers() == []
         async with store["orders"].watch(consumer=name, auto_ack=False) as stream:
@@ -354,7 +352,7 @@ async def test_what_consumers_are_like(shared_dsn: str, schema: str, name: str) 
         assert closed.lag.total_seconds() > 0
 
 
-async def test_a_dropped_consumer_leaves_nothing(
+async def test_a_dropped_consumer_leaves_nothing_behind(
     shared_dsn: str, schema: str, sql: psycopg.Connection, name: str
 ) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
@@ -371,7 +369,7 @@ async def test_a_dropped_consumer_leaves_nothing(
             assert ids(await take(stream)) == ["2"]
 
 
-async def test_consumers_and_streams_do_not_concern_each_other(shared_dsn: str, schema: str, name: str) -> None:
+async def test_consumers_and_streams_do_not_affect_each_other(shared_dsn: str, schema: str, name: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
         await store.create_collection("users")
         async with (
@@ -413,7 +411,9 @@ async def test_a_consumer_outlives_its_collection(shared_dsn: str, schema: str, 
         assert brief(events) == [("create", "orders", None), ("insert", "orders", "2")]
 
 
-async def test_the_end_of_its_collection_waits_for_a_consumer(shared_dsn: str, schema: str, name: str) -> None:
+async def test_a_consumer_still_receives_the_invalidate_of_a_collection_dropped_while_it_was_closed(
+    shared_dsn: str, schema: str, name: str
+) -> None:
     """It comes also where the store does not make collections, and the end is not acknowledged with the drop."""
     async with (
         AsyncStore(shared_dsn, schema=schema) as store,
@@ -447,7 +447,7 @@ async def test_a_store_that_closes_ends_its_consumers(shared_dsn: str, schema: s
                 await each.next()
 
 
-async def test_how_a_consumer_is_doing(shared_dsn: str, schema: str, name: str) -> None:
+async def test_stats_and_status_show_the_lag_of_a_consumer(shared_dsn: str, schema: str, name: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
         stream = await store["orders"].watch(consumer=name, buffer_size=2)
         await until_mode(stream, "live")

@@ -145,7 +145,7 @@ async def test_ddl_stands_between_the_rows_of_its_transaction(
     ]
 
 
-async def test_a_table_that_changes_its_schema_goes_from_one_and_comes_to_the_other(
+async def test_moving_a_table_to_another_schema_is_a_drop_and_a_create(
     shared_dsn: str, schema: str, sql: psycopg.Connection
 ) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store, AsyncStore(shared_dsn, schema=f"{schema}-x") as other:
@@ -174,7 +174,7 @@ async def test_a_table_that_changes_its_schema_goes_from_one_and_comes_to_the_ot
             ]
 
 
-async def test_tables_that_are_no_collections_have_no_life(
+async def test_tables_that_are_not_collections_cause_no_events(
     shared_dsn: str, schema: str, sql: psycopg.Connection
 ) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store, store.watch() as stream:
@@ -251,7 +251,7 @@ async def test_settings_of_a_session_do_not_make_its_ddl_fail(
         '{"collection": {"event": "drop", "schema": "elsewhere", "name": "orders"}}',
     ],
 )
-async def test_a_message_of_another_form_is_no_event_and_stops_nothing(
+async def test_a_malformed_message_causes_no_event_and_ends_no_stream(
     shared_dsn: str, schema: str, sql: psycopg.Connection, content: str
 ) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
@@ -288,7 +288,7 @@ async def test_a_stream_ends_when_all_its_collections_are_gone(
         await everything.close()
 
 
-async def test_a_loop_over_a_stream_ends_behind_its_invalidate(shared_dsn: str, schema: str) -> None:
+async def test_a_loop_over_a_stream_ends_after_its_invalidate(shared_dsn: str, schema: str) -> None:
     async with (
         AsyncStore(shared_dsn, schema=schema) as store,
         store["orders"].watch() as stream,
@@ -381,7 +381,7 @@ async def _watched(store: AsyncStore, *names: str) -> AsyncChangeStream:
         return stream
 
 
-async def test_resuming_needs_no_collection_that_is_still_there(shared_dsn: str, schema: str) -> None:
+async def test_a_stream_can_resume_after_its_collection_was_dropped(shared_dsn: str, schema: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema, auto_create=False) as store:
         await store.create_collection("orders")
         stream = await _watched(store, "orders")
@@ -413,7 +413,7 @@ async def test_a_full_buffer_keeps_the_order(shared_dsn: str, schema: str, sql: 
 # Where SQL's DDL is not followed ------------------------------------------------------------------------------------
 
 
-async def test_without_event_triggers_the_library_still_tells(dsn: str) -> None:
+async def test_pgdoc_reports_its_own_ddl_without_event_triggers(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as sql:
         async with AsyncStore(dsn) as store:
             assert (await store.status()).follows_ddl

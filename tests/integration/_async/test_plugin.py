@@ -58,7 +58,7 @@ async def ids(dsn: str, plugin: str, after: str, count: int) -> list[str | None]
 
 @pytest.mark.usefixtures("both_plugins")
 @pytest.mark.parametrize("plugin", PLUGINS)
-async def test_status_tells_which_one_is_read_and_why(shared_dsn: str, schema: str, plugin: str) -> None:
+async def test_status_shows_the_plugin_and_the_reason(shared_dsn: str, schema: str, plugin: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema, plugin=plugin) as store:
         status = await store.status()
         assert (status.plugin, status.plugin_reason, status.problem) == (plugin, "the store asks for it", None)
@@ -117,9 +117,7 @@ async def test_a_table_made_by_hand_is_read_from_when_it_is_published(dsn: str, 
     assert await ids(dsn, "pgoutput", since, 1) == ["o-1"]
 
 
-async def test_whoever_writes_to_a_table_is_waited_for_before_it_is_published(
-    dsn: str, hand: psycopg.Connection
-) -> None:
+async def test_publishing_a_table_waits_for_its_writers(dsn: str, hand: psycopg.Connection) -> None:
     hand.execute(BY_HAND)
     async with AsyncStore(dsn, plugin="pgoutput") as store:
         with psycopg.connect(dsn) as writer:
@@ -133,7 +131,7 @@ async def test_whoever_writes_to_a_table_is_waited_for_before_it_is_published(
             assert event.document_id == "whole"
 
 
-async def test_event_triggers_publish_a_table_as_it_is_made(dsn: str) -> None:
+async def test_event_triggers_publish_a_table_when_it_is_created(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as hand:
         hand.execute("CREATE SCHEMA docs")
         async with AsyncStore(dsn, plugin="pgoutput") as store, store.watch() as stream:

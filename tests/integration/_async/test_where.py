@@ -29,7 +29,7 @@ def name(shared_dsn: str) -> Iterator[str]:
             assert store.drop_consumer(status.name)
 
 
-async def test_a_stream_gives_the_events_that_match(shared_dsn: str, schema: str) -> None:
+async def test_a_stream_delivers_the_events_that_match(shared_dsn: str, schema: str) -> None:
     large = {"event_type": "insert", "full_document.data.total": {"$gt": 1000}}
     moved = {"update_description.updated_fields.address.city": {"$exists": True}}
     async with AsyncStore(shared_dsn, schema=schema) as store:
@@ -132,7 +132,7 @@ async def test_a_filter_that_can_not_be_decided_matches(shared_dsn: str, schema:
         assert brief(await take(stream, 2)) == [("insert", "orders", "huge"), ("insert", "orders", "o-1")]
 
 
-async def test_a_stream_ends_with_its_collection_whatever_it_wants(shared_dsn: str, schema: str) -> None:
+async def test_a_stream_ends_with_its_collection_whatever_its_filter(shared_dsn: str, schema: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
         await store.create_collection("orders")
         inserts = await store["orders"].watch(where={"event_type": "insert"})
@@ -153,7 +153,7 @@ async def test_a_stream_ends_with_its_collection_whatever_it_wants(shared_dsn: s
         await births.close()
 
 
-async def test_a_consumer_passes_over_what_became_of_a_collection(shared_dsn: str, schema: str, name: str) -> None:
+async def test_a_consumer_skips_collection_events_that_do_not_match(shared_dsn: str, schema: str, name: str) -> None:
     """It is not given, so nobody could acknowledge it; what comes before it still has to be."""
     where = {"event_type": "insert"}
     async with AsyncStore(shared_dsn, schema=schema) as store:
@@ -176,7 +176,7 @@ async def test_a_consumer_passes_over_what_became_of_a_collection(shared_dsn: st
             assert brief(await take(stream)) == [("insert", "orders", "o-3")]
 
 
-async def test_passing_over_the_last_drop_does_not_acknowledge_the_invalidate(
+async def test_skipping_the_last_drop_does_not_acknowledge_the_invalidate(
     shared_dsn: str, schema: str, name: str
 ) -> None:
     where = {"event_type": "invalidate"}
@@ -195,7 +195,7 @@ async def test_passing_over_the_last_drop_does_not_acknowledge_the_invalidate(
             assert another.resume_token > given.resume_token
 
 
-async def test_what_is_passed_over_needs_no_acknowledgement_once_that_before_it_has_its_own(
+async def test_skipped_events_are_acknowledged_once_the_events_before_them_are(
     shared_dsn: str, schema: str, name: str
 ) -> None:
     """Also where the consumer hears of a checkpoint only after the stream has gone on."""
@@ -214,7 +214,7 @@ async def test_what_is_passed_over_needs_no_acknowledgement_once_that_before_it_
         assert status.place > event.resume_token
 
 
-async def test_a_wrong_filter_is_refused_and_opens_nothing(shared_dsn: str, schema: str) -> None:
+async def test_an_invalid_filter_is_refused_and_opens_nothing(shared_dsn: str, schema: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
         for where in ({"total": 5}, {"event_type": "inserted"}, {"full_document.data.a": {"$regex": "("}}):
             with pytest.raises(InvalidFilter):

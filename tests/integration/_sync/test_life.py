@@ -144,7 +144,7 @@ def test_ddl_stands_between_the_rows_of_its_transaction(shared_dsn: str, schema:
     ]
 
 
-def test_a_table_that_changes_its_schema_goes_from_one_and_comes_to_the_other(
+def test_moving_a_table_to_another_schema_is_a_drop_and_a_create(
     shared_dsn: str, schema: str, sql: psycopg.Connection
 ) -> None:
     with Store(shared_dsn, schema=schema) as store, Store(shared_dsn, schema=f"{schema}-x") as other:
@@ -173,7 +173,7 @@ def test_a_table_that_changes_its_schema_goes_from_one_and_comes_to_the_other(
             ]
 
 
-def test_tables_that_are_no_collections_have_no_life(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+def test_tables_that_are_not_collections_cause_no_events(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     with Store(shared_dsn, schema=schema) as store, store.watch() as stream:
         store.create_collection("orders")
         sql.execute("CREATE TABLE ledger (id int)")
@@ -246,7 +246,7 @@ def test_settings_of_a_session_do_not_make_its_ddl_fail(shared_dsn: str, schema:
         '{"collection": {"event": "drop", "schema": "elsewhere", "name": "orders"}}',
     ],
 )
-def test_a_message_of_another_form_is_no_event_and_stops_nothing(
+def test_a_malformed_message_causes_no_event_and_ends_no_stream(
     shared_dsn: str, schema: str, sql: psycopg.Connection, content: str
 ) -> None:
     with Store(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
@@ -281,7 +281,7 @@ def test_a_stream_ends_when_all_its_collections_are_gone(shared_dsn: str, schema
         everything.close()
 
 
-def test_a_loop_over_a_stream_ends_behind_its_invalidate(shared_dsn: str, schema: str) -> None:
+def test_a_loop_over_a_stream_ends_after_its_invalidate(shared_dsn: str, schema: str) -> None:
     with (
         Store(shared_dsn, schema=schema) as store,
         store["orders"].watch() as stream,
@@ -374,7 +374,7 @@ def _watched(store: Store, *names: str) -> ChangeStream:
         return stream
 
 
-def test_resuming_needs_no_collection_that_is_still_there(shared_dsn: str, schema: str) -> None:
+def test_a_stream_can_resume_after_its_collection_was_dropped(shared_dsn: str, schema: str) -> None:
     with Store(shared_dsn, schema=schema, auto_create=False) as store:
         store.create_collection("orders")
         stream = _watched(store, "orders")
@@ -406,7 +406,7 @@ def test_a_full_buffer_keeps_the_order(shared_dsn: str, schema: str, sql: psycop
 # Where SQL's DDL is not followed ------------------------------------------------------------------------------------
 
 
-def test_without_event_triggers_the_library_still_tells(dsn: str) -> None:
+def test_pgdoc_reports_its_own_ddl_without_event_triggers(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as sql:
         with Store(dsn) as store:
             assert (store.status()).follows_ddl

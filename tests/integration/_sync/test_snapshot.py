@@ -60,7 +60,7 @@ def rest(stream: ChangeStream, last: str) -> list[ChangeEvent]:
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_what_exists_comes_first(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+def test_existing_documents_come_before_changes(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     with Store(shared_dsn, schema=schema) as store:
         fill(store, sql, 7, "orders", "users")
         store["orders"].update("k3", {"$set": {"paid": True}})
@@ -85,7 +85,9 @@ def test_what_exists_comes_first(shared_dsn: str, schema: str, sql: psycopg.Conn
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_changes_of_what_was_given_come_in_between(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+def test_changes_of_delivered_documents_come_between_snapshot_events(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
     with Store(shared_dsn, schema=schema) as store:
         fill(store, sql, 9, "orders")
         with store["orders"].watch(snapshot=True) as stream:
@@ -134,7 +136,7 @@ def test_a_stream_goes_on_after_every_single_token(shared_dsn: str, schema: str,
             assert wanted <= given | shown <= {*wanted, ("b", "last")}
 
 
-def test_only_what_fits_is_gone_on_with(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+def test_a_snapshot_resumes_only_with_matching_arguments(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     with Store(shared_dsn, schema=schema) as store:
         fill(store, sql, 3, "orders", "users")
         with store.watch("orders", "users", snapshot=True) as stream:
@@ -180,7 +182,9 @@ def test_what_becomes_of_collections_meanwhile(shared_dsn: str, schema: str, sql
     ]
 
 
-def test_a_collection_that_is_gone_ends_its_stream(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+def test_dropping_the_collection_ends_a_stream_inside_its_snapshot(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
     with Store(shared_dsn, schema=schema) as store:
         fill(store, sql, 3, "orders")
         stream = store["orders"].watch(snapshot=True)
@@ -190,7 +194,7 @@ def test_a_collection_that_is_gone_ends_its_stream(shared_dsn: str, schema: str,
             stream.next(timeout=PATIENCE_S)
 
 
-def test_nothing_that_exists(shared_dsn: str, schema: str) -> None:
+def test_a_snapshot_of_empty_collections_has_no_events(shared_dsn: str, schema: str) -> None:
     with Store(shared_dsn, schema=schema) as store, store.watch(snapshot=True) as everything:
         with store["orders"].watch(snapshot=True) as stream:
             store["orders"].insert("o-1", {})
@@ -199,7 +203,7 @@ def test_nothing_that_exists(shared_dsn: str, schema: str) -> None:
         assert brief(take(everything, 2)) == [("create", "orders", None), ("insert", "orders", "o-1")]
 
 
-def test_a_filter_chooses_among_what_exists(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+def test_a_filter_applies_to_existing_documents(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     where = {"event_type": {"$in": ["snapshot", "insert"]}, "full_document.data.n": {"$gt": 8}}
     with Store(shared_dsn, schema=schema) as store:
         fill(store, sql, 9, "orders")
@@ -210,7 +214,7 @@ def test_a_filter_chooses_among_what_exists(shared_dsn: str, schema: str, sql: p
             assert ids(events) == ["k9", "zlarge"]
 
 
-def test_large_documents_come_in_small_parts(
+def test_large_documents_are_read_in_small_parts(
     shared_dsn: str, schema: str, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pgdoc._sync.parts.PART_BYTES", 1)
@@ -221,7 +225,7 @@ def test_large_documents_come_in_small_parts(
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_a_consumer_goes_on_inside_its_snapshot(
+def test_a_consumer_resumes_inside_its_snapshot(
     shared_dsn: str, schema: str, sql: psycopg.Connection, name: str
 ) -> None:
     with Store(shared_dsn, schema=schema) as store:
@@ -247,7 +251,7 @@ def test_a_consumer_goes_on_inside_its_snapshot(
             assert brief(take(stream)) == [("insert", "orders", "last")]
 
 
-def test_a_consumer_that_is_interrupted_as_its_snapshot_begins_has_it_still(
+def test_a_consumer_interrupted_at_the_start_of_its_snapshot_still_gets_it(
     shared_dsn: str, schema: str, sql: psycopg.Connection, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures = [ServerUnreachable("it is away for a moment"), KeyboardInterrupt()]
@@ -288,7 +292,7 @@ def test_checkpoints_move_on_inside_a_part(shared_dsn: str, schema: str, sql: ps
         assert seen == [*(f"k{number}" for number in range(1, 9)), "last"]
 
 
-def test_a_consumer_of_a_stream_without_snapshot_has_none(
+def test_a_consumer_opened_without_snapshot_gets_none(
     shared_dsn: str, schema: str, sql: psycopg.Connection, name: str
 ) -> None:
     with Store(shared_dsn, schema=schema) as store:

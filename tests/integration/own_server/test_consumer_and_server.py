@@ -70,7 +70,7 @@ def test_the_first_consumer_of_a_database_says_what_it_waits_for(
     store.watch(consumer=NAME).close()
 
 
-def test_who_may_not_store_a_consumer_leaves_no_slot(
+def test_a_role_that_may_not_store_a_consumer_leaves_no_slot(
     cluster: LocalServer, database: str, admin: psycopg.Connection, owner: psycopg.Connection
 ) -> None:
     admin.execute("CREATE ROLE app LOGIN REPLICATION")
@@ -86,7 +86,7 @@ def test_who_may_not_store_a_consumer_leaves_no_slot(
         admin.execute("DROP ROLE app")
 
 
-def test_a_consumer_that_has_its_slot_needs_no_other(store: Store, admin: psycopg.Connection) -> None:
+def test_an_existing_consumer_opens_although_no_slot_is_free(store: Store, admin: psycopg.Connection) -> None:
     store["orders"].watch(consumer=NAME).close()
     insert(store, 1)
     fill_slots(admin)
@@ -224,7 +224,7 @@ def test_the_server_s_shutdown_is_not_held_up(cluster: LocalServer, store: Store
         assert ids(take(full, 9)) == list(range(9))
 
 
-def test_closing_takes_no_time_whatever_the_state(
+def test_a_consumer_stream_closes_quickly_in_any_state(
     cluster: LocalServer, dsn: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pgdoc.consumer._PATIENCE_S", 0.2)
@@ -261,7 +261,7 @@ def _close(stream: ChangeStream) -> None:
     assert time.monotonic() - began < LIMIT_S / 2
 
 
-def test_one_of_two_that_race_has_a_new_consumer(dsn: str, store: Store) -> None:
+def test_one_of_two_racing_stores_opens_a_new_consumer(dsn: str, store: Store) -> None:
     def enter(number: int) -> ChangeStream | None:
         with contextlib.suppress(ConsumerBusy):
             together.wait()
@@ -281,7 +281,7 @@ def test_one_of_two_that_race_has_a_new_consumer(dsn: str, store: Store) -> None
             assert store.drop_consumer(NAME)
 
 
-def test_one_of_two_that_race_is_the_standby(dsn: str, store: Store) -> None:
+def test_one_of_two_racing_streams_becomes_the_standby(dsn: str, store: Store) -> None:
     with Store(dsn) as other, ThreadPoolExecutor(2) as threads:
         both = list(threads.map(lambda racer: racer["orders"].watch(consumer=NAME), (store, other)))
         standby, owner = sorted(both, key=lambda stream: stream.stats().mode != "standby")
@@ -323,7 +323,9 @@ def test_a_forked_child_does_not_disturb_a_consumer(store: Store, dsn: str) -> N
     assert done == 0
 
 
-async def test_giving_up_an_opening_leaves_nothing(store: Store, dsn: str, owner: psycopg.Connection) -> None:
+async def test_a_cancelled_opening_leaves_no_consumer_and_no_slot(
+    store: Store, dsn: str, owner: psycopg.Connection
+) -> None:
     """It waits for a transaction, as the first slot of a database does."""
     async with AsyncStore(dsn) as impatient:
         with psycopg.connect(dsn) as writer:
@@ -339,7 +341,7 @@ async def test_giving_up_an_opening_leaves_nothing(store: Store, dsn: str, owner
             assert event.document_id == "2"
 
 
-def test_a_stream_that_is_left_gives_its_consumer_up(store: Store) -> None:
+def test_a_garbage_collected_stream_releases_its_consumer(store: Store) -> None:
     stream = store["orders"].watch(consumer=NAME)
     assert status(store).owner_pid is not None
     del stream
@@ -347,7 +349,7 @@ def test_a_stream_that_is_left_gives_its_consumer_up(store: Store) -> None:
     wait_until(lambda: status(store).owner_pid is None)
 
 
-def test_a_standby_has_no_place_and_who_leaves_is_heard_of(store: Store) -> None:
+def test_a_standby_has_no_token_and_a_closing_owner_saves_its_position(store: Store) -> None:
     with store["orders"].watch(consumer=NAME) as stream, store["orders"].watch(consumer=NAME) as standby:
         with pytest.raises(StreamError, match="is a standby: it has no place"):
             standby.resume_token  # noqa: B018 (a property)

@@ -28,7 +28,7 @@ def end_walsenders(admin: psycopg.Connection) -> None:
     admin.execute("SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE active")
 
 
-def test_bookmarks_are_dropped_under_a_stream(
+def test_dropping_the_bookmarks_under_a_stream_raises_history_lost(
     cluster: LocalServer, dsn: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pgdoc.history._INTERVAL_S", 3600)

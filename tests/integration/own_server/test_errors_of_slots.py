@@ -42,7 +42,7 @@ def free_slots(admin: psycopg.Connection) -> None:
     admin.execute(f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE {taken}")
 
 
-def test_slots_are_used_up(dsn: str, admin: psycopg.Connection) -> None:
+def test_opening_a_stream_without_a_free_slot_raises_slots_exhausted(dsn: str, admin: psycopg.Connection) -> None:
     total = fill_slots(admin)
     try:
         message = said_by_streams(SlotsExhausted, dsn)
@@ -55,7 +55,9 @@ def test_slots_are_used_up(dsn: str, admin: psycopg.Connection) -> None:
     check_streams(dsn)
 
 
-async def test_slots_are_used_up_where_streams_are_awaited(dsn: str, admin: psycopg.Connection) -> None:
+async def test_opening_an_async_stream_without_a_free_slot_raises_slots_exhausted(
+    dsn: str, admin: psycopg.Connection
+) -> None:
     fill_slots(admin)
     try:
         async with AsyncStore(dsn) as store:
@@ -72,7 +74,9 @@ async def test_slots_are_used_up_where_streams_are_awaited(dsn: str, admin: psyc
         free_slots(admin)
 
 
-def test_slots_are_used_up_meanwhile(dsn: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losing_the_last_free_slot_while_opening_raises_slots_exhausted(
+    dsn: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The last free slot can be taken between the look and the making."""
     monkeypatch.setattr("pgdoc.replication.slots.preflight", lambda _: fill_slots(admin))
     try:
@@ -99,7 +103,7 @@ def test_a_stream_waits_for_a_free_slot(dsn: str, admin: psycopg.Connection) -> 
 
 
 @pytest.mark.parametrize("meanwhile", [False, True])
-def test_walsenders_are_used_up(
+def test_opening_a_stream_without_a_free_walsender_raises_slots_exhausted(
     cluster: LocalServer, database: str, monkeypatch: pytest.MonkeyPatch, meanwhile: bool
 ) -> None:
     with altered(cluster, max_wal_senders="1"):

@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from pgdoc.server import LocalServer
 
 
-def test_server_is_too_old(dsn: str) -> None:
+def test_a_server_that_is_too_old_is_refused(dsn: str) -> None:
     with answering(greeting("14.22")) as old:
         assert said_by_both(UnsupportedServer, old) == "the server is PostgreSQL 14.22: pgdoc needs version 15 or newer"
         assert "PostgreSQL 14: pgdoc needs version 15" in said_by_streams(UnsupportedServer, dsn, old)
 
 
-def test_database_is_not_in_utf8(cluster: LocalServer, dsn: str, admin: psycopg.Connection) -> None:
+def test_a_database_that_is_not_in_utf8_is_refused(cluster: LocalServer, dsn: str, admin: psycopg.Connection) -> None:
     admin.execute("CREATE DATABASE old ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
     try:
         old = cluster.conninfo_for("old")
@@ -56,7 +56,7 @@ def test_database_is_not_in_utf8(cluster: LocalServer, dsn: str, admin: psycopg.
         admin.execute("DROP DATABASE old WITH (FORCE)")
 
 
-def test_wal_level_is_too_low(cluster: LocalServer, dsn: str) -> None:
+def test_a_wal_level_below_logical_is_refused(cluster: LocalServer, dsn: str) -> None:
     with altered(cluster, wal_level="replica"), Store(dsn) as store:
         store.migrate()
         store["orders"].insert("o-1", {})
@@ -144,7 +144,9 @@ def refuse_plugin(make: Callable[..., Any]) -> Callable[..., Any]:
     return make_or_refuse
 
 
-def test_role_may_not_replicate(cluster: LocalServer, database: str, admin: psycopg.Connection) -> None:
+def test_a_role_that_may_not_replicate_is_refused(
+    cluster: LocalServer, database: str, admin: psycopg.Connection
+) -> None:
     admin.execute("CREATE ROLE app LOGIN")
     try:
         app = cluster.conninfo_for(database, "app")

@@ -81,7 +81,7 @@ def test_history_begins_with_the_catalog(cluster: LocalServer) -> None:
             ]
 
 
-def test_without_history_status_makes_none(dsn: str) -> None:
+def test_status_without_history_creates_none(dsn: str) -> None:
     with Store(dsn) as store:
         assert store.status().problem is None
         assert store.history() == store.history()
@@ -246,7 +246,7 @@ def test_two_hubs_do_not_fight(dsn: str, owner: psycopg.Connection) -> None:
 
 
 @pytest.mark.usefixtures("by_hand")
-def test_the_newest_bookmark_that_is_not_past_the_place_is_read(
+def test_the_newest_bookmark_that_is_not_past_the_position_is_read(
     dsn: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copied = []
@@ -283,7 +283,7 @@ def end_connections(owner: psycopg.Connection) -> bool:
     return True
 
 
-def test_the_keeper_survives_its_connection(
+def test_the_history_keeper_survives_a_lost_connection(
     dsn: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("pgdoc.history._INTERVAL_S", 0.05)
@@ -295,7 +295,7 @@ def test_the_keeper_survives_its_connection(
         assert slots.bookmarks(owner)[0].name == old
 
 
-def test_set_history(dsn: str) -> None:
+def test_set_history_stores_valid_values_and_refuses_others(dsn: str) -> None:
     with Store(dsn) as store:
         store.set_history(time=timedelta(days=2))
         store.set_history(size=5 << 30)
@@ -316,7 +316,7 @@ def test_set_history(dsn: str) -> None:
         assert store.history() == history
 
 
-def test_set_history_is_the_owner_s(dsn: str, cluster: LocalServer, owner: psycopg.Connection) -> None:
+def test_only_the_owner_may_set_history(dsn: str, cluster: LocalServer, owner: psycopg.Connection) -> None:
     owner.execute("CREATE ROLE app LOGIN")
     try:
         database = owner.info.dbname
@@ -352,7 +352,7 @@ def test_a_quiet_stream_in_a_busy_database_pins_no_wal(dsn: str, owner: psycopg.
         assert stream.try_next() is None
 
 
-def test_reports_in_a_hurry_leave_room_for_the_question_whether_the_server_is_there(dsn: str) -> None:
+def test_frequent_reports_do_not_stop_the_check_whether_the_server_is_alive(dsn: str) -> None:
     with Store(dsn) as store, contextlib.closing(slots.open_reader(store._streams.hub.source, None).reader) as reader:
         reader._interval_s = 0.25
         until = time.monotonic() + 8 * reader._interval_s

@@ -54,7 +54,7 @@ def test_history_begins_and_a_stream_resumes_from_it(dsn: str, owner: psycopg.Co
                 assert event is not None
 
 
-def test_a_bookmark_that_another_made_meanwhile_will_do(
+def test_a_bookmark_that_another_process_just_made_is_used(
     dsn: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Store(dsn) as store:
@@ -105,7 +105,7 @@ def test_the_wal_held_back_is_bounded(dsn: str, owner: psycopg.Connection) -> No
         assert places == sorted(set(places))
 
 
-def test_a_new_bookmark_holds_back_nothing_that_was_before_it(dsn: str, owner: psycopg.Connection) -> None:
+def test_a_new_bookmark_retains_no_wal_from_before_it(dsn: str, owner: psycopg.Connection) -> None:
     """Moving a slot on lets go of the WAL up to the first record of running transactions only, if done but once."""
     with Store(dsn) as store:
         (first,) = keep(store, owner)
@@ -118,7 +118,7 @@ def test_a_new_bookmark_holds_back_nothing_that_was_before_it(dsn: str, owner: p
         assert newest.confirmed - newest.restart < MB
 
 
-def test_one_that_was_made_halfway_harms_nobody(dsn: str, owner: psycopg.Connection) -> None:
+def test_a_half_made_bookmark_does_no_harm(dsn: str, owner: psycopg.Connection) -> None:
     """A process is killed after it copied the newest bookmark, and before it moved the copy on."""
     with Store(dsn) as store:
         (first,) = keep(store, owner)
