@@ -1,4 +1,4 @@
-"""The commands as processes of their own, on a real server."""
+"""The commands, run as processes on a real server."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ COMMAND = [sys.executable, "-m", "pgdoc"]
 
 @contextmanager
 def watching(dsn: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A `pgdoc watch` whose stream is open."""
-    kept = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits it where it is ignored
+    """Run `pgdoc watch` during the block; yield it once its stream is open."""
+    kept = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child would inherit an ignored SIGINT
     with subprocess.Popen(
         [*COMMAND, "watch", "--dsn", dsn, *arguments],
         stdout=subprocess.PIPE,

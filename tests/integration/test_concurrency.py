@@ -1,4 +1,4 @@
-"""Many writers at once: threads of one store, and stores of their own."""
+"""Concurrent writers: threads of one store, and separate stores."""
 
 from __future__ import annotations
 

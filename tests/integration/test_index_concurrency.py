@@ -1,4 +1,4 @@
-"""Indexes that many make at once, and one whose build is killed."""
+"""Concurrent index creation, and an index whose build is killed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_concurrent_calls_of_create_index_create_one_index(own_schema: dict[str,
 def test_create_index_repairs_a_build_that_was_killed(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store, ThreadPoolExecutor(1) as pool:
         store["orders"].insert("1", {"a": 1})
-        with store.transaction() as tx:  # which the build waits for
+        with store.transaction() as tx:  # the build waits for this transaction
             tx["orders"].insert("2", {"a": 2})
             made = pool.submit(make, own_schema)
             kill_the_build(own_schema)

@@ -1,4 +1,4 @@
-"""What an index holds has the order of the values, and what is projected in the server is what Python would leave."""
+"""Index keys have the order of the values, and projections in SQL and in Python agree."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_elements_at_a_path_in_sql_and_in_python_agree(
 
 
 def elements(value: Any, parts: list[str]) -> list[Any]:
-    """An array at the end gives its items, also one that an index led to, where a filter would take it whole."""
+    """Return the values at a path; an array at the end gives its items, even one reached by index."""
     if not parts:
         return value if isinstance(value, list) else [value]
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""PostgreSQL's plans use the indexes, where one document in a hundred has an array at the path."""
+"""PostgreSQL's plans use the indexes, even if one document in a hundred has an array at the path."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DOCUMENTS = 200_000
 
 
-# One document in a hundred has arrays where the others have one value, or an array of objects on the way to it.
+# One document in a hundred has an array where the others have a value, or an array of objects on the path.
 FILL = f"""
 INSERT INTO plans.orders (id, data)
 SELECT lpad(n::text, 6, '0'), jsonb_build_object(
@@ -54,7 +54,7 @@ def orders(filled: dict[str, Any]) -> Iterator[Collection]:
 
 
 def parts(plan: str) -> set[str]:
-    """The indexes of a plan, without the digests of their names."""
+    """Return the indexes of a plan, without the digests in their names."""
     return {name.rpartition(".")[0] for name in re.findall(r'"(orders\..*?)"', plan)}
 
 
@@ -89,7 +89,7 @@ def test_a_filter_uses_the_index_of_its_path(
     assert "Seq Scan" not in plan
     assert indexes <= parts(plan), plan
     for _, low, high in re.findall(r"Index Cond: (.*) >= '(.*?)'::text\) AND .* <=? '(.*?)'::text", plan):
-        assert len(low) > 1 or len(high) > 1  # read from one side at least, which the query gave
+        assert len(low) > 1 or len(high) > 1  # bounded by the query on at least one side
     assert orders.count(wanted) == count
 
 
@@ -111,7 +111,7 @@ def test_a_sort_reads_the_index_in_order(orders: Collection, sort: Any, index: s
 
 
 def branch_with(plan: str, index: str) -> str:
-    """The plan of what meets no arrays: the branch that reads a range of the index, or what is equal, in its order."""
+    """Return the branch of a plan that finds no arrays: it reads a range or equal keys of the index in order."""
     branches = re.split(r"(?m)^ +->  (?=Limit )", plan)[1:]
     return next(branch for branch in branches if re.search(rf'"{index}\.\w{{10}}"', branch))
 

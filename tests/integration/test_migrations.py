@@ -1,4 +1,4 @@
-"""The catalog: up, down, up again, and from many processes at once."""
+"""Migrations: upgrade, downgrade, repetition, and concurrent processes."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_catalog_of_revision_0004_can_be_upgraded_and_downgraded(dsn: str) -> 
 
 @pytest.fixture
 def owner_dsn(bare_dsn: str) -> Iterator[str]:
-    """The database, for its owner, who may make no event triggers."""
+    """A database, accessed by its owner, who may not create event triggers."""
     database = conninfo_to_dict(bare_dsn)["dbname"]
     role = f"owner_of_{database}"
     execute(bare_dsn, f"CREATE ROLE {role} LOGIN")
@@ -165,7 +165,7 @@ def test_a_superuser_can_add_the_event_triggers_that_the_owner_may_not_create(ow
         "SELECT DISTINCT r.rolsuper FROM pg_event_trigger t JOIN pg_proc p ON p.oid = t.evtfoid "
         "JOIN pg_roles r ON r.oid = p.proowner",
     )
-    assert by_whom == [(True,)]  # nobody else may change what runs inside a superuser's DDL
+    assert by_whom == [(True,)]  # only superusers may change functions that run inside a superuser's DDL
     execute(owner_dsn, "SELECT pgdoc.create_collection('docs', 'orders')")
     assert execute(owner_dsn, "SELECT pgdoc.publish('docs')") == [(None,)]
     assert execute(

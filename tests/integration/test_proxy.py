@@ -1,4 +1,4 @@
-"""The proxy that other tests break connections with does what it says."""
+"""`tests/proxy.py` causes the network faults that it documents."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SILENCE_S = 0.1
 
 
 class Echo:
-    """A server that sends back what it gets; `sessions` are those that it believes to be open."""
+    """An echo server; `sessions` is the number of connections that it considers open."""
 
     def __init__(self) -> None:
         self.sessions = 0

@@ -1,4 +1,4 @@
-"""A filter, a sort, an update means the same in PostgreSQL and in Python."""
+"""Filters, sorts and updates mean the same in PostgreSQL and in Python."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_an_update_compiled_to_sql_and_applied_in_python_agree(
     try:
         update = parse_update(wanted)
     except InvalidUpdate:
-        reject()  # paths in conflict
+        reject()  # conflicting paths
     before = decode(encode(data))
     compiled = compile_update(update)
     query = f"SELECT ({compiled.text})::text FROM (SELECT %s::jsonb AS data) AS documents"

@@ -1,4 +1,4 @@
-"""The law of the replica, under four writers at once and with the stream cut at any place."""
+"""The replica law with four concurrent writers and a stream that is cut anywhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.replica import Program, programs, run
 
 _numbers = itertools.count(1)
 
-# What four threads do at once differs from run to run, so that smaller examples could not be told from luckier ones.
+# No shrinking: the threads interleave differently in each run, so a smaller example may pass by chance.
 _settings = settings(
     derandomize=True,
     phases=[Phase.generate],

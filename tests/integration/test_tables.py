@@ -1,4 +1,4 @@
-"""Collections are plain tables: what the table itself keeps right, whoever writes."""
+"""Collections are plain tables, whose triggers and constraints hold for every writer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def table(own_schema: dict[str, Any]) -> Iterator[psycopg.Connection[Any]]:
-    """A connection on whose search path there is a collection, `orders`, with one document."""
+    """A connection whose search_path has a collection `orders` with one document."""
     with pgdoc.Store(**own_schema) as store:
         store["orders"].insert("o-1", {"n": 1})
     options = f"-c search_path={own_schema['schema']}"

@@ -1,4 +1,4 @@
-"""Calls on documents that other writers change meanwhile."""
+"""Calls on documents that other writers change at the same time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_each_job_is_claimed_once(own_schema: dict[str, Any], jobs: int, skip_lo
         with ThreadPoolExecutor(WORKERS) as pool:
             list(pool.map(work, range(WORKERS)))
         while store["jobs"].update_one({"state": "new"}, {"$set": {"state": "late"}}):
-            claims.append("late")  # skip_locked may have passed over the last jobs, which then were given to others
+            claims.append("late")  # skip_locked may skip jobs that another worker is claiming
         assert sorted(claims) == [f"{n:04}" for n in range(jobs)]
         assert store["jobs"].count({"tries": 1, "state": "taken"}) == jobs
 
@@ -65,7 +65,7 @@ OTHER = {"state": "old", "n": 50, "tags": ["y"], "deep": {"a": [2]}}
 
 
 def call_while_changed(store: pgdoc.Store, call: Callable[[], Any], change: dict[str, Any], conninfo: str) -> Any:
-    """Call while another transaction has changed document `a`, and end that when the call waits for it."""
+    """Make a call while another transaction has changed document `a`; commit that once the call waits for it."""
     with ThreadPoolExecutor(1) as pool:
         with store.transaction() as tx:
             tx["docs"].update("a", change)
@@ -79,7 +79,7 @@ def wait_for_waiter(conninfo: str, holder: int) -> None:
     query = "SELECT FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
     with psycopg.connect(conninfo, autocommit=True) as connection:
         while not connection.execute(query, [holder]).fetchall():
-            assert time.monotonic() < deadline, "nobody waits"
+            assert time.monotonic() < deadline, "no session waits for the lock"
             time.sleep(0.01)
 
 

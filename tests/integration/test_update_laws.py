@@ -1,4 +1,4 @@
-"""An update stores in PostgreSQL what it means in Python."""
+"""An update stores in PostgreSQL what the Python interpreter computes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ OPERANDS: dict[str, st.SearchStrategy[Any]] = {
 
 @st.composite
 def operations(draw: st.DrawFn, data: dict[str, Any]) -> tuple[str, str, Any]:
-    """An operator, a path that often leads to something in the data, and an operand that often is there."""
+    """Draw an operator, a path that often exists in the data, and an operand that often is its value."""
     operator = draw(st.sampled_from(sorted(OPERANDS)))
     path, value = draw(json_values.paths_into(data))
     if draw(st.integers(0, 3)) == 0:
@@ -94,11 +94,11 @@ def parsed(wanted: dict[str, Any]) -> Update:
     try:
         return parse_update(wanted)
     except InvalidUpdate:
-        reject()  # overlapping paths, empty parts
+        reject()  # overlapping paths or empty parts
 
 
 def stored(connection: psycopg.Connection, change: Compiled, data: dict[str, Any]) -> tuple[Any, bool, datetime]:
-    """Return the new data as the server has it, whether it is the old to the server, and the transaction's time."""
+    """Return the server's new data, whether it equals the old data, and the transaction time."""
     documents = "(SELECT %s::jsonb AS data) AS documents"
     changed = f"(SELECT {change.text} AS after, data FROM {documents}) AS changed"
     query = f"SELECT after::text, after = data, now() FROM {changed}"

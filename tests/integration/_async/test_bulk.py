@@ -1,5 +1,5 @@
-"""Bulks: many writes in few round trips, all or nothing, and the write that failed by its index."""
-# ruff: noqa: PT012 (a bulk that fails is a block)
+"""Bulks: many writes in few round trips, all or nothing; an error carries the index of the failed write."""
+# ruff: noqa: PT012 (a failing bulk is a block)
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def data_of(store: AsyncStore, collection: str) -> dict[str, Any]:
 
 
 async def write_everything(b: AsyncBulk) -> None:
-    """Every kind of write that changes something; each relies on the ones before it."""
+    """Make every kind of write that changes something; each depends on the writes before it."""
     await b["orders"].insert("o-1", {"n": 1})
     await b["orders"].update("o-1", {"$inc": {"n": 1}})
     await b["orders"].update("o-1", {"$inc": {"n": 1}}, if_version=2)
@@ -63,7 +63,7 @@ async def write_everything(b: AsyncBulk) -> None:
 
 
 async def write_nothing(b: AsyncBulk, missing: str) -> None:
-    """Every kind of write that finds nothing to change."""
+    """Make every kind of write that finds nothing to change."""
     await b["orders"].update("o-1", {"$set": {"n": 4}})
     await b["orders"].update("o-1", {"$set": {"n": 4}}, if_version=4)
     await b["orders"].update("o-1", {"$set": {"n": 4}}, upsert=True)
@@ -222,7 +222,7 @@ async def test_a_failure_names_the_write(own_schema: dict[str, Any], place: int)
                     for n in range(place):
                         await b["other"].insert(f"n-{n}", {})
                     await fail(b)
-                    for n in range(3):  # what comes behind neither hides nor changes what is found
+                    for n in range(3):  # later writes must neither hide nor change the error
                         await b["orders"].replace("o-1", {"key": n})
                         await b["orders"].insert("o-1", {})
             error = raised.value
@@ -306,7 +306,7 @@ async def test_a_bulk_creates_collections_only_with_auto_create(own_schema: dict
                 await b["orders"].insert("o-1", {})
                 await b["orders"].insert("o-1", {})
                 await b["missing"].delete("o-1")
-        assert raised.value.index == 1  # the first one, though the other is found out before anything is sent
+        assert raised.value.index == 1  # the first failure, although the second is detected before anything is sent
 
 
 async def test_dropping_a_collection_fails_at_most_one_bulk(own_schema: dict[str, Any]) -> None:
@@ -348,7 +348,7 @@ async def test_each_write_of_a_bulk_carries_the_metadata_of_its_call(own_schema:
 
 
 async def test_a_bulk_sent_inside_a_metadata_block_keeps_its_own_metadata(own_schema: dict[str, Any]) -> None:
-    """The transaction begins with the first sending, and not with the metadata that holds there."""
+    """The first send begins the transaction, but does not take the metadata of the block around it."""
     async with AsyncStore(**own_schema) as store:
         await store.create_collection("orders")
         with recorded(own_schema["conninfo"]) as changes:
@@ -362,7 +362,7 @@ async def test_a_bulk_sent_inside_a_metadata_block_keeps_its_own_metadata(own_sc
 
 @asynccontextmanager
 async def traced(store: AsyncStore, path: Path) -> AsyncIterator[Callable[[], int]]:
-    """Give a count of the round trips on a store's one connection, as libpq notes them down, since the last call."""
+    """Yield a function that counts the round trips on the store's only connection since its last call."""
     with path.open("w+b", buffering=0) as file:
         async with store.transaction() as tx:
             pgconn = tx.connection.pgconn
@@ -395,7 +395,7 @@ async def test_a_bulk_takes_few_round_trips(own_schema: dict[str, Any], tmp_path
             async with store.bulk() as b:
                 for n in range(3 * CHUNK_STATEMENTS):
                     await b["other"].update(f"{n}", {"$inc": {"n": 1}}, upsert=True)
-            assert round_trips() == 1 + 2 + 3 + 1  # begin, look for and create the collection, send, commit
+            assert round_trips() == 1 + 2 + 3 + 1  # begin, look up and create the collection, send, commit
             async with store.bulk() as b:
                 for n in range(4):
                     await b["other"].insert(f"large-{n}", {"x": "x" * (CHUNK_BYTES // 2)})

@@ -1,4 +1,4 @@
-"""Durable consumers: what they give again, and to whom."""
+"""Durable consumers: which events they deliver again, and to which process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture
 def name(shared_dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A name for a consumer; whatever consumers there are at the end are dropped."""
+    """The name of a consumer; all consumers are dropped at the end."""
     monkeypatch.setattr("pgdoc.consumer._STANDBY_S", 0.05)
     yield f"billing_{next(_numbers)}"
     with pgdoc.Store(shared_dsn) as store:
@@ -46,13 +46,13 @@ def ids(events: list[ChangeEvent]) -> list[str | None]:
 
 
 async def insert(store: AsyncStore, *document_ids: str, collection: str = "orders") -> None:
-    """Insert one by one, each in its own transaction."""
+    """Insert documents, each in its own transaction."""
     for document_id in document_ids:
         await store[collection].insert(document_id, {})
 
 
 async def again(store: AsyncStore, name: str, end: str) -> list[str | None]:
-    """Open a consumer, which acknowledges nothing, and give the documents of the events up to the one of a new one."""
+    """Insert document `end`, open the consumer, and return the document ids up to it, without acknowledging."""
     async with store["orders"].watch(consumer=name, auto_ack=False) as stream:
         await insert(store, end)
         events = await take(stream)
@@ -67,7 +67,7 @@ async def status_of(store: AsyncStore, name: str) -> ConsumerStatus:
 
 
 async def until_mode(stream: AsyncChangeStream, mode: str) -> None:
-    """Wait until it is so, while no event comes."""
+    """Wait until a stream is in a mode; no event may arrive."""
     for _ in range(1000):
         if stream.stats().mode == mode:
             return
@@ -146,7 +146,7 @@ async def test_acknowledging_an_event_covers_all_before_it(shared_dsn: str, sche
 async def test_unacknowledged_events_come_again_in_order(
     shared_dsn: str, schema: str, sql: psycopg.Connection, name: str
 ) -> None:
-    """Also from the middle of a transaction."""
+    """The events also come again from the middle of a transaction."""
     async with AsyncStore(shared_dsn, schema=schema) as store:
         async with store["orders"].watch(consumer=name, auto_ack=False) as stream:
             sql.execute("INSERT INTO orders (id, data) SELECT n::text, '{}' FROM generate_series(1, 9) n")
@@ -414,7 +414,7 @@ async def test_a_consumer_outlives_its_collection(shared_dsn: str, schema: str, 
 async def test_a_consumer_still_receives_the_invalidate_of_a_collection_dropped_while_it_was_closed(
     shared_dsn: str, schema: str, name: str
 ) -> None:
-    """It comes also where the store does not make collections, and the end is not acknowledged with the drop."""
+    """It also arrives with auto_create=False, and acknowledging the drop does not acknowledge the invalidate."""
     async with (
         AsyncStore(shared_dsn, schema=schema) as store,
         AsyncStore(shared_dsn, schema=schema, auto_create=False) as other,

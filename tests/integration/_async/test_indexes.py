@@ -1,4 +1,4 @@
-"""Indexes: made, found again, repaired, dropped; what they refuse. Which plans use them is in `test_index_plans`."""
+"""Indexes: creation, reuse, repair, removal and refusals. `test_index_plans` tests which plans use them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def relations(own_schema: dict[str, Any], collection: str) -> list[tuple[str, bo
 
 
 def invalidate(own_schema: dict[str, Any], collection: str, *, comments: bool) -> None:
-    """Leave the indexes as a build leaves them that was killed: invalid, or just without its comment."""
+    """Leave the indexes like a killed build does: invalid, or valid but without the comment."""
     with psycopg.connect(own_schema["conninfo"], autocommit=True) as connection:
         for relation, _ in relations(own_schema, collection):
             name = f'"{own_schema["schema"]}"."{relation}"'
@@ -298,10 +298,10 @@ async def test_progress_is_reported_while_writers_continue(own_schema: dict[str,
     seen: list[IndexProgress] = []
     async with AsyncStore(**own_schema) as store:
         await store["orders"].insert("1", {"a": 1})
-        async with store.transaction() as tx:  # which the build has to wait for, until it is told of
+        async with store.transaction() as tx:  # the build waits for this transaction and reports that
             await tx["orders"].insert("2", {"a": 2})
             with pytest.raises(EnoughError):
-                await store["orders"].create_index("a", progress=lambda progress: stop_when_blocked(seen, progress))
+                await store["orders"].create_index("a", progress=lambda progress: stop_at_once(seen, progress))
             await tx["orders"].insert("3", {"a": 3})
         assert [index.valid for index in await store["orders"].indexes()] in ([], [False])
         assert await store["orders"].create_index("a", progress=seen.append) == "a"
@@ -323,7 +323,7 @@ async def index_until_stopped(store: AsyncStore, seen: list[IndexProgress]) -> N
         raise EnoughError
 
 
-def stop_when_blocked(seen: list[IndexProgress], progress: IndexProgress) -> None:
+def stop_at_once(seen: list[IndexProgress], progress: IndexProgress) -> None:
     seen.append(progress)
     raise EnoughError
 

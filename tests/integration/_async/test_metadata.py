@@ -1,4 +1,4 @@
-"""The writer's metadata: in the WAL before the change that it speaks of."""
+"""The writer's metadata is in the WAL before the change that it describes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 async def writes(orders: AsyncCollection) -> AsyncIterator[str]:
-    """Make every kind of write, one after the other, and say which kind of change it is."""
+    """Make every kind of write in turn, and yield the kind of change after each."""
     await orders.insert("o-1", {"n": 1})
     yield "insert"
     await orders.update("o-1", {"$inc": {"n": 1}})

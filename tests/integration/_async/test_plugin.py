@@ -1,4 +1,4 @@
-"""The output plugin: which one is read, and what the publication has to hold for pgoutput."""
+"""Output plugins: which one is used, and what pgoutput needs in the publication."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ INSERT = "INSERT INTO docs.hand (id, data) VALUES (%s, '{}')"
 
 @pytest.fixture
 def hand(dsn: str) -> Iterator[psycopg.Connection]:
-    """Someone at psql, in a database whose event triggers don't publish tables."""
+    """A plain SQL connection to a database whose event trigger for publishing tables is disabled."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("SELECT pgdoc.create_collection('docs', 'orders')")
         connection.execute("ALTER EVENT TRIGGER pgdoc_tables DISABLE")
@@ -39,7 +39,7 @@ def hand(dsn: str) -> Iterator[psycopg.Connection]:
 
 @contextlib.contextmanager
 def role(dsn: str) -> Iterator[str]:
-    """A role that may read and replicate, and owns nothing."""
+    """A role that may read and replicate, but owns nothing."""
     name = f"reader_of_{conninfo_to_dict(dsn)['dbname']}"
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f"CREATE ROLE {name} LOGIN REPLICATION".encode())
@@ -74,8 +74,8 @@ async def test_a_consumer_goes_on_with_the_plugin_of_its_slot(
 ) -> None:
     name, places = f"keeps_{first}", []
     for number, (plugin, read) in enumerate([(first, first), (second, first), (second, second), (first, second)]):
-        if number == 2:  # the slot is lost, and made again from history by whoever opens it
-            sql.execute("SELECT pg_terminate_backend(active_pid, 5000) " + _SLOT, [name])  # it may just be ending
+        if number == 2:  # drop the slot; the next opening re-creates it from history
+            sql.execute("SELECT pg_terminate_backend(active_pid, 5000) " + _SLOT, [name])  # it may still be active
             sql.execute("SELECT pg_drop_replication_slot(slot_name) " + _SLOT, [name])
         async with AsyncStore(shared_dsn, schema=schema, plugin=plugin) as store:
             async with store["orders"].watch(consumer=name) as stream:
@@ -140,7 +140,7 @@ async def test_event_triggers_publish_a_table_when_it_is_created(dsn: str) -> No
             hand.execute(INSERT, ["1"])
             hand.execute("CREATE TABLE docs.plain (id text)")
             hand.execute("INSERT INTO docs.plain VALUES ('1')")
-            hand.execute("UPDATE docs.plain SET id = '2'")  # which would fail, were it published
+            hand.execute("UPDATE docs.plain SET id = '2'")  # would fail if the table were published
             hand.execute("DELETE FROM docs.hand")
             assert [str(event.event_type) for event in await take(stream, 2)] == ["insert", "delete"]
     assert await ids(dsn, "pgoutput", start, 2) == ["1", "1"]

@@ -1,4 +1,4 @@
-"""Streams that begin with what exists."""
+"""Streams that start with a snapshot of the existing documents."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def name(shared_dsn: str) -> Iterator[str]:
-    """A name for a consumer, which is dropped at the end."""
+    """The name of a consumer, which is dropped at the end."""
     yield f"copy_{next(_numbers)}"
     with pgdoc.Store(shared_dsn) as store:
         for status in store.consumers():
@@ -51,7 +51,7 @@ def ids(events: list[ChangeEvent]) -> list[str | None]:
 
 
 async def rest(stream: AsyncChangeStream, last: str) -> list[ChangeEvent]:
-    """Take the events up to the one of this document."""
+    """Read up to and including the event of a document."""
     events = await take(stream)
     while events[-1].document_id != last:
         events += await take(stream)
@@ -91,8 +91,8 @@ async def test_changes_of_delivered_documents_come_between_snapshot_events(
         await fill(store, sql, 9, "orders")
         async with store["orders"].watch(snapshot=True) as stream:
             assert ids(await take(stream, 3)) == ["k1", "k2", "k3"]
-            await store["orders"].update("k2", {"$set": {"seen": 1}})  # it was given
-            await store["orders"].update("k8", {"$set": {"seen": 2}})  # it was not
+            await store["orders"].update("k2", {"$set": {"seen": 1}})  # already delivered
+            await store["orders"].update("k8", {"$set": {"seen": 2}})  # not delivered yet
             await store["orders"].delete("k9")
             await store["orders"].insert("k0", {})
             await store["orders"].insert("k77", {})
@@ -104,7 +104,7 @@ async def test_changes_of_delivered_documents_come_between_snapshot_events(
             ]
             assert events[-1].full_document is not None
             assert events[-1].full_document.data == {"n": 8, "seen": 2}
-            assert await stream.next(timeout=0.3) is None  # and looks whether there is more
+            assert await stream.next(timeout=0.3) is None  # the stream then checks whether there are more documents
             assert stream.stats().mode == "live"
             await store["orders"].insert("last", {})
             assert brief(await take(stream)) == [("insert", "orders", "last")]
@@ -154,7 +154,7 @@ async def test_a_snapshot_resumes_only_with_matching_arguments(
         with pytest.raises(ValueError, match="an LSN does not tell"):
             store["orders"].watch(snapshot=True, resume_after="16/B374D848")
         await store["users"].insert("last", {})
-        async with store["users"].watch(snapshot=True, resume_after=over) as stream:  # nothing of it is left
+        async with store["users"].watch(snapshot=True, resume_after=over) as stream:  # the token is past the snapshot
             assert brief(await take(stream)) == [("insert", "users", "last")]
 
 

@@ -1,4 +1,4 @@
-"""The store: what it looks at first, its collections, and its end."""
+"""The store: checks at the first call, collections, and closing."""
 
 from __future__ import annotations
 

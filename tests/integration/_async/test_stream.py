@@ -1,4 +1,4 @@
-"""What a change stream gives, and from where to where."""
+"""What a change stream delivers, and when it ends."""
 
 from __future__ import annotations
 
@@ -367,7 +367,7 @@ async def test_a_small_buffer_loses_nothing(shared_dsn: str, schema: str, sql: p
 
 
 async def limited(stream: AsyncChangeStream, count: int) -> Any:
-    """Iterate over the first events."""
+    """Iterate over the first `count` events."""
     async for event in stream:
         yield event
         count -= 1

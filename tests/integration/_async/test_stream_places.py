@@ -1,4 +1,4 @@
-"""Where a stream begins, and places to resume at."""
+"""Where a stream starts, and where it can resume."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_a_transaction_that_is_open_at_the_call_is_seen_whole(
 
 
 async def write_a_bit_of_everything(store: AsyncStore, sql: psycopg.Connection) -> None:
-    """Change documents in all the ways that make places in the WAL special."""
+    """Change documents in all the ways that produce special positions in the WAL."""
     await store["orders"].insert_many((f"copied-{number}", {"n": number}) for number in range(8))
     sql.execute("UPDATE orders SET data = data || '{\"updated\": true}'")
     async with store.transaction(metadata={"user": "alice"}) as tx:

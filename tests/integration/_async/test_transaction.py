@@ -1,5 +1,5 @@
-"""Transactions: what commits, what does not, and what leaves them usable."""
-# ruff: noqa: PT012 (a transaction that fails is a block)
+"""Transactions: commit, rollback, and which errors leave them usable."""
+# ruff: noqa: PT012 (a failing transaction is a block)
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_an_exception_rolls_a_transaction_back(own_schema: dict[str, Any])
         with pytest.raises(LookupError, match="out of the block"):
             await fail(store)
         assert await store.collections() == []
-        async with store.transaction() as tx:  # nothing of the first one is remembered
+        async with store.transaction() as tx:  # the failed transaction has no effect on this one
             await tx["orders"].insert("o-1", {})
         assert await store["orders"].count() == 1
 

@@ -1,4 +1,4 @@
-"""Updates as a user calls them: of one document, of the first that matches, of all that match; and deletes likewise."""
+"""Updates and deletes of one document, of the first match, and of all matches."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # Written by .ci/twins.py from tests/integration/_async/test_bulk.py: change that file, and run it.
-"""Bulks: many writes in few round trips, all or nothing, and the write that failed by its index."""
-# ruff: noqa: PT012 (a bulk that fails is a block)
+"""Bulks: many writes in few round trips, all or nothing; an error carries the index of the failed write."""
+# ruff: noqa: PT012 (a failing bulk is a block)
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def data_of(store: Store, collection: str) -> dict[str, Any]:
 
 
 def write_everything(b: Bulk) -> None:
-    """Every kind of write that changes something; each relies on the ones before it."""
+    """Make every kind of write that changes something; each depends on the writes before it."""
     b["orders"].insert("o-1", {"n": 1})
     b["orders"].update("o-1", {"$inc": {"n": 1}})
     b["orders"].update("o-1", {"$inc": {"n": 1}}, if_version=2)
@@ -64,7 +64,7 @@ def write_everything(b: Bulk) -> None:
 
 
 def write_nothing(b: Bulk, missing: str) -> None:
-    """Every kind of write that finds nothing to change."""
+    """Make every kind of write that finds nothing to change."""
     b["orders"].update("o-1", {"$set": {"n": 4}})
     b["orders"].update("o-1", {"$set": {"n": 4}}, if_version=4)
     b["orders"].update("o-1", {"$set": {"n": 4}}, upsert=True)
@@ -223,7 +223,7 @@ def test_a_failure_names_the_write(own_schema: dict[str, Any], place: int) -> No
                     for n in range(place):
                         b["other"].insert(f"n-{n}", {})
                     fail(b)
-                    for n in range(3):  # what comes behind neither hides nor changes what is found
+                    for n in range(3):  # later writes must neither hide nor change the error
                         b["orders"].replace("o-1", {"key": n})
                         b["orders"].insert("o-1", {})
             error = raised.value
@@ -307,7 +307,7 @@ def test_a_bulk_creates_collections_only_with_auto_create(own_schema: dict[str, 
                 b["orders"].insert("o-1", {})
                 b["orders"].insert("o-1", {})
                 b["missing"].delete("o-1")
-        assert raised.value.index == 1  # the first one, though the other is found out before anything is sent
+        assert raised.value.index == 1  # the first failure, although the second is detected before anything is sent
 
 
 def test_dropping_a_collection_fails_at_most_one_bulk(own_schema: dict[str, Any]) -> None:
@@ -349,7 +349,7 @@ def test_each_write_of_a_bulk_carries_the_metadata_of_its_call(own_schema: dict[
 
 
 def test_a_bulk_sent_inside_a_metadata_block_keeps_its_own_metadata(own_schema: dict[str, Any]) -> None:
-    """The transaction begins with the first sending, and not with the metadata that holds there."""
+    """The first send begins the transaction, but does not take the metadata of the block around it."""
     with Store(**own_schema) as store:
         store.create_collection("orders")
         with recorded(own_schema["conninfo"]) as changes:
@@ -363,7 +363,7 @@ def test_a_bulk_sent_inside_a_metadata_block_keeps_its_own_metadata(own_schema: 
 
 @contextmanager
 def traced(store: Store, path: Path) -> Iterator[Callable[[], int]]:
-    """Give a count of the round trips on a store's one connection, as libpq notes them down, since the last call."""
+    """Yield a function that counts the round trips on the store's only connection since its last call."""
     with path.open("w+b", buffering=0) as file:
         with store.transaction() as tx:
             pgconn = tx.connection.pgconn
@@ -396,7 +396,7 @@ def test_a_bulk_takes_few_round_trips(own_schema: dict[str, Any], tmp_path: Path
             with store.bulk() as b:
                 for n in range(3 * CHUNK_STATEMENTS):
                     b["other"].update(f"{n}", {"$inc": {"n": 1}}, upsert=True)
-            assert round_trips() == 1 + 2 + 3 + 1  # begin, look for and create the collection, send, commit
+            assert round_trips() == 1 + 2 + 3 + 1  # begin, look up and create the collection, send, commit
             with store.bulk() as b:
                 for n in range(4):
                     b["other"].insert(f"large-{n}", {"x": "x" * (CHUNK_BYTES // 2)})

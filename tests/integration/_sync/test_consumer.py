@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from tests/integration/_async/test_consumer.py: change that file, and run it.
-"""Durable consumers: what they give again, and to whom."""
+"""Durable consumers: which events they deliver again, and to which process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture
 def name(shared_dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A name for a consumer; whatever consumers there are at the end are dropped."""
+    """The name of a consumer; all consumers are dropped at the end."""
     monkeypatch.setattr("pgdoc.consumer._STANDBY_S", 0.05)
     yield f"billing_{next(_numbers)}"
     with pgdoc.Store(shared_dsn) as store:
@@ -47,13 +47,13 @@ def ids(events: list[ChangeEvent]) -> list[str | None]:
 
 
 def insert(store: Store, *document_ids: str, collection: str = "orders") -> None:
-    """Insert one by one, each in its own transaction."""
+    """Insert documents, each in its own transaction."""
     for document_id in document_ids:
         store[collection].insert(document_id, {})
 
 
 def again(store: Store, name: str, end: str) -> list[str | None]:
-    """Open a consumer, which acknowledges nothing, and give the documents of the events up to the one of a new one."""
+    """Insert document `end`, open the consumer, and return the document ids up to it, without acknowledging."""
     with store["orders"].watch(consumer=name, auto_ack=False) as stream:
         insert(store, end)
         events = take(stream)
@@ -68,7 +68,7 @@ def status_of(store: Store, name: str) -> ConsumerStatus:
 
 
 def until_mode(stream: ChangeStream, mode: str) -> None:
-    """Wait until it is so, while no event comes."""
+    """Wait until a stream is in a mode; no event may arrive."""
     for _ in range(1000):
         if stream.stats().mode == mode:
             return
@@ -145,7 +145,7 @@ def test_acknowledging_an_event_covers_all_before_it(shared_dsn: str, schema: st
 def test_unacknowledged_events_come_again_in_order(
     shared_dsn: str, schema: str, sql: psycopg.Connection, name: str
 ) -> None:
-    """Also from the middle of a transaction."""
+    """The events also come again from the middle of a transaction."""
     with Store(shared_dsn, schema=schema) as store:
         with store["orders"].watch(consumer=name, auto_ack=False) as stream:
             sql.execute("INSERT INTO orders (id, data) SELECT n::text, '{}' FROM generate_series(1, 9) n")
@@ -413,7 +413,7 @@ def test_a_consumer_outlives_its_collection(shared_dsn: str, schema: str, name: 
 def test_a_consumer_still_receives_the_invalidate_of_a_collection_dropped_while_it_was_closed(
     shared_dsn: str, schema: str, name: str
 ) -> None:
-    """It comes also where the store does not make collections, and the end is not acknowledged with the drop."""
+    """It also arrives with auto_create=False, and acknowledging the drop does not acknowledge the invalidate."""
     with (
         Store(shared_dsn, schema=schema) as store,
         Store(shared_dsn, schema=schema, auto_create=False) as other,

@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from tests/integration/_async/test_find.py: change that file, and run it.
-"""Parts of documents, different values, plans."""
+"""Finds: fields, distinct values, plans, sorts and limits."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_find_returns_few_and_many_documents_completely(own_schema: dict[str, 
         store["docs"].insert_many([(f"{n:03}", {"n": n, "in": True}) for n in range(count)])
         store["docs"].insert("other", {"in": False})
         every = [f"{n:03}" for n in range(count)]
-        for _ in range(2):  # it is remembered where there were many
+        for _ in range(2):  # the store remembers which filters find many documents
             for sort, limit, skip in itertools.product((None, "n"), (None, 0, 1, 100, 101, 400), (0, 60)):
                 arguments: dict[str, Any] = {"sort": sort, "limit": limit, "skip": skip}
                 expected = every[skip : None if limit is None else skip + limit]
@@ -186,7 +186,7 @@ def test_an_index_of_another_store_is_used_after_the_next_lookup(
         assert "sort_key" not in docs.explain(wanted)
 
 
-def test_a_lookup_and_a_range_in_its_order_are_planned_once(own_schema: dict[str, Any]) -> None:
+def test_lookups_and_ordered_ranges_use_generic_plans(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema, pool_size=1) as store:
         docs = store["docs"]
         docs.insert_many(

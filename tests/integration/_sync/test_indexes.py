@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from tests/integration/_async/test_indexes.py: change that file, and run it.
-"""Indexes: made, found again, repaired, dropped; what they refuse. Which plans use them is in `test_index_plans`."""
+"""Indexes: creation, reuse, repair, removal and refusals. `test_index_plans` tests which plans use them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def relations(own_schema: dict[str, Any], collection: str) -> list[tuple[str, bo
 
 
 def invalidate(own_schema: dict[str, Any], collection: str, *, comments: bool) -> None:
-    """Leave the indexes as a build leaves them that was killed: invalid, or just without its comment."""
+    """Leave the indexes like a killed build does: invalid, or valid but without the comment."""
     with psycopg.connect(own_schema["conninfo"], autocommit=True) as connection:
         for relation, _ in relations(own_schema, collection):
             name = f'"{own_schema["schema"]}"."{relation}"'
@@ -299,10 +299,10 @@ def test_progress_is_reported_while_writers_continue(own_schema: dict[str, Any])
     seen: list[IndexProgress] = []
     with Store(**own_schema) as store:
         store["orders"].insert("1", {"a": 1})
-        with store.transaction() as tx:  # which the build has to wait for, until it is told of
+        with store.transaction() as tx:  # the build waits for this transaction and reports that
             tx["orders"].insert("2", {"a": 2})
             with pytest.raises(EnoughError):
-                store["orders"].create_index("a", progress=lambda progress: stop_when_blocked(seen, progress))
+                store["orders"].create_index("a", progress=lambda progress: stop_at_once(seen, progress))
             tx["orders"].insert("3", {"a": 3})
         assert [index.valid for index in store["orders"].indexes()] in ([], [False])
         assert store["orders"].create_index("a", progress=seen.append) == "a"
@@ -324,7 +324,7 @@ def index_until_stopped(store: Store, seen: list[IndexProgress]) -> None:
         raise EnoughError
 
 
-def stop_when_blocked(seen: list[IndexProgress], progress: IndexProgress) -> None:
+def stop_at_once(seen: list[IndexProgress], progress: IndexProgress) -> None:
     seen.append(progress)
     raise EnoughError
 

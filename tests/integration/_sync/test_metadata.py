@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from tests/integration/_async/test_metadata.py: change that file, and run it.
-"""The writer's metadata: in the WAL before the change that it speaks of."""
+"""The writer's metadata is in the WAL before the change that it describes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def writes(orders: Collection) -> Iterator[str]:
-    """Make every kind of write, one after the other, and say which kind of change it is."""
+    """Make every kind of write in turn, and yield the kind of change after each."""
     orders.insert("o-1", {"n": 1})
     yield "insert"
     orders.update("o-1", {"$inc": {"n": 1}})
@@ -116,7 +116,9 @@ def test_metadata_ends_with_its_block_inside_a_transaction_without_metadata(own_
             assert changes() == [{"step": 1}, "insert", {}, "insert", "end"]
 
 
-def test_metadata_that_json_cannot_represent_is_refused_before_anything_is_sent(own_schema: dict[str, Any]) -> None:
+def test_metadata_that_json_cannot_represent_is_refused_before_anything_is_sent(
+    own_schema: dict[str, Any],
+) -> None:
     with Store(**own_schema) as store:
         with pytest.raises(InvalidDocument, match="user"):
             store.transaction(metadata={"user": object()})

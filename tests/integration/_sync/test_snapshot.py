@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from tests/integration/_async/test_snapshot.py: change that file, and run it.
-"""Streams that begin with what exists."""
+"""Streams that start with a snapshot of the existing documents."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def name(shared_dsn: str) -> Iterator[str]:
-    """A name for a consumer, which is dropped at the end."""
+    """The name of a consumer, which is dropped at the end."""
     yield f"copy_{next(_numbers)}"
     with pgdoc.Store(shared_dsn) as store:
         for status in store.consumers():
@@ -52,7 +52,7 @@ def ids(events: list[ChangeEvent]) -> list[str | None]:
 
 
 def rest(stream: ChangeStream, last: str) -> list[ChangeEvent]:
-    """Take the events up to the one of this document."""
+    """Read up to and including the event of a document."""
     events = take(stream)
     while events[-1].document_id != last:
         events += take(stream)
@@ -92,8 +92,8 @@ def test_changes_of_delivered_documents_come_between_snapshot_events(
         fill(store, sql, 9, "orders")
         with store["orders"].watch(snapshot=True) as stream:
             assert ids(take(stream, 3)) == ["k1", "k2", "k3"]
-            store["orders"].update("k2", {"$set": {"seen": 1}})  # it was given
-            store["orders"].update("k8", {"$set": {"seen": 2}})  # it was not
+            store["orders"].update("k2", {"$set": {"seen": 1}})  # already delivered
+            store["orders"].update("k8", {"$set": {"seen": 2}})  # not delivered yet
             store["orders"].delete("k9")
             store["orders"].insert("k0", {})
             store["orders"].insert("k77", {})
@@ -105,7 +105,7 @@ def test_changes_of_delivered_documents_come_between_snapshot_events(
             ]
             assert events[-1].full_document is not None
             assert events[-1].full_document.data == {"n": 8, "seen": 2}
-            assert stream.next(timeout=0.3) is None  # and looks whether there is more
+            assert stream.next(timeout=0.3) is None  # the stream then checks whether there are more documents
             assert stream.stats().mode == "live"
             store["orders"].insert("last", {})
             assert brief(take(stream)) == [("insert", "orders", "last")]
@@ -153,7 +153,7 @@ def test_a_snapshot_resumes_only_with_matching_arguments(shared_dsn: str, schema
         with pytest.raises(ValueError, match="an LSN does not tell"):
             store["orders"].watch(snapshot=True, resume_after="16/B374D848")
         store["users"].insert("last", {})
-        with store["users"].watch(snapshot=True, resume_after=over) as stream:  # nothing of it is left
+        with store["users"].watch(snapshot=True, resume_after=over) as stream:  # the token is past the snapshot
             assert brief(take(stream)) == [("insert", "users", "last")]
 
 

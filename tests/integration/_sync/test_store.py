@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from tests/integration/_async/test_store.py: change that file, and run it.
-"""The store: what it looks at first, its collections, and its end."""
+"""The store: checks at the first call, collections, and closing."""
 
 from __future__ import annotations
 

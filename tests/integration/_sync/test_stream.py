@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from tests/integration/_async/test_stream.py: change that file, and run it.
-"""What a change stream gives, and from where to where."""
+"""What a change stream delivers, and when it ends."""
 
 from __future__ import annotations
 
@@ -358,7 +358,7 @@ def test_a_small_buffer_loses_nothing(shared_dsn: str, schema: str, sql: psycopg
 
 
 def limited(stream: ChangeStream, count: int) -> Any:
-    """Iterate over the first events."""
+    """Iterate over the first `count` events."""
     for event in stream:
         yield event
         count -= 1

@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from tests/integration/_async/test_stream_places.py: change that file, and run it.
-"""Where a stream begins, and places to resume at."""
+"""Where a stream starts, and where it can resume."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_transaction_that_is_open_at_the_call_is_seen_whole(
 
 
 def write_a_bit_of_everything(store: Store, sql: psycopg.Connection) -> None:
-    """Change documents in all the ways that make places in the WAL special."""
+    """Change documents in all the ways that produce special positions in the WAL."""
     store["orders"].insert_many((f"copied-{number}", {"n": number}) for number in range(8))
     sql.execute("UPDATE orders SET data = data || '{\"updated\": true}'")
     with store.transaction(metadata={"user": "alice"}) as tx:

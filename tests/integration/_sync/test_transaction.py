@@ -1,6 +1,6 @@
 # Written by .ci/twins.py from tests/integration/_async/test_transaction.py: change that file, and run it.
-"""Transactions: what commits, what does not, and what leaves them usable."""
-# ruff: noqa: PT012 (a transaction that fails is a block)
+"""Transactions: commit, rollback, and which errors leave them usable."""
+# ruff: noqa: PT012 (a failing transaction is a block)
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_an_exception_rolls_a_transaction_back(own_schema: dict[str, Any]) -> No
         with pytest.raises(LookupError, match="out of the block"):
             fail(store)
         assert store.collections() == []
-        with store.transaction() as tx:  # nothing of the first one is remembered
+        with store.transaction() as tx:  # the failed transaction has no effect on this one
             tx["orders"].insert("o-1", {})
         assert store["orders"].count() == 1
 

@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from tests/integration/_async/test_updates.py: change that file, and run it.
-"""Updates as a user calls them: of one document, of the first that matches, of all that match; and deletes likewise."""
+"""Updates and deletes of one document, of the first match, and of all matches."""
 
 from __future__ import annotations
 
@@ -126,7 +126,9 @@ def test_a_misfit_names_document_operator_and_path(own_schema: dict[str, Any]) -
         assert docs.get("the one") == made
 
 
-def test_an_invalid_update_or_filter_is_refused_before_the_collection_is_created(own_schema: dict[str, Any]) -> None:
+def test_an_invalid_update_or_filter_is_refused_before_the_collection_is_created(
+    own_schema: dict[str, Any],
+) -> None:
     with Store(**own_schema) as store:
         docs = store["docs"]
         updates: list[dict[str, Any]] = [{"a": 1}, {"$push": {"": 1}}, {}, {"$inc": {"a": "1"}}]

@@ -1,4 +1,4 @@
-"""What a consumer asks of its server: no WAL that is not needed, no waiting, nothing that is left behind."""
+"""Consumers retain no unneeded WAL, do not block the server, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_consumer_whose_checkpoint_is_in_progress_is_not_dropped(store: Store,
 def test_nothing_beyond_what_was_acknowledged_is_confirmed(
     store: Store, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each look at the slot is judged when it is known what the next event was."""
+    """Each look at the slot is checked at the end, when the event after the acknowledged one is known."""
     monkeypatch.setattr("pgdoc.consumer._TELL_S", 0.01)
     monkeypatch.setattr("pgdoc.consumer._PATIENCE_S", 0.05)
     chance = random.Random(1)
@@ -134,7 +134,7 @@ def test_nothing_beyond_what_was_acknowledged_is_confirmed(
                 if acknowledged:
                     stream.ack(events[acknowledged - 1])
             if chance.random() < 0.05:
-                time.sleep(0.1)  # slower than the buffer is filled
+                time.sleep(0.1)  # long enough for the buffer to fill
             looks.append((confirmed(owner), acknowledged))
         for writer in writers:
             writer.result()
@@ -145,7 +145,7 @@ def test_nothing_beyond_what_was_acknowledged_is_confirmed(
 
 
 def _write(store: Store, first: int, count: int, seed: int) -> None:
-    """Write documents, some together."""
+    """Write documents, some of them in one transaction."""
     chance = random.Random(seed)
     numbers = list(range(first, first + count))
     while numbers:
@@ -173,7 +173,7 @@ def test_a_quiet_consumer_pins_nothing(cluster: LocalServer, store: Store, owner
 
 
 def _is_released(owner: psycopg.Connection, place: int) -> bool:
-    owner.execute("CHECKPOINT")  # restart_lsn moves past the records that it writes
+    owner.execute("CHECKPOINT")  # restart_lsn can move past the records that it writes
     ((restart_lsn,),) = owner.execute(
         "SELECT (restart_lsn - '0/0')::bigint FROM pg_replication_slots WHERE slot_name = %s", [slot(owner)]
     ).fetchall()
@@ -188,7 +188,7 @@ def test_a_callback_of_any_length_kills_nothing(
     caplog: pytest.LogCaptureFixture,
     in_transaction: bool,
 ) -> None:
-    """The server would end a walsender, or an owner's session, that it has not heard of for a second."""
+    """The server ends a walsender or an owner's session that is silent for a second."""
     monkeypatch.setattr("pgdoc.ownership._SILENT_FOR_S", 1)
     with (
         Store(make_conninfo(dsn, options="-c wal_sender_timeout=1s")) as impatient,
@@ -209,7 +209,7 @@ def test_a_callback_of_any_length_kills_nothing(
 
 
 def test_the_server_s_shutdown_is_not_held_up(cluster: LocalServer, store: Store) -> None:
-    """By events that are not acknowledged, or not even taken."""
+    """Neither unacknowledged events nor a full buffer delay a fast shutdown."""
     with (
         store["orders"].watch(consumer=NAME, auto_ack=False) as stream,
         store["orders"].watch(consumer="full", buffer_size=2) as full,
@@ -326,7 +326,7 @@ def test_a_forked_child_does_not_disturb_a_consumer(store: Store, dsn: str) -> N
 async def test_a_cancelled_opening_leaves_no_consumer_and_no_slot(
     store: Store, dsn: str, owner: psycopg.Connection
 ) -> None:
-    """It waits for a transaction, as the first slot of a database does."""
+    """The opening blocks on a transaction, as the first slot of a database does."""
     async with AsyncStore(dsn) as impatient:
         with psycopg.connect(dsn) as writer:
             writer.execute("INSERT INTO docs.orders (id, data) VALUES ('1', '{}')")

@@ -1,4 +1,4 @@
-"""Consumers whose process, connections, slot or server is lost: nothing acknowledged is lost, or done twice."""
+"""Consumers that lose their process, connections, slot or server lose and repeat no acknowledged event."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_consumer_reconnects_after_lost_connections(store: Store, owner: psyco
 def test_nothing_stored_is_repeated_after_a_restart(
     cluster: LocalServer, store: Store, owner: psycopg.Connection
 ) -> None:
-    """PostgreSQL 15 forgets in a crash what was confirmed since its last checkpoint."""
+    """In a crash, PostgreSQL 15 forgets positions confirmed since its last checkpoint."""
     with (
         store["orders"].watch(consumer=NAME, auto_ack=False) as stream,
         store["orders"].watch(consumer="other") as other,
@@ -207,7 +207,7 @@ def test_a_slot_that_lost_its_wal_is_history_lost(store: Store, owner: psycopg.C
 def test_a_paused_owner_that_wakes_up_can_do_nothing(
     dsn: str, store: Store, owner: psycopg.Connection, in_transaction: bool
 ) -> None:
-    """Its session is ended here; else the server does that after half a minute."""
+    """The test ends the paused session; otherwise the server does that after half a minute."""
     with Client(dsn, NAME) as client:
         insert(store, 1, 2, 3)
         assert [client.ask("next") for _ in range(2)] == ["1", "2"]

@@ -1,4 +1,4 @@
-"""What counts as acknowledged, and when the server is told: where it would be easy to say too much, or too little."""
+"""What counts as acknowledged and when it is confirmed to the server, in the cases that are easy to get wrong."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_acknowledgements_are_stored_although_the_reader_fails_just_then(
     def broken(_reader: Reader) -> None:
         raise ServerUnreachable("the connection was lost just then")
 
-    monkeypatch.setattr("pgdoc.consumer.HEARTBEAT_S", 60.0)  # nothing is stored in between
+    monkeypatch.setattr("pgdoc.consumer.HEARTBEAT_S", 60.0)  # nothing is saved in between
     with store["orders"].watch(consumer=NAME, auto_ack=False) as stream:
         insert(store, 1, 2, 3)
         events = take(stream, 3)
@@ -114,7 +114,7 @@ def test_a_former_owner_receives_no_event_that_its_successor_starts_with(
         with store["orders"].watch(consumer=NAME, auto_ack=False) as successor:
             wait_until(lambda: _taken_over(owner, store, successor))
             assert ids(take(successor, 1)) == [0]
-            wait_until(lambda: former.stats().mode == "closed")  # it has heard of it
+            wait_until(lambda: former.stats().mode == "closed")  # it has noticed the takeover
             with pytest.raises(ConsumerLost):
                 former.next(timeout=PATIENCE_S)
 
@@ -126,7 +126,7 @@ def _taken_over(owner: psycopg.Connection, store: Store, successor: Any) -> bool
 
 
 def test_a_wal_that_went_back_ends_the_stream(store: Store, monkeypatch: pytest.MonkeyPatch, owner: Any) -> None:
-    """As it does where a server is restored under an open consumer; what comes then would pass for acknowledged."""
+    """As when a server is restored under an open consumer: its events would wrongly count as acknowledged."""
     with store["orders"].watch(consumer=NAME, on_lost="recreate") as stream:
         insert(store, 1)
         take(stream, 1)

@@ -1,4 +1,4 @@
-"""`pgdoc doctor`, with each thing that can be wrong on a server."""
+"""`pgdoc doctor` reports each fault that a server can have."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pgdoc import ChangeStream
     from pgdoc.server import LocalServer
 
-CLOSE_LIMIT_S = 10.0  # twice what is promised, on a machine that is busy
+CLOSE_LIMIT_S = 10.0  # twice the documented limit, for a busy machine
 SHUTDOWN_LIMIT_S = 15.0
 INSERT = "INSERT INTO docs.orders (id, data) SELECT n, '{}' FROM generate_series(%s::int, %s::int) AS n"
 
@@ -41,25 +41,25 @@ def proxy(dsn: str) -> Iterator[Proxy]:
 
 @pytest.fixture(autouse=True)
 def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limits are shorter here."""
+    """Shorten the timeouts of the library."""
     monkeypatch.setattr("pgdoc.hub._CLOSE_S", 1.5)
     monkeypatch.setattr("pgdoc.replication.reader._SILENCE_LIMIT", 2)
 
 
 @pytest.fixture
 def proxied_dsn(dsn: str, proxy: Proxy) -> str:
-    """The conninfo that leads through the proxy."""
+    """The conninfo of the server through the proxy."""
     return make_conninfo(dsn, port=proxy.port)
 
 
 def closed_in_time(store: Store) -> None:
-    """Close it, in a thread that may hang; no thread of the library is left then, whatever the network does."""
+    """Close a store on a thread that may hang; check that it returns in time and leaves no library thread."""
     closing = threading.Thread(target=store.close)
     closing.start()
     closing.join(CLOSE_LIMIT_S)
-    assert not closing.is_alive(), "close() did not return"
+    assert not closing.is_alive(), f"close() has not returned after {CLOSE_LIMIT_S:.0f} s"
     left = [thread.name for thread in threading.enumerate() if thread.name.startswith("pgdoc-")]
-    assert left in ([], ["pgdoc-closing"])  # which is about to end
+    assert left in ([], ["pgdoc-closing"])  # pgdoc-closing is about to end
 
 
 def _live(store: Store, proxy: Proxy) -> None:
@@ -171,7 +171,7 @@ def test_a_store_is_closed_while_its_keeper_waits_for_a_lock(dsn: str, owner: ps
 
 
 def test_a_store_is_closed_at_a_server_that_stands_still(dsn: str, owner: psycopg.Connection) -> None:
-    """All of its processes are stopped, so that nobody even takes a connection."""
+    """SIGSTOP stops all server processes, so that no new connection is accepted either."""
     store = Store(dsn)
     stream = store["orders"].watch()
     store["orders"].insert("o-1", {})
@@ -202,7 +202,7 @@ def test_many_close_a_store_at_once(dsn: str) -> None:
 
 
 def test_watching_races_with_closing(dsn: str) -> None:
-    """A stream is opened or refused, and closed when the store is."""
+    """Each stream is either refused, or opened and closed with the store."""
     with Store(dsn) as first:
         first.create_collection("orders")
     for number in range(12):
@@ -228,7 +228,7 @@ def test_watching_races_with_closing(dsn: str) -> None:
 
 
 def test_a_finalizer_on_a_library_thread_closes_the_streams(dsn: str) -> None:
-    """The garbage collector may run there, in the midst of the lock that closing takes."""
+    """The garbage collector may run there, while the thread holds the lock that closing needs."""
     store = Store(dsn)
     hub, stream = store._streams.hub, store["orders"].watch()
     dispatch = hub._fanout.dispatch
@@ -249,7 +249,7 @@ def test_a_finalizer_on_a_library_thread_closes_the_streams(dsn: str) -> None:
 
 def test_opening_a_stream_at_a_silent_server_times_out(proxied_dsn: str, proxy: Proxy) -> None:
     with Store(proxied_dsn) as store:
-        store["orders"].insert("o-1", {})  # the pool has a connection now, and it goes silent
+        store["orders"].insert("o-1", {})  # gives the pool a connection, which then goes silent
         proxy.stall()
         with patience(0.5), pytest.raises(ServerUnreachable, match="did not answer in time"):
             store["orders"].watch()
@@ -273,10 +273,10 @@ def test_what_goes_silent_is_noticed(proxied_dsn: str, proxy: Proxy, dsn: str) -
     with Store(proxied_dsn) as store, store["orders"].watch() as stream, psycopg.connect(dsn, autocommit=True) as sql:
         sql.execute(INSERT, [1, 10])
         seen = [_id(stream) for _ in range(10)]
-        proxy.half_open()  # the server knows that we are gone, we do not
+        proxy.half_open()  # the server sees the disconnect, the client does not
         sql.execute(INSERT, [11, 20])
         seen += [_id(stream) for _ in range(10)]
-        proxy.stall()  # nobody knows anything
+        proxy.stall()  # neither side sees a disconnect
         sql.execute(INSERT, [21, 30])
         wait_until(lambda: stream.stats().mode == "reconnecting")
         proxy.resume()
@@ -324,7 +324,7 @@ def test_statements_and_connections_at_a_silent_server_time_out(
 
 
 def test_a_shutdown_is_not_held_up_by_any_stream(cluster: LocalServer, dsn: str) -> None:
-    """One is idle, one is full, one reads on from the past, and the loop of each sleeps."""
+    """One stream is idle, the others are full or catch up on history; none of them is being read."""
     with Store(dsn) as store, psycopg.connect(dsn, autocommit=True) as sql:
         with store["orders"].watch() as idle:
             token = idle.resume_token
@@ -345,7 +345,7 @@ def test_a_shutdown_is_not_held_up_by_any_stream(cluster: LocalServer, dsn: str)
 
 
 def test_two_threads_on_one_stream_do_not_disturb_another_stream(dsn: str) -> None:
-    """Which of them gets what is not said."""
+    """Which of the two threads receives an event is undefined."""
     with Store(dsn) as store, store["orders"].watch() as shared, store["orders"].watch() as own:
         over = threading.Event()
 

@@ -1,4 +1,4 @@
-"""What a store says where slots and walsenders are used up, or have to wait."""
+"""Errors when slots or walsenders run out, or creating a slot has to wait."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def fill_slots(admin: psycopg.Connection) -> int:
-    """Leave no slot free; give how many there are."""
+    """Take all free slots; return the total number of slots."""
     ((total, free),) = admin.execute(
         "SELECT max, max - (SELECT count(*) FROM pg_replication_slots) "
         "FROM (SELECT current_setting('max_replication_slots')::int) AS m (max)"
@@ -77,7 +77,7 @@ async def test_opening_an_async_stream_without_a_free_slot_raises_slots_exhauste
 def test_losing_the_last_free_slot_while_opening_raises_slots_exhausted(
     dsn: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last free slot can be taken between the look and the making."""
+    """Another session can take the last free slot between the check and the creation."""
     monkeypatch.setattr("pgdoc.replication.slots.preflight", lambda _: fill_slots(admin))
     try:
         message = said_by_streams(SlotsExhausted, dsn)
@@ -135,7 +135,7 @@ def test_the_first_slot_waits_for_transactions(
         assert 0 <= age_s < PATIENCE_S
         assert f'(pid {pid} in database "postgres", open for 0 s): end them' in str(raised.value)
         assert store.history().pinned_by[0][0] == pid
-        store.migrate()  # its log says that history does not begin yet
+        store.migrate()  # logs that history cannot start yet
         writer.rollback()
         store.watch().close()
 

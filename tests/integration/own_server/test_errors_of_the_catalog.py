@@ -1,4 +1,4 @@
-"""What a store says where the catalog, or a table, is not what it needs."""
+"""Errors of an unsuitable catalog or table."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_changing_the_replica_identity_under_a_stream_ends_it(dsn: str, change: 
         owner.execute(change)
         store["orders"].insert("o-4", {})
         events = [stream.next(timeout=PATIENCE_S) for _ in range(4)]
-        assert [event.document_id for event in events if event] == [None, "o-1", "o-2", "o-3"]  # first it is made
+        assert [event.document_id for event in events if event] == [None, "o-1", "o-2", "o-3"]  # None: the create event
         message = said(ReplicaIdentityChanged, lambda: stream.next(timeout=PATIENCE_S))
         assert "'orders'" in message
         assert "REPLICA IDENTITY FULL" in message

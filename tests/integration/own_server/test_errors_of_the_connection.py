@@ -1,4 +1,4 @@
-"""What a store says where it can't get to the server."""
+"""Errors of a server that cannot be reached."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_an_address_without_a_server_is_named(conninfo: str, place: str, dsn: st
 def test_a_stopped_server_is_reported_soon(
     private_server: LocalServer, private_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A store that has connections does not hope for long that others can be made."""
+    """A store that had connections does not retry for long."""
     monkeypatch.setattr("pgdoc._sync.connections._SOON_S", 0.1)
     with Store(private_dsn) as store:
         store["orders"].insert("o-1", {})
@@ -105,7 +105,7 @@ def test_a_refusal_by_pg_hba_says_what_to_add(
 def test_streams_through_a_pooler_need_a_direct_route(
     cluster: LocalServer, database: str, dsn: str, refused: str
 ) -> None:
-    """PgBouncer 1.18 knows neither parameter, 1.20 knows `options`."""
+    """PgBouncer 1.18 supports neither parameter, 1.20 supports `options`."""
     with pooling(cluster, refused) as route:
         through = make_conninfo(route, dbname=database)
         with Store(through) as store:
@@ -123,13 +123,15 @@ def test_streams_through_a_pooler_need_a_direct_route(
 
 
 def test_a_prepared_statement_that_a_pooler_lost_names_the_fix(dsn: str) -> None:
-    """PgBouncer gives the next transaction of a connection to whichever session is free."""
+    """PgBouncer runs each transaction of a connection on any free server session."""
     with Store(dsn, pool_size=1) as store:
         store["orders"].insert("o-1", {})
         for _ in range(6):
             store["orders"].get("o-1")
         with store.transaction() as tx:
-            tx.connection.execute("DO 'BEGIN DEALLOCATE ALL; END'")  # as another session has none
+            tx.connection.execute(
+                "DO 'BEGIN DEALLOCATE ALL; END'"
+            )  # like another session, which has no prepared statements
         message = said(DatabaseError, lambda: store["orders"].get("o-1"))
         assert message.endswith("give the server's own host and port as replication_conninfo")
 

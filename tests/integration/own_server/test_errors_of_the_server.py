@@ -1,4 +1,4 @@
-"""What a store says where the server, or the role there, is not what it needs."""
+"""Errors of an unsuitable server or role."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_wal_level_below_logical_is_refused(cluster: LocalServer, dsn: str) ->
 
 @contextmanager
 def without_wal2json(cluster: LocalServer, admin: psycopg.Connection) -> Iterator[None]:
-    """Let the server look for libraries in a folder that has all that pgdoc needs but wal2json."""
+    """Make the server load libraries from a folder that lacks only wal2json."""
     ((libraries,),) = admin.execute("SELECT setting FROM pg_config WHERE name = 'PKGLIBDIR'").fetchall()
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         Path(folder).chmod(0o755)
@@ -115,7 +115,7 @@ def test_wal2json_is_not_allowed(dsn: str, admin: psycopg.Connection, monkeypatc
 
 
 def check_auto(dsn: str, refusal: str) -> None:
-    """See that streams read through pgoutput where the store leaves it to the server, and that it says so."""
+    """Check that with plugin="auto" streams use pgoutput, and that the status gives the reason."""
     with Store(dsn, plugin="auto") as store:
         status = store.status()
         assert (status.plugin, status.plugin_reason, status.problem) == ("pgoutput", refusal, None)
@@ -131,7 +131,7 @@ def check_auto(dsn: str, refusal: str) -> None:
 
 
 def refuse_plugin(make: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a call that makes a slot say what a server with an allow-list says, on one that has none."""
+    """Wrap a call that creates a slot: it fails like a server with an allow-list, on a server without one."""
 
     def make_or_refuse(connection: psycopg.Connection, *args: str, **kwargs: Any) -> Any:
         if "wal2json" in (*args, *kwargs.values()):
