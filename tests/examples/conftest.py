@@ -1,4 +1,4 @@
-"""Fixtures for the programs of docs/examples: a time limit and a private Redis."""
+"""The programs of docs/examples as processes of their own, and a private Redis beside them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEST_TIMEOUT_S = 120
 
 @pytest.fixture(autouse=True)
 def no_test_hangs() -> Iterator[None]:
-    """Fail a test that hangs, because a broken program may wait forever."""
+    """A program that is broken may wait for ever."""
 
     def give_up(*_args: object) -> None:
         raise TimeoutError(f"not done within {TEST_TIMEOUT_S} s")
@@ -35,7 +35,7 @@ def no_test_hangs() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    """The URL of a Redis without persistence that listens on a socket in a temporary folder."""
+    """The URL of a Redis that keeps nothing on disk and listens on a socket in a folder of its own."""
     with TemporaryDirectory(prefix="pgdoc-redis-") as folder:
         socket = Path(folder, "redis.sock")
         options = ["--port", "0", "--unixsocket", str(socket), "--dir", folder, "--save", "", "--appendonly", "no"]
@@ -49,7 +49,7 @@ def redis_url() -> Iterator[str]:
 
 @pytest.fixture
 def redis(redis_url: str) -> Iterator[Redis]:
-    """A client of the Redis, which is empty."""
+    """A client of it; it is empty."""
     with Redis.from_url(redis_url, decode_responses=True) as redis:
         redis.flushall()
         yield redis
@@ -62,8 +62,8 @@ def _wait_for(socket: Path, process: subprocess.Popen[bytes]) -> None:
             try:
                 redis.ping()
             except NotThereYetError:
-                assert process.poll() is None, f"redis-server ended with {process.returncode}"
-                assert time.monotonic() < deadline, f"redis-server has not answered within {START_TIMEOUT_S:.0f} s"
+                assert process.poll() is None, "redis-server ended"
+                assert time.monotonic() < deadline, "redis-server does not answer"
                 time.sleep(0.05)
             else:
                 return

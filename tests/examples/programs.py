@@ -1,4 +1,4 @@
-"""Run the programs of docs/examples as a user does."""
+"""Running the programs of docs/examples as their users do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATIENCE_S = 60.0
 
 @contextlib.contextmanager
 def running(program: str, *arguments: str, output: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program during the block, and kill it at the end."""
+    """Run a program until the block ends; what is left of it then is killed."""
     with (
         contextlib.nullcontext() if output is None else output.open("wb") as stdout,
         subprocess.Popen([sys.executable, str(EXAMPLES / program), *arguments], stdout=stdout) as process,
@@ -33,7 +33,7 @@ def running(program: str, *arguments: str, output: Path | None = None) -> Iterat
 
 
 def wait_until(condition: Callable[[], object], process: subprocess.Popen[bytes] | None = None) -> None:
-    """Wait until a condition holds; fail at once if the process ends."""
+    """Wait until something is so; a process that ends meanwhile never brings it about."""
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert process is None or process.poll() is None, f"the program ended with {process.returncode}"
@@ -42,7 +42,7 @@ def wait_until(condition: Callable[[], object], process: subprocess.Popen[bytes]
 
 
 def drop_consumer(store: pgdoc.Store, name: str) -> None:
-    """Drop the consumer of a program that was just killed; retry while its session still exists."""
+    """Drop the consumer of a program that was killed a moment ago."""
 
     def is_dropped() -> bool:
         with contextlib.suppress(pgdoc.ConsumerBusy):

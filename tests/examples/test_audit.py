@@ -1,4 +1,4 @@
-"""The audit log records who changed what exactly once, wherever its program is killed."""
+"""The audit log: who changed what, from what to what, exactly once, wherever its program is killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 import pgdoc
 from docs.examples import audit
-from tests.examples.kill_at_step import STEPS
+from tests.examples.dying import STEPS
 from tests.examples.programs import PATIENCE_S, ROOT, drop_consumer, running, wait_until
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ DEEP = "[" * 253 + "]" * 253
 
 @pytest.fixture
 def store(dsn: str) -> Iterator[pgdoc.Store]:
-    """A store on a database whose audit log has started."""
+    """A store on a database with a log that has begun."""
     with pgdoc.Store(dsn) as store:
         store.create_collection("orders")
         store.create_collection("stock")
@@ -46,7 +46,7 @@ def sql(dsn: str) -> Iterator[psycopg.Connection]:
 
 
 class History:
-    """Makes changes and records the audit entries that they must produce."""
+    """Writers that know what they did."""
 
     def __init__(self, store: pgdoc.Store, sql: psycopg.Connection) -> None:
         self.store, self.sql = store, sql
@@ -106,18 +106,18 @@ class History:
 
 
 def written(store: pgdoc.Store) -> list[Entry]:
-    """Return the entries of the log in the order of writing."""
+    """What the log has, in the order in which it was written."""
     names = ("who", "what", "collection", "document", "before", "after", "transaction")
     return [tuple(entry[name] for name in names) for entry in store[audit.AUDIT].find(sort="_id")]
 
 
 def same(one: list[Entry], other: list[Entry]) -> bool:
-    """Compare as JSON, where true is not equal to 1."""
+    """As JSON has it, where true is not 1."""
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def finish(dsn: str, store: pgdoc.Store, history: History) -> None:
-    """Let the program read to the end, and compare the log with the history."""
+    """Let the program come to the end, and compare."""
     with running("audit.py", dsn) as process:
         wait_until(lambda: store[audit.AUDIT].count() >= len(history.entries), process)
         history.go_on()
@@ -129,7 +129,7 @@ def test_killed_at_every_step_in_turn(dsn: str, store: pgdoc.Store, sql: psycopg
     history = History(store, sql)
     for step, count in itertools.product(STEPS, (1, 4)):
         history.go_on()
-        command = [sys.executable, "-m", "tests.examples.kill_at_step", "audit.py", step, str(count), dsn]
+        command = [sys.executable, "-m", "tests.examples.dying", "audit.py", step, str(count), dsn]
         assert subprocess.run(command, cwd=ROOT, check=False, timeout=PATIENCE_S).returncode == -9
     finish(dsn, store, history)
 
@@ -154,7 +154,7 @@ def record_one(store: pgdoc.Store) -> pgdoc.Document:
     return entry
 
 
-def test_an_entry_says_who_changed_what(store):
+def test_an_entry(store):
     began = store["orders"].insert("o-1", {"total": 5, "of": {"city": "Bern"}})
     with audit.watch(store) as stream:
         audit.record(store, stream, next(stream))
@@ -170,8 +170,8 @@ def test_an_entry_says_who_changed_what(store):
 
 
 @pytest.mark.parametrize("user", ['{"name": "eve"}', '"\\u0000"', DEEP, "17"])
-def test_a_user_that_is_not_text_is_recorded_as_null(store, sql, user):
-    """Any role that can write can send any metadata."""
+def test_a_user_that_is_no_text_is_nobody(store, sql, user):
+    """Any role that can write can claim anything."""
     with sql.transaction():
         sql.execute("SELECT pg_logical_emit_message(true, 'pgdoc', %s)", [f'{{"metadata": {{"user": {user}}}}}'])
         sql.execute("INSERT INTO orders (id, data) VALUES ('o-1', '{}')")
@@ -189,7 +189,7 @@ def test_data_that_can_not_be_written_down_does_not_stop_the_log(store, sql, dat
     assert entry["problem"]
 
 
-def test_collection_events_are_logged_except_those_of_the_log(store, sql):
+def test_what_becomes_of_collections_is_written_down_and_the_log_itself_is_not(store, sql):
     store.rename_collection("orders", "purchases")
     sql.execute("TRUNCATE stock")
     with audit.watch(store) as stream:

@@ -1,4 +1,4 @@
-"""The cache: races between readers and the watcher, and recovery when either is killed."""
+"""The cache: the race between readers and the watcher, and what becomes of it when either is killed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pgdoc.server import LocalServer
 
 OLD, NEW = {"price": 1}, {"price": 2}
-FOREIGN_TOKEN = "0/4231D60.0/3C245F0.1.0.7711260029669233124.1"  # noqa: S105 (of another cluster)
+FOREIGN_TOKEN = "0/4231D60.0/3C245F0.1.0.7711260029669233124.1"  # noqa: S105 (of a cluster that is not here)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def watcher(store: pgdoc.Store, redis: Redis) -> Iterator[Watcher]:
 
 
 class Watcher:
-    """The watcher of the program, driven one change at a time."""
+    """The watcher of the program, one change at a time."""
 
     def __init__(self, store: pgdoc.Store, redis: Redis) -> None:
         self.store, self.redis = store, redis
@@ -51,7 +51,7 @@ class Watcher:
         self.follower.close()  # type: ignore[attr-defined]
 
     def handle(self, document_id: str | None) -> None:
-        """Handle changes up to one of this document; `None` means a change of the collection."""
+        """Handle what comes, up to a change of this document; `None` for one of the collection."""
         for event in self.follower:
             if event.document_id == document_id:
                 return
@@ -63,7 +63,7 @@ class Watcher:
 
 
 class Overtaken(pgdoc.Collection):
-    """A collection that runs `meanwhile` between the database's answer and the return of `get`."""
+    """A collection whose every reader is held up behind the database's answer, while something happens."""
 
     def __init__(self, products: pgdoc.Collection, meanwhile: Callable[[], object]) -> None:
         self.products, self.meanwhile = products, meanwhile
@@ -75,7 +75,7 @@ class Overtaken(pgdoc.Collection):
 
 
 def read_naively(redis: Redis, products: Any, product_id: str) -> dict[str, Any] | None:
-    """Fill the cache on a miss, as most caches do; the watcher deletes the keys of changed products."""
+    """Fill where there is nothing, as most caches do; their watcher deletes the key of what was changed."""
     found: Any = redis.get(f"product:{product_id}")
     if found is None:
         document = products.get(product_id)
@@ -94,7 +94,7 @@ return ARGV[2]
 
 
 def read_by_version(redis: Redis, products: Any, product_id: str) -> dict[str, Any] | None:
-    """Fill the cache unless it holds a higher version; the watcher writes every change to it."""
+    """Fill with what was read, unless a higher version is there; its watcher writes every change down."""
     found: Any = redis.get(f"product:{product_id}")
     if found is None:
         document = products.get(product_id)
@@ -112,13 +112,13 @@ def update(products: pgdoc.Collection) -> None:
     products.replace("p", NEW)
 
 
-def reinsert(products: pgdoc.Collection) -> None:
+def insert_anew(products: pgdoc.Collection) -> None:
     products.delete("p")
     products.insert("p", NEW)
 
 
 class TestTheRace:
-    """A reader has read the old product, the watcher handles its change, and then the reader fills the cache."""
+    """A reader has the old product in its hands while the change of it is handled, and fills the cache then."""
 
     def test_a_cache_that_deletes_keys_is_stale(self, store, redis):
         products = store["products"]
@@ -131,13 +131,13 @@ class TestTheRace:
             read_naively(redis, Overtaken(products, meanwhile), "p")
         assert read_naively(redis, products, "p") == OLD
 
-    def test_a_cache_that_keeps_the_highest_version_is_not_stale(self, store, redis):
+    def test_one_that_keeps_the_highest_version_is_not(self, store, redis):
         assert self.by_version(store, redis, update, changes=1) == NEW
 
-    def test_a_cache_that_keeps_the_highest_version_is_stale_after_delete_and_insert(self, store, redis):
+    def test_but_is_where_a_product_is_deleted_and_inserted_anew(self, store, redis):
         store["products"].update("p", {"$set": {"more": True}})
         store["products"].replace("p", OLD)
-        assert self.by_version(store, redis, reinsert, changes=2) == OLD
+        assert self.by_version(store, redis, insert_anew, changes=2) == OLD
 
     def by_version(
         self, store: pgdoc.Store, redis: Redis, change: Callable[[pgdoc.Collection], None], changes: int
@@ -156,10 +156,10 @@ class TestTheRace:
             read_by_version(redis, Overtaken(products, meanwhile), "p")
         return read_by_version(redis, products, "p")
 
-    @pytest.mark.parametrize("change", [update, reinsert])
-    def test_the_cache_of_the_example_is_never_stale(self, store, redis, watcher, change):
+    @pytest.mark.parametrize("change", [update, insert_anew])
+    def test_ours_is_never(self, store, redis, watcher, change):
         products = store["products"]
-        redis.delete("product:p")  # as if it had expired
+        redis.delete("product:p")  # its time was over
 
         def meanwhile():
             change(products)
@@ -167,11 +167,11 @@ class TestTheRace:
             while cache.read(redis, products, "p") != NEW:
                 watcher.handle("p")
 
-        assert cache.read(redis, Overtaken(products, meanwhile), "p") == OLD  # correct when it was read
+        assert cache.read(redis, Overtaken(products, meanwhile), "p") == OLD  # it was, when it was asked
         assert cache.read(redis, products, "p") == NEW
 
-    def test_the_cache_of_the_example_is_not_stale_after_it_is_emptied(self, store, redis, watcher):
-        """A value read earlier is not stored in a cache that has been reset."""
+    def test_ours_is_never_where_the_cache_is_emptied_meanwhile(self, store, redis, watcher):
+        """What was read before is not filled into a cache that has begun anew."""
         products = store["products"]
         redis.delete("product:p")
 
@@ -190,7 +190,7 @@ class TestTheRace:
 def test_an_event_that_arrives_before_its_commit_is_visible(
     private_server: LocalServer, private_dsn: str, redis: Redis
 ) -> None:
-    """A commit that waits for a standby is streamed although other sessions still see the old product."""
+    """A commit that waits for a standby is told of, and nobody else sees it yet: the database still has the old one."""
     with (
         pgdoc.Store(private_dsn) as store,
         contextlib.closing(Watcher(store, redis)) as watcher,
@@ -217,7 +217,7 @@ def test_an_event_that_arrives_before_its_commit_is_visible(
 
 @contextlib.contextmanager
 def _waiting_for_ever(dsn: str, pool: ThreadPoolExecutor) -> Iterator[Future[None]]:
-    """Change the product on another thread, in a commit that does not return until the block ends."""
+    """Change the product in another thread, in a commit that does not return before the block is left."""
 
     def write() -> None:
         with psycopg.connect(dsn, autocommit=True) as connection:
@@ -229,14 +229,14 @@ def _waiting_for_ever(dsn: str, pool: ThreadPoolExecutor) -> Iterator[Future[Non
     writing.result(PATIENCE_S)
 
 
-def test_without_a_watcher_reads_go_to_the_database(store, redis, watcher):
+def test_who_has_no_watcher_reads_the_database(store, redis, watcher):
     redis.set("product:p", json.dumps(OLD))
     store["products"].replace("p", NEW)
-    redis.delete(cache.WATCHED)  # as if it had expired because no watcher renewed it
+    redis.delete(cache.WATCHED)  # as its time is over when nobody renews it
     assert cache.read(redis, store["products"], "p") == NEW
 
 
-def test_a_missing_product_is_cached_as_missing(store, redis, watcher):
+def test_a_product_that_is_not_there_is_cached_as_such(store, redis, watcher):
     assert cache.read(redis, store["products"], "q") is None
     assert redis.get("product:q") == "null"
     store["products"].insert("q", NEW)
@@ -244,7 +244,7 @@ def test_a_missing_product_is_cached_as_missing(store, redis, watcher):
     assert cache.read(redis, store["products"], "q") == NEW
 
 
-def test_numbers_that_json_cannot_represent_are_not_cached(store, redis, watcher):
+def test_numbers_that_json_has_no_form_for_are_not_cached(store, redis, watcher):
     store["products"].replace("p", {"price": Decimal("1e-400")})
     watcher.handle("p")
     assert redis.get("product:p") == cache.NOT_CACHED
@@ -260,7 +260,7 @@ def test_of_two_watchers_one_ends(store, redis, watcher):
     assert cache.read(redis, store["products"], "p") == NEW
 
 
-def test_emptying_the_collection_empties_the_cache(store, redis, watcher, dsn):
+def test_a_collection_that_is_emptied_empties_the_cache(store, redis, watcher, dsn):
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("TRUNCATE docs.products")
     watcher.handle(None)
@@ -268,7 +268,7 @@ def test_emptying_the_collection_empties_the_cache(store, redis, watcher, dsn):
     assert cache.read(redis, store["products"], "p") is None
 
 
-def test_the_cache_is_reset_when_history_is_lost(store, redis):
+def test_where_history_is_lost_the_cache_begins_anew(store, redis):
     redis.set(cache.PLACE, FOREIGN_TOKEN)
     redis.set("product:gone", json.dumps(OLD))
     with contextlib.closing(Watcher(store, redis)) as watcher:

@@ -1,7 +1,7 @@
-"""Over 10,000 changes with a watcher that is killed repeatedly, no read is older than a change handled before it.
+"""Over 10,000 changes, the watcher killed again and again: no read is older than a change that was handled before it.
 
-A read records the token that the watcher had stored when the read began. The test maps tokens to changes with its own
-stream.
+What was handled by then, a reader knows from the place that the watcher had stored when it began; what each place
+stands for, from a stream of the test's own.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ CHANGES, PRODUCTS, KILLS = 10_400, 500, 5
 WRITE_PAUSE_S, READ_PAUSE_S = 0.01, 0.001
 LINE = re.compile(r"(\S+) \w+ p\d+: ([\d.]+) ms")
 
-# Simulates a Redis short of memory: drops entries older than two seconds.
+# Redis short of memory, which drops what is older than two seconds.
 DROP_OLD = "if redis.call('TTL', KEYS[1]) < tonumber(ARGV[1]) - 2 then redis.call('DEL', KEYS[1]) end"
 
 
 class Read(NamedTuple):
     handled: ResumeToken
-    """The token that the watcher had stored when the read began."""
+    """The place that was stored when it began."""
     product: str
     number: int | None
-    """The value of the product; `None` if it was missing."""
+    """What the product had; `None` where it was not there."""
     wal_end: int
-    """When the read ended."""
+    """When it was over."""
 
 
 class Writers:
-    """Two writers, one through pgdoc and one in SQL; each change has a unique number."""
+    """Two writers, one through pgdoc, one in SQL, whose every change has a number of its own."""
 
     def __init__(self, dsn: str) -> None:
         self.dsn, self.numbers, self.done = dsn, itertools.count(1), 0
@@ -94,12 +94,12 @@ class Writers:
 
 
 def some(dice: random.Random) -> list[str]:
-    """Return a few products, in a fixed order that avoids deadlocks."""
+    """A few products, in an order in which no two transactions wait for each other."""
     return sorted({f"p{dice.randrange(PRODUCTS)}" for _ in range(dice.randint(1, 8))})
 
 
-def read_until(dsn: str, redis: Redis, enough: threading.Event) -> list[Read]:
-    """Read until `enough` is set."""
+def read_on(dsn: str, redis: Redis, enough: threading.Event) -> list[Read]:
+    """Read until it is enough."""
     dice, reads = random.Random(), []
     with pgdoc.Store(dsn) as store, psycopg.connect(dsn, autocommit=True) as connection:
         while not enough.wait(READ_PAUSE_S):
@@ -112,8 +112,8 @@ def read_until(dsn: str, redis: Redis, enough: threading.Event) -> list[Read]:
     return reads
 
 
-def kill_repeatedly(dsn: str, url: str, redis: Redis, writers: Writers, folder: Path) -> list[Path]:
-    """Run and kill watchers while the writers write; return the files with their output."""
+def kill_again_and_again(dsn: str, url: str, redis: Redis, writers: Writers, folder: Path) -> list[Path]:
+    """Run the watcher while the writers write, each process for a part of the changes; give what they printed."""
     outputs = [folder / f"watcher{number}" for number in range(KILLS + 1)]
     for number, output in enumerate(outputs[:-1], start=1):
         with running("cache.py", dsn, url, output=output) as process:
@@ -141,9 +141,9 @@ def test_no_read_is_older_than_what_was_handled(
             wait_until(lambda: redis.exists(cache.WATCHED), process)
         with products.watch() as stream:
             try:
-                reading = [pool.submit(read_until, dsn, redis, enough) for _ in range(2)]
+                reading = [pool.submit(read_on, dsn, redis, enough) for _ in range(2)]
                 writing = [pool.submit(writers.through_pgdoc), pool.submit(writers.in_sql)]
-                outputs = kill_repeatedly(dsn, redis_url, redis, writers, tmp_path)
+                outputs = kill_again_and_again(dsn, redis_url, redis, writers, tmp_path)
             finally:
                 enough.set()
                 writers.done += CHANGES
@@ -161,11 +161,11 @@ def test_no_read_is_older_than_what_was_handled(
     too_old = Read(last.resume_token, str(last.document_id), 0, int(last.resume_token.lsn))
     assert stale([too_old], history) == [too_old]
     with capsys.disabled():
-        print(f"\n{len(history)} changes, {len(reads)} reads, none stale; {times(outputs)}")  # noqa: T201 (figures for the reader)
+        print(f"\n{len(history)} changes, {len(reads)} reads, none stale; {times(outputs)}")  # noqa: T201 (figures to look at)
 
 
 def stale(reads: list[Read], history: list[pgdoc.ChangeEvent]) -> list[Read]:
-    """Return the reads that are older than the changes handled before them."""
+    """Give the reads that are older than what was handled before them."""
     tokens: dict[str, list[ResumeToken]] = defaultdict(list)
     numbers: dict[str, list[Any]] = defaultdict(lambda: [0])
     for event in history:
@@ -174,7 +174,7 @@ def stale(reads: list[Read], history: list[pgdoc.ChangeEvent]) -> list[Read]:
 
     def is_stale(read: Read) -> bool:
         known = numbers[read.product]
-        handled = bisect_right(tokens[read.product], read.handled)  # 0 is the initial state
+        handled = bisect_right(tokens[read.product], read.handled)  # 0 is what was there at the beginning
         there_by_then = bisect_right(tokens[read.product], read.wal_end, key=lambda token: int(token.lsn))
         return read.number not in known[handled : max(handled, there_by_then) + 1]
 
@@ -182,7 +182,7 @@ def stale(reads: list[Read], history: list[pgdoc.ChangeEvent]) -> list[Read]:
 
 
 def times(outputs: list[Path]) -> str:
-    """Return how long after its commit a change was handled, once a watcher had caught up."""
+    """Tell how long after its commit a change was handled, by watchers that had caught up with what they found."""
     ages = []
     for output in outputs:
         found = [LINE.fullmatch(line) for line in output.read_text().splitlines()]
@@ -190,6 +190,6 @@ def times(outputs: list[Path]) -> str:
         since = handled[0][0] + handled[0][1] + timedelta(seconds=1) if handled else None
         ages += [age / timedelta(milliseconds=1) for commit, age in handled if since and commit > since]
     if len(ages) < 2:
-        return "no watcher had time to catch up"
+        return "no watcher had the time to catch up"
     centiles = statistics.quantiles(ages, n=100)
     return f"from commit to handled: median {centiles[49]:.1f} ms, 99% {centiles[98]:.1f} ms of {len(ages)}"

@@ -1,4 +1,4 @@
-"""The dashboard in a separate process, viewed with headless Chromium."""
+"""The dashboard in a process of its own, and headless Chromium, the real one, looking at it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ BY_STATUS = "SELECT data ->> 'status', count(*)::int FROM docs.orders GROUP BY 1
 
 
 class App:
-    """The program; it can be killed and restarted on the same port."""
+    """The program, which may be killed and started again at the same port."""
 
     def __init__(self, conninfo: str, log: Path) -> None:
         self.conninfo, self.log, self.port = conninfo, log, free_port()
@@ -82,7 +82,7 @@ class App:
 
 
 class Writer:
-    """Writes orders through pgdoc and in SQL, and counts the changes."""
+    """Orders, written through pgdoc and in SQL, and how many changes that made."""
 
     def __init__(self, conninfo: str) -> None:
         self.conninfo, self.changes, self.numbers = conninfo, 0, itertools.count(1)
@@ -108,7 +108,7 @@ class Writer:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Write until the block ends; retry what an unavailable server refuses."""
+        """Write until the block ends; what a server that is away refuses is written later."""
         thread = threading.Thread(target=self.go_on, name="writer")
         thread.start()
         try:
@@ -124,7 +124,7 @@ class Writer:
 
 
 class Page:
-    """The page as a user sees it."""
+    """What a person sees."""
 
     def __init__(self, browser: Chrome) -> None:
         self.browser = browser
@@ -144,7 +144,7 @@ class Page:
         return figures
 
     def equals_the_table(self, conninfo: str, changes: int | None = None) -> None:
-        """Wait until all figures equal the table, and all changes were counted."""
+        """Wait until all figures are the table's, and as many changes were counted as were made."""
         with psycopg.connect(conninfo) as connection:
             orders, revenue = connection.execute(TABLE).fetchone() or (0, 0)
             statuses: dict[str, int] = dict(connection.execute(BY_STATUS).fetchall())
@@ -189,7 +189,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 @pytest.fixture
 def page(browser: Chrome) -> Iterator[Page]:
-    """A page, closed after the test; checks that its script logged no error."""
+    """A page that is left when the test is over; nothing it did was an error of its script."""
     browser.get("about:blank")
     browser.get_log("browser")  # type: ignore[no-untyped-call]
     yield Page(browser)
@@ -202,11 +202,11 @@ def page(browser: Chrome) -> Iterator[Page]:
 def app(dsn: str, tmp_path: Path) -> Iterator[App]:
     with App(dsn, tmp_path / "app.log") as app:
         yield app
-        app.end(signal.SIGTERM)  # drops its slots and sessions, which `dsn` checks
+        app.end(signal.SIGTERM)  # its slots and sessions go with it, which `dsn` looks after
 
 
-def save_screenshot(page: Page, tmp_path: Path, name: str, scheme: str = "light") -> None:
-    """Save a screenshot for manual inspection."""
+def shoot(page: Page, tmp_path: Path, name: str, scheme: str = "light") -> None:
+    """Take a picture for whoever wants to look."""
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     time.sleep(0.3)
@@ -214,14 +214,14 @@ def save_screenshot(page: Page, tmp_path: Path, name: str, scheme: str = "light"
 
 
 def test_the_page_equals_the_table(app, dsn, page, tmp_path):
-    """Open the page before the first order and again later: it counts existing orders and each change."""
+    """Open before the first order, then again when there are some: what exists counts, and each change."""
     page.open(app)
-    save_screenshot(page, tmp_path, "empty")
+    shoot(page, tmp_path, "empty")
     writer = Writer(dsn)
     writer.write(30)
     page.equals_the_table(dsn, writer.changes)
-    save_screenshot(page, tmp_path, "light")
-    save_screenshot(page, tmp_path, "dark", "dark")
+    shoot(page, tmp_path, "light")
+    shoot(page, tmp_path, "dark", "dark")
     page.open(app)
     page.equals_the_table(dsn, changes=0)
     before = writer.changes
@@ -232,7 +232,7 @@ def test_the_page_equals_the_table(app, dsn, page, tmp_path):
     page.equals_the_table(dsn)
 
 
-def test_malformed_orders_do_no_harm(app, dsn, page):
+def test_orders_that_make_no_sense_do_no_harm(app, dsn, page):
     page.open(app)
     with psycopg.connect(dsn, autocommit=True) as sql:
         for data in ('{"total": "x", "status": [1]}', '{"total": 1e400}', f'{{"total": {"9" * 4000}}}', "{}"):
@@ -243,14 +243,14 @@ def test_malformed_orders_do_no_harm(app, dsn, page):
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_the_page_stays_correct_while_the_application_restarts(app, dsn, page, tmp_path, how):
+def test_the_application_restarts_while_orders_go_on(app, dsn, page, tmp_path, how):
     page.open(app)
     writer = Writer(dsn)
     with writer.writing():
         wait_until(lambda: page.figures["changes"] > 20)
         app.end(how)
         wait_until(lambda: page.mode == "Reconnecting")
-        save_screenshot(page, tmp_path, "reconnecting")
+        shoot(page, tmp_path, "reconnecting")
         seen = page.figures["changes"]
         wait_until(lambda: writer.changes > seen + 50)
         app.start()
@@ -259,9 +259,7 @@ def test_the_page_stays_correct_while_the_application_restarts(app, dsn, page, t
     assert page.mode == "Live"
 
 
-def test_the_page_stays_correct_while_postgresql_restarts(
-    private_server: LocalServer, private_dsn: str, page, tmp_path
-):
+def test_postgresql_restarts(private_server: LocalServer, private_dsn: str, page, tmp_path):
     with App(private_dsn, tmp_path / "app.log") as app:
         page.open(app)
         writer = Writer(private_dsn)
@@ -275,8 +273,8 @@ def test_the_page_stays_correct_while_postgresql_restarts(
         app.end(signal.SIGTERM)
 
 
-def test_the_page_resets_when_its_token_is_no_longer_in_history(app, dsn, page):
-    """The page resets itself and starts again with the existing orders."""
+def test_a_place_that_is_no_longer_kept(app, dsn, page):
+    """The page is told to forget what it has, and begins with what exists."""
     page.open(app)
     writer = Writer(dsn)
     writer.write(5)
@@ -288,7 +286,7 @@ def test_the_page_resets_when_its_token_is_no_longer_in_history(app, dsn, page):
 
 
 def connect(app: App) -> socket.socket:
-    """Open a connection that requests the events and reads only on demand."""
+    """A browser that asks for the events, and reads as much as it is made to."""
     browser = socket.socket()
     browser.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     browser.settimeout(PATIENCE_S)
@@ -298,8 +296,8 @@ def connect(app: App) -> socket.socket:
     return browser
 
 
-def test_a_slow_browser_delays_no_other_and_leaves_nothing_behind(app, dsn, page):
-    """Each browser has a stream; browsers that do not read delay neither the others nor the shutdown."""
+def test_a_slow_browser_slows_nobody_and_leaves_nothing(app, dsn, page):
+    """Each has a stream; those that do not read hold up neither the others nor the end."""
     page.open(app)
     with contextlib.ExitStack() as slow, psycopg.connect(dsn, autocommit=True) as sql:
         browsers = [slow.enter_context(connect(app)) for _ in range(3)]
@@ -316,16 +314,14 @@ def test_a_slow_browser_delays_no_other_and_leaves_nothing_behind(app, dsn, page
         page.browser.get("about:blank")
         assert count(browsers[0], 30_000) == 30_000
         browsers[0].close()
-        wait_until(
-            lambda: sql.execute(SLOTS).fetchone() in {(0,), (1,)}
-        )  # the slot of the store's hub, which all browsers shared
+        wait_until(lambda: sql.execute(SLOTS).fetchone() in {(0,), (1,)})  # that of the store, which all shared
         sql.execute("DELETE FROM docs.orders WHERE id = 'o-1'")
     page.open(app)
     page.equals_the_table(dsn, changes=0)
 
 
 def count(browser: socket.socket, wanted: int) -> int:
-    """Read everything that was waiting; return the number of changes."""
+    """Read all that was waiting; how many changes there were."""
     found, tail = 0, b""
     while found < wanted:
         data = tail + browser.recv(1 << 16)

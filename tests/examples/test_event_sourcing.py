@@ -1,4 +1,4 @@
-"""Event sourcing: competing commands, states at any time, and a projection that is killed and rebuilt."""
+"""Event sourcing: commands that compete, states at any moment, and a projection that is killed and rebuilt."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 
 import pgdoc
 from docs.examples import event_sourcing as bank
-from tests.examples.kill_at_step import STEPS
+from tests.examples.dying import STEPS
 from tests.examples.programs import PATIENCE_S, ROOT, drop_consumer, running, wait_until
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def store(dsn: str) -> Iterator[pgdoc.Store]:
 
 @pytest.fixture
 def projection(store: pgdoc.Store) -> Iterator[pgdoc.Collection]:
-    """The balances; their consumer is dropped at the end."""
+    """The balances; their consumer is dropped in the end."""
     yield store.create_collection(bank.BALANCES)
     drop_consumer(store, bank.BALANCES)
 
@@ -56,7 +56,7 @@ def open_accounts(store: pgdoc.Store) -> None:
 
 @contextlib.contextmanager
 def busy(dsn: str) -> Iterator[list[int]]:
-    """Run four clients that deposit and withdraw; yield their signed amounts."""
+    """Have four clients pay in and out; give what they came to, each amount signed."""
     enough, done = threading.Event(), [1_000 for _ in ACCOUNTS]
 
     def trade(seed: int) -> None:
@@ -96,7 +96,7 @@ def test_states_follow_from_events(store):
     ]
 
 
-def test_a_command_that_the_state_does_not_allow_writes_nothing(store):
+def test_what_the_state_does_not_allow_is_refused_and_leaves_nothing(store):
     bank.open_account(store, "account-7", "alice")
     refused: list[Callable[[], object]] = [
         lambda: bank.open_account(store, "account-7", "bob"),
@@ -111,7 +111,7 @@ def test_a_command_that_the_state_does_not_allow_writes_nothing(store):
 
 
 def test_of_two_commands_on_the_same_state_one_decides_anew(store):
-    """Both commands see a balance of 100 and withdraw 80."""
+    """Both see 100, and both want 80 of it."""
     bank.open_account(store, "account-7", "alice")
     bank.deposit(store, "account-7", 100)
     both_have_seen, seen = threading.Barrier(2), []
@@ -149,7 +149,7 @@ def test_many_clients_lose_nothing(dsn, store):
 def test_a_projection_is_killed_at_every_step_in_turn(dsn, store, projection):
     open_accounts(store)
     for step in STEPS:
-        command = [sys.executable, "-m", "tests.examples.kill_at_step", "event_sourcing.py", step, "5", dsn]
+        command = [sys.executable, "-m", "tests.examples.dying", "event_sourcing.py", step, "5", dsn]
         with busy(dsn):
             result = subprocess.run(command, cwd=ROOT, check=False, timeout=PATIENCE_S)
         assert result.returncode == -9
@@ -178,7 +178,7 @@ def test_a_projection_is_rebuilt_from_nothing_while_clients_go_on(dsn, store, pr
 
 
 @pytest.mark.parametrize("change", ["UPDATE docs.account_events SET data = data", "DELETE FROM docs.account_events"])
-def test_changing_past_events_stops_the_projection(store, projection, change):
+def test_a_past_that_was_changed_stops_the_projection(store, projection, change):
     with store[bank.EVENTS].watch(consumer=bank.BALANCES, snapshot=True) as stream:
         bank.open_account(store, "account-7", "alice")
         bank.project(store, stream, next(stream))
@@ -189,7 +189,7 @@ def test_changing_past_events_stops_the_projection(store, projection, change):
     assert balances(projection) == {"account-7": bank.Account(1, "alice")}
 
 
-def test_an_event_out_of_sequence_stops_the_projection(store, projection):
+def test_an_event_that_does_not_follow_stops_the_projection(store, projection):
     with store[bank.EVENTS].watch(consumer=bank.BALANCES, snapshot=True) as stream:
         store[bank.EVENTS].insert("account-7/00000002", {"account": "account-7", "number": 2, "type": "opened"})
         with pytest.raises(RuntimeError, match="does not follow event 0"):

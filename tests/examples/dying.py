@@ -1,0 +1,63 @@
+"""`python -m tests.examples.dying PROGRAM STEP COUNT ...` runs a program of docs/examples, and kills it at a step.
+
+It dies when it comes to the step for the COUNT-th time.
+
+The steps are those of every loop with an effect in the database: `before` its transaction, in it before the
+`checkpoint`, in it before the `commit`, and `after` that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import runpy
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pgdoc
+from tests.examples.programs import EXAMPLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STEPS = ("before", "checkpoint", "commit", "after")
+
+
+class Death:
+    """Comes at a step, the count-th time."""
+
+    def __init__(self, step: str, count: int) -> None:
+        self.step, self.left = step, count
+
+    def passes(self, step: str) -> None:
+        self.left -= step == self.step
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def await_death(death: Death) -> None:
+    """Have it look in at each step."""
+    transaction, checkpoint = pgdoc.Store.transaction, pgdoc.ChangeStream.checkpoint
+
+    @contextlib.contextmanager
+    def dying_transaction(store: pgdoc.Store, *arguments: Any) -> Iterator[pgdoc.Transaction]:
+        death.passes("before")
+        with transaction(store, *arguments) as tx:
+            yield tx
+            death.passes("commit")
+        death.passes("after")
+
+    def dying_checkpoint(stream: pgdoc.ChangeStream, event: pgdoc.ChangeEvent, tx: pgdoc.Transaction) -> None:
+        death.passes("checkpoint")
+        checkpoint(stream, event, tx)
+
+    pgdoc.Store.transaction = dying_transaction  # type: ignore[method-assign,assignment]
+    pgdoc.ChangeStream.checkpoint = dying_checkpoint  # type: ignore[method-assign,assignment]
+
+
+if __name__ == "__main__":
+    program, step, count, *arguments = sys.argv[1:]
+    await_death(Death(step, int(count)))
+    sys.argv = [program, *arguments]
+    runpy.run_path(str(EXAMPLES / program), run_name="__main__")
