@@ -19,7 +19,7 @@ demo: $(VENV)/.demo  ## watch documents change, kill the watcher, resume, compar
 
 test: $(VENV)/.tests  ## run the tests on a private PostgreSQL (ARGS="-k diff" selects some)
 	@$(RUN) .ci/install_server.py --or-docker
-	@$(RUN) -m pytest --ignore=tests/stress --ignore=tests/examples $(AT_ONCE) $(ARGS)
+	@$(RUN) -m pytest --ignore=tests/stress --ignore=tests/examples --ignore=tests/site $(AT_ONCE) $(ARGS)
 
 test-examples: $(VENV)/.examples  ## test the programs of docs/examples, with a real Redis and Chromium
 	@$(RUN) .ci/install_server.py --or-docker
@@ -36,8 +36,10 @@ lint: $(VENV)/.dev  ## check format, lint, types, shell and Docker files, and th
 	@$(VENV)/bin/shellcheck .ci/run .ci/install_python.sh
 	@$(VENV)/bin/hadolint docker/Dockerfile
 
-docs: $(VENV)/.dev  ## build the documentation in site/; a broken link is an error
-	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict --config-file docs/mkdocs.yml
+docs: $(VENV)/.dev  ## build the documentation in site/ and check it; a broken link is an error
+	@# no --quiet: it hides warnings from --strict, too
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --config-file docs/mkdocs.yml
+	@$(RUN) -m pytest --quiet tests/site
 
 stress: $(VENV)/.tests  ## run the tests that kill, cut and stall connections; takes minutes
 	@$(RUN) .ci/install_server.py --or-docker

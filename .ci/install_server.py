@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 
-from pgdoc.installation import find_installation, missing_command
+from pgdoc.server.installation import find_installation, missing_command
 
 
 def main() -> int:

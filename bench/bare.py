@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import psycopg
 
-from pgdoc.decoding.wal2json import options
+from pgdoc.decoding.wal2json import wal2json_options
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -31,7 +31,7 @@ def changes(conninfo: str, schema: str, *, source: str | None = None) -> Generat
             connection.execute(f"SELECT pg_copy_logical_replication_slot('{source}', '{slot}', true)".encode())
         else:
             connection.execute(f"CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL wal2json".encode())
-        listed = ", ".join(f"\"{name}\" '{value}'" for name, value in options(schema).items())
+        listed = ", ".join(f"\"{name}\" '{value}'" for name, value in wal2json_options(schema).items())
         pgconn = connection.pgconn
         pgconn.exec_(f"START_REPLICATION SLOT {slot} LOGICAL 0/0 ({listed})".encode())
         pgconn.nonblocking = 1

@@ -18,10 +18,10 @@ import psycopg
 
 import pgdoc
 from bench import throughput
-from pgdoc.changes.assemble import Assembler
+from pgdoc.changes.assembler import Assembler
 from pgdoc.decoding.plugins import PLUGINS
 from pgdoc.decoding.records import RowChange
-from pgdoc.documents import Document
+from pgdoc.model.documents import Document
 from pgdoc.server import LocalServer
 
 if TYPE_CHECKING:

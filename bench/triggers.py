@@ -15,7 +15,7 @@ import time
 
 import psycopg
 
-from pgdoc.migrate import migrate
+from pgdoc.database.migrate import migrate
 from pgdoc.server import LocalServer
 
 ROWS = 50_000

@@ -1,4 +1,4 @@
-"""Run the migrations on the connection that `pgdoc.migrate` passes in, in one transaction under an advisory lock."""
+"""Run the migrations in one transaction, on the connection that `pgdoc.database.migrate` passes in, under a lock."""
 
 from alembic import context
 from sqlalchemy import Connection, text

@@ -13,15 +13,16 @@ from pgdoc._sync.collection import Collection
 from pgdoc._sync.store import Store
 from pgdoc._sync.stream import ChangeStream
 from pgdoc._sync.transaction import Transaction
-from pgdoc.bulk import BulkResult
-from pgdoc.context import metadata
-from pgdoc.documents import Document, new_id
+from pgdoc.changes.events import ChangeEvent, EventType, UpdateDescription
+from pgdoc.crud.bulk_results import BulkResult
 from pgdoc.errors import *  # noqa: F403 (its __all__ is the tree)
 from pgdoc.errors import __all__ as _errors
-from pgdoc.events import ChangeEvent, EventType, UpdateDescription
-from pgdoc.history import History
-from pgdoc.streams import ConsumerStatus, Status, StreamStats
-from pgdoc.tokens import Lsn, ResumeToken
+from pgdoc.model.documents import Document
+from pgdoc.model.ids import new_id
+from pgdoc.model.metadata import metadata
+from pgdoc.model.positions import Lsn
+from pgdoc.model.tokens import ResumeToken
+from pgdoc.streams.status import ConsumerStatus, History, Status, StreamStats
 
 __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "AsyncBulk",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pgdoc.query import Compiled, compile_filter
-from pgdoc.query.nodes import SortKey
-from pgdoc.query.plan import IndexedPaths, Indexes, branches, by_key, lookups
+from pgdoc.query.filters.nodes import SortKey
+from pgdoc.query.indexes.plan import IndexedPaths, Indexes, branches, by_key, lookups
 
 if TYPE_CHECKING:
     from pgdoc.query import Node

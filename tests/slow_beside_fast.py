@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
 
-from pgdoc import Store, history
+from pgdoc import Store
+from pgdoc.streams import bookmarks as history
 from tests.million import resident_kib
 
 if TYPE_CHECKING:

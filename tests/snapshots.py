@@ -14,7 +14,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pgdoc
-from pgdoc._sync import parts
+from pgdoc._sync import snapshot_reader as parts
+from pgdoc.model import json_codec
 from tests.million import resident_kib
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def _store(tx: Transaction, schema: str, event: ChangeEvent) -> None:
     )
     run(f"DELETE FROM {schema}_{CONSUMER} WHERE (collection, id) = (%s, %s)".encode(), key)
     if event.full_document is not None:
-        values = (*key, pgdoc.documents.encode(stored_form(event.full_document) or {}).decode())
+        values = (*key, json_codec.encode(stored_form(event.full_document) or {}).decode())
         run(f"INSERT INTO {schema}_{CONSUMER} VALUES (%s, %s, %s::jsonb)".encode(), values)
 
 

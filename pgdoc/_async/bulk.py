@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from pgdoc._async.bulk_collection import AsyncBulkCollection
-from pgdoc._waiting import AsyncLock
-from pgdoc.bulk import CHUNK_BYTES, CHUNK_STATEMENTS, BulkResult, size_of
+from pgdoc.crud.bulk_results import CHUNK_BYTES, CHUNK_STATEMENTS, BulkResult, size_of
+from pgdoc.database.errors import map_error
 from pgdoc.errors import BulkError, CollectionNotFound, PgdocError, ServerUnreachable, StoreClosed, TransactionClosed
-from pgdoc.translate import translated
+from pgdoc.runtime.primitives import AsyncLock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection, AsyncCursor
 
     from pgdoc._async.transaction import AsyncTransaction
-    from pgdoc.bulk import Statement, Target
+    from pgdoc.crud.bulk_results import Statement, Target
 
     Queued = tuple[int, Target, Statement]
     Failed = tuple[Queued, PgdocError]
@@ -214,7 +214,7 @@ async def _execute(
 
 
 def _translated(exc: psycopg.Error, write: Queued) -> PgdocError:
-    error = translated(exc, write[1].subject)
+    error = map_error(exc, write[1].subject)
     error.__cause__ = exc
     return error
 

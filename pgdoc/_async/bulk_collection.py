@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pgdoc._async.table import AsyncTable
-from pgdoc.bulk import (
+from pgdoc.crud.bulk_results import (
     Statement,
     Target,
     at_version,
@@ -19,24 +19,25 @@ from pgdoc.bulk import (
     updated,
     upserted,
 )
-from pgdoc.documents import check_id, encode
+from pgdoc.crud.statements import CHANGING, CLAIMING, read_statement
+from pgdoc.crud.write_errors import check_version
 from pgdoc.errors import InvalidUpdate
-from pgdoc.names import check_name
-from pgdoc.query.parse import parse_filter, parse_sort
-from pgdoc.query.sql import Compiled
-from pgdoc.query.update import parse_update
-from pgdoc.query.update_sql import compile_first, compile_update
-from pgdoc.statements import CHANGING, CLAIMING, read_statement
-from pgdoc.verdicts import check_version
+from pgdoc.model.ids import check_id
+from pgdoc.model.json_codec import encode
+from pgdoc.model.names import check_name
+from pgdoc.query.filters.parse import parse_filter, parse_sort
+from pgdoc.query.filters.sql import Compiled
+from pgdoc.query.updates.parse import parse_update
+from pgdoc.query.updates.sql import compile_first, compile_update
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pgdoc._async.bulk import AsyncBulk
     from pgdoc._async.transaction import AsyncTransaction
-    from pgdoc.bulk import Judge
-    from pgdoc.query.nodes import Node, SortKey
-    from pgdoc.query.update_nodes import Update
+    from pgdoc.crud.bulk_results import ResultParser
+    from pgdoc.query.filters.nodes import Node, SortKey
+    from pgdoc.query.updates.nodes import Update
 
 __all__ = ["AsyncBulkCollection"]
 
@@ -221,7 +222,9 @@ class AsyncBulkCollection:
     def _target(self, operation: str, key: str | None = None) -> Target:
         return Target(operation, self._name, self._table.subject, key)
 
-    def _write(self, name: str, params: list[Any], judge: Judge, *, create: bool = False, **clauses: str) -> Statement:
+    def _write(
+        self, name: str, params: list[Any], judge: ResultParser, *, create: bool = False, **clauses: str
+    ) -> Statement:
         query, params = self._table.carrying(name, params, versioned=False, **clauses)
         return Statement(query, params, self._table.name, self._table.creatable if create else None, judge)
 
@@ -264,5 +267,5 @@ class AsyncBulkCollection:
         """Lock the document and look at its version, where the write asks for one: it may be of this bulk's making."""
         return [] if if_version is None else [self._lock(target, partial(at_version, target, if_version))]
 
-    def _lock(self, target: Target, judge: Judge) -> Statement:
+    def _lock(self, target: Target, judge: ResultParser) -> Statement:
         return Statement(read_statement("lock", self._table.name), [target.key], self._table.name, None, judge)

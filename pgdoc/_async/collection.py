@@ -5,24 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pgdoc._async.indexes import AsyncIndexes
-from pgdoc._async.reading import AsyncReads
+from pgdoc._async.reads import AsyncReads
 from pgdoc._async.table import AsyncTable
-from pgdoc._async.writing import AsyncWrites
-from pgdoc._copy import CopyRows
-from pgdoc.documents import Document, check_id, encode
+from pgdoc._async.writes import AsyncWrites
+from pgdoc.crud.copy_format import CopyRows
+from pgdoc.crud.statements import read_statement
+from pgdoc.crud.write_errors import duplicate
 from pgdoc.errors import StreamError
-from pgdoc.names import check_name
-from pgdoc.statements import read_statement
-from pgdoc.streams import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
-from pgdoc.verdicts import duplicate
+from pgdoc.model.documents import Document
+from pgdoc.model.ids import check_id
+from pgdoc.model.json_codec import encode
+from pgdoc.model.names import check_name
+from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from pgdoc._async.session import AsyncSession
     from pgdoc._async.stream import AsyncChangeStream
-    from pgdoc._async.streams import AsyncStreams
-    from pgdoc.tokens import Lsn, ResumeToken
+    from pgdoc._async.stream_backend import AsyncStreams
+    from pgdoc.model.positions import Lsn
+    from pgdoc.model.tokens import ResumeToken
 
 __all__ = ["AsyncCollection"]
 

@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc._waiting import async_execute_watched, async_sleep
+from pgdoc.crud.statements import call_statement
+from pgdoc.database.errors import map_error
 from pgdoc.errors import CollectionNotFound, DatabaseError
-from pgdoc.names import check_name, quoted
-from pgdoc.query.index import (
+from pgdoc.model.names import check_name, quoted
+from pgdoc.query.indexes.definition import (
     Index,
+    IndexPart,
     IndexPlan,
     IndexProgress,
-    Part,
     collected,
     described,
     is_current,
     part_digest,
     plan_index,
 )
-from pgdoc.query.index import relation_name as _relation_name
+from pgdoc.query.indexes.definition import relation_name as _relation_name
+from pgdoc.runtime.primitives import async_execute_watched, async_sleep
 from pgdoc.sql import statement
-from pgdoc.statements import call_statement
-from pgdoc.translate import translated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -87,7 +87,7 @@ class AsyncIndexes:
             async with self._building(oid) as connection:
                 await self._complete(connection, oid, plan, progress)
         except psycopg.Error as exc:
-            raise translated(exc, f"index {plan.name!r} of {self._table.subject}") from exc
+            raise map_error(exc, f"index {plan.name!r} of {self._table.subject}") from exc
         finally:
             self._table.forget_indexes()
         if progress is not None:
@@ -118,7 +118,7 @@ class AsyncIndexes:
                 for relation in found:
                     await self._drop(connection, relation)
         except psycopg.Error as exc:
-            raise translated(exc, f"index {name!r} of {self._table.subject}") from exc
+            raise map_error(exc, f"index {name!r} of {self._table.subject}") from exc
         finally:
             self._table.forget_indexes()
         return bool(found)
@@ -138,7 +138,7 @@ class AsyncIndexes:
         try:
             return await self._session.fetch(query, params)
         except psycopg.Error as exc:
-            raise translated(exc, self._table.subject) from exc
+            raise map_error(exc, self._table.subject) from exc
 
     @asynccontextmanager
     async def _building(self, oid: int) -> AsyncIterator[AsyncConnection[Any]]:
@@ -195,7 +195,7 @@ class AsyncIndexes:
         connection: AsyncConnection[Any],
         oid: int,
         plan: IndexPlan,
-        part: Part,
+        part: IndexPart,
         progress: Callable[[IndexProgress], object] | None,
     ) -> None:
         schema, table = self._address

@@ -10,18 +10,18 @@ from psycopg.rows import dict_row
 from pgdoc._async.bulk import AsyncBulk
 from pgdoc._async.collection import AsyncCollection
 from pgdoc._async.connections import AsyncConnections
-from pgdoc._async.streams import AsyncStreams
+from pgdoc._async.stream_backend import AsyncStreams
 from pgdoc._async.transaction import AsyncTransaction
-from pgdoc._waiting import async_call
+from pgdoc.crud.statements import call_statement
+from pgdoc.database.errors import map_error
+from pgdoc.database.migrate import migrate
 from pgdoc.errors import CollectionNotFound, InvalidName
-from pgdoc.history import begin_history
-from pgdoc.migrate import migrate
-from pgdoc.names import check_consumer, check_name
+from pgdoc.model.names import check_consumer, check_name
 from pgdoc.replication.source import PLUGIN_CHOICES, Source
+from pgdoc.runtime.primitives import async_call
 from pgdoc.sql import statement
-from pgdoc.statements import call_statement
-from pgdoc.streams import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
-from pgdoc.translate import translated
+from pgdoc.streams.bookmarks import begin_history
+from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from typing import Self
 
     from pgdoc._async.stream import AsyncChangeStream
-    from pgdoc.history import History
-    from pgdoc.streams import ConsumerStatus, Status
-    from pgdoc.tokens import Lsn, ResumeToken
+    from pgdoc.model.positions import Lsn
+    from pgdoc.model.tokens import ResumeToken
+    from pgdoc.streams.status import ConsumerStatus, History, Status
 
 __all__ = ["AsyncStore"]
 
@@ -298,7 +298,7 @@ class AsyncStore:
             async with self._connections.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
                 return await (await cursor.execute(query.encode(), params)).fetchall()
         except psycopg.Error as exc:
-            raise translated(exc, f'schema "{self._schema}"') from exc
+            raise map_error(exc, f'schema "{self._schema}"') from exc
 
     async def _call(self, name: str, *names: str) -> Any:
         """Call one of the catalog's functions on collections of the schema."""
@@ -310,5 +310,5 @@ class AsyncStore:
         except psycopg.errors.DuplicateTable as exc:
             raise InvalidName(str(exc)) from exc
         except psycopg.Error as exc:
-            raise translated(exc, f'collection "{self._schema}.{names[0]}"') from exc
+            raise map_error(exc, f'collection "{self._schema}.{names[0]}"') from exc
         return result

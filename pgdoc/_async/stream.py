@@ -8,25 +8,26 @@ from typing import TYPE_CHECKING, Self
 
 from pgdoc._async.checkpoint import checkpoint
 from pgdoc._async.giving import AsyncGiving
-from pgdoc._async.parts import AsyncParts, settle
-from pgdoc._waiting import AsyncOpening, async_call, async_wait
+from pgdoc._async.snapshot_reader import AsyncSnapshotReader, settle
 from pgdoc.changes.fanout import Subscription
-from pgdoc.changes.life import is_message, just_before
-from pgdoc.changes.selection import Selection
-from pgdoc.changes.snapshot import Snapshot
+from pgdoc.changes.router import Selection
+from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
 from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClosed, StreamError
-from pgdoc.feed import HubFeed
-from pgdoc.streams import StreamStats, check_place, check_progress, check_reach, first_progress
-from pgdoc.tokens import Mark, Position, Progress, ResumeToken
+from pgdoc.model.positions import Position, is_message, just_before
+from pgdoc.model.tokens import Mark, Progress, ResumeToken
+from pgdoc.replication.checks import check_place, check_reach
+from pgdoc.runtime.primitives import AsyncOpening, async_call, async_wait
+from pgdoc.streams.feed import HubFeed
+from pgdoc.streams.status import StreamStats
 
 if TYPE_CHECKING:
-    from pgdoc._async.streams import AsyncStreams
+    from pgdoc._async.stream_backend import AsyncStreams
     from pgdoc._async.transaction import AsyncTransaction
-    from pgdoc.consumer import Consumer
-    from pgdoc.events import ChangeEvent
-    from pgdoc.feed import Feed
-    from pgdoc.streams import StreamOptions
-    from pgdoc.tokens import Lsn
+    from pgdoc.changes.events import ChangeEvent
+    from pgdoc.consumers.consumer import Consumer
+    from pgdoc.model.positions import Lsn
+    from pgdoc.streams.feed import Feed
+    from pgdoc.streams.options import StreamOptions
 
 __all__ = ["AsyncChangeStream"]
 
@@ -107,7 +108,7 @@ class AsyncChangeStream(AsyncGiving, AsyncOpening):
         if progress is None:
             progress = first_progress(self._collections or await self._streams.names(), self._collections)
         if progress.left:
-            self._parts = AsyncParts(self._streams, Snapshot(progress, self._collections))
+            self._parts = AsyncSnapshotReader(self._streams, Snapshot(progress, self._collections))
         elif self._consumer is not None:
             self._consumer.acknowledge(Mark.at(self._consumer.begun_at, progress))
 

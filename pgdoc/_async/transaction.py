@@ -9,11 +9,11 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from pgdoc._async.collection import AsyncCollection
-from pgdoc._copy import HEADER, TRAILER
-from pgdoc.context import checked, current_metadata
+from pgdoc.crud.copy_format import HEADER, TRAILER
+from pgdoc.database.errors import map_error
 from pgdoc.errors import CollectionNotFound, DatabaseError, ServerUnreachable, TransactionClosed
+from pgdoc.model.metadata import checked, current_metadata
 from pgdoc.sql import statement
-from pgdoc.translate import translated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection, AsyncServerCursor
 
     from pgdoc._async.connections import AsyncConnections
-    from pgdoc._copy import CopyRows
+    from pgdoc.crud.copy_format import CopyRows
 
 __all__ = ["AsyncTransaction"]
 
@@ -49,7 +49,7 @@ class AsyncTransaction:
         if isolation is not None and isolation not in _ISOLATION:
             raise ValueError(f"isolation is {isolation!r}: one of {', '.join(_ISOLATION)}")
         self._connections = connections
-        self.indexes, self.long = connections.indexes, connections.long
+        self.indexes, self.large_results = connections.indexes, connections.large_results
         self._schema = schema
         self._auto_create = auto_create
         self._given = checked(metadata)
@@ -99,7 +99,7 @@ class AsyncTransaction:
                 await self._begin(connection)
             self._connection = connection
         except psycopg.Error as exc:
-            raise translated(exc, "the begin of the transaction") from exc
+            raise map_error(exc, "the begin of the transaction") from exc
         finally:
             if self._connection is None:
                 await self._pool.putconn(connection)
@@ -124,7 +124,7 @@ class AsyncTransaction:
             self._pool = await self._connections.pool()
             connection = await self._pool.getconn()
         except psycopg.Error as exc:
-            raise translated(exc, "the transaction") from exc
+            raise map_error(exc, "the transaction") from exc
         self._block = psycopg.AsyncTransaction(connection)
         return connection
 
@@ -145,7 +145,7 @@ class AsyncTransaction:
         try:
             swallowed = await self._block.__aexit__(exc_type, exc, traceback)
         except psycopg.Error as error:
-            raise translated(error, "the commit of the transaction") from error
+            raise map_error(error, "the commit of the transaction") from error
         finally:
             for cursor in tuple(self._cursors):  # an iterator that was left must not speak to the next transaction
                 await cursor.close()

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from pgdoc._sync.bulk_collection import BulkCollection
-from pgdoc._waiting import Lock
-from pgdoc.bulk import CHUNK_BYTES, CHUNK_STATEMENTS, BulkResult, size_of
+from pgdoc.crud.bulk_results import CHUNK_BYTES, CHUNK_STATEMENTS, BulkResult, size_of
+from pgdoc.database.errors import map_error
 from pgdoc.errors import BulkError, CollectionNotFound, PgdocError, ServerUnreachable, StoreClosed, TransactionClosed
-from pgdoc.translate import translated
+from pgdoc.runtime.primitives import Lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from psycopg import Connection, Cursor
 
     from pgdoc._sync.transaction import Transaction
-    from pgdoc.bulk import Statement, Target
+    from pgdoc.crud.bulk_results import Statement, Target
 
     Queued = tuple[int, Target, Statement]
     Failed = tuple[Queued, PgdocError]
@@ -213,7 +213,7 @@ def _execute(connection: Connection[Any], writes: list[Queued], cursors: list[Cu
 
 
 def _translated(exc: psycopg.Error, write: Queued) -> PgdocError:
-    error = translated(exc, write[1].subject)
+    error = map_error(exc, write[1].subject)
     error.__cause__ = exc
     return error
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from pgdoc.database.errors import map_error
 from pgdoc.errors import ConsumerLost
+from pgdoc.model.positions import Lsn
 from pgdoc.sql import statement
-from pgdoc.tokens import Lsn
-from pgdoc.translate import translated
 
 if TYPE_CHECKING:
     from pgdoc._sync.transaction import Transaction
-    from pgdoc.consumer import Consumer
-    from pgdoc.tokens import Mark
+    from pgdoc.consumers.consumer import Consumer
+    from pgdoc.model.tokens import Mark
 
 __all__ = ["checkpoint"]
 
@@ -34,7 +34,7 @@ def checkpoint(tx: Transaction, consumer: Consumer, mark: Mark) -> None:
             return
         stored = tx.fetch(statement("consumers", "look").encode(), [consumer.name])
     except psycopg.Error as exc:  # also where the row was changed under this snapshot: who did, the next attempt tells
-        raise translated(exc, f'consumer "{consumer.name}"') from exc
+        raise map_error(exc, f'consumer "{consumer.name}"') from exc
     if stored and stored[0][0] == consumer.epoch:
         at, asked = Lsn(stored[0][1][0]), Lsn(mark.place[0])
         raise ConsumerLost(

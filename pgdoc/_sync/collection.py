@@ -6,24 +6,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pgdoc._sync.indexes import Indexes
-from pgdoc._sync.reading import Reads
+from pgdoc._sync.reads import Reads
 from pgdoc._sync.table import Table
-from pgdoc._sync.writing import Writes
-from pgdoc._copy import CopyRows
-from pgdoc.documents import Document, check_id, encode
+from pgdoc._sync.writes import Writes
+from pgdoc.crud.copy_format import CopyRows
+from pgdoc.crud.statements import read_statement
+from pgdoc.crud.write_errors import duplicate
 from pgdoc.errors import StreamError
-from pgdoc.names import check_name
-from pgdoc.statements import read_statement
-from pgdoc.streams import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
-from pgdoc.verdicts import duplicate
+from pgdoc.model.documents import Document
+from pgdoc.model.ids import check_id
+from pgdoc.model.json_codec import encode
+from pgdoc.model.names import check_name
+from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from pgdoc._sync.session import Session
     from pgdoc._sync.stream import ChangeStream
-    from pgdoc._sync.streams import Streams
-    from pgdoc.tokens import Lsn, ResumeToken
+    from pgdoc._sync.stream_backend import Streams
+    from pgdoc.model.positions import Lsn
+    from pgdoc.model.tokens import ResumeToken
 
 __all__ = ["Collection"]
 

@@ -11,18 +11,17 @@ import psycopg
 from psycopg import Connection
 from psycopg_pool import PoolTimeout
 
-from pgdoc._copy import HEADER, TRAILER, CopyRows
-from pgdoc._fork import FORKED, connecting, lead_nowhere, remember
-from pgdoc._waiting import Lock, Pool, check_alive
-from pgdoc.catalog import FIND_REVISION, check_revision, check_server
-from pgdoc.conninfo import with_timeout
-from pgdoc.context import current_metadata
+from pgdoc.crud.copy_format import HEADER, TRAILER, CopyRows
+from pgdoc.database.catalog import FIND_REVISION, check_revision, check_server
+from pgdoc.database.conninfo import with_timeout
+from pgdoc.database.errors import connection_error, map_error
 from pgdoc.errors import StoreClosed
-from pgdoc.recent import Recent
-from pgdoc.refusal import refusal
-from pgdoc.replication.patience import bounded, closing_what_was_given_up, is_limited, patience
+from pgdoc.model.metadata import current_metadata
+from pgdoc.runtime.deadline import bounded, closing_on_deadline, deadline_scope, is_limited
+from pgdoc.runtime.fork import FORKED, connecting, lead_nowhere, remember
+from pgdoc.runtime.primitives import Lock, Pool, check_alive
+from pgdoc.runtime.ttl_cache import TTLCache
 from pgdoc.sql import statement
-from pgdoc.translate import translated
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen, PQGenConn
     from psycopg.pq.abc import PGconn
 
-    from pgdoc.query.plan import Indexes
+    from pgdoc.query.indexes.plan import Indexes
 
     T = TypeVar("T")
 
@@ -49,7 +48,7 @@ class Connections:
     Attributes:
         seen: the tables that a transaction found, or made, and need not look for again.
         indexes: of each table, as they were a moment ago.
-        long: the statements whose rows were many a moment ago.
+        large_results: the statements whose rows were many a moment ago.
     """
 
     def __init__(self, conninfo: str, pool_size: int, *, through_pooler: bool) -> None:
@@ -64,8 +63,8 @@ class Connections:
         self._inherited: Pool | None = None
         self._opening = Lock()
         self.seen: set[str] = set()
-        self.indexes: Recent[Indexes] = Recent()
-        self.long: Recent[bool] = Recent()
+        self.indexes: TTLCache[Indexes] = TTLCache()
+        self.large_results: TTLCache[bool] = TTLCache()
         remember(self)
 
     def after_fork(self) -> None:
@@ -122,7 +121,7 @@ class Connections:
             connection = self._connection_class.connect(with_timeout(self._conninfo), autocommit=True)
         except psycopg.Error as exc:
             self._check_usable()
-            raise refusal(exc) from exc
+            raise connection_error(exc) from exc
         with connection:
             check_server(connection.info.server_version, connection.info.parameter_status("server_encoding"))
             check_revision(_revision(connection))
@@ -221,12 +220,12 @@ def _class_of(closing: threading.Event) -> type[Connection[Any]]:
 
         @classmethod
         def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
-            with patience(float("inf"), closing=closing):
+            with deadline_scope(float("inf"), closing=closing):
                 return bounded(connecting(super()._connect_gen(conninfo)))
 
         def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
             """Wait for the server: as long as it takes for what a user asked, not so for what opens a stream."""
-            steps = closing_what_was_given_up(self.pgconn, bounded(gen)) if is_limited() else gen
+            steps = closing_on_deadline(self.pgconn, bounded(gen)) if is_limited() else gen
             return super().wait(steps, *args, **kwargs)
 
     return StoreConnection
@@ -238,5 +237,5 @@ def _revision(connection: Connection[Any]) -> str | None:
     except psycopg.errors.UndefinedTable:
         return None
     except psycopg.Error as exc:
-        raise translated(exc, "the pgdoc catalog") from exc
+        raise map_error(exc, "the pgdoc catalog") from exc
     return row[0] if row else None

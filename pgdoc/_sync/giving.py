@@ -5,21 +5,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgdoc.changes.fanout import before_commits_at
-from pgdoc.changes.life import Life, is_message, just_behind
-from pgdoc.events import ChangeEvent, check_images
-from pgdoc.mailbox import Mailbox
-from pgdoc.tokens import Mark, Position, ResumeToken
+from pgdoc.changes.events import ChangeEvent, check_images
+from pgdoc.changes.life import Life
+from pgdoc.model.positions import Position, before_commits_at, is_message, just_behind
+from pgdoc.model.tokens import Mark, ResumeToken
+from pgdoc.streams.mailbox import Mailbox
 
 if TYPE_CHECKING:
-    from pgdoc._sync.parts import Parts
-    from pgdoc.changes.assemble import Change, Place
-    from pgdoc.changes.snapshot import Ready
-    from pgdoc.consumer import Consumer
-    from pgdoc.feed import Feed
-    from pgdoc.mailbox import Batch
-    from pgdoc.streams import StreamOptions
-    from pgdoc.tokens import Progress
+    from pgdoc._sync.snapshot_reader import SnapshotReader
+    from pgdoc.changes.change import Change
+    from pgdoc.changes.snapshot import DueChunk
+    from pgdoc.consumers.consumer import Consumer
+    from pgdoc.model.positions import RawPosition
+    from pgdoc.model.tokens import Progress
+    from pgdoc.streams.feed import Feed
+    from pgdoc.streams.mailbox import Batch
+    from pgdoc.streams.options import StreamOptions
 
 __all__ = ["Giving"]
 
@@ -38,12 +39,12 @@ class Giving:
         self._life = Life(collections, resumed=resumed)
         self._ending: Change | None = None  # the invalidate that comes next, and last
         self._ended = False
-        self._last: Place = (0, 0, 0, 0)  # of the last event, or what came after it and was not for the user
+        self._last: RawPosition = (0, 0, 0, 0)  # of the last event, or what came after it and was not for the user
         self._last_given = Mark()
         self._delivered = 0
         self._feed: Feed | None = None
         self._consumer: Consumer | None = None
-        self._parts: Parts | None = None
+        self._parts: SnapshotReader | None = None
         self._snapshots_begun = 0
 
     @property
@@ -79,13 +80,13 @@ class Giving:
         """Whether there is nothing to give but what comes."""
         return self._parts is None and not self._is_due
 
-    def _from_snapshot(self, parts: Parts) -> ChangeEvent | None:
+    def _from_snapshot(self, parts: SnapshotReader) -> ChangeEvent | None:
         """Give the next document of the snapshot, if the stream has come to where it stands."""
         snapshot = parts.snapshot
-        ripe_at, ready = snapshot.ripe_at, snapshot.ready
-        if (ready is None or snapshot.next == len(ready.documents)) and ripe_at is not None:
-            if self._has_come_to(ripe_at):
-                snapshot.ripen()
+        due_at, ready = snapshot.due_at, snapshot.ready
+        if (ready is None or snapshot.next == len(ready.documents)) and due_at is not None:
+            if self._has_come_to(due_at):
+                snapshot.release()
             ready = snapshot.ready
         while ready is not None and snapshot.next < len(ready.documents) and not self.closed:
             event = self._give_document(parts, ready)
@@ -95,7 +96,7 @@ class Giving:
             self._end_of_part(parts, ready)
         return None
 
-    def _give_document(self, parts: Parts, ready: Ready) -> ChangeEvent | None:
+    def _give_document(self, parts: SnapshotReader, ready: DueChunk) -> ChangeEvent | None:
         """Give the next document that is ready, or `None` where the filter does not match it."""
         snapshot = parts.snapshot
         document, progress = ready.documents[snapshot.next]
@@ -115,7 +116,7 @@ class Giving:
         snapshot.next += 1
         return event
 
-    def _end_of_part(self, parts: Parts, ready: Ready) -> None:
+    def _end_of_part(self, parts: SnapshotReader, ready: DueChunk) -> None:
         """Note how far the snapshot has come with a part that is given: no document tells of one that was empty."""
         parts.progress = parts.snapshot.progress
         if not parts.progress.left:
@@ -202,7 +203,7 @@ class Giving:
         where = self._options.where
         return where is None or where.matches(event)
 
-    def _pass_over(self, place: Place) -> None:
+    def _pass_over(self, place: RawPosition) -> None:
         """Acknowledge what is not given, unless that would acknowledge something before it, too."""
         if self._consumer is not None:
             self._consumer.pass_over(self._last_given, Mark.at(place, self._progress))
@@ -217,9 +218,9 @@ class Giving:
         token = event.resume_token
         return Mark.at(token.position, token.progress).place == self._last_given.place
 
-    def _behind(self, event: ChangeEvent | None) -> Place:
+    def _behind(self, event: ChangeEvent | None) -> RawPosition:
         """Give the place behind an event; where it might have ended the stream and did not, behind that end."""
-        place: Place = self._last
+        place: RawPosition = self._last
         if event is not None and not self._is_last(event):  # else what was passed over, too
             place = event.resume_token.position
             if place > self._last:
@@ -231,6 +232,6 @@ class Giving:
     def _progress(self) -> Progress | None:
         return None if self._parts is None else self._parts.progress
 
-    def _reached(self, feed: Feed) -> Place:
+    def _reached(self, feed: Feed) -> RawPosition:
         live = feed.live_place  # asked first: what is put later lies beyond it
         return max(self._last, self._mailbox.reached(live), feed.begun_at)

@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc._waiting import execute_watched, sleep
+from pgdoc.crud.statements import call_statement
+from pgdoc.database.errors import map_error
 from pgdoc.errors import CollectionNotFound, DatabaseError
-from pgdoc.names import check_name, quoted
-from pgdoc.query.index import (
+from pgdoc.model.names import check_name, quoted
+from pgdoc.query.indexes.definition import (
     Index,
+    IndexPart,
     IndexPlan,
     IndexProgress,
-    Part,
     collected,
     described,
     is_current,
     part_digest,
     plan_index,
 )
-from pgdoc.query.index import relation_name as _relation_name
+from pgdoc.query.indexes.definition import relation_name as _relation_name
+from pgdoc.runtime.primitives import execute_watched, sleep
 from pgdoc.sql import statement
-from pgdoc.statements import call_statement
-from pgdoc.translate import translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Callable, Mapping, Sequence
@@ -88,7 +88,7 @@ class Indexes:
             with self._building(oid) as connection:
                 self._complete(connection, oid, plan, progress)
         except psycopg.Error as exc:
-            raise translated(exc, f"index {plan.name!r} of {self._table.subject}") from exc
+            raise map_error(exc, f"index {plan.name!r} of {self._table.subject}") from exc
         finally:
             self._table.forget_indexes()
         if progress is not None:
@@ -119,7 +119,7 @@ class Indexes:
                 for relation in found:
                     self._drop(connection, relation)
         except psycopg.Error as exc:
-            raise translated(exc, f"index {name!r} of {self._table.subject}") from exc
+            raise map_error(exc, f"index {name!r} of {self._table.subject}") from exc
         finally:
             self._table.forget_indexes()
         return bool(found)
@@ -139,7 +139,7 @@ class Indexes:
         try:
             return self._session.fetch(query, params)
         except psycopg.Error as exc:
-            raise translated(exc, self._table.subject) from exc
+            raise map_error(exc, self._table.subject) from exc
 
     @contextmanager
     def _building(self, oid: int) -> Iterator[Connection[Any]]:
@@ -196,7 +196,7 @@ class Indexes:
         connection: Connection[Any],
         oid: int,
         plan: IndexPlan,
-        part: Part,
+        part: IndexPart,
         progress: Callable[[IndexProgress], object] | None,
     ) -> None:
         schema, table = self._address

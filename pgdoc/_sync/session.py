@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from pgdoc._copy import CopyRows
-    from pgdoc._waiting import Lending
-    from pgdoc.query.plan import Indexes
-    from pgdoc.recent import Recent
+    from pgdoc.crud.copy_format import CopyRows
+    from pgdoc.query.indexes.plan import Indexes
+    from pgdoc.runtime.primitives import Lending
+    from pgdoc.runtime.ttl_cache import TTLCache
 
 __all__ = ["Session"]
 
@@ -21,11 +21,11 @@ class Session(Protocol):
 
     Attributes:
         indexes: of each table.
-        long: whether a statement's rows were many.
+        large_results: whether a statement's rows were many.
     """
 
-    indexes: Recent[Indexes]
-    long: Recent[bool]
+    indexes: TTLCache[Indexes]
+    large_results: TTLCache[bool]
 
     @property
     def in_transaction(self) -> bool:

@@ -9,25 +9,26 @@ from typing import TYPE_CHECKING, Self
 
 from pgdoc._sync.checkpoint import checkpoint
 from pgdoc._sync.giving import Giving
-from pgdoc._sync.parts import Parts, settle
-from pgdoc._waiting import Opening, call, wait
+from pgdoc._sync.snapshot_reader import SnapshotReader, settle
 from pgdoc.changes.fanout import Subscription
-from pgdoc.changes.life import is_message, just_before
-from pgdoc.changes.selection import Selection
-from pgdoc.changes.snapshot import Snapshot
+from pgdoc.changes.router import Selection
+from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
 from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClosed, StreamError
-from pgdoc.feed import HubFeed
-from pgdoc.streams import StreamStats, check_place, check_progress, check_reach, first_progress
-from pgdoc.tokens import Mark, Position, Progress, ResumeToken
+from pgdoc.model.positions import Position, is_message, just_before
+from pgdoc.model.tokens import Mark, Progress, ResumeToken
+from pgdoc.replication.checks import check_place, check_reach
+from pgdoc.runtime.primitives import Opening, call, wait
+from pgdoc.streams.feed import HubFeed
+from pgdoc.streams.status import StreamStats
 
 if TYPE_CHECKING:
-    from pgdoc._sync.streams import Streams
+    from pgdoc._sync.stream_backend import Streams
     from pgdoc._sync.transaction import Transaction
-    from pgdoc.consumer import Consumer
-    from pgdoc.events import ChangeEvent
-    from pgdoc.feed import Feed
-    from pgdoc.streams import StreamOptions
-    from pgdoc.tokens import Lsn
+    from pgdoc.changes.events import ChangeEvent
+    from pgdoc.consumers.consumer import Consumer
+    from pgdoc.model.positions import Lsn
+    from pgdoc.streams.feed import Feed
+    from pgdoc.streams.options import StreamOptions
 
 __all__ = ["ChangeStream"]
 
@@ -108,7 +109,7 @@ class ChangeStream(Giving, Opening):
         if progress is None:
             progress = first_progress(self._collections or self._streams.names(), self._collections)
         if progress.left:
-            self._parts = Parts(self._streams, Snapshot(progress, self._collections))
+            self._parts = SnapshotReader(self._streams, Snapshot(progress, self._collections))
         elif self._consumer is not None:
             self._consumer.acknowledge(Mark.at(self._consumer.begun_at, progress))
 

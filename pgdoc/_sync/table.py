@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from pgdoc.crud.statements import call_statement, first_statement, read_statement, write_statement
+from pgdoc.database.errors import map_error
 from pgdoc.errors import CollectionNotFound
-from pgdoc.names import quoted
-from pgdoc.query.index import indexed_paths
-from pgdoc.query.plan import NO_INDEXES, Branches, branches, by_key, may_use_index
-from pgdoc.query.sql import Compiled, compile_filter, compile_sort
+from pgdoc.model.names import quoted
+from pgdoc.query.filters.sql import Compiled, compile_filter, compile_sort
+from pgdoc.query.indexes.definition import indexed_paths
+from pgdoc.query.indexes.plan import NO_INDEXES, Branches, branches, by_key, may_use_index
 from pgdoc.sql import statement
-from pgdoc.statements import call_statement, first_statement, read_statement, write_statement
-from pgdoc.translate import translated
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from pgdoc._sync.session import Session
-    from pgdoc._copy import CopyRows
-    from pgdoc.query.nodes import Node, SortKey
-    from pgdoc.query.plan import Indexes
-    from pgdoc.query.shape import Conditions
-    from pgdoc.search import Search
+    from pgdoc.crud.copy_format import CopyRows
+    from pgdoc.crud.find_query import Search
+    from pgdoc.query.filters.nodes import Node, SortKey
+    from pgdoc.query.filters.template import Conditions
+    from pgdoc.query.indexes.plan import Indexes
 
 __all__ = ["Table"]
 
@@ -66,7 +66,7 @@ class Table:
                 for rows in chunks:
                     yield rows
         except psycopg.Error as exc:
-            error = translated(exc, self.subject)
+            error = map_error(exc, self.subject)
             if not (self._auto_create and isinstance(error, CollectionNotFound)):
                 raise error from exc
         except CollectionNotFound:
@@ -119,7 +119,7 @@ class Table:
             try:
                 rows = self._session.look(statement("indexes", "valid_parts").encode(), [self.name])
             except psycopg.Error as exc:
-                raise translated(exc, self.subject) from exc
+                raise map_error(exc, self.subject) from exc
             found = indexed_paths(row[0] for row in rows)
             self._session.indexes.put(self.name, found)
         return found
@@ -174,11 +174,11 @@ class Table:
             self._session.prepare(self.name, create)
             return self._session.fetch(query, params, prepare=prepare)
         except psycopg.Error as exc:
-            raise translated(exc, self.subject) from exc
+            raise map_error(exc, self.subject) from exc
 
     def _copy(self, rows: CopyRows) -> None:
         try:
             self._session.prepare(self.name, self.creatable)
             self._session.copy(read_statement("copy", self.name), rows)
         except psycopg.Error as exc:
-            raise translated(exc, self.subject) from exc
+            raise map_error(exc, self.subject) from exc

@@ -10,11 +10,11 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from pgdoc._sync.collection import Collection
-from pgdoc._copy import HEADER, TRAILER
-from pgdoc.context import checked, current_metadata
+from pgdoc.crud.copy_format import HEADER, TRAILER
+from pgdoc.database.errors import map_error
 from pgdoc.errors import CollectionNotFound, DatabaseError, ServerUnreachable, TransactionClosed
+from pgdoc.model.metadata import checked, current_metadata
 from pgdoc.sql import statement
-from pgdoc.translate import translated
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from psycopg import Connection, ServerCursor
 
     from pgdoc._sync.connections import Connections
-    from pgdoc._copy import CopyRows
+    from pgdoc.crud.copy_format import CopyRows
 
 __all__ = ["Transaction"]
 
@@ -50,7 +50,7 @@ class Transaction:
         if isolation is not None and isolation not in _ISOLATION:
             raise ValueError(f"isolation is {isolation!r}: one of {', '.join(_ISOLATION)}")
         self._connections = connections
-        self.indexes, self.long = connections.indexes, connections.long
+        self.indexes, self.large_results = connections.indexes, connections.large_results
         self._schema = schema
         self._auto_create = auto_create
         self._given = checked(metadata)
@@ -100,7 +100,7 @@ class Transaction:
                 self._begin(connection)
             self._connection = connection
         except psycopg.Error as exc:
-            raise translated(exc, "the begin of the transaction") from exc
+            raise map_error(exc, "the begin of the transaction") from exc
         finally:
             if self._connection is None:
                 self._pool.putconn(connection)
@@ -125,7 +125,7 @@ class Transaction:
             self._pool = self._connections.pool()
             connection = self._pool.getconn()
         except psycopg.Error as exc:
-            raise translated(exc, "the transaction") from exc
+            raise map_error(exc, "the transaction") from exc
         self._block = psycopg.Transaction(connection)
         return connection
 
@@ -146,7 +146,7 @@ class Transaction:
         try:
             swallowed = self._block.__exit__(exc_type, exc, traceback)
         except psycopg.Error as error:
-            raise translated(error, "the commit of the transaction") from error
+            raise map_error(error, "the commit of the transaction") from error
         finally:
             for cursor in tuple(self._cursors):  # an iterator that was left must not speak to the next transaction
                 cursor.close()

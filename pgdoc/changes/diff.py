@@ -91,7 +91,7 @@ def diff(before: dict[str, Any], after: dict[str, Any]) -> UpdateDescription:
     Objects are compared field by field and arrays index by index, recursively.
 
     Args:
-        before: data as `pgdoc.documents.decode` makes it: plain dict, list, str, int, float, Decimal, bool, None.
+        before: data as `json_codec.decode` returns it: plain dict, list, str, int, float, Decimal, bool, None.
         after: the same.
 
     Returns:

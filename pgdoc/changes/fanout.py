@@ -29,34 +29,32 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Protocol
 
-from pgdoc.changes.selection import Router
+from pgdoc.changes.router import Router
+from pgdoc.model.positions import before_commits_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pgdoc.changes.assemble import Burst, Change, Place
-    from pgdoc.changes.selection import Look, Selection
+    from pgdoc.changes.change import Burst, Change
+    from pgdoc.changes.router import Look, Selection
+    from pgdoc.model.positions import RawPosition
+
 
 AHEAD_LIMIT = 5_000
 AHEAD_BYTES = 64 << 20
 """What may be laid aside for a subscription that is joining: changes, and bytes of their messages."""
 
 
-def before_commits_at(lsn: int) -> Place:
-    """Give the place before every change of the transactions that commit at `lsn` or later."""
-    return (lsn, 0, 0, 0)
-
-
-class Mailbox(Protocol):
+class ChangeSink(Protocol):
     """Where a subscription's changes go."""
 
-    def put(self, changes: list[Change], reached: Place) -> int:
+    def put(self, changes: list[Change], reached: RawPosition) -> int:
         """Take as many as there is room for, and give how many.
 
         When all were taken, `reached` is how far the stream will have come after the last of them.
         """
 
-    def begin_at(self, place: Place) -> None:
+    def begin_at(self, place: RawPosition) -> None:
         """Throw away what lies before `place`."""
 
     def call_when_room(self, callback: Callable[[], object]) -> None:
@@ -86,7 +84,7 @@ class Subscription:
         mailbox: where its changes go.
     """
 
-    def __init__(self, selection: Selection, after: Place, mailbox: Mailbox) -> None:
+    def __init__(self, selection: Selection, after: RawPosition, mailbox: ChangeSink) -> None:
         self.selection = selection
         self.after = after
         self.mailbox = mailbox
@@ -95,7 +93,7 @@ class Subscription:
         self.ahead_bytes = 0
         self.join_from = 0
 
-    def put(self, selected: list[Change], reached: Place) -> list[Change]:
+    def put(self, selected: list[Change], reached: RawPosition) -> list[Change]:
         """Put those of its selection's changes that lie beyond `after`; give what the mailbox had no room for.
 
         Args:

@@ -2,7 +2,7 @@
 
 A stream whose collections are all gone, dropped or renamed away, gets `invalidate` and ends. That event stands just
 behind the one that took the last collection, at a place which nothing else has, for each message has an LSN of its own
-(`pgdoc.changes.assemble`). So a stream that resumes after the drop gets the invalidate next, and one that resumes after
+(`changes.assembler`). So a stream that resumes after the drop gets the invalidate next, and one that resumes after
 the invalidate goes on with what comes later.
 """
 
@@ -10,58 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import orjson
-
-from pgdoc.decoding.records import CollectionChange, Message
+from pgdoc.decoding.records import CollectionChange
+from pgdoc.model.positions import just_behind
 
 if TYPE_CHECKING:
-    from pgdoc.changes.assemble import Change, Place
-    from pgdoc.tokens import Position
-
-_PREFIX = '{"collection":'
-"""What the catalog's functions begin such a message with; a test for it is all that other messages cost."""
-
-_KINDS = ("create", "rename", "drop")
-
-
-def read_message(message: Message) -> tuple[str, CollectionChange] | None:
-    """Give the schema, and what became of a collection of it; `None` where the message is of another form."""
-    content = message.content
-    if content is None or not content.startswith(_PREFIX):
-        return None
-    try:
-        said = orjson.loads(content)["collection"]
-        schema, kind, table = said["schema"], said["event"], said["name"]
-        renamed_to, left = said.get("renamed_to"), said.get("left")
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-        return None
-    if kind not in _KINDS or not (_is_name(schema) and _is_name(table)) or _is_name(renamed_to) != (kind == "rename"):
-        return None
-    told = frozenset(left) if isinstance(left, list) and all(map(_is_name, left)) else None
-    return schema, CollectionChange(
-        message.lsn, kind, table, content.encode(), renamed_to=renamed_to if kind == "rename" else None, left=told
-    )
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and value != ""
-
-
-def just_before(place: Place | Position) -> Place:
-    """Give a place after which the change at `place` is the next one, if there is one."""
-    commit_lsn, lsn, kind, ordinal = place
-    return (commit_lsn, lsn, kind, ordinal - 1)
-
-
-def just_behind(place: Place | Position) -> Place:
-    """Give the place that the invalidate has where the message at `place` takes the last collection."""
-    commit_lsn, lsn, kind, ordinal = place
-    return (commit_lsn, lsn, kind, ordinal + 1)
-
-
-def is_message(place: Place | Position) -> bool:
-    """Tell whether a change at this place is one of a whole collection: the only ones that can take the last."""
-    return bool(place[1]) and place[2] == 0
+    from pgdoc.changes.change import Change
 
 
 class Life:

@@ -20,21 +20,25 @@ the last part. That place and `Progress` are all that is needed to go on another
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pgdoc.tokens import Progress
+from pgdoc.errors import InvalidResumeToken
+from pgdoc.model.tokens import Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
-    from pgdoc.changes.assemble import Change
+    from pgdoc.changes.change import Change
+
 
 _HALF = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PgSnapshot:
     """Which transactions a statement saw: those below `before`, and those below `end` that are not in `running`."""
 
     before: int
@@ -42,7 +46,7 @@ class Seen:
     running: frozenset[int]
 
     @classmethod
-    def parse(cls, text: str) -> Seen:
+    def parse(cls, text: str) -> PgSnapshot:
         """Read what `pg_current_snapshot()` prints, `xmin:xmax:xip_list`."""
         before, end, running = text.split(":")
         return cls(int(before), int(end), frozenset(map(int, filter(None, running.split(",")))))
@@ -54,7 +58,7 @@ class Seen:
 
 
 @dataclass(slots=True)
-class Part:
+class SnapshotChunk:
     """The next documents of a collection.
 
     Attributes:
@@ -71,12 +75,12 @@ class Part:
     after: str
     documents: dict[str, Any]
     upto: str | None
-    seen: Seen
+    seen: PgSnapshot
     end: int
     read_at: datetime
 
 
-class Ready(NamedTuple):
+class DueChunk(NamedTuple):
     """Documents to be given, at the place `end` of the stream, each with how far the snapshot has come with it."""
 
     collection: str
@@ -103,9 +107,9 @@ class Snapshot:
         self._of = progress.of
         self._given = progress.given
         self._names = names
-        self._part: Part | None = None
+        self._part: SnapshotChunk | None = None
         self._unseen: set[int] = set()
-        self.ready: Ready | None = None
+        self.ready: DueChunk | None = None
         self.next = 0
 
     @property
@@ -119,11 +123,11 @@ class Snapshot:
         return None if self._part or not self._left else (self._left[0], self._after)
 
     @property
-    def ripe_at(self) -> int | None:
+    def due_at(self) -> int | None:
         """The commit LSN up to which the stream has to come before the part that waits is given."""
         return self._part.end if self._part else None
 
-    def read(self, part: Part) -> bool:
+    def read(self, part: SnapshotChunk) -> bool:
         """Take the part that was asked for; give `False` where it was read too early."""
         if self.wanted != (part.collection, part.after):
             return False
@@ -133,7 +137,7 @@ class Snapshot:
         self._part = part
         return True
 
-    def ripen(self) -> None:
+    def release(self) -> None:
         """Make the documents of the part ready that waits."""
         part = self._part
         if part is None:
@@ -147,7 +151,7 @@ class Snapshot:
         ]
         if documents:
             documents[-1] = (documents[-1][0], after)
-        ready = Ready(part.collection, part.end, part.read_at, documents)
+        ready = DueChunk(part.collection, part.end, part.read_at, documents)
         self.ready, self.next, self._part = ready, 0, None
         self._left, self._after, self._given = left, after.document_id, after.given
 
@@ -211,3 +215,25 @@ class Snapshot:
         if collection == self._left[0]:
             self._after = ""
         self._left.remove(collection)
+
+
+def first_progress(names: Iterable[str], collections: frozenset[str] | None) -> Progress:
+    """Give the beginning of the snapshot of collections, for a stream of these, or of all."""
+    return Progress(tuple(sorted(names)), "", _digest(collections), 0)
+
+
+def check_progress(progress: Progress, collections: frozenset[str] | None) -> Progress:
+    """Refuse the progress of a stream of other collections.
+
+    Raises:
+        InvalidResumeToken: it is one.
+    """
+    if progress.of != _digest(collections):
+        raise InvalidResumeToken(
+            "the token is from inside the snapshot of other collections: go on with those that it was begun with"
+        )
+    return progress
+
+
+def _digest(collections: frozenset[str] | None) -> str:
+    return "*" if collections is None else f"{zlib.crc32(' '.join(sorted(collections)).encode()):08x}"

@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.text import Text
 
 import pgdoc
+from pgdoc.changes.events import ChangeEvent
 from pgdoc.cli import demo as demo_story
 from pgdoc.cli import transfer
 from pgdoc.cli.consumers import table as consumers_table
 from pgdoc.cli.doctor import examine
 from pgdoc.cli.render import render, render_bytes, render_delay
 from pgdoc.errors import PgdocError
-from pgdoc.events import ChangeEvent
 from pgdoc.server import LocalServer
 
 __all__ = ["app", "run"]

@@ -9,10 +9,10 @@ import psycopg
 from psycopg.rows import namedtuple_row
 
 import pgdoc
-from pgdoc.catalog import FIND_REVISION, check_revision, check_server
 from pgdoc.cli.render import render_bytes, render_delay
+from pgdoc.database.catalog import FIND_REVISION, check_revision, check_server
+from pgdoc.database.errors import connection_error, one_line
 from pgdoc.errors import PgdocError
-from pgdoc.refusal import one_line, refusal
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def examine(dsn: str) -> Iterator[Finding]:
     try:
         connection = psycopg.connect(dsn, autocommit=True, connect_timeout=_CONNECT_S, row_factory=namedtuple_row)
     except psycopg.Error as exc:
-        yield Finding("wrong", "connection", str(refusal(exc)))
+        yield Finding("wrong", "connection", str(connection_error(exc)))
         return
     with connection:
         for subject, look in _AT_SERVER.items():

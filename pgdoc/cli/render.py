@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.text import Text
 
-from pgdoc import documents
 from pgdoc.changes.diff import UpdateDescription, diff
+from pgdoc.changes.events import EventType
 from pgdoc.errors import InvalidDocument, UnreadableDocument
-from pgdoc.events import EventType
+from pgdoc.model import json_codec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime, timedelta
 
-    from pgdoc.events import ChangeEvent
+    from pgdoc.changes.events import ChangeEvent
 
 __all__ = ["render", "render_bytes", "render_delay", "shorten"]
 
@@ -79,7 +79,7 @@ def render_bytes(size: int | None) -> str:
 def shorten(value: Any, width: int = _VALUE_WIDTH) -> str:
     """Give a value as JSON of at most `width` characters, safe to print."""
     try:
-        return _cut(documents.encode_value(value, "").decode(), width)
+        return _cut(json_codec.encode_value(value, "").decode(), width)
     except InvalidDocument:  # SQL writers can nest deeper than pgdoc writes
         return "…"
 

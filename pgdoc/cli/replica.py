@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgdoc.changes.diff import UpdateDescription, diff
-from pgdoc.events import EventType
+from pgdoc.changes.events import EventType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pgdoc.documents import Document
-    from pgdoc.events import ChangeEvent
-    from pgdoc.tokens import ResumeToken
+    from pgdoc.changes.events import ChangeEvent
+    from pgdoc.model.documents import Document
+    from pgdoc.model.tokens import ResumeToken
 
 __all__ = ["Replica"]
 

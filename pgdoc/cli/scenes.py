@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import textwrap
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +20,10 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from pgdoc.cli.demo import Stage
+    from pgdoc.cli.stage import Stage
 
-__all__ = ["STORY", "prove", "source"]
+
+__all__ = ["STORY", "prove"]
 
 _RACE_WRITES: Final = 200
 _KILL_AFTER: Final = 2_000
@@ -160,13 +159,6 @@ def prove(stage: Stage) -> bool:
     stage.say(f"{held} equal the tables." if good else f"{held} differ: {dict(different)}", "green" if good else "red")
     stage.say("\nNext: `pgdoc up` runs a server like this one for you, `pgdoc watch` prints its changes.")
     return good
-
-
-def source(step: Callable[..., Any]) -> str:
-    """Give the lines of a step as they would be typed."""
-    lines = inspect.getsource(step).splitlines()[1:]
-    first, *rest = textwrap.dedent("\n".join(lines)).splitlines()
-    return "\n".join([f">>> {first}", *(f"... {line}" if line.startswith(" ") else f">>> {line}" for line in rest)])
 
 
 def _recount(store: pgdoc.Store) -> None:

@@ -11,12 +11,14 @@ from typing import IO, TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pgdoc import InvalidDocument, UnreadableDocument, documents, new_id
+from pgdoc import InvalidDocument, UnreadableDocument, new_id
+from pgdoc.model import json_codec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from pgdoc import Collection
+    from pgdoc.model.documents import Document
 
 __all__ = ["ID", "dump", "load"]
 
@@ -85,16 +87,16 @@ def dump(collection: Collection, where: Mapping[str, Any] | None) -> None:
         out.flush()
 
 
-def _line(document: documents.Document) -> bytes:
+def _line(document: Document) -> bytes:
     try:
-        return documents.encode_value({ID: document.id, **document.data}, "")
+        return json_codec.encode_value({ID: document.id, **document.data}, "")
     except (InvalidDocument, UnreadableDocument) as exc:
         raise UnreadableDocument(f"document {document.id!r} can't be dumped: {exc}") from exc
 
 
 def _object(line: bytes) -> dict[str, Any]:
     try:
-        value = documents.decode(line)
+        value = json_codec.decode(line)
     except UnreadableDocument as exc:
         raise InvalidDocument(f"this is no JSON ({exc.__cause__})") from exc
     if not isinstance(value, dict):

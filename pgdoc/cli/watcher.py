@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from typing import Self
 
-    from pgdoc.events import ChangeEvent
-    from pgdoc.tokens import ResumeToken
+    from pgdoc.changes.events import ChangeEvent
+    from pgdoc.model.tokens import ResumeToken
 
 __all__ = ["Delivery", "Watcher"]
 

@@ -39,7 +39,7 @@ _begin_fields = struct.Struct(">QqI").unpack_from
 _byte, _short, _long, _lsn = (struct.Struct(f">{code}").unpack_from for code in "BHIQ")
 
 
-def options(schema: str) -> dict[str, str]:  # noqa: ARG001 (as every plugin has it)
+def pgoutput_options(schema: str) -> dict[str, str]:  # noqa: ARG001 (as every plugin has it)
     """Give the START_REPLICATION options; they are the same for every schema."""
     return {"proto_version": "1", "publication_names": PUBLICATION, "messages": "true"}
 

@@ -26,7 +26,7 @@ _ACTION = PAYLOAD + len('{"action":"')
 _PATTERN_CHARACTERS = frozenset("\\ ,.*'\"")
 
 
-def options(schema: str) -> dict[str, str]:
+def wal2json_options(schema: str) -> dict[str, str]:
     """Give the START_REPLICATION options for the changes of one schema, and the metadata messages."""
     escaped = "".join(f"\\{char}" if char in _PATTERN_CHARACTERS else char for char in schema)
     return {

@@ -10,6 +10,7 @@ from psycopg import conninfo as psycopg_conninfo
 from psycopg import sql
 from psycopg.rows import namedtuple_row
 
+from pgdoc.database.errors import connection_error, one_line
 from pgdoc.errors import (
     DatabaseError,
     DirectRouteNeeded,
@@ -23,8 +24,7 @@ from pgdoc.errors import (
     UnsupportedServer,
     WalLevelTooLow,
 )
-from pgdoc.refusal import one_line, refusal
-from pgdoc.replication.patience import PatientConnection, patience
+from pgdoc.runtime.deadline import BoundedConnection, deadline_scope
 from pgdoc.sql import statement
 
 SETTINGS = {
@@ -63,14 +63,16 @@ _DEFAULTS: dict[str, str | int] = {
 
 
 def connect(conninfo: str, *, replication: bool) -> psycopg.Connection[Any]:
-    """Open a connection in autocommit, for replication or for plain SQL about it; `patience` says how long it waits.
+    """Open an autocommit connection for replication, or for plain SQL about it.
+
+    Its waits are bounded by the enclosing `deadline_scope`.
 
     Raises:
         PgdocError: why that can't be done.
     """
     try:
         session = _session(conninfo, replication=replication)
-        return PatientConnection.connect(  # a walsender can't prepare statements
+        return BoundedConnection.connect(  # a walsender can't prepare statements
             session, autocommit=True, row_factory=namedtuple_row, prepare_threshold=None
         )
     except psycopg.Error as exc:
@@ -104,7 +106,7 @@ def preflight(connection: psycopg.Connection[Any], *, needs_slot: bool = True) -
     try:
         found = connection.execute(statement("replication", "preflight")).fetchone()
     except psycopg.Error as exc:
-        raise translate(exc, connection) from exc
+        raise map_replication_error(exc, connection) from exc
     assert found is not None  # noqa: S101 (a SELECT without FROM gives a row)
     _check_database(found)
     _check_replication(found, needs_slot=needs_slot)
@@ -127,7 +129,8 @@ def _check_replication(found: Any, *, needs_slot: bool) -> None:
         )
     if not found.may_replicate:
         raise ReplicationNotPermitted(
-            f'role "{found.role}" may not replicate: run ALTER ROLE {quoted(found.role)} REPLICATION as a superuser'
+            f'role "{found.role}" may not replicate: '
+            f"run ALTER ROLE {quote_identifier(found.role)} REPLICATION as a superuser"
         )
     if needs_slot and found.slots >= found.max_slots:
         raise SlotsExhausted(f"all {found.max_slots} replication slots of the server are in use: {_MORE_SLOTS}")
@@ -144,15 +147,15 @@ def is_decoding(conninfo: str, pid: int) -> bool:
     Raises:
         ServerUnreachable: the server does not answer at all.
     """
-    with patience(_LOOK_S), connect(conninfo, replication=False) as plain:
+    with deadline_scope(_LOOK_S), connect(conninfo, replication=False) as plain:
         try:
             row = plain.execute(statement("replication", "is_decoding"), [pid]).fetchone()
         except psycopg.Error as exc:
-            raise translate(exc, plain) from exc
+            raise map_replication_error(exc, plain) from exc
     return bool(row and row[0])
 
 
-def translate(exc: psycopg.Error, connection: psycopg.Connection[Any]) -> PgdocError:
+def map_replication_error(exc: psycopg.Error, connection: psycopg.Connection[Any]) -> PgdocError:
     """Give our error for one of psycopg's that `connection` met after it was made; it may be closed by now."""
     text = one_line(exc)
     plugin = next((name for name in _PLUGINS if name in text), None)
@@ -178,15 +181,15 @@ def _refused(exc: psycopg.Error) -> PgdocError:
     for mark, error, advice in _REFUSALS:
         if mark in text:
             return error(f"{text}: {advice}")
-    return refusal(exc)
+    return connection_error(exc)
 
 
-def quoted(name: str) -> str:
+def quote_identifier(name: str) -> str:
     """Give a name as SQL writes it."""
     return sql.Identifier(name).as_string(None)
 
 
-def literal(value: str) -> str:
+def quote_literal(value: str) -> str:
     """Give a text as SQL writes it; the replication protocol takes no parameters."""
     return sql.Literal(value).as_string(None)
 

@@ -18,7 +18,7 @@ from psycopg import pq
 
 from pgdoc.decoding.frames import XLOG_DATA, parse_keepalive, standby_status_update, xlog_start
 from pgdoc.errors import ServerUnreachable
-from pgdoc.replication.connection import literal, quoted, translate
+from pgdoc.replication.connection import map_replication_error, quote_identifier, quote_literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -78,12 +78,12 @@ class Reader:
         self._last_heard = self._last_asked = time.monotonic()
 
     def _start(self, slot: str, start: int, options: Mapping[str, str]) -> None:
-        listed = ", ".join(f"{quoted(name)} {literal(value)}" for name, value in options.items())
+        listed = ", ".join(f"{quote_identifier(name)} {quote_literal(value)}" for name, value in options.items())
         place = f"{start >> 32:X}/{start & 0xFFFFFFFF:X}"
         try:
-            self._connection.execute(f"START_REPLICATION SLOT {quoted(slot)} LOGICAL {place} ({listed})")
+            self._connection.execute(f"START_REPLICATION SLOT {quote_identifier(slot)} LOGICAL {place} ({listed})")
         except psycopg.Error as exc:
-            raise translate(exc, self._connection) from exc
+            raise map_replication_error(exc, self._connection) from exc
         self._pgconn.nonblocking = 1
 
     def read(self, timeout_s: float) -> list[bytes]:
@@ -106,7 +106,7 @@ class Reader:
                 self._check_silence()
             self._report()
         except psycopg.Error as exc:
-            raise translate(exc, self._connection) from exc
+            raise map_replication_error(exc, self._connection) from exc
         return frames
 
     def report(self) -> None:
@@ -118,7 +118,7 @@ class Reader:
         try:
             self._report()
         except psycopg.Error as exc:
-            raise translate(exc, self._connection) from exc
+            raise map_replication_error(exc, self._connection) from exc
 
     def confirm(self, lsn: int) -> None:
         """Let the next status update say that nothing below `lsn` is needed again."""
@@ -135,7 +135,7 @@ class Reader:
         try:
             self._send_status(flush=self._confirmed, reply=False)
         except psycopg.Error as exc:
-            raise translate(exc, self._connection) from exc
+            raise map_replication_error(exc, self._connection) from exc
 
     def ask(self) -> None:
         """Let the next `read` ask the server to say how far it is."""

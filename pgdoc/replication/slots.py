@@ -19,15 +19,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 
-from pgdoc.changes.assemble import Assembler
+from pgdoc.changes.assembler import Assembler
 from pgdoc.decoding.plugins import PLUGINS, Decoder
 from pgdoc.errors import PluginMissing, PluginNotAllowed, SlotBlocked
-from pgdoc.replication.connection import connect, is_decoding, literal, preflight, quoted, translate
-from pgdoc.replication.patience import patience
+from pgdoc.model.positions import Lsn
+from pgdoc.replication.checks import check_published, history_lost
+from pgdoc.replication.connection import (
+    connect,
+    is_decoding,
+    map_replication_error,
+    preflight,
+    quote_identifier,
+    quote_literal,
+)
 from pgdoc.replication.reader import Reader
-from pgdoc.replication.source import Origin, Source, Stand, check_published, history_lost
+from pgdoc.replication.source import Cluster, SlotStart, Source
+from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.sql import statement
-from pgdoc.tokens import Lsn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,14 +63,14 @@ class Bookmark(NamedTuple):
         return int(self.name.split("_")[2], 16)
 
 
-class Opened(NamedTuple):
+class ReplicationSession(NamedTuple):
     """A reader that streams, with the pure machinery that belongs to it."""
 
     reader: Reader
     decoder: Decoder
     assembler: Assembler
-    origin: Origin
-    stand: Stand
+    origin: Cluster
+    stand: SlotStart
 
 
 def bookmarks(connection: psycopg.Connection[Any], *, lost: bool = False) -> list[Bookmark]:
@@ -77,9 +85,9 @@ def open_reader(
     at: int | None,
     *,
     prefix: str = "pgdocr",
-    check: Callable[[Origin], None] | None = None,
+    check: Callable[[Cluster], None] | None = None,
     begin_history: bool = True,
-) -> Opened:
+) -> ReplicationSession:
     """Stream every transaction whose commit record is at or after `at`; the one primitive of all reading.
 
     Args:
@@ -106,7 +114,7 @@ def open_reader(
             check_publication(connection, source, stand, tables=False)
         return begin_reading(connection, source, slot, stand, origin)
     except psycopg.Error as exc:
-        error = translate(exc, connection)
+        error = map_replication_error(exc, connection)
         connection.close()
         raise error from exc
     except BaseException:
@@ -115,16 +123,18 @@ def open_reader(
 
 
 def begin_reading(
-    connection: psycopg.Connection[Any], source: Source, slot: str, stand: Stand, origin: Origin
-) -> Opened:
+    connection: psycopg.Connection[Any], source: Source, slot: str, stand: SlotStart, origin: Cluster
+) -> ReplicationSession:
     """Begin to stream a slot on this connection."""
     plugin = PLUGINS[stand.plugin]
     found = tables(connection, source.schema)
     reader = Reader(connection, slot, stand.at, plugin.options(source.schema), partial(is_decoding, source.conninfo))
-    return Opened(reader, plugin.decoder(source.schema), Assembler(stand.at, found, source.schema), origin, stand)
+    return ReplicationSession(
+        reader, plugin.decoder(source.schema), Assembler(stand.at, found, source.schema), origin, stand
+    )
 
 
-def check_publication(connection: psycopg.Connection[Any], source: Source, stand: Stand, *, tables: bool) -> None:
+def check_publication(connection: psycopg.Connection[Any], source: Source, stand: SlotStart, *, tables: bool) -> None:
     """Refuse to read through pgoutput from before its publication was made, or before the last of its tables joined.
 
     Raises:
@@ -132,11 +142,11 @@ def check_publication(connection: psycopg.Connection[Any], source: Source, stand
     """
     if stand.plugin == "pgoutput":
         names = "NULL" if tables else "'{}'"
-        since = _lsn(connection, f"pgdoc.published_since({literal(source.schema)}, {names})")
+        since = _lsn(connection, f"pgdoc.published_since({quote_literal(source.schema)}, {names})")
         check_published(stand.at, since, source.schema)
 
 
-def try_reader(source: Source) -> Stand:
+def try_reader(source: Source) -> SlotStart:
     """Open a reader and close it, leave nothing at the server, and give how it was read.
 
     Raises:
@@ -161,14 +171,14 @@ def make_first_bookmark(conninfo: str) -> None:
             if bookmarks(plain) or is_unlimited(plain):
                 return
         except psycopg.Error as exc:
-            raise translate(exc, plain) from exc
+            raise map_replication_error(exc, plain) from exc
     with connect(conninfo, replication=True) as connection:
         try:
             slot = slot_name(connection, "pgdocr")
             create_slot(connection, conninfo, slot, BOOKMARK_PLUGIN)
             copy_slot(connection, slot, bookmark_name(connection), temporary=False, plugin=BOOKMARK_PLUGIN)
         except psycopg.Error as exc:
-            raise translate(exc, connection) from exc
+            raise map_replication_error(exc, connection) from exc
 
 
 def is_unlimited(connection: psycopg.Connection[Any]) -> bool:
@@ -177,18 +187,18 @@ def is_unlimited(connection: psycopg.Connection[Any]) -> bool:
     return bool(row and row[0])
 
 
-def identify(connection: psycopg.Connection[Any]) -> Origin:
+def identify(connection: psycopg.Connection[Any]) -> Cluster:
     """Ask a replication connection which cluster it leads to."""
     row = connection.execute("IDENTIFY_SYSTEM").fetchone()
     assert row is not None  # noqa: S101 (the protocol promises one)
     timeline = int(row.timeline)
     if timeline == 1:
-        return Origin(int(row.systemid), timeline)
+        return Cluster(int(row.systemid), timeline)
     history = connection.execute(f"TIMELINE_HISTORY {timeline}").fetchone()
     assert history is not None  # noqa: S101
     text = history.content if isinstance(history.content, str) else bytes(history.content).decode()
     fields = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    return Origin(int(row.systemid), timeline, tuple((int(line[0]), int(Lsn.parse(line[1]))) for line in fields))
+    return Cluster(int(row.systemid), timeline, tuple((int(line[0]), int(Lsn.parse(line[1]))) for line in fields))
 
 
 def slot_name(connection: psycopg.Connection[Any], prefix: str) -> str:
@@ -205,9 +215,8 @@ def bookmark_name(connection: psycopg.Connection[Any]) -> str:
 
 def copy_slot(connection: psycopg.Connection[Any], source: str, copy: str, *, temporary: bool, plugin: str) -> None:
     """Copy a slot; the copy keeps the same WAL, and may name another plugin."""
-    connection.execute(
-        f"SELECT pg_copy_logical_replication_slot({literal(source)}, {literal(copy)}, {temporary}, {literal(plugin)})"
-    )
+    arguments = f"{quote_literal(source)}, {quote_literal(copy)}, {temporary}, {quote_literal(plugin)}"
+    connection.execute(f"SELECT pg_copy_logical_replication_slot({arguments})")
 
 
 def create_slot(connection: psycopg.Connection[Any], conninfo: str, slot: str, plugin: str) -> int:
@@ -218,9 +227,10 @@ def create_slot(connection: psycopg.Connection[Any], conninfo: str, slot: str, p
     """
     connection.execute(f"SET lock_timeout = '{_BLOCKED_AFTER_S}s'")  # statement_timeout has no effect here
     try:
-        with patience(_CREATE_LIMIT_S):
+        with deadline_scope(_CREATE_LIMIT_S):
             row = connection.execute(
-                f"CREATE_REPLICATION_SLOT {quoted(slot)} TEMPORARY LOGICAL {quoted(plugin)} (SNAPSHOT 'nothing')"
+                f"CREATE_REPLICATION_SLOT {quote_identifier(slot)} TEMPORARY"
+                f" LOGICAL {quote_identifier(plugin)} (SNAPSHOT 'nothing')"
             ).fetchone()
     except psycopg.errors.LockNotAvailable as exc:
         with connect(conninfo, replication=False) as plain:
@@ -239,9 +249,9 @@ def create_bookmark(connection: psycopg.Connection[Any], name: str) -> None:
     """
     connection.execute(f"SET lock_timeout = '{_BLOCKED_AFTER_S}s'")
     try:
-        with patience(_CREATE_LIMIT_S):
+        with deadline_scope(_CREATE_LIMIT_S):
             connection.execute(
-                f"SELECT pg_create_logical_replication_slot({literal(name)}, {literal(BOOKMARK_PLUGIN)})"
+                f"SELECT pg_create_logical_replication_slot({quote_literal(name)}, {quote_literal(BOOKMARK_PLUGIN)})"
             )
     except psycopg.errors.LockNotAvailable as exc:
         raise _blocked(connection) from exc
@@ -269,7 +279,7 @@ def _age(row: Any) -> str:
 
 def take_position(
     connection: psycopg.Connection[Any], source: Source, slot: str, at: int | None, *, begin_history: bool
-) -> Stand:
+) -> SlotStart:
     """Make a temporary slot that stands at `at`, and give how and where it does.
 
     Raises:
@@ -281,14 +291,14 @@ def take_position(
     for plugin in others:
         try:
             found = _take_position(connection, source, plugin, slot, at, begin_history=begin_history)
-            return Stand(found, plugin)
+            return SlotStart(found, plugin)
         except psycopg.DatabaseError as exc:
-            error = translate(exc, connection)
+            error = map_replication_error(exc, connection)
             if not isinstance(error, PluginMissing | PluginNotAllowed):
                 raise error from exc
             refusal = str(error)
     found = _take_position(connection, source, last, slot, at, begin_history=begin_history)
-    return Stand(found, last, refusal)
+    return SlotStart(found, last, refusal)
 
 
 def _take_position(  # noqa: PLR0913 (what the two above were given)
@@ -327,11 +337,12 @@ def _copy_bookmark(connection: psycopg.Connection[Any], plugin: str, slot: str, 
                 raise
             continue  # dropped, or lost its WAL, since it was listed
         confirmed = _lsn(
-            connection, f"(SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = {literal(slot)})"
+            connection,
+            f"(SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = {quote_literal(slot)})",
         )
         if confirmed <= at:
             return confirmed
-        connection.execute(f"SELECT pg_drop_replication_slot({literal(slot)})")
+        connection.execute(f"SELECT pg_drop_replication_slot({quote_literal(slot)})")
     return None
 
 
@@ -342,15 +353,17 @@ def flushed(connection: psycopg.Connection[Any]) -> int:
 
 def advance(connection: psycopg.Connection[Any], slot: str, start: int, at: int) -> None:
     """Move a slot that stands at `start` on to `at`."""
-    with patience(_ADVANCE_LIMIT_S):
+    with deadline_scope(_ADVANCE_LIMIT_S):
         while start < at:
             start = min(start + _ADVANCE_STEP, at)
-            connection.execute(f"SELECT pg_replication_slot_advance({literal(slot)}, {literal(str(Lsn(start)))})")
+            connection.execute(
+                f"SELECT pg_replication_slot_advance({quote_literal(slot)}, {quote_literal(str(Lsn(start)))})"
+            )
 
 
 def tables(connection: psycopg.Connection[Any], schema: str) -> dict[str, bool]:
     """List the tables of a schema, and whether each is a collection."""
-    rows = connection.execute(statement("replication", "tables").format(schema=literal(schema))).fetchall()
+    rows = connection.execute(statement("replication", "tables").format(schema=quote_literal(schema))).fetchall()
     return {row.name: row.is_collection for row in rows}
 
 

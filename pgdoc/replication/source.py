@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgdoc.decoding.plugins import PLUGINS
-from pgdoc.errors import HistoryLost, InvalidResumeToken
-from pgdoc.tokens import Lsn
+from pgdoc.errors import InvalidResumeToken
+from pgdoc.model.positions import Lsn
 
 if TYPE_CHECKING:
-    from pgdoc.changes.assemble import Place
+    from pgdoc.model.positions import RawPosition
+
 
 PLUGIN_CHOICES = ("auto", *PLUGINS)
 
@@ -33,7 +34,7 @@ class Source:
         return tuple(PLUGINS) if self.plugin == "auto" else (self.plugin,)
 
 
-class Stand(NamedTuple):
+class SlotStart(NamedTuple):
     """Where a slot stands, and how it is read.
 
     Attributes:
@@ -48,7 +49,7 @@ class Stand(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class Cluster:
     """Which cluster this is.
 
     Attributes:
@@ -59,7 +60,7 @@ class Origin:
     timeline: int
     switches: tuple[tuple[int, int], ...] = ()
 
-    def check(self, place: Place, system_id: int, timeline: int) -> None:
+    def check(self, place: RawPosition, system_id: int, timeline: int) -> None:
         """Refuse a place that is none of this cluster's.
 
         Where a timeline was left, no transaction of it commits any more; the place between two transactions is there.
@@ -78,41 +79,3 @@ class Origin:
                 f"position {Lsn(place[0])} on timeline {timeline} is not part of this server's history (timeline "
                 f"{self.timeline}): the server was restored, or another was promoted, from before it; start without it"
             )
-
-
-def history_lost(at: int, oldest: int | None, limit: str = "") -> HistoryLost:
-    """Make the error for a position that no bookmark reaches back to.
-
-    Args:
-        at: the position.
-        oldest: how far the oldest bookmark reaches back; `None` where there is none.
-        limit: the value of `max_slot_wal_keep_size` where that made the server remove WAL.
-    """
-    found = "no history is kept" if oldest is None else f"history reaches back to {Lsn(oldest)}"
-    cause = f", as the server removed what exceeds its max_slot_wal_keep_size of {limit}" if limit else ""
-    cure = "raise that" if limit else "keep more with set_history()"
-    return HistoryLost(
-        f"position {Lsn(at)} is no longer kept ({found}{cause}): rebuild from the collections, stream from now, and "
-        f"{cure}",
-        oldest_available=None if oldest is None else str(Lsn(oldest)),
-    )
-
-
-def check_published(at: int, since: int, schema: str) -> None:
-    """Refuse a place from which pgoutput would leave something out.
-
-    Args:
-        at: the place.
-        since: from where on it does not.
-        schema: that is read.
-
-    Raises:
-        HistoryLost: it would.
-    """
-    if at < since:
-        raise HistoryLost(
-            f'position {Lsn(at)} is older than the publication "pgdoc" as it is for the schema "{schema}" since '
-            f"{Lsn(since)}, so pgoutput would leave changes out: resume through wal2json, or rebuild from the "
-            "collections and stream from now",
-            oldest_available=str(Lsn(since)),
-        )

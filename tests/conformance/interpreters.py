@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pgdoc.documents import decode, encode
 from pgdoc.errors import InvalidUpdate
+from pgdoc.model.json_codec import decode, encode
 from pgdoc.query import apply_update, compile_filter, compile_first, compile_update, matches
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pgdoc.documents import decode, encode
 from pgdoc.errors import InvalidFilter, InvalidUpdate
+from pgdoc.model.json_codec import decode, encode
 from pgdoc.query import compare, parse_filter, parse_update
 from tests.conformance.interpreters import changed_in_python, changed_in_sql, found_in_python, found_in_sql
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
-from pgdoc.documents import decode, encode
 from pgdoc.errors import InvalidInput, InvalidUpdate, PgdocError
+from pgdoc.model.json_codec import decode, encode
+from pgdoc.model.short_repr import short_repr
 from pgdoc.query import (
     apply_update,
     compare,
@@ -26,8 +27,7 @@ from pgdoc.query import (
     parse_sort,
     parse_update,
 )
-from pgdoc.query.project import compile_fields, parse_fields, project
-from pgdoc.shown import shown
+from pgdoc.query.filters.projection import compile_fields, parse_fields, project
 from tests.fuzz.dice import Dice
 from tests.indexed import times_found
 
@@ -198,7 +198,7 @@ def _written(given: Any) -> str:
     try:
         return repr(given)
     except ValueError:  # an integer with too many digits for repr
-        return shown(given)
+        return short_repr(given)
 
 
 def value_at(value: Any, path: tuple[str, ...]) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import pgdoc
-from pgdoc.bulk import CHUNK_STATEMENTS
+from pgdoc.crud.bulk_results import CHUNK_STATEMENTS
 from tests.integration.test_find_memory import resident_kib
 from tests.integration.test_update_concurrency import (
     DATA,

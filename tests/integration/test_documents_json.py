@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 
-from pgdoc.documents import MAX_DEPTH, MAX_DIGITS, decode, encode
 from pgdoc.errors import UnreadableDocument
+from pgdoc.model.json_codec import MAX_DEPTH, MAX_DIGITS, decode, encode
 from tests import json_values
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import pytest
 
 from pgdoc import Store
 from pgdoc.errors import PluginMissing, ServerStartFailed
-from pgdoc.installation import Installation, find_installation
 from pgdoc.server import LocalServer
+from pgdoc.server.installation import Installation, find_installation
 from tests.fixtures.fix_server import _embedded
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, reject, settings
 from hypothesis import strategies as st
 
-from pgdoc.documents import decode, encode, encode_value
 from pgdoc.errors import InvalidInput
+from pgdoc.model.json_codec import decode, encode, encode_value
 from pgdoc.query import compare, matches, parse_filter
-from pgdoc.query.project import compile_fields, parse_fields, project
+from pgdoc.query.filters.projection import compile_fields, parse_fields, project
 from tests import json_values
 from tests.indexed import times_found
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pgdoc import Store
+from pgdoc.crud.statements import CLAIMING
 from pgdoc.query import parse_filter, parse_sort
-from pgdoc.statements import CLAIMING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

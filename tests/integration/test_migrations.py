@@ -12,9 +12,9 @@ from alembic.script import ScriptDirectory
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 import pgdoc
-from pgdoc.catalog import REVISION
+from pgdoc.database.catalog import REVISION
+from pgdoc.database.migrate import downgrade, migrate
 from pgdoc.errors import CatalogMissing, DatabaseError, ServerUnreachable
-from pgdoc.migrate import downgrade, migrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ import re2
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pgdoc.query.regex import BadPattern, parse_pattern, searcher
+from pgdoc.query.regex.parse import BadPattern, parse_pattern, searcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -28,7 +28,7 @@ def fill(dsn: str, schema: str, documents: int) -> None:
 
 
 def test_the_events_give_the_tables(shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgdoc._sync.parts.PART_DOCUMENTS", snapshots.PART_DOCUMENTS)
+    monkeypatch.setattr("pgdoc._sync.snapshot_reader.PART_DOCUMENTS", snapshots.PART_DOCUMENTS)
     fill(shared_dsn, schema, 1_500)
     snapshots.follow(shared_dsn, schema, opens=20, seed=random.randrange(1 << 30))
 

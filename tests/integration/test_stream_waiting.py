@@ -282,7 +282,7 @@ def test_a_store_belongs_to_the_process_that_created_it(
     shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Store(shared_dsn, schema=schema) as store, store["orders"].watch(), monkeypatch.context() as child:
-        child.setattr("pgdoc.hub.os.getpid", lambda: -1)
+        child.setattr("pgdoc.streams.hub.os.getpid", lambda: -1)
         with pytest.raises(StreamError, match="forked"):
             store["orders"].watch()
 

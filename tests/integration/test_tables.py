@@ -10,8 +10,8 @@ import pytest
 from psycopg import sql
 
 import pgdoc
+from pgdoc.database.migrate import migrate
 from pgdoc.errors import CatalogError, DatabaseError, PgdocError
-from pgdoc.migrate import migrate
 from tests.integration.wal import recorded
 
 if TYPE_CHECKING:

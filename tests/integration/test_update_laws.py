@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, assume, event, example, given, reject, settings
 from hypothesis import strategies as st
 
-from pgdoc.documents import decode, encode, encode_value
 from pgdoc.errors import InvalidUpdate
+from pgdoc.model.json_codec import decode, encode, encode_value
 from pgdoc.query import apply_update, compare, compile_first, compile_update, parse_update
 from tests import json_values
 

@@ -32,7 +32,7 @@ def test_a_million_documents_beside_writers(rough_dsn: str, rough_schema: str) -
 
 @pytest.mark.parametrize("_", range(10))
 def test_the_events_give_the_tables(shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch, _: int) -> None:
-    monkeypatch.setattr("pgdoc._sync.parts.PART_DOCUMENTS", snapshots.PART_DOCUMENTS)
+    monkeypatch.setattr("pgdoc._sync.snapshot_reader.PART_DOCUMENTS", snapshots.PART_DOCUMENTS)
     fill(shared_dsn, schema, 1_500)
     snapshots.follow(shared_dsn, schema, opens=60, seed=random.randrange(1 << 30))
 

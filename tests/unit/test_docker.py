@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pgdoc.server import SETTINGS
+from pgdoc.server.local import SETTINGS
 
 FOLDER = Path(__file__).parents[2] / "docker"
 

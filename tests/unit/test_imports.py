@@ -1,9 +1,12 @@
-"""The laws of ARCHITECTURE that can be read off the import statements."""
+"""Rules of the architecture that import statements can show.
+
+A module's layer is the folder it is in. Imports only point down, and neither layers nor modules import each other in a
+circle.
+"""
 
 from __future__ import annotations
 
 import ast
-import functools
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -17,56 +20,27 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).parents[2] / "pgdoc"
 
-# Where each module, or package, of pgdoc lives.
-ROOMS = {
-    "ground": {"errors", "tokens", "names", "conninfo", "refusal", "shown", "_fork"},
-    "documents": {"documents"},
-    "decoding": {"decoding"},
-    "changes": {"changes"},
-    "query": {"query"},
-    "events": {"events", "where"},
-    "replication": {"replication"},
-    "hub": {"_bell", "hub", "catchup", "history", "mailbox", "streams", "feed", "consumer", "ownership", "takeover"},
-    "sql": {"sql"},
-    "database": {"statements", "reading", "translate", "catalog", "context", "_copy", "_waiting", "recent"},
-    "migration": {"migrate"},
-    "writes": {"verdicts", "bulk", "search"},
-    "facade": {"_async", "_sync"},
-    "face": {"__init__"},
-    "server": {"server", "installation"},
-    "command line": {"cli", "__main__"},
-}
-
-# What the modules of a room may import, besides their own room and the ground.
-ARROWS = {
-    "ground": set(),
-    "documents": set(),
-    "decoding": set(),
-    "changes": {"decoding"},
-    "query": {"documents"},
-    "events": {"documents", "decoding", "changes", "query"},
-    "replication": {"decoding", "changes", "sql"},
-    "hub": {"documents", "decoding", "changes", "events", "replication", "sql", "database"},
+# What the modules of a layer may import, besides their own layer and `errors`.
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
     "sql": set(),
-    "database": {"documents", "sql"},
-    "migration": {"sql", "database", "replication"},
-    "writes": {"documents", "query", "database"},
-    "facade": {
-        "documents",
-        "query",
-        "changes",
-        "events",
-        "replication",
-        "hub",
-        "sql",
-        "database",
-        "migration",
-        "writes",
-    },
-    "face": {"documents", "changes", "events", "hub", "database", "migration", "writes", "facade"},
+    "runtime": set(),
+    "model": set(),
     "server": set(),
-    "command line": {"documents", "changes", "events", "face", "server", "migration", "sql", "database"},
+    "decoding": {"model"},
+    "query": {"model"},
+    "changes": {"model", "decoding", "query"},
+    "database": {"model", "runtime", "sql"},
+    "crud": {"model", "query", "database", "sql"},
+    "replication": {"model", "runtime", "decoding", "changes", "database", "sql"},
+    "streams": {"model", "runtime", "decoding", "changes", "database", "sql", "replication"},
+    "consumers": {"model", "runtime", "decoding", "changes", "database", "sql", "replication", "streams"},
 }
+ALLOWED["_async"] = ALLOWED.keys() - {"server"}
+ALLOWED["_sync"] = ALLOWED["_async"] - {"_async"}
+ALLOWED["__init__"] = ALLOWED["_async"] | {"_async", "_sync"}
+ALLOWED["cli"] = {"__init__", "model", "changes", "database", "sql", "server"}
+ALLOWED["__main__"] = {"cli"}
 
 PURE = ("decoding", "changes", "query")
 IMPURE = {
@@ -83,14 +57,8 @@ IMPURE = {
 }
 IMPURE |= {"psycopg", "psycopg_pool", "socket", "ssl", "subprocess", "threading", "time", "uuid"}
 
-# Heavy libraries, and the only room that may import each.
-HEAVY = {"alembic": "migration", "sqlalchemy": "migration", "typer": "command line", "rich": "command line"}
-
-
-@functools.cache
-def room_of(module: str) -> str:
-    """Name the room of `changes.diff`, or of `errors`."""
-    return next((room for room, modules in ROOMS.items() if module.partition(".")[0] in modules), "nowhere")
+# Heavy libraries, and the only layer that may import each.
+HEAVY = {"alembic": "database", "sqlalchemy": "database", "typer": "cli", "rich": "cli"}
 
 
 def sources() -> list[Path]:
@@ -98,7 +66,13 @@ def sources() -> list[Path]:
 
 
 def module_of(path: Path) -> str:
-    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    """Return `changes.diff` for that file, `changes` for the package's own file, `__init__` for pgdoc's."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def layer_of(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -112,7 +86,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def _imported_from(node: ast.ImportFrom) -> Iterator[str]:
-    """`from pgdoc import errors` imports a module, `from pgdoc import Store` the face."""
+    """Name `pgdoc.errors` for `from pgdoc import errors`, `pgdoc` for `from pgdoc import Store`."""
     base = node.module or ""
     for alias in node.names:
         below = PACKAGE.parent.joinpath(*base.split("."), alias.name)
@@ -126,34 +100,53 @@ def own_imports(path: Path) -> Iterator[str]:
             yield module or "__init__"
 
 
+def test_the_top_of_the_package_holds_only_folders_and_four_files():
+    assert {path.name for path in PACKAGE.iterdir() if path.is_file()} == {
+        "__init__.py",
+        "__main__.py",
+        "errors.py",
+        "py.typed",
+    }
+
+
 @pytest.mark.parametrize("path", sources(), ids=module_of)
-def test_arrows_between_rooms(path):
-    room = room_of(module_of(path))
-    assert room != "nowhere", f"say in ROOMS where {module_of(path)} lives"
-    allowed = ARROWS[room] | {room, "ground"}
-    strange = {module for module in own_imports(path) if room_of(module) not in allowed}
-    assert not strange, f"the room {room!r} may not import {sorted(strange)}"
+def test_a_module_imports_only_from_the_layers_below_it(path):
+    layer = layer_of(module_of(path))
+    allowed = ALLOWED[layer] | {layer, "errors"}
+    forbidden = {module for module in own_imports(path) if layer_of(module) not in allowed}
+    assert not forbidden, f"the layer {layer!r} may not import {sorted(forbidden)}"
 
 
-def test_arrows_make_no_circle():
-    TopologicalSorter(ARROWS).prepare()
+def test_layers_do_not_import_each_other_in_a_circle():
+    TopologicalSorter(ALLOWED).prepare()
 
 
-@pytest.mark.parametrize("path", [path for path in sources() if room_of(module_of(path)) in PURE], ids=module_of)
-def test_pure_rooms_stay_pure(path):
+@pytest.mark.xfail(reason="hub, stream and bulk still call back; undone in the commits that follow")
+def test_modules_do_not_import_each_other_in_a_circle():
+    graph = {module_of(path): set(own_imports(path)) - {module_of(path)} for path in sources()}
+    TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("path", [path for path in sources() if layer_of(module_of(path)) in PURE], ids=module_of)
+def test_a_pure_layer_imports_no_socket_thread_clock_or_randomness(path):
     assert not {name for name in imports(path) if name.partition(".")[0] in IMPURE}
 
 
 @pytest.mark.parametrize("path", sources(), ids=module_of)
-def test_heavy_libraries_stay_in_their_room(path):
-    strange = {
-        name for name in imports(path) if HEAVY.get(name.partition(".")[0], "") not in {"", room_of(module_of(path))}
+def test_heavy_libraries_stay_in_their_layer(path):
+    misplaced = {
+        name for name in imports(path) if HEAVY.get(name.partition(".")[0], "") not in {"", layer_of(module_of(path))}
     }
-    assert not strange
+    assert not misplaced
 
 
-def test_importing_pgdoc_is_light():
-    """What is imported when it is used, and not before."""
+def test_unit_tests_mirror_the_folders_of_the_package():
+    here = Path(__file__).parent
+    folders = {path.parent.relative_to(here) for path in here.rglob("test_*.py")} - {Path()}
+    assert [str(folder) for folder in folders if not (PACKAGE / folder).is_dir()] == []
+
+
+def test_importing_pgdoc_loads_no_heavy_library():
     code = "import sys, pgdoc; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "psycopg" in loaded
@@ -161,7 +154,7 @@ def test_importing_pgdoc_is_light():
     assert late.isdisjoint(loaded)
 
 
-def test_the_test_sees_what_it_looks_for(tmp_path):
+def test_the_import_scanner_finds_imports_of_modules_names_and_in_functions(tmp_path):
     file = tmp_path / "module.py"
     file.write_text("import time as t\nfrom pgdoc import errors, Store\ndef f():\n    from pgdoc.changes import diff\n")
     assert set(imports(file)) == {"time", "pgdoc.errors", "pgdoc", "pgdoc.changes.diff"}

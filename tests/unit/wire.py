@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from hypothesis import strategies as st
 
-from pgdoc.tokens import Lsn
+from pgdoc.model.positions import Lsn
 
 TIMESTAMP = "2026-11-23 03:41:13.40301+00"
 

@@ -9,7 +9,7 @@ import pytest
 
 import pgdoc
 from pgdoc import AsyncStore, ResumeToken
-from pgdoc._async.parts import settle
+from pgdoc._async.snapshot_reader import settle
 from pgdoc.errors import InvalidResumeToken, ServerUnreachable, StreamClosed
 from tests.integration._async.streams import PATIENCE_S, brief, take
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from pgdoc import AsyncChangeStream, ChangeEvent
-    from pgdoc._async.streams import AsyncStreams
+    from pgdoc._async.stream_backend import AsyncStreams
 
 _numbers = itertools.count(1)
 
@@ -28,7 +28,7 @@ FILL = "INSERT INTO {} (id, data) SELECT 'k' || n, jsonb_build_object('n', n) FR
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgdoc._async.parts.PART_DOCUMENTS", 3)
+    monkeypatch.setattr("pgdoc._async.snapshot_reader.PART_DOCUMENTS", 3)
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ async def test_a_filter_applies_to_existing_documents(shared_dsn: str, schema: s
 async def test_large_documents_are_read_in_small_parts(
     shared_dsn: str, schema: str, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgdoc._async.parts.PART_BYTES", 1)
+    monkeypatch.setattr("pgdoc._async.snapshot_reader.PART_BYTES", 1)
     async with AsyncStore(shared_dsn, schema=schema) as store:
         await fill(store, sql, 9, "orders")
         async with store["orders"].watch(snapshot=True) as stream:

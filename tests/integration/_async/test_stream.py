@@ -10,13 +10,7 @@ import pytest
 
 import pgdoc
 from pgdoc import AsyncStore, EventType
-from pgdoc.errors import (
-    CollectionNotFound,
-    ReplicaIdentityChanged,
-    StreamClosed,
-    StreamError,
-    UnreadableDocument,
-)
+from pgdoc.errors import CollectionNotFound, ReplicaIdentityChanged, StreamClosed, StreamError, UnreadableDocument
 from tests.integration._async.streams import PATIENCE_S, brief, take, take_to
 
 if TYPE_CHECKING:

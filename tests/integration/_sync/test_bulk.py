@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from pgdoc import Bulk, Store, BulkResult, metadata
-from pgdoc.bulk import CHUNK_BYTES, CHUNK_STATEMENTS
+from pgdoc.crud.bulk_results import CHUNK_BYTES, CHUNK_STATEMENTS
 from pgdoc.errors import (
     BulkError,
     CatalogMissing,

@@ -34,7 +34,7 @@ _numbers = itertools.count(1)
 @pytest.fixture
 def name(shared_dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The name of a consumer; all consumers are dropped at the end."""
-    monkeypatch.setattr("pgdoc.consumer._STANDBY_S", 0.05)
+    monkeypatch.setattr("pgdoc.consumers.consumer._STANDBY_S", 0.05)
     yield f"billing_{next(_numbers)}"
     with pgdoc.Store(shared_dsn) as store:
         for status in store.consumers():

@@ -177,7 +177,7 @@ def test_an_index_of_another_store_is_used_after_the_next_lookup(
         other["docs"].create_index("a")
         assert "sort_key" in other["docs"].explain(wanted)
         assert "sort_key" not in docs.explain(wanted)
-        monkeypatch.setattr("pgdoc.recent.FOR_S", 0.0)
+        monkeypatch.setattr("pgdoc.runtime.ttl_cache.FOR_S", 0.0)
         store._connections.indexes.forget(docs._table.name)
         assert "sort_key" in docs.explain(wanted)
         assert other["docs"].drop_index("a")

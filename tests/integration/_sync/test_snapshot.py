@@ -10,7 +10,7 @@ import pytest
 
 import pgdoc
 from pgdoc import Store, ResumeToken
-from pgdoc._sync.parts import settle
+from pgdoc._sync.snapshot_reader import settle
 from pgdoc.errors import InvalidResumeToken, ServerUnreachable, StreamClosed
 from tests.integration._sync.streams import PATIENCE_S, brief, take
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from pgdoc import ChangeStream, ChangeEvent
-    from pgdoc._sync.streams import Streams
+    from pgdoc._sync.stream_backend import Streams
 
 _numbers = itertools.count(1)
 
@@ -29,7 +29,7 @@ FILL = "INSERT INTO {} (id, data) SELECT 'k' || n, jsonb_build_object('n', n) FR
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgdoc._sync.parts.PART_DOCUMENTS", 3)
+    monkeypatch.setattr("pgdoc._sync.snapshot_reader.PART_DOCUMENTS", 3)
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ def test_a_filter_applies_to_existing_documents(shared_dsn: str, schema: str, sq
 def test_large_documents_are_read_in_small_parts(
     shared_dsn: str, schema: str, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgdoc._sync.parts.PART_BYTES", 1)
+    monkeypatch.setattr("pgdoc._sync.snapshot_reader.PART_BYTES", 1)
     with Store(shared_dsn, schema=schema) as store:
         fill(store, sql, 9, "orders")
         with store["orders"].watch(snapshot=True) as stream:

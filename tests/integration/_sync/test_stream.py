@@ -11,13 +11,7 @@ import pytest
 
 import pgdoc
 from pgdoc import Store, EventType
-from pgdoc.errors import (
-    CollectionNotFound,
-    ReplicaIdentityChanged,
-    StreamClosed,
-    StreamError,
-    UnreadableDocument,
-)
+from pgdoc.errors import CollectionNotFound, ReplicaIdentityChanged, StreamClosed, StreamError, UnreadableDocument
 from tests.integration._sync.streams import PATIENCE_S, brief, take, take_to
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 from psycopg.rows import namedtuple_row
 
 from pgdoc import Store
-from pgdoc.migrate import migrate
+from pgdoc.database.migrate import migrate
 from tests.fixtures.fix_leftovers import what_is_left
 from tests.fixtures.fix_server import NOT_DURABLE, _connect_admin, local_server
 from tests.integration.own_server.faults import drop_slots
@@ -80,9 +80,9 @@ def owner(dsn: str) -> Iterator[psycopg.Connection]:
 @pytest.fixture
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the polling intervals and timeouts of consumers."""
-    monkeypatch.setattr("pgdoc.consumer._STANDBY_S", 0.05)
-    monkeypatch.setattr("pgdoc.consumer.HEARTBEAT_S", 0.2)
-    monkeypatch.setattr("pgdoc.ownership._LOCK_TIMEOUT_MS", 100)
+    monkeypatch.setattr("pgdoc.consumers.consumer._STANDBY_S", 0.05)
+    monkeypatch.setattr("pgdoc.consumers.consumer.HEARTBEAT_S", 0.2)
+    monkeypatch.setattr("pgdoc.consumers.ownership._LOCK_TIMEOUT_MS", 100)
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from psycopg.conninfo import make_conninfo
 
 from pgdoc import AsyncStore, Store
 from pgdoc.errors import ConsumerBusy, DatabaseError, SlotBlocked, StreamError
+from pgdoc.model.positions import Lsn
 from pgdoc.replication import slots
-from pgdoc.tokens import Lsn
 from tests.fixtures.fix_server import _connect_admin
 from tests.integration.own_server.consumers import NAME, confirmed, ids, insert, slot, status, take
 from tests.integration.own_server.test_errors_of_slots import fill_slots, free_slots
@@ -115,8 +115,8 @@ def test_nothing_beyond_what_was_acknowledged_is_confirmed(
     store: Store, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each look at the slot is checked at the end, when the event after the acknowledged one is known."""
-    monkeypatch.setattr("pgdoc.consumer._TELL_S", 0.01)
-    monkeypatch.setattr("pgdoc.consumer._PATIENCE_S", 0.05)
+    monkeypatch.setattr("pgdoc.consumers.consumer._TELL_S", 0.01)
+    monkeypatch.setattr("pgdoc.consumers.consumer._PATIENCE_S", 0.05)
     chance = random.Random(1)
     count = 300
     with (
@@ -189,7 +189,7 @@ def test_a_callback_of_any_length_kills_nothing(
     in_transaction: bool,
 ) -> None:
     """The server ends a walsender or an owner's session that is silent for a second."""
-    monkeypatch.setattr("pgdoc.ownership._SILENT_FOR_S", 1)
+    monkeypatch.setattr("pgdoc.consumers.ownership._SILENT_FOR_S", 1)
     with (
         Store(make_conninfo(dsn, options="-c wal_sender_timeout=1s")) as impatient,
         impatient["orders"].watch(consumer=NAME, buffer_size=4) as stream,
@@ -227,7 +227,7 @@ def test_the_server_s_shutdown_is_not_held_up(cluster: LocalServer, store: Store
 def test_a_consumer_stream_closes_quickly_in_any_state(
     cluster: LocalServer, dsn: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgdoc.consumer._PATIENCE_S", 0.2)
+    monkeypatch.setattr("pgdoc.consumers.consumer._PATIENCE_S", 0.2)
     stream = store["orders"].watch(consumer=NAME)
     standby = store["orders"].watch(consumer=NAME)
     full = store["orders"].watch(consumer="full", buffer_size=1)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pgdoc.consumers.slots import open_slot
 from pgdoc.errors import ConsumerLost, HistoryLost, ServerUnreachable
-from pgdoc.replication.consumers import open_slot
 from tests.integration.own_server.client import Client
 from tests.integration.own_server.consumers import (
     NAME,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from pgdoc import Store
-    from pgdoc.replication.slots import Opened
+    from pgdoc.replication.slots import ReplicationSession
     from pgdoc.server import LocalServer
 
 pytestmark = pytest.mark.usefixtures("in_a_hurry")
@@ -122,7 +122,7 @@ def test_a_slot_dropped_meanwhile_is_made_again(store: Store, owner: psycopg.Con
 def test_a_slot_without_history_is_lost_or_begun_anew(
     store: Store, owner: psycopg.Connection, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgdoc.history._INTERVAL_S", 60.0)
+    monkeypatch.setattr("pgdoc.streams.bookmarks._INTERVAL_S", 60.0)
     with store["orders"].watch(consumer=NAME) as stream:
         insert(store, 1, 2)
         take(stream, 1)
@@ -148,7 +148,7 @@ def test_a_slot_without_history_is_lost_or_begun_anew(
 def test_a_recreated_consumer_restarts_its_snapshot(
     store: Store, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgdoc.history._INTERVAL_S", 60.0)
+    monkeypatch.setattr("pgdoc.streams.bookmarks._INTERVAL_S", 60.0)
     insert(store, 1, 2)
     with store["orders"].watch(consumer=NAME, snapshot=True, on_lost="recreate") as stream:
         assert ids(take(stream, 2)) == [1, 2]
@@ -166,7 +166,7 @@ def test_a_recreated_consumer_restarts_its_snapshot(
 def test_buffered_events_can_be_checkpointed_after_a_consumer_is_recreated(
     store: Store, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgdoc.history._INTERVAL_S", 60.0)
+    monkeypatch.setattr("pgdoc.streams.bookmarks._INTERVAL_S", 60.0)
     with store["orders"].watch(consumer=NAME, on_lost="recreate") as stream:
         insert(store, 1, 2, 3)
         wait_until(lambda: stream.stats().buffered == 3)
@@ -262,7 +262,7 @@ def test_dropping_an_open_consumer_ends_its_stream(store: Store, owner: psycopg.
 
 
 def test_a_takeover_that_fails_halfway_is_retried(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail_once(*args: Any) -> Opened:
+    def fail_once(*args: Any) -> ReplicationSession:
         if failures:
             raise failures.pop()
         return open_slot(*args)
@@ -272,14 +272,14 @@ def test_a_takeover_that_fails_halfway_is_retried(store: Store, monkeypatch: pyt
         insert(store, 1)
         take(stream, 1)
         standby = store["orders"].watch(consumer=NAME, on_lost="recreate")
-        monkeypatch.setattr("pgdoc.consumer.open_slot", fail_once)
+        monkeypatch.setattr("pgdoc.consumers.consumer.open_slot", fail_once)
     with standby:
         assert ids(take(standby, 1)) == [1]
         assert standby.stats().recreated == 0
 
 
 def test_an_owner_that_is_silent_loses_its_consumer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgdoc.ownership._SILENT_FOR_S", 1)
+    monkeypatch.setattr("pgdoc.consumers.ownership._SILENT_FOR_S", 1)
     with store["orders"].watch(consumer=NAME) as stream, store["orders"].watch(consumer=NAME) as standby:
         insert(store, 1)
         (event,) = take(stream, 1)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from pgdoc.consumers.takeover import StartPoint, Takeover
 from pgdoc.errors import ConsumerLost, HistoryLost, ServerUnreachable
 from pgdoc.replication.reader import Reader
 from pgdoc.replication.slots import identify
-from pgdoc.takeover import Takeover, Where
 from tests.integration.own_server.consumers import (
     NAME,
     confirmed,
@@ -26,7 +26,7 @@ from tests.integration.own_server.words import PATIENCE_S, wait_until
 
 if TYPE_CHECKING:
     from pgdoc import Store
-    from pgdoc.replication.source import Origin
+    from pgdoc.replication.source import Cluster
 
 pytestmark = pytest.mark.usefixtures("in_a_hurry")
 
@@ -49,7 +49,7 @@ def test_acknowledgements_are_stored_although_the_reader_fails_just_then(
     def broken(_reader: Reader) -> None:
         raise ServerUnreachable("the connection was lost just then")
 
-    monkeypatch.setattr("pgdoc.consumer.HEARTBEAT_S", 60.0)  # nothing is saved in between
+    monkeypatch.setattr("pgdoc.consumers.consumer.HEARTBEAT_S", 60.0)  # nothing is saved in between
     with store["orders"].watch(consumer=NAME, auto_ack=False) as stream:
         insert(store, 1, 2, 3)
         events = take(stream, 3)
@@ -73,7 +73,7 @@ def test_a_drop_that_ends_no_stream_pins_no_wal(store: Store, owner: psycopg.Con
 def test_acknowledgements_are_confirmed_while_nothing_is_read(
     store: Store, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgdoc.consumer._PATIENCE_S", 0.2)
+    monkeypatch.setattr("pgdoc.consumers.consumer._PATIENCE_S", 0.2)
     with store["orders"].watch(consumer=NAME, auto_ack=False, buffer_size=300) as stream:
         insert(store, *range(400))
         wait_until(lambda: stream.stats().mode == "catching_up" and stream.stats().buffered == 300)
@@ -130,7 +130,7 @@ def test_a_wal_that_went_back_ends_the_stream(store: Store, monkeypatch: pytest.
     with store["orders"].watch(consumer=NAME, on_lost="recreate") as stream:
         insert(store, 1)
         take(stream, 1)
-        earlier = Where(0, (1, 0, 0, 0), 1, anew=True)
+        earlier = StartPoint(0, (1, 0, 0, 0), 1, anew=True)
         monkeypatch.setattr(Takeover, "go_on", lambda _self, _epoch, _after, _needed_from: earlier)
         end_walsender(owner)
         with pytest.raises(HistoryLost, match="begins anew when it is opened again"):
@@ -143,13 +143,13 @@ def test_a_connection_lost_during_any_statement_is_reopened(
 ) -> None:
     failures = [psycopg.OperationalError("gone"), psycopg.errors.AdminShutdown("gone")]
 
-    def fail_first(connection: psycopg.Connection[Any]) -> Origin:
+    def fail_first(connection: psycopg.Connection[Any]) -> Cluster:
         if failures:
             raise failures.pop()
         return identify(connection)
 
     with store["orders"].watch(consumer=NAME) as stream:
-        monkeypatch.setattr("pgdoc.replication.consumers.identify", fail_first)
+        monkeypatch.setattr("pgdoc.consumers.slots.identify", fail_first)
         end_walsender(owner)
         insert(store, 1)
         assert ids(take(stream, 1)) == [1]

@@ -16,9 +16,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgdoc import AsyncStore, Store
 from pgdoc.errors import PgdocError, ServerUnreachable, StoreClosed, StreamClosed
-from pgdoc.history import Keeper
 from pgdoc.replication.connection import connect
-from pgdoc.replication.patience import patience
+from pgdoc.runtime.deadline import deadline_scope
+from pgdoc.streams.bookmarks import BookmarkKeeper
 from tests.integration.own_server.words import PATIENCE_S, wait_until
 from tests.proxy import Proxy
 
@@ -42,7 +42,7 @@ def proxy(dsn: str) -> Iterator[Proxy]:
 @pytest.fixture(autouse=True)
 def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the timeouts of the library."""
-    monkeypatch.setattr("pgdoc.hub._CLOSE_S", 1.5)
+    monkeypatch.setattr("pgdoc.streams.hub._CLOSE_S", 1.5)
     monkeypatch.setattr("pgdoc.replication.reader._SILENCE_LIMIT", 2)
 
 
@@ -251,7 +251,7 @@ def test_opening_a_stream_at_a_silent_server_times_out(proxied_dsn: str, proxy: 
     with Store(proxied_dsn) as store:
         store["orders"].insert("o-1", {})  # gives the pool a connection, which then goes silent
         proxy.stall()
-        with patience(0.5), pytest.raises(ServerUnreachable, match="did not answer in time"):
+        with deadline_scope(0.5), pytest.raises(ServerUnreachable, match="did not answer in time"):
             store["orders"].watch()
         proxy.resume()
         with store["orders"].watch() as stream:
@@ -262,7 +262,7 @@ async def test_opening_an_async_stream_at_a_silent_server_times_out(proxied_dsn:
     async with AsyncStore(proxied_dsn) as store:
         await store["orders"].insert("o-1", {})
         proxy.stall()
-        with patience(0.5), pytest.raises(ServerUnreachable, match="did not answer in time"):
+        with deadline_scope(0.5), pytest.raises(ServerUnreachable, match="did not answer in time"):
             await store["orders"].watch()
         proxy.resume()
         async with store["orders"].watch() as stream:
@@ -305,7 +305,7 @@ def test_a_client_that_vanished_is_let_go_by_the_server(
 def test_statements_and_connections_at_a_silent_server_time_out(
     proxied_dsn: str, proxy: Proxy, *, replication: bool
 ) -> None:
-    with contextlib.closing(connect(proxied_dsn, replication=replication)) as connection, patience(0.3):
+    with contextlib.closing(connect(proxied_dsn, replication=replication)) as connection, deadline_scope(0.3):
         connection.execute("SELECT 1")
         proxy.stall()
         with pytest.raises(psycopg.OperationalError, match="did not answer in time"):
@@ -314,7 +314,7 @@ def test_statements_and_connections_at_a_silent_server_time_out(
         with pytest.raises(ServerUnreachable, match="did not answer in time"):
             connect(proxied_dsn, replication=replication)
     closing = threading.Event()
-    with patience(closing=closing):
+    with deadline_scope(closing=closing):
         raising = threading.Timer(0.2, closing.set)
         raising.start()
         with pytest.raises(ServerUnreachable, match="given up"):
@@ -371,14 +371,14 @@ def test_the_history_keeper_logs_no_warning_when_its_store_closes(
 ) -> None:
     caplog.set_level("WARNING", "pgdoc.history")
     began = threading.Event()
-    keep = Keeper.keep
+    keep = BookmarkKeeper.keep
 
-    def keep_in_silence(keeper: Keeper, connection: psycopg.Connection) -> None:
+    def keep_in_silence(keeper: BookmarkKeeper, connection: psycopg.Connection) -> None:
         proxy.stall()
         began.set()
         keep(keeper, connection)
 
-    monkeypatch.setattr(Keeper, "keep", keep_in_silence)
+    monkeypatch.setattr(BookmarkKeeper, "keep", keep_in_silence)
     store = Store(proxied_dsn)
     store._streams.hub.keep_history()
     assert began.wait(PATIENCE_S)

@@ -9,10 +9,7 @@ import pytest
 
 import pgdoc
 from pgdoc import Store
-from pgdoc.errors import (
-    HistoryLost,
-    InvalidResumeToken,
-)
+from pgdoc.errors import HistoryLost, InvalidResumeToken
 from tests.integration.own_server.faults import drop_slots
 from tests.integration.own_server.words import (
     PATIENCE_S,
@@ -31,7 +28,7 @@ def end_walsenders(admin: psycopg.Connection) -> None:
 def test_dropping_the_bookmarks_under_a_stream_raises_history_lost(
     cluster: LocalServer, dsn: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgdoc.history._INTERVAL_S", 3600)
+    monkeypatch.setattr("pgdoc.streams.bookmarks._INTERVAL_S", 3600)
     with Store(dsn) as store, store["orders"].watch() as stream, store["orders"].watch() as other:
         store["orders"].insert("o-1", {})
         first = stream.next(timeout=PATIENCE_S)
@@ -56,7 +53,7 @@ def test_wal_is_gone_under_a_stream(
     cluster: LocalServer, database: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An open transaction pins all slots until the server exceeds its WAL limit and removes their WAL."""
-    monkeypatch.setattr("pgdoc.history._INTERVAL_S", 3600)
+    monkeypatch.setattr("pgdoc.streams.bookmarks._INTERVAL_S", 3600)
     admin.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'")
     admin.execute("SELECT pg_reload_conf()")
     dsn = cluster.conninfo_for(database)

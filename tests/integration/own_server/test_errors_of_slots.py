@@ -8,10 +8,7 @@ import psycopg
 import pytest
 
 from pgdoc import AsyncStore, Store
-from pgdoc.errors import (
-    SlotBlocked,
-    SlotsExhausted,
-)
+from pgdoc.errors import SlotBlocked, SlotsExhausted
 from pgdoc.replication import slots
 from tests.integration.own_server.faults import altered
 from tests.integration.own_server.words import (

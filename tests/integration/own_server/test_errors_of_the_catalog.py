@@ -8,12 +8,8 @@ import psycopg
 import pytest
 
 from pgdoc import Store
-from pgdoc.catalog import REVISION
-from pgdoc.errors import (
-    CatalogMissing,
-    CatalogVersionMismatch,
-    ReplicaIdentityChanged,
-)
+from pgdoc.database.catalog import REVISION
+from pgdoc.errors import CatalogMissing, CatalogVersionMismatch, ReplicaIdentityChanged
 from tests.fixtures.fix_server import _database
 from tests.integration.own_server.words import (
     PATIENCE_S,

@@ -8,12 +8,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from pgdoc import Store
-from pgdoc.errors import (
-    DatabaseError,
-    DirectRouteNeeded,
-    ReplicationNotPermitted,
-    ServerUnreachable,
-)
+from pgdoc.errors import DatabaseError, DirectRouteNeeded, ReplicationNotPermitted, ServerUnreachable
 from tests.integration.own_server.faults import answering, pooling, refusal
 from tests.integration.own_server.words import (
     PATIENCE_S,

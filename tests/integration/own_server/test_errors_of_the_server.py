@@ -12,13 +12,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from pgdoc import Store
-from pgdoc.errors import (
-    PluginMissing,
-    PluginNotAllowed,
-    ReplicationNotPermitted,
-    UnsupportedServer,
-    WalLevelTooLow,
-)
+from pgdoc.errors import PluginMissing, PluginNotAllowed, ReplicationNotPermitted, UnsupportedServer, WalLevelTooLow
 from pgdoc.replication import slots
 from tests.integration.own_server.faults import altered, answering, greeting
 from tests.integration.own_server.words import (

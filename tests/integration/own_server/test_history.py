@@ -13,9 +13,9 @@ import pytest
 
 from pgdoc import Store
 from pgdoc.errors import DatabaseError
-from pgdoc.history import Keeper
+from pgdoc.model.positions import Lsn
 from pgdoc.replication import slots
-from pgdoc.tokens import Lsn
+from pgdoc.streams.bookmarks import BookmarkKeeper
 from tests.fixtures.fix_server import _connect_admin, _database
 from tests.integration.own_server.words import PATIENCE_S, wait_until
 
@@ -30,7 +30,7 @@ HOUR_S = 3600
 @pytest.fixture
 def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Disable the keeper thread: history is only kept when the test calls `keep`."""
-    monkeypatch.setattr(Keeper, "start", lambda _: None)
+    monkeypatch.setattr(BookmarkKeeper, "start", lambda _: None)
 
 
 def keep(store: Store, owner: psycopg.Connection) -> list[Bookmark]:
@@ -38,7 +38,7 @@ def keep(store: Store, owner: psycopg.Connection) -> list[Bookmark]:
     hub = store._streams.hub
     ((place,),) = owner.execute("SELECT pg_logical_emit_message(true, 'noise', '')::text").fetchall()
     wait_until(lambda: hub._fanout.reached > Lsn.parse(place))
-    Keeper(hub).keep(owner)
+    BookmarkKeeper(hub).keep(owner)
     return slots.bookmarks(owner, lost=True)
 
 
@@ -173,7 +173,7 @@ def test_the_last_two_free_slots_are_left_to_others(dsn: str, owner: psycopg.Con
 def test_an_open_transaction_pins_the_wal_and_costs_no_history(
     dsn: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgdoc.history._NUDGE_WAIT_S", 0.1)
+    monkeypatch.setattr("pgdoc.streams.bookmarks._NUDGE_WAIT_S", 0.1)
     with Store(dsn) as store, store["orders"].watch(), psycopg.connect(dsn) as writer:
         store.set_history(size=48 * MB)
         ((first),) = keep(store, owner)
@@ -286,7 +286,7 @@ def end_connections(owner: psycopg.Connection) -> bool:
 def test_the_history_keeper_survives_a_lost_connection(
     dsn: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("pgdoc.history._INTERVAL_S", 0.05)
+    monkeypatch.setattr("pgdoc.streams.bookmarks._INTERVAL_S", 0.05)
     caplog.set_level("WARNING", "pgdoc.history")
     with Store(dsn) as store, store.watch():
         wait_until(lambda: end_connections(owner) and "history is not kept at the moment" in caplog.text)

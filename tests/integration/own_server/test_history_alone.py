@@ -11,8 +11,8 @@ import pytest
 
 from pgdoc import Store
 from pgdoc.errors import StoreClosed
-from pgdoc.history import Keeper, _make_alone
 from pgdoc.replication import slots
+from pgdoc.streams.bookmarks import BookmarkKeeper, _make_alone
 from tests.integration.own_server.test_history import HOUR_S, MB, make_older, write
 from tests.integration.own_server.words import PATIENCE_S, wait_until
 
@@ -26,7 +26,7 @@ KEEPERS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 
 
 
 def keep(store: Store, owner: psycopg.Connection) -> list[Bookmark]:
-    Keeper(store._streams.hub).keep(owner)
+    BookmarkKeeper(store._streams.hub).keep(owner)
     return slots.bookmarks(owner, lost=True)
 
 
@@ -137,7 +137,7 @@ def test_a_half_made_bookmark_does_no_harm(dsn: str, owner: psycopg.Connection) 
 def test_a_hub_can_start_and_close_while_history_is_kept(
     dsn: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgdoc.history._INTERVAL_S", 0.05)
+    monkeypatch.setattr("pgdoc.streams.bookmarks._INTERVAL_S", 0.05)
     store = Store(dsn)
     hub = store._streams.hub
     hub.keep_history()
@@ -159,9 +159,9 @@ def test_the_keeping_goes_over_to_another_process(
     dsn: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One process is killed, one closes; there are never more bookmarks than allowed."""
-    monkeypatch.setattr("pgdoc.history._INTERVAL_S", 0.05)
+    monkeypatch.setattr("pgdoc.streams.bookmarks._INTERVAL_S", 0.05)
     code = (
-        "import sys, signal, pgdoc, pgdoc.history; pgdoc.history._INTERVAL_S = 0.05; "
+        "import sys, signal, pgdoc; from pgdoc.streams import bookmarks; bookmarks._INTERVAL_S = 0.05; "
         "store = pgdoc.Store(sys.argv[1]); store._streams.hub.keep_history(); signal.pause()"
     )
     other = subprocess.Popen([sys.executable, "-c", code, dsn])

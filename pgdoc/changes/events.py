@@ -1,0 +1,289 @@
+"""What a change stream gives: `ChangeEvent`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable  # noqa: TC003 (a named tuple's fields are looked up)
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import orjson
+
+from pgdoc.changes.diff import UpdateDescription, diff
+from pgdoc.errors import InvalidDocument, ReplicaIdentityChanged, UnreadableDocument
+from pgdoc.model import json_codec
+from pgdoc.model.documents import Document, data_text
+from pgdoc.model.positions import Position
+from pgdoc.model.tokens import Progress, ResumeToken
+
+if TYPE_CHECKING:
+    from pgdoc.changes.change import Change
+    from pgdoc.decoding.records import CollectionChange, Images, RowChange
+
+__all__ = ["ChangeEvent", "EventType", "UpdateDescription"]
+
+
+class EventType(StrEnum):
+    """The kinds of event."""
+
+    INSERT = "insert"
+    UPDATE = "update"
+    REPLACE = "replace"
+    DELETE = "delete"
+    TRUNCATE = "truncate"
+    CREATE = "create"
+    RENAME = "rename"
+    DROP = "drop"
+    INVALIDATE = "invalidate"
+    SNAPSHOT = "snapshot"
+
+
+@dataclass(frozen=True)
+class ChangeEvent:
+    """One change of one document, or of a whole collection.
+
+    Attributes:
+        event_type: what happened.
+        collection: where.
+        document_id: to which document; `None` for events of a whole collection.
+        full_document: the document as this change left it (insert, update, replace), exact at that point in time;
+            as it was there (snapshot).
+        full_document_before_change: the document as it was before (update, replace, delete).
+        update_description: what an update changed, else `None`.
+        resume_token: the place of this event; a stream opened with `resume_after` continues with the next one.
+        timestamp: when its transaction committed, aware, UTC; when it was read (snapshot).
+        transaction_id: PostgreSQL's xid; 0 for a snapshot.
+        metadata: what the writer said of itself, `{}` where it said nothing.
+        renamed_to: the collection's new name, for `rename`.
+
+    Fields are worked out when they are first read, in the thread that reads them; a stored document that can't be
+    decoded therefore raises `UnreadableDocument` there, and the event still has its id and token.
+    """
+
+    event_type: EventType
+    collection: str
+    document_id: str | None
+    full_document: Document | None
+    full_document_before_change: Document | None
+    update_description: UpdateDescription | None
+    resume_token: ResumeToken
+    timestamp: datetime
+    transaction_id: int
+    metadata: dict[str, Any]
+    renamed_to: str | None = field(default_factory=lambda: None)  # a plain default would stand in `__getattr__`'s way
+
+    @classmethod
+    def _of(cls, change: Change, origin: tuple[int, int], progress: Progress | None = None) -> ChangeEvent:
+        """Make the event of a change.
+
+        Args:
+            change: it.
+            origin: the cluster's system identifier and timeline.
+            progress: how far a snapshot has come by then.
+        """
+        event = object.__new__(cls)
+        state = event.__dict__
+        state["_change"], state["_origin"], state["_progress"] = change, origin, progress
+        return event
+
+    @classmethod
+    def _of_snapshot(cls, collection: str, document: Document, token: ResumeToken, read_at: datetime) -> ChangeEvent:
+        """Make the event of a document that existed when it was read."""
+        return cls(
+            event_type=EventType.SNAPSHOT,
+            collection=collection,
+            document_id=document.id,
+            full_document=document,
+            full_document_before_change=None,
+            update_description=None,
+            resume_token=token,
+            timestamp=read_at,
+            transaction_id=0,
+            metadata={},
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        work_out = _FIELDS.get(name)
+        if work_out is None or "_change" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        value = self.__dict__[name] = work_out(self)
+        return value
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the event as plain values that JSON has a form for.
+
+        Raises:
+            UnreadableDocument: stored data that Python can't hold.
+        """
+        return self._shape(_PLAIN)
+
+    def to_json(self) -> bytes:
+        """Give `to_dict()` as JSON, numbers exact; data that nobody has read is passed on as the server sent it.
+
+        Raises:
+            UnreadableDocument: stored data that Python can't hold, or can't write again.
+        """
+        try:
+            return orjson.dumps(self._shape(_JSON))
+        except InvalidDocument as exc:
+            raise UnreadableDocument(f"document {self.document_id!r} can't be written as JSON: {exc}") from exc
+
+    def _shape(self, form: _Form) -> dict[str, Any]:
+        return {name: shape(self, form) for name, shape in _SHAPES.items()}
+
+
+class _Form(NamedTuple):
+    """How a document's data, and other values of the user's, are written."""
+
+    data: Callable[[Document], Any]
+    value: Callable[[Any], Any]
+
+
+_PLAIN: Final = _Form(lambda document: document.data, lambda value: value)
+_JSON: Final = _Form(
+    lambda document: orjson.Fragment(data_text(document)),
+    lambda value: orjson.Fragment(json_codec.encode_value(value, "")),
+)
+
+
+def plain_field(event: ChangeEvent, name: str) -> Any:
+    """Give one field as `to_dict` has it, without working out the others."""
+    return _SHAPES[name](event, _PLAIN)
+
+
+def _shape_of(document: Document | None, form: _Form) -> dict[str, Any] | None:
+    if document is None:
+        return None
+    return {
+        "id": document.id,
+        "data": form.data(document),
+        "version": document.version,
+        "created_at": document.created_at.isoformat(),
+        "updated_at": document.updated_at.isoformat(),
+    }
+
+
+def _shape_of_description(description: UpdateDescription | None, form: _Form) -> dict[str, Any] | None:
+    if description is None:
+        return None
+    return {
+        "updated_fields": {path: form.value(new) for path, new in description.updated_fields.items()},
+        "removed_fields": description.removed_fields,
+        "truncated_arrays": [{"field": name, "new_size": size} for name, size in description.truncated_arrays],
+        "disambiguated_paths": description.disambiguated_paths,
+    }
+
+
+_SHAPES: Final[dict[str, Callable[[ChangeEvent, _Form], Any]]] = {
+    "event_type": lambda event, _form: str(event.event_type),
+    "collection": lambda event, _form: event.collection,
+    "document_id": lambda event, _form: event.document_id,
+    "full_document": lambda event, form: _shape_of(event.full_document, form),
+    "full_document_before_change": lambda event, form: _shape_of(event.full_document_before_change, form),
+    "update_description": lambda event, form: _shape_of_description(event.update_description, form),
+    "resume_token": lambda event, _form: str(event.resume_token),
+    "timestamp": lambda event, _form: event.timestamp.isoformat(),
+    "transaction_id": lambda event, _form: event.transaction_id,
+    "metadata": lambda event, form: form.value(event.metadata),
+    "renamed_to": lambda event, _form: event.renamed_to,
+}
+
+FIELDS: Final = tuple(_SHAPES)
+"""The names of what an event has, as `to_dict` has them."""
+
+
+def _row(event: ChangeEvent) -> RowChange | CollectionChange:
+    row: RowChange | CollectionChange = event._change.row  # noqa: SLF001 (its own)
+    return row
+
+
+def _images(event: ChangeEvent) -> Images:
+    return _row(event).images()
+
+
+def _document(image: dict[str, Any]) -> Document:
+    return Document.from_text(image["id"], image["data"], image["version"], image["created_at"], image["updated_at"])
+
+
+_ROW_EVENTS = {"I": EventType.INSERT, "D": EventType.DELETE, "T": EventType.TRUNCATE}
+
+
+def _event_type(event: ChangeEvent) -> EventType:
+    kind = _row(event).kind
+    if kind == "U":
+        after = event._images.after  # noqa: SLF001
+        return EventType.REPLACE if after["replaced_version"] == after["version"] else EventType.UPDATE
+    return _ROW_EVENTS.get(kind) or EventType(kind)
+
+
+def _document_id(event: ChangeEvent) -> str | None:
+    if _row(event).kind not in "IUD":
+        return None
+    after, before = event._images  # noqa: SLF001
+    document_id: str = (after or before)["id"]
+    return document_id
+
+
+def _full_document(event: ChangeEvent) -> Document | None:
+    return _document(event._images.after) if _row(event).kind in "IU" else None  # noqa: SLF001
+
+
+def _full_document_before_change(event: ChangeEvent) -> Document | None:
+    return _document(event._images.before) if _row(event).kind in "UD" else None  # noqa: SLF001
+
+
+def _update_description(event: ChangeEvent) -> UpdateDescription | None:
+    before, after = event.full_document_before_change, event.full_document
+    if event.event_type is not EventType.UPDATE or before is None or after is None:
+        return None
+    return diff(before.data, after.data)
+
+
+def _metadata(event: ChangeEvent) -> dict[str, Any]:
+    """Read the writer's message; any SQL writer can send one, so what is not of pgdoc's form says nothing."""
+    text = event._change.transaction.metadata  # noqa: SLF001
+    try:
+        content = json_codec.decode(text) if text else None
+    except (ValueError, UnreadableDocument):
+        return {}
+    metadata = content.get("metadata") if isinstance(content, dict) else None
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _resume_token(event: ChangeEvent) -> ResumeToken:
+    system_id, timeline = event._origin  # noqa: SLF001
+    return ResumeToken(Position(*event._change.position), system_id, timeline, event._progress)  # noqa: SLF001
+
+
+_FIELDS: dict[str, Callable[[ChangeEvent], Any]] = {
+    "_images": _images,
+    "event_type": _event_type,
+    "collection": lambda event: _row(event).table,
+    "document_id": _document_id,
+    "full_document": _full_document,
+    "full_document_before_change": _full_document_before_change,
+    "update_description": _update_description,
+    "resume_token": _resume_token,
+    "timestamp": lambda event: datetime.fromisoformat(event._change.transaction.timestamp).astimezone(UTC),  # noqa: SLF001
+    "transaction_id": lambda event: event._change.transaction.xid,  # noqa: SLF001
+    "metadata": _metadata,
+    "renamed_to": lambda event: _row(event).renamed_to,
+}
+
+
+def check_images(change: Change) -> None:
+    """Refuse a change whose before image is missing.
+
+    Raises:
+        ReplicaIdentityChanged: the table was not REPLICA IDENTITY FULL when the change was made.
+    """
+    if not change.row.complete:
+        raise ReplicaIdentityChanged(
+            f"collection {change.row.table!r}: a change of transaction {change.transaction.xid} has no before image: "
+            "the table's replica identity was changed: run ALTER TABLE ... REPLICA IDENTITY FULL on it, rebuild from "
+            "the collection and stream from now"
+        )

@@ -1,0 +1,1 @@
+"""Durable consumers: ownership, slots, acknowledgements."""

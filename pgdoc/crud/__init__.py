@@ -1,0 +1,1 @@
+"""Document calls without I/O: statements, results, errors of writes, the COPY format."""

@@ -1,0 +1,73 @@
+"""Documents as the rows of PostgreSQL's binary COPY format (its reference page: sql-copy, Binary Format)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from struct import Struct
+from typing import TYPE_CHECKING, Any
+
+from pgdoc.errors import InvalidDocument
+from pgdoc.model.ids import check_id
+from pgdoc.model.json_codec import encode
+from pgdoc.model.short_repr import short_repr
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+__all__ = ["HEADER", "TRAILER", "CopyRows"]
+
+HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # signature, no flags, no extension
+TRAILER = b"\xff\xff"
+_TWO_FIELDS = Struct(">hi")  # the number of fields, the length of the first
+_JSONB = Struct(">ib")  # the length of the field, the version of jsonb's binary form
+_JSONB_VERSION = 1
+_BLOCK_BYTES = 256 << 10
+
+
+class CopyRows:
+    """Pairs of id and data, read as they are asked for and given out as blocks of whole rows.
+
+    One block, or several, make a COPY with `HEADER` before and `TRAILER` after them.
+
+    Attributes:
+        count: the number of documents read so far.
+    """
+
+    def __init__(
+        self, pairs: Iterable[tuple[str, Mapping[str, Any]]], progress: Callable[[int], object] | None = None
+    ) -> None:
+        if not isinstance(pairs, Iterable):
+            raise InvalidDocument(
+                f"{short_repr(pairs)} are no documents: give pairs of id and data, such as documents.items()"
+            )
+        self._pairs = iter(pairs)
+        self._progress = progress
+        self.count = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        block = bytearray()
+        for pair in self._pairs:
+            block += self._row(pair)
+            self.count += 1
+            if len(block) >= _BLOCK_BYTES:
+                yield bytes(block)
+                self._report()
+                block.clear()
+        if block:
+            yield bytes(block)
+        self._report()
+
+    def _row(self, pair: tuple[str, Mapping[str, Any]]) -> bytes:
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise InvalidDocument(f"{short_repr(pair)} is no pair of id and data: give such as documents.items()")
+        document_id, data = pair
+        key = check_id(document_id).encode()
+        try:
+            text = encode(data)
+        except InvalidDocument as exc:
+            raise InvalidDocument(f"document {document_id!r}: {exc}", path=exc.path) from exc
+        return b"".join((_TWO_FIELDS.pack(2, len(key)), key, _JSONB.pack(len(text) + 1, _JSONB_VERSION), text))
+
+    def _report(self) -> None:
+        if self._progress is not None:
+            self._progress(self.count)

@@ -1,0 +1,1 @@
+"""The values that users and the server hold: documents, ids, names, metadata, positions, tokens."""

@@ -1,0 +1,108 @@
+"""Documents: their ids, their data as JSON text, and `Document` itself.
+
+Numbers are the reason that this is more than a call of orjson. PostgreSQL's `jsonb` keeps numbers as exact decimals
+and prints them without an exponent; orjson writes integers of 64 bits only and reads longer ones as floats. So the
+fast way is orjson with checks that run at C's speed, and only what a check stops takes the slow way, which is exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pgdoc.errors import UnreadableDocument
+from pgdoc.model.json_codec import decode, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+__all__ = ["Document", "data_text"]
+
+
+def _read_time(moment: datetime | str) -> datetime:
+    try:
+        return (datetime.fromisoformat(moment) if isinstance(moment, str) else moment).astimezone(UTC)
+    except (ValueError, OverflowError) as exc:
+        raise UnreadableDocument(
+            f"the stored time {str(moment)!r} is outside what Python can hold: change it with SQL"
+        ) from exc
+
+
+class _Unread:
+    """A field of a document that is read when it is first asked for; from then on the document itself has it.
+
+    A descriptor and not `__getattr__`, which costs Python an AttributeError each time.
+    """
+
+    def __init__(self, name: str, read: Callable[[Any], Any]) -> None:
+        self._name, self._kept, self._read = name, f"_{name}", read
+
+    def __get__(self, document: Document | None, owner: type[Document]) -> Any:
+        if document is None:
+            raise AttributeError(self._name)  # the class has no default for it
+        state = document.__dict__
+        kept = state.get(self._kept)
+        if kept is None:
+            if self._name in state:  # another thread read it between the two looks
+                return state[self._name]
+            raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
+        try:
+            value = state.setdefault(self._name, self._read(kept))
+        except UnreadableDocument as exc:
+            raise UnreadableDocument(f"document {document.id!r}: {exc}") from exc
+        state.pop(self._kept, None)
+        return value
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document as it was stored at one moment.
+
+    Attributes:
+        id: its id.
+        data: the JSON object; yours to change, nothing else holds it.
+        version: 1 on insert, one more with every change.
+        created_at: when it was inserted; aware, UTC.
+        updated_at: when it was last changed; aware, UTC.
+    """
+
+    id: str
+    data: dict[str, Any]
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def from_text(
+        cls,
+        id: str,  # noqa: A002 (the name of the field)
+        data_text: bytes | str,
+        version: int,
+        created_at: datetime | str,
+        updated_at: datetime | str,
+    ) -> Document:
+        """Make a document that reads its data and times on first access; times may be as PostgreSQL prints them."""
+        document = object.__new__(cls)
+        document.__dict__.update(
+            id=id, version=version, _data=data_text, _created_at=created_at, _updated_at=updated_at
+        )
+        return document
+
+    def __getitem__(self, key: str) -> Any:
+        return self.data[key]
+
+
+for _name, _read in (("data", decode), ("created_at", _read_time), ("updated_at", _read_time)):
+    setattr(Document, _name, _Unread(_name, _read))
+
+
+def data_text(document: Document) -> bytes | str:
+    """Return a document's data as JSON: as the server wrote it, where nobody has read it yet.
+
+    Raises:
+        InvalidDocument: as `encode`.
+    """
+    text: bytes | str | None = document.__dict__.get("_data")
+    return encode(document.data) if text is None else text

@@ -1,0 +1,317 @@
+"""The filter language in Python: the same answers as the SQL of `pgdoc.query.filters.sql`, for one document at hand.
+
+What is matched, the subject, may be anything: a `Root` says where in it a path begins. A document's subject is the
+pair of its id and its data, that of the filter in `$elemMatch` is the item.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from decimal import Decimal
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from pgdoc.query.filters.nodes import (
+    MISSING,
+    And,
+    AnyElement,
+    Equal,
+    Exists,
+    HasSize,
+    HasType,
+    In,
+    Matches,
+    Node,
+    Not,
+    Or,
+    Ordered,
+    Path,
+    Remainder,
+)
+from pgdoc.query.filters.types import INTEGERS, type_of
+from pgdoc.query.regex.parse import searcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Check: TypeAlias = Callable[[Any], bool]
+    Matcher: TypeAlias = Callable[[Any], bool]
+    Root: TypeAlias = Callable[[Path], tuple[Callable[[Any], Any], Path]]
+    """Gives, for a path, what finds the value of a subject that it begins at, and the rest of the path from there."""
+
+
+def matches(node: Node, document_id: str, data: dict[str, Any]) -> bool:
+    """Whether the document matches; who asks often asks the `matcher` of the node."""
+    return matcher(node)((document_id, data))
+
+
+def item_matches(node: Node) -> Matcher:
+    """Turn the node of a filter on an item of an array into a function of the item."""
+    return matcher(node, _in_item)
+
+
+def _in_document(path: Path) -> tuple[Callable[[Any], Any], Path]:
+    return (itemgetter(0), path[1:]) if path[0] == "_id" else (itemgetter(1), path)
+
+
+def _in_item(path: Path) -> tuple[Callable[[Any], Any], Path]:
+    """A path in the item as a document begins with `ELEMENT`."""
+    return _itself, path[1:]
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def matcher(node: Node, root: Root = _in_document) -> Matcher:
+    """Turn the node into a function of the subject, which is a document's `(id, data)` unless `root` says otherwise."""
+    build: Callable[[Any, Root], Matcher] = _MATCHERS[type(node)]
+    return build(node, root)
+
+
+def _match_and(node: And, root: Root) -> Matcher:
+    parts = [matcher(part, root) for part in node.nodes]
+    if len(parts) == 1:
+        return parts[0]
+    return lambda subject: all(part(subject) for part in parts)
+
+
+def _match_or(node: Or, root: Root) -> Matcher:
+    parts = [matcher(part, root) for part in node.nodes]
+    return lambda subject: any(part(subject) for part in parts)
+
+
+def _match_not(node: Not, root: Root) -> Matcher:
+    part = matcher(node.node, root)
+    return lambda subject: not part(subject)
+
+
+def _match_equal(node: Equal, root: Root) -> Matcher:
+    return _match_path(node.path, root, _equals(node.operand.value))
+
+
+def _match_in(node: In, root: Root) -> Matcher:
+    """Scalars, of which there may be many, are looked up, not compared one by one."""
+    values = [operand.value for operand in node.operands]
+    known = frozenset(map(scalar_key, values)) - {None}
+    checks = [_equals(value) for value in values if scalar_key(value) is None]
+
+    def check(value: Any) -> bool:
+        return scalar_key(value) in known or any(check(value) for check in checks)
+
+    return _match_path(node.path, root, check)
+
+
+def scalar_key(value: Any) -> Any:
+    """Return what a text, number or boolean has in common with those that equal it; `None` for all else."""
+    if isinstance(value, bool):
+        return (value,)  # True is 1 to Python
+    return value if isinstance(value, str | int | float | Decimal) else None
+
+
+def _match_ordered(node: Ordered, root: Root) -> Matcher:
+    return _match_path(node.path, root, _stands(node.operator, node.operand.value))
+
+
+def _match_exists(node: Exists, root: Root) -> Matcher:
+    return _match_path(node.path, root, lambda value: value is not MISSING)
+
+
+def _match_type(node: HasType, root: Root) -> Matcher:
+    types = frozenset(node.types)
+    return _match_path(node.path, root, lambda value: type_of(value) in types)
+
+
+def _match_size(node: HasSize, root: Root) -> Matcher:
+    def check(value: Any) -> bool:
+        return isinstance(value, list) and len(value) == node.size
+
+    return _match_path(node.path, root, check, items=False)
+
+
+def _match_pattern(node: Matches, root: Root) -> Matcher:
+    search = searcher(node.pattern.re2)
+    return _match_path(node.path, root, lambda value: isinstance(value, str) and search(value.encode()) is not None)
+
+
+def _match_remainder(node: Remainder, root: Root) -> Matcher:
+    return _match_path(node.path, root, lambda value: _is_left(value, node.divisor, node.remainder))
+
+
+def _is_left(value: Any, divisor: int, remainder: int) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        return False
+    if not -INTEGERS["long"] - 1 < value < INTEGERS["long"]:  # asked first: a large decimal takes a second to be an int
+        return False
+    number = int(value)
+    left = abs(number) % abs(divisor)
+    return (left if number >= 0 else -left) == remainder
+
+
+def _match_any_element(node: AnyElement, root: Root) -> Matcher:
+    part = item_matches(node.node)
+
+    def holds_whole(item: Any) -> bool:
+        if isinstance(item, list):
+            item = {str(index): value for index, value in enumerate(item)}
+        return isinstance(item, dict) and part(item)
+
+    holds = holds_whole if node.whole else part
+    return _match_path(node.path, root, lambda value: isinstance(value, list) and any(map(holds, value)), items=False)
+
+
+_MATCHERS: Final[Mapping[type, Callable[[Any, Root], Matcher]]] = {
+    And: _match_and,
+    Or: _match_or,
+    Not: _match_not,
+    Equal: _match_equal,
+    In: _match_in,
+    Ordered: _match_ordered,
+    Exists: _match_exists,
+    HasType: _match_type,
+    HasSize: _match_size,
+    Matches: _match_pattern,
+    Remainder: _match_remainder,
+    AnyElement: _match_any_element,
+}
+
+
+def _equals(operand: Any) -> Check:
+    if operand is None:
+        return lambda value: value is None or value is MISSING
+    if isinstance(operand, bool):
+        return lambda value: value is operand
+    if isinstance(operand, str):
+        return lambda value: bool(value == operand)
+    if isinstance(operand, int | float | Decimal):
+        return lambda value: not isinstance(value, bool) and bool(value == operand)
+    return lambda value: type(value) is type(operand) and compare(value, operand) == 0
+
+
+def _stands(name: str, operand: Any) -> Check:
+    if operand is None:
+        return _equals(None) if "=" in name else lambda _value: False
+    rank = _RANKS[type(operand)]
+    holds = _ORDERS[name]
+    return lambda value: _RANKS.get(type(value)) == rank and holds(compare(value, operand), 0)
+
+
+_ORDERS: Final = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+
+_RANKS: Final[Mapping[type, int]] = {type(None): 1, int: 2, float: 2, Decimal: 2, str: 3, dict: 4, list: 5, bool: 6}
+
+
+def compare(left: Any, right: Any) -> int:
+    """Compare two JSON values in MongoDB's order: null, numbers, text, objects, arrays, booleans.
+
+    Text goes by code point, arrays item by item. Objects, whose keys `jsonb` does not keep in order, go by their
+    fields in the order of the keys: by type, then key, then value.
+
+    Returns:
+        Less than, equal to, or greater than zero.
+    """
+    rank = _RANKS[type(left)]
+    if rank != _RANKS[type(right)]:
+        return rank - _RANKS[type(right)]
+    if isinstance(left, dict):
+        return _compare_objects(left, right)
+    if isinstance(left, list):
+        return next(filter(None, map(compare, left, right)), len(left) - len(right))
+    return 0 if left is None else (left > right) - (left < right)
+
+
+def _compare_objects(left: dict[str, Any], right: dict[str, Any]) -> int:
+    for (key, value), (other_key, other) in zip(
+        sorted(left.items(), key=_key), sorted(right.items(), key=_key), strict=False
+    ):
+        order = (
+            _RANKS[type(value)] - _RANKS[type(other)] or (key > other_key) - (key < other_key) or compare(value, other)
+        )
+        if order:
+            return order
+    return len(left) - len(right)
+
+
+def _key(item: tuple[str, Any]) -> str:
+    return item[0]
+
+
+def _match_path(path: Path, root: Root, check: Check, *, items: bool = True) -> Matcher:
+    if not path:  # the item itself
+        return check
+    find, rest = root(path)
+    walk = _Walk(rest, check, items)
+    if len(rest) != 1:
+        return lambda subject: walk.holds(find(subject), 0)
+    (key,) = rest
+
+    def match_field(subject: Any) -> bool:
+        """Do the same for a field, which is what most filters are about, in half the time."""
+        value = find(subject)
+        if value.__class__ is not dict:
+            return walk.holds(value, 0)
+        field = value.get(key, MISSING)
+        return check(field) or (items and field.__class__ is list and any(map(check, field)))
+
+    return match_field
+
+
+def finder(path: Path, root: Root) -> Callable[[Any], list[Any]]:
+    """Return a function that gives the keys of all scalars that an equality on the path would be asked of."""
+    find, rest = root(path)
+
+    def keys(subject: Any) -> list[Any]:
+        found: list[Any] = []
+
+        def note(value: Any) -> bool:
+            found.append(scalar_key(value))
+            return False
+
+        _Walk(rest, note, items=True).holds(find(subject), 0)
+        return found
+
+    return keys
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """Goes down a path to where the check may hold.
+
+    Attributes:
+        items: whether an array at the end of the path stands for each of its items too.
+    """
+
+    path: Path
+    check: Check
+    items: bool
+
+    def holds(self, value: Any, start: int, seen: set[tuple[int, int]] | None = None) -> bool:
+        """Whether the check holds for a value that the path, from `start` on, finds from this value.
+
+        As MongoDB's `ElementPath`: at the end an array stands for itself and for each of its items; on the way the path
+        goes on in each item that is an object. What has no field of that name gives `MISSING`.
+
+        A number in the path may be an index or a key, so an array can be come to in many ways, which double with each
+        number: one that was `seen` at a part of the path is not looked at again.
+        """
+        for at in range(start, len(self.path)):
+            if isinstance(value, list):
+                seen = set() if seen is None else seen
+                if (id(value), at) in seen:
+                    return False
+                seen.add((id(value), at))
+                return any(self._holds_in_item(item, str(index), at, seen) for index, item in enumerate(value))
+            if not isinstance(value, dict) or self.path[at] not in value:
+                return self.check(MISSING)
+            value = value[self.path[at]]
+        return self.check(value) or (self.items and isinstance(value, list) and any(map(self.check, value)))
+
+    def _holds_in_item(self, item: Any, index: str, at: int, seen: set[tuple[int, int]]) -> bool:
+        if isinstance(item, dict) and self.holds(item, at, seen):
+            return True
+        if self.path[at] != index:
+            return False
+        if at + 1 == len(self.path):
+            return self.check(item)
+        return isinstance(item, dict | list) and self.holds(item, at + 1, seen)

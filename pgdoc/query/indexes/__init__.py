@@ -1,0 +1,1 @@
+"""Index definitions, the keys that indexes hold, and which filters use them."""

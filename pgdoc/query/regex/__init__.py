@@ -1,0 +1,1 @@
+"""Regular expressions that RE2 and PostgreSQL read alike."""

@@ -1,0 +1,221 @@
+"""The update language as one SQL expression over the column `data`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from pgdoc.errors import InvalidUpdate
+from pgdoc.model.json_codec import encode
+from pgdoc.query.filters.nodes import ELEMENT
+from pgdoc.query.filters.sql import Compiled, compile_filter
+from pgdoc.query.updates.apply import apply_update
+from pgdoc.query.updates.nodes import (
+    EACH,
+    AddToSet,
+    Bound,
+    Change,
+    CurrentDate,
+    Increment,
+    Multiply,
+    Pop,
+    Pull,
+    PullAll,
+    Push,
+    Rename,
+    Set,
+    SetOnInsert,
+    Unset,
+    Update,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pgdoc.query.filters.nodes import Path
+
+MAX_CHANGES: Final = 1000
+"""How many changes one update may have beside those of whole fields: each is a call around the others."""
+
+MAX_SUBQUERIES: Final = 50
+"""How many `$[]`, and `$pull` with a condition, these may have: PostgreSQL plans each as a query of its own."""
+
+_DATA: Final = Compiled("data", [])
+
+# The elements of the array at a path, each as a document of its own, so that what speaks of `data` means it.
+_ELEMENTS: Final = (
+    f"(SELECT item, place, jsonb_build_object('{ELEMENT}', item) AS data"
+    " FROM pgdoc.items_at(whole.data, %s::text[]) WITH ORDINALITY AS found(item, place)) AS element"
+)
+
+# OFFSET keeps PostgreSQL from writing the whole expression down wherever `whole.data` stands; so it does for `changed`,
+# which would be twice as much with each `$[]` of a path.
+_WHOLE: Final = "FROM (SELECT {data} AS data OFFSET 0) AS whole"
+
+
+def compile_update(update: Update, data: Compiled = _DATA) -> Compiled:
+    """Compile to the new data of a document that is there; null where a change does not fit it.
+
+    The changes are calls around each other, and each of them is null where what it is called with is null. Fields of
+    the document itself always fit, so PostgreSQL's own operators set and remove them all at once.
+
+    Raises:
+        InvalidUpdate: more changes than PostgreSQL can take in.
+    """
+    _refuse_too_many(update)
+    whole = [change for change in update.changes if _is_whole_field(change)]
+    names = sorted({change.path[0] for change in update.making_dollar_fields()})
+    if names:
+        data = Compiled(
+            f"CASE WHEN {data.text} ?& %s::text[] THEN {data.text} END", [*data.params, names, *data.params]
+        )
+    result = _unset_fields(_set_fields(data, whole), whole)
+    for change in update.changes:
+        if not _is_whole_field(change) and not isinstance(change, SetOnInsert):
+            result = _compile(result, change.path, change)
+    return result
+
+
+def compile_first(update: Update) -> Compiled:
+    """Compile to the data of a document that an upsert makes.
+
+    Raises:
+        InvalidUpdate: a change does not fit an empty document.
+    """
+    first = encode(apply_update(update, {}, inserting=True)).decode()
+    dates = tuple(change for change in update.changes if isinstance(change, CurrentDate))
+    return compile_update(Update(dates), Compiled("%s::jsonb", [first]))
+
+
+def _is_whole_field(change: Change) -> bool:
+    return len(change.path) == 1 and isinstance(change, Set | Unset)
+
+
+def _refuse_too_many(update: Update) -> None:
+    calls = [change for change in update.changes if not _is_whole_field(change)]
+    queries = [change for change in calls for _ in range(change.path.count(EACH) + isinstance(change, Pull))]
+    for found, limit, what in ((calls, MAX_CHANGES, "changes"), (queries, MAX_SUBQUERIES, "$[] and conditions")):
+        if len(found) > limit:
+            raise InvalidUpdate(
+                f"the update has {len(found):,} {what}, {limit:,} at most: make several updates of it",
+                path=".".join(found[limit].path),
+                operator=found[limit].operator,
+            )
+
+
+def _set_fields(data: Compiled, changes: list[Any]) -> Compiled:
+    texts = {change.path[0]: change.operand.text for change in changes if isinstance(change, Set)}
+    if not texts:
+        return data
+    fields = "{" + ",".join(f"{json.dumps(key)}:{text}" for key, text in texts.items()) + "}"
+    return Compiled(f"({data.text} || %s::jsonb)", [*data.params, fields])
+
+
+def _unset_fields(data: Compiled, changes: list[Any]) -> Compiled:
+    names = [change.path[0] for change in changes if isinstance(change, Unset)]
+    return Compiled(f"({data.text} - %s::text[])", [*data.params, names]) if names else data
+
+
+def _compile(data: Compiled, path: Path, change: Change) -> Compiled:
+    return _compile_each(data, path, change) if EACH in path else _COMPILERS[type(change)](data, path, change)
+
+
+def _compile_each(data: Compiled, path: Path, change: Change) -> Compiled:
+    """Change each element as the field of an object of its own; a field that is gone then leaves null."""
+    place = path.index(EACH)
+    inner = _compile(_DATA, (ELEMENT, *path[place + 1 :]), change)
+    items = f"jsonb_agg(coalesce(changed -> '{ELEMENT}', 'null') ORDER BY place)"
+    text = (
+        "(SELECT pgdoc.put_items(whole.data, %s::text[],"
+        f" (SELECT CASE WHEN count(*) = count(changed) THEN coalesce({items}, '[]') END"
+        f" FROM (SELECT place, {inner.text} AS changed FROM {_ELEMENTS} OFFSET 0) AS elements))"
+        f" {_WHOLE.format(data=data.text)})"
+    )
+    above = list(path[:place])
+    return Compiled(text, [above, *inner.params, above, *data.params])
+
+
+def _call(data: Compiled, name: str, casts: str, *params: Any) -> Compiled:
+    return Compiled(f"pgdoc.{name}({data.text}, {casts})", [*data.params, *params])
+
+
+def _compile_set(data: Compiled, path: Path, change: Set) -> Compiled:
+    return _call(data, "set_at", "%s::text[], %s::jsonb", list(path), change.operand.text)
+
+
+def _compile_unset(data: Compiled, path: Path, _change: Unset) -> Compiled:
+    return _call(data, "unset_at", "%s::text[]", list(path))
+
+
+def _compile_increment(data: Compiled, path: Path, change: Increment) -> Compiled:
+    return _call(data, "increment_at", "%s::text[], %s::numeric", list(path), change.operand.text)
+
+
+def _compile_multiply(data: Compiled, path: Path, change: Multiply) -> Compiled:
+    return _call(data, "multiply_at", "%s::text[], %s::numeric", list(path), change.operand.text)
+
+
+def _compile_bound(data: Compiled, path: Path, change: Bound) -> Compiled:
+    sign = -1 if change.operator == "$min" else 1
+    return _call(data, "bound_at", "%s::text[], %s::jsonb, %s::integer", list(path), change.operand.text, sign)
+
+
+def _compile_rename(data: Compiled, path: Path, change: Rename) -> Compiled:
+    return _call(data, "rename_at", "%s::text[], %s::text[]", list(path), list(change.target))
+
+
+def _compile_current_date(data: Compiled, path: Path, _change: CurrentDate) -> Compiled:
+    return _call(data, "set_at", "%s::text[], to_jsonb(pgdoc.transaction_time())", list(path))
+
+
+def _compile_push(data: Compiled, path: Path, change: Push) -> Compiled:
+    order = json.dumps([{"path": key.path, "descending": key.descending} for key in change.order])
+    return _call(
+        data,
+        "push_at",
+        "%s::text[], %s::jsonb, %s::integer, %s::jsonb, %s::integer",
+        list(path),
+        change.items.text,
+        change.position,
+        order,
+        change.size,
+    )
+
+
+def _compile_add_to_set(data: Compiled, path: Path, change: AddToSet) -> Compiled:
+    return _call(data, "add_to_set_at", "%s::text[], %s::jsonb", list(path), change.items.text)
+
+
+def _compile_pop(data: Compiled, path: Path, change: Pop) -> Compiled:
+    return _call(data, "pop_at", "%s::text[], %s::boolean", list(path), change.first)
+
+
+def _compile_pull(data: Compiled, path: Path, change: Pull) -> Compiled:
+    condition = compile_filter(change.node)
+    kind = "jsonb_typeof(item) = 'object' AND " if change.objects_only else ""
+    text = (
+        "(SELECT pgdoc.keep_at(whole.data, %s::text[],"
+        f" (SELECT coalesce(jsonb_agg(item ORDER BY place), '[]') FROM {_ELEMENTS}"
+        f" WHERE ({kind}({condition.text})) IS NOT TRUE)) {_WHOLE.format(data=data.text)})"
+    )
+    return Compiled(text, [list(path), list(path), *condition.params, *data.params])
+
+
+def _compile_pull_all(data: Compiled, path: Path, change: PullAll) -> Compiled:
+    return _call(data, "pull_all_at", "%s::text[], %s::jsonb", list(path), change.items.text)
+
+
+_COMPILERS: Final[Mapping[type, Callable[[Compiled, Path, Any], Compiled]]] = {
+    Set: _compile_set,
+    Unset: _compile_unset,
+    Increment: _compile_increment,
+    Multiply: _compile_multiply,
+    Bound: _compile_bound,
+    Rename: _compile_rename,
+    CurrentDate: _compile_current_date,
+    Push: _compile_push,
+    AddToSet: _compile_add_to_set,
+    Pop: _compile_pop,
+    Pull: _compile_pull,
+    PullAll: _compile_pull_all,
+}

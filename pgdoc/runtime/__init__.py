@@ -1,0 +1,1 @@
+"""Threads, time and waiting: primitives, deadlines, wake-ups, forks, a small cache."""

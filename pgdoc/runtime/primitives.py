@@ -1,0 +1,187 @@
+"""All that differs between a store that blocks its thread and one that awaits, side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import threading
+import time
+from concurrent import futures
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar
+
+from psycopg import Connection
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
+    from concurrent.futures import Future
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+
+    from psycopg import AsyncConnection
+
+__all__ = [
+    "AsyncLending",
+    "AsyncLock",
+    "AsyncOpening",
+    "AsyncPool",
+    "Lending",
+    "Lock",
+    "Opening",
+    "Pool",
+    "async_call",
+    "async_check_alive",
+    "async_execute_watched",
+    "async_opening",
+    "async_sleep",
+    "async_wait",
+    "async_wait_for",
+    "call",
+    "check_alive",
+    "execute_watched",
+    "opening",
+    "sleep",
+    "wait",
+    "wait_for",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+OpeningT = TypeVar("OpeningT", bound="Opening")
+AsyncOpeningT = TypeVar("AsyncOpeningT", bound="AsyncOpening")
+
+Lock = threading.Lock
+AsyncLock = asyncio.Lock
+
+Lending: TypeAlias = "AbstractContextManager[Connection[Any]]"
+AsyncLending: TypeAlias = "AbstractAsyncContextManager[AsyncConnection[Any]]"
+
+sleep = time.sleep
+async_sleep = asyncio.sleep
+
+
+def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call what blocks."""
+    return function(*args, **kwargs)
+
+
+async def async_call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call what blocks, in a thread."""
+    return await asyncio.to_thread(function, *args, **kwargs)
+
+
+def wait(future: Future[T]) -> T:
+    """Wait for what a thread of the library computes."""
+    return future.result()
+
+
+async def async_wait(future: Future[T]) -> T:
+    """Do the same without holding up the loop; giving up waiting does not cancel what others may wait for too."""
+    waiting = asyncio.wrap_future(future)
+    try:
+        return await asyncio.shield(waiting)
+    except asyncio.CancelledError:
+        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # else its error would be logged
+        raise
+
+
+def wait_for(future: Future[None], timeout_s: float) -> None:
+    """Wait for what a thread of the library does, as far as time allows."""
+    futures.wait([future], timeout_s)
+
+
+async def async_wait_for(future: Future[None], timeout_s: float) -> None:
+    """Do the same without holding up the loop; giving up waiting does not stop what is done."""
+    await asyncio.wait([asyncio.wrap_future(future)], timeout=timeout_s)
+
+
+def execute_watched(connection: Connection[Any], query: bytes, look: Callable[[], object], every_s: float) -> None:
+    """Execute a long statement in a thread, and look at it every now and then; what `look` raises cancels it."""
+    with futures.ThreadPoolExecutor(1, "pgdoc-watched") as pool:
+        executed = pool.submit(connection.execute, query)
+        try:
+            while not futures.wait([executed], every_s).done:
+                look()
+        except BaseException:
+            connection.cancel_safe()
+            raise
+        executed.result()
+
+
+async def async_execute_watched(
+    connection: AsyncConnection[Any], query: bytes, look: Callable[[], Awaitable[object]], every_s: float
+) -> None:
+    """Do the same in a task."""
+    executing = asyncio.ensure_future(connection.execute(query))
+    try:
+        while not (await asyncio.wait([executing], timeout=every_s))[0]:
+            await look()
+    except BaseException:
+        executing.cancel()
+        await asyncio.wait([executing])
+        raise
+    await executing
+
+
+class Pool(ConnectionPool[Connection[Any]]):
+    """A pool whose threads are not waited for in a child of `fork`, which does not have them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._process = os.getpid()
+        super().__init__(*args, **kwargs)
+
+    def __del__(self) -> None:
+        if os.getpid() == self._process:
+            super().__del__()
+
+
+AsyncPool = AsyncConnectionPool
+"""Its tasks are of a loop."""
+
+
+def check_alive(connection: Connection[Any] | AsyncConnection[Any]) -> None:
+    """Raise where the server has hung up on an idle connection; costs no round trip.
+
+    An idle connection has nothing to read, except what the server says when it goes away, and then the end.
+    """
+    pgconn = connection.pgconn
+    while _readable(pgconn.socket):
+        pgconn.consume_input()
+
+
+async def async_check_alive(connection: AsyncConnection[Any]) -> None:
+    """Do the same where a coroutine is asked for."""
+    check_alive(connection)
+
+
+def _readable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+class Opening:
+    """What a call gives already open."""
+
+    def _open(self) -> Self:
+        raise NotImplementedError
+
+
+class AsyncOpening:
+    """What a call gives to be awaited, or entered: that opens it."""
+
+    async def _open(self) -> Self:
+        raise NotImplementedError
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        return self._open().__await__()
+
+
+def opening(made: OpeningT) -> OpeningT:
+    """Open it."""
+    return made._open()  # noqa: SLF001 (its own kind)
+
+
+def async_opening(made: AsyncOpeningT) -> AsyncOpeningT:
+    """Leave it to be awaited or entered."""
+    return made

@@ -1,0 +1,30 @@
+"""`Wakeup`: lets one thread wait for another where either may be a user's thread."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+__all__ = ["Wakeup"]
+
+
+class Wakeup:
+    """An auto-reset event: one `set` ends one `wait`, the current one or the next.
+
+    A KeyboardInterrupt at any point leaves it usable; it can leave a `Condition` with its lock held. Timeouts also hold
+    when a signal handler outlasts them; up to Python 3.12 `SimpleQueue.get` then waits for ever.
+    """
+
+    def __init__(self) -> None:
+        self._unset = threading.Lock()  # held while not set
+        self._unset.acquire()
+
+    def set(self) -> None:
+        """Wake the waiting thread, or let the next `wait` return at once; setting it twice has the effect of once."""
+        with contextlib.suppress(RuntimeError):  # already set
+            self._unset.release()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until it is set, then reset it; return `False` on timeout."""
+        timeout_s = -1 if timeout_s is None else min(max(0.0, timeout_s), threading.TIMEOUT_MAX)
+        return self._unset.acquire(timeout=timeout_s)

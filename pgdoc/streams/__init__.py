@@ -1,0 +1,1 @@
+"""Feeding change streams: the hub, catch-up readers, bookmarks, mailboxes."""

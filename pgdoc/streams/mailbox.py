@@ -1,0 +1,311 @@
+"""Where the hub's threads put changes and a stream takes them: `Mailbox` for threads, `AsyncMailbox` for a loop.
+
+The two stand side by side because waiting is all in which they differ. A mailbox is bounded, in changes and in bytes,
+and a batch that was taken for the user's loop counts until the next one is asked for. It never makes a feeder wait:
+`put` takes what there is room for.
+
+A KeyboardInterrupt can come between any two steps of the thread that takes, and loses nothing: a batch stays here until
+`Batch.next` says that it is used up, each step is one assignment, and what was done halfway is done again by the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from pgdoc.changes.change import Change
+from pgdoc.errors import StreamClosed, StreamError
+from pgdoc.runtime.fork import FORKED, remember
+from pgdoc.runtime.wakeup import Wakeup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pgdoc.model.positions import RawPosition
+
+BATCH = 256
+"""Changes that `take` gives at the most."""
+
+
+class Batch(list[Change]):
+    """Changes that were taken.
+
+    Attributes:
+        next: the index of the first that has not been used; who takes moves it on.
+        count_before, bytes_before: what had been taken before it since the mailbox was made.
+        size_bytes: of the messages in it.
+    """
+
+    __slots__ = ("bytes_before", "count_before", "next", "size_bytes")
+
+    def __init__(self, changes: Iterable[Change], count_before: int, bytes_before: int) -> None:
+        super().__init__(changes)
+        self.next = 0
+        self.count_before, self.bytes_before = count_before, bytes_before
+        self.size_bytes = sum([len(change.row.message) for change in self])
+
+
+class _Box:
+    """What both share: the queue and its bounds."""
+
+    def __init__(self, size: int, size_bytes: int) -> None:
+        self.batch = Batch((), 0, 0)
+        self._lock = threading.Lock()
+        self._size = size
+        self._size_bytes = size_bytes
+        self._queue: deque[Change] = deque()
+        self._put_count = self._put_bytes = 0  # since it was made
+        self._refused_bytes = 0  # of the first change for which there was no room
+        self._reached: RawPosition = (0, 0, 0, 0)
+        self._error: BaseException | None = None
+        self._closed = False
+        self._when_room: Callable[[], object] | None = None
+        remember(self)
+
+    @property
+    def buffered(self) -> int:
+        """How many changes wait to be used."""
+        batch = self.batch
+        return 0 if self._closed else self._put_count - batch.count_before - batch.next
+
+    def reached(self, live: RawPosition = (0, 0, 0, 0)) -> RawPosition:
+        """Tell how far the stream has come without events, if all that was put has been used.
+
+        Args:
+            live: up to where everything was put, which the caller asked before this call.
+        """
+        with self._lock:
+            if self._count:
+                return (0, 0, 0, 0)
+            return self._reached if self._closed else max(self._reached, live)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody takes from it any more."""
+        return self._closed
+
+    @property
+    def _count(self) -> int:
+        return 0 if self._closed else self._put_count - self.batch.count_before
+
+    @property
+    def _bytes(self) -> int:
+        return self._put_bytes - self.batch.bytes_before
+
+    def put(self, changes: list[Change], reached: RawPosition) -> int:
+        """Take as many changes as there is room for, and give how many; one change always fits."""
+        with self._lock:
+            if self._closed:
+                return len(changes)
+            taken = self._fill(changes)
+            if taken == len(changes):
+                self._reached = max(self._reached, reached)
+            if taken:
+                self._wake()
+            return taken
+
+    def _fill(self, changes: list[Change]) -> int:
+        count, size_bytes = len(changes), sum([len(change.row.message) for change in changes])
+        if self._count + count > self._size or self._bytes + size_bytes > self._size_bytes:
+            count, size_bytes = self._what_fits(changes)
+            self._refused_bytes = len(changes[count].row.message) if count < len(changes) else 0
+            changes = changes[:count]
+        self._queue.extend(changes)
+        self._put_count += count
+        self._put_bytes += size_bytes
+        return count
+
+    def _what_fits(self, changes: list[Change]) -> tuple[int, int]:
+        count = size_bytes = 0
+        for change in changes[: max(0, self._size - self._count)]:
+            if self._count + count and self._bytes + size_bytes + len(change.row.message) > self._size_bytes:
+                break
+            count, size_bytes = count + 1, size_bytes + len(change.row.message)
+        return count, size_bytes
+
+    def begin_at(self, place: RawPosition) -> None:
+        """Throw away what lies before `place`; called before anyone takes."""
+        with self._lock:
+            self._queue = deque(change for change in self._queue if change.position > place)
+            self._put_count, self._put_bytes = len(self._queue), sum(len(change.row.message) for change in self._queue)
+            self._reached = max(self._reached, place)
+
+    def call_when_room(self, callback: Callable[[], object]) -> None:
+        """Call back when it is at most half full and has room for what it refused; at once if that is so now.
+
+        It is called in the thread that takes, and may be called again if that one was interrupted.
+        """
+        with self._lock:
+            self._when_room = callback
+        self._tell_room()
+
+    def _tell_room(self) -> None:
+        callback = self._when_room
+        if callback is None:
+            return
+        with self._lock:
+            count, room_bytes = self._count, min(self._size_bytes // 2, self._size_bytes - self._refused_bytes)
+            if not self._closed and count and (count * 2 > self._size or self._bytes > room_bytes):
+                return
+        callback()
+        with self._lock:
+            if self._when_room is callback:
+                self._when_room = None
+
+    def fail(self, error: BaseException) -> None:
+        """Let `take` raise `error` when all that was put has been used."""
+        with self._lock:
+            self._error = self._error or error
+            self._wake()
+
+    def cut(self, error: BaseException) -> None:
+        """Drop everything, and let `take` raise `error`: nothing more may be done with what was put."""
+        with self._lock:
+            self._drop()
+            self.batch = Batch((), self._put_count, self._put_bytes)
+            self._error = self._error or error
+            self._wake()
+
+    def close(self) -> None:
+        """Drop everything; `take` raises `StreamClosed` from now on."""
+        with self._lock:
+            self._drop()
+            self._closed = True
+            self._wake()
+        self._tell_room()
+
+    def _drop(self) -> None:
+        if self._count:
+            self._reached = (0, 0, 0, 0)  # what is dropped was not given
+        self._queue.clear()
+
+    def after_fork(self) -> None:
+        """Hold nothing but an error in a child: no thread that feeds it, or holds its lock, exists there."""
+        self._lock = threading.Lock()
+        self._queue = deque()
+        self.batch = Batch((), self._put_count, self._put_bytes)
+        self._error = StreamError(FORKED)
+        self._when_room = None
+
+    def _wake(self) -> None:
+        raise NotImplementedError
+
+    def _take_now(self) -> Batch:
+        """Give the batch that is not used up, or the next one, which may be empty; with the lock held."""
+        if self._closed:
+            raise StreamClosed("the stream is closed: open another with watch(resume_after=...)")
+        batch, queue = self.batch, self._queue
+        if batch.next < len(batch):
+            return batch
+        while batch and queue and queue[0].position <= batch[-1].position:
+            queue.popleft()
+        if queue or batch:
+            changes = islice(queue, BATCH)
+            batch = Batch(changes, batch.count_before + len(batch), batch.bytes_before + batch.size_bytes)
+            self.batch = batch
+        if not batch and self._error is not None:
+            error, self._error = self._error, StreamClosed("the stream ended with an error; see its cause")
+            self._error.__cause__ = error
+            raise error
+        return batch
+
+
+class Mailbox(_Box):
+    """For a stream read by a thread."""
+
+    def __init__(self, size: int, size_bytes: int) -> None:
+        super().__init__(size, size_bytes)
+        self._wakeup = Wakeup()
+        self._someone_waits = False
+
+    def _wake(self) -> None:
+        if self._someone_waits:
+            self._someone_waits = False
+            self._wakeup.set()
+
+    def take(self, timeout_s: float | None) -> Batch:
+        """Give the next changes, waiting for the first; empty when the time is over.
+
+        Raises:
+            StreamClosed: it was closed.
+            PgdocError: what ended the stream.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            with self._lock:
+                batch = self._take_now()
+                self._someone_waits = not batch
+            self._tell_room()
+            if batch or timeout_s == 0:
+                return batch
+            if not self._wakeup.wait(None if deadline is None else deadline - time.monotonic()):
+                timeout_s = 0  # one more look
+
+
+class AsyncMailbox(_Box):
+    """For a stream read by a task."""
+
+    def __init__(self, size: int, size_bytes: int) -> None:
+        super().__init__(size, size_bytes)
+        self._waiter: asyncio.Future[None] | None = None
+        self._without_waiting = 0  # changes taken since the loop had its turn
+
+    def after_fork(self) -> None:
+        """Do the same; the loop is the parent's, too."""
+        super().after_fork()
+        self._waiter = None
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            try:
+                waiter.get_loop().call_soon_threadsafe(_finish, waiter)
+            except RuntimeError:
+                return  # the loop is closed: nobody will ever take
+
+    async def take(self, timeout_s: float | None) -> Batch:
+        """Give the next changes, waiting for the first; empty when the time is over.
+
+        A cancelled call has taken nothing.
+
+        Raises:
+            StreamClosed: it was closed.
+            PgdocError: what ended the stream.
+        """
+        if self._without_waiting >= BATCH or timeout_s == 0:
+            self._without_waiting = 0
+            await asyncio.sleep(0)  # a stream that always has more, or is polled, must let other tasks run
+        with self._lock:
+            batch = self._take_now()
+        self._tell_room()
+        self._without_waiting += len(batch)
+        if batch or timeout_s == 0:
+            return batch
+        if timeout_s is None:
+            await self._filled()
+        else:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._filled()
+            except TimeoutError:
+                return batch
+        with self._lock:
+            return self._take_now()
+
+    async def _filled(self) -> None:
+        while True:
+            with self._lock:
+                if self._queue or self._closed or self._error:
+                    return
+                waiter = self._waiter = asyncio.get_running_loop().create_future()
+            self._without_waiting = 0
+            await waiter
+
+
+def _finish(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

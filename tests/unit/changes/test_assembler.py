@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgdoc.changes.assembler import Assembler
+from pgdoc.changes.change import Burst, Change, TransactionInfo
+from pgdoc.decoding.records import COLLECTION_COLUMNS, Begin, Commit, Idle, Images, Message, Record, RowChange
+from tests.unit import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SCHEMA = "docs"
+TABLES = {"orders": True, "users": True, "ledger": False}
+WHEN = "2026-11-23 03:41:13+00"
+
+
+def row(lsn: int, table: str = "orders", *, kind: str = "I", columns: Iterable[str] = ("id",)) -> RowChange:
+    return RowChange(lsn, kind, table, ",".join(columns).encode(), True, _deleted if kind == "D" else _inserted)
+
+
+def _inserted(message: bytes) -> Images:
+    return Images(dict.fromkeys(message.decode().split(",")), {})
+
+
+def _deleted(message: bytes) -> Images:
+    return Images({}, dict.fromkeys(message.decode().split(",")))
+
+
+def feed(*records: Record, tables: dict[str, bool] | None = None) -> Burst:
+    return Assembler(0, TABLES if tables is None else tables, SCHEMA).feed(records)
+
+
+def places(burst: Burst) -> list[tuple[int, ...]]:
+    return [tuple(change.position) for change in burst.changes]
+
+
+@dataclass
+class Wal:
+    """Records, and what has to come of them."""
+
+    records: list[Record] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+
+
+@st.composite
+def wals(draw: st.DrawFn) -> Wal:
+    """Transactions of records with one to three rows each, some with a message at their LSN, before or behind."""
+    wal, commit_lsn = Wal(), 1000
+    for xid in range(1, draw(st.integers(1, 4)) + 1):
+        wal.records += [Idle(commit_lsn - 20)] * draw(st.integers(0, 1))
+        _transaction(draw, wal, commit_lsn, xid)
+        commit_lsn += 1000
+    return wal
+
+
+def _transaction(draw: st.DrawFn, wal: Wal, commit_lsn: int, xid: int) -> None:
+    transaction = TransactionInfo(xid, WHEN, None)
+    wal.records.append(Begin(commit_lsn, xid, WHEN))
+    for lsn in range(commit_lsn - 10, commit_lsn - 10 + draw(st.integers(0, 4))):
+        rows = [row(lsn, table) for table in draw(st.lists(st.sampled_from(sorted(TABLES)), max_size=3))]
+        messages: list[Record] = draw(st.sampled_from([[], [Message(lsn, f"message {lsn}")]]))
+        wal.records += [*messages, *rows] if draw(st.booleans()) else [*rows, *messages]
+        wal.records += [Idle(commit_lsn + 500)] * draw(st.integers(0, 1))
+        if messages:
+            transaction = transaction._replace(metadata=f"message {lsn}")
+        for ordinal, each in enumerate(rows):
+            if TABLES[each.table]:
+                wal.changes.append(Change((commit_lsn, lsn, 1, ordinal), transaction, each))
+    wal.records.append(Commit(commit_lsn + 8))
+
+
+@given(wals(), st.data())
+def test_every_row_gets_its_place_however_records_are_grouped(wal, data):
+    assembler = Assembler(0, TABLES, SCHEMA)
+    bursts = [assembler.feed(group) for group in data.draw(wire.groups(wal.records))]
+    assert [change for burst in bursts for change in burst.changes] == wal.changes
+
+
+@given(wals())
+def test_positions_strictly_increase(wal):
+    positions = places(Assembler(0, TABLES, SCHEMA).feed(wal.records))
+    assert all(one < other for one, other in pairwise(positions))
+
+
+@given(wals())
+def test_everything_below_r_is_out_and_nothing_is_out_beyond_it_but_the_part_of_one_transaction(wal):
+    assembler, out = Assembler(0, TABLES, SCHEMA), []
+    for record in wal.records:
+        burst = assembler.feed([record])
+        out += burst.changes
+        below = [change for change in wal.changes if change.position[0] < burst.reached]
+        assert out[: len(below)] == below
+        assert {change.position[0] for change in out[len(below) :]} <= {burst.inside}
+
+
+def test_r_moves_with_commits_and_with_keepalives_outside_of_transactions():
+    assembler = Assembler(50, TABLES, SCHEMA)
+    assert assembler.feed([]) == ([], 50, None)
+    assert assembler.feed([Begin(100, 1, WHEN), row(90), Idle(200)]) == ([], 50, 100)
+    assert assembler.feed([Commit(108)])[1:] == (108, None)
+    assert assembler.feed([Idle(150)])[1:] == (150, None)
+    assert assembler.feed([Idle(140)])[1:] == (150, None)
+
+
+def test_ordinals_count_the_rows_of_one_lsn_across_calls():
+    assembler = Assembler(0, TABLES, SCHEMA)
+    bursts = [
+        assembler.feed([record]) for record in (Begin(100, 1, WHEN), row(90), row(90), row(91), row(91), Commit(108))
+    ]
+    assert [places(burst) for burst in bursts] == [
+        *([[]] * 3),
+        [(100, 90, 1, 0), (100, 90, 1, 1)],
+        [],
+        [(100, 91, 1, 0), (100, 91, 1, 1)],
+    ]
+
+
+def test_rows_of_two_transactions_at_one_lsn_do_not_mix():
+    burst = feed(Begin(100, 1, WHEN), row(90), Commit(108), Begin(120, 2, WHEN), row(90), Commit(128))
+    assert places(burst) == [(100, 90, 1, 0), (120, 90, 1, 0)]
+
+
+def test_a_message_at_the_lsn_of_a_row_counts_first_in_both_orders():
+    pairs: list[list[Record]] = [[Message(90, "m"), row(90)], [row(90), Message(90, "m")]]
+    for pair in pairs:
+        assert [change.transaction.metadata for change in feed(Begin(100, 1, WHEN), *pair, Commit(108)).changes] == [
+            "m"
+        ]
+
+
+def test_metadata_holds_for_the_rows_behind_its_message_and_the_last_message_wins():
+    records: list[Record] = [
+        row(80),
+        Message(81, "a"),
+        row(82),
+        Message(83, "b"),
+        Message(84, "c"),
+        row(85),
+        Message(86, "d"),
+    ]
+    burst = feed(Begin(100, 1, WHEN), *records, Commit(108))
+    assert [change.transaction.metadata for change in burst.changes] == [None, "a", "c"]
+
+
+def test_metadata_never_leaks_into_another_transaction():
+    leaking: list[Record] = [
+        Begin(100, 1, WHEN),
+        Message(90, "a"),
+        Commit(108),
+        Message(110, "outside of transactions"),
+    ]
+    (change,) = feed(*leaking, Begin(120, 2, WHEN), row(115), Commit(128)).changes
+    assert change.transaction == TransactionInfo(2, WHEN, None)
+
+
+def test_a_table_that_is_no_collection_makes_no_change_but_counts():
+    burst = feed(Begin(100, 1, WHEN), row(90, "ledger"), row(90, "orders"), Commit(108))
+    assert places(burst) == [(100, 90, 1, 1)]
+
+
+def test_a_table_that_was_not_there_at_first_is_known_by_its_columns():
+    columns = sorted(COLLECTION_COLUMNS)
+    rows = [row(90, "new", columns=columns), row(91, "new"), row(92, "other", columns=columns[1:])]
+    burst = feed(Begin(100, 1, WHEN), *rows, Commit(108))
+    assert [change.row.lsn for change in burst.changes] == [90, 91]
+
+
+def test_a_table_is_known_by_the_row_that_was_deleted_too():
+    deleted = row(90, "new", kind="D", columns=COLLECTION_COLUMNS)
+    assert len(feed(Begin(100, 1, WHEN), deleted, Commit(108)).changes) == 1
+
+
+def test_a_truncation_counts_unless_the_table_is_known_to_be_no_collection():
+    rows = [row(90, table, kind="T") for table in ("orders", "ledger", "new")]
+    changes = feed(Begin(100, 1, WHEN), *rows, Commit(108)).changes
+    assert {change.row.table for change in changes} == {"orders", "new"}
+
+
+def test_what_the_caller_knows_of_tables_is_left_as_it_is():
+    tables: dict[str, bool] = {}
+    feed(Begin(100, 1, WHEN), row(90, "new", columns=COLLECTION_COLUMNS), Commit(108), tables=tables)
+    assert tables == {}
+
+
+def test_what_a_table_was_before_it_was_a_collection_makes_no_change():
+    rows = [
+        row(90, "things", columns=("id", "total")),
+        row(91, "things", kind="D", columns=("id", "total")),
+        row(92, "things", columns=COLLECTION_COLUMNS),
+    ]
+    records = [each._replace(complete=len(each.message.split(b",")) >= 6) for each in rows]
+    burst = feed(Begin(100, 1, WHEN), *records, Commit(110), tables={"things": True})
+    assert places(burst) == [(100, 92, 1, 0)]
+
+
+def test_a_collection_whose_replica_identity_was_changed_is_still_one():
+    deleted = row(90, kind="D", columns=("id",))._replace(complete=False)
+    updated = row(91, kind="U", columns=COLLECTION_COLUMNS)._replace(complete=False)
+    burst = feed(Begin(100, 1, WHEN), deleted, updated, Commit(110))
+    assert [change.row for change in burst.changes] == [deleted, updated]
+
+
+def said(lsn: int, event: str, name: str, renamed_to: str | None = None, schema: str = SCHEMA) -> Message:
+    told = {"event": event, "schema": schema, "name": name} | ({"renamed_to": renamed_to} if renamed_to else {})
+    return Message(lsn, json.dumps({"collection": told}))
+
+
+def told(burst: Burst) -> list[tuple[Any, ...]]:
+    return [(tuple(change.position), change.row.kind, change.row.table) for change in burst.changes]
+
+
+def test_what_becomes_of_a_collection_stands_in_order_with_its_rows():
+    records: list[Record] = [
+        row(80),
+        said(81, "rename", "orders", "sold"),
+        row(81, "sold", columns=COLLECTION_COLUMNS),
+        row(82),
+    ]
+    for shuffled in (records, [records[0], records[2], records[1], records[3]]):
+        burst = feed(Begin(100, 1, WHEN), Message(79, "m"), *shuffled, Commit(108))
+        assert told(burst) == [
+            ((100, 80, 1, 0), "I", "orders"),
+            ((100, 81, 0, 0), "rename", "orders"),
+            ((100, 81, 1, 0), "I", "sold"),
+        ]
+        assert [change.transaction.metadata for change in burst.changes] == ["m"] * 3
+
+
+@given(st.lists(st.text(min_size=1, max_size=63), min_size=1, max_size=6, unique=True), st.data())
+def test_the_places_of_truncations_depend_on_nothing_but_their_tables(tables, data):
+    truncated = [row(90, table, kind="T") for table in tables]
+    every = feed(Begin(100, 1, WHEN), *truncated, Commit(108)).changes
+    assert [change.position for change in every] == sorted({change.position for change in every})
+    some = data.draw(st.permutations(truncated))[: data.draw(st.integers(0, len(tables)))]
+    (found, *_) = feed(Begin(100, 1, WHEN), *some, Commit(108))
+    assert found == [change for change in every if change.row in some]
+
+
+def test_a_collection_is_known_from_its_creation_to_its_end():
+    truncated = [row(lsn, "ledger", kind="T") for lsn in (81, 83)]
+    records: list[Record] = [truncated[0], said(82, "create", "ledger"), truncated[1]]
+    changes = told(feed(Begin(100, 1, WHEN), *records, Commit(108)))
+    assert [(position[1], kind, table) for position, kind, table in changes] == [
+        (82, "create", "ledger"),
+        (83, "T", "ledger"),
+    ]
+    records = [said(82, "drop", "orders"), row(83, columns=("id", "total")), row(84, columns=COLLECTION_COLUMNS)]
+    assert [position[1] for position, *_ in told(feed(Begin(100, 1, WHEN), *records, Commit(108)))] == [82, 84]
+
+
+def test_what_becomes_of_collections_elsewhere_is_neither_a_change_nor_metadata():
+    records: list[Record] = [Message(80, "m"), said(81, "drop", "orders", schema="else"), row(82)]
+    outside = [said(70, "drop", "orders"), Begin(100, 1, WHEN), *records, Commit(108), said(110, "drop", "orders")]
+    (change,) = feed(*outside).changes
+    assert (change.row.kind, change.position[1], change.transaction.metadata) == ("I", 82, "m")

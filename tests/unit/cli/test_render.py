@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pgdoc.changes.diff import diff
+from pgdoc.changes.events import ChangeEvent, EventType
+from pgdoc.cli.render import render, render_delay, shorten
+from pgdoc.model.documents import Document
+from pgdoc.model.positions import Position
+from pgdoc.model.tokens import ResumeToken
+
+NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
+
+
+def document(data: dict[str, Any] | None, version: int = 1) -> Document | None:
+    return None if data is None else Document("b-1", data, version, NOON, NOON)
+
+
+def event(
+    kind: str, before: dict[str, Any] | None = None, after: dict[str, Any] | None = None, **metadata: Any
+) -> ChangeEvent:
+    described = diff(before, after) if kind == "update" and before is not None and after is not None else None
+    return ChangeEvent(
+        event_type=EventType(kind),
+        collection="books",
+        document_id="b-1",
+        full_document=document(after, 2),
+        full_document_before_change=document(before),
+        update_description=described,
+        resume_token=ResumeToken(Position(1), 1, 1),
+        timestamp=NOON,
+        transaction_id=7,
+        metadata=metadata,
+    )
+
+
+@pytest.mark.parametrize(
+    ("shown", "line"),
+    [
+        (event("insert", None, {"n": 1}), 'insert   books/b-1  {"n":1}'),
+        (event("delete", {"n": 1}), 'delete   books/b-1  {"n":1}'),
+        (event("update", {"n": 1}, {"n": 2}), "update   books/b-1  n 1 → 2"),
+        (event("update", {"n": 1}, {"n": 1}), "update   books/b-1  nothing changed"),
+        (event("update", {}, {"n": {"m": None}}), 'update   books/b-1  n added {"m":null}'),
+        (event("update", {"a": {"": "x"}}, {"a": {}}), 'update   books/b-1  a. removed "x"'),
+        (event("update", {"": 1}, {"": 2}), 'update   books/b-1  "" 1 → 2'),
+        (event("update", {"a.b": [1, 2]}, {"a.b": [1]}), "update   books/b-1  a.b cut to 1 element"),
+        (event("update", {"a": [{"0": 1}]}, {"a": [{"0": 2}]}), "update   books/b-1  a.0.0 1 → 2"),
+        (event("replace", {"n": 1}, {"n": 2}), "replace  books/b-1  n 1 → 2"),
+        (event("delete", {}, user="ann", request=17), "delete   books/b-1  {}  by ann  request=17"),
+        (replace(event("truncate"), document_id=None), "truncate books"),
+        (replace(event("create"), document_id=None), "create   books"),
+        (replace(event("drop", user="ann"), document_id=None), "drop     books  by ann"),
+        (replace(event("rename"), document_id=None, renamed_to="s\x1bold"), "rename   books  → s\\x1bold"),
+        (
+            replace(event("invalidate"), document_id=None),
+            "invalidate books  none of the watched collections is left: the stream ends here",
+        ),
+    ],
+)
+def test_one_change_is_one_line(shown, line):
+    assert render(shown).plain == line
+
+
+def test_several_changes_stand_below():
+    text = render(event("update", {"a": 1, "b": 1}, {"a": 2, "c": 3}, user="ann"), NOON + timedelta(microseconds=800))
+    assert text.plain.splitlines() == [
+        "update   books/b-1  by ann  +0.8 ms",
+        "         a 1 → 2",
+        "         c added 3",
+        "         b removed 1",
+    ]
+
+
+def test_many_changes_are_counted():
+    before = {f"field{number}": 0 for number in range(1_000)}
+    lines = render(event("update", before, dict.fromkeys(before, 1))).plain.splitlines()
+    assert len(lines) == 7
+    assert lines[-1].strip() == "… and 995 more"
+
+
+def test_what_could_move_the_cursor_is_shown_escaped():
+    nasty = "a\x1b[2J\n\u202eb"
+    shown = replace(event("update", {nasty: nasty}, {nasty: "c"}, user=nasty), document_id=nasty, collection=nasty)
+    assert render(shown).plain.isprintable()
+    assert "\\x1b[2J\\n\\u202eb" in render(shown).plain
+
+
+def test_markup_of_documents_is_no_markup():
+    assert "[red]x[/red]" in render(event("insert", None, {"n": "[red]x[/red]"})).plain
+
+
+def test_long_values_are_cut():
+    assert shorten("x" * 100, 10) == '"xxxxxxxx…'
+    assert len(render(event("insert", None, {"text": "é" * 10_000})).plain) < 120
+
+
+def test_an_unreadable_document_is_shown_as_such():
+    unreadable = Document.from_text("b-1", b"9" * 5_000, 1, NOON, NOON)
+    text = render(replace(event("insert"), full_document=unreadable)).plain
+    assert text.startswith("insert   books/b-1  can't be read: ")
+
+
+def test_what_sql_writers_nested_deeper_than_pgdoc_writes_is_shown():
+    deep: Any = None
+    for _ in range(400):
+        deep = [deep]
+    assert render(event("update", {}, {"n": deep})).plain == "update   books/b-1  n added …"
+
+
+def test_colour_is_for_terminals_only():
+    shown = render(event("update", {"n": 1}, {"n": 2}))
+    for terminal in (True, False):
+        page = io.StringIO()
+        Console(file=page, force_terminal=terminal, _environ={"TERM": "xterm"}).print(shown)
+        assert ("\x1b[" in page.getvalue()) is terminal
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.00012, "0.1 ms"), (0.9, "900.0 ms"), (1, "1.0 s"), (90, "1.5 min"), (5_400, "1.5 h"), (129_600, "1.5 d")],
+)
+def test_a_delay_has_the_unit_in_which_it_is_small(seconds, text):
+    assert render_delay(timedelta(seconds=seconds)) == text

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pgdoc.crud.bulk_results import (
+    Target,
+    at_version,
+    changed,
+    counted,
+    deleted,
+    inserted,
+    size_of,
+    stored,
+    there,
+    updated,
+    upserted,
+)
+from pgdoc.errors import DuplicateDocument, InvalidUpdate, VersionConflict
+from pgdoc.query.updates.parse import parse_update
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TARGET = Target("update", "orders", 'collection "docs.orders"', "o-1")
+UPDATE = parse_update({"$inc": {"n": 1}})
+
+
+@pytest.mark.parametrize(
+    ("judge", "rows", "done"),
+    [
+        (partial(inserted, TARGET), [(1, None, None)], ("inserted", 1)),
+        (stored, [(1, None, None)], ("inserted", 1)),
+        (stored, [(2, None, None)], ("changed", 1)),
+        (changed, [(2, None, None)], ("changed", 1)),
+        (changed, [], ("changed", 0)),
+        (deleted, [(True,)], ("deleted", 1)),
+        (deleted, [], ("deleted", 0)),
+        (counted, [(7,)], ("deleted", 7)),
+        (counted, [], ("deleted", 0)),
+        (partial(updated, TARGET.subject, UPDATE), [(3, None, None)], ("changed", 3)),
+        (partial(updated, TARGET.subject, UPDATE), [], ("changed", 0)),
+        (partial(upserted, TARGET, UPDATE), [(1, None)], ("inserted", 1)),
+        (partial(upserted, TARGET, UPDATE), [(2, None)], ("changed", 1)),
+        (partial(upserted, TARGET, UPDATE), [], ("changed", 0)),
+        (partial(at_version, TARGET, 3), [(3,)], ("changed", 0)),
+        (partial(there, InvalidUpdate("none")), [(3,)], ("changed", 0)),
+    ],
+)
+def test_what_rows_mean(judge: Callable[[Any], Any], rows: list[Any], done: tuple[str, int]) -> None:
+    assert judge(rows) == done
+
+
+def test_a_missing_row_is_a_duplicate() -> None:
+    with pytest.raises(DuplicateDocument, match="'o-1'") as raised:
+        inserted(TARGET, [])
+    assert raised.value.document_id == "o-1"
+
+
+@pytest.mark.parametrize(
+    ("judge", "row"),
+    [
+        (partial(updated, TARGET.subject, UPDATE), (0, "o-1", '{"n": "text"}')),
+        (partial(upserted, TARGET, UPDATE), (2, '{"n": "text"}')),
+    ],
+)
+def test_a_misfit_names_its_place(judge: Callable[[Any], Any], row: tuple[Any, ...]) -> None:
+    with pytest.raises(InvalidUpdate, match=r"'o-1' of collection \"docs.orders\"") as raised:
+        judge([row])
+    assert (raised.value.path, raised.value.operator) == ("n", "$inc")
+
+
+@pytest.mark.parametrize("found", [None, 2])
+def test_another_version_is_a_conflict(found: int | None) -> None:
+    with pytest.raises(VersionConflict, match="not at version 3") as raised:
+        at_version(TARGET, 3, [] if found is None else [(found,)])
+    assert raised.value.found_version == found
+
+
+def test_what_has_to_be_there() -> None:
+    error = InvalidUpdate("none")
+    with pytest.raises(InvalidUpdate) as raised:
+        there(error, [])
+    assert raised.value is error
+
+
+def test_sizes_are_about_those_of_the_texts() -> None:
+    assert size_of(["x" * 100, ["a", "bc"], 7, None, True]) == 127

@@ -1,0 +1,44 @@
+"""What libpq says where no connection is made, and what is told of it."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from pgdoc.database.errors import connection_error
+from pgdoc.errors import DatabaseError, PgdocError, ServerUnreachable
+
+AT = 'connection failed: connection to server at "db", port 1 failed: '
+
+
+def test_no_connection_says_where_to_and_why() -> None:
+    question = "\n\tIs the server running on that host and accepting TCP/IP connections?\n"
+    assert str(connection_error(psycopg.OperationalError(f"{AT}Connection refused{question}"))) == (
+        'no connection to the server: connection to server at "db", port 1 failed: Connection refused; '
+        "check the conninfo, and that the server runs there"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "cure"),
+    [
+        ('FATAL:  password authentication failed for user "app"\n', DatabaseError, "the password"),
+        ("fe_sendauth: no password supplied\n", DatabaseError, "the password"),
+        ('FATAL:  database "app" does not exist\n', DatabaseError, "the database"),
+        ('FATAL:  no pg_hba.conf entry for host "::1", user "app"\n', DatabaseError, "pg_hba.conf"),
+        ("FATAL:  kein pg_hba.conf-Eintrag für Host »::1«\n", DatabaseError, "add a line"),
+        ("FATAL:  das Datenbanksystem startet\n", ServerUnreachable, "das Datenbanksystem startet"),
+        ("FATAL:  the database system is starting up\n", ServerUnreachable, "starting up"),
+    ],
+)
+def test_the_server_s_word_decides(text: str, error: type[PgdocError], cure: str) -> None:
+    found = connection_error(psycopg.OperationalError(AT + text))
+    assert type(found) is error
+    assert cure in str(found)
+    assert "\n" not in str(found)
+
+
+def test_a_conninfo_that_is_none() -> None:
+    found = connection_error(psycopg.ProgrammingError('missing "=" after "nonsense" in connection info string\n'))
+    assert type(found) is DatabaseError
+    assert str(found) == 'the conninfo can\'t be read: missing "=" after "nonsense" in connection info string'

@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pgdoc.decoding.frames import PAYLOAD
+from pgdoc.decoding.pgoutput import PgOutput, pgoutput_options
+from pgdoc.decoding.records import COLLECTION_COLUMNS, Begin, Commit, Idle, Images, Message, RowChange
+from pgdoc.errors import ProtocolError
+from tests.unit import wire
+
+SCHEMA = "docs"
+COMMITTED_US = 849_000_000_123_456
+WHEN = "2026-11-26T09:20:00.123456+00:00"
+TYPES = {"id": 25, "data": 3802, "version": 20, "replaced_version": 20, "created_at": 1184, "updated_at": 1184}
+WHOLE = {"id": "o-1", "data": '{"n": 1.10}', "version": 1, "replaced_version": 1, "created_at": "a", "updated_at": "b"}
+UNCHANGED = object()
+ORDERS = 16_000
+
+
+def begin(commit_lsn: int = 20) -> bytes:
+    return wire.xlog_data(10, b"B" + struct.pack(">QqI", commit_lsn, COMMITTED_US, 700))
+
+
+def commit(commit_lsn: int = 20, end_lsn: int = 28) -> bytes:
+    return wire.xlog_data(end_lsn, b"C\0" + struct.pack(">QQq", commit_lsn, end_lsn, COMMITTED_US))
+
+
+def relation(
+    number: int = ORDERS,
+    name: str = "orders",
+    schema: str = SCHEMA,
+    types: dict[str, int] = TYPES,
+    key: str | None = None,
+) -> bytes:
+    columns = b"".join(
+        bytes([key in (None, column)]) + column.encode() + b"\0" + struct.pack(">Ii", type_, -1)
+        for column, type_ in types.items()
+    )
+    names = schema.encode() + b"\0" + name.encode() + b"\0"
+    return wire.xlog_data(0, b"R" + struct.pack(">I", number) + names + b"f" + struct.pack(">H", len(types)) + columns)
+
+
+def row(kind: str, *, new: Any = None, old: Any = None, mark: bytes = b"O", number: int = ORDERS) -> bytes:
+    tuples = (mark + image(old) if old is not None else b"") + (b"N" + image(new) if new is not None else b"")
+    return wire.xlog_data(10, kind.encode() + struct.pack(">I", number) + tuples)
+
+
+def image(values: dict[str, Any]) -> bytes:
+    return struct.pack(">H", len(values)) + b"".join(map(value, values.values()))
+
+
+def value(of: object) -> bytes:
+    if of is UNCHANGED:
+        return b"u"
+    if of is None:
+        return b"n"
+    text = str(of).encode()
+    return b"t" + struct.pack(">I", len(text)) + text
+
+
+def truncation(*numbers: int) -> bytes:
+    return wire.xlog_data(10, b"T" + struct.pack(f">IB{len(numbers)}I", len(numbers), 0, *numbers))
+
+
+def message(content: bytes, prefix: bytes = b"pgdoc", *, transactional: bool = True) -> bytes:
+    head = b"M" + struct.pack(">BQ", transactional, 10) + prefix + b"\0"
+    return wire.xlog_data(10, head + struct.pack(">I", len(content)) + content)
+
+
+ROW = row("I", new=WHOLE)
+TRANSACTION = [begin(), relation(), ROW, commit()]
+ELSEWHERE = [relation(7, "orders", "else"), row("I", new=WHOLE, number=7), truncation(7)]
+
+
+def decode(*frames: bytes) -> Any:
+    return PgOutput(SCHEMA).decode(frames)
+
+
+def decode_row(frame: bytes, *before: bytes) -> RowChange:
+    (_, change) = decode(begin(), *(before or [relation()]), frame)
+    assert isinstance(change, RowChange)
+    return change
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> list[bytes]:
+    """Transactions, some without anything that is wanted, with keepalives between and inside."""
+    frames = [relation(), *ELSEWHERE[:1]]
+    for _ in range(draw(st.integers(0, 5))):
+        frames.append(begin())
+        changes = [ROW, message(b"{}"), message(b"", b"other"), wire.keepalive(15), truncation(7, ORDERS), *ELSEWHERE]
+        frames += draw(st.lists(st.sampled_from(changes), max_size=4))
+        frames.append(commit())
+        frames += draw(st.lists(st.sampled_from([wire.keepalive(30), message(b"x", transactional=False)]), max_size=2))
+    return frames
+
+
+def plain(records: list[Any]) -> list[Any]:
+    """Without the method that reads a row, which is another for each decoder."""
+    return [record[:5] if isinstance(record, RowChange) else record for record in records]
+
+
+@given(streams(), st.data())
+def test_how_frames_are_grouped_never_changes_the_records(frames, data):
+    decoder = PgOutput(SCHEMA)
+    records = [record for group in data.draw(wire.groups(frames)) for record in decoder.decode(group)]
+    assert plain(records) == plain(decode(*frames))
+
+
+@given(streams())
+def test_every_change_stands_in_a_transaction_that_has_changes(frames):
+    inside: list[type] | None = None
+    for record in decode(*frames):
+        if isinstance(record, Begin):
+            assert inside is None
+            inside = []
+        elif isinstance(record, RowChange | Message):
+            assert inside is not None
+            inside.append(type(record))
+        elif isinstance(record, Commit):
+            assert inside != []
+            inside = None
+
+
+def test_a_transaction():
+    first, change, last = decode(*TRANSACTION)
+    assert (first, last) == (Begin(20, 700, WHEN), Commit(28))
+    assert change[:5] == (10, "I", "orders", ROW, True)
+    assert change.images() == Images(WHOLE, {})
+
+
+def test_what_is_not_of_the_schema_or_of_another_prefix_makes_nothing():
+    others = [*ELSEWHERE, message(b"{}", b"pgdoc.flush"), message(b"{}", b"other"), message(b"{}", transactional=False)]
+    assert decode(begin(), *others, commit()) == [Commit(28)]
+
+
+def test_origins_and_types_are_passed_over():
+    assert decode(wire.xlog_data(0, b"Y" + b"\0" * 10), begin(), wire.xlog_data(0, b"O" + b"\0" * 10), commit()) == [
+        Commit(28)
+    ]
+
+
+def test_a_keepalive_inside_a_transaction_says_nothing():
+    assert decode(begin(), wire.keepalive(15)) == []
+    assert decode(begin(), relation(), ROW, wire.keepalive(15), commit(), wire.keepalive(40))[2:] == [
+        Commit(28),
+        Idle(40),
+    ]
+
+
+def test_what_an_update_left_in_toast_is_taken_from_the_old_row():
+    change = decode_row(row("U", new={**WHOLE, "data": UNCHANGED, "version": 2}, old=WHOLE))
+    assert change.complete
+    assert change.images() == Images({**WHOLE, "version": 2}, WHOLE)
+
+
+def test_a_key_has_nothing_but_its_columns():
+    empty = dict.fromkeys(WHOLE) | {"id": "o-1"}
+    change = decode_row(row("D", old=empty, mark=b"K"), relation(key="id"))
+    assert (change.complete, change.images()) == (False, Images({}, {"id": "o-1"}))
+    change = decode_row(row("U", new={**WHOLE, "data": UNCHANGED}, old=empty, mark=b"K"), relation(key="id"))
+    assert not change.complete
+    assert set(change.images().after) == set(WHOLE) - {"data"}
+
+
+@pytest.mark.parametrize(
+    ("frame", "complete"),
+    [
+        (ROW, True),
+        (row("U", new=WHOLE, old=WHOLE), True),
+        (row("U", new=WHOLE), False),
+        (row("D", old=WHOLE), True),
+        (row("D", old=WHOLE, mark=b"K"), False),
+    ],
+)
+def test_a_change_whose_old_row_is_missing_is_marked(frame, complete):
+    assert decode_row(frame).complete is complete
+    assert not decode_row(frame, relation(types={"id": 25, "n": 23})).complete
+
+
+def test_a_truncation_names_each_table_of_the_schema():
+    frames = [relation(), relation(8, "users"), *ELSEWHERE[:1]]
+    first, *changes = decode(begin(), *frames, truncation(8, 7, ORDERS))
+    assert isinstance(first, Begin)
+    assert [(change.kind, change.table, change.complete) for change in changes] == [
+        ("T", "users", True),
+        ("T", "orders", True),
+    ]
+    assert changes[0].images() == Images({}, {})
+
+
+def test_a_table_is_what_was_said_of_it_last():
+    decoder = PgOutput(SCHEMA)
+    renamed = relation(name="sold", types={**TYPES, "note": 25})
+    _, before, after = decoder.decode([begin(), relation(), ROW, renamed, row("I", new={**WHOLE, "note": None})])
+    assert isinstance(before, RowChange)
+    assert isinstance(after, RowChange)
+    assert (before.table, after.table) == ("orders", "sold")
+    assert before.images().after == WHOLE
+    assert after.images().after == {**WHOLE, "note": None}
+
+
+@given(st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=63))
+def test_every_name_and_text_is_read(text):
+    change = decode_row(row("I", new={**WHOLE, "id": text}), relation(name=text))
+    assert (change.table, change.images().after["id"]) == (text, text)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [(b'{"a": 1}', '{"a": 1}'), ("zoë".encode(), "zoë"), (b"x\0y", "x"), (b"", ""), (b"\xff", None)],
+)
+def test_a_message_is_its_text_or_none(content, text):
+    assert decode(begin(), message(content)) == [Begin(20, 700, WHEN), Message(10, text)]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"I" + struct.pack(">I", 1),
+        b"I",
+        b"T" + struct.pack(">IB", 2, 0),
+        b"R" + struct.pack(">I", ORDERS) + b"docs\0orders\0f" + struct.pack(">H", 9),
+        b"R" + struct.pack(">I", ORDERS) + b"docs\0\xff\0f\0\0",
+        b"M\1",
+        message(b"{}")[PAYLOAD:] + b"x",
+        b"C\0",
+        b"S" + b"\0" * 8,
+        b"",
+    ],
+)
+def test_what_pgoutput_does_not_write_is_refused_with_the_place(payload):
+    frame = wire.xlog_data(10, payload)
+    with pytest.raises(ProtocolError) as raised:
+        decode(relation(), begin(), frame)
+    assert PAYLOAD <= raised.value.offset <= len(frame)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        row("I"),
+        row("I", new={"id": "1"}),
+        row("I", old=WHOLE),
+        row("U", old=WHOLE),
+        ROW[:-1],
+        ROW + b"x",
+        row("I", new={**WHOLE, "version": "one"}),
+        row("I", new=WHOLE).replace(b"o-1", b"\xff-1"),
+        row("I", new=WHOLE).replace(b"Nt", b"Nb").replace(b"\0\6t", b"\0\6b"),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_refused_when_it_is_read(frame):
+    change = decode_row(frame)
+    with pytest.raises(ProtocolError) as raised:
+        change.images()
+    assert PAYLOAD <= raised.value.offset <= len(frame)
+
+
+@pytest.mark.parametrize("payload", [b"B", b"B" + struct.pack(">QqI", 1, 2**62, 1)])
+def test_a_begin_that_cannot_be_read_is_refused_when_a_change_follows(payload):
+    decoder = PgOutput(SCHEMA)
+    assert decoder.decode([wire.xlog_data(10, payload), relation()]) == []
+    with pytest.raises(ProtocolError, match="begin"):
+        decoder.decode([ROW])
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    known = [
+        *TRANSACTION,
+        *ELSEWHERE,
+        message(b"{}"),
+        truncation(ORDERS),
+        wire.keepalive(1),
+        row("U", new=WHOLE, old=WHOLE),
+    ]
+    frame = bytearray(draw(st.sampled_from(known)))
+    for at in draw(st.lists(st.integers(0, len(frame) - 1), max_size=3)):
+        frame[at] = draw(st.integers(0, 255))
+    return bytes(frame[: draw(st.integers(0, len(frame)))])
+
+
+@given(st.lists(st.binary(max_size=80) | damaged() | st.sampled_from(TRANSACTION), max_size=6))
+@example([b""])
+@example([b"k"])
+@example([b"w"])
+def test_damaged_frames_raise_nothing_but_protocol_errors(frames):
+    try:
+        for record in decode(*frames):
+            if isinstance(record, RowChange):
+                record.images()
+    except ProtocolError as exc:
+        assert 0 <= exc.offset <= max(PAYLOAD + 5, *map(len, frames))  # noqa: PT017
+
+
+def test_the_publication_holds_what_every_schema_needs():
+    assert (
+        pgoutput_options("docs")
+        == pgoutput_options("else")
+        == {
+            "proto_version": "1",
+            "publication_names": "pgdoc",
+            "messages": "true",
+        }
+    )
+    assert set(TYPES) == COLLECTION_COLUMNS

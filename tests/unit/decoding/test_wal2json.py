@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pgdoc.decoding.frames import PAYLOAD
+from pgdoc.decoding.records import Begin, Commit, Idle, Images, Message, RowChange
+from pgdoc.decoding.wal2json import Wal2Json, read_images, wal2json_options
+from pgdoc.errors import ProtocolError
+from tests.unit import wire
+
+ROW = wire.row(10, "I", "orders", new={"id": "o-1", "data": '{"n": 1.10}', "version": 1})
+TRANSACTION = [wire.begin(10, 20, 28), ROW, wire.commit(20, 28)]
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> list[bytes]:
+    """Transactions, many of them empty, with keepalives between and inside, and messages outside of any."""
+    frames: list[bytes] = []
+    lsn = 100
+    for _ in range(draw(st.integers(0, 5))):
+        frames.append(wire.begin(lsn, lsn + 50, lsn + 58))
+        changes = st.sampled_from([ROW, wire.message(lsn, "{}"), wire.keepalive(lsn)])
+        frames += draw(st.lists(changes, max_size=4))
+        frames.append(wire.commit(lsn + 50, lsn + 58))
+        lsn += 58
+        outside = st.sampled_from([wire.keepalive(lsn), wire.message(lsn, "x", transactional=False)])
+        frames += draw(st.lists(outside, max_size=2))
+    return frames
+
+
+@given(streams(), st.data())
+def test_how_frames_are_grouped_never_changes_the_records(frames, data):
+    decoder = Wal2Json()
+    records = [record for group in data.draw(wire.groups(frames)) for record in decoder.decode(group)]
+    assert records == Wal2Json().decode(frames)
+
+
+@given(streams())
+def test_every_change_stands_in_a_transaction_that_has_changes(frames):
+    inside: list[type] | None = None
+    for record in Wal2Json().decode(frames):
+        if isinstance(record, Begin):
+            assert inside is None
+            inside = []
+        elif isinstance(record, RowChange):
+            assert inside is not None
+            inside.append(RowChange)
+        elif isinstance(record, Message) and inside is not None:
+            inside.append(Message)
+        elif isinstance(record, Commit):
+            assert inside != []
+            inside = None
+
+
+def test_a_transaction():
+    change = RowChange(10, "I", "orders", ROW, complete=False, read=read_images)  # a collection has more columns
+    assert Wal2Json().decode(TRANSACTION) == [Begin(20, 700, wire.TIMESTAMP), change, Commit(28)]
+
+
+def test_a_transaction_without_changes_gives_only_its_commit():
+    assert Wal2Json().decode([wire.begin(10, 20, 28), wire.commit(20, 28)]) == [Commit(28)]
+
+
+def decode_row(frame: bytes) -> RowChange:
+    (_, change) = Wal2Json().decode([wire.begin(10, 20, 28), frame])
+    assert isinstance(change, RowChange)
+    return change
+
+
+WHOLE = {"id": "o-1", "data": '{"n": 1.10}', "version": 1, "replaced_version": 1, "created_at": "a", "updated_at": "b"}
+
+
+def test_numbers_come_as_numbers_and_all_else_as_text():
+    assert decode_row(ROW).images() == Images({"id": "o-1", "data": '{"n": 1.10}', "version": 1}, {})
+
+
+def test_what_an_update_left_in_toast_is_taken_from_the_old_row():
+    new = {**WHOLE, "version": 2}
+    del new["data"]
+    change = decode_row(wire.row(10, "U", "orders", new=new, old=WHOLE))
+    assert change.complete
+    assert change.images() == Images({**WHOLE, "version": 2}, WHOLE)
+
+
+def test_a_delete_has_the_old_row_and_a_truncation_none():
+    assert decode_row(wire.row(10, "D", "orders", old=WHOLE)).images() == Images({}, WHOLE)
+    assert decode_row(wire.row(10, "T", "orders")).images() == Images({}, {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "new", "old", "complete"),
+    [
+        ("I", WHOLE, None, True),
+        ("U", WHOLE, WHOLE, True),
+        ("U", WHOLE, {"id": "o-1"}, False),
+        ("U", WHOLE, None, False),
+        ("D", None, WHOLE, True),
+        ("D", None, {"id": "o-1"}, False),
+        ("T", None, None, True),
+    ],
+)
+def test_a_change_whose_old_row_is_missing_is_marked(kind, new, old, complete):
+    assert decode_row(wire.row(10, kind, "orders", new=new, old=old)).complete is complete
+
+
+def test_what_a_document_says_is_never_taken_for_the_message_around_it():
+    data = '{"table":"t","identity":[{"name":"x"},{"name":"x"},{"name":"x"},{"name":"x"},{"name":"x"},{"name":"x"}]}'
+    change = decode_row(wire.row(10, "D", "orders", old={"id": data, "data": data}))
+    assert (change.table, change.complete) == ("orders", False)
+    assert change.images().before == {"id": data, "data": data}
+
+
+@given(st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=63))
+@example('"')
+@example("\\")
+def test_every_name_of_a_table_is_read(name):
+    assert decode_row(wire.row(10, "I", name, new=WHOLE)).table == name
+
+
+def test_a_keepalive_inside_a_transaction_says_nothing():
+    begun = [wire.begin(10, 20, 28), wire.keepalive(15)]
+    assert Wal2Json().decode(begun) == []
+    assert Wal2Json().decode([wire.keepalive(15)]) == [Idle(15)]
+
+
+def test_a_message_inside_a_transaction_shows_that_it_has_begun():
+    frames = [wire.begin(10, 20, 28), wire.message(10, '{"metadata": {"user": "zoë"}}')]
+    assert Wal2Json().decode(frames) == [Begin(20, 700, wire.TIMESTAMP), Message(10, '{"metadata": {"user": "zoë"}}')]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"action":"M","lsn":"0/A","transactional":true,"prefix":"pgdoc","content":"\xe9\xff"}',
+        b'{"action":"M","lsn":"0/A","transactional":true,"prefix":"pgdoc","content":"cut',
+        b'{"action":"M","lsn":"0/A","transactional":true,"prefix":"pgdoc"}',
+        b'{"action":"M","content":7}',
+    ],
+)
+def test_a_message_that_is_no_text_stops_nothing(payload):
+    records = Wal2Json().decode([wire.begin(10, 20, 28), wire.xlog_data(10, payload), ROW])
+    assert records[1] == Message(10, None)
+    assert isinstance(records[2], RowChange)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"action":"I","lsn":"0/A","columns":[]}',
+        b'{"action":"I","table":"orders","columns":[',
+        b'{"action":"I","table":"\xff","columns":[]}',
+        b'{"action":"I","table":"a\\x"}',
+        b'{"action":"I"',
+        b'{"action":"X","table":"orders"}',
+        b"BEGIN 756                       ",
+        b"",
+    ],
+)
+def test_what_wal2json_does_not_write_is_refused_with_the_place(payload):
+    frame = wire.xlog_data(10, payload)
+    with pytest.raises(ProtocolError) as raised:
+        Wal2Json().decode([wire.begin(10, 20, 28), frame])
+    assert PAYLOAD <= raised.value.offset <= len(frame)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"action":"I","table":"orders","columns":[}',
+        b'{"action":"I","table":"orders","columns":[7]}',
+        b'{"action":"I","table":"orders","columns":[{"name":"id"}]}',
+        b'{"action":"I","table":"orders","columns":null}',
+        b'{"action":"I","table":"orders","columns":[{"name":[],"value":1}]}',
+    ],
+)
+def test_a_row_that_cannot_be_read_is_refused_when_it_is_read(payload):
+    change = decode_row(wire.xlog_data(10, payload))
+    with pytest.raises(ProtocolError):
+        change.images()
+
+
+@pytest.mark.parametrize(
+    "payload", [b'{"action":"B"}', b'{"action":"B","lsn":"0","xid":1,"timestamp":""}', b'{"action":"B']
+)
+def test_a_begin_that_cannot_be_read_is_refused_when_a_change_follows(payload):
+    decoder = Wal2Json()
+    assert decoder.decode([wire.xlog_data(10, payload)]) == []
+    with pytest.raises(ProtocolError, match="begin"):
+        decoder.decode([ROW])
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    frame = bytearray(draw(st.sampled_from([*TRANSACTION, wire.message(10, "{}"), wire.keepalive(1)])))
+    for at in draw(st.lists(st.integers(0, len(frame) - 1), max_size=3)):
+        frame[at] = draw(st.integers(0, 255))
+    return bytes(frame[: draw(st.integers(0, len(frame)))])
+
+
+@given(st.lists(st.binary(max_size=80) | damaged() | st.sampled_from(TRANSACTION), max_size=4))
+@example([b""])
+@example([b"k"])
+@example([b"w"])
+def test_damaged_frames_raise_nothing_but_protocol_errors(frames):
+    try:
+        for record in Wal2Json().decode(frames):
+            if isinstance(record, RowChange):
+                record.images()
+    except ProtocolError as exc:
+        assert 0 <= exc.offset <= max(PAYLOAD, *map(len, frames))  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    ("schema", "pattern"),
+    [("docs", "docs.*"), ("Weird, T.able*'\"\\", "Weird\\,\\ T\\.able\\*\\'\\\"\\\\.*"), ("straße", "straße.*")],
+)
+def test_the_filter_is_always_the_whole_schema(schema, pattern):
+    assert wal2json_options(schema)["add-tables"] == pattern

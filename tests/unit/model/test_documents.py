@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+import time
+import uuid
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import Enum, StrEnum
+from types import MappingProxyType
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+
+from pgdoc.errors import InvalidDocument, UnreadableDocument
+from pgdoc.model.documents import Document
+from pgdoc.model.ids import check_id, new_id
+from pgdoc.model.json_codec import MAX_DEPTH, MAX_DIGITS, decode, encode, encode_value
+from tests import json_values
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+LARGEST = 10**MAX_DIGITS - 1
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Status(StrEnum):
+    NEW = "new"
+
+
+def nested(levels: int) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        data = {"a": data}
+    return data
+
+
+@given(json_values.any_documents)
+def test_data_comes_back_equal(data: dict[str, Any]) -> None:
+    assert decode(encode(data)) == data
+
+
+@given(json_values.floats)
+def test_a_float_is_written_so_that_its_decimals_are_the_float(value: float) -> None:
+    """PostgreSQL keeps the decimals, and prints those of 1e23, another number than the float, as an integer."""
+    written = Decimal(encode_value(value, "").decode())
+    assert float(written) == value
+    assert abs(value) < 1e16 or written == value
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1e15, "1000000000000000.0"),
+        (1e16, "10000000000000000.0"),
+        (1e23, "99999999999999991611392.0"),
+        (2.0**63, "9223372036854775808.0"),
+        ([{"a": -1e23}], '[{"a":-99999999999999991611392.0}]'),
+        (2**64, "18446744073709551616"),
+        (-(2**63) - 1, "-9223372036854775809"),
+        pytest.param(LARGEST, str(LARGEST), id="longest integer"),
+        ((1, (2,)), "[1,[2]]"),
+        (Decimal("1.50"), "1.50"),
+        (Decimal("1E+3"), "1000"),
+        (Decimal("1E-401"), "0." + "0" * 400 + "1"),
+        ("\\u0000", r'"\\u0000"'),
+        (Status.NEW, '"new"'),
+        ({Status.NEW: (True, None)}, '{"new":[true,null]}'),
+        (MappingProxyType({"a": OrderedDict(b=1)}), '{"a":{"b":1}}'),
+        ({"hash": "0e05", "plus": "1e+5,"}, '{"hash":"0e05","plus":"1e+5,"}'),
+    ],
+)
+def test_values_are_written_exactly(value: Any, text: str) -> None:
+    assert encode_value(value, "").decode() == text
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        (float("nan"), ""),
+        (float("inf"), ""),
+        (Decimal("NaN"), ""),
+        (Decimal("1E+4300"), ""),
+        (Decimal("1E-16384"), ""),
+        pytest.param(LARGEST + 1, "", id="long integer"),
+        ("\0", ""),
+        ("\ud800", ""),
+        (b"bytes", ""),
+        (NOON, ""),
+        ({1}, ""),
+        (object(), ""),
+        (uuid.UUID(int=7), ""),
+        (Colour.RED, ""),
+        (orjson.Fragment(b"1"), ""),
+        ({1: "one"}, ""),
+        ({"a\0": 1}, ".a\0"),
+        ({"b": [0, {"c": float("nan")}]}, ".b.1.c"),
+    ],
+)
+def test_what_can_not_be_stored_is_refused_with_its_path(value: Any, path: str) -> None:
+    with pytest.raises(InvalidDocument) as caught:
+        encode({"a": [value]})
+    assert caught.value.path == f"a.0{path}"
+
+
+def test_the_depth_that_is_written_has_a_limit() -> None:
+    assert decode(encode(nested(MAX_DEPTH))) == nested(MAX_DEPTH)
+    with pytest.raises(InvalidDocument, match="nested deeper than 254 levels"):
+        encode(nested(MAX_DEPTH + 1))
+    with pytest.raises(InvalidDocument, match="nested deeper than 254 levels"):
+        encode({"big": LARGEST, **nested(MAX_DEPTH + 1)})
+
+
+def test_data_that_contains_itself_is_refused() -> None:
+    loop: dict[str, Any] = {}
+    loop["loop"] = [loop]
+    with pytest.raises(InvalidDocument, match="contains itself") as caught:
+        encode(loop)
+    assert str(caught.value.path).startswith("loop.0.loop.0.")
+
+
+@pytest.mark.parametrize("data", [[], "text", None, 1])
+def test_data_is_an_object(data: Any) -> None:
+    with pytest.raises(InvalidDocument, match="give a dict"):
+        encode(data)
+
+
+def test_a_top_level_id_is_refused_and_a_deeper_one_is_not() -> None:
+    with pytest.raises(InvalidDocument) as caught:
+        encode({"_id": 1})
+    assert caught.value.path == "_id"
+    assert encode({"a": {"_id": 1}}) == b'{"a":{"_id":1}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("9223372036854775807", 2**63 - 1),
+        ("18446744073709551616", 2**64),
+        ("-9223372036854775809", -(2**63) - 1),
+        ("0.30000000000000000000001", 0.3),
+        ("1" + "0" * 400 + ".5", Decimal("1" + "0" * 400 + ".5")),
+        ("0." + "0" * 400 + "1", Decimal("1E-401")),
+        ("0." + "0" * 400, 0.0),
+        ('"99999999999999999999"', "9" * 20),
+    ],
+)
+def test_numbers_are_read_as_near_as_python_can(text: str, value: Any) -> None:
+    for given_text in (text, text.encode()):
+        found = decode(given_text)
+        assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    "text", ["1" * (MAX_DIGITS + 1), "[" * 5000 + "]" * 5000, "{"], ids=["digits", "depth", "syntax"]
+)
+def test_unreadable_text(text: str) -> None:
+    with pytest.raises(UnreadableDocument):
+        decode(text)
+
+
+@pytest.mark.parametrize("document_id", ["o-1", "é" * 512, "x" * 1024, Status.NEW])
+def test_ids(document_id: str) -> None:
+    found = check_id(document_id)
+    assert found == document_id
+    assert type(found) is str
+
+
+@pytest.mark.parametrize("document_id", ["", "\0", "a\0b", "é" * 513, "x" * 1025, "\ud800", 5, None, b"o-1"])
+def test_what_is_no_id(document_id: Any) -> None:
+    with pytest.raises(InvalidDocument) as caught:
+        check_id(document_id)
+    assert caught.value.path == "_id"
+
+
+def test_new_ids_are_uuid7_and_sort_in_the_order_they_were_made() -> None:
+    made = [new_id() for _ in range(10_000)]
+    assert made == sorted(set(made))
+    assert {(uuid.UUID(one).version, uuid.UUID(one).variant) for one in made} == {(7, uuid.RFC_4122)}
+    assert str(uuid.UUID(made[0])) == made[0]
+
+
+def test_new_ids_sort_while_the_clock_stands_and_when_it_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = new_id()
+    monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_000_000_000)
+    made = [first, *(new_id() for _ in range(100))]
+    assert made == sorted(set(made))
+
+
+def test_new_ids_differ_between_threads() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        made = [one for part in pool.map(lambda _: [new_id() for _ in range(2000)], range(4)) for one in part]
+    assert len(set(made)) == len(made)
+
+
+def lazy() -> Document:
+    return Document.from_text("o-1", b'{"total": 5}', 2, "2026-11-23 12:00:00+00", "2026-11-23 14:00:00.5+02")
+
+
+def eager() -> Document:
+    return Document("o-1", {"total": 5}, 2, NOON, NOON.replace(microsecond=500_000))
+
+
+def test_a_document_from_text_is_the_same_as_one_from_values() -> None:
+    assert lazy() == eager()
+    assert repr(lazy()) == repr(eager())
+    assert dataclasses.asdict(lazy()) == dataclasses.asdict(eager())
+    assert lazy()["total"] == 5
+    assert lazy().updated_at.tzinfo is UTC
+    assert lazy() != dataclasses.replace(lazy(), version=3)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])  # noqa: S301
+def test_a_document_from_text_can_be_copied_before_and_after_it_was_read(duplicate: Any) -> None:
+    document = lazy()
+    assert duplicate(document) == eager()
+    assert document.data == {"total": 5}
+    assert duplicate(document) == eager()
+
+
+def test_data_is_decoded_once() -> None:
+    document = lazy()
+    document.data["total"] = 6
+    assert document["total"] == 6
+
+
+def test_a_document_is_frozen_and_has_no_other_attributes() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        lazy().version = 3  # type: ignore[misc]
+    with pytest.raises(AttributeError, match="'total'"):
+        lazy().total  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_unreadable_data_is_told_each_time_it_is_read_and_not_before() -> None:
+    document = Document.from_text("o-1", "1" * 5000, 1, "infinity", NOON)
+    assert document.version == 1
+    for _ in range(2):
+        with pytest.raises(UnreadableDocument, match="document 'o-1'"):
+            document.data  # noqa: B018
+    with pytest.raises(UnreadableDocument, match="infinity"):
+        document.created_at  # noqa: B018

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+from typing import Any
+
+import pytest
+
+from pgdoc.errors import InvalidDocument
+from pgdoc.model.metadata import Metadata, checked, current_metadata, metadata
+
+
+def test_blocks_nest_and_the_inner_one_wins() -> None:
+    assert not current_metadata()
+    with metadata(user="alice", app="shop"):
+        with metadata(user="bob", step=1):
+            assert current_metadata().values == {"user": "bob", "app": "shop", "step": 1}
+        assert current_metadata().values == {"user": "alice", "app": "shop"}
+    assert not current_metadata()
+
+
+def test_a_block_ends_with_an_exception() -> None:
+    with pytest.raises(LookupError), metadata(user="alice"):
+        raise LookupError
+    assert not current_metadata()
+
+
+def test_a_block_holds_for_its_own_context_only() -> None:
+    outside = contextvars.copy_context()
+    with metadata(user="alice"):
+        assert not outside.run(current_metadata)
+        assert contextvars.copy_context().run(current_metadata).values == {"user": "alice"}
+
+
+def test_tasks_have_their_own() -> None:
+    async def write(user: str) -> dict[str, Any]:
+        with metadata(user=user):
+            await asyncio.sleep(0)
+            return current_metadata().values
+
+    async def both() -> list[dict[str, Any]]:
+        return list(await asyncio.gather(write("alice"), write("bob")))
+
+    assert asyncio.run(both()) == [{"user": "alice"}, {"user": "bob"}]
+
+
+def test_the_message_is_an_object_with_one_key() -> None:
+    assert json.loads(checked({"user": "Ål", "n": 10**30}).message) == {"metadata": {"user": "Ål", "n": 10**30}}
+
+
+def test_what_was_given_can_be_changed_afterwards() -> None:
+    given = {"tags": ["a"]}
+    made = checked(given)
+    given["tags"].append("b")
+    assert json.loads(made.message) == {"metadata": {"tags": ["a"]}}
+
+
+@pytest.mark.parametrize("values", [None, {}])
+def test_nothing_is_nothing(values: dict[str, Any] | None) -> None:
+    assert not checked(values)
+
+
+@pytest.mark.parametrize("values", [["user"], "alice", 5, {"a": {1, 2}}, {"a": float("nan")}, {1: 2}, {"a": "\0"}])
+def test_what_json_has_no_form_for_is_refused(values: Any) -> None:
+    with pytest.raises(InvalidDocument):
+        checked(values)
+
+
+def test_since_is_what_an_inner_block_added() -> None:
+    outer = Metadata({"user": "alice", "app": "shop"})
+    inner = Metadata({"user": "bob", "step": 1}).over(outer)
+    assert inner.since(outer).values == {"user": "bob", "step": 1}
+    assert not outer.since(outer)
+    assert not Metadata({}).since(outer)

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pgdoc.errors import InvalidResumeToken
+from pgdoc.model.positions import Lsn, Position
+from pgdoc.model.tokens import ResumeToken
+
+lsns = st.integers(0, 2**64 - 1)
+places = st.builds(Position, lsns, st.integers(1, 2**64 - 1), st.integers(0, 1), st.integers(0, 10**9 - 1))
+positions = lsns.map(Position) | places
+tokens = st.builds(ResumeToken, positions, st.integers(0, 2**64 - 1), st.integers(1, 2**32 - 1))
+
+
+@given(lsns)
+def test_an_lsn_reads_back_what_it_prints(value):
+    assert Lsn.parse(str(Lsn(value))) == value
+
+
+def test_an_lsn_prints_as_postgresql_does():
+    assert str(Lsn(0x16_B374_D848)) == "16/B374D848"
+    assert str(Lsn(0x1_0000_000A)) == "1/A"
+    assert repr(Lsn(10)) == "Lsn('0/A')"
+    assert Lsn.parse("16/b374d848") == 0x16_B374_D848
+
+
+@given(tokens)
+def test_a_token_reads_back_what_it_prints(token):
+    assert ResumeToken.parse(str(token)) == token
+
+
+@given(tokens)
+def test_a_token_starts_with_its_lsn_and_ends_in_system_identifier_and_timeline(token):
+    text = str(token)
+    assert text.startswith(f"{token.lsn}.")
+    assert text.endswith(f".{token.system_id}.{token.timeline}")
+    assert len(text) < 100
+
+
+def test_a_token_is_short_text():
+    assert str(ResumeToken(Position(0x16B374D848, 0x16B374D000, 1, 2), 7421, 1)) == "16/B374D848.16/B374D000.1.2.7421.1"
+    assert str(ResumeToken(Position(0x16B374D848), 7421, 1)) == "16/B374D848.7421.1"
+
+
+near = st.integers(0, 2)
+near_tokens = st.builds(ResumeToken, st.builds(Position, near, near, near, near), st.just(1), st.just(1))
+
+
+@given(near_tokens, near_tokens)
+def test_tokens_order_as_their_positions(one, other):
+    assert (one < other) == (one.position < other.position)
+    assert (one <= other) == (one.position <= other.position)
+    assert (one > other) == (one.position > other.position)
+
+
+@given(places)
+def test_a_bare_commit_lsn_lies_before_every_change_that_commits_there(place):
+    assert Position(place.commit_lsn) < place < Position(place.commit_lsn + 1)
+
+
+def test_a_token_compares_with_tokens_only():
+    with pytest.raises(TypeError):
+        _ = ResumeToken(Position(1), 1, 1) < Position(2)
+
+
+@st.composite
+def nearly_tokens(draw: st.DrawFn) -> str:
+    text = str(draw(tokens))
+    at = draw(st.integers(0, len(text)))
+    return text[:at] + draw(st.text(alphabet="/.0123456789ABCDEFabcdefx-+_ \n\u0660", max_size=3)) + text[at + 1 :]
+
+
+@given(st.text() | nearly_tokens())
+@example("")
+@example("16/B374D848")
+@example("16/B374D848.7421.1\n")
+@example("0/1.0/1.2.0.1.1")
+@example("0/1.0/0.1.0.1.1")
+def test_what_is_no_token_is_refused_as_such(text):
+    try:
+        token = ResumeToken.parse(text)
+    except InvalidResumeToken:
+        return
+    assert ResumeToken.parse(str(token)) == token
+
+
+@pytest.mark.parametrize("text", ["16/B374D848", "16/B374D848.7421.1\n", "0/1.0/1.2.0.1.1", "0/1.0/1.1.1", "", None, 7])
+def test_a_refusal_shows_what_was_given(text):
+    with pytest.raises(InvalidResumeToken) as raised:
+        ResumeToken.parse(text)
+    assert repr(text) in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["", "0", "/", "0/", "G/1", "000000001/1", "0/1 ", "0/-1", "0x1/1"])
+def test_what_is_no_lsn_is_refused_as_such(text):
+    with pytest.raises(InvalidResumeToken, match="is not an LSN"):
+        Lsn.parse(text)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgdoc.errors import InvalidUpdate
+from pgdoc.query import compile_filter, compile_sort, compile_update, parse_filter, parse_sort, parse_update
+from pgdoc.query.indexes.plan import by_key
+from tests import json_values
+from tests.indexed import every_index, times_found
+
+MARK = "\U0001f980"
+
+marked = st.recursive(
+    st.just(MARK),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.just(MARK), inner, max_size=1),
+    max_leaves=4,
+)
+
+
+@given(st.sampled_from(["$eq", "$ne", "$gt", "$lte"]), st.sampled_from([MARK, f"a.{MARK}", f"{MARK}.0", "_id"]), marked)
+def test_neither_values_nor_paths_are_in_the_text(operator: str, path: str, value: Any) -> None:
+    texts = [
+        compile_filter(parse_filter({path: {operator: value}})).text,
+        compile_filter(parse_filter({"$or": [{path: {"$in": [value, MARK]}}]})).text,
+        compile_filter(parse_filter({path: {"$all": [value], "$elemMatch": {"$eq": value}, "$regex": MARK}})).text,
+        compile_filter(parse_filter({path: {"$elemMatch": {f"{MARK}.1": value, "_id": {"$regex": MARK}}}})).text,
+        compile_sort(parse_sort(path)).text,
+        times_found(parse_filter({path: {operator: value}})).text,
+    ]
+    if path != "_id":
+        texts.append(
+            compile_update(parse_update({"$set": {path: value}, "$unset": {"b.c": 1}, "$inc": {f"x{MARK}": 7}})).text
+        )
+    assert MARK not in "".join(texts)
+
+
+@given(json_values.filters)
+def test_every_placeholder_has_its_parameter_and_no_other_percent_sign_stands_there(wanted: dict[str, Any]) -> None:
+    compiled = times_found(parse_filter(wanted))
+    assert re.findall("%.", compiled.text) == ["%s"] * len(compiled.params)
+
+
+@given(json_values.updates)
+def test_the_same_for_updates(wanted: dict[str, Any]) -> None:
+    try:
+        compiled = compile_update(parse_update(wanted))
+    except InvalidUpdate:
+        return
+    assert re.findall("%.", compiled.text) == ["%s"] * len(compiled.params)
+
+
+def test_the_common_filters_are_one_operator_that_an_index_can_serve() -> None:
+    assert compile_filter(parse_filter({"address.city": 'Łó"dź'})).params[0] == '$."address"."city" == "Łó\\"dź"'
+    assert compile_filter(parse_filter({"total": {"$gte": 5}})).text == "data @@ %s::jsonpath"
+    assert compile_filter(parse_filter({"total": {"$exists": True}})).text == "data @? %s::jsonpath"
+    assert compile_filter(parse_filter({"_id": "o-1"})).text == "id = %s"
+    assert compile_filter(parse_filter({"_id": {"$in": ["a", "b"]}})).params == [["a", "b"]]
+    assert compile_filter(parse_filter(None)).text == "TRUE"
+
+
+def test_paths_are_constants_that_nothing_can_end() -> None:
+    node = parse_filter({"it's %s {\\ é": 1})
+    text = compile_filter(by_key(node, every_index(node))).text
+    path = r"it\U00000027s \U00000025s {\U0000005C \U000000E9"
+    assert f"data -> E'{path}'::text" in text
+    assert text.isascii()
+    assert re.findall("%.", text) == ["%s"] * 2
+
+
+def test_fields_of_the_document_itself_are_set_and_removed_by_operators() -> None:
+    compiled = compile_update(parse_update({"$set": {"b": 1, "a": [True]}, "$unset": {"c": ""}}))
+    assert compiled.text == "((data || %s::jsonb) - %s::text[])"
+    assert compiled.params == ['{"a":[true],"b":1}', ["c"]]
+    assert compile_update(parse_update({"$set": {}})).text == "data"
+
+
+def test_a_sort_ends_with_the_id_unless_it_has_it() -> None:
+    assert compile_sort(parse_sort("total")).text.endswith('id COLLATE "C"')
+    assert compile_sort(parse_sort("-_id")).text == 'id COLLATE "C" DESC'
+    assert compile_sort(()).text == ""
+
+
+def test_patterns_and_ids_are_compared_by_code_point_whatever_the_collation_of_the_database() -> None:
+    for path in ("a", "a.0", "_id"):
+        assert 'COLLATE "C" ~ %s' in compile_filter(parse_filter({path: {"$regex": "é"}})).text

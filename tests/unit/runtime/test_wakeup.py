@@ -1,0 +1,74 @@
+"""A wakeup is heard once, by whoever waits or is about to, and its time-outs hold."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pgdoc.runtime.wakeup import Wakeup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PATIENCE_S = 20.0
+
+
+@pytest.fixture
+def slow_handler() -> Iterator[None]:
+    """A signal comes while a wakeup is waited for, and what handles it takes longer than was left to wait."""
+    before = signal.signal(signal.SIGALRM, lambda *_: time.sleep(0.1))
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def alarm(slow_handler: None) -> Iterator[Wakeup]:
+    """A wakeup that rings late, so that a wait without an end shows and does not hang."""
+    wakeup = Wakeup()
+    timer = threading.Timer(2, wakeup.set)
+    timer.start()
+    yield wakeup
+    timer.cancel()
+    timer.join()
+
+
+def test_a_wait_ends_with_its_time_also_where_a_signal_comes(alarm: Wakeup) -> None:
+    assert not alarm.wait(0.05)
+
+
+def test_it_is_heard_by_who_comes_later_and_only_once() -> None:
+    wakeup = Wakeup()
+    wakeup.set()
+    wakeup.set()
+    assert wakeup.wait()
+    assert not wakeup.wait(0)
+    assert not wakeup.wait(-1.0)
+
+
+def test_it_wakes_who_waits() -> None:
+    wakeup = Wakeup()
+    heard: list[bool] = []
+    waiting = threading.Thread(target=lambda: heard.append(wakeup.wait(PATIENCE_S)))
+    waiting.start()
+    wakeup.set()
+    waiting.join()
+    assert heard == [True]
+
+
+def test_time_is_over_for_all_who_share_it() -> None:
+    """One ring, two who wait: the other one's time ends, too."""
+    wakeup = Wakeup()
+    heard: list[bool] = []
+    waiting = [threading.Thread(target=lambda: heard.append(wakeup.wait(0.2))) for _ in range(2)]
+    for thread in waiting:
+        thread.start()
+    wakeup.set()
+    for thread in waiting:
+        thread.join(PATIENCE_S)
+    assert sorted(heard) == [False, True]

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import pytest
+
+from pgdoc.changes.change import Burst
+from pgdoc.errors import HistoryLost, InvalidResumeToken
+from pgdoc.model.positions import Lsn, Position
+from pgdoc.model.tokens import ResumeToken
+from pgdoc.replication.checks import check_place, check_published, check_reach
+from pgdoc.replication.source import Cluster, Source
+from pgdoc.streams.hub import Hub
+from pgdoc.streams.options import check_buffer, read_token
+from pgdoc.streams.status import plugin_reason
+
+ORIGIN = Cluster(7421, 3, ((1, 1000), (2, 2000)))
+
+
+def token(commit_lsn: int, *, timeline: int = 3, system_id: int = 7421, inside: bool = True) -> ResumeToken:
+    position = Position(commit_lsn, commit_lsn - 8, 1, 0) if inside else Position(commit_lsn)
+    return ResumeToken(position, system_id, timeline)
+
+
+def test_a_place_is_given_as_a_token_its_text_or_a_bare_lsn():
+    assert read_token(token(3000)) == token(3000)
+    assert read_token(str(token(3000))) == token(3000)
+    assert read_token("16/B374D848") == Lsn(0x16_B374_D848)
+    assert isinstance(read_token(Lsn(5)), Lsn)
+
+
+@pytest.mark.parametrize("given", ["", "yesterday", "16/", "0/1.7421", 7, None, b"0/1", Position(1)])
+def test_what_is_no_place_is_refused(given):
+    with pytest.raises(InvalidResumeToken):
+        read_token(given)
+
+
+@pytest.mark.parametrize(
+    "place", [token(3000), token(4000), token(2000, timeline=2, inside=False), token(999, timeline=1)]
+)
+def test_a_place_that_this_server_has(place):
+    assert check_place(place, ORIGIN, 4000) == place.position
+
+
+def test_a_bare_lsn_lies_before_every_change_that_commits_there():
+    assert check_place(Lsn(3000), ORIGIN, 4000) == Position(3000)
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        (token(3000, system_id=1), "of cluster 1"),
+        (token(1001, timeline=1), "not part of this server's history"),
+        (token(2001, timeline=2), "not part of this server's history"),
+        (token(3000, timeline=4), "not part of this server's history"),
+        (token(4001), "beyond the end"),
+        (Lsn(4001), "beyond the end"),
+    ],
+)
+def test_a_place_that_this_server_has_not(place, reason):
+    with pytest.raises(InvalidResumeToken, match=reason):
+        check_place(place, ORIGIN, 4000)
+
+
+def test_a_commit_that_would_begin_where_its_timeline_was_left_was_never_part_of_what_came_after():
+    with pytest.raises(InvalidResumeToken, match="not part of this server's history"):
+        check_place(token(1000, timeline=1), ORIGIN, 4000)
+
+
+def test_the_hub_goes_on_only_where_the_transaction_that_it_was_giving_was_kept():
+    hub = Hub(Source("", "docs"))
+    hub.origin = Cluster(7421, 3)
+    hub._fanout.dispatch(Burst([], 3000, 3500))
+    hub.check_origin(Cluster(7421, 3))
+    hub.check_origin(Cluster(7421, 4, ((3, 3501),)))
+    with pytest.raises(InvalidResumeToken, match="not part of this server's history"):
+        hub.check_origin(Cluster(7421, 4, ((3, 3500),)))
+
+
+def test_history_has_to_reach_back_to_the_place():
+    check_reach(Position(3000), 3000)
+    with pytest.raises(HistoryLost) as raised:
+        check_reach(Position(2999), 3000)
+    assert raised.value.oldest_available == str(Lsn(3000))
+    with pytest.raises(HistoryLost) as raised:
+        check_reach(Position(2999), None)
+    assert raised.value.oldest_available is None
+
+
+def test_what_is_older_than_what_pgoutput_publishes_is_refused():
+    check_published(3000, 3000, "docs")
+    with pytest.raises(HistoryLost, match='older than the publication "pgdoc"') as raised:
+        check_published(2999, 3000, "docs")
+    assert raised.value.oldest_available == str(Lsn(3000))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "plugin", "refusal", "says"),
+    [
+        ("pgoutput", "pgoutput", "", "the store asks for it"),
+        ("auto", "wal2json", "", "the server has and allows wal2json"),
+        ("auto", "pgoutput", "the server has no wal2json", "the server has no wal2json"),
+        ("auto", "auto", None, "none could be tried"),
+    ],
+)
+def test_why_a_plugin_is_read(wanted, plugin, refusal, says):
+    assert plugin_reason(wanted, plugin, refusal) == says
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"), [("buffer_size", (0, 1)), ("buffer_bytes", (1, -1)), ("buffer_size", (1.5, 1))]
+)
+def test_a_buffer_that_could_hold_nothing_is_refused(name, sizes):
+    with pytest.raises(ValueError, match=name):
+        check_buffer(*sizes)
+    check_buffer(1, 1)

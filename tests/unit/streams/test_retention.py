@@ -1,0 +1,78 @@
+"""What holds of every plan, whatever bookmarks there are."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgdoc.replication.slots import Bookmark
+from pgdoc.streams.retention import RetentionState, plan_retention
+
+NOW, END = 1_790_000_000, 1 << 30
+
+
+@st.composite
+def lists_of_bookmarks(draw: st.DrawFn) -> list[Bookmark]:
+    """Bookmarks as `slots.bookmarks` gives them: in the order of their places, some without their WAL."""
+    places = sorted(draw(st.lists(st.integers(1, END), max_size=7, unique=True)))
+    restarts = sorted(draw(st.lists(st.integers(1, END), min_size=len(places), max_size=len(places))))
+    ages = sorted(draw(st.lists(st.integers(0, 7200), min_size=len(places), max_size=len(places))), reverse=True)
+    lost = draw(st.lists(st.booleans(), min_size=len(places), max_size=len(places)))
+    return [
+        Bookmark(
+            f"pgdocb_5_{NOW - age:x}_{index}",
+            place,
+            "lost" if gone else "reserved",
+            None if gone else min(place, restart),
+        )
+        for index, (place, restart, age, gone) in enumerate(zip(places, restarts, ages, lost, strict=True))
+    ]
+
+
+situations = st.builds(
+    RetentionState,
+    time_s=st.integers(1, 7200),
+    size=st.integers(1, END),
+    bookmarks=st.integers(1, 6),
+    free_slots=st.integers(0, 6),
+    now=st.just(NOW),
+    wal_end=st.just(END),
+    needed_from=st.integers(1, END),
+)
+
+
+def without_wal(bookmark: Bookmark) -> bool:
+    return bookmark.restart is None
+
+
+@given(lists_of_bookmarks(), situations)
+def test_what_lost_its_wal_goes_and_one_that_has_it_stays_or_another_is_made(kept, at):
+    due = plan_retention(kept, at)
+    assert len(set(due.drop)) == len(due.drop)
+    assert {bookmark for bookmark in kept if without_wal(bookmark)} <= set(due.drop) <= set(kept)
+    if all(map(without_wal, kept)):
+        assert due.make
+    else:
+        assert set(due.drop) != set(kept)
+
+
+@given(lists_of_bookmarks(), situations)
+def test_it_is_a_matter_of_time_or_size_that_the_oldest_goes(kept, at):
+    """History reaches back as far as promised, unless it would cost more than it may."""
+    alive = [bookmark for bookmark in kept if not without_wal(bookmark)]
+    left = [bookmark for bookmark in alive if bookmark not in plan_retention(kept, at).drop]
+    within = [bookmark for bookmark in alive if at.needed_from - (bookmark.restart or 0) <= at.size]
+    old = [bookmark for bookmark in within if bookmark.made_at <= at.now - at.time_s]
+    if old and len(alive) <= at.bookmarks:
+        assert left[0].confirmed <= old[-1].confirmed
+
+
+@given(lists_of_bookmarks(), situations)
+def test_there_are_never_more_than_allowed_but_where_too_much_wal_is_held_back(kept, at):
+    due = plan_retention(kept, at)
+    left = [bookmark for bookmark in kept if bookmark not in due.drop]
+    assert len(left) <= max(1, at.bookmarks)
+    held_back = at.needed_from - (left[0].restart or 0) if left else 0
+    if due.make and left and held_back <= at.size:
+        assert len(left) < at.bookmarks
+        assert at.free_slots + len(due.drop) > 2 or any(bookmark.restart for bookmark in due.drop)
