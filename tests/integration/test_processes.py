@@ -138,7 +138,7 @@ def test_a_fork_waits_for_a_connection_that_is_being_opened(shared_dsn: str, sch
     """libpq creates a socket before pgdoc knows its descriptor."""
     code = """
     import socket, threading, time
-    from pgdoc._fork import connecting
+    from pgdoc.runtime.fork import connecting
 
     def steps():
         mine, other = socket.socketpair()
@@ -279,7 +279,7 @@ def test_interrupts_lose_nothing(
         with pgdoc.Store(shared_dsn, schema=schema) as store:
             store.create_collection("orders")
         sql.execute(INSERT, [FIRST + 1, FIRST + exist])
-        code = "from pgdoc._sync import parts\nparts.PART_DOCUMENTS = 20\n" + code.replace(
+        code = "from pgdoc._sync import snapshot_reader\nsnapshot_reader.PART_DOCUMENTS = 20\n" + code.replace(
             "watch(", "watch(snapshot=True, "
         )
     chance = random.Random(timeout)
