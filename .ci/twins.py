@@ -1,7 +1,7 @@
-"""Write `pgdoc/_sync` and the sync tests from their async sources; `--check` only reports whether they are up to date.
+"""Generate `pgdoc/_sync` and the sync tests from their async sources; `--check` only reports outdated files.
 
-A twin is its source with `RULES` applied and formatted by ruff. A rule that matches nothing is an error. A twin without
-a source is removed.
+A twin is its source after the replacements of `RULES`, formatted by ruff. A rule that matches nothing is an error, and a
+twin without a source is removed.
 """
 
 from __future__ import annotations
