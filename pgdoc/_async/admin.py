@@ -1,4 +1,4 @@
-"""The calls on consumers, on history and on the server, which need no stream."""
+"""The calls on consumers, history and the server that need no stream."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class AsyncAdmin:
         if time is not None and (not isinstance(time, timedelta) or time < timedelta()):
             raise ValueError(f"time must be a timedelta of at least 0, got {time!r}")
         if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
-            raise ValueError(f"size must be a number of bytes, at least 0, got {size!r}")
+            raise ValueError(f"size must be a number of bytes of at least 0, got {size!r}")
         await self._fetch("set_history", time, size)
 
     async def status(self) -> Status:

@@ -44,7 +44,7 @@ class AsyncBulk:
         return self._result
 
     def collection(self, name: str) -> AsyncBulkCollection:
-        """Return a handle on a collection, whose writes are part of this bulk.
+        """Return a handle whose writes are part of this bulk. `b[name]` does the same.
 
         Raises:
             InvalidName: `name` is not a valid collection name.
@@ -55,7 +55,7 @@ class AsyncBulk:
 
     async def __aenter__(self) -> Self:
         if self._entered:
-            raise TransactionClosed("the bulk was used before: make another with store.bulk()")
+            raise TransactionClosed("the bulk was used before: call store.bulk() for another")
         self._session.note_metadata()
         self._entered = self._queue.is_open = True
         return self

@@ -38,7 +38,7 @@ class AsyncTransaction:
         return self._session.connection
 
     def collection(self, name: str) -> AsyncCollection:
-        """Return a handle on a collection, whose calls are part of this transaction.
+        """Return a handle whose calls are part of this transaction. `tx[name]` does the same.
 
         Raises:
             InvalidName: `name` is not a valid collection name.

@@ -45,7 +45,7 @@ class Bulk:
         return self._result
 
     def collection(self, name: str) -> BulkCollection:
-        """Return a handle on a collection, whose writes are part of this bulk.
+        """Return a handle whose writes are part of this bulk. `b[name]` does the same.
 
         Raises:
             InvalidName: `name` is not a valid collection name.
@@ -56,7 +56,7 @@ class Bulk:
 
     def __enter__(self) -> Self:
         if self._entered:
-            raise TransactionClosed("the bulk was used before: make another with store.bulk()")
+            raise TransactionClosed("the bulk was used before: call store.bulk() for another")
         self._session.note_metadata()
         self._entered = self._queue.is_open = True
         return self

@@ -60,7 +60,7 @@ class SnapshotReader:
     def __init__(self, backend: StreamBackend, snapshot: Snapshot) -> None:
         self._backend = backend
         self._snapshot = snapshot
-        self._not_before = 0.0  # of the clock: when to try again
+        self._not_before = 0.0  # when to read the next chunk, by time.monotonic()
 
     def read_on(self) -> None:
         """Read the next chunk, if one is wanted now."""

@@ -120,7 +120,7 @@ class ChangeStream(Opening):
         weakref.finalize(self, feed.abandon)  # for streams that are dropped without close()
 
     def _begin_snapshot(self, progress: Progress | None, is_first: bool) -> None:
-        """Begin the snapshot, or resume it at `progress`; do nothing for a token from behind a snapshot."""
+        """Begin the snapshot, or resume it at `progress`; do nothing for a token from after a snapshot."""
         if progress is None and not is_first:
             return
         if progress is not None:
@@ -232,7 +232,7 @@ class ChangeStream(Opening):
         return poll_s if wait_s is None else min(wait_s, poll_s)
 
     def _open_feed(self) -> Feed:
-        """Open the stream if it is not open yet, and close it behind its last event."""
+        """Open the stream if it is not open yet, and close it after its last event."""
         if self._delivery.has_ended:
             self.close()
         self._open()
@@ -246,7 +246,7 @@ class ChangeStream(Opening):
         return self.next(timeout=0)
 
     def ack(self, event: ChangeEvent | None = None) -> None:
-        """Acknowledge an event and all before it: the consumer resumes behind it when it is opened again.
+        """Acknowledge an event and all before it: the consumer resumes after it when it is opened again.
 
         The server learns of it within a second, and at `close`.
 
@@ -287,7 +287,7 @@ class ChangeStream(Opening):
 
     @property
     def resume_token(self) -> ResumeToken:
-        """The position up to which everything wanted has been delivered; it also advances without events.
+        """The position up to which everything has been delivered. It also advances without events.
 
         Raises:
             StreamError: an async stream is not open yet, or the stream is a standby.

@@ -147,7 +147,7 @@ class StreamBackend:
         self._consumers.add(consumer)
         # Checked after adding: close() sets the flag before it copies the set, so one of the two sees the other.
         if self._closing:
-            raise StoreClosed("the store is closed: make another to open a stream")
+            raise StoreClosed("the store is closed: open the stream with another store")
         try:
             self.hub.keep_history()
             wait(consumer.start())

@@ -39,7 +39,7 @@ class Transaction:
         return self._session.connection
 
     def collection(self, name: str) -> Collection:
-        """Return a handle on a collection, whose calls are part of this transaction.
+        """Return a handle whose calls are part of this transaction. `tx[name]` does the same.
 
         Raises:
             InvalidName: `name` is not a valid collection name.

@@ -42,8 +42,8 @@ class DurableFeed(Feed, Protocol):
 class Delivery:
     """What one stream has delivered, and what it delivers next.
 
-    Belongs to the task or thread that reads the stream. Other threads reach it only through the mailbox, whose lock
-    guards what they share.
+    Belongs to the task or thread that reads the stream. The threads that fill the mailbox share nothing else with it,
+    and the mailbox has a lock. Any thread may read figures, and close.
 
     Args:
         mailbox: where the feed puts the changes that the stream's filter matches.
@@ -55,9 +55,9 @@ class Delivery:
         feed: what fills the mailbox; `None` until the stream is open.
         consumer: the feed of a stream with a durable consumer, else `None`.
         snapshot: the snapshot that is being delivered, else `None`.
-        snapshots_begun: how many of the consumer's snapshots were looked for; see `is_snapshot_due`.
+        snapshots_begun: how often the consumer's stored snapshot was read; see `is_snapshot_due`.
         delivered: how many events were delivered.
-        has_ended: whether the last event was delivered, or passed over because the filter does not match it.
+        has_ended: whether the last event was delivered, or skipped because the filter does not match it.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Delivery:
         self.delivered = 0
         self.has_ended = False
         self._ending: Change | None = None  # the invalidate: the next event, and the last
-        self._last: RawPosition = (0, 0, 0, 0)  # of the last change that was delivered or passed over
+        self._last: RawPosition = (0, 0, 0, 0)  # of the last change that was delivered or skipped
         self._last_delivered = Mark()
         self._snapshot_progress: Progress | None = None  # with the last document that was delivered
 
@@ -87,9 +87,9 @@ class Delivery:
 
     @property
     def is_snapshot_due(self) -> bool:
-        """Whether the consumer's stored snapshot must be looked for before anything is delivered.
+        """Whether the consumer's stored snapshot must be read before anything else is delivered.
 
-        That is once when the stream first owns the consumer, and again each time the consumer is recreated.
+        It is due when the stream first owns the consumer, and again after each time the consumer is recreated.
         """
         return self.consumer is not None and self.snapshots_begun <= self.consumer.recreated
 
@@ -132,10 +132,10 @@ class Delivery:
                 return event
 
     def deliver(self, batch: Batch) -> ChangeEvent | None:
-        """Return the event of the next change in `batch`, or `None` for a change that the user does not get.
+        """Return the event of the next change in `batch`, or `None` if the change is skipped.
 
-        The user does not get a change from before the stream's start, one that the snapshot takes, or one of a whole
-        collection that the filter does not match. The filter was applied to rows before they were put.
+        Skipped are changes from before the stream's start, changes that the snapshot takes, and those of a whole
+        collection that do not match the filter. Changes of rows were matched before they were put into the mailbox.
         """
         index = batch.next
         change = batch[index]
@@ -147,7 +147,7 @@ class Delivery:
             after = after if ending is None else len(batch)
         if position <= self._last:
             if of_collection and self.consumer is not None and ending is None:
-                # It was delivered before the stream resumed, and did not end it: the position behind it is safe.
+                # It was delivered before the stream resumed, and did not end it: resume after it from now on.
                 self.consumer.acknowledge(Mark(just_behind(position)))
             self._ending = ending
             batch.next = after
@@ -186,8 +186,8 @@ class Delivery:
             ValueError: this stream has not delivered the event.
         """
         if event is None or self._is_last(event):
-            return Mark((*self._position_behind(event), *self._last_delivered.place[4:]), self._last_delivered.snapshot)
-        return Mark.at(self._position_behind(event), event.resume_token.progress)
+            return Mark((*self._position_after(event), *self._last_delivered.place[4:]), self._last_delivered.snapshot)
+        return Mark.at(self._position_after(event), event.resume_token.progress)
 
     def position(self, feed: Feed) -> RawPosition:
         """Return the position up to which everything that the stream wants has been delivered."""
@@ -242,7 +242,7 @@ class Delivery:
         return event
 
     def _finish_chunk(self, snapshot: Snapshot, chunk: DueChunk) -> None:
-        """Record the progress of a chunk whose documents are all delivered; an empty chunk has no document to do so."""
+        """Record the progress of a chunk whose documents are all delivered; an empty chunk has no document to do it."""
         progress = snapshot.progress
         self._snapshot_progress = progress
         if not progress.left:
@@ -250,7 +250,7 @@ class Delivery:
             self.snapshot = None
 
     def _has_come_to(self, lsn: int) -> bool:
-        """Whether every change that commits before `lsn` has been delivered or passed over."""
+        """Whether every change that commits before `lsn` has been delivered or skipped."""
         batch, feed = self.mailbox.batch, self.feed
         if feed is None:
             return False
@@ -289,7 +289,7 @@ class Delivery:
         return self._where is None or self._where.matches(event)
 
     def _pass_over(self, position: RawPosition) -> None:
-        """Acknowledge `position`, which has no event, as soon as every event before it is acknowledged."""
+        """Acknowledge `position`, where an event was skipped, as soon as every event before it is acknowledged."""
         if self.consumer is not None:
             self.consumer.pass_over(self._last_delivered, Mark.at(position, self.progress))
 
@@ -297,14 +297,14 @@ class Delivery:
         token = event.resume_token
         return Mark.at(token.position, token.progress).place == self._last_delivered.place
 
-    def _position_behind(self, event: ChangeEvent | None) -> RawPosition:
+    def _position_after(self, event: ChangeEvent | None) -> RawPosition:
         """Return the position to resume after, once an event is acknowledged.
 
-        Behind an event of a whole collection that could have ended the stream, and did not, that is where its
-        invalidate would be.
+        For an event of a whole collection that did not end the stream, that is the position that its `invalidate` would
+        have: a stream that resumes there does not look at the event again.
         """
         position: RawPosition = self._last
-        if event is not None and not self._is_last(event):  # the last also acknowledges what was passed over behind it
+        if event is not None and not self._is_last(event):  # the last event also acknowledges what was skipped after it
             position = event.resume_token.position
             if position > self._last:
                 raise ValueError(f"{event.resume_token} was not delivered by this stream: pass one of its own events")

@@ -309,7 +309,7 @@ def test_set_history_stores_valid_values_and_refuses_others(dsn: str) -> None:
             {"size": True},
         ]
         for values in wrong:
-            with pytest.raises(ValueError, match=f"{next(iter(values))} is .*that is not negative"):
+            with pytest.raises(ValueError, match=f"{next(iter(values))} must be a .*at least 0"):
                 store.set_history(**values)
         with pytest.raises(DatabaseError, match="out of range"):
             store.set_history(size=1 << 63)
