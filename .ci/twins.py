@@ -1,7 +1,7 @@
 """Generate `pgdoc/_sync` and the sync tests from their async sources; `--check` only reports outdated files.
 
-A twin is its source after the replacements of `RULES`, formatted by ruff. A rule that matches nothing is an error. Twins
-without a source are removed.
+A twin is its source after the replacements of `RULES`, formatted by ruff. A rule that matches nothing is an error.
+Twins without a source are removed.
 """
 
 from __future__ import annotations
