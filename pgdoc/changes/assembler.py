@@ -32,13 +32,13 @@ class Assembler:
     """Gives each row its position and its transaction.
 
     Args:
-        reached: where reading starts: every transaction that commits below it is out.
+        watermark: where reading starts: every transaction that commits below it is out.
         tables: of the schema, whether each is a collection.
         schema: that is read; what becomes of collections of others makes no change.
     """
 
-    def __init__(self, reached: int, tables: Mapping[str, bool], schema: str) -> None:
-        self.reached = reached
+    def __init__(self, watermark: int, tables: Mapping[str, bool], schema: str) -> None:
+        self.watermark = watermark
         self._schema = schema
         self._tables = dict(tables)
         self._begin: Begin | None = None
@@ -58,18 +58,18 @@ class Assembler:
             elif isinstance(record, Commit):
                 self._release(changes)
                 self._begin = None
-                self.reached = max(self.reached, record.end_lsn)
+                self.watermark = max(self.watermark, record.end_lsn)
             elif isinstance(record, Message):
                 if record.lsn != self._held_lsn:
                     self._release(changes)
                 self._take_message(record, changes)
             elif isinstance(record, Idle):
                 if self._begin is None:
-                    self.reached = max(self.reached, record.wal_end)
+                    self.watermark = max(self.watermark, record.wal_end)
             else:
                 self._begin = record
                 self._transaction = TransactionInfo(record.xid, record.timestamp, None)
-        return Burst(changes, self.reached, self._begin.commit_lsn if self._begin else None)
+        return Burst(changes, self.watermark, self._begin.commit_lsn if self._begin else None)
 
     def _take_message(self, message: Message, changes: list[Change]) -> None:
         said = read_message(message)

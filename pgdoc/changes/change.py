@@ -30,10 +30,10 @@ class Burst(NamedTuple):
 
     Attributes:
         changes: in order.
-        reached: every transaction with a commit LSN below it is out.
+        watermark: every transaction with a commit LSN below it is out.
         inside: the commit LSN of the transaction that is only partly out, or `None`.
     """
 
     changes: list[Change]
-    reached: int
+    watermark: int
     inside: int | None

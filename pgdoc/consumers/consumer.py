@@ -288,10 +288,10 @@ class Consumer:
             frames = reader.read(_READ_S)
             burst = feed(decode(frames))
             selected = self._router.route(burst.changes).get(self._subscription.selection, [])
-            left = self._put(selected, burst.reached)
-            if left and self._wait_for_room(left, burst.reached):
+            left = self._put(selected, burst.watermark)
+            if left and self._wait_for_room(left, burst.watermark):
                 break
-            self._reached = burst.reached
+            self._reached = burst.watermark
             if self._reached >= self._goal:
                 self.mode = "live"
             elif not frames:

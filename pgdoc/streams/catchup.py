@@ -182,16 +182,16 @@ class CatchUp:
         reader = opened.reader
         frames = reader.read(_READ_S)
         burst = opened.assembler.feed(opened.decoder.decode(frames))
-        reached = before_commits_at(burst.reached)
+        reached = before_commits_at(burst.watermark)
         selected = group.router.route(burst.changes)
         left = {each: each.put(selected.get(each.selection, []), reached) for each in group}
         left = {subscription: changes for subscription, changes in left.items() if changes}
         if left:
-            self._wait_for_room(opened, group, left, burst.reached)
-        reader.confirm(burst.reached)
+            self._wait_for_room(opened, group, left, burst.watermark)
+        reader.confirm(burst.watermark)
         if not frames:
             reader.ask()
-        for subscription in [each for each in group if self._hub.join(each, burst.reached)]:
+        for subscription in [each for each in group if self._hub.join(each, burst.watermark)]:
             self._release(group, subscription)
 
     def _wait_for_room(self, opened: ReplicationSession, group: Group, left: Left, reached: int) -> None:

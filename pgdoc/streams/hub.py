@@ -135,7 +135,7 @@ class Hub:
         with self._lock:
             if subscription not in self._subscriptions:
                 return True
-            if subscription.state is State.AWAY and reader_reached + _NEAR_BYTES < self._fanout.reached:
+            if subscription.state is State.AWAY and reader_reached + _NEAR_BYTES < self._fanout.watermark:
                 return False
             return self._fanout.join(subscription, reader_reached)
 
@@ -195,7 +195,7 @@ class Hub:
     @property
     def reached(self) -> int:
         """R: every transaction with a commit LSN below it is out."""
-        return self._fanout.reached
+        return self._fanout.watermark
 
     @property
     def dispatched(self) -> RawPosition:
@@ -206,7 +206,7 @@ class Hub:
     def wal_end(self) -> int:
         """The highest LSN heard of."""
         opened = self._opened
-        return max(self._fanout.reached, opened.reader.wal_end if opened else 0)
+        return max(self._fanout.watermark, opened.reader.wal_end if opened else 0)
 
     @property
     def slot(self) -> str | None:
@@ -318,7 +318,7 @@ class Hub:
             with self._lock:
                 self.check_usable()
                 self._adopt(opened)
-                self._fanout = Fanout(opened.assembler.reached, self.look)
+                self._fanout = Fanout(opened.assembler.watermark, self.look)
                 self._reconnecting = False
                 self._opened = opened
                 self._keeper.start()
@@ -333,7 +333,7 @@ class Hub:
             except PgdocError as exc:
                 if not exc.resumable:
                     raise
-                logger.warning("reconnecting at %X: %s", self._fanout.reached, exc)
+                logger.warning("reconnecting at %X: %s", self._fanout.watermark, exc)
             finally:
                 self._opened.reader.close()
             self._opened = None if self._closing.is_set() else self._reopen()
@@ -351,7 +351,7 @@ class Hub:
             burst = feed(decode(frames))
             with self._lock:
                 sent_away = self._fanout.dispatch(burst)
-            reader.confirm(burst.reached)
+            reader.confirm(burst.watermark)
             for subscription in sent_away:
                 self._catchup.take_over(subscription)
 
@@ -361,7 +361,7 @@ class Hub:
         while not self._closing.wait(delay_s):
             delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
             try:
-                opened = open_reader(self.source, self._fanout.reached, prefix="pgdoch", check=self.check_origin)
+                opened = open_reader(self.source, self._fanout.watermark, prefix="pgdoch", check=self.check_origin)
             except PgdocError as exc:
                 if not exc.resumable:
                     raise

@@ -95,7 +95,7 @@ def test_everything_below_r_is_out_and_nothing_is_out_beyond_it_but_the_part_of_
     for record in wal.records:
         burst = assembler.feed([record])
         out += burst.changes
-        below = [change for change in wal.changes if change.position[0] < burst.reached]
+        below = [change for change in wal.changes if change.position[0] < burst.watermark]
         assert out[: len(below)] == below
         assert {change.position[0] for change in out[len(below) :]} <= {burst.inside}
 

@@ -187,7 +187,7 @@ class Streams(RuleBasedStateMachine):
     @rule(count=st.integers(1, 6), reconnects=st.sampled_from([False, False, True]))
     def read_live(self, count, reconnects):
         if reconnects:
-            self.live = Reader(self.wal, self.fanout.reached)
+            self.live = Reader(self.wal, self.fanout.watermark)
             self.fanout.restart()
         for subscription in self.fanout.dispatch(self.live.read(count)):
             assert subscription.state is State.AWAY
@@ -226,14 +226,14 @@ class Streams(RuleBasedStateMachine):
         subscription = follower.subscription
         follower.reader = follower.reader or Reader(self.wal, max(100, subscription.after[0] - earlier))
         burst = follower.reader.read(count)
-        rest = subscription.put(selected(subscription, burst), before_commits_at(burst.reached))
+        rest = subscription.put(selected(subscription, burst), before_commits_at(burst.watermark))
         while rest and full == "waits":
             follower.mailbox.drain()
-            rest = subscription.put(rest, before_commits_at(burst.reached))
+            rest = subscription.put(rest, before_commits_at(burst.watermark))
         if rest or full == "breaks":
             self.fanout.leave(subscription)
             follower.reader = None
-        elif (near or subscription.state is State.JOINING) and self.fanout.join(subscription, burst.reached):
+        elif (near or subscription.state is State.JOINING) and self.fanout.join(subscription, burst.watermark):
             follower.reader = None
 
     def _away(self) -> list[Follower]:
@@ -278,11 +278,11 @@ class Streams(RuleBasedStateMachine):
         subscription = follower.subscription
         reader = follower.reader or Reader(self.wal, subscription.after[0])
         burst = reader.read(len(self.wal.steps))
-        rest = subscription.put(selected(subscription, burst), before_commits_at(burst.reached))
+        rest = subscription.put(selected(subscription, burst), before_commits_at(burst.watermark))
         while rest:
             follower.mailbox.drain()
-            rest = subscription.put(rest, before_commits_at(burst.reached))
-        assert self.fanout.join(subscription, burst.reached)
+            rest = subscription.put(rest, before_commits_at(burst.watermark))
+        assert self.fanout.join(subscription, burst.watermark)
 
 
 TestStreams = Streams.TestCase
@@ -305,8 +305,8 @@ def joining(wal: Wal) -> tuple[Fanout, Reader, Follower]:
 
 def finish(fanout: Fanout, wal: Wal, follower: Follower) -> bool:
     burst = Reader(wal, 100).read(3)
-    follower.subscription.put(selected(follower.subscription, burst), before_commits_at(burst.reached))
-    return fanout.join(follower.subscription, burst.reached)
+    follower.subscription.put(selected(follower.subscription, burst), before_commits_at(burst.watermark))
+    return fanout.join(follower.subscription, burst.watermark)
 
 
 def test_what_was_laid_aside_meanwhile_follows_what_was_caught_up():
@@ -325,7 +325,7 @@ def test_a_reconnect_inside_a_transaction_repeats_nothing_to_who_is_joining():
     wal.write(["small", "large", "small"])
     fanout.dispatch(live.read(2))
     fanout.restart()
-    fanout.dispatch(Reader(wal, fanout.reached).read(4))
+    fanout.dispatch(Reader(wal, fanout.watermark).read(4))
     assert finish(fanout, wal, follower)
     assert follower.mailbox.given == wal.changes
 
