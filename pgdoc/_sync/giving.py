@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgdoc.changes.events import ChangeEvent, check_images
+from pgdoc.changes import events
 from pgdoc.changes.life import Life
 from pgdoc.model.positions import Position, before_commits_at, is_message, just_behind
 from pgdoc.model.tokens import Mark, ResumeToken
@@ -14,6 +14,7 @@ from pgdoc.streams.mailbox import Mailbox
 if TYPE_CHECKING:
     from pgdoc._sync.snapshot_reader import SnapshotReader
     from pgdoc.changes.change import Change
+    from pgdoc.changes.events import ChangeEvent
     from pgdoc.changes.snapshot import DueChunk
     from pgdoc.consumers.consumer import Consumer
     from pgdoc.model.positions import RawPosition
@@ -103,7 +104,7 @@ class Giving:
         place = max(self._last, before_commits_at(ready.end))
         system_id, timeline = self._feed.ids  # type: ignore[union-attr]
         token = ResumeToken(Position(*place), system_id, timeline, progress)
-        event = ChangeEvent._of_snapshot(ready.collection, document, token, ready.read_at)  # noqa: SLF001
+        event = events.from_snapshot(ready.collection, document, token, ready.read_at)
         given = Mark.at(place, progress) if self._matches(event) else None
         parts.progress = progress
         self._last = place
@@ -154,9 +155,9 @@ class Giving:
             batch.next = after
             return None
         if not change.row.complete:
-            check_images(change)
+            events.check_images(change)
         parts = self._parts
-        event = ChangeEvent._of(change, self._feed.ids, self._progress)  # type: ignore[union-attr]  # noqa: SLF001
+        event = events.from_change(change, self._feed.ids, self._progress)  # type: ignore[union-attr]
         if parts is not None and parts.snapshot.takes(change, event):
             self._last = position
             batch.next = after
@@ -177,7 +178,7 @@ class Giving:
 
     def _end(self, invalidate: Change) -> ChangeEvent | None:
         """Give the last event, if the filter matches it; a consumer is left when that is acknowledged."""
-        event = ChangeEvent._of(invalidate, self._feed.ids)  # type: ignore[union-attr]  # noqa: SLF001
+        event = events.from_change(invalidate, self._feed.ids)  # type: ignore[union-attr]
         if not self._matches(event):
             self._pass_over(invalidate.position)
             self._ending = None

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pgdoc.changes.change import Burst, Change
-    from pgdoc.changes.router import Look, Selection
+    from pgdoc.changes.router import Selection, View
     from pgdoc.model.positions import RawPosition
 
 
@@ -121,17 +121,17 @@ class Fanout:
 
     Args:
         watermark: the R of the live reader as it starts.
-        look: makes the view of a change that filters are asked of.
+        view: makes the view of a change that filters are asked of.
 
     Attributes:
         dispatched: up to where every LIVE subscription was given all that it wants.
     """
 
-    def __init__(self, watermark: int, look: Look) -> None:
+    def __init__(self, watermark: int, view: View) -> None:
         self.watermark = watermark
         self.dispatched = before_commits_at(watermark)
         self._inside: int | None = None
-        self._router = Router(look)
+        self._router = Router(view)
         self._subscriptions: dict[Selection, dict[Subscription, None]] = {}
 
     @property

@@ -18,7 +18,7 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from pgdoc.changes.events import ChangeEvent
+from pgdoc.changes import events
 from pgdoc.changes.router import Router
 from pgdoc.consumers.acknowledgements import Marks
 from pgdoc.consumers.ownership import HEARTBEAT_S, Ownership, ServerSession
@@ -33,6 +33,7 @@ from pgdoc.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from pgdoc.changes.change import Change
+    from pgdoc.changes.events import ChangeEvent
     from pgdoc.changes.fanout import Subscription
     from pgdoc.model.positions import RawPosition
     from pgdoc.replication.slots import ReplicationSession
@@ -89,7 +90,7 @@ class Consumer:
         self.begun_at: RawPosition = (0, 0, 0, 0)
         self._source = source
         self._subscription = subscription
-        self._router = Router(self._look)
+        self._router = Router(self._view)
         self._router.add(subscription.selection)
         self._mailbox: Mailbox | AsyncMailbox = subscription.mailbox  # type: ignore[assignment]
         self._begin_at = begin_at
@@ -302,8 +303,8 @@ class Consumer:
             self._close_reader()
             self._has_room(float("inf"))
 
-    def _look(self, change: Change) -> ChangeEvent:
-        return ChangeEvent._of(change, self.ids)  # noqa: SLF001 (not for users to make)
+    def _view(self, change: Change) -> ChangeEvent:
+        return events.from_change(change, self.ids)
 
     def _put(self, selected: list[Change], reached: int) -> list[Change]:
         wanted = self._subscription.beyond(selected)

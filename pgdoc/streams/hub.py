@@ -23,7 +23,7 @@ from collections import deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from pgdoc.changes.events import ChangeEvent
+from pgdoc.changes import events
 from pgdoc.changes.fanout import Fanout, State, Subscription
 from pgdoc.errors import InvalidResumeToken, PgdocError, StoreClosed, StreamError
 from pgdoc.model.positions import before_commits_at
@@ -36,6 +36,7 @@ from pgdoc.streams.catchup import CatchUp
 
 if TYPE_CHECKING:
     from pgdoc.changes.change import Change
+    from pgdoc.changes.events import ChangeEvent
     from pgdoc.changes.router import Selection
     from pgdoc.model.positions import RawPosition
     from pgdoc.streams.mailbox import AsyncMailbox, Mailbox
@@ -74,7 +75,7 @@ class Hub:
         self._closing = threading.Event()
         self._reconnecting = False
         self._opened: ReplicationSession | None = None
-        self._fanout = Fanout(0, self.look)
+        self._fanout = Fanout(0, self.view)
         self._subscriptions: set[Subscription] = set()
         self._abandoned: deque[Subscription] = deque()
         self._with_room: deque[Subscription] = deque()
@@ -178,9 +179,9 @@ class Hub:
         own.__cause__ = error.__cause__
         subscription.mailbox.fail(own)
 
-    def look(self, change: Change) -> ChangeEvent:
+    def view(self, change: Change) -> ChangeEvent:
         """Make the view of a change that filters are asked of; no user ever has it."""
-        return ChangeEvent._of(change, self.ids)  # noqa: SLF001 (not for users to make)
+        return events.from_change(change, self.ids)
 
     @property
     def is_started(self) -> bool:
@@ -318,7 +319,7 @@ class Hub:
             with self._lock:
                 self.check_usable()
                 self._adopt(opened)
-                self._fanout = Fanout(opened.assembler.watermark, self.look)
+                self._fanout = Fanout(opened.assembler.watermark, self.view)
                 self._reconnecting = False
                 self._opened = opened
                 self._keeper.start()

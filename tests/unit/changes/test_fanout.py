@@ -26,12 +26,12 @@ WHEN = TransactionInfo(1, "2026-11-23 03:41:13+00", None)
 TABLES = ["small", "large"]
 
 
-def look(change: Change) -> Change:
+def view_of(change: Change) -> Change:
     return change
 
 
 def selected(subscription: Subscription, burst: Burst) -> list[Change]:
-    router = Router(look)
+    router = Router(view_of)
     router.add(subscription.selection)
     return router.route(burst.changes).get(subscription.selection, [])
 
@@ -176,7 +176,7 @@ class Streams(RuleBasedStateMachine):
         for tables in past:
             self.wal.write(tables)
         self.live = Reader(self.wal, self.wal.end)
-        self.fanout = Fanout(self.wal.end, look)
+        self.fanout = Fanout(self.wal.end, view_of)
 
     @rule(tables=transactions, gap=st.sampled_from([0, 10]), then_idle=st.booleans())
     def write(self, tables, gap, then_idle):
@@ -295,7 +295,7 @@ def joining(wal: Wal) -> tuple[Fanout, Reader, Follower]:
     start = before_commits_at(100)
     mailbox = Mailbox(100)
     fanout, live, follower = (
-        Fanout(wal.end, look),
+        Fanout(wal.end, view_of),
         Reader(wal, wal.end),
         Follower(Subscription(Selection(), start, mailbox), mailbox, start),
     )
@@ -356,7 +356,7 @@ def test_a_renaming_concerns_who_wants_the_old_name_or_the_new_one():
     change = Change((110, 105, 0, 0), WHEN, CollectionChange(105, "rename", "small", b"_", renamed_to="new"))
     boxes = {name: Mailbox(9) for name in ("small", "new", "large")}
     late = Subscription(Selection(frozenset({"new"})), before_commits_at(100), Mailbox(9))
-    fanout = Fanout(100, look)
+    fanout = Fanout(100, view_of)
     for name, box in boxes.items():
         fanout.add(Subscription(Selection(frozenset({name})), before_commits_at(100), box))
     assert not fanout.join(late, 0)
