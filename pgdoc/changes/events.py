@@ -15,7 +15,7 @@ from pgdoc.errors import InvalidDocument, ReplicaIdentityChanged, UnreadableDocu
 from pgdoc.model import json_codec
 from pgdoc.model.documents import Document, data_text
 from pgdoc.model.positions import Position
-from pgdoc.model.tokens import Progress, ResumeToken
+from pgdoc.model.tokens import ResumeToken, SnapshotProgress
 
 if TYPE_CHECKING:
     from pgdoc.changes.change import Change
@@ -106,7 +106,7 @@ class ChangeEvent:
         return {name: shape(self, form) for name, shape in _SHAPES.items()}
 
 
-def from_change(change: Change, ids: tuple[int, int], progress: Progress | None = None) -> ChangeEvent:
+def from_change(change: Change, ids: tuple[int, int], progress: SnapshotProgress | None = None) -> ChangeEvent:
     """Make the event of a change. Its fields are decoded on first access.
 
     Args:

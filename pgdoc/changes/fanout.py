@@ -163,7 +163,7 @@ class Fanout:
     def dispatch(self, burst: Burst) -> list[Subscription]:
         """Spread a burst; give the subscriptions that are full and were sent away."""
         before, reached = self.dispatched, before_commits_at(burst.watermark)
-        self.watermark, self._inside = burst.watermark, burst.inside
+        self.watermark, self._inside = burst.watermark, burst.partial_commit_lsn
         sent_away = []
         for selection, changes in self._router.route(burst.changes).items():
             for subscription in self._subscriptions[selection]:

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from pgdoc.decoding.records import ROW_KINDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from pgdoc.changes.change import Change
 
     View: TypeAlias = Callable[[Change], Any]
-
-ROWS = frozenset("IUDT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Selection:
     def kinds(self) -> frozenset[str] | tuple[None]:
         """The kinds of its rows, or `None` for any."""
         kinds = self.where.kinds if self.where is not None else None
-        return (None,) if kinds is None else kinds & ROWS
+        return (None,) if kinds is None else kinds & ROW_KINDS
 
     def reaches(self, table: str, kind: str) -> bool:
         """Tell whether it may want rows of a table and kind."""
@@ -221,7 +221,7 @@ class Router:
         places: dict[tuple[str, str], _Places] = {}
         for change in changes:
             row = change.row
-            if row.kind not in ROWS:
+            if row.kind not in ROW_KINDS:
                 burst.give(change, [each for each in self._counts if each.concerns(change, burst.view)])
                 continue
             if not row.complete:  # nothing can be looked up: who reads it is told

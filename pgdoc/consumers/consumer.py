@@ -25,7 +25,7 @@ from pgdoc.consumers.ownership import HEARTBEAT_S, Ownership, ServerSession
 from pgdoc.consumers.slots import find_cluster, open_slot
 from pgdoc.consumers.takeover import Takeover, went_back
 from pgdoc.errors import ConsumerBusy, ConsumerLost, PgdocError, StoreClosed, StreamError
-from pgdoc.model.positions import Lsn, Position, before_commits_at, is_message, just_before
+from pgdoc.model.positions import Lsn, Position, before_commits_at, resume_point
 from pgdoc.model.tokens import Mark, ResumeToken
 from pgdoc.replication.source import Cluster, Source
 from pgdoc.runtime.deadline import deadline_scope
@@ -261,7 +261,7 @@ class Consumer:
             self.snapshot = where.snapshot
             self.epoch = where.epoch
             self._mailbox.begin_at(place)
-            self._subscription.after = just_before(place) if is_message(place) else place  # it may be the last drop
+            self._subscription.after = resume_point(place)
         else:
             after = ResumeToken(Position(*self._subscription.after), *self.ids)
             where = takeover.go_on(self.epoch, after, self._marks.confirmable(after.position.commit_lsn))
@@ -354,13 +354,13 @@ class Consumer:
             return
         with deadline_scope(_HEARTBEAT_LIMIT_S):
             checkpoint = ownership.check(epoch)
-            if checkpoint.mark.place > self._marks.checkpointed.place:
+            if checkpoint.mark.position > self._marks.checkpointed.position:
                 ownership.flush(checkpoint.inserted)  # a crash must not take back what is confirmed to the slot
                 self._marks.checkpointed = checkpoint.mark
         confirmable = self._marks.confirmable(self._reached)
-        mark = max(self._marks.latest, self._saved[0], key=lambda mark: mark.place)
+        mark = max(self._marks.latest, self._saved[0], key=lambda mark: mark.position)
         news = (mark, self._marks.waiting_since)
-        if news[1] is None and mark.snapshot is None and self._reached > mark.place[0] + save_bytes:
+        if news[1] is None and mark.snapshot is None and self._reached > mark.position[0] + save_bytes:
             news = (Mark(before_commits_at(self._reached)), None)  # of a quiet consumer in a busy database
         if (news != self._saved or not save_bytes) and ownership.save(epoch, *news, self.origin):
             self._saved = news
