@@ -136,7 +136,7 @@ class Hub:
         with self._lock:
             if subscription not in self._subscriptions:
                 return True
-            if subscription.state is State.AWAY and reader_reached + _NEAR_BYTES < self._fanout.watermark:
+            if subscription.state is State.DETACHED and reader_reached + _NEAR_BYTES < self._fanout.watermark:
                 return False
             return self._fanout.join(subscription, reader_reached)
 
@@ -148,7 +148,7 @@ class Hub:
     def leave(self, subscription: Subscription) -> None:
         """Stop laying aside for a subscription whose catch-up reader is gone."""
         with self._lock:
-            self._fanout.leave(subscription)
+            self._fanout.detach(subscription)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Forget a subscription and drop what its mailbox holds."""
