@@ -145,8 +145,8 @@ class ChangeSink(Protocol):
 class Subscription:
     """What one stream wants, and how far it was fed.
 
-    The fan-out and the catch-up readers change it; one of them at a time, under the lock of the hub. Other threads may
-    read `state` and `after` at any time.
+    Its feeder owns `after`: the thread of the live reader while it is LIVE, that of a catch-up reader otherwise. The
+    hub's lock guards every other field. Any thread may read `state` and `after` without it.
 
     Args:
         selection: the changes that the stream wants.
