@@ -38,7 +38,7 @@ async def checkpoint(tx: AsyncOpenTransaction, consumer: Consumer, mark: Mark) -
         ConsumerLost: this process no longer owns it, or `mark` is not beyond the stored position.
     """
     system_id, timeline = consumer.ids
-    position = [int(number) for number in mark.place]  # some may be Lsn
+    position = [int(number) for number in mark.position]  # some may be Lsn
     params = [position, mark.text, str(system_id), timeline, consumer.name, consumer.epoch, position]
     try:
         if await _fetch(tx, "checkpoint", params):
@@ -47,7 +47,7 @@ async def checkpoint(tx: AsyncOpenTransaction, consumer: Consumer, mark: Mark) -
     except psycopg.Error as exc:  # also a serialization failure: the next attempt finds out who changed the row
         raise map_error(exc, f'consumer "{consumer.name}"') from exc
     if stored and stored[0][0] == consumer.epoch:
-        at, asked = Lsn(stored[0][1][0]), Lsn(mark.place[0])
+        at, asked = Lsn(stored[0][1][0]), Lsn(mark.position[0])
         raise ConsumerLost(
             f'consumer "{consumer.name}" has a checkpoint at {at} already, and the event at {asked} is not beyond it: '
             "its effect is stored, roll this transaction back"

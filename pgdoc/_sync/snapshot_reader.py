@@ -38,13 +38,13 @@ def settle(backend: StreamBackend) -> None:
     may take longer: this waits as long as it does. The others have really not committed.
     """
     ((text, _),) = backend.fetch("running")
-    running = set(PgSnapshot.parse(text).running)
+    running = set(PgSnapshot.parse(text).in_progress)
     deadline = time.monotonic() + _SETTLE_S
     while running:
         sleep(_SETTLE_POLL_S)
         ((text, waiting),) = backend.fetch("running")
         seen = PgSnapshot.parse(text)
-        running = {xid for xid in running if not seen.has(xid)}
+        running = {xid for xid in running if not seen.sees(xid)}
         if time.monotonic() > deadline:
             running = {xid for xid in running if xid & _XID in waiting}
 
@@ -75,7 +75,7 @@ class SnapshotReader:
             logger.info("snapshot: trying again in %s s: %s", _RETRY_S, exc)
             self._not_before = time.monotonic() + _RETRY_S
             return
-        if not self._snapshot.read(chunk):
+        if not self._snapshot.accept(chunk):
             self._not_before = time.monotonic() + _EARLY_S
 
     def _read(self, collection: str, after: str) -> SnapshotChunk:

@@ -13,8 +13,8 @@ from pgdoc.changes.fanout import Subscription
 from pgdoc.changes.router import Selection
 from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
 from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClosed, StreamError
-from pgdoc.model.positions import Position, is_message, just_before
-from pgdoc.model.tokens import Mark, Progress, ResumeToken
+from pgdoc.model.positions import BEFORE_ALL, Position, resume_point
+from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress
 from pgdoc.replication.checks import check_place, check_reach
 from pgdoc.runtime.primitives import Opening, call, wait
 from pgdoc.streams.delivery import Delivery
@@ -103,12 +103,10 @@ class ChangeStream(Opening):
         position = check_place(start, cluster, flushed)
         check_reach(position, self._backend.oldest())
         self._backend.check_published(position, self._collections)
-        # The token may be from the drop of the last collection: see that change again, to deliver its invalidate.
-        after = just_before(position) if is_message(position) else position
-        self._follow(HubFeed(hub, hub.resume(self._selection, after, self._mailbox), position))
+        self._follow(HubFeed(hub, hub.resume(self._selection, resume_point(position), self._mailbox), position))
 
     def _begin_consumer(self) -> None:
-        subscription = Subscription(self._selection, (0, 0, 0, 0), self._mailbox)
+        subscription = Subscription(self._selection, BEFORE_ALL, self._mailbox)
         consumer = self._backend.open_consumer(subscription, self._options)
         self._consumer = consumer
         self._delivery.consumer = consumer
@@ -119,7 +117,7 @@ class ChangeStream(Opening):
         self._delivery.feed = feed
         weakref.finalize(self, feed.abandon)  # for streams that are dropped without close()
 
-    def _begin_snapshot(self, progress: Progress | None, is_first: bool) -> None:
+    def _begin_snapshot(self, progress: SnapshotProgress | None, is_first: bool) -> None:
         """Begin the snapshot, or resume it at `progress`; do nothing for a token from after a snapshot."""
         if progress is None and not is_first:
             return
@@ -128,7 +126,7 @@ class ChangeStream(Opening):
         settle(self._backend)
         if progress is None:
             progress = first_progress(self._collections or self._backend.names(), self._collections)
-        if progress.left:
+        if progress.remaining:
             snapshot = Snapshot(progress, self._collections)
             self._snapshot_reader = SnapshotReader(self._backend, snapshot)
             self._delivery.begin_snapshot(snapshot)
@@ -147,7 +145,7 @@ class ChangeStream(Opening):
                     f'consumer "{consumer.name}" has not finished its snapshot: open it with snapshot=True'
                 )
             try:
-                self._begin_snapshot(Progress.parse(stored) if stored else None, is_first=True)
+                self._begin_snapshot(SnapshotProgress.parse(stored) if stored else None, is_first=True)
             except PgdocError as exc:
                 if not exc.resumable:
                     raise

@@ -1,12 +1,12 @@
-"""The filter of a stream: the language of documents, on what `ChangeEvent.to_dict()` gives.
+"""The filter of a stream: the filter language of documents, applied to `ChangeEvent.to_dict()`.
 
-It is checked when the stream opens, a path that no event has included. An event is asked only for the parts that the
-filter's paths lead to, and a part that several filters ask for is worked out once. What the filter pins to certain
-values, the collection, the type of event, and one more, such as the document's id, is told apart, for an index to look
-it up (`pgdoc.changes.router`).
+The filter is checked when the stream opens; a path that no event has is an error. Matching an event computes only the
+parts of it that the filter's paths lead to, and a part that several filters use is computed once. Values that the
+filter requires (the collection, the event type, and one more, such as the document id) are taken out of the filter, so
+that an index can look them up (`pgdoc.changes.router`).
 
-A filter that can't be decided, as when the stored data can't be read in Python, matches: an event that somebody may
-wait for is not kept back, and whoever reads it gets the error.
+A filter that can't be evaluated, for example because Python can't read the stored data, matches: no event is withheld
+that a stream may wait for, and the code that reads the event gets the error.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def parse_where(where: Mapping[str, Any]) -> Condition:
     """Parse the filter of a stream.
 
     Raises:
-        InvalidFilter: not a filter, or one on what events don't have; `operator` and `path` name the place.
+        InvalidFilter: it is not a valid filter, or has a path that no event has. See its `operator` and `path`.
     """
     node = parse_filter(where)
     _check_types(node)
@@ -44,7 +44,7 @@ def parse_where(where: Mapping[str, Any]) -> Condition:
     tables, rest = _take_out("collection", rest)
     types, others = _take_out("event_type", rest)
     kinds = None if types is None else frozenset(_ROW_KINDS.get(each, each) for each in types)
-    if types is not None and ("update" in types) == ("replace" in types):  # else the row has to be looked at
+    if types is not None and ("update" in types) == ("replace" in types):  # else the type depends on the row's versions
         rest = others
     lookup, rest = _take_lookup(rest)
     return Condition(
@@ -58,7 +58,7 @@ def parse_where(where: Mapping[str, Any]) -> Condition:
 
 
 def _take_out(field: str, nodes: tuple[Node, ...]) -> tuple[frozenset[str] | None, tuple[Node, ...]]:
-    """Give the texts that a field must be one of, and the nodes that say something else."""
+    """Return the texts that a field must be one of, or `None`, and the nodes that remain."""
     for node in nodes:
         keys = _keys(node) if isinstance(node, Equal | In) and node.path == (field,) else None
         if keys is not None and all(isinstance(key, str) for key in keys):
@@ -67,7 +67,7 @@ def _take_out(field: str, nodes: tuple[Node, ...]) -> tuple[frozenset[str] | Non
 
 
 def _take_lookup(nodes: tuple[Node, ...]) -> tuple[RouteKey | None, tuple[Node, ...]]:
-    """Take out the equality that says most: that of the document's id, or else the first; not of the event's type."""
+    """Take out the most selective equality: the one on the document id, or else the first. Skip the event type."""
     pinned = [node for node in nodes if isinstance(node, Equal | In) and node.path != ("event_type",) and _keys(node)]
     for node in sorted(pinned, key=lambda node: node.path != ("document_id",)):
         keys = _keys(node) or frozenset()
@@ -77,14 +77,14 @@ def _take_lookup(nodes: tuple[Node, ...]) -> tuple[RouteKey | None, tuple[Node, 
 
 
 def _keys(node: Equal | In) -> frozenset[Any] | None:
-    """Give the keys of the values that equal it; `None` where one is no scalar: null, say, equals what is missing."""
+    """Return the keys of the values; `None` if one has no key: an object, an array, or null, which equals missing."""
     operands = (node.operand,) if isinstance(node, Equal) else node.operands
     keys = frozenset(scalar_key(operand.value) for operand in operands)
     return None if None in keys else keys
 
 
 def _check_types(node: Node) -> None:
-    """Refuse a type that no event has, wherever it is compared: it would match nothing, without a word."""
+    """Refuse an event type that does not exist, wherever it is compared: it would silently match nothing."""
     match node:
         case And(nodes) | Or(nodes):
             for each in nodes:
@@ -101,7 +101,7 @@ def _check_types(node: Node) -> None:
 def _check_type(value: Any) -> None:
     if isinstance(value, str) and value not in set(EventType):
         known = ", ".join(EventType)
-        raise InvalidFilter(f"no event has the event_type {value!r}: there are {known}", path="event_type")
+        raise InvalidFilter(f"no event has the event_type {value!r}: use one of {known}", path="event_type")
 
 
 def _decided(node: Node) -> Callable[[ChangeEvent], bool]:
@@ -110,32 +110,32 @@ def _decided(node: Node) -> Callable[[ChangeEvent], bool]:
     def matches(event: ChangeEvent) -> bool:
         try:
             return match(event)
-        except Exception:  # noqa: BLE001 (nothing of one event, or of one filter, may end the streams of others)
+        except Exception:  # noqa: BLE001 (one event or filter must not end the streams of others)
             return True
 
     return matches
 
 
 def _root(path: Path) -> tuple[Callable[[ChangeEvent], Any], Path]:
-    """Find the part of an event that a path leads to, and what of the path is left.
+    """Return how to get the part of an event that a path leads to, and the rest of the path inside that part.
 
     Raises:
-        InvalidFilter: no event has it.
+        InvalidFilter: no event has the path.
     """
     field, *rest = path
     if field not in FIELDS:
-        raise _unknown(path, "use document_id" if field == "_id" else f"an event has {', '.join(FIELDS)}")
+        raise _unknown(path, "use document_id" if field == "_id" else f"use one of {', '.join(FIELDS)}")
     known = _PARTS.get(field)
     if not rest or known is None:
         return lambda event: plain_field(event, field), tuple(rest)
     name = rest[0]
     if name not in known:
-        example = f", such as {field}.data.{name}" if "data" in known else ""
+        example = f", for example {field}.data.{name}" if "data" in known else ""
         raise _unknown(path, f"{field} has {', '.join(known)}{example}")
-    if name == "data":  # without the times beside it, which cost as much
+    if name == "data":  # not the whole image: parsing its times takes as long as the data
         return lambda event: MISSING if (image := getattr(event, field)) is None else image.data, tuple(rest[1:])
     if name in _BY_PATH and rest[1:]:
-        rest = [name, ".".join(rest[1:])]  # a dotted path is one key there
+        rest = [name, ".".join(rest[1:])]  # its keys are dotted paths
     return lambda event: plain_field(event, field), tuple(rest)
 
 

@@ -1,33 +1,35 @@
-"""Which subscription gets which change, and what becomes of one that is full or far behind.
+"""Which subscription gets which change, and how a subscription moves between the readers that feed it.
 
-Two kinds of reader feed subscriptions: the live one (the hub's), and catch-up readers, which start in the past. Both
-read the same changes in the same order from the same WAL, so a subscription can move from one to the other:
+Two kinds of reader feed subscriptions: the live reader (the hub's), and catch-up readers, which start in the past. Both
+read the same changes in the same order from the same WAL, so a subscription can move from one to the other. `State`
+says who feeds it, and `TRANSITIONS` is the table of its moves. The rules behind the table:
 
-1. A subscription has one feeder at a time: `LIVE`, the live reader; `AWAY` and `JOINING`, a catch-up reader or, while
-   it waits for one, nobody.
-2. `after` is a position: everything up to it is in the mailbox, or is not wanted. It never moves back, and no change
-   at or before it is put. This alone makes events unique, whatever is read twice. While a subscription is LIVE it is
-   moved on only when something is put: who asks how far such a one is takes the fan-out's `dispatched`, too, so that a
-   burst costs nothing for those who want none of it.
-3. R of a reader is an LSN such that every transaction with a commit LSN below it is out (and put, for its feed).
-   `joinable_from` of the live reader is R, or, inside a transaction, just past that transaction's commit LSN: it is the
-   first commit LSN from which a newcomer misses nothing.
-4. A LIVE subscription whose mailbox does not take all becomes AWAY; `after` is then the last change that was taken.
-   Nothing is dropped: the WAL has the rest.
-5. AWAY becomes JOINING when its reader is near: from then on the live reader lays aside, in `ahead`, what it
-   would have put, beginning with `join_from = joinable_from`. The catch-up reader goes on feeding.
-6. JOINING becomes LIVE when the catch-up reader's R has reached `join_from`: what was laid aside and lies beyond
-   `after` is put, and there is neither gap (both sides cover `join_from`) nor repeat (rule 2). So a reader that trails
-   the live one for ever still joins, for its goal does not move.
-7. If what is laid aside grows beyond its limits, JOINING becomes AWAY again, and the reader goes on.
-8. A live reader that lost its connection begins again at its R. What it had laid aside of a transaction beyond R is
-   thrown away, for it will be laid aside again.
+1. A subscription has one feeder at a time: the live reader while it is LIVE; otherwise a catch-up reader, or nobody
+   while it waits for one.
+2. `after` is a position: every wanted change up to it is in the mailbox. It never decreases, and no change at or before
+   it is put. This alone makes events unique, however often a change is read. While a subscription is LIVE, `after`
+   advances only when something is put, so that a burst costs nothing for the subscriptions that want none of it: the
+   progress of a LIVE subscription is `max(after, dispatched)`.
+3. The watermark of a reader is an LSN: every transaction that commits below it has been read, and put for the reader's
+   subscriptions. `joinable_from` is the first commit LSN from which a new LIVE subscription misses nothing: the live
+   reader's watermark or, inside a transaction, the LSN after that transaction's commit LSN.
+4. When the mailbox of a LIVE subscription can't take all changes, the subscription becomes DETACHED, and `after` is the
+   last change that the mailbox took. Nothing is lost: the WAL has the rest.
+5. When a catch-up reader is near the live reader, its DETACHED subscriptions become REJOINING. From then on the live
+   reader buffers in `pending` what it would put, from `join_from`, which is `joinable_from` at that moment. The
+   catch-up reader continues to feed the subscription.
+6. When the watermark of the catch-up reader reaches `join_from`, the pending changes after `after` are put, and the
+   subscription is LIVE. There is no gap, since both readers cover `join_from`, and no repeat (rule 2). Since
+   `join_from` does not move, a reader that never quite catches up with the live one still gets there.
+7. When `pending` exceeds its limits, the subscription becomes DETACHED again. Its catch-up reader continues.
+8. When the live reader has lost its connection, it starts again at its watermark. Pending changes at or beyond the
+   watermark are dropped, since they are read again.
 """
 
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, Protocol
 
 from pgdoc.changes.router import Router
 from pgdoc.model.positions import before_commits_at
@@ -36,51 +38,119 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pgdoc.changes.change import Burst, Change
-    from pgdoc.changes.router import Look, Selection
+    from pgdoc.changes.router import Selection, View
     from pgdoc.model.positions import RawPosition
 
 
-AHEAD_LIMIT = 5_000
-AHEAD_BYTES = 64 << 20
-"""What may be laid aside for a subscription that is joining: changes, and bytes of their messages."""
+PENDING_LIMIT = 5_000
+PENDING_BYTES = 64 << 20
+"""How much may be buffered for a REJOINING subscription: changes, and bytes of their messages."""
+
+
+class State(enum.StrEnum):  # not Enum, whose hash is computed in Python: a state is looked up for each burst
+    """Who feeds a subscription."""
+
+    LIVE = "live"  # the live reader
+    DETACHED = "detached"  # a catch-up reader, or nobody yet
+    REJOINING = "rejoining"  # a catch-up reader, while the live reader buffers
+
+
+class Event(enum.StrEnum):
+    """What can happen to a subscription."""
+
+    ADDED = "added"  # its stream starts where the live reader misses nothing
+    CHANGES = "changes"  # the live reader has changes that it selects
+    MAILBOX_FULL = "mailbox_full"  # the mailbox did not take all that the live reader put
+    READER_NEAR = "reader_near"  # its catch-up reader is near the live reader
+    READER_CAUGHT_UP = "reader_caught_up"  # the watermark of its catch-up reader has reached `join_from`
+    READER_GONE = "reader_gone"  # its catch-up reader ended, or gave it up
+    PENDING_PUT = "pending_put"  # the mailbox took all pending changes
+    PENDING_OVERFLOW = "pending_overflow"  # `pending` exceeds its limits
+    RECONNECTED = "reconnected"  # the live reader starts again at its watermark
+    FORGOTTEN = "forgotten"  # its stream ended
+
+
+class Action(enum.StrEnum):
+    """What the fan-out does about an event; the methods of `Fanout` have the same names."""
+
+    NOTHING = "nothing"
+    START_FEEDING = "start_feeding"
+    START_BUFFERING = "start_buffering"
+    STOP = "stop"  # feeding or buffering
+    FLUSH_AND_STOP = "flush_and_stop"
+    PUT = "put"
+    PUT_PENDING = "put_pending"
+    BUFFER = "buffer"
+    DROP_REPEATED = "drop_repeated"
+
+
+class Transition(NamedTuple):
+    """What an event does in a state. The action comes first; it can cause another event, which follows."""
+
+    state: State
+    action: Action
+
+
+TRANSITIONS: Final[dict[State, dict[Event, Transition]]] = {
+    State.LIVE: {
+        Event.CHANGES: Transition(State.LIVE, Action.PUT),  # can cause MAILBOX_FULL
+        Event.MAILBOX_FULL: Transition(State.DETACHED, Action.STOP),
+        Event.READER_GONE: Transition(State.DETACHED, Action.STOP),
+        Event.RECONNECTED: Transition(State.LIVE, Action.NOTHING),
+        Event.FORGOTTEN: Transition(State.DETACHED, Action.FLUSH_AND_STOP),
+    },
+    State.DETACHED: {
+        Event.ADDED: Transition(State.LIVE, Action.START_FEEDING),
+        Event.READER_NEAR: Transition(State.REJOINING, Action.START_BUFFERING),
+        Event.READER_GONE: Transition(State.DETACHED, Action.NOTHING),
+        Event.FORGOTTEN: Transition(State.DETACHED, Action.NOTHING),
+    },
+    State.REJOINING: {
+        Event.CHANGES: Transition(State.REJOINING, Action.BUFFER),  # can cause PENDING_OVERFLOW
+        Event.READER_NEAR: Transition(State.REJOINING, Action.NOTHING),
+        Event.READER_CAUGHT_UP: Transition(State.REJOINING, Action.PUT_PENDING),  # causes one of the next two
+        Event.PENDING_PUT: Transition(State.LIVE, Action.NOTHING),
+        Event.MAILBOX_FULL: Transition(State.DETACHED, Action.STOP),
+        Event.PENDING_OVERFLOW: Transition(State.DETACHED, Action.STOP),
+        Event.READER_GONE: Transition(State.DETACHED, Action.STOP),
+        Event.RECONNECTED: Transition(State.REJOINING, Action.DROP_REPEATED),
+        Event.FORGOTTEN: Transition(State.DETACHED, Action.STOP),
+    },
+}
+"""The moves of a subscription. An event that a state does not list can't happen there, and is an error."""
 
 
 class ChangeSink(Protocol):
     """Where a subscription's changes go."""
 
-    def put(self, changes: list[Change], reached: RawPosition) -> int:
-        """Take as many as there is room for, and give how many.
+    def put(self, changes: list[Change], position: RawPosition, /) -> int:
+        """Take as many changes as there is room for, and return how many.
 
-        When all were taken, `reached` is how far the stream will have come after the last of them.
+        If all were taken, the stream has come to `position` once they are used.
         """
 
-    def begin_at(self, place: RawPosition) -> None:
-        """Throw away what lies before `place`."""
+    def begin_at(self, position: RawPosition, /) -> None:
+        """Discard everything up to `position`."""
 
     def call_when_room(self, callback: Callable[[], object]) -> None:
-        """Call back when it is at most half full."""
+        """Call back when the mailbox is at most half full."""
 
     def fail(self, error: BaseException) -> None:
-        """End the stream with an error, after what was put before."""
+        """End the stream with an error, after everything that was put before."""
 
     def close(self) -> None:
-        """Drop everything."""
-
-
-class State(enum.Enum):
-    """Who feeds a subscription."""
-
-    LIVE = "live"
-    AWAY = "away"
-    JOINING = "joining"
+        """Discard everything."""
 
 
 class Subscription:
-    """What one stream wants, and how far it was given that.
+    """What one stream wants, and how far it was fed.
+
+    Its feeder owns `after`: the thread of the live reader while it is LIVE, that of a catch-up reader otherwise. The
+    hub's lock guards every other field. Any thread may read `state` and `after` without it.
 
     Args:
-        selection: what it wants.
-        after: everything up to here is not wanted.
+        selection: the changes that the stream wants.
+        after: everything up to this position is not wanted.
         mailbox: where its changes go.
     """
 
@@ -88,144 +158,197 @@ class Subscription:
         self.selection = selection
         self.after = after
         self.mailbox = mailbox
-        self.state = State.AWAY
-        self.ahead: list[Change] = []
-        self.ahead_bytes = 0
+        self.state = State.DETACHED
+        # Of REJOINING only: what the live reader buffers, and from which commit LSN.
+        self.pending: list[Change] = []
+        self.pending_bytes = 0
         self.join_from = 0
 
-    def put(self, selected: list[Change], reached: RawPosition) -> list[Change]:
-        """Put those of its selection's changes that lie beyond `after`; give what the mailbox had no room for.
+    def put(self, selected: list[Change], position: RawPosition) -> list[Change]:
+        """Put the changes that lie beyond `after`; return those for which the mailbox had no room.
 
         Args:
-            selected: the changes of its selection.
-            reached: how far it has come when all of them were put.
+            selected: changes of the selection.
+            position: how far the stream has come once all of them are put.
         """
         wanted = self.beyond(selected)
-        reached = max(self.after, reached, wanted[-1].position if wanted else reached)
-        taken = self.mailbox.put(wanted, reached)
+        if wanted and position < wanted[-1].position:
+            position = wanted[-1].position
+        if position < self.after:  # noqa: PLR1730 (max() takes three times as long, for each burst)
+            position = self.after
+        taken = self.mailbox.put(wanted, position)
         if taken == len(wanted):
-            self.after = reached
+            self.after = position
         elif taken:
             self.after = wanted[taken - 1].position
         return wanted[taken:]
 
     def beyond(self, selected: list[Change]) -> list[Change]:
-        """Give the changes that lie beyond `after`."""
+        """Return the changes that lie beyond `after`."""
         if selected and selected[0].position <= self.after:
             return [change for change in selected if change.position > self.after]
         return selected
 
 
+_NO_CHANGES: list[Change] = []
+
+
 class Fanout:
-    """The live reader's side: spreads its changes over the subscriptions.
+    """Spreads the changes of the live reader over the subscriptions that are LIVE or REJOINING.
+
+    Every call is made under the lock of the hub. Other threads may read the attributes and `joinable_from` without it.
 
     Args:
-        reached: the R of the live reader as it starts.
-        look: makes the view of a change that filters are asked of.
+        watermark: the watermark of the live reader as it starts.
+        view: makes the view of a change that filters are evaluated on.
 
     Attributes:
-        dispatched: up to where every LIVE subscription was given all that it wants.
+        watermark: that of the live reader.
+        dispatched: every LIVE subscription has been given all that it wants up to this position.
     """
 
-    def __init__(self, reached: int, look: Look) -> None:
-        self.reached = reached
-        self.dispatched = before_commits_at(reached)
-        self._inside: int | None = None
-        self._router = Router(look)
+    def __init__(self, watermark: int, view: View) -> None:
+        self.watermark = watermark
+        self.dispatched = before_commits_at(watermark)
+        self._read_to = self.dispatched  # as a position, the watermark: ahead of `dispatched` during a dispatch
+        self._partial_commit_lsn: int | None = None
+        self._router = Router(view)
         self._subscriptions: dict[Selection, dict[Subscription, None]] = {}
 
     @property
     def joinable_from(self) -> int:
-        """The first commit LSN from which a newcomer misses nothing."""
-        inside = self._inside  # read once: asked without the hub's lock, too
-        return self.reached if inside is None else inside + 1
-
-    def restart(self) -> None:
-        """Note that the live reader begins again at `reached`, outside any transaction."""
-        self._inside = None
-        for subscriptions in self._subscriptions.values():
-            for subscription in subscriptions:
-                subscription.ahead = [change for change in subscription.ahead if change.position[0] < self.reached]
-                subscription.ahead_bytes = sum(len(change.row.message) for change in subscription.ahead)
+        """The first commit LSN from which a new LIVE subscription misses nothing."""
+        partial = self._partial_commit_lsn  # read once, since this is called without the hub's lock too
+        return self.watermark if partial is None else partial + 1
 
     def add(self, subscription: Subscription) -> None:
-        """Feed a newcomer from here on."""
-        subscription.after = max(subscription.after, before_commits_at(self.joinable_from))
-        subscription.state = State.LIVE
-        self._enter(subscription)
-
-    def _enter(self, subscription: Subscription) -> None:
-        peers = self._subscriptions.setdefault(subscription.selection, {})
-        if subscription not in peers:
-            peers[subscription] = None
-            self._router.add(subscription.selection)
+        """Feed a new subscription from `joinable_from`."""
+        self._handle(Event.ADDED, subscription)
 
     def dispatch(self, burst: Burst) -> list[Subscription]:
-        """Spread a burst; give the subscriptions that are full and were sent away."""
-        before, reached = self.dispatched, before_commits_at(burst.reached)
-        self.reached, self._inside = burst.reached, burst.inside
-        sent_away = []
+        """Spread a burst; return the subscriptions that are DETACHED now because their mailboxes are full."""
+        self.watermark, self._partial_commit_lsn = burst.watermark, burst.partial_commit_lsn
+        self._read_to = before_commits_at(burst.watermark)
+        caused: list[tuple[Event, Subscription]] = []
+        event = Event.CHANGES  # in 3.11, reading a member costs as much as handling the event
         for selection, changes in self._router.route(burst.changes).items():
             for subscription in self._subscriptions[selection]:
-                if subscription.state is State.LIVE:
-                    subscription.after = max(subscription.after, before)
-                    if subscription.put(changes, reached):
-                        sent_away.append(subscription)
-                elif subscription.state is State.JOINING:
-                    _lay_aside(subscription, changes)
-        for subscription in sent_away:
-            self.leave(subscription)
-        self.dispatched = reached  # at last: who asks meanwhile must not take for given what is still to be put
-        return sent_away
+                follow_up = self._handle(event, subscription, changes)
+                if follow_up is not None:  # deferred, since it changes what the loops iterate over
+                    caused.append((follow_up, subscription))
+        for event, subscription in caused:
+            self._handle(event, subscription)
+        # Last: a thread that reads `dispatched` meanwhile must not count changes that are not put yet.
+        self.dispatched = self._read_to
+        return [subscription for event, subscription in caused if event is Event.MAILBOX_FULL]
 
-    def forget(self, subscription: Subscription) -> None:
-        """Stop feeding it for good; the mailbox of a LIVE one, which is that no more, is told how far it has come."""
-        if subscription.state is State.LIVE:
-            subscription.put([], self.dispatched)
-        self.leave(subscription)
-
-    def leave(self, subscription: Subscription) -> None:
-        """Stop feeding it: from now on it is AWAY; fine where it is not known."""
-        peers = self._subscriptions.get(subscription.selection, {})
-        if subscription in peers:
-            del peers[subscription]
-            self._router.remove(subscription.selection)
-            if not peers:
-                del self._subscriptions[subscription.selection]
-        _set_away(subscription)
-
-    def join(self, subscription: Subscription, reader_reached: int) -> bool:
-        """Begin, or end, the move of a subscription from a catch-up reader; give whether it is LIVE now.
+    def join(self, subscription: Subscription, reader_watermark: int) -> bool:
+        """Start or complete the move of a subscription from its catch-up reader; return whether it is LIVE now.
 
         Args:
-            subscription: fed by a reader that has put everything it holds.
-            reader_reached: that reader's R.
+            subscription: its reader is near, and has put everything that it read.
+            reader_watermark: the watermark of that reader.
         """
-        if subscription.state is State.AWAY:
-            subscription.join_from = self.joinable_from
-            subscription.state = State.JOINING
-            self._enter(subscription)
-        if reader_reached < subscription.join_from:
+        self._handle(Event.READER_NEAR, subscription)
+        if reader_watermark < subscription.join_from:
             return False
-        ahead, subscription.ahead, subscription.ahead_bytes = subscription.ahead, [], 0
-        left = subscription.put(ahead, before_commits_at(self.reached))
-        if left:
-            self.leave(subscription)
-            return False
-        subscription.state = State.LIVE
-        return True
+        outcome = self._handle(Event.READER_CAUGHT_UP, subscription)
+        if outcome is not None:
+            self._handle(outcome, subscription)
+        return outcome is Event.PENDING_PUT
+
+    def detach(self, subscription: Subscription) -> None:
+        """Stop feeding a subscription whose catch-up reader ended or gave it up."""
+        self._handle(Event.READER_GONE, subscription)
+
+    def forget(self, subscription: Subscription) -> None:
+        """Stop feeding a subscription for good, whether or not it was fed."""
+        self._handle(Event.FORGOTTEN, subscription)
+
+    def restart(self) -> None:
+        """Start again at the watermark, outside any transaction, since the live reader has reconnected."""
+        self._partial_commit_lsn = None
+        for subscriptions in self._subscriptions.values():
+            for subscription in subscriptions:
+                self._handle(Event.RECONNECTED, subscription)
+
+    def _handle(self, event: Event, subscription: Subscription, changes: list[Change] = _NO_CHANGES) -> Event | None:
+        """Take the step that `TRANSITIONS` has for an event; return the event that the action caused.
+
+        Raises:
+            RuntimeError: the table has no such step. This is a fault of pgdoc.
+        """
+        try:
+            state, action = TRANSITIONS[subscription.state][event]
+        except KeyError:
+            raise RuntimeError(f"a subscription that is {subscription.state} can't handle {event}") from None
+        caused = self._ACTIONS[action](self, subscription, changes)
+        # After the action: threads read the state without the lock, and count on what LIVE promises.
+        subscription.state = state
+        return caused
+
+    def _nothing(self, subscription: Subscription, changes: list[Change]) -> None:
+        pass
+
+    def _start_feeding(self, subscription: Subscription, _changes: list[Change]) -> None:
+        subscription.after = max(subscription.after, before_commits_at(self.joinable_from))
+        self._register(subscription)
+
+    def _start_buffering(self, subscription: Subscription, _changes: list[Change]) -> None:
+        subscription.join_from = self.joinable_from
+        self._register(subscription)
+
+    def _register(self, subscription: Subscription) -> None:
+        self._subscriptions.setdefault(subscription.selection, {})[subscription] = None
+        self._router.add(subscription.selection)
+
+    def _stop(self, subscription: Subscription, _changes: list[Change]) -> None:
+        selection = subscription.selection
+        del self._subscriptions[selection][subscription]
+        if not self._subscriptions[selection]:
+            del self._subscriptions[selection]
+        self._router.remove(selection)
+        _set_pending(subscription, [])
+
+    def _flush_and_stop(self, subscription: Subscription, changes: list[Change]) -> None:
+        subscription.put([], self.dispatched)  # the mailbox learns what only LIVE subscriptions count on: rule 2
+        self._stop(subscription, changes)
+
+    def _put(self, subscription: Subscription, changes: list[Change]) -> Event | None:
+        if subscription.after < self.dispatched:  # noqa: PLR1730 (see `Subscription.put`)
+            subscription.after = self.dispatched
+        return Event.MAILBOX_FULL if subscription.put(changes, self._read_to) else None
+
+    def _put_pending(self, subscription: Subscription, _changes: list[Change]) -> Event:
+        left = subscription.put(subscription.pending, self._read_to)
+        _set_pending(subscription, [])
+        return Event.MAILBOX_FULL if left else Event.PENDING_PUT
+
+    def _buffer(self, subscription: Subscription, changes: list[Change]) -> Event | None:
+        start = before_commits_at(subscription.join_from)
+        wanted = [change for change in changes if change.position > start]
+        subscription.pending += wanted
+        subscription.pending_bytes += sum([len(change.row.message) for change in wanted])
+        overflows = len(subscription.pending) > PENDING_LIMIT or subscription.pending_bytes > PENDING_BYTES
+        return Event.PENDING_OVERFLOW if overflows else None
+
+    def _drop_repeated(self, subscription: Subscription, _changes: list[Change]) -> None:
+        end = before_commits_at(self.watermark)
+        _set_pending(subscription, [change for change in subscription.pending if change.position < end])
+
+    _ACTIONS: ClassVar[dict[Action, Callable[[Fanout, Subscription, list[Change]], Event | None]]] = {
+        Action.NOTHING: _nothing,
+        Action.START_FEEDING: _start_feeding,
+        Action.START_BUFFERING: _start_buffering,
+        Action.STOP: _stop,
+        Action.FLUSH_AND_STOP: _flush_and_stop,
+        Action.PUT: _put,
+        Action.PUT_PENDING: _put_pending,
+        Action.BUFFER: _buffer,
+        Action.DROP_REPEATED: _drop_repeated,
+    }
 
 
-def _lay_aside(subscription: Subscription, selected: list[Change]) -> None:
-    join_from = subscription.join_from
-    wanted = [change for change in selected if change.position[0] >= join_from]
-    subscription.ahead += wanted
-    subscription.ahead_bytes += sum([len(change.row.message) for change in wanted])
-    if len(subscription.ahead) > AHEAD_LIMIT or subscription.ahead_bytes > AHEAD_BYTES:
-        _set_away(subscription)  # joining is begun again when its reader is nearer
-
-
-def _set_away(subscription: Subscription) -> None:
-    subscription.state = State.AWAY
-    subscription.ahead = []
-    subscription.ahead_bytes = 0
+def _set_pending(subscription: Subscription, changes: list[Change]) -> None:
+    subscription.pending = changes
+    subscription.pending_bytes = sum([len(change.row.message) for change in changes])

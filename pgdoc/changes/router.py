@@ -1,13 +1,12 @@
-"""Which changes a stream selects, and an index over what all streams of a reader select.
+"""Which changes a stream selects, and an index over the selections of all streams of a reader.
 
-A `Selection` is what a stream asked for: collections, and a filter. Equal ones are one to the `Router`, which works
-out once for all of their streams which changes they want. It looks a row up by its table, by its kind, and by one value
-that the filter pins, such as the document id, and so meets only the selections that may want it: a stream costs nothing
-for what these exclude. Only what is then still to be decided is matched by the filter, on one view of the change that
-all share.
+A `Selection` is what a stream asked for: collections and a filter. Equal selections are one to the `Router`, which
+decides once for all their streams. It looks a row up by its table, its kind, and one value that the filter requires,
+such as the document id, so it meets only the selections that may want the row: streams whose selection excludes it cost
+nothing. The filters of the remaining selections are evaluated on one view of the change that all of them share.
 
-What becomes of a whole collection is rare and concerns the life of a stream, whatever its filter says of it: it is
-selected for each stream that names the collection, and the stream itself looks whether its filter matches.
+Changes of a whole collection are rare, and decide whether a stream ends, whatever its filter says. The router returns
+such a change for every stream that names the collection, and the stream itself evaluates its filter.
 """
 
 from __future__ import annotations
@@ -16,24 +15,24 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from pgdoc.decoding.records import ROW_KINDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from pgdoc.changes.change import Change
 
-    Look: TypeAlias = Callable[[Change], Any]
-
-ROWS = frozenset("IUDT")
+    View: TypeAlias = Callable[[Change], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class RouteKey:
-    """A part of the view that has to be one of some values.
+    """A part of the view that must have one of some values.
 
     Attributes:
-        path: which part; lookups of one path have the same `find`.
-        keys: of the values.
-        find: gives the keys of all values that a view has there.
+        path: the part. All route keys of one path have the same `find`.
+        keys: the keys of the values.
+        find: returns the keys of all values that a view has at the path.
     """
 
     path: str
@@ -43,14 +42,16 @@ class RouteKey:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A filter on changes, as far as an index can look it up, and the rest.
+    """A filter on changes, divided into what an index can look up and the rest.
 
     Attributes:
-        text: of the filter; conditions of the same text are the same.
-        tables, kinds: what the change's table and kind must be one of; `None` where it may be any.
-        lookup: what else must be one of some values; `None` where nothing has to.
-        rest: tells of a view whether the filter matches, given that the others hold; `None` where nothing is left.
-        matches: tells it of any view.
+        text: the filter's text. Conditions of the same text are equal.
+        tables: the tables that can match; `None` for any.
+        kinds: the kinds of change that can match; `None` for any.
+        lookup: what else can be looked up; `None` for nothing.
+        rest: returns whether a view matches, given that the tables, kinds and lookup do; `None` if nothing is left to
+            evaluate.
+        matches: returns whether a view matches.
     """
 
     text: bytes
@@ -73,7 +74,7 @@ class Selection:
 
     Attributes:
         collections: the names; `None` for all.
-        where: the filter; `None` for all changes of them.
+        where: the filter; `None` for all changes.
     """
 
     collections: frozenset[str] | None = None
@@ -81,46 +82,46 @@ class Selection:
 
     @property
     def tables(self) -> frozenset[str] | tuple[None]:
-        """The tables of its rows, or `None` for any."""
+        """The tables whose rows it can want; `(None,)` for any."""
         restricted = self.where.tables if self.where is not None else None
         names = [names for names in (self.collections, restricted) if names is not None]
         return frozenset.intersection(*names) if names else (None,)
 
     @property
     def lookup(self) -> RouteKey | None:
-        """By what its rows are looked up, besides the table."""
+        """The value by which its rows are looked up, besides their table."""
         return self.where.lookup if self.where is not None else None
 
     @property
     def kinds(self) -> frozenset[str] | tuple[None]:
-        """The kinds of its rows, or `None` for any."""
+        """The kinds of row that it can want; `(None,)` for any."""
         kinds = self.where.kinds if self.where is not None else None
-        return (None,) if kinds is None else kinds & ROWS
+        return (None,) if kinds is None else kinds & ROW_KINDS
 
-    def reaches(self, table: str, kind: str) -> bool:
-        """Tell whether it may want rows of a table and kind."""
+    def may_want(self, table: str, kind: str) -> bool:
+        """Return whether it can want rows of a table and kind."""
         tables, kinds = self.tables, self.kinds
         return (table in tables or None in tables) and (kind in kinds or None in kinds)
 
-    def wants_row(self, change: Change, look: Look) -> bool:
-        """Tell whether it wants a row of one of its tables that has the value by which it is looked up."""
+    def wants_row(self, change: Change, view: View) -> bool:
+        """Return whether it wants a row. The row's table and looked-up value must match already."""
         where = self.where
         if where is None:
             return True
         if where.kinds is not None and change.row.kind not in where.kinds:
             return False
-        return where.rest is None or where.rest(look(change))
+        return where.rest is None or where.rest(view(change))
 
-    def concerns(self, change: Change, look: Look) -> bool:
-        """Tell whether it is to be given what became of a whole collection."""
+    def wants_collection_change(self, change: Change, view: View) -> bool:
+        """Return whether its stream needs a change of a whole collection."""
         row, names = change.row, self.collections
         if names is None:
-            return self.where is None or self.where.matches(look(change))
+            return self.where is None or self.where.matches(view(change))
         return row.table in names or (row.kind == "rename" and row.renamed_to in names)
 
 
-Lists: TypeAlias = "dict[Selection, list[Change]]"
-Shelf: TypeAlias = dict[Selection, None]
+RoutedChanges: TypeAlias = "dict[Selection, list[Change]]"
+SelectionSet: TypeAlias = dict[Selection, None]  # in the order in which they were added
 
 
 class _Index:
@@ -128,42 +129,45 @@ class _Index:
 
     def __init__(self, find: Callable[[Any], Iterable[Any]]) -> None:
         self._find = find
-        self._shelves: dict[Any, Shelf] = {}
+        self._by_key: dict[Any, SelectionSet] = {}
 
     def __len__(self) -> int:
-        return len(self._shelves)
+        return len(self._by_key)
 
     def add(self, selection: Selection, keys: Iterable[Any]) -> None:
         for key in keys:
-            self._shelves.setdefault(key, {})[selection] = None
+            self._by_key.setdefault(key, {})[selection] = None
 
     def remove(self, selection: Selection, keys: Iterable[Any]) -> None:
         for key in keys:
-            del self._shelves[key][selection]
-            if not self._shelves[key]:
-                del self._shelves[key]
+            del self._by_key[key][selection]
+            if not self._by_key[key]:
+                del self._by_key[key]
 
-    def found(self, view: Any) -> Shelf:
-        """Give those of the view's values; all, where these can't be read: who reads the change is told why."""
+    def find(self, view: Any) -> SelectionSet:
+        """Return the selections that a view's values lead to.
+
+        If the view can't be read, all of them are returned: the streams raise the error when the change is used.
+        """
         try:
             keys = self._find(view)
         except Exception:  # noqa: BLE001 (see above)
-            keys = self._shelves.keys()
-        shelves = [self._shelves[key] for key in keys if key in self._shelves]
-        return {selection: None for shelf in shelves for selection in shelf}
+            keys = self._by_key.keys()
+        found = [self._by_key[key] for key in keys if key in self._by_key]
+        return {selection: None for selections in found for selection in selections}
 
 
-class _Places(NamedTuple):
+class _Route(NamedTuple):
     """Where the rows of one table and kind go.
 
     Attributes:
-        lists: of those who want all of them.
-        asked: those whose filter is asked.
-        indexes: of those who are looked up by a value.
+        unfiltered: the lists of the selections that want all of them.
+        filtered: the selections whose filter has to be evaluated.
+        indexes: the indexes of the selections that are looked up by a value.
     """
 
-    lists: list[list[Change]]
-    asked: list[Selection]
+    unfiltered: list[list[Change]]
+    filtered: list[Selection]
     indexes: list[_Index]
 
 
@@ -171,17 +175,17 @@ class Router:
     """Finds, for each change, the selections that want it.
 
     Args:
-        look: makes the view of a change that filters are asked of.
+        view: makes the view of a change that filters are evaluated on.
     """
 
-    def __init__(self, look: Look) -> None:
-        self._look = look
+    def __init__(self, view: View) -> None:
+        self._view = view
         self._counts: dict[Selection, int] = {}
-        self._shelves: dict[tuple[str | None, str | None], Shelf] = {}
-        self._indexes: dict[str | None, dict[str, _Index]] = {}
+        self._by_table_and_kind: dict[tuple[str | None, str | None], SelectionSet] = {}
+        self._indexes: dict[str | None, dict[str, _Index]] = {}  # by table and path
 
     def add(self, selection: Selection) -> None:
-        """Take a selection in, once more where it is in already."""
+        """Add a selection. Each `add` of an equal one needs a `remove` of its own."""
         self._counts[selection] = self._counts.get(selection, 0) + 1
         if self._counts[selection] > 1:
             return
@@ -192,10 +196,10 @@ class Router:
                 indexes.setdefault(lookup.path, _Index(lookup.find)).add(selection, lookup.keys)
                 continue
             for kind in selection.kinds:
-                self._shelves.setdefault((table, kind), {})[selection] = None
+                self._by_table_and_kind.setdefault((table, kind), {})[selection] = None
 
     def remove(self, selection: Selection) -> None:
-        """Take it out, once."""
+        """Undo one `add`."""
         self._counts[selection] -= 1
         if self._counts[selection]:
             return
@@ -211,61 +215,63 @@ class Router:
                     del self._indexes[table]
                 continue
             for kind in selection.kinds:
-                del self._shelves[table, kind][selection]
-                if not self._shelves[table, kind]:
-                    del self._shelves[table, kind]
+                del self._by_table_and_kind[table, kind][selection]
+                if not self._by_table_and_kind[table, kind]:
+                    del self._by_table_and_kind[table, kind]
 
-    def route(self, changes: list[Change]) -> Lists:
-        """Give the changes that each selection wants, in order; only for those that want one."""
-        burst = _Burst(self._look)
-        places: dict[tuple[str, str], _Places] = {}
+    def route(self, changes: list[Change]) -> RoutedChanges:
+        """Return the changes that each selection wants, in order. Selections that want none are left out."""
+        burst = _RoutedBurst(self._view)
+        routes: dict[tuple[str, str], _Route] = {}
         for change in changes:
             row = change.row
-            if row.kind not in ROWS:
-                burst.give(change, [each for each in self._counts if each.concerns(change, burst.look)])
+            if row.kind not in ROW_KINDS:
+                burst.append(
+                    change, [each for each in self._counts if each.wants_collection_change(change, burst.view)]
+                )
                 continue
-            if not row.complete:  # nothing can be looked up: who reads it is told
-                burst.give(change, [each for each in self._counts if each.reaches(row.table, row.kind)])
+            if not row.complete:  # without its images no value can be looked up; the streams raise an error for it
+                burst.append(change, [each for each in self._counts if each.may_want(row.table, row.kind)])
                 continue
-            found = places.get((row.table, row.kind))
-            if found is None:
-                found = places[row.table, row.kind] = self._places(row.table, row.kind, burst)
-            for chosen in found.lists:
+            route = routes.get((row.table, row.kind))
+            if route is None:
+                route = routes[row.table, row.kind] = self._route_of(row.table, row.kind, burst)
+            for chosen in route.unfiltered:
                 chosen.append(change)
-            for index in found.indexes:
-                burst.ask(change, index.found(burst.look(change)))
-            if found.asked:
-                burst.ask(change, found.asked)
+            for index in route.indexes:
+                burst.append_if_wanted(change, index.find(burst.view(change)))
+            if route.filtered:
+                burst.append_if_wanted(change, route.filtered)
         return {selection: chosen for selection, chosen in burst.lists.items() if chosen}
 
-    def _places(self, table: str, kind: str, burst: _Burst) -> _Places:
-        shelves = [self._shelves.get(key, {}) for key in product((table, None), (kind, None))]
-        found = [selection for shelf in shelves for selection in shelf]
-        plain = [each for each in found if each.where is None or each.where.rest is None]
-        asked = [each for each in found if each.where is not None and each.where.rest is not None]
+    def _route_of(self, table: str, kind: str, burst: _RoutedBurst) -> _Route:
+        sets = [self._by_table_and_kind.get(key, {}) for key in product((table, None), (kind, None))]
+        found = [selection for selections in sets for selection in selections]
+        unfiltered = [each for each in found if each.where is None or each.where.rest is None]
+        filtered = [each for each in found if each.where is not None and each.where.rest is not None]
         indexes = [index for key in (table, None) for index in self._indexes.get(key, {}).values()]
-        return _Places([burst.list_of(each) for each in plain], asked, indexes)
+        return _Route([burst.list_of(each) for each in unfiltered], filtered, indexes)
 
 
-class _Burst:
-    """What is made for one burst of changes: the lists, and one view a change."""
+class _RoutedBurst:
+    """The lists of one burst of changes, and the view of the change at hand, which all filters share."""
 
-    def __init__(self, look: Look) -> None:
-        self.lists: Lists = {}
-        self._look = look
-        self._seen: tuple[Change | None, Any] = (None, None)
+    def __init__(self, view: View) -> None:
+        self.lists: RoutedChanges = {}
+        self._view = view
+        self._last_view: tuple[Change | None, Any] = (None, None)
 
-    def look(self, change: Change) -> Any:
-        if self._seen[0] is not change:
-            self._seen = (change, self._look(change))
-        return self._seen[1]
+    def view(self, change: Change) -> Any:
+        if self._last_view[0] is not change:
+            self._last_view = (change, self._view(change))
+        return self._last_view[1]
 
     def list_of(self, selection: Selection) -> list[Change]:
         return self.lists.setdefault(selection, [])
 
-    def give(self, change: Change, selections: Iterable[Selection]) -> None:
+    def append(self, change: Change, selections: Iterable[Selection]) -> None:
         for selection in selections:
             self.list_of(selection).append(change)
 
-    def ask(self, change: Change, selections: Iterable[Selection]) -> None:
-        self.give(change, [each for each in selections if each.wants_row(change, self.look)])
+    def append_if_wanted(self, change: Change, selections: Iterable[Selection]) -> None:
+        self.append(change, [each for each in selections if each.wants_row(change, self.view)])

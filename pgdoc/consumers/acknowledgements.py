@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pgdoc.model.positions import just_behind
+from pgdoc.model.positions import just_after
 from pgdoc.model.tokens import Mark
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Acknowledgements:
         """Note what was put into the stream's mailbox, in order."""
         outstanding = self._outstanding
         for position, transaction, row in changes:
-            last = just_behind(position) if row.kind in _ENDING else position
+            last = just_after(position) if row.kind in _ENDING else position
             if outstanding and outstanding[-1].commit_lsn == position[0]:
                 outstanding[-1].last = last
             else:
@@ -107,7 +107,7 @@ class Marks:
 
     def acknowledge(self, mark: Mark) -> None:
         """Note what the user acknowledged."""
-        if mark.place >= self._acknowledged.place:
+        if mark.position >= self._acknowledged.position:
             self._acknowledged = mark
 
     def pass_over(self, given: Mark, mark: Mark) -> None:
@@ -120,16 +120,16 @@ class Marks:
 
         What was passed over behind it counts, too: a checkpoint is heard of later than the stream goes on.
         """
-        latest = max(self.begun, self._acknowledged, self.checkpointed, key=lambda mark: mark.place)
+        latest = max(self.begun, self._acknowledged, self.checkpointed, key=lambda mark: mark.position)
         given, passed = self._passed
-        return passed if given.place <= latest.place < passed.place else latest
+        return passed if given.position <= latest.position < passed.position else latest
 
     def confirmable(self, reached: int) -> int:
         """Give the LSN below which nothing is needed again, `reached` being the reader's R."""
         latest = self.latest
-        self._outstanding.acknowledge(latest.place)
+        self._outstanding.acknowledge(latest.position)
         lsn = self._outstanding.confirmable(reached)
-        return lsn if latest.snapshot is None else min(lsn, latest.place[0])
+        return lsn if latest.snapshot is None else min(lsn, latest.position[0])
 
     @property
     def waiting_since(self) -> str | None:

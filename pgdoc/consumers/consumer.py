@@ -18,14 +18,14 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from pgdoc.changes.events import ChangeEvent
+from pgdoc.changes import events
 from pgdoc.changes.router import Router
 from pgdoc.consumers.acknowledgements import Marks
 from pgdoc.consumers.ownership import HEARTBEAT_S, Ownership, ServerSession
 from pgdoc.consumers.slots import find_cluster, open_slot
 from pgdoc.consumers.takeover import Takeover, went_back
 from pgdoc.errors import ConsumerBusy, ConsumerLost, PgdocError, StoreClosed, StreamError
-from pgdoc.model.positions import Lsn, Position, before_commits_at, is_message, just_before
+from pgdoc.model.positions import Lsn, Position, before_commits_at, resume_point
 from pgdoc.model.tokens import Mark, ResumeToken
 from pgdoc.replication.source import Cluster, Source
 from pgdoc.runtime.deadline import deadline_scope
@@ -33,6 +33,7 @@ from pgdoc.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from pgdoc.changes.change import Change
+    from pgdoc.changes.events import ChangeEvent
     from pgdoc.changes.fanout import Subscription
     from pgdoc.model.positions import RawPosition
     from pgdoc.replication.slots import ReplicationSession
@@ -89,7 +90,7 @@ class Consumer:
         self.begun_at: RawPosition = (0, 0, 0, 0)
         self._source = source
         self._subscription = subscription
-        self._router = Router(self._look)
+        self._router = Router(self._view)
         self._router.add(subscription.selection)
         self._mailbox: Mailbox | AsyncMailbox = subscription.mailbox  # type: ignore[assignment]
         self._begin_at = begin_at
@@ -260,7 +261,7 @@ class Consumer:
             self.snapshot = where.snapshot
             self.epoch = where.epoch
             self._mailbox.begin_at(place)
-            self._subscription.after = just_before(place) if is_message(place) else place  # it may be the last drop
+            self._subscription.after = resume_point(place)
         else:
             after = ResumeToken(Position(*self._subscription.after), *self.ids)
             where = takeover.go_on(self.epoch, after, self._marks.confirmable(after.position.commit_lsn))
@@ -288,10 +289,10 @@ class Consumer:
             frames = reader.read(_READ_S)
             burst = feed(decode(frames))
             selected = self._router.route(burst.changes).get(self._subscription.selection, [])
-            left = self._put(selected, burst.reached)
-            if left and self._wait_for_room(left, burst.reached):
+            left = self._put(selected, burst.watermark)
+            if left and self._wait_for_room(left, burst.watermark):
                 break
-            self._reached = burst.reached
+            self._reached = burst.watermark
             if self._reached >= self._goal:
                 self.mode = "live"
             elif not frames:
@@ -302,8 +303,8 @@ class Consumer:
             self._close_reader()
             self._has_room(float("inf"))
 
-    def _look(self, change: Change) -> ChangeEvent:
-        return ChangeEvent._of(change, self.ids)  # noqa: SLF001 (not for users to make)
+    def _view(self, change: Change) -> ChangeEvent:
+        return events.from_change(change, self.ids)
 
     def _put(self, selected: list[Change], reached: int) -> list[Change]:
         wanted = self._subscription.beyond(selected)
@@ -353,13 +354,13 @@ class Consumer:
             return
         with deadline_scope(_HEARTBEAT_LIMIT_S):
             checkpoint = ownership.check(epoch)
-            if checkpoint.mark.place > self._marks.checkpointed.place:
+            if checkpoint.mark.position > self._marks.checkpointed.position:
                 ownership.flush(checkpoint.inserted)  # a crash must not take back what is confirmed to the slot
                 self._marks.checkpointed = checkpoint.mark
         confirmable = self._marks.confirmable(self._reached)
-        mark = max(self._marks.latest, self._saved[0], key=lambda mark: mark.place)
+        mark = max(self._marks.latest, self._saved[0], key=lambda mark: mark.position)
         news = (mark, self._marks.waiting_since)
-        if news[1] is None and mark.snapshot is None and self._reached > mark.place[0] + save_bytes:
+        if news[1] is None and mark.snapshot is None and self._reached > mark.position[0] + save_bytes:
             news = (Mark(before_commits_at(self._reached)), None)  # of a quiet consumer in a busy database
         if (news != self._saved or not save_bytes) and ownership.save(epoch, *news, self.origin):
             self._saved = news

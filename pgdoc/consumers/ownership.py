@@ -248,7 +248,7 @@ class Ownership:
     def _values(self, mark: Mark, origin: Cluster) -> dict[str, Any]:
         return {
             "name": self.name,
-            "place": [int(number) for number in mark.place],  # some are Lsn
+            "place": [int(number) for number in mark.position],  # some are Lsn
             "snapshot": mark.text,
             "system": str(origin.system_id),
             "timeline": origin.timeline,

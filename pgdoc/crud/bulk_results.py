@@ -36,10 +36,10 @@ CHUNK_STATEMENTS: Final = 1_000
 CHUNK_BYTES: Final = 1 << 20
 """How much waits in memory: when one is reached, all that waits is sent."""
 
-Rows: TypeAlias = "Sequence[tuple[Any, ...]]"
+ResultRows: TypeAlias = "Sequence[tuple[Any, ...]]"
 Done: TypeAlias = tuple[str, int]
 """A field of `BulkResult`, and how much it grows."""
-ResultParser: TypeAlias = "Callable[[Rows], Done]"
+ResultParser: TypeAlias = "Callable[[ResultRows], Done]"
 
 
 @dataclass(frozen=True)
@@ -100,34 +100,34 @@ def size_of(value: Any) -> int:
     return len(value) if isinstance(value, str) else 8
 
 
-def inserted(target: Target, rows: Rows) -> Done:
+def inserted(target: Target, rows: ResultRows) -> Done:
     """Judge an insert, which gives a row where it made one."""
     if not rows:
         raise duplicate(target.subject, str(target.key))
     return "inserted", 1
 
 
-def stored(rows: Rows) -> Done:
+def stored(rows: ResultRows) -> Done:
     """Judge a replace with upsert, which gives the version that it made; the first one is a new document's."""
     return "inserted" if rows[0][0] == 1 else "changed", 1
 
 
-def changed(rows: Rows) -> Done:
+def changed(rows: ResultRows) -> Done:
     """Judge a write that gives a row for each document that it changed."""
     return "changed", len(rows)
 
 
-def deleted(rows: Rows) -> Done:
+def deleted(rows: ResultRows) -> Done:
     """Judge a delete, which gives a row where there was something."""
     return "deleted", len(rows)
 
 
-def counted(rows: Rows) -> Done:
+def counted(rows: ResultRows) -> Done:
     """Judge a delete by filter, which gives one number."""
     return "deleted", sum(count for (count,) in rows)
 
 
-def updated(subject: str, update: Update, rows: Rows) -> Done:
+def updated(subject: str, update: Update, rows: ResultRows) -> Done:
     """Judge an update, which gives the number of documents that it changed, or one that it does not fit."""
     for count, key, text in rows:
         if key is not None:
@@ -136,7 +136,7 @@ def updated(subject: str, update: Update, rows: Rows) -> Done:
     return "changed", 0
 
 
-def upserted(target: Target, update: Update, rows: Rows) -> Done:
+def upserted(target: Target, update: Update, rows: ResultRows) -> Done:
     """Judge an update with upsert, which gives version and misfit of what it wrote; no row where that is nothing."""
     for version, text in rows:
         if text is not None:
@@ -145,13 +145,13 @@ def upserted(target: Target, update: Update, rows: Rows) -> Done:
     return "changed", 0
 
 
-def at_version(target: Target, if_version: int, rows: Rows) -> Done:
+def at_version(target: Target, if_version: int, rows: ResultRows) -> Done:
     """Judge the look at a document's version before a write that asks for one."""
     compare_versions(target.subject, str(target.key), rows[0][0] if rows else None, if_version)
     return "changed", 0
 
 
-def there(error: PgdocError, rows: Rows) -> Done:
+def there(error: PgdocError, rows: ResultRows) -> Done:
     """Judge the look at a document that has to be there."""
     if not rows:
         raise error

@@ -64,7 +64,7 @@ def test_watch_prints_only_events_that_match_where(dsn):
     command = [*COMMAND, "watch", "--dsn", dsn, "--where", '{"total": 5}']
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 1
-    assert ended.stderr.startswith("pgdoc: no event has 'total': an event has event_type, collection, document_id,")
+    assert ended.stderr.startswith("pgdoc: no event has 'total': use one of event_type, collection, document_id,")
 
 
 def test_watch_resumes_after_a_token(dsn):

@@ -19,8 +19,8 @@ from pgdoc.query.updates.nodes import (
     NO_TIME,
     AddToSet,
     Bound,
-    Change,
     CurrentDate,
+    FieldChange,
     Increment,
     Multiply,
     Pop,
@@ -85,7 +85,7 @@ def _time(now: datetime | None) -> Operand:
     return Operand(text, f'"{text}"')
 
 
-def _apply(data: dict[str, Any], path: Path, change: Change) -> Any:
+def _apply(data: dict[str, Any], path: Path, change: FieldChange) -> Any:
     """Apply the change at the path, which is the change's own but for the elements of an array."""
     if EACH not in path:
         return _APPLIERS[type(change)](data, path, change)
@@ -118,7 +118,7 @@ def _apply_multiply(data: dict[str, Any], path: Path, change: Multiply) -> Any:
     return _calculate(data, path, change, lambda old: 0 if old is MISSING else _product(old, change.operand.value))
 
 
-def _calculate(data: dict[str, Any], path: Path, change: Change, calculate: _Make) -> Any:
+def _calculate(data: dict[str, Any], path: Path, change: FieldChange, calculate: _Make) -> Any:
     misfit = _misfit(change)
 
     def make(old: Any) -> Any:
@@ -284,7 +284,7 @@ def _take(node: Any, path: Path) -> Any:
     return node
 
 
-def _keep(data: dict[str, Any], path: Path, change: Change, keep: Callable[[list[Any]], list[Any]]) -> Any:
+def _keep(data: dict[str, Any], path: Path, change: FieldChange, keep: Callable[[list[Any]], list[Any]]) -> Any:
     """Copy the data with what `keep` keeps of the array at the path; where nothing is but could be, nothing is done."""
     misfit = _misfit(change)
     node: Any = data
@@ -309,7 +309,7 @@ def _is_in(items: list[Any], wanted: Any) -> bool:
     return any(compare(item, wanted) == 0 for item in items)
 
 
-def _misfit(change: Change) -> _Misfit:
+def _misfit(change: FieldChange) -> _Misfit:
     name, at = change.operator, ".".join(change.path)
     return lambda reason: InvalidUpdate(
         f"{name} of {short_repr(at)} does not fit the document: {reason}", path=at, operator=name

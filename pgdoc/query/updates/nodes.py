@@ -149,7 +149,7 @@ class PullAll:
     items: Operand
 
 
-Change: TypeAlias = (
+FieldChange: TypeAlias = (
     Set
     | SetOnInsert
     | Unset
@@ -170,9 +170,9 @@ Change: TypeAlias = (
 class Update:
     """Changes on paths of which none is, or lies within, another, in the order of the paths."""
 
-    changes: tuple[Change, ...]
+    changes: tuple[FieldChange, ...]
 
-    def making_dollar_fields(self) -> list[Change]:
+    def making_dollar_fields(self) -> list[FieldChange]:
         """Return the changes that could make a field of the document itself that begins with `$`.
 
         As in MongoDB they fit only where that field is there already: else it is an operator in the wrong place.

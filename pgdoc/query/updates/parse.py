@@ -20,8 +20,8 @@ from pgdoc.query.updates.nodes import (
     EACH,
     AddToSet,
     Bound,
-    Change,
     CurrentDate,
+    FieldChange,
     Increment,
     Multiply,
     Pop,
@@ -73,7 +73,7 @@ def _named(name: Any, named: Any) -> Mapping[Any, Any]:
     return named
 
 
-def _refuse_overlaps(changes: list[Change]) -> None:
+def _refuse_overlaps(changes: list[FieldChange]) -> None:
     """Raise where a path is, or lies within, another; the order brings such paths together, but for `$[]`."""
     places = [(change.path, change.operator) for change in changes]
     places += [(change.target, change.operator) for change in changes if isinstance(change, Rename)]
@@ -238,7 +238,7 @@ def _parse_pull_all(name: str, path: Path, value: Any) -> PullAll:
     return PullAll(name, path, _items(name, path, value, "a list"))
 
 
-_OPERATORS: Final[Mapping[str, Callable[[str, Path, Any], Change]]] = {
+_OPERATORS: Final[Mapping[str, Callable[[str, Path, Any], FieldChange]]] = {
     "$set": _parse_set,
     "$unset": _parse_unset,
     "$inc": _parse_increment,

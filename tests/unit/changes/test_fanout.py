@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from unittest import mock
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pgdoc.changes import fanout
+from pgdoc.changes import fanout as module
 from pgdoc.changes.change import Burst, Change, TransactionInfo
-from pgdoc.changes.fanout import Fanout, State, Subscription
+from pgdoc.changes.fanout import TRANSITIONS, Action, Event, Fanout, State, Subscription
 from pgdoc.changes.router import Condition, Router, Selection
 from pgdoc.decoding.records import CollectionChange, RowChange
 from pgdoc.decoding.wal2json import read_images
@@ -26,12 +27,12 @@ WHEN = TransactionInfo(1, "2026-11-23 03:41:13+00", None)
 TABLES = ["small", "large"]
 
 
-def look(change: Change) -> Change:
+def view_of(change: Change) -> Change:
     return change
 
 
 def selected(subscription: Subscription, burst: Burst) -> list[Change]:
-    router = Router(look)
+    router = Router(view_of)
     router.add(subscription.selection)
     return router.route(burst.changes).get(subscription.selection, [])
 
@@ -166,7 +167,7 @@ class Streams(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.limits = mock.patch.multiple(fanout, AHEAD_LIMIT=8, AHEAD_BYTES=80)
+        self.limits = mock.patch.multiple(module, PENDING_LIMIT=8, PENDING_BYTES=80)
         self.limits.start()
         self.wal = Wal()
         self.followers: list[Follower] = []
@@ -176,7 +177,7 @@ class Streams(RuleBasedStateMachine):
         for tables in past:
             self.wal.write(tables)
         self.live = Reader(self.wal, self.wal.end)
-        self.fanout = Fanout(self.wal.end, look)
+        self.fanout = Fanout(self.wal.end, view_of)
 
     @rule(tables=transactions, gap=st.sampled_from([0, 10]), then_idle=st.booleans())
     def write(self, tables, gap, then_idle):
@@ -187,10 +188,10 @@ class Streams(RuleBasedStateMachine):
     @rule(count=st.integers(1, 6), reconnects=st.sampled_from([False, False, True]))
     def read_live(self, count, reconnects):
         if reconnects:
-            self.live = Reader(self.wal, self.fanout.reached)
+            self.live = Reader(self.wal, self.fanout.watermark)
             self.fanout.restart()
         for subscription in self.fanout.dispatch(self.live.read(count)):
-            assert subscription.state is State.AWAY
+            assert subscription.state is State.DETACHED
 
     @precondition(lambda self: len(self.followers) < 2)
     @rule(selection=selections, size=sizes)
@@ -226,14 +227,14 @@ class Streams(RuleBasedStateMachine):
         subscription = follower.subscription
         follower.reader = follower.reader or Reader(self.wal, max(100, subscription.after[0] - earlier))
         burst = follower.reader.read(count)
-        rest = subscription.put(selected(subscription, burst), before_commits_at(burst.reached))
+        rest = subscription.put(selected(subscription, burst), before_commits_at(burst.watermark))
         while rest and full == "waits":
             follower.mailbox.drain()
-            rest = subscription.put(rest, before_commits_at(burst.reached))
+            rest = subscription.put(rest, before_commits_at(burst.watermark))
         if rest or full == "breaks":
-            self.fanout.leave(subscription)
+            self.fanout.detach(subscription)
             follower.reader = None
-        elif (near or subscription.state is State.JOINING) and self.fanout.join(subscription, burst.reached):
+        elif (near or subscription.state is State.REJOINING) and self.fanout.join(subscription, burst.watermark):
             follower.reader = None
 
     def _away(self) -> list[Follower]:
@@ -257,10 +258,10 @@ class Streams(RuleBasedStateMachine):
     @invariant()
     def what_is_laid_aside_is_bounded_and_for_those_who_are_joining(self):
         for follower in self.followers:
-            ahead = follower.subscription.ahead
-            assert len(ahead) <= fanout.AHEAD_LIMIT
-            assert sum(len(change.row.message) for change in ahead) <= fanout.AHEAD_BYTES
-            assert not ahead or follower.subscription.state is State.JOINING
+            pending = follower.subscription.pending
+            assert len(pending) <= module.PENDING_LIMIT
+            assert sum(len(change.row.message) for change in pending) <= module.PENDING_BYTES
+            assert not pending or follower.subscription.state is State.REJOINING
 
     def teardown(self):
         """At last everybody reads on, and everything wanted has been given."""
@@ -278,15 +279,122 @@ class Streams(RuleBasedStateMachine):
         subscription = follower.subscription
         reader = follower.reader or Reader(self.wal, subscription.after[0])
         burst = reader.read(len(self.wal.steps))
-        rest = subscription.put(selected(subscription, burst), before_commits_at(burst.reached))
+        rest = subscription.put(selected(subscription, burst), before_commits_at(burst.watermark))
         while rest:
             follower.mailbox.drain()
-            rest = subscription.put(rest, before_commits_at(burst.reached))
-        assert self.fanout.join(subscription, burst.reached)
+            rest = subscription.put(rest, before_commits_at(burst.watermark))
+        assert self.fanout.join(subscription, burst.watermark)
 
 
 TestStreams = Streams.TestCase
 TestStreams.settings = settings(max_examples=200, stateful_step_count=60)
+
+
+CELLS = [(state, event) for state, row in TRANSITIONS.items() for event in row]
+IMPOSSIBLE = [(state, event) for state in State for event in Event if event not in TRANSITIONS[state]]
+
+# How a subscription gets into each state, and which call reports each event. The live reader is at 200.
+ENTER: dict[State, Callable[[Fanout, Subscription], object]] = {
+    State.LIVE: lambda fanout, subscription: fanout.add(subscription),
+    State.DETACHED: lambda _fanout, _subscription: None,
+    State.REJOINING: lambda fanout, subscription: fanout.join(subscription, 100),
+}
+REPORT: dict[Event, Callable[[Fanout, Subscription], object]] = {
+    Event.ADDED: lambda fanout, subscription: fanout.add(subscription),
+    Event.CHANGES: lambda fanout, _subscription: fanout.dispatch(burst_of("small")),
+    Event.READER_NEAR: lambda fanout, subscription: fanout.join(subscription, 100),
+    Event.READER_CAUGHT_UP: lambda fanout, subscription: fanout.join(subscription, 200),
+    Event.READER_GONE: lambda fanout, subscription: fanout.detach(subscription),
+    Event.PENDING_PUT: lambda fanout, subscription: fanout.join(subscription, 200),
+    Event.PENDING_OVERFLOW: lambda fanout, _subscription: fanout.dispatch(burst_of(*["small"] * 9)),
+    Event.RECONNECTED: lambda fanout, _subscription: fanout.restart(),
+    Event.FORGOTTEN: lambda fanout, subscription: fanout.forget(subscription),
+}
+
+
+def burst_of(*tables: str) -> Burst:
+    changes = [
+        Change((300, 295, 1, n), WHEN, RowChange(295, "I", table, b"_", complete=True, read=read_images))
+        for n, table in enumerate(tables)
+    ]
+    return Burst(changes, 308, None)
+
+
+def fill_the_mailbox(fanout: Fanout, subscription: Subscription) -> None:
+    fanout.dispatch(burst_of("small", "small"))
+    if subscription.state is State.REJOINING:
+        fanout.join(subscription, 200)
+
+
+class RecordingFanout(Fanout):
+    """Records each step that it takes: the state before it, the event, and the state after it."""
+
+    def __init__(self) -> None:
+        super().__init__(200, view_of)
+        self.steps: list[tuple[State, Event, State]] = []
+
+    def _handle(self, event: Event, subscription: Subscription, *changes: list[Change]) -> Event | None:
+        before = subscription.state
+        caused = super()._handle(event, subscription, *changes)
+        self.steps.append((before, event, subscription.state))
+        return caused
+
+
+def enter(state: State, room: int) -> tuple[RecordingFanout, Subscription, Mailbox]:
+    fanout, mailbox = RecordingFanout(), Mailbox(room)
+    subscription = Subscription(Selection(), before_commits_at(100), mailbox)
+    ENTER[state](fanout, subscription)
+    assert subscription.state is state
+    fanout.steps.clear()
+    return fanout, subscription, mailbox
+
+
+@pytest.mark.parametrize(("state", "event"), CELLS)
+def test_each_transition_of_the_table_is_taken_by_a_call(state, event):
+    full = event is Event.MAILBOX_FULL
+    fanout, subscription, _ = enter(state, room=1 if full else 100)
+    report = fill_the_mailbox if full else REPORT[event]
+    with mock.patch.object(module, "PENDING_LIMIT", 8):
+        report(fanout, subscription)
+    assert (state, event, TRANSITIONS[state][event].state) in fanout.steps
+
+
+@pytest.mark.parametrize(("state", "event"), CELLS)
+def test_each_transition_enters_the_state_and_takes_the_action_of_the_table(state, event):
+    fanout, subscription, mailbox = enter(state, room=100)
+    if state is State.REJOINING:
+        subscription.pending, subscription.pending_bytes = burst_of("small").changes, 1
+    new = burst_of("large").changes
+    fanout._handle(event, subscription, new)
+    assert subscription.state is TRANSITIONS[state][event].state
+    is_registered = [subscription] in [list(peers) for peers in fanout._subscriptions.values()]
+    assert is_registered is (subscription.state is not State.DETACHED)
+    pending = {Action.BUFFER: [*burst_of("small").changes, *new], Action.NOTHING: burst_of("small").changes}
+    action = TRANSITIONS[state][event].action
+    assert subscription.pending == (pending.get(action, []) if state is State.REJOINING else [])
+    assert subscription.pending_bytes == len(subscription.pending)
+    given = {Action.PUT: new, Action.PUT_PENDING: burst_of("small").changes}
+    assert mailbox.given == given.get(action, [])
+    reached = {
+        Action.PUT: (300, 295, 1, 0),
+        Action.PUT_PENDING: (300, 295, 1, 0),
+        Action.FLUSH_AND_STOP: (200, 0, 0, 0),
+    }
+    assert mailbox.reached == reached.get(action, (0, 0, 0, 0))
+
+
+@pytest.mark.parametrize(("state", "event"), IMPOSSIBLE)
+def test_an_event_that_the_table_does_not_have_is_an_error(state, event):
+    fanout, subscription, mailbox = enter(state, room=100)
+    with pytest.raises(RuntimeError, match=f"is {state} can't handle {event}"):
+        fanout._handle(event, subscription, burst_of("small").changes)
+    assert (subscription.state, mailbox.given) == (state, [])
+
+
+def test_the_table_leads_from_each_state_to_each_other():
+    ways = {(state, row.state) for state, cells in TRANSITIONS.items() for row in cells.values()}
+    assert ways == {(one, other) for one in State for other in State} - {(State.LIVE, State.REJOINING)}
+    assert {row.action for cells in TRANSITIONS.values() for row in cells.values()} == set(Action)
 
 
 def joining(wal: Wal) -> tuple[Fanout, Reader, Follower]:
@@ -295,7 +403,7 @@ def joining(wal: Wal) -> tuple[Fanout, Reader, Follower]:
     start = before_commits_at(100)
     mailbox = Mailbox(100)
     fanout, live, follower = (
-        Fanout(wal.end, look),
+        Fanout(wal.end, view_of),
         Reader(wal, wal.end),
         Follower(Subscription(Selection(), start, mailbox), mailbox, start),
     )
@@ -305,8 +413,8 @@ def joining(wal: Wal) -> tuple[Fanout, Reader, Follower]:
 
 def finish(fanout: Fanout, wal: Wal, follower: Follower) -> bool:
     burst = Reader(wal, 100).read(3)
-    follower.subscription.put(selected(follower.subscription, burst), before_commits_at(burst.reached))
-    return fanout.join(follower.subscription, burst.reached)
+    follower.subscription.put(selected(follower.subscription, burst), before_commits_at(burst.watermark))
+    return fanout.join(follower.subscription, burst.watermark)
 
 
 def test_what_was_laid_aside_meanwhile_follows_what_was_caught_up():
@@ -325,7 +433,7 @@ def test_a_reconnect_inside_a_transaction_repeats_nothing_to_who_is_joining():
     wal.write(["small", "large", "small"])
     fanout.dispatch(live.read(2))
     fanout.restart()
-    fanout.dispatch(Reader(wal, fanout.reached).read(4))
+    fanout.dispatch(Reader(wal, fanout.watermark).read(4))
     assert finish(fanout, wal, follower)
     assert follower.mailbox.given == wal.changes
 
@@ -334,7 +442,7 @@ def test_who_left_is_fed_no_more():
     wal = Wal()
     fanout, live, follower = joining(wal)
     assert finish(fanout, wal, follower)
-    fanout.leave(follower.subscription)
+    fanout.detach(follower.subscription)
     wal.write(["small"])
     fanout.dispatch(live.read(2))
     assert follower.mailbox.given == wal.changes[:2]
@@ -348,7 +456,7 @@ def test_who_was_forgotten_is_not_taken_for_live():
     wal.write(["small"])
     fanout.dispatch(live.read(2))
     fanout.forget(follower.subscription)
-    assert follower.subscription.state is State.AWAY
+    assert follower.subscription.state is State.DETACHED
     assert follower.mailbox.reached == fanout.dispatched
 
 
@@ -356,10 +464,10 @@ def test_a_renaming_concerns_who_wants_the_old_name_or_the_new_one():
     change = Change((110, 105, 0, 0), WHEN, CollectionChange(105, "rename", "small", b"_", renamed_to="new"))
     boxes = {name: Mailbox(9) for name in ("small", "new", "large")}
     late = Subscription(Selection(frozenset({"new"})), before_commits_at(100), Mailbox(9))
-    fanout = Fanout(100, look)
+    fanout = Fanout(100, view_of)
     for name, box in boxes.items():
         fanout.add(Subscription(Selection(frozenset({name})), before_commits_at(100), box))
     assert not fanout.join(late, 0)
     fanout.dispatch(Burst([change], 118, None))
     assert [box.given for box in boxes.values()] == [[change], [change], []]
-    assert late.ahead == [change]
+    assert late.pending == [change]

@@ -93,7 +93,7 @@ def test_who_is_live_when_its_turn_comes_needs_no_reader(readers):
     readers.end()
     assert len(readers.begun) == 1
     assert not readers._waiting
-    joined.state = State.AWAY
+    joined.state = State.DETACHED
     readers.queue(joined)
     assert readers.wait_for_begin() == [joined]
 
