@@ -13,16 +13,16 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from pgdoc.model.positions import just_behind
+from pgdoc.model.positions import before_commits_at, just_behind
 from pgdoc.model.tokens import Mark
 
 if TYPE_CHECKING:
     from pgdoc.changes.change import Change
     from pgdoc.model.positions import RawPosition
 
-__all__ = ["Acknowledgements", "Marks"]
+__all__ = ["Acknowledgements", "ConsumerProgress", "SavedProgress"]
 
 MOST = 10_000
 """How many transactions are told apart."""
@@ -81,28 +81,48 @@ class Acknowledgements:
         return self._outstanding[0].committed_at if self._outstanding else None
 
 
-class Marks:
-    """How far a consumer has come, whoever says so, and what follows for its slot.
-
-    The documents of a snapshot stand in no transaction: until all of them are acknowledged, nothing beyond the place of
-    the last one that is may be confirmed.
+class SavedProgress(NamedTuple):
+    """What the catalog stores about a consumer's progress.
 
     Attributes:
+        mark: every event up to it is acknowledged.
+        waiting_since: when the oldest outstanding transaction committed, as the server prints it.
+    """
+
+    mark: Mark
+    waiting_since: str | None
+
+
+class ConsumerProgress:
+    """How far a consumer has come, by acknowledgements and by checkpoints, and what may be confirmed to its slot.
+
+    It outlives the consumer's connections. The documents of a snapshot belong to no transaction: until all of them are
+    acknowledged, nothing beyond the position of the last acknowledged one may be confirmed.
+
+    Attributes:
+        watermark: every wanted change of the transactions that commit below this LSN is in the stream's mailbox.
         begun: where the stream began.
-        checkpointed: the last checkpoint that was committed, and can't be taken back.
+        checkpointed: the last checkpoint that is known to be committed and flushed.
+        saved: what was stored last.
     """
 
     def __init__(self) -> None:
-        self.begun = self.checkpointed = self._acknowledged = Mark()
-        self._passed = (Mark(), Mark())
+        # Written by the consumer's thread.
+        self.watermark = 0
+        self.begun = self.checkpointed = Mark()
+        self.saved = SavedProgress(Mark(), None)
         self._outstanding = Acknowledgements()
 
+        # Written by the stream's thread, each in one assignment; the consumer's thread reads them.
+        self._acknowledged = Mark()
+        self._passed = (Mark(), Mark())
+
     def begin_anew(self) -> None:
-        """Forget what was outstanding: it is lost. What the stream still holds can be acknowledged."""
+        """Forget the outstanding transactions, which are lost. Events that the stream holds can be acknowledged."""
         self._outstanding = Acknowledgements()
 
     def give(self, changes: list[Change]) -> None:
-        """Note what was put into the stream's mailbox, in order."""
+        """Note changes that were put into the stream's mailbox, in order."""
         self._outstanding.give(changes)
 
     def acknowledge(self, mark: Mark) -> None:
@@ -111,27 +131,35 @@ class Marks:
             self._acknowledged = mark
 
     def pass_over(self, given: Mark, mark: Mark) -> None:
-        """Note that behind `given` there is nothing to be acknowledged up to `mark`."""
+        """Note that nothing between `given` and `mark` needs an acknowledgement."""
         self._passed = (given, mark)
 
     @property
     def latest(self) -> Mark:
-        """Up to where everything is acknowledged.
+        """The mark up to which everything is acknowledged.
 
-        What was passed over behind it counts, too: a checkpoint is heard of later than the stream goes on.
+        It includes what was passed over behind that mark, because the consumer learns of a checkpoint later than the
+        stream goes on.
         """
         latest = max(self.begun, self._acknowledged, self.checkpointed, key=lambda mark: mark.place)
         given, passed = self._passed
         return passed if given.place <= latest.place < passed.place else latest
 
-    def confirmable(self, reached: int) -> int:
-        """Give the LSN below which nothing is needed again, `reached` being the reader's R."""
+    def confirmable(self) -> int:
+        """Return the LSN below which the server may forget everything."""
         latest = self.latest
         self._outstanding.acknowledge(latest.place)
-        lsn = self._outstanding.confirmable(reached)
+        lsn = self._outstanding.confirmable(self.watermark)
         return lsn if latest.snapshot is None else min(lsn, latest.place[0])
 
-    @property
-    def waiting_since(self) -> str | None:
-        """When the oldest outstanding transaction committed, as the server prints it."""
-        return self._outstanding.waiting_since
+    def to_save(self, idle_bytes: int) -> SavedProgress:
+        """Return what the catalog should store now.
+
+        While nothing is outstanding, that is the watermark once it is `idle_bytes` ahead of the last mark: a quiet
+        consumer in a busy database moves on, too.
+        """
+        mark = max(self.latest, self.saved.mark, key=lambda mark: mark.place)
+        waiting_since = self._outstanding.waiting_since
+        if waiting_since is None and mark.snapshot is None and self.watermark > mark.place[0] + idle_bytes:
+            return SavedProgress(Mark(before_commits_at(self.watermark)), None)
+        return SavedProgress(mark, waiting_since)
