@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pgdoc.changes.change import Change
     from pgdoc.changes.fanout import Subscription
     from pgdoc.model.positions import RawPosition
-    from pgdoc.replication.slots import ReplicationSession
+    from pgdoc.replication.session import ReplicationSession
     from pgdoc.streams.mailbox import AsyncMailbox, Mailbox
 
 logger = logging.getLogger("pgdoc.consumer")

@@ -14,15 +14,14 @@ import psycopg
 
 from pgdoc.errors import DatabaseError, ServerUnreachable
 from pgdoc.replication.connection import connect, map_replication_error, quote_literal
-from pgdoc.replication.slots import (
+from pgdoc.replication.session import (
     ReplicationSession,
     begin_reading,
     check_publication,
-    copy_slot,
     identify,
-    slot_name,
     take_position,
 )
+from pgdoc.replication.slots import copy_slot, slot_name
 from pgdoc.replication.source import SlotStart, Source
 from pgdoc.sql import statement
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from pgdoc import Store
-    from pgdoc.replication.slots import ReplicationSession
+    from pgdoc.replication.session import ReplicationSession
     from pgdoc.server import LocalServer
 
 pytestmark = pytest.mark.usefixtures("in_a_hurry")

@@ -10,7 +10,7 @@ import pytest
 from pgdoc.consumers.takeover import StartPoint, Takeover
 from pgdoc.errors import ConsumerLost, HistoryLost, ServerUnreachable
 from pgdoc.replication.reader import Reader
-from pgdoc.replication.slots import identify
+from pgdoc.replication.session import identify
 from tests.integration.own_server.consumers import (
     NAME,
     confirmed,
