@@ -16,7 +16,7 @@ from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
 from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClosed, StreamError
 from pgdoc.model.positions import Position, is_message, just_before
 from pgdoc.model.tokens import Mark, Progress, ResumeToken
-from pgdoc.replication.checks import check_place, check_reach
+from pgdoc.replication.checks import check_position, check_reach
 from pgdoc.runtime.primitives import Opening, call, wait
 from pgdoc.streams.feed import HubFeed
 from pgdoc.streams.status import StreamStats
@@ -93,7 +93,7 @@ class ChangeStream(Giving, Opening):
         if flushed < lsn <= inserted:  # pg_current_wal_lsn() is ahead of what is flushed
             self._streams.flush(flushed, lsn)
             flushed = lsn
-        position = check_place(place, origin, flushed)
+        position = check_position(place, origin, flushed)
         check_reach(position, self._streams.oldest())
         self._streams.check_published(position, self._collections)
         after = just_before(position) if is_message(position) else position  # it may be the end of the last collection

@@ -18,7 +18,7 @@ from pgdoc.model.names import check_name
 from pgdoc.model.positions import Lsn, Position
 from pgdoc.model.tokens import ResumeToken
 from pgdoc.replication.checks import check_published
-from pgdoc.replication.slots import try_reader
+from pgdoc.replication.session import try_reader
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.runtime.primitives import call, opening, sleep, wait, wait_for
 from pgdoc.sql import statement

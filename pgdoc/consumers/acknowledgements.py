@@ -147,9 +147,19 @@ class ConsumerProgress:
 
     def confirmable(self) -> int:
         """Return the LSN below which the server may forget everything."""
+        return self._oldest_needed(self.watermark)
+
+    def needed_from(self, after: RawPosition) -> int:
+        """Return the commit LSN from which the slot has to keep the WAL, for a stream that goes on after `after`.
+
+        `after` can lie beyond the watermark: the mailbox may have taken only the first part of a burst.
+        """
+        return self._oldest_needed(after[0])
+
+    def _oldest_needed(self, goes_on_at: int) -> int:
         latest = self.latest
         self._outstanding.acknowledge(latest.place)
-        lsn = self._outstanding.confirmable(self.watermark)
+        lsn = self._outstanding.confirmable(goes_on_at)
         return lsn if latest.snapshot is None else min(lsn, latest.place[0])
 
     def to_save(self, idle_bytes: int) -> SavedProgress:

@@ -30,11 +30,13 @@ from pgdoc.consumers.owned_slot import OwnedSlot, save_progress
 from pgdoc.consumers.ownership import Ownership, ServerSession
 from pgdoc.consumers.slots import find_cluster
 from pgdoc.consumers.takeover import Takeover, went_back
-from pgdoc.errors import ConsumerBusy, ConsumerLost, PgdocError, StoreClosed, StreamError
+from pgdoc.errors import ConsumerBusy, ConsumerLost, PgdocError, StoreClosed
 from pgdoc.model.positions import Lsn, Position, before_commits_at, is_message, just_before
 from pgdoc.model.tokens import Mark, ResumeToken
 from pgdoc.replication.source import Cluster, Source
 from pgdoc.runtime.deadline import deadline_scope
+from pgdoc.runtime.faults import internal_error
+from pgdoc.runtime.retry import Backoff
 from pgdoc.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -50,7 +52,6 @@ _READ_S = 0.5
 _STANDBY_S = 0.5
 _PATIENCE_S = 5.0
 _LEAVE_S = 2.0
-_FIRST_DELAY_S, _LONGEST_DELAY_S = 0.1, 5.0
 
 
 class Consumer:
@@ -185,11 +186,8 @@ class Consumer:
                 self._own_and_read()
         except PgdocError as exc:
             self._fail(exc)
-        except Exception as exc:  # A fault of pgdoc must reach the stream, not vanish with the thread.
-            logger.exception("consumer %s failed", self.name)
-            error = StreamError(f"the consumer failed: {exc!r}; this is a fault of pgdoc, please report it")
-            error.__cause__ = exc
-            self._fail(error)
+        except Exception as exc:  # noqa: BLE001 (a bug must reach the stream, not vanish with the thread)
+            self._fail(internal_error(f'consumer "{self.name}" failed', exc, logger))
         finally:
             self._leave()
 
@@ -203,13 +201,13 @@ class Consumer:
 
     def _own_and_read(self) -> None:
         """Own the consumer and read its slot until the stream ends; reconnect after an error that can pass."""
-        delay_s = _FIRST_DELAY_S
+        backoff = Backoff()
         while not self._ends:
             try:
                 ownership = self._own()
                 while ownership is not None and not self._ends:
                     owned = self._open(ownership)
-                    delay_s = _FIRST_DELAY_S
+                    backoff.reset()
                     self._read(owned)
             except PgdocError as exc:
                 if not exc.resumable or not self._ready.done() or self._ends:
@@ -217,8 +215,7 @@ class Consumer:
                 logger.warning("consumer %s: reconnecting: %s", self.name, exc)
                 self.mode = "reconnecting"
                 self._disconnect()
-                self._closing.wait(delay_s)
-                delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
+                backoff.wait(self._closing)
 
     def _own(self) -> Ownership | None:
         """Return a session that owns the consumer, after standing by if that is needed; `None` if the stream ends."""
@@ -244,7 +241,9 @@ class Consumer:
         if self.epoch is not None:
             ownership.check(self.epoch)
         elif self._wait:
-            if self._begin_at is None:  # If the owner gives up before the consumer exists, this process creates it here.
+            if (
+                self._begin_at is None
+            ):  # If the owner gives up before the consumer exists, this process creates it here.
                 self._begin_at = Lsn(ownership.wal_end()[0])
             self.mode = "standby"
             self._set_ready()
@@ -258,7 +257,7 @@ class Consumer:
 
     def _open(self, ownership: Ownership) -> OwnedSlot:
         """Find where reading starts, and open the slot there."""
-        cluster = find_cluster(self._source)
+        cluster = find_cluster(self._source, purpose=ownership.purpose)
         takeover = Takeover(self._source, ownership, cluster, recreate=self._recreate, snapshot=self._first_snapshot)
         start = self._enter(takeover, cluster) if self.epoch is None else self._go_on(takeover, self.epoch)
         if start.anew:
@@ -287,7 +286,7 @@ class Consumer:
     def _go_on(self, takeover: Takeover, epoch: int) -> StartPoint:
         """Go on after a lost connection, or after the mailbox was full."""
         after = ResumeToken(Position(*self._subscription.after), *self.ids)
-        start = takeover.go_on(epoch, after, self._progress.confirmable())
+        start = takeover.go_on(epoch, after, self._progress.needed_from(after.position))
         if start.place < self._subscription.after:
             self.epoch = None  # Store nothing: what the stream was given lies beyond everything that is to come.
             raise went_back(self.name, after)
@@ -342,11 +341,12 @@ class Consumer:
 
     def _disconnect(self) -> None:
         """Close the sessions, which are lost or must not be used any more."""
-        owned, self._owned = self._owned, None
-        session, self._session = self._session, None
+        owned, session = self._owned, self._session
         if owned is not None:
             self._wal_end = owned.wal_end
+            self._owned = None
             owned.close()
+        self._session = None
         if session is not None:
             session.close()
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from pgdoc.consumers.ownership import HEARTBEAT_S, Ownership
 from pgdoc.consumers.slots import open_slot
 from pgdoc.errors import PgdocError
+from pgdoc.replication.session import read_burst
 from pgdoc.runtime.deadline import deadline_scope
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class OwnedSlot:
         self._progress = progress
         self._next_heartbeat = self._next_status = 0.0
         _, self._flushed_at_start = ownership.wal_end()
-        self._session = open_slot(source, ownership.slot, start.start)
+        self._session = open_slot(source, ownership.slot, start.start, purpose=ownership.purpose)
         self.is_reading = True
         progress.watermark = start.start
 
@@ -77,18 +78,14 @@ class OwnedSlot:
         return self._progress.watermark >= self._flushed_at_start
 
     def read(self, timeout_s: float) -> Burst:
-        """Read the next burst; it is empty when nothing came in time.
+        """Read the next burst, as `read_burst` does.
 
-        While it catches up and nothing comes, it asks the server how far the WAL goes.
-
-        Raises:
-            ServerUnreachable: the connection is lost.
+        While the slot catches up and nothing arrives, this asks the server how far the WAL goes.
         """
-        session = self._session
-        frames = session.reader.read(timeout_s)
-        if not frames and not self.has_caught_up:
-            session.reader.ask()
-        return session.assembler.feed(session.decoder.decode(frames))
+        burst, has_frames = read_burst(self._session, timeout_s)
+        if not has_frames and not self.has_caught_up:
+            self._session.reader.ask()
+        return burst
 
     def wake(self) -> None:
         """Let a `read` that waits in the consumer's thread return."""

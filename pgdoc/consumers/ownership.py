@@ -81,13 +81,15 @@ class Ownership:
 
     Attributes:
         slot: the name of its slot.
+        purpose: what the consumer's connections serve, see `connect`.
         session: to be ended by its successor, should the server not notice that this one is gone.
     """
 
     def __init__(self, source: Source, name: str) -> None:
         self.name = name
+        self.purpose = f"consumer {name}"
         self._schema = source.schema
-        self._connection = connect(source.conninfo, replication=False)
+        self._connection = connect(source.conninfo, replication=False, purpose=self.purpose)
         try:
             preflight(self._connection, needs_slot=False)  # the consumer may have one
             self._execute(f"SET idle_session_timeout = '{_SILENT_FOR_S}s'")

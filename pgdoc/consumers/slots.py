@@ -14,15 +14,14 @@ import psycopg
 
 from pgdoc.errors import DatabaseError, ServerUnreachable
 from pgdoc.replication.connection import connect, map_replication_error, quote_literal
-from pgdoc.replication.slots import (
+from pgdoc.replication.session import (
     ReplicationSession,
     begin_reading,
     check_publication,
-    copy_slot,
     identify,
-    slot_name,
     take_position,
 )
+from pgdoc.replication.slots import copy_slot, slot_name
 from pgdoc.replication.source import SlotStart, Source
 from pgdoc.sql import statement
 
@@ -33,9 +32,9 @@ _SLOT_CHANGED = {"42704", "55000", "55006"}
 """It was dropped, lost its WAL, or is read by another, since it was looked at: the next look tells."""
 
 
-def find_cluster(source: Source) -> Cluster:
+def find_cluster(source: Source, *, purpose: str = "") -> Cluster:
     """Ask which cluster this is, on a connection of its own."""
-    with connect(source.conninfo, replication=True) as connection:
+    with connect(source.conninfo, replication=True, purpose=purpose) as connection:
         try:
             return identify(connection)
         except psycopg.Error as exc:
@@ -64,13 +63,14 @@ def find_slot(connection: psycopg.Connection[Any], slot: str) -> ConsumerSlot | 
     return None if row is None else ConsumerSlot(*row)
 
 
-def make_slot(source: Source, slot: str, at: int | None) -> int:
+def make_slot(source: Source, slot: str, at: int | None, *, purpose: str = "") -> int:
     """Make a consumer's slot from history, or where nothing is kept and `at` is `None`, from nothing.
 
     Args:
         source: what is read.
         slot: the name; one that is there is replaced.
         at: where it begins; `None` for now.
+        purpose: what the connections serve, see `connect`.
 
     Returns:
         Where it begins.
@@ -79,13 +79,13 @@ def make_slot(source: Source, slot: str, at: int | None) -> int:
         HistoryLost: no bookmark reaches back to `at`.
         SlotBlocked: open write transactions hold up the first slot of the database.
     """
-    with connect(source.conninfo, replication=True) as connection:
+    with connect(source.conninfo, replication=True, purpose=purpose) as connection:
         try:
             step = slot_name(connection, "pgdocr")
             stand = take_position(connection, source, step, at, begin_history=True)
             if at is not None:
                 check_publication(connection, source, stand, tables=True)
-            with connect(source.conninfo, replication=False) as plain:
+            with connect(source.conninfo, replication=False, purpose=purpose) as plain:
                 drop_slot(plain, slot)
             copy_slot(connection, step, slot, temporary=False, plugin=stand.plugin)
         except psycopg.Error as exc:
@@ -114,7 +114,7 @@ def end_reader(connection: psycopg.Connection[Any], slot: str) -> None:
     connection.execute(statement("consumers", "end_reader"), [slot])
 
 
-def open_slot(source: Source, slot: str, at: int) -> ReplicationSession:
+def open_slot(source: Source, slot: str, at: int, *, purpose: str = "") -> ReplicationSession:
     """Stream every transaction whose commit record is at or after `at`, which the slot has to reach back to.
 
     It is read through its own plugin, whatever that of the store is.
@@ -123,7 +123,7 @@ def open_slot(source: Source, slot: str, at: int) -> ReplicationSession:
         ServerUnreachable: no connection, or something has just happened to the slot.
         DatabaseError: as it says.
     """
-    connection = connect(source.conninfo, replication=True)
+    connection = connect(source.conninfo, replication=True, purpose=purpose)
     try:
         origin: Cluster = identify(connection)
         return begin_reading(connection, source, slot, SlotStart(at, _plugin_of(connection, slot)), origin)

@@ -23,7 +23,7 @@ from pgdoc.decoding.plugins import PLUGINS
 from pgdoc.errors import HistoryLost, InvalidResumeToken, PgdocError, StreamError
 from pgdoc.model.positions import Lsn, Position, before_commits_at
 from pgdoc.model.tokens import Mark, ResumeToken
-from pgdoc.replication.checks import check_place, check_published
+from pgdoc.replication.checks import check_position, check_published
 
 if TYPE_CHECKING:
     from pgdoc.consumers.slots import ConsumerSlot
@@ -116,7 +116,7 @@ class Takeover:
         place: RawPosition | None = None
         if begin_at is not None:
             inserted, _ = ownership.wal_end()
-            place = check_place(begin_at, self._origin, inserted)
+            place = check_position(begin_at, self._origin, inserted)
             ownership.flush(place[0])
         epoch = ownership.enter(self._origin)
         try:
@@ -135,7 +135,7 @@ class Takeover:
 
     def _make_slot(self, at: int | None) -> None:
         with self._ownership.unhurried():
-            make_slot(self._source, self._ownership.slot, at)
+            make_slot(self._source, self._ownership.slot, at, purpose=self._ownership.purpose)
 
     def _now(self) -> RawPosition:
         inserted, _ = self._ownership.wal_end()
@@ -151,7 +151,7 @@ class Takeover:
         fault = _fault(slot, needed_from)
         try:
             _, flushed = ownership.wal_end()
-            check_place(after, self._origin, flushed)
+            check_position(after, self._origin, flushed)
             if slot is None or fault:
                 logger.warning('consumer %s: its slot "%s" %s', ownership.name, ownership.slot, fault)
                 self._make_slot(place.commit_lsn if needed_from is None else needed_from)

@@ -115,7 +115,7 @@ def test_nothing_beyond_what_was_acknowledged_is_confirmed(
     store: Store, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each look at the slot is judged when it is known what the next event was."""
-    monkeypatch.setattr("pgdoc.consumers.consumer._TELL_S", 0.01)
+    monkeypatch.setattr("pgdoc.consumers.owned_slot._STATUS_S", 0.01)
     monkeypatch.setattr("pgdoc.consumers.consumer._PATIENCE_S", 0.05)
     chance = random.Random(1)
     count = 300

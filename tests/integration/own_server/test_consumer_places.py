@@ -10,7 +10,7 @@ import pytest
 from pgdoc.consumers.takeover import StartPoint, Takeover
 from pgdoc.errors import ConsumerLost, HistoryLost, ServerUnreachable
 from pgdoc.replication.reader import Reader
-from pgdoc.replication.slots import identify
+from pgdoc.replication.session import identify
 from tests.integration.own_server.consumers import (
     NAME,
     confirmed,
@@ -49,7 +49,7 @@ def test_what_was_acknowledged_is_stored_though_the_reader_broke_just_then(
     def broken(_reader: Reader) -> None:
         raise ServerUnreachable("the connection was lost just then")
 
-    monkeypatch.setattr("pgdoc.consumers.consumer.HEARTBEAT_S", 60.0)  # nothing is stored in between
+    monkeypatch.setattr("pgdoc.consumers.owned_slot.HEARTBEAT_S", 60.0)  # nothing is stored in between
     with store["orders"].watch(consumer=NAME, auto_ack=False) as stream:
         insert(store, 1, 2, 3)
         events = take(stream, 3)

@@ -71,7 +71,7 @@ async def test_slots_are_used_up_where_streams_are_awaited(dsn: str, admin: psyc
 
 def test_slots_are_used_up_meanwhile(dsn: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last free slot can be taken between the look and the making."""
-    monkeypatch.setattr("pgdoc.replication.slots.preflight", lambda _: fill_slots(admin))
+    monkeypatch.setattr("pgdoc.replication.session.preflight", lambda _: fill_slots(admin))
     try:
         message = said_by_streams(SlotsExhausted, dsn)
     finally:
@@ -102,7 +102,7 @@ def test_walsenders_are_used_up(
     with altered(cluster, max_wal_senders="1"):
         dsn = cluster.conninfo_for(database)
         if meanwhile:
-            monkeypatch.setattr("pgdoc.replication.slots.preflight", lambda _: None)
+            monkeypatch.setattr("pgdoc.replication.session.preflight", lambda _: None)
         with psycopg.connect(dsn, replication="database"):
             message = said_by_streams(SlotsExhausted, dsn)
         found = "exceeds max_wal_senders (currently 1)" if meanwhile else "all 1 walsenders of the server are in use"
