@@ -1,12 +1,12 @@
 """What a durable consumer may confirm to its slot.
 
-1. A transaction is outstanding from its first change that was given to the stream until its last one that was given is
-   acknowledged. An acknowledgement covers everything up to its place. Where the last one may have taken the stream's
-   last collection, the invalidate that comes of it has to be acknowledged, too.
-2. While one is outstanding, the oldest one's commit LSN is confirmed, no more: the server sends every transaction whose
-   commit record lies at or beyond what was confirmed, whole.
-3. With none outstanding, the reader's R is confirmed: a consumer to whose collections nothing happens pins no WAL.
-4. Where many are outstanding, neighbours are counted as one: memory is bounded, and the server keeps a little more.
+1. A transaction is outstanding from the first of its changes that is given to the stream until the last one given is
+   acknowledged. An acknowledgement covers everything up to its position. If the last change may have taken the stream's
+   last collection, the invalidate event that follows has to be acknowledged, too.
+2. While transactions are outstanding, at most the commit LSN of the oldest is confirmed: the server sends every
+   transaction whose commit record lies at or beyond the confirmed LSN again, whole.
+3. With none outstanding, the reader's watermark is confirmed: a consumer whose collections do not change pins no WAL.
+4. If many are outstanding, neighbours are merged: memory stays bounded, and the server keeps a little more WAL.
 """
 
 from __future__ import annotations
@@ -25,26 +25,28 @@ if TYPE_CHECKING:
 __all__ = ["Acknowledgements", "ConsumerProgress", "SavedProgress"]
 
 MOST = 10_000
-"""How many transactions are told apart."""
+"""The number of outstanding transactions beyond which neighbours are merged."""
 
-_ENDING = ("drop", "rename")
+_ENDING = ("drop", "rename")  # these can take the last collection, and an invalidate event follows
 
 
 @dataclass(slots=True)
 class _Outstanding:
+    """A transaction, or several neighbours, from `commit_lsn` until the change at `last` is acknowledged."""
+
     commit_lsn: int
     committed_at: str
     last: RawPosition
 
 
 class Acknowledgements:
-    """Follows what is given and what is acknowledged."""
+    """Tracks which of the transactions given to a stream are not acknowledged yet. Used by the consumer's thread."""
 
     def __init__(self) -> None:
         self._outstanding: deque[_Outstanding] = deque()
 
     def give(self, changes: list[Change]) -> None:
-        """Note what was put into the stream's mailbox, in order."""
+        """Note changes that were put into the stream's mailbox, in order."""
         outstanding = self._outstanding
         for position, transaction, row in changes:
             last = just_behind(position) if row.kind in _ENDING else position
@@ -53,31 +55,31 @@ class Acknowledgements:
             else:
                 outstanding.append(_Outstanding(position[0], transaction.timestamp, last))
         if len(outstanding) > MOST:
-            self._thin()
+            self._merge_neighbours()
 
-    def _thin(self) -> None:
-        """Count each two neighbours as one, which begins as the first does and ends as the second."""
+    def _merge_neighbours(self) -> None:
+        """Merge each two neighbours into one that begins as the first and ends as the second."""
         every = list(self._outstanding)
         for first, second in zip(every[::2], every[1::2], strict=False):
             first.last = second.last
         self._outstanding = deque(every[::2])
 
-    def acknowledge(self, place: tuple[int, ...]) -> None:
-        """Note that everything up to `place` is acknowledged."""
-        while self._outstanding and self._outstanding[0].last <= place:
+    def acknowledge(self, position: tuple[int, ...]) -> None:
+        """Note that everything up to `position` is acknowledged."""
+        while self._outstanding and self._outstanding[0].last <= position:
             self._outstanding.popleft()
 
-    def confirmable(self, reached: int) -> int:
-        """Give the LSN below which the server may forget everything.
+    def confirmable(self, watermark: int) -> int:
+        """Return the LSN below which the server may forget everything.
 
         Args:
-            reached: the R of the reader: everything wanted below it was given.
+            watermark: everything wanted below this LSN was given.
         """
-        return self._outstanding[0].commit_lsn if self._outstanding else reached
+        return self._outstanding[0].commit_lsn if self._outstanding else watermark
 
     @property
     def waiting_since(self) -> str | None:
-        """When the oldest outstanding transaction committed, as the server prints it."""
+        """When the oldest outstanding transaction committed, as the server prints it; `None` with none outstanding."""
         return self._outstanding[0].committed_at if self._outstanding else None
 
 

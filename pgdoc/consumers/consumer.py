@@ -212,7 +212,7 @@ class Consumer:
             except PgdocError as exc:
                 if not exc.resumable or not self._ready.done() or self._ends:
                     raise
-                logger.warning("consumer %s: reconnecting: %s", self.name, exc)
+                logger.warning('consumer "%s": reconnecting: %s', self.name, exc)
                 self.mode = "reconnecting"
                 self._disconnect()
                 backoff.wait(self._closing)
@@ -249,7 +249,11 @@ class Consumer:
             self._set_ready()
         else:
             pid = ownership.owner_pid()
-            raise ConsumerBusy(f'consumer "{self.name}" is open elsewhere (its session is pid {pid})', owner_pid=pid)
+            raise ConsumerBusy(
+                f'consumer "{self.name}" is open elsewhere (its session has pid {pid}): close it there, or open it '
+                "with wait=True to stand by",
+                owner_pid=pid,
+            )
 
     def _set_ready(self) -> None:
         if not self._ready.done():
@@ -273,7 +277,7 @@ class Consumer:
     def _enter(self, takeover: Takeover, cluster: Cluster) -> StartPoint:
         """Own the consumer for the first time in this process."""
         start = takeover.enter(self._begin_at)
-        position = start.place
+        position = start.position
         self._cluster, self.begun_at = cluster, position
         self._progress.begun = Mark(position, start.snapshot)
         self.snapshot = start.snapshot
@@ -287,10 +291,10 @@ class Consumer:
         """Go on after a lost connection, or after the mailbox was full."""
         after = ResumeToken(Position(*self._subscription.after), *self.ids)
         start = takeover.go_on(epoch, after, self._progress.needed_from(after.position))
-        if start.place < self._subscription.after:
+        if start.position < self._subscription.after:
             self.epoch = None  # Store nothing: what the stream was given lies beyond everything that is to come.
             raise went_back(self.name, after)
-        self._subscription.after = start.place
+        self._subscription.after = start.position
         return start
 
     def _read(self, owned: OwnedSlot) -> None:
@@ -357,7 +361,7 @@ class Consumer:
             with deadline_scope(until=time.monotonic() + _LEAVE_S, closing=threading.Event()):
                 self._flush_progress()
         except PgdocError as exc:
-            logger.info("consumer %s: not all that was acknowledged could be stored: %s", self.name, exc)
+            logger.info('consumer "%s": the last acknowledgements could not be stored: %s', self.name, exc)
         finally:
             self._disconnect()
             self.mode = "closed"

@@ -63,9 +63,9 @@ class OwnedSlot:
         self._progress = progress
         self._next_heartbeat = self._next_status = 0.0
         _, self._flushed_at_start = ownership.wal_end()
-        self._session = open_slot(source, ownership.slot, start.start, purpose=ownership.purpose)
+        self._session = open_slot(source, ownership.slot, start.read_from, purpose=ownership.purpose)
         self.is_reading = True
-        progress.watermark = start.start
+        progress.watermark = start.read_from
 
     @property
     def wal_end(self) -> int:

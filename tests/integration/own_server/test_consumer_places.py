@@ -133,7 +133,7 @@ def test_a_wal_that_went_back_ends_the_stream(store: Store, monkeypatch: pytest.
         earlier = StartPoint(0, (1, 0, 0, 0), 1, anew=True)
         monkeypatch.setattr(Takeover, "go_on", lambda _self, _epoch, _after, _needed_from: earlier)
         end_walsender(owner)
-        with pytest.raises(HistoryLost, match="begins anew when it is opened again"):
+        with pytest.raises(HistoryLost, match="Open the consumer again to begin at the end of that WAL"):
             stream.next(timeout=PATIENCE_S)
     assert status(store).place.lsn > 1
 
