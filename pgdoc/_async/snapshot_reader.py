@@ -36,13 +36,13 @@ async def settle(streams: AsyncStreams) -> None:
     that waits for a synchronous standby may take longer, and is waited for. Others are really in progress.
     """
     ((text, _),) = await streams.fetch("running")
-    running = set(PgSnapshot.parse(text).running)
+    running = set(PgSnapshot.parse(text).in_progress)
     deadline = time.monotonic() + _SETTLE_S
     while running:
         await async_sleep(_SETTLE_POLL_S)
         ((text, waiting),) = await streams.fetch("running")
         seen = PgSnapshot.parse(text)
-        running = {xid for xid in running if not seen.has(xid)}
+        running = {xid for xid in running if not seen.sees(xid)}
         if time.monotonic() > deadline:
             running = {xid for xid in running if xid & _XID in waiting}
 
@@ -77,7 +77,7 @@ class AsyncSnapshotReader:
             logger.info("the snapshot goes on in %s s: %s", _RETRY_S, exc)
             self._not_before = time.monotonic() + _RETRY_S
             return
-        if not self.snapshot.read(part):
+        if not self.snapshot.accept(part):
             self._not_before = time.monotonic() + _EARLY_S
 
     async def _read(self, collection: str, after: str) -> SnapshotChunk:

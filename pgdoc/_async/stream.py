@@ -13,8 +13,8 @@ from pgdoc.changes.fanout import Subscription
 from pgdoc.changes.router import Selection
 from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
 from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClosed, StreamError
-from pgdoc.model.positions import Position, is_message, just_before
-from pgdoc.model.tokens import Mark, Progress, ResumeToken
+from pgdoc.model.positions import Position, resume_point
+from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress
 from pgdoc.replication.checks import check_position, check_reach
 from pgdoc.runtime.primitives import AsyncOpening, async_call, async_wait
 from pgdoc.streams.feed import HubFeed
@@ -95,10 +95,9 @@ class AsyncChangeStream(AsyncGiving, AsyncOpening):
         position = check_position(place, origin, flushed)
         check_reach(position, await self._streams.oldest())
         await self._streams.check_published(position, self._collections)
-        after = just_before(position) if is_message(position) else position  # it may be the end of the last collection
-        self._follow(HubFeed(hub, hub.resume(self._selection, after, self._mailbox), position))
+        self._follow(HubFeed(hub, hub.resume(self._selection, resume_point(position), self._mailbox), position))
 
-    async def _begin_snapshot(self, progress: Progress | None, is_first: bool) -> None:
+    async def _begin_snapshot(self, progress: SnapshotProgress | None, is_first: bool) -> None:
         """Begin with what exists, or go on where it was; behind a snapshot nothing of it is left."""
         if progress is None and not is_first:
             return
@@ -107,7 +106,7 @@ class AsyncChangeStream(AsyncGiving, AsyncOpening):
         await settle(self._streams)
         if progress is None:
             progress = first_progress(self._collections or await self._streams.names(), self._collections)
-        if progress.left:
+        if progress.remaining:
             self._parts = AsyncSnapshotReader(self._streams, Snapshot(progress, self._collections))
         elif self._consumer is not None:
             self._consumer.acknowledge(Mark.at(self._consumer.begun_at, progress))
@@ -121,7 +120,7 @@ class AsyncChangeStream(AsyncGiving, AsyncOpening):
                     f'consumer "{consumer.name}" is inside its snapshot: open it with snapshot=True'
                 )
             try:
-                await self._begin_snapshot(Progress.parse(stored) if stored else None, is_first=True)
+                await self._begin_snapshot(SnapshotProgress.parse(stored) if stored else None, is_first=True)
             except PgdocError as exc:
                 if not exc.resumable:
                     raise

@@ -27,7 +27,7 @@ def checkpoint(tx: Transaction, consumer: Consumer, mark: Mark) -> None:
         ConsumerLost: it does not, or the place does not move on.
     """
     system_id, timeline = consumer.ids
-    numbers = [int(number) for number in mark.place]  # some may be Lsn
+    numbers = [int(number) for number in mark.position]  # some may be Lsn
     params = [numbers, mark.text, str(system_id), timeline, consumer.name, consumer.epoch, numbers]
     try:
         if tx.fetch(statement("consumers", "checkpoint").encode(), params):
@@ -36,7 +36,7 @@ def checkpoint(tx: Transaction, consumer: Consumer, mark: Mark) -> None:
     except psycopg.Error as exc:  # also where the row was changed under this snapshot: who did, the next attempt tells
         raise map_error(exc, f'consumer "{consumer.name}"') from exc
     if stored and stored[0][0] == consumer.epoch:
-        at, asked = Lsn(stored[0][1][0]), Lsn(mark.place[0])
+        at, asked = Lsn(stored[0][1][0]), Lsn(mark.position[0])
         raise ConsumerLost(
             f'consumer "{consumer.name}" has a checkpoint at {at} already, the event of {asked} is not beyond it: '
             "its effect is there, roll this one back"

@@ -5,19 +5,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgdoc.changes.events import ChangeEvent, check_images
+from pgdoc.changes import events
 from pgdoc.changes.life import Life
-from pgdoc.model.positions import Position, before_commits_at, is_message, just_behind
+from pgdoc.model.positions import Position, before_commits_at, is_collection_event, just_after
 from pgdoc.model.tokens import Mark, ResumeToken
 from pgdoc.streams.mailbox import Mailbox
 
 if TYPE_CHECKING:
     from pgdoc._sync.snapshot_reader import SnapshotReader
     from pgdoc.changes.change import Change
+    from pgdoc.changes.events import ChangeEvent
     from pgdoc.changes.snapshot import DueChunk
     from pgdoc.consumers.consumer import Consumer
     from pgdoc.model.positions import RawPosition
-    from pgdoc.model.tokens import Progress
+    from pgdoc.model.tokens import SnapshotProgress
     from pgdoc.streams.feed import Feed
     from pgdoc.streams.mailbox import Batch
     from pgdoc.streams.options import StreamOptions
@@ -83,11 +84,11 @@ class Giving:
     def _from_snapshot(self, parts: SnapshotReader) -> ChangeEvent | None:
         """Give the next document of the snapshot, if the stream has come to where it stands."""
         snapshot = parts.snapshot
-        due_at, ready = snapshot.due_at, snapshot.ready
+        due_at, ready = snapshot.due_at, snapshot.due
         if (ready is None or snapshot.next == len(ready.documents)) and due_at is not None:
             if self._has_come_to(due_at):
                 snapshot.release()
-            ready = snapshot.ready
+            ready = snapshot.due
         while ready is not None and snapshot.next < len(ready.documents) and not self.closed:
             event = self._give_document(parts, ready)
             if event is not None:
@@ -100,10 +101,10 @@ class Giving:
         """Give the next document that is ready, or `None` where the filter does not match it."""
         snapshot = parts.snapshot
         document, progress = ready.documents[snapshot.next]
-        place = max(self._last, before_commits_at(ready.end))
+        place = max(self._last, before_commits_at(ready.end_lsn))
         system_id, timeline = self._feed.ids  # type: ignore[union-attr]
         token = ResumeToken(Position(*place), system_id, timeline, progress)
-        event = ChangeEvent._of_snapshot(ready.collection, document, token, ready.read_at)  # noqa: SLF001
+        event = events.from_snapshot(ready.collection, document, token, ready.read_at)
         given = Mark.at(place, progress) if self._matches(event) else None
         parts.progress = progress
         self._last = place
@@ -119,8 +120,8 @@ class Giving:
     def _end_of_part(self, parts: SnapshotReader, ready: DueChunk) -> None:
         """Note how far the snapshot has come with a part that is given: no document tells of one that was empty."""
         parts.progress = parts.snapshot.progress
-        if not parts.progress.left:
-            self._pass_over(max(self._last, before_commits_at(ready.end)))
+        if not parts.progress.remaining:
+            self._pass_over(max(self._last, before_commits_at(ready.end_lsn)))
             self._parts = None
 
     def _has_come_to(self, lsn: int) -> bool:
@@ -149,20 +150,20 @@ class Giving:
         if position <= self._last:
             if self._consumer is not None and ending is None and position[2] == 0:
                 # It did not end the stream, and was given before.
-                self._consumer.acknowledge(Mark(just_behind(position)))
+                self._consumer.acknowledge(Mark(just_after(position)))
             self._ending = ending
             batch.next = after
             return None
         if not change.row.complete:
-            check_images(change)
+            events.check_images(change)
         parts = self._parts
-        event = ChangeEvent._of(change, self._feed.ids, self._progress)  # type: ignore[union-attr]  # noqa: SLF001
-        if parts is not None and parts.snapshot.takes(change, event):
+        event = events.from_change(change, self._feed.ids, self._progress)  # type: ignore[union-attr]
+        if parts is not None and parts.snapshot.absorb(change, event):
             self._last = position
             batch.next = after
             return None
         if position[2] == 0 and not self._matches(event):
-            self._pass_over(just_behind(position) if ending is None else position)
+            self._pass_over(just_after(position) if ending is None else position)
             self._ending = ending
             self._last = position
             batch.next = after
@@ -177,7 +178,7 @@ class Giving:
 
     def _end(self, invalidate: Change) -> ChangeEvent | None:
         """Give the last event, if the filter matches it; a consumer is left when that is acknowledged."""
-        event = ChangeEvent._of(invalidate, self._feed.ids)  # type: ignore[union-attr]  # noqa: SLF001
+        event = events.from_change(invalidate, self._feed.ids)  # type: ignore[union-attr]
         if not self._matches(event):
             self._pass_over(invalidate.position)
             self._ending = None
@@ -211,12 +212,12 @@ class Giving:
     def _mark(self, event: ChangeEvent | None) -> Mark:
         """Give what is acknowledged with an event, `None` for the last."""
         if event is None or self._is_last(event):
-            return Mark((*self._behind(event), *self._last_given.place[4:]), self._last_given.snapshot)
+            return Mark((*self._behind(event), *self._last_given.position[4:]), self._last_given.snapshot)
         return Mark.at(self._behind(event), event.resume_token.progress)
 
     def _is_last(self, event: ChangeEvent) -> bool:
         token = event.resume_token
-        return Mark.at(token.position, token.progress).place == self._last_given.place
+        return Mark.at(token.position, token.progress).position == self._last_given.position
 
     def _behind(self, event: ChangeEvent | None) -> RawPosition:
         """Give the place behind an event; where it might have ended the stream and did not, behind that end."""
@@ -226,10 +227,10 @@ class Giving:
             if place > self._last:
                 raise ValueError(f"{event.resume_token} was not given by this stream yet")
         ends = self._ending is not None or self._ended or self._feed is None or place <= self._feed.begun_at
-        return just_behind(place) if is_message(place) and not ends else place
+        return just_after(place) if is_collection_event(place) and not ends else place
 
     @property
-    def _progress(self) -> Progress | None:
+    def _progress(self) -> SnapshotProgress | None:
         return None if self._parts is None else self._parts.progress
 
     def _reached(self, feed: Feed) -> RawPosition:

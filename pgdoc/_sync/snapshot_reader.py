@@ -37,13 +37,13 @@ def settle(streams: Streams) -> None:
     that waits for a synchronous standby may take longer, and is waited for. Others are really in progress.
     """
     ((text, _),) = streams.fetch("running")
-    running = set(PgSnapshot.parse(text).running)
+    running = set(PgSnapshot.parse(text).in_progress)
     deadline = time.monotonic() + _SETTLE_S
     while running:
         sleep(_SETTLE_POLL_S)
         ((text, waiting),) = streams.fetch("running")
         seen = PgSnapshot.parse(text)
-        running = {xid for xid in running if not seen.has(xid)}
+        running = {xid for xid in running if not seen.sees(xid)}
         if time.monotonic() > deadline:
             running = {xid for xid in running if xid & _XID in waiting}
 
@@ -78,7 +78,7 @@ class SnapshotReader:
             logger.info("the snapshot goes on in %s s: %s", _RETRY_S, exc)
             self._not_before = time.monotonic() + _RETRY_S
             return
-        if not self.snapshot.read(part):
+        if not self.snapshot.accept(part):
             self._not_before = time.monotonic() + _EARLY_S
 
     def _read(self, collection: str, after: str) -> SnapshotChunk:

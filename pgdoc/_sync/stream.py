@@ -14,8 +14,8 @@ from pgdoc.changes.fanout import Subscription
 from pgdoc.changes.router import Selection
 from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
 from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClosed, StreamError
-from pgdoc.model.positions import Position, is_message, just_before
-from pgdoc.model.tokens import Mark, Progress, ResumeToken
+from pgdoc.model.positions import Position, resume_point
+from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress
 from pgdoc.replication.checks import check_position, check_reach
 from pgdoc.runtime.primitives import Opening, call, wait
 from pgdoc.streams.feed import HubFeed
@@ -96,10 +96,9 @@ class ChangeStream(Giving, Opening):
         position = check_position(place, origin, flushed)
         check_reach(position, self._streams.oldest())
         self._streams.check_published(position, self._collections)
-        after = just_before(position) if is_message(position) else position  # it may be the end of the last collection
-        self._follow(HubFeed(hub, hub.resume(self._selection, after, self._mailbox), position))
+        self._follow(HubFeed(hub, hub.resume(self._selection, resume_point(position), self._mailbox), position))
 
-    def _begin_snapshot(self, progress: Progress | None, is_first: bool) -> None:
+    def _begin_snapshot(self, progress: SnapshotProgress | None, is_first: bool) -> None:
         """Begin with what exists, or go on where it was; behind a snapshot nothing of it is left."""
         if progress is None and not is_first:
             return
@@ -108,7 +107,7 @@ class ChangeStream(Giving, Opening):
         settle(self._streams)
         if progress is None:
             progress = first_progress(self._collections or self._streams.names(), self._collections)
-        if progress.left:
+        if progress.remaining:
             self._parts = SnapshotReader(self._streams, Snapshot(progress, self._collections))
         elif self._consumer is not None:
             self._consumer.acknowledge(Mark.at(self._consumer.begun_at, progress))
@@ -122,7 +121,7 @@ class ChangeStream(Giving, Opening):
                     f'consumer "{consumer.name}" is inside its snapshot: open it with snapshot=True'
                 )
             try:
-                self._begin_snapshot(Progress.parse(stored) if stored else None, is_first=True)
+                self._begin_snapshot(SnapshotProgress.parse(stored) if stored else None, is_first=True)
             except PgdocError as exc:
                 if not exc.resumable:
                     raise

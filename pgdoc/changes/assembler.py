@@ -1,17 +1,17 @@
 """From records to changes that have a position and know their transaction.
 
-A position is `(commit LSN, LSN, kind, ordinal)`. Rules:
+A position is `(commit LSN, LSN, kind, ordinal)` (`pgdoc.model.positions`). Rules:
 
-1. Ordinals count the rows of one LSN in the order in which the server sends them. These are rows of one table, of one
-   COPY. Only a TRUNCATE has several tables in one record, of which each plugin sends what its own filter lets pass. So
-   the ordinal of a truncation is made from the table's name alone, and they come in the order of these ordinals. A
-   message has an LSN that no other message of its transaction has, so its ordinal is 0.
+1. Ordinals count the rows of one LSN in the order in which the server sends them. These are rows of one table, from
+   one COPY. Only a TRUNCATE has several tables in one record, and each plugin sends those that its own filter lets
+   pass. So the ordinal of a truncation is derived from the table's name alone, and truncations come in the order of
+   these ordinals. No two messages of a transaction share an LSN, so a message's ordinal is 0.
 2. A message can share its LSN with the row after it, and inside subtransactions the two come in either order. So the
-   rows of one LSN are held back until another LSN, or the commit, shows that no message of theirs is to come.
-3. Metadata holds for what comes after its message in the transaction; the last message wins.
-4. A message that says what became of a collection is a change of its own. Any SQL writer can send what it likes, so
-   one of another form is taken for metadata, and says nothing there.
-5. A table that lacks the columns of a collection makes no change.
+   rows of one LSN are buffered until another LSN, or the commit, shows that no message with theirs can follow.
+3. Metadata applies to the changes that follow its message in the transaction. The last message wins.
+4. A message that reports what happened to a collection is a change of its own. Any SQL writer can send any message;
+   one of another form is taken for metadata, which `events` ignores unless it is valid.
+5. A table without the columns of a collection produces no changes.
 """
 
 from __future__ import annotations
@@ -23,83 +23,85 @@ from typing import TYPE_CHECKING
 from pgdoc.changes.change import Burst, Change, TransactionInfo
 from pgdoc.decoding.catalog_messages import read_message
 from pgdoc.decoding.records import COLLECTION_COLUMNS, Begin, Commit, Idle, Message, Record, RowChange
+from pgdoc.model.positions import MESSAGE, ROW
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
 class Assembler:
-    """Gives each row its position and its transaction.
+    """Gives each change its position and its transaction.
 
     Args:
-        reached: where reading starts: every transaction that commits below it is out.
-        tables: of the schema, whether each is a collection.
-        schema: that is read; what becomes of collections of others makes no change.
+        watermark: where reading starts: every transaction that commits below it was delivered before.
+        tables: the tables of the schema, and whether each is a collection.
+        schema: the schema that is read. Events of collections in other schemas are ignored.
     """
 
-    def __init__(self, reached: int, tables: Mapping[str, bool], schema: str) -> None:
-        self.reached = reached
+    def __init__(self, watermark: int, tables: Mapping[str, bool], schema: str) -> None:
+        self.watermark = watermark
         self._schema = schema
         self._tables = dict(tables)
         self._begin: Begin | None = None
         self._transaction = TransactionInfo(0, "", None)
-        self._held: list[RowChange] = []
-        self._held_lsn = 0
+        self._buffered: list[RowChange] = []  # the rows of one LSN: rule 2
+        self._buffered_lsn = 0
 
     def feed(self, records: Iterable[Record]) -> Burst:
-        """Take the next records and give the changes whose places they settle."""
+        """Take the next records and return the changes whose positions are now final."""
         changes: list[Change] = []
         for record in records:
             if isinstance(record, RowChange):
-                if record.lsn != self._held_lsn:
-                    self._release(changes)
-                    self._held_lsn = record.lsn
-                self._held.append(record)
+                if record.lsn != self._buffered_lsn:
+                    self._flush(changes)
+                    self._buffered_lsn = record.lsn
+                self._buffered.append(record)
             elif isinstance(record, Commit):
-                self._release(changes)
+                self._flush(changes)
                 self._begin = None
-                self.reached = max(self.reached, record.end_lsn)
+                self.watermark = max(self.watermark, record.end_lsn)
             elif isinstance(record, Message):
-                if record.lsn != self._held_lsn:
-                    self._release(changes)
+                if record.lsn != self._buffered_lsn:
+                    self._flush(changes)
                 self._take_message(record, changes)
             elif isinstance(record, Idle):
                 if self._begin is None:
-                    self.reached = max(self.reached, record.wal_end)
+                    self.watermark = max(self.watermark, record.wal_end)
             else:
                 self._begin = record
                 self._transaction = TransactionInfo(record.xid, record.timestamp, None)
-        return Burst(changes, self.reached, self._begin.commit_lsn if self._begin else None)
+        return Burst(changes, self.watermark, self._begin.commit_lsn if self._begin else None)
 
     def _take_message(self, message: Message, changes: list[Change]) -> None:
-        said = read_message(message)
-        if said is None:
+        reported = read_message(message)
+        if reported is None:
             self._transaction = self._transaction._replace(metadata=message.content)
             return
-        schema, change = said
-        if schema != self._schema or self._begin is None:  # outside of transactions no DDL speaks
+        schema, change = reported
+        if schema != self._schema or self._begin is None:  # DDL is transactional, so no message outside is pgdoc's
             return
-        changes.append(Change((self._begin.commit_lsn, message.lsn, 0, 0), self._transaction, change))
+        changes.append(Change((self._begin.commit_lsn, message.lsn, MESSAGE, 0), self._transaction, change))
         self._tables.pop(change.table, None)
-        known = change.renamed_to or (change.table if change.kind == "create" else None)
-        if known is not None:
-            self._tables[known] = True
+        collection = change.renamed_to or (change.table if change.kind == "create" else None)
+        if collection is not None:
+            self._tables[collection] = True
 
-    def _release(self, changes: list[Change]) -> None:
-        if not self._held or self._begin is None:
+    def _flush(self, changes: list[Change]) -> None:
+        """Append the changes of the buffered rows."""
+        if not self._buffered or self._begin is None:
             return
         commit_lsn = self._begin.commit_lsn
-        for ordinal, row in _ordinals(self._held):
+        for ordinal, row in _with_ordinals(self._buffered):
             if (row.complete and self._tables.get(row.table)) or self._is_collection(row):
-                change = ((commit_lsn, row.lsn, 1, ordinal), self._transaction, row)
-                changes.append(tuple.__new__(Change, change))  # half the time of Change(*change)
-        self._held = []
+                change = ((commit_lsn, row.lsn, ROW, ordinal), self._transaction, row)
+                changes.append(tuple.__new__(Change, change))  # takes half the time of Change(*change)
+        self._buffered = []
 
     def _is_collection(self, row: RowChange) -> bool:
-        """Look at a row whose table is not known as a collection, or was none when the row was written.
+        """Return whether a row belongs to a collection, if its table is not a known one or the row is incomplete.
 
-        The truncation of an unknown table counts as one of a collection. So does a DELETE that came without the whole
-        old row, if nothing in it is foreign to one: a collection whose replica identity was changed.
+        The truncation of an unknown table counts as that of a collection. So does a DELETE without the whole old row
+        whose columns are all those of a collection: the replica identity of that collection was changed.
         """
         known = self._tables.get(row.table)
         if row.kind == "T":
@@ -113,13 +115,13 @@ class Assembler:
         return found
 
 
-def _ordinals(rows: list[RowChange]) -> Iterable[tuple[int, RowChange]]:
-    """Give the rows of one LSN with their ordinals, in order."""
+def _with_ordinals(rows: list[RowChange]) -> Iterable[tuple[int, RowChange]]:
+    """Return the rows of one LSN with their ordinals, in order."""
     if rows[0].kind != "T":
         return enumerate(rows)
     return sorted(((_ordinal_of_truncation(row.table), row) for row in rows), key=itemgetter(0))
 
 
 def _ordinal_of_truncation(table: str) -> int:
-    """Make a number of 56 bits from a name: no two tables that are truncated together have the same by chance."""
+    """Return a 56-bit hash of the table's name: too long for two tables of one TRUNCATE to collide by chance."""
     return int.from_bytes(hashlib.blake2b(table.encode(), digest_size=7).digest())

@@ -1,4 +1,4 @@
-"""One change at its position, with its transaction."""
+"""A change at its position, with its transaction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class TransactionInfo(NamedTuple):
-    """What all changes of a transaction (or of the part under one metadata) share."""
+    """What the changes of a transaction share, as long as its metadata stays the same."""
 
     xid: int
     timestamp: str
@@ -18,7 +18,7 @@ class TransactionInfo(NamedTuple):
 
 
 class Change(NamedTuple):
-    """One change in its place."""
+    """A change at its position."""
 
     position: RawPosition | Position
     transaction: TransactionInfo
@@ -26,14 +26,14 @@ class Change(NamedTuple):
 
 
 class Burst(NamedTuple):
-    """What one call to `feed` came to.
+    """The changes that one call of `Assembler.feed` completed.
 
     Attributes:
-        changes: in order.
-        reached: every transaction with a commit LSN below it is out.
-        inside: the commit LSN of the transaction that is only partly out, or `None`.
+        changes: in the order of their positions.
+        watermark: every transaction with a commit LSN below it has been returned, in this burst or earlier.
+        partial_commit_lsn: the commit LSN of the transaction of which only a part was received; `None` for none.
     """
 
     changes: list[Change]
-    reached: int
-    inside: int | None
+    watermark: int
+    partial_commit_lsn: int | None

@@ -15,7 +15,7 @@ from pgdoc.errors import InvalidDocument, ReplicaIdentityChanged, UnreadableDocu
 from pgdoc.model import json_codec
 from pgdoc.model.documents import Document, data_text
 from pgdoc.model.positions import Position
-from pgdoc.model.tokens import Progress, ResumeToken
+from pgdoc.model.tokens import ResumeToken, SnapshotProgress
 
 if TYPE_CHECKING:
     from pgdoc.changes.change import Change
@@ -73,36 +73,6 @@ class ChangeEvent:
     metadata: dict[str, Any]
     renamed_to: str | None = field(default_factory=lambda: None)  # a plain default would stand in `__getattr__`'s way
 
-    @classmethod
-    def _of(cls, change: Change, origin: tuple[int, int], progress: Progress | None = None) -> ChangeEvent:
-        """Make the event of a change.
-
-        Args:
-            change: it.
-            origin: the cluster's system identifier and timeline.
-            progress: how far a snapshot has come by then.
-        """
-        event = object.__new__(cls)
-        state = event.__dict__
-        state["_change"], state["_origin"], state["_progress"] = change, origin, progress
-        return event
-
-    @classmethod
-    def _of_snapshot(cls, collection: str, document: Document, token: ResumeToken, read_at: datetime) -> ChangeEvent:
-        """Make the event of a document that existed when it was read."""
-        return cls(
-            event_type=EventType.SNAPSHOT,
-            collection=collection,
-            document_id=document.id,
-            full_document=document,
-            full_document_before_change=None,
-            update_description=None,
-            resume_token=token,
-            timestamp=read_at,
-            transaction_id=0,
-            metadata={},
-        )
-
     def __getattr__(self, name: str) -> Any:
         work_out = _FIELDS.get(name)
         if work_out is None or "_change" not in self.__dict__:
@@ -134,6 +104,36 @@ class ChangeEvent:
 
     def _shape(self, form: _Form) -> dict[str, Any]:
         return {name: shape(self, form) for name, shape in _SHAPES.items()}
+
+
+def from_change(change: Change, ids: tuple[int, int], progress: SnapshotProgress | None = None) -> ChangeEvent:
+    """Make the event of a change. Its fields are decoded on first access.
+
+    Args:
+        change: the change.
+        ids: the cluster's system identifier and timeline.
+        progress: how far the stream's snapshot has come by then, if it is inside one.
+    """
+    event = object.__new__(ChangeEvent)
+    state = event.__dict__
+    state["_change"], state["_ids"], state["_progress"] = change, ids, progress
+    return event
+
+
+def from_snapshot(collection: str, document: Document, token: ResumeToken, read_at: datetime) -> ChangeEvent:
+    """Make the event of a document that a snapshot read."""
+    return ChangeEvent(
+        event_type=EventType.SNAPSHOT,
+        collection=collection,
+        document_id=document.id,
+        full_document=document,
+        full_document_before_change=None,
+        update_description=None,
+        resume_token=token,
+        timestamp=read_at,
+        transaction_id=0,
+        metadata={},
+    )
 
 
 class _Form(NamedTuple):
@@ -255,7 +255,7 @@ def _metadata(event: ChangeEvent) -> dict[str, Any]:
 
 
 def _resume_token(event: ChangeEvent) -> ResumeToken:
-    system_id, timeline = event._origin  # noqa: SLF001
+    system_id, timeline = event._ids  # noqa: SLF001
     return ResumeToken(Position(*event._change.position), system_id, timeline, event._progress)  # noqa: SLF001
 
 

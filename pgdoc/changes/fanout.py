@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pgdoc.changes.change import Burst, Change
-    from pgdoc.changes.router import Look, Selection
+    from pgdoc.changes.router import Selection, View
     from pgdoc.model.positions import RawPosition
 
 
@@ -120,32 +120,32 @@ class Fanout:
     """The live reader's side: spreads its changes over the subscriptions.
 
     Args:
-        reached: the R of the live reader as it starts.
-        look: makes the view of a change that filters are asked of.
+        watermark: the R of the live reader as it starts.
+        view: makes the view of a change that filters are asked of.
 
     Attributes:
         dispatched: up to where every LIVE subscription was given all that it wants.
     """
 
-    def __init__(self, reached: int, look: Look) -> None:
-        self.reached = reached
-        self.dispatched = before_commits_at(reached)
+    def __init__(self, watermark: int, view: View) -> None:
+        self.watermark = watermark
+        self.dispatched = before_commits_at(watermark)
         self._inside: int | None = None
-        self._router = Router(look)
+        self._router = Router(view)
         self._subscriptions: dict[Selection, dict[Subscription, None]] = {}
 
     @property
     def joinable_from(self) -> int:
         """The first commit LSN from which a newcomer misses nothing."""
         inside = self._inside  # read once: asked without the hub's lock, too
-        return self.reached if inside is None else inside + 1
+        return self.watermark if inside is None else inside + 1
 
     def restart(self) -> None:
-        """Note that the live reader begins again at `reached`, outside any transaction."""
+        """Note that the live reader begins again at `watermark`, outside any transaction."""
         self._inside = None
         for subscriptions in self._subscriptions.values():
             for subscription in subscriptions:
-                subscription.ahead = [change for change in subscription.ahead if change.position[0] < self.reached]
+                subscription.ahead = [change for change in subscription.ahead if change.position[0] < self.watermark]
                 subscription.ahead_bytes = sum(len(change.row.message) for change in subscription.ahead)
 
     def add(self, subscription: Subscription) -> None:
@@ -162,8 +162,8 @@ class Fanout:
 
     def dispatch(self, burst: Burst) -> list[Subscription]:
         """Spread a burst; give the subscriptions that are full and were sent away."""
-        before, reached = self.dispatched, before_commits_at(burst.reached)
-        self.reached, self._inside = burst.reached, burst.inside
+        before, reached = self.dispatched, before_commits_at(burst.watermark)
+        self.watermark, self._inside = burst.watermark, burst.partial_commit_lsn
         sent_away = []
         for selection, changes in self._router.route(burst.changes).items():
             for subscription in self._subscriptions[selection]:
@@ -194,21 +194,21 @@ class Fanout:
                 del self._subscriptions[subscription.selection]
         _set_away(subscription)
 
-    def join(self, subscription: Subscription, reader_reached: int) -> bool:
+    def join(self, subscription: Subscription, reader_watermark: int) -> bool:
         """Begin, or end, the move of a subscription from a catch-up reader; give whether it is LIVE now.
 
         Args:
             subscription: fed by a reader that has put everything it holds.
-            reader_reached: that reader's R.
+            reader_watermark: that reader's R.
         """
         if subscription.state is State.AWAY:
             subscription.join_from = self.joinable_from
             subscription.state = State.JOINING
             self._enter(subscription)
-        if reader_reached < subscription.join_from:
+        if reader_watermark < subscription.join_from:
             return False
         ahead, subscription.ahead, subscription.ahead_bytes = subscription.ahead, [], 0
-        left = subscription.put(ahead, before_commits_at(self.reached))
+        left = subscription.put(ahead, before_commits_at(self.watermark))
         if left:
             self.leave(subscription)
             return False

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pgdoc.decoding.records import CollectionChange
-from pgdoc.model.positions import just_behind
+from pgdoc.model.positions import just_after
 
 if TYPE_CHECKING:
     from pgdoc.changes.change import Change
@@ -41,7 +41,7 @@ class Life:
         if row.kind == "create" or any(self._is_there(name, row) for name in self._names):
             return None
         return change._replace(
-            position=just_behind(change.position), row=row._replace(kind="invalidate", renamed_to=None)
+            position=just_after(change.position), row=row._replace(kind="invalidate", renamed_to=None)
         )
 
     def _note(self, name: str, *, there: bool) -> None:
@@ -50,4 +50,4 @@ class Life:
 
     def _is_there(self, name: str, last: CollectionChange) -> bool:
         known = self._there[name]
-        return (last.left is None or name in last.left) if known is None else known
+        return (last.remaining is None or name in last.remaining) if known is None else known

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from pgdoc.decoding.records import ROW_KINDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from pgdoc.changes.change import Change
 
-    Look: TypeAlias = Callable[[Change], Any]
-
-ROWS = frozenset("IUDT")
+    View: TypeAlias = Callable[[Change], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,27 +95,27 @@ class Selection:
     def kinds(self) -> frozenset[str] | tuple[None]:
         """The kinds of its rows, or `None` for any."""
         kinds = self.where.kinds if self.where is not None else None
-        return (None,) if kinds is None else kinds & ROWS
+        return (None,) if kinds is None else kinds & ROW_KINDS
 
     def reaches(self, table: str, kind: str) -> bool:
         """Tell whether it may want rows of a table and kind."""
         tables, kinds = self.tables, self.kinds
         return (table in tables or None in tables) and (kind in kinds or None in kinds)
 
-    def wants_row(self, change: Change, look: Look) -> bool:
+    def wants_row(self, change: Change, view: View) -> bool:
         """Tell whether it wants a row of one of its tables that has the value by which it is looked up."""
         where = self.where
         if where is None:
             return True
         if where.kinds is not None and change.row.kind not in where.kinds:
             return False
-        return where.rest is None or where.rest(look(change))
+        return where.rest is None or where.rest(view(change))
 
-    def concerns(self, change: Change, look: Look) -> bool:
+    def concerns(self, change: Change, view: View) -> bool:
         """Tell whether it is to be given what became of a whole collection."""
         row, names = change.row, self.collections
         if names is None:
-            return self.where is None or self.where.matches(look(change))
+            return self.where is None or self.where.matches(view(change))
         return row.table in names or (row.kind == "rename" and row.renamed_to in names)
 
 
@@ -171,11 +171,11 @@ class Router:
     """Finds, for each change, the selections that want it.
 
     Args:
-        look: makes the view of a change that filters are asked of.
+        view: makes the view of a change that filters are asked of.
     """
 
-    def __init__(self, look: Look) -> None:
-        self._look = look
+    def __init__(self, view: View) -> None:
+        self._view = view
         self._counts: dict[Selection, int] = {}
         self._shelves: dict[tuple[str | None, str | None], Shelf] = {}
         self._indexes: dict[str | None, dict[str, _Index]] = {}
@@ -217,12 +217,12 @@ class Router:
 
     def route(self, changes: list[Change]) -> Lists:
         """Give the changes that each selection wants, in order; only for those that want one."""
-        burst = _Burst(self._look)
+        burst = _Burst(self._view)
         places: dict[tuple[str, str], _Places] = {}
         for change in changes:
             row = change.row
-            if row.kind not in ROWS:
-                burst.give(change, [each for each in self._counts if each.concerns(change, burst.look)])
+            if row.kind not in ROW_KINDS:
+                burst.give(change, [each for each in self._counts if each.concerns(change, burst.view)])
                 continue
             if not row.complete:  # nothing can be looked up: who reads it is told
                 burst.give(change, [each for each in self._counts if each.reaches(row.table, row.kind)])
@@ -233,7 +233,7 @@ class Router:
             for chosen in found.lists:
                 chosen.append(change)
             for index in found.indexes:
-                burst.ask(change, index.found(burst.look(change)))
+                burst.ask(change, index.found(burst.view(change)))
             if found.asked:
                 burst.ask(change, found.asked)
         return {selection: chosen for selection, chosen in burst.lists.items() if chosen}
@@ -250,14 +250,14 @@ class Router:
 class _Burst:
     """What is made for one burst of changes: the lists, and one view a change."""
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, view: View) -> None:
         self.lists: Lists = {}
-        self._look = look
+        self._view = view
         self._seen: tuple[Change | None, Any] = (None, None)
 
-    def look(self, change: Change) -> Any:
+    def view(self, change: Change) -> Any:
         if self._seen[0] is not change:
-            self._seen = (change, self._look(change))
+            self._seen = (change, self._view(change))
         return self._seen[1]
 
     def list_of(self, selection: Selection) -> list[Change]:
@@ -268,4 +268,4 @@ class _Burst:
             self.list_of(selection).append(change)
 
     def ask(self, change: Change, selections: Iterable[Selection]) -> None:
-        self.give(change, [each for each in selections if each.wants_row(change, self.look)])
+        self.give(change, [each for each in selections if each.wants_row(change, self.view)])

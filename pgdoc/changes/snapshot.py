@@ -1,21 +1,21 @@
-"""A snapshot of collections between their changes: what exists comes first, in parts, while changes go on.
+"""The snapshot of a stream: the existing documents are delivered first, in chunks, while changes continue.
 
-A part is the next documents of a collection in the order of their ids, read by one statement, which also tells what it
-saw (`pg_current_snapshot`) and where the WAL ended then, `end`. It is given out when the stream has come to `end`, and
-is by then what the table was at just that place, for until there:
+A chunk is the next documents of one collection in the order of their ids. One statement reads it, together with the
+transactions that it saw (`pg_current_snapshot`) and the end of the WAL at that time, `end_lsn`. When the stream has
+come to `end_lsn`, the chunk is due: by then it equals the table at exactly that position. Until then:
 
-1. A change of a document of the part is not given. Where the statement saw its transaction, the part has it already;
-   where not, the part takes it in. Beyond `end` there is no transaction that the statement saw.
-2. A change of a document that no part has had yet is not given: the part that will have it is read later. That this one
-   sees the transaction is not certain, since a change can arrive before its commit is visible. So such transactions are
-   remembered, and no part is used that does not see them all.
-3. A change of a document that was given is given, and so is all that becomes of collections.
+1. A change to a document of the waiting chunk is not delivered. If the statement saw the change's transaction, the
+   chunk contains it already; if not, the chunk is updated with it. The statement saw no transaction beyond `end_lsn`.
+2. A change to a document that no chunk contains yet is not delivered: a later chunk will contain it. A change can
+   arrive before its commit is visible to other statements, so a later read could still miss it. Such transactions are
+   remembered, and a chunk that does not see all of them is rejected and read again.
+3. A change to a document that was delivered is delivered, and so is every change of a whole collection.
 
-An interrupt can come between any two calls, and loses nothing: what a call changes is changed by plain assignments at
-its end, or in the same way when the call is made again.
+So the events, applied in order to nothing, give the tables as they are at the stream's position, for all documents up
+to the last one delivered. That position and a `SnapshotProgress` are enough to resume.
 
-So the events, applied in order to nothing, give the tables as they are at the stream's place, for all documents up to
-the last part. That place and `Progress` are all that is needed to go on another day.
+An interrupt can come between any two calls and loses nothing: each call changes the state by plain assignments at its
+end, or changes it in a way that repeating the call repeats.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pgdoc.decoding.records import ROW_KINDS
 from pgdoc.errors import InvalidResumeToken
-from pgdoc.model.tokens import Progress
+from pgdoc.model.tokens import SnapshotProgress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,198 +40,216 @@ _HALF = 1 << 31
 
 @dataclass(frozen=True, slots=True)
 class PgSnapshot:
-    """Which transactions a statement saw: those below `before`, and those below `end` that are not in `running`."""
+    """The transactions that a statement saw: those below `xmax` that are not in progress.
 
-    before: int
-    end: int
-    running: frozenset[int]
+    Attributes:
+        xmin: all transactions below it had ended.
+        xmax: no transaction at or above it had ended.
+        in_progress: those between the two that had not ended.
+    """
+
+    xmin: int
+    xmax: int
+    in_progress: frozenset[int]
 
     @classmethod
     def parse(cls, text: str) -> PgSnapshot:
-        """Read what `pg_current_snapshot()` prints, `xmin:xmax:xip_list`."""
-        before, end, running = text.split(":")
-        return cls(int(before), int(end), frozenset(map(int, filter(None, running.split(",")))))
+        """Parse the text of `pg_current_snapshot()`, `xmin:xmax:xip_list`."""
+        xmin, xmax, in_progress = text.split(":")
+        return cls(int(xmin), int(xmax), frozenset(map(int, filter(None, in_progress.split(",")))))
 
-    def has(self, xid: int) -> bool:
-        """Tell whether it saw a transaction, of whose number the WAL has the lower 32 bits."""
-        xid = self.end + ((xid - self.end + _HALF) % (2 * _HALF)) - _HALF
-        return xid < self.before or (xid < self.end and xid not in self.running)
+    def sees(self, xid: int) -> bool:
+        """Return whether a transaction is visible. `xid` may be its lower 32 bits, which is all that the WAL has."""
+        xid = self.xmax + ((xid - self.xmax + _HALF) % (2 * _HALF)) - _HALF
+        return xid < self.xmin or (xid < self.xmax and xid not in self.in_progress)
 
 
 @dataclass(slots=True)
 class SnapshotChunk:
-    """The next documents of a collection.
+    """The next documents of a collection, as one statement read them.
 
     Attributes:
-        collection: whose they are.
-        after: the id behind which they begin.
-        documents: by their ids.
-        upto: the last id that it speaks of; `None` where it has all that is left.
-        seen: which transactions it saw.
-        end: where the WAL ended then.
-        read_at: when that was.
+        collection: the name of the collection.
+        after: the chunk begins after this document id.
+        documents: the documents by id. Changes that the statement did not see are applied to them.
+        up_to: the last id that the chunk covers; `None` if it covers all that remains of the collection.
+        seen: the transactions that the statement saw.
+        end_lsn: the end of the WAL after the statement.
+        read_at: when the statement ran.
     """
 
     collection: str
     after: str
     documents: dict[str, Any]
-    upto: str | None
+    up_to: str | None
     seen: PgSnapshot
-    end: int
+    end_lsn: int
     read_at: datetime
 
 
 class DueChunk(NamedTuple):
-    """Documents to be given, at the place `end` of the stream, each with how far the snapshot has come with it."""
+    """Documents to deliver at the position `end_lsn` of the stream, each with the progress that it completes."""
 
     collection: str
-    end: int
+    end_lsn: int
     read_at: datetime
-    documents: list[tuple[Any, Progress]]
+    documents: list[tuple[Any, SnapshotProgress]]
 
 
 class Snapshot:
-    """Follows the snapshot of one stream.
+    """The state of one stream's snapshot.
 
     Args:
-        progress: how far it has come.
+        progress: where it starts.
         names: the collections that the stream watches; `None` for all.
 
     Attributes:
-        ready: what became ripe last; who gives the documents moves `next` on, the index of the one that comes next.
-        next: see there.
+        due: the chunk that is being delivered, or was delivered last.
+        next: the index of the first document of `due` that is not delivered. Delivery advances it.
     """
 
-    def __init__(self, progress: Progress, names: frozenset[str] | None) -> None:
-        self._left = list(progress.left)
+    def __init__(self, progress: SnapshotProgress, names: frozenset[str] | None) -> None:
+        self._remaining = list(progress.remaining)
         self._after = progress.document_id
-        self._of = progress.of
-        self._given = progress.given
+        self._stream_digest = progress.stream_digest
+        self._delivered = progress.delivered
         self._names = names
-        self._part: SnapshotChunk | None = None
-        self._unseen: set[int] = set()
-        self.ready: DueChunk | None = None
+        self._waiting: SnapshotChunk | None = None  # read, and not due yet
+        self._unseen: set[int] = set()  # transactions that the next chunk has to see
+        self.due: DueChunk | None = None
         self.next = 0
 
     @property
-    def progress(self) -> Progress:
-        """How far it has come, when all that is ready has been given."""
-        return Progress(tuple(self._left), self._after, self._of, self._given)
+    def progress(self) -> SnapshotProgress:
+        """The progress once everything in `due` is delivered."""
+        return SnapshotProgress(tuple(self._remaining), self._after, self._stream_digest, self._delivered)
 
     @property
     def wanted(self) -> tuple[str, str] | None:
-        """The collection to read from, and the id behind which to begin; `None` while a part waits, and at the end."""
-        return None if self._part or not self._left else (self._left[0], self._after)
+        """The collection to read next, and the id to read after; `None` while a chunk waits, and at the end."""
+        return None if self._waiting or not self._remaining else (self._remaining[0], self._after)
 
     @property
     def due_at(self) -> int | None:
-        """The commit LSN up to which the stream has to come before the part that waits is given."""
-        return self._part.end if self._part else None
+        """The commit LSN that the stream has to reach before the waiting chunk is due."""
+        return self._waiting.end_lsn if self._waiting else None
 
-    def read(self, part: SnapshotChunk) -> bool:
-        """Take the part that was asked for; give `False` where it was read too early."""
-        if self.wanted != (part.collection, part.after):
+    def accept(self, chunk: SnapshotChunk) -> bool:
+        """Take the chunk that was asked for; return `False` if it has to be read again, because it was too early."""
+        if self.wanted != (chunk.collection, chunk.after):
             return False
-        self._unseen = {xid for xid in self._unseen if not part.seen.has(xid)}
+        self._unseen = {xid for xid in self._unseen if not chunk.seen.sees(xid)}
         if self._unseen:
             return False
-        self._part = part
+        self._waiting = chunk
         return True
 
     def release(self) -> None:
-        """Make the documents of the part ready that waits."""
-        part = self._part
-        if part is None:
+        """Make the waiting chunk due."""
+        chunk = self._waiting
+        if chunk is None:
             return
-        before, keys = self.progress, sorted(part.documents)
-        left = self._left if part.upto is not None else [name for name in self._left if name != part.collection]
-        after = before._replace(left=tuple(left), document_id=part.upto or "", given=before.given + len(keys))
+        before, keys = self.progress, sorted(chunk.documents)
+        is_last = chunk.up_to is None
+        remaining = [name for name in self._remaining if name != chunk.collection] if is_last else self._remaining
+        after = before._replace(
+            remaining=tuple(remaining), document_id=chunk.up_to or "", delivered=before.delivered + len(keys)
+        )
         documents = [
-            (part.documents[key], before._replace(document_id=key, given=before.given + number))
+            (chunk.documents[key], before._replace(document_id=key, delivered=before.delivered + number))
             for number, key in enumerate(keys, 1)
         ]
         if documents:
             documents[-1] = (documents[-1][0], after)
-        ready = DueChunk(part.collection, part.end, part.read_at, documents)
-        self.ready, self.next, self._part = ready, 0, None
-        self._left, self._after, self._given = left, after.document_id, after.given
+        due = DueChunk(chunk.collection, chunk.end_lsn, chunk.read_at, documents)
+        # Nothing but plain assignments from here on: see the module.
+        self.due, self.next, self._waiting = due, 0, None
+        self._remaining, self._after, self._delivered = remaining, after.document_id, after.delivered
 
-    def takes(self, change: Change, view: Any) -> bool:
-        """Follow the next change; give whether the snapshot takes it to itself, so that it is not for the user.
+    def absorb(self, change: Change, view: Any) -> bool:
+        """Apply the next change to the snapshot; return whether a chunk covers it, so that it is not delivered.
 
         Args:
-            change: the next one.
-            view: what tells its document's id and the document as it left it.
+            change: the next change of the stream.
+            view: has the change's `document_id` and `full_document`.
         """
         row = change.row
-        if row.kind not in "IUDT":
+        if row.kind not in ROW_KINDS:
             self._follow(row.kind, row.table, row.renamed_to)
             return False
-        if row.table not in self._left:
+        if row.table not in self._remaining:
             return False
         if row.kind == "T":
             self._follow_truncation(change)
             return False
-        return self._takes_row(change, view)
+        return self._absorb_row(change, view)
 
-    def _takes_row(self, change: Change, view: Any) -> bool:
+    def _absorb_row(self, change: Change, view: Any) -> bool:
         table, document_id = change.row.table, view.document_id
-        if table == self._left[0] and document_id <= self._after:
+        if table == self._remaining[0] and document_id <= self._after:
             return False
-        if self._sees(change):
+        if self._is_seen(change):
             return True
-        part = self._part
-        if part is None or table != part.collection or (part.upto is not None and document_id > part.upto):
+        chunk = self._waiting
+        if chunk is None or table != chunk.collection or (chunk.up_to is not None and document_id > chunk.up_to):
             self._unseen.add(change.transaction.xid)
         elif view.full_document is None:
-            part.documents.pop(document_id, None)
+            chunk.documents.pop(document_id, None)
         else:
-            part.documents[document_id] = view.full_document
+            chunk.documents[document_id] = view.full_document
         return True
 
     def _follow_truncation(self, change: Change) -> None:
-        """Empty the part that did not see it; a later one has to."""
-        if self._sees(change):
+        """Empty the waiting chunk if it did not see the truncation, and require later chunks to see it."""
+        if self._is_seen(change):
             return
         self._unseen.add(change.transaction.xid)
-        if self._part is not None and self._part.collection == change.row.table:
-            self._part.documents.clear()
+        if self._waiting is not None and self._waiting.collection == change.row.table:
+            self._waiting.documents.clear()
 
-    def _sees(self, change: Change) -> bool:
-        """Whether the part that waits, and so every later one, saw the transaction."""
-        return self._part is not None and self._part.seen.has(change.transaction.xid)
+    def _is_seen(self, change: Change) -> bool:
+        """Return whether the waiting chunk, and so every later one, saw the change's transaction."""
+        return self._waiting is not None and self._waiting.seen.sees(change.transaction.xid)
 
     def _follow(self, kind: str, table: str, renamed_to: str | None) -> None:
-        """Follow what became of a collection: one that was dropped has nothing to read, one that is new comes whole."""
-        if kind == "create" or table not in self._left:
+        """Follow a change of a collection.
+
+        A dropped collection has nothing to read. All documents of a created one arrive as changes.
+        """
+        if kind == "create" or table not in self._remaining:
             return
-        if self._part is not None and self._part.collection == table:
-            self._part = None  # the name may have led to another table by then
+        if self._waiting is not None and self._waiting.collection == table:
+            self._waiting = None  # the name may have led to another table when the chunk was read
         if renamed_to is not None and (self._names is None or renamed_to in self._names):
-            self._left[self._left.index(table)] = renamed_to
+            self._remaining[self._remaining.index(table)] = renamed_to
         else:
             self._finish(table)
 
     def _finish(self, collection: str) -> None:
-        if collection == self._left[0]:
+        if collection == self._remaining[0]:
             self._after = ""
-        self._left.remove(collection)
+        self._remaining.remove(collection)
 
 
-def first_progress(names: Iterable[str], collections: frozenset[str] | None) -> Progress:
-    """Give the beginning of the snapshot of collections, for a stream of these, or of all."""
-    return Progress(tuple(sorted(names)), "", _digest(collections), 0)
+def first_progress(names: Iterable[str], collections: frozenset[str] | None) -> SnapshotProgress:
+    """Return the progress of a snapshot that begins.
+
+    Args:
+        names: the collections that exist.
+        collections: those that the stream watches; `None` for all.
+    """
+    return SnapshotProgress(tuple(sorted(names)), "", _digest(collections), 0)
 
 
-def check_progress(progress: Progress, collections: frozenset[str] | None) -> Progress:
-    """Refuse the progress of a stream of other collections.
+def check_progress(progress: SnapshotProgress, collections: frozenset[str] | None) -> SnapshotProgress:
+    """Return the progress, if it is that of a stream of these collections.
 
     Raises:
-        InvalidResumeToken: it is one.
+        InvalidResumeToken: it is from a stream of other collections.
     """
-    if progress.of != _digest(collections):
+    if progress.stream_digest != _digest(collections):
         raise InvalidResumeToken(
-            "the token is from inside the snapshot of other collections: go on with those that it was begun with"
+            "the token is from inside the snapshot of other collections: resume with the collections of that snapshot"
         )
     return progress
 

@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from pgdoc.model.positions import before_commits_at, just_behind
+from pgdoc.model.positions import before_commits_at, just_after
 from pgdoc.model.tokens import Mark
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Acknowledgements:
         """Note changes that were put into the stream's mailbox, in order."""
         outstanding = self._outstanding
         for position, transaction, row in changes:
-            last = just_behind(position) if row.kind in _ENDING else position
+            last = just_after(position) if row.kind in _ENDING else position
             if outstanding and outstanding[-1].commit_lsn == position[0]:
                 outstanding[-1].last = last
             else:
@@ -129,7 +129,7 @@ class ConsumerProgress:
 
     def acknowledge(self, mark: Mark) -> None:
         """Note what the user acknowledged."""
-        if mark.place >= self._acknowledged.place:
+        if mark.position >= self._acknowledged.position:
             self._acknowledged = mark
 
     def pass_over(self, given: Mark, mark: Mark) -> None:
@@ -143,9 +143,9 @@ class ConsumerProgress:
         It includes what was passed over behind that mark, because the consumer learns of a checkpoint later than the
         stream goes on.
         """
-        latest = max(self.begun, self._acknowledged, self.checkpointed, key=lambda mark: mark.place)
+        latest = max(self.begun, self._acknowledged, self.checkpointed, key=lambda mark: mark.position)
         given, passed = self._passed
-        return passed if given.place <= latest.place < passed.place else latest
+        return passed if given.position <= latest.position < passed.position else latest
 
     def confirmable(self) -> int:
         """Return the LSN below which the server may forget everything."""
@@ -160,9 +160,9 @@ class ConsumerProgress:
 
     def _oldest_needed(self, goes_on_at: int) -> int:
         latest = self.latest
-        self._outstanding.acknowledge(latest.place)
+        self._outstanding.acknowledge(latest.position)
         lsn = self._outstanding.confirmable(goes_on_at)
-        return lsn if latest.snapshot is None else min(lsn, latest.place[0])
+        return lsn if latest.snapshot is None else min(lsn, latest.position[0])
 
     def to_save(self, idle_bytes: int) -> SavedProgress:
         """Return what the catalog should store now.
@@ -170,8 +170,8 @@ class ConsumerProgress:
         While nothing is outstanding, that is the watermark once it is `idle_bytes` ahead of the last mark: a quiet
         consumer in a busy database moves on, too.
         """
-        mark = max(self.latest, self.saved.mark, key=lambda mark: mark.place)
+        mark = max(self.latest, self.saved.mark, key=lambda mark: mark.position)
         waiting_since = self._outstanding.waiting_since
-        if waiting_since is None and mark.snapshot is None and self.watermark > mark.place[0] + idle_bytes:
+        if waiting_since is None and mark.snapshot is None and self.watermark > mark.position[0] + idle_bytes:
             return SavedProgress(Mark(before_commits_at(self.watermark)), None)
         return SavedProgress(mark, waiting_since)

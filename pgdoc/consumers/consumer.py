@@ -23,7 +23,7 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from pgdoc.changes.events import ChangeEvent
+from pgdoc.changes import events
 from pgdoc.changes.router import Router
 from pgdoc.consumers.acknowledgements import ConsumerProgress
 from pgdoc.consumers.owned_slot import OwnedSlot, save_progress
@@ -31,7 +31,7 @@ from pgdoc.consumers.ownership import Ownership, ServerSession
 from pgdoc.consumers.slots import find_cluster
 from pgdoc.consumers.takeover import Takeover, went_back
 from pgdoc.errors import ConsumerBusy, ConsumerLost, PgdocError, StoreClosed
-from pgdoc.model.positions import Lsn, Position, before_commits_at, is_message, just_before
+from pgdoc.model.positions import BEFORE_ALL, Lsn, Position, before_commits_at, resume_point
 from pgdoc.model.tokens import Mark, ResumeToken
 from pgdoc.replication.source import Cluster, Source
 from pgdoc.runtime.deadline import deadline_scope
@@ -41,6 +41,7 @@ from pgdoc.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from pgdoc.changes.change import Change
+    from pgdoc.changes.events import ChangeEvent
     from pgdoc.changes.fanout import Subscription
     from pgdoc.consumers.takeover import StartPoint
     from pgdoc.model.positions import RawPosition
@@ -101,7 +102,7 @@ class Consumer:
         # `epoch`, or a higher `recreated`, also sees the fields that belong to it: these two are assigned last.
         self.mode = "standby"
         self.snapshot: str | None = None
-        self.begun_at: RawPosition = (0, 0, 0, 0)
+        self.begun_at: RawPosition = BEFORE_ALL
         self.recreated = 0
         self.epoch: int | None = None
         self._cluster = Cluster(0, 0)
@@ -139,7 +140,7 @@ class Consumer:
     @property
     def live_place(self) -> RawPosition:
         """The lowest position: how far the stream has come, the mailbox knows."""
-        return (0, 0, 0, 0)
+        return BEFORE_ALL
 
     @property
     def wal_end(self) -> int:
@@ -283,8 +284,7 @@ class Consumer:
         self.snapshot = start.snapshot
         self.epoch = start.epoch
         self._mailbox.begin_at(position)
-        # A position of a message may be that of the drop which ends the stream; the stream has to see it again.
-        self._subscription.after = just_before(position) if is_message(position) else position
+        self._subscription.after = resume_point(position)
         return start
 
     def _go_on(self, takeover: Takeover, epoch: int) -> StartPoint:
@@ -302,10 +302,10 @@ class Consumer:
         while not self._ends:
             burst = owned.read(_READ_S)
             selected = self._router.route(burst.changes).get(self._subscription.selection, [])
-            left = self._put(selected, burst.reached)
-            if left and self._put_rest(owned, left, burst.reached):
+            left = self._put(selected, burst.watermark)
+            if left and self._put_rest(owned, left, burst.watermark):
                 break
-            self._progress.watermark = burst.reached
+            self._progress.watermark = burst.watermark
             if owned.has_caught_up:
                 self.mode = "live"
             owned.heartbeat()
@@ -316,7 +316,7 @@ class Consumer:
 
     def _view(self, change: Change) -> ChangeEvent:
         """Return the view of a change that filters are matched against."""
-        return ChangeEvent._of(change, self.ids)  # noqa: SLF001 (not for users to make)
+        return events.from_change(change, self.ids)
 
     def _put(self, selected: list[Change], watermark: int) -> list[Change]:
         """Put changes into the mailbox and return those that it had no room for."""

@@ -174,7 +174,7 @@ def save_progress(  # noqa: PLR0913 (what `OwnedSlot` holds, for a consumer that
     """
     with deadline_scope(_HEARTBEAT_LIMIT_S):
         checkpoint = ownership.check(epoch)
-        if checkpoint.mark.place > progress.checkpointed.place:
+        if checkpoint.mark.position > progress.checkpointed.position:
             ownership.flush(checkpoint.inserted)  # A crash must not take back what is confirmed to the slot.
             progress.checkpointed = checkpoint.mark
     confirmable = progress.confirmable()

@@ -271,7 +271,7 @@ class Ownership:
     def _values(self, mark: Mark, cluster: Cluster) -> dict[str, Any]:
         return {
             "name": self.name,
-            "place": [int(number) for number in mark.place],  # Some are Lsn.
+            "place": [int(number) for number in mark.position],  # Some are Lsn.
             "snapshot": mark.text,
             "system": str(cluster.system_id),
             "timeline": cluster.timeline,

@@ -28,7 +28,7 @@ def read_message(message: Message) -> tuple[str, CollectionChange] | None:
         return None
     told = frozenset(left) if isinstance(left, list) and all(map(_is_name, left)) else None
     return schema, CollectionChange(
-        message.lsn, kind, table, content.encode(), renamed_to=renamed_to if kind == "rename" else None, left=told
+        message.lsn, kind, table, content.encode(), renamed_to=renamed_to if kind == "rename" else None, remaining=told
     )
 
 

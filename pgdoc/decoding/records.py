@@ -1,6 +1,6 @@
-"""What every output plugin's messages come down to.
+"""The records that every output plugin's messages are decoded to.
 
-Named tuples, not dataclasses: one is made for each change that passes, and a frozen dataclass costs three times more.
+Named tuples, not dataclasses: one is made for each change, and a frozen dataclass takes three times as long.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ if TYPE_CHECKING:
 
 COLLECTION_COLUMNS = frozenset({"id", "data", "version", "replaced_version", "created_at", "updated_at"})
 
+ROW_KINDS = frozenset("IUDT")
+"""The kinds of a `RowChange`. Every other kind is that of a `CollectionChange`."""
+
 
 class Begin(NamedTuple):
-    """A transaction whose changes follow."""
+    """The start of a transaction. Its changes follow."""
 
     commit_lsn: int
     xid: int
@@ -22,11 +25,11 @@ class Begin(NamedTuple):
 
 
 class Images(NamedTuple):
-    """A row before and after its change: values by column name, numbers as numbers, all else as text, jsonb too.
+    """A row before and after its change: values by column name, numbers as numbers, all else (jsonb too) as text.
 
     Attributes:
-        after: the row as it is now (I, U), whole.
-        before: the row as it was (U, D); only its key where the table is not REPLICA IDENTITY FULL.
+        after: the whole row as the change left it (insert, update).
+        before: the row before the change (update, delete); only its key if the table is not REPLICA IDENTITY FULL.
     """
 
     after: dict[str, Any]
@@ -36,16 +39,16 @@ class Images(NamedTuple):
 class RowChange(NamedTuple):
     """A change of one row, or the truncation of one table.
 
-    The row itself stays in the message until someone asks for it: reading it costs more than all the rest of a
-    change's way, and most of that is work of the garbage collector for rows that only wait in a buffer.
+    The row stays in the undecoded message until it is asked for. Decoding it costs more than everything else that is
+    done to a change, and most of that cost is garbage collection of rows that only wait in a buffer.
 
     Attributes:
-        lsn: of the WAL record.
+        lsn: the LSN of the WAL record.
         kind: `I`, `U`, `D` or `T`.
-        table: the name in the schema that is read.
-        message: as it was received.
+        table: the table's name in the schema that is read.
+        message: the message as it was received.
         complete: whether the message has all the images that its kind should have.
-        read: how the plugin's messages are read.
+        read: decodes the message of the plugin that sent it.
     """
 
     lsn: int
@@ -57,29 +60,30 @@ class RowChange(NamedTuple):
 
     @property
     def renamed_to(self) -> None:
-        """No row is renamed; see `CollectionChange`."""
+        """Always `None`; a `CollectionChange` can have it."""
         return None
 
     def images(self) -> Images:
-        """Read the row.
+        """Decode the row.
 
         Raises:
-            ProtocolError: the message is broken.
+            ProtocolError: the message is malformed.
         """
         return self.read(self.message)
 
 
 class CollectionChange(NamedTuple):
-    """What became of a whole collection; it stands where a `RowChange` does, and has all that both are asked for.
+    """A change of a whole collection. It has every attribute of a `RowChange` that code for both kinds reads.
 
     Attributes:
-        lsn: of the message that says it.
-        kind: `create`, `rename`, `drop`, or `invalidate`, which no message says: a stream has lost its collections.
-        table: its name, the old one where it was renamed.
-        message: as it was received.
-        complete: always; it has no images that could be missing.
-        renamed_to: its new name.
-        left: the collections that the schema had after it; `None` where that was not told.
+        lsn: the LSN of the message that reported it.
+        kind: `create`, `rename` or `drop`. Also `invalidate`, which no message reports: a stream lost its last
+            collection.
+        table: the collection's name, before the change if it was renamed.
+        message: the message as it was received.
+        complete: always `True`: it has no images.
+        renamed_to: the collection's new name.
+        remaining: the schema's collections after the change; `None` if the message did not list them.
     """
 
     lsn: int
@@ -88,28 +92,28 @@ class CollectionChange(NamedTuple):
     message: bytes
     complete: bool = True
     renamed_to: str | None = None
-    left: frozenset[str] | None = None
+    remaining: frozenset[str] | None = None
 
     def images(self) -> Images:
-        """Give no row."""
+        """Return empty images."""
         return Images({}, {})
 
 
 class Message(NamedTuple):
-    """What `pg_logical_emit_message` wrote inside the transaction; `content` is `None` where it is not text."""
+    """A transactional message of `pg_logical_emit_message`; `content` is `None` if it is not text."""
 
     lsn: int
     content: str | None
 
 
 class Commit(NamedTuple):
-    """The end of a transaction; every transaction that commits below `end_lsn` has been sent."""
+    """The end of a transaction. Every transaction that commits below `end_lsn` has been sent."""
 
     end_lsn: int
 
 
 class Idle(NamedTuple):
-    """A keepalive between transactions; every transaction that commits below `wal_end` has been sent."""
+    """A keepalive between transactions. Every transaction that commits below `wal_end` has been sent."""
 
     wal_end: int
 

@@ -1,55 +1,100 @@
-"""Positions in the WAL: `Lsn`, `Position`, and the helpers that compare and derive them."""
+"""Positions of changes in the WAL: `Position`, `RawPosition`, `Lsn`, and helpers that read and derive them.
+
+A position is `(commit LSN, LSN, kind, ordinal)`. Positions compare as tuples, in the order of the events:
+
+- the commit LSN orders transactions as the server sends them;
+- the LSN of the change's own WAL record orders the changes of a transaction;
+- the kind orders a logical message before a row that has the same LSN;
+- the ordinal counts the rows of one record, since a COPY packs many rows into one. The tables of one TRUNCATE share a
+  record too; their ordinals are made from their names (`pgdoc.changes.assembler`).
+
+A position whose LSN is 0 lies between transactions: before every change of those that commit at its commit LSN or
+later.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pgdoc.errors import InvalidResumeToken
 
 RawPosition = tuple[int, int, int, int]
-"""A `Position` as a bare tuple, which costs a tenth to make and compares alike."""
+"""A `Position` as a bare tuple. One is made for each change: it takes a tenth of the time and compares the same."""
+
+MESSAGE: Final = 0
+ROW: Final = 1
+"""The kinds of a position: a logical message, and a row."""
+
+BEFORE_ALL: Final[RawPosition] = (0, 0, 0, 0)
+"""The position before every change."""
 
 
-def just_before(place: RawPosition | Position) -> RawPosition:
-    """Give a place after which the change at `place` is the next one, if there is one."""
-    commit_lsn, lsn, kind, ordinal = place
-    return (commit_lsn, lsn, kind, ordinal - 1)
+class Position(NamedTuple):
+    """The position of one change, or between two transactions; see the module."""
+
+    commit_lsn: int
+    lsn: int = 0
+    kind: int = MESSAGE
+    ordinal: int = 0
 
 
-def just_behind(place: RawPosition | Position) -> RawPosition:
-    """Give the place that the invalidate has where the message at `place` takes the last collection."""
-    commit_lsn, lsn, kind, ordinal = place
-    return (commit_lsn, lsn, kind, ordinal + 1)
-
-
-def is_message(place: RawPosition | Position) -> bool:
-    """Tell whether a change at this place is one of a whole collection: the only ones that can take the last."""
-    return bool(place[1]) and place[2] == 0
+def commit_lsn_of(position: RawPosition | Position) -> int:
+    """Return the LSN of the transaction's commit record."""
+    return position[0]
 
 
 def before_commits_at(lsn: int) -> RawPosition:
-    """Give the place before every change of the transactions that commit at `lsn` or later."""
-    return (lsn, 0, 0, 0)
+    """Return the position before every change of the transactions that commit at `lsn` or later."""
+    return (lsn, 0, MESSAGE, 0)
+
+
+def is_collection_event(position: RawPosition | Position) -> bool:
+    """Return whether the change at this position created, renamed or dropped a collection.
+
+    Only these changes can take a stream's last collection and so end it. They are read from messages.
+    """
+    _, lsn, kind, _ = position
+    return lsn != 0 and kind == MESSAGE
+
+
+def just_after(position: RawPosition | Position) -> RawPosition:
+    """Return the position of the `invalidate` event that the collection event at `position` can cause."""
+    commit_lsn, lsn, kind, ordinal = position
+    return (commit_lsn, lsn, kind, ordinal + 1)
+
+
+def just_before(position: RawPosition | Position) -> RawPosition:
+    """Return the position from which a reader delivers the change at `position` next."""
+    commit_lsn, lsn, kind, ordinal = position
+    return (commit_lsn, lsn, kind, ordinal - 1)
+
+
+def resume_point(position: RawPosition | Position) -> RawPosition:
+    """Return the position after which to read for a stream that resumes at `position`.
+
+    A collection event is read again, since it may have ended the stream: its `invalidate` would come next.
+    """
+    return just_before(position) if is_collection_event(position) else position
 
 
 _LSN = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
 
 
 class Lsn(int):
-    """A place in the WAL, in bytes; prints as PostgreSQL does (`pg_lsn`)."""
+    """A location in the WAL, in bytes. Its text is PostgreSQL's `pg_lsn`, such as `16/B374D848`."""
 
     @classmethod
     def parse(cls, text: str) -> Lsn:
-        """Read `16/B374D848`.
+        """Parse text such as `16/B374D848`.
 
         Raises:
-            InvalidResumeToken: not an LSN.
+            InvalidResumeToken: the text is not an LSN.
         """
         found = _LSN.fullmatch(text)
         if found is None:
             raise InvalidResumeToken(
-                f"{text!r} is not an LSN: two hexadecimal numbers with a slash, such as 16/B374D848"
+                f"{text!r} is not an LSN: use two hexadecimal numbers with a slash, such as 16/B374D848"
             )
         return cls((int(found[1], 16) << 32) | int(found[2], 16))
 
@@ -58,18 +103,3 @@ class Lsn(int):
 
     def __repr__(self) -> str:
         return f"Lsn('{self}')"
-
-
-class Position(NamedTuple):
-    """The place of one change; tuples compare as the events are ordered.
-
-    The commit LSN orders transactions as the server sends them, the record's own LSN places a change inside its
-    transaction, and ordinals count within one LSN and kind, since a COPY packs many rows in one record. The tables of
-    one TRUNCATE share a record, too; their ordinals are made from their names (`pgdoc.changes.assembler`).
-    A position with nothing but a commit LSN lies before every change of the transactions that commit there or later.
-    """
-
-    commit_lsn: int
-    lsn: int = 0
-    kind: int = 0  # 0 a message, 1 a row
-    ordinal: int = 0

@@ -1,4 +1,4 @@
-"""Places in the WAL: `Lsn`, `Position`, `ResumeToken`; and how far a snapshot has come, `Progress`."""
+"""What a stream or consumer resumes from: `ResumeToken`, `SnapshotProgress` and a consumer's `Mark`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import total_ordering
 from typing import NamedTuple
 
 from pgdoc.errors import InvalidResumeToken
-from pgdoc.model.positions import Lsn, Position
+from pgdoc.model.positions import BEFORE_ALL, Lsn, Position
 
 _TOKEN = re.compile(
     r"(?P<commit>[0-9A-F]{1,8}/[0-9A-F]{1,8})"
@@ -22,95 +22,98 @@ _TOKEN = re.compile(
 _PROGRESS_LIMIT = 1 << 20
 
 
-class Progress(NamedTuple):
-    """How far the snapshot of a stream has come.
+class SnapshotProgress(NamedTuple):
+    """How far the snapshot of a stream has come. Part of the tokens that are issued inside the snapshot.
 
     Attributes:
-        left: the collections of which not all documents were given, in the order in which they are; none at the end.
-        document_id: of the first of them, the last document that was given; empty where none was.
-        of: tells the collections of the stream from others.
-        given: how many documents were.
+        remaining: the collections that still have documents to deliver, in the order in which they are read. Empty
+            when the snapshot is complete.
+        document_id: the last document delivered of the first of them. Empty if none was.
+        stream_digest: a digest of the stream's collections. A token of another stream is refused by it.
+        delivered: how many documents were delivered.
     """
 
-    left: tuple[str, ...]
+    remaining: tuple[str, ...]
     document_id: str
-    of: str
-    given: int
+    stream_digest: str
+    delivered: int
 
     def __str__(self) -> str:
         text = json.dumps([*self], ensure_ascii=False, separators=(",", ":")).encode()
         return base64.urlsafe_b64encode(zlib.compress(text, 9)).decode().rstrip("=")
 
     @classmethod
-    def parse(cls, text: str) -> Progress:
-        """Read what `str` gave.
+    def parse(cls, text: str) -> SnapshotProgress:
+        """Parse the text that `str(progress)` returned.
 
         Raises:
-            ValueError: it did not.
+            ValueError: the text is anything else.
         """
         inflate = zlib.decompressobj()
         try:
             raw = inflate.decompress(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), _PROGRESS_LIMIT)
-            left, document_id, of, given = json.loads(raw)
+            remaining, document_id, stream_digest, delivered = json.loads(raw)
         except (zlib.error, TypeError) as exc:
             raise ValueError(str(exc)) from exc
-        texts = [*left, document_id, of] if isinstance(left, list) else [None]
-        if not all(isinstance(text, str) for text in texts) or not isinstance(given, int):
-            raise ValueError("it is something else")
-        return cls(tuple(left), document_id, of, given)
+        texts = [*remaining, document_id, stream_digest] if isinstance(remaining, list) else [None]
+        if not all(isinstance(text, str) for text in texts) or not isinstance(delivered, int):
+            raise ValueError("not the progress of a snapshot")
+        return cls(tuple(remaining), document_id, stream_digest, delivered)
 
 
 class Mark(NamedTuple):
-    """How far a durable consumer has come; marks are compared by their places.
+    """How far a durable consumer has acknowledged. Compare marks by their `position`.
 
     Attributes:
-        place: as a `Position`; inside a snapshot followed by how many of its documents were given.
-        snapshot: how far that had come there; empty where it has to begin, `None` where there is none, or it is over.
+        position: a `Position`; inside a snapshot, followed by the number of snapshot documents delivered.
+        snapshot: the progress of the snapshot: a `SnapshotProgress` or its text, `""` before the first document, and
+            `None` when the consumer has no snapshot or has completed it.
     """
 
-    place: tuple[int, ...] = (0, 0, 0, 0)
-    snapshot: Progress | str | None = None
+    position: tuple[int, ...] = BEFORE_ALL
+    snapshot: SnapshotProgress | str | None = None
 
     @classmethod
-    def at(cls, place: tuple[int, ...], progress: Progress | None) -> Mark:
-        """Make the mark of an event."""
+    def at(cls, position: tuple[int, ...], progress: SnapshotProgress | None) -> Mark:
+        """Make the mark of the event at `position`; `progress` is that of its token."""
         if progress is None:
-            return cls(place)
-        return cls((*place, progress.given), progress if progress.left else None)
+            return cls(position)
+        return cls((*position, progress.delivered), progress if progress.remaining else None)
 
     @property
     def text(self) -> str | None:
-        """The snapshot as it is stored."""
+        """The snapshot's progress as it is stored in the catalog."""
         return None if self.snapshot is None else str(self.snapshot)
 
 
 @total_ordering
 @dataclass(frozen=True, slots=True)
 class ResumeToken:
-    """A place in the stream of all changes: of an event, or between two transactions.
+    """A position from which a stream can resume: that of an event, or one between two transactions.
 
-    Tokens order as the events do. They depend on nothing but the WAL: not on the filter, the collections, the plugin
-    or the process that issued them. Only those from inside a snapshot tell how far that has come, in `progress`.
+    Tokens compare in the order of the events. A token depends only on the WAL, not on the stream's filter, collections
+    or output plugin, nor on the process that issued it: any stream can resume from it. Only a token from inside a
+    snapshot also holds how far that snapshot has come, in `progress`.
     """
 
     position: Position
     system_id: int
     timeline: int
-    progress: Progress | None = None
+    progress: SnapshotProgress | None = None
 
     @property
     def is_inside(self) -> bool:
-        """Whether it is from inside a snapshot, which is to be gone on with."""
-        return self.progress is not None and bool(self.progress.left)
+        """Whether the token is from inside a snapshot that is not complete yet."""
+        return self.progress is not None and bool(self.progress.remaining)
 
     @property
     def lsn(self) -> Lsn:
-        """The LSN of the commit record of the transaction."""
+        """The LSN of the transaction's commit record."""
         return Lsn(self.position.commit_lsn)
 
     @classmethod
     def parse(cls, text: str) -> ResumeToken:
-        """Read what `str(token)` gave.
+        """Parse the text that `str(token)` returned.
 
         Raises:
             InvalidResumeToken: the text is not a token.
@@ -118,24 +121,24 @@ class ResumeToken:
         found = _TOKEN.fullmatch(text) if isinstance(text, str) else None
         if found is None:
             raise InvalidResumeToken(
-                f"{text!r} is not a resume token: give `str(event.resume_token)`, or an LSN such as 16/B374D848"
+                f"{text!r} is not a resume token: use str(event.resume_token), or an LSN such as 16/B374D848"
             )
         position = Position(Lsn.parse(found["commit"]))
         if found["lsn"]:
             position = Position(position.commit_lsn, Lsn.parse(found["lsn"]), int(found["kind"]), int(found["ordinal"]))
         if found["lsn"] and not position.lsn:
-            raise InvalidResumeToken(f"{text!r} is not a resume token: nothing stands at 0/0")
+            raise InvalidResumeToken(f"{text!r} is not a resume token: no change has the LSN 0/0")
         try:
-            progress = Progress.parse(found["progress"]) if found["progress"] else None
+            progress = SnapshotProgress.parse(found["progress"]) if found["progress"] else None
         except ValueError as exc:
-            raise InvalidResumeToken(f"{text!r} is not a resume token: a part of it is damaged") from exc
+            raise InvalidResumeToken(f"{text!r} is not a resume token: its snapshot part is damaged") from exc
         return cls(position, int(found["system"]), int(found["timeline"]), progress)
 
     def __str__(self) -> str:
         commit_lsn, lsn, kind, ordinal = self.position
-        place = f".{Lsn(lsn)}.{kind}.{ordinal}" if lsn else ""
-        inside = f".s{self.progress}" if self.progress else ""
-        return f"{Lsn(commit_lsn)}{place}{inside}.{self.system_id}.{self.timeline}"
+        change = f".{Lsn(lsn)}.{kind}.{ordinal}" if lsn else ""
+        snapshot = f".s{self.progress}" if self.progress else ""
+        return f"{Lsn(commit_lsn)}{change}{snapshot}.{self.system_id}.{self.timeline}"
 
     def __lt__(self, other: object) -> bool:
         if not isinstance(other, ResumeToken):
@@ -144,5 +147,6 @@ class ResumeToken:
 
     @property
     def _order(self) -> tuple[Position, tuple[bool, int], int, int]:
-        inside = (self.progress is None, self.progress.given if self.progress else 0)
-        return self.position, inside, self.timeline, self.system_id
+        # At one position, the snapshot's documents come in their order, and the change itself comes last.
+        snapshot = (self.progress is None, self.progress.delivered if self.progress else 0)
+        return self.position, snapshot, self.timeline, self.system_id

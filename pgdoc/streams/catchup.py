@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from pgdoc.changes.change import Change
-    from pgdoc.changes.router import Look
+    from pgdoc.changes.router import View
     from pgdoc.streams.hub import Hub
 
 logger = logging.getLogger("pgdoc.catchup")
@@ -50,9 +50,9 @@ class Group:
         router: finds what each of them wants.
     """
 
-    def __init__(self, subscriptions: Iterable[Subscription], look: Look) -> None:
+    def __init__(self, subscriptions: Iterable[Subscription], view: View) -> None:
         self.waited_s = dict.fromkeys(subscriptions, 0.0)
-        self.router = Router(look)
+        self.router = Router(view)
         for subscription in self.waited_s:
             self.router.add(subscription.selection)
 
@@ -140,7 +140,7 @@ class CatchUp:
             for subscription in group:
                 del self._waiting[subscription]
             self._fed.update(group)
-        return Group(group, self._hub.look)
+        return Group(group, self._hub.view)
 
     def _release(self, group: Group, subscription: Subscription) -> None:
         """Let one go from its reader; if it waits already, another may begin."""
@@ -180,16 +180,16 @@ class CatchUp:
         """Read a burst, put it everywhere, and hand over those who have come far enough."""
         self._check_server()
         burst, has_frames = read_burst(opened, _READ_S)
-        reached = before_commits_at(burst.reached)
+        reached = before_commits_at(burst.watermark)
         selected = group.router.route(burst.changes)
         left = {each: each.put(selected.get(each.selection, []), reached) for each in group}
         left = {subscription: changes for subscription, changes in left.items() if changes}
         if left:
-            self._wait_for_room(opened, group, left, burst.reached)
-        opened.reader.confirm(burst.reached)
+            self._wait_for_room(opened, group, left, burst.watermark)
+        opened.reader.confirm(burst.watermark)
         if not has_frames:
             opened.reader.ask()
-        for subscription in [each for each in group if self._hub.join(each, burst.reached)]:
+        for subscription in [each for each in group if self._hub.join(each, burst.watermark)]:
             self._release(group, subscription)
 
     def _wait_for_room(self, opened: ReplicationSession, group: Group, left: Left, reached: int) -> None:

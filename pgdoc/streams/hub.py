@@ -23,7 +23,7 @@ from collections import deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from pgdoc.changes.events import ChangeEvent
+from pgdoc.changes import events
 from pgdoc.changes.fanout import Fanout, State, Subscription
 from pgdoc.errors import InvalidResumeToken, PgdocError, StoreClosed, StreamError
 from pgdoc.model.positions import before_commits_at
@@ -38,6 +38,7 @@ from pgdoc.streams.catchup import CatchUp
 
 if TYPE_CHECKING:
     from pgdoc.changes.change import Change
+    from pgdoc.changes.events import ChangeEvent
     from pgdoc.changes.router import Selection
     from pgdoc.model.positions import RawPosition
     from pgdoc.streams.mailbox import AsyncMailbox, Mailbox
@@ -75,7 +76,7 @@ class Hub:
         self._closing = threading.Event()
         self._reconnecting = False
         self._opened: ReplicationSession | None = None
-        self._fanout = Fanout(0, self.look)
+        self._fanout = Fanout(0, self.view)
         self._subscriptions: set[Subscription] = set()
         self._abandoned: deque[Subscription] = deque()
         self._with_room: deque[Subscription] = deque()
@@ -136,7 +137,7 @@ class Hub:
         with self._lock:
             if subscription not in self._subscriptions:
                 return True
-            if subscription.state is State.AWAY and reader_reached + _NEAR_BYTES < self._fanout.reached:
+            if subscription.state is State.AWAY and reader_reached + _NEAR_BYTES < self._fanout.watermark:
                 return False
             return self._fanout.join(subscription, reader_reached)
 
@@ -179,9 +180,9 @@ class Hub:
         own.__cause__ = error.__cause__
         subscription.mailbox.fail(own)
 
-    def look(self, change: Change) -> ChangeEvent:
+    def view(self, change: Change) -> ChangeEvent:
         """Make the view of a change that filters are asked of; no user ever has it."""
-        return ChangeEvent._of(change, self.ids)  # noqa: SLF001 (not for users to make)
+        return events.from_change(change, self.ids)
 
     @property
     def is_started(self) -> bool:
@@ -196,7 +197,7 @@ class Hub:
     @property
     def reached(self) -> int:
         """R: every transaction with a commit LSN below it is out."""
-        return self._fanout.reached
+        return self._fanout.watermark
 
     @property
     def dispatched(self) -> RawPosition:
@@ -207,7 +208,7 @@ class Hub:
     def wal_end(self) -> int:
         """The highest LSN heard of."""
         opened = self._opened
-        return max(self._fanout.reached, opened.reader.wal_end if opened else 0)
+        return max(self._fanout.watermark, opened.reader.wal_end if opened else 0)
 
     @property
     def slot(self) -> str | None:
@@ -316,7 +317,7 @@ class Hub:
             with self._lock:
                 self.check_usable()
                 self._adopt(opened)
-                self._fanout = Fanout(opened.assembler.reached, self.look)
+                self._fanout = Fanout(opened.assembler.watermark, self.view)
                 self._reconnecting = False
                 self._opened = opened
                 self._keeper.start()
@@ -331,7 +332,7 @@ class Hub:
             except PgdocError as exc:
                 if not exc.resumable:
                     raise
-                logger.warning("reconnecting at %X: %s", self._fanout.reached, exc)
+                logger.warning("reconnecting at %X: %s", self._fanout.watermark, exc)
             finally:
                 self._opened.reader.close()
             self._opened = None if self._closing.is_set() else self._reopen()
@@ -347,7 +348,7 @@ class Hub:
                 continue
             with self._lock:
                 sent_away = self._fanout.dispatch(burst)
-            opened.reader.confirm(burst.reached)
+            opened.reader.confirm(burst.watermark)
             for subscription in sent_away:
                 self._catchup.take_over(subscription)
 
@@ -358,7 +359,7 @@ class Hub:
             try:
                 opened = open_reader(
                     self.source,
-                    self._fanout.reached,
+                    self._fanout.watermark,
                     purpose=f"hub {self.source.schema}",
                     prefix="pgdoch",
                     check=self.check_origin,

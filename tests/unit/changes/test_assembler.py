@@ -95,9 +95,9 @@ def test_everything_below_r_is_out_and_nothing_is_out_beyond_it_but_the_part_of_
     for record in wal.records:
         burst = assembler.feed([record])
         out += burst.changes
-        below = [change for change in wal.changes if change.position[0] < burst.reached]
+        below = [change for change in wal.changes if change.position[0] < burst.watermark]
         assert out[: len(below)] == below
-        assert {change.position[0] for change in out[len(below) :]} <= {burst.inside}
+        assert {change.position[0] for change in out[len(below) :]} <= {burst.partial_commit_lsn}
 
 
 def test_r_moves_with_commits_and_with_keepalives_outside_of_transactions():

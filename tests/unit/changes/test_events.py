@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pgdoc.changes import events
 from pgdoc.changes.assembler import Assembler
 from pgdoc.changes.diff import UpdateDescription
-from pgdoc.changes.events import ChangeEvent, EventType, check_images
+from pgdoc.changes.events import EventType, check_images
 from pgdoc.decoding.wal2json import Wal2Json
 from pgdoc.errors import ReplicaIdentityChanged, UnreadableDocument
 from pgdoc.model.documents import Document
@@ -21,6 +22,7 @@ from tests.unit import wire
 
 if TYPE_CHECKING:
     from pgdoc.changes.change import Change
+    from pgdoc.changes.events import ChangeEvent
 
 ROW = {
     "id": "o-1",
@@ -55,7 +57,7 @@ def change(kind: str, *, new: Any = None, old: Any = None, said: str | None = No
 
 
 def event(kind: str, **images: Any) -> ChangeEvent:
-    return ChangeEvent._of(change(kind, **images), (7421, 1))
+    return events.from_change(change(kind, **images), (7421, 1))
 
 
 def test_an_insert():
@@ -123,7 +125,7 @@ def test_a_message_of_another_form_says_nothing(said):
 
 def test_nothing_that_a_user_can_change_is_shared():
     one = change("U", new=NEXT, old=ROW, said='{"metadata": {"user": "alice"}}')
-    first, second = ChangeEvent._of(one, (7421, 1)), ChangeEvent._of(one, (7421, 1))
+    first, second = events.from_change(one, (7421, 1)), events.from_change(one, (7421, 1))
     first.metadata["user"] = "mallory"
     for document in (first.full_document, first.full_document_before_change):
         assert document is not None
@@ -159,7 +161,7 @@ def of_collection(kind: str, renamed_to: str | None = None) -> ChangeEvent:
     ]
     (found,) = Assembler(0, {"orders": True}, "docs").feed(Wal2Json().decode(frames)).changes
     check_images(found)
-    return ChangeEvent._of(found, (7421, 1))
+    return events.from_change(found, (7421, 1))
 
 
 @pytest.mark.parametrize(("kind", "renamed_to"), [("create", None), ("rename", "sold"), ("drop", None)])
@@ -198,7 +200,7 @@ def test_an_event_can_be_copied_and_pickled(made, again):
 def test_events_are_equal_when_all_their_fields_are():
     assert event("I", new=ROW) == event("I", new=ROW)
     assert event("I", new=ROW) != event("I", new=NEXT)
-    assert event("I", new=ROW) != ChangeEvent._of(change("I", new=ROW), (7421, 2))
+    assert event("I", new=ROW) != events.from_change(change("I", new=ROW), (7421, 2))
 
 
 def test_an_event_is_shown_with_what_it_tells():

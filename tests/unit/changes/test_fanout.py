@@ -26,12 +26,12 @@ WHEN = TransactionInfo(1, "2026-11-23 03:41:13+00", None)
 TABLES = ["small", "large"]
 
 
-def look(change: Change) -> Change:
+def view_of(change: Change) -> Change:
     return change
 
 
 def selected(subscription: Subscription, burst: Burst) -> list[Change]:
-    router = Router(look)
+    router = Router(view_of)
     router.add(subscription.selection)
     return router.route(burst.changes).get(subscription.selection, [])
 
@@ -176,7 +176,7 @@ class Streams(RuleBasedStateMachine):
         for tables in past:
             self.wal.write(tables)
         self.live = Reader(self.wal, self.wal.end)
-        self.fanout = Fanout(self.wal.end, look)
+        self.fanout = Fanout(self.wal.end, view_of)
 
     @rule(tables=transactions, gap=st.sampled_from([0, 10]), then_idle=st.booleans())
     def write(self, tables, gap, then_idle):
@@ -187,7 +187,7 @@ class Streams(RuleBasedStateMachine):
     @rule(count=st.integers(1, 6), reconnects=st.sampled_from([False, False, True]))
     def read_live(self, count, reconnects):
         if reconnects:
-            self.live = Reader(self.wal, self.fanout.reached)
+            self.live = Reader(self.wal, self.fanout.watermark)
             self.fanout.restart()
         for subscription in self.fanout.dispatch(self.live.read(count)):
             assert subscription.state is State.AWAY
@@ -226,14 +226,14 @@ class Streams(RuleBasedStateMachine):
         subscription = follower.subscription
         follower.reader = follower.reader or Reader(self.wal, max(100, subscription.after[0] - earlier))
         burst = follower.reader.read(count)
-        rest = subscription.put(selected(subscription, burst), before_commits_at(burst.reached))
+        rest = subscription.put(selected(subscription, burst), before_commits_at(burst.watermark))
         while rest and full == "waits":
             follower.mailbox.drain()
-            rest = subscription.put(rest, before_commits_at(burst.reached))
+            rest = subscription.put(rest, before_commits_at(burst.watermark))
         if rest or full == "breaks":
             self.fanout.leave(subscription)
             follower.reader = None
-        elif (near or subscription.state is State.JOINING) and self.fanout.join(subscription, burst.reached):
+        elif (near or subscription.state is State.JOINING) and self.fanout.join(subscription, burst.watermark):
             follower.reader = None
 
     def _away(self) -> list[Follower]:
@@ -278,11 +278,11 @@ class Streams(RuleBasedStateMachine):
         subscription = follower.subscription
         reader = follower.reader or Reader(self.wal, subscription.after[0])
         burst = reader.read(len(self.wal.steps))
-        rest = subscription.put(selected(subscription, burst), before_commits_at(burst.reached))
+        rest = subscription.put(selected(subscription, burst), before_commits_at(burst.watermark))
         while rest:
             follower.mailbox.drain()
-            rest = subscription.put(rest, before_commits_at(burst.reached))
-        assert self.fanout.join(subscription, burst.reached)
+            rest = subscription.put(rest, before_commits_at(burst.watermark))
+        assert self.fanout.join(subscription, burst.watermark)
 
 
 TestStreams = Streams.TestCase
@@ -295,7 +295,7 @@ def joining(wal: Wal) -> tuple[Fanout, Reader, Follower]:
     start = before_commits_at(100)
     mailbox = Mailbox(100)
     fanout, live, follower = (
-        Fanout(wal.end, look),
+        Fanout(wal.end, view_of),
         Reader(wal, wal.end),
         Follower(Subscription(Selection(), start, mailbox), mailbox, start),
     )
@@ -305,8 +305,8 @@ def joining(wal: Wal) -> tuple[Fanout, Reader, Follower]:
 
 def finish(fanout: Fanout, wal: Wal, follower: Follower) -> bool:
     burst = Reader(wal, 100).read(3)
-    follower.subscription.put(selected(follower.subscription, burst), before_commits_at(burst.reached))
-    return fanout.join(follower.subscription, burst.reached)
+    follower.subscription.put(selected(follower.subscription, burst), before_commits_at(burst.watermark))
+    return fanout.join(follower.subscription, burst.watermark)
 
 
 def test_what_was_laid_aside_meanwhile_follows_what_was_caught_up():
@@ -325,7 +325,7 @@ def test_a_reconnect_inside_a_transaction_repeats_nothing_to_who_is_joining():
     wal.write(["small", "large", "small"])
     fanout.dispatch(live.read(2))
     fanout.restart()
-    fanout.dispatch(Reader(wal, fanout.reached).read(4))
+    fanout.dispatch(Reader(wal, fanout.watermark).read(4))
     assert finish(fanout, wal, follower)
     assert follower.mailbox.given == wal.changes
 
@@ -356,7 +356,7 @@ def test_a_renaming_concerns_who_wants_the_old_name_or_the_new_one():
     change = Change((110, 105, 0, 0), WHEN, CollectionChange(105, "rename", "small", b"_", renamed_to="new"))
     boxes = {name: Mailbox(9) for name in ("small", "new", "large")}
     late = Subscription(Selection(frozenset({"new"})), before_commits_at(100), Mailbox(9))
-    fanout = Fanout(100, look)
+    fanout = Fanout(100, view_of)
     for name, box in boxes.items():
         fanout.add(Subscription(Selection(frozenset({name})), before_commits_at(100), box))
     assert not fanout.join(late, 0)

@@ -13,7 +13,6 @@ from pgdoc.changes.life import Life
 from pgdoc.decoding.catalog_messages import read_message
 from pgdoc.decoding.records import CollectionChange, Message, RowChange
 from pgdoc.decoding.wal2json import read_images
-from pgdoc.model.positions import is_message, just_before
 
 WHEN = TransactionInfo(1, "2026-11-23 03:41:13+00", None)
 NAMES = ("a", "b", "c", "d")
@@ -29,7 +28,7 @@ def test_what_a_message_says():
     found = said(event="rename", renamed_to="sold", left=["sold", "users"])
     assert found is not None
     assert found[1].renamed_to == "sold"
-    assert found[1].left == frozenset({"sold", "users"})
+    assert found[1].remaining == frozenset({"sold", "users"})
     assert found[1].complete
 
 
@@ -59,20 +58,12 @@ def test_a_message_that_says_nothing_sensible(fields):
 def test_what_is_left_is_believed_only_where_it_is_a_list_of_names(left):
     found = said(left=left)
     assert found is not None
-    assert found[1].left is None
+    assert found[1].remaining is None
 
 
 @given(st.text() | st.text().map('{"collection":'.__add__) | st.just('{"collection":' + "[" * 100_000) | st.none())
 def test_no_message_is_an_error(content):
     read_message(Message(90, content))
-
-
-def test_places():
-    assert just_before((100, 90, 0, 0)) < (100, 90, 0, 0)
-    assert just_before((100, 90, 0, 0)) > (100, 89, 1, 10**6)
-    assert is_message((100, 90, 0, 0))
-    assert not is_message((100, 90, 1, 0))
-    assert not is_message((100, 0, 0, 0))  # between two transactions
 
 
 def test_a_row_ends_no_stream():
@@ -99,7 +90,7 @@ class Story:
         there = self.there - {name} | ({name} if kind == "create" else {renamed_to} if renamed_to else set())
         lsn = 10 * len(self.changes) + 100
         left = None if kind == "create" else there
-        row = CollectionChange(lsn, kind, name, b"", renamed_to=renamed_to, left=left)
+        row = CollectionChange(lsn, kind, name, b"", renamed_to=renamed_to, remaining=left)
         self.changes.append(Change((lsn + 5, lsn, 0, 0), WHEN, row))
         self.there_after.append(there)
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgdoc.changes import events
 from pgdoc.changes.change import Change, TransactionInfo
 from pgdoc.changes.event_filter import parse_where
-from pgdoc.changes.events import ChangeEvent
 from pgdoc.changes.router import Condition, Router, Selection
 from pgdoc.decoding.records import CollectionChange, Images, RowChange
 from pgdoc.errors import InvalidFilter, ProtocolError
@@ -21,6 +21,8 @@ from pgdoc.query import matches, parse_filter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pgdoc.changes.events import ChangeEvent
 
 WHEN = TransactionInfo(7, "2026-11-23 03:41:13+00", '{"metadata": {"user": "alice"}}')
 MOMENT = "2026-11-23 03:41:13.25+00"
@@ -47,15 +49,15 @@ def ddl(kind: str, table: str, renamed_to: str | None = None) -> Change:
     return change(CollectionChange(5, kind, table, b"_", renamed_to=renamed_to))
 
 
-def look(of: Change) -> ChangeEvent:
-    return ChangeEvent._of(of, (1, 1))
+def view_of(of: Change) -> ChangeEvent:
+    return events.from_change(of, (1, 1))
 
 
 def select(where: dict[str, Any] | None, *collections: str) -> Selection:
     return Selection(frozenset(collections) or None, None if where is None else parse_where(where))
 
 
-def route(changes: list[Change], *selections: Selection, view: Callable[[Change], Any] = look) -> list[list[Change]]:
+def route(changes: list[Change], *selections: Selection, view: Callable[[Change], Any] = view_of) -> list[list[Change]]:
     router = Router(view)
     for each in selections:
         router.add(each)
@@ -102,7 +104,7 @@ selections = st.builds(lambda where, names: select(where, *names), wheres, st.li
 
 @given(st.lists(rows | life, max_size=8), st.lists(st.tuples(selections, wheres), max_size=4))
 def test_the_index_finds_what_each_filter_matches(changes, drawn):
-    router = Router(look)
+    router = Router(view_of)
     wanted = [selection for selection, _ in drawn]
     for each in wanted:
         router.add(each)
@@ -116,12 +118,14 @@ def is_wanted(selection: Selection, one: Change) -> bool:
     names, kind = selection.collections, one.row.kind
     if kind in {"create", "rename", "drop"} and names is not None:
         return one.row.table in names or one.row.renamed_to in names
-    return (names is None or one.row.table in names) and (selection.where is None or selection.where.matches(look(one)))
+    return (names is None or one.row.table in names) and (
+        selection.where is None or selection.where.matches(view_of(one))
+    )
 
 
 @given(rows | life, _flat)
 def test_a_filter_on_an_event_says_what_it_says_of_its_dict(one, where):
-    event = look(one)
+    event = view_of(one)
     condition, plain = parse_where(where), event.to_dict()
     assert condition.matches(event) == matches(parse_filter(where), "", plain)
 
@@ -134,7 +138,7 @@ def test_streams_of_other_values_kinds_and_collections_cost_nothing():
     others += [select({"collection": f"other-{number}", "metadata.user": "alice"}) for number in range(500)]
     others += [select({"event_type": kind, "timestamp": {"$gt": "2"}}) for kind in ("update", "delete", "truncate")]
     asked = mock.Mock(return_value=True)
-    views = mock.Mock(side_effect=look)
+    views = mock.Mock(side_effect=view_of)
     wanted = [Selection(each.collections, replace(each.where, rest=asked)) for each in (mine, *others) if each.where]
     found = route([row("I", "a", "o-1", after={"customer": "c"})], *wanted, view=views)
     assert [len(each) for each in found] == [1, *[0] * len(others)]
@@ -144,7 +148,7 @@ def test_streams_of_other_values_kinds_and_collections_cost_nothing():
 def test_equal_filters_are_asked_once():
     asked = mock.Mock(return_value=True)
     conditions = [Condition(b"same", None, None, None, asked, asked) for _ in range(5)]
-    router = Router(look)
+    router = Router(view_of)
     for each in conditions:
         router.add(Selection(None, each))
     one = row("I", "a")
@@ -158,7 +162,7 @@ def test_equal_filters_are_asked_once():
 
 
 def test_nothing_stays_of_one_that_was_removed():
-    router = Router(look)
+    router = Router(view_of)
     wanted = [select({"document_id": "o-1"}), select({"full_document.data.n": {"$gt": 1}}, "a"), select(None, "a")]
     wanted += [select({"document_id": "o-1"}, f"table-{number}") for number in range(3)]
     for each in wanted:
@@ -240,5 +244,5 @@ def test_a_filter_on_what_events_do_not_have_is_refused(where, words):
 def test_each_part_of_an_event_can_be_asked_for(where, does):
     before = {"address": {"city": "Rome"}, "tags": ["x", "y"], "old": 1}
     one = row("U", "a", after={"address": {"city": "Bern"}, "tags": ["x"]}, before=before)
-    assert parse_where(where).matches(look(one)) is does
+    assert parse_where(where).matches(view_of(one)) is does
     assert route([one], select(where)) == [[one] if does else []]

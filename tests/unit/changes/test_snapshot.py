@@ -18,7 +18,7 @@ from pgdoc.changes.snapshot import PgSnapshot, Snapshot, SnapshotChunk
 from pgdoc.decoding.records import CollectionChange, Images, RowChange
 from pgdoc.errors import InvalidResumeToken
 from pgdoc.model.positions import Position
-from pgdoc.model.tokens import Progress, ResumeToken
+from pgdoc.model.tokens import ResumeToken, SnapshotProgress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -88,7 +88,7 @@ class Snapshots(RuleBasedStateMachine):
         self.start = len(self.wal)
         self.taken = (self.start, 0)  # the transaction that the stream is in, and its next change
         self.held: Tables = {}
-        self.snapshot = Snapshot(Progress(TABLES, "", "*", 0), None)
+        self.snapshot = Snapshot(SnapshotProgress(TABLES, "", "*", 0), None)
         self.place: Tables = dict(self.now)  # the tables as they are at the stream's place
 
     @rule(wanted=writes, late=st.booleans())
@@ -144,7 +144,7 @@ class Snapshots(RuleBasedStateMachine):
         seen = PgSnapshot(min([*self.unseen, self._next_xid]), self._next_xid, frozenset(self.unseen))
         documents = {key: visible[collection, key] for key in chosen}
         upto = None if len(keys) < size else chosen[-1]
-        self.snapshot.read(SnapshotChunk(collection, after, documents, upto, seen, self.end, NOW))
+        self.snapshot.accept(SnapshotChunk(collection, after, documents, upto, seen, self.end, NOW))
 
     @property
     def _next_xid(self) -> int:
@@ -164,13 +164,13 @@ class Snapshots(RuleBasedStateMachine):
         due_at = self.snapshot.due_at
         if due_at is not None and (self.end if is_at_end else self.wal[number].lsn) >= due_at:
             self.snapshot.release()
-            assert self.snapshot.ready is not None
-            self._give(self.snapshot.ready.documents)
+            assert self.snapshot.due is not None
+            self._give(self.snapshot.due.documents)
         elif not is_at_end:
             change, view = self.wal[number].changes[index]
             self.taken = (number, index + 1)
             apply(self.place, [(change, view)])
-            if not self.snapshot.takes(change, view):
+            if not self.snapshot.absorb(change, view):
                 self._hold(change, view)
 
     def _hold(self, change: Change, view: View) -> None:
@@ -178,24 +178,24 @@ class Snapshots(RuleBasedStateMachine):
         assert change.row.kind == "T" or (key in self.held) == (change.row.kind in "UD"), change
         apply(self.held, [(change, view)])
 
-    def _give(self, given: list[tuple[int, Progress]]) -> None:
-        collection = next((progress.left[0] for _, progress in given if progress.left), None)
+    def _give(self, given: list[tuple[int, SnapshotProgress]]) -> None:
+        collection = next((progress.remaining[0] for _, progress in given if progress.remaining), None)
         for document, progress in given:
             (key,) = [key for key, value in self.place.items() if value == document]
             assert key not in self.held
             assert collection is None or key[0] <= collection
             self.held[key] = document
-            assert Progress.parse(str(progress)) == progress
+            assert SnapshotProgress.parse(str(progress)) == progress
 
     @rule()
     def open_again(self):
         """As a stream does that resumes: what committed before is waited for."""
         self.unseen.clear()
-        self.snapshot = Snapshot(Progress.parse(str(self.snapshot.progress)), None)
+        self.snapshot = Snapshot(SnapshotProgress.parse(str(self.snapshot.progress)), None)
 
     @invariant()
     def the_events_give_the_tables_up_to_where_it_has_come(self):
-        left, after = self.snapshot.progress.left, self.snapshot.progress.document_id
+        left, after = self.snapshot.progress.remaining, self.snapshot.progress.document_id
         wanted = {
             (table, key): value
             for (table, key), value in self.place.items()
@@ -208,7 +208,7 @@ class Snapshots(RuleBasedStateMachine):
         for _ in range(100):
             self.read_a_part(3)
             self._step()
-        assert not self.snapshot.progress.left
+        assert not self.snapshot.progress.remaining
         while self.taken[0] < len(self.wal):
             self._step()
         assert self.held == self.now
@@ -229,31 +229,31 @@ def part(collection: str, after: str, keys: str, upto: str | None) -> SnapshotCh
 
 
 def test_a_collection_that_is_dropped_has_nothing_to_read():
-    snapshot = Snapshot(Progress(("a", "b", "c"), "", "*", 0), None)
-    assert snapshot.read(part("a", "", "12", "2"))
-    assert not snapshot.takes(ddl("drop", "a"), View(None, None))
+    snapshot = Snapshot(SnapshotProgress(("a", "b", "c"), "", "*", 0), None)
+    assert snapshot.accept(part("a", "", "12", "2"))
+    assert not snapshot.absorb(ddl("drop", "a"), View(None, None))
     assert (snapshot.due_at, snapshot.wanted) == (None, ("b", ""))
-    snapshot.takes(ddl("drop", "c"), View(None, None))
-    snapshot.takes(ddl("create", "c"), View(None, None))
-    assert snapshot.progress.left == ("b",)
-    assert not snapshot.takes(row_change("I", "c", (9, 6, 1, 0), 8), View("1", 1))
+    snapshot.absorb(ddl("drop", "c"), View(None, None))
+    snapshot.absorb(ddl("create", "c"), View(None, None))
+    assert snapshot.progress.remaining == ("b",)
+    assert not snapshot.absorb(row_change("I", "c", (9, 6, 1, 0), 8), View("1", 1))
 
 
 def test_one_that_is_renamed_is_read_under_its_new_name():
-    snapshot = Snapshot(Progress(("a", "b"), "", "*", 0), None)
-    assert snapshot.read(part("a", "", "12", "2"))
+    snapshot = Snapshot(SnapshotProgress(("a", "b"), "", "*", 0), None)
+    assert snapshot.accept(part("a", "", "12", "2"))
     snapshot.release()
-    assert snapshot.ready is not None
-    assert [progress.document_id for _, progress in snapshot.ready.documents] == ["1", "2"]
-    assert snapshot.read(part("a", "2", "34", "4"))
-    snapshot.takes(ddl("rename", "a", "z"), View(None, None))
+    assert snapshot.due is not None
+    assert [progress.document_id for _, progress in snapshot.due.documents] == ["1", "2"]
+    assert snapshot.accept(part("a", "2", "34", "4"))
+    snapshot.absorb(ddl("rename", "a", "z"), View(None, None))
     assert snapshot.wanted == ("z", "2")
-    assert not snapshot.read(part("a", "2", "34", "4"))
+    assert not snapshot.accept(part("a", "2", "34", "4"))
 
 
 def test_one_that_is_renamed_to_a_name_nobody_wants_is_gone():
-    snapshot = Snapshot(Progress(("a", "b"), "", "x", 0), frozenset("ab"))
-    snapshot.takes(ddl("rename", "a", "z"), View(None, None))
+    snapshot = Snapshot(SnapshotProgress(("a", "b"), "", "x", 0), frozenset("ab"))
+    snapshot.absorb(ddl("rename", "a", "z"), View(None, None))
     assert snapshot.wanted == ("b", "")
 
 
@@ -263,16 +263,16 @@ def test_what_a_statement_saw_is_told_by_32_bits(end, back, gaps):
     before = min([*running, end])
     seen = PgSnapshot.parse(f"{before}:{end}:{','.join(map(str, sorted(running)))}")
     for xid in (max(3, end - back), max(3, end - 3), end, end + back):
-        assert seen.has(xid & 0xFFFFFFFF) == (xid < end and xid not in running)
+        assert seen.sees(xid & 0xFFFFFFFF) == (xid < end and xid not in running)
 
 
 def test_a_token_inside_a_snapshot_reads_back_and_is_in_order():
     tokens = [
-        ResumeToken(Position(100), 7, 1, Progress(("a", "b"), "1", "*", 1)),
-        ResumeToken(Position(100), 7, 1, Progress(("a", "b"), "10", "*", 2)),
-        ResumeToken(Position(100), 7, 1, Progress((), "", "*", 3)),
+        ResumeToken(Position(100), 7, 1, SnapshotProgress(("a", "b"), "1", "*", 1)),
+        ResumeToken(Position(100), 7, 1, SnapshotProgress(("a", "b"), "10", "*", 2)),
+        ResumeToken(Position(100), 7, 1, SnapshotProgress((), "", "*", 3)),
         ResumeToken(Position(100), 7, 1),
-        ResumeToken(Position(101, 101, 1, 5), 7, 1, Progress(("ü" * 60,), 'q"\\', "*", 4)),
+        ResumeToken(Position(101, 101, 1, 5), 7, 1, SnapshotProgress(("ü" * 60,), 'q"\\', "*", 4)),
     ]
     assert sorted(tokens) == tokens
     for token in tokens:
