@@ -15,7 +15,7 @@ from pgdoc.changes.router import Selection
 from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
 from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClosed, StreamError
 from pgdoc.model.positions import Position, resume_point
-from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress
+from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage
 from pgdoc.replication.checks import check_position, check_reach
 from pgdoc.runtime.primitives import Opening, call, wait
 from pgdoc.streams.feed import HubFeed
@@ -115,13 +115,13 @@ class ChangeStream(Giving, Opening):
     def _go_on_as(self, consumer: Consumer) -> None:
         """Begin the snapshot of a consumer that is owned now, or go on with it; interrupted, it is still due."""
         begun, stored = consumer.recreated + 1, consumer.snapshot
-        if stored is not None:
+        if stored is not SnapshotStage.NONE:
             if not self._options.snapshot:
                 raise InvalidResumeToken(
                     f'consumer "{consumer.name}" is inside its snapshot: open it with snapshot=True'
                 )
             try:
-                self._begin_snapshot(SnapshotProgress.parse(stored) if stored else None, is_first=True)
+                self._begin_snapshot(None if stored is SnapshotStage.START else stored, is_first=True)
             except PgdocError as exc:
                 if not exc.resumable:
                     raise

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgdoc.model.positions import before_commits_at, just_after
-from pgdoc.model.tokens import Mark
+from pgdoc.model.tokens import Mark, SnapshotStage
 
 if TYPE_CHECKING:
     from pgdoc.changes.change import Change
@@ -162,7 +162,7 @@ class ConsumerProgress:
         latest = self.latest
         self._outstanding.acknowledge(latest.position)
         lsn = self._outstanding.confirmable(goes_on_at)
-        return lsn if latest.snapshot is None else min(lsn, latest.position[0])
+        return lsn if latest.snapshot is SnapshotStage.NONE else min(lsn, latest.position[0])
 
     def to_save(self, idle_bytes: int) -> SavedProgress:
         """Return what the catalog should store now.
@@ -172,6 +172,7 @@ class ConsumerProgress:
         """
         mark = max(self.latest, self.saved.mark, key=lambda mark: mark.position)
         waiting_since = self._outstanding.waiting_since
-        if waiting_since is None and mark.snapshot is None and self.watermark > mark.position[0] + idle_bytes:
+        is_idle = waiting_since is None and mark.snapshot is SnapshotStage.NONE
+        if is_idle and self.watermark > mark.position[0] + idle_bytes:
             return SavedProgress(Mark(before_commits_at(self.watermark)), None)
         return SavedProgress(mark, waiting_since)

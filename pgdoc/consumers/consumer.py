@@ -32,7 +32,7 @@ from pgdoc.consumers.slots import find_cluster
 from pgdoc.consumers.takeover import Takeover, went_back
 from pgdoc.errors import ConsumerBusy, ConsumerLost, PgdocError, StoreClosed
 from pgdoc.model.positions import BEFORE_ALL, Lsn, Position, before_commits_at, resume_point
-from pgdoc.model.tokens import Mark, ResumeToken
+from pgdoc.model.tokens import Mark, ResumeToken, SnapshotStage
 from pgdoc.replication.source import Cluster, Source
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.runtime.faults import internal_error
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pgdoc.changes.fanout import Subscription
     from pgdoc.consumers.takeover import StartPoint
     from pgdoc.model.positions import RawPosition
+    from pgdoc.model.tokens import SnapshotState
     from pgdoc.streams.mailbox import AsyncMailbox, Mailbox
 
 logger = logging.getLogger("pgdoc.consumer")
@@ -65,14 +66,14 @@ class Consumer:
         begin_at: where a new consumer begins; `None` begins now.
         wait: whether to stand by while another process owns the consumer.
         recreate: whether to begin again from now when the consumer's position is lost.
-        snapshot: of a consumer that begins: how far it has come, empty where it has to begin, `None` for none.
+        snapshot: how far the snapshot of a new consumer has come.
 
     Attributes:
         mode: as `StreamStats` has it.
         recreated: how often the consumer began again because its position was lost.
         epoch: of this process's ownership; `None` until it first owns the consumer.
         begun_at: the position after which the stream began.
-        snapshot: how far its snapshot had come when it began, or began again, as `Mark` has it.
+        snapshot: how far its snapshot had come when it began, or began again.
     """
 
     def __init__(  # noqa: PLR0913 (what `watch` was given)
@@ -84,7 +85,7 @@ class Consumer:
         begin_at: ResumeToken | Lsn | None,
         wait: bool,
         recreate: bool,
-        snapshot: str | None = None,
+        snapshot: SnapshotState = SnapshotStage.NONE,
     ) -> None:
         # Fixed from here on.
         self.name = name
@@ -101,7 +102,7 @@ class Consumer:
         # Written by the consumer's thread and read by the stream's, each in one assignment. A stream that sees an
         # `epoch`, or a higher `recreated`, also sees the fields that belong to it: these two are assigned last.
         self.mode = "standby"
-        self.snapshot: str | None = None
+        self.snapshot: SnapshotState = SnapshotStage.NONE
         self.begun_at: RawPosition = BEFORE_ALL
         self.recreated = 0
         self.epoch: int | None = None

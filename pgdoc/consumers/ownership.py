@@ -20,9 +20,9 @@ import psycopg
 
 from pgdoc.consumers.slots import ConsumerSlot, drop_slot, end_reader, find_slot, slot_of
 from pgdoc.database.errors import one_line
-from pgdoc.errors import ConsumerBusy, ConsumerLost, DatabaseError, PgdocError, ServerUnreachable
+from pgdoc.errors import ConsumerBusy, ConsumerLost, DatabaseError, PgdocError, ServerUnreachable, StreamError
 from pgdoc.model.positions import Lsn, Position
-from pgdoc.model.tokens import Mark
+from pgdoc.model.tokens import Mark, parse_snapshot
 from pgdoc.replication.connection import connect, map_replication_error, preflight, quote_identifier
 from pgdoc.sql import statement
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
+    from pgdoc.model.tokens import SnapshotState
     from pgdoc.replication.source import Cluster, Source
 
 logger = logging.getLogger("pgdoc.consumer")
@@ -54,7 +55,7 @@ class Row(NamedTuple):
 
     Attributes:
         position: everything up to it is acknowledged; `None` until the consumer's start is settled.
-        snapshot: the progress of its snapshot, as `Mark` has it.
+        snapshot: how far its snapshot has come at `position`.
     """
 
     schema_name: str
@@ -62,7 +63,7 @@ class Row(NamedTuple):
     position: Position | None
     system_id: int
     timeline: int
-    snapshot: str | None
+    snapshot: SnapshotState
 
 
 class Checkpoint(NamedTuple):
@@ -129,7 +130,8 @@ class Ownership:
         if row is None:
             return None
         position = Position(*row.place[:4]) if row.place else None
-        return Row(row.schema_name, row.epoch, position, int(row.system_id), row.timeline, row.snapshot)
+        snapshot = self._parse_snapshot(row.snapshot)
+        return Row(row.schema_name, row.epoch, position, int(row.system_id), row.timeline, snapshot)
 
     def enter(self, cluster: Cluster) -> int:
         """Store a new consumer that has no position yet; return its epoch."""
@@ -188,7 +190,7 @@ class Ownership:
         row = self._row("look", self.name)
         if row is None or row.epoch != epoch:
             raise self.lost()
-        return Checkpoint(Mark(tuple(row.place), row.snapshot), row.inserted)
+        return Checkpoint(Mark(tuple(row.place), self._parse_snapshot(row.snapshot)), row.inserted)
 
     def advance(self, lsn: int) -> None:
         """Confirm to a slot that has no reader that nothing below `lsn` is needed again."""
@@ -267,6 +269,15 @@ class Ownership:
             return slot_of(self._connection, self.name)
         except psycopg.Error as exc:
             raise self._map_error(exc) from exc
+
+    def _parse_snapshot(self, text: str | None) -> SnapshotState:
+        try:
+            return parse_snapshot(text)
+        except ValueError as exc:
+            raise StreamError(
+                f'consumer "{self.name}" has unreadable snapshot progress in the catalog ({exc}): drop the consumer, '
+                "and open it again with snapshot=True"
+            ) from exc
 
     def _values(self, mark: Mark, cluster: Cluster) -> dict[str, Any]:
         return {

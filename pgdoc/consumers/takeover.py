@@ -23,12 +23,13 @@ from pgdoc.consumers.slots import make_slot
 from pgdoc.decoding.plugins import PLUGINS
 from pgdoc.errors import HistoryLost, InvalidResumeToken, PgdocError, StreamError
 from pgdoc.model.positions import Lsn, Position, before_commits_at
-from pgdoc.model.tokens import Mark, ResumeToken
+from pgdoc.model.tokens import Mark, ResumeToken, SnapshotStage
 from pgdoc.replication.checks import check_position, check_published
 
 if TYPE_CHECKING:
     from pgdoc.consumers.slots import ConsumerSlot
     from pgdoc.model.positions import RawPosition
+    from pgdoc.model.tokens import SnapshotState
     from pgdoc.replication.source import Cluster, Source
 
 logger = logging.getLogger("pgdoc.consumer")
@@ -42,14 +43,14 @@ class StartPoint(NamedTuple):
         position: nothing up to it is wanted.
         read_from: the LSN at which reading starts.
         anew: whether events before `position` are lost.
-        snapshot: the progress of the snapshot at `position`, as `Mark` has it.
+        snapshot: how far the snapshot has come at `position`.
     """
 
     epoch: int
     position: RawPosition
     read_from: int
     anew: bool = False
-    snapshot: str | None = None
+    snapshot: SnapshotState = SnapshotStage.NONE
 
 
 def went_back(consumer: str, after: ResumeToken) -> HistoryLost:
@@ -68,11 +69,12 @@ class Takeover:
         ownership: the session that owns the consumer.
         cluster: the cluster that the server is.
         recreate: whether to begin again from now if the position is lost.
-        snapshot: the snapshot of a consumer that begins, or begins again, as `Mark` has it.
+        snapshot: how far the snapshot of a new consumer has come. A consumer that begins again begins its snapshot
+            again, too, unless this is `NONE`.
     """
 
     def __init__(
-        self, source: Source, ownership: Ownership, cluster: Cluster, *, recreate: bool, snapshot: str | None = None
+        self, source: Source, ownership: Ownership, cluster: Cluster, *, recreate: bool, snapshot: SnapshotState
     ) -> None:
         self._source = source
         self._ownership = ownership
@@ -184,7 +186,8 @@ class Takeover:
     def _begin_anew(self, epoch: int, exc: PgdocError) -> StartPoint:
         self._make_slot(None)
         position = self._now()
-        snapshot = None if self._snapshot is None else ""
+        is_wanted = self._snapshot is not SnapshotStage.NONE
+        snapshot = SnapshotStage.START if is_wanted else SnapshotStage.NONE
         self._ownership.begin_anew(epoch, Mark(position, snapshot), self._cluster)
         logger.error(
             'consumer "%s" begins again at %s and has lost the events before that: %s',

@@ -180,6 +180,13 @@ def _is_released(owner: psycopg.Connection, place: int) -> bool:
     return bool(confirmed(owner) >= place and restart_lsn >= place)
 
 
+def test_the_connections_of_a_consumer_carry_its_name(store: Store, owner: psycopg.Connection) -> None:
+    """Its connections are the session that owns it, and the walsender that reads its slot."""
+    names = "SELECT backend_type FROM pg_stat_activity WHERE application_name = %s ORDER BY backend_type"
+    with store["orders"].watch(consumer=NAME):
+        assert [row[0] for row in owner.execute(names, [f"pgdoc consumer {NAME}"])] == ["client backend", "walsender"]
+
+
 @pytest.mark.parametrize("in_transaction", [False, True])
 def test_a_callback_of_any_length_kills_nothing(
     dsn: str,

@@ -12,7 +12,7 @@ from pgdoc.consumers import acknowledgements as acknowledge
 from pgdoc.consumers.acknowledgements import Acknowledgements, ConsumerProgress, SavedProgress
 from pgdoc.decoding.records import CollectionChange, RowChange
 from pgdoc.decoding.wal2json import read_images
-from pgdoc.model.tokens import Mark
+from pgdoc.model.tokens import Mark, SnapshotProgress
 
 if TYPE_CHECKING:
     from pgdoc.model.positions import RawPosition
@@ -197,7 +197,7 @@ def test_a_slot_keeps_the_transaction_that_the_mailbox_took_only_in_part():
 
 def test_nothing_beyond_an_unfinished_snapshot_is_confirmable():
     progress = progress_at(900)
-    progress.acknowledge(Mark((300, 0, 0, 0, 7), "progress"))
+    progress.acknowledge(Mark((300, 0, 0, 0, 7), SnapshotProgress(("orders",), "7", "*", 7)))
     assert progress.confirmable() == 300
     progress.acknowledge(Mark((300, 0, 0, 0, 9)))
     assert progress.confirmable() == 900
