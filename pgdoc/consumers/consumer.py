@@ -76,7 +76,7 @@ class Consumer:
         snapshot: how far its snapshot had come when it began, or began again.
     """
 
-    def __init__(  # noqa: PLR0913 (what `watch` was given)
+    def __init__(  # noqa: PLR0913 (the options of `watch`)
         self,
         source: Source,
         name: str,
@@ -112,8 +112,8 @@ class Consumer:
 
         # Used by the consumer's thread only.
         self._begin_at = begin_at
-        self._session: Ownership | None = None  # that holds the lock, or asks for it; None between two connections
-        self._sessions: list[ServerSession] = []  # of this process; the server may not have noticed that they ended
+        self._ownership: Ownership | None = None  # holds the lock, or asks for it; None between two connections
+        self._server_sessions: list[ServerSession] = []  # of this process, the newest last; see `_own`
 
         # Shared by both threads; `ConsumerProgress` says which thread writes what.
         self._progress = ConsumerProgress()
@@ -221,13 +221,13 @@ class Consumer:
 
     def _own(self) -> Ownership | None:
         """Return a session that owns the consumer, after standing by if that is needed; `None` if the stream ends."""
-        ownership = self._session = Ownership(self._source, self.name)
-        for session in self._sessions:  # The server may not have noticed that they ended, and keep their lock.
+        ownership = self._ownership = Ownership(self._source, self.name)
+        for session in self._server_sessions:  # If the server has not noticed that one ended, it still holds the lock.
             ownership.end(session)
-        self._sessions.append(ownership.session)
+        self._server_sessions.append(ownership.session)
         while not self._ends:
             if ownership.own():
-                del self._sessions[:-1]
+                del self._server_sessions[:-1]
                 return ownership
             self._stand_by(ownership)
             self._closing.wait(_STANDBY_S)
@@ -346,14 +346,14 @@ class Consumer:
 
     def _disconnect(self) -> None:
         """Close the sessions, which are lost or must not be used any more."""
-        owned, session = self._owned, self._session
+        owned, ownership = self._owned, self._ownership
         if owned is not None:
             self._wal_end = owned.wal_end
             self._owned = None
             owned.close()
-        self._session = None
-        if session is not None:
-            session.close()
+        self._ownership = None
+        if ownership is not None:
+            ownership.close()
 
     def _leave(self) -> None:
         """Confirm and store what was acknowledged, and let the next process own the consumer."""
@@ -367,16 +367,20 @@ class Consumer:
             self._disconnect()
             self.mode = "closed"
             if not self._ready.done():
-                self._ready.set_exception(StoreClosed("the store is closed: make another to open a stream"))
+                self._ready.set_exception(StoreClosed("the store is closed: open a new one"))
 
     def _flush_progress(self) -> None:
-        owned, session = self._owned, self._session
+        """Confirm and store what was acknowledged, and release the lock.
+
+        Without an epoch nothing is stored: the consumer was never owned, or the server's WAL went back.
+        """
+        owned, ownership = self._owned, self._ownership
         if owned is not None and self.epoch is not None:
             owned.flush_progress()
             return
         if self.epoch is not None:
-            if session is None or session.closed:  # The epoch alone is enough to store progress.
-                session = self._session = Ownership(self._source, self.name)
-            save_progress(session, self.epoch, self._cluster, self._progress, idle_bytes=0, advance=True)
-        if session is not None:
-            session.give_up()
+            if ownership is None or ownership.closed:  # The epoch alone is enough to store progress.
+                ownership = self._ownership = Ownership(self._source, self.name)
+            save_progress(ownership, self.epoch, self._cluster, self._progress, idle_bytes=0, advance=True)
+        if ownership is not None:
+            ownership.give_up()
