@@ -94,9 +94,7 @@ class Consumer:
         self._mailbox: Mailbox | AsyncMailbox = subscription.mailbox  # type: ignore[assignment]
         self._router = Router(self._view)
         self._router.add(subscription.selection)
-        self._wait = wait
-        self._recreate = recreate
-        self._first_snapshot = snapshot
+        self._wait, self._recreate, self._first_snapshot = wait, recreate, snapshot
         self._process = os.getpid()
 
         # Written by the consumer's thread and read by the stream's, each in one assignment. A stream that sees an
