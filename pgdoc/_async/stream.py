@@ -13,8 +13,8 @@ from pgdoc.changes.router import Selection
 from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
 from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClosed, StreamError
 from pgdoc.model.positions import BEFORE_ALL, Position, resume_point
-from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress
-from pgdoc.replication.checks import check_place, check_reach
+from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage
+from pgdoc.replication.checks import check_position, check_reach
 from pgdoc.runtime.primitives import AsyncOpening, async_call, async_wait
 from pgdoc.streams.delivery import Delivery
 from pgdoc.streams.feed import HubFeed
@@ -99,7 +99,7 @@ class AsyncChangeStream(AsyncOpening):
         if flushed < lsn <= inserted:  # pg_current_wal_lsn() is ahead of what is flushed
             await self._backend.flush(flushed, lsn)
             flushed = lsn
-        position = check_place(start, cluster, flushed)
+        position = check_position(start, cluster, flushed)
         check_reach(position, await self._backend.oldest())
         await self._backend.check_published(position, self._collections)
         self._follow(HubFeed(hub, hub.resume(self._selection, resume_point(position), self._mailbox), position))
@@ -138,13 +138,13 @@ class AsyncChangeStream(AsyncOpening):
         `snapshots_begun` moves last, so that the snapshot stays due when this is interrupted or the server is away.
         """
         begun, stored = consumer.recreated + 1, consumer.snapshot
-        if stored is not None:
+        if stored is not SnapshotStage.NONE:
             if not self._options.snapshot:
                 raise InvalidResumeToken(
                     f'consumer "{consumer.name}" has not finished its snapshot: open it with snapshot=True'
                 )
             try:
-                await self._begin_snapshot(SnapshotProgress.parse(stored) if stored else None, is_first=True)
+                await self._begin_snapshot(None if stored is SnapshotStage.START else stored, is_first=True)
             except PgdocError as exc:
                 if not exc.resumable:
                     raise

@@ -11,7 +11,7 @@ from pgdoc.consumers.consumer import Consumer
 from pgdoc.database.errors import map_error
 from pgdoc.errors import CollectionNotFound, PgdocError, PublicationIncomplete, ReplicaIdentityChanged, StoreClosed
 from pgdoc.replication.checks import check_published
-from pgdoc.replication.slots import try_reader
+from pgdoc.replication.session import try_reader
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.runtime.primitives import async_call, async_sleep, async_wait, async_wait_for
 from pgdoc.sql import statement

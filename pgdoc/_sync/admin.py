@@ -10,7 +10,7 @@ from pgdoc.consumers.ownership import drop_consumer
 from pgdoc.errors import PgdocError
 from pgdoc.model.positions import Lsn, Position
 from pgdoc.model.tokens import ResumeToken
-from pgdoc.replication.slots import try_reader
+from pgdoc.replication.session import try_reader
 from pgdoc.runtime.primitives import call
 from pgdoc.streams.status import ConsumerStatus, History, Status, plugin_reason
 

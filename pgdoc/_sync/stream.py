@@ -14,8 +14,8 @@ from pgdoc.changes.router import Selection
 from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
 from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClosed, StreamError
 from pgdoc.model.positions import BEFORE_ALL, Position, resume_point
-from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress
-from pgdoc.replication.checks import check_place, check_reach
+from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage
+from pgdoc.replication.checks import check_position, check_reach
 from pgdoc.runtime.primitives import Opening, call, wait
 from pgdoc.streams.delivery import Delivery
 from pgdoc.streams.feed import HubFeed
@@ -100,7 +100,7 @@ class ChangeStream(Opening):
         if flushed < lsn <= inserted:  # pg_current_wal_lsn() is ahead of what is flushed
             self._backend.flush(flushed, lsn)
             flushed = lsn
-        position = check_place(start, cluster, flushed)
+        position = check_position(start, cluster, flushed)
         check_reach(position, self._backend.oldest())
         self._backend.check_published(position, self._collections)
         self._follow(HubFeed(hub, hub.resume(self._selection, resume_point(position), self._mailbox), position))
@@ -139,13 +139,13 @@ class ChangeStream(Opening):
         `snapshots_begun` moves last, so that the snapshot stays due when this is interrupted or the server is away.
         """
         begun, stored = consumer.recreated + 1, consumer.snapshot
-        if stored is not None:
+        if stored is not SnapshotStage.NONE:
             if not self._options.snapshot:
                 raise InvalidResumeToken(
                     f'consumer "{consumer.name}" has not finished its snapshot: open it with snapshot=True'
                 )
             try:
-                self._begin_snapshot(SnapshotProgress.parse(stored) if stored else None, is_first=True)
+                self._begin_snapshot(None if stored is SnapshotStage.START else stored, is_first=True)
             except PgdocError as exc:
                 if not exc.resumable:
                     raise

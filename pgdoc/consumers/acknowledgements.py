@@ -1,50 +1,52 @@
 """What a durable consumer may confirm to its slot.
 
-1. A transaction is outstanding from its first change that was given to the stream until its last one that was given is
-   acknowledged. An acknowledgement covers everything up to its place. Where the last one may have taken the stream's
-   last collection, the invalidate that comes of it has to be acknowledged, too.
-2. While one is outstanding, the oldest one's commit LSN is confirmed, no more: the server sends every transaction whose
-   commit record lies at or beyond what was confirmed, whole.
-3. With none outstanding, the reader's R is confirmed: a consumer to whose collections nothing happens pins no WAL.
-4. Where many are outstanding, neighbours are counted as one: memory is bounded, and the server keeps a little more.
+1. A transaction is outstanding from the first of its changes that is given to the stream until the last one given is
+   acknowledged. An acknowledgement covers everything up to its position. If the last change may have taken the stream's
+   last collection, the invalidate event that follows has to be acknowledged, too.
+2. While transactions are outstanding, at most the commit LSN of the oldest is confirmed: the server sends every
+   transaction whose commit record lies at or beyond the confirmed LSN again, whole.
+3. With none outstanding, the reader's watermark is confirmed: a consumer whose collections do not change pins no WAL.
+4. If many are outstanding, neighbours are merged: memory stays bounded, and the server keeps a little more WAL.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from pgdoc.model.positions import just_after
-from pgdoc.model.tokens import Mark
+from pgdoc.model.positions import before_commits_at, just_after
+from pgdoc.model.tokens import Mark, SnapshotStage
 
 if TYPE_CHECKING:
     from pgdoc.changes.change import Change
     from pgdoc.model.positions import RawPosition
 
-__all__ = ["Acknowledgements", "Marks"]
+__all__ = ["Acknowledgements", "ConsumerProgress", "SavedProgress"]
 
 MOST = 10_000
-"""How many transactions are told apart."""
+"""The number of outstanding transactions beyond which neighbours are merged."""
 
-_ENDING = ("drop", "rename")
+_ENDING = ("drop", "rename")  # these can take the last collection, and an invalidate event follows
 
 
 @dataclass(slots=True)
 class _Outstanding:
+    """A transaction, or several neighbours, from `commit_lsn` until the change at `last` is acknowledged."""
+
     commit_lsn: int
     committed_at: str
     last: RawPosition
 
 
 class Acknowledgements:
-    """Follows what is given and what is acknowledged."""
+    """Tracks which of the transactions given to a stream are not acknowledged yet. Used by the consumer's thread."""
 
     def __init__(self) -> None:
         self._outstanding: deque[_Outstanding] = deque()
 
     def give(self, changes: list[Change]) -> None:
-        """Note what was put into the stream's mailbox, in order."""
+        """Note changes that were put into the stream's mailbox, in order."""
         outstanding = self._outstanding
         for position, transaction, row in changes:
             last = just_after(position) if row.kind in _ENDING else position
@@ -53,56 +55,76 @@ class Acknowledgements:
             else:
                 outstanding.append(_Outstanding(position[0], transaction.timestamp, last))
         if len(outstanding) > MOST:
-            self._thin()
+            self._merge_neighbours()
 
-    def _thin(self) -> None:
-        """Count each two neighbours as one, which begins as the first does and ends as the second."""
+    def _merge_neighbours(self) -> None:
+        """Merge each two neighbours into one that begins as the first and ends as the second."""
         every = list(self._outstanding)
         for first, second in zip(every[::2], every[1::2], strict=False):
             first.last = second.last
         self._outstanding = deque(every[::2])
 
-    def acknowledge(self, place: tuple[int, ...]) -> None:
-        """Note that everything up to `place` is acknowledged."""
-        while self._outstanding and self._outstanding[0].last <= place:
+    def acknowledge(self, position: tuple[int, ...]) -> None:
+        """Note that everything up to `position` is acknowledged."""
+        while self._outstanding and self._outstanding[0].last <= position:
             self._outstanding.popleft()
 
-    def confirmable(self, reached: int) -> int:
-        """Give the LSN below which the server may forget everything.
+    def confirmable(self, watermark: int) -> int:
+        """Return the LSN below which the server may forget everything.
 
         Args:
-            reached: the R of the reader: everything wanted below it was given.
+            watermark: everything wanted below this LSN was given.
         """
-        return self._outstanding[0].commit_lsn if self._outstanding else reached
+        return self._outstanding[0].commit_lsn if self._outstanding else watermark
 
     @property
     def waiting_since(self) -> str | None:
-        """When the oldest outstanding transaction committed, as the server prints it."""
+        """When the oldest outstanding transaction committed, as the server prints it; `None` with none outstanding."""
         return self._outstanding[0].committed_at if self._outstanding else None
 
 
-class Marks:
-    """How far a consumer has come, whoever says so, and what follows for its slot.
-
-    The documents of a snapshot stand in no transaction: until all of them are acknowledged, nothing beyond the place of
-    the last one that is may be confirmed.
+class SavedProgress(NamedTuple):
+    """What the catalog stores about a consumer's progress.
 
     Attributes:
+        mark: every event up to it is acknowledged.
+        waiting_since: when the oldest outstanding transaction committed, as the server prints it.
+    """
+
+    mark: Mark
+    waiting_since: str | None
+
+
+class ConsumerProgress:
+    """How far a consumer has come, by acknowledgements and by checkpoints, and what may be confirmed to its slot.
+
+    It outlives the consumer's connections. The documents of a snapshot belong to no transaction: until all of them are
+    acknowledged, nothing beyond the position of the last acknowledged one may be confirmed.
+
+    Attributes:
+        watermark: every wanted change of the transactions that commit below this LSN is in the stream's mailbox.
         begun: where the stream began.
-        checkpointed: the last checkpoint that was committed, and can't be taken back.
+        checkpointed: the last checkpoint that is known to be committed and flushed.
+        saved: what was stored last.
     """
 
     def __init__(self) -> None:
-        self.begun = self.checkpointed = self._acknowledged = Mark()
-        self._passed = (Mark(), Mark())
+        # Written by the consumer's thread.
+        self.watermark = 0
+        self.begun = self.checkpointed = Mark()
+        self.saved = SavedProgress(Mark(), None)
         self._outstanding = Acknowledgements()
 
+        # Written by the stream's thread, each in one assignment; the consumer's thread reads them.
+        self._acknowledged = Mark()
+        self._passed = (Mark(), Mark())
+
     def begin_anew(self) -> None:
-        """Forget what was outstanding: it is lost. What the stream still holds can be acknowledged."""
+        """Forget the outstanding transactions, which are lost. Events that the stream holds can be acknowledged."""
         self._outstanding = Acknowledgements()
 
     def give(self, changes: list[Change]) -> None:
-        """Note what was put into the stream's mailbox, in order."""
+        """Note changes that were put into the stream's mailbox, in order."""
         self._outstanding.give(changes)
 
     def acknowledge(self, mark: Mark) -> None:
@@ -111,27 +133,46 @@ class Marks:
             self._acknowledged = mark
 
     def pass_over(self, given: Mark, mark: Mark) -> None:
-        """Note that behind `given` there is nothing to be acknowledged up to `mark`."""
+        """Note that nothing between `given` and `mark` needs an acknowledgement."""
         self._passed = (given, mark)
 
     @property
     def latest(self) -> Mark:
-        """Up to where everything is acknowledged.
+        """The mark up to which everything is acknowledged.
 
-        What was passed over behind it counts, too: a checkpoint is heard of later than the stream goes on.
+        It includes what was passed over behind that mark, because the consumer learns of a checkpoint later than the
+        stream goes on.
         """
         latest = max(self.begun, self._acknowledged, self.checkpointed, key=lambda mark: mark.position)
         given, passed = self._passed
         return passed if given.position <= latest.position < passed.position else latest
 
-    def confirmable(self, reached: int) -> int:
-        """Give the LSN below which nothing is needed again, `reached` being the reader's R."""
+    def confirmable(self) -> int:
+        """Return the LSN below which the server may forget everything."""
+        return self._oldest_needed(self.watermark)
+
+    def needed_from(self, after: RawPosition) -> int:
+        """Return the commit LSN from which the slot has to keep the WAL, for a stream that goes on after `after`.
+
+        `after` can lie beyond the watermark: the mailbox may have taken only the first part of a burst.
+        """
+        return self._oldest_needed(after[0])
+
+    def _oldest_needed(self, goes_on_at: int) -> int:
         latest = self.latest
         self._outstanding.acknowledge(latest.position)
-        lsn = self._outstanding.confirmable(reached)
-        return lsn if latest.snapshot is None else min(lsn, latest.position[0])
+        lsn = self._outstanding.confirmable(goes_on_at)
+        return lsn if latest.snapshot is SnapshotStage.NONE else min(lsn, latest.position[0])
 
-    @property
-    def waiting_since(self) -> str | None:
-        """When the oldest outstanding transaction committed, as the server prints it."""
-        return self._outstanding.waiting_since
+    def to_save(self, idle_bytes: int) -> SavedProgress:
+        """Return what the catalog should store now.
+
+        While nothing is outstanding, that is the watermark once it is `idle_bytes` ahead of the last mark: a quiet
+        consumer in a busy database moves on, too.
+        """
+        mark = max(self.latest, self.saved.mark, key=lambda mark: mark.position)
+        waiting_since = self._outstanding.waiting_since
+        is_idle = waiting_since is None and mark.snapshot is SnapshotStage.NONE
+        if is_idle and self.watermark > mark.position[0] + idle_bytes:
+            return SavedProgress(Mark(before_commits_at(self.watermark)), None)
+        return SavedProgress(mark, waiting_since)

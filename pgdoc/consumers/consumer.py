@@ -1,11 +1,16 @@
-"""A durable consumer that a stream has open: the thread that owns it, and reads its slot into the stream's mailbox.
+"""A durable consumer that a stream has open: the thread that owns it and reads its slot into the stream's mailbox.
 
-1. Whoever owns the consumer (see `ownership`) reads its slot; a standby waits for that, and nothing is read meanwhile.
-2. What is confirmed to the slot follows from what was acknowledged (see `changes.acknowledge`), never from what was
-   received. What a checkpoint has committed is acknowledged.
-3. A mailbox that stays full is not waited for with an open reader, which would hold up a server that stops: the WAL
-   keeps the rest, and the consumer stays owned.
-4. Where it begins, and what becomes of a slot that is gone or lost its WAL, is decided in `takeover`.
+The thread passes through these phases:
+
+standby     Another process owns the consumer. The thread asks for the lock again and again; nothing is read.
+takeover    The thread holds the lock, and `takeover` finds where reading starts, or makes a lost slot again.
+reading     `OwnedSlot` exists and its reader is open. Changes go into the mailbox.
+full        The mailbox stayed full for `_PATIENCE_S`. The reader is closed, because an open reader that does not read
+            holds up the shutdown of the server; the WAL keeps the changes and the consumer stays owned. When there is
+            room, the thread goes back to the takeover.
+reconnecting
+            A connection was lost. After a delay the thread asks for the lock again, under the epoch that it has.
+leaving     The stream ended. What was acknowledged is confirmed and stored, and the lock is released.
 """
 
 from __future__ import annotations
@@ -20,58 +25,58 @@ from typing import TYPE_CHECKING
 
 from pgdoc.changes import events
 from pgdoc.changes.router import Router
-from pgdoc.consumers.acknowledgements import Marks
-from pgdoc.consumers.ownership import HEARTBEAT_S, Ownership, ServerSession
-from pgdoc.consumers.slots import find_cluster, open_slot
+from pgdoc.consumers.acknowledgements import ConsumerProgress
+from pgdoc.consumers.owned_slot import OwnedSlot, save_progress
+from pgdoc.consumers.ownership import Ownership, ServerSession
+from pgdoc.consumers.slots import find_cluster
 from pgdoc.consumers.takeover import Takeover, went_back
-from pgdoc.errors import ConsumerBusy, ConsumerLost, PgdocError, StoreClosed, StreamError
-from pgdoc.model.positions import Lsn, Position, before_commits_at, resume_point
-from pgdoc.model.tokens import Mark, ResumeToken
+from pgdoc.errors import ConsumerBusy, ConsumerLost, PgdocError, StoreClosed
+from pgdoc.model.positions import BEFORE_ALL, Lsn, Position, before_commits_at, resume_point
+from pgdoc.model.tokens import Mark, ResumeToken, SnapshotStage
 from pgdoc.replication.source import Cluster, Source
 from pgdoc.runtime.deadline import deadline_scope
+from pgdoc.runtime.faults import internal_error
+from pgdoc.runtime.retry import Backoff
 from pgdoc.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from pgdoc.changes.change import Change
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.changes.fanout import Subscription
+    from pgdoc.consumers.takeover import StartPoint
     from pgdoc.model.positions import RawPosition
-    from pgdoc.replication.slots import ReplicationSession
+    from pgdoc.model.tokens import SnapshotState
     from pgdoc.streams.mailbox import AsyncMailbox, Mailbox
 
 logger = logging.getLogger("pgdoc.consumer")
 
 _READ_S = 0.5
-_TELL_S = 0.5
 _STANDBY_S = 0.5
 _PATIENCE_S = 5.0
 _LEAVE_S = 2.0
-_HEARTBEAT_LIMIT_S = 10.0
-_SAVE_BYTES = 16 << 20
-_FIRST_DELAY_S, _LONGEST_DELAY_S = 0.1, 5.0
 
 
 class Consumer:
-    """A consumer that a stream has open.
+    """A durable consumer that a stream has open.
 
     Args:
-        source: what is read.
-        name: the consumer's.
-        subscription: what the stream wants; its mailbox is fed.
-        begin_at: where a new consumer begins; `None` for now.
-        wait: whether to be a standby while another process owns the consumer.
-        recreate: whether to begin anew, from now, where the consumer's place is lost.
-        snapshot: of a consumer that begins: how far it has come, empty where it has to begin, `None` for none.
+        source: the server, database and schema to read.
+        name: the consumer's name.
+        subscription: what the stream wants; changes go into its mailbox.
+        begin_at: where a new consumer begins; `None` begins now.
+        wait: whether to stand by while another process owns the consumer.
+        recreate: whether to begin again from now when the consumer's position is lost.
+        snapshot: how far the snapshot of a new consumer has come.
 
     Attributes:
         mode: as `StreamStats` has it.
-        recreated: how often the consumer was begun anew.
-        epoch: of this process's ownership.
-        begun_at: the place behind which the stream began.
-        snapshot: how far its snapshot had come when it began, or began anew, as `Mark` has it.
+        recreated: how often the consumer began again because its position was lost.
+        epoch: of this process's ownership; `None` until it first owns the consumer.
+        begun_at: the position after which the stream began.
+        snapshot: how far its snapshot had come when it began, or began again.
     """
 
-    def __init__(  # noqa: PLR0913 (what `watch` was given)
+    def __init__(  # noqa: PLR0913 (the options of `watch`)
         self,
         source: Source,
         name: str,
@@ -80,90 +85,93 @@ class Consumer:
         begin_at: ResumeToken | Lsn | None,
         wait: bool,
         recreate: bool,
-        snapshot: str | None = None,
+        snapshot: SnapshotState = SnapshotStage.NONE,
     ) -> None:
+        # Fixed from here on.
         self.name = name
-        self.mode = "standby"
-        self.origin = Cluster(0, 0)
-        self.recreated = 0
-        self.epoch: int | None = None
-        self.begun_at: RawPosition = (0, 0, 0, 0)
         self._source = source
         self._subscription = subscription
+        self._mailbox: Mailbox | AsyncMailbox = subscription.mailbox  # type: ignore[assignment]
         self._router = Router(self._view)
         self._router.add(subscription.selection)
-        self._mailbox: Mailbox | AsyncMailbox = subscription.mailbox  # type: ignore[assignment]
+        self._wait, self._recreate, self._first_snapshot = wait, recreate, snapshot
+        self._process = os.getpid()
+
+        # Written by the consumer's thread and read by the stream's, each in one assignment. A stream that sees an
+        # `epoch`, or a higher `recreated`, also sees the fields that belong to it: these two are assigned last.
+        self.mode = "standby"
+        self.snapshot: SnapshotState = SnapshotStage.NONE
+        self.begun_at: RawPosition = BEFORE_ALL
+        self.recreated = 0
+        self.epoch: int | None = None
+        self._cluster = Cluster(0, 0)
+        self._owned: OwnedSlot | None = None  # while the slot is owned
+        self._wal_end = 0  # as far as the last owned slot heard
+
+        # Used by the consumer's thread only.
         self._begin_at = begin_at
-        self._wait = wait
-        self._recreate = recreate
-        self.snapshot: str | None = None
-        self._first_snapshot = snapshot
-        self._marks = Marks()
-        self._saved: tuple[Mark, str | None] = (Mark(), None)
-        self._reached = self._goal = 0
-        self._ownership: Ownership | None = None
-        self._owns = False
-        self._sessions: list[ServerSession] = []
-        self._opened: ReplicationSession | None = None
-        self._next_heartbeat = self._next_tell = 0.0
+        self._ownership: Ownership | None = None  # holds the lock, or asks for it; None between two connections
+        self._server_sessions: list[ServerSession] = []  # of this process, the newest last; see `_own`
+
+        # Shared by both threads; `ConsumerProgress` says which thread writes what.
+        self._progress = ConsumerProgress()
         self._closing = threading.Event()
         self._abandoned = False
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name=f"pgdoc-consumer-{name}", daemon=True)
-        self._process = os.getpid()
 
     def start(self) -> Future[None]:
-        """Start; the result comes when changes are being read, or this is a standby."""
+        """Start the thread; the future is done when changes are being read, or this process stands by."""
         atexit.register(self.close)
         self._thread.start()
         return self._ready
 
     @property
     def has_ended(self) -> bool:
-        """Whether its thread is gone."""
+        """Whether the thread has ended."""
         return self._ready.done() and not self._thread.is_alive()
 
     @property
     def ids(self) -> tuple[int, int]:
         """The cluster's system identifier and timeline."""
-        return self.origin.system_id, self.origin.timeline
+        return self._cluster.system_id, self._cluster.timeline
 
     @property
     def live_place(self) -> RawPosition:
-        """The mailbox is told."""
-        return (0, 0, 0, 0)
+        """The lowest position: how far the stream has come, the mailbox knows."""
+        return BEFORE_ALL
 
     @property
     def wal_end(self) -> int:
-        """The highest LSN heard of."""
-        opened = self._opened
-        return max(self._reached, self._goal, opened.reader.wal_end if opened else 0)
+        """The highest LSN that the server has reported."""
+        owned = self._owned
+        return self._wal_end if owned is None else owned.wal_end
 
     def acknowledge(self, mark: Mark) -> None:
-        """Note that everything up to there is acknowledged; the server is told within a second."""
-        self._marks.acknowledge(mark)
+        """Note that everything up to `mark` is acknowledged; the server learns it within a second."""
+        self._progress.acknowledge(mark)
 
     def pass_over(self, given: Mark, mark: Mark) -> None:
-        """Acknowledge everything up to there as soon as all that was given is acknowledged: up to `given`."""
-        self._marks.pass_over(given, mark)
+        """Acknowledge everything up to `mark` as soon as everything up to `given` is acknowledged."""
+        self._progress.pass_over(given, mark)
 
     def abandon(self) -> None:
-        """End soon; for the garbage collector, which may run in the midst of any lock."""
+        """Let the thread end soon; takes no lock, because the garbage collector may call it while any lock is held."""
         self._abandoned = True
 
     def leave(self) -> None:
-        """Let the thread end soon, and drop what was put."""
+        """Let the thread end soon, and drop what the mailbox holds."""
         atexit.unregister(self.close)
         self._closing.set()
-        if os.getpid() != self._process:  # there others may hold its lock for ever
+        if os.getpid() != self._process:  # In a forked child, the mailbox's lock may be held for ever.
             return
         self._mailbox.close()
-        opened = self._opened
-        if opened is not None:
-            opened.reader.wake()
+        owned = self._owned
+        if owned is not None:
+            owned.wake()
 
     def close(self, timeout_s: float = 4.0) -> None:
-        """Confirm what was acknowledged and give the consumer up; returns within about `timeout_s`."""
+        """Confirm what was acknowledged and release the consumer; returns within about `timeout_s`."""
         self.leave()
         if os.getpid() == self._process and self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(timeout_s)
@@ -178,11 +186,8 @@ class Consumer:
                 self._own_and_read()
         except PgdocError as exc:
             self._fail(exc)
-        except Exception as exc:  # a fault of ours must reach the stream, not vanish with the thread
-            logger.exception("consumer %s failed", self.name)
-            error = StreamError(f"the consumer failed: {exc!r}; this is a fault of pgdoc, please report it")
-            error.__cause__ = exc
-            self._fail(error)
+        except Exception as exc:  # noqa: BLE001 (a bug must reach the stream, not vanish with the thread)
+            self._fail(internal_error(f'consumer "{self.name}" failed', exc, logger))
         finally:
             self._leave()
 
@@ -190,214 +195,190 @@ class Consumer:
         if not self._ready.done():
             self._ready.set_exception(error)
         elif isinstance(error, ConsumerLost):
-            self._mailbox.cut(error)  # another has begun with what is still there
+            self._mailbox.cut(error)  # The new owner has begun with the events that this stream still holds.
         elif not self._ends:
             self._mailbox.fail(error)
 
     def _own_and_read(self) -> None:
-        delay_s = _FIRST_DELAY_S
+        """Own the consumer and read its slot until the stream ends; reconnect after an error that can pass."""
+        backoff = Backoff()
         while not self._ends:
             try:
-                if self._own():
-                    self._open()
-                    delay_s = _FIRST_DELAY_S
-                    self._read()
+                ownership = self._own()
+                while ownership is not None and not self._ends:
+                    owned = self._open(ownership)
+                    backoff.reset()
+                    self._read(owned)
             except PgdocError as exc:
                 if not exc.resumable or not self._ready.done() or self._ends:
                     raise
-                logger.warning("consumer %s: reconnecting: %s", self.name, exc)
+                logger.warning('consumer "%s": reconnecting: %s', self.name, exc)
                 self.mode = "reconnecting"
-                self._disown()
-                self._closing.wait(delay_s)
-                delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
+                self._disconnect()
+                backoff.wait(self._closing)
 
-    def _own(self) -> bool:
-        """Become the owner, or wait for that a little while; give whether it is."""
-        if self._ownership is None:
-            self._ownership = Ownership(self._source, self.name)
-            for session in self._sessions:  # the server may take them for alive
-                self._ownership.end(session)
-            self._sessions.append(self._ownership.session)
-        if self._owns or self._ownership.own():
-            self._owns = True
-            del self._sessions[:-1]
-            return True
+    def _own(self) -> Ownership | None:
+        """Return a session that owns the consumer, after standing by if that is needed; `None` if the stream ends."""
+        ownership = self._ownership = Ownership(self._source, self.name)
+        for session in self._server_sessions:  # If the server has not noticed that one ended, it still holds the lock.
+            ownership.end(session)
+        self._server_sessions.append(ownership.session)
+        while not self._ends:
+            if ownership.own():
+                del self._server_sessions[:-1]
+                return ownership
+            self._stand_by(ownership)
+            self._closing.wait(_STANDBY_S)
+        return None
+
+    def _stand_by(self, ownership: Ownership) -> None:
+        """Accept that another session has the lock, if this process may wait for it.
+
+        Raises:
+            ConsumerBusy: it may not.
+            ConsumerLost: it owned the consumer before, and another process has taken over.
+        """
         if self.epoch is not None:
-            self._ownership.check(self.epoch)
+            ownership.check(self.epoch)
         elif self._wait:
-            if self._begin_at is None:  # should the other give up before there is a consumer, this one begins it here
-                self._begin_at = Lsn(self._ownership.wal_end()[0])
+            if (
+                self._begin_at is None
+            ):  # If the owner gives up before the consumer exists, this process creates it here.
+                self._begin_at = Lsn(ownership.wal_end()[0])
             self.mode = "standby"
             self._set_ready()
         else:
-            pid = self._ownership.owner_pid()
-            raise ConsumerBusy(f'consumer "{self.name}" is open elsewhere (its session is pid {pid})', owner_pid=pid)
-        self._closing.wait(_STANDBY_S)
-        return False
-
-    def _disown(self) -> None:
-        """Let go of sessions that are broken, or must not go on."""
-        self._close_reader()
-        self._owns = False
-        ownership, self._ownership = self._ownership, None
-        if ownership is not None:
-            ownership.close()
+            pid = ownership.owner_pid()
+            raise ConsumerBusy(
+                f'consumer "{self.name}" is open elsewhere (its session has pid {pid}): close it there, or open it '
+                "with wait=True to stand by",
+                owner_pid=pid,
+            )
 
     def _set_ready(self) -> None:
         if not self._ready.done():
             self._ready.set_result(None)
 
-    def _open(self) -> None:
-        """Open the slot where the consumer is."""
-        ownership = self._ownership
-        assert ownership is not None  # noqa: S101 (it is owned)
-        origin = find_cluster(self._source)
-        takeover = Takeover(self._source, ownership, origin, recreate=self._recreate, snapshot=self._first_snapshot)
-        if self.epoch is None:
-            where = takeover.enter(self._begin_at)
-            place = where.place
-            self.origin, self.begun_at = origin, place
-            self._marks.begun = Mark(place, where.snapshot)
-            self.snapshot = where.snapshot
-            self.epoch = where.epoch
-            self._mailbox.begin_at(place)
-            self._subscription.after = resume_point(place)
-        else:
-            after = ResumeToken(Position(*self._subscription.after), *self.ids)
-            where = takeover.go_on(self.epoch, after, self._marks.confirmable(after.position.commit_lsn))
-            if where.place < self._subscription.after:
-                self.epoch = None  # nothing of it is stored: what it was given lies beyond all that is to come
-                raise went_back(self.name, after)
-            self._subscription.after = where.place
-        if where.anew:
-            self._marks.begin_anew()
-            self.snapshot = where.snapshot
+    def _open(self, ownership: Ownership) -> OwnedSlot:
+        """Find where reading starts, and open the slot there."""
+        cluster = find_cluster(self._source, purpose=ownership.purpose)
+        takeover = Takeover(self._source, ownership, cluster, recreate=self._recreate, snapshot=self._first_snapshot)
+        start = self._enter(takeover, cluster) if self.epoch is None else self._go_on(takeover, self.epoch)
+        if start.anew:
+            self._progress.begin_anew()
+            self.snapshot = start.snapshot
             self.recreated += 1
-        _, self._goal = ownership.wal_end()
-        self._opened = open_slot(self._source, ownership.slot, where.start)
-        self.origin = origin
-        self._reached = where.start
+        owned = self._owned = OwnedSlot(self._source, ownership, cluster, start, self._progress)
+        self._cluster = cluster
         self.mode = "catching_up"
         self._set_ready()
+        return owned
 
-    def _read(self) -> None:
-        """Feed the stream until it ends, or its mailbox stays full."""
-        opened = self._opened
-        assert opened is not None  # noqa: S101 (it was opened)
-        reader, decode, feed = opened.reader, opened.decoder.decode, opened.assembler.feed
+    def _enter(self, takeover: Takeover, cluster: Cluster) -> StartPoint:
+        """Own the consumer for the first time in this process."""
+        start = takeover.enter(self._begin_at)
+        position = start.position
+        self._cluster, self.begun_at = cluster, position
+        self._progress.begun = Mark(position, start.snapshot)
+        self.snapshot = start.snapshot
+        self.epoch = start.epoch
+        self._mailbox.begin_at(position)
+        self._subscription.after = resume_point(position)
+        return start
+
+    def _go_on(self, takeover: Takeover, epoch: int) -> StartPoint:
+        """Go on after a lost connection, or after the mailbox was full."""
+        after = ResumeToken(Position(*self._subscription.after), *self.ids)
+        start = takeover.go_on(epoch, after, self._progress.needed_from(after.position))
+        if start.position < self._subscription.after:
+            self.epoch = None  # Store nothing: what the stream was given lies beyond everything that is to come.
+            raise went_back(self.name, after)
+        self._subscription.after = start.position
+        return start
+
+    def _read(self, owned: OwnedSlot) -> None:
+        """Feed the stream until it ends, or until its mailbox was full for long and has room again."""
         while not self._ends:
-            frames = reader.read(_READ_S)
-            burst = feed(decode(frames))
+            burst = owned.read(_READ_S)
             selected = self._router.route(burst.changes).get(self._subscription.selection, [])
             left = self._put(selected, burst.watermark)
-            if left and self._wait_for_room(left, burst.watermark):
+            if left and self._put_rest(owned, left, burst.watermark):
                 break
-            self._reached = burst.watermark
-            if self._reached >= self._goal:
+            self._progress.watermark = burst.watermark
+            if owned.has_caught_up:
                 self.mode = "live"
-            elif not frames:
-                reader.ask()
-            self._look_after()
+            owned.heartbeat()
         if not self._ends:
             self.mode = "catching_up"
-            self._close_reader()
-            self._has_room(float("inf"))
+            owned.stop_reading()
+            self._wait_for_room(owned, float("inf"))
 
     def _view(self, change: Change) -> ChangeEvent:
+        """Return the view of a change that filters are matched against."""
         return events.from_change(change, self.ids)
 
-    def _put(self, selected: list[Change], reached: int) -> list[Change]:
+    def _put(self, selected: list[Change], watermark: int) -> list[Change]:
+        """Put changes into the mailbox and return those that it had no room for."""
         wanted = self._subscription.beyond(selected)
-        left = self._subscription.put(wanted, before_commits_at(reached))
-        self._marks.give(wanted[: len(wanted) - len(left)])
+        left = self._subscription.put(wanted, before_commits_at(watermark))
+        self._progress.give(wanted[: len(wanted) - len(left)])
         return left
 
-    def _wait_for_room(self, left: list[Change], reached: int) -> list[Change]:
-        """Put the rest as room is made, for some seconds; give what is left."""
+    def _put_rest(self, owned: OwnedSlot, left: list[Change], watermark: int) -> list[Change]:
+        """Put the rest while there is room within `_PATIENCE_S`, and return what is left."""
         deadline = time.monotonic() + _PATIENCE_S
-        while left and self._has_room(deadline):
-            left = self._put(left, reached)
+        while left and self._wait_for_room(owned, deadline):
+            left = self._put(left, watermark)
         return left
 
-    def _has_room(self, deadline: float) -> bool:
-        """Wait until the mailbox has; give `False` where that is not so by the deadline, or the consumer ends."""
+    def _wait_for_room(self, owned: OwnedSlot, deadline: float) -> bool:
+        """Wait until the mailbox has room; return whether it has, `False` at the deadline or when the stream ends."""
         room = Wakeup()
         self._mailbox.call_when_room(room.set)
-        self._look_after()
+        owned.heartbeat()
         while not self._ends and time.monotonic() < deadline:
             if room.wait(_READ_S):
                 return True
-            self._look_after()
+            owned.heartbeat()
         return False
 
-    def _look_after(self) -> None:
-        """Tell the server what it may forget, and that this process is there."""
-        now = time.monotonic()
-        opened = self._opened
-        if opened is not None:
-            opened.reader.report()
-            if now >= self._next_tell:
-                self._next_tell = now + _TELL_S
-                self._tell(opened)
-        if now >= self._next_heartbeat:
-            self._next_heartbeat = now + HEARTBEAT_S
-            self._save()
-
-    def _tell(self, opened: ReplicationSession) -> None:
-        opened.reader.confirm(self._marks.confirmable(self._reached))
-        opened.reader.tell()
-
-    def _save(self, save_bytes: int = _SAVE_BYTES) -> None:
-        """Store what was acknowledged, where that is news, or R has moved this far with nothing outstanding."""
-        ownership, epoch = self._ownership, self.epoch
-        if ownership is None or epoch is None:
-            return
-        with deadline_scope(_HEARTBEAT_LIMIT_S):
-            checkpoint = ownership.check(epoch)
-            if checkpoint.mark.position > self._marks.checkpointed.position:
-                ownership.flush(checkpoint.inserted)  # a crash must not take back what is confirmed to the slot
-                self._marks.checkpointed = checkpoint.mark
-        confirmable = self._marks.confirmable(self._reached)
-        mark = max(self._marks.latest, self._saved[0], key=lambda mark: mark.position)
-        news = (mark, self._marks.waiting_since)
-        if news[1] is None and mark.snapshot is None and self._reached > mark.position[0] + save_bytes:
-            news = (Mark(before_commits_at(self._reached)), None)  # of a quiet consumer in a busy database
-        if (news != self._saved or not save_bytes) and ownership.save(epoch, *news, self.origin):
-            self._saved = news
-            if self._opened is None:
-                ownership.advance(confirmable)
-
-    def _close_reader(self) -> None:
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            opened.reader.close()
+    def _disconnect(self) -> None:
+        """Close the sessions, which are lost or must not be used any more."""
+        owned, ownership = self._owned, self._ownership
+        if owned is not None:
+            self._wal_end = owned.wal_end
+            self._owned = None
+            owned.close()
+        self._ownership = None
+        if ownership is not None:
+            ownership.close()
 
     def _leave(self) -> None:
-        """Confirm and store what was acknowledged, and let the next one have the consumer."""
+        """Confirm and store what was acknowledged, and let the next process own the consumer."""
         atexit.unregister(self.close)
         try:
             with deadline_scope(until=time.monotonic() + _LEAVE_S, closing=threading.Event()):
-                self._say_the_last()
+                self._flush_progress()
         except PgdocError as exc:
-            logger.info("consumer %s: not all that was acknowledged could be stored: %s", self.name, exc)
+            logger.info('consumer "%s": the last acknowledgements could not be stored: %s', self.name, exc)
         finally:
-            self._disown()
+            self._disconnect()
             self.mode = "closed"
             if not self._ready.done():
-                self._ready.set_exception(StoreClosed("the store is closed: make another to open a stream"))
+                self._ready.set_exception(StoreClosed("the store is closed: open a new one"))
 
-    def _say_the_last(self) -> None:
-        if self._opened is not None:
-            try:
-                self._tell(self._opened)
-            except PgdocError:  # it broke just then: what is stored counts, too
-                self._close_reader()
+    def _flush_progress(self) -> None:
+        """Confirm and store what was acknowledged, and release the lock.
+
+        Without an epoch nothing is stored: the consumer was never owned, or the server's WAL went back.
+        """
+        owned, ownership = self._owned, self._ownership
+        if owned is not None and self.epoch is not None:
+            owned.flush_progress()
+            return
         if self.epoch is not None:
-            if self._ownership is None or self._ownership.closed:  # its epoch is enough for storing the last place
-                self._ownership = Ownership(self._source, self.name)
-            self._save(save_bytes=0)
-        if self._opened is not None:
-            self._tell(self._opened)
-        self._close_reader()
-        if self._ownership is not None:
-            self._ownership.give_up()
+            if ownership is None or ownership.closed:  # The epoch alone is enough to store progress.
+                ownership = self._ownership = Ownership(self._source, self.name)
+            save_progress(ownership, self.epoch, self._cluster, self._progress, idle_bytes=0, advance=True)
+        if ownership is not None:
+            ownership.give_up()

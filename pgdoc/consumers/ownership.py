@@ -1,12 +1,12 @@
-"""Who owns a durable consumer: a session that holds its advisory lock.
+"""Ownership of a durable consumer: the session that holds the consumer's advisory lock owns it.
 
-1. Only the session that has the lock may read the consumer's slot, and it ends whoever else does.
-2. Its epoch moves on, in that session, when it takes the consumer over. A checkpoint commits only under the newest
-   epoch, so a process that was paused, and wakes up when another owns the consumer, can commit nothing.
-3. An owner that lost its session and got the lock again goes on under the same epoch. If that has moved on, another was
-   there meanwhile, and the consumer is lost.
-4. The session is heard of every `HEARTBEAT_S`; the server ends one that is silent, so that a standby can have the
-   consumer. A process that stands still, or whose network does, loses it.
+1. Only the session that holds the lock may read the consumer's slot. It ends any other reader.
+2. A takeover increments the consumer's epoch, in that session. A checkpoint commits only under the newest epoch, so a
+   process that was paused and wakes up after another process has taken over can't commit one.
+3. An owner that loses its session and gets the lock again keeps its epoch. If the epoch has changed, another process
+   owned the consumer in between, and the consumer is lost to this one.
+4. The owner uses its session every `HEARTBEAT_S`. The server ends a session that stays idle for too long, so that a
+   standby can own the consumer: a process that hangs, or whose network does, loses it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import psycopg
 
 from pgdoc.consumers.slots import ConsumerSlot, drop_slot, end_reader, find_slot, slot_of
 from pgdoc.database.errors import one_line
-from pgdoc.errors import ConsumerBusy, ConsumerLost, DatabaseError, PgdocError, ServerUnreachable
+from pgdoc.errors import ConsumerBusy, ConsumerLost, DatabaseError, PgdocError, ServerUnreachable, StreamError
 from pgdoc.model.positions import Lsn, Position
-from pgdoc.model.tokens import Mark
+from pgdoc.model.tokens import Mark, parse_snapshot
 from pgdoc.replication.connection import connect, map_replication_error, preflight, quote_identifier
 from pgdoc.sql import statement
 
@@ -30,42 +30,48 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
+    from pgdoc.model.tokens import SnapshotState
     from pgdoc.replication.source import Cluster, Source
 
 logger = logging.getLogger("pgdoc.consumer")
 
 HEARTBEAT_S = 5.0
-_SILENT_FOR_S = 30
-_UNHURRIED_S = 900
+_SILENT_FOR_S = 30  # the server ends an owner that is idle for longer
+_UNHURRIED_S = 900  # the same while a slot is made, which can take minutes
 _LOCK_TIMEOUT_MS = 2000
 _TRIES = 3
 _FLUSH_POLL_S = 0.01
 
 
 class ServerSession(NamedTuple):
-    """A session of the server, of which there is no other."""
+    """Identifies a session of the server; a pid alone may be used again."""
 
     pid: int
     began: datetime
 
 
 class Row(NamedTuple):
-    """What is stored of a consumer."""
+    """What the catalog stores about a consumer.
+
+    Attributes:
+        position: everything up to it is acknowledged; `None` until the consumer's start is settled.
+        snapshot: how far its snapshot has come at `position`.
+    """
 
     schema_name: str
     epoch: int
-    place: Position | None
+    position: Position | None
     system_id: int
     timeline: int
-    snapshot: str | None
+    snapshot: SnapshotState
 
 
 class Checkpoint(NamedTuple):
-    """A place that was committed.
+    """The last committed checkpoint of a consumer.
 
     Attributes:
-        mark: the place, and the snapshot's.
-        inserted: an LSN beyond that commit. Until the WAL is flushed so far, a crash takes it back.
+        mark: everything up to it has had its effect.
+        inserted: an LSN beyond the commit. Until the WAL is flushed up to here, a crash can undo the commit.
     """
 
     mark: Mark
@@ -73,23 +79,30 @@ class Checkpoint(NamedTuple):
 
 
 class Ownership:
-    """A session that owns a consumer, or waits to.
+    """A session that owns a consumer, or asks for it.
+
+    Used by one thread.
 
     Args:
         source: what the consumer reads.
-        name: the consumer's.
+        name: the consumer's name.
 
     Attributes:
-        slot: the name of its slot.
-        session: to be ended by its successor, should the server not notice that this one is gone.
+        slot: the name of the consumer's slot.
+        purpose: what the consumer's connections serve, see `connect`.
+        session: identifies this session, so that a later one of this process can end it.
+
+    Raises:
+        PgdocError: the server can't be reached, or can't stream.
     """
 
     def __init__(self, source: Source, name: str) -> None:
         self.name = name
+        self.purpose = f"consumer {name}"
         self._schema = source.schema
-        self._connection = connect(source.conninfo, replication=False)
+        self._connection = connect(source.conninfo, replication=False, purpose=self.purpose)
         try:
-            preflight(self._connection, needs_slot=False)  # the consumer may have one
+            preflight(self._connection, needs_slot=False)  # The consumer may have its slot already.
             self._execute(f"SET idle_session_timeout = '{_SILENT_FOR_S}s'")
             self._execute(f"SET lock_timeout = {_LOCK_TIMEOUT_MS}")
             self.slot = self._find_slot_name()
@@ -99,65 +112,77 @@ class Ownership:
             raise
 
     def own(self) -> bool:
-        """Try to become the owner, without waiting."""
+        """Try to get the lock, without waiting; return whether this session owns the consumer."""
         return bool(self._one("own", self.name)[0])
 
     def owner_pid(self) -> int | None:
-        """Give the server process of the owner's session."""
+        """Return the pid of the session that owns the consumer, or `None` if there is no owner."""
         row = self._row("owner", self.name)
         return None if row is None else int(row[0])
 
     def end(self, session: ServerSession) -> None:
-        """End an earlier session of this process, which the server may take for alive."""
+        """End an earlier session of this process; the server may not have noticed that its client is gone."""
         self._row("end_session", *session)
 
     def find(self) -> Row | None:
-        """Read what is stored of the consumer."""
+        """Read what the catalog stores about the consumer; return `None` if it does not exist."""
         row = self._row("find", self.name)
         if row is None:
             return None
-        place = Position(*row.place[:4]) if row.place else None
-        return Row(row.schema_name, row.epoch, place, int(row.system_id), row.timeline, row.snapshot)
+        position = Position(*row.place[:4]) if row.place else None
+        snapshot = self._parse_snapshot(row.snapshot)
+        return Row(row.schema_name, row.epoch, position, int(row.system_id), row.timeline, snapshot)
 
-    def enter(self, origin: Cluster) -> int:
-        """Store a new consumer that has no place yet, and give its epoch."""
-        return int(self._one("enter", self._values(Mark(), origin) | {"schema": self._schema})[0])
+    def enter(self, cluster: Cluster) -> int:
+        """Store a new consumer that has no position yet; return its epoch."""
+        return int(self._one("enter", self._values(Mark(), cluster) | {"schema": self._schema})[0])
 
-    def settle(self, epoch: int, mark: Mark, origin: Cluster) -> None:
-        """Store where a new consumer begins."""
-        if self._row("settle", self._values(mark, origin) | {"epoch": epoch}) is None:
+    def settle(self, epoch: int, mark: Mark, cluster: Cluster) -> None:
+        """Store where a new consumer begins.
+
+        Raises:
+            ConsumerLost: another process has taken over.
+        """
+        if self._row("settle", self._values(mark, cluster) | {"epoch": epoch}) is None:
             raise self.lost()
 
     @contextlib.contextmanager
     def unhurried(self) -> Iterator[None]:
-        """Stay the owner while another session works for long, and this one is not heard of."""
+        """Let this session stay idle for longer, while another connection does work that takes long."""
         self._execute(f"SET idle_session_timeout = '{_UNHURRIED_S}s'")
         yield
         self._execute(f"SET idle_session_timeout = '{_SILENT_FOR_S}s'")
 
     def take_over(self) -> int:
-        """Move the epoch on, and give it; a transaction in which the one before has made a checkpoint is ended.
+        """Increment the epoch and return it, after ending any open transaction with a checkpoint of a former owner.
 
         Raises:
-            ServerUnreachable: such a transaction does not end.
+            ServerUnreachable: such a transaction did not end in time.
         """
         for _ in range(_TRIES):
             try:
                 return int(self._one("take_over", self.name)[0])
             except _RowLockedError:
                 logger.warning(
-                    "consumer %s: ending a transaction in which its former owner has a checkpoint", self.name
+                    'consumer "%s": ending an open transaction in which a former owner made a checkpoint', self.name
                 )
                 self._row("end_holders", self.name)
-        raise ServerUnreachable(f'consumer "{self.name}" is still in a transaction of its former owner')
+        raise ServerUnreachable(
+            f'consumer "{self.name}" can\'t be taken over: a transaction with a checkpoint of its former owner did not '
+            "end; end it with pg_terminate_backend()"
+        )
 
-    def begin_anew(self, epoch: int, mark: Mark, origin: Cluster) -> None:
-        """Store that what lies before it is lost."""
-        if self._row("begin_anew", self._values(mark, origin) | {"epoch": epoch}) is None:
+    def begin_anew(self, epoch: int, mark: Mark, cluster: Cluster) -> None:
+        """Store that the consumer begins again at `mark`, and that everything before it is lost.
+
+        Raises:
+            ConsumerLost: another process has taken over.
+        """
+        if self._row("begin_anew", self._values(mark, cluster) | {"epoch": epoch}) is None:
             raise self.lost()
 
     def check(self, epoch: int) -> Checkpoint:
-        """Be heard of, and give the last checkpoint that was committed.
+        """Keep the session alive, and return the last committed checkpoint.
 
         Raises:
             ConsumerLost: another process has taken over.
@@ -165,93 +190,102 @@ class Ownership:
         row = self._row("look", self.name)
         if row is None or row.epoch != epoch:
             raise self.lost()
-        return Checkpoint(Mark(tuple(row.place), row.snapshot), row.inserted)
+        return Checkpoint(Mark(tuple(row.place), self._parse_snapshot(row.snapshot)), row.inserted)
 
     def advance(self, lsn: int) -> None:
-        """Confirm to the slot, while nobody reads it, that nothing below `lsn` is needed again."""
+        """Confirm to a slot that has no reader that nothing below `lsn` is needed again."""
         self._row("advance", {"slot": self.slot, "to": str(Lsn(lsn))})
 
-    def save(self, epoch: int, acknowledged: Mark, waiting_since: str | None, origin: Cluster) -> bool:
-        """Store how far events were acknowledged; give `False` where another process has taken over."""
-        values = self._values(acknowledged, origin) | {"epoch": epoch, "waiting_since": waiting_since}
+    def save(self, epoch: int, acknowledged: Mark, waiting_since: str | None, cluster: Cluster) -> bool:
+        """Store how far events are acknowledged; return `False` if another process has taken over."""
+        values = self._values(acknowledged, cluster) | {"epoch": epoch, "waiting_since": waiting_since}
         return self._row("save", values) is not None
 
     def lost(self) -> ConsumerLost:
-        """Make the error for a consumer that is no longer this process's."""
+        """Make the error for a consumer that this process no longer owns."""
         return ConsumerLost(
-            f'consumer "{self.name}" was taken over by another process, or dropped: open it again to be its standby'
+            f'consumer "{self.name}" was taken over by another process, or dropped: open it again to stand by'
         )
 
     def find_slot(self) -> ConsumerSlot | None:
-        """Look at the consumer's slot, after whoever reads it was sent away."""
+        """End any reader of the consumer's slot, and look the slot up; return `None` if it does not exist."""
         try:
             end_reader(self._connection, self.slot)
             return find_slot(self._connection, self.slot)
         except psycopg.Error as exc:
-            raise self._translated(exc) from exc
+            raise self._map_error(exc) from exc
 
     def published_since(self) -> int:
-        """Ask since when there is the publication that pgoutput reads."""
+        """Return the LSN from which on the publication that pgoutput reads is complete."""
         return int(self._one("published_since", self._schema)[0])
 
     def drop_slot(self) -> bool:
-        """Drop the consumer's slot; give whether there was one."""
+        """Drop the consumer's slot; return whether it existed."""
         try:
             return drop_slot(self._connection, self.slot)
         except psycopg.Error as exc:
-            raise self._translated(exc) from exc
+            raise self._map_error(exc) from exc
 
     def remove(self) -> bool:
-        """Forget the consumer and drop its slot; give whether there was one.
+        """Delete the consumer and its slot; return whether either existed.
 
         Raises:
-            ConsumerBusy: a transaction is open in which a checkpoint was made.
+            ConsumerBusy: an open transaction holds a checkpoint of the consumer.
         """
         try:
             known = self._row("remove", self.name) is not None
         except _RowLockedError as exc:
             raise ConsumerBusy(
-                f'consumer "{self.name}" has a checkpoint in a transaction that is still open: end that first'
+                f'consumer "{self.name}" has a checkpoint in a transaction that is still open: end that transaction'
             ) from exc
         return self.drop_slot() or known
 
     def wal_end(self) -> tuple[int, int]:
-        """Give how far the WAL is written, and how far it is flushed."""
+        """Return the LSNs up to which the WAL is inserted, and up to which it is flushed."""
         inserted, flushed = self._one("places")
         return inserted, flushed
 
     def flush(self, to: int) -> None:
-        """Return when the WAL is flushed up to `to`."""
+        """Wait until the WAL is flushed up to `to`."""
         while self.wal_end()[1] < to:
             self._execute(statement("streams", "flush"))
             time.sleep(_FLUSH_POLL_S)
 
     @property
     def closed(self) -> bool:
-        """Whether the session is over, as far as is known here."""
+        """Whether the session is known to be over."""
         return self._connection.closed
 
     def close(self) -> None:
-        """End the session; whoever waits may own the consumer when the server has noticed."""
+        """End the session. A standby can own the consumer when the server notices."""
         self._connection.close()
 
     def give_up(self) -> None:
-        """Let whoever waits own the consumer at once."""
+        """Release the lock, so that a standby can own the consumer at once."""
         self._execute(statement("consumers", "disown"))
 
     def _find_slot_name(self) -> str:
         try:
             return slot_of(self._connection, self.name)
         except psycopg.Error as exc:
-            raise self._translated(exc) from exc
+            raise self._map_error(exc) from exc
 
-    def _values(self, mark: Mark, origin: Cluster) -> dict[str, Any]:
+    def _parse_snapshot(self, text: str | None) -> SnapshotState:
+        try:
+            return parse_snapshot(text)
+        except ValueError as exc:
+            raise StreamError(
+                f'consumer "{self.name}" has unreadable snapshot progress in the catalog ({exc}): drop the consumer, '
+                "and open it again with snapshot=True"
+            ) from exc
+
+    def _values(self, mark: Mark, cluster: Cluster) -> dict[str, Any]:
         return {
             "name": self.name,
-            "place": [int(number) for number in mark.position],  # some are Lsn
+            "place": [int(number) for number in mark.position],  # Some are Lsn.
             "snapshot": mark.text,
-            "system": str(origin.system_id),
-            "timeline": origin.timeline,
+            "system": str(cluster.system_id),
+            "timeline": cluster.timeline,
         }
 
     def _one(self, name: str, *params: Any) -> Any:
@@ -270,31 +304,31 @@ class Ownership:
         except psycopg.errors.LockNotAvailable as exc:
             raise _RowLockedError(str(exc)) from exc
         except psycopg.Error as exc:
-            raise self._translated(exc) from exc
+            raise self._map_error(exc) from exc
 
-    def _translated(self, exc: psycopg.Error) -> PgdocError:
+    def _map_error(self, exc: psycopg.Error) -> PgdocError:
         if exc.sqlstate != "42501":
             return map_replication_error(exc, self._connection)
         text, role = one_line(exc), quote_identifier(self._connection.info.user)
         if "consumers" in text:
             tables = "pgdoc.consumers, pgdoc.consumer_progress"
             advice = f"as the catalog's owner, run GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role}"
-        else:  # to end a session of the owner before
-            advice = f"open a consumer as the same role everywhere, or run GRANT pg_signal_backend TO {role}"
+        else:  # A takeover ends sessions of the former owner, which may belong to another role.
+            advice = f"open the consumer as the same role everywhere, or run GRANT pg_signal_backend TO {role}"
         return DatabaseError(f"{text}: {advice}", sqlstate=exc.sqlstate)
 
 
 def drop_consumer(source: Source, name: str) -> bool:
-    """Drop a consumer that nobody has open; give whether there was one.
+    """Drop a consumer that no process has open; return whether it existed.
 
     Raises:
-        ConsumerBusy: someone has.
+        ConsumerBusy: a process has it open, or a transaction with a checkpoint of it is open.
     """
     ownership = Ownership(source, name)
     try:
         if not ownership.own():
             pid = ownership.owner_pid()
-            raise ConsumerBusy(f'consumer "{name}" is open (its session is pid {pid}): close it first', owner_pid=pid)
+            raise ConsumerBusy(f'consumer "{name}" is open (its session has pid {pid}): close it first', owner_pid=pid)
         dropped = ownership.remove()
         ownership.give_up()
         return dropped
@@ -303,16 +337,16 @@ def drop_consumer(source: Source, name: str) -> bool:
 
 
 class _RowLockedError(PgdocError):
-    """Someone's open transaction has changed the consumer's row."""
+    """An open transaction has changed the consumer's row and still holds its lock."""
 
     resumable = True
 
 
 def check_schema(name: str, row: Row, schema: str) -> None:
-    """Refuse a consumer that reads another schema.
+    """Check that a stored consumer reads this schema.
 
     Raises:
-        ConsumerLost: it does.
+        ConsumerLost: it reads another one.
     """
     if row.schema_name != schema:
-        raise ConsumerLost(f'consumer "{name}" reads the schema "{row.schema_name}", not "{schema}": take another name')
+        raise ConsumerLost(f'consumer "{name}" reads the schema "{row.schema_name}", not "{schema}": use another name')

@@ -1,9 +1,9 @@
-"""The slots of durable consumers: permanent, and read by whoever owns the consumer.
+"""The replication slots of durable consumers: permanent slots, each read only by the process that owns the consumer.
 
     pgdoc_<oid of the database>_<name of the consumer>
 
-One is made as a copy of a temporary slot that stands where the consumer begins, so there is none that is half made.
-What is done here is done by the consumer's owner (see `ownership`), so whoever else reads its slot has no right to.
+A slot is created as a copy of a temporary slot that already stands at the consumer's start, so that no slot is ever
+half made. Only the owner of the consumer calls these functions (see `ownership`); it may end any other reader.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ import psycopg
 
 from pgdoc.errors import DatabaseError, ServerUnreachable
 from pgdoc.replication.connection import connect, map_replication_error, quote_literal
-from pgdoc.replication.slots import (
+from pgdoc.replication.session import (
     ReplicationSession,
     begin_reading,
     check_publication,
-    copy_slot,
     identify,
-    slot_name,
     take_position,
 )
+from pgdoc.replication.slots import copy_slot, slot_name
 from pgdoc.replication.source import SlotStart, Source
 from pgdoc.sql import statement
 
@@ -30,12 +29,12 @@ if TYPE_CHECKING:
     from pgdoc.replication.source import Cluster
 
 _SLOT_CHANGED = {"42704", "55000", "55006"}
-"""It was dropped, lost its WAL, or is read by another, since it was looked at: the next look tells."""
+"""The slot was dropped, lost its WAL or got another reader since it was checked. The next check finds out which."""
 
 
-def find_cluster(source: Source) -> Cluster:
-    """Ask which cluster this is, on a connection of its own."""
-    with connect(source.conninfo, replication=True) as connection:
+def find_cluster(source: Source, *, purpose: str = "") -> Cluster:
+    """Ask on a new connection which cluster the server is."""
+    with connect(source.conninfo, replication=True, purpose=purpose) as connection:
         try:
             return identify(connection)
         except psycopg.Error as exc:
@@ -43,7 +42,14 @@ def find_cluster(source: Source) -> Cluster:
 
 
 class ConsumerSlot(NamedTuple):
-    """What the server says of a consumer's slot."""
+    """The state of a consumer's slot.
+
+    Attributes:
+        plugin: the output plugin that the slot was created with.
+        wal_status: as in `pg_replication_slots`; `lost` means that the slot can't be read any more.
+        confirmed: its `confirmed_flush_lsn`.
+        active_pid: the process that reads it, if any.
+    """
 
     plugin: str
     wal_status: str
@@ -52,52 +58,53 @@ class ConsumerSlot(NamedTuple):
 
 
 def slot_of(connection: psycopg.Connection[Any], consumer: str) -> str:
-    """Give the name of a consumer's slot."""
+    """Return the name of a consumer's slot."""
     row = connection.execute(statement("consumers", "slot_name"), [consumer]).fetchone()
     assert row is not None  # noqa: S101
     return str(row.name)
 
 
 def find_slot(connection: psycopg.Connection[Any], slot: str) -> ConsumerSlot | None:
-    """Look a slot up; `None` where there is none."""
+    """Look up a slot; return `None` if it does not exist."""
     row = connection.execute(statement("consumers", "slot"), [slot]).fetchone()
     return None if row is None else ConsumerSlot(*row)
 
 
-def make_slot(source: Source, slot: str, at: int | None) -> int:
-    """Make a consumer's slot from history, or where nothing is kept and `at` is `None`, from nothing.
+def make_slot(source: Source, slot: str, at: int | None, *, purpose: str = "") -> int:
+    """Create a consumer's slot from a bookmark, or a new one if `at` is `None` and the database has no bookmark.
 
     Args:
         source: what is read.
-        slot: the name; one that is there is replaced.
-        at: where it begins; `None` for now.
+        slot: the name; an existing slot of this name is replaced.
+        at: the LSN at which the slot starts; `None` for now.
+        purpose: what the connections serve, see `connect`.
 
     Returns:
-        Where it begins.
+        The LSN at which the slot starts.
 
     Raises:
         HistoryLost: no bookmark reaches back to `at`.
         SlotBlocked: open write transactions hold up the first slot of the database.
     """
-    with connect(source.conninfo, replication=True) as connection:
+    with connect(source.conninfo, replication=True, purpose=purpose) as connection:
         try:
-            step = slot_name(connection, "pgdocr")
-            stand = take_position(connection, source, step, at, begin_history=True)
+            temporary = slot_name(connection, "pgdocr")
+            start = take_position(connection, source, temporary, at, begin_history=True)
             if at is not None:
-                check_publication(connection, source, stand, tables=True)
-            with connect(source.conninfo, replication=False) as plain:
+                check_publication(connection, source, start, tables=True)
+            with connect(source.conninfo, replication=False, purpose=purpose) as plain:
                 drop_slot(plain, slot)
-            copy_slot(connection, step, slot, temporary=False, plugin=stand.plugin)
+            copy_slot(connection, temporary, slot, temporary=False, plugin=start.plugin)
         except psycopg.Error as exc:
             raise map_replication_error(exc, connection) from exc
-    return stand.at
+    return start.at
 
 
 def drop_slot(connection: psycopg.Connection[Any], slot: str) -> bool:
-    """Drop a slot, and end whoever reads it; give whether there was one.
+    """Drop a slot and end its reader; return whether the slot existed.
 
     Raises:
-        ServerUnreachable: the reader did not end.
+        ServerUnreachable: the reader did not end in time.
     """
     end_reader(connection, slot)
     try:
@@ -105,28 +112,34 @@ def drop_slot(connection: psycopg.Connection[Any], slot: str) -> bool:
     except psycopg.errors.UndefinedObject:
         return False
     except psycopg.errors.ObjectInUse as exc:
-        raise ServerUnreachable(f'slot "{slot}" is still being read: {exc}') from exc
+        raise ServerUnreachable(f'slot "{slot}" still has a reader that did not end ({exc}): try again') from exc
     return True
 
 
 def end_reader(connection: psycopg.Connection[Any], slot: str) -> None:
-    """End the walsender that reads a slot: one that its client has left, or of who owned the consumer before."""
+    """End the walsender that reads a slot: that of a former owner, or one whose client has gone."""
     connection.execute(statement("consumers", "end_reader"), [slot])
 
 
-def open_slot(source: Source, slot: str, at: int) -> ReplicationSession:
-    """Stream every transaction whose commit record is at or after `at`, which the slot has to reach back to.
+def open_slot(source: Source, slot: str, at: int, *, purpose: str = "") -> ReplicationSession:
+    """Stream every transaction whose commit record is at or after `at`.
 
-    It is read through its own plugin, whatever that of the store is.
+    The slot is read through the plugin that it was created with, even if the store uses another.
+
+    Args:
+        source: what is read.
+        slot: the name.
+        at: an LSN, not below the slot's `confirmed_flush_lsn`; PostgreSQL would silently start there instead.
+        purpose: what the connection serves, see `connect`.
 
     Raises:
-        ServerUnreachable: no connection, or something has just happened to the slot.
-        DatabaseError: as it says.
+        ServerUnreachable: the connection failed, or the slot changed while it was being opened.
+        DatabaseError: the server refused for another reason.
     """
-    connection = connect(source.conninfo, replication=True)
+    connection = connect(source.conninfo, replication=True, purpose=purpose)
     try:
-        origin: Cluster = identify(connection)
-        return begin_reading(connection, source, slot, SlotStart(at, _plugin_of(connection, slot)), origin)
+        cluster = identify(connection)
+        return begin_reading(connection, source, slot, SlotStart(at, _plugin_of(connection, slot)), cluster)
     except psycopg.Error as exc:
         error = map_replication_error(exc, connection)
         connection.close()
@@ -142,7 +155,7 @@ def open_slot(source: Source, slot: str, at: int) -> ReplicationSession:
 
 
 def _plugin_of(connection: psycopg.Connection[Any], slot: str) -> str:
-    """Ask for a slot's plugin, on a replication connection."""
+    """Ask for a slot's plugin. A replication connection takes no parameters."""
     row = connection.execute(
         f"SELECT plugin FROM pg_replication_slots WHERE slot_name = {quote_literal(slot)}"
     ).fetchone()

@@ -1,14 +1,15 @@
-"""Where a consumer begins when a process becomes its owner, or comes back to its slot.
+"""Where a consumer starts when a process becomes its owner, or when the owner comes back to its slot.
 
-1. A new consumer begins with the call, or at the place it was given. Its row comes first, without a place, then its
-   slot, then the place: what is interrupted in between is begun again by the next one. A slot without a row, such as a
-   restored catalog leaves, is taken as it stands.
-2. A known one goes on behind what was stored of it, or where its slot stands, if that is further: what was
-   acknowledged is confirmed to the slot some seconds before it is stored, and PostgreSQL 15 forgets confirmations in a
-   crash. Its slot keeps the plugin that it was made with, whatever that of the store is.
-3. A slot that is gone, has lost its WAL, or was moved beyond what is known to be needed, is made again from history, if
-   that reaches back so far; it keeps what is not acknowledged, also where the stream has been given more. If not, it is
-   `HistoryLost`, or the consumer is begun anew where the user said so: never a silent skip.
+1. A new consumer starts where the call begins, or at the position that it was given. Its row is stored first, without a
+   position, then its slot is created, then its position is stored. If that is interrupted, the next process that opens
+   the consumer begins again. A slot without a row, such as a restored catalog leaves, is used as it is.
+2. A known consumer goes on after its stored position, or where its slot stands if that is further: an acknowledgement
+   is confirmed to the slot some seconds before it is stored, and PostgreSQL 15 forgets confirmations in a crash. A slot
+   keeps the plugin that it was created with, even if the store uses another.
+3. A slot is created again from a bookmark if it is gone, has lost its WAL, or was moved beyond what is known to be
+   needed. The new slot keeps everything that is not acknowledged, even if the stream has been given more. If no
+   bookmark reaches back that far, the consumer raises `HistoryLost`, or begins again from now if the user asked for
+   that. It never skips events silently.
 """
 
 from __future__ import annotations
@@ -22,90 +23,95 @@ from pgdoc.consumers.slots import make_slot
 from pgdoc.decoding.plugins import PLUGINS
 from pgdoc.errors import HistoryLost, InvalidResumeToken, PgdocError, StreamError
 from pgdoc.model.positions import Lsn, Position, before_commits_at
-from pgdoc.model.tokens import Mark, ResumeToken
-from pgdoc.replication.checks import check_place, check_published
+from pgdoc.model.tokens import Mark, ResumeToken, SnapshotStage
+from pgdoc.replication.checks import check_position, check_published
 
 if TYPE_CHECKING:
     from pgdoc.consumers.slots import ConsumerSlot
     from pgdoc.model.positions import RawPosition
+    from pgdoc.model.tokens import SnapshotState
     from pgdoc.replication.source import Cluster, Source
 
 logger = logging.getLogger("pgdoc.consumer")
 
 
 class StartPoint(NamedTuple):
-    """Where to go on.
+    """Where a consumer goes on.
 
     Attributes:
-        epoch: under which checkpoints commit.
-        place: everything up to it is not wanted.
-        start: the LSN to start reading at.
-        anew: whether events before `place` are lost.
-        snapshot: how far the snapshot has come there, as `Mark` has it.
+        epoch: checkpoints commit under this epoch.
+        position: nothing up to it is wanted.
+        read_from: the LSN at which reading starts.
+        anew: whether events before `position` are lost.
+        snapshot: how far the snapshot has come at `position`.
     """
 
     epoch: int
-    place: RawPosition
-    start: int
+    position: RawPosition
+    read_from: int
     anew: bool = False
-    snapshot: str | None = None
+    snapshot: SnapshotState = SnapshotStage.NONE
 
 
 def went_back(consumer: str, after: ResumeToken) -> HistoryLost:
-    """Make the error for a stream that was further than the server is now."""
+    """Make the error for a stream that has come further than the WAL of the server goes."""
     return HistoryLost(
-        f'the server\'s WAL no longer reaches to {after.lsn}, where the stream of consumer "{consumer}" was: the '
-        "server was restored, or another promoted. The consumer begins anew when it is opened again"
+        f'consumer "{consumer}" was at {after.lsn}, beyond the end of the server\'s WAL: the server was restored, or '
+        "another one was promoted. Open the consumer again to begin at the end of that WAL"
     )
 
 
 class Takeover:
-    """Finds the place of a consumer, and sees to it that its slot has what comes next.
+    """Finds the position of a consumer, and makes sure that its slot has everything after it.
 
     Args:
         source: what is read.
-        ownership: which owns the consumer.
-        origin: what cluster this is.
-        recreate: whether to begin anew where the place is lost.
-        snapshot: of a consumer that begins, or begins anew: `None` where it begins with no snapshot.
+        ownership: the session that owns the consumer.
+        cluster: the cluster that the server is.
+        recreate: whether to begin again from now if the position is lost.
+        snapshot: how far the snapshot of a new consumer has come. A consumer that begins again begins its snapshot
+            again, too, unless this is `NONE`.
     """
 
     def __init__(
-        self, source: Source, ownership: Ownership, origin: Cluster, *, recreate: bool, snapshot: str | None = None
+        self, source: Source, ownership: Ownership, cluster: Cluster, *, recreate: bool, snapshot: SnapshotState
     ) -> None:
         self._source = source
         self._ownership = ownership
-        self._origin = origin
+        self._cluster = cluster
         self._recreate = recreate
         self._snapshot = snapshot
 
     def enter(self, begin_at: ResumeToken | Lsn | None) -> StartPoint:
-        """Take over what is stored of a consumer, or store a new one, which begins at `begin_at` or now.
+        """Take a stored consumer over, or store a new one.
+
+        Args:
+            begin_at: where a new consumer begins; `None` for now.
 
         Raises:
-            HistoryLost: the place is lost.
+            HistoryLost: the position is lost.
             ConsumerLost: the consumer reads another schema.
         """
         ownership = self._ownership
         row = ownership.find()
-        if row is None or row.place is None:
+        if row is None or row.position is None:
             return self._enter_new(begin_at, is_unknown=row is None)
         check_schema(ownership.name, row, self._source.schema)
         epoch = ownership.take_over()
-        row = ownership.find() or row  # a checkpoint may have been committed meanwhile
-        where = self._find_slot(epoch, ResumeToken(row.place or Position(0), row.system_id, row.timeline), None)
-        return where if where.anew else where._replace(snapshot=row.snapshot)
+        row = ownership.find() or row  # A checkpoint may have been committed meanwhile.
+        start = self._find_slot(epoch, ResumeToken(row.position or Position(0), row.system_id, row.timeline), None)
+        return start if start.anew else start._replace(snapshot=row.snapshot)
 
     def go_on(self, epoch: int, after: ResumeToken, needed_from: int) -> StartPoint:
-        """Go on after a lost connection, or a wait.
+        """Go on after a lost connection, or after the reader was closed because the mailbox was full.
 
         Args:
-            epoch: of this process's ownership.
+            epoch: the epoch of this process's ownership.
             after: the last event that the stream was given.
-            needed_from: the commit LSN of the first that is not acknowledged, which the slot has to keep.
+            needed_from: the commit LSN of the first event that is not acknowledged; the slot has to keep it.
 
         Raises:
-            HistoryLost: the place is lost.
+            HistoryLost: the position is lost.
             ConsumerLost: another process has taken over.
         """
         self._ownership.check(epoch)
@@ -113,57 +119,60 @@ class Takeover:
 
     def _enter_new(self, begin_at: ResumeToken | Lsn | None, *, is_unknown: bool) -> StartPoint:
         ownership = self._ownership
-        place: RawPosition | None = None
+        position: RawPosition | None = None
         if begin_at is not None:
             inserted, _ = ownership.wal_end()
-            place = check_place(begin_at, self._origin, inserted)
-            ownership.flush(place[0])
-        epoch = ownership.enter(self._origin)
+            position = check_position(begin_at, self._cluster, inserted)
+            ownership.flush(position[0])
+        epoch = ownership.enter(self._cluster)
         try:
-            slot = ownership.find_slot() if is_unknown and place is None else None
+            slot = ownership.find_slot() if is_unknown and position is None else None
             if slot is not None and slot.wal_status != "lost":
-                place = before_commits_at(slot.confirmed)
+                position = before_commits_at(slot.confirmed)
             else:
-                self._make_slot(None if place is None else place[0])
-                place = place or self._now()
-            ownership.settle(epoch, Mark(place, self._snapshot), self._origin)
+                self._make_slot(None if position is None else position[0])
+                position = position or self._now()
+            ownership.settle(epoch, Mark(position, self._snapshot), self._cluster)
         except PgdocError:
-            with contextlib.suppress(PgdocError):  # the next one that opens it begins again
+            with contextlib.suppress(PgdocError):  # What is left has no position: the next process begins again.
                 ownership.remove()
             raise
-        return StartPoint(epoch, place, place[0], snapshot=self._snapshot)
+        return StartPoint(epoch, position, position[0], snapshot=self._snapshot)
 
     def _make_slot(self, at: int | None) -> None:
         with self._ownership.unhurried():
-            make_slot(self._source, self._ownership.slot, at)
+            make_slot(self._source, self._ownership.slot, at, purpose=self._ownership.purpose)
 
     def _now(self) -> RawPosition:
         inserted, _ = self._ownership.wal_end()
-        self._ownership.flush(inserted)  # a place that is not flushed could be lost in a crash
+        self._ownership.flush(inserted)  # A position that is not flushed could be lost in a crash.
         return before_commits_at(inserted)
 
     def _find_slot(self, epoch: int, after: ResumeToken, needed_from: int | None) -> StartPoint:
-        """See to it that the slot has what comes next, and what is needed, where that is known to the last event."""
-        ownership, place = self._ownership, after.position
+        """Make sure that the slot has what comes after `after`, and what is needed, if `needed_from` tells that."""
+        ownership, position = self._ownership, after.position
         slot = ownership.find_slot()
         if slot is not None and slot.plugin not in PLUGINS:
-            raise StreamError(f'slot "{ownership.slot}" is read through {slot.plugin}, not {" or ".join(PLUGINS)}')
+            raise StreamError(
+                f'slot "{ownership.slot}" uses the plugin {slot.plugin}, but pgdoc reads {" or ".join(PLUGINS)}: '
+                "drop the slot, and open the consumer again"
+            )
         fault = _fault(slot, needed_from)
         try:
             _, flushed = ownership.wal_end()
-            check_place(after, self._origin, flushed)
+            check_position(after, self._cluster, flushed)
             if slot is None or fault:
-                logger.warning('consumer %s: its slot "%s" %s', ownership.name, ownership.slot, fault)
-                self._make_slot(place.commit_lsn if needed_from is None else needed_from)
-                return StartPoint(epoch, place, place.commit_lsn)
-            start = max(place.commit_lsn, slot.confirmed)
+                logger.warning('consumer "%s": its slot "%s" %s', ownership.name, ownership.slot, fault)
+                self._make_slot(position.commit_lsn if needed_from is None else needed_from)
+                return StartPoint(epoch, position, position.commit_lsn)
+            read_from = max(position.commit_lsn, slot.confirmed)
             if slot.plugin == "pgoutput":
-                check_published(start, ownership.published_since(), self._source.schema)
+                check_published(read_from, ownership.published_since(), self._source.schema)
         except (HistoryLost, InvalidResumeToken) as exc:
             if not self._recreate:
                 raise self._lost(fault, exc) from exc
             return self._begin_anew(epoch, exc)
-        return StartPoint(epoch, max(place, before_commits_at(slot.confirmed)), start)
+        return StartPoint(epoch, max(position, before_commits_at(slot.confirmed)), read_from)
 
     def _lost(self, fault: str, exc: PgdocError) -> HistoryLost:
         name = self._ownership.name
@@ -176,19 +185,24 @@ class Takeover:
 
     def _begin_anew(self, epoch: int, exc: PgdocError) -> StartPoint:
         self._make_slot(None)
-        place = self._now()
-        snapshot = None if self._snapshot is None else ""
-        self._ownership.begin_anew(epoch, Mark(place, snapshot), self._origin)
-        at = Lsn(place[0])
+        position = self._now()
+        is_wanted = self._snapshot is not SnapshotStage.NONE
+        snapshot = SnapshotStage.START if is_wanted else SnapshotStage.NONE
+        self._ownership.begin_anew(epoch, Mark(position, snapshot), self._cluster)
         logger.error(
-            "consumer %s begins anew at %s, what was before that is lost to it: %s", self._ownership.name, at, exc
+            'consumer "%s" begins again at %s and has lost the events before that: %s',
+            self._ownership.name,
+            Lsn(position[0]),
+            exc,
         )
-        return StartPoint(epoch, place, place[0], anew=True, snapshot=snapshot)
+        return StartPoint(epoch, position, position[0], anew=True, snapshot=snapshot)
 
 
 def _fault(slot: ConsumerSlot | None, needed_from: int | None) -> str:
+    """Return why a slot can't be used as it is; empty if it can."""
     if slot is None:
         return "is gone"
     if slot.wal_status == "lost":
         return "has lost its WAL"
-    return "was moved on by someone else" if needed_from is not None and slot.confirmed > needed_from else ""
+    is_ahead = needed_from is not None and slot.confirmed > needed_from
+    return "was moved on by another process" if is_ahead else ""

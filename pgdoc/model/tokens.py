@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import enum
 import json
 import re
 import zlib
 from dataclasses import dataclass
 from functools import total_ordering
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from pgdoc.errors import InvalidResumeToken
 from pgdoc.model.positions import BEFORE_ALL, Lsn, Position
@@ -61,29 +62,50 @@ class SnapshotProgress(NamedTuple):
         return cls(tuple(remaining), document_id, stream_digest, delivered)
 
 
+class SnapshotStage(enum.Enum):
+    """Where a consumer's snapshot is when it is not in progress. The values are what the catalog stores."""
+
+    NONE = None
+    """There is no snapshot, or it is complete."""
+    START = ""
+    """The snapshot has yet to deliver its first document."""
+
+
+SnapshotState: TypeAlias = SnapshotProgress | SnapshotStage
+"""How far a consumer's snapshot has come."""
+
+
+def parse_snapshot(text: str | None) -> SnapshotState:
+    """Parse what `Mark.text` returned.
+
+    Raises:
+        ValueError: the text is anything else.
+    """
+    return SnapshotProgress.parse(text) if text else SnapshotStage(text)
+
+
 class Mark(NamedTuple):
     """How far a durable consumer has acknowledged. Compare marks by their `position`.
 
     Attributes:
         position: a `Position`; inside a snapshot, followed by the number of snapshot documents delivered.
-        snapshot: the progress of the snapshot: a `SnapshotProgress` or its text, `""` before the first document, and
-            `None` when the consumer has no snapshot or has completed it.
+        snapshot: how far the snapshot has come at that position.
     """
 
     position: tuple[int, ...] = BEFORE_ALL
-    snapshot: SnapshotProgress | str | None = None
+    snapshot: SnapshotState = SnapshotStage.NONE
 
     @classmethod
     def at(cls, position: tuple[int, ...], progress: SnapshotProgress | None) -> Mark:
         """Make the mark of the event at `position`; `progress` is that of its token."""
         if progress is None:
             return cls(position)
-        return cls((*position, progress.delivered), progress if progress.remaining else None)
+        return cls((*position, progress.delivered), progress if progress.remaining else SnapshotStage.NONE)
 
     @property
     def text(self) -> str | None:
         """The snapshot's progress as it is stored in the catalog."""
-        return None if self.snapshot is None else str(self.snapshot)
+        return self.snapshot.value if isinstance(self.snapshot, SnapshotStage) else str(self.snapshot)
 
 
 @total_ordering

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pgdoc.replication.source import Cluster
 
 
-def check_place(place: ResumeToken | Lsn, origin: Cluster, wal_end: int) -> Position:
+def check_position(place: ResumeToken | Lsn, origin: Cluster, wal_end: int) -> Position:
     """Give the position to resume after, if this server has it.
 
     Raises:

@@ -10,6 +10,7 @@ from psycopg import conninfo as psycopg_conninfo
 from psycopg import sql
 from psycopg.rows import namedtuple_row
 
+from pgdoc.database.conninfo import with_application_name
 from pgdoc.database.errors import connection_error, one_line
 from pgdoc.errors import (
     DatabaseError,
@@ -54,7 +55,6 @@ _LET_GO = {
 
 _DEFAULTS: dict[str, str | int] = {
     "connect_timeout": 10,
-    "application_name": "pgdoc",
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
@@ -62,16 +62,22 @@ _DEFAULTS: dict[str, str | int] = {
 }
 
 
-def connect(conninfo: str, *, replication: bool) -> psycopg.Connection[Any]:
+def connect(conninfo: str, *, replication: bool, purpose: str = "") -> psycopg.Connection[Any]:
     """Open an autocommit connection for replication, or for plain SQL about it.
 
     Its waits are bounded by the enclosing `deadline_scope`.
+
+    Args:
+        conninfo: the user's.
+        replication: whether to start a walsender instead of an ordinary backend.
+        purpose: what the connection serves, such as `hub docs`; part of its `application_name`, see
+            `with_application_name`.
 
     Raises:
         PgdocError: why that can't be done.
     """
     try:
-        session = _session(conninfo, replication=replication)
+        session = _session(with_application_name(conninfo, purpose), replication=replication)
         return BoundedConnection.connect(  # a walsender can't prepare statements
             session, autocommit=True, row_factory=namedtuple_row, prepare_threshold=None
         )

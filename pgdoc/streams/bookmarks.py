@@ -94,7 +94,9 @@ class BookmarkKeeper:
         return None if connection is None or connection.closed else connection
 
     def _connect(self) -> psycopg.Connection[Any]:
-        connection = connect(self._hub.source.conninfo, replication=False)
+        connection = connect(
+            self._hub.source.conninfo, replication=False, purpose=f"bookmarks {self._hub.source.schema}"
+        )
         try:
             connection.execute(statement("replication", "share"))
         except BaseException:

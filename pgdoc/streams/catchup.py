@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 from pgdoc.changes.fanout import State, Subscription
 from pgdoc.changes.router import Router
-from pgdoc.errors import PgdocError, ServerUnreachable, StreamError
+from pgdoc.errors import PgdocError, ServerUnreachable
 from pgdoc.model.positions import before_commits_at
-from pgdoc.replication.slots import ReplicationSession, open_reader
+from pgdoc.replication.session import ReplicationSession, open_reader, read_burst
 from pgdoc.runtime.deadline import deadline_scope
+from pgdoc.runtime.faults import internal_error
 from pgdoc.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -122,11 +123,8 @@ class CatchUp:
                     self._feed(group)
             except PgdocError as exc:
                 self._after(group, exc)
-            except Exception as exc:  # a fault of ours must reach the streams, not vanish with the thread
-                logger.exception("a catch-up reader failed")
-                error = StreamError(f"catching up failed: {exc!r}; this is a fault of pgdoc, please report it")
-                error.__cause__ = exc
-                self._after(group, error)
+            except Exception as exc:  # noqa: BLE001 (a bug must reach the streams, not vanish with the thread)
+                self._after(group, internal_error("catching up failed", exc, logger))
 
     def _next_group(self) -> Group | None:
         """Take the stream that has waited longest, and those that are at about its place."""
@@ -169,7 +167,9 @@ class CatchUp:
     def _feed(self, group: Group) -> None:
         self._check_server()
         at = min(subscription.after for subscription in group)[0]
-        opened = open_reader(self._hub.source, at, check=self._hub.check_origin)
+        opened = open_reader(
+            self._hub.source, at, purpose=f"catch-up {self._hub.source.schema}", check=self._hub.check_origin
+        )
         try:
             while group and not self._closing.is_set():
                 self._step(opened, group)
@@ -179,18 +179,16 @@ class CatchUp:
     def _step(self, opened: ReplicationSession, group: Group) -> None:
         """Read a burst, put it everywhere, and hand over those who have come far enough."""
         self._check_server()
-        reader = opened.reader
-        frames = reader.read(_READ_S)
-        burst = opened.assembler.feed(opened.decoder.decode(frames))
+        burst, has_frames = read_burst(opened, _READ_S)
         reached = before_commits_at(burst.watermark)
         selected = group.router.route(burst.changes)
         left = {each: each.put(selected.get(each.selection, []), reached) for each in group}
         left = {subscription: changes for subscription, changes in left.items() if changes}
         if left:
             self._wait_for_room(opened, group, left, burst.watermark)
-        reader.confirm(burst.watermark)
-        if not frames:
-            reader.ask()
+        opened.reader.confirm(burst.watermark)
+        if not has_frames:
+            opened.reader.ask()
         for subscription in [each for each in group if self._hub.join(each, burst.watermark)]:
             self._release(group, subscription)
 

@@ -27,10 +27,12 @@ from pgdoc.changes import events
 from pgdoc.changes.fanout import Fanout, State, Subscription
 from pgdoc.errors import InvalidResumeToken, PgdocError, StoreClosed, StreamError
 from pgdoc.model.positions import before_commits_at
-from pgdoc.replication.slots import ReplicationSession, open_reader
+from pgdoc.replication.session import ReplicationSession, open_reader, read_burst
 from pgdoc.replication.source import Cluster, Source
 from pgdoc.runtime.deadline import deadline_scope
+from pgdoc.runtime.faults import internal_error
 from pgdoc.runtime.fork import FORKED, remember
+from pgdoc.runtime.retry import Backoff
 from pgdoc.streams.bookmarks import BookmarkKeeper
 from pgdoc.streams.catchup import CatchUp
 
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pgdoc.hub")
 
 _READ_S = 1.0
-_FIRST_DELAY_S, _LONGEST_DELAY_S = 0.1, 5.0
 _CLOSE_S = 3.5
 CLOSE_LIMIT_S = 4.0
 """Within which a hub is closed; only what holds the lock itself, and was interrupted by the collector, waits longer."""
@@ -307,14 +308,11 @@ class Hub:
             self._read_until_closed()
         except PgdocError as exc:
             self._end(exc)
-        except Exception as exc:  # a fault of ours must reach the streams, not vanish with the thread
-            logger.exception("the hub failed")
-            error = StreamError(f"the hub failed: {exc!r}; this is a fault of pgdoc, please report it")
-            error.__cause__ = exc
-            self._end(error)
+        except Exception as exc:  # noqa: BLE001 (a bug must reach the streams, not vanish with the thread)
+            self._end(internal_error("the hub failed", exc, logger))
 
     def _open(self) -> None:
-        opened = open_reader(self.source, None, prefix="pgdoch")
+        opened = open_reader(self.source, None, purpose=f"hub {self.source.schema}", prefix="pgdoch")
         try:
             with self._lock:
                 self.check_usable()
@@ -340,35 +338,38 @@ class Hub:
             self._opened = None if self._closing.is_set() else self._reopen()
 
     def _pump(self, opened: ReplicationSession) -> None:
-        reader, decode, feed = opened.reader, opened.decoder.decode, opened.assembler.feed
         while not self._closing.is_set():
-            frames = reader.read(_READ_S)
+            burst, has_frames = read_burst(opened, _READ_S)
             while self._abandoned:
                 self.unsubscribe(self._abandoned.popleft())
             while self._with_room:
                 self._catchup.queue(self._with_room.popleft())
-            if not frames:
+            if not has_frames:
                 continue
-            burst = feed(decode(frames))
             with self._lock:
                 sent_away = self._fanout.dispatch(burst)
-            reader.confirm(burst.watermark)
+            opened.reader.confirm(burst.watermark)
             for subscription in sent_away:
                 self._catchup.take_over(subscription)
 
     def _reopen(self) -> ReplicationSession | None:
         self._reconnecting = True
-        delay_s = _FIRST_DELAY_S
-        while not self._closing.wait(delay_s):
-            delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
+        backoff = Backoff()
+        while backoff.wait(self._closing):
             try:
-                opened = open_reader(self.source, self._fanout.watermark, prefix="pgdoch", check=self.check_origin)
+                opened = open_reader(
+                    self.source,
+                    self._fanout.watermark,
+                    purpose=f"hub {self.source.schema}",
+                    prefix="pgdoch",
+                    check=self.check_origin,
+                )
             except PgdocError as exc:
                 if not exc.resumable:
                     raise
                 logger.info("not yet: %s", exc)
                 continue
-            self._part_ways(opened.origin)
+            self._part_ways(opened.cluster)
             with self._lock:
                 self._fanout.restart()
                 self._adopt(opened)
@@ -381,8 +382,8 @@ class Hub:
         origin.check(before_commits_at(self._fanout.joinable_from), self.origin.system_id, self.origin.timeline)
 
     def _adopt(self, opened: ReplicationSession) -> None:
-        self.origin, self.plugin = opened.origin, opened.stand.plugin
-        self.ids = (opened.origin.system_id, opened.origin.timeline)
+        self.origin, self.plugin = opened.cluster, opened.slot_start.plugin
+        self.ids = (opened.cluster.system_id, opened.cluster.timeline)
 
     def _part_ways(self, origin: Cluster) -> None:
         """End the streams that were further than the hub, and further than the history of this server."""

@@ -9,12 +9,13 @@ from pgdoc.changes.event_filter import parse_where
 from pgdoc.errors import InvalidResumeToken
 from pgdoc.model.names import check_consumer
 from pgdoc.model.positions import Lsn
-from pgdoc.model.tokens import ResumeToken
+from pgdoc.model.tokens import ResumeToken, SnapshotStage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pgdoc.changes.router import Condition
+    from pgdoc.model.tokens import SnapshotState
 
 
 BUFFER_SIZE = 10_000
@@ -74,13 +75,14 @@ class StreamOptions:
         return options
 
     @property
-    def first_snapshot(self) -> str | None:
-        """How far the snapshot of a consumer has come that begins here: as `Mark` has it."""
+    def first_snapshot(self) -> SnapshotState:
+        """How far the snapshot of a new consumer has come with these options."""
         if not self.snapshot:
-            return None
+            return SnapshotStage.NONE
         if not isinstance(self.resume_after, ResumeToken):
-            return ""
-        return str(self.resume_after.progress) if self.resume_after.is_inside else None
+            return SnapshotStage.START
+        progress = self.resume_after.progress
+        return progress if progress is not None and progress.remaining else SnapshotStage.NONE
 
     def check_snapshot(self) -> None:
         """Refuse what can't go on inside a snapshot, or can't tell how far one has come.

@@ -254,7 +254,7 @@ def test_a_walsender_that_is_busy_is_waited_for(
         asked.append(pid)
         return True
 
-    monkeypatch.setattr("pgdoc.replication.slots.is_decoding", is_decoding)
+    monkeypatch.setattr("pgdoc.replication.session.is_decoding", is_decoding)
     with _admin(rough_dsn) as admin:
         admin.execute("ALTER SYSTEM SET wal_sender_timeout = '1s'")
         admin.execute("SELECT pg_reload_conf()")

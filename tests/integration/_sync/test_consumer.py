@@ -164,7 +164,7 @@ def test_one_process_has_a_consumer(shared_dsn: str, schema: str, name: str) -> 
     with Store(shared_dsn, schema=schema) as store, Store(shared_dsn, schema=schema) as other:
         with store["orders"].watch(consumer=name, auto_ack=False) as stream:
             owner_pid = (status_of(other, name)).owner_pid
-            with pytest.raises(ConsumerBusy, match=f"open elsewhere .its session is pid {owner_pid}") as raised:
+            with pytest.raises(ConsumerBusy, match=f"open elsewhere .its session has pid {owner_pid}") as raised:
                 with other["orders"].watch(consumer=name, wait=False):
                     pass
             assert raised.value.owner_pid == owner_pid
@@ -217,7 +217,7 @@ def test_invalid_arguments_of_a_consumer_are_refused(shared_dsn: str, schema: st
                 pass
         with store.watch(consumer=name):
             pass
-        with pytest.raises(ConsumerLost, match=f'reads the schema "{schema}", not "elsewhere": take another name'):
+        with pytest.raises(ConsumerLost, match=f'reads the schema "{schema}", not "elsewhere": use another name'):
             with other.watch(consumer=name):
                 pass
 

@@ -81,7 +81,7 @@ def owner(dsn: str) -> Iterator[psycopg.Connection]:
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the polling intervals and timeouts of consumers."""
     monkeypatch.setattr("pgdoc.consumers.consumer._STANDBY_S", 0.05)
-    monkeypatch.setattr("pgdoc.consumers.consumer.HEARTBEAT_S", 0.2)
+    monkeypatch.setattr("pgdoc.consumers.owned_slot.HEARTBEAT_S", 0.2)
     monkeypatch.setattr("pgdoc.consumers.ownership._LOCK_TIMEOUT_MS", 100)
 
 

@@ -115,7 +115,7 @@ def test_nothing_beyond_what_was_acknowledged_is_confirmed(
     store: Store, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each look at the slot is checked at the end, when the event after the acknowledged one is known."""
-    monkeypatch.setattr("pgdoc.consumers.consumer._TELL_S", 0.01)
+    monkeypatch.setattr("pgdoc.consumers.owned_slot._STATUS_S", 0.01)
     monkeypatch.setattr("pgdoc.consumers.consumer._PATIENCE_S", 0.05)
     chance = random.Random(1)
     count = 300
@@ -178,6 +178,13 @@ def _is_released(owner: psycopg.Connection, place: int) -> bool:
         "SELECT (restart_lsn - '0/0')::bigint FROM pg_replication_slots WHERE slot_name = %s", [slot(owner)]
     ).fetchall()
     return bool(confirmed(owner) >= place and restart_lsn >= place)
+
+
+def test_the_connections_of_a_consumer_carry_its_name(store: Store, owner: psycopg.Connection) -> None:
+    """Its connections are the session that owns it, and the walsender that reads its slot."""
+    names = "SELECT backend_type FROM pg_stat_activity WHERE application_name = %s ORDER BY backend_type"
+    with store["orders"].watch(consumer=NAME):
+        assert [row[0] for row in owner.execute(names, [f"pgdoc consumer {NAME}"])] == ["client backend", "walsender"]
 
 
 @pytest.mark.parametrize("in_transaction", [False, True])

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from pgdoc import Store
-    from pgdoc.replication.slots import ReplicationSession
+    from pgdoc.replication.session import ReplicationSession
     from pgdoc.server import LocalServer
 
 pytestmark = pytest.mark.usefixtures("in_a_hurry")
@@ -138,7 +138,7 @@ def test_a_slot_without_history_is_lost_or_begun_anew(
         (event,) = take(stream, 1)
         assert ids([event]) == [3]
         effect(store, stream, event)
-    assert "consumer billing begins anew at " in caplog.text
+    assert 'consumer "billing" begins again at ' in caplog.text
     with store["orders"].watch(consumer=NAME) as stream:
         insert(store, 4)
         assert ids(take(stream, 1)) == [4]
@@ -256,23 +256,23 @@ def test_dropping_an_open_consumer_ends_its_stream(store: Store, owner: psycopg.
         owner.execute("DELETE FROM pgdoc.consumers")
         with pytest.raises(ConsumerLost, match="taken over by another process, or dropped"):
             effect(store, stream, event)
-        with pytest.raises(ConsumerLost, match="taken over by another process, or dropped: open it again"):
+        with pytest.raises(ConsumerLost, match="taken over by another process, or dropped: open it again to stand by"):
             stream.next(timeout=PATIENCE_S)
     assert store.drop_consumer(NAME)
 
 
 def test_a_takeover_that_fails_halfway_is_retried(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail_once(*args: Any) -> ReplicationSession:
+    def fail_once(*args: Any, **options: Any) -> ReplicationSession:
         if failures:
             raise failures.pop()
-        return open_slot(*args)
+        return open_slot(*args, **options)
 
     failures = [ServerUnreachable("the connection was lost")]
     with store["orders"].watch(consumer=NAME, auto_ack=False) as stream:
         insert(store, 1)
         take(stream, 1)
         standby = store["orders"].watch(consumer=NAME, on_lost="recreate")
-        monkeypatch.setattr("pgdoc.consumers.consumer.open_slot", fail_once)
+        monkeypatch.setattr("pgdoc.consumers.owned_slot.open_slot", fail_once)
     with standby:
         assert ids(take(standby, 1)) == [1]
         assert standby.stats().recreated == 0
@@ -283,7 +283,9 @@ def test_an_owner_that_is_silent_loses_its_consumer(store: Store, monkeypatch: p
     with store["orders"].watch(consumer=NAME) as stream, store["orders"].watch(consumer=NAME) as standby:
         insert(store, 1)
         (event,) = take(stream, 1)
-        monkeypatch.setattr(stream._consumer, "_save", lambda **_: None)
+        consumer = stream._consumer
+        assert consumer is not None
+        monkeypatch.setattr(consumer._owned, "save", lambda **_: None)
         assert ids(take(standby, 1)) == [1]
         with pytest.raises(ConsumerLost):
             effect(store, stream, event)

@@ -10,7 +10,7 @@ import pytest
 from pgdoc.consumers.takeover import StartPoint, Takeover
 from pgdoc.errors import ConsumerLost, HistoryLost, ServerUnreachable
 from pgdoc.replication.reader import Reader
-from pgdoc.replication.slots import identify
+from pgdoc.replication.session import identify
 from tests.integration.own_server.consumers import (
     NAME,
     confirmed,
@@ -49,7 +49,7 @@ def test_acknowledgements_are_stored_although_the_reader_fails_just_then(
     def broken(_reader: Reader) -> None:
         raise ServerUnreachable("the connection was lost just then")
 
-    monkeypatch.setattr("pgdoc.consumers.consumer.HEARTBEAT_S", 60.0)  # nothing is saved in between
+    monkeypatch.setattr("pgdoc.consumers.owned_slot.HEARTBEAT_S", 60.0)  # nothing is saved in between
     with store["orders"].watch(consumer=NAME, auto_ack=False) as stream:
         insert(store, 1, 2, 3)
         events = take(stream, 3)
@@ -133,7 +133,7 @@ def test_a_wal_that_went_back_ends_the_stream(store: Store, monkeypatch: pytest.
         earlier = StartPoint(0, (1, 0, 0, 0), 1, anew=True)
         monkeypatch.setattr(Takeover, "go_on", lambda _self, _epoch, _after, _needed_from: earlier)
         end_walsender(owner)
-        with pytest.raises(HistoryLost, match="begins anew when it is opened again"):
+        with pytest.raises(HistoryLost, match="Open the consumer again to begin at the end of that WAL"):
             stream.next(timeout=PATIENCE_S)
     assert status(store).place.lsn > 1
 

@@ -14,7 +14,7 @@ import pytest
 from pgdoc import Store
 from pgdoc.errors import DatabaseError
 from pgdoc.model.positions import Lsn
-from pgdoc.replication import slots
+from pgdoc.replication import session, slots
 from pgdoc.streams.bookmarks import BookmarkKeeper
 from tests.fixtures.fix_server import _connect_admin, _database
 from tests.integration.own_server.words import PATIENCE_S, wait_until
@@ -266,10 +266,10 @@ def test_the_newest_bookmark_that_is_not_past_the_position_is_read(
             *_, newest = slots.bookmarks(owner)
             names.append(make_older(owner, newest, age_s=HOUR_S // 3 * (3 - number)))
             keep(store, owner)
-        monkeypatch.setattr(slots, "copy_slot", note)
+        monkeypatch.setattr(session, "copy_slot", note)
         for token, name in zip(tokens, names, strict=True):
             with Store(dsn) as another:
-                slots.open_reader(another._streams.hub.source, token.lsn).reader.close()
+                session.open_reader(another._streams.hub.source, token.lsn).reader.close()
             assert copied == [name]
             copied.clear()
 
@@ -277,7 +277,7 @@ def test_the_newest_bookmark_that_is_not_past_the_position_is_read(
 def end_connections(owner: psycopg.Connection) -> bool:
     """End the keeper's connection if there is one; return True, for use in a condition."""
     owner.execute(
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'pgdoc' "
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE 'pgdoc bookmarks%%' "
         "AND backend_type = 'client backend' AND datname = current_database()"
     )
     return True
@@ -353,7 +353,7 @@ def test_a_quiet_stream_in_a_busy_database_pins_no_wal(dsn: str, owner: psycopg.
 
 
 def test_frequent_reports_do_not_stop_the_check_whether_the_server_is_alive(dsn: str) -> None:
-    with Store(dsn) as store, contextlib.closing(slots.open_reader(store._streams.hub.source, None).reader) as reader:
+    with Store(dsn) as store, contextlib.closing(session.open_reader(store._streams.hub.source, None).reader) as reader:
         reader._interval_s = 0.25
         until = time.monotonic() + 8 * reader._interval_s
         while time.monotonic() < until:

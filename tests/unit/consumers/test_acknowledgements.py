@@ -9,9 +9,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pgdoc.changes.change import Change, TransactionInfo
 from pgdoc.consumers import acknowledgements as acknowledge
-from pgdoc.consumers.acknowledgements import Acknowledgements
+from pgdoc.consumers.acknowledgements import Acknowledgements, ConsumerProgress, SavedProgress
 from pgdoc.decoding.records import CollectionChange, RowChange
 from pgdoc.decoding.wal2json import read_images
+from pgdoc.model.tokens import Mark, SnapshotProgress
 
 if TYPE_CHECKING:
     from pgdoc.model.positions import RawPosition
@@ -21,7 +22,7 @@ START = 100
 
 @dataclass(frozen=True)
 class Committed:
-    """A transaction in the WAL, with those of its changes that the consumer wants."""
+    """A transaction in the WAL, with the changes in it that the consumer wants."""
 
     commit_lsn: int
     end_lsn: int
@@ -37,7 +38,7 @@ def commit(begins_at: int, count: int, gap: int = 10) -> Committed:
 
 
 class Consumers(RuleBasedStateMachine):
-    """A server whose slot forgets what was confirmed, and a consumer that is slow, loses its connection, or dies."""
+    """A consumer that is slow, loses its connection or dies; a server that forgets confirmations in a crash."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,16 +48,16 @@ class Consumers(RuleBasedStateMachine):
         self.begin()
 
     def begin(self) -> None:
-        """Be a process that knows what was acknowledged, but not what was given to the one before."""
+        """Start a process that knows what was acknowledged, but not what the process before it was given."""
         self.acknowledgements = Acknowledgements()
         self.given: list[Change] = []
         self.after = self.acknowledged
         self.connect()
 
     def connect(self) -> None:
-        """Be sent whole each transaction that commits where the slot stands, or where the stream is, or later."""
-        self.reached = max(self.confirmed, self.after[0])
-        sent = [each for each in self.wal if each.commit_lsn >= self.reached]
+        """Receive, whole, each transaction that commits at or after the slot's position and the stream's position."""
+        self.watermark = max(self.confirmed, self.after[0])
+        sent = [each for each in self.wal if each.commit_lsn >= self.watermark]
         self.to_come: list[Change | int] = []
         for each in sent:
             self.to_come += [*each.changes, each.end_lsn]
@@ -67,38 +68,39 @@ class Consumers(RuleBasedStateMachine):
 
     @rule(count=st.integers(0, 4), gap=st.sampled_from([0, 10]))
     def write(self, count, gap):
-        """Without a gap the commit record begins just where the transaction before was confirmed."""
+        """Commit a transaction. Without a gap its commit record begins where the transaction before it ends."""
         self.wal.append(commit(self.end, count, gap))
         self.end = self.wal[-1].end_lsn
         self.to_come += [*self.wal[-1].changes, self.end]
 
     @rule(count=st.integers(1, 6))
     def read(self, count):
-        """Take some of what is sent; what was given before is dropped by its place."""
+        """Take some of what the server sends, and drop the changes that the stream was given before."""
         parts, self.to_come = self.to_come[:count], self.to_come[count:]
         changes = [part for part in parts if isinstance(part, Change) and part.position > self.after]
         self.acknowledgements.give(changes)
         self.given += changes
         self.after = changes[-1].position if changes else self.after
-        self.reached = max([self.reached, *(part for part in parts if isinstance(part, int))])
+        self.watermark = max([self.watermark, *(part for part in parts if isinstance(part, int))])
 
     @precondition(lambda self: not self.to_come)
     @rule()
     def stay_quiet(self):
-        """Others write, and the server says how far its WAL goes."""
+        """Let others write, and the server report how far its WAL goes."""
         self.end += 30
-        self.reached = self.end
+        self.watermark = self.end
 
     @precondition(lambda self: self.given)
     @rule(data=st.data())
     def acknowledge(self, data):
-        """The user may go back: everything up to an earlier event was acknowledged before."""
+        """Acknowledge an event. It may be an earlier one than the last, which changes nothing."""
         self.acknowledged = max(self.acknowledged, data.draw(st.sampled_from(self.given)).position)
 
     @rule(saved=st.booleans())
-    def tell(self, saved):
+    def confirm(self, saved):
+        """Confirm to the slot. `saved`: the server makes that durable in a checkpoint."""
         self.acknowledgements.acknowledge(self.acknowledged)
-        self.confirmed = max(self.confirmed, self.acknowledgements.confirmable(self.reached))
+        self.confirmed = max(self.confirmed, self.acknowledgements.confirmable(self.watermark))
         self.saved = self.confirmed if saved else self.saved
 
     @rule()
@@ -111,31 +113,32 @@ class Consumers(RuleBasedStateMachine):
 
     @rule()
     def crash(self):
-        """The server forgets what was confirmed since its last checkpoint; the connection goes with it."""
+        """Crash the server: it forgets what was confirmed since its last checkpoint, and closes the connection."""
         self.confirmed = self.saved
         self.connect()
 
     @rule()
     def lose_the_slot(self):
-        """It is made again from history."""
+        """Drop the slot, which is then created again from a bookmark."""
         self.acknowledgements.acknowledge(self.acknowledged)
         self.confirmed = self.saved = self.acknowledgements.confirmable(self.after[0])
         self.connect()
 
     @invariant()
-    def what_is_confirmed_never_passes_the_oldest_that_is_not_acknowledged(self):
+    def the_confirmed_position_never_passes_the_oldest_unacknowledged_change(self):
         assert all(self.confirmed <= change.position[0] for change in self.unacknowledged)
 
     @invariant()
-    def whoever_begins_where_the_slot_stands_misses_nothing(self):
+    def a_process_that_starts_at_the_slot_s_position_misses_nothing(self):
         sent = [change for each in self.wal if each.commit_lsn >= self.confirmed for change in each.changes]
         assert [change for change in sent if change.position > self.acknowledged] == self.unacknowledged
 
     @invariant()
-    def with_nothing_outstanding_all_that_was_reached_is_confirmable(self):
+    def the_watermark_is_confirmable_with_nothing_outstanding(self):
         self.acknowledgements.acknowledge(self.acknowledged)
         waiting = [change for change in self.given if change.position > self.acknowledged]
-        assert self.acknowledgements.confirmable(self.reached) == (waiting[0].position[0] if waiting else self.reached)
+        expected = waiting[0].position[0] if waiting else self.watermark
+        assert self.acknowledgements.confirmable(self.watermark) == expected
         assert self.acknowledgements.waiting_since == (waiting[0].transaction.timestamp if waiting else None)
 
 
@@ -143,7 +146,7 @@ TestConsumers = Consumers.TestCase
 TestConsumers.settings = settings(max_examples=100, stateful_step_count=60)
 
 
-def test_a_consumer_that_acknowledges_nothing_fills_no_memory(monkeypatch):
+def test_memory_stays_bounded_when_a_consumer_acknowledges_nothing(monkeypatch):
     monkeypatch.setattr(acknowledge, "MOST", 4)
     acknowledgements, wal = Acknowledgements(), [commit(100 * number, 1) for number in range(1, 100)]
     for each in wal:
@@ -158,7 +161,7 @@ def test_a_consumer_that_acknowledges_nothing_fills_no_memory(monkeypatch):
     assert len(set(confirmed)) > 2
 
 
-def test_a_drop_is_done_with_when_the_end_that_comes_of_it_is_acknowledged():
+def test_a_drop_is_outstanding_until_its_invalidate_is_acknowledged():
     change = Change((110, 105, 0, 0), TransactionInfo(1, "", None), CollectionChange(105, "drop", "orders", b"_"))
     acknowledgements = Acknowledgements()
     acknowledgements.give([change])
@@ -168,9 +171,51 @@ def test_a_drop_is_done_with_when_the_end_that_comes_of_it_is_acknowledged():
     assert acknowledgements.confirmable(118) == 118
 
 
-def test_a_create_is_done_with_when_it_is_acknowledged():
+def test_a_create_is_outstanding_until_it_is_acknowledged():
     change = Change((110, 105, 0, 0), TransactionInfo(1, "", None), CollectionChange(105, "create", "orders", b"_"))
     acknowledgements = Acknowledgements()
     acknowledgements.give([change])
     acknowledgements.acknowledge(change.position)
     assert acknowledgements.confirmable(118) == 118
+
+
+def progress_at(watermark: int) -> ConsumerProgress:
+    progress = ConsumerProgress()
+    progress.begun = Mark((START, 0, 0, 0))
+    progress.watermark = watermark
+    return progress
+
+
+def test_a_slot_keeps_the_transaction_that_the_mailbox_took_only_in_part():
+    committed = commit(200, 2)
+    progress = progress_at(150)
+    progress.give([committed.changes[0]])
+    progress.acknowledge(Mark(committed.changes[0].position))
+    assert progress.confirmable() == 150
+    assert progress.needed_from(committed.changes[0].position) == committed.commit_lsn
+
+
+def test_nothing_beyond_an_unfinished_snapshot_is_confirmable():
+    progress = progress_at(900)
+    progress.acknowledge(Mark((300, 0, 0, 0, 7), SnapshotProgress(("orders",), "7", "*", 7)))
+    assert progress.confirmable() == 300
+    progress.acknowledge(Mark((300, 0, 0, 0, 9)))
+    assert progress.confirmable() == 900
+
+
+def test_what_was_passed_over_counts_when_everything_before_it_is_acknowledged():
+    progress = progress_at(900)
+    progress.pass_over(Mark((400, 0, 0, 0)), Mark((500, 0, 0, 0)))
+    progress.acknowledge(Mark((300, 0, 0, 0)))
+    assert progress.latest == Mark((300, 0, 0, 0))
+    progress.acknowledge(Mark((400, 0, 0, 0)))
+    assert progress.latest == Mark((500, 0, 0, 0))
+
+
+def test_a_quiet_consumer_saves_its_watermark_when_that_has_moved_far_enough():
+    progress = progress_at(START + 1000)
+    assert progress.to_save(1000) == SavedProgress(progress.begun, None)
+    assert progress.to_save(999) == SavedProgress(Mark((START + 1000, 0, 0, 0)), None)
+    (change,) = commit(200, 1).changes
+    progress.give([change])
+    assert progress.to_save(0) == SavedProgress(progress.begun, change.transaction.timestamp)

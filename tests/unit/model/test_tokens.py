@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pgdoc.errors import InvalidResumeToken
 from pgdoc.model.positions import Lsn, Position
-from pgdoc.model.tokens import ResumeToken
+from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, parse_snapshot
 
 lsns = st.integers(0, 2**64 - 1)
 places = st.builds(Position, lsns, st.integers(1, 2**64 - 1), st.integers(0, 1), st.integers(0, 10**9 - 1))
@@ -97,3 +97,18 @@ def test_a_refusal_shows_what_was_given(text):
 def test_what_is_no_lsn_is_refused_as_such(text):
     with pytest.raises(InvalidResumeToken, match="is not an LSN"):
         Lsn.parse(text)
+
+
+@pytest.mark.parametrize("snapshot", [*SnapshotStage, SnapshotProgress(("orders", "users"), "ö", "digest", 7)])
+def test_a_mark_s_snapshot_reads_back_what_is_stored(snapshot):
+    assert parse_snapshot(Mark((1, 0, 0, 0), snapshot).text) == snapshot
+
+
+def test_a_consumer_without_a_snapshot_stores_null_and_one_that_has_yet_to_begin_stores_an_empty_text():
+    assert Mark((1, 0, 0, 0), SnapshotStage.NONE).text is None
+    assert Mark((1, 0, 0, 0), SnapshotStage.START).text == ""
+
+
+def test_stored_snapshot_progress_that_is_damaged_is_refused():
+    with pytest.raises(ValueError, match=r"."):
+        parse_snapshot("damaged")

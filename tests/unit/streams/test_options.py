@@ -6,7 +6,7 @@ from pgdoc.changes.change import Burst
 from pgdoc.errors import HistoryLost, InvalidResumeToken
 from pgdoc.model.positions import Lsn, Position
 from pgdoc.model.tokens import ResumeToken
-from pgdoc.replication.checks import check_place, check_published, check_reach
+from pgdoc.replication.checks import check_position, check_published, check_reach
 from pgdoc.replication.source import Cluster, Source
 from pgdoc.streams.hub import Hub
 from pgdoc.streams.options import check_buffer, read_token
@@ -37,11 +37,11 @@ def test_what_is_no_place_is_refused(given):
     "place", [token(3000), token(4000), token(2000, timeline=2, inside=False), token(999, timeline=1)]
 )
 def test_a_place_that_this_server_has(place):
-    assert check_place(place, ORIGIN, 4000) == place.position
+    assert check_position(place, ORIGIN, 4000) == place.position
 
 
 def test_a_bare_lsn_lies_before_every_change_that_commits_there():
-    assert check_place(Lsn(3000), ORIGIN, 4000) == Position(3000)
+    assert check_position(Lsn(3000), ORIGIN, 4000) == Position(3000)
 
 
 @pytest.mark.parametrize(
@@ -57,12 +57,12 @@ def test_a_bare_lsn_lies_before_every_change_that_commits_there():
 )
 def test_a_place_that_this_server_has_not(place, reason):
     with pytest.raises(InvalidResumeToken, match=reason):
-        check_place(place, ORIGIN, 4000)
+        check_position(place, ORIGIN, 4000)
 
 
 def test_a_commit_that_would_begin_where_its_timeline_was_left_was_never_part_of_what_came_after():
     with pytest.raises(InvalidResumeToken, match="not part of this server's history"):
-        check_place(token(1000, timeline=1), ORIGIN, 4000)
+        check_position(token(1000, timeline=1), ORIGIN, 4000)
 
 
 def test_the_hub_goes_on_only_where_the_transaction_that_it_was_giving_was_kept():

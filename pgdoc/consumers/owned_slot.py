@@ -1,0 +1,185 @@
+"""The slot of a consumer while this process owns the consumer.
+
+These invariants hold here:
+
+1. Only what was acknowledged is confirmed to the slot, never what was merely received. With nothing outstanding, the
+   watermark is confirmed, so that a quiet consumer pins no WAL.
+2. No LSN is confirmed that was not received: PostgreSQL would accept it, and lose the changes below it.
+3. Progress is stored under the epoch of the takeover. When another process has taken over, nothing is stored and
+   `ConsumerLost` is raised.
+4. A checkpoint is confirmed only after its commit is flushed: a crash of the server must not take it back.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from pgdoc.consumers.ownership import HEARTBEAT_S, Ownership
+from pgdoc.consumers.slots import open_slot
+from pgdoc.errors import PgdocError
+from pgdoc.replication.session import read_burst
+from pgdoc.runtime.deadline import deadline_scope
+
+if TYPE_CHECKING:
+    from pgdoc.changes.change import Burst
+    from pgdoc.consumers.acknowledgements import ConsumerProgress
+    from pgdoc.consumers.takeover import StartPoint
+    from pgdoc.replication.source import Cluster, Source
+
+_STATUS_S = 0.5
+_HEARTBEAT_LIMIT_S = 10.0
+_IDLE_SAVE_BYTES = 16 << 20
+"""How far the watermark of a quiet consumer moves between two saves."""
+
+
+class OwnedSlot:
+    """The slot of a consumer, read under the ownership and the epoch of one takeover.
+
+    It exists from the time the slot is opened until its sessions are lost or given up. The consumer's thread calls
+    everything here; other threads call only `wake` and `wal_end`.
+
+    Args:
+        source: what the consumer reads.
+        ownership: the session that holds the consumer's lock.
+        cluster: the cluster that the slot belongs to.
+        start: where the takeover found that reading starts.
+        progress: of the consumer; its watermark is moved to the start.
+
+    Attributes:
+        is_reading: whether the slot is being read. It is not while the stream's mailbox stays full.
+
+    Raises:
+        ServerUnreachable: the server closed a connection, or the slot changed meanwhile.
+    """
+
+    def __init__(
+        self, source: Source, ownership: Ownership, cluster: Cluster, start: StartPoint, progress: ConsumerProgress
+    ) -> None:
+        self._source = source
+        self._ownership = ownership
+        self._cluster = cluster
+        self._epoch = start.epoch
+        self._progress = progress
+        self._next_heartbeat = self._next_status = 0.0
+        _, self._flushed_at_start = ownership.wal_end()
+        self._session = open_slot(source, ownership.slot, start.read_from, purpose=ownership.purpose)
+        self.is_reading = True
+        progress.watermark = start.read_from
+
+    @property
+    def wal_end(self) -> int:
+        """The highest LSN that the server has reported."""
+        return max(self._progress.watermark, self._flushed_at_start, self._session.reader.wal_end)
+
+    @property
+    def has_caught_up(self) -> bool:
+        """Whether the watermark has reached the end that the WAL had when the slot was opened."""
+        return self._progress.watermark >= self._flushed_at_start
+
+    def read(self, timeout_s: float) -> Burst:
+        """Read the next burst, as `read_burst` does.
+
+        While the slot catches up and nothing arrives, this asks the server how far the WAL goes.
+        """
+        burst, has_frames = read_burst(self._session, timeout_s)
+        if not has_frames and not self.has_caught_up:
+            self._session.reader.ask()
+        return burst
+
+    def wake(self) -> None:
+        """Let a `read` that waits in the consumer's thread return."""
+        self._session.reader.wake()
+
+    def stop_reading(self) -> None:
+        """Close the reader and stay the owner; a server that shuts down would wait for a reader that does not read."""
+        self.is_reading = False
+        self._session.reader.close()
+
+    def heartbeat(self) -> None:
+        """Keep both sessions alive, and report and store progress when it is time to.
+
+        Raises:
+            ServerUnreachable: a connection is lost.
+            ConsumerLost: another process has taken over.
+        """
+        now = time.monotonic()
+        if self.is_reading:
+            self._session.reader.report()
+            if now >= self._next_status:
+                self._next_status = now + _STATUS_S
+                self._send_status()
+        if now >= self._next_heartbeat:
+            self._next_heartbeat = now + HEARTBEAT_S
+            self.save()
+
+    def _send_status(self) -> None:
+        reader = self._session.reader
+        reader.confirm(self._progress.confirmable())
+        reader.tell()
+
+    def save(self, idle_bytes: int = _IDLE_SAVE_BYTES) -> None:
+        """Check that the consumer is still owned, and store its progress, as `save_progress` does."""
+        save_progress(
+            self._ownership,
+            self._epoch,
+            self._cluster,
+            self._progress,
+            idle_bytes=idle_bytes,
+            advance=not self.is_reading,
+        )
+
+    def flush_progress(self) -> None:
+        """Confirm and store everything that was acknowledged, and let a standby own the consumer at once."""
+        if self.is_reading:
+            try:
+                self._send_status()
+            except PgdocError:  # The connection is lost; what is stored still counts.
+                self.stop_reading()
+        if self._ownership.closed:  # The epoch alone is enough to store progress.
+            self._ownership = Ownership(self._source, self._ownership.name)
+        self.save(idle_bytes=0)
+        if self.is_reading:
+            self._send_status()  # The save may have found a newer checkpoint.
+            self.stop_reading()
+        self._ownership.give_up()
+
+    def close(self) -> None:
+        """Close both sessions; the server lets a standby own the consumer when it notices."""
+        self.stop_reading()
+        self._ownership.close()
+
+
+def save_progress(  # noqa: PLR0913 (what `OwnedSlot` holds, for a consumer that has lost it)
+    ownership: Ownership,
+    epoch: int,
+    cluster: Cluster,
+    progress: ConsumerProgress,
+    *,
+    idle_bytes: int,
+    advance: bool,
+) -> None:
+    """Take note of the last checkpoint, and store the consumer's progress if it is news.
+
+    Args:
+        ownership: any session of the consumer; the epoch decides whether it may store.
+        epoch: of this process's takeover.
+        cluster: that the positions belong to.
+        progress: what to store.
+        idle_bytes: how far the watermark of a quiet consumer moves between two saves; 0 stores in any case.
+        advance: confirm to the slot, too, because nothing reads it at present.
+
+    Raises:
+        ConsumerLost: another process has taken over.
+    """
+    with deadline_scope(_HEARTBEAT_LIMIT_S):
+        checkpoint = ownership.check(epoch)
+        if checkpoint.mark.position > progress.checkpointed.position:
+            ownership.flush(checkpoint.inserted)  # A crash must not take back what is confirmed to the slot.
+            progress.checkpointed = checkpoint.mark
+    confirmable = progress.confirmable()
+    news = progress.to_save(idle_bytes)
+    if (news != progress.saved or not idle_bytes) and ownership.save(epoch, *news, cluster):
+        progress.saved = news
+        if advance:
+            ownership.advance(confirmable)

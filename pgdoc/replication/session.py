@@ -1,0 +1,255 @@
+"""Reading the WAL from a position: the one primitive behind the hub, catch-up readers and consumers.
+
+To read from P: copy the newest bookmark that does not lie beyond P into a temporary slot of the walsender's own
+session, check the *copy*, advance it to P, and START there. PostgreSQL would silently move a start before the slot's
+`confirmed_flush_lsn` forward; pgdoc raises `HistoryLost` instead.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import psycopg
+
+from pgdoc.changes.assembler import Assembler
+from pgdoc.decoding.plugins import PLUGINS, Decoder
+from pgdoc.errors import PluginMissing, PluginNotAllowed
+from pgdoc.model.positions import Lsn
+from pgdoc.replication.checks import check_published, history_lost
+from pgdoc.replication.connection import connect, is_decoding, map_replication_error, preflight, quote_literal
+from pgdoc.replication.reader import Reader
+from pgdoc.replication.slots import (
+    BOOKMARK_PLUGIN,
+    advance,
+    bookmark_name,
+    bookmarks,
+    copy_slot,
+    create_slot,
+    fetch_lsn,
+    flushed,
+    slot_name,
+)
+from pgdoc.replication.source import Cluster, SlotStart, Source
+from pgdoc.sql import statement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pgdoc.changes.change import Burst
+
+
+class ReplicationSession(NamedTuple):
+    """A reader that streams from a slot, and the decoder and assembler that hold the state of what it reads.
+
+    Attributes:
+        cluster: the cluster that is read.
+        slot_start: where reading started, and through which plugin.
+    """
+
+    reader: Reader
+    decoder: Decoder
+    assembler: Assembler
+    cluster: Cluster
+    slot_start: SlotStart
+
+
+def read_burst(session: ReplicationSession, timeout_s: float) -> tuple[Burst, bool]:
+    """Read, decode and assemble the frames that have arrived; wait for the first one if there are none.
+
+    Args:
+        session: the calling thread owns it.
+        timeout_s: how long to wait for a frame; `Reader.wake` ends the wait early.
+
+    Returns:
+        The burst, and whether any frame came. Without a frame the burst is empty and its watermark is unchanged.
+
+    Raises:
+        ServerUnreachable: the connection was lost.
+        ProtocolError: the plugin sent a message that the decoder does not know.
+    """
+    frames = session.reader.read(timeout_s)
+    return session.assembler.feed(session.decoder.decode(frames)), bool(frames)
+
+
+def open_reader(  # noqa: PLR0913 (each has its own reason to differ between hub and catch-up)
+    source: Source,
+    at: int | None,
+    *,
+    purpose: str = "",
+    prefix: str = "pgdocr",
+    check: Callable[[Cluster], None] | None = None,
+    begin_history: bool = True,
+) -> ReplicationSession:
+    """Stream every transaction whose commit record is at or after `at`.
+
+    Args:
+        source: what to read.
+        at: an LSN, clamped to the end of the WAL, beyond which PostgreSQL would lose changes; `None` for that end.
+        purpose: what the connections serve, see `connect`.
+        prefix: the first part of the slot's name.
+        check: called with the cluster that the connection leads to, before anything is opened there.
+        begin_history: whether to create a bookmark if there is none.
+
+    Raises:
+        HistoryLost: no bookmark reaches back to `at`.
+        SlotBlocked: open write transactions hold up the first slot of the database.
+        ReplicationUnavailable, ServerUnreachable: the server can't be read.
+    """
+    with connect(source.conninfo, replication=False, purpose=purpose) as plain:
+        preflight(plain)
+    connection = connect(source.conninfo, replication=True, purpose=purpose)
+    try:
+        cluster = identify(connection)
+        if check is not None:
+            check(cluster)
+        slot = slot_name(connection, prefix)
+        slot_start = take_position(connection, source, slot, at, begin_history=begin_history)
+        if at is not None:
+            check_publication(connection, source, slot_start, tables=False)
+        return begin_reading(connection, source, slot, slot_start, cluster)
+    except psycopg.Error as exc:
+        error = map_replication_error(exc, connection)
+        connection.close()
+        raise error from exc
+    except BaseException:
+        connection.close()
+        raise
+
+
+def begin_reading(
+    connection: psycopg.Connection[Any], source: Source, slot: str, slot_start: SlotStart, cluster: Cluster
+) -> ReplicationSession:
+    """Begin to stream a slot on this connection."""
+    plugin = PLUGINS[slot_start.plugin]
+    tables = _fetch_tables(connection, source.schema)
+    reader = Reader(
+        connection, slot, slot_start.at, plugin.options(source.schema), partial(is_decoding, source.conninfo)
+    )
+    assembler = Assembler(slot_start.at, tables, source.schema)
+    return ReplicationSession(reader, plugin.decoder(source.schema), assembler, cluster, slot_start)
+
+
+def try_reader(source: Source) -> SlotStart:
+    """Open a reader and close it again, which leaves nothing on the server; return how it was read.
+
+    Raises:
+        PgdocError: the reason why a stream would not work.
+    """
+    session = open_reader(source, None, purpose=f"status {source.schema}", begin_history=False)
+    session.reader.close()
+    return session.slot_start
+
+
+def identify(connection: psycopg.Connection[Any]) -> Cluster:
+    """Ask a replication connection which cluster it leads to."""
+    row = connection.execute("IDENTIFY_SYSTEM").fetchone()
+    assert row is not None  # noqa: S101 (the protocol promises one)
+    timeline = int(row.timeline)
+    if timeline == 1:
+        return Cluster(int(row.systemid), timeline)
+    history = connection.execute(f"TIMELINE_HISTORY {timeline}").fetchone()
+    assert history is not None  # noqa: S101
+    text = history.content if isinstance(history.content, str) else bytes(history.content).decode()
+    fields = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return Cluster(int(row.systemid), timeline, tuple((int(line[0]), int(Lsn.parse(line[1]))) for line in fields))
+
+
+def check_publication(
+    connection: psycopg.Connection[Any], source: Source, slot_start: SlotStart, *, tables: bool
+) -> None:
+    """Refuse to read through pgoutput from before its publication was created.
+
+    Args:
+        connection: a replication connection.
+        source: what is read.
+        slot_start: where reading starts, and through which plugin.
+        tables: whether the time at which each table joined the publication counts, too.
+
+    Raises:
+        HistoryLost: changes would be left out.
+    """
+    if slot_start.plugin == "pgoutput":
+        names = "NULL" if tables else "'{}'"
+        since = fetch_lsn(connection, f"pgdoc.published_since({quote_literal(source.schema)}, {names})")
+        check_published(slot_start.at, since, source.schema)
+
+
+def take_position(
+    connection: psycopg.Connection[Any], source: Source, slot: str, at: int | None, *, begin_history: bool
+) -> SlotStart:
+    """Create a temporary slot that starts at `at`, with the first plugin that the server has and allows.
+
+    Raises:
+        PluginMissing, PluginNotAllowed: no plugin can be used; the error is that of the last one tried.
+        HistoryLost: no bookmark reaches back to `at`.
+        SlotBlocked: open write transactions hold up the first slot of the database.
+    """
+    *others, last = source.plugins
+    refusal = ""
+    for plugin in others:
+        try:
+            start = _take_position(connection, source, plugin, slot, at, begin_history=begin_history)
+            return SlotStart(start, plugin)
+        except psycopg.DatabaseError as exc:
+            error = map_replication_error(exc, connection)
+            if not isinstance(error, PluginMissing | PluginNotAllowed):
+                raise error from exc
+            refusal = str(error)
+    start = _take_position(connection, source, last, slot, at, begin_history=begin_history)
+    return SlotStart(start, last, refusal)
+
+
+def _take_position(  # noqa: PLR0913 (what the two above were given)
+    connection: psycopg.Connection[Any], source: Source, plugin: str, slot: str, at: int | None, *, begin_history: bool
+) -> int:
+    end = flushed(connection)
+    wanted = end if at is None else min(at, end)
+    start = _copy_bookmark(connection, plugin, slot, wanted)
+    if start is not None:
+        advance(connection, slot, start, wanted)
+        return wanted
+    if at is not None:
+        kept = bookmarks(connection)
+        has_lost_wal = len(bookmarks(connection, lost=True)) > len(kept)
+        limit = _fetch_wal_limit(connection) if has_lost_wal else ""
+        raise history_lost(wanted, kept[0].confirmed if kept else None, limit)
+    start = create_slot(connection, source.conninfo, slot, plugin)
+    if begin_history:
+        copy_slot(connection, slot, bookmark_name(connection), temporary=False, plugin=BOOKMARK_PLUGIN)
+    return start
+
+
+def _copy_bookmark(connection: psycopg.Connection[Any], plugin: str, slot: str, at: int) -> int | None:
+    """Copy the newest bookmark that does not lie beyond `at`; return where the copy starts, `None` without a bookmark.
+
+    The copy is checked because a bookmark may move, be dropped or lose its WAL after it was listed.
+    """
+    for bookmark in reversed(bookmarks(connection)):
+        if bookmark.confirmed > at:
+            continue
+        try:
+            copy_slot(connection, bookmark.name, slot, temporary=True, plugin=plugin)
+        except psycopg.DatabaseError:
+            if connection.broken or bookmark.name in (left.name for left in bookmarks(connection)):
+                raise
+            continue
+        confirmed = fetch_lsn(
+            connection,
+            f"(SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = {quote_literal(slot)})",
+        )
+        if confirmed <= at:
+            return confirmed
+        connection.execute(f"SELECT pg_drop_replication_slot({quote_literal(slot)})")
+    return None
+
+
+def _fetch_wal_limit(connection: psycopg.Connection[Any]) -> str:
+    row = connection.execute("SELECT current_setting('max_slot_wal_keep_size') AS size").fetchone()
+    return str(row.size) if row else ""
+
+
+def _fetch_tables(connection: psycopg.Connection[Any], schema: str) -> dict[str, bool]:
+    """List the tables of a schema, and whether each is a collection."""
+    rows = connection.execute(statement("replication", "tables").format(schema=quote_literal(schema))).fetchall()
+    return {row.name: row.is_collection for row in rows}
