@@ -68,13 +68,13 @@ class HubFeed:
 
     def begin_at(self, lsn: int) -> None:
         """Begin with the first transaction that commits at or after `lsn`."""
-        self._hub.begin_at(self._subscription, lsn)
+        self._hub.subscriptions.begin_at(self._subscription, lsn)
         self.begun_at = before_commits_at(lsn)
 
     @property
     def ids(self) -> tuple[int, int]:
         """The cluster's system identifier and timeline."""
-        return self._hub.ids
+        return self._hub.subscriptions.ids
 
     @property
     def mode(self) -> str:
@@ -86,7 +86,7 @@ class HubFeed:
     @property
     def live_place(self) -> RawPosition:
         """Up to where everything wanted was put."""
-        dispatched = self._hub.dispatched  # asked first: see `Fanout`
+        dispatched = self._hub.subscriptions.dispatched  # asked first: see `Fanout`
         return dispatched if self._subscription.state is State.LIVE else (0, 0, 0, 0)
 
     @property
@@ -96,8 +96,8 @@ class HubFeed:
 
     def leave(self) -> None:
         """Put no more, and drop what was put."""
-        self._hub.unsubscribe(self._subscription)
+        self._hub.subscriptions.unsubscribe(self._subscription)
 
     def abandon(self) -> None:
         """Do so soon."""
-        self._hub.abandon(self._subscription)
+        self._hub.subscriptions.abandon(self._subscription)

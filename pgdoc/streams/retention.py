@@ -31,7 +31,7 @@ class RetentionState(NamedTuple):
     now: float
     wal_end: int
     needed_from: int
-    reached: int
+    watermark: int
 
     @property
     def steps(self) -> int:
@@ -65,7 +65,7 @@ def plan_retention(kept: list[slots.Bookmark], at: RetentionState) -> RetentionP
     if not alive:
         return RetentionPlan(drop, make=True)
     newest = alive[-1]
-    moved = at.reached > newest.confirmed  # inside a long transaction the hub stands still
+    moved = at.watermark > newest.confirmed  # inside a long transaction the hub stands still
     is_far = moved and at.wal_end - newest.confirmed > at.size / at.steps
     is_old = newest.made_at <= at.now - at.time_s / at.steps
     make = (is_far or is_old) and len(alive) < at.bookmarks and at.free_slots + len(drop) > _FREE_SLOTS

@@ -229,16 +229,17 @@ def test_a_finalizer_on_a_thread_of_the_library_closes(dsn: str) -> None:
     """The garbage collector may run there, in the midst of the lock that closing takes."""
     store = Store(dsn)
     hub, stream = store._streams.hub, store["orders"].watch()
-    dispatch = hub._fanout.dispatch
+    fanout = hub.subscriptions._fanout
+    dispatch = fanout.dispatch
     done = threading.Event()
 
     def close_in_the_midst(burst: object) -> object:
-        assert hub._lock.locked()
+        assert hub.subscriptions._lock.locked()
         store._streams.close()
         done.set()
         return dispatch(burst)  # type: ignore[arg-type]
 
-    hub._fanout.dispatch = close_in_the_midst  # type: ignore[method-assign, assignment]
+    fanout.dispatch = close_in_the_midst  # type: ignore[method-assign, assignment]
     store["orders"].insert("o-1", {})
     assert done.wait(PATIENCE_S)
     wait_until(lambda: stream.closed)
