@@ -344,7 +344,7 @@ class Consumer:
 
     def _tell(self, opened: ReplicationSession) -> None:
         opened.reader.confirm(self._marks.confirmable(self._reached))
-        opened.reader.tell()
+        opened.reader.report_confirmed()
 
     def _save(self, save_bytes: int = _SAVE_BYTES) -> None:
         """Store what was acknowledged, where that is news, or R has moved this far with nothing outstanding."""

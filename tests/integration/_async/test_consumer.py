@@ -213,7 +213,7 @@ async def test_what_a_consumer_is_asked_for_is_checked(shared_dsn: str, schema: 
                     pass
         with pytest.raises(InvalidName):
             await store.drop_consumer("a-b")
-        with pytest.raises(ValueError, match="on_lost is 'ignore': one of raise, recreate"):
+        with pytest.raises(ValueError, match="on_lost must be 'raise' or 'recreate', got 'ignore'"):
             async with store.watch(consumer=name, on_lost="ignore"):
                 pass
         async with store.watch(consumer=name):

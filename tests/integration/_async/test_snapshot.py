@@ -147,7 +147,7 @@ async def test_only_what_fits_is_gone_on_with(shared_dsn: str, schema: str, sql:
             store.watch("orders", "users", resume_after=token)
         with pytest.raises(InvalidResumeToken, match="of other collections"):
             await take(store["orders"].watch(snapshot=True, resume_after=token))
-        with pytest.raises(ValueError, match="an LSN does not tell"):
+        with pytest.raises(ValueError, match="can't resume after an LSN"):
             store["orders"].watch(snapshot=True, resume_after="16/B374D848")
         await store["users"].insert("last", {})
         async with store["users"].watch(snapshot=True, resume_after=over) as stream:  # nothing of it is left

@@ -148,7 +148,7 @@ def test_only_what_fits_is_gone_on_with(shared_dsn: str, schema: str, sql: psyco
             store.watch("orders", "users", resume_after=token)
         with pytest.raises(InvalidResumeToken, match="of other collections"):
             take(store["orders"].watch(snapshot=True, resume_after=token))
-        with pytest.raises(ValueError, match="an LSN does not tell"):
+        with pytest.raises(ValueError, match="can't resume after an LSN"):
             store["orders"].watch(snapshot=True, resume_after="16/B374D848")
         store["users"].insert("last", {})
         with store["users"].watch(snapshot=True, resume_after=over) as stream:  # nothing of it is left

@@ -113,9 +113,8 @@ def test_a_catch_up_reader_keeps_a_subscription_until_it_is_near(subscriptions):
     box = mailbox()
     subscription, _ = subscriptions.resume(Selection(), (2000, 0, 0, 0), box)
     subscriptions.dispatch(Burst([], 9 << 20, None))
-    seen = []
-    for reader_watermark in (3000, (9 << 20) - 100, 9 << 20):
-        seen.append((subscriptions.join(subscription, reader_watermark), subscription.state))
+    watermarks = (3000, (9 << 20) - 100, 9 << 20)
+    seen = [(subscriptions.join(subscription, watermark), subscription.state) for watermark in watermarks]
     assert seen == [(False, State.AWAY), (False, State.JOINING), (True, State.LIVE)]
 
 
