@@ -221,7 +221,7 @@ class Reader:
         self._last_heard = time.monotonic()  # it is decoding rows that its filter drops
 
     def _answer(self) -> None:
-        """Answer a keepalive. A server that shuts down waits while `flush` is stale, but uses `write` if `flush` is 0."""
+        """Answer a keepalive. A server that shuts down waits for a stale `flush`, but uses `write` if it is 0."""
         self._answer_due = False
         self._send_status(flush=self._confirmed if self._confirmed >= self._received else 0, reply=False)
 

@@ -98,7 +98,7 @@ async def async_wait_for(future: Future[None], timeout_s: float) -> None:
 
 
 def execute_watched(connection: Connection[Any], query: bytes, look: Callable[[], object], every_s: float) -> None:
-    """Execute a long statement in a thread, and call `look` every `every_s` seconds; its errors cancel the statement."""
+    """Execute a long statement in a thread, and call `look` every `every_s` seconds; its errors cancel it."""
     with futures.ThreadPoolExecutor(1, "pgdoc-watched") as pool:
         executed = pool.submit(connection.execute, query)
         try:
@@ -113,7 +113,7 @@ def execute_watched(connection: Connection[Any], query: bytes, look: Callable[[]
 async def async_execute_watched(
     connection: AsyncConnection[Any], query: bytes, look: Callable[[], Awaitable[object]], every_s: float
 ) -> None:
-    """Execute a long statement in a task, and await `look` every `every_s` seconds; its errors cancel the statement."""
+    """Execute a long statement in a task, and await `look` every `every_s` seconds; its errors cancel it."""
     executing = asyncio.ensure_future(connection.execute(query))
     try:
         while not (await asyncio.wait([executing], timeout=every_s))[0]:
