@@ -49,7 +49,7 @@ class _Deadline(NamedTuple):
             DeadlineExceeded: it has.
         """
         if self.closing is not None and self.closing.is_set():
-            raise DeadlineExceeded("given up, as the store is being closed")
+            raise DeadlineExceeded("canceled, because the store is being closed")
         if time.monotonic() >= deadline:
             raise DeadlineExceeded("the server did not answer in time")
 

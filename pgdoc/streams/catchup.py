@@ -265,4 +265,4 @@ class CatchUp:
     def _check_hub(self) -> None:
         """End the reader when the hub lost its connection: a server that stops waits until its clients have left."""
         if self._is_reconnecting():
-            raise ServerUnreachable("the hub has lost the server")
+            raise ServerUnreachable("the hub has lost its connection to the server")

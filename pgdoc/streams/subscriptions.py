@@ -143,7 +143,7 @@ class Subscriptions:
         if self._is_closed:
             raise store_closed()
         if not self._is_accepting:
-            raise StreamError("the reader of all streams ended while this one was opened: open it again")
+            raise StreamError("the hub stopped while the stream was being opened: open it again")
 
     def dispatch(self, burst: Burst) -> list[Subscription]:
         """Put a burst into the mailboxes; return the subscriptions that are full, which are AWAY now."""

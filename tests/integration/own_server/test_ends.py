@@ -312,7 +312,7 @@ def test_nothing_is_waited_for_without_an_end(way: str, proxy: Proxy, *, replica
     with deadline_scope(closing=closing):
         raising = threading.Timer(0.2, closing.set)
         raising.start()
-        with pytest.raises(ServerUnreachable, match="given up"):
+        with pytest.raises(ServerUnreachable, match="canceled, because the store is being closed"):
             connect(way, replication=replication)
         raising.join()
     proxy.resume()
