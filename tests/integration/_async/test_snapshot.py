@@ -143,7 +143,7 @@ async def test_only_what_fits_is_gone_on_with(shared_dsn: str, schema: str, sql:
             await take(stream, 5)
             assert await stream.next(timeout=0.1) is None
             over = stream.resume_token
-        with pytest.raises(InvalidResumeToken, match="go on with snapshot=True"):
+        with pytest.raises(InvalidResumeToken, match="pass snapshot=True"):
             store.watch("orders", "users", resume_after=token)
         with pytest.raises(InvalidResumeToken, match="of other collections"):
             await take(store["orders"].watch(snapshot=True, resume_after=token))
