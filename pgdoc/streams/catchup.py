@@ -43,7 +43,7 @@ _READ_S = 0.05
 _CHECK_S = 0.5
 _RETRY_S = 1.0
 
-Unput = dict[Subscription, list["Change"]]
+Leftovers = dict[Subscription, list["Change"]]
 """The changes that a subscription's mailbox had no room for."""
 
 
@@ -219,20 +219,20 @@ class CatchUp:
         burst, has_frames = read_burst(session, _READ_S)
         watermark = burst.reached
         selected = group.router.route(burst.changes)
-        unput = {each: each.put(selected.get(each.selection, []), before_commits_at(watermark)) for each in group}
-        unput = {subscription: changes for subscription, changes in unput.items() if changes}
-        if unput:
-            self._put_rest(session, group, unput, watermark)
+        leftovers = {each: each.put(selected.get(each.selection, []), before_commits_at(watermark)) for each in group}
+        leftovers = {subscription: changes for subscription, changes in leftovers.items() if changes}
+        if leftovers:
+            self._put_rest(session, group, leftovers, watermark)
         session.reader.confirm(watermark)
         if not has_frames:
             session.reader.ask()
         for subscription in [each for each in group if self._subscriptions.join(each, watermark)]:
             self._release(group, subscription)
 
-    def _put_rest(self, session: ReplicationSession, group: Group, unput: Unput, watermark: int) -> None:
+    def _put_rest(self, session: ReplicationSession, group: Group, leftovers: Leftovers, watermark: int) -> None:
         """Put the rest as mailboxes get room; a subscription that is full for too long leaves the group."""
         deadline = time.monotonic() + _FULL_S
-        for subscription, changes in unput.items():
+        for subscription, changes in leftovers.items():
             began, rest = time.monotonic(), changes
             limit_s = self._wait_limit_s(group, subscription)
             while rest and self._wait_for_room(session, subscription, min(deadline, began + limit_s)):
