@@ -188,7 +188,7 @@ class CatchUp:
                 self._ensure_reader()
 
     def _give_back(self, group: Group, exc: PgdocError, retry: Backoff) -> None:
-        """Queue the subscriptions of a reader that failed again, or end them where a retry can't repair it."""
+        """Queue the subscriptions of a failed reader again; end them if a retry can't repair the error."""
         for subscription in group:
             self._subscriptions.leave(subscription)
         if exc.resumable:
