@@ -18,7 +18,7 @@ from pgdoc.database.errors import connection_error, map_error
 from pgdoc.errors import StoreClosed
 from pgdoc.model.metadata import current_metadata
 from pgdoc.runtime.deadline import bounded, closing_on_deadline, deadline_scope, is_limited
-from pgdoc.runtime.fork import FORKED, connecting, lead_nowhere, remember
+from pgdoc.runtime.fork import FORKED, connecting, detach, remember
 from pgdoc.runtime.primitives import Lock, Pool, check_alive
 from pgdoc.runtime.ttl_cache import TTLCache
 from pgdoc.sql import statement
@@ -216,7 +216,7 @@ def _class_of(closing: threading.Event) -> type[Connection[Any]]:
             remember(self)
 
         def after_fork(self) -> None:
-            lead_nowhere(self)
+            detach(self)
 
         @classmethod
         def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:

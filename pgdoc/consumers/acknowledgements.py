@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from pgdoc.model.positions import before_commits_at, just_after
+from pgdoc.model.positions import before_commits_at, commit_lsn_of, just_after
 from pgdoc.model.tokens import Mark, SnapshotStage
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class ConsumerProgress:
 
         `after` can lie beyond the watermark: the mailbox may have taken only the first part of a burst.
         """
-        return self._oldest_needed(after[0])
+        return self._oldest_needed(commit_lsn_of(after))
 
     def _oldest_needed(self, goes_on_at: int) -> int:
         latest = self.latest

@@ -116,7 +116,7 @@ class OwnedSlot:
     def _send_status(self) -> None:
         reader = self._session.reader
         reader.confirm(self._progress.confirmable())
-        reader.tell()
+        reader.report_confirmed()
 
     def save(self, idle_bytes: int = _IDLE_SAVE_BYTES) -> None:
         """Check that the consumer is still owned, and store its progress, as `save_progress` does."""

@@ -1,1 +1,1 @@
-"""The replication connection: slots, bookmarks, the reader. The only room that touches libpq."""
+"""Replication connections, slots, and readers that stream from a slot."""

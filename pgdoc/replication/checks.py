@@ -1,4 +1,4 @@
-"""Checks that a server can still serve a position."""
+"""Checks whether a server can still serve a position."""
 
 from __future__ import annotations
 
@@ -12,21 +12,26 @@ if TYPE_CHECKING:
     from pgdoc.replication.source import Cluster
 
 
-def check_position(place: ResumeToken | Lsn, origin: Cluster, wal_end: int) -> Position:
-    """Give the position to resume after, if this server has it.
+def check_position(after: ResumeToken | Lsn, cluster: Cluster, wal_end: int) -> Position:
+    """Return the position to resume after, if this server has it.
+
+    Args:
+        after: what the user gave.
+        cluster: the cluster that is read.
+        wal_end: the LSN up to which its WAL is flushed.
 
     Raises:
-        InvalidResumeToken: of another cluster or timeline, or beyond the end of the WAL.
+        InvalidResumeToken: the position is from another cluster or timeline, or beyond the end of the WAL.
     """
-    if isinstance(place, Lsn):
-        position = Position(place)
+    if isinstance(after, Lsn):
+        position = Position(after)
     else:
-        position = place.position
-        origin.check(position, place.system_id, place.timeline)
+        position = after.position
+        cluster.check(position, after.system_id, after.timeline)
     if position.commit_lsn > wal_end:
         raise InvalidResumeToken(
             f"position {Lsn(position.commit_lsn)} lies beyond the end of this server's WAL, {Lsn(wal_end)}: "
-            "it was issued by another server, or this one was restored; start without it"
+            "another server issued it, or this one was restored from a backup; start without it"
         )
     return position
 
@@ -35,19 +40,19 @@ def check_reach(position: Position, oldest: int | None) -> None:
     """Refuse a position that history does not reach back to.
 
     Raises:
-        HistoryLost: with the oldest place that it does.
+        HistoryLost: history begins later; the error has the oldest LSN that it reaches.
     """
     if oldest is None or oldest > position.commit_lsn:
         raise history_lost(position.commit_lsn, oldest)
 
 
 def history_lost(at: int, oldest: int | None, limit: str = "") -> HistoryLost:
-    """Make the error for a position that no bookmark reaches back to.
+    """Return the error for a position that no bookmark reaches back to.
 
     Args:
-        at: the position.
-        oldest: how far the oldest bookmark reaches back; `None` where there is none.
-        limit: the value of `max_slot_wal_keep_size` where that made the server remove WAL.
+        at: the LSN of the position.
+        oldest: the LSN that the oldest bookmark reaches back to; `None` if there is no bookmark.
+        limit: the value of `max_slot_wal_keep_size`, if the server removed WAL because of it; else empty.
     """
     found = "no history is kept" if oldest is None else f"history reaches back to {Lsn(oldest)}"
     cause = f", as the server removed what exceeds its max_slot_wal_keep_size of {limit}" if limit else ""
@@ -60,19 +65,19 @@ def history_lost(at: int, oldest: int | None, limit: str = "") -> HistoryLost:
 
 
 def check_published(at: int, since: int, schema: str) -> None:
-    """Refuse a place from which pgoutput would leave something out.
+    """Refuse an LSN from which pgoutput would leave changes out.
 
     Args:
-        at: the place.
-        since: from where on it does not.
-        schema: that is read.
+        at: the LSN to read from.
+        since: the LSN since which the publication covers the schema.
+        schema: the schema that is read.
 
     Raises:
-        HistoryLost: it would.
+        HistoryLost: `at` is older than `since`.
     """
     if at < since:
         raise HistoryLost(
-            f'position {Lsn(at)} is older than the publication "pgdoc" as it is for the schema "{schema}" since '
+            f'position {Lsn(at)} is older than the publication "pgdoc", which covers the schema "{schema}" since '
             f"{Lsn(since)}, so pgoutput would leave changes out: resume through wal2json, or rebuild from the "
             "collections and stream from now",
             oldest_available=str(Lsn(since)),

@@ -1,4 +1,4 @@
-"""Connections for replication: how they are made, and what can be wrong with the server at their other end."""
+"""Connections for replication: how they are opened, and the errors of a server that does not allow it."""
 
 from __future__ import annotations
 
@@ -40,25 +40,28 @@ SETTINGS = {
     "statement_timeout": "0",
     "idle_session_timeout": "0",
 }
-"""What the walsender prints follows its session's settings, whatever the role's own are."""
+"""Session settings that decide how the walsender prints values. They override the role's own settings."""
 
-_UNHEARD_MS = 25_000
-_LOOK_S = 5.0
+_SILENT_MS = 25_000
+_ASK_S = 5.0
 
-_LET_GO = {
+_DEAD_CLIENT = {
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
-    "tcp_user_timeout": str(_UNHEARD_MS),
+    "tcp_user_timeout": str(_SILENT_MS),
 }
-"""A client that vanished holds slots, walsenders and locks for half a minute, where the user's options say no other."""
+"""The server ends the session of a client that vanished, with its slots, walsenders and locks, within half a minute.
+
+The user's own `options` take precedence.
+"""
 
 _DEFAULTS: dict[str, str | int] = {
     "connect_timeout": 10,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
-    "tcp_user_timeout": _UNHEARD_MS,
+    "tcp_user_timeout": _SILENT_MS,
 }
 
 
@@ -74,7 +77,7 @@ def connect(conninfo: str, *, replication: bool, purpose: str = "") -> psycopg.C
             `with_application_name`.
 
     Raises:
-        PgdocError: why that can't be done.
+        PgdocError: the connection failed, with the reason.
     """
     try:
         session = _session(with_application_name(conninfo, purpose), replication=replication)
@@ -87,7 +90,7 @@ def connect(conninfo: str, *, replication: bool, purpose: str = "") -> psycopg.C
 
 def _session(conninfo: str, *, replication: bool) -> str:
     given: dict[str, Any] = psycopg_conninfo.conninfo_to_dict(conninfo)
-    options = " ".join([_options(_LET_GO), str(given.pop("options", "")), _options(SETTINGS)])
+    options = " ".join([_options(_DEAD_CLIENT), str(given.pop("options", "")), _options(SETTINGS)])
     wanted = {**_DEFAULTS, **given, "options": options.strip(), "client_encoding": "utf8"}
     if replication:
         wanted["replication"] = "database"
@@ -99,12 +102,17 @@ def _options(settings: dict[str, str]) -> str:
 
 
 def preflight(connection: psycopg.Connection[Any], *, needs_slot: bool = True) -> None:
-    """Check on an ordinary connection what replication needs, a free slot among it unless told otherwise.
+    """Check on an ordinary connection what replication needs.
 
-    The walsender's own refusals come without SQLSTATE, in the server's language, and say less.
+    The walsender's own refusals have no SQLSTATE, come in the server's language, and say less.
+
+    Args:
+        connection: a connection for plain SQL.
+        needs_slot: whether a free replication slot is needed, too.
 
     Raises:
-        UnsupportedServer, WalLevelTooLow, ReplicationNotPermitted, SlotsExhausted: each with what mends it.
+        UnsupportedServer, ServerUnreachable, WalLevelTooLow, ReplicationNotPermitted, SlotsExhausted: a need is not
+            met; the message says what to do.
     """
     version = connection.info.server_version
     if version < _OLDEST_SERVER:
@@ -113,7 +121,7 @@ def preflight(connection: psycopg.Connection[Any], *, needs_slot: bool = True) -
         found = connection.execute(statement("replication", "preflight")).fetchone()
     except psycopg.Error as exc:
         raise map_replication_error(exc, connection) from exc
-    assert found is not None  # noqa: S101 (a SELECT without FROM gives a row)
+    assert found is not None  # noqa: S101 (a SELECT without FROM returns a row)
     _check_database(found)
     _check_replication(found, needs_slot=needs_slot)
 
@@ -121,11 +129,13 @@ def preflight(connection: psycopg.Connection[Any], *, needs_slot: bool = True) -
 def _check_database(found: Any) -> None:
     if found.encoding != "UTF8":
         raise UnsupportedServer(
-            f'the database "{found.database}" is encoded in {found.encoding}: make one with '
+            f'the database "{found.database}" is encoded in {found.encoding}, not UTF8: create one with '
             "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
         )
     if found.in_recovery:
-        raise ServerUnreachable("the server is a standby in recovery, perhaps soon a primary: streams need a primary")
+        raise ServerUnreachable(
+            "the server is a standby in recovery: streams need a primary; connect to it, or wait for a promotion"
+        )
 
 
 def _check_replication(found: Any, *, needs_slot: bool) -> None:
@@ -145,15 +155,15 @@ def _check_replication(found: Any, *, needs_slot: bool) -> None:
 
 
 def is_decoding(conninfo: str, pid: int) -> bool:
-    """Ask the server, on another connection, whether a walsender is at work, and neither waiting for us nor gone.
+    """Ask the server, on another connection, whether a walsender is decoding, rather than gone or waiting for pgdoc.
 
-    wal2json says nothing, and hears nothing, while it decodes what it filters: a transaction of millions of rows
-    elsewhere looks like a dead network.
+    While wal2json decodes rows that its filter drops, the walsender neither sends nor answers anything: a transaction
+    of millions of rows in other schemas looks like a dead network.
 
     Raises:
-        ServerUnreachable: the server does not answer at all.
+        ServerUnreachable: the server does not answer.
     """
-    with deadline_scope(_LOOK_S), connect(conninfo, replication=False) as plain:
+    with deadline_scope(_ASK_S), connect(conninfo, replication=False) as plain:
         try:
             row = plain.execute(statement("replication", "is_decoding"), [pid]).fetchone()
         except psycopg.Error as exc:
@@ -162,7 +172,12 @@ def is_decoding(conninfo: str, pid: int) -> bool:
 
 
 def map_replication_error(exc: psycopg.Error, connection: psycopg.Connection[Any]) -> PgdocError:
-    """Give our error for one of psycopg's that `connection` met after it was made; it may be closed by now."""
+    """Return pgdoc's error for one of psycopg's.
+
+    Args:
+        exc: the error.
+        connection: the open connection on which it occurred; the error may have closed it.
+    """
     text = one_line(exc)
     plugin = next((name for name in _PLUGINS if name in text), None)
     if exc.sqlstate == "58P01" and plugin:
@@ -173,7 +188,7 @@ def map_replication_error(exc: psycopg.Error, connection: psycopg.Connection[Any
     if exc.sqlstate == "42501":
         return PluginNotAllowed(f"{text}: {_ALLOW}") if plugin else ReplicationNotPermitted(f"{text}: {_ALTER_ROLE}")
     if exc.sqlstate == "42704" and _OUR_PUBLICATION.search(text):
-        return HistoryLost(f"{text}: it is younger than the WAL that was to be read; stream from now")
+        return HistoryLost(f"{text}: the publication is younger than the WAL to be read: stream from now")
     if exc.sqlstate == "53400":
         return SlotsExhausted(f"{text}: {_MORE_SLOTS}")
     if exc.sqlstate is None or exc.sqlstate[:2] in {"08", "57", "53"}:
@@ -182,7 +197,7 @@ def map_replication_error(exc: psycopg.Error, connection: psycopg.Connection[Any
 
 
 def _refused(exc: psycopg.Error) -> PgdocError:
-    """Give our error for a connection that was not made."""
+    """Return pgdoc's error for a connection that could not be opened."""
     text = one_line(exc)
     for mark, error, advice in _REFUSALS:
         if mark in text:
@@ -191,12 +206,12 @@ def _refused(exc: psycopg.Error) -> PgdocError:
 
 
 def quote_identifier(name: str) -> str:
-    """Give a name as SQL writes it."""
+    """Return a name as SQL writes it."""
     return sql.Identifier(name).as_string(None)
 
 
 def quote_literal(value: str) -> str:
-    """Give a text as SQL writes it; the replication protocol takes no parameters."""
+    """Return a text as SQL writes it; the replication protocol takes no parameters."""
     return sql.Literal(value).as_string(None)
 
 
@@ -214,7 +229,7 @@ def _major(version: int) -> str:
 _OLDEST_SERVER = 150000
 _PLUGINS = ("wal2json", "pgoutput")
 _OUR_PUBLICATION = re.compile(r"\bpgdoc\b")
-"""In a message of any language; the names of slots go on behind it."""
+"""Finds the publication's name in a message of any language; it does not match the name of a slot, `pgdoc_...`."""
 
 _ALLOW = (
     "run ALTER SYSTEM SET output_plugin_libraries = 'pgoutput', 'test_decoding', 'wal2json' and "

@@ -1,8 +1,8 @@
-"""The socket of one walsender: START_REPLICATION, frames in, status updates out.
+"""The connection to one walsender: START_REPLICATION, frames in, status updates out.
 
-The connection's COPY is driven without ever blocking inside libpq, which would hold the GIL: data is taken with
-`get_copy_data(1)`, and where there is none, `poll` waits on the socket and on a wake-up pipe. Status updates go out on
-this thread only, so whoever owns a reader has to come back to `read` within seconds.
+The COPY never blocks inside libpq, which would hold the GIL: `get_copy_data(1)` takes what has arrived, and if there is
+nothing, `poll` waits for the socket and for a wake-up pipe. Status updates are sent only by the thread that owns the
+reader, so it has to call `read`, or `report`, every few seconds.
 """
 
 from __future__ import annotations
@@ -18,33 +18,34 @@ from psycopg import pq
 
 from pgdoc.decoding.frames import XLOG_DATA, parse_keepalive, standby_status_update, xlog_start
 from pgdoc.errors import ServerUnreachable
+from pgdoc.model.positions import Lsn
 from pgdoc.replication.connection import map_replication_error, quote_identifier, quote_literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 BURST_FRAMES = 512
-"""Frames given by one `read` at the most, so that one burst is a small step for everyone it goes to."""
+"""The largest number of frames that `read` returns, so that dispatching a burst takes little time."""
 
 _MORE_FRAMES = 8
-"""libpq receives 16 KB at a time: where so many came, more may be waiting."""
+"""libpq receives 16 KB at a time: after this many frames more may be waiting in the socket."""
 
 _STATUS_INTERVAL_S = 10.0
-_SILENCE_LIMIT = 4  # status intervals; each begins with a question to the server
+_SILENCE_LIMIT = 4  # in status intervals; the reader asks the server for a reply in each
 
 
 class Reader:
-    """Reads frames from a slot; made by `replication.slots.open_reader`.
+    """Reads frames from a slot; opened by `replication.session`.
 
     Args:
-        connection: made with `replication=True`, idle.
+        connection: a replication connection that is idle.
         slot: a slot that this connection may stream from.
         start: the LSN to start at, not below the slot's `confirmed_flush_lsn`.
-        options: the output plugin's.
-        is_decoding: asks the server whether the walsender of this pid is at work.
+        options: options of the output plugin.
+        is_decoding: asks the server whether the walsender with this pid is decoding.
 
     Attributes:
-        wal_end: the highest LSN heard of.
+        wal_end: the highest LSN that the server has reported.
     """
 
     def __init__(
@@ -57,13 +58,20 @@ class Reader:
     ) -> None:
         self.slot = slot
         self._is_decoding = is_decoding
-        self.wal_end = start
         self._connection = connection
         self._pgconn = connection.pgconn
-        self._received = start
-        self._confirmed = self._told = 0
-        self._answer_due = self._question_due = False
         self._interval_s = _status_interval_s(connection)
+
+        # Written by the thread that owns the reader; any thread may read `wal_end`.
+        self.wal_end = start
+        self._received = start
+        self._confirmed = self._reported = 0
+        self._question_due = False
+
+        # Set by any thread without a lock, reset by the owner.
+        self._answer_due = False
+
+        # `wake` writes on any thread, the owner reads.
         self._wake_reads, self._wake_writes = socket.socketpair()
         self._wake_reads.setblocking(False)
         self._wake_writes.setblocking(False)
@@ -79,20 +87,20 @@ class Reader:
 
     def _start(self, slot: str, start: int, options: Mapping[str, str]) -> None:
         listed = ", ".join(f"{quote_identifier(name)} {quote_literal(value)}" for name, value in options.items())
-        place = f"{start >> 32:X}/{start & 0xFFFFFFFF:X}"
+        at = Lsn(start)
         try:
-            self._connection.execute(f"START_REPLICATION SLOT {quote_identifier(slot)} LOGICAL {place} ({listed})")
+            self._connection.execute(f"START_REPLICATION SLOT {quote_identifier(slot)} LOGICAL {at} ({listed})")
         except psycopg.Error as exc:
             raise map_replication_error(exc, self._connection) from exc
         self._pgconn.nonblocking = 1
 
     def read(self, timeout_s: float) -> list[bytes]:
-        """Give the frames that have come, after waiting `timeout_s` at most; may be empty.
+        """Return the frames that have arrived, waiting up to `timeout_s` for the first; may be empty.
 
-        Keepalives are answered here, and only handed on for what they say about the WAL's end.
+        Keepalives are answered here. They are returned, too, because they report the end of the WAL.
 
         Raises:
-            ServerUnreachable: the connection ended, or nothing was heard for several status intervals.
+            ServerUnreachable: the connection ended, or the server was silent for several status intervals.
         """
         try:
             frames: list[bytes] = []
@@ -110,7 +118,7 @@ class Reader:
         return frames
 
     def report(self) -> None:
-        """Send the status update that is due, while nothing is read; for a wait of some seconds.
+        """Send the status update that is due; for an owner that waits some seconds without reading.
 
         Raises:
             ServerUnreachable: the connection ended.
@@ -121,16 +129,16 @@ class Reader:
             raise map_replication_error(exc, self._connection) from exc
 
     def confirm(self, lsn: int) -> None:
-        """Let the next status update say that nothing below `lsn` is needed again."""
+        """Let the next status update report that nothing below `lsn` is needed again."""
         self._confirmed = max(self._confirmed, lsn)
 
-    def tell(self) -> None:
-        """Say at once what was confirmed, if that is news, though more may have been received.
+    def report_confirmed(self) -> None:
+        """Report at once what was confirmed, if that has changed, although more may have been received.
 
         Raises:
             ServerUnreachable: the connection ended.
         """
-        if self._confirmed <= self._told:
+        if self._confirmed <= self._reported:
             return
         try:
             self._send_status(flush=self._confirmed, reply=False)
@@ -138,29 +146,29 @@ class Reader:
             raise map_replication_error(exc, self._connection) from exc
 
     def ask(self) -> None:
-        """Let the next `read` ask the server to say how far it is."""
+        """Let the next `read` ask the server for the end of its WAL."""
         self._question_due = True
 
     def wake(self) -> None:
-        """Make a `read` that waits in another thread return."""
+        """Make a `read` that waits in another thread return; takes no lock."""
         try:
             self._wake_writes.send(b"w")
         except OSError:
-            return  # closed, or woken often enough
+            return  # closed, or the pipe is full of earlier wake-ups
 
     def report_soon(self) -> None:
-        """Let another thread's `read` report at once how far it has come."""
+        """Let the owner's `read` report at once how far it has read; for any thread."""
         self._answer_due = True
         self.wake()
 
     def close(self) -> None:
-        """End the connection, and with it a temporary slot."""
+        """Close the connection, which drops a temporary slot."""
         self._connection.close()
         self._wake_reads.close()
         self._wake_writes.close()
 
     def _take(self, frames: list[bytes]) -> bool:
-        """Add the frames that libpq holds, as far as a burst goes; give whether there were any."""
+        """Add the frames that libpq holds, up to the size of a burst; return whether there were any."""
         before = len(frames)
         get, append = self._pgconn.get_copy_data, frames.append
         while len(frames) < BURST_FRAMES:
@@ -169,7 +177,7 @@ class Reader:
                 frame = bytes(taken)
                 append(frame)
                 if frame[0] != XLOG_DATA:
-                    self._heard_keepalive(frame)
+                    self._note_keepalive(frame)
                 continue
             if size < 0:
                 self._raise_end(size)
@@ -181,7 +189,7 @@ class Reader:
                 self.wal_end = max(self.wal_end, self._received)
         return len(frames) > before
 
-    def _heard_keepalive(self, frame: bytes) -> None:
+    def _note_keepalive(self, frame: bytes) -> None:
         keepalive = parse_keepalive(frame)
         self._received = max(self._received, keepalive.wal_end)
         self.wal_end = max(self.wal_end, keepalive.wal_end)
@@ -204,22 +212,22 @@ class Reader:
             self._send_status(flush=self._confirmed, reply=True)
 
     def _check_silence(self) -> None:
-        """Give up on a server that answers nothing; called when there is nothing left to read."""
+        """Give up on a server that no longer answers; called when there is nothing left to read."""
         silent_s = time.monotonic() - self._last_heard
         if silent_s <= self._interval_s * _SILENCE_LIMIT:
             return
         if not self._is_decoding(self._pgconn.backend_pid):
-            raise ServerUnreachable(f"the server has not been heard for {silent_s:.0f} s")
-        self._last_heard = time.monotonic()  # it is busy with what it filters
+            raise ServerUnreachable(f"the server has sent nothing for {silent_s:.0f} s")
+        self._last_heard = time.monotonic()  # it is decoding rows that its filter drops
 
     def _answer(self) -> None:
-        """Answer a keepalive: a server that stops goes by `write` where `flush` is 0, and waits for a stale one."""
+        """Answer a keepalive. A server that shuts down waits for a stale `flush`, but uses `write` if it is 0."""
         self._answer_due = False
         self._send_status(flush=self._confirmed if self._confirmed >= self._received else 0, reply=False)
 
     def _send_status(self, *, flush: int, reply: bool) -> None:
         status = standby_status_update(write=self._received, flush=flush, now=datetime.now(UTC), reply=reply)
-        self._told = max(self._told, flush)
+        self._reported = max(self._reported, flush)
         self._pgconn.put_copy_data(status)
         self._pgconn.flush()
 
@@ -232,7 +240,7 @@ class Reader:
 
 
 def _status_interval_s(connection: psycopg.Connection[Any]) -> float:
-    """Give a third of `wal_sender_timeout`, 10 s at the most."""
+    """Return a third of `wal_sender_timeout`, but at most 10 s."""
     row = connection.execute("SELECT setting::int FROM pg_settings WHERE name = 'wal_sender_timeout'").fetchone()
     timeout_ms = row[0] if row else 0
     return min(timeout_ms / 3000, _STATUS_INTERVAL_S) if timeout_ms else _STATUS_INTERVAL_S

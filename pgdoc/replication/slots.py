@@ -21,11 +21,11 @@ from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.sql import statement
 
 BOOKMARK_PLUGIN = "pgoutput"
-"""A bookmark's own plugin never runs, and this one is in every PostgreSQL and always allowed."""
+"""A bookmark's plugin never runs. This one comes with PostgreSQL and is always allowed."""
 
-_ADVANCE_STEP = 64 << 20  # one call moves restart_lsn by one step only
-_CREATE_LIMIT_S = 120.0  # it waits for one transaction after the other, 10 s at the most for each
-_ADVANCE_LIMIT_S = 600.0  # each begins at restart_lsn, which an open transaction holds back
+_ADVANCE_STEP = 64 << 20  # restart_lsn moves at most once per call
+_CREATE_LIMIT_S = 120.0  # the server waits for one transaction after another, each for 10 s at most
+_ADVANCE_LIMIT_S = 600.0  # decoding begins at restart_lsn, which an open transaction holds back
 _BLOCKED_AFTER_S = 10
 
 
@@ -44,7 +44,7 @@ class Bookmark(NamedTuple):
 
 
 def bookmarks(connection: psycopg.Connection[Any], *, lost: bool = False) -> list[Bookmark]:
-    """List the database's bookmarks, oldest first; `lost`: also those that no longer have their WAL."""
+    """List the database's bookmarks, oldest first; with `lost`, also those that no longer have their WAL."""
     rows = connection.execute(statement("replication", "bookmarks")).fetchall()
     found = [Bookmark(row.name, row.confirmed, row.wal_status, row.restart) for row in rows]
     return [bookmark for bookmark in found if lost or bookmark.wal_status != "lost"]
@@ -82,28 +82,28 @@ def is_unlimited(connection: psycopg.Connection[Any]) -> bool:
 
 
 def slot_name(connection: psycopg.Connection[Any], prefix: str) -> str:
-    """Make a name for a temporary slot."""
+    """Return a new name for a temporary slot."""
     return f"{prefix}_{_database_oid(connection)}_{secrets.token_hex(4)}"
 
 
 def bookmark_name(connection: psycopg.Connection[Any]) -> str:
-    """Make a name for a bookmark of now."""
+    """Return a new name for a bookmark that is created now."""
     row = connection.execute(statement("replication", "bookmark_name")).fetchone()
     assert row is not None  # noqa: S101
     return f"{row.name}{secrets.token_hex(3)}"
 
 
 def copy_slot(connection: psycopg.Connection[Any], source: str, copy: str, *, temporary: bool, plugin: str) -> None:
-    """Copy a slot; the copy keeps the same WAL, and may name another plugin."""
+    """Copy a slot; the copy keeps the same WAL, and may have another plugin."""
     arguments = f"{quote_literal(source)}, {quote_literal(copy)}, {temporary}, {quote_literal(plugin)}"
     connection.execute(f"SELECT pg_copy_logical_replication_slot({arguments})")
 
 
 def create_slot(connection: psycopg.Connection[Any], conninfo: str, slot: str, plugin: str) -> int:
-    """Create a temporary slot from nothing, which waits for every open write transaction; give its first LSN.
+    """Create a temporary slot without copying one, and return its first LSN; waits for all open write transactions.
 
     Raises:
-        SlotBlocked: for too long.
+        SlotBlocked: a transaction was open for too long.
     """
     connection.execute(f"SET lock_timeout = '{_BLOCKED_AFTER_S}s'")  # statement_timeout has no effect here
     try:
@@ -122,10 +122,10 @@ def create_slot(connection: psycopg.Connection[Any], conninfo: str, slot: str, p
 
 
 def create_bookmark(connection: psycopg.Connection[Any], name: str) -> None:
-    """Create a bookmark from nothing, on a connection for plain SQL; it waits as `create_slot` does.
+    """Create a bookmark without copying a slot, on a connection for plain SQL; waits as `create_slot` does.
 
     Raises:
-        SlotBlocked: for too long.
+        SlotBlocked: a transaction was open for too long.
     """
     connection.execute(f"SET lock_timeout = '{_BLOCKED_AFTER_S}s'")
     try:
@@ -143,7 +143,7 @@ def _blocked(plain: psycopg.Connection[Any]) -> SlotBlocked:
     rows = plain.execute(statement("replication", "blockers")).fetchall()
     listed = "; ".join(f'{_who(row)} in database "{row.database}", open for {_age(row)}' for row in rows)
     return SlotBlocked(
-        f"the first replication slot has to wait for write transactions ({listed or 'they have just ended'}): "
+        f"the first replication slot has to wait for write transactions ({listed or 'which have just ended'}): "
         "end them, or open the stream again later",
         blockers=tuple((row.pid, row.age_s) for row in rows),
     )
@@ -158,12 +158,12 @@ def _age(row: Any) -> str:
 
 
 def flushed(connection: psycopg.Connection[Any]) -> int:
-    """Ask up to where the WAL is flushed."""
+    """Return the LSN up to which the WAL is flushed."""
     return fetch_lsn(connection, "pg_current_wal_flush_lsn()")
 
 
 def advance(connection: psycopg.Connection[Any], slot: str, start: int, at: int) -> None:
-    """Move a slot that stands at `start` on to `at`."""
+    """Advance a slot from the LSN `start` to `at`."""
     with deadline_scope(_ADVANCE_LIMIT_S):
         while start < at:
             start = min(start + _ADVANCE_STEP, at)

@@ -1,4 +1,4 @@
-"""What is read, of which cluster, and what can't be: the ground of this room."""
+"""What is read: the source, where a slot starts, and the identity of a cluster."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PLUGIN_CHOICES = ("auto", *PLUGINS)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is read: which server and database, which schema, through which plugin.
+    """The server, database and schema to read, and the output plugin to read through.
 
     Attributes:
-        plugin: one of `PLUGIN_CHOICES`; `auto` is the first that the server has and allows.
+        plugin: one of `PLUGIN_CHOICES`; `auto` stands for the first plugin that the server has and allows.
     """
 
     conninfo: str
@@ -35,12 +35,12 @@ class Source:
 
 
 class SlotStart(NamedTuple):
-    """Where a slot stands, and how it is read.
+    """The LSN at which reading a slot starts, and the plugin that it is read through.
 
     Attributes:
         at: the LSN.
-        plugin: of the slot.
-        refusal: why the server does not let one be used that goes before it.
+        plugin: the slot's output plugin.
+        refusal: why the server does not allow a plugin that pgdoc prefers to it; empty if it allows all of them.
     """
 
     at: int
@@ -50,23 +50,24 @@ class SlotStart(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Which cluster this is.
+    """The identity of a cluster.
 
     Attributes:
-        switches: `(timeline, LSN at which it was left)` for each earlier timeline.
+        switches: `(timeline, LSN at which the server left it)` for each earlier timeline.
     """
 
     system_id: int
     timeline: int
     switches: tuple[tuple[int, int], ...] = ()
 
-    def check(self, place: RawPosition, system_id: int, timeline: int) -> None:
-        """Refuse a place that is none of this cluster's.
+    def check(self, position: RawPosition, system_id: int, timeline: int) -> None:
+        """Refuse a position that is not part of this cluster's history.
 
-        Where a timeline was left, no transaction of it commits any more; the place between two transactions is there.
+        No transaction of an earlier timeline commits at the LSN where the server left it, so a position between two
+        transactions may lie exactly there.
 
         Raises:
-            InvalidResumeToken: from another cluster, or past the point where its timeline was left.
+            InvalidResumeToken: the position is from another cluster, or beyond the LSN where its timeline was left.
         """
         if system_id != self.system_id:
             raise InvalidResumeToken(
@@ -74,8 +75,8 @@ class Cluster:
                 "open the stream where the token was issued, or start without it"
             )
         left_at = dict(self.switches).get(timeline, 0)
-        if timeline != self.timeline and place > (left_at, 0, 0, 0):
+        if timeline != self.timeline and position > (left_at, 0, 0, 0):
             raise InvalidResumeToken(
-                f"position {Lsn(place[0])} on timeline {timeline} is not part of this server's history (timeline "
-                f"{self.timeline}): the server was restored, or another was promoted, from before it; start without it"
+                f"position {Lsn(position[0])} on timeline {timeline} is not part of this server's history (timeline "
+                f"{self.timeline}): a server that had not reached it was restored or promoted; start without it"
             )

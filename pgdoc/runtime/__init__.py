@@ -1,1 +1,1 @@
-"""Threads, time and waiting: primitives, deadlines, wake-ups, forks, a small cache."""
+"""Threads, time and waiting: primitives, deadlines, retries, wake-ups, forks, a cache."""

@@ -1,8 +1,8 @@
-"""How long a server is waited for.
+"""`deadline_scope`: bounds for every wait for a server.
 
-A network that went silent answers nothing and says nothing: without a bound, a statement sent into it would hold its
-thread for ever, and with that the `close()` that wants the thread to end. So every statement has a limit, and what
-runs on a thread of the library gives up as soon as that thread is to end.
+A dead network reports no error. Without a bound, a statement would block its thread forever, and so would the `close()`
+that waits for the thread. So every statement has a time limit, and statements on pgdoc's own threads also give up as
+soon as the thread has to end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import psycopg
 
-from pgdoc.runtime.fork import connecting, lead_nowhere, remember
+from pgdoc.runtime.fork import connecting, detach, remember
 
 if TYPE_CHECKING:
     import threading
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 LIMIT_S = 20.0
-"""No statement of ours takes longer, but the few that say so."""
+"""The limit for one statement; the few that may take longer set their own."""
 
 
 class DeadlineExceeded(psycopg.OperationalError):
-    """The server was waited for in vain."""
+    """The server did not answer within the limit, or the store is being closed."""
 
 
 class _Deadline(NamedTuple):
@@ -39,35 +39,37 @@ class _Deadline(NamedTuple):
     closing: threading.Event | None = None
 
     def deadline(self) -> float:
-        """Give when a statement that begins now is given up."""
+        """Return the time of `time.monotonic` by which a statement that begins now has to end."""
         return min(time.monotonic() + self.limit_s, self.until)
 
     def check(self, deadline: float) -> None:
-        """Raise where it is to be given up.
+        """Check whether a statement has to end now.
 
         Raises:
-            GivenUp: it is.
+            DeadlineExceeded: it has.
         """
         if self.closing is not None and self.closing.is_set():
-            raise DeadlineExceeded("given up, as the store is being closed")
+            raise DeadlineExceeded("canceled, because the store is being closed")
         if time.monotonic() >= deadline:
             raise DeadlineExceeded("the server did not answer in time")
 
 
 _DEFAULT = _Deadline()
-_current: ContextVar[_Deadline] = ContextVar("_patience", default=_DEFAULT)
+_current: ContextVar[_Deadline] = ContextVar("deadline_scope", default=_DEFAULT)
 
 
 @contextlib.contextmanager
 def deadline_scope(
     limit_s: float | None = None, *, until: float | None = None, closing: threading.Event | None = None
 ) -> Iterator[None]:
-    """Change, inside the block and on this thread, how long the connections of `connect` wait for the server.
+    """Bound how long connections wait for the server inside the block, on this thread or task.
+
+    An argument that is `None` keeps the value of the enclosing block.
 
     Args:
-        limit_s: for the answer to one statement.
-        until: a time of `time.monotonic` by which all of the block is over.
-        closing: when it is set, whatever waits gives up within a tenth of a second.
+        limit_s: the limit for the answer to one statement, in seconds.
+        until: a time of `time.monotonic` by which every statement of the block has to end.
+        closing: when it is set, waiting statements give up within a tenth of a second.
     """
     before = _current.get()
     token = _current.set(
@@ -84,31 +86,31 @@ def deadline_scope(
 
 
 class BoundedConnection(psycopg.Connection[Any]):
-    """A connection whose waits end; one that was given up is closed, for its answer may still come."""
+    """A connection whose waits are bounded by the enclosing `deadline_scope`."""
 
     def __init__(self, pgconn: PGconn) -> None:
         super().__init__(pgconn)
         remember(self)
 
     def after_fork(self) -> None:
-        """Leave the socket to the parent."""
-        lead_nowhere(self)
+        """Detach the connection from the socket, which belongs to the parent."""
+        detach(self)
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
         return bounded(connecting(super()._connect_gen(conninfo)))
 
     def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
-        """Wait for what psycopg does step by step.
+        """Run the steps of a psycopg operation.
 
         Raises:
-            GivenUp: it took too long, or the thread is to end.
+            DeadlineExceeded: they took too long, or the thread has to end.
         """
         return super().wait(closing_on_deadline(self.pgconn, bounded(gen)), *args, **kwargs)
 
 
 def closing_on_deadline(pgconn: PGconn, steps: PQGen[T]) -> PQGen[T]:
-    """Close the connection where `steps` are given up: its answer may still come."""
+    """Close the connection if `steps` exceed their deadline, because the late answer could be taken for another's."""
     try:
         return (yield from steps)
     except DeadlineExceeded:
@@ -117,7 +119,7 @@ def closing_on_deadline(pgconn: PGconn, steps: PQGen[T]) -> PQGen[T]:
 
 
 def is_limited() -> bool:
-    """Whether a `deadline_scope` block is around this call."""
+    """Return whether this call is inside a `deadline_scope` block."""
     return _current.get() is not _DEFAULT
 
 

@@ -1,11 +1,11 @@
-"""What a child of `os.fork` inherits and must not touch: its parent's sockets, and locks whose holders it has not.
+"""Keeps a child of `os.fork` from using its parent's sockets, and locks whose holders do not exist in the child.
 
-Closing an inherited connection would tell the server to end the parent's session, and a child that lives on would keep
-the session of a parent that was killed. So in the child each socket is made to lead nowhere, which the parent's does
-not notice, and everything that is remembered here hears of the fork.
+Closing an inherited connection would end the parent's session on the server, and a child that outlives a killed parent
+would keep that session open. So the child replaces its copy of each socket by /dev/null, which does not affect the
+parent's, and every object that is remembered here learns of the fork.
 
-A thread that is inside libpq, making a connection, may have a socket there that nobody knows yet. So a fork waits for
-such a step to end: that takes microseconds, or as long as a name takes to resolve, but for a second at the most.
+While a thread opens a connection inside libpq, its socket may not be known yet. So a fork waits until that step is
+over: usually microseconds, longer while a host name is being resolved, but a second at most.
 """
 
 from __future__ import annotations
@@ -24,36 +24,39 @@ if TYPE_CHECKING:
 
     from psycopg.abc import PQGenConn
 
-__all__ = ["FORKED", "connecting", "lead_nowhere", "remember"]
+__all__ = ["FORKED", "connecting", "detach", "remember"]
 
 T = TypeVar("T")
 
 _FORK_WAITS_S = 1.0
 
-FORKED = "this store was made before the process was forked: make one of its own in the child"
+FORKED = "this store was made before the process forked: make a store of its own in the child process"
 
 
 class _Inherited(Protocol):
     def after_fork(self) -> None:
-        """Become what the child may keep; called in the child, before anything else runs there."""
+        """Adapt to the child process; called there before anything else runs."""
 
 
-_things: weakref.WeakSet[_Inherited] = weakref.WeakSet()
+_remembered: weakref.WeakSet[_Inherited] = weakref.WeakSet()
 
 
 def remember(thing: _Inherited) -> None:
     """Have `thing.after_fork` called in the children of this process."""
-    _things.add(thing)
+    _remembered.add(thing)
 
 
-def lead_nowhere(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
-    """Replace this process's copy of a connection's socket."""
+def detach(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+    """Replace this process's copy of a connection's socket by /dev/null."""
     with contextlib.suppress(psycopg.OperationalError):  # it is closed
         _replace(connection.pgconn.socket)
 
 
 class _Steps:
-    """How many threads are inside libpq, making a connection; a fork waits until none is."""
+    """Counts the threads that are inside libpq to open a connection; a fork waits until there is none.
+
+    `_inside` is guarded by the lock of `_quiet`, which is held during a fork, so that no thread begins a step.
+    """
 
     def __init__(self) -> None:
         self.after_fork_in_child()
@@ -68,18 +71,18 @@ class _Steps:
             self._quiet.notify_all()
 
     def before_fork(self) -> None:
-        """Wait, and let no thread begin a step."""
+        """Wait until no thread is inside libpq, and keep the lock."""
         deadline = time.monotonic() + _FORK_WAITS_S
         self._quiet.acquire()
         while self._inside and (left_s := deadline - time.monotonic()) > 0:
             self._quiet.wait(left_s)
 
     def after_fork_in_parent(self) -> None:
-        """Let them go on."""
+        """Release the lock."""
         self._quiet.release()
 
     def after_fork_in_child(self) -> None:
-        """Begin anew: the other threads do not exist here."""
+        """Start again with a new lock and no threads: those of the parent do not exist here."""
         self._quiet = threading.Condition()
         self._inside = 0
 
@@ -88,7 +91,7 @@ _steps = _Steps()
 
 
 class _Connecting:
-    """The socket of a connection that is being made."""
+    """The socket of a connection that is being opened."""
 
     def __init__(self) -> None:
         self.descriptor: int | None = None
@@ -100,22 +103,22 @@ class _Connecting:
 
 
 def connecting(steps: PQGenConn[T]) -> PQGenConn[T]:
-    """Follow the steps in which psycopg makes a connection; a fork comes between them."""
-    following = _Connecting()
+    """Run the steps in which psycopg opens a connection, so that a fork can only happen between two of them."""
+    pending = _Connecting()
     try:
         with _steps:
             waited_for = next(steps)
-            following.descriptor = waited_for[0]
+            pending.descriptor = waited_for[0]
         while True:
             ready = yield waited_for
             with _steps:
                 waited_for = steps.send(ready)
-                following.descriptor = waited_for[0]
+                pending.descriptor = waited_for[0]
     except StopIteration as done:
         made: T = done.value
         return made
     finally:
-        following.descriptor = None
+        pending.descriptor = None
         steps.close()
 
 
@@ -125,10 +128,12 @@ def _replace(descriptor: int) -> None:
     os.close(nowhere)
 
 
-def _tell_all() -> None:
+def _after_fork_in_child() -> None:
     _steps.after_fork_in_child()
-    for thing in list(_things):
+    for thing in list(_remembered):
         thing.after_fork()
 
 
-os.register_at_fork(before=_steps.before_fork, after_in_parent=_steps.after_fork_in_parent, after_in_child=_tell_all)
+os.register_at_fork(
+    before=_steps.before_fork, after_in_parent=_steps.after_fork_in_parent, after_in_child=_after_fork_in_child
+)

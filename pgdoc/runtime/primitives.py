@@ -1,4 +1,4 @@
-"""All that differs between a store that blocks its thread and one that awaits, side by side."""
+"""The blocking and the awaiting version of everything in which the two kinds of store differ, side by side."""
 
 from __future__ import annotations
 
@@ -61,42 +61,44 @@ async_sleep = asyncio.sleep
 
 
 def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call what blocks."""
+    """Call a function that blocks."""
     return function(*args, **kwargs)
 
 
 async def async_call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call what blocks, in a thread."""
+    """Call a function that blocks, in a thread."""
     return await asyncio.to_thread(function, *args, **kwargs)
 
 
 def wait(future: Future[T]) -> T:
-    """Wait for what a thread of the library computes."""
+    """Wait for the result of one of pgdoc's threads."""
     return future.result()
 
 
 async def async_wait(future: Future[T]) -> T:
-    """Do the same without holding up the loop; giving up waiting does not cancel what others may wait for too."""
+    """Wait for the result of one of pgdoc's threads; cancelling the call does not cancel the future for others."""
     waiting = asyncio.wrap_future(future)
     try:
         return await asyncio.shield(waiting)
     except asyncio.CancelledError:
-        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # else its error would be logged
+        waiting.add_done_callback(
+            lambda done: done.cancelled() or done.exception()
+        )  # retrieves the error, which asyncio would log otherwise
         raise
 
 
 def wait_for(future: Future[None], timeout_s: float) -> None:
-    """Wait for what a thread of the library does, as far as time allows."""
+    """Wait until one of pgdoc's threads is done, but at most `timeout_s`."""
     futures.wait([future], timeout_s)
 
 
 async def async_wait_for(future: Future[None], timeout_s: float) -> None:
-    """Do the same without holding up the loop; giving up waiting does not stop what is done."""
+    """Wait until one of pgdoc's threads is done, but at most `timeout_s`; cancelling does not stop the thread."""
     await asyncio.wait([asyncio.wrap_future(future)], timeout=timeout_s)
 
 
 def execute_watched(connection: Connection[Any], query: bytes, look: Callable[[], object], every_s: float) -> None:
-    """Execute a long statement in a thread, and look at it every now and then; what `look` raises cancels it."""
+    """Execute a long statement in a thread, and call `look` every `every_s` seconds; its errors cancel it."""
     with futures.ThreadPoolExecutor(1, "pgdoc-watched") as pool:
         executed = pool.submit(connection.execute, query)
         try:
@@ -111,7 +113,7 @@ def execute_watched(connection: Connection[Any], query: bytes, look: Callable[[]
 async def async_execute_watched(
     connection: AsyncConnection[Any], query: bytes, look: Callable[[], Awaitable[object]], every_s: float
 ) -> None:
-    """Do the same in a task."""
+    """Execute a long statement in a task, and await `look` every `every_s` seconds; its errors cancel it."""
     executing = asyncio.ensure_future(connection.execute(query))
     try:
         while not (await asyncio.wait([executing], timeout=every_s))[0]:
@@ -124,7 +126,7 @@ async def async_execute_watched(
 
 
 class Pool(ConnectionPool[Connection[Any]]):
-    """A pool whose threads are not waited for in a child of `fork`, which does not have them."""
+    """A pool that does not wait for its threads in a forked child, where they do not exist."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._process = os.getpid()
@@ -136,13 +138,16 @@ class Pool(ConnectionPool[Connection[Any]]):
 
 
 AsyncPool = AsyncConnectionPool
-"""Its tasks are of a loop."""
+"""Bound to the event loop that opened it."""
 
 
 def check_alive(connection: Connection[Any] | AsyncConnection[Any]) -> None:
-    """Raise where the server has hung up on an idle connection; costs no round trip.
+    """Raise if the server has closed an idle connection; needs no round trip.
 
-    An idle connection has nothing to read, except what the server says when it goes away, and then the end.
+    An idle connection has nothing to read, except the message that the server sends before it closes it, and the end.
+
+    Raises:
+        psycopg.OperationalError: the connection is closed.
     """
     pgconn = connection.pgconn
     while _readable(pgconn.socket):
@@ -150,7 +155,7 @@ def check_alive(connection: Connection[Any] | AsyncConnection[Any]) -> None:
 
 
 async def async_check_alive(connection: AsyncConnection[Any]) -> None:
-    """Do the same where a coroutine is asked for."""
+    """Raise if the server has closed an idle connection; a coroutine, as the pool wants it."""
     check_alive(connection)
 
 
@@ -161,14 +166,14 @@ def _readable(descriptor: int) -> bool:
 
 
 class Opening:
-    """What a call gives already open."""
+    """An object that a call returns already open."""
 
     def _open(self) -> Self:
         raise NotImplementedError
 
 
 class AsyncOpening:
-    """What a call gives to be awaited, or entered: that opens it."""
+    """An object that opens when it is awaited, or entered as a context manager."""
 
     async def _open(self) -> Self:
         raise NotImplementedError
@@ -178,10 +183,10 @@ class AsyncOpening:
 
 
 def opening(made: OpeningT) -> OpeningT:
-    """Open it."""
-    return made._open()  # noqa: SLF001 (its own kind)
+    """Open the object."""
+    return made._open()  # noqa: SLF001 (declared above)
 
 
 def async_opening(made: AsyncOpeningT) -> AsyncOpeningT:
-    """Leave it to be awaited or entered."""
+    """Return the object, which the user awaits or enters."""
     return made

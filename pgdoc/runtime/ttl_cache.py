@@ -1,4 +1,4 @@
-"""What was looked up in the server a moment ago, and need not be looked up again."""
+"""A ten-second cache of server lookups."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ _MOST: Final = 1024
 
 
 class TTLCache(Generic[T]):
-    """Values by their keys, each for ten seconds; safe to use from several threads."""
+    """Keeps each value for ten seconds; any thread may use it.
+
+    Needs no lock: each method does one step on the dict.
+    """
 
     def __init__(self) -> None:
         self._values: dict[object, tuple[float, T]] = {}
 
     def get(self, key: object) -> T | None:
-        """Return the value, or `None` where there is none that is recent."""
+        """Return the value, or `None` if there is none, or only an older one."""
         found = self._values.get(key)
         return found[1] if found is not None and time.monotonic() < found[0] else None
 
     def put(self, key: object, value: T) -> None:
-        """Remember a value."""
+        """Keep a value for ten seconds."""
         if len(self._values) >= _MOST:
             self._values.clear()
         self._values[key] = (time.monotonic() + FOR_S, value)
 
     def forget(self, key: object) -> None:
-        """Have a value looked up anew."""
+        """Drop a value, so that it is looked up again."""
         self._values.pop(key, None)

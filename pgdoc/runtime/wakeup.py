@@ -1,4 +1,4 @@
-"""`Wakeup`: lets one thread wait for another where either may be a user's thread."""
+"""`Wakeup`: lets one thread wait for another, even if either is a user's thread."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["Wakeup"]
 class Wakeup:
     """An auto-reset event: one `set` ends one `wait`, the current one or the next.
 
-    A KeyboardInterrupt at any point leaves it usable; it can leave a `Condition` with its lock held. Timeouts also hold
-    when a signal handler outlasts them; up to Python 3.12 `SimpleQueue.get` then waits for ever.
+    It stays usable after a KeyboardInterrupt at any point, which can leave a `Condition` with its lock held. A timeout
+    also holds if a signal handler takes longer than it; up to Python 3.12 `SimpleQueue.get` then waits forever.
     """
 
     def __init__(self) -> None:

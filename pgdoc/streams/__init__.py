@@ -1,1 +1,1 @@
-"""Feeding change streams: the hub, catch-up readers, bookmarks, mailboxes."""
+"""What feeds change streams: the hub, catch-up readers, bookmarks, mailboxes."""

@@ -1,10 +1,11 @@
-"""History: the bookmarks that let a stream resume without a slot of its own, and how far they reach.
+"""The bookmark keeper: the thread that keeps the history from which streams can resume without a slot of their own.
 
-A bookmark is a permanent logical slot that nobody streams from. The keeper, a thread beside the hub, copies the hub's
-slot into a new one from time to time, and drops those that are no longer needed; in a process that has a hub but reads
-nothing with it, it copies the newest bookmark and moves the copy on. Two advisory locks of the database
-keep several hubs from fighting: whoever gets `pgdoc history` does what is due, and `pgdoc hubs` is shared by all that
-run, so that the last one knows that it is.
+A bookmark is a permanent logical slot that nobody streams from. From time to time the keeper copies the hub's slot into
+a new bookmark, and drops those that are no longer needed (`retention` decides). In a process whose hub reads nothing,
+it copies the newest bookmark and advances the copy.
+
+Two advisory locks of the database coordinate the hubs: the keeper that holds `pgdoc history` does what is due, and all
+keepers share `pgdoc hubs`, so that the last one to leave knows that it is the last.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 
@@ -24,49 +25,70 @@ from pgdoc.sql import statement
 from pgdoc.streams.retention import RetentionState, plan_retention
 
 if TYPE_CHECKING:
-    from pgdoc.streams.hub import Hub
-
+    from pgdoc.replication.source import Source
 
 logger = logging.getLogger("pgdoc.history")
 
 _INTERVAL_S = 5.0
 _NUDGE_WAIT_S = 5.0
+_NUDGE_POLL_S = 0.05
 _LAST_MOMENT_S = 0.5
 _LEAVE_S = 1.0
 
 
 def begin_history(conninfo: str) -> None:
-    """Make the first bookmark, or say in the log why that has to wait for the first stream."""
+    """Create the first bookmark, or log why that has to wait for the first stream."""
     try:
         slots.make_first_bookmark(conninfo)
     except (ReplicationUnavailable, SlotBlocked, ServerUnreachable, UnsupportedServer) as exc:
         logger.warning("history does not begin yet: %s", exc)
 
 
+class LiveSlot(Protocol):
+    """What the keeper needs of a hub; it reads these on its own thread."""
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the hub reads, or is about to."""
+
+    @property
+    def slot(self) -> str | None:
+        """The slot that it reads."""
+
+    @property
+    def watermark(self) -> int:
+        """Every transaction that commits below this LSN has been dispatched; a new bookmark starts there."""
+
+    def report_soon(self) -> None:
+        """Let the server know at once how far the hub has read, so that the slot releases WAL."""
+
+
 class BookmarkKeeper:
-    """Keeps the history of a database.
+    """Keeps the history of a database, on a thread of its own.
 
     Args:
-        hub: whose slot is copied; while it reads nothing, the newest bookmark is.
+        source: the database.
+        hub: its slot is copied; while it reads nothing, the newest bookmark is.
     """
 
-    def __init__(self, hub: Hub) -> None:
-        self.thread: threading.Thread | None = None
+    def __init__(self, source: Source, hub: LiveSlot) -> None:
+        self.thread: threading.Thread | None = None  # written under the hub's lock
+        self._source = source
         self._hub = hub
         self._closing = threading.Event()
-        self._leave_by = float("inf")
+        self._leave_by = float("inf")  # of `time.monotonic`; written before `_closing` is set, read after that
 
     def start(self) -> None:
-        """Begin, unless that has been done."""
+        """Start the thread, unless it has been started."""
         if self.thread is None:
             self.thread = threading.Thread(target=self._run, name="pgdoc-history", daemon=True)
             self.thread.start()
 
     def stop(self, by: float) -> None:
-        """Let it end; where no limit protects the server's disk and nobody else streams, it leaves no bookmark.
+        """Let the thread end. The last hub drops all bookmarks where no limit protects the server's disk.
 
         Args:
-            by: a time of `time.monotonic`; what is not done a little before is left undone.
+            by: a time of `time.monotonic`. Half a second before that the thread gives up what is not done yet.
         """
         self._leave_by = min(self._leave_by, by - _LAST_MOMENT_S)
         self._closing.set()
@@ -75,28 +97,27 @@ class BookmarkKeeper:
         connection: psycopg.Connection[Any] | None = None
         with deadline_scope(closing=self._closing):
             while not self._closing.is_set():
-                connection = self._keep_on(connection)
+                connection = self._try_to_keep(connection)
                 self._closing.wait(_INTERVAL_S)
-        soon = time.monotonic() + _LEAVE_S  # where the server is silent, perhaps
+        soon = time.monotonic() + _LEAVE_S  # without a connection the server may be silent
         with deadline_scope(until=self._leave_by if connection is not None else min(soon, self._leave_by)):
             self._leave(connection)
 
-    def _keep_on(self, connection: psycopg.Connection[Any] | None) -> psycopg.Connection[Any] | None:
-        """Do what is due, and give the connection while it is good."""
+    def _try_to_keep(self, connection: psycopg.Connection[Any] | None) -> psycopg.Connection[Any] | None:
+        """Do what is due, and log what prevents it; return the connection while it works."""
         try:
             connection = connection or self._connect()
             self.keep(connection)
         except (psycopg.Error, PgdocError) as exc:
             if not self._closing.is_set():
                 logger.warning("history is not kept at the moment: %s", exc)
-        except Exception:  # a fault of ours must not end the keeping
+        except Exception:  # a bug must not end the thread: the next pass may succeed
             logger.exception("history is not kept at the moment")
         return None if connection is None or connection.closed else connection
 
     def _connect(self) -> psycopg.Connection[Any]:
-        connection = connect(
-            self._hub.source.conninfo, replication=False, purpose=f"bookmarks {self._hub.source.schema}"
-        )
+        purpose = f"bookmarks {self._source.schema}"
+        connection = connect(self._source.conninfo, replication=False, purpose=purpose)
         try:
             connection.execute(statement("replication", "share"))
         except BaseException:
@@ -105,52 +126,56 @@ class BookmarkKeeper:
         return connection
 
     def keep(self, connection: psycopg.Connection[Any]) -> None:
-        """Do once what is due."""
+        """Do what is due once, unless another keeper is doing it."""
         if not _ask(connection, "begin_keeping"):
             return
         try:
             if self._do_what_is_due(connection):
-                self._do_what_is_due(connection)  # what was made may let others go
+                self._do_what_is_due(connection)  # the new bookmark may make others superfluous
         finally:
             if not connection.closed:
                 connection.execute(statement("replication", "end_keeping"))
 
     def _do_what_is_due(self, connection: psycopg.Connection[Any]) -> bool:
-        """Give whether a bookmark was made."""
+        """Carry out the plan; return whether it created a bookmark."""
         slot = self._hub.slot
         if slot is None and self._hub.is_started:
-            return False  # it will have one soon
-        situation = _situation(connection, slot, self._hub.reached)
-        if situation is None:
+            return False  # the hub will have a slot soon
+        state = _fetch_state(connection, slot, self._hub.watermark)
+        if state is None:
             return False
-        if slot is not None and situation.wal_end - situation.needed_from > situation.size / situation.steps:
-            self._move_on(connection, slot, wait_s=0)
-        due = plan_retention(slots.bookmarks(connection, lost=True), situation)
-        for bookmark in due.drop:
+        if slot is not None and state.wal_end - state.needed_from > state.size / state.steps:
+            self._advance_hub_slot(connection, slot, wait_s=0)
+        plan = plan_retention(slots.bookmarks(connection, lost=True), state)
+        for bookmark in plan.drop:
             drop_bookmark(connection, bookmark.name)
-        if due.make and slot is not None:
-            self._make(connection, slot)
-        elif due.make:
-            _make_alone(connection)
-        return due.make
+        if plan.make and slot is not None:
+            self._copy_hub_slot(connection, slot)
+        elif plan.make:
+            _copy_newest_bookmark(connection)
+        return plan.make
 
-    def _make(self, connection: psycopg.Connection[Any], slot: str) -> None:
-        self._move_on(connection, slot, wait_s=_NUDGE_WAIT_S)
+    def _copy_hub_slot(self, connection: psycopg.Connection[Any], slot: str) -> None:
+        self._advance_hub_slot(connection, slot, wait_s=_NUDGE_WAIT_S)
         name = slots.bookmark_name(connection)
         slots.copy_slot(connection, slot, name, temporary=False, plugin=slots.BOOKMARK_PLUGIN)
 
-    def _move_on(self, connection: psycopg.Connection[Any], slot: str, *, wait_s: float) -> None:
-        """Have the WAL released that the hub's slot no longer needs, and wait until that has happened."""
-        before = _restart_lsn(connection, slot)
-        _nudge(connection)
+    def _advance_hub_slot(self, connection: psycopg.Connection[Any], slot: str, *, wait_s: float) -> None:
+        """Have the WAL released that the hub's slot no longer needs; wait until its restart_lsn moves."""
+        before = _fetch_restart_lsn(connection, slot)
+        _log_running_transactions(connection)
         self._hub.report_soon()
         deadline = time.monotonic() + wait_s
-        while _restart_lsn(connection, slot) == before and time.monotonic() < deadline and not self._closing.is_set():
+        while (
+            _fetch_restart_lsn(connection, slot) == before
+            and time.monotonic() < deadline
+            and not self._closing.is_set()
+        ):
             self._hub.report_soon()
-            self._closing.wait(0.05)
+            self._closing.wait(_NUDGE_POLL_S)
 
     def _leave(self, connection: psycopg.Connection[Any] | None) -> None:
-        """Be gone; the last hub leaves no bookmark where nobody limits what they hold back."""
+        """Give up the shared lock; the last hub drops the bookmarks where nothing limits the WAL that they keep."""
         try:
             with connection or self._connect() as leaving:
                 leaving.execute(statement("replication", "unshare"))
@@ -158,30 +183,30 @@ class BookmarkKeeper:
                     for bookmark in slots.bookmarks(leaving, lost=True):
                         drop_bookmark(leaving, bookmark.name)
         except (psycopg.Error, PgdocError) as exc:
-            logger.warning("bookmarks were not looked after at the end: %s", exc)
+            logger.warning("the last hub could not check whether to drop its bookmarks: %s", exc)
 
 
-def _make_alone(connection: psycopg.Connection[Any]) -> None:
-    """Make a bookmark of now where no hub's slot can be copied: a copy of the newest one, moved on.
+def _copy_newest_bookmark(connection: psycopg.Connection[Any]) -> None:
+    """Create a bookmark of now where no hub has a slot: copy the newest bookmark, and advance the copy.
 
-    One that was left halfway keeps more than its name tells, which does no harm.
+    A copy that was not advanced, after a crash, keeps more than its name says, which does no harm.
     """
-    _nudge(connection)
-    now = slots.flushed(connection)  # before the name is given: no bookmark claims to be older than it is
+    _log_running_transactions(connection)
+    now = slots.flushed(connection)  # read before the name is made: no bookmark may be younger than its name says
     name = slots.bookmark_name(connection)
     kept = slots.bookmarks(connection)
     if not kept:
         slots.create_bookmark(connection, name)
         return
-    if kept[-1].confirmed > now:  # someone who opened a stream or a consumer has just made one
+    if kept[-1].confirmed > now:  # a stream or consumer that was opened meanwhile has created one
         return
     slots.copy_slot(connection, kept[-1].name, name, temporary=False, plugin=slots.BOOKMARK_PLUGIN)
     slots.advance(connection, name, kept[-1].confirmed, now)
-    slots.advance(connection, name, now - 1, now)  # restart_lsn follows to what the first pass could only note
+    slots.advance(connection, name, now - 1, now)  # restart_lsn moves now to the point that the first pass only noted
 
 
 def drop_bookmark(connection: psycopg.Connection[Any], name: str) -> None:
-    """Drop a slot; fine where it is gone or another session is at it."""
+    """Drop a slot; does nothing if it is gone, or in use by another session."""
     try:
         connection.execute(f"SELECT pg_drop_replication_slot({quote_literal(name)})")
     except (psycopg.errors.UndefinedObject, psycopg.errors.ObjectInUse) as exc:
@@ -193,28 +218,31 @@ def _ask(connection: psycopg.Connection[Any], question: str) -> bool:
     return bool(row and row[0])
 
 
-def _situation(connection: psycopg.Connection[Any], slot: str | None, reached: int) -> RetentionState | None:
-    """Give the situation, unless the hub has just lost its slot; without one nobody needs what is written."""
+def _fetch_state(connection: psycopg.Connection[Any], slot: str | None, watermark: int) -> RetentionState | None:
+    """Return what a plan depends on, or `None` if the hub has just lost its slot.
+
+    Without a slot of the hub, nobody but the bookmarks needs the WAL.
+    """
     row = connection.execute(statement("replication", "situation").format(slot=quote_literal(slot or ""))).fetchone()
     if row is None or (slot is not None and row.needed_from is None):
         return None
     found = row._asdict()
     if slot is None:
-        found["needed_from"] = reached = row.wal_end
-    return RetentionState(**found, reached=reached)
+        found["needed_from"] = watermark = row.wal_end
+    return RetentionState(**found, watermark=watermark)
 
 
-def _restart_lsn(connection: psycopg.Connection[Any], slot: str) -> str | None:
+def _fetch_restart_lsn(connection: psycopg.Connection[Any], slot: str) -> str | None:
     row = connection.execute(
         f"SELECT restart_lsn::text FROM pg_replication_slots WHERE slot_name = {quote_literal(slot)}"
     ).fetchone()
     return row[0] if row else None
 
 
-def _nudge(connection: psycopg.Connection[Any]) -> None:
-    """Make the server log its running transactions, without which no slot's restart_lsn moves.
+def _log_running_transactions(connection: psycopg.Connection[Any]) -> None:
+    """Make the server write a record of its running transactions, without which no slot's restart_lsn moves.
 
-    Creating a slot does so first of all, even if it then has to wait for others and gives up.
+    Creating a slot writes one first, even if it then has to wait for other transactions and gives up.
     """
     name = slots.slot_name(connection, "pgdocr")
     connection.execute("SET lock_timeout = '20ms'")

@@ -1,9 +1,9 @@
-"""Reading on from the WAL for streams that resume from the past, or whose buffer ran full.
+"""Catch-up readers: they read the WAL for streams that resume from the past, or whose mailbox was full.
 
-At most `READERS` catch-up readers run in a process; streams at about the same place share one, the others wait their
-turn. A reader stops reading while a mailbox is full, since the WAL is the overflow buffer, but for seconds only: a
-walsender that can't send holds up the server's shutdown. Then the full stream leaves the group, and comes back when its
-mailbox has room.
+At most `READERS` of them run for a hub. Streams at nearby positions share one; the others wait their turn. A reader
+stops reading while a mailbox is full, since the WAL is the overflow buffer, but for seconds only: a walsender that
+can't send holds up the server's shutdown. Then the stream with the full mailbox leaves the group, and is queued again
+when its mailbox has room.
 """
 
 from __future__ import annotations
@@ -11,43 +11,48 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from pgdoc.changes.fanout import State, Subscription
 from pgdoc.changes.router import Router
 from pgdoc.errors import PgdocError, ServerUnreachable
-from pgdoc.model.positions import before_commits_at
+from pgdoc.model.positions import before_commits_at, commit_lsn_of
 from pgdoc.replication.session import ReplicationSession, open_reader, read_burst
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.runtime.faults import internal_error
+from pgdoc.runtime.retry import Backoff
 from pgdoc.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from pgdoc.changes.change import Change
     from pgdoc.changes.router import View
-    from pgdoc.streams.hub import Hub
+    from pgdoc.replication.source import Source
+    from pgdoc.streams.subscriptions import Subscriptions
 
 logger = logging.getLogger("pgdoc.catchup")
 
 READERS = 2
-_SAME_PLACE_BYTES = 16 << 20
-_PATIENCE_S = 5.0
-_PATIENCE_IN_COMPANY_S = 1.0
+_NEARBY_BYTES = 16 << 20
+_FULL_S = 5.0
+_FULL_IN_COMPANY_S = 1.0
+"""How long a reader waits for a full mailbox: alone, and in all while other streams could use the reader."""
 _READ_S = 0.05
-_LOOK_S = 0.5
+_CHECK_S = 0.5
 _RETRY_S = 1.0
 
-Left = dict[Subscription, list["Change"]]
+Leftovers = dict[Subscription, list["Change"]]
+"""The changes that a subscription's mailbox had no room for."""
 
 
 class Group:
-    """The subscriptions that share a reader.
+    """The subscriptions that share a reader; used by that reader's thread.
 
     Attributes:
-        waited_s: for how many seconds each has kept it waiting.
-        router: finds what each of them wants.
+        waited_s: the seconds for which the reader has waited for each of them.
+        router: finds the changes that each of them wants.
     """
 
     def __init__(self, subscriptions: Iterable[Subscription], view: View) -> None:
@@ -63,71 +68,103 @@ class Group:
         return len(self.waited_s)
 
     def remove(self, subscription: Subscription) -> None:
-        """Let one go."""
+        """Remove one subscription."""
         del self.waited_s[subscription]
         self.router.remove(subscription.selection)
 
 
 class CatchUp:
-    """The catch-up readers of one hub.
+    """The catch-up readers of a hub.
 
     Args:
-        hub: what the streams come from and go back to.
+        source: what to read.
+        subscriptions: the streams come from there, and go back there.
+        wake: lets the hub thread call `queue_requests` soon; called on any thread.
+        is_reconnecting: whether the hub has lost its connection.
     """
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-        self._lock = threading.Lock()
-        self._waiting: dict[Subscription, None] = {}
-        self._fed: set[Subscription] = set()
-        self._threads: set[threading.Thread] = set()
+    def __init__(
+        self,
+        source: Source,
+        subscriptions: Subscriptions,
+        *,
+        wake: Callable[[], None],
+        is_reconnecting: Callable[[], bool],
+    ) -> None:
+        self._source = source
+        self._subscriptions = subscriptions
+        self._wake = wake
+        self._is_reconnecting = is_reconnecting
         self._closing = threading.Event()
 
-    def take_over(self, subscription: Subscription) -> None:
-        """Feed a subscription that is AWAY, as soon as its mailbox has room."""
-        subscription.mailbox.call_when_room(lambda: self._hub.has_room(subscription))
+        # Without a lock: any thread appends, the hub thread takes out.
+        self._requests: deque[Subscription] = deque()
+
+        # Guards what follows; never held while reading or waiting.
+        self._lock = threading.Lock()
+        self._waiting: dict[Subscription, None] = {}  # in the order in which they were queued
+        self._fed: set[Subscription] = set()  # those in a group; one of them may be waiting, too
+        self._threads: set[threading.Thread] = set()
+
+    @property
+    def threads(self) -> list[threading.Thread]:
+        """The threads that read at present."""
+        with self._lock:
+            return list(self._threads)
 
     def stop(self) -> None:
         """Let all readers end soon."""
         self._closing.set()
 
-    @property
-    def threads(self) -> list[threading.Thread]:
-        """Those that read at present."""
-        with self._lock:
-            return list(self._threads)
+    def take_over(self, subscription: Subscription) -> None:
+        """Feed a subscription that is DETACHED, as soon as its mailbox has room."""
+        subscription.mailbox.call_when_room(lambda: self.request_feed(subscription))
+
+    def request_feed(self, subscription: Subscription) -> None:
+        """Have the hub thread queue a subscription whose mailbox has room.
+
+        Takes no lock: a user's thread calls it, and may be interrupted anywhere.
+        """
+        self._requests.append(subscription)
+        self._wake()
+
+    def queue_requests(self) -> None:
+        """Queue what was requested; called by the hub thread."""
+        while self._requests:
+            self.queue(self._requests.popleft())
 
     def queue(self, subscription: Subscription) -> None:
         """Let a subscription whose mailbox has room wait for a reader.
 
-        A mailbox may say so twice. So whoever is being fed waits until that reader is done with it, and whoever is LIVE
-        when its turn comes needs none: if it is sent away later, that is another call.
+        A mailbox may report room twice. A subscription that is being fed waits until its reader has released it. One
+        that is LIVE when its turn comes needs no reader: if its mailbox fills up later, it is queued again.
         """
-        if not self._hub.knows(subscription):
+        if not self._subscriptions.is_open(subscription):
             return
         with self._lock:
             if not self._closing.is_set():
                 self._waiting[subscription] = None
-                self._have_reader()
+                self._ensure_reader()
 
-    def _have_reader(self) -> None:
+    def _ensure_reader(self) -> None:
         if len(self._threads) < READERS:
             thread = threading.Thread(target=self._run, name="pgdoc-catchup", daemon=True)
             self._threads.add(thread)
             thread.start()
 
     def _run(self) -> None:
+        retry = Backoff(_RETRY_S, _RETRY_S)
         while group := self._next_group():
             try:
                 with deadline_scope(closing=self._closing):
                     self._feed(group)
             except PgdocError as exc:
-                self._after(group, exc)
+                self._give_back(group, exc, retry)
             except Exception as exc:  # noqa: BLE001 (a bug must reach the streams, not vanish with the thread)
-                self._after(group, internal_error("catching up failed", exc, logger))
+                self._give_back(group, internal_error("catching up failed", exc, logger), retry)
 
     def _next_group(self) -> Group | None:
-        """Take the stream that has waited longest, and those that are at about its place."""
+        """Return the subscription that has waited longest, and those at nearby positions; `None` ends the thread."""
         with self._lock:
             for subscription in [each for each in self._waiting if each.state is State.LIVE]:
                 del self._waiting[subscription]
@@ -135,97 +172,97 @@ class CatchUp:
             if not ready or self._closing.is_set():
                 self._threads.discard(threading.current_thread())
                 return None
-            place = ready[0].after[0]
-            group = [each for each in ready if abs(each.after[0] - place) <= _SAME_PLACE_BYTES]
+            first_lsn = commit_lsn_of(ready[0].after)
+            group = [each for each in ready if abs(commit_lsn_of(each.after) - first_lsn) <= _NEARBY_BYTES]
             for subscription in group:
                 del self._waiting[subscription]
             self._fed.update(group)
-        return Group(group, self._hub.view)
+        return Group(group, self._subscriptions.view)
 
     def _release(self, group: Group, subscription: Subscription) -> None:
-        """Let one go from its reader; if it waits already, another may begin."""
+        """Remove a subscription from its reader; if it is waiting again already, another reader may feed it."""
         group.remove(subscription)
         with self._lock:
             self._fed.discard(subscription)
             if subscription in self._waiting and not self._closing.is_set():
-                self._have_reader()
+                self._ensure_reader()
 
-    def _after(self, group: Group, exc: PgdocError) -> None:
-        """Queue again those who were being fed, or end them where a retry can't mend it."""
+    def _give_back(self, group: Group, exc: PgdocError, retry: Backoff) -> None:
+        """Queue the subscriptions of a failed reader again; end them if a retry can't repair the error."""
         for subscription in group:
-            self._hub.leave(subscription)
+            self._subscriptions.leave(subscription)
         if exc.resumable:
             logger.info("catching up again in %s s: %s", _RETRY_S, exc)
-            self._closing.wait(_RETRY_S)
+            retry.wait(self._closing)
         for subscription in list(group):
             self._release(group, subscription)
             if exc.resumable:
                 self.take_over(subscription)
             else:
-                self._hub.fail(subscription, exc)
+                self._subscriptions.fail(subscription, exc)
 
     def _feed(self, group: Group) -> None:
-        self._check_server()
+        self._check_hub()
         at = min(subscription.after for subscription in group)[0]
-        opened = open_reader(
-            self._hub.source, at, purpose=f"catch-up {self._hub.source.schema}", check=self._hub.check_origin
+        session = open_reader(
+            self._source, at, purpose=f"catch-up {self._source.schema}", check=self._subscriptions.check_cluster
         )
         try:
             while group and not self._closing.is_set():
-                self._step(opened, group)
+                self._step(session, group)
         finally:
-            opened.reader.close()
+            session.reader.close()
 
-    def _step(self, opened: ReplicationSession, group: Group) -> None:
-        """Read a burst, put it everywhere, and hand over those who have come far enough."""
-        self._check_server()
-        burst, has_frames = read_burst(opened, _READ_S)
-        reached = before_commits_at(burst.watermark)
+    def _step(self, session: ReplicationSession, group: Group) -> None:
+        """Read a burst, put it into every mailbox, and hand over the subscriptions that have caught up."""
+        self._check_hub()
+        burst, has_frames = read_burst(session, _READ_S)
+        watermark = burst.watermark
         selected = group.router.route(burst.changes)
-        left = {each: each.put(selected.get(each.selection, []), reached) for each in group}
-        left = {subscription: changes for subscription, changes in left.items() if changes}
-        if left:
-            self._wait_for_room(opened, group, left, burst.watermark)
-        opened.reader.confirm(burst.watermark)
+        leftovers = {each: each.put(selected.get(each.selection, []), before_commits_at(watermark)) for each in group}
+        leftovers = {subscription: changes for subscription, changes in leftovers.items() if changes}
+        if leftovers:
+            self._put_rest(session, group, leftovers, watermark)
+        session.reader.confirm(watermark)
         if not has_frames:
-            opened.reader.ask()
-        for subscription in [each for each in group if self._hub.join(each, burst.watermark)]:
+            session.reader.ask()
+        for subscription in [each for each in group if self._subscriptions.join(each, watermark)]:
             self._release(group, subscription)
 
-    def _wait_for_room(self, opened: ReplicationSession, group: Group, left: Left, reached: int) -> None:
-        """Put the rest as room is made; who is full for too long leaves the group."""
-        deadline = time.monotonic() + _PATIENCE_S
-        for subscription, changes in left.items():
+    def _put_rest(self, session: ReplicationSession, group: Group, leftovers: Leftovers, watermark: int) -> None:
+        """Put the rest as mailboxes get room; a subscription that is full for too long leaves the group."""
+        deadline = time.monotonic() + _FULL_S
+        for subscription, changes in leftovers.items():
             began, rest = time.monotonic(), changes
-            patience_s = self._patience_s(group, subscription)
-            while rest and self._has_room(opened, subscription, min(deadline, began + patience_s)):
-                rest = subscription.put(rest, before_commits_at(reached))
+            limit_s = self._wait_limit_s(group, subscription)
+            while rest and self._wait_for_room(session, subscription, min(deadline, began + limit_s)):
+                rest = subscription.put(rest, before_commits_at(watermark))
             group.waited_s[subscription] += time.monotonic() - began
             if rest:
-                self._hub.leave(subscription)
+                self._subscriptions.leave(subscription)
                 self._release(group, subscription)
                 self.take_over(subscription)
 
-    def _patience_s(self, group: Group, subscription: Subscription) -> float:
-        """Give how long to wait for a subscription; where others could use the reader, all its waits count."""
+    def _wait_limit_s(self, group: Group, subscription: Subscription) -> float:
+        """Return how long to wait for a subscription; while others could use the reader, earlier waits count, too."""
         has_company = len(group) > 1 or bool(self._waiting)
-        return max(0.0, _PATIENCE_IN_COMPANY_S - group.waited_s[subscription]) if has_company else _PATIENCE_S
+        return max(0.0, _FULL_IN_COMPANY_S - group.waited_s[subscription]) if has_company else _FULL_S
 
-    def _has_room(self, opened: ReplicationSession, subscription: Subscription, deadline: float) -> bool:
-        """Wait until it has; give `False` where that is not so by the deadline."""
+    def _wait_for_room(self, session: ReplicationSession, subscription: Subscription, deadline: float) -> bool:
+        """Wait until its mailbox has room; return `False` at the deadline, or when the store is closed."""
         room = Wakeup()
         subscription.mailbox.call_when_room(room.set)
         while not self._closing.is_set():
-            self._check_server()
-            opened.reader.report()
+            self._check_hub()
+            session.reader.report()
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 return False
-            if room.wait(min(left_s, _LOOK_S)):
+            if room.wait(min(left_s, _CHECK_S)):
                 return True
         return False
 
-    def _check_server(self) -> None:
-        """Go when the hub had to: a server that stops waits until everyone else has read all of the WAL."""
-        if self._hub.is_reconnecting:
-            raise ServerUnreachable("the hub has lost the server")
+    def _check_hub(self) -> None:
+        """End the reader when the hub lost its connection: a server that stops waits until its clients have left."""
+        if self._is_reconnecting():
+            raise ServerUnreachable("the hub has lost its connection to the server")

@@ -1,11 +1,11 @@
-"""What a change stream is fed by: the hub, or a consumer of its own."""
+"""What feeds a change stream: a subscription at the hub, or a durable consumer."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
 from pgdoc.changes.fanout import State
-from pgdoc.model.positions import before_commits_at
+from pgdoc.model.positions import BEFORE_ALL, before_commits_at
 
 if TYPE_CHECKING:
     from pgdoc.changes.fanout import Subscription
@@ -17,8 +17,8 @@ class Feed(Protocol):
     """What puts changes into a stream's mailbox.
 
     Attributes:
-        begun_at: the place behind which the stream began.
-        recreated: how often it had to begin anew, and events were lost.
+        begun_at: the position after which the stream began.
+        recreated: how often it was recreated, with events lost.
     """
 
     @property
@@ -33,71 +33,71 @@ class Feed(Protocol):
 
     @property
     def mode(self) -> str:
-        """As `StreamStats` has it."""
+        """One of the modes of `StreamStats`."""
 
     @property
     def live_place(self) -> RawPosition:
-        """Up to where everything wanted was put, where the mailbox is not told of that."""
+        """The position up to which everything wanted was put, if the mailbox does not know it; else zeros."""
 
     @property
     def wal_end(self) -> int:
-        """The highest LSN heard of."""
+        """The highest LSN that the server has reported."""
 
     def leave(self) -> None:
-        """Put no more, and drop what was put."""
+        """Put nothing more, and drop what was put."""
 
     def abandon(self) -> None:
-        """Do so soon; for the garbage collector, which may run in the midst of any lock."""
+        """Leave soon; for the garbage collector, which may have interrupted a thread that holds a lock."""
 
 
 class HubFeed:
     """A subscription at the hub.
 
     Args:
-        hub: which reads for all streams of the store.
+        hub: reads for all streams of the store.
         subscription: the stream's.
-        begun_at: the place behind which it began; `begin_at` says it where that is not known yet.
+        begun_at: the position after which the stream began; `begin_at` sets it if it is not known yet.
     """
 
     recreated = 0
 
-    def __init__(self, hub: Hub, subscription: Subscription, begun_at: RawPosition = (0, 0, 0, 0)) -> None:
+    def __init__(self, hub: Hub, subscription: Subscription, begun_at: RawPosition = BEFORE_ALL) -> None:
         self.begun_at = begun_at
         self._hub = hub
         self._subscription = subscription
 
     def begin_at(self, lsn: int) -> None:
         """Begin with the first transaction that commits at or after `lsn`."""
-        self._hub.begin_at(self._subscription, lsn)
+        self._hub.subscriptions.begin_at(self._subscription, lsn)
         self.begun_at = before_commits_at(lsn)
 
     @property
     def ids(self) -> tuple[int, int]:
         """The cluster's system identifier and timeline."""
-        return self._hub.ids
+        return self._hub.subscriptions.ids
 
     @property
     def mode(self) -> str:
-        """As `StreamStats` has it."""
+        """One of the modes of `StreamStats`."""
         if self._subscription.state is not State.LIVE:
             return "catching_up"
         return "reconnecting" if self._hub.is_reconnecting else "live"
 
     @property
     def live_place(self) -> RawPosition:
-        """Up to where everything wanted was put."""
-        dispatched = self._hub.dispatched  # asked first: see `Fanout`
-        return dispatched if self._subscription.state is State.LIVE else (0, 0, 0, 0)
+        """The position up to which everything wanted was put; zeros while it is not LIVE."""
+        dispatched = self._hub.subscriptions.dispatched  # read before `state`: see `Fanout`
+        return dispatched if self._subscription.state is State.LIVE else BEFORE_ALL
 
     @property
     def wal_end(self) -> int:
-        """The highest LSN heard of."""
+        """The highest LSN that the server has reported."""
         return self._hub.wal_end
 
     def leave(self) -> None:
-        """Put no more, and drop what was put."""
-        self._hub.unsubscribe(self._subscription)
+        """Put nothing more, and drop what was put."""
+        self._hub.subscriptions.unsubscribe(self._subscription)
 
     def abandon(self) -> None:
-        """Do so soon."""
-        self._hub.abandon(self._subscription)
+        """Leave soon."""
+        self._hub.subscriptions.abandon(self._subscription)

@@ -1,11 +1,10 @@
-"""Where the hub's threads put changes and a stream takes them: `Mailbox` for threads, `AsyncMailbox` for a loop.
+"""The buffer between a feeder and a stream: `Mailbox` for a thread, `AsyncMailbox` for a task.
 
-The two stand side by side because waiting is all in which they differ. A mailbox is bounded, in changes and in bytes,
-and a batch that was taken for the user's loop counts until the next one is asked for. It never makes a feeder wait:
-`put` takes what there is room for.
+The two differ only in how they wait. A mailbox is bounded, in changes and in bytes, and a batch that was taken counts
+until the next one is taken. It never makes a feeder wait: `put` takes what there is room for.
 
-A KeyboardInterrupt can come between any two steps of the thread that takes, and loses nothing: a batch stays here until
-`Batch.next` says that it is used up, each step is one assignment, and what was done halfway is done again by the next.
+A KeyboardInterrupt between any two steps of the thread that takes loses nothing: a batch stays in the mailbox until
+`Batch.next` shows that it is used up, each step is one assignment, and the next call repeats an unfinished one.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from pgdoc.changes.change import Change
 from pgdoc.errors import StreamClosed, StreamError
+from pgdoc.model.positions import BEFORE_ALL
 from pgdoc.runtime.fork import FORKED, remember
 from pgdoc.runtime.wakeup import Wakeup
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from pgdoc.model.positions import RawPosition
 
 BATCH = 256
-"""Changes that `take` gives at the most."""
+"""The largest number of changes that `take` returns."""
 
 
 class Batch(list[Change]):
-    """Changes that were taken.
+    """Changes that `take` returned.
 
     Attributes:
-        next: the index of the first that has not been used; who takes moves it on.
-        count_before, bytes_before: what had been taken before it since the mailbox was made.
-        size_bytes: of the messages in it.
+        next: index of the first unused change; the stream advances it.
+        count_before, bytes_before: the changes, and their bytes, that were taken before this batch.
+        size_bytes: the size of its messages.
     """
 
     __slots__ = ("bytes_before", "count_before", "next", "size_bytes")
@@ -50,17 +50,21 @@ class Batch(list[Change]):
 
 
 class _Box:
-    """What both share: the queue and its bounds."""
+    """The queue and its bounds, which both kinds share."""
 
     def __init__(self, size: int, size_bytes: int) -> None:
-        self.batch = Batch((), 0, 0)
-        self._lock = threading.Lock()
         self._size = size
         self._size_bytes = size_bytes
+
+        # Replaced under the lock by the thread or task that takes; its `next` is advanced there without the lock.
+        self.batch = Batch((), 0, 0)
+
+        # Guards what follows. Held for a few steps; no callback is called under it.
+        self._lock = threading.Lock()
         self._queue: deque[Change] = deque()
-        self._put_count = self._put_bytes = 0  # since it was made
+        self._put_count = self._put_bytes = 0  # in all, since the mailbox was made
         self._refused_bytes = 0  # of the first change for which there was no room
-        self._reached: RawPosition = (0, 0, 0, 0)
+        self._reached: RawPosition = BEFORE_ALL
         self._error: BaseException | None = None
         self._closed = False
         self._when_room: Callable[[], object] | None = None
@@ -68,24 +72,24 @@ class _Box:
 
     @property
     def buffered(self) -> int:
-        """How many changes wait to be used."""
+        """The number of changes that have not been used."""
         batch = self.batch
         return 0 if self._closed else self._put_count - batch.count_before - batch.next
 
-    def reached(self, live: RawPosition = (0, 0, 0, 0)) -> RawPosition:
-        """Tell how far the stream has come without events, if all that was put has been used.
+    def reached(self, live: RawPosition = BEFORE_ALL) -> RawPosition:
+        """Return the position that the stream has passed, or zeros while changes wait to be used.
 
         Args:
-            live: up to where everything was put, which the caller asked before this call.
+            live: the position up to which a LIVE subscription was given everything, read before this call.
         """
         with self._lock:
             if self._count:
-                return (0, 0, 0, 0)
+                return BEFORE_ALL
             return self._reached if self._closed else max(self._reached, live)
 
     @property
     def closed(self) -> bool:
-        """Whether nobody takes from it any more."""
+        """Whether it takes and returns nothing any more."""
         return self._closed
 
     @property
@@ -97,7 +101,12 @@ class _Box:
         return self._put_bytes - self.batch.bytes_before
 
     def put(self, changes: list[Change], reached: RawPosition) -> int:
-        """Take as many changes as there is room for, and give how many; one change always fits."""
+        """Take as many changes as there is room for, and return how many; one change always fits.
+
+        Args:
+            changes: in the order of their positions.
+            reached: the position that the stream has passed after the last of them.
+        """
         with self._lock:
             if self._closed:
                 return len(changes)
@@ -127,23 +136,23 @@ class _Box:
             count, size_bytes = count + 1, size_bytes + len(change.row.message)
         return count, size_bytes
 
-    def begin_at(self, place: RawPosition) -> None:
-        """Throw away what lies before `place`; called before anyone takes."""
+    def begin_at(self, position: RawPosition) -> None:
+        """Drop the changes at or before `position`; called before the stream takes anything."""
         with self._lock:
-            self._queue = deque(change for change in self._queue if change.position > place)
+            self._queue = deque(change for change in self._queue if change.position > position)
             self._put_count, self._put_bytes = len(self._queue), sum(len(change.row.message) for change in self._queue)
-            self._reached = max(self._reached, place)
+            self._reached = max(self._reached, position)
 
     def call_when_room(self, callback: Callable[[], object]) -> None:
-        """Call back when it is at most half full and has room for what it refused; at once if that is so now.
+        """Call back when it is at most half full and has room for the change it refused; at once if that is so now.
 
-        It is called in the thread that takes, and may be called again if that one was interrupted.
+        The thread that takes calls it, and may call it again after an interrupt.
         """
         with self._lock:
             self._when_room = callback
-        self._tell_room()
+        self._report_room()
 
-    def _tell_room(self) -> None:
+    def _report_room(self) -> None:
         callback = self._when_room
         if callback is None:
             return
@@ -157,13 +166,13 @@ class _Box:
                 self._when_room = None
 
     def fail(self, error: BaseException) -> None:
-        """Let `take` raise `error` when all that was put has been used."""
+        """Let `take` raise `error` after the changes that were put."""
         with self._lock:
             self._error = self._error or error
             self._wake()
 
     def cut(self, error: BaseException) -> None:
-        """Drop everything, and let `take` raise `error`: nothing more may be done with what was put."""
+        """Drop everything, and let `take` raise `error`: the changes must not be used any more."""
         with self._lock:
             self._drop()
             self.batch = Batch((), self._put_count, self._put_bytes)
@@ -176,15 +185,15 @@ class _Box:
             self._drop()
             self._closed = True
             self._wake()
-        self._tell_room()
+        self._report_room()
 
     def _drop(self) -> None:
         if self._count:
-            self._reached = (0, 0, 0, 0)  # what is dropped was not given
+            self._reached = BEFORE_ALL  # the dropped changes were never used
         self._queue.clear()
 
     def after_fork(self) -> None:
-        """Hold nothing but an error in a child: no thread that feeds it, or holds its lock, exists there."""
+        """Hold nothing but an error in a child process: its feeder, and the holder of its lock, do not exist there."""
         self._lock = threading.Lock()
         self._queue = deque()
         self.batch = Batch((), self._put_count, self._put_bytes)
@@ -195,7 +204,7 @@ class _Box:
         raise NotImplementedError
 
     def _take_now(self) -> Batch:
-        """Give the batch that is not used up, or the next one, which may be empty; with the lock held."""
+        """Return the batch that is not used up, or the next one, which may be empty; with the lock held."""
         if self._closed:
             raise StreamClosed("the stream is closed: open another with watch(resume_after=...)")
         batch, queue = self.batch, self._queue
@@ -215,47 +224,50 @@ class _Box:
 
 
 class Mailbox(_Box):
-    """For a stream read by a thread."""
+    """The mailbox of a stream that is read by a thread."""
 
     def __init__(self, size: int, size_bytes: int) -> None:
         super().__init__(size, size_bytes)
         self._wakeup = Wakeup()
-        self._someone_waits = False
+        self._is_awaited = False  # guarded by the lock
 
     def _wake(self) -> None:
-        if self._someone_waits:
-            self._someone_waits = False
+        if self._is_awaited:
+            self._is_awaited = False
             self._wakeup.set()
 
     def take(self, timeout_s: float | None) -> Batch:
-        """Give the next changes, waiting for the first; empty when the time is over.
+        """Return the next changes, waiting for the first; an empty batch on timeout.
+
+        Args:
+            timeout_s: `None` to wait without limit.
 
         Raises:
-            StreamClosed: it was closed.
-            PgdocError: what ended the stream.
+            StreamClosed: the mailbox was closed.
+            PgdocError: the error that ended the stream.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             with self._lock:
                 batch = self._take_now()
-                self._someone_waits = not batch
-            self._tell_room()
+                self._is_awaited = not batch
+            self._report_room()
             if batch or timeout_s == 0:
                 return batch
             if not self._wakeup.wait(None if deadline is None else deadline - time.monotonic()):
-                timeout_s = 0  # one more look
+                timeout_s = 0  # a change may have come in just now
 
 
 class AsyncMailbox(_Box):
-    """For a stream read by a task."""
+    """The mailbox of a stream that is read by a task."""
 
     def __init__(self, size: int, size_bytes: int) -> None:
         super().__init__(size, size_bytes)
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None  # guarded by the lock; bound to the task's loop
         self._without_waiting = 0  # changes taken since the loop had its turn
 
     def after_fork(self) -> None:
-        """Do the same; the loop is the parent's, too."""
+        """Forget the waiter as well: its loop is the parent's."""
         super().after_fork()
         self._waiter = None
 
@@ -265,23 +277,26 @@ class AsyncMailbox(_Box):
             try:
                 waiter.get_loop().call_soon_threadsafe(_finish, waiter)
             except RuntimeError:
-                return  # the loop is closed: nobody will ever take
+                return  # the loop is closed, so no task takes any more
 
     async def take(self, timeout_s: float | None) -> Batch:
-        """Give the next changes, waiting for the first; empty when the time is over.
+        """Return the next changes, waiting for the first; an empty batch on timeout.
 
         A cancelled call has taken nothing.
 
+        Args:
+            timeout_s: `None` to wait without limit.
+
         Raises:
-            StreamClosed: it was closed.
-            PgdocError: what ended the stream.
+            StreamClosed: the mailbox was closed.
+            PgdocError: the error that ended the stream.
         """
         if self._without_waiting >= BATCH or timeout_s == 0:
             self._without_waiting = 0
-            await asyncio.sleep(0)  # a stream that always has more, or is polled, must let other tasks run
+            await asyncio.sleep(0)  # a stream that never has to wait, or is polled, must let other tasks run
         with self._lock:
             batch = self._take_now()
-        self._tell_room()
+        self._report_room()
         self._without_waiting += len(batch)
         if batch or timeout_s == 0:
             return batch

@@ -1,4 +1,4 @@
-"""What both kinds of change stream share: the figures they tell, and the checks on what they are given."""
+"""The options of `watch()`, and the checks that they have to pass."""
 
 from __future__ import annotations
 
@@ -25,21 +25,18 @@ _ON_LOST = ("raise", "recreate")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOptions:
-    """What `watch()` was asked for.
+    """The options of `watch()`.
 
     Attributes:
         where: the filter; `None` for every event.
-        snapshot: whether what exists comes first.
-        resume_after: where to begin; `None` for now.
-        consumer: the name of a durable consumer.
-        auto_ack: whether an event is acknowledged when the next one is asked for.
-        wait: whether to be a standby while another process has the consumer.
-        on_lost: `raise` or `recreate`, when the consumer's place is lost.
-        buffer_size: events that wait in memory at most.
-        buffer_bytes: bytes that they may have.
-
-    Raises:
-        InvalidFilter, InvalidResumeToken, InvalidName, ValueError: one of them can't be.
+        snapshot: whether the existing documents come first.
+        resume_after: the position after which to begin; `None` for now.
+        consumer: the name of a durable consumer; `None` for a stream without one.
+        auto_ack: whether asking for the next event acknowledges the one before.
+        wait: whether to wait as a standby while another process has the consumer open.
+        on_lost: `raise` or `recreate`: what to do when the consumer's position is no longer kept.
+        buffer_size: the largest number of events in the buffer.
+        buffer_bytes: the largest size of the events in the buffer.
     """
 
     where: Condition | None
@@ -61,7 +58,11 @@ class StreamOptions:
         consumer: str | None,
         **others: Any,
     ) -> Self:
-        """Take what the user gave."""
+        """Check the arguments that the user gave.
+
+        Raises:
+            InvalidFilter, InvalidResumeToken, InvalidName, ValueError: an argument has no valid value.
+        """
         options = cls(
             where=None if where is None else parse_where(where),
             resume_after=None if resume_after is None else read_token(resume_after),
@@ -69,7 +70,7 @@ class StreamOptions:
             **others,
         )
         if options.on_lost not in _ON_LOST:
-            raise ValueError(f"on_lost is {options.on_lost!r}: one of {', '.join(_ON_LOST)}")
+            raise ValueError(f"on_lost must be {' or '.join(map(repr, _ON_LOST))}, got {options.on_lost!r}")
         options.check_snapshot()
         check_buffer(options.buffer_size, options.buffer_bytes)
         return options
@@ -85,19 +86,23 @@ class StreamOptions:
         return progress if progress is not None and progress.remaining else SnapshotStage.NONE
 
     def check_snapshot(self) -> None:
-        """Refuse what can't go on inside a snapshot, or can't tell how far one has come.
+        """Refuse a position that does not go with the `snapshot` option.
 
         Raises:
-            InvalidResumeToken, ValueError: it can't.
+            InvalidResumeToken: the token is from inside a snapshot, but `snapshot` is false.
+            ValueError: an LSN says nothing about the progress of a snapshot.
         """
         if self.snapshot and isinstance(self.resume_after, Lsn):
-            raise ValueError("an LSN does not tell how far a snapshot has come: resume after a token, or without it")
+            raise ValueError(
+                "snapshot=True can't resume after an LSN, which does not record the progress of a snapshot: "
+                "pass a resume token, or leave out resume_after or snapshot"
+            )
         if not self.snapshot and isinstance(self.resume_after, ResumeToken) and self.resume_after.is_inside:
-            raise InvalidResumeToken("the token is from inside a snapshot: go on with snapshot=True")
+            raise InvalidResumeToken("the token is from inside a snapshot: pass snapshot=True to continue it")
 
 
 def read_token(resume_after: ResumeToken | Lsn | str) -> ResumeToken | Lsn:
-    """Take what a user gave to resume after: a token, its text, or a bare LSN.
+    """Parse what a user gave to resume after: a token, its text, or a bare LSN.
 
     Raises:
         InvalidResumeToken: it is none of these.
@@ -113,8 +118,8 @@ def check_buffer(buffer_size: int, buffer_bytes: int) -> None:
     """Refuse a buffer that could hold nothing.
 
     Raises:
-        ValueError: a size below 1.
+        ValueError: a size is not a whole number of at least 1.
     """
     for name, value in (("buffer_size", buffer_size), ("buffer_bytes", buffer_bytes)):
         if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is {value!r}: give a whole number of at least 1")
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

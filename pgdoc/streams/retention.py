@@ -1,4 +1,4 @@
-"""Which bookmarks to keep, drop and create: a pure decision."""
+"""Decides which bookmarks to keep, drop and create; does no I/O."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from pgdoc.replication import slots
 
-_FREE_SLOTS = 2  # never the last ones
+_FREE_SLOTS = 2  # the last free slots of the server, which bookmarks leave to others
 
 
 class RetentionState(NamedTuple):
-    """What a plan goes by.
+    """What the plan depends on.
 
     Attributes:
-        time_s: how long history is to be kept.
-        size: bytes of WAL that bookmarks may hold back.
-        bookmarks: how many there may be.
-        free_slots: of the server.
-        now: the server's clock.
+        time_s: the seconds for which history has to be kept.
+        size: the bytes of WAL that bookmarks may hold back.
+        bookmarks: the largest number of bookmarks.
+        free_slots: the number of free replication slots of the server.
+        now: the server's clock, in seconds since 1970.
         wal_end: the LSN up to which the WAL is flushed.
-        needed_from: the LSN from which the hub's slot needs the WAL anyway; the WAL's end where there is none.
-        reached: the hub's R, the place that a new bookmark gets; the WAL's end where no hub reads.
+        needed_from: the LSN from which the hub's slot needs the WAL; the end of the WAL if there is no such slot.
+        watermark: the hub's watermark, where a new bookmark starts; the end of the WAL if no hub reads.
     """
 
     time_s: float
@@ -31,30 +31,31 @@ class RetentionState(NamedTuple):
     now: float
     wal_end: int
     needed_from: int
-    reached: int
+    watermark: int
 
     @property
     def steps(self) -> int:
-        """How many bookmarks divide each limit, beside the oldest."""
+        """The number of steps into which bookmarks divide each limit; the oldest bookmark does not count."""
         return max(1, self.bookmarks - 1)
 
 
 class RetentionPlan(NamedTuple):
-    """What has to be done to the bookmarks."""
+    """The bookmarks to drop, and whether to create one after that."""
 
     drop: list[slots.Bookmark]
     make: bool
 
 
 def plan_retention(kept: list[slots.Bookmark], at: RetentionState) -> RetentionPlan:
-    """Decide which bookmarks to drop, and whether to make one after that.
+    """Decide which bookmarks to drop, and whether to create one after that.
 
-    The oldest goes when the next one alone reaches back far enough in time, or when it holds back too much WAL. What
-    the hub's own slot needs does not count, nor is anything dropped that would release nothing: while a long
-    transaction is open, all slots need the WAL since it began. There is always one bookmark.
+    The oldest is dropped when the next one reaches back far enough in time, or when the oldest holds back too much WAL.
+    WAL that the hub's own slot needs does not count. Nothing is dropped if that would release nothing: while a long
+    transaction is open, all slots need the WAL since it began. One bookmark always stays.
 
-    New ones come in steps of a fraction of the limits. Steps in time may wait for a place, which only lets history
-    reach further; steps in size may not, or the next drop would cost too much of it: the least useful one makes place.
+    New bookmarks come in steps of a fraction of each limit. A step in time can wait until the number of bookmarks
+    allows it, and history then reaches further back than it has to. A step in size can't wait, because the next drop
+    would cost too much history: the least useful bookmark is dropped for it.
     """
     alive = [bookmark for bookmark in kept if bookmark.wal_status != "lost" and bookmark.restart is not None]
     drop = [bookmark for bookmark in kept if bookmark not in alive]
@@ -65,7 +66,7 @@ def plan_retention(kept: list[slots.Bookmark], at: RetentionState) -> RetentionP
     if not alive:
         return RetentionPlan(drop, make=True)
     newest = alive[-1]
-    moved = at.reached > newest.confirmed  # inside a long transaction the hub stands still
+    moved = at.watermark > newest.confirmed  # the watermark stands still inside a long transaction
     is_far = moved and at.wal_end - newest.confirmed > at.size / at.steps
     is_old = newest.made_at <= at.now - at.time_s / at.steps
     make = (is_far or is_old) and len(alive) < at.bookmarks and at.free_slots + len(drop) > _FREE_SLOTS
@@ -82,7 +83,7 @@ def _oldest_can_go(alive: list[slots.Bookmark], at: RetentionState) -> bool:
 
 
 def _least_useful(alive: list[slots.Bookmark]) -> int:
-    """Give the index of the one whose absence leaves the smallest gap; not an end, if there is a middle."""
+    """Return the index of the bookmark whose absence leaves the smallest gap; an end only if there is no middle."""
     return min(
         range(1, len(alive) - 1),
         key=lambda index: alive[index + 1].confirmed - alive[index - 1].confirmed,
@@ -91,5 +92,5 @@ def _least_useful(alive: list[slots.Bookmark]) -> int:
 
 
 def _held_back(bookmark: slots.Bookmark, at: RetentionState) -> int:
-    """Give the WAL that would be released without this bookmark and those after it."""
+    """Return the bytes of WAL that only this bookmark and those after it hold back."""
     return at.needed_from - (bookmark.restart or 0)

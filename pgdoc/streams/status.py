@@ -1,4 +1,4 @@
-"""What streams, consumers and the server report about themselves."""
+"""The figures that streams, consumers, stores and history report."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StreamStats:
-    """How a stream is doing.
+    """The state of a stream.
 
     Attributes:
         mode: `live`, `catching_up` (reading on from the WAL), `reconnecting`, `snapshot`, `standby` or `closed`.
-        buffered: events that wait for the user's loop.
-        delivered: events given to it so far.
-        lag_bytes: WAL between the commit that the stream is at and the end of what the server is known to have; how
-            much of that transaction is still to come does not count.
-        recreated: how often the consumer's place was lost, and it was begun anew from then on.
+        buffered: the number of events that wait in the buffer.
+        delivered: the number of events that the stream has returned.
+        lag_bytes: the WAL between the commit that the stream is at and the last LSN that the server has reported. The
+            part of that transaction that is still to come does not count.
+        recreated: how often the consumer's position was lost and the consumer was recreated from then on.
     """
 
     mode: str
@@ -34,18 +34,18 @@ class StreamStats:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerStatus:
-    """How a durable consumer is doing.
+    """The state of a durable consumer.
 
     Attributes:
-        name: unique in the database.
-        schema: whose collections it reads.
-        owner_pid: the server process of whoever has it open; `None` where nobody has.
-        place: up to where events were acknowledged or checkpointed, some seconds ago.
-        lag_bytes: WAL that the server has written since what was confirmed; `None` where its slot is gone.
-        lag: for how long the oldest event that was given has been waiting to be acknowledged. Where nobody has the
-            consumer open: the time since then, or since its owner was last heard of.
-        retained_bytes: WAL that its slot holds back; `None` where it is gone.
-        wal_status: of its slot: `reserved`, `extended`, `unreserved` or `lost`; `None` where it is gone.
+        name: the consumer's name, unique in the database.
+        schema: the schema of the collections that it reads.
+        owner_pid: the pid of the server process of the session that has it open; `None` if none has.
+        place: the position up to which events were acknowledged or checkpointed, as of some seconds ago.
+        lag_bytes: the WAL that the server has written since the confirmed position; `None` if the slot is gone.
+        lag: how long the oldest delivered event has been waiting to be acknowledged. If nobody has the consumer open:
+            the time since then, or since its owner last reported.
+        retained_bytes: the WAL that its slot holds back; `None` if the slot is gone.
+        wal_status: the status of its slot: `reserved`, `extended`, `unreserved` or `lost`; `None` if the slot is gone.
         created_at: when it was opened for the first time.
     """
 
@@ -62,18 +62,18 @@ class ConsumerStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a store found at the other end.
+    """The server, database and catalog that a store works with.
 
     Attributes:
-        server_version: as the server prints it.
-        database: its name.
+        server_version: the version, as the server prints it.
+        database: the name of the database.
         catalog: the revision of the pgdoc catalog.
-        schema: whose tables are the collections.
-        collections: how many there are.
-        plugin: the output plugin that streams read; `auto` where none could be tried.
-        plugin_reason: why that one, in words.
-        follows_ddl: whether streams are told of collections that SQL drops and renames.
-        problem: why streams don't work, and what to do; `None` where they do.
+        schema: the schema whose tables are the collections.
+        collections: the number of collections.
+        plugin: the output plugin that streams read through; `auto` if none could be tried.
+        plugin_reason: why that plugin, in words.
+        follows_ddl: whether streams get events for collections that SQL drops and renames.
+        problem: why streams don't work, and what to do; `None` if they work.
     """
 
     server_version: str
@@ -88,12 +88,12 @@ class Status:
 
 
 def plugin_reason(wanted: str, plugin: str, refusal: str | None) -> str:
-    """Say why streams read through a plugin.
+    """Return, in words, why streams read through a plugin.
 
     Args:
-        wanted: what the store was given.
-        plugin: what it reads through.
-        refusal: why the server does not let a better one be used; `None` where none could be tried.
+        wanted: the `plugin` option of the store.
+        plugin: the plugin that it reads through.
+        refusal: why the server refuses a preferred plugin, empty if it refused none; `None` if none could be tried.
     """
     if wanted != "auto":
         return "the store asks for it"
@@ -107,14 +107,14 @@ class History:
     """How far back streams can resume.
 
     Attributes:
-        time: how long history is kept at least, while `size` allows.
-        size: bytes of WAL that bookmarks may hold back; where `time` is more, the last half of it at least is kept.
-        oldest: the oldest LSN that a stream can resume at; `None` where no history is kept.
-        retained_bytes: WAL that is held back now.
-        bookmarks: how many slots keep it.
-        pinned_by: open write transactions of any database, oldest first, as `(pid, age in seconds)`; while one is
-            open no slot's WAL can be released. The pid of a prepared transaction is `None`, and so is the age of
-            another role's, which only members of `pg_read_all_stats` may see.
+        time: how long history is kept at least, as far as `size` allows.
+        size: the bytes of WAL that bookmarks may hold back; if `time` needs more, at least the last half of it is kept.
+        oldest: the oldest LSN that a stream can resume at; `None` if no history is kept.
+        retained_bytes: the WAL that is held back now.
+        bookmarks: the number of slots that keep it.
+        pinned_by: the open write transactions of all databases, oldest first, as `(pid, age in seconds)`. While one is
+            open, no slot can release WAL. The pid of a prepared transaction is `None`. So is the age of a transaction
+            of another role, which only members of `pg_read_all_stats` can see.
     """
 
     time: timedelta

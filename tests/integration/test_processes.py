@@ -39,7 +39,7 @@ def tell(*words):
 dsn, schema = sys.argv[1:]
 """
 
-FORKED = "this store was made before the process was forked: make one of its own in the child"
+FORKED = "this store was made before the process forked: make a store of its own in the child process"
 
 
 def command(code: str, dsn: str, schema: str) -> list[str]:

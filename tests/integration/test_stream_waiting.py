@@ -262,7 +262,7 @@ def test_opening_a_stream_while_the_shared_reader_fails_asks_to_open_it_again(sh
             raise HistoryLost("the server lost it")
 
         def oldest_and_then_the_end() -> int | None:
-            hub._fanout.dispatch = lose_it  # type: ignore[method-assign, assignment]
+            hub.subscriptions._fanout.dispatch = lose_it  # type: ignore[method-assign, assignment]
             store["orders"].insert("o-1", {})
             assert hub._thread is not None
             hub._thread.join(20)

@@ -213,7 +213,7 @@ async def test_invalid_arguments_of_a_consumer_are_refused(shared_dsn: str, sche
                     pass
         with pytest.raises(InvalidName):
             await store.drop_consumer("a-b")
-        with pytest.raises(ValueError, match="on_lost is 'ignore': one of raise, recreate"):
+        with pytest.raises(ValueError, match="on_lost must be 'raise' or 'recreate', got 'ignore'"):
             async with store.watch(consumer=name, on_lost="ignore"):
                 pass
         async with store.watch(consumer=name):

@@ -212,7 +212,7 @@ def test_invalid_arguments_of_a_consumer_are_refused(shared_dsn: str, schema: st
                     pass
         with pytest.raises(InvalidName):
             store.drop_consumer("a-b")
-        with pytest.raises(ValueError, match="on_lost is 'ignore': one of raise, recreate"):
+        with pytest.raises(ValueError, match="on_lost must be 'raise' or 'recreate', got 'ignore'"):
             with store.watch(consumer=name, on_lost="ignore"):
                 pass
         with store.watch(consumer=name):

@@ -231,16 +231,17 @@ def test_a_finalizer_on_a_library_thread_closes_the_streams(dsn: str) -> None:
     """The garbage collector may run there, while the thread holds the lock that closing needs."""
     store = Store(dsn)
     hub, stream = store._streams.hub, store["orders"].watch()
-    dispatch = hub._fanout.dispatch
+    fanout = hub.subscriptions._fanout
+    dispatch = fanout.dispatch
     done = threading.Event()
 
     def close_during_dispatch(burst: object) -> object:
-        assert hub._lock.locked()
+        assert hub.subscriptions._lock.locked()
         store._streams.close()
         done.set()
         return dispatch(burst)  # type: ignore[arg-type]
 
-    hub._fanout.dispatch = close_during_dispatch  # type: ignore[method-assign, assignment]
+    fanout.dispatch = close_during_dispatch  # type: ignore[method-assign, assignment]
     store["orders"].insert("o-1", {})
     assert done.wait(PATIENCE_S)
     wait_until(lambda: stream.closed)
@@ -317,7 +318,7 @@ def test_statements_and_connections_at_a_silent_server_time_out(
     with deadline_scope(closing=closing):
         raising = threading.Timer(0.2, closing.set)
         raising.start()
-        with pytest.raises(ServerUnreachable, match="given up"):
+        with pytest.raises(ServerUnreachable, match="canceled, because the store is being closed"):
             connect(proxied_dsn, replication=replication)
         raising.join()
     proxy.resume()

@@ -37,8 +37,8 @@ def keep(store: Store, owner: psycopg.Connection) -> list[Bookmark]:
     """Run the keeper once after the hub has advanced; return the bookmarks."""
     hub = store._streams.hub
     ((place,),) = owner.execute("SELECT pg_logical_emit_message(true, 'noise', '')::text").fetchall()
-    wait_until(lambda: hub._fanout.watermark > Lsn.parse(place))
-    BookmarkKeeper(hub).keep(owner)
+    wait_until(lambda: hub.watermark > Lsn.parse(place))
+    BookmarkKeeper(hub.source, hub).keep(owner)
     return slots.bookmarks(owner, lost=True)
 
 

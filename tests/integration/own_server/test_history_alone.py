@@ -12,7 +12,7 @@ import pytest
 from pgdoc import Store
 from pgdoc.errors import StoreClosed
 from pgdoc.replication import slots
-from pgdoc.streams.bookmarks import BookmarkKeeper, _make_alone
+from pgdoc.streams.bookmarks import BookmarkKeeper, _copy_newest_bookmark
 from tests.integration.own_server.test_history import HOUR_S, MB, make_older, write
 from tests.integration.own_server.words import PATIENCE_S, wait_until
 
@@ -26,7 +26,7 @@ KEEPERS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 
 
 
 def keep(store: Store, owner: psycopg.Connection) -> list[Bookmark]:
-    BookmarkKeeper(store._streams.hub).keep(owner)
+    BookmarkKeeper(store._streams.hub.source, store._streams.hub).keep(owner)
     return slots.bookmarks(owner, lost=True)
 
 
@@ -62,7 +62,7 @@ def test_a_bookmark_that_another_process_just_made_is_used(
     monkeypatch.setattr(
         slots, "flushed", lambda _: first.confirmed - 8
     )  # as if asked just before that bookmark was created
-    _make_alone(owner)
+    _copy_newest_bookmark(owner)
     assert slots.bookmarks(owner) == [first]
 
 

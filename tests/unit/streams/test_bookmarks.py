@@ -171,6 +171,6 @@ def test_fewer_bookmarks_than_there_are() -> None:
 def test_while_the_hub_stands_still_no_bookmark_is_made_at_the_same_place() -> None:
     bookmark = Bookmark("pgdocb_5_6ab3f000_a", 5 * MB, "reserved", 5 * MB)
     world = World(wal_end=3000 * MB)
-    stuck = world.situation()._replace(needed_from=5 * MB, reached=5 * MB)
+    stuck = world.situation()._replace(needed_from=5 * MB, watermark=5 * MB)
     assert plan_retention([bookmark], stuck) == ([], False)
-    assert plan_retention([bookmark], stuck._replace(reached=5 * MB + 1)) == ([], True)
+    assert plan_retention([bookmark], stuck._replace(watermark=5 * MB + 1)) == ([], True)

@@ -25,7 +25,7 @@ class _Readers(CatchUp):
     """Readers that read nothing: each stays with its group until it is told to let it go."""
 
     def __init__(self) -> None:
-        super().__init__(mock.Mock())
+        super().__init__(mock.Mock(), mock.Mock(), wake=mock.Mock(), is_reconnecting=lambda: False)
         self.begun: list[tuple[threading.Thread, list[Subscription]]] = []
         self.begins = threading.Semaphore(0)
         self.let_go = threading.Semaphore(0)
@@ -104,3 +104,22 @@ def test_no_more_than_some_readers_run(readers):
     for _ in range(catchup.READERS):
         readers.wait_for_begin()
     assert len(readers.threads) == catchup.READERS
+
+
+def test_a_mailbox_with_room_wakes_the_hub_thread_which_queues_its_stream(readers):
+    stream, mailbox = subscription(), mock.Mock()
+    stream.mailbox = mailbox
+    readers.take_over(stream)
+    ((report_room,), _) = mailbox.call_when_room.call_args
+    report_room()
+    assert readers._wake.called
+    assert readers.begun == []
+    readers.queue_requests()
+    assert readers.wait_for_begin() == [stream]
+
+
+def test_a_stream_that_was_closed_gets_no_reader(readers):
+    readers._subscriptions.is_open.return_value = False
+    readers.request_feed(subscription())
+    readers.queue_requests()
+    assert readers.threads == []

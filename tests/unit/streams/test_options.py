@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from pgdoc.changes.change import Burst
 from pgdoc.errors import HistoryLost, InvalidResumeToken
 from pgdoc.model.positions import Lsn, Position
 from pgdoc.model.tokens import ResumeToken
 from pgdoc.replication.checks import check_position, check_published, check_reach
-from pgdoc.replication.source import Cluster, Source
-from pgdoc.streams.hub import Hub
+from pgdoc.replication.source import Cluster
 from pgdoc.streams.options import check_buffer, read_token
 from pgdoc.streams.status import plugin_reason
 
@@ -63,16 +61,6 @@ def test_a_place_that_this_server_has_not(place, reason):
 def test_a_commit_that_would_begin_where_its_timeline_was_left_was_never_part_of_what_came_after():
     with pytest.raises(InvalidResumeToken, match="not part of this server's history"):
         check_position(token(1000, timeline=1), ORIGIN, 4000)
-
-
-def test_the_hub_goes_on_only_where_the_transaction_that_it_was_giving_was_kept():
-    hub = Hub(Source("", "docs"))
-    hub.origin = Cluster(7421, 3)
-    hub._fanout.dispatch(Burst([], 3000, 3500))
-    hub.check_origin(Cluster(7421, 3))
-    hub.check_origin(Cluster(7421, 4, ((3, 3501),)))
-    with pytest.raises(InvalidResumeToken, match="not part of this server's history"):
-        hub.check_origin(Cluster(7421, 4, ((3, 3500),)))
 
 
 def test_history_has_to_reach_back_to_the_place():

@@ -1,0 +1,151 @@
+"""The loop of the hub thread: it reads the live end of the WAL and dispatches every burst to the subscriptions."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from pgdoc.errors import PgdocError
+from pgdoc.replication.session import ReplicationSession, open_reader, read_burst
+from pgdoc.runtime.retry import Backoff
+
+if TYPE_CHECKING:
+    import threading
+
+    from pgdoc.replication.source import Source
+    from pgdoc.streams.catchup import CatchUp
+    from pgdoc.streams.subscriptions import Subscriptions
+
+logger = logging.getLogger("pgdoc.hub")
+
+_READ_S = 1.0
+_SLOT_PREFIX = "pgdoch"
+
+
+class LiveReader:
+    """Reads the live end of the WAL; reconnects at the watermark after a lost connection.
+
+    What is then read twice is dropped by position. No code of a user runs on the hub thread, and it never waits for a
+    user: a subscription with a full mailbox goes to a catch-up reader, which reads on from the WAL.
+
+    Args:
+        source: what to read.
+        subscriptions: they get every burst.
+        closing: set when the store is closed.
+
+    Attributes:
+        plugin: the output plugin that is read; `None` before anything was.
+        is_reconnecting: whether the connection was lost, and there is no other yet.
+    """
+
+    def __init__(self, source: Source, subscriptions: Subscriptions, closing: threading.Event) -> None:
+        self._source = source
+        self._subscriptions = subscriptions
+        self._closing = closing
+        # Written by the hub thread; any thread reads them, each of them on its own.
+        self.plugin: str | None = None
+        self.is_reconnecting = False
+        self._session: ReplicationSession | None = None
+
+    @property
+    def wal_end(self) -> int:
+        """The highest LSN that the server has reported."""
+        session = self._session
+        return max(self._subscriptions.watermark, session.reader.wal_end if session else 0)
+
+    @property
+    def slot(self) -> str | None:
+        """The name of the slot that is read; `None` before the first session and after the last."""
+        session = self._session
+        return session.reader.slot if session else None
+
+    def wake(self) -> None:
+        """Let the hub thread go round its loop at once; for any thread, also one interrupted anywhere."""
+        session = self._session
+        if session is not None:
+            session.reader.wake()
+
+    def report_soon(self) -> None:
+        """Let the hub thread report at once how far it has read."""
+        session = self._session
+        if session is not None:
+            session.reader.report_soon()
+
+    def open(self) -> ReplicationSession:
+        """Open the first session, at the end of the WAL.
+
+        Raises:
+            PgdocError: the reason why no stream can work.
+        """
+        return open_reader(self._source, None, purpose=self._purpose, prefix=_SLOT_PREFIX)
+
+    def begin(self, session: ReplicationSession) -> None:
+        """Accept subscriptions, which are fed from this session's start."""
+        self._subscriptions.begin(session.cluster, session.assembler.watermark)
+        self.plugin = session.slot_start.plugin
+        self.is_reconnecting = False
+        self._session = session
+
+    def run(self, catchup: CatchUp) -> None:
+        """Read until the store is closed; reconnect after each loss of the connection.
+
+        Args:
+            catchup: takes over the subscriptions whose mailbox is full.
+
+        Raises:
+            PgdocError: reconnecting can't repair it, and every stream ends.
+        """
+        while self._session is not None:
+            try:
+                self._read(self._session, catchup)
+            except PgdocError as exc:
+                if not exc.resumable:
+                    raise
+                logger.warning("reconnecting at %X: %s", self._subscriptions.watermark, exc)
+            finally:
+                self._session.reader.close()
+            self._session = None if self._closing.is_set() else self._reopen()
+
+    def end(self) -> None:
+        """Forget the session that `run` has closed."""
+        self._session = None
+
+    def _read(self, session: ReplicationSession, catchup: CatchUp) -> None:
+        while not self._closing.is_set():
+            burst, has_frames = read_burst(session, _READ_S)
+            self._subscriptions.forget_abandoned()
+            catchup.queue_requests()
+            if not has_frames:
+                continue
+            sent_away = self._subscriptions.dispatch(burst)
+            session.reader.confirm(burst.watermark)
+            for subscription in sent_away:
+                catchup.take_over(subscription)
+
+    def _reopen(self) -> ReplicationSession | None:
+        """Reconnect at the watermark, as often as it takes; return `None` when the store is closed."""
+        self.is_reconnecting = True
+        backoff = Backoff()
+        while backoff.wait(self._closing):
+            try:
+                session = open_reader(
+                    self._source,
+                    self._subscriptions.watermark,
+                    purpose=self._purpose,
+                    prefix=_SLOT_PREFIX,
+                    check=self._subscriptions.check_cluster,
+                )
+            except PgdocError as exc:
+                if not exc.resumable:
+                    raise
+                logger.info("not reconnected yet: %s", exc)
+                continue
+            self._subscriptions.move_to(session.cluster)
+            self.plugin = session.slot_start.plugin
+            self.is_reconnecting = False
+            return session
+        return None
+
+    @property
+    def _purpose(self) -> str:
+        return f"hub {self._source.schema}"

@@ -1,0 +1,235 @@
+"""The open subscriptions of a store, and the fan-out that feeds the live ones."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+from pgdoc.changes import events
+from pgdoc.changes.fanout import Fanout, State, Subscription
+from pgdoc.errors import InvalidResumeToken, StoreClosed, StreamError
+from pgdoc.model.positions import BEFORE_ALL, before_commits_at, commit_lsn_of
+from pgdoc.replication.source import Cluster
+
+if TYPE_CHECKING:
+    from pgdoc.changes.change import Burst, Change
+    from pgdoc.changes.events import ChangeEvent
+    from pgdoc.changes.router import Selection
+    from pgdoc.model.positions import RawPosition
+    from pgdoc.streams.mailbox import AsyncMailbox, Mailbox
+
+_NEAR_BYTES = 1 << 20
+"""How far behind the live reader a catch-up reader may be when it begins to hand a subscription over."""
+
+
+class Subscriptions:
+    """The registry of subscriptions; used by the hub thread, catch-up readers and the threads of users.
+
+    A subscription's own fields have one writer at a time: while it is LIVE, the hub thread under the lock. While it is
+    DETACHED or REJOINING, its catch-up reader writes `after`, and the hub thread buffers changes for it under the lock.
+
+    Attributes:
+        cluster: the cluster that is read.
+        ids: its system identifier and timeline, which are part of every token.
+    """
+
+    def __init__(self) -> None:
+        # Held for one burst at most, and never while waiting. Code that holds it may take the lock of a mailbox.
+        self._lock = threading.Lock()
+
+        # Written under the lock. The first three are replaced as a whole, so any thread may read them.
+        self.cluster = Cluster(0, 0)
+        self.ids = (0, 0)
+        self._fanout = Fanout(0, self.view)
+        self._open: set[Subscription] = set()
+        self._is_accepting = False
+        self._is_closed = False
+
+        # Without the lock: any thread appends, the hub thread takes out.
+        self._abandoned: deque[Subscription] = deque()
+
+    @property
+    def watermark(self) -> int:
+        """Every transaction that commits below this LSN has been dispatched."""
+        return self._fanout.watermark
+
+    @property
+    def dispatched(self) -> RawPosition:
+        """The position up to which every LIVE subscription has been given all that it wants."""
+        return self._fanout.dispatched
+
+    def view(self, change: Change) -> ChangeEvent:
+        """Return the event that filters look at; no user gets it."""
+        return events.from_change(change, self.ids)
+
+    def begin(self, cluster: Cluster, watermark: int) -> None:
+        """Accept subscriptions: the live reader has opened a session that starts at `watermark`."""
+        with self._lock:
+            self._adopt(cluster)
+            self._fanout = Fanout(watermark, self.view)
+            self._is_accepting = True
+
+    def move_to(self, cluster: Cluster) -> None:
+        """Go on at another session: the live reader has reconnected, perhaps to another timeline.
+
+        A subscription that has been given more than the history of `cluster` holds ends with an error.
+        """
+        with self._lock:
+            subscriptions = list(self._open)
+        for subscription in subscriptions:
+            try:
+                cluster.check(subscription.after, *self.ids)
+            except InvalidResumeToken as exc:
+                self.fail(subscription, exc)
+        with self._lock:
+            self._fanout.restart()
+            self._adopt(cluster)
+
+    def _adopt(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.ids = (cluster.system_id, cluster.timeline)
+
+    def check_cluster(self, cluster: Cluster) -> None:
+        """Refuse to go on at a server whose history does not hold everything that has been dispatched.
+
+        Raises:
+            InvalidResumeToken: it is another cluster, or a timeline that was left before that.
+        """
+        cluster.check(before_commits_at(self._fanout.joinable_from), *self.ids)
+
+    def subscribe(self, selection: Selection, mailbox: Mailbox | AsyncMailbox) -> Subscription:
+        """Feed `mailbox` from now on; `begin_at` sets the exact position later.
+
+        Raises:
+            StoreClosed, StreamError: the live reader has ended.
+        """
+        with self._lock:
+            self._check_accepting()
+            subscription = Subscription(selection, BEFORE_ALL, mailbox)
+            self._open.add(subscription)
+            self._fanout.add(subscription)
+            return subscription
+
+    def begin_at(self, subscription: Subscription, lsn: int) -> None:
+        """Let a new subscription begin with the first transaction that commits at or after `lsn`."""
+        position = before_commits_at(lsn)
+        with self._lock:
+            subscription.after = max(subscription.after, position)
+            subscription.mailbox.begin_at(position)
+
+    def resume(
+        self, selection: Selection, after: RawPosition, mailbox: Mailbox | AsyncMailbox
+    ) -> tuple[Subscription, bool]:
+        """Feed `mailbox` with everything beyond `after`.
+
+        Returns:
+            The subscription, and whether it is LIVE; otherwise a catch-up reader has to feed it.
+
+        Raises:
+            StoreClosed, StreamError: the live reader has ended.
+        """
+        with self._lock:
+            self._check_accepting()
+            subscription = Subscription(selection, after, mailbox)
+            self._open.add(subscription)
+            mailbox.begin_at(after)
+            is_live = self._fanout.joinable_from <= commit_lsn_of(after)
+            if is_live:
+                self._fanout.add(subscription)
+            return subscription, is_live
+
+    def _check_accepting(self) -> None:
+        if self._is_closed:
+            raise store_closed()
+        if not self._is_accepting:
+            raise StreamError("the hub stopped while the stream was being opened: open it again")
+
+    def dispatch(self, burst: Burst) -> list[Subscription]:
+        """Put a burst into the mailboxes; return the subscriptions that are full, which are DETACHED now."""
+        with self._lock:
+            return self._fanout.dispatch(burst)
+
+    def join(self, subscription: Subscription, reader_watermark: int) -> bool:
+        """Take a subscription over from a catch-up reader that is near; return whether the reader is done with it."""
+        with self._lock:
+            if subscription not in self._open:
+                return True
+            if subscription.state is State.DETACHED and reader_watermark + _NEAR_BYTES < self._fanout.watermark:
+                return False
+            return self._fanout.join(subscription, reader_watermark)
+
+    def leave(self, subscription: Subscription) -> None:
+        """Stop buffering changes for a subscription that no catch-up reader feeds any more."""
+        with self._lock:
+            self._fanout.detach(subscription)
+
+    def is_open(self, subscription: Subscription) -> bool:
+        """Return whether the stream of a subscription is still open."""
+        with self._lock:
+            return subscription in self._open
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Forget a subscription, and drop what its mailbox holds."""
+        with self._lock:
+            self._forget(subscription)
+        subscription.mailbox.close()
+
+    def abandon(self, subscription: Subscription) -> None:
+        """Have the hub thread unsubscribe soon.
+
+        For the garbage collector, which may have interrupted a thread that holds the lock: nothing here waits for it.
+        """
+        self._abandoned.append(subscription)
+
+    def forget_abandoned(self) -> None:
+        """Unsubscribe what was abandoned; called by the hub thread."""
+        while self._abandoned:
+            self.unsubscribe(self._abandoned.popleft())
+
+    def fail(self, subscription: Subscription, error: BaseException) -> None:
+        """End one stream with its own copy of an error, after the changes that its mailbox holds."""
+        with self._lock:
+            self._forget(subscription)
+        own = copy.copy(error)
+        own.__cause__ = error.__cause__
+        subscription.mailbox.fail(own)
+
+    def end(self) -> list[Subscription]:
+        """Accept no subscription until the next `begin`; return those that were open, which the caller has to fail.
+
+        They are forgotten at once: the next fan-out may begin further on, and would leave a gap in their changes.
+        """
+        with self._lock:
+            return self._forget_all()
+
+    def close(self) -> None:
+        """Close every mailbox, and accept no subscription ever again."""
+        with self._lock:
+            self._is_closed = True
+            subscriptions = self._forget_all()
+        for subscription in subscriptions:
+            subscription.mailbox.close()
+
+    def after_fork(self) -> None:
+        """Replace the lock in a child process: the thread that may have held it does not exist there."""
+        self._lock = threading.Lock()
+
+    def _forget_all(self) -> list[Subscription]:
+        self._is_accepting = False
+        subscriptions = list(self._open)
+        for subscription in subscriptions:
+            self._forget(subscription)
+        return subscriptions
+
+    def _forget(self, subscription: Subscription) -> None:
+        self._open.discard(subscription)
+        self._fanout.forget(subscription)
+
+
+def store_closed(cause: BaseException | None = None) -> StoreClosed:
+    """Return the error for a stream that is opened in a closed store."""
+    error = StoreClosed("the store is closed: make another to open a stream")
+    error.__cause__ = cause
+    return error

@@ -1,0 +1,130 @@
+"""Which streams are open, and what becomes of them when the live reader begins, reconnects and ends."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import pytest
+
+from pgdoc.changes.change import Burst
+from pgdoc.changes.fanout import State
+from pgdoc.changes.router import Selection
+from pgdoc.errors import HistoryLost, InvalidResumeToken, StoreClosed, StreamClosed, StreamError
+from pgdoc.replication.source import Cluster
+from pgdoc.streams.mailbox import Mailbox
+from pgdoc.streams.subscriptions import Subscriptions
+
+
+def mailbox() -> Mailbox:
+    return Mailbox(10, 1 << 20)
+
+
+@pytest.fixture
+def subscriptions() -> Subscriptions:
+    made = Subscriptions()
+    made.begin(Cluster(7421, 3), 3000)
+    return made
+
+
+def test_a_stream_can_be_opened_only_while_the_live_reader_reads(subscriptions):
+    with pytest.raises(StreamError, match="open it again"):
+        Subscriptions().subscribe(Selection(), mailbox())
+    subscriptions.subscribe(Selection(), mailbox())
+    subscriptions.end()
+    with pytest.raises(StreamError, match="open it again"):
+        subscriptions.subscribe(Selection(), mailbox())
+    subscriptions.begin(Cluster(7421, 3), 4000)
+    subscriptions.resume(Selection(), (4000, 0, 0, 0), mailbox())
+    subscriptions.close()
+    with pytest.raises(StoreClosed):
+        subscriptions.resume(Selection(), (4000, 0, 0, 0), mailbox())
+
+
+def test_a_stream_that_resumes_where_the_live_reader_is_needs_no_catch_up(subscriptions):
+    subscription, is_live = subscriptions.resume(Selection(), (3000, 0, 0, 0), mailbox())
+    assert is_live
+    assert subscription.state is State.LIVE
+    subscription, is_live = subscriptions.resume(Selection(), (2999, 0, 0, 0), mailbox())
+    assert not is_live
+    assert subscription.state is State.DETACHED
+
+
+def test_the_live_reader_goes_on_only_where_the_transaction_that_it_was_giving_was_kept(subscriptions):
+    subscriptions.dispatch(Burst([], 3000, 3500))
+    subscriptions.check_cluster(Cluster(7421, 3))
+    subscriptions.check_cluster(Cluster(7421, 4, ((3, 3501),)))
+    with pytest.raises(InvalidResumeToken, match="not part of this server's history"):
+        subscriptions.check_cluster(Cluster(7421, 4, ((3, 3500),)))
+
+
+def test_a_stream_that_was_given_more_than_the_new_timeline_holds_ends(subscriptions):
+    near, far = mailbox(), mailbox()
+    near_one, _ = subscriptions.resume(Selection(), (3100, 0, 0, 0), near)
+    far_one, _ = subscriptions.resume(Selection(), (3600, 0, 0, 0), far)
+    subscriptions.move_to(Cluster(7421, 4, ((3, 3500),)))
+    assert subscriptions.is_open(near_one)
+    assert not subscriptions.is_open(far_one)
+    with pytest.raises(InvalidResumeToken, match="not part of this server's history"):
+        far.take(0)
+    assert not near.take(0)
+    assert subscriptions.ids == (7421, 4)
+
+
+def test_each_stream_ends_with_an_error_of_its_own(subscriptions):
+    boxes = [mailbox(), mailbox()]
+    for box in boxes:
+        subscriptions.subscribe(Selection(), box)
+    error = HistoryLost("lost", oldest_available="0/5")
+    error.__cause__ = cause = ValueError()
+    ended = subscriptions.end()
+    assert not any(map(subscriptions.is_open, ended))
+    for subscription in ended:
+        subscriptions.fail(subscription, error)
+    raised = []
+    for box in boxes:
+        with pytest.raises(HistoryLost) as exc_info:
+            box.take(0)
+        raised.append(exc_info.value)
+    assert raised[0] is not raised[1]
+    assert [(each.__cause__, each.oldest_available) for each in raised] == [(cause, "0/5")] * 2
+
+
+def test_closing_closes_every_mailbox(subscriptions):
+    box = mailbox()
+    subscriptions.subscribe(Selection(), box)
+    subscriptions.close()
+    with pytest.raises(StreamClosed):
+        box.take(0)
+    assert subscriptions.end() == []
+
+
+def test_an_abandoned_stream_is_forgotten_by_the_hub_thread_without_waiting_for_the_lock(subscriptions):
+    box = mailbox()
+    subscription = subscriptions.subscribe(Selection(), box)
+    with subscriptions._lock:  # as if the garbage collector had interrupted its holder
+        subscriptions.abandon(subscription)
+    assert subscriptions.is_open(subscription)
+    subscriptions.forget_abandoned()
+    assert not subscriptions.is_open(subscription)
+    assert box.closed
+
+
+def test_a_catch_up_reader_keeps_a_subscription_until_it_is_near(subscriptions):
+    box = mailbox()
+    subscription, _ = subscriptions.resume(Selection(), (2000, 0, 0, 0), box)
+    subscriptions.dispatch(Burst([], 9 << 20, None))
+    watermarks = (3000, (9 << 20) - 100, 9 << 20)
+    seen = [(subscriptions.join(subscription, watermark), subscription.state) for watermark in watermarks]
+    assert seen == [(False, State.DETACHED), (False, State.REJOINING), (True, State.LIVE)]
+
+
+def test_a_catch_up_reader_is_done_with_a_subscription_that_was_closed(subscriptions):
+    subscription, _ = subscriptions.resume(Selection(), (2000, 0, 0, 0), mailbox())
+    subscriptions.unsubscribe(subscription)
+    assert subscriptions.join(subscription, 2500)
+
+
+def test_a_child_process_gets_a_lock_that_nobody_holds(subscriptions):
+    subscriptions._lock.acquire()
+    subscriptions.after_fork()
+    assert not subscriptions.is_open(mock.Mock())
