@@ -128,7 +128,7 @@ def test_data_that_contains_itself_is_refused() -> None:
 
 @pytest.mark.parametrize("data", [[], "text", None, 1])
 def test_data_is_an_object(data: Any) -> None:
-    with pytest.raises(InvalidDocument, match="give a dict"):
+    with pytest.raises(InvalidDocument, match="use a dict"):
         encode(data)
 
 
