@@ -208,25 +208,25 @@ def test_a_collection_stays_one_when_its_replica_identity_is_changed():
     assert [change.row for change in burst.changes] == [deleted, updated]
 
 
-def said(lsn: int, event: str, name: str, renamed_to: str | None = None, schema: str = SCHEMA) -> Message:
-    told = {"event": event, "schema": schema, "name": name} | ({"renamed_to": renamed_to} if renamed_to else {})
-    return Message(lsn, json.dumps({"collection": told}))
+def report(lsn: int, event: str, name: str, renamed_to: str | None = None, schema: str = SCHEMA) -> Message:
+    fields = {"event": event, "schema": schema, "name": name} | ({"renamed_to": renamed_to} if renamed_to else {})
+    return Message(lsn, json.dumps({"collection": fields}))
 
 
-def told(burst: Burst) -> list[tuple[Any, ...]]:
+def summary(burst: Burst) -> list[tuple[Any, ...]]:
     return [(tuple(change.position), change.row.kind, change.row.table) for change in burst.changes]
 
 
 def test_changes_of_a_collection_and_of_its_rows_are_in_order():
     records: list[Record] = [
         row(80),
-        said(81, "rename", "orders", "sold"),
+        report(81, "rename", "orders", "sold"),
         row(81, "sold", columns=COLLECTION_COLUMNS),
         row(82),
     ]
     for shuffled in (records, [records[0], records[2], records[1], records[3]]):
         burst = feed(Begin(100, 1, WHEN), Message(79, "m"), *shuffled, Commit(108))
-        assert told(burst) == [
+        assert summary(burst) == [
             ((100, 80, 1, 0), "I", "orders"),
             ((100, 81, 0, 0), "rename", "orders"),
             ((100, 81, 1, 0), "I", "sold"),
@@ -246,21 +246,21 @@ def test_the_positions_of_truncations_depend_only_on_their_tables(tables, data):
 
 def test_a_collection_is_known_from_its_creation_until_it_is_dropped():
     truncated = [row(lsn, "ledger", kind="T") for lsn in (81, 83)]
-    records: list[Record] = [truncated[0], said(82, "create", "ledger"), truncated[1]]
-    changes = told(feed(Begin(100, 1, WHEN), *records, Commit(108)))
+    records: list[Record] = [truncated[0], report(82, "create", "ledger"), truncated[1]]
+    changes = summary(feed(Begin(100, 1, WHEN), *records, Commit(108)))
     assert [(Position(*position).lsn, kind, table) for position, kind, table in changes] == [
         (82, "create", "ledger"),
         (83, "T", "ledger"),
     ]
-    records = [said(82, "drop", "orders"), row(83, columns=("id", "total")), row(84, columns=COLLECTION_COLUMNS)]
-    assert [Position(*position).lsn for position, *_ in told(feed(Begin(100, 1, WHEN), *records, Commit(108)))] == [
+    records = [report(82, "drop", "orders"), row(83, columns=("id", "total")), row(84, columns=COLLECTION_COLUMNS)]
+    assert [Position(*position).lsn for position, *_ in summary(feed(Begin(100, 1, WHEN), *records, Commit(108)))] == [
         82,
         84,
     ]
 
 
 def test_a_change_of_a_collection_in_another_schema_is_neither_a_change_nor_metadata():
-    records: list[Record] = [Message(80, "m"), said(81, "drop", "orders", schema="else"), row(82)]
-    outside = [said(70, "drop", "orders"), Begin(100, 1, WHEN), *records, Commit(108), said(110, "drop", "orders")]
+    records: list[Record] = [Message(80, "m"), report(81, "drop", "orders", schema="else"), row(82)]
+    outside = [report(70, "drop", "orders"), Begin(100, 1, WHEN), *records, Commit(108), report(110, "drop", "orders")]
     (change,) = feed(*outside).changes
     assert (change.row.kind, Position(*change.position).lsn, change.transaction.metadata) == ("I", 82, "m")
