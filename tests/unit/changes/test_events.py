@@ -43,9 +43,9 @@ NEXT = {**ROW, "version": 4, "data": '{"n": 2, "big": 12345678901234567890123456
 DEEP = '{"a": ' + "[" * 200_000 + "]" * 200_000 + "}"
 
 
-def change(kind: str, *, new: Any = None, old: Any = None, said: str | None = None) -> Change:
+def change(kind: str, *, new: Any = None, old: Any = None, message: str | None = None) -> Change:
     """Decode and assemble the change of a row, as a stream does."""
-    messages = [] if said is None else [wire.message(90, said)]
+    messages = [] if message is None else [wire.message(90, message)]
     frames = [
         wire.begin(90, 100, 108),
         *messages,
@@ -113,18 +113,18 @@ def test_a_truncation_concerns_the_whole_collection():
 
 
 def test_metadata_is_that_of_the_writer():
-    assert event("I", new=ROW, said='{"metadata": {"user": "zoë", "n": 1.5}}').metadata == {"user": "zoë", "n": 1.5}
+    assert event("I", new=ROW, message='{"metadata": {"user": "zoë", "n": 1.5}}').metadata == {"user": "zoë", "n": 1.5}
 
 
 @pytest.mark.parametrize(
-    "said", ["", "hello", "[1]", "7", "null", "{}", '{"metadata": 7}', '{"metadata": null}', "{", DEEP, "9" * 5000]
+    "message", ["", "hello", "[1]", "7", "null", "{}", '{"metadata": 7}', '{"metadata": null}', "{", DEEP, "9" * 5000]
 )
-def test_a_message_of_another_form_is_not_metadata(said):
-    assert event("I", new=ROW, said=said).metadata == {}
+def test_a_message_of_another_form_is_not_metadata(message):
+    assert event("I", new=ROW, message=message).metadata == {}
 
 
 def test_events_share_no_mutable_value():
-    one = change("U", new=NEXT, old=ROW, said='{"metadata": {"user": "alice"}}')
+    one = change("U", new=NEXT, old=ROW, message='{"metadata": {"user": "alice"}}')
     first, second = events.from_change(one, (7421, 1)), events.from_change(one, (7421, 1))
     first.metadata["user"] = "mallory"
     for document in (first.full_document, first.full_document_before_change):
@@ -152,11 +152,11 @@ def test_unreadable_data_raises_when_it_is_accessed_and_not_before(data):
 
 
 def of_collection(kind: str, renamed_to: str | None = None) -> ChangeEvent:
-    told = {"event": kind, "schema": "docs", "name": "orders"} | ({"renamed_to": renamed_to} if renamed_to else {})
+    reported = {"event": kind, "schema": "docs", "name": "orders"} | ({"renamed_to": renamed_to} if renamed_to else {})
     frames = [
         wire.begin(80, 100, 108),
         wire.message(80, '{"metadata": {"user": "alice"}}'),
-        wire.message(90, json.dumps({"collection": told})),
+        wire.message(90, json.dumps({"collection": reported})),
         wire.commit(100, 108),
     ]
     (found,) = Assembler(0, {"orders": True}, "docs").feed(Wal2Json().decode(frames)).changes
@@ -176,7 +176,7 @@ def test_an_event_of_a_whole_collection(kind, renamed_to):
 
 def all_kinds() -> list[ChangeEvent]:
     return [
-        event("I", new=ROW, said='{"metadata": {"user": "alice"}}'),
+        event("I", new=ROW, message='{"metadata": {"user": "alice"}}'),
         event("U", new=NEXT, old=ROW),
         event("U", new={**NEXT, "replaced_version": 4}, old=ROW),
         event("U", new={**NEXT, "data": '{"a.b": [1], "n": [1]}'}, old={**ROW, "data": '{"a.b": [1, 2], "n": [1, 2]}'}),
@@ -222,7 +222,7 @@ def test_an_event_has_no_other_attributes_and_is_frozen():
 
 
 def test_to_dict_returns_plain_values():
-    assert event("U", new=NEXT, old=ROW, said='{"metadata": {"user": "alice"}}').to_dict() == {
+    assert event("U", new=NEXT, old=ROW, message='{"metadata": {"user": "alice"}}').to_dict() == {
         "event_type": "update",
         "collection": "orders",
         "document_id": "o-1",

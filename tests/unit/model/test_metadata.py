@@ -50,9 +50,9 @@ def test_the_message_is_an_object_with_one_key() -> None:
 
 
 def test_modifying_the_passed_mapping_changes_nothing() -> None:
-    given = {"tags": ["a"]}
-    made = checked(given)
-    given["tags"].append("b")
+    passed = {"tags": ["a"]}
+    made = checked(passed)
+    passed["tags"].append("b")
     assert json.loads(made.message) == {"metadata": {"tags": ["a"]}}
 
 
