@@ -1,1 +1,1 @@
-"""From records to changes in their places, what differs between two images, and who gets what. Pure."""
+"""From records to changes with positions, their events, and which subscription gets which change. Pure."""

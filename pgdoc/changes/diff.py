@@ -1,13 +1,14 @@
-"""What changed between two images of a document, as dotted paths: `diff` and its inverse, `UpdateDescription.apply`.
+"""The difference between two images of a document, as dotted paths: `diff`, and its inverse `UpdateDescription.apply`.
 
-The law: ``diff(before, after).apply(before)`` equals ``after``, for any two JSON objects. Values are equal as jsonb has
-it: ``1`` equals ``1.0``, ``True`` differs from ``1``, the order of keys does not count.
+The law: ``diff(before, after).apply(before)`` equals ``after``, for any two JSON objects. Equality is that of jsonb:
+``1`` equals ``1.0``, ``True`` differs from ``1``, and the order of keys does not matter.
 
-1. `_walk` goes down both images together, with a list instead of recursion so that depth has no limit, and notes a
-   `_Change` wherever they part. A subtree that is the same is left at the speed of C.
-2. `_describe` turns each change's parts into dotted text. Two different paths can have one text (``{"a.b": 1}`` and
-   ``{"a": {"b": 1}}``). Where both changed, the deeper one is told as the whole field above it, by walking again with
-   that field in ``whole``. Each round shortens a path, and top-level fields never share a text, so this ends.
+1. `_walk` descends both images together and records a `_Change` wherever they differ. It uses a list instead of
+   recursion, so depth has no limit. Equal subtrees are compared by C code and skipped.
+2. `_describe` turns the path of each change into dotted text. Two paths can have the same text (``{"a.b": 1}`` and
+   ``{"a": {"b": 1}}``). If both changed, the deeper one is reported as a change of the whole field above it: `diff`
+   walks again with that field in ``whole``. Each round shortens a path, and top-level fields never share a text, so
+   this ends.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from typing import Any, NamedTuple, TypeAlias
 _Path: TypeAlias = tuple[str | int, ...]
 
 _MISSING: Any = object()
-_NUMBERS = frozenset((int, float, Decimal))  # exact classes: a bool is no number here
-_MARSHAL_VERSION = 2  # the last one whose bytes depend on nothing but the value: later ones note shared references
+_NUMBERS = frozenset((int, float, Decimal))  # exact classes, so a bool is not a number
+_MARSHAL_VERSION = 2  # the last version whose bytes depend only on the value: later ones mark shared references
 
 
 class _Change(NamedTuple):
@@ -32,16 +33,17 @@ class _Change(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UpdateDescription:
-    """How an update changed a document.
+    """The difference that an update made to a document.
 
-    A part of a dotted path that consists of digits is an index of an array, every other part a key of an object. Paths
-    for which this is not so, because a key has a dot, is empty or consists of digits, stand in `disambiguated_paths`.
+    Fields are named by dotted paths. A part of a path that consists of digits is an array index, and every other part
+    is an object key. If that does not hold for a path, because a key contains a dot, is empty or consists of digits,
+    `disambiguated_paths` has its parts.
 
     Attributes:
-        updated_fields: dotted path to new value. Elements past the old end of an array are here as `"items.3"`.
-        removed_fields: dotted paths.
+        updated_fields: the new value by dotted path. Elements appended to an array are included, such as `"items.3"`.
+        removed_fields: the dotted paths of removed fields.
         truncated_arrays: `(dotted path, new size)` of each array that got shorter.
-        disambiguated_paths: dotted path to its parts, object keys as `str` and array indexes as `int`.
+        disambiguated_paths: the parts of ambiguous paths by dotted path: object keys as `str`, array indexes as `int`.
     """
 
     updated_fields: dict[str, Any]
@@ -50,13 +52,13 @@ class UpdateDescription:
     disambiguated_paths: dict[str, list[str | int]]
 
     def apply(self, before: dict[str, Any]) -> dict[str, Any]:
-        """Make the after image from the before image.
+        """Apply the update to the document's data before it.
 
         Args:
-            before: the data of the document before the update; left as it is.
+            before: the data before the update. It is not modified.
 
         Returns:
-            New data, which shares no list and no dict with `before` or with this description.
+            The data after the update: a copy that shares no list or dict with `before` or this description.
         """
         result: dict[str, Any] = _copy(before)
         for text, size in self.truncated_arrays:
@@ -73,7 +75,7 @@ class UpdateDescription:
         return result
 
     def parts(self, path: str) -> list[str | int]:
-        """Take a dotted path of this description apart: object keys as `str`, array indexes as `int`."""
+        """Split a dotted path of this description into its parts: object keys as `str`, array indexes as `int`."""
         found = self.disambiguated_paths.get(path)
         return found or [int(part) if _digits(part) else part for part in path.split(".")]
 
@@ -86,16 +88,16 @@ class UpdateDescription:
 
 
 def diff(before: dict[str, Any], after: dict[str, Any]) -> UpdateDescription:
-    """Tell what changed from one image of a document to the next.
+    """Describe how one image of a document differs from another.
 
     Objects are compared field by field and arrays index by index, recursively.
 
     Args:
         before: data as `json_codec.decode` returns it: plain dict, list, str, int, float, Decimal, bool, None.
-        after: the same.
+        after: data of the same form.
 
     Returns:
-        A description that shares no list and no dict with the two.
+        A description that shares no list or dict with either image.
     """
     whole: set[_Path] = set()
     while True:
@@ -108,7 +110,7 @@ def diff(before: dict[str, Any], after: dict[str, Any]) -> UpdateDescription:
 def _walk(before: dict[str, Any], after: dict[str, Any], whole: set[_Path]) -> list[_Change]:
     changes: list[_Change] = []
     todo: list[tuple[_Path, Any, Any]] = [((), before, after)]
-    for path, old, new in todo:  # grows on the way
+    for path, old, new in todo:  # grows during the loop
         for key, was, value in _differing_fields(old, new) if old.__class__ is dict else _differing_elements(old, new):
             here = (*path, key)
             kind = value.__class__
@@ -147,14 +149,14 @@ def _differing_elements(old: list[Any], new: list[Any]) -> list[tuple[str | int,
 
 
 def _same(was: Any, value: Any) -> bool:
-    """Whether two values are surely the same; where it is not certain for containers, walking them tells."""
+    """Return whether two values are certainly equal. For containers, `False` means that they have to be walked."""
     try:
         if was != value:
             return False
         kind, old_kind = value.__class__, was.__class__
         if kind is not old_kind:
             return kind in _NUMBERS and old_kind in _NUMBERS
-        # Python finds [True] equal to [1], their bytes tell. Bytes can differ where jsonb is equal, as 1 and 1.0 do.
+        # Python has [True] == [1], but their bytes differ. Those of values that jsonb has as equal, 1 and 1.0, do too.
         return marshal.dumps(value, _MARSHAL_VERSION) == marshal.dumps(was, _MARSHAL_VERSION)
     except (ValueError, RecursionError):  # a Decimal inside, or nested too deep
         return False
@@ -162,11 +164,11 @@ def _same(was: Any, value: Any) -> bool:
 
 def _describe(changes: list[_Change]) -> tuple[UpdateDescription, set[_Path]]:
     description = UpdateDescription({}, [], [], {})
-    told: dict[str, _Path] = {}
+    paths: dict[str, _Path] = {}  # by text
     clashes: set[_Path] = set()
     for path, value, kind in changes:
         text = ".".join(map(str, path))
-        if (other := told.setdefault(text, path)) is not path:
+        if (other := paths.setdefault(text, path)) is not path:
             clashes.add(_field_above(path, other))
         if any(map(_ambiguous, path)):
             description.disambiguated_paths[text] = list(path)
@@ -180,7 +182,10 @@ def _describe(changes: list[_Change]) -> tuple[UpdateDescription, set[_Path]]:
 
 
 def _field_above(one: _Path, other: _Path) -> _Path:
-    """Of two paths with one text, where they part: the key without the dot, which is the deeper path's."""
+    """Return the path to the field above the deeper of two paths that have one text.
+
+    They part at a key that has a dot in the one and is split there in the other, the deeper one.
+    """
     depth = next(depth for depth, (key, other_key) in enumerate(zip(one, other, strict=False)) if key != other_key)
     deeper = min(one, other, key=lambda path: len(str(path[depth])))
     return deeper[: depth + 1]
@@ -199,7 +204,7 @@ def _copy(value: Any) -> Any:
         return value
     top = [value]
     todo: list[Any] = [top]
-    for container in todo:  # grows on the way: no recursion, so depth has no limit
+    for container in todo:  # grows during the loop: no recursion, so depth has no limit
         for key, child in container.items() if container.__class__ is dict else enumerate(container):
             if child.__class__ is dict or child.__class__ is list:
                 container[key] = fresh = child.copy()

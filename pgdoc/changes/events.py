@@ -1,4 +1,4 @@
-"""What a change stream gives: `ChangeEvent`."""
+"""The events of a change stream: `ChangeEvent`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["ChangeEvent", "EventType", "UpdateDescription"]
 
 
 class EventType(StrEnum):
-    """The kinds of event."""
+    """What an event reports. Each member is also a `str`."""
 
     INSERT = "insert"
     UPDATE = "update"
@@ -41,24 +41,25 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True)
 class ChangeEvent:
-    """One change of one document, or of a whole collection.
+    """A change of one document or of a whole collection.
+
+    Fields are decoded on first access, in the thread that accesses them. If a stored document can't be decoded, that
+    access raises `UnreadableDocument`; the event's id and token remain available.
 
     Attributes:
         event_type: what happened.
-        collection: where.
-        document_id: to which document; `None` for events of a whole collection.
-        full_document: the document as this change left it (insert, update, replace), exact at that point in time;
-            as it was there (snapshot).
-        full_document_before_change: the document as it was before (update, replace, delete).
-        update_description: what an update changed, else `None`.
-        resume_token: the place of this event; a stream opened with `resume_after` continues with the next one.
-        timestamp: when its transaction committed, aware, UTC; when it was read (snapshot).
-        transaction_id: PostgreSQL's xid; 0 for a snapshot.
-        metadata: what the writer said of itself, `{}` where it said nothing.
-        renamed_to: the collection's new name, for `rename`.
-
-    Fields are worked out when they are first read, in the thread that reads them; a stored document that can't be
-    decoded therefore raises `UnreadableDocument` there, and the event still has its id and token.
+        collection: the name of the collection.
+        document_id: the id of the document; `None` for a change of a whole collection.
+        full_document: the document exactly as this change left it (insert, update, replace), or as the snapshot read
+            it (snapshot); otherwise `None`.
+        full_document_before_change: the document before this change (update, replace, delete); otherwise `None`.
+        update_description: what changed (update); otherwise `None`.
+        resume_token: the position of this event. A stream opened with `resume_after` set to it continues with the next
+            event.
+        timestamp: when the transaction committed, or when the snapshot read the document; timezone-aware, in UTC.
+        transaction_id: PostgreSQL's transaction id (xid); 0 for a snapshot.
+        metadata: the metadata that the writer attached (see `pgdoc.metadata`); `{}` if it attached none.
+        renamed_to: the collection's new name (rename); otherwise `None`.
     """
 
     event_type: EventType
@@ -71,31 +72,33 @@ class ChangeEvent:
     timestamp: datetime
     transaction_id: int
     metadata: dict[str, Any]
-    renamed_to: str | None = field(default_factory=lambda: None)  # a plain default would stand in `__getattr__`'s way
+    renamed_to: str | None = field(default_factory=lambda: None)  # a plain default would be found before `__getattr__`
 
     def __getattr__(self, name: str) -> Any:
-        work_out = _FIELDS.get(name)
-        if work_out is None or "_change" not in self.__dict__:
+        compute = _FIELDS.get(name)
+        if compute is None or "_change" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        value = self.__dict__[name] = work_out(self)
+        value = self.__dict__[name] = compute(self)
         return value
 
     def __getstate__(self) -> dict[str, Any]:
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the event as plain values that JSON has a form for.
+        """Return the event as a dict of JSON-compatible values. `where` filters apply to this form.
 
         Raises:
-            UnreadableDocument: stored data that Python can't hold.
+            UnreadableDocument: Python can't hold the stored data.
         """
         return self._shape(_PLAIN)
 
     def to_json(self) -> bytes:
-        """Give `to_dict()` as JSON, numbers exact; data that nobody has read is passed on as the server sent it.
+        """Return the event as JSON text with exact numbers.
+
+        A document that was not accessed before is copied as the server sent it, without decoding.
 
         Raises:
-            UnreadableDocument: stored data that Python can't hold, or can't write again.
+            UnreadableDocument: Python can't hold the stored data, or can't encode it again.
         """
         try:
             return orjson.dumps(self._shape(_JSON))
@@ -137,7 +140,7 @@ def from_snapshot(collection: str, document: Document, token: ResumeToken, read_
 
 
 class _Form(NamedTuple):
-    """How a document's data, and other values of the user's, are written."""
+    """How a shape represents a document's data, and other values that users supplied."""
 
     data: Callable[[Document], Any]
     value: Callable[[Any], Any]
@@ -151,7 +154,7 @@ _JSON: Final = _Form(
 
 
 def plain_field(event: ChangeEvent, name: str) -> Any:
-    """Give one field as `to_dict` has it, without working out the others."""
+    """Return one field of `to_dict()` without computing the others."""
     return _SHAPES[name](event, _PLAIN)
 
 
@@ -193,11 +196,11 @@ _SHAPES: Final[dict[str, Callable[[ChangeEvent, _Form], Any]]] = {
 }
 
 FIELDS: Final = tuple(_SHAPES)
-"""The names of what an event has, as `to_dict` has them."""
+"""The names of an event's fields, in the order of `to_dict()`."""
 
 
 def _row(event: ChangeEvent) -> RowChange | CollectionChange:
-    row: RowChange | CollectionChange = event._change.row  # noqa: SLF001 (its own)
+    row: RowChange | CollectionChange = event._change.row  # noqa: SLF001 (this module's own)
     return row
 
 
@@ -244,7 +247,7 @@ def _update_description(event: ChangeEvent) -> UpdateDescription | None:
 
 
 def _metadata(event: ChangeEvent) -> dict[str, Any]:
-    """Read the writer's message; any SQL writer can send one, so what is not of pgdoc's form says nothing."""
+    """Decode the writer's message. Any SQL writer can send one, so text that is not in pgdoc's form is ignored."""
     text = event._change.transaction.metadata  # noqa: SLF001
     try:
         content = json_codec.decode(text) if text else None
@@ -276,14 +279,14 @@ _FIELDS: dict[str, Callable[[ChangeEvent], Any]] = {
 
 
 def check_images(change: Change) -> None:
-    """Refuse a change whose before image is missing.
+    """Check that a change has the images that its kind needs.
 
     Raises:
-        ReplicaIdentityChanged: the table was not REPLICA IDENTITY FULL when the change was made.
+        ReplicaIdentityChanged: the before image is missing, since the table was not REPLICA IDENTITY FULL at the time.
     """
     if not change.row.complete:
         raise ReplicaIdentityChanged(
-            f"collection {change.row.table!r}: a change of transaction {change.transaction.xid} has no before image: "
-            "the table's replica identity was changed: run ALTER TABLE ... REPLICA IDENTITY FULL on it, rebuild from "
-            "the collection and stream from now"
+            f"collection {change.row.table!r}: a change of transaction {change.transaction.xid} has no before image, "
+            "because the table's replica identity was changed: run ALTER TABLE ... REPLICA IDENTITY FULL on it, "
+            "rebuild your copy from the collection, and start a new stream"
         )

@@ -1,9 +1,9 @@
-"""The life of collections: what messages say of it, and when a stream has none of its collections left.
+"""When a stream has lost all of its collections.
 
-A stream whose collections are all gone, dropped or renamed away, gets `invalidate` and ends. That event stands just
-behind the one that took the last collection, at a place which nothing else has, for each message has an LSN of its own
-(`changes.assembler`). So a stream that resumes after the drop gets the invalidate next, and one that resumes after
-the invalidate goes on with what comes later.
+A stream whose collections have all been dropped or renamed gets an `invalidate` event and ends. The position of that
+event is just after the change that took the last collection. No other change can have it, since each message has an LSN
+of its own (`changes.assembler`). So a stream that resumes after the drop gets the `invalidate` next, and one that
+resumes after the `invalidate` continues with later events.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class Life:
-    """Follows the collections of one stream.
+    """Follows which of one stream's collections exist.
 
     Args:
-        names: the collections; `None` for all of the schema, of which there may always be more.
-        resumed: whether the stream begins in the past, when some may have been gone already. Until something is seen
-            of such a collection it counts as what the last drop or rename told of the schema.
+        names: the collections; `None` for all of the schema, which never ends a stream.
+        resumed: whether the stream starts in the past, when some collections may not have existed. Until a change of
+            such a collection is seen, the list that the last drop or rename reported decides whether it exists.
     """
 
     def __init__(self, names: frozenset[str] | None, *, resumed: bool = False) -> None:
@@ -31,7 +31,7 @@ class Life:
         self._there = dict.fromkeys(names or (), None if resumed else True)
 
     def follow(self, change: Change) -> Change | None:
-        """Take the next change that concerns the stream; give its invalidate where it has no collection left."""
+        """Take the next change of the stream; return its `invalidate` if the stream has no collection left."""
         row = change.row
         if self._names is None or not isinstance(row, CollectionChange):
             return None

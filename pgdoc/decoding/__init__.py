@@ -1,1 +1,1 @@
-"""From an output plugin's bytes to records. Pure: no socket, thread or clock."""
+"""Decodes the messages of output plugins to records. Pure: no socket, thread or clock."""

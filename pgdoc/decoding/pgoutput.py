@@ -1,10 +1,11 @@
-"""pgoutput, protocol version 1, values as text (PostgreSQL: Logical Replication Message Formats).
+"""Decodes pgoutput, protocol version 1, with values as text (PostgreSQL: Logical Replication Message Formats).
 
-A Relation message describes a table before the first change of it, and again when it has changed; a change names its
-table by a number only. The publication holds the collections of every schema of the database: those of the schema that
-is read are picked here, and so are the messages with the prefix `pgdoc`, for pgoutput sends every prefix.
+A Relation message describes a table before its first change, and again after the table was altered; a change names its
+table only by number. The publication contains the collections of every schema of the database, and pgoutput sends
+messages of every prefix. So this decoder keeps the tables of the schema that is read and the messages with the prefix
+`pgdoc`.
 
-Text, not binary: the server is as fast with either, and text is what wal2json gives, for columns of any type.
+Values are text, not binary: the server is equally fast with both, and wal2json sends text for columns of any type.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ PUBLICATION = "pgdoc"
 
 _BEGIN, _COMMIT, _MESSAGE, _RELATION, _TRUNCATE = b"BCMRT"
 _ROWS = {ord(kind): kind for kind in "IUD"}
-_PASSED_OVER = frozenset(b"OY")  # Origin, and Type, whose values come as text
+_IGNORED = frozenset(b"OY")  # Origin, and Type, which text values do not need
 _OLD, _KEY, _NEW = b"O", b"K", b"N"
 _NULL, _UNCHANGED, _TEXT = b"nut"
 _TABLE, _TUPLE = PAYLOAD + 1, PAYLOAD + 5
-"""Where a row's message names its table, and where its first tuple begins."""
+"""The offsets of the table's number and of the first tuple in the message of a row."""
 _PREFIX = PAYLOAD + 10
 _PART_OF_KEY = 1
-_WHOLE_NUMBERS = frozenset({20, 21, 23})  # int8, int2, int4
+_INTEGER_TYPES = frozenset({20, 21, 23})  # int8, int2, int4
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _NO_IMAGES = Images({}, {})
 
@@ -39,18 +40,18 @@ _begin_fields = struct.Struct(">QqI").unpack_from
 _byte, _short, _long, _lsn = (struct.Struct(f">{code}").unpack_from for code in "BHIQ")
 
 
-def pgoutput_options(schema: str) -> dict[str, str]:  # noqa: ARG001 (as every plugin has it)
-    """Give the START_REPLICATION options; they are the same for every schema."""
+def pgoutput_options(schema: str) -> dict[str, str]:  # noqa: ARG001 (the signature of every plugin)
+    """Return the START_REPLICATION options, which are the same for every schema."""
     return {"proto_version": "1", "publication_names": PUBLICATION, "messages": "true"}
 
 
 class PgOutput:
-    """Turns frames into records; how the frames are grouped into calls never changes what comes out.
+    """Decodes frames to records. How frames are grouped into calls does not change the records.
 
-    A Begin is kept unread until a change that is wanted follows it, as it is with wal2json.
+    As with wal2json, a Begin is decoded only when a wanted change follows it.
 
     Args:
-        schema: whose tables are read.
+        schema: the schema whose tables are read.
     """
 
     def __init__(self, schema: str) -> None:
@@ -60,10 +61,10 @@ class PgOutput:
         self._relations: dict[bytes, _Relation | None] = {}
 
     def decode(self, frames: Iterable[bytes]) -> list[Record]:
-        """Give the records of frames, in order.
+        """Return the records of the frames, in order.
 
         Raises:
-            ProtocolError: a message that pgoutput does not write.
+            ProtocolError: a message is not one of pgoutput's.
         """
         records: list[Record] = []
         for frame in frames:
@@ -73,10 +74,10 @@ class PgOutput:
                 relation = self._relation(frame[_TABLE:_TUPLE])
                 if relation is not None:
                     if self._begin is not None:
-                        self._say_begin(records)
-                    complete = relation.is_whole and (kind == "I" or frame[_TUPLE : _TUPLE + 1] == _OLD)
+                        self._append_begin(records)
+                    complete = relation.has_collection_columns and (kind == "I" or frame[_TUPLE : _TUPLE + 1] == _OLD)
                     row = (xlog_start(frame), kind, relation.table, frame, complete, relation.read_images)
-                    records.append(tuple.__new__(RowChange, row))  # half the time of RowChange(*row)
+                    records.append(tuple.__new__(RowChange, row))  # takes half the time of RowChange(*row)
             elif tag == _COMMIT:
                 self._begin, self._inside = None, False
                 records.append(Commit(_read(_lsn, frame, PAYLOAD + 10)))
@@ -87,13 +88,13 @@ class PgOutput:
         return records
 
     def _decode_other(self, tag: int, frame: bytes, records: list[Record]) -> None:
-        """Decode what comes seldom."""
+        """Decode the rare messages."""
         if tag == 0 and frame[:1] == PRIMARY_KEEPALIVE:
-            if not self._inside:  # inside a transaction it says nothing
+            if not self._inside:  # inside a transaction it is no watermark
                 records.append(Idle(parse_keepalive(frame).wal_end))
         elif tag == _MESSAGE:
             if _is_wanted(frame):
-                self._say_begin(records)
+                self._append_begin(records)
                 records.append(Message(xlog_start(frame), _content(frame)))
         elif tag == _RELATION:
             schema, relation = _read_relation(frame)
@@ -101,48 +102,50 @@ class PgOutput:
         elif tag == _TRUNCATE:
             tables = [self._relation(table) for table in _truncated(frame)]
             for relation in filter(None, tables):
-                self._say_begin(records)
+                self._append_begin(records)
                 records.append(RowChange(xlog_start(frame), "T", relation.table, frame, complete=True, read=_no_images))
-        elif tag not in _PASSED_OVER:
-            raise ProtocolError(f"pgoutput sent {frame[PAYLOAD : PAYLOAD + 40]!r}", offset=min(PAYLOAD, len(frame)))
+        elif tag not in _IGNORED:
+            raise ProtocolError(
+                f"pgoutput sent an unknown message: {frame[PAYLOAD : PAYLOAD + 40]!r}", offset=min(PAYLOAD, len(frame))
+            )
 
     def _relation(self, table: bytes) -> _Relation | None:
-        """Find the table with this number; `None` for one of another schema."""
+        """Return the table with this number; `None` for one of another schema."""
         try:
             return self._relations[table]
         except KeyError:
-            raise ProtocolError(f"pgoutput sent a change of an unknown table {table.hex()}", offset=_TABLE) from None
+            raise ProtocolError(f"pgoutput sent a change of the unknown table {table.hex()}", offset=_TABLE) from None
 
-    def _say_begin(self, records: list[Record]) -> None:
+    def _append_begin(self, records: list[Record]) -> None:
         if self._begin is not None:
             records.append(_read_begin(self._begin))
             self._begin = None
 
 
 class _Relation:
-    """A table as it was when the changes that come now were made.
+    """A table as it was when the changes that follow were made.
 
     Args:
-        table: its name.
-        columns: name, whether its values are whole numbers, and whether it is part of the replica identity, each.
+        table: the table's name.
+        columns: for each column its name, whether its values are integers, and whether the replica identity has it.
 
     Attributes:
-        is_whole: whether it has the columns of a collection.
+        has_collection_columns: whether it has the columns of a collection.
     """
 
-    __slots__ = ("_columns", "is_whole", "read_images", "table")
+    __slots__ = ("_columns", "has_collection_columns", "read_images", "table")
 
     def __init__(self, table: str, columns: list[tuple[str, bool, bool]]) -> None:
         self.table = table
         self._columns = columns
-        self.is_whole = {name for name, _, _ in columns} >= COLLECTION_COLUMNS
-        self.read_images = self._read_images  # bound once, for every row of the table carries it
+        self.has_collection_columns = {name for name, _, _ in columns} >= COLLECTION_COLUMNS
+        self.read_images = self._read_images  # bound once: every row change of the table holds it
 
     def _read_images(self, frame: bytes) -> Images:
-        """Read the row of an I, U or D; what an UPDATE did not touch in TOAST is taken from the old row.
+        """Decode the row of an I, U or D. TOAST values that an UPDATE left unchanged are taken from the old row.
 
         Raises:
-            ProtocolError: the message is broken.
+            ProtocolError: the message is malformed.
         """
         before: dict[str, Any] = {}
         after: dict[str, Any] = {}
@@ -153,18 +156,23 @@ class _Relation:
             tag = frame[at : at + 1]
         if kind != b"D":
             if tag != _NEW:
-                raise ProtocolError(f"pgoutput sent a change with a tuple {tag!r}", offset=at)
+                raise ProtocolError(f"pgoutput sent a change with a tuple of the unknown kind {tag!r}", offset=at)
             after |= before
             at = self._read_tuple(frame, at + 1, after)
-        if at != len(frame):  # cut short, or too long
-            raise ProtocolError(f"pgoutput sent a change of {len(frame)} bytes, not {at}", offset=min(at, len(frame)))
+        if at != len(frame):  # incomplete, or too long
+            raise ProtocolError(
+                f"pgoutput sent a change of {len(frame)} bytes whose tuples end at byte {at}",
+                offset=min(at, len(frame)),
+            )
         return Images(after, before)
 
     def _read_tuple(self, frame: bytes, at: int, row: dict[str, Any], *, key_only: bool = False) -> int:
-        """Add the values of a tuple to `row`, and give where it ends; of a key, the rest is empty and says nothing."""
+        """Add a tuple's values to `row`, and return its end. A key tuple has NULL for the columns outside the key."""
         count = _read(_short, frame, at)
         if count != len(self._columns):
-            raise ProtocolError(f"pgoutput sent {count} columns of {len(self._columns)}", offset=at)
+            raise ProtocolError(
+                f"pgoutput sent a tuple of {count} columns for a table of {len(self._columns)}", offset=at
+            )
         at += 2
         try:
             for name, is_number, is_key in self._columns:
@@ -179,9 +187,9 @@ class _Relation:
                     if is_key or not key_only:
                         row[name] = None
                 elif tag != _UNCHANGED:
-                    raise ProtocolError(f"pgoutput sent a value of kind {tag}", offset=at - 1)
+                    raise ProtocolError(f"pgoutput sent a value of the unknown kind {tag}", offset=at - 1)
         except (IndexError, ValueError, struct.error) as exc:  # UnicodeDecodeError is a ValueError
-            raise ProtocolError(f"pgoutput sent a value that can't be read: {exc}", offset=min(at, len(frame))) from exc
+            raise ProtocolError(f"pgoutput sent a malformed value: {exc}", offset=min(at, len(frame))) from exc
         return at
 
 
@@ -189,7 +197,7 @@ def _read(unpack: Any, frame: bytes, at: int) -> int:
     try:
         return int(unpack(frame, at)[0])
     except struct.error as exc:
-        raise ProtocolError("pgoutput sent a message that is cut short", offset=len(frame)) from exc
+        raise ProtocolError("pgoutput sent an incomplete message", offset=len(frame)) from exc
 
 
 def _no_images(_frame: bytes) -> Images:
@@ -201,55 +209,59 @@ def _read_begin(frame: bytes) -> Begin:
         commit_lsn, committed_us, xid = _begin_fields(frame, PAYLOAD + 1)
         return Begin(commit_lsn, xid, (_EPOCH + timedelta(microseconds=committed_us)).isoformat())
     except (struct.error, OverflowError) as exc:
-        raise ProtocolError(f"pgoutput sent a begin that can't be read: {exc}", offset=PAYLOAD) from exc
+        raise ProtocolError(f"pgoutput sent a malformed begin: {exc}", offset=PAYLOAD) from exc
 
 
 def _read_relation(frame: bytes) -> tuple[str, _Relation]:
-    """Read a table's schema, and the table."""
+    """Return a table's schema, and the table."""
     schema, at = _text(frame, _TUPLE)
     table, at = _text(frame, at)
-    count = _read(_short, frame, at + 1)  # behind the kind of replica identity
+    count = _read(_short, frame, at + 1)  # after the kind of replica identity
     at += 3
     columns = []
     for _ in range(count):
         flags = _read(_byte, frame, at)
         name, at = _text(frame, at + 1)
-        columns.append((name, _read(_long, frame, at) in _WHOLE_NUMBERS, bool(flags & _PART_OF_KEY)))
+        columns.append((name, _read(_long, frame, at) in _INTEGER_TYPES, bool(flags & _PART_OF_KEY)))
         at += 8
     return schema, _Relation(table, columns)
 
 
 def _text(frame: bytes, at: int) -> tuple[str, int]:
-    """Read a text that ends in a zero byte, and give where the next field begins."""
+    """Return the text up to the next zero byte, and the offset after that byte."""
     end = frame.find(b"\0", at)
     if end < 0:
-        raise ProtocolError("pgoutput sent a name without end", offset=min(at, len(frame)))
+        raise ProtocolError("pgoutput sent a name without its zero byte", offset=min(at, len(frame)))
     try:
         return frame[at:end].decode(), end + 1
     except UnicodeDecodeError as exc:
-        raise ProtocolError(f"pgoutput sent a name that is no text: {exc}", offset=at) from exc
+        raise ProtocolError(f"pgoutput sent a name that is not UTF-8: {exc}", offset=at) from exc
 
 
 def _truncated(frame: bytes) -> list[bytes]:
     count, at = _read(_long, frame, PAYLOAD + 1), PAYLOAD + 6
     if len(frame) != at + 4 * count:
-        raise ProtocolError(f"pgoutput sent a truncation of {count} tables in {len(frame)} bytes", offset=PAYLOAD + 1)
+        raise ProtocolError(
+            f"pgoutput sent a truncation of {count} tables in a frame of {len(frame)} bytes", offset=PAYLOAD + 1
+        )
     return [frame[start : start + 4] for start in range(at, len(frame), 4)]
 
 
 def _is_wanted(frame: bytes) -> bool:
-    """Tell whether a message is the library's, and part of a transaction."""
+    """Return whether a message has the prefix `pgdoc` and is transactional."""
     if frame.find(b"\0", _PREFIX) < 0:
         raise ProtocolError("pgoutput sent a message without a prefix", offset=min(_PREFIX, len(frame)))
     return bool(frame[PAYLOAD + 1]) and frame.startswith(b"pgdoc\0", _PREFIX)
 
 
 def _content(frame: bytes) -> str | None:
-    """Give a message's text up to a zero byte, as wal2json does; `None` where it is no text."""
+    """Return a message's text up to a zero byte, as wal2json does, or `None` if it is not UTF-8."""
     start = _PREFIX + len(b"pgdoc\0") + 4
     size = _read(_long, frame, start - 4)
     if len(frame) != start + size:
-        raise ProtocolError(f"pgoutput sent a message of {size} bytes in {len(frame)}", offset=start - 4)
+        raise ProtocolError(
+            f"pgoutput sent a message of {size} bytes in a frame of {len(frame)} bytes", offset=start - 4
+        )
     try:
         return frame[start:].partition(b"\0")[0].decode()
     except UnicodeDecodeError:

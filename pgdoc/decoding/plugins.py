@@ -1,4 +1,4 @@
-"""The output plugins that can be read, best first, and how each is asked and understood."""
+"""The output plugins that pgdoc can read, in order of preference: their options and decoders."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 
 class Decoder(Protocol):
-    """What turns frames into records."""
+    """Decodes frames to records."""
 
     def decode(self, frames: Iterable[bytes]) -> list[Record]:
-        """Give the records of frames, in order."""
+        """Return the records of the frames, in order."""
 
 
 class Plugin(NamedTuple):
     """An output plugin.
 
     Attributes:
-        options: of START_REPLICATION, for the changes of a schema.
-        decoder: makes what reads them.
+        options: returns the options of START_REPLICATION for the changes of a schema.
+        decoder: makes a decoder for the changes of a schema.
     """
 
     options: Callable[[str], dict[str, str]]

@@ -1,7 +1,7 @@
-"""wal2json, format-version 2: one JSON message a record (README of wal2json, "Format version 2").
+"""Decodes wal2json, format version 2: one JSON message for each record (wal2json's README, "Format version 2").
 
-The LSN of a record is taken from the XLogData header, which costs nothing to read; the only message whose own `lsn`
-is needed is B, where it is the LSN of the commit record. Options that would only add bytes to each message are off.
+A record's LSN is taken from the XLogData header, which costs nothing to read. Only the `lsn` of a B message is read: it
+is that of the commit record. Options that would only add bytes to each message are off.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _BEGIN, _COMMIT, _MESSAGE = ord("B"), ord("C"), ord("M")
 _ROWS = {ord(kind): kind for kind in "IUDT"}
 _CHANGES = frozenset(b"IUDTM")
 _TABLE, _IDENTITY, _NAME, _LATE_COLUMN = b'"table":"', b'"identity":[', b'"name":"', b'"name":"replaced_version"'
-"""Inside a JSON text each quote stands behind a backslash, so these are found nowhere but where they belong."""
+"""Inside a JSON string every quote is escaped, so these are found only where they are structure."""
 _ACTION = PAYLOAD + len('{"action":"')
 _PATTERN_CHARACTERS = frozenset("\\ ,.*'\"")
 
 
 def wal2json_options(schema: str) -> dict[str, str]:
-    """Give the START_REPLICATION options for the changes of one schema, and the metadata messages."""
+    """Return the START_REPLICATION options for the changes of one schema and pgdoc's messages."""
     escaped = "".join(f"\\{char}" if char in _PATTERN_CHARACTERS else char for char in schema)
     return {
         "format-version": "2",
@@ -42,10 +42,10 @@ def wal2json_options(schema: str) -> dict[str, str]:
 
 
 class Wal2Json:
-    """Turns frames into records; how the frames are grouped into calls never changes what comes out.
+    """Decodes frames to records. How frames are grouped into calls does not change the records.
 
-    B and C come for every transaction of the database, most of them empty here: a B is kept unread until a change
-    follows it.
+    The server sends B and C for every transaction of the database, and most of them have no changes for this reader. So
+    a B is decoded only when a change follows it.
     """
 
     def __init__(self) -> None:
@@ -53,10 +53,10 @@ class Wal2Json:
         self._tables: dict[bytes, str] = {}
 
     def decode(self, frames: Iterable[bytes]) -> list[Record]:
-        """Give the records of frames, in order.
+        """Return the records of the frames, in order.
 
         Raises:
-            ProtocolError: a message that wal2json does not write.
+            ProtocolError: a message is not one of wal2json's.
         """
         records: list[Record] = []
         append = records.append
@@ -74,10 +74,13 @@ class Wal2Json:
             elif action == _BEGIN:
                 self._begin = frame
             elif frame[:1] == PRIMARY_KEEPALIVE and action == 0:
-                if self._begin is None:  # inside a transaction it says nothing
+                if self._begin is None:  # inside a transaction it is no watermark
                     append(Idle(parse_keepalive(frame).wal_end))
             else:
-                raise ProtocolError(f"wal2json sent {frame[PAYLOAD : PAYLOAD + 40]!r}", offset=min(PAYLOAD, len(frame)))
+                raise ProtocolError(
+                    f"wal2json sent an unknown message: {frame[PAYLOAD : PAYLOAD + 40]!r}",
+                    offset=min(PAYLOAD, len(frame)),
+                )
         return records
 
     def _row(self, kind: str, frame: bytes) -> RowChange:
@@ -88,24 +91,24 @@ class Wal2Json:
         if table is None or start < PAYLOAD or end < 0 or not frame.endswith(b"}"):
             table = self._tables[name] = _table(frame, start, end)
         row = (xlog_start(frame), kind, table, frame, kind == "T" or _is_complete(kind, frame), read_images)
-        return tuple.__new__(RowChange, row)  # half the time of RowChange(*row)
+        return tuple.__new__(RowChange, row)  # takes half the time of RowChange(*row)
 
 
 def _table(frame: bytes, start: int, end: int) -> str:
-    """Read the table's name, and look whether the message is whole."""
+    """Return the table's name. Check that the message is complete."""
     if start < PAYLOAD or end < 0 or not frame.endswith(b"}"):
-        raise ProtocolError(
-            f"wal2json sent a change that is cut short: {frame[PAYLOAD : PAYLOAD + 40]!r}", offset=PAYLOAD
-        )
+        raise ProtocolError(f"wal2json sent an incomplete change: {frame[PAYLOAD : PAYLOAD + 40]!r}", offset=PAYLOAD)
     name = frame[start:end]
     try:
         return name.decode() if b"\\" not in name else str(_loads(frame)["table"])
     except (UnicodeDecodeError, KeyError, TypeError) as exc:
-        raise ProtocolError(f"wal2json sent a change of a table {name!r}: {exc!r}", offset=start) from exc
+        raise ProtocolError(
+            f"wal2json sent a change with the unreadable table name {name!r}: {exc!r}", offset=start
+        ) from exc
 
 
 def _is_complete(kind: str, frame: bytes) -> bool:
-    """Tell whether the row, or the old one, is there with the columns of a collection, without reading it."""
+    """Return whether the image that the kind needs has the columns of a collection, without decoding it."""
     if kind == "I":
         return frame.rfind(_LATE_COLUMN) > 0
     start = frame.find(_IDENTITY, _ACTION)
@@ -113,17 +116,17 @@ def _is_complete(kind: str, frame: bytes) -> bool:
 
 
 def read_images(frame: bytes) -> Images:
-    """Read the row of an I, U or D; what an UPDATE did not touch in TOAST is taken from the old row.
+    """Decode the row of an I, U or D. TOAST values that an UPDATE left unchanged are taken from the old row.
 
     Raises:
-        ProtocolError: the message is broken.
+        ProtocolError: the message is malformed.
     """
     fields = _loads(frame)
     try:
         before = {column["name"]: column["value"] for column in fields.get("identity", ())}
         after = {column["name"]: column["value"] for column in fields.get("columns", ())}
     except (KeyError, TypeError, AttributeError) as exc:
-        raise ProtocolError(f"wal2json sent a change that can't be read: {exc!r}", offset=PAYLOAD) from exc
+        raise ProtocolError(f"wal2json sent a malformed change: {exc!r}", offset=PAYLOAD) from exc
     return Images({**before, **after} if after else after, before)
 
 
@@ -131,7 +134,7 @@ def _loads(frame: bytes) -> Any:
     try:
         return orjson.loads(memoryview(frame)[PAYLOAD:])
     except orjson.JSONDecodeError as exc:
-        raise ProtocolError(f"wal2json sent broken JSON: {exc}", offset=PAYLOAD + exc.pos) from exc
+        raise ProtocolError(f"wal2json sent malformed JSON: {exc}", offset=PAYLOAD + exc.pos) from exc
 
 
 def _begin(frame: bytes) -> Begin:
@@ -140,11 +143,11 @@ def _begin(frame: bytes) -> Begin:
         high, low = fields["lsn"].split("/")
         return Begin((int(high, 16) << 32) | int(low, 16), fields["xid"], fields["timestamp"])
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as exc:
-        raise ProtocolError(f"wal2json sent a begin that can't be read: {exc}", offset=PAYLOAD) from exc
+        raise ProtocolError(f"wal2json sent a malformed begin: {exc}", offset=PAYLOAD) from exc
 
 
 def _content(frame: bytes) -> str | None:
-    """Give a message's text; what SQL writers put there may be no JSON string, which must not stop a stream."""
+    """Return a message's text, or `None` if it is not a JSON string: SQL writers can send any bytes."""
     try:
         content = orjson.loads(frame[PAYLOAD:])["content"]
     except (orjson.JSONDecodeError, KeyError, TypeError):

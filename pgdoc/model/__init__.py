@@ -1,1 +1,1 @@
-"""The values that users and the server hold: documents, ids, names, metadata, positions, tokens."""
+"""The values that users handle: documents, ids, names, metadata, positions and tokens."""

@@ -1,9 +1,4 @@
-"""Documents: their ids, their data as JSON text, and `Document` itself.
-
-Numbers are the reason that this is more than a call of orjson. PostgreSQL's `jsonb` keeps numbers as exact decimals
-and prints them without an exponent; orjson writes integers of 64 bits only and reads longer ones as floats. So the
-fast way is orjson with checks that run at C's speed, and only what a check stops takes the slow way, which is exact.
-"""
+"""A stored document: `Document`, which decodes its data and times on first access."""
 
 from __future__ import annotations
 
@@ -26,14 +21,14 @@ def _read_time(moment: datetime | str) -> datetime:
         return (datetime.fromisoformat(moment) if isinstance(moment, str) else moment).astimezone(UTC)
     except (ValueError, OverflowError) as exc:
         raise UnreadableDocument(
-            f"the stored time {str(moment)!r} is outside what Python can hold: change it with SQL"
+            f"the stored time {str(moment)!r} is out of Python's range: change it with SQL"
         ) from exc
 
 
 class _Unread:
-    """A field of a document that is read when it is first asked for; from then on the document itself has it.
+    """A field of a document that is decoded on first access and then stored in the document.
 
-    A descriptor and not `__getattr__`, which costs Python an AttributeError each time.
+    This is a descriptor instead of `__getattr__`, which is called only after Python has raised an AttributeError.
     """
 
     def __init__(self, name: str, read: Callable[[Any], Any]) -> None:
@@ -41,11 +36,11 @@ class _Unread:
 
     def __get__(self, document: Document | None, owner: type[Document]) -> Any:
         if document is None:
-            raise AttributeError(self._name)  # the class has no default for it
+            raise AttributeError(self._name)  # a dataclass would take a value for the field's default
         state = document.__dict__
         kept = state.get(self._kept)
         if kept is None:
-            if self._name in state:  # another thread read it between the two looks
+            if self._name in state:  # another thread has decoded it since `kept` was read
                 return state[self._name]
             raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
         try:
@@ -58,14 +53,14 @@ class _Unread:
 
 @dataclass(frozen=True)
 class Document:
-    """A document as it was stored at one moment.
+    """A document as it was stored at one point in time.
 
     Attributes:
-        id: its id.
-        data: the JSON object; yours to change, nothing else holds it.
-        version: 1 on insert, one more with every change.
-        created_at: when it was inserted; aware, UTC.
-        updated_at: when it was last changed; aware, UTC.
+        id: the document's id.
+        data: the JSON object. You may modify it; nothing else refers to it.
+        version: 1 after the insert, and increased by one with every change.
+        created_at: when the document was inserted; timezone-aware, in UTC.
+        updated_at: when it was last changed; timezone-aware, in UTC.
     """
 
     id: str
@@ -83,7 +78,7 @@ class Document:
         created_at: datetime | str,
         updated_at: datetime | str,
     ) -> Document:
-        """Make a document that reads its data and times on first access; times may be as PostgreSQL prints them."""
+        """Make a document that decodes its data and times on first access. Times may be PostgreSQL's text."""
         document = object.__new__(cls)
         document.__dict__.update(
             id=id, version=version, _data=data_text, _created_at=created_at, _updated_at=updated_at
@@ -99,10 +94,10 @@ for _name, _read in (("data", decode), ("created_at", _read_time), ("updated_at"
 
 
 def data_text(document: Document) -> bytes | str:
-    """Return a document's data as JSON: as the server wrote it, where nobody has read it yet.
+    """Return a document's data as JSON. Data that was not accessed yet is returned as the server sent it.
 
     Raises:
-        InvalidDocument: as `encode`.
+        InvalidDocument: see `encode`.
     """
     text: bytes | str | None = document.__dict__.get("_data")
     return encode(document.data) if text is None else text

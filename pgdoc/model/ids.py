@@ -16,34 +16,34 @@ MAX_ID_BYTES: Final = 1024
 
 
 def check_id(document_id: Any) -> str:
-    """Return the id, if it is one: non-empty text of at most 1,024 bytes without NUL.
+    """Return the id, if it is valid: non-empty text without NUL, of at most 1,024 bytes.
 
     Raises:
-        InvalidDocument: it is not one; `path` is `_id`.
+        InvalidDocument: the id is not valid. The error's `path` is `_id`.
     """
     if not isinstance(document_id, str):
         raise InvalidDocument(
-            f"the id {short_repr(document_id)} is of type {type(document_id).__name__}: give text", path="_id"
+            f"the id {short_repr(document_id)} has type {type(document_id).__name__}: use a str", path="_id"
         )
     if not document_id or "\0" in document_id:
         raise InvalidDocument(
-            f"{short_repr(document_id)} is no id: give text that is not empty, without NUL", path="_id"
+            f"{short_repr(document_id)} is not a valid id: use text that is not empty and contains no NUL", path="_id"
         )
     try:
         size = len(document_id) if document_id.isascii() else len(document_id.encode())
     except UnicodeEncodeError as exc:
         raise InvalidDocument(
-            f"the id {short_repr(document_id)} has a lone surrogate, which is no character", path="_id"
+            f"the id {short_repr(document_id)} contains a lone surrogate, which PostgreSQL can't store", path="_id"
         ) from exc
     if size > MAX_ID_BYTES:
         raise InvalidDocument(
-            f"the id {document_id[:40]!r}... has {size:,} bytes: {MAX_ID_BYTES:,} at most", path="_id"
+            f"the id {document_id[:40]!r}... must have at most {MAX_ID_BYTES:,} bytes, got {size:,}", path="_id"
         )
     return document_id if type(document_id) is str else str.__str__(document_id)
 
 
 class _Clock:
-    """Times in 4,096ths of a millisecond that only go up, whatever the system's clock does."""
+    """The time in 4,096ths of a millisecond. It always increases, even if the system's clock goes back."""
 
     def __init__(self) -> None:
         self._last = 0
@@ -60,7 +60,10 @@ _clock = _Clock()
 
 
 def new_id() -> str:
-    """Make an id: a UUIDv7 (RFC 9562, method 3) as text. Ids of one process sort in the order they were made."""
+    """Return a new id: the text of a UUIDv7 (RFC 9562, method 3).
+
+    The ids that one process makes sort in the order in which it made them.
+    """
     milliseconds, fraction = divmod(_clock.tick(), 4096)
     rest = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
     tail = f"{rest:016x}"

@@ -1,4 +1,9 @@
-"""JSON text of documents, both ways, with exact numbers."""
+"""Encodes and decodes the JSON text of documents, with exact numbers.
+
+Numbers are why this is more than a call of orjson. PostgreSQL's `jsonb` keeps numbers as exact decimals and prints them
+without an exponent, while orjson writes only 64-bit integers and reads longer ones as floats. So the fast path is
+orjson with checks that run in C, and only a value that fails a check takes the slow path, which is exact.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +22,14 @@ from pgdoc.model.short_repr import short_repr
 __all__ = ["MAX_DEPTH", "MAX_DIGITS", "decode", "encode", "encode_value"]
 
 MAX_DEPTH: Final = 254
-"""How deep objects and arrays may nest in what is written: the limit of orjson, far within PostgreSQL's."""
+"""How deep objects and arrays may nest in a document: the limit of orjson, far below PostgreSQL's."""
 
 
 MAX_DIGITS: Final = 4300
-"""How many digits an integer may have: the limit of Python's own `int(text)`."""
+"""How many digits an integer may have: the limit of Python's `int(text)`."""
 
 
-_MAX_SCALE: Final = 16383  # digits after the point that PostgreSQL's numeric holds
+_MAX_SCALE: Final = 16383  # the most digits after the decimal point in PostgreSQL's numeric
 
 
 _OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
@@ -46,31 +51,35 @@ _LARGE_FLOAT: Final = re.compile(rb"e(?<=\de)\+?\d+(?:[,\]}]|$)")
 
 
 def encode(data: Mapping[str, Any]) -> bytes:
-    """Write the data of a document as JSON text for a `jsonb` column.
+    """Encode the data of a document as JSON text for a `jsonb` column.
 
-    Numbers come back equal: integers of up to 4,300 digits, floats, and Decimals that no float is near to; every other
-    Decimal is stored exactly, and reads as the nearest float.
+    These numbers decode to an equal value: integers of up to 4,300 digits, floats, and Decimals beyond the range of a
+    float. Every other Decimal is stored exactly and decodes to the nearest float.
 
     Raises:
-        InvalidDocument: the data is no JSON object, has a top-level `_id`, or holds what PostgreSQL or JSON can't;
-            `path` names the place.
+        InvalidDocument: the data is not a JSON object, has a top-level `_id`, or contains a value that PostgreSQL or
+            JSON has no form for. The error's `path` names the value.
     """
     if not isinstance(data, Mapping):
-        raise InvalidDocument(f"data is of type {type(data).__name__}: give a dict, the fields of a JSON object")
+        raise InvalidDocument(f"data has type {type(data).__name__}: use a dict with the fields of a JSON object")
     if "_id" in data:
-        raise InvalidDocument('data has a field "_id": leave it out, the id is given beside the data', path="_id")
+        raise InvalidDocument('data has a field "_id": remove it, and pass the id as an argument', path="_id")
     return encode_value(data, "")
 
 
 def encode_value(value: Any, path: str) -> bytes:
-    """Write one JSON value, such as the operand of a filter; `path` is its place, for the error's message.
+    """Encode one JSON value, such as the operand of a filter.
+
+    Args:
+        value: the value.
+        path: the dotted path of the value, for error messages.
 
     Raises:
-        InvalidDocument: as `encode`.
+        InvalidDocument: see `encode`.
     """
     try:
         text = orjson.dumps(value, None, _OPTIONS)
-        if _says(text, value):
+        if _is_faithful(text, value):
             return text
     except (TypeError, RecursionError):
         pass
@@ -80,11 +89,11 @@ def encode_value(value: Any, path: str) -> bytes:
         raise _too_deep((path,)) from exc
 
 
-def _says(text: bytes, value: Any) -> bool:
-    """Whether the text means the value to PostgreSQL too.
+def _is_faithful(text: bytes, value: Any) -> bool:
+    """Return whether PostgreSQL reads the text as the same value.
 
-    The comparison finds what orjson writes as something else (NaN, UUIDs, enumerations). A large float has to be
-    written without exponent: `1e23` is not ten to the 23rd, but PostgreSQL would store that.
+    The comparison detects what orjson writes as another value (NaN, UUIDs, enumerations). A large float must be written
+    without an exponent: the float `1e23` is not ten to the 23rd, which is what PostgreSQL would store.
     """
     if b"\\u0000" in text:
         return False
@@ -110,7 +119,7 @@ def _write(value: Any, trail: tuple[str, ...]) -> str:  # noqa: PLR0911 (one ret
         return _write_container(value, trail)
     raise _invalid(
         trail,
-        f"{short_repr(value)} is of type {type(value).__name__}, which JSON has no form for",
+        f"{short_repr(value)} has type {type(value).__name__}, which JSON can't represent",
     )
 
 
@@ -125,19 +134,17 @@ def _write_container(value: Mapping[Any, Any] | list[Any] | tuple[Any, ...], tra
 
 def _write_key(key: Any, trail: tuple[str, ...]) -> str:
     if not isinstance(key, str):
-        raise _invalid(
-            trail, f"the key {short_repr(key)} is of type {type(key).__name__}, and JSON has text for keys only"
-        )
+        raise _invalid(trail, f"the key {short_repr(key)} has type {type(key).__name__}: use a str, as JSON requires")
     return _write_string(key, (*trail, key))
 
 
 def _write_string(value: str, trail: tuple[str, ...]) -> str:
     if "\0" in value:
-        raise _invalid(trail, "the text has a NUL character, which PostgreSQL can't store")
+        raise _invalid(trail, "the text contains a NUL character, which PostgreSQL can't store")
     try:
         return orjson.dumps(str.__str__(value)).decode()
     except TypeError as exc:
-        raise _invalid(trail, "the text has a lone surrogate, which is no character") from exc
+        raise _invalid(trail, "the text contains a lone surrogate, which PostgreSQL can't store") from exc
 
 
 def _write_integer(value: int, trail: tuple[str, ...]) -> str:
@@ -146,13 +153,13 @@ def _write_integer(value: int, trail: tuple[str, ...]) -> str:
     except ValueError:
         text = ""
     if not 0 < len(text.lstrip("-")) <= MAX_DIGITS:
-        raise _invalid(trail, f"the integer has more than {MAX_DIGITS:,} digits")
+        raise _invalid(trail, f"the integer has more than {MAX_DIGITS:,} digits, the limit")
     return text
 
 
 def _write_float(value: float, trail: tuple[str, ...]) -> str:
     if not math.isfinite(value):
-        raise _invalid(trail, f"{short_repr(value)} has no form in JSON")
+        raise _invalid(trail, f"JSON can't represent {short_repr(value)}")
     text = float.__repr__(value)
     return f"{int(value)}.0" if "e+" in text else text
 
@@ -160,10 +167,11 @@ def _write_float(value: float, trail: tuple[str, ...]) -> str:
 def _write_decimal(value: Decimal, trail: tuple[str, ...]) -> str:
     exponent = value.as_tuple().exponent
     if not isinstance(exponent, int):
-        raise _invalid(trail, f"{short_repr(value)} has no form in JSON")
+        raise _invalid(trail, f"JSON can't represent {short_repr(value)}")
     if value.adjusted() >= MAX_DIGITS or exponent < -_MAX_SCALE:
         raise _invalid(
-            trail, f"the Decimal has over {MAX_DIGITS:,} digits before the point, or {_MAX_SCALE:,} after it"
+            trail,
+            f"the Decimal has more than {MAX_DIGITS:,} digits before the decimal point, or {_MAX_SCALE:,} after it",
         )
     return format(value, "f")
 
@@ -178,13 +186,13 @@ def _invalid(trail: tuple[str, ...], reason: str) -> InvalidDocument:
 
 
 def decode(text: bytes | str) -> Any:
-    """Read JSON text as PostgreSQL prints `jsonb`.
+    """Decode JSON text as PostgreSQL prints `jsonb`.
 
-    Integers are exact. A number with a fraction becomes the nearest float, or a Decimal where that would be infinite
+    Integers are exact. A number with a fraction becomes the nearest float, or a Decimal if that float would be infinite
     or zero.
 
     Raises:
-        UnreadableDocument: an integer has more than 4,300 digits, or the text is nested too deep for Python.
+        UnreadableDocument: an integer has more than 4,300 digits, or the text is nested too deeply for Python.
     """
     raw = text.encode() if isinstance(text, str) else text
     digits = raw.translate(_DIGITS_ALIKE)
@@ -200,9 +208,9 @@ def _decode_exactly(raw: bytes) -> Any:
     try:
         return json.loads(raw, parse_float=_nearest)
     except RecursionError as exc:
-        raise UnreadableDocument("the stored data is nested too deep for Python: change it with SQL") from exc
+        raise UnreadableDocument("the stored data is nested too deeply for Python: change it with SQL") from exc
     except ValueError as exc:
-        raise UnreadableDocument(f"the stored data can't be read in Python ({exc}): change it with SQL") from exc
+        raise UnreadableDocument(f"Python can't read the stored data ({exc}): change it with SQL") from exc
 
 
 def _nearest(text: str) -> float | Decimal:

@@ -1,4 +1,4 @@
-"""Who writes, and why: the writer's metadata, which travels with each of its changes."""
+"""The writer's metadata, which the events of its changes carry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Metadata", "current_metadata", "metadata"]
 
 
 class Metadata:
-    """What a writer says about its changes, and the WAL message that says it; never changed once made."""
+    """The metadata of a writer, and the WAL message that carries it. Immutable."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = dict(values)
@@ -31,11 +31,11 @@ class Metadata:
         return encode_value({"metadata": self.values}, "metadata").decode()
 
     def over(self, other: Metadata) -> Metadata:
-        """Merge with `other`; where both have a key, this one wins."""
+        """Merge with `other`. If both have a key, the value of this one wins."""
         return Metadata({**other.values, **self.values}) if self and other else self or other
 
     def since(self, earlier: Metadata) -> Metadata:
-        """Return what this has and `earlier` has not, or not with the same value."""
+        """Return the items that `earlier` lacks, or has with another value."""
         if self is earlier:
             return _NOTHING
         missing = object()
@@ -47,22 +47,22 @@ _current: ContextVar[Metadata] = ContextVar("pgdoc_metadata", default=_NOTHING)
 
 
 def current_metadata() -> Metadata:
-    """Return the metadata of the blocks that the caller is in."""
+    """Return the merged metadata of the `metadata` blocks around the caller."""
     return _current.get()
 
 
 @contextmanager
 def metadata(**values: Any) -> Iterator[None]:
-    """Give every write inside the block this metadata: its events carry it as `event.metadata`.
+    """Attach metadata to every write inside the block. Its events carry it as `event.metadata`.
 
-    Blocks nest: inner values are merged over outer ones. The block holds for the thread or the asyncio task that
-    entered it, and for tasks started inside it.
+    Blocks nest; an inner value replaces an outer one of the same name. A block applies to the thread or asyncio task
+    that entered it, and to tasks started inside it.
 
     Args:
-        **values: anything that JSON has a form for.
+        **values: any values that JSON can represent.
 
     Raises:
-        InvalidDocument: a value has no form in JSON.
+        InvalidDocument: JSON can't represent a value.
     """
     token = _current.set(checked(values).over(_current.get()))
     try:
@@ -72,16 +72,16 @@ def metadata(**values: Any) -> Iterator[None]:
 
 
 def checked(values: Mapping[str, Any] | None) -> Metadata:
-    """Make `Metadata` of what a user gave, and refuse it here where it can't be sent.
+    """Make `Metadata` from a user's mapping; check that it can be sent.
 
     Raises:
-        InvalidDocument: it is not an object, or holds what JSON has no form for.
+        InvalidDocument: it is not a mapping, or JSON can't represent a value.
     """
     if values is None:
         return _NOTHING
     if not hasattr(values, "keys"):
         raise InvalidDocument(
-            f"metadata is {type(values).__name__}, not a mapping: give {{'user': 'alice'}}", path="metadata"
+            f"metadata has type {type(values).__name__}: use a mapping such as {{'user': 'alice'}}", path="metadata"
         )
     made = Metadata(values)
     return made if made and made.message else _NOTHING

@@ -1,4 +1,4 @@
-"""The names of collections and schemas, and the table behind one."""
+"""Names of collections, schemas and consumers, and a collection's table as SQL."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["check_consumer", "check_name", "quoted"]
 
 _NAME = re.compile(r"[^\W\d][\w-]*")
 _CONSUMER = re.compile(r"[a-z0-9_]{1,40}")
-_LONGEST_BYTES = 63  # PostgreSQL cuts longer identifiers without a word (NAMEDATALEN)
+_LONGEST_BYTES = 63  # PostgreSQL silently truncates longer identifiers (NAMEDATALEN)
 
 
 def check_name(name: Any, kind: str) -> str:
-    """Return the name as it is, or refuse it.
+    """Return the name, if it is valid: a letter or `_` followed by letters, digits, `_` or `-`; at most 63 bytes.
 
     Args:
-        name: what the user gave.
-        kind: what it names, for the message: `collection`, `schema`.
+        name: the name that the user passed.
+        kind: what it names, for the message: `collection` or `schema`.
 
     Raises:
-        InvalidName: not a letter or `_`, then letters, digits, `_`, `-`; or over 63 bytes.
+        InvalidName: the name is not valid.
     """
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         raise InvalidName(
@@ -31,22 +31,22 @@ def check_name(name: Any, kind: str) -> str:
         )
     if len(name.encode()) > _LONGEST_BYTES:
         raise InvalidName(
-            f"the {kind} name {short_repr(name)} is {len(name.encode())} bytes long: {_LONGEST_BYTES} at most"
+            f"the {kind} name {short_repr(name)} must have at most {_LONGEST_BYTES} bytes, got {len(name.encode())}"
         )
     return name
 
 
 def check_consumer(name: Any) -> str:
-    """Return the name of a consumer as it is, or refuse it: it becomes part of a slot's name.
+    """Return the name of a consumer, if it is valid. It becomes part of a slot's name.
 
     Raises:
-        InvalidName: not 1 to 40 of `a-z`, `0-9` and `_`.
+        InvalidName: the name is not 1 to 40 characters of `a-z`, `0-9` and `_`.
     """
     if not isinstance(name, str) or _CONSUMER.fullmatch(name) is None:
-        raise InvalidName(f"{short_repr(name)} is no name for a consumer: 1 to 40 of a-z, 0-9 and _ make one")
+        raise InvalidName(f"{short_repr(name)} is not a valid consumer name: use 1 to 40 characters of a-z, 0-9 and _")
     return name
 
 
 def quoted(schema: str, name: str) -> str:
-    """Write the table of a collection as SQL; the names were checked, so that they hold neither quotes nor `%`."""
+    """Return a collection's table as SQL. Checked names contain no quotes and no `%`, so nothing is escaped."""
     return f'"{schema}"."{name}"'

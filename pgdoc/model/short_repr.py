@@ -1,4 +1,4 @@
-"""How what a user gave looks in a message: in one short line, whatever it is."""
+"""A short, one-line `repr` of any value, for error messages."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 __all__ = ["short_repr"]
 
 
-class _Shown(reprlib.Repr):
-    """What `reprlib` does, with more room; and integers, which Python does not write beyond 4,300 digits."""
+class _ShortRepr(reprlib.Repr):
+    """`reprlib` with longer limits, and with integers of more than 4,300 digits, which Python refuses to print."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,8 +26,8 @@ class _Shown(reprlib.Repr):
 
 
 def short_repr(value: Any) -> str:
-    """Return the value as `repr` has it, cut in its middle where it is long; a `repr` that fails does no harm."""
-    return _shown.repr(value)
+    """Return the value's `repr` in one line, shortened in the middle. A `repr` that raises is replaced."""
+    return _short_repr.repr(value)
 
 
-_shown = _Shown()
+_short_repr = _ShortRepr()

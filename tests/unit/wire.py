@@ -1,4 +1,4 @@
-"""Frames as a walsender sends them with wal2json 2.5 and pgdoc's options, and how they may be grouped."""
+"""Frames as a walsender sends them with wal2json 2.5 and pgdoc's options, and ways to group them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def commit(commit_lsn: int, end_lsn: int, *, xid: int = 700) -> bytes:
 
 
 def row(lsn: int, kind: str, table: str, *, new: Any = None, old: Any = None) -> bytes:
-    """Make an I, U, D or T from the row as it is, and as it was: dicts from column name to value."""
+    """Make an I, U, D or T from the new and the old row, each a dict from column name to value."""
     images = {"columns": new, "identity": old}
     columns = {name: _columns(image) for name, image in images.items() if image is not None}
     return _frame(lsn, kind, xid=700, timestamp=TIMESTAMP, lsn=str(Lsn(lsn)), table=table, **columns)
@@ -61,6 +61,6 @@ def _columns(image: dict[str, Any]) -> list[dict[str, Any]]:
 
 @st.composite
 def groups(draw: st.DrawFn, items: list[Any]) -> list[list[Any]]:
-    """Cut a list into pieces in some way, empty ones among them."""
+    """Cut a list into pieces, some of which may be empty."""
     cuts = draw(st.lists(st.integers(0, len(items)), max_size=6).map(sorted))
     return [items[one:other] for one, other in pairwise([0, *cuts, len(items)])]

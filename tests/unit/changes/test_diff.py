@@ -25,7 +25,7 @@ objects = st.dictionaries(keys, values, max_size=5)
 
 @st.composite
 def pairs(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Two images of which the second often is the first with a few changes deep inside."""
+    """Two images; the second is often the first with a few changes deep inside."""
     before = draw(objects)
     if draw(st.booleans()):
         return before, draw(objects)
@@ -59,7 +59,7 @@ def _is_container(value: Any) -> bool:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equality as jsonb has it, written the slow and plain way."""
+    """The equality of jsonb, implemented the slow and obvious way."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, dict) and isinstance(other, dict):
@@ -70,7 +70,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def containers(value: Any) -> set[int]:
-    """The identities of every list and dict inside."""
+    """Return the identities of all lists and dicts inside a value."""
     if not _is_container(value):
         return set()
     children = value.values() if isinstance(value, dict) else value
@@ -89,51 +89,51 @@ def test_the_diff_applied_to_the_before_image_gives_the_after_image(pair):
 
 @settings(max_examples=100, deadline=None)
 @given(pairs())
-def test_nothing_is_told_exactly_where_nothing_changed(pair):
+def test_a_description_is_empty_exactly_if_the_images_are_equal(pair):
     before, after = pair
     assert (diff(before, after) == UpdateDescription({}, [], [], {})) is same(before, after)
 
 
 @settings(max_examples=100, deadline=None)
 @given(pairs())
-def test_every_path_is_told_once_and_can_be_read_without_guessing(pair):
+def test_every_path_is_described_once_and_is_never_ambiguous(pair):
     description = diff(*pair)
     truncated = [text for text, _ in description.truncated_arrays]
-    told = [*description.updated_fields, *description.removed_fields, *truncated]
-    assert len(told) == len(set(told))
-    assert description.disambiguated_paths.keys() <= set(told)
+    described = [*description.updated_fields, *description.removed_fields, *truncated]
+    assert len(described) == len(set(described))
+    assert description.disambiguated_paths.keys() <= set(described)
     for text, parts in description.disambiguated_paths.items():
         assert ".".join(map(str, parts)) == text
 
 
 @settings(max_examples=100, deadline=None)
 @given(pairs())
-def test_images_and_results_share_nothing_that_can_be_changed(pair):
+def test_images_and_results_share_no_mutable_value(pair):
     before, after = pair
     kept = copy.deepcopy((before, after))
     description = diff(before, after)
     result = description.apply(before)
     images = containers(before) | containers(after)
-    told = set().union(*map(containers, description.updated_fields.values()))
+    described = set().union(*map(containers, description.updated_fields.values()))
     assert (before, after) == kept
-    assert not containers(result) & (images | told)
-    assert not told & images
+    assert not containers(result) & (images | described)
+    assert not described & images
 
 
 @settings(max_examples=100, deadline=None)
 @given(pairs())
-def test_a_description_survives_a_store_that_reorders_keys(pair):
+def test_a_description_does_not_depend_on_the_order_of_its_keys(pair):
     before, after = pair
-    told = diff(before, after)
-    backwards = dict(reversed(told.updated_fields.items()))
+    described = diff(before, after)
+    backwards = dict(reversed(described.updated_fields.items()))
     again = UpdateDescription(
-        backwards, told.removed_fields[::-1], told.truncated_arrays[::-1], told.disambiguated_paths
+        backwards, described.removed_fields[::-1], described.truncated_arrays[::-1], described.disambiguated_paths
     )
     assert same(again.apply(before), after)
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "described"),
     [
         ({"a": 1, "b": 2}, {"a": 1, "c": 3}, UpdateDescription({"c": 3}, ["b"], [], {})),
         ({"a": {"b": {"c": 1}}}, {"a": {"b": {"c": 2}}}, UpdateDescription({"a.b.c": 2}, [], [], {})),
@@ -150,33 +150,33 @@ def test_a_description_survives_a_store_that_reorders_keys(pair):
         ({}, {"a": None}, UpdateDescription({"a": None}, [], [], {})),
     ],
 )
-def test_what_is_told(before, after, told):
+def test_examples(before, after, described):
     description = diff(before, after)
-    found: Any = description if isinstance(told, UpdateDescription) else description.updated_fields
-    assert repr(found) == repr(told)
+    found: Any = description if isinstance(described, UpdateDescription) else description.updated_fields
+    assert repr(found) == repr(described)
 
 
-def test_two_changed_paths_of_one_text_are_told_by_the_field_above():
+def test_two_changed_paths_of_one_text_are_described_by_the_field_above():
     before = {"a.b": 1, "a": {"b": 2, "c": 0}}
     after = {"a.b": 3, "a": {"b": 4, "c": 0}}
     assert diff(before, after).updated_fields == {"a.b": 3, "a": {"b": 4, "c": 0}}
     assert diff(before, {**before, "a.b": 3}).updated_fields == {"a.b": 3}
 
 
-def test_a_path_can_be_taken_apart():
-    told = diff({"a": [1, {"0": 1, "b.c": 1}]}, {"a": [2, {"0": 2, "b.c": 2}]})
-    assert [told.parts(path) for path in told.updated_fields] == [["a", 0], ["a", 1, "0"], ["a", 1, "b.c"]]
+def test_a_path_can_be_split_into_its_parts():
+    described = diff({"a": [1, {"0": 1, "b.c": 1}]}, {"a": [2, {"0": 2, "b.c": 2}]})
+    assert [described.parts(path) for path in described.updated_fields] == [["a", 0], ["a", 1, "0"], ["a", 1, "b.c"]]
 
 
 @pytest.mark.parametrize("leaf", [(1, 2), (1, True), (1, 1.0), (Decimal("1e400"), Decimal("2e400"))])
 def test_depth_has_no_limit(leaf):
     before, after = map(_nested, leaf)
-    told = diff(before, after)
-    deepest = told.apply(before)
+    described = diff(before, after)
+    deepest = described.apply(before)
     for level in range(_DEPTH):
         deepest = deepest["k"] if level % 2 else deepest["k"][0]
     assert same(deepest, leaf[1])
-    assert bool(told.updated_fields) is not same(*leaf)
+    assert bool(described.updated_fields) is not same(*leaf)
 
 
 _DEPTH = sys.getrecursionlimit() * 3

@@ -43,9 +43,9 @@ NEXT = {**ROW, "version": 4, "data": '{"n": 2, "big": 12345678901234567890123456
 DEEP = '{"a": ' + "[" * 200_000 + "]" * 200_000 + "}"
 
 
-def change(kind: str, *, new: Any = None, old: Any = None, said: str | None = None) -> Change:
-    """Let a row take the way that it takes through the house."""
-    messages = [] if said is None else [wire.message(90, said)]
+def change(kind: str, *, new: Any = None, old: Any = None, message: str | None = None) -> Change:
+    """Decode and assemble the change of a row, as a stream does."""
+    messages = [] if message is None else [wire.message(90, message)]
     frames = [
         wire.begin(90, 100, 108),
         *messages,
@@ -74,7 +74,7 @@ def test_an_insert():
     assert inserted.metadata == {}
 
 
-def test_an_update_has_both_images_and_what_changed():
+def test_an_update_has_both_images_and_the_difference():
     updated = event("U", new=NEXT, old=ROW)
     assert updated.event_type is EventType.UPDATE
     assert updated.full_document_before_change == DOCUMENT
@@ -82,7 +82,7 @@ def test_an_update_has_both_images_and_what_changed():
     assert updated.update_description == UpdateDescription({"n": 2}, [], [], {})
 
 
-def test_an_update_that_wrote_the_document_whole_is_a_replace():
+def test_an_update_that_wrote_the_whole_document_is_a_replace():
     replaced = event("U", new={**NEXT, "replaced_version": 4}, old=ROW)
     assert replaced.event_type is EventType.REPLACE
     assert replaced.full_document_before_change == DOCUMENT
@@ -90,14 +90,14 @@ def test_an_update_that_wrote_the_document_whole_is_a_replace():
     assert replaced.update_description is None
 
 
-def test_an_update_that_left_its_data_in_toast_has_it_from_the_old_row():
+def test_an_update_that_left_toast_data_unchanged_takes_it_from_the_old_row():
     untouched = {name: value for name, value in NEXT.items() if name != "data"}
     updated = event("U", new=untouched, old=ROW)
     assert updated.full_document == replace(DOCUMENT, version=4)
     assert updated.update_description == UpdateDescription({}, [], [], {})
 
 
-def test_a_delete_has_the_document_as_it_was():
+def test_a_delete_has_the_document_before_it():
     deleted = event("D", old=ROW)
     assert (deleted.event_type, deleted.document_id) == (EventType.DELETE, "o-1")
     assert deleted.full_document_before_change == DOCUMENT
@@ -105,26 +105,26 @@ def test_a_delete_has_the_document_as_it_was():
     assert deleted.update_description is None
 
 
-def test_a_truncation_is_of_the_whole_collection():
+def test_a_truncation_concerns_the_whole_collection():
     truncated = event("T")
     assert (truncated.event_type, truncated.collection, truncated.document_id) == (EventType.TRUNCATE, "orders", None)
     assert truncated.full_document is truncated.full_document_before_change is None
     assert truncated.update_description is None
 
 
-def test_metadata_is_what_the_writer_said():
-    assert event("I", new=ROW, said='{"metadata": {"user": "zoë", "n": 1.5}}').metadata == {"user": "zoë", "n": 1.5}
+def test_metadata_is_that_of_the_writer():
+    assert event("I", new=ROW, message='{"metadata": {"user": "zoë", "n": 1.5}}').metadata == {"user": "zoë", "n": 1.5}
 
 
 @pytest.mark.parametrize(
-    "said", ["", "hello", "[1]", "7", "null", "{}", '{"metadata": 7}', '{"metadata": null}', "{", DEEP, "9" * 5000]
+    "message", ["", "hello", "[1]", "7", "null", "{}", '{"metadata": 7}', '{"metadata": null}', "{", DEEP, "9" * 5000]
 )
-def test_a_message_of_another_form_says_nothing(said):
-    assert event("I", new=ROW, said=said).metadata == {}
+def test_a_message_of_another_form_is_not_metadata(message):
+    assert event("I", new=ROW, message=message).metadata == {}
 
 
-def test_nothing_that_a_user_can_change_is_shared():
-    one = change("U", new=NEXT, old=ROW, said='{"metadata": {"user": "alice"}}')
+def test_events_share_no_mutable_value():
+    one = change("U", new=NEXT, old=ROW, message='{"metadata": {"user": "alice"}}')
     first, second = events.from_change(one, (7421, 1)), events.from_change(one, (7421, 1))
     first.metadata["user"] = "mallory"
     for document in (first.full_document, first.full_document_before_change):
@@ -137,7 +137,7 @@ def test_nothing_that_a_user_can_change_is_shared():
 
 
 @pytest.mark.parametrize("data", [DEEP, '{"n": ' + "9" * 5000 + "}"], ids=["deep", "long"])
-def test_data_that_cannot_be_read_is_refused_when_it_is_read_and_no_sooner(data):
+def test_unreadable_data_raises_when_it_is_accessed_and_not_before(data):
     updated = event("U", new={**NEXT, "data": data}, old=ROW)
     assert (updated.event_type, updated.document_id) == (EventType.UPDATE, "o-1")
     assert updated.resume_token.position == Position(100, 90, 1, 0)
@@ -152,11 +152,11 @@ def test_data_that_cannot_be_read_is_refused_when_it_is_read_and_no_sooner(data)
 
 
 def of_collection(kind: str, renamed_to: str | None = None) -> ChangeEvent:
-    told = {"event": kind, "schema": "docs", "name": "orders"} | ({"renamed_to": renamed_to} if renamed_to else {})
+    reported = {"event": kind, "schema": "docs", "name": "orders"} | ({"renamed_to": renamed_to} if renamed_to else {})
     frames = [
         wire.begin(80, 100, 108),
         wire.message(80, '{"metadata": {"user": "alice"}}'),
-        wire.message(90, json.dumps({"collection": told})),
+        wire.message(90, json.dumps({"collection": reported})),
         wire.commit(100, 108),
     ]
     (found,) = Assembler(0, {"orders": True}, "docs").feed(Wal2Json().decode(frames)).changes
@@ -176,7 +176,7 @@ def test_an_event_of_a_whole_collection(kind, renamed_to):
 
 def all_kinds() -> list[ChangeEvent]:
     return [
-        event("I", new=ROW, said='{"metadata": {"user": "alice"}}'),
+        event("I", new=ROW, message='{"metadata": {"user": "alice"}}'),
         event("U", new=NEXT, old=ROW),
         event("U", new={**NEXT, "replaced_version": 4}, old=ROW),
         event("U", new={**NEXT, "data": '{"a.b": [1], "n": [1]}'}, old={**ROW, "data": '{"a.b": [1, 2], "n": [1, 2]}'}),
@@ -203,7 +203,7 @@ def test_events_are_equal_when_all_their_fields_are():
     assert event("I", new=ROW) != events.from_change(change("I", new=ROW), (7421, 2))
 
 
-def test_an_event_is_shown_with_what_it_tells():
+def test_the_repr_of_an_event_has_all_fields():
     shown = repr(event("U", new=NEXT, old=ROW))
     for part in (
         "ChangeEvent(event_type=<EventType.UPDATE",
@@ -214,15 +214,15 @@ def test_an_event_is_shown_with_what_it_tells():
         assert part in shown
 
 
-def test_an_event_has_no_fields_beside_its_own():
+def test_an_event_has_no_other_attributes_and_is_frozen():
     with pytest.raises(AttributeError, match="no attribute 'data'"):
         _ = event("I", new=ROW).data
     with pytest.raises(AttributeError):
         event("I", new=ROW).collection = "users"  # type: ignore[misc]
 
 
-def test_to_dict_gives_plain_values():
-    assert event("U", new=NEXT, old=ROW, said='{"metadata": {"user": "alice"}}').to_dict() == {
+def test_to_dict_returns_plain_values():
+    assert event("U", new=NEXT, old=ROW, message='{"metadata": {"user": "alice"}}').to_dict() == {
         "event_type": "update",
         "collection": "orders",
         "document_id": "o-1",
@@ -256,13 +256,13 @@ def test_to_dict_gives_plain_values():
 
 @pytest.mark.parametrize("made", all_kinds(), ids=lambda made: str(made.event_type))
 @pytest.mark.parametrize("read_before", [False, True])
-def test_to_json_says_the_same_with_numbers_exact(made, read_before):
+def test_to_json_equals_to_dict_with_exact_numbers(made, read_before):
     if read_before:
         made.to_dict()
     assert json.loads(made.to_json()) == made.to_dict()
 
 
-def test_to_json_of_data_that_cannot_be_read_is_refused_as_such():
+def test_to_json_of_unreadable_data_raises():
     with pytest.raises(UnreadableDocument):
         event("U", new={**NEXT, "data": DEEP}, old=ROW).to_json()
 
@@ -270,12 +270,12 @@ def test_to_json_of_data_that_cannot_be_read_is_refused_as_such():
 @pytest.mark.parametrize(
     ("kind", "images"), [("U", {"new": NEXT, "old": {"id": "o-1"}}), ("D", {"old": {"id": "o-1"}})]
 )
-def test_a_change_without_its_before_image_is_refused(kind, images):
+def test_check_images_refuses_a_change_without_its_before_image(kind, images):
     with pytest.raises(ReplicaIdentityChanged, match="orders"):
         check_images(change(kind, **images))
 
 
-def test_a_change_with_its_before_image_is_let_through():
+def test_check_images_accepts_a_change_with_its_before_image():
     untouched = {name: value for name, value in NEXT.items() if name != "data"}
     for whole in (change("I", new=ROW), change("U", new=untouched, old=ROW), change("D", old=ROW), change("T")):
         check_images(whole)

@@ -16,7 +16,7 @@ from pgdoc.changes.fanout import TRANSITIONS, Action, Event, Fanout, State, Subs
 from pgdoc.changes.router import Condition, Router, Selection
 from pgdoc.decoding.records import CollectionChange, RowChange
 from pgdoc.decoding.wal2json import read_images
-from pgdoc.model.positions import before_commits_at
+from pgdoc.model.positions import Position, before_commits_at, commit_lsn_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,27 +38,27 @@ def selected(subscription: Subscription, burst: Burst) -> list[Change]:
 
 
 class Mailbox:
-    """Holds a few changes, and remembers all that it was ever given."""
+    """Has room for a few changes, and records every change that was put."""
 
     def __init__(self, size: int) -> None:
-        self.given: list[Change] = []
-        self.reached: RawPosition = (0, 0, 0, 0)
+        self.got: list[Change] = []
+        self.position: RawPosition = (0, 0, 0, 0)
         self.failed: BaseException | None = None
         self._room = self._size = size
 
-    def put(self, changes: list[Change], reached: RawPosition) -> int:
+    def put(self, changes: list[Change], position: RawPosition) -> int:
         taken = changes[: self._room]
-        self.given += taken
+        self.got += taken
         self._room -= len(taken)
         if len(taken) == len(changes):
-            self.reached = max(self.reached, reached)
+            self.position = max(self.position, position)
         return len(taken)
 
     def drain(self) -> None:
         self._room = self._size
 
-    def begin_at(self, place: RawPosition) -> None:
-        self.given = [change for change in self.given if change.position > place]
+    def begin_at(self, position: RawPosition) -> None:
+        self.got = [change for change in self.got if change.position > position]
 
     def call_when_room(self, callback: Callable[[], object]) -> None:
         callback()
@@ -67,19 +67,19 @@ class Mailbox:
         self.failed = error
 
     def close(self) -> None:
-        self.given = []
+        self.got = []
 
 
 @dataclass
 class Wal:
-    """What the server has written: changes, and after the last of a transaction, or between two, the R of there."""
+    """The changes that the server has written, and after each transaction, or between two, the watermark there."""
 
     steps: list[Change | int] = field(default_factory=list)
-    commits: list[tuple[int, int]] = field(default_factory=list)  # LSN, and where in `steps` its transaction begins
+    commits: list[tuple[int, int]] = field(default_factory=list)  # the LSN, and the index of its first step
     end: int = 100
 
     def write(self, tables: list[str], gap: int = 10) -> None:
-        """Commit one transaction; without a gap its commit record begins just where a keepalive said all is sent."""
+        """Commit one transaction. With a gap of 0 its commit record starts exactly at the last watermark."""
         commit_lsn = self.end + gap
         self.commits.append((commit_lsn, len(self.steps)))
         for ordinal, table in enumerate(tables):
@@ -109,29 +109,29 @@ class Wal:
 
 
 class Reader:
-    """Reads every transaction that commits at or after an LSN, as the server sends them: whole, in order."""
+    """Reads the transactions that commit at or after an LSN, as the server sends them: whole, in order."""
 
     def __init__(self, wal: Wal, at: int) -> None:
         self._wal = wal
         index = bisect_left(wal.commits, (at, 0))
         self._next = wal.commits[index][1] if index < len(wal.commits) else len(wal.steps)
-        self._reached = at
-        self._inside: int | None = None
+        self._watermark = at
+        self._partial_commit_lsn: int | None = None
 
     def read(self, count: int) -> Burst:
         steps = self._wal.steps[self._next : self._next + count]
         self._next += len(steps)
         for step in steps:
             if isinstance(step, Change):
-                self._inside = step.position[0]
+                self._partial_commit_lsn = commit_lsn_of(step.position)
             else:
-                self._inside, self._reached = None, max(self._reached, step)
-        return Burst([step for step in steps if isinstance(step, Change)], self._reached, self._inside)
+                self._partial_commit_lsn, self._watermark = None, max(self._watermark, step)
+        return Burst([step for step in steps if isinstance(step, Change)], self._watermark, self._partial_commit_lsn)
 
 
 @dataclass
 class Follower:
-    """A stream: its subscription, its mailbox, and the catch-up reader that it has at the moment."""
+    """A stream: its subscription, its mailbox, and its current catch-up reader."""
 
     subscription: Subscription
     mailbox: Mailbox
@@ -143,7 +143,7 @@ class Follower:
 
 
 def is_first(change: Change) -> bool:
-    return change.position[3] == 0
+    return Position(*change.position).ordinal == 0
 
 
 def is_large(change: Change) -> bool:
@@ -163,7 +163,7 @@ transactions = st.lists(st.sampled_from(TABLES), min_size=1, max_size=5)
 
 
 class Streams(RuleBasedStateMachine):
-    """One live reader, streams that come, are slow and resume, and catch-up readers as `catchup` drives them."""
+    """One live reader, streams that start, resume and are slow, and catch-up readers as `catchup` drives them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -205,11 +205,11 @@ class Streams(RuleBasedStateMachine):
     @rule(selection=selections, size=sizes, data=st.data())
     def resume(self, selection, size, data):
         change = data.draw(st.sampled_from(self.wal.changes))
-        after = data.draw(st.sampled_from([change.position, before_commits_at(change.position[0])]))
+        after = data.draw(st.sampled_from([change.position, before_commits_at(commit_lsn_of(change.position))]))
         mailbox = Mailbox(size)
         subscription = Subscription(selection, after, mailbox)
         self.followers.append(Follower(subscription, mailbox, after))
-        if self.fanout.joinable_from <= after[0]:
+        if self.fanout.joinable_from <= commit_lsn_of(after):
             self.fanout.add(subscription)
 
     @precondition(lambda self: self.followers)
@@ -217,15 +217,15 @@ class Streams(RuleBasedStateMachine):
     def drain(self, data):
         data.draw(st.sampled_from(self.followers)).mailbox.drain()
 
-    @precondition(lambda self: self._away())
+    @precondition(lambda self: self._not_live())
     @rule(
         data=st.data(), count=st.integers(1, 3), earlier=st.sampled_from([0, 0, 30]), near=st.booleans(), full=outcomes
     )
     def catch_up(self, data, count, earlier, near, full):
-        """Take a step of a catch-up reader, which may have begun earlier for the sake of another stream."""
-        follower = data.draw(st.sampled_from(self._away()))
+        """Take a step of a catch-up reader, which may have started earlier for another stream."""
+        follower = data.draw(st.sampled_from(self._not_live()))
         subscription = follower.subscription
-        follower.reader = follower.reader or Reader(self.wal, max(100, subscription.after[0] - earlier))
+        follower.reader = follower.reader or Reader(self.wal, max(100, commit_lsn_of(subscription.after) - earlier))
         burst = follower.reader.read(count)
         rest = subscription.put(selected(subscription, burst), before_commits_at(burst.watermark))
         while rest and full == "waits":
@@ -237,26 +237,26 @@ class Streams(RuleBasedStateMachine):
         elif (near or subscription.state is State.REJOINING) and self.fanout.join(subscription, burst.watermark):
             follower.reader = None
 
-    def _away(self) -> list[Follower]:
+    def _not_live(self) -> list[Follower]:
         return [follower for follower in self.followers if follower.subscription.state is not State.LIVE]
 
     @invariant()
-    def what_was_given_is_what_was_wanted_so_far_without_gap_or_repeat(self):
+    def the_mailbox_got_what_is_wanted_so_far_without_gap_or_repeat(self):
         for follower in self.followers:
-            given = follower.mailbox.given
-            assert given == follower.wanted(self.wal)[: len(given)]
+            got = follower.mailbox.got
+            assert got == follower.wanted(self.wal)[: len(got)]
 
     @invariant()
-    def no_place_lies_beyond_a_change_that_is_still_to_come(self):
+    def progress_never_passes_a_change_that_is_still_to_come(self):
         for follower in self.followers:
-            to_come = follower.wanted(self.wal)[len(follower.mailbox.given) :]
-            place = max(follower.mailbox.reached, follower.subscription.after)
+            to_come = follower.wanted(self.wal)[len(follower.mailbox.got) :]
+            progress = max(follower.mailbox.position, follower.subscription.after)
             if follower.subscription.state is State.LIVE:
-                place = max(place, self.fanout.dispatched)
-            assert not to_come or place < to_come[0].position
+                progress = max(progress, self.fanout.dispatched)
+            assert not to_come or progress < to_come[0].position
 
     @invariant()
-    def what_is_laid_aside_is_bounded_and_for_those_who_are_joining(self):
+    def pending_changes_are_bounded_and_only_those_of_rejoining_subscriptions(self):
         for follower in self.followers:
             pending = follower.subscription.pending
             assert len(pending) <= module.PENDING_LIMIT
@@ -264,20 +264,20 @@ class Streams(RuleBasedStateMachine):
             assert not pending or follower.subscription.state is State.REJOINING
 
     def teardown(self):
-        """At last everybody reads on, and everything wanted has been given."""
+        """Let every stream catch up; then everything wanted has been put."""
         try:
             self.wal.write(TABLES)
             self.fanout.dispatch(self.live.read(len(self.wal.steps)))
-            for follower in self._away():
-                self._catch_up_wholly(follower)
+            for follower in self._not_live():
+                self._catch_up_completely(follower)
             for follower in self.followers:
-                assert follower.mailbox.given == follower.wanted(self.wal)
+                assert follower.mailbox.got == follower.wanted(self.wal)
         finally:
             self.limits.stop()
 
-    def _catch_up_wholly(self, follower: Follower) -> None:
+    def _catch_up_completely(self, follower: Follower) -> None:
         subscription = follower.subscription
-        reader = follower.reader or Reader(self.wal, subscription.after[0])
+        reader = follower.reader or Reader(self.wal, commit_lsn_of(subscription.after))
         burst = reader.read(len(self.wal.steps))
         rest = subscription.put(selected(subscription, burst), before_commits_at(burst.watermark))
         while rest:
@@ -293,7 +293,7 @@ TestStreams.settings = settings(max_examples=200, stateful_step_count=60)
 CELLS = [(state, event) for state, row in TRANSITIONS.items() for event in row]
 IMPOSSIBLE = [(state, event) for state in State for event in Event if event not in TRANSITIONS[state]]
 
-# How a subscription gets into each state, and which call reports each event. The live reader is at 200.
+# The call that brings a subscription into each state, and the one that reports each event. The watermark is 200.
 ENTER: dict[State, Callable[[Fanout, Subscription], object]] = {
     State.LIVE: lambda fanout, subscription: fanout.add(subscription),
     State.DETACHED: lambda _fanout, _subscription: None,
@@ -373,14 +373,14 @@ def test_each_transition_enters_the_state_and_takes_the_action_of_the_table(stat
     action = TRANSITIONS[state][event].action
     assert subscription.pending == (pending.get(action, []) if state is State.REJOINING else [])
     assert subscription.pending_bytes == len(subscription.pending)
-    given = {Action.PUT: new, Action.PUT_PENDING: burst_of("small").changes}
-    assert mailbox.given == given.get(action, [])
-    reached = {
+    put = {Action.PUT: new, Action.PUT_PENDING: burst_of("small").changes}
+    assert mailbox.got == put.get(action, [])
+    positions = {
         Action.PUT: (300, 295, 1, 0),
         Action.PUT_PENDING: (300, 295, 1, 0),
         Action.FLUSH_AND_STOP: (200, 0, 0, 0),
     }
-    assert mailbox.reached == reached.get(action, (0, 0, 0, 0))
+    assert mailbox.position == positions.get(action, (0, 0, 0, 0))
 
 
 @pytest.mark.parametrize(("state", "event"), IMPOSSIBLE)
@@ -388,17 +388,17 @@ def test_an_event_that_the_table_does_not_have_is_an_error(state, event):
     fanout, subscription, mailbox = enter(state, room=100)
     with pytest.raises(RuntimeError, match=f"is {state} can't handle {event}"):
         fanout._handle(event, subscription, burst_of("small").changes)
-    assert (subscription.state, mailbox.given) == (state, [])
+    assert (subscription.state, mailbox.got) == (state, [])
 
 
-def test_the_table_leads_from_each_state_to_each_other():
+def test_each_state_leads_to_each_other_one_but_live_to_rejoining():
     ways = {(state, row.state) for state, cells in TRANSITIONS.items() for row in cells.values()}
     assert ways == {(one, other) for one in State for other in State} - {(State.LIVE, State.REJOINING)}
     assert {row.action for cells in TRANSITIONS.values() for row in cells.values()} == set(Action)
 
 
-def joining(wal: Wal) -> tuple[Fanout, Reader, Follower]:
-    """A stream that has to catch up with one transaction, while the live reader is past it."""
+def rejoining(wal: Wal) -> tuple[Fanout, Reader, Follower]:
+    """Make a stream that has to catch up with one transaction, while the live reader is past it."""
     wal.write(["small", "large"])
     start = before_commits_at(100)
     mailbox = Mailbox(100)
@@ -417,50 +417,50 @@ def finish(fanout: Fanout, wal: Wal, follower: Follower) -> bool:
     return fanout.join(follower.subscription, burst.watermark)
 
 
-def test_what_was_laid_aside_meanwhile_follows_what_was_caught_up():
+def test_pending_changes_follow_what_the_catch_up_reader_put():
     wal = Wal()
-    fanout, live, follower = joining(wal)
+    fanout, live, follower = rejoining(wal)
     wal.write(["small", "large", "small"])
     fanout.dispatch(live.read(2))
     assert finish(fanout, wal, follower)
     fanout.dispatch(live.read(2))
-    assert follower.mailbox.given == wal.changes
+    assert follower.mailbox.got == wal.changes
 
 
-def test_a_reconnect_inside_a_transaction_repeats_nothing_to_who_is_joining():
+def test_a_reconnect_inside_a_transaction_repeats_nothing_to_a_rejoining_subscription():
     wal = Wal()
-    fanout, live, follower = joining(wal)
+    fanout, live, follower = rejoining(wal)
     wal.write(["small", "large", "small"])
     fanout.dispatch(live.read(2))
     fanout.restart()
     fanout.dispatch(Reader(wal, fanout.watermark).read(4))
     assert finish(fanout, wal, follower)
-    assert follower.mailbox.given == wal.changes
+    assert follower.mailbox.got == wal.changes
 
 
-def test_who_left_is_fed_no_more():
+def test_a_detached_subscription_is_not_fed():
     wal = Wal()
-    fanout, live, follower = joining(wal)
+    fanout, live, follower = rejoining(wal)
     assert finish(fanout, wal, follower)
     fanout.detach(follower.subscription)
     wal.write(["small"])
     fanout.dispatch(live.read(2))
-    assert follower.mailbox.given == wal.changes[:2]
+    assert follower.mailbox.got == wal.changes[:2]
 
 
-def test_who_was_forgotten_is_not_taken_for_live():
-    """Else `Hub.live_place` would tell it that it was given what comes later."""
+def test_a_forgotten_subscription_is_not_live_and_its_progress_is_kept():
+    """Otherwise its progress would include changes that were dispatched after it was forgotten."""
     wal = Wal()
-    fanout, live, follower = joining(wal)
+    fanout, live, follower = rejoining(wal)
     assert finish(fanout, wal, follower)
     wal.write(["small"])
     fanout.dispatch(live.read(2))
     fanout.forget(follower.subscription)
     assert follower.subscription.state is State.DETACHED
-    assert follower.mailbox.reached == fanout.dispatched
+    assert follower.mailbox.position == fanout.dispatched
 
 
-def test_a_renaming_concerns_who_wants_the_old_name_or_the_new_one():
+def test_a_rename_reaches_the_subscriptions_of_the_old_name_and_of_the_new_one():
     change = Change((110, 105, 0, 0), WHEN, CollectionChange(105, "rename", "small", b"_", renamed_to="new"))
     boxes = {name: Mailbox(9) for name in ("small", "new", "large")}
     late = Subscription(Selection(frozenset({"new"})), before_commits_at(100), Mailbox(9))
@@ -469,5 +469,5 @@ def test_a_renaming_concerns_who_wants_the_old_name_or_the_new_one():
         fanout.add(Subscription(Selection(frozenset({name})), before_commits_at(100), box))
     assert not fanout.join(late, 0)
     fanout.dispatch(Burst([change], 118, None))
-    assert [box.given for box in boxes.values()] == [[change], [change], []]
+    assert [box.got for box in boxes.values()] == [[change], [change], []]
     assert late.pending == [change]

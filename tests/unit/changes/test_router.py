@@ -1,4 +1,4 @@
-"""Which stream gets which change: the index says the same as asking each filter of each event."""
+"""Which stream gets which change: the index agrees with evaluating each filter on each event."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def is_wanted(selection: Selection, one: Change) -> bool:
 
 
 @given(rows | life, _flat)
-def test_a_filter_on_an_event_says_what_it_says_of_its_dict(one, where):
+def test_a_filter_matches_an_event_exactly_if_it_matches_its_dict(one, where):
     event = view_of(one)
     condition, plain = parse_where(where), event.to_dict()
     assert condition.matches(event) == matches(parse_filter(where), "", plain)
@@ -137,23 +137,23 @@ def test_streams_of_other_values_kinds_and_collections_cost_nothing():
     others += [select({"full_document.data.n": {"$gt": 0}}, f"other-{number}") for number in range(500)]
     others += [select({"collection": f"other-{number}", "metadata.user": "alice"}) for number in range(500)]
     others += [select({"event_type": kind, "timestamp": {"$gt": "2"}}) for kind in ("update", "delete", "truncate")]
-    asked = mock.Mock(return_value=True)
+    evaluate = mock.Mock(return_value=True)
     views = mock.Mock(side_effect=view_of)
-    wanted = [Selection(each.collections, replace(each.where, rest=asked)) for each in (mine, *others) if each.where]
+    wanted = [Selection(each.collections, replace(each.where, rest=evaluate)) for each in (mine, *others) if each.where]
     found = route([row("I", "a", "o-1", after={"customer": "c"})], *wanted, view=views)
     assert [len(each) for each in found] == [1, *[0] * len(others)]
-    assert (asked.call_count, views.call_count) == (1, 1)
+    assert (evaluate.call_count, views.call_count) == (1, 1)
 
 
-def test_equal_filters_are_asked_once():
-    asked = mock.Mock(return_value=True)
-    conditions = [Condition(b"same", None, None, None, asked, asked) for _ in range(5)]
+def test_equal_filters_are_evaluated_once():
+    evaluate = mock.Mock(return_value=True)
+    conditions = [Condition(b"same", None, None, None, evaluate, evaluate) for _ in range(5)]
     router = Router(view_of)
     for each in conditions:
         router.add(Selection(None, each))
     one = row("I", "a")
     assert list(router.route([one]).values()) == [[one]]
-    assert asked.call_count == 1
+    assert evaluate.call_count == 1
     for each in conditions[1:]:
         router.remove(Selection(None, each))
     assert len(router.route([row("I", "a")])) == 1
@@ -161,7 +161,7 @@ def test_equal_filters_are_asked_once():
     assert router.route([row("I", "a")]) == {}
 
 
-def test_nothing_stays_of_one_that_was_removed():
+def test_a_removed_selection_leaves_nothing_behind():
     router = Router(view_of)
     wanted = [select({"document_id": "o-1"}), select({"full_document.data.n": {"$gt": 1}}, "a"), select(None, "a")]
     wanted += [select({"document_id": "o-1"}, f"table-{number}") for number in range(3)]
@@ -186,7 +186,7 @@ def test_what_can_not_be_looked_at_is_given():
     assert route([bare], *kinds) == [[bare], []]
 
 
-def test_one_that_says_nothing_wants_everything():
+def test_a_selection_without_restrictions_wants_everything():
     changes = [row("I", "a"), row("T", "b"), ddl("drop", "a")]
     assert route(changes, select(None), select({}), select(None, "a")) == [changes, changes, [changes[0], changes[2]]]
 
@@ -211,7 +211,7 @@ def test_one_that_says_nothing_wants_everything():
         (["insert"], "is no filter"),
     ],
 )
-def test_a_filter_on_what_events_do_not_have_is_refused(where, words):
+def test_a_filter_on_a_path_that_no_event_has_is_refused(where, words):
     with pytest.raises(InvalidFilter) as raised:
         parse_where(where)
     assert words in str(raised.value)
@@ -219,7 +219,7 @@ def test_a_filter_on_what_events_do_not_have_is_refused(where, words):
 
 
 @pytest.mark.parametrize(
-    ("where", "does"),
+    ("where", "expected"),
     [
         ({"full_document": None}, False),
         ({"full_document.data": {"address": {"city": "Bern"}, "tags": ["x"]}}, True),
@@ -244,8 +244,8 @@ def test_a_filter_on_what_events_do_not_have_is_refused(where, words):
         ({"event_type": {"$ne": "replace"}, "document_id": {"$regex": "^o-"}}, True),
     ],
 )
-def test_each_part_of_an_event_can_be_asked_for(where, does):
+def test_each_part_of_an_event_can_be_filtered(where, expected):
     before = {"address": {"city": "Rome"}, "tags": ["x", "y"], "old": 1}
     one = row("U", "a", after={"address": {"city": "Bern"}, "tags": ["x"]}, before=before)
-    assert parse_where(where).matches(view_of(one)) is does
-    assert route([one], select(where)) == [[one] if does else []]
+    assert parse_where(where).matches(view_of(one)) is expected
+    assert route([one], select(where)) == [[one] if expected else []]

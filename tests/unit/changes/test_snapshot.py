@@ -1,4 +1,4 @@
-"""A snapshot between changes, as a machine: whatever happens when, the events give the tables."""
+"""A snapshot between changes, as a state machine: in every order of steps, the events give the tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pgdoc._sync import snapshot_reader as parts
+from pgdoc._sync import snapshot_reader
 from pgdoc.changes.change import Change, TransactionInfo
 from pgdoc.changes.snapshot import PgSnapshot, Snapshot, SnapshotChunk
 from pgdoc.decoding.records import CollectionChange, Images, RowChange
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 TABLES = ("a", "b")
 IDS = ("1", "2", "3", "4", "5")
-FIRST_XID = (1 << 32) - 5  # so that the lower 32 bits begin anew
+FIRST_XID = (1 << 32) - 5  # so that the lower 32 bits wrap around
 
 Tables = dict[tuple[str, str], int]
 
 
 @dataclass(frozen=True)
 class View:
-    """What an event says, as far as a snapshot asks: documents are plain numbers here."""
+    """What a snapshot reads of an event. Documents are plain numbers here."""
 
     document_id: str | None
     full_document: int | None
@@ -41,7 +41,7 @@ class View:
 
 @dataclass(frozen=True)
 class Commit:
-    """A transaction: what it did, and to what."""
+    """A transaction: its changes, and the documents that it locked."""
 
     xid: int
     lsn: int
@@ -49,9 +49,9 @@ class Commit:
     touched: frozenset[tuple[str, str]]
 
 
-def row_change(kind: str, table: str, place: tuple[int, int, int, int], xid: int) -> Change:
-    row = RowChange(place[1], kind, table, b"", complete=True, read=lambda _message: Images({}, {}))
-    return Change(place, TransactionInfo(xid & 0xFFFFFFFF, "", None), row)
+def row_change(kind: str, table: str, position: tuple[int, int, int, int], xid: int) -> Change:
+    row = RowChange(Position(*position).lsn, kind, table, b"", complete=True, read=lambda _message: Images({}, {}))
+    return Change(position, TransactionInfo(xid & 0xFFFFFFFF, "", None), row)
 
 
 def apply(tables: Tables, changes: Iterable[tuple[Change, View]]) -> None:
@@ -71,12 +71,12 @@ writes = st.lists(st.tuples(st.sampled_from(TABLES), st.sampled_from(IDS), st.bo
 
 
 class Snapshots(RuleBasedStateMachine):
-    """Writers, whose commits are in the WAL before all others see them; one stream; parts that are read at any time."""
+    """Writers whose commits can be in the WAL before they are visible, one stream, and chunks read at any time."""
 
     def __init__(self) -> None:
         super().__init__()
         self.wal: list[Commit] = []
-        self.unseen: set[int] = set()  # committed, and not visible yet
+        self.unseen: set[int] = set()  # committed, but not visible yet
         self.end = 100
         self.value = 0
         self.now: Tables = {}
@@ -86,10 +86,10 @@ class Snapshots(RuleBasedStateMachine):
         for each in past:
             self.commit(each, late=False)
         self.start = len(self.wal)
-        self.taken = (self.start, 0)  # the transaction that the stream is in, and its next change
-        self.held: Tables = {}
+        self.taken = (self.start, 0)  # the transaction that the stream is in, and the index of its next change
+        self.delivered: Tables = {}
         self.snapshot = Snapshot(SnapshotProgress(TABLES, "", "*", 0), None)
-        self.place: Tables = dict(self.now)  # the tables as they are at the stream's place
+        self.there: Tables = dict(self.now)  # the tables as they are at the stream's position
 
     @rule(wanted=writes, late=st.booleans())
     def commit(self, wanted, late):
@@ -130,7 +130,7 @@ class Snapshots(RuleBasedStateMachine):
         self.unseen.remove(data.draw(st.sampled_from(sorted(self.unseen))))
 
     @rule(size=st.integers(1, 3))
-    def read_a_part(self, size):
+    def read_a_chunk(self, size):
         wanted = self.snapshot.wanted
         if wanted is None:
             return
@@ -143,8 +143,8 @@ class Snapshots(RuleBasedStateMachine):
         chosen = keys[:size]
         seen = PgSnapshot(min([*self.unseen, self._next_xid]), self._next_xid, frozenset(self.unseen))
         documents = {key: visible[collection, key] for key in chosen}
-        upto = None if len(keys) < size else chosen[-1]
-        self.snapshot.accept(SnapshotChunk(collection, after, documents, upto, seen, self.end, NOW))
+        up_to = None if len(keys) < size else chosen[-1]
+        self.snapshot.accept(SnapshotChunk(collection, after, documents, up_to, seen, self.end, NOW))
 
     @property
     def _next_xid(self) -> int:
@@ -165,53 +165,53 @@ class Snapshots(RuleBasedStateMachine):
         if due_at is not None and (self.end if is_at_end else self.wal[number].lsn) >= due_at:
             self.snapshot.release()
             assert self.snapshot.due is not None
-            self._give(self.snapshot.due.documents)
+            self._deliver_documents(self.snapshot.due.documents)
         elif not is_at_end:
             change, view = self.wal[number].changes[index]
             self.taken = (number, index + 1)
-            apply(self.place, [(change, view)])
+            apply(self.there, [(change, view)])
             if not self.snapshot.absorb(change, view):
-                self._hold(change, view)
+                self._deliver_change(change, view)
 
-    def _hold(self, change: Change, view: View) -> None:
+    def _deliver_change(self, change: Change, view: View) -> None:
         key = (change.row.table, str(view.document_id))
-        assert change.row.kind == "T" or (key in self.held) == (change.row.kind in "UD"), change
-        apply(self.held, [(change, view)])
+        assert change.row.kind == "T" or (key in self.delivered) == (change.row.kind in "UD"), change
+        apply(self.delivered, [(change, view)])
 
-    def _give(self, given: list[tuple[int, SnapshotProgress]]) -> None:
-        collection = next((progress.remaining[0] for _, progress in given if progress.remaining), None)
-        for document, progress in given:
-            (key,) = [key for key, value in self.place.items() if value == document]
-            assert key not in self.held
+    def _deliver_documents(self, documents: list[tuple[int, SnapshotProgress]]) -> None:
+        collection = next((progress.remaining[0] for _, progress in documents if progress.remaining), None)
+        for document, progress in documents:
+            (key,) = [key for key, value in self.there.items() if value == document]
+            assert key not in self.delivered
             assert collection is None or key[0] <= collection
-            self.held[key] = document
+            self.delivered[key] = document
             assert SnapshotProgress.parse(str(progress)) == progress
 
     @rule()
     def open_again(self):
-        """As a stream does that resumes: what committed before is waited for."""
+        """Resume, which waits until everything that committed before is visible."""
         self.unseen.clear()
         self.snapshot = Snapshot(SnapshotProgress.parse(str(self.snapshot.progress)), None)
 
     @invariant()
-    def the_events_give_the_tables_up_to_where_it_has_come(self):
-        left, after = self.snapshot.progress.remaining, self.snapshot.progress.document_id
+    def the_events_give_the_tables_up_to_the_last_document_delivered(self):
+        remaining, after = self.snapshot.progress.remaining, self.snapshot.progress.document_id
         wanted = {
             (table, key): value
-            for (table, key), value in self.place.items()
-            if table not in left or (table == left[0] and key <= after)
+            for (table, key), value in self.there.items()
+            if table not in remaining or (table == remaining[0] and key <= after)
         }
-        assert self.held == wanted
+        assert self.delivered == wanted
 
     def teardown(self):
         self.unseen.clear()
         for _ in range(100):
-            self.read_a_part(3)
+            self.read_a_chunk(3)
             self._step()
         assert not self.snapshot.progress.remaining
         while self.taken[0] < len(self.wal):
             self._step()
-        assert self.held == self.now
+        assert self.delivered == self.now
 
 
 TestSnapshots = Snapshots.TestCase
@@ -224,13 +224,13 @@ def ddl(kind: str, table: str, renamed_to: str | None = None) -> Change:
     )
 
 
-def part(collection: str, after: str, keys: str, upto: str | None) -> SnapshotChunk:
-    return SnapshotChunk(collection, after, dict.fromkeys(keys, 0), upto, PgSnapshot(5, 5, frozenset()), 100, NOW)
+def chunk(collection: str, after: str, keys: str, up_to: str | None) -> SnapshotChunk:
+    return SnapshotChunk(collection, after, dict.fromkeys(keys, 0), up_to, PgSnapshot(5, 5, frozenset()), 100, NOW)
 
 
-def test_a_collection_that_is_dropped_has_nothing_to_read():
+def test_a_dropped_collection_has_nothing_to_read():
     snapshot = Snapshot(SnapshotProgress(("a", "b", "c"), "", "*", 0), None)
-    assert snapshot.accept(part("a", "", "12", "2"))
+    assert snapshot.accept(chunk("a", "", "12", "2"))
     assert not snapshot.absorb(ddl("drop", "a"), View(None, None))
     assert (snapshot.due_at, snapshot.wanted) == (None, ("b", ""))
     snapshot.absorb(ddl("drop", "c"), View(None, None))
@@ -239,26 +239,26 @@ def test_a_collection_that_is_dropped_has_nothing_to_read():
     assert not snapshot.absorb(row_change("I", "c", (9, 6, 1, 0), 8), View("1", 1))
 
 
-def test_one_that_is_renamed_is_read_under_its_new_name():
+def test_a_renamed_collection_is_read_under_its_new_name():
     snapshot = Snapshot(SnapshotProgress(("a", "b"), "", "*", 0), None)
-    assert snapshot.accept(part("a", "", "12", "2"))
+    assert snapshot.accept(chunk("a", "", "12", "2"))
     snapshot.release()
     assert snapshot.due is not None
     assert [progress.document_id for _, progress in snapshot.due.documents] == ["1", "2"]
-    assert snapshot.accept(part("a", "2", "34", "4"))
+    assert snapshot.accept(chunk("a", "2", "34", "4"))
     snapshot.absorb(ddl("rename", "a", "z"), View(None, None))
     assert snapshot.wanted == ("z", "2")
-    assert not snapshot.accept(part("a", "2", "34", "4"))
+    assert not snapshot.accept(chunk("a", "2", "34", "4"))
 
 
-def test_one_that_is_renamed_to_a_name_nobody_wants_is_gone():
+def test_a_collection_renamed_to_a_name_outside_the_stream_has_nothing_to_read():
     snapshot = Snapshot(SnapshotProgress(("a", "b"), "", "x", 0), frozenset("ab"))
     snapshot.absorb(ddl("rename", "a", "z"), View(None, None))
     assert snapshot.wanted == ("b", "")
 
 
 @given(st.integers(3, 2**40), st.integers(1, 2**31 - 2), st.sets(st.integers(0, 40)))
-def test_what_a_statement_saw_is_told_by_32_bits(end, back, gaps):
+def test_32_bits_of_a_transaction_id_tell_whether_a_snapshot_sees_it(end, back, gaps):
     running = frozenset(end - gap for gap in gaps if 0 < gap <= 40 and end - gap > 2)
     before = min([*running, end])
     seen = PgSnapshot.parse(f"{before}:{end}:{','.join(map(str, sorted(running)))}")
@@ -266,7 +266,7 @@ def test_what_a_statement_saw_is_told_by_32_bits(end, back, gaps):
         assert seen.sees(xid & 0xFFFFFFFF) == (xid < end and xid not in running)
 
 
-def test_a_token_inside_a_snapshot_reads_back_and_is_in_order():
+def test_tokens_inside_a_snapshot_parse_to_themselves_and_are_in_order():
     tokens = [
         ResumeToken(Position(100), 7, 1, SnapshotProgress(("a", "b"), "1", "*", 1)),
         ResumeToken(Position(100), 7, 1, SnapshotProgress(("a", "b"), "10", "*", 2)),
@@ -283,23 +283,23 @@ def test_a_token_inside_a_snapshot_reads_back_and_is_in_order():
 
 
 @pytest.mark.parametrize("damage", ["sAAAA", "s", "seJyLjgUAARUAuQ", "sx!"])
-def test_a_damaged_token_is_refused(damage):
+def test_a_token_with_damaged_progress_is_refused(damage):
     with pytest.raises(InvalidResumeToken):
         ResumeToken.parse(f"0/64.{damage}.7.1")
 
 
-def test_who_waits_for_a_standby_is_waited_for_also_behind_the_first_four_billion_transactions(monkeypatch):
-    monkeypatch.setattr(parts, "_SETTLE_S", 0.0)
+def test_settle_waits_for_commits_that_wait_for_a_standby_after_four_billion_transactions_too(monkeypatch):
+    monkeypatch.setattr(snapshot_reader, "_SETTLE_S", 0.0)
     running = f"{2**32}:{2**32 + 10}:{2**32 + 5}"
     answers = [(running, []), (running, [5]), (running, [7, 5]), (f"{2**32 + 10}:{2**32 + 10}:", [])]
     streams = mock.Mock(fetch=lambda _name: [answers.pop(0)])
-    parts.settle(streams)
+    snapshot_reader.settle(streams)
     assert answers == []
 
 
-def test_who_is_really_in_progress_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(parts, "_SETTLE_S", 0.0)
+def test_settle_does_not_wait_for_transactions_in_progress(monkeypatch):
+    monkeypatch.setattr(snapshot_reader, "_SETTLE_S", 0.0)
     answers: list[tuple[str, list[int]]] = [("100:110:105", []), ("100:120:105,111", [])]
     streams = mock.Mock(fetch=lambda _name: [answers.pop(0)])
-    parts.settle(streams)
+    snapshot_reader.settle(streams)
     assert answers == []

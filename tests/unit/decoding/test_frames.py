@@ -14,27 +14,27 @@ lsns = st.integers(0, 2**64 - 1)
 
 
 @given(lsns, st.binary(max_size=40))
-def test_the_header_of_xlog_data_ends_where_the_payload_begins(start, payload):
+def test_the_payload_starts_after_the_header_of_xlog_data(start, payload):
     frame = wire.xlog_data(start, payload)
     assert xlog_start(frame) == start
     assert frame[PAYLOAD:] == payload
 
 
 @given(lsns, st.booleans())
-def test_a_keepalive_tells_how_far_the_server_is_and_whether_it_waits(wal_end, reply):
+def test_a_keepalive_has_the_end_of_the_wal_and_whether_a_reply_is_requested(wal_end, reply):
     frame = wire.keepalive(wal_end, reply_requested=reply)
     assert parse_keepalive(frame) == PrimaryKeepalive(wal_end, reply)
 
 
 @pytest.mark.parametrize("size", range(9))
-def test_xlog_data_that_ends_inside_its_header_is_refused(size):
+def test_xlog_data_shorter_than_its_header_is_refused(size):
     with pytest.raises(ProtocolError) as raised:
         xlog_start(wire.xlog_data(1, b"")[:size])
     assert raised.value.offset == size
 
 
 @pytest.mark.parametrize("size", range(18))
-def test_a_keepalive_that_is_cut_short_is_refused(size):
+def test_an_incomplete_keepalive_is_refused(size):
     with pytest.raises(ProtocolError) as raised:
         parse_keepalive(wire.keepalive(1)[:size])
     assert raised.value.offset == size
@@ -48,5 +48,5 @@ def test_a_status_update_has_the_layout_of_the_protocol():
 
 
 @given(lsns, lsns, st.datetimes(timezones=st.just(UTC)))
-def test_a_status_update_takes_every_lsn_and_time(write, flush, now):
+def test_a_status_update_accepts_every_lsn_and_time(write, flush, now):
     assert len(standby_status_update(write=write, flush=flush, now=now)) == 34

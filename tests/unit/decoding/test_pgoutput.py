@@ -89,7 +89,7 @@ def decode_row(frame: bytes, *before: bytes) -> RowChange:
 
 @st.composite
 def streams(draw: st.DrawFn) -> list[bytes]:
-    """Transactions, some without anything that is wanted, with keepalives between and inside."""
+    """Transactions, some without any wanted change, with keepalives between and inside them."""
     frames = [relation(), *ELSEWHERE[:1]]
     for _ in range(draw(st.integers(0, 5))):
         frames.append(begin())
@@ -101,7 +101,7 @@ def streams(draw: st.DrawFn) -> list[bytes]:
 
 
 def plain(records: list[Any]) -> list[Any]:
-    """Without the method that reads a row, which is another for each decoder."""
+    """Return the records without the method that decodes a row, which differs between decoders."""
     return [record[:5] if isinstance(record, RowChange) else record for record in records]
 
 
@@ -113,7 +113,7 @@ def test_how_frames_are_grouped_never_changes_the_records(frames, data):
 
 
 @given(streams())
-def test_every_change_stands_in_a_transaction_that_has_changes(frames):
+def test_every_change_is_inside_a_transaction_and_no_transaction_is_empty(frames):
     inside: list[type] | None = None
     for record in decode(*frames):
         if isinstance(record, Begin):
@@ -134,18 +134,18 @@ def test_a_transaction():
     assert change.images() == Images(WHOLE, {})
 
 
-def test_what_is_not_of_the_schema_or_of_another_prefix_makes_nothing():
+def test_changes_of_other_schemas_and_messages_of_other_prefixes_are_ignored():
     others = [*ELSEWHERE, message(b"{}", b"pgdoc.flush"), message(b"{}", b"other"), message(b"{}", transactional=False)]
     assert decode(begin(), *others, commit()) == [Commit(28)]
 
 
-def test_origins_and_types_are_passed_over():
+def test_origins_and_types_are_ignored():
     assert decode(wire.xlog_data(0, b"Y" + b"\0" * 10), begin(), wire.xlog_data(0, b"O" + b"\0" * 10), commit()) == [
         Commit(28)
     ]
 
 
-def test_a_keepalive_inside_a_transaction_says_nothing():
+def test_a_keepalive_inside_a_transaction_is_ignored():
     assert decode(begin(), wire.keepalive(15)) == []
     assert decode(begin(), relation(), ROW, wire.keepalive(15), commit(), wire.keepalive(40))[2:] == [
         Commit(28),
@@ -153,13 +153,13 @@ def test_a_keepalive_inside_a_transaction_says_nothing():
     ]
 
 
-def test_what_an_update_left_in_toast_is_taken_from_the_old_row():
+def test_unchanged_toast_values_are_taken_from_the_old_row():
     change = decode_row(row("U", new={**WHOLE, "data": UNCHANGED, "version": 2}, old=WHOLE))
     assert change.complete
     assert change.images() == Images({**WHOLE, "version": 2}, WHOLE)
 
 
-def test_a_key_has_nothing_but_its_columns():
+def test_a_key_tuple_has_only_the_columns_of_the_key():
     empty = dict.fromkeys(WHOLE) | {"id": "o-1"}
     change = decode_row(row("D", old=empty, mark=b"K"), relation(key="id"))
     assert (change.complete, change.images()) == (False, Images({}, {"id": "o-1"}))
@@ -178,12 +178,12 @@ def test_a_key_has_nothing_but_its_columns():
         (row("D", old=WHOLE, mark=b"K"), False),
     ],
 )
-def test_a_change_whose_old_row_is_missing_is_marked(frame, complete):
+def test_a_change_without_the_whole_old_row_is_incomplete(frame, complete):
     assert decode_row(frame).complete is complete
     assert not decode_row(frame, relation(types={"id": 25, "n": 23})).complete
 
 
-def test_a_truncation_names_each_table_of_the_schema():
+def test_a_truncation_is_one_record_for_each_table_of_the_schema():
     frames = [relation(), relation(8, "users"), *ELSEWHERE[:1]]
     first, *changes = decode(begin(), *frames, truncation(8, 7, ORDERS))
     assert isinstance(first, Begin)
@@ -194,7 +194,7 @@ def test_a_truncation_names_each_table_of_the_schema():
     assert changes[0].images() == Images({}, {})
 
 
-def test_a_table_is_what_was_said_of_it_last():
+def test_the_last_relation_message_of_a_table_applies():
     decoder = PgOutput(SCHEMA)
     renamed = relation(name="sold", types={**TYPES, "note": 25})
     _, before, after = decoder.decode([begin(), relation(), ROW, renamed, row("I", new={**WHOLE, "note": None})])
@@ -206,7 +206,7 @@ def test_a_table_is_what_was_said_of_it_last():
 
 
 @given(st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=63))
-def test_every_name_and_text_is_read(text):
+def test_every_name_and_text_is_decoded(text):
     change = decode_row(row("I", new={**WHOLE, "id": text}), relation(name=text))
     assert (change.table, change.images().after["id"]) == (text, text)
 
@@ -215,7 +215,7 @@ def test_every_name_and_text_is_read(text):
     ("content", "text"),
     [(b'{"a": 1}', '{"a": 1}'), ("zoë".encode(), "zoë"), (b"x\0y", "x"), (b"", ""), (b"\xff", None)],
 )
-def test_a_message_is_its_text_or_none(content, text):
+def test_the_content_of_a_message_is_its_text_or_none(content, text):
     assert decode(begin(), message(content)) == [Begin(20, 700, WHEN), Message(10, text)]
 
 
@@ -234,7 +234,7 @@ def test_a_message_is_its_text_or_none(content, text):
         b"",
     ],
 )
-def test_what_pgoutput_does_not_write_is_refused_with_the_place(payload):
+def test_a_message_that_pgoutput_does_not_write_is_refused_with_the_offset(payload):
     frame = wire.xlog_data(10, payload)
     with pytest.raises(ProtocolError) as raised:
         decode(relation(), begin(), frame)
@@ -255,7 +255,7 @@ def test_what_pgoutput_does_not_write_is_refused_with_the_place(payload):
         row("I", new=WHOLE).replace(b"Nt", b"Nb").replace(b"\0\6t", b"\0\6b"),
     ],
 )
-def test_a_row_that_cannot_be_read_is_refused_when_it_is_read(frame):
+def test_a_malformed_row_is_refused_when_it_is_decoded(frame):
     change = decode_row(frame)
     with pytest.raises(ProtocolError) as raised:
         change.images()
@@ -263,7 +263,7 @@ def test_a_row_that_cannot_be_read_is_refused_when_it_is_read(frame):
 
 
 @pytest.mark.parametrize("payload", [b"B", b"B" + struct.pack(">QqI", 1, 2**62, 1)])
-def test_a_begin_that_cannot_be_read_is_refused_when_a_change_follows(payload):
+def test_a_malformed_begin_is_refused_when_a_change_follows(payload):
     decoder = PgOutput(SCHEMA)
     assert decoder.decode([wire.xlog_data(10, payload), relation()]) == []
     with pytest.raises(ProtocolError, match="begin"):
@@ -299,7 +299,7 @@ def test_damaged_frames_raise_nothing_but_protocol_errors(frames):
         assert 0 <= exc.offset <= max(PAYLOAD + 5, *map(len, frames))  # noqa: PT017
 
 
-def test_the_publication_holds_what_every_schema_needs():
+def test_the_options_are_the_same_for_every_schema():
     assert (
         pgoutput_options("docs")
         == pgoutput_options("else")

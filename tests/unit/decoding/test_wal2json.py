@@ -16,7 +16,7 @@ TRANSACTION = [wire.begin(10, 20, 28), ROW, wire.commit(20, 28)]
 
 @st.composite
 def streams(draw: st.DrawFn) -> list[bytes]:
-    """Transactions, many of them empty, with keepalives between and inside, and messages outside of any."""
+    """Transactions, many of them empty, with keepalives between and inside them, and messages outside."""
     frames: list[bytes] = []
     lsn = 100
     for _ in range(draw(st.integers(0, 5))):
@@ -38,7 +38,7 @@ def test_how_frames_are_grouped_never_changes_the_records(frames, data):
 
 
 @given(streams())
-def test_every_change_stands_in_a_transaction_that_has_changes(frames):
+def test_every_change_is_inside_a_transaction_and_no_transaction_is_empty(frames):
     inside: list[type] | None = None
     for record in Wal2Json().decode(frames):
         if isinstance(record, Begin):
@@ -59,7 +59,7 @@ def test_a_transaction():
     assert Wal2Json().decode(TRANSACTION) == [Begin(20, 700, wire.TIMESTAMP), change, Commit(28)]
 
 
-def test_a_transaction_without_changes_gives_only_its_commit():
+def test_a_transaction_without_changes_is_only_its_commit():
     assert Wal2Json().decode([wire.begin(10, 20, 28), wire.commit(20, 28)]) == [Commit(28)]
 
 
@@ -72,11 +72,11 @@ def decode_row(frame: bytes) -> RowChange:
 WHOLE = {"id": "o-1", "data": '{"n": 1.10}', "version": 1, "replaced_version": 1, "created_at": "a", "updated_at": "b"}
 
 
-def test_numbers_come_as_numbers_and_all_else_as_text():
+def test_numbers_are_decoded_as_numbers_and_all_else_as_text():
     assert decode_row(ROW).images() == Images({"id": "o-1", "data": '{"n": 1.10}', "version": 1}, {})
 
 
-def test_what_an_update_left_in_toast_is_taken_from_the_old_row():
+def test_unchanged_toast_values_are_taken_from_the_old_row():
     new = {**WHOLE, "version": 2}
     del new["data"]
     change = decode_row(wire.row(10, "U", "orders", new=new, old=WHOLE))
@@ -101,11 +101,11 @@ def test_a_delete_has_the_old_row_and_a_truncation_none():
         ("T", None, None, True),
     ],
 )
-def test_a_change_whose_old_row_is_missing_is_marked(kind, new, old, complete):
+def test_a_change_without_the_whole_old_row_is_incomplete(kind, new, old, complete):
     assert decode_row(wire.row(10, kind, "orders", new=new, old=old)).complete is complete
 
 
-def test_what_a_document_says_is_never_taken_for_the_message_around_it():
+def test_the_content_of_a_document_is_never_mistaken_for_the_message_around_it():
     data = '{"table":"t","identity":[{"name":"x"},{"name":"x"},{"name":"x"},{"name":"x"},{"name":"x"},{"name":"x"}]}'
     change = decode_row(wire.row(10, "D", "orders", old={"id": data, "data": data}))
     assert (change.table, change.complete) == ("orders", False)
@@ -115,17 +115,17 @@ def test_what_a_document_says_is_never_taken_for_the_message_around_it():
 @given(st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=63))
 @example('"')
 @example("\\")
-def test_every_name_of_a_table_is_read(name):
+def test_every_name_of_a_table_is_decoded(name):
     assert decode_row(wire.row(10, "I", name, new=WHOLE)).table == name
 
 
-def test_a_keepalive_inside_a_transaction_says_nothing():
+def test_a_keepalive_inside_a_transaction_is_ignored():
     begun = [wire.begin(10, 20, 28), wire.keepalive(15)]
     assert Wal2Json().decode(begun) == []
     assert Wal2Json().decode([wire.keepalive(15)]) == [Idle(15)]
 
 
-def test_a_message_inside_a_transaction_shows_that_it_has_begun():
+def test_a_message_inside_a_transaction_is_preceded_by_its_begin():
     frames = [wire.begin(10, 20, 28), wire.message(10, '{"metadata": {"user": "zoë"}}')]
     assert Wal2Json().decode(frames) == [Begin(20, 700, wire.TIMESTAMP), Message(10, '{"metadata": {"user": "zoë"}}')]
 
@@ -139,7 +139,7 @@ def test_a_message_inside_a_transaction_shows_that_it_has_begun():
         b'{"action":"M","content":7}',
     ],
 )
-def test_a_message_that_is_no_text_stops_nothing(payload):
+def test_a_message_that_is_not_text_raises_nothing(payload):
     records = Wal2Json().decode([wire.begin(10, 20, 28), wire.xlog_data(10, payload), ROW])
     assert records[1] == Message(10, None)
     assert isinstance(records[2], RowChange)
@@ -158,7 +158,7 @@ def test_a_message_that_is_no_text_stops_nothing(payload):
         b"",
     ],
 )
-def test_what_wal2json_does_not_write_is_refused_with_the_place(payload):
+def test_a_message_that_wal2json_does_not_write_is_refused_with_the_offset(payload):
     frame = wire.xlog_data(10, payload)
     with pytest.raises(ProtocolError) as raised:
         Wal2Json().decode([wire.begin(10, 20, 28), frame])
@@ -175,7 +175,7 @@ def test_what_wal2json_does_not_write_is_refused_with_the_place(payload):
         b'{"action":"I","table":"orders","columns":[{"name":[],"value":1}]}',
     ],
 )
-def test_a_row_that_cannot_be_read_is_refused_when_it_is_read(payload):
+def test_a_malformed_row_is_refused_when_it_is_decoded(payload):
     change = decode_row(wire.xlog_data(10, payload))
     with pytest.raises(ProtocolError):
         change.images()
@@ -184,7 +184,7 @@ def test_a_row_that_cannot_be_read_is_refused_when_it_is_read(payload):
 @pytest.mark.parametrize(
     "payload", [b'{"action":"B"}', b'{"action":"B","lsn":"0","xid":1,"timestamp":""}', b'{"action":"B']
 )
-def test_a_begin_that_cannot_be_read_is_refused_when_a_change_follows(payload):
+def test_a_malformed_begin_is_refused_when_a_change_follows(payload):
     decoder = Wal2Json()
     assert decoder.decode([wire.xlog_data(10, payload)]) == []
     with pytest.raises(ProtocolError, match="begin"):

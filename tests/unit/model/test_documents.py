@@ -43,13 +43,13 @@ def nested(levels: int) -> dict[str, Any]:
 
 
 @given(json_values.any_documents)
-def test_data_comes_back_equal(data: dict[str, Any]) -> None:
+def test_data_decodes_to_an_equal_value(data: dict[str, Any]) -> None:
     assert decode(encode(data)) == data
 
 
 @given(json_values.floats)
-def test_a_float_is_written_so_that_its_decimals_are_the_float(value: float) -> None:
-    """PostgreSQL keeps the decimals, and prints those of 1e23, another number than the float, as an integer."""
+def test_the_text_of_a_float_is_its_exact_value_for_postgresql(value: float) -> None:
+    """PostgreSQL stores the decimal digits. Those of `1e23` are another number than the float."""
     written = Decimal(encode_value(value, "").decode())
     assert float(written) == value
     assert abs(value) < 1e16 or written == value
@@ -77,7 +77,7 @@ def test_a_float_is_written_so_that_its_decimals_are_the_float(value: float) -> 
         ({"hash": "0e05", "plus": "1e+5,"}, '{"hash":"0e05","plus":"1e+5,"}'),
     ],
 )
-def test_values_are_written_exactly(value: Any, text: str) -> None:
+def test_values_are_encoded_exactly(value: Any, text: str) -> None:
     assert encode_value(value, "").decode() == text
 
 
@@ -104,13 +104,13 @@ def test_values_are_written_exactly(value: Any, text: str) -> None:
         ({"b": [0, {"c": float("nan")}]}, ".b.1.c"),
     ],
 )
-def test_what_can_not_be_stored_is_refused_with_its_path(value: Any, path: str) -> None:
+def test_a_value_that_can_not_be_stored_is_refused_with_its_path(value: Any, path: str) -> None:
     with pytest.raises(InvalidDocument) as caught:
         encode({"a": [value]})
     assert caught.value.path == f"a.0{path}"
 
 
-def test_the_depth_that_is_written_has_a_limit() -> None:
+def test_the_depth_of_a_document_has_a_limit() -> None:
     assert decode(encode(nested(MAX_DEPTH))) == nested(MAX_DEPTH)
     with pytest.raises(InvalidDocument, match="nested deeper than 254 levels"):
         encode(nested(MAX_DEPTH + 1))
@@ -127,8 +127,8 @@ def test_data_that_contains_itself_is_refused() -> None:
 
 
 @pytest.mark.parametrize("data", [[], "text", None, 1])
-def test_data_is_an_object(data: Any) -> None:
-    with pytest.raises(InvalidDocument, match="give a dict"):
+def test_data_must_be_an_object(data: Any) -> None:
+    with pytest.raises(InvalidDocument, match="use a dict"):
         encode(data)
 
 
@@ -152,7 +152,7 @@ def test_a_top_level_id_is_refused_and_a_deeper_one_is_not() -> None:
         ('"99999999999999999999"', "9" * 20),
     ],
 )
-def test_numbers_are_read_as_near_as_python_can(text: str, value: Any) -> None:
+def test_numbers_decode_to_the_nearest_python_value(text: str, value: Any) -> None:
     for given_text in (text, text.encode()):
         found = decode(given_text)
         assert (found, type(found)) == (value, type(value))
@@ -161,20 +161,20 @@ def test_numbers_are_read_as_near_as_python_can(text: str, value: Any) -> None:
 @pytest.mark.parametrize(
     "text", ["1" * (MAX_DIGITS + 1), "[" * 5000 + "]" * 5000, "{"], ids=["digits", "depth", "syntax"]
 )
-def test_unreadable_text(text: str) -> None:
+def test_text_that_python_can_not_hold_is_unreadable(text: str) -> None:
     with pytest.raises(UnreadableDocument):
         decode(text)
 
 
 @pytest.mark.parametrize("document_id", ["o-1", "é" * 512, "x" * 1024, Status.NEW])
-def test_ids(document_id: str) -> None:
+def test_a_valid_id_is_returned(document_id: str) -> None:
     found = check_id(document_id)
     assert found == document_id
     assert type(found) is str
 
 
 @pytest.mark.parametrize("document_id", ["", "\0", "a\0b", "é" * 513, "x" * 1025, "\ud800", 5, None, b"o-1"])
-def test_what_is_no_id(document_id: Any) -> None:
+def test_an_invalid_id_is_refused(document_id: Any) -> None:
     with pytest.raises(InvalidDocument) as caught:
         check_id(document_id)
     assert caught.value.path == "_id"
@@ -208,7 +208,7 @@ def eager() -> Document:
     return Document("o-1", {"total": 5}, 2, NOON, NOON.replace(microsecond=500_000))
 
 
-def test_a_document_from_text_is_the_same_as_one_from_values() -> None:
+def test_a_document_from_text_equals_one_from_values() -> None:
     assert lazy() == eager()
     assert repr(lazy()) == repr(eager())
     assert dataclasses.asdict(lazy()) == dataclasses.asdict(eager())
@@ -218,7 +218,7 @@ def test_a_document_from_text_is_the_same_as_one_from_values() -> None:
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])  # noqa: S301
-def test_a_document_from_text_can_be_copied_before_and_after_it_was_read(duplicate: Any) -> None:
+def test_a_document_from_text_can_be_copied_before_and_after_it_is_decoded(duplicate: Any) -> None:
     document = lazy()
     assert duplicate(document) == eager()
     assert document.data == {"total": 5}
@@ -238,7 +238,7 @@ def test_a_document_is_frozen_and_has_no_other_attributes() -> None:
         lazy().total  # type: ignore[attr-defined]  # noqa: B018
 
 
-def test_unreadable_data_is_told_each_time_it_is_read_and_not_before() -> None:
+def test_unreadable_data_raises_on_each_access_and_not_before() -> None:
     document = Document.from_text("o-1", "1" * 5000, 1, "infinity", NOON)
     assert document.version == 1
     for _ in range(2):

@@ -26,14 +26,14 @@ def test_a_block_ends_with_an_exception() -> None:
     assert not current_metadata()
 
 
-def test_a_block_holds_for_its_own_context_only() -> None:
+def test_a_block_applies_only_to_its_own_context() -> None:
     outside = contextvars.copy_context()
     with metadata(user="alice"):
         assert not outside.run(current_metadata)
         assert contextvars.copy_context().run(current_metadata).values == {"user": "alice"}
 
 
-def test_tasks_have_their_own() -> None:
+def test_each_task_has_its_own_blocks() -> None:
     async def write(user: str) -> dict[str, Any]:
         with metadata(user=user):
             await asyncio.sleep(0)
@@ -49,25 +49,25 @@ def test_the_message_is_an_object_with_one_key() -> None:
     assert json.loads(checked({"user": "Ål", "n": 10**30}).message) == {"metadata": {"user": "Ål", "n": 10**30}}
 
 
-def test_what_was_given_can_be_changed_afterwards() -> None:
-    given = {"tags": ["a"]}
-    made = checked(given)
-    given["tags"].append("b")
+def test_modifying_the_passed_mapping_changes_nothing() -> None:
+    passed = {"tags": ["a"]}
+    made = checked(passed)
+    passed["tags"].append("b")
     assert json.loads(made.message) == {"metadata": {"tags": ["a"]}}
 
 
 @pytest.mark.parametrize("values", [None, {}])
-def test_nothing_is_nothing(values: dict[str, Any] | None) -> None:
+def test_no_values_make_no_metadata(values: dict[str, Any] | None) -> None:
     assert not checked(values)
 
 
 @pytest.mark.parametrize("values", [["user"], "alice", 5, {"a": {1, 2}}, {"a": float("nan")}, {1: 2}, {"a": "\0"}])
-def test_what_json_has_no_form_for_is_refused(values: Any) -> None:
+def test_metadata_that_json_can_not_represent_is_refused(values: Any) -> None:
     with pytest.raises(InvalidDocument):
         checked(values)
 
 
-def test_since_is_what_an_inner_block_added() -> None:
+def test_since_returns_what_an_inner_block_added() -> None:
     outer = Metadata({"user": "alice", "app": "shop"})
     inner = Metadata({"user": "bob", "step": 1}).over(outer)
     assert inner.since(outer).values == {"user": "bob", "step": 1}

@@ -28,13 +28,13 @@ class Long:
         ({"$gt": 5}, "{'$gt': 5}"),
     ],
 )
-def test_values_look_as_python_writes_them(value: Any, text: str) -> None:
+def test_a_short_value_has_its_own_repr(value: Any, text: str) -> None:
     assert short_repr(value) == text
 
 
 @pytest.mark.parametrize(
     "value", ["x" * 10_000, ["x" * 10_000] * 10_000, [10**4000], Long(), Broken(), {"a": Broken()}]
 )
-def test_what_is_long_or_broken_is_one_short_line(value: Any) -> None:
+def test_a_long_or_failing_repr_becomes_one_short_line(value: Any) -> None:
     assert len(short_repr(value)) < 800
     assert "\n" not in short_repr(value)

@@ -9,17 +9,17 @@ from pgdoc.model.positions import Lsn, Position
 from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, parse_snapshot
 
 lsns = st.integers(0, 2**64 - 1)
-places = st.builds(Position, lsns, st.integers(1, 2**64 - 1), st.integers(0, 1), st.integers(0, 10**9 - 1))
-positions = lsns.map(Position) | places
+change_positions = st.builds(Position, lsns, st.integers(1, 2**64 - 1), st.integers(0, 1), st.integers(0, 10**9 - 1))
+positions = lsns.map(Position) | change_positions
 tokens = st.builds(ResumeToken, positions, st.integers(0, 2**64 - 1), st.integers(1, 2**32 - 1))
 
 
 @given(lsns)
-def test_an_lsn_reads_back_what_it_prints(value):
+def test_an_lsn_parses_its_own_text(value):
     assert Lsn.parse(str(Lsn(value))) == value
 
 
-def test_an_lsn_prints_as_postgresql_does():
+def test_the_text_of_an_lsn_is_that_of_postgresql():
     assert str(Lsn(0x16_B374_D848)) == "16/B374D848"
     assert str(Lsn(0x1_0000_000A)) == "1/A"
     assert repr(Lsn(10)) == "Lsn('0/A')"
@@ -27,7 +27,7 @@ def test_an_lsn_prints_as_postgresql_does():
 
 
 @given(tokens)
-def test_a_token_reads_back_what_it_prints(token):
+def test_a_token_parses_its_own_text(token):
     assert ResumeToken.parse(str(token)) == token
 
 
@@ -49,15 +49,15 @@ near_tokens = st.builds(ResumeToken, st.builds(Position, near, near, near, near)
 
 
 @given(near_tokens, near_tokens)
-def test_tokens_order_as_their_positions(one, other):
+def test_tokens_compare_as_their_positions(one, other):
     assert (one < other) == (one.position < other.position)
     assert (one <= other) == (one.position <= other.position)
     assert (one > other) == (one.position > other.position)
 
 
-@given(places)
-def test_a_bare_commit_lsn_lies_before_every_change_that_commits_there(place):
-    assert Position(place.commit_lsn) < place < Position(place.commit_lsn + 1)
+@given(change_positions)
+def test_a_bare_commit_lsn_lies_before_every_change_that_commits_there(position):
+    assert Position(position.commit_lsn) < position < Position(position.commit_lsn + 1)
 
 
 def test_a_token_compares_with_tokens_only():
@@ -78,7 +78,7 @@ def nearly_tokens(draw: st.DrawFn) -> str:
 @example("16/B374D848.7421.1\n")
 @example("0/1.0/1.2.0.1.1")
 @example("0/1.0/0.1.0.1.1")
-def test_what_is_no_token_is_refused_as_such(text):
+def test_text_that_is_not_a_token_is_refused(text):
     try:
         token = ResumeToken.parse(text)
     except InvalidResumeToken:
@@ -87,14 +87,14 @@ def test_what_is_no_token_is_refused_as_such(text):
 
 
 @pytest.mark.parametrize("text", ["16/B374D848", "16/B374D848.7421.1\n", "0/1.0/1.2.0.1.1", "0/1.0/1.1.1", "", None, 7])
-def test_a_refusal_shows_what_was_given(text):
+def test_the_error_shows_the_text(text):
     with pytest.raises(InvalidResumeToken) as raised:
         ResumeToken.parse(text)
     assert repr(text) in str(raised.value)
 
 
 @pytest.mark.parametrize("text", ["", "0", "/", "0/", "G/1", "000000001/1", "0/1 ", "0/-1", "0x1/1"])
-def test_what_is_no_lsn_is_refused_as_such(text):
+def test_text_that_is_not_an_lsn_is_refused(text):
     with pytest.raises(InvalidResumeToken, match="is not an LSN"):
         Lsn.parse(text)
 
