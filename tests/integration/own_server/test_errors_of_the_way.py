@@ -31,7 +31,7 @@ def test_nobody_answers(conninfo: str, place: str, dsn: str) -> None:
     message = said_by_both(ServerUnreachable, f"{conninfo} dbname=app")
     assert message.startswith("no connection to the server: ")
     assert place in message
-    assert message.endswith("check the conninfo, and that the server runs there")
+    assert message.endswith("check the conninfo, and that the server runs at this address")
     assert said_by_streams(ServerUnreachable, dsn, f"{conninfo} dbname=app") == message
 
 
@@ -49,7 +49,7 @@ def test_the_server_is_gone(private_server: LocalServer, private_dsn: str, monke
 
 def test_conninfo_is_none(dsn: str) -> None:
     message = said_by_both(DatabaseError, "host=localhost nonsense")
-    assert message.startswith("the conninfo can't be read: ")
+    assert message.startswith("the conninfo is not valid: ")
     assert said_by_streams(DatabaseError, dsn, "host=localhost nonsense") == message
 
 
