@@ -17,11 +17,11 @@ from pgdoc.query.indexes.definition import (
     IndexPart,
     IndexPlan,
     IndexProgress,
-    collected,
-    described,
+    collect_indexes,
     is_current,
     part_digest,
     plan_index,
+    read_comment,
 )
 from pgdoc.query.indexes.definition import relation_name as _relation_name
 from pgdoc.runtime.primitives import execute_watched, sleep
@@ -98,7 +98,7 @@ class Indexes:
     def indexes(self) -> list[Index]:
         """Return the indexes that `create_index` made, in the order of their names."""
         oid = self._table_oid()
-        return collected(self._fetch(_sql("parts"), [oid])) if oid is not None else []
+        return collect_indexes(self._fetch(_sql("parts"), [oid])) if oid is not None else []
 
     def drop_index(self, name: str) -> bool:
         """Drop an index, or what is there of an unfinished one, without holding up readers or writers.
@@ -169,7 +169,7 @@ class Indexes:
         """Build the parts that are not there, or not whole."""
         found = {row[0].rpartition(".")[2]: row for row in _parts_of(connection, oid, plan.name)}
         for _, _, _, comment in found.values():
-            self._compare(plan, described(comment))
+            self._compare(plan, read_comment(comment))
         missing = []
         for part in plan.parts:
             row = found.get(part_digest(oid, plan.name, part.label))

@@ -162,7 +162,7 @@ async def test_an_upsert_sets_on_insert_and_only_then(own_schema: dict[str, Any]
 async def test_an_upsert_that_no_new_document_fits_still_changes_one_that_is_there(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         docs = store["docs"]
-        with pytest.raises(InvalidUpdate, match="takes an array"):
+        with pytest.raises(InvalidUpdate, match="needs an array"):
             await docs.update("a", {"$inc": {"list.$[]": 1}}, upsert=True)
         await docs.insert("a", {"list": [1, 2]})
         updated = await docs.update("a", {"$inc": {"list.$[]": 1}}, upsert=True)

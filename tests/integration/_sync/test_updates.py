@@ -163,7 +163,7 @@ def test_an_upsert_sets_on_insert_and_only_then(own_schema: dict[str, Any]) -> N
 def test_an_upsert_that_no_new_document_fits_still_changes_one_that_is_there(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         docs = store["docs"]
-        with pytest.raises(InvalidUpdate, match="takes an array"):
+        with pytest.raises(InvalidUpdate, match="needs an array"):
             docs.update("a", {"$inc": {"list.$[]": 1}}, upsert=True)
         docs.insert("a", {"list": [1, 2]})
         updated = docs.update("a", {"$inc": {"list.$[]": 1}}, upsert=True)
