@@ -153,7 +153,7 @@ class AsyncBulk:
                 if await self._is_there(write[2], missing):
                     writes.append(write)
                 else:
-                    write[2].judge([])
+                    write[2].parse([])
             except psycopg.Error as exc:
                 return [], (write, _translated(exc, write))
             except PgdocError as error:
@@ -192,7 +192,7 @@ class AsyncBulk:
             if error is not None and cursor.statusmessage is None:
                 return write, _translated(error, write)
             try:
-                field, count = write[2].judge(await cursor.fetchall())
+                field, count = write[2].parse(await cursor.fetchall())
             except PgdocError as failure:
                 return write, failure
             self._done[field] += count

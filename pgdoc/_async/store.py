@@ -12,7 +12,7 @@ from pgdoc._async.collection import AsyncCollection
 from pgdoc._async.connections import AsyncConnections
 from pgdoc._async.stream_backend import AsyncStreams
 from pgdoc._async.transaction import AsyncTransaction
-from pgdoc.crud.statements import call_statement
+from pgdoc.crud.statements import catalog_statement
 from pgdoc.database.errors import map_error
 from pgdoc.database.migrate import migrate
 from pgdoc.errors import CollectionNotFound, InvalidName
@@ -306,7 +306,9 @@ class AsyncStore:
         message = self._connections.carried()
         params = [self._schema, *names] if message is None else [message, self._schema, *names]
         try:
-            ((result,),) = await self._connections.fetch(call_statement(name, carry=message is not None), params)
+            ((result,),) = await self._connections.fetch(
+                catalog_statement(name, with_metadata=message is not None), params
+            )
         except psycopg.errors.DuplicateTable as exc:
             raise InvalidName(str(exc)) from exc
         except psycopg.Error as exc:

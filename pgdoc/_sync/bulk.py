@@ -154,7 +154,7 @@ class Bulk:
                 if self._is_there(write[2], missing):
                     writes.append(write)
                 else:
-                    write[2].judge([])
+                    write[2].parse([])
             except psycopg.Error as exc:
                 return [], (write, _translated(exc, write))
             except PgdocError as error:
@@ -193,7 +193,7 @@ class Bulk:
             if error is not None and cursor.statusmessage is None:
                 return write, _translated(error, write)
             try:
-                field, count = write[2].judge(cursor.fetchall())
+                field, count = write[2].parse(cursor.fetchall())
             except PgdocError as failure:
                 return write, failure
             self._done[field] += count

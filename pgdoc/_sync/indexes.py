@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc.crud.statements import call_statement
+from pgdoc.crud.statements import catalog_statement
 from pgdoc.database.errors import map_error
 from pgdoc.errors import CollectionNotFound, DatabaseError
 from pgdoc.model.names import check_name, quoted
@@ -132,7 +132,7 @@ class Indexes:
 
     def _make_table(self) -> None:
         message = self._session.carried()
-        query = call_statement("create_collection", carry=message is not None)
+        query = catalog_statement("create_collection", with_metadata=message is not None)
         self._fetch(query, self._address if message is None else (message, *self._address))
 
     def _fetch(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:

@@ -13,7 +13,7 @@ from pgdoc._sync.collection import Collection
 from pgdoc._sync.connections import Connections
 from pgdoc._sync.stream_backend import Streams
 from pgdoc._sync.transaction import Transaction
-from pgdoc.crud.statements import call_statement
+from pgdoc.crud.statements import catalog_statement
 from pgdoc.database.errors import map_error
 from pgdoc.database.migrate import migrate
 from pgdoc.errors import CollectionNotFound, InvalidName
@@ -305,7 +305,7 @@ class Store:
         message = self._connections.carried()
         params = [self._schema, *names] if message is None else [message, self._schema, *names]
         try:
-            ((result,),) = self._connections.fetch(call_statement(name, carry=message is not None), params)
+            ((result,),) = self._connections.fetch(catalog_statement(name, with_metadata=message is not None), params)
         except psycopg.errors.DuplicateTable as exc:
             raise InvalidName(str(exc)) from exc
         except psycopg.Error as exc:

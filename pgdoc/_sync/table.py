@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc.crud.statements import call_statement, first_statement, read_statement, write_statement
+from pgdoc.crud.statements import catalog_statement, lock_first_statement, table_statement, write_statement
 from pgdoc.database.errors import map_error
 from pgdoc.errors import CollectionNotFound
 from pgdoc.model.names import quoted
@@ -109,7 +109,7 @@ class Table:
     def carrying(self, name: str, params: list[Any], *, versioned: bool, **clauses: str) -> tuple[bytes, list[Any]]:
         """Put a write of `documents.sql` together, with the writer's metadata."""
         message = self._session.carried()
-        query = write_statement(name, self.name, carry=message is not None, versioned=versioned, **clauses)
+        query = write_statement(name, self.name, with_metadata=message is not None, versioned=versioned, **clauses)
         return query, params if message is None else [message, *params]
 
     def indexes(self) -> Indexes:
@@ -139,7 +139,7 @@ class Table:
         else:
             found = Branches((by_key(node, self.indexes()) if may_use_index(node) else node,))
         first, *rest = map(compile_filter, found.nodes)
-        text = first_statement(
+        text = lock_first_statement(
             self.name,
             [first.text, *(part.text for part in rest)],
             order=compile_sort(sort).text,
@@ -160,7 +160,7 @@ class Table:
     def _create(self) -> None:
         message = self._session.carried()
         params = self._address if message is None else (message, *self._address)
-        self._fetch(call_statement("create_collection", carry=message is not None), params)
+        self._fetch(catalog_statement("create_collection", with_metadata=message is not None), params)
 
     def _fetch(
         self,
@@ -179,6 +179,6 @@ class Table:
     def _copy(self, rows: CopyRows) -> None:
         try:
             self._session.prepare(self.name, self.creatable)
-            self._session.copy(read_statement("copy", self.name), rows)
+            self._session.copy(table_statement("copy", self.name), rows)
         except psycopg.Error as exc:
             raise map_error(exc, self.subject) from exc
