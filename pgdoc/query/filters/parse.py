@@ -261,7 +261,7 @@ def _has_type(field: _FieldPath, name: str, value: Any) -> Node:
         raise _invalid(field, name, "needs a type, or a list of at least one type")
     found = [types_of(item) for item in wanted]
     if None in found:
-        raise _invalid(field, name, f"got an unknown type in {short_repr(value)}: use types such as {TYPE_NAMES}")
+        raise _invalid(field, name, f"has an unknown type in {short_repr(value)}: use types such as {TYPE_NAMES}")
     return HasType(field.path, tuple(dict.fromkeys(item for types in found if types for item in types)))
 
 

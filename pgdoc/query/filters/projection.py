@@ -70,7 +70,7 @@ def _add_path(tree: Tree, path: tuple[str, ...]) -> None:
 def _overlapping(path: tuple[str, ...]) -> InvalidInput:
     dotted = ".".join(path)
     return InvalidInput(
-        f"fields has {short_repr(dotted)} and a field that contains it or lies in it: keep the outer one", path=dotted
+        f"fields has {short_repr(dotted)} and another path that overlaps it: keep the outer one", path=dotted
     )
 
 

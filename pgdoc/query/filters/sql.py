@@ -283,7 +283,7 @@ def _jsonpath_equal(node: Equal) -> str:
 
 
 def _jsonpath_missing(path: Path) -> list[str]:
-    """Return the cases of a missing value: an object on the way lacks the field, or a scalar is in its place."""
+    """Return the cases of a missing value: an object on the way lacks the field, or a scalar is in the place of one."""
     cases = [f"!exists({jsonpath(path[:1])})"]
     for length in range(1, len(path)):
         above = jsonpath(path[:length])

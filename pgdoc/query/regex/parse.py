@@ -316,7 +316,7 @@ class _Parser:
             return _CONTROLS[char]
         if char.isalnum() or not char.isascii():
             self._at -= 1
-            self._fail(f"the escape \\{char}, which RE2 and PostgreSQL read differently,")
+            self._fail(f"the escape \\{char}, which RE2 and PostgreSQL do not both support,")
         return ord(char)
 
     def _class(self) -> RegexPart:
