@@ -1,8 +1,9 @@
-"""An audit log: who changed what, when, from what to what; every change exactly once, whoever made it.
+"""Keep an audit log: who changed what, when, and from what to what, with every change exactly once.
 
     python audit.py [CONNINFO]
 
-where PGDOC_DSN is the default. It writes into the collection `audit` and may be killed at any moment and started again.
+CONNINFO defaults to PGDOC_DSN. The program writes to the collection `audit`. You can kill it at any moment and start it
+again.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ AUDIT = "audit"
 
 
 def watch(store: pgdoc.Store) -> pgdoc.ChangeStream:
-    """Watch every collection, present and future, but the log itself."""
+    """Watch every present and future collection except the log itself."""
     return store.watch(consumer=AUDIT, where={"collection": {"$ne": AUDIT}})
 
 
 def record(store: pgdoc.Store, stream: pgdoc.ChangeStream, event: pgdoc.ChangeEvent) -> None:
-    """Write an event down; the entry and the stream's place commit together, or neither does."""
+    """Write an entry for an event. The entry and the consumer's position commit together, or neither does."""
     with store.transaction() as tx:
         try:
             tx[AUDIT].insert(pgdoc.new_id(), {**facts(event), **contents(event)})
-        except (pgdoc.UnreadableDocument, pgdoc.InvalidDocument) as error:  # nobody's data may stop the log
+        except (pgdoc.UnreadableDocument, pgdoc.InvalidDocument) as error:  # no data may stop the log
             tx[AUDIT].insert(pgdoc.new_id(), {**facts(event), "who": None, "problem": str(error)})
         stream.checkpoint(event, tx)
 
 
 def facts(event: pgdoc.ChangeEvent) -> dict[str, Any]:
-    """Who, what, when."""
+    """Return who changed what, and when."""
     user = event.metadata.get("user")
     return {
         "who": user if isinstance(user, str) else None,
@@ -42,12 +43,12 @@ def facts(event: pgdoc.ChangeEvent) -> dict[str, Any]:
         "collection": event.collection,
         "document": event.document_id,
         "transaction": event.transaction_id,
-        "place": str(event.resume_token),
+        "resume_token": str(event.resume_token),
     }
 
 
 def contents(event: pgdoc.ChangeEvent) -> dict[str, Any]:
-    """From what to what, and for an update the difference."""
+    """Return the document before and after the change and, for an update, the difference."""
     before, after, plain = event.full_document_before_change, event.full_document, event.to_dict()
     return {
         "before": before.data if before else None,
@@ -58,7 +59,7 @@ def contents(event: pgdoc.ChangeEvent) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write everything down that happens."""
+    """Record every change until interrupted."""
     conninfo = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("PGDOC_DSN", "")
     with pgdoc.Store(conninfo) as store, watch(store) as stream:
         for event in stream:

@@ -1,11 +1,11 @@
-"""Products cached in Redis, and never read older than the last change that was handled.
+"""Cache products in Redis. A read is never older than the last change that the watcher handled.
 
-`read` is what the application calls. The watcher, which has to run beside it, is
+The application calls `read`. Next to it, run the watcher:
 
     python cache.py [CONNINFO] [REDIS_URL]
 
-where PGDOC_DSN and REDIS_URL are the defaults. It may be killed at any moment and started again; while none runs,
-`read` asks the database.
+The arguments default to PGDOC_DSN and REDIS_URL. You can kill the watcher at any moment and start it again. While no
+watcher runs, `read` queries the database.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import pgdoc
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PLACE = "products:place"  # the token of the last change that was handled; it lives and dies with the entries
-WATCHED = "products:watched"  # there as long as a watcher keeps up
+POSITION = "products:position"  # the resume token of the last handled change; lost whenever the entries are lost
+WATCHED = "products:watched"  # exists while a watcher keeps up
 KEEP_S, LEASE_S, WATCHED_S = 3600, 10, 5
-NOT_CACHED = "lease of nobody"  # an entry that sends every reader to the database
+NOT_CACHED = "lease of nobody"  # an entry that makes every reader query the database
 
-# Give what is there; where nothing is, leave a lease, which is the right to fill it.
+# Return the entry. If there is none, store a lease: its holder may fill the entry.
 LOOK = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return nil end
 local found = redis.call('GET', KEYS[2])
@@ -38,9 +38,9 @@ if found then return found end
 redis.call('SET', KEYS[2], ARGV[1], 'EX', ARGV[2])
 return ARGV[1]
 """
-# Fill, if the lease is still there: since it was left, no change of the product was handled.
+# Fill the entry if the lease is still there, which means that no change of the product was handled since.
 FILL = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end"
-# Handle a change and move the place on, both or neither, if the place is where this watcher left it.
+# Store a change together with its position, but only if this watcher wrote the last position.
 HANDLE = """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2])
@@ -51,7 +51,7 @@ return 1
 
 
 def read(redis: Redis, products: pgdoc.Collection, product_id: str) -> dict[str, Any] | None:
-    """Give a product's data, from the cache where it can; `None` where there is no such product."""
+    """Return a product's data, from the cache if possible, or `None` if there is no such product."""
     key, lease = f"product:{product_id}", f"lease {uuid.uuid4()}"
     found: str | None = redis.eval(LOOK, 2, WATCHED, key, lease, LEASE_S)
     if found and not found.startswith("lease "):
@@ -64,33 +64,36 @@ def read(redis: Redis, products: pgdoc.Collection, product_id: str) -> dict[str,
 
 
 def entry(document: pgdoc.Document | None) -> str:
-    """Write a product as the cache has it; that there is none is worth knowing, too."""
+    """Return the cache entry of a product. A missing product has an entry, too."""
     try:
         return json.dumps(document.data if document else None)
-    except (TypeError, pgdoc.UnreadableDocument):  # numbers that json has no form for, or Python none
+    except (TypeError, pgdoc.UnreadableDocument):  # numbers that json or Python can't represent
         return NOT_CACHED
 
 
 def follow(store: pgdoc.Store, redis: Redis) -> Iterator[pgdoc.ChangeEvent]:
-    """Keep the cache, and give each change when it has been handled.
+    """Keep the cache up to date, and yield each change after it was handled.
 
     Raises:
-        RuntimeError: another watcher has taken over, or Redis has lost what was written last: start anew.
+        RuntimeError: Another watcher took over, or Redis lost the last write. Start the watcher again.
     """
-    stream, place = open_stream(store, redis)
+    stream, position = open_stream(store, redis)
     with stream:
         while True:
             event = stream.next(timeout=1)
-            keys, values = [PLACE, WATCHED], [place, str(stream.resume_token)]
-            values.append(str(WATCHED_S if stream.stats().mode == "live" else 0))  # not in a snapshot, not far behind
+            keys, values = [POSITION, WATCHED], [position, str(stream.resume_token)]
+            values.append(str(WATCHED_S if stream.stats().mode == "live" else 0))  # 0 inside a snapshot or far behind
             if event and event.document_id:
                 keys.append(f"product:{event.document_id}")
                 values += [entry(event.full_document), str(KEEP_S)]
-            elif event:  # of the whole collection: emptied, dropped, renamed
+            elif event:  # the whole collection was emptied, dropped or renamed
                 forget(redis)
             if not redis.eval(HANDLE, len(keys), *keys, *values):
-                raise RuntimeError(f"{PLACE} is not where this watcher left it: another one runs, or Redis restarted")
-            place = values[1]
+                raise RuntimeError(
+                    f"this watcher did not write the present {POSITION}: "
+                    "another watcher is running, or Redis restarted; start one watcher again"
+                )
+            position = values[1]
             if event:
                 yield event
             if event and event.event_type == "invalidate":
@@ -98,25 +101,25 @@ def follow(store: pgdoc.Store, redis: Redis) -> Iterator[pgdoc.ChangeEvent]:
 
 
 def open_stream(store: pgdoc.Store, redis: Redis) -> tuple[pgdoc.ChangeStream, str]:
-    """Go on where the cache was left; where that can't be done, empty it and begin with what exists."""
-    place = str(redis.get(PLACE) or "")
-    if place:
+    """Continue from the stored position, or empty the cache and start with a snapshot if that is impossible."""
+    position = str(redis.get(POSITION) or "")
+    if position:
         with contextlib.suppress(pgdoc.HistoryLost, pgdoc.InvalidResumeToken):
-            return store["products"].watch(snapshot=True, resume_after=place), place
-    redis.delete(PLACE)
+            return store["products"].watch(snapshot=True, resume_after=position), position
+    redis.delete(POSITION)
     forget(redis)
     return store["products"].watch(snapshot=True), ""
 
 
 def forget(redis: Redis) -> None:
-    """Drop every entry and lease."""
-    redis.delete(WATCHED)  # first: from here on nobody gets a lease
+    """Delete every entry and lease."""
+    redis.delete(WATCHED)  # first, so that no reader gets a new lease
     for key in redis.scan_iter("product:*", count=1000):
         redis.unlink(key)
 
 
 def main() -> None:
-    """Run the watcher, and tell what it does."""
+    """Run the watcher, and print each change that it handles."""
     defaults = [os.environ.get("PGDOC_DSN", ""), os.environ.get("REDIS_URL", "redis://localhost")]
     conninfo, url = sys.argv[1:] + defaults[len(sys.argv) - 1 :]
     with pgdoc.Store(conninfo) as store, Redis.from_url(url, decode_responses=True) as redis:

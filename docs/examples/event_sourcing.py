@@ -1,11 +1,11 @@
-"""Accounts that are nothing but their events: commands append them, and every state is worked out from them.
+"""Store accounts as events: commands append events, and every state is computed from them.
 
-`open_account`, `deposit`, `withdraw` and `replay` are what the application calls. The projection, which keeps the
-collection `balances` for those who want to search and sort, is
+The application calls `open_account`, `deposit`, `withdraw` and `replay`. The projection keeps the collection `balances`
+for searching and sorting. Run it with
 
     python event_sourcing.py [CONNINFO] [--rebuild]
 
-where PGDOC_DSN is the default. It may be killed at any moment and started again.
+CONNINFO defaults to PGDOC_DSN. You can kill the projection at any moment and start it again.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ EVENTS, BALANCES = "account_events", "balances"
 
 
 class RefusedError(Exception):
-    """A command that the account's state does not allow."""
+    """The account's state does not allow the command."""
 
 
 @dataclass(frozen=True)
 class Account:
-    """What an account's first `number` events come to; amounts are in cents."""
+    """The state of an account after its first `number` events. Amounts are in cents."""
 
     number: int = 0
     owner: str | None = None
@@ -41,7 +41,7 @@ class Account:
 
 
 def fold(account: Account, event: dict[str, Any]) -> Account:
-    """Give the account as an event leaves it."""
+    """Return the account after an event."""
     match event["type"]:
         case "opened":
             return Account(event["number"], event["owner"])
@@ -49,28 +49,28 @@ def fold(account: Account, event: dict[str, Any]) -> Account:
             return Account(event["number"], account.owner, account.balance + event["amount"])
         case "withdrawn":
             return Account(event["number"], account.owner, account.balance - event["amount"])
-    raise ValueError(f"{event['type']!r} is no event of an account")
+    raise ValueError(f"event type {event['type']!r} is unknown: use opened, deposited or withdrawn")
 
 
 def replay(store: pgdoc.Store, account_id: str, *, until: datetime | None = None) -> Account:
-    """Work out an account's state, now or at any moment before."""
+    """Compute an account's state, now or at an earlier moment."""
     events = (document.data for document in store[EVENTS].find({"account": account_id}, sort="number"))
-    told = itertools.takewhile(lambda event: until is None or datetime.fromisoformat(event["at"]) <= until, events)
-    return functools.reduce(fold, told, Account())
+    included = itertools.takewhile(lambda event: until is None or datetime.fromisoformat(event["at"]) <= until, events)
+    return functools.reduce(fold, included, Account())
 
 
 def append(store: pgdoc.Store, account_id: str, event: dict[str, Any], allows: Callable[[Account], bool]) -> Account:
-    """Append an event, if the account's present state allows it.
+    """Append an event if the account's current state allows it.
 
-    Of two commands that decide on the same state one is given the number; the other decides anew, on the next state.
+    If two commands decide on the same state, one gets the event number. The other decides again, on the next state.
 
     Raises:
-        RefusedError: it does not.
+        RefusedError: The state does not allow the event.
     """
     while True:
         account = replay(store, account_id)
         if not allows(account):
-            raise RefusedError(f"{account_id} is {account}: not {event}")
+            raise RefusedError(f"{account_id} does not allow {event}: its state is {account}")
         number, at = account.number + 1, datetime.now(UTC).isoformat()
         happened = {"account": account_id, "number": number, "at": at, **event}
         with contextlib.suppress(pgdoc.DuplicateDocument):
@@ -79,24 +79,24 @@ def append(store: pgdoc.Store, account_id: str, event: dict[str, Any], allows: C
 
 
 def open_account(store: pgdoc.Store, account_id: str, owner: str) -> Account:
-    """Open an account, once."""
+    """Open an account that does not exist yet."""
     return append(store, account_id, {"type": "opened", "owner": owner}, lambda account: not account.number)
 
 
 def deposit(store: pgdoc.Store, account_id: str, amount: int) -> Account:
-    """Pay in, where there is an account."""
+    """Pay into an existing account."""
     event = {"type": "deposited", "amount": amount}
     return append(store, account_id, event, lambda account: account.number > 0 and amount > 0)
 
 
 def withdraw(store: pgdoc.Store, account_id: str, amount: int) -> Account:
-    """Pay out, where there is enough."""
+    """Pay out of an account with a sufficient balance."""
     event = {"type": "withdrawn", "amount": amount}
     return append(store, account_id, event, lambda account: 0 < amount <= account.balance)
 
 
 def project(store: pgdoc.Store, stream: pgdoc.ChangeStream, event: pgdoc.ChangeEvent) -> None:
-    """Move a balance on by one event; it and the stream's place commit together, or neither does."""
+    """Apply an event to a balance. The balance and the consumer's position commit together, or neither does."""
     with store.transaction() as tx:
         if event.event_type in {"snapshot", "insert"} and event.full_document:
             happened = event.full_document.data
@@ -104,16 +104,18 @@ def project(store: pgdoc.Store, stream: pgdoc.ChangeStream, event: pgdoc.ChangeE
             account = Account(**balance.data) if balance else Account()
             if happened["number"] != account.number + 1:
                 raise RuntimeError(
-                    f"{event.document_id} does not follow event {account.number}: rebuild the projection"
+                    f"{event.document_id} does not follow event {account.number}: run again with --rebuild"
                 )
             tx[BALANCES].replace(happened["account"], asdict(fold(account, happened)), upsert=True)
         elif event.event_type != "create":
-            raise RuntimeError(f"{event.event_type} of {event.document_id}: the past was changed")
+            raise RuntimeError(
+                f"{event.event_type} of {event.document_id}: the past was changed; check the events, then use --rebuild"
+            )
         stream.checkpoint(event, tx)
 
 
 def prepare(store: pgdoc.Store, *, rebuild: bool = False) -> None:
-    """Make what the programs need; with `rebuild` the projection begins with the first event again."""
+    """Create the collection and its index. With `rebuild`, restart the projection from the first event."""
     store.create_collection(EVENTS).create_index("account", "number")
     if rebuild:
         store.drop_consumer(BALANCES)
@@ -121,7 +123,7 @@ def prepare(store: pgdoc.Store, *, rebuild: bool = False) -> None:
 
 
 def main() -> None:
-    """Keep the projection."""
+    """Keep the projection up to date until interrupted."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--rebuild"]
     conninfo = arguments[0] if arguments else os.environ.get("PGDOC_DSN", "")
     with pgdoc.Store(conninfo) as store:

@@ -19,7 +19,7 @@ COPY {table} (id, data) FROM STDIN (FORMAT binary)
 -- name: get
 SELECT data::text, version, created_at, updated_at FROM {table} WHERE id = %s
 
--- {change} gives NULL where the update does not fit the document; then, and where it changes nothing, no row is written.
+-- {change} is NULL if the update does not fit the document. No row is written then, or if nothing changes.
 -- name: update
 {with_metadata} UPDATE {table} SET data = {change} {from_metadata}
 WHERE id = %s {and_version} AND ({change}) <> data
@@ -28,15 +28,16 @@ RETURNING data::text, version, created_at, updated_at
 -- name: check_update
 SELECT data::text, version, created_at, updated_at, ({change}) IS NOT NULL, ({change}) = data FROM {table} WHERE id = %s
 
--- {change} speaks of `data`, which would be ambiguous here, hence the row around it.
+-- {change} refers to `data`, which is ambiguous in ON CONFLICT; the subquery makes it the stored row's.
 -- name: upsert
 {with_metadata} INSERT INTO {table} AS stored (id, data) SELECT %s, {first} {from_metadata}
 ON CONFLICT (id) DO UPDATE SET data = (SELECT {change} FROM (SELECT stored.data) AS old(data))
 WHERE (SELECT {change} FROM (SELECT stored.data) AS old(data)) <> stored.data
 RETURNING data::text, version, created_at, updated_at
 
--- For a bulk: no document comes back. One that the update does not fit is written as if replaced by itself, and comes
--- back with that mark for the error, which takes the transaction with it. OFFSET keeps {change} from being copied.
+-- For a bulk write, which returns no documents. A document that the update does not fit is written as a replacement by
+-- itself and returned for the error message; the error then rolls back the transaction. OFFSET 0 keeps the planner from
+-- duplicating {change}.
 -- name: bulk_upsert
 {with_metadata} INSERT INTO {table} AS stored (id, data) SELECT %s, {first} {from_metadata}
 ON CONFLICT (id) DO UPDATE SET (data, replaced_version) = (
@@ -66,12 +67,13 @@ SELECT version FROM {table} WHERE id = %s
 -- name: lock
 SELECT version FROM {table} WHERE id = %s FOR NO KEY UPDATE
 
--- {first} is the first document that matches, locked: one of `first_match`, or the first of some of them.
+-- The first matching document, locked. {first} of update_one and delete_one is a single `first_match`, or the first of
+-- several.
 -- name: first_match
 SELECT id, data, version, created_at, updated_at FROM {table} WHERE {condition} {order} LIMIT 1 {lock}
 
--- The rows are locked first, in the order of their ids, so that such calls do not deadlock. A row that changed between the
--- match and the lock is matched again, and {change} is made of what it is then. One misfit, and nothing is written.
+-- Locks the rows first, ordered by id, so that concurrent calls do not deadlock. A row that changed before it was locked is
+-- matched again, and {change} is computed from its new data. If the update does not fit one document, nothing is written.
 -- name: update_many
 {with_metadata_and} locked AS MATERIALIZED (
   SELECT id, after, CASE WHEN after IS NULL THEN data::text END AS misfit

@@ -1,4 +1,4 @@
-"""The programs of docs/examples as processes of their own, and a private Redis beside them."""
+"""Fixtures for the programs of docs/examples: a time limit for each test, and a private Redis."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ TEST_TIMEOUT_S = 120
 
 @pytest.fixture(autouse=True)
 def no_test_hangs() -> Iterator[None]:
-    """A program that is broken may wait for ever."""
+    """Fail a test that takes too long: a broken program may wait forever."""
 
     def give_up(*_args: object) -> None:
-        raise TimeoutError(f"not done within {TEST_TIMEOUT_S} s")
+        raise TimeoutError(f"the test did not finish within {TEST_TIMEOUT_S} s")
 
     signal.signal(signal.SIGALRM, give_up)
     signal.alarm(TEST_TIMEOUT_S)
@@ -35,7 +35,7 @@ def no_test_hangs() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    """The URL of a Redis that keeps nothing on disk and listens on a socket in a folder of its own."""
+    """The URL of a Redis that stores nothing on disk and listens on a socket in its own folder."""
     with TemporaryDirectory(prefix="pgdoc-redis-") as folder:
         socket = Path(folder, "redis.sock")
         options = ["--port", "0", "--unixsocket", str(socket), "--dir", folder, "--save", "", "--appendonly", "no"]
@@ -49,7 +49,7 @@ def redis_url() -> Iterator[str]:
 
 @pytest.fixture
 def redis(redis_url: str) -> Iterator[Redis]:
-    """A client of it; it is empty."""
+    """A client of an empty Redis."""
     with Redis.from_url(redis_url, decode_responses=True) as redis:
         redis.flushall()
         yield redis
@@ -62,8 +62,8 @@ def _wait_for(socket: Path, process: subprocess.Popen[bytes]) -> None:
             try:
                 redis.ping()
             except NotThereYetError:
-                assert process.poll() is None, "redis-server ended"
-                assert time.monotonic() < deadline, "redis-server does not answer"
+                assert process.poll() is None, f"redis-server ended with {process.returncode}"
+                assert time.monotonic() < deadline, f"redis-server does not answer after {START_TIMEOUT_S} s"
                 time.sleep(0.05)
             else:
                 return

@@ -1,9 +1,9 @@
-"""`python -m tests.examples.dying PROGRAM STEP COUNT ...` runs a program of docs/examples, and kills it at a step.
+"""Run a program of docs/examples, and kill it when it reaches a step for the COUNT-th time.
 
-It dies when it comes to the step for the COUNT-th time.
+    python -m tests.examples.dying PROGRAM STEP COUNT ...
 
-The steps are those of every loop with an effect in the database: `before` its transaction, in it before the
-`checkpoint`, in it before the `commit`, and `after` that.
+The steps are those of a loop with an effect in the database: `before` its transaction, inside it before the
+`checkpoint`, inside it before the `commit`, and `after` the commit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STEPS = ("before", "checkpoint", "commit", "after")
 
 
 class Death:
-    """Comes at a step, the count-th time."""
+    """Kills the process when it reaches a step for the count-th time."""
 
     def __init__(self, step: str, count: int) -> None:
         self.step, self.left = step, count
@@ -37,7 +37,7 @@ class Death:
 
 
 def await_death(death: Death) -> None:
-    """Have it look in at each step."""
+    """Call `death.passes` at each step."""
     transaction, checkpoint = pgdoc.Store.transaction, pgdoc.ChangeStream.checkpoint
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Running the programs of docs/examples as their users do."""
+"""Run the programs of docs/examples as users do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATIENCE_S = 60.0
 
 @contextlib.contextmanager
 def running(program: str, *arguments: str, output: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program until the block ends; what is left of it then is killed."""
+    """Run a program until the block ends, then kill it."""
     with (
         contextlib.nullcontext() if output is None else output.open("wb") as stdout,
         subprocess.Popen([sys.executable, str(EXAMPLES / program), *arguments], stdout=stdout) as process,
@@ -33,7 +33,7 @@ def running(program: str, *arguments: str, output: Path | None = None) -> Iterat
 
 
 def wait_until(condition: Callable[[], object], process: subprocess.Popen[bytes] | None = None) -> None:
-    """Wait until something is so; a process that ends meanwhile never brings it about."""
+    """Wait until a condition holds. Fail if `process`, which has to bring it about, ends first."""
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert process is None or process.poll() is None, f"the program ended with {process.returncode}"
@@ -42,7 +42,7 @@ def wait_until(condition: Callable[[], object], process: subprocess.Popen[bytes]
 
 
 def drop_consumer(store: pgdoc.Store, name: str) -> None:
-    """Drop the consumer of a program that was killed a moment ago."""
+    """Drop the consumer of a program that has just been killed."""
 
     def is_dropped() -> bool:
         with contextlib.suppress(pgdoc.ConsumerBusy):

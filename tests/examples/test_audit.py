@@ -1,4 +1,4 @@
-"""The audit log: who changed what, from what to what, exactly once, wherever its program is killed."""
+"""The audit log records every change exactly once, wherever its program is killed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DEEP = "[" * 253 + "]" * 253
 
 @pytest.fixture
 def store(dsn: str) -> Iterator[pgdoc.Store]:
-    """A store on a database with a log that has begun."""
+    """A store on a database whose audit consumer exists."""
     with pgdoc.Store(dsn) as store:
         store.create_collection("orders")
         store.create_collection("stock")
@@ -46,7 +46,7 @@ def sql(dsn: str) -> Iterator[psycopg.Connection]:
 
 
 class History:
-    """Writers that know what they did."""
+    """Writers that record the entries that the log must have."""
 
     def __init__(self, store: pgdoc.Store, sql: psycopg.Connection) -> None:
         self.store, self.sql = store, sql
@@ -106,18 +106,18 @@ class History:
 
 
 def written(store: pgdoc.Store) -> list[Entry]:
-    """What the log has, in the order in which it was written."""
+    """Return the entries of the log, in the order in which they were written."""
     names = ("who", "what", "collection", "document", "before", "after", "transaction")
     return [tuple(entry[name] for name in names) for entry in store[audit.AUDIT].find(sort="_id")]
 
 
 def same(one: list[Entry], other: list[Entry]) -> bool:
-    """As JSON has it, where true is not 1."""
+    """Compare as JSON, where true is not 1."""
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def finish(dsn: str, store: pgdoc.Store, history: History) -> None:
-    """Let the program come to the end, and compare."""
+    """Let the program record everything, and compare the log with the history."""
     with running("audit.py", dsn) as process:
         wait_until(lambda: store[audit.AUDIT].count() >= len(history.entries), process)
         history.go_on()
@@ -171,7 +171,7 @@ def test_an_entry(store):
 
 @pytest.mark.parametrize("user", ['{"name": "eve"}', '"\\u0000"', DEEP, "17"])
 def test_a_user_that_is_no_text_is_nobody(store, sql, user):
-    """Any role that can write can claim anything."""
+    """Any role that can write can send any metadata."""
     with sql.transaction():
         sql.execute("SELECT pg_logical_emit_message(true, 'pgdoc', %s)", [f'{{"metadata": {{"user": {user}}}}}'])
         sql.execute("INSERT INTO orders (id, data) VALUES ('o-1', '{}')")

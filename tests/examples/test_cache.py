@@ -1,4 +1,4 @@
-"""The cache: the race between readers and the watcher, and what becomes of it when either is killed."""
+"""The cache: the race between readers and the watcher, and what happens when either is killed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pgdoc.server import LocalServer
 
 OLD, NEW = {"price": 1}, {"price": 2}
-FOREIGN_TOKEN = "0/4231D60.0/3C245F0.1.0.7711260029669233124.1"  # noqa: S105 (of a cluster that is not here)
+FOREIGN_TOKEN = "0/4231D60.0/3C245F0.1.0.7711260029669233124.1"  # noqa: S105 (of another cluster)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def watcher(store: pgdoc.Store, redis: Redis) -> Iterator[Watcher]:
 
 
 class Watcher:
-    """The watcher of the program, one change at a time."""
+    """The program's watcher, run one change at a time."""
 
     def __init__(self, store: pgdoc.Store, redis: Redis) -> None:
         self.store, self.redis = store, redis
@@ -51,7 +51,7 @@ class Watcher:
         self.follower.close()  # type: ignore[attr-defined]
 
     def handle(self, document_id: str | None) -> None:
-        """Handle what comes, up to a change of this document; `None` for one of the collection."""
+        """Handle changes up to one of this document, or of the whole collection if `None`."""
         for event in self.follower:
             if event.document_id == document_id:
                 return
@@ -63,7 +63,7 @@ class Watcher:
 
 
 class Overtaken(pgdoc.Collection):
-    """A collection whose every reader is held up behind the database's answer, while something happens."""
+    """A collection that calls `meanwhile` between the database's answer and the return to the reader."""
 
     def __init__(self, products: pgdoc.Collection, meanwhile: Callable[[], object]) -> None:
         self.products, self.meanwhile = products, meanwhile
@@ -75,7 +75,7 @@ class Overtaken(pgdoc.Collection):
 
 
 def read_naively(redis: Redis, products: Any, product_id: str) -> dict[str, Any] | None:
-    """Fill where there is nothing, as most caches do; their watcher deletes the key of what was changed."""
+    """Fill a missing entry, as most caches do. Their watcher deletes the key of a changed document."""
     found: Any = redis.get(f"product:{product_id}")
     if found is None:
         document = products.get(product_id)
@@ -94,7 +94,7 @@ return ARGV[2]
 
 
 def read_by_version(redis: Redis, products: Any, product_id: str) -> dict[str, Any] | None:
-    """Fill with what was read, unless a higher version is there; its watcher writes every change down."""
+    """Fill the entry unless it has a higher version. The watcher of such a cache stores every change."""
     found: Any = redis.get(f"product:{product_id}")
     if found is None:
         document = products.get(product_id)
@@ -118,7 +118,7 @@ def insert_anew(products: pgdoc.Collection) -> None:
 
 
 class TestTheRace:
-    """A reader has the old product in its hands while the change of it is handled, and fills the cache then."""
+    """A reader reads the old product, the watcher handles a change of it, and then the reader fills the cache."""
 
     def test_a_cache_that_deletes_keys_is_stale(self, store, redis):
         products = store["products"]
@@ -159,7 +159,7 @@ class TestTheRace:
     @pytest.mark.parametrize("change", [update, insert_anew])
     def test_ours_is_never(self, store, redis, watcher, change):
         products = store["products"]
-        redis.delete("product:p")  # its time was over
+        redis.delete("product:p")  # it expired
 
         def meanwhile():
             change(products)
@@ -167,11 +167,11 @@ class TestTheRace:
             while cache.read(redis, products, "p") != NEW:
                 watcher.handle("p")
 
-        assert cache.read(redis, Overtaken(products, meanwhile), "p") == OLD  # it was, when it was asked
+        assert cache.read(redis, Overtaken(products, meanwhile), "p") == OLD  # current when it was queried
         assert cache.read(redis, products, "p") == NEW
 
     def test_ours_is_never_where_the_cache_is_emptied_meanwhile(self, store, redis, watcher):
-        """What was read before is not filled into a cache that has begun anew."""
+        """A reader does not store what it read before the cache was emptied."""
         products = store["products"]
         redis.delete("product:p")
 
@@ -190,7 +190,7 @@ class TestTheRace:
 def test_an_event_that_arrives_before_its_commit_is_visible(
     private_server: LocalServer, private_dsn: str, redis: Redis
 ) -> None:
-    """A commit that waits for a standby is told of, and nobody else sees it yet: the database still has the old one."""
+    """The event of a commit that waits for a standby arrives while queries still return the old product."""
     with (
         pgdoc.Store(private_dsn) as store,
         contextlib.closing(Watcher(store, redis)) as watcher,
@@ -217,7 +217,7 @@ def test_an_event_that_arrives_before_its_commit_is_visible(
 
 @contextlib.contextmanager
 def _waiting_for_ever(dsn: str, pool: ThreadPoolExecutor) -> Iterator[Future[None]]:
-    """Change the product in another thread, in a commit that does not return before the block is left."""
+    """Change the product in another thread, in a commit that waits until the block resets the setting."""
 
     def write() -> None:
         with psycopg.connect(dsn, autocommit=True) as connection:
@@ -232,7 +232,7 @@ def _waiting_for_ever(dsn: str, pool: ThreadPoolExecutor) -> Iterator[Future[Non
 def test_who_has_no_watcher_reads_the_database(store, redis, watcher):
     redis.set("product:p", json.dumps(OLD))
     store["products"].replace("p", NEW)
-    redis.delete(cache.WATCHED)  # as its time is over when nobody renews it
+    redis.delete(cache.WATCHED)  # it expires when no watcher renews it
     assert cache.read(redis, store["products"], "p") == NEW
 
 
@@ -255,7 +255,7 @@ def test_of_two_watchers_one_ends(store, redis, watcher):
     with contextlib.closing(Watcher(store, redis)) as other:
         store["products"].replace("p", NEW)
         other.handle("p")
-        with pytest.raises(RuntimeError, match="another one runs"):
+        with pytest.raises(RuntimeError, match="another watcher is running"):
             watcher.handle("p")
     assert cache.read(redis, store["products"], "p") == NEW
 
@@ -269,7 +269,7 @@ def test_a_collection_that_is_emptied_empties_the_cache(store, redis, watcher, d
 
 
 def test_where_history_is_lost_the_cache_begins_anew(store, redis):
-    redis.set(cache.PLACE, FOREIGN_TOKEN)
+    redis.set(cache.POSITION, FOREIGN_TOKEN)
     redis.set("product:gone", json.dumps(OLD))
     with contextlib.closing(Watcher(store, redis)) as watcher:
         watcher.go_live()

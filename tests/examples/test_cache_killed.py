@@ -1,7 +1,7 @@
-"""Over 10,000 changes, the watcher killed again and again: no read is older than a change that was handled before it.
+"""Over 10,000 changes with the watcher killed repeatedly, no read is older than a change that was handled before it.
 
-What was handled by then, a reader knows from the place that the watcher had stored when it began; what each place
-stands for, from a stream of the test's own.
+A reader takes the position that the watcher had stored when the read began. The test's own stream tells what each
+position stands for.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ CHANGES, PRODUCTS, KILLS = 10_400, 500, 5
 WRITE_PAUSE_S, READ_PAUSE_S = 0.01, 0.001
 LINE = re.compile(r"(\S+) \w+ p\d+: ([\d.]+) ms")
 
-# Redis short of memory, which drops what is older than two seconds.
+# Simulate a Redis that is short of memory: delete an entry that is older than two seconds.
 DROP_OLD = "if redis.call('TTL', KEYS[1]) < tonumber(ARGV[1]) - 2 then redis.call('DEL', KEYS[1]) end"
 
 
 class Read(NamedTuple):
     handled: ResumeToken
-    """The place that was stored when it began."""
+    """The position that was stored when the read began."""
     product: str
     number: int | None
-    """What the product had; `None` where it was not there."""
+    """The product's number; `None` if there was no product."""
     wal_end: int
-    """When it was over."""
+    """The end of the WAL when the read was over."""
 
 
 class Writers:
-    """Two writers, one through pgdoc, one in SQL, whose every change has a number of its own."""
+    """Two writers, one through pgdoc and one in SQL. Each change has a unique number."""
 
     def __init__(self, dsn: str) -> None:
         self.dsn, self.numbers, self.done = dsn, itertools.count(1), 0
@@ -94,26 +94,26 @@ class Writers:
 
 
 def some(dice: random.Random) -> list[str]:
-    """A few products, in an order in which no two transactions wait for each other."""
+    """Choose a few products, sorted so that transactions do not deadlock."""
     return sorted({f"p{dice.randrange(PRODUCTS)}" for _ in range(dice.randint(1, 8))})
 
 
 def read_on(dsn: str, redis: Redis, enough: threading.Event) -> list[Read]:
-    """Read until it is enough."""
+    """Read random products until `enough` is set."""
     dice, reads = random.Random(), []
     with pgdoc.Store(dsn) as store, psycopg.connect(dsn, autocommit=True) as connection:
         while not enough.wait(READ_PAUSE_S):
-            place, product = str(redis.get(cache.PLACE)), f"p{dice.randrange(PRODUCTS)}"
+            position, product = str(redis.get(cache.POSITION)), f"p{dice.randrange(PRODUCTS)}"
             data = cache.read(redis, store["products"], product)
             ((wal_end,),) = connection.execute("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint").fetchall()
             number = data["number"] if data else None
-            reads.append(Read(pgdoc.ResumeToken.parse(place), product, number, wal_end))
+            reads.append(Read(pgdoc.ResumeToken.parse(position), product, number, wal_end))
             redis.eval(DROP_OLD, 1, f"product:p{dice.randrange(PRODUCTS)}", cache.KEEP_S)
     return reads
 
 
 def kill_again_and_again(dsn: str, url: str, redis: Redis, writers: Writers, folder: Path) -> list[Path]:
-    """Run the watcher while the writers write, each process for a part of the changes; give what they printed."""
+    """Run several watcher processes in turn while the writers write. Return the files of their output."""
     outputs = [folder / f"watcher{number}" for number in range(KILLS + 1)]
     for number, output in enumerate(outputs[:-1], start=1):
         with running("cache.py", dsn, url, output=output) as process:
@@ -165,7 +165,7 @@ def test_no_read_is_older_than_what_was_handled(
 
 
 def stale(reads: list[Read], history: list[pgdoc.ChangeEvent]) -> list[Read]:
-    """Give the reads that are older than what was handled before them."""
+    """Return the reads that are older than a change that was handled before them."""
     tokens: dict[str, list[ResumeToken]] = defaultdict(list)
     numbers: dict[str, list[Any]] = defaultdict(lambda: [0])
     for event in history:
@@ -174,7 +174,7 @@ def stale(reads: list[Read], history: list[pgdoc.ChangeEvent]) -> list[Read]:
 
     def is_stale(read: Read) -> bool:
         known = numbers[read.product]
-        handled = bisect_right(tokens[read.product], read.handled)  # 0 is what was there at the beginning
+        handled = bisect_right(tokens[read.product], read.handled)  # 0 is the initial product
         there_by_then = bisect_right(tokens[read.product], read.wal_end, key=lambda token: int(token.lsn))
         return read.number not in known[handled : max(handled, there_by_then) + 1]
 
@@ -182,7 +182,7 @@ def stale(reads: list[Read], history: list[pgdoc.ChangeEvent]) -> list[Read]:
 
 
 def times(outputs: list[Path]) -> str:
-    """Tell how long after its commit a change was handled, by watchers that had caught up with what they found."""
+    """Report the time from a commit to its handling, leaving out the time in which a watcher caught up."""
     ages = []
     for output in outputs:
         found = [LINE.fullmatch(line) for line in output.read_text().splitlines()]
@@ -190,6 +190,6 @@ def times(outputs: list[Path]) -> str:
         since = handled[0][0] + handled[0][1] + timedelta(seconds=1) if handled else None
         ages += [age / timedelta(milliseconds=1) for commit, age in handled if since and commit > since]
     if len(ages) < 2:
-        return "no watcher had the time to catch up"
+        return "no watcher had enough time to catch up"
     centiles = statistics.quantiles(ages, n=100)
     return f"from commit to handled: median {centiles[49]:.1f} ms, 99% {centiles[98]:.1f} ms of {len(ages)}"

@@ -1,4 +1,4 @@
-"""The dashboard in a process of its own, and headless Chromium, the real one, looking at it."""
+"""The dashboard runs in its own process, and a real headless Chromium shows it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ BY_STATUS = "SELECT data ->> 'status', count(*)::int FROM docs.orders GROUP BY 1
 
 
 class App:
-    """The program, which may be killed and started again at the same port."""
+    """The program. It can be killed and started again on the same port."""
 
     def __init__(self, conninfo: str, log: Path) -> None:
         self.conninfo, self.log, self.port = conninfo, log, free_port()
@@ -82,7 +82,7 @@ class App:
 
 
 class Writer:
-    """Orders, written through pgdoc and in SQL, and how many changes that made."""
+    """Writes orders through pgdoc and in SQL, and counts the changes."""
 
     def __init__(self, conninfo: str) -> None:
         self.conninfo, self.changes, self.numbers = conninfo, 0, itertools.count(1)
@@ -108,7 +108,7 @@ class Writer:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Write until the block ends; what a server that is away refuses is written later."""
+        """Write in the background until the block ends."""
         thread = threading.Thread(target=self.go_on, name="writer")
         thread.start()
         try:
@@ -124,7 +124,7 @@ class Writer:
 
 
 class Page:
-    """What a person sees."""
+    """What a user sees of the page."""
 
     def __init__(self, browser: Chrome) -> None:
         self.browser = browser
@@ -144,7 +144,7 @@ class Page:
         return figures
 
     def equals_the_table(self, conninfo: str, changes: int | None = None) -> None:
-        """Wait until all figures are the table's, and as many changes were counted as were made."""
+        """Wait until all figures equal the table's and the page has counted `changes` changes."""
         with psycopg.connect(conninfo) as connection:
             orders, revenue = connection.execute(TABLE).fetchone() or (0, 0)
             statuses: dict[str, int] = dict(connection.execute(BY_STATUS).fetchall())
@@ -189,7 +189,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 @pytest.fixture
 def page(browser: Chrome) -> Iterator[Page]:
-    """A page that is left when the test is over; nothing it did was an error of its script."""
+    """A page that is closed after the test, which fails if its script logged an error."""
     browser.get("about:blank")
     browser.get_log("browser")  # type: ignore[no-untyped-call]
     yield Page(browser)
@@ -202,11 +202,11 @@ def page(browser: Chrome) -> Iterator[Page]:
 def app(dsn: str, tmp_path: Path) -> Iterator[App]:
     with App(dsn, tmp_path / "app.log") as app:
         yield app
-        app.end(signal.SIGTERM)  # its slots and sessions go with it, which `dsn` looks after
+        app.end(signal.SIGTERM)  # `dsn` checks that its slots and sessions are gone
 
 
 def shoot(page: Page, tmp_path: Path, name: str, scheme: str = "light") -> None:
-    """Take a picture for whoever wants to look."""
+    """Save a screenshot."""
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     time.sleep(0.3)
@@ -214,7 +214,7 @@ def shoot(page: Page, tmp_path: Path, name: str, scheme: str = "light") -> None:
 
 
 def test_the_page_equals_the_table(app, dsn, page, tmp_path):
-    """Open before the first order, then again when there are some: what exists counts, and each change."""
+    """Opened before the first order and again later, the page counts existing orders and each change."""
     page.open(app)
     shoot(page, tmp_path, "empty")
     writer = Writer(dsn)
@@ -274,7 +274,7 @@ def test_postgresql_restarts(private_server: LocalServer, private_dsn: str, page
 
 
 def test_a_place_that_is_no_longer_kept(app, dsn, page):
-    """The page is told to forget what it has, and begins with what exists."""
+    """The page clears its figures and loads a snapshot."""
     page.open(app)
     writer = Writer(dsn)
     writer.write(5)
@@ -282,11 +282,11 @@ def test_a_place_that_is_no_longer_kept(app, dsn, page):
     page.browser.execute_script("connect('0/1.0/1.0.0.0.1')")
     writer.write(5)
     page.equals_the_table(dsn)
-    assert "a browser begins anew" in app.log.read_text()
+    assert "restarting a browser with a snapshot" in app.log.read_text()
 
 
 def connect(app: App) -> socket.socket:
-    """A browser that asks for the events, and reads as much as it is made to."""
+    """Request the events as a browser that reads only when told to."""
     browser = socket.socket()
     browser.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     browser.settimeout(PATIENCE_S)
@@ -297,7 +297,7 @@ def connect(app: App) -> socket.socket:
 
 
 def test_a_slow_browser_slows_nobody_and_leaves_nothing(app, dsn, page):
-    """Each has a stream; those that do not read hold up neither the others nor the end."""
+    """Browsers that do not read delay neither other browsers nor the shutdown."""
     page.open(app)
     with contextlib.ExitStack() as slow, psycopg.connect(dsn, autocommit=True) as sql:
         browsers = [slow.enter_context(connect(app)) for _ in range(3)]
@@ -314,14 +314,14 @@ def test_a_slow_browser_slows_nobody_and_leaves_nothing(app, dsn, page):
         page.browser.get("about:blank")
         assert count(browsers[0], 30_000) == 30_000
         browsers[0].close()
-        wait_until(lambda: sql.execute(SLOTS).fetchone() in {(0,), (1,)})  # that of the store, which all shared
+        wait_until(lambda: sql.execute(SLOTS).fetchone() in {(0,), (1,)})  # 1: the store's own slot, which all share
         sql.execute("DELETE FROM docs.orders WHERE id = 'o-1'")
     page.open(app)
     page.equals_the_table(dsn, changes=0)
 
 
 def count(browser: socket.socket, wanted: int) -> int:
-    """Read all that was waiting; how many changes there were."""
+    """Read until `wanted` changes have arrived, and return their number."""
     found, tail = 0, b""
     while found < wanted:
         data = tail + browser.recv(1 << 16)

@@ -1,4 +1,4 @@
-"""Event sourcing: commands that compete, states at any moment, and a projection that is killed and rebuilt."""
+"""Event sourcing: competing commands, states at any moment, and a projection that is killed and rebuilt."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def store(dsn: str) -> Iterator[pgdoc.Store]:
 
 @pytest.fixture
 def projection(store: pgdoc.Store) -> Iterator[pgdoc.Collection]:
-    """The balances; their consumer is dropped in the end."""
+    """The balances, whose consumer is dropped after the test."""
     yield store.create_collection(bank.BALANCES)
     drop_consumer(store, bank.BALANCES)
 
@@ -56,7 +56,7 @@ def open_accounts(store: pgdoc.Store) -> None:
 
 @contextlib.contextmanager
 def busy(dsn: str) -> Iterator[list[int]]:
-    """Have four clients pay in and out; give what they came to, each amount signed."""
+    """Let four clients deposit and withdraw. Yield the list of the signed amounts."""
     enough, done = threading.Event(), [1_000 for _ in ACCOUNTS]
 
     def trade(seed: int) -> None:
@@ -105,13 +105,13 @@ def test_what_the_state_does_not_allow_is_refused_and_leaves_nothing(store):
         lambda: bank.deposit(store, "account-8", 5),
     ]
     for command in refused:
-        with pytest.raises(bank.RefusedError, match="is Account"):
+        with pytest.raises(bank.RefusedError, match="its state is Account"):
             command()
     assert store[bank.EVENTS].count() == 1
 
 
 def test_of_two_commands_on_the_same_state_one_decides_anew(store):
-    """Both see 100, and both want 80 of it."""
+    """Both commands see a balance of 100 and try to withdraw 80."""
     bank.open_account(store, "account-7", "alice")
     bank.deposit(store, "account-7", 100)
     both_have_seen, seen = threading.Barrier(2), []

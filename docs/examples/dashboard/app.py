@@ -1,8 +1,8 @@
-"""A page that shows the collection `orders` as it changes, in any number of browsers.
+"""Show the collection `orders` live, in any number of browsers.
 
     python app.py [CONNINFO] [--port 8000] [--demo]
 
-CONNINFO is PGDOC_DSN where it is not given; `--demo` writes orders to look at. An order is a document such as
+CONNINFO defaults to PGDOC_DSN. `--demo` writes sample orders. An order is a document such as
 {"customer": "Ada", "total": 12.5, "status": "new"}.
 """
 
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 PAGE = Path(__file__).with_name("page.html")
-BEAT_S = 1.0  # how often a browser hears something where nothing changes
-BATCH = 500  # events that are written at once
-AMOUNTS, MOST = {int, float, Decimal}, 10**13  # JavaScript adds cents up exactly to some 10**15
+BEAT_S = 1.0  # seconds between messages to a browser while nothing changes
+BATCH = 500  # the most events in one write
+AMOUNTS, MOST = {int, float, Decimal}, 10**13  # JavaScript adds cents exactly up to about 10**15
 NAMES = ["Ada", "Alan", "Barbara", "Donald", "Edsger", "Grace"]
 logger = logging.getLogger("uvicorn.error")
 
 
 class Events(StreamingResponse):
-    """Server-sent events, whose source is closed when the browser goes."""
+    """Server-sent events. Closes their source when the browser disconnects."""
 
     media_type = "text/event-stream"
 
@@ -51,54 +51,54 @@ class Events(StreamingResponse):
         self._source = source
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send them until either end has had enough."""
+        """Send events until the browser disconnects or the source ends."""
         async with contextlib.aclosing(self._source):
             await super().__call__(scope, receive, send)
 
 
 async def events(request: Request) -> Events:
-    """Go on where this browser was: it says so itself when it reconnects, and in the address where it could not."""
+    """Serve the events after the browser's token, from its reconnect header or else from the query string."""
     return Events(follow(request.app.state, request.headers.get("last-event-id") or request.query_params.get("after")))
 
 
-async def follow(state: Any, place: str | None) -> AsyncGenerator[str]:
-    """Give one browser all changes behind its place; without one that can be had, begin with what exists."""
+async def follow(state: Any, after: str | None) -> AsyncGenerator[str]:
+    """Yield all changes after a browser's token. Without a usable token, start with a snapshot."""
     yield "retry: 1000\n\n"
     while True:
         try:
-            if not place:
+            if not after:
                 yield message("begin", {})
-            token = pgdoc.ResumeToken.parse(place) if place else None
+            token = pgdoc.ResumeToken.parse(after) if after else None
             async with state.store["orders"].watch(snapshot=True, resume_after=token) as stream:
                 while not state.server.should_exit:
                     yield await batch(stream)
         except (pgdoc.HistoryLost, pgdoc.InvalidResumeToken) as exc:
-            logger.warning("a browser begins anew: %s", exc)
-            place = None
+            logger.warning("restarting a browser with a snapshot: %s", exc)
+            after = None
             continue
-        except pgdoc.PgdocError as exc:  # the browser comes again by itself
-            logger.warning("a browser has to wait: %s", exc)
+        except pgdoc.PgdocError as exc:  # the browser reconnects by itself
+            logger.warning("disconnecting a browser, which will reconnect: %s", exc)
         return
 
 
 async def batch(stream: pgdoc.AsyncChangeStream) -> str:
-    """Write what has come, or that nothing has; the last id is the place up to which all is told."""
+    """Return the waiting changes, then a beat whose id is the token after the last change."""
     texts = []
     event = await stream.next(timeout=BEAT_S)
     while event is not None:
         texts.append(message("change", change(event), event.resume_token))
         event = await stream.try_next() if len(texts) < BATCH and event.event_type != "invalidate" else None
-    beat = {"mode": stream.stats().mode, "now": time.time() * 1000}  # a browser's clock may be wrong
+    beat = {"mode": stream.stats().mode, "now": time.time() * 1000}  # the browser's clock may be wrong
     return "".join(texts) + message("beat", beat, stream.resume_token)
 
 
-def message(kind: str, data: dict[str, Any], place: pgdoc.ResumeToken | str = "") -> str:
-    """Write a server-sent event; the browser keeps the id, and sends it when it reconnects."""
-    return f"event: {kind}\nid: {place}\ndata: {json.dumps(data)}\n\n"
+def message(kind: str, data: dict[str, Any], token: pgdoc.ResumeToken | str = "") -> str:
+    """Format a server-sent event. The browser keeps the id and sends it when it reconnects."""
+    return f"event: {kind}\nid: {token}\ndata: {json.dumps(data)}\n\n"
 
 
 def change(event: pgdoc.ChangeEvent) -> dict[str, Any]:
-    """Take from an event what the page shows."""
+    """Return the fields of an event that the page shows."""
     return {
         "type": event.event_type,
         "id": event.document_id,
@@ -110,7 +110,7 @@ def change(event: pgdoc.ChangeEvent) -> dict[str, Any]:
 
 
 def order(document: pgdoc.Document | None) -> dict[str, Any] | None:
-    """Take from an order what the page shows; anyone may write anything into one, with SQL."""
+    """Return the fields of an order that the page shows. SQL can write any data, so check all types."""
     if document is None:
         return None
     data: dict[str, Any] = {}
@@ -127,9 +127,9 @@ def order(document: pgdoc.Document | None) -> dict[str, Any] | None:
 
 @contextlib.asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncGenerator[None]:
-    """Hold one store for all browsers: their streams share the reading."""
+    """Open one store for all browsers, whose streams share the reading of the WAL."""
     async with pgdoc.AsyncStore(app.state.arguments.conninfo) as app.state.store, asyncio.TaskGroup() as tasks:
-        await app.state.store.set_history()  # it stays while nobody streams, so that browsers go on where they were
+        await app.state.store.set_history()  # kept without streams, too, so that browsers can resume
         writer = [tasks.create_task(write_orders(app.state.store["orders"]))] if app.state.arguments.demo else []
         yield
         for task in writer:
@@ -137,7 +137,7 @@ async def lifespan(app: Starlette) -> AsyncGenerator[None]:
 
 
 async def write_orders(orders: pgdoc.AsyncCollection) -> None:
-    """Write orders to look at, and move them on."""
+    """Write sample orders, and change their status."""
     steps, recent = {"new": "paid", "paid": "shipped", "shipped": "delivered"}, ["none"]
     while True:
         await asyncio.sleep(random.expovariate(2 + abs(time.time() % 40 - 20) / 2))  # busier and quieter times
@@ -150,7 +150,7 @@ async def write_orders(orders: pgdoc.AsyncCollection) -> None:
 
 
 def main() -> None:
-    """Serve until SIGTERM or Ctrl-C; the browsers come again when it is back."""
+    """Serve until SIGTERM or Ctrl-C. Browsers reconnect when the server is back."""
     parser = argparse.ArgumentParser()
     parser.add_argument("conninfo", nargs="?", default=os.environ.get("PGDOC_DSN", ""))
     parser.add_argument("--port", type=int, default=8000)
