@@ -36,10 +36,10 @@ CHUNK_STATEMENTS: Final = 1_000
 CHUNK_BYTES: Final = 1 << 20
 """The limits of the queue in memory: when it reaches one of them, the bulk sends everything in it."""
 
-Rows: TypeAlias = "Sequence[tuple[Any, ...]]"
+ResultRows: TypeAlias = "Sequence[tuple[Any, ...]]"
 Outcome: TypeAlias = tuple[str, int]
 """A field of `BulkResult`, and how much to add to it."""
-ResultParser: TypeAlias = "Callable[[Rows], Outcome]"
+ResultParser: TypeAlias = "Callable[[ResultRows], Outcome]"
 """Returns the outcome of a statement with these rows, or raises the error that they mean."""
 
 
@@ -101,34 +101,34 @@ def size_of(value: Any) -> int:
     return len(value) if isinstance(value, str) else 8
 
 
-def inserted(target: Target, rows: Rows) -> Outcome:
+def inserted(target: Target, rows: ResultRows) -> Outcome:
     """Parse the result of an insert: one row if it created the document."""
     if not rows:
         raise duplicate(target.subject, str(target.key))
     return "inserted", 1
 
 
-def stored(rows: Rows) -> Outcome:
+def stored(rows: ResultRows) -> Outcome:
     """Parse the result of a replace with upsert: the new version, which is 1 for a new document."""
     return "inserted" if rows[0][0] == 1 else "changed", 1
 
 
-def changed(rows: Rows) -> Outcome:
+def changed(rows: ResultRows) -> Outcome:
     """Parse the result of a write that returns one row per changed document."""
     return "changed", len(rows)
 
 
-def deleted(rows: Rows) -> Outcome:
+def deleted(rows: ResultRows) -> Outcome:
     """Parse the result of a delete by id: one row if the document existed."""
     return "deleted", len(rows)
 
 
-def counted(rows: Rows) -> Outcome:
+def counted(rows: ResultRows) -> Outcome:
     """Parse the result of a delete by filter: one row with the number of deleted documents."""
     return "deleted", sum(count for (count,) in rows)
 
 
-def updated(subject: str, update: Update, rows: Rows) -> Outcome:
+def updated(subject: str, update: Update, rows: ResultRows) -> Outcome:
     """Parse the result of an update: the number of changed documents, or a document that the update does not fit."""
     for count, key, text in rows:
         if key is not None:
@@ -137,7 +137,7 @@ def updated(subject: str, update: Update, rows: Rows) -> Outcome:
     return "changed", 0
 
 
-def upserted(target: Target, update: Update, rows: Rows) -> Outcome:
+def upserted(target: Target, update: Update, rows: ResultRows) -> Outcome:
     """Parse the result of an update with upsert: the version and, if the update does not fit, the document's text.
 
     There is no row if nothing changed.
@@ -149,13 +149,13 @@ def upserted(target: Target, update: Update, rows: Rows) -> Outcome:
     return "changed", 0
 
 
-def at_version(target: Target, if_version: int, rows: Rows) -> Outcome:
+def at_version(target: Target, if_version: int, rows: ResultRows) -> Outcome:
     """Check the version of the document before a write with `if_version`."""
     compare_versions(target.subject, str(target.key), rows[0][0] if rows else None, if_version)
     return "changed", 0
 
 
-def exists(error: PgdocError, rows: Rows) -> Outcome:
+def exists(error: PgdocError, rows: ResultRows) -> Outcome:
     """Check that the document exists."""
     if not rows:
         raise error

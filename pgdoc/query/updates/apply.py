@@ -19,8 +19,8 @@ from pgdoc.query.updates.nodes import (
     NO_TIME,
     AddToSet,
     Bound,
-    Change,
     CurrentDate,
+    FieldChange,
     Increment,
     Multiply,
     Pop,
@@ -86,7 +86,7 @@ def _time(now: datetime | None) -> Operand:
     return Operand(text, f'"{text}"')
 
 
-def _apply(data: dict[str, Any], path: Path, change: Change) -> Any:
+def _apply(data: dict[str, Any], path: Path, change: FieldChange) -> Any:
     """Apply the change at the path: its own, or for `$[]` the path within an element."""
     if EACH not in path:
         return _APPLIERS[type(change)](data, path, change)
@@ -119,7 +119,7 @@ def _apply_multiply(data: dict[str, Any], path: Path, change: Multiply) -> Any:
     return _calculate(data, path, change, lambda old: 0 if old is MISSING else _product(old, change.operand.value))
 
 
-def _calculate(data: dict[str, Any], path: Path, change: Change, calculate: _Replace) -> Any:
+def _calculate(data: dict[str, Any], path: Path, change: FieldChange, calculate: _Replace) -> Any:
     def replacement(old: Any) -> Any:
         if old is not MISSING and not _is_number(old):
             raise _does_not_fit(change, f"the value is {short_repr(old)}, not a number")
@@ -244,12 +244,12 @@ def _find(node: Any, path: Path) -> Any:
     return node
 
 
-def _check_container(node: Any, part: str, change: Change) -> None:
+def _check_container(node: Any, part: str, change: FieldChange) -> None:
     if not isinstance(node, dict) and not (isinstance(node, list) and is_array_index(part)):
         raise _does_not_fit(change, f"{short_repr(node)} can't contain {short_repr(part)}")
 
 
-def _set_at(node: Any, path: Path, replacement: _Replace, change: Change) -> Any:
+def _set_at(node: Any, path: Path, replacement: _Replace, change: FieldChange) -> Any:
     """Copy the node with the value at the path replaced by `replacement(old)`; create missing objects on the way."""
     if not path:
         return replacement(node)
@@ -279,7 +279,7 @@ def _unset_at(node: Any, path: Path) -> Any:
     return node
 
 
-def _keep_at(data: dict[str, Any], path: Path, change: Change, keep: Callable[[list[Any]], list[Any]]) -> Any:
+def _keep_at(data: dict[str, Any], path: Path, change: FieldChange, keep: Callable[[list[Any]], list[Any]]) -> Any:
     """Copy the data with only the items that `keep` returns of the array at the path, if there is one."""
     node: Any = data
     for part in path:
@@ -291,7 +291,7 @@ def _keep_at(data: dict[str, Any], path: Path, change: Change, keep: Callable[[l
     return _set_at(data, path, lambda old: keep(_array(old, change)), change)
 
 
-def _array(value: Any, change: Change) -> list[Any]:
+def _array(value: Any, change: FieldChange) -> list[Any]:
     if value is MISSING:
         return []
     if not isinstance(value, list):
@@ -303,7 +303,7 @@ def _is_in(items: list[Any], wanted: Any) -> bool:
     return any(compare(item, wanted) == 0 for item in items)
 
 
-def _does_not_fit(change: Change, finding: str) -> InvalidUpdate:
+def _does_not_fit(change: FieldChange, finding: str) -> InvalidUpdate:
     name, dotted = change.operator, ".".join(change.path)
     return InvalidUpdate(
         f"{name} at {short_repr(dotted)} does not fit the document: {finding}", path=dotted, operator=name

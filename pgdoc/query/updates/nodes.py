@@ -149,7 +149,7 @@ class PullAll:
     items: Operand
 
 
-Change: TypeAlias = (
+FieldChange: TypeAlias = (
     Set
     | SetOnInsert
     | Unset
@@ -170,9 +170,9 @@ Change: TypeAlias = (
 class Update:
     """Changes, sorted by their paths; no path equals or contains another."""
 
-    changes: tuple[Change, ...]
+    changes: tuple[FieldChange, ...]
 
-    def creating_dollar_fields(self) -> list[Change]:
+    def creating_dollar_fields(self) -> list[FieldChange]:
         """Return the changes that could create a top-level field that starts with `$`.
 
         As in MongoDB, they fit only if the field exists: usually, such a name is an operator in the wrong place.

@@ -20,8 +20,8 @@ from pgdoc.query.updates.nodes import (
     EACH,
     AddToSet,
     Bound,
-    Change,
     CurrentDate,
+    FieldChange,
     Increment,
     Multiply,
     Pop,
@@ -74,7 +74,7 @@ def _check_entry(name: Any, operands: Any) -> Mapping[Any, Any]:
     return operands
 
 
-def _check_overlaps(changes: list[Change]) -> None:
+def _check_overlaps(changes: list[FieldChange]) -> None:
     """Raise if a path equals or contains another."""
     paths = [(change.path, change.operator) for change in changes]
     paths += [(change.target, change.operator) for change in changes if isinstance(change, Rename)]
@@ -250,7 +250,7 @@ def _parse_pull_all(name: str, path: Path, value: Any) -> PullAll:
     return PullAll(name, path, _items(name, path, value, "a list"))
 
 
-_OPERATORS: Final[Mapping[str, Callable[[str, Path, Any], Change]]] = {
+_OPERATORS: Final[Mapping[str, Callable[[str, Path, Any], FieldChange]]] = {
     "$set": _parse_set,
     "$unset": _parse_unset,
     "$inc": _parse_increment,

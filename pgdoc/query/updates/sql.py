@@ -14,8 +14,8 @@ from pgdoc.query.updates.nodes import (
     EACH,
     AddToSet,
     Bound,
-    Change,
     CurrentDate,
+    FieldChange,
     Increment,
     Multiply,
     Pop,
@@ -87,7 +87,7 @@ def compile_first(update: Update) -> Compiled:
     return compile_update(Update(dates), Compiled("%s::jsonb", [first]))
 
 
-def _is_whole_field(change: Change) -> bool:
+def _is_whole_field(change: FieldChange) -> bool:
     return len(change.path) == 1 and isinstance(change, Set | Unset)
 
 
@@ -116,11 +116,11 @@ def _unset_fields(data: Compiled, changes: list[Any]) -> Compiled:
     return Compiled(f"({data.text} - %s::text[])", [*data.params, names]) if names else data
 
 
-def _compile(data: Compiled, path: Path, change: Change) -> Compiled:
+def _compile(data: Compiled, path: Path, change: FieldChange) -> Compiled:
     return _compile_each(data, path, change) if EACH in path else _COMPILERS[type(change)](data, path, change)
 
 
-def _compile_each(data: Compiled, path: Path, change: Change) -> Compiled:
+def _compile_each(data: Compiled, path: Path, change: FieldChange) -> Compiled:
     """Apply the change to each element as a field of a document of its own; an unset field leaves null."""
     at = path.index(EACH)
     inner = _compile(_DATA, (ELEMENT, *path[at + 1 :]), change)
