@@ -3,49 +3,49 @@
 ::
 
     PgdocError
-    ├── StoreClosed                      the store was closed
-    ├── TransactionClosed                the transaction has not begun, or is over
-    ├── ServerError                      the server, or the way to it, is not what is needed
-    │   ├── ServerUnreachable            no connection; may heal by itself
-    │   ├── UnsupportedServer            older than 15, or not UTF-8
-    │   ├── ServerNotFound               no PostgreSQL on this machine to start (`LocalServer`)
-    │   ├── ServerStartFailed            PostgreSQL on this machine did not start (`LocalServer`)
-    │   ├── ReplicationUnavailable       documents work, streams do not
+    ├── StoreClosed                      the store is closed
+    ├── TransactionClosed                the transaction or bulk has not begun, or has ended
+    ├── ServerError                      a problem with the server, or with the connection to it
+    │   ├── ServerUnreachable            no connection, or it was lost (resumable)
+    │   ├── UnsupportedServer            older than PostgreSQL 15, or not UTF-8
+    │   ├── ServerNotFound               `LocalServer` found no PostgreSQL on this machine
+    │   ├── ServerStartFailed            `LocalServer` did not start, or is not running
+    │   ├── ReplicationUnavailable       documents work on this server, streams do not
     │   │   ├── WalLevelTooLow           wal_level is not logical
     │   │   ├── PluginMissing            the output plugin is not installed on the server
-    │   │   ├── PluginNotAllowed         output_plugin_libraries does not list it
-    │   │   ├── PublicationIncomplete    the publication that pgoutput reads leaves something out
+    │   │   ├── PluginNotAllowed         output_plugin_libraries does not list the output plugin
+    │   │   ├── PublicationIncomplete    the publication for pgoutput lacks something
     │   │   ├── ReplicationNotPermitted  the role lacks REPLICATION, or pg_hba.conf refuses it
-    │   │   ├── SlotsExhausted           no free replication slot or walsender
+    │   │   ├── SlotsExhausted           no free replication slot or walsender (resumable)
     │   │   └── DirectRouteNeeded        the connection goes through a pooler
-    │   └── DatabaseError                any other answer of the server (`sqlstate`)
+    │   └── DatabaseError                any other error of the server (`sqlstate`)
     ├── CatalogError
-    │   ├── CatalogMissing               `pgdoc init` has not been run
-    │   └── CatalogVersionMismatch       the catalog is older, or newer, than this pgdoc
-    ├── InvalidInput                     also a ValueError; nothing was sent
+    │   ├── CatalogMissing               the database has no pgdoc catalog
+    │   └── CatalogVersionMismatch       the catalog is older or newer than pgdoc (`found_version`, `needed_version`)
+    ├── InvalidInput                     an argument is not valid; also a ValueError (`path`)
     │   ├── InvalidName                  of a collection, schema, index or consumer
-    │   ├── InvalidDocument              an id or data that can't be stored (`path`)
-    │   ├── InvalidFilter                (`path`, `operator`)
-    │   └── InvalidUpdate                (`path`, `operator`)
-    ├── CollectionNotFound
-    ├── DuplicateDocument                the id exists (`document_id`)
-    ├── VersionConflict                  `if_version` did not match (`found_version`)
-    ├── BulkError                        a write of a bulk failed, and with it all (`index`)
-    ├── UnreadableDocument               stored data that Python can't hold
+    │   ├── InvalidDocument              an id, data or metadata that can't be stored
+    │   ├── InvalidFilter                (`operator`)
+    │   └── InvalidUpdate                (`operator`)
+    ├── CollectionNotFound               the collection does not exist
+    ├── DuplicateDocument                the id, or a unique value, already exists (`document_id`)
+    ├── VersionConflict                  the document is not at version `if_version` (`found_version`)
+    ├── BulkError                        a write of a bulk failed (`index`, `collection`, `document_id`)
+    ├── UnreadableDocument               stored data that Python can't represent
     └── StreamError
-        ├── StreamClosed
-        ├── SlotBlocked                  open write transactions hold up the first slot (`blockers`)
-        ├── HistoryLost                  the position is no longer kept (`oldest_available`)
-        ├── InvalidResumeToken           not a position of this cluster
-        ├── ConsumerBusy                 another process has the consumer open (`owner_pid`)
-        ├── ConsumerLost                 another process has taken the consumer over, or it was dropped
-        ├── NotAConsumer                 `ack` and `checkpoint` are for streams with a consumer
+        ├── StreamClosed                 the stream is closed
+        ├── SlotBlocked                  open write transactions block the first slot (resumable, `blockers`)
+        ├── HistoryLost                  the server no longer keeps the position (`oldest_available`)
+        ├── InvalidResumeToken           not a position of this cluster; also a ValueError
+        ├── ConsumerBusy                 the consumer is open elsewhere (`owner_pid`)
+        ├── ConsumerLost                 the consumer was taken over or dropped
+        ├── NotAConsumer                 `ack` and `checkpoint` need a stream with a consumer
         ├── ReplicaIdentityChanged       a collection's table is no longer REPLICA IDENTITY FULL
-        └── ProtocolError                a message that the decoder does not know (`offset`)
+        └── ProtocolError                a message that the decoder does not understand (`offset`)
 
-Every message names the object, what was found, and the next step. The exception of psycopg behind an error is its
-``__cause__``. ``resumable`` on the class says whether opening the same stream again from its ``resume_token`` can
-succeed without anyone doing anything.
+Each message names the object, the finding and the next step. An error that comes from psycopg has psycopg's exception
+as its ``__cause__``. The class attribute ``resumable`` says whether opening the same stream again from its
+``resume_token`` can succeed without anyone changing anything.
 """
 
 from __future__ import annotations
@@ -97,80 +97,99 @@ __all__ = [
 
 
 class PgdocError(Exception):
-    """The root of all of them."""
+    """The base class of all errors that pgdoc raises.
+
+    Attributes:
+        resumable: whether opening the same stream again from its `resume_token` can succeed without anyone changing
+            anything.
+    """
 
     resumable: ClassVar[bool] = False
 
 
 class StoreClosed(PgdocError):  # noqa: N818 (the field's names: psycopg_pool.PoolClosed)
-    """The store was closed."""
+    """The store is closed, or was used before a fork: open a new store, after a fork in the child."""
 
 
 class TransactionClosed(PgdocError):  # noqa: N818
-    """The transaction has not begun, or is over."""
+    """A transaction or bulk is used outside its block, or a bulk after one of its writes failed: begin a new one."""
 
 
 class ServerError(PgdocError):
-    """The server, or the way to it, is not what is needed."""
+    """There is a problem with the server, or with the connection to it; each subclass names one."""
 
 
 class ServerUnreachable(ServerError):  # noqa: N818
-    """No connection could be made or kept; a stream heals this by itself."""
+    """No connection could be made, or it was lost: try again, and check the conninfo if that does not help.
+
+    A write whose connection was lost may or may not be committed. An open stream reconnects by itself.
+    """
 
     resumable = True
 
 
 class UnsupportedServer(ServerError):  # noqa: N818
-    """The server is older than PostgreSQL 15, or the database is not in UTF-8."""
+    """The server is older than PostgreSQL 15, or the database's encoding is not UTF-8: use another one."""
 
 
 class ServerNotFound(ServerError):  # noqa: N818
-    """A `LocalServer` finds no PostgreSQL on this machine that is new enough."""
+    """`LocalServer` found no PostgreSQL 15 or newer on this machine: install one, or name its `bin_dir`."""
 
 
 class ServerStartFailed(ServerError):  # noqa: N818
-    """A `LocalServer` did not start, or is not running."""
+    """`LocalServer` did not start, or is not running: read the log in the message, or call `start()`."""
 
 
 class ReplicationUnavailable(ServerError):  # noqa: N818
-    """Documents work on this server, change streams do not yet."""
+    """Documents work on this server, but streams do not; each subclass names a reason. `pgdoc doctor` checks all."""
 
 
 class WalLevelTooLow(ReplicationUnavailable):
-    """`wal_level` is not `logical`."""
+    """`wal_level` is not `logical`: set it, and restart the server."""
 
 
 class PluginMissing(ReplicationUnavailable):
-    """The output plugin is not installed on the server."""
+    """The output plugin is not installed on the server: install it, or use `plugin="auto"`."""
 
 
 class PluginNotAllowed(ReplicationUnavailable):
-    """`output_plugin_libraries` does not list the output plugin."""
+    """`output_plugin_libraries` does not list the output plugin: add it, or use `plugin="auto"`."""
 
 
 class PublicationIncomplete(ReplicationUnavailable):
-    """The publication "pgdoc" is not what pgoutput needs to send every change, and the role may not mend it."""
+    """The publication "pgdoc" does not send every change, and the role may not repair it.
+
+    Run the statement in the message as the owner of the publication.
+    """
 
 
 class ReplicationNotPermitted(ReplicationUnavailable):
-    """The role lacks REPLICATION, or pg_hba.conf refuses the connection."""
+    """The role lacks REPLICATION, or `pg_hba.conf` refuses the connection: grant it, or add a line there."""
 
 
 class SlotsExhausted(ReplicationUnavailable):
-    """No free replication slot or walsender."""
+    """The server has no free replication slot or walsender.
+
+    Close streams and drop unused slots, or raise `max_replication_slots` or `max_wal_senders`.
+    """
 
     resumable = True
 
 
 class DirectRouteNeeded(ReplicationUnavailable):
-    """The connection goes through a pooler that does not pass replication on."""
+    """The connection goes through a pooler, which does not support replication.
+
+    Give the server's own host and port as `replication_conninfo`.
+    """
 
 
 class DatabaseError(ServerError):
-    """An answer of the server that no other class describes.
+    """The server reported an error that no other class describes; `sqlstate` says which.
+
+    Run a transaction again after a code that starts with `40`, a deadlock or serialization failure.
 
     Attributes:
-        sqlstate: the five characters of PostgreSQL's appendix A, or `None`.
+        sqlstate: the five characters of PostgreSQL's appendix A; `None` if there is no code.
     """
 
     def __init__(self, message: str, *, sqlstate: str | None = None) -> None:
@@ -179,19 +198,19 @@ class DatabaseError(ServerError):
 
 
 class CatalogError(PgdocError):
-    """The `pgdoc` schema of the database is not the one that this version needs."""
+    """The `pgdoc` schema of the database does not work with this version of pgdoc."""
 
 
 class CatalogMissing(CatalogError):  # noqa: N818
-    """The database has no pgdoc catalog."""
+    """The database has no pgdoc catalog: create it with `pgdoc init` or `store.migrate()`."""
 
 
 class CatalogVersionMismatch(CatalogError):  # noqa: N818
-    """The catalog is older, or newer, than this version of pgdoc.
+    """The catalog is older or newer than this version of pgdoc: run `pgdoc init`, or install a newer pgdoc.
 
     Attributes:
         found_version: the revision in the database.
-        needed_version: the revision that this pgdoc works with.
+        needed_version: the revision that this version of pgdoc needs.
     """
 
     def __init__(self, message: str, *, found_version: str, needed_version: str) -> None:
@@ -201,10 +220,10 @@ class CatalogVersionMismatch(CatalogError):  # noqa: N818
 
 
 class InvalidInput(PgdocError, ValueError):  # noqa: N818
-    """What was given can't be used; nothing was sent to the server.
+    """An argument is not valid: correct it. Nothing was sent to the server.
 
     Attributes:
-        path: the dotted path in the given value, or `None`.
+        path: the dotted path of the fault within the argument; `None` if there is none.
     """
 
     def __init__(self, message: str, *, path: str | None = None) -> None:
@@ -213,18 +232,18 @@ class InvalidInput(PgdocError, ValueError):  # noqa: N818
 
 
 class InvalidName(InvalidInput):
-    """The name of a collection, schema, index or consumer is not one."""
+    """The name of a collection, schema, index or consumer is not valid, or the new name of a collection is taken."""
 
 
 class InvalidDocument(InvalidInput):
-    """An id, or data, that can't be stored as given."""
+    """An id, a document's data or metadata can't be stored: it must be valid JSON, within pgdoc's limits."""
 
 
 class InvalidFilter(InvalidInput):
-    """Not a filter of the document language.
+    """The filter is not valid: see the reference of query filters.
 
     Attributes:
-        operator: the operator at fault, or `None`.
+        operator: the operator at fault; `None` if there is none.
     """
 
     def __init__(self, message: str, *, path: str | None = None, operator: str | None = None) -> None:
@@ -233,10 +252,10 @@ class InvalidFilter(InvalidInput):
 
 
 class InvalidUpdate(InvalidInput):
-    """Not an update of the document language, or one that does not fit the document.
+    """The update is not valid, or does not fit the stored document; nothing was changed.
 
     Attributes:
-        operator: the operator at fault, or `None`.
+        operator: the operator at fault; `None` if there is none.
     """
 
     def __init__(self, message: str, *, path: str | None = None, operator: str | None = None) -> None:
@@ -245,14 +264,17 @@ class InvalidUpdate(InvalidInput):
 
 
 class CollectionNotFound(PgdocError):  # noqa: N818
-    """There is no such collection, and the store does not create it."""
+    """The collection does not exist and the call does not create it, or a table of that name is not a collection.
+
+    Create it with `store.create_collection()`, or use another name.
+    """
 
 
 class DuplicateDocument(PgdocError):  # noqa: N818
-    """A document of this id, or with this unique value, exists.
+    """A document with this id, or with this value of a unique index, already exists: replace or update it.
 
     Attributes:
-        document_id: the id, where the server told it.
+        document_id: the id; `None` if the server does not report it.
     """
 
     def __init__(self, message: str, *, document_id: str | None = None) -> None:
@@ -261,10 +283,10 @@ class DuplicateDocument(PgdocError):  # noqa: N818
 
 
 class VersionConflict(PgdocError):  # noqa: N818
-    """The document is not at the version that the caller saw.
+    """The document is not at the version in `if_version`: read it again, and repeat the change. Nothing was changed.
 
     Attributes:
-        found_version: the version that is stored; `None` where there is no document.
+        found_version: the stored version; `None` if there is no document.
     """
 
     def __init__(self, message: str, *, found_version: int | None) -> None:
@@ -273,12 +295,12 @@ class VersionConflict(PgdocError):  # noqa: N818
 
 
 class BulkError(PgdocError):
-    """A write of a bulk failed, and nothing of the bulk was stored; the error of the write is the `__cause__`.
+    """A write of a bulk failed, so nothing of the bulk was stored: handle the `__cause__`, the error of that write.
 
     Attributes:
-        index: which write, counted from 0 in the order of the calls.
+        index: the number of the write, counted from 0 in the order of the calls.
         collection: the name of its collection.
-        document_id: the id that it was called with; `None` where it goes by a filter.
+        document_id: the id in the call; `None` if the call has a filter instead.
     """
 
     def __init__(self, message: str, *, index: int, collection: str, document_id: str | None) -> None:
@@ -289,23 +311,26 @@ class BulkError(PgdocError):
 
 
 class UnreadableDocument(PgdocError):  # noqa: N818
-    """The stored data is JSON that Python can't hold: over 4,300 digits, or nested too deep."""
+    """The stored data can't be read in Python, which happens only if it was written by SQL: change it with SQL.
+
+    It has a number of more than 4,300 digits, is nested too deep, or has a time out of range.
+    """
 
 
 class StreamError(PgdocError):
-    """A change stream can't be opened, or can't go on."""
+    """A stream can't be opened, or can't continue; each subclass names a reason."""
 
 
 class StreamClosed(StreamError):  # noqa: N818
-    """The stream was closed, or its collections are gone."""
+    """The stream is closed, or its collections no longer exist: open another with `watch(resume_after=...)`."""
 
 
 class SlotBlocked(StreamError):  # noqa: N818
-    """The first replication slot waits for write transactions that are open.
+    """Open write transactions block the creation of the first replication slot: end them, or wait, and try again.
 
     Attributes:
-        blockers: one `(pid, age in seconds)` a transaction, oldest first. The pid of a prepared transaction is `None`,
-            and so is the age of another role's, which only members of `pg_read_all_stats` may see.
+        blockers: a `(pid, age in seconds)` for each transaction, oldest first. The pid of a prepared transaction is
+            `None`. So is the age of another role's transaction, unless the role is a member of `pg_read_all_stats`.
     """
 
     resumable = True
@@ -316,10 +341,10 @@ class SlotBlocked(StreamError):  # noqa: N818
 
 
 class ConsumerBusy(StreamError):  # noqa: N818
-    """Another process has the consumer open.
+    """The consumer is open elsewhere: close it there, or open it with `wait=True` as a standby.
 
     Attributes:
-        owner_pid: the server process of its session; `None` where it has just gone.
+        owner_pid: the pid of its session on the server; `None` if the session has just ended.
     """
 
     def __init__(self, message: str, *, owner_pid: int | None = None) -> None:
@@ -328,18 +353,21 @@ class ConsumerBusy(StreamError):  # noqa: N818
 
 
 class ConsumerLost(StreamError):  # noqa: N818
-    """This process no longer owns the consumer, or what it wants to do for it was done: nothing more may be stored."""
+    """This stream no longer owns the consumer, or a later checkpoint is already stored: open the consumer again.
+
+    Let the error leave the transaction's block, so that the transaction is rolled back.
+    """
 
 
 class NotAConsumer(StreamError):  # noqa: N818
-    """The stream has no consumer whose place could be stored."""
+    """`ack` and `checkpoint` need a stream with a consumer: open it with `watch(consumer=...)`."""
 
 
 class HistoryLost(StreamError):  # noqa: N818
-    """The server no longer keeps the WAL of the position.
+    """The server no longer keeps the WAL of the position: rebuild from the collections, with `snapshot=True`.
 
     Attributes:
-        oldest_available: the oldest LSN that a stream can still start at, as text; `None` where there is none.
+        oldest_available: the oldest LSN that a stream can start at, as text; `None` if there is none.
     """
 
     def __init__(self, message: str, *, oldest_available: str | None = None) -> None:
@@ -348,15 +376,18 @@ class HistoryLost(StreamError):  # noqa: N818
 
 
 class InvalidResumeToken(StreamError, ValueError):  # noqa: N818
-    """The token is not one, or not a position of this cluster."""
+    """The text is not a token, or not a position of this cluster that can be resumed.
+
+    Use a token on the server that issued it; after a restore or failover, start without one.
+    """
 
 
 class ReplicaIdentityChanged(StreamError):  # noqa: N818
-    """A collection's table is no longer REPLICA IDENTITY FULL, so before images are missing."""
+    """A collection's table is no longer REPLICA IDENTITY FULL, so before images are missing: set it again."""
 
 
 class ProtocolError(StreamError):
-    """A message of the server that the decoder does not understand.
+    """The server sent a message that the decoder does not understand: update pgdoc, or report the message.
 
     Attributes:
         offset: the byte of the message where decoding stopped.

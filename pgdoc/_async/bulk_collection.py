@@ -13,13 +13,13 @@ from pgdoc.crud.bulk_results import (
     changed,
     counted,
     deleted,
+    exists,
     inserted,
     stored,
-    there,
     updated,
     upserted,
 )
-from pgdoc.crud.statements import CHANGING, CLAIMING, read_statement
+from pgdoc.crud.statements import CHANGING, CLAIMING, table_statement
 from pgdoc.crud.write_errors import check_version
 from pgdoc.errors import InvalidUpdate
 from pgdoc.model.ids import check_id
@@ -254,7 +254,7 @@ class AsyncBulkCollection:
         try:
             first, change = compile_first(update), compile_update(update)
         except InvalidUpdate as exc:  # `$[]` needs an existing array, so the document must exist
-            return [self._lock(target, partial(there, exc)), self._change(target, update)]
+            return [self._lock(target, partial(exists, exc)), self._change(target, update)]
         params = [target.key, *first.params, *change.params, *change.params]
         judge = partial(upserted, target, update)
         return [self._write("bulk_upsert", params, judge, create=True, first=first.text, change=change.text)]
@@ -276,4 +276,4 @@ class AsyncBulkCollection:
         return [] if if_version is None else [self._lock(target, partial(at_version, target, if_version))]
 
     def _lock(self, target: Target, judge: ResultParser) -> Statement:
-        return Statement(read_statement("lock", self._table.name), [target.key], self._table.name, None, judge)
+        return Statement(table_statement("lock", self._table.name), [target.key], self._table.name, None, judge)

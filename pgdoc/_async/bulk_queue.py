@@ -113,7 +113,7 @@ class AsyncBulkQueue:
                 if await self._has_table(write[2], missing):
                     writes.append(write)
                 else:
-                    write[2].judge([])
+                    write[2].parse([])
             except psycopg.Error as exc:
                 return [], (write, _mapped(exc, write))
             except PgdocError as error:
@@ -152,7 +152,7 @@ class AsyncBulkQueue:
             if error is not None and cursor.statusmessage is None:
                 return write, _mapped(error, write)
             try:
-                field, count = write[2].judge(await cursor.fetchall())
+                field, count = write[2].parse(await cursor.fetchall())
             except PgdocError as failure:
                 return write, failure
             self.counts[field] += count

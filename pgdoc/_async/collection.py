@@ -10,7 +10,7 @@ from pgdoc._async.stream import AsyncChangeStream
 from pgdoc._async.table import AsyncTable
 from pgdoc._async.writes import AsyncWrites
 from pgdoc.crud.copy_format import CopyRows
-from pgdoc.crud.statements import read_statement
+from pgdoc.crud.statements import table_statement
 from pgdoc.crud.write_errors import duplicate
 from pgdoc.errors import StreamError
 from pgdoc.model.documents import Document
@@ -139,5 +139,5 @@ class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes):
     async def get(self, id: str) -> Document | None:  # noqa: A002
         """Return the document with this id, or `None`."""
         key = check_id(id)
-        rows = await self._table.read(read_statement("get", self._table.name), [key])
+        rows = await self._table.read(table_statement("get", self._table.name), [key])
         return Document.from_text(key, *rows[0]) if rows else None

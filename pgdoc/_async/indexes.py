@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc.crud.statements import call_statement
+from pgdoc.crud.statements import catalog_statement
 from pgdoc.database.errors import map_error
 from pgdoc.errors import CollectionNotFound, DatabaseError
 from pgdoc.model.names import check_name, quoted
@@ -16,11 +16,11 @@ from pgdoc.query.indexes.definition import (
     IndexPart,
     IndexPlan,
     IndexProgress,
-    collected,
-    described,
+    collect_indexes,
     is_current,
     part_digest,
     plan_index,
+    read_comment,
 )
 from pgdoc.query.indexes.definition import relation_name as _relation_name
 from pgdoc.runtime.primitives import async_execute_watched, async_sleep
@@ -97,7 +97,7 @@ class AsyncIndexes:
     async def indexes(self) -> list[Index]:
         """Return the indexes that `create_index` created, sorted by name."""
         oid = await self._table_oid()
-        return collected(await self._fetch(_sql("parts"), [oid])) if oid is not None else []
+        return collect_indexes(await self._fetch(_sql("parts"), [oid])) if oid is not None else []
 
     async def drop_index(self, name: str) -> bool:
         """Drop an index, finished or not, without blocking readers or writers.
@@ -131,7 +131,7 @@ class AsyncIndexes:
 
     async def _create_table(self) -> None:
         message = self._session.metadata_message()
-        query = call_statement("create_collection", carry=message is not None)
+        query = catalog_statement("create_collection", with_metadata=message is not None)
         await self._fetch(query, self._address if message is None else (message, *self._address))
 
     async def _fetch(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -169,7 +169,7 @@ class AsyncIndexes:
         """Build the parts of the index that are missing, and rebuild those that are unfinished or outdated."""
         found = {row[0].rpartition(".")[2]: row for row in await _parts_of(connection, oid, plan.name)}
         for _, _, _, comment in found.values():
-            self._check_same(plan, described(comment))
+            self._check_same(plan, read_comment(comment))
         missing = []
         for part in plan.parts:
             row = found.get(part_digest(oid, plan.name, part.label))

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.crud.find_query import Search
-from pgdoc.crud.statements import reading_statement
+from pgdoc.crud.statements import find_statement
 from pgdoc.errors import InvalidInput
 from pgdoc.model.documents import Document
 from pgdoc.model.json_codec import decode
@@ -110,7 +110,7 @@ class AsyncReads:
             values, params = "(VALUES (to_jsonb(id)))", []
         else:
             values, params = "pgdoc.elements_at(data, %s::text[])", [parts]
-        query = reading_statement("distinct", self._table.name, (condition.text,), values=values)
+        query = find_statement("distinct", self._table.name, (condition.text,), values=values)
         rows = await self._table.read(query, [*params, *condition.params])
         return [decode(row[0]) for row in rows]
 
@@ -140,7 +140,7 @@ class AsyncReads:
         order: many matches are best read from the order's index, few from the lookup's own.
         """
         conditions = await self._table.conditions(search)
-        query = reading_statement(
+        query = find_statement(
             name,
             self._table.name,
             tuple(part.text for part in conditions.parts),

@@ -15,7 +15,7 @@ from pgdoc._async.stream import AsyncChangeStream
 from pgdoc._async.stream_backend import AsyncStreamBackend
 from pgdoc._async.transaction import AsyncTransaction
 from pgdoc._async.transaction_session import AsyncTransactionSession
-from pgdoc.crud.statements import call_statement
+from pgdoc.crud.statements import catalog_statement
 from pgdoc.database.errors import map_error
 from pgdoc.database.migrate import migrate
 from pgdoc.errors import CollectionNotFound, InvalidName
@@ -308,7 +308,9 @@ class AsyncStore:
         message = self._connections.metadata_message()
         params = [self._schema, *names] if message is None else [message, self._schema, *names]
         try:
-            ((result,),) = await self._connections.fetch(call_statement(name, carry=message is not None), params)
+            ((result,),) = await self._connections.fetch(
+                catalog_statement(name, with_metadata=message is not None), params
+            )
         except psycopg.errors.DuplicateTable as exc:
             raise InvalidName(str(exc)) from exc
         except psycopg.Error as exc:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pgdoc.crud.statements import CHANGING, CLAIMING, read_statement
+from pgdoc.crud.statements import CHANGING, CLAIMING, table_statement
 from pgdoc.crud.write_errors import check_version, compare_versions, update_error
 from pgdoc.errors import InvalidUpdate
 from pgdoc.model.documents import Document
@@ -70,7 +70,7 @@ class AsyncWrites:
             rows = await (self._upsert(key, first, change) if first else self._change(key, change, if_version))
             if rows:
                 return Document.from_text(key, *rows[0])
-            query = read_statement("judge_update", self._table.name, change=change.text)
+            query = table_statement("check_update", self._table.name, change=change.text)
             found = await self._table.read(query, [*change.params, *change.params, key])
             if found and (document := self._unchanged(key, update, if_version, *found[0])):
                 return document
@@ -268,7 +268,7 @@ class AsyncWrites:
         return document if same else None
 
     async def _check_version(self, key: str, if_version: int) -> None:
-        rows = await self._table.read(read_statement("version", self._table.name), [key])
+        rows = await self._table.read(table_statement("version", self._table.name), [key])
         compare_versions(self._table.subject, key, rows[0][0] if rows else None, if_version)
 
 

@@ -114,7 +114,7 @@ class BulkQueue:
                 if self._has_table(write[2], missing):
                     writes.append(write)
                 else:
-                    write[2].judge([])
+                    write[2].parse([])
             except psycopg.Error as exc:
                 return [], (write, _mapped(exc, write))
             except PgdocError as error:
@@ -153,7 +153,7 @@ class BulkQueue:
             if error is not None and cursor.statusmessage is None:
                 return write, _mapped(error, write)
             try:
-                field, count = write[2].judge(cursor.fetchall())
+                field, count = write[2].parse(cursor.fetchall())
             except PgdocError as failure:
                 return write, failure
             self.counts[field] += count

@@ -11,7 +11,7 @@ from pgdoc._sync.stream import ChangeStream
 from pgdoc._sync.table import Table
 from pgdoc._sync.writes import Writes
 from pgdoc.crud.copy_format import CopyRows
-from pgdoc.crud.statements import read_statement
+from pgdoc.crud.statements import table_statement
 from pgdoc.crud.write_errors import duplicate
 from pgdoc.errors import StreamError
 from pgdoc.model.documents import Document
@@ -140,5 +140,5 @@ class Collection(Reads, Writes, Indexes):
     def get(self, id: str) -> Document | None:  # noqa: A002
         """Return the document with this id, or `None`."""
         key = check_id(id)
-        rows = self._table.read(read_statement("get", self._table.name), [key])
+        rows = self._table.read(table_statement("get", self._table.name), [key])
         return Document.from_text(key, *rows[0]) if rows else None

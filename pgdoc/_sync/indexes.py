@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc.crud.statements import call_statement
+from pgdoc.crud.statements import catalog_statement
 from pgdoc.database.errors import map_error
 from pgdoc.errors import CollectionNotFound, DatabaseError
 from pgdoc.model.names import check_name, quoted
@@ -17,8 +17,8 @@ from pgdoc.query.indexes.definition import (
     IndexPart,
     IndexPlan,
     IndexProgress,
-    collected,
-    described,
+    collect_indexes,
+    read_comment,
     is_current,
     part_digest,
     plan_index,
@@ -98,7 +98,7 @@ class Indexes:
     def indexes(self) -> list[Index]:
         """Return the indexes that `create_index` created, sorted by name."""
         oid = self._table_oid()
-        return collected(self._fetch(_sql("parts"), [oid])) if oid is not None else []
+        return collect_indexes(self._fetch(_sql("parts"), [oid])) if oid is not None else []
 
     def drop_index(self, name: str) -> bool:
         """Drop an index, finished or not, without blocking readers or writers.
@@ -132,7 +132,7 @@ class Indexes:
 
     def _create_table(self) -> None:
         message = self._session.metadata_message()
-        query = call_statement("create_collection", carry=message is not None)
+        query = catalog_statement("create_collection", with_metadata=message is not None)
         self._fetch(query, self._address if message is None else (message, *self._address))
 
     def _fetch(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -170,7 +170,7 @@ class Indexes:
         """Build the parts of the index that are missing, and rebuild those that are unfinished or outdated."""
         found = {row[0].rpartition(".")[2]: row for row in _parts_of(connection, oid, plan.name)}
         for _, _, _, comment in found.values():
-            self._check_same(plan, described(comment))
+            self._check_same(plan, read_comment(comment))
         missing = []
         for part in plan.parts:
             row = found.get(part_digest(oid, plan.name, part.label))

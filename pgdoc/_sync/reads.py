@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.crud.find_query import Search
-from pgdoc.crud.statements import reading_statement
+from pgdoc.crud.statements import find_statement
 from pgdoc.errors import InvalidInput
 from pgdoc.model.documents import Document
 from pgdoc.model.json_codec import decode
@@ -111,7 +111,7 @@ class Reads:
             values, params = "(VALUES (to_jsonb(id)))", []
         else:
             values, params = "pgdoc.elements_at(data, %s::text[])", [parts]
-        query = reading_statement("distinct", self._table.name, (condition.text,), values=values)
+        query = find_statement("distinct", self._table.name, (condition.text,), values=values)
         rows = self._table.read(query, [*params, *condition.params])
         return [decode(row[0]) for row in rows]
 
@@ -141,7 +141,7 @@ class Reads:
         order: many matches are best read from the order's index, few from the lookup's own.
         """
         conditions = self._table.conditions(search)
-        query = reading_statement(
+        query = find_statement(
             name,
             self._table.name,
             tuple(part.text for part in conditions.parts),

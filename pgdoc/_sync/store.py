@@ -16,7 +16,7 @@ from pgdoc._sync.stream import ChangeStream
 from pgdoc._sync.stream_backend import StreamBackend
 from pgdoc._sync.transaction import Transaction
 from pgdoc._sync.transaction_session import TransactionSession
-from pgdoc.crud.statements import call_statement
+from pgdoc.crud.statements import catalog_statement
 from pgdoc.database.errors import map_error
 from pgdoc.database.migrate import migrate
 from pgdoc.errors import CollectionNotFound, InvalidName
@@ -307,7 +307,7 @@ class Store:
         message = self._connections.metadata_message()
         params = [self._schema, *names] if message is None else [message, self._schema, *names]
         try:
-            ((result,),) = self._connections.fetch(call_statement(name, carry=message is not None), params)
+            ((result,),) = self._connections.fetch(catalog_statement(name, with_metadata=message is not None), params)
         except psycopg.errors.DuplicateTable as exc:
             raise InvalidName(str(exc)) from exc
         except psycopg.Error as exc:

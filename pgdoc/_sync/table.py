@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc.crud.statements import call_statement, first_statement, read_statement, write_statement
+from pgdoc.crud.statements import catalog_statement, lock_first_statement, table_statement, write_statement
 from pgdoc.database.errors import map_error
 from pgdoc.errors import CollectionNotFound
 from pgdoc.model.names import quoted
@@ -111,7 +111,7 @@ class Table:
     ) -> tuple[bytes, list[Any]]:
         """Return a write of `documents.sql` and its parameters, with the writer's metadata."""
         message = self._session.metadata_message()
-        query = write_statement(name, self.name, carry=message is not None, versioned=versioned, **clauses)
+        query = write_statement(name, self.name, with_metadata=message is not None, versioned=versioned, **clauses)
         return query, params if message is None else [message, *params]
 
     def indexes(self) -> Indexes:
@@ -141,7 +141,7 @@ class Table:
         else:
             found = Branches((by_key(node, self.indexes()) if may_use_index(node) else node,))
         first, *rest = map(compile_filter, found.nodes)
-        text = first_statement(
+        text = lock_first_statement(
             self.name,
             [first.text, *(part.text for part in rest)],
             order=compile_sort(sort).text,
@@ -162,7 +162,7 @@ class Table:
     def _create(self) -> None:
         message = self._session.metadata_message()
         params = self._address if message is None else (message, *self._address)
-        self._fetch(call_statement("create_collection", carry=message is not None), params)
+        self._fetch(catalog_statement("create_collection", with_metadata=message is not None), params)
 
     def _fetch(
         self,
@@ -181,6 +181,6 @@ class Table:
     def _copy(self, rows: CopyRows) -> None:
         try:
             self._session.prepare(self.name, self.creatable)
-            self._session.copy(read_statement("copy", self.name), rows)
+            self._session.copy(table_statement("copy", self.name), rows)
         except psycopg.Error as exc:
             raise map_error(exc, self.subject) from exc

@@ -1,1 +1,1 @@
-"""Document calls without I/O: statements, results, errors of writes, the COPY format."""
+"""The calls on documents without I/O: their statements, and what the results mean."""

@@ -1,4 +1,4 @@
-"""The writes of a bulk: what is sent for each, and what its rows say about it."""
+"""The writes of a bulk: their statements, and what the rows of each result mean."""
 
 from __future__ import annotations
 
@@ -24,32 +24,33 @@ __all__ = [
     "changed",
     "counted",
     "deleted",
+    "exists",
     "inserted",
     "size_of",
     "stored",
-    "there",
     "updated",
     "upserted",
 ]
 
 CHUNK_STATEMENTS: Final = 1_000
 CHUNK_BYTES: Final = 1 << 20
-"""How much waits in memory: when one is reached, all that waits is sent."""
+"""The limits of the queue in memory: when it reaches one of them, the bulk sends everything in it."""
 
 ResultRows: TypeAlias = "Sequence[tuple[Any, ...]]"
-Done: TypeAlias = tuple[str, int]
-"""A field of `BulkResult`, and how much it grows."""
-ResultParser: TypeAlias = "Callable[[ResultRows], Done]"
+Outcome: TypeAlias = tuple[str, int]
+"""A field of `BulkResult`, and how much to add to it."""
+ResultParser: TypeAlias = "Callable[[ResultRows], Outcome]"
+"""Returns the outcome of a statement with these rows, or raises the error that they mean."""
 
 
 @dataclass(frozen=True)
 class BulkResult:
-    """What a bulk did; a document that was written several times counts each time.
+    """The result of a bulk. A document that was written several times counts each time.
 
     Attributes:
-        inserted: documents that are new.
-        changed: documents that an update changed, or that were replaced.
-        deleted: documents that are gone.
+        inserted: the number of new documents.
+        changed: the number of documents that were updated or replaced.
+        deleted: the number of documents that were deleted.
     """
 
     inserted: int = 0
@@ -59,13 +60,13 @@ class BulkResult:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a write is about, for the error that it may end in.
+    """What a write applies to, for error messages.
 
     Attributes:
         operation: the name of the call.
         collection: the name of the collection.
-        subject: what error messages call the collection.
-        key: the id, or `None` where the write goes by a filter.
+        subject: the collection as error messages name it.
+        key: the id; `None` if the write uses a filter.
     """
 
     operation: str
@@ -79,56 +80,56 @@ class Statement:
     """One statement of a write.
 
     Attributes:
-        query: as psycopg takes it.
-        params: its parameters.
+        query: the SQL, with psycopg's placeholders.
+        params: the parameters.
         table: the collection's table, quoted.
-        create: schema and name, where the table is created if it is missing.
-        judge: says what the rows mean, or raises the error that they mean; there are none where there is no table.
+        create: the schema and name of the collection if the statement may create it; else `None`.
+        parse: parses the result; a missing table has no rows.
     """
 
     query: bytes
     params: Sequence[Any]
     table: str
     create: tuple[str, str] | None
-    judge: ResultParser
+    parse: ResultParser
 
 
 def size_of(value: Any) -> int:
-    """Return about how many bytes a parameter, or a sequence of them, takes."""
+    """Return the approximate size in bytes of a parameter, or of a sequence of parameters."""
     if isinstance(value, list | tuple):
         return sum(map(size_of, value))
     return len(value) if isinstance(value, str) else 8
 
 
-def inserted(target: Target, rows: ResultRows) -> Done:
-    """Judge an insert, which gives a row where it made one."""
+def inserted(target: Target, rows: ResultRows) -> Outcome:
+    """Parse the result of an insert: one row if it created the document."""
     if not rows:
         raise duplicate(target.subject, str(target.key))
     return "inserted", 1
 
 
-def stored(rows: ResultRows) -> Done:
-    """Judge a replace with upsert, which gives the version that it made; the first one is a new document's."""
+def stored(rows: ResultRows) -> Outcome:
+    """Parse the result of a replace with upsert: the new version, which is 1 for a new document."""
     return "inserted" if rows[0][0] == 1 else "changed", 1
 
 
-def changed(rows: ResultRows) -> Done:
-    """Judge a write that gives a row for each document that it changed."""
+def changed(rows: ResultRows) -> Outcome:
+    """Parse the result of a write that returns one row per changed document."""
     return "changed", len(rows)
 
 
-def deleted(rows: ResultRows) -> Done:
-    """Judge a delete, which gives a row where there was something."""
+def deleted(rows: ResultRows) -> Outcome:
+    """Parse the result of a delete by id: one row if the document existed."""
     return "deleted", len(rows)
 
 
-def counted(rows: ResultRows) -> Done:
-    """Judge a delete by filter, which gives one number."""
+def counted(rows: ResultRows) -> Outcome:
+    """Parse the result of a delete by filter: one row with the number of deleted documents."""
     return "deleted", sum(count for (count,) in rows)
 
 
-def updated(subject: str, update: Update, rows: ResultRows) -> Done:
-    """Judge an update, which gives the number of documents that it changed, or one that it does not fit."""
+def updated(subject: str, update: Update, rows: ResultRows) -> Outcome:
+    """Parse the result of an update: the number of changed documents, or a document that the update does not fit."""
     for count, key, text in rows:
         if key is not None:
             raise update_error(subject, key, text, update)
@@ -136,8 +137,11 @@ def updated(subject: str, update: Update, rows: ResultRows) -> Done:
     return "changed", 0
 
 
-def upserted(target: Target, update: Update, rows: ResultRows) -> Done:
-    """Judge an update with upsert, which gives version and misfit of what it wrote; no row where that is nothing."""
+def upserted(target: Target, update: Update, rows: ResultRows) -> Outcome:
+    """Parse the result of an update with upsert: the version and, if the update does not fit, the document's text.
+
+    There is no row if nothing changed.
+    """
     for version, text in rows:
         if text is not None:
             raise update_error(target.subject, str(target.key), text, update)
@@ -145,14 +149,14 @@ def upserted(target: Target, update: Update, rows: ResultRows) -> Done:
     return "changed", 0
 
 
-def at_version(target: Target, if_version: int, rows: ResultRows) -> Done:
-    """Judge the look at a document's version before a write that asks for one."""
+def at_version(target: Target, if_version: int, rows: ResultRows) -> Outcome:
+    """Check the version of the document before a write with `if_version`."""
     compare_versions(target.subject, str(target.key), rows[0][0] if rows else None, if_version)
     return "changed", 0
 
 
-def there(error: PgdocError, rows: ResultRows) -> Done:
-    """Judge the look at a document that has to be there."""
+def exists(error: PgdocError, rows: ResultRows) -> Outcome:
+    """Check that the document exists."""
     if not rows:
         raise error
     return "changed", 0

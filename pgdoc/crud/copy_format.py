@@ -1,4 +1,4 @@
-"""Documents as the rows of PostgreSQL's binary COPY format (its reference page: sql-copy, Binary Format)."""
+"""Encode documents as rows of PostgreSQL's binary COPY format (reference page of COPY, section Binary Format)."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _BLOCK_BYTES = 256 << 10
 
 
 class CopyRows:
-    """Pairs of id and data, read as they are asked for and given out as blocks of whole rows.
+    """Iterates over pairs of id and data, read on demand, as encoded blocks of whole rows.
 
-    One block, or several, make a COPY with `HEADER` before and `TRAILER` after them.
+    `HEADER`, one or more blocks and `TRAILER` make a COPY.
 
     Attributes:
         count: the number of documents read so far.
@@ -38,7 +38,7 @@ class CopyRows:
     ) -> None:
         if not isinstance(pairs, Iterable):
             raise InvalidDocument(
-                f"{short_repr(pairs)} are no documents: give pairs of id and data, such as documents.items()"
+                f"insert_many needs pairs of id and data, such as documents.items(), got {short_repr(pairs)}"
             )
         self._pairs = iter(pairs)
         self._progress = progress
@@ -59,7 +59,9 @@ class CopyRows:
 
     def _row(self, pair: tuple[str, Mapping[str, Any]]) -> bytes:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise InvalidDocument(f"{short_repr(pair)} is no pair of id and data: give such as documents.items()")
+            raise InvalidDocument(
+                f"insert_many needs pairs of id and data, such as documents.items(), got {short_repr(pair)} among them"
+            )
         document_id, data = pair
         key = check_id(document_id).encode()
         try:

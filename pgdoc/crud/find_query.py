@@ -1,4 +1,4 @@
-"""What `find` and its like are asked for."""
+"""The arguments of `find` and of the calls like it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pgdoc.crud.statements import check_count
 from pgdoc.query.filters.parse import parse_filter, parse_sort
 from pgdoc.query.filters.projection import compile_fields, parse_fields
 from pgdoc.query.filters.sql import compile_filter, compile_sort
-from pgdoc.query.filters.template import Conditions, Template, marked, shape_of
+from pgdoc.query.filters.template import Conditions, Template, shape_of, with_placeholders
 from pgdoc.query.indexes.plan import Branches, branches, by_key, has_range, may_use_index
 
 if TYPE_CHECKING:
@@ -21,22 +21,25 @@ if TYPE_CHECKING:
 __all__ = ["Search"]
 
 
-_seen: set[Shape] = set()
-"""Shapes of filters that were parsed, and need not be parsed again to be known for right."""
+_valid_shapes: set[Shape] = set()
+"""Shapes of which a filter was parsed: every other filter of such a shape is valid, too.
 
-_MOST: Final = 1024
+All threads share it without a lock: each call adds or clears it in one step, and a lost entry only costs a parse.
+"""
+
+_MAX_SHAPES: Final = 1024
 
 
 class Search:
-    """A filter with what else is said of the documents that are wanted, checked.
+    """The checked arguments of a search for documents.
 
     Attributes:
-        shape: of the filter, where it is one of those that are compiled once.
-        order: what to sort by, as SQL; empty for any order.
-        first: what is sorted by before all else, where only the first documents are wanted.
-        fields: what of `data` is given out.
-        limit: how many documents at most; `None` for all.
-        skip: how many to leave out first.
+        shape: the shape of the filter, if filters like it are compiled once; else `None`.
+        order: the list after ORDER BY; empty for any order.
+        first: the first sort key, if there is a limit; else `None`.
+        fields: the expression over `data` to return.
+        limit: the most documents to return; `None` for all.
+        skip: how many documents to skip.
     """
 
     __slots__ = ("_node", "_values", "fields", "first", "limit", "order", "shape", "skip")
@@ -50,66 +53,63 @@ class Search:
         skip: int = 0,
         fields: str | Sequence[str] | None = None,
     ) -> None:
-        """Check what was given.
+        """Check the arguments.
 
         Raises:
-            InvalidFilter: not a filter.
-            InvalidInput: not a sort, or not fields, or not a count of documents.
+            InvalidFilter: the filter is not valid.
+            InvalidInput: the sort, the fields, the limit or the number of documents to skip is not valid.
         """
         check_count("skip", skip)
         if limit is not None:
             check_count("limit", limit)
         self.shape = shape_of(filter)
         self._values = () if self.shape is None or filter is None else tuple(filter.values())
-        self._node = None if self.shape in _seen else parse_filter(filter)
+        self._node = None if self.shape in _valid_shapes else parse_filter(filter)
         if self._node is not None and self.shape is not None:
             _remember(self.shape)
         keys = parse_sort(sort) if sort is not None else ()
         self.order = compile_sort(keys).text
         self.first = keys[0] if keys and limit is not None else None
         self.fields = compile_fields(parse_fields(fields))
-        self.limit, self.skip = (
-            limit if limit is None else int(limit),
-            int(skip),
-        )  # and no subclass, for the text of SQL
+        # Both become part of the SQL, so a subclass of int with a text of its own must not get there.
+        self.limit = None if limit is None else int(limit)
+        self.skip = int(skip)
 
     @property
     def node(self) -> Node:
-        """The filter."""
+        """The parsed filter."""
         if self._node is None:
             self._node = parse_filter(dict(zip(self.shape or (), self._values, strict=False)))
         return self._node
 
     @property
     def may_use_index(self) -> bool:
-        """Whether it matters which indexes there are."""
+        """Whether the conditions depend on the indexes."""
         return self.shape is not None or may_use_index(self.node)
 
     def conditions(self, indexes: Indexes) -> Conditions:
-        """Compile the filter, or look how another of its shape was."""
+        """Compile the filter, or fill in the template of its shape."""
         shape = self.shape
         if shape is None:
-            return self._compiled(self.node, indexes)
+            return self._compile(self.node, indexes)
         key = (shape, self.first)
         template = indexes.templates.get(key)
         if template is None:
-            marks = marked(shape)
-            if marks is None:
-                return self._compiled(self.node, indexes)
-            template = Template.of(marks, self._compiled(parse_filter(marks), indexes))
-            if len(indexes.templates) < _MOST:
+            placeholders = with_placeholders(shape)
+            if placeholders is None:
+                return self._compile(self.node, indexes)
+            template = Template.of(placeholders, self._compile(parse_filter(placeholders), indexes))
+            if len(indexes.templates) < _MAX_SHAPES:
                 indexes.templates[key] = template
-        return template.filled(self._values)
+        return template.fill(self._values)
 
     def last_param(self, limit: int | None) -> tuple[str | None, ...]:
-        """Return the limit where the statement has not got it; psycopg is quickest with text."""
+        """Return the parameter for the limit, if the statement has one: as text, which psycopg sends fastest."""
         return () if self.order else (None if limit is None else str(limit),)
 
-    def _compiled(self, node: Node, indexes: Indexes) -> Conditions:
-        """Documents with arrays are taken from elsewhere where all others can be read from an index in its order then.
-
-        For a lookup by itself one condition is cheaper.
-        """
+    def _compile(self, node: Node, indexes: Indexes) -> Conditions:
+        # With separate conditions for documents with arrays, PostgreSQL can read all others from an index in its order.
+        # For lookups alone, one condition is cheaper.
         if self.first is not None or has_range(node):
             found = branches(node, indexes, self.first)
         else:
@@ -118,6 +118,6 @@ class Search:
 
 
 def _remember(shape: Shape) -> None:
-    if len(_seen) >= _MOST:
-        _seen.clear()
-    _seen.add(shape)
+    if len(_valid_shapes) >= _MAX_SHAPES:
+        _valid_shapes.clear()
+    _valid_shapes.add(shape)

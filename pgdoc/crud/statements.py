@@ -1,4 +1,4 @@
-"""The SQL of the document calls, put together once for each table and kind of call."""
+"""The SQL of the document calls, built once per table and kind of call."""
 
 from __future__ import annotations
 
@@ -16,45 +16,46 @@ if TYPE_CHECKING:
 __all__ = [
     "CHANGING",
     "CLAIMING",
-    "call_statement",
+    "catalog_statement",
     "check_count",
-    "first_statement",
-    "read_statement",
-    "reading_statement",
+    "find_statement",
+    "lock_first_statement",
+    "table_statement",
     "write_statement",
 ]
 
 
 CHANGING: Final = "FOR NO KEY UPDATE"
+"""The lock clause of `update_one` and `delete_one`: wait for a document that another transaction has locked."""
+
 CLAIMING: Final = "FOR NO KEY UPDATE SKIP LOCKED"
-"""How the first document is locked."""
+"""The lock clause of `update_one` with `skip_locked`: take the next document instead."""
 
 _NO_CLAUSES = dict.fromkeys(("change", "first", "condition"), "")
 
 
 @lru_cache(maxsize=1024)
-def write_statement(name: str, table: str, *, carry: bool, versioned: bool = False, **clauses: str) -> bytes:
+def write_statement(name: str, table: str, *, with_metadata: bool, versioned: bool = False, **clauses: str) -> bytes:
     """Return a write of `documents.sql`.
 
     Args:
-        name: of its block.
+        name: the name of the block.
         table: the collection's table, quoted.
-        carry: whether it takes the message with the writer's metadata along, as its first parameter.
-        versioned: whether it asks for a version, after the id.
-        **clauses: what else the block has a place for, as SQL: `change`, an expression over `data` that gives the new
-            data; `first`, the data of a new document, or the SELECT of the first one; `condition`, over `id` and
-            `data`.
+        with_metadata: whether it emits the message with the writer's metadata, which is then its first parameter.
+        versioned: whether it checks the version, which is then the parameter after the id.
+        **clauses: SQL for the other placeholders of the block: `change`, an expression over `data` for the new data;
+            `first`, the data of a new document or the SELECT of the first document; `condition`, over `id` and `data`.
     """
-    carried = statement("documents", "carry")
+    metadata = statement("documents", "with_metadata")
     return (
         statement("documents", name)
         .format(
             table=table,
-            carry=carried if carry else "",
-            with_carry=f"{carried}," if carry else "WITH",
-            and_carry=", carried" if carry else "",
-            from_carry="FROM carried" if carry else "",
-            using_carry="USING carried" if carry else "",
+            with_metadata=metadata if with_metadata else "",
+            with_metadata_and=f"{metadata}," if with_metadata else "WITH",
+            and_metadata=", metadata" if with_metadata else "",
+            from_metadata="FROM metadata" if with_metadata else "",
+            using_metadata="USING metadata" if with_metadata else "",
             and_version="AND version = %s" if versioned else "",
             **{**_NO_CLAUSES, **clauses},
         )
@@ -63,60 +64,63 @@ def write_statement(name: str, table: str, *, carry: bool, versioned: bool = Fal
     )
 
 
-def first_statement(table: str, conditions: Sequence[str], *, order: str, lock: str, in_turn: bool) -> str:
-    """Return the SELECT of the first document, locked; after the first condition each takes its parameters twice.
+def lock_first_statement(table: str, conditions: Sequence[str], *, order: str, lock: str, in_turn: bool) -> str:
+    """Return the SELECT of the first matching document, locked.
 
     Args:
         table: the collection's table, quoted.
-        conditions: SQL conditions over `id` and `data`, of which a document meets one at most.
-        order: what to sort by, as SQL; empty for any order.
-        lock: the clause FOR UPDATE, or one like it.
-        in_turn: whether all documents of one condition come before those of the next; then each takes its parameters
-            once.
+        conditions: SQL conditions over `id` and `data`; a document meets at most one of them. Without `in_turn`, each
+            one after the first takes its parameters twice.
+        order: the list after ORDER BY; empty for any order.
+        lock: the lock clause.
+        in_turn: whether all documents of one condition come before those of the next.
     """
     order = f"ORDER BY {order}" if order else ""
-    one = statement("documents", "one")
+    first_match = statement("documents", "first_match")
     first, *rest = conditions
-    if not in_turn:  # else the order's index might be read to its end for them; OFFSET 0 would lock them all
+    if not in_turn:
+        # The subquery on ids keeps PostgreSQL from reading the index of the order to its end to find the few documents
+        # of these conditions. OFFSET 0 would do so too, but lock all of them.
         rest = [f"({part}) AND id = ANY (ARRAY(SELECT id FROM {table} WHERE {part}))" for part in rest]
-    texts = [one.format(table=table, condition=part, order=order, lock=lock) for part in (first, *rest)]
+    texts = [first_match.format(table=table, condition=part, order=order, lock=lock) for part in (first, *rest)]
     if not rest:
         return texts[0]
     branches = " UNION ALL ".join(f"SELECT * FROM ({text}) AS branch" for text in texts)
     return f"SELECT * FROM ({branches}) AS branches {'' if in_turn else order} LIMIT 1"
 
 
-def call_statement(name: str, *, carry: bool) -> bytes:
-    """Return a call of `catalog.sql` on a collection.
+def catalog_statement(name: str, *, with_metadata: bool) -> bytes:
+    """Return a call of `catalog.sql` that creates, renames or drops a collection.
 
     Args:
-        name: of its block.
-        carry: whether it takes the message with the writer's metadata along, as its first parameter.
+        name: the name of the block.
+        with_metadata: whether it emits the message with the writer's metadata, which is then its first parameter.
     """
     call = statement("catalog", name)
-    return (f"{statement('documents', 'carry')} {call} FROM carried" if carry else call).encode()
+    return (f"{statement('documents', 'with_metadata')} {call} FROM metadata" if with_metadata else call).encode()
 
 
 @lru_cache(maxsize=1024)
-def read_statement(name: str, table: str, *, change: str = "") -> bytes:
-    """Return a read of `documents.sql`.
+def table_statement(name: str, table: str, *, change: str = "") -> bytes:
+    """Return a block of `documents.sql` that needs only the table, such as `get`.
 
     Args:
-        name: of its block.
+        name: the name of the block.
         table: the collection's table, quoted.
-        change: as for `write_statement`.
+        change: for `check_update`, as for `write_statement`.
     """
     return statement("documents", name).format(table=table, change=change).encode()
 
 
-_MOST: Final = 2**63 - 1
+_MAX_BIGINT: Final = 2**63 - 1
 
-_ANY_NUMBER: Final = "(SELECT %s::bigint)"  # what is in a subquery, PostgreSQL does not plan for
+# The planner does not look into a subquery, so one plan serves every limit.
+_LIMIT_PARAMETER: Final = "(SELECT %s::bigint)"
 _NO_READ_CLAUSES = dict.fromkeys(("fields", "values"), "")
 
 
 @lru_cache(maxsize=1024)
-def reading_statement(  # noqa: PLR0913
+def find_statement(  # noqa: PLR0913
     name: str,
     table: str,
     conditions: tuple[str, ...],
@@ -130,29 +134,28 @@ def reading_statement(  # noqa: PLR0913
     """Return a block of `reading.sql`.
 
     Args:
-        name: of the block.
+        name: the name of the block.
         table: the collection's table, quoted.
-        conditions: SQL conditions over `id` and `data`, of which a document meets one at most.
-        order: what to sort by, as SQL; empty for any order.
-        limit: how many documents at most of that order. With no order the number is a parameter, the last one: a plan
-            for any is as good then, and can be kept.
-        skip: how many to leave out first.
+        conditions: SQL conditions over `id` and `data`; a document meets at most one of them.
+        order: the list after ORDER BY; empty for any order.
+        limit: the most documents to return, if `order` is given. Without an order, the limit is the last parameter
+            instead: then one plan is good for every limit, and PostgreSQL can keep it.
+        skip: how many documents to skip.
         in_turn: whether all documents of one condition come before those of the next. PostgreSQL executes the branches
-            of UNION ALL one after the other, and those with a limit not in parallel.
-        **clauses: what else the block has a place for: `fields`, what of `data` to give out; `values`, a set of them.
+            of a UNION ALL one after the other, and not in parallel if they have a limit.
+        **clauses: SQL for the other placeholders of the block: `fields`, an expression over `data` to return; `values`,
+            a set of values.
     """
     order = f"ORDER BY {order}" if order else ""
     rows = _matching(table, conditions[0])
     if len(conditions) > 1:
-        apart = [f"(SELECT * FROM {_matching(table, part)} OFFSET 0) AS apart" for part in conditions[1:]]
-        sources = [
-            rows,
-            *(apart if limit is not None and not in_turn else [_matching(table, part) for part in conditions[1:]]),
-        ]
-        ordered = f"{order} LIMIT {min(limit + skip, _MOST)}" if limit is not None else ""
-        branches = [statement("reading", "branch").format(rows=source, ordered=ordered) for source in sources]
+        others = [_matching(table, part) for part in conditions[1:]]
+        if limit is not None and not in_turn:  # OFFSET 0: as in lock_first_statement, but without locks
+            others = [f"(SELECT * FROM {other} OFFSET 0) AS apart" for other in others]
+        ordered = f"{order} LIMIT {min(limit + skip, _MAX_BIGINT)}" if limit is not None else ""
+        branches = [statement("reading", "branch").format(rows=source, ordered=ordered) for source in (rows, *others)]
         rows = f"({' UNION ALL '.join(branches)}) AS branches"
-    number = _ANY_NUMBER if not order else "ALL" if limit is None else limit
+    number = _LIMIT_PARAMETER if not order else "ALL" if limit is None else limit
     numbers = f"LIMIT {number} OFFSET {skip}" if skip else f"LIMIT {number}"
     given = {**_NO_READ_CLAUSES, **clauses, "order": "" if in_turn else order, "numbers": numbers}
     return statement("reading", name).format(table=table, rows=rows, condition=conditions[0], **given).encode()
@@ -163,10 +166,10 @@ def _matching(table: str, condition: str) -> str:
 
 
 def check_count(name: str, value: Any) -> None:
-    """Refuse what is no count: of documents, or of versions.
+    """Check a number of documents, or a version.
 
     Raises:
-        InvalidInput: not an integer from 0 on that PostgreSQL can hold.
+        InvalidInput: the value is not an integer from 0 to PostgreSQL's largest bigint.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MOST:
-        raise InvalidInput(f"{name} is {short_repr(value)}: give an integer from 0 to 9,223,372,036,854,775,807")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_BIGINT:
+        raise InvalidInput(f"{name} must be an integer from 0 to 9,223,372,036,854,775,807, got {short_repr(value)}")

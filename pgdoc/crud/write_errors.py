@@ -1,4 +1,4 @@
-"""What became of a write that was not done: the errors that a caller gets, wherever it was found out."""
+"""The errors of writes that were not done, for single calls and for bulks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,17 @@ __all__ = ["check_version", "compare_versions", "duplicate", "update_error"]
 
 
 def duplicate(subject: str, key: str) -> DuplicateDocument:
-    """Say that a new document's id exists."""
-    return DuplicateDocument(f"{subject} has a document {key!r} already: replace or update it", document_id=key)
+    """Return the error for a new document whose id exists."""
+    return DuplicateDocument(
+        f"{subject} already has a document {key!r}: replace or update it, or use another id", document_id=key
+    )
 
 
 def update_error(subject: str, key: str, text: str, update: Update) -> InvalidUpdate:
-    """Find out in Python what the server did not say: which of the changes does not fit the document of this text."""
+    """Return the error for an update that does not fit the document with this JSON text.
+
+    The server only reports that the update does not fit. Applying it again in Python finds the change at fault.
+    """
     where = f"document {key!r} of {subject}"
     try:
         apply_update(update, decode(text))
@@ -29,31 +34,33 @@ def update_error(subject: str, key: str, text: str, update: Update) -> InvalidUp
         return InvalidUpdate(f"{where}: {exc}", path=exc.path, operator=exc.operator)
     except UnreadableDocument as exc:
         return InvalidUpdate(f"{where}: the update does not fit, and {exc}")
-    return InvalidUpdate(f"the update does not fit {where}")
+    return InvalidUpdate(f"{where}: the update does not fit the document")
 
 
 def compare_versions(subject: str, key: str, found: int | None, if_version: int | None) -> None:
-    """Compare the version that is stored, `None` where there is no document, with the one that was asked for.
+    """Compare the stored version, `None` if there is no document, with the version that the caller asked for.
 
     Raises:
-        VersionConflict: one was asked for, and it is another.
+        VersionConflict: the caller asked for another version.
     """
     if if_version is None or if_version == found:
         return
-    state = "is not there" if found is None else f"is at version {found}"
+    state = "does not exist" if found is None else f"is at version {found}"
     raise VersionConflict(
-        f"document {key!r} of {subject} {state}, not at version {if_version}: read it again", found_version=found
+        f"document {key!r} of {subject} {state}, not at version {if_version}: read it again and repeat the change",
+        found_version=found,
     )
 
 
 def check_version(if_version: int | None, *, upsert: bool = False) -> None:
-    """Refuse what is no version, or asks for one where there may be no document.
+    """Check the argument `if_version` of a write.
 
     Raises:
-        InvalidInput, ValueError: it is, or does.
+        InvalidInput: the version is not a valid number.
+        ValueError: `upsert` is also set.
     """
     if if_version is None:
         return
     check_count("if_version", if_version)
     if upsert:
-        raise ValueError("upsert and if_version exclude each other: a document that is not there has no version")
+        raise ValueError("upsert and if_version exclude each other: a document that does not exist has no version")

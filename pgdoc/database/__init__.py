@@ -1,1 +1,1 @@
-"""What any connection needs: conninfo, the map of errors, the catalog and its migrations."""
+"""What every connection needs: connection strings, errors, the catalog and its migrations."""

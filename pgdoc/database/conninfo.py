@@ -1,4 +1,4 @@
-"""What pgdoc adds to the conninfo of a user."""
+"""The settings that pgdoc adds to the user's conninfo."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAME_BYTES = 63  # PostgreSQL cuts off longer names, and logs a notice
 
 
 def with_timeout(conninfo: str) -> str:
-    """Bound the time to connect where the user did not: without a bound it takes minutes to see that nobody answers."""
+    """Add a `connect_timeout` unless the user set one: without it, a dead address takes minutes to fail."""
     if "connect_timeout" in conninfo_to_dict(conninfo) or "PGCONNECT_TIMEOUT" in os.environ:
         return conninfo
     return make_conninfo(conninfo, connect_timeout=_CONNECT_TIMEOUT_S)

@@ -1,7 +1,7 @@
-"""Bring the catalog of a database to the newest version, or take it away.
+"""Upgrade the catalog of a database to the newest revision, or downgrade or remove it.
 
-alembic runs the files of `migrations/`, which the wheel carries as `pgdoc/_migrations`. It is imported when it is
-needed and not before: `import pgdoc` stays light.
+alembic runs the files of `migrations/`, which the wheel contains as `pgdoc/_migrations`. It is imported on first use,
+so that `import pgdoc` stays fast.
 """
 
 from __future__ import annotations
@@ -24,28 +24,29 @@ __all__ = ["downgrade", "migrate"]
 
 
 def migrate(conninfo: str = "") -> None:
-    """Bring the catalog to the newest version; safe to call from many processes at once.
+    """Create the catalog, or upgrade it to the newest revision; safe to call from many processes at once.
 
     Raises:
         ServerUnreachable: no connection could be made.
-        UnsupportedServer: the server is older than PostgreSQL 15, or the database is not in UTF-8.
-        DatabaseError: the role may not do it, or the server refused for another reason.
+        UnsupportedServer: the server is older than PostgreSQL 15, or the encoding of the database is not UTF-8.
+        DatabaseError: the role lacks a privilege, or the server refused for another reason.
     """
     _run(conninfo, "upgrade", "head")
 
 
 def downgrade(conninfo: str = "", revision: str = "base") -> None:
-    """Take the catalog back; at `base` it is gone and the collections are plain tables with all their data.
+    """Downgrade the catalog to a revision. `base` removes it; the collections remain as plain tables with their data.
 
     Raises:
         ServerUnreachable: no connection could be made.
+        UnsupportedServer: the server is older than PostgreSQL 15, or the encoding of the database is not UTF-8.
         DatabaseError: the server refused.
     """
     _run(conninfo, "downgrade", revision)
 
 
 def _run(conninfo: str, command: str, revision: str) -> None:
-    import sqlalchemy  # noqa: PLC0415 (see the module's docstring)
+    import sqlalchemy  # noqa: PLC0415 (imported on first use)
     from alembic import command as alembic_command  # noqa: PLC0415
 
     with _connect(conninfo) as connection:
@@ -57,9 +58,9 @@ def _run(conninfo: str, command: str, revision: str) -> None:
             with engine.connect() as alchemy:
                 getattr(alembic_command, command)(_config(alchemy), revision)
         except sqlalchemy.exc.DBAPIError as exc:
-            raise _refused(command, exc.orig) from exc.orig
+            raise _migration_error(command, exc.orig) from exc.orig
         except psycopg.Error as exc:
-            raise _refused(command, exc) from exc
+            raise _migration_error(command, exc) from exc
 
 
 def _connect(conninfo: str) -> psycopg.Connection:
@@ -85,7 +86,7 @@ def _script_location() -> Path:
     return shipped if shipped.is_dir() else package.parent / "migrations"
 
 
-def _refused(command: str, exc: BaseException | None) -> DatabaseError:
+def _migration_error(command: str, exc: BaseException | None) -> DatabaseError:
     error = map_error(exc, f"the {command} of the pgdoc catalog") if isinstance(exc, psycopg.Error) else None
     if not isinstance(error, DatabaseError):
         return DatabaseError(f"the {command} of the pgdoc catalog failed: {exc}")

@@ -1,4 +1,7 @@
-"""The filter and update languages: parsed once, understood by PostgreSQL and by Python. Pure."""
+"""The filter and update languages, each parsed once, compiled to SQL and evaluated in Python. No I/O.
+
+`regex` and `filters` come first; `indexes` and `updates` build on them.
+"""
 
 from pgdoc.query.filters.match import compare, finder, matcher, matches, scalar_key
 from pgdoc.query.filters.nodes import Node, SortKey

@@ -1,14 +1,15 @@
--- Calls on a collection; {table} is its table. Inside a block with metadata, each write starts with `carry` and selects from
--- it, which puts the metadata message before the change in the WAL. Otherwise {carry} and {from_carry} are empty.
+-- Calls on a collection; {table} is its table. Inside a block with metadata, each write starts with `with_metadata` and
+-- selects from it, which puts the metadata message before the change in the WAL. Otherwise {with_metadata} and
+-- {from_metadata} are empty.
 
--- name: carry
-WITH carried AS MATERIALIZED (SELECT pg_logical_emit_message(true, 'pgdoc', %s))
+-- name: with_metadata
+WITH metadata AS MATERIALIZED (SELECT pg_logical_emit_message(true, 'pgdoc', %s))
 
 -- name: emit
 SELECT pg_logical_emit_message(true, 'pgdoc', %s)
 
 -- name: insert
-{carry} INSERT INTO {table} (id, data) SELECT %s, %s::jsonb {from_carry}
+{with_metadata} INSERT INTO {table} (id, data) SELECT %s, %s::jsonb {from_metadata}
 ON CONFLICT (id) DO NOTHING
 RETURNING version, created_at, updated_at
 
@@ -20,16 +21,16 @@ SELECT data::text, version, created_at, updated_at FROM {table} WHERE id = %s
 
 -- {change} is NULL if the update does not fit the document. No row is written then, or if nothing changes.
 -- name: update
-{carry} UPDATE {table} SET data = {change} {from_carry}
+{with_metadata} UPDATE {table} SET data = {change} {from_metadata}
 WHERE id = %s {and_version} AND ({change}) <> data
 RETURNING data::text, version, created_at, updated_at
 
--- name: judge_update
+-- name: check_update
 SELECT data::text, version, created_at, updated_at, ({change}) IS NOT NULL, ({change}) = data FROM {table} WHERE id = %s
 
 -- {change} refers to `data`, which is ambiguous in ON CONFLICT; the subquery makes it the stored row's.
 -- name: upsert
-{carry} INSERT INTO {table} AS stored (id, data) SELECT %s, {first} {from_carry}
+{with_metadata} INSERT INTO {table} AS stored (id, data) SELECT %s, {first} {from_metadata}
 ON CONFLICT (id) DO UPDATE SET data = (SELECT {change} FROM (SELECT stored.data) AS old(data))
 WHERE (SELECT {change} FROM (SELECT stored.data) AS old(data)) <> stored.data
 RETURNING data::text, version, created_at, updated_at
@@ -38,7 +39,7 @@ RETURNING data::text, version, created_at, updated_at
 -- itself and returned for the error message; the error then rolls back the transaction. OFFSET 0 keeps the planner from
 -- duplicating {change}.
 -- name: bulk_upsert
-{carry} INSERT INTO {table} AS stored (id, data) SELECT %s, {first} {from_carry}
+{with_metadata} INSERT INTO {table} AS stored (id, data) SELECT %s, {first} {from_metadata}
 ON CONFLICT (id) DO UPDATE SET (data, replaced_version) = (
   SELECT coalesce(after, stored.data), CASE WHEN after IS NULL THEN stored.version + 1 ELSE stored.replaced_version END
   FROM (SELECT {change} AS after FROM (SELECT stored.data) AS old(data) OFFSET 0) AS new
@@ -47,17 +48,17 @@ WHERE (SELECT {change} FROM (SELECT stored.data) AS old(data)) IS DISTINCT FROM 
 RETURNING version, CASE WHEN version > 1 AND replaced_version = version THEN data::text END
 
 -- name: replace
-{carry} UPDATE {table} SET data = %s::jsonb, replaced_version = version + 1 {from_carry}
+{with_metadata} UPDATE {table} SET data = %s::jsonb, replaced_version = version + 1 {from_metadata}
 WHERE id = %s {and_version}
 RETURNING version, created_at, updated_at
 
 -- name: replace_upsert
-{carry} INSERT INTO {table} AS stored (id, data) SELECT %s, %s::jsonb {from_carry}
+{with_metadata} INSERT INTO {table} AS stored (id, data) SELECT %s, %s::jsonb {from_metadata}
 ON CONFLICT (id) DO UPDATE SET data = excluded.data, replaced_version = stored.version + 1
 RETURNING version, created_at, updated_at
 
 -- name: delete
-{carry} DELETE FROM {table} {using_carry} WHERE id = %s {and_version}
+{with_metadata} DELETE FROM {table} {using_metadata} WHERE id = %s {and_version}
 RETURNING true
 
 -- name: version
@@ -66,21 +67,22 @@ SELECT version FROM {table} WHERE id = %s
 -- name: lock
 SELECT version FROM {table} WHERE id = %s FOR NO KEY UPDATE
 
--- The first matching document, locked. {first} of update_one and delete_one is a single `one`, or the first of several.
--- name: one
+-- The first matching document, locked. {first} of update_one and delete_one is a single `first_match`, or the first of
+-- several.
+-- name: first_match
 SELECT id, data, version, created_at, updated_at FROM {table} WHERE {condition} {order} LIMIT 1 {lock}
 
 -- Locks the rows first, ordered by id, so that concurrent calls do not deadlock. A row that changed before it was locked is
 -- matched again, and {change} is computed from its new data. If the update does not fit one document, nothing is written.
 -- name: update_many
-{with_carry} locked AS MATERIALIZED (
+{with_metadata_and} locked AS MATERIALIZED (
   SELECT id, after, CASE WHEN after IS NULL THEN data::text END AS misfit
   FROM (
     SELECT id, data, {change} AS after FROM {table}
     WHERE ({condition}) AND ({change}) IS DISTINCT FROM data ORDER BY id FOR NO KEY UPDATE
   ) AS candidate
 ), changed AS (
-  UPDATE {table} AS stored SET data = locked.after FROM locked {and_carry}
+  UPDATE {table} AS stored SET data = locked.after FROM locked {and_metadata}
   WHERE stored.id = locked.id AND NOT EXISTS (SELECT FROM locked WHERE after IS NULL)
   RETURNING true
 )
@@ -88,10 +90,10 @@ SELECT (SELECT count(*) FROM changed), id, misfit
 FROM (VALUES (true)) AS always LEFT JOIN (SELECT id, misfit FROM locked WHERE after IS NULL LIMIT 1) AS first ON true
 
 -- name: update_one
-{with_carry} candidate AS MATERIALIZED (
+{with_metadata_and} candidate AS MATERIALIZED (
   SELECT id, data, version, created_at, updated_at, {change} AS after FROM ({first}) AS first
 ), changed AS (
-  UPDATE {table} AS stored SET data = candidate.after FROM candidate {and_carry}
+  UPDATE {table} AS stored SET data = candidate.after FROM candidate {and_metadata}
   WHERE stored.id = candidate.id AND candidate.after <> candidate.data
   RETURNING stored.id, stored.data::text, stored.version, stored.created_at, stored.updated_at
 )
@@ -101,11 +103,11 @@ SELECT after IS NOT NULL, id, data::text, version, created_at, updated_at FROM c
 WHERE (after <> data) IS NOT TRUE
 
 -- name: delete_many
-{with_carry} locked AS MATERIALIZED (SELECT id FROM {table} WHERE {condition} ORDER BY id FOR UPDATE),
-gone AS (DELETE FROM {table} AS stored USING locked {and_carry} WHERE stored.id = locked.id RETURNING true)
-SELECT count(*) FROM gone
+{with_metadata_and} locked AS MATERIALIZED (SELECT id FROM {table} WHERE {condition} ORDER BY id FOR UPDATE),
+deleted AS (DELETE FROM {table} AS stored USING locked {and_metadata} WHERE stored.id = locked.id RETURNING true)
+SELECT count(*) FROM deleted
 
 -- name: delete_one
-{with_carry} candidate AS MATERIALIZED (SELECT id FROM ({first}) AS first)
-DELETE FROM {table} AS stored USING candidate {and_carry} WHERE stored.id = candidate.id
+{with_metadata_and} candidate AS MATERIALIZED (SELECT id FROM ({first}) AS first)
+DELETE FROM {table} AS stored USING candidate {and_metadata} WHERE stored.id = candidate.id
 RETURNING stored.id, stored.data::text, stored.version, stored.created_at, stored.updated_at

@@ -74,7 +74,7 @@ def test_an_update_applies_to_the_document_as_another_writer_left_it(own_schema:
 def test_a_misfit_is_of_the_document_as_it_is_then(own_schema: dict[str, Any], upsert: bool) -> None:
     with pgdoc.Store(**own_schema, pool_size=4) as store:
         store["docs"].insert("a", DATA)
-        with pytest.raises(pgdoc.BulkError, match="'text' is there"):
+        with pytest.raises(pgdoc.BulkError, match="the value is 'text'"):
             call_while_changed(
                 store,
                 lambda: bulk(store, lambda docs: docs.update("a", {"$inc": {"n": 10}}, upsert=upsert)),

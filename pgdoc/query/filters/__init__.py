@@ -1,1 +1,1 @@
-"""Filters, sorts and projections: parsed once, compiled to SQL and matched in Python."""
+"""Filters, sorts and projections: parsed once, compiled to SQL, and evaluated in Python."""

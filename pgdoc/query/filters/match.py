@@ -1,7 +1,7 @@
-"""The filter language in Python: the same answers as the SQL of `pgdoc.query.filters.sql`, for one document at hand.
+"""Match one document with a filter in Python, with the same result as the SQL of `pgdoc.query.filters.sql`.
 
-What is matched, the subject, may be anything: a `Root` says where in it a path begins. A document's subject is the
-pair of its id and its data, that of the filter in `$elemMatch` is the item.
+A matcher takes a subject of any type; a `Root` says where in the subject a path starts. The subject for a document is
+the pair `(id, data)`, and for the filter in `$elemMatch` it is the item.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pgdoc.query.filters.nodes import (
     Path,
     Remainder,
 )
-from pgdoc.query.filters.types import INTEGERS, type_of
+from pgdoc.query.filters.types import INTEGER_LIMITS, type_of
 from pgdoc.query.regex.parse import searcher
 
 if TYPE_CHECKING:
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
     Check: TypeAlias = Callable[[Any], bool]
     Matcher: TypeAlias = Callable[[Any], bool]
     Root: TypeAlias = Callable[[Path], tuple[Callable[[Any], Any], Path]]
-    """Gives, for a path, what finds the value of a subject that it begins at, and the rest of the path from there."""
+    """Splits a path into a function from the subject to the value to start at, and the rest of the path."""
 
 
 def matches(node: Node, document_id: str, data: dict[str, Any]) -> bool:
-    """Whether the document matches; who asks often asks the `matcher` of the node."""
+    """Whether the document matches; to test many documents, call `matcher` once."""
     return matcher(node)((document_id, data))
 
 
 def item_matches(node: Node) -> Matcher:
-    """Turn the node of a filter on an item of an array into a function of the item."""
+    """Compile the filter on an item of an array to a function of the item."""
     return matcher(node, _in_item)
 
 
@@ -56,16 +56,15 @@ def _in_document(path: Path) -> tuple[Callable[[Any], Any], Path]:
 
 
 def _in_item(path: Path) -> tuple[Callable[[Any], Any], Path]:
-    """A path in the item as a document begins with `ELEMENT`."""
-    return _itself, path[1:]
+    return _identity, path[1:]  # without `ELEMENT`
 
 
-def _itself(value: Any) -> Any:
+def _identity(value: Any) -> Any:
     return value
 
 
 def matcher(node: Node, root: Root = _in_document) -> Matcher:
-    """Turn the node into a function of the subject, which is a document's `(id, data)` unless `root` says otherwise."""
+    """Compile the node to a function of the subject, which is a document's `(id, data)` unless `root` is given."""
     build: Callable[[Any, Root], Matcher] = _MATCHERS[type(node)]
     return build(node, root)
 
@@ -92,9 +91,8 @@ def _match_equal(node: Equal, root: Root) -> Matcher:
 
 
 def _match_in(node: In, root: Root) -> Matcher:
-    """Scalars, of which there may be many, are looked up, not compared one by one."""
     values = [operand.value for operand in node.operands]
-    known = frozenset(map(scalar_key, values)) - {None}
+    known = frozenset(map(scalar_key, values)) - {None}  # one lookup, however many scalars there are
     checks = [_equals(value) for value in values if scalar_key(value) is None]
 
     def check(value: Any) -> bool:
@@ -104,14 +102,14 @@ def _match_in(node: In, root: Root) -> Matcher:
 
 
 def scalar_key(value: Any) -> Any:
-    """Return what a text, number or boolean has in common with those that equal it; `None` for all else."""
+    """Return a hashable key that equal texts, numbers or booleans share; `None` for any other value."""
     if isinstance(value, bool):
-        return (value,)  # True is 1 to Python
+        return (value,)  # to Python, True equals 1
     return value if isinstance(value, str | int | float | Decimal) else None
 
 
 def _match_ordered(node: Ordered, root: Root) -> Matcher:
-    return _match_path(node.path, root, _stands(node.operator, node.operand.value))
+    return _match_path(node.path, root, _compares(node.operator, node.operand.value))
 
 
 def _match_exists(node: Exists, root: Root) -> Matcher:
@@ -136,29 +134,30 @@ def _match_pattern(node: Matches, root: Root) -> Matcher:
 
 
 def _match_remainder(node: Remainder, root: Root) -> Matcher:
-    return _match_path(node.path, root, lambda value: _is_left(value, node.divisor, node.remainder))
+    return _match_path(node.path, root, lambda value: _leaves_remainder(value, node.divisor, node.remainder))
 
 
-def _is_left(value: Any, divisor: int, remainder: int) -> bool:
+def _leaves_remainder(value: Any, divisor: int, remainder: int) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return False
-    if not -INTEGERS["long"] - 1 < value < INTEGERS["long"]:  # asked first: a large decimal takes a second to be an int
+    # Before int(): converting a large Decimal can take a second.
+    if not -INTEGER_LIMITS["long"] - 1 < value < INTEGER_LIMITS["long"]:
         return False
     number = int(value)
-    left = abs(number) % abs(divisor)
-    return (left if number >= 0 else -left) == remainder
+    rest = abs(number) % abs(divisor)
+    return (rest if number >= 0 else -rest) == remainder
 
 
 def _match_any_element(node: AnyElement, root: Root) -> Matcher:
-    part = item_matches(node.node)
+    matches_item = item_matches(node.node)
 
-    def holds_whole(item: Any) -> bool:
+    def matches_as_document(item: Any) -> bool:
         if isinstance(item, list):
             item = {str(index): value for index, value in enumerate(item)}
-        return isinstance(item, dict) and part(item)
+        return isinstance(item, dict) and matches_item(item)
 
-    holds = holds_whole if node.whole else part
-    return _match_path(node.path, root, lambda value: isinstance(value, list) and any(map(holds, value)), items=False)
+    check = matches_as_document if node.as_document else matches_item
+    return _match_path(node.path, root, lambda value: isinstance(value, list) and any(map(check, value)), items=False)
 
 
 _MATCHERS: Final[Mapping[type, Callable[[Any, Root], Matcher]]] = {
@@ -189,15 +188,15 @@ def _equals(operand: Any) -> Check:
     return lambda value: type(value) is type(operand) and compare(value, operand) == 0
 
 
-def _stands(name: str, operand: Any) -> Check:
+def _compares(name: str, operand: Any) -> Check:
     if operand is None:
         return _equals(None) if "=" in name else lambda _value: False
     rank = _RANKS[type(operand)]
-    holds = _ORDERS[name]
+    holds = _COMPARISONS[name]
     return lambda value: _RANKS.get(type(value)) == rank and holds(compare(value, operand), 0)
 
 
-_ORDERS: Final = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+_COMPARISONS: Final = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 _RANKS: Final[Mapping[type, int]] = {type(None): 1, int: 2, float: 2, Decimal: 2, str: 3, dict: 4, list: 5, bool: 6}
 
@@ -205,11 +204,11 @@ _RANKS: Final[Mapping[type, int]] = {type(None): 1, int: 2, float: 2, Decimal: 2
 def compare(left: Any, right: Any) -> int:
     """Compare two JSON values in MongoDB's order: null, numbers, text, objects, arrays, booleans.
 
-    Text goes by code point, arrays item by item. Objects, whose keys `jsonb` does not keep in order, go by their
-    fields in the order of the keys: by type, then key, then value.
+    Text compares by code point, arrays item by item. Since `jsonb` does not keep the order of an object's keys, objects
+    compare by their fields sorted by key: by the type of the value, then key, then value.
 
     Returns:
-        Less than, equal to, or greater than zero.
+        A number less than, equal to, or greater than zero.
     """
     rank = _RANKS[type(left)]
     if rank != _RANKS[type(right)]:
@@ -223,7 +222,7 @@ def compare(left: Any, right: Any) -> int:
 
 def _compare_objects(left: dict[str, Any], right: dict[str, Any]) -> int:
     for (key, value), (other_key, other) in zip(
-        sorted(left.items(), key=_key), sorted(right.items(), key=_key), strict=False
+        sorted(left.items(), key=itemgetter(0)), sorted(right.items(), key=itemgetter(0)), strict=False
     ):
         order = (
             _RANKS[type(value)] - _RANKS[type(other)] or (key > other_key) - (key < other_key) or compare(value, other)
@@ -233,24 +232,20 @@ def _compare_objects(left: dict[str, Any], right: dict[str, Any]) -> int:
     return len(left) - len(right)
 
 
-def _key(item: tuple[str, Any]) -> str:
-    return item[0]
-
-
 def _match_path(path: Path, root: Root, check: Check, *, items: bool = True) -> Matcher:
-    if not path:  # the item itself
+    if not path:  # the element of an `$elemMatch` itself
         return check
-    find, rest = root(path)
+    find_start, rest = root(path)
     walk = _Walk(rest, check, items)
     if len(rest) != 1:
-        return lambda subject: walk.holds(find(subject), 0)
+        return lambda subject: walk.matches(find_start(subject), 0)
     (key,) = rest
 
     def match_field(subject: Any) -> bool:
-        """Do the same for a field, which is what most filters are about, in half the time."""
-        value = find(subject)
+        """Shortcut for a path of one part, the most common case: takes half the time."""
+        value = find_start(subject)
         if value.__class__ is not dict:
-            return walk.holds(value, 0)
+            return walk.matches(value, 0)
         field = value.get(key, MISSING)
         return check(field) or (items and field.__class__ is list and any(map(check, field)))
 
@@ -258,17 +253,17 @@ def _match_path(path: Path, root: Root, check: Check, *, items: bool = True) -> 
 
 
 def finder(path: Path, root: Root) -> Callable[[Any], list[Any]]:
-    """Return a function that gives the keys of all scalars that an equality on the path would be asked of."""
-    find, rest = root(path)
+    """Return a function from the subject to the `scalar_key` of every value that an equality on the path tests."""
+    find_start, rest = root(path)
 
     def keys(subject: Any) -> list[Any]:
         found: list[Any] = []
 
-        def note(value: Any) -> bool:
+        def collect(value: Any) -> bool:
             found.append(scalar_key(value))
             return False
 
-        _Walk(rest, note, items=True).holds(find(subject), 0)
+        _Walk(rest, collect, items=True).matches(find_start(subject), 0)
         return found
 
     return keys
@@ -276,24 +271,27 @@ def finder(path: Path, root: Root) -> Callable[[Any], list[Any]]:
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
-    """Goes down a path to where the check may hold.
+    """Follows a path to the values that the check applies to.
 
     Attributes:
-        items: whether an array at the end of the path stands for each of its items too.
+        items: whether the check also applies to each item of an array at the end of the path.
     """
 
     path: Path
     check: Check
     items: bool
 
-    def holds(self, value: Any, start: int, seen: set[tuple[int, int]] | None = None) -> bool:
-        """Whether the check holds for a value that the path, from `start` on, finds from this value.
+    def matches(self, value: Any, start: int, seen: set[tuple[int, int]] | None = None) -> bool:
+        """Whether the check passes for a value that the path, from part `start` on, reaches from this value.
 
-        As MongoDB's `ElementPath`: at the end an array stands for itself and for each of its items; on the way the path
-        goes on in each item that is an object. What has no field of that name gives `MISSING`.
+        Works as MongoDB's `ElementPath`: at the end of the path, an array stands for itself and for each of its items;
+        on the way, the path continues in each item that is an object. A value without the field yields `MISSING`.
 
-        A number in the path may be an index or a key, so an array can be come to in many ways, which double with each
-        number: one that was `seen` at a part of the path is not looked at again.
+        Args:
+            value: where to start.
+            start: the index of the next part of the path.
+            seen: the arrays already tested, each by its id and a part of the path. A number in the path can be an index
+                or a key, so the ways to reach an array double with each number; each array is tested once.
         """
         for at in range(start, len(self.path)):
             if isinstance(value, list):
@@ -301,17 +299,17 @@ class _Walk:
                 if (id(value), at) in seen:
                     return False
                 seen.add((id(value), at))
-                return any(self._holds_in_item(item, str(index), at, seen) for index, item in enumerate(value))
+                return any(self._matches_item(item, str(index), at, seen) for index, item in enumerate(value))
             if not isinstance(value, dict) or self.path[at] not in value:
                 return self.check(MISSING)
             value = value[self.path[at]]
         return self.check(value) or (self.items and isinstance(value, list) and any(map(self.check, value)))
 
-    def _holds_in_item(self, item: Any, index: str, at: int, seen: set[tuple[int, int]]) -> bool:
-        if isinstance(item, dict) and self.holds(item, at, seen):
+    def _matches_item(self, item: Any, index: str, at: int, seen: set[tuple[int, int]]) -> bool:
+        if isinstance(item, dict) and self.matches(item, at, seen):
             return True
         if self.path[at] != index:
             return False
         if at + 1 == len(self.path):
             return self.check(item)
-        return isinstance(item, dict | list) and self.holds(item, at + 1, seen)
+        return isinstance(item, dict | list) and self.matches(item, at + 1, seen)

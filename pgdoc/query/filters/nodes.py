@@ -1,20 +1,20 @@
-"""What the filter language is parsed into. Both interpreters, SQL and Python, read these and nothing else."""
+"""The syntax tree of a filter. Both interpreters, SQL and Python, work from these nodes alone."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from pgdoc.query.regex.parse import Pattern
 
-_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
+_ARRAY_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 class Absence(Enum):
-    """What stands where a path finds nothing; null is a value, this is none."""
+    """The type of `MISSING`, which a path yields where there is no value; null is a value."""
 
     MISSING = "missing"
 
@@ -22,19 +22,20 @@ class Absence(Enum):
 MISSING: Final = Absence.MISSING
 
 Path: TypeAlias = tuple[str, ...]
-"""The parts of a dotted path; a part of digits is a key of an object or an index of an array, whichever it meets.
+"""The parts of a dotted path. A part of digits is a key in an object and an index in an array.
 
-The empty path is the element that `$elemMatch` looks at, itself and not its items.
+The empty path is the element that `$elemMatch` tests: the element itself, not its items.
 """
 
 ELEMENT: Final = ""
-"""The key under which an element stands for the filter in `$elemMatch`, and for `$pull` and `$[]`, in a document of its
-own: so its `_id` is a field like any other."""
+"""In `$elemMatch` with a filter, in `$pull` and for `$[]`, an element is the field `ELEMENT` of a document of its own.
+
+So the `_id` of an element is a field like any other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A JSON value to compare with: as Python reads it back from the server, and as JSON text."""
+    """A JSON value to compare with: decoded as from the server, and as JSON text."""
 
     value: Any
     text: str
@@ -42,28 +43,28 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class And:
-    """All of them; of none, true."""
+    """All nodes match; true if there are none."""
 
     nodes: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Or:
-    """At least one of them."""
+    """At least one node matches."""
 
     nodes: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """Whatever the node does not match: `$ne`, `$nin` and `$nor` are this around their opposite."""
+    """The node does not match. `$ne`, `$nin` and `$nor` are `Not` around their opposite."""
 
     node: Node
 
 
 @dataclass(frozen=True, slots=True)
 class Equal:
-    """A value at the path equals the operand; null equals what is missing too."""
+    """A value at the path equals the operand; null also equals a missing value."""
 
     path: Path
     operand: Operand
@@ -71,7 +72,7 @@ class Equal:
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """A value at the path is of the operand's type and stands to it as the operator says: `<`, `<=`, `>` or `>=`."""
+    """A value at the path has the operand's type and compares with it by `<`, `<=`, `>` or `>=`."""
 
     path: Path
     operator: str
@@ -88,14 +89,14 @@ class In:
 
 @dataclass(frozen=True, slots=True)
 class Exists:
-    """There is a value at the path; null is one."""
+    """There is a value at the path; null is a value."""
 
     path: Path
 
 
 @dataclass(frozen=True, slots=True)
 class HasType:
-    """A value at the path is of one of these types; numbers count by the way they are written."""
+    """A value at the path has one of the types; the type of a number depends on how it is written."""
 
     path: Path
     types: tuple[str, ...]
@@ -103,7 +104,7 @@ class HasType:
 
 @dataclass(frozen=True, slots=True)
 class HasSize:
-    """There is an array of this length at the end of the path; its items do not count as such."""
+    """There is an array of this length at the end of the path; arrays among its items do not count."""
 
     path: Path
     size: int
@@ -111,7 +112,7 @@ class HasSize:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """A text at the path has a place that matches the pattern."""
+    """The pattern matches somewhere in a text at the path."""
 
     path: Path
     pattern: Pattern
@@ -119,7 +120,7 @@ class Matches:
 
 @dataclass(frozen=True, slots=True)
 class Remainder:
-    """A number at the path, without its fraction, leaves this when divided, with its own sign; 64 bits at most."""
+    """A number at the path, truncated to a 64-bit integer, leaves this remainder, which has the number's sign."""
 
     path: Path
     divisor: int
@@ -128,36 +129,45 @@ class Remainder:
 
 @dataclass(frozen=True, slots=True)
 class AnyElement:
-    """There is an array at the end of the path, and one of its items matches.
+    """There is an array at the end of the path, and at least one of its items matches.
 
     Attributes:
-        whole: whether the node is of filters on the item as a document, all paths beginning with `ELEMENT`: an array
-            counts as the object of its indexes then, and what is neither does not match. Else all paths are empty.
+        as_document: whether `node` is a filter on the item as a document. Then all of its paths start with `ELEMENT`,
+            an array counts as the object of its indexes, and a scalar does not match. Otherwise all paths are empty.
     """
 
     path: Path
     node: Node
-    whole: bool
+    as_document: bool
 
 
 Lookup: TypeAlias = Equal | In | Ordered
 
+Scope: TypeAlias = Literal["all", "no_array", "array", "array_on_way", "array_at_end", "exact"]
+"""The documents that a `ByKey` covers, by whether their path meets an array; their sort keys differ.
+
+`all` covers every document, `no_array` those whose path has one value, `array` those whose path meets an array. Two
+scopes split `array`: in `array_on_way` the path continues through the array, so the document sorts as if the value
+were missing; in `array_at_end` the path ends at the array. `exact` covers every document, and compares values instead
+of keys.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class ByKey:
-    """One lookup, or the sides of a range, at a path that has an index; only `pgdoc.query.indexes.plan` makes it.
+    """One lookup, or both bounds of a range, on a path that has an index.
+
+    Only `pgdoc.query.indexes.plan` creates it.
 
     Attributes:
-        path: of all the nodes.
-        nodes: what holds.
-        side: of which documents it is said: those whose path has one `value`, those in which it meets an `array`, or
-            `either`. `through` and `ending` are those of `array` in which it goes on through the array, so that they
-            are sorted as if the value was missing, and in which it ends there. `exact` is a test that asks no index.
+        path: the path of all nodes.
+        nodes: the lookups, all of which must match.
+        scope: the documents that it covers.
     """
 
     path: Path
     nodes: tuple[Lookup, ...]
-    side: str
+    scope: Scope
 
 
 Field: TypeAlias = Equal | Ordered | In | Exists | HasType | HasSize | Matches | Remainder | AnyElement
@@ -172,11 +182,11 @@ class SortKey:
     descending: bool
 
 
-def is_index(part: str) -> bool:
+def is_array_index(part: str) -> bool:
     """Whether the part of a path can be an index of an array: up to nine digits without leading zeros."""
-    return _INDEX.fullmatch(part) is not None
+    return _ARRAY_INDEX.fullmatch(part) is not None
 
 
-def has_index(path: Path) -> bool:
-    """Whether a part behind the first can be an index: the root is an object, so the first part is always a key."""
-    return any(map(is_index, path[1:]))
+def has_array_index(path: Path) -> bool:
+    """Whether a part after the first can be an index of an array; the first is a key, since the root is an object."""
+    return any(map(is_array_index, path[1:]))

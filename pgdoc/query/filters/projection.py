@@ -1,4 +1,4 @@
-"""Parts of documents: which fields to give out, parsed once, cut out by the server or by Python."""
+"""Projections: which fields of a document to return, selected by the server or in Python."""
 
 from __future__ import annotations
 
@@ -10,54 +10,54 @@ from typing import Any, TypeAlias
 from pgdoc.errors import InvalidInput
 from pgdoc.model.short_repr import short_repr
 from pgdoc.query.filters.parse import parse_sort
-from pgdoc.query.indexes.keys import Compiled
+from pgdoc.query.filters.sql_text import Compiled
 
 Tree: TypeAlias = dict[str, Any]
-"""A field's name leads to the tree of the fields in it, or to true for all of it."""
+"""Maps the name of a field to the tree of its fields, or to true for the whole field."""
 
-_NOTHING = object()
+_NOT_INCLUDED = object()
 
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """The fields to include, or the fields to leave out."""
+    """The fields to include or, with `exclude`, to leave out."""
 
     tree: Tree
-    leaves_out: bool
+    exclude: bool
 
 
 def parse_fields(fields: str | Sequence[str] | None) -> Projection | None:
-    """Parse `["total", "address.city"]`, or `["-lines"]` for all but that; `None` asks for whole documents.
+    """Parse fields such as `["total", "address.city"]`, or `["-lines"]` for all others; `None` means whole documents.
 
     Raises:
-        InvalidInput: not fields, both kinds at once, or one inside another; `path` names the place.
+        InvalidInput: the fields are not valid, mix both kinds, or one contains another; `path` names the field.
     """
     if fields is None:
         return None
     if not isinstance(fields, Sequence):
-        raise InvalidInput(f"{short_repr(fields)} are no fields: give paths such as 'total', or such as '-total'")
+        raise InvalidInput(f"fields must be a list of paths such as 'total' or '-total', got {short_repr(fields)}")
     try:
         keys = parse_sort(fields)
     except InvalidInput as exc:
-        raise InvalidInput(f"among the fields: {exc}", path=exc.path) from exc
+        raise InvalidInput(f"fields has an invalid entry: {exc}", path=exc.path) from exc
     tree: Tree = {}
     for key in keys:
         if key.descending != keys[0].descending:
-            raise InvalidInput("fields are to include, or with a leading - to leave out: not both in one call")
+            raise InvalidInput("fields mixes paths with and without a leading -: either include or exclude fields")
         if key.path == ("_id",):
-            _check_id(leaves_out=key.descending)
+            _check_id(excluded=key.descending)
         else:
-            _plant(tree, key.path)
+            _add_path(tree, key.path)
     return Projection(tree, bool(keys) and keys[0].descending)
 
 
-def _check_id(*, leaves_out: bool) -> None:
-    if leaves_out:
-        raise InvalidInput("a document always has its id: leave '-_id' out of the fields", path="_id")
+def _check_id(*, excluded: bool) -> None:
+    if excluded:
+        raise InvalidInput("fields can't exclude '_id', which every document has: remove '-_id'", path="_id")
 
 
-def _plant(tree: Tree, path: tuple[str, ...]) -> None:
-    """Add the path to the tree; a field is asked for whole or in part, else who reads it can't know which."""
+def _add_path(tree: Tree, path: tuple[str, ...]) -> None:
+    """Add the path to the tree, which has each field either whole or in part."""
     for part in path[:-1]:
         below = tree.setdefault(part, {})
         if below is True:
@@ -70,27 +70,27 @@ def _plant(tree: Tree, path: tuple[str, ...]) -> None:
 def _overlapping(path: tuple[str, ...]) -> InvalidInput:
     dotted = ".".join(path)
     return InvalidInput(
-        f"{short_repr(dotted)} overlaps with another of the fields: give the outer one only", path=dotted
+        f"fields has {short_repr(dotted)} and another path that overlaps it: keep the outer one", path=dotted
     )
 
 
 def compile_fields(projection: Projection | None) -> Compiled:
-    """Compile to what is selected instead of the whole data."""
+    """Compile to the expression to select in place of `data`."""
     if projection is None:
         return Compiled("data", [])
-    name = "exclude" if projection.leaves_out else "include"
+    name = "exclude" if projection.exclude else "include"
     return Compiled(f"pgdoc.{name}(data, %s::jsonb)", [json.dumps(projection.tree, ensure_ascii=False)])
 
 
 def project(projection: Projection | None, data: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of the data.
+    """Return the selected part of the data.
 
-    As in MongoDB a path goes on in each item of the arrays on its way, and digits are names of fields. What is no
-    object there is not included, and not left out.
+    As in MongoDB, a path continues in each item of an array on its way, and a part of digits is the name of a field.
+    Where the path goes through a value that is neither object nor array, nothing is included, and nothing is excluded.
     """
     if projection is None:
         return data
-    part: dict[str, Any] = (_exclude if projection.leaves_out else _include)(data, projection.tree)
+    part: dict[str, Any] = (_exclude if projection.exclude else _include)(data, projection.tree)
     return part
 
 
@@ -101,11 +101,11 @@ def _include(value: Any, tree: Tree) -> Any:
             for key, below in tree.items()
             if key in value
         }
-        return {key: part for key, part in parts.items() if part is not _NOTHING}
+        return {key: part for key, part in parts.items() if part is not _NOT_INCLUDED}
     if isinstance(value, list):
         items = (_include(item, tree) for item in value)
-        return [item for item in items if item is not _NOTHING]
-    return _NOTHING
+        return [item for item in items if item is not _NOT_INCLUDED]
+    return _NOT_INCLUDED
 
 
 def _exclude(value: Any, tree: Tree) -> Any:

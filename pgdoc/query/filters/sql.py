@@ -1,8 +1,8 @@
-"""The filter language and sorts as SQL over the columns `id` and `data` of a collection's table.
+"""Compile filters and sorts to SQL over the columns `id` and `data` of a collection's table.
 
-Most tests become one jsonpath, whose lax mode walks arrays as MongoDB does and which a GIN index on `data` can serve.
-jsonpath can't compare objects and arrays, and takes `[0]` of an object for the object itself; where an operand or a
-path needs that, `pgdoc.values_at` walks instead. Values and patterns are parameters, never part of the text.
+Most conditions become one jsonpath: its lax mode follows arrays as MongoDB does, and a GIN index on `data` can serve
+it. But jsonpath can't compare objects and arrays, and in lax mode `[0]` of an object is the object itself. Where an
+operand or a path needs these, `pgdoc.values_at` follows the path. Values and patterns are always parameters.
 """
 
 from __future__ import annotations
@@ -10,6 +10,17 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+from pgdoc.query.filters.key_sql import (
+    has_array,
+    item_key_equals,
+    item_key_in_range,
+    key_equals,
+    key_in_range,
+    keys_suffice,
+    sort_key,
+    sort_rest,
+    sorts_as_array,
+)
 from pgdoc.query.filters.match import matches
 from pgdoc.query.filters.nodes import (
     And,
@@ -31,24 +42,10 @@ from pgdoc.query.filters.nodes import (
     Path,
     Remainder,
     SortKey,
-    has_index,
+    has_array_index,
 )
-from pgdoc.query.filters.value_sql import condition
-from pgdoc.query.indexes.keys import (
-    Compiled,
-    equals_key,
-    finds_key,
-    in_key_range,
-    jsonpath,
-    meets_array,
-    sort_key,
-    sort_rest,
-    sorted_as_array,
-    spans_key_range,
-    step,
-    tells_all,
-)
-from pgdoc.query.indexes.keys import joined as _join
+from pgdoc.query.filters.sql_text import Compiled, join, jsonpath, jsonpath_step
+from pgdoc.query.filters.value_sql import value_condition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -57,28 +54,28 @@ if TYPE_CHECKING:
 __all__ = ["Compiled", "compile_filter", "compile_sort"]
 
 _SHORT_LIST: Final = 16
-"""How many operands of `$in` go into one jsonpath, which a GIN index on all of `data` can serve."""
+"""The most operands of `$in` that go into one jsonpath, which a GIN index on all of `data` can serve."""
 
-_MATCHES: Final = "data @@ %s::jsonpath"
+_JSONPATH_MATCH: Final = "data @@ %s::jsonpath"
 
 
 def compile_filter(node: Node) -> Compiled:
-    """Compile to a condition; like any condition of SQL it may be null instead of false."""
+    """Compile to a condition, which may be null instead of false."""
     if isinstance(node, (And, Or, Not, ByKey)) or node.path:
         return _COMPILERS[type(node)](node)
     return _condition(node)
 
 
 def _condition(node: Field) -> Compiled:
-    """Compile what is said of one value, the column `value`."""
-    return _any_element(node) if isinstance(node, AnyElement) else condition(node)
+    """Compile to a condition on one value, the column `value`."""
+    return _any_element(node) if isinstance(node, AnyElement) else value_condition(node)
 
 
 def _any_element(node: AnyElement) -> Compiled:
-    """Names of the inner condition mean the element: its `data` is a document made of it, its `value` itself."""
+    # In the inner condition, `value` is the element, or `data` is a document with the element as its field.
     inner = compile_filter(node.node)
     elements = "pgdoc.element_documents(value) AS element(data)"
-    if not node.whole:
+    if not node.as_document:
         elements = "jsonb_array_elements(value) AS element(value)"
     exists = f"EXISTS (SELECT FROM {elements} WHERE {inner.text})"
     return Compiled(f"CASE jsonb_typeof(value) WHEN 'array' THEN {exists} END", inner.params)
@@ -87,11 +84,11 @@ def _any_element(node: AnyElement) -> Compiled:
 def _compile_and(node: And) -> Compiled:
     if len(node.nodes) == 1:
         return compile_filter(node.nodes[0])
-    return _join(" AND ", map(compile_filter, node.nodes)) if node.nodes else Compiled("TRUE", [])
+    return join(" AND ", map(compile_filter, node.nodes)) if node.nodes else Compiled("TRUE", [])
 
 
 def _compile_or(node: Or) -> Compiled:
-    return _join(" OR ", map(compile_filter, node.nodes))
+    return join(" OR ", map(compile_filter, node.nodes))
 
 
 def _compile_not(node: Not) -> Compiled:
@@ -100,29 +97,27 @@ def _compile_not(node: Not) -> Compiled:
 
 
 def _compile_by_key(node: ByKey) -> Compiled:
-    """The exact conditions stand beside the keys where those do not tell all."""
-    if node.side == "exact":
-        return _join(" AND ", map(_exact, node.nodes))
+    """Compile to conditions on keys and, where keys do not suffice, on the values too."""
+    if node.scope == "exact":
+        return join(" AND ", map(_exact, node.nodes))
     operands = _operands(node.nodes)
-    whole, bounds = (
-        tells_all(node.path, operands),
-        [(part.operator, part.operand) for part in node.nodes if isinstance(part, Ordered)],
-    )
-    told = whole and not bounds  # of arrays too: their items stand in a range each for itself
+    bounds = [(part.operator, part.operand) for part in node.nodes if isinstance(part, Ordered)]
+    suffices = keys_suffice(node.path, operands)
     parts = []
-    if node.side in {"either", "value"}:
-        parts.append(in_key_range(node.path, bounds, strict=whole) if bounds else equals_key(node.path, operands))
-    if node.side != "value":
-        parts.append(spans_key_range(node.path, bounds) if bounds else finds_key(node.path, operands))
-    if node.side in {"through", "ending"}:
-        parts = [_join(" AND ", [*parts, sorted_as_array(node.path, at_end=node.side == "ending")])]
-    either = parts[0] if len(parts) == 1 else _join(" OR ", parts)
-    if told or (whole and node.side == "value"):
-        return either
-    exact = [either, *map(_exact, node.nodes)]
-    if node.side == "value":
-        exact.append(Compiled(f"{meets_array(node.path)} IS NOT TRUE", []))
-    return _join(" AND ", exact)
+    if node.scope in {"all", "no_array"}:
+        parts.append(key_in_range(node.path, bounds, strict=suffices) if bounds else key_equals(node.path, operands))
+    if node.scope != "no_array":
+        parts.append(item_key_in_range(node.path, bounds) if bounds else item_key_equals(node.path, operands))
+    if node.scope in {"array_on_way", "array_at_end"}:
+        parts = [join(" AND ", [*parts, sorts_as_array(node.path, at_end=node.scope == "array_at_end")])]
+    by_key = parts[0] if len(parts) == 1 else join(" OR ", parts)
+    # The span of an array's keys may overlap a range that none of its items is in, so the values decide.
+    if suffices and (not bounds or node.scope == "no_array"):
+        return by_key
+    exact = [by_key, *map(_exact, node.nodes)]
+    if node.scope == "no_array":
+        exact.append(Compiled(f"{has_array(node.path)} IS NOT TRUE", []))
+    return join(" AND ", exact)
 
 
 def _operands(nodes: tuple[Lookup, ...]) -> list[Operand]:
@@ -132,9 +127,9 @@ def _operands(nodes: tuple[Lookup, ...]) -> list[Operand]:
 
 
 def _exact(node: Lookup) -> Compiled:
-    """Compile without a thought for indexes; a function for `@@`, as for the test for arrays."""
+    """Compile without keys; uses a function in place of `@@`, for the reason given in `has_array`."""
     compiled = compile_filter(node)
-    if compiled.text != _MATCHES:
+    if compiled.text != _JSONPATH_MATCH:
         return compiled
     return Compiled("jsonb_path_match(data, %s::jsonpath, '{}', true)", compiled.params)
 
@@ -146,11 +141,11 @@ def _compile_equal(node: Equal) -> Compiled:
 
 
 def _equals(node: Equal) -> Compiled:
-    if _is_scalar(node.operand) and not has_index(node.path):
+    if _is_scalar(node.operand) and not has_array_index(node.path):
         return _jsonpath_match(_jsonpath_equal(node))
     if node.operand.value is None:
-        return _found_at(node.path, "value IS NULL OR value = 'null'", [])
-    return _found_at(node.path, "value = %s::jsonb", [node.operand.text])
+        return _any_value_at(node.path, "value IS NULL OR value = 'null'", [])
+    return _any_value_at(node.path, "value = %s::jsonb", [node.operand.text])
 
 
 def _compile_ordered(node: Ordered) -> Compiled:
@@ -158,13 +153,13 @@ def _compile_ordered(node: Ordered) -> Compiled:
         return _compile_id(node, f'id COLLATE "C" {node.operator} %s', [node.operand])
     if node.operand.value is None:
         return _equals(Equal(node.path, node.operand)) if "=" in node.operator else Compiled("FALSE", [])
-    if _is_scalar(node.operand) and not has_index(node.path):
+    if _is_scalar(node.operand) and not has_array_index(node.path):
         return _jsonpath_match(f"{jsonpath(node.path)} {node.operator} {node.operand.text}")
-    return _found(node)
+    return _any_value(node)
 
 
 def _compile_in(node: In) -> Compiled:
-    """Scalars are looked up together, so that a long list costs little; the others are tests of their own."""
+    """Compile all scalars to one lookup, so that a long list is cheap, and each other operand to a test of its own."""
     if not node.operands:
         return Compiled("FALSE", [])
     if node.path[0] == "_id":
@@ -174,13 +169,13 @@ def _compile_in(node: In) -> Compiled:
     parts = [_equals(item) for item in alone]
     if together:
         parts.append(_lookup(node.path, together))
-    return _join(" OR ", parts)
+    return join(" OR ", parts)
 
 
 def _lookup(path: Path, operands: list[Operand]) -> Compiled:
     texts = [item.text for item in operands]
-    if has_index(path):
-        return _found_at(path, "value = ANY(%s::jsonb[])", [texts])
+    if has_array_index(path):
+        return _any_value_at(path, "value = ANY(%s::jsonb[])", [texts])
     if len(texts) <= _SHORT_LIST:
         return _jsonpath_match(" || ".join(f"{jsonpath(path)} == {text}" for text in texts))
     text = "EXISTS (SELECT FROM jsonb_path_query(data, %s::jsonpath) AS found(value) WHERE value = ANY(%s::jsonb[]))"
@@ -190,44 +185,44 @@ def _lookup(path: Path, operands: list[Operand]) -> Compiled:
 def _compile_exists(node: Exists) -> Compiled:
     if node.path[0] == "_id":
         return _compile_id(node, "TRUE", [])
-    if has_index(node.path):
-        return _found(node)
+    if has_array_index(node.path):
+        return _any_value(node)
     return Compiled("data @? %s::jsonpath", [jsonpath(node.path)])
 
 
-def _compile_scalar(node: HasType | Remainder) -> Compiled:
-    """Where only scalars can match, an array stands for its items alone, and what is missing does not count."""
+def _compile_non_array(node: HasType | Remainder) -> Compiled:
+    """Compile a node that neither an array itself nor a missing value matches: only the items of an array count."""
     if node.path[0] == "_id":
-        return _constant(node)
-    if has_index(node.path) or (isinstance(node, HasType) and "array" in node.types):
-        return _found(node)
-    return _found_by(node, jsonpath(node.path) + "[*]")
+        return _constant_for_ids(node)
+    if has_array_index(node.path) or (isinstance(node, HasType) and "array" in node.types):
+        return _any_value(node)
+    return _any_jsonpath_value(node, jsonpath(node.path) + "[*]")
 
 
 def _compile_pattern(node: Matches) -> Compiled:
     if node.path == ("_id",):
         return Compiled('id COLLATE "C" ~ %s::text', [node.pattern.postgresql])
     if node.path[0] == "_id":
-        return _constant(node)
-    return _found(node) if has_index(node.path) else _found_by(node, jsonpath(node.path) + "[*]")
+        return _constant_for_ids(node)
+    return _any_value(node) if has_array_index(node.path) else _any_jsonpath_value(node, jsonpath(node.path) + "[*]")
 
 
 def _compile_array(node: HasSize | AnyElement) -> Compiled:
     if node.path[0] == "_id":
-        return _constant(node)
-    if not has_index(node.path):
-        return _found_by(node, jsonpath(node.path))
+        return _constant_for_ids(node)
+    if not has_array_index(node.path):
+        return _any_jsonpath_value(node, jsonpath(node.path))
     inner = _condition(node)
     text = f"EXISTS (SELECT FROM pgdoc.ends_at(data, %s::text[]) AS found(value) WHERE {inner.text})"
     return Compiled(text, [list(node.path), *inner.params])
 
 
-def _found(node: Field) -> Compiled:
+def _any_value(node: Field) -> Compiled:
     inner = _condition(node)
-    return _found_at(node.path, inner.text, inner.params)
+    return _any_value_at(node.path, inner.text, inner.params)
 
 
-def _found_by(node: Field, found: str) -> Compiled:
+def _any_jsonpath_value(node: Field, found: str) -> Compiled:
     inner = _condition(node)
     text = f"EXISTS (SELECT FROM jsonb_path_query(data, %s::jsonpath) AS found(value) WHERE {inner.text})"
     return Compiled(text, [found, *inner.params])
@@ -242,23 +237,23 @@ _COMPILERS: Final[Mapping[type, Callable[[Any], Compiled]]] = {
     In: _compile_in,
     Ordered: _compile_ordered,
     Exists: _compile_exists,
-    HasType: _compile_scalar,
+    HasType: _compile_non_array,
     HasSize: _compile_array,
     Matches: _compile_pattern,
-    Remainder: _compile_scalar,
+    Remainder: _compile_non_array,
     AnyElement: _compile_array,
 }
 
 
 def _compile_id(node: Field, text: str, operands: list[Operand]) -> Compiled:
-    """Below the id, or against anything but text, the answer is the same for every document."""
+    """Compile a node on `_id`; below the id, and against anything but text, all documents have the same answer."""
     if len(node.path) > 1 or not all(isinstance(item.value, str) for item in operands):
-        return _constant(node)
+        return _constant_for_ids(node)
     return Compiled(text, [item.value for item in operands])
 
 
-def _constant(node: Field) -> Compiled:
-    """Compile what is the same for every id, which is text and has nothing below it."""
+def _constant_for_ids(node: Field) -> Compiled:
+    """Compile a node that matches every id, or none: an id is text, and has no fields."""
     return Compiled("TRUE" if matches(node, "any", {}) else "FALSE", [])
 
 
@@ -273,13 +268,13 @@ def _is_scalar(operand: Operand) -> bool:
     return operand.value is None or isinstance(operand.value, str | bool | int | float | Decimal)
 
 
-def _found_at(path: Path, condition: str, params: list[Any]) -> Compiled:
+def _any_value_at(path: Path, condition: str, params: list[Any]) -> Compiled:
     text = f"EXISTS (SELECT FROM pgdoc.values_at(data, %s::text[]) AS found(value) WHERE {condition})"
     return Compiled(text, [list(path), *params])
 
 
 def _jsonpath_match(predicate: str) -> Compiled:
-    return Compiled(_MATCHES, [predicate])
+    return Compiled(_JSONPATH_MATCH, [predicate])
 
 
 def _jsonpath_equal(node: Equal) -> str:
@@ -288,19 +283,19 @@ def _jsonpath_equal(node: Equal) -> str:
 
 
 def _jsonpath_missing(path: Path) -> list[str]:
-    """All the ways in which a path misses: no such field in an object on the way, or no object but a scalar there."""
-    ways = [f"!exists({jsonpath(path[:1])})"]
+    """Return the cases of a missing value: an object on the way lacks the field, or a scalar is in the place of one."""
+    cases = [f"!exists({jsonpath(path[:1])})"]
     for length in range(1, len(path)):
         above = jsonpath(path[:length])
-        ways.append(f'exists({above} ? (@.type() == "object" && !exists(@{step(path[length])})))')
-        ways.append(f'exists({above}.type() ? (@ != "object" && @ != "array"))')
-    return ways
+        cases.append(f'exists({above} ? (@.type() == "object" && !exists(@{jsonpath_step(path[length])})))')
+        cases.append(f'exists({above}.type() ? (@ != "object" && @ != "array"))')
+    return cases
 
 
 def compile_sort(sort: tuple[SortKey, ...]) -> Compiled:
-    """Compile to what stands after ORDER BY; empty where no order is asked for. Equal documents go by their id.
+    """Compile to the list after ORDER BY; empty if no order is asked for. Documents with equal values sort by id.
 
-    Missing goes as null; then numbers, text by code point, objects, arrays, booleans.
+    A missing value sorts as null, before numbers, text by code point, objects, arrays and booleans.
     """
     if not sort:
         return Compiled("", [])
@@ -319,7 +314,7 @@ def _order(path: Path) -> Compiled:
 
 
 def _directed(part: Compiled, key: SortKey, nulls: str) -> Compiled:
-    """A value whose key is whole comes before those that go on after it."""
     direction = " DESC" if key.descending else ""
-    place = nulls and nulls + (" LAST" if key.descending else " FIRST")
-    return Compiled(f"{part.text}{direction}{place}", part.params)
+    # A rest is null if the key is whole. A whole key sorts before an equal one that was truncated.
+    nulls_order = nulls and nulls + (" LAST" if key.descending else " FIRST")
+    return Compiled(f"{part.text}{direction}{nulls_order}", part.params)

@@ -1,8 +1,9 @@
-"""Filters that differ in nothing but short texts and whole numbers are parsed and compiled once.
+"""Parse and compile only once the filters that differ in nothing but short texts and integers.
 
-That is most of what is asked many times a second, and takes as long as the rest of such a call. The first filter of a
-shape is compiled with marks in place of the values, by the same code as any other; what comes after has its values
-written over the marks. So only values are taken that look the same in all that is made of them, JSON and sort keys.
+These are most of the filters of a busy application, and compiling one takes as long as the rest of its call. The first
+filter of a shape is compiled, by the same code as any other, with placeholders as its values. For later filters of
+that shape, their values replace the placeholders. So a shape covers only values that are written alike in everything
+they are compiled to: JSON, jsonpath and sort keys.
 """
 
 from __future__ import annotations
@@ -10,54 +11,56 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from pgdoc.query.indexes.keys import WHOLE_TEXT, Compiled
+from pgdoc.query.filters.key_sql import WHOLE_TEXT
+from pgdoc.query.filters.sql_text import Compiled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 Shape: TypeAlias = tuple[Any, ...]
-"""The paths of a filter, and of each value its kind."""
+"""The paths of a filter, then the type of each value."""
 
-_MOST_PATHS: Final = 4
-_LARGEST: Final = 10**15
-_TEXT_MARK: Final = "=mark{}="
-_NUMBER_MARK: Final = 918_273_645_000
+_MAX_PATHS: Final = 4
+_INTEGER_LIMIT: Final = 10**15
+_TEXT_PLACEHOLDER: Final = "=mark{}="
+_INTEGER_PLACEHOLDER: Final = 918_273_645_000
 
 
 def shape_of(wanted: Any) -> Shape | None:
-    """Return the shape of a filter such as `{"status": "new", "shop": 7}`, or `None` for any other."""
-    if type(wanted) is not dict or not 0 < len(wanted) <= _MOST_PATHS:
+    """Return the shape of a filter such as `{"status": "new", "shop": 7}`, or `None` if it has none."""
+    if type(wanted) is not dict or not 0 < len(wanted) <= _MAX_PATHS:
         return None
-    kinds = []
+    types = []
     for value in wanted.values():
         kind = type(value)
         if kind is str:
             plain = value.isascii() and value.isprintable() and '"' not in value and "\\" not in value
             if not plain or len(value) > WHOLE_TEXT:
                 return None
-        elif kind is not int or not -_LARGEST < value < _LARGEST:
+        elif kind is not int or not -_INTEGER_LIMIT < value < _INTEGER_LIMIT:
             return None
-        kinds.append(kind)
-    return (*wanted, *kinds)
+        types.append(kind)
+    return (*wanted, *types)
 
 
-def marked(shape: Shape) -> dict[str, Any] | None:
-    """Return a filter of the shape with marks for values, or `None` where a path has something like a mark."""
+def with_placeholders(shape: Shape) -> dict[str, Any] | None:
+    """Return a filter of the shape with placeholders as values, or `None` if a path contains one."""
     size = len(shape) // 2
-    marks = {
-        path: _TEXT_MARK.format(number) if kind is str else _NUMBER_MARK + number
+    filter_ = {
+        path: _TEXT_PLACEHOLDER.format(number) if kind is str else _INTEGER_PLACEHOLDER + number
         for number, (path, kind) in enumerate(zip(shape[:size], shape[size:], strict=True))
     }
-    return None if any(str(mark) in str(path) for mark in marks.values() for path in marks) else marks
+    is_ambiguous = any(str(placeholder) in str(path) for placeholder in filter_.values() for path in filter_)
+    return None if is_ambiguous else filter_
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What a filter is compiled to.
+    """A compiled filter.
 
     Attributes:
-        parts: conditions of which a document meets one at most.
-        in_turn: whether all documents of one come before those of the next in the order that is asked for.
+        parts: conditions; a document meets at most one of them.
+        in_turn: whether all documents of one condition come before those of the next in the requested order.
     """
 
     parts: tuple[Compiled, ...]
@@ -66,12 +69,13 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """Conditions that lack their values.
+    """Conditions without their values.
 
     Attributes:
-        texts: the SQL of each.
-        params: of each, what goes into it: a constant, or what stands before and after a value, with its number.
-        in_turn: as `Conditions` have it.
+        texts: the SQL of each condition.
+        params: the parameters of each condition. Each is a constant with the number -1, or the text before a value, the
+            number of the value, and the text after it.
+        in_turn: see `Conditions`.
     """
 
     texts: tuple[str, ...]
@@ -79,13 +83,13 @@ class Template:
     in_turn: bool
 
     @classmethod
-    def of(cls, marks: Mapping[str, Any], conditions: Conditions) -> Template:
-        """Find the marks in what the filter of marks was compiled to."""
-        words = [str(mark) for mark in marks.values()]
+    def of(cls, placeholders: Mapping[str, Any], conditions: Conditions) -> Template:
+        """Find the placeholders in the conditions that the filter of placeholders was compiled to."""
+        words = [str(placeholder) for placeholder in placeholders.values()]
         params = tuple(tuple(_split(param, words) for param in condition.params) for condition in conditions.parts)
         return cls(tuple(condition.text for condition in conditions.parts), params, conditions.in_turn)
 
-    def filled(self, values: Iterable[Any]) -> Conditions:
+    def fill(self, values: Iterable[Any]) -> Conditions:
         """Return the conditions for these values."""
         words = [str(value) for value in values]
         parts = tuple(

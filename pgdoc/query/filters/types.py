@@ -1,11 +1,11 @@
-"""The types of `$type`: MongoDB's names and codes, and which of them a JSON value has."""
+"""The types of `$type`: MongoDB's names and codes, and the type of a JSON value."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-INTEGERS: Final = {"int": 2**31, "long": 2**63}
-"""The types of integers and what each of them ends before; a negative one may reach it. Beyond is `decimal`."""
+INTEGER_LIMITS: Final = {"int": 2**31, "long": 2**63}
+"""Each integer type with its exclusive upper limit; the negative limit is inclusive. Larger integers are `decimal`."""
 
 _NUMBERS: Final = ("int", "long", "double", "decimal")
 
@@ -21,7 +21,7 @@ _JSON: Final = {
     "decimal": 19,
 }
 
-_FOREIGN: Final = {
+_NOT_JSON: Final = {
     "binData": 5,
     "undefined": 6,
     "objectId": 7,
@@ -35,31 +35,33 @@ _FOREIGN: Final = {
     "minKey": -1,
     "maxKey": 127,
 }
-"""What no JSON value is."""
+"""Types of MongoDB that no JSON value has."""
 
-_KNOWN: Final[dict[str | float, tuple[str, ...]]] = {
+_BY_NAME_OR_CODE: Final[dict[str | float, tuple[str, ...]]] = {
     "number": _NUMBERS,
     **{key: (name,) for name, code in _JSON.items() for key in (name, code)},
-    **{key: () for name, code in _FOREIGN.items() for key in (name, code)},
+    **{key: () for name, code in _NOT_JSON.items() for key in (name, code)},
 }
 
 TYPE_NAMES: Final = ", ".join([*_JSON, "number"])
 
 
 def types_of(wanted: Any) -> tuple[str, ...] | None:
-    """Return the types of JSON values that a name or code of MongoDB stands for; `None` where it is none."""
-    return _KNOWN.get(wanted) if isinstance(wanted, str | int | float) and not isinstance(wanted, bool) else None
+    """Return the JSON types that MongoDB's type name or code stands for; `None` if it is not a name or code."""
+    return (
+        _BY_NAME_OR_CODE.get(wanted) if isinstance(wanted, str | int | float) and not isinstance(wanted, bool) else None
+    )
 
 
 def type_of(value: Any) -> str | None:
-    """Name the type of a value; `None` for what is missing.
+    """Return the name of the value's type; `None` for `MISSING`.
 
-    Numbers go by how they are written, which is how drivers of MongoDB choose their type: with a fraction, be it zero,
-    they are `double`.
+    The type of a number depends on how it is written, as in MongoDB's drivers: with a fraction, even `.0`, it is a
+    `double`.
     """
     if type(value) is int:
         end = value if value >= 0 else -value - 1
-        return next((name for name, limit in INTEGERS.items() if end < limit), "decimal")
+        return next((name for name, limit in INTEGER_LIMITS.items() if end < limit), "decimal")
     return _NAMES.get(type(value).__name__)
 
 

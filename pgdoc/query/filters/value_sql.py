@@ -1,19 +1,19 @@
-"""What a filter says of one value, as a condition on the SQL column `value`; null where it does not apply."""
+"""Compile the nodes of a filter to SQL conditions on one value, the column `value`; null for values of other types."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.query.filters.nodes import Equal, Exists, HasSize, HasType, In, Matches, Ordered, Remainder
-from pgdoc.query.filters.types import INTEGERS
-from pgdoc.query.indexes.keys import Compiled
+from pgdoc.query.filters.sql_text import Compiled
+from pgdoc.query.filters.types import INTEGER_LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-def condition(node: Any) -> Compiled:
-    """Compile the node of a field, `AnyElement` excepted, without its path."""
+def value_condition(node: Any) -> Compiled:
+    """Compile the node, which can't be an `AnyElement`, without its path."""
     return _CONDITIONS[type(node)](node)
 
 
@@ -50,7 +50,7 @@ def _matches(node: Matches) -> Compiled:
 
 
 def _remainder(node: Remainder) -> Compiled:
-    limit = INTEGERS["long"]
+    limit = INTEGER_LIMITS["long"]
     number = "trunc(value::numeric)"
     text = f"{number} BETWEEN {-limit} AND {limit - 1} AND mod({number}, %s::numeric) = %s::numeric"
     return Compiled(f"CASE jsonb_typeof(value) WHEN 'number' THEN {text} END", [node.divisor, node.remainder])

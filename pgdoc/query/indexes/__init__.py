@@ -1,1 +1,1 @@
-"""Index definitions, the keys that indexes hold, and which filters use them."""
+"""Index definitions, and which indexes a filter can use."""

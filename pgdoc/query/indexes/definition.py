@@ -1,8 +1,8 @@
-"""What an index of a collection is made of: the definitions, as SQL that still lacks its literals, and the names.
+"""The parts of an index of a collection: their names, and their definitions as SQL with placeholders for constants.
 
-An index of `create_index` has several parts, each an index to PostgreSQL: one on the sort keys of its paths, and for
-each path two on the rows in which it meets an array, one on the keys of what is found there and one on their span.
-The comment of each part says what it is part of.
+`create_index` creates several indexes of PostgreSQL, the parts. One is on the sort keys of all paths. Two more per path
+are on the rows in which the path meets an array: one on the keys of all values found there, one on the span of these
+keys. The comment of each part describes the index that it belongs to.
 """
 
 from __future__ import annotations
@@ -17,18 +17,10 @@ from pgdoc.errors import InvalidFilter, InvalidInput
 from pgdoc.model.json_codec import decode, encode_value
 from pgdoc.model.names import check_name
 from pgdoc.model.short_repr import short_repr
+from pgdoc.query.filters.key_sql import MAX_PARTS, found_keys, has_array, key_span, sort_key, sort_rest
 from pgdoc.query.filters.parse import parse_filter, parse_sort
 from pgdoc.query.filters.sql import compile_filter
-from pgdoc.query.indexes.keys import (
-    MAX_PARTS,
-    Compiled,
-    found_keys,
-    joined,
-    key_span,
-    meets_array,
-    sort_key,
-    sort_rest,
-)
+from pgdoc.query.filters.sql_text import Compiled, join
 from pgdoc.query.indexes.plan import IndexedPaths, Indexes, conjuncts
 
 if TYPE_CHECKING:
@@ -38,11 +30,11 @@ if TYPE_CHECKING:
 
 EVERYTHING: Final = "$**"
 MAX_PATHS: Final = 8
-"""The longest sort keys of that many paths fit into an entry of an index, which is a third of a page."""
+"""The most paths of an index: their longest sort keys fit into one index entry, a third of a page."""
 
 _COMMENT: Final = "pgdoc index"
 _FORMAT: Final = 2
-"""Of the parts and the expressions in them: an index of another format serves no query."""
+"""The version of the parts and of the expressions in them: an index of another format serves no query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +42,12 @@ class Index:
     """An index of a collection.
 
     Attributes:
-        name: what `drop_index` takes.
-        paths: as they were given; a leading `-` descends.
-        unique: whether two documents may not have the same values there.
-        where: the filter that says which documents it holds; `None` for all.
-        valid: whether it was built to the end; else `create_index` repairs it.
-        size_bytes: on the server's disk, all its parts.
+        name: the name, for `drop_index`.
+        paths: the paths as given to `create_index`; a leading `-` means descending.
+        unique: whether no two documents may have the same values at the paths.
+        where: the filter that selects the indexed documents; `None` for all documents.
+        valid: whether all parts are complete. If not, `create_index` repairs the index.
+        size_bytes: the size of all parts on the server's disk.
     """
 
     name: str
@@ -68,13 +60,13 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class IndexProgress:
-    """How far the building of an index is.
+    """The progress of the build of an index.
 
     Attributes:
-        index: its name.
-        phase: as PostgreSQL calls it, in `pg_stat_progress_create_index`; "ready" at the end.
-        done: of `total`, in this phase: blocks of the table, or rows.
-        total: 0 where the phase has no measure.
+        index: the name of the index.
+        phase: the phase from PostgreSQL's `pg_stat_progress_create_index`; "ready" at the end.
+        done: how many of `total` are done in this phase, in blocks of the table or in rows.
+        total: the total for this phase; 0 if PostgreSQL reports none.
     """
 
     index: str
@@ -85,7 +77,13 @@ class IndexProgress:
 
 @dataclass(frozen=True, slots=True)
 class IndexPart:
-    """One index of PostgreSQL: its label in the name, and what stands before and after the table in CREATE INDEX."""
+    """One index of PostgreSQL.
+
+    Attributes:
+        label: the part's label in the name of the index; empty for the first part.
+        kind: the access method.
+        body: the columns and the predicate, which follow the access method in CREATE INDEX.
+    """
 
     label: str
     kind: str
@@ -94,7 +92,7 @@ class IndexPart:
 
 @dataclass(frozen=True, slots=True)
 class IndexPlan:
-    """What `create_index` was asked for."""
+    """A checked call of `create_index`."""
 
     name: str
     paths: tuple[str, ...]
@@ -104,54 +102,60 @@ class IndexPlan:
 
     @property
     def definition(self) -> dict[str, Any]:
-        """What makes it this index and no other."""
+        """Return what two indexes of the same name must agree on."""
         return {"paths": list(self.paths), "unique": self.unique, "where": self.where}
 
     def comment(self, part: IndexPart) -> str:
-        """Return what is written at the part, for `described` to read."""
+        """Return the comment of the part, which `read_comment` reads."""
         about = {"part": part.label, "parts": len(self.parts), "format": _FORMAT}
         return json.dumps({_COMMENT: self.name, **self.definition, **about})
 
 
 def plan_index(paths: tuple[str, ...], *, unique: bool, where: Mapping[str, Any] | None, name: str | None) -> IndexPlan:
-    """Work out the parts of an index.
+    """Check the arguments of `create_index`, and plan the parts.
 
     Raises:
-        InvalidInput: these paths can't be indexed.
-        InvalidFilter: `where` is no filter, or none that an index can have.
-        InvalidName: not a name for an index.
+        InvalidInput: the paths can't be indexed.
+        InvalidFilter: `where` is not valid, or not supported as an index predicate.
+        InvalidName: the name is not valid.
     """
     keys = _check_paths(paths, unique=unique)
     text = encode_value(where, "").decode() if where else None
     condition = _condition(where) if where else None
     if keys is None:
-        parts = [IndexPart("", "GIN", _with(Compiled("(data jsonb_path_ops)", []), [condition]))]
+        parts = [IndexPart("", "GIN", _partial(Compiled("(data jsonb_path_ops)", []), [condition]))]
     else:
         parts = [
-            IndexPart("", "btree", _with(_sorted(keys, unique=unique), [condition])),
-            *_for_arrays(keys, condition),
+            IndexPart("", "btree", _partial(_btree_columns(keys, unique=unique), [condition])),
+            *_parts_for_arrays(keys, condition),
         ]
     name = _default_name(paths, unique=unique, where=text) if name is None else check_name(name, "index")
     return IndexPlan(name, tuple(paths), unique, text, tuple(parts))
 
 
 def _check_paths(paths: tuple[str, ...], *, unique: bool) -> tuple[SortKey, ...] | None:
-    """Return the keys of a btree, or `None` where everything is to be indexed."""
+    """Return the sort keys of a btree, or `None` for an index on everything."""
     if not paths or len(paths) > MAX_PATHS:
-        raise InvalidInput(f"an index takes 1 to {MAX_PATHS} paths, not {len(paths)}")
+        raise InvalidInput(f"an index needs 1 to {MAX_PATHS} paths, got {len(paths)}")
     if EVERYTHING in paths:
         if len(paths) > 1 or unique:
-            raise InvalidInput(f"{EVERYTHING!r} stands alone, and is never unique", path=EVERYTHING)
+            raise InvalidInput(f"{EVERYTHING!r} must be the only path, without unique=True", path=EVERYTHING)
         return None
     keys = parse_sort(paths)
-    for place, key in enumerate(keys):
+    for number, key in enumerate(keys):
         dotted = ".".join(key.path)
-        if key.path in [other.path for other in keys[:place]]:
-            raise InvalidInput(f"the path {short_repr(dotted)} comes twice: once is enough", path=dotted)
+        if key.path in [other.path for other in keys[:number]]:
+            raise InvalidInput(f"an index has the path {short_repr(dotted)} twice: remove one", path=dotted)
         if len(key.path) > MAX_PARTS:
-            raise InvalidInput(f"the path has {len(key.path)} parts: {MAX_PARTS} can be indexed", path=dotted)
+            raise InvalidInput(
+                f"the path {short_repr(dotted)} has {len(key.path)} parts: an index path has at most {MAX_PARTS}",
+                path=dotted,
+            )
         if key.path[0] == "_id" and len(key.path) > 1:
-            raise InvalidInput(f"{short_repr(dotted)} leads into the id, which is text", path=dotted)
+            raise InvalidInput(
+                f"the path {short_repr(dotted)} is below the id, which is text: index '_id' itself, or another path",
+                path=dotted,
+            )
     return keys
 
 
@@ -159,13 +163,13 @@ def _condition(where: Any) -> Compiled:
     condition = compile_filter(parse_filter(where))
     if "SELECT" in condition.text:
         raise InvalidFilter(
-            "the where of an index takes comparisons with numbers, text, booleans and null on paths without digits, "
-            "and $exists: leave the rest to the filter of find"
+            "the where of an index can only use $exists and comparisons with numbers, text, booleans and null, "
+            "on paths without digits: move the other conditions to the filter of find"
         )
     return condition
 
 
-def _sorted(keys: tuple[SortKey, ...], *, unique: bool) -> Compiled:
+def _btree_columns(keys: tuple[SortKey, ...], *, unique: bool) -> Compiled:
     columns: list[str] = []
     for key in keys:
         column = 'id COLLATE "C"' if key.path == ("_id",) else sort_key(key.path)
@@ -173,52 +177,52 @@ def _sorted(keys: tuple[SortKey, ...], *, unique: bool) -> Compiled:
     if not unique:
         return Compiled(f"({', '.join(columns)})", [])
     paths = [key.path for key in keys if key.path != ("_id",)]
-    in_array = " OR ".join(map(meets_array, paths)) or "FALSE"
+    in_array = " OR ".join(map(has_array, paths)) or "FALSE"
     rests = ", ".join(map(sort_rest, paths))
     columns.append(f"(pgdoc.unique_rest(id, {in_array}, VARIADIC ARRAY[{rests}]::text[]))")
     return Compiled(f"({', '.join(columns)}) NULLS NOT DISTINCT", [])
 
 
-def _for_arrays(keys: tuple[SortKey, ...], condition: Compiled | None) -> list[IndexPart]:
+def _parts_for_arrays(keys: tuple[SortKey, ...], condition: Compiled | None) -> list[IndexPart]:
     parts = []
     for number, key in enumerate(keys):
         if key.path != ("_id",):
-            conditions = [Compiled(meets_array(key.path), []), condition]
+            conditions = [Compiled(has_array(key.path), []), condition]
             items, spans = Compiled(f"({found_keys(key.path)})", []), Compiled(f"({key_span(key.path)})", [])
-            parts.append(IndexPart(f"items{number}", "GIN", _with(items, conditions)))
-            parts.append(IndexPart(f"spans{number}", "GiST", _with(spans, conditions)))
+            parts.append(IndexPart(f"items{number}", "GIN", _partial(items, conditions)))
+            parts.append(IndexPart(f"spans{number}", "GiST", _partial(spans, conditions)))
     return parts
 
 
-def _with(columns: Compiled, conditions: list[Compiled | None]) -> Compiled:
+def _partial(columns: Compiled, conditions: list[Compiled | None]) -> Compiled:
     given = [condition for condition in conditions if condition is not None]
     if not given:
         return columns
-    where = joined(" AND ", given)
+    where = join(" AND ", given)
     return Compiled(f"{columns.text} WHERE {where.text}", [*columns.params, *where.params])
 
 
 def _default_name(paths: tuple[str, ...], *, unique: bool, where: str | None) -> str:
-    """Make a name of the paths; what it can't tell apart, a digest does."""
-    words = "_".join(_word(path) for path in paths)
+    """Make a name from the paths, with a digest of the definition unless the name is one plain path."""
+    words = "_".join(_path_word(path) for path in paths)
     if len(paths) == 1 and words == paths[0] and not unique and where is None and len(words.encode()) <= 40:
         return words
-    return f"{_clipped(words, 40)}_{_digest([list(paths), unique, where])}"
+    return f"{_truncated(words, 40)}_{_digest([list(paths), unique, where])}"
 
 
-def _word(path: str) -> str:
+def _path_word(path: str) -> str:
     word = "all" if path == EVERYTHING else re.sub(r"\W+", "_", path.removeprefix("-"))
     return ("_" if word[:1].isdigit() else "") + word + ("_desc" if path.startswith("-") else "")
 
 
 def relation_name(table: str, oid: int, name: str, part: str) -> str:
-    """Name a part in the schema: no collection has a dot in its name, and no other part has this digest."""
+    """Return the name of a part: its dots keep it apart from all collections, and its digest from all other parts."""
     label = f".{part}" if part else ""
-    return f"{_clipped(table, 16)}.{_clipped(name, 22)}{label}.{part_digest(oid, name, part)}"
+    return f"{_truncated(table, 16)}.{_truncated(name, 22)}{label}.{part_digest(oid, name, part)}"
 
 
 def part_digest(oid: int, name: str, part: str) -> str:
-    """Return the end of a part's name, which stays when the table is renamed."""
+    """Return the digest at the end of a part's name, which does not change when the table is renamed."""
     return _digest([oid, name, part])
 
 
@@ -226,12 +230,12 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:10]
 
 
-def _clipped(text: str, size: int) -> str:
+def _truncated(text: str, size: int) -> str:
     return text.encode()[:size].decode(errors="ignore")
 
 
-def described(comment: str | None) -> dict[str, Any] | None:
-    """Return what the comment says where it is one of a part, with its index's name as `name`."""
+def read_comment(comment: str | None) -> dict[str, Any] | None:
+    """Return the content of a part's comment, with the index's name as `name`; `None` for any other comment."""
     try:
         found = json.loads(comment or "")
     except ValueError:
@@ -242,23 +246,25 @@ def described(comment: str | None) -> dict[str, Any] | None:
 
 
 def is_current(comment: str | None) -> bool:
-    """Whether what the comment is of need not be built anew."""
-    found = described(comment)
+    """Whether the comment belongs to a part of the current format, which need not be rebuilt."""
+    found = read_comment(comment)
     return found is not None and found.get("format") == _FORMAT
 
 
 def indexed_paths(comments: Iterable[str | None]) -> Indexes:
-    """Return what the indexes are on that a filter can use: all parts of them are there.
+    """Return the indexes that filters can use: those of which all parts are valid.
 
     Args:
-        comments: of the parts that are valid.
+        comments: the comments of the valid parts.
     """
     found: dict[str, tuple[set[str], dict[str, Any]]] = {}
     for comment in comments:
-        if is_current(comment) and (part := described(comment)) is not None:
+        if is_current(comment) and (part := read_comment(comment)) is not None:
             found.setdefault(part["name"], (set(), part))[0].add(part["part"])
-    whole = [part for labels, part in found.values() if len(labels) == part["parts"] and part["paths"] != [EVERYTHING]]
-    return Indexes(tuple(map(_indexed_paths, whole)))
+    complete = [
+        part for labels, part in found.values() if len(labels) == part["parts"] and part["paths"] != [EVERYTHING]
+    ]
+    return Indexes(tuple(map(_indexed_paths, complete)))
 
 
 def _indexed_paths(found: dict[str, Any]) -> IndexedPaths:
@@ -266,15 +272,15 @@ def _indexed_paths(found: dict[str, Any]) -> IndexedPaths:
     return IndexedPaths(tuple(key.path for key in parse_sort(found["paths"])), where)
 
 
-def collected(rows: list[tuple[str, bool, int, str | None]]) -> list[Index]:
-    """Put the parts together again.
+def collect_indexes(rows: list[tuple[str, bool, int, str | None]]) -> list[Index]:
+    """Group the parts by index.
 
     Args:
-        rows: of the parts: name in the schema, validity, size and comment.
+        rows: the name, validity, size in bytes and comment of each part.
     """
     groups: dict[str, list[tuple[bool, int, dict[str, Any]]]] = {}
     for _, valid, size, comment in rows:
-        if (found := described(comment)) is not None:
+        if (found := read_comment(comment)) is not None:
             groups.setdefault(found["name"], []).append((valid, size, found))
     return [_index(name, groups[name]) for name in sorted(groups)]
 

@@ -1,7 +1,7 @@
-"""What of a filter an index can answer: the tree of a filter, with its nodes on indexed paths asked by their keys.
+"""Which indexes a filter can use: replace its lookups on indexed paths by lookups of sort keys.
 
-Where there is no index on a path, its nodes stay as they are: to work out keys would only cost time. What is known of
-the indexes may be old; the answers are the same then, but come slower.
+A lookup on a path without an index stays as it is, since computing keys only costs time. The known indexes may be
+outdated; then the results are the same, but slower.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeGuard
 
+from pgdoc.query.filters.key_sql import MAX_PARTS, keys_suffice
 from pgdoc.query.filters.nodes import ELEMENT, And, ByKey, Equal, In, Lookup, Or, Ordered
-from pgdoc.query.indexes.keys import MAX_PARTS, tells_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgdoc.query.filters.nodes import Node, Path, SortKey
+    from pgdoc.query.filters.nodes import Node, Path, Scope, SortKey
     from pgdoc.query.filters.template import Template
 
 
 @dataclass(frozen=True, slots=True)
 class IndexedPaths:
-    """What an index is on.
+    """What an index covers.
 
     Attributes:
         paths: its paths, in their order.
-        where: the nodes that all of its documents match.
+        where: the nodes that every document in the index matches.
     """
 
     paths: tuple[Path, ...]
@@ -34,11 +34,11 @@ class IndexedPaths:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Indexes:
-    """Those of a collection.
+    """The indexes of a collection.
 
     Attributes:
-        paths: of each of them.
-        templates: what filters of the same shape are compiled to, while these are the indexes.
+        paths: what each index covers.
+        templates: the compiled filters, by shape, for as long as these are the indexes.
     """
 
     paths: tuple[IndexedPaths, ...]
@@ -49,24 +49,24 @@ NO_INDEXES: Final = Indexes(())
 
 
 def may_use_index(node: Node) -> bool:
-    """Whether it matters which indexes there are."""
+    """Whether the compiled filter depends on the indexes."""
     return next(lookups(node), None) is not None
 
 
 def by_key(node: Node, indexes: Indexes) -> Node:
-    """Return the filter as one condition that PostgreSQL answers by the indexes there are."""
-    paths, wheres = _useful(node, indexes)
-    parts = _keyed(node, paths)
+    """Return the filter as one condition that PostgreSQL can evaluate with the indexes."""
+    paths, wheres = _usable_paths(node, indexes)
+    parts = _by_key(node, paths)
     return And((*parts, *(where for where in wheres if where not in parts)))
 
 
 @dataclass(frozen=True, slots=True)
 class Branches:
-    """A filter as conditions of which a document meets one at most.
+    """A filter as conditions; a document meets at most one of them.
 
     Attributes:
         nodes: the conditions.
-        in_turn: whether all documents of one come before those of the next in the order that is asked for.
+        in_turn: whether all documents of one condition come before those of the next in the requested order.
     """
 
     nodes: tuple[Node, ...]
@@ -74,63 +74,73 @@ class Branches:
 
 
 def branches(node: Node, indexes: Indexes, first: SortKey | None = None) -> Branches:
-    """Return the filter as conditions for documents with arrays at the indexed paths, and for all others.
+    """Split the filter into conditions on documents with arrays at the indexed paths, and on all others.
 
-    Those others are read from the btrees in their order, as if there were no arrays. Where they are sorted by the path
-    whose range is wanted, arrays stand before and behind them, and are not read at all where others are enough.
+    PostgreSQL reads the others from a btree in its order, as if there were no arrays. If the sort is by the path of a
+    range, arrays come before and after the range; PostgreSQL does not read them if the other documents are enough.
 
     Args:
         node: the filter.
-        indexes: of the collection.
-        first: what is sorted by before all else.
+        indexes: the indexes of the collection.
+        first: the first sort key.
     """
-    paths, wheres = _useful(node, indexes)
-    parts = _keyed(node, paths)
+    paths, wheres = _usable_paths(node, indexes)
+    parts = _by_key(node, paths)
     keyed = [part for part in parts if isinstance(part, ByKey)]
     if not keyed:
         return Branches((by_key(node, indexes),))
     rest: list[Node] = [part for part in parts if not isinstance(part, ByKey)]
     rest += [where for where in wheres if where not in rest]
     if first is not None and _is_range_of(first, keyed):
-        sides = ["value", "ending"] if len(first.path) == 1 else ["through", "value", "ending"]
-        if any(isinstance(node, Ordered) and isinstance(node.operand.value, bool) for node in keyed[0].nodes):
-            sides = [*sides[:-2], "ending", "value"]  # booleans are the only values behind arrays
-        parts = [And((ByKey(first.path, keyed[0].nodes, side), *rest)) for side in sides]
-        return Branches(tuple(reversed(parts) if first.descending else parts), in_turn=True)
-    values = [ByKey(part.path, part.nodes, "value") for part in keyed]
+        scopes = _scopes_in_order(first, keyed[0])
+        return Branches(tuple(And((ByKey(first.path, keyed[0].nodes, scope), *rest)) for scope in scopes), in_turn=True)
+    values = [ByKey(part.path, part.nodes, "no_array") for part in keyed]
     arrays: list[Node] = [ByKey(part.path, part.nodes, "array") for part in keyed]
-    if len(keyed) > 1:
+    if len(keyed) > 1:  # an array at one of the paths is enough, and then the keys of the others do not tell
         arrays = [Or(tuple(arrays)), *(ByKey(part.path, part.nodes, "exact") for part in keyed)]
     return Branches((And((*values, *rest)), And((*arrays, *rest))))
 
 
 def _is_range_of(first: SortKey, keyed: list[ByKey]) -> bool:
-    """Keys that were cut say too little of the order, and with an index in its path an array is a value."""
+    """Whether the only keyed condition is a range on the sort's path, and its keys determine the order.
+
+    Truncated keys do not; nor do the keys of a path with an array index, where an item can be the path's one value.
+    """
     operands = [node.operand for node in keyed[0].nodes if isinstance(node, Ordered)]
-    return len(keyed) == 1 and keyed[0].path == first.path and bool(operands) and tells_all(first.path, operands)
+    return len(keyed) == 1 and keyed[0].path == first.path and bool(operands) and keys_suffice(first.path, operands)
+
+
+def _scopes_in_order(first: SortKey, keyed: ByKey) -> list[Scope]:
+    """Return the scopes in the order in which their documents sort."""
+    scopes: list[Scope] = ["no_array", "array_at_end"]
+    if any(isinstance(node, Ordered) and isinstance(node.operand.value, bool) for node in keyed.nodes):
+        scopes.reverse()  # only booleans sort after arrays
+    if len(first.path) > 1:
+        scopes.insert(0, "array_on_way")  # sorts as missing, before all values
+    return scopes[::-1] if first.descending else scopes
 
 
 def has_range(node: Node) -> bool:
-    """Whether a plan for all values of the filter may be bad for some, and a document is to be found in a range."""
+    """Whether the filter asks for a range, so that a plan that is good for some values may be bad for others."""
     return isinstance(node, Ordered) or (isinstance(node, And | Or) and any(map(has_range, node.nodes)))
 
 
-def _useful(node: Node, indexes: Indexes) -> tuple[frozenset[Path], tuple[Node, ...]]:
-    """Return the paths that the indexes answer for this filter, and the conditions of those that hold a part."""
+def _usable_paths(node: Node, indexes: Indexes) -> tuple[frozenset[Path], tuple[Node, ...]]:
+    """Return the paths that indexes can serve for this filter, and the conditions of the partial ones among them."""
     given = list(conjuncts(node))
     asked = {lookup.path for lookup in lookups(node)}
     paths: set[Path] = set()
     wheres: dict[Node, None] = {}
     for index in indexes.paths:
         if all(part in given for part in index.where):
-            served = set(_leading(index.paths, asked))
+            served = set(_served_paths(index.paths, asked))
             paths |= served
             wheres |= dict.fromkeys(index.where if served else ())
     return frozenset(paths), tuple(wheres)
 
 
-def _leading(paths: tuple[Path, ...], asked: set[Path]) -> Iterator[Path]:
-    """An index is read by its first path, and by another where the filter has all before it."""
+def _served_paths(paths: tuple[Path, ...], asked: set[Path]) -> Iterator[Path]:
+    """Yield the leading paths of an index that the filter has: an index serves a path only with all those before it."""
     for path in paths:
         if path not in asked:
             return
@@ -138,7 +148,7 @@ def _leading(paths: tuple[Path, ...], asked: set[Path]) -> Iterator[Path]:
 
 
 def conjuncts(node: Node) -> Iterator[Node]:
-    """Give out what must hold, each for itself."""
+    """Yield the conditions that must all match."""
     if isinstance(node, And):
         for part in node.nodes:
             yield from conjuncts(part)
@@ -147,7 +157,7 @@ def conjuncts(node: Node) -> Iterator[Node]:
 
 
 def lookups(node: Node) -> Iterator[Lookup]:
-    """Give out what an index could answer."""
+    """Yield the nodes that an index could serve."""
     if isinstance(node, And | Or):
         for part in node.nodes:
             yield from lookups(part)
@@ -161,19 +171,22 @@ def _is_lookup(node: Node) -> TypeGuard[Lookup]:
     if isinstance(node, In):
         return len(node.path) <= MAX_PARTS and bool(node.operands)
     if isinstance(node, Ordered) and (node.operand.value is None or isinstance(node.operand.value, list)):
-        return False  # null is no range, and spans say nothing of arrays in arrays
+        return False  # null is not a range, and the span of keys does not cover arrays within arrays
     return len(node.path) <= MAX_PARTS
 
 
-def _keyed(node: Node, paths: frozenset[Path]) -> list[Node]:
-    """Return the conjuncts, in which the sides of a range stand together, else an index would be read to its end."""
+def _by_key(node: Node, paths: frozenset[Path]) -> list[Node]:
+    """Return the conjuncts with the lookups on the paths as `ByKey`.
+
+    Both bounds of a range become one `ByKey`; with one bound, PostgreSQL would read an index to its end.
+    """
     groups: dict[Path | int, list[Lookup]] = {}
     parts: list[Node] = []
     for number, part in enumerate(conjuncts(node)):
         if _is_lookup(part) and part.path in paths:
             groups.setdefault(part.path if isinstance(part, Ordered) else number, []).append(part)
         elif isinstance(part, Or):
-            parts.append(Or(tuple(And(tuple(_keyed(item, paths))) for item in part.nodes)))
+            parts.append(Or(tuple(And(tuple(_by_key(item, paths))) for item in part.nodes)))
         else:
             parts.append(part)
-    return [*(ByKey(group[0].path, tuple(group), "either") for group in groups.values()), *parts]
+    return [*(ByKey(group[0].path, tuple(group), "all") for group in groups.values()), *parts]

@@ -1,1 +1,1 @@
-"""Regular expressions that RE2 and PostgreSQL read alike."""
+"""Regular expressions that mean the same in RE2 and in PostgreSQL."""

@@ -1,4 +1,4 @@
-"""Sets of characters as ranges of code points, and which characters are one when case does not count."""
+"""Sets of characters as ranges of code points, and case folding."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Ranges: TypeAlias = tuple[tuple[int, int], ...]
-"""First and last of each range; in order, and not touching each other."""
+"""The first and last code point of each range; the ranges are in order, and do not touch each other."""
 
 LAST: Final = 0x10FFFF
 
 ALL: Final[Ranges] = ((1, LAST),)
-"""All that text can hold: PostgreSQL has no NUL."""
+"""All characters of a text; PostgreSQL does not allow NUL."""
 
-_CASED_END: Final = 0x1E944  # there is no upper or lower case from here on
+_CASED_END: Final = 0x1E944  # no character from here on has case
 
 
 def union(*sets: Ranges) -> Ranges:
-    """All characters that are in one of the sets."""
+    """Return the characters that are in at least one of the sets."""
     merged: list[tuple[int, int]] = []
     for low, high in sorted(item for ranges in sets for item in ranges):
         if merged and low <= merged[-1][1] + 1:
@@ -32,20 +32,20 @@ def union(*sets: Ranges) -> Ranges:
 
 
 def inverse(ranges: Ranges) -> Ranges:
-    """All characters that are not in the set; NUL is in none."""
+    """Return the characters that are not in the set, without NUL."""
     edges = [(0, 0), *union(ranges), (LAST + 1, LAST + 1)]
     gaps = [(before + 1, after - 1) for (_, before), (after, _) in pairwise(edges)]
     return tuple((low, high) for low, high in gaps if low <= high)
 
 
 def within_text(ranges: Ranges) -> Ranges:
-    """The set without NUL."""
+    """Return the set without NUL."""
     return tuple((max(low, 1), high) for low, high in ranges if high)
 
 
 @lru_cache(maxsize=256)
 def folded(ranges: Ranges) -> Ranges:
-    """The set with the other cases of its characters, as Unicode's simple case folding has them."""
+    """Return the set with the other cases of its characters, by Unicode's simple case folding."""
     variants = _ASCII_VARIANTS if not ranges or ranges[-1][1] < 0x80 else _variants()
     others = [
         (other, other)
@@ -62,12 +62,12 @@ _ASCII_VARIANTS: Final[Mapping[int, tuple[int, ...]]] = {
     for letter in map(chr, range(ord("a"), ord("z") + 1))
     for code in map(ord, letter + letter.upper())
 }
-"""As `_variants`, which takes a while the first time; two letters have a case beyond ASCII."""
+"""The ASCII entries of `_variants()`, which is slow the first time; k and s also have a case outside ASCII."""
 
 
 @lru_cache(maxsize=1)
 def _variants() -> Mapping[int, tuple[int, ...]]:
-    """Each character that has cases, with all of them."""
+    """Return each character that has case, with all its variants."""
     together: dict[str, list[int]] = {}
     for code in range(_CASED_END):
         together.setdefault(_fold(chr(code)), []).append(code)
@@ -75,12 +75,12 @@ def _variants() -> Mapping[int, tuple[int, ...]]:
 
 
 def _fold(char: str) -> str:
-    """Fold one character to one: where full folding gives several, lower case does, as for the sharp s."""
+    """Fold to one character: if full folding yields several, as for the sharp s, use the lower case."""
     return next((form for form in (char.casefold(), char.lower()) if len(form) == 1), char)
 
 
 def _set(*parts: str) -> Ranges:
-    """Make a set of parts such as `az`, first and last, or `_`."""
+    """Make a set of ranges such as `az` and single characters such as `_`."""
     return union(tuple((ord(part[0]), ord(part[-1])) for part in parts))
 
 
@@ -91,7 +91,7 @@ CLASSES: Final[Mapping[str, Ranges]] = {
     "s": _set("\t\n", "\f\r", " "),
     "w": _set("09", "AZ", "_", "az"),
 }
-"""Those of a backslash and a letter; RE2 means ASCII only, and no vertical tab."""
+"""The classes of a backslash and a letter. As in RE2, they are ASCII only, and `s` lacks the vertical tab."""
 
 POSIX: Final[Mapping[str, Ranges]] = {
     "alnum": _set("09", "AZ", "az"),

@@ -1,4 +1,4 @@
-"""What a regular expression is parsed into, and how it is written for RE2 and for PostgreSQL."""
+"""The syntax tree of a regular expression, and how it is written for RE2 and for PostgreSQL."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ if TYPE_CHECKING:
 
 
 class Assertion(Enum):
-    """Holds between two characters, and takes none."""
+    """A condition on a position between two characters; it consumes none."""
 
     TEXT_START = "text start"
     TEXT_END = "text end"
     LINE_START = "line start"
     LINE_END = "line end"
-    WORD_EDGE = "word edge"
+    WORD_BOUNDARY = "word boundary"
 
 
 @dataclass(frozen=True, slots=True)
 class Chars:
-    """One character of a set."""
+    """One character from a set."""
 
     ranges: Ranges
 
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """One after the other; of none, the empty text."""
+    """All parts, one after the other; the empty text if there are none."""
 
     parts: tuple[RegexPart, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of the ways."""
+    """Any one of the alternatives."""
 
-    ways: tuple[RegexPart, ...]
+    alternatives: tuple[RegexPart, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """The part several times; without end where `high` is `None`."""
+    """The part, `low` to `high` times; without an upper limit if `high` is `None`."""
 
     part: RegexPart
     low: int
@@ -57,12 +57,13 @@ RegexPart: TypeAlias = Assertion | Chars | Sequence | Choice | Repeat
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """What a part costs with its repetitions written out.
+    """The cost of a part, with its repetitions written out.
 
     Attributes:
-        size: characters, assertions and ways of choices: what RE2 may have to look at for each character of a text.
-        optional: parts that may be left out: PostgreSQL's work to compile grows with the third power of these.
-        assertions: with parts that may be left out between them, they multiply PostgreSQL's work.
+        size: the number of characters, assertions and alternatives; RE2 may test all of them for each character of a
+            text.
+        optional: the number of optional parts; PostgreSQL's compile time grows with its third power.
+        assertions: the number of assertions; with optional parts between them, they multiply PostgreSQL's work.
     """
 
     size: int = 0
@@ -77,11 +78,11 @@ class Weight:
 
 
 def weigh(part: RegexPart) -> Weight:
-    """Count what the part costs."""
+    """Return the cost of the part."""
     if isinstance(part, Sequence):
         return sum(map(weigh, part.parts), Weight())
     if isinstance(part, Choice):
-        return sum(map(weigh, part.ways), Weight(len(part.ways), optional=int(may_be_empty(part))))
+        return sum(map(weigh, part.alternatives), Weight(len(part.alternatives), optional=int(may_be_empty(part))))
     if isinstance(part, Repeat):
         optional = part.low == 0 or part.high is None
         return weigh(part.part) * (part.high or part.low + 1) + Weight(optional=int(optional))
@@ -89,11 +90,11 @@ def weigh(part: RegexPart) -> Weight:
 
 
 def may_be_empty(part: RegexPart) -> bool:
-    """Whether it can match without taking a character."""
+    """Whether the part can match without consuming a character."""
     if isinstance(part, Sequence):
         return all(map(may_be_empty, part.parts))
     if isinstance(part, Choice):
-        return any(map(may_be_empty, part.ways))
+        return any(map(may_be_empty, part.alternatives))
     if isinstance(part, Repeat):
         return part.low == 0 or may_be_empty(part.part)
     return isinstance(part, Assertion)
@@ -104,50 +105,52 @@ _RE2: Final = {
     Assertion.TEXT_END: r"\z",
     Assertion.LINE_START: "(?m:^)",
     Assertion.LINE_END: "(?m:$)",
-    Assertion.WORD_EDGE: r"\b",
+    Assertion.WORD_BOUNDARY: r"\b",
 }
 
-# In the mode that begins with (?w), ^ and $ are at lines, and nothing else knows of lines.
+# In PostgreSQL's mode (?w), ^ and $ match at lines, and newlines have no other special meaning.
 _POSTGRESQL: Final = {
     Assertion.TEXT_START: r"\A",
     Assertion.TEXT_END: r"\Z",
     Assertion.LINE_START: "^",
     Assertion.LINE_END: "$",
-    Assertion.WORD_EDGE: r"\y",
+    Assertion.WORD_BOUNDARY: r"\y",
 }
 
 
 def for_re2(part: RegexPart) -> str:
-    """Write it for RE2 without options."""
-    return _written(part, _RE2, lambda code: f"\\x{{{code:X}}}")
+    """Return the pattern for RE2, without options."""
+    return _render(part, _RE2, lambda code: f"\\x{{{code:X}}}")
 
 
 def for_postgresql(part: RegexPart) -> str:
-    """Write it for PostgreSQL's `~` with the collation "C"."""
-    return "(?w)" + _written(part, _POSTGRESQL, lambda code: f"\\U{code:08X}")
+    """Return the pattern for PostgreSQL's operator `~` with the collation "C"."""
+    return "(?w)" + _render(part, _POSTGRESQL, lambda code: f"\\U{code:08X}")
 
 
-def _written(part: RegexPart, assertions: Mapping[Assertion, str], escape: Callable[[int], str]) -> str:
+def _render(part: RegexPart, assertions: Mapping[Assertion, str], escape: Callable[[int], str]) -> str:
     if isinstance(part, Assertion):
         return assertions[part]
     if isinstance(part, Chars):
-        return _written_chars(
+        return _render_chars(
             part, lambda code: chr(code) if chr(code).isascii() and chr(code).isalnum() else escape(code)
         )
     if isinstance(part, Sequence):
-        return "".join(_written(item, assertions, escape) for item in part.parts)
+        return "".join(_render(item, assertions, escape) for item in part.parts)
     if isinstance(part, Choice):
-        return "(?:" + "|".join(_written(item, assertions, escape) for item in part.ways) + ")"
-    return f"(?:{_written(part.part, assertions, escape)}){_times(part)}"
+        return "(?:" + "|".join(_render(item, assertions, escape) for item in part.alternatives) + ")"
+    return f"(?:{_render(part.part, assertions, escape)}){_render_count(part)}"
 
 
-def _written_chars(part: Chars, shown: Callable[[int], str]) -> str:
+def _render_chars(part: Chars, render: Callable[[int], str]) -> str:
     ((low, high), *others) = part.ranges
     if low == high and not others:
-        return shown(low)
-    return "[" + "".join(f"{shown(low)}-{shown(high)}" if low < high else shown(low) for low, high in part.ranges) + "]"
+        return render(low)
+    return (
+        "[" + "".join(f"{render(low)}-{render(high)}" if low < high else render(low) for low, high in part.ranges) + "]"
+    )
 
 
-def _times(part: Repeat) -> str:
+def _render_count(part: Repeat) -> str:
     high = "" if part.high is None else part.high
     return f"{{{part.low}}}" if part.low == high else f"{{{part.low},{high}}}"

@@ -1,9 +1,9 @@
-"""Regular expressions: RE2's, in a form that RE2 and PostgreSQL read alike.
+"""Parse regular expressions in RE2's syntax, and write them so that they mean the same in RE2 and in PostgreSQL.
 
-A pattern is parsed as RE2 parses it and written anew for each side. What the two understand differently never gets
-there: classes, `.` and case are spelled out as ranges of characters, anchors as those that no mode changes. What
-PostgreSQL can't do in time that grows with the text alone, or at all, is refused. Greedy and lazy are the same here:
-only whether there is a match is asked.
+A pattern is parsed as RE2 parses it, then written anew for each of the two. The result avoids everything that they read
+differently: classes, `.` and case become ranges of characters, and anchors become those that no mode changes. Patterns
+that PostgreSQL can't match, or not in time linear in the text, are refused. Greedy and lazy repetition are the same
+here, since only whether there is a match counts.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_LENGTH: Final = 10_000
-"""How many characters a pattern may have."""
+"""The most characters of a pattern."""
 
 MAX_SIZE: Final = 500
-"""How many characters and classes a pattern may stand for, repetitions written out."""
+"""The most characters and classes of a pattern with its repetitions written out."""
 
 MAX_OPTIONAL: Final = 64
-"""How many parts a pattern may have that may be left out, repetitions written out."""
+"""The most optional parts of a pattern with its repetitions written out."""
 
 MAX_ASSERTIONS: Final = 8
-"""How many anchors may stand beside parts that may be left out, repetitions written out."""
+"""The most anchors of a pattern that has optional parts, with its repetitions written out."""
 
 MAX_REPEAT: Final = 255
-"""PostgreSQL's limit of `{n}`."""
+"""PostgreSQL's limit for `n` in `{n}`."""
 
 MAX_NESTING: Final = 100
 
 MAX_MEMORY: Final = 2 << 20
-"""What RE2 may keep for one pattern, in bytes."""
+"""The most bytes that RE2 may use for one pattern."""
 
 
 class BadPattern(ValueError):  # noqa: N818
-    """Not a pattern that both sides understand; the message continues a sentence about the pattern."""
+    """The pattern is not valid, or not supported by both RE2 and PostgreSQL; the message says what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """One regular expression, as RE2 and as PostgreSQL has to get it."""
+    """One regular expression, written for RE2 and for PostgreSQL."""
 
     re2: str
     postgresql: str
@@ -65,22 +65,22 @@ class Pattern:
 
 @lru_cache(maxsize=256)
 def parse_pattern(text: str, options: str = "") -> Pattern:
-    """Parse what `$regex` and `$options` say.
+    """Parse the operands of `$regex` and `$options`.
 
     Args:
-        text: in RE2's syntax.
-        options: of `i`, `m`, `s`, `x`; `u` changes nothing.
+        text: the pattern in RE2's syntax (https://github.com/google/re2/wiki/Syntax).
+        options: any of `i`, `m`, `s` and `x`; `u` has no effect.
 
     Raises:
-        BadPattern: not a pattern, or not one that both sides understand.
+        BadPattern: the pattern is not valid, or RE2 and PostgreSQL do not both support it.
     """
     unknown = set(options) - set("imsxu")
     if unknown:
-        raise BadPattern(f"has the unknown option {min(unknown)!r}: i, m, s, x are known")
+        raise BadPattern(f"unknown option {min(unknown)!r} (use i, m, s, x)")
     if len(text) > MAX_LENGTH:
-        raise BadPattern(f"has {len(text):,} characters: {MAX_LENGTH:,} at most")
+        raise BadPattern(f"it has {len(text):,} characters, more than {MAX_LENGTH:,}")
     if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
-        raise BadPattern("has a NUL character or a lone surrogate, which no text has here")
+        raise BadPattern("it has a NUL character or a lone surrogate, which no stored text contains")
     part = _Parser(text, frozenset(options)).parse()
     pattern = Pattern(for_re2(part), for_postgresql(part))
     searcher(pattern.re2)
@@ -89,10 +89,10 @@ def parse_pattern(text: str, options: str = "") -> Pattern:
 
 @lru_cache(maxsize=256)
 def searcher(text: str) -> Callable[[bytes], object]:
-    """Compile a pattern that was written for RE2; the result searches UTF-8 and returns `None` where nothing is found.
+    """Compile a pattern written for RE2 to a function that searches UTF-8 text, and returns `None` without a match.
 
     Raises:
-        BadPattern: RE2 has no room for it.
+        BadPattern: the pattern exceeds RE2's memory limit.
     """
     import re2  # noqa: PLC0415 (imported when first used)
 
@@ -103,7 +103,7 @@ def searcher(text: str) -> Callable[[bytes], object]:
     try:
         search: Callable[[bytes], object] = re2.compile(text, options).search
     except re2.error as exc:
-        raise BadPattern(f"is too much for RE2 ({exc}): make it shorter") from exc
+        raise BadPattern(f"RE2 can't compile it ({exc}): make it shorter") from exc
     return search
 
 
@@ -116,17 +116,17 @@ _HEX: Final = re.compile(r"x(?:([0-9A-Fa-f]{2})|\{([0-9A-Fa-f]{1,8})\})")
 _POSIX_CLASS: Final = re.compile(r"\[:(\^?)([a-z]+):\]")
 
 _CONTROLS: Final = {"a": 7, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11}
-_SIMPLE_REPEATS: Final[dict[str, tuple[int, int | None]]] = {"*": (0, None), "+": (1, None), "?": (0, 1)}
+_REPEAT_CHARS: Final[dict[str, tuple[int, int | None]]] = {"*": (0, None), "+": (1, None), "?": (0, 1)}
 _ESCAPED_ASSERTIONS: Final = {
     "A": Assertion.TEXT_START,
     "z": Assertion.TEXT_END,
-    "b": Assertion.WORD_EDGE,
+    "b": Assertion.WORD_BOUNDARY,
 }
-_NOTHING: Final = Sequence(())
+_EMPTY: Final = Sequence(())
 
 
 class _Parser:
-    """Reads a pattern from left to right; the flags hold until the group ends that sets them."""
+    """Reads a pattern from left to right. Flags apply to the end of the group that sets them."""
 
     def __init__(self, text: str, flags: frozenset[str]) -> None:
         self._text = text
@@ -138,13 +138,13 @@ class _Parser:
     def parse(self) -> RegexPart:
         part = self._choice()
         if self._at < len(self._text):
-            self._refuse("has a ) that nothing opens")
+            self._fail("a ) without a (")
         return part
 
-    def _refuse(self, reason: str) -> NoReturn:
-        raise BadPattern(f"{reason}, at character {self._at + 1}")
+    def _fail(self, finding: str) -> NoReturn:
+        raise BadPattern(f"{finding} at character {self._at + 1}")
 
-    def _rest(self, start: str) -> bool:
+    def _starts(self, start: str) -> bool:
         return self._text.startswith(start, self._at)
 
     def _take(self, expression: re.Pattern[str]) -> re.Match[str] | None:
@@ -159,58 +159,58 @@ class _Parser:
 
     def _next(self) -> str:
         if self._at == len(self._text):
-            self._refuse("ends too early")
+            self._fail("unexpected end")
         self._at += 1
         return self._text[self._at - 1]
 
     def _choice(self) -> RegexPart:
-        ways = [self._sequence()]
-        while self._rest("|"):
+        alternatives = [self._sequence()]
+        while self._starts("|"):
             self._at += 1
-            ways.append(self._sequence())
-        if all(way == _NOTHING for way in ways):
-            return _NOTHING
-        return ways[0] if len(ways) == 1 else self._checked(Choice(tuple(ways)))
+            alternatives.append(self._sequence())
+        if all(way == _EMPTY for way in alternatives):
+            return _EMPTY
+        return alternatives[0] if len(alternatives) == 1 else self._check_weight(Choice(tuple(alternatives)))
 
     def _sequence(self) -> RegexPart:
         parts = []
         self._skip_space()
-        while self._at < len(self._text) and not self._rest("|") and not self._rest(")"):
+        while self._at < len(self._text) and not self._starts("|") and not self._starts(")"):
             part = self._repeated()
-            if part != _NOTHING:
+            if part != _EMPTY:
                 parts.append(part)
             self._skip_space()
-        return parts[0] if len(parts) == 1 else self._checked(Sequence(tuple(parts)))
+        return parts[0] if len(parts) == 1 else self._check_weight(Sequence(tuple(parts)))
 
-    def _checked(self, part: RegexPart) -> RegexPart:
+    def _check_weight(self, part: RegexPart) -> RegexPart:
         weight = weigh(part)
         if weight.size > MAX_SIZE:
-            self._refuse(f"stands for more than {MAX_SIZE} characters and classes, repetitions written out")
+            self._fail(f"more than {MAX_SIZE} characters and classes, with repetitions written out,")
         if weight.optional > MAX_OPTIONAL:
-            self._refuse(f"has more than {MAX_OPTIONAL} parts that may be left out, repetitions written out")
+            self._fail(f"more than {MAX_OPTIONAL} optional parts, with repetitions written out,")
         if weight.optional and weight.assertions > MAX_ASSERTIONS:
-            self._refuse(
-                f"has more than {MAX_ASSERTIONS} anchors beside parts that may be left out, repetitions written out"
+            self._fail(
+                f"more than {MAX_ASSERTIONS} anchors together with optional parts, with repetitions written out,"
             )
         return part
 
     def _repeated(self) -> RegexPart:
         part = self._atom()
         self._skip_space()
-        limits = self._limits()
+        limits = self._repeat_limits()
         if limits is None:
-            return part or _NOTHING
+            return part or _EMPTY
         if part is None:
-            self._refuse("repeats what can't be repeated")
-        if self._rest("?"):
+            self._fail("a repetition after flags, which can't be repeated,")
+        if self._starts("?"):
             self._at += 1
         self._skip_space()
-        if self._limits() is not None:
-            self._refuse("repeats a repetition: put it in a group")
-        return self._checked(_repeat(part, *limits))
+        if self._repeat_limits() is not None:
+            self._fail("a repetition of a repetition (put the inner one in a group)")
+        return self._check_weight(_repeat(part, *limits))
 
-    def _limits(self) -> tuple[int, int | None] | None:
-        simple = _SIMPLE_REPEATS.get(self._text[self._at : self._at + 1])
+    def _repeat_limits(self) -> tuple[int, int | None] | None:
+        simple = _REPEAT_CHARS.get(self._text[self._at : self._at + 1])
         if simple:
             self._at += 1
             return simple
@@ -219,15 +219,15 @@ class _Parser:
             return None
         least, comma, most = match.groups()
         if max(len(least), len(most or "")) > 3 or max(int(least), int(most or 0)) > MAX_REPEAT:
-            self._refuse(f"repeats more than {MAX_REPEAT} times, which PostgreSQL can't")
+            self._fail(f"a repetition of more than {MAX_REPEAT} times, PostgreSQL's limit,")
         low, high = int(least), int(most) if most else None if comma else int(least)
         if high is not None and low > high:
-            self._refuse("repeats at least more often than at most")
+            self._fail("a repetition with its minimum above its maximum")
         return low, high
 
     def _atom(self) -> RegexPart | None:
-        """Read what a repetition can follow; `None` for flags, which none can."""
-        if self._rest("("):
+        """Read a part that can be repeated; `None` for flags, which can't."""
+        if self._starts("("):
             return self._group()
         char = self._next()
         if char == "[":
@@ -240,7 +240,7 @@ class _Parser:
             return self._anchor(char)
         if char in "*+?":
             self._at -= 1
-            self._refuse("repeats nothing")
+            self._fail(f"nothing to repeat with {char}")
         return self._chars(self._folded(((ord(char), ord(char)),)))
 
     def _anchor(self, char: str) -> RegexPart:
@@ -250,21 +250,21 @@ class _Parser:
 
     def _group(self) -> RegexPart | None:
         before = self._flags
-        if self._open():
+        if self._open_group():
             return None
         self._depth += 1
         if self._depth > MAX_NESTING:
-            self._refuse(f"nests groups deeper than {MAX_NESTING}")
+            self._fail(f"groups nested more than {MAX_NESTING} levels deep")
         part = self._choice()
-        if not self._rest(")"):
-            self._refuse("has a ( that nothing closes")
+        if not self._starts(")"):
+            self._fail("a ( without a )")
         self._at += 1
         self._depth -= 1
         self._flags = before
         return part
 
-    def _open(self) -> bool:
-        """Go behind what opens a group, and return whether it was flags only, as in `(?i)`."""
+    def _open_group(self) -> bool:
+        """Read the start of a group, and return whether it was flags only, such as `(?i)`."""
         flags = self._take(_FLAGS)
         if flags:
             self._flags = (self._flags | set(flags[1])) - set(flags[2] or "")
@@ -272,10 +272,10 @@ class _Parser:
         name = self._take(_NAME)
         if name:
             if name[1] in self._names:
-                self._refuse(f"has two groups of the name {name[1]!r}")
+                self._fail(f"a second group named {name[1]!r}")
             self._names.add(name[1])
-        elif self._rest("(?"):
-            self._refuse("has a group that is not in RE2's language, such as look-around")
+        elif self._starts("(?"):
+            self._fail("a group that RE2 does not support, such as a lookaround,")
         else:
             self._at += 1
         return False
@@ -292,15 +292,15 @@ class _Parser:
         return self._chars(ranges)
 
     def _perl_class(self) -> Ranges | None:
-        r"""Read a class such as `\d` from behind its backslash."""
+        r"""Read a class such as `\d` after its backslash."""
         letter = self._text[self._at : self._at + 1]
         ranges = CLASSES.get(letter.lower())
         if ranges is None:
             return None
         self._at += 1
-        return self._either(ranges, negated=letter.isupper())
+        return self._maybe_negated(ranges, negated=letter.isupper())
 
-    def _either(self, ranges: Ranges, *, negated: bool) -> Ranges:
+    def _maybe_negated(self, ranges: Ranges, *, negated: bool) -> Ranges:
         ranges = self._folded(ranges)
         return inverse(ranges) if negated else ranges
 
@@ -310,21 +310,21 @@ class _Parser:
             return int(octal[0], 8)
         if hexadecimal:
             code = int(hexadecimal[1] or hexadecimal[2], 16)
-            return code if code <= LAST else self._refuse("has a character beyond the last of Unicode")
+            return code if code <= LAST else self._fail("a character beyond Unicode's last")
         char = self._next()
         if char in _CONTROLS:
             return _CONTROLS[char]
         if char.isalnum() or not char.isascii():
             self._at -= 1
-            self._refuse(f"has the escape \\{char}, which RE2 and PostgreSQL do not both read alike")
+            self._fail(f"the escape \\{char}, which RE2 and PostgreSQL do not both support,")
         return ord(char)
 
     def _class(self) -> RegexPart:
-        negated = self._rest("^")
+        negated = self._starts("^")
         self._at += negated
         ranges: Ranges = ()
         first = True
-        while first or not self._rest("]"):
+        while first or not self._starts("]"):
             ranges = union(ranges, self._class_item())
             first = False
         self._at += 1
@@ -333,21 +333,21 @@ class _Parser:
     def _class_item(self) -> Ranges:
         posix = self._take(_POSIX_CLASS)
         if posix and posix[2] in POSIX:
-            return self._either(POSIX[posix[2]], negated=bool(posix[1]))
-        if posix or self._rest("[:"):
-            self._refuse("has an unknown class in [: :]")
-        if self._rest("\\"):
+            return self._maybe_negated(POSIX[posix[2]], negated=bool(posix[1]))
+        if posix or self._starts("[:"):
+            self._fail("an unknown class in [: :]")
+        if self._starts("\\"):
             self._at += 1
             ranges = self._perl_class()
             if ranges is not None:
                 return ranges
             self._at -= 1
         low = high = self._class_char()
-        if self._rest("-") and not self._rest("-]"):
+        if self._starts("-") and not self._starts("-]"):
             self._at += 1
             high = self._class_char()
         if low > high:
-            self._refuse("has a range that begins behind its end")
+            self._fail("a range that ends before it starts")
         return self._folded(((low, high),))
 
     def _class_char(self) -> int:
@@ -360,15 +360,15 @@ class _Parser:
     def _chars(self, ranges: Ranges) -> RegexPart:
         ranges = within_text(ranges)
         if not ranges:
-            self._refuse("has a class that no character is in")
+            self._fail("a class without any character")
         return Chars(ranges)
 
 
 def _repeat(part: RegexPart, low: int, high: int | None) -> RegexPart:
-    if high == 0 or part == _NOTHING:
-        return _NOTHING
+    if high == 0 or part == _EMPTY:
+        return _EMPTY
     if isinstance(part, Assertion):
-        return part if low else _NOTHING
+        return part if low else _EMPTY
     if may_be_empty(part) and weigh(part).assertions and high != 1:
-        raise BadPattern("repeats a group that may be an anchor alone, which takes PostgreSQL too long")
+        raise BadPattern("it repeats a group that can match an anchor alone, which PostgreSQL is too slow for")
     return Repeat(part, low, high)

@@ -1,1 +1,1 @@
-"""Update operators: parsed once, compiled to SQL and applied in Python."""
+"""Updates: parsed once, compiled to SQL, and applied in Python."""

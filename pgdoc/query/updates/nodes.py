@@ -1,4 +1,4 @@
-"""What the update language is parsed into. Both interpreters, SQL and Python, read these and nothing else."""
+"""The changes of an update. Both interpreters, SQL and Python, work from these nodes alone."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from pgdoc.query.filters.nodes import Node, Path, SortKey
 
 EACH: Final = "$[]"
-"""The part of a path that stands for every element of the array there."""
+"""The part of a path that stands for every element of an array."""
 
 NO_TIME: Final = Operand(None, "null")
-"""What stands for the time of a transaction where it is not known."""
+"""The operand of `$currentDate` where the time of the transaction is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """`$set`: put the value there, making the objects on the way."""
+    """`$set`: set the value, and create missing objects on the way."""
 
     operator: ClassVar = "$set"
     path: Path
@@ -28,7 +28,7 @@ class Set:
 
 @dataclass(frozen=True, slots=True)
 class SetOnInsert:
-    """`$setOnInsert`: as `$set`, where an upsert makes the document; nothing else."""
+    """`$setOnInsert`: `$set` if an upsert creates the document; otherwise no change."""
 
     operator: ClassVar = "$setOnInsert"
     path: Path
@@ -37,7 +37,7 @@ class SetOnInsert:
 
 @dataclass(frozen=True, slots=True)
 class Unset:
-    """`$unset`: take the field away; an item of an array becomes null."""
+    """`$unset`: remove the field; an item of an array becomes null."""
 
     operator: ClassVar = "$unset"
     path: Path
@@ -45,7 +45,7 @@ class Unset:
 
 @dataclass(frozen=True, slots=True)
 class Increment:
-    """`$inc`: add to the number there, exactly and in decimal; a missing one is set."""
+    """`$inc`: add to the number, exactly and in decimal; a missing number counts as 0."""
 
     operator: ClassVar = "$inc"
     path: Path
@@ -54,7 +54,7 @@ class Increment:
 
 @dataclass(frozen=True, slots=True)
 class Multiply:
-    """`$mul`: multiply the number there, in decimal; a missing one becomes 0."""
+    """`$mul`: multiply the number, in decimal; a missing number becomes 0."""
 
     operator: ClassVar = "$mul"
     path: Path
@@ -63,7 +63,7 @@ class Multiply:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """`$min` and `$max`: put the operand there if it is less, or greater, than what is there."""
+    """`$min` and `$max`: set the operand if it is less, or greater, than the value, or if there is no value."""
 
     operator: str
     path: Path
@@ -72,7 +72,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Rename:
-    """`$rename`: move the value to the target, whatever was there; neither path goes through an array."""
+    """`$rename`: move the value to the target, and replace a value there; neither path may go through an array."""
 
     operator: ClassVar = "$rename"
     path: Path
@@ -81,7 +81,7 @@ class Rename:
 
 @dataclass(frozen=True, slots=True)
 class CurrentDate:
-    """`$currentDate`: put the time of the transaction there, which is the operand once it is known."""
+    """`$currentDate`: set the time of the transaction, which is the operand once it is known."""
 
     operator: ClassVar = "$currentDate"
     path: Path
@@ -90,13 +90,13 @@ class CurrentDate:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """`$push`: put items into the array there, at a position or its end; then sort it; then cut it.
+    """`$push`: insert items into the array, then sort the array, then truncate it.
 
     Attributes:
-        items: an array.
-        position: before which item; from the end where negative; `None` for the end.
-        order: what to sort by, of each item that is an object; an empty path is the item itself.
-        size: how many items to keep, of the end where negative; `None` for all.
+        items: the array of items.
+        position: the index of the item to insert before, counted from the end if negative; `None` for the end.
+        order: the keys to sort by, relative to each item that is an object; an empty path is the item itself.
+        size: the number of items to keep, from the end if negative; `None` for all.
     """
 
     operator: ClassVar = "$push"
@@ -109,7 +109,7 @@ class Push:
 
 @dataclass(frozen=True, slots=True)
 class AddToSet:
-    """`$addToSet`: put those items at the array's end that equal none of it, and none before them."""
+    """`$addToSet`: append each item that the array does not contain yet, added items included."""
 
     operator: ClassVar = "$addToSet"
     path: Path
@@ -118,7 +118,7 @@ class AddToSet:
 
 @dataclass(frozen=True, slots=True)
 class Pop:
-    """`$pop`: take the first or the last item of the array."""
+    """`$pop`: remove the first or the last item of the array."""
 
     operator: ClassVar = "$pop"
     path: Path
@@ -127,11 +127,11 @@ class Pop:
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """`$pull` with a condition: take the items that match it.
+    """`$pull` with a condition: remove the items that match it.
 
     Attributes:
         node: a filter on `{ELEMENT: item}`.
-        objects_only: whether an item that is no object stays.
+        objects_only: whether only items that are objects can match.
     """
 
     operator: ClassVar = "$pull"
@@ -142,7 +142,7 @@ class Pull:
 
 @dataclass(frozen=True, slots=True)
 class PullAll:
-    """`$pullAll`, and `$pull` with a value: take all items that equal one of these."""
+    """`$pullAll`, and `$pull` with a value: remove all items that equal one of these."""
 
     operator: str
     path: Path
@@ -168,14 +168,14 @@ FieldChange: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Changes on paths of which none is, or lies within, another, in the order of the paths."""
+    """Changes, sorted by their paths; no path equals or contains another."""
 
     changes: tuple[FieldChange, ...]
 
-    def making_dollar_fields(self) -> list[FieldChange]:
-        """Return the changes that could make a field of the document itself that begins with `$`.
+    def creating_dollar_fields(self) -> list[FieldChange]:
+        """Return the changes that could create a top-level field that starts with `$`.
 
-        As in MongoDB they fit only where that field is there already: else it is an operator in the wrong place.
+        As in MongoDB, they fit only if the field exists: usually, such a name is an operator in the wrong place.
         """
         never = SetOnInsert | Unset | Rename | Pop | Pull | PullAll
         return [change for change in self.changes if change.path[0][0] == "$" and not isinstance(change, never)]

@@ -1,4 +1,4 @@
-"""The update language as one SQL expression over the column `data`."""
+"""Compile an update to one SQL expression over the column `data`."""
 
 from __future__ import annotations
 
@@ -35,36 +35,36 @@ if TYPE_CHECKING:
     from pgdoc.query.filters.nodes import Path
 
 MAX_CHANGES: Final = 1000
-"""How many changes one update may have beside those of whole fields: each is a call around the others."""
+"""The most changes of one update, besides those of whole top-level fields: each is a call around the others."""
 
 MAX_SUBQUERIES: Final = 50
-"""How many `$[]`, and `$pull` with a condition, these may have: PostgreSQL plans each as a query of its own."""
+"""The most `$[]` and `$pull` conditions in these changes: PostgreSQL plans each as a query of its own."""
 
 _DATA: Final = Compiled("data", [])
 
-# The elements of the array at a path, each as a document of its own, so that what speaks of `data` means it.
+# The elements of the array at a path. `data` is a document with the element as its field, for the inner expression.
 _ELEMENTS: Final = (
     f"(SELECT item, place, jsonb_build_object('{ELEMENT}', item) AS data"
     " FROM pgdoc.items_at(whole.data, %s::text[]) WITH ORDINALITY AS found(item, place)) AS element"
 )
 
-# OFFSET keeps PostgreSQL from writing the whole expression down wherever `whole.data` stands; so it does for `changed`,
-# which would be twice as much with each `$[]` of a path.
+# OFFSET 0 keeps the planner from substituting the whole expression for each use of `whole.data`. The same goes for
+# `changed` below, where the expression would double with each `$[]` of a path.
 _WHOLE: Final = "FROM (SELECT {data} AS data OFFSET 0) AS whole"
 
 
 def compile_update(update: Update, data: Compiled = _DATA) -> Compiled:
-    """Compile to the new data of a document that is there; null where a change does not fit it.
+    """Compile to the new data of an existing document, which is null if a change does not fit the document.
 
-    The changes are calls around each other, and each of them is null where what it is called with is null. Fields of
-    the document itself always fit, so PostgreSQL's own operators set and remove them all at once.
+    Each change is a function call around the previous one, and returns null for a null argument. Setting and unsetting
+    top-level fields always fits, so PostgreSQL's own operators do that for all of them at once.
 
     Raises:
-        InvalidUpdate: more changes than PostgreSQL can take in.
+        InvalidUpdate: the update has more changes than PostgreSQL can compile.
     """
-    _refuse_too_many(update)
+    _check_limits(update)
     whole = [change for change in update.changes if _is_whole_field(change)]
-    names = sorted({change.path[0] for change in update.making_dollar_fields()})
+    names = sorted({change.path[0] for change in update.creating_dollar_fields()})
     if names:
         data = Compiled(
             f"CASE WHEN {data.text} ?& %s::text[] THEN {data.text} END", [*data.params, names, *data.params]
@@ -77,7 +77,7 @@ def compile_update(update: Update, data: Compiled = _DATA) -> Compiled:
 
 
 def compile_first(update: Update) -> Compiled:
-    """Compile to the data of a document that an upsert makes.
+    """Compile to the data of a document that an upsert creates.
 
     Raises:
         InvalidUpdate: a change does not fit an empty document.
@@ -91,13 +91,13 @@ def _is_whole_field(change: FieldChange) -> bool:
     return len(change.path) == 1 and isinstance(change, Set | Unset)
 
 
-def _refuse_too_many(update: Update) -> None:
+def _check_limits(update: Update) -> None:
     calls = [change for change in update.changes if not _is_whole_field(change)]
     queries = [change for change in calls for _ in range(change.path.count(EACH) + isinstance(change, Pull))]
-    for found, limit, what in ((calls, MAX_CHANGES, "changes"), (queries, MAX_SUBQUERIES, "$[] and conditions")):
+    for found, limit, what in ((calls, MAX_CHANGES, "changes"), (queries, MAX_SUBQUERIES, "$[] and $pull conditions")):
         if len(found) > limit:
             raise InvalidUpdate(
-                f"the update has {len(found):,} {what}, {limit:,} at most: make several updates of it",
+                f"an update can have at most {limit:,} {what}, got {len(found):,}: split it into several updates",
                 path=".".join(found[limit].path),
                 operator=found[limit].operator,
             )
@@ -121,9 +121,9 @@ def _compile(data: Compiled, path: Path, change: FieldChange) -> Compiled:
 
 
 def _compile_each(data: Compiled, path: Path, change: FieldChange) -> Compiled:
-    """Change each element as the field of an object of its own; a field that is gone then leaves null."""
-    place = path.index(EACH)
-    inner = _compile(_DATA, (ELEMENT, *path[place + 1 :]), change)
+    """Apply the change to each element as a field of a document of its own; an unset field leaves null."""
+    at = path.index(EACH)
+    inner = _compile(_DATA, (ELEMENT, *path[at + 1 :]), change)
     items = f"jsonb_agg(coalesce(changed -> '{ELEMENT}', 'null') ORDER BY place)"
     text = (
         "(SELECT pgdoc.put_items(whole.data, %s::text[],"
@@ -131,7 +131,7 @@ def _compile_each(data: Compiled, path: Path, change: FieldChange) -> Compiled:
         f" FROM (SELECT place, {inner.text} AS changed FROM {_ELEMENTS} OFFSET 0) AS elements))"
         f" {_WHOLE.format(data=data.text)})"
     )
-    above = list(path[:place])
+    above = list(path[:at])
     return Compiled(text, [above, *inner.params, above, *data.params])
 
 

@@ -248,7 +248,7 @@ async def test_versions_and_misfits_are_those_that_the_bulk_made(own_schema: dic
         assert isinstance(raised.value.__cause__, VersionConflict)
         assert (raised.value.index, raised.value.__cause__.found_version) == (2, 3)
         for upsert in (False, True):
-            with pytest.raises(BulkError, match="'later' is there") as raised:
+            with pytest.raises(BulkError, match="the value is 'later'") as raised:
                 async with store.bulk() as b:
                     await b["orders"].replace("o-1", {"n": 1})
                     await b["orders"].update("o-1", {"$inc": {"n": 1}}, upsert=upsert)

@@ -164,7 +164,7 @@ async def test_an_upsert_applies_set_on_insert_only_on_insert(own_schema: dict[s
 async def test_an_upsert_that_fits_no_new_document_still_changes_an_existing_one(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         docs = store["docs"]
-        with pytest.raises(InvalidUpdate, match="takes an array"):
+        with pytest.raises(InvalidUpdate, match="needs an array"):
             await docs.update("a", {"$inc": {"list.$[]": 1}}, upsert=True)
         await docs.insert("a", {"list": [1, 2]})
         updated = await docs.update("a", {"$inc": {"list.$[]": 1}}, upsert=True)

@@ -249,7 +249,7 @@ def test_versions_and_misfits_are_those_that_the_bulk_made(own_schema: dict[str,
         assert isinstance(raised.value.__cause__, VersionConflict)
         assert (raised.value.index, raised.value.__cause__.found_version) == (2, 3)
         for upsert in (False, True):
-            with pytest.raises(BulkError, match="'later' is there") as raised:
+            with pytest.raises(BulkError, match="the value is 'later'") as raised:
                 with store.bulk() as b:
                     b["orders"].replace("o-1", {"n": 1})
                     b["orders"].update("o-1", {"$inc": {"n": 1}}, upsert=upsert)

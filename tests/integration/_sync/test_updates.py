@@ -165,7 +165,7 @@ def test_an_upsert_applies_set_on_insert_only_on_insert(own_schema: dict[str, An
 def test_an_upsert_that_fits_no_new_document_still_changes_an_existing_one(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         docs = store["docs"]
-        with pytest.raises(InvalidUpdate, match="takes an array"):
+        with pytest.raises(InvalidUpdate, match="needs an array"):
             docs.update("a", {"$inc": {"list.$[]": 1}}, upsert=True)
         docs.insert("a", {"list": [1, 2]})
         updated = docs.update("a", {"$inc": {"list.$[]": 1}}, upsert=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def test_a_missing_catalog_says_how_to_create_it(cluster: LocalServer, admin: psycopg.Connection) -> None:
     with _database(cluster, admin, "template1", "bare") as name:
         assert said_by_both(CatalogMissing, cluster.conninfo_for(name)) == (
-            "the database has no pgdoc catalog: create it with `pgdoc init`, or `store.migrate()`"
+            "the database has no pgdoc catalog: create it with `pgdoc init` or `store.migrate()`"
         )
 
 
@@ -37,7 +37,7 @@ def test_a_catalog_of_another_version_says_what_to_do(dsn: str, found: str, cure
             store.watch()
         assert (raised.value.found_version, raised.value.needed_version) == (found, REVISION)
     message = said_by_both(CatalogVersionMismatch, dsn)
-    assert message == f"the pgdoc catalog is at revision {found}, this pgdoc needs {REVISION}: {cure}"
+    assert message == f"the pgdoc catalog is at revision {found}, but this version of pgdoc needs {REVISION}: {cure}"
 
 
 @pytest.mark.parametrize("identity", ["DEFAULT", "NOTHING"])

@@ -31,7 +31,7 @@ def test_an_address_without_a_server_is_named(conninfo: str, place: str, dsn: st
     message = said_by_both(ServerUnreachable, f"{conninfo} dbname=app")
     assert message.startswith("no connection to the server: ")
     assert place in message
-    assert message.endswith("check the conninfo, and that the server runs there")
+    assert message.endswith("check the conninfo, and that the server runs at this address")
     assert said_by_streams(ServerUnreachable, dsn, f"{conninfo} dbname=app") == message
 
 
@@ -51,7 +51,7 @@ def test_a_stopped_server_is_reported_soon(
 
 def test_an_invalid_conninfo_is_refused(dsn: str) -> None:
     message = said_by_both(DatabaseError, "host=localhost nonsense")
-    assert message.startswith("the conninfo can't be read: ")
+    assert message.startswith("the conninfo is not valid: ")
     assert said_by_streams(DatabaseError, dsn, "host=localhost nonsense") == message
 
 

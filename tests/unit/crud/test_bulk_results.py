@@ -11,10 +11,10 @@ from pgdoc.crud.bulk_results import (
     changed,
     counted,
     deleted,
+    exists,
     inserted,
     size_of,
     stored,
-    there,
     updated,
     upserted,
 )
@@ -46,7 +46,7 @@ UPDATE = parse_update({"$inc": {"n": 1}})
         (partial(upserted, TARGET, UPDATE), [(2, None)], ("changed", 1)),
         (partial(upserted, TARGET, UPDATE), [], ("changed", 0)),
         (partial(at_version, TARGET, 3), [(3,)], ("changed", 0)),
-        (partial(there, InvalidUpdate("none")), [(3,)], ("changed", 0)),
+        (partial(exists, InvalidUpdate("none")), [(3,)], ("changed", 0)),
     ],
 )
 def test_what_rows_mean(judge: Callable[[Any], Any], rows: list[Any], done: tuple[str, int]) -> None:
@@ -82,7 +82,7 @@ def test_another_version_is_a_conflict(found: int | None) -> None:
 def test_what_has_to_be_there() -> None:
     error = InvalidUpdate("none")
     with pytest.raises(InvalidUpdate) as raised:
-        there(error, [])
+        exists(error, [])
     assert raised.value is error
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pgdoc.crud.statements import CHANGING, CLAIMING, first_statement, reading_statement, write_statement
+from pgdoc.crud.statements import CHANGING, CLAIMING, find_statement, lock_first_statement, write_statement
 from pgdoc.sql import statement
 
 TABLE = '"docs"."orders"'
@@ -39,40 +39,40 @@ def test_a_name_that_is_not_there_is_an_error() -> None:
 
 @pytest.mark.parametrize("name", ["insert", "update", "upsert", "bulk_upsert", "replace", "replace_upsert", "delete"])
 def test_a_write_carries_metadata_only_where_it_is_asked_to(name: str) -> None:
-    plain = write_statement(name, TABLE, carry=False, change="data || %s")
-    carrying = write_statement(name, TABLE, carry=True, change="data || %s")
-    assert b"carried" not in plain
+    plain = write_statement(name, TABLE, with_metadata=False, change="data || %s")
+    carrying = write_statement(name, TABLE, with_metadata=True, change="data || %s")
+    assert b"metadata" not in plain
     assert b"pg_logical_emit_message" in carrying
     assert carrying.count(b"%s") == plain.count(b"%s") + 1
-    assert re.search(rb"(FROM|USING) carried", carrying)
+    assert re.search(rb"(FROM|USING) metadata", carrying)
     assert b"{" not in plain + carrying
 
 
 @pytest.mark.parametrize("name", ["update", "replace", "delete"])
 def test_a_version_is_asked_for_only_where_it_is_given(name: str) -> None:
-    assert b"version = %s" in write_statement(name, TABLE, carry=False, versioned=True)
-    assert b"version = %s" not in write_statement(name, TABLE, carry=False)
+    assert b"version = %s" in write_statement(name, TABLE, with_metadata=False, versioned=True)
+    assert b"version = %s" not in write_statement(name, TABLE, with_metadata=False)
 
 
 def test_an_order_is_there_only_where_it_is_asked_for() -> None:
-    assert b"ORDER BY id DESC LIMIT" in reading_statement("find", TABLE, ("TRUE",), order="id DESC")
-    assert b"ORDER" not in reading_statement("find", TABLE, ("TRUE",))
-    branches = reading_statement("find", TABLE, ("TRUE", "FALSE"), order="id DESC", limit=5, skip=2)
+    assert b"ORDER BY id DESC LIMIT" in find_statement("find", TABLE, ("TRUE",), order="id DESC")
+    assert b"ORDER" not in find_statement("find", TABLE, ("TRUE",))
+    branches = find_statement("find", TABLE, ("TRUE", "FALSE"), order="id DESC", limit=5, skip=2)
     assert branches.count(b"ORDER BY id DESC LIMIT 7)") == 2
     assert branches.endswith(b"ORDER BY id DESC LIMIT 5 OFFSET 2")
-    in_turn = reading_statement("find", TABLE, ("TRUE", "FALSE"), order="id DESC", limit=5, in_turn=True)
+    in_turn = find_statement("find", TABLE, ("TRUE", "FALSE"), order="id DESC", limit=5, in_turn=True)
     assert in_turn.endswith(b"AS branches  LIMIT 5")
-    assert reading_statement("find", TABLE, ("TRUE", "FALSE"), order="id DESC").count(b"ORDER BY") == 1
+    assert find_statement("find", TABLE, ("TRUE", "FALSE"), order="id DESC").count(b"ORDER BY") == 1
 
 
 def test_the_first_is_found_in_the_order_asked_for() -> None:
     columns = "id, data, version, created_at, updated_at"
-    found = first_statement(TABLE, ["TRUE"], order="id DESC", lock=CLAIMING, in_turn=False)
+    found = lock_first_statement(TABLE, ["TRUE"], order="id DESC", lock=CLAIMING, in_turn=False)
     assert found.split() == f"SELECT {columns} FROM {TABLE} WHERE TRUE ORDER BY id DESC LIMIT 1 {CLAIMING}".split()
-    assert "ORDER" not in first_statement(TABLE, ["TRUE"], order="", lock=CHANGING, in_turn=False)
-    several = first_statement(TABLE, ["a", "b"], order="id DESC", lock=CHANGING, in_turn=False)
+    assert "ORDER" not in lock_first_statement(TABLE, ["TRUE"], order="", lock=CHANGING, in_turn=False)
+    several = lock_first_statement(TABLE, ["a", "b"], order="id DESC", lock=CHANGING, in_turn=False)
     assert several.count("ORDER BY id DESC LIMIT 1") == 3
     assert several.count(f"LIMIT 1 {CHANGING}") == 2
-    in_turn = first_statement(TABLE, ["a", "b"], order="id DESC", lock=CHANGING, in_turn=True)
+    in_turn = lock_first_statement(TABLE, ["a", "b"], order="id DESC", lock=CHANGING, in_turn=True)
     assert in_turn.count("ORDER BY id DESC LIMIT 1") == 2
     assert "ANY" not in in_turn

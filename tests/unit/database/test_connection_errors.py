@@ -15,7 +15,7 @@ def test_no_connection_says_where_to_and_why() -> None:
     question = "\n\tIs the server running on that host and accepting TCP/IP connections?\n"
     assert str(connection_error(psycopg.OperationalError(f"{AT}Connection refused{question}"))) == (
         'no connection to the server: connection to server at "db", port 1 failed: Connection refused; '
-        "check the conninfo, and that the server runs there"
+        "check the conninfo, and that the server runs at this address"
     )
 
 
@@ -41,4 +41,4 @@ def test_the_server_s_word_decides(text: str, error: type[PgdocError], cure: str
 def test_a_conninfo_that_is_none() -> None:
     found = connection_error(psycopg.ProgrammingError('missing "=" after "nonsense" in connection info string\n'))
     assert type(found) is DatabaseError
-    assert str(found) == 'the conninfo can\'t be read: missing "=" after "nonsense" in connection info string'
+    assert str(found) == 'the conninfo is not valid: missing "=" after "nonsense" in connection info string'

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pgdoc.crud.find_query import Search
 from pgdoc.errors import InvalidFilter
-from pgdoc.query.filters.template import marked, shape_of
+from pgdoc.query.filters.template import shape_of, with_placeholders
 from pgdoc.query.indexes.plan import IndexedPaths, Indexes
 from tests import json_values
 
@@ -68,9 +68,9 @@ def test_filters_of_one_shape_are_compiled_once() -> None:
 
 
 def test_a_path_that_looks_like_a_mark_has_no_template() -> None:
-    assert marked(("=mark0=", str)) is None
-    assert marked(("a918273645000", int)) is None
-    assert marked(("a", str)) == {"a": "=mark0="}
+    assert with_placeholders(("=mark0=", str)) is None
+    assert with_placeholders(("a918273645000", int)) is None
+    assert with_placeholders(("a", str)) == {"a": "=mark0="}
 
 
 def test_a_wrong_filter_of_a_shape_is_refused_every_time() -> None:

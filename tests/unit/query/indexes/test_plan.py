@@ -13,9 +13,9 @@ STATUS, TOTAL, SHOP = ("status",), ("total",), ("shop", "name")
 
 
 def keyed(node: Any) -> list[tuple[str, int, str]]:
-    """Dotted path, number of nodes and side of all that is asked of an index."""
+    """Dotted path, number of nodes and scope of all that is asked of an index."""
     if isinstance(node, ByKey):
-        return [(".".join(node.path), len(node.nodes), node.side)]
+        return [(".".join(node.path), len(node.nodes), node.scope)]
     return [found for part in node.nodes for found in keyed(part)] if isinstance(node, And | Or) else []
 
 
@@ -48,7 +48,7 @@ def test_a_path_is_asked_by_key_where_an_index_begins_with_it_or_with_paths_that
 def test_the_sides_of_a_range_stand_together_wherever_they_are_written() -> None:
     indexes = Indexes((IndexedPaths((TOTAL,)),))
     node = parse_filter({"$and": [{"total": {"$gt": 1}}, {"status": "new"}, {"total": {"$lt": 5, "$ne": 3}}]})
-    assert keyed(by_key(node, indexes)) == [("total", 2, "either")]
+    assert keyed(by_key(node, indexes)) == [("total", 2, "all")]
     assert has_range(node)
     assert not has_range(parse_filter({"total": 5, "$nor": [{"a": {"$gt": 1}}]}))
 
@@ -56,7 +56,7 @@ def test_the_sides_of_a_range_stand_together_wherever_they_are_written() -> None
 def test_branches_are_values_and_arrays() -> None:
     indexes = Indexes((IndexedPaths((STATUS,)), IndexedPaths((TOTAL,))))
     values, arrays = branches(parse_filter({"status": "new", "total": {"$gt": 5}, "a": 1}), indexes).nodes
-    assert keyed(values) == [("status", 1, "value"), ("total", 1, "value")]
+    assert keyed(values) == [("status", 1, "no_array"), ("total", 1, "no_array")]
     assert keyed(arrays) == [
         ("status", 1, "array"),
         ("total", 1, "array"),
@@ -70,27 +70,27 @@ def test_branches_are_values_and_arrays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "descending", "sides"),
+    ("path", "descending", "scopes"),
     [
-        ("total", False, ["value", "ending"]),
-        ("total", True, ["ending", "value"]),
-        ("shop.name", False, ["through", "value", "ending"]),
-        ("shop.name", True, ["ending", "value", "through"]),
+        ("total", False, ["no_array", "array_at_end"]),
+        ("total", True, ["array_at_end", "no_array"]),
+        ("shop.name", False, ["array_on_way", "no_array", "array_at_end"]),
+        ("shop.name", True, ["array_at_end", "no_array", "array_on_way"]),
     ],
 )
-def test_a_range_in_its_own_order_is_read_in_turn(path: str, descending: bool, sides: list[str]) -> None:
+def test_a_range_in_its_own_order_is_read_in_turn(path: str, descending: bool, scopes: list[str]) -> None:
     indexes, first = (
         Indexes((IndexedPaths((TOTAL,)), IndexedPaths((SHOP,)))),
         SortKey(tuple(path.split(".")), descending),
     )
     found = branches(parse_filter({path: {"$gt": 5}, "a": 1}), indexes, first)
     assert found.in_turn
-    assert [keyed(node) for node in found.nodes] == [[(path, 1, side)] for side in sides]
+    assert [keyed(node) for node in found.nodes] == [[(path, 1, scope)] for scope in scopes]
     behind = branches(parse_filter({path: {"$gte": False}}), indexes, first)
-    expected = [side for side in sides if side == "through"] + ["ending", "value"]
+    expected = [scope for scope in scopes if scope == "array_on_way"] + ["array_at_end", "no_array"]
     if descending:
-        expected = ["value", "ending"] + [side for side in sides if side == "through"]
-    assert [keyed(node) for node in behind.nodes] == [[(path, 1, side)] for side in expected]
+        expected = ["no_array", "array_at_end"] + [scope for scope in scopes if scope == "array_on_way"]
+    assert [keyed(node) for node in behind.nodes] == [[(path, 1, scope)] for scope in expected]
     for other in {path: 5}, {path: {"$gt": "x" * 79}}, {path: {"$gt": 5}, "status": "new"}, {"a": {"$gt": 5}}:
         given = Indexes((*indexes.paths, IndexedPaths((STATUS,))))
         assert not branches(parse_filter(other), given, first).in_turn
@@ -99,7 +99,7 @@ def test_a_range_in_its_own_order_is_read_in_turn(path: str, descending: bool, s
 def test_a_partial_index_serves_filters_that_repeat_its_condition() -> None:
     where = tuple(conjuncts(parse_filter({"total": {"$gte": 9}, "a": 1})))
     indexes = Indexes((IndexedPaths((STATUS,), where), IndexedPaths((TOTAL,))))
-    assert keyed(by_key(parse_filter({"status": "new", "total": {"$gte": 9}}), indexes)) == [("total", 1, "either")]
+    assert keyed(by_key(parse_filter({"status": "new", "total": {"$gte": 9}}), indexes)) == [("total", 1, "all")]
     whole = by_key(parse_filter({"status": "new", "total": {"$gte": 9}, "a": 1}), indexes)
     assert sorted(path for path, _, _ in keyed(whole)) == ["status", "total"]
     assert list(conjuncts(whole)).count(where[0]) == 1  # as the index has it, beside the total's own

@@ -323,7 +323,7 @@ def test_a_path_that_leads_nowhere_is_refused(operator: str, path: str) -> None:
     ],
 )
 def test_paths_that_overlap_are_refused(update: dict[str, Any]) -> None:
-    with pytest.raises(InvalidUpdate, match="at once") as caught:
+    with pytest.raises(InvalidUpdate, match="overlap") as caught:
         parse_update(update)
     assert caught.value.operator in update
     assert caught.value.path
@@ -342,7 +342,7 @@ def test_a_document_can_not_become_too_deep(operator: str) -> None:
     array = operator in {"$push", "$addToSet"}
     path = ["a"] * (54 - array)
     parse_update({operator: {".".join(path): deep}})
-    with pytest.raises(InvalidUpdate, match="deeper") as caught:
+    with pytest.raises(InvalidUpdate, match="levels deep") as caught:
         parse_update({operator: {".".join([*path, "a"]): deep}})
     assert (caught.value.operator, caught.value.path) == (operator, ".".join([*path, "a"]))
 
@@ -379,5 +379,5 @@ def test_an_update_has_a_limit_of_changes(operator: str, path: str, value: Any, 
 def test_a_path_has_a_limit_of_elements() -> None:
     """Each `$[]` is a query in the one before it."""
     compile_update(parse_update({"$set": {"a" + ".$[]" * 50: 1}}))
-    with pytest.raises(InvalidUpdate, match=r"51 \$\[\] and conditions, 50 at most"):
+    with pytest.raises(InvalidUpdate, match=r"at most 50 \$\[\] and \$pull conditions, got 51"):
         compile_update(parse_update({"$set": {"a" + ".$[]" * 51: 1}}))

@@ -1,0 +1,176 @@
+"""Sort keys as SQL: the expressions that indexes store, and conditions on them.
+
+`pgdoc.sort_key(value)` is a text that sorts in MongoDB's order of all values, truncated so that an index entry can hold
+it. It does not cover the items of arrays. `has_array` finds the rows whose path meets an array, at its end or on the
+way; it is the predicate of two more indexes: on the keys of all values found there, and on the span of those keys.
+
+PostgreSQL uses an index only if the query repeats its expression, constants included. So compiled filters and sorts use
+these very expressions, and paths are constants in them; `literal` makes sure that no path can end its constant. Values
+are always parameters.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from pgdoc.query.filters.nodes import has_array_index
+from pgdoc.query.filters.sql_text import Compiled, join, jsonpath, literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pgdoc.query.filters.nodes import Operand, Path
+
+MAX_PARTS: Final = 16
+"""The most parts of a path that can be indexed: the test for arrays grows with the square of their number."""
+
+# `pgdoc.sort_key` truncates keys to 80 characters. A text's key is the rank of its type, one character, and the text. A
+# number's key has four characters for four digits, and nine for its size.
+WHOLE_TEXT: Final = 78
+"""The most characters of a text whose key holds all of it."""
+
+_WHOLE_NUMBER: Final = 60
+"""The most characters of a number, as it is written, whose key holds all of it."""
+
+_RANKS: Final = {"n": 1, '"': 3, "{": 4, "[": 5, "t": 6, "f": 6}
+"""The rank of a value's type, by the first character of its JSON text; all other characters start a number."""
+
+
+@lru_cache(maxsize=1024)
+def sort_key(path: Path) -> str:
+    """Return the expression that rows are sorted by."""
+    return f'pgdoc.sort_key({_value(path)}) COLLATE "C"'
+
+
+@lru_cache(maxsize=1024)
+def sort_rest(path: Path) -> str:
+    """Return the expression for the full key of a value whose sort key was truncated; it is null for other values."""
+    return f'pgdoc.sort_rest({_value(path)}) COLLATE "C"'
+
+
+@lru_cache(maxsize=1024)
+def found_keys(path: Path) -> str:
+    """Return the expression for the sort keys of all values that a filter tests at the path."""
+    return f"pgdoc.found_keys(data, {_parts(path)})"
+
+
+@lru_cache(maxsize=1024)
+def key_span(path: Path) -> str:
+    """Return the expression for the range from the least to the greatest of the `found_keys`."""
+    return f"pgdoc.key_span(data, {_parts(path)})"
+
+
+@lru_cache(maxsize=1024)
+def has_array(path: Path) -> str:
+    """Return the condition that there is an array at the end of the path or on the way."""
+    tests = (f'{jsonpath(path[:length])}.type() == "array"' for length in range(1, len(path) + 1))
+    # A function, not the operator @@: to estimate its selectivity, the planner would run @@ on a hundred sampled
+    # documents each time it plans.
+    return f"jsonb_path_match(data, {literal(' || '.join(tests))}::jsonpath, '{{}}', true)"
+
+
+def keys_suffice(path: Path, operands: Iterable[Operand]) -> bool:
+    """Whether comparing keys is as good as comparing values.
+
+    It is if no operand's key is truncated, and if the path has one value or meets an array (with an array index in the
+    path, both can hold).
+    """
+    return not has_array_index(path) and all(map(_is_whole, operands))
+
+
+def _is_whole(operand: Operand) -> bool:
+    value = operand.value
+    if isinstance(value, str):
+        return len(value) <= WHOLE_TEXT
+    return isinstance(value, bool) or (isinstance(value, int | float | Decimal) and len(operand.text) <= _WHOLE_NUMBER)
+
+
+def key_equals(path: Path, operands: Sequence[Operand]) -> Compiled:
+    """Return the condition that the path's own key, which covers no array items, is the key of one of the operands."""
+    if len(operands) == 1:
+        return _wrap(f"{sort_key(path)} = ", _key(operands[0]))
+    return _wrap(f"{sort_key(path)} = ANY (", _keys(operands), ")")
+
+
+def item_key_equals(path: Path, operands: Sequence[Operand]) -> Compiled:
+    """Return the condition that the path meets an array, and a value found there has the key of one of the operands."""
+    # The subquery hides the key from the planner. Otherwise a plan for this one key looks slightly cheaper than the
+    # generic plan, which PostgreSQL could keep, and it plans anew on each execution.
+    return _wrap(f"{has_array(path)} AND {found_keys(path)} && (SELECT ", _keys(operands), ")")
+
+
+def key_in_range(path: Path, bounds: Sequence[tuple[str, Operand]], *, strict: bool) -> Compiled:
+    """Return the condition that the path's own key, which covers no array items, is within all bounds.
+
+    Args:
+        path: the path of the value.
+        bounds: operators (`<`, `<=`, `>` or `>=`) and their operands.
+        strict: whether equal keys mean equal values. Otherwise a key may be truncated, so the bounds include it.
+    """
+    ranks = {_rank(operand) for _, operand in bounds}
+    has_ends = len(ranks) == 1 and {operator[0] for operator, _ in bounds} == {"<", ">"}
+    parts = []
+    for operator, operand in bounds:
+        parts.append(_wrap(f"{sort_key(path)} {operator if strict else operator[0] + '='} ", _key(operand)))
+        if not has_ends:  # a key starts with the rank of its type, which bounds the open end of the range
+            other = f"< '{_rank(operand) + 1}'" if ">" in operator else f">= '{_rank(operand)}'"
+            parts.append(Compiled(f"{sort_key(path)} {other}", []))
+    return join(" AND ", parts)
+
+
+def item_key_in_range(path: Path, bounds: Sequence[tuple[str, Operand]]) -> Compiled:
+    """Return the condition that the path meets an array, and for each bound some value found there may be within it."""
+    parts = [Compiled(has_array(path), [])]
+    for operator, operand in bounds:
+        key, rank = _key(operand), _rank(operand)
+        if ">" in operator:
+            parts.append(_wrap(f"{key_span(path)} && pgdoc.key_range(", key, f", '{rank + 1}')"))
+        else:
+            parts.append(_wrap(f"{key_span(path)} && pgdoc.key_range('{rank}', ", key, ", '[]')"))
+    return join(" AND ", parts)
+
+
+def sorts_as_array(path: Path, *, at_end: bool) -> Compiled:
+    """Return the condition that the document sorts among arrays; without `at_end`, as if the value were missing."""
+    key, rank = sort_key(path), _RANKS["["]
+    return Compiled(f"({key} >= '{rank}' AND {key} < '{rank + 1}')" if at_end else f"{key} = '{_RANKS['n']}'", [])
+
+
+def _rank(operand: Operand) -> int:
+    return _RANKS.get(operand.text[0], 2)
+
+
+def _key(operand: Operand) -> Compiled:
+    """Return the sort key of the operand; the server computes the keys of numbers, objects and arrays."""
+    value = operand.value
+    if isinstance(value, str):
+        return Compiled("%s::text", ["3" + value[: WHOLE_TEXT + 1]])
+    if value is None or isinstance(value, bool):
+        return Compiled("%s::text", ["1" if value is None else "61" if value else "60"])
+    return Compiled("pgdoc.sort_key(%s::jsonb)", [operand.text])
+
+
+def _keys(operands: Sequence[Operand]) -> Compiled:
+    if len(operands) == 1:
+        return _wrap("ARRAY[", _key(operands[0]), "]")
+    keys = [_key(operand) for operand in operands]
+    if all(key.text == "%s::text" for key in keys):
+        return Compiled("%s::text[]", [[key.params[0] for key in keys]])
+    return Compiled("pgdoc.sort_keys(%s::jsonb[])", [[operand.text for operand in operands]])
+
+
+def _wrap(before: str, part: Compiled, after: str = "") -> Compiled:
+    return Compiled(f"{before}{part.text}{after}", part.params)
+
+
+def _value(path: Path) -> str:
+    if has_array_index(path):
+        return f"pgdoc.value_at(data, {_parts(path)})"
+    return "data" + "".join(f" -> {literal(part)}::text" for part in path)
+
+
+def _parts(path: Path) -> str:
+    items = ('"' + part.replace("\\", "\\\\").replace('"', '\\"') + '"' for part in path)
+    return f"{literal('{' + ','.join(items) + '}')}::text[]"

@@ -1,0 +1,48 @@
+"""SQL text with parameters, and how paths and constants are written in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pgdoc.query.filters.nodes import Path
+
+_UNSAFE: Final = re.compile(r"[^ -~]|['\\%]")
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """SQL with psycopg's placeholders, and the parameters for them."""
+
+    text: str
+    params: list[Any]
+
+
+def join(separator: str, parts: Iterable[Compiled]) -> Compiled:
+    """Return the parts in brackets, with the separator between them."""
+    every = list(parts)
+    return Compiled(
+        "(" + separator.join(part.text for part in every) + ")", [item for part in every for item in part.params]
+    )
+
+
+def literal(text: str) -> str:
+    """Write text as a constant: printable ASCII except quotes, backslashes and percent signs; the rest is escaped."""
+    return "E'" + _UNSAFE.sub(lambda found: f"\\U{ord(found[0]):08X}", text) + "'"
+
+
+@lru_cache(maxsize=1024)
+def jsonpath(path: Path) -> str:
+    """Return the path in PostgreSQL's jsonpath language, in which a part of digits is always a key."""
+    return "$" + "".join(map(jsonpath_step, path))
+
+
+def jsonpath_step(part: str) -> str:
+    """Return one part of a `jsonpath`."""
+    return "." + json.dumps(part)
