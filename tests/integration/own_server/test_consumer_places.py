@@ -53,7 +53,7 @@ def test_acknowledgements_are_stored_although_the_reader_fails_just_then(
     with store["orders"].watch(consumer=NAME, auto_ack=False) as stream:
         insert(store, 1, 2, 3)
         events = take(stream, 3)
-        monkeypatch.setattr(Reader, "tell", broken)
+        monkeypatch.setattr(Reader, "report_confirmed", broken)
         stream.ack(events[1])
     monkeypatch.undo()
     with store["orders"].watch(consumer=NAME) as stream:
