@@ -14,9 +14,9 @@ from pgdoc.crud.bulk_results import (
     changed,
     counted,
     deleted,
+    exists,
     inserted,
     stored,
-    exists,
     updated,
     upserted,
 )

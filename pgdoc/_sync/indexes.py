@@ -18,10 +18,10 @@ from pgdoc.query.indexes.definition import (
     IndexPlan,
     IndexProgress,
     collect_indexes,
-    read_comment,
     is_current,
     part_digest,
     plan_index,
+    read_comment,
 )
 from pgdoc.query.indexes.definition import relation_name as _relation_name
 from pgdoc.runtime.primitives import execute_watched, sleep

@@ -137,7 +137,7 @@ class Consumer:
         return self._cluster.system_id, self._cluster.timeline
 
     @property
-    def live_place(self) -> RawPosition:
+    def live_position(self) -> RawPosition:
         """The lowest position: how far the stream has come, the mailbox knows."""
         return BEFORE_ALL
 

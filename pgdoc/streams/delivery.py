@@ -202,7 +202,7 @@ class Delivery:
 
     def position(self, feed: Feed) -> RawPosition:
         """Return the position up to which everything that the stream wants has been delivered."""
-        live = feed.live_place  # read first: what is put later lies beyond it
+        live = feed.live_position  # read first: what is put later lies beyond it
         return max(self._last, self.mailbox.reached(live), feed.begun_at)
 
     def stats(self) -> StreamStats:

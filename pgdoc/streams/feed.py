@@ -36,7 +36,7 @@ class Feed(Protocol):
         """One of the modes of `StreamStats`."""
 
     @property
-    def live_place(self) -> RawPosition:
+    def live_position(self) -> RawPosition:
         """The position up to which everything wanted was put, if the mailbox does not know it; else zeros."""
 
     @property
@@ -84,7 +84,7 @@ class HubFeed:
         return "reconnecting" if self._hub.is_reconnecting else "live"
 
     @property
-    def live_place(self) -> RawPosition:
+    def live_position(self) -> RawPosition:
         """The position up to which everything wanted was put; zeros while it is not LIVE."""
         dispatched = self._hub.subscriptions.dispatched  # read before `state`: see `Fanout`
         return dispatched if self._subscription.state is State.LIVE else BEFORE_ALL

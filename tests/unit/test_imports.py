@@ -121,7 +121,6 @@ def test_layers_do_not_import_each_other_in_a_circle():
     TopologicalSorter(ALLOWED).prepare()
 
 
-@pytest.mark.xfail(reason="hub, stream and bulk still call back; undone in the commits that follow")
 def test_modules_do_not_import_each_other_in_a_circle():
     graph = {module_of(path): set(own_imports(path)) - {module_of(path)} for path in sources()}
     TopologicalSorter(graph).prepare()
