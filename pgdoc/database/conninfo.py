@@ -6,9 +6,10 @@ import os
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-__all__ = ["with_timeout"]
+__all__ = ["with_application_name", "with_timeout"]
 
 _CONNECT_TIMEOUT_S = 10
+_NAME_BYTES = 63  # PostgreSQL cuts off longer names, and logs a notice
 
 
 def with_timeout(conninfo: str) -> str:
@@ -16,3 +17,19 @@ def with_timeout(conninfo: str) -> str:
     if "connect_timeout" in conninfo_to_dict(conninfo) or "PGCONNECT_TIMEOUT" in os.environ:
         return conninfo
     return make_conninfo(conninfo, connect_timeout=_CONNECT_TIMEOUT_S)
+
+
+def with_application_name(conninfo: str, purpose: str = "") -> str:
+    """Name a connection after what it serves, as `pg_stat_activity` and `pg_stat_replication` show it.
+
+    The name is `pgdoc <purpose>`. If the user set an `application_name` in the conninfo or in PGAPPNAME, that comes
+    first: `<user's name>: pgdoc <purpose>`. A name of more than 63 bytes loses its end.
+
+    Args:
+        conninfo: the user's.
+        purpose: what the connection serves, such as `hub docs`; empty for a short-lived one.
+    """
+    given = conninfo_to_dict(conninfo).get("application_name") or os.environ.get("PGAPPNAME")
+    name = f"pgdoc {purpose}".rstrip()
+    name = f"{given}: {name}" if given else name
+    return make_conninfo(conninfo, application_name=name.encode()[:_NAME_BYTES].decode(errors="ignore"))
