@@ -183,13 +183,13 @@ class LocalServer:
                 self.folder = None
 
     def restart(self, mode: StopMode = "fast") -> None:
-        """Stop it and start it again, same data, same conninfo."""
+        """Restart the server. It keeps its data and its conninfo."""
         with self.stopped(mode):
             pass
 
     @contextlib.contextmanager
     def stopped(self, mode: StopMode = "fast") -> Iterator[None]:
-        """Have it down inside the block, and up again after it."""
+        """Stop the server for the duration of the block."""
         self._halt(mode)
         try:
             yield
@@ -197,7 +197,7 @@ class LocalServer:
             self._launch()
 
     def log_tail(self, lines: int = 20) -> str:
-        """The last lines of the server's log."""
+        """Return the last lines of the server's log."""
         try:
             return "\n".join(self._path("log").read_text(errors="replace").splitlines()[-lines:])
         except OSError:

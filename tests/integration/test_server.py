@@ -21,7 +21,7 @@ GONE_WITHIN_S = 20.0
 
 @pytest.fixture
 def folder():
-    """A folder that the server's user can reach."""
+    """A folder that the server's user can enter."""
     parent = Path(tempfile.mkdtemp(prefix="pgdoc-test-", dir="/tmp"))
     parent.chmod(0o755)
     yield parent / "cluster"
@@ -30,7 +30,7 @@ def folder():
 
 @pytest.fixture(scope="module")
 def standing_server():
-    """For the tests that leave it as it was."""
+    """A server for the tests that do not change it."""
     with local_server() as server:
         yield server
 
@@ -43,7 +43,7 @@ def ask(conninfo: str, query: LiteralString) -> Any:
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process is there and alive: one that waits to be reaped is not."""
+    """Return whether the process is alive; a zombie is not."""
     status = Path(f"/proc/{pid}/stat")
     if Path("/proc/self").exists():
         try:
@@ -69,7 +69,7 @@ def test_it_is_ready_for_change_streams(standing_server):
 
 
 def test_it_allows_wal2json_where_there_is_an_allow_list(standing_server):
-    """On a server without the list the setting must not be there: the server would not have started."""
+    """A server that does not know the setting would not start with it."""
     allowed = ask(standing_server.conninfo, "SELECT current_setting('output_plugin_libraries', true)")
     assert allowed in {None, "pgoutput, test_decoding, wal2json"}
 
@@ -87,7 +87,7 @@ def test_stop_leaves_nothing(private_server):
 
 
 def test_stop_does_not_wait_for_a_process_that_was_forked(private_server):
-    """Such a process holds a copy of the pipe whose end the guardian waits for."""
+    """A forked process holds a copy of the pipe that the guardian reads."""
     pipe = private_server._guardian.stdin.fileno()
     forked = subprocess.Popen(["sleep", "600"], pass_fds=[pipe])
     private_server.stop()
