@@ -1,6 +1,6 @@
-"""See that the programs of docs/examples have what they work with; install it where that may be done: Debian, as root.
+"""Check for the programs that docs/examples needs, and install missing ones on Debian as root.
 
-Else the one command that mends it is printed, and the exit status is 1.
+If it cannot install them, print the command that does, and exit with status 1.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ PACKAGES = {
     "chromium": "chromium",
     "chromedriver": "chromium-driver",
 }
-"""Which of Debian's packages has a program."""
+"""Each program, and the Debian package that contains it."""
 
 
 def main() -> int:
-    """Return the exit status."""
+    """Install what is missing; return the exit status."""
     missing = [package for program, package in PACKAGES.items() if shutil.which(program) is None]
     if not missing:
         return 0
@@ -29,12 +29,12 @@ def main() -> int:
         run(install)
         missing = [package for program, package in PACKAGES.items() if shutil.which(program) is None]
     if missing:
-        print(f"the examples need {' and '.join(missing)}; on Debian: sudo {' '.join(install)}")
+        print(f"the examples need {', '.join(missing)}; on Debian, run: sudo {' '.join(install)}")
     return 1 if missing else 0
 
 
 def run(command: list[str]) -> None:
-    """Run a command that installs something, and show that it does; what it has to complain about comes through."""
+    """Print a command and run it without its output; its errors are shown."""
     print(f"+ {' '.join(command)}", flush=True)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment, check=False)

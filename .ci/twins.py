@@ -1,6 +1,6 @@
-"""Write `pgdoc/_sync` and the sync tests from their async sources; `--check` only says whether they are up to date.
+"""Generate `pgdoc/_sync` and the sync tests from their async sources; `--check` only reports outdated files.
 
-A twin is its source with the words of `RULES` replaced, formatted by ruff. A rule that nothing needs is an error.
+A twin is its source after the replacements of `RULES`, formatted by ruff. A rule that matches nothing is an error.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ RULES = {
 
 
 def main() -> int:
-    """Write, or check, all twins; the result is the exit status."""
+    """Write or check all twins; return the exit status."""
     unused = set(RULES)
     stale = [twin for source, twin in pairs() if renew(twin, translate(source, unused))]
     for rule in unused:
-        print(f"rule {rule!r} is used by no source: remove it")
+        print(f"rule {rule!r} matches no source: remove it")
     if check := "--check" in sys.argv[1:]:
         for twin in stale:
-            print(f"{twin.relative_to(ROOT)} is not what its source gives: run .ci/twins.py")
+            print(f"{twin.relative_to(ROOT)} differs from its source: run .ci/twins.py")
     return 1 if unused or (check and stale) else 0
 
 
@@ -49,7 +49,7 @@ def pairs() -> list[tuple[Path, Path]]:
 
 
 def translate(source: Path, unused: set[str]) -> str:
-    """Return the text of the twin, and take the rules it needed out of `unused`."""
+    """Return the text of the twin; remove the rules that matched from `unused`."""
     text = source.read_text(encoding="utf-8")
     for rule, replacement in RULES.items():
         text, found = re.subn(rule, replacement, text)
@@ -61,7 +61,7 @@ def translate(source: Path, unused: set[str]) -> str:
 
 
 def renew(twin: Path, text: str) -> bool:
-    """Write the twin where it differs, unless only asked to check."""
+    """Write the twin if it differs, except with `--check`; return whether it differed."""
     if twin.exists() and twin.read_text(encoding="utf-8") == text:
         return False
     if "--check" not in sys.argv[1:]:

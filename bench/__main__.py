@@ -1,6 +1,6 @@
-"""Run the benches that are named, `python -m bench latency bulk`, or all but million, which takes minutes.
+"""Run the named benchmarks (`python -m bench latency bulk`), or all except million, which takes minutes.
 
-There are decoding, latency, throughput, fanout, triggers, bulk, documents and million.
+The benchmarks are decoding, latency, throughput, fanout, triggers, bulk, documents and million.
 """
 
 from __future__ import annotations

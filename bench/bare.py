@@ -1,4 +1,4 @@
-"""The peer that pgdoc is measured against: psycopg's replication connection, wal2json, orjson, and nothing else."""
+"""The baseline for streams: psycopg's replication connection, wal2json and orjson in one loop, and nothing else."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def changes(conninfo: str, schema: str, *, source: str | None = None) -> Generator[Any, None, None]:
-    """Give one parsed document a row change, in one thread; first `None`, when the stream has begun.
+    """Yield `None` when the stream has started, then the parsed document of each inserted row.
 
     Args:
-        conninfo: of the server.
-        schema: whose tables are read.
-        source: a slot to copy, and to read from its place; without it a slot that begins now.
+        conninfo: The server to connect to.
+        schema: The schema whose tables are read.
+        source: A slot to copy, so that the stream starts at its position; without it, the stream starts now.
     """
     connection = psycopg.connect(conninfo, autocommit=True, replication="database")
     with contextlib.closing(connection):

@@ -1,8 +1,9 @@
-"""10,000 mixed writes in one transaction: a bulk, the same calls one by one, psycopg's pipeline by hand, by turns.
+"""Time 10,000 mixed writes in one transaction: `bulk()`, the same calls one by one, and a psycopg pipeline.
 
     python -m bench.bulk
 
-The server is on the same machine, so that a round trip costs next to nothing; on a network that is where they differ.
+The three take turns. The server runs on the same machine, where a round trip costs next to nothing; over a network,
+round trips make most of the difference.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ def main() -> int:
         store.migrate()
         store.create_collection("orders")
         peers: dict[str, Callable[[], None]] = {
-            "pipeline by hand": lambda: write_by_hand(server.conninfo),
-            "bulk": lambda: write_bulk(store),
-            "one by one": lambda: write_one_by_one(store),
+            "psycopg pipeline": lambda: write_by_hand(server.conninfo),
+            "store.bulk()": lambda: write_bulk(store),
+            "calls one by one": lambda: write_one_by_one(store),
         }
         figures: dict[str, list[float]] = {name: [] for name in peers}
         for _ in range(ROUNDS):
@@ -63,7 +64,7 @@ def write_one_by_one(store: pgdoc.Store) -> None:
 
 
 def write_all(orders: BulkCollection | Collection) -> None:
-    """Of five writes two insert, two update with upsert, one of them a new document, and one deletes."""
+    """Write in groups of five: two inserts, an upsert that updates, an upsert that inserts, and a delete."""
     for n in range(0, WRITES, 5):
         orders.insert(f"o-{n}", DATA)
         orders.insert(f"o-{n + 1}", DATA)
@@ -73,7 +74,7 @@ def write_all(orders: BulkCollection | Collection) -> None:
 
 
 def write_by_hand(conninfo: str) -> None:
-    """The same documents, without looking at what became of them."""
+    """Write the same documents without reading the results."""
     data, paid = Jsonb(DATA), Jsonb({"status": "paid"})
     with psycopg.connect(conninfo) as connection, connection.pipeline():
         for n in range(0, WRITES, 5):
@@ -85,12 +86,12 @@ def write_by_hand(conninfo: str) -> None:
 
 
 def report(figures: dict[str, list[float]]) -> None:
-    base = statistics.median(figures["pipeline by hand"])
-    print(f"{WRITES:,} mixed writes in one transaction, medians of {ROUNDS} rounds")
-    print(f"{'':18} {'us a write':>12} {'to the pipeline':>16}")
+    base = statistics.median(figures["psycopg pipeline"])
+    print(f"{WRITES:,} mixed writes in one transaction, median of {ROUNDS} rounds")
+    print(f"{'':18} {'us per write':>12} {'ratio to pipeline':>18}")
     for name, values in figures.items():
         median = statistics.median(values)
-        print(f"{name:18} {median / WRITES * 1e6:12.1f} {median / base:16.2f}")
+        print(f"{name:18} {median / WRITES * 1e6:12.1f} {median / base:18.2f}")
 
 
 if __name__ == "__main__":

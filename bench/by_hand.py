@@ -1,7 +1,7 @@
-"""The calls on a collection, each written by hand for what the benches ask of it: SQL, psycopg's pool, and orjson.
+"""The baseline for documents: the calls on a collection, hand-written with SQL, psycopg's pool and orjson.
 
-Nothing is checked: not the id, nor whether the text says what the data does, nor whether a change fits the document.
-The tables are the same, and so are the columns that come back.
+It checks nothing: neither the id, nor that the JSON text equals the data, nor that an update fits the document. It uses
+the tables that pgdoc uses, and returns the same columns.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ COUNT_STATUS = b"SELECT count(*) FROM docs.orders WHERE data ->> 'status' = %s"
 
 @dataclass(slots=True)
 class Row:
-    """A document, with its data read."""
+    """A document whose data is parsed."""
 
     id: str
     data: dict[str, Any]
@@ -52,7 +52,7 @@ def _row(key: str, text: str, version: int, created_at: datetime, updated_at: da
 
 
 def copy_line(key: str, data: Any) -> bytes:
-    """Write a row for COPY's text format, in which a backslash of the JSON is two."""
+    """Return a row in COPY's text format, which doubles each backslash of the JSON."""
     return b"%s\t%s\n" % (key.encode(), orjson.dumps(data).replace(b"\\", b"\\\\"))
 
 

@@ -1,9 +1,9 @@
-"""What a change costs the thread that reads: both plugins' messages of the same changes, by turns, in one run.
+"""Time what a change costs the reading thread, for the same changes through wal2json and pgoutput in turns.
 
     python -m bench.decoding
 
-`decode` is what the reading thread does with a message, `assemble` adds its place; `read` is the row and its document,
-which whoever takes the event pays for.
+`decode` turns a message into a record. `assemble` also turns records into positioned changes, which the reading thread
+does. `read` is decode plus building the row and its document, which happens in the thread that uses the event.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def capture(conninfo: str) -> dict[str, list[bytes]]:
-    """Inserts, 100 a transaction, and an update of each in one, as each plugin writes them."""
+    """Return what each plugin sends for inserts, 100 per transaction, and one update of all rows."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
         for plugin in PLUGINS:
             connection.execute("SELECT pg_create_logical_replication_slot(%s, %s)", [f"bench_{plugin}", plugin])
@@ -95,15 +95,15 @@ def document(images: Images) -> None:
 
 
 def report(figures: dict[tuple[str, str], list[float]], sizes: dict[str, int]) -> None:
-    print(f"{2 * CHANGES:,} changes, half of them updates, medians of {ROUNDS} rounds, microseconds a change")
-    print(f"{'':12} {'decode':>10} {'assemble':>10} {'read':>10} {'bytes':>10}")
+    print(f"microseconds per change: {2 * CHANGES:,} changes, half inserts and half updates, median of {ROUNDS} rounds")
+    print(f"{'':20} {'decode':>10} {'decode and assemble':>20} {'decode and read':>16} {'bytes per change':>17}")
     medians = {key: statistics.median(values) for key, values in figures.items()}
     for plugin in PLUGINS:
         values = [medians[plugin, step] for step in STEPS]
-        print(f"{plugin:12} {values[0]:10.2f} {values[1]:10.2f} {values[2]:10.2f} {sizes[plugin] / 2 / CHANGES:10.0f}")
+        print(f"{plugin:20} {values[0]:10.2f} {values[1]:20.2f} {values[2]:16.2f} {sizes[plugin] / 2 / CHANGES:17.0f}")
     values = [medians["pgoutput", step] / medians["wal2json", step] for step in STEPS]
     bytes_ratio = sizes["pgoutput"] / sizes["wal2json"]
-    print(f"{'ratio':12} {values[0]:10.2f} {values[1]:10.2f} {values[2]:10.2f} {bytes_ratio:10.2f}")
+    print(f"{'pgoutput / wal2json':20} {values[0]:10.2f} {values[1]:20.2f} {values[2]:16.2f} {bytes_ratio:17.2f}")
 
 
 if __name__ == "__main__":

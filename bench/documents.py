@@ -1,9 +1,10 @@
-"""The calls on documents, beside the same work by hand in SQL, psycopg and orjson, by turns, in one run.
+"""Time the calls on documents against the same work hand-written with SQL, psycopg and orjson, in turns.
 
-    python -m bench.documents [PART OF AN OPERATION'S NAME]
+    python -m bench.documents [SUBSTRING OF AN OPERATION'S NAME]
 
-Both write into tables that pgdoc made, so that the server checks and counts the same. A figure is the median of the
-rounds; a ratio is the median of the ratios in each round, in which the peers follow each other closely.
+Both write to tables that pgdoc created, so that the same CHECK constraints and triggers run. Each time is the median
+over all rounds; each ratio is the median of the per-round ratios, because the peers run right after each other in a
+round.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ HAND_INDEX = "CREATE INDEX ON docs.orders ((data ->> 'shop')); ANALYZE docs.orde
 
 @dataclass(frozen=True)
 class Operation:
-    """One kind of work, `calls` times in a round, for each peer: a function of the peer and a running number."""
+    """One kind of call, made `calls` times per round; each function takes the peer and a running number."""
 
     name: str
     calls: int
@@ -64,7 +65,7 @@ def key(n: int) -> str:
 
 
 def data_of(found: Any) -> Any:
-    """Read the data of the document that a call found; for an async call, return what is to be awaited."""
+    """Return the data of the document that a call found; for an async call, return an awaitable of it."""
     return _awaited(found) if hasattr(found, "__await__") else found.data
 
 
@@ -73,7 +74,7 @@ async def _awaited(found: Any) -> Any:
 
 
 def every(found: Any) -> Any:
-    """Do the same for those that a call iterates over."""
+    """Return the data of all documents that a call finds; for an async call, return an awaitable of it."""
     return _iterated(found) if hasattr(found, "__aiter__") else [document.data for document in found]
 
 
@@ -89,7 +90,7 @@ OPERATIONS = (
         lambda hand, n: hand.insert(f"h-{n}", order(n)),
     ),
     Operation(
-        "insert_many of 10,000, to a bare COPY",
+        "insert_many of 10,000 (by hand: COPY)",
         1,
         lambda store, n: store["written"].insert_many(many("p", n)),
         lambda hand, n: hand.insert_many(many("h", n)),
@@ -167,12 +168,12 @@ async def measure(conninfo: str, operations: list[Operation]) -> None:
                 for operation in operations:
                     for name in PEERS if turn % 2 else reversed(PEERS):
                         took = await timed(operation, name, peers[name], numbers)
-                        if turn >= 0:  # the first one fills caches and prepares statements
+                        if turn >= 0:  # turn -1 fills caches and prepares statements
                             operation.figures[name].append(took)
 
 
 async def timed(operation: Operation, name: str, peer: Any, numbers: Iterator[int]) -> float:
-    """Return the seconds that a call took."""
+    """Return the mean seconds per call."""
     call = operation.pgdoc if name.startswith("pgdoc") else operation.by_hand
     mine = list(itertools.islice(numbers, operation.calls))
     began = time.perf_counter()
@@ -186,7 +187,7 @@ async def timed(operation: Operation, name: str, peer: Any, numbers: Iterator[in
 
 
 def report(operations: list[Operation]) -> None:
-    print(f"medians of {ROUNDS} rounds, microseconds a call")
+    print(f"microseconds per call, median of {ROUNDS} rounds; ratio: pgdoc / by hand")
     print(f"{'':40}{'by hand':>10}{'pgdoc':>10}{'ratio':>7}    async{'by hand':>10}{'pgdoc':>10}{'ratio':>7}")
     for operation in operations:
         hand, ours, async_hand, async_ours = operation.figures.values()

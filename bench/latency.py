@@ -1,10 +1,10 @@
-"""From a commit to the event in the user's loop: a bare loop, sync and async streams, by turns, in one run.
+"""Time from a commit to its event in the reader's loop: a bare loop, sync and async streams, in turns.
 
     python -m bench.latency
 
-A writer in a process of its own inserts documents one by one and notes when each commit has returned; the reader
-notes when it holds the document's data, decoded. Both read the machine's monotonic clock. An event can come before the
-writer's own call returns: then its latency is below zero.
+A writer in a separate process inserts documents one by one and records when each commit returns. The reader records
+when it has the decoded data of the document. Both use the machine's monotonic clock. An event can arrive before the
+writer's call returns; its latency is then negative.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 class Writer:
-    """Inserts documents when told to, in a process of its own."""
+    """A separate process that inserts documents on request."""
 
     def __init__(self, conninfo: str) -> None:
         context = multiprocessing.get_context("spawn")
@@ -78,7 +78,7 @@ class Writer:
         self._here.send(WARM_UP + DOCUMENTS)
 
     def returned(self) -> list[int]:
-        """When each commit had returned, in nanoseconds."""
+        """Wait for the writer; return the monotonic time in nanoseconds at which each commit returned."""
         times: list[int] = self._here.recv()
         return times
 
@@ -98,7 +98,7 @@ def write(conninfo: str, orders: Connection) -> None:
 
 
 def latencies(seen: list[int], writer: Writer) -> list[float]:
-    """Microseconds from each commit's return to its event, without the first ones."""
+    """Return the microseconds from each commit's return to its event, without the warm-up."""
     return [(at - returned) / 1000 for at, returned in zip(seen, writer.returned(), strict=True)][WARM_UP:]
 
 
@@ -137,11 +137,11 @@ async def read_async(conninfo: str, plugin: str, writer: Writer) -> list[float]:
 
 def report(figures: dict[str, list[float]]) -> None:
     base = statistics.median(figures["bare loop"])
-    print(f"commit to event, {ROUNDS} rounds of {DOCUMENTS} documents, microseconds after the commit returned")
-    print(f"{'':16} {'median':>8} {'99%':>8} {'most':>8} {'to bare':>8}")
+    print(f"microseconds from the return of a commit to its event, {ROUNDS} rounds of {DOCUMENTS} documents")
+    print(f"{'':16} {'median':>8} {'99%':>8} {'max':>8} {'median / bare loop':>19}")
     for name, values in figures.items():
         median, most = statistics.median(values), statistics.quantiles(values, n=100)[98]
-        print(f"{name:16} {median:8.0f} {most:8.0f} {max(values):8.0f} {median / base:8.2f}")
+        print(f"{name:16} {median:8.0f} {most:8.0f} {max(values):8.0f} {median / base:19.2f}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Finds among 1,000,000 documents: without an index, by one of create_index, and by hand with a plain one, by turns.
+"""Time finds among 1,000,000 documents: without an index, with create_index, and with hand-written SQL and indexes.
 
     python -m bench million
 
-Takes some minutes. One document in a hundred has an array at the paths, of which the SQL by hand sees nothing.
+Takes some minutes. One document in a hundred has an array at the indexed paths; pgdoc searches its items, the
+hand-written SQL does not.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ BY_HAND: dict[tuple[str, ...], bytes | None] = {
         "kind",
         "total",
     ): b"CREATE INDEX CONCURRENTLY by_hand_kind ON docs.orders ((data ->> 'kind'), (data -> 'total'), id)",
-    ("$**",): None,  # it is what one would make by hand
+    ("$**",): None,  # a hand-written index would be the same
 }
 
 
 @dataclass(frozen=True)
 class Query:
-    """A find and its like by hand, both of a running number."""
+    """A find and the equivalent SQL condition; both take a running number."""
 
     name: str
     find: Callable[[int], dict[str, Any]]
@@ -135,7 +136,7 @@ def main() -> int:
         store.migrate()
         orders = store["orders"]
         took = seconds(orders.insert_many, ((f"o-{n}", order(n)) for n in range(DOCUMENTS)))
-        print(f"insert_many of {DOCUMENTS:,} documents: {DOCUMENTS / took:,.0f} a second")
+        print(f"insert_many of {DOCUMENTS:,} documents: {DOCUMENTS / took:,.0f} per second")
         connection.execute("VACUUM ANALYZE docs.orders")
         without = {query.name: without_index(orders, query) for query in QUERIES}
         for paths, statement in BY_HAND.items():
@@ -143,6 +144,7 @@ def main() -> int:
             print(f", by hand {seconds(connection.execute, statement):.1f} s" if statement else "")
         connection.execute("VACUUM ANALYZE docs.orders")
         report(without, measure(orders, hand))
+        print("scans in the plan of each find:")
         for query in QUERIES:
             print(f"{query.name:32} {', '.join(scans(orders.explain(**query.find(4_321))))}")
     return 0
@@ -153,7 +155,7 @@ def without_index(orders: pgdoc.Collection, query: Query) -> float:
 
 
 def measure(orders: pgdoc.Collection, hand: by_hand.ByHand) -> dict[str, list[tuple[float, float]]]:
-    """Give for each query the seconds by hand and by pgdoc, of a call in each round."""
+    """Return the seconds per call for each query: a pair (by hand, pgdoc) per round."""
     figures: dict[str, list[tuple[float, float]]] = {query.name: [] for query in QUERIES}
     for turn in range(-1, ROUNDS):
         for query in QUERIES:
@@ -161,7 +163,7 @@ def measure(orders: pgdoc.Collection, hand: by_hand.ByHand) -> dict[str, list[tu
             numbers = [n * 618_033 % DOCUMENTS for n in range(first, first + query.calls)]
             plain = seconds(find_by_hand, hand, query, numbers)
             ours = seconds(find, orders, query, numbers)
-            if turn >= 0:  # the first one fills caches and prepares statements
+            if turn >= 0:  # turn -1 fills caches and prepares statements
                 figures[query.name].append((plain / query.calls, ours / query.calls))
     return figures
 
@@ -184,20 +186,20 @@ def seconds(work: Callable[..., object], *args: Any) -> float:
 
 
 def scans(plan: str) -> list[str]:
-    """Name the scans of a plan: what is read and how, without the digests of the indexes' names."""
+    """Return the scans of a plan with the relation each reads, without the digests in index names."""
     found = re.findall(r'(\w+ Scan(?: Backward)?) (?:using|on) "?([\w.$]+?)(?:\.\w{10})?"? ', plan)
     return [" ".join(scan) for scan in found]
 
 
 def report(without: dict[str, float], figures: dict[str, list[tuple[float, float]]]) -> None:
-    print(f"\n{DOCUMENTS:,} documents, medians of {ROUNDS} rounds, microseconds a find")
-    print(f"{'':32}{'by hand':>10}{'pgdoc':>10}{'ratio':>8}{'without an index':>20}{'ratio':>10}")
+    print(f"\nmicroseconds per find among {DOCUMENTS:,} documents, median of {ROUNDS} rounds")
+    print(f"{'':32}{'by hand':>10}{'pgdoc':>10}{'pgdoc / by hand':>17}{'pgdoc, no index':>17}{'no index / index':>18}")
     for name, pairs in figures.items():
         plain, ours = (statistics.median(figure) for figure in zip(*pairs, strict=True))
         ratio = statistics.median(mine / other for other, mine in pairs)
         print(
-            f"{name:32}{plain * 1e6:10,.0f}{ours * 1e6:10,.0f}{ratio:8.2f}"
-            f"{without[name] * 1e6:20,.0f}{without[name] / ours:10,.0f}"
+            f"{name:32}{plain * 1e6:10,.0f}{ours * 1e6:10,.0f}{ratio:17.2f}"
+            f"{without[name] * 1e6:17,.0f}{without[name] / ours:18,.0f}"
         )
     print()
 

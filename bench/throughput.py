@@ -1,9 +1,9 @@
-"""Changes a second over a backlog: pg_recvlogical, a bare loop and pgdoc's streams, by turns, in one run.
+"""Measure changes per second over a backlog: pg_recvlogical, a bare loop and pgdoc's streams, in turns.
 
     python -m bench.throughput
 
-All read the same 200,000 waiting changes from the same place, through both plugins with the options that pgdoc gives;
-the bare loop knows wal2json alone. pg_recvlogical throws them away; "reads data" decodes each document as well.
+All read the same 200,000 waiting changes from the same position, through both plugins with pgdoc's options; the bare
+loop supports only wal2json. pg_recvlogical discards the changes; "sync, reads data" also parses each document.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def peers_of(
 
 
 def fill(conninfo: str) -> str:
-    """Write the backlog behind a slot that keeps its place, and give the WAL's end."""
+    """Create a slot, write the backlog, and return the LSN of the WAL's end."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.execute("SELECT pg_create_logical_replication_slot('bench', 'wal2json')")
         for n in range(0, CHANGES, A_TRANSACTION):
@@ -120,10 +120,10 @@ async def read_async(conninfo: str, plugin: str, token: pgdoc.ResumeToken) -> No
 
 def report(rates: dict[str, list[float]]) -> None:
     base = statistics.median(rates["pg_recvlogical, wal2json"])
-    print(f"{CHANGES:,} waiting changes, {A_TRANSACTION} a transaction, medians of {ROUNDS} rounds")
-    print(f"{'':28} {'changes/s':>10} {'to pg_recvlogical':>18}")
+    print(f"{CHANGES:,} waiting changes, {A_TRANSACTION} per transaction, median of {ROUNDS} rounds")
+    print(f"{'':28} {'changes/s':>10} {'ratio to pg_recvlogical, wal2json':>34}")
     for name, values in rates.items():
-        print(f"{name:28} {statistics.median(values):10,.0f} {statistics.median(values) / base:18.2f}")
+        print(f"{name:28} {statistics.median(values):10,.0f} {statistics.median(values) / base:34.2f}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What a collection's triggers and checks cost a row: the same writes to three tables, by turns, in one run.
+"""Time what a collection's triggers and CHECK constraints cost per row: the same writes to three tables, in turns.
 
     python bench/triggers.py [CONNINFO]
 
-Without a conninfo it starts a private server. `bare` has the columns and the key only, `checked` also the checks of a
-collection, `collection` is one. The server does all the work, so the figures are its own time and not the client's.
+Without CONNINFO it starts a private server. `bare` has only the columns and primary key of a collection, `checked` also
+its CHECK constraints, and `collection` is a collection. The server does all the work, so the times exclude the client.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def measure(connection: psycopg.Connection) -> dict[tuple[str, str], list[float]]:
-    """Microseconds a row, for each kind of write and each table; one figure a round."""
+    """Return microseconds per row for each kind of write and each table, one figure per round."""
     figures: dict[tuple[str, str], list[float]] = {(write, table): [] for write in WRITES for table in TABLES}
     with connection.cursor().copy("COPY bench_triggers.source TO STDOUT") as copy:
         rows = b"".join(bytes(block) for block in copy)
@@ -79,12 +79,12 @@ def run(connection: psycopg.Connection, query: bytes, rows: bytes) -> None:
 
 
 def report(figures: dict[tuple[str, str], list[float]]) -> None:
-    print(f"{ROWS:,} rows, median of {ROUNDS} rounds, microseconds a row")
-    print(f"{'':8}{'bare':>10}{'checked':>10}{'collection':>12}{'difference':>12}{'ratio':>8}")
+    print(f"microseconds per row, {ROWS:,} rows, median of {ROUNDS} rounds")
+    print(f"{'':8}{'bare':>10}{'checked':>10}{'collection':>12}{'collection - bare':>19}{'collection / bare':>19}")
     for write in WRITES:
         bare, checked, collection = (statistics.median(figures[write, table]) for table in TABLES)
         print(
-            f"{write:8}{bare:10.2f}{checked:10.2f}{collection:12.2f}{collection - bare:12.2f}{collection / bare:8.2f}"
+            f"{write:8}{bare:10.2f}{checked:10.2f}{collection:12.2f}{collection - bare:19.2f}{collection / bare:19.2f}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Run the migrations on the connection that `pgdoc.database.migrate` hands over, in one transaction under one lock."""
+"""Run the migrations in one transaction, on the connection that `pgdoc.database.migrate` passes in, under a lock."""
 
 from alembic import context
 from sqlalchemy import Connection, text
@@ -16,7 +16,7 @@ def run_migrations(connection: Connection) -> None:
         if context.get_context().get_current_heads() == ():
             connection.execute(text("DROP TABLE IF EXISTS pgdoc.alembic_version"))
             connection.execute(text("DROP SCHEMA pgdoc"))
-        elif connection.scalar(text(CAN_FOLLOW_DDL)):  # a superuser adds what the role that installed it may not
+        elif connection.scalar(text(CAN_FOLLOW_DDL)):  # only a superuser may create event triggers
             connection.execute(text("SELECT pgdoc.follow_ddl()"))
 
 

@@ -1,4 +1,4 @@
-"""The tests. `PGDOC_TEST_PLUGIN` is the plugin of every store in them, and in their processes, that asks for none."""
+"""The tests. `PGDOC_TEST_PLUGIN` sets the default output plugin of every store, also in processes that tests start."""
 
 import os
 

@@ -16,8 +16,8 @@ pytest_plugins = [
     "tests.fixtures.fix_streams",
 ]
 
-# What takes longest begins first, so that nobody waits for it alone when the rest is done (`make test` runs several
-# files at a time).
+# The slowest files start first, so that no worker is left with one at the end (`make test` runs several files at a
+# time).
 LONGEST = ["test_faulty_day.py", "test_replica_law.py", "test_fanout.py", "test_consumer_and_server.py", "test_ends.py"]
 
 
@@ -25,5 +25,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
-settings.register_profile("pgdoc", deadline=None, print_blob=True)  # a slow machine is not a failure
+settings.register_profile("pgdoc", deadline=None, print_blob=True)  # no deadline: a slow machine is not a failure
 settings.load_profile("pgdoc")

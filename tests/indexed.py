@@ -1,4 +1,4 @@
-"""What a filter is compiled to where there is an index on each of its paths."""
+"""Compile filters as if each of their paths had an index."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def every_index(node: Node) -> Indexes:
 
 
 def times_found(node: Node) -> Compiled:
-    """An array: how often a document is found without an index, by one condition with them, and by their branches.
+    """Return an SQL array: how often a document is found without an index, by one indexed condition, and by branches.
 
-    These are others where the order is that of a range.
+    The branches depend on the sort order, so there is one item per order: none, and each indexed path.
     """
     indexes = every_index(node)
     firsts = [None, *(SortKey(lookup.path, descending=False) for lookup in lookups(node))]

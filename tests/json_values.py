@@ -1,4 +1,4 @@
-"""Strategies for documents, filters and updates that meet each other often: few keys, few values, all shapes."""
+"""Hypothesis strategies for documents, filters and updates that often match: few keys, few values, all shapes."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ _others = st.fixed_dictionaries({"$type": _types | st.lists(_types, min_size=1, 
 _simple = _comparisons | _lists | _existence | _arrays | _others
 
 
-def _deeper(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Operators that hold operators, or filters on the elements of an array."""
+def _nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Return a strategy for operators that contain operators, or filters on the elements of an array."""
     elements = inner | st.dictionaries(paths | st.just("_id"), inner | small_json, max_size=2)
     return st.fixed_dictionaries({"$not": inner}) | st.fixed_dictionaries({"$elemMatch": elements})
 
 
-_operators = st.recursive(_simple, _deeper, max_leaves=3)
+_operators = st.recursive(_simple, _nested, max_leaves=3)
 _conditions = _operators | _operators | small_json
 _fields = st.dictionaries(paths | st.just("_id"), _conditions, min_size=1, max_size=2)
 filters = st.recursive(
@@ -80,45 +80,45 @@ updates = st.fixed_dictionaries(
 
 
 @st.composite
-def places(draw: st.DrawFn, data: Any) -> tuple[str, Any]:
-    """A path that leads to a value of the data, or a part further, and the value where it ended."""
+def paths_into(draw: st.DrawFn, data: Any) -> tuple[str, Any]:
+    """Draw a path to a value of the data, possibly with one more part, and that value."""
     parts: list[str] = []
     value = data
     while isinstance(value, dict | list) and value and (not parts or draw(st.booleans())):
         if isinstance(value, dict):
             if not any(value):
-                break  # an empty key is no part of a path
+                break  # an empty key cannot be part of a path
             parts.append(draw(st.sampled_from(sorted(filter(None, value)))))
             value = value[parts[-1]]
         else:
             index = draw(st.integers(0, len(value) - 1))
             parts += [str(index)] if draw(st.booleans()) else []
             value = value[index]
-    further = draw(st.sampled_from([[], [], ["a"], ["0"], ["5"]]))
-    return ".".join([*parts, *further] or ["a"]), value
+    suffix = draw(st.sampled_from([[], [], ["a"], ["0"], ["5"]]))
+    return ".".join([*parts, *suffix] or ["a"]), value
 
 
 @st.composite
 def documents_with_filters(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
     data = draw(documents)
-    path, value = draw(places(data))
+    path, value = draw(paths_into(data))
     operator = draw(st.sampled_from(["$eq", "$ne", "$gt", "$gte", "$lte", "$in", "$exists", "$all", "$elemMatch"]))
     if isinstance(value, list) and draw(st.booleans()):
         return data, {path: {"$size": draw(st.sampled_from([len(value), 1]))}}
     if operator == "$elemMatch":
-        return data, {path: {operator: _filters_of_an_element(draw, value)}}
+        return data, {path: {operator: _element_filter(draw, value)}}
     return data, {
         path: {operator: [value, 7][: 2 if operator == "$in" else 1] if operator in {"$in", "$all"} else value}
     }
 
 
-def _filters_of_an_element(draw: st.DrawFn, value: Any) -> dict[str, Any]:
-    """A filter that an item of the value may match."""
+def _element_filter(draw: st.DrawFn, value: Any) -> dict[str, Any]:
+    """Draw a filter that an item of the value may match."""
     item = draw(st.sampled_from(value)) if isinstance(value, list) and value else value
     if isinstance(item, list):
         item = {str(index): part for index, part in enumerate(item)}
     if isinstance(item, dict) and any(item) and draw(st.booleans()):
-        path, found = draw(places(item))
+        path, found = draw(paths_into(item))
         return {path: found}
     return draw(st.sampled_from([{"$eq": item}, {"$gte": item}, {"$in": [item]}, {"$not": {"$eq": item}}]))
 
@@ -127,4 +127,4 @@ def _filters_of_an_element(draw: st.DrawFn, value: Any) -> dict[str, Any]:
 def documents_with_updates(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
     data = draw(documents)
     operators = draw(st.lists(st.sampled_from(["$set", "$unset", "$inc"]), min_size=1, unique=True))
-    return data, {operator: {draw(places(data))[0]: 3} for operator in operators}
+    return data, {operator: {draw(paths_into(data))[0]: 3} for operator in operators}

@@ -1,6 +1,6 @@
-"""A program that reads one stream and says how much memory that took: `python -m tests.million CONNINFO SCHEMA COUNT`.
+"""Read one stream and print how much memory that took: `python -m tests.million CONNINFO SCHEMA COUNT`.
 
-It is a process of its own, so that nothing else counts.
+This runs in a separate process, so that nothing else adds to the measured memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LOOK_EVERY = 500
 
 
 def resident_kib() -> int:
-    """The memory that the process has now; what getrusage tells begins with that of the process it was forked from."""
+    """Return the resident memory of this process; getrusage would include that of the process it was forked from."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") // 1024
 

@@ -1,6 +1,6 @@
-"""Both output plugins, read from the same place: they have to give the same events, tokens included.
+"""Check that both output plugins, read from the same position, give the same events and tokens.
 
-`Workload` is what happens to a schema meanwhile, in SQL alone, with everything that a plugin could see in its own way.
+`Workload` writes to a schema with plain SQL, including everything that the plugins could report differently.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ SELECT schemaname, tablename FROM pg_tables WHERE schemaname = ANY (%s) AND tabl
 
 
 def read(dsn: str, schema: str, plugin: str, after: ResumeToken | str) -> list[bytes]:
-    """Give all events from a place on, up to the end mark, as JSON."""
+    """Return all events after a token up to the end mark, as JSON."""
     events: list[bytes] = []
     with Store(dsn, schema=schema, plugin=plugin) as store, store.watch(resume_after=after) as stream:
         while True:
             event = stream.next(timeout=PATIENCE_S)
-            assert event is not None, "no event comes any more"
+            assert event is not None, f"no event within {PATIENCE_S:.0f} s"
             if event.collection == END:
                 return events
             events.append(event.to_json())
 
 
 def compare(dsn: str, schema: str, after: ResumeToken | str) -> list[bytes]:
-    """Read with every plugin, see that nothing differs, and give what was read."""
+    """Read with every plugin, check that the events are equal, and return them."""
     first, *others = (read(dsn, schema, plugin, after) for plugin in PLUGINS)
     for other in others:
         for one, another in zip(first, other, strict=False):
@@ -57,12 +57,12 @@ def compare(dsn: str, schema: str, after: ResumeToken | str) -> list[bytes]:
 
 
 class Workload:
-    """Transactions at random in a schema, and one beside it.
+    """Random transactions in the schema that is read and in a second one.
 
     Args:
-        connection: in autocommit.
-        schema: which is there, with its collections.
-        seed: of what happens.
+        connection: A connection in autocommit mode.
+        schema: An existing schema with its collections.
+        seed: The seed of the random actions.
     """
 
     def __init__(self, connection: psycopg.Connection, schema: str, seed: int) -> None:
@@ -71,7 +71,7 @@ class Workload:
         self._schemas = (schema, f"{schema}_beside")
         actions = [
             *[self._insert, self._update, self._copy] * 4,
-            *[self._touch, self._delete, self._say] * 3,
+            *[self._touch, self._delete, self._emit_messages] * 3,
             *[self._truncate, self._nest, self._alter, self._create, self._create_by_hand] * 2,
             *[self._rename, self._drop, self._move, self._rename_schema],
         ]
@@ -85,7 +85,7 @@ class Workload:
                 self._connection.execute("SELECT pgdoc.create_collection(%s, %s)", [schema, name])
 
     def transaction(self) -> None:
-        """Do some things; what the server refuses is rolled back alone."""
+        """Run one transaction of random actions; an action that fails is rolled back by itself."""
         rolls_back = self._random.random() < 0.1
         with self._connection.transaction(force_rollback=rolls_back):
             for _ in range(self._random.randint(1, 6)):
@@ -109,12 +109,12 @@ class Workload:
     def _name(self) -> str:
         return self._random.choice(MORE_NAMES)
 
-    def _place(self) -> tuple[str, str]:
-        """A name that may be taken, more often in the schema that is read."""
+    def _schema_and_name(self) -> tuple[str, str]:
+        """Choose a schema and table name, which may exist; prefer the schema that is read."""
         return self._random.choice([self._schemas[0], *self._schemas]), self._name()
 
     def _table(self) -> tuple[str, str]:
-        """A collection that is there."""
+        """Choose an existing collection."""
         rows = self._connection.execute(_TABLES, [list(self._schemas)]).fetchall()
         found: tuple[str, str] = self._random.choice(rows)
         return found
@@ -140,7 +140,7 @@ class Workload:
         self._on_table("UPDATE {} SET data = data || %s::jsonb WHERE id < %s", self._data(), self._id())
 
     def _touch(self) -> None:
-        """Leave what is in TOAST as it is; some are written whole."""
+        """Update rows without changing their TOAST values; sometimes mark them as replaced."""
         whole = ", replaced_version = version + 1" if self._random.random() < 0.3 else ""
         self._on_table(f"UPDATE {{}} SET updated_at = now(){whole} WHERE id < %s", self._id())
 
@@ -165,11 +165,11 @@ class Workload:
         )
         self._connection.execute(sql.SQL("TRUNCATE {}").format(listed))
 
-    def _say(self) -> None:
+    def _emit_messages(self) -> None:
         self._connection.execute("SELECT pgdoc.set_metadata(%s)", [f'{{"n": {self._random.randint(1, 99)}}}'])
         if self._random.random() < 0.5:
             transactional, prefix = self._random.choice([(True, "other"), (False, "pgdoc"), (True, "pgdoc.")])
-            self._connection.execute("SELECT pg_logical_emit_message(%s, %s, 'words')", [transactional, prefix])
+            self._connection.execute("SELECT pg_logical_emit_message(%s, %s, 'text')", [transactional, prefix])
             self._connection.execute(
                 "SELECT pg_logical_emit_message(true, 'pgdoc', %b)",
                 [self._random.choice([b"\xff", b"", b'"x"\0y', b"7"])],
@@ -191,10 +191,10 @@ class Workload:
         )
 
     def _create(self) -> None:
-        self._connection.execute("SELECT pgdoc.create_collection(%s, %s)", self._place())
+        self._connection.execute("SELECT pgdoc.create_collection(%s, %s)", self._schema_and_name())
 
     def _create_by_hand(self) -> None:
-        table = self._place()
+        table = self._schema_and_name()
         self._execute(f"CREATE TABLE {{}}.{{}} ({_COLUMNS})", *table)
         self._execute("INSERT INTO {}.{} (id, data, more) VALUES ('hand', '{{}}', '{{1.50,NULL}}')", *table)
         self._execute("ALTER TABLE {}.{} REPLICA IDENTITY FULL", *table)
@@ -219,7 +219,7 @@ class Workload:
         )
 
     def _rename_schema(self) -> None:
-        """Give the two schemas each other's name."""
+        """Swap the names of the two schemas."""
         one, other = self._schemas
         for old, new in ((one, "between"), (other, one), ("between", other)):
             self._execute("ALTER SCHEMA {} RENAME TO {}", old, new)

@@ -1,7 +1,7 @@
-"""A TCP proxy that fails as networks do: `Proxy`.
+"""`Proxy`: a TCP proxy that simulates network failures.
 
-One thread moves the bytes; the calls that break something are run by that thread and return when it is done, so that
-what follows a call happens after it. Its listening port stays the same for its life.
+One thread forwards the bytes. Calls that break something run on that thread and return when they are done, so that the
+failure happens before the next statement of the test. The listening port never changes.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _CHUNK = 1 << 16
-_LIMIT = 1 << 18  # bytes that wait in one direction, so that a slow reader is felt by the writer
+_LIMIT = 1 << 18  # bytes buffered in one direction; small, so that a slow reader blocks the writer
 _PATIENCE_S = 10.0
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, no time: closing sends RST
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER with timeout 0: close() sends RST
 
 
 @dataclass(eq=False)
 class _End:
-    """One side of a connection, and what waits to be written to it."""
+    """One side of a connection, and the bytes still to be written to it."""
 
     socket: socket.socket
     is_client: bool
     waiting: bytearray = field(default_factory=bytearray)
-    ended: bool = False  # it has said all it will say
+    ended: bool = False  # its peer has sent end of file
     other: _End | None = None
 
 
 class Proxy:
-    """Stands between clients and `host:port`; a context manager.
+    """A context manager that forwards connections to `host:port`.
 
-    Clients connect to `port` on 127.0.0.1. After `half_open` and `vanish` the sockets that are kept open are never read
-    or answered again, until `cut` or the end closes them.
+    Clients connect to `port` on 127.0.0.1. After `half_open` and `vanish` the proxy neither reads nor answers the
+    sockets it keeps open, until `cut` or the end of the context closes them.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -51,7 +51,7 @@ class Proxy:
         self._wake_here, self._wake_there = socket.socketpair()
         self._listener: socket.socket | None = None
         self._ends: dict[socket.socket, _End] = {}
-        self._unserved: list[socket.socket] = []  # came while it was stalled
+        self._unserved: list[socket.socket] = []  # accepted while stalled
         self._silent: list[socket.socket] = []
         self._stalled = self._over = False
         self._thread = threading.Thread(target=self._run, name="tests-proxy", daemon=True)
@@ -66,51 +66,52 @@ class Proxy:
     def __exit__(self, *exc_info: object) -> None:
         self._do(self._end)
         self._thread.join(_PATIENCE_S)
-        assert not self._thread.is_alive(), "the proxy's thread does not end"
+        assert not self._thread.is_alive(), f"the proxy's thread has not ended after {_PATIENCE_S:.0f} s"
         self._selector.close()
         self._wake_here.close()
         self._wake_there.close()
 
     @property
     def connections(self) -> int:
-        """How many connections it carries."""
+        """The number of open connections."""
         return len(self._ends) // 2
 
     def cut(self, *, reset: bool = True) -> None:
-        """Close all connections on both sides, with RST or else with FIN; those that were left silent, too."""
+        """Close all connections on both sides, including silent ones, with RST, or with FIN if `reset` is false."""
         self._do(lambda: self._cut(reset=reset))
 
     def stall(self) -> None:
-        """Forward nothing more; connections stay open, and new ones get no answer."""
+        """Stop forwarding; connections stay open, and new ones get no answer."""
         self._do(lambda: self._set_stalled(stalled=True))
 
     def resume(self) -> None:
-        """Go on after `stall`; nothing that was sent meanwhile is lost."""
+        """Forward again after `stall`; nothing sent in the meantime is lost."""
         self._do(lambda: self._set_stalled(stalled=False))
 
     def half_open(self) -> None:
-        """Let all servers see their clients go, while the clients hear nothing of it."""
+        """Close the server side of all connections; the clients are not notified."""
         self._do(lambda: self._silence(clients=True))
 
     def vanish(self) -> None:
-        """Let all clients see the server go, while the server hears nothing of it."""
+        """Close the client side of all connections; the server is not notified."""
         self._do(lambda: self._silence(clients=False))
 
     def refuse(self) -> None:
-        """Refuse new connections; those that are open go on."""
+        """Refuse new connections; open ones keep working."""
         self._do(self._close_listener)
 
     def accept(self) -> None:
-        """Take new connections again after `refuse`."""
+        """Accept new connections again after `refuse`."""
         self._do(self._listen)
 
-    # What follows runs on the thread of the proxy, but for _do.
+    # Everything below runs on the proxy's thread, except _do. That thread owns all fields but `_calls` and
+    # `_wake_here`.
 
     def _do(self, call: Callable[[], None]) -> None:
         done = threading.Event()
         self._calls.put((call, done))
         self._wake_here.send(b"x")
-        assert done.wait(_PATIENCE_S), "the proxy's thread does not answer"
+        assert done.wait(_PATIENCE_S), f"the proxy's thread has not answered within {_PATIENCE_S:.0f} s"
 
     def _run(self) -> None:
         while not self._over:
@@ -148,7 +149,7 @@ class Proxy:
         try:
             client, _ = self._listener.accept()
         except OSError:
-            return  # it has gone again
+            return  # the client has already disconnected
         if self._stalled:
             self._unserved.append(client)
         else:
@@ -169,7 +170,7 @@ class Proxy:
             self._watch(end)
 
     def _watch(self, end: _End) -> None:
-        """Wait for what can be done with it: nothing while stalled."""
+        """Register the events to wait for: none while stalled."""
         assert end.other is not None
         wanted = 0
         if not self._stalled:

@@ -1,6 +1,7 @@
-"""The law of the replica: the events of a stream, applied to an empty dict, give exactly the table.
+"""The replica law: the events of a stream, applied to an empty dict, give exactly the table.
 
-`programs` are what four writers do at once and where the stream is cut meanwhile; `run` runs one and checks the law.
+`programs` generates what four concurrent writers do and where the stream is cut; `run` runs a program and checks the
+law.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _QUICK_DEADLOCKS = "options='-c deadlock_timeout=20ms'"
 
 
 class Step(NamedTuple):
-    """One statement, or one call."""
+    """One SQL statement or one call on a collection."""
 
     action: str
     collection: str
@@ -46,14 +47,14 @@ class Step(NamedTuple):
 
 
 class Savepoint(NamedTuple):
-    """Steps that are kept or rolled back together."""
+    """Steps in a savepoint, which is released or rolled back."""
 
     steps: list[Step]
     keep: bool
 
 
 class Work(NamedTuple):
-    """A transaction."""
+    """A transaction, which is committed or rolled back."""
 
     steps: list[Step | Savepoint]
     keep: bool
@@ -61,7 +62,7 @@ class Work(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """How the stream goes on: for how many events, through what buffer, and what happens before."""
+    """One opening of the stream: how it is cut first, how many events it reads, and its buffer limits."""
 
     how: str
     events: int
@@ -70,13 +71,14 @@ class Cut(NamedTuple):
 
 
 class Program(NamedTuple):
-    """All that happens."""
+    """The transactions of each writer, and the cuts of the stream."""
 
     writers: list[list[Work]]
     cuts: list[Cut]
 
 
-# What is written ----------------------------------------------------------------------------------------------------
+# Documents and programs
+# ----------------------------------------------------------------------------------------------------
 
 _names = st.sampled_from(["a", "b", "a.b", "", "0", "01", "q\"u'o", "🦉", "é", "%s", "\\n", "$set", " "])
 _leaves = st.sampled_from([None, True, False, 0, 1, -7, 2**53 + 1, 10**30, 0.5, "", "text", 'say "hi"', "🦉\n\t\\"])
@@ -87,7 +89,7 @@ _small = st.dictionaries(_names, _values, max_size=4)
 
 
 def _documents(sizes: list[int]) -> st.SearchStrategy[dict[str, Any]]:
-    """Documents from one byte up; the large ones don't compress, so that they go to TOAST."""
+    """Generate documents of one byte and more; large ones do not compress, so they are stored in TOAST."""
     noise = st.builds(_noise, st.sampled_from(sizes), st.integers(0, 9))
     padded = st.builds(lambda data, pad: data | {"pad": pad}, _small, noise)
     repeated = st.builds(lambda data: data | {"same": "x" * 20_000}, _small)
@@ -99,12 +101,12 @@ def _noise(size: int, seed: int) -> str:
 
 
 def programs(*, works: int = 10, cuts: int = 6, sizes: tuple[int, ...] = (3_000, 40_000)) -> st.SearchStrategy[Program]:
-    """What may happen.
+    """Generate programs.
 
     Args:
-        works: transactions of a writer at the most.
-        cuts: of the stream at the most.
-        sizes: of large documents, in bytes.
+        works: The most transactions per writer.
+        cuts: The most cuts of the stream.
+        sizes: The sizes of large documents, in bytes.
     """
     keys = st.sampled_from(["1", "2", "3", "a'b\"c", "🦉", "x" * 1000])
     steps = st.builds(
@@ -189,8 +191,8 @@ _ACTIONS = {
 }
 
 
-def _write(store: Store, works: list[Work], said: dict[int, dict[str, Any]]) -> None:
-    """Run a writer's transactions; one that a deadlock ends is rolled back like others."""
+def _write(store: Store, works: list[Work], metadata_by_xid: dict[int, dict[str, Any]]) -> None:
+    """Run a writer's transactions; one that fails with a deadlock counts as rolled back."""
     for work in works:
         try:
             with store.transaction(metadata=work.metadata) as tx:
@@ -206,7 +208,7 @@ def _write(store: Store, works: list[Work], said: dict[int, dict[str, Any]]) -> 
                 raise
             continue
         if work.keep and row and row[0] is not None:
-            said[row[0]] = work.metadata
+            metadata_by_xid[row[0]] = work.metadata
 
 
 def _do(tx: Transaction, step: Step | Savepoint) -> None:
@@ -219,10 +221,10 @@ def _do(tx: Transaction, step: Step | Savepoint) -> None:
 
 
 class Writers:
-    """The writers of a program, all at once; when they are done, the end is marked."""
+    """A context manager that runs all writers of a program concurrently, then inserts the end mark."""
 
     def __init__(self, dsn: str, schema: str, works: list[list[Work]]) -> None:
-        self.said: dict[int, dict[str, Any]] = {}
+        self.metadata_by_xid: dict[int, dict[str, Any]] = {}
         self._errors: list[BaseException] = []
         self._conninfo = f"{dsn} {_QUICK_DEADLOCKS[:-1]} -c search_path={schema}'"
         self._schema = schema
@@ -249,7 +251,7 @@ class Writers:
 
     def _write(self, store: Store, works: list[Work]) -> None:
         try:
-            _write(store, works, self.said)
+            _write(store, works, self.metadata_by_xid)
         except BaseException as exc:  # noqa: BLE001 (raised where the threads are joined)
             self._errors.append(exc)
 
@@ -258,24 +260,24 @@ class Writers:
 
 
 def follow(dsn: str, schema: str, start: ResumeToken, cuts: Iterable[Cut]) -> Iterator[ChangeEvent]:
-    """Give all events after `start` up to the end mark, from streams that are cut and resumed."""
-    place: ResumeToken | str = start
+    """Yield all events after `start` up to the end mark, from streams that are cut and resumed."""
+    token: ResumeToken | str = start
     with ExitStack() as stack, psycopg.connect(dsn, autocommit=True) as admin:
         store = stack.enter_context(Store(dsn, schema=schema))
         for cut in [*cuts, Cut("close", 1 << 60, 10_000, 64 << 20)]:
             if cut.how == "store":
                 store.close()
                 store = stack.enter_context(Store(dsn, schema=schema))
-            with store.watch(resume_after=place, buffer_size=cut.buffer_size, buffer_bytes=cut.buffer_bytes) as stream:
+            with store.watch(resume_after=token, buffer_size=cut.buffer_size, buffer_bytes=cut.buffer_bytes) as stream:
                 if cut.how == "kill":
                     _kill_walsenders(admin)
                 for _ in range(cut.events):
                     event = stream.next(timeout=PATIENCE_S)
-                    assert event is not None, "no event comes any more"
+                    assert event is not None, f"no event within {PATIENCE_S:.0f} s"
                     if event.collection == END:
                         return
                     yield event
-                place = str(stream.resume_token) if cut.how == "text" else stream.resume_token
+                token = str(stream.resume_token) if cut.how == "text" else stream.resume_token
 
 
 def _kill_walsenders(admin: psycopg.Connection) -> None:
@@ -289,17 +291,19 @@ def _kill_walsenders(admin: psycopg.Connection) -> None:
 
 
 class Replica:
-    """What the events come to, with everything checked that holds from one event to the next."""
+    """The documents that the events produce; checks every invariant between consecutive events."""
 
     def __init__(self) -> None:
         self.collections: defaultdict[str, dict[str, Document]] = defaultdict(dict)
-        self.said: dict[int, dict[str, Any]] = {}
+        self.metadata_by_xid: dict[int, dict[str, Any]] = {}
         self._token: ResumeToken | None = None
         self._transaction = (0, None)
 
     def apply(self, event: ChangeEvent) -> None:
-        """Take the next event."""
-        assert self._token is None or self._token < event.resume_token, "not beyond the event before"
+        """Check and apply the next event."""
+        assert self._token is None or self._token < event.resume_token, (
+            "the resume token is not after that of the previous event"
+        )
         self._check_transaction(event)
         self._token = event.resume_token
         if event.document_id is None:
@@ -308,7 +312,7 @@ class Replica:
         documents = self.collections[event.collection]
         held = documents.pop(event.document_id, None)
         before, after = event.full_document_before_change, event.full_document
-        assert held == before, "the before image is not the after image of the change before"
+        assert held == before, "the before image differs from the after image of the previous change"
         if after is not None:
             assert after.version == (held.version if held else 0) + 1
             assert after.id == event.document_id
@@ -318,21 +322,21 @@ class Replica:
     def _apply_to_all(self, event: ChangeEvent) -> None:
         documents = self.collections.pop(event.collection, {})
         if event.event_type is EventType.CREATE:
-            assert not documents, "a collection is created that is there already"
+            assert not documents, "a create event for a collection that exists"
         elif event.event_type is EventType.RENAME:
             assert event.renamed_to is not None
-            assert not self.collections[event.renamed_to], "a collection takes a name that another has"
+            assert not self.collections[event.renamed_to], "a rename event to the name of another collection"
             self.collections[event.renamed_to] = documents
         else:
             assert event.event_type in {EventType.TRUNCATE, EventType.DROP, EventType.INVALIDATE}
 
     def _check_transaction(self, event: ChangeEvent) -> None:
-        """The changes of a transaction come together, and say the same about it."""
+        """Check that the changes of a transaction are consecutive and have equal metadata."""
         if self._token is not None and self._token.lsn == event.resume_token.lsn:
-            assert self.said[event.transaction_id] == event.metadata
+            assert self.metadata_by_xid[event.transaction_id] == event.metadata
         else:
-            assert event.transaction_id not in self.said, "a transaction comes in two parts"
-            self.said[event.transaction_id] = event.metadata
+            assert event.transaction_id not in self.metadata_by_xid, "the events of a transaction are not consecutive"
+            self.metadata_by_xid[event.transaction_id] = event.metadata
 
     def _check_diff(self, event: ChangeEvent, before: Document | None, after: Document | None) -> None:
         description = event.update_description
@@ -346,7 +350,7 @@ class Replica:
 
 
 def table(dsn: str, schema: str, collection: str) -> dict[str, Document]:
-    """Read a collection without the library."""
+    """Read a collection with plain SQL."""
     query = sql.SQL("SELECT id, data::text, version, created_at, updated_at FROM {}")
     with psycopg.connect(dsn, options="-c timezone=UTC") as connection:
         rows = connection.execute(query.format(sql.Identifier(schema, collection))).fetchall()
@@ -354,7 +358,7 @@ def table(dsn: str, schema: str, collection: str) -> dict[str, Document]:
 
 
 def run(dsn: str, schema: str, program: Program) -> int:
-    """Run a program and check the law; give how many events there were."""
+    """Run a program and check the law; return the number of events."""
     replica = Replica()
     count = 0
     with Store(dsn, schema=schema) as store, store.watch(*COLLECTIONS) as stream:
@@ -365,6 +369,6 @@ def run(dsn: str, schema: str, program: Program) -> int:
             count += 1
     for name in COLLECTIONS:
         assert replica.collections[name] == table(dsn, schema, name)
-    for xid, metadata in replica.said.items():
-        assert writers.said[xid] == metadata
+    for xid, metadata in replica.metadata_by_xid.items():
+        assert writers.metadata_by_xid[xid] == metadata
     return count

@@ -1,8 +1,8 @@
-"""One stream that rests after each event beside one that keeps up: `measure`, and the program that reads.
+"""Measure how a slow stream affects a fast one in the same store.
 
-The streams share a store, in a process of their own (`python -m tests.slow_beside_fast PLAN`), so that nothing else
-counts in its memory. The writer notes when each commit has returned, the fast stream when it holds the event's data;
-both read the machine's monotonic clock.
+The streams run in a separate process (`python -m tests.slow_beside_fast PLAN`), so that nothing else adds to its
+memory. The writer records when each commit returns, the fast stream when it has the event's data; both use the
+machine's monotonic clock.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _KEEP_EVERY_S = 0.5
 
 @dataclass(frozen=True)
 class Plan:
-    """What is read.
+    """What is written and read.
 
     Attributes:
-        alone: changes that are written while there is only the fast stream.
-        beside: changes that are written while the slow one is there.
-        rest_s: how long that one rests after each event, until the last change was written.
-        pace_s: what the writer rests after each change.
-        text_bytes: of each document.
+        alone: Number of changes written while only the fast stream is open.
+        beside: Number of changes written while both streams are open.
+        rest_s: How long the slow stream pauses after each event, until the last change is written.
+        pace_s: How long the writer pauses after each change.
+        text_bytes: Size of the text in each document.
     """
 
     conninfo: str
@@ -59,32 +59,32 @@ class Plan:
 
 @dataclass
 class Found:
-    """What came out.
+    """The result.
 
     Attributes:
-        alone_ms: latencies of the fast stream, by itself.
-        beside_ms: the same, with the slow one there.
-        slow_before: events that the slow one had when the last change was written.
-        slow_in_order: whether it had every change, each at its place.
-        went_away: whether it left the hub meanwhile.
-        mode: how both are fed in the end.
-        grown_kib: memory that came on top while the slow one was there.
+        alone_ms: Latencies of the fast stream while it is alone.
+        beside_ms: Latencies of the fast stream while the slow one is open.
+        slow_before: Number of events that the slow stream had read when the last change was written.
+        slow_in_order: Whether the slow stream read every change in order.
+        left_live: Whether the slow stream was catching up at some time, instead of live.
+        mode: The final modes of both streams.
+        grown_kib: Growth of the process's memory while the slow stream was open.
     """
 
     alone_ms: list[float]
     beside_ms: list[float]
     slow_before: int
     slow_in_order: bool
-    went_away: bool
+    left_live: bool
     mode: list[str]
     grown_kib: int
 
     def __str__(self) -> str:
         alone, beside = _quantiles(self.alone_ms), _quantiles(self.beside_ms)
         return (
-            f"commit to event, median and 99%: alone {alone[0]:.2f} and {alone[1]:.2f} ms, beside a slow stream "
+            f"commit to event, median and 99%: alone {alone[0]:.2f} and {alone[1]:.2f} ms, with a slow stream "
             f"{beside[0]:.2f} and {beside[1]:.2f} ms, ratio {beside[0] / alone[0]:.2f} and {beside[1] / alone[1]:.2f}; "
-            f"the slow one had {self.slow_before} events by then, of {len(self.beside_ms)}; "
+            f"the slow stream had read {self.slow_before} of {len(self.beside_ms)} events when the last was written; "
             f"memory grew by {self.grown_kib} KiB"
         )
 
@@ -94,7 +94,7 @@ def _quantiles(values: list[float]) -> tuple[float, float]:
 
 
 class Reading:
-    """The process that reads; a context manager, at whose end its store is closed."""
+    """A context manager for the reading process; closes its store on exit."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -104,7 +104,7 @@ class Reading:
         )
 
     def __enter__(self) -> Self:
-        assert self._hear() == "open"
+        assert self._read_line() == "open"
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -119,24 +119,24 @@ class Reading:
             self._process.stdout.close()
 
     def measure(self) -> Found:
-        """Write everything, and tell what the streams made of it."""
+        """Write all changes and return what the streams measured."""
         plan = self._plan
         with psycopg.connect(plan.conninfo, autocommit=True) as connection:
             returned = _write(connection, plan, range(plan.alone))
-            assert self._hear() == "beside"
+            assert self._read_line() == "beside"
             returned += _write(connection, plan, range(plan.alone, plan.alone + plan.beside))
-        found = json.loads(self._hear())
+        found = json.loads(self._read_line())
         seen = found.pop("seen")
         waits = [(there - here) / 1e6 for here, there in zip(returned, seen, strict=True)]
         return Found(waits[: plan.alone], waits[plan.alone :], **found)
 
-    def _hear(self) -> str:
+    def _read_line(self) -> str:
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
 
 def _write(connection: psycopg.Connection[Any], plan: Plan, numbers: range) -> list[int]:
-    """Insert documents that don't compress; give when each commit had returned."""
+    """Insert documents that do not compress; return when each commit returned, in nanoseconds."""
     dice = random.Random(1)
     returned = []
     query = f"INSERT INTO {plan.schema}.orders (id, data) VALUES (%s, jsonb_build_object('n', %s::int, 'x', %s::text))"
@@ -147,17 +147,17 @@ def _write(connection: psycopg.Connection[Any], plan: Plan, numbers: range) -> l
     return returned
 
 
-# The process that reads ---------------------------------------------------------------------------------------------
+# The reading process ---------------------------------------------------------------------------------------------
 
 
 class _Slow:
-    """The slow stream, in a thread of its own; it ends when it has read everything."""
+    """Reads the slow stream on a separate thread until it has read everything."""
 
     def __init__(self, stream: ChangeStream, plan: Plan) -> None:
         self.all_written = threading.Event()
         self.count = 0
         self.in_order = True
-        self.went_away = False
+        self.left_live = False
         self._stream, self._plan = stream, plan
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -174,12 +174,12 @@ class _Slow:
             self.in_order = self.in_order and event.full_document.data["n"] == self._plan.alone + self.count
             self.count += 1
             if not self.all_written.is_set():
-                self.went_away = self.went_away or self._stream.stats().mode == "catching_up"
+                self.left_live = self.left_live or self._stream.stats().mode == "catching_up"
                 self.all_written.wait(self._plan.rest_s)
 
 
 def _read(stream: ChangeStream, numbers: range) -> tuple[list[int], int]:
-    """Give when each event was there, and the most memory that the process had."""
+    """Read events; return when each was available, in nanoseconds, and the peak memory of the process."""
     seen, most_kib = [], resident_kib()
     for number in numbers:
         event = stream.next(timeout=PATIENCE_S)
@@ -192,7 +192,7 @@ def _read(stream: ChangeStream, numbers: range) -> tuple[list[int], int]:
     return seen, most_kib
 
 
-def _say(text: str) -> None:
+def _print_line(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
@@ -209,11 +209,11 @@ def main() -> None:
     plan = Plan(**json.loads(sys.argv[1]))
     history._INTERVAL_S = _KEEP_EVERY_S
     with Store(plan.conninfo, schema=plan.schema) as store, store["orders"].watch() as fast:
-        _say("open")
+        _print_line("open")
         seen, before_kib = _read(fast, range(plan.alone))
         with store["orders"].watch(buffer_size=plan.buffer_size) as slow_stream:
             slow = _Slow(slow_stream, plan)
-            _say("beside")
+            _print_line("beside")
             more, most_kib = _read(fast, range(plan.alone, plan.alone + plan.beside))
             slow_before = slow.count
             slow.all_written.set()
@@ -222,11 +222,11 @@ def main() -> None:
                 "seen": seen + more,
                 "slow_before": slow_before,
                 "slow_in_order": slow.in_order and slow.count == plan.beside,
-                "went_away": slow.went_away,
+                "left_live": slow.left_live,
                 "mode": _wait_until_live([fast, slow_stream]),
                 "grown_kib": max(most_kib, resident_kib()) - before_kib,
             }
-            _say(json.dumps(found))
+            _print_line(json.dumps(found))
             sys.stdin.read()
 
 

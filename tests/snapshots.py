@@ -1,7 +1,7 @@
-"""The law of snapshots: applied in order to nothing, the events give the tables, whatever is written meanwhile.
+"""The snapshot law: applied in order to an empty copy, the events give the tables, despite concurrent writes.
 
-`python -m tests.snapshots CONNINFO SCHEMA` is a durable consumer that keeps a copy of the collections in the database,
-each event together with its checkpoint; it can be killed at any place.
+`python -m tests.snapshots CONNINFO SCHEMA` runs a durable consumer that keeps a copy of the collections in the
+database. It commits each event together with its checkpoint, so it can be killed at any time.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ Tables = dict[tuple[str, str], "Document"]
 
 @contextlib.contextmanager
 def writing(dsn: str, schema: str, *, writers: int, documents: int, pause_s: float = 0.0) -> Iterator[None]:
-    """Have documents changed all the while: inserted, changed, replaced, deleted, and now and then truncated."""
+    """Change documents from several threads while the block runs: upsert, replace, delete and delete many."""
     enough = threading.Event()
 
     def write(seed: int) -> None:
         dice = random.Random(seed)
         with pgdoc.Store(dsn, schema=schema) as store:
             while not enough.wait(pause_s):
-                with contextlib.suppress(pgdoc.DatabaseError), store.transaction() as tx:  # a deadlock, say
+                with contextlib.suppress(pgdoc.DatabaseError), store.transaction() as tx:  # such as a deadlock
                     for _ in range(dice.randint(1, 5)):
                         _write(tx, dice, documents)
 
@@ -69,20 +69,22 @@ def _write(tx: Transaction, dice: random.Random, documents: int) -> None:
 
 
 class Copy:
-    """What the events come to."""
+    """The documents that the events produce."""
 
     def __init__(self) -> None:
         self.tables: Tables = {}
         self.snapshots = 0
 
     def apply(self, event: ChangeEvent) -> None:
-        """Apply the next one, which has to fit."""
+        """Apply the next event; its before image must be the document held so far."""
         key = (event.collection, str(event.document_id))
         if event.event_type == "snapshot":
             self.snapshots += 1
-            assert key not in self.tables, f"{key} comes twice"
+            assert key not in self.tables, f"{key}: snapshot event for a document that is already there"
         elif event.event_type in {"insert", "update", "replace", "delete"}:
-            assert self.tables.get(key) == event.full_document_before_change, f"{event.event_type} of {key} has a gap"
+            assert self.tables.get(key) == event.full_document_before_change, (
+                f"{event.event_type} of {key}: the before image is not the document held so far"
+            )
         if event.full_document is not None:
             self.tables[key] = event.full_document
         else:
@@ -90,12 +92,12 @@ class Copy:
 
 
 def tables(store: pgdoc.Store) -> Tables:
-    """What is in the collections."""
+    """Return all documents of the collections."""
     return {(name, document.id): document for name in NAMES for document in store[name].find()}
 
 
 def follow(dsn: str, schema: str, *, opens: int, seed: int) -> None:
-    """Open a stream again and again, inside the snapshot and behind it, and compare what it gave with the tables."""
+    """Open a stream repeatedly, inside and after the snapshot, and compare its events with the tables."""
     dice, copy = random.Random(seed), Copy()
     token: str | None = None
     with pgdoc.Store(dsn, schema=schema) as store:
@@ -132,27 +134,29 @@ def main() -> None:
     ):
         for event in stream:
             with store.transaction() as tx:
-                _keep(tx, schema, event)
+                _store(tx, schema, event)
                 stream.checkpoint(event, tx)
 
 
-def _keep(tx: Transaction, schema: str, event: ChangeEvent) -> None:
+def _store(tx: Transaction, schema: str, event: ChangeEvent) -> None:
     run, key = tx.connection.execute, (event.collection, event.document_id)
     found = run(f"SELECT document FROM {schema}_{CONSUMER} WHERE (collection, id) = (%s, %s)".encode(), key).fetchone()
-    assert (found and found[0]) == kept(event.full_document_before_change), f"{event.event_type} of {key} has a gap"
+    assert (found and found[0]) == stored_form(event.full_document_before_change), (
+        f"{event.event_type} of {key}: the before image is not the document held so far"
+    )
     run(f"DELETE FROM {schema}_{CONSUMER} WHERE (collection, id) = (%s, %s)".encode(), key)
     if event.full_document is not None:
-        values = (*key, json_codec.encode(kept(event.full_document) or {}).decode())
+        values = (*key, json_codec.encode(stored_form(event.full_document) or {}).decode())
         run(f"INSERT INTO {schema}_{CONSUMER} VALUES (%s, %s, %s::jsonb)".encode(), values)
 
 
-def kept(document: Document | None) -> dict[str, Any] | None:
-    """A document as the consumer keeps it."""
+def stored_form(document: Document | None) -> dict[str, Any] | None:
+    """Return a document in the form that the consumer stores."""
     return None if document is None else {"version": document.version, "data": document.data}
 
 
-def read_a_large_one(dsn: str, schema: str, documents: int) -> tuple[float, int]:
-    """Read the snapshot of a large collection beside writers; give the seconds, and by how much memory grew."""
+def read_large_snapshot(dsn: str, schema: str, documents: int) -> tuple[float, int]:
+    """Read the snapshot of a large collection during writes; return the seconds and the memory growth in KiB."""
     ids = 0
     with pgdoc.Store(dsn, schema=schema) as store, writing(dsn, schema, writers=2, documents=documents, pause_s=0.01):
         before = most = resident_kib()

@@ -1,4 +1,4 @@
--- The catalog: what makes a plain table a collection.
+-- The catalog: settings, the publication, and the functions that turn a plain table into a collection.
 
 CREATE TABLE pgdoc.settings (
   only_row          boolean PRIMARY KEY DEFAULT true CHECK (only_row),
@@ -7,7 +7,7 @@ CREATE TABLE pgdoc.settings (
   history_bookmarks integer NOT NULL DEFAULT 4 CHECK (history_bookmarks >= 0),
   history_chosen    boolean NOT NULL DEFAULT false
 );
-COMMENT ON TABLE pgdoc.settings IS 'how much of the past change streams can resume from, in this database';
+COMMENT ON TABLE pgdoc.settings IS 'how much history this database keeps for change streams to resume from; one row';
 INSERT INTO pgdoc.settings DEFAULT VALUES;
 
 CREATE PUBLICATION pgdoc WITH (publish = 'insert, update, delete, truncate');
@@ -16,20 +16,21 @@ CREATE PUBLICATION pgdoc WITH (publish = 'insert, update, delete, truncate');
 CREATE FUNCTION pgdoc.set_metadata(metadata jsonb) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
   IF jsonb_typeof(metadata) IS DISTINCT FROM 'object' THEN
-    RAISE EXCEPTION 'metadata is %, not an object', coalesce('a JSON ' || jsonb_typeof(metadata), 'NULL')
-      USING ERRCODE = 'invalid_parameter_value', HINT = 'Give an object, such as {"user": "bob"}.';
+    RAISE EXCEPTION 'metadata must be a JSON object, got %', coalesce('a JSON ' || jsonb_typeof(metadata), 'NULL')
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass a JSON object, such as {"user": "bob"}.';
   END IF;
   PERFORM pg_logical_emit_message(true, 'pgdoc', jsonb_build_object('metadata', metadata)::text);
 END $$;
-COMMENT ON FUNCTION pgdoc.set_metadata IS 'says who writes: for the changes after it in its transaction';
+COMMENT ON FUNCTION pgdoc.set_metadata IS 'attaches metadata to the changes that follow in the same transaction';
 
 
--- Runs for each row of each UPDATE, so it is one assignment a column and nothing else.
+-- Keeps version, replaced_version and the timestamps right, whatever an UPDATE sets them to. It runs for every updated
+-- row, so it does nothing but assign columns.
 CREATE FUNCTION pgdoc.before_update() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   IF NEW.id <> OLD.id THEN
-    RAISE EXCEPTION 'the id of document % in %.% can''t be changed', OLD.id, TG_TABLE_SCHEMA, TG_TABLE_NAME
-      USING ERRCODE = 'integrity_constraint_violation', HINT = 'Delete the document and insert it under its new id.';
+    RAISE EXCEPTION 'cannot change the id of document % in %.%', OLD.id, TG_TABLE_SCHEMA, TG_TABLE_NAME
+      USING ERRCODE = 'integrity_constraint_violation', HINT = 'Delete the document and insert it with the new id.';
   END IF;
   NEW.version := OLD.version + 1;
   IF NEW.replaced_version IS DISTINCT FROM NEW.version THEN
@@ -40,11 +41,12 @@ BEGIN
   RETURN NEW;
 END $$;
 
--- A BEFORE INSERT trigger would set the columns right, and would turn off COPY's multi-insert.
+-- A BEFORE INSERT trigger could correct the columns instead, but it would disable COPY's multi-insert. The trigger's WHEN
+-- clause calls this function only for a row that sets one of them.
 CREATE FUNCTION pgdoc.refuse_insert() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  RAISE EXCEPTION 'document % of %.% came with a version or a time of its own', NEW.id, TG_TABLE_SCHEMA, TG_TABLE_NAME
-    USING ERRCODE = 'integrity_constraint_violation', HINT = 'Give id and data only: the table fills in the rest.';
+  RAISE EXCEPTION 'document % in %.% sets a version or timestamp column', NEW.id, TG_TABLE_SCHEMA, TG_TABLE_NAME
+    USING ERRCODE = 'integrity_constraint_violation', HINT = 'Insert only id and data: the other columns have defaults.';
 END $$;
 
 
@@ -65,19 +67,19 @@ CREATE FUNCTION pgdoc.collections(schema_name text) RETURNS SETOF text LANGUAGE 
   ORDER BY c.relname::text COLLATE "C"
 $$;
 
--- NULL where there is no such table; an error where the table is something else.
+-- Returns NULL if there is no such table; fails if the table is not a collection.
 CREATE FUNCTION pgdoc.find_collection(schema_name text, name text) RETURNS regclass LANGUAGE plpgsql STABLE AS $$
 DECLARE
   relation regclass := to_regclass(format('%I.%I', schema_name, name));
 BEGIN
   IF relation IS NULL OR pgdoc.is_collection(relation) THEN
     RETURN relation;
-  ELSIF NOT EXISTS (SELECT FROM pg_class WHERE oid = relation) THEN
+  ELSIF NOT EXISTS (SELECT FROM pg_class WHERE oid = relation) THEN  -- to_regclass sees newer tables than the snapshot
     RAISE EXCEPTION 'the table %.% is newer than this transaction''s snapshot', schema_name, name
       USING ERRCODE = 'serialization_failure', HINT = 'Run the transaction again.';
   ELSE
     RAISE EXCEPTION '%.% is not a collection', schema_name, name
-      USING ERRCODE = 'wrong_object_type', HINT = 'It lacks columns of a collection: use another name for the collection.';
+      USING ERRCODE = 'wrong_object_type', HINT = 'The table lacks columns of a collection: use another collection name.';
   END IF;
 END $$;
 
@@ -87,16 +89,17 @@ DECLARE
 BEGIN
   SELECT pg_get_userbyid(pubowner) INTO publication_owner FROM pg_publication WHERE pubname = 'pgdoc';
   IF publication_owner IS NULL THEN
-    RAISE EXCEPTION 'the publication "pgdoc" is gone'
-      USING ERRCODE = 'undefined_object', HINT = 'Create it again: CREATE PUBLICATION pgdoc.';
+    RAISE EXCEPTION 'the publication "pgdoc" does not exist'
+      USING ERRCODE = 'undefined_object', HINT = 'Run: CREATE PUBLICATION pgdoc';
   ELSIF NOT pg_has_role(publication_owner, 'USAGE') THEN
-    RAISE EXCEPTION 'role % may not create collections: the publication "pgdoc" belongs to %', current_user, publication_owner
+    RAISE EXCEPTION 'role % cannot create collections: role % owns the publication "pgdoc"', current_user, publication_owner
       USING ERRCODE = 'insufficient_privilege',
         HINT = format('Create the collection as %I, or run: GRANT %1$I TO %2$I.', publication_owner, current_user);
   END IF;
 END $$;
 
--- Everything a collection has beside its columns; what is there already is left alone.
+-- Adds what a collection needs besides its columns: replica identity, triggers, membership in the publication. Keeps what
+-- exists.
 CREATE FUNCTION pgdoc.equip_collection(relation regclass) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
   IF (SELECT relreplident <> 'f' FROM pg_class WHERE oid = relation) THEN
@@ -123,12 +126,14 @@ DECLARE
   relation regclass;
   made boolean;
 BEGIN
+  -- Serializes concurrent creation of the same collection: the second caller waits, then finds the table.
   PERFORM pg_advisory_xact_lock(hashtextextended(format('pgdoc %I.%I', schema_name, name), 0));
   relation := pgdoc.find_collection(schema_name, name);
   made := relation IS NULL;
   IF made THEN
     PERFORM pgdoc.check_publication_owner();
     IF to_regnamespace(quote_ident(schema_name)) IS NULL THEN
+      -- CREATE SCHEMA IF NOT EXISTS fails when two sessions run it at once.
       PERFORM pg_advisory_xact_lock(hashtextextended(format('pgdoc %I', schema_name), 0));
       EXECUTE format('CREATE SCHEMA IF NOT EXISTS %I', schema_name);
     END IF;
@@ -145,7 +150,7 @@ BEGIN
   PERFORM pgdoc.equip_collection(relation);
   RETURN made;
 END $$;
-COMMENT ON FUNCTION pgdoc.create_collection IS 'creates a collection; false where it is there already';
+COMMENT ON FUNCTION pgdoc.create_collection IS 'creates a collection; returns false if it exists';
 
 CREATE FUNCTION pgdoc.drop_collection(schema_name text, name text) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
@@ -156,7 +161,7 @@ BEGIN
   END IF;
   RETURN relation IS NOT NULL;
 END $$;
-COMMENT ON FUNCTION pgdoc.drop_collection IS 'drops a collection with its documents; false where there is none';
+COMMENT ON FUNCTION pgdoc.drop_collection IS 'drops a collection and its documents; returns false if there is none';
 
 CREATE FUNCTION pgdoc.rename_collection(schema_name text, old_name text, new_name text) RETURNS boolean
 LANGUAGE plpgsql AS $$
@@ -168,11 +173,11 @@ BEGIN
   END IF;
   RETURN relation IS NOT NULL;
 END $$;
-COMMENT ON FUNCTION pgdoc.rename_collection IS 'renames a collection; false where there is none';
+COMMENT ON FUNCTION pgdoc.rename_collection IS 'renames a collection; returns false if there is none';
 
 
 GRANT USAGE ON SCHEMA pgdoc TO PUBLIC;
 GRANT SELECT ON pgdoc.settings, pgdoc.alembic_version TO PUBLIC;
 
--- Tables that an earlier downgrade left behind as plain ones are collections again.
+-- A downgrade turns collections into plain tables; this turns them into collections again.
 SELECT pgdoc.equip_collection(conrelid) FROM pg_constraint WHERE conname = 'pgdoc_data' AND contype = 'c';

@@ -1,4 +1,5 @@
--- The users' tables stay, with their data and their checks; only what calls into the schema goes.
+-- Keeps the users' tables with their data and CHECK constraints. Drops the triggers and everything else that calls functions
+-- of the schema pgdoc.
 DROP PUBLICATION IF EXISTS pgdoc;
 DROP TABLE pgdoc.settings;
 DO $$

@@ -1,7 +1,7 @@
--- The life of collections: that one was made, renamed or dropped stands in the WAL, in order with its changes.
+-- Collection events: creating, renaming or dropping a collection writes a message to the WAL, in order with its changes.
 -- The message is {"collection": {"event": ..., "schema": ..., "name": ..., "renamed_to": ..., "left": [...]}}.
--- `left` are the collections of the schema after a drop or rename, so that a stream which resumes just there knows
--- whether any of its own is left; in schemas of more than 1,000 it is not told.
+-- `left` lists the collections of the schema that remain after a drop or rename, so that a stream that resumes exactly there
+-- knows whether any of its own remain. A list of more than 1,000 names is omitted.
 
 CREATE FUNCTION pgdoc.announce(event text, schema_name text, name text, renamed_to text DEFAULT NULL)
 RETURNS void LANGUAGE plpgsql AS $$
@@ -17,7 +17,7 @@ BEGIN
     'event', event, 'schema', schema_name, 'name', name, 'renamed_to', renamed_to,
     'left', CASE WHEN cardinality(left_over) <= 1000 THEN to_jsonb(left_over) END)))::text);
 END $$;
-COMMENT ON FUNCTION pgdoc.announce IS 'says in the WAL what became of a collection';
+COMMENT ON FUNCTION pgdoc.announce IS 'writes a collection event to the WAL';
 
 CREATE OR REPLACE FUNCTION pgdoc.create_collection(schema_name text, name text) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
@@ -50,7 +50,8 @@ BEGIN
   RETURN made;
 END $$;
 
--- While `pgdoc.announcing` is set, the event triggers keep silent. An error takes it back with all else.
+-- `pgdoc.announcing` tells the event triggers to skip this DDL, which is announced below. The setting is local to the
+-- transaction, so an error rolls it back.
 CREATE OR REPLACE FUNCTION pgdoc.drop_collection(schema_name text, name text) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
   relation regclass := pgdoc.find_collection(schema_name, name);
@@ -79,8 +80,9 @@ BEGIN
 END $$;
 
 
--- What SQL does to collections. These run inside any DDL of anybody, a superuser's too: so they call nothing that
--- another role could replace, and an error of theirs is a warning.
+-- Event triggers that announce what plain SQL does to collections. They run inside every role's DDL, including a
+-- superuser's. So search_path is fixed and they call nothing that another role could replace; and their own errors become
+-- warnings, so that they never make somebody's DDL fail.
 
 CREATE FUNCTION pgdoc.announce_drops() RETURNS event_trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
@@ -92,7 +94,7 @@ BEGIN
   IF current_setting('pgdoc.announcing', true) = 'yes' THEN
     RETURN;
   END IF;
-  FOR gone IN  -- a table was a collection if its trigger went with it
+  FOR gone IN  -- a dropped table was a collection if its trigger was dropped with it
     SELECT o.schema_name, o.object_name, array_agg(o.object_name) OVER (PARTITION BY o.schema_name) AS with_it
     FROM pg_event_trigger_dropped_objects() o JOIN pg_event_trigger_dropped_objects() t
       ON t.object_type = 'trigger' AND t.address_names = o.address_names || '{pgdoc_before_update}'
@@ -111,11 +113,11 @@ BEGIN
         'left', CASE WHEN cardinality(left_over) <= 1000 THEN to_jsonb(left_over) END)))::text);
   END LOOP;
 EXCEPTION WHEN OTHERS THEN
-  RAISE WARNING 'streams are not told what was dropped: %', SQLERRM;
+  RAISE WARNING 'pgdoc could not announce the dropped collections to streams: %', SQLERRM;
 END $$;
 
--- What DDL renames has its new name when it ends, so the names are remembered when it begins; what is remembered
--- already is older, of a command around this one, and stays.
+-- At ddl_command_end a renamed table already has its new name, so this stores the old names at ddl_command_start. Names
+-- that are already stored come from an enclosing command, are older, and are kept.
 CREATE FUNCTION pgdoc.remember_names() RETURNS event_trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -126,7 +128,7 @@ BEGIN
   FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE t.tgname = 'pgdoc_before_update' AND c.relpersistence = 'p';
 EXCEPTION WHEN OTHERS THEN
-  RAISE WARNING 'streams will not be told what is renamed: %', SQLERRM;
+  RAISE WARNING 'pgdoc cannot announce renamed collections to streams: %', SQLERRM;
 END $$;
 
 CREATE FUNCTION pgdoc.announce_renames() RETURNS event_trigger LANGUAGE plpgsql
@@ -162,17 +164,17 @@ BEGIN
         'schema', in_schema, 'name', moved.name,
         'renamed_to', CASE moved.new_schema WHEN in_schema THEN moved.new_name END,
         'left', CASE WHEN cardinality(left_over) <= 1000 THEN to_jsonb(left_over) END)))::text);
-    IF moved.new_schema <> in_schema THEN
+    IF moved.new_schema <> in_schema THEN  -- a move to another schema is a drop here and a create there
       PERFORM pg_logical_emit_message(true, 'pgdoc', jsonb_build_object('collection', jsonb_build_object(
         'event', 'create', 'schema', moved.new_schema, 'name', moved.new_name))::text);
     END IF;
   END LOOP;
 EXCEPTION WHEN OTHERS THEN
-  RAISE WARNING 'streams are not told what was renamed: %', SQLERRM;
+  RAISE WARNING 'pgdoc could not announce the renamed collections to streams: %', SQLERRM;
 END $$;
 
--- A superuser may call it at any time after another role installed the catalog. The functions then become the
--- superuser's: who owns a function that runs inside everybody's DDL could do everything.
+-- Installs the event triggers. If another role installed the catalog, a superuser can call this at any later time. The
+-- superuser then owns the functions: whoever owns a function that runs inside a superuser's DDL can act as that superuser.
 CREATE FUNCTION pgdoc.follow_ddl() RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'pgdoc_drops') THEN
@@ -191,13 +193,13 @@ BEGIN
   END IF;
   RETURN true;
 EXCEPTION WHEN insufficient_privilege THEN
-  RAISE NOTICE 'role % may not create event triggers: streams are told of drops and renames by the library, not of those '
-    'in SQL, until a superuser runs SELECT pgdoc.follow_ddl()', current_user;
+  RAISE NOTICE 'role % cannot create event triggers: streams report drops and renames made through pgdoc, but not those made in '
+    'SQL, until a superuser runs SELECT pgdoc.follow_ddl()', current_user;
   RETURN false;
 END $$;
-COMMENT ON FUNCTION pgdoc.follow_ddl IS 'lets streams see what DROP and ALTER do to collections; false where the role may not';
+COMMENT ON FUNCTION pgdoc.follow_ddl IS 'makes streams report what DROP and ALTER do to collections; returns false if the role lacks the privilege';
 
--- Whether it does; a disabled trigger does nothing.
+-- Whether follow_ddl has installed its triggers and they are enabled.
 CREATE FUNCTION pgdoc.follows_ddl() RETURNS boolean LANGUAGE sql STABLE AS $$
   SELECT count(*) = 3 FROM pg_event_trigger
   WHERE evtname IN ('pgdoc_drops', 'pgdoc_names', 'pgdoc_renames') AND evtenabled IN ('O', 'A')

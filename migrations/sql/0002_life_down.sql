@@ -1,4 +1,4 @@
--- The event triggers go with their functions, whoever owns them.
+-- CASCADE drops the event triggers with their functions, whichever role owns them.
 DROP FUNCTION pgdoc.announce_drops(), pgdoc.remember_names(), pgdoc.announce_renames() CASCADE;
 DROP FUNCTION pgdoc.follow_ddl(), pgdoc.follows_ddl();
 

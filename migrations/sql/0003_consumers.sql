@@ -1,4 +1,4 @@
--- Durable consumers: whose each is, and how far it has come.
+-- Durable consumers: the current epoch and the position of each.
 
 CREATE TABLE pgdoc.consumers (
   name        text PRIMARY KEY CHECK (name ~ '^[a-z0-9_]{1,40}$'),
@@ -9,13 +9,14 @@ CREATE TABLE pgdoc.consumers (
   system_id   text NOT NULL,
   timeline    bigint NOT NULL,
   created_at  timestamptz NOT NULL DEFAULT clock_timestamp()
-) WITH (fillfactor = 50);  -- each checkpoint is an UPDATE, and shall find room in its page
+) WITH (fillfactor = 50);  -- each checkpoint is an UPDATE: free space in the page makes it a HOT update
 COMMENT ON TABLE pgdoc.consumers IS 'the durable consumers of change streams; each has the slot pgdoc_<database oid>_<name>';
-COMMENT ON COLUMN pgdoc.consumers.epoch IS 'moves on when another process takes over: checkpoints of earlier ones fail';
-COMMENT ON COLUMN pgdoc.consumers.place IS 'up to where checkpoints have come: commit LSN, LSN, kind, ordinal, inside a snapshot also how many of its documents; empty while it is being made';
-COMMENT ON COLUMN pgdoc.consumers.snapshot IS 'how far the snapshot had come there; empty where it has to begin, null where there is none, or it is complete';
+COMMENT ON COLUMN pgdoc.consumers.epoch IS 'increases when another process takes over, which makes checkpoints of earlier owners fail';
+COMMENT ON COLUMN pgdoc.consumers.place IS 'position of the last checkpoint: commit LSN, LSN, kind, ordinal, and inside a snapshot the number of documents; empty while the consumer is being created';
+COMMENT ON COLUMN pgdoc.consumers.snapshot IS 'progress of the snapshot at that position; empty if it has yet to start, null if there is none or it is complete';
 
--- What the owner writes every few seconds stands apart, where it meets no transaction that makes a checkpoint.
+-- The owner writes here every few seconds. It is a separate table so that these writes never wait for a transaction that
+-- holds the lock of a checkpoint on pgdoc.consumers.
 CREATE TABLE pgdoc.consumer_progress (
   name          text PRIMARY KEY REFERENCES pgdoc.consumers ON DELETE CASCADE,
   acknowledged  bigint[] NOT NULL,
@@ -25,10 +26,10 @@ CREATE TABLE pgdoc.consumer_progress (
   waiting_since timestamptz,
   seen_at       timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (fillfactor = 50);
-COMMENT ON TABLE pgdoc.consumer_progress IS 'how far each consumer had come a few seconds ago';
-COMMENT ON COLUMN pgdoc.consumer_progress.acknowledged IS 'up to where events were acknowledged, as consumers.place';
-COMMENT ON COLUMN pgdoc.consumer_progress.snapshot IS 'how far the snapshot had come there, as consumers.snapshot';
-COMMENT ON COLUMN pgdoc.consumer_progress.waiting_since IS 'when the oldest event committed that was given and not acknowledged';
-COMMENT ON COLUMN pgdoc.consumer_progress.seen_at IS 'when the consumer''s process last wrote here';
+COMMENT ON TABLE pgdoc.consumer_progress IS 'progress of each consumer, saved every few seconds';
+COMMENT ON COLUMN pgdoc.consumer_progress.acknowledged IS 'position up to which events are acknowledged, in the format of consumers.place';
+COMMENT ON COLUMN pgdoc.consumer_progress.snapshot IS 'progress of the snapshot at that position, in the format of consumers.snapshot';
+COMMENT ON COLUMN pgdoc.consumer_progress.waiting_since IS 'commit time of the oldest event that is delivered but not acknowledged';
+COMMENT ON COLUMN pgdoc.consumer_progress.seen_at IS 'when the consumer''s process last updated this row';
 
 GRANT SELECT ON pgdoc.consumers, pgdoc.consumer_progress TO PUBLIC;

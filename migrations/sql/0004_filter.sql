@@ -1,7 +1,7 @@
--- What the filter language needs beside the functions of 0001.
+-- Functions of the filter language, in addition to those of 0001.
 
 CREATE FUNCTION pgdoc.type_of(value jsonb) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE  -- STRICT would keep PostgreSQL from inlining it
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE  -- not STRICT: PostgreSQL would not inline it
     RETURN CASE jsonb_typeof(value)
         WHEN 'boolean' THEN 'bool'
         WHEN 'number' THEN CASE
@@ -12,7 +12,7 @@ CREATE FUNCTION pgdoc.type_of(value jsonb) RETURNS text
         END
         ELSE jsonb_typeof(value)
     END;
-COMMENT ON FUNCTION pgdoc.type_of IS 'The type of the value by its name in MongoDB';
+COMMENT ON FUNCTION pgdoc.type_of IS 'The type of the value, by its MongoDB name';
 
 CREATE FUNCTION pgdoc.ends_at(value jsonb, path text[]) RETURNS SETOF jsonb
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -48,10 +48,10 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgdoc.ends_at IS
-    'All values that stand at the end of a path, without the items of an array there; nothing for what is missing';
+    'All values at the end of a path; returns an array there as one value, and no row for a missing value';
 
 CREATE FUNCTION pgdoc.element_documents(items jsonb) RETURNS SETOF jsonb
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE  -- inlined, nested ones would seem dear enough to be compiled
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE  -- STRICT keeps it from being inlined: nested calls would look costly enough for JIT
     BEGIN ATOMIC
         SELECT jsonb_build_object('', CASE jsonb_typeof(item)
             WHEN 'object' THEN item
@@ -64,4 +64,4 @@ CREATE FUNCTION pgdoc.element_documents(items jsonb) RETURNS SETOF jsonb
         WHERE jsonb_typeof(item) IN ('object', 'array');
     END;
 COMMENT ON FUNCTION pgdoc.element_documents IS
-    'Each object among the items as a document with one field, the object; an array counts as the object of its indexes';
+    'One document per object among the items, with the object in its only field; an array counts as an object keyed by index';

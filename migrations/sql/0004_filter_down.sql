@@ -1,4 +1,4 @@
--- Takes back 0004_filter.sql.
+-- Reverts 0004_filter.sql.
 DROP FUNCTION pgdoc.element_documents(jsonb);
 DROP FUNCTION pgdoc.ends_at(jsonb, text[]);
 DROP FUNCTION pgdoc.type_of(jsonb);

@@ -1,10 +1,10 @@
--- What projections, sorts and indexes need.
+-- Functions of projections, sorts and indexes.
 
 CREATE FUNCTION pgdoc.number_key(number numeric) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
 DECLARE
-    -- Four digits each: how many follow, the weight of the first, sign, scale; then the digits of base 10,000.
+    -- numeric_send, four hex digits each: digit count, weight of the first digit, sign, scale, then the base-10,000 digits.
     sent text := encode(numeric_send(number), 'hex');
     size text := translate(substr(sent, 5, 1), '0123456789abcdef', '89abcdef01234567') || substr(sent, 6, 3)
         || substr(sent, 17);
@@ -16,7 +16,7 @@ BEGIN
     END;
 END
 $$;
-COMMENT ON FUNCTION pgdoc.number_key IS 'Text that sorts by code point as the numbers do';
+COMMENT ON FUNCTION pgdoc.number_key IS 'Text whose code point order is the order of the numbers';
 
 CREATE FUNCTION pgdoc.scalar_key(value jsonb, longest integer) RETURNS text
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -30,10 +30,11 @@ BEGIN
     END;
 END
 $$;
-COMMENT ON FUNCTION pgdoc.scalar_key IS 'The key of what is neither object nor array';
+COMMENT ON FUNCTION pgdoc.scalar_key IS 'The sort key of a value that is neither an object nor an array';
 
--- An end is less than whatever else may stand in its place: '0' than any type, two \x01 than any text, in which one is
--- \x01\x02. A part gives one character at least, so no more than `longest` parts can stand among the first `longest`.
+-- A terminator must sort before anything that can follow instead: '0' sorts before every type, and \x01\x01 before any text,
+-- where \x01 is escaped as \x01\x02. Each part is at least one character long, so the first `longest` characters never hold
+-- more than `longest` parts.
 CREATE FUNCTION pgdoc.nested_key(value jsonb, longest integer) RETURNS text
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $$
@@ -67,7 +68,7 @@ BEGIN
     RETURN pgdoc.scalar_key(value, longest);
 END
 $$;
-COMMENT ON FUNCTION pgdoc.nested_key IS 'As sort_key, for a part of a value; the first `longest` characters are right';
+COMMENT ON FUNCTION pgdoc.nested_key IS 'The sort_key of a part of a value; only its first `longest` characters are exact';
 
 CREATE FUNCTION pgdoc.sort_key(value jsonb) RETURNS text
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -84,7 +85,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgdoc.sort_key IS
-    'Text of 80 characters at most that sorts by code point as the values do, in MongoDB''s order of types; NULL as null';
+    'Text of at most 80 characters whose code point order is MongoDB''s order of the values; NULL sorts as null';
 
 CREATE FUNCTION pgdoc.sort_rest(value jsonb) RETURNS text
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -99,12 +100,12 @@ BEGIN
     RETURN CASE WHEN octet_length(whole) > 80 AND length(whole) > 80 THEN whole END;
 END
 $$;
-COMMENT ON FUNCTION pgdoc.sort_rest IS 'The whole key of a value whose sort_key was cut; NULL for all others';
+COMMENT ON FUNCTION pgdoc.sort_rest IS 'The full key of a value whose sort_key was cut; NULL for all others';
 
 CREATE FUNCTION pgdoc.sort_keys(items jsonb[]) RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ARRAY(SELECT DISTINCT pgdoc.sort_key(value) FROM unnest(items) AS item(value));
-COMMENT ON FUNCTION pgdoc.sort_keys IS 'The sort_key of each';
+COMMENT ON FUNCTION pgdoc.sort_keys IS 'The distinct sort_key values of the items';
 
 CREATE FUNCTION pgdoc.found_keys(data jsonb, path text[]) RETURNS text[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -123,10 +124,11 @@ BEGIN
     RETURN result;
 END
 $$;
-COMMENT ON FUNCTION pgdoc.found_keys IS 'The sort_key of all values that a filter finds at a path';
+COMMENT ON FUNCTION pgdoc.found_keys IS 'The sort_key of every value that a filter finds at a path';
 
--- Equal in an index only for documents that a unique one refuses: those with an array on the way stand alone, and where
--- a key was cut the rest counts too.
+-- Completes the key of a unique index, so that two documents have equal keys only if the index must refuse the second. A
+-- document with an array on the path never conflicts; where a sort key was cut, a digest of the full keys is
+-- part of the key.
 CREATE FUNCTION pgdoc.unique_rest(id text, has_array boolean, variadic rests text[]) RETURNS text
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $$
@@ -137,7 +139,7 @@ BEGIN
     END;
 END
 $$;
-COMMENT ON FUNCTION pgdoc.unique_rest IS 'What stands beside the sort keys in a unique index';
+COMMENT ON FUNCTION pgdoc.unique_rest IS 'The part of a unique index key that follows the sort keys';
 
 CREATE FUNCTION pgdoc.elements_at(value jsonb, path text[]) RETURNS SETOF jsonb
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -168,7 +170,7 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION pgdoc.elements_at IS 'The values at a path, and for an array at its end its items';
+COMMENT ON FUNCTION pgdoc.elements_at IS 'The values at a path; for an array at its end, the items';
 
 CREATE FUNCTION pgdoc.include(value jsonb, fields jsonb) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -194,7 +196,7 @@ BEGIN
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION pgdoc.include IS 'The named fields only, a tree with true at its ends; in an array of each item';
+COMMENT ON FUNCTION pgdoc.include IS 'The value with only the named fields, a tree with true at its leaves; applies to each item of an array';
 
 CREATE FUNCTION pgdoc.exclude(value jsonb, fields jsonb) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -219,4 +221,4 @@ BEGIN
     RETURN value;
 END
 $$;
-COMMENT ON FUNCTION pgdoc.exclude IS 'All but the named fields';
+COMMENT ON FUNCTION pgdoc.exclude IS 'The value without the named fields';

@@ -1,4 +1,4 @@
--- Takes back 0004_index.sql; an index of create_index is of no use without these functions, and goes with them.
+-- Reverts 0004_index.sql. CASCADE also drops the indexes that create_index built on these functions.
 DROP FUNCTION pgdoc.exclude(jsonb, jsonb) CASCADE;
 DROP FUNCTION pgdoc.include(jsonb, jsonb) CASCADE;
 DROP FUNCTION pgdoc.elements_at(jsonb, text[]) CASCADE;

@@ -1,11 +1,11 @@
--- What the update language needs beside the functions of 0001. As there: NULL where a change does not fit the data, and
--- where the data is NULL already.
+-- Functions of the update language, in addition to those of 0001. As there, a function returns NULL if the change does not
+-- fit the data or the data is already NULL.
 
 CREATE FUNCTION pgdoc.transaction_time() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
     RETURN to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
-COMMENT ON FUNCTION pgdoc.transaction_time IS 'The time of the transaction as $currentDate stores it: ISO 8601, UTC';
+COMMENT ON FUNCTION pgdoc.transaction_time IS 'The start time of the transaction, as $currentDate stores it: ISO 8601, UTC';
 
--- A number of over 4,300 digits does not fit: Python could not read it.
+-- A number of more than 4,300 digits does not fit: Python refuses to parse it.
 CREATE OR REPLACE FUNCTION pgdoc.increment_at(data jsonb, path text[], amount numeric) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
@@ -23,8 +23,8 @@ BEGIN
 END
 $$;
 
--- A product has as many digits behind the point as its factors together: without a limit a document that is multiplied
--- again and again would grow.
+-- A product has as many decimal places as its factors together, so repeated multiplication would grow the document without
+-- this limit.
 CREATE FUNCTION pgdoc.multiply_at(data jsonb, path text[], factor numeric) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
@@ -46,7 +46,7 @@ BEGIN
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION pgdoc.multiply_at IS 'The data with the number at the path multiplied; NULL where it does not fit';
+COMMENT ON FUNCTION pgdoc.multiply_at IS 'The data with the number at the path multiplied; NULL if it does not fit';
 
 CREATE FUNCTION pgdoc.bound_at(data jsonb, path text[], value jsonb, sign integer) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -61,7 +61,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgdoc.bound_at IS
-    'The data with the value at the path where it is less (sign -1) or greater (1) than what is there, or nothing is there';
+    'The data with the value set at the path if it is less (sign -1) or greater (1) than the present value, or there is none';
 
 CREATE FUNCTION pgdoc.rename_at(data jsonb, path text[], target text[]) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -97,21 +97,21 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgdoc.rename_at IS
-    'The data with the value moved to the target; NULL where one of the paths goes through an array or does not fit';
+    'The data with the value moved to the target; NULL if a path goes through an array or does not fit';
 
--- ROWS, because PostgreSQL would expect 1,000 and compile a plan for so many, which takes longer than to run it.
+-- ROWS 10: PostgreSQL assumes 1,000 rows otherwise, and JIT compilation of such a plan takes longer than running it.
 CREATE FUNCTION pgdoc.items_at(data jsonb, path text[]) RETURNS SETOF jsonb
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE ROWS 10
 AS $$
     SELECT jsonb_array_elements(CASE jsonb_typeof(value) WHEN 'array' THEN value ELSE '[]' END)
     FROM pgdoc.value_at(data, path) AS found(value)
 $$;
-COMMENT ON FUNCTION pgdoc.items_at IS 'The items of the array at the path; none where there is no array';
+COMMENT ON FUNCTION pgdoc.items_at IS 'The items of the array at the path; no rows if there is no array';
 
 CREATE FUNCTION pgdoc.put_items(data jsonb, path text[], items jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN CASE WHEN jsonb_typeof(pgdoc.value_at(data, path)) = 'array' THEN jsonb_set(data, path, items) END;
-COMMENT ON FUNCTION pgdoc.put_items IS 'The data with these items in the array at the path; NULL where there is no array';
+COMMENT ON FUNCTION pgdoc.put_items IS 'The data with the array at the path replaced by these items; NULL if there is no array';
 
 CREATE FUNCTION pgdoc.could_be_at(data jsonb, path text[]) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -130,7 +130,7 @@ BEGIN
     RETURN true;
 END
 $$;
-COMMENT ON FUNCTION pgdoc.could_be_at IS 'Whether there is a value at the path, or set_at could make one';
+COMMENT ON FUNCTION pgdoc.could_be_at IS 'Whether there is a value at the path, or set_at could create one';
 
 CREATE FUNCTION pgdoc.keep_at(data jsonb, path text[], items jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -138,7 +138,7 @@ CREATE FUNCTION pgdoc.keep_at(data jsonb, path text[], items jsonb) RETURNS json
         WHEN pgdoc.value_at(data, path) IS NOT NULL THEN pgdoc.put_items(data, path, items)
         WHEN pgdoc.could_be_at(data, path) THEN data
     END;
-COMMENT ON FUNCTION pgdoc.keep_at IS 'As put_items, but nothing is done where nothing is at the path and could be';
+COMMENT ON FUNCTION pgdoc.keep_at IS 'Like put_items, but returns the data unchanged if the path is missing and set_at could create it';
 
 CREATE FUNCTION pgdoc.pull_all_at(data jsonb, path text[], pulled jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -147,7 +147,7 @@ CREATE FUNCTION pgdoc.pull_all_at(data jsonb, path text[], pulled jsonb) RETURNS
         FROM pgdoc.items_at(data, path) WITH ORDINALITY AS found(item, place)
         WHERE item <> ALL (ARRAY(SELECT jsonb_array_elements(pulled)))
     ));
-COMMENT ON FUNCTION pgdoc.pull_all_at IS 'The data without the items that equal one of these; NULL where there is no array';
+COMMENT ON FUNCTION pgdoc.pull_all_at IS 'The data without the items that equal one of these; NULL if there is no array';
 
 CREATE FUNCTION pgdoc.pop_at(data jsonb, path text[], first boolean) RETURNS jsonb
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -155,7 +155,7 @@ CREATE FUNCTION pgdoc.pop_at(data jsonb, path text[], first boolean) RETURNS jso
         WHEN 'array' THEN pgdoc.value_at(data, path) - CASE WHEN first THEN 0 ELSE -1 END
         ELSE '[]'
     END);
-COMMENT ON FUNCTION pgdoc.pop_at IS 'The data without the first or the last item of the array; NULL where there is no array';
+COMMENT ON FUNCTION pgdoc.pop_at IS 'The data without the first or last item of the array; NULL if there is no array';
 
 CREATE FUNCTION pgdoc.add_to_set_at(data jsonb, path text[], items jsonb) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -175,12 +175,13 @@ BEGIN
     ));
 END
 $$;
-COMMENT ON FUNCTION pgdoc.add_to_set_at IS 'The data with those items added that the array has not; NULL where it does not fit';
+COMMENT ON FUNCTION pgdoc.add_to_set_at IS 'The data with the items added that the array lacks; NULL if it does not fit';
 
 CREATE TYPE pgdoc.sort_part AS (rank integer, number numeric, text text COLLATE "C");
-COMMENT ON TYPE pgdoc.sort_part IS 'A part of what sort_parts makes; rank 0 ends an array or an object';
+COMMENT ON TYPE pgdoc.sort_part IS 'One element of the result of sort_parts; rank 0 ends an array or object';
 
--- Each value begins with its rank and ends by itself, so that PostgreSQL's order of these arrays is that of pgdoc.compare.
+-- Each value starts with its rank, and arrays and objects end with rank 0, so PostgreSQL orders these arrays as
+-- pgdoc.compare orders the values.
 CREATE FUNCTION pgdoc.sort_parts(value jsonb) RETURNS pgdoc.sort_part[]
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
@@ -207,7 +208,7 @@ BEGIN
     RETURN parts || ROW(0, NULL, NULL)::pgdoc.sort_part;
 END
 $$;
-COMMENT ON FUNCTION pgdoc.sort_parts IS 'What values sort by in the order of pgdoc.compare';
+COMMENT ON FUNCTION pgdoc.sort_parts IS 'An array that sorts as pgdoc.compare sorts the value';
 
 CREATE FUNCTION pgdoc.sorted_items(items jsonb[], path text[], descending boolean) RETURNS jsonb[]
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -220,9 +221,9 @@ AS $$
           END, 'null')) AS parts
           FROM unnest(items) WITH ORDINALITY AS given(item, place)) AS keyed
 $$;
-COMMENT ON FUNCTION pgdoc.sorted_items IS 'The items by what is at a path of those that are objects; equal ones stay in order';
+COMMENT ON FUNCTION pgdoc.sorted_items IS 'The items sorted by the value at a path; the sort is stable, and an item without that path sorts as null';
 
--- Not STRICT: position and size are NULL where they are not given.
+-- Not STRICT: place ($position) and size ($slice) are NULL if not given.
 CREATE FUNCTION pgdoc.push_at(data jsonb, path text[], items jsonb, place integer, sort jsonb, size integer) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $$
@@ -253,4 +254,4 @@ BEGIN
     RETURN pgdoc.set_at(data, path, to_jsonb(result));
 END
 $$;
-COMMENT ON FUNCTION pgdoc.push_at IS 'The data with items put into the array, sorted and cut; NULL where it does not fit';
+COMMENT ON FUNCTION pgdoc.push_at IS 'The data with the items inserted into the array, which is then sorted and cut; NULL if it does not fit';

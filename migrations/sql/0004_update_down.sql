@@ -1,4 +1,4 @@
--- Takes back 0004_update.sql.
+-- Reverts 0004_update.sql.
 DROP FUNCTION
     pgdoc.push_at(jsonb, text[], jsonb, integer, jsonb, integer),
     pgdoc.sorted_items(jsonb[], text[], boolean),

@@ -1,9 +1,9 @@
--- What pgoutput sends is what the publication "pgdoc" had at the point of the WAL that is decoded: a table that joined it
--- later is missing before that, without a word. So it stands here since when each is in it, and who resumes from before
--- that is told so.
+-- pgoutput sends the tables that the publication "pgdoc" held at the point of the WAL being decoded. It silently skips
+-- changes that a table had before it joined. pgdoc.published records when each collection joined, so that a stream that
+-- resumes from before that point fails instead of missing changes.
 --
--- It lists tables. FOR TABLES IN SCHEMA would follow every table by itself, and then tables that are no collections, too:
--- an UPDATE of one without a replica identity would fail for everyone. And only a superuser may have it.
+-- The publication lists tables. FOR TABLES IN SCHEMA would need no list, but it would also publish tables that are not
+-- collections, where an UPDATE without a replica identity then fails for everyone; and it requires a superuser.
 
 CREATE TABLE pgdoc.published (
   member      oid PRIMARY KEY,
@@ -11,13 +11,13 @@ CREATE TABLE pgdoc.published (
   name        text NOT NULL,
   since       pg_lsn NOT NULL
 );
-COMMENT ON TABLE pgdoc.published IS 'since when streams that read through pgoutput miss nothing of a collection';
-COMMENT ON COLUMN pgdoc.published.member IS 'the oid in pg_publication_rel; with an empty name that of the publication';
-COMMENT ON COLUMN pgdoc.published.name IS 'what the collection was called when it was published';
-COMMENT ON COLUMN pgdoc.published.since IS '0/0 where it was published before its first change';
+COMMENT ON TABLE pgdoc.published IS 'the LSN from which streams that read through pgoutput see every change of a collection';
+COMMENT ON COLUMN pgdoc.published.member IS 'oid in pg_publication_rel; in the row with an empty name, the oid of the publication';
+COMMENT ON COLUMN pgdoc.published.name IS 'name of the collection when it was published';
+COMMENT ON COLUMN pgdoc.published.since IS '0/0 if it was published before its first change';
 GRANT SELECT ON pgdoc.published TO PUBLIC;
 
--- Those that are in it by now may have joined in any way.
+-- Nothing is known about when the present members joined, so they count from now.
 INSERT INTO pgdoc.published
 SELECT p.oid, '', '', pg_current_wal_insert_lsn() FROM pg_publication p WHERE p.pubname = 'pgdoc'
 UNION ALL
@@ -26,10 +26,10 @@ FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
   JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE p.pubname = 'pgdoc';
 
--- The collections of a schema that are not known to be in it from a known place on. Without a replica identity they stay
--- out, or their UPDATEs would fail.
+-- The collections of a schema that the publication lacks, or holds since an unknown LSN. Tables without a replica identity
+-- are excluded: publishing them would make their UPDATEs fail.
 CREATE FUNCTION pgdoc.unpublished(schema_name text) RETURNS SETOF regclass LANGUAGE sql STABLE AS $$
-  WITH unknown AS MATERIALIZED (  -- few, so that few are looked at closely; NOT IN is hashed, whatever statistics say
+  WITH unknown AS MATERIALIZED (  -- narrows the tables before the costly is_collection; NOT IN is hashed whatever the statistics say
     SELECT c.oid, c.relname
     FROM pg_class c
     WHERE c.relnamespace = to_regnamespace(quote_ident(schema_name)) AND c.relkind = 'r'
@@ -43,33 +43,33 @@ CREATE FUNCTION pgdoc.unpublished(schema_name text) RETURNS SETOF regclass LANGU
   SELECT oid::regclass FROM unknown WHERE pgdoc.is_collection(oid) ORDER BY relname
 $$;
 
--- What keeps streams from reading a schema through pgoutput, and what mends it, as the end of a sentence; NULL where
--- nothing does.
+-- Why streams cannot read a schema through pgoutput, and the fix: the end of a sentence that starts with 'the publication
+-- "pgdoc"'. NULL if there is no fault.
 CREATE FUNCTION pgdoc.publication_fault(schema_name text) RETURNS text LANGUAGE sql STABLE AS $$
   SELECT CASE
-    WHEN p.oid IS NULL THEN 'is gone: run CREATE PUBLICATION pgdoc'
+    WHEN p.oid IS NULL THEN 'does not exist: run CREATE PUBLICATION pgdoc'
     WHEN NOT (p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate)
       THEN 'does not publish every kind of change: run ALTER PUBLICATION pgdoc SET (publish = ''insert, update, delete, truncate'')'
     WHEN EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND (r.prqual IS NOT NULL OR r.prattrs IS NOT NULL))
-      THEN 'leaves out rows or columns: take those tables out of it and run SELECT pgdoc.publish(''' || schema_name || ''')'
+      THEN 'leaves out rows or columns: drop those tables from it and run SELECT pgdoc.publish(''' || schema_name || ''')'
     WHEN NOT EXISTS (SELECT FROM pgdoc.published WHERE member = p.oid)
-      THEN 'was made anew: run SELECT pgdoc.publish(''' || schema_name || ''') as its owner'
+      THEN 'was re-created: run SELECT pgdoc.publish(''' || schema_name || ''') as its owner'
     ELSE (SELECT 'lacks ' || string_agg(relation::text, ', ') || ': run SELECT pgdoc.publish(''' || schema_name || ''') as its owner'
           FROM pgdoc.unpublished(schema_name) AS relation)
   END
   FROM (SELECT) AS one LEFT JOIN pg_publication p ON p.pubname = 'pgdoc'
 $$;
 
--- From where on streams on these collections, or on all, miss nothing. A catalog that was restored elsewhere has places of
--- another WAL, too.
+-- The LSN from which streams on these collections see every change; names IS NULL means all collections. Ignores LSNs ahead
+-- of this WAL: a catalog restored from a dump has LSNs of another server.
 CREATE FUNCTION pgdoc.published_since(in_schema text, names text[]) RETURNS pg_lsn LANGUAGE sql STABLE AS $$
   SELECT coalesce(max(since), '0/0') FROM pgdoc.published
   WHERE (name = '' OR schema_name = in_schema AND (names IS NULL OR name = ANY (names)))
     AND since <= pg_current_wal_insert_lsn()
 $$;
 
--- Puts a collection into it. Whoever wrote to one that is older than this call is waited for, so that what commits beyond
--- the place that is noted is published whole.
+-- Adds a collection to the publication. SHARE ROW EXCLUSIVE waits for every open transaction that wrote to the table, so
+-- that each transaction that commits after the recorded LSN is published completely.
 CREATE FUNCTION pgdoc.publish_collection(relation regclass, is_new boolean DEFAULT false) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM pgdoc.check_publication_owner();
@@ -86,7 +86,7 @@ BEGIN
   ON CONFLICT (member) DO NOTHING;
 END $$;
 
--- Puts into it what is missing, and gives what is still wrong.
+-- Adds the missing collections and returns the remaining fault, or NULL. lock_timeout keeps it from waiting long for writers.
 CREATE FUNCTION pgdoc.publish(schema_name text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
   relation regclass;
@@ -98,13 +98,13 @@ BEGIN
   FOR relation IN SELECT pgdoc.unpublished(schema_name) LOOP
     PERFORM pgdoc.publish_collection(relation);
   END LOOP;
-  DELETE FROM pgdoc.published WHERE member IN (  -- of collections that are gone, and say nothing
+  DELETE FROM pgdoc.published WHERE member IN (  -- rows of dropped collections that restrict nothing
     SELECT p.member FROM pgdoc.published p
     WHERE p.since = '0/0' AND NOT EXISTS (SELECT FROM pg_publication_rel r WHERE r.oid = p.member)
     FOR UPDATE SKIP LOCKED);
   RETURN pgdoc.publication_fault(schema_name);
 END $$;
-COMMENT ON FUNCTION pgdoc.publish IS 'lets pgoutput send the collections of a schema that were made by hand; gives what is still wrong';
+COMMENT ON FUNCTION pgdoc.publish IS 'adds the collections of a schema that were created by hand to the publication; returns the remaining fault';
 
 
 CREATE OR REPLACE FUNCTION pgdoc.equip_collection(relation regclass) RETURNS void LANGUAGE plpgsql AS $$
@@ -161,16 +161,16 @@ BEGIN
 END $$;
 
 
--- Tables that are made by hand are published as they are made, where a superuser lets it be so: this runs inside any DDL of
--- anybody, with a superuser's rights. So it calls nothing and writes nothing that another role could replace (see
--- `follow_ddl`), and an error of its own is a warning. A table that its transaction has written to before would miss that:
--- the next `watch` publishes it.
+-- Publishes a table created by hand in the same command, once a superuser has run `follow_ddl`. SECURITY DEFINER, and
+-- inside every role's DDL, it has a superuser's rights: so search_path is fixed, it calls and writes nothing that another
+-- role could replace (see `follow_ddl`), and its own errors become warnings. It skips a table that the transaction has
+-- already written to, because those changes would be missing; the next `watch` publishes that table.
 CREATE FUNCTION pgdoc.publish_tables() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   made record;
 BEGIN
-  IF tg_tag = 'ALTER SCHEMA' THEN  -- before PostgreSQL 16 pgoutput goes on with the old name, until something else has changed
+  IF tg_tag = 'ALTER SCHEMA' THEN  -- before PostgreSQL 16, pgoutput keeps the old schema name until something invalidates its cache
     ALTER PUBLICATION pgdoc SET (publish = 'insert, update, delete, truncate');
     RETURN;
   END IF;
@@ -199,10 +199,11 @@ BEGIN
     WHERE p.pubname = 'pgdoc' AND r.prrelid = made.oid;
   END LOOP;
 EXCEPTION WHEN OTHERS THEN
-  RAISE WARNING 'streams that read through pgoutput miss what was made: %', SQLERRM;
+  RAISE WARNING 'pgdoc could not publish the table; streams that read through pgoutput miss its changes: %', SQLERRM;
 END $$;
 
--- The table that it writes to becomes the superuser's, too: its owner could have others' rights in a trigger on it.
+-- The superuser also becomes the owner of pgdoc.published: its owner could add a trigger, which would run with the rights
+-- of every role that writes to it.
 CREATE OR REPLACE FUNCTION pgdoc.follow_ddl() RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'pgdoc_drops') THEN
@@ -229,7 +230,7 @@ BEGIN
   END IF;
   RETURN true;
 EXCEPTION WHEN insufficient_privilege THEN
-  RAISE NOTICE 'role % may not create event triggers: streams are told of drops and renames by the library, not of those '
-    'in SQL, until a superuser runs SELECT pgdoc.follow_ddl()', current_user;
+  RAISE NOTICE 'role % cannot create event triggers: streams report drops and renames made through pgdoc, but not those made in '
+    'SQL, until a superuser runs SELECT pgdoc.follow_ddl()', current_user;
   RETURN false;
 END $$;

@@ -1,4 +1,4 @@
--- The event trigger goes with its function, whoever owns it.
+-- CASCADE drops the event trigger with its function, whichever role owns it.
 DROP FUNCTION pgdoc.publish_tables() CASCADE;
 
 CREATE OR REPLACE FUNCTION pgdoc.follow_ddl() RETURNS boolean LANGUAGE plpgsql AS $$
@@ -19,8 +19,8 @@ BEGIN
   END IF;
   RETURN true;
 EXCEPTION WHEN insufficient_privilege THEN
-  RAISE NOTICE 'role % may not create event triggers: streams are told of drops and renames by the library, not of those '
-    'in SQL, until a superuser runs SELECT pgdoc.follow_ddl()', current_user;
+  RAISE NOTICE 'role % cannot create event triggers: streams report drops and renames made through pgdoc, but not those made in '
+    'SQL, until a superuser runs SELECT pgdoc.follow_ddl()', current_user;
   RETURN false;
 END $$;
 

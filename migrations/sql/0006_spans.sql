@@ -1,9 +1,10 @@
--- What an index of ranges over arrays needs.
+-- Functions of an index for ranges over arrays.
 
 CREATE TYPE pgdoc.key_range AS RANGE (SUBTYPE = text, COLLATION = "C");
-COMMENT ON TYPE pgdoc.key_range IS 'Sort keys from one to another';
+COMMENT ON TYPE pgdoc.key_range IS 'A range of sort keys';
 
--- Without the keys of arrays: that of an array itself would make each span reach from its items to there.
+-- Leaves out the keys of arrays themselves: they sort after the keys of numbers and strings, and would stretch every span
+-- from the items up to the arrays.
 CREATE FUNCTION pgdoc.key_span(data jsonb, path text[]) RETURNS pgdoc.key_range
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $$
@@ -17,4 +18,4 @@ BEGIN
     RETURN CASE WHEN least IS NOT NULL THEN pgdoc.key_range(least, greatest, '[]') END;
 END
 $$;
-COMMENT ON FUNCTION pgdoc.key_span IS 'From the least to the greatest sort_key that a filter finds at a path, arrays excepted; NULL for none';
+COMMENT ON FUNCTION pgdoc.key_span IS 'The range of the sort_key values that a filter finds at a path, except those of arrays; NULL if there are none';

@@ -1,3 +1,3 @@
--- Parts of indexes go with it; `create_index` builds such an index anew.
+-- CASCADE also drops the index parts that use the function; `create_index` rebuilds such an index.
 DROP FUNCTION pgdoc.key_span CASCADE;
 DROP TYPE pgdoc.key_range;

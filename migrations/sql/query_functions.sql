@@ -1,12 +1,12 @@
--- What the compiled filters and updates call. Paths are text[]; a part is a key of an object, or an index of an array.
+-- Functions that compiled filters and updates call. A path is text[]; each part is an object key or an array index.
 
 CREATE FUNCTION pgdoc.type_rank(value jsonb) RETURNS integer
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE  -- STRICT would keep PostgreSQL from inlining it
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE  -- not STRICT: PostgreSQL would not inline it
     RETURN CASE jsonb_typeof(value)
         WHEN 'null' THEN 1 WHEN 'number' THEN 2 WHEN 'string' THEN 3
         WHEN 'object' THEN 4 WHEN 'array' THEN 5 WHEN 'boolean' THEN 6
     END;
-COMMENT ON FUNCTION pgdoc.type_rank IS 'Where values of this type stand in the order of all values';
+COMMENT ON FUNCTION pgdoc.type_rank IS 'The rank of the value''s type in the order of all values';
 
 CREATE FUNCTION pgdoc.compare(a jsonb, b jsonb) RETURNS integer
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -97,15 +97,15 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION pgdoc.values_at IS
-    'All values that a filter finds at a path: an array at its end and each of its items, NULL for what is missing';
+    'All values that a filter finds at a path: for an array at its end, the array and each of its items; NULL for a missing value';
 
 CREATE FUNCTION pgdoc.child(value jsonb, part text) RETURNS jsonb
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE  -- as above
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE  -- not STRICT, as above
     RETURN CASE jsonb_typeof(value)
         WHEN 'object' THEN value -> part
         WHEN 'array' THEN CASE WHEN part ~ '^(0|[1-9][0-9]{0,8})$' THEN value -> part::integer END
     END;
-COMMENT ON FUNCTION pgdoc.child IS 'The value one step down a path; NULL where there is none';
+COMMENT ON FUNCTION pgdoc.child IS 'The value one step down a path; NULL if there is none';
 
 CREATE FUNCTION pgdoc.value_at(value jsonb, path text[]) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -117,7 +117,7 @@ BEGIN
     RETURN value;
 END
 $$;
-COMMENT ON FUNCTION pgdoc.value_at IS 'The value that an update finds at a path; NULL where there is none';
+COMMENT ON FUNCTION pgdoc.value_at IS 'The value that an update finds at a path; NULL if there is none';
 
 CREATE FUNCTION pgdoc.set_at(data jsonb, path text[], value jsonb) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -149,7 +149,7 @@ BEGIN
     RETURN jsonb_set(data, path, value);
 END
 $$;
-COMMENT ON FUNCTION pgdoc.set_at IS 'The data with the value set at the path; NULL where the path does not fit the data';
+COMMENT ON FUNCTION pgdoc.set_at IS 'The data with the value set at the path; NULL if the path does not fit the data';
 
 CREATE FUNCTION pgdoc.unset_at(data jsonb, path text[]) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -181,4 +181,4 @@ BEGIN
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION pgdoc.increment_at IS 'The data with the number at the path increased; NULL where it does not fit';
+COMMENT ON FUNCTION pgdoc.increment_at IS 'The data with the number at the path incremented; NULL if it does not fit';

@@ -1,4 +1,4 @@
-"""The catalog: settings, the publication, and what makes a plain table a collection."""
+"""Create the catalog: settings, the publication, and the functions that turn a plain table into a collection."""
 
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,6 @@ def downgrade() -> None:
 
 
 def run(name: str) -> None:
-    """Execute a file of SQL as it stands, past SQLAlchemy, which would read `:name` and `%` in it as parameters."""
+    """Execute an SQL file on the psycopg connection: SQLAlchemy would parse `:name` and `%` in it as parameters."""
     psycopg_connection: Any = op.get_bind().connection.driver_connection
     psycopg_connection.execute((SQL / name).read_bytes())

@@ -1,4 +1,4 @@
-"""The document language, whole: what filters, updates and indexes need in the server."""
+"""Add the server functions that filters, updates and indexes need."""
 
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,6 @@ def downgrade() -> None:
 
 
 def run(name: str) -> None:
-    """Execute a file of SQL as it stands, past SQLAlchemy, which would read `:name` and `%` in it as parameters."""
+    """Execute an SQL file on the psycopg connection: SQLAlchemy would parse `:name` and `%` in it as parameters."""
     psycopg_connection: Any = op.get_bind().connection.driver_connection
     psycopg_connection.execute((SQL / name).read_bytes())

@@ -1,4 +1,4 @@
-"""Since when the publication has which collection: what streams that read through pgoutput go by."""
+"""Record when each collection joined the publication, so that pgoutput streams can detect missing history."""
 
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,6 @@ def downgrade() -> None:
 
 
 def run(name: str) -> None:
-    """Execute a file of SQL as it stands, past SQLAlchemy, which would read `:name` and `%` in it as parameters."""
+    """Execute an SQL file on the psycopg connection: SQLAlchemy would parse `:name` and `%` in it as parameters."""
     psycopg_connection: Any = op.get_bind().connection.driver_connection
     psycopg_connection.execute((SQL / name).read_bytes())

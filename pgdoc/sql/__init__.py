@@ -1,4 +1,4 @@
-"""SQL statements: named blocks of the `.sql` files beside this one."""
+"""SQL statements, stored as named blocks in the `.sql` files of this folder."""
 
 from __future__ import annotations
 

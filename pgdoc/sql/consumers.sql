@@ -1,4 +1,4 @@
--- Durable consumers. The session-level advisory lock of a consumer makes its session the owner.
+-- Durable consumers. The session that holds a consumer's advisory lock is its owner.
 
 -- name: own
 SELECT pg_try_advisory_lock(hashtextextended('pgdoc consumer ' || %s, 0)) AS owned
@@ -20,8 +20,8 @@ SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND backend_start = %s
 
 -- name: end_holders
--- The transactions that have changed a consumer's row and are still open. The row may know the one of a savepoint only,
--- whose lock is gone when that is released; so a checkpoint leaves a lock of its own.
+-- Ends the sessions whose open transactions changed the consumer's row. The row's xmax may be the id of a subtransaction,
+-- whose lock disappears when its savepoint is released. So a checkpoint also takes an advisory lock until it commits.
 SELECT pg_terminate_backend(l.pid)
 FROM pgdoc.consumers c, hashtextextended('pgdoc checkpoint ' || c.name, 0) AS key, pg_locks l
 WHERE c.name = %s AND l.granted AND l.pid <> pg_backend_pid()
@@ -44,8 +44,8 @@ WHERE name = %s
 UPDATE pgdoc.consumers SET epoch = epoch + 1 WHERE name = %s RETURNING epoch
 
 -- name: enter
--- It has no place yet: who was interrupted before it had one left nothing that counts. Its epoch is none that a consumer
--- of this name had before it was dropped.
+-- An empty place means that creation has not finished; a row left by an interrupted creation is taken over. The epoch
+-- starts at the clock, so it is higher than any that a dropped consumer of the same name had.
 INSERT INTO pgdoc.consumers AS c (name, schema_name, epoch, place, system_id, timeline)
 VALUES (%(name)s, %(schema)s, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, '{}', %(system)s, %(timeline)s)
 ON CONFLICT (name) DO UPDATE
@@ -69,7 +69,7 @@ FROM pg_replication_slots
 WHERE slot_name = %(slot)s AND NOT active AND wal_status <> 'lost' AND confirmed_flush_lsn < %(to)s::pg_lsn
 
 -- name: begin_anew
--- What the stream still holds can be checkpointed.
+-- The stored place can only move back, so that events the stream still holds can be checkpointed.
 WITH progress AS (
   UPDATE pgdoc.consumer_progress
   SET acknowledged = %(place)s, snapshot = %(snapshot)s, system_id = %(system)s, timeline = %(timeline)s,

@@ -1,10 +1,10 @@
--- What `pgdoc doctor` looks at; nothing here needs the catalog.
+-- What `pgdoc doctor` checks on a server where the catalog may be missing; `tables` needs the catalog.
 
 -- name: server
 SELECT current_setting('server_version') AS version, current_setting('max_slot_wal_keep_size') AS keep_size
 
 -- name: slots
--- Those of this database that pgdoc made.
+-- The slots that pgdoc created in this database.
 SELECT slot_name AS name, wal_status, (pg_current_wal_lsn() - restart_lsn)::bigint AS retained
 FROM pg_replication_slots
 WHERE slot_name ~ '^pgdoc[a-z]?_' AND database = current_database()

@@ -1,5 +1,5 @@
--- The calls of a collection. {table} is its table; the writes of a block with metadata begin with `carry` and take
--- their row from it, so that the message stands in the WAL before the change: {carry} and {from_carry} are empty else.
+-- Calls on a collection; {table} is its table. Inside a block with metadata, each write starts with `carry` and selects from
+-- it, which puts the metadata message before the change in the WAL. Otherwise {carry} and {from_carry} are empty.
 
 -- name: carry
 WITH carried AS MATERIALIZED (SELECT pg_logical_emit_message(true, 'pgdoc', %s))
@@ -18,7 +18,7 @@ COPY {table} (id, data) FROM STDIN (FORMAT binary)
 -- name: get
 SELECT data::text, version, created_at, updated_at FROM {table} WHERE id = %s
 
--- {change} gives NULL where the update does not fit the document; then, and where it changes nothing, no row is written.
+-- {change} is NULL if the update does not fit the document. No row is written then, or if nothing changes.
 -- name: update
 {carry} UPDATE {table} SET data = {change} {from_carry}
 WHERE id = %s {and_version} AND ({change}) <> data
@@ -27,15 +27,16 @@ RETURNING data::text, version, created_at, updated_at
 -- name: judge_update
 SELECT data::text, version, created_at, updated_at, ({change}) IS NOT NULL, ({change}) = data FROM {table} WHERE id = %s
 
--- {change} speaks of `data`, which would be ambiguous here, hence the row around it.
+-- {change} refers to `data`, which is ambiguous in ON CONFLICT; the subquery makes it the stored row's.
 -- name: upsert
 {carry} INSERT INTO {table} AS stored (id, data) SELECT %s, {first} {from_carry}
 ON CONFLICT (id) DO UPDATE SET data = (SELECT {change} FROM (SELECT stored.data) AS old(data))
 WHERE (SELECT {change} FROM (SELECT stored.data) AS old(data)) <> stored.data
 RETURNING data::text, version, created_at, updated_at
 
--- For a bulk: no document comes back. One that the update does not fit is written as if replaced by itself, and comes
--- back with that mark for the error, which takes the transaction with it. OFFSET keeps {change} from being copied.
+-- For a bulk write, which returns no documents. A document that the update does not fit is written as a replacement by
+-- itself and returned for the error message; the error then rolls back the transaction. OFFSET 0 keeps the planner from
+-- duplicating {change}.
 -- name: bulk_upsert
 {carry} INSERT INTO {table} AS stored (id, data) SELECT %s, {first} {from_carry}
 ON CONFLICT (id) DO UPDATE SET (data, replaced_version) = (
@@ -65,12 +66,12 @@ SELECT version FROM {table} WHERE id = %s
 -- name: lock
 SELECT version FROM {table} WHERE id = %s FOR NO KEY UPDATE
 
--- {first} is the first document that matches, locked: one of `one`, or the first of some of them.
+-- The first matching document, locked. {first} of update_one and delete_one is a single `one`, or the first of several.
 -- name: one
 SELECT id, data, version, created_at, updated_at FROM {table} WHERE {condition} {order} LIMIT 1 {lock}
 
--- The rows are locked first, in the order of their ids, so that such calls do not deadlock. A row that changed between the
--- match and the lock is matched again, and {change} is made of what it is then. One misfit, and nothing is written.
+-- Locks the rows first, ordered by id, so that concurrent calls do not deadlock. A row that changed before it was locked is
+-- matched again, and {change} is computed from its new data. If the update does not fit one document, nothing is written.
 -- name: update_many
 {with_carry} locked AS MATERIALIZED (
   SELECT id, after, CASE WHEN after IS NULL THEN data::text END AS misfit

@@ -1,4 +1,4 @@
--- Indexes of a collection. Statements that make or drop one take no parameters: their literals are made by `literals`.
+-- Indexes of a collection. CREATE INDEX and DROP INDEX take no parameters: `literals` writes their literals.
 
 -- name: table
 SELECT to_regclass(%s)::oid::bigint

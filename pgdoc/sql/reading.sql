@@ -1,5 +1,5 @@
--- The reads of many documents of a collection. {table} is its table; {rows} are those of it that match, by `matching`, or
--- together those of some conditions, each by `branch`.
+-- Reads of many documents of a collection; {table} is its table. {rows} is `matching` for one condition, or the union of one
+-- `branch` per condition.
 
 -- name: matching
 {table} WHERE {condition}

@@ -1,7 +1,7 @@
--- Statements of the replication room. Few take parameters: the replication protocol has none.
+-- Statements that run on replication connections. Most have no parameters, because the replication protocol has none.
 
 -- name: preflight
--- The walsender looks at the role that logged in, whatever role was set since.
+-- The walsender checks session_user, the role that logged in, and ignores SET ROLE.
 SELECT current_setting('wal_level') AS wal_level, current_setting('server_encoding') AS encoding,
   current_database() AS database, pg_is_in_recovery() AS in_recovery, session_user AS role,
   (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = session_user) AS may_replicate,
@@ -10,11 +10,11 @@ SELECT current_setting('wal_level') AS wal_level, current_setting('server_encodi
   (SELECT count(*) FROM pg_stat_replication) AS walsenders, current_setting('max_wal_senders')::int AS max_walsenders
 
 -- name: is_decoding
--- One that waits for WAL, or for us to read, would have answered.
+-- A walsender in the wait state Activity (needs WAL) or Client (needs us to read) is not decoding.
 SELECT coalesce(wait_event_type, '') NOT IN ('Activity', 'Client') FROM pg_stat_activity WHERE pid = %s
 
 -- name: bookmarks
--- One that is just being copied has no place yet.
+-- A slot that is still being copied has no confirmed_flush_lsn.
 SELECT slot_name AS name, (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint AS confirmed, wal_status,
   (restart_lsn - '0/0'::pg_lsn)::bigint AS restart
 FROM pg_replication_slots
@@ -23,7 +23,7 @@ WHERE slot_name LIKE format('pgdocb\_%s\_%%', (SELECT oid FROM pg_database WHERE
 ORDER BY confirmed_flush_lsn, slot_name
 
 -- name: blockers
--- The start of another role's transaction is only shown to roles that may read all statistics.
+-- xact_start of another role's session is NULL unless the current role may read all statistics.
 SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::float8 AS age_s, datname AS database, NULL AS gid
 FROM pg_stat_activity WHERE backend_xid IS NOT NULL
 UNION ALL
@@ -49,7 +49,7 @@ FROM pgdoc.settings
 SELECT current_setting('max_slot_wal_keep_size') = '-1' AND NOT history_chosen AS nobody_limits FROM pgdoc.settings
 
 -- name: bookmark_name
--- The second that has begun counts as over, so that no bookmark claims to be older than it is.
+-- Rounds the time up to the next second, so that no bookmark claims to be older than it is.
 SELECT format('pgdocb_%s_%s_', oid, to_hex(ceil(extract(epoch FROM clock_timestamp()))::bigint)) AS name
 FROM pg_database WHERE datname = current_database()
 

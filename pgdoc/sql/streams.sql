@@ -1,15 +1,16 @@
--- Reading the WAL's end, and what keeps it.
+-- The end of the WAL, snapshots, publications, and the status of history and consumers.
 
 -- name: wal_end
 SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS inserted,
   (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint AS flushed
 
 -- name: flush
--- A commit flushes the WAL up to itself; the prefix is not ours to decode.
+-- Commits a transaction, which flushes the WAL up to it. Decoders skip the prefix `pgdoc.flush`.
 SELECT pg_logical_emit_message(true, 'pgdoc.flush', '')
 
 -- name: running
--- Transactions that are not visible yet; one that waits for a synchronous standby may have committed long ago.
+-- The snapshot shows which transactions are invisible. Those in the array wait for a synchronous standby: they have
+-- committed in the WAL, possibly long ago, but are not visible yet.
 SELECT pg_current_snapshot()::text, array(
   SELECT backend_xid::text::bigint FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND wait_event = 'SyncRep')
 
@@ -18,7 +19,8 @@ SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint, clock_timestamp()
 FROM pg_logical_emit_message(true, 'pgdoc.snapshot', '')
 
 -- name: part
--- The message marks the place in the WAL that a stream has to come to. Sizes are as stored, and only bound the part.
+-- The message marks the WAL position that the stream must reach. Sizes are stored (compressed) sizes, which only limit the
+-- size of a part.
 SELECT pg_current_snapshot()::text, (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint, clock_timestamp(),
   part.found, part.id, part.data::text, part.version, part.created_at, part.updated_at
 FROM pg_logical_emit_message(true, 'pgdoc.snapshot', '') AS mark
@@ -36,7 +38,7 @@ WHERE slot_name LIKE format('pgdocb\_%%s\_%%%%', (SELECT oid FROM pg_database WH
   AND wal_status <> 'lost'
 
 -- name: watchable
--- The collections of a schema, all or some, and whether each one's changes come with before images.
+-- The collections of a schema, or the named ones, and whether each has before images (REPLICA IDENTITY FULL).
 SELECT c.relname::text, c.relreplident = 'f'
 FROM pg_class c
 WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND (%s::text[] IS NULL OR c.relname = ANY(%s::text[]))
@@ -65,7 +67,7 @@ FROM pgdoc.settings, (
 ) AS kept
 
 -- name: blockers
--- Write transactions of any database: while one is open, no slot's WAL can be released.
+-- Open write transactions of all databases. While one is open, no slot can release the WAL written since.
 SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::float8 AS age_s
 FROM pg_stat_activity WHERE backend_xid IS NOT NULL
 UNION ALL
@@ -85,7 +87,7 @@ SELECT current_setting('server_version'), current_database(), (SELECT version_nu
 SELECT true FROM pgdoc.consumers WHERE name = %s
 
 -- name: consumers
--- Where nobody has it open, its last sign of life is all that is known.
+-- A consumer without an owner counts as waiting since its last update of consumer_progress (seen_at).
 SELECT c.name, c.schema_name, owner.pid, greatest(c.place, p.acknowledged),
   CASE WHEN p.acknowledged > c.place THEN p.system_id ELSE c.system_id END,
   CASE WHEN p.acknowledged > c.place THEN p.timeline ELSE c.timeline END,

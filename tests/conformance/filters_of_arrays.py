@@ -1,4 +1,4 @@
-"""Filters about where values are: paths, what is missing, arrays and their items."""
+"""Filter cases about paths, missing values, arrays and their items."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ OF_ARRAYS: Final = {
         },
         [
             ({"a.0": "key"}, "object array objects"),
-            ({"a.1": "x"}, ""),  # an item that an index led to stands for itself
+            ({"a.1": "x"}, ""),  # an array item reached by index is not searched further
             ({"a.1": ["x", "y"]}, "array"),
             ({"a.1.0": "x"}, "array"),
             ({"a.1.1": "y"}, "array"),

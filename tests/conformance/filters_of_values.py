@@ -1,4 +1,4 @@
-"""Filters about values: what they are equal to, stand to, look like."""
+"""Filter cases about values: equality, order, types and patterns."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ OF_VALUES: Final = {
             ({"a": {"$lte": 2.5}}, "two half tiny list"),
             ({"a": {"$gt": 10**39, "$lt": 10**41}}, "huge"),
             ({"a": {"$lt": 0}}, "tiny"),
-            ({"a": {"$gt": 5, "$lt": 5}}, "list"),  # two items, one for each side
+            ({"a": {"$gt": 5, "$lt": 5}}, "list"),  # two different items match the two sides
             ({"a": {"$gt": "B"}}, "b long lists"),
             ({"a": {"$gte": "b", "$lt": "bb"}}, "b long"),
             ({"a": {"$lt": "a"}}, "B"),

@@ -1,4 +1,4 @@
-"""Filters and updates run by both interpreters, PostgreSQL and Python."""
+"""Run filters and updates in both interpreters, PostgreSQL and Python."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOMENT = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
 
 
 class Group(NamedTuple):
-    """Some documents, and filters with the ids that they find."""
+    """Documents, and filters with the ids that they find."""
 
     documents: dict[str, Any]
     cases: list[tuple[dict[str, Any], str]]
@@ -37,7 +37,7 @@ def found_in_sql(connection: psycopg.Connection, node: Node, documents: dict[str
 
 
 def changed_in_python(update: Update, before: dict[str, Any], *, inserting: bool = False) -> Any:
-    """Return the data after the update, or `None` where it does not fit."""
+    """Return the data after the update, or `None` if the update does not fit."""
     try:
         return apply_update(update, decode(encode(before)), now=MOMENT, inserting=inserting)
     except InvalidUpdate:
@@ -47,7 +47,7 @@ def changed_in_python(update: Update, before: dict[str, Any], *, inserting: bool
 def changed_in_sql(
     connection: psycopg.Connection, update: Update, before: dict[str, Any], *, inserting: bool = False
 ) -> Any:
-    """Return as `changed_in_python` does; with the time of the transaction replaced by the one there."""
+    """Return what `changed_in_python` does; replaces the transaction time with `MOMENT`."""
     try:
         change = compile_first(update) if inserting else compile_update(update)
     except InvalidUpdate:

@@ -1,4 +1,4 @@
-"""What each operator of filters means, as MongoDB's manual has it, in PostgreSQL and in Python.
+"""Each filter operator means what MongoDB's manual says, in PostgreSQL and in Python.
 
 The cases are in `filters_of_values` and `filters_of_arrays`.
 """
@@ -74,6 +74,6 @@ def test_a_filter_finds(connection: psycopg.Connection, group: Group, wanted: di
     ],
     ids=str,
 )
-def test_what_is_no_filter(wanted: dict[str, Any]) -> None:
+def test_an_invalid_filter_is_refused(wanted: dict[str, Any]) -> None:
     with pytest.raises(InvalidFilter):
         parse_filter(wanted)

@@ -1,6 +1,6 @@
-"""What each operator of updates means, as MongoDB's manual has it, in PostgreSQL and in Python.
+"""Each update operator means what MongoDB's manual says, in PostgreSQL and in Python.
 
-A case is the data before, an update, and the data after, `None` where the update does not fit the data.
+A case is the data before, an update, and the data after, which is `None` if the update does not fit the data.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ FIELDS: list[Case] = [
     ({"a": 1}, {"$currentDate": {"a.b": True}}, None),
     ({"a": 1}, {"$setOnInsert": {"a": 2, "b": 3}}, {"a": 1}),
     ({"a": 1}, {"$setOnInsert": {"a.b.c": 2}}, {"a": 1}),
-    # names that begin with a dollar
+    # field names that begin with a dollar sign
     ({"a": {"$b": 1}}, {"$inc": {"a.$b": 1}, "$set": {"a.$c.$d": 2}}, {"a": {"$b": 2, "$c": {"$d": 2}}}),
     ({"$a": {"b": 1}}, {"$inc": {"$a.b": 1}, "$set": {"$a.c": 2}}, {"$a": {"b": 2, "c": 2}}),
     ({"$a": 1}, {"$set": {"$a": {"$b": 2}}}, {"$a": {"$b": 2}}),
@@ -332,6 +332,6 @@ def test_an_upsert_makes_of_nothing(
     ],
     ids=str,
 )
-def test_what_is_no_update(wanted: dict[str, Any]) -> None:
+def test_an_invalid_update_is_refused(wanted: dict[str, Any]) -> None:
     with pytest.raises(InvalidUpdate):
         parse_update(wanted)

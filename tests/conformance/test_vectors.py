@@ -1,8 +1,8 @@
-"""Another system's answers, from the folder that `PGDOC_VECTORS` names; without it none of this is collected.
+"""Compare with recorded results of another system, in the folder `PGDOC_VECTORS`; collected only if it is set.
 
-Each file `*.json` there is `{"cases": [...]}`. A case of filters has `documents`, each with `id` and `data`, a
-`filter`, and the `ids` that it finds or the `error` that it is; one of updates has the data `before`, an `update`, and
-the data `after` it, `null` where it changes nothing, or the `error`. Each is run in PostgreSQL and in Python.
+Each file `*.json` in it is `{"cases": [...]}`. A filter case has `documents`, each with `id` and `data`, a `filter`,
+and either the `ids` that it finds or an `error`. An update case has the data `before`, an `update`, and either the data
+`after`, which is `null` if nothing changes, or an `error`. Each case runs in PostgreSQL and in Python.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ FILES = sorted(Path(os.environ["PGDOC_VECTORS"]).glob("*.json"))
 ENOUGH = 0.95
 
 
-def test_there_are_vectors() -> None:
+def test_the_vectors_folder_has_cases() -> None:
     assert FILES
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_the_other_system_answers_so(
+def test_pgdoc_agrees_with_the_other_system(
     connection: psycopg.Connection, capsys: pytest.CaptureFixture[str], path: Path
 ) -> None:
     cases = json.loads(path.read_text(encoding="utf-8"))["cases"]
     results = [(case, *answers(connection, case)) for case in cases]
     differing = [(case, found, wanted) for case, found, wanted in results if not same(found, wanted)]
-    reasons = Counter(reason_of(found, wanted) for _, found, wanted in differing)
+    reasons = Counter(known_reason(found, wanted) for _, found, wanted in differing)
     agreeing = len(cases) - len(differing)
     lines = [f"{agreeing} of {len(cases)} cases agree, {agreeing / len(cases):.1%}"]
-    lines += [f"{count} differ: {reason or 'for no known reason'}" for reason, count in reasons.items()]
+    lines += [f"{count} differ: {reason or 'no known reason'}" for reason, count in reasons.items()]
     with capsys.disabled():
         sys.stdout.write("".join(f"\n{path.name}: {line}" for line in lines) + "\n")
-    unknown = [item for item in differing if reason_of(*item[1:]) is None]
+    unknown = [item for item in differing if known_reason(*item[1:]) is None]
     assert not unknown, "\n".join(f"{case}: {found}" for case, found, _ in unknown)
     assert agreeing >= ENOUGH * len(cases)
 
 
 def answers(connection: psycopg.Connection, case: dict[str, Any]) -> tuple[Any, Any]:
-    """Return what pgdoc finds, in both interpreters, and what the other system does; `None` for an error."""
+    """Return the result of pgdoc, the same in both interpreters, and of the other system; `None` for an error."""
     in_python, in_sql, wanted = (filtered if "filter" in case else updated)(connection, case)
-    assert same(in_python, in_sql), f"{case}: {in_python} in Python, {in_sql} in SQL"
+    assert same(in_python, in_sql), f"{case}: Python returns {in_python}, SQL {in_sql}"
     return in_python, wanted
 
 
@@ -83,8 +83,8 @@ def same(left: Any, right: Any) -> bool:
     return left is right if left is None or right is None else compare(left, right) == 0
 
 
-def reason_of(found: Any, wanted: Any) -> str | None:
-    """Say why pgdoc answers otherwise, as docs/reference/updates.md explains it; `None` for no known reason."""
+def known_reason(found: Any, wanted: Any) -> str | None:
+    """Return why pgdoc differs, as in docs/reference/updates.md, or `None` if the reason is unknown."""
     if wanted is None and has_large_integer(found):
         return "integers have any size"
     return "numbers are added and multiplied in decimal" if nearly_same(found, wanted) else None
@@ -97,7 +97,7 @@ def has_large_integer(value: Any) -> bool:
 
 
 def nearly_same(left: Any, right: Any) -> bool:
-    """Whether only numbers differ, and those by no more than floats do that were calculated with."""
+    """Return whether only numbers differ, by no more than a floating-point rounding error."""
     if isinstance(left, dict) and isinstance(right, dict):
         return left.keys() == right.keys() and all(nearly_same(left[key], right[key]) for key in left)
     if isinstance(left, list) and isinstance(right, list):

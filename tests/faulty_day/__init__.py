@@ -1,17 +1,18 @@
-"""A day on which everything breaks: writers, streams and consumers in processes of their own, faults of every kind.
+"""A test in which everything breaks: writers, streams and consumers in separate processes, and faults of every kind.
 
-`day.run` makes one, and `verdict` tells what became of it. The parts:
+`day.run` runs the test, and `verdict` checks the result. The modules:
 
-- `plan`: who takes part, as values that a process is given on its command line.
-- `writer`: a process that writes; a ledger row in each transaction says whether it committed, whatever broke meanwhile.
-- `notebook`: what a stream keeps: its events, the tables that they come to, and its token, all in one SQLite
-  transaction, as a careful program would. A process that is killed goes on from there.
+- `plan`: the settings of each process, passed on its command line.
+- `supervisor`: starts, kills and restarts the processes.
+- `writer`: a process that writes. Each transaction adds a ledger row, which proves whether it committed.
+- `notebook`: what a stream saves in one SQLite transaction, as a careful program would: its events, the documents that
+  they produce, and its token. A killed process resumes from it.
 - `reader`, `consumer`: the processes that read.
-- `faults`: what breaks, seeded.
-- `verdict`: every notebook against the *reference*: a replication slot that was made before the day and is read with
-  `pg_logical_slot_get_changes` when it is over. That is the server's own account, in commit order, and no code of
-  pgdoc has a part in it; triggers that keep books would slow the writers down, and would not know the order of commits.
+- `faults`: the faults, chosen by a seed.
+- `verdict`: compares every notebook with the *reference*, a replication slot that is created before the first write and
+  read with `pg_logical_slot_get_changes` after the last. It is the server's own record in commit order, and involves no
+  pgdoc code. Audit triggers would slow the writers down, and would not know the commit order.
 
-An event is compared as a digest of all that it says (`digest`), so that equal sequences of digests mean equal events,
-and a difference is found at its very place.
+Events are compared by a digest of everything in them (`digest`): equal sequences of digests mean equal events, and the
+first different digest shows where a sequence is wrong.
 """

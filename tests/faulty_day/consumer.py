@@ -1,7 +1,7 @@
 """A process of a durable consumer, active or standby: `python -m tests.faulty_day.consumer PLAN`.
 
-Its notebook is shared with its twin. It is written before an event is acknowledged, so that what is acknowledged is
-in it.
+It shares its notebook with its twin. It writes the notebook before it acknowledges an event, so that the notebook holds
+every acknowledged event.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pgdoc.errors import ConsumerLost, DatabaseError, ServerUnreachable
 from tests.faulty_day.digest import KINDS, fact
 from tests.faulty_day.notebook import Notebook
 from tests.faulty_day.plan import BOOKS, MARKS, SCHEMA, ConsumerPlan, from_argument
-from tests.faulty_day.process import is_set, settle_in
+from tests.faulty_day.process import is_set, set_up_process
 
 if TYPE_CHECKING:
     from pgdoc import ChangeEvent, ChangeStream
@@ -32,15 +32,15 @@ _BATCH = 23
 _AUDIT = f"INSERT INTO {BOOKS}.audit (consumer, digest) VALUES (%s, %s)"
 
 
-class Duty:
-    """What one opening of the stream does."""
+class ConsumerRun:
+    """Reads the stream from one opening until it fails or the test is over."""
 
     def __init__(self, plan: ConsumerPlan, store: Store, stream: ChangeStream, notebook: Notebook) -> None:
         self._plan, self._store, self._stream, self._notebook = plan, store, stream, notebook
         self._began = False
 
     def run(self) -> None:
-        """Read until everyone is told that it is over."""
+        """Read until the flag `over` is set."""
         while True:
             events = self._next()
             if events:
@@ -53,7 +53,7 @@ class Duty:
         events = []
         while event is not None:
             events.append(event)
-            alone = self._plan.how == "auto"  # there, asking on acknowledges
+            alone = self._plan.how == "auto"  # auto_ack acknowledges when the next event is requested
             event = self._stream.try_next() if len(events) < _BATCH and not alone else None
         return events
 
@@ -71,7 +71,7 @@ class Duty:
             self._stream.ack(events[-1])
 
     def _audit(self, facts: list[Fact], last: ChangeEvent) -> None:
-        """The effect and the place commit together."""
+        """Commit the audit rows together with the checkpoint."""
         with self._store.transaction() as tx:
             for each in facts:
                 tx.connection.execute(_AUDIT, [self._plan.name, each.digest])
@@ -83,14 +83,14 @@ def _serve(plan: ConsumerPlan, store: Store, notebook: Notebook) -> None:
     while not is_set(plan.folder, "over"):
         try:
             with store.watch(*names, consumer=plan.name, auto_ack=plan.how == "auto") as stream:
-                Duty(plan, store, stream, notebook).run()
-        except (ServerUnreachable, ConsumerLost, DatabaseError, psycopg.Error) as exc:  # what tx.connection raises
-            logger.info("opened again: %r", exc)
+                ConsumerRun(plan, store, stream, notebook).run()
+        except (ServerUnreachable, ConsumerLost, DatabaseError, psycopg.Error) as exc:  # psycopg: from tx
+            logger.info("reopening the stream after %r", exc)
             time.sleep(_RETRY_S)
 
 
 def main() -> None:
-    settle_in()
+    set_up_process()
     plan = from_argument(ConsumerPlan)
     with (
         Notebook(Path(plan.folder, f"{plan.name}.sqlite")) as notebook,

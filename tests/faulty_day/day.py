@@ -1,4 +1,4 @@
-"""The day itself: `run`."""
+"""`run`: run the test and return its outcome."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from psycopg.conninfo import make_conninfo
 
 from pgdoc import Store
 from tests.faulty_day import notebook
-from tests.faulty_day.crew import Crew
 from tests.faulty_day.faults import Faults
 from tests.faulty_day.plan import (
     BOOKS,
@@ -31,7 +30,8 @@ from tests.faulty_day.plan import (
     Wanted,
     WriterPlan,
 )
-from tests.faulty_day.verdict import SLOT, Account, Got, Reference, judge
+from tests.faulty_day.supervisor import Supervisor
+from tests.faulty_day.verdict import SLOT, Delivered, Reference, StreamReport, judge
 from tests.fixtures.fix_server import local_server
 from tests.proxy import Proxy
 
@@ -65,7 +65,7 @@ WHERE backend_type IN ('client backend', 'walsender') AND pid <> pg_backend_pid(
 
 @dataclass
 class Outcome:
-    """What became of a day."""
+    """The result of one run."""
 
     phases_s: dict[str, float] = field(default_factory=dict)
     transactions: int = 0
@@ -79,36 +79,36 @@ class Outcome:
     largest_kib: int = 0
     longest_stop_s: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)
-    accounts: list[Account] = field(default_factory=list)
+    reports: list[StreamReport] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         phases = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.phases_s.items())
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self.faults.items()))
         return (
-            f"a day ({phases}): {self.transactions} transactions, {self.events} events, "
-            f"given {self.delivered} times to {len(self.accounts)} streams and consumers; "
-            f"losses {self.losses}, repeats {self.repeats}, repeats to consumers that may have them "
-            f"{self.consumer_repeats}, the oldest {self.oldest_repeat_s:.0f} s later; "
-            f"clients started again {self.restarts}; largest process {self.largest_kib >> 10} MiB, "
-            f"longest fast stop {self.longest_stop_s:.1f} s; faults: {kinds}"
+            f"faulty day ({phases}): {self.transactions} transactions, {self.events} events, "
+            f"{self.delivered} deliveries to {len(self.reports)} streams and consumers; "
+            f"losses {self.losses}, repeats {self.repeats}, repeats allowed for at-least-once consumers "
+            f"{self.consumer_repeats}, the oldest after {self.oldest_repeat_s:.0f} s; "
+            f"client restarts {self.restarts}; largest process {self.largest_kib >> 10} MiB, "
+            f"longest fast shutdown {self.longest_stop_s:.1f} s; faults: {kinds}"
         )
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Note how long something takes."""
+        """Record how long the block takes."""
         began = time.monotonic()
         yield
         self.phases_s[name] = time.monotonic() - began
 
     def raise_if_wrong(self) -> None:
-        """Fail with every difference that was found."""
-        found = self.wrong + [f"{account.name}: {line}" for account in self.accounts for line in account.wrong]
+        """Fail with a list of all differences found."""
+        found = self.wrong + [f"{report.name}: {line}" for report in self.reports for line in report.wrong]
         assert not found, f"{self}\n" + "\n".join(found)
 
 
 def readers(direct: str, proxied: str, folder: Path) -> list[ReaderPlan]:
-    """Four processes of five streams: sync and async, directly and through the proxy."""
+    """Return the plans of four processes with five streams each: sync and async, direct and through the proxy."""
     plans = []
     for name, conninfo, is_async in (
         ("sync", direct, False),
@@ -127,11 +127,11 @@ def readers(direct: str, proxied: str, folder: Path) -> list[ReaderPlan]:
     return plans
 
 
-class _Stage:
-    """The server, the proxy and the processes of one day."""
+class _Testbed:
+    """The server, the proxy and the processes of one run."""
 
-    def __init__(self, day: Day, folder: Path, server: LocalServer, proxy: Proxy, crew: Crew) -> None:
-        self.day, self.folder, self.server, self.proxy, self.crew = day, folder, server, proxy, crew
+    def __init__(self, day: Day, folder: Path, server: LocalServer, proxy: Proxy, supervisor: Supervisor) -> None:
+        self.day, self.folder, self.server, self.proxy, self.supervisor = day, folder, server, proxy, supervisor
         self.largest_kib = 0
         proxied = make_conninfo(server.conninfo, port=proxy.port)
         self.readers = readers(server.conninfo, proxied, folder)
@@ -142,7 +142,7 @@ class _Stage:
 
     @property
     def notebooks(self) -> dict[str, Wanted]:
-        """Their names, and what is read."""
+        """The name of each notebook, and which events belong in it."""
         streams = {stream.name: stream for plan in self.readers for stream in plan.streams}
         wanted = {name: Wanted(stream.collections, stream.some) for name, stream in streams.items()}
         return wanted | {plan.name: Wanted(plan.collections) for plan in self.consumers}
@@ -159,57 +159,59 @@ class _Stage:
             connection.execute("SELECT pg_create_logical_replication_slot(%s, 'wal2json')", [SLOT])
 
     def start_readers(self) -> None:
-        """Have every stream open, from before the first write."""
+        """Start readers and consumers; return when every stream is open, before the first write."""
         for plan in self.readers:
-            self.crew.start(plan.name, "reader", plan)
+            self.supervisor.start(plan.name, "reader", plan)
         for consumer in self.consumers:
             for twin in ("a", "b"):
-                self.crew.start(f"{consumer.name}-{twin}", "consumer", consumer)
+                self.supervisor.start(f"{consumer.name}-{twin}", "consumer", consumer)
         streams = [stream.name for plan in self.readers for stream in plan.streams]
-        self._wait("open streams", lambda: all(self._ask(name, "token") for name in streams))
-        self._wait("consumers", lambda: self._count_consumers() == len(self.consumers))
+        self._wait("all streams open", lambda: all(self._ask(name, "token") for name in streams))
+        self._wait("all consumers active", lambda: self._count_consumers() == len(self.consumers))
 
     def start_writers(self) -> None:
         rate = self.day.changes_per_s / 3
         for number, style in enumerate(("library", "library", "sql")):
             seed = self.day.seed * 10 + number
             plan = WriterPlan(self.server.conninfo, str(self.folder), number, seed, style, rate, self.day.largest)
-            self.crew.start(f"writer-{number}", "writer", plan)
+            self.supervisor.start(f"writer-{number}", "writer", plan)
 
     def break_things(self) -> Faults:
-        """Let things happen until the time is over: every kind once at least, then at random."""
-        faults = Faults(self.server, self.proxy, self.crew, self.day)
+        """Cause faults until the time is over: every kind at least once, then random ones."""
+        faults = Faults(self.server, self.proxy, self.supervisor, self.day)
         over = time.monotonic() + self.day.seconds
         wanted = [kind for kind in faults.kinds if self.consumers or "consumer" not in kind]
-        due = faults.all_of(wanted)
+        due = faults.shuffled(wanted)
         try:
-            while (due or time.monotonic() < over) and not self.crew.failed() and not self.errors():
+            while (due or time.monotonic() < over) and not self.supervisor.failed() and not self.errors():
                 time.sleep(faults.pause_s())
-                faults.strike(due.pop() if due else faults.any_of(wanted))
-                self.largest_kib = max(self.largest_kib, self.crew.largest_kib())
+                faults.strike(due.pop() if due else faults.weighted(wanted))
+                self.largest_kib = max(self.largest_kib, self.supervisor.largest_kib())
         finally:
-            faults.mend()
+            faults.repair()
         return faults
 
     def end(self) -> list[str]:
-        """Stop the writers, mark the end, and wait until all have read it; give what went wrong."""
+        """Stop the writers, insert the end mark, and wait until all have read it; return what went wrong."""
         (self.folder / "stop").touch()
-        names = self.crew.names
-        left = self.crew.wait([name for name in names if name.startswith("writer")], self.day.patience_s)
+        names = self.supervisor.names
+        left = self.supervisor.wait([name for name in names if name.startswith("writer")], self.day.patience_s)
         with Store(self.server.conninfo, schema=SCHEMA) as store:
             store[MARKS].insert(END, {})
         (self.folder / "hurry").touch()
         if self.day.cut_at_end:
             self.proxy.cut()
-        left += self.crew.wait([plan.name for plan in self.readers], self.day.patience_s)
+        left += self.supervisor.wait([plan.name for plan in self.readers], self.day.patience_s)
         with contextlib.suppress(TimeoutError):
-            self._wait("consumers to end", lambda: all(self._ask(plan.name, "done") for plan in self.consumers))
+            self._wait(
+                "all consumers at the end mark", lambda: all(self._ask(plan.name, "done") for plan in self.consumers)
+            )
         (self.folder / "over").touch()
-        left += self.crew.wait([name for name in names if name.startswith("consumer")], self.day.patience_s)
-        return left + self.crew.failed()
+        left += self.supervisor.wait([name for name in names if name.startswith("consumer")], self.day.patience_s)
+        return left + self.supervisor.failed()
 
     def errors(self) -> list[str]:
-        """What streams have noted as wrong so far."""
+        """Return the errors that streams have recorded so far."""
         return [f"{name}: {error}" for name in self.notebooks if (error := self._ask(name, "error"))]
 
     def _ask(self, name: str, column: str) -> object:
@@ -229,81 +231,81 @@ class _Stage:
         deadline = time.monotonic() + self.day.patience_s
         while not condition():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"waited {self.day.patience_s:.0f} s for {what}: {self.errors()}")
-            assert not self.crew.failed(), self.crew.failed()
+                raise TimeoutError(f"{what}: not within {self.day.patience_s:.0f} s; errors: {self.errors()}")
+            assert not self.supervisor.failed(), self.supervisor.failed()
             time.sleep(_LOOK_S)
 
 
 @contextlib.contextmanager
-def _stage(day: Day, folder: Path) -> Iterator[_Stage]:
+def _testbed(day: Day, folder: Path) -> Iterator[_Testbed]:
     with local_server(port=0, settings=SERVER_SETTINGS) as server:
-        place = psycopg.conninfo.conninfo_to_dict(server.conninfo)
-        with Proxy(str(place["host"]), int(str(place["port"]))) as proxy, Crew(folder) as crew:
-            stage = _Stage(day, folder, server, proxy, crew)
+        address = psycopg.conninfo.conninfo_to_dict(server.conninfo)
+        with Proxy(str(address["host"]), int(str(address["port"]))) as proxy, Supervisor(folder) as supervisor:
+            testbed = _Testbed(day, folder, server, proxy, supervisor)
             try:
-                yield stage
+                yield testbed
             finally:
                 (folder / "server.log").write_text(server.log_tail(5_000))
 
 
 def run(day: Day, folder: Path) -> Outcome:
-    """Have a day, in processes and on a server of its own.
+    """Run the test with its own processes and server.
 
     Args:
-        day: how long, how much, and with what seed.
-        folder: where notebooks and logs go.
+        day: The duration, load and seed.
+        folder: The folder for notebooks and logs.
     """
     outcome = Outcome()
-    with _stage(day, folder) as stage:
+    with _testbed(day, folder) as testbed:
         with outcome.phase("begin"):
-            stage.prepare()
-            stage.start_readers()
-            stage.start_writers()
+            testbed.prepare()
+            testbed.start_readers()
+            testbed.start_writers()
         with outcome.phase("day"):
-            faults = stage.break_things()
+            faults = testbed.break_things()
         with outcome.phase("end"):
-            outcome.wrong += stage.end()
+            outcome.wrong += testbed.end()
         outcome.faults, outcome.longest_stop_s = faults.counts, faults.longest_stop_s
-        outcome.restarts, outcome.largest_kib = stage.crew.restarts, stage.largest_kib
+        outcome.restarts, outcome.largest_kib = testbed.supervisor.restarts, testbed.largest_kib
         if outcome.largest_kib > _LIMIT_KIB:
-            outcome.wrong.append(f"a process had {outcome.largest_kib} KiB of memory")
+            outcome.wrong.append(f"a process used {outcome.largest_kib} KiB of memory, more than {_LIMIT_KIB}")
         with outcome.phase("verdict"):
-            _judge(stage, outcome)
-            outcome.wrong += _leftovers(stage)
+            _judge(testbed, outcome)
+            outcome.wrong += _leftovers(testbed)
     return outcome
 
 
-def _judge(stage: _Stage, outcome: Outcome) -> None:
-    conninfo = stage.server.conninfo
+def _judge(testbed: _Testbed, outcome: Outcome) -> None:
+    conninfo = testbed.server.conninfo
     reference = Reference(conninfo)
     outcome.wrong += reference.check(conninfo)
     outcome.transactions, outcome.events = len(reference.transactions), len(reference.digests)
-    audits = {plan.name: _audit(conninfo, plan.name) for plan in stage.consumers if plan.how == "checkpoint"}
-    for name, wanted in stage.notebooks.items():
+    audits = {plan.name: _audit(conninfo, plan.name) for plan in testbed.consumers if plan.how == "checkpoint"}
+    for name, wanted in testbed.notebooks.items():
         may_repeat = name.startswith("consumer") and name not in audits
-        account = judge(reference, stage.folder / f"{name}.sqlite", wanted, repeats=may_repeat, audit=audits.get(name))
-        outcome.accounts.append(account)
-        outcome.delivered += account.events
-        outcome.losses += account.losses
-        outcome.repeats += 0 if may_repeat else account.repeats
-        outcome.oldest_repeat_s = max(outcome.oldest_repeat_s, account.furthest_repeat_s)
-        outcome.consumer_repeats += account.repeats if may_repeat else 0
+        report = judge(reference, testbed.folder / f"{name}.sqlite", wanted, repeats=may_repeat, audit=audits.get(name))
+        outcome.reports.append(report)
+        outcome.delivered += report.events
+        outcome.losses += report.losses
+        outcome.repeats += 0 if may_repeat else report.repeats
+        outcome.oldest_repeat_s = max(outcome.oldest_repeat_s, report.furthest_repeat_s)
+        outcome.consumer_repeats += report.repeats if may_repeat else 0
 
 
-def _audit(conninfo: str, consumer: str) -> Got:
-    """What a consumer wrote into the database, together with its place."""
+def _audit(conninfo: str, consumer: str) -> Delivered:
+    """Return the events that a consumer wrote to the database with its checkpoints."""
     with psycopg.connect(conninfo) as connection:
         query = f"SELECT digest, 0, 0.0::float8 FROM {BOOKS}.audit WHERE consumer = %s ORDER BY number"
         return connection.execute(query, [consumer]).fetchall()
 
 
-def _leftovers(stage: _Stage) -> list[str]:
-    """Drop what the day made itself; give what streams and consumers left at the server, after a while."""
-    conninfo = stage.server.conninfo
-    stage.proxy.cut()  # what it keeps open would look like sessions that were left
-    if stage.consumers:
+def _leftovers(testbed: _Testbed) -> list[str]:
+    """Drop what the test created; return what streams and consumers left on the server after a grace period."""
+    conninfo = testbed.server.conninfo
+    testbed.proxy.cut()  # connections it holds open would look like leftover sessions
+    if testbed.consumers:
         with Store(conninfo, schema=SCHEMA) as store:
-            for plan in stage.consumers:
+            for plan in testbed.consumers:
                 store.drop_consumer(plan.name)
     deadline = time.monotonic() + _GRACE_S
     with psycopg.connect(conninfo, autocommit=True) as connection:

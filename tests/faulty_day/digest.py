@@ -1,4 +1,4 @@
-"""What an event says, in 64 bits; and in words."""
+"""The content of an event as a 64-bit digest and as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KINDS = frozenset({"insert", "update", "replace", "delete", "truncate"})
 
 
 class Fact(NamedTuple):
-    """An event, as everybody who is asked has to tell it; images are `[version, data]`."""
+    """The content of an event, equal in the reference, streams and consumers; images are `[version, data]`."""
 
     commit_lsn: int
     kind: str
@@ -26,7 +26,7 @@ class Fact(NamedTuple):
 
     @property
     def digest(self) -> int:
-        """Its digest, a signed number as SQLite holds it."""
+        """A 64-bit digest; signed, because SQLite has no unsigned integers."""
         text = orjson.dumps(list(self), option=orjson.OPT_SORT_KEYS)
         return int.from_bytes(blake2b(text, digest_size=8).digest(), "big", signed=True)
 
@@ -37,7 +37,7 @@ class Fact(NamedTuple):
 
 
 def fact(event: ChangeEvent) -> Fact:
-    """What a stream says."""
+    """Return the content of an event."""
     return Fact(
         int(event.resume_token.lsn),
         str(event.event_type),

@@ -1,4 +1,4 @@
-"""What a stream keeps from one life of its process to the next: `Notebook`."""
+"""`Notebook`: what a stream saves, so that a restarted process can resume."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ _BUSY_S = 30.0
 
 
 class Notebook:
-    """Events, the tables they come to, and the token of the last: an SQLite file, written in one transaction a batch.
+    """An SQLite file with the events read, the documents they produce, and the last token.
 
-    A process that is killed leaves the one before. Nothing is synced, for the machine does not crash.
+    Each batch is one transaction, so a killed process leaves complete batches. Nothing is synced to disk, because the
+    machine itself does not crash. A *life* is one opening of the stream.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,26 +46,26 @@ class Notebook:
         self._connection.close()
 
     def begin_life(self) -> None:
-        """Count another opening of the stream."""
+        """Count a new opening of the stream."""
         self._connection.execute("UPDATE place SET life = life + 1")
         self.life = self._place("life")
 
     @property
     def token(self) -> str | None:
-        """Where to go on."""
+        """The token to resume after."""
         token: str | None = self._place("token")
         return token
 
     @property
     def done(self) -> bool:
-        """Whether the end was read."""
+        """Whether the end mark has been read."""
         return bool(self._place("done"))
 
     def keep(self, facts: Sequence[Fact], token: str | None, *, done: bool = False, replica: bool = True) -> None:
-        """Write a batch down.
+        """Save a batch.
 
         Raises:
-            AssertionError: an image of before that is not what the events so far come to.
+            AssertionError: A before image differs from the document that the earlier events produced.
         """
         self._connection.execute("BEGIN IMMEDIATE")
         try:
@@ -81,7 +82,7 @@ class Notebook:
         self._connection.execute("COMMIT")
 
     def fail(self, error: str) -> None:
-        """Note what must not happen; only the first is kept."""
+        """Record an error; only the first is kept."""
         self._connection.execute("UPDATE place SET error = coalesce(error, ?)", (error,))
 
     def _place(self, column: str) -> Any:
@@ -95,7 +96,9 @@ class Notebook:
         key = (fact.collection, fact.document_id)
         row = run("SELECT image FROM document WHERE collection = ? AND id = ?", key).fetchone()
         held = row[0] if row else None
-        assert held == _written(fact.before), f"before {fact}: the events so far give {held!r}, not {fact.before!r}"
+        assert held == _written(fact.before), (
+            f"{fact}: the before image is {fact.before!r}, but the earlier events give {held!r}"
+        )
         if fact.after is None:
             run("DELETE FROM document WHERE collection = ? AND id = ?", key)
         else:
@@ -107,7 +110,7 @@ def _written(image: list[Any] | None) -> bytes | None:
 
 
 def read(path: Path, query: str) -> list[Any]:
-    """Ask a notebook something, from another process."""
+    """Query a notebook from another process; return no rows if it does not exist yet."""
     if not path.exists():
         return []
     with closing(sqlite3.connect(path, timeout=_BUSY_S)) as connection:
@@ -115,5 +118,5 @@ def read(path: Path, query: str) -> list[Any]:
             return connection.execute(query).fetchall()
         except sqlite3.OperationalError as exc:
             if "no such table" in str(exc):
-                return []  # its process is only starting
+                return []  # its process is still starting
             raise

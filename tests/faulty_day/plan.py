@@ -1,4 +1,4 @@
-"""Who takes part in a day. Plans travel to processes as JSON, on the command line."""
+"""The settings of a run and of its processes, which receive theirs as JSON on the command line."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any, NamedTuple, TypeVar
 
 SCHEMA = "day"
 BOOKS = "books"
-"""The schema of the ledger and of what a consumer writes, beside the collections: streams don't see it."""
+"""The schema of the ledger and of the consumer's audit table; outside the schema that streams read."""
 
 COLLECTIONS = ("orders", "stock", "scratch")
 MARKS = "marks"
 END = "end"
 
 SERVER_SETTINGS: dict[str, object] = {
-    # A crash of the server's processes loses nothing that the kernel was given, so there is no need to wait for a disk.
+    # Only server processes crash, not the machine. The kernel keeps what they wrote, so there is no need to sync to
+    # disk.
     "fsync": False,
     "full_page_writes": False,
     "max_connections": 200,
@@ -34,14 +35,14 @@ _Plan = TypeVar("_Plan", bound="WriterPlan | ReaderPlan | ConsumerPlan")
 
 @dataclass(frozen=True)
 class WriterPlan:
-    """One process that writes.
+    """One writing process.
 
     Attributes:
-        number: of the writer; its transactions are numbered beside it in the ledger.
+        number: The number of the writer; the ledger numbers the transactions per writer.
         style: `library` or `sql`.
-        changes_per_s: what it keeps to on the average; within a transaction it runs at full speed.
-        largest: how many changes a transaction may have.
-        folder: where the file `stop` says that it is enough.
+        changes_per_s: The average rate; within a transaction the writer runs at full speed.
+        largest: The most changes in a transaction.
+        folder: The folder in which the file `stop` ends the writer.
     """
 
     conninfo: str
@@ -58,9 +59,9 @@ class StreamPlan:
     """One stream.
 
     Attributes:
-        collections: whose changes it reads; all where empty.
-        pause_s: how long it rests after a batch, at the most; 0 for one that reads as fast as it can.
-        some: whether it wants some documents only, through a filter.
+        collections: The collections it reads; empty for all.
+        pause_s: The longest pause after a batch; 0 for a stream that reads as fast as it can.
+        some: Whether a filter (`SOME`) selects some of the documents.
     """
 
     name: str
@@ -71,17 +72,17 @@ class StreamPlan:
 
 
 SOME = {"$or": [{"collection": MARKS}, {"document_id": None}, {"document_id": {"$regex": "[02468]$"}}]}
-"""What a stream of some documents has for its filter."""
+"""The filter of a stream that reads some of the documents."""
 
 
 class Wanted(NamedTuple):
-    """What a stream or consumer wants: collections, all where none is named, and of them some documents or all."""
+    """The events that a stream or consumer must receive: the collections (empty for all), and some or all documents."""
 
     collections: tuple[str, ...]
     some: bool = False
 
     def has(self, collection: str, document_id: str | None) -> bool:
-        """Tell whether it wants an event; what it is given must be consistent, so truncations are wanted, too."""
+        """Return whether an event must be received; truncations (no document id) always are, to stay consistent."""
         if self.collections and collection not in {*self.collections, MARKS}:
             return False
         return not self.some or collection == MARKS or document_id is None or document_id[-1] in "02468"
@@ -89,10 +90,10 @@ class Wanted(NamedTuple):
 
 @dataclass(frozen=True)
 class ReaderPlan:
-    """One process with streams.
+    """One reading process.
 
     Attributes:
-        folder: of the notebooks; a file `hurry` in it tells everyone to rest no more.
+        folder: The folder of the notebooks; the file `hurry` in it ends all pauses.
     """
 
     conninfo: str
@@ -107,7 +108,8 @@ class ConsumerPlan:
     """One process of a durable consumer; its twin has the same plan.
 
     Attributes:
-        how: `auto` acknowledges by asking on, `ack` by saying so, `checkpoint` writes what it saw into the database.
+        how: `auto` acknowledges by requesting the next event, `ack` calls `ack`, `checkpoint` commits its effects and a
+            checkpoint in one transaction.
     """
 
     conninfo: str
@@ -119,14 +121,14 @@ class ConsumerPlan:
 
 @dataclass(frozen=True)
 class Day:
-    """The whole of it.
+    """The settings of a run.
 
     Attributes:
-        seconds: between the first write and the last, faults included.
-        pause_s: between two faults, on the average.
-        patience_s: for everyone to come to the end, and for everything else that is waited for.
-        cut_at_end: whether the proxy's connections are cut then; else a silent one is to be noticed by who waits at it,
-            which takes a minute.
+        seconds: The time in which faults are caused, while the writers write.
+        pause_s: The average time between two faults.
+        patience_s: The timeout for reading to the end, and for everything else that is waited for.
+        cut_at_end: Whether the proxy's connections are cut at the end. Otherwise clients must detect silent connections
+            themselves, which takes a minute.
     """
 
     seconds: float
@@ -140,12 +142,12 @@ class Day:
 
 
 def to_argument(plan: WriterPlan | ReaderPlan | ConsumerPlan) -> str:
-    """Write a plan for a command line."""
+    """Return a plan as a command line argument."""
     return json.dumps(dataclasses.asdict(plan))
 
 
 def from_argument(kind: type[_Plan]) -> _Plan:
-    """Read the plan of this process."""
+    """Return the plan of this process, from its command line."""
     given: dict[str, Any] = json.loads(sys.argv[1])
     if "streams" in given:
         given["streams"] = tuple(StreamPlan(**stream) for stream in given["streams"])

@@ -1,4 +1,4 @@
-"""What the day's processes have in common: they end with the one that started them, and say where they hang."""
+"""Shared by all processes of the test: they end with their parent, and dump their stacks on request."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import threading
 from pathlib import Path
 
 
-def settle_in() -> None:
-    """Log to standard error, dump all stacks at SIGUSR1, and end when standard input does."""
+def set_up_process() -> None:
+    """Log to standard error, dump all stacks on SIGUSR1, and exit when standard input is closed."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(threadName)s %(name)s %(message)s")
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
@@ -19,11 +19,11 @@ def settle_in() -> None:
 
 
 def _end_with_parent() -> None:
-    while os.read(0, 1):  # not sys.stdin, whose lock would be held when the interpreter ends
+    while os.read(0, 1):  # not sys.stdin: this thread would hold its lock at interpreter exit
         pass
     os._exit(4)
 
 
 def is_set(folder: str, flag: str) -> bool:
-    """Whether everyone was told something."""
+    """Return whether the parent has set a flag, which is a file in the folder."""
     return Path(folder, flag).exists()

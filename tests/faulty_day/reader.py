@@ -1,7 +1,7 @@
 """A process with several streams: `python -m tests.faulty_day.reader PLAN`.
 
-Each stream writes down what it read, batch by batch, and goes on from its notebook when the process is started again.
-No error of an open stream is forgiven; those of opening it are, while the server or the way to it is away.
+Each stream saves what it reads in batches, and resumes from its notebook when the process is restarted. An error of an
+open stream fails the test. An error of opening one is retried if it is resumable, such as an unreachable server.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pgdoc import AsyncStore, PgdocError, Store
 from tests.faulty_day.digest import KINDS, fact
 from tests.faulty_day.notebook import Notebook
 from tests.faulty_day.plan import MARKS, SCHEMA, SOME, ReaderPlan, StreamPlan, from_argument
-from tests.faulty_day.process import is_set, settle_in
+from tests.faulty_day.process import is_set, set_up_process
 
 if TYPE_CHECKING:
     from pgdoc import AsyncChangeStream, ChangeEvent, ChangeStream
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("reader")
 
-_BATCH = 97  # no divisor of anything, so that tokens lie inside of transactions
+_BATCH = 97  # prime, so that batches end, and tokens lie, inside transactions
 _LOOK_S = 0.5
 _RETRY_S = 0.3
 
 
-class Course:
-    """One stream's way through the day: what is the same whether it is awaited or not."""
+class StreamJob:
+    """The state of one stream; shared by the sync and async loops."""
 
     def __init__(self, plan: ReaderPlan, stream: StreamPlan, notebook: Notebook) -> None:
         self.stream = stream
@@ -43,19 +43,19 @@ class Course:
         self._dice = random.Random()
 
     def facts(self, events: list[ChangeEvent]) -> list[Fact]:
-        """Read what the events say; other kinds than those of changes are not counted."""
+        """Return the content of the change events; skip other event types."""
         return [fact(event) for event in events if event.event_type in KINDS]
 
     def keep(self, facts: list[Fact], token: str) -> None:
-        """Write a batch down, the end with it."""
+        """Save a batch, and whether it ends with the end mark."""
         self.notebook.keep(facts, token, done=bool(facts) and facts[-1].collection == MARKS)
 
-    def goes_on(self, events: list[ChangeEvent]) -> bool:
-        """Whether a batch may grow."""
+    def may_grow(self, events: list[ChangeEvent]) -> bool:
+        """Return whether a batch may grow."""
         return len(events) < _BATCH and events[-1].collection != MARKS
 
     def pause_s(self) -> float:
-        """How long to rest now."""
+        """Return how long to pause now."""
         if not self.stream.pause_s or is_set(self._folder, "hurry"):
             return 0.0
         return self._dice.uniform(0, self.stream.pause_s)
@@ -65,109 +65,109 @@ class Course:
         self.notebook.fail(f"life {self.notebook.life}, token {self.notebook.token}: {error!r}")
 
 
-def _read(store: Store, course: Course) -> None:
-    while not course.notebook.done:
+def _read(store: Store, job: StreamJob) -> None:
+    while not job.notebook.done:
         try:
             stream = store.watch(
-                *course.names,
-                where=course.where,
-                resume_after=course.notebook.token,
-                buffer_size=course.stream.buffer_size,
+                *job.names,
+                where=job.where,
+                resume_after=job.notebook.token,
+                buffer_size=job.stream.buffer_size,
             )
         except PgdocError as exc:
             if not exc.resumable:
                 raise
-            logger.info("%s is not open yet: %s", course.stream.name, exc)
+            logger.info("%s: retrying to open the stream: %s", job.stream.name, exc)
             time.sleep(_RETRY_S)
             continue
         with stream:
-            course.notebook.begin_life()
-            course.keep([], str(stream.resume_token))
-            while not course.notebook.done:
-                events = _batch(stream, course)
-                course.keep(course.facts(events), str(stream.resume_token))
-                time.sleep(course.pause_s() if events else 0.0)
+            job.notebook.begin_life()
+            job.keep([], str(stream.resume_token))
+            while not job.notebook.done:
+                events = _batch(stream, job)
+                job.keep(job.facts(events), str(stream.resume_token))
+                time.sleep(job.pause_s() if events else 0.0)
 
 
-def _batch(stream: ChangeStream, course: Course) -> list[ChangeEvent]:
+def _batch(stream: ChangeStream, job: StreamJob) -> list[ChangeEvent]:
     events: list[ChangeEvent] = []
     event = stream.next(timeout=_LOOK_S)
     while event is not None:
         events.append(event)
-        event = stream.try_next() if course.goes_on(events) else None
+        event = stream.try_next() if job.may_grow(events) else None
     return events
 
 
-def _read_or_fail(store: Store, course: Course) -> None:
+def _read_or_fail(store: Store, job: StreamJob) -> None:
     try:
-        _read(store, course)
-    except BaseException as exc:  # noqa: BLE001 (told in the notebook)
-        course.failed(exc)
+        _read(store, job)
+    except BaseException as exc:  # noqa: BLE001 (recorded in the notebook)
+        job.failed(exc)
 
 
-def run(plan: ReaderPlan, courses: list[Course]) -> None:
+def run(plan: ReaderPlan, jobs: list[StreamJob]) -> None:
     with Store(plan.conninfo, schema=SCHEMA) as store:
-        threads = [threading.Thread(target=_read_or_fail, args=(store, course)) for course in courses]
+        threads = [threading.Thread(target=_read_or_fail, args=(store, job)) for job in jobs]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
 
 
-async def _read_async(store: AsyncStore, course: Course) -> None:
-    while not course.notebook.done:
+async def _read_async(store: AsyncStore, job: StreamJob) -> None:
+    while not job.notebook.done:
         try:
             stream = await store.watch(
-                *course.names,
-                where=course.where,
-                resume_after=course.notebook.token,
-                buffer_size=course.stream.buffer_size,
+                *job.names,
+                where=job.where,
+                resume_after=job.notebook.token,
+                buffer_size=job.stream.buffer_size,
             )
         except PgdocError as exc:
             if not exc.resumable:
                 raise
-            logger.info("%s is not open yet: %s", course.stream.name, exc)
+            logger.info("%s: retrying to open the stream: %s", job.stream.name, exc)
             await asyncio.sleep(_RETRY_S)
             continue
         async with stream:
-            course.notebook.begin_life()
-            course.keep([], str(stream.resume_token))
-            while not course.notebook.done:
-                events = await _batch_async(stream, course)
-                course.keep(course.facts(events), str(stream.resume_token))
-                await asyncio.sleep(course.pause_s() if events else 0.0)
+            job.notebook.begin_life()
+            job.keep([], str(stream.resume_token))
+            while not job.notebook.done:
+                events = await _batch_async(stream, job)
+                job.keep(job.facts(events), str(stream.resume_token))
+                await asyncio.sleep(job.pause_s() if events else 0.0)
 
 
-async def _batch_async(stream: AsyncChangeStream, course: Course) -> list[ChangeEvent]:
+async def _batch_async(stream: AsyncChangeStream, job: StreamJob) -> list[ChangeEvent]:
     events: list[ChangeEvent] = []
     event = await stream.next(timeout=_LOOK_S)
     while event is not None:
         events.append(event)
-        event = await stream.try_next() if course.goes_on(events) else None
+        event = await stream.try_next() if job.may_grow(events) else None
     return events
 
 
-async def _read_or_fail_async(store: AsyncStore, course: Course) -> None:
+async def _read_or_fail_async(store: AsyncStore, job: StreamJob) -> None:
     try:
-        await _read_async(store, course)
-    except BaseException as exc:  # noqa: BLE001 (told in the notebook)
-        course.failed(exc)
+        await _read_async(store, job)
+    except BaseException as exc:  # noqa: BLE001 (recorded in the notebook)
+        job.failed(exc)
 
 
-async def run_async(plan: ReaderPlan, courses: list[Course]) -> None:
+async def run_async(plan: ReaderPlan, jobs: list[StreamJob]) -> None:
     async with AsyncStore(plan.conninfo, schema=SCHEMA) as store, asyncio.TaskGroup() as tasks:
-        for course in courses:
-            tasks.create_task(_read_or_fail_async(store, course))
+        for job in jobs:
+            tasks.create_task(_read_or_fail_async(store, job))
 
 
 def main() -> None:
-    settle_in()
+    set_up_process()
     plan = from_argument(ReaderPlan)
-    courses = [Course(plan, stream, Notebook(Path(plan.folder, f"{stream.name}.sqlite"))) for stream in plan.streams]
+    jobs = [StreamJob(plan, stream, Notebook(Path(plan.folder, f"{stream.name}.sqlite"))) for stream in plan.streams]
     if plan.is_async:
-        asyncio.run(run_async(plan, courses))
+        asyncio.run(run_async(plan, jobs))
     else:
-        run(plan, courses)
+        run(plan, jobs)
 
 
 if __name__ == "__main__":

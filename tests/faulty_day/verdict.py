@@ -1,4 +1,4 @@
-"""What the day was really like, and whether everyone tells it so."""
+"""Compare what streams and consumers received with the reference slot."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ SELECT data FROM pg_logical_slot_get_changes(%s, NULL, %s,
 """
 _SHOWN = 3
 
-Got = list[tuple[int, int, float]]
-"""What was given: digest, life, and when."""
+Delivered = list[tuple[int, int, float]]
+"""The delivered events: digest, life, and time of delivery."""
 
 Tables = dict[tuple[str, str], list[Any]]
 
 
 class Reference:
-    """The server's own account: every change in commit order, from a slot that was there before the day."""
+    """Every change in commit order, as the server reports it through a slot created before the first write."""
 
     def __init__(self, conninfo: str) -> None:
         self.digests = array("q")
         self._about: list[tuple[str, str | None]] = []
         self.tables: Tables = {}
         self.transactions: dict[tuple[int, int], int] = {}
-        self._words: dict[int, str] = {}
+        self._texts: dict[int, str] = {}
         with psycopg.connect(conninfo, autocommit=True) as connection:
             for fact in _facts(_messages(connection)):
                 self._take(fact)
@@ -49,7 +49,7 @@ class Reference:
     def _take(self, fact: Fact) -> None:
         self.digests.append(fact.digest)
         self._about.append((fact.collection, fact.document_id))
-        self._words[fact.digest] = str(fact)
+        self._texts[fact.digest] = str(fact)
         if "writer" in fact.metadata:
             self.transactions[fact.metadata["writer"], fact.metadata["number"]] = fact.commit_lsn
         if fact.kind == "truncate":
@@ -63,29 +63,31 @@ class Reference:
             self.tables[key] = fact.after
 
     def of(self, wanted: Wanted) -> list[int]:
-        """The digests that a stream that wants this must have."""
+        """Return the digests of the events that must be received."""
         return [digest for digest, about in zip(self.digests, self._about, strict=True) if wanted.has(*about)]
 
-    def say(self, digest: int) -> str:
-        """An event in words."""
-        return self._words.get(digest, f"an event that nobody wrote ({digest})")
+    def describe(self, digest: int) -> str:
+        """Return an event as text."""
+        return self._texts.get(digest, f"an event that is not in the reference ({digest})")
 
     def check(self, conninfo: str) -> list[str]:
-        """Give what is wrong with the reference itself: it must tell what the ledger and the tables do."""
+        """Check the reference itself against the ledger and the tables; return the differences."""
         wrong = []
         with psycopg.connect(conninfo) as connection:
             ledger = set(connection.execute(f"SELECT writer, number FROM {BOOKS}.ledger").fetchall())
         if ledger != self.transactions.keys():
-            wrong.append(f"transactions in the ledger or the WAL only: {sorted(ledger ^ self.transactions.keys())[:9]}")
+            wrong.append(
+                f"transactions only in the ledger or only in the WAL: {sorted(ledger ^ self.transactions.keys())[:9]}"
+            )
         if read_tables(conninfo) != self.tables:
-            wrong.append("the reference's changes do not give the tables")
-        if len(self._words) != len(self.digests):
+            wrong.append("the changes of the reference do not produce the tables")
+        if len(self._texts) != len(self.digests):
             wrong.append("two events of the reference have the same digest")
         return wrong
 
 
 def _messages(connection: psycopg.Connection[Any]) -> Iterator[dict[str, Any]]:
-    """Page through the slot; a page ends with a transaction."""
+    """Read the slot page by page; each page ends at the end of a transaction."""
     while True:
         rows = connection.execute(_READ, [SLOT, _PAGE, f"{SCHEMA}.*"]).fetchall()
         if not rows:
@@ -111,7 +113,7 @@ def _fact(message: dict[str, Any], commit_lsn: int, metadata: dict[str, Any]) ->
     after, before = (
         {column["name"]: column["value"] for column in message.get(part, ())} for part in ("columns", "identity")
     )
-    after = {**before, **after} if after else after  # what TOAST left out is as it was
+    after = {**before, **after} if after else after  # an unchanged TOAST value is missing from the new row
     kind = {"I": "insert", "U": "update", "D": "delete", "T": "truncate"}[message["action"]]
     if kind == "update" and after["replaced_version"] == after["version"]:
         kind = "replace"
@@ -129,7 +131,7 @@ def _lsn(text: str) -> int:
 
 
 def read_tables(conninfo: str) -> Tables:
-    """What is in the collections."""
+    """Return the documents of all collections."""
     tables: Tables = {}
     query = sql.SQL("SELECT id, version, data::text FROM {}")
     with psycopg.connect(conninfo) as connection:
@@ -140,16 +142,16 @@ def read_tables(conninfo: str) -> Tables:
 
 
 @dataclass
-class Account:
-    """What became of one stream or consumer.
+class StreamReport:
+    """The result of one stream or consumer.
 
     Attributes:
-        events: different ones that it was given.
-        losses: events of the reference that it was not given.
-        repeats: events that it was given again.
-        lives: how often it was opened.
-        furthest_repeat_s: how long ago the oldest event that was given again had been given first.
-        wrong: what must not be, in words.
+        events: Number of distinct events that it received.
+        losses: Number of events of the reference that it did not receive.
+        repeats: Number of events that it received again.
+        lives: How often it was opened.
+        furthest_repeat_s: The longest time between the first and a repeated delivery of an event.
+        wrong: The errors, as text.
     """
 
     name: str
@@ -167,60 +169,62 @@ def judge(
     wanted: Wanted,
     *,
     repeats: bool,
-    audit: Got | None,
-) -> Account:
-    """Compare what a stream was given with the reference.
+    audit: Delivered | None,
+) -> StreamReport:
+    """Compare what a stream or consumer received with the reference.
 
     Args:
-        reference: what was to be read.
-        path: of its notebook.
-        wanted: what it read.
-        repeats: whether another life may begin with what the one before it was given.
-        audit: what it was given, where that does not stand in the notebook.
+        reference: All events.
+        path: The path of its notebook.
+        wanted: The events that it must receive.
+        repeats: Whether a new life may start with events that an earlier one received.
+        audit: The events that it received, if they are not in the notebook.
     """
-    account = Account(path.stem)
-    ((account.lives, done, error),) = notebook.read(path, "SELECT life, done, error FROM place") or [(0, 0, None)]
+    report = StreamReport(path.stem)
+    ((report.lives, done, error),) = notebook.read(path, "SELECT life, done, error FROM place") or [(0, 0, None)]
     if error:
-        account.wrong.append(error)
+        report.wrong.append(error)
     if not done:
-        account.wrong.append("it did not come to the end")
-    got = notebook.read(path, "SELECT digest, life, at FROM event ORDER BY number") if audit is None else audit
-    _compare(reference, account, reference.of(wanted), got, repeats=repeats)
+        report.wrong.append("it did not reach the end mark")
+    delivered = notebook.read(path, "SELECT digest, life, at FROM event ORDER BY number") if audit is None else audit
+    _compare(reference, report, reference.of(wanted), delivered, repeats=repeats)
     if not repeats and audit is None:
-        _compare_tables(reference, account, path, wanted)
-    return account
+        _compare_tables(reference, report, path, wanted)
+    return report
 
 
-def _compare(reference: Reference, account: Account, wanted: list[int], got: Got, *, repeats: bool) -> None:
-    """Walk through what was given; only the first of another life may lie before the one that is next in order."""
-    places = {digest: number for number, digest in enumerate(wanted)}
+def _compare(
+    reference: Reference, report: StreamReport, wanted: list[int], delivered: Delivered, *, repeats: bool
+) -> None:
+    """Check the order of delivery. With `repeats`, the first event of a new life may be an earlier one again."""
+    indexes = {digest: number for number, digest in enumerate(wanted)}
     seen: dict[int, float] = {}
-    for digest, _, at in got:
-        account.furthest_repeat_s = max(account.furthest_repeat_s, at - seen.setdefault(digest, at))
-    account.events = len(seen.keys() & places.keys())
-    account.losses = len(places.keys() - seen.keys())
-    account.repeats = len(got) - len(seen)
-    following: dict[int, int] = {}  # the next place in the order, for each life
+    for digest, _, at in delivered:
+        report.furthest_repeat_s = max(report.furthest_repeat_s, at - seen.setdefault(digest, at))
+    report.events = len(seen.keys() & indexes.keys())
+    report.losses = len(indexes.keys() - seen.keys())
+    report.repeats = len(delivered) - len(seen)
+    following: dict[int, int] = {}  # index of the next expected event, for each life
     furthest = 0
-    for number, (digest, life, _) in enumerate(got):
-        place = places.get(digest, -1)
-        fine = place == following.get(life, furthest) or (repeats and life not in following and 0 <= place < furthest)
+    for number, (digest, life, _) in enumerate(delivered):
+        index = indexes.get(digest, -1)
+        fine = index == following.get(life, furthest) or (repeats and life not in following and 0 <= index < furthest)
         if not fine:
             expected = following.get(life, furthest)
-            due = reference.say(wanted[expected]) if expected < len(wanted) else "nothing"
-            account.wrong.append(
-                f"event {number}, life {life}: {reference.say(digest)} (place {place}) came instead of {due} "
-                f"(place {expected})"
+            due = reference.describe(wanted[expected]) if expected < len(wanted) else "nothing"
+            report.wrong.append(
+                f"event {number}, life {life}: got {reference.describe(digest)} (index {index}), expected {due} "
+                f"(index {expected})"
             )
-            if len(account.wrong) >= _SHOWN:
+            if len(report.wrong) >= _SHOWN:
                 return
-        following[life] = place + 1
-        furthest = max(furthest, place + 1)
+        following[life] = index + 1
+        furthest = max(furthest, index + 1)
     if furthest < len(wanted):
-        account.wrong.append(f"after {furthest} events nothing came: {reference.say(wanted[furthest])} was next")
+        report.wrong.append(f"no event after the first {furthest}: expected {reference.describe(wanted[furthest])}")
 
 
-def _compare_tables(reference: Reference, account: Account, path: Path, wanted: Wanted) -> None:
+def _compare_tables(reference: Reference, report: StreamReport, path: Path, wanted: Wanted) -> None:
     held = {
         (collection, document_id): orjson.loads(image)
         for collection, document_id, image in notebook.read(path, "SELECT collection, id, image FROM document")
@@ -228,4 +232,4 @@ def _compare_tables(reference: Reference, account: Account, path: Path, wanted: 
     real = {key: image for key, image in reference.tables.items() if wanted.has(*key)}
     if held != real:
         different = [key for key in held.keys() | real.keys() if held.get(key) != real.get(key)]
-        account.wrong.append(f"{len(different)} documents are not as in the tables: {different[:_SHOWN]}")
+        report.wrong.append(f"{len(different)} documents differ from the tables: {different[:_SHOWN]}")

@@ -1,8 +1,8 @@
-"""A process that writes, whatever happens to it and to its server: `python -m tests.faulty_day.writer PLAN`.
+"""A process that keeps writing through faults and restarts: `python -m tests.faulty_day.writer PLAN`.
 
-Each transaction begins with a row in the ledger, under a number that counts up. Where the outcome of a commit is not
-known, the transaction is tried again under the same number: the row is refused if it did commit, after waiting for it
-where it is still on its way. So every number is written exactly once.
+Each transaction starts by inserting a row with the next number into the ledger. If the outcome of a commit is unknown,
+the writer retries with the same number. If the first attempt did commit, the row conflicts; if it is still in progress,
+the insert waits for it. So every number is written exactly once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pgdoc
 from pgdoc import Store
 from pgdoc.errors import DatabaseError, ServerUnreachable
 from tests.faulty_day.plan import BOOKS, COLLECTIONS, SCHEMA, WriterPlan, from_argument
-from tests.faulty_day.process import is_set, settle_in
+from tests.faulty_day.process import is_set, set_up_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,29 +30,29 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("writer")
 
-_KEPT = 150  # transactions whose documents stay; older ones are deleted
+_KEPT = 150  # number of transactions whose documents are kept; older ones are deleted
 _SIZES = ((5, 88.0), (50, 9.0), (300, 2.5), (0, 0.5))
 _HOT_KEYS = 60
 _LAG_S = 3.0
 _RETRY_S = 0.2
 _GIVE_UP_AFTER_S = 120.0
 
-_ENTER = f"INSERT INTO {BOOKS}.ledger (writer, number) VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING true"
+_CLAIM = f"INSERT INTO {BOOKS}.ledger (writer, number) VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING true"
 _LAST = f"SELECT coalesce(max(number), 0) FROM {BOOKS}.ledger WHERE writer = %s"
 
 
 class Style(Protocol):
-    """How a writer talks to the server."""
+    """How a writer accesses the server."""
 
     def write(self, number: int, size: int) -> None:
-        """Write a transaction, unless it committed before."""
+        """Write a transaction, unless an earlier attempt committed."""
 
 
 class Dice:
-    """What is written, at random.
+    """Random transactions.
 
     Attributes:
-        more: changes of the last transaction beyond its size, by statements that change many.
+        more: Number of changes of the last transaction beyond its size, made by statements that change many rows.
     """
 
     def __init__(self, plan: WriterPlan) -> None:
@@ -61,21 +61,21 @@ class Dice:
         self._plan = plan
 
     def size(self) -> int:
-        """How many changes the next transaction has."""
+        """Return the number of changes of the next transaction."""
         limit = self.random.choices([size for size, _ in _SIZES], [weight for _, weight in _SIZES])[0]
         return self.random.randint(1, limit or self._plan.largest)
 
     def data(self, number: int) -> dict[str, Any]:
-        """A small document."""
+        """Return a small document."""
         tags = self.random.sample(["red", "green", "blue", "ü", 'q"', "\\"], 2)
         return {"by": self._plan.number, "number": number, "total": self.random.randint(0, 999), "tags": tags}
 
     def rows(self, number: int, count: int) -> list[tuple[str, dict[str, Any]]]:
-        """New documents."""
+        """Return new documents with ids."""
         return [(pgdoc.new_id(), self.data(number)) for _ in range(count)]
 
-    def hot(self) -> str:
-        """A document that many write to."""
+    def hot_id(self) -> str:
+        """Return the id of a document that all writers write to."""
         return f"hot-{self.random.randrange(_HOT_KEYS)}"
 
     def collection(self) -> str:
@@ -83,7 +83,7 @@ class Dice:
 
 
 class LibraryStyle:
-    """Through a store."""
+    """Writes through a pgdoc store."""
 
     def __init__(self, plan: WriterPlan, dice: Dice) -> None:
         self._writer, self._dice = plan.number, dice
@@ -91,7 +91,7 @@ class LibraryStyle:
 
     def write(self, number: int, size: int) -> None:
         with self._store.transaction(metadata={"writer": self._writer, "number": number}) as tx:
-            if tx.connection.execute(_ENTER, [self._writer, number]).fetchone() is None:
+            if tx.connection.execute(_CLAIM, [self._writer, number]).fetchone() is None:
                 return
             tx["orders"].insert(pgdoc.new_id(), self._dice.data(number))
             if size >= 10:
@@ -102,13 +102,13 @@ class LibraryStyle:
 
     def _update(self, tx: Transaction, number: int) -> None:
         changes = {"$inc": {"count": 1}, "$set": {"last.number": number}, "$unset": {"touched": ""}}
-        tx["stock"].update(self._dice.hot(), changes, upsert=True)
+        tx["stock"].update(self._dice.hot_id(), changes, upsert=True)
 
     def _replace(self, tx: Transaction, number: int) -> None:
-        tx["stock"].replace(self._dice.hot(), self._dice.data(number), upsert=True)
+        tx["stock"].replace(self._dice.hot_id(), self._dice.data(number), upsert=True)
 
     def _delete(self, tx: Transaction, _number: int) -> None:
-        tx["stock"].delete(self._dice.hot())
+        tx["stock"].delete(self._dice.hot_id())
 
     def _delete_old(self, tx: Transaction, number: int) -> None:
         deleted = tx.connection.execute(
@@ -118,7 +118,7 @@ class LibraryStyle:
         self._dice.more += deleted.rowcount
 
     def _nested(self, tx: Transaction, number: int) -> None:
-        """Changes in a savepoint that is kept, or not."""
+        """Write in a savepoint, which is released or rolled back."""
         with tx.connection.transaction(force_rollback=self._dice.random.random() < 0.5):
             tx["orders"].insert(pgdoc.new_id(), self._dice.data(number))
             self._update(tx, number)
@@ -127,7 +127,7 @@ class LibraryStyle:
 
 
 class SqlStyle:
-    """As any other program would: no pgdoc has a part in it but the triggers."""
+    """Writes plain SQL, as any other program would; only the triggers are pgdoc's."""
 
     def __init__(self, plan: WriterPlan, dice: Dice) -> None:
         self._writer, self._dice, self._conninfo = plan.number, dice, plan.conninfo
@@ -141,7 +141,7 @@ class SqlStyle:
             )
         connection = self._connection
         with connection.transaction():
-            if connection.execute(_ENTER, [self._writer, number]).fetchone() is None:
+            if connection.execute(_CLAIM, [self._writer, number]).fetchone() is None:
                 return
             metadata = Jsonb({"writer": self._writer, "number": number})
             connection.execute("SELECT pgdoc.set_metadata(%s)", [metadata])
@@ -164,12 +164,13 @@ class SqlStyle:
 
     def _update(self, connection: psycopg.Connection[Any], number: int) -> None:
         connection.execute(
-            "UPDATE stock SET data = jsonb_set(data, '{sql}', to_jsonb(%s)) WHERE id = %s", [number, self._dice.hot()]
+            "UPDATE stock SET data = jsonb_set(data, '{sql}', to_jsonb(%s)) WHERE id = %s",
+            [number, self._dice.hot_id()],
         )
 
     def _touch_many(self, connection: psycopg.Connection[Any], _number: int) -> None:
         touch = "UPDATE stock SET data = data || '{\"touched\": true}' WHERE id BETWEEN 'hot-' AND %s"
-        self._dice.more += connection.execute(touch, [self._dice.hot()]).rowcount
+        self._dice.more += connection.execute(touch, [self._dice.hot_id()]).rowcount
 
     def _delete_old(self, connection: psycopg.Connection[Any], number: int) -> None:
         deleted = connection.execute(
@@ -179,7 +180,7 @@ class SqlStyle:
         self._dice.more += deleted.rowcount
 
     def _truncate(self, connection: psycopg.Connection[Any], number: int) -> None:
-        """Once in a transaction at most: two of them would say the same, and every event has to say something else."""
+        """Truncate at most once per transaction: two such events would be equal, and every event must be unique."""
         if number != self._truncated:
             connection.execute("TRUNCATE scratch")
             self._truncated = number
@@ -197,16 +198,16 @@ _STYLES: dict[str, Callable[[WriterPlan, Dice], Style]] = {"library": LibrarySty
 
 
 def main() -> None:
-    settle_in()
+    set_up_process()
     plan = from_argument(WriterPlan)
     dice = Dice(plan)
     style = _STYLES[plan.style](plan, dice)
     due = time.monotonic()
-    for number in itertools.count(_insist(plan, lambda: _last(plan)) + 1):
+    for number in itertools.count(_retry(plan, lambda: _last(plan)) + 1):
         if is_set(plan.folder, "stop"):
             return
         dice.more, size = 0, dice.size()
-        _insist(plan, lambda number=number, size=size: style.write(number, size))  # type: ignore[misc]
+        _retry(plan, lambda number=number, size=size: style.write(number, size))  # type: ignore[misc]
         due = max(due + (size + dice.more) / plan.changes_per_s, time.monotonic() - _LAG_S)
         time.sleep(max(0.0, due - time.monotonic()))
 
@@ -218,14 +219,14 @@ def _last(plan: WriterPlan) -> int:
         return int(row[0])
 
 
-def _insist(plan: WriterPlan, call: Callable[[], Any]) -> Any:
-    """Try until it succeeds, as long as the server can be the reason that it does not."""
+def _retry(plan: WriterPlan, call: Callable[[], Any]) -> Any:
+    """Retry on errors that a server fault can cause; give up after two minutes."""
     began = time.monotonic()
     while True:
         try:
             return call()
         except (psycopg.Error, ServerUnreachable, DatabaseError) as exc:
-            logger.info("again: %s", str(exc).strip())
+            logger.info("retrying after: %s", str(exc).strip())
             if time.monotonic() - began > _GIVE_UP_AFTER_S:
                 raise
             time.sleep(_RETRY_S)

@@ -1,1 +1,1 @@
-"""Filters, updates, sorts and fields of any shape, well made or not, against documents: what a seed makes of dice."""
+"""Random filters, updates, sorts and fields, valid and invalid, run against random documents."""

@@ -1,4 +1,4 @@
-"""Makes documents, and filters, updates, sorts and fields for them; one in four is not well made somewhere."""
+"""Generate documents, and filters, updates, sorts and fields for them; one in four is invalid somewhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Dice:
-    """Makes documents, filters and updates of the numbers that it is given."""
+    """Generates documents, filters, updates, sorts and fields from a random number generator."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -58,7 +58,7 @@ class Dice:
         return data
 
     def path(self, data: dict[str, Any]) -> Any:
-        """A path, mostly into the data and a part further or not."""
+        """Return a path that mostly leads into the data, or one part further."""
         if self.one_in(50):
             return self.pick(BAD_PATHS)
         parts: list[str] = []
@@ -75,8 +75,8 @@ class Dice:
             parts.append(self.pick(KEYS))
         return ".".join(map(str, parts))
 
-    def there(self, data: Any) -> Any:
-        """Some value of the data, or of none."""
+    def value_of(self, data: Any) -> Any:
+        """Return a value of the data, or an unrelated one."""
         while isinstance(data, dict | list) and data and not self.one_in(4):
             data = self.pick(list(data.values()) if isinstance(data, dict) else data)
         return self.operand() if self.one_in(3) else data
@@ -99,7 +99,7 @@ class Dice:
 
     def condition(self, data: Any, depth: int) -> Any:
         if self.one_in(4):
-            return self.there(data)
+            return self.value_of(data)
         return dict(self.operation(data, depth) for _ in range(self.pick([1, 1, 1, 2, 3]))) | (
             {self.pick(["$options", "b", "$foo", "$and", 1]): self.operand()} if self.one_in(80) else {}
         )
@@ -111,7 +111,7 @@ class Dice:
         if name in {"$in", "$nin", "$all"}:
             return name, self.items(name, data, depth)
         if name == "$not":
-            return name, self.condition(data, depth - 1) if depth else {"$eq": self.there(data)}
+            return name, self.condition(data, depth - 1) if depth else {"$eq": self.value_of(data)}
         if name == "$elemMatch":
             return name, self.element(data, depth)
         return name, self.simple(name, data)
@@ -134,10 +134,10 @@ class Dice:
             ]
         if name == "$regex":
             return self.pattern()
-        return self.there(data)
+        return self.value_of(data)
 
     def items(self, name: str, data: Any, depth: int) -> list[Any]:
-        items = [self.there(data) for _ in range(self.pick([0, 1, 2, 3, 20 if self.one_in(10) else 1]))]
+        items = [self.value_of(data) for _ in range(self.pick([0, 1, 2, 3, 20 if self.one_in(10) else 1]))]
         if self.one_in(6):
             items.append({"$regex": self.pattern()})
         if name == "$all" and self.one_in(3):
@@ -146,7 +146,7 @@ class Dice:
 
     def element(self, data: Any, depth: int) -> Any:
         if not depth:
-            return {"$eq": self.there(data)}
+            return {"$eq": self.value_of(data)}
         return self.filter({"a": data, "0": data}, depth - 1) if self.one_in(2) else self.condition(data, depth - 1)
 
     def pattern(self) -> Any:
@@ -159,7 +159,7 @@ class Dice:
             return self.pick([{}, [], "a", {"a": 1}, {"$set": 1}, {1: {}}, *BAD])
         result: dict[Any, Any] = {}
         for _ in range(self.pick([1, 1, 1, 2, 2, 3])):
-            name, path = self.pick(UPDATE_OPERATORS), self.place(data)
+            name, path = self.pick(UPDATE_OPERATORS), self.update_path(data)
             top = str(path).partition(".")[0]
             if self.one_in(5) or not any(
                 top == str(key).partition(".")[0] for paths in result.values() for key in paths
@@ -167,7 +167,7 @@ class Dice:
                 result.setdefault(name, {})[path] = self.change(name, data)
         return result
 
-    def place(self, data: dict[str, Any]) -> Any:
+    def update_path(self, data: dict[str, Any]) -> Any:
         path = self.path(data)
         if self.one_in(6) and isinstance(path, str):
             return ".".join("$[]" if part.isdigit() and not self.one_in(3) else part for part in path.split("."))
@@ -181,14 +181,14 @@ class Dice:
         if name == "$rename":
             return self.path(data)
         if name == "$pullAll":
-            return [self.there(data) for _ in range(self.rng.randrange(3))]
+            return [self.value_of(data) for _ in range(self.rng.randrange(3))]
         if name == "$pull":
-            return self.pick([self.there(data), self.condition(data, 2), self.filter({"a": data}, 1)])
+            return self.pick([self.value_of(data), self.condition(data, 2), self.filter({"a": data}, 1)])
         modifies = name in {"$push", "$addToSet"} and not self.one_in(3)
-        return self.modifiers(name, data) if modifies else self.there(data)
+        return self.modifiers(name, data) if modifies else self.value_of(data)
 
     def modifiers(self, name: str, data: dict[str, Any]) -> dict[str, Any]:
-        given: dict[str, Any] = {"$each": [self.there(data) for _ in range(self.rng.randrange(4))]}
+        given: dict[str, Any] = {"$each": [self.value_of(data) for _ in range(self.rng.randrange(4))]}
         if name == "$push" or self.one_in(20):
             choices: dict[str, list[Any]] = {
                 "$slice": [0, 1, 2, -1, -2, 10**30, Decimal("1e40")],

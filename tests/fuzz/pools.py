@@ -1,4 +1,4 @@
-"""What the dice choose among: keys, values, paths and patterns, and such as are none."""
+"""The keys, values, paths and patterns that `Dice` chooses from, valid and invalid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 
 class Custom:
-    """What JSON has no form for, with a name that SQL would mind."""
+    """A value without a JSON form, whose repr would break unquoted SQL."""
 
     def __repr__(self) -> str:
         return "<';--%s{}>"

@@ -1,4 +1,4 @@
-"""Runs what the dice make in both interpreters, many cases in one statement, and tells what differs."""
+"""Run random cases in both interpreters, many in one statement, and report differences."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 SEED: Final = int(os.environ.get("PGDOC_FUZZ_SEED", "0"))
 DOCUMENTS: Final = "hgfedcba"
 ROUND: Final = {"filter": 22, "update": 22, "sort": 3, "fields": 3}
-"""How many cases are sent together."""
+"""The number of cases per statement."""
 
 MOMENT: Final = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
 _ROWS: Final = "unnest(%s::text[], %s::jsonb[]) WITH ORDINALITY AS row(id, data, place)"
@@ -51,7 +51,7 @@ _DATED: Final = "replace(({})::text, pgdoc.transaction_time(), '" + f"{MOMENT:%Y
 
 @dataclass
 class Case:
-    """One thing to ask of all documents of a round: what it is, its SQL, and what Python answers."""
+    """One filter, update, sort or projection for all documents of a round: its SQL and Python's results."""
 
     kind: str
     given: Any
@@ -70,7 +70,7 @@ class Outcome:
 
 
 def run(connection: psycopg.Connection, seed: int, cases: int) -> Outcome:
-    """Run that many cases, or until ten of them were answered wrong."""
+    """Run a number of cases, or stop after ten failures."""
     outcome = Outcome()
     connection.execute("SET jit = off")
     number = 0
@@ -80,7 +80,7 @@ def run(connection: psycopg.Connection, seed: int, cases: int) -> Outcome:
     return outcome
 
 
-def tell(capsys: pytest.CaptureFixture[str], seed: int, outcome: Outcome) -> None:
+def print_outcome(capsys: pytest.CaptureFixture[str], seed: int, outcome: Outcome) -> None:
     with capsys.disabled():
         sys.stdout.write(f"\nseed {seed}: {outcome}\n")
 
@@ -110,7 +110,7 @@ class _Round:
             rows = self._rows(query, params)
         except psycopg.Error:
             for case in cases:
-                self._ask_alone(case)
+                self._run_alone(case)
             return
         for column, case in enumerate(cases):
             self._compare(case, [row[column] for row in rows])
@@ -119,40 +119,40 @@ class _Round:
         every = [*params, list(self.documents), self.texts]
         return self.connection.execute(f"SELECT {query} {_FROM} ORDER BY place", every).fetchall()
 
-    def _ask_alone(self, case: Case) -> None:
+    def _run_alone(self, case: Case) -> None:
         try:
             rows = self._rows(case.compiled.text, case.compiled.params)
         except psycopg.Error as exc:
-            self._wrong(case.kind, case.given, f"the server says {exc}")
+            self._fail(case.kind, case.given, f"the server fails with {exc}")
         else:
             self._compare(case, [row[0] for row in rows])
 
     def _compare(self, case: Case, answers: list[Any]) -> None:
         for text, answer, expected in zip(self.texts, map(case.read, answers), case.expected, strict=True):
             if answer != expected:
-                self._wrong(case.kind, case.given, f"of {text} the server makes {answer}, Python {expected}")
+                self._fail(case.kind, case.given, f"for {text} the server returns {answer}, Python {expected}")
                 return
 
-    def _wrong(self, kind: str, given: Any, what: str) -> None:
+    def _fail(self, kind: str, given: Any, what: str) -> None:
         self.outcome.wrong.append(f"{self.name}, {kind} {_written(given)}: {what}"[:5_000])
 
     def _cases(self) -> Iterator[Case]:
         for name in [name for name, count in ROUND.items() for _ in range(count)]:
             given = getattr(self.dice, name)(self.dice.pick(list(self.documents.values())))
-            case = self._guarded(name, getattr(self, f"_{name}"), given)
+            case = self._build(name, getattr(self, f"_{name}"), given)
             self.outcome.counts[f"{name.removesuffix('s')}s{'' if case else ' refused'}"] += 1
             if case is not None:
                 yield case
 
-    def _guarded(self, name: str, make: Callable[[Any], Case], given: Any) -> Case | None:
-        """Only pgdoc's own errors are answers; each says something, and where."""
+    def _build(self, name: str, make: Callable[[Any], Case], given: Any) -> Case | None:
+        """Build a case; any error but pgdoc's `InvalidInput` with a short message is a failure."""
         try:
             return make(given)
         except InvalidInput as exc:
             if not str(exc) or len(str(exc)) > 1_000:
-                self._wrong(name, given, f"a poor message: {exc}")
-        except Exception as exc:  # noqa: BLE001 (that is what is looked for)
-            self._wrong(name, given, f"{type(exc).__name__}: {exc}")
+                self._fail(name, given, f"the error message is empty or longer than 1,000 characters: {exc}")
+        except Exception as exc:  # noqa: BLE001 (unexpected errors are what the test looks for)
+            self._fail(name, given, f"{type(exc).__name__}: {exc}")
         return None
 
     def _filter(self, given: Any) -> Case:
@@ -197,7 +197,7 @@ class _Round:
 def _written(given: Any) -> str:
     try:
         return repr(given)
-    except ValueError:  # an integer that Python does not write
+    except ValueError:  # an integer with too many digits for repr
         return short_repr(given)
 
 
@@ -213,7 +213,7 @@ def value_at(value: Any, path: tuple[str, ...]) -> Any:
 
 
 def exact(value: Any) -> Any:
-    """The value so that 1, 1.0 and true differ, which are equal in Python."""
+    """Return a form of the value in which 1, 1.0 and True differ, although Python considers them equal."""
     if isinstance(value, dict):
         return {key: exact(item) for key, item in value.items()}
     if isinstance(value, list):

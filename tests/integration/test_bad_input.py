@@ -1,4 +1,4 @@
-"""What a user gives works as it stands, whatever SQL would make of it, or is refused before anything is sent."""
+"""User input is either stored literally, whatever it would mean in SQL, or refused before anything is sent."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def orders(server: Server, shared_database: str) -> Iterator[Collection]:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_texts_are_taken_as_they_are(orders: Collection, text: str) -> None:
-    """As id, value, key, path, pattern, in filters, updates, sorts and fields."""
+    """Use a text as id, value, key, path and pattern, in filters, updates, sorts and fields."""
     orders.delete_many({})
     data: dict[str, Any] = {"v": text, "o": {text: [text, {text: 1}]}, "n": {text: 2}}
     orders.insert_many([(text, data), ("other", {"v": f"{text}!", "n": {"other": 1}})])
@@ -115,7 +115,7 @@ def every_filter(text: str) -> Iterator[dict[str, Any]]:
     yield {f"o.{text}.{text}": 1}
     yield {f"n.{text}": {"$gt": 1}}
     yield {f"o.{text}": {"$all": [text], "$size": 2}}
-    if not text.startswith("$"):  # an operator there
+    if not text.startswith("$"):  # `$...` would be an operator here
         yield {"n": {text: 2}}
         yield {f"o.{text}": {"$elemMatch": {text: {"$type": "int"}}}}
 
@@ -342,7 +342,7 @@ def with_bad_names_and_counts() -> Iterator[Call]:
     "calls", [with_bad_ids, with_bad_values, with_bad_filters_and_updates, with_bad_paths, with_bad_names_and_counts]
 )
 def test_what_can_not_be_used_is_refused_before_anything_is_sent(calls: Callable[[], Iterator[Call]]) -> None:
-    """No server is there: who would send something would be told so."""
+    """There is no server, so a call that sent something would raise another error."""
     with Store("host=/nowhere connect_timeout=1") as store:
         for number, (error, name, args, kwargs) in enumerate(calls()):
             with pytest.raises(error) as caught:
@@ -351,7 +351,7 @@ def test_what_can_not_be_used_is_refused_before_anything_is_sent(calls: Callable
 
 
 def assert_helpful(number: int, exc: InvalidInput) -> None:
-    """A message is one line of a reasonable length; what has a place names it."""
+    """Check that a message is one line of a reasonable length, and that `path` and `operator` are texts."""
     text = str(exc)
     assert 20 < len(text) < 600, (number, text)
     assert "\n" not in text, (number, text)
@@ -363,14 +363,14 @@ def assert_helpful(number: int, exc: InvalidInput) -> None:
 @pytest.mark.parametrize(
     "pairs", [["ab", "cde"], [("a",)], [("a", {}, 1)], [5], {"a": {}}, [("a", {}), ("b", {"x": {1}})], [("a", 5)]]
 )
-def test_many_documents_of_which_one_is_none(orders: Collection, pairs: Any) -> None:
+def test_insert_many_with_one_invalid_document_stores_nothing(orders: Collection, pairs: Any) -> None:
     orders.delete_many({})
     with pytest.raises(InvalidDocument):
         orders.insert_many(pairs)
     assert orders.count() == 0
 
 
-def test_an_error_of_the_pairs_themselves_comes_through(orders: Collection) -> None:
+def test_an_error_raised_by_the_iterable_is_passed_on(orders: Collection) -> None:
     def pairs() -> Iterator[tuple[str, dict[str, Any]]]:
         yield "a", {}
         raise TypeError("the file ends here")

@@ -1,4 +1,4 @@
-"""Bulks beside other writers, in threads and tasks, and of more writes than memory should hold."""
+"""Bulks with concurrent writers, in threads and tasks, and with more writes than fit in memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def bulk(store: pgdoc.Store, write: Callable[[BulkCollection], None]) -> BulkRes
 
 @pytest.mark.parametrize("wanted", FILTERS)
 @pytest.mark.parametrize("call", ["update_one", "delete_one"])
-def test_the_first_is_one_that_still_matches(own_schema: dict[str, Any], call: str, wanted: str) -> None:
+def test_update_one_and_delete_one_take_a_document_that_still_matches(
+    own_schema: dict[str, Any], call: str, wanted: str
+) -> None:
     def write(docs: BulkCollection) -> None:
         if call == "delete_one":
             docs.delete_one(FILTERS[wanted], sort="_id")
@@ -54,7 +56,7 @@ def test_the_first_is_one_that_still_matches(own_schema: dict[str, Any], call: s
 
 
 @pytest.mark.parametrize("upsert", [False, True])
-def test_an_update_is_of_the_document_as_it_is_then(own_schema: dict[str, Any], upsert: bool) -> None:
+def test_an_update_applies_to_the_document_as_another_writer_left_it(own_schema: dict[str, Any], upsert: bool) -> None:
     with pgdoc.Store(**own_schema, pool_size=4) as store:
         store["docs"].insert("a", DATA)
         call_while_changed(
@@ -105,7 +107,7 @@ def test_bulks_in_threads_lose_nothing(own_schema: dict[str, Any]) -> None:
     def work(store: pgdoc.Store) -> None:
         for _ in range(5):
             with store.bulk() as b:
-                for key in keys:  # all in one order, so that nobody waits in a circle
+                for key in keys:  # the same order in all threads, to avoid deadlocks
                     b["counts"].update(key, {"$inc": {"n": 1}}, upsert=True)
                     b["log"].insert(pgdoc.new_id(), {})
 
@@ -170,7 +172,7 @@ def test_a_bulk_that_is_cancelled_while_it_waits_stores_nothing(own_schema: dict
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_100_000_writes_pass_in_flat_memory(own_schema: dict[str, Any]) -> None:
-    count, text = 50_000, "x" * 100  # which would be 100 MiB, as objects that wait
+    count, text = 50_000, "x" * 100  # 100 MiB if all were buffered as objects
     with pgdoc.Store(**own_schema) as store:
         with store.bulk() as b:
             b["docs"].insert("first", {"x": text})

@@ -1,4 +1,4 @@
-"""The commands as processes of their own, on a real server."""
+"""The commands, run as processes on a real server."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ COMMAND = [sys.executable, "-m", "pgdoc"]
 
 @contextmanager
 def watching(dsn: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A `pgdoc watch` whose stream is open."""
-    kept = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits it where it is ignored
+    """Run `pgdoc watch` during the block; yield it once its stream is open."""
+    kept = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child would inherit an ignored SIGINT
     with subprocess.Popen(
         [*COMMAND, "watch", "--dsn", dsn, *arguments],
         stdout=subprocess.PIPE,
@@ -122,7 +122,7 @@ def test_watch_prints_tokens_from_which_a_stream_resumes(dsn):
             assert event.document_id == "o-1"
 
 
-def test_watch_prints_what_matches(dsn):
+def test_watch_prints_only_events_that_match_where(dsn):
     with (
         watching(dsn, "orders", "--create", "--where", '{"full_document.data.n": 2}') as process,
         pgdoc.Store(dsn) as store,
@@ -137,7 +137,7 @@ def test_watch_prints_what_matches(dsn):
     assert ended.stderr.startswith("pgdoc: no event has 'total': an event has event_type, collection, document_id,")
 
 
-def test_watch_goes_on_after_a_token(dsn):
+def test_watch_resumes_after_a_token(dsn):
     with pgdoc.Store(dsn) as store:
         with store.watch("orders") as stream:
             for number in range(3):
@@ -150,7 +150,7 @@ def test_watch_goes_on_after_a_token(dsn):
     assert [event["document_id"] for event in events] == ["o-1", "o-2"]
 
 
-def test_a_reader_that_goes_away_ends_watch_quietly(dsn):
+def test_watch_ends_quietly_when_its_reader_does(dsn):
     with watching(dsn) as process, pgdoc.Store(dsn) as store:
         assert process.stdout is not None
         process.stdout.close()
@@ -164,7 +164,7 @@ def pgdoc_command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
 
 
-def test_a_consumer_goes_on_where_it_was_is_listed_and_dropped(dsn):
+def test_watch_resumes_a_consumer_that_is_listed_and_dropped(dsn):
     with pgdoc.Store(dsn) as store:
         store.create_collection("orders")
         for number in range(3):
@@ -184,7 +184,7 @@ def test_a_consumer_goes_on_where_it_was_is_listed_and_dropped(dsn):
     assert (gone.returncode, gone.stderr) == (1, "pgdoc: there is no consumer billing: `pgdoc consumers` lists them\n")
 
 
-def test_what_fails_is_told_in_one_line(dsn):
+def test_an_error_is_printed_on_one_line(dsn):
     ended = subprocess.run(
         [*COMMAND, "watch", "--dsn", dsn, "--from", "FFFFFF/0"], capture_output=True, text=True, check=False
     )
@@ -295,7 +295,7 @@ def test_a_dump_loads_as_the_same_documents(dsn):
     assert [orjson.loads(line)["_id"] for line in some.stdout.splitlines()] == ["o-7"]
 
 
-def test_load_takes_the_id_from_a_field_or_makes_one(dsn, tmp_path):
+def test_load_takes_the_id_from_a_field_or_generates_one(dsn, tmp_path):
     file = tmp_path / "parts.ndjson"
     file.write_text('{"sku": 17, "n": 1}\n\n{"sku": "x", "n": 2}')
     assert pgdoc_command("load", str(file), "by_sku", "--id", "sku", "--dsn", dsn).returncode == 0
@@ -309,7 +309,7 @@ def test_load_takes_the_id_from_a_field_or_makes_one(dsn, tmp_path):
 @pytest.mark.parametrize(
     "line", ["{", "[1]", '{"_id": true}', '{"_id": "a", "n": NaN}', '{"_id": ""}', '{"n": "\\u0000"}']
 )
-def test_a_line_that_is_no_document_is_named_and_nothing_is_stored(dsn, tmp_path, line):
+def test_load_names_an_invalid_line_and_stores_nothing(dsn, tmp_path, line):
     file = tmp_path / "orders.ndjson"
     file.write_text('{"_id": "o-1"}\n' + line + '\n{"_id": "o-3"}\n')
     ended = pgdoc_command("load", str(file), "orders", "--dsn", dsn)
@@ -332,7 +332,7 @@ def test_dump_ends_quietly_when_its_reader_does(dsn):
         assert (process.wait(60), process.stderr.read()) == (1, b"")
 
 
-def test_the_doctor_finds_what_is_wrong_in_a_schema(dsn):
+def test_the_doctor_reports_faults_of_a_schema(dsn):
     with pgdoc.Store(dsn) as store:
         store.create_collection("orders")
     healthy = pgdoc_command("doctor", "--dsn", dsn)
@@ -347,26 +347,26 @@ def test_the_doctor_finds_what_is_wrong_in_a_schema(dsn):
     assert 'ALTER TABLE "docs"."orders" REPLICA IDENTITY FULL' in ill.stdout
 
 
-def test_the_doctor_says_that_there_is_no_catalog(bare_dsn):
+def test_the_doctor_reports_a_missing_catalog(bare_dsn):
     ended = pgdoc_command("doctor", "--dsn", bare_dsn)
     assert ended.returncode == 1
     assert ended.stdout.splitlines()[-1].startswith("wrong  catalog       the database has no pgdoc catalog")
 
 
-def test_the_doctor_says_that_there_is_no_server(tmp_path):
+def test_the_doctor_reports_a_missing_server(tmp_path):
     ended = pgdoc_command("doctor", "--dsn", f"host={tmp_path}")
     assert (ended.returncode, ended.stderr) == (1, "")
     assert ended.stdout.startswith("wrong  connection    no connection to the server")
     assert ended.stdout.count("\n") == 1
 
 
-def test_bash_is_told_how_to_complete():
+def test_bash_completion_lists_commands():
     environment = {**os.environ, "_PGDOC_COMPLETE": "complete_bash", "COMP_WORDS": "pgdoc do", "COMP_CWORD": "1"}
     ended = subprocess.run(COMMAND, capture_output=True, text=True, check=False, env=environment)
     assert ended.stdout.split() == ["doctor"]
 
 
-def test_status_and_history_are_told_with_their_units(dsn):
+def test_status_and_history_are_printed_with_units(dsn):
     with pgdoc.Store(dsn) as store:
         store.set_history(timedelta(minutes=90), 3 << 29)
     history = pgdoc_command("history", "--dsn", dsn).stdout.splitlines()

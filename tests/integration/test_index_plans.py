@@ -1,4 +1,4 @@
-"""PostgreSQL's plans use the indexes, where one document in a hundred has an array at the path."""
+"""PostgreSQL's plans use the indexes, even if one document in a hundred has an array at the path."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DOCUMENTS = 200_000
 
 
-# One document in a hundred has arrays where the others have one value, or an array of objects on the way to it.
+# One document in a hundred has an array where the others have a value, or an array of objects on the path.
 FILL = f"""
 INSERT INTO plans.orders (id, data)
 SELECT lpad(n::text, 6, '0'), jsonb_build_object(
@@ -54,7 +54,7 @@ def orders(filled: dict[str, Any]) -> Iterator[Collection]:
 
 
 def parts(plan: str) -> set[str]:
-    """The indexes of a plan, without the digests of their names."""
+    """Return the indexes of a plan, without the digests in their names."""
     return {name.rpartition(".")[0] for name in re.findall(r'"(orders\..*?)"', plan)}
 
 
@@ -89,7 +89,7 @@ def test_a_filter_uses_the_index_of_its_path(
     assert "Seq Scan" not in plan
     assert indexes <= parts(plan), plan
     for _, low, high in re.findall(r"Index Cond: (.*) >= '(.*?)'::text\) AND .* <=? '(.*?)'::text", plan):
-        assert len(low) > 1 or len(high) > 1  # read from one side at least, which the query gave
+        assert len(low) > 1 or len(high) > 1  # bounded by the query on at least one side
     assert orders.count(wanted) == count
 
 
@@ -103,7 +103,7 @@ def test_a_filter_uses_the_index_of_its_path(
     ],
     ids=str,
 )
-def test_a_sort_reads_the_index_in_its_order(orders: Collection, sort: Any, index: str, first: list[str]) -> None:
+def test_a_sort_reads_the_index_in_order(orders: Collection, sort: Any, index: str, first: list[str]) -> None:
     plan = orders.explain(sort=sort, limit=3)
     assert "Seq Scan" not in plan
     assert parts(plan) == {index}, plan
@@ -111,7 +111,7 @@ def test_a_sort_reads_the_index_in_its_order(orders: Collection, sort: Any, inde
 
 
 def branch_with(plan: str, index: str) -> str:
-    """The plan of what meets no arrays: the branch that reads a range of the index, or what is equal, in its order."""
+    """Return the branch of a plan that finds no arrays: it reads a range or equal keys of the index in order."""
     branches = re.split(r"(?m)^ +->  (?=Limit )", plan)[1:]
     return next(branch for branch in branches if re.search(rf'"{index}\.\w{{10}}"', branch))
 
@@ -131,7 +131,7 @@ def branch_with(plan: str, index: str) -> str:
     ],
     ids=str,
 )
-def test_the_first_documents_are_read_from_an_index_in_its_order_although_there_are_arrays(
+def test_the_first_documents_are_read_from_an_index_in_order_despite_arrays(
     orders: Collection, wanted: dict[str, Any], sort: Any, index: str, first: list[str]
 ) -> None:
     plan = orders.explain(wanted, sort=sort, limit=3)
@@ -152,7 +152,7 @@ def test_the_first_documents_are_read_from_an_index_in_its_order_although_there_
     ],
     ids=str,
 )
-def test_so_is_the_document_that_is_claimed(
+def test_a_claimed_document_is_read_from_an_index_in_order_despite_arrays(
     orders: Collection, wanted: dict[str, Any], sort: str, index: str, first: str
 ) -> None:
     found = orders._table.first(parse_filter(wanted), parse_sort(sort), CLAIMING)
@@ -166,7 +166,7 @@ def test_so_is_the_document_that_is_claimed(
     orders.update(first, {"$unset": {"claimed": ""}})
 
 
-def test_where_no_index_helps_no_keys_are_made(orders: Collection) -> None:
+def test_a_find_without_an_index_computes_no_sort_keys(orders: Collection) -> None:
     for wanted in {"rank": 7}, {"rank": {"$gt": 199_990}}, {"$nor": [{"status": "old"}]}:
         plan = orders.explain(wanted)
         assert "Seq Scan" in plan
@@ -174,7 +174,7 @@ def test_where_no_index_helps_no_keys_are_made(orders: Collection) -> None:
         assert "found_keys" not in plan
 
 
-def test_indexes_of_a_part_and_of_everything(orders: Collection) -> None:
+def test_partial_and_wildcard_indexes_are_used(orders: Collection) -> None:
     late = {"total": {"$gte": 49_999}}
     orders.create_index("address.city", name="late", where=late)
     plan = orders.explain({"address.city": "city 1999", **late})

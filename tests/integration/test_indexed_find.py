@@ -1,4 +1,4 @@
-"""Whatever is asked of a collection, with indexes the answer is the same as without, only sooner."""
+"""Every call on a collection returns the same with indexes as without."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VALUES = [None, True, False, 0, 1, -1, 1.5, 10**80, "", "a", "b", "x" * 79, "x" 
 
 @pytest.fixture
 def pair(own_schema: dict[str, Any]) -> Iterator[tuple[Collection, Collection]]:
-    """Two collections of the same documents; PostgreSQL uses the second's indexes where it can."""
+    """Two collections with the same documents; PostgreSQL uses the indexes of the second whenever it can."""
     own_schema["conninfo"] += " options='-c enable_seqscan=off -c jit=off'"
     dice = Dice(random.Random(7))
     with Store(**own_schema) as store:
@@ -66,7 +66,7 @@ def simple(dice: Dice) -> dict[str, Any]:
     return {**wanted, **LIMITED} if dice.one_in(4) else wanted
 
 
-def test_indexes_change_no_answer(pair: tuple[Collection, Collection]) -> None:
+def test_indexes_change_no_result(pair: tuple[Collection, Collection]) -> None:
     plain, indexed = pair
     used = compared = 0
     for wanted, arguments in queries(Dice(random.Random(11))):
@@ -83,7 +83,7 @@ def test_indexes_change_no_answer(pair: tuple[Collection, Collection]) -> None:
     assert used > 300
 
 
-def test_the_same_documents_are_changed(pair: tuple[Collection, Collection]) -> None:
+def test_indexes_do_not_affect_which_documents_are_changed(pair: tuple[Collection, Collection]) -> None:
     plain, indexed = pair
     changed = set()
     for number, (wanted, arguments) in enumerate(queries(Dice(random.Random(13)))):
@@ -98,7 +98,7 @@ def test_the_same_documents_are_changed(pair: tuple[Collection, Collection]) -> 
 
 
 def change(docs: Collection, number: int, wanted: dict[str, Any], sort: Any) -> Any:
-    """Return how many documents were changed, or the id of the one."""
+    """Return the number of changed documents, or the id of the changed document."""
     changes = {"$set": {"c": number}}
     if number % 10 == 0:
         return docs.delete_many({"$and": [{"c": {"$gt": 0}}, wanted]})

@@ -1,4 +1,4 @@
-"""A transaction that is larger than any buffer passes through a stream in flat memory."""
+"""A stream reads a transaction larger than any buffer in constant memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LIMIT_KIB = 100 << 10  # of the 64 MiB of a buffer, and what lies around it
+LIMIT_KIB = 100 << 10  # a buffer of 64 MiB, and overhead
 DOCUMENT_BYTES = 1_200
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
@@ -22,7 +22,7 @@ def test_a_transaction_of_100_000_changes(rough_dsn: str, rough_schema: str) -> 
 
 
 def check_flat(dsn: str, schema: str, count: int) -> None:
-    """Write that many documents in one transaction, of more bytes than the limit, while another process reads them."""
+    """Write documents of more bytes than the limit in one transaction while another process reads them."""
     assert count * DOCUMENT_BYTES > LIMIT_KIB << 10
     command = [sys.executable, "-m", "tests.million", dsn, schema, str(count)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:

@@ -1,4 +1,4 @@
-"""The catalog: up, down, up again, and from many processes at once."""
+"""Migrations: upgrade, downgrade, repetition, and concurrent processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def execute(dsn: str, query: str, *params: Any) -> list[tuple[Any, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
-def test_the_newest_revision_is_the_one_that_the_store_asks_for() -> None:
+def test_the_newest_revision_is_the_one_that_the_store_requires() -> None:
     migrations = Path(__file__).parents[2] / "migrations"
     assert ScriptDirectory(migrations).get_current_head() == REVISION
 
@@ -58,7 +58,7 @@ def test_downgrade_leaves_plain_tables_with_their_data(dsn: str) -> None:
         store["orders"].get("o-1")
 
 
-def test_upgrade_after_downgrade_makes_collections_of_them_again(dsn: str) -> None:
+def test_upgrade_after_downgrade_turns_tables_into_collections_again(dsn: str) -> None:
     with pgdoc.Store(dsn) as store:
         store["orders"].insert("o-1", {"n": 1})
     downgrade(dsn)
@@ -70,14 +70,14 @@ def test_upgrade_after_downgrade_makes_collections_of_them_again(dsn: str) -> No
     assert execute(dsn, "SELECT tablename FROM pg_publication_tables WHERE pubname = 'pgdoc'") == [("orders",)]
 
 
-def test_down_and_up_leave_nothing_behind(dsn: str) -> None:
+def test_repeated_downgrade_and_upgrade_leave_nothing_behind(dsn: str) -> None:
     first = execute(dsn, IN_SCHEMA)
     downgrade(dsn)
     migrate(dsn)
     assert execute(dsn, IN_SCHEMA) == first
 
 
-def test_ten_processes_at_once(bare_dsn: str) -> None:
+def test_ten_processes_may_migrate_at_once(bare_dsn: str) -> None:
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=migrate, args=(bare_dsn,)) for _ in range(PROCESSES)]
     for process in processes:
@@ -88,7 +88,7 @@ def test_ten_processes_at_once(bare_dsn: str) -> None:
     assert execute(bare_dsn, "SELECT * FROM pgdoc.alembic_version") == [(REVISION,)]
 
 
-def test_the_settings_are_one_row(dsn: str) -> None:
+def test_the_settings_table_holds_one_row(dsn: str) -> None:
     query = "SELECT history_time::text, history_size, history_bookmarks, history_chosen FROM pgdoc.settings"
     assert execute(dsn, query) == [("01:00:00", 1 << 30, 4, False)]
     with pytest.raises(psycopg.errors.UniqueViolation):
@@ -103,12 +103,12 @@ def test_a_failed_migration_leaves_nothing(bare_dsn: str) -> None:
     assert execute(bare_dsn, "SELECT FROM pg_namespace WHERE nspname = 'pgdoc'") == []
 
 
-def test_a_server_that_is_not_there_is_named() -> None:
+def test_migrating_without_a_server_names_the_address() -> None:
     with pytest.raises(ServerUnreachable, match=r"127\.0\.0\.1"):
         migrate("host=127.0.0.1 port=1")
 
 
-def test_a_catalog_from_before_the_life_of_collections_goes_up_and_down(dsn: str) -> None:
+def test_a_catalog_of_revision_0001_can_be_upgraded_and_downgraded(dsn: str) -> None:
     downgrade(dsn, "0001")
     execute(dsn, "SELECT pgdoc.create_collection('docs', 'orders')")
     execute(dsn, "INSERT INTO docs.orders (id, data) VALUES ('o-1', '{}')")
@@ -124,7 +124,7 @@ def test_a_catalog_from_before_the_life_of_collections_goes_up_and_down(dsn: str
     execute(dsn, "SELECT pgdoc.rename_collection('docs', 'sold', 'orders'), pgdoc.drop_collection('docs', 'orders')")
 
 
-def test_a_catalog_from_before_the_publication_was_looked_after_goes_up_and_down(dsn: str) -> None:
+def test_a_catalog_of_revision_0004_can_be_upgraded_and_downgraded(dsn: str) -> None:
     downgrade(dsn, "0004")
     execute(dsn, "SELECT pgdoc.create_collection('docs', 'orders')")
     ((before,),) = execute(dsn, "SELECT pg_current_wal_insert_lsn()::text")
@@ -141,7 +141,7 @@ def test_a_catalog_from_before_the_publication_was_looked_after_goes_up_and_down
 
 @pytest.fixture
 def owner_dsn(bare_dsn: str) -> Iterator[str]:
-    """The database, for its owner, who may make no event triggers."""
+    """A database, accessed by its owner, who may not create event triggers."""
     database = conninfo_to_dict(bare_dsn)["dbname"]
     role = f"owner_of_{database}"
     execute(bare_dsn, f"CREATE ROLE {role} LOGIN")
@@ -153,9 +153,7 @@ def owner_dsn(bare_dsn: str) -> Iterator[str]:
     execute(bare_dsn, f"DROP ROLE {role}")
 
 
-def test_a_role_that_may_make_no_event_triggers_goes_without_until_a_superuser_comes(
-    owner_dsn: str, bare_dsn: str
-) -> None:
+def test_a_superuser_can_add_the_event_triggers_that_the_owner_may_not_create(owner_dsn: str, bare_dsn: str) -> None:
     migrate(owner_dsn)
     follows = "SELECT pgdoc.follows_ddl()"
     assert execute(owner_dsn, follows) == [(False,)]
@@ -167,7 +165,7 @@ def test_a_role_that_may_make_no_event_triggers_goes_without_until_a_superuser_c
         "SELECT DISTINCT r.rolsuper FROM pg_event_trigger t JOIN pg_proc p ON p.oid = t.evtfoid "
         "JOIN pg_roles r ON r.oid = p.proowner",
     )
-    assert by_whom == [(True,)]  # nobody else may change what runs inside a superuser's DDL
+    assert by_whom == [(True,)]  # only superusers may change functions that run inside a superuser's DDL
     execute(owner_dsn, "SELECT pgdoc.create_collection('docs', 'orders')")
     assert execute(owner_dsn, "SELECT pgdoc.publish('docs')") == [(None,)]
     assert execute(

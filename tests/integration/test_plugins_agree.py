@@ -1,4 +1,4 @@
-"""What wal2json and pgoutput tell of the same WAL is the same, bit for bit."""
+"""wal2json and pgoutput give exactly the same events for the same WAL."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_of_a_transaction_that_the_server_spills_to_disk(shared_dsn: str, schema
 
 
 def test_a_token_of_one_goes_on_with_the_other(shared_dsn: str, schema: str) -> None:
-    """In the middle of a COPY, of a TRUNCATE, and between the rows of a savepoint."""
+    """The tokens lie inside a COPY, inside a TRUNCATE, and between the rows of a savepoint."""
     with psycopg.connect(shared_dsn, autocommit=True) as connection:
         workload = Workload(connection, schema, 7)
         workload.prepare()
@@ -107,8 +107,8 @@ def test_a_token_of_one_goes_on_with_the_other(shared_dsn: str, schema: str) -> 
     assert len(set(given)) == 3 + 5 + 1 + 3
 
 
-def test_a_position_moves_on_where_nothing_is_sent(shared_dsn: str, schema: str) -> None:
-    """pgoutput sends nothing of transactions without a change of a collection, wal2json their begin and commit."""
+def test_a_position_advances_although_no_change_is_sent(shared_dsn: str, schema: str) -> None:
+    """For transactions that change no collection, pgoutput sends nothing, wal2json sends begin and commit."""
     for plugin in ("pgoutput", "wal2json"):
         with (
             Store(shared_dsn, schema=schema, plugin=plugin) as store,

@@ -1,4 +1,4 @@
-"""Stores in processes that are forked, interrupted, killed, or that just end."""
+"""Stores in processes that fork, are interrupted, are killed, or exit."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def command(code: str, dsn: str, schema: str) -> list[str]:
 
 
 def run(code: str, dsn: str, schema: str) -> tuple[int, list[str]]:
-    """Give the exit status and what was printed; nothing may be complained of."""
+    """Return the exit status and the printed lines; nothing may be written to standard error."""
     done = subprocess.run(command(code, dsn, schema), capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.stderr == ""
     return done.returncode, done.stdout.splitlines()
@@ -70,8 +70,8 @@ orders = store["orders"]
 stream = orders.watch()
 full = orders.watch(buffer_size=2)
 orders.insert_many((str(n), {}) for n in range(10))
-assert stream.next(timeout=30).document_id == "0"  # nine more are in the mailbox
-opened = store.transaction()  # it has a connection, the pool has others
+assert stream.next(timeout=30).document_id == "0"  # nine more are in the buffer
+opened = store.transaction()  # holds one connection; the pool has others
 tx = opened.__enter__()
 tx["orders"].insert("10", {})
 child = os.fork()
@@ -128,17 +128,17 @@ def test_a_child_neither_hangs_nor_disturbs_its_parent(shared_dsn: str, schema: 
 
 
 @pytest.mark.parametrize("ends", ["sys.exit(0)", "del store, orders, stream, full; gc.collect(); os._exit(0)"])
-def test_a_child_that_does_nothing_disturbs_nobody(shared_dsn: str, schema: str, ends: str) -> None:
+def test_a_child_that_does_nothing_does_not_disturb_its_parent(shared_dsn: str, schema: str, ends: str) -> None:
     status, printed = run(FORKS.replace("END_OF_CHILD", ends), shared_dsn, schema)
     assert printed == ["0", "True", "True", "12 None"]
     assert status == 0
 
 
-def test_a_fork_waits_for_a_connection_that_is_just_being_begun(shared_dsn: str, schema: str) -> None:
-    """Inside libpq a socket is made before anybody can know it."""
+def test_a_fork_waits_for_a_connection_that_is_being_opened(shared_dsn: str, schema: str) -> None:
+    """libpq creates a socket before pgdoc knows its descriptor."""
     code = """
     import socket, threading, time
-    from pgdoc._fork import connecting
+    from pgdoc.runtime.fork import connecting
 
     def steps():
         mine, other = socket.socketpair()
@@ -161,7 +161,7 @@ def test_a_fork_waits_for_a_connection_that_is_just_being_begun(shared_dsn: str,
     assert run(code, shared_dsn, schema) == (0, ["0 True"])
 
 
-def test_a_child_that_lives_on_keeps_no_session_of_a_killed_parent(
+def test_a_surviving_child_keeps_no_session_of_a_killed_parent(
     shared_dsn: str, schema: str, sql: psycopg.Connection
 ) -> None:
     code = """
@@ -229,7 +229,7 @@ def test_a_program_ends_with_an_open_store(shared_dsn: str, schema: str, code: s
 
 
 EVENTS = 3000
-FIRST = 100_000  # so that ids are in the order of their numbers
+FIRST = 100_000  # so that ids sort like numbers
 INSERT = "INSERT INTO orders (id, data) SELECT n, '{}' FROM generate_series(%s::int, %s::int) AS n"
 
 INTERRUPTED = """
@@ -275,11 +275,11 @@ def test_interrupts_lose_nothing(
         if event is not None:
             got.append(str(int(event.document_id) - FIRST))
     """.replace("FIRST", str(FIRST))
-    if exist:  # most of it happens inside a snapshot
+    if exist:  # most interrupts hit inside the snapshot
         with pgdoc.Store(shared_dsn, schema=schema) as store:
             store.create_collection("orders")
         sql.execute(INSERT, [FIRST + 1, FIRST + exist])
-        code = "from pgdoc._sync import parts\nparts.PART_DOCUMENTS = 20\n" + code.replace(
+        code = "from pgdoc._sync import snapshot_reader\nsnapshot_reader.PART_DOCUMENTS = 20\n" + code.replace(
             "watch(", "watch(snapshot=True, "
         )
     chance = random.Random(timeout)
@@ -295,6 +295,6 @@ def test_interrupts_lose_nothing(
             process.send_signal(signal.SIGINT)
             interrupts += 1
             assert process.stdout.readline() == "interrupted\n"
-        sql.execute(INSERT, [FIRST + EVENTS, FIRST + EVENTS])  # for which it has been waiting
+        sql.execute(INSERT, [FIRST + EVENTS, FIRST + EVENTS])  # the document that the program waits for
         assert process.stdout.readline().split()[:2] == ["done", "True"]
         assert process.wait(PATIENCE_S) == 0

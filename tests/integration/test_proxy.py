@@ -1,4 +1,4 @@
-"""The proxy that other tests break connections with does what it says."""
+"""`tests/proxy.py` causes the network faults that it documents."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SILENCE_S = 0.1
 
 
 class Echo:
-    """A server that sends back what it gets; `sessions` are those that it believes to be open."""
+    """An echo server; `sessions` is the number of connections that it considers open."""
 
     def __init__(self) -> None:
         self.sessions = 0
@@ -100,7 +100,7 @@ def _hears_nothing(client: socket.socket) -> None:
     client.settimeout(PATIENCE_S)
 
 
-def test_it_carries_more_than_it_holds(proxy: Proxy, echo: Echo) -> None:
+def test_the_proxy_forwards_more_than_its_buffer_holds(proxy: Proxy, echo: Echo) -> None:
     with _connect(proxy) as client:
         text = bytes(range(256)) * 40_000
         sending = threading.Thread(target=client.sendall, args=(text,))
@@ -115,7 +115,7 @@ def test_it_carries_more_than_it_holds(proxy: Proxy, echo: Echo) -> None:
 
 
 @pytest.mark.parametrize("reset", [True, False])
-def test_a_cut_is_heard_on_both_sides(proxy: Proxy, echo: Echo, reset: bool) -> None:
+def test_a_cut_closes_both_sides(proxy: Proxy, echo: Echo, reset: bool) -> None:
     with _connect(proxy) as client:
         _ask(client, b"one")
         proxy.cut(reset=reset)
@@ -129,7 +129,7 @@ def test_a_cut_is_heard_on_both_sides(proxy: Proxy, echo: Echo, reset: bool) -> 
         _ask(again, b"two")
 
 
-def test_a_stall_keeps_everything_open_and_loses_nothing(proxy: Proxy, echo: Echo) -> None:
+def test_a_stall_keeps_connections_open_and_loses_nothing(proxy: Proxy, echo: Echo) -> None:
     with _connect(proxy) as client:
         _ask(client, b"one")
         proxy.stall()
@@ -144,7 +144,7 @@ def test_a_stall_keeps_everything_open_and_loses_nothing(proxy: Proxy, echo: Ech
             assert late.recv(5) == b"three"
 
 
-def test_half_open_is_heard_by_the_server_only(proxy: Proxy, echo: Echo) -> None:
+def test_half_open_closes_the_server_side_only(proxy: Proxy, echo: Echo) -> None:
     with _connect(proxy) as client:
         _ask(client, b"one")
         proxy.half_open()
@@ -155,7 +155,7 @@ def test_half_open_is_heard_by_the_server_only(proxy: Proxy, echo: Echo) -> None
             _ask(other, b"three")
 
 
-def test_vanish_is_heard_by_the_client_only(proxy: Proxy, echo: Echo) -> None:
+def test_vanish_closes_the_client_side_only(proxy: Proxy, echo: Echo) -> None:
     with _connect(proxy) as client:
         _ask(client, b"one")
         proxy.vanish()
@@ -166,7 +166,7 @@ def test_vanish_is_heard_by_the_client_only(proxy: Proxy, echo: Echo) -> None:
         echo.wait_for(2)
 
 
-def test_refused_connections(proxy: Proxy, echo: Echo) -> None:
+def test_refuse_rejects_only_new_connections(proxy: Proxy, echo: Echo) -> None:
     with _connect(proxy) as client:
         _ask(client, b"one")
         proxy.refuse()
@@ -178,7 +178,7 @@ def test_refused_connections(proxy: Proxy, echo: Echo) -> None:
             _ask(again, b"three")
 
 
-def test_a_server_that_is_away() -> None:
+def test_a_client_is_disconnected_if_the_server_is_down() -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
     with Proxy("127.0.0.1", port) as proxy, pytest.raises(ConnectionResetError), _connect(proxy) as client:

@@ -1,4 +1,4 @@
-"""A filter, a sort, an update means the same in PostgreSQL and in Python."""
+"""Filters, sorts and updates mean the same in PostgreSQL and in Python."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_filter_compiled_to_sql_and_matched_in_python_agree(
 @example(({"a": 2**63}, {"a": {"$mod": [1, 0]}}))
 @example(({"a": -7.5}, {"a": {"$mod": [4, -3]}}))
 @example(({"a": ["é"]}, {"a": {"$regex": r"^\W$"}}))
-def test_so_does_a_filter_about_values_that_are_there(
+def test_a_filter_on_values_of_the_document_agrees_in_sql_and_in_python(
     connection: psycopg.Connection, drawn: tuple[dict[str, Any], dict[str, Any]]
 ) -> None:
     data, wanted = drawn
@@ -109,7 +109,7 @@ def test_an_update_compiled_to_sql_and_applied_in_python_agree(
     try:
         update = parse_update(wanted)
     except InvalidUpdate:
-        reject()  # paths in conflict
+        reject()  # conflicting paths
     before = decode(encode(data))
     compiled = compile_update(update)
     query = f"SELECT ({compiled.text})::text FROM (SELECT %s::jsonb AS data) AS documents"

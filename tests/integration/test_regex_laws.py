@@ -1,4 +1,4 @@
-"""A regular expression means the same in RE2, in PostgreSQL, and as it was given; else it is refused."""
+"""An accepted pattern matches the same texts in RE2 as given, in RE2 as rewritten, and in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 laws = settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
-_words = r"""
+_tokens = r"""
     \b \B \d \D \w \W \s \S \A \z \n \t \. \_ \x41 \x{e9} \012 \1 \Z \pL \Q . ^ $ { } ] - # , : [ab] [^ab] [a-c]
     [^\n] [\w-] [^\W] [[:alpha:]] [[:^upper:]] []a] [^]a] [k-s] [--a] [z-a] [a [[:x:]] [\x{0}-\x{10FFFF}]
     [\x{e9}-\x{fc}] [^\d\s] (?:) () (?i) (?s) (?-i) (?m) (?x) (? (?=a) (?!a) (?<=a) ***= a{ a{,2} a{01}
 """
-_atoms = st.sampled_from([*"aabbABkKs\u00e9\u00c9\u017f\u212a _1\n\U0001f600", *_words.split()])
+_atoms = st.sampled_from([*"aabbABkKs\u00e9\u00c9\u017f\u212a _1\n\U0001f600", *_tokens.split()])
 _opens = st.sampled_from(["(", "(?:", "(?i:", "(?s:", "(?m:", "(?P<n>", "(?<m>", "(?-i:", "(?ims:", "(|"])
 _times = st.sampled_from(
     ["*", "+", "?", "*?", "+?", "??", "{0}", "{1}", "{2}", "{0,2}", "{1,}", "{2,3}?", "**", "{300}"]
@@ -56,7 +56,7 @@ def connection(dsn: str) -> Iterator[psycopg.Connection]:
 @example("(?m)^$", "", ["a\n", "\n", "a\n\nb"])
 @example("k", "i", ["\u212a"])
 @example(r"\w", "i", ["\u017f"])
-def test_what_is_accepted_means_the_same_everywhere(
+def test_an_accepted_pattern_means_the_same_everywhere(
     connection: psycopg.Connection, pattern: str, flags: str, strings: list[str]
 ) -> None:
     try:

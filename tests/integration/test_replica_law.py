@@ -1,4 +1,4 @@
-"""The law of the replica, under four writers at once and with the stream cut at any place."""
+"""The replica law with four concurrent writers and a stream that is cut anywhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.replica import Program, programs, run
 
 _numbers = itertools.count(1)
 
-# What four threads do at once differs from run to run, so that smaller examples could not be told from luckier ones.
+# No shrinking: the threads interleave differently in each run, so a smaller example may pass by chance.
 _settings = settings(
     derandomize=True,
     phases=[Phase.generate],
@@ -26,5 +26,5 @@ def test_events_give_exactly_the_tables(shared_dsn: str, program: Program) -> No
 
 @settings(_settings, max_examples=2)
 @given(program=programs(works=2, cuts=2, sizes=(1_000_000, 5_000_000)))
-def test_so_they_do_with_documents_of_megabytes(rough_dsn: str, program: Program) -> None:
+def test_events_of_documents_of_megabytes_give_exactly_the_tables(rough_dsn: str, program: Program) -> None:
     run(rough_dsn, f"large_{next(_numbers)}", program)

@@ -1,4 +1,4 @@
-"""A stream that is slow costs the one beside it nothing, gets everything in the end, and lets the WAL go."""
+"""A slow stream does not delay another stream, finally reads everything, and releases the WAL."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def test_the_fast_one_is_as_fast_and_the_slow_one_misses_nothing(private_dsn: st
 
 
 def check(plan: Plan, limit_kib: int) -> Found:
-    """Measure it; all but the times is asserted."""
+    """Run the measurement; check everything except the times."""
     assert plan.beside * plan.text_bytes > limit_kib << 10
     with psycopg.connect(make_conninfo(plan.conninfo, dbname="template1"), autocommit=True) as admin:
         _recycle_little(admin)
         with Store(plan.conninfo, schema=plan.schema) as store, Reading(plan) as reading:
             found = reading.measure()
             assert found.slow_before < plan.beside // 2
-            assert found.went_away
+            assert found.left_live
             assert found.slow_in_order
             assert found.mode == ["live", "live"]
             assert found.grown_kib < limit_kib
@@ -45,21 +45,23 @@ def check(plan: Plan, limit_kib: int) -> Found:
 
 
 def _recycle_little(admin: psycopg.Connection) -> None:
-    """Let a checkpoint remove the WAL that no slot needs, where it would keep files to use them again."""
+    """Make checkpoints remove WAL files that no slot needs, instead of keeping them for reuse."""
     for setting in ("max_wal_size", "min_wal_size"):
         admin.execute(f"ALTER SYSTEM SET {setting} = '{2 * SEGMENT_BYTES >> 20}MB'")
     admin.execute("SELECT pg_reload_conf()")
 
 
 def _check_that_wal_is_released(admin: psycopg.Connection, store: Store) -> None:
-    """All was held for those that are slow; when history is to be short, little of it is."""
+    """Check that the server removes the WAL that was retained for slow streams once history is short."""
     held, stored = _ask(admin, _HELD), _ask(admin, _STORED)
     assert held > 2 * SEGMENT_BYTES
     assert stored >= held
     store.set_history(size=SMALL_BYTES)
     deadline = time.monotonic() + PATIENCE_S
     while _ask(admin, _HELD) > SEGMENT_BYTES or _ask(admin, _STORED) > stored // 2:
-        assert time.monotonic() < deadline, f"slots hold {_ask(admin, _HELD)}, {_ask(admin, _STORED)} bytes are stored"
+        assert time.monotonic() < deadline, (
+            f"slots retain {_ask(admin, _HELD)} bytes, pg_wal has {_ask(admin, _STORED)} bytes"
+        )
         admin.execute("CHECKPOINT")
         time.sleep(0.1)
 

@@ -1,4 +1,4 @@
-"""Snapshots beside writers: the law of `tests/snapshots.py`, in a short form."""
+"""The snapshot law of `tests/snapshots.py` with concurrent writers, in short runs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_consumer_that_is_killed_again_and_again_keeps_a_copy(shared_dsn: str,
 
 
 def check_copy(dsn: str, schema: str, *, kills: int) -> None:
-    """Kill a consumer while it has its snapshot, and later, and see that its copy is the tables."""
+    """Kill a consumer during and after its snapshot, and check that its copy equals the tables."""
     fill(dsn, schema, 400)
     command = [sys.executable, "-m", "tests.snapshots", dsn, schema]
     with psycopg.connect(dsn, autocommit=True) as connection, pgdoc.Store(dsn, schema=schema) as store:
@@ -46,9 +46,9 @@ def check_copy(dsn: str, schema: str, *, kills: int) -> None:
         with snapshots.writing(dsn, schema, writers=2, documents=400, pause_s=0.01):
             for _ in range(kills):
                 with subprocess.Popen(command, cwd=ROOT) as process:
-                    wait_for_news(connection, schema)
+                    wait_for_changes(connection, schema)
                     process.kill()
-        wanted = {key: snapshots.kept(document) for key, document in snapshots.tables(store).items()}
+        wanted = {key: snapshots.stored_form(document) for key, document in snapshots.tables(store).items()}
         with subprocess.Popen(command, cwd=ROOT) as process:
             deadline = time.monotonic() + PATIENCE_S
             while copied(connection, schema) != wanted:
@@ -59,8 +59,8 @@ def check_copy(dsn: str, schema: str, *, kills: int) -> None:
         assert store.drop_consumer(snapshots.CONSUMER)
 
 
-def wait_for_news(connection: psycopg.Connection[Any], schema: str) -> None:
-    """Return when the copy has changed a few times."""
+def wait_for_changes(connection: psycopg.Connection[Any], schema: str) -> None:
+    """Wait until the copy has changed a few times."""
     query = "SELECT n_tup_ins + n_tup_del FROM pg_stat_user_tables WHERE relname = %s"
     seen: set[tuple[Any, ...]] = set()
     deadline = time.monotonic() + PATIENCE_S

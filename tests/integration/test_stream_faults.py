@@ -1,4 +1,4 @@
-"""Streams on a server that is restarted, crashes, loses WAL, or is not heard of any more."""
+"""Streams on a server that restarts, crashes, loses WAL, or becomes silent."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _admin(dsn: str) -> psycopg.Connection:
 
 
 class Writer:
-    """Writes documents, one a transaction, whatever happens to the server; the last one says that it is over."""
+    """Inserts one document per transaction, through all server faults; the last one is the end mark."""
 
     def __init__(self, dsn: str, schema: str) -> None:
         self.acknowledged: list[str] = []
@@ -52,7 +52,7 @@ class Writer:
         self._thread.join()
 
     def wait_for(self, more: int) -> None:
-        """Wait until this many more documents were committed."""
+        """Wait until `more` further documents are committed."""
         goal = len(self.acknowledged) + more
         while len(self.acknowledged) < goal:
             time.sleep(0.01)
@@ -74,14 +74,14 @@ class Writer:
 def _to_end(stream: ChangeStream) -> Iterator[ChangeEvent]:
     while True:
         event = stream.next(timeout=PATIENCE_S)
-        assert event is not None, "no event comes any more"
+        assert event is not None, "no event within the timeout"
         yield event
         if event.document_id == "end":
             return
 
 
 def _check(events: list[ChangeEvent], writer: Writer, dsn: str, schema: str) -> None:
-    """What was committed came, once, in order; what was not acknowledged came if it was committed."""
+    """Check that every committed document arrived once, in order; after an unknown outcome, the table decides."""
     replica = Replica()
     for event in events:
         replica.apply(event)
@@ -93,7 +93,7 @@ def _check(events: list[ChangeEvent], writer: Writer, dsn: str, schema: str) -> 
 
 @contextmanager
 def _reading(stream: ChangeStream) -> Iterator[list[ChangeEvent]]:
-    """Read a stream up to the end in a thread; the list is complete after the block."""
+    """Read a stream up to the end mark on a thread; the yielded list is complete after the block."""
     events: list[ChangeEvent] = []
     thread = threading.Thread(target=lambda: events.extend(_to_end(stream)))
     thread.start()
@@ -148,7 +148,7 @@ def test_terminated_walsenders_lose_nothing(rough_dsn: str, rough_schema: str) -
 def test_streams_do_not_hold_up_the_servers_shutdown(
     rough_server: LocalServer, rough_dsn: str, rough_schema: str, pace_s: float | None
 ) -> None:
-    """One stream is idle, one has a backlog that it doesn't take, or takes slowly."""
+    """One stream is idle, the other has a backlog that it does not read, or reads slowly."""
     with Store(rough_dsn, schema=rough_schema) as store, store["users"].watch() as idle, _admin(rough_dsn) as admin:
         stream = store["orders"].watch(buffer_size=50)
         admin.execute(
@@ -180,7 +180,7 @@ def test_lost_bookmarks_stop_those_who_need_history_only(rough_dsn: str, rough_s
     with Store(rough_dsn, schema=rough_schema) as store, _admin(rough_dsn) as admin:
         live, full = store["orders"].watch(), store["orders"].watch(buffer_size=5)
         token = live.resume_token
-        admin.execute("SELECT pg_advisory_lock(hashtext('pgdoc history'))")  # so that no bookmark is made meanwhile
+        admin.execute("SELECT pg_advisory_lock(hashtext('pgdoc history'))")  # prevents new bookmarks
         admin.execute(
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'pgdocb%'"
         )
@@ -197,8 +197,8 @@ def test_lost_bookmarks_stop_those_who_need_history_only(rough_dsn: str, rough_s
             assert [event.event_type for event in _to_end(fresh)] == ["delete"]
 
 
-def test_a_slot_that_loses_its_wal_is_history_lost(rough_dsn: str, rough_schema: str) -> None:
-    """An open transaction pins all slots, and the server then throws their WAL away."""
+def test_a_slot_that_loses_its_wal_raises_history_lost(rough_dsn: str, rough_schema: str) -> None:
+    """An open transaction pins all slots until the server removes their WAL."""
     with Store(rough_dsn, schema=rough_schema) as store, _admin(rough_dsn) as admin, psycopg.connect(rough_dsn) as pin:
         stream = store["orders"].watch()
         pin.execute("SELECT pg_current_xact_id()")
@@ -217,7 +217,7 @@ def test_a_slot_that_loses_its_wal_is_history_lost(rough_dsn: str, rough_schema:
 
 
 def _lose_wal(stream: ChangeStream, admin: psycopg.Connection) -> None:
-    """Write WAL until the stream has something to say about it."""
+    """Write WAL until the stream raises an error."""
     event = stream.next(timeout=PATIENCE_S)
     assert event is not None
     assert event.document_id == "before"
@@ -247,7 +247,7 @@ def test_a_server_that_is_not_heard_of_is_connected_to_anew(rough_dsn: str, roug
 def test_a_walsender_that_is_busy_is_waited_for(
     rough_dsn: str, rough_schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is silent while it decodes what others wrote; to begin anew with that would never come to an end."""
+    """A walsender is silent while it decodes the changes of others; restarting it each time would never end."""
     asked: list[int] = []
 
     def is_decoding(_conninfo: str, pid: int) -> bool:
@@ -275,7 +275,7 @@ def test_a_walsender_that_is_busy_is_waited_for(
 def test_a_store_is_closed_while_its_server_is_away(
     rough_server: LocalServer, rough_dsn: str, rough_schema: str
 ) -> None:
-    """The threads that read, catch up and keep history all end, which the fixtures look for."""
+    """The threads that read, catch up and keep history all end, which the fixtures check."""
     store = Store(rough_dsn, schema=rough_schema)
     stream, full = store["orders"].watch(), store["orders"].watch(buffer_size=5)
     store["orders"].insert_many((str(number), {}) for number in range(2000))

@@ -1,4 +1,4 @@
-"""What differs between a stream that a thread reads and one that a task reads: waiting, and being interrupted."""
+"""Waiting and cancellation of streams that are read by threads and by tasks."""
 
 from __future__ import annotations
 
@@ -128,11 +128,11 @@ async def test_a_stream_is_awaited_or_entered(shared_dsn: str, schema: str) -> N
 
 
 async def _until_live(stream: AsyncChangeStream) -> None:
-    while stream.stats().mode != "live":  # noqa: ASYNC110 (a stream has no event for it)
+    while stream.stats().mode != "live":  # noqa: ASYNC110 (a stream has no asyncio event for it)
         await asyncio.sleep(0.01)
 
 
-async def test_a_cancelled_open_leaves_nothing(shared_dsn: str, schema: str) -> None:
+async def test_a_cancelled_open_leaves_nothing_behind(shared_dsn: str, schema: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
         for after_ms in range(0, 60, 3):
             opening = asyncio.create_task(_open(store))
@@ -150,7 +150,7 @@ async def _open(store: AsyncStore) -> None:
 
 
 def test_a_slow_stream_holds_nobody_up(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
-    """20,000 changes; the slow stream has room for 50 and takes none until the fast one has all."""
+    """The slow stream buffers 50 of 20,000 changes and reads none until the fast stream has read all."""
     with Store(shared_dsn, schema=schema) as store:
         fast, slow = store["orders"].watch(buffer_size=30_000), store["orders"].watch(buffer_size=50)
         for first in range(1, 20_000, 2_000):
@@ -172,7 +172,7 @@ def _id(stream: ChangeStream) -> str | None:
 
 
 def _poll_until_live(stream: ChangeStream) -> None:
-    """A stream that was sent away, for being slow, comes back when it has room, which it sees when it takes."""
+    """Read until the stream is live again: reading makes room in the buffer, after which it can leave catch-up."""
     deadline = time.monotonic() + 60
     while stream.stats().mode != "live":
         assert time.monotonic() < deadline
@@ -194,8 +194,8 @@ def test_large_documents_are_bounded_by_bytes(shared_dsn: str, schema: str, sql:
         assert [_id(stream) for _ in range(11)] == [*(str(number) for number in range(10)), "huge"]
 
 
-def test_two_stores_at_once_in_threads(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
-    """Stores come and go while others stream; each stream sees all that is written after it began."""
+def test_two_stores_in_threads_do_not_affect_each_other(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    """Stores open and close while others stream; each stream receives everything written after it opened."""
     with Store(shared_dsn, schema=schema) as store:
         store.create_collection("orders")
     stop = threading.Event()
@@ -240,7 +240,7 @@ def test_slow_streams_with_small_buffers_leave_the_catching_up_to_others(
         slow = [store["orders"].watch(resume_after=token, buffer_size=4) for _ in range(2)]
         reading = [pool.submit(read_slowly, stream) for stream in slow]
         try:
-            while min(stream.stats().delivered for stream in slow) < 8:  # by then each has a reader to itself
+            while min(stream.stats().delivered for stream in slow) < 8:  # by then each has its own reader
                 time.sleep(0.01)
             with store["orders"].watch(resume_after=token) as fast:
                 events = [fast.next(timeout=15)]
@@ -251,7 +251,7 @@ def test_slow_streams_with_small_buffers_leave_the_catching_up_to_others(
         assert all(0 < each.result() < 4000 for each in reading)
 
 
-def test_a_stream_that_opens_while_the_reader_of_all_ends_says_so(shared_dsn: str, schema: str) -> None:
+def test_opening_a_stream_while_the_shared_reader_fails_asks_to_open_it_again(shared_dsn: str, schema: str) -> None:
     with Store(shared_dsn, schema=schema) as store:
         with store["orders"].watch() as stream:
             token = stream.resume_token
@@ -278,7 +278,9 @@ def test_a_stream_that_opens_while_the_reader_of_all_ends_says_so(shared_dsn: st
             assert event.document_id == "o-1"
 
 
-def test_a_store_is_of_the_process_that_made_it(shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_belongs_to_the_process_that_created_it(
+    shared_dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Store(shared_dsn, schema=schema) as store, store["orders"].watch(), monkeypatch.context() as child:
         child.setattr("pgdoc.streams.hub.os.getpid", lambda: -1)
         with pytest.raises(StreamError, match="forked"):

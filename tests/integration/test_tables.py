@@ -1,4 +1,4 @@
-"""Collections are plain tables: what the table itself keeps right, whoever writes."""
+"""Collections are plain tables, whose triggers and constraints hold for every writer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def table(own_schema: dict[str, Any]) -> Iterator[psycopg.Connection[Any]]:
-    """A connection on whose search path there is a collection, `orders`, with one document."""
+    """A connection whose search_path has a collection `orders` with one document."""
     with pgdoc.Store(**own_schema) as store:
         store["orders"].insert("o-1", {"n": 1})
     options = f"-c search_path={own_schema['schema']}"
@@ -49,8 +49,10 @@ def test_a_plain_insert_makes_a_document(table: psycopg.Connection[Any]) -> None
     ("column", "value"),
     [("version", "2"), ("replaced_version", "0"), ("created_at", "'2001-01-01'"), ("updated_at", "'infinity'")],
 )
-def test_an_insert_with_values_of_its_own_is_refused(table: psycopg.Connection[Any], column: str, value: str) -> None:
-    with pytest.raises(psycopg.errors.IntegrityError, match="of its own"):
+def test_an_insert_that_sets_version_or_timestamps_is_refused(
+    table: psycopg.Connection[Any], column: str, value: str
+) -> None:
+    with pytest.raises(psycopg.errors.IntegrityError, match="sets a version or timestamp column"):
         table.execute(f"INSERT INTO orders (id, data, {column}) VALUES ('o-2', '{{}}', {value})".encode())
 
 
@@ -66,7 +68,7 @@ def test_an_id_is_neither_empty_nor_too_long(table: psycopg.Connection[Any], doc
         table.execute("INSERT INTO orders (id, data) VALUES (%s, '{}')", [document_id])
 
 
-def test_a_plain_update_counts_also_where_the_data_stays(table: psycopg.Connection[Any]) -> None:
+def test_a_plain_update_counts_even_if_the_data_is_equal(table: psycopg.Connection[Any]) -> None:
     _, _, _, created_at, first = row(table)
     table.execute("UPDATE orders SET data = data")
     data, version, replaced_version, created_again, second = row(table)
@@ -124,7 +126,9 @@ def test_the_publication_publishes_everything(table: psycopg.Connection[Any]) ->
     assert table.execute(query).fetchone() == (True, True, True, True, False)
 
 
-def test_creating_mends_what_a_collection_lost(table: psycopg.Connection[Any], own_schema: dict[str, Any]) -> None:
+def test_create_collection_restores_what_a_collection_lost(
+    table: psycopg.Connection[Any], own_schema: dict[str, Any]
+) -> None:
     table.execute("ALTER TABLE orders REPLICA IDENTITY DEFAULT")
     table.execute("ALTER PUBLICATION pgdoc DROP TABLE orders")
     table.execute("DROP TRIGGER pgdoc_before_update ON orders")
@@ -135,7 +139,7 @@ def test_creating_mends_what_a_collection_lost(table: psycopg.Connection[Any], o
     assert row(table)[:2] == ({"n": 2}, 2)
 
 
-def test_set_metadata_speaks_of_the_changes_after_it(
+def test_set_metadata_applies_to_the_changes_after_it(
     table: psycopg.Connection[Any], own_schema: dict[str, Any]
 ) -> None:
     with recorded(own_schema["conninfo"]) as changes:
@@ -148,7 +152,7 @@ def test_set_metadata_speaks_of_the_changes_after_it(
 
 @pytest.mark.parametrize("metadata", ["[]", "1", None])
 def test_set_metadata_takes_an_object(table: psycopg.Connection[Any], metadata: str | None) -> None:
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match="not an object"):
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="metadata must be a JSON object"):
         table.execute("SELECT pgdoc.set_metadata(%s)", [metadata])
 
 
@@ -185,7 +189,7 @@ def test_a_role_with_rights_on_the_table_needs_no_others(server: Server, dsn: st
             assert store.collections() == ["orders"]
 
 
-def test_a_role_that_may_not_create_the_catalog_is_told_so(server: Server, bare_dsn: str) -> None:
+def test_a_role_that_may_not_create_the_catalog_is_told_who_may(server: Server, bare_dsn: str) -> None:
     with psycopg.connect(bare_dsn, autocommit=True) as admin, role(admin, "pgdoc_test_app"):
         conninfo = server.conninfo_for(admin.info.dbname, user="pgdoc_test_app")
         with pytest.raises(DatabaseError, match="owner of the database") as raised:
@@ -193,7 +197,7 @@ def test_a_role_that_may_not_create_the_catalog_is_told_so(server: Server, bare_
         assert raised.value.sqlstate == "42501"
 
 
-def test_a_catalog_out_of_reach_is_an_error_of_pgdoc(server: Server, dsn: str) -> None:
+def test_an_inaccessible_catalog_raises_an_error_of_pgdoc(server: Server, dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as admin, role(admin, "pgdoc_test_app"):
         admin.execute("REVOKE ALL ON SCHEMA pgdoc FROM PUBLIC")
         with pgdoc.Store(server.conninfo_for(admin.info.dbname, user="pgdoc_test_app")) as store:

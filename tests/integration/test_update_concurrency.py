@@ -1,4 +1,4 @@
-"""Calls on documents that other writers change meanwhile."""
+"""Calls on documents that other writers change at the same time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_each_job_is_claimed_once(own_schema: dict[str, Any], jobs: int, skip_lo
         with ThreadPoolExecutor(WORKERS) as pool:
             list(pool.map(work, range(WORKERS)))
         while store["jobs"].update_one({"state": "new"}, {"$set": {"state": "late"}}):
-            claims.append("late")  # skip_locked may have passed over the last jobs, which then were given to others
+            claims.append("late")  # skip_locked may skip jobs that another worker is claiming
         assert sorted(claims) == [f"{n:04}" for n in range(jobs)]
         assert store["jobs"].count({"tries": 1, "state": "taken"}) == jobs
 
@@ -65,7 +65,7 @@ OTHER = {"state": "old", "n": 50, "tags": ["y"], "deep": {"a": [2]}}
 
 
 def call_while_changed(store: pgdoc.Store, call: Callable[[], Any], change: dict[str, Any], conninfo: str) -> Any:
-    """Call while another transaction has changed document `a`, and end that when the call waits for it."""
+    """Make a call while another transaction has changed document `a`; commit that once the call waits for it."""
     with ThreadPoolExecutor(1) as pool:
         with store.transaction() as tx:
             tx["docs"].update("a", change)
@@ -79,13 +79,13 @@ def wait_for_waiter(conninfo: str, holder: int) -> None:
     query = "SELECT FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
     with psycopg.connect(conninfo, autocommit=True) as connection:
         while not connection.execute(query, [holder]).fetchall():
-            assert time.monotonic() < deadline, "nobody waits"
+            assert time.monotonic() < deadline, "no session waits for the lock"
             time.sleep(0.01)
 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("wanted", FILTERS)
-def test_what_no_longer_matches_is_left_alone(own_schema: dict[str, Any], call: str, wanted: str) -> None:
+def test_a_document_that_no_longer_matches_is_left_alone(own_schema: dict[str, Any], call: str, wanted: str) -> None:
     with pgdoc.Store(**own_schema, pool_size=4) as store:
         docs = store["docs"]
         docs.insert("a", DATA)
@@ -100,7 +100,9 @@ def test_what_no_longer_matches_is_left_alone(own_schema: dict[str, Any], call: 
 
 
 @pytest.mark.parametrize("call", ["update_many", "update_one"])
-def test_what_still_matches_is_changed_as_it_is_then(own_schema: dict[str, Any], call: str) -> None:
+def test_an_update_applies_to_a_matching_document_as_another_writer_left_it(
+    own_schema: dict[str, Any], call: str
+) -> None:
     with pgdoc.Store(**own_schema, pool_size=4) as store:
         docs = store["docs"]
         docs.insert("a", DATA)
@@ -111,7 +113,7 @@ def test_what_still_matches_is_changed_as_it_is_then(own_schema: dict[str, Any],
     assert (left["n"], left.version) == (111, 3)
 
 
-def test_skip_locked_passes_over(own_schema: dict[str, Any]) -> None:
+def test_skip_locked_skips_locked_documents(own_schema: dict[str, Any]) -> None:
     impatient = make_conninfo(own_schema["conninfo"], options="-c lock_timeout=10s")
     with pgdoc.Store(**{**own_schema, "conninfo": impatient}, pool_size=4) as store:
         docs = store["docs"]

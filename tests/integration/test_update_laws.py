@@ -1,4 +1,4 @@
-"""An update stores in PostgreSQL what it means in Python."""
+"""An update stores in PostgreSQL what the Python interpreter computes."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ OPERANDS: dict[str, st.SearchStrategy[Any]] = {
 
 @st.composite
 def operations(draw: st.DrawFn, data: dict[str, Any]) -> tuple[str, str, Any]:
-    """An operator, a path that often leads to something in the data, and an operand that often is there."""
+    """Draw an operator, a path that often exists in the data, and an operand that often is its value."""
     operator = draw(st.sampled_from(sorted(OPERANDS)))
-    path, value = draw(json_values.places(data))
+    path, value = draw(json_values.paths_into(data))
     if draw(st.integers(0, 3)) == 0:
         path = draw(json_values.paths)
     operand = draw(OPERANDS[operator])
@@ -94,11 +94,11 @@ def parsed(wanted: dict[str, Any]) -> Update:
     try:
         return parse_update(wanted)
     except InvalidUpdate:
-        reject()  # overlapping paths, empty parts
+        reject()  # overlapping paths or empty parts
 
 
 def stored(connection: psycopg.Connection, change: Compiled, data: dict[str, Any]) -> tuple[Any, bool, datetime]:
-    """Return the new data as the server has it, whether it is the old to the server, and the transaction's time."""
+    """Return the server's new data, whether it equals the old data, and the transaction time."""
     documents = "(SELECT %s::jsonb AS data) AS documents"
     changed = f"(SELECT {change.text} AS after, data FROM {documents}) AS changed"
     query = f"SELECT after::text, after = data, now() FROM {changed}"
@@ -156,7 +156,7 @@ def test_what_the_server_stores_is_what_python_says(
 
 @settings(laws, max_examples=60)
 @given(documents_with_updates())
-def test_what_an_upsert_inserts_is_what_python_says(
+def test_an_upsert_inserts_what_python_computes(
     connection: psycopg.Connection, drawn: tuple[dict[str, Any], dict[str, Any]]
 ) -> None:
     update = parsed(drawn[1])
@@ -178,7 +178,7 @@ def test_what_an_upsert_inserts_is_what_python_says(
 @example([[]], [{}])
 @example([[1], 5], [[1, 0]])
 @example([{"a": 1}, None], [{"a": 1, "b": None}])
-def test_what_values_sort_by_has_the_order_of_the_values(connection: psycopg.Connection, left: Any, right: Any) -> None:
+def test_sort_parts_have_the_order_of_the_values(connection: psycopg.Connection, left: Any, right: Any) -> None:
     texts = [encode_value(value, "").decode() for value in (left, right)]
     query = "SELECT a < b, a > b FROM (SELECT pgdoc.sort_parts(%s::jsonb), pgdoc.sort_parts(%s::jsonb)) AS parts(a, b)"
     order = compare(left, right)
@@ -192,7 +192,9 @@ def test_what_values_sort_by_has_the_order_of_the_values(connection: psycopg.Con
         datetime(2026, 7, 1, 0, 0, 0, 70, tzinfo=timezone(timedelta(hours=5, minutes=45))),
     ],
 )
-def test_a_time_has_one_form_and_reads_back(connection: psycopg.Connection, moment: datetime) -> None:
+def test_a_transaction_time_is_written_in_one_form_and_read_back(
+    connection: psycopg.Connection, moment: datetime
+) -> None:
     text = apply_update(parse_update({"$currentDate": {"at": True}}), {}, now=moment)["at"]
     query = "SELECT to_char(%s AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"  # as in transaction_time
     assert connection.execute(query, [moment]).fetchone() == (text,)
@@ -200,7 +202,7 @@ def test_a_time_has_one_form_and_reads_back(connection: psycopg.Connection, mome
 
 
 @pytest.mark.parametrize(("digits", "kept"), [(1, 2), (150, 300), (300, 400), (500, 500)])
-def test_a_product_keeps_400_digits_or_those_of_its_factors(
+def test_a_product_keeps_400_decimal_places_or_those_of_a_factor(
     connection: psycopg.Connection, digits: int, kept: int
 ) -> None:
     number = "1." + "3" * digits

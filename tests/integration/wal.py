@@ -1,4 +1,4 @@
-"""What was written to the WAL, as test_decoding sees it, which comes with every PostgreSQL."""
+"""Read what was written to the WAL with test_decoding, which is part of PostgreSQL."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _METADATA = re.compile(r"message: transactional: 1 prefix: pgdoc, sz: \d+ conten
 
 @contextmanager
 def recorded(dsn: str) -> Iterator[Callable[[], list[Any]]]:
-    """Give a call that returns what happened since the last one.
+    """Yield a function that returns what was written since its last call.
 
-    Each entry is a kind of change, in the order of the WAL, or a dict: the metadata of a message. An `end` follows each
+    Entries are in WAL order: a kind of change, or a dict with the metadata of a message. An `end` follows each
     transaction that wrote either.
     """
     with psycopg.connect(dsn, autocommit=True) as connection:

@@ -1,6 +1,6 @@
-"""Filters, updates, sorts and fields of any shape, 100,000 or `PGDOC_FUZZ_CASES` of them; others each time.
+"""Random filters, updates, sorts and fields: 100,000, or `PGDOC_FUZZ_CASES`, with a new seed each time.
 
-`PGDOC_FUZZ_SEED` repeats those of one time.
+`PGDOC_FUZZ_SEED` repeats the cases of a seed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from tests.fuzz.run import SEED, run, tell
+from tests.fuzz.run import SEED, print_outcome, run
 
 if TYPE_CHECKING:
     import pytest
@@ -25,5 +25,5 @@ def test_a_hundred_thousand_cases(server: Server, shared_database: str, capsys: 
     seed = SEED or random.SystemRandom().randrange(1, 1_000_000)
     with psycopg.connect(server.conninfo_for(shared_database), autocommit=True) as connection:
         outcome = run(connection, seed, CASES)
-    tell(capsys, seed, outcome)
+    print_outcome(capsys, seed, outcome)
     assert not outcome.wrong, "\n\n".join(outcome.wrong)

@@ -1,4 +1,4 @@
-"""The million that the promise is about."""
+"""The promise of constant memory, with a transaction of a million changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The law of the replica, for longer than in `tests/integration`: another day each time it runs."""
+"""The replica law with longer programs than in `tests/integration`, and new ones in each run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pgdoc import Store
 from tests.replica import Program, programs, run
 
 EXAMPLES = int(os.environ.get("PGDOC_STRESS_EXAMPLES", "30"))
-HISTORY_BYTES = 3 << 30  # documents of megabytes are quickly more than the default
+HISTORY_BYTES = 3 << 30  # documents of megabytes soon exceed the default
 _numbers = itertools.count(1)
 
 _settings = settings(phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None)
@@ -25,7 +25,7 @@ def test_events_give_exactly_the_tables(shared_dsn: str, program: Program) -> No
 
 @settings(_settings, max_examples=max(1, EXAMPLES // 10))
 @given(program=programs(works=6, cuts=10, sizes=(1_000_000, 5_000_000)))
-def test_so_they_do_with_documents_of_megabytes(rough_dsn: str, program: Program) -> None:
+def test_events_of_documents_of_megabytes_give_exactly_the_tables(rough_dsn: str, program: Program) -> None:
     with Store(rough_dsn) as store:
         store.set_history(size=HISTORY_BYTES)
     run(rough_dsn, f"large_day_{next(_numbers)}", program)

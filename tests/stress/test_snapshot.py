@@ -1,4 +1,4 @@
-"""Snapshots of collections of millions, beside writers."""
+"""Snapshots of large collections during concurrent writes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_million_documents_beside_writers(rough_dsn: str, rough_schema: str) -
             "jsonb_build_object('v', 0, 'text', repeat('x', 200)) FROM generate_series(0, %s) AS n",
             [DOCUMENTS - 1],
         )
-    seconds, grown_kib = snapshots.read_a_large_one(rough_dsn, rough_schema, DOCUMENTS)
+    seconds, grown_kib = snapshots.read_large_snapshot(rough_dsn, rough_schema, DOCUMENTS)
     print(f"{DOCUMENTS:,} documents in {seconds:.0f} s, memory grew by {grown_kib >> 10} MiB")  # noqa: T201
     assert grown_kib < LIMIT_KIB
 

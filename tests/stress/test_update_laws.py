@@ -1,4 +1,4 @@
-"""The law of updates, over many more cases, the same ones each time."""
+"""The update law over many more cases, which are the same in each run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["connection"]
 
 law: Any = test_what_the_server_stores_is_what_python_says
-del test_what_the_server_stores_is_what_python_says  # pytest would run it here too
+del test_what_the_server_stores_is_what_python_says  # otherwise pytest collects it here too
 
 
 @settings(

@@ -1,4 +1,4 @@
-"""How streams are read in tests."""
+"""Helpers that read streams."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ PATIENCE_S = 20.0
 
 
 async def take(stream: AsyncChangeStream, count: int = 1) -> list[ChangeEvent]:
-    """Take this many events."""
+    """Read `count` events."""
     events: list[ChangeEvent] = []
     while len(events) < count:
         event = await stream.next(timeout=PATIENCE_S)
-        assert event is not None, f"{len(events)} of {count} events came"
+        assert event is not None, f"only {len(events)} of {count} events within {PATIENCE_S:.0f} s each"
         events.append(event)
     return events
 
 
 async def take_to(stream: AsyncChangeStream, document_id: str) -> list[ChangeEvent]:
-    """Take the events up to the one of this document, and leave that one out."""
+    """Read up to the event of a document; return the events before it."""
     events: list[ChangeEvent] = []
     while (event := (await take(stream))[0]).document_id != document_id:
         events.append(event)

@@ -1,5 +1,5 @@
-"""Bulks: many writes in few round trips, all or nothing, and the write that failed by its index."""
-# ruff: noqa: PT012 (a bulk that fails is a block)
+"""Bulks: many writes in few round trips, all or nothing; an error carries the index of the failed write."""
+# ruff: noqa: PT012 (a failing bulk is a block)
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def data_of(store: AsyncStore, collection: str) -> dict[str, Any]:
 
 
 async def write_everything(b: AsyncBulk) -> None:
-    """Every kind of write that changes something; each relies on the ones before it."""
+    """Make every kind of write that changes something; each depends on the writes before it."""
     await b["orders"].insert("o-1", {"n": 1})
     await b["orders"].update("o-1", {"$inc": {"n": 1}})
     await b["orders"].update("o-1", {"$inc": {"n": 1}}, if_version=2)
@@ -63,7 +63,7 @@ async def write_everything(b: AsyncBulk) -> None:
 
 
 async def write_nothing(b: AsyncBulk, missing: str) -> None:
-    """Every kind of write that finds nothing to change."""
+    """Make every kind of write that finds nothing to change."""
     await b["orders"].update("o-1", {"$set": {"n": 4}})
     await b["orders"].update("o-1", {"$set": {"n": 4}}, if_version=4)
     await b["orders"].update("o-1", {"$set": {"n": 4}}, upsert=True)
@@ -88,7 +88,7 @@ async def test_mixed_writes_are_done_in_their_order(own_schema: dict[str, Any]) 
         assert await data_of(store, "stock") == {"s-1": {"left": 15, "new": True, "first": True}}
 
 
-async def test_the_events_come_in_their_order(own_schema: dict[str, Any]) -> None:
+async def test_the_events_of_a_bulk_come_in_the_order_of_its_writes(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         await store.create_collection("orders")
         await store.create_collection("stock")
@@ -99,7 +99,7 @@ async def test_the_events_come_in_their_order(own_schema: dict[str, Any]) -> Non
             assert changes() == [*kinds.split(), *["insert"] * 4, *["delete"] * 5, "end"]
 
 
-async def test_what_changes_nothing_writes_nothing(own_schema: dict[str, Any]) -> None:
+async def test_bulk_writes_that_change_nothing_write_nothing(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         async with store.bulk() as b:
             await write_everything(b)
@@ -123,7 +123,7 @@ async def test_an_exception_in_the_block_stores_nothing(own_schema: dict[str, An
             assert await store.collections() == []
 
 
-async def test_a_rollback_can_be_asked_for(own_schema: dict[str, Any]) -> None:
+async def test_rollback_discards_a_bulk(own_schema: dict[str, Any]) -> None:
     for count in (2, 2 * CHUNK_STATEMENTS):
         async with AsyncStore(**own_schema) as store:
             async with store.bulk() as b:
@@ -222,7 +222,7 @@ async def test_a_failure_names_the_write(own_schema: dict[str, Any], place: int)
                     for n in range(place):
                         await b["other"].insert(f"n-{n}", {})
                     await fail(b)
-                    for n in range(3):  # what comes behind neither hides nor changes what is found
+                    for n in range(3):  # later writes must neither hide nor change the error
                         await b["orders"].replace("o-1", {"key": n})
                         await b["orders"].insert("o-1", {})
             error = raised.value
@@ -258,7 +258,7 @@ async def test_versions_and_misfits_are_those_that_the_bulk_made(own_schema: dic
             assert raised.value.index == 3
 
 
-async def test_an_upsert_of_elements_changes_what_is_there(own_schema: dict[str, Any]) -> None:
+async def test_an_upsert_with_positional_operators_changes_an_existing_document(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         async with store.bulk() as b:
             await b["orders"].insert("o-1", {"list": [1, 2]})
@@ -266,7 +266,7 @@ async def test_an_upsert_of_elements_changes_what_is_there(own_schema: dict[str,
         assert await data_of(store, "orders") == {"o-1": {"list": [2, 3]}}
 
 
-async def test_what_is_no_write_is_refused_by_its_call(own_schema: dict[str, Any]) -> None:
+async def test_an_invalid_write_is_refused_by_its_call(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         async with store.bulk() as b:
             await b["orders"].insert("o-1", {})
@@ -290,7 +290,7 @@ async def test_what_is_no_write_is_refused_by_its_call(own_schema: dict[str, Any
             store.bulk(metadata={"user": object()})
 
 
-async def test_collections_are_created_only_where_the_store_may(own_schema: dict[str, Any]) -> None:
+async def test_a_bulk_creates_collections_only_with_auto_create(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema, auto_create=False) as store:
         await store.create_collection("orders")
         with pytest.raises(BulkError) as raised:
@@ -306,10 +306,10 @@ async def test_collections_are_created_only_where_the_store_may(own_schema: dict
                 await b["orders"].insert("o-1", {})
                 await b["orders"].insert("o-1", {})
                 await b["missing"].delete("o-1")
-        assert raised.value.index == 1  # the first one, though the other is found out before anything is sent
+        assert raised.value.index == 1  # the first failure, although the second is detected before anything is sent
 
 
-async def test_a_collection_dropped_meanwhile_fails_one_bulk_at_most(own_schema: dict[str, Any]) -> None:
+async def test_dropping_a_collection_fails_at_most_one_bulk(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store, AsyncStore(**own_schema) as other:
         async with store.bulk() as b:
             await b["orders"].insert("o-1", {})
@@ -323,7 +323,7 @@ async def test_a_collection_dropped_meanwhile_fails_one_bulk_at_most(own_schema:
         assert b.result == BulkResult(inserted=1)
 
 
-async def test_metadata_is_that_of_the_calls(own_schema: dict[str, Any]) -> None:
+async def test_each_write_of_a_bulk_carries_the_metadata_of_its_call(own_schema: dict[str, Any]) -> None:
     outer, inner = {"user": "bob", "app": "shop"}, {"user": "bob", "app": "shop", "step": 2}
     async with AsyncStore(**own_schema) as store:
         await store.create_collection("orders")
@@ -347,8 +347,8 @@ async def test_metadata_is_that_of_the_calls(own_schema: dict[str, Any]) -> None
             assert changes() == [outer, "insert", inner, "insert", inner, "update", outer, "delete", "end"]
 
 
-async def test_a_bulk_that_is_sent_inside_a_block_keeps_to_its_own(own_schema: dict[str, Any]) -> None:
-    """The transaction begins with the first sending, and not with the metadata that holds there."""
+async def test_a_bulk_sent_inside_a_metadata_block_keeps_its_own_metadata(own_schema: dict[str, Any]) -> None:
+    """The first send begins the transaction, but does not take the metadata of the block around it."""
     async with AsyncStore(**own_schema) as store:
         await store.create_collection("orders")
         with recorded(own_schema["conninfo"]) as changes:
@@ -362,7 +362,7 @@ async def test_a_bulk_that_is_sent_inside_a_block_keeps_to_its_own(own_schema: d
 
 @asynccontextmanager
 async def traced(store: AsyncStore, path: Path) -> AsyncIterator[Callable[[], int]]:
-    """Give a count of the round trips on a store's one connection, as libpq notes them down, since the last call."""
+    """Yield a function that counts the round trips on the store's only connection since its last call."""
     with path.open("w+b", buffering=0) as file:
         async with store.transaction() as tx:
             pgconn = tx.connection.pgconn
@@ -381,7 +381,7 @@ async def traced(store: AsyncStore, path: Path) -> AsyncIterator[Callable[[], in
         pgconn.untrace()
 
 
-async def test_round_trips(own_schema: dict[str, Any], tmp_path: Path) -> None:
+async def test_a_bulk_takes_few_round_trips(own_schema: dict[str, Any], tmp_path: Path) -> None:
     async with AsyncStore(**own_schema, pool_size=1) as store:
         async with store.bulk() as b:
             await write_everything(b)
@@ -395,7 +395,7 @@ async def test_round_trips(own_schema: dict[str, Any], tmp_path: Path) -> None:
             async with store.bulk() as b:
                 for n in range(3 * CHUNK_STATEMENTS):
                     await b["other"].update(f"{n}", {"$inc": {"n": 1}}, upsert=True)
-            assert round_trips() == 1 + 2 + 3 + 1  # begin, look for and create the collection, send, commit
+            assert round_trips() == 1 + 2 + 3 + 1  # begin, look up and create the collection, send, commit
             async with store.bulk() as b:
                 for n in range(4):
                     await b["other"].insert(f"large-{n}", {"x": "x" * (CHUNK_BYTES // 2)})
@@ -405,7 +405,7 @@ async def test_round_trips(own_schema: dict[str, Any], tmp_path: Path) -> None:
             assert round_trips() == 0
 
 
-async def test_an_error_that_was_swallowed_is_not_lost(own_schema: dict[str, Any]) -> None:
+async def test_an_error_suppressed_inside_a_bulk_still_fails_it(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         await store["orders"].insert("o-1", {})
         with pytest.raises(BulkError) as raised:
@@ -454,7 +454,7 @@ async def test_a_lost_connection_is_no_fault_of_a_write(own_schema: dict[str, An
         assert await store["orders"].count() == 0
 
 
-async def test_what_is_wrong_with_the_database_is_no_fault_of_a_write(bare_dsn: str) -> None:
+async def test_a_missing_catalog_is_not_reported_as_a_failed_write(bare_dsn: str) -> None:
     async with AsyncStore(bare_dsn) as store:
         with pytest.raises(CatalogMissing):
             async with store.bulk() as b:
@@ -464,7 +464,7 @@ async def test_what_is_wrong_with_the_database_is_no_fault_of_a_write(bare_dsn: 
 @pytest.mark.parametrize(
     ("other", "cause"), [("VIEW {} AS SELECT 1 AS id", CollectionNotFound), ("TYPE {} AS ENUM ()", DatabaseError)]
 )
-async def test_a_collection_that_can_not_be_made_is_named(
+async def test_a_collection_that_cannot_be_created_is_named(
     own_schema: dict[str, Any], other: str, cause: type[PgdocError]
 ) -> None:
     async with AsyncStore(**own_schema) as store:

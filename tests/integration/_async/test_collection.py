@@ -31,7 +31,7 @@ async def test_an_inserted_document_is_read_back(own_schema: dict[str, Any]) -> 
         assert await store["orders"].get("o-1") == made
 
 
-async def test_times_are_in_utc_whatever_the_session_has(own_schema: dict[str, Any]) -> None:
+async def test_times_are_in_utc_whatever_the_time_zone_of_the_session(own_schema: dict[str, Any]) -> None:
     options = "-c timezone=Asia/Kathmandu -c datestyle=German"
     async with AsyncStore(
         **{**own_schema, "conninfo": make_conninfo(own_schema["conninfo"], options=options)}
@@ -42,7 +42,7 @@ async def test_times_are_in_utc_whatever_the_session_has(own_schema: dict[str, A
     assert found == made
 
 
-async def test_a_document_that_is_not_there_is_none(own_schema: dict[str, Any]) -> None:
+async def test_a_missing_document_is_none(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         orders = await store.create_collection("orders")
         assert await orders.get("o-1") is None
@@ -61,7 +61,7 @@ async def test_inserting_an_id_twice_changes_nothing(own_schema: dict[str, Any])
 
 
 @pytest.mark.parametrize("document_id", ["", "a\0b", "x" * 1025, "\ud800", 7])
-async def test_what_is_no_id_is_refused(own_schema: dict[str, Any], document_id: Any) -> None:
+async def test_an_invalid_id_is_refused(own_schema: dict[str, Any], document_id: Any) -> None:
     async with AsyncStore(**own_schema) as store:
         with pytest.raises(InvalidDocument):
             await store["orders"].insert(document_id, {})
@@ -69,7 +69,7 @@ async def test_what_is_no_id_is_refused(own_schema: dict[str, Any], document_id:
 
 
 @pytest.mark.parametrize("document_id", ["x" * 1024, "%s {} $1", "a'b\"c\\d", "tab\there\nand there", "🦉"])
-async def test_any_other_text_is_an_id(own_schema: dict[str, Any], document_id: str) -> None:
+async def test_any_other_text_is_a_valid_id(own_schema: dict[str, Any], document_id: str) -> None:
     async with AsyncStore(**own_schema) as store:
         await store["orders"].insert(document_id, {"n": 1})
         await store["orders"].update(document_id, {"$inc": {"n": 1}})
@@ -101,7 +101,7 @@ async def test_an_update_that_changes_nothing_writes_nothing(own_schema: dict[st
         assert await store["orders"].get("o-1") == made
 
 
-async def test_true_is_another_value_than_one(own_schema: dict[str, Any]) -> None:
+async def test_true_and_one_are_different_values(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         await store["orders"].insert("o-1", {"a": 1})
         updated = await store["orders"].update("o-1", {"$set": {"a": True}})
@@ -120,7 +120,7 @@ async def test_an_update_that_does_not_fit_is_refused(own_schema: dict[str, Any]
         assert await store["orders"].get("o-1") == made
 
 
-async def test_upsert_makes_the_document_that_is_not_there(own_schema: dict[str, Any]) -> None:
+async def test_upsert_creates_a_missing_document(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         for version in (1, 2, 3):
             counted = await store["counters"].update("visits", {"$inc": {"n": 1}}, upsert=True)
@@ -128,7 +128,7 @@ async def test_upsert_makes_the_document_that_is_not_there(own_schema: dict[str,
             assert (counted.data, counted.version) == ({"n": version}, version)
 
 
-async def test_replace_writes_the_document_whole(own_schema: dict[str, Any]) -> None:
+async def test_replace_writes_the_whole_document(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         made = await store["orders"].insert("o-1", {"a": 1, "b": 2})
         replaced = await store["orders"].replace("o-1", {"c": 3})
@@ -162,7 +162,7 @@ async def test_delete_says_whether_there_was_one(own_schema: dict[str, Any]) -> 
         assert await store["orders"].count() == 0
 
 
-async def test_if_version_lets_the_version_that_was_seen_be_changed(own_schema: dict[str, Any]) -> None:
+async def test_if_version_allows_a_change_of_that_version(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         orders = store["orders"]
         await orders.insert("o-1", {"n": 0})
@@ -185,7 +185,7 @@ async def test_if_version_refuses_another_version(own_schema: dict[str, Any]) ->
         assert await orders.get("o-1") == made
 
 
-async def test_if_version_of_a_document_that_is_not_there_conflicts(own_schema: dict[str, Any]) -> None:
+async def test_if_version_of_a_missing_document_conflicts(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         orders = await store.create_collection("orders")
         with pytest.raises(VersionConflict) as conflict:
@@ -239,7 +239,7 @@ async def test_insert_many_names_the_document_that_cant_be_stored(own_schema: di
         assert await store["orders"].count() == 0
 
 
-async def test_an_error_of_the_iterable_passes_and_nothing_is_stored(own_schema: dict[str, Any]) -> None:
+async def test_an_error_of_the_iterable_is_passed_on_and_nothing_is_stored(own_schema: dict[str, Any]) -> None:
     def pairs() -> Any:
         yield "o-1", {}
         raise LookupError("the source is gone")
@@ -265,7 +265,7 @@ async def test_find_filters_sorts_limits_and_skips(own_schema: dict[str, Any]) -
         assert await orders.count() == 10
 
 
-async def test_find_refuses_at_once_what_is_no_filter(own_schema: dict[str, Any]) -> None:
+async def test_find_refuses_an_invalid_filter_at_once(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         with pytest.raises(InvalidFilter, match=r"\$gtt"):
             store["orders"].find({"n": {"$gtt": 1}})
@@ -284,7 +284,7 @@ async def test_a_find_that_is_left_early_gives_its_connection_back(own_schema: d
         assert await orders.count() == 1000
 
 
-async def test_other_calls_go_on_during_a_find(own_schema: dict[str, Any]) -> None:
+async def test_other_calls_work_during_a_find(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         orders = store["orders"]
         await orders.insert_many((f"o-{n}", {"n": 0}) for n in range(300))
@@ -293,7 +293,7 @@ async def test_other_calls_go_on_during_a_find(own_schema: dict[str, Any]) -> No
         assert await orders.count({"n": 1}) == 300
 
 
-async def test_a_collection_that_is_not_there_yet_is_empty(own_schema: dict[str, Any]) -> None:
+async def test_a_missing_collection_is_empty(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         orders = store["orders"]
         assert await orders.get("o-1") is None
@@ -305,7 +305,7 @@ async def test_a_collection_that_is_not_there_yet_is_empty(own_schema: dict[str,
         assert await store.collections() == []
 
 
-async def test_the_first_document_makes_its_collection(own_schema: dict[str, Any]) -> None:
+async def test_the_first_document_creates_its_collection(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         await store["a"].insert("1", {})
         await store["b"].insert_many([("1", {})])
@@ -330,13 +330,13 @@ async def test_without_auto_create_a_missing_collection_is_an_error(own_schema: 
 
 
 @pytest.mark.parametrize("name", ["", "1a", "-a", "a.b", 'a"b', "a b", "ä" * 32, None, "a\n"])
-async def test_what_is_no_name_is_refused(name: Any) -> None:
+async def test_an_invalid_collection_name_is_refused(name: Any) -> None:
     with pytest.raises(InvalidName):
         AsyncStore("").collection(name)
 
 
 @pytest.mark.parametrize("name", ["_", "a-b", "Orders", "select", "ä" * 31, "o_1"])
-async def test_any_other_name_names_a_collection(own_schema: dict[str, Any], name: str) -> None:
+async def test_any_other_name_is_a_valid_collection_name(own_schema: dict[str, Any], name: str) -> None:
     async with AsyncStore(own_schema["conninfo"], schema="Odd-" + own_schema["schema"]) as store:
         await store[name].insert("o-1", {"n": 1})
         await store[name].insert_many([("o-2", {"n": 2})])

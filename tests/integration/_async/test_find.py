@@ -1,4 +1,4 @@
-"""Parts of documents, different values, plans."""
+"""Finds: fields, distinct values, plans, sorts and limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ORDER = {
 }
 
 
-async def test_fields_are_the_part_of_the_data_that_leaves_the_server(own_schema: dict[str, Any]) -> None:
+async def test_fields_select_the_part_of_the_data_that_leaves_the_server(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         orders = store["orders"]
         made = await orders.insert("o-1", ORDER)
@@ -35,7 +35,7 @@ async def test_fields_are_the_part_of_the_data_that_leaves_the_server(own_schema
 
 
 @pytest.mark.parametrize("fields", [["a", "-b"], ["a", "a.b"], ["-a.b", "-a"], ["-_id"], [""], ["-"], [1], 7, {"a": 1}])
-async def test_what_are_no_fields_is_refused(own_schema: dict[str, Any], fields: Any) -> None:
+async def test_invalid_fields_are_refused(own_schema: dict[str, Any], fields: Any) -> None:
     async with AsyncStore(**own_schema) as store:
         with pytest.raises(InvalidInput):
             store["orders"].find(fields=fields)
@@ -43,7 +43,7 @@ async def test_what_are_no_fields_is_refused(own_schema: dict[str, Any], fields:
             await store["orders"].find_one(fields=fields)
 
 
-async def test_names_of_fields_are_never_sql(own_schema: dict[str, Any]) -> None:
+async def test_field_names_are_never_run_as_sql(own_schema: dict[str, Any]) -> None:
     names = ["a'b", 'a"b', "a}b", "%s", "{table}", "$1", "a\\b", "'); DROP TABLE x; --", "\x01", "-"]
     async with AsyncStore(**own_schema) as store:
         odd = await store["odd"].insert("o", dict.fromkeys(names, 1))
@@ -69,7 +69,7 @@ async def test_distinct_values_come_in_the_order_of_types(own_schema: dict[str, 
         assert await odd.distinct("w") == []
 
 
-async def test_distinct_goes_through_the_arrays_on_the_way(own_schema: dict[str, Any]) -> None:
+async def test_distinct_descends_into_arrays_on_the_path(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         await store["a"].insert("1", {"a": [{"b": [1, 2]}, {"b": 2}, {"c": 1}, 3, {"b": {"0": 9}}]})
         await store["a"].insert("2", {"a": {"b": 5}})
@@ -80,7 +80,7 @@ async def test_distinct_goes_through_the_arrays_on_the_way(own_schema: dict[str,
 
 
 @pytest.mark.parametrize("path", ["", "-a", 7, None, ["a"]])
-async def test_what_is_no_path_is_refused(own_schema: dict[str, Any], path: Any) -> None:
+async def test_an_invalid_path_is_refused(own_schema: dict[str, Any], path: Any) -> None:
     async with AsyncStore(**own_schema) as store:
         with pytest.raises(InvalidInput):
             await store["orders"].distinct(path)
@@ -99,7 +99,7 @@ async def test_a_plan_is_text_and_nothing_is_executed(own_schema: dict[str, Any]
             assert "Scan" in await tx["orders"].explain()
 
 
-async def test_a_collection_that_is_missing_has_no_values(own_schema: dict[str, Any]) -> None:
+async def test_distinct_on_a_missing_collection_is_empty(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         assert await store["none"].distinct("a") == []
         assert await store["none"].explain() == ""
@@ -108,7 +108,7 @@ async def test_a_collection_that_is_missing_has_no_values(own_schema: dict[str, 
             await store["none"].distinct("a")
 
 
-async def test_several_paths_sort_one_after_the_other(own_schema: dict[str, Any]) -> None:
+async def test_a_sort_by_several_paths_applies_them_in_order(own_schema: dict[str, Any]) -> None:
     pairs = [(f"{city}{total}", {"to": {"city": city}, "total": total}) for city in "ba" for total in (2, 10, 1, None)]
     long = "x" * 100
     async with AsyncStore(**own_schema) as store:
@@ -125,12 +125,12 @@ async def test_several_paths_sort_one_after_the_other(own_schema: dict[str, Any]
 
 
 @pytest.mark.parametrize("count", [0, 100, 101, 250])
-async def test_few_and_many_documents_are_found_alike(own_schema: dict[str, Any], count: int) -> None:
+async def test_a_find_returns_few_and_many_documents_completely(own_schema: dict[str, Any], count: int) -> None:
     async with AsyncStore(**own_schema) as store:
         await store["docs"].insert_many([(f"{n:03}", {"n": n, "in": True}) for n in range(count)])
         await store["docs"].insert("other", {"in": False})
         every = [f"{n:03}" for n in range(count)]
-        for _ in range(2):  # it is remembered where there were many
+        for _ in range(2):  # the store remembers which filters find many documents
             for sort, limit, skip in itertools.product((None, "n"), (None, 0, 1, 100, 101, 400), (0, 60)):
                 arguments: dict[str, Any] = {"sort": sort, "limit": limit, "skip": skip}
                 expected = every[skip : None if limit is None else skip + limit]
@@ -141,7 +141,7 @@ async def test_few_and_many_documents_are_found_alike(own_schema: dict[str, Any]
                 assert inside == found
 
 
-async def test_the_largest_numbers_are_numbers(own_schema: dict[str, Any]) -> None:
+async def test_the_largest_skip_and_limit_are_accepted(own_schema: dict[str, Any]) -> None:
     most = 2**63 - 1
     async with AsyncStore(**own_schema) as store:
         await store["docs"].insert("a", {"n": 1})
@@ -154,7 +154,7 @@ async def test_the_largest_numbers_are_numbers(own_schema: dict[str, Any]) -> No
                 assert [document.id async for document in none] == []
 
 
-async def test_a_find_that_is_left_gives_its_connection_back(own_schema: dict[str, Any]) -> None:
+async def test_a_find_that_is_abandoned_returns_its_connection(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema, pool_size=1) as store:
         await store["docs"].insert_many([(f"{n:03}", {}) for n in range(500)])
         for _ in range(3):
@@ -164,7 +164,7 @@ async def test_a_find_that_is_left_gives_its_connection_back(own_schema: dict[st
             assert await store["docs"].count() == 500
 
 
-async def test_what_another_store_indexes_is_seen_when_it_is_looked_up_anew(
+async def test_an_index_of_another_store_is_used_after_the_next_lookup(
     own_schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = {"a": {"$gte": 3}}
@@ -185,7 +185,7 @@ async def test_what_another_store_indexes_is_seen_when_it_is_looked_up_anew(
         assert "sort_key" not in await docs.explain(wanted)
 
 
-async def test_a_lookup_and_a_range_in_its_order_are_planned_once(own_schema: dict[str, Any]) -> None:
+async def test_lookups_and_ordered_ranges_use_generic_plans(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema, pool_size=1) as store:
         docs = store["docs"]
         await docs.insert_many(

@@ -1,4 +1,4 @@
-"""Indexes: made, found again, repaired, dropped; what they refuse. Which plans use them is in `test_index_plans`."""
+"""Indexes: creation, reuse, repair, removal and refusals. `test_index_plans` tests which plans use them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def relations(own_schema: dict[str, Any], collection: str) -> list[tuple[str, bo
 
 
 def invalidate(own_schema: dict[str, Any], collection: str, *, comments: bool) -> None:
-    """Leave the indexes as a build leaves them that was killed: invalid, or just without its comment."""
+    """Leave the indexes like a killed build does: invalid, or valid but without the comment."""
     with psycopg.connect(own_schema["conninfo"], autocommit=True) as connection:
         for relation, _ in relations(own_schema, collection):
             name = f'"{own_schema["schema"]}"."{relation}"'
@@ -39,7 +39,7 @@ def invalidate(own_schema: dict[str, Any], collection: str, *, comments: bool) -
                 connection.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass", [name])
 
 
-async def test_an_index_is_made_once_and_found_again(own_schema: dict[str, Any]) -> None:
+async def test_create_index_reuses_an_existing_index(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         orders = store["orders"]
         await orders.insert_many([(str(n), {"status": "new", "total": n}) for n in range(100)])
@@ -73,7 +73,7 @@ async def test_other_indexes_of_the_table_are_left_alone(own_schema: dict[str, A
 
 
 @pytest.mark.parametrize("comments", [True, False])
-async def test_an_unfinished_index_is_built_anew(own_schema: dict[str, Any], comments: bool) -> None:
+async def test_an_unfinished_index_is_rebuilt(own_schema: dict[str, Any], comments: bool) -> None:
     async with AsyncStore(**own_schema) as store:
         await store["orders"].create_index("status", unique=True, name="one")
         before = relations(own_schema, "orders")
@@ -87,7 +87,7 @@ async def test_an_unfinished_index_is_built_anew(own_schema: dict[str, Any], com
         assert relations(own_schema, "orders") == []
 
 
-async def test_an_index_that_another_version_made_otherwise_is_built_anew(own_schema: dict[str, Any]) -> None:
+async def test_an_index_with_an_outdated_definition_is_rebuilt(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         await store["orders"].insert_many([(str(n), {"a": [n] if n % 2 else n}) for n in range(10)])
         await store["orders"].create_index("a")
@@ -143,7 +143,7 @@ async def test_documents_outside_of_where_may_be_equal(own_schema: dict[str, Any
         assert [(index.name, index.where) for index in await users.indexes()] == [(name, where)]
 
 
-async def test_a_unique_index_that_can_not_be_leaves_nothing(own_schema: dict[str, Any]) -> None:
+async def test_a_unique_index_over_duplicates_leaves_nothing_behind(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         users = store["users"]
         await users.insert_many([("1", {"a": 1}), ("2", {"a": 1})])
@@ -152,7 +152,7 @@ async def test_a_unique_index_that_can_not_be_leaves_nothing(own_schema: dict[st
         assert relations(own_schema, "users") == []
 
 
-async def test_long_values_do_not_keep_a_document_out(own_schema: dict[str, Any]) -> None:
+async def test_documents_with_long_values_can_be_indexed(own_schema: dict[str, Any]) -> None:
     odd = {
         "s": "🦉" * 5000,
         "n": 10**4000,
@@ -187,7 +187,7 @@ async def test_long_values_do_not_keep_a_document_out(own_schema: dict[str, Any]
         list("abcdefghi"),
     ],
 )
-async def test_what_can_not_be_indexed(own_schema: dict[str, Any], paths: list[Any]) -> None:
+async def test_invalid_index_paths_are_refused(own_schema: dict[str, Any], paths: list[Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         with pytest.raises(InvalidInput):
             await store["orders"].create_index(*paths)
@@ -195,7 +195,7 @@ async def test_what_can_not_be_indexed(own_schema: dict[str, Any], paths: list[A
 
 
 @pytest.mark.parametrize("where", [{"$bad": 1}, {"a": {"b": 1}}, {"a.0": 1}, {"a": {"$in": list(range(99))}}, 7])
-async def test_a_where_that_an_index_can_not_have(own_schema: dict[str, Any], where: Any) -> None:
+async def test_an_invalid_where_of_an_index_is_refused(own_schema: dict[str, Any], where: Any) -> None:
     async with AsyncStore(**own_schema) as store:
         with pytest.raises(InvalidFilter):
             await store["orders"].create_index("a", where=where)
@@ -205,13 +205,13 @@ async def test_a_where_that_an_index_can_not_have(own_schema: dict[str, Any], wh
 
 
 @pytest.mark.parametrize("name", ["", "a b", 'a"b', "a.b", "x" * 64, 7, "a;b"])
-async def test_what_is_no_name_for_an_index(own_schema: dict[str, Any], name: Any) -> None:
+async def test_an_invalid_index_name_is_refused(own_schema: dict[str, Any], name: Any) -> None:
     async with AsyncStore(**own_schema) as store:
         with pytest.raises(InvalidName):
             await store["orders"].create_index("a", name=name)
 
 
-async def test_paths_and_values_are_never_sql(own_schema: dict[str, Any]) -> None:
+async def test_index_paths_and_values_are_never_run_as_sql(own_schema: dict[str, Any]) -> None:
     odd = [
         "a'b",
         'a"b',
@@ -245,7 +245,7 @@ async def test_paths_and_values_are_never_sql(own_schema: dict[str, Any]) -> Non
         assert relations(own_schema, "odd") == []
 
 
-async def test_names_are_bounded_and_never_meet(own_schema: dict[str, Any]) -> None:
+async def test_index_names_have_bounded_length_and_are_unique(own_schema: dict[str, Any]) -> None:
     long = "x" * 63
     async with AsyncStore(**own_schema) as store:
         for collection in long, long[:-1] + "y":
@@ -280,11 +280,11 @@ async def test_indexes_stay_with_a_collection_that_is_renamed(own_schema: dict[s
         assert len(await store["orders"].indexes()) == 1
 
 
-async def test_inside_a_transaction_an_index_is_part_of_it(own_schema: dict[str, Any]) -> None:
+async def test_an_index_created_in_a_transaction_is_part_of_it(own_schema: dict[str, Any]) -> None:
     seen: list[IndexProgress] = []
     async with AsyncStore(**own_schema) as store:
         with pytest.raises(EnoughError):
-            await index_in_vain(store, seen)
+            await index_until_stopped(store, seen)
         assert await store["orders"].indexes() == []
         assert [item.phase for item in seen] == ["ready"]
         async with store.transaction() as tx:
@@ -294,14 +294,14 @@ async def test_inside_a_transaction_an_index_is_part_of_it(own_schema: dict[str,
         assert await store["orders"].indexes() == []
 
 
-async def test_progress_is_told_while_writers_go_on(own_schema: dict[str, Any]) -> None:
+async def test_progress_is_reported_while_writers_continue(own_schema: dict[str, Any]) -> None:
     seen: list[IndexProgress] = []
     async with AsyncStore(**own_schema) as store:
         await store["orders"].insert("1", {"a": 1})
-        async with store.transaction() as tx:  # which the build has to wait for, until it is told of
+        async with store.transaction() as tx:  # the build waits for this transaction and reports that
             await tx["orders"].insert("2", {"a": 2})
             with pytest.raises(EnoughError):
-                await store["orders"].create_index("a", progress=lambda progress: enough(seen, progress))
+                await store["orders"].create_index("a", progress=lambda progress: stop_at_once(seen, progress))
             await tx["orders"].insert("3", {"a": 3})
         assert [index.valid for index in await store["orders"].indexes()] in ([], [False])
         assert await store["orders"].create_index("a", progress=seen.append) == "a"
@@ -315,7 +315,7 @@ class EnoughError(Exception):
     pass
 
 
-async def index_in_vain(store: AsyncStore, seen: list[IndexProgress]) -> None:
+async def index_until_stopped(store: AsyncStore, seen: list[IndexProgress]) -> None:
     async with store.transaction() as tx:
         await tx["orders"].insert("1", {"a": 1})
         await tx["orders"].create_index("a", progress=seen.append)
@@ -323,12 +323,12 @@ async def index_in_vain(store: AsyncStore, seen: list[IndexProgress]) -> None:
         raise EnoughError
 
 
-def enough(seen: list[IndexProgress], progress: IndexProgress) -> None:
+def stop_at_once(seen: list[IndexProgress], progress: IndexProgress) -> None:
     seen.append(progress)
     raise EnoughError
 
 
-async def test_a_missing_collection_is_made_or_missed(own_schema: dict[str, Any]) -> None:
+async def test_create_index_on_a_missing_collection_creates_it_or_fails(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema, auto_create=False) as store:
         with pytest.raises(CollectionNotFound):
             await store["none"].create_index("a")

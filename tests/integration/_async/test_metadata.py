@@ -1,4 +1,4 @@
-"""The writer's metadata: in the WAL before the change that it speaks of."""
+"""The writer's metadata is in the WAL before the change that it describes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 async def writes(orders: AsyncCollection) -> AsyncIterator[str]:
-    """Make every kind of write, one after the other, and say which kind of change it is."""
+    """Make every kind of write in turn, and yield the kind of change after each."""
     await orders.insert("o-1", {"n": 1})
     yield "insert"
     await orders.update("o-1", {"$inc": {"n": 1}})
@@ -42,7 +42,7 @@ async def writes(orders: AsyncCollection) -> AsyncIterator[str]:
     yield "delete"
 
 
-async def test_each_write_of_a_block_carries_it_before_its_change(own_schema: dict[str, Any]) -> None:
+async def test_each_write_of_a_metadata_block_emits_it_before_its_change(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         orders = await store.create_collection("orders")
         with recorded(own_schema["conninfo"]) as changes, metadata(user="Ål", n=2**70):
@@ -58,7 +58,7 @@ async def test_without_metadata_there_is_no_message(own_schema: dict[str, Any]) 
                 assert changes() == [kind, "end"]
 
 
-async def test_a_transaction_carries_it_once(own_schema: dict[str, Any]) -> None:
+async def test_a_transaction_emits_metadata_once(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         await store.create_collection("orders")
         with recorded(own_schema["conninfo"]) as changes:
@@ -67,7 +67,7 @@ async def test_a_transaction_carries_it_once(own_schema: dict[str, Any]) -> None
             assert changes() == [{"user": "alice"}, *kinds, "end"]
 
 
-async def test_it_holds_in_savepoints_that_are_rolled_back_and_after_them(own_schema: dict[str, Any]) -> None:
+async def test_metadata_holds_in_and_after_savepoints_that_are_rolled_back(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         orders = await store.create_collection("orders")
         await orders.insert("o-1", {})
@@ -79,7 +79,7 @@ async def test_it_holds_in_savepoints_that_are_rolled_back_and_after_them(own_sc
             assert changes() == [{"user": "alice"}, "insert", "end"]
 
 
-async def test_a_transaction_merges_its_own_over_the_block_around_it(own_schema: dict[str, Any]) -> None:
+async def test_a_transaction_merges_its_metadata_over_that_of_the_block_around_it(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         await store.create_collection("orders")
         with recorded(own_schema["conninfo"]) as changes:
@@ -89,7 +89,7 @@ async def test_a_transaction_merges_its_own_over_the_block_around_it(own_schema:
             assert changes() == [{"user": "bob", "app": "shop"}, "insert", "end"]
 
 
-async def test_a_block_inside_a_transaction_holds_for_its_writes_only(own_schema: dict[str, Any]) -> None:
+async def test_a_metadata_block_inside_a_transaction_applies_to_its_writes_only(own_schema: dict[str, Any]) -> None:
     outer = {"user": "alice"}
     async with AsyncStore(**own_schema) as store:
         await store.create_collection("orders")
@@ -104,7 +104,7 @@ async def test_a_block_inside_a_transaction_holds_for_its_writes_only(own_schema
             assert changes() == [outer, "insert", inner, "insert", inner, "insert", outer, "insert", "end"]
 
 
-async def test_after_a_block_inside_a_transaction_without_any_there_is_none(own_schema: dict[str, Any]) -> None:
+async def test_metadata_ends_with_its_block_inside_a_transaction_without_metadata(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         await store.create_collection("orders")
         with recorded(own_schema["conninfo"]) as changes:
@@ -115,7 +115,9 @@ async def test_after_a_block_inside_a_transaction_without_any_there_is_none(own_
             assert changes() == [{"step": 1}, "insert", {}, "insert", "end"]
 
 
-async def test_what_json_has_no_form_for_is_refused_before_anything_is_sent(own_schema: dict[str, Any]) -> None:
+async def test_metadata_that_json_cannot_represent_is_refused_before_anything_is_sent(
+    own_schema: dict[str, Any],
+) -> None:
     async with AsyncStore(**own_schema) as store:
         with pytest.raises(InvalidDocument, match="user"):
             store.transaction(metadata={"user": object()})

@@ -1,4 +1,4 @@
-"""Streams that begin with what exists."""
+"""Streams that start with a snapshot of the existing documents."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def name(shared_dsn: str) -> Iterator[str]:
-    """A name for a consumer, which is dropped at the end."""
+    """The name of a consumer, which is dropped at the end."""
     yield f"copy_{next(_numbers)}"
     with pgdoc.Store(shared_dsn) as store:
         for status in store.consumers():
@@ -51,7 +51,7 @@ def ids(events: list[ChangeEvent]) -> list[str | None]:
 
 
 async def rest(stream: AsyncChangeStream, last: str) -> list[ChangeEvent]:
-    """Take the events up to the one of this document."""
+    """Read up to and including the event of a document."""
     events = await take(stream)
     while events[-1].document_id != last:
         events += await take(stream)
@@ -59,7 +59,7 @@ async def rest(stream: AsyncChangeStream, last: str) -> list[ChangeEvent]:
 
 
 @pytest.mark.usefixtures("small_parts")
-async def test_what_exists_comes_first(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+async def test_existing_documents_come_before_changes(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
         await fill(store, sql, 7, "orders", "users")
         await store["orders"].update("k3", {"$set": {"paid": True}})
@@ -84,13 +84,15 @@ async def test_what_exists_comes_first(shared_dsn: str, schema: str, sql: psycop
 
 
 @pytest.mark.usefixtures("small_parts")
-async def test_changes_of_what_was_given_come_in_between(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+async def test_changes_of_delivered_documents_come_between_snapshot_events(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
         await fill(store, sql, 9, "orders")
         async with store["orders"].watch(snapshot=True) as stream:
             assert ids(await take(stream, 3)) == ["k1", "k2", "k3"]
-            await store["orders"].update("k2", {"$set": {"seen": 1}})  # it was given
-            await store["orders"].update("k8", {"$set": {"seen": 2}})  # it was not
+            await store["orders"].update("k2", {"$set": {"seen": 1}})  # already delivered
+            await store["orders"].update("k8", {"$set": {"seen": 2}})  # not delivered yet
             await store["orders"].delete("k9")
             await store["orders"].insert("k0", {})
             await store["orders"].insert("k77", {})
@@ -102,7 +104,7 @@ async def test_changes_of_what_was_given_come_in_between(shared_dsn: str, schema
             ]
             assert events[-1].full_document is not None
             assert events[-1].full_document.data == {"n": 8, "seen": 2}
-            assert await stream.next(timeout=0.3) is None  # and looks whether there is more
+            assert await stream.next(timeout=0.3) is None  # the stream then checks whether there are more documents
             assert stream.stats().mode == "live"
             await store["orders"].insert("last", {})
             assert brief(await take(stream)) == [("insert", "orders", "last")]
@@ -133,7 +135,9 @@ async def test_a_stream_goes_on_after_every_single_token(shared_dsn: str, schema
             assert wanted <= given | shown <= {*wanted, ("b", "last")}
 
 
-async def test_only_what_fits_is_gone_on_with(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+async def test_a_snapshot_resumes_only_with_matching_arguments(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
         await fill(store, sql, 3, "orders", "users")
         async with store.watch("orders", "users", snapshot=True) as stream:
@@ -150,7 +154,7 @@ async def test_only_what_fits_is_gone_on_with(shared_dsn: str, schema: str, sql:
         with pytest.raises(ValueError, match="an LSN does not tell"):
             store["orders"].watch(snapshot=True, resume_after="16/B374D848")
         await store["users"].insert("last", {})
-        async with store["users"].watch(snapshot=True, resume_after=over) as stream:  # nothing of it is left
+        async with store["users"].watch(snapshot=True, resume_after=over) as stream:  # the token is past the snapshot
             assert brief(await take(stream)) == [("insert", "users", "last")]
 
 
@@ -179,7 +183,9 @@ async def test_what_becomes_of_collections_meanwhile(shared_dsn: str, schema: st
     ]
 
 
-async def test_a_collection_that_is_gone_ends_its_stream(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+async def test_dropping_the_collection_ends_a_stream_inside_its_snapshot(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
         await fill(store, sql, 3, "orders")
         stream = await store["orders"].watch(snapshot=True)
@@ -189,7 +195,7 @@ async def test_a_collection_that_is_gone_ends_its_stream(shared_dsn: str, schema
             await stream.next(timeout=PATIENCE_S)
 
 
-async def test_nothing_that_exists(shared_dsn: str, schema: str) -> None:
+async def test_a_snapshot_of_empty_collections_has_no_events(shared_dsn: str, schema: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store, store.watch(snapshot=True) as everything:
         async with store["orders"].watch(snapshot=True) as stream:
             await store["orders"].insert("o-1", {})
@@ -198,7 +204,7 @@ async def test_nothing_that_exists(shared_dsn: str, schema: str) -> None:
         assert brief(await take(everything, 2)) == [("create", "orders", None), ("insert", "orders", "o-1")]
 
 
-async def test_a_filter_chooses_among_what_exists(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+async def test_a_filter_applies_to_existing_documents(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     where = {"event_type": {"$in": ["snapshot", "insert"]}, "full_document.data.n": {"$gt": 8}}
     async with AsyncStore(shared_dsn, schema=schema) as store:
         await fill(store, sql, 9, "orders")
@@ -209,7 +215,7 @@ async def test_a_filter_chooses_among_what_exists(shared_dsn: str, schema: str, 
             assert ids(events) == ["k9", "zlarge"]
 
 
-async def test_large_documents_come_in_small_parts(
+async def test_large_documents_are_read_in_small_parts(
     shared_dsn: str, schema: str, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pgdoc._async.snapshot_reader.PART_BYTES", 1)
@@ -220,7 +226,7 @@ async def test_large_documents_come_in_small_parts(
 
 
 @pytest.mark.usefixtures("small_parts")
-async def test_a_consumer_goes_on_inside_its_snapshot(
+async def test_a_consumer_resumes_inside_its_snapshot(
     shared_dsn: str, schema: str, sql: psycopg.Connection, name: str
 ) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
@@ -246,7 +252,7 @@ async def test_a_consumer_goes_on_inside_its_snapshot(
             assert brief(await take(stream)) == [("insert", "orders", "last")]
 
 
-async def test_a_consumer_that_is_interrupted_as_its_snapshot_begins_has_it_still(
+async def test_a_consumer_interrupted_at_the_start_of_its_snapshot_still_gets_it(
     shared_dsn: str, schema: str, sql: psycopg.Connection, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures = [ServerUnreachable("it is away for a moment"), KeyboardInterrupt()]
@@ -289,7 +295,7 @@ async def test_checkpoints_move_on_inside_a_part(
         assert seen == [*(f"k{number}" for number in range(1, 9)), "last"]
 
 
-async def test_a_consumer_of_a_stream_without_snapshot_has_none(
+async def test_a_consumer_opened_without_snapshot_gets_none(
     shared_dsn: str, schema: str, sql: psycopg.Connection, name: str
 ) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:

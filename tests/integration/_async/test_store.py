@@ -1,4 +1,4 @@
-"""The store: what it looks at first, its collections, and its end."""
+"""The store: checks at the first call, collections, and closing."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from pgdoc.errors import (
 )
 
 
-async def test_making_a_store_does_no_io() -> None:
+async def test_creating_a_store_does_no_io() -> None:
     store = AsyncStore("host=127.0.0.1 port=1")
     assert store["orders"].name == "orders"
     await store.close()
 
 
-async def test_a_server_that_is_not_there_is_named(own_schema: dict[str, Any]) -> None:
+async def test_an_unreachable_server_is_named(own_schema: dict[str, Any]) -> None:
     async with AsyncStore("host=127.0.0.1 port=1 dbname=x user=y") as store:
         with pytest.raises(ServerUnreachable, match=r"127\.0\.0\.1.*port 1"):
             await store["orders"].insert("o-1", {})
@@ -79,7 +79,7 @@ async def test_collections_are_created_listed_renamed_and_dropped(own_schema: di
         assert await store["orders"].count() == 0
 
 
-async def test_renaming_refuses_what_is_missing_and_what_is_taken(own_schema: dict[str, Any]) -> None:
+async def test_renaming_refuses_a_missing_collection_and_a_taken_name(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         await store.create_collection("a")
         await store.create_collection("b")
@@ -90,7 +90,7 @@ async def test_renaming_refuses_what_is_missing_and_what_is_taken(own_schema: di
         assert await store.collections() == ["a", "b"]
 
 
-async def test_a_table_that_is_no_collection_is_left_alone(own_schema: dict[str, Any]) -> None:
+async def test_a_table_that_is_not_a_collection_is_left_alone(own_schema: dict[str, Any]) -> None:
     schema = own_schema["schema"]
     with psycopg.connect(own_schema["conninfo"]) as connection:
         connection.execute(f"CREATE SCHEMA {schema}".encode())
@@ -105,7 +105,7 @@ async def test_a_table_that_is_no_collection_is_left_alone(own_schema: dict[str,
             await store["plain"].update("o-1", {"$set": {"a": 1}}, upsert=True)
 
 
-async def test_after_close_every_call_says_so(own_schema: dict[str, Any]) -> None:
+async def test_every_call_on_a_closed_store_raises_store_closed(own_schema: dict[str, Any]) -> None:
     store = AsyncStore(**own_schema)
     await store["orders"].insert("o-1", {})
     await store.close()
@@ -118,7 +118,7 @@ async def test_after_close_every_call_says_so(own_schema: dict[str, Any]) -> Non
         await store.collections()
 
 
-async def test_a_lost_connection_is_mended(own_schema: dict[str, Any]) -> None:
+async def test_a_store_replaces_a_lost_connection(own_schema: dict[str, Any]) -> None:
     terminate = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = %s"
     name = own_schema["schema"]
     conninfo = make_conninfo(own_schema["conninfo"], application_name=name)
@@ -129,7 +129,7 @@ async def test_a_lost_connection_is_mended(own_schema: dict[str, Any]) -> None:
         assert await store["orders"].count() == 1
 
 
-async def test_a_server_error_comes_with_its_sqlstate(own_schema: dict[str, Any]) -> None:
+async def test_a_server_error_carries_its_sqlstate(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         await store["orders"].insert("o-1", {})
         with psycopg.connect(own_schema["conninfo"]) as connection:

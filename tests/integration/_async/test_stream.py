@@ -1,4 +1,4 @@
-"""What a change stream gives, and from where to where."""
+"""What a change stream delivers, and when it ends."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ async def test_each_kind_of_change_comes_with_its_images(shared_dsn: str, schema
     assert [insert.update_description, replace.update_description, delete.update_description] == [None] * 3
 
 
-async def test_truncate_names_the_collection_only(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+async def test_a_truncate_event_names_only_the_collection(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store, store.watch("orders", "users") as stream:
         sql.execute("TRUNCATE orders, users")
         events = await take(stream, 2)
@@ -47,7 +49,7 @@ async def test_truncate_names_the_collection_only(shared_dsn: str, schema: str, 
     assert events[0].resume_token < events[1].resume_token
 
 
-async def test_an_event_tells_its_transaction(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+async def test_an_event_carries_its_transaction(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store, store.watch("orders", "stock") as stream:
         before = datetime.now(UTC) - timedelta(seconds=1)
         async with store.transaction() as tx:
@@ -66,7 +68,9 @@ async def test_an_event_tells_its_transaction(shared_dsn: str, schema: str, sql:
     assert one.resume_token.lsn == other.resume_token.lsn
 
 
-async def test_one_several_or_all_collections(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+async def test_a_stream_reads_one_several_or_all_collections(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
     async with (
         AsyncStore(shared_dsn, schema=schema) as store,
         store["a"].watch() as one,
@@ -106,7 +110,7 @@ async def test_other_tables_schemas_and_rollbacks_are_not_seen(
             assert brief(await take_to(other_stream, "end")) == [("insert", "orders", "2")]
 
 
-async def test_sql_writers_make_the_same_events(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+async def test_writes_in_sql_cause_the_same_events(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store, store.watch("orders", "log") as stream:
         sql.execute("""
             CREATE FUNCTION "log_order"() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -138,7 +142,7 @@ async def test_sql_writers_make_the_same_events(shared_dsn: str, schema: str, sq
     assert (events[7].full_document.version, events[8].document_id) == (2, "o-0@2")
 
 
-async def test_names_with_capitals_and_dashes(shared_dsn: str, schema: str) -> None:
+async def test_collection_names_with_capitals_and_dashes_can_be_watched(shared_dsn: str, schema: str) -> None:
     async with AsyncStore(shared_dsn, schema=f"Größe-{schema}") as store, store["Orders-2026"].watch() as stream:
         await store["orders-2026"].insert("lower", {})
         await store["Orders-2026"].insert("upper", {})
@@ -148,7 +152,7 @@ async def test_names_with_capitals_and_dashes(shared_dsn: str, schema: str) -> N
             assert brief(await take_to(later, "end")) == []
 
 
-async def test_events_carry_what_the_writer_said(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+async def test_events_carry_the_metadata_of_the_writer(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
         orders = store["orders"]
         await orders.insert("nobody", {})
@@ -182,7 +186,7 @@ async def test_events_carry_what_the_writer_said(shared_dsn: str, schema: str, s
 
 
 @pytest.mark.parametrize("content", ["no JSON", "[]", '{"metadata": 7}', '{"other": {}}', "", '"\\u0000"'])
-async def test_a_message_of_another_form_says_nothing(
+async def test_a_malformed_metadata_message_is_ignored(
     shared_dsn: str, schema: str, sql: psycopg.Connection, content: str
 ) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
@@ -193,7 +197,7 @@ async def test_a_message_of_another_form_says_nothing(
         assert [event.metadata for event in await take(stream)] == [{}]
 
 
-async def test_next_gives_none_when_the_time_is_over(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+async def test_next_returns_none_after_the_timeout(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     async with (
         AsyncStore(shared_dsn, schema=schema) as store,
         store["orders"].watch() as stream,
@@ -210,7 +214,7 @@ async def test_next_gives_none_when_the_time_is_over(shared_dsn: str, schema: st
         assert await stream.try_next() is None
 
 
-async def test_a_closed_stream_gives_nothing(shared_dsn: str, schema: str) -> None:
+async def test_a_closed_stream_delivers_nothing(shared_dsn: str, schema: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
         async with store["orders"].watch() as stream, store["orders"].watch() as other:
             await store["orders"].insert("o-1", {})
@@ -244,7 +248,7 @@ async def test_a_closed_store_ends_its_streams(shared_dsn: str, schema: str) -> 
         await other.next()
 
 
-async def test_what_is_watched_by_name_is_created_or_refused(shared_dsn: str, schema: str) -> None:
+async def test_watching_a_missing_collection_creates_it_or_fails(shared_dsn: str, schema: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema, auto_create=False) as store:
         with pytest.raises(CollectionNotFound, match="orders"):
             async with store.watch("orders"):
@@ -278,7 +282,7 @@ async def test_a_table_without_before_images_ends_its_stream(
                 pass
 
 
-async def test_a_document_that_cannot_be_read_stops_no_stream(
+async def test_an_unreadable_document_does_not_end_a_stream(
     shared_dsn: str, schema: str, sql: psycopg.Connection
 ) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
@@ -294,7 +298,7 @@ async def test_a_document_that_cannot_be_read_stops_no_stream(
     assert inserted.resume_token < updated.resume_token
 
 
-async def test_streams_share_nothing_that_can_be_changed(shared_dsn: str, schema: str) -> None:
+async def test_streams_share_no_mutable_state(shared_dsn: str, schema: str) -> None:
     async with (
         AsyncStore(shared_dsn, schema=schema) as store,
         store["orders"].watch() as one,
@@ -317,7 +321,7 @@ async def test_streams_share_nothing_that_can_be_changed(shared_dsn: str, schema
         assert same.to_json() == expected
 
 
-async def test_stats_tell_how_a_stream_does(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+async def test_stats_show_the_progress_of_a_stream(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     async with (
         AsyncStore(shared_dsn, schema=schema) as store,
         store["orders"].watch() as stream,
@@ -357,7 +361,7 @@ async def test_a_small_buffer_loses_nothing(shared_dsn: str, schema: str, sql: p
 
 
 async def limited(stream: AsyncChangeStream, count: int) -> Any:
-    """Iterate over the first events."""
+    """Iterate over the first `count` events."""
     async for event in stream:
         yield event
         count -= 1

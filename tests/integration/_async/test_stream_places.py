@@ -1,4 +1,4 @@
-"""Where a stream begins, and places to resume at."""
+"""Where a stream starts, and where it can resume."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_a_transaction_that_is_open_at_the_call_is_seen_whole(
 
 
 async def write_a_bit_of_everything(store: AsyncStore, sql: psycopg.Connection) -> None:
-    """Change documents in all the ways that make places in the WAL special."""
+    """Change documents in all the ways that produce special positions in the WAL."""
     await store["orders"].insert_many((f"copied-{number}", {"n": number}) for number in range(8))
     sql.execute("UPDATE orders SET data = data || '{\"updated\": true}'")
     async with store.transaction(metadata={"user": "alice"}) as tx:
@@ -75,7 +75,7 @@ async def test_a_stream_resumes_after_every_single_event(shared_dsn: str, schema
             assert rest == events[number:]
 
 
-async def test_a_bare_lsn_means_the_transactions_from_there_on(
+async def test_a_bare_lsn_resumes_with_the_transactions_that_commit_from_there(
     shared_dsn: str, schema: str, sql: psycopg.Connection
 ) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
@@ -101,7 +101,7 @@ async def test_a_bare_lsn_means_the_transactions_from_there_on(
                 assert [event.document_id for event in await take_to(stream, "end")] == rest
 
 
-async def test_the_token_moves_on_without_events(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+async def test_the_token_advances_without_events(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
         await store["users"].insert("u-1", {})
         async with store.watch("users") as other:
@@ -139,7 +139,7 @@ async def test_a_token_depends_on_nothing_but_the_place(shared_dsn: str, schema:
         assert tokens == sorted(tokens)
 
 
-async def test_a_place_that_is_none_is_refused(shared_dsn: str, schema: str) -> None:
+async def test_an_invalid_resume_token_is_refused(shared_dsn: str, schema: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
         async with store["orders"].watch() as stream:
             token = stream.resume_token
@@ -153,7 +153,7 @@ async def test_a_place_that_is_none_is_refused(shared_dsn: str, schema: str) -> 
                     pass
 
 
-async def test_a_place_before_history_is_lost(shared_dsn: str, schema: str) -> None:
+async def test_resuming_before_history_raises_history_lost(shared_dsn: str, schema: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
         async with store["orders"].watch():
             pass

@@ -1,5 +1,5 @@
-"""Transactions: what commits, what does not, and what leaves them usable."""
-# ruff: noqa: PT012 (a transaction that fails is a block)
+"""Transactions: commit, rollback, and which errors leave them usable."""
+# ruff: noqa: PT012 (a failing transaction is a block)
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pgdoc.errors import (
 )
 
 
-async def test_a_block_commits_as_a_whole(own_schema: dict[str, Any]) -> None:
+async def test_a_transaction_commits_as_a_whole(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         async with store.transaction() as tx:
             await tx["orders"].insert("o-1", {"n": 1})
@@ -34,7 +34,7 @@ async def test_a_block_commits_as_a_whole(own_schema: dict[str, Any]) -> None:
         assert await store["stock"].count() == 2
 
 
-async def test_an_exception_rolls_everything_back(own_schema: dict[str, Any]) -> None:
+async def test_an_exception_rolls_a_transaction_back(own_schema: dict[str, Any]) -> None:
     async def fail(store: AsyncStore) -> None:
         async with store.transaction() as tx:
             await tx["orders"].insert("o-1", {})
@@ -44,12 +44,12 @@ async def test_an_exception_rolls_everything_back(own_schema: dict[str, Any]) ->
         with pytest.raises(LookupError, match="out of the block"):
             await fail(store)
         assert await store.collections() == []
-        async with store.transaction() as tx:  # nothing of the first one is remembered
+        async with store.transaction() as tx:  # the failed transaction has no effect on this one
             await tx["orders"].insert("o-1", {})
         assert await store["orders"].count() == 1
 
 
-async def test_a_rollback_can_be_asked_for(own_schema: dict[str, Any]) -> None:
+async def test_raising_rollback_discards_a_transaction(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         await store.create_collection("orders")
         async with store.transaction() as tx:
@@ -92,7 +92,7 @@ async def test_a_missing_collection_leaves_the_transaction_usable(own_schema: di
         assert await store["there"].count() == 1
 
 
-async def test_a_dropped_collection_is_made_again(own_schema: dict[str, Any]) -> None:
+async def test_a_transaction_recreates_a_dropped_collection(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         for _ in range(2):
             async with store.transaction() as tx:
@@ -101,7 +101,7 @@ async def test_a_dropped_collection_is_made_again(own_schema: dict[str, Any]) ->
         assert await store.collections() == []
 
 
-async def test_a_collection_that_somebody_else_drops_fails_one_transaction_at_most(own_schema: dict[str, Any]) -> None:
+async def test_a_collection_dropped_by_another_fails_at_most_one_transaction(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store, AsyncStore(**own_schema) as other:
         async with store.transaction() as tx:
             await tx["orders"].insert("o-1", {})
@@ -114,7 +114,7 @@ async def test_a_collection_that_somebody_else_drops_fails_one_transaction_at_mo
         assert [d.id async for d in store["orders"].find()] == ["o-3"]
 
 
-async def test_sql_of_ones_own_is_part_of_it(own_schema: dict[str, Any]) -> None:
+async def test_plain_sql_is_part_of_the_transaction(own_schema: dict[str, Any]) -> None:
     table = f"{own_schema['schema']}.ledger"
     async with AsyncStore(**own_schema) as store:
         await store.create_collection("orders")
@@ -126,7 +126,7 @@ async def test_sql_of_ones_own_is_part_of_it(own_schema: dict[str, Any]) -> None
         assert await store["orders"].count() == 0
 
 
-async def test_an_error_that_was_swallowed_is_not_lost(own_schema: dict[str, Any]) -> None:
+async def test_an_error_suppressed_inside_a_transaction_still_fails_it(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         await store.create_collection("orders")
         with pytest.raises(DatabaseError, match="rolled back") as raised:
@@ -148,7 +148,7 @@ async def test_a_transaction_on_a_closed_connection_is_not_silently_lost(own_sch
         assert await store["orders"].count() == 0
 
 
-async def test_an_error_at_the_commit_is_of_pgdoc(own_schema: dict[str, Any]) -> None:
+async def test_an_error_at_commit_is_an_error_of_pgdoc(own_schema: dict[str, Any]) -> None:
     table = f"{own_schema['schema']}.ledger"
     async with AsyncStore(**own_schema) as store:
         await store.create_collection("orders")
@@ -163,7 +163,7 @@ async def test_an_error_at_the_commit_is_of_pgdoc(own_schema: dict[str, Any]) ->
         assert await store["orders"].count() == 1
 
 
-async def test_a_find_lets_other_calls_in_between(own_schema: dict[str, Any]) -> None:
+async def test_other_calls_of_a_transaction_work_during_a_find(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         await store["orders"].insert_many((f"o-{n}", {"n": 0}) for n in range(250))
         async with store.transaction() as tx:
@@ -209,13 +209,13 @@ async def test_isolation_holds_for_one_transaction(own_schema: dict[str, Any], i
             assert row == ("read committed",)
 
 
-async def test_what_is_no_isolation_is_refused(own_schema: dict[str, Any]) -> None:
+async def test_an_invalid_isolation_level_is_refused(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         with pytest.raises(ValueError, match="serializable"):
             store.transaction(isolation="chaos; DROP TABLE orders")
 
 
-async def test_a_serialization_failure_says_so(own_schema: dict[str, Any]) -> None:
+async def test_a_serialization_failure_is_reported_as_such(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         await store["orders"].insert("o-1", {"n": 0})
         with pytest.raises(DatabaseError) as raised:

@@ -1,4 +1,4 @@
-"""Updates as a user calls them: of one document, of the first that matches, of all that match; and deletes likewise."""
+"""Updates and deletes of one document, of the first match, and of all matches."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def test_each_operator_changes_the_document_in_one_write(own_schema: dict[
                 assert updated.version == 2
 
 
-async def test_what_they_leave_behind(own_schema: dict[str, Any]) -> None:
+async def test_updates_leave_the_expected_documents(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         await store["docs"].insert("a", DATA)
         for operator in ("$push", "$addToSet", "$pull", "$rename", "$mul"):
@@ -96,7 +96,7 @@ async def test_what_they_leave_behind(own_schema: dict[str, Any]) -> None:
         assert (updated.data["deep"], updated.data["list"]) == ({"list": [[1, 0], [2, 0]]}, [3, 4])
 
 
-async def test_what_changes_nothing_writes_nothing(own_schema: dict[str, Any]) -> None:
+async def test_updates_that_change_nothing_write_nothing(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         docs = store["docs"]
         made = await docs.insert("a", DATA)
@@ -125,7 +125,9 @@ async def test_a_misfit_names_document_operator_and_path(own_schema: dict[str, A
         assert await docs.get("the one") == made
 
 
-async def test_what_is_no_update_or_filter_is_refused_before_the_collection_is_made(own_schema: dict[str, Any]) -> None:
+async def test_an_invalid_update_or_filter_is_refused_before_the_collection_is_created(
+    own_schema: dict[str, Any],
+) -> None:
     async with AsyncStore(**own_schema) as store:
         docs = store["docs"]
         updates: list[dict[str, Any]] = [{"a": 1}, {"$push": {"": 1}}, {}, {"$inc": {"a": "1"}}]
@@ -143,7 +145,7 @@ async def test_what_is_no_update_or_filter_is_refused_before_the_collection_is_m
         assert await store.collections() == []
 
 
-async def test_an_upsert_sets_on_insert_and_only_then(own_schema: dict[str, Any]) -> None:
+async def test_an_upsert_applies_set_on_insert_only_on_insert(own_schema: dict[str, Any]) -> None:
     update = {"$setOnInsert": {"made.by": "x"}, "$inc": {"n": 1}, "$currentDate": {"made.at": True}}
     async with AsyncStore(**own_schema) as store:
         made = await store["docs"].update("a", update, upsert=True)
@@ -159,7 +161,7 @@ async def test_an_upsert_sets_on_insert_and_only_then(own_schema: dict[str, Any]
         assert datetime.fromisoformat(again.data["made"]["at"]) == again.updated_at
 
 
-async def test_an_upsert_that_no_new_document_fits_still_changes_one_that_is_there(own_schema: dict[str, Any]) -> None:
+async def test_an_upsert_that_fits_no_new_document_still_changes_an_existing_one(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         docs = store["docs"]
         with pytest.raises(InvalidUpdate, match="takes an array"):
@@ -244,7 +246,7 @@ async def test_calls_on_many_documents_carry_metadata(own_schema: dict[str, Any]
             assert changes() == ["update", "end", "delete", "end"]
 
 
-async def test_they_are_part_of_a_transaction(own_schema: dict[str, Any]) -> None:
+async def test_updates_and_deletes_are_part_of_a_transaction(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         docs = await fill(store)
         before = [document async for document in docs.find()]

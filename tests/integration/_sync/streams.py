@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from tests/integration/_async/streams.py: change that file, and run it.
-"""How streams are read in tests."""
+"""Helpers that read streams."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ PATIENCE_S = 20.0
 
 
 def take(stream: ChangeStream, count: int = 1) -> list[ChangeEvent]:
-    """Take this many events."""
+    """Read `count` events."""
     events: list[ChangeEvent] = []
     while len(events) < count:
         event = stream.next(timeout=PATIENCE_S)
-        assert event is not None, f"{len(events)} of {count} events came"
+        assert event is not None, f"only {len(events)} of {count} events within {PATIENCE_S:.0f} s each"
         events.append(event)
     return events
 
 
 def take_to(stream: ChangeStream, document_id: str) -> list[ChangeEvent]:
-    """Take the events up to the one of this document, and leave that one out."""
+    """Read up to the event of a document; return the events before it."""
     events: list[ChangeEvent] = []
     while (event := (take(stream))[0]).document_id != document_id:
         events.append(event)

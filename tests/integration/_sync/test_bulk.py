@@ -1,6 +1,6 @@
 # Written by .ci/twins.py from tests/integration/_async/test_bulk.py: change that file, and run it.
-"""Bulks: many writes in few round trips, all or nothing, and the write that failed by its index."""
-# ruff: noqa: PT012 (a bulk that fails is a block)
+"""Bulks: many writes in few round trips, all or nothing; an error carries the index of the failed write."""
+# ruff: noqa: PT012 (a failing bulk is a block)
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def data_of(store: Store, collection: str) -> dict[str, Any]:
 
 
 def write_everything(b: Bulk) -> None:
-    """Every kind of write that changes something; each relies on the ones before it."""
+    """Make every kind of write that changes something; each depends on the writes before it."""
     b["orders"].insert("o-1", {"n": 1})
     b["orders"].update("o-1", {"$inc": {"n": 1}})
     b["orders"].update("o-1", {"$inc": {"n": 1}}, if_version=2)
@@ -64,7 +64,7 @@ def write_everything(b: Bulk) -> None:
 
 
 def write_nothing(b: Bulk, missing: str) -> None:
-    """Every kind of write that finds nothing to change."""
+    """Make every kind of write that finds nothing to change."""
     b["orders"].update("o-1", {"$set": {"n": 4}})
     b["orders"].update("o-1", {"$set": {"n": 4}}, if_version=4)
     b["orders"].update("o-1", {"$set": {"n": 4}}, upsert=True)
@@ -89,7 +89,7 @@ def test_mixed_writes_are_done_in_their_order(own_schema: dict[str, Any]) -> Non
         assert data_of(store, "stock") == {"s-1": {"left": 15, "new": True, "first": True}}
 
 
-def test_the_events_come_in_their_order(own_schema: dict[str, Any]) -> None:
+def test_the_events_of_a_bulk_come_in_the_order_of_its_writes(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         store.create_collection("orders")
         store.create_collection("stock")
@@ -100,7 +100,7 @@ def test_the_events_come_in_their_order(own_schema: dict[str, Any]) -> None:
             assert changes() == [*kinds.split(), *["insert"] * 4, *["delete"] * 5, "end"]
 
 
-def test_what_changes_nothing_writes_nothing(own_schema: dict[str, Any]) -> None:
+def test_bulk_writes_that_change_nothing_write_nothing(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         with store.bulk() as b:
             write_everything(b)
@@ -124,7 +124,7 @@ def test_an_exception_in_the_block_stores_nothing(own_schema: dict[str, Any]) ->
             assert store.collections() == []
 
 
-def test_a_rollback_can_be_asked_for(own_schema: dict[str, Any]) -> None:
+def test_rollback_discards_a_bulk(own_schema: dict[str, Any]) -> None:
     for count in (2, 2 * CHUNK_STATEMENTS):
         with Store(**own_schema) as store:
             with store.bulk() as b:
@@ -223,7 +223,7 @@ def test_a_failure_names_the_write(own_schema: dict[str, Any], place: int) -> No
                     for n in range(place):
                         b["other"].insert(f"n-{n}", {})
                     fail(b)
-                    for n in range(3):  # what comes behind neither hides nor changes what is found
+                    for n in range(3):  # later writes must neither hide nor change the error
                         b["orders"].replace("o-1", {"key": n})
                         b["orders"].insert("o-1", {})
             error = raised.value
@@ -259,7 +259,7 @@ def test_versions_and_misfits_are_those_that_the_bulk_made(own_schema: dict[str,
             assert raised.value.index == 3
 
 
-def test_an_upsert_of_elements_changes_what_is_there(own_schema: dict[str, Any]) -> None:
+def test_an_upsert_with_positional_operators_changes_an_existing_document(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         with store.bulk() as b:
             b["orders"].insert("o-1", {"list": [1, 2]})
@@ -267,7 +267,7 @@ def test_an_upsert_of_elements_changes_what_is_there(own_schema: dict[str, Any])
         assert data_of(store, "orders") == {"o-1": {"list": [2, 3]}}
 
 
-def test_what_is_no_write_is_refused_by_its_call(own_schema: dict[str, Any]) -> None:
+def test_an_invalid_write_is_refused_by_its_call(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         with store.bulk() as b:
             b["orders"].insert("o-1", {})
@@ -291,7 +291,7 @@ def test_what_is_no_write_is_refused_by_its_call(own_schema: dict[str, Any]) -> 
             store.bulk(metadata={"user": object()})
 
 
-def test_collections_are_created_only_where_the_store_may(own_schema: dict[str, Any]) -> None:
+def test_a_bulk_creates_collections_only_with_auto_create(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema, auto_create=False) as store:
         store.create_collection("orders")
         with pytest.raises(BulkError) as raised:
@@ -307,10 +307,10 @@ def test_collections_are_created_only_where_the_store_may(own_schema: dict[str, 
                 b["orders"].insert("o-1", {})
                 b["orders"].insert("o-1", {})
                 b["missing"].delete("o-1")
-        assert raised.value.index == 1  # the first one, though the other is found out before anything is sent
+        assert raised.value.index == 1  # the first failure, although the second is detected before anything is sent
 
 
-def test_a_collection_dropped_meanwhile_fails_one_bulk_at_most(own_schema: dict[str, Any]) -> None:
+def test_dropping_a_collection_fails_at_most_one_bulk(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store, Store(**own_schema) as other:
         with store.bulk() as b:
             b["orders"].insert("o-1", {})
@@ -324,7 +324,7 @@ def test_a_collection_dropped_meanwhile_fails_one_bulk_at_most(own_schema: dict[
         assert b.result == BulkResult(inserted=1)
 
 
-def test_metadata_is_that_of_the_calls(own_schema: dict[str, Any]) -> None:
+def test_each_write_of_a_bulk_carries_the_metadata_of_its_call(own_schema: dict[str, Any]) -> None:
     outer, inner = {"user": "bob", "app": "shop"}, {"user": "bob", "app": "shop", "step": 2}
     with Store(**own_schema) as store:
         store.create_collection("orders")
@@ -348,8 +348,8 @@ def test_metadata_is_that_of_the_calls(own_schema: dict[str, Any]) -> None:
             assert changes() == [outer, "insert", inner, "insert", inner, "update", outer, "delete", "end"]
 
 
-def test_a_bulk_that_is_sent_inside_a_block_keeps_to_its_own(own_schema: dict[str, Any]) -> None:
-    """The transaction begins with the first sending, and not with the metadata that holds there."""
+def test_a_bulk_sent_inside_a_metadata_block_keeps_its_own_metadata(own_schema: dict[str, Any]) -> None:
+    """The first send begins the transaction, but does not take the metadata of the block around it."""
     with Store(**own_schema) as store:
         store.create_collection("orders")
         with recorded(own_schema["conninfo"]) as changes:
@@ -363,7 +363,7 @@ def test_a_bulk_that_is_sent_inside_a_block_keeps_to_its_own(own_schema: dict[st
 
 @contextmanager
 def traced(store: Store, path: Path) -> Iterator[Callable[[], int]]:
-    """Give a count of the round trips on a store's one connection, as libpq notes them down, since the last call."""
+    """Yield a function that counts the round trips on the store's only connection since its last call."""
     with path.open("w+b", buffering=0) as file:
         with store.transaction() as tx:
             pgconn = tx.connection.pgconn
@@ -382,7 +382,7 @@ def traced(store: Store, path: Path) -> Iterator[Callable[[], int]]:
         pgconn.untrace()
 
 
-def test_round_trips(own_schema: dict[str, Any], tmp_path: Path) -> None:
+def test_a_bulk_takes_few_round_trips(own_schema: dict[str, Any], tmp_path: Path) -> None:
     with Store(**own_schema, pool_size=1) as store:
         with store.bulk() as b:
             write_everything(b)
@@ -396,7 +396,7 @@ def test_round_trips(own_schema: dict[str, Any], tmp_path: Path) -> None:
             with store.bulk() as b:
                 for n in range(3 * CHUNK_STATEMENTS):
                     b["other"].update(f"{n}", {"$inc": {"n": 1}}, upsert=True)
-            assert round_trips() == 1 + 2 + 3 + 1  # begin, look for and create the collection, send, commit
+            assert round_trips() == 1 + 2 + 3 + 1  # begin, look up and create the collection, send, commit
             with store.bulk() as b:
                 for n in range(4):
                     b["other"].insert(f"large-{n}", {"x": "x" * (CHUNK_BYTES // 2)})
@@ -406,7 +406,7 @@ def test_round_trips(own_schema: dict[str, Any], tmp_path: Path) -> None:
             assert round_trips() == 0
 
 
-def test_an_error_that_was_swallowed_is_not_lost(own_schema: dict[str, Any]) -> None:
+def test_an_error_suppressed_inside_a_bulk_still_fails_it(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         store["orders"].insert("o-1", {})
         with pytest.raises(BulkError) as raised:
@@ -455,7 +455,7 @@ def test_a_lost_connection_is_no_fault_of_a_write(own_schema: dict[str, Any]) ->
         assert store["orders"].count() == 0
 
 
-def test_what_is_wrong_with_the_database_is_no_fault_of_a_write(bare_dsn: str) -> None:
+def test_a_missing_catalog_is_not_reported_as_a_failed_write(bare_dsn: str) -> None:
     with Store(bare_dsn) as store:
         with pytest.raises(CatalogMissing):
             with store.bulk() as b:
@@ -465,7 +465,7 @@ def test_what_is_wrong_with_the_database_is_no_fault_of_a_write(bare_dsn: str) -
 @pytest.mark.parametrize(
     ("other", "cause"), [("VIEW {} AS SELECT 1 AS id", CollectionNotFound), ("TYPE {} AS ENUM ()", DatabaseError)]
 )
-def test_a_collection_that_can_not_be_made_is_named(
+def test_a_collection_that_cannot_be_created_is_named(
     own_schema: dict[str, Any], other: str, cause: type[PgdocError]
 ) -> None:
     with Store(**own_schema) as store:

@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from tests/integration/_async/test_consumer.py: change that file, and run it.
-"""Durable consumers: what they give again, and to whom."""
+"""Durable consumers: which events they deliver again, and to which process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture
 def name(shared_dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A name for a consumer; whatever consumers there are at the end are dropped."""
+    """The name of a consumer; all consumers are dropped at the end."""
     monkeypatch.setattr("pgdoc.consumers.consumer._STANDBY_S", 0.05)
     yield f"billing_{next(_numbers)}"
     with pgdoc.Store(shared_dsn) as store:
@@ -47,13 +47,13 @@ def ids(events: list[ChangeEvent]) -> list[str | None]:
 
 
 def insert(store: Store, *document_ids: str, collection: str = "orders") -> None:
-    """Insert one by one, each in its own transaction."""
+    """Insert documents, each in its own transaction."""
     for document_id in document_ids:
         store[collection].insert(document_id, {})
 
 
 def again(store: Store, name: str, end: str) -> list[str | None]:
-    """Open a consumer, which acknowledges nothing, and give the documents of the events up to the one of a new one."""
+    """Insert document `end`, open the consumer, and return the document ids up to it, without acknowledging."""
     with store["orders"].watch(consumer=name, auto_ack=False) as stream:
         insert(store, end)
         events = take(stream)
@@ -68,7 +68,7 @@ def status_of(store: Store, name: str) -> ConsumerStatus:
 
 
 def until_mode(stream: ChangeStream, mode: str) -> None:
-    """Wait until it is so, while no event comes."""
+    """Wait until a stream is in a mode; no event may arrive."""
     for _ in range(1000):
         if stream.stats().mode == mode:
             return
@@ -76,7 +76,7 @@ def until_mode(stream: ChangeStream, mode: str) -> None:
     raise AssertionError(stream.stats())
 
 
-def test_a_new_consumer_begins_with_the_call(shared_dsn: str, schema: str, sql: psycopg.Connection, name: str) -> None:
+def test_a_new_consumer_starts_with_the_call(shared_dsn: str, schema: str, sql: psycopg.Connection, name: str) -> None:
     with Store(shared_dsn, schema=schema) as store:
         store.create_collection("orders")
         sql.execute("SET synchronous_commit = off")
@@ -86,7 +86,7 @@ def test_a_new_consumer_begins_with_the_call(shared_dsn: str, schema: str, sql: 
             assert brief(take(stream)) == [("insert", "orders", "after")]
 
 
-def test_a_new_consumer_begins_where_it_is_told(shared_dsn: str, schema: str, name: str) -> None:
+def test_a_new_consumer_starts_after_the_given_token(shared_dsn: str, schema: str, name: str) -> None:
     with Store(shared_dsn, schema=schema) as store:
         with store["orders"].watch() as stream:
             start = stream.resume_token
@@ -107,7 +107,7 @@ def test_a_new_consumer_begins_where_it_is_told(shared_dsn: str, schema: str, na
                 assert ids(take(stream)) == [f"known {number}"]
 
 
-def test_what_is_asked_for_acknowledges_what_was_given(shared_dsn: str, schema: str, name: str) -> None:
+def test_requesting_the_next_event_acknowledges_the_previous_one(shared_dsn: str, schema: str, name: str) -> None:
     with Store(shared_dsn, schema=schema) as store:
         with store["orders"].watch(consumer=name) as stream:
             insert(store, "1", "2", "3")
@@ -123,7 +123,7 @@ def test_what_is_asked_for_acknowledges_what_was_given(shared_dsn: str, schema: 
         assert again(store, name, "6") == ["5", "6"]
 
 
-def test_acknowledging_covers_all_before(shared_dsn: str, schema: str, name: str) -> None:
+def test_acknowledging_an_event_covers_all_before_it(shared_dsn: str, schema: str, name: str) -> None:
     with Store(shared_dsn, schema=schema) as store:
         with store["orders"].watch(consumer=name, auto_ack=False) as stream:
             insert(store, "1", "2", "3", "4")
@@ -145,7 +145,7 @@ def test_acknowledging_covers_all_before(shared_dsn: str, schema: str, name: str
 def test_unacknowledged_events_come_again_in_order(
     shared_dsn: str, schema: str, sql: psycopg.Connection, name: str
 ) -> None:
-    """Also from the middle of a transaction."""
+    """The events also come again from the middle of a transaction."""
     with Store(shared_dsn, schema=schema) as store:
         with store["orders"].watch(consumer=name, auto_ack=False) as stream:
             sql.execute("INSERT INTO orders (id, data) SELECT n::text, '{}' FROM generate_series(1, 9) n")
@@ -204,7 +204,7 @@ def test_streams_without_a_consumer_acknowledge_nothing(shared_dsn: str, schema:
                 stream.checkpoint(event, tx)
 
 
-def test_what_a_consumer_is_asked_for_is_checked(shared_dsn: str, schema: str, name: str) -> None:
+def test_invalid_arguments_of_a_consumer_are_refused(shared_dsn: str, schema: str, name: str) -> None:
     with Store(shared_dsn, schema=schema) as store, Store(shared_dsn, schema="elsewhere") as other:
         for wrong in ("", "Billing", "a-b", "a" * 41, "ö", 7):
             with pytest.raises(InvalidName):
@@ -263,7 +263,7 @@ def test_an_effect_and_its_place_are_one(shared_dsn: str, schema: str, name: str
             assert ids(take(stream)) == ["4"]
 
 
-def test_nothing_is_acknowledged_unasked_once_there_is_a_checkpoint(shared_dsn: str, schema: str, name: str) -> None:
+def test_auto_ack_stops_after_the_first_checkpoint(shared_dsn: str, schema: str, name: str) -> None:
     with Store(shared_dsn, schema=schema) as store:
         store.create_collection("audit")
         with store["orders"].watch(consumer=name) as stream:
@@ -291,7 +291,7 @@ def test_effects_happen_once_however_often_the_process_begins_again(
         assert audited(store) == [str(number) for number in range(1, 10)]
 
 
-def test_a_checkpoint_counts_whatever_the_slot_says(
+def test_a_checkpoint_overrides_the_position_of_the_slot(
     shared_dsn: str, schema: str, sql: psycopg.Connection, name: str
 ) -> None:
     with Store(shared_dsn, schema=schema) as store:
@@ -304,7 +304,7 @@ def test_a_checkpoint_counts_whatever_the_slot_says(
         assert again(store, name, "4") == ["3", "4"]
 
 
-def test_a_transaction_whose_snapshot_is_older_than_the_row_is_to_be_run_again(
+def test_a_checkpoint_in_a_transaction_with_an_older_snapshot_asks_for_a_retry(
     shared_dsn: str, schema: str, sql: psycopg.Connection, name: str
 ) -> None:
     def hear_of_it() -> None:
@@ -329,7 +329,7 @@ def test_a_transaction_whose_snapshot_is_older_than_the_row_is_to_be_run_again(
         assert audited(store) == ["1"]
 
 
-def test_what_consumers_are_like(shared_dsn: str, schema: str, name: str) -> None:
+def test_consumers_are_listed_with_their_status(shared_dsn: str, schema: str, name: str) -> None:
     with Store(shared_dsn, schema=schema) as store:
         assert store.consumers() == []
         with store["orders"].watch(consumer=name, auto_ack=False) as stream:
@@ -351,7 +351,9 @@ def test_what_consumers_are_like(shared_dsn: str, schema: str, name: str) -> Non
         assert closed.lag.total_seconds() > 0
 
 
-def test_a_dropped_consumer_leaves_nothing(shared_dsn: str, schema: str, sql: psycopg.Connection, name: str) -> None:
+def test_a_dropped_consumer_leaves_nothing_behind(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, name: str
+) -> None:
     with Store(shared_dsn, schema=schema) as store:
         with store["orders"].watch(consumer=name, auto_ack=False) as stream:
             insert(store, "1")
@@ -366,7 +368,7 @@ def test_a_dropped_consumer_leaves_nothing(shared_dsn: str, schema: str, sql: ps
             assert ids(take(stream)) == ["2"]
 
 
-def test_consumers_and_streams_do_not_concern_each_other(shared_dsn: str, schema: str, name: str) -> None:
+def test_consumers_and_streams_do_not_affect_each_other(shared_dsn: str, schema: str, name: str) -> None:
     with Store(shared_dsn, schema=schema) as store:
         store.create_collection("users")
         with (
@@ -408,8 +410,10 @@ def test_a_consumer_outlives_its_collection(shared_dsn: str, schema: str, name: 
         assert brief(events) == [("create", "orders", None), ("insert", "orders", "2")]
 
 
-def test_the_end_of_its_collection_waits_for_a_consumer(shared_dsn: str, schema: str, name: str) -> None:
-    """It comes also where the store does not make collections, and the end is not acknowledged with the drop."""
+def test_a_consumer_still_receives_the_invalidate_of_a_collection_dropped_while_it_was_closed(
+    shared_dsn: str, schema: str, name: str
+) -> None:
+    """It also arrives with auto_create=False, and acknowledging the drop does not acknowledge the invalidate."""
     with (
         Store(shared_dsn, schema=schema) as store,
         Store(shared_dsn, schema=schema, auto_create=False) as other,
@@ -442,7 +446,7 @@ def test_a_store_that_closes_ends_its_consumers(shared_dsn: str, schema: str, na
                 each.next()
 
 
-def test_how_a_consumer_is_doing(shared_dsn: str, schema: str, name: str) -> None:
+def test_stats_and_status_show_the_lag_of_a_consumer(shared_dsn: str, schema: str, name: str) -> None:
     with Store(shared_dsn, schema=schema) as store:
         stream = store["orders"].watch(consumer=name, buffer_size=2)
         until_mode(stream, "live")

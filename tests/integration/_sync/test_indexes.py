@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from tests/integration/_async/test_indexes.py: change that file, and run it.
-"""Indexes: made, found again, repaired, dropped; what they refuse. Which plans use them is in `test_index_plans`."""
+"""Indexes: creation, reuse, repair, removal and refusals. `test_index_plans` tests which plans use them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def relations(own_schema: dict[str, Any], collection: str) -> list[tuple[str, bo
 
 
 def invalidate(own_schema: dict[str, Any], collection: str, *, comments: bool) -> None:
-    """Leave the indexes as a build leaves them that was killed: invalid, or just without its comment."""
+    """Leave the indexes like a killed build does: invalid, or valid but without the comment."""
     with psycopg.connect(own_schema["conninfo"], autocommit=True) as connection:
         for relation, _ in relations(own_schema, collection):
             name = f'"{own_schema["schema"]}"."{relation}"'
@@ -40,7 +40,7 @@ def invalidate(own_schema: dict[str, Any], collection: str, *, comments: bool) -
                 connection.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass", [name])
 
 
-def test_an_index_is_made_once_and_found_again(own_schema: dict[str, Any]) -> None:
+def test_create_index_reuses_an_existing_index(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         orders = store["orders"]
         orders.insert_many([(str(n), {"status": "new", "total": n}) for n in range(100)])
@@ -74,7 +74,7 @@ def test_other_indexes_of_the_table_are_left_alone(own_schema: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("comments", [True, False])
-def test_an_unfinished_index_is_built_anew(own_schema: dict[str, Any], comments: bool) -> None:
+def test_an_unfinished_index_is_rebuilt(own_schema: dict[str, Any], comments: bool) -> None:
     with Store(**own_schema) as store:
         store["orders"].create_index("status", unique=True, name="one")
         before = relations(own_schema, "orders")
@@ -88,7 +88,7 @@ def test_an_unfinished_index_is_built_anew(own_schema: dict[str, Any], comments:
         assert relations(own_schema, "orders") == []
 
 
-def test_an_index_that_another_version_made_otherwise_is_built_anew(own_schema: dict[str, Any]) -> None:
+def test_an_index_with_an_outdated_definition_is_rebuilt(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         store["orders"].insert_many([(str(n), {"a": [n] if n % 2 else n}) for n in range(10)])
         store["orders"].create_index("a")
@@ -144,7 +144,7 @@ def test_documents_outside_of_where_may_be_equal(own_schema: dict[str, Any]) -> 
         assert [(index.name, index.where) for index in users.indexes()] == [(name, where)]
 
 
-def test_a_unique_index_that_can_not_be_leaves_nothing(own_schema: dict[str, Any]) -> None:
+def test_a_unique_index_over_duplicates_leaves_nothing_behind(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         users = store["users"]
         users.insert_many([("1", {"a": 1}), ("2", {"a": 1})])
@@ -153,7 +153,7 @@ def test_a_unique_index_that_can_not_be_leaves_nothing(own_schema: dict[str, Any
         assert relations(own_schema, "users") == []
 
 
-def test_long_values_do_not_keep_a_document_out(own_schema: dict[str, Any]) -> None:
+def test_documents_with_long_values_can_be_indexed(own_schema: dict[str, Any]) -> None:
     odd = {
         "s": "🦉" * 5000,
         "n": 10**4000,
@@ -188,7 +188,7 @@ def test_long_values_do_not_keep_a_document_out(own_schema: dict[str, Any]) -> N
         list("abcdefghi"),
     ],
 )
-def test_what_can_not_be_indexed(own_schema: dict[str, Any], paths: list[Any]) -> None:
+def test_invalid_index_paths_are_refused(own_schema: dict[str, Any], paths: list[Any]) -> None:
     with Store(**own_schema) as store:
         with pytest.raises(InvalidInput):
             store["orders"].create_index(*paths)
@@ -196,7 +196,7 @@ def test_what_can_not_be_indexed(own_schema: dict[str, Any], paths: list[Any]) -
 
 
 @pytest.mark.parametrize("where", [{"$bad": 1}, {"a": {"b": 1}}, {"a.0": 1}, {"a": {"$in": list(range(99))}}, 7])
-def test_a_where_that_an_index_can_not_have(own_schema: dict[str, Any], where: Any) -> None:
+def test_an_invalid_where_of_an_index_is_refused(own_schema: dict[str, Any], where: Any) -> None:
     with Store(**own_schema) as store:
         with pytest.raises(InvalidFilter):
             store["orders"].create_index("a", where=where)
@@ -206,13 +206,13 @@ def test_a_where_that_an_index_can_not_have(own_schema: dict[str, Any], where: A
 
 
 @pytest.mark.parametrize("name", ["", "a b", 'a"b', "a.b", "x" * 64, 7, "a;b"])
-def test_what_is_no_name_for_an_index(own_schema: dict[str, Any], name: Any) -> None:
+def test_an_invalid_index_name_is_refused(own_schema: dict[str, Any], name: Any) -> None:
     with Store(**own_schema) as store:
         with pytest.raises(InvalidName):
             store["orders"].create_index("a", name=name)
 
 
-def test_paths_and_values_are_never_sql(own_schema: dict[str, Any]) -> None:
+def test_index_paths_and_values_are_never_run_as_sql(own_schema: dict[str, Any]) -> None:
     odd = [
         "a'b",
         'a"b',
@@ -246,7 +246,7 @@ def test_paths_and_values_are_never_sql(own_schema: dict[str, Any]) -> None:
         assert relations(own_schema, "odd") == []
 
 
-def test_names_are_bounded_and_never_meet(own_schema: dict[str, Any]) -> None:
+def test_index_names_have_bounded_length_and_are_unique(own_schema: dict[str, Any]) -> None:
     long = "x" * 63
     with Store(**own_schema) as store:
         for collection in long, long[:-1] + "y":
@@ -281,11 +281,11 @@ def test_indexes_stay_with_a_collection_that_is_renamed(own_schema: dict[str, An
         assert len(store["orders"].indexes()) == 1
 
 
-def test_inside_a_transaction_an_index_is_part_of_it(own_schema: dict[str, Any]) -> None:
+def test_an_index_created_in_a_transaction_is_part_of_it(own_schema: dict[str, Any]) -> None:
     seen: list[IndexProgress] = []
     with Store(**own_schema) as store:
         with pytest.raises(EnoughError):
-            index_in_vain(store, seen)
+            index_until_stopped(store, seen)
         assert store["orders"].indexes() == []
         assert [item.phase for item in seen] == ["ready"]
         with store.transaction() as tx:
@@ -295,14 +295,14 @@ def test_inside_a_transaction_an_index_is_part_of_it(own_schema: dict[str, Any])
         assert store["orders"].indexes() == []
 
 
-def test_progress_is_told_while_writers_go_on(own_schema: dict[str, Any]) -> None:
+def test_progress_is_reported_while_writers_continue(own_schema: dict[str, Any]) -> None:
     seen: list[IndexProgress] = []
     with Store(**own_schema) as store:
         store["orders"].insert("1", {"a": 1})
-        with store.transaction() as tx:  # which the build has to wait for, until it is told of
+        with store.transaction() as tx:  # the build waits for this transaction and reports that
             tx["orders"].insert("2", {"a": 2})
             with pytest.raises(EnoughError):
-                store["orders"].create_index("a", progress=lambda progress: enough(seen, progress))
+                store["orders"].create_index("a", progress=lambda progress: stop_at_once(seen, progress))
             tx["orders"].insert("3", {"a": 3})
         assert [index.valid for index in store["orders"].indexes()] in ([], [False])
         assert store["orders"].create_index("a", progress=seen.append) == "a"
@@ -316,7 +316,7 @@ class EnoughError(Exception):
     pass
 
 
-def index_in_vain(store: Store, seen: list[IndexProgress]) -> None:
+def index_until_stopped(store: Store, seen: list[IndexProgress]) -> None:
     with store.transaction() as tx:
         tx["orders"].insert("1", {"a": 1})
         tx["orders"].create_index("a", progress=seen.append)
@@ -324,12 +324,12 @@ def index_in_vain(store: Store, seen: list[IndexProgress]) -> None:
         raise EnoughError
 
 
-def enough(seen: list[IndexProgress], progress: IndexProgress) -> None:
+def stop_at_once(seen: list[IndexProgress], progress: IndexProgress) -> None:
     seen.append(progress)
     raise EnoughError
 
 
-def test_a_missing_collection_is_made_or_missed(own_schema: dict[str, Any]) -> None:
+def test_create_index_on_a_missing_collection_creates_it_or_fails(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema, auto_create=False) as store:
         with pytest.raises(CollectionNotFound):
             store["none"].create_index("a")

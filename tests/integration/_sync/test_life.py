@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from tests/integration/_async/test_life.py: change that file, and run it.
-"""What a stream tells of the life of its collections, in order with their changes."""
+"""Collection events (create, rename, drop, invalidate), in order with changes."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ END = "END"
 
 
 def collect(stream: ChangeStream) -> list[ChangeEvent]:
-    """Take all events of a stream that ends."""
+    """Read all events of a stream until it ends."""
     events: list[ChangeEvent] = []
     while True:
         try:
             event = stream.next(timeout=PATIENCE_S)
         except StreamClosed:
             return events
-        assert event is not None, f"{brief(events)}, and then neither an event nor the end"
+        assert event is not None, f"neither an event nor the end after {brief(events)}"
         events.append(event)
 
 
 def life(events: list[ChangeEvent]) -> list[tuple[str, ...]]:
-    """Tell events as kind, collection, and the document or the new name."""
+    """Return each event as kind, collection, and the document id or new name."""
     return [
         (str(event.event_type), event.collection, *(name for name in (event.document_id, event.renamed_to) if name))
         for event in events
@@ -43,7 +43,7 @@ def life(events: list[ChangeEvent]) -> list[tuple[str, ...]]:
 
 
 def end_of(store: Store, stream: ChangeStream) -> list[tuple[str, ...]]:
-    """Give what came until now, on a stream of all collections."""
+    """Return the events that a stream of all collections has received until now."""
     store["end"].insert(END, {})
     return [event for event in life(take_to(stream, END)) if event != ("create", "end")]
 
@@ -87,7 +87,7 @@ def test_sql_tells_the_same(shared_dsn: str, schema: str, sql: psycopg.Connectio
         with store.watch() as stream:
             sql.execute("INSERT INTO orders (id, data) VALUES ('o-1', '{}')")
             sql.execute("ALTER TABLE orders RENAME TO sold")
-            sql.execute("ALTER INDEX sold RENAME TO orders")  # PostgreSQL takes it
+            sql.execute("ALTER INDEX sold RENAME TO orders")  # PostgreSQL accepts a table here
             sql.execute("ALTER TABLE orders ADD COLUMN note text")
             sql.execute("ALTER TABLE orders DROP COLUMN note")
             sql.execute("TRUNCATE orders")
@@ -144,7 +144,7 @@ def test_ddl_stands_between_the_rows_of_its_transaction(shared_dsn: str, schema:
     ]
 
 
-def test_a_table_that_changes_its_schema_goes_from_one_and_comes_to_the_other(
+def test_moving_a_table_to_another_schema_is_a_drop_and_a_create(
     shared_dsn: str, schema: str, sql: psycopg.Connection
 ) -> None:
     with Store(shared_dsn, schema=schema) as store, Store(shared_dsn, schema=f"{schema}-x") as other:
@@ -173,7 +173,7 @@ def test_a_table_that_changes_its_schema_goes_from_one_and_comes_to_the_other(
             ]
 
 
-def test_tables_that_are_no_collections_have_no_life(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+def test_tables_that_are_not_collections_cause_no_events(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     with Store(shared_dsn, schema=schema) as store, store.watch() as stream:
         store.create_collection("orders")
         sql.execute("CREATE TABLE ledger (id int)")
@@ -188,7 +188,7 @@ def test_tables_that_are_no_collections_have_no_life(shared_dsn: str, schema: st
 
 @pytest.fixture
 def stranger(shared_dsn: str, sql: psycopg.Connection, schema: str) -> Iterator[psycopg.Connection]:
-    """Someone who may make schemas, and nothing else."""
+    """A connection of a role that may only create schemas."""
     role = f"stranger_{schema}"
     sql.execute(f"CREATE ROLE {role} LOGIN")
     sql.execute(f"GRANT CREATE ON DATABASE {sql.info.dbname} TO {role}")
@@ -246,7 +246,7 @@ def test_settings_of_a_session_do_not_make_its_ddl_fail(shared_dsn: str, schema:
         '{"collection": {"event": "drop", "schema": "elsewhere", "name": "orders"}}',
     ],
 )
-def test_a_message_of_another_form_is_no_event_and_stops_nothing(
+def test_a_malformed_message_causes_no_event_and_ends_no_stream(
     shared_dsn: str, schema: str, sql: psycopg.Connection, content: str
 ) -> None:
     with Store(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
@@ -281,7 +281,7 @@ def test_a_stream_ends_when_all_its_collections_are_gone(shared_dsn: str, schema
         everything.close()
 
 
-def test_a_loop_over_a_stream_ends_behind_its_invalidate(shared_dsn: str, schema: str) -> None:
+def test_a_loop_over_a_stream_ends_after_its_invalidate(shared_dsn: str, schema: str) -> None:
     with (
         Store(shared_dsn, schema=schema) as store,
         store["orders"].watch() as stream,
@@ -290,11 +290,11 @@ def test_a_loop_over_a_stream_ends_behind_its_invalidate(shared_dsn: str, schema
         store["orders"].insert("o-1", {})
         store.drop_collection("orders")
         store["orders"].insert("o-2", {})
-        take_to(everything, "o-2")  # it waits in the stream's buffer, too
+        take_to(everything, "o-2")  # so the event is in the stream's buffer too
         events: list[ChangeEvent] = []
         for event in stream:
             events.append(event)
-            assert len(events) <= 3, "the stream goes on behind its end"
+            assert len(events) <= 3, "the stream continues after its end"
     drop, invalidate = events[1:]
     assert life(events) == [("insert", "orders", "o-1"), ("drop", "orders"), ("invalidate", "orders")]
     assert invalidate.resume_token == stream.resume_token > drop.resume_token
@@ -364,7 +364,7 @@ def test_resuming_after_every_single_token_goes_on_just_there(
             with store.watch(*names, resume_after=token, buffer_size=index) as stream:
                 assert [event.to_dict() for event in collect(stream)] == expected[index:]
         with store.watch(*names, resume_after=events[-1].resume_token) as stream:
-            assert store.collections() == ["other"]  # who resumes makes nothing
+            assert store.collections() == ["other"]  # resuming creates no collection
             store["c"].insert("5", {})
             assert life(take(stream, 2)) == [("create", "c"), ("insert", "c", "5")]
 
@@ -374,7 +374,7 @@ def _watched(store: Store, *names: str) -> ChangeStream:
         return stream
 
 
-def test_resuming_needs_no_collection_that_is_still_there(shared_dsn: str, schema: str) -> None:
+def test_a_stream_can_resume_after_its_collection_was_dropped(shared_dsn: str, schema: str) -> None:
     with Store(shared_dsn, schema=schema, auto_create=False) as store:
         store.create_collection("orders")
         stream = _watched(store, "orders")
@@ -403,10 +403,10 @@ def test_a_full_buffer_keeps_the_order(shared_dsn: str, schema: str, sql: psycop
     assert events[21:] == [("rename", "b", "c"), ("invalidate", "b")]
 
 
-# Where SQL's DDL is not followed ------------------------------------------------------------------------------------
+# Without event triggers ------------------------------------------------------------------------------------
 
 
-def test_without_event_triggers_the_library_still_tells(dsn: str) -> None:
+def test_pgdoc_reports_its_own_ddl_without_event_triggers(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as sql:
         with Store(dsn) as store:
             assert (store.status()).follows_ddl

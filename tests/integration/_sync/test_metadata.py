@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from tests/integration/_async/test_metadata.py: change that file, and run it.
-"""The writer's metadata: in the WAL before the change that it speaks of."""
+"""The writer's metadata is in the WAL before the change that it describes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def writes(orders: Collection) -> Iterator[str]:
-    """Make every kind of write, one after the other, and say which kind of change it is."""
+    """Make every kind of write in turn, and yield the kind of change after each."""
     orders.insert("o-1", {"n": 1})
     yield "insert"
     orders.update("o-1", {"$inc": {"n": 1}})
@@ -43,7 +43,7 @@ def writes(orders: Collection) -> Iterator[str]:
     yield "delete"
 
 
-def test_each_write_of_a_block_carries_it_before_its_change(own_schema: dict[str, Any]) -> None:
+def test_each_write_of_a_metadata_block_emits_it_before_its_change(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         orders = store.create_collection("orders")
         with recorded(own_schema["conninfo"]) as changes, metadata(user="Ål", n=2**70):
@@ -59,7 +59,7 @@ def test_without_metadata_there_is_no_message(own_schema: dict[str, Any]) -> Non
                 assert changes() == [kind, "end"]
 
 
-def test_a_transaction_carries_it_once(own_schema: dict[str, Any]) -> None:
+def test_a_transaction_emits_metadata_once(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         store.create_collection("orders")
         with recorded(own_schema["conninfo"]) as changes:
@@ -68,7 +68,7 @@ def test_a_transaction_carries_it_once(own_schema: dict[str, Any]) -> None:
             assert changes() == [{"user": "alice"}, *kinds, "end"]
 
 
-def test_it_holds_in_savepoints_that_are_rolled_back_and_after_them(own_schema: dict[str, Any]) -> None:
+def test_metadata_holds_in_and_after_savepoints_that_are_rolled_back(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         orders = store.create_collection("orders")
         orders.insert("o-1", {})
@@ -80,7 +80,7 @@ def test_it_holds_in_savepoints_that_are_rolled_back_and_after_them(own_schema: 
             assert changes() == [{"user": "alice"}, "insert", "end"]
 
 
-def test_a_transaction_merges_its_own_over_the_block_around_it(own_schema: dict[str, Any]) -> None:
+def test_a_transaction_merges_its_metadata_over_that_of_the_block_around_it(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         store.create_collection("orders")
         with recorded(own_schema["conninfo"]) as changes:
@@ -90,7 +90,7 @@ def test_a_transaction_merges_its_own_over_the_block_around_it(own_schema: dict[
             assert changes() == [{"user": "bob", "app": "shop"}, "insert", "end"]
 
 
-def test_a_block_inside_a_transaction_holds_for_its_writes_only(own_schema: dict[str, Any]) -> None:
+def test_a_metadata_block_inside_a_transaction_applies_to_its_writes_only(own_schema: dict[str, Any]) -> None:
     outer = {"user": "alice"}
     with Store(**own_schema) as store:
         store.create_collection("orders")
@@ -105,7 +105,7 @@ def test_a_block_inside_a_transaction_holds_for_its_writes_only(own_schema: dict
             assert changes() == [outer, "insert", inner, "insert", inner, "insert", outer, "insert", "end"]
 
 
-def test_after_a_block_inside_a_transaction_without_any_there_is_none(own_schema: dict[str, Any]) -> None:
+def test_metadata_ends_with_its_block_inside_a_transaction_without_metadata(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         store.create_collection("orders")
         with recorded(own_schema["conninfo"]) as changes:
@@ -116,7 +116,9 @@ def test_after_a_block_inside_a_transaction_without_any_there_is_none(own_schema
             assert changes() == [{"step": 1}, "insert", {}, "insert", "end"]
 
 
-def test_what_json_has_no_form_for_is_refused_before_anything_is_sent(own_schema: dict[str, Any]) -> None:
+def test_metadata_that_json_cannot_represent_is_refused_before_anything_is_sent(
+    own_schema: dict[str, Any],
+) -> None:
     with Store(**own_schema) as store:
         with pytest.raises(InvalidDocument, match="user"):
             store.transaction(metadata={"user": object()})

@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from tests/integration/_async/test_plugin.py: change that file, and run it.
-"""The output plugin: which one is read, and what the publication has to hold for pgoutput."""
+"""Output plugins: which one is used, and what pgoutput needs in the publication."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ INSERT = "INSERT INTO docs.hand (id, data) VALUES (%s, '{}')"
 
 @pytest.fixture
 def hand(dsn: str) -> Iterator[psycopg.Connection]:
-    """Someone at psql, in a database whose event triggers don't publish tables."""
+    """A plain SQL connection to a database whose event trigger for publishing tables is disabled."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("SELECT pgdoc.create_collection('docs', 'orders')")
         connection.execute("ALTER EVENT TRIGGER pgdoc_tables DISABLE")
@@ -40,7 +40,7 @@ def hand(dsn: str) -> Iterator[psycopg.Connection]:
 
 @contextlib.contextmanager
 def role(dsn: str) -> Iterator[str]:
-    """A role that may read and replicate, and owns nothing."""
+    """A role that may read and replicate, but owns nothing."""
     name = f"reader_of_{conninfo_to_dict(dsn)['dbname']}"
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f"CREATE ROLE {name} LOGIN REPLICATION".encode())
@@ -59,7 +59,7 @@ def ids(dsn: str, plugin: str, after: str, count: int) -> list[str | None]:
 
 @pytest.mark.usefixtures("both_plugins")
 @pytest.mark.parametrize("plugin", PLUGINS)
-def test_status_tells_which_one_is_read_and_why(shared_dsn: str, schema: str, plugin: str) -> None:
+def test_status_shows_the_plugin_and_the_reason(shared_dsn: str, schema: str, plugin: str) -> None:
     with Store(shared_dsn, schema=schema, plugin=plugin) as store:
         status = store.status()
         assert (status.plugin, status.plugin_reason, status.problem) == (plugin, "the store asks for it", None)
@@ -75,8 +75,8 @@ def test_a_consumer_goes_on_with_the_plugin_of_its_slot(
 ) -> None:
     name, places = f"keeps_{first}", []
     for number, (plugin, read) in enumerate([(first, first), (second, first), (second, second), (first, second)]):
-        if number == 2:  # the slot is lost, and made again from history by whoever opens it
-            sql.execute("SELECT pg_terminate_backend(active_pid, 5000) " + _SLOT, [name])  # it may just be ending
+        if number == 2:  # drop the slot; the next opening re-creates it from history
+            sql.execute("SELECT pg_terminate_backend(active_pid, 5000) " + _SLOT, [name])  # it may still be active
             sql.execute("SELECT pg_drop_replication_slot(slot_name) " + _SLOT, [name])
         with Store(shared_dsn, schema=schema, plugin=plugin) as store:
             with store["orders"].watch(consumer=name) as stream:
@@ -118,7 +118,7 @@ def test_a_table_made_by_hand_is_read_from_when_it_is_published(dsn: str, hand: 
     assert ids(dsn, "pgoutput", since, 1) == ["o-1"]
 
 
-def test_whoever_writes_to_a_table_is_waited_for_before_it_is_published(dsn: str, hand: psycopg.Connection) -> None:
+def test_publishing_a_table_waits_for_its_writers(dsn: str, hand: psycopg.Connection) -> None:
     hand.execute(BY_HAND)
     with Store(dsn, plugin="pgoutput") as store:
         with psycopg.connect(dsn) as writer:
@@ -132,7 +132,7 @@ def test_whoever_writes_to_a_table_is_waited_for_before_it_is_published(dsn: str
             assert event.document_id == "whole"
 
 
-def test_event_triggers_publish_a_table_as_it_is_made(dsn: str) -> None:
+def test_event_triggers_publish_a_table_when_it_is_created(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as hand:
         hand.execute("CREATE SCHEMA docs")
         with Store(dsn, plugin="pgoutput") as store, store.watch() as stream:
@@ -141,7 +141,7 @@ def test_event_triggers_publish_a_table_as_it_is_made(dsn: str) -> None:
             hand.execute(INSERT, ["1"])
             hand.execute("CREATE TABLE docs.plain (id text)")
             hand.execute("INSERT INTO docs.plain VALUES ('1')")
-            hand.execute("UPDATE docs.plain SET id = '2'")  # which would fail, were it published
+            hand.execute("UPDATE docs.plain SET id = '2'")  # would fail if the table were published
             hand.execute("DELETE FROM docs.hand")
             assert [str(event.event_type) for event in take(stream, 2)] == ["insert", "delete"]
     assert ids(dsn, "pgoutput", start, 2) == ["1", "1"]
@@ -191,7 +191,7 @@ def test_a_role_that_may_not_publish_is_told_what_to_run(dsn: str, hand: psycopg
         ("ALTER PUBLICATION pgdoc SET (publish = 'insert')", "does not publish every kind of change"),
         ("ALTER PUBLICATION pgdoc SET TABLE docs.orders WHERE (id > 'a')", "leaves out rows or columns"),
         ("ALTER PUBLICATION pgdoc SET TABLE docs.orders (id, data)", "leaves out rows or columns"),
-        ("DROP PUBLICATION pgdoc", "is gone: run CREATE PUBLICATION pgdoc"),
+        ("DROP PUBLICATION pgdoc", "does not exist: run CREATE PUBLICATION pgdoc"),
     ],
 )
 def test_a_publication_that_would_leave_something_out_is_refused(

@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from tests/integration/_async/test_snapshot.py: change that file, and run it.
-"""Streams that begin with what exists."""
+"""Streams that start with a snapshot of the existing documents."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def name(shared_dsn: str) -> Iterator[str]:
-    """A name for a consumer, which is dropped at the end."""
+    """The name of a consumer, which is dropped at the end."""
     yield f"copy_{next(_numbers)}"
     with pgdoc.Store(shared_dsn) as store:
         for status in store.consumers():
@@ -52,7 +52,7 @@ def ids(events: list[ChangeEvent]) -> list[str | None]:
 
 
 def rest(stream: ChangeStream, last: str) -> list[ChangeEvent]:
-    """Take the events up to the one of this document."""
+    """Read up to and including the event of a document."""
     events = take(stream)
     while events[-1].document_id != last:
         events += take(stream)
@@ -60,7 +60,7 @@ def rest(stream: ChangeStream, last: str) -> list[ChangeEvent]:
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_what_exists_comes_first(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+def test_existing_documents_come_before_changes(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     with Store(shared_dsn, schema=schema) as store:
         fill(store, sql, 7, "orders", "users")
         store["orders"].update("k3", {"$set": {"paid": True}})
@@ -85,13 +85,15 @@ def test_what_exists_comes_first(shared_dsn: str, schema: str, sql: psycopg.Conn
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_changes_of_what_was_given_come_in_between(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+def test_changes_of_delivered_documents_come_between_snapshot_events(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
     with Store(shared_dsn, schema=schema) as store:
         fill(store, sql, 9, "orders")
         with store["orders"].watch(snapshot=True) as stream:
             assert ids(take(stream, 3)) == ["k1", "k2", "k3"]
-            store["orders"].update("k2", {"$set": {"seen": 1}})  # it was given
-            store["orders"].update("k8", {"$set": {"seen": 2}})  # it was not
+            store["orders"].update("k2", {"$set": {"seen": 1}})  # already delivered
+            store["orders"].update("k8", {"$set": {"seen": 2}})  # not delivered yet
             store["orders"].delete("k9")
             store["orders"].insert("k0", {})
             store["orders"].insert("k77", {})
@@ -103,7 +105,7 @@ def test_changes_of_what_was_given_come_in_between(shared_dsn: str, schema: str,
             ]
             assert events[-1].full_document is not None
             assert events[-1].full_document.data == {"n": 8, "seen": 2}
-            assert stream.next(timeout=0.3) is None  # and looks whether there is more
+            assert stream.next(timeout=0.3) is None  # the stream then checks whether there are more documents
             assert stream.stats().mode == "live"
             store["orders"].insert("last", {})
             assert brief(take(stream)) == [("insert", "orders", "last")]
@@ -134,7 +136,7 @@ def test_a_stream_goes_on_after_every_single_token(shared_dsn: str, schema: str,
             assert wanted <= given | shown <= {*wanted, ("b", "last")}
 
 
-def test_only_what_fits_is_gone_on_with(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+def test_a_snapshot_resumes_only_with_matching_arguments(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     with Store(shared_dsn, schema=schema) as store:
         fill(store, sql, 3, "orders", "users")
         with store.watch("orders", "users", snapshot=True) as stream:
@@ -151,7 +153,7 @@ def test_only_what_fits_is_gone_on_with(shared_dsn: str, schema: str, sql: psyco
         with pytest.raises(ValueError, match="an LSN does not tell"):
             store["orders"].watch(snapshot=True, resume_after="16/B374D848")
         store["users"].insert("last", {})
-        with store["users"].watch(snapshot=True, resume_after=over) as stream:  # nothing of it is left
+        with store["users"].watch(snapshot=True, resume_after=over) as stream:  # the token is past the snapshot
             assert brief(take(stream)) == [("insert", "users", "last")]
 
 
@@ -180,7 +182,9 @@ def test_what_becomes_of_collections_meanwhile(shared_dsn: str, schema: str, sql
     ]
 
 
-def test_a_collection_that_is_gone_ends_its_stream(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+def test_dropping_the_collection_ends_a_stream_inside_its_snapshot(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
     with Store(shared_dsn, schema=schema) as store:
         fill(store, sql, 3, "orders")
         stream = store["orders"].watch(snapshot=True)
@@ -190,7 +194,7 @@ def test_a_collection_that_is_gone_ends_its_stream(shared_dsn: str, schema: str,
             stream.next(timeout=PATIENCE_S)
 
 
-def test_nothing_that_exists(shared_dsn: str, schema: str) -> None:
+def test_a_snapshot_of_empty_collections_has_no_events(shared_dsn: str, schema: str) -> None:
     with Store(shared_dsn, schema=schema) as store, store.watch(snapshot=True) as everything:
         with store["orders"].watch(snapshot=True) as stream:
             store["orders"].insert("o-1", {})
@@ -199,7 +203,7 @@ def test_nothing_that_exists(shared_dsn: str, schema: str) -> None:
         assert brief(take(everything, 2)) == [("create", "orders", None), ("insert", "orders", "o-1")]
 
 
-def test_a_filter_chooses_among_what_exists(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+def test_a_filter_applies_to_existing_documents(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     where = {"event_type": {"$in": ["snapshot", "insert"]}, "full_document.data.n": {"$gt": 8}}
     with Store(shared_dsn, schema=schema) as store:
         fill(store, sql, 9, "orders")
@@ -210,7 +214,7 @@ def test_a_filter_chooses_among_what_exists(shared_dsn: str, schema: str, sql: p
             assert ids(events) == ["k9", "zlarge"]
 
 
-def test_large_documents_come_in_small_parts(
+def test_large_documents_are_read_in_small_parts(
     shared_dsn: str, schema: str, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pgdoc._sync.snapshot_reader.PART_BYTES", 1)
@@ -221,7 +225,7 @@ def test_large_documents_come_in_small_parts(
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_a_consumer_goes_on_inside_its_snapshot(
+def test_a_consumer_resumes_inside_its_snapshot(
     shared_dsn: str, schema: str, sql: psycopg.Connection, name: str
 ) -> None:
     with Store(shared_dsn, schema=schema) as store:
@@ -247,7 +251,7 @@ def test_a_consumer_goes_on_inside_its_snapshot(
             assert brief(take(stream)) == [("insert", "orders", "last")]
 
 
-def test_a_consumer_that_is_interrupted_as_its_snapshot_begins_has_it_still(
+def test_a_consumer_interrupted_at_the_start_of_its_snapshot_still_gets_it(
     shared_dsn: str, schema: str, sql: psycopg.Connection, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures = [ServerUnreachable("it is away for a moment"), KeyboardInterrupt()]
@@ -288,7 +292,7 @@ def test_checkpoints_move_on_inside_a_part(shared_dsn: str, schema: str, sql: ps
         assert seen == [*(f"k{number}" for number in range(1, 9)), "last"]
 
 
-def test_a_consumer_of_a_stream_without_snapshot_has_none(
+def test_a_consumer_opened_without_snapshot_gets_none(
     shared_dsn: str, schema: str, sql: psycopg.Connection, name: str
 ) -> None:
     with Store(shared_dsn, schema=schema) as store:

@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from tests/integration/_async/test_store.py: change that file, and run it.
-"""The store: what it looks at first, its collections, and its end."""
+"""The store: checks at the first call, collections, and closing."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from pgdoc.errors import (
 )
 
 
-def test_making_a_store_does_no_io() -> None:
+def test_creating_a_store_does_no_io() -> None:
     store = Store("host=127.0.0.1 port=1")
     assert store["orders"].name == "orders"
     store.close()
 
 
-def test_a_server_that_is_not_there_is_named(own_schema: dict[str, Any]) -> None:
+def test_an_unreachable_server_is_named(own_schema: dict[str, Any]) -> None:
     with Store("host=127.0.0.1 port=1 dbname=x user=y") as store:
         with pytest.raises(ServerUnreachable, match=r"127\.0\.0\.1.*port 1"):
             store["orders"].insert("o-1", {})
@@ -80,7 +80,7 @@ def test_collections_are_created_listed_renamed_and_dropped(own_schema: dict[str
         assert store["orders"].count() == 0
 
 
-def test_renaming_refuses_what_is_missing_and_what_is_taken(own_schema: dict[str, Any]) -> None:
+def test_renaming_refuses_a_missing_collection_and_a_taken_name(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         store.create_collection("a")
         store.create_collection("b")
@@ -91,7 +91,7 @@ def test_renaming_refuses_what_is_missing_and_what_is_taken(own_schema: dict[str
         assert store.collections() == ["a", "b"]
 
 
-def test_a_table_that_is_no_collection_is_left_alone(own_schema: dict[str, Any]) -> None:
+def test_a_table_that_is_not_a_collection_is_left_alone(own_schema: dict[str, Any]) -> None:
     schema = own_schema["schema"]
     with psycopg.connect(own_schema["conninfo"]) as connection:
         connection.execute(f"CREATE SCHEMA {schema}".encode())
@@ -106,7 +106,7 @@ def test_a_table_that_is_no_collection_is_left_alone(own_schema: dict[str, Any])
             store["plain"].update("o-1", {"$set": {"a": 1}}, upsert=True)
 
 
-def test_after_close_every_call_says_so(own_schema: dict[str, Any]) -> None:
+def test_every_call_on_a_closed_store_raises_store_closed(own_schema: dict[str, Any]) -> None:
     store = Store(**own_schema)
     store["orders"].insert("o-1", {})
     store.close()
@@ -119,7 +119,7 @@ def test_after_close_every_call_says_so(own_schema: dict[str, Any]) -> None:
         store.collections()
 
 
-def test_a_lost_connection_is_mended(own_schema: dict[str, Any]) -> None:
+def test_a_store_replaces_a_lost_connection(own_schema: dict[str, Any]) -> None:
     terminate = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = %s"
     name = own_schema["schema"]
     conninfo = make_conninfo(own_schema["conninfo"], application_name=name)
@@ -130,7 +130,7 @@ def test_a_lost_connection_is_mended(own_schema: dict[str, Any]) -> None:
         assert store["orders"].count() == 1
 
 
-def test_a_server_error_comes_with_its_sqlstate(own_schema: dict[str, Any]) -> None:
+def test_a_server_error_carries_its_sqlstate(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         store["orders"].insert("o-1", {})
         with psycopg.connect(own_schema["conninfo"]) as connection:

@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from tests/integration/_async/test_stream.py: change that file, and run it.
-"""What a change stream gives, and from where to where."""
+"""What a change stream delivers, and when it ends."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_each_kind_of_change_comes_with_its_images(shared_dsn: str, schema: str)
     assert [insert.update_description, replace.update_description, delete.update_description] == [None] * 3
 
 
-def test_truncate_names_the_collection_only(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+def test_a_truncate_event_names_only_the_collection(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     with Store(shared_dsn, schema=schema) as store, store.watch("orders", "users") as stream:
         sql.execute("TRUNCATE orders, users")
         events = take(stream, 2)
@@ -48,7 +48,7 @@ def test_truncate_names_the_collection_only(shared_dsn: str, schema: str, sql: p
     assert events[0].resume_token < events[1].resume_token
 
 
-def test_an_event_tells_its_transaction(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+def test_an_event_carries_its_transaction(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     with Store(shared_dsn, schema=schema) as store, store.watch("orders", "stock") as stream:
         before = datetime.now(UTC) - timedelta(seconds=1)
         with store.transaction() as tx:
@@ -67,7 +67,7 @@ def test_an_event_tells_its_transaction(shared_dsn: str, schema: str, sql: psyco
     assert one.resume_token.lsn == other.resume_token.lsn
 
 
-def test_one_several_or_all_collections(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+def test_a_stream_reads_one_several_or_all_collections(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     with (
         Store(shared_dsn, schema=schema) as store,
         store["a"].watch() as one,
@@ -105,7 +105,7 @@ def test_other_tables_schemas_and_rollbacks_are_not_seen(shared_dsn: str, schema
             assert brief(take_to(other_stream, "end")) == [("insert", "orders", "2")]
 
 
-def test_sql_writers_make_the_same_events(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+def test_writes_in_sql_cause_the_same_events(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     with Store(shared_dsn, schema=schema) as store, store.watch("orders", "log") as stream:
         sql.execute("""
             CREATE FUNCTION "log_order"() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -137,7 +137,7 @@ def test_sql_writers_make_the_same_events(shared_dsn: str, schema: str, sql: psy
     assert (events[7].full_document.version, events[8].document_id) == (2, "o-0@2")
 
 
-def test_names_with_capitals_and_dashes(shared_dsn: str, schema: str) -> None:
+def test_collection_names_with_capitals_and_dashes_can_be_watched(shared_dsn: str, schema: str) -> None:
     with Store(shared_dsn, schema=f"Größe-{schema}") as store, store["Orders-2026"].watch() as stream:
         store["orders-2026"].insert("lower", {})
         store["Orders-2026"].insert("upper", {})
@@ -147,7 +147,7 @@ def test_names_with_capitals_and_dashes(shared_dsn: str, schema: str) -> None:
             assert brief(take_to(later, "end")) == []
 
 
-def test_events_carry_what_the_writer_said(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+def test_events_carry_the_metadata_of_the_writer(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     with Store(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
         orders = store["orders"]
         orders.insert("nobody", {})
@@ -181,7 +181,7 @@ def test_events_carry_what_the_writer_said(shared_dsn: str, schema: str, sql: ps
 
 
 @pytest.mark.parametrize("content", ["no JSON", "[]", '{"metadata": 7}', '{"other": {}}', "", '"\\u0000"'])
-def test_a_message_of_another_form_says_nothing(
+def test_a_malformed_metadata_message_is_ignored(
     shared_dsn: str, schema: str, sql: psycopg.Connection, content: str
 ) -> None:
     with Store(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
@@ -192,7 +192,7 @@ def test_a_message_of_another_form_says_nothing(
         assert [event.metadata for event in take(stream)] == [{}]
 
 
-def test_next_gives_none_when_the_time_is_over(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+def test_next_returns_none_after_the_timeout(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     with (
         Store(shared_dsn, schema=schema) as store,
         store["orders"].watch() as stream,
@@ -209,7 +209,7 @@ def test_next_gives_none_when_the_time_is_over(shared_dsn: str, schema: str, sql
         assert stream.try_next() is None
 
 
-def test_a_closed_stream_gives_nothing(shared_dsn: str, schema: str) -> None:
+def test_a_closed_stream_delivers_nothing(shared_dsn: str, schema: str) -> None:
     with Store(shared_dsn, schema=schema) as store:
         with store["orders"].watch() as stream, store["orders"].watch() as other:
             store["orders"].insert("o-1", {})
@@ -243,7 +243,7 @@ def test_a_closed_store_ends_its_streams(shared_dsn: str, schema: str) -> None:
         other.next()
 
 
-def test_what_is_watched_by_name_is_created_or_refused(shared_dsn: str, schema: str) -> None:
+def test_watching_a_missing_collection_creates_it_or_fails(shared_dsn: str, schema: str) -> None:
     with Store(shared_dsn, schema=schema, auto_create=False) as store:
         with pytest.raises(CollectionNotFound, match="orders"):
             with store.watch("orders"):
@@ -275,7 +275,7 @@ def test_a_table_without_before_images_ends_its_stream(shared_dsn: str, schema: 
                 pass
 
 
-def test_a_document_that_cannot_be_read_stops_no_stream(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+def test_an_unreadable_document_does_not_end_a_stream(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     with Store(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
         sql.execute("INSERT INTO orders (id, data) VALUES ('o-1', jsonb_build_object('n', repeat('9', 5000)::numeric))")
         sql.execute("UPDATE orders SET data = '{\"n\": 1}'")
@@ -289,7 +289,7 @@ def test_a_document_that_cannot_be_read_stops_no_stream(shared_dsn: str, schema:
     assert inserted.resume_token < updated.resume_token
 
 
-def test_streams_share_nothing_that_can_be_changed(shared_dsn: str, schema: str) -> None:
+def test_streams_share_no_mutable_state(shared_dsn: str, schema: str) -> None:
     with (
         Store(shared_dsn, schema=schema) as store,
         store["orders"].watch() as one,
@@ -312,7 +312,7 @@ def test_streams_share_nothing_that_can_be_changed(shared_dsn: str, schema: str)
         assert same.to_json() == expected
 
 
-def test_stats_tell_how_a_stream_does(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+def test_stats_show_the_progress_of_a_stream(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     with (
         Store(shared_dsn, schema=schema) as store,
         store["orders"].watch() as stream,
@@ -352,7 +352,7 @@ def test_a_small_buffer_loses_nothing(shared_dsn: str, schema: str, sql: psycopg
 
 
 def limited(stream: ChangeStream, count: int) -> Any:
-    """Iterate over the first events."""
+    """Iterate over the first `count` events."""
     for event in stream:
         yield event
         count -= 1

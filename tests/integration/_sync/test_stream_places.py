@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from tests/integration/_async/test_stream_places.py: change that file, and run it.
-"""Where a stream begins, and places to resume at."""
+"""Where a stream starts, and where it can resume."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_transaction_that_is_open_at_the_call_is_seen_whole(
 
 
 def write_a_bit_of_everything(store: Store, sql: psycopg.Connection) -> None:
-    """Change documents in all the ways that make places in the WAL special."""
+    """Change documents in all the ways that produce special positions in the WAL."""
     store["orders"].insert_many((f"copied-{number}", {"n": number}) for number in range(8))
     sql.execute("UPDATE orders SET data = data || '{\"updated\": true}'")
     with store.transaction(metadata={"user": "alice"}) as tx:
@@ -76,7 +76,9 @@ def test_a_stream_resumes_after_every_single_event(shared_dsn: str, schema: str,
             assert rest == events[number:]
 
 
-def test_a_bare_lsn_means_the_transactions_from_there_on(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+def test_a_bare_lsn_resumes_with_the_transactions_that_commit_from_there(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
     with Store(shared_dsn, schema=schema) as store:
         with store["orders"].watch() as stream:
             with sql.transaction():
@@ -100,7 +102,7 @@ def test_a_bare_lsn_means_the_transactions_from_there_on(shared_dsn: str, schema
                 assert [event.document_id for event in take_to(stream, "end")] == rest
 
 
-def test_the_token_moves_on_without_events(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+def test_the_token_advances_without_events(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     with Store(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
         store["users"].insert("u-1", {})
         with store.watch("users") as other:
@@ -138,7 +140,7 @@ def test_a_token_depends_on_nothing_but_the_place(shared_dsn: str, schema: str, 
         assert tokens == sorted(tokens)
 
 
-def test_a_place_that_is_none_is_refused(shared_dsn: str, schema: str) -> None:
+def test_an_invalid_resume_token_is_refused(shared_dsn: str, schema: str) -> None:
     with Store(shared_dsn, schema=schema) as store:
         with store["orders"].watch() as stream:
             token = stream.resume_token
@@ -152,7 +154,7 @@ def test_a_place_that_is_none_is_refused(shared_dsn: str, schema: str) -> None:
                     pass
 
 
-def test_a_place_before_history_is_lost(shared_dsn: str, schema: str) -> None:
+def test_resuming_before_history_raises_history_lost(shared_dsn: str, schema: str) -> None:
     with Store(shared_dsn, schema=schema) as store:
         with store["orders"].watch():
             pass

@@ -1,6 +1,6 @@
 # Written by .ci/twins.py from tests/integration/_async/test_transaction.py: change that file, and run it.
-"""Transactions: what commits, what does not, and what leaves them usable."""
-# ruff: noqa: PT012 (a transaction that fails is a block)
+"""Transactions: commit, rollback, and which errors leave them usable."""
+# ruff: noqa: PT012 (a failing transaction is a block)
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pgdoc.errors import (
 )
 
 
-def test_a_block_commits_as_a_whole(own_schema: dict[str, Any]) -> None:
+def test_a_transaction_commits_as_a_whole(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         with store.transaction() as tx:
             tx["orders"].insert("o-1", {"n": 1})
@@ -35,7 +35,7 @@ def test_a_block_commits_as_a_whole(own_schema: dict[str, Any]) -> None:
         assert store["stock"].count() == 2
 
 
-def test_an_exception_rolls_everything_back(own_schema: dict[str, Any]) -> None:
+def test_an_exception_rolls_a_transaction_back(own_schema: dict[str, Any]) -> None:
     def fail(store: Store) -> None:
         with store.transaction() as tx:
             tx["orders"].insert("o-1", {})
@@ -45,12 +45,12 @@ def test_an_exception_rolls_everything_back(own_schema: dict[str, Any]) -> None:
         with pytest.raises(LookupError, match="out of the block"):
             fail(store)
         assert store.collections() == []
-        with store.transaction() as tx:  # nothing of the first one is remembered
+        with store.transaction() as tx:  # the failed transaction has no effect on this one
             tx["orders"].insert("o-1", {})
         assert store["orders"].count() == 1
 
 
-def test_a_rollback_can_be_asked_for(own_schema: dict[str, Any]) -> None:
+def test_raising_rollback_discards_a_transaction(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         store.create_collection("orders")
         with store.transaction() as tx:
@@ -93,7 +93,7 @@ def test_a_missing_collection_leaves_the_transaction_usable(own_schema: dict[str
         assert store["there"].count() == 1
 
 
-def test_a_dropped_collection_is_made_again(own_schema: dict[str, Any]) -> None:
+def test_a_transaction_recreates_a_dropped_collection(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         for _ in range(2):
             with store.transaction() as tx:
@@ -102,7 +102,7 @@ def test_a_dropped_collection_is_made_again(own_schema: dict[str, Any]) -> None:
         assert store.collections() == []
 
 
-def test_a_collection_that_somebody_else_drops_fails_one_transaction_at_most(own_schema: dict[str, Any]) -> None:
+def test_a_collection_dropped_by_another_fails_at_most_one_transaction(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store, Store(**own_schema) as other:
         with store.transaction() as tx:
             tx["orders"].insert("o-1", {})
@@ -115,7 +115,7 @@ def test_a_collection_that_somebody_else_drops_fails_one_transaction_at_most(own
         assert [d.id for d in store["orders"].find()] == ["o-3"]
 
 
-def test_sql_of_ones_own_is_part_of_it(own_schema: dict[str, Any]) -> None:
+def test_plain_sql_is_part_of_the_transaction(own_schema: dict[str, Any]) -> None:
     table = f"{own_schema['schema']}.ledger"
     with Store(**own_schema) as store:
         store.create_collection("orders")
@@ -127,7 +127,7 @@ def test_sql_of_ones_own_is_part_of_it(own_schema: dict[str, Any]) -> None:
         assert store["orders"].count() == 0
 
 
-def test_an_error_that_was_swallowed_is_not_lost(own_schema: dict[str, Any]) -> None:
+def test_an_error_suppressed_inside_a_transaction_still_fails_it(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         store.create_collection("orders")
         with pytest.raises(DatabaseError, match="rolled back") as raised:
@@ -149,7 +149,7 @@ def test_a_transaction_on_a_closed_connection_is_not_silently_lost(own_schema: d
         assert store["orders"].count() == 0
 
 
-def test_an_error_at_the_commit_is_of_pgdoc(own_schema: dict[str, Any]) -> None:
+def test_an_error_at_commit_is_an_error_of_pgdoc(own_schema: dict[str, Any]) -> None:
     table = f"{own_schema['schema']}.ledger"
     with Store(**own_schema) as store:
         store.create_collection("orders")
@@ -162,7 +162,7 @@ def test_an_error_at_the_commit_is_of_pgdoc(own_schema: dict[str, Any]) -> None:
         assert store["orders"].count() == 1
 
 
-def test_a_find_lets_other_calls_in_between(own_schema: dict[str, Any]) -> None:
+def test_other_calls_of_a_transaction_work_during_a_find(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         store["orders"].insert_many((f"o-{n}", {"n": 0}) for n in range(250))
         with store.transaction() as tx:
@@ -208,13 +208,13 @@ def test_isolation_holds_for_one_transaction(own_schema: dict[str, Any], isolati
             assert row == ("read committed",)
 
 
-def test_what_is_no_isolation_is_refused(own_schema: dict[str, Any]) -> None:
+def test_an_invalid_isolation_level_is_refused(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         with pytest.raises(ValueError, match="serializable"):
             store.transaction(isolation="chaos; DROP TABLE orders")
 
 
-def test_a_serialization_failure_says_so(own_schema: dict[str, Any]) -> None:
+def test_a_serialization_failure_is_reported_as_such(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         store["orders"].insert("o-1", {"n": 0})
         with pytest.raises(DatabaseError) as raised:

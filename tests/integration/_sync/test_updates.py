@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from tests/integration/_async/test_updates.py: change that file, and run it.
-"""Updates as a user calls them: of one document, of the first that matches, of all that match; and deletes likewise."""
+"""Updates and deletes of one document, of the first match, and of all matches."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_each_operator_changes_the_document_in_one_write(own_schema: dict[str, A
                 assert updated.version == 2
 
 
-def test_what_they_leave_behind(own_schema: dict[str, Any]) -> None:
+def test_updates_leave_the_expected_documents(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         store["docs"].insert("a", DATA)
         for operator in ("$push", "$addToSet", "$pull", "$rename", "$mul"):
@@ -97,7 +97,7 @@ def test_what_they_leave_behind(own_schema: dict[str, Any]) -> None:
         assert (updated.data["deep"], updated.data["list"]) == ({"list": [[1, 0], [2, 0]]}, [3, 4])
 
 
-def test_what_changes_nothing_writes_nothing(own_schema: dict[str, Any]) -> None:
+def test_updates_that_change_nothing_write_nothing(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         docs = store["docs"]
         made = docs.insert("a", DATA)
@@ -126,7 +126,9 @@ def test_a_misfit_names_document_operator_and_path(own_schema: dict[str, Any]) -
         assert docs.get("the one") == made
 
 
-def test_what_is_no_update_or_filter_is_refused_before_the_collection_is_made(own_schema: dict[str, Any]) -> None:
+def test_an_invalid_update_or_filter_is_refused_before_the_collection_is_created(
+    own_schema: dict[str, Any],
+) -> None:
     with Store(**own_schema) as store:
         docs = store["docs"]
         updates: list[dict[str, Any]] = [{"a": 1}, {"$push": {"": 1}}, {}, {"$inc": {"a": "1"}}]
@@ -144,7 +146,7 @@ def test_what_is_no_update_or_filter_is_refused_before_the_collection_is_made(ow
         assert store.collections() == []
 
 
-def test_an_upsert_sets_on_insert_and_only_then(own_schema: dict[str, Any]) -> None:
+def test_an_upsert_applies_set_on_insert_only_on_insert(own_schema: dict[str, Any]) -> None:
     update = {"$setOnInsert": {"made.by": "x"}, "$inc": {"n": 1}, "$currentDate": {"made.at": True}}
     with Store(**own_schema) as store:
         made = store["docs"].update("a", update, upsert=True)
@@ -160,7 +162,7 @@ def test_an_upsert_sets_on_insert_and_only_then(own_schema: dict[str, Any]) -> N
         assert datetime.fromisoformat(again.data["made"]["at"]) == again.updated_at
 
 
-def test_an_upsert_that_no_new_document_fits_still_changes_one_that_is_there(own_schema: dict[str, Any]) -> None:
+def test_an_upsert_that_fits_no_new_document_still_changes_an_existing_one(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         docs = store["docs"]
         with pytest.raises(InvalidUpdate, match="takes an array"):
@@ -245,7 +247,7 @@ def test_calls_on_many_documents_carry_metadata(own_schema: dict[str, Any]) -> N
             assert changes() == ["update", "end", "delete", "end"]
 
 
-def test_they_are_part_of_a_transaction(own_schema: dict[str, Any]) -> None:
+def test_updates_and_deletes_are_part_of_a_transaction(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         docs = fill(store)
         before = [document for document in docs.find()]

@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from tests/integration/_async/test_where.py: change that file, and run it.
-"""Streams that want some events only: before their buffer, whoever feeds them."""
+"""Filtered streams: events are filtered before the buffer, whatever reader feeds the stream."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _numbers = itertools.count(1)
 
 @pytest.fixture
 def name(shared_dsn: str) -> Iterator[str]:
-    """A name for a consumer, which is dropped at the end."""
+    """The name of a consumer, which is dropped at the end."""
     yield f"filtered_{next(_numbers)}"
     with pgdoc.Store(shared_dsn) as store:
         for status in store.consumers():
             assert store.drop_consumer(status.name)
 
 
-def test_a_stream_gives_the_events_that_match(shared_dsn: str, schema: str) -> None:
+def test_a_stream_delivers_the_events_that_match(shared_dsn: str, schema: str) -> None:
     large = {"event_type": "insert", "full_document.data.total": {"$gt": 1000}}
     moved = {"update_description.updated_fields.address.city": {"$exists": True}}
     with Store(shared_dsn, schema=schema) as store:
@@ -87,7 +87,7 @@ def test_what_does_not_match_takes_no_room_and_the_token_moves_past_it(
 
 
 def test_who_resumes_is_given_what_matches_only(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
-    """From the WAL, with a buffer that makes it leave the shared reader again and again."""
+    """The stream resumes from the WAL, with a buffer so small that it leaves the shared reader repeatedly."""
     where = {"full_document.data.n": {"$mod": [10, 3]}}
     with Store(shared_dsn, schema=schema) as store:
         with store["orders"].watch(where=where, buffer_size=2) as stream:
@@ -121,7 +121,7 @@ def test_a_consumer_acknowledges_past_what_does_not_match(
 
 
 def test_a_filter_that_can_not_be_decided_matches(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
-    """Nobody waits for ever for what Python can't read, and no stream ends of it."""
+    """A document that Python cannot read neither blocks nor ends a stream."""
     with (
         Store(shared_dsn, schema=schema) as store,
         store["orders"].watch(where={"full_document.data.n": 1}) as stream,
@@ -133,7 +133,7 @@ def test_a_filter_that_can_not_be_decided_matches(shared_dsn: str, schema: str, 
         assert brief(take(stream, 2)) == [("insert", "orders", "huge"), ("insert", "orders", "o-1")]
 
 
-def test_a_stream_ends_with_its_collection_whatever_it_wants(shared_dsn: str, schema: str) -> None:
+def test_a_stream_ends_with_its_collection_whatever_its_filter(shared_dsn: str, schema: str) -> None:
     with Store(shared_dsn, schema=schema) as store:
         store.create_collection("orders")
         inserts = store["orders"].watch(where={"event_type": "insert"})
@@ -154,8 +154,8 @@ def test_a_stream_ends_with_its_collection_whatever_it_wants(shared_dsn: str, sc
         births.close()
 
 
-def test_a_consumer_passes_over_what_became_of_a_collection(shared_dsn: str, schema: str, name: str) -> None:
-    """It is not given, so nobody could acknowledge it; what comes before it still has to be."""
+def test_a_consumer_skips_collection_events_that_do_not_match(shared_dsn: str, schema: str, name: str) -> None:
+    """A skipped event cannot be acknowledged by the user; the events before it still must be."""
     where = {"event_type": "insert"}
     with Store(shared_dsn, schema=schema) as store:
         store.create_collection("users")
@@ -177,9 +177,7 @@ def test_a_consumer_passes_over_what_became_of_a_collection(shared_dsn: str, sch
             assert brief(take(stream)) == [("insert", "orders", "o-3")]
 
 
-def test_passing_over_the_last_drop_does_not_acknowledge_the_invalidate(
-    shared_dsn: str, schema: str, name: str
-) -> None:
+def test_skipping_the_last_drop_does_not_acknowledge_the_invalidate(shared_dsn: str, schema: str, name: str) -> None:
     where = {"event_type": "invalidate"}
     with Store(shared_dsn, schema=schema) as store:
         with store["orders"].watch(consumer=name, where=where, auto_ack=False) as stream:
@@ -196,10 +194,10 @@ def test_passing_over_the_last_drop_does_not_acknowledge_the_invalidate(
             assert another.resume_token > given.resume_token
 
 
-def test_what_is_passed_over_needs_no_acknowledgement_once_that_before_it_has_its_own(
+def test_skipped_events_are_acknowledged_after_a_checkpoint_before_them(
     shared_dsn: str, schema: str, name: str
 ) -> None:
-    """Also where the consumer hears of a checkpoint only after the stream has gone on."""
+    """Even if the consumer notices a checkpoint only after the stream has advanced."""
     with Store(shared_dsn, schema=schema) as store:
         store.create_collection("users")
         where = {"event_type": "insert"}
@@ -215,7 +213,7 @@ def test_what_is_passed_over_needs_no_acknowledgement_once_that_before_it_has_it
         assert status.place > event.resume_token
 
 
-def test_a_wrong_filter_is_refused_and_opens_nothing(shared_dsn: str, schema: str) -> None:
+def test_an_invalid_filter_is_refused_and_opens_nothing(shared_dsn: str, schema: str) -> None:
     with Store(shared_dsn, schema=schema) as store:
         for where in ({"total": 5}, {"event_type": "inserted"}, {"full_document.data.a": {"$regex": "("}}):
             with pytest.raises(InvalidFilter):

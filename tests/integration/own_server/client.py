@@ -1,4 +1,4 @@
-"""A process that has a consumer open and does what it is told, to be killed or paused: `Client`."""
+"""`Client`: a process that opens a consumer and runs commands, so that tests can kill or pause it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 
 
 class Client:
-    """Has the consumer `name` of `orders` open in a process of its own, without `auto_ack`; a context manager."""
+    """A context manager that opens the consumer `name` of `orders` in a separate process, without `auto_ack`."""
 
     def __init__(self, dsn: str, name: str) -> None:
         command = [sys.executable, "-m", "tests.integration.own_server.client", dsn, name]
@@ -35,7 +35,7 @@ class Client:
         self.kill()
 
     def ask(self, what: str) -> str:
-        """Have it do something, and give the answer: a document's id, `done`, or the name of an error."""
+        """Run a command and return the answer: a document id, `done`, or the name of an error."""
         self.tell(what)
         return self.answer()
 
@@ -59,8 +59,8 @@ class Client:
             process.kill()
 
 
-class Obedience:
-    """What the process does."""
+class Commands:
+    """Runs the commands inside the process."""
 
     def __init__(self, dsn: str, name: str) -> None:
         self._store = Store(dsn)
@@ -68,7 +68,7 @@ class Obedience:
         self._event: ChangeEvent | None = None
         self._block = ExitStack()
 
-    def obey(self, what: str) -> str:
+    def run(self, what: str) -> str:
         try:
             return str(getattr(self, what)() or "done")
         except PgdocError as exc:
@@ -82,7 +82,7 @@ class Obedience:
         self._stream.ack(self._event)
 
     def begin(self) -> None:
-        """Begin a transaction with an effect and its checkpoint, which is made in a savepoint."""
+        """Begin a transaction with an effect, and a checkpoint inside a savepoint."""
         tx = self._block.enter_context(self._store.transaction())
         tx["audit"].insert(pgdoc.new_id(), {})
         with tx.connection.transaction():
@@ -102,11 +102,11 @@ class Obedience:
 
 
 def main() -> None:
-    obedience = Obedience(*sys.argv[1:])
+    commands = Commands(*sys.argv[1:])
     sys.stdout.write("open\n")
     sys.stdout.flush()
     for line in sys.stdin:
-        sys.stdout.write(f"{obedience.obey(line.strip())}\n")
+        sys.stdout.write(f"{commands.run(line.strip())}\n")
         sys.stdout.flush()
 
 

@@ -1,4 +1,4 @@
-"""A server for these tests to break, and a database on it for each."""
+"""A server that these tests may break, and a database on it per test."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SETTINGS = {
     "max_wal_senders": 6,
     "max_prepared_transactions": 2,
     "max_wal_size": "4GB",
-    "wal_sender_timeout": "3s",  # streams report their place each second
+    "wal_sender_timeout": "3s",  # streams send a status update each second
 }
 
 
 @pytest.fixture(scope="package")
 def cluster() -> Iterator[LocalServer]:
-    """A server that also listens on TCP, where it wants a password."""
+    """A server that also listens on TCP, with a password."""
     with local_server(port=0, settings=SETTINGS) as cluster:
         yield cluster
 
@@ -47,7 +47,7 @@ def catalog(cluster: LocalServer) -> str:
 
 @pytest.fixture
 def database(cluster: LocalServer, catalog: str) -> Iterator[str]:
-    """The name of a database with the catalog and without a bookmark; the server may restart meanwhile."""
+    """The name of a new database with the catalog and without bookmarks; the server may restart during the test."""
     with _connect_admin(cluster) as admin:
         admin.execute(f"CREATE DATABASE test TEMPLATE {catalog}")
     yield "test"
@@ -65,21 +65,21 @@ def dsn(cluster: LocalServer, database: str) -> str:
 
 @pytest.fixture
 def admin(cluster: LocalServer, database: str) -> Iterator[psycopg.Connection]:
-    """The administrator, somewhere else."""
+    """A superuser connection to another database."""
     with _connect_admin(cluster) as admin:
         yield admin
 
 
 @pytest.fixture
 def owner(dsn: str) -> Iterator[psycopg.Connection]:
-    """The administrator, in the database; rows have names."""
+    """A superuser connection to the test database, with named rows."""
     with psycopg.connect(dsn, autocommit=True, row_factory=namedtuple_row) as owner:
         yield owner
 
 
 @pytest.fixture
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is only waited for between two looks is short."""
+    """Shorten the polling intervals and timeouts of consumers."""
     monkeypatch.setattr("pgdoc.consumers.consumer._STANDBY_S", 0.05)
     monkeypatch.setattr("pgdoc.consumers.consumer.HEARTBEAT_S", 0.2)
     monkeypatch.setattr("pgdoc.consumers.ownership._LOCK_TIMEOUT_MS", 100)
@@ -87,7 +87,7 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def store(dsn: str) -> Iterator[Store]:
-    """A store, whose consumers are dropped at the end."""
+    """A store; its consumers are dropped at the end."""
     with Store(dsn) as store:
         store.create_collection("orders")
         store.create_collection("audit")

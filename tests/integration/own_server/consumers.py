@@ -1,4 +1,4 @@
-"""What tests of consumers do, and how they look at the server."""
+"""Helpers for tests of consumers: write, read, break things, and inspect the server."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def end_ownership(owner: psycopg.Connection, store: Store) -> None:
 
 
 def drop_slot(owner: psycopg.Connection) -> None:
-    """Drop the slot of a consumer that may have it open, and be quicker than it comes back."""
+    """Drop the slot of a consumer that may hold it; retry if the consumer reconnects first."""
     for _ in range(100):
         end_walsender(owner)
         with contextlib.suppress(psycopg.errors.ObjectInUse):
             owner.execute("SELECT pg_drop_replication_slot(%s)", [slot(owner)])
             return
-    raise AssertionError
+    raise AssertionError("the consumer reconnected first 100 times")
 
 
 def drop_bookmarks(owner: psycopg.Connection) -> None:

@@ -1,4 +1,4 @@
-"""Servers that are not as they should be: false ones, and real ones that were changed."""
+"""Faulty servers: fake ones, and real ones with other settings."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def message(kind: bytes, body: bytes) -> bytes:
 
 
 def refusal(text: str, sqlstate: str = "08P01") -> bytes:
-    """Give the ErrorResponse of a server, or a pooler, that wants no connection."""
+    """Return the ErrorResponse of a server or pooler that refuses a connection."""
     fields = [f"SFATAL\0VFATAL\0C{sqlstate}\0M{text}\0"]
     return message(b"E", "".join(fields).encode() + b"\0")
 
 
 def greeting(version: str) -> bytes:
-    """Give what a server says to a client that it lets in."""
+    """Return what a server sends to a client that it accepts."""
     parameters = {"server_version": version, "server_encoding": "UTF8", "client_encoding": "UTF8"}
     told = [message(b"S", f"{name}\0{value}\0".encode()) for name, value in parameters.items()]
     return message(b"R", struct.pack(">i", 0)) + b"".join(told) + message(b"Z", b"I")
@@ -39,7 +39,7 @@ def greeting(version: str) -> bytes:
 
 @contextlib.contextmanager
 def answering(answer: bytes) -> Iterator[str]:
-    """Listen as a server that answers each client with this, whatever it wants; give the conninfo."""
+    """Run a server that sends each client the same answer; yield its conninfo."""
 
     def serve(client: socket.socket) -> None:
         _startup(client)
@@ -53,7 +53,7 @@ def answering(answer: bytes) -> Iterator[str]:
 
 @contextlib.contextmanager
 def pooling(server: LocalServer, refused: str) -> Iterator[str]:
-    """Listen as PgBouncer does, which lets through all but startup packets with a parameter that it does not know."""
+    """Run a proxy that, like PgBouncer, refuses startup packets with an unsupported parameter; yield its conninfo."""
 
     def serve(client: socket.socket) -> None:
         packet = _startup(client)
@@ -75,7 +75,7 @@ def pooling(server: LocalServer, refused: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def altered(server: LocalServer, **settings: str) -> Iterator[None]:
-    """Have the server run with other settings; all its slots are dropped before and after."""
+    """Run the server with other settings during the block; drop all its slots before and after."""
     _restart_with(server, settings)
     try:
         yield
@@ -90,7 +90,7 @@ def drop_slots(server: LocalServer) -> None:
 
 
 def _restart_with(server: LocalServer, settings: dict[str, str]) -> None:
-    drop_slots(server)  # with one, a server of a lower wal_level does not start
+    drop_slots(server)  # with a slot, a server with a lower wal_level does not start
     with psycopg.connect(server.conninfo, autocommit=True) as admin:
         admin.execute("ALTER SYSTEM RESET ALL")
         for name, value in settings.items():
@@ -130,7 +130,7 @@ def _listening(serve: Callable[[socket.socket], None]) -> Iterator[str]:
 
 
 def _startup(client: socket.socket) -> bytes:
-    """Read the startup packet, after saying no to encryption."""
+    """Read the startup packet, after refusing encryption."""
     while True:
         head = client.recv(8, socket.MSG_WAITALL)
         if len(head) < 8:

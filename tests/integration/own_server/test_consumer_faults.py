@@ -1,4 +1,4 @@
-"""Consumers whose process, connections, slot or server is lost: nothing acknowledged is lost, or done twice."""
+"""Consumers that lose their process, connections, slot or server lose and repeat no acknowledged event."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_killed_owner_has_a_successor(dsn: str, store: Store, owner: psycopg.C
 
 
 @pytest.mark.parametrize("lost", ["walsender", "ownership", "both"])
-def test_lost_connections_are_mended(store: Store, owner: psycopg.Connection, lost: str) -> None:
+def test_a_consumer_reconnects_after_lost_connections(store: Store, owner: psycopg.Connection, lost: str) -> None:
     with store["orders"].watch(consumer=NAME, buffer_size=3) as stream:
         for number in range(0, 40, 10):
             insert(store, *range(number, number + 10))
@@ -69,7 +69,7 @@ def test_lost_connections_are_mended(store: Store, owner: psycopg.Connection, lo
 def test_nothing_stored_is_repeated_after_a_restart(
     cluster: LocalServer, store: Store, owner: psycopg.Connection
 ) -> None:
-    """PostgreSQL 15 forgets in a crash what was confirmed since its last checkpoint."""
+    """In a crash, PostgreSQL 15 forgets positions confirmed since its last checkpoint."""
     with (
         store["orders"].watch(consumer=NAME, auto_ack=False) as stream,
         store["orders"].watch(consumer="other") as other,
@@ -145,7 +145,7 @@ def test_a_slot_without_history_is_lost_or_begun_anew(
         assert stream.stats().recreated == 0
 
 
-def test_a_consumer_that_begins_anew_begins_its_snapshot_anew(
+def test_a_recreated_consumer_restarts_its_snapshot(
     store: Store, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pgdoc.streams.bookmarks._INTERVAL_S", 60.0)
@@ -163,7 +163,7 @@ def test_a_consumer_that_begins_anew_begins_its_snapshot_anew(
         assert ids(take(stream, 2)) == [3, 4]
 
 
-def test_what_a_stream_holds_is_of_use_when_its_consumer_begins_anew(
+def test_buffered_events_can_be_checkpointed_after_a_consumer_is_recreated(
     store: Store, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pgdoc.streams.bookmarks._INTERVAL_S", 60.0)
@@ -207,7 +207,7 @@ def test_a_slot_that_lost_its_wal_is_history_lost(store: Store, owner: psycopg.C
 def test_a_paused_owner_that_wakes_up_can_do_nothing(
     dsn: str, store: Store, owner: psycopg.Connection, in_transaction: bool
 ) -> None:
-    """Its session is ended here; else the server does that after half a minute."""
+    """The test ends the paused session; otherwise the server does that after half a minute."""
     with Client(dsn, NAME) as client:
         insert(store, 1, 2, 3)
         assert [client.ask("next") for _ in range(2)] == ["1", "2"]
@@ -249,7 +249,7 @@ def test_who_was_paused_while_a_consumer_was_dropped_and_made_anew_can_do_nothin
     assert store["audit"].count() == 0
 
 
-def test_a_consumer_dropped_under_its_stream_is_lost(store: Store, owner: psycopg.Connection) -> None:
+def test_dropping_an_open_consumer_ends_its_stream(store: Store, owner: psycopg.Connection) -> None:
     with store["orders"].watch(consumer=NAME) as stream:
         insert(store, 1)
         (event,) = take(stream, 1)
@@ -261,7 +261,7 @@ def test_a_consumer_dropped_under_its_stream_is_lost(store: Store, owner: psycop
     assert store.drop_consumer(NAME)
 
 
-def test_a_takeover_that_fails_halfway_is_tried_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_takeover_that_fails_halfway_is_retried(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail_once(*args: Any) -> ReplicationSession:
         if failures:
             raise failures.pop()

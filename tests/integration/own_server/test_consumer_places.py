@@ -1,4 +1,4 @@
-"""What counts as acknowledged, and when the server is told: where it would be easy to say too much, or too little."""
+"""What counts as acknowledged and when it is confirmed to the server, in the cases that are easy to get wrong."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("in_a_hurry")
 
 
-def test_polling_does_not_acknowledge_an_end_that_was_not_given(store: Store) -> None:
+def test_polling_does_not_acknowledge_an_undelivered_invalidate(store: Store) -> None:
     stream = store["orders"].watch(consumer=NAME, auto_ack=False)
     store.drop_collection("orders")
     (drop,) = take(stream, 1)
@@ -43,13 +43,13 @@ def test_polling_does_not_acknowledge_an_end_that_was_not_given(store: Store) ->
         assert [event.event_type for event in take(stream, 1)] == ["invalidate"]
 
 
-def test_what_was_acknowledged_is_stored_though_the_reader_broke_just_then(
+def test_acknowledgements_are_stored_although_the_reader_fails_just_then(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(_reader: Reader) -> None:
         raise ServerUnreachable("the connection was lost just then")
 
-    monkeypatch.setattr("pgdoc.consumers.consumer.HEARTBEAT_S", 60.0)  # nothing is stored in between
+    monkeypatch.setattr("pgdoc.consumers.consumer.HEARTBEAT_S", 60.0)  # nothing is saved in between
     with store["orders"].watch(consumer=NAME, auto_ack=False) as stream:
         insert(store, 1, 2, 3)
         events = take(stream, 3)
@@ -60,7 +60,7 @@ def test_what_was_acknowledged_is_stored_though_the_reader_broke_just_then(
         assert ids(take(stream, 1)) == [3]
 
 
-def test_a_drop_that_ended_nothing_pins_nothing(store: Store, owner: psycopg.Connection) -> None:
+def test_a_drop_that_ends_no_stream_pins_no_wal(store: Store, owner: psycopg.Connection) -> None:
     with store.watch("orders", "audit") as other:
         store.drop_collection("audit")
         (drop,) = take(other, 1)
@@ -70,7 +70,7 @@ def test_a_drop_that_ended_nothing_pins_nothing(store: Store, owner: psycopg.Con
         wait_until(lambda: stream.try_next() is None and confirmed(owner) >= end)
 
 
-def test_what_is_acknowledged_while_nothing_is_read_is_confirmed(
+def test_acknowledgements_are_confirmed_while_nothing_is_read(
     store: Store, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pgdoc.consumers.consumer._PATIENCE_S", 0.2)
@@ -105,7 +105,7 @@ def test_a_checkpoint_is_confirmed_when_no_crash_can_take_it_back(
         admin.execute("SELECT pg_reload_conf()")
 
 
-def test_a_former_owner_is_given_nothing_that_its_successor_begins_with(
+def test_a_former_owner_receives_no_event_that_its_successor_starts_with(
     store: Store, owner: psycopg.Connection
 ) -> None:
     with store["orders"].watch(consumer=NAME, auto_ack=False) as former:
@@ -114,7 +114,7 @@ def test_a_former_owner_is_given_nothing_that_its_successor_begins_with(
         with store["orders"].watch(consumer=NAME, auto_ack=False) as successor:
             wait_until(lambda: _taken_over(owner, store, successor))
             assert ids(take(successor, 1)) == [0]
-            wait_until(lambda: former.stats().mode == "closed")  # it has heard of it
+            wait_until(lambda: former.stats().mode == "closed")  # it has noticed the takeover
             with pytest.raises(ConsumerLost):
                 former.next(timeout=PATIENCE_S)
 
@@ -126,7 +126,7 @@ def _taken_over(owner: psycopg.Connection, store: Store, successor: Any) -> bool
 
 
 def test_a_wal_that_went_back_ends_the_stream(store: Store, monkeypatch: pytest.MonkeyPatch, owner: Any) -> None:
-    """As it does where a server is restored under an open consumer; what comes then would pass for acknowledged."""
+    """As when a server is restored under an open consumer: its events would wrongly count as acknowledged."""
     with store["orders"].watch(consumer=NAME, on_lost="recreate") as stream:
         insert(store, 1)
         take(stream, 1)
@@ -138,7 +138,7 @@ def test_a_wal_that_went_back_ends_the_stream(store: Store, monkeypatch: pytest.
     assert status(store).place.lsn > 1
 
 
-def test_a_connection_lost_at_any_statement_is_made_anew(
+def test_a_connection_lost_during_any_statement_is_reopened(
     store: Store, monkeypatch: pytest.MonkeyPatch, owner: psycopg.Connection
 ) -> None:
     failures = [psycopg.OperationalError("gone"), psycopg.errors.AdminShutdown("gone")]

@@ -1,4 +1,4 @@
-"""`pgdoc doctor`, with each thing that can be wrong on a server."""
+"""`pgdoc doctor` reports each fault that a server can have."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_role_that_may_not_replicate_is_named(dsn: str, owner: psycopg.Connect
     assert 'wrong: role "clerk" may not replicate: run ALTER ROLE "clerk" REPLICATION as a superuser' in lines
 
 
-def test_an_unlimited_disk_is_named(dsn: str, owner: psycopg.Connection) -> None:
+def test_an_unlimited_max_slot_wal_keep_size_is_named(dsn: str, owner: psycopg.Connection) -> None:
     owner.execute("ALTER SYSTEM SET max_slot_wal_keep_size = -1")
     owner.execute("SELECT pg_reload_conf()")
     try:
@@ -138,7 +138,7 @@ def test_an_unlimited_disk_is_named(dsn: str, owner: psycopg.Connection) -> None
     assert line.startswith("warn: max_slot_wal_keep_size is unlimited")
 
 
-def test_what_the_trigger_for_ddl_would_tell_is_missed(dsn: str, owner: psycopg.Connection) -> None:
+def test_missing_event_triggers_are_named(dsn: str, owner: psycopg.Connection) -> None:
     assert not [line for line in found(dsn, "streams") if "DDL" in line]
     names = owner.execute("SELECT evtname FROM pg_event_trigger").fetchall()
     for (name,) in names:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pgdoc import ChangeStream
     from pgdoc.server import LocalServer
 
-CLOSE_LIMIT_S = 10.0  # twice what is promised, on a machine that is busy
+CLOSE_LIMIT_S = 10.0  # twice the documented limit, for a busy machine
 SHUTDOWN_LIMIT_S = 15.0
 INSERT = "INSERT INTO docs.orders (id, data) SELECT n, '{}' FROM generate_series(%s::int, %s::int) AS n"
 
@@ -40,26 +40,26 @@ def proxy(dsn: str) -> Iterator[Proxy]:
 
 
 @pytest.fixture(autouse=True)
-def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limits are shorter here."""
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the timeouts of the library."""
     monkeypatch.setattr("pgdoc.streams.hub._CLOSE_S", 1.5)
     monkeypatch.setattr("pgdoc.replication.reader._SILENCE_LIMIT", 2)
 
 
 @pytest.fixture
-def way(dsn: str, proxy: Proxy) -> str:
-    """The conninfo that leads through the proxy."""
+def proxied_dsn(dsn: str, proxy: Proxy) -> str:
+    """The conninfo of the server through the proxy."""
     return make_conninfo(dsn, port=proxy.port)
 
 
 def closed_in_time(store: Store) -> None:
-    """Close it, in a thread that may hang; no thread of the library is left then, whatever the network does."""
+    """Close a store on a thread that may hang; check that it returns in time and leaves no library thread."""
     closing = threading.Thread(target=store.close)
     closing.start()
     closing.join(CLOSE_LIMIT_S)
-    assert not closing.is_alive(), "close() did not return"
+    assert not closing.is_alive(), f"close() has not returned after {CLOSE_LIMIT_S:.0f} s"
     left = [thread.name for thread in threading.enumerate() if thread.name.startswith("pgdoc-")]
-    assert left in ([], ["pgdoc-closing"])  # which is about to end
+    assert left in ([], ["pgdoc-closing"])  # pgdoc-closing is about to end
 
 
 def _live(store: Store, proxy: Proxy) -> None:
@@ -108,7 +108,7 @@ def _silent_while_history_is_kept(store: Store, proxy: Proxy) -> None:
 
 
 @pytest.mark.parametrize(
-    "come_to",
+    "bring_to",
     [
         _live,
         _silent,
@@ -119,16 +119,18 @@ def _silent_while_history_is_kept(store: Store, proxy: Proxy) -> None:
         _silent_while_history_is_kept,
     ],
 )
-def test_a_store_is_closed_in_any_state(way: str, proxy: Proxy, come_to: Callable[[Store, Proxy], None]) -> None:
-    store = Store(way)
-    come_to(store, proxy)
+def test_a_store_is_closed_in_any_state(
+    proxied_dsn: str, proxy: Proxy, bring_to: Callable[[Store, Proxy], None]
+) -> None:
+    store = Store(proxied_dsn)
+    bring_to(store, proxy)
     closed_in_time(store)
     closed_in_time(store)
     proxy.resume()
 
 
-async def test_an_async_store_is_closed_at_a_silent_server(way: str, proxy: Proxy) -> None:
-    store = AsyncStore(way)
+async def test_an_async_store_is_closed_at_a_silent_server(proxied_dsn: str, proxy: Proxy) -> None:
+    store = AsyncStore(proxied_dsn)
     stream = await store["orders"].watch()
     await store["orders"].insert("o-1", {})
     assert await stream.next(timeout=PATIENCE_S) is not None
@@ -141,8 +143,8 @@ async def test_an_async_store_is_closed_at_a_silent_server(way: str, proxy: Prox
     proxy.resume()
 
 
-def test_a_store_is_closed_while_it_is_opened(way: str, proxy: Proxy) -> None:
-    store = Store(way)
+def test_a_store_is_closed_while_it_is_opened(proxied_dsn: str, proxy: Proxy) -> None:
+    store = Store(proxied_dsn)
     proxy.stall()
     raised: list[BaseException] = []
 
@@ -169,7 +171,7 @@ def test_a_store_is_closed_while_its_keeper_waits_for_a_lock(dsn: str, owner: ps
 
 
 def test_a_store_is_closed_at_a_server_that_stands_still(dsn: str, owner: psycopg.Connection) -> None:
-    """All of its processes are stopped, so that nobody even takes a connection."""
+    """SIGSTOP stops all server processes, so that no new connection is accepted either."""
     store = Store(dsn)
     stream = store["orders"].watch()
     store["orders"].insert("o-1", {})
@@ -200,7 +202,7 @@ def test_many_close_a_store_at_once(dsn: str) -> None:
 
 
 def test_watching_races_with_closing(dsn: str) -> None:
-    """A stream is opened or refused, and closed when the store is."""
+    """Each stream is either refused, or opened and closed with the store."""
     with Store(dsn) as first:
         first.create_collection("orders")
     for number in range(12):
@@ -225,29 +227,29 @@ def test_watching_races_with_closing(dsn: str) -> None:
             store["orders"].watch()
 
 
-def test_a_finalizer_on_a_thread_of_the_library_closes(dsn: str) -> None:
-    """The garbage collector may run there, in the midst of the lock that closing takes."""
+def test_a_finalizer_on_a_library_thread_closes_the_streams(dsn: str) -> None:
+    """The garbage collector may run there, while the thread holds the lock that closing needs."""
     store = Store(dsn)
     hub, stream = store._streams.hub, store["orders"].watch()
     dispatch = hub._fanout.dispatch
     done = threading.Event()
 
-    def close_in_the_midst(burst: object) -> object:
+    def close_during_dispatch(burst: object) -> object:
         assert hub._lock.locked()
         store._streams.close()
         done.set()
         return dispatch(burst)  # type: ignore[arg-type]
 
-    hub._fanout.dispatch = close_in_the_midst  # type: ignore[method-assign, assignment]
+    hub._fanout.dispatch = close_during_dispatch  # type: ignore[method-assign, assignment]
     store["orders"].insert("o-1", {})
     assert done.wait(PATIENCE_S)
     wait_until(lambda: stream.closed)
     closed_in_time(store)
 
 
-def test_a_stream_is_not_opened_for_ever_at_a_silent_server(way: str, proxy: Proxy) -> None:
-    with Store(way) as store:
-        store["orders"].insert("o-1", {})  # the pool has a connection now, and it goes silent
+def test_opening_a_stream_at_a_silent_server_times_out(proxied_dsn: str, proxy: Proxy) -> None:
+    with Store(proxied_dsn) as store:
+        store["orders"].insert("o-1", {})  # gives the pool a connection, which then goes silent
         proxy.stall()
         with deadline_scope(0.5), pytest.raises(ServerUnreachable, match="did not answer in time"):
             store["orders"].watch()
@@ -256,8 +258,8 @@ def test_a_stream_is_not_opened_for_ever_at_a_silent_server(way: str, proxy: Pro
             assert stream.try_next() is None
 
 
-async def test_nor_is_an_async_one(way: str, proxy: Proxy) -> None:
-    async with AsyncStore(way) as store:
+async def test_opening_an_async_stream_at_a_silent_server_times_out(proxied_dsn: str, proxy: Proxy) -> None:
+    async with AsyncStore(proxied_dsn) as store:
         await store["orders"].insert("o-1", {})
         proxy.stall()
         with deadline_scope(0.5), pytest.raises(ServerUnreachable, match="did not answer in time"):
@@ -267,14 +269,14 @@ async def test_nor_is_an_async_one(way: str, proxy: Proxy) -> None:
             assert await stream.try_next() is None
 
 
-def test_what_goes_silent_is_noticed(way: str, proxy: Proxy, dsn: str) -> None:
-    with Store(way) as store, store["orders"].watch() as stream, psycopg.connect(dsn, autocommit=True) as sql:
+def test_what_goes_silent_is_noticed(proxied_dsn: str, proxy: Proxy, dsn: str) -> None:
+    with Store(proxied_dsn) as store, store["orders"].watch() as stream, psycopg.connect(dsn, autocommit=True) as sql:
         sql.execute(INSERT, [1, 10])
         seen = [_id(stream) for _ in range(10)]
-        proxy.half_open()  # the server knows that we are gone, we do not
+        proxy.half_open()  # the server sees the disconnect, the client does not
         sql.execute(INSERT, [11, 20])
         seen += [_id(stream) for _ in range(10)]
-        proxy.stall()  # nobody knows anything
+        proxy.stall()  # neither side sees a disconnect
         sql.execute(INSERT, [21, 30])
         wait_until(lambda: stream.stats().mode == "reconnecting")
         proxy.resume()
@@ -288,8 +290,10 @@ def _id(stream: ChangeStream) -> str | None:
     return event.document_id
 
 
-def test_a_client_that_vanished_is_let_go_by_the_server(way: str, proxy: Proxy, owner: psycopg.Connection) -> None:
-    with contextlib.closing(connect(way, replication=False)) as connection:
+def test_a_client_that_vanished_is_let_go_by_the_server(
+    proxied_dsn: str, proxy: Proxy, owner: psycopg.Connection
+) -> None:
+    with contextlib.closing(connect(proxied_dsn, replication=False)) as connection:
         found = connection.execute(
             "SELECT current_setting('tcp_keepalives_idle')::int + current_setting('tcp_keepalives_interval')::int "
             "* current_setting('tcp_keepalives_count')::int, current_setting('tcp_user_timeout')"
@@ -298,27 +302,29 @@ def test_a_client_that_vanished_is_let_go_by_the_server(way: str, proxy: Proxy, 
 
 
 @pytest.mark.parametrize("replication", [False, True])
-def test_nothing_is_waited_for_without_an_end(way: str, proxy: Proxy, *, replication: bool) -> None:
-    with contextlib.closing(connect(way, replication=replication)) as connection, deadline_scope(0.3):
+def test_statements_and_connections_at_a_silent_server_time_out(
+    proxied_dsn: str, proxy: Proxy, *, replication: bool
+) -> None:
+    with contextlib.closing(connect(proxied_dsn, replication=replication)) as connection, deadline_scope(0.3):
         connection.execute("SELECT 1")
         proxy.stall()
         with pytest.raises(psycopg.OperationalError, match="did not answer in time"):
             connection.execute("SELECT 2")
         assert connection.closed
         with pytest.raises(ServerUnreachable, match="did not answer in time"):
-            connect(way, replication=replication)
+            connect(proxied_dsn, replication=replication)
     closing = threading.Event()
     with deadline_scope(closing=closing):
         raising = threading.Timer(0.2, closing.set)
         raising.start()
         with pytest.raises(ServerUnreachable, match="given up"):
-            connect(way, replication=replication)
+            connect(proxied_dsn, replication=replication)
         raising.join()
     proxy.resume()
 
 
 def test_a_shutdown_is_not_held_up_by_any_stream(cluster: LocalServer, dsn: str) -> None:
-    """One is idle, one is full, one reads on from the past, and the loop of each sleeps."""
+    """One stream is idle, the others are full or catch up on history; none of them is being read."""
     with Store(dsn) as store, psycopg.connect(dsn, autocommit=True) as sql:
         with store["orders"].watch() as idle:
             token = idle.resume_token
@@ -338,8 +344,8 @@ def test_a_shutdown_is_not_held_up_by_any_stream(cluster: LocalServer, dsn: str)
         assert [_id(streams[2]) for _ in range(9_999)] == [str(number) for number in range(2, 10_001)]
 
 
-def test_two_threads_on_one_stream_harm_no_other(dsn: str) -> None:
-    """Which of them gets what is not said."""
+def test_two_threads_on_one_stream_do_not_disturb_another_stream(dsn: str) -> None:
+    """Which of the two threads receives an event is undefined."""
     with Store(dsn) as store, store["orders"].watch() as shared, store["orders"].watch() as own:
         over = threading.Event()
 
@@ -360,8 +366,8 @@ def test_two_threads_on_one_stream_harm_no_other(dsn: str) -> None:
         assert not any(thread.is_alive() for thread in taking)
 
 
-def test_the_keeper_says_nothing_of_what_it_gave_up(
-    way: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_the_history_keeper_logs_no_warning_when_its_store_closes(
+    proxied_dsn: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("WARNING", "pgdoc.history")
     began = threading.Event()
@@ -373,7 +379,7 @@ def test_the_keeper_says_nothing_of_what_it_gave_up(
         keep(keeper, connection)
 
     monkeypatch.setattr(BookmarkKeeper, "keep", keep_in_silence)
-    store = Store(way)
+    store = Store(proxied_dsn)
     store._streams.hub.keep_history()
     assert began.wait(PATIENCE_S)
     closed_in_time(store)

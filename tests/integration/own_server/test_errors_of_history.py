@@ -1,4 +1,4 @@
-"""What a stream says where the WAL that it needs is not there."""
+"""Errors of streams whose WAL is no longer available."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def end_walsenders(admin: psycopg.Connection) -> None:
     admin.execute("SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE active")
 
 
-def test_bookmarks_are_dropped_under_a_stream(
+def test_dropping_the_bookmarks_under_a_stream_raises_history_lost(
     cluster: LocalServer, dsn: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pgdoc.streams.bookmarks._INTERVAL_S", 3600)
@@ -52,7 +52,7 @@ def test_bookmarks_are_dropped_under_a_stream(
 def test_wal_is_gone_under_a_stream(
     cluster: LocalServer, database: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A transaction that stays open pins all slots, until the server no longer keeps the WAL for them."""
+    """An open transaction pins all slots until the server exceeds its WAL limit and removes their WAL."""
     monkeypatch.setattr("pgdoc.streams.bookmarks._INTERVAL_S", 3600)
     admin.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'")
     admin.execute("SELECT pg_reload_conf()")
@@ -112,7 +112,7 @@ def test_token_is_of_another_cluster_or_beyond_the_end(dsn: str) -> None:
 
 
 def test_token_lies_past_the_point_where_its_timeline_was_left(private_server: LocalServer, private_dsn: str) -> None:
-    """Recovery to the end of the WAL gives the cluster a new timeline, as promoting a standby does."""
+    """Recovery to the end of the WAL starts a new timeline, as promoting a standby does."""
     with Store(private_dsn) as store:
         with store["orders"].watch() as stream:
             store["orders"].insert("o-1", {})

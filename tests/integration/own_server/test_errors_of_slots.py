@@ -1,4 +1,4 @@
-"""What a store says where slots and walsenders are used up, or have to wait."""
+"""Errors when slots or walsenders run out, or creating a slot has to wait."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def fill_slots(admin: psycopg.Connection) -> int:
-    """Leave no slot free; give how many there are."""
+    """Take all free slots; return the total number of slots."""
     ((total, free),) = admin.execute(
         "SELECT max, max - (SELECT count(*) FROM pg_replication_slots) "
         "FROM (SELECT current_setting('max_replication_slots')::int) AS m (max)"
@@ -39,7 +39,7 @@ def free_slots(admin: psycopg.Connection) -> None:
     admin.execute(f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE {taken}")
 
 
-def test_slots_are_used_up(dsn: str, admin: psycopg.Connection) -> None:
+def test_opening_a_stream_without_a_free_slot_raises_slots_exhausted(dsn: str, admin: psycopg.Connection) -> None:
     total = fill_slots(admin)
     try:
         message = said_by_streams(SlotsExhausted, dsn)
@@ -52,7 +52,9 @@ def test_slots_are_used_up(dsn: str, admin: psycopg.Connection) -> None:
     check_streams(dsn)
 
 
-async def test_slots_are_used_up_where_streams_are_awaited(dsn: str, admin: psycopg.Connection) -> None:
+async def test_opening_an_async_stream_without_a_free_slot_raises_slots_exhausted(
+    dsn: str, admin: psycopg.Connection
+) -> None:
     fill_slots(admin)
     try:
         async with AsyncStore(dsn) as store:
@@ -69,8 +71,10 @@ async def test_slots_are_used_up_where_streams_are_awaited(dsn: str, admin: psyc
         free_slots(admin)
 
 
-def test_slots_are_used_up_meanwhile(dsn: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last free slot can be taken between the look and the making."""
+def test_losing_the_last_free_slot_while_opening_raises_slots_exhausted(
+    dsn: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another session can take the last free slot between the check and the creation."""
     monkeypatch.setattr("pgdoc.replication.slots.preflight", lambda _: fill_slots(admin))
     try:
         message = said_by_streams(SlotsExhausted, dsn)
@@ -96,7 +100,7 @@ def test_a_stream_waits_for_a_free_slot(dsn: str, admin: psycopg.Connection) -> 
 
 
 @pytest.mark.parametrize("meanwhile", [False, True])
-def test_walsenders_are_used_up(
+def test_opening_a_stream_without_a_free_walsender_raises_slots_exhausted(
     cluster: LocalServer, database: str, monkeypatch: pytest.MonkeyPatch, meanwhile: bool
 ) -> None:
     with altered(cluster, max_wal_senders="1"):
@@ -128,7 +132,7 @@ def test_the_first_slot_waits_for_transactions(
         assert 0 <= age_s < PATIENCE_S
         assert f'(pid {pid} in database "postgres", open for 0 s): end them' in str(raised.value)
         assert store.history().pinned_by[0][0] == pid
-        store.migrate()  # its log says that history does not begin yet
+        store.migrate()  # logs that history cannot start yet
         writer.rollback()
         store.watch().close()
 

@@ -1,4 +1,4 @@
-"""What a store says where the catalog, or a table, is not what it needs."""
+"""Errors of an unsuitable catalog or table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pgdoc.server import LocalServer
 
 
-def test_catalog_is_missing(cluster: LocalServer, admin: psycopg.Connection) -> None:
+def test_a_missing_catalog_says_how_to_create_it(cluster: LocalServer, admin: psycopg.Connection) -> None:
     with _database(cluster, admin, "template1", "bare") as name:
         assert said_by_both(CatalogMissing, cluster.conninfo_for(name)) == (
             "the database has no pgdoc catalog: create it with `pgdoc init`, or `store.migrate()`"
@@ -29,7 +29,7 @@ def test_catalog_is_missing(cluster: LocalServer, admin: psycopg.Connection) -> 
 
 
 @pytest.mark.parametrize(("found", "cure"), [("0000", "run `pgdoc init`"), ("9999", "install a newer pgdoc")])
-def test_catalog_is_of_another_version(dsn: str, found: str, cure: str) -> None:
+def test_a_catalog_of_another_version_says_what_to_do(dsn: str, found: str, cure: str) -> None:
     with psycopg.connect(dsn) as connection:
         connection.execute("UPDATE pgdoc.alembic_version SET version_num = %s", [found])
     with Store(dsn) as store:
@@ -41,7 +41,7 @@ def test_catalog_is_of_another_version(dsn: str, found: str, cure: str) -> None:
 
 
 @pytest.mark.parametrize("identity", ["DEFAULT", "NOTHING"])
-def test_replica_identity_was_changed(dsn: str, identity: str) -> None:
+def test_watching_a_table_without_replica_identity_full_is_refused(dsn: str, identity: str) -> None:
     with Store(dsn) as store, psycopg.connect(dsn, autocommit=True) as owner:
         store.create_collection("orders")
         owner.execute(f"ALTER TABLE docs.orders REPLICA IDENTITY {identity}")
@@ -55,7 +55,7 @@ def test_replica_identity_was_changed(dsn: str, identity: str) -> None:
 
 
 @pytest.mark.parametrize("change", ["UPDATE docs.orders SET data = '{}' WHERE id = 'o-2'", "DELETE FROM docs.orders"])
-def test_replica_identity_is_changed_under_a_stream(dsn: str, change: str) -> None:
+def test_changing_the_replica_identity_under_a_stream_ends_it(dsn: str, change: str) -> None:
     with Store(dsn) as store, psycopg.connect(dsn, autocommit=True) as owner, store.watch() as stream:
         store["orders"].insert("o-1", {})
         store["orders"].insert("o-2", {})
@@ -64,7 +64,7 @@ def test_replica_identity_is_changed_under_a_stream(dsn: str, change: str) -> No
         owner.execute(change)
         store["orders"].insert("o-4", {})
         events = [stream.next(timeout=PATIENCE_S) for _ in range(4)]
-        assert [event.document_id for event in events if event] == [None, "o-1", "o-2", "o-3"]  # first it is made
+        assert [event.document_id for event in events if event] == [None, "o-1", "o-2", "o-3"]  # None: the create event
         message = said(ReplicaIdentityChanged, lambda: stream.next(timeout=PATIENCE_S))
         assert "'orders'" in message
         assert "REPLICA IDENTITY FULL" in message

@@ -1,4 +1,4 @@
-"""What a store says where the server, or the role there, is not what it needs."""
+"""Errors of an unsuitable server or role."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from pgdoc.server import LocalServer
 
 
-def test_server_is_too_old(dsn: str) -> None:
+def test_a_server_that_is_too_old_is_refused(dsn: str) -> None:
     with answering(greeting("14.22")) as old:
         assert said_by_both(UnsupportedServer, old) == "the server is PostgreSQL 14.22: pgdoc needs version 15 or newer"
         assert "PostgreSQL 14: pgdoc needs version 15" in said_by_streams(UnsupportedServer, dsn, old)
 
 
-def test_database_is_not_in_utf8(cluster: LocalServer, dsn: str, admin: psycopg.Connection) -> None:
+def test_a_database_that_is_not_in_utf8_is_refused(cluster: LocalServer, dsn: str, admin: psycopg.Connection) -> None:
     admin.execute("CREATE DATABASE old ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
     try:
         old = cluster.conninfo_for("old")
@@ -50,7 +50,7 @@ def test_database_is_not_in_utf8(cluster: LocalServer, dsn: str, admin: psycopg.
         admin.execute("DROP DATABASE old WITH (FORCE)")
 
 
-def test_wal_level_is_too_low(cluster: LocalServer, dsn: str) -> None:
+def test_a_wal_level_below_logical_is_refused(cluster: LocalServer, dsn: str) -> None:
     with altered(cluster, wal_level="replica"), Store(dsn) as store:
         store.migrate()
         store["orders"].insert("o-1", {})
@@ -63,7 +63,7 @@ def test_wal_level_is_too_low(cluster: LocalServer, dsn: str) -> None:
 
 @contextmanager
 def without_wal2json(cluster: LocalServer, admin: psycopg.Connection) -> Iterator[None]:
-    """Let the server look for libraries in a folder that has all that pgdoc needs but wal2json."""
+    """Make the server load libraries from a folder that lacks only wal2json."""
     ((libraries,),) = admin.execute("SELECT setting FROM pg_config WHERE name = 'PKGLIBDIR'").fetchall()
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         Path(folder).chmod(0o755)
@@ -109,7 +109,7 @@ def test_wal2json_is_not_allowed(dsn: str, admin: psycopg.Connection, monkeypatc
 
 
 def check_auto(dsn: str, refusal: str) -> None:
-    """See that streams read through pgoutput where the store leaves it to the server, and that it says so."""
+    """Check that with plugin="auto" streams use pgoutput, and that the status gives the reason."""
     with Store(dsn, plugin="auto") as store:
         status = store.status()
         assert (status.plugin, status.plugin_reason, status.problem) == ("pgoutput", refusal, None)
@@ -125,7 +125,7 @@ def check_auto(dsn: str, refusal: str) -> None:
 
 
 def refuse_plugin(make: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a call that makes a slot say what a server with an allow-list says, on one that has none."""
+    """Wrap a call that creates a slot: it fails like a server with an allow-list, on a server without one."""
 
     def make_or_refuse(connection: psycopg.Connection, *args: str, **kwargs: Any) -> Any:
         if "wal2json" in (*args, *kwargs.values()):
@@ -138,7 +138,9 @@ def refuse_plugin(make: Callable[..., Any]) -> Callable[..., Any]:
     return make_or_refuse
 
 
-def test_role_may_not_replicate(cluster: LocalServer, database: str, admin: psycopg.Connection) -> None:
+def test_a_role_that_may_not_replicate_is_refused(
+    cluster: LocalServer, database: str, admin: psycopg.Connection
+) -> None:
     admin.execute("CREATE ROLE app LOGIN")
     try:
         app = cluster.conninfo_for(database, "app")

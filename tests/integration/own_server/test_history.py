@@ -1,4 +1,4 @@
-"""History on a real server: bookmarks come and go, streams resume from them, and the WAL is let go."""
+"""History on a real server: bookmarks are created and dropped, streams resume from them, and WAL is released."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ HOUR_S = 3600
 
 @pytest.fixture
 def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """History is kept when the test says so, and not else."""
+    """Disable the keeper thread: history is only kept when the test calls `keep`."""
     monkeypatch.setattr(BookmarkKeeper, "start", lambda _: None)
 
 
 def keep(store: Store, owner: psycopg.Connection) -> list[Bookmark]:
-    """Do once what the keeper does each few seconds, the hub having moved; give the bookmarks as they are then."""
+    """Run the keeper once after the hub has advanced; return the bookmarks."""
     hub = store._streams.hub
     ((place,),) = owner.execute("SELECT pg_logical_emit_message(true, 'noise', '')::text").fetchall()
     wait_until(lambda: hub._fanout.reached > Lsn.parse(place))
@@ -43,14 +43,14 @@ def keep(store: Store, owner: psycopg.Connection) -> list[Bookmark]:
 
 
 def write(owner: psycopg.Connection, segments: int) -> None:
-    """Fill 16 MB of WAL, several times; none of it is a document's."""
+    """Fill segments (16 MB) of WAL without any document change."""
     for _ in range(segments):
         owner.execute("SELECT pg_logical_emit_message(true, 'noise', '')")
         owner.execute("SELECT pg_switch_wal()")
 
 
 def make_older(owner: psycopg.Connection, bookmark: Bookmark, age_s: int) -> str:
-    """Replace a bookmark by one that was made earlier; give the new one's name."""
+    """Replace a bookmark with one that claims to be older; return its name."""
     parts = bookmark.name.split("_")
     parts[2] = f"{int(parts[2], 16) - age_s:x}"
     older = "_".join([*parts[:3], f"{age_s:x}"])
@@ -81,7 +81,7 @@ def test_history_begins_with_the_catalog(cluster: LocalServer) -> None:
             ]
 
 
-def test_without_history_status_makes_none(dsn: str) -> None:
+def test_status_without_history_creates_none(dsn: str) -> None:
     with Store(dsn) as store:
         assert store.status().problem is None
         assert store.history() == store.history()
@@ -127,7 +127,7 @@ def test_bookmarks_leave_with_the_time_asked_for(dsn: str, owner: psycopg.Connec
 
 @pytest.mark.usefixtures("by_hand")
 def test_the_wal_held_back_is_bounded(dsn: str, owner: psycopg.Connection) -> None:
-    """Far more is written than may be held back, and some of it in a hurry; restart_lsn really moves."""
+    """The test writes far more than may be retained, some of it in a burst; restart_lsn must advance."""
     with Store(dsn) as store, store["orders"].watch() as stream:
         store.set_history(size=96 * MB)
         seen: list[Bookmark] = []
@@ -159,7 +159,7 @@ def test_the_last_two_free_slots_are_left_to_others(dsn: str, owner: psycopg.Con
     for name in taken:
         owner.execute("SELECT pg_create_physical_replication_slot(%s)", [name])
     try:
-        with Store(dsn) as store, store.watch():  # the hub's slot and the first bookmark: two are left
+        with Store(dsn) as store, store.watch():  # takes two slots (hub and first bookmark), leaves two
             make_older(owner, slots.bookmarks(owner)[0], age_s=HOUR_S)
             assert len(keep(store, owner)) == 1
             owner.execute("SELECT pg_drop_replication_slot(%s)", [taken.pop()])
@@ -246,7 +246,7 @@ def test_two_hubs_do_not_fight(dsn: str, owner: psycopg.Connection) -> None:
 
 
 @pytest.mark.usefixtures("by_hand")
-def test_the_newest_bookmark_that_is_not_past_the_place_is_read(
+def test_the_newest_bookmark_that_is_not_past_the_position_is_read(
     dsn: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copied = []
@@ -275,7 +275,7 @@ def test_the_newest_bookmark_that_is_not_past_the_place_is_read(
 
 
 def end_connections(owner: psycopg.Connection) -> bool:
-    """End the keeper's connection, if it has one at present."""
+    """End the keeper's connection if there is one; return True, for use in a condition."""
     owner.execute(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'pgdoc' "
         "AND backend_type = 'client backend' AND datname = current_database()"
@@ -283,7 +283,7 @@ def end_connections(owner: psycopg.Connection) -> bool:
     return True
 
 
-def test_the_keeper_survives_its_connection(
+def test_the_history_keeper_survives_a_lost_connection(
     dsn: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("pgdoc.streams.bookmarks._INTERVAL_S", 0.05)
@@ -295,7 +295,7 @@ def test_the_keeper_survives_its_connection(
         assert slots.bookmarks(owner)[0].name == old
 
 
-def test_set_history(dsn: str) -> None:
+def test_set_history_stores_valid_values_and_refuses_others(dsn: str) -> None:
     with Store(dsn) as store:
         store.set_history(time=timedelta(days=2))
         store.set_history(size=5 << 30)
@@ -316,7 +316,7 @@ def test_set_history(dsn: str) -> None:
         assert store.history() == history
 
 
-def test_set_history_is_the_owner_s(dsn: str, cluster: LocalServer, owner: psycopg.Connection) -> None:
+def test_only_the_owner_may_set_history(dsn: str, cluster: LocalServer, owner: psycopg.Connection) -> None:
     owner.execute("CREATE ROLE app LOGIN")
     try:
         database = owner.info.dbname
@@ -329,7 +329,7 @@ def test_set_history_is_the_owner_s(dsn: str, cluster: LocalServer, owner: psyco
 
 
 def test_a_quiet_stream_in_a_busy_database_pins_no_wal(dsn: str, owner: psycopg.Connection) -> None:
-    """Nothing of its collections is written, and still the server may forget what it has passed."""
+    """Although none of its collections change, the server may remove the WAL that the stream has passed."""
     with Store(dsn) as store, store["quiet"].watch() as stream:
         owner.execute("CREATE TABLE noise (n int)")
         for _ in range(3):
@@ -343,7 +343,7 @@ def test_a_quiet_stream_in_a_busy_database_pins_no_wal(dsn: str, owner: psycopg.
                     [place],
                 ).fetchall()
             )
-            owner.execute("CHECKPOINT")  # its record of running transactions lets the WAL before it go
+            owner.execute("CHECKPOINT")  # writes a running-transactions record, up to which restart_lsn can move
             wait_until(
                 lambda place=place: owner.execute(  # type: ignore[misc]
                     "SELECT FROM pg_replication_slots WHERE slot_name LIKE 'pgdoch%%' AND restart_lsn >= %s", [place]
@@ -352,10 +352,10 @@ def test_a_quiet_stream_in_a_busy_database_pins_no_wal(dsn: str, owner: psycopg.
         assert stream.try_next() is None
 
 
-def test_reports_in_a_hurry_leave_room_for_the_question_whether_the_server_is_there(dsn: str) -> None:
+def test_frequent_reports_do_not_stop_the_check_whether_the_server_is_alive(dsn: str) -> None:
     with Store(dsn) as store, contextlib.closing(slots.open_reader(store._streams.hub.source, None).reader) as reader:
         reader._interval_s = 0.25
         until = time.monotonic() + 8 * reader._interval_s
         while time.monotonic() < until:
             reader.report_soon()
-            reader.read(0.02)  # raises where the server was not heard for four intervals
+            reader.read(0.02)  # raises if the server is silent for four intervals

@@ -1,4 +1,4 @@
-"""History where nobody reads through a hub: in a process that only has durable consumers."""
+"""History without an active hub: in a process with durable consumers only."""
 
 from __future__ import annotations
 
@@ -54,12 +54,14 @@ def test_history_begins_and_a_stream_resumes_from_it(dsn: str, owner: psycopg.Co
                 assert event is not None
 
 
-def test_a_bookmark_that_another_made_meanwhile_will_do(
+def test_a_bookmark_that_another_process_just_made_is_used(
     dsn: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Store(dsn) as store:
         (first,) = keep(store, owner)
-    monkeypatch.setattr(slots, "flushed", lambda _: first.confirmed - 8)  # asked for just before it was made
+    monkeypatch.setattr(
+        slots, "flushed", lambda _: first.confirmed - 8
+    )  # as if asked just before that bookmark was created
     _make_alone(owner)
     assert slots.bookmarks(owner) == [first]
 
@@ -105,8 +107,8 @@ def test_the_wal_held_back_is_bounded(dsn: str, owner: psycopg.Connection) -> No
         assert places == sorted(set(places))
 
 
-def test_a_new_bookmark_holds_back_nothing_that_was_before_it(dsn: str, owner: psycopg.Connection) -> None:
-    """Moving a slot on lets go of the WAL up to the first record of running transactions only, if done but once."""
+def test_a_new_bookmark_retains_no_wal_from_before_it(dsn: str, owner: psycopg.Connection) -> None:
+    """Advancing a slot once releases WAL only up to the first running-transactions record."""
     with Store(dsn) as store:
         (first,) = keep(store, owner)
         make_older(owner, first, age_s=HOUR_S // 2)
@@ -118,8 +120,8 @@ def test_a_new_bookmark_holds_back_nothing_that_was_before_it(dsn: str, owner: p
         assert newest.confirmed - newest.restart < MB
 
 
-def test_one_that_was_made_halfway_harms_nobody(dsn: str, owner: psycopg.Connection) -> None:
-    """A process is killed after it copied the newest bookmark, and before it moved the copy on."""
+def test_a_half_made_bookmark_does_no_harm(dsn: str, owner: psycopg.Connection) -> None:
+    """As if a process was killed after it copied the newest bookmark and before it advanced the copy."""
     with Store(dsn) as store:
         (first,) = keep(store, owner)
         make_older(owner, first, age_s=HOUR_S // 2)
@@ -156,7 +158,7 @@ def test_a_hub_can_start_and_close_while_history_is_kept(
 def test_the_keeping_goes_over_to_another_process(
     dsn: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One is killed, one closes; there are never more bookmarks than allowed."""
+    """One process is killed, one closes; there are never more bookmarks than allowed."""
     monkeypatch.setattr("pgdoc.streams.bookmarks._INTERVAL_S", 0.05)
     code = (
         "import sys, signal, pgdoc; from pgdoc.streams import bookmarks; bookmarks._INTERVAL_S = 0.05; "
@@ -184,6 +186,6 @@ def test_the_keeping_goes_over_to_another_process(
 
 def _see_one_more(owner: psycopg.Connection) -> None:
     before = slots.flushed(owner)
-    write(owner, segments=2)  # more than a third of what may be held back
+    write(owner, segments=2)  # more than a third of what may be retained
     wait_until(lambda: slots.bookmarks(owner)[-1].confirmed > before)
     assert len(slots.bookmarks(owner)) <= 4

@@ -1,4 +1,4 @@
-"""Bookmarks on a server that keeps WAL for slots until its disk is full."""
+"""Bookmarks on a server with unlimited max_slot_wal_keep_size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def unlimited(owner: psycopg.Connection) -> Iterator[None]:
-    """The server keeps WAL for slots until its disk is full."""
+    """Set max_slot_wal_keep_size to unlimited: slots can fill the disk with WAL."""
     owner.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '-1'")
     owner.execute("SELECT pg_reload_conf()")
     wait_until(lambda: slots.is_unlimited(owner))

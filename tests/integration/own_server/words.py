@@ -1,4 +1,4 @@
-"""What stores say of a fault, in which words."""
+"""Helpers for the messages of errors, and for waiting."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATIENCE_S = 20.0
 
 
 def said(error: type[PgdocError], call: Callable[[], Any]) -> str:
-    """Give the message of the error that a call raises: one line, not in psycopg's words alone."""
+    """Return the message of the error that a call raises; check that it is one line without a final period or colon."""
     with pytest.raises(error) as raised:
         call()
     assert raised.type is error
@@ -46,7 +46,7 @@ def said_by_both(error: type[PgdocError], conninfo: str) -> str:
 
 
 def check_streams(conninfo: str) -> None:
-    """See that streams do work."""
+    """Check that a stream delivers an event."""
     with Store(conninfo) as store, store["orders"].watch() as stream:
         store["orders"].insert(pgdoc.new_id(), {})
         assert stream.next(timeout=PATIENCE_S) is not None
@@ -55,5 +55,5 @@ def check_streams(conninfo: str) -> None:
 def wait_until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, f"the condition is still false after {PATIENCE_S:.0f} s"
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""The processes of a day: `Crew`."""
+"""`Supervisor`: starts, kills and restarts the processes of the test."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _DUMP_S = 1.0
 _KILLED = {0, -signal.SIGKILL}
 
 
-class Crew:
-    """Starts processes, kills them, starts them again; at the end of the block none is left.
+class Supervisor:
+    """A context manager that starts, kills and restarts processes, and kills them all on exit.
 
     Attributes:
-        restarts: how often a process was killed and started again.
+        restarts: Number of times that a process was killed and restarted.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -41,23 +41,23 @@ class Crew:
 
     def __exit__(self, *exc_info: object) -> None:
         for process in self._processes.values():
-            process.kill()  # ends one that stands still, too
+            process.kill()  # SIGKILL also ends a stopped process
             process.wait()
             assert process.stdin is not None
             process.stdin.close()
 
     def start(self, name: str, module: str, plan: WriterPlan | ReaderPlan | ConsumerPlan) -> None:
-        """Start a process under a name."""
+        """Start a process that runs `module`, under a name."""
         self._commands[name] = [sys.executable, "-m", f"tests.faulty_day.{module}", to_argument(plan)]
         self._spawn(name)
 
     @property
     def names(self) -> list[str]:
-        """Of those that have not come to their end."""
+        """The names of the running processes."""
         return [name for name, process in self._processes.items() if process.poll() is None]
 
     def largest_kib(self) -> int:
-        """The memory of the process that has most."""
+        """Return the memory of the largest running process."""
         sizes = [0]
         for name in self.names:
             with contextlib.suppress(OSError, IndexError):
@@ -66,7 +66,7 @@ class Crew:
         return max(sizes)
 
     def restart(self, name: str, after_s: float) -> None:
-        """Kill it with signal 9, and start it again after a while."""
+        """Kill a process with SIGKILL and restart it after a delay; do nothing more if it had ended by itself."""
         with self._lock:
             process = self._processes[name]
             process.kill()
@@ -79,17 +79,17 @@ class Crew:
                 self.restarts += 1
 
     def signal(self, name: str, number: int) -> None:
-        """Send it a signal; fine where it is gone."""
+        """Send a signal to a process, if it still runs."""
         with self._lock:
             self._processes[name].send_signal(number)
 
     def failed(self) -> list[str]:
-        """Those that ended by themselves with an error."""
+        """Return a line for each process that ended with an error."""
         codes = {name: process.poll() for name, process in self._processes.items()}
         return [f"{name} ended with {code}, see {self._log(name)}" for name, code in codes.items() if code]
 
     def wait(self, names: list[str], patience_s: float) -> list[str]:
-        """Wait until these have come to their end; give those that have not, after their stacks went to their logs."""
+        """Wait for processes to end; log the stacks of those still running, and return a line for each."""
         deadline = time.monotonic() + patience_s
         while (left := [name for name in names if name in self.names]) and time.monotonic() < deadline:
             if self.failed():
@@ -99,7 +99,7 @@ class Crew:
             self.signal(name, signal.SIGUSR1)
         if left:
             time.sleep(_DUMP_S)
-        return [f"{name} does not end, see {self._log(name)}" for name in left]
+        return [f"{name} has not ended after {patience_s:.0f} s, see {self._log(name)}" for name in left]
 
     def _log(self, name: str) -> Path:
         return self._folder / f"{name}.log"

@@ -1,4 +1,4 @@
-"""What a store says where it can't get to the server."""
+"""Errors of a server that cannot be reached."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize(
     ("conninfo", "place"), [("host=127.0.0.1 port=1", "port 1 "), ("host=/nonexistent", "/nonexistent/.s.PGSQL")]
 )
-def test_nobody_answers(conninfo: str, place: str, dsn: str) -> None:
+def test_an_address_without_a_server_is_named(conninfo: str, place: str, dsn: str) -> None:
     message = said_by_both(ServerUnreachable, f"{conninfo} dbname=app")
     assert message.startswith("no connection to the server: ")
     assert place in message
@@ -35,8 +35,10 @@ def test_nobody_answers(conninfo: str, place: str, dsn: str) -> None:
     assert said_by_streams(ServerUnreachable, dsn, f"{conninfo} dbname=app") == message
 
 
-def test_the_server_is_gone(private_server: LocalServer, private_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that has connections does not hope for long that others can be made."""
+def test_a_stopped_server_is_reported_soon(
+    private_server: LocalServer, private_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that had connections does not retry for long."""
     monkeypatch.setattr("pgdoc._sync.connections._SOON_S", 0.1)
     with Store(private_dsn) as store:
         store["orders"].insert("o-1", {})
@@ -47,34 +49,36 @@ def test_the_server_is_gone(private_server: LocalServer, private_dsn: str, monke
         assert store["orders"].get("o-1") is not None
 
 
-def test_conninfo_is_none(dsn: str) -> None:
+def test_an_invalid_conninfo_is_refused(dsn: str) -> None:
     message = said_by_both(DatabaseError, "host=localhost nonsense")
     assert message.startswith("the conninfo can't be read: ")
     assert said_by_streams(DatabaseError, dsn, "host=localhost nonsense") == message
 
 
-def test_wrong_password(dsn: str) -> None:
+def test_a_wrong_password_is_refused(dsn: str) -> None:
     wrong = make_conninfo(dsn, password="guess")  # noqa: S106
     message = said_by_both(DatabaseError, wrong)
     assert 'password authentication failed for user "postgres": check the role and the password' in message
     assert said_by_streams(DatabaseError, dsn, wrong) == message
 
 
-def test_no_password(dsn: str) -> None:
+def test_a_missing_password_is_refused(dsn: str) -> None:
     without = make_conninfo(dsn, password="")
     message = said_by_both(DatabaseError, without)
     assert "no password supplied: check the role and the password" in message
     assert said_by_streams(DatabaseError, dsn, without) == message
 
 
-def test_missing_database(cluster: LocalServer, dsn: str) -> None:
+def test_a_missing_database_is_named(cluster: LocalServer, dsn: str) -> None:
     wrong = cluster.conninfo_for("nowhere")
     message = said_by_both(DatabaseError, wrong)
     assert 'database "nowhere" does not exist: check the role and the database' in message
     assert said_by_streams(DatabaseError, dsn, wrong) == message
 
 
-def test_refused_by_pg_hba(cluster: LocalServer, database: str, dsn: str, admin: psycopg.Connection) -> None:
+def test_a_refusal_by_pg_hba_says_what_to_add(
+    cluster: LocalServer, database: str, dsn: str, admin: psycopg.Connection
+) -> None:
     assert cluster.folder is not None
     rules = cluster.folder / "data" / "pg_hba.conf"
     before = rules.read_text()
@@ -93,8 +97,10 @@ def test_refused_by_pg_hba(cluster: LocalServer, database: str, dsn: str, admin:
 
 
 @pytest.mark.parametrize("refused", ["options", "replication"])
-def test_through_a_pooler(cluster: LocalServer, database: str, dsn: str, refused: str) -> None:
-    """PgBouncer 1.18 knows neither parameter, 1.20 knows `options`."""
+def test_streams_through_a_pooler_need_a_direct_route(
+    cluster: LocalServer, database: str, dsn: str, refused: str
+) -> None:
+    """PgBouncer 1.18 supports neither parameter, 1.20 supports `options`."""
     with pooling(cluster, refused) as route:
         through = make_conninfo(route, dbname=database)
         with Store(through) as store:
@@ -111,19 +117,21 @@ def test_through_a_pooler(cluster: LocalServer, database: str, dsn: str, refused
                 assert tx.connection.prepare_threshold is None
 
 
-def test_the_pooler_s_sessions_know_no_prepared_statement(dsn: str) -> None:
-    """PgBouncer gives the next transaction of a connection to whichever session is free."""
+def test_a_prepared_statement_that_a_pooler_lost_names_the_fix(dsn: str) -> None:
+    """PgBouncer runs each transaction of a connection on any free server session."""
     with Store(dsn, pool_size=1) as store:
         store["orders"].insert("o-1", {})
         for _ in range(6):
             store["orders"].get("o-1")
         with store.transaction() as tx:
-            tx.connection.execute("DO 'BEGIN DEALLOCATE ALL; END'")  # as another session has none
+            tx.connection.execute(
+                "DO 'BEGIN DEALLOCATE ALL; END'"
+            )  # like another session, which has no prepared statements
         message = said(DatabaseError, lambda: store["orders"].get("o-1"))
         assert message.endswith("give the server's own host and port as replication_conninfo")
 
 
-def test_refused_in_another_language(dsn: str) -> None:
+def test_a_refusal_in_another_language_is_understood(dsn: str) -> None:
     with answering(refusal("das Datenbanksystem startet", "57P03")) as elsewhere:
         message = said_by_both(ServerUnreachable, elsewhere)
         assert "FATAL: das Datenbanksystem startet; check the conninfo" in message

@@ -1,0 +1,72 @@
+"""The pages of the documentation and their code blocks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
+
+# Blocks that are not run, by page and first line, each with the reason. An entry without a block fails the tests.
+_PART = "a part of a program in docs/examples, which tests/examples runs"
+_WHOLE_SERVER = "changes the whole server, which other tests use"
+NOT_RUN = {
+    ("docs/examples/index.md", '--8<-- "examples/audit.py"'): _PART,
+    ("docs/examples/index.md", '--8<-- "examples/cache.py"'): _PART,
+    ("docs/examples/index.md", '--8<-- "examples/dashboard/app.py"'): _PART,
+    ("docs/examples/index.md", '--8<-- "examples/event_sourcing.py"'): _PART,
+    (
+        "docs/explanation/how-a-change-travels.md",
+        'WITH m AS MATERIALIZED (SELECT pg_logical_emit_message(true, \'pgdoc\', \'{"metadata": {"user": "alice"}}\'))',
+    ): "shortened: the statement that pgdoc sends is longer",
+    ("docs/how-to/cache-invalidation.md", "import os"): "needs Redis, which only tests/examples has",
+    ("docs/how-to/cache-invalidation.md", "if not redis.eval(HANDLE, len(keys), *keys, *values):"): _PART,
+    ("docs/how-to/event-sourcing.md", "account = replay(store, account_id)"): _PART,
+    ("docs/how-to/operate.md", "ALTER SYSTEM SET max_slot_wal_keep_size = '20GB';"): _WHOLE_SERVER,
+    (
+        "docs/reference/server.md",
+        "ALTER SYSTEM SET wal_level = 'logical';  -- restart the server afterwards",
+    ): _WHOLE_SERVER,
+}
+
+
+class Block(NamedTuple):
+    """A fenced block of code.
+
+    Attributes:
+        page: the path of its page.
+        line: where the code begins in the page.
+    """
+
+    page: str
+    line: int
+    language: str
+    code: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The block's key in `NOT_RUN`."""
+        return self.page, self.code.partition("\n")[0]
+
+
+def blocks(page: str) -> list[Block]:
+    """Return the fenced blocks of a page."""
+    text = (ROOT / page).read_text()
+    return [
+        Block(page, text.count("\n", 0, found.start()) + 2, found[1], found[2])
+        for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    ]
+
+
+def expected_output(code: str) -> str:
+    """Return what the comments below the prints say."""
+    lines: list[str] = []
+    below = False
+    for line in (line.strip() for line in code.splitlines()):
+        if below and line.startswith("# "):
+            lines.append(f"{line[2:]}\n")
+        else:
+            below = line.startswith("print(")
+    return "".join(lines)
