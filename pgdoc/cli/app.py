@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
+import psycopg
 import typer
 from rich.console import Console
 from rich.text import Text
@@ -196,7 +197,7 @@ def watch_command(  # noqa: PLR0913 (its options)
     options = {"where": where, "snapshot": snapshot, "resume_after": resume_after, "consumer": consumer}
     with (
         open_store("watch", dsn, schema, auto_create=create) as store,
-        _open_stream(store, schema, names, options) as stream,
+        _open_stream(store, schema, names, options, create=create) as stream,
     ):
         typer.echo(f"watching {', '.join(names) or 'all collections'}; Ctrl-C stops", err=True)
         for missing in _missing(store, names):  # possible only if the stream resumes
@@ -288,10 +289,12 @@ def dump_command(
     The output on stdout is what `pgdoc load` reads.
     """
     with open_store("dump", dsn, schema, auto_create=False) as store:
-        source = store[collection]
-        if _missing(store, [collection]):
-            raise _not_found(schema, collection)
-        dump_documents(source, where)
+        try:
+            dump_documents(store[collection], where)
+        except CollectionNotFound as exc:
+            if isinstance(exc.__cause__, psycopg.errors.UndefinedColumn):  # a table, but not a collection
+                raise
+            raise _not_found(schema, collection) from exc
 
 
 @consumers_app.callback(invoke_without_command=True)
@@ -339,7 +342,9 @@ def _consumers_of(store: pgdoc.Store, schema: str | None) -> list[pgdoc.Consumer
     return [consumer for consumer in store.consumers() if schema in {None, consumer.schema}]
 
 
-def _open_stream(store: pgdoc.Store, schema: str, names: list[str], options: dict[str, Any]) -> pgdoc.ChangeStream:
+def _open_stream(
+    store: pgdoc.Store, schema: str, names: list[str], options: dict[str, Any], *, create: bool
+) -> pgdoc.ChangeStream:
     """Open a stream without waiting for a consumer that another process has open.
 
     Raises:
@@ -349,7 +354,7 @@ def _open_stream(store: pgdoc.Store, schema: str, names: list[str], options: dic
         return store.watch(*names, **options, wait=False)
     except CollectionNotFound as exc:
         missing = _missing(store, names)
-        if not missing:
+        if create or not missing:  # a table that is not a collection has the name
             raise
         raise _not_found(schema, missing[0], ", or pass --create to create it") from exc
 

@@ -269,6 +269,16 @@ def test_dump_of_a_collection_that_does_not_exist_says_what_to_do(dsn):
     )
 
 
+def test_a_table_that_is_not_a_collection_is_not_reported_as_missing(dsn):
+    with psycopg.connect(dsn) as connection:
+        connection.execute("CREATE SCHEMA IF NOT EXISTS docs; CREATE TABLE docs.plain (n int)")
+    for arguments in (["watch", "plain", "--create"], ["dump", "plain"]):
+        ended = pgdoc_command(*arguments, "--dsn", dsn)
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert "plain" in ended.stderr
+        assert "does not exist: check the name" not in ended.stderr
+
+
 def test_connections_of_a_command_are_named_after_it(dsn):
     with watching(f"{dsn} application_name=shop") as _process, psycopg.connect(dsn) as connection:
         rows = connection.execute("SELECT application_name FROM pg_stat_activity WHERE datname = current_database()")
