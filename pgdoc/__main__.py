@@ -1,4 +1,4 @@
-"""`python -m pgdoc` is `pgdoc`."""
+"""Run `pgdoc` with `python -m pgdoc`."""
 
 from pgdoc.cli import main
 

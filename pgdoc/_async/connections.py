@@ -12,7 +12,7 @@ from psycopg_pool import PoolTimeout
 
 from pgdoc.crud.copy_format import HEADER, TRAILER, CopyRows
 from pgdoc.database.catalog import FIND_REVISION, check_revision, check_server
-from pgdoc.database.conninfo import with_timeout
+from pgdoc.database.conninfo import with_application_name, with_timeout
 from pgdoc.database.errors import connection_error, map_error
 from pgdoc.errors import StoreClosed
 from pgdoc.model.metadata import current_metadata
@@ -50,8 +50,9 @@ class AsyncConnections:
         large_results: a cache of the statements that returned many rows.
     """
 
-    def __init__(self, conninfo: str, pool_size: int, *, through_pooler: bool) -> None:
+    def __init__(self, conninfo: str, pool_size: int, *, schema: str, through_pooler: bool) -> None:
         self._conninfo = conninfo
+        self._purpose = f"store {schema}"
         self._pool_size = pool_size
         self._closing = threading.Event()
         self._connection_class = _class_of(self._closing)
@@ -102,7 +103,7 @@ class AsyncConnections:
     async def _open(self) -> AsyncPool:
         await self._check_server()
         pool = AsyncPool(
-            self._conninfo,
+            with_application_name(self._conninfo, self._purpose),
             connection_class=self._connection_class,
             kwargs=self._settings,
             min_size=1,
@@ -117,7 +118,8 @@ class AsyncConnections:
     async def _check_server(self) -> None:
         """Raise at once what is wrong. The pool would try for half a minute, and then not know the cause."""
         try:
-            connection = await self._connection_class.connect(with_timeout(self._conninfo), autocommit=True)
+            conninfo = with_application_name(with_timeout(self._conninfo), self._purpose)
+            connection = await self._connection_class.connect(conninfo, autocommit=True)
         except psycopg.Error as exc:
             self._check_usable()
             raise connection_error(exc) from exc

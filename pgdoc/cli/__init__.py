@@ -1,4 +1,4 @@
-"""The command line. It needs the extra `cli`; the library never imports it."""
+"""The command line. It needs the extra `cli`, and the library never imports it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run `pgdoc`, or say how to install what it needs."""
+    """Run `pgdoc`, or report how to install the extra that it needs."""
     try:
-        from pgdoc.cli.app import run  # noqa: PLC0415 (the extra may be missing)
+        from pgdoc.cli.app import run_cli  # noqa: PLC0415 (the extra may be missing)
     except ModuleNotFoundError as missing:
         if missing.name not in {"typer", "rich"}:
             raise
-        sys.stderr.write(f"pgdoc: the command line needs {missing.name!r}: pip install 'pgdoc[cli]'\n")
+        sys.stderr.write(f"pgdoc: the command line needs {missing.name!r}: run pip install 'pgdoc[cli]'\n")
         sys.exit(1)
-    sys.exit(run())
+    sys.exit(run_cli())

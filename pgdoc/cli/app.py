@@ -11,21 +11,24 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
+import psycopg
 import typer
 from rich.console import Console
 from rich.text import Text
 
 import pgdoc
 from pgdoc.changes.events import ChangeEvent
-from pgdoc.cli import demo as demo_story
-from pgdoc.cli import transfer
-from pgdoc.cli.consumers import table as consumers_table
-from pgdoc.cli.doctor import examine
-from pgdoc.cli.render import render, render_bytes, render_delay
-from pgdoc.errors import PgdocError
+from pgdoc.cli.consumers import consumers_table
+from pgdoc.cli.demo import run_demo
+from pgdoc.cli.doctor import examine_server
+from pgdoc.cli.render import render_bytes, render_delay, render_event
+from pgdoc.cli.stores import DEFAULT_SCHEMA, open_store
+from pgdoc.cli.transfer import ID_FIELD, dump_documents, load_documents
+from pgdoc.errors import CollectionNotFound, PgdocError
+from pgdoc.model.names import check_name
 from pgdoc.server import LocalServer
 
-__all__ = ["app", "run"]
+__all__ = ["app", "run_cli"]
 
 app = typer.Typer(
     name="pgdoc",
@@ -35,14 +38,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-consumers = typer.Typer(help="The durable consumers of the database.", rich_markup_mode=None)
-app.add_typer(consumers, name="consumers")
+consumers_app = typer.Typer(help="List or drop durable consumers.", rich_markup_mode=None)
+app.add_typer(consumers_app, name="consumers")
 
 _TERMINATED = 128 + signal.SIGTERM
 
 Dsn = Annotated[
     str,
-    typer.Option("--dsn", envvar="PGDOC_DSN", help="The database, as libpq takes it; without it the PG* variables."),
+    typer.Option(
+        "--dsn",
+        envvar="PGDOC_DSN",
+        metavar="DSN",
+        help="The database, as a libpq connection string or URI. By default, libpq's PG* variables select it.",
+    ),
+]
+Schema = Annotated[str, typer.Option("--schema", metavar="NAME", help="The schema whose tables are the collections.")]
+UnusedSchema = Annotated[
+    str, typer.Option("--schema", metavar="NAME", help="No effect: this command concerns the whole database.")
+]
+ConsumerSchema = Annotated[
+    str | None,
+    typer.Option("--schema", metavar="NAME", help="Only the consumers of this schema. By default, all of them."),
 ]
 
 
@@ -50,14 +66,14 @@ def _read_json(text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as exc:
-        raise typer.BadParameter(f"{text!r} is not JSON: {exc}") from exc
+        raise typer.BadParameter(f"{text!r} is not valid JSON: {exc}") from exc
 
 
-def run(arguments: list[str] | None = None) -> int:
-    """Run a command.
+def run_cli(arguments: list[str] | None = None) -> int:
+    """Run one command and report its errors on stderr.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 not understood, 130 interrupted.
+        The exit code: 0 for success, 1 for failure, 2 for invalid arguments, 130 after Ctrl-C.
     """
     try:
         app(arguments, prog_name="pgdoc")
@@ -72,8 +88,8 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 @app.callback(invoke_without_command=True)
-def options(
-    *, version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and end.")] = False
+def root_options(
+    *, version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")] = False
 ) -> None:
     """A document store on PostgreSQL whose changes can be watched."""
     if version:
@@ -81,212 +97,319 @@ def options(
         raise typer.Exit
 
 
-@app.command()
-def init(dsn: Dsn = "") -> None:
-    """Prepare a database: make its catalog, or bring it up to date."""
-    with pgdoc.Store(dsn) as store:
+@app.command("init")
+def init_command(dsn: Dsn = "", schema: UnusedSchema = DEFAULT_SCHEMA) -> None:
+    """Create the catalog of a database, or upgrade it."""
+    with open_store("init", dsn, schema) as store:
         store.migrate()
     typer.echo("The database is ready.")
 
 
-@app.command()
-def up(
+@app.command("up")
+def up_command(
     folder: Annotated[
-        Path | None, typer.Option(help="Where the data lives, and stays; without it, nothing stays.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Keep the data in this folder. By default, it is removed at the end."),
     ] = None,
-    port: Annotated[int | None, typer.Option(help="Also listen on 127.0.0.1 at this port; 0 takes a free one.")] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Also listen on 127.0.0.1 at this port. 0 selects a free port.")
+    ] = None,
+    schema: Annotated[
+        str, typer.Option("--schema", metavar="NAME", help="The schema for the command that it prints.")
+    ] = DEFAULT_SCHEMA,
 ) -> None:
-    """Run a private PostgreSQL for development, until Ctrl-C."""
-    signal.signal(signal.SIGTERM, _end)
+    """Run a private PostgreSQL server until Ctrl-C.
+
+    The server is ready for development: it has the catalog, and is set up for change streams.
+    """
+    check_name(schema, "schema")
+    signal.signal(signal.SIGTERM, _exit_on_signal)
     with LocalServer(folder, port=port) as server:
-        with pgdoc.Store(server.conninfo) as store:
+        with open_store("up", server.conninfo, schema) as store:
             store.migrate()
-        typer.echo(f"PostgreSQL is running, with its data in {server.folder}. Ctrl-C stops it.\n")
+        option = "" if schema == DEFAULT_SCHEMA else f" --schema {schema}"
+        typer.echo(f"PostgreSQL is running. Its data is in {server.folder}. Ctrl-C stops it.\n")
         typer.echo(f"  export PGDOC_DSN={shlex.quote(server.conninfo)}\n")
-        typer.echo("Then, in another terminal: pgdoc watch")
+        typer.echo(f"Then, in another terminal: pgdoc watch{option}")
         signal.pause()
 
 
-@app.command()
-def demo(
-    dsn: Annotated[str, typer.Option(help="Play in this database instead, in a schema that is gone afterwards.")] = "",
+@app.command("demo")
+def demo_command(
+    dsn: Annotated[
+        str,
+        typer.Option(
+            metavar="DSN", help="Use this database. By default, the demo starts a private server and removes it."
+        ),
+    ] = "",
+    schema: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Use this schema. With --dsn it must be new, and is dropped at the end."),
+    ] = None,
     plugin: Annotated[
-        Literal["auto", "wal2json", "pgoutput"], typer.Option(help="The output plugin that the stream comes through.")
+        Literal["auto", "wal2json", "pgoutput"], typer.Option(help="The output plugin of the streams.")
     ] = "auto",
 ) -> None:
-    """Show that no change is lost, on a private server.
+    """Show on real documents that no change is lost.
 
-    Nothing of that server stays.
+    The demo leaves nothing behind.
     """
-    raise typer.Exit(demo_story.run(dsn, plugin))
+    raise typer.Exit(run_demo(dsn, plugin, schema))
 
 
-@app.command()
-def watch(  # noqa: PLR0913 (its options)
-    collections: Annotated[list[str] | None, typer.Argument(help="Which ones; without a name, all of them.")] = None,
+@app.command("watch")
+def watch_command(  # noqa: PLR0913 (its options)
+    collections: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="COLLECTION", help="The collections to watch. By default, all of them."),
+    ] = None,
     *,
+    create: Annotated[bool, typer.Option("--create", help="Create the collections that do not exist.")] = False,
     resume_after: Annotated[
-        str | None, typer.Option("--from", metavar="TOKEN", help="Go on after this token, or from this LSN.")
+        str | None, typer.Option("--from", metavar="TOKEN", help="Continue after this token, or from this LSN.")
     ] = None,
     consumer: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Be this durable consumer, and go on where it was.")
+        str | None,
+        typer.Option(metavar="NAME", help="Open this durable consumer, and continue from its stored position."),
     ] = None,
     where: Annotated[
         Any,
-        typer.Option(metavar="JSON", parser=_read_json, help='Only events that match: {"event_type": "insert"}, say.'),
+        typer.Option(
+            metavar="JSON",
+            parser=_read_json,
+            help='Print only events that match this filter, such as {"event_type": "insert"}.',
+        ),
     ] = None,
-    snapshot: Annotated[bool, typer.Option("--snapshot", help="Begin with what exists.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One event a line, as JSON.")] = False,
+    snapshot: Annotated[bool, typer.Option("--snapshot", help="Begin with the documents that exist.")] = False,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="Print the resume token of each event below it. JSON always has it.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one event per line, as JSON.")] = False,
     dsn: Dsn = "",
+    schema: Schema = DEFAULT_SCHEMA,
 ) -> None:
-    """Print every change as it happens, until Ctrl-C."""
+    """Print each change as it happens, until Ctrl-C.
+
+    Each event begins with the local time of its commit and ends with how long after the commit it arrived. A stream
+    that resumes (--from, or a consumer that exists) creates no collections.
+    """
+    names = collections or []
+    options = {"where": where, "snapshot": snapshot, "resume_after": resume_after, "consumer": consumer}
     with (
-        pgdoc.Store(dsn) as store,
-        store.watch(
-            *collections or (),
-            where=where,
-            snapshot=snapshot,
-            resume_after=resume_after,
-            consumer=consumer,
-            wait=False,
-        ) as stream,
+        open_store("watch", dsn, schema, auto_create=create) as store,
+        _open_stream(store, schema, names, options, create=create) as stream,
     ):
-        typer.echo(f"watching {', '.join(collections or ()) or 'every collection'}; Ctrl-C ends", err=True)
-        (_print_json if json else _print_events)(stream)
+        typer.echo(f"watching {', '.join(names) or 'all collections'}; Ctrl-C stops", err=True)
+        for missing in _missing(store, names):  # possible only if the stream resumes
+            typer.echo(
+                f'pgdoc: collection "{schema}.{missing}" does not exist, and a stream that resumes does not create it',
+                err=True,
+            )
+        if json:
+            _print_json(stream)
+        else:
+            _print_events(stream, shows_tokens=tokens)
 
 
-@app.command()
-def collections(dsn: Dsn = "") -> None:
-    """List the collections."""
-    with pgdoc.Store(dsn) as store:
+@app.command("collections")
+def collections_command(dsn: Dsn = "", schema: Schema = DEFAULT_SCHEMA) -> None:
+    """List the collections, one per line."""
+    with open_store("collections", dsn, schema) as store:
         for name in store.collections():
             typer.echo(name)
 
 
-@app.command()
-def status(dsn: Dsn = "") -> None:
-    """Tell how the server and the catalog are."""
-    with pgdoc.Store(dsn) as store:
+@app.command("status")
+def status_command(dsn: Dsn = "", schema: Schema = DEFAULT_SCHEMA) -> None:
+    """Show the state of the server and of the catalog."""
+    with open_store("status", dsn, schema) as store:
         _print_fields(store.status())
 
 
-@app.command()
-def history(dsn: Dsn = "") -> None:
-    """Tell how far back a stream can resume."""
-    with pgdoc.Store(dsn) as store:
+@app.command("history")
+def history_command(dsn: Dsn = "", schema: UnusedSchema = DEFAULT_SCHEMA) -> None:
+    """Show how far back a stream can resume."""
+    with open_store("history", dsn, schema) as store:
         _print_fields(store.history())
 
 
-@app.command()
-def doctor(dsn: Dsn = "") -> None:
-    """Look for what is wrong, or will be, and say what to do.
+@app.command("doctor")
+def doctor_command(dsn: Dsn = "", schema: Schema = DEFAULT_SCHEMA) -> None:
+    """Report what is wrong or may go wrong, and what to do.
 
-    The exit code is 1 where something is wrong.
+    The exit code is 1 if anything is wrong.
     """
     styles = {"ok": "green", "warn": "yellow", "wrong": "red"}
     console = Console(highlight=False)
     is_wrong = False
-    for finding in examine(dsn):
+    for finding in examine_server(dsn, schema):
         is_wrong |= finding.verdict == "wrong"
         line = Text.assemble((f"{finding.verdict:<5}", styles[finding.verdict]), f"  {finding.subject:<12}  ")
         console.print(line.append(" ".join(finding.text.split())), soft_wrap=True)
     raise typer.Exit(int(is_wrong))
 
 
-@app.command()
-def load(
-    file: Annotated[typer.FileBinaryRead, typer.Argument(metavar="FILE", help="One JSON object a line; - for stdin.")],
-    collection: Annotated[str, typer.Argument(help="Made where it does not exist.")],
+@app.command("load")
+def load_command(
+    file: Annotated[
+        typer.FileBinaryRead, typer.Argument(metavar="FILE", help="One JSON object per line; - reads stdin.")
+    ],
+    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="Created if it does not exist.")],
     id_field: Annotated[
         str,
-        typer.Option("--id", metavar="FIELD", help="Where the id is. _id is taken out, and made where it is missing."),
-    ] = transfer.ID,
+        typer.Option(
+            "--id",
+            metavar="FIELD",
+            help="The field with the id. _id is removed from the data, and generated if it is missing.",
+        ),
+    ] = ID_FIELD,
     dsn: Dsn = "",
+    schema: Schema = DEFAULT_SCHEMA,
 ) -> None:
     """Insert the documents of a file, all or none."""
-    with pgdoc.Store(dsn) as store:
-        count = transfer.load(file, store[collection], id_field)
+    with open_store("load", dsn, schema) as store:
+        count = load_documents(file, store[collection], id_field)
     typer.echo(f"Loaded {count:,} document{'' if count == 1 else 's'} into {collection}.", err=True)
 
 
-@app.command()
-def dump(
-    collection: Annotated[str, typer.Argument()],
+@app.command("dump")
+def dump_command(
+    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="The collection to read.")],
     where: Annotated[
-        Any, typer.Option(metavar="JSON", parser=_read_json, help='Only documents that match: {"status": "new"}, say.')
+        Any,
+        typer.Option(
+            metavar="JSON", parser=_read_json, help='Write only documents that match, such as {"status": "new"}.'
+        ),
     ] = None,
     dsn: Dsn = "",
+    schema: Schema = DEFAULT_SCHEMA,
 ) -> None:
-    """Write a collection's documents, one a line, for `load`."""
-    with pgdoc.Store(dsn, auto_create=False) as store:
-        transfer.dump(store[collection], where)
+    """Write the documents of a collection, one per line.
+
+    The output on stdout is what `pgdoc load` reads.
+    """
+    with open_store("dump", dsn, schema, auto_create=False) as store:
+        try:
+            dump_documents(store[collection], where)
+        except CollectionNotFound as exc:
+            if isinstance(exc.__cause__, psycopg.errors.UndefinedColumn):  # a table, but not a collection
+                raise
+            raise _not_found(schema, collection) from exc
 
 
-@consumers.callback(invoke_without_command=True)
-def list_by_default(context: typer.Context, dsn: Dsn = "") -> None:
-    """The durable consumers of the database."""
-    context.obj = dsn
+@consumers_app.callback(invoke_without_command=True)
+def consumers_command(context: typer.Context, dsn: Dsn = "", schema: ConsumerSchema = None) -> None:
+    """List durable consumers, or drop one."""
+    context.obj = dsn, schema
     if context.invoked_subcommand is None:
-        list_consumers(context)
+        list_consumers_command(context)
 
 
-@consumers.command("list")
-def list_consumers(context: typer.Context, dsn: Dsn = "") -> None:
-    """List them: who has each open, and how far behind it is."""
-    with pgdoc.Store(dsn or context.obj) as store:
-        Console().print(consumers_table(store.consumers()))
+@consumers_app.command("list")
+def list_consumers_command(context: typer.Context, dsn: Dsn = "", schema: ConsumerSchema = None) -> None:
+    """List the consumers.
+
+    For each: the process that has it open, how far behind it is, and how much WAL its slot retains.
+    """
+    group_dsn, group_schema = context.obj
+    wanted = group_schema if schema is None else schema
+    with open_store("consumers", dsn or group_dsn) as store:
+        Console().print(consumers_table(_consumers_of(store, wanted)))
 
 
-@consumers.command("drop")
-def drop_consumer(context: typer.Context, name: str, dsn: Dsn = "") -> None:
-    """Drop one, with the slot that keeps WAL for it."""
-    with pgdoc.Store(dsn or context.obj) as store:
-        if not store.drop_consumer(name):
-            typer.echo(f"pgdoc: there is no consumer {name}", err=True)
+@consumers_app.command("drop")
+def drop_consumer_command(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The consumer to drop.")],
+    dsn: Dsn = "",
+    schema: ConsumerSchema = None,
+) -> None:
+    """Drop a consumer and its replication slot."""
+    group_dsn, group_schema = context.obj
+    wanted = group_schema if schema is None else schema
+    with open_store("consumers", dsn or group_dsn) as store:
+        is_elsewhere = wanted is not None and name not in {each.name for each in _consumers_of(store, wanted)}
+        if is_elsewhere or not store.drop_consumer(name):
+            place = "" if wanted is None else f" in schema {wanted}"
+            typer.echo(f"pgdoc: there is no consumer {name}{place}: `pgdoc consumers` lists them", err=True)
             raise typer.Exit(1)
     typer.echo(f"Dropped consumer {name}.")
 
 
-def _print_events(stream: Iterable[ChangeEvent]) -> None:
+def _consumers_of(store: pgdoc.Store, schema: str | None) -> list[pgdoc.ConsumerStatus]:
+    if schema is not None:
+        check_name(schema, "schema")
+    return [consumer for consumer in store.consumers() if schema in {None, consumer.schema}]
+
+
+def _open_stream(
+    store: pgdoc.Store, schema: str, names: list[str], options: dict[str, Any], *, create: bool
+) -> pgdoc.ChangeStream:
+    """Open a stream without waiting for a consumer that another process has open.
+
+    Raises:
+        CollectionNotFound: a collection does not exist, and the store does not create it.
+    """
+    try:
+        return store.watch(*names, **options, wait=False)
+    except CollectionNotFound as exc:
+        missing = _missing(store, names)
+        if create or not missing:  # a table that is not a collection has the name
+            raise
+        raise _not_found(schema, missing[0], ", or pass --create to create it") from exc
+
+
+def _not_found(schema: str, name: str, advice: str = "") -> CollectionNotFound:
+    option = "" if schema == DEFAULT_SCHEMA else f" --schema {schema}"
+    check = f"check the name (`pgdoc collections{option}` lists all)"
+    return CollectionNotFound(f'collection "{schema}.{name}" does not exist: {check}{advice}')
+
+
+def _missing(store: pgdoc.Store, names: list[str]) -> list[str]:
+    return sorted(set(names).difference(store.collections())) if names else []
+
+
+def _print_events(stream: Iterable[ChangeEvent], *, shows_tokens: bool) -> None:
     console = Console()
     for event in stream:
-        console.print(render(event, datetime.now(UTC)), soft_wrap=True)
+        text = render_event(event, datetime.now(UTC), shows_clock=True, shows_token=shows_tokens)
+        console.print(text, soft_wrap=True)
 
 
 def _print_json(stream: Iterable[ChangeEvent]) -> None:
     for event in stream:
         try:
             line = event.to_json()
-        except pgdoc.UnreadableDocument as exc:  # its place is still worth a line, and the next events too
-            place = {"document_id": event.document_id, "resume_token": str(event.resume_token), "error": str(exc)}
-            line = json.dumps({"event_type": event.event_type, "collection": event.collection, **place}).encode()
+        except pgdoc.UnreadableDocument as exc:  # print where it was, and go on with the next event
+            found = {"document_id": event.document_id, "resume_token": str(event.resume_token), "error": str(exc)}
+            line = json.dumps({"event_type": event.event_type, "collection": event.collection, **found}).encode()
         sys.stdout.buffer.write(line + b"\n")
         sys.stdout.buffer.flush()
 
 
 def _print_fields(answer: Any) -> None:
-    named = {field.name: field.name.replace("_", " ").removesuffix(" bytes") for field in fields(answer)}
-    width = max(map(len, named.values())) + 2
-    for field, name in named.items():
-        first, *more = _plain(field, getattr(answer, field))
-        typer.echo(f"{name:<{width}}{first}")
+    labels = {field.name: field.name.replace("_", " ").removesuffix(" bytes") for field in fields(answer)}
+    width = max(map(len, labels.values())) + 2
+    for name, label in labels.items():
+        first, *more = _value_lines(name, getattr(answer, name))
+        typer.echo(f"{label:<{width}}{first}")
         for line in more:
             typer.echo(" " * width + line)
 
 
-def _plain(field: str, value: Any) -> list[str]:
-    """Give a value's lines, with its unit."""
+def _value_lines(name: str, value: Any) -> list[str]:
+    """Return a field's value with its unit, one line per element."""
     match value:
         case list() | tuple():
-            return [line for each in value for line in _plain(field, each)] or ["none"]
+            return [line for each in value for line in _value_lines(name, each)] or ["none"]
         case bool():
             return ["yes" if value else "no"]
         case timedelta():
             return [render_delay(value)]
-        case int() if field == "size" or field.endswith("_bytes"):
+        case int() if name == "size" or name.endswith("_bytes"):
             return [render_bytes(value)]
     return ["none" if value is None else str(value)]
 
 
-def _end(_number: int, _frame: object) -> NoReturn:
+def _exit_on_signal(_number: int, _frame: object) -> NoReturn:
     sys.exit(_TERMINATED)

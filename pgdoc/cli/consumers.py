@@ -1,4 +1,4 @@
-"""The durable consumers of a database, as a table."""
+"""Durable consumers as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
     from pgdoc import ConsumerStatus
 
-__all__ = ["table"]
+__all__ = ["consumers_table"]
 
 
-def table(consumers: Iterable[ConsumerStatus]) -> Table:
-    """Give one row a consumer."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
+def consumers_table(consumers: Iterable[ConsumerStatus]) -> Table:
+    """Return a table with one row per consumer."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("consumer", "schema", "open", "behind", "lag", "WAL kept", "slot"):
-        made.add_column(heading, justify="right" if heading in {"behind", "lag", "WAL kept"} else "left")
+        table.add_column(heading, justify="right" if heading in {"behind", "lag", "WAL kept"} else "left")
     for consumer in consumers:
-        made.add_row(
+        table.add_row(
             escape(consumer.name),
             escape(consumer.schema),
             "no" if consumer.owner_pid is None else f"pid {consumer.owner_pid}",
@@ -32,4 +32,4 @@ def table(consumers: Iterable[ConsumerStatus]) -> Table:
             render_bytes(consumer.retained_bytes),
             consumer.wal_status or "gone",
         )
-    return made
+    return table

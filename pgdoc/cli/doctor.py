@@ -1,4 +1,4 @@
-"""`pgdoc doctor`: what is wrong on a server, or will be, each with what was found and what to do."""
+"""`pgdoc doctor`: findings about a server, its database and the streams, each with what to do about it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import psycopg
 from psycopg.rows import namedtuple_row
 
-import pgdoc
 from pgdoc.cli.render import render_bytes, render_delay
+from pgdoc.cli.stores import DEFAULT_SCHEMA, conninfo_of_command, explain_missing_dsn, open_store
 from pgdoc.database.catalog import FIND_REVISION, check_revision, check_server
 from pgdoc.database.errors import connection_error, one_line
 from pgdoc.errors import PgdocError
+from pgdoc.model.names import check_name
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -20,53 +21,71 @@ if TYPE_CHECKING:
 
     from pgdoc import Store
 
-__all__ = ["Finding", "examine"]
+__all__ = ["Finding", "examine_server"]
 
-_SCHEMA: Final = "docs"
-_LONG_S: Final = 60.0
-_MUCH_WAL: Final = 1 << 30
-_FEW: Final = 2
-_CONNECT_S: Final = 10
-_OF_A_CONSUMER: Final = "pgdoc_"
+_LONG_TRANSACTION_S: Final = 60.0
+_MUCH_WAL_BYTES: Final = 1 << 30
+_FEW_FREE: Final = 2
+_CONNECT_TIMEOUT_S: Final = 10
+_CONSUMER_SLOT_PREFIX: Final = "pgdoc_"
 
 
 class Finding(NamedTuple):
-    """One line of the answer: `verdict` is `ok`, `warn` (it will go wrong, or may) or `wrong`."""
+    """One line of the report. `verdict` is `ok`, `warn` (it will or may go wrong) or `wrong`."""
 
     verdict: str
     subject: str
     text: str
 
 
-def examine(dsn: str) -> Iterator[Finding]:
-    """Look at everything, and go on where one look fails."""
+def examine_server(dsn: str, schema: str = DEFAULT_SCHEMA) -> Iterator[Finding]:
+    """Run all checks. A check that fails becomes a finding, and the next one runs.
+
+    Args:
+        dsn: of the database; empty for libpq's defaults.
+        schema: whose tables, indexes and streams are checked.
+
+    Raises:
+        InvalidName: `schema` is not a valid name.
+    """
+    check_name(schema, "schema")
     try:
-        connection = psycopg.connect(dsn, autocommit=True, connect_timeout=_CONNECT_S, row_factory=namedtuple_row)
-    except psycopg.Error as exc:
-        yield Finding("wrong", "connection", str(connection_error(exc)))
+        connection = _connect(dsn)
+    except PgdocError as exc:
+        yield Finding("wrong", "connection", str(exc))
         return
     with connection:
-        for subject, look in _AT_SERVER.items():
-            yield from _looked(subject, look, connection)
-        catalog = list(_looked("catalog", _catalog, connection))
+        for subject, check in _SERVER_CHECKS.items():
+            yield from _run_check(subject, check, connection)
+        catalog = list(_run_check("catalog", _catalog, connection))
         yield from catalog
         if any(finding.verdict == "wrong" for finding in catalog):
             return
-        for subject, look in _AT_TABLES.items():
-            yield from _looked(subject, look, connection)
-    with pgdoc.Store(dsn, schema=_SCHEMA) as store:
-        for subject, ask in _AT_STORE.items():
-            yield from _looked(subject, ask, store)
+        yield from _run_check("tables", _tables, connection, schema)
+    with open_store("doctor", dsn, schema) as store:
+        for subject, check_store in _STORE_CHECKS.items():
+            yield from _run_check(subject, check_store, store)
 
 
-def _looked(subject: str, look: Callable[[Any], Iterator[tuple[str, str]]], at: Any) -> Iterator[Finding]:
+def _connect(dsn: str) -> psycopg.Connection[Any]:
+    conninfo = conninfo_of_command("doctor", dsn)
     try:
-        for verdict, text in look(at):
+        return psycopg.connect(
+            conninfo, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S, row_factory=namedtuple_row
+        )
+    except psycopg.Error as exc:
+        error = connection_error(exc)
+        raise (error if dsn else explain_missing_dsn(error)) from exc
+
+
+def _run_check(subject: str, check: Callable[..., Iterator[tuple[str, str]]], *arguments: Any) -> Iterator[Finding]:
+    try:
+        for verdict, text in check(*arguments):
             yield Finding(verdict, subject, text)
     except PgdocError as exc:
         yield Finding("wrong", subject, str(exc))
     except psycopg.Error as exc:
-        yield Finding("wrong", subject, f"could not be looked at: {one_line(exc)}")
+        yield Finding("wrong", subject, f"this check failed: {one_line(exc)}")
 
 
 def _rows(connection: psycopg.Connection[Any], file: str, name: str, *params: Any) -> list[Any]:
@@ -83,56 +102,56 @@ def _server(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
 def _replication(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
     (found,) = _rows(connection, "replication", "preflight")
     if found.in_recovery:
-        yield "wrong", "the server is a standby (in recovery): use the primary"
+        yield "wrong", "the server is a standby in recovery: connect to the primary"
     if found.wal_level != "logical":
-        yield "wrong", f"wal_level is {found.wal_level}: set it to logical, and restart the server"
+        yield "wrong", f"wal_level is {found.wal_level}: set it to logical and restart the server"
     if not found.may_replicate:
-        yield "wrong", f'role "{found.role}" may not replicate: ALTER ROLE "{found.role}" REPLICATION'
+        run = f'run ALTER ROLE "{found.role}" REPLICATION as a superuser'
+        yield "wrong", f'role "{found.role}" may not replicate: {run}'
     for what, used, most, setting in (
         ("replication slots", found.slots, found.max_slots, "max_replication_slots"),
         ("walsenders", found.walsenders, found.max_walsenders, "max_wal_senders"),
     ):
         free = most - used
-        verdict = "wrong" if free <= 0 else "warn" if free <= _FEW else "ok"
-        cure = "" if verdict == "ok" else f": raise {setting}, and restart the server"
-        yield verdict, f"{free} of {most} {what} free{cure}"
+        verdict = "wrong" if free <= 0 else "warn" if free <= _FEW_FREE else "ok"
+        advice = "" if verdict == "ok" else f": raise {setting} and restart the server"
+        yield verdict, f"{free} of {most} {what} free{advice}"
 
 
 def _disk(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
     (found,) = _rows(connection, "doctor", "server")
     if found.keep_size == "-1":
-        yield (
-            "warn",
-            "max_slot_wal_keep_size is unlimited, so that a slot nobody reads can fill the disk: set it, to 10GB say",
-        )
+        advice = "set it, for example to 10GB"
+        yield "warn", f"max_slot_wal_keep_size is unlimited, so a slot that nobody reads can fill the disk: {advice}"
     else:
-        yield "ok", f"slots may hold back {found.keep_size} of WAL"
+        yield "ok", f"slots can retain up to {found.keep_size} of WAL (max_slot_wal_keep_size)"
 
 
 def _slots(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
     for slot in _rows(connection, "doctor", "slots"):
         if slot.wal_status == "lost":
-            if not slot.name.startswith(_OF_A_CONSUMER):  # of these more is said where the consumers are
+            if not slot.name.startswith(_CONSUMER_SLOT_PREFIX):  # _consumers reports those
                 drop = f"SELECT pg_drop_replication_slot('{slot.name}')"
-                yield "warn", f"{slot.name} has lost its WAL, and is of no use any more: {drop}"
-        elif (slot.retained or 0) > _MUCH_WAL:
-            yield "warn", f"{slot.name} holds back {render_bytes(slot.retained)} of WAL: {_what_to_do(slot.name)}"
+                yield "warn", f"slot {slot.name} has lost its WAL and is useless: drop it with {drop}"
+        elif (slot.retained or 0) > _MUCH_WAL_BYTES:
+            yield "warn", f"slot {slot.name} retains {render_bytes(slot.retained)} of WAL: {_advice_on_wal(slot.name)}"
 
 
-def _what_to_do(slot: str) -> str:
-    if slot.startswith(_OF_A_CONSUMER):
-        return "read on with its consumer, or drop that"
-    return "streams read on from it; `Store.set_history` says how much is kept"
+def _advice_on_wal(slot: str) -> str:
+    if slot.startswith(_CONSUMER_SLOT_PREFIX):
+        return "open its consumer so that it catches up, or drop the consumer"
+    return "it keeps the history that streams resume from; `Store.set_history` limits its size"
 
 
 def _transactions(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
     for found in _rows(connection, "doctor", "blockers"):
         if found.gid is not None:
             age = render_delay(timedelta(seconds=found.age_s))
-            yield "warn", f"prepared transaction {found.gid!r}, {age} old, keeps WAL: commit it, or roll it back"
-        elif found.age_s is not None and found.age_s > _LONG_S:
+            yield "warn", f"prepared transaction {found.gid!r}, {age} old, keeps WAL: commit it or roll it back"
+        elif found.age_s is not None and found.age_s > _LONG_TRANSACTION_S:
             age = render_delay(timedelta(seconds=found.age_s))
-            yield "warn", f"pid {found.pid} writes since {age}, and keeps WAL: end it (pg_terminate_backend)"
+            end = f"SELECT pg_terminate_backend({found.pid})"
+            yield "warn", f"pid {found.pid} has a write transaction open for {age}, which keeps WAL: end it with {end}"
 
 
 def _catalog(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
@@ -141,18 +160,18 @@ def _catalog(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
         row = None
     check_revision(None if row is None else row[0])
-    yield "ok", f"at revision {row[0] if row else ''}"
+    yield "ok", f"revision {row[0] if row else ''}"
 
 
-def _tables(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
-    for table in _rows(connection, "doctor", "tables", _SCHEMA):
+def _tables(connection: psycopg.Connection[Any], schema: str) -> Iterator[tuple[str, str]]:
+    for table in _rows(connection, "doctor", "tables", schema):
         if not table.is_collection:
-            yield "warn", f'table "{_SCHEMA}.{table.name}" is no collection: streams and stores leave it alone'
+            yield "warn", f'table "{schema}.{table.name}" is not a collection: stores and streams ignore it'
         elif not table.is_full:
-            named = f'"{_SCHEMA}"."{table.name}"'
-            yield "wrong", f"{named} gives no before images: ALTER TABLE {named} REPLICA IDENTITY FULL"
-    for index in _rows(connection, "doctor", "unfinished_indexes", _SCHEMA):
-        yield "warn", f'index "{index.name}" of "{index.collection}" is unfinished: create it again, or drop it'
+            run = f'run ALTER TABLE "{schema}"."{table.name}" REPLICA IDENTITY FULL'
+            yield "wrong", f'collection "{schema}.{table.name}" has no before images, so streams refuse it: {run}'
+    for index in _rows(connection, "doctor", "unfinished_indexes", schema):
+        yield "warn", f'index "{index.name}" of "{index.collection}" is unfinished: create it again or drop it'
 
 
 def _streams(store: Store) -> Iterator[tuple[str, str]]:
@@ -160,37 +179,37 @@ def _streams(store: Store) -> Iterator[tuple[str, str]]:
     if found.problem is not None:
         yield "wrong", found.problem
     else:
-        yield "ok", f"one was tried, through {found.plugin} ({found.plugin_reason})"
+        yield "ok", f"a test stream through {found.plugin} works ({found.plugin_reason})"
     if not found.follows_ddl:
-        yield "warn", "DDL in plain SQL makes no events: run `pgdoc init` once as a superuser"
+        yield "warn", "DDL in plain SQL causes no events: run `pgdoc init` once as a superuser"
 
 
 def _history(store: Store) -> Iterator[tuple[str, str]]:
     found = store.history()
     if found.oldest is None:
-        yield "warn", "none is kept: it begins with the first stream"
+        yield "warn", "none is kept yet, so no stream can resume: open a stream, or run `pgdoc init`"
         return
-    yield "ok", f"back to {found.oldest}, {render_bytes(found.retained_bytes)} of WAL held back"
+    yield "ok", f"reaches back to {found.oldest} and retains {render_bytes(found.retained_bytes)} of WAL"
 
 
 def _consumers(store: Store) -> Iterator[tuple[str, str]]:
     for consumer in store.consumers():
         drop = f"drop it with `pgdoc consumers drop {consumer.name}`"
         if consumer.wal_status in {None, "lost"}:
-            yield "wrong", f"{consumer.name} has lost its slot or its WAL: {drop}, and rebuild from a snapshot"
+            yield "wrong", f"consumer {consumer.name} has lost its slot or its WAL: {drop}, and start from a snapshot"
         elif consumer.owner_pid is None:
             kept = render_bytes(consumer.retained_bytes)
-            yield "warn", f"nobody has {consumer.name} open, and it holds back {kept} of WAL: open it, or {drop}"
+            yield "warn", f"consumer {consumer.name} is not open, and retains {kept} of WAL: open it, or {drop}"
         else:
-            yield "ok", f"pid {consumer.owner_pid} has {consumer.name} open, {render_bytes(consumer.lag_bytes)} behind"
+            behind = render_bytes(consumer.lag_bytes)
+            yield "ok", f"consumer {consumer.name} is open in pid {consumer.owner_pid}, {behind} behind"
 
 
-_AT_SERVER: Final = {
+_SERVER_CHECKS: Final = {
     "server": _server,
     "replication": _replication,
     "disk": _disk,
     "slots": _slots,
     "transactions": _transactions,
 }
-_AT_TABLES: Final = {"tables": _tables}
-_AT_STORE: Final = {"streams": _streams, "history": _history, "consumers": _consumers}
+_STORE_CHECKS: Final = {"streams": _streams, "history": _history, "consumers": _consumers}

@@ -1,6 +1,7 @@
-"""An event as a person wants to read it: what kind, of which document, what changed from what to what, by whom.
+"""Events as text for a terminal: the kind, the document, each changed value before and after, and the writer.
 
-Documents and metadata are anybody's text: whatever could move a terminal's cursor is shown escaped.
+Documents and metadata are untrusted text, so characters that are not printable, such as those that move the cursor, are
+escaped.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from pgdoc.changes.events import ChangeEvent
 
-__all__ = ["render", "render_bytes", "render_delay", "shorten"]
+__all__ = ["render_bytes", "render_delay", "render_event", "shorten"]
 
 _KIND_STYLES: Final = {
     "insert": "green",
@@ -34,31 +35,45 @@ _KIND_STYLES: Final = {
 _MOST_PATHS: Final = 6
 _DOCUMENT_WIDTH: Final = 72
 _VALUE_WIDTH: Final = 44
-_INDENT: Final = "\n" + " " * 9
+_INDENT: Final = 9  # the kind and a space
 
 
-def render(event: ChangeEvent, received: datetime | None = None) -> Text:
-    """Give the event in one line, or a few where several paths changed.
+def render_event(
+    event: ChangeEvent, received: datetime | None = None, *, shows_clock: bool = False, shows_token: bool = False
+) -> Text:
+    """Return the event as one line, or as several if several paths changed.
 
     Args:
-        event: of any kind, also one whose document can't be read.
-        received: when it arrived, aware; tells how long after the commit that was.
+        event: of any kind; its document may be unreadable.
+        received: when it arrived, aware; adds the delay since the commit.
+        shows_clock: begin with the local time of the commit.
+        shows_token: end with a line that holds the resume token.
     """
     kind = str(event.event_type)
-    line = Text.assemble((f"{kind:<8}", _KIND_STYLES.get(kind, "cyan")), " ", (_place(event), "bold"))
-    what = _what(event)
-    if len(what) == 1:
-        line.append("  ").append_text(what[0])
+    clock = f"{_clock(event.timestamp, received)}  " if shows_clock else ""
+    line = Text.assemble((clock, "dim"), (f"{kind:<8}", _KIND_STYLES.get(kind, "cyan")), " ", (_target(event), "bold"))
+    rows = _content(event)
+    if len(rows) == 1:
+        line.append("  ").append_text(rows.pop())
     line.append_text(_writer(event))
     if received is not None:
         line.append(f"  +{render_delay(received - event.timestamp)}", style="dim")
-    for row in what if len(what) > 1 else ():
-        line.append(_INDENT).append_text(row)
+    if shows_token:
+        rows.append(Text(f"token {event.resume_token}", style="dim"))
+    for row in rows:
+        line.append("\n" + " " * (len(clock) + _INDENT)).append_text(row)
     return line
 
 
+def _clock(moment: datetime, received: datetime | None) -> str:
+    """Return the local time, with the date if that is not the day of `received`."""
+    local = moment.astimezone()
+    today = received.astimezone().date() if received is not None else None
+    return local.isoformat(sep=" ", timespec="milliseconds")[0 if local.date() != today else 11 : 23]
+
+
 def render_delay(delay: timedelta) -> str:
-    """Give a time span in the unit in which it is a small number."""
+    """Return a time span in the largest unit that it fills."""
     seconds = delay.total_seconds()
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
         if seconds >= size:
@@ -67,7 +82,7 @@ def render_delay(delay: timedelta) -> str:
 
 
 def render_bytes(size: int | None) -> str:
-    """Give a size in the unit in which it is a small number; `?` where it is not known."""
+    """Return a size in the largest unit that it fills, or `?` if it is unknown."""
     if size is None:
         return "?"
     for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
@@ -77,10 +92,10 @@ def render_bytes(size: int | None) -> str:
 
 
 def shorten(value: Any, width: int = _VALUE_WIDTH) -> str:
-    """Give a value as JSON of at most `width` characters, safe to print."""
+    """Return a value as printable JSON, cut off after `width` characters."""
     try:
         return _cut(json_codec.encode_value(value, "").decode(), width)
-    except InvalidDocument:  # SQL writers can nest deeper than pgdoc writes
+    except InvalidDocument:  # SQL can nest values deeper than pgdoc encodes
         return "…"
 
 
@@ -94,24 +109,24 @@ def _printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
-def _place(event: ChangeEvent) -> str:
+def _target(event: ChangeEvent) -> str:
     if event.document_id is None:
         return _printable(event.collection)
     return f"{_printable(event.collection)}/{_cut(event.document_id, _VALUE_WIDTH)}"
 
 
-def _what(event: ChangeEvent) -> list[Text]:
+def _content(event: ChangeEvent) -> list[Text]:
     if event.renamed_to is not None:
         return [Text.assemble("→ ", (_printable(event.renamed_to), "bold"))]
     if event.event_type is EventType.INVALIDATE:
-        return [Text("none of the watched collections is left: the stream ends here", style="dim")]
+        return [Text("no watched collection is left: the stream ends", style="dim")]
     try:
         before, after = event.full_document_before_change, event.full_document
         if before is not None and after is not None:
             return _changes(event.update_description or diff(before.data, after.data), before.data)
         return [Text(shorten(document.data, _DOCUMENT_WIDTH)) for document in (before, after) if document is not None]
     except UnreadableDocument as error:
-        return [Text(_printable(f"can't be read: {error}"), style="red")]
+        return [Text(_printable(f"unreadable: {error}"), style="red")]
 
 
 def _changes(description: UpdateDescription, before: dict[str, Any]) -> list[Text]:
@@ -149,8 +164,10 @@ def _old_value(before: dict[str, Any], parts: list[str | int]) -> str | None:
 
 
 def _writer(event: ChangeEvent) -> Text:
-    said = [f"by {_name(value)}" if key == "user" else f"{key}={_name(value)}" for key, value in event.metadata.items()]
-    return Text("  " + _cut("  ".join(said), _DOCUMENT_WIDTH), style="cyan") if said else Text()
+    claims = [
+        f"by {_name(value)}" if key == "user" else f"{key}={_name(value)}" for key, value in event.metadata.items()
+    ]
+    return Text("  " + _cut("  ".join(claims), _DOCUMENT_WIDTH), style="cyan") if claims else Text()
 
 
 def _name(value: Any) -> str:

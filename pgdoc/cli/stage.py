@@ -1,4 +1,4 @@
-"""What the scenes of `pgdoc demo` share."""
+"""The connections and counters that the scenes of `pgdoc demo` share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import psycopg
 from rich.text import Text
 
 import pgdoc
-from pgdoc.cli.render import render
+from pgdoc.cli.render import render_event
 from pgdoc.cli.replica import Replica
 from pgdoc.cli.watcher import Watcher
 
@@ -23,31 +23,31 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from pgdoc.cli.watcher import Delivery
+    from pgdoc.cli.watcher import ReceivedEvent
 
-__all__ = ["Stage", "source"]
+__all__ = ["Stage", "typed_source"]
 
 _SHOWN: Final = 3
 _KINDS: Final = {"INSERT": "insert", "COPY": "insert", "UPDATE": "update", "DELETE": "delete"}
 
 
 class Stage:
-    """What the scenes play on: a store, a connection for plain SQL, the watcher, and the books about its events.
+    """A store, a connection for plain SQL, the watcher process, and counters of its events.
 
     Attributes:
-        store: where the Python writer writes.
-        connection: where the SQL writer writes.
+        store: the Python writer uses it.
+        connection: the SQL writer uses it.
         replica: the collections, rebuilt from the events.
-        expected: how many events of each kind were caused.
-        arrived: how many came, one counter for each life of the watcher.
-        delays: from the commit's return to the event, for the small transactions of scene 4.
+        expected: number of events of each kind that the writers caused.
+        arrived: number of events that arrived, one counter per watcher process.
+        delays: from the return of the commit to the event, for the small transactions of scene 4.
     """
 
     COLLECTIONS: Final = ("cities", "countries")
 
     def __init__(self, console: Console, conninfo: str, schema: str, plugin: str) -> None:
         self.console = console
-        self._place = conninfo, schema, plugin
+        self._store_arguments = conninfo, schema, plugin
         self._resources = ExitStack()
         self.replica = Replica()
         self.expected: Counter[str] = Counter()
@@ -55,7 +55,7 @@ class Stage:
         self.delays: list[timedelta] = []
 
     def __enter__(self) -> Self:
-        conninfo, schema, plugin = self._place
+        conninfo, schema, plugin = self._store_arguments
         with ExitStack() as opening:
             self.store = opening.enter_context(pgdoc.Store(conninfo, schema=schema, plugin=plugin))
             self.connection = opening.enter_context(psycopg.connect(conninfo, autocommit=True))
@@ -70,35 +70,37 @@ class Stage:
         self._resources.close()
 
     def open_watcher(self) -> Watcher:
-        """Start a watcher process, after the last event that arrived, if any did."""
-        self.watcher = self._resources.enter_context(Watcher(*self._place, self.COLLECTIONS, self.replica.token))
+        """Start a watcher process that continues after the last event that arrived, if any."""
+        self.watcher = self._resources.enter_context(
+            Watcher(*self._store_arguments, self.COLLECTIONS, self.replica.token)
+        )
         self.arrived.append(Counter())
         return self.watcher
 
-    def take(self) -> Delivery:
-        """Wait for the next event and enter it in the books."""
-        return self.note(self.watcher.next())
+    def take(self) -> ReceivedEvent:
+        """Wait for the next event, and record it."""
+        return self.record(self.watcher.next())
 
-    def note(self, delivery: Delivery) -> Delivery:
-        """Enter an event in the books."""
-        self.replica.take(delivery.event)
-        self.arrived[-1][str(delivery.event.event_type)] += 1
-        return delivery
+    def record(self, received: ReceivedEvent) -> ReceivedEvent:
+        """Apply an event to the replica, and count it."""
+        self.replica.take(received.event)
+        self.arrived[-1][str(received.event.event_type)] += 1
+        return received
 
     def show(self, count: int) -> int | None:
-        """Take so many events, print the first few, and tell the transaction of the last one."""
+        """Wait for `count` events, print the first few, and return the transaction id of the last one."""
         transaction_id = None
         for number in range(count):
             event, received = self.take()
             transaction_id = event.transaction_id
             if number < _SHOWN:
-                self.console.print(render(event, received), soft_wrap=True)
+                self.console.print(render_event(event, received), soft_wrap=True)
         if count > _SHOWN:
             self.say(f"         … and {count - _SHOWN:,} more", style="dim")
         return transaction_id
 
     def title(self, text: str) -> None:
-        """Begin a scene."""
+        """Print the title of a scene."""
         self.console.print()
         self.console.rule(Text(text, style="bold"), align="left", style="dim")
 
@@ -107,17 +109,17 @@ class Stage:
         self.console.print(Text(text, style=style), soft_wrap=True)
 
     def python(self, step: Callable[[pgdoc.Store], Any], **caused: int) -> None:
-        """Show a step of the Python writer, run it, and show the events that it must cause."""
-        self.say(source(step), style="dim")
+        """Print the source of a step, run it, and print the events that it must cause."""
+        self.say(typed_source(step), style="dim")
         step(self.store)
         self.expect(Counter(caused))
 
     def sql(self, *statements: str) -> None:
-        """Show statements of the SQL writer, run them as one transaction, and show their events."""
+        """Print statements, run them as one transaction, and print their events."""
         self.expect(self.execute(*statements))
 
     def execute(self, *statements: str) -> Counter[str]:
-        """Show statements, run them as one transaction, and count the changes that they made."""
+        """Print statements, run them as one transaction, and count the changes that they made."""
         self.say("\n".join(f"sql> {statement}" for statement in statements), style="dim")
         changes: Counter[str] = Counter()
         with self.connection.transaction():
@@ -128,13 +130,13 @@ class Stage:
         return changes
 
     def expect(self, caused: Counter[str]) -> None:
-        """Enter changes in the books, and show their events."""
+        """Count changes as expected, and print their events."""
         self.expected += caused
         self.show(caused.total())
 
 
-def source(step: Callable[..., Any]) -> str:
-    """Give the lines of a step as they would be typed."""
+def typed_source(step: Callable[..., Any]) -> str:
+    """Return the body of a step as a user would type it in the interpreter."""
     lines = inspect.getsource(step).splitlines()[1:]
     first, *rest = textwrap.dedent("\n".join(lines)).splitlines()
     return "\n".join([f">>> {first}", *(f"... {line}" if line.startswith(" ") else f">>> {line}" for line in rest)])

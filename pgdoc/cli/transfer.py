@@ -1,4 +1,4 @@
-"""Documents as lines of JSON, into a collection and out of it: `pgdoc load` and `pgdoc dump`."""
+"""Read documents from lines of JSON into a collection, and write them: `pgdoc load` and `pgdoc dump`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pgdoc import InvalidDocument, UnreadableDocument, new_id
+from pgdoc.cli.render import shorten
 from pgdoc.model import json_codec
 
 if TYPE_CHECKING:
@@ -20,16 +21,16 @@ if TYPE_CHECKING:
     from pgdoc import Collection
     from pgdoc.model.documents import Document
 
-__all__ = ["ID", "dump", "load"]
+__all__ = ["ID_FIELD", "dump_documents", "load_documents"]
 
-ID = "_id"
-"""Where a dump has the ids: no data can have a field of this name."""
+ID_FIELD = "_id"
+"""The field of a dump that holds the id. No document can have a field of this name."""
 
 _REPORT_EVERY = 1000
 
 
 class _Lines:
-    """The documents of a file, and at which line and byte reading is."""
+    """Iterates over the documents of a file, and counts the lines and bytes that it has read."""
 
     def __init__(self, file: IO[bytes], id_field: str) -> None:
         self._file = file
@@ -45,34 +46,38 @@ class _Lines:
                 yield self._pair(_object(line))
 
     def _pair(self, data: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        if self._id_field == ID:
-            found = data.pop(ID, None)
+        if self._id_field == ID_FIELD:
+            found = data.pop(ID_FIELD, None)
             found = new_id() if found is None else found
+        elif self._id_field in data:
+            found = data[self._id_field]
         else:
-            found = data.get(self._id_field)
+            raise InvalidDocument(f"the id is missing: there is no field {self._id_field!r}")
         if isinstance(found, int) and not isinstance(found, bool):
             found = str(found)
         if not isinstance(found, str):
-            raise InvalidDocument(f"the id, field {self._id_field!r}, is missing or neither text nor an integer")
+            raise InvalidDocument(
+                f"the id must be text or an integer, got {shorten(found)} in field {self._id_field!r}"
+            )
         return found, data
 
 
-def load(file: IO[bytes], collection: Collection, id_field: str) -> int:
+def load_documents(file: IO[bytes], collection: Collection, id_field: str) -> int:
     """Insert the documents of a file, all or none.
 
     Raises:
-        InvalidDocument: a line is none; the message has its number.
+        InvalidDocument: a line is not a document. The message has its number.
     """
     lines = _Lines(file, id_field)
     with _progress(_size(file)) as report:
         try:
             return collection.insert_many(lines, progress=lambda count: report(count, lines.bytes_read))
-        except InvalidDocument as exc:  # documents are read one by one, as they are sent
+        except InvalidDocument as exc:  # insert_many reads each line just before it sends it
             raise InvalidDocument(f"line {lines.number}: {exc}; nothing was stored", path=exc.path) from exc
 
 
-def dump(collection: Collection, where: Mapping[str, Any] | None) -> None:
-    """Write the documents to stdout, one a line, with the id as the first field."""
+def dump_documents(collection: Collection, where: Mapping[str, Any] | None) -> None:
+    """Write the documents to stdout, one per line, with the id as the first field."""
     out = sys.stdout.buffer
     written = 0
     count = 0
@@ -89,18 +94,18 @@ def dump(collection: Collection, where: Mapping[str, Any] | None) -> None:
 
 def _line(document: Document) -> bytes:
     try:
-        return json_codec.encode_value({ID: document.id, **document.data}, "")
+        return json_codec.encode_value({ID_FIELD: document.id, **document.data}, "")
     except (InvalidDocument, UnreadableDocument) as exc:
-        raise UnreadableDocument(f"document {document.id!r} can't be dumped: {exc}") from exc
+        raise UnreadableDocument(f"cannot dump document {document.id!r}: {exc}") from exc
 
 
 def _object(line: bytes) -> dict[str, Any]:
     try:
         value = json_codec.decode(line)
     except UnreadableDocument as exc:
-        raise InvalidDocument(f"this is no JSON ({exc.__cause__})") from exc
+        raise InvalidDocument(f"this is not valid JSON ({exc.__cause__})") from exc
     if not isinstance(value, dict):
-        raise InvalidDocument("this is JSON, but no object")
+        raise InvalidDocument(f"expected a JSON object, got {shorten(value)}")
     return value
 
 
@@ -111,7 +116,7 @@ def _size(file: IO[bytes]) -> int | None:
 
 @contextmanager
 def _progress(total: int | None, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """Show on stderr how far it has come, where that is a terminal."""
+    """Show a progress bar on stderr if that is a terminal, and yield the function that advances it."""
     console = Console(stderr=True)
     progress = Progress(
         TextColumn("{task.fields[count]:,} documents"),

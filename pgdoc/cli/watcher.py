@@ -1,4 +1,4 @@
-"""A change stream in a process of its own, which can be killed; what it delivers comes through a pipe."""
+"""A change stream in a separate process that the demo can kill. A pipe carries its events to the demo."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ if TYPE_CHECKING:
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.model.tokens import ResumeToken
 
-__all__ = ["Delivery", "Watcher"]
+__all__ = ["ReceivedEvent", "Watcher"]
 
-_PATIENCE_S = 30.0
+_TIMEOUT_S = 30.0
 
 
-class Delivery(NamedTuple):
-    """An event, and when the stream gave it to the watcher's loop."""
+class ReceivedEvent(NamedTuple):
+    """An event, and when the watcher's loop received it."""
 
     event: ChangeEvent
     received: datetime
 
 
 class Watcher:
-    """The process; a context manager, open once its stream is.
+    """The watcher process. A context manager that enters when the stream is open.
 
     Args:
         conninfo: of the database.
         schema: of the collections.
         plugin: the output plugin of the stream.
         names: of the collections to watch.
-        resume_after: where the stream goes on.
+        resume_after: the token to continue after, or `None` to begin now.
     """
 
     def __init__(
         self, conninfo: str, schema: str, plugin: str, names: tuple[str, ...], resume_after: ResumeToken | None = None
     ) -> None:
         spawn = multiprocessing.get_context("spawn")
-        self._pipe, there = spawn.Pipe(duplex=False)
+        self._pipe, their_end = spawn.Pipe(duplex=False)
         self._process = spawn.Process(
             target=_watch,
-            args=(there, (conninfo, schema, plugin), names, resume_after),
+            args=(their_end, (conninfo, schema, plugin), names, resume_after),
             name="pgdoc demo watcher",
             daemon=True,
         )
         self._process.start()
-        there.close()  # so that the pipe ends with the process
+        their_end.close()  # the process then holds the only copy, so the pipe ends when it does
 
     def __enter__(self) -> Self:
         try:
@@ -70,54 +70,54 @@ class Watcher:
 
     @property
     def pid(self) -> int | None:
-        """Its process id."""
+        """The process id."""
         return self._process.pid
 
     def kill(self) -> None:
-        """End it as `kill -9` does; what it had sent can still be read."""
+        """Kill the process as `kill -9` does. `remainder` can still read what it sent."""
         self._process.kill()
         self._process.join()
 
-    def next(self) -> Delivery:
+    def next(self) -> ReceivedEvent:
         """Wait for the next event.
 
         Raises:
-            StreamError: the watcher failed, or nothing came for half a minute.
+            StreamError: the watcher failed, or delivered nothing for half a minute.
         """
-        delivery: Delivery = self._wait()
-        return delivery
+        received: ReceivedEvent = self._wait()
+        return received
 
-    def remainder(self) -> Iterator[Delivery]:
-        """Give what it had sent whole before it was killed."""
-        with suppress(EOFError, OSError):  # the end, and the end inside a message
+    def remainder(self) -> Iterator[ReceivedEvent]:
+        """Yield the events that the process sent completely before it was killed."""
+        with suppress(EOFError, OSError):  # the pipe's end, also in the middle of an event
             while True:
                 yield self._pipe.recv()
 
     def _wait(self) -> Any:
-        if not self._pipe.poll(_PATIENCE_S):
-            raise StreamError(f"the watcher (pid {self.pid}) delivered nothing for {_PATIENCE_S:.0f} s")
+        if not self._pipe.poll(_TIMEOUT_S):
+            raise StreamError(f"the watcher (pid {self.pid}) delivered nothing for {_TIMEOUT_S:.0f} s")
         try:
             message = self._pipe.recv()
         except EOFError as exc:
-            raise StreamError(f"the watcher (pid {self.pid}) ended; what it printed above says why") from exc
+            raise StreamError(f"the watcher (pid {self.pid}) exited: see its output above") from exc
         if isinstance(message, str):
             raise StreamError(message)
         return message
 
 
 def _watch(
-    pipe: Connection, place: tuple[str, str, str], names: tuple[str, ...], resume_after: ResumeToken | None
+    pipe: Connection, store: tuple[str, str, str], names: tuple[str, ...], resume_after: ResumeToken | None
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who started this one ends it
-    conninfo, schema, plugin = place
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole process group; the parent ends this process
+    conninfo, schema, plugin = store
     try:
         with (
-            pgdoc.Store(conninfo, schema=schema, plugin=plugin) as store,
-            store.watch(*names, resume_after=resume_after) as stream,
+            pgdoc.Store(conninfo, schema=schema, plugin=plugin) as opened,
+            opened.watch(*names, resume_after=resume_after) as stream,
         ):
-            pipe.send(None)  # open
+            pipe.send(None)  # the stream is open
             for event in stream:
-                pipe.send(Delivery(event, datetime.now(UTC)))
+                pipe.send(ReceivedEvent(event, datetime.now(UTC)))
     except PgdocError as error:
         pipe.send(str(error))
     except BrokenPipeError:

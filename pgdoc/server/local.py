@@ -1,9 +1,9 @@
-"""`LocalServer`: a PostgreSQL of one's own, for tests, demos and a developer's afternoon.
+"""`LocalServer`: a private PostgreSQL server for tests, demos and development.
 
-It is started as an unprivileged user, also by root, listens on a unix socket that only its owner can reach, and is
-ready for change streams. It is gone when it is stopped, and also when the process that started it is killed: a guardian
-in `/bin/sh` waits at the other end of a pipe, which the kernel closes however the process ends, and then stops the
-server and removes its folder. Nothing is ever installed.
+The server is set up for change streams, runs as an unprivileged user even if root starts it, and listens on a Unix
+socket that only its owner can reach. It stops with `stop`, and also when the process that started it is killed: a
+guardian, a `/bin/sh` script, reads from a pipe that the kernel closes however that process ends. The guardian then
+stops the server and removes its temporary folders. `LocalServer` installs nothing.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ _SIGNALS: Final = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}  # what p
 _START_TIMEOUT_S: Final = 120.0
 _FAST_TIMEOUT_S: Final = 60.0
 _SOCKET_PATH_BYTES: Final = 103  # sun_path holds 104 on macOS and 108 on Linux, with the NUL at the end
-_DEFAULT_PORT: Final = 5432  # without TCP it is only a part of the socket's name
+_DEFAULT_PORT: Final = 5432  # without TCP it is only part of the socket's name
 
-SETTINGS: Final[dict[str, object]] = {
+SERVER_SETTINGS: Final[dict[str, object]] = {
     "wal_level": "logical",
     "max_replication_slots": 32,
     "max_wal_senders": 32,
@@ -52,9 +52,9 @@ SETTINGS: Final[dict[str, object]] = {
     "unix_socket_permissions": "0700",
 }
 
-# Reads the pid of the process that has to end with us, one a line, the last one counts; `end` is there because a
-# process that we forked may still hold the pipe. A process that nobody reaps stays visible to `kill -0`, so the wait
-# has an end.
+# Reads lines: each is the pid of the process to stop, and replaces the one before. `end` stops the loop without waiting
+# for the end of the pipe, because a process that ours forked may still hold the pipe. A zombie stays visible to
+# `kill -0`, so the number of tries is limited.
 _GUARDIAN: Final = """
 while read -r line && [ "$line" != end ]; do pid=$line; done
 if [ -n "$pid" ] && kill -QUIT "$pid"; then
@@ -74,16 +74,16 @@ class LocalServer:
             ...
 
     Args:
-        folder: where the cluster lives; it is made, or used again where it holds one, and it is never removed.
-            `None` makes a temporary folder that is removed at `stop`.
-        bin_dir: the folder of PostgreSQL's programs; `None` looks for them (`pgdoc.server.installation`).
-        plugin: the output plugin that it has to have, where that is `wal2json`; every server has pgoutput.
-        port: also listen on 127.0.0.1, with a password, at this port; 0 takes a free one.
-        settings: configuration parameters on top of those that change streams need.
-        keep: leave a temporary folder where it is.
+        folder: of the cluster. It is created, or reused if it holds a cluster, and never removed. `None` creates a
+            temporary folder that `stop` removes.
+        bin_dir: the folder of PostgreSQL's programs; `None` searches for them (`pgdoc.server.installation`).
+        plugin: the output plugin that streams need. `wal2json` must be installed; every server has pgoutput.
+        port: also listen on 127.0.0.1 at this port, with a password; 0 selects a free port.
+        settings: configuration parameters in addition to those that change streams need.
+        keep: do not remove a temporary folder.
     """
 
-    def __init__(  # noqa: PLR0913 (each has a use of its own)
+    def __init__(  # noqa: PLR0913 (independent options)
         self,
         folder: str | os.PathLike[str] | None = None,
         *,
@@ -118,7 +118,7 @@ class LocalServer:
 
     @property
     def bin_dir(self) -> Path:
-        """The folder of the programs that it runs."""
+        """The folder of PostgreSQL's programs."""
         return self._installation.bin_dir
 
     @property
@@ -136,27 +136,27 @@ class LocalServer:
     def conninfo_for(self, dbname: str, user: str | None = None) -> str:
         """How to connect to another database, or as another user.
 
-        Through the socket; through TCP where a port was asked for and the user is the superuser, whose password only
-        is known.
+        The connection uses the socket. If `port` was given, the superuser's connections use TCP; only that user has a
+        password.
         """
         if self._socket_folder is None:
             raise ServerStartFailed("the local server is not running: call start()")
-        place: dict[str, Any] = {"host": str(self._socket_folder)}
+        route: dict[str, Any] = {"host": str(self._socket_folder)}
         if self._listens and user is None:
-            place = {"host": "127.0.0.1", "password": self._path("password").read_text()}
-        return make_conninfo("", port=self._port, user=user or "postgres", dbname=dbname, **place)
+            route = {"host": "127.0.0.1", "password": self._path("password").read_text()}
+        return make_conninfo("", port=self._port, user=user or "postgres", dbname=dbname, **route)
 
     def start(self) -> Self:
-        """Start it and wait until it takes connections.
+        """Start the server and wait until it accepts connections.
 
         Raises:
-            ServerNotFound: no PostgreSQL on this machine.
-            PluginMissing: PostgreSQL is there, wal2json is not, and `plugin` asks for it.
-            ServerStartFailed: with the last lines of the server's log.
+            ServerNotFound: this machine has no PostgreSQL that is new enough.
+            PluginMissing: `plugin` is `wal2json`, and PostgreSQL does not have it.
+            ServerStartFailed: the server did not start; the message has the last lines of its log.
         """
         if self._postmaster is not None:
             return self
-        self._installation  # noqa: B018 (what is missing is said before anything is made)
+        self._installation  # noqa: B018 (fails before any folder is created)
         try:
             self._prepare_folders()
             self._prepare_programs()
@@ -168,28 +168,28 @@ class LocalServer:
         return self
 
     def stop(self, mode: StopMode = "fast") -> None:
-        """Stop it, and remove its folder if that is a temporary one; nothing happens if it is not running.
+        """Stop the server, and remove its folder if that is temporary. Does nothing if the server is not running.
 
         Args:
-            mode: `fast` ends sessions and writes a checkpoint, `immediate` is a crash.
+            mode: `fast` disconnects clients and writes a checkpoint; `immediate` is a crash.
         """
         self._halt(mode)
         if self._guardian is not None:
-            self._tell_guardian("end")
-            self._guardian.communicate()  # it removes what is temporary
+            self._send_to_guardian("end")
+            self._guardian.communicate()  # it removes the temporary folders
             self._guardian = None
             self._socket_folder = self._copy_folder = None
             if self._temporary:
                 self.folder = None
 
     def restart(self, mode: StopMode = "fast") -> None:
-        """Stop it and start it again, same data, same conninfo."""
+        """Restart the server. It keeps its data and its conninfo."""
         with self.stopped(mode):
             pass
 
     @contextlib.contextmanager
     def stopped(self, mode: StopMode = "fast") -> Iterator[None]:
-        """Have it down inside the block, and up again after it."""
+        """Stop the server for the duration of the block."""
         self._halt(mode)
         try:
             yield
@@ -197,7 +197,7 @@ class LocalServer:
             self._launch()
 
     def log_tail(self, lines: int = 20) -> str:
-        """The last lines of the server's log."""
+        """Return the last lines of the server's log."""
         try:
             return "\n".join(self._path("log").read_text(errors="replace").splitlines()[-lines:])
         except OSError:
@@ -209,7 +209,7 @@ class LocalServer:
 
     @functools.cached_property
     def _account(self) -> dict[str, Any]:
-        """Whom to run it as, as arguments of Popen; PostgreSQL refuses root."""
+        """The user that runs the server, as arguments of Popen. PostgreSQL refuses to run as root."""
         if os.geteuid() != 0:
             return {}
         for name in ("postgres", "nobody"):
@@ -217,7 +217,7 @@ class LocalServer:
                 account = pwd.getpwnam(name)
                 return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": ()}
         raise ServerStartFailed(
-            "PostgreSQL refuses to run as root, and there is no user postgres or nobody to run it as"
+            "PostgreSQL refuses to run as root, and this machine has no user postgres or nobody: create one of them"
         )
 
     def _path(self, name: str) -> Path:
@@ -231,21 +231,19 @@ class LocalServer:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._hand_over(self.folder)
         elif not self._path("data").exists():
-            raise ServerStartFailed(
-                f"{self.folder} is not empty and holds no cluster: give an empty folder, or a new one"
-            )
+            raise ServerStartFailed(f"{self.folder} is not empty and holds no cluster: use an empty or a new folder")
         self._socket_folder = self.folder if self._fits(self.folder) else self._make_temporary_folder()
-        passing = {self.folder} if self._temporary else set()
-        passing |= {self._socket_folder} - {self.folder}
+        temporary = {self.folder} if self._temporary else set()
+        temporary |= {self._socket_folder} - {self.folder}
         if self._installation.is_embedded and not self._reaches(Path(self._installation.program("postgres"))):
             self._copy_folder = self._make_temporary_folder()
-            passing.add(self._copy_folder)
+            temporary.add(self._copy_folder)
         self._guardian = self._spawn(
-            "/bin/sh", "-c", _GUARDIAN, "pgdoc-guardian", *map(str, passing), stdin=subprocess.PIPE
+            "/bin/sh", "-c", _GUARDIAN, "pgdoc-guardian", *map(str, temporary), stdin=subprocess.PIPE
         )
 
     def _prepare_programs(self) -> None:
-        """Copy the programs of a virtual environment that only root can enter, where another user has to run them."""
+        """Copy the programs if they are in a virtual environment that the server's user cannot enter."""
         self._programs = self._installation
         if self._copy_folder is not None:
             self._programs = self._installation.copy_to(self._copy_folder)
@@ -255,14 +253,14 @@ class LocalServer:
     def _make_temporary_folder(self) -> Path:
         parent = tempfile.gettempdir()
         if not self._fits(Path(parent, "pgdoc-xxxxxxxx")) or not self._reaches(Path(parent)):
-            parent = "/tmp"  # noqa: S108 (mkdtemp makes the folder)
+            parent = "/tmp"  # noqa: S108 (mkdtemp creates the folder)
         return self._hand_over(Path(tempfile.mkdtemp(prefix="pgdoc-", dir=parent)))
 
     def _fits(self, folder: Path) -> bool:
         return len(os.fsencode(folder)) + len("/.s.PGSQL.65535.lock") <= _SOCKET_PATH_BYTES
 
     def _reaches(self, path: Path) -> bool:
-        return not self._account or all(one.stat().st_mode & 0o001 for one in (path, *path.parents))
+        return not self._account or all(each.stat().st_mode & 0o001 for each in (path, *path.parents))
 
     def _hand_over(self, path: Path) -> Path:
         if self._account:
@@ -285,40 +283,42 @@ class LocalServer:
         self._write(self._path("data/pgdoc.conf"), "".join(_setting(*pair) for pair in self._all_settings().items()))
 
     def _init(self) -> None:
-        """Make the cluster: UTF-8, text in the order of code points."""
+        """Create the cluster, in UTF-8, with text sorted by code point."""
         command = [self._programs.program("initdb"), "--pgdata", str(self._path("data")), "--username=postgres"]
         command += ["--encoding=UTF8", "--locale=" + ("C" if sys.platform == "darwin" else "C.UTF-8")]
         command += ["--auth-local=trust", "--auth-host=scram-sha-256", "--pwfile", str(self._path("password"))]
         command += ["--no-instructions", *(["--no-sync"] if self._temporary else [])]
         with self._path("log").open("ab") as log:
             process = self._spawn(*command, stdout=log, stderr=log)
-        self._tell_guardian(process.pid)
+        self._send_to_guardian(process.pid)
         if process.wait() != 0:
-            raise ServerStartFailed(f"initdb could not make a cluster in {self.folder}; it says:\n{self.log_tail()}")
+            raise ServerStartFailed(
+                f"initdb could not create a cluster in {self.folder}; its output ends with:\n{self.log_tail()}"
+            )
 
     def _all_settings(self) -> dict[str, object]:
         listen = {"listen_addresses": "127.0.0.1" if self._listens else "", "port": self._port}
-        place = {"unix_socket_directories": '"{}"'.format(str(self._socket_folder).replace('"', '""'))}
+        sockets = {"unix_socket_directories": '"{}"'.format(str(self._socket_folder).replace('"', '""'))}
         plugins = {}
         if self._programs.knows("output_plugin_libraries"):
             plugins = {"output_plugin_libraries": "pgoutput, test_decoding, wal2json"}
-        return {**SETTINGS, **listen, **place, **plugins, **self._settings}
+        return {**SERVER_SETTINGS, **listen, **sockets, **plugins, **self._settings}
 
     def _launch(self) -> None:
         with self._path("log").open("ab") as log:
             postgres = self._programs.program("postgres")
             self._postmaster = self._spawn(postgres, "-D", str(self._path("data")), stdout=log, stderr=log)
-        self._tell_guardian(self._postmaster.pid)
+        self._send_to_guardian(self._postmaster.pid)
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not self._is_ready():
             if self._postmaster.poll() is not None or time.monotonic() > deadline:
                 log_tail = self.log_tail()
                 self._halt("immediate")
-                raise ServerStartFailed(f"PostgreSQL in {self.folder} did not start; the end of its log:\n{log_tail}")
+                raise ServerStartFailed(f"PostgreSQL in {self.folder} did not start; its log ends with:\n{log_tail}")
             time.sleep(0.01)
 
     def _is_ready(self) -> bool:
-        """Read what pg_ctl reads: the first line of `postmaster.pid` is the pid, the eighth the state."""
+        """Read the state as pg_ctl does: line 1 of `postmaster.pid` is the pid, line 8 the state."""
         try:
             lines = self._path("data/postmaster.pid").read_text().splitlines()
         except OSError:
@@ -335,9 +335,9 @@ class LocalServer:
             self._postmaster.send_signal(signal.SIGQUIT)
             self._postmaster.wait()
         self._postmaster = None
-        self._tell_guardian("")
+        self._send_to_guardian("")
 
-    def _tell_guardian(self, line: int | str) -> None:
+    def _send_to_guardian(self, line: int | str) -> None:
         if self._guardian is not None and self._guardian.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._guardian.stdin.write(f"{line}\n".encode())
@@ -350,7 +350,7 @@ class LocalServer:
         stdout: IO[bytes] | int = subprocess.DEVNULL,
         stderr: IO[bytes] | int = subprocess.DEVNULL,
     ) -> subprocess.Popen[bytes]:
-        """Start a program as the unprivileged user, in a session of its own, where Ctrl-C does not reach it."""
+        """Start a program as the unprivileged user, in a new session, so that Ctrl-C does not reach it."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
         try:
             return subprocess.Popen(  # noqa: S603
@@ -367,8 +367,8 @@ class LocalServer:
         except PermissionError as exc:
             user = pwd.getpwuid(self._account.get("user", os.geteuid())).pw_name
             raise ServerStartFailed(
-                f"the server runs as {user}, who may not run {exc.filename}: "
-                "open the folders above it with chmod o+x, or give other programs as bin_dir"
+                f"user {user}, which runs the server, may not run {exc.filename}: "
+                "run chmod o+x on the folders above it, or pass bin_dir with other programs"
             ) from exc
 
 

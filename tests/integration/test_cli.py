@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,8 +42,19 @@ def watching(dsn: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+def interrupt(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+
+
+def without_clock(line: str) -> str:
+    match = re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3}  (.*\n)", line)
+    assert match is not None, line
+    return match[1]
+
+
 def test_watch_prints_changes_as_they_happen_until_ctrl_c(dsn):
-    with watching(dsn, "orders") as process, pgdoc.Store(dsn) as store:
+    with watching(dsn, "orders", "--create") as process, pgdoc.Store(dsn) as store:
         store["orders"].insert("o-1", {"total": 1})
         with pgdoc.metadata(user="ann"):
             store["orders"].update("o-1", {"$inc": {"total": 1}})
@@ -51,16 +63,74 @@ def test_watch_prints_changes_as_they_happen_until_ctrl_c(dsn):
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=30) == ("", "")
         assert process.returncode == 130
-    assert lines[0].startswith('insert   orders/o-1  {"total":1}  +')
-    assert lines[1].startswith("update   orders/o-1  total 1 → 2  by ann  +")
+    assert without_clock(lines[0]).startswith('insert   orders/o-1  {"total":1}  +')
+    assert without_clock(lines[1]).startswith("update   orders/o-1  total 1 → 2  by ann  +")
+
+
+def test_watch_of_a_collection_that_does_not_exist_fails_and_creates_nothing(dsn):
+    for arguments in (["ghost"], ["ghost", "--consumer", "billing"], ["ghost", "--snapshot", "--json"]):
+        ended = pgdoc_command("watch", "--dsn", dsn, *arguments)
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert ended.stderr == (
+            'pgdoc: collection "docs.ghost" does not exist: check the name (`pgdoc collections` lists all), '
+            "or pass --create to create it\n"
+        )
+    with pgdoc.Store(dsn) as store:
+        assert (store.collections(), store.consumers()) == ([], [])
+
+
+@pytest.mark.parametrize("arguments", [[], ["--consumer", "billing"], ["--snapshot"]])
+def test_watch_creates_a_collection_if_it_is_told_to(dsn, arguments):
+    with watching(dsn, "orders", "--create", *arguments) as process, pgdoc.Store(dsn, auto_create=False) as store:
+        assert store.collections() == ["orders"]
+        store["orders"].insert("o-1", {})
+        assert process.stdout is not None
+        assert without_clock(process.stdout.readline()).startswith("insert   orders/o-1  {}  +")
+        interrupt(process)
+        store.drop_consumer("billing")
+
+
+@pytest.mark.parametrize("option", ["--from", "--consumer"])
+def test_a_stream_that_resumes_creates_nothing_and_reports_what_does_not_exist(dsn, option):
+    with pgdoc.Store(dsn) as store:
+        with store.watch("orders", consumer="billing" if option == "--consumer" else None) as stream:
+            value = "billing" if option == "--consumer" else str(stream.resume_token)
+        store.drop_collection("orders")
+        with watching(dsn, "orders", "--create", option, value) as process:
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith('pgdoc: collection "docs.orders" does not exist, and a stream')
+            assert process.stdout is not None
+            assert without_clock(process.stdout.readline()).startswith("drop     orders  +")
+            interrupt(process)
+        assert store.collections() == []
+        store.drop_consumer("billing")
+
+
+def test_watch_prints_tokens_from_which_a_stream_resumes(dsn):
+    with watching(dsn, "--tokens") as process, pgdoc.Store(dsn) as store:
+        store.create_collection("orders")
+        for number in range(2):
+            store["orders"].insert(f"o-{number}", {})
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(4)]
+        assert [without_clock(line)[:8].strip() for line in lines[::2]] == ["create", "insert"]
+        label, token = lines[3].split()
+        assert label == "token"
+        with store.watch(resume_after=token) as stream:
+            event = stream.next(timeout=30)
+            assert event is not None
+            assert event.document_id == "o-1"
 
 
 def test_watch_prints_only_events_that_match_where(dsn):
-    with watching(dsn, "orders", "--where", '{"full_document.data.n": 2}') as process, pgdoc.Store(dsn) as store:
+    with (
+        watching(dsn, "orders", "--create", "--where", '{"full_document.data.n": 2}') as process,
+        pgdoc.Store(dsn) as store,
+    ):
         for number in range(3):
             store["orders"].insert(f"o-{number}", {"n": number})
         assert process.stdout is not None
-        assert process.stdout.readline().startswith("insert   orders/o-2 ")
+        assert without_clock(process.stdout.readline()).startswith("insert   orders/o-2 ")
     command = [*COMMAND, "watch", "--dsn", dsn, "--where", '{"total": 5}']
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 1
@@ -111,7 +181,7 @@ def test_watch_resumes_a_consumer_that_is_listed_and_dropped(dsn):
     assert listed.stdout.splitlines()[1].split()[:3] == ["billing", "docs", "no"]
     assert pgdoc_command("consumers", "drop", "billing", "--dsn", dsn).returncode == 0
     gone = pgdoc_command("consumers", "--dsn", dsn, "drop", "billing")
-    assert (gone.returncode, gone.stderr) == (1, "pgdoc: there is no consumer billing\n")
+    assert (gone.returncode, gone.stderr) == (1, "pgdoc: there is no consumer billing: `pgdoc consumers` lists them\n")
 
 
 def test_an_error_is_printed_on_one_line(dsn):
@@ -136,6 +206,83 @@ def test_the_demo_loses_nothing_and_leaves_nothing(dsn):
     assert "of the same transaction" in ended.stdout
     with psycopg.connect(dsn) as connection:
         assert connection.execute("SELECT to_regnamespace('pgdoc_demo')").fetchone() == (None,)
+
+
+def test_the_demo_refuses_a_schema_that_exists(dsn):
+    with pgdoc.Store(dsn) as store:
+        store["orders"].insert("o-1", {})
+        ended = pgdoc_command("demo", "--dsn", dsn, "--schema", "docs")
+        assert ended.returncode == 1
+        assert ended.stderr.startswith('pgdoc: schema "docs" already exists, and the demo drops its schema at the end')
+        assert store["orders"].count() == 1
+
+
+def test_commands_work_in_the_schema_that_is_given(dsn, tmp_path):
+    file = tmp_path / "orders.ndjson"
+    file.write_text('{"_id":"o-1","n":1}\n')
+    shop = ("--dsn", dsn, "--schema", "shop")
+    assert pgdoc_command("load", str(file), "orders", *shop).returncode == 0
+    assert pgdoc_command("dump", "orders", *shop).stdout == file.read_text()
+    assert pgdoc_command("collections", *shop).stdout == "orders\n"
+    assert pgdoc_command("collections", "--dsn", dsn).stdout == ""
+    assert "schema          shop" in pgdoc_command("status", *shop).stdout.splitlines()
+    with watching(dsn, "orders", "--schema", "shop") as process, pgdoc.Store(dsn, schema="shop") as store:
+        pgdoc_command("load", str(file), "orders", "--dsn", dsn)
+        store["orders"].insert("o-2", {})
+        assert process.stdout is not None
+        assert without_clock(process.stdout.readline()).startswith("insert   orders/o-2 ")
+    with psycopg.connect(dsn) as connection:
+        connection.execute("ALTER TABLE shop.orders REPLICA IDENTITY DEFAULT")
+    assert 'run ALTER TABLE "shop"."orders" REPLICA IDENTITY FULL' in pgdoc_command("doctor", *shop).stdout
+    assert "REPLICA IDENTITY" not in pgdoc_command("doctor", "--dsn", dsn).stdout
+    for command in ("init", "history", "consumers"):
+        assert pgdoc_command(command, *shop).returncode == 0
+
+
+def test_a_schema_that_is_not_valid_is_an_error_of_one_line(dsn):
+    for command in ("init", "history", "consumers", "doctor", "up", "demo"):
+        ended = pgdoc_command(command, *(() if command == "up" else ("--dsn", dsn)), "--schema", "a b")
+        assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
+        assert ended.stderr.startswith("pgdoc: 'a b' is not a valid schema name")
+
+
+@pytest.mark.parametrize("command", ["status", "init", "doctor"])
+def test_without_a_dsn_and_a_server_the_error_names_pgdoc_dsn(command, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    ended = subprocess.run(
+        [*COMMAND, command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**environment, "PGHOST": str(tmp_path), "PGAPPNAME": "cron"},
+    )
+    assert ended.returncode == 1
+    assert "no connection to the server" in ended.stdout + ended.stderr
+    assert "set PGDOC_DSN, for example to postgresql://user@localhost/mydb" in ended.stdout + ended.stderr
+
+
+def test_dump_of_a_collection_that_does_not_exist_says_what_to_do(dsn):
+    ended = pgdoc_command("dump", "ghost", "--dsn", dsn)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == (
+        'pgdoc: collection "docs.ghost" does not exist: check the name (`pgdoc collections` lists all)\n'
+    )
+
+
+def test_a_table_that_is_not_a_collection_is_not_reported_as_missing(dsn):
+    with psycopg.connect(dsn) as connection:
+        connection.execute("CREATE SCHEMA IF NOT EXISTS docs; CREATE TABLE docs.plain (n int)")
+    for arguments in (["watch", "plain", "--create"], ["dump", "plain"]):
+        ended = pgdoc_command(*arguments, "--dsn", dsn)
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert "plain" in ended.stderr
+        assert "does not exist: check the name" not in ended.stderr
+
+
+def test_connections_of_a_command_are_named_after_it(dsn):
+    with watching(f"{dsn} application_name=shop") as _process, psycopg.connect(dsn) as connection:
+        rows = connection.execute("SELECT application_name FROM pg_stat_activity WHERE datname = current_database()")
+        assert "shop: pgdoc watch: pgdoc store docs" in {row[0] for row in rows}
 
 
 def test_a_dump_loads_as_the_same_documents(dsn):
@@ -200,13 +347,13 @@ def test_the_doctor_reports_faults_of_a_schema(dsn):
         store.create_collection("orders")
     healthy = pgdoc_command("doctor", "--dsn", dsn)
     assert (healthy.returncode, healthy.stderr) == (0, "")
-    assert "ok     streams       one was tried, through " in healthy.stdout
+    assert "ok     streams       a test stream through " in healthy.stdout
     with psycopg.connect(dsn) as connection:
         connection.execute("CREATE TABLE docs.ledger (n int)")
         connection.execute("ALTER TABLE docs.orders REPLICA IDENTITY DEFAULT")
     ill = pgdoc_command("doctor", "--dsn", dsn)
     assert ill.returncode == 1
-    assert 'warn   tables        table "docs.ledger" is no collection' in ill.stdout
+    assert 'warn   tables        table "docs.ledger" is not a collection' in ill.stdout
     assert 'ALTER TABLE "docs"."orders" REPLICA IDENTITY FULL' in ill.stdout
 
 

@@ -80,5 +80,7 @@ def test_programs_in_roots_virtual_environment_are_copied_to_where_the_server_us
 @as_root
 def test_programs_that_the_server_user_cannot_run_are_named(embedded: Installation, closed_folder: Path) -> None:
     hidden = embedded.copy_to(closed_folder)
-    with pytest.raises(ServerStartFailed, match=r"runs as \w+, who may not run /tmp/.*/initdb: "):
+    with pytest.raises(
+        ServerStartFailed, match=r"user \w+, which runs the server, may not run /tmp/.*/initdb: run chmod"
+    ):
         LocalServer(bin_dir=hidden.bin_dir).start()

