@@ -230,6 +230,6 @@ class Subscriptions:
 
 def store_closed(cause: BaseException | None = None) -> StoreClosed:
     """Return the error for a stream that is opened in a closed store."""
-    error = StoreClosed("the store is closed: make another to open a stream")
+    error = StoreClosed("the store is closed: open a new one")
     error.__cause__ = cause
     return error

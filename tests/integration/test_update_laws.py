@@ -107,6 +107,20 @@ def stored(connection: psycopg.Connection, change: Compiled, data: dict[str, Any
     return None if row[0] is None else decode(row[0]), row[1], row[2]
 
 
+def rounds(update: Update, before: Any, now: datetime) -> bool:
+    """Whether the update changes a number by less than a float can hold, as 1e23 + 1: only the server sees that."""
+    floats = [value for value in _leaves(apply_update(update, before, now=now)) if isinstance(value, float)]
+    return any(value == value + 1 for value in floats)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
 @laws
 @given(documents_with_updates())
 @example(({"a": [3, {"b": 1}, [1], None, True, "x"]}, {"$push": {"a": {"$each": [{"a": 2}, []], "$sort": -1}}}))
@@ -133,6 +147,7 @@ def stored(connection: psycopg.Connection, change: Compiled, data: dict[str, Any
 @example(({"a": {"b": [1]}, "c": 1}, {"$rename": {"c": "a.b.0"}}))
 @example(({"a": 1}, {"$rename": {"a.b": "c"}}))
 @example(({"a": []}, {"$pop": {"a": 1, "b.c": -1}}))
+@example(({"a": 1e23}, {"$inc": {"a": 1}}))
 @example(({"a": [None, None]}, {"$set": {"a.9.b": 1}, "$min": {"a.$[]": 5}}))
 def test_what_the_server_stores_is_what_python_says(
     connection: psycopg.Connection, drawn: tuple[dict[str, Any], dict[str, Any]]
@@ -150,7 +165,7 @@ def test_what_the_server_stores_is_what_python_says(
         after = apply_update(update, before, now=now)
         event("changed" if compare(before, after) else "same")
         assert compare(found, after) == 0
-        assert same == (compare(before, after) == 0)
+        assert same == (compare(before, after) == 0) or (not same and rounds(update, before, now))
     assert compare(before, decode(encode(data))) == 0
 
 
