@@ -4,9 +4,6 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import Iterable
-from dataclasses import fields
-from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -17,11 +14,10 @@ from rich.console import Console
 from rich.text import Text
 
 import pgdoc
-from pgdoc.changes.events import ChangeEvent
 from pgdoc.cli.consumers import consumers_table
 from pgdoc.cli.demo import run_demo
 from pgdoc.cli.doctor import examine_server
-from pgdoc.cli.render import render_bytes, render_delay, render_event
+from pgdoc.cli.output import print_events, print_fields, print_json_lines
 from pgdoc.cli.stores import DEFAULT_SCHEMA, open_store
 from pgdoc.cli.transfer import ID_FIELD, dump_documents, load_documents
 from pgdoc.errors import CollectionNotFound, PgdocError
@@ -206,9 +202,9 @@ def watch_command(  # noqa: PLR0913 (its options)
                 err=True,
             )
         if json:
-            _print_json(stream)
+            print_json_lines(stream)
         else:
-            _print_events(stream, shows_tokens=tokens)
+            print_events(stream, shows_tokens=tokens)
 
 
 @app.command("collections")
@@ -223,14 +219,14 @@ def collections_command(dsn: Dsn = "", schema: Schema = DEFAULT_SCHEMA) -> None:
 def status_command(dsn: Dsn = "", schema: Schema = DEFAULT_SCHEMA) -> None:
     """Show the state of the server and of the catalog."""
     with open_store("status", dsn, schema) as store:
-        _print_fields(store.status())
+        print_fields(store.status())
 
 
 @app.command("history")
 def history_command(dsn: Dsn = "", schema: UnusedSchema = DEFAULT_SCHEMA) -> None:
     """Show how far back a stream can resume."""
     with open_store("history", dsn, schema) as store:
-        _print_fields(store.history())
+        print_fields(store.history())
 
 
 @app.command("doctor")
@@ -367,48 +363,6 @@ def _not_found(schema: str, name: str, advice: str = "") -> CollectionNotFound:
 
 def _missing(store: pgdoc.Store, names: list[str]) -> list[str]:
     return sorted(set(names).difference(store.collections())) if names else []
-
-
-def _print_events(stream: Iterable[ChangeEvent], *, shows_tokens: bool) -> None:
-    console = Console()
-    for event in stream:
-        text = render_event(event, datetime.now(UTC), shows_clock=True, shows_token=shows_tokens)
-        console.print(text, soft_wrap=True)
-
-
-def _print_json(stream: Iterable[ChangeEvent]) -> None:
-    for event in stream:
-        try:
-            line = event.to_json()
-        except pgdoc.UnreadableDocument as exc:  # print where it was, and go on with the next event
-            found = {"document_id": event.document_id, "resume_token": str(event.resume_token), "error": str(exc)}
-            line = json.dumps({"event_type": event.event_type, "collection": event.collection, **found}).encode()
-        sys.stdout.buffer.write(line + b"\n")
-        sys.stdout.buffer.flush()
-
-
-def _print_fields(answer: Any) -> None:
-    labels = {field.name: field.name.replace("_", " ").removesuffix(" bytes") for field in fields(answer)}
-    width = max(map(len, labels.values())) + 2
-    for name, label in labels.items():
-        first, *more = _value_lines(name, getattr(answer, name))
-        typer.echo(f"{label:<{width}}{first}")
-        for line in more:
-            typer.echo(" " * width + line)
-
-
-def _value_lines(name: str, value: Any) -> list[str]:
-    """Return a field's value with its unit, one line per element."""
-    match value:
-        case list() | tuple():
-            return [line for each in value for line in _value_lines(name, each)] or ["none"]
-        case bool():
-            return ["yes" if value else "no"]
-        case timedelta():
-            return [render_delay(value)]
-        case int() if name == "size" or name.endswith("_bytes"):
-            return [render_bytes(value)]
-    return ["none" if value is None else str(value)]
 
 
 def _exit_on_signal(_number: int, _frame: object) -> NoReturn:

@@ -142,7 +142,8 @@ def check_pgdoc(arguments: list[str]) -> None:
         if argument.endswith("json"):
             Path(argument).touch()
     command = getattr(get_command(app), "commands")[arguments[0]]  # noqa: B009 (typer's class is its own)
-    command.make_context(arguments[0], arguments[1:], resilient_parsing=False)
+    with command.make_context(arguments[0], arguments[1:], resilient_parsing=False):
+        pass  # closes the files that it opened
 
 
 def check_extras(arguments: list[str]) -> None:

@@ -1,0 +1,67 @@
+"""What `watch`, `status` and `history` print on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+
+import pgdoc
+from pgdoc.cli.render import render_bytes, render_delay, render_event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pgdoc.changes.events import ChangeEvent
+
+__all__ = ["print_events", "print_fields", "print_json_lines"]
+
+
+def print_events(stream: Iterable[ChangeEvent], *, shows_tokens: bool) -> None:
+    """Print each event for people, with the local time of its commit."""
+    console = Console()
+    for event in stream:
+        text = render_event(event, datetime.now(UTC), shows_clock=True, shows_token=shows_tokens)
+        console.print(text, soft_wrap=True)
+
+
+def print_json_lines(stream: Iterable[ChangeEvent]) -> None:
+    """Print each event as a line of JSON; one whose document is unreadable has the key `error`."""
+    for event in stream:
+        try:
+            line = event.to_json()
+        except pgdoc.UnreadableDocument as exc:  # print where it was, and go on with the next event
+            found = {"document_id": event.document_id, "resume_token": str(event.resume_token), "error": str(exc)}
+            line = json.dumps({"event_type": event.event_type, "collection": event.collection, **found}).encode()
+        sys.stdout.buffer.write(line + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def print_fields(answer: Any) -> None:
+    """Print the fields of a dataclass in two columns: the label, and the value with its unit."""
+    labels = {field.name: field.name.replace("_", " ").removesuffix(" bytes") for field in fields(answer)}
+    width = max(map(len, labels.values())) + 2
+    for name, label in labels.items():
+        first, *more = _value_lines(name, getattr(answer, name))
+        typer.echo(f"{label:<{width}}{first}")
+        for line in more:
+            typer.echo(" " * width + line)
+
+
+def _value_lines(name: str, value: Any) -> list[str]:
+    """Return a field's value with its unit, one line per element."""
+    match value:
+        case list() | tuple():
+            return [line for each in value for line in _value_lines(name, each)] or ["none"]
+        case bool():
+            return ["yes" if value else "no"]
+        case timedelta():
+            return [render_delay(value)]
+        case int() if name == "size" or name.endswith("_bytes"):
+            return [render_bytes(value)]
+    return ["none" if value is None else str(value)]
