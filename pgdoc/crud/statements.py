@@ -53,9 +53,9 @@ def write_statement(name: str, table: str, *, with_metadata: bool, versioned: bo
             table=table,
             with_metadata=metadata if with_metadata else "",
             with_metadata_and=f"{metadata}," if with_metadata else "WITH",
-            and_metadata=", metadata" if with_metadata else "",
-            from_metadata="FROM metadata" if with_metadata else "",
-            using_metadata="USING metadata" if with_metadata else "",
+            and_metadata=', "pgdoc metadata"' if with_metadata else "",
+            from_metadata='FROM "pgdoc metadata"' if with_metadata else "",
+            using_metadata='USING "pgdoc metadata"' if with_metadata else "",
             and_version="AND version = %s" if versioned else "",
             **{**_NO_CLAUSES, **clauses},
         )
@@ -97,7 +97,9 @@ def catalog_statement(name: str, *, with_metadata: bool) -> bytes:
         with_metadata: whether it emits the message with the writer's metadata, which is then its first parameter.
     """
     call = statement("catalog", name)
-    return (f"{statement('documents', 'with_metadata')} {call} FROM metadata" if with_metadata else call).encode()
+    return (
+        f'{statement("documents", "with_metadata")} {call} FROM "pgdoc metadata"' if with_metadata else call
+    ).encode()
 
 
 @lru_cache(maxsize=1024)

@@ -3,7 +3,8 @@
 -- {from_metadata} are empty.
 
 -- name: with_metadata
-WITH metadata AS MATERIALIZED (SELECT pg_logical_emit_message(true, 'pgdoc', %s))
+-- With a space in its name, it is never the name of a collection's table, which UPDATE and DELETE have beside it.
+WITH "pgdoc metadata" AS MATERIALIZED (SELECT pg_logical_emit_message(true, 'pgdoc', %s))
 
 -- name: emit
 SELECT pg_logical_emit_message(true, 'pgdoc', %s)

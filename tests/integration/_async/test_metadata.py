@@ -50,6 +50,20 @@ async def test_each_write_of_a_metadata_block_emits_it_before_its_change(own_sch
                 assert changes() == [{"user": "Ål", "n": 2**70}, kind, "end"]
 
 
+@pytest.mark.parametrize("name", ["metadata", "carried"])
+async def test_a_collection_of_any_name_can_be_written_with_metadata(own_schema: dict[str, Any], name: str) -> None:
+    async with AsyncStore(**own_schema) as store:
+        orders = store[name]
+        with metadata(user="bob"):
+            await orders.insert("a", {})
+            assert await orders.update("a", {"$set": {"n": 1}})
+            assert await orders.replace("a", {"n": 2})
+            assert await orders.update_many({}, {"$inc": {"n": 1}}) == 1
+            assert await orders.update_one({}, {"$inc": {"n": 1}})
+            assert await orders.delete("a")
+            assert await orders.delete_many({}) == 0
+
+
 async def test_without_metadata_there_is_no_message(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         orders = await store.create_collection("orders")

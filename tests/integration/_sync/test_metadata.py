@@ -51,6 +51,20 @@ def test_each_write_of_a_metadata_block_emits_it_before_its_change(own_schema: d
                 assert changes() == [{"user": "Ål", "n": 2**70}, kind, "end"]
 
 
+@pytest.mark.parametrize("name", ["metadata", "carried"])
+def test_a_collection_of_any_name_can_be_written_with_metadata(own_schema: dict[str, Any], name: str) -> None:
+    with Store(**own_schema) as store:
+        orders = store[name]
+        with metadata(user="bob"):
+            orders.insert("a", {})
+            assert orders.update("a", {"$set": {"n": 1}})
+            assert orders.replace("a", {"n": 2})
+            assert orders.update_many({}, {"$inc": {"n": 1}}) == 1
+            assert orders.update_one({}, {"$inc": {"n": 1}})
+            assert orders.delete("a")
+            assert orders.delete_many({}) == 0
+
+
 def test_without_metadata_there_is_no_message(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         orders = store.create_collection("orders")

@@ -44,7 +44,7 @@ def test_a_write_carries_metadata_only_where_it_is_asked_to(name: str) -> None:
     assert b"metadata" not in plain
     assert b"pg_logical_emit_message" in carrying
     assert carrying.count(b"%s") == plain.count(b"%s") + 1
-    assert re.search(rb"(FROM|USING) metadata", carrying)
+    assert re.search(rb'(FROM|USING) "pgdoc metadata"', carrying)
     assert b"{" not in plain + carrying
 
 
