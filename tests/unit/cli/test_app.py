@@ -235,7 +235,7 @@ def test_without_its_extra_the_command_says_how_to_install_it():
     script = "import sys; sys.modules['typer'] = None; from pgdoc.cli import main; main()"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ended.returncode == 1
-    assert ended.stderr == "pgdoc: the command line needs 'typer': run pip install 'pgdoc[cli]'\n"
+    assert ended.stderr == "pgdoc: the command line needs typer: run pip install typer rich\n"
 
 
 def test_python_m_pgdoc_is_the_command():

