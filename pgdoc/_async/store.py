@@ -138,7 +138,9 @@ class AsyncStore:
         except InvalidName as exc:
             raise InvalidName(f"collection {old!r} can't be renamed to {new!r}: that name is taken") from exc.__cause__
         if not renamed:
-            raise CollectionNotFound(f'collection "{self._schema}.{old}" does not exist')
+            raise CollectionNotFound(
+                f'collection "{self._schema}.{old}" does not exist: check the name (store.collections() lists all)'
+            )
         return collection
 
     async def collections(self) -> list[str]:

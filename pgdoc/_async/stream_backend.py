@@ -64,7 +64,7 @@ class AsyncStreamBackend:
         for name in sorted((names or frozenset()) - found.keys()) if create else ():
             if not self._auto_create:
                 raise CollectionNotFound(
-                    f'collection "{schema}.{name}" does not exist: create it with store.create_collection'
+                    f'collection "{schema}.{name}" does not exist: create it with store.create_collection()'
                 )
             await self.fetch("create", schema, name)
         changed = sorted(name for name, is_full in found.items() if not is_full)

@@ -177,7 +177,7 @@ class AsyncTransactionSession:
         ((exists,),) = await self.fetch(statement("catalog", "table_exists").encode(), [table])
         if not exists:
             if create is None:
-                raise CollectionNotFound(f"collection {table} does not exist: create it with store.create_collection")
+                raise CollectionNotFound(f"collection {table} does not exist: create it with store.create_collection()")
             await self.fetch(statement("catalog", "create_collection").encode(), create)
         self._seen.add(table)
 

@@ -127,7 +127,7 @@ class Indexes:
     def _table_oid(self) -> int | None:
         oid: int | None = (self._fetch(_sql("table"), [self._table.name]))[0][0]
         if oid is None and not self._auto_create:
-            raise CollectionNotFound(f"{self._table.subject} does not exist: create it with store.create_collection")
+            raise CollectionNotFound(f"{self._table.subject} does not exist: create it with store.create_collection()")
         return oid
 
     def _create_table(self) -> None:

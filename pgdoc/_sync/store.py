@@ -137,7 +137,9 @@ class Store:
         except InvalidName as exc:
             raise InvalidName(f"collection {old!r} can't be renamed to {new!r}: that name is taken") from exc.__cause__
         if not renamed:
-            raise CollectionNotFound(f'collection "{self._schema}.{old}" does not exist')
+            raise CollectionNotFound(
+                f'collection "{self._schema}.{old}" does not exist: check the name (store.collections() lists all)'
+            )
         return collection
 
     def collections(self) -> list[str]:

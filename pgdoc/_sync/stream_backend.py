@@ -65,7 +65,7 @@ class StreamBackend:
         for name in sorted((names or frozenset()) - found.keys()) if create else ():
             if not self._auto_create:
                 raise CollectionNotFound(
-                    f'collection "{schema}.{name}" does not exist: create it with store.create_collection'
+                    f'collection "{schema}.{name}" does not exist: create it with store.create_collection()'
                 )
             self.fetch("create", schema, name)
         changed = sorted(name for name, is_full in found.items() if not is_full)

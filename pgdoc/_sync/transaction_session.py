@@ -176,7 +176,7 @@ class TransactionSession:
         ((exists,),) = self.fetch(statement("catalog", "table_exists").encode(), [table])
         if not exists:
             if create is None:
-                raise CollectionNotFound(f"collection {table} does not exist: create it with store.create_collection")
+                raise CollectionNotFound(f"collection {table} does not exist: create it with store.create_collection()")
             self.fetch(statement("catalog", "create_collection").encode(), create)
         self._seen.add(table)
 

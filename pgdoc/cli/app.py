@@ -288,7 +288,7 @@ def dump_command(
         try:
             dump_documents(store[collection], where)
         except CollectionNotFound as exc:
-            if isinstance(exc.__cause__, psycopg.errors.UndefinedColumn):  # a table, but not a collection
+            if not _is_missing(exc):
                 raise
             raise _not_found(schema, collection) from exc
 
@@ -344,15 +344,25 @@ def _open_stream(
     """Open a stream without waiting for a consumer that another process has open.
 
     Raises:
-        CollectionNotFound: a collection does not exist, and the store does not create it.
+        CollectionNotFound: a collection does not exist and is not created, or a table of its name is not a collection.
     """
     try:
         return store.watch(*names, **options, wait=False)
     except CollectionNotFound as exc:
         missing = _missing(store, names)
-        if create or not missing:  # a table that is not a collection has the name
+        if create or not missing:
             raise
+        try:
+            store[missing[0]].get("any id")
+        except CollectionNotFound as found:
+            if not _is_missing(found):  # --create could not create it either
+                raise found from exc
         raise _not_found(schema, missing[0], ", or pass --create to create it") from exc
+
+
+def _is_missing(error: CollectionNotFound) -> bool:
+    """Whether there is nothing of the collection's name, rather than a table that is not a collection."""
+    return isinstance(error.__cause__, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName)
 
 
 def _not_found(schema: str, name: str, advice: str = "") -> CollectionNotFound:

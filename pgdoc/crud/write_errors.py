@@ -45,11 +45,12 @@ def compare_versions(subject: str, key: str, found: int | None, if_version: int 
     """
     if if_version is None or if_version == found:
         return
-    state = "does not exist" if found is None else f"is at version {found}"
-    raise VersionConflict(
-        f"document {key!r} of {subject} {state}, not at version {if_version}: read it again and repeat the change",
-        found_version=found,
-    )
+    document = f"document {key!r} of {subject}"
+    if found is None:
+        message = f"{document} does not exist, so it is not at version {if_version}: insert it, or skip the change"
+    else:
+        message = f"{document} is at version {found}, not at version {if_version}: read it again and repeat the change"
+    raise VersionConflict(message, found_version=found)
 
 
 def check_version(if_version: int | None, *, upsert: bool = False) -> None:

@@ -55,10 +55,10 @@ def map_error(exc: psycopg.Error, subject: str) -> PgdocError:
         return StoreClosed("the store is closed: open a new one")
     if isinstance(exc, psycopg_pool.PoolTimeout):
         return ServerUnreachable(
-            f"{subject}: no pooled connection became free in time, and no new one could be made: {exc}"
+            f"{subject}: no pooled connection became free in time, and no new one could be made: {one_line(exc)}"
         )
     if _is_connection_loss(exc):
-        return ServerUnreachable(f"{subject}: the connection was lost: {exc}. The next call makes a new one")
+        return ServerUnreachable(f"{subject}: the connection was lost: {one_line(exc)}. The next call makes a new one")
     missing = _collection_not_found(exc, subject)
     if missing is not None:
         return missing
@@ -82,7 +82,7 @@ def _collection_not_found(exc: psycopg.Error, subject: str) -> CollectionNotFoun
         return CollectionNotFound(f"{subject} does not exist: create it with store.create_collection()")
     if isinstance(exc, psycopg.errors.UndefinedColumn):
         return CollectionNotFound(
-            f"{subject} is a table but not a collection: {exc.diag.message_primary}. Use another name"
+            f"{subject}: the table of this name is not a collection ({exc.diag.message_primary}): use another name"
         )
     return None
 
@@ -91,7 +91,12 @@ def _duplicate(exc: psycopg.Error, subject: str) -> DuplicateDocument:
     found = _ID_IN_DETAIL.search(exc.diag.message_detail or "")
     if found is None:
         return DuplicateDocument(f"{subject}: {_server_text(exc)}")
-    return DuplicateDocument(f"{subject} already has a document {found[1]!r}", document_id=found[1])
+    # A COPY also fails at an id that its own rows have twice, and the server does not say which of the two it is.
+    return DuplicateDocument(
+        f"{subject} already has a document {found[1]!r}, or this call inserts it twice: use each id once, or replace "
+        "or update the document",
+        document_id=found[1],
+    )
 
 
 def _advice(exc: psycopg.Error) -> str:
@@ -112,4 +117,5 @@ def _server_text(exc: psycopg.Error) -> str:
 def one_line(exc: psycopg.Error) -> str:
     """Return the text of the server or of libpq in one line, without libpq's questions, which start with a tab."""
     text = exc.diag.message_primary or "\n".join(line for line in str(exc).splitlines() if not line.startswith("\t"))
-    return " ".join(text.split()).removeprefix("connection failed: ").rstrip(".")
+    line = " ".join(text.split()).removeprefix("connection failed: ").removeprefix("connection is bad: ")
+    return line.rstrip(".")

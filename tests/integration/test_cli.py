@@ -272,11 +272,22 @@ def test_dump_of_a_collection_that_does_not_exist_says_what_to_do(dsn):
 def test_a_table_that_is_not_a_collection_is_not_reported_as_missing(dsn):
     with psycopg.connect(dsn) as connection:
         connection.execute("CREATE SCHEMA IF NOT EXISTS docs; CREATE TABLE docs.plain (n int)")
-    for arguments in (["watch", "plain", "--create"], ["dump", "plain"]):
+    for arguments in (["watch", "plain"], ["watch", "plain", "--create"], ["dump", "plain"]):
         ended = pgdoc_command(*arguments, "--dsn", dsn)
         assert (ended.returncode, ended.stdout) == (1, "")
-        assert "plain" in ended.stderr
-        assert "does not exist: check the name" not in ended.stderr
+        assert re.search(r"plain.* is not a collection.*: use another (collection )?name$", ended.stderr)
+        assert "check the name" not in ended.stderr
+        assert "--create" not in ended.stderr
+
+
+def test_an_id_that_a_file_has_twice_is_not_reported_as_stored(dsn, tmp_path):
+    file = tmp_path / "orders.jsonl"
+    file.write_text('{"_id": "o-1"}\n{"_id": "o-1"}\n')
+    ended = pgdoc_command("load", str(file), "orders", "--dsn", dsn)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(
+        "pgdoc: collection \"docs.orders\" already has a document 'o-1', or this call inserts it twice: "
+    )
 
 
 def test_connections_of_a_command_are_named_after_it(dsn):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
+import psycopg
 import pytest
 from typer.main import get_command
 
@@ -31,6 +32,13 @@ def opened(command: str, dsn: str = "", schema: str = "docs", *, creates: bool =
     return f"{dsn}{' ' if dsn else ''}application_name='pgdoc {command}' {schema}{' creates' if creates else ''}"
 
 
+class MissingCollection:
+    """A handle on a collection of which the server has no table."""
+
+    def get(self, _id: str) -> None:
+        raise CollectionNotFound("no table") from psycopg.errors.UndefinedTable("no table")
+
+
 class FakeStore:
     """Stands where a store would open a socket."""
 
@@ -45,6 +53,9 @@ class FakeStore:
         return self
 
     def __exit__(self, *exc_info: object) -> None: ...
+
+    def __getitem__(self, name: str) -> MissingCollection:
+        return MissingCollection()
 
     def collections(self) -> list[str]:
         if self.fails is not None:
