@@ -109,6 +109,8 @@ def stored(connection: psycopg.Connection, change: Compiled, data: dict[str, Any
 
 def rounds(update: Update, before: Any, now: datetime) -> bool:
     """Whether the update changes a number by less than a float can hold, as 1e23 + 1: only the server sees that."""
+    if not any(change.operator in {"$inc", "$mul"} for change in update.changes):
+        return False
     floats = [value for value in _leaves(apply_update(update, before, now=now)) if isinstance(value, float)]
     return any(value == value + 1 for value in floats)
 

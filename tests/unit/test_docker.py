@@ -1,4 +1,4 @@
-"""No engine runs where this is developed, so the files are read: do they say what LocalServer does?"""
+"""The Docker files have the settings of LocalServer; no Docker engine is needed to compare them."""
 
 from pathlib import Path
 
@@ -40,5 +40,5 @@ def test_compose_listens_on_this_machine_only(service):
 
 
 def test_compose_is_healthy_when_tcp_answers(service):
-    """The image's init phase answers on the socket already, and then goes away once more."""
+    """During its init phase the image already answers on the socket, and then restarts."""
     assert service["healthcheck"]["test"][:3] == ["CMD", "pg_isready", "--host=127.0.0.1"]

@@ -1,4 +1,4 @@
-"""The table of guarantees names tests that are there."""
+"""The table of guarantees names tests that exist."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TABLE = (TESTS.parent / "docs" / "guarantees.md").read_text(encoding="utf-8")
 
 
 def named() -> list[tuple[str, str]]:
-    """Give each file with each test that is named after it."""
+    """Yield each file with each test that the table names for it."""
     file, found = "", []
     for word in re.findall(r"`([\w/]+\.py|test_\w+|Test\w+)`", TABLE):
         if word.endswith(".py"):

@@ -1,4 +1,4 @@
-"""What libpq says where no connection is made, and what is told of it."""
+"""The errors of connections that could not be made, from libpq's messages."""
 
 from __future__ import annotations
 

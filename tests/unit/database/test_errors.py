@@ -1,4 +1,4 @@
-"""What a replication connection runs into, and what is told of it."""
+"""The errors of replication connections, from psycopg's exceptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What psycopg raises without having asked the server; what the server says is tried with a server."""
+"""Errors that psycopg raises without the server; tests with a server cover those of the server."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from pgdoc.runtime.retry import Backoff
 
 
 class Closing(threading.Event):
-    """Notes how long it is waited for, and does not take the time."""
+    """Records the length of each wait, and returns at once."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A wakeup is heard once, by whoever waits or is about to, and its time-outs hold."""
+"""Each `set` wakes one thread that waits, or the next one that does, and timeouts hold."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATIENCE_S = 20.0
 
 @pytest.fixture
 def slow_handler() -> Iterator[None]:
-    """A signal comes while a wakeup is waited for, and what handles it takes longer than was left to wait."""
+    """A signal arrives during the wait, and its handler takes longer than the rest of the timeout."""
     before = signal.signal(signal.SIGALRM, lambda *_: time.sleep(0.1))
     signal.setitimer(signal.ITIMER_REAL, 0.02)
     yield
@@ -29,7 +29,7 @@ def slow_handler() -> Iterator[None]:
 
 @pytest.fixture
 def alarm(slow_handler: None) -> Iterator[Wakeup]:
-    """A wakeup that rings late, so that a wait without an end shows and does not hang."""
+    """A wakeup that is set late, so that a wait without a timeout fails the test instead of hanging it."""
     wakeup = Wakeup()
     timer = threading.Timer(2, wakeup.set)
     timer.start()
@@ -62,7 +62,7 @@ def test_it_wakes_who_waits() -> None:
 
 
 def test_time_is_over_for_all_who_share_it() -> None:
-    """One ring, two who wait: the other one's time ends, too."""
+    """One `set` and two threads that wait: the other thread's timeout still holds."""
     wakeup = Wakeup()
     heard: list[bool] = []
     waiting = [threading.Thread(target=lambda: heard.append(wakeup.wait(0.2))) for _ in range(2)]

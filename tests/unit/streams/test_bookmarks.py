@@ -1,4 +1,4 @@
-"""Whether history keeps its word: simulated days, without a server."""
+"""History reaches as far back as promised: simulated days, without a server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KB, MB, GB = 1 << 10, 1 << 20, 1 << 30
 
 @dataclass
 class World:
-    """A server, what is written there, and the keeper that looks at it every five seconds."""
+    """A server with its WAL, and the keeper that checks it every five seconds."""
 
     time_s: float = HOUR_S
     size: int = GB
@@ -46,7 +46,7 @@ class World:
 
     @property
     def reach(self) -> int:
-        """Bytes back to the oldest place that streams can resume at."""
+        """Bytes back to the oldest position that streams can resume at."""
         return self.wal_end - self.kept[0].confirmed
 
     def situation(self) -> RetentionState:
@@ -73,7 +73,7 @@ class World:
         return due.make
 
     def written_since(self, age_s: float) -> int:
-        """Give the bytes written in the last `age_s`, or since the beginning."""
+        """Return the bytes written in the last `age_s`, or since the beginning."""
         index = bisect.bisect_left(self.times, self.now - age_s)
         return self.wal_end - self.places[index]
 
@@ -83,7 +83,7 @@ def steady(rate: int) -> Callable[[int], int]:
 
 
 def busy_hours(second: int) -> int:
-    """Nothing but the server's own records, and each third hour more than history may hold."""
+    """Only the server's own records, and every third hour more WAL than history may retain."""
     return 2 * MB * STEP_S if second // HOUR_S % 3 == 2 else 0
 
 

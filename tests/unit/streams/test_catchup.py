@@ -1,4 +1,4 @@
-"""Who is fed by which catch-up reader."""
+"""Which catch-up reader feeds which stream."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ENOUGH_S = 10.0
 
 
 class _Readers(CatchUp):
-    """Readers that read nothing: each stays with its group until it is told to let it go."""
+    """Readers that read nothing: each keeps its group until the test ends it."""
 
     def __init__(self) -> None:
         super().__init__(mock.Mock(), mock.Mock(), wake=mock.Mock(), is_reconnecting=lambda: False)

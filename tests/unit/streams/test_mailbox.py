@@ -31,7 +31,7 @@ def changes(count: int, *, size: int = 10, first: int = 1) -> list[Change]:
 
 
 def take(mailbox: Mailbox | AsyncMailbox) -> list[Change]:
-    """Take what is there, without waiting, from either kind, and use it up."""
+    """Take everything from either kind of mailbox without waiting, and free its room."""
     batch = mailbox.take(0) if isinstance(mailbox, Mailbox) else asyncio.run(mailbox.take(0))
     return use_up(batch)
 
@@ -76,7 +76,7 @@ def test_bytes_fill_it_too_but_one_change_always_fits(kind):
 
 @given(st.integers(1, 5), st.integers(1, 50), st.lists(st.lists(st.integers(1, 40), max_size=6) | st.none()))
 def test_it_never_holds_more_than_its_bounds(size, size_bytes, steps):
-    """None takes; a list puts changes of these sizes."""
+    """`None` takes; a list puts changes of these sizes."""
     mailbox, lsn, given_to, held = Mailbox(size, size_bytes), itertools.count(1), [], []
     for step in steps:
         if step is None:
@@ -200,7 +200,7 @@ def test_half_empty_is_not_enough_for_a_change_that_is_larger_than_half(kind):
 
 
 @both
-def test_whoever_waits_for_room_is_called_when_it_is_closed(kind):
+def test_closing_calls_those_that_wait_for_room(kind):
     mailbox, calls = kind(1, 10**6), []
     mailbox.put(changes(1), NOWHERE)
     mailbox.call_when_room(lambda: calls.append("closed"))
@@ -261,7 +261,7 @@ def test_waiting_ends_with_the_time():
 
 
 async def waiting(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-    """Start a task and let it come to where it waits."""
+    """Start a task, and run it until it waits."""
     task = asyncio.ensure_future(coroutine)
     await asyncio.sleep(0)
     await asyncio.sleep(0)

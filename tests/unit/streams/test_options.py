@@ -18,7 +18,7 @@ def token(commit_lsn: int, *, timeline: int = 3, system_id: int = 7421, inside: 
     return ResumeToken(position, system_id, timeline)
 
 
-def test_a_place_is_given_as_a_token_its_text_or_a_bare_lsn():
+def test_a_position_can_be_a_token_its_text_or_a_bare_lsn():
     assert read_token(token(3000)) == token(3000)
     assert read_token(str(token(3000))) == token(3000)
     assert read_token("16/B374D848") == Lsn(0x16_B374_D848)
@@ -26,16 +26,16 @@ def test_a_place_is_given_as_a_token_its_text_or_a_bare_lsn():
 
 
 @pytest.mark.parametrize("given", ["", "yesterday", "16/", "0/1.7421", 7, None, b"0/1", Position(1)])
-def test_what_is_no_place_is_refused(given):
+def test_a_value_that_is_not_a_position_is_refused(given):
     with pytest.raises(InvalidResumeToken):
         read_token(given)
 
 
 @pytest.mark.parametrize(
-    "place", [token(3000), token(4000), token(2000, timeline=2, inside=False), token(999, timeline=1)]
+    "resume_after", [token(3000), token(4000), token(2000, timeline=2, inside=False), token(999, timeline=1)]
 )
-def test_a_place_that_this_server_has(place):
-    assert check_position(place, ORIGIN, 4000) == place.position
+def test_a_token_of_this_server_is_its_position(resume_after):
+    assert check_position(resume_after, ORIGIN, 4000) == resume_after.position
 
 
 def test_a_bare_lsn_lies_before_every_change_that_commits_there():
@@ -43,7 +43,7 @@ def test_a_bare_lsn_lies_before_every_change_that_commits_there():
 
 
 @pytest.mark.parametrize(
-    ("place", "reason"),
+    ("resume_after", "reason"),
     [
         (token(3000, system_id=1), "of cluster 1"),
         (token(1001, timeline=1), "not part of this server's history"),
@@ -53,9 +53,9 @@ def test_a_bare_lsn_lies_before_every_change_that_commits_there():
         (Lsn(4001), "beyond the end"),
     ],
 )
-def test_a_place_that_this_server_has_not(place, reason):
+def test_a_position_that_this_server_does_not_have_is_refused(resume_after, reason):
     with pytest.raises(InvalidResumeToken, match=reason):
-        check_position(place, ORIGIN, 4000)
+        check_position(resume_after, ORIGIN, 4000)
 
 
 def test_a_commit_that_would_begin_where_its_timeline_was_left_was_never_part_of_what_came_after():

@@ -1,4 +1,4 @@
-"""What holds of every plan, whatever bookmarks there are."""
+"""Properties of every retention plan, for any bookmarks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOW, END = 1_790_000_000, 1 << 30
 
 @st.composite
 def lists_of_bookmarks(draw: st.DrawFn) -> list[Bookmark]:
-    """Bookmarks as `slots.bookmarks` gives them: in the order of their places, some without their WAL."""
+    """Bookmarks as `slots.bookmarks` returns them: in the order of their positions, some without their WAL."""
     places = sorted(draw(st.lists(st.integers(1, END), max_size=7, unique=True)))
     restarts = sorted(draw(st.lists(st.integers(1, END), min_size=len(places), max_size=len(places))))
     ages = sorted(draw(st.lists(st.integers(0, 7200), min_size=len(places), max_size=len(places))), reverse=True)
@@ -58,7 +58,7 @@ def test_what_lost_its_wal_goes_and_one_that_has_it_stays_or_another_is_made(kep
 
 @given(lists_of_bookmarks(), situations)
 def test_it_is_a_matter_of_time_or_size_that_the_oldest_goes(kept, at):
-    """History reaches back as far as promised, unless it would cost more than it may."""
+    """History reaches back as far as promised, unless that would retain more WAL than allowed."""
     alive = [bookmark for bookmark in kept if not without_wal(bookmark)]
     left = [bookmark for bookmark in alive if bookmark not in plan_retention(kept, at).drop]
     within = [bookmark for bookmark in alive if at.needed_from - (bookmark.restart or 0) <= at.size]

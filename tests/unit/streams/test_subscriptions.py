@@ -1,4 +1,4 @@
-"""Which streams are open, and what becomes of them when the live reader begins, reconnects and ends."""
+"""Open streams, and their state after the live reader begins, reconnects and ends."""
 
 from __future__ import annotations
 

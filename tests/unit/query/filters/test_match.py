@@ -1,4 +1,4 @@
-"""MongoDB's meaning, case by case; that SQL says the same is a law in `tests/integration/test_query_laws.py`."""
+"""MongoDB's meaning, case by case. `tests/integration/test_query_laws.py` checks that SQL agrees."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_a_number_too_large_for_a_remainder_is_never_made_an_integer() -> None:
 
 
 def test_an_array_is_looked_at_once_for_each_part_of_a_path() -> None:
-    """A number is an index or a key, in each array anew: the ways to go down double with each."""
+    """A number can be an index or a key in each array, so the number of ways down doubles with each."""
     value: Any = 7
     for _ in range(16):
         value = [{"0": value}]

@@ -13,7 +13,7 @@ STATUS, TOTAL, SHOP = ("status",), ("total",), ("shop", "name")
 
 
 def keyed(node: Any) -> list[tuple[str, int, str]]:
-    """Dotted path, number of nodes and scope of all that is asked of an index."""
+    """Return the dotted path, the number of nodes and the scope of each `ByKey`."""
     if isinstance(node, ByKey):
         return [(".".join(node.path), len(node.nodes), node.scope)]
     return [found for part in node.nodes for found in keyed(part)] if isinstance(node, And | Or) else []
@@ -102,7 +102,7 @@ def test_a_partial_index_serves_filters_that_repeat_its_condition() -> None:
     assert keyed(by_key(parse_filter({"status": "new", "total": {"$gte": 9}}), indexes)) == [("total", 1, "all")]
     whole = by_key(parse_filter({"status": "new", "total": {"$gte": 9}, "a": 1}), indexes)
     assert sorted(path for path, _, _ in keyed(whole)) == ["status", "total"]
-    assert list(conjuncts(whole)).count(where[0]) == 1  # as the index has it, beside the total's own
+    assert list(conjuncts(whole)).count(where[0]) == 1  # the index's condition, and that on the total
     assert list(conjuncts(whole)).count(where[1]) == 1
 
 

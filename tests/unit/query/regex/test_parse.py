@@ -1,4 +1,4 @@
-"""That PostgreSQL reads the same is a law in `tests/integration/test_regex_laws.py`."""
+"""Parsing of patterns. `tests/integration/test_regex_laws.py` checks that PostgreSQL agrees with RE2."""
 
 from __future__ import annotations
 

@@ -377,7 +377,7 @@ def test_an_update_has_a_limit_of_changes(operator: str, path: str, value: Any, 
 
 
 def test_a_path_has_a_limit_of_elements() -> None:
-    """Each `$[]` is a query in the one before it."""
+    """Each `$[]` is a query inside that of the previous one."""
     compile_update(parse_update({"$set": {"a" + ".$[]" * 50: 1}}))
     with pytest.raises(InvalidUpdate, match=r"at most 50 \$\[\] and \$pull conditions, got 51"):
         compile_update(parse_update({"$set": {"a" + ".$[]" * 51: 1}}))
