@@ -22,6 +22,8 @@ __all__ = ["connection_error", "map_error", "one_line"]
 # Connection exceptions; too many connections; the server is shutting down, crashed, or starting up.
 _UNREACHABLE = re.compile(r"08...|53300|57P0[1-3]")
 _ID_IN_DETAIL = re.compile(r"\(id\)=\((.*)\)", re.DOTALL)  # the same in every language of lc_messages
+# The first part of an index of `create_index`, see `relation_name` there. Its server text is full of internal functions.
+_UNIQUE_INDEX = re.compile(r"[\w-]+\.([\w-]+)\.[0-9a-f]{10}")
 
 _CONNECTION_ADVICE = {
     "pg_hba.conf": "add a line for this role, database and address to pg_hba.conf",
@@ -90,7 +92,12 @@ def _collection_not_found(exc: psycopg.Error, subject: str) -> CollectionNotFoun
 def _duplicate(exc: psycopg.Error, subject: str) -> DuplicateDocument:
     found = _ID_IN_DETAIL.search(exc.diag.message_detail or "")
     if found is None:
-        return DuplicateDocument(f"{subject}: {_server_text(exc)}")
+        index = _UNIQUE_INDEX.fullmatch(exc.diag.constraint_name or "")
+        if index is None:
+            return DuplicateDocument(f"{subject}: {_server_text(exc)}")
+        return DuplicateDocument(
+            f"{subject}: the unique index {index[1]!r} allows no two documents with the same values: change one of them"
+        )
     # A COPY also fails at an id that its own rows have twice, and the server does not say which of the two it is.
     return DuplicateDocument(
         f"{subject} already has a document {found[1]!r}, or this call inserts it twice: use each id once, or replace "
