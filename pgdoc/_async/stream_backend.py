@@ -70,8 +70,8 @@ class AsyncStreamBackend:
         changed = sorted(name for name, is_full in found.items() if not is_full)
         if changed:
             raise ReplicaIdentityChanged(
-                f'collection "{schema}.{changed[0]}" is not REPLICA IDENTITY FULL, so its changes have no before image: '
-                f'run ALTER TABLE "{schema}"."{changed[0]}" REPLICA IDENTITY FULL'
+                f'collection "{schema}.{changed[0]}" is not REPLICA IDENTITY FULL, so its changes have no '
+                f'before image: run ALTER TABLE "{schema}"."{changed[0]}" REPLICA IDENTITY FULL'
             )
         await self._publish(schema)
 

@@ -22,7 +22,7 @@ __all__ = ["connection_error", "map_error", "one_line"]
 # Connection exceptions; too many connections; the server is shutting down, crashed, or starting up.
 _UNREACHABLE = re.compile(r"08...|53300|57P0[1-3]")
 _ID_IN_DETAIL = re.compile(r"\(id\)=\((.*)\)", re.DOTALL)  # the same in every language of lc_messages
-# The first part of an index of `create_index`, see `relation_name` there. Its server text is full of internal functions.
+# The name of an index of `create_index`, as `relation_name` makes it. The server's detail is its internal expressions.
 _UNIQUE_INDEX = re.compile(r"[\w-]+\.([\w-]+)\.[0-9a-f]{10}")
 
 _CONNECTION_ADVICE = {

@@ -229,7 +229,7 @@ def _waiting_for_ever(dsn: str, pool: ThreadPoolExecutor) -> Iterator[Future[Non
     writing.result(PATIENCE_S)
 
 
-def test_who_has_no_watcher_reads_the_database(store, redis, watcher):
+def test_a_reader_without_a_watcher_reads_the_database(store, redis, watcher):
     redis.set("product:p", json.dumps(OLD))
     store["products"].replace("p", NEW)
     redis.delete(cache.WATCHED)  # it expires when no watcher renews it
@@ -268,7 +268,7 @@ def test_a_collection_that_is_emptied_empties_the_cache(store, redis, watcher, d
     assert cache.read(redis, store["products"], "p") is None
 
 
-def test_where_history_is_lost_the_cache_begins_anew(store, redis):
+def test_the_cache_begins_again_after_lost_history(store, redis):
     redis.set(cache.POSITION, FOREIGN_TOKEN)
     redis.set("product:gone", json.dumps(OLD))
     with contextlib.closing(Watcher(store, redis)) as watcher:

@@ -110,7 +110,7 @@ def test_what_the_state_does_not_allow_is_refused_and_leaves_nothing(store):
     assert store[bank.EVENTS].count() == 1
 
 
-def test_of_two_commands_on_the_same_state_one_decides_anew(store):
+def test_of_two_commands_on_the_same_state_one_decides_again(store):
     """Both commands see a balance of 100 and try to withdraw 80."""
     bank.open_account(store, "account-7", "alice")
     bank.deposit(store, "account-7", 100)

@@ -176,7 +176,7 @@ def _read_slowly(stream: ChangeStream, pace_s: float | None, over: threading.Eve
         stream.try_next()
 
 
-def test_lost_bookmarks_stop_those_who_need_history_only(rough_dsn: str, rough_schema: str) -> None:
+def test_lost_bookmarks_end_only_the_streams_that_need_history(rough_dsn: str, rough_schema: str) -> None:
     with Store(rough_dsn, schema=rough_schema) as store, _admin(rough_dsn) as admin:
         live, full = store["orders"].watch(), store["orders"].watch(buffer_size=5)
         token = live.resume_token
@@ -229,7 +229,7 @@ def _lose_wal(stream: ChangeStream, admin: psycopg.Connection) -> None:
         assert stream.next(timeout=0.2) is None
 
 
-def test_a_server_that_is_not_heard_of_is_connected_to_anew(rough_dsn: str, rough_schema: str) -> None:
+def test_the_live_reader_reconnects_to_a_silent_server(rough_dsn: str, rough_schema: str) -> None:
     with _admin(rough_dsn) as admin:
         admin.execute("ALTER SYSTEM SET wal_sender_timeout = '2s'")
         admin.execute("SELECT pg_reload_conf()")

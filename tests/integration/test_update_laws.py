@@ -151,7 +151,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 @example(({"a": []}, {"$pop": {"a": 1, "b.c": -1}}))
 @example(({"a": 1e23}, {"$inc": {"a": 1}}))
 @example(({"a": [None, None]}, {"$set": {"a.9.b": 1}, "$min": {"a.$[]": 5}}))
-def test_what_the_server_stores_is_what_python_says(
+def test_the_server_stores_what_python_computes(
     connection: psycopg.Connection, drawn: tuple[dict[str, Any], dict[str, Any]]
 ) -> None:
     data, wanted = drawn

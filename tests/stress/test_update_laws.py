@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from tests.integration.test_update_laws import (
     connection,
     documents_with_updates,
-    test_what_the_server_stores_is_what_python_says,
+    test_the_server_stores_what_python_computes,
 )
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["connection"]
 
-law: Any = test_what_the_server_stores_is_what_python_says
-del test_what_the_server_stores_is_what_python_says  # otherwise pytest collects it here too
+law: Any = test_the_server_stores_what_python_computes
+del test_the_server_stores_what_python_computes  # otherwise pytest collects it here too
 
 
 @settings(

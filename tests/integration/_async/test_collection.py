@@ -154,7 +154,7 @@ async def test_replace_with_upsert_inserts_or_replaces(own_schema: dict[str, Any
             assert (replaced.data, replaced.version) == ({"n": version}, version)
 
 
-async def test_delete_says_whether_there_was_one(own_schema: dict[str, Any]) -> None:
+async def test_delete_returns_whether_the_document_existed(own_schema: dict[str, Any]) -> None:
     async with AsyncStore(**own_schema) as store:
         await store["orders"].insert("o-1", {})
         assert await store["orders"].delete("o-1") is True

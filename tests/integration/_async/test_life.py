@@ -47,7 +47,7 @@ async def end_of(store: AsyncStore, stream: AsyncChangeStream) -> list[tuple[str
     return [event for event in life(await take_to(stream, END)) if event != ("create", "end")]
 
 
-async def test_the_library_tells_of_what_it_does(shared_dsn: str, schema: str) -> None:
+async def test_the_library_announces_what_it_does_to_collections(shared_dsn: str, schema: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store, store.watch() as stream:
         with pgdoc.metadata(user="alice"):
             await store.create_collection("orders")
@@ -79,7 +79,7 @@ async def test_the_library_tells_of_what_it_does(shared_dsn: str, schema: str) -
     assert [one.resume_token < other.resume_token for one, other in itertools.pairwise(events)] == [True] * 6
 
 
-async def test_sql_tells_the_same(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+async def test_ddl_announces_what_it_does_to_collections(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
         for name in ("orders", "users", "stock", "log"):
             await store.create_collection(name)

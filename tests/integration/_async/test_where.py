@@ -85,7 +85,9 @@ async def test_what_does_not_match_takes_no_room_and_the_token_moves_past_it(
     assert token > events[-1].resume_token
 
 
-async def test_who_resumes_is_given_what_matches_only(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+async def test_a_stream_that_resumes_receives_only_what_matches(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
     """The stream resumes from the WAL, with a buffer so small that it leaves the shared reader repeatedly."""
     where = {"full_document.data.n": {"$mod": [10, 3]}}
     async with AsyncStore(shared_dsn, schema=schema) as store:

@@ -153,7 +153,7 @@ def test_replace_with_upsert_inserts_or_replaces(own_schema: dict[str, Any]) -> 
             assert (replaced.data, replaced.version) == ({"n": version}, version)
 
 
-def test_delete_says_whether_there_was_one(own_schema: dict[str, Any]) -> None:
+def test_delete_returns_whether_the_document_existed(own_schema: dict[str, Any]) -> None:
     with Store(**own_schema) as store:
         store["orders"].insert("o-1", {})
         assert store["orders"].delete("o-1") is True

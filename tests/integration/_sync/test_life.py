@@ -48,7 +48,7 @@ def end_of(store: Store, stream: ChangeStream) -> list[tuple[str, ...]]:
     return [event for event in life(take_to(stream, END)) if event != ("create", "end")]
 
 
-def test_the_library_tells_of_what_it_does(shared_dsn: str, schema: str) -> None:
+def test_the_library_announces_what_it_does_to_collections(shared_dsn: str, schema: str) -> None:
     with Store(shared_dsn, schema=schema) as store, store.watch() as stream:
         with pgdoc.metadata(user="alice"):
             store.create_collection("orders")
@@ -80,7 +80,7 @@ def test_the_library_tells_of_what_it_does(shared_dsn: str, schema: str) -> None
     assert [one.resume_token < other.resume_token for one, other in itertools.pairwise(events)] == [True] * 6
 
 
-def test_sql_tells_the_same(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+def test_ddl_announces_what_it_does_to_collections(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     with Store(shared_dsn, schema=schema) as store:
         for name in ("orders", "users", "stock", "log"):
             store.create_collection(name)

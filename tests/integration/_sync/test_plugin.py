@@ -164,7 +164,7 @@ def test_a_table_that_its_transaction_wrote_to_is_published_by_the_next_watch(ds
 
 
 @pytest.mark.usefixtures("both_plugins")
-def test_a_role_that_may_not_publish_is_told_what_to_run(dsn: str, hand: psycopg.Connection) -> None:
+def test_the_error_for_a_role_that_may_not_publish_says_what_to_run(dsn: str, hand: psycopg.Connection) -> None:
     hand.execute(BY_HAND)
     with role(dsn) as reader:
         for plugin in ("pgoutput", "wal2json", "auto"):

@@ -119,7 +119,7 @@ def test_a_slot_dropped_meanwhile_is_made_again(store: Store, owner: psycopg.Con
     assert status(store).wal_status == "reserved"
 
 
-def test_a_slot_without_history_is_lost_or_begun_anew(
+def test_a_consumer_whose_slot_has_no_history_is_lost_or_begins_again(
     store: Store, owner: psycopg.Connection, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pgdoc.streams.bookmarks._INTERVAL_S", 60.0)
@@ -229,7 +229,7 @@ def test_a_paused_owner_that_wakes_up_can_do_nothing(
             effect(store, standby, events[1])
 
 
-def test_who_was_paused_while_a_consumer_was_dropped_and_made_anew_can_do_nothing(
+def test_an_owner_that_was_paused_while_its_consumer_was_dropped_and_created_again_can_do_nothing(
     dsn: str, store: Store, owner: psycopg.Connection
 ) -> None:
     with store["orders"].watch() as stream:

@@ -172,7 +172,7 @@ def test_a_removed_selection_leaves_nothing_behind():
     assert (router._counts, router._by_table_and_kind, router._indexes) == ({}, {}, {})
 
 
-def test_what_can_not_be_looked_at_is_given():
+def test_a_change_that_can_not_be_read_is_delivered_to_every_stream_of_its_collection():
     def broken(_message: bytes) -> Images:
         raise ProtocolError("it is broken", offset=0)
 

@@ -183,7 +183,7 @@ def test_ctrl_c_is_quiet_and_exit_code_130(store, capsys):
 @pytest.mark.parametrize(
     "arguments", [["no-such-command"], ["watch", "--no-such-option"], ["watch", "--where", "{"], ["up", "--port", "x"]]
 )
-def test_what_is_not_understood_is_exit_code_2(store, arguments, capsys):
+def test_invalid_arguments_are_exit_code_2(store, arguments, capsys):
     assert run_cli(arguments) == 2
     assert store.opened == []
     assert "Usage: pgdoc" in capsys.readouterr().err

@@ -32,7 +32,7 @@ def test_every_block_is_used() -> None:
                 assert f'"{name}"' in sources, f"{file.name}: {name}"
 
 
-def test_a_name_that_is_not_there_is_an_error() -> None:
+def test_a_block_that_does_not_exist_is_an_error() -> None:
     with pytest.raises(KeyError):
         statement("documents", "upsert_many")
 

@@ -42,7 +42,7 @@ def test_a_wait_ends_with_its_time_also_where_a_signal_comes(alarm: Wakeup) -> N
     assert not alarm.wait(0.05)
 
 
-def test_it_is_heard_by_who_comes_later_and_only_once() -> None:
+def test_a_wakeup_that_is_set_before_the_wait_ends_one_wait() -> None:
     wakeup = Wakeup()
     wakeup.set()
     wakeup.set()
@@ -51,7 +51,7 @@ def test_it_is_heard_by_who_comes_later_and_only_once() -> None:
     assert not wakeup.wait(-1.0)
 
 
-def test_it_wakes_who_waits() -> None:
+def test_a_wakeup_wakes_the_thread_that_waits() -> None:
     wakeup = Wakeup()
     heard: list[bool] = []
     waiting = threading.Thread(target=lambda: heard.append(wakeup.wait(PATIENCE_S)))
@@ -61,7 +61,7 @@ def test_it_wakes_who_waits() -> None:
     assert heard == [True]
 
 
-def test_time_is_over_for_all_who_share_it() -> None:
+def test_a_wakeup_of_one_thread_leaves_the_timeout_of_another() -> None:
     """One `set` and two threads that wait: the other thread's timeout still holds."""
     wakeup = Wakeup()
     heard: list[bool] = []

@@ -146,7 +146,7 @@ def test_a_long_transaction_costs_no_reach_and_its_wal_is_let_go_after_it() -> N
     assert world.made == made_under_it + 1
 
 
-def test_history_begins_anew_where_no_bookmark_has_its_wal() -> None:
+def test_history_begins_again_if_no_bookmark_has_its_wal() -> None:
     lost = Bookmark("pgdocb_5_6ab3f000_a", 5 * MB, "lost", None)
     assert plan_retention([lost], World().situation()) == ([lost], True)
 

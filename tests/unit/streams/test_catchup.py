@@ -72,7 +72,7 @@ def test_streams_at_about_one_place_share_a_reader(readers):
     assert begun == {frozenset({first, second}), frozenset({far})}
 
 
-def test_who_is_being_fed_gets_no_second_reader_but_is_fed_again_afterwards(readers):
+def test_a_stream_that_is_being_fed_gets_no_second_reader_but_is_fed_again_afterwards(readers):
     twice, other = subscription(), subscription(1 << 40)
     readers.queue(twice)
     assert readers.wait_for_begin() == [twice]
@@ -84,7 +84,7 @@ def test_who_is_being_fed_gets_no_second_reader_but_is_fed_again_afterwards(read
     assert readers.wait_for_begin() == [twice]
 
 
-def test_who_is_live_when_its_turn_comes_needs_no_reader(readers):
+def test_a_stream_that_is_live_when_its_turn_comes_needs_no_reader(readers):
     joined = subscription()
     readers.queue(joined)
     readers.wait_for_begin()

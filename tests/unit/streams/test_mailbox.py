@@ -93,7 +93,7 @@ def test_it_never_holds_more_than_its_bounds(size, size_bytes, steps):
 
 
 @both
-def test_reached_is_told_when_nothing_waits_any_more(kind):
+def test_reached_is_the_position_that_was_put_once_nothing_waits(kind):
     mailbox = kind(2, 10**6)
     mailbox.put([], (5, 0, 0, 0))
     assert mailbox.reached() == (5, 0, 0, 0)
@@ -223,7 +223,7 @@ def test_an_error_comes_after_everything_that_was_put_and_only_once(kind):
 
 
 @both
-def test_a_closed_one_drops_what_it_has_and_what_is_put(kind):
+def test_a_closed_mailbox_drops_what_it_has_and_what_is_put(kind):
     mailbox = kind(10, 10**6)
     mailbox.put(changes(2), NOWHERE)
     mailbox.close()
@@ -359,7 +359,7 @@ def test_a_loop_that_is_gone_is_nothing_to_a_feeder():
 
 
 @both
-def test_one_that_is_cut_gives_nothing_of_what_was_put(kind):
+def test_a_mailbox_that_is_cut_delivers_nothing_that_was_put(kind):
     mailbox, error = kind(1000, 10**6), HistoryLost("gone")
     mailbox.put(changes(BATCH + 10), NOWHERE)
     batch = asyncio.run(mailbox.take(0)) if kind is AsyncMailbox else mailbox.take(0)

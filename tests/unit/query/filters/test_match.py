@@ -177,7 +177,7 @@ def test_a_number_too_large_for_a_remainder_is_never_made_an_integer() -> None:
     assert matches(node, "o-1", {"n": Decimal(-(2**63)) - Decimal("0.5")})
 
 
-def test_an_array_is_looked_at_once_for_each_part_of_a_path() -> None:
+def test_an_array_is_tested_once_for_each_part_of_a_path() -> None:
     """A number can be an index or a key in each array, so the number of ways down doubles with each."""
     value: Any = 7
     for _ in range(16):

@@ -163,7 +163,9 @@ def test_filters(wanted: Any, node: Any) -> None:
         ({"a": {"$ne": {"$regex": "a", "$options": "i"}}}, "$ne", "a"),
     ],
 )
-def test_what_is_no_filter_names_operator_and_path(wanted: Any, operator: str | None, path: str | None) -> None:
+def test_the_error_of_an_invalid_filter_names_operator_and_path(
+    wanted: Any, operator: str | None, path: str | None
+) -> None:
     with pytest.raises(InvalidFilter) as caught:
         parse_filter(wanted)
     assert (caught.value.operator, caught.value.path) == (operator, path)
@@ -210,6 +212,6 @@ def test_sorts(sort: Any, keys: Any) -> None:
 
 
 @pytest.mark.parametrize("sort", ["", "-", [""], [1], "a.", "-a..b", 5, {"a": 1}, "a\0"])
-def test_what_is_no_sort(sort: Any) -> None:
+def test_a_sort_that_is_not_valid_is_refused(sort: Any) -> None:
     with pytest.raises(InvalidInput):
         parse_sort(sort)

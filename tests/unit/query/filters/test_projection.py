@@ -58,9 +58,7 @@ def test_the_same_field_twice_is_one() -> None:
 
 
 @given(st.lists(json_values.sort_paths, max_size=3), st.booleans(), json_values.documents)
-def test_what_is_included_and_what_is_left_out_share_no_field(
-    paths: list[str], deeper: bool, data: dict[str, Any]
-) -> None:
+def test_included_and_excluded_parts_share_no_field(paths: list[str], deeper: bool, data: dict[str, Any]) -> None:
     wanted = [f"{path}.a" if deeper else path for path in paths]
     try:
         included, left = parse_fields(wanted), parse_fields([f"-{path}" for path in wanted])

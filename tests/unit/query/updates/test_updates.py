@@ -37,7 +37,7 @@ def test_updates(before: dict[str, Any], update: dict[str, Any], after: dict[str
     assert before == untouched
 
 
-def test_a_value_is_set_anew_each_time() -> None:
+def test_each_update_sets_a_new_value() -> None:
     update = parse_update({"$set": {"a": []}})
     apply_update(update, {})["a"].append(1)
     assert apply_update(update, {}) == {"a": []}
@@ -90,7 +90,9 @@ def test_an_update_that_does_not_fit_the_document_names_operator_and_path(
         ({"$set": {"a.b.c": 1}, "$unset": {"a.b": 1, "a.0": 1}}, "$set", "a.b.c"),
     ],
 )
-def test_what_is_no_update_names_operator_and_path(update: Any, operator: str | None, path: str | None) -> None:
+def test_the_error_of_an_invalid_update_names_operator_and_path(
+    update: Any, operator: str | None, path: str | None
+) -> None:
     with pytest.raises(InvalidUpdate) as caught:
         parse_update(update)
     assert (caught.value.operator, caught.value.path) == (operator, path)
@@ -176,7 +178,7 @@ def test_every_operator(before: dict[str, Any], update: dict[str, Any], after: d
     assert before == untouched
 
 
-def test_set_on_insert_counts_where_the_document_is_made() -> None:
+def test_set_on_insert_applies_if_the_document_is_created() -> None:
     update = parse_update({"$setOnInsert": {"a.b": 1}, "$inc": {"n": 1}})
     assert apply_update(update, {}, inserting=True) == {"a": {"b": 1}, "n": 1}
     assert apply_update(update, {}) == {"n": 1}
@@ -329,7 +331,7 @@ def test_paths_that_overlap_are_refused(update: dict[str, Any]) -> None:
     assert caught.value.path
 
 
-def test_paths_beside_each_other_are_fine() -> None:
+def test_paths_next_to_each_other_are_valid() -> None:
     update = {"$push": {"a.$[].b": 1}, "$inc": {"a.0.c": 1}, "$set": {"a-b": 1, "a.1.c": 1}, "$rename": {"x": "a1"}}
     assert len(parse_update(update).changes) == 5
 
