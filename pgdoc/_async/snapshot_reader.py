@@ -32,9 +32,9 @@ _XID = 0xFFFF_FFFF  # the bits of a transaction id that pg_stat_activity shows
 async def settle(backend: AsyncStreamBackend) -> None:
     """Return when every transaction that committed before the call is visible to statements.
 
-    A transaction that PostgreSQL shows as running may have committed already, and become visible within a moment. So
-    this waits up to a second for each of them to end. One that waits for a synchronous standby has committed, too, and
-    may take longer: this waits as long as it does. The others have really not committed.
+    A transaction that PostgreSQL shows as running may have committed, and become visible within a moment: this waits up
+    to a second for each of them to end. One that waits for a synchronous standby has committed, too: this waits as long
+    as it does. The others have really not committed.
     """
     ((text, _),) = await backend.fetch("running")
     running = set(PgSnapshot.parse(text).in_progress)
@@ -49,12 +49,7 @@ async def settle(backend: AsyncStreamBackend) -> None:
 
 
 class AsyncSnapshotReader:
-    """Reads the snapshot of one stream, in chunks.
-
-    Args:
-        backend: runs the statements.
-        snapshot: knows which chunk comes next, and takes it.
-    """
+    """Reads the snapshot of one stream, in chunks."""
 
     def __init__(self, backend: AsyncStreamBackend, snapshot: Snapshot) -> None:
         self._backend = backend

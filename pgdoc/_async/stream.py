@@ -80,8 +80,8 @@ class AsyncChangeStream(AsyncOpening):
     async def _begin_now(self) -> None:
         """Begin with the transactions that commit at or after the present end of the WAL.
 
-        Subscribing comes before asking for that end, so that no transaction falls between the two. The end must be
-        flushed before this returns: a position beyond the flushed WAL would be refused as a token, and lost in a crash.
+        Subscribing comes first, so that no transaction falls between the two. The end must be flushed before this
+        returns: a position beyond the flushed WAL would be refused as a token, and lost in a crash.
         """
         hub = self._backend.hub
         await async_wait(hub.start())
@@ -135,7 +135,7 @@ class AsyncChangeStream(AsyncOpening):
     async def _begin_snapshot_of(self, consumer: Consumer) -> None:
         """Begin or resume the snapshot of a consumer that this stream now owns.
 
-        `snapshots_begun` moves last, so that the snapshot stays due when this is interrupted or the server is away.
+        `snapshots_begun` moves last, so that the snapshot stays due if this is interrupted or the server is away.
         """
         begun, stored = consumer.recreated + 1, consumer.snapshot
         if stored is not SnapshotStage.NONE:
@@ -215,10 +215,9 @@ class AsyncChangeStream(AsyncOpening):
             raise
 
     async def _read_snapshot(self, wait_s: float | None) -> float:
-        """Read the next chunk of the snapshot if it is time for that.
+        """Read the next chunk of the snapshot if it is time for that; return how long to wait for changes.
 
-        Returns:
-            How long to wait for changes, at most `wait_s`: the snapshot must be polled, it can go on without changes.
+        That is at most `wait_s`: the snapshot can go on without changes, so it must be polled.
         """
         delivery, consumer = self._delivery, self._consumer
         if consumer is not None and consumer.epoch is not None and delivery.is_snapshot_due:
@@ -229,7 +228,7 @@ class AsyncChangeStream(AsyncOpening):
         return poll_s if wait_s is None else min(wait_s, poll_s)
 
     async def _open_feed(self) -> Feed:
-        """Open the stream if it is not open yet, and close it after its last event."""
+        """Open the stream if it is not open yet; close it after its last event."""
         if self._delivery.has_ended:
             await self.close()
         await self._open()

@@ -1,4 +1,4 @@
-"""The command line. It needs the extra `cli`, and the library never imports it."""
+"""The command line, which needs the extra `cli`. The library never imports it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run `pgdoc`, or report how to install the extra that it needs."""
+    """Run `pgdoc`, or report how to install the extra."""
     try:
         from pgdoc.cli.app import run_cli  # noqa: PLC0415 (the extra may be missing)
     except ModuleNotFoundError as missing:

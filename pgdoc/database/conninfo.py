@@ -20,14 +20,11 @@ def with_timeout(conninfo: str) -> str:
 
 
 def with_application_name(conninfo: str, purpose: str = "") -> str:
-    """Name a connection after what it serves, as `pg_stat_activity` and `pg_stat_replication` show it.
+    """Name a connection after what it serves, for `pg_stat_activity` and `pg_stat_replication`.
 
     The name is `pgdoc <purpose>`. If the user set an `application_name` in the conninfo or in PGAPPNAME, that comes
-    first: `<user's name>: pgdoc <purpose>`. A name of more than 63 bytes loses its end.
-
-    Args:
-        conninfo: the user's.
-        purpose: what the connection serves, such as `hub docs`; empty for a short-lived one.
+    first: `<user's name>: pgdoc <purpose>`. A name of over 63 bytes loses its end. `purpose` is empty for a short-lived
+    connection.
     """
     given = conninfo_to_dict(conninfo).get("application_name") or os.environ.get("PGAPPNAME")
     name = f"pgdoc {purpose}".rstrip()
