@@ -23,7 +23,8 @@ def with_application_name(conninfo: str, purpose: str = "") -> str:
     """Name a connection after what it serves, as `pg_stat_activity` and `pg_stat_replication` show it.
 
     The name is `pgdoc <purpose>`. If the user set an `application_name` in the conninfo or in PGAPPNAME, that comes
-    first: `<user's name>: pgdoc <purpose>`. A name of more than 63 bytes loses its end.
+    first: `<user's name>: pgdoc <purpose>`. A name of more than 63 bytes loses its end, and one that is not UTF-8 the
+    bytes that are not.
 
     Args:
         conninfo: the user's.
@@ -32,4 +33,4 @@ def with_application_name(conninfo: str, purpose: str = "") -> str:
     given = conninfo_to_dict(conninfo).get("application_name") or os.environ.get("PGAPPNAME")
     name = f"pgdoc {purpose}".rstrip()
     name = f"{given}: {name}" if given else name
-    return make_conninfo(conninfo, application_name=name.encode()[:_NAME_BYTES].decode(errors="ignore"))
+    return make_conninfo(conninfo, application_name=name.encode(errors="ignore")[:_NAME_BYTES].decode(errors="ignore"))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
@@ -32,6 +34,11 @@ def test_a_long_name_loses_its_end_but_no_half_of_a_character():
     assert name("", "consumer " + 80 * "x") == "pgdoc consumer " + 48 * "x"
     assert name("", "consumer " + 40 * "é") == "pgdoc consumer " + 24 * "é"
     assert name(f"application_name={70 * 'x'}") == 63 * "x"
+
+
+def test_bytes_that_are_not_utf_8_are_left_out(monkeypatch):
+    monkeypatch.setenv("PGAPPNAME", os.fsdecode(b"caf\xe9"))
+    assert name("", "hub docs") == "caf: pgdoc hub docs"
 
 
 def test_the_rest_of_the_conninfo_stays():
