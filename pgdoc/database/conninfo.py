@@ -24,13 +24,19 @@ def with_application_name(conninfo: str, purpose: str = "") -> str:
 
     The name is `pgdoc <purpose>`. If the user set an `application_name` in the conninfo or in PGAPPNAME, that comes
     first: `<user's name>: pgdoc <purpose>`. A name of more than 63 bytes loses its end, and one that is not UTF-8 the
-    bytes that are not.
+    bytes that are not. Only libpq reads service files: a name that one of them sets stays as it is.
 
     Args:
         conninfo: the user's.
         purpose: what the connection serves, such as `hub docs`; empty for a short-lived one.
     """
-    given = conninfo_to_dict(conninfo).get("application_name") or os.environ.get("PGAPPNAME")
+    settings = conninfo_to_dict(conninfo)
+    own = settings.get("application_name")
+    uses_service = "service" in settings or "PGSERVICE" in os.environ
+    given = own or os.environ.get("PGAPPNAME") or settings.get("fallback_application_name")
     name = f"pgdoc {purpose}".rstrip()
     name = f"{given}: {name}" if given else name
-    return make_conninfo(conninfo, application_name=name.encode(errors="ignore")[:_NAME_BYTES].decode(errors="ignore"))
+    name = name.encode(errors="ignore")[:_NAME_BYTES].decode(errors="ignore")
+    if uses_service and not own:
+        return make_conninfo(conninfo, fallback_application_name=name)
+    return make_conninfo(conninfo, application_name=name)
