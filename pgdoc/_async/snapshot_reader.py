@@ -49,16 +49,15 @@ async def settle(backend: AsyncStreamBackend) -> None:
 
 
 class AsyncSnapshotReader:
-    """Reads the snapshot of one stream, in chunks."""
+    """Reads the snapshot of one stream, in chunks; keeps none of them, since it lives as long as the stream."""
 
-    def __init__(self, backend: AsyncStreamBackend, snapshot: Snapshot) -> None:
+    def __init__(self, backend: AsyncStreamBackend) -> None:
         self._backend = backend
-        self._snapshot = snapshot
         self._not_before = 0.0  # when to read the next chunk, by time.monotonic()
 
-    async def read_on(self) -> None:
-        """Read the next chunk, if one is wanted now."""
-        wanted = self._snapshot.wanted
+    async def read_on(self, snapshot: Snapshot) -> None:
+        """Read the next chunk for `snapshot`, if it wants one now."""
+        wanted = snapshot.wanted
         if wanted is None or time.monotonic() < self._not_before:
             return
         try:
@@ -69,7 +68,7 @@ class AsyncSnapshotReader:
             logger.info("snapshot: trying again in %s s: %s", _RETRY_S, exc)
             self._not_before = time.monotonic() + _RETRY_S
             return
-        if not self._snapshot.accept(chunk):
+        if not snapshot.accept(chunk):
             self._not_before = time.monotonic() + _EARLY_S
 
     async def _read(self, collection: str, after: str) -> SnapshotChunk:

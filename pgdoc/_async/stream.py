@@ -126,9 +126,8 @@ class AsyncChangeStream(AsyncOpening):
         if progress is None:
             progress = first_progress(self._collections or await self._backend.names(), self._collections)
         if progress.remaining:
-            snapshot = Snapshot(progress, self._collections)
-            self._snapshot_reader = AsyncSnapshotReader(self._backend, snapshot)
-            self._delivery.begin_snapshot(snapshot)
+            self._snapshot_reader = AsyncSnapshotReader(self._backend)
+            self._delivery.begin_snapshot(Snapshot(progress, self._collections))
         elif self._consumer is not None:
             self._consumer.acknowledge(Mark.at(self._consumer.begun_at, progress))
 
@@ -223,7 +222,7 @@ class AsyncChangeStream(AsyncOpening):
         if consumer is not None and consumer.epoch is not None and delivery.is_snapshot_due:
             await self._begin_snapshot_of(consumer)
         if delivery.snapshot is not None and self._snapshot_reader is not None:
-            await self._snapshot_reader.read_on()
+            await self._snapshot_reader.read_on(delivery.snapshot)
         poll_s = _STANDBY_POLL_S if delivery.is_snapshot_due else _POLL_S
         return poll_s if wait_s is None else min(wait_s, poll_s)
 

@@ -226,7 +226,7 @@ class Fanout:
         caused: list[tuple[Event, Subscription]] = []
         event = Event.CHANGES  # in 3.11, reading a member costs as much as handling the event
         for selection, changes in self._router.route(burst.changes).items():
-            for subscription in self._subscriptions[selection]:
+            for subscription in self._subscriptions.get(selection, ()):
                 follow_up = self._handle(event, subscription, changes)
                 if follow_up is not None:  # deferred, since it changes what the loops iterate over
                     caused.append((follow_up, subscription))
@@ -287,15 +287,20 @@ class Fanout:
         self._register(subscription)
 
     def _register(self, subscription: Subscription) -> None:
-        self._subscriptions.setdefault(subscription.selection, {})[subscription] = None
+        # In this order: if a KeyboardInterrupt comes in between, the router has a selection that nobody uses, which
+        # does no harm. A subscription that is registered has its share in the router, and its state comes next.
+        peers = self._subscriptions.setdefault(subscription.selection, {})
         self._router.add(subscription.selection)
+        peers[subscription] = None
 
     def _stop(self, subscription: Subscription, _changes: list[Change]) -> None:
         selection = subscription.selection
-        del self._subscriptions[selection][subscription]
-        if not self._subscriptions[selection]:
-            del self._subscriptions[selection]
-        self._router.remove(selection)
+        peers = self._subscriptions.get(selection, {})
+        if subscription in peers:  # it is not if a KeyboardInterrupt came in between, and this is done again
+            del peers[subscription]
+            self._router.remove(selection)
+            if not peers:
+                del self._subscriptions[selection]
         _set_pending(subscription, [])
 
     def _flush_and_stop(self, subscription: Subscription, changes: list[Change]) -> None:

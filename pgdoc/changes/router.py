@@ -173,9 +173,12 @@ class Router:
 
     def add(self, selection: Selection) -> None:
         """Add a selection; each `add` of an equal one needs its own `remove`."""
-        self._counts[selection] = self._counts.get(selection, 0) + 1
-        if self._counts[selection] > 1:
-            return
+        count = self._counts.get(selection, 0)
+        if not count:
+            self._register(selection)
+        self._counts[selection] = count + 1  # last: a selection that counts is found, even if this is interrupted
+
+    def _register(self, selection: Selection) -> None:
         lookup = selection.lookup
         for table in selection.tables:
             if lookup is not None:
@@ -187,10 +190,11 @@ class Router:
 
     def remove(self, selection: Selection) -> None:
         """Undo one `add`."""
-        self._counts[selection] -= 1
-        if self._counts[selection]:
+        count = self._counts[selection]
+        if count > 1:
+            self._counts[selection] = count - 1
             return
-        del self._counts[selection]
+        del self._counts[selection]  # first: the next `add` registers it again, even if this is interrupted
         lookup = selection.lookup
         for table in selection.tables:
             if lookup is not None:

@@ -148,9 +148,9 @@ def save_progress(  # noqa: PLR0913 (what `OwnedSlot` holds, for a consumer that
     """
     with deadline_scope(_HEARTBEAT_LIMIT_S):
         checkpoint = ownership.check(epoch)
-        if checkpoint.mark.position > progress.checkpointed.position:
+        if checkpoint.position > progress.checkpointed.position:
             ownership.flush(checkpoint.inserted)  # A crash must not take back what is confirmed to the slot.
-            progress.checkpointed = checkpoint.mark
+            progress.checkpointed = ownership.mark_of(checkpoint)
     confirmable = progress.confirmable()
     news = progress.to_save(idle_bytes)
     if (news != progress.saved or not idle_bytes) and ownership.save(epoch, *news, cluster):

@@ -70,11 +70,13 @@ class Checkpoint(NamedTuple):
     """The last committed checkpoint of a consumer.
 
     Attributes:
-        mark: everything up to it has had its effect.
+        position: everything up to it has had its effect.
+        snapshot: the stored progress of the snapshot there, which `Ownership.mark_of` parses.
         inserted: an LSN beyond the commit. Until the WAL is flushed up to here, a crash can undo the commit.
     """
 
-    mark: Mark
+    position: tuple[int, ...]
+    snapshot: str | None
     inserted: int
 
 
@@ -166,7 +168,15 @@ class Ownership:
         row = self._row("look", self.name)
         if row is None or row.epoch != epoch:
             raise self.lost()
-        return Checkpoint(Mark(tuple(row.place), self._parse_snapshot(row.snapshot)), row.inserted)
+        return Checkpoint(tuple(row.place), row.snapshot, row.inserted)
+
+    def mark_of(self, checkpoint: Checkpoint) -> Mark:
+        """Return the mark of a checkpoint.
+
+        Raises:
+            StreamError: the stored progress of the snapshot can't be read.
+        """
+        return Mark(checkpoint.position, self._parse_snapshot(checkpoint.snapshot))
 
     def advance(self, lsn: int) -> None:
         """Confirm that nothing below `lsn` is needed again, to a slot that has no reader."""

@@ -191,8 +191,9 @@ class Hub:
             try:
                 self._open()
             except BaseException as exc:  # noqa: BLE001 (the callers of `start` get it)
-                self._stop()
-                started.set_exception(store_closed(exc) if self._closing.is_set() else exc)
+                error = store_closed(exc) if self._closing.is_set() else exc
+                self._end(error)  # a stream that a former `start` let in may have subscribed by now
+                started.set_exception(error)
                 return
             started.set_result(self.subscriptions.cluster)
             try:
@@ -213,7 +214,7 @@ class Hub:
             session.reader.close()
             raise
 
-    def _end(self, error: PgdocError) -> None:
+    def _end(self, error: BaseException) -> None:
         for subscription in self._stop():
             self.subscriptions.fail(subscription, error)
 
