@@ -20,27 +20,23 @@ __all__ = ["AsyncAdmin"]
 
 
 class AsyncAdmin:
-    """Reports on consumers, history and the server, and changes what an operator may change.
-
-    Args:
-        backend: runs the statements of `streams.sql`.
-    """
+    """Reports on consumers, history and the server, and changes what an operator may change."""
 
     def __init__(self, backend: AsyncStreamBackend) -> None:
         self._fetch = backend.fetch
         self._source = backend.hub.source
 
     async def consumers(self) -> list[ConsumerStatus]:
-        """Return the status of each durable consumer of the database."""
+        """See `AsyncStore.consumers`."""
         rows = await self._fetch("consumers")
         return [_consumer_status(row) for row in rows]
 
     async def drop_consumer(self, name: str) -> bool:
-        """Drop a durable consumer that no process has open."""
+        """See `AsyncStore.drop_consumer`."""
         return await async_call(drop_consumer, self._source, name)
 
     async def history(self) -> History:
-        """Return how far back streams can resume, and how much WAL that holds back."""
+        """See `AsyncStore.history`."""
         ((kept_s, size, oldest, retained, bookmarks),) = await self._fetch("history")
         blockers = await self._fetch("blockers")
         return History(
@@ -53,7 +49,7 @@ class AsyncAdmin:
         )
 
     async def set_history(self, time: timedelta | None, size: int | None) -> None:
-        """Set how much history is kept; `None` leaves a limit as it is."""
+        """See `AsyncStore.set_history`."""
         if time is not None and (not isinstance(time, timedelta) or time < timedelta()):
             raise ValueError(f"time must be a timedelta of at least 0, got {time!r}")
         if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
@@ -61,7 +57,7 @@ class AsyncAdmin:
         await self._fetch("set_history", time, size)
 
     async def status(self) -> Status:
-        """Return what the server is, and whether streams work there: a reader is opened to find out."""
+        """See `AsyncStore.status`. A reader is opened to find out whether streams work."""
         source = self._source
         ((server_version, database, catalog, collections, follows_ddl),) = await self._fetch("status", source.schema)
         plugin, refusal, problem = source.plugin, None, None

@@ -140,8 +140,8 @@ class AsyncBulkCollection:
         Args:
             filter: a filter in the filter language.
             changes: as for `update`.
-            sort: as for `find`; without it, any of the documents that match.
-            skip_locked: skip documents that another transaction is changing, instead of waiting for its end.
+            sort: as for `find`; without it, any document that matches.
+            skip_locked: skip documents that another transaction is changing, instead of waiting.
 
         Raises:
             InvalidInput: `sort` is invalid. Nothing was queued.
@@ -217,7 +217,7 @@ class AsyncBulkCollection:
 
         Args:
             filter: a filter in the filter language.
-            sort: as for `find`; without it, any of the documents that match.
+            sort: as for `find`; without it, any document that matches.
 
         Raises:
             InvalidFilter: `filter` is not a filter. Nothing was queued.
@@ -237,7 +237,7 @@ class AsyncBulkCollection:
         return Statement(query, params, self._table.name, self._table.creatable if create else None, judge)
 
     def _update(self, condition: Compiled, update: Update) -> Statement:
-        """Return an `update_many` statement, also for one document: it can return the one that does not fit."""
+        """Return an `update_many`, also for one document: it can return the one that does not fit."""
         change = compile_update(update)
         return self._write(
             "update_many",
@@ -272,7 +272,7 @@ class AsyncBulkCollection:
         return Compiled(f"id = (SELECT id FROM ({first.text}) AS first)", first.params)
 
     def _check_before(self, target: Target, if_version: int | None) -> list[Statement]:
-        """Return a statement that locks the document and checks its version, which the bulk itself may have changed."""
+        """Return a statement that locks the document and checks its version, which the bulk may have changed."""
         return [] if if_version is None else [self._lock(target, partial(at_version, target, if_version))]
 
     def _lock(self, target: Target, judge: ResultParser) -> Statement:

@@ -27,7 +27,7 @@ class AsyncOpenTransaction(Protocol):
 
     @property
     def connection(self) -> AsyncConnection[Any]:
-        """The psycopg connection of the transaction."""
+        """Its psycopg connection."""
         ...
 
 
@@ -35,7 +35,7 @@ async def checkpoint(tx: AsyncOpenTransaction, consumer: Consumer, mark: Mark) -
     """Advance the consumer's stored position to `mark`, if this process still owns the consumer.
 
     Raises:
-        ConsumerLost: this process no longer owns it, or `mark` is not beyond the stored position.
+        ConsumerLost: it does not, or `mark` is not beyond the stored position.
     """
     system_id, timeline = consumer.ids
     position = [int(number) for number in mark.position]  # some may be Lsn

@@ -1,4 +1,4 @@
-"""The pool of a store, and the statements outside a transaction, each of which runs on one of its connections."""
+"""The pool of a store, and the statements outside a transaction."""
 
 from __future__ import annotations
 
@@ -46,8 +46,6 @@ class AsyncConnections:
 
     Attributes:
         seen: the tables that committed transactions found or created, which later ones need not look for.
-        indexes: a cache of each table's indexes.
-        large_results: a cache of the statements that returned many rows.
     """
 
     def __init__(self, conninfo: str, pool_size: int, *, schema: str, through_pooler: bool) -> None:
@@ -68,7 +66,7 @@ class AsyncConnections:
         remember(self)
 
     def after_fork(self) -> None:
-        """Leave an open pool to the parent; a child whose parent had not opened it opens its own."""
+        """Leave an open pool to the parent; a child whose parent had none opens its own."""
         self._inherited, self._pool = self._pool or self._inherited, None
         self._opening = AsyncLock()
 
@@ -77,11 +75,7 @@ class AsyncConnections:
 
         Raises:
             StoreClosed: `close` was called, or the process is a forked child.
-            ServerUnreachable: no connection could be made.
-            DatabaseError: the server refused the connection: password, database, pg_hba.conf.
-            UnsupportedServer: the server is too old, or the database's encoding is not UTF-8.
-            CatalogMissing: `pgdoc init` has not been run.
-            CatalogVersionMismatch: the catalog is older or newer than this pgdoc.
+            PgdocError: see `connection_error`, `check_server` and `check_revision`.
         """
         if self._pool is not None:
             return self._pool
@@ -116,7 +110,7 @@ class AsyncConnections:
         return pool
 
     async def _check_server(self) -> None:
-        """Raise at once what is wrong. The pool would try for half a minute, and then not know the cause."""
+        """Raise at once what is wrong. The pool would try for half a minute, and not know the cause."""
         try:
             conninfo = with_application_name(with_timeout(self._conninfo), self._purpose)
             connection = await self._connection_class.connect(conninfo, autocommit=True)
@@ -128,7 +122,7 @@ class AsyncConnections:
             check_revision(await _revision(connection))
 
     async def close(self) -> None:
-        """Close the pool, also while it is being opened; later calls raise `StoreClosed`."""
+        """Close the pool, also while it is being opened."""
         self._closing.set()
         pool, self._pool = self._pool, None
         if pool is not None:
@@ -147,7 +141,7 @@ class AsyncConnections:
     lend = connection
 
     async def _lend(self, pool: AsyncPool) -> AsyncConnection[Any]:
-        """Take a connection from the pool. If none is free soon, check the server before waiting longer."""
+        """Take a connection; if none is free soon, check the server before waiting longer."""
         try:
             return await pool.getconn(timeout=_CHECK_SERVER_AFTER_S)
         except PoolTimeout:
@@ -161,7 +155,7 @@ class AsyncConnections:
         return False
 
     def metadata_message(self) -> str | None:
-        """Return the message with the caller's metadata, or `None`."""
+        """Return the caller's metadata, if any."""
         metadata = current_metadata()
         return metadata.message if metadata else None
 
@@ -169,7 +163,7 @@ class AsyncConnections:
         """Do nothing: a single statement may fail and be sent again."""
 
     async def fetch(self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
-        """Execute one statement and return its rows."""
+        """See `AsyncSession`."""
         pool = self._pool or await self.pool()
         connection = await self._lend(pool)
         try:
@@ -181,7 +175,7 @@ class AsyncConnections:
     look_up = fetch
 
     async def stream(self, query: bytes, params: Sequence[Any]) -> AsyncGenerator[list[tuple[Any, ...]]]:
-        """Execute one statement and yield its rows in chunks, as they come; holds a connection until the end."""
+        """Execute one statement and yield its rows in chunks; hold a connection until the end."""
         async with (
             self.connection() as connection,
             connection.cursor() as cursor,
@@ -209,7 +203,7 @@ class AsyncConnections:
 
 
 def _class_of(closing: threading.Event) -> type[AsyncConnection[Any]]:
-    """Return the connection class of one store: setting `closing` cancels connecting."""
+    """Return the connection class of one store; setting `closing` cancels connecting."""
 
     class StoreConnection(AsyncConnection[Any]):
         def __init__(self, pgconn: PGconn) -> None:

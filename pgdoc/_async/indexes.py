@@ -55,10 +55,10 @@ class AsyncIndexes:
         name: str | None = None,
         progress: Callable[[IndexProgress], object] | None = None,
     ) -> str:
-        """Build an index without blocking readers or writers; do nothing if the index exists.
+        """Build an index without blocking readers or writers; do nothing if it exists.
 
         An unfinished index is built again. Inside a transaction, the build blocks writers of the collection until the
-        end of the transaction.
+        transaction ends.
 
         Args:
             paths: the paths, in the order of the sort, each with a leading `-` to descend; or `"$**"` alone, for
@@ -145,7 +145,7 @@ class AsyncIndexes:
         """Lend a connection that may change the indexes: one process at a time has the lock.
 
         The lock is polled. A session that waited for it in the server would hold a snapshot, which the other process's
-        CREATE INDEX CONCURRENTLY would wait for: a deadlock. A transaction needs no such lock, it locks the table.
+        CREATE INDEX CONCURRENTLY would wait for: a deadlock. A transaction locks the table instead.
         """
         async with self._session.lend() as connection:
             if self._session.in_transaction:
@@ -166,7 +166,7 @@ class AsyncIndexes:
         plan: IndexPlan,
         progress: Callable[[IndexProgress], object] | None,
     ) -> None:
-        """Build the parts of the index that are missing, and rebuild those that are unfinished or outdated."""
+        """Build the missing parts of the index; rebuild those that are unfinished or outdated."""
         found = {row[0].rpartition(".")[2]: row for row in await _parts_of(connection, oid, plan.name)}
         for _, _, _, comment in found.values():
             self._check_same(plan, read_comment(comment))
@@ -258,7 +258,7 @@ async def _parts_of(connection: AsyncConnection[Any], oid: int, name: str) -> li
 
 
 async def _literals(connection: AsyncConnection[Any], params: Sequence[Any]) -> list[str]:
-    """Return parameters as SQL literals, quoted by the server: a definition can't have parameters."""
+    """Return parameters as literals, quoted by the server: a definition can't have parameters."""
     columns = ", ".join(
         "quote_literal((%s::text[])::text)" if isinstance(item, list) else "quote_literal(%s::text)" for item in params
     )

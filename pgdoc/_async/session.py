@@ -39,10 +39,7 @@ class AsyncSession(Protocol):
     async def fetch(self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
         """Execute one statement and return its rows.
 
-        Args:
-            query: the statement.
-            params: for its placeholders.
-            prepare: `False` where a plan that is cached for all values could be slow for some.
+        Pass `prepare=False` where a plan that is cached for all values could be slow for some.
         """
         ...
 

@@ -32,9 +32,9 @@ _XID = 0xFFFF_FFFF  # the bits of a transaction id that pg_stat_activity shows
 async def settle(backend: AsyncStreamBackend) -> None:
     """Return when every transaction that committed before the call is visible to statements.
 
-    A transaction that PostgreSQL shows as running may have committed already, and become visible within a moment. So
-    this waits up to a second for each of them to end. One that waits for a synchronous standby has committed, too, and
-    may take longer: this waits as long as it does. The others have really not committed.
+    A transaction that PostgreSQL shows as running may have committed, and become visible within a moment: this waits up
+    to a second for each of them to end. One that waits for a synchronous standby has committed, too: this waits as long
+    as it does. The others have really not committed.
     """
     ((text, _),) = await backend.fetch("running")
     running = set(PgSnapshot.parse(text).in_progress)
@@ -49,21 +49,15 @@ async def settle(backend: AsyncStreamBackend) -> None:
 
 
 class AsyncSnapshotReader:
-    """Reads the snapshot of one stream, in chunks.
+    """Reads the snapshot of one stream, in chunks; keeps none of them, since it lives as long as the stream."""
 
-    Args:
-        backend: runs the statements.
-        snapshot: knows which chunk comes next, and takes it.
-    """
-
-    def __init__(self, backend: AsyncStreamBackend, snapshot: Snapshot) -> None:
+    def __init__(self, backend: AsyncStreamBackend) -> None:
         self._backend = backend
-        self._snapshot = snapshot
         self._not_before = 0.0  # when to read the next chunk, by time.monotonic()
 
-    async def read_on(self) -> None:
-        """Read the next chunk, if one is wanted now."""
-        wanted = self._snapshot.wanted
+    async def read_on(self, snapshot: Snapshot) -> None:
+        """Read the next chunk for `snapshot`, if it wants one now."""
+        wanted = snapshot.wanted
         if wanted is None or time.monotonic() < self._not_before:
             return
         try:
@@ -74,7 +68,7 @@ class AsyncSnapshotReader:
             logger.info("snapshot: trying again in %s s: %s", _RETRY_S, exc)
             self._not_before = time.monotonic() + _RETRY_S
             return
-        if not self._snapshot.accept(chunk):
+        if not snapshot.accept(chunk):
             self._not_before = time.monotonic() + _EARLY_S
 
     async def _read(self, collection: str, after: str) -> SnapshotChunk:

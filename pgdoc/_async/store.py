@@ -1,4 +1,4 @@
-"""The store: collections, transactions, streams, and the connections behind them."""
+"""The store: collections, transactions and streams."""
 
 from __future__ import annotations
 
@@ -46,18 +46,16 @@ class AsyncStore:
     needs a connection checks the server and opens the pool.
 
     Args:
-        conninfo: a connection string or URL as psycopg accepts it. What it leaves out comes from the PG* environment
-            variables.
+        conninfo: a connection string or URL as psycopg accepts it; PG* environment variables supply what it leaves out.
         schema: the PostgreSQL schema whose tables are the collections.
         auto_create: whether the first insert into a missing collection, and watching it by name, creates the
             collection. Otherwise every call on a missing collection raises `CollectionNotFound`.
-        plugin: the output plugin of change streams: `wal2json`; `pgoutput`, which every PostgreSQL has; or `auto`,
-            which is wal2json where the server has it and allows it, else pgoutput. Events and tokens are the same with
-            either.
+        plugin: the output plugin of change streams: `wal2json`; `pgoutput`, which every PostgreSQL has; or `auto`:
+            wal2json where the server has it and allows it, else pgoutput. Events and tokens are the same.
         replication_conninfo: a connection string that reaches the server directly, if `conninfo` goes through a
             connection pooler. Document calls then use no prepared statements, because those belong to one of the
             pooler's sessions.
-        pool_size: how many connections document calls may use at the same time.
+        pool_size: how many connections document calls may use at once.
 
     Raises:
         InvalidName: `schema` is not a valid name.
@@ -299,7 +297,6 @@ class AsyncStore:
         await self.close()
 
     async def _execute(self, query: str, params: Sequence[Any]) -> list[dict[str, Any]]:
-        """Execute a statement that concerns the whole schema."""
         try:
             async with self._connections.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
                 return await (await cursor.execute(query.encode(), params)).fetchall()
@@ -307,7 +304,6 @@ class AsyncStore:
             raise map_error(exc, f'schema "{self._schema}"') from exc
 
     async def _call(self, name: str, *names: str) -> Any:
-        """Call one of the catalog's functions on collections of the schema."""
         self._connections.seen.clear()
         message = self._connections.metadata_message()
         params = [self._schema, *names] if message is None else [message, self._schema, *names]

@@ -80,8 +80,8 @@ class AsyncChangeStream(AsyncOpening):
     async def _begin_now(self) -> None:
         """Begin with the transactions that commit at or after the present end of the WAL.
 
-        Subscribing comes before asking for that end, so that no transaction falls between the two. The end must be
-        flushed before this returns: a position beyond the flushed WAL would be refused as a token, and lost in a crash.
+        Subscribing comes first, so that no transaction falls between the two. The end must be flushed before this
+        returns: a position beyond the flushed WAL would be refused as a token, and lost in a crash.
         """
         hub = self._backend.hub
         await async_wait(hub.start())
@@ -126,16 +126,15 @@ class AsyncChangeStream(AsyncOpening):
         if progress is None:
             progress = first_progress(self._collections or await self._backend.names(), self._collections)
         if progress.remaining:
-            snapshot = Snapshot(progress, self._collections)
-            self._snapshot_reader = AsyncSnapshotReader(self._backend, snapshot)
-            self._delivery.begin_snapshot(snapshot)
+            self._snapshot_reader = AsyncSnapshotReader(self._backend)
+            self._delivery.begin_snapshot(Snapshot(progress, self._collections))
         elif self._consumer is not None:
             self._consumer.acknowledge(Mark.at(self._consumer.begun_at, progress))
 
     async def _begin_snapshot_of(self, consumer: Consumer) -> None:
         """Begin or resume the snapshot of a consumer that this stream now owns.
 
-        `snapshots_begun` moves last, so that the snapshot stays due when this is interrupted or the server is away.
+        `snapshots_begun` moves last, so that the snapshot stays due if this is interrupted or the server is away.
         """
         begun, stored = consumer.recreated + 1, consumer.snapshot
         if stored is not SnapshotStage.NONE:
@@ -215,21 +214,20 @@ class AsyncChangeStream(AsyncOpening):
             raise
 
     async def _read_snapshot(self, wait_s: float | None) -> float:
-        """Read the next chunk of the snapshot if it is time for that.
+        """Read the next chunk of the snapshot if it is time for that; return how long to wait for changes.
 
-        Returns:
-            How long to wait for changes, at most `wait_s`: the snapshot must be polled, it can go on without changes.
+        That is at most `wait_s`: the snapshot can go on without changes, so it must be polled.
         """
         delivery, consumer = self._delivery, self._consumer
         if consumer is not None and consumer.epoch is not None and delivery.is_snapshot_due:
             await self._begin_snapshot_of(consumer)
         if delivery.snapshot is not None and self._snapshot_reader is not None:
-            await self._snapshot_reader.read_on()
+            await self._snapshot_reader.read_on(delivery.snapshot)
         poll_s = _STANDBY_POLL_S if delivery.is_snapshot_due else _POLL_S
         return poll_s if wait_s is None else min(wait_s, poll_s)
 
     async def _open_feed(self) -> Feed:
-        """Open the stream if it is not open yet, and close it after its last event."""
+        """Open the stream if it is not open yet; close it after its last event."""
         if self._delivery.has_ended:
             await self.close()
         await self._open()

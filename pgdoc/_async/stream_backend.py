@@ -1,4 +1,4 @@
-"""What the streams of a store share: the hub, the open consumers, and what is asked of the server before they start."""
+"""What the streams of a store share: the hub, the open consumers, and their questions to the server."""
 
 from __future__ import annotations
 
@@ -30,13 +30,7 @@ _FLUSH_POLL_S = 0.01
 
 
 class AsyncStreamBackend:
-    """Starts the streams of one store, and ends them when the store is closed.
-
-    Args:
-        connections: the store's; they run the statements that a stream needs before it starts.
-        source: the server, schema and plugin that streams read from.
-        auto_create: whether watching a missing collection by its name creates it.
-    """
+    """Starts the streams of one store, and ends them when the store is closed."""
 
     def __init__(self, connections: AsyncConnections, source: Source, *, auto_create: bool) -> None:
         self._connections = connections
@@ -48,14 +42,9 @@ class AsyncStreamBackend:
     async def prepare(self, names: frozenset[str] | None, *, create: bool = True) -> None:
         """Make sure that the collections to be watched exist and that their changes have before images.
 
-        Args:
-            names: of the collections; `None` for all.
-            create: create missing collections, or raise if the store does not create any. A stream that resumes
-                passes `False`: it reports what became of the missing ones.
+        A stream that resumes passes `create=False`: it reports what became of missing collections.
 
         Raises:
-            CollectionNotFound: a collection is missing, and the store does not create it.
-            ReplicaIdentityChanged: a table's replica identity is no longer FULL.
             PublicationIncomplete: pgoutput would leave changes out, and the role may not repair that.
         """
         self.hub.check_usable()
@@ -76,7 +65,7 @@ class AsyncStreamBackend:
         await self._publish(schema)
 
     async def _publish(self, schema: str) -> None:
-        """Make sure that pgoutput sends every collection: tables created by hand may not be in the publication yet."""
+        """Make sure that pgoutput sends every collection: the publication may lack tables created by hand."""
         ((fault,),) = await self.fetch("publication_fault", schema)
         if fault is None or self.hub.source.plugin == "wal2json":
             return
@@ -99,7 +88,7 @@ class AsyncStreamBackend:
         return inserted, flushed
 
     async def flush(self, flushed: int, to: int) -> None:
-        """Return when the WAL, which is flushed up to `flushed`, is flushed up to `to`."""
+        """Return when the WAL, flushed up to `flushed`, is flushed up to `to`."""
         if flushed < to:
             await self.fetch("flush")
         while flushed < to:
@@ -107,15 +96,14 @@ class AsyncStreamBackend:
             _, flushed = await self.wal_end()
 
     async def oldest(self) -> int | None:
-        """Return the oldest LSN that streams can resume at; `None` where no history is kept."""
+        """Return the oldest LSN that streams can resume at; `None` without history."""
         ((oldest,),) = await self.fetch("oldest_bookmark")
         return None if oldest is None else int(oldest)
 
     async def check_published(self, position: Position, names: frozenset[str] | None) -> None:
-        """Check that the plugin in use sends every change of these collections, or of all, since `position`.
+        """Raise `HistoryLost` unless the plugin sends every change of these collections, or of all, since `position`.
 
-        Raises:
-            HistoryLost: it does not; the error has the oldest position since which it does.
+        The error has the oldest position since which it does.
         """
         if self.hub.plugin == "pgoutput":
             schema = self.hub.source.schema
@@ -127,7 +115,7 @@ class AsyncStreamBackend:
         return sorted(row[0] for row in await self.fetch("watchable", self.hub.source.schema, None, None))
 
     async def knows(self, consumer: str) -> bool:
-        """Return whether a durable consumer of this name exists."""
+        """Return whether this durable consumer exists."""
         return bool(await self.fetch("knows", consumer))
 
     async def open_consumer(self, subscription: Subscription, options: StreamOptions) -> Consumer:
@@ -169,15 +157,10 @@ class AsyncStreamBackend:
     async def fetch(
         self, name: str, *params: Any, table: str = "", limit_s: float | None = None
     ) -> list[tuple[Any, ...]]:
-        """Fetch the rows of a block of `streams.sql`.
+        """Fetch the rows of a block of `streams.sql`, whose `{table}` is the quoted `table`.
 
-        Each is limited in time, so that a silent network does not keep a stream from opening.
-
-        Args:
-            name: of the block.
-            params: for its placeholders.
-            table: for the block's `{table}`, quoted.
-            limit_s: seconds that the statement may take; `None` for the default of `deadline_scope`.
+        The time is limited to `limit_s` seconds, or the default of `deadline_scope`, so that a silent network does not
+        keep a stream from opening.
         """
         query = statement("streams", name).format(table=table) if table else statement("streams", name)
         try:

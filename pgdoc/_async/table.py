@@ -1,4 +1,4 @@
-"""The table of one collection: puts its statements together, runs them, and maps the server's errors."""
+"""The table of one collection: its statements, and the mapping of the server's errors."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ class AsyncTable:
     async def write(
         self, name: str, params: list[Any], *, versioned: bool = False, prepare: bool | None = None, **clauses: str
     ) -> Rows:
-        """Execute a write of `documents.sql` with the writer's metadata; `prepare` as for `AsyncSession.fetch`."""
+        """Execute a write of `documents.sql` with the writer's metadata."""
         query, params = self.with_metadata(name, params, versioned=versioned, **clauses)
         return await self.read(query, params, prepare=prepare)
 
     async def create_and_write(self, name: str, params: list[Any], **clauses: str) -> Rows:
-        """Execute a write that inserts a document, and creates its collection if necessary."""
+        """Execute a write that inserts a document; create its collection if necessary."""
         query, params = self.with_metadata(name, params, versioned=False, **clauses)
         try:
             return await self._fetch(query, params, create=self.creatable)
@@ -91,7 +91,7 @@ class AsyncTable:
             return await self._fetch(query, params)
 
     async def copy(self, rows: CopyRows) -> None:
-        """Insert rows with COPY. `rows` is read once the server is ready: a missing table consumes none of it."""
+        """Insert rows with COPY. `rows` is read once the server is ready: a missing table consumes none."""
         try:
             await self._copy(rows)
         except CollectionNotFound:
@@ -114,7 +114,7 @@ class AsyncTable:
         return query, params if message is None else [message, *params]
 
     async def indexes(self) -> Indexes:
-        """Return the paths of the indexes, from a cache of ten seconds."""
+        """Return the paths of the indexes, cached for ten seconds."""
         found = self._session.indexes.get(self.name)
         if found is None:
             try:
@@ -134,7 +134,7 @@ class AsyncTable:
         return compile_filter(by_key(node, await self.indexes()) if may_use_index(node) else node)
 
     async def first(self, node: Node, sort: tuple[SortKey, ...], lock: str) -> Compiled:
-        """Compile the SELECT of the first document that matches, with a locking clause."""
+        """Compile the SELECT of the first document that matches, with a lock clause."""
         if sort:
             found = branches(node, await self.indexes() if may_use_index(node) else NO_INDEXES, sort[0])
         else:

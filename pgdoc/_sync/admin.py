@@ -21,27 +21,23 @@ __all__ = ["Admin"]
 
 
 class Admin:
-    """Reports on consumers, history and the server, and changes what an operator may change.
-
-    Args:
-        backend: runs the statements of `streams.sql`.
-    """
+    """Reports on consumers, history and the server, and changes what an operator may change."""
 
     def __init__(self, backend: StreamBackend) -> None:
         self._fetch = backend.fetch
         self._source = backend.hub.source
 
     def consumers(self) -> list[ConsumerStatus]:
-        """Return the status of each durable consumer of the database."""
+        """See `Store.consumers`."""
         rows = self._fetch("consumers")
         return [_consumer_status(row) for row in rows]
 
     def drop_consumer(self, name: str) -> bool:
-        """Drop a durable consumer that no process has open."""
+        """See `Store.drop_consumer`."""
         return call(drop_consumer, self._source, name)
 
     def history(self) -> History:
-        """Return how far back streams can resume, and how much WAL that holds back."""
+        """See `Store.history`."""
         ((kept_s, size, oldest, retained, bookmarks),) = self._fetch("history")
         blockers = self._fetch("blockers")
         return History(
@@ -54,7 +50,7 @@ class Admin:
         )
 
     def set_history(self, time: timedelta | None, size: int | None) -> None:
-        """Set how much history is kept; `None` leaves a limit as it is."""
+        """See `Store.set_history`."""
         if time is not None and (not isinstance(time, timedelta) or time < timedelta()):
             raise ValueError(f"time must be a timedelta of at least 0, got {time!r}")
         if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
@@ -62,7 +58,7 @@ class Admin:
         self._fetch("set_history", time, size)
 
     def status(self) -> Status:
-        """Return what the server is, and whether streams work there: a reader is opened to find out."""
+        """See `Store.status`. A reader is opened to find out whether streams work."""
         source = self._source
         ((server_version, database, catalog, collections, follows_ddl),) = self._fetch("status", source.schema)
         plugin, refusal, problem = source.plugin, None, None

@@ -24,9 +24,8 @@ __all__ = ["Bulk"]
 class Bulk:
     """Many writes, stored all or none: `store.bulk()` returns it, `with` sends and commits them.
 
-    Writes are queued until there are 1,000 of them, or 1 MiB, or the block ends. Then they are sent in the order of
-    their calls, in one round trip. The transaction begins when the first writes are sent, and commits at the end of the
-    block.
+    Writes are queued until there are 1,000 of them, or 1 MiB, or the block ends, then sent in the order of their calls,
+    in one round trip. The transaction begins when the first writes are sent, and commits at the end of the block.
 
     A write that fails raises `BulkError`, from the call that sent it or at the end of the block; nothing is stored.
     """

@@ -32,8 +32,8 @@ class BulkQueue:
     """Queues the statements of a bulk and sends them in order, many in one round trip.
 
     Attributes:
-        is_open: whether the block of the bulk is being executed.
-        counts: how many documents the statements sent so far have written, by the fields of `BulkResult`.
+        is_open: whether the bulk's block is being executed.
+        counts: documents written so far, by the fields of `BulkResult`.
     """
 
     def __init__(self, session: TransactionSession, *, auto_create: bool) -> None:
@@ -49,7 +49,7 @@ class BulkQueue:
         self._failure: BaseException | None = None  # ends the bulk: nothing is sent after it
 
     def add(self, target: Target, *statements: Statement) -> None:
-        """Queue one write; send the queue when it has reached its limit."""
+        """Queue one write; send the queue when it reaches its limit."""
         with self._lock:
             self._check_usable()
             self._queue += [(self._writes, target, statement) for statement in statements]
@@ -66,11 +66,7 @@ class BulkQueue:
             yield
 
     def finish(self) -> None:
-        """Send what is queued.
-
-        Raises:
-            BulkError: a write failed, now or before.
-        """
+        """Send what is queued; raise the error of a write that failed, now or before."""
         with self._lock:
             if self._failure is not None:
                 raise self._failure
@@ -102,7 +98,7 @@ class BulkQueue:
             raise _bulk_error(*failed)
 
     def _prepare(self, queue: list[Queued]) -> tuple[list[Queued], Failed | None]:
-        """Create the missing tables; return the writes before the first that fails for its table, and that one."""
+        """Create the missing tables; return the writes before the first whose table fails, and that one."""
         if all(self._session.knows(statement.table) for _, _, statement in queue):
             return queue, None
         if not self._session.begun:
@@ -122,7 +118,7 @@ class BulkQueue:
         return writes, None
 
     def _has_table(self, statement: Statement, missing: set[str]) -> bool:
-        """Look for the table of a statement, and create it if the statement creates its collection."""
+        """Look for the table of a statement; create it if the statement creates its collection."""
         table, create = statement.table, statement.create
         if create is None and table in missing:
             return False
@@ -137,10 +133,10 @@ class BulkQueue:
         return True
 
     def _send_all(self, writes: list[Queued]) -> Failed | None:
-        """Send the writes in one round trip, and return the first one that failed.
+        """Send the writes in one round trip; return the first that failed.
 
-        Results come in the order of the statements. After an error of the server there are none, and psycopg raises
-        that error late: from a later statement, or at the end of the pipeline.
+        Results come in the order of the statements. After a server's error there are none, and psycopg raises it late:
+        from a later statement, or at the end of the pipeline.
         """
         cursors: list[Cursor[Any]] = []
         error: psycopg.Error | None = None
@@ -161,7 +157,7 @@ class BulkQueue:
 
 
 def _execute(connection: Connection[Any], writes: list[Queued], cursors: list[Cursor[Any]]) -> psycopg.Error | None:
-    """Fill the pipeline. An error is returned, not raised, so that the pipeline ends as it does without one."""
+    """Fill the pipeline; return an error instead of raising it, so that the pipeline ends as usual."""
     try:
         for _, _, statement in writes:
             cursor = connection.cursor()
@@ -179,7 +175,7 @@ def _mapped(exc: psycopg.Error, write: Queued) -> PgdocError:
 
 
 def _bulk_error(write: Queued, error: PgdocError) -> PgdocError:
-    """Return an error that names the write; a lost connection is not the error of any one write."""
+    """Name the write in its error; a lost connection is not the error of any one write."""
     index, target, _ = write
     if isinstance(error, ServerUnreachable | StoreClosed):
         return error

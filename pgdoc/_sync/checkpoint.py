@@ -28,7 +28,7 @@ class OpenTransaction(Protocol):
 
     @property
     def connection(self) -> Connection[Any]:
-        """The psycopg connection of the transaction."""
+        """Its psycopg connection."""
         ...
 
 
@@ -36,7 +36,7 @@ def checkpoint(tx: OpenTransaction, consumer: Consumer, mark: Mark) -> None:
     """Advance the consumer's stored position to `mark`, if this process still owns the consumer.
 
     Raises:
-        ConsumerLost: this process no longer owns it, or `mark` is not beyond the stored position.
+        ConsumerLost: it does not, or `mark` is not beyond the stored position.
     """
     system_id, timeline = consumer.ids
     position = [int(number) for number in mark.position]  # some may be Lsn

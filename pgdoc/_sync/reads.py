@@ -43,9 +43,9 @@ class Reads:
     ) -> Generator[Document]:
         """Return an iterator over the documents that match, in bounded memory.
 
-        The iterator sees the collection as it was when the first document was asked for. Up to a hundred documents
-        are fetched at once. If there are more, an iterator outside a transaction holds a connection of the pool until
-        it is exhausted or closed.
+        The iterator sees the collection as it was when the first document was asked for. Up to a hundred documents are
+        fetched at once. With more, an iterator outside a transaction holds a connection of the pool until it is
+        exhausted or closed.
 
         Args:
             filter: a filter in the filter language; `None` for all documents.
@@ -72,7 +72,7 @@ class Reads:
 
         Args:
             filter: as for `find`.
-            sort: as for `find`; without it, any of the documents that match.
+            sort: as for `find`; without it, any document that matches.
             fields: as for `find`.
 
         Raises:
@@ -135,7 +135,7 @@ class Reads:
         return "\n".join(row[0] for row in rows)
 
     def _compiled(self, name: str, search: Search) -> tuple[bytes, list[Any], bool | None]:
-        """Return the statement, its parameters except the limit, and the `prepare` argument of `Session.fetch`.
+        """Return the statement, its parameters except the limit, and `prepare` for `Session.fetch`.
 
         One plan suits all values of a lookup, and of a range in its own order. It does not suit a lookup in another
         order: many matches are best read from the order's index, few from the lookup's own.
@@ -164,8 +164,8 @@ class Reads:
     def _chunks(self, search: Search) -> Generator[Rows]:
         """Fetch few documents at once, with a prepared statement; stream more of them, in bounded memory.
 
-        Fetching finds out how many there are. Without an order, that costs little if there are more, and the result is
-        cached for the statement.
+        Fetching finds out how many there are. Without an order, that costs little, and the result is cached for the
+        statement.
         """
         query, params, prepare = self._compiled("find", search)
         limit, large = search.limit, self._session.large_results

@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from pgdoc/_async/table.py: change that file, and run it.
-"""The table of one collection: puts its statements together, runs them, and maps the server's errors."""
+"""The table of one collection: its statements, and the mapping of the server's errors."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ class Table:
     def write(
         self, name: str, params: list[Any], *, versioned: bool = False, prepare: bool | None = None, **clauses: str
     ) -> Rows:
-        """Execute a write of `documents.sql` with the writer's metadata; `prepare` as for `Session.fetch`."""
+        """Execute a write of `documents.sql` with the writer's metadata."""
         query, params = self.with_metadata(name, params, versioned=versioned, **clauses)
         return self.read(query, params, prepare=prepare)
 
     def create_and_write(self, name: str, params: list[Any], **clauses: str) -> Rows:
-        """Execute a write that inserts a document, and creates its collection if necessary."""
+        """Execute a write that inserts a document; create its collection if necessary."""
         query, params = self.with_metadata(name, params, versioned=False, **clauses)
         try:
             return self._fetch(query, params, create=self.creatable)
@@ -92,7 +92,7 @@ class Table:
             return self._fetch(query, params)
 
     def copy(self, rows: CopyRows) -> None:
-        """Insert rows with COPY. `rows` is read once the server is ready: a missing table consumes none of it."""
+        """Insert rows with COPY. `rows` is read once the server is ready: a missing table consumes none."""
         try:
             self._copy(rows)
         except CollectionNotFound:
@@ -115,7 +115,7 @@ class Table:
         return query, params if message is None else [message, *params]
 
     def indexes(self) -> Indexes:
-        """Return the paths of the indexes, from a cache of ten seconds."""
+        """Return the paths of the indexes, cached for ten seconds."""
         found = self._session.indexes.get(self.name)
         if found is None:
             try:
@@ -135,7 +135,7 @@ class Table:
         return compile_filter(by_key(node, self.indexes()) if may_use_index(node) else node)
 
     def first(self, node: Node, sort: tuple[SortKey, ...], lock: str) -> Compiled:
-        """Compile the SELECT of the first document that matches, with a locking clause."""
+        """Compile the SELECT of the first document that matches, with a lock clause."""
         if sort:
             found = branches(node, self.indexes() if may_use_index(node) else NO_INDEXES, sort[0])
         else:

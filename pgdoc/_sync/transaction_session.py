@@ -1,5 +1,5 @@
 # Written by .ci/twins.py from pgdoc/_async/transaction_session.py: change that file, and run it.
-"""The session of a transaction: one connection, which every statement of the transaction runs on."""
+"""The session of a transaction: one connection, for all statements."""
 
 from __future__ import annotations
 
@@ -31,12 +31,7 @@ _CHUNK_ROWS = 100
 
 
 class TransactionSession:
-    """Runs the statements of one transaction, or of one bulk; see `Session`.
-
-    Attributes:
-        indexes: the store's cache of each table's indexes.
-        large_results: the store's cache of the statements that returned many rows.
-    """
+    """Runs the statements of one transaction, or of one bulk; see `Session`."""
 
     def __init__(self, connections: Connections, *, metadata: Mapping[str, Any] | None, isolation: str | None) -> None:
         if isolation is not None and isolation not in _ISOLATION:
@@ -64,7 +59,7 @@ class TransactionSession:
         return self._connection
 
     def note_metadata(self) -> None:
-        """Take the metadata blocks that the caller is in as those around the whole transaction."""
+        """Note the caller's metadata blocks as those around the whole transaction."""
         self._outside = current_metadata()
 
     def begin(self) -> None:
@@ -90,7 +85,7 @@ class TransactionSession:
 
     @contextmanager
     def pipeline(self) -> Iterator[Connection[Any]]:
-        """Lend the connection for statements that share one round trip, which begins the transaction if necessary."""
+        """Lend the connection for statements that share one round trip, with the begin if necessary."""
         begun = self.begun
         connection = self._connection = self._connection or self._take()
         with connection.pipeline():
@@ -117,7 +112,7 @@ class TransactionSession:
     def end(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        """Commit, or roll back for an exception; return whether that exception was a rollback to be swallowed."""
+        """Commit, or roll back for an exception; return whether that was a rollback to be swallowed."""
         connection, self._connection = self.connection, None
         aborted = connection.info.transaction_status == TransactionStatus.INERROR
         if exc or aborted:
@@ -148,7 +143,7 @@ class TransactionSession:
         return True
 
     def metadata_message(self) -> str | None:
-        """Return the message with the writer's metadata that the next write must emit, or `None`.
+        """Return the message with the metadata that the next write must emit, or `None`.
 
         The begin has emitted the transaction's metadata. Once a write was made inside a further metadata block, every
         later write emits its own.
@@ -164,9 +159,7 @@ class TransactionSession:
     def prepare(self, table: str, create: Sequence[Any] | None) -> None:
         """Look for the table before a statement could fail and abort the transaction.
 
-        Args:
-            table: the table as SQL.
-            create: schema and name, to create the table if it is missing.
+        A missing one is created as `create`, schema and name.
 
         Raises:
             CollectionNotFound: the table is missing, and `create` is `None`.
@@ -181,16 +174,16 @@ class TransactionSession:
         self._seen.add(table)
 
     def fetch(self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
-        """Execute one statement and return its rows."""
+        """See `Session`."""
         cursor = self.connection.execute(query, params, prepare=prepare, binary=True)
         return cursor.fetchall()
 
     def look_up(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """Fetch rows that need not belong to the transaction: a bulk that has not begun has no connection yet."""
+        """Fetch rows, from the pool if the transaction has no connection yet: a bulk that has not begun."""
         return self.fetch(query, params) if self.begun else self._connections.fetch(query, params)
 
     def stream(self, query: bytes, params: Sequence[Any]) -> Generator[list[tuple[Any, ...]]]:
-        """Yield the rows of a cursor in the server, so that other calls can run in between."""
+        """Yield the rows of a cursor in the server, so that other calls can run meanwhile."""
         self._cursors_made += 1
         cursor = self.connection.cursor(f"pgdoc_{self._cursors_made}")
         self._cursors.add(cursor)
@@ -211,7 +204,7 @@ class TransactionSession:
     def copy(self, query: bytes, rows: CopyRows) -> None:
         """Execute one COPY per block of rows, inside a savepoint.
 
-        Between two blocks the connection is free, so that `rows` may itself read from this transaction.
+        Between blocks the connection is free, so that `rows` may itself read from this transaction.
         """
         before = self._cursors.copy()
         try:

@@ -56,7 +56,7 @@ class Writes:
 
         Raises:
             InvalidUpdate: `changes` is not an update, or does not fit the document.
-            VersionConflict: the document has another version than `if_version`, or does not exist.
+            VersionConflict: the document has another version, or does not exist.
         """
         check_version(if_version, upsert=upsert)
         key, update = check_id(id), parse_update(changes)
@@ -125,8 +125,8 @@ class Writes:
         Args:
             filter: a filter in the filter language.
             changes: as for `update`.
-            sort: as for `find`; without it, any of the documents that match.
-            skip_locked: skip documents that another transaction is changing, instead of waiting for its end.
+            sort: as for `find`; without it, any document that matches.
+            skip_locked: skip documents that another transaction is changing, instead of waiting.
 
         Returns:
             The document after the update, or `None` if none matches.
@@ -170,7 +170,7 @@ class Writes:
 
         Raises:
             InvalidDocument: the data can't be stored. Nothing was sent.
-            VersionConflict: the document has another version than `if_version`, or does not exist.
+            VersionConflict: the document has another version, or does not exist.
         """
         check_version(if_version, upsert=upsert)
         key, text = check_id(id), encode(data).decode()
@@ -197,7 +197,7 @@ class Writes:
             Whether the document existed.
 
         Raises:
-            VersionConflict: the document has another version than `if_version`, or does not exist.
+            VersionConflict: the document has another version, or does not exist.
         """
         check_version(if_version)
         key = check_id(id)
@@ -230,7 +230,7 @@ class Writes:
 
         Args:
             filter: a filter in the filter language.
-            sort: as for `find`; without it, any of the documents that match.
+            sort: as for `find`; without it, any document that matches.
 
         Returns:
             The deleted document, or `None` if none matches.

@@ -1,1 +1,1 @@
-"""From records to changes with positions, their events, and which subscription gets which change. Pure."""
+"""From records to positioned changes, their events, and the subscriptions that want them. Pure."""

@@ -2,15 +2,15 @@
 
 A position is `(commit LSN, LSN, kind, ordinal)` (`pgdoc.model.positions`). Rules:
 
-1. Ordinals count the rows of one LSN in the order in which the server sends them. These are rows of one table, from
-   one COPY. Only a TRUNCATE has several tables in one record, and each plugin sends those that its own filter lets
-   pass. So the ordinal of a truncation is derived from the table's name alone, and truncations come in the order of
-   these ordinals. No two messages of a transaction share an LSN, so a message's ordinal is 0.
+1. Ordinals count the rows of one LSN as the server sends them: rows of one table, from one COPY. Only a TRUNCATE has
+   several tables in one record, and each plugin sends those that its own filter lets pass. So a truncation's ordinal
+   derives from the table's name alone, and orders the truncations. No two messages of a transaction share an LSN, so a
+   message's ordinal is 0.
 2. A message can share its LSN with the row after it, and inside subtransactions the two come in either order. So the
-   rows of one LSN are buffered until another LSN, or the commit, shows that no message with theirs can follow.
-3. Metadata applies to the changes that follow its message in the transaction. The last message wins.
-4. A message that reports what happened to a collection is a change of its own. Any SQL writer can send any message;
-   one of another form is taken for metadata, which `events` ignores unless it is valid.
+   rows of one LSN are buffered until another LSN, or the commit.
+3. Metadata applies to the changes after its message in the transaction. The last message wins.
+4. A message that reports what happened to a collection is a change of its own. Any SQL writer can send any message; one
+   of another form is taken for metadata, which `events` ignores unless it is valid.
 5. A table without the columns of a collection produces no changes.
 """
 
@@ -33,9 +33,9 @@ class Assembler:
     """Gives each change its position and its transaction.
 
     Args:
-        watermark: where reading starts: every transaction that commits below it was delivered before.
-        tables: the tables of the schema, and whether each is a collection.
-        schema: the schema that is read. Events of collections in other schemas are ignored.
+        watermark: every transaction that commits below it was delivered before.
+        tables: whether each table of the schema is a collection.
+        schema: the schema that is read; others are ignored.
     """
 
     def __init__(self, watermark: int, tables: Mapping[str, bool], schema: str) -> None:
@@ -48,7 +48,7 @@ class Assembler:
         self._buffered_lsn = 0
 
     def feed(self, records: Iterable[Record]) -> Burst:
-        """Take the next records and return the changes whose positions are now final."""
+        """Take the next records; return the changes whose positions are now final."""
         changes: list[Change] = []
         for record in records:
             if isinstance(record, RowChange):
@@ -87,7 +87,6 @@ class Assembler:
             self._tables[collection] = True
 
     def _flush(self, changes: list[Change]) -> None:
-        """Append the changes of the buffered rows."""
         if not self._buffered or self._begin is None:
             return
         commit_lsn = self._begin.commit_lsn
@@ -98,10 +97,10 @@ class Assembler:
         self._buffered = []
 
     def _is_collection(self, row: RowChange) -> bool:
-        """Return whether a row belongs to a collection, if its table is not a known one or the row is incomplete.
+        """Return whether a row of an unknown table, or an incomplete row, belongs to a collection.
 
         The truncation of an unknown table counts as that of a collection. So does a DELETE without the whole old row
-        whose columns are all those of a collection: the replica identity of that collection was changed.
+        whose columns are all those of a collection: its replica identity was changed.
         """
         known = self._tables.get(row.table)
         if row.kind == "T":
@@ -116,12 +115,11 @@ class Assembler:
 
 
 def _with_ordinals(rows: list[RowChange]) -> Iterable[tuple[int, RowChange]]:
-    """Return the rows of one LSN with their ordinals, in order."""
     if rows[0].kind != "T":
         return enumerate(rows)
     return sorted(((_ordinal_of_truncation(row.table), row) for row in rows), key=itemgetter(0))
 
 
 def _ordinal_of_truncation(table: str) -> int:
-    """Return a 56-bit hash of the table's name: too long for two tables of one TRUNCATE to collide by chance."""
+    """Hash the name to 56 bits: two tables of one TRUNCATE do not collide by chance."""
     return int.from_bytes(hashlib.blake2b(table.encode(), digest_size=7).digest())

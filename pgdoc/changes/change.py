@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class TransactionInfo(NamedTuple):
-    """What the changes of a transaction share, as long as its metadata stays the same."""
+    """What the changes of a transaction share while its metadata stays the same."""
 
     xid: int
     timestamp: str
@@ -30,8 +30,8 @@ class Burst(NamedTuple):
 
     Attributes:
         changes: in the order of their positions.
-        watermark: every transaction with a commit LSN below it has been returned, in this burst or earlier.
-        partial_commit_lsn: the commit LSN of the transaction of which only a part was received; `None` for none.
+        watermark: every transaction that commits below it has been returned, now or earlier.
+        partial_commit_lsn: the commit LSN of a transaction that was received only in part; else `None`.
     """
 
     changes: list[Change]

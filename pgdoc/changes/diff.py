@@ -3,12 +3,11 @@
 The law: ``diff(before, after).apply(before)`` equals ``after``, for any two JSON objects. Equality is that of jsonb:
 ``1`` equals ``1.0``, ``True`` differs from ``1``, and the order of keys does not matter.
 
-1. `_walk` descends both images together and records a `_Change` wherever they differ. It uses a list instead of
-   recursion, so depth has no limit. Equal subtrees are compared by C code and skipped.
+1. `_walk` descends both images and records a `_Change` wherever they differ. It uses a list instead of recursion, so
+   depth has no limit. C code compares equal subtrees, which are skipped.
 2. `_describe` turns the path of each change into dotted text. Two paths can have the same text (``{"a.b": 1}`` and
-   ``{"a": {"b": 1}}``). If both changed, the deeper one is reported as a change of the whole field above it: `diff`
-   walks again with that field in ``whole``. Each round shortens a path, and top-level fields never share a text, so
-   this ends.
+   ``{"a": {"b": 1}}``). If both changed, the whole field above the deeper one is reported: `diff` walks again with that
+   field in ``whole``. Each round shortens a path, and top-level fields never share a text, so this ends.
 """
 
 from __future__ import annotations
@@ -35,12 +34,11 @@ class _Change(NamedTuple):
 class UpdateDescription:
     """The difference that an update made to a document.
 
-    Fields are named by dotted paths. A part of a path that consists of digits is an array index, and every other part
-    is an object key. If that does not hold for a path, because a key contains a dot, is empty or consists of digits,
-    `disambiguated_paths` has its parts.
+    Fields are named by dotted paths: a part of digits is an array index, every other part an object key. Where that
+    does not hold, because a key contains a dot, is empty or consists of digits, `disambiguated_paths` has the parts.
 
     Attributes:
-        updated_fields: the new value by dotted path. Elements appended to an array are included, such as `"items.3"`.
+        updated_fields: the new value by dotted path. Includes elements appended to an array, such as `"items.3"`.
         removed_fields: the dotted paths of removed fields.
         truncated_arrays: `(dotted path, new size)` of each array that got shorter.
         disambiguated_paths: the parts of ambiguous paths by dotted path: object keys as `str`, array indexes as `int`.
@@ -75,7 +73,7 @@ class UpdateDescription:
         return result
 
     def parts(self, path: str) -> list[str | int]:
-        """Split a dotted path of this description into its parts: object keys as `str`, array indexes as `int`."""
+        """Split a dotted path of this description: object keys as `str`, array indexes as `int`."""
         found = self.disambiguated_paths.get(path)
         return found or [int(part) if _digits(part) else part for part in path.split(".")]
 
@@ -88,16 +86,9 @@ class UpdateDescription:
 
 
 def diff(before: dict[str, Any], after: dict[str, Any]) -> UpdateDescription:
-    """Describe how one image of a document differs from another.
+    """Describe how one image of a document differs from another; share no list or dict with either.
 
-    Objects are compared field by field and arrays index by index, recursively.
-
-    Args:
-        before: data as `json_codec.decode` returns it: plain dict, list, str, int, float, Decimal, bool, None.
-        after: data of the same form.
-
-    Returns:
-        A description that shares no list or dict with either image.
+    Both images are plain data, as `json_codec.decode` returns it.
     """
     whole: set[_Path] = set()
     while True:
@@ -149,7 +140,7 @@ def _differing_elements(old: list[Any], new: list[Any]) -> list[tuple[str | int,
 
 
 def _same(was: Any, value: Any) -> bool:
-    """Return whether two values are certainly equal. For containers, `False` means that they have to be walked."""
+    """Return whether two values are certainly equal. `False` for containers means that they must be walked."""
     try:
         if was != value:
             return False
@@ -184,7 +175,7 @@ def _describe(changes: list[_Change]) -> tuple[UpdateDescription, set[_Path]]:
 def _field_above(one: _Path, other: _Path) -> _Path:
     """Return the path to the field above the deeper of two paths that have one text.
 
-    They part at a key that has a dot in the one and is split there in the other, the deeper one.
+    They part at a key that has a dot in one and is split there in the deeper one.
     """
     depth = next(depth for depth, (key, other_key) in enumerate(zip(one, other, strict=False)) if key != other_key)
     deeper = min(one, other, key=lambda path: len(str(path[depth])))

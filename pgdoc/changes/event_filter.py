@@ -1,12 +1,11 @@
 """The filter of a stream: the filter language of documents, applied to `ChangeEvent.to_dict()`.
 
-The filter is checked when the stream opens; a path that no event has is an error. Matching an event computes only the
-parts of it that the filter's paths lead to, and a part that several filters use is computed once. Values that the
-filter requires (the collection, the event type, and one more, such as the document id) are taken out of the filter, so
-that an index can look them up (`pgdoc.changes.router`).
+The filter is checked when the stream opens; a path that no event has is an error. Matching computes only the parts of
+an event that the filters need, each once. Values that the filter requires (the collection, the event type, and one
+more, such as the document id) are taken out of the filter, so that an index can look them up (`pgdoc.changes.router`).
 
-A filter that can't be evaluated, for example because Python can't read the stored data, matches: no event is withheld
-that a stream may wait for, and the code that reads the event gets the error.
+A filter that can't be evaluated, for example because Python can't read the stored data, matches: no event that a stream
+may wait for is withheld, and the code that reads the event gets the error.
 """
 
 from __future__ import annotations
@@ -32,11 +31,7 @@ _ROW_KINDS: Final = {"insert": "I", "update": "U", "replace": "U", "delete": "D"
 
 
 def parse_where(where: Mapping[str, Any]) -> Condition:
-    """Parse the filter of a stream.
-
-    Raises:
-        InvalidFilter: it is not a valid filter, or has a path that no event has. See its `operator` and `path`.
-    """
+    """Parse the filter of a stream."""
     node = parse_filter(where)
     _check_types(node)
     matches = _decided(node)
@@ -58,7 +53,7 @@ def parse_where(where: Mapping[str, Any]) -> Condition:
 
 
 def _take_out(field: str, nodes: tuple[Node, ...]) -> tuple[frozenset[str] | None, tuple[Node, ...]]:
-    """Return the texts that a field must be one of, or `None`, and the nodes that remain."""
+    """Return the texts that a field must be one of, or `None`, and the other nodes."""
     for node in nodes:
         keys = _keys(node) if isinstance(node, Equal | In) and node.path == (field,) else None
         if keys is not None and all(isinstance(key, str) for key in keys):
@@ -67,7 +62,7 @@ def _take_out(field: str, nodes: tuple[Node, ...]) -> tuple[frozenset[str] | Non
 
 
 def _take_lookup(nodes: tuple[Node, ...]) -> tuple[RouteKey | None, tuple[Node, ...]]:
-    """Take out the most selective equality: the one on the document id, or else the first. Skip the event type."""
+    """Take out the most selective equality: on the document id, else the first; never on the event type."""
     pinned = [node for node in nodes if isinstance(node, Equal | In) and node.path != ("event_type",) and _keys(node)]
     for node in sorted(pinned, key=lambda node: node.path != ("document_id",)):
         keys = _keys(node) or frozenset()
@@ -77,14 +72,14 @@ def _take_lookup(nodes: tuple[Node, ...]) -> tuple[RouteKey | None, tuple[Node, 
 
 
 def _keys(node: Equal | In) -> frozenset[Any] | None:
-    """Return the keys of the values; `None` if one has no key: an object, an array, or null, which equals missing."""
+    """Return the keys of the values; `None` if one is an object, an array, or null, which equals missing."""
     operands = (node.operand,) if isinstance(node, Equal) else node.operands
     keys = frozenset(scalar_key(operand.value) for operand in operands)
     return None if None in keys else keys
 
 
 def _check_types(node: Node) -> None:
-    """Refuse an event type that does not exist, wherever it is compared: it would silently match nothing."""
+    """Refuse an event type that does not exist: it would silently match nothing."""
     match node:
         case And(nodes) | Or(nodes):
             for each in nodes:
@@ -117,11 +112,7 @@ def _decided(node: Node) -> Callable[[ChangeEvent], bool]:
 
 
 def _root(path: Path) -> tuple[Callable[[ChangeEvent], Any], Path]:
-    """Return how to get the part of an event that a path leads to, and the rest of the path inside that part.
-
-    Raises:
-        InvalidFilter: no event has the path.
-    """
+    """Return how to get the part of an event that a path leads to, and the rest of the path in it."""
     field, *rest = path
     if field not in FIELDS:
         raise _unknown(path, "use document_id" if field == "_id" else f"use one of {', '.join(FIELDS)}")

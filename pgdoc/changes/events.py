@@ -50,12 +50,11 @@ class ChangeEvent:
         event_type: what happened.
         collection: the name of the collection.
         document_id: the id of the document; `None` for a change of a whole collection.
-        full_document: the document exactly as this change left it (insert, update, replace), or as the snapshot read
-            it (snapshot); otherwise `None`.
+        full_document: the document exactly as this change left it (insert, update, replace), or as the snapshot read it
+            (snapshot); otherwise `None`.
         full_document_before_change: the document before this change (update, replace, delete); otherwise `None`.
         update_description: what changed (update); otherwise `None`.
-        resume_token: the position of this event. A stream opened with `resume_after` set to it continues with the next
-            event.
+        resume_token: the position of this event; a stream with `resume_after` set to it continues with the next event.
         timestamp: when the transaction committed, or when the snapshot read the document; timezone-aware, in UTC.
         transaction_id: PostgreSQL's transaction id (xid); 0 for a snapshot.
         metadata: the metadata that the writer attached (see `pgdoc.metadata`); `{}` if it attached none.
@@ -95,7 +94,7 @@ class ChangeEvent:
     def to_json(self) -> bytes:
         """Return the event as JSON text with exact numbers.
 
-        A document that was not accessed before is copied as the server sent it, without decoding.
+        A document that was not accessed is copied as the server sent it, without decoding.
 
         Raises:
             UnreadableDocument: Python can't hold the stored data, or can't encode it again.
@@ -110,12 +109,9 @@ class ChangeEvent:
 
 
 def from_change(change: Change, ids: tuple[int, int], progress: SnapshotProgress | None = None) -> ChangeEvent:
-    """Make the event of a change. Its fields are decoded on first access.
+    """Make the event of a change; `ids` are the cluster's system identifier and timeline.
 
-    Args:
-        change: the change.
-        ids: the cluster's system identifier and timeline.
-        progress: how far the stream's snapshot has come by then, if it is inside one.
+    Inside a snapshot, `progress` is how far it had come.
     """
     event = object.__new__(ChangeEvent)
     state = event.__dict__
@@ -140,7 +136,7 @@ def from_snapshot(collection: str, document: Document, token: ResumeToken, read_
 
 
 class _Form(NamedTuple):
-    """How a shape represents a document's data, and other values that users supplied."""
+    """How a document's data, and other values that users supplied, are represented."""
 
     data: Callable[[Document], Any]
     value: Callable[[Any], Any]
@@ -247,7 +243,7 @@ def _update_description(event: ChangeEvent) -> UpdateDescription | None:
 
 
 def _metadata(event: ChangeEvent) -> dict[str, Any]:
-    """Decode the writer's message. Any SQL writer can send one, so text that is not in pgdoc's form is ignored."""
+    """Decode the writer's message; ignore text that is not pgdoc's, since any SQL writer can send one."""
     text = event._change.transaction.metadata  # noqa: SLF001
     try:
         content = json_codec.decode(text) if text else None
@@ -279,11 +275,7 @@ _FIELDS: dict[str, Callable[[ChangeEvent], Any]] = {
 
 
 def check_images(change: Change) -> None:
-    """Check that a change has the images that its kind needs.
-
-    Raises:
-        ReplicaIdentityChanged: the before image is missing, since the table was not REPLICA IDENTITY FULL at the time.
-    """
+    """Raise `ReplicaIdentityChanged` if the change lacks the before image that its kind needs."""
     if not change.row.complete:
         raise ReplicaIdentityChanged(
             f"collection {change.row.table!r}: a change of transaction {change.transaction.xid} has no before image, "

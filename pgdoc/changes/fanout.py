@@ -1,8 +1,8 @@
 """Which subscription gets which change, and how a subscription moves between the readers that feed it.
 
-Two kinds of reader feed subscriptions: the live reader (the hub's), and catch-up readers, which start in the past. Both
-read the same changes in the same order from the same WAL, so a subscription can move from one to the other. `State`
-says who feeds it, and `TRANSITIONS` is the table of its moves. The rules behind the table:
+Two kinds of reader feed subscriptions: the hub's live reader, and catch-up readers, which start in the past. Both read
+the same changes in the same order from the same WAL, so a subscription can move between them. `TRANSITIONS` is the
+table of its moves, by these rules:
 
 1. A subscription has one feeder at a time: the live reader while it is LIVE; otherwise a catch-up reader, or nobody
    while it waits for one.
@@ -12,18 +12,17 @@ says who feeds it, and `TRANSITIONS` is the table of its moves. The rules behind
    progress of a LIVE subscription is `max(after, dispatched)`.
 3. The watermark of a reader is an LSN: every transaction that commits below it has been read, and put for the reader's
    subscriptions. `joinable_from` is the first commit LSN from which a new LIVE subscription misses nothing: the live
-   reader's watermark or, inside a transaction, the LSN after that transaction's commit LSN.
-4. When the mailbox of a LIVE subscription can't take all changes, the subscription becomes DETACHED, and `after` is the
-   last change that the mailbox took. Nothing is lost: the WAL has the rest.
+   reader's watermark or, inside a transaction, the LSN after its commit LSN.
+4. When the mailbox of a LIVE subscription can't take all changes, the subscription becomes DETACHED, with `after` at
+   the last change that the mailbox took. The WAL has the rest.
 5. When a catch-up reader is near the live reader, its DETACHED subscriptions become REJOINING. From then on the live
-   reader buffers in `pending` what it would put, from `join_from`, which is `joinable_from` at that moment. The
-   catch-up reader continues to feed the subscription.
-6. When the watermark of the catch-up reader reaches `join_from`, the pending changes after `after` are put, and the
+   reader buffers in `pending` what it would put, from `join_from`, the `joinable_from` of that moment.
+6. When the catch-up reader's watermark reaches `join_from`, the pending changes after `after` are put, and the
    subscription is LIVE. There is no gap, since both readers cover `join_from`, and no repeat (rule 2). Since
-   `join_from` does not move, a reader that never quite catches up with the live one still gets there.
+   `join_from` does not move, a reader that never quite catches up still gets there.
 7. When `pending` exceeds its limits, the subscription becomes DETACHED again. Its catch-up reader continues.
-8. When the live reader has lost its connection, it starts again at its watermark. Pending changes at or beyond the
-   watermark are dropped, since they are read again.
+8. After losing its connection, the live reader starts again at its watermark. Pending changes at or beyond it are
+   dropped, since they are read again.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ class Event(enum.StrEnum):
 
 
 class Action(enum.StrEnum):
-    """What the fan-out does about an event; the methods of `Fanout` have the same names."""
+    """What the fan-out does about an event: a method of `Fanout`."""
 
     NOTHING = "nothing"
     START_FEEDING = "start_feeding"
@@ -85,7 +84,7 @@ class Action(enum.StrEnum):
 
 
 class Transition(NamedTuple):
-    """What an event does in a state. The action comes first; it can cause another event, which follows."""
+    """What an event does in a state. The action comes first; it can cause another event."""
 
     state: State
     action: Action
@@ -136,7 +135,7 @@ class ChangeSink(Protocol):
         """Call back when the mailbox is at most half full."""
 
     def fail(self, error: BaseException) -> None:
-        """End the stream with an error, after everything that was put before."""
+        """End the stream with an error, after what was put before."""
 
     def close(self) -> None:
         """Discard everything."""
@@ -145,13 +144,11 @@ class ChangeSink(Protocol):
 class Subscription:
     """What one stream wants, and how far it was fed.
 
-    Its feeder owns `after`: the thread of the live reader while it is LIVE, that of a catch-up reader otherwise. The
-    hub's lock guards every other field. Any thread may read `state` and `after` without it.
+    Its feeder owns `after`: the live reader's thread while it is LIVE, otherwise a catch-up reader's. The hub's lock
+    guards every other field. Any thread may read `state` and `after` without it.
 
     Args:
-        selection: the changes that the stream wants.
-        after: everything up to this position is not wanted.
-        mailbox: where its changes go.
+        after: nothing up to this position is wanted.
     """
 
     def __init__(self, selection: Selection, after: RawPosition, mailbox: ChangeSink) -> None:
@@ -165,11 +162,9 @@ class Subscription:
         self.join_from = 0
 
     def put(self, selected: list[Change], position: RawPosition) -> list[Change]:
-        """Put the changes that lie beyond `after`; return those for which the mailbox had no room.
+        """Put the changes beyond `after`; return those for which the mailbox had no room.
 
-        Args:
-            selected: changes of the selection.
-            position: how far the stream has come once all of them are put.
+        `position` is how far the stream has come once all are put.
         """
         wanted = self.beyond(selected)
         if wanted and position < wanted[-1].position:
@@ -184,7 +179,7 @@ class Subscription:
         return wanted[taken:]
 
     def beyond(self, selected: list[Change]) -> list[Change]:
-        """Return the changes that lie beyond `after`."""
+        """Return the changes beyond `after`."""
         if selected and selected[0].position <= self.after:
             return [change for change in selected if change.position > self.after]
         return selected
@@ -196,10 +191,9 @@ _NO_CHANGES: list[Change] = []
 class Fanout:
     """Spreads the changes of the live reader over the subscriptions that are LIVE or REJOINING.
 
-    Every call is made under the lock of the hub. Other threads may read the attributes and `joinable_from` without it.
+    Every call is made under the hub's lock. Other threads may read the attributes and `joinable_from` without it.
 
     Args:
-        watermark: the watermark of the live reader as it starts.
         view: makes the view of a change that filters are evaluated on.
 
     Attributes:
@@ -217,7 +211,7 @@ class Fanout:
 
     @property
     def joinable_from(self) -> int:
-        """The first commit LSN from which a new LIVE subscription misses nothing."""
+        """The commit LSN of rule 3."""
         partial = self._partial_commit_lsn  # read once, since this is called without the hub's lock too
         return self.watermark if partial is None else partial + 1
 
@@ -226,13 +220,13 @@ class Fanout:
         self._handle(Event.ADDED, subscription)
 
     def dispatch(self, burst: Burst) -> list[Subscription]:
-        """Spread a burst; return the subscriptions that are DETACHED now because their mailboxes are full."""
+        """Spread a burst; return the subscriptions that a full mailbox has DETACHED."""
         self.watermark, self._partial_commit_lsn = burst.watermark, burst.partial_commit_lsn
         self._read_to = before_commits_at(burst.watermark)
         caused: list[tuple[Event, Subscription]] = []
         event = Event.CHANGES  # in 3.11, reading a member costs as much as handling the event
         for selection, changes in self._router.route(burst.changes).items():
-            for subscription in self._subscriptions[selection]:
+            for subscription in self._subscriptions.get(selection, ()):
                 follow_up = self._handle(event, subscription, changes)
                 if follow_up is not None:  # deferred, since it changes what the loops iterate over
                     caused.append((follow_up, subscription))
@@ -243,11 +237,9 @@ class Fanout:
         return [subscription for event, subscription in caused if event is Event.MAILBOX_FULL]
 
     def join(self, subscription: Subscription, reader_watermark: int) -> bool:
-        """Start or complete the move of a subscription from its catch-up reader; return whether it is LIVE now.
+        """Start or complete the move of a subscription from its catch-up reader; return whether it is LIVE.
 
-        Args:
-            subscription: its reader is near, and has put everything that it read.
-            reader_watermark: the watermark of that reader.
+        The reader is near, and has put everything that it read.
         """
         self._handle(Event.READER_NEAR, subscription)
         if reader_watermark < subscription.join_from:
@@ -262,22 +254,18 @@ class Fanout:
         self._handle(Event.READER_GONE, subscription)
 
     def forget(self, subscription: Subscription) -> None:
-        """Stop feeding a subscription for good, whether or not it was fed."""
+        """Stop feeding a subscription for good, if it was fed."""
         self._handle(Event.FORGOTTEN, subscription)
 
     def restart(self) -> None:
-        """Start again at the watermark, outside any transaction, since the live reader has reconnected."""
+        """Start again at the watermark, outside any transaction."""
         self._partial_commit_lsn = None
         for subscriptions in self._subscriptions.values():
             for subscription in subscriptions:
                 self._handle(Event.RECONNECTED, subscription)
 
     def _handle(self, event: Event, subscription: Subscription, changes: list[Change] = _NO_CHANGES) -> Event | None:
-        """Take the step that `TRANSITIONS` has for an event; return the event that the action caused.
-
-        Raises:
-            RuntimeError: the table has no such step. This is a fault of pgdoc.
-        """
+        """Take the step that `TRANSITIONS` has for an event; return the event that it caused."""
         try:
             state, action = TRANSITIONS[subscription.state][event]
         except KeyError:
@@ -299,15 +287,20 @@ class Fanout:
         self._register(subscription)
 
     def _register(self, subscription: Subscription) -> None:
-        self._subscriptions.setdefault(subscription.selection, {})[subscription] = None
+        # In this order: if a KeyboardInterrupt comes in between, the router has a selection that nobody uses, which
+        # does no harm. A subscription that is registered has its share in the router, and its state comes next.
+        peers = self._subscriptions.setdefault(subscription.selection, {})
         self._router.add(subscription.selection)
+        peers[subscription] = None
 
     def _stop(self, subscription: Subscription, _changes: list[Change]) -> None:
         selection = subscription.selection
-        del self._subscriptions[selection][subscription]
-        if not self._subscriptions[selection]:
-            del self._subscriptions[selection]
-        self._router.remove(selection)
+        peers = self._subscriptions.get(selection, {})
+        if subscription in peers:  # it is not if a KeyboardInterrupt came in between, and this is done again
+            del peers[subscription]
+            self._router.remove(selection)
+            if not peers:
+                del self._subscriptions[selection]
         _set_pending(subscription, [])
 
     def _flush_and_stop(self, subscription: Subscription, changes: list[Change]) -> None:

@@ -1,9 +1,9 @@
 """When a stream has lost all of its collections.
 
-A stream whose collections have all been dropped or renamed gets an `invalidate` event and ends. The position of that
-event is just after the change that took the last collection. No other change can have it, since each message has an LSN
-of its own (`changes.assembler`). So a stream that resumes after the drop gets the `invalidate` next, and one that
-resumes after the `invalidate` continues with later events.
+When all have been dropped or renamed, it gets an `invalidate` event and ends. The position of that event is just after
+the change that took the last collection; no other change can have it, since each message has an LSN of its own. So a
+stream that resumes after the drop gets the `invalidate` next, and one that resumes after the `invalidate` continues
+with later events.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Life:
     Args:
         names: the collections; `None` for all of the schema, which never ends a stream.
         resumed: whether the stream starts in the past, when some collections may not have existed. Until a change of
-            such a collection is seen, the list that the last drop or rename reported decides whether it exists.
+            such a collection is seen, the list in the last drop or rename decides whether it exists.
     """
 
     def __init__(self, names: frozenset[str] | None, *, resumed: bool = False) -> None:
@@ -31,7 +31,7 @@ class Life:
         self._there = dict.fromkeys(names or (), None if resumed else True)
 
     def follow(self, change: Change) -> Change | None:
-        """Take the next change of the stream; return its `invalidate` if the stream has no collection left."""
+        """Take the next change; return the `invalidate` if the stream has no collection left."""
         row = change.row
         if self._names is None or not isinstance(row, CollectionChange):
             return None

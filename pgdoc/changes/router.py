@@ -1,9 +1,8 @@
 """Which changes a stream selects, and an index over the selections of all streams of a reader.
 
-A `Selection` is what a stream asked for: collections and a filter. Equal selections are one to the `Router`, which
-decides once for all their streams. It looks a row up by its table, its kind, and one value that the filter requires,
-such as the document id, so it meets only the selections that may want the row: streams whose selection excludes it cost
-nothing. The filters of the remaining selections are evaluated on one view of the change that all of them share.
+Equal selections are one to the `Router`, which decides once for all their streams. It looks a row up by its table, its
+kind, and one value that the filter requires, such as the document id, so selections that exclude the row cost nothing.
+The remaining filters are evaluated on one view of the change that all of them share.
 
 Changes of a whole collection are rare, and decide whether a stream ends, whatever its filter says. The router returns
 such a change for every stream that names the collection, and the stream itself evaluates its filter.
@@ -31,8 +30,8 @@ class RouteKey:
 
     Attributes:
         path: the part. All route keys of one path have the same `find`.
-        keys: the keys of the values.
-        find: returns the keys of all values that a view has at the path.
+        keys: of the values.
+        find: returns the keys of a view's values at the path.
     """
 
     path: str
@@ -45,13 +44,12 @@ class Condition:
     """A filter on changes, divided into what an index can look up and the rest.
 
     Attributes:
-        text: the filter's text. Conditions of the same text are equal.
-        tables: the tables that can match; `None` for any.
+        text: conditions of the same text are equal.
+        tables: those that can match; `None` for any.
         kinds: the kinds of change that can match; `None` for any.
         lookup: what else can be looked up; `None` for nothing.
-        rest: returns whether a view matches, given that the tables, kinds and lookup do; `None` if nothing is left to
-            evaluate.
-        matches: returns whether a view matches.
+        rest: whether a view matches, given that the tables, kinds and lookup do; `None` if nothing is left to evaluate.
+        matches: whether a view matches.
     """
 
     text: bytes
@@ -70,12 +68,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a stream asked for.
-
-    Attributes:
-        collections: the names; `None` for all.
-        where: the filter; `None` for all changes.
-    """
+    """The collections and the filter that a stream asked for; `None` for all collections, or all changes."""
 
     collections: frozenset[str] | None = None
     where: Condition | None = None
@@ -89,7 +82,7 @@ class Selection:
 
     @property
     def lookup(self) -> RouteKey | None:
-        """The value by which its rows are looked up, besides their table."""
+        """What its rows are looked up by, besides their table."""
         return self.where.lookup if self.where is not None else None
 
     @property
@@ -104,7 +97,7 @@ class Selection:
         return (table in tables or None in tables) and (kind in kinds or None in kinds)
 
     def wants_row(self, change: Change, view: View) -> bool:
-        """Return whether it wants a row. The row's table and looked-up value must match already."""
+        """Return whether it wants a row whose table and looked-up value match."""
         where = self.where
         if where is None:
             return True
@@ -125,7 +118,7 @@ SelectionSet: TypeAlias = dict[Selection, None]  # in the order in which they we
 
 
 class _Index:
-    """The selections that are looked up by the value at one path."""
+    """The selections that are looked up at one path."""
 
     def __init__(self, find: Callable[[Any], Iterable[Any]]) -> None:
         self._find = find
@@ -147,7 +140,7 @@ class _Index:
     def find(self, view: Any) -> SelectionSet:
         """Return the selections that a view's values lead to.
 
-        If the view can't be read, all of them are returned: the streams raise the error when the change is used.
+        All of them if the view can't be read: the streams raise the error when the change is used.
         """
         try:
             keys = self._find(view)
@@ -162,8 +155,6 @@ class _Route(NamedTuple):
 
     Attributes:
         unfiltered: the lists of the selections that want all of them.
-        filtered: the selections whose filter has to be evaluated.
-        indexes: the indexes of the selections that are looked up by a value.
     """
 
     unfiltered: list[list[Change]]
@@ -172,11 +163,7 @@ class _Route(NamedTuple):
 
 
 class Router:
-    """Finds, for each change, the selections that want it.
-
-    Args:
-        view: makes the view of a change that filters are evaluated on.
-    """
+    """Finds, for each change, the selections that want it."""
 
     def __init__(self, view: View) -> None:
         self._view = view
@@ -185,10 +172,13 @@ class Router:
         self._indexes: dict[str | None, dict[str, _Index]] = {}  # by table and path
 
     def add(self, selection: Selection) -> None:
-        """Add a selection. Each `add` of an equal one needs a `remove` of its own."""
-        self._counts[selection] = self._counts.get(selection, 0) + 1
-        if self._counts[selection] > 1:
-            return
+        """Add a selection; each `add` of an equal one needs its own `remove`."""
+        count = self._counts.get(selection, 0)
+        if not count:
+            self._register(selection)
+        self._counts[selection] = count + 1  # last: a selection that counts is found, even if this is interrupted
+
+    def _register(self, selection: Selection) -> None:
         lookup = selection.lookup
         for table in selection.tables:
             if lookup is not None:
@@ -200,10 +190,11 @@ class Router:
 
     def remove(self, selection: Selection) -> None:
         """Undo one `add`."""
-        self._counts[selection] -= 1
-        if self._counts[selection]:
+        count = self._counts[selection]
+        if count > 1:
+            self._counts[selection] = count - 1
             return
-        del self._counts[selection]
+        del self._counts[selection]  # first: the next `add` registers it again, even if this is interrupted
         lookup = selection.lookup
         for table in selection.tables:
             if lookup is not None:
@@ -220,7 +211,7 @@ class Router:
                     del self._by_table_and_kind[table, kind]
 
     def route(self, changes: list[Change]) -> RoutedChanges:
-        """Return the changes that each selection wants, in order. Selections that want none are left out."""
+        """Return the changes that each selection wants, in order; leave out selections that want none."""
         burst = _RoutedBurst(self._view)
         routes: dict[tuple[str, str], _Route] = {}
         for change in changes:
@@ -254,7 +245,7 @@ class Router:
 
 
 class _RoutedBurst:
-    """The lists of one burst of changes, and the view of the change at hand, which all filters share."""
+    """The lists of one burst, and the view of the current change, which all filters share."""
 
     def __init__(self, view: View) -> None:
         self.lists: RoutedChanges = {}

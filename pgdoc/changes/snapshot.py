@@ -1,21 +1,21 @@
 """The snapshot of a stream: the existing documents are delivered first, in chunks, while changes continue.
 
-A chunk is the next documents of one collection in the order of their ids. One statement reads it, together with the
-transactions that it saw (`pg_current_snapshot`) and the end of the WAL at that time, `end_lsn`. When the stream has
-come to `end_lsn`, the chunk is due: by then it equals the table at exactly that position. Until then:
+A chunk is the next documents of one collection by id. One statement reads it, together with the transactions that it
+saw (`pg_current_snapshot`) and the end of the WAL at that time, `end_lsn`. When the stream has come to `end_lsn`, the
+chunk is due: by then it equals the table at exactly that position. Until then:
 
 1. A change to a document of the waiting chunk is not delivered. If the statement saw the change's transaction, the
    chunk contains it already; if not, the chunk is updated with it. The statement saw no transaction beyond `end_lsn`.
 2. A change to a document that no chunk contains yet is not delivered: a later chunk will contain it. A change can
-   arrive before its commit is visible to other statements, so a later read could still miss it. Such transactions are
-   remembered, and a chunk that does not see all of them is rejected and read again.
+   arrive before its commit is visible to other statements. So such transactions are remembered, and a chunk that does
+   not see all of them is rejected and read again.
 3. A change to a document that was delivered is delivered, and so is every change of a whole collection.
 
 So the events, applied in order to nothing, give the tables as they are at the stream's position, for all documents up
 to the last one delivered. That position and a `SnapshotProgress` are enough to resume.
 
-An interrupt can come between any two calls and loses nothing: each call changes the state by plain assignments at its
-end, or changes it in a way that repeating the call repeats.
+An interrupt between any two calls loses nothing: each call changes the state by plain assignments at its end, or in a
+way that repeating the call repeats.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class PgSnapshot:
 
     Attributes:
         xmin: all transactions below it had ended.
-        xmax: no transaction at or above it had ended.
+        xmax: none at or above it had ended.
         in_progress: those between the two that had not ended.
     """
 
@@ -54,12 +54,12 @@ class PgSnapshot:
 
     @classmethod
     def parse(cls, text: str) -> PgSnapshot:
-        """Parse the text of `pg_current_snapshot()`, `xmin:xmax:xip_list`."""
+        """Parse `pg_current_snapshot()`: `xmin:xmax:xip_list`."""
         xmin, xmax, in_progress = text.split(":")
         return cls(int(xmin), int(xmax), frozenset(map(int, filter(None, in_progress.split(",")))))
 
     def sees(self, xid: int) -> bool:
-        """Return whether a transaction is visible. `xid` may be its lower 32 bits, which is all that the WAL has."""
+        """Return whether a transaction is visible; `xid` may be its lower 32 bits, all that the WAL has."""
         xid = self.xmax + ((xid - self.xmax + _HALF) % (2 * _HALF)) - _HALF
         return xid < self.xmin or (xid < self.xmax and xid not in self.in_progress)
 
@@ -69,13 +69,10 @@ class SnapshotChunk:
     """The next documents of a collection, as one statement read them.
 
     Attributes:
-        collection: the name of the collection.
         after: the chunk begins after this document id.
-        documents: the documents by id. Changes that the statement did not see are applied to them.
+        documents: by id. Changes that the statement did not see are applied to them.
         up_to: the last id that the chunk covers; `None` if it covers all that remains of the collection.
-        seen: the transactions that the statement saw.
         end_lsn: the end of the WAL after the statement.
-        read_at: when the statement ran.
     """
 
     collection: str
@@ -88,7 +85,7 @@ class SnapshotChunk:
 
 
 class DueChunk(NamedTuple):
-    """Documents to deliver at the position `end_lsn` of the stream, each with the progress that it completes."""
+    """Documents to deliver at `end_lsn`, each with the progress that it completes."""
 
     collection: str
     end_lsn: int
@@ -101,11 +98,11 @@ class Snapshot:
 
     Args:
         progress: where it starts.
-        names: the collections that the stream watches; `None` for all.
+        names: the stream's collections; `None` for all.
 
     Attributes:
-        due: the chunk that is being delivered, or was delivered last.
-        next: the index of the first document of `due` that is not delivered. Delivery advances it.
+        due: the chunk being delivered, or delivered last.
+        next: the index in `due` of the first document to deliver. Delivery advances it.
     """
 
     def __init__(self, progress: SnapshotProgress, names: frozenset[str] | None) -> None:
@@ -121,7 +118,7 @@ class Snapshot:
 
     @property
     def progress(self) -> SnapshotProgress:
-        """The progress once everything in `due` is delivered."""
+        """The progress once all of `due` is delivered."""
         return SnapshotProgress(tuple(self._remaining), self._after, self._stream_digest, self._delivered)
 
     @property
@@ -131,11 +128,11 @@ class Snapshot:
 
     @property
     def due_at(self) -> int | None:
-        """The commit LSN that the stream has to reach before the waiting chunk is due."""
+        """The commit LSN that the stream must reach before the waiting chunk is due."""
         return self._waiting.end_lsn if self._waiting else None
 
     def accept(self, chunk: SnapshotChunk) -> bool:
-        """Take the chunk that was asked for; return `False` if it has to be read again, because it was too early."""
+        """Take the chunk that was asked for; return `False` if it was too early, and must be read again."""
         if self.wanted != (chunk.collection, chunk.after):
             return False
         self._unseen = {xid for xid in self._unseen if not chunk.seen.sees(xid)}
@@ -167,11 +164,9 @@ class Snapshot:
         self._remaining, self._after, self._delivered = remaining, after.document_id, after.delivered
 
     def absorb(self, change: Change, view: Any) -> bool:
-        """Apply the next change to the snapshot; return whether a chunk covers it, so that it is not delivered.
+        """Apply the next change; return whether a chunk covers it, so that it is not delivered.
 
-        Args:
-            change: the next change of the stream.
-            view: has the change's `document_id` and `full_document`.
+        `view` has the change's `document_id` and `full_document`.
         """
         row = change.row
         if row.kind not in ROW_KINDS:
@@ -208,14 +203,11 @@ class Snapshot:
             self._waiting.documents.clear()
 
     def _is_seen(self, change: Change) -> bool:
-        """Return whether the waiting chunk, and so every later one, saw the change's transaction."""
+        """Return whether the waiting chunk, and so every later one, saw the change."""
         return self._waiting is not None and self._waiting.seen.sees(change.transaction.xid)
 
     def _follow(self, kind: str, table: str, renamed_to: str | None) -> None:
-        """Follow a change of a collection.
-
-        A dropped collection has nothing to read. All documents of a created one arrive as changes.
-        """
+        """Follow a change of a collection: a dropped one is not read, and a created one arrives as changes."""
         if kind == "create" or table not in self._remaining:
             return
         if self._waiting is not None and self._waiting.collection == table:
@@ -232,21 +224,15 @@ class Snapshot:
 
 
 def first_progress(names: Iterable[str], collections: frozenset[str] | None) -> SnapshotProgress:
-    """Return the progress of a snapshot that begins.
+    """Return the progress of a snapshot that begins with the collections `names`.
 
-    Args:
-        names: the collections that exist.
-        collections: those that the stream watches; `None` for all.
+    `collections` are those that the stream watches; `None` for all.
     """
     return SnapshotProgress(tuple(sorted(names)), "", _digest(collections), 0)
 
 
 def check_progress(progress: SnapshotProgress, collections: frozenset[str] | None) -> SnapshotProgress:
-    """Return the progress, if it is that of a stream of these collections.
-
-    Raises:
-        InvalidResumeToken: it is from a stream of other collections.
-    """
+    """Return the progress; raise `InvalidResumeToken` if it is from a stream of other collections."""
     if progress.stream_digest != _digest(collections):
         raise InvalidResumeToken(
             "the token is from inside the snapshot of other collections: resume with the collections of that snapshot"

@@ -1,4 +1,4 @@
-"""The command line. It needs the extra `cli`, and the library never imports it."""
+"""The command line, which needs the extra `cli`. The library never imports it."""
 
 from __future__ import annotations
 

@@ -341,11 +341,7 @@ def _consumers_of(store: pgdoc.Store, schema: str | None) -> list[pgdoc.Consumer
 def _open_stream(
     store: pgdoc.Store, schema: str, names: list[str], options: dict[str, Any], *, create: bool
 ) -> pgdoc.ChangeStream:
-    """Open a stream without waiting for a consumer that another process has open.
-
-    Raises:
-        CollectionNotFound: a collection does not exist and is not created, or a table of its name is not a collection.
-    """
+    """Open a stream without waiting for a consumer that another process has open."""
     try:
         return store.watch(*names, **options, wait=False)
     except CollectionNotFound as exc:

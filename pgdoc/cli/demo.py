@@ -1,4 +1,4 @@
-"""`pgdoc demo`: real documents, a Python and an SQL writer, and a watcher that is killed without losing a change."""
+"""`pgdoc demo`: real documents, writers in Python and SQL, and a watcher that is killed without losing a change."""
 
 from __future__ import annotations
 
@@ -30,15 +30,9 @@ _BORROWED_SCHEMA: Final = "pgdoc_demo"
 
 
 def run_demo(dsn: str, plugin: str = "auto", schema: str | None = None) -> int:
-    """Run all scenes.
+    """Run all scenes; return 0 if each change arrived once and the rebuilt collections equal the tables, else 1.
 
-    Args:
-        dsn: a database to use; empty for a private server.
-        plugin: the output plugin of the streams, as `Store` takes it.
-        schema: of the collections. In a database of the user it must be new, and is dropped at the end.
-
-    Returns:
-        The exit code: 0 if each change arrived once and the rebuilt collections equal the tables, otherwise 1.
+    An empty `dsn` starts a private server. In a user's database, `schema` must be new, and is dropped at the end.
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
@@ -64,7 +58,7 @@ def run_demo(dsn: str, plugin: str = "auto", schema: str | None = None) -> int:
 
 @contextmanager
 def _database(dsn: str, plugin: str, schema: str, console: Console) -> Iterator[str]:
-    """Yield the conninfo of a database that is used for the demo alone, or of the user's, with a new schema."""
+    """Yield the conninfo of a private database, or of the user's, with a new schema."""
     if not dsn:
         console.print("Starting a private PostgreSQL server, which is removed at the end …")
         with LocalServer(plugin=plugin) as server:

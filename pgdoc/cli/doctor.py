@@ -1,4 +1,4 @@
-"""`pgdoc doctor`: findings about a server, its database and the streams, each with what to do about it."""
+"""`pgdoc doctor`: findings about a server, its database and the streams, each with what to do."""
 
 from __future__ import annotations
 
@@ -41,12 +41,7 @@ class Finding(NamedTuple):
 def examine_server(dsn: str, schema: str = DEFAULT_SCHEMA) -> Iterator[Finding]:
     """Run all checks. A check that fails becomes a finding, and the next one runs.
 
-    Args:
-        dsn: of the database; empty for libpq's defaults.
-        schema: whose tables, indexes and streams are checked.
-
-    Raises:
-        InvalidName: `schema` is not a valid name.
+    `schema` has the tables, indexes and streams to check.
     """
     check_name(schema, "schema")
     try:

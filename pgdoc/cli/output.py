@@ -43,7 +43,7 @@ def print_json_lines(stream: Iterable[ChangeEvent]) -> None:
 
 
 def print_fields(answer: Any) -> None:
-    """Print the fields of a dataclass in two columns: the label, and the value with its unit."""
+    """Print a dataclass in two columns: the label, and the value with its unit."""
     labels = {field.name: field.name.replace("_", " ").removesuffix(" bytes") for field in fields(answer)}
     width = max(map(len, labels.values())) + 2
     for name, label in labels.items():
@@ -54,7 +54,6 @@ def print_fields(answer: Any) -> None:
 
 
 def _value_lines(name: str, value: Any) -> list[str]:
-    """Return a field's value with its unit, one line per element."""
     match value:
         case list() | tuple():
             return [line for each in value for line in _value_lines(name, each)] or ["none"]

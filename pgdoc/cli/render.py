@@ -1,6 +1,6 @@
 """Events as text for a terminal: the kind, the document, each changed value before and after, and the writer.
 
-Documents and metadata are untrusted text, so characters that are not printable, such as those that move the cursor, are
+Documents and metadata are untrusted, so characters that are not printable, such as those that move the cursor, are
 escaped.
 """
 
@@ -41,13 +41,10 @@ _INDENT: Final = 9  # the kind and a space
 def render_event(
     event: ChangeEvent, received: datetime | None = None, *, shows_clock: bool = False, shows_token: bool = False
 ) -> Text:
-    """Return the event as one line, or as several if several paths changed.
+    """Return the event, whose document may be unreadable, as one line, or several if several paths changed.
 
-    Args:
-        event: of any kind; its document may be unreadable.
-        received: when it arrived, aware; adds the delay since the commit.
-        shows_clock: begin with the local time of the commit.
-        shows_token: end with a line that holds the resume token.
+    `received` adds the delay since the commit, `shows_clock` its local time, `shows_token` a line with the resume
+    token.
     """
     kind = str(event.event_type)
     clock = f"{_clock(event.timestamp, received)}  " if shows_clock else ""
@@ -66,7 +63,7 @@ def render_event(
 
 
 def _clock(moment: datetime, received: datetime | None) -> str:
-    """Return the local time, with the date if that is not the day of `received`."""
+    """Return the local time, with the date unless that is the day of `received`."""
     local = moment.astimezone()
     today = received.astimezone().date() if received is not None else None
     return local.isoformat(sep=" ", timespec="milliseconds")[0 if local.date() != today else 11 : 23]

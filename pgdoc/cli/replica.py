@@ -32,8 +32,8 @@ class Replica:
 
     Attributes:
         token: of the last event that was applied; `None` before the first.
-        repeated: number of events that were not newer than `token`.
-        lost: number of events whose before image was not the version held, so that an earlier event is missing.
+        repeated: events that were not newer than `token`.
+        lost: events whose before image was not the version held: an earlier event is missing.
     """
 
     token: ResumeToken | None = None
@@ -69,7 +69,7 @@ class Replica:
         return sum(map(len, self._collections.values()))
 
     def differences(self, collection: str, documents: Iterable[Document]) -> Counter[str]:
-        """Count the documents that are missing here, surplus here, or different from those of the collection."""
+        """Count the documents that are missing, surplus or different here."""
         held = dict(self._collections.get(collection, {}))
         found: Counter[str] = Counter()
         for document in documents:

@@ -135,11 +135,7 @@ STORY: Final[tuple[Callable[[Stage], None], ...]] = (
 
 
 def prove(stage: Stage) -> bool:
-    """Compare the collections rebuilt from the events with the tables, and print a summary.
-
-    Returns:
-        `True` if nothing was lost, repeated or different.
-    """
+    """Print a summary; return whether the rebuilt collections equal the tables, and no event was lost or repeated."""
     stage.title("6  The collections, rebuilt from the events alone")
     stage.store["cities"].insert(_LAST_ID, {})
     stage.expected["insert"] += 1
@@ -205,7 +201,7 @@ def _version(document: pgdoc.Document | None) -> int | None:
 
 
 def _kill(stage: Stage) -> int:
-    """Kill the watcher, record the events that it sent completely, and return their number."""
+    """Kill the watcher; record and count the events that it sent completely."""
     stage.watcher.kill()
     return sum(1 for _ in map(stage.record, stage.watcher.remainder()))
 

@@ -32,14 +32,12 @@ _KINDS: Final = {"INSERT": "insert", "COPY": "insert", "UPDATE": "update", "DELE
 
 
 class Stage:
-    """A store, a connection for plain SQL, the watcher process, and counters of its events.
+    """A store for the Python writer, a connection for the SQL writer, the watcher process, and counters.
 
     Attributes:
-        store: the Python writer uses it.
-        connection: the SQL writer uses it.
         replica: the collections, rebuilt from the events.
-        expected: number of events of each kind that the writers caused.
-        arrived: number of events that arrived, one counter per watcher process.
+        expected: events of each kind that the writers caused.
+        arrived: events that arrived, one counter per watcher process.
         delays: from the return of the commit to the event, for the small transactions of scene 4.
     """
 
@@ -88,7 +86,7 @@ class Stage:
         return received
 
     def show(self, count: int) -> int | None:
-        """Wait for `count` events, print the first few, and return the transaction id of the last one."""
+        """Wait for `count` events, print the first few, and return the last one's transaction id."""
         transaction_id = None
         for number in range(count):
             event, received = self.take()
@@ -109,13 +107,13 @@ class Stage:
         self.console.print(Text(text, style=style), soft_wrap=True)
 
     def python(self, step: Callable[[pgdoc.Store], Any], **caused: int) -> None:
-        """Print the source of a step, run it, and print the events that it must cause."""
+        """Print the source of a step, run it, and print its events, which must be those `caused`."""
         self.say(typed_source(step), style="dim")
         step(self.store)
         self.expect(Counter(caused))
 
     def sql(self, *statements: str) -> None:
-        """Print statements, run them as one transaction, and print their events."""
+        """Execute statements, and print their events."""
         self.expect(self.execute(*statements))
 
     def execute(self, *statements: str) -> Counter[str]:
@@ -136,7 +134,7 @@ class Stage:
 
 
 def typed_source(step: Callable[..., Any]) -> str:
-    """Return the body of a step as a user would type it in the interpreter."""
+    """Return the body of a step as typed in the interpreter."""
     lines = inspect.getsource(step).splitlines()[1:]
     first, *rest = textwrap.dedent("\n".join(lines)).splitlines()
     return "\n".join([f">>> {first}", *(f"... {line}" if line.startswith(" ") else f">>> {line}" for line in rest)])

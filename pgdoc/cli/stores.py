@@ -1,4 +1,4 @@
-"""Stores as the commands open them: with a connection name and an error that explains how to name a database."""
+"""Stores as the commands open them: with a connection name, and advice where no database is named."""
 
 from __future__ import annotations
 
@@ -29,17 +29,7 @@ _NAME_A_DATABASE = (
 def open_store(
     command: str, dsn: str, schema: str = DEFAULT_SCHEMA, *, auto_create: bool = True
 ) -> Iterator[pgdoc.Store]:
-    """Open the store that a command works on, and close it at the end.
-
-    Args:
-        command: the command's name, part of the `application_name` of its connections.
-        dsn: the user's; empty for libpq's defaults.
-        schema: of the collections.
-        auto_create: as `Store` takes it.
-
-    Raises:
-        PgdocError: what the command raised, with advice if no database was named and none could be reached.
-    """
+    """Open the store of a command, and close it at the end; errors have advice if no database was named."""
     conninfo = conninfo_of_command(command, dsn)
     try:
         with pgdoc.Store(conninfo, schema=schema, auto_create=auto_create) as store:
@@ -51,11 +41,7 @@ def open_store(
 
 
 def conninfo_of_command(command: str, dsn: str) -> str:
-    """Name the connections of a command `pgdoc <command>` in `pg_stat_activity`.
-
-    Raises:
-        DatabaseError: libpq can't parse the DSN.
-    """
+    """Name the connections of a command `pgdoc <command>` in `pg_stat_activity`."""
     try:
         return with_application_name(dsn, command)
     except psycopg.ProgrammingError as exc:
@@ -63,7 +49,7 @@ def conninfo_of_command(command: str, dsn: str) -> str:
 
 
 def explain_missing_dsn(error: PgdocError) -> PgdocError:
-    """Add how to name a database to an error of a connection for which no DSN was given."""
+    """Add advice on naming a database to the error of a connection without a DSN."""
     if isinstance(error, DatabaseError) and error.sqlstate is not None:
         return error  # the server answered a statement, so there is a database
     return type(error)(f"{str(error).rstrip('.')}. {_NAME_A_DATABASE}")

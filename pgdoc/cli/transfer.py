@@ -1,4 +1,4 @@
-"""Read documents from lines of JSON into a collection, and write them: `pgdoc load` and `pgdoc dump`."""
+"""Lines of JSON into a collection, and back: `pgdoc load` and `pgdoc dump`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _REPORT_EVERY = 1000
 
 
 class _Lines:
-    """Iterates over the documents of a file, and counts the lines and bytes that it has read."""
+    """The documents of a file; counts the lines and bytes read."""
 
     def __init__(self, file: IO[bytes], id_field: str) -> None:
         self._file = file
@@ -77,7 +77,7 @@ def load_documents(file: IO[bytes], collection: Collection, id_field: str) -> in
 
 
 def dump_documents(collection: Collection, where: Mapping[str, Any] | None) -> None:
-    """Write the documents to stdout, one per line, with the id as the first field."""
+    """Write the documents to stdout, one per line, the id first."""
     out = sys.stdout.buffer
     written = 0
     count = 0
@@ -116,7 +116,7 @@ def _size(file: IO[bytes]) -> int | None:
 
 @contextmanager
 def _progress(total: int | None, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar on stderr if that is a terminal, and yield the function that advances it."""
+    """Show a progress bar if stderr is a terminal; yield the function that advances it."""
     console = Console(stderr=True)
     progress = Progress(
         TextColumn("{task.fields[count]:,} documents"),

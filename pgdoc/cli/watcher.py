@@ -1,4 +1,4 @@
-"""A change stream in a separate process that the demo can kill. A pipe carries its events to the demo."""
+"""A change stream in a process that the demo can kill. A pipe carries its events to the demo."""
 
 from __future__ import annotations
 
@@ -32,15 +32,7 @@ class ReceivedEvent(NamedTuple):
 
 
 class Watcher:
-    """The watcher process. A context manager that enters when the stream is open.
-
-    Args:
-        conninfo: of the database.
-        schema: of the collections.
-        plugin: the output plugin of the stream.
-        names: of the collections to watch.
-        resume_after: the token to continue after, or `None` to begin now.
-    """
+    """The watcher process, entered when its stream is open. It continues after `resume_after`, or begins now."""
 
     def __init__(
         self, conninfo: str, schema: str, plugin: str, names: tuple[str, ...], resume_after: ResumeToken | None = None
@@ -74,16 +66,12 @@ class Watcher:
         return self._process.pid
 
     def kill(self) -> None:
-        """Kill the process as `kill -9` does. `remainder` can still read what it sent."""
+        """Kill the process as `kill -9` does; `remainder` can still read what it sent."""
         self._process.kill()
         self._process.join()
 
     def next(self) -> ReceivedEvent:
-        """Wait for the next event.
-
-        Raises:
-            StreamError: the watcher failed, or delivered nothing for half a minute.
-        """
+        """Wait for the next event; raise `StreamError` after half a minute, or if the watcher failed."""
         received: ReceivedEvent = self._wait()
         return received
 

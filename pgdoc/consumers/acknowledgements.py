@@ -1,10 +1,10 @@
 """What a durable consumer may confirm to its slot.
 
-1. A transaction is outstanding from the first of its changes that is given to the stream until the last one given is
+1. A transaction is outstanding from its first change that is given to the stream until the last one given is
    acknowledged. An acknowledgement covers everything up to its position. If the last change may have taken the stream's
-   last collection, the invalidate event that follows has to be acknowledged, too.
-2. While transactions are outstanding, at most the commit LSN of the oldest is confirmed: the server sends every
-   transaction whose commit record lies at or beyond the confirmed LSN again, whole.
+   last collection, the invalidate event that follows must be acknowledged, too.
+2. At most the commit LSN of the oldest outstanding transaction is confirmed: the server resends, whole, every
+   transaction whose commit record lies at or beyond the confirmed LSN.
 3. With none outstanding, the reader's watermark is confirmed: a consumer whose collections do not change pins no WAL.
 4. If many are outstanding, neighbours are merged: memory stays bounded, and the server keeps a little more WAL.
 """
@@ -40,13 +40,13 @@ class _Outstanding:
 
 
 class Acknowledgements:
-    """Tracks which of the transactions given to a stream are not acknowledged yet. Used by the consumer's thread."""
+    """The outstanding transactions; used by the consumer's thread."""
 
     def __init__(self) -> None:
         self._outstanding: deque[_Outstanding] = deque()
 
     def give(self, changes: list[Change]) -> None:
-        """Note changes that were put into the stream's mailbox, in order."""
+        """Note changes that were put into the mailbox, in order."""
         outstanding = self._outstanding
         for position, transaction, row in changes:
             last = just_after(position) if row.kind in _ENDING else position
@@ -58,7 +58,6 @@ class Acknowledgements:
             self._merge_neighbours()
 
     def _merge_neighbours(self) -> None:
-        """Merge each two neighbours into one that begins as the first and ends as the second."""
         every = list(self._outstanding)
         for first, second in zip(every[::2], every[1::2], strict=False):
             first.last = second.last
@@ -70,25 +69,21 @@ class Acknowledgements:
             self._outstanding.popleft()
 
     def confirmable(self, watermark: int) -> int:
-        """Return the LSN below which the server may forget everything.
-
-        Args:
-            watermark: everything wanted below this LSN was given.
-        """
+        """Return the LSN below which the server may forget everything."""
         return self._outstanding[0].commit_lsn if self._outstanding else watermark
 
     @property
     def waiting_since(self) -> str | None:
-        """When the oldest outstanding transaction committed, as the server prints it; `None` with none outstanding."""
+        """When the oldest outstanding transaction committed, as the server prints it; `None` if none is."""
         return self._outstanding[0].committed_at if self._outstanding else None
 
 
 class SavedProgress(NamedTuple):
-    """What the catalog stores about a consumer's progress.
+    """A consumer's progress, as the catalog stores it.
 
     Attributes:
         mark: every event up to it is acknowledged.
-        waiting_since: when the oldest outstanding transaction committed, as the server prints it.
+        waiting_since: see `Acknowledgements`.
     """
 
     mark: Mark
@@ -96,15 +91,15 @@ class SavedProgress(NamedTuple):
 
 
 class ConsumerProgress:
-    """How far a consumer has come, by acknowledgements and by checkpoints, and what may be confirmed to its slot.
+    """A consumer's acknowledgements and checkpoints, and what may be confirmed to its slot.
 
-    It outlives the consumer's connections. The documents of a snapshot belong to no transaction: until all of them are
+    It outlives the consumer's connections. Snapshot documents belong to no transaction: until all of them are
     acknowledged, nothing beyond the position of the last acknowledged one may be confirmed.
 
     Attributes:
-        watermark: every wanted change of the transactions that commit below this LSN is in the stream's mailbox.
+        watermark: every wanted change of transactions that commit below this LSN is in the mailbox.
         begun: where the stream began.
-        checkpointed: the last checkpoint that is known to be committed and flushed.
+        checkpointed: the last checkpoint known to be committed and flushed.
         saved: what was stored last.
     """
 
@@ -120,11 +115,11 @@ class ConsumerProgress:
         self._passed = (Mark(), Mark())
 
     def begin_anew(self) -> None:
-        """Forget the outstanding transactions, which are lost. Events that the stream holds can be acknowledged."""
+        """Forget the outstanding transactions, which are lost; events that the stream holds can be acknowledged."""
         self._outstanding = Acknowledgements()
 
     def give(self, changes: list[Change]) -> None:
-        """Note changes that were put into the stream's mailbox, in order."""
+        """See `Acknowledgements.give`."""
         self._outstanding.give(changes)
 
     def acknowledge(self, mark: Mark) -> None:
@@ -140,21 +135,21 @@ class ConsumerProgress:
     def latest(self) -> Mark:
         """The mark up to which everything is acknowledged.
 
-        It includes what was passed over behind that mark, because the consumer learns of a checkpoint later than the
-        stream goes on.
+        It includes what was passed over after that mark: the stream moves on before the consumer learns of a
+        checkpoint.
         """
         latest = max(self.begun, self._acknowledged, self.checkpointed, key=lambda mark: mark.position)
         given, passed = self._passed
         return passed if given.position <= latest.position < passed.position else latest
 
     def confirmable(self) -> int:
-        """Return the LSN below which the server may forget everything."""
+        """See `Acknowledgements`."""
         return self._oldest_needed(self.watermark)
 
     def needed_from(self, after: RawPosition) -> int:
-        """Return the commit LSN from which the slot has to keep the WAL, for a stream that goes on after `after`.
+        """Return the commit LSN from which the slot has to keep the WAL, for a stream at `after`.
 
-        `after` can lie beyond the watermark: the mailbox may have taken only the first part of a burst.
+        `after` can lie beyond the watermark: the mailbox may have taken only part of a burst.
         """
         return self._oldest_needed(commit_lsn_of(after))
 
@@ -167,8 +162,8 @@ class ConsumerProgress:
     def to_save(self, idle_bytes: int) -> SavedProgress:
         """Return what the catalog should store now.
 
-        While nothing is outstanding, that is the watermark once it is `idle_bytes` ahead of the last mark: a quiet
-        consumer in a busy database moves on, too.
+        With nothing outstanding, that is the watermark once it is `idle_bytes` ahead of the last mark, so that a quiet
+        consumer moves on, too.
         """
         mark = max(self.latest, self.saved.mark, key=lambda mark: mark.position)
         waiting_since = self._outstanding.waiting_since

@@ -1,15 +1,15 @@
 """A durable consumer that a stream has open: the thread that owns it and reads its slot into the stream's mailbox.
 
-The thread passes through these phases:
+The thread's phases:
 
-standby     Another process owns the consumer. The thread asks for the lock again and again; nothing is read.
+standby     Another process owns the consumer. The thread retries the lock; nothing is read.
 takeover    The thread holds the lock, and `takeover` finds where reading starts, or makes a lost slot again.
 reading     `OwnedSlot` exists and its reader is open. Changes go into the mailbox.
 full        The mailbox stayed full for `_PATIENCE_S`. The reader is closed, because an open reader that does not read
-            holds up the shutdown of the server; the WAL keeps the changes and the consumer stays owned. When there is
-            room, the thread goes back to the takeover.
+            delays the server's shutdown; the WAL keeps the changes and the consumer stays owned. When there is room,
+            the thread goes back to the takeover.
 reconnecting
-            A connection was lost. After a delay the thread asks for the lock again, under the epoch that it has.
+            A connection was lost. After a delay the thread asks for the lock again, under its present epoch.
 leaving     The stream ended. What was acknowledged is confirmed and stored, and the lock is released.
 """
 
@@ -60,17 +60,14 @@ class Consumer:
     """A durable consumer that a stream has open.
 
     Args:
-        source: the server, database and schema to read.
-        name: the consumer's name.
-        subscription: what the stream wants; changes go into its mailbox.
         begin_at: where a new consumer begins; `None` begins now.
         wait: whether to stand by while another process owns the consumer.
-        recreate: whether to begin again from now when the consumer's position is lost.
-        snapshot: how far the snapshot of a new consumer has come.
+        recreate: whether to begin again from now when the position is lost.
+        snapshot: how far a new consumer's snapshot has come.
 
     Attributes:
-        mode: as `StreamStats` has it.
-        recreated: how often the consumer began again because its position was lost.
+        mode: see `StreamStats`.
+        recreated: how often it began again because its position was lost.
         epoch: of this process's ownership; `None` until it first owns the consumer.
         begun_at: the position after which the stream began.
         snapshot: how far its snapshot had come when it began, or began again.
@@ -138,7 +135,7 @@ class Consumer:
 
     @property
     def live_position(self) -> RawPosition:
-        """The lowest position: how far the stream has come, the mailbox knows."""
+        """The lowest position: the mailbox knows how far the stream has come."""
         return BEFORE_ALL
 
     @property
@@ -152,11 +149,11 @@ class Consumer:
         self._progress.acknowledge(mark)
 
     def pass_over(self, given: Mark, mark: Mark) -> None:
-        """Acknowledge everything up to `mark` as soon as everything up to `given` is acknowledged."""
+        """Acknowledge up to `mark` once everything up to `given` is acknowledged."""
         self._progress.pass_over(given, mark)
 
     def abandon(self) -> None:
-        """Let the thread end soon; takes no lock, because the garbage collector may call it while any lock is held."""
+        """Let the thread end soon; takes no lock, because the garbage collector may call it while one is held."""
         self._abandoned = True
 
     def leave(self) -> None:
@@ -200,7 +197,6 @@ class Consumer:
             self._mailbox.fail(error)
 
     def _own_and_read(self) -> None:
-        """Own the consumer and read its slot until the stream ends; reconnect after an error that can pass."""
         backoff = Backoff()
         while not self._ends:
             try:
@@ -218,7 +214,7 @@ class Consumer:
                 backoff.wait(self._closing)
 
     def _own(self) -> Ownership | None:
-        """Return a session that owns the consumer, after standing by if that is needed; `None` if the stream ends."""
+        """Return a session that owns the consumer, standing by if needed; `None` if the stream ends."""
         ownership = self._ownership = Ownership(self._source, self.name)
         for session in self._server_sessions:  # If the server has not noticed that one ended, it still holds the lock.
             ownership.end(session)
@@ -232,7 +228,7 @@ class Consumer:
         return None
 
     def _stand_by(self, ownership: Ownership) -> None:
-        """Accept that another session has the lock, if this process may wait for it.
+        """Stand by while another session has the lock, if this process may.
 
         Raises:
             ConsumerBusy: it may not.
@@ -260,7 +256,6 @@ class Consumer:
             self._ready.set_result(None)
 
     def _open(self, ownership: Ownership) -> OwnedSlot:
-        """Find where reading starts, and open the slot there."""
         cluster = find_cluster(self._source, purpose=ownership.purpose)
         takeover = Takeover(self._source, ownership, cluster, recreate=self._recreate, snapshot=self._first_snapshot)
         start = self._enter(takeover, cluster) if self.epoch is None else self._go_on(takeover, self.epoch)
@@ -297,7 +292,7 @@ class Consumer:
         return start
 
     def _read(self, owned: OwnedSlot) -> None:
-        """Feed the stream until it ends, or until its mailbox was full for long and has room again."""
+        """Feed the stream until it ends, or until a mailbox that was full for long has room again."""
         while not self._ends:
             burst = owned.read(_READ_S)
             selected = self._router.route(burst.changes).get(self._subscription.selection, [])
@@ -314,25 +309,23 @@ class Consumer:
             self._wait_for_room(owned, float("inf"))
 
     def _view(self, change: Change) -> ChangeEvent:
-        """Return the view of a change that filters are matched against."""
         return events.from_change(change, self.ids)
 
     def _put(self, selected: list[Change], watermark: int) -> list[Change]:
-        """Put changes into the mailbox and return those that it had no room for."""
+        """Put changes into the mailbox; return those that do not fit."""
         wanted = self._subscription.beyond(selected)
         left = self._subscription.put(wanted, before_commits_at(watermark))
         self._progress.give(wanted[: len(wanted) - len(left)])
         return left
 
     def _put_rest(self, owned: OwnedSlot, left: list[Change], watermark: int) -> list[Change]:
-        """Put the rest while there is room within `_PATIENCE_S`, and return what is left."""
+        """Put the rest as the mailbox gets room within `_PATIENCE_S`; return what is left."""
         deadline = time.monotonic() + _PATIENCE_S
         while left and self._wait_for_room(owned, deadline):
             left = self._put(left, watermark)
         return left
 
     def _wait_for_room(self, owned: OwnedSlot, deadline: float) -> bool:
-        """Wait until the mailbox has room; return whether it has, `False` at the deadline or when the stream ends."""
         room = Wakeup()
         self._mailbox.call_when_room(room.set)
         owned.heartbeat()
@@ -354,7 +347,6 @@ class Consumer:
             ownership.close()
 
     def _leave(self) -> None:
-        """Confirm and store what was acknowledged, and let the next process own the consumer."""
         atexit.unregister(self.close)
         try:
             with deadline_scope(until=time.monotonic() + _LEAVE_S, closing=threading.Event()):
@@ -370,7 +362,7 @@ class Consumer:
     def _flush_progress(self) -> None:
         """Confirm and store what was acknowledged, and release the lock.
 
-        Without an epoch nothing is stored: the consumer was never owned, or the server's WAL went back.
+        Without an epoch nothing is stored: the consumer was never owned, or the WAL went back.
         """
         owned, ownership = self._owned, self._ownership
         if owned is not None and self.epoch is not None:

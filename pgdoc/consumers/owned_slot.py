@@ -1,9 +1,6 @@
 """The slot of a consumer while this process owns the consumer.
 
-These invariants hold here:
-
-1. Only what was acknowledged is confirmed to the slot, never what was merely received. With nothing outstanding, the
-   watermark is confirmed, so that a quiet consumer pins no WAL.
+1. Only what was acknowledged is confirmed to the slot, never what was merely received (see `acknowledgements`).
 2. No LSN is confirmed that was not received: PostgreSQL would accept it, and lose the changes below it.
 3. Progress is stored under the epoch of the takeover. When another process has taken over, nothing is stored and
    `ConsumerLost` is raised.
@@ -34,20 +31,12 @@ _IDLE_SAVE_BYTES = 16 << 20
 
 
 class OwnedSlot:
-    """The slot of a consumer, read under the ownership and the epoch of one takeover.
+    """Reads a consumer's slot under the epoch of one takeover, until its sessions are lost or given up.
 
-    It exists from the time the slot is opened until its sessions are lost or given up. The consumer's thread calls
-    everything here; other threads call only `wake` and `wal_end`.
-
-    Args:
-        source: what the consumer reads.
-        ownership: the session that holds the consumer's lock.
-        cluster: the cluster that the slot belongs to.
-        start: where the takeover found that reading starts.
-        progress: of the consumer; its watermark is moved to the start.
+    The consumer's thread calls everything here; other threads call only `wake` and `wal_end`.
 
     Attributes:
-        is_reading: whether the slot is being read. It is not while the stream's mailbox stays full.
+        is_reading: false while the stream's mailbox stays full.
 
     Raises:
         ServerUnreachable: the server closed a connection, or the slot changed meanwhile.
@@ -78,10 +67,7 @@ class OwnedSlot:
         return self._progress.watermark >= self._flushed_at_start
 
     def read(self, timeout_s: float) -> Burst:
-        """Read the next burst, as `read_burst` does.
-
-        While the slot catches up and nothing arrives, this asks the server how far the WAL goes.
-        """
+        """Read the next burst; ask the server how far the WAL goes while catching up and nothing arrives."""
         burst, has_frames = read_burst(self._session, timeout_s)
         if not has_frames and not self.has_caught_up:
             self._session.reader.ask()
@@ -92,17 +78,12 @@ class OwnedSlot:
         self._session.reader.wake()
 
     def stop_reading(self) -> None:
-        """Close the reader and stay the owner; a server that shuts down would wait for a reader that does not read."""
+        """Close the reader and stay the owner."""
         self.is_reading = False
         self._session.reader.close()
 
     def heartbeat(self) -> None:
-        """Keep both sessions alive, and report and store progress when it is time to.
-
-        Raises:
-            ServerUnreachable: a connection is lost.
-            ConsumerLost: another process has taken over.
-        """
+        """Keep both sessions alive, and report and store progress when it is due."""
         now = time.monotonic()
         if self.is_reading:
             self._session.reader.report()
@@ -119,7 +100,7 @@ class OwnedSlot:
         reader.report_confirmed()
 
     def save(self, idle_bytes: int = _IDLE_SAVE_BYTES) -> None:
-        """Check that the consumer is still owned, and store its progress, as `save_progress` does."""
+        """See `save_progress`."""
         save_progress(
             self._ownership,
             self._epoch,
@@ -130,7 +111,7 @@ class OwnedSlot:
         )
 
     def flush_progress(self) -> None:
-        """Confirm and store everything that was acknowledged, and let a standby own the consumer at once."""
+        """Confirm and store everything that was acknowledged, and give the consumer up."""
         if self.is_reading:
             try:
                 self._send_status()
@@ -145,7 +126,7 @@ class OwnedSlot:
         self._ownership.give_up()
 
     def close(self) -> None:
-        """Close both sessions; the server lets a standby own the consumer when it notices."""
+        """Close both sessions."""
         self.stop_reading()
         self._ownership.close()
 
@@ -161,22 +142,15 @@ def save_progress(  # noqa: PLR0913 (what `OwnedSlot` holds, for a consumer that
 ) -> None:
     """Take note of the last checkpoint, and store the consumer's progress if it is news.
 
-    Args:
-        ownership: any session of the consumer; the epoch decides whether it may store.
-        epoch: of this process's takeover.
-        cluster: that the positions belong to.
-        progress: what to store.
-        idle_bytes: how far the watermark of a quiet consumer moves between two saves; 0 stores in any case.
-        advance: confirm to the slot, too, because nothing reads it at present.
-
-    Raises:
-        ConsumerLost: another process has taken over.
+    Any session of the consumer may store: the epoch decides. `idle_bytes` is how far the watermark of a quiet consumer
+    moves between two saves; 0 stores in any case. `advance` also confirms to the slot, because nothing reads it at
+    present.
     """
     with deadline_scope(_HEARTBEAT_LIMIT_S):
         checkpoint = ownership.check(epoch)
-        if checkpoint.mark.position > progress.checkpointed.position:
+        if checkpoint.position > progress.checkpointed.position:
             ownership.flush(checkpoint.inserted)  # A crash must not take back what is confirmed to the slot.
-            progress.checkpointed = checkpoint.mark
+            progress.checkpointed = ownership.mark_of(checkpoint)
     confirmable = progress.confirmable()
     news = progress.to_save(idle_bytes)
     if (news != progress.saved or not idle_bytes) and ownership.save(epoch, *news, cluster):

@@ -1,12 +1,12 @@
 """Ownership of a durable consumer: the session that holds the consumer's advisory lock owns it.
 
-1. Only the session that holds the lock may read the consumer's slot. It ends any other reader.
+1. Only that session may read the consumer's slot. It ends any other reader.
 2. A takeover increments the consumer's epoch, in that session. A checkpoint commits only under the newest epoch, so a
-   process that was paused and wakes up after another process has taken over can't commit one.
-3. An owner that loses its session and gets the lock again keeps its epoch. If the epoch has changed, another process
+   paused process that wakes up after a takeover can't commit one.
+3. An owner that loses its session and gets the lock again keeps its epoch. A changed epoch means that another process
    owned the consumer in between, and the consumer is lost to this one.
-4. The owner uses its session every `HEARTBEAT_S`. The server ends a session that stays idle for too long, so that a
-   standby can own the consumer: a process that hangs, or whose network does, loses it.
+4. The owner uses its session every `HEARTBEAT_S`. The server ends a session that stays idle for too long, so a process
+   that hangs, or whose network does, loses the consumer to a standby.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Row(NamedTuple):
     """What the catalog stores about a consumer.
 
     Attributes:
-        position: everything up to it is acknowledged; `None` until the consumer's start is settled.
+        position: everything up to it is acknowledged; `None` until the start is settled.
         snapshot: how far its snapshot has come at `position`.
     """
 
@@ -70,30 +70,24 @@ class Checkpoint(NamedTuple):
     """The last committed checkpoint of a consumer.
 
     Attributes:
-        mark: everything up to it has had its effect.
+        position: everything up to it has had its effect.
+        snapshot: the stored progress of the snapshot there, which `Ownership.mark_of` parses.
         inserted: an LSN beyond the commit. Until the WAL is flushed up to here, a crash can undo the commit.
     """
 
-    mark: Mark
+    position: tuple[int, ...]
+    snapshot: str | None
     inserted: int
 
 
 class Ownership:
-    """A session that owns a consumer, or asks for it.
+    """A session that owns a consumer, or asks for it; used by one thread.
 
-    Used by one thread.
-
-    Args:
-        source: what the consumer reads.
-        name: the consumer's name.
+    `settle`, `begin_anew` and `check` raise `ConsumerLost` if another process has taken over.
 
     Attributes:
-        slot: the name of the consumer's slot.
         purpose: what the consumer's connections serve, see `connect`.
         session: identifies this session, so that a later one of this process can end it.
-
-    Raises:
-        PgdocError: the server can't be reached, or can't stream.
     """
 
     def __init__(self, source: Source, name: str) -> None:
@@ -112,11 +106,11 @@ class Ownership:
             raise
 
     def own(self) -> bool:
-        """Try to get the lock, without waiting; return whether this session owns the consumer."""
+        """Try to get the lock, without waiting."""
         return bool(self._one("own", self.name)[0])
 
     def owner_pid(self) -> int | None:
-        """Return the pid of the session that owns the consumer, or `None` if there is no owner."""
+        """Return the pid of the session that owns the consumer, if any."""
         row = self._row("owner", self.name)
         return None if row is None else int(row[0])
 
@@ -125,7 +119,7 @@ class Ownership:
         self._row("end_session", *session)
 
     def find(self) -> Row | None:
-        """Read what the catalog stores about the consumer; return `None` if it does not exist."""
+        """Read the consumer's row; `None` if it does not exist."""
         row = self._row("find", self.name)
         if row is None:
             return None
@@ -138,27 +132,19 @@ class Ownership:
         return int(self._one("enter", self._values(Mark(), cluster) | {"schema": self._schema})[0])
 
     def settle(self, epoch: int, mark: Mark, cluster: Cluster) -> None:
-        """Store where a new consumer begins.
-
-        Raises:
-            ConsumerLost: another process has taken over.
-        """
+        """Store where a new consumer begins."""
         if self._row("settle", self._values(mark, cluster) | {"epoch": epoch}) is None:
             raise self.lost()
 
     @contextlib.contextmanager
     def unhurried(self) -> Iterator[None]:
-        """Let this session stay idle for longer, while another connection does work that takes long."""
+        """Let this session stay idle for longer, while another connection does slow work."""
         self._execute(f"SET idle_session_timeout = '{_UNHURRIED_S}s'")
         yield
         self._execute(f"SET idle_session_timeout = '{_SILENT_FOR_S}s'")
 
     def take_over(self) -> int:
-        """Increment the epoch and return it, after ending any open transaction with a checkpoint of a former owner.
-
-        Raises:
-            ServerUnreachable: such a transaction did not end in time.
-        """
+        """Increment and return the epoch; end any open transaction that holds a former owner's checkpoint."""
         for _ in range(_TRIES):
             try:
                 return int(self._one("take_over", self.name)[0])
@@ -173,27 +159,27 @@ class Ownership:
         )
 
     def begin_anew(self, epoch: int, mark: Mark, cluster: Cluster) -> None:
-        """Store that the consumer begins again at `mark`, and that everything before it is lost.
-
-        Raises:
-            ConsumerLost: another process has taken over.
-        """
+        """Store that the consumer begins again at `mark`, and has lost everything before it."""
         if self._row("begin_anew", self._values(mark, cluster) | {"epoch": epoch}) is None:
             raise self.lost()
 
     def check(self, epoch: int) -> Checkpoint:
-        """Keep the session alive, and return the last committed checkpoint.
-
-        Raises:
-            ConsumerLost: another process has taken over.
-        """
+        """Keep the session alive, and return the last committed checkpoint."""
         row = self._row("look", self.name)
         if row is None or row.epoch != epoch:
             raise self.lost()
-        return Checkpoint(Mark(tuple(row.place), self._parse_snapshot(row.snapshot)), row.inserted)
+        return Checkpoint(tuple(row.place), row.snapshot, row.inserted)
+
+    def mark_of(self, checkpoint: Checkpoint) -> Mark:
+        """Return the mark of a checkpoint.
+
+        Raises:
+            StreamError: the stored progress of the snapshot can't be read.
+        """
+        return Mark(checkpoint.position, self._parse_snapshot(checkpoint.snapshot))
 
     def advance(self, lsn: int) -> None:
-        """Confirm to a slot that has no reader that nothing below `lsn` is needed again."""
+        """Confirm that nothing below `lsn` is needed again, to a slot that has no reader."""
         self._row("advance", {"slot": self.slot, "to": str(Lsn(lsn))})
 
     def save(self, epoch: int, acknowledged: Mark, waiting_since: str | None, cluster: Cluster) -> bool:
@@ -208,7 +194,7 @@ class Ownership:
         )
 
     def find_slot(self) -> ConsumerSlot | None:
-        """End any reader of the consumer's slot, and look the slot up; return `None` if it does not exist."""
+        """End any reader of the consumer's slot, and look it up."""
         try:
             end_reader(self._connection, self.slot)
             return find_slot(self._connection, self.slot)
@@ -216,7 +202,7 @@ class Ownership:
             raise self._map_error(exc) from exc
 
     def published_since(self) -> int:
-        """Return the LSN from which on the publication that pgoutput reads is complete."""
+        """Return the LSN since which the publication that pgoutput reads is complete."""
         return int(self._one("published_since", self._schema)[0])
 
     def drop_slot(self) -> bool:
@@ -227,11 +213,7 @@ class Ownership:
             raise self._map_error(exc) from exc
 
     def remove(self) -> bool:
-        """Delete the consumer and its slot; return whether either existed.
-
-        Raises:
-            ConsumerBusy: an open transaction holds a checkpoint of the consumer.
-        """
+        """Delete the consumer and its slot; return whether either existed."""
         try:
             known = self._row("remove", self.name) is not None
         except _RowLockedError as exc:
@@ -241,7 +223,7 @@ class Ownership:
         return self.drop_slot() or known
 
     def wal_end(self) -> tuple[int, int]:
-        """Return the LSNs up to which the WAL is inserted, and up to which it is flushed."""
+        """Return the LSNs up to which the WAL is inserted and flushed."""
         inserted, flushed = self._one("places")
         return inserted, flushed
 
@@ -257,7 +239,7 @@ class Ownership:
         return self._connection.closed
 
     def close(self) -> None:
-        """End the session. A standby can own the consumer when the server notices."""
+        """End the session; a standby can own the consumer when the server notices."""
         self._connection.close()
 
     def give_up(self) -> None:
@@ -319,7 +301,7 @@ class Ownership:
 
 
 def drop_consumer(source: Source, name: str) -> bool:
-    """Drop a consumer that no process has open; return whether it existed.
+    """Drop a consumer; return whether it existed.
 
     Raises:
         ConsumerBusy: a process has it open, or a transaction with a checkpoint of it is open.
@@ -337,16 +319,12 @@ def drop_consumer(source: Source, name: str) -> bool:
 
 
 class _RowLockedError(PgdocError):
-    """An open transaction has changed the consumer's row and still holds its lock."""
+    """An open transaction has changed the consumer's row and holds its lock."""
 
     resumable = True
 
 
 def check_schema(name: str, row: Row, schema: str) -> None:
-    """Check that a stored consumer reads this schema.
-
-    Raises:
-        ConsumerLost: it reads another one.
-    """
+    """Refuse a stored consumer that reads another schema."""
     if row.schema_name != schema:
         raise ConsumerLost(f'consumer "{name}" reads the schema "{row.schema_name}", not "{schema}": use another name')

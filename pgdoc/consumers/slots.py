@@ -2,8 +2,8 @@
 
     pgdoc_<oid of the database>_<name of the consumer>
 
-A slot is created as a copy of a temporary slot that already stands at the consumer's start, so that no slot is ever
-half made. Only the owner of the consumer calls these functions (see `ownership`); it may end any other reader.
+A slot is created as a copy of a temporary slot that already stands at the consumer's start, so no slot is ever half
+made. Only the owner of the consumer calls these functions (see `ownership`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SLOT_CHANGED = {"42704", "55000", "55006"}
 
 
 def find_cluster(source: Source, *, purpose: str = "") -> Cluster:
-    """Ask on a new connection which cluster the server is."""
+    """Return which cluster the server is, on a new connection."""
     with connect(source.conninfo, replication=True, purpose=purpose) as connection:
         try:
             return identify(connection)
@@ -45,8 +45,8 @@ class ConsumerSlot(NamedTuple):
     """The state of a consumer's slot.
 
     Attributes:
-        plugin: the output plugin that the slot was created with.
-        wal_status: as in `pg_replication_slots`; `lost` means that the slot can't be read any more.
+        plugin: the output plugin that it was created with.
+        wal_status: as in `pg_replication_slots`; a slot that is `lost` can't be read any more.
         confirmed: its `confirmed_flush_lsn`.
         active_pid: the process that reads it, if any.
     """
@@ -71,20 +71,13 @@ def find_slot(connection: psycopg.Connection[Any], slot: str) -> ConsumerSlot | 
 
 
 def make_slot(source: Source, slot: str, at: int | None, *, purpose: str = "") -> int:
-    """Create a consumer's slot from a bookmark, or a new one if `at` is `None` and the database has no bookmark.
+    """Create a consumer's slot from a bookmark, and return the LSN at which it starts.
 
-    Args:
-        source: what is read.
-        slot: the name; an existing slot of this name is replaced.
-        at: the LSN at which the slot starts; `None` for now.
-        purpose: what the connections serve, see `connect`.
-
-    Returns:
-        The LSN at which the slot starts.
+    An existing slot of this name is replaced. If `at` is `None`, the slot starts now, and is new if the database has no
+    bookmark.
 
     Raises:
-        HistoryLost: no bookmark reaches back to `at`.
-        SlotBlocked: open write transactions hold up the first slot of the database.
+        HistoryLost, SlotBlocked: see `take_position`.
     """
     with connect(source.conninfo, replication=True, purpose=purpose) as connection:
         try:
@@ -101,11 +94,7 @@ def make_slot(source: Source, slot: str, at: int | None, *, purpose: str = "") -
 
 
 def drop_slot(connection: psycopg.Connection[Any], slot: str) -> bool:
-    """Drop a slot and end its reader; return whether the slot existed.
-
-    Raises:
-        ServerUnreachable: the reader did not end in time.
-    """
+    """Drop a slot and end its reader; return whether the slot existed."""
     end_reader(connection, slot)
     try:
         connection.execute(f"SELECT pg_drop_replication_slot({quote_literal(slot)})")
@@ -117,24 +106,17 @@ def drop_slot(connection: psycopg.Connection[Any], slot: str) -> bool:
 
 
 def end_reader(connection: psycopg.Connection[Any], slot: str) -> None:
-    """End the walsender that reads a slot: that of a former owner, or one whose client has gone."""
+    """End the walsender that reads a slot: a former owner's, or one whose client is gone."""
     connection.execute(statement("consumers", "end_reader"), [slot])
 
 
 def open_slot(source: Source, slot: str, at: int, *, purpose: str = "") -> ReplicationSession:
     """Stream every transaction whose commit record is at or after `at`.
 
-    The slot is read through the plugin that it was created with, even if the store uses another.
-
-    Args:
-        source: what is read.
-        slot: the name.
-        at: an LSN, not below the slot's `confirmed_flush_lsn`; PostgreSQL would silently start there instead.
-        purpose: what the connection serves, see `connect`.
+    `at` must not lie below the slot's `confirmed_flush_lsn`: PostgreSQL would silently start there instead.
 
     Raises:
         ServerUnreachable: the connection failed, or the slot changed while it was being opened.
-        DatabaseError: the server refused for another reason.
     """
     connection = connect(source.conninfo, replication=True, purpose=purpose)
     try:
@@ -155,7 +137,7 @@ def open_slot(source: Source, slot: str, at: int, *, purpose: str = "") -> Repli
 
 
 def _plugin_of(connection: psycopg.Connection[Any], slot: str) -> str:
-    """Ask for a slot's plugin. A replication connection takes no parameters."""
+    """Return a slot's plugin. A replication connection takes no parameters."""
     row = connection.execute(
         f"SELECT plugin FROM pg_replication_slots WHERE slot_name = {quote_literal(slot)}"
     ).fetchone()

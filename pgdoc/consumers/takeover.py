@@ -1,15 +1,15 @@
 """Where a consumer starts when a process becomes its owner, or when the owner comes back to its slot.
 
-1. A new consumer starts where the call begins, or at the position that it was given. Its row is stored first, without a
-   position, then its slot is created, then its position is stored. If that is interrupted, the next process that opens
-   the consumer begins again. A slot without a row, such as a restored catalog leaves, is used as it is.
-2. A known consumer goes on after its stored position, or where its slot stands if that is further: an acknowledgement
-   is confirmed to the slot some seconds before it is stored, and PostgreSQL 15 forgets confirmations in a crash. A slot
+1. A new consumer starts now, or at the position that it was given. Its row is stored without a position, then its slot
+   is created, then its position is stored. If that is interrupted, the next process that opens the consumer begins
+   again. A slot without a row, such as a restored catalog leaves, is used as it is.
+2. A known consumer goes on after its stored position, or where its slot stands if that is further: acknowledgements are
+   confirmed to the slot seconds before they are stored, and PostgreSQL 15 forgets confirmations in a crash. A slot
    keeps the plugin that it was created with, even if the store uses another.
 3. A slot is created again from a bookmark if it is gone, has lost its WAL, or was moved beyond what is known to be
-   needed. The new slot keeps everything that is not acknowledged, even if the stream has been given more. If no
-   bookmark reaches back that far, the consumer raises `HistoryLost`, or begins again from now if the user asked for
-   that. It never skips events silently.
+   needed. The new slot keeps everything unacknowledged, even if the stream was given more. If no bookmark reaches back
+   that far, the consumer raises `HistoryLost`, or begins again from now if the user asked for that. It never skips
+   events silently.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class StartPoint(NamedTuple):
     """Where a consumer goes on.
 
     Attributes:
-        epoch: checkpoints commit under this epoch.
+        epoch: checkpoints commit under it.
         position: nothing up to it is wanted.
         read_from: the LSN at which reading starts.
         anew: whether events before `position` are lost.
-        snapshot: how far the snapshot has come at `position`.
+        snapshot: how far it has come at `position`.
     """
 
     epoch: int
@@ -54,7 +54,7 @@ class StartPoint(NamedTuple):
 
 
 def went_back(consumer: str, after: ResumeToken) -> HistoryLost:
-    """Make the error for a stream that has come further than the WAL of the server goes."""
+    """Make the error for a stream that is beyond the end of the server's WAL."""
     return HistoryLost(
         f'consumer "{consumer}" was at {after.lsn}, beyond the end of the server\'s WAL: the server was restored, or '
         "another one was promoted. Open the consumer again to begin at the end of that WAL"
@@ -65,12 +65,9 @@ class Takeover:
     """Finds the position of a consumer, and makes sure that its slot has everything after it.
 
     Args:
-        source: what is read.
-        ownership: the session that owns the consumer.
-        cluster: the cluster that the server is.
         recreate: whether to begin again from now if the position is lost.
-        snapshot: how far the snapshot of a new consumer has come. A consumer that begins again begins its snapshot
-            again, too, unless this is `NONE`.
+        snapshot: how far a new consumer's snapshot has come. Unless this is `NONE`, a consumer that begins again also
+            begins its snapshot again.
     """
 
     def __init__(
@@ -83,15 +80,7 @@ class Takeover:
         self._snapshot = snapshot
 
     def enter(self, begin_at: ResumeToken | Lsn | None) -> StartPoint:
-        """Take a stored consumer over, or store a new one.
-
-        Args:
-            begin_at: where a new consumer begins; `None` for now.
-
-        Raises:
-            HistoryLost: the position is lost.
-            ConsumerLost: the consumer reads another schema.
-        """
+        """Take a stored consumer over, or store a new one that begins at `begin_at`; `None` for now."""
         ownership = self._ownership
         row = ownership.find()
         if row is None or row.position is None:
@@ -105,14 +94,8 @@ class Takeover:
     def go_on(self, epoch: int, after: ResumeToken, needed_from: int) -> StartPoint:
         """Go on after a lost connection, or after the reader was closed because the mailbox was full.
 
-        Args:
-            epoch: the epoch of this process's ownership.
-            after: the last event that the stream was given.
-            needed_from: the commit LSN of the first event that is not acknowledged; the slot has to keep it.
-
-        Raises:
-            HistoryLost: the position is lost.
-            ConsumerLost: another process has taken over.
+        The stream was given everything up to `after`. The slot has to keep `needed_from`, the commit LSN of the first
+        event that is not acknowledged.
         """
         self._ownership.check(epoch)
         return self._find_slot(epoch, after, needed_from)
@@ -149,7 +132,7 @@ class Takeover:
         return before_commits_at(inserted)
 
     def _find_slot(self, epoch: int, after: ResumeToken, needed_from: int | None) -> StartPoint:
-        """Make sure that the slot has what comes after `after`, and what is needed, if `needed_from` tells that."""
+        """Make sure that the slot has everything after `after`, and what `needed_from` asks for."""
         ownership, position = self._ownership, after.position
         slot = ownership.find_slot()
         if slot is not None and slot.plugin not in PLUGINS:

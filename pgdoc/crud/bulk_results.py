@@ -1,4 +1,4 @@
-"""The writes of a bulk: their statements, and what the rows of each result mean."""
+"""The writes of a bulk: their statements, and what the rows of their results mean."""
 
 from __future__ import annotations
 
@@ -63,8 +63,6 @@ class Target:
     """What a write applies to, for error messages.
 
     Attributes:
-        operation: the name of the call.
-        collection: the name of the collection.
         subject: the collection as error messages name it.
         key: the id; `None` if the write uses a filter.
     """
@@ -80,10 +78,8 @@ class Statement:
     """One statement of a write.
 
     Attributes:
-        query: the SQL, with psycopg's placeholders.
-        params: the parameters.
         table: the collection's table, quoted.
-        create: the schema and name of the collection if the statement may create it; else `None`.
+        create: schema and name if the statement may create the collection; else `None`.
         parse: parses the result; a missing table has no rows.
     """
 
@@ -95,41 +91,41 @@ class Statement:
 
 
 def size_of(value: Any) -> int:
-    """Return the approximate size in bytes of a parameter, or of a sequence of parameters."""
+    """Return the approximate size in bytes of a parameter or a sequence of parameters."""
     if isinstance(value, list | tuple):
         return sum(map(size_of, value))
     return len(value) if isinstance(value, str) else 8
 
 
 def inserted(target: Target, rows: ResultRows) -> Outcome:
-    """Parse the result of an insert: one row if it created the document."""
+    """Parse an insert: one row if it created the document."""
     if not rows:
         raise duplicate(target.subject, str(target.key))
     return "inserted", 1
 
 
 def stored(rows: ResultRows) -> Outcome:
-    """Parse the result of a replace with upsert: the new version, which is 1 for a new document."""
+    """Parse a replace with upsert: the new version, 1 for a new document."""
     return "inserted" if rows[0][0] == 1 else "changed", 1
 
 
 def changed(rows: ResultRows) -> Outcome:
-    """Parse the result of a write that returns one row per changed document."""
+    """Parse a write that returns one row per changed document."""
     return "changed", len(rows)
 
 
 def deleted(rows: ResultRows) -> Outcome:
-    """Parse the result of a delete by id: one row if the document existed."""
+    """Parse a delete by id: one row if the document existed."""
     return "deleted", len(rows)
 
 
 def counted(rows: ResultRows) -> Outcome:
-    """Parse the result of a delete by filter: one row with the number of deleted documents."""
+    """Parse a delete by filter: one row with the number of deleted documents."""
     return "deleted", sum(count for (count,) in rows)
 
 
 def updated(subject: str, update: Update, rows: ResultRows) -> Outcome:
-    """Parse the result of an update: the number of changed documents, or a document that the update does not fit."""
+    """Parse an update: the number of changed documents, or a document that the update does not fit."""
     for count, key, text in rows:
         if key is not None:
             raise update_error(subject, key, text, update)
@@ -138,9 +134,9 @@ def updated(subject: str, update: Update, rows: ResultRows) -> Outcome:
 
 
 def upserted(target: Target, update: Update, rows: ResultRows) -> Outcome:
-    """Parse the result of an update with upsert: the version and, if the update does not fit, the document's text.
+    """Parse an update with upsert: the version and, if the update does not fit, the document's text.
 
-    There is no row if nothing changed.
+    No row means that nothing changed.
     """
     for version, text in rows:
         if text is not None:
@@ -150,7 +146,7 @@ def upserted(target: Target, update: Update, rows: ResultRows) -> Outcome:
 
 
 def at_version(target: Target, if_version: int, rows: ResultRows) -> Outcome:
-    """Check the version of the document before a write with `if_version`."""
+    """Check the document's version before a write with `if_version`."""
     compare_versions(target.subject, str(target.key), rows[0][0] if rows else None, if_version)
     return "changed", 0
 

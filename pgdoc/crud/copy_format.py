@@ -1,4 +1,4 @@
-"""Encode documents as rows of PostgreSQL's binary COPY format (reference page of COPY, section Binary Format)."""
+"""Encode documents as rows of PostgreSQL's binary COPY format (reference page of COPY, Binary Format)."""
 
 from __future__ import annotations
 
@@ -27,10 +27,7 @@ _BLOCK_BYTES = 256 << 10
 class CopyRows:
     """Iterates over pairs of id and data, read on demand, as encoded blocks of whole rows.
 
-    `HEADER`, one or more blocks and `TRAILER` make a COPY.
-
-    Attributes:
-        count: the number of documents read so far.
+    `HEADER`, one or more blocks and `TRAILER` make a COPY. `count` is the number of documents read so far.
     """
 
     def __init__(

@@ -34,12 +34,11 @@ class Search:
     """The checked arguments of a search for documents.
 
     Attributes:
-        shape: the shape of the filter, if filters like it are compiled once; else `None`.
+        shape: that of the filter, if filters like it are compiled once; else `None`.
         order: the list after ORDER BY; empty for any order.
         first: the first sort key, if there is a limit; else `None`.
         fields: the expression over `data` to return.
         limit: the most documents to return; `None` for all.
-        skip: how many documents to skip.
     """
 
     __slots__ = ("_node", "_values", "fields", "first", "limit", "order", "shape", "skip")
@@ -53,12 +52,6 @@ class Search:
         skip: int = 0,
         fields: str | Sequence[str] | None = None,
     ) -> None:
-        """Check the arguments.
-
-        Raises:
-            InvalidFilter: the filter is not valid.
-            InvalidInput: the sort, the fields, the limit or the number of documents to skip is not valid.
-        """
         check_count("skip", skip)
         if limit is not None:
             check_count("limit", limit)

@@ -36,15 +36,12 @@ _NO_CLAUSES = dict.fromkeys(("change", "first", "condition"), "")
 
 @lru_cache(maxsize=1024)
 def write_statement(name: str, table: str, *, with_metadata: bool, versioned: bool = False, **clauses: str) -> bytes:
-    """Return a write of `documents.sql`.
+    """Return a write of `documents.sql` to the quoted table.
 
-    Args:
-        name: the name of the block.
-        table: the collection's table, quoted.
-        with_metadata: whether it emits the message with the writer's metadata, which is then its first parameter.
-        versioned: whether it checks the version, which is then the parameter after the id.
-        **clauses: SQL for the other placeholders of the block: `change`, an expression over `data` for the new data;
-            `first`, the data of a new document or the SELECT of the first document; `condition`, over `id` and `data`.
+    With `with_metadata`, it emits the writer's metadata, its first parameter; if `versioned`, it checks the version,
+    the parameter after the id. The clauses are the block's other placeholders: `change`, an expression over `data` for
+    the new data; `first`, the data of a new document or the SELECT of the first document; `condition`, over `id` and
+    `data`.
     """
     metadata = statement("documents", "with_metadata")
     return (
@@ -67,13 +64,9 @@ def write_statement(name: str, table: str, *, with_metadata: bool, versioned: bo
 def lock_first_statement(table: str, conditions: Sequence[str], *, order: str, lock: str, in_turn: bool) -> str:
     """Return the SELECT of the first matching document, locked.
 
-    Args:
-        table: the collection's table, quoted.
-        conditions: SQL conditions over `id` and `data`; a document meets at most one of them. Without `in_turn`, each
-            one after the first takes its parameters twice.
-        order: the list after ORDER BY; empty for any order.
-        lock: the lock clause.
-        in_turn: whether all documents of one condition come before those of the next.
+    A document meets at most one of the conditions, which are SQL over `id` and `data`. `in_turn` is as in `Conditions`;
+    without it, each condition after the first takes its parameters twice. `order` is the list after ORDER BY, empty for
+    any order.
     """
     order = f"ORDER BY {order}" if order else ""
     first_match = statement("documents", "first_match")
@@ -92,9 +85,7 @@ def lock_first_statement(table: str, conditions: Sequence[str], *, order: str, l
 def catalog_statement(name: str, *, with_metadata: bool) -> bytes:
     """Return a call of `catalog.sql` that creates, renames or drops a collection.
 
-    Args:
-        name: the name of the block.
-        with_metadata: whether it emits the message with the writer's metadata, which is then its first parameter.
+    With `with_metadata`, the writer's metadata is its first parameter.
     """
     call = statement("catalog", name)
     return (
@@ -106,10 +97,7 @@ def catalog_statement(name: str, *, with_metadata: bool) -> bytes:
 def table_statement(name: str, table: str, *, change: str = "") -> bytes:
     """Return a block of `documents.sql` that needs only the table, such as `get`.
 
-    Args:
-        name: the name of the block.
-        table: the collection's table, quoted.
-        change: for `check_update`, as for `write_statement`.
+    `check_update` also needs `change`, as for `write_statement`.
     """
     return statement("documents", name).format(table=table, change=change).encode()
 
@@ -133,20 +121,13 @@ def find_statement(  # noqa: PLR0913
     in_turn: bool = False,
     **clauses: str,
 ) -> bytes:
-    """Return a block of `reading.sql`.
+    """Return a block of `reading.sql` for the quoted table.
 
-    Args:
-        name: the name of the block.
-        table: the collection's table, quoted.
-        conditions: SQL conditions over `id` and `data`; a document meets at most one of them.
-        order: the list after ORDER BY; empty for any order.
-        limit: the most documents to return, if `order` is given. Without an order, the limit is the last parameter
-            instead: then one plan is good for every limit, and PostgreSQL can keep it.
-        skip: how many documents to skip.
-        in_turn: whether all documents of one condition come before those of the next. PostgreSQL executes the branches
-            of a UNION ALL one after the other, and not in parallel if they have a limit.
-        **clauses: SQL for the other placeholders of the block: `fields`, an expression over `data` to return; `values`,
-            a set of values.
+    `conditions` and `order` are as for `lock_first_statement`. With an order, the limit is part of the SQL. Without
+    one, it is the last parameter: then one plan is good for every limit, and PostgreSQL can keep it. `in_turn` is as in
+    `Conditions`: PostgreSQL executes the branches of a UNION ALL one after the other, and not in parallel if they have
+    a limit. The clauses are the block's other placeholders: `fields`, an expression over `data` to return; `values`, a
+    set of values.
     """
     order = f"ORDER BY {order}" if order else ""
     rows = _matching(table, conditions[0])
@@ -168,10 +149,6 @@ def _matching(table: str, condition: str) -> str:
 
 
 def check_count(name: str, value: Any) -> None:
-    """Check a number of documents, or a version.
-
-    Raises:
-        InvalidInput: the value is not an integer from 0 to PostgreSQL's largest bigint.
-    """
+    """Check a number of documents, or a version: an integer from 0 to PostgreSQL's largest bigint."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_BIGINT:
         raise InvalidInput(f"{name} must be an integer from 0 to 9,223,372,036,854,775,807, got {short_repr(value)}")

@@ -25,7 +25,7 @@ def duplicate(subject: str, key: str) -> DuplicateDocument:
 def update_error(subject: str, key: str, text: str, update: Update) -> InvalidUpdate:
     """Return the error for an update that does not fit the document with this JSON text.
 
-    The server only reports that the update does not fit. Applying it again in Python finds the change at fault.
+    The server only reports that it does not fit. Applying it again in Python finds the change at fault.
     """
     where = f"document {key!r} of {subject}"
     try:
@@ -38,11 +38,7 @@ def update_error(subject: str, key: str, text: str, update: Update) -> InvalidUp
 
 
 def compare_versions(subject: str, key: str, found: int | None, if_version: int | None) -> None:
-    """Compare the stored version, `None` if there is no document, with the version that the caller asked for.
-
-    Raises:
-        VersionConflict: the caller asked for another version.
-    """
+    """Raise `VersionConflict` if the caller asked for a version that was not found; `None` stands for no document."""
     if if_version is None or if_version == found:
         return
     document = f"document {key!r} of {subject}"
@@ -54,12 +50,7 @@ def compare_versions(subject: str, key: str, found: int | None, if_version: int 
 
 
 def check_version(if_version: int | None, *, upsert: bool = False) -> None:
-    """Check the argument `if_version` of a write.
-
-    Raises:
-        InvalidInput: the version is not a valid number.
-        ValueError: `upsert` is also set.
-    """
+    """Check the argument `if_version`, which excludes `upsert`."""
     if if_version is None:
         return
     check_count("if_version", if_version)

@@ -1,4 +1,4 @@
-"""Check that a server, and the catalog in its database, work with this version of pgdoc. No I/O."""
+"""Check that a server and its catalog work with this version of pgdoc. No I/O."""
 
 from __future__ import annotations
 
@@ -15,15 +15,7 @@ _OLDEST_SERVER = 150000
 
 
 def check_server(version: int, encoding: str | None) -> None:
-    """Check the version of the server and the encoding of the database.
-
-    Args:
-        version: the version as libpq's `PQserverVersion` returns it, such as 150004.
-        encoding: the `server_encoding` of the database.
-
-    Raises:
-        UnsupportedServer: the server is older than PostgreSQL 15, or the encoding is not UTF-8.
-    """
+    """Check the server's version, as libpq's `PQserverVersion` returns it, and the database's encoding."""
     if version < _OLDEST_SERVER:
         found = f"{version // 10000}.{version % 10000}"
         raise UnsupportedServer(f"the server is PostgreSQL {found}: pgdoc needs version 15 or newer")
@@ -35,15 +27,7 @@ def check_server(version: int, encoding: str | None) -> None:
 
 
 def check_revision(found: str | None) -> None:
-    """Check that the catalog is at `REVISION`.
-
-    Args:
-        found: the revision in the database; `None` if the database has no catalog.
-
-    Raises:
-        CatalogMissing: the database has no catalog.
-        CatalogVersionMismatch: the catalog is older or newer than this version of pgdoc.
-    """
+    """Check that the catalog is at `REVISION`; `None` stands for a database without a catalog."""
     if found is None:
         raise CatalogMissing("the database has no pgdoc catalog: create it with `pgdoc init` or `store.migrate()`")
     if found != REVISION:

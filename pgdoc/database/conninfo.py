@@ -20,16 +20,20 @@ def with_timeout(conninfo: str) -> str:
 
 
 def with_application_name(conninfo: str, purpose: str = "") -> str:
-    """Name a connection after what it serves, as `pg_stat_activity` and `pg_stat_replication` show it.
+    """Name a connection after what it serves, for `pg_stat_activity` and `pg_stat_replication`.
 
     The name is `pgdoc <purpose>`. If the user set an `application_name` in the conninfo or in PGAPPNAME, that comes
-    first: `<user's name>: pgdoc <purpose>`. A name of more than 63 bytes loses its end.
-
-    Args:
-        conninfo: the user's.
-        purpose: what the connection serves, such as `hub docs`; empty for a short-lived one.
+    first: `<user's name>: pgdoc <purpose>`. A name of over 63 bytes loses its end, and bytes that are not UTF-8 are
+    dropped. Only libpq reads service files: a name that one of them sets stays as it is. `purpose` is empty for a
+    short-lived connection.
     """
-    given = conninfo_to_dict(conninfo).get("application_name") or os.environ.get("PGAPPNAME")
+    settings = conninfo_to_dict(conninfo)
+    own = settings.get("application_name")
+    uses_service = "service" in settings or "PGSERVICE" in os.environ
+    given = own or os.environ.get("PGAPPNAME") or settings.get("fallback_application_name")
     name = f"pgdoc {purpose}".rstrip()
     name = f"{given}: {name}" if given else name
-    return make_conninfo(conninfo, application_name=name.encode()[:_NAME_BYTES].decode(errors="ignore"))
+    name = name.encode(errors="ignore")[:_NAME_BYTES].decode(errors="ignore")
+    if uses_service and not own:
+        return make_conninfo(conninfo, fallback_application_name=name)
+    return make_conninfo(conninfo, application_name=name)

@@ -34,7 +34,7 @@ _CONNECTION_ADVICE = {
 
 
 def connection_error(exc: psycopg.Error) -> PgdocError:
-    """Return pgdoc's error for a connection that could not be made; libpq's text names host, port and reason."""
+    """Return pgdoc's error for a failed connection; libpq's text names host, port and reason."""
     text = one_line(exc)
     if isinstance(exc, psycopg.ProgrammingError):
         return DatabaseError(f"the conninfo is not valid: {text}")
@@ -49,9 +49,8 @@ def connection_error(exc: psycopg.Error) -> PgdocError:
 def map_error(exc: psycopg.Error, subject: str) -> PgdocError:
     """Return pgdoc's error for an exception of a call on an open connection, or of the pool.
 
-    Args:
-        exc: psycopg's exception, which the caller keeps as the cause: `raise map_error(exc, ...) from exc`.
-        subject: what the call was about, such as `collection "docs.orders"`.
+    The caller keeps the cause: `raise map_error(exc, ...) from exc`. `subject` is what the call was about, such as
+    `collection "docs.orders"`.
     """
     if isinstance(exc, psycopg_pool.PoolClosed):
         return StoreClosed("the store is closed: open a new one")

@@ -1,4 +1,4 @@
-"""Upgrade the catalog of a database to the newest revision, or downgrade or remove it.
+"""Upgrade, downgrade or remove the catalog of a database.
 
 alembic runs the files of `migrations/`, which the wheel contains as `pgdoc/_migrations`. It is imported on first use,
 so that `import pgdoc` stays fast.
@@ -37,10 +37,7 @@ def migrate(conninfo: str = "") -> None:
 def downgrade(conninfo: str = "", revision: str = "base") -> None:
     """Downgrade the catalog to a revision. `base` removes it; the collections remain as plain tables with their data.
 
-    Raises:
-        ServerUnreachable: no connection could be made.
-        UnsupportedServer: the server is older than PostgreSQL 15, or the encoding of the database is not UTF-8.
-        DatabaseError: the server refused.
+    Raises the errors of `migrate`.
     """
     _run(conninfo, "downgrade", revision)
 

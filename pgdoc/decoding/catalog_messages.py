@@ -1,4 +1,4 @@
-"""Decodes the logical messages by which the catalog reports created, renamed and dropped collections."""
+"""Decodes the logical messages that report created, renamed and dropped collections."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KINDS = ("create", "rename", "drop")
 
 
 def read_message(message: Message) -> tuple[str, CollectionChange] | None:
-    """Return the schema and the change of one of its collections, or `None` if the message has another form."""
+    """Return the schema and the change, or `None` if the message has another form."""
     content = message.content
     if content is None or not content.startswith(_PREFIX):
         return None

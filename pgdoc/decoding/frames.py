@@ -27,7 +27,7 @@ class PrimaryKeepalive(NamedTuple):
 
 
 def xlog_start(frame: bytes) -> int:
-    """Return the LSN in the header of an XLogData frame."""
+    """Return the LSN in an XLogData header."""
     try:
         return int(_XLOG_START.unpack_from(frame, 1)[0])
     except struct.error as exc:
@@ -48,11 +48,8 @@ def parse_keepalive(frame: bytes) -> PrimaryKeepalive:
 def standby_status_update(*, write: int, flush: int, now: datetime, reply: bool = False) -> bytes:
     """Make a standby status update.
 
-    Args:
-        write: the LSN up to which WAL was received.
-        flush: the LSN up to which nothing is needed again; the slot's `confirmed_flush_lsn` follows it. With 0, the
-            slot does not move, and a server that shuts down waits for `write` only.
-        now: the client's time.
-        reply: whether to ask for a reply at once.
+    WAL was received up to `write`, and nothing is needed again up to `flush`, which the slot's `confirmed_flush_lsn`
+    follows. With a `flush` of 0, the slot does not move, and a server that shuts down waits for `write` only. `reply`
+    asks for a reply at once.
     """
     return _STATUS.pack(b"r", write, flush, 0, (now - _EPOCH) // timedelta(microseconds=1), reply)

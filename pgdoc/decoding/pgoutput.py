@@ -1,9 +1,8 @@
 """Decodes pgoutput, protocol version 1, with values as text (PostgreSQL: Logical Replication Message Formats).
 
-A Relation message describes a table before its first change, and again after the table was altered; a change names its
-table only by number. The publication contains the collections of every schema of the database, and pgoutput sends
-messages of every prefix. So this decoder keeps the tables of the schema that is read and the messages with the prefix
-`pgdoc`.
+A Relation message describes a table before its first change, and again after each ALTER; a change names its table only
+by number. The publication contains the collections of every schema, and pgoutput sends messages of every prefix. So
+this decoder keeps the tables of the schema that is read and the messages with the prefix `pgdoc`.
 
 Values are text, not binary: the server is equally fast with both, and wal2json sends text for columns of any type.
 """
@@ -41,18 +40,12 @@ _byte, _short, _long, _lsn = (struct.Struct(f">{code}").unpack_from for code in 
 
 
 def pgoutput_options(schema: str) -> dict[str, str]:  # noqa: ARG001 (the signature of every plugin)
-    """Return the START_REPLICATION options, which are the same for every schema."""
+    """Return the START_REPLICATION options, the same for every schema."""
     return {"proto_version": "1", "publication_names": PUBLICATION, "messages": "true"}
 
 
 class PgOutput:
-    """Decodes frames to records. How frames are grouped into calls does not change the records.
-
-    As with wal2json, a Begin is decoded only when a wanted change follows it.
-
-    Args:
-        schema: the schema whose tables are read.
-    """
+    """Decodes pgoutput's frames. As with wal2json, a Begin is decoded only when a wanted change follows it."""
 
     def __init__(self, schema: str) -> None:
         self._schema = schema
@@ -61,11 +54,7 @@ class PgOutput:
         self._relations: dict[bytes, _Relation | None] = {}
 
     def decode(self, frames: Iterable[bytes]) -> list[Record]:
-        """Return the records of the frames, in order.
-
-        Raises:
-            ProtocolError: a message is not one of pgoutput's.
-        """
+        """Decode frames; see `Decoder`."""
         records: list[Record] = []
         for frame in frames:
             tag = frame[PAYLOAD] if len(frame) > PAYLOAD else 0
@@ -88,7 +77,6 @@ class PgOutput:
         return records
 
     def _decode_other(self, tag: int, frame: bytes, records: list[Record]) -> None:
-        """Decode the rare messages."""
         if tag == 0 and frame[:1] == PRIMARY_KEEPALIVE:
             if not self._inside:  # inside a transaction it is no watermark
                 records.append(Idle(parse_keepalive(frame).wal_end))
@@ -110,7 +98,7 @@ class PgOutput:
             )
 
     def _relation(self, table: bytes) -> _Relation | None:
-        """Return the table with this number; `None` for one of another schema."""
+        """Return the table with this number; `None` if it is in another schema."""
         try:
             return self._relations[table]
         except KeyError:
@@ -126,11 +114,7 @@ class _Relation:
     """A table as it was when the changes that follow were made.
 
     Args:
-        table: the table's name.
-        columns: for each column its name, whether its values are integers, and whether the replica identity has it.
-
-    Attributes:
-        has_collection_columns: whether it has the columns of a collection.
+        columns: for each its name, whether its values are integers, and whether the replica identity has it.
     """
 
     __slots__ = ("_columns", "has_collection_columns", "read_images", "table")
@@ -142,11 +126,7 @@ class _Relation:
         self.read_images = self._read_images  # bound once: every row change of the table holds it
 
     def _read_images(self, frame: bytes) -> Images:
-        """Decode the row of an I, U or D. TOAST values that an UPDATE left unchanged are taken from the old row.
-
-        Raises:
-            ProtocolError: the message is malformed.
-        """
+        """Decode the row of an I, U or D."""
         before: dict[str, Any] = {}
         after: dict[str, Any] = {}
         at = _TUPLE
@@ -167,7 +147,7 @@ class _Relation:
         return Images(after, before)
 
     def _read_tuple(self, frame: bytes, at: int, row: dict[str, Any], *, key_only: bool = False) -> int:
-        """Add a tuple's values to `row`, and return its end. A key tuple has NULL for the columns outside the key."""
+        """Add a tuple's values to `row`; return its end. A key tuple has NULL outside the key."""
         count = _read(_short, frame, at)
         if count != len(self._columns):
             raise ProtocolError(
@@ -213,7 +193,6 @@ def _read_begin(frame: bytes) -> Begin:
 
 
 def _read_relation(frame: bytes) -> tuple[str, _Relation]:
-    """Return a table's schema, and the table."""
     schema, at = _text(frame, _TUPLE)
     table, at = _text(frame, at)
     count = _read(_short, frame, at + 1)  # after the kind of replica identity
@@ -228,7 +207,7 @@ def _read_relation(frame: bytes) -> tuple[str, _Relation]:
 
 
 def _text(frame: bytes, at: int) -> tuple[str, int]:
-    """Return the text up to the next zero byte, and the offset after that byte."""
+    """Return the text up to the next zero byte, and the offset after it."""
     end = frame.find(b"\0", at)
     if end < 0:
         raise ProtocolError("pgoutput sent a name without its zero byte", offset=min(at, len(frame)))
@@ -248,14 +227,14 @@ def _truncated(frame: bytes) -> list[bytes]:
 
 
 def _is_wanted(frame: bytes) -> bool:
-    """Return whether a message has the prefix `pgdoc` and is transactional."""
+    """Return whether a message is transactional and has the prefix `pgdoc`."""
     if frame.find(b"\0", _PREFIX) < 0:
         raise ProtocolError("pgoutput sent a message without a prefix", offset=min(_PREFIX, len(frame)))
     return bool(frame[PAYLOAD + 1]) and frame.startswith(b"pgdoc\0", _PREFIX)
 
 
 def _content(frame: bytes) -> str | None:
-    """Return a message's text up to a zero byte, as wal2json does, or `None` if it is not UTF-8."""
+    """Return a message's text up to a zero byte, as wal2json does; `None` if it is not UTF-8."""
     start = _PREFIX + len(b"pgdoc\0") + 4
     size = _read(_long, frame, start - 4)
     if len(frame) != start + size:

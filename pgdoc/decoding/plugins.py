@@ -1,4 +1,4 @@
-"""The output plugins that pgdoc can read, in order of preference: their options and decoders."""
+"""The output plugins that pgdoc can read, in order of preference."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ if TYPE_CHECKING:
 
 
 class Decoder(Protocol):
-    """Decodes frames to records."""
+    """Decodes frames to records, which do not depend on how the frames are grouped into calls."""
 
     def decode(self, frames: Iterable[bytes]) -> list[Record]:
-        """Return the records of the frames, in order."""
+        """Return the records of the frames, in order.
+
+        Raises:
+            ProtocolError: a message is not one of the plugin's.
+        """
 
 
 class Plugin(NamedTuple):
-    """An output plugin.
-
-    Attributes:
-        options: returns the options of START_REPLICATION for the changes of a schema.
-        decoder: makes a decoder for the changes of a schema.
-    """
+    """An output plugin: START_REPLICATION options and a decoder for the changes of a schema."""
 
     options: Callable[[str], dict[str, str]]
     decoder: Callable[[str], Decoder]

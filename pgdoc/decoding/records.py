@@ -1,6 +1,6 @@
 """The records that every output plugin's messages are decoded to.
 
-Named tuples, not dataclasses: one is made for each change, and a frozen dataclass takes three times as long.
+Named tuples: one is made for each change, and a frozen dataclass takes three times as long.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ class Begin(NamedTuple):
 class Images(NamedTuple):
     """A row before and after its change: values by column name, numbers as numbers, all else (jsonb too) as text.
 
+    TOAST values that an UPDATE left unchanged are taken from the old row.
+
     Attributes:
-        after: the whole row as the change left it (insert, update).
-        before: the row before the change (update, delete); only its key if the table is not REPLICA IDENTITY FULL.
+        after: the row as the change left it (insert, update).
+        before: the row before it (update, delete); only its key if the table is not REPLICA IDENTITY FULL.
     """
 
     after: dict[str, Any]
@@ -39,14 +41,12 @@ class Images(NamedTuple):
 class RowChange(NamedTuple):
     """A change of one row, or the truncation of one table.
 
-    The row stays in the undecoded message until it is asked for. Decoding it costs more than everything else that is
-    done to a change, and most of that cost is garbage collection of rows that only wait in a buffer.
+    The row stays in the undecoded message until it is asked for. Decoding costs more than all else that is done to a
+    change, mostly for garbage collection of rows that only wait in a buffer.
 
     Attributes:
-        lsn: the LSN of the WAL record.
         kind: `I`, `U`, `D` or `T`.
-        table: the table's name in the schema that is read.
-        message: the message as it was received.
+        table: its name in the schema that is read.
         complete: whether the message has all the images that its kind should have.
         read: decodes the message of the plugin that sent it.
     """
@@ -73,16 +73,13 @@ class RowChange(NamedTuple):
 
 
 class CollectionChange(NamedTuple):
-    """A change of a whole collection. It has every attribute of a `RowChange` that code for both kinds reads.
+    """A change of a whole collection, with every attribute of a `RowChange` that code for both kinds reads.
 
     Attributes:
-        lsn: the LSN of the message that reported it.
         kind: `create`, `rename` or `drop`. Also `invalidate`, which no message reports: a stream lost its last
             collection.
-        table: the collection's name, before the change if it was renamed.
-        message: the message as it was received.
+        table: the collection's name, before a rename.
         complete: always `True`: it has no images.
-        renamed_to: the collection's new name.
         remaining: the schema's collections after the change; `None` if the message did not list them.
     """
 

@@ -1,7 +1,7 @@
 """Decodes wal2json, format version 2: one JSON message for each record (wal2json's README, "Format version 2").
 
-A record's LSN is taken from the XLogData header, which costs nothing to read. Only the `lsn` of a B message is read: it
-is that of the commit record. Options that would only add bytes to each message are off.
+A record's LSN comes from the XLogData header, at no cost. Only the `lsn` of a B message is read: that of the commit
+record. Options that would only add bytes to each message are off.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PATTERN_CHARACTERS = frozenset("\\ ,.*'\"")
 
 
 def wal2json_options(schema: str) -> dict[str, str]:
-    """Return the START_REPLICATION options for the changes of one schema and pgdoc's messages."""
+    """Return the START_REPLICATION options for one schema's changes and pgdoc's messages."""
     escaped = "".join(f"\\{char}" if char in _PATTERN_CHARACTERS else char for char in schema)
     return {
         "format-version": "2",
@@ -42,10 +42,10 @@ def wal2json_options(schema: str) -> dict[str, str]:
 
 
 class Wal2Json:
-    """Decodes frames to records. How frames are grouped into calls does not change the records.
+    """Decodes wal2json's frames.
 
-    The server sends B and C for every transaction of the database, and most of them have no changes for this reader. So
-    a B is decoded only when a change follows it.
+    The server sends B and C for every transaction of the database, most without changes for this reader. So a B is
+    decoded only when a change follows it.
     """
 
     def __init__(self) -> None:
@@ -53,11 +53,7 @@ class Wal2Json:
         self._tables: dict[bytes, str] = {}
 
     def decode(self, frames: Iterable[bytes]) -> list[Record]:
-        """Return the records of the frames, in order.
-
-        Raises:
-            ProtocolError: a message is not one of wal2json's.
-        """
+        """Decode frames; see `Decoder`."""
         records: list[Record] = []
         append = records.append
         for frame in frames:
@@ -95,7 +91,6 @@ class Wal2Json:
 
 
 def _table(frame: bytes, start: int, end: int) -> str:
-    """Return the table's name. Check that the message is complete."""
     if start < PAYLOAD or end < 0 or not frame.endswith(b"}"):
         raise ProtocolError(f"wal2json sent an incomplete change: {frame[PAYLOAD : PAYLOAD + 40]!r}", offset=PAYLOAD)
     name = frame[start:end]
@@ -108,7 +103,7 @@ def _table(frame: bytes, start: int, end: int) -> str:
 
 
 def _is_complete(kind: str, frame: bytes) -> bool:
-    """Return whether the image that the kind needs has the columns of a collection, without decoding it."""
+    """Return whether the image that the kind needs has a collection's columns, without decoding it."""
     if kind == "I":
         return frame.rfind(_LATE_COLUMN) > 0
     start = frame.find(_IDENTITY, _ACTION)
@@ -116,11 +111,7 @@ def _is_complete(kind: str, frame: bytes) -> bool:
 
 
 def read_images(frame: bytes) -> Images:
-    """Decode the row of an I, U or D. TOAST values that an UPDATE left unchanged are taken from the old row.
-
-    Raises:
-        ProtocolError: the message is malformed.
-    """
+    """Decode the row of an I, U or D."""
     fields = _loads(frame)
     try:
         before = {column["name"]: column["value"] for column in fields.get("identity", ())}

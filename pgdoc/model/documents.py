@@ -1,4 +1,4 @@
-"""A stored document: `Document`, which decodes its data and times on first access."""
+"""`Document`, which decodes its data and times on first access."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def _read_time(moment: datetime | str) -> datetime:
 
 
 class _Unread:
-    """A field of a document that is decoded on first access and then stored in the document.
+    """A field of a document that is decoded on first access and then stored in it.
 
-    This is a descriptor instead of `__getattr__`, which is called only after Python has raised an AttributeError.
+    A descriptor, not `__getattr__`, which Python calls only after an AttributeError.
     """
 
     def __init__(self, name: str, read: Callable[[Any], Any]) -> None:
@@ -94,10 +94,6 @@ for _name, _read in (("data", decode), ("created_at", _read_time), ("updated_at"
 
 
 def data_text(document: Document) -> bytes | str:
-    """Return a document's data as JSON. Data that was not accessed yet is returned as the server sent it.
-
-    Raises:
-        InvalidDocument: see `encode`.
-    """
+    """Return a document's data as JSON, without encoding it again if it was not accessed."""
     text: bytes | str | None = document.__dict__.get("_data")
     return encode(document.data) if text is None else text

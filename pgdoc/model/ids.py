@@ -16,11 +16,7 @@ MAX_ID_BYTES: Final = 1024
 
 
 def check_id(document_id: Any) -> str:
-    """Return the id, if it is valid: non-empty text without NUL, of at most 1,024 bytes.
-
-    Raises:
-        InvalidDocument: the id is not valid. The error's `path` is `_id`.
-    """
+    """Return the id if it is valid: non-empty text without NUL, of at most 1,024 bytes."""
     if not isinstance(document_id, str):
         raise InvalidDocument(
             f"the id {short_repr(document_id)} has type {type(document_id).__name__}: use a str", path="_id"
@@ -43,7 +39,7 @@ def check_id(document_id: Any) -> str:
 
 
 class _Clock:
-    """The time in 4,096ths of a millisecond. It always increases, even if the system's clock goes back."""
+    """The time in 4,096ths of a millisecond; it increases even if the system's clock goes back."""
 
     def __init__(self) -> None:
         self._last = 0
@@ -62,7 +58,7 @@ _clock = _Clock()
 def new_id() -> str:
     """Return a new id: the text of a UUIDv7 (RFC 9562, method 3).
 
-    The ids that one process makes sort in the order in which it made them.
+    Ids of one process sort in the order in which it made them.
     """
     milliseconds, fraction = divmod(_clock.tick(), 4096)
     rest = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000

@@ -1,8 +1,8 @@
 """Encodes and decodes the JSON text of documents, with exact numbers.
 
-Numbers are why this is more than a call of orjson. PostgreSQL's `jsonb` keeps numbers as exact decimals and prints them
-without an exponent, while orjson writes only 64-bit integers and reads longer ones as floats. So the fast path is
-orjson with checks that run in C, and only a value that fails a check takes the slow path, which is exact.
+PostgreSQL's `jsonb` keeps numbers as exact decimals and prints them without an exponent, while orjson writes only
+64-bit integers and reads longer ones as floats. So the fast path is orjson with checks that run in C, and only a value
+that fails a check takes the slow, exact path.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ _LARGE_FLOAT: Final = re.compile(rb"e(?<=\de)\+?\d+(?:[,\]}]|$)")
 def encode(data: Mapping[str, Any]) -> bytes:
     """Encode the data of a document as JSON text for a `jsonb` column.
 
-    These numbers decode to an equal value: integers of up to 4,300 digits, floats, and Decimals beyond the range of a
-    float. Every other Decimal is stored exactly and decodes to the nearest float.
+    Integers of up to 4,300 digits, floats, and Decimals beyond the range of a float decode to an equal value. Every
+    other Decimal is stored exactly and decodes to the nearest float.
 
     Raises:
         InvalidDocument: the data is not a JSON object, has a top-level `_id`, or contains a value that PostgreSQL or
-            JSON has no form for. The error's `path` names the value.
+            JSON has no form for.
     """
     if not isinstance(data, Mapping):
         raise InvalidDocument(f"data has type {type(data).__name__}: use a dict with the fields of a JSON object")
@@ -68,15 +68,7 @@ def encode(data: Mapping[str, Any]) -> bytes:
 
 
 def encode_value(value: Any, path: str) -> bytes:
-    """Encode one JSON value, such as the operand of a filter.
-
-    Args:
-        value: the value.
-        path: the dotted path of the value, for error messages.
-
-    Raises:
-        InvalidDocument: see `encode`.
-    """
+    """Encode one JSON value as `encode` does; error messages name its dotted `path`."""
     try:
         text = orjson.dumps(value, None, _OPTIONS)
         if _is_faithful(text, value):
@@ -92,8 +84,8 @@ def encode_value(value: Any, path: str) -> bytes:
 def _is_faithful(text: bytes, value: Any) -> bool:
     """Return whether PostgreSQL reads the text as the same value.
 
-    The comparison detects what orjson writes as another value (NaN, UUIDs, enumerations). A large float must be written
-    without an exponent: the float `1e23` is not ten to the 23rd, which is what PostgreSQL would store.
+    Comparing detects what orjson writes as another value (NaN, UUIDs, enumerations). A large float must be written
+    without an exponent: the float `1e23` is not ten to the 23rd, which PostgreSQL would store.
     """
     if b"\\u0000" in text:
         return False
@@ -192,7 +184,7 @@ def decode(text: bytes | str) -> Any:
     or zero.
 
     Raises:
-        UnreadableDocument: an integer has more than 4,300 digits, or the text is nested too deeply for Python.
+        UnreadableDocument: an integer has over 4,300 digits, or the text is nested too deeply for Python.
     """
     raw = text.encode() if isinstance(text, str) else text
     digits = raw.translate(_DIGITS_ALIKE)

@@ -31,11 +31,11 @@ class Metadata:
         return encode_value({"metadata": self.values}, "metadata").decode()
 
     def over(self, other: Metadata) -> Metadata:
-        """Merge with `other`. If both have a key, the value of this one wins."""
+        """Merge with `other`; where both have a key, the value of this one wins."""
         return Metadata({**other.values, **self.values}) if self and other else self or other
 
     def since(self, earlier: Metadata) -> Metadata:
-        """Return the items that `earlier` lacks, or has with another value."""
+        """Return the items that `earlier` lacks or has with another value."""
         if self is earlier:
             return _NOTHING
         missing = object()
@@ -72,11 +72,7 @@ def metadata(**values: Any) -> Iterator[None]:
 
 
 def checked(values: Mapping[str, Any] | None) -> Metadata:
-    """Make `Metadata` from a user's mapping; check that it can be sent.
-
-    Raises:
-        InvalidDocument: it is not a mapping, or JSON can't represent a value.
-    """
+    """Make `Metadata` from a user's mapping, if JSON can represent it."""
     if values is None:
         return _NOTHING
     if not hasattr(values, "keys"):

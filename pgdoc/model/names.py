@@ -16,15 +16,7 @@ _LONGEST_BYTES = 63  # PostgreSQL silently truncates longer identifiers (NAMEDAT
 
 
 def check_name(name: Any, kind: str) -> str:
-    """Return the name, if it is valid: a letter or `_` followed by letters, digits, `_` or `-`; at most 63 bytes.
-
-    Args:
-        name: the name that the user passed.
-        kind: what it names, for the message: `collection` or `schema`.
-
-    Raises:
-        InvalidName: the name is not valid.
-    """
+    """Return the name if it is valid: a letter or `_`, then letters, digits, `_` or `-`; at most 63 bytes."""
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         raise InvalidName(
             f"{short_repr(name)} is not a valid {kind} name: use a letter or _ followed by letters, digits, _ or -"
@@ -37,16 +29,12 @@ def check_name(name: Any, kind: str) -> str:
 
 
 def check_consumer(name: Any) -> str:
-    """Return the name of a consumer, if it is valid. It becomes part of a slot's name.
-
-    Raises:
-        InvalidName: the name is not 1 to 40 characters of `a-z`, `0-9` and `_`.
-    """
+    """Return the name of a consumer, part of a slot's name, if it is valid: 1 to 40 of `a-z`, `0-9` and `_`."""
     if not isinstance(name, str) or _CONSUMER.fullmatch(name) is None:
         raise InvalidName(f"{short_repr(name)} is not a valid consumer name: use 1 to 40 characters of a-z, 0-9 and _")
     return name
 
 
 def quoted(schema: str, name: str) -> str:
-    """Return a collection's table as SQL. Checked names contain no quotes and no `%`, so nothing is escaped."""
+    """Return a collection's table as SQL. Checked names contain no quotes and no `%` to escape."""
     return f'"{schema}"."{name}"'

@@ -1,10 +1,10 @@
-"""Positions of changes in the WAL: `Position`, `RawPosition`, `Lsn`, and helpers that read and derive them.
+"""Positions of changes in the WAL.
 
 A position is `(commit LSN, LSN, kind, ordinal)`. Positions compare as tuples, in the order of the events:
 
 - the commit LSN orders transactions as the server sends them;
 - the LSN of the change's own WAL record orders the changes of a transaction;
-- the kind orders a logical message before a row that has the same LSN;
+- the kind orders a logical message before a row of the same LSN;
 - the ordinal counts the rows of one record, since a COPY packs many rows into one. The tables of one TRUNCATE share a
   record too; their ordinals are made from their names (`pgdoc.changes.assembler`).
 
@@ -45,33 +45,33 @@ def commit_lsn_of(position: RawPosition | Position) -> int:
 
 
 def before_commits_at(lsn: int) -> RawPosition:
-    """Return the position before every change of the transactions that commit at `lsn` or later."""
+    """Return the position before every transaction that commits at `lsn` or later."""
     return (lsn, 0, MESSAGE, 0)
 
 
 def is_collection_event(position: RawPosition | Position) -> bool:
     """Return whether the change at this position created, renamed or dropped a collection.
 
-    Only these changes can take a stream's last collection and so end it. They are read from messages.
+    Only such a change, which is read from a message, can take a stream's last collection and so end it.
     """
     _, lsn, kind, _ = position
     return lsn != 0 and kind == MESSAGE
 
 
 def just_after(position: RawPosition | Position) -> RawPosition:
-    """Return the position of the `invalidate` event that the collection event at `position` can cause."""
+    """Return the position of the `invalidate` that the collection event at `position` can cause."""
     commit_lsn, lsn, kind, ordinal = position
     return (commit_lsn, lsn, kind, ordinal + 1)
 
 
 def just_before(position: RawPosition | Position) -> RawPosition:
-    """Return the position from which a reader delivers the change at `position` next."""
+    """Return the position from which the change at `position` is delivered next."""
     commit_lsn, lsn, kind, ordinal = position
     return (commit_lsn, lsn, kind, ordinal - 1)
 
 
 def resume_point(position: RawPosition | Position) -> RawPosition:
-    """Return the position after which to read for a stream that resumes at `position`.
+    """Return the position after which a stream that resumes at `position` reads.
 
     A collection event is read again, since it may have ended the stream: its `invalidate` would come next.
     """

@@ -9,7 +9,7 @@ __all__ = ["short_repr"]
 
 
 class _ShortRepr(reprlib.Repr):
-    """`reprlib` with longer limits, and with integers of more than 4,300 digits, which Python refuses to print."""
+    """`reprlib` with longer limits, and with integers of over 4,300 digits, which Python refuses to print."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class _ShortRepr(reprlib.Repr):
 
 
 def short_repr(value: Any) -> str:
-    """Return the value's `repr` in one line, shortened in the middle. A `repr` that raises is replaced."""
+    """Return the value's `repr` in one line, shortened in the middle; a `repr` that raises is replaced."""
     return _short_repr.repr(value)
 
 

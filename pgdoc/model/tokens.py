@@ -24,13 +24,13 @@ _PROGRESS_LIMIT = 1 << 20
 
 
 class SnapshotProgress(NamedTuple):
-    """How far the snapshot of a stream has come. Part of the tokens that are issued inside the snapshot.
+    """How far the snapshot of a stream has come; part of the tokens issued inside it.
 
     Attributes:
-        remaining: the collections that still have documents to deliver, in the order in which they are read. Empty
-            when the snapshot is complete.
+        remaining: the collections that still have documents to deliver, in reading order. Empty when the snapshot is
+            complete.
         document_id: the last document delivered of the first of them. Empty if none was.
-        stream_digest: a digest of the stream's collections. A token of another stream is refused by it.
+        stream_digest: a digest of the stream's collections, by which a token of another stream is refused.
         delivered: how many documents were delivered.
     """
 
@@ -45,11 +45,7 @@ class SnapshotProgress(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> SnapshotProgress:
-        """Parse the text that `str(progress)` returned.
-
-        Raises:
-            ValueError: the text is anything else.
-        """
+        """Parse the text that `str(progress)` returned; raise `ValueError` for any other."""
         inflate = zlib.decompressobj()
         try:
             raw = inflate.decompress(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), _PROGRESS_LIMIT)
@@ -63,7 +59,7 @@ class SnapshotProgress(NamedTuple):
 
 
 class SnapshotStage(enum.Enum):
-    """Where a consumer's snapshot is when it is not in progress. The values are what the catalog stores."""
+    """Where a consumer's snapshot is when not in progress. The catalog stores the values."""
 
     NONE = None
     """There is no snapshot, or it is complete."""
@@ -76,11 +72,7 @@ SnapshotState: TypeAlias = SnapshotProgress | SnapshotStage
 
 
 def parse_snapshot(text: str | None) -> SnapshotState:
-    """Parse what `Mark.text` returned.
-
-    Raises:
-        ValueError: the text is anything else.
-    """
+    """Parse what `Mark.text` returned; raise `ValueError` for any other text."""
     return SnapshotProgress.parse(text) if text else SnapshotStage(text)
 
 
@@ -88,8 +80,7 @@ class Mark(NamedTuple):
     """How far a durable consumer has acknowledged. Compare marks by their `position`.
 
     Attributes:
-        position: a `Position`; inside a snapshot, followed by the number of snapshot documents delivered.
-        snapshot: how far the snapshot has come at that position.
+        position: a `Position`; inside a snapshot, followed by the number of documents delivered.
     """
 
     position: tuple[int, ...] = BEFORE_ALL
@@ -97,14 +88,14 @@ class Mark(NamedTuple):
 
     @classmethod
     def at(cls, position: tuple[int, ...], progress: SnapshotProgress | None) -> Mark:
-        """Make the mark of the event at `position`; `progress` is that of its token."""
+        """Make the mark of the event at `position`, whose token has this `progress`."""
         if progress is None:
             return cls(position)
         return cls((*position, progress.delivered), progress if progress.remaining else SnapshotStage.NONE)
 
     @property
     def text(self) -> str | None:
-        """The snapshot's progress as it is stored in the catalog."""
+        """The snapshot's progress as the catalog stores it."""
         return self.snapshot.value if isinstance(self.snapshot, SnapshotStage) else str(self.snapshot)
 
 

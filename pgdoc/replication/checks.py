@@ -13,15 +13,9 @@ if TYPE_CHECKING:
 
 
 def check_position(after: ResumeToken | Lsn, cluster: Cluster, wal_end: int) -> Position:
-    """Return the position to resume after, if this server has it.
+    """Return the position to resume after; refuse one that this server does not have.
 
-    Args:
-        after: what the user gave.
-        cluster: the cluster that is read.
-        wal_end: the LSN up to which its WAL is flushed.
-
-    Raises:
-        InvalidResumeToken: the position is from another cluster or timeline, or beyond the end of the WAL.
+    `wal_end` is the LSN up to which the WAL is flushed.
     """
     if isinstance(after, Lsn):
         position = Position(after)
@@ -37,22 +31,16 @@ def check_position(after: ResumeToken | Lsn, cluster: Cluster, wal_end: int) -> 
 
 
 def check_reach(position: Position, oldest: int | None) -> None:
-    """Refuse a position that history does not reach back to.
-
-    Raises:
-        HistoryLost: history begins later; the error has the oldest LSN that it reaches.
-    """
+    """Refuse a position that history does not reach back to."""
     if oldest is None or oldest > position.commit_lsn:
         raise history_lost(position.commit_lsn, oldest)
 
 
 def history_lost(at: int, oldest: int | None, limit: str = "") -> HistoryLost:
-    """Return the error for a position that no bookmark reaches back to.
+    """Make the error for a position that no bookmark reaches back to.
 
-    Args:
-        at: the LSN of the position.
-        oldest: the LSN that the oldest bookmark reaches back to; `None` if there is no bookmark.
-        limit: the value of `max_slot_wal_keep_size`, if the server removed WAL because of it; else empty.
+    `oldest` is `None` if there is no bookmark. `limit` is the value of `max_slot_wal_keep_size` if the server removed
+    WAL because of it, else empty.
     """
     found = "no history is kept" if oldest is None else f"history reaches back to {Lsn(oldest)}"
     cause = f", as the server removed what exceeds its max_slot_wal_keep_size of {limit}" if limit else ""
@@ -65,16 +53,7 @@ def history_lost(at: int, oldest: int | None, limit: str = "") -> HistoryLost:
 
 
 def check_published(at: int, since: int, schema: str) -> None:
-    """Refuse an LSN from which pgoutput would leave changes out.
-
-    Args:
-        at: the LSN to read from.
-        since: the LSN since which the publication covers the schema.
-        schema: the schema that is read.
-
-    Raises:
-        HistoryLost: `at` is older than `since`.
-    """
+    """Refuse an LSN from before the publication covered the schema: pgoutput would leave changes out."""
     if at < since:
         raise HistoryLost(
             f'position {Lsn(at)} is older than the publication "pgdoc", which covers the schema "{schema}" since '

@@ -68,16 +68,8 @@ _DEFAULTS: dict[str, str | int] = {
 def connect(conninfo: str, *, replication: bool, purpose: str = "") -> psycopg.Connection[Any]:
     """Open an autocommit connection for replication, or for plain SQL about it.
 
-    Its waits are bounded by the enclosing `deadline_scope`.
-
-    Args:
-        conninfo: the user's.
-        replication: whether to start a walsender instead of an ordinary backend.
-        purpose: what the connection serves, such as `hub docs`; part of its `application_name`, see
-            `with_application_name`.
-
-    Raises:
-        PgdocError: the connection failed, with the reason.
+    The enclosing `deadline_scope` bounds its waits. `purpose` says what the connection serves, such as `hub docs`; it
+    is part of the `application_name`, see `with_application_name`.
     """
     try:
         session = _session(with_application_name(conninfo, purpose), replication=replication)
@@ -102,17 +94,9 @@ def _options(settings: dict[str, str]) -> str:
 
 
 def preflight(connection: psycopg.Connection[Any], *, needs_slot: bool = True) -> None:
-    """Check on an ordinary connection what replication needs.
+    """Check on a connection for plain SQL what replication needs; the errors say what to do.
 
     The walsender's own refusals have no SQLSTATE, come in the server's language, and say less.
-
-    Args:
-        connection: a connection for plain SQL.
-        needs_slot: whether a free replication slot is needed, too.
-
-    Raises:
-        UnsupportedServer, ServerUnreachable, WalLevelTooLow, ReplicationNotPermitted, SlotsExhausted: a need is not
-            met; the message says what to do.
     """
     version = connection.info.server_version
     if version < _OLDEST_SERVER:
@@ -159,9 +143,6 @@ def is_decoding(conninfo: str, pid: int) -> bool:
 
     While wal2json decodes rows that its filter drops, the walsender neither sends nor answers anything: a transaction
     of millions of rows in other schemas looks like a dead network.
-
-    Raises:
-        ServerUnreachable: the server does not answer.
     """
     with deadline_scope(_ASK_S), connect(conninfo, replication=False) as plain:
         try:
@@ -172,12 +153,7 @@ def is_decoding(conninfo: str, pid: int) -> bool:
 
 
 def map_replication_error(exc: psycopg.Error, connection: psycopg.Connection[Any]) -> PgdocError:
-    """Return pgdoc's error for one of psycopg's.
-
-    Args:
-        exc: the error.
-        connection: the open connection on which it occurred; the error may have closed it.
-    """
+    """Return pgdoc's error for one of psycopg's, which may have closed `connection`."""
     text = one_line(exc)
     plugin = next((name for name in _PLUGINS if name in text), None)
     if exc.sqlstate == "58P01" and plugin:

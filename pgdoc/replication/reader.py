@@ -1,8 +1,8 @@
 """The connection to one walsender: START_REPLICATION, frames in, status updates out.
 
-The COPY never blocks inside libpq, which would hold the GIL: `get_copy_data(1)` takes what has arrived, and if there is
-nothing, `poll` waits for the socket and for a wake-up pipe. Status updates are sent only by the thread that owns the
-reader, so it has to call `read`, or `report`, every few seconds.
+The COPY never blocks inside libpq, which would hold the GIL: `get_copy_data(1)` takes what has arrived; if there is
+nothing, `poll` waits for the socket and a wake-up pipe. Only the thread that owns the reader sends status updates, so
+it has to call `read`, or `report`, every few seconds.
 """
 
 from __future__ import annotations
@@ -39,9 +39,7 @@ class Reader:
 
     Args:
         connection: a replication connection that is idle.
-        slot: a slot that this connection may stream from.
         start: the LSN to start at, not below the slot's `confirmed_flush_lsn`.
-        options: options of the output plugin.
         is_decoding: asks the server whether the walsender with this pid is decoding.
 
     Attributes:
@@ -97,7 +95,7 @@ class Reader:
     def read(self, timeout_s: float) -> list[bytes]:
         """Return the frames that have arrived, waiting up to `timeout_s` for the first; may be empty.
 
-        Keepalives are answered here. They are returned, too, because they report the end of the WAL.
+        Keepalives are answered here, and returned, too: they report the end of the WAL.
 
         Raises:
             ServerUnreachable: the connection ended, or the server was silent for several status intervals.
@@ -118,11 +116,7 @@ class Reader:
         return frames
 
     def report(self) -> None:
-        """Send the status update that is due; for an owner that waits some seconds without reading.
-
-        Raises:
-            ServerUnreachable: the connection ended.
-        """
+        """Send the status update that is due; for an owner that waits some seconds without reading."""
         try:
             self._report()
         except psycopg.Error as exc:
@@ -133,11 +127,7 @@ class Reader:
         self._confirmed = max(self._confirmed, lsn)
 
     def report_confirmed(self) -> None:
-        """Report at once what was confirmed, if that has changed, although more may have been received.
-
-        Raises:
-            ServerUnreachable: the connection ended.
-        """
+        """Report at once what was newly confirmed, although more may have been received."""
         if self._confirmed <= self._reported:
             return
         try:
@@ -157,7 +147,7 @@ class Reader:
             return  # closed, or the pipe is full of earlier wake-ups
 
     def report_soon(self) -> None:
-        """Let the owner's `read` report at once how far it has read; for any thread."""
+        """Let the owner's `read` report its progress at once; for any thread."""
         self._answer_due = True
         self.wake()
 
@@ -168,7 +158,7 @@ class Reader:
         self._wake_writes.close()
 
     def _take(self, frames: list[bytes]) -> bool:
-        """Add the frames that libpq holds, up to the size of a burst; return whether there were any."""
+        """Add the frames that libpq holds, up to a burst; return whether there were any."""
         before = len(frames)
         get, append = self._pgconn.get_copy_data, frames.append
         while len(frames) < BURST_FRAMES:
@@ -212,7 +202,7 @@ class Reader:
             self._send_status(flush=self._confirmed, reply=True)
 
     def _check_silence(self) -> None:
-        """Give up on a server that no longer answers; called when there is nothing left to read."""
+        """Give up on a server that no longer answers; called when nothing is left to read."""
         silent_s = time.monotonic() - self._last_heard
         if silent_s <= self._interval_s * _SILENCE_LIMIT:
             return
@@ -240,7 +230,7 @@ class Reader:
 
 
 def _status_interval_s(connection: psycopg.Connection[Any]) -> float:
-    """Return a third of `wal_sender_timeout`, but at most 10 s."""
+    """Return a third of `wal_sender_timeout`, at most 10 s."""
     row = connection.execute("SELECT setting::int FROM pg_settings WHERE name = 'wal_sender_timeout'").fetchone()
     timeout_ms = row[0] if row else 0
     return min(timeout_ms / 3000, _STATUS_INTERVAL_S) if timeout_ms else _STATUS_INTERVAL_S

@@ -1,7 +1,7 @@
 """Reading the WAL from a position: the one primitive behind the hub, catch-up readers and consumers.
 
-To read from P: copy the newest bookmark that does not lie beyond P into a temporary slot of the walsender's own
-session, check the *copy*, advance it to P, and START there. PostgreSQL would silently move a start before the slot's
+To read from P: copy the newest bookmark that is not beyond P into a temporary slot of the walsender's own session,
+check the *copy*, advance it to P, and START there. PostgreSQL would silently move a start before the slot's
 `confirmed_flush_lsn` forward; pgdoc raises `HistoryLost` instead.
 """
 
@@ -40,12 +40,7 @@ if TYPE_CHECKING:
 
 
 class ReplicationSession(NamedTuple):
-    """A reader that streams from a slot, and the decoder and assembler that hold the state of what it reads.
-
-    Attributes:
-        cluster: the cluster that is read.
-        slot_start: where reading started, and through which plugin.
-    """
+    """A reader, and the decoder and assembler that hold the state of what it reads."""
 
     reader: Reader
     decoder: Decoder
@@ -55,18 +50,12 @@ class ReplicationSession(NamedTuple):
 
 
 def read_burst(session: ReplicationSession, timeout_s: float) -> tuple[Burst, bool]:
-    """Read, decode and assemble the frames that have arrived; wait for the first one if there are none.
+    """Read, decode and assemble the frames that have arrived, waiting up to `timeout_s` for the first.
 
-    Args:
-        session: the calling thread owns it.
-        timeout_s: how long to wait for a frame; `Reader.wake` ends the wait early.
+    The calling thread owns `session`; `Reader.wake` ends the wait early.
 
     Returns:
         The burst, and whether any frame came. Without a frame the burst is empty and its watermark is unchanged.
-
-    Raises:
-        ServerUnreachable: the connection was lost.
-        ProtocolError: the plugin sent a message that the decoder does not know.
     """
     frames = session.reader.read(timeout_s)
     return session.assembler.feed(session.decoder.decode(frames)), bool(frames)
@@ -83,17 +72,12 @@ def open_reader(  # noqa: PLR0913 (each has its own reason to differ between hub
 ) -> ReplicationSession:
     """Stream every transaction whose commit record is at or after `at`.
 
-    Args:
-        source: what to read.
-        at: an LSN, clamped to the end of the WAL, beyond which PostgreSQL would lose changes; `None` for that end.
-        purpose: what the connections serve, see `connect`.
-        prefix: the first part of the slot's name.
-        check: called with the cluster that the connection leads to, before anything is opened there.
-        begin_history: whether to create a bookmark if there is none.
+    `at` is clamped to the end of the WAL, beyond which PostgreSQL would lose changes; `None` stands for that end.
+    `check` gets the cluster that the connection leads to, before anything is opened there. `begin_history` creates a
+    bookmark if there is none.
 
     Raises:
-        HistoryLost: no bookmark reaches back to `at`.
-        SlotBlocked: open write transactions hold up the first slot of the database.
+        HistoryLost, SlotBlocked: see `take_position`.
         ReplicationUnavailable, ServerUnreachable: the server can't be read.
     """
     with connect(source.conninfo, replication=False, purpose=purpose) as plain:
@@ -131,11 +115,7 @@ def begin_reading(
 
 
 def try_reader(source: Source) -> SlotStart:
-    """Open a reader and close it again, which leaves nothing on the server; return how it was read.
-
-    Raises:
-        PgdocError: the reason why a stream would not work.
-    """
+    """Open a reader and close it again, which leaves nothing on the server; return how it was read."""
     session = open_reader(source, None, purpose=f"status {source.schema}", begin_history=False)
     session.reader.close()
     return session.slot_start
@@ -160,14 +140,7 @@ def check_publication(
 ) -> None:
     """Refuse to read through pgoutput from before its publication was created.
 
-    Args:
-        connection: a replication connection.
-        source: what is read.
-        slot_start: where reading starts, and through which plugin.
-        tables: whether the time at which each table joined the publication counts, too.
-
-    Raises:
-        HistoryLost: changes would be left out.
+    With `tables`, the time at which each table joined the publication counts, too.
     """
     if slot_start.plugin == "pgoutput":
         names = "NULL" if tables else "'{}'"

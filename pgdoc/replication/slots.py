@@ -44,7 +44,7 @@ class Bookmark(NamedTuple):
 
 
 def bookmarks(connection: psycopg.Connection[Any], *, lost: bool = False) -> list[Bookmark]:
-    """List the database's bookmarks, oldest first; with `lost`, also those that no longer have their WAL."""
+    """List the database's bookmarks, oldest first; with `lost`, also those without their WAL."""
     rows = connection.execute(statement("replication", "bookmarks")).fetchall()
     found = [Bookmark(row.name, row.confirmed, row.wal_status, row.restart) for row in rows]
     return [bookmark for bookmark in found if lost or bookmark.wal_status != "lost"]
@@ -54,10 +54,6 @@ def make_first_bookmark(conninfo: str) -> None:
     """Create the first bookmark of a database that has none, so that its history begins.
 
     Does nothing on a server without `max_slot_wal_keep_size`: a bookmark could fill its disk, and only a hub drops one.
-
-    Raises:
-        ReplicationUnavailable, ServerUnreachable: the server can't be read.
-        SlotBlocked: open write transactions hold up the first slot of the database.
     """
     with connect(conninfo, replication=False, purpose="bookmarks") as plain:
         preflight(plain)
@@ -100,11 +96,7 @@ def copy_slot(connection: psycopg.Connection[Any], source: str, copy: str, *, te
 
 
 def create_slot(connection: psycopg.Connection[Any], conninfo: str, slot: str, plugin: str) -> int:
-    """Create a temporary slot without copying one, and return its first LSN; waits for all open write transactions.
-
-    Raises:
-        SlotBlocked: a transaction was open for too long.
-    """
+    """Create a temporary slot without copying one, and return its first LSN; waits for all open write transactions."""
     connection.execute(f"SET lock_timeout = '{_BLOCKED_AFTER_S}s'")  # statement_timeout has no effect here
     try:
         with deadline_scope(_CREATE_LIMIT_S):
@@ -122,11 +114,7 @@ def create_slot(connection: psycopg.Connection[Any], conninfo: str, slot: str, p
 
 
 def create_bookmark(connection: psycopg.Connection[Any], name: str) -> None:
-    """Create a bookmark without copying a slot, on a connection for plain SQL; waits as `create_slot` does.
-
-    Raises:
-        SlotBlocked: a transaction was open for too long.
-    """
+    """Create a bookmark without copying one, on a connection for plain SQL; waits as `create_slot` does."""
     connection.execute(f"SET lock_timeout = '{_BLOCKED_AFTER_S}s'")
     try:
         with deadline_scope(_CREATE_LIMIT_S):

@@ -35,12 +35,10 @@ class Source:
 
 
 class SlotStart(NamedTuple):
-    """The LSN at which reading a slot starts, and the plugin that it is read through.
+    """The LSN at which reading a slot starts, and the plugin.
 
     Attributes:
-        at: the LSN.
-        plugin: the slot's output plugin.
-        refusal: why the server does not allow a plugin that pgdoc prefers to it; empty if it allows all of them.
+        refusal: why the server does not allow a plugin that pgdoc prefers; empty if it allows all of them.
     """
 
     at: int
@@ -63,8 +61,8 @@ class Cluster:
     def check(self, position: RawPosition, system_id: int, timeline: int) -> None:
         """Refuse a position that is not part of this cluster's history.
 
-        No transaction of an earlier timeline commits at the LSN where the server left it, so a position between two
-        transactions may lie exactly there.
+        A position between two transactions may lie exactly at the LSN where the server left a timeline, because none of
+        its transactions commits there.
 
         Raises:
             InvalidResumeToken: the position is from another cluster, or beyond the LSN where its timeline was left.

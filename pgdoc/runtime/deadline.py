@@ -1,8 +1,8 @@
 """`deadline_scope`: bounds for every wait for a server.
 
 A dead network reports no error. Without a bound, a statement would block its thread forever, and so would the `close()`
-that waits for the thread. So every statement has a time limit, and statements on pgdoc's own threads also give up as
-soon as the thread has to end.
+that waits for the thread. So every statement has a time limit, and on pgdoc's own threads it also gives up when the
+thread has to end.
 """
 
 from __future__ import annotations
@@ -39,15 +39,10 @@ class _Deadline(NamedTuple):
     closing: threading.Event | None = None
 
     def deadline(self) -> float:
-        """Return the time of `time.monotonic` by which a statement that begins now has to end."""
+        """Return when a statement that begins now has to end."""
         return min(time.monotonic() + self.limit_s, self.until)
 
     def check(self, deadline: float) -> None:
-        """Check whether a statement has to end now.
-
-        Raises:
-            DeadlineExceeded: it has.
-        """
         if self.closing is not None and self.closing.is_set():
             raise DeadlineExceeded("canceled, because the store is being closed")
         if time.monotonic() >= deadline:
@@ -64,12 +59,12 @@ def deadline_scope(
 ) -> Iterator[None]:
     """Bound how long connections wait for the server inside the block, on this thread or task.
 
-    An argument that is `None` keeps the value of the enclosing block.
+    `None` keeps the value of the enclosing block.
 
     Args:
-        limit_s: the limit for the answer to one statement, in seconds.
-        until: a time of `time.monotonic` by which every statement of the block has to end.
-        closing: when it is set, waiting statements give up within a tenth of a second.
+        limit_s: for the answer to one statement.
+        until: the time of `time.monotonic` by which every statement has to end.
+        closing: when set, waiting statements give up within a tenth of a second.
     """
     before = _current.get()
     token = _current.set(
@@ -93,7 +88,7 @@ class BoundedConnection(psycopg.Connection[Any]):
         remember(self)
 
     def after_fork(self) -> None:
-        """Detach the connection from the socket, which belongs to the parent."""
+        """Detach from the socket, which belongs to the parent."""
         detach(self)
 
     @classmethod
@@ -101,11 +96,7 @@ class BoundedConnection(psycopg.Connection[Any]):
         return bounded(connecting(super()._connect_gen(conninfo)))
 
     def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
-        """Run the steps of a psycopg operation.
-
-        Raises:
-            DeadlineExceeded: they took too long, or the thread has to end.
-        """
+        """Run the steps of a psycopg operation within their deadline."""
         return super().wait(closing_on_deadline(self.pgconn, bounded(gen)), *args, **kwargs)
 
 

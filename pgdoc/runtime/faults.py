@@ -1,4 +1,4 @@
-"""The error that a stream gets when a thread of pgdoc fails for a reason that only a bug explains."""
+"""The error that a stream gets when a bug ends a thread of pgdoc."""
 
 from __future__ import annotations
 
@@ -13,14 +13,10 @@ __all__ = ["internal_error"]
 
 
 def internal_error(what_failed: str, exc: Exception, logger: logging.Logger) -> StreamError:
-    """Log an unexpected exception with its traceback, and return the error for the streams that it ends.
+    """Log an unexpected exception with its traceback, and make the error for the streams that it ends.
 
-    Without this the exception would end the thread, and its streams would wait forever.
-
-    Args:
-        what_failed: the beginning of the message, such as `the hub failed`.
-        exc: the exception; it becomes the error's `__cause__`.
-        logger: the logger of the module that caught it.
+    Without this the exception would end the thread, and its streams would wait forever. `what_failed` begins the
+    message, such as `the hub failed`.
     """
     logger.error(what_failed, exc_info=exc)
     error = StreamError(f"{what_failed}: {exc!r}; this is a bug in pgdoc, please report it")

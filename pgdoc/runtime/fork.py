@@ -1,11 +1,11 @@
 """Keeps a child of `os.fork` from using its parent's sockets, and locks whose holders do not exist in the child.
 
 Closing an inherited connection would end the parent's session on the server, and a child that outlives a killed parent
-would keep that session open. So the child replaces its copy of each socket by /dev/null, which does not affect the
-parent's, and every object that is remembered here learns of the fork.
+would keep that session open. So the child replaces its copies of the sockets by /dev/null, which does not affect the
+parent, and every remembered object learns of the fork.
 
-While a thread opens a connection inside libpq, its socket may not be known yet. So a fork waits until that step is
-over: usually microseconds, longer while a host name is being resolved, but a second at most.
+While libpq opens a connection, its socket may not be known yet. So a fork waits for that step: usually microseconds,
+longer while a host name is resolved, but a second at most.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def detach(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -
 
 
 class _Steps:
-    """Counts the threads that are inside libpq to open a connection; a fork waits until there is none.
+    """Counts the threads that are inside libpq to open a connection.
 
-    `_inside` is guarded by the lock of `_quiet`, which is held during a fork, so that no thread begins a step.
+    The lock of `_quiet` guards `_inside`, and is held during a fork, so that no thread begins a step.
     """
 
     def __init__(self) -> None:
@@ -78,11 +78,10 @@ class _Steps:
             self._quiet.wait(left_s)
 
     def after_fork_in_parent(self) -> None:
-        """Release the lock."""
         self._quiet.release()
 
     def after_fork_in_child(self) -> None:
-        """Start again with a new lock and no threads: those of the parent do not exist here."""
+        """Start again with a new lock and no threads: the parent's do not exist here."""
         self._quiet = threading.Condition()
         self._inside = 0
 
@@ -103,7 +102,7 @@ class _Connecting:
 
 
 def connecting(steps: PQGenConn[T]) -> PQGenConn[T]:
-    """Run the steps in which psycopg opens a connection, so that a fork can only happen between two of them."""
+    """Run the steps in which psycopg opens a connection; a fork can only happen between two of them."""
     pending = _Connecting()
     try:
         with _steps:

@@ -1,4 +1,4 @@
-"""The blocking and the awaiting version of everything in which the two kinds of store differ, side by side."""
+"""The blocking and the awaiting version of everything in which the two kinds of store differ."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 
 async def async_call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function that blocks, in a thread."""
+    """Call it in a thread."""
     return await asyncio.to_thread(function, *args, **kwargs)
 
 
@@ -76,7 +76,7 @@ def wait(future: Future[T]) -> T:
 
 
 async def async_wait(future: Future[T]) -> T:
-    """Wait for the result of one of pgdoc's threads; cancelling the call does not cancel the future for others."""
+    """See `wait`; cancelling the call does not cancel the future for others."""
     waiting = asyncio.wrap_future(future)
     try:
         return await asyncio.shield(waiting)
@@ -88,12 +88,12 @@ async def async_wait(future: Future[T]) -> T:
 
 
 def wait_for(future: Future[None], timeout_s: float) -> None:
-    """Wait until one of pgdoc's threads is done, but at most `timeout_s`."""
+    """Wait at most `timeout_s` for one of pgdoc's threads."""
     futures.wait([future], timeout_s)
 
 
 async def async_wait_for(future: Future[None], timeout_s: float) -> None:
-    """Wait until one of pgdoc's threads is done, but at most `timeout_s`; cancelling does not stop the thread."""
+    """See `wait_for`; cancelling does not stop the thread."""
     await asyncio.wait([asyncio.wrap_future(future)], timeout=timeout_s)
 
 
@@ -113,7 +113,7 @@ def execute_watched(connection: Connection[Any], query: bytes, look: Callable[[]
 async def async_execute_watched(
     connection: AsyncConnection[Any], query: bytes, look: Callable[[], Awaitable[object]], every_s: float
 ) -> None:
-    """Execute a long statement in a task, and await `look` every `every_s` seconds; its errors cancel it."""
+    """See `execute_watched`; runs in a task."""
     executing = asyncio.ensure_future(connection.execute(query))
     try:
         while not (await asyncio.wait([executing], timeout=every_s))[0]:
@@ -126,7 +126,7 @@ async def async_execute_watched(
 
 
 class Pool(ConnectionPool[Connection[Any]]):
-    """A pool that does not wait for its threads in a forked child, where they do not exist."""
+    """A pool that does not wait in a forked child for the parent's threads."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._process = os.getpid()
@@ -142,12 +142,9 @@ AsyncPool = AsyncConnectionPool
 
 
 def check_alive(connection: Connection[Any] | AsyncConnection[Any]) -> None:
-    """Raise if the server has closed an idle connection; needs no round trip.
+    """Raise `psycopg.OperationalError` if the server has closed an idle connection; needs no round trip.
 
-    An idle connection has nothing to read, except the message that the server sends before it closes it, and the end.
-
-    Raises:
-        psycopg.OperationalError: the connection is closed.
+    An idle connection has nothing to read but the server's last message and the end.
     """
     pgconn = connection.pgconn
     while _readable(pgconn.socket):
@@ -155,7 +152,7 @@ def check_alive(connection: Connection[Any] | AsyncConnection[Any]) -> None:
 
 
 async def async_check_alive(connection: AsyncConnection[Any]) -> None:
-    """Raise if the server has closed an idle connection; a coroutine, as the pool wants it."""
+    """See `check_alive`; the pool wants a coroutine."""
     check_alive(connection)
 
 

@@ -14,16 +14,12 @@ LONGEST_DELAY_S = 5.0
 
 
 class Backoff:
-    """Delays between attempts: the first one is short, each later one twice as long, up to a limit.
+    """Delays between attempts: each one is twice as long as the last, up to a limit.
 
     Used by one thread. Typical use::
 
         while backoff.wait(closing):
             try: ...
-
-    Args:
-        first_s: the delay before the first retry, in seconds.
-        longest_s: the upper limit for all delays, in seconds.
     """
 
     def __init__(self, first_s: float = FIRST_DELAY_S, longest_s: float = LONGEST_DELAY_S) -> None:
@@ -38,5 +34,5 @@ class Backoff:
         return not closing.wait(delay_s)
 
     def reset(self) -> None:
-        """Begin again with the first delay, after an attempt that succeeded."""
+        """Begin again with the first delay, after a success."""
         self._next_s = self._first_s

@@ -14,16 +14,13 @@ _MOST: Final = 1024
 
 
 class TTLCache(Generic[T]):
-    """Keeps each value for ten seconds; any thread may use it.
-
-    Needs no lock: each method does one step on the dict.
-    """
+    """Keeps each value for ten seconds. Any thread may use it without a lock: each method does one step on the dict."""
 
     def __init__(self) -> None:
         self._values: dict[object, tuple[float, T]] = {}
 
     def get(self, key: object) -> T | None:
-        """Return the value, or `None` if there is none, or only an older one."""
+        """Return the value; `None` if it is missing or expired."""
         found = self._values.get(key)
         return found[1] if found is not None and time.monotonic() < found[0] else None
 
@@ -34,5 +31,5 @@ class TTLCache(Generic[T]):
         self._values[key] = (time.monotonic() + FOR_S, value)
 
     def forget(self, key: object) -> None:
-        """Drop a value, so that it is looked up again."""
+        """Drop a value."""
         self._values.pop(key, None)

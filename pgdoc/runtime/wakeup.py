@@ -12,7 +12,7 @@ class Wakeup:
     """An auto-reset event: one `set` ends one `wait`, the current one or the next.
 
     It stays usable after a KeyboardInterrupt at any point, which can leave a `Condition` with its lock held. A timeout
-    also holds if a signal handler takes longer than it; up to Python 3.12 `SimpleQueue.get` then waits forever.
+    holds even if a signal handler takes longer; up to Python 3.12 `SimpleQueue.get` then waits forever.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class Wakeup:
         self._unset.acquire()
 
     def set(self) -> None:
-        """Wake the waiting thread, or let the next `wait` return at once; setting it twice has the effect of once."""
+        """Wake the waiting thread, or let the next `wait` return at once; a second call has no effect."""
         with contextlib.suppress(RuntimeError):  # already set
             self._unset.release()
 

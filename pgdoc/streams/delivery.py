@@ -3,8 +3,8 @@
 Nothing here waits, so the async and the sync stream share it.
 
 A KeyboardInterrupt loses no event. CPython raises it at calls and backward jumps, never between plain assignments, so
-each method computes first and changes its state in one run of plain assignments, right before it returns. What was
-interrupted earlier is done again by the next call: `Life.follow` and `Snapshot.absorb` may see a change twice.
+each method computes first and changes its state in one run of plain assignments before it returns. The next call
+repeats interrupted work: `Life.follow` and `Snapshot.absorb` may see a change twice.
 """
 
 from __future__ import annotations
@@ -39,34 +39,29 @@ __all__ = ["Delivery", "DurableFeed"]
 
 
 class DurableFeed(Feed, Protocol):
-    """A feed that stores how far its stream has come: a durable consumer."""
+    """A durable consumer: a feed that stores how far its stream has come."""
 
     def acknowledge(self, mark: Mark, /) -> None:
         """Acknowledge everything up to `mark`."""
 
     def pass_over(self, delivered: Mark, mark: Mark, /) -> None:
-        """Acknowledge everything up to `mark` as soon as everything up to `delivered` is acknowledged."""
+        """Acknowledge up to `mark` once everything up to `delivered` is acknowledged."""
 
 
 class Delivery:
     """What one stream has delivered, and what it delivers next.
 
-    Belongs to the task or thread that reads the stream. The threads that fill the mailbox share nothing else with it,
-    and the mailbox has a lock. Any thread may read figures, and close.
+    Owned by the task or thread that reads the stream. The threads that fill the mailbox share only that, and it has a
+    lock. Any thread may read figures, and close.
 
     Args:
-        mailbox: where the feed puts the changes that the stream's filter matches.
-        collections: the names of the stream's collections; `None` for all of the schema.
-        options: what `watch()` was given.
+        collections: their names; `None` for the whole schema.
 
     Attributes:
-        mailbox: as given.
-        feed: what fills the mailbox; `None` until the stream is open.
-        consumer: the feed of a stream with a durable consumer, else `None`.
-        snapshot: the snapshot that is being delivered, else `None`.
+        feed: fills the mailbox; `None` until the stream is open.
+        consumer: the feed, if it is a durable consumer.
         snapshots_begun: how often the consumer's stored snapshot was read; see `is_snapshot_due`.
-        delivered: how many events were delivered.
-        has_ended: whether the last event was delivered, or skipped because the filter does not match it.
+        has_ended: whether the last event was delivered, or skipped by the filter.
     """
 
     def __init__(
@@ -98,18 +93,18 @@ class Delivery:
     def is_snapshot_due(self) -> bool:
         """Whether the consumer's stored snapshot must be read before anything else is delivered.
 
-        It is due when the stream first owns the consumer, and again after each time the consumer is recreated.
+        It is due when the stream first owns the consumer, and each time the consumer is recreated.
         """
         return self.consumer is not None and self.snapshots_begun <= self.consumer.recreated
 
     @property
     def has_only_changes(self) -> bool:
-        """Whether no snapshot is being delivered or due, so that the next event is a change."""
+        """Whether the next event is a change: no snapshot is being delivered or due."""
         return self.snapshot is None and not self.is_snapshot_due
 
     @property
     def progress(self) -> SnapshotProgress | None:
-        """How far the snapshot has come; `None` where none is being delivered."""
+        """How far the snapshot that is being delivered has come."""
         return None if self.snapshot is None else self._snapshot_progress
 
     def begin_snapshot(self, snapshot: Snapshot) -> None:
@@ -143,8 +138,8 @@ class Delivery:
     def deliver(self, batch: Batch) -> ChangeEvent | None:
         """Return the event of the next change in `batch`, or `None` if the change is skipped.
 
-        Skipped are changes from before the stream's start, changes that the snapshot absorbs, and those of a whole
-        collection that do not match the filter. Changes of rows were matched before they were put into the mailbox.
+        It skips changes from before the stream's start, changes that the snapshot absorbs, and events of a whole
+        collection that do not match the filter. Row changes were matched before they entered the mailbox.
         """
         index = batch.next
         change = batch[index]
@@ -184,12 +179,12 @@ class Delivery:
         return event
 
     def close(self) -> None:
-        """Take no more changes, and drop those that are buffered."""
+        """Take no more changes, and drop the buffered ones."""
         self._ending = None
         self._leave_feed()
 
     def mark_of(self, event: ChangeEvent | None) -> Mark:
-        """Return how far acknowledging an event acknowledges; `None` stands for the last event.
+        """Return how far acknowledging `event` acknowledges; `None` stands for the last event.
 
         Raises:
             ValueError: this stream has not delivered the event.
@@ -201,12 +196,12 @@ class Delivery:
         return Mark.at(self._position_after(event), event.resume_token.progress)
 
     def position(self, feed: Feed) -> RawPosition:
-        """Return the position up to which everything that the stream wants has been delivered."""
+        """Return the position up to which the stream has delivered everything that it wants."""
         live = feed.live_position  # read first: what is put later lies beyond it
         return max(self._last, self.mailbox.reached(live), feed.begun_at)
 
     def stats(self) -> StreamStats:
-        """Return the stream's current figures."""
+        """Return the current figures."""
         feed = self.feed
         if feed is None or self.closed:
             return StreamStats("closed", 0, self.delivered, 0, feed.recreated if feed else 0)
@@ -219,7 +214,6 @@ class Delivery:
         )
 
     def _next_document(self, snapshot: Snapshot) -> ChangeEvent | None:
-        """Return the next document of the snapshot, if the stream has come to the chunk's position."""
         due_at, chunk = snapshot.due_at, snapshot.due
         if due_at is not None and (chunk is None or snapshot.next == len(chunk.documents)):
             if self._has_come_to(due_at):
@@ -234,7 +228,6 @@ class Delivery:
         return None
 
     def _deliver_document(self, snapshot: Snapshot, chunk: DueChunk) -> ChangeEvent | None:
-        """Return the event of the chunk's next document, or `None` where the filter does not match it."""
         document, progress = chunk.documents[snapshot.next]
         position = max(self._last, before_commits_at(chunk.end_lsn))
         system_id, timeline = self.feed.ids  # type: ignore[union-attr]
@@ -253,7 +246,7 @@ class Delivery:
         return event
 
     def _finish_chunk(self, snapshot: Snapshot, chunk: DueChunk) -> None:
-        """Record the progress of a chunk whose documents are all delivered; an empty chunk has no document to do it."""
+        """Record the progress of the chunk: an empty one has no document to do it."""
         progress = snapshot.progress
         self._snapshot_progress = progress
         if not progress.remaining:
@@ -261,7 +254,7 @@ class Delivery:
             self.snapshot = None
 
     def _has_come_to(self, lsn: int) -> bool:
-        """Whether every change that commits before `lsn` has been delivered or skipped."""
+        """Return whether every change that commits before `lsn` was delivered or skipped."""
         batch, feed = self.mailbox.batch, self.feed
         if feed is None:
             return False
@@ -270,9 +263,9 @@ class Delivery:
         return commit_lsn_of(self.position(feed)) >= lsn
 
     def _end(self, invalidate: Change) -> ChangeEvent | None:
-        """Return the last event, or `None` where the filter does not match it.
+        """Return the last event, or `None` if it does not match the filter.
 
-        The hub's feed ends here. A consumer stays open, so that this event can be acknowledged.
+        The hub's feed ends here; a consumer stays open, so that this event can be acknowledged.
         """
         event = events.from_change(invalidate, self.feed.ids)  # type: ignore[union-attr]
         if not self._matches(event):
@@ -300,7 +293,6 @@ class Delivery:
         return self._where is None or self._where.matches(event)
 
     def _pass_over(self, position: RawPosition) -> None:
-        """Acknowledge `position`, where an event was skipped, as soon as every event before it is acknowledged."""
         if self.consumer is not None:
             self.consumer.pass_over(self._last_delivered, Mark.at(position, self.progress))
 
@@ -311,8 +303,8 @@ class Delivery:
     def _position_after(self, event: ChangeEvent | None) -> RawPosition:
         """Return the position to resume after, once an event is acknowledged.
 
-        For an event of a whole collection that did not end the stream, that is the position that its `invalidate` would
-        have: a stream that resumes there does not look at the event again.
+        For an event of a whole collection that did not end the stream, that is where its `invalidate` would be, so that
+        a resumed stream skips the event.
         """
         position: RawPosition = self._last
         if event is not None and not self._is_last(event):  # the last event also acknowledges what was skipped after it

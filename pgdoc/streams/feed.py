@@ -44,20 +44,14 @@ class Feed(Protocol):
         """The highest LSN that the server has reported."""
 
     def leave(self) -> None:
-        """Put nothing more, and drop what was put."""
+        """Stop feeding, and drop what was put."""
 
     def abandon(self) -> None:
-        """Leave soon; for the garbage collector, which may have interrupted a thread that holds a lock."""
+        """Leave soon; takes no lock, because the garbage collector may call it while one is held."""
 
 
 class HubFeed:
-    """A subscription at the hub.
-
-    Args:
-        hub: reads for all streams of the store.
-        subscription: the stream's.
-        begun_at: the position after which the stream began; `begin_at` sets it if it is not known yet.
-    """
+    """A subscription at the hub; `begin_at` sets `begun_at` if it is not known yet."""
 
     recreated = 0
 
@@ -67,37 +61,37 @@ class HubFeed:
         self._subscription = subscription
 
     def begin_at(self, lsn: int) -> None:
-        """Begin with the first transaction that commits at or after `lsn`."""
+        """See `Subscriptions.begin_at`."""
         self._hub.subscriptions.begin_at(self._subscription, lsn)
         self.begun_at = before_commits_at(lsn)
 
     @property
     def ids(self) -> tuple[int, int]:
-        """The cluster's system identifier and timeline."""
+        """See `Feed`."""
         return self._hub.subscriptions.ids
 
     @property
     def mode(self) -> str:
-        """One of the modes of `StreamStats`."""
+        """See `Feed`."""
         if self._subscription.state is not State.LIVE:
             return "catching_up"
         return "reconnecting" if self._hub.is_reconnecting else "live"
 
     @property
     def live_position(self) -> RawPosition:
-        """The position up to which everything wanted was put; zeros while it is not LIVE."""
+        """See `Feed`."""
         dispatched = self._hub.subscriptions.dispatched  # read before `state`: see `Fanout`
         return dispatched if self._subscription.state is State.LIVE else BEFORE_ALL
 
     @property
     def wal_end(self) -> int:
-        """The highest LSN that the server has reported."""
+        """See `Feed`."""
         return self._hub.wal_end
 
     def leave(self) -> None:
-        """Put nothing more, and drop what was put."""
+        """See `Feed`."""
         self._hub.subscriptions.unsubscribe(self._subscription)
 
     def abandon(self) -> None:
-        """Leave soon."""
+        """See `Feed`."""
         self._hub.subscriptions.abandon(self._subscription)

@@ -1,11 +1,10 @@
-"""The hub: what reads and feeds all streams of a store in one process, and how that starts, ends and survives a fork.
+"""The hub: reads the WAL and feeds all streams of a store in one process.
 
-The hub thread reads the live end of the WAL (`live_reader`) and dispatches it to the open streams (`subscriptions`).
-Streams that are behind are fed by catch-up readers (`catchup`), and a fourth thread keeps bookmarks (`bookmarks`).
+The hub thread reads the live end (`live_reader`) and dispatches it to the open streams (`subscriptions`). Catch-up
+readers (`catchup`) feed the streams that are behind, and a fourth thread keeps bookmarks (`bookmarks`).
 
 1. An error that a retry can't repair ends every stream and the hub thread; the next `watch()` starts another.
-2. A process that ends closes its hubs. What a killed process leaves on the server is removed by the next hub that
-   closes.
+2. A process that ends closes its hubs. The next hub that closes removes what a killed process left on the server.
 """
 
 from __future__ import annotations
@@ -42,14 +41,7 @@ CLOSE_LIMIT_S = 4.0
 
 
 class Hub:
-    """Reads the WAL for all streams of a store.
-
-    Args:
-        source: what to read.
-
-    Attributes:
-        subscriptions: the open streams.
-    """
+    """Reads the WAL for all streams of a store."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -70,11 +62,7 @@ class Hub:
         remember(self)
 
     def start(self) -> Future[Cluster]:
-        """Start the hub thread unless it runs; the result comes when changes are being read.
-
-        Raises:
-            StoreClosed, StreamError: the store was closed, or the process forked.
-        """
+        """Start the hub thread unless it runs; the future is done when changes are being read."""
         with self._lock:
             self.check_usable()
             if self._started is None:
@@ -85,31 +73,19 @@ class Hub:
             return self._started
 
     def keep_history(self) -> None:
-        """Keep bookmarks, even while the hub thread does not run; does nothing if they are already kept.
-
-        Raises:
-            StoreClosed, StreamError: the store was closed, or the process forked.
-        """
+        """Keep bookmarks, even while the hub thread does not run."""
         with self._lock:
             self.check_usable()
             atexit.register(self.close)
             self._keeper.start()
 
     def subscribe(self, selection: Selection, mailbox: Mailbox | AsyncMailbox) -> Subscription:
-        """Feed `mailbox` from now on; `Subscriptions.begin_at` sets the exact position later.
-
-        Raises:
-            StoreClosed, StreamError: the hub can't be used, or its thread has ended.
-        """
+        """See `Subscriptions.subscribe`."""
         self.check_usable()
         return self.subscriptions.subscribe(selection, mailbox)
 
     def resume(self, selection: Selection, after: RawPosition, mailbox: Mailbox | AsyncMailbox) -> Subscription:
-        """Feed `mailbox` with everything beyond `after`.
-
-        Raises:
-            StoreClosed, StreamError: the hub can't be used, or its thread has ended.
-        """
+        """Feed `mailbox` with everything beyond `after`."""
         self.check_usable()
         subscription, is_live = self.subscriptions.resume(selection, after, mailbox)
         if not is_live:
@@ -117,12 +93,7 @@ class Hub:
         return subscription
 
     def check_usable(self) -> None:
-        """Refuse to open a stream in a store that was closed, or in a forked process.
-
-        Raises:
-            StoreClosed: the store was closed.
-            StreamError: the process was forked after the store was made.
-        """
+        """Raise `StoreClosed` if the store was closed, `StreamError` if the process forked since it was made."""
         if self._closing.is_set():
             raise store_closed()
         if os.getpid() != self._process:
@@ -130,7 +101,7 @@ class Hub:
 
     @property
     def plugin(self) -> str | None:
-        """The output plugin that is read; `None` before anything was."""
+        """See `LiveReader`."""
         return self._live.plugin
 
     @property
@@ -140,26 +111,26 @@ class Hub:
 
     @property
     def is_reconnecting(self) -> bool:
-        """Whether the connection was lost, and there is no other yet."""
+        """See `LiveReader`."""
         return self._live.is_reconnecting
 
     @property
     def watermark(self) -> int:
-        """Every transaction that commits below this LSN has been dispatched."""
+        """See `Subscriptions`."""
         return self.subscriptions.watermark
 
     @property
     def wal_end(self) -> int:
-        """The highest LSN that the server has reported."""
+        """See `LiveReader`."""
         return self._live.wal_end
 
     @property
     def slot(self) -> str | None:
-        """The slot that the hub thread reads; `None` while it does not run."""
+        """See `LiveReader`."""
         return self._live.slot
 
     def report_soon(self) -> None:
-        """Let the server know at once how far the hub has read."""
+        """See `LiveReader`."""
         self._live.report_soon()
 
     def close(self) -> None:
@@ -170,10 +141,10 @@ class Hub:
             logger.warning("the store is still closing: %s", ", ".join(thread.name for thread in self._threads()))
 
     def begin_to_close(self) -> Future[None]:
-        """Begin to end every stream and thread; the result comes when that is done.
+        """Begin to end every stream and thread; the future is done when they have ended.
 
-        The work is done in a thread of its own. The garbage collector may call this on a thread of pgdoc that holds the
-        lock, where waiting for it would be a deadlock; there the returned future is done at once.
+        A thread of its own does the work. The garbage collector may call this on a pgdoc thread that holds the lock,
+        where waiting would be a deadlock; there the returned future is done at once.
         """
         atexit.unregister(self.close)
         closed: Future[None] = Future()
@@ -204,7 +175,7 @@ class Hub:
         closed.set_result(None)
 
     def after_fork(self) -> None:
-        """Adapt to a child process: a hub that has started no thread yet can be used there, any other can't."""
+        """Make a hub that has started no thread usable in a child process; any other stays unusable there."""
         atexit.unregister(self.close)
         self._lock = threading.Lock()  # the thread that may have held it does not exist here
         self.subscriptions.after_fork()
@@ -220,8 +191,9 @@ class Hub:
             try:
                 self._open()
             except BaseException as exc:  # noqa: BLE001 (the callers of `start` get it)
-                self._stop()
-                started.set_exception(store_closed(exc) if self._closing.is_set() else exc)
+                error = store_closed(exc) if self._closing.is_set() else exc
+                self._end(error)  # a stream that a former `start` let in may have subscribed by now
+                started.set_exception(error)
                 return
             started.set_result(self.subscriptions.cluster)
             try:
@@ -242,7 +214,7 @@ class Hub:
             session.reader.close()
             raise
 
-    def _end(self, error: PgdocError) -> None:
+    def _end(self, error: BaseException) -> None:
         for subscription in self._stop():
             self.subscriptions.fail(subscription, error)
 

@@ -1,4 +1,4 @@
-"""The loop of the hub thread: it reads the live end of the WAL and dispatches every burst to the subscriptions."""
+"""The loop of the hub thread: reads the live end of the WAL and dispatches every burst."""
 
 from __future__ import annotations
 
@@ -25,17 +25,12 @@ _SLOT_PREFIX = "pgdoch"
 class LiveReader:
     """Reads the live end of the WAL; reconnects at the watermark after a lost connection.
 
-    What is then read twice is dropped by position. No code of a user runs on the hub thread, and it never waits for a
-    user: a subscription with a full mailbox goes to a catch-up reader, which reads on from the WAL.
-
-    Args:
-        source: what to read.
-        subscriptions: they get every burst.
-        closing: set when the store is closed.
+    What is then read twice is dropped by position. The hub thread runs no user code and never waits for a user: a
+    subscription with a full mailbox goes to a catch-up reader.
 
     Attributes:
-        plugin: the output plugin that is read; `None` before anything was.
-        is_reconnecting: whether the connection was lost, and there is no other yet.
+        plugin: the output plugin that is read; `None` before the first session.
+        is_reconnecting: whether the connection is lost.
     """
 
     def __init__(self, source: Source, subscriptions: Subscriptions, closing: threading.Event) -> None:
@@ -55,42 +50,35 @@ class LiveReader:
 
     @property
     def slot(self) -> str | None:
-        """The name of the slot that is read; `None` before the first session and after the last."""
+        """The slot that is read; `None` before the first session and after the last."""
         session = self._session
         return session.reader.slot if session else None
 
     def wake(self) -> None:
-        """Let the hub thread go round its loop at once; for any thread, also one interrupted anywhere."""
+        """Let the hub thread loop at once; any thread may call this, even one interrupted anywhere."""
         session = self._session
         if session is not None:
             session.reader.wake()
 
     def report_soon(self) -> None:
-        """Let the hub thread report at once how far it has read."""
+        """Have the hub thread report at once how far it has read."""
         session = self._session
         if session is not None:
             session.reader.report_soon()
 
     def open(self) -> ReplicationSession:
-        """Open the first session, at the end of the WAL.
-
-        Raises:
-            PgdocError: the reason why no stream can work.
-        """
+        """Open the first session, at the end of the WAL."""
         return open_reader(self._source, None, purpose=self._purpose, prefix=_SLOT_PREFIX)
 
     def begin(self, session: ReplicationSession) -> None:
-        """Accept subscriptions, which are fed from this session's start."""
+        """Accept subscriptions, and feed them from this session's start."""
         self._subscriptions.begin(session.cluster, session.assembler.watermark)
         self.plugin = session.slot_start.plugin
         self.is_reconnecting = False
         self._session = session
 
     def run(self, catchup: CatchUp) -> None:
-        """Read until the store is closed; reconnect after each loss of the connection.
-
-        Args:
-            catchup: takes over the subscriptions whose mailbox is full.
+        """Read until the store is closed; reconnect after each lost connection.
 
         Raises:
             PgdocError: reconnecting can't repair it, and every stream ends.
@@ -123,7 +111,7 @@ class LiveReader:
                 catchup.take_over(subscription)
 
     def _reopen(self) -> ReplicationSession | None:
-        """Reconnect at the watermark, as often as it takes; return `None` when the store is closed."""
+        """Reconnect at the watermark, retrying until the store is closed; then return `None`."""
         self.is_reconnecting = True
         backoff = Backoff()
         while backoff.wait(self._closing):

@@ -1,7 +1,7 @@
 """The buffer between a feeder and a stream: `Mailbox` for a thread, `AsyncMailbox` for a task.
 
-The two differ only in how they wait. A mailbox is bounded, in changes and in bytes, and a batch that was taken counts
-until the next one is taken. It never makes a feeder wait: `put` takes what there is room for.
+They differ only in how they wait. A mailbox is bounded in changes and in bytes, and a taken batch counts until the next
+one is taken. A feeder never waits: `put` takes what there is room for.
 
 A KeyboardInterrupt between any two steps of the thread that takes loses nothing: a batch stays in the mailbox until
 `Batch.next` shows that it is used up, each step is one assignment, and the next call repeats an unfinished one.
@@ -36,7 +36,7 @@ class Batch(list[Change]):
 
     Attributes:
         next: index of the first unused change; the stream advances it.
-        count_before, bytes_before: the changes, and their bytes, that were taken before this batch.
+        count_before, bytes_before: what was taken before this batch.
         size_bytes: the size of its messages.
     """
 
@@ -50,7 +50,7 @@ class Batch(list[Change]):
 
 
 class _Box:
-    """The queue and its bounds, which both kinds share."""
+    """The queue and its bounds, shared by both kinds."""
 
     def __init__(self, size: int, size_bytes: int) -> None:
         self._size = size
@@ -72,15 +72,14 @@ class _Box:
 
     @property
     def buffered(self) -> int:
-        """The number of changes that have not been used."""
+        """The number of unused changes."""
         batch = self.batch
         return 0 if self._closed else self._put_count - batch.count_before - batch.next
 
     def reached(self, live: RawPosition = BEFORE_ALL) -> RawPosition:
         """Return the position that the stream has passed, or zeros while changes wait to be used.
 
-        Args:
-            live: the position up to which a LIVE subscription was given everything, read before this call.
+        `live` is the position up to which a LIVE subscription was given everything, read before this call.
         """
         with self._lock:
             if self._count:
@@ -89,7 +88,6 @@ class _Box:
 
     @property
     def closed(self) -> bool:
-        """Whether it takes and returns nothing any more."""
         return self._closed
 
     @property
@@ -103,9 +101,7 @@ class _Box:
     def put(self, changes: list[Change], reached: RawPosition) -> int:
         """Take as many changes as there is room for, and return how many; one change always fits.
 
-        Args:
-            changes: in the order of their positions.
-            reached: the position that the stream has passed after the last of them.
+        `changes` are in the order of their positions. After the last of them, the stream has passed `reached`.
         """
         with self._lock:
             if self._closed:
@@ -146,7 +142,7 @@ class _Box:
     def call_when_room(self, callback: Callable[[], object]) -> None:
         """Call back when it is at most half full and has room for the change it refused; at once if that is so now.
 
-        The thread that takes calls it, and may call it again after an interrupt.
+        The thread that takes calls it, perhaps again after an interrupt.
         """
         with self._lock:
             self._when_room = callback
@@ -166,7 +162,7 @@ class _Box:
                 self._when_room = None
 
     def fail(self, error: BaseException) -> None:
-        """Let `take` raise `error` after the changes that were put."""
+        """Let `take` raise `error` after the buffered changes."""
         with self._lock:
             self._error = self._error or error
             self._wake()
@@ -193,7 +189,7 @@ class _Box:
         self._queue.clear()
 
     def after_fork(self) -> None:
-        """Hold nothing but an error in a child process: its feeder, and the holder of its lock, do not exist there."""
+        """Hold only an error in a child process: its feeder, and the holder of its lock, do not exist there."""
         self._lock = threading.Lock()
         self._queue = deque()
         self.batch = Batch((), self._put_count, self._put_bytes)
@@ -204,7 +200,7 @@ class _Box:
         raise NotImplementedError
 
     def _take_now(self) -> Batch:
-        """Return the batch that is not used up, or the next one, which may be empty; with the lock held."""
+        """Return the unfinished batch, or the next one, which may be empty; the lock is held."""
         if self._closed:
             raise StreamClosed("the stream is closed: open another with watch(resume_after=...)")
         batch, queue = self.batch, self._queue
@@ -224,7 +220,7 @@ class _Box:
 
 
 class Mailbox(_Box):
-    """The mailbox of a stream that is read by a thread."""
+    """The mailbox of a stream that a thread reads."""
 
     def __init__(self, size: int, size_bytes: int) -> None:
         super().__init__(size, size_bytes)
@@ -237,15 +233,7 @@ class Mailbox(_Box):
             self._wakeup.set()
 
     def take(self, timeout_s: float | None) -> Batch:
-        """Return the next changes, waiting for the first; an empty batch on timeout.
-
-        Args:
-            timeout_s: `None` to wait without limit.
-
-        Raises:
-            StreamClosed: the mailbox was closed.
-            PgdocError: the error that ended the stream.
-        """
+        """Return the next changes, waiting for the first; an empty batch on timeout. `None` waits without limit."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             with self._lock:
@@ -259,7 +247,7 @@ class Mailbox(_Box):
 
 
 class AsyncMailbox(_Box):
-    """The mailbox of a stream that is read by a task."""
+    """The mailbox of a stream that a task reads."""
 
     def __init__(self, size: int, size_bytes: int) -> None:
         super().__init__(size, size_bytes)
@@ -267,7 +255,7 @@ class AsyncMailbox(_Box):
         self._without_waiting = 0  # changes taken since the loop had its turn
 
     def after_fork(self) -> None:
-        """Forget the waiter as well: its loop is the parent's."""
+        """Forget the waiter, too: its loop is the parent's."""
         super().after_fork()
         self._waiter = None
 
@@ -280,17 +268,7 @@ class AsyncMailbox(_Box):
                 return  # the loop is closed, so no task takes any more
 
     async def take(self, timeout_s: float | None) -> Batch:
-        """Return the next changes, waiting for the first; an empty batch on timeout.
-
-        A cancelled call has taken nothing.
-
-        Args:
-            timeout_s: `None` to wait without limit.
-
-        Raises:
-            StreamClosed: the mailbox was closed.
-            PgdocError: the error that ended the stream.
-        """
+        """See `Mailbox.take`; a cancelled call has taken nothing."""
         if self._without_waiting >= BATCH or timeout_s == 0:
             self._without_waiting = 0
             await asyncio.sleep(0)  # a stream that never has to wait, or is polled, must let other tasks run

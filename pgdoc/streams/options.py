@@ -1,4 +1,4 @@
-"""The options of `watch()`, and the checks that they have to pass."""
+"""The options of `watch()`, and their checks."""
 
 from __future__ import annotations
 
@@ -30,13 +30,12 @@ class StreamOptions:
     Attributes:
         where: the filter; `None` for every event.
         snapshot: whether the existing documents come first.
-        resume_after: the position after which to begin; `None` for now.
-        consumer: the name of a durable consumer; `None` for a stream without one.
+        resume_after: `None` begins now.
+        consumer: the name of a durable consumer, if any.
         auto_ack: whether asking for the next event acknowledges the one before.
-        wait: whether to wait as a standby while another process has the consumer open.
-        on_lost: `raise` or `recreate`: what to do when the consumer's position is no longer kept.
-        buffer_size: the largest number of events in the buffer.
-        buffer_bytes: the largest size of the events in the buffer.
+        wait: whether to stand by while another process has the consumer open.
+        on_lost: `raise` or `recreate`, when the consumer's position is no longer kept.
+        buffer_size: the limit of the buffer, in events.
     """
 
     where: Condition | None
@@ -58,11 +57,7 @@ class StreamOptions:
         consumer: str | None,
         **others: Any,
     ) -> Self:
-        """Check the arguments that the user gave.
-
-        Raises:
-            InvalidFilter, InvalidResumeToken, InvalidName, ValueError: an argument has no valid value.
-        """
+        """Check the arguments that the user gave."""
         options = cls(
             where=None if where is None else parse_where(where),
             resume_after=None if resume_after is None else read_token(resume_after),
@@ -77,7 +72,7 @@ class StreamOptions:
 
     @property
     def first_snapshot(self) -> SnapshotState:
-        """How far the snapshot of a new consumer has come with these options."""
+        """How far a new consumer's snapshot has come."""
         if not self.snapshot:
             return SnapshotStage.NONE
         if not isinstance(self.resume_after, ResumeToken):
@@ -86,12 +81,7 @@ class StreamOptions:
         return progress if progress is not None and progress.remaining else SnapshotStage.NONE
 
     def check_snapshot(self) -> None:
-        """Refuse a position that does not go with the `snapshot` option.
-
-        Raises:
-            InvalidResumeToken: the token is from inside a snapshot, but `snapshot` is false.
-            ValueError: an LSN says nothing about the progress of a snapshot.
-        """
+        """Refuse a position that does not go with the `snapshot` option."""
         if self.snapshot and isinstance(self.resume_after, Lsn):
             raise ValueError(
                 "snapshot=True can't resume after an LSN, which does not record the progress of a snapshot: "
@@ -102,11 +92,7 @@ class StreamOptions:
 
 
 def read_token(resume_after: ResumeToken | Lsn | str) -> ResumeToken | Lsn:
-    """Parse what a user gave to resume after: a token, its text, or a bare LSN.
-
-    Raises:
-        InvalidResumeToken: it is none of these.
-    """
+    """Parse what a user gave to resume after: a token, its text, or a bare LSN."""
     if isinstance(resume_after, ResumeToken | Lsn):
         return resume_after
     if isinstance(resume_after, str) and "/" in resume_after and "." not in resume_after:
@@ -115,11 +101,7 @@ def read_token(resume_after: ResumeToken | Lsn | str) -> ResumeToken | Lsn:
 
 
 def check_buffer(buffer_size: int, buffer_bytes: int) -> None:
-    """Refuse a buffer that could hold nothing.
-
-    Raises:
-        ValueError: a size is not a whole number of at least 1.
-    """
+    """Refuse a buffer that could hold nothing."""
     for name, value in (("buffer_size", buffer_size), ("buffer_bytes", buffer_bytes)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

@@ -11,17 +11,17 @@ _FREE_SLOTS = 2  # the last free slots of the server, which bookmarks leave to o
 
 
 class RetentionState(NamedTuple):
-    """What the plan depends on.
+    """What the plan depends on; without a hub slot, `needed_from` and `watermark` are the end of the WAL.
 
     Attributes:
-        time_s: the seconds for which history has to be kept.
+        time_s: how long history has to be kept.
         size: the bytes of WAL that bookmarks may hold back.
         bookmarks: the largest number of bookmarks.
-        free_slots: the number of free replication slots of the server.
+        free_slots: the server's free replication slots.
         now: the server's clock, in seconds since 1970.
         wal_end: the LSN up to which the WAL is flushed.
-        needed_from: the LSN from which the hub's slot needs the WAL; the end of the WAL if there is no such slot.
-        watermark: the hub's watermark, where a new bookmark starts; the end of the WAL if no hub reads.
+        needed_from: the LSN from which the hub's slot needs the WAL.
+        watermark: of the hub; a new bookmark starts there.
     """
 
     time_s: float
@@ -35,7 +35,7 @@ class RetentionState(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """The number of steps into which bookmarks divide each limit; the oldest bookmark does not count."""
+        """The steps into which bookmarks divide each limit; the oldest bookmark does not count."""
         return max(1, self.bookmarks - 1)
 
 
@@ -47,15 +47,15 @@ class RetentionPlan(NamedTuple):
 
 
 def plan_retention(kept: list[slots.Bookmark], at: RetentionState) -> RetentionPlan:
-    """Decide which bookmarks to drop, and whether to create one after that.
+    """Plan one pass of the bookmark keeper.
 
-    The oldest is dropped when the next one reaches back far enough in time, or when the oldest holds back too much WAL.
-    WAL that the hub's own slot needs does not count. Nothing is dropped if that would release nothing: while a long
-    transaction is open, all slots need the WAL since it began. One bookmark always stays.
+    The oldest bookmark is dropped when the next one reaches back far enough in time, or when the oldest holds back too
+    much WAL, not counting what the hub's own slot needs. It is not dropped for its size if that would release nothing:
+    while a long transaction is open, all slots need the WAL since it began. One bookmark always stays.
 
     New bookmarks come in steps of a fraction of each limit. A step in time can wait until the number of bookmarks
-    allows it, and history then reaches further back than it has to. A step in size can't wait, because the next drop
-    would cost too much history: the least useful bookmark is dropped for it.
+    allows it: history then reaches further back than it has to. A step in size can't wait, because the next drop would
+    cost too much history: it replaces the least useful bookmark.
     """
     alive = [bookmark for bookmark in kept if bookmark.wal_status != "lost" and bookmark.restart is not None]
     drop = [bookmark for bookmark in kept if bookmark not in alive]
@@ -83,7 +83,7 @@ def _oldest_can_go(alive: list[slots.Bookmark], at: RetentionState) -> bool:
 
 
 def _least_useful(alive: list[slots.Bookmark]) -> int:
-    """Return the index of the bookmark whose absence leaves the smallest gap; an end only if there is no middle."""
+    """Return the index of the bookmark whose absence leaves the smallest gap; 0 if there is no middle."""
     return min(
         range(1, len(alive) - 1),
         key=lambda index: alive[index + 1].confirmed - alive[index - 1].confirmed,

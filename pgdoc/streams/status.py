@@ -18,10 +18,10 @@ class StreamStats:
 
     Attributes:
         mode: `live`, `catching_up` (reading on from the WAL), `reconnecting`, `snapshot`, `standby` or `closed`.
-        buffered: the number of events that wait in the buffer.
+        buffered: the number of events in the buffer.
         delivered: the number of events that the stream has returned.
-        lag_bytes: the WAL between the commit that the stream is at and the last LSN that the server has reported. The
-            part of that transaction that is still to come does not count.
+        lag_bytes: the WAL between the stream's current commit and the last LSN that the server has reported. The
+            undelivered rest of that transaction does not count.
         recreated: how often the consumer's position was lost and the consumer was recreated from then on.
     """
 
@@ -39,14 +39,14 @@ class ConsumerStatus:
     Attributes:
         name: the consumer's name, unique in the database.
         schema: the schema of the collections that it reads.
-        owner_pid: the pid of the server process of the session that has it open; `None` if none has.
+        owner_pid: the pid of the server process whose session has it open; `None` if none has.
         place: the position up to which events were acknowledged or checkpointed, as of some seconds ago.
-        lag_bytes: the WAL that the server has written since the confirmed position; `None` if the slot is gone.
+        lag_bytes: the WAL written since the confirmed position; `None` if the slot is gone.
         lag: how long the oldest delivered event has been waiting to be acknowledged. If nobody has the consumer open:
             the time since then, or since its owner last reported.
         retained_bytes: the WAL that its slot holds back; `None` if the slot is gone.
-        wal_status: the status of its slot: `reserved`, `extended`, `unreserved` or `lost`; `None` if the slot is gone.
-        created_at: when it was opened for the first time.
+        wal_status: its slot's status: `reserved`, `extended`, `unreserved` or `lost`; `None` if the slot is gone.
+        created_at: when it was first opened.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Status:
 
     Attributes:
         server_version: the version, as the server prints it.
-        database: the name of the database.
+        database: the database's name.
         catalog: the revision of the pgdoc catalog.
         schema: the schema whose tables are the collections.
         collections: the number of collections.
@@ -88,12 +88,10 @@ class Status:
 
 
 def plugin_reason(wanted: str, plugin: str, refusal: str | None) -> str:
-    """Return, in words, why streams read through a plugin.
+    """Return, in words, why streams read through `plugin`.
 
-    Args:
-        wanted: the `plugin` option of the store.
-        plugin: the plugin that it reads through.
-        refusal: why the server refuses a preferred plugin, empty if it refused none; `None` if none could be tried.
+    `wanted` is the store's option. `refusal` says why the server refuses a preferred plugin; it is empty if the server
+    refused none, and `None` if none could be tried.
     """
     if wanted != "auto":
         return "the store asks for it"
@@ -113,8 +111,8 @@ class History:
         retained_bytes: the WAL that is held back now.
         bookmarks: the number of slots that keep it.
         pinned_by: the open write transactions of all databases, oldest first, as `(pid, age in seconds)`. While one is
-            open, no slot can release WAL. The pid of a prepared transaction is `None`. So is the age of a transaction
-            of another role, which only members of `pg_read_all_stats` can see.
+            open, no slot can release WAL. The pid of a prepared transaction is `None`. So is the age of another role's
+            transaction, unless the store's role is a member of `pg_read_all_stats`.
     """
 
     time: timedelta

@@ -27,12 +27,12 @@ _NEAR_BYTES = 1 << 20
 class Subscriptions:
     """The registry of subscriptions; used by the hub thread, catch-up readers and the threads of users.
 
-    A subscription's own fields have one writer at a time: while it is LIVE, the hub thread under the lock. While it is
-    DETACHED or REJOINING, its catch-up reader writes `after`, and the hub thread buffers changes for it under the lock.
+    A subscription's fields have one writer at a time. While it is LIVE, that is the hub thread, under the lock. While
+    it is DETACHED or REJOINING, its catch-up reader writes `after`, and the hub thread buffers changes for it under the
+    lock.
 
     Attributes:
-        cluster: the cluster that is read.
-        ids: its system identifier and timeline, which are part of every token.
+        ids: the cluster's system identifier and timeline, which are part of every token.
     """
 
     def __init__(self) -> None:
@@ -65,16 +65,16 @@ class Subscriptions:
         return events.from_change(change, self.ids)
 
     def begin(self, cluster: Cluster, watermark: int) -> None:
-        """Accept subscriptions: the live reader has opened a session that starts at `watermark`."""
+        """Accept subscriptions: the live reader's session starts at `watermark`."""
         with self._lock:
             self._adopt(cluster)
             self._fanout = Fanout(watermark, self.view)
             self._is_accepting = True
 
     def move_to(self, cluster: Cluster) -> None:
-        """Go on at another session: the live reader has reconnected, perhaps to another timeline.
+        """Go on in a new session, perhaps on another timeline: the live reader has reconnected.
 
-        A subscription that has been given more than the history of `cluster` holds ends with an error.
+        A subscription that was given more than the history of `cluster` holds ends with an error.
         """
         with self._lock:
             subscriptions = list(self._open)
@@ -92,19 +92,11 @@ class Subscriptions:
         self.ids = (cluster.system_id, cluster.timeline)
 
     def check_cluster(self, cluster: Cluster) -> None:
-        """Refuse to go on at a server whose history does not hold everything that has been dispatched.
-
-        Raises:
-            InvalidResumeToken: it is another cluster, or a timeline that was left before that.
-        """
+        """Refuse a server whose history does not hold everything that was dispatched."""
         cluster.check(before_commits_at(self._fanout.joinable_from), *self.ids)
 
     def subscribe(self, selection: Selection, mailbox: Mailbox | AsyncMailbox) -> Subscription:
-        """Feed `mailbox` from now on; `begin_at` sets the exact position later.
-
-        Raises:
-            StoreClosed, StreamError: the live reader has ended.
-        """
+        """Feed `mailbox` from now on; `begin_at` sets the exact position later."""
         with self._lock:
             self._check_accepting()
             subscription = Subscription(selection, BEFORE_ALL, mailbox)
@@ -122,13 +114,9 @@ class Subscriptions:
     def resume(
         self, selection: Selection, after: RawPosition, mailbox: Mailbox | AsyncMailbox
     ) -> tuple[Subscription, bool]:
-        """Feed `mailbox` with everything beyond `after`.
+        """Feed `mailbox` with everything beyond `after`; return also whether the subscription is LIVE.
 
-        Returns:
-            The subscription, and whether it is LIVE; otherwise a catch-up reader has to feed it.
-
-        Raises:
-            StoreClosed, StreamError: the live reader has ended.
+        If it is not, a catch-up reader has to feed it.
         """
         with self._lock:
             self._check_accepting()
@@ -147,12 +135,12 @@ class Subscriptions:
             raise StreamError("the hub stopped while the stream was being opened: open it again")
 
     def dispatch(self, burst: Burst) -> list[Subscription]:
-        """Put a burst into the mailboxes; return the subscriptions that are full, which are DETACHED now."""
+        """Put a burst into the mailboxes; return the subscriptions that were full and are DETACHED now."""
         with self._lock:
             return self._fanout.dispatch(burst)
 
     def join(self, subscription: Subscription, reader_watermark: int) -> bool:
-        """Take a subscription over from a catch-up reader that is near; return whether the reader is done with it."""
+        """Take a subscription over from a nearby catch-up reader; return whether the reader is done with it."""
         with self._lock:
             if subscription not in self._open:
                 return True
@@ -166,7 +154,7 @@ class Subscriptions:
             self._fanout.detach(subscription)
 
     def is_open(self, subscription: Subscription) -> bool:
-        """Return whether the stream of a subscription is still open."""
+        """Return whether the subscription's stream is still open."""
         with self._lock:
             return subscription in self._open
 
@@ -179,17 +167,17 @@ class Subscriptions:
     def abandon(self, subscription: Subscription) -> None:
         """Have the hub thread unsubscribe soon.
 
-        For the garbage collector, which may have interrupted a thread that holds the lock: nothing here waits for it.
+        Takes no lock: the garbage collector may have interrupted a thread that holds it.
         """
         self._abandoned.append(subscription)
 
     def forget_abandoned(self) -> None:
-        """Unsubscribe what was abandoned; called by the hub thread."""
+        """Unsubscribe what was abandoned; runs on the hub thread."""
         while self._abandoned:
             self.unsubscribe(self._abandoned.popleft())
 
     def fail(self, subscription: Subscription, error: BaseException) -> None:
-        """End one stream with its own copy of an error, after the changes that its mailbox holds."""
+        """End one stream with its own copy of an error, after its buffered changes."""
         with self._lock:
             self._forget(subscription)
         own = copy.copy(error)
@@ -197,9 +185,9 @@ class Subscriptions:
         subscription.mailbox.fail(own)
 
     def end(self) -> list[Subscription]:
-        """Accept no subscription until the next `begin`; return those that were open, which the caller has to fail.
+        """Accept no subscription until the next `begin`; return the open ones, which the caller has to fail.
 
-        They are forgotten at once: the next fan-out may begin further on, and would leave a gap in their changes.
+        They are forgotten at once: the next fan-out may begin further on, which would leave a gap.
         """
         with self._lock:
             return self._forget_all()
@@ -213,7 +201,7 @@ class Subscriptions:
             subscription.mailbox.close()
 
     def after_fork(self) -> None:
-        """Replace the lock in a child process: the thread that may have held it does not exist there."""
+        """Replace the lock in a child process, where its holder may not exist."""
         self._lock = threading.Lock()
 
     def _forget_all(self) -> list[Subscription]:
@@ -229,7 +217,7 @@ class Subscriptions:
 
 
 def store_closed(cause: BaseException | None = None) -> StoreClosed:
-    """Return the error for a stream that is opened in a closed store."""
+    """Make the error for a stream that is opened in a closed store."""
     error = StoreClosed("the store is closed: open a new one")
     error.__cause__ = cause
     return error

@@ -4,9 +4,9 @@
 it. It does not cover the items of arrays. `has_array` finds the rows whose path meets an array, at its end or on the
 way; it is the predicate of two more indexes: on the keys of all values found there, and on the span of those keys.
 
-PostgreSQL uses an index only if the query repeats its expression, constants included. So compiled filters and sorts use
-these very expressions, and paths are constants in them; `literal` makes sure that no path can end its constant. Values
-are always parameters.
+PostgreSQL uses an index only if the query repeats its expression, constants included. So filters and sorts compile to
+these very expressions, with paths as constants; `literal` makes sure that no path can end its constant. Values are
+always parameters.
 """
 
 from __future__ import annotations
@@ -46,25 +46,25 @@ def sort_key(path: Path) -> str:
 
 @lru_cache(maxsize=1024)
 def sort_rest(path: Path) -> str:
-    """Return the expression for the full key of a value whose sort key was truncated; it is null for other values."""
+    """Return the expression for the full key of a truncated sort key; it is null for a whole one."""
     return f'pgdoc.sort_rest({_value(path)}) COLLATE "C"'
 
 
 @lru_cache(maxsize=1024)
 def found_keys(path: Path) -> str:
-    """Return the expression for the sort keys of all values that a filter tests at the path."""
+    """Return the expression for the keys of all values that a filter tests at the path."""
     return f"pgdoc.found_keys(data, {_parts(path)})"
 
 
 @lru_cache(maxsize=1024)
 def key_span(path: Path) -> str:
-    """Return the expression for the range from the least to the greatest of the `found_keys`."""
+    """Return the expression for the range of the `found_keys`."""
     return f"pgdoc.key_span(data, {_parts(path)})"
 
 
 @lru_cache(maxsize=1024)
 def has_array(path: Path) -> str:
-    """Return the condition that there is an array at the end of the path or on the way."""
+    """Return the condition that the path meets an array, at its end or on the way."""
     tests = (f'{jsonpath(path[:length])}.type() == "array"' for length in range(1, len(path) + 1))
     # A function, not the operator @@: to estimate its selectivity, the planner would run @@ on a hundred sampled
     # documents each time it plans.
@@ -74,7 +74,7 @@ def has_array(path: Path) -> str:
 def keys_suffice(path: Path, operands: Iterable[Operand]) -> bool:
     """Whether comparing keys is as good as comparing values.
 
-    It is if no operand's key is truncated, and if the path has one value or meets an array (with an array index in the
+    It is if no operand's key is truncated, and the path has one value or meets an array (with an array index in the
     path, both can hold).
     """
     return not has_array_index(path) and all(map(_is_whole, operands))
@@ -88,26 +88,24 @@ def _is_whole(operand: Operand) -> bool:
 
 
 def key_equals(path: Path, operands: Sequence[Operand]) -> Compiled:
-    """Return the condition that the path's own key, which covers no array items, is the key of one of the operands."""
+    """Return the condition that the path's own key, not that of an array's item, is an operand's."""
     if len(operands) == 1:
         return _wrap(f"{sort_key(path)} = ", _key(operands[0]))
     return _wrap(f"{sort_key(path)} = ANY (", _keys(operands), ")")
 
 
 def item_key_equals(path: Path, operands: Sequence[Operand]) -> Compiled:
-    """Return the condition that the path meets an array, and a value found there has the key of one of the operands."""
+    """Return the condition that the path meets an array, and a value found there has the key of an operand."""
     # The subquery hides the key from the planner. Otherwise a plan for this one key looks slightly cheaper than the
     # generic plan, which PostgreSQL could keep, and it plans anew on each execution.
     return _wrap(f"{has_array(path)} AND {found_keys(path)} && (SELECT ", _keys(operands), ")")
 
 
 def key_in_range(path: Path, bounds: Sequence[tuple[str, Operand]], *, strict: bool) -> Compiled:
-    """Return the condition that the path's own key, which covers no array items, is within all bounds.
+    """Return the condition that the path's own key, not that of an array's item, is within all bounds.
 
-    Args:
-        path: the path of the value.
-        bounds: operators (`<`, `<=`, `>` or `>=`) and their operands.
-        strict: whether equal keys mean equal values. Otherwise a key may be truncated, so the bounds include it.
+    A bound is an operator (`<`, `<=`, `>` or `>=`) and its operand. `strict` means that equal keys are equal values;
+    otherwise a key may be truncated, so the bounds include it.
     """
     ranks = {_rank(operand) for _, operand in bounds}
     has_ends = len(ranks) == 1 and {operator[0] for operator, _ in bounds} == {"<", ">"}

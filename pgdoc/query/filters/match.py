@@ -1,7 +1,7 @@
-"""Match one document with a filter in Python, with the same result as the SQL of `pgdoc.query.filters.sql`.
+"""Match one document with a filter in Python, with the same result as `pgdoc.query.filters.sql`.
 
-A matcher takes a subject of any type; a `Root` says where in the subject a path starts. The subject for a document is
-the pair `(id, data)`, and for the filter in `$elemMatch` it is the item.
+A matcher takes a subject of any type; a `Root` says where in it a path starts. The subject for a document is `(id,
+data)`, and for the filter in `$elemMatch` the item.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def matches(node: Node, document_id: str, data: dict[str, Any]) -> bool:
 
 
 def item_matches(node: Node) -> Matcher:
-    """Compile the filter on an item of an array to a function of the item."""
+    """Compile the filter on an array's item to a function of the item."""
     return matcher(node, _in_item)
 
 
@@ -64,7 +64,7 @@ def _identity(value: Any) -> Any:
 
 
 def matcher(node: Node, root: Root = _in_document) -> Matcher:
-    """Compile the node to a function of the subject, which is a document's `(id, data)` unless `root` is given."""
+    """Compile the node to a function of the subject, by default a document's `(id, data)`."""
     build: Callable[[Any, Root], Matcher] = _MATCHERS[type(node)]
     return build(node, root)
 
@@ -102,7 +102,7 @@ def _match_in(node: In, root: Root) -> Matcher:
 
 
 def scalar_key(value: Any) -> Any:
-    """Return a hashable key that equal texts, numbers or booleans share; `None` for any other value."""
+    """Return a hashable key that equal texts, numbers or booleans share; `None` for other values."""
     if isinstance(value, bool):
         return (value,)  # to Python, True equals 1
     return value if isinstance(value, str | int | float | Decimal) else None
@@ -204,11 +204,9 @@ _RANKS: Final[Mapping[type, int]] = {type(None): 1, int: 2, float: 2, Decimal: 2
 def compare(left: Any, right: Any) -> int:
     """Compare two JSON values in MongoDB's order: null, numbers, text, objects, arrays, booleans.
 
-    Text compares by code point, arrays item by item. Since `jsonb` does not keep the order of an object's keys, objects
-    compare by their fields sorted by key: by the type of the value, then key, then value.
-
-    Returns:
-        A number less than, equal to, or greater than zero.
+    Text compares by code point, arrays item by item. `jsonb` does not keep the order of an object's keys, so objects
+    compare by their fields sorted by key: by the type of the value, then key, then value. The result is less than,
+    equal to, or greater than zero.
     """
     rank = _RANKS[type(left)]
     if rank != _RANKS[type(right)]:
@@ -271,11 +269,7 @@ def finder(path: Path, root: Root) -> Callable[[Any], list[Any]]:
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
-    """Follows a path to the values that the check applies to.
-
-    Attributes:
-        items: whether the check also applies to each item of an array at the end of the path.
-    """
+    """Follows a path to the values to check; with `items`, also to each item of an array at its end."""
 
     path: Path
     check: Check
@@ -285,13 +279,10 @@ class _Walk:
         """Whether the check passes for a value that the path, from part `start` on, reaches from this value.
 
         Works as MongoDB's `ElementPath`: at the end of the path, an array stands for itself and for each of its items;
-        on the way, the path continues in each item that is an object. A value without the field yields `MISSING`.
+        on the way, the path continues in each item that is an object. A missing field yields `MISSING`.
 
-        Args:
-            value: where to start.
-            start: the index of the next part of the path.
-            seen: the arrays already tested, each by its id and a part of the path. A number in the path can be an index
-                or a key, so the ways to reach an array double with each number; each array is tested once.
+        `seen` has the arrays already tested, each by its id and a part of the path. A number in the path can be an
+        index or a key, so the ways to reach an array double with each number.
         """
         for at in range(start, len(self.path)):
             if isinstance(value, list):

@@ -14,7 +14,7 @@ _ARRAY_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 class Absence(Enum):
-    """The type of `MISSING`, which a path yields where there is no value; null is a value."""
+    """The type of `MISSING`, which a path without a value yields; null is a value."""
 
     MISSING = "missing"
 
@@ -132,8 +132,8 @@ class AnyElement:
     """There is an array at the end of the path, and at least one of its items matches.
 
     Attributes:
-        as_document: whether `node` is a filter on the item as a document. Then all of its paths start with `ELEMENT`,
-            an array counts as the object of its indexes, and a scalar does not match. Otherwise all paths are empty.
+        as_document: whether `node` is a filter on the item as a document. Then its paths start with `ELEMENT`, an array
+            counts as the object of its indexes, and a scalar does not match. Otherwise its paths are empty.
     """
 
     path: Path
@@ -157,12 +157,7 @@ of keys.
 class ByKey:
     """One lookup, or both bounds of a range, on a path that has an index.
 
-    Only `pgdoc.query.indexes.plan` creates it.
-
-    Attributes:
-        path: the path of all nodes.
-        nodes: the lookups, all of which must match.
-        scope: the documents that it covers.
+    Only `pgdoc.query.indexes.plan` creates it. All nodes have this path, and must match.
     """
 
     path: Path
@@ -183,10 +178,10 @@ class SortKey:
 
 
 def is_array_index(part: str) -> bool:
-    """Whether the part of a path can be an index of an array: up to nine digits without leading zeros."""
+    """Whether the part of a path can be an array index: up to nine digits without leading zeros."""
     return _ARRAY_INDEX.fullmatch(part) is not None
 
 
 def has_array_index(path: Path) -> bool:
-    """Whether a part after the first can be an index of an array; the first is a key, since the root is an object."""
+    """Whether a part after the first can be an array index; the first is a key, since the root is an object."""
     return any(map(is_array_index, path[1:]))

@@ -1,6 +1,6 @@
 """Parse filters and sorts.
 
-To add an operator, add a line to `_OPERATORS`, a node, and the meaning of the node in both interpreters.
+A new operator needs a line in `_OPERATORS`, a node, and the node's meaning in both interpreters.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class _FieldPath:
 
     Attributes:
         path: the path in the node; empty for the element of an `$elemMatch` itself.
-        dotted: the full path from the document's root, for messages.
-        elem_match_depth: the number of `$elemMatch` around the field.
+        dotted: the full path from the root, for messages.
+        elem_match_depth: the number of `$elemMatch` around it.
     """
 
     path: Path
@@ -63,21 +63,14 @@ class _FieldPath:
 
 
 def parse_filter(filter: Mapping[str, Any] | None) -> Node:  # noqa: A002 (the name in the public calls)
-    """Parse a filter; `None` and `{}` match every document.
-
-    Raises:
-        InvalidFilter: the filter is not valid; `operator` and `path` say where.
-    """
+    """Parse a filter; `None` and `{}` match every document."""
     return And(()) if filter is None else _parse_object(filter, 0, None)
 
 
 def parse_condition(value: Mapping[str, Any], dotted: str) -> Node:
-    """Parse the condition of `$pull` on the elements of the array at the path; each element is the field `ELEMENT`.
+    """Parse a condition of `$pull`; each element of the array is the field `ELEMENT`.
 
-    Unlike in `$elemMatch`, operators apply to an element and, if the element is an array, to its items.
-
-    Raises:
-        InvalidFilter: the condition is not valid; `operator` and `path` say where.
+    Unlike in `$elemMatch`, operators apply to an element and, if it is an array, to its items.
     """
     if is_operators(value):
         return _parse_field(_FieldPath((ELEMENT,), dotted), value, 0)
@@ -85,7 +78,7 @@ def parse_condition(value: Mapping[str, Any], dotted: str) -> Node:
 
 
 def is_operators(value: Mapping[Any, Any]) -> bool:
-    """Whether the keys are operators on a value, rather than a filter on a document, which may contain `$and`."""
+    """Whether the keys are operators on a value, not a filter on a document, which may contain `$and`."""
     return any(isinstance(key, str) and key.startswith("$") and key not in _COMBINATIONS for key in value)
 
 
@@ -250,7 +243,7 @@ def _matches(field: _FieldPath, value: Mapping[str, Any]) -> Node:
 
 
 def _exists(field: _FieldPath, _name: str, value: Any) -> Node:
-    """Read the operand as MongoDB reads a boolean: null, false and zero are false, everything else is true."""
+    """Read the operand as MongoDB reads a boolean: only null, false and zero are false."""
     node = Exists(field.path)
     return Not(node) if value is None or (isinstance(value, int | float | Decimal) and not value) else node
 
@@ -286,7 +279,7 @@ def _remainder(field: _FieldPath, name: str, value: Any) -> Node:
 
 
 def integer_of(value: Any) -> int | None:
-    """Return the number truncated to an integer; `None` if it is not a finite number, or too large for a document."""
+    """Return the number truncated to an integer; `None` if it is no finite number, or too large for a document."""
     if isinstance(value, Decimal):
         return int(value) if value.is_finite() and value.adjusted() < MAX_DIGITS else None
     if isinstance(value, float):
@@ -329,7 +322,7 @@ def _conjunction(nodes: tuple[Node, ...]) -> Node:
 
 
 def _has_operators(value: Any) -> bool:
-    """Whether the value is an object of operators, such as `{"$gt": 5}`, rather than a value to compare with."""
+    """Whether the value is an object of operators, such as `{"$gt": 5}`, not a value to compare with."""
     return isinstance(value, Mapping) and any(isinstance(key, str) and key.startswith("$") for key in value)
 
 
@@ -372,11 +365,7 @@ def _check_text(dotted: str, full: str) -> None:
 
 
 def parse_sort(sort: str | Sequence[str] | None) -> tuple[SortKey, ...]:
-    """Parse a path such as `"total"` or `"-total"`, or a sequence of paths; `None` asks for no order.
-
-    Raises:
-        InvalidInput: the sort is not valid; `path` names the path.
-    """
+    """Parse a path such as `"total"` or `"-total"`, or a sequence of paths; `None` asks for no order."""
     keys = () if sort is None else (sort,) if isinstance(sort, str) else sort
     if not isinstance(keys, Sequence):
         raise InvalidInput(

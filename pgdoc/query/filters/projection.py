@@ -1,4 +1,4 @@
-"""Projections: which fields of a document to return, selected by the server or in Python."""
+"""Projections: which fields of a document the server or Python returns."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ class Projection:
 
 
 def parse_fields(fields: str | Sequence[str] | None) -> Projection | None:
-    """Parse fields such as `["total", "address.city"]`, or `["-lines"]` for all others; `None` means whole documents.
+    """Parse fields such as `["total", "address.city"]`, or `["-lines"]` for all others; `None` means all.
 
-    Raises:
-        InvalidInput: the fields are not valid, mix both kinds, or one contains another; `path` names the field.
+    They must not mix both kinds, or contain one another.
     """
     if fields is None:
         return None
@@ -57,7 +56,7 @@ def _check_id(*, excluded: bool) -> None:
 
 
 def _add_path(tree: Tree, path: tuple[str, ...]) -> None:
-    """Add the path to the tree, which has each field either whole or in part."""
+    """Add the path to the tree, which has a field either whole or in part."""
     for part in path[:-1]:
         below = tree.setdefault(part, {})
         if below is True:
@@ -85,8 +84,8 @@ def compile_fields(projection: Projection | None) -> Compiled:
 def project(projection: Projection | None, data: dict[str, Any]) -> dict[str, Any]:
     """Return the selected part of the data.
 
-    As in MongoDB, a path continues in each item of an array on its way, and a part of digits is the name of a field.
-    Where the path goes through a value that is neither object nor array, nothing is included, and nothing is excluded.
+    As in MongoDB, a path continues in each item of an array, and a part of digits names a field. Below a value that is
+    neither object nor array, nothing is included and nothing is excluded.
     """
     if projection is None:
         return data

@@ -1,8 +1,8 @@
 """Compile filters and sorts to SQL over the columns `id` and `data` of a collection's table.
 
 Most conditions become one jsonpath: its lax mode follows arrays as MongoDB does, and a GIN index on `data` can serve
-it. But jsonpath can't compare objects and arrays, and in lax mode `[0]` of an object is the object itself. Where an
-operand or a path needs these, `pgdoc.values_at` follows the path. Values and patterns are always parameters.
+it. But jsonpath can't compare objects and arrays, and in lax mode `[0]` of an object is the object itself. There
+`pgdoc.values_at` follows the path. Values and patterns are always parameters.
 """
 
 from __future__ import annotations
@@ -97,7 +97,6 @@ def _compile_not(node: Not) -> Compiled:
 
 
 def _compile_by_key(node: ByKey) -> Compiled:
-    """Compile to conditions on keys and, where keys do not suffice, on the values too."""
     if node.scope == "exact":
         return join(" AND ", map(_exact, node.nodes))
     operands = _operands(node.nodes)
@@ -127,7 +126,7 @@ def _operands(nodes: tuple[Lookup, ...]) -> list[Operand]:
 
 
 def _exact(node: Lookup) -> Compiled:
-    """Compile without keys; uses a function in place of `@@`, for the reason given in `has_array`."""
+    """Compile without keys; a function replaces `@@`, as in `has_array`."""
     compiled = compile_filter(node)
     if compiled.text != _JSONPATH_MATCH:
         return compiled
@@ -159,7 +158,7 @@ def _compile_ordered(node: Ordered) -> Compiled:
 
 
 def _compile_in(node: In) -> Compiled:
-    """Compile all scalars to one lookup, so that a long list is cheap, and each other operand to a test of its own."""
+    """Compile all scalars to one lookup, so that a long list is cheap, and other operands one by one."""
     if not node.operands:
         return Compiled("FALSE", [])
     if node.path[0] == "_id":
@@ -191,7 +190,7 @@ def _compile_exists(node: Exists) -> Compiled:
 
 
 def _compile_non_array(node: HasType | Remainder) -> Compiled:
-    """Compile a node that neither an array itself nor a missing value matches: only the items of an array count."""
+    """Compile a node that no array or missing value matches; of an array, only the items count."""
     if node.path[0] == "_id":
         return _constant_for_ids(node)
     if has_array_index(node.path) or (isinstance(node, HasType) and "array" in node.types):
@@ -246,14 +245,14 @@ _COMPILERS: Final[Mapping[type, Callable[[Any], Compiled]]] = {
 
 
 def _compile_id(node: Field, text: str, operands: list[Operand]) -> Compiled:
-    """Compile a node on `_id`; below the id, and against anything but text, all documents have the same answer."""
+    """Compile a node on `_id`. Below the id, and against anything but text, all documents have the same answer."""
     if len(node.path) > 1 or not all(isinstance(item.value, str) for item in operands):
         return _constant_for_ids(node)
     return Compiled(text, [item.value for item in operands])
 
 
 def _constant_for_ids(node: Field) -> Compiled:
-    """Compile a node that matches every id, or none: an id is text, and has no fields."""
+    """Compile a node that matches every id or none: an id is text, and has no fields."""
     return Compiled("TRUE" if matches(node, "any", {}) else "FALSE", [])
 
 
@@ -293,7 +292,7 @@ def _jsonpath_missing(path: Path) -> list[str]:
 
 
 def compile_sort(sort: tuple[SortKey, ...]) -> Compiled:
-    """Compile to the list after ORDER BY; empty if no order is asked for. Documents with equal values sort by id.
+    """Compile to the list after ORDER BY; empty for no order. Documents with equal values sort by id.
 
     A missing value sorts as null, before numbers, text by code point, objects, arrays and booleans.
     """

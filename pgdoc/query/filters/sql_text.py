@@ -1,4 +1,4 @@
-"""SQL text with parameters, and how paths and constants are written in it."""
+"""SQL text with parameters, and the paths and constants in it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Compiled:
 
 
 def join(separator: str, parts: Iterable[Compiled]) -> Compiled:
-    """Return the parts in brackets, with the separator between them."""
+    """Join the parts, in brackets."""
     every = list(parts)
     return Compiled(
         "(" + separator.join(part.text for part in every) + ")", [item for part in every for item in part.params]
@@ -33,13 +33,13 @@ def join(separator: str, parts: Iterable[Compiled]) -> Compiled:
 
 
 def literal(text: str) -> str:
-    """Write text as a constant: printable ASCII except quotes, backslashes and percent signs; the rest is escaped."""
+    """Write text as a constant; escape quotes, backslashes, percent signs, and all but printable ASCII."""
     return "E'" + _UNSAFE.sub(lambda found: f"\\U{ord(found[0]):08X}", text) + "'"
 
 
 @lru_cache(maxsize=1024)
 def jsonpath(path: Path) -> str:
-    """Return the path in PostgreSQL's jsonpath language, in which a part of digits is always a key."""
+    """Return the path as jsonpath, in which a part of digits is always a key."""
     return "$" + "".join(map(jsonpath_step, path))
 
 

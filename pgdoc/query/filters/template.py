@@ -1,9 +1,9 @@
 """Parse and compile only once the filters that differ in nothing but short texts and integers.
 
-These are most of the filters of a busy application, and compiling one takes as long as the rest of its call. The first
-filter of a shape is compiled, by the same code as any other, with placeholders as its values. For later filters of
-that shape, their values replace the placeholders. So a shape covers only values that are written alike in everything
-they are compiled to: JSON, jsonpath and sort keys.
+These are most filters of a busy application, and compiling one takes as long as the rest of its call. The first filter
+of a shape is compiled with placeholders as its values; in later filters of that shape, their values replace the
+placeholders. So a shape covers only values that are written alike in everything they are compiled to: JSON, jsonpath
+and sort keys.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def shape_of(wanted: Any) -> Shape | None:
 
 
 def with_placeholders(shape: Shape) -> dict[str, Any] | None:
-    """Return a filter of the shape with placeholders as values, or `None` if a path contains one."""
+    """Return a filter of the shape with placeholders as values; `None` if a path contains one."""
     size = len(shape) // 2
     filter_ = {
         path: _TEXT_PLACEHOLDER.format(number) if kind is str else _INTEGER_PLACEHOLDER + number
@@ -56,10 +56,9 @@ def with_placeholders(shape: Shape) -> dict[str, Any] | None:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """A compiled filter.
+    """A compiled filter: conditions of which a document meets at most one.
 
     Attributes:
-        parts: conditions; a document meets at most one of them.
         in_turn: whether all documents of one condition come before those of the next in the requested order.
     """
 
@@ -72,10 +71,8 @@ class Template:
     """Conditions without their values.
 
     Attributes:
-        texts: the SQL of each condition.
-        params: the parameters of each condition. Each is a constant with the number -1, or the text before a value, the
-            number of the value, and the text after it.
-        in_turn: see `Conditions`.
+        params: for each condition and parameter, a constant with the number -1, or the text before a value, the number
+            of the value, and the text after it.
     """
 
     texts: tuple[str, ...]
@@ -84,7 +81,7 @@ class Template:
 
     @classmethod
     def of(cls, placeholders: Mapping[str, Any], conditions: Conditions) -> Template:
-        """Find the placeholders in the conditions that the filter of placeholders was compiled to."""
+        """Find the placeholders in the conditions that their filter was compiled to."""
         words = [str(placeholder) for placeholder in placeholders.values()]
         params = tuple(tuple(_split(param, words) for param in condition.params) for condition in conditions.parts)
         return cls(tuple(condition.text for condition in conditions.parts), params, conditions.in_turn)

@@ -47,7 +47,7 @@ TYPE_NAMES: Final = ", ".join([*_JSON, "number"])
 
 
 def types_of(wanted: Any) -> tuple[str, ...] | None:
-    """Return the JSON types that MongoDB's type name or code stands for; `None` if it is not a name or code."""
+    """Return the JSON types that MongoDB's type name or code stands for; `None` if it is neither."""
     return (
         _BY_NAME_OR_CODE.get(wanted) if isinstance(wanted, str | int | float) and not isinstance(wanted, bool) else None
     )
@@ -56,8 +56,7 @@ def types_of(wanted: Any) -> tuple[str, ...] | None:
 def type_of(value: Any) -> str | None:
     """Return the name of the value's type; `None` for `MISSING`.
 
-    The type of a number depends on how it is written, as in MongoDB's drivers: with a fraction, even `.0`, it is a
-    `double`.
+    As in MongoDB's drivers, a number with a fraction, even `.0`, is a `double`.
     """
     if type(value) is int:
         end = value if value >= 0 else -value - 1

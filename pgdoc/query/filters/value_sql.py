@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def value_condition(node: Any) -> Compiled:
-    """Compile the node, which can't be an `AnyElement`, without its path."""
+    """Compile the node without its path; it can't be an `AnyElement`."""
     return _CONDITIONS[type(node)](node)
 
 

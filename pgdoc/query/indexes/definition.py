@@ -1,8 +1,8 @@
-"""The parts of an index of a collection: their names, and their definitions as SQL with placeholders for constants.
+"""The parts of an index of a collection: their names, and their SQL with placeholders for constants.
 
-`create_index` creates several indexes of PostgreSQL, the parts. One is on the sort keys of all paths. Two more per path
-are on the rows in which the path meets an array: one on the keys of all values found there, one on the span of these
-keys. The comment of each part describes the index that it belongs to.
+Each part is one index of PostgreSQL. One is on the sort keys of all paths. Two more per path are on the rows in which
+the path meets an array: one on the keys of all values found there, one on the span of these keys. The comment of each
+part describes the index that it belongs to.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ class IndexPart:
     """One index of PostgreSQL.
 
     Attributes:
-        label: the part's label in the name of the index; empty for the first part.
+        label: part of its name; empty for the first part.
         kind: the access method.
-        body: the columns and the predicate, which follow the access method in CREATE INDEX.
+        body: the columns and the predicate, which follow it in CREATE INDEX.
     """
 
     label: str
@@ -102,23 +102,17 @@ class IndexPlan:
 
     @property
     def definition(self) -> dict[str, Any]:
-        """Return what two indexes of the same name must agree on."""
+        """What two indexes of the same name must agree on."""
         return {"paths": list(self.paths), "unique": self.unique, "where": self.where}
 
     def comment(self, part: IndexPart) -> str:
-        """Return the comment of the part, which `read_comment` reads."""
+        """Return the part's comment, for `read_comment`."""
         about = {"part": part.label, "parts": len(self.parts), "format": _FORMAT}
         return json.dumps({_COMMENT: self.name, **self.definition, **about})
 
 
 def plan_index(paths: tuple[str, ...], *, unique: bool, where: Mapping[str, Any] | None, name: str | None) -> IndexPlan:
-    """Check the arguments of `create_index`, and plan the parts.
-
-    Raises:
-        InvalidInput: the paths can't be indexed.
-        InvalidFilter: `where` is not valid, or not supported as an index predicate.
-        InvalidName: the name is not valid.
-    """
+    """Check the arguments of `create_index`, and plan the parts."""
     keys = _check_paths(paths, unique=unique)
     text = encode_value(where, "").decode() if where else None
     condition = _condition(where) if where else None
@@ -134,7 +128,7 @@ def plan_index(paths: tuple[str, ...], *, unique: bool, where: Mapping[str, Any]
 
 
 def _check_paths(paths: tuple[str, ...], *, unique: bool) -> tuple[SortKey, ...] | None:
-    """Return the sort keys of a btree, or `None` for an index on everything."""
+    """Return the sort keys of a btree; `None` for an index on everything."""
     if not paths or len(paths) > MAX_PATHS:
         raise InvalidInput(f"an index needs 1 to {MAX_PATHS} paths, got {len(paths)}")
     if EVERYTHING in paths:
@@ -203,7 +197,7 @@ def _partial(columns: Compiled, conditions: list[Compiled | None]) -> Compiled:
 
 
 def _default_name(paths: tuple[str, ...], *, unique: bool, where: str | None) -> str:
-    """Make a name from the paths, with a digest of the definition unless the name is one plain path."""
+    """Make a name from the paths, with a digest of the definition unless it is one plain path."""
     words = "_".join(_path_word(path) for path in paths)
     if len(paths) == 1 and words == paths[0] and not unique and where is None and len(words.encode()) <= 40:
         return words
@@ -216,13 +210,13 @@ def _path_word(path: str) -> str:
 
 
 def relation_name(table: str, oid: int, name: str, part: str) -> str:
-    """Return the name of a part: its dots keep it apart from all collections, and its digest from all other parts."""
+    """Return the name of a part: dots keep it apart from collections, the digest from other parts."""
     label = f".{part}" if part else ""
     return f"{_truncated(table, 16)}.{_truncated(name, 22)}{label}.{part_digest(oid, name, part)}"
 
 
 def part_digest(oid: int, name: str, part: str) -> str:
-    """Return the digest at the end of a part's name, which does not change when the table is renamed."""
+    """Return the digest at the end of a part's name; renaming the table does not change it."""
     return _digest([oid, name, part])
 
 
@@ -235,7 +229,7 @@ def _truncated(text: str, size: int) -> str:
 
 
 def read_comment(comment: str | None) -> dict[str, Any] | None:
-    """Return the content of a part's comment, with the index's name as `name`; `None` for any other comment."""
+    """Return the content of a part's comment, with the index's name as `name`; `None` for other comments."""
     try:
         found = json.loads(comment or "")
     except ValueError:
@@ -246,17 +240,13 @@ def read_comment(comment: str | None) -> dict[str, Any] | None:
 
 
 def is_current(comment: str | None) -> bool:
-    """Whether the comment belongs to a part of the current format, which need not be rebuilt."""
+    """Whether the comment is that of a part in the current format, which need not be rebuilt."""
     found = read_comment(comment)
     return found is not None and found.get("format") == _FORMAT
 
 
 def indexed_paths(comments: Iterable[str | None]) -> Indexes:
-    """Return the indexes that filters can use: those of which all parts are valid.
-
-    Args:
-        comments: the comments of the valid parts.
-    """
+    """Return the indexes of which all parts are valid, from the comments of the valid parts."""
     found: dict[str, tuple[set[str], dict[str, Any]]] = {}
     for comment in comments:
         if is_current(comment) and (part := read_comment(comment)) is not None:
@@ -273,11 +263,7 @@ def _indexed_paths(found: dict[str, Any]) -> IndexedPaths:
 
 
 def collect_indexes(rows: list[tuple[str, bool, int, str | None]]) -> list[Index]:
-    """Group the parts by index.
-
-    Args:
-        rows: the name, validity, size in bytes and comment of each part.
-    """
+    """Group the parts (name, validity, size in bytes, comment) by index."""
     groups: dict[str, list[tuple[bool, int, dict[str, Any]]]] = {}
     for _, valid, size, comment in rows:
         if (found := read_comment(comment)) is not None:

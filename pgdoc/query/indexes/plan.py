@@ -1,7 +1,7 @@
-"""Which indexes a filter can use: replace its lookups on indexed paths by lookups of sort keys.
+"""Which indexes a filter can use: lookups on indexed paths become lookups of sort keys.
 
-A lookup on a path without an index stays as it is, since computing keys only costs time. The known indexes may be
-outdated; then the results are the same, but slower.
+A lookup on a path without an index stays as it is, since computing keys only costs time. If the known indexes are
+outdated, the results are the same, but slower.
 """
 
 from __future__ import annotations
@@ -21,12 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class IndexedPaths:
-    """What an index covers.
-
-    Attributes:
-        paths: its paths, in their order.
-        where: the nodes that every document in the index matches.
-    """
+    """The paths of an index, in order, and the nodes that every document in it matches."""
 
     paths: tuple[Path, ...]
     where: tuple[Node, ...] = ()
@@ -34,12 +29,7 @@ class IndexedPaths:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Indexes:
-    """The indexes of a collection.
-
-    Attributes:
-        paths: what each index covers.
-        templates: the compiled filters, by shape, for as long as these are the indexes.
-    """
+    """The indexes of a collection, and the filters compiled for them, by shape."""
 
     paths: tuple[IndexedPaths, ...]
     templates: dict[object, Template] = field(default_factory=dict)
@@ -62,12 +52,7 @@ def by_key(node: Node, indexes: Indexes) -> Node:
 
 @dataclass(frozen=True, slots=True)
 class Branches:
-    """A filter as conditions; a document meets at most one of them.
-
-    Attributes:
-        nodes: the conditions.
-        in_turn: whether all documents of one condition come before those of the next in the requested order.
-    """
+    """A filter as conditions, like `Conditions` but not compiled."""
 
     nodes: tuple[Node, ...]
     in_turn: bool = False
@@ -76,13 +61,9 @@ class Branches:
 def branches(node: Node, indexes: Indexes, first: SortKey | None = None) -> Branches:
     """Split the filter into conditions on documents with arrays at the indexed paths, and on all others.
 
-    PostgreSQL reads the others from a btree in its order, as if there were no arrays. If the sort is by the path of a
-    range, arrays come before and after the range; PostgreSQL does not read them if the other documents are enough.
-
-    Args:
-        node: the filter.
-        indexes: the indexes of the collection.
-        first: the first sort key.
+    PostgreSQL reads the others from a btree in its order, as if there were no arrays. If `first`, the first sort key,
+    is the path of a range, arrays come before and after the range; PostgreSQL does not read them if the other documents
+    are enough.
     """
     paths, wheres = _usable_paths(node, indexes)
     parts = _by_key(node, paths)
@@ -102,16 +83,15 @@ def branches(node: Node, indexes: Indexes, first: SortKey | None = None) -> Bran
 
 
 def _is_range_of(first: SortKey, keyed: list[ByKey]) -> bool:
-    """Whether the only keyed condition is a range on the sort's path, and its keys determine the order.
+    """Whether the only keyed condition is a range on the sort's path whose keys determine the order.
 
-    Truncated keys do not; nor do the keys of a path with an array index, where an item can be the path's one value.
+    Truncated keys do not, nor do those of a path with an array index, where an item can be the path's one value.
     """
     operands = [node.operand for node in keyed[0].nodes if isinstance(node, Ordered)]
     return len(keyed) == 1 and keyed[0].path == first.path and bool(operands) and keys_suffice(first.path, operands)
 
 
 def _scopes_in_order(first: SortKey, keyed: ByKey) -> list[Scope]:
-    """Return the scopes in the order in which their documents sort."""
     scopes: list[Scope] = ["no_array", "array_at_end"]
     if any(isinstance(node, Ordered) and isinstance(node.operand.value, bool) for node in keyed.nodes):
         scopes.reverse()  # only booleans sort after arrays
@@ -121,12 +101,12 @@ def _scopes_in_order(first: SortKey, keyed: ByKey) -> list[Scope]:
 
 
 def has_range(node: Node) -> bool:
-    """Whether the filter asks for a range, so that a plan that is good for some values may be bad for others."""
+    """Whether the filter has a range, so that a plan that is good for some values may be bad for others."""
     return isinstance(node, Ordered) or (isinstance(node, And | Or) and any(map(has_range, node.nodes)))
 
 
 def _usable_paths(node: Node, indexes: Indexes) -> tuple[frozenset[Path], tuple[Node, ...]]:
-    """Return the paths that indexes can serve for this filter, and the conditions of the partial ones among them."""
+    """Return the paths that indexes can serve for this filter, and the conditions of the partial indexes."""
     given = list(conjuncts(node))
     asked = {lookup.path for lookup in lookups(node)}
     paths: set[Path] = set()
@@ -140,7 +120,7 @@ def _usable_paths(node: Node, indexes: Indexes) -> tuple[frozenset[Path], tuple[
 
 
 def _served_paths(paths: tuple[Path, ...], asked: set[Path]) -> Iterator[Path]:
-    """Yield the leading paths of an index that the filter has: an index serves a path only with all those before it."""
+    """Yield the leading paths that the filter has: an index serves a path only with all before it."""
     for path in paths:
         if path not in asked:
             return
@@ -178,7 +158,7 @@ def _is_lookup(node: Node) -> TypeGuard[Lookup]:
 def _by_key(node: Node, paths: frozenset[Path]) -> list[Node]:
     """Return the conjuncts with the lookups on the paths as `ByKey`.
 
-    Both bounds of a range become one `ByKey`; with one bound, PostgreSQL would read an index to its end.
+    Both bounds of a range become one: with one bound, PostgreSQL would read an index to its end.
     """
     groups: dict[Path | int, list[Lookup]] = {}
     parts: list[Node] = []

@@ -21,7 +21,7 @@ _CASED_END: Final = 0x1E944  # no character from here on has case
 
 
 def union(*sets: Ranges) -> Ranges:
-    """Return the characters that are in at least one of the sets."""
+    """Return the characters that are in any of the sets."""
     merged: list[tuple[int, int]] = []
     for low, high in sorted(item for ranges in sets for item in ranges):
         if merged and low <= merged[-1][1] + 1:
@@ -45,7 +45,7 @@ def within_text(ranges: Ranges) -> Ranges:
 
 @lru_cache(maxsize=256)
 def folded(ranges: Ranges) -> Ranges:
-    """Return the set with the other cases of its characters, by Unicode's simple case folding."""
+    """Add the other cases of the characters, by Unicode's simple case folding."""
     variants = _ASCII_VARIANTS if not ranges or ranges[-1][1] < 0x80 else _variants()
     others = [
         (other, other)
@@ -67,7 +67,6 @@ _ASCII_VARIANTS: Final[Mapping[int, tuple[int, ...]]] = {
 
 @lru_cache(maxsize=1)
 def _variants() -> Mapping[int, tuple[int, ...]]:
-    """Return each character that has case, with all its variants."""
     together: dict[str, list[int]] = {}
     for code in range(_CASED_END):
         together.setdefault(_fold(chr(code)), []).append(code)
@@ -75,7 +74,7 @@ def _variants() -> Mapping[int, tuple[int, ...]]:
 
 
 def _fold(char: str) -> str:
-    """Fold to one character: if full folding yields several, as for the sharp s, use the lower case."""
+    """Fold to one character; the lower case if full folding yields several, as for the sharp s."""
     return next((form for form in (char.casefold(), char.lower()) if len(form) == 1), char)
 
 

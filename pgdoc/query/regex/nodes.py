@@ -1,4 +1,4 @@
-"""The syntax tree of a regular expression, and how it is written for RE2 and for PostgreSQL."""
+"""The syntax tree of a regular expression, and its text for RE2 and for PostgreSQL."""
 
 from __future__ import annotations
 
@@ -60,10 +60,9 @@ class Weight:
     """The cost of a part, with its repetitions written out.
 
     Attributes:
-        size: the number of characters, assertions and alternatives; RE2 may test all of them for each character of a
-            text.
-        optional: the number of optional parts; PostgreSQL's compile time grows with its third power.
-        assertions: the number of assertions; with optional parts between them, they multiply PostgreSQL's work.
+        size: characters, assertions and alternatives; RE2 may test all of them for each character of a text.
+        optional: optional parts; PostgreSQL's compile time grows with its third power.
+        assertions: with optional parts between them, they multiply PostgreSQL's work.
     """
 
     size: int = 0

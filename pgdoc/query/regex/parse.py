@@ -1,9 +1,8 @@
-"""Parse regular expressions in RE2's syntax, and write them so that they mean the same in RE2 and in PostgreSQL.
+"""Parse regular expressions in RE2's syntax, and write them so that RE2 and PostgreSQL read them alike.
 
-A pattern is parsed as RE2 parses it, then written anew for each of the two. The result avoids everything that they read
-differently: classes, `.` and case become ranges of characters, and anchors become those that no mode changes. Patterns
-that PostgreSQL can't match, or not in time linear in the text, are refused. Greedy and lazy repetition are the same
-here, since only whether there is a match counts.
+The result avoids everything that the two read differently: classes, `.` and case become ranges of characters, and
+anchors become those that no mode changes. Patterns that PostgreSQL can't match, or not in time linear in the text, are
+refused. Greedy and lazy repetition are the same here, since only whether there is a match counts.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ MAX_MEMORY: Final = 2 << 20
 
 
 class BadPattern(ValueError):  # noqa: N818
-    """The pattern is not valid, or not supported by both RE2 and PostgreSQL; the message says what is wrong with it."""
+    """The pattern is not valid, or RE2 and PostgreSQL do not both support it; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +66,8 @@ class Pattern:
 def parse_pattern(text: str, options: str = "") -> Pattern:
     """Parse the operands of `$regex` and `$options`.
 
-    Args:
-        text: the pattern in RE2's syntax (https://github.com/google/re2/wiki/Syntax).
-        options: any of `i`, `m`, `s` and `x`; `u` has no effect.
-
-    Raises:
-        BadPattern: the pattern is not valid, or RE2 and PostgreSQL do not both support it.
+    `text` is in RE2's syntax (https://github.com/google/re2/wiki/Syntax). `options` are any of `i`, `m`, `s` and `x`;
+    `u` has no effect.
     """
     unknown = set(options) - set("imsxu")
     if unknown:
@@ -89,7 +84,7 @@ def parse_pattern(text: str, options: str = "") -> Pattern:
 
 @lru_cache(maxsize=256)
 def searcher(text: str) -> Callable[[bytes], object]:
-    """Compile a pattern written for RE2 to a function that searches UTF-8 text, and returns `None` without a match.
+    """Compile a pattern written for RE2 to a search of UTF-8 text, which returns `None` without a match.
 
     Raises:
         BadPattern: the pattern exceeds RE2's memory limit.
@@ -264,7 +259,7 @@ class _Parser:
         return part
 
     def _open_group(self) -> bool:
-        """Read the start of a group, and return whether it was flags only, such as `(?i)`."""
+        """Read the start of a group; return whether it was flags only, such as `(?i)`."""
         flags = self._take(_FLAGS)
         if flags:
             self._flags = (self._flags | set(flags[1])) - set(flags[2] or "")

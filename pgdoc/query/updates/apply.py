@@ -1,4 +1,4 @@
-"""Apply an update to one document in Python, with the same result as the SQL of `pgdoc.query.updates.sql`."""
+"""Apply an update to one document in Python, with the same result as `pgdoc.query.updates.sql`."""
 
 from __future__ import annotations
 
@@ -55,14 +55,11 @@ def apply_update(
 ) -> dict[str, Any]:
     """Return the updated data. The given data does not change, and shares its unchanged parts with the result.
 
-    Args:
-        update: the changes.
-        data: the document's data; empty for a new document.
-        now: the time of the transaction, for `$currentDate`, which sets null if it is `None`.
-        inserting: whether the document is new, so that `$setOnInsert` applies.
+    `now` is the time of the transaction, for `$currentDate`; `None` sets null. For a new document, `data` is empty and
+    `inserting` applies `$setOnInsert`.
 
     Raises:
-        InvalidUpdate: a change does not fit this data; `operator` and `path` name it.
+        InvalidUpdate: a change does not fit this data.
     """
     for change in () if inserting else update.creating_dollar_fields():
         if change.path[0] not in data:
@@ -250,7 +247,7 @@ def _check_container(node: Any, part: str, change: FieldChange) -> None:
 
 
 def _set_at(node: Any, path: Path, replacement: _Replace, change: FieldChange) -> Any:
-    """Copy the node with the value at the path replaced by `replacement(old)`; create missing objects on the way."""
+    """Copy the node with the value at the path replaced; create missing objects on the way."""
     if not path:
         return replacement(node)
     part, rest = path[0], path[1:]
@@ -269,7 +266,7 @@ def _set_at(node: Any, path: Path, replacement: _Replace, change: FieldChange) -
 
 
 def _unset_at(node: Any, path: Path) -> Any:
-    """Copy the node without the field at the path; return the node itself if there is no such field."""
+    """Copy the node without the field at the path; return the node itself if there is none."""
     part, rest = path[0], path[1:]
     if isinstance(node, dict) and part in node:
         return {**node, part: _unset_at(node[part], rest)} if rest else {key: node[key] for key in node if key != part}

@@ -19,7 +19,7 @@ NO_TIME: Final = Operand(None, "null")
 
 @dataclass(frozen=True, slots=True)
 class Set:
-    """`$set`: set the value, and create missing objects on the way."""
+    """Set the value, and create missing objects on the way."""
 
     operator: ClassVar = "$set"
     path: Path
@@ -28,7 +28,7 @@ class Set:
 
 @dataclass(frozen=True, slots=True)
 class SetOnInsert:
-    """`$setOnInsert`: `$set` if an upsert creates the document; otherwise no change."""
+    """Apply `$set` if an upsert creates the document; otherwise no change."""
 
     operator: ClassVar = "$setOnInsert"
     path: Path
@@ -37,7 +37,7 @@ class SetOnInsert:
 
 @dataclass(frozen=True, slots=True)
 class Unset:
-    """`$unset`: remove the field; an item of an array becomes null."""
+    """Remove the field; an item of an array becomes null."""
 
     operator: ClassVar = "$unset"
     path: Path
@@ -45,7 +45,7 @@ class Unset:
 
 @dataclass(frozen=True, slots=True)
 class Increment:
-    """`$inc`: add to the number, exactly and in decimal; a missing number counts as 0."""
+    """Add to the number, exactly and in decimal; a missing number counts as 0."""
 
     operator: ClassVar = "$inc"
     path: Path
@@ -54,7 +54,7 @@ class Increment:
 
 @dataclass(frozen=True, slots=True)
 class Multiply:
-    """`$mul`: multiply the number, in decimal; a missing number becomes 0."""
+    """Multiply the number, in decimal; a missing number becomes 0."""
 
     operator: ClassVar = "$mul"
     path: Path
@@ -72,7 +72,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Rename:
-    """`$rename`: move the value to the target, and replace a value there; neither path may go through an array."""
+    """Move the value to the target, and replace a value there; neither path may go through an array."""
 
     operator: ClassVar = "$rename"
     path: Path
@@ -81,7 +81,7 @@ class Rename:
 
 @dataclass(frozen=True, slots=True)
 class CurrentDate:
-    """`$currentDate`: set the time of the transaction, which is the operand once it is known."""
+    """Set the time of the transaction, which is the operand once it is known."""
 
     operator: ClassVar = "$currentDate"
     path: Path
@@ -90,11 +90,10 @@ class CurrentDate:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """`$push`: insert items into the array, then sort the array, then truncate it.
+    """Insert items into the array, then sort the array, then truncate it.
 
     Attributes:
-        items: the array of items.
-        position: the index of the item to insert before, counted from the end if negative; `None` for the end.
+        position: the index to insert before, counted from the end if negative; `None` for the end.
         order: the keys to sort by, relative to each item that is an object; an empty path is the item itself.
         size: the number of items to keep, from the end if negative; `None` for all.
     """
@@ -109,7 +108,7 @@ class Push:
 
 @dataclass(frozen=True, slots=True)
 class AddToSet:
-    """`$addToSet`: append each item that the array does not contain yet, added items included."""
+    """Append each item that the array does not contain yet, added items included."""
 
     operator: ClassVar = "$addToSet"
     path: Path
@@ -118,7 +117,7 @@ class AddToSet:
 
 @dataclass(frozen=True, slots=True)
 class Pop:
-    """`$pop`: remove the first or the last item of the array."""
+    """Remove the first or the last item of the array."""
 
     operator: ClassVar = "$pop"
     path: Path
@@ -127,11 +126,11 @@ class Pop:
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """`$pull` with a condition: remove the items that match it.
+    """Remove the items that match a condition. `$pull` with a value is a `PullAll`.
 
     Attributes:
         node: a filter on `{ELEMENT: item}`.
-        objects_only: whether only items that are objects can match.
+        objects_only: whether only objects can match.
     """
 
     operator: ClassVar = "$pull"
@@ -175,7 +174,7 @@ class Update:
     def creating_dollar_fields(self) -> list[FieldChange]:
         """Return the changes that could create a top-level field that starts with `$`.
 
-        As in MongoDB, they fit only if the field exists: usually, such a name is an operator in the wrong place.
+        As in MongoDB, they fit only if the field exists: such a name is usually an operator in the wrong place.
         """
         never = SetOnInsert | Unset | Rename | Pop | Pull | PullAll
         return [change for change in self.changes if change.path[0][0] == "$" and not isinstance(change, never)]

@@ -1,7 +1,7 @@
 """Parse updates.
 
-To add an operator, add a line to `_OPERATORS`, a node, and the meaning of the node in both interpreters:
-`pgdoc.query.updates.apply` for Python, `pgdoc.query.updates.sql` for PostgreSQL.
+A new operator needs a line in `_OPERATORS`, a node, and the node's meaning in `pgdoc.query.updates.apply` and
+`pgdoc.query.updates.sql`.
 """
 
 from __future__ import annotations
@@ -43,11 +43,7 @@ _MODIFIERS: Final = ("$each", "$position", "$slice", "$sort")
 
 
 def parse_update(update: Mapping[str, Any]) -> Update:
-    """Parse an update.
-
-    Raises:
-        InvalidUpdate: the update is not valid; `operator` and `path` say where.
-    """
+    """Parse an update."""
     if not isinstance(update, Mapping) or not update:
         raise InvalidUpdate(
             f"an update must be a dict of operators such as {{'$set': {{'status': 'paid'}}}}, got {short_repr(update)}"
@@ -75,7 +71,6 @@ def _check_entry(name: Any, operands: Any) -> Mapping[Any, Any]:
 
 
 def _check_overlaps(changes: list[FieldChange]) -> None:
-    """Raise if a path equals or contains another."""
     paths = [(change.path, change.operator) for change in changes]
     paths += [(change.target, change.operator) for change in changes if isinstance(change, Rename)]
     # Sorting brings overlapping paths together. `$[]` overlaps every index, so then all pairs within a top-level field
@@ -102,7 +97,7 @@ def _may_coincide(part: str, other: str) -> bool:
 
 
 def _path_order(path: Path) -> list[tuple[int, str]]:
-    """Sort indexes by number, after `$[]`, so that a change never applies to nulls that another change added."""
+    """Sort indexes by number, after `$[]`, so that no change applies to nulls that another change added."""
     return [
         (-1, part) if part == EACH else (len(part), part) if is_array_index(part) else (1 << 30, part) for part in path
     ]
@@ -176,7 +171,7 @@ def _parse_rename(name: str, path: Path, value: Any) -> Rename:
 
 
 def _parse_current_date(name: str, path: Path, value: Any) -> CurrentDate:
-    """Accept both of MongoDB's types, which mean the same here, since JSON has one form of a time."""
+    """Accept both of MongoDB's types, which mean the same here: JSON has one form of a time."""
     if not isinstance(value, bool) and value not in ({"$type": "date"}, {"$type": "timestamp"}):
         raise _invalid(name, path, f"needs True or {{'$type': 'date'}}, got {short_repr(value)}")
     return CurrentDate(path)
@@ -236,7 +231,7 @@ def _direction(value: Any, name: str, path: Path, need: str) -> int:
 
 
 def _parse_pull(name: str, path: Path, value: Any) -> Pull | PullAll:
-    """Read the operand as MongoDB does: operators on items, a filter on items that are objects, or else a value."""
+    """Read the operand as MongoDB does: operators on items, a filter on objects among them, or else a value."""
     if not isinstance(value, Mapping):
         return PullAll(name, path, _operand(name, path, [value]))
     try:
@@ -293,7 +288,7 @@ def _number(name: str, path: Path, value: Any) -> Operand:
 
 
 def _storable(name: str, path: Path, value: Any) -> Operand:
-    """Return the operand, and refuse one that would nest the document too deep at the path."""
+    """Return the operand; refuse one that would nest the document too deep."""
     operand = _operand(name, path, value)
     brackets = operand.text.count("{") + operand.text.count("[")
     if len(path) + brackets > MAX_DEPTH and len(path) + _depth(operand.value) > MAX_DEPTH:

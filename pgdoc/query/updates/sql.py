@@ -54,13 +54,10 @@ _WHOLE: Final = "FROM (SELECT {data} AS data OFFSET 0) AS whole"
 
 
 def compile_update(update: Update, data: Compiled = _DATA) -> Compiled:
-    """Compile to the new data of an existing document, which is null if a change does not fit the document.
+    """Compile to the new data of an existing document, which is null if a change does not fit.
 
     Each change is a function call around the previous one, and returns null for a null argument. Setting and unsetting
-    top-level fields always fits, so PostgreSQL's own operators do that for all of them at once.
-
-    Raises:
-        InvalidUpdate: the update has more changes than PostgreSQL can compile.
+    top-level fields always fits, so PostgreSQL's own operators do all of that at once.
     """
     _check_limits(update)
     whole = [change for change in update.changes if _is_whole_field(change)]
@@ -121,7 +118,7 @@ def _compile(data: Compiled, path: Path, change: FieldChange) -> Compiled:
 
 
 def _compile_each(data: Compiled, path: Path, change: FieldChange) -> Compiled:
-    """Apply the change to each element as a field of a document of its own; an unset field leaves null."""
+    """Apply the change to each element as a field of its own document; an unset field leaves null."""
     at = path.index(EACH)
     inner = _compile(_DATA, (ELEMENT, *path[at + 1 :]), change)
     items = f"jsonb_agg(coalesce(changed -> '{ELEMENT}', 'null') ORDER BY place)"

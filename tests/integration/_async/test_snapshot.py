@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -202,6 +204,22 @@ async def test_a_snapshot_of_empty_collections_has_no_events(shared_dsn: str, sc
             (event,) = await take(stream)
             assert event.document_id == "o-1"
         assert brief(await take(everything, 2)) == [("create", "orders", None), ("insert", "orders", "o-1")]
+
+
+async def test_a_stream_keeps_no_document_of_a_snapshot_that_is_delivered(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        await store.create_collection("orders")
+        sql.execute(FILL.format(f'"{schema}".orders', 5))
+        async with store.watch("orders", snapshot=True) as stream:
+            await take(stream, 1)
+            snapshot = weakref.ref(stream._delivery.snapshot)
+            await take(stream, 4)
+            await store["orders"].insert("new", {})
+            await take(stream, 1)
+            gc.collect()
+            assert snapshot() is None
 
 
 async def test_a_filter_applies_to_existing_documents(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:

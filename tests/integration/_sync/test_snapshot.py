@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -201,6 +203,22 @@ def test_a_snapshot_of_empty_collections_has_no_events(shared_dsn: str, schema: 
             (event,) = take(stream)
             assert event.document_id == "o-1"
         assert brief(take(everything, 2)) == [("create", "orders", None), ("insert", "orders", "o-1")]
+
+
+def test_a_stream_keeps_no_document_of_a_snapshot_that_is_delivered(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        store.create_collection("orders")
+        sql.execute(FILL.format(f'"{schema}".orders', 5))
+        with store.watch("orders", snapshot=True) as stream:
+            take(stream, 1)
+            snapshot = weakref.ref(stream._delivery.snapshot)
+            take(stream, 4)
+            store["orders"].insert("new", {})
+            take(stream, 1)
+            gc.collect()
+            assert snapshot() is None
 
 
 def test_a_filter_applies_to_existing_documents(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:

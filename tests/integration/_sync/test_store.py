@@ -143,5 +143,5 @@ def test_a_server_error_carries_its_sqlstate(own_schema: dict[str, Any]) -> None
 
 
 def test_an_unknown_plugin_is_refused() -> None:
-    with pytest.raises(ValueError, match="must be one of auto, wal2json, pgoutput, got 'wal2jsonn'"):
+    with pytest.raises(ValueError, match="plugin must be one of auto, wal2json, pgoutput, got 'wal2jsonn'"):
         Store("", plugin="wal2jsonn")

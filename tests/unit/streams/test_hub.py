@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import threading
+from unittest import mock
 
 import pytest
 
 from pgdoc.changes.router import Selection
 from pgdoc.errors import StoreClosed, StreamError
-from pgdoc.replication.source import Source
+from pgdoc.replication.source import Cluster, Source
 from pgdoc.streams.hub import Hub
 from pgdoc.streams.mailbox import Mailbox
 
@@ -54,3 +55,21 @@ def test_a_hub_with_threads_can_not_be_used_after_a_fork(hub, monkeypatch):
     with pytest.raises(StreamError, match="forked"):
         hub.check_usable()
     assert hub.begin_to_close().done()  # the threads are the parent's
+
+
+def test_a_stream_that_is_opened_while_the_start_fails_ends_with_the_error(hub, monkeypatch):
+    box = Mailbox(1, 1)
+    session = mock.Mock(cluster=Cluster(7421, 3), assembler=mock.Mock(watermark=3000))
+
+    def fail() -> None:
+        hub.subscribe(Selection(), box)  # by a thread that waited for an earlier start
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(hub._live, "open", lambda: session)
+    monkeypatch.setattr(hub._keeper, "start", fail)
+    with pytest.raises(RuntimeError, match="new thread"):
+        hub.start().result(5)
+    with pytest.raises(RuntimeError, match="new thread"):
+        box.take(0)
+    assert not hub.is_started
+    hub.close()

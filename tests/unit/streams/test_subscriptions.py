@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING, Self
 from unittest import mock
 
 import pytest
 
-from pgdoc.changes.change import Burst
+from pgdoc.changes.change import Burst, Change, TransactionInfo
 from pgdoc.changes.fanout import State
-from pgdoc.changes.router import Selection
+from pgdoc.changes.router import Condition, RouteKey, Selection
+from pgdoc.decoding.records import RowChange
 from pgdoc.errors import HistoryLost, InvalidResumeToken, StoreClosed, StreamClosed, StreamError
 from pgdoc.replication.source import Cluster
 from pgdoc.streams.mailbox import Mailbox
 from pgdoc.streams.subscriptions import Subscriptions
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 
 def mailbox() -> Mailbox:
@@ -128,3 +134,66 @@ def test_a_child_process_gets_a_lock_that_nobody_holds(subscriptions):
     subscriptions._lock.acquire()
     subscriptions.after_fork()
     assert not subscriptions.is_open(mock.Mock())
+
+
+class Interrupt:
+    """Raises a KeyboardInterrupt where CPython can: at the `step`-th call, or return from C code, of the block."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def __enter__(self) -> Self:
+        sys.setprofile(self._count)
+        return self
+
+    def __exit__(self, exc_type: object, *_: object) -> bool:
+        sys.setprofile(None)
+        return exc_type is KeyboardInterrupt
+
+    def _count(self, frame: FrameType, event: str, _arg: object) -> None:
+        if event in ("call", "c_return") and frame.f_globals["__name__"].startswith("pgdoc.changes."):
+            self.step -= 1
+            if self.step < 0:
+                raise KeyboardInterrupt
+
+
+def lookup_of(key: str) -> Condition:
+    return Condition(b"", None, None, RouteKey("", frozenset({key}), lambda _view: [key]), None, lambda _view: True)
+
+
+@pytest.mark.parametrize("selection", [Selection(), Selection(frozenset({"orders"})), Selection(None, lookup_of("x"))])
+def test_an_interrupt_while_a_stream_opens_or_closes_takes_nothing_from_the_others(selection):
+    transaction = TransactionInfo(1, "2026-11-23 03:41:13+00", None)
+    row = RowChange(1, "I", "orders", b"_", complete=True, read=lambda *_: mock.Mock())
+
+    def dispatch(subscriptions: Subscriptions, *boxes: Mailbox) -> None:
+        lsn = subscriptions.watermark + 10
+        changes = [Change((lsn, 1, 1, 0), transaction, row)]
+        subscriptions.dispatch(Burst(changes, lsn + 1, None))
+        for box in boxes:
+            assert [change.position for change in box.take(0)] == [(lsn, 1, 1, 0)]
+            box.batch.next = 1
+
+    step = 0
+    while True:
+        subscriptions, one, other, late = Subscriptions(), mailbox(), mailbox(), mailbox()
+        subscriptions.begin(Cluster(7421, 3), 3000)
+        subscriptions.subscribe(Selection(frozenset({"orders", "none"})), one)
+        with Interrupt(step) as opening:
+            subscriptions.subscribe(selection, mailbox())
+        dispatch(subscriptions, one)
+        closed = subscriptions.subscribe(selection, mailbox())
+        subscriptions.subscribe(selection, other)
+        dispatch(subscriptions, one, other)
+        with Interrupt(step) as closing:
+            subscriptions.unsubscribe(closed)
+        dispatch(subscriptions, one, other)
+        subscriptions.unsubscribe(closed)  # as the stream does when it is closed again, or collected
+        dispatch(subscriptions, one, other)
+        subscriptions.subscribe(selection, late)
+        dispatch(subscriptions, one, other, late)
+        subscriptions.close()
+        if opening.step >= 0 and closing.step >= 0:  # neither was interrupted
+            break
+        step += 1
+    assert step > 5
