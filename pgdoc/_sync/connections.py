@@ -91,7 +91,7 @@ class Connections:
 
     def _check_usable(self) -> None:
         if self._closing.is_set():
-            raise StoreClosed("the store is closed: create a new one")
+            raise StoreClosed("the store is closed: open a new one")
         if self._inherited is not None:
             raise StoreClosed(FORKED)
 
