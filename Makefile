@@ -28,7 +28,7 @@ test-examples: $(VENV)/.examples  ## test the programs of docs/examples, with a 
 
 check: lint docs test  ## run lint, docs and test: must pass before a commit
 
-lint: $(VENV)/.dev  ## check format, lint, types, shell and Docker files, and that the sync twins are up to date
+lint: $(VENV)/.dev  ## check format, lint, types, shell and Docker files, and that the generated sync code is up to date
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
 	@$(RUN) -m mypy
@@ -41,7 +41,7 @@ docs: $(VENV)/.dev  ## build the documentation in site/ and check it; a broken l
 	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --config-file docs/mkdocs.yml
 	@$(RUN) -m pytest --quiet tests/site
 
-stress: $(VENV)/.tests  ## run the tests that kill, cut and stall connections; takes minutes
+stress: $(VENV)/.tests  ## run the tests that kill processes, cut connections and stall networks; takes minutes
 	@$(RUN) .ci/install_server.py --or-docker
 	@$(RUN) -m pytest tests/stress $(ARGS)
 
@@ -49,7 +49,7 @@ bench: $(VENV)/.tests  ## benchmark streams and documents against hand-written c
 	@$(RUN) .ci/install_server.py --wal2json
 	@$(RUN) -m bench $(ARGS)
 
-twins: $(VENV)/.dev  ## regenerate the sync twins from their async sources
+twins: $(VENV)/.dev  ## generate the sync code from its async sources
 	@$(RUN) .ci/twins.py
 
 clean:  ## remove what these commands created

@@ -54,7 +54,7 @@ UnusedSchema = Annotated[
 ]
 ConsumerSchema = Annotated[
     str | None,
-    typer.Option("--schema", metavar="NAME", help="Only the consumers of this schema. By default, all of them."),
+    typer.Option("--schema", metavar="NAME", help="Only consumers of this schema. By default, of any schema."),
 ]
 
 
@@ -105,13 +105,19 @@ def init_command(dsn: Dsn = "", schema: UnusedSchema = DEFAULT_SCHEMA) -> None:
 def up_command(
     folder: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Keep the data in this folder. By default, it is removed at the end."),
+        typer.Option(
+            metavar="FOLDER", help="Keep the data in this folder. By default, the data is deleted at the end."
+        ),
     ] = None,
     port: Annotated[
-        int | None, typer.Option(metavar="PORT", help="Also listen on 127.0.0.1 at this port. 0 selects a free port.")
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            help="Listen on 127.0.0.1 at this port; 0 selects a free one. By default, only on a Unix socket.",
+        ),
     ] = None,
     schema: Annotated[
-        str, typer.Option("--schema", metavar="NAME", help="The schema for the command that it prints.")
+        str, typer.Option("--schema", metavar="NAME", help="The schema in the `pgdoc watch` command that is printed.")
     ] = DEFAULT_SCHEMA,
 ) -> None:
     """Run a private PostgreSQL server until Ctrl-C.
@@ -166,7 +172,11 @@ def watch_command(  # noqa: PLR0913 (its options)
     ] = None,
     consumer: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Open this durable consumer, and continue from its stored position."),
+        typer.Option(
+            metavar="NAME",
+            help="Open this durable consumer, and continue from its stored position. A new name creates a consumer, "
+            "which keeps WAL on the server until `pgdoc consumers drop NAME`.",
+        ),
     ] = None,
     where: Annotated[
         Any,
@@ -178,7 +188,8 @@ def watch_command(  # noqa: PLR0913 (its options)
     ] = None,
     snapshot: Annotated[bool, typer.Option("--snapshot", help="Begin with the documents that exist.")] = False,
     tokens: Annotated[
-        bool, typer.Option("--tokens", help="Print the resume token of each event below it. JSON always has it.")
+        bool,
+        typer.Option("--tokens", help="Print each event's resume token on a line below it. --json always has tokens."),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one event per line, as JSON.")] = False,
     dsn: Dsn = "",
@@ -256,7 +267,7 @@ def load_command(
         typer.Option(
             "--id",
             metavar="FIELD",
-            help="The field with the id. _id is removed from the data, and generated if it is missing.",
+            help="The field with the id. The field _id is taken out of the data; if it is missing, an id is generated.",
         ),
     ] = ID_FIELD,
     dsn: Dsn = "",
