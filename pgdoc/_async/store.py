@@ -208,9 +208,9 @@ class AsyncStore:
             wait: be a standby while another process has the consumer open; otherwise raise `ConsumerBusy`.
             on_lost: what to do when the consumer's position is lost: `raise` an error, or `recreate` the consumer,
                 which then begins from now.
-            buffer_size: how many events may wait in memory. A stream that falls further behind reads them from the
-                server's WAL.
-            buffer_bytes: how many bytes they may have; one event always fits.
+            buffer_size: how many events may wait in memory, 10,000 by default. A stream that falls further behind reads
+                them from the server's WAL.
+            buffer_bytes: how many bytes they may have, 64 MiB by default; one event always fits.
 
         Raises:
             InvalidFilter: `where` is not a filter, or uses a field that events do not have.
