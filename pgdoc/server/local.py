@@ -14,7 +14,6 @@ import os
 import pwd
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from psycopg.conninfo import make_conninfo
 
 from pgdoc.errors import ServerStartFailed
 from pgdoc.server.installation import find_installation
+from pgdoc.server.ports import check_port, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -146,22 +146,34 @@ class LocalServer:
             route = {"host": "127.0.0.1", "password": self._path("password").read_text()}
         return make_conninfo("", port=self._port, user=user or "postgres", dbname=dbname, **route)
 
+    @property
+    def has_exited(self) -> bool:
+        """Whether the server ended by itself: it was started, and nobody stopped it."""
+        return self._postmaster is not None and self._postmaster.poll() is not None
+
     def start(self) -> Self:
         """Start the server and wait until it accepts connections.
 
         Raises:
             ServerNotFound: this machine has no PostgreSQL that is new enough.
             PluginMissing: `plugin` is `wal2json`, and PostgreSQL does not have it.
-            ServerStartFailed: the server did not start; the message has the last lines of its log.
+            ServerStartFailed: the folder or the port can't be used, or the server did not start; the message then has
+                the last lines of its log.
         """
         if self._postmaster is not None:
             return self
         self._installation  # noqa: B018 (fails before any folder is created)
+        if self._listens and not self._wants_free_port:
+            check_port(self._port)
         try:
             self._prepare_folders()
             self._prepare_programs()
             self._prepare_cluster()
             self._launch()
+        except OSError as exc:
+            folder = self.folder or tempfile.gettempdir()
+            self.stop("immediate")
+            raise ServerStartFailed(f"folder {folder} can't be used ({exc.strerror}): use another folder") from exc
         except BaseException:
             self.stop("immediate")
             raise
@@ -198,8 +210,12 @@ class LocalServer:
 
     def log_tail(self, lines: int = 20) -> str:
         """Return the last lines of the server's log."""
+        return self._read_log(lines)
+
+    def _read_log(self, lines: int, start: int = 0) -> str:
+        """Return the last lines of those that begin at byte `start`."""
         try:
-            return "\n".join(self._path("log").read_text(errors="replace").splitlines()[-lines:])
+            return "\n".join(self._path("log").read_bytes()[start:].decode(errors="replace").splitlines()[-lines:])
         except OSError:
             return ""
 
@@ -279,7 +295,7 @@ class LocalServer:
             with self._path("data/postgresql.conf").open("a") as config:
                 config.write("include 'pgdoc.conf'\n")
         if self._wants_free_port:
-            self._port = _free_port()
+            self._port = free_port()
         self._write(self._path("data/pgdoc.conf"), "".join(_setting(*pair) for pair in self._all_settings().items()))
 
     def _init(self) -> None:
@@ -306,13 +322,14 @@ class LocalServer:
 
     def _launch(self) -> None:
         with self._path("log").open("ab") as log:
+            log_start = log.seek(0, os.SEEK_END)
             postgres = self._programs.program("postgres")
             self._postmaster = self._spawn(postgres, "-D", str(self._path("data")), stdout=log, stderr=log)
         self._send_to_guardian(self._postmaster.pid)
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not self._is_ready():
             if self._postmaster.poll() is not None or time.monotonic() > deadline:
-                log_tail = self.log_tail()
+                log_tail = self._read_log(20, log_start)
                 self._halt("immediate")
                 raise ServerStartFailed(f"PostgreSQL in {self.folder} did not start; its log ends with:\n{log_tail}")
             time.sleep(0.01)
@@ -375,10 +392,3 @@ class LocalServer:
 def _setting(name: str, value: object) -> str:
     text = ("off", "on")[value] if isinstance(value, bool) else str(value)
     return "{} = '{}'\n".format(name, text.replace("\\", "\\\\").replace("'", "''"))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

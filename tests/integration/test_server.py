@@ -1,6 +1,8 @@
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -158,6 +160,49 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(folder):
         local_server(folder).start()
     assert (folder / "thesis.txt").read_text() == "chapter 1"
     assert folder.stat().st_uid == owner
+
+
+@pytest.mark.parametrize("path", ["/proc/pgdoc", "file", "file/below"])
+def test_a_folder_that_cannot_be_used_is_an_error_of_one_line(folder, path):
+    (folder.parent / "file").touch()
+    with pytest.raises(ServerStartFailed) as raised:
+        local_server(folder.parent / path).start()
+    assert re.fullmatch(
+        rf"folder /\S*{path.lstrip('/')} can't be used \([\w ]+\): use another folder", str(raised.value)
+    )
+
+
+def test_a_port_that_is_in_use_is_refused_before_a_cluster_is_created(folder):
+    with socket.socket() as used:
+        used.bind(("127.0.0.1", 0))
+        used.listen()
+        port = used.getsockname()[1]
+        with pytest.raises(ServerStartFailed) as raised:
+            local_server(folder, port=port).start()
+    assert str(raised.value) == f"port {port} is in use: choose another port, or 0 for a free one"
+    assert not folder.exists()
+    with pytest.raises(ServerStartFailed, match="port 70000 can't be used"):
+        local_server(folder, port=70_000).start()
+
+
+def test_a_server_that_ends_by_itself_has_exited(private_server):
+    assert not private_server.has_exited
+    os.kill(private_server.pid, signal.SIGQUIT)
+    wait_until(lambda: private_server.has_exited)
+    private_server.stop()
+    assert not private_server.has_exited
+
+
+def test_up_reports_a_server_that_exited(folder):
+    command = [sys.executable, "-u", "-m", "pgdoc", "up", "--folder", str(folder), "--schema", "shop"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        shown = [process.stdout.readline() for _ in range(5)]
+        assert shown[-1].endswith("pgdoc watch --schema shop --create\n")
+        os.kill(int((folder / "data/postmaster.pid").read_text().split()[0]), signal.SIGINT)
+        out, error = process.communicate(timeout=30)
+    assert (process.returncode, out, error.count("\n")) == (1, "", 1)
+    assert error.startswith("pgdoc: the server exited: run `pgdoc up` again; its log ends with: ")
 
 
 def test_a_folder_too_deep_for_a_socket_still_works(folder):
