@@ -208,7 +208,10 @@ class Consumer:
             except PgdocError as exc:
                 if not exc.resumable or not self._ready.done() or self._ends:
                     raise
-                logger.warning('consumer "%s": reconnecting: %s', self.name, exc)
+                if self.mode == "reconnecting":  # one warning for each loss
+                    logger.info('consumer "%s": not reconnected yet: %s', self.name, exc)
+                else:
+                    logger.warning('consumer "%s": reconnecting: %s', self.name, exc)
                 self.mode = "reconnecting"
                 self._disconnect()
                 backoff.wait(self._closing)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 
+from pgdoc.database.errors import one_line
 from pgdoc.errors import PgdocError, ReplicationUnavailable, ServerUnreachable, SlotBlocked, UnsupportedServer
 from pgdoc.replication import slots
 from pgdoc.replication.connection import connect, quote_literal
@@ -41,7 +42,7 @@ def begin_history(conninfo: str) -> None:
     try:
         slots.make_first_bookmark(conninfo)
     except (ReplicationUnavailable, SlotBlocked, ServerUnreachable, UnsupportedServer) as exc:
-        logger.warning("history does not begin yet: %s", exc)
+        logger.warning("history is not kept yet: %s", _one_line(exc))
 
 
 class LiveSlot(Protocol):
@@ -101,7 +102,7 @@ class BookmarkKeeper:
             self.keep(connection)
         except (psycopg.Error, PgdocError) as exc:
             if not self._closing.is_set():
-                logger.warning("history is not kept at the moment: %s", exc)
+                logger.warning("history is not kept at the moment: %s", _one_line(exc))
         except Exception:  # a bug must not end the thread: the next pass may succeed
             logger.exception("history is not kept at the moment")
         return None if connection is None or connection.closed else connection
@@ -174,7 +175,7 @@ class BookmarkKeeper:
                     for bookmark in slots.bookmarks(leaving, lost=True):
                         drop_bookmark(leaving, bookmark.name)
         except (psycopg.Error, PgdocError) as exc:
-            logger.warning("the last hub could not check whether to drop its bookmarks: %s", exc)
+            logger.warning("the last hub could not check whether to drop its bookmarks: %s", _one_line(exc))
 
 
 def _copy_newest_bookmark(connection: psycopg.Connection[Any]) -> None:
@@ -201,7 +202,11 @@ def drop_bookmark(connection: psycopg.Connection[Any], name: str) -> None:
     try:
         connection.execute(f"SELECT pg_drop_replication_slot({quote_literal(name)})")
     except (psycopg.errors.UndefinedObject, psycopg.errors.ObjectInUse) as exc:
-        logger.info("bookmark not dropped: %s", exc)
+        logger.info("bookmark not dropped: %s", _one_line(exc))
+
+
+def _one_line(exc: Exception) -> str:
+    return one_line(exc) if isinstance(exc, psycopg.Error) else " ".join(str(exc).split())
 
 
 def _ask(connection: psycopg.Connection[Any], question: str) -> bool:

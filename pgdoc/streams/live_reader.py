@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from pgdoc.errors import PgdocError
+from pgdoc.model.positions import Lsn
 from pgdoc.replication.session import ReplicationSession, open_reader, read_burst
 from pgdoc.runtime.retry import Backoff
 
@@ -89,7 +90,7 @@ class LiveReader:
             except PgdocError as exc:
                 if not exc.resumable:
                     raise
-                logger.warning("reconnecting at %X: %s", self._subscriptions.watermark, exc)
+                logger.warning("reconnecting at %s: %s", Lsn(self._subscriptions.watermark), exc)
             finally:
                 self._session.reader.close()
             self._session = None if self._closing.is_set() else self._reopen()

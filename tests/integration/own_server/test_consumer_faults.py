@@ -66,6 +66,25 @@ def test_a_consumer_reconnects_after_lost_connections(store: Store, owner: psyco
         assert stream.stats().recreated == 0
 
 
+def test_a_consumer_warns_once_for_each_loss(
+    cluster: LocalServer, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "pgdoc.consumer")
+
+    def times(text: str) -> int:
+        return sum(text in record.getMessage() for record in caplog.records)
+
+    with store["orders"].watch(consumer=NAME) as stream:
+        for number in range(2):
+            caplog.clear()
+            with cluster.stopped():
+                wait_until(lambda: times("not reconnected yet"))
+            insert(store, number)
+            assert ids(take(stream, 1)) == [number]
+            wait_until(lambda: stream.try_next() is None and stream.stats().mode == "live")
+            assert times(": reconnecting: ") == 1
+
+
 def test_nothing_stored_is_repeated_after_a_restart(
     cluster: LocalServer, store: Store, owner: psycopg.Connection
 ) -> None:

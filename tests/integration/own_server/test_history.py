@@ -293,6 +293,7 @@ def test_the_history_keeper_survives_a_lost_connection(
         old = make_older(owner, slots.bookmarks(owner)[0], age_s=HOUR_S)
         wait_until(lambda: len(slots.bookmarks(owner)) == 2)
         assert slots.bookmarks(owner)[0].name == old
+    assert [record for record in caplog.records if "\n" in record.getMessage()] == []
 
 
 def test_set_history_stores_valid_values_and_refuses_others(dsn: str) -> None:

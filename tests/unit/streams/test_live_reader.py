@@ -92,6 +92,11 @@ def test_it_confirms_what_it_dispatched_until_the_store_is_closed(run):
     assert run.live.plugin == "pgoutput"
 
 
+def test_it_logs_the_position_as_an_lsn(run, caplog):
+    run(Server([keepalive(0x1_015B5568), ServerUnreachable("cut")], [run.closing.set]))
+    assert [record.getMessage() for record in caplog.records] == ["reconnecting at 1/15B5568: cut"]
+
+
 def test_it_reconnects_at_the_watermark_as_often_as_it_takes(run):
     seen: list[bool] = []
 
