@@ -76,7 +76,8 @@ def _is_connection_loss(exc: psycopg.Error) -> bool:
 
 def _collection_not_found(exc: psycopg.Error, subject: str) -> CollectionNotFound | None:
     if isinstance(exc, psycopg.errors.WrongObjectType):
-        return CollectionNotFound(f"{subject}: {_server_text(exc)}")
+        names_table = "pgdoc.find_collection" in (exc.diag.context or "")
+        return CollectionNotFound(_server_text(exc) if names_table else f"{subject}: {_server_text(exc)}")
     if exc.diag.context is not None:  # raised in a trigger or function of the user, about another table
         return None
     if isinstance(exc, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):

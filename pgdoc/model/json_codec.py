@@ -111,7 +111,8 @@ def _write(value: Any, trail: tuple[str, ...]) -> str:  # noqa: PLR0911 (one ret
         return _write_container(value, trail)
     raise _invalid(
         trail,
-        f"{short_repr(value)} has type {type(value).__name__}, which JSON can't represent",
+        f"{short_repr(value)} has type {type(value).__name__}, which JSON can't represent: convert it to a str, int, "
+        "float, Decimal, bool, None, list or dict",
     )
 
 
@@ -151,7 +152,7 @@ def _write_integer(value: int, trail: tuple[str, ...]) -> str:
 
 def _write_float(value: float, trail: tuple[str, ...]) -> str:
     if not math.isfinite(value):
-        raise _invalid(trail, f"JSON can't represent {short_repr(value)}")
+        raise _invalid(trail, f"JSON can't represent {short_repr(value)}: use None, or text")
     text = float.__repr__(value)
     return f"{int(value)}.0" if "e+" in text else text
 
@@ -159,7 +160,7 @@ def _write_float(value: float, trail: tuple[str, ...]) -> str:
 def _write_decimal(value: Decimal, trail: tuple[str, ...]) -> str:
     exponent = value.as_tuple().exponent
     if not isinstance(exponent, int):
-        raise _invalid(trail, f"JSON can't represent {short_repr(value)}")
+        raise _invalid(trail, f"JSON can't represent {short_repr(value)}: use None, or text")
     if value.adjusted() >= MAX_DIGITS or exponent < -_MAX_SCALE:
         raise _invalid(
             trail,

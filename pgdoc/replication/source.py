@@ -69,7 +69,7 @@ class Cluster:
         """
         if system_id != self.system_id:
             raise InvalidResumeToken(
-                f"the token is of cluster {system_id}, this server is cluster {self.system_id}: "
+                f"the token belongs to cluster {system_id}, but this server is cluster {self.system_id}: "
                 "open the stream where the token was issued, or start without it"
             )
         left_at = dict(self.switches).get(timeline, 0)

@@ -106,7 +106,8 @@ def test_token_is_of_another_cluster_or_beyond_the_end(dsn: str) -> None:
             token = stream.resume_token
         elsewhere = pgdoc.ResumeToken(token.position, token.system_id + 1, token.timeline)
         message = said(InvalidResumeToken, lambda: store.watch(resume_after=elsewhere))
-        assert f"the token is of cluster {elsewhere.system_id}, this server is cluster {token.system_id}: " in message
+        expected = f"the token belongs to cluster {elsewhere.system_id}, but this server is cluster {token.system_id}: "
+        assert expected in message
         message = said(InvalidResumeToken, lambda: store.watch(resume_after="7F/0"))
         assert message.startswith("position 7F/0 lies beyond the end of this server's WAL, ")
 

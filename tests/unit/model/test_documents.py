@@ -110,6 +110,20 @@ def test_a_value_that_can_not_be_stored_is_refused_with_its_path(value: Any, pat
     assert caught.value.path == f"a.0{path}"
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (float("nan"), "JSON can't represent nan: use None, or text"),
+        (Decimal("NaN"), "JSON can't represent Decimal('NaN'): use None, or text"),
+        ({1}, "{1} has type set, which JSON can't represent: convert it to a str, int, float, "),
+    ],
+)
+def test_the_error_of_a_value_that_json_lacks_says_what_to_use(value: Any, message: str) -> None:
+    with pytest.raises(InvalidDocument) as caught:
+        encode({"a": value})
+    assert str(caught.value).startswith(f"at 'a': {message}")
+
+
 def test_the_depth_of_a_document_has_a_limit() -> None:
     assert decode(encode(nested(MAX_DEPTH))) == nested(MAX_DEPTH)
     with pytest.raises(InvalidDocument, match="nested deeper than 254 levels"):

@@ -45,7 +45,7 @@ def test_a_bare_lsn_lies_before_every_change_that_commits_there():
 @pytest.mark.parametrize(
     ("resume_after", "reason"),
     [
-        (token(3000, system_id=1), "of cluster 1"),
+        (token(3000, system_id=1), "belongs to cluster 1, but this server is cluster"),
         (token(1001, timeline=1), "not part of this server's history"),
         (token(2001, timeline=2), "not part of this server's history"),
         (token(3000, timeline=4), "not part of this server's history"),
