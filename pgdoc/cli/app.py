@@ -1,26 +1,38 @@
 """The commands of `pgdoc`."""
 
-import json
 import shlex
 import signal
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, NoReturn
 
-import psycopg
 import typer
 from rich.console import Console
 from rich.text import Text
 
 import pgdoc
+from pgdoc.cli.arguments import (
+    PLUGINS,
+    ConsumerSchema,
+    Dsn,
+    PlainCommand,
+    Schema,
+    UnusedSchema,
+    invalid_where,
+    read_filter,
+    read_plugin,
+)
 from pgdoc.cli.consumers import consumers_table
 from pgdoc.cli.demo import run_demo
 from pgdoc.cli.doctor import examine_server
+from pgdoc.cli.invocation import own_command
+from pgdoc.cli.opening import explain_missing, has_schema, missing_collections, open_stream, schema_not_found
 from pgdoc.cli.output import print_events, print_fields, print_json_lines
 from pgdoc.cli.stores import DEFAULT_SCHEMA, open_store
 from pgdoc.cli.transfer import ID_FIELD, dump_documents, load_documents
-from pgdoc.errors import CollectionNotFound, PgdocError
+from pgdoc.errors import CollectionNotFound, PgdocError, ServerUnreachable
 from pgdoc.model.names import check_name
 from pgdoc.server import LocalServer
 
@@ -38,31 +50,7 @@ consumers_app = typer.Typer(help="List or drop durable consumers.", rich_markup_
 app.add_typer(consumers_app, name="consumers")
 
 _TERMINATED = 128 + signal.SIGTERM
-
-Dsn = Annotated[
-    str,
-    typer.Option(
-        "--dsn",
-        envvar="PGDOC_DSN",
-        metavar="DSN",
-        help="The database, as a libpq connection string or URI. By default, libpq's PG* variables select it.",
-    ),
-]
-Schema = Annotated[str, typer.Option("--schema", metavar="NAME", help="The schema whose tables are the collections.")]
-UnusedSchema = Annotated[
-    str, typer.Option("--schema", metavar="NAME", help="No effect: this command concerns the whole database.")
-]
-ConsumerSchema = Annotated[
-    str | None,
-    typer.Option("--schema", metavar="NAME", help="Only consumers of this schema. By default, of any schema."),
-]
-
-
-def _read_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as exc:
-        raise typer.BadParameter(f"{text!r} is not valid JSON: {exc}") from exc
+_POLL_S = 1.0
 
 
 def run_cli(arguments: list[str] | None = None) -> int:
@@ -113,6 +101,8 @@ def up_command(
         int | None,
         typer.Option(
             metavar="PORT",
+            min=0,
+            max=65535,
             help="Listen on 127.0.0.1 at this port; 0 selects a free one. By default, only on a Unix socket.",
         ),
     ] = None,
@@ -129,11 +119,13 @@ def up_command(
     with LocalServer(folder, port=port) as server:
         with open_store("up", server.conninfo, schema) as store:
             store.migrate()
-        option = "" if schema == DEFAULT_SCHEMA else f" --schema {schema}"
+        option = "" if schema == DEFAULT_SCHEMA else f" --schema {schema} --create"
         typer.echo(f"PostgreSQL is running. Its data is in {server.folder}. Ctrl-C stops it.\n")
         typer.echo(f"  export PGDOC_DSN={shlex.quote(server.conninfo)}\n")
-        typer.echo(f"Then, in another terminal: pgdoc watch{option}")
-        signal.pause()
+        typer.echo(f"Then, in another terminal: {own_command()} watch{option}")
+        while not server.has_exited:
+            time.sleep(_POLL_S)
+        raise ServerUnreachable(f"the server exited: run `pgdoc up` again; its log ends with: {server.log_tail(3)}")
 
 
 @app.command("demo")
@@ -149,7 +141,13 @@ def demo_command(
         typer.Option(metavar="NAME", help="Use this schema. With --dsn it must be new, and is dropped at the end."),
     ] = None,
     plugin: Annotated[
-        Literal["auto", "wal2json", "pgoutput"], typer.Option(help="The output plugin of the streams.")
+        str,
+        typer.Option(
+            metavar="|".join(PLUGINS),
+            parser=read_plugin,
+            autocompletion=lambda: list(PLUGINS),
+            help="The output plugin of the streams.",
+        ),
     ] = "auto",
 ) -> None:
     """Show on real documents that no change is lost.
@@ -159,14 +157,16 @@ def demo_command(
     raise typer.Exit(run_demo(dsn, plugin, schema))
 
 
-@app.command("watch")
+@app.command("watch", cls=PlainCommand)
 def watch_command(  # noqa: PLR0913 (its options)
     collections: Annotated[
         list[str] | None,
         typer.Argument(metavar="COLLECTION", help="The collections to watch. By default, all of them."),
     ] = None,
     *,
-    create: Annotated[bool, typer.Option("--create", help="Create the collections that do not exist.")] = False,
+    create: Annotated[
+        bool, typer.Option("--create", help="Create the collections and the consumer that do not exist.")
+    ] = False,
     resume_after: Annotated[
         str | None, typer.Option("--from", metavar="TOKEN", help="Continue after this token, or from this LSN.")
     ] = None,
@@ -174,7 +174,7 @@ def watch_command(  # noqa: PLR0913 (its options)
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Open this durable consumer, and continue from its stored position. A new name creates a consumer, "
+            help="Open this durable consumer, and continue from its stored position. --create creates a new one, "
             "which keeps WAL on the server until `pgdoc consumers drop NAME`.",
         ),
     ] = None,
@@ -182,7 +182,7 @@ def watch_command(  # noqa: PLR0913 (its options)
         Any,
         typer.Option(
             metavar="JSON",
-            parser=_read_json,
+            parser=read_filter,
             help='Print only events that match this filter, such as {"event_type": "insert"}.',
         ),
     ] = None,
@@ -204,10 +204,10 @@ def watch_command(  # noqa: PLR0913 (its options)
     options = {"where": where, "snapshot": snapshot, "resume_after": resume_after, "consumer": consumer}
     with (
         open_store("watch", dsn, schema, auto_create=create) as store,
-        _open_stream(store, schema, names, options, create=create) as stream,
+        open_stream(store, schema, names, options, create=create) as stream,
     ):
         typer.echo(f"watching {', '.join(names) or 'all collections'}; Ctrl-C stops", err=True)
-        for missing in _missing(store, names):  # possible only if the stream resumes
+        for missing in missing_collections(store, names):  # possible only if the stream resumes
             typer.echo(
                 f'pgdoc: collection "{schema}.{missing}" does not exist, and a stream that resumes does not create it',
                 err=True,
@@ -222,6 +222,7 @@ def watch_command(  # noqa: PLR0913 (its options)
 def collections_command(dsn: Dsn = "", schema: Schema = DEFAULT_SCHEMA) -> None:
     """List the collections, one per line."""
     with open_store("collections", dsn, schema) as store:
+        _note_missing_schema(store, schema)
         for name in store.collections():
             typer.echo(name)
 
@@ -230,6 +231,7 @@ def collections_command(dsn: Dsn = "", schema: Schema = DEFAULT_SCHEMA) -> None:
 def status_command(dsn: Dsn = "", schema: Schema = DEFAULT_SCHEMA) -> None:
     """Show the state of the server and of the catalog."""
     with open_store("status", dsn, schema) as store:
+        _note_missing_schema(store, schema)
         print_fields(store.status())
 
 
@@ -256,7 +258,7 @@ def doctor_command(dsn: Dsn = "", schema: Schema = DEFAULT_SCHEMA) -> None:
     raise typer.Exit(int(is_wrong))
 
 
-@app.command("load")
+@app.command("load", cls=PlainCommand)
 def load_command(
     file: Annotated[
         typer.FileBinaryRead, typer.Argument(metavar="FILE", help="One JSON object per line; - reads stdin.")
@@ -275,17 +277,17 @@ def load_command(
 ) -> None:
     """Insert the documents of a file, all or none."""
     with open_store("load", dsn, schema) as store:
-        count = load_documents(file, store[collection], id_field)
+        count = load_documents(file, store, collection, id_field)
     typer.echo(f"Loaded {count:,} document{'' if count == 1 else 's'} into {collection}.", err=True)
 
 
-@app.command("dump")
+@app.command("dump", cls=PlainCommand)
 def dump_command(
     collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="The collection to read.")],
     where: Annotated[
         Any,
         typer.Option(
-            metavar="JSON", parser=_read_json, help='Write only documents that match, such as {"status": "new"}.'
+            metavar="JSON", parser=read_filter, help='Write only documents that match, such as {"status": "new"}.'
         ),
     ] = None,
     dsn: Dsn = "",
@@ -297,11 +299,10 @@ def dump_command(
     """
     with open_store("dump", dsn, schema, auto_create=False) as store:
         try:
-            dump_documents(store[collection], where)
+            with invalid_where():
+                dump_documents(store[collection], where)
         except CollectionNotFound as exc:
-            if not _is_missing(exc):
-                raise
-            raise _not_found(schema, collection) from exc
+            raise explain_missing(store, schema, collection) from exc
 
 
 @consumers_app.callback(invoke_without_command=True)
@@ -324,7 +325,7 @@ def list_consumers_command(context: typer.Context, dsn: Dsn = "", schema: Consum
         Console().print(consumers_table(_consumers_of(store, wanted)))
 
 
-@consumers_app.command("drop")
+@consumers_app.command("drop", cls=PlainCommand)
 def drop_consumer_command(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The consumer to drop.")],
@@ -349,37 +350,9 @@ def _consumers_of(store: pgdoc.Store, schema: str | None) -> list[pgdoc.Consumer
     return [consumer for consumer in store.consumers() if schema in {None, consumer.schema}]
 
 
-def _open_stream(
-    store: pgdoc.Store, schema: str, names: list[str], options: dict[str, Any], *, create: bool
-) -> pgdoc.ChangeStream:
-    """Open a stream without waiting for a consumer that another process has open."""
-    try:
-        return store.watch(*names, **options, wait=False)
-    except CollectionNotFound as exc:
-        missing = _missing(store, names)
-        if create or not missing:
-            raise
-        try:
-            store[missing[0]].get("any id")
-        except CollectionNotFound as found:
-            if not _is_missing(found):  # --create could not create it either
-                raise found from exc
-        raise _not_found(schema, missing[0], ", or pass --create to create it") from exc
-
-
-def _is_missing(error: CollectionNotFound) -> bool:
-    """Whether there is nothing of the collection's name, rather than a table that is not a collection."""
-    return isinstance(error.__cause__, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName)
-
-
-def _not_found(schema: str, name: str, advice: str = "") -> CollectionNotFound:
-    option = "" if schema == DEFAULT_SCHEMA else f" --schema {schema}"
-    check = f"check the name (`pgdoc collections{option}` lists all)"
-    return CollectionNotFound(f'collection "{schema}.{name}" does not exist: {check}{advice}')
-
-
-def _missing(store: pgdoc.Store, names: list[str]) -> list[str]:
-    return sorted(set(names).difference(store.collections())) if names else []
+def _note_missing_schema(store: pgdoc.Store, schema: str) -> None:
+    if not has_schema(store, schema):
+        typer.echo(f"pgdoc: {schema_not_found(schema)}", err=True)
 
 
 def _exit_on_signal(_number: int, _frame: object) -> NoReturn:

@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 from rich.table import Table
 
 import pgdoc
+from pgdoc.cli.invocation import own_command
 from pgdoc.cli.render import render_delay
 
 if TYPE_CHECKING:
@@ -152,7 +153,8 @@ def prove(stage: Stage) -> bool:
     stage.say(f"lost {lost}, repeated {repeated}, {render_delay(_median(stage.delays))} from commit to event (median)")
     held = f"{len(stage.replica):,} documents rebuilt from the events"
     stage.say(f"{held} equal the tables." if good else f"{held} differ: {dict(different)}", "green" if good else "red")
-    stage.say("\nNext: `pgdoc up` runs a server like this one, and `pgdoc watch` prints its changes.")
+    command = own_command()
+    stage.say(f"\nNext: `{command} up` runs a server like this one, and `{command} watch` prints its changes.")
     return good
 
 

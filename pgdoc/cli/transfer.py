@@ -11,14 +11,14 @@ from typing import IO, TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pgdoc import InvalidDocument, UnreadableDocument, new_id
+from pgdoc import DuplicateDocument, InvalidDocument, UnreadableDocument, new_id
 from pgdoc.cli.render import shorten
 from pgdoc.model import json_codec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from pgdoc import Collection
+    from pgdoc import Collection, Store
     from pgdoc.model.documents import Document
 
 __all__ = ["ID_FIELD", "dump_documents", "load_documents"]
@@ -62,18 +62,23 @@ class _Lines:
         return found, data
 
 
-def load_documents(file: IO[bytes], collection: Collection, id_field: str) -> int:
-    """Insert the documents of a file, all or none.
+def load_documents(file: IO[bytes], store: Store, name: str, id_field: str) -> int:
+    """Insert the documents of a file, all or none, in one transaction with the creation of the collection.
 
     Raises:
         InvalidDocument: a line is not a document. The message has its number.
+        DuplicateDocument: an id exists, or the file has it twice.
     """
     lines = _Lines(file, id_field)
     with _progress(_size(file)) as report:
         try:
-            return collection.insert_many(lines, progress=lambda count: report(count, lines.bytes_read))
+            with store.transaction() as tx:
+                count = tx[name].insert_many(lines, progress=lambda count: report(count, lines.bytes_read))
         except InvalidDocument as exc:  # insert_many reads each line just before it sends it
             raise InvalidDocument(f"line {lines.number}: {exc}; nothing was stored", path=exc.path) from exc
+        except DuplicateDocument as exc:
+            raise DuplicateDocument(f"{exc}; nothing was stored", document_id=exc.document_id) from exc
+    return count
 
 
 def dump_documents(collection: Collection, where: Mapping[str, Any] | None) -> None:

@@ -12,3 +12,6 @@ SELECT name FROM pgdoc.collections(%s) AS name
 
 -- name: table_exists
 SELECT to_regclass(%s) IS NOT NULL
+
+-- name: schema_exists
+SELECT to_regnamespace(quote_ident(%s)) IS NOT NULL

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -133,8 +134,8 @@ def test_watch_prints_only_events_that_match_where(dsn):
         assert without_clock(process.stdout.readline()).startswith("insert   orders/o-2 ")
     command = [*COMMAND, "watch", "--dsn", dsn, "--where", '{"total": 5}']
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 1
-    assert ended.stderr.startswith("pgdoc: no event has 'total': use one of event_type, collection, document_id,")
+    assert ended.returncode == 2
+    assert "Error: Invalid value for '--where': no event has 'total': use one of event_type, coll" in ended.stderr
 
 
 def test_watch_resumes_after_a_token(dsn):
@@ -168,13 +169,17 @@ def test_watch_resumes_a_consumer_that_is_listed_and_dropped(dsn):
     with pgdoc.Store(dsn) as store:
         store.create_collection("orders")
         for number in range(3):
-            with watching(dsn, "--json", "--consumer", "billing") as process:
+            create = () if number else ("--create",)
+            with watching(dsn, "--json", "--consumer", "billing", *create) as process:
                 store["orders"].insert(f"o-{number}", {})
                 assert process.stdout is not None
                 assert orjson.loads(process.stdout.readline())["document_id"] == f"o-{number}"
                 busy = pgdoc_command("consumers", "drop", "billing", "--dsn", dsn)
                 assert (busy.returncode, busy.stdout) == (1, "")
                 assert busy.stderr.startswith('pgdoc: consumer "billing" is open')
+                busy = pgdoc_command("watch", "--consumer", "billing", "--dsn", dsn)
+                assert busy.returncode == 1
+                assert busy.stderr.startswith('pgdoc: consumer "billing" is open elsewhere (its session has pid ')
                 process.send_signal(signal.SIGINT)
                 process.wait(30)
     listed = pgdoc_command("consumers", "--dsn", dsn)
@@ -182,6 +187,42 @@ def test_watch_resumes_a_consumer_that_is_listed_and_dropped(dsn):
     assert pgdoc_command("consumers", "drop", "billing", "--dsn", dsn).returncode == 0
     gone = pgdoc_command("consumers", "--dsn", dsn, "drop", "billing")
     assert (gone.returncode, gone.stderr) == (1, "pgdoc: there is no consumer billing: `pgdoc consumers` lists them\n")
+
+
+def test_watch_of_a_consumer_that_does_not_exist_fails_and_creates_nothing(dsn):
+    with pgdoc.Store(dsn) as store:
+        store.create_collection("orders")
+        for arguments in (["orders"], [], ["--from", "0/1"]):
+            ended = pgdoc_command("watch", *arguments, "--consumer", "biling", "--dsn", dsn)
+            assert (ended.returncode, ended.stdout) == (1, "")
+            assert ended.stderr == (
+                'pgdoc: consumer "biling" does not exist: check the name (`pgdoc consumers` lists them), '
+                "or pass --create\n"
+            )
+        assert store.consumers() == []
+
+
+def test_watch_from_a_position_that_is_no_longer_kept_says_what_to_do(dsn):
+    ended = pgdoc_command("watch", "--from", "0/1", "--dsn", dsn)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
+    assert ended.stderr.startswith("pgdoc: a stream can't resume at 0/1: ")
+    assert "Start without --from" in ended.stderr
+    ended = pgdoc_command("watch", "--from", "0/1", "--snapshot", "--dsn", dsn)
+    assert ended.returncode == 2
+    assert "Invalid value for '--from': an LSN does not record the progress of a snapshot" in ended.stderr
+
+
+def test_a_schema_that_does_not_exist_is_reported(dsn):
+    for command, code in (("watch", 1), ("dump", 1), ("collections", 0), ("status", 0)):
+        words = ["dump", "orders"] if command == "dump" else [command]
+        ended = pgdoc_command(*words, "--dsn", dsn, "--schema", "nosuch")
+        advice = ", or pass --create" if command == "watch" else ""
+        assert (ended.returncode, ended.stderr) == (
+            code,
+            f'pgdoc: schema "nosuch" does not exist: check the name{advice}\n',
+        )
+    with watching(dsn, "--schema", "nosuch", "--create"):
+        pass
 
 
 def test_an_error_is_printed_on_one_line(dsn):
@@ -276,6 +317,7 @@ def test_a_table_that_is_not_a_collection_is_not_reported_as_missing(dsn):
         ended = pgdoc_command(*arguments, "--dsn", dsn)
         assert (ended.returncode, ended.stdout) == (1, "")
         assert re.search(r"plain.* is not a collection.*: use another (collection )?name$", ended.stderr)
+        assert "docs.plain" in ended.stderr
         assert "check the name" not in ended.stderr
         assert "--create" not in ended.stderr
 
@@ -288,6 +330,33 @@ def test_an_id_that_a_file_has_twice_is_not_reported_as_stored(dsn, tmp_path):
     assert ended.stderr.startswith(
         "pgdoc: collection \"docs.orders\" already has a document 'o-1', or this call inserts it twice: "
     )
+    assert ended.stderr.endswith("; nothing was stored\n")
+    assert pgdoc_command("collections", "--dsn", dsn).stdout == ""
+
+
+def test_a_load_that_is_interrupted_leaves_no_collection(dsn):
+    kept = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child would inherit an ignored SIGINT
+    with subprocess.Popen(
+        [*COMMAND, "load", "-", "orders", "--dsn", dsn],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        signal.signal(signal.SIGINT, kept)
+        assert process.stdin is not None
+        process.stdin.write(b'{"text": "%s"}\n' % (b"x" * 1000) * 1000)  # more than a block, so COPY has begun
+        process.stdin.flush()
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            query = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity USING (pid) WHERE wait_event = 'ClientRead'"
+            query += " AND state LIKE 'idle in transaction%' AND pg_stat_activity.datname = current_database()"
+            deadline = time.monotonic() + 30
+            while connection.execute(query).fetchone() == (0,):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        process.stdin.close()
+        assert process.wait(30) == 130
+    assert pgdoc_command("collections", "--dsn", dsn).stdout == ""
 
 
 def test_connections_of_a_command_are_named_after_it(dsn):
@@ -336,8 +405,10 @@ def test_load_names_an_invalid_line_and_stores_nothing(dsn, tmp_path, line):
     ended = pgdoc_command("load", str(file), "orders", "--dsn", dsn)
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
     assert ended.stderr.startswith("pgdoc: line 2: ")
+    by_sku = pgdoc_command("load", str(file), "orders", "--id", "sku", "--dsn", dsn)
+    assert (by_sku.returncode, by_sku.stderr.count("\n")) == (1, 1)
     with pgdoc.Store(dsn) as store:
-        assert "orders" not in store.collections() or store["orders"].count() == 0
+        assert store.collections() == []
 
 
 def test_dump_ends_quietly_when_its_reader_does(dsn):

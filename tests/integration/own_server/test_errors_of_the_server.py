@@ -12,6 +12,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from pgdoc import Store
+from pgdoc.cli.app import run_cli
 from pgdoc.errors import PluginMissing, PluginNotAllowed, ReplicationNotPermitted, UnsupportedServer, WalLevelTooLow
 from pgdoc.replication import session, slots
 from tests.integration.own_server.faults import altered, answering, greeting
@@ -48,6 +49,18 @@ def test_a_database_that_is_not_in_utf8_is_refused(cluster: LocalServer, dsn: st
             assert "LATIN1" in said(UnsupportedServer, store.migrate)
     finally:
         admin.execute("DROP DATABASE old WITH (FORCE)")
+
+
+def test_watch_of_the_command_line_creates_nothing_if_the_wal_level_is_below_logical(
+    cluster: LocalServer, dsn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with altered(cluster, wal_level="replica"):
+        for options in ([], ["--consumer", "billing"]):
+            assert run_cli(["watch", "orders", "--create", *options, "--dsn", dsn]) == 1
+            assert capsys.readouterr().err.startswith("pgdoc: wal_level is replica: ")
+        with Store(dsn) as store:
+            assert store.collections() == []
+            assert store.consumers() == []
 
 
 def test_a_wal_level_below_logical_is_refused(cluster: LocalServer, dsn: str) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
+from unittest import mock
 
 import psycopg
 import pytest
@@ -14,7 +16,14 @@ from typer.main import get_command
 import pgdoc
 from pgdoc import ConsumerStatus, ResumeToken
 from pgdoc.cli.app import app, run_cli
-from pgdoc.errors import CatalogMissing, CollectionNotFound, DatabaseError, ServerUnreachable
+from pgdoc.errors import (
+    CatalogMissing,
+    CollectionNotFound,
+    ConsumerBusy,
+    DatabaseError,
+    HistoryLost,
+    ServerUnreachable,
+)
 from pgdoc.model.positions import Position
 
 if TYPE_CHECKING:
@@ -38,6 +47,9 @@ class MissingCollection:
     def get(self, _id: str) -> None:
         raise CollectionNotFound("no table") from psycopg.errors.UndefinedTable("no table")
 
+    def find(self, _where: Any) -> Any:
+        self.get("")
+
 
 class FakeStore:
     """Stands where a store would open a socket."""
@@ -45,6 +57,7 @@ class FakeStore:
     opened: list[Any]
     fails: Exception | None
     events: list[Any]
+    has_schema: bool
 
     def __init__(self, conninfo: str, *, schema: str, auto_create: bool) -> None:
         self.opened.append(f"{conninfo} {schema}{' creates' if auto_create else ''}")
@@ -56,6 +69,13 @@ class FakeStore:
 
     def __getitem__(self, name: str) -> MissingCollection:
         return MissingCollection()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """A transaction that finds the schema."""
+        connection = mock.Mock()
+        connection.execute.return_value.fetchone.return_value = (self.has_schema,)
+        yield mock.Mock(connection=connection)
 
     def collections(self) -> list[str]:
         if self.fails is not None:
@@ -78,9 +98,15 @@ class FakeStore:
 
     @contextmanager
     def watch(
-        self, *names: str, where: Any, snapshot: bool, resume_after: str | None, consumer: str | None, wait: bool
+        self,
+        *names: str,
+        where: Any = None,
+        snapshot: bool = False,
+        resume_after: str | None = None,
+        consumer: str | None = None,
+        wait: bool = True,
     ) -> Iterator[list[Any]]:
-        assert not wait  # who types a command wants to know that another has the consumer
+        assert not (consumer and wait)  # who types a command wants to know that another has the consumer
         self.opened.append(f"{names} after {resume_after}{f' as {consumer}' if consumer else ''}")
         self.opened += [where] if where else []
         self.opened += ["snapshot"] if snapshot else []
@@ -93,6 +119,7 @@ def store(monkeypatch):
     monkeypatch.setattr(FakeStore, "opened", [], raising=False)
     monkeypatch.setattr(FakeStore, "fails", None, raising=False)
     monkeypatch.setattr(FakeStore, "events", [], raising=False)
+    monkeypatch.setattr(FakeStore, "has_schema", True, raising=False)
     monkeypatch.delenv("PGDOC_DSN", raising=False)
     return FakeStore
 
@@ -189,6 +216,28 @@ def test_invalid_arguments_are_exit_code_2(store, arguments, capsys):
     assert "Usage: pgdoc" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["watch", "--where", "5"], '\'5\' is not a JSON object: use a filter such as {"status": "new"}'),
+        (["dump", "a", "--where", "5"], "'5' is not a JSON object"),
+        (["watch", "--where", "{"], "'{' is not valid JSON"),
+        (["demo", "--plugin", "x"], "'x' is not one of auto, wal2json, pgoutput"),
+    ],
+)
+def test_the_error_of_an_invalid_value_names_the_option_and_what_is_valid(store, capsys, arguments, message):
+    assert run_cli(arguments) == 2
+    assert f"Error: Invalid value for '{arguments[-2]}': {message}" in capsys.readouterr().err
+
+
+def test_help_shows_no_python_types(capsys):
+    for command in ("watch", "load", "dump", "demo", "up"):
+        assert run_cli([command, "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert not re.search("<[a-zA-Z]", shown)
+        assert "list[" not in shown
+
+
 def test_an_answer_is_printed_field_by_field_and_markup_in_it_is_text(store, capsys):
     assert run_cli(["history"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -218,7 +267,64 @@ def test_watch_begins_with_what_exists(store):
 
 def test_watch_creates_collections_only_if_it_is_told_to(store):
     assert run_cli(["watch", "orders", "--create"]) == 0
-    assert store.opened == [opened("watch"), "('orders',) after None"]
+    tried, *watched = store.opened[1:]
+    assert store.opened[0] == opened("watch")
+    assert tried == "() after None"  # a stream, so that a server without streams gets no collection
+    assert watched == ["('orders',) after None"]
+
+
+@pytest.mark.parametrize("arguments", [["watch", "a"], ["watch"], ["dump", "a"]])
+def test_a_schema_that_does_not_exist_is_an_error(store, monkeypatch, capsys, arguments):
+    monkeypatch.setattr(FakeStore, "has_schema", False)
+    assert run_cli([*arguments, "--schema", "nosuch"]) == 1
+    advice = ", or pass --create" if arguments[0] == "watch" else ""
+    assert capsys.readouterr().err == f'pgdoc: schema "nosuch" does not exist: check the name{advice}\n'
+    assert run_cli(["watch", "--schema", "nosuch", "--create"]) == 0
+
+
+def test_collections_notes_on_stderr_that_the_schema_does_not_exist(store, monkeypatch, capsys):
+    monkeypatch.setattr(FakeStore, "has_schema", False)
+    assert run_cli(["collections", "--schema", "nosuch"]) == 0
+    assert capsys.readouterr() == ("a\nb\n", 'pgdoc: schema "nosuch" does not exist: check the name\n')
+
+
+def test_watch_creates_a_consumer_only_if_it_is_told_to(store, capsys):
+    assert run_cli(["watch", "--consumer", "x"]) == 1
+    assert capsys.readouterr().err == (
+        'pgdoc: consumer "x" does not exist: check the name (`pgdoc consumers` lists them), or pass --create\n'
+    )
+    assert store.opened == [opened("watch", creates=False)]
+    assert run_cli(["watch", "--consumer", "x", "--create"]) == 0
+    assert store.opened[-1] == "() after None as x"
+    assert run_cli(["watch", "--consumer", "c"]) == 0
+    assert store.opened[-1] == "() after None as c"
+
+
+def test_a_busy_consumer_is_reported_with_advice_for_a_terminal(store, monkeypatch, capsys):
+    def watch(*_names: str, **_options: Any) -> None:
+        raise ConsumerBusy("open it with wait=True", owner_pid=7)
+
+    monkeypatch.setattr(FakeStore, "watch", watch)
+    assert run_cli(["watch", "--consumer", "c"]) == 1
+    assert capsys.readouterr().err == (
+        'pgdoc: consumer "c" is open elsewhere (its session has pid 7): end the program that has it open, '
+        "or use another consumer\n"
+    )
+
+
+@pytest.mark.parametrize(("oldest", "found"), [(None, "no history is kept"), ("0/5", "the oldest position that is ke")])
+def test_a_position_that_is_no_longer_kept_is_reported_with_advice_for_a_terminal(
+    store, monkeypatch, capsys, oldest, found
+):
+    def watch(*_names: str, **_options: Any) -> None:
+        raise HistoryLost("keep more with set_history()", oldest_available=oldest)
+
+    monkeypatch.setattr(FakeStore, "watch", watch)
+    assert run_cli(["watch", "--from", "0/1"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"pgdoc: a stream can't resume at 0/1: {found}")
+    assert "`pgdoc history` shows" in error
+    assert "set_history" not in error
 
 
 def test_watch_of_a_collection_that_does_not_exist_says_what_to_do(store, monkeypatch, capsys):
