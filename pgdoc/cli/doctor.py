@@ -159,6 +159,9 @@ def _catalog(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
 
 
 def _tables(connection: psycopg.Connection[Any], schema: str) -> Iterator[tuple[str, str]]:
+    ((has_schema,),) = _rows(connection, "catalog", "schema_exists", schema)
+    if schema != DEFAULT_SCHEMA and not has_schema:
+        yield "warn", f'schema "{schema}" does not exist: check the name'
     for table in _rows(connection, "doctor", "tables", schema):
         if not table.is_collection:
             yield "warn", f'table "{schema}.{table.name}" is not a collection: stores and streams ignore it'

@@ -221,6 +221,8 @@ def test_a_schema_that_does_not_exist_is_reported(dsn):
             code,
             f'pgdoc: schema "nosuch" does not exist: check the name{advice}\n',
         )
+    doctor = pgdoc_command("doctor", "--dsn", dsn, "--schema", "nosuch")
+    assert 'warn   tables        schema "nosuch" does not exist: check the name\n' in doctor.stdout
     with watching(dsn, "--schema", "nosuch", "--create"):
         pass
 
