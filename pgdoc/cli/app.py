@@ -277,7 +277,7 @@ def load_command(
 ) -> None:
     """Insert the documents of a file, all or none."""
     with open_store("load", dsn, schema) as store:
-        count = load_documents(file, store, collection, id_field)
+        count = load_documents(file, store, schema, collection, id_field)
     typer.echo(f"Loaded {count:,} document{'' if count == 1 else 's'} into {collection}.", err=True)
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
+import psycopg
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pgdoc import DuplicateDocument, InvalidDocument, UnreadableDocument, new_id
 from pgdoc.cli.render import shorten
+from pgdoc.errors import PgdocError
 from pgdoc.model import json_codec
+from pgdoc.model.names import quoted
+from pgdoc.sql import statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -62,23 +67,41 @@ class _Lines:
         return found, data
 
 
-def load_documents(file: IO[bytes], store: Store, name: str, id_field: str) -> int:
-    """Insert the documents of a file, all or none, in one transaction with the creation of the collection.
+def load_documents(file: IO[bytes], store: Store, schema: str, name: str, id_field: str) -> int:
+    """Insert the documents of a file, all or none, in one transaction.
+
+    A missing collection is created before it. One transaction for both would make every other creation of a collection
+    wait until the end of the load. If the load fails, the new collection is dropped, unless others have filled it.
 
     Raises:
         InvalidDocument: a line is not a document. The message has its number.
         DuplicateDocument: an id exists, or the file has it twice.
     """
     lines = _Lines(file, id_field)
-    with _progress(_size(file)) as report:
+    with _progress(_size(file)) as report, _dropped_after_failure(store, schema, name):
         try:
-            with store.transaction() as tx:
-                count = tx[name].insert_many(lines, progress=lambda count: report(count, lines.bytes_read))
+            count = store[name].insert_many(lines, progress=lambda count: report(count, lines.bytes_read))
         except InvalidDocument as exc:  # insert_many reads each line just before it sends it
             raise InvalidDocument(f"line {lines.number}: {exc}; nothing was stored", path=exc.path) from exc
         except DuplicateDocument as exc:
             raise DuplicateDocument(f"{exc}; nothing was stored", document_id=exc.document_id) from exc
     return count
+
+
+@contextmanager
+def _dropped_after_failure(store: Store, schema: str, name: str) -> Iterator[None]:
+    """Drop the collection if the block creates it and fails, while it is empty."""
+    existed = name in store.collections()
+    try:
+        yield
+    except BaseException:
+        if not existed and name in store.collections():
+            with contextlib.suppress(PgdocError, psycopg.Error), store.transaction() as tx:
+                tx.connection.execute("SET LOCAL lock_timeout = '2s'")  # somebody else is using it: it can stay
+                tx.connection.execute(f"LOCK TABLE {quoted(schema, name)}".encode())
+                if not tx[name].count():
+                    tx.connection.execute(statement("catalog", "drop_collection").encode(), [schema, name])
+        raise
 
 
 def dump_documents(collection: Collection, where: Mapping[str, Any] | None) -> None:

@@ -349,8 +349,8 @@ def test_a_load_that_is_interrupted_leaves_no_collection(dsn):
         process.stdin.write(b'{"text": "%s"}\n' % (b"x" * 1000) * 1000)  # more than a block, so COPY has begun
         process.stdin.flush()
         with psycopg.connect(dsn, autocommit=True) as connection:
-            query = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity USING (pid) WHERE wait_event = 'ClientRead'"
-            query += " AND state LIKE 'idle in transaction%' AND pg_stat_activity.datname = current_database()"
+            query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY %'"
+            query += " AND state = 'active' AND wait_event = 'ClientRead'"
             deadline = time.monotonic() + 30
             while connection.execute(query).fetchone() == (0,):
                 assert time.monotonic() < deadline
