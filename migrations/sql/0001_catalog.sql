@@ -71,7 +71,6 @@ $$;
 CREATE FUNCTION pgdoc.find_collection(schema_name text, name text) RETURNS regclass LANGUAGE plpgsql STABLE AS $$
 DECLARE
   relation regclass := to_regclass(format('%I.%I', schema_name, name));
-  missing text;
 BEGIN
   IF relation IS NULL OR pgdoc.is_collection(relation) THEN
     RETURN relation;
@@ -79,19 +78,9 @@ BEGIN
     RAISE EXCEPTION 'the table %.% is newer than this transaction''s snapshot', schema_name, name
       USING ERRCODE = 'serialization_failure', HINT = 'Run the transaction again.';
   ELSE
-    SELECT string_agg(format('%s %s', wanted.name, wanted.type), ', ') INTO missing
-    FROM (
-      VALUES ('id', 'text'), ('data', 'jsonb'), ('version', 'bigint'), ('replaced_version', 'bigint'),
-        ('created_at', 'timestamptz'), ('updated_at', 'timestamptz')
-    ) AS wanted (name, type)
-    WHERE NOT EXISTS (
-      SELECT FROM pg_attribute a
-      WHERE a.attrelid = relation AND a.attname = wanted.name AND a.atttypid = wanted.type::regtype
-        AND NOT a.attisdropped
-    );
     RAISE EXCEPTION 'table "%.%" is not a collection', schema_name, name
-      USING ERRCODE = 'wrong_object_type', HINT = format(
-        '%s: use another collection name.', coalesce('It lacks the columns ' || missing, 'It is no permanent table'));
+      USING ERRCODE = 'wrong_object_type', HINT = 'A collection has the columns id text, data jsonb, version bigint, '
+        'replaced_version bigint, created_at timestamptz, updated_at timestamptz: use another collection name.';
   END IF;
 END $$;
 

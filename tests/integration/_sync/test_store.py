@@ -103,8 +103,9 @@ def test_a_table_that_is_not_a_collection_is_left_alone(own_schema: dict[str, An
         with pytest.raises(CollectionNotFound) as raised:
             store.create_collection("plain")
         assert str(raised.value) == (
-            f'table "{schema}.plain" is not a collection. It lacks the columns data jsonb, version bigint, '
-            "replaced_version bigint, created_at timestamptz, updated_at timestamptz: use another collection name"
+            f'table "{schema}.plain" is not a collection. A collection has the columns id text, data jsonb, '
+            "version bigint, replaced_version bigint, created_at timestamptz, updated_at timestamptz: "
+            "use another collection name"
         )
         with pytest.raises(CollectionNotFound, match="not a collection"):
             store.drop_collection("plain")
