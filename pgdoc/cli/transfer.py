@@ -95,13 +95,20 @@ def _dropped_after_failure(store: Store, schema: str, name: str) -> Iterator[Non
     try:
         yield
     except BaseException:
-        if not existed and name in store.collections():
-            with contextlib.suppress(PgdocError, psycopg.Error), store.transaction() as tx:
-                tx.connection.execute("SET LOCAL lock_timeout = '2s'")  # somebody else is using it: it can stay
-                tx.connection.execute(f"LOCK TABLE {quoted(schema, name)}".encode())
-                if not tx[name].count():
-                    tx.connection.execute(statement("catalog", "drop_collection").encode(), [schema, name])
+        if not existed:
+            with contextlib.suppress(PgdocError, psycopg.Error):  # such as a lost server: the first error counts
+                _drop_if_empty(store, schema, name)
         raise
+
+
+def _drop_if_empty(store: Store, schema: str, name: str) -> None:
+    if name not in store.collections():
+        return
+    with store.transaction() as tx:
+        tx.connection.execute("SET LOCAL lock_timeout = '2s'")  # a collection that another program uses can stay
+        tx.connection.execute(f"LOCK TABLE {quoted(schema, name)}".encode())
+        if not tx[name].count():
+            tx.connection.execute(statement("catalog", "drop_collection").encode(), [schema, name])
 
 
 def dump_documents(collection: Collection, where: Mapping[str, Any] | None) -> None:

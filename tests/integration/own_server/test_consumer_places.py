@@ -84,6 +84,21 @@ def test_acknowledgements_are_confirmed_while_nothing_is_read(
         assert stream.stats().buffered == 250
 
 
+def test_snapshot_progress_that_cannot_be_read_does_not_end_a_running_consumer(
+    store: Store, owner: psycopg.Connection
+) -> None:
+    with store["orders"].watch(consumer=NAME, auto_ack=False) as stream:
+        owner.execute("UPDATE pgdoc.consumers SET snapshot = 'unreadable'")
+        for number in range(3):
+            before = confirmed(owner)
+            insert(store, number)
+            (event,) = take(stream, 1)
+            stream.ack(event)
+            wait_until(lambda before=before: confirmed(owner) > before)  # type: ignore[misc]
+            assert stream.next(timeout=0.3) is None  # longer than the interval of the heartbeat
+        owner.execute("UPDATE pgdoc.consumers SET snapshot = NULL")
+
+
 def test_a_checkpoint_is_confirmed_when_no_crash_can_take_it_back(
     store: Store, owner: psycopg.Connection, admin: psycopg.Connection
 ) -> None:
