@@ -142,6 +142,11 @@ class ConsumerProgress:
         given, passed = self._passed
         return passed if given.position <= latest.position < passed.position else latest
 
+    @property
+    def stored_position(self) -> tuple[int, ...]:
+        """The position up to which the catalog is known to have stored progress; only a later checkpoint is news."""
+        return max(self.begun.position, self.checkpointed.position)
+
     def confirmable(self) -> int:
         """See `Acknowledgements`."""
         return self._oldest_needed(self.watermark)

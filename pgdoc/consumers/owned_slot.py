@@ -148,7 +148,7 @@ def save_progress(  # noqa: PLR0913 (what `OwnedSlot` holds, for a consumer that
     """
     with deadline_scope(_HEARTBEAT_LIMIT_S):
         checkpoint = ownership.check(epoch)
-        if checkpoint.position > progress.checkpointed.position:
+        if checkpoint.position > progress.stored_position:
             ownership.flush(checkpoint.inserted)  # A crash must not take back what is confirmed to the slot.
             progress.checkpointed = ownership.mark_of(checkpoint)
     confirmable = progress.confirmable()
