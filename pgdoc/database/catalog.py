@@ -6,7 +6,7 @@ from pgdoc.errors import CatalogMissing, CatalogVersionMismatch, UnsupportedServ
 
 __all__ = ["FIND_REVISION", "REVISION", "check_revision", "check_server"]
 
-REVISION = "0006"
+REVISION = "0007"
 """The newest revision in `migrations/versions`, which this version of pgdoc needs."""
 
 FIND_REVISION = b"SELECT version_num FROM pgdoc.alembic_version"

@@ -1,0 +1,30 @@
+"""Keep what collections are, and who owns a consumer, in rows that only the catalog's owner can write."""
+
+from pathlib import Path
+from typing import Any
+
+from alembic import op
+
+revision = "0007"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+SQL = Path(__file__).parents[1] / "sql"
+PARTS = ("registry", "ownership", "positions", "paths")
+
+
+def upgrade() -> None:
+    for part in PARTS:
+        run(f"0007_{part}.sql")
+
+
+def downgrade() -> None:
+    for part in reversed(PARTS):
+        run(f"0007_{part}_down.sql")
+
+
+def run(name: str) -> None:
+    """Execute an SQL file on the psycopg connection: SQLAlchemy would parse `:name` and `%` in it as parameters."""
+    psycopg_connection: Any = op.get_bind().connection.driver_connection
+    psycopg_connection.execute((SQL / name).read_bytes())
