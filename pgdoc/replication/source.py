@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgdoc.decoding.plugins import PLUGINS
@@ -24,7 +24,7 @@ class Source:
         plugin: one of `PLUGIN_CHOICES`; `auto` stands for the first plugin that the server has and allows.
     """
 
-    conninfo: str
+    conninfo: str = field(repr=False)
     schema: str
     plugin: str = "auto"
 
