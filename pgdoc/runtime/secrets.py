@@ -73,7 +73,8 @@ def _presentable_and_odd(settings: Mapping[str, str]) -> tuple[set[str], set[str
 
     A host or database with an @ in it is a piece of a misread URL, in which the password was not percent-encoded.
     """
-    shown, odd = set(_WORDS), set()
+    shown = set(_WORDS)
+    odd: set[str] = set()
     for name in _SHOWN:
         value = settings.get(name, "")
         for part in {value, *value.split(",")} - {""}:
