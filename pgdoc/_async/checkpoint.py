@@ -37,9 +37,9 @@ async def checkpoint(tx: AsyncOpenTransaction, consumer: Consumer, mark: Mark) -
     Raises:
         ConsumerLost: it does not, or `mark` is not beyond the stored position.
     """
-    system_id, timeline = consumer.ids
+    system_id, timeline, database_oid = consumer.ids
     position = [int(number) for number in mark.position]  # some may be Lsn
-    params = [position, mark.text, str(system_id), timeline, consumer.name, consumer.epoch, position]
+    params = [position, mark.text, str(system_id), timeline, database_oid, consumer.name, consumer.epoch, position]
     try:
         if await _fetch(tx, "checkpoint", params):
             return

@@ -12,8 +12,8 @@ from pgdoc.changes.fanout import Subscription
 from pgdoc.changes.router import Selection
 from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
 from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClosed, StreamError
-from pgdoc.model.positions import BEFORE_ALL, Position, resume_point
-from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage
+from pgdoc.model.positions import BEFORE_ALL, resume_point
+from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, token_at
 from pgdoc.replication.checks import check_position, check_reach
 from pgdoc.runtime.primitives import AsyncOpening, async_call, async_wait
 from pgdoc.streams.delivery import Delivery
@@ -297,7 +297,7 @@ class AsyncChangeStream(AsyncOpening):
             raise StreamError("the stream is not open: await it, or enter it, first")
         if self._consumer is not None and self._consumer.epoch is None:
             raise StreamError("the stream is a standby: it has no position until it owns its consumer")
-        return ResumeToken(Position(*self._delivery.position(feed)), *feed.ids, self._delivery.progress)
+        return token_at(self._delivery.position(feed), feed.ids, self._delivery.progress)
 
     @property
     def closed(self) -> bool:

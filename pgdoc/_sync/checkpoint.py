@@ -38,9 +38,9 @@ def checkpoint(tx: OpenTransaction, consumer: Consumer, mark: Mark) -> None:
     Raises:
         ConsumerLost: it does not, or `mark` is not beyond the stored position.
     """
-    system_id, timeline = consumer.ids
+    system_id, timeline, database_oid = consumer.ids
     position = [int(number) for number in mark.position]  # some may be Lsn
-    params = [position, mark.text, str(system_id), timeline, consumer.name, consumer.epoch, position]
+    params = [position, mark.text, str(system_id), timeline, database_oid, consumer.name, consumer.epoch, position]
     try:
         if _fetch(tx, "checkpoint", params):
             return

@@ -20,6 +20,7 @@ from pgdoc.model.metadata import current_metadata
 from pgdoc.runtime.deadline import bounded, closing_on_deadline, deadline_scope, is_limited
 from pgdoc.runtime.fork import FORKED, connecting, detach, remember
 from pgdoc.runtime.primitives import Lock, Pool, check_alive
+from pgdoc.runtime.secrets import without_secrets
 from pgdoc.runtime.ttl_cache import TTLCache
 from pgdoc.sql import statement
 
@@ -217,7 +218,7 @@ def _class_of(closing: threading.Event) -> type[Connection[Any]]:
         @classmethod
         def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
             with deadline_scope(float("inf"), closing=closing):
-                return bounded(connecting(super()._connect_gen(conninfo)))
+                return without_secrets(bounded(connecting(super()._connect_gen(conninfo))), conninfo)
 
         def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
             """Wait for the server: without a limit for a user's call, within `deadline_scope` for opening a stream."""

@@ -11,6 +11,7 @@ from psycopg.rows import namedtuple_row
 from pgdoc.cli.render import render_bytes, render_delay
 from pgdoc.cli.stores import DEFAULT_SCHEMA, conninfo_of_command, explain_missing_dsn, open_store
 from pgdoc.database.catalog import FIND_REVISION, check_revision, check_server
+from pgdoc.database.conninfo import PlainConnection
 from pgdoc.database.errors import connection_error, one_line
 from pgdoc.errors import PgdocError
 from pgdoc.model.names import check_name
@@ -65,7 +66,7 @@ def examine_server(dsn: str, schema: str = DEFAULT_SCHEMA) -> Iterator[Finding]:
 def _connect(dsn: str) -> psycopg.Connection[Any]:
     conninfo = conninfo_of_command("doctor", dsn)
     try:
-        return psycopg.connect(
+        return PlainConnection.connect(
             conninfo, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S, row_factory=namedtuple_row
         )
     except psycopg.Error as exc:

@@ -31,8 +31,8 @@ from pgdoc.consumers.ownership import Ownership, ServerSession
 from pgdoc.consumers.slots import find_cluster
 from pgdoc.consumers.takeover import Takeover, went_back
 from pgdoc.errors import ConsumerBusy, ConsumerLost, PgdocError, StoreClosed
-from pgdoc.model.positions import BEFORE_ALL, Lsn, Position, before_commits_at, resume_point
-from pgdoc.model.tokens import Mark, ResumeToken, SnapshotStage
+from pgdoc.model.positions import BEFORE_ALL, Lsn, before_commits_at, resume_point
+from pgdoc.model.tokens import Mark, SnapshotStage, token_at
 from pgdoc.replication.source import Cluster, Source
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.runtime.faults import internal_error
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from pgdoc.changes.fanout import Subscription
     from pgdoc.changes.life import Existence
     from pgdoc.consumers.takeover import StartPoint
-    from pgdoc.model.positions import RawPosition
-    from pgdoc.model.tokens import SnapshotState
+    from pgdoc.model.positions import Ids, RawPosition
+    from pgdoc.model.tokens import ResumeToken, SnapshotState
     from pgdoc.streams.mailbox import AsyncMailbox, Mailbox
 
 logger = logging.getLogger("pgdoc.consumer")
@@ -132,9 +132,9 @@ class Consumer:
         return self._ready.done() and not self._thread.is_alive()
 
     @property
-    def ids(self) -> tuple[int, int]:
-        """The cluster's system identifier and timeline."""
-        return self._cluster.system_id, self._cluster.timeline
+    def ids(self) -> Ids:
+        """What the stream's tokens carry."""
+        return self._cluster.ids
 
     @property
     def live_position(self) -> RawPosition:
@@ -291,7 +291,7 @@ class Consumer:
 
     def _go_on(self, takeover: Takeover, epoch: int) -> StartPoint:
         """Go on after a lost connection, or after the mailbox was full."""
-        after = ResumeToken(Position(*self._subscription.after), *self.ids)
+        after = token_at(self._subscription.after, self.ids)
         start = takeover.go_on(epoch, after, self._progress.needed_from(after.position))
         if start.position < self._subscription.after:
             self.epoch = None  # Store nothing: what the stream was given lies beyond everything that is to come.

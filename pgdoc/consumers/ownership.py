@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pgdoc.changes.life import Existence
-    from pgdoc.model.positions import RawPosition
+    from pgdoc.model.positions import Ids, RawPosition
     from pgdoc.model.tokens import SnapshotState
     from pgdoc.replication.source import Cluster, Source
 
@@ -58,14 +58,14 @@ class Row(NamedTuple):
 
     Attributes:
         position: everything up to it is acknowledged; `None` until the start is settled.
+        ids: of the database that stored `position`, which may have been copied or restored to here.
         snapshot: how far its snapshot has come at `position`.
     """
 
     schema_name: str
     epoch: int
     position: Position | None
-    system_id: int
-    timeline: int
+    ids: Ids
     snapshot: SnapshotState
 
 
@@ -128,7 +128,8 @@ class Ownership:
             return None
         position = Position(*row.place[:4]) if row.place else None
         snapshot = self._parse_snapshot(row.snapshot)
-        return Row(row.schema_name, row.epoch, position, int(row.system_id), row.timeline, snapshot)
+        ids = (int(row.system_id), row.timeline, row.database_oid)
+        return Row(row.schema_name, row.epoch, position, ids, snapshot)
 
     def enter(self, cluster: Cluster) -> int:
         """Store a new consumer that has no position yet; return its epoch."""
@@ -283,6 +284,7 @@ class Ownership:
             "snapshot": mark.text,
             "system": str(cluster.system_id),
             "timeline": cluster.timeline,
+            "database": cluster.database_oid,
         }
 
     def _one(self, name: str, *params: Any) -> Any:

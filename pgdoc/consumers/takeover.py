@@ -22,14 +22,14 @@ from pgdoc.consumers.ownership import Ownership, check_schema
 from pgdoc.consumers.slots import make_slot
 from pgdoc.decoding.plugins import PLUGINS
 from pgdoc.errors import HistoryLost, InvalidResumeToken, PgdocError, StreamError
-from pgdoc.model.positions import Lsn, Position, before_commits_at
-from pgdoc.model.tokens import Mark, ResumeToken, SnapshotStage
+from pgdoc.model.positions import BEFORE_ALL, Lsn, before_commits_at
+from pgdoc.model.tokens import Mark, SnapshotStage, token_at
 from pgdoc.replication.checks import check_exact, check_position, check_published
 
 if TYPE_CHECKING:
     from pgdoc.consumers.slots import ConsumerSlot
     from pgdoc.model.positions import RawPosition
-    from pgdoc.model.tokens import SnapshotState
+    from pgdoc.model.tokens import ResumeToken, SnapshotState
     from pgdoc.replication.source import Cluster, Source
 
 logger = logging.getLogger("pgdoc.consumer")
@@ -88,7 +88,7 @@ class Takeover:
         check_schema(ownership.name, row, self._source.schema)
         epoch = ownership.take_over()
         row = ownership.find() or row  # A checkpoint may have been committed meanwhile.
-        start = self._find_slot(epoch, ResumeToken(row.position or Position(0), row.system_id, row.timeline), None)
+        start = self._find_slot(epoch, token_at(row.position or BEFORE_ALL, row.ids), None)
         return start if start.anew else start._replace(snapshot=row.snapshot)
 
     def go_on(self, epoch: int, after: ResumeToken, needed_from: int) -> StartPoint:

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from pgdoc.errors import PgdocError
 
 
-__all__ = ["connection_error", "map_error", "one_line"]
+__all__ = ["connection_error", "is_connection_loss", "map_error", "one_line"]
 
-# Connection exceptions; too many connections; the server is shutting down, crashed, or starting up.
-_UNREACHABLE = re.compile(r"08...|53300|57P0[1-3]")
+# Connection exceptions; too many connections; the server is shutting down, crashed, or starting up; the database was
+# dropped; the session was idle for too long.
+_UNREACHABLE = re.compile(r"08...|53300|57P0[1-5]")
 _ID_IN_DETAIL = re.compile(r"\(id\)=\((.*)\)", re.DOTALL)  # the same in every language of lc_messages
 # The name of an index of `create_index`, as `relation_name` makes it. The server's detail is its internal expressions.
 _UNIQUE_INDEX = re.compile(r"[\w-]+\.([\w-]+)\.[0-9a-f]{10}")
@@ -36,8 +37,6 @@ _CONNECTION_ADVICE = {
 def connection_error(exc: psycopg.Error) -> PgdocError:
     """Return pgdoc's error for a failed connection; libpq's text names host, port and reason."""
     text = one_line(exc)
-    if isinstance(exc, psycopg.ProgrammingError):
-        return DatabaseError(f"the conninfo is not valid: {text}")
     for word, advice in _CONNECTION_ADVICE.items():
         if word in text:
             return DatabaseError(f"{text}: {advice}")
@@ -58,7 +57,7 @@ def map_error(exc: psycopg.Error, subject: str) -> PgdocError:
         return ServerUnreachable(
             f"{subject}: no pooled connection became free in time, and no new one could be made: {one_line(exc)}"
         )
-    if _is_connection_loss(exc):
+    if is_connection_loss(exc):
         return ServerUnreachable(f"{subject}: the connection was lost: {one_line(exc)}. The next call makes a new one")
     missing = _collection_not_found(exc, subject)
     if missing is not None:
@@ -68,9 +67,10 @@ def map_error(exc: psycopg.Error, subject: str) -> PgdocError:
     return DatabaseError(f"{subject}: {_server_text(exc)}{_advice(exc)}", sqlstate=exc.sqlstate)
 
 
-def _is_connection_loss(exc: psycopg.Error) -> bool:
+def is_connection_loss(exc: psycopg.Error) -> bool:
+    """Return whether the connection was lost or refused, so that a new one can succeed with nothing changed."""
     if exc.sqlstate is None:
-        return isinstance(exc, psycopg.OperationalError)
+        return isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError)
     return _UNREACHABLE.fullmatch(exc.sqlstate) is not None
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from pgdoc.database.catalog import check_server
-from pgdoc.database.conninfo import with_timeout
+from pgdoc.database.conninfo import PlainConnection, with_timeout
 from pgdoc.database.errors import connection_error, map_error
 from pgdoc.errors import DatabaseError
 
@@ -62,7 +62,7 @@ def _run(conninfo: str, command: str, revision: str) -> None:
 
 def _connect(conninfo: str) -> psycopg.Connection:
     try:
-        return psycopg.connect(with_timeout(conninfo))
+        return PlainConnection.connect(with_timeout(conninfo))
     except psycopg.Error as exc:
         raise connection_error(exc) from exc
 

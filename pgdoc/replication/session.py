@@ -123,17 +123,20 @@ def try_reader(source: Source) -> SlotStart:
 
 
 def identify(connection: psycopg.Connection[Any]) -> Cluster:
-    """Ask a replication connection which cluster it leads to."""
+    """Ask a replication connection which cluster and database it leads to."""
+    found = connection.execute(statement("replication", "database")).fetchone()
+    assert found is not None  # noqa: S101 (a session has a database)
     row = connection.execute("IDENTIFY_SYSTEM").fetchone()
     assert row is not None  # noqa: S101 (the protocol promises one)
     timeline = int(row.timeline)
     if timeline == 1:
-        return Cluster(int(row.systemid), timeline)
+        return Cluster(int(row.systemid), timeline, (), found.oid, found.name)
     history = connection.execute(f"TIMELINE_HISTORY {timeline}").fetchone()
     assert history is not None  # noqa: S101
     text = history.content if isinstance(history.content, str) else bytes(history.content).decode()
     fields = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    return Cluster(int(row.systemid), timeline, tuple((int(line[0]), int(Lsn.parse(line[1]))) for line in fields))
+    switches = tuple((int(line[0]), int(Lsn.parse(line[1]))) for line in fields)
+    return Cluster(int(row.systemid), timeline, switches, found.oid, found.name)
 
 
 def check_publication(

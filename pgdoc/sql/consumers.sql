@@ -36,7 +36,8 @@ SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE sl
 SELECT schema_name, epoch, greatest(c.place, p.acknowledged) AS place,
   CASE WHEN p.acknowledged > c.place THEN p.snapshot ELSE c.snapshot END AS snapshot,
   CASE WHEN p.acknowledged > c.place THEN p.system_id ELSE c.system_id END AS system_id,
-  CASE WHEN p.acknowledged > c.place THEN p.timeline ELSE c.timeline END AS timeline
+  CASE WHEN p.acknowledged > c.place THEN p.timeline ELSE c.timeline END AS timeline,
+  CASE WHEN p.acknowledged > c.place THEN p.database_oid ELSE c.database_oid END AS database_oid
 FROM pgdoc.consumers c LEFT JOIN pgdoc.consumer_progress p USING (name)
 WHERE name = %s
 
@@ -46,8 +47,10 @@ UPDATE pgdoc.consumers SET epoch = epoch + 1 WHERE name = %s RETURNING epoch
 -- name: enter
 -- An empty place means that creation has not finished; a row left by an interrupted creation is taken over. The epoch
 -- starts at the clock, so it is higher than any that a dropped consumer of the same name had.
-INSERT INTO pgdoc.consumers AS c (name, schema_name, epoch, place, system_id, timeline)
-VALUES (%(name)s, %(schema)s, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, '{}', %(system)s, %(timeline)s)
+INSERT INTO pgdoc.consumers AS c (name, schema_name, epoch, place, system_id, timeline, database_oid)
+VALUES (
+  %(name)s, %(schema)s, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, '{}', %(system)s, %(timeline)s,
+  %(database)s)
 ON CONFLICT (name) DO UPDATE
 SET schema_name = excluded.schema_name, epoch = greatest(c.epoch + 1, excluded.epoch)
 WHERE c.place = '{}'
@@ -55,11 +58,12 @@ RETURNING epoch
 
 -- name: settle
 WITH progress AS (
-  INSERT INTO pgdoc.consumer_progress (name, acknowledged, snapshot, system_id, timeline)
-  SELECT name, %(place)s, %(snapshot)s, %(system)s, %(timeline)s
+  INSERT INTO pgdoc.consumer_progress (name, acknowledged, snapshot, system_id, timeline, database_oid)
+  SELECT name, %(place)s, %(snapshot)s, %(system)s, %(timeline)s, %(database)s
   FROM pgdoc.consumers WHERE name = %(name)s AND epoch = %(epoch)s
 )
-UPDATE pgdoc.consumers SET place = %(place)s, snapshot = %(snapshot)s, system_id = %(system)s, timeline = %(timeline)s
+UPDATE pgdoc.consumers
+SET place = %(place)s, snapshot = %(snapshot)s, system_id = %(system)s, timeline = %(timeline)s, database_oid = %(database)s
 WHERE name = %(name)s AND epoch = %(epoch)s
 RETURNING true
 
@@ -73,11 +77,12 @@ WHERE slot_name = %(slot)s AND NOT active AND wal_status <> 'lost' AND confirmed
 WITH progress AS (
   UPDATE pgdoc.consumer_progress
   SET acknowledged = %(place)s, snapshot = %(snapshot)s, system_id = %(system)s, timeline = %(timeline)s,
-    waiting_since = NULL, seen_at = clock_timestamp()
+    database_oid = %(database)s, waiting_since = NULL, seen_at = clock_timestamp()
   WHERE name = (SELECT name FROM pgdoc.consumers WHERE name = %(name)s AND epoch = %(epoch)s)
 )
 UPDATE pgdoc.consumers
-SET place = least(place, %(place)s::bigint[]), snapshot = %(snapshot)s, system_id = %(system)s, timeline = %(timeline)s
+SET place = least(place, %(place)s::bigint[]), snapshot = %(snapshot)s, system_id = %(system)s, timeline = %(timeline)s,
+  database_oid = %(database)s
 WHERE name = %(name)s AND epoch = %(epoch)s
 RETURNING true
 
@@ -86,17 +91,19 @@ SELECT epoch, place, snapshot, (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bi
 FROM pgdoc.consumers WHERE name = %s
 
 -- name: save
-INSERT INTO pgdoc.consumer_progress AS p (name, acknowledged, snapshot, system_id, timeline, waiting_since)
-SELECT name, %(place)s::bigint[], %(snapshot)s, %(system)s, %(timeline)s, %(waiting_since)s::timestamptz
+INSERT INTO pgdoc.consumer_progress AS p (name, acknowledged, snapshot, system_id, timeline, database_oid, waiting_since)
+SELECT
+  name, %(place)s::bigint[], %(snapshot)s, %(system)s, %(timeline)s, %(database)s, %(waiting_since)s::timestamptz
 FROM pgdoc.consumers WHERE name = %(name)s AND epoch = %(epoch)s
 ON CONFLICT (name) DO UPDATE
 SET acknowledged = greatest(p.acknowledged, excluded.acknowledged), system_id = excluded.system_id,
   snapshot = CASE WHEN p.acknowledged > excluded.acknowledged THEN p.snapshot ELSE excluded.snapshot END,
-  timeline = excluded.timeline, waiting_since = excluded.waiting_since, seen_at = clock_timestamp()
+  timeline = excluded.timeline, database_oid = excluded.database_oid, waiting_since = excluded.waiting_since,
+  seen_at = clock_timestamp()
 RETURNING true
 
 -- name: checkpoint
-UPDATE pgdoc.consumers SET place = %s::bigint[], snapshot = %s, system_id = %s, timeline = %s
+UPDATE pgdoc.consumers SET place = %s::bigint[], snapshot = %s, system_id = %s, timeline = %s, database_oid = %s
 WHERE name = %s AND epoch = %s AND place < %s::bigint[]
 RETURNING pg_advisory_xact_lock_shared(hashtextextended('pgdoc checkpoint ' || name, 0)) IS NOT NULL
 

@@ -9,6 +9,10 @@ SELECT current_setting('wal_level') AS wal_level, current_setting('server_encodi
   current_setting('max_replication_slots')::int AS max_slots,
   (SELECT count(*) FROM pg_stat_replication) AS walsenders, current_setting('max_wal_senders')::int AS max_walsenders
 
+-- name: database
+SELECT d.oid, d.datname AS name
+FROM pg_catalog.pg_database AS d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+
 -- name: is_decoding
 -- A walsender in the wait state Activity (needs WAL) or Client (needs us to read) is not decoding.
 SELECT coalesce(wait_event_type, '') NOT IN ('Activity', 'Client') FROM pg_stat_activity WHERE pid = %s

@@ -99,6 +99,7 @@ SELECT true FROM pgdoc.consumers WHERE name = %s
 SELECT c.name, c.schema_name, owner.pid, greatest(c.place, p.acknowledged),
   CASE WHEN p.acknowledged > c.place THEN p.system_id ELSE c.system_id END,
   CASE WHEN p.acknowledged > c.place THEN p.timeline ELSE c.timeline END,
+  CASE WHEN p.acknowledged > c.place THEN p.database_oid ELSE c.database_oid END,
   (pg_current_wal_flush_lsn() - s.confirmed_flush_lsn)::bigint,
   clock_timestamp() - coalesce(
     p.waiting_since, CASE WHEN owner.pid IS NULL THEN p.seen_at ELSE clock_timestamp() END, c.created_at),
