@@ -21,13 +21,14 @@
     │   └── DatabaseError                any other error of the server (`sqlstate`)
     ├── CatalogError
     │   ├── CatalogMissing               the database has no pgdoc catalog
-    │   └── CatalogVersionMismatch       the catalog is older or newer than pgdoc (`found_version`, `needed_version`)
+    │   ├── CatalogVersionMismatch       the catalog is older or newer than pgdoc (`found_version`, `needed_version`)
+    │   └── RegistryUnbound              the registry of collections belongs to another database
     ├── InvalidInput                     an argument is not valid; also a ValueError (`path`)
     │   ├── InvalidName                  of a collection, schema, index or consumer
     │   ├── InvalidDocument              an id, data or metadata that can't be stored
     │   ├── InvalidFilter                (`operator`)
     │   └── InvalidUpdate                (`operator`)
-    ├── CollectionNotFound               the collection does not exist
+    ├── CollectionNotFound               the collection does not exist, or a table is none
     ├── DuplicateDocument                the id, or a unique value, already exists (`document_id`)
     ├── VersionConflict                  the document is not at version `if_version` (`found_version`)
     ├── BulkError                        a write of a bulk failed (`index`, `collection`, `document_id`)
@@ -76,6 +77,7 @@ __all__ = [
     "PluginNotAllowed",
     "ProtocolError",
     "PublicationIncomplete",
+    "RegistryUnbound",
     "ReplicaIdentityChanged",
     "ReplicationNotPermitted",
     "ReplicationUnavailable",
@@ -219,6 +221,13 @@ class CatalogVersionMismatch(CatalogError):  # noqa: N818
         self.needed_version = needed_version
 
 
+class RegistryUnbound(CatalogError):  # noqa: N818
+    """The database is a copy, or was restored from a dump, and its registry of collections belongs to the original.
+
+    Run `pgdoc init` as the catalog's owner, or `SELECT pgdoc.rebind()`.
+    """
+
+
 class InvalidInput(PgdocError, ValueError):  # noqa: N818
     """An argument is not valid: correct it. Nothing was sent to the server.
 
@@ -266,7 +275,8 @@ class InvalidUpdate(InvalidInput):
 class CollectionNotFound(PgdocError):  # noqa: N818
     """The collection does not exist and the call does not create it, or a table of that name is not a collection.
 
-    Create it with `store.create_collection()`, or use another name.
+    Create it with `store.create_collection()`, use another name, or make the table a collection with
+    `SELECT pgdoc.register('docs.orders')`. No call reads or changes a table that is not a collection.
     """
 
 
