@@ -111,10 +111,11 @@ class AsyncTable:
         Raises:
             CollectionNotFound: the table is not a collection; or it is missing, and the store does not create it.
         """
-        found = self._session.oids.get(self.name) or await self.look_up()
-        if found is None and create:
-            return await self.create()
-        return found
+        found = self._session.oids.get(self.name)
+        if found is None:
+            self._session.check_open()
+            found = await self.look_up()
+        return await self.create() if found is None and create else found
 
     async def look_up(self) -> int | None:
         """Ask the server for the oid of the table and for its indexes, and remember them.

@@ -90,6 +90,10 @@ class AsyncTransactionSession:
         """Whether an error of the server has aborted the transaction."""
         return self.connection.info.transaction_status == TransactionStatus.INERROR
 
+    def check_open(self) -> None:
+        """See `AsyncSession`."""
+        _ = self.connection
+
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator[AsyncConnection[Any]]:
         """Lend the connection for statements that share one round trip, with the begin if necessary."""

@@ -156,6 +156,9 @@ class Connections:
         """Always false: each statement commits by itself."""
         return False
 
+    def check_open(self) -> None:
+        """Do nothing: the pool opens itself."""
+
     def metadata_message(self) -> str | None:
         """Return the caller's metadata, if any."""
         metadata = current_metadata()

@@ -34,6 +34,9 @@ class Session(Protocol):
     def in_transaction(self) -> bool:
         """Whether an error of the server would abort earlier statements too."""
 
+    def check_open(self) -> None:
+        """Raise `TransactionClosed` unless the transaction is open."""
+
     def metadata_message(self) -> str | None:
         """Return the message with the writer's metadata that the next write must emit, or `None`."""
 

@@ -89,6 +89,10 @@ class TransactionSession:
         """Whether an error of the server has aborted the transaction."""
         return self.connection.info.transaction_status == TransactionStatus.INERROR
 
+    def check_open(self) -> None:
+        """See `Session`."""
+        _ = self.connection
+
     @contextmanager
     def pipeline(self) -> Iterator[Connection[Any]]:
         """Lend the connection for statements that share one round trip, with the begin if necessary."""
