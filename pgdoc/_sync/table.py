@@ -119,23 +119,25 @@ class Table:
         return self.create() if found is None and create else found
 
     def look_up(self) -> int | None:
-        """Ask the server for the oid of the table and for its indexes, and remember them.
+        """Ask the server for the oid of the table, and remember it; raises the errors of `oid`."""
+        return (self._look_up())[0]
 
-        Raises the errors of `oid`.
-        """
+    def _look_up(self) -> tuple[int | None, Indexes]:
+        """Ask for oid and indexes in one round trip."""
         for _ in range(_LOOKS):
             ((oid, state, comments),) = self._ask("find_table", self.name)
             if state == "moved":
                 self._ask("follow_tables")
             elif state != "newer":  # a table that was created just now may be seen by the next statement
                 break
-        self._session.indexes.put(self.name, indexed_paths(comments))
+        found = indexed_paths(comments)
+        self._session.indexes.put(self.name, found)
         if state != "collection":
             self._session.oids.forget(self.name)
             check_state(state, self.name, self.subject)
-            return None
+            return None, found
         self._session.oids.put(self.name, oid)
-        return int(oid)
+        return oid, found
 
     def with_metadata(
         self, name: str, params: list[Any], *, versioned: bool, **clauses: str
@@ -149,9 +151,8 @@ class Table:
         """Return the paths of the indexes, cached for ten seconds."""
         found = self._session.indexes.get(self.name)
         if found is None:
-            self.look_up()
-            found = self._session.indexes.get(self.name)
-        return found or NO_INDEXES
+            _, found = self._look_up()
+        return found
 
     def forget_indexes(self) -> None:
         """Drop the indexes from the cache."""
