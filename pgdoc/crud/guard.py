@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["GuardedQuery", "KnownTables", "check_state", "guarded", "guarded_query", "missing", "replaced"]
+
+_NEEDLESS_QUOTES = re.compile(r'"([a-z_][a-z0-9_]*)"')
 
 
 class GuardedQuery(NamedTuple):
@@ -79,7 +82,6 @@ def check_state(state: str, table: str, subject: str) -> None:
         RegistryUnbound: this database can't tell.
         DatabaseError: it is newer than what the transaction may see.
     """
-    plain = table.replace('"', "")
     if state == "unbound":
         raise RegistryUnbound(
             f"{subject}: the registry of collections belongs to another database, because this one is a copy or was "
@@ -90,8 +92,9 @@ def check_state(state: str, table: str, subject: str) -> None:
             f"{subject} is newer than this transaction's snapshot. Run the transaction again", sqlstate="40001"
         )
     if state not in {"collection", "missing"}:
+        name = _NEEDLESS_QUOTES.sub(r"\1", table)
         raise CollectionNotFound(
-            f"table \"{plain}\" is not a collection: use another name, or make it one: SELECT pgdoc.register('{table}')"
+            f"table {name} is not a collection: use another name, or make it one: SELECT pgdoc.register('{name}')"
         )
 
 
