@@ -21,8 +21,8 @@
     │   └── DatabaseError                any other error of the server (`sqlstate`)
     ├── CatalogError
     │   ├── CatalogMissing               the database has no pgdoc catalog
-    │   ├── CatalogVersionMismatch       the catalog is older or newer than pgdoc (`found_version`, `needed_version`)
-    │   └── RegistryUnbound              the registry of collections belongs to another database
+    │   ├── RegistryUnbound              the catalog belongs to another database: this one was copied or restored
+    │   └── CatalogVersionMismatch       the catalog is older or newer than pgdoc (`found_version`, `needed_version`)
     ├── InvalidInput                     an argument is not valid; also a ValueError (`path`)
     │   ├── InvalidName                  of a collection, schema, index or consumer
     │   ├── InvalidDocument              an id, data or metadata that can't be stored

@@ -37,6 +37,7 @@ __all__ = ["AsyncTable"]
 
 Rows = list[tuple[Any, ...]]
 
+_FIND_TABLE = statement("catalog", "find_table").encode()
 _LOOKS = 3
 
 
@@ -124,10 +125,11 @@ class AsyncTable:
     async def _look_up(self) -> tuple[int | None, Indexes]:
         """Ask for oid and indexes in one round trip."""
         for _ in range(_LOOKS):
-            ((oid, state, comments),) = await self._ask("find_table", self.name)
-            if state == "moved":
-                await self._ask("follow_tables")
-            elif state != "newer":  # a table that was created just now may be seen by the next statement
+            try:
+                ((oid, state, comments),) = await self._session.look_up(_FIND_TABLE, [self.name])
+            except psycopg.Error as exc:
+                raise map_error(exc, self.subject) from exc
+            if state != "newer":  # a table that was created just now is seen by the next statement
                 break
         found = indexed_paths(comments)
         self._session.indexes.put(self.name, found)
@@ -232,9 +234,3 @@ class AsyncTable:
         if oid is None:
             raise missing(self.subject)
         return oid
-
-    async def _ask(self, name: str, *params: Any) -> Rows:
-        try:
-            return await self._session.look_up(statement("catalog", name).encode(), params)
-        except psycopg.Error as exc:
-            raise map_error(exc, self.subject) from exc

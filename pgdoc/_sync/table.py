@@ -38,6 +38,7 @@ __all__ = ["Table"]
 
 Rows = list[tuple[Any, ...]]
 
+_FIND_TABLE = statement("catalog", "find_table").encode()
 _LOOKS = 3
 
 
@@ -125,10 +126,11 @@ class Table:
     def _look_up(self) -> tuple[int | None, Indexes]:
         """Ask for oid and indexes in one round trip."""
         for _ in range(_LOOKS):
-            ((oid, state, comments),) = self._ask("find_table", self.name)
-            if state == "moved":
-                self._ask("follow_tables")
-            elif state != "newer":  # a table that was created just now may be seen by the next statement
+            try:
+                ((oid, state, comments),) = self._session.look_up(_FIND_TABLE, [self.name])
+            except psycopg.Error as exc:
+                raise map_error(exc, self.subject) from exc
+            if state != "newer":  # a table that was created just now is seen by the next statement
                 break
         found = indexed_paths(comments)
         self._session.indexes.put(self.name, found)
@@ -231,9 +233,3 @@ class Table:
         if oid is None:
             raise missing(self.subject)
         return oid
-
-    def _ask(self, name: str, *params: Any) -> Rows:
-        try:
-            return self._session.look_up(statement("catalog", name).encode(), params)
-        except psycopg.Error as exc:
-            raise map_error(exc, self.subject) from exc
