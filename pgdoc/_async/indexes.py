@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc.crud.statements import catalog_statement
+from pgdoc.crud.guard import replaced
+from pgdoc.crud.statements import table_statement
 from pgdoc.database.errors import map_error
 from pgdoc.errors import CollectionNotFound, DatabaseError
 from pgdoc.model.names import check_name, quoted
@@ -45,7 +46,6 @@ class AsyncIndexes:
     _table: AsyncTable
     _session: AsyncSession
     _address: tuple[str, str]
-    _auto_create: bool
 
     async def create_index(
         self,
@@ -81,8 +81,9 @@ class AsyncIndexes:
             DatabaseError: another index has this name.
         """
         plan = plan_index(paths, unique=unique, where=where, name=name)
-        while (oid := await self._table_oid()) is None:
-            await self._create_table()
+        oid = await self._table.look_up() or await self._table.create()
+        if self._session.in_transaction:  # keeps the table until the transaction ends
+            await self._table.read(table_statement("hold", self._table.name), [])
         try:
             async with self._building(oid) as connection:
                 await self._complete(connection, oid, plan, progress)
@@ -96,7 +97,9 @@ class AsyncIndexes:
 
     async def indexes(self) -> list[Index]:
         """Return the indexes that `create_index` created, sorted by name."""
-        oid = await self._table_oid()
+        oid = await self._table.look_up()
+        if oid is None:
+            self._table.check_creatable()
         return collect_indexes(await self._fetch(_sql("parts"), [oid])) if oid is not None else []
 
     async def drop_index(self, name: str) -> bool:
@@ -109,8 +112,9 @@ class AsyncIndexes:
             InvalidName: `name` is not a valid index name.
         """
         check_name(name, "index")
-        oid = await self._table_oid()
+        oid = await self._table.look_up()
         if oid is None:
+            self._table.check_creatable()
             return False
         try:
             async with self._building(oid) as connection:
@@ -122,17 +126,6 @@ class AsyncIndexes:
         finally:
             self._table.forget_indexes()
         return bool(found)
-
-    async def _table_oid(self) -> int | None:
-        oid: int | None = (await self._fetch(_sql("table"), [self._table.name]))[0][0]
-        if oid is None and not self._auto_create:
-            raise CollectionNotFound(f"{self._table.subject} does not exist: create it with store.create_collection()")
-        return oid
-
-    async def _create_table(self) -> None:
-        message = self._session.metadata_message()
-        query = catalog_statement("create_collection", with_metadata=message is not None)
-        await self._fetch(query, self._address if message is None else (message, *self._address))
 
     async def _fetch(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         try:
@@ -214,7 +207,8 @@ class AsyncIndexes:
         )
         try:
             await self._execute(connection, query, plan.name, progress)
-        except psycopg.errors.UniqueViolation:
+            await self._check_table(connection, oid, relation)
+        except (psycopg.errors.UniqueViolation, CollectionNotFound):
             if not self._session.in_transaction:
                 await self._drop(connection, relation)
             raise
@@ -239,6 +233,11 @@ class AsyncIndexes:
                 progress(IndexProgress(name, phase, done, total))
 
         await async_execute_watched(connection, query, report, _POLL_S)
+
+    async def _check_table(self, connection: AsyncConnection[Any], oid: int, relation: str) -> None:
+        """Check that no other table had the collection's name: CREATE INDEX CONCURRENTLY has no guard."""
+        if not await _first(connection, "table_of", [oid, quoted(self._address[0], relation)]):
+            raise replaced(self._table.subject)
 
     async def _drop(self, connection: AsyncConnection[Any], relation: str) -> None:
         name = quoted(self._address[0], relation)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc.crud.statements import catalog_statement
+from pgdoc.crud.guard import replaced
+from pgdoc.crud.statements import table_statement
 from pgdoc.database.errors import map_error
 from pgdoc.errors import CollectionNotFound, DatabaseError
 from pgdoc.model.names import check_name, quoted
@@ -46,7 +47,6 @@ class Indexes:
     _table: Table
     _session: Session
     _address: tuple[str, str]
-    _auto_create: bool
 
     def create_index(
         self,
@@ -82,8 +82,9 @@ class Indexes:
             DatabaseError: another index has this name.
         """
         plan = plan_index(paths, unique=unique, where=where, name=name)
-        while (oid := self._table_oid()) is None:
-            self._create_table()
+        oid = self._table.look_up() or self._table.create()
+        if self._session.in_transaction:  # keeps the table until the transaction ends
+            self._table.read(table_statement("hold", self._table.name), [])
         try:
             with self._building(oid) as connection:
                 self._complete(connection, oid, plan, progress)
@@ -97,7 +98,9 @@ class Indexes:
 
     def indexes(self) -> list[Index]:
         """Return the indexes that `create_index` created, sorted by name."""
-        oid = self._table_oid()
+        oid = self._table.look_up()
+        if oid is None:
+            self._table.check_creatable()
         return collect_indexes(self._fetch(_sql("parts"), [oid])) if oid is not None else []
 
     def drop_index(self, name: str) -> bool:
@@ -110,8 +113,9 @@ class Indexes:
             InvalidName: `name` is not a valid index name.
         """
         check_name(name, "index")
-        oid = self._table_oid()
+        oid = self._table.look_up()
         if oid is None:
+            self._table.check_creatable()
             return False
         try:
             with self._building(oid) as connection:
@@ -123,17 +127,6 @@ class Indexes:
         finally:
             self._table.forget_indexes()
         return bool(found)
-
-    def _table_oid(self) -> int | None:
-        oid: int | None = (self._fetch(_sql("table"), [self._table.name]))[0][0]
-        if oid is None and not self._auto_create:
-            raise CollectionNotFound(f"{self._table.subject} does not exist: create it with store.create_collection()")
-        return oid
-
-    def _create_table(self) -> None:
-        message = self._session.metadata_message()
-        query = catalog_statement("create_collection", with_metadata=message is not None)
-        self._fetch(query, self._address if message is None else (message, *self._address))
 
     def _fetch(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         try:
@@ -215,7 +208,8 @@ class Indexes:
         )
         try:
             self._execute(connection, query, plan.name, progress)
-        except psycopg.errors.UniqueViolation:
+            self._check_table(connection, oid, relation)
+        except (psycopg.errors.UniqueViolation, CollectionNotFound):
             if not self._session.in_transaction:
                 self._drop(connection, relation)
             raise
@@ -240,6 +234,11 @@ class Indexes:
                 progress(IndexProgress(name, phase, done, total))
 
         execute_watched(connection, query, report, _POLL_S)
+
+    def _check_table(self, connection: Connection[Any], oid: int, relation: str) -> None:
+        """Check that no other table had the collection's name: CREATE INDEX CONCURRENTLY has no guard."""
+        if not _first(connection, "table_of", [oid, quoted(self._address[0], relation)]):
+            raise replaced(self._table.subject)
 
     def _drop(self, connection: Connection[Any], relation: str) -> None:
         name = quoted(self._address[0], relation)

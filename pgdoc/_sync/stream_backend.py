@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from pgdoc._sync.table import Table
 from pgdoc.consumers.consumer import Consumer
+from pgdoc.crud.statements import part_statement
 from pgdoc.database.errors import map_error
 from pgdoc.errors import CollectionNotFound, PgdocError, PublicationIncomplete, ReplicaIdentityChanged, StoreClosed
 from pgdoc.model.positions import Lsn
@@ -177,15 +179,23 @@ class StreamBackend:
         for consumer in consumers:
             call(consumer.close, max(0.1, deadline - time.monotonic()))
 
-    def fetch(self, name: str, *params: Any, table: str = "", limit_s: float | None = None) -> list[tuple[Any, ...]]:
-        """Fetch the rows of a block of `streams.sql`, whose `{table}` is the quoted `table`.
+    def read_part(self, collection: str, *params: Any, limit_s: float) -> list[tuple[Any, ...]]:
+        """Read a part of a snapshot within `limit_s` seconds; no rows if there is no such collection."""
+        table = Table(self._connections, self.hub.source.schema, collection, auto_create=True)
+        with deadline_scope(limit_s):
+            try:
+                return table.read(part_statement(table.name), params)
+            except CollectionNotFound:
+                return []
 
-        The time is limited to `limit_s` seconds, or the default of `deadline_scope`, so that a silent network does not
-        keep a stream from opening.
+    def fetch(self, name: str, *params: Any) -> list[tuple[Any, ...]]:
+        """Fetch the rows of a block of `streams.sql`.
+
+        The time is limited to the default of `deadline_scope`, so that a silent network does not keep a stream from
+        opening.
         """
-        query = statement("streams", name).format(table=table) if table else statement("streams", name)
         try:
-            with deadline_scope(limit_s):
-                return self._connections.fetch(query.encode(), params)
+            with deadline_scope(None):
+                return self._connections.fetch(statement("streams", name).encode(), params)
         except psycopg.Error as exc:
-            raise map_error(exc, f"collection {table}" if table else f'schema "{self.hub.source.schema}"') from exc
+            raise map_error(exc, f'schema "{self.hub.source.schema}"') from exc

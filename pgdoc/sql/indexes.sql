@@ -1,16 +1,15 @@
 -- Indexes of a collection. CREATE INDEX and DROP INDEX take no parameters: `literals` writes their literals.
 
--- name: table
-SELECT to_regclass(%s)::oid::bigint
+-- name: table_of
+-- Whether an index that was created by the table's name is one of the table with this oid.
+SELECT indrelid OPERATOR(pg_catalog.=) %s::pg_catalog.oid FROM pg_catalog.pg_index
+WHERE indexrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(%s::pg_catalog.text)::pg_catalog.oid
 
 -- name: parts
 SELECT relname, indisvalid, pg_relation_size(indexrelid), obj_description(indexrelid, 'pg_class')
 FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
 WHERE indrelid = %s::oid
 ORDER BY relname
-
--- name: valid_parts
-SELECT obj_description(indexrelid, 'pg_class') FROM pg_index WHERE indrelid = to_regclass(%s) AND indisvalid
 
 -- name: create
 CREATE INDEX {concurrently} {name} ON {table} USING {kind} {body}

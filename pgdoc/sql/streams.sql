@@ -27,7 +27,7 @@ FROM pg_logical_emit_message(true, 'pgdoc.snapshot', '') AS mark
 LEFT JOIN (
   SELECT *, count(*) OVER () AS found, sum(pg_column_size(data)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS size
   FROM (SELECT id COLLATE "C" AS id, data, version, created_at, updated_at FROM {table}
-        WHERE id COLLATE "C" > %s ORDER BY id COLLATE "C" LIMIT %s) AS next
+        WHERE {guard} AND id COLLATE "C" > %s ORDER BY id COLLATE "C" LIMIT %s) AS next
 ) AS part ON part.size <= %s OR part.size = pg_column_size(part.data)
 ORDER BY part.id
 
