@@ -9,6 +9,9 @@ SELECT current_setting('wal_level') AS wal_level, current_setting('server_encodi
   current_setting('max_replication_slots')::int AS max_slots,
   (SELECT count(*) FROM pg_stat_replication) AS walsenders, current_setting('max_wal_senders')::int AS max_walsenders
 
+-- name: standby_names
+SELECT pg_catalog.current_setting('synchronous_standby_names') AS names
+
 -- name: is_decoding
 -- A walsender in the wait state Activity (needs WAL) or Client (needs us to read) is not decoding.
 SELECT coalesce(wait_event_type, '') NOT IN ('Activity', 'Client') FROM pg_stat_activity WHERE pid = %s
