@@ -5,6 +5,9 @@
 3. Progress is stored under the epoch of the takeover. When another process has taken over, nothing is stored and
    `ConsumerLost` is raised.
 4. A checkpoint is confirmed only after its commit is flushed: a crash of the server must not take it back.
+5. A quiet reader (see `replication.standby`) confirms nothing. It is closed every few seconds if there is news, the
+   ownership's session advances the slot, and a new reader goes on at the watermark. What is sent again because a
+   transaction was read in part is dropped by position.
 """
 
 from __future__ import annotations
@@ -22,9 +25,14 @@ if TYPE_CHECKING:
     from pgdoc.changes.change import Burst
     from pgdoc.consumers.acknowledgements import ConsumerProgress
     from pgdoc.consumers.takeover import StartPoint
+    from pgdoc.replication.session import ReplicationSession
     from pgdoc.replication.source import Cluster, Source
 
 _STATUS_S = 0.5
+_REOPEN_S = 5.0
+_REOPEN_PAUSE_FACTOR = 20
+"""At most this fraction of the time is spent on closing and opening a quiet reader."""
+
 _HEARTBEAT_LIMIT_S = 10.0
 _IDLE_SAVE_BYTES = 16 << 20
 """How far the watermark of a quiet consumer moves between two saves."""
@@ -52,9 +60,16 @@ class OwnedSlot:
         self._progress = progress
         self._next_heartbeat = self._next_status = 0.0
         _, self._flushed_at_start = ownership.wal_end()
-        self._session = open_slot(source, ownership.slot, start.read_from, purpose=ownership.purpose)
+        self._session = self._open(start.read_from)
         self.is_reading = True
         progress.watermark = start.read_from
+        # Of a quiet reader: what the last one that was closed for it has confirmed, or the first one has begun with.
+        self._next_reopen = 0.0
+        self._confirmed, self._acknowledged = progress.confirmable(), progress.latest.position
+
+    def _open(self, at: int) -> ReplicationSession:
+        ownership = self._ownership
+        return open_slot(self._source, ownership.slot, at, ownership.make_standby_check(), purpose=ownership.purpose)
 
     @property
     def wal_end(self) -> int:
@@ -90,9 +105,30 @@ class OwnedSlot:
             if now >= self._next_status:
                 self._next_status = now + _STATUS_S
                 self._send_status()
+                if self._session.reader.is_quiet and now >= self._next_reopen:
+                    self._reopen_with_news()
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + HEARTBEAT_S
             self.save()
+
+    def _reopen_with_news(self) -> None:
+        """Confirm what was acknowledged, if anything was, or if a quiet consumer's watermark is far ahead."""
+        confirmable, acknowledged = self._progress.confirmable(), self._progress.latest.position
+        is_far = confirmable - self._confirmed >= _IDLE_SAVE_BYTES
+        if confirmable <= self._confirmed or (acknowledged == self._acknowledged and not is_far):
+            return
+        began = time.monotonic()
+        self.save()  # a former owner that wakes up here learns of it, before it touches the slot
+        with self._ownership.unhurried():
+            self._confirm_without_reader(confirmable)
+            self._session = self._open(self._progress.watermark)
+        self._confirmed, self._acknowledged = confirmable, acknowledged
+        self._next_reopen = time.monotonic() + max(_REOPEN_S, _REOPEN_PAUSE_FACTOR * (time.monotonic() - began))
+
+    def _confirm_without_reader(self, lsn: int) -> None:
+        pid = self._session.reader.pid
+        self._session.reader.close()
+        self._ownership.advance_after(pid, lsn)
 
     def _send_status(self) -> None:
         reader = self._session.reader
@@ -122,6 +158,8 @@ class OwnedSlot:
         self.save(idle_bytes=0)
         if self.is_reading:
             self._send_status()  # The save may have found a newer checkpoint.
+            if self._session.reader.is_quiet:
+                self._confirm_without_reader(self._progress.confirmable())
             self.stop_reading()
         self._ownership.give_up()
 

@@ -18,13 +18,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 
-from pgdoc.consumers.slots import ConsumerSlot, drop_slot, end_reader, find_slot, slot_of
+from pgdoc.consumers.slots import (
+    ConsumerSlot,
+    advance_slot,
+    drop_slot,
+    end_reader,
+    find_slot,
+    slot_of,
+    wait_for_former_reader,
+)
 from pgdoc.database.errors import one_line
 from pgdoc.errors import ConsumerBusy, ConsumerLost, DatabaseError, PgdocError, ServerUnreachable, StreamError
 from pgdoc.model.positions import Lsn, Position
 from pgdoc.model.tokens import Mark, parse_snapshot
 from pgdoc.replication.connection import connect, map_replication_error, preflight, quote_identifier
 from pgdoc.replication.registry import read_existence
+from pgdoc.replication.standby import StandbyCheck
+from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -44,6 +54,7 @@ _UNHURRIED_S = 900  # the same while a slot is made, which can take minutes
 _LOCK_TIMEOUT_MS = 2000
 _TRIES = 3
 _FLUSH_POLL_S = 0.01
+_ADVANCE_LIMIT_S = 70.0  # longer than the statement's own limit, see `advance_slot`
 
 
 class ServerSession(NamedTuple):
@@ -185,6 +196,19 @@ class Ownership:
     def advance(self, lsn: int) -> None:
         """Confirm that nothing below `lsn` is needed again, to a slot that has no reader."""
         self._row("advance", {"slot": self.slot, "to": str(Lsn(lsn))})
+
+    def advance_after(self, pid: int, lsn: int) -> None:
+        """Confirm the same, once the walsender with this pid, whose connection was closed, has left the slot."""
+        try:
+            with deadline_scope(_ADVANCE_LIMIT_S):
+                wait_for_former_reader(self._connection, self.slot, pid)
+                advance_slot(self._connection, self.slot, lsn)
+        except psycopg.Error as exc:
+            raise self._map_error(exc) from exc
+
+    def make_standby_check(self) -> StandbyCheck:
+        """Return a check that uses this session."""
+        return StandbyCheck(self._connection, closes=False)
 
     def save(self, epoch: int, acknowledged: Mark, waiting_since: str | None, cluster: Cluster) -> bool:
         """Store how far events are acknowledged; return `False` if another process has taken over."""

@@ -32,6 +32,13 @@ WHERE c.name = %s AND l.granted AND l.pid <> pg_backend_pid()
 -- name: end_reader
 SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE slot_name = %s AND active
 
+-- name: end_reader_with
+SELECT pg_catalog.pg_terminate_backend(active_pid, 5000) FROM pg_catalog.pg_replication_slots
+WHERE slot_name = %s AND active_pid = %s
+
+-- name: is_read_by
+SELECT true FROM pg_catalog.pg_replication_slots WHERE slot_name = %s AND active_pid = %s
+
 -- name: find
 SELECT schema_name, epoch, greatest(c.place, p.acknowledged) AS place,
   CASE WHEN p.acknowledged > c.place THEN p.snapshot ELSE c.snapshot END AS snapshot,

@@ -13,6 +13,9 @@ SELECT current_setting('wal_level') AS wal_level, current_setting('server_encodi
 SELECT d.oid, d.datname AS name
 FROM pg_catalog.pg_database AS d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
 
+-- name: standby_names
+SELECT pg_catalog.current_setting('synchronous_standby_names') AS names
+
 -- name: is_decoding
 -- A walsender in the wait state Activity (needs WAL) or Client (needs us to read) is not decoding.
 SELECT coalesce(wait_event_type, '') NOT IN ('Activity', 'Client') FROM pg_stat_activity WHERE pid = %s

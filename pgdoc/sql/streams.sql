@@ -1,4 +1,5 @@
--- The end of the WAL, snapshots, publications, and the status of history and consumers.
+-- The end of the WAL, snapshots, publications, and the status of history and consumers. The statements that emit a message
+-- set synchronous_commit for their own transaction: it holds no data, and must not wait for a synchronous standby.
 
 -- name: wal_end
 SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS inserted,
@@ -6,7 +7,7 @@ SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS inserted,
 
 -- name: flush
 -- Commits a transaction, which flushes the WAL up to it. Decoders skip the prefix `pgdoc.flush`.
-SELECT pg_logical_emit_message(true, 'pgdoc.flush', '')
+SELECT pg_logical_emit_message(true, 'pgdoc.flush', '') FROM pg_catalog.set_config('synchronous_commit', 'local', true)
 
 -- name: running
 -- The snapshot shows which transactions are invisible. Those in the array wait for a synchronous standby: they have
@@ -16,14 +17,16 @@ SELECT pg_current_snapshot()::text, array(
 
 -- name: mark
 SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint, clock_timestamp()
-FROM pg_logical_emit_message(true, 'pgdoc.snapshot', '')
+FROM pg_catalog.set_config('synchronous_commit', 'local', true),
+  pg_logical_emit_message(true, 'pgdoc.snapshot', '')
 
 -- name: part
 -- The message marks the WAL position that the stream must reach. Sizes are stored (compressed) sizes, which only limit the
 -- size of a part.
 SELECT pg_current_snapshot()::text, (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint, clock_timestamp(),
   part.found, part.id, part.data::text, part.version, part.created_at, part.updated_at
-FROM pg_logical_emit_message(true, 'pgdoc.snapshot', '') AS mark
+FROM pg_catalog.set_config('synchronous_commit', 'local', true),
+pg_logical_emit_message(true, 'pgdoc.snapshot', '') AS mark
 LEFT JOIN (
   SELECT *, count(*) OVER () AS found, sum(pg_column_size(data)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS size
   FROM (SELECT id COLLATE "C" AS id, data, version, created_at, updated_at FROM {table}

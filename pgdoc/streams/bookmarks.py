@@ -1,8 +1,8 @@
 """The bookmark keeper: a thread that keeps the history from which streams can resume without a slot of their own.
 
 A bookmark is a permanent logical slot that nobody streams from. The keeper periodically copies the hub's slot into a
-new bookmark, and drops bookmarks that are no longer needed (`retention` decides). While the hub reads nothing, the
-keeper copies the newest bookmark and advances the copy.
+new bookmark, and drops bookmarks that are no longer needed (`retention` decides). While the hub reads nothing, or its
+slot stands still because the reader is quiet, the keeper copies the newest bookmark and advances the copy.
 
 Two advisory locks of the database coordinate the keepers. One keeper at a time holds `pgdoc history` and does what is
 due. All of them share `pgdoc hubs`, so that the last one to leave knows that it is the last.
@@ -56,6 +56,10 @@ class LiveSlot(Protocol):
     @property
     def slot(self) -> str | None:
         """See `LiveReader`."""
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether that slot stands still: see `Reader`."""
 
     @property
     def watermark(self) -> int:
@@ -135,6 +139,8 @@ class BookmarkKeeper:
         slot = self._hub.slot
         if slot is None and self._hub.is_started:
             return False  # the hub will have a slot soon
+        if self._hub.is_quiet:
+            slot = None  # it stands still: the bookmarks do without it
         state = _fetch_state(connection, slot, self._hub.watermark)
         if state is None:
             return False
