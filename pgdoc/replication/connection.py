@@ -29,6 +29,7 @@ from pgdoc.runtime.deadline import BoundedConnection, deadline_scope
 from pgdoc.sql import statement
 
 SETTINGS = {
+    "search_path": "pg_catalog,pg_temp",
     "datestyle": "ISO",
     "timezone": "UTC",
     "intervalstyle": "iso_8601",
@@ -40,7 +41,11 @@ SETTINGS = {
     "statement_timeout": "0",
     "idle_session_timeout": "0",
 }
-"""Session settings that decide how the walsender prints values. They override the role's own settings."""
+"""Session settings that override the role's own.
+
+Most decide how the walsender prints values. `search_path` keeps other roles' functions from being called: these
+sessions run no statement of the user.
+"""
 
 _SILENT_MS = 25_000
 _ASK_S = 5.0

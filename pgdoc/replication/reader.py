@@ -231,6 +231,8 @@ class Reader:
 
 def _status_interval_s(connection: psycopg.Connection[Any]) -> float:
     """Return a third of `wal_sender_timeout`, at most 10 s."""
-    row = connection.execute("SELECT setting::int FROM pg_settings WHERE name = 'wal_sender_timeout'").fetchone()
+    row = connection.execute(
+        "SELECT setting::int FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'wal_sender_timeout'"
+    ).fetchone()
     timeout_ms = row[0] if row else 0
     return min(timeout_ms / 3000, _STATUS_INTERVAL_S) if timeout_ms else _STATUS_INTERVAL_S

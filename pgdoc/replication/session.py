@@ -198,6 +198,7 @@ def _copy_bookmark(connection: psycopg.Connection[Any], plugin: str, slot: str, 
 
     The copy is checked because a bookmark may move, be dropped or lose its WAL after it was listed.
     """
+    confirmed_of = statement("replication", "confirmed")
     for bookmark in reversed(bookmarks(connection)):
         if bookmark.confirmed > at:
             continue
@@ -207,18 +208,15 @@ def _copy_bookmark(connection: psycopg.Connection[Any], plugin: str, slot: str, 
             if connection.broken or bookmark.name in (left.name for left in bookmarks(connection)):
                 raise
             continue
-        confirmed = fetch_lsn(
-            connection,
-            f"(SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = {quote_literal(slot)})",
-        )
+        confirmed = fetch_lsn(connection, f"({confirmed_of.format(slot=quote_literal(slot))})")
         if confirmed <= at:
             return confirmed
-        connection.execute(f"SELECT pg_drop_replication_slot({quote_literal(slot)})")
+        connection.execute(f"SELECT pg_catalog.pg_drop_replication_slot({quote_literal(slot)})")
     return None
 
 
 def _fetch_wal_limit(connection: psycopg.Connection[Any]) -> str:
-    row = connection.execute("SELECT current_setting('max_slot_wal_keep_size') AS size").fetchone()
+    row = connection.execute("SELECT pg_catalog.current_setting('max_slot_wal_keep_size') AS size").fetchone()
     return str(row.size) if row else ""
 
 
