@@ -41,9 +41,9 @@ _REFUSED: Final = {
     "BETWEEN": "write >= and <=",
     "DISTINCT FROM": "compare, and test the result with IS TRUE or IS NOT FALSE",
     "ILIKE": "call starts_with, or use ~*",
-    "IN": "write = ANY (...)",
+    "IN": "write = ANY (ARRAY[...])",
     "LIKE": "call starts_with, or use ~",
-    "NOT IN": "write <> ALL (...)",
+    "NOT IN": "write <> ALL (ARRAY[...])",
     "NULLIF": "write CASE WHEN",
     "SIMILAR": "use ~",
 }
@@ -103,7 +103,7 @@ class _Qualifier:
                     yield self._word(token, following)
                 case "operator":
                     yield self._operator(token, following)
-                case "operand" if self._before == "COLLATE" and following != ".":
+                case "operand" if self._before in {"COLLATE", "::"} and following != ".":
                     yield f"pg_catalog.{token}"
                 case _:
                     yield token

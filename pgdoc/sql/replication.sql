@@ -11,7 +11,7 @@ SELECT current_setting('wal_level') AS wal_level, current_setting('server_encodi
 
 -- name: is_decoding
 -- A walsender in the wait state Activity (needs WAL) or Client (needs us to read) is not decoding.
-SELECT coalesce(wait_event_type, '') <> ALL ('{Activity,Client}') FROM pg_stat_activity WHERE pid = %s
+SELECT coalesce(wait_event_type, '') <> ALL (ARRAY['Activity', 'Client']) FROM pg_stat_activity WHERE pid = %s
 
 -- name: bookmarks
 -- A slot that is still being copied has no confirmed_flush_lsn.
@@ -32,7 +32,8 @@ ORDER BY age_s DESC NULLS LAST
 
 -- name: tables
 SELECT c.relname AS name, count(*) FILTER (
-  WHERE a.attname = ANY ('{id,data,version,replaced_version,created_at,updated_at}')) = 6 AS is_collection
+  WHERE a.attname = ANY (
+    ARRAY['id', 'data', 'version', 'replaced_version', 'created_at', 'updated_at'])) = 6 AS is_collection
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE c.relkind = 'r' AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema})
 GROUP BY c.relname

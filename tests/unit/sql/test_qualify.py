@@ -29,6 +29,7 @@ BLOCKS = [
         ("SET a = b = c, (d, e) = (f, g) WHERE h = i", "SET a = b {=} c, (d, e) = (f, g) WHERE h {=} i"),
         ("FROM pg_class, pgdoc.f(a) AS g(x)", "FROM pg_catalog.pg_class, pgdoc.f(a) AS g(x)"),
         ('id COLLATE "C" > %s', 'id COLLATE pg_catalog."C" {>} %s'),
+        ("'f'::\"char\"", "'f'::pg_catalog.\"char\""),
         ("%(to)s::pg_lsn %% 2", "%(to)s::pg_catalog.pg_lsn %% 2"),
         ("a ?& %s AND {change} <> data", "a {?&} %s AND {change} {<>} data"),
         ("E'\\'=' ~ a", "E'\\'=' {~} a"),
