@@ -10,6 +10,7 @@ from psycopg import conninfo as psycopg_conninfo
 from psycopg import sql
 from psycopg.rows import namedtuple_row
 
+from pgdoc.database.catalog import FIND_FOREIGN_OWNER, check_owner
 from pgdoc.database.conninfo import with_application_name
 from pgdoc.database.errors import connection_error, one_line
 from pgdoc.errors import (
@@ -107,6 +108,7 @@ def preflight(connection: psycopg.Connection[Any], *, needs_slot: bool = True) -
     if version < _OLDEST_SERVER:
         raise UnsupportedServer(f"the server is PostgreSQL {_major(version)}: pgdoc needs version 15 or newer")
     try:
+        check_owner(connection.execute(FIND_FOREIGN_OWNER).fetchone())
         found = connection.execute(statement("replication", "preflight")).fetchone()
     except psycopg.Error as exc:
         raise map_replication_error(exc, connection) from exc
