@@ -21,6 +21,7 @@
     │   └── DatabaseError                any other error of the server (`sqlstate`)
     ├── CatalogError
     │   ├── CatalogMissing               the database has no pgdoc catalog
+    │   ├── RegistryUnbound              the catalog belongs to another database: this one was copied or restored
     │   └── CatalogVersionMismatch       the catalog is older or newer than pgdoc (`found_version`, `needed_version`)
     ├── InvalidInput                     an argument is not valid; also a ValueError (`path`)
     │   ├── InvalidName                  of a collection, schema, index or consumer
@@ -77,6 +78,7 @@ __all__ = [
     "PluginNotAllowed",
     "ProtocolError",
     "PublicationIncomplete",
+    "RegistryUnbound",
     "ReplicaIdentityChanged",
     "ReplicationNotPermitted",
     "ReplicationUnavailable",
@@ -210,6 +212,14 @@ class CatalogNotTrusted(CatalogError):  # noqa: N818
     """A superuser connects, but a role that is none owns the catalog: connect as that role, or as another one.
 
     The owner of a function decides what it does, and it would do that with the superuser's rights.
+    """
+
+
+class RegistryUnbound(CatalogError):  # noqa: N818
+    """The registry of collections belongs to another database: this one is a copy, or was restored from a dump.
+
+    Nothing that the registry says is believed until the catalog's owner runs `pgdoc init`, which registers the
+    collections again.
     """
 
 

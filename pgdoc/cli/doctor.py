@@ -183,7 +183,7 @@ def _streams(store: Store) -> Iterator[tuple[str, str]]:
     if not found.follows_ddl:
         yield (
             "warn",
-            "streams notice DDL in plain SQL late: `pgdoc init` by a superuser who owns the catalog adds event triggers",
+            "streams notice DDL in plain SQL late: `pgdoc init` by a superuser who owns it adds event triggers",
         )
 
 
