@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 logger = logging.getLogger("pgdoc.migrate")
 
+FIXED_PATH = "SET LOCAL search_path = pg_catalog, pg_temp"
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('pgdoc migrate', 0))"
 HAS_REGISTRY = "SELECT to_regclass('pgdoc.registry') IS NOT NULL"
 EVENT_TRIGGERS = Path(__file__).parent / "sql" / "event_triggers.sql"
@@ -17,6 +18,7 @@ EVENT_TRIGGERS = Path(__file__).parent / "sql" / "event_triggers.sql"
 
 def run_migrations(connection: Connection) -> None:
     with connection.begin():
+        connection.execute(text(FIXED_PATH))
         connection.execute(text(LOCK))
         connection.execute(text("CREATE SCHEMA IF NOT EXISTS pgdoc"))
         context.configure(connection=connection, version_table_schema="pgdoc")

@@ -12,7 +12,7 @@ from psycopg_pool import PoolTimeout
 
 from pgdoc.crud.copy_format import HEADER, TRAILER, CopyRows
 from pgdoc.crud.guard import KnownTables
-from pgdoc.database.catalog import FIND_REVISION, check_revision, check_server
+from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision, check_server
 from pgdoc.database.conninfo import with_application_name, with_timeout
 from pgdoc.database.errors import connection_error, map_error
 from pgdoc.errors import StoreClosed
@@ -231,6 +231,7 @@ def _class_of(closing: threading.Event) -> type[AsyncConnection[Any]]:
 
 async def _revision(connection: AsyncConnection[Any]) -> str | None:
     try:
+        check_owner(await (await connection.execute(FIND_FOREIGN_OWNER)).fetchone())
         row = await (await connection.execute(FIND_REVISION)).fetchone()
     except psycopg.errors.UndefinedTable:
         return None

@@ -224,7 +224,7 @@ class AsyncIndexes:
         if progress is None or self._session.in_transaction:
             await connection.execute(query)
             return
-        ((pid,),) = await _rows(connection, b"SELECT pg_backend_pid()", [])
+        ((pid,),) = await _rows(connection, b"SELECT pg_catalog.pg_backend_pid()", [])
 
         async def report() -> None:
             for phase, *measures in await self._session.fetch(_sql("progress"), [pid]):
@@ -258,9 +258,8 @@ async def _parts_of(connection: AsyncConnection[Any], oid: int, name: str) -> li
 
 async def _literals(connection: AsyncConnection[Any], params: Sequence[Any]) -> list[str]:
     """Return parameters as literals, quoted by the server: a definition can't have parameters."""
-    columns = ", ".join(
-        "quote_literal((%s::text[])::text)" if isinstance(item, list) else "quote_literal(%s::text)" for item in params
-    )
+    text = "(%s::pg_catalog.text[])::pg_catalog.text", "%s::pg_catalog.text"
+    columns = ", ".join(f"pg_catalog.quote_literal({text[0 if isinstance(item, list) else 1]})" for item in params)
     return list((await _rows(connection, f"SELECT {columns}".encode(), params))[0])
 
 

@@ -225,7 +225,7 @@ class Indexes:
         if progress is None or self._session.in_transaction:
             connection.execute(query)
             return
-        ((pid,),) = _rows(connection, b"SELECT pg_backend_pid()", [])
+        ((pid,),) = _rows(connection, b"SELECT pg_catalog.pg_backend_pid()", [])
 
         def report() -> None:
             for phase, *measures in self._session.fetch(_sql("progress"), [pid]):
@@ -259,9 +259,8 @@ def _parts_of(connection: Connection[Any], oid: int, name: str) -> list[tuple[An
 
 def _literals(connection: Connection[Any], params: Sequence[Any]) -> list[str]:
     """Return parameters as literals, quoted by the server: a definition can't have parameters."""
-    columns = ", ".join(
-        "quote_literal((%s::text[])::text)" if isinstance(item, list) else "quote_literal(%s::text)" for item in params
-    )
+    text = "(%s::pg_catalog.text[])::pg_catalog.text", "%s::pg_catalog.text"
+    columns = ", ".join(f"pg_catalog.quote_literal({text[0 if isinstance(item, list) else 1]})" for item in params)
     return list((_rows(connection, f"SELECT {columns}".encode(), params))[0])
 
 

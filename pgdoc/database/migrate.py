@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from pgdoc.database.catalog import check_server
+from pgdoc.database.catalog import FIND_FOREIGN_OWNER, check_owner, check_server
 from pgdoc.database.conninfo import PlainConnection, with_timeout
 from pgdoc.database.errors import connection_error, map_error
 from pgdoc.errors import DatabaseError
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["downgrade", "migrate"]
 
+FIXED_PATH = "SET LOCAL search_path = pg_catalog, pg_temp"  # LOCAL: through a pooler, others get the session next
+
 
 def migrate(conninfo: str = "") -> None:
     """Create the catalog, or upgrade it to the newest revision; safe to call from many processes at once.
@@ -29,6 +31,7 @@ def migrate(conninfo: str = "") -> None:
     Raises:
         ServerUnreachable: no connection could be made.
         UnsupportedServer: the server is older than PostgreSQL 15, or the encoding of the database is not UTF-8.
+        CatalogNotTrusted: the role is a superuser, but another role owns the catalog.
         DatabaseError: the role lacks a privilege, or the server refused for another reason.
     """
     _run(conninfo, "upgrade", "head")
@@ -48,8 +51,11 @@ def _run(conninfo: str, command: str, revision: str) -> None:
 
     with _connect(conninfo) as connection:
         check_server(connection.info.server_version, connection.info.parameter_status("server_encoding"))
+        check_owner(connection.execute(FIND_FOREIGN_OWNER).fetchone())
+        # SQLAlchemy looks around as soon as it connects, before `env.py` begins its own transaction.
+        connection.execute(FIXED_PATH)
         engine = sqlalchemy.create_engine(
-            "postgresql+psycopg://", creator=lambda: connection, poolclass=sqlalchemy.NullPool
+            "postgresql+psycopg://", creator=lambda: connection, poolclass=sqlalchemy.NullPool, use_native_hstore=False
         )
         try:
             with engine.connect() as alchemy:

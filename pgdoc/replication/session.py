@@ -280,17 +280,14 @@ def _copy_bookmark(connection: psycopg.Connection[Any], plugin: str, slot: str, 
         confirmed = _fetch_confirmed(connection, slot)
         if confirmed <= at:
             return confirmed
-        connection.execute(f"SELECT pg_drop_replication_slot({quote_literal(slot)})")
+        connection.execute(f"SELECT pg_catalog.pg_drop_replication_slot({quote_literal(slot)})")
     return None
 
 
 def _fetch_confirmed(connection: psycopg.Connection[Any], slot: str) -> int:
-    return fetch_lsn(
-        connection,
-        f"(SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = {quote_literal(slot)})",
-    )
+    return fetch_lsn(connection, f"({statement('replication', 'confirmed').format(slot=quote_literal(slot))})")
 
 
 def _fetch_wal_limit(connection: psycopg.Connection[Any]) -> str:
-    row = connection.execute("SELECT current_setting('max_slot_wal_keep_size') AS size").fetchone()
+    row = connection.execute("SELECT pg_catalog.current_setting('max_slot_wal_keep_size') AS size").fetchone()
     return str(row.size) if row else ""

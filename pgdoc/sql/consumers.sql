@@ -45,8 +45,8 @@ SELECT schema_name, epoch, greatest(c.place, p.acknowledged) AS place,
   CASE WHEN p.acknowledged > c.place THEN p.system_id ELSE c.system_id END AS system_id,
   CASE WHEN p.acknowledged > c.place THEN p.timeline ELSE c.timeline END AS timeline,
   CASE WHEN p.acknowledged > c.place THEN p.database_oid ELSE c.database_oid END AS database_oid
-FROM pgdoc.consumers c LEFT JOIN pgdoc.consumer_progress p USING (name)
-WHERE name = %s
+FROM pgdoc.consumers c LEFT JOIN pgdoc.consumer_progress p ON p.name = c.name
+WHERE c.name = %s
 
 -- name: take_over
 UPDATE pgdoc.consumers SET epoch = epoch + 1 WHERE name = %s RETURNING epoch

@@ -37,7 +37,7 @@ ORDER BY part.id
 -- name: oldest_bookmark
 SELECT (min(confirmed_flush_lsn) - '0/0'::pg_lsn)::bigint AS oldest
 FROM pg_replication_slots
-WHERE slot_name LIKE format('pgdocb\_%%s\_%%%%', (SELECT oid FROM pg_database WHERE datname = current_database()))
+WHERE starts_with(slot_name, format('pgdocb_%%s_', (SELECT oid FROM pg_database WHERE datname = current_database())))
   AND wal_status <> 'lost'
 
 -- name: watchable
@@ -73,7 +73,7 @@ FROM pgdoc.settings, (
   SELECT (min(confirmed_flush_lsn) - '0/0'::pg_lsn)::bigint AS oldest,
     (pg_current_wal_flush_lsn() - min(restart_lsn))::bigint AS retained, count(*) AS bookmarks
   FROM pg_replication_slots
-  WHERE slot_name LIKE format('pgdocb\_%%s\_%%%%', (SELECT oid FROM pg_database WHERE datname = current_database()))
+  WHERE starts_with(slot_name, format('pgdocb_%%s_', (SELECT oid FROM pg_database WHERE datname = current_database())))
     AND wal_status <> 'lost'
 ) AS kept
 

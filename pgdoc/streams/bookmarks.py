@@ -208,7 +208,7 @@ def _copy_newest_bookmark(connection: psycopg.Connection[Any]) -> None:
 def drop_bookmark(connection: psycopg.Connection[Any], name: str) -> None:
     """Drop a slot, unless it is gone or in use."""
     try:
-        connection.execute(f"SELECT pg_drop_replication_slot({quote_literal(name)})")
+        connection.execute(f"SELECT pg_catalog.pg_drop_replication_slot({quote_literal(name)})")
     except (psycopg.errors.UndefinedObject, psycopg.errors.ObjectInUse) as exc:
         logger.info("bookmark not dropped: %s", _one_line(exc))
 
@@ -237,9 +237,7 @@ def _fetch_state(connection: psycopg.Connection[Any], slot: str | None, watermar
 
 
 def _fetch_restart_lsn(connection: psycopg.Connection[Any], slot: str) -> str | None:
-    row = connection.execute(
-        f"SELECT restart_lsn::text FROM pg_replication_slots WHERE slot_name = {quote_literal(slot)}"
-    ).fetchone()
+    row = connection.execute(statement("replication", "restart").format(slot=quote_literal(slot))).fetchone()
     return row[0] if row else None
 
 
@@ -252,7 +250,7 @@ def _log_running_transactions(connection: psycopg.Connection[Any]) -> None:
     connection.execute("SET lock_timeout = '20ms'")
     try:
         connection.execute(
-            f"SELECT pg_create_logical_replication_slot({quote_literal(name)},"
+            f"SELECT pg_catalog.pg_create_logical_replication_slot({quote_literal(name)},"
             f" {quote_literal(slots.BOOKMARK_PLUGIN)}, true)"
         )
         drop_bookmark(connection, name)
