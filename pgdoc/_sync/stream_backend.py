@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from pgdoc.consumers.consumer import Consumer
-from pgdoc.database.errors import map_error
-from pgdoc.errors import CollectionNotFound, PgdocError, PublicationIncomplete, ReplicaIdentityChanged, StoreClosed
+from pgdoc.consumers.ownership import CONSUMER_TABLES
+from pgdoc.database.errors import map_error, one_line
+from pgdoc.errors import (
+    CollectionNotFound,
+    DatabaseError,
+    PgdocError,
+    PublicationIncomplete,
+    ReplicaIdentityChanged,
+    StoreClosed,
+)
 from pgdoc.replication.checks import check_published
+from pgdoc.replication.connection import quote_identifier
 from pgdoc.replication.session import try_reader
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.runtime.primitives import call, sleep, wait, wait_for
@@ -117,7 +126,7 @@ class StreamBackend:
 
     def knows(self, consumer: str) -> bool:
         """Return whether this durable consumer exists."""
-        return bool(self.fetch("knows", consumer))
+        return bool(self.fetch_of_consumers("knows", consumer, rights="SELECT, INSERT, UPDATE, DELETE"))
 
     def open_consumer(self, subscription: Subscription, options: StreamOptions) -> Consumer:
         """Open a durable consumer; return when it reads changes, or is a standby."""
@@ -154,6 +163,18 @@ class StreamBackend:
         wait_for(self.hub.begin_to_close(), CLOSE_LIMIT_S)
         for consumer in consumers:
             call(consumer.close, max(0.1, deadline - time.monotonic()))
+
+    def fetch_of_consumers(self, name: str, *params: Any, rights: str) -> list[tuple[Any, ...]]:
+        """Fetch rows about consumers; the error for a role that may not read them says what to grant: `rights`."""
+        try:
+            return self.fetch(name, *params)
+        except DatabaseError as exc:
+            if exc.sqlstate != "42501" or not isinstance(exc.__cause__, psycopg.Error):
+                raise
+            found = one_line(exc.__cause__)
+            ((role,),) = self.fetch("role")
+            grant = f"GRANT {rights} ON {CONSUMER_TABLES} TO {quote_identifier(role)}"
+            raise DatabaseError(f"{found}: as the catalog's owner, run {grant}", sqlstate=exc.sqlstate) from exc
 
     def fetch(self, name: str, *params: Any, table: str = "", limit_s: float | None = None) -> list[tuple[Any, ...]]:
         """Fetch the rows of a block of `streams.sql`, whose `{table}` is the quoted `table`.

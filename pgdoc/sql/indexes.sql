@@ -28,10 +28,13 @@ DROP INDEX {concurrently} {name}
 ANALYZE {table}
 
 -- name: lock
-SELECT pg_try_advisory_lock(hashtextextended('pgdoc indexes of ' || %s::text, 0))
+LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE
 
--- name: unlock
-SELECT pg_advisory_unlock(hashtextextended('pgdoc indexes of ' || %s::text, 0))
+-- name: begin_build
+SELECT pgdoc.begin_index_build(%s::oid)
+
+-- name: end_build
+SELECT pgdoc.end_index_build(%s::oid)
 
 -- name: progress
 SELECT phase, blocks_done, blocks_total, tuples_done, tuples_total FROM pg_stat_progress_create_index WHERE pid = %s

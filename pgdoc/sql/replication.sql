@@ -53,17 +53,11 @@ SELECT current_setting('max_slot_wal_keep_size') = '-1' AND NOT history_chosen A
 SELECT format('pgdocb_%s_%s_', oid, to_hex(ceil(extract(epoch FROM clock_timestamp()))::bigint)) AS name
 FROM pg_database WHERE datname = current_database()
 
--- name: share
-SELECT pg_advisory_lock_shared(hashtext('pgdoc hubs'))
+-- name: enter_hub
+SELECT pgdoc.enter_hub()
 
--- name: unshare
-SELECT pg_advisory_unlock_shared(hashtext('pgdoc hubs'))
+-- name: keeps_history
+SELECT pgdoc.keeps_history()
 
--- name: be_last
-SELECT pg_try_advisory_lock(hashtext('pgdoc hubs')) AS is_last
-
--- name: begin_keeping
-SELECT pg_try_advisory_lock(hashtext('pgdoc history')) AS begun
-
--- name: end_keeping
-SELECT pg_advisory_unlock(hashtext('pgdoc history'))
+-- name: leave_hub
+SELECT pgdoc.leave_hub()

@@ -83,26 +83,37 @@ RETURNING true
 SELECT current_setting('server_version'), current_database(), (SELECT version_num FROM pgdoc.alembic_version),
   (SELECT count(*) FROM pgdoc.collections(%s)), pgdoc.follows_ddl()
 
+-- name: role
+SELECT current_user::pg_catalog.text
+
 -- name: knows
-SELECT true FROM pgdoc.consumers WHERE name = %s
+SELECT true FROM pgdoc.consumers WHERE name OPERATOR(pg_catalog.=) %s::pg_catalog.text
 
 -- name: consumers
--- A consumer without an owner counts as waiting since its last update of consumer_progress (seen_at).
+-- The owner is the session of the last claim, see `owner` in consumers.sql. A consumer without one counts as waiting since
+-- its last update of consumer_progress (seen_at). An owner is silent since its session last did something, or, if this role
+-- may not see that, since it last renewed its lease.
 SELECT c.name, c.schema_name, owner.pid, greatest(c.place, p.acknowledged),
-  CASE WHEN p.acknowledged > c.place THEN p.system_id ELSE c.system_id END,
-  CASE WHEN p.acknowledged > c.place THEN p.timeline ELSE c.timeline END,
-  (pg_current_wal_flush_lsn() - s.confirmed_flush_lsn)::bigint,
-  clock_timestamp() - coalesce(
-    p.waiting_since, CASE WHEN owner.pid IS NULL THEN p.seen_at ELSE clock_timestamp() END, c.created_at),
-  (pg_current_wal_flush_lsn() - s.restart_lsn)::bigint, s.wal_status, c.created_at
+  CASE WHEN p.acknowledged OPERATOR(pg_catalog.>) c.place THEN p.system_id ELSE c.system_id END,
+  CASE WHEN p.acknowledged OPERATOR(pg_catalog.>) c.place THEN p.timeline ELSE c.timeline END,
+  (pg_catalog.pg_current_wal_flush_lsn() OPERATOR(pg_catalog.-) s.confirmed_flush_lsn)::bigint,
+  pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) coalesce(
+    p.waiting_since, CASE WHEN owner.pid IS NULL THEN p.seen_at ELSE pg_catalog.clock_timestamp() END, c.created_at),
+  (pg_catalog.pg_current_wal_flush_lsn() OPERATOR(pg_catalog.-) s.restart_lsn)::bigint, s.wal_status, c.created_at,
+  greatest(pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) owner.last_seen, '0'::interval)
 FROM pgdoc.consumers c
-LEFT JOIN pgdoc.consumer_progress p ON p.name = c.name
-JOIN pg_database d ON d.datname = current_database()
-LEFT JOIN pg_replication_slots s ON s.slot_name = format('pgdoc_%%s_%%s', d.oid, c.name)
+LEFT JOIN pgdoc.consumer_progress p ON p.name OPERATOR(pg_catalog.=) c.name
+JOIN pg_catalog.pg_database d ON d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+LEFT JOIN pg_catalog.pg_replication_slots s
+  ON s.slot_name OPERATOR(pg_catalog.=) pg_catalog.format('pgdoc_%%s_%%s', d.oid, c.name)::pg_catalog.name
 LEFT JOIN LATERAL (
-  SELECT l.pid
-  FROM pg_locks l, hashtextextended('pgdoc consumer ' || c.name, 0) AS key
-  WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND l.database = d.oid
-    AND (l.classid::bigint << 32) | l.objid::bigint = key
+  SELECT o.pid,
+    CASE WHEN a.backend_start IS NULL THEN CASE WHEN o.needs_lease THEN o.renewed_at END
+         WHEN a.state OPERATOR(pg_catalog.=) 'active'::pg_catalog.text THEN pg_catalog.clock_timestamp()
+         ELSE greatest(a.state_change, o.renewed_at) END AS last_seen
+  FROM pgdoc.owners o
+  JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) o.pid AND a.datid OPERATOR(pg_catalog.=) d.oid
+  WHERE o.name OPERATOR(pg_catalog.=) c.name
+    AND (a.backend_start OPERATOR(pg_catalog.=) o.backend_start) IS NOT FALSE
 ) owner ON true
-ORDER BY c.name
+ORDER BY c.name USING OPERATOR(pg_catalog.<)
