@@ -20,7 +20,7 @@ from pgdoc.sql import statement
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pgdoc import Store
+    from pgdoc import ConsumerStatus, Store
 
 __all__ = ["Finding", "examine_server"]
 
@@ -29,6 +29,8 @@ _MUCH_WAL_BYTES: Final = 1 << 30
 _FEW_FREE: Final = 2
 _CONNECT_TIMEOUT_S: Final = 10
 _MAY_NOT_READ: Final = "42501"
+_SILENT: Final = timedelta(seconds=15)  # three heartbeats of a consumer's owner
+_LEASE: Final = timedelta(seconds=30)
 _CONSUMER_SLOT_PREFIX: Final = "pgdoc_"
 
 
@@ -212,9 +214,21 @@ def _consumers(store: Store) -> Iterator[tuple[str, str]]:
         elif consumer.owner_pid is None:
             kept = render_bytes(consumer.retained_bytes)
             yield "warn", f"consumer {consumer.name} is not open, and retains {kept} of WAL: open it, or {drop}"
+        elif consumer.owner_silent is not None and consumer.owner_silent > _SILENT:
+            yield "warn", _describe_silence(consumer)
         else:
             behind = render_bytes(consumer.lag_bytes)
             yield "ok", f"consumer {consumer.name} is open in pid {consumer.owner_pid}, {behind} behind"
+
+
+def _describe_silence(consumer: ConsumerStatus) -> str:
+    silent = consumer.owner_silent or timedelta()
+    lease = " and its lease has expired" if silent > _LEASE else ""
+    end = f"SELECT pg_terminate_backend({consumer.owner_pid})"
+    return (
+        f"the owner of consumer {consumer.name}, pid {consumer.owner_pid}, has been silent for {render_delay(silent)}"
+        f"{lease}: its process hangs or is cut off; to let a standby take over at once, run {end}"
+    )
 
 
 _SERVER_CHECKS: Final = {

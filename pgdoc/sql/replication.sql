@@ -11,10 +11,10 @@ SELECT current_setting('wal_level') AS wal_level, current_setting('server_encodi
 
 -- name: database
 SELECT d.oid, d.datname AS name
-FROM pg_catalog.pg_database AS d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+FROM pg_database AS d WHERE d.datname = current_database()
 
 -- name: standby_names
-SELECT pg_catalog.current_setting('synchronous_standby_names') AS names
+SELECT current_setting('synchronous_standby_names') AS names
 
 -- name: is_decoding
 -- A walsender in the wait state Activity (needs WAL) or Client (needs us to read) is not decoding.
@@ -87,17 +87,11 @@ SELECT oid FROM pg_database WHERE datname = current_database()
 SELECT format('pgdocb_%s_%s_', oid, to_hex(ceil(extract(epoch FROM clock_timestamp()))::bigint)) AS name
 FROM pg_database WHERE datname = current_database()
 
--- name: share
-SELECT pg_advisory_lock_shared(hashtext('pgdoc hubs'))
+-- name: enter_hub
+SELECT pgdoc.enter_hub()
 
--- name: unshare
-SELECT pg_advisory_unlock_shared(hashtext('pgdoc hubs'))
+-- name: keeps_history
+SELECT pgdoc.keeps_history()
 
--- name: be_last
-SELECT pg_try_advisory_lock(hashtext('pgdoc hubs')) AS is_last
-
--- name: begin_keeping
-SELECT pg_try_advisory_lock(hashtext('pgdoc history')) AS begun
-
--- name: end_keeping
-SELECT pg_advisory_unlock(hashtext('pgdoc history'))
+-- name: leave_hub
+SELECT pgdoc.leave_hub()
