@@ -21,6 +21,7 @@
     │   └── DatabaseError                any other error of the server (`sqlstate`)
     ├── CatalogError
     │   ├── CatalogMissing               the database has no pgdoc catalog
+    │   ├── RegistryUnbound              the catalog belongs to another database: this one was copied or restored
     │   └── CatalogVersionMismatch       the catalog is older or newer than pgdoc (`found_version`, `needed_version`)
     ├── InvalidInput                     an argument is not valid; also a ValueError (`path`)
     │   ├── InvalidName                  of a collection, schema, index or consumer
@@ -76,6 +77,7 @@ __all__ = [
     "PluginNotAllowed",
     "ProtocolError",
     "PublicationIncomplete",
+    "RegistryUnbound",
     "ReplicaIdentityChanged",
     "ReplicationNotPermitted",
     "ReplicationUnavailable",
@@ -203,6 +205,14 @@ class CatalogError(PgdocError):
 
 class CatalogMissing(CatalogError):  # noqa: N818
     """The database has no pgdoc catalog: create it with `pgdoc init` or `store.migrate()`."""
+
+
+class RegistryUnbound(CatalogError):  # noqa: N818
+    """The registry of collections belongs to another database: this one is a copy, or was restored from a dump.
+
+    Nothing that the registry says is believed until the catalog's owner runs `pgdoc init`, which registers the
+    collections again.
+    """
 
 
 class CatalogVersionMismatch(CatalogError):  # noqa: N818

@@ -119,11 +119,13 @@ SET search_path = pg_catalog, pg_temp AS $$
   FROM pg_class c WHERE c.oid = relation
 $$;
 
+-- The oid decides: where no event trigger follows DDL, the registry may not know a new name yet.
 CREATE OR REPLACE FUNCTION pgdoc.is_collection(relation regclass) RETURNS boolean LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
   SELECT pgdoc.is_bound() AND EXISTS (
-    SELECT FROM pgdoc.registry r JOIN pg_class c ON c.oid = r.oid JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE r.oid = relation AND r.until IS NULL AND r.schema_name = n.nspname AND r.name = c.relname)
+    SELECT FROM pgdoc.registry r
+      JOIN pg_trigger t ON t.tgrelid = r.oid AND t.tgname = 'pgdoc_before_update' AND t.tgfoid = 'pgdoc.before_update()'::regprocedure
+    WHERE r.oid = relation AND r.until IS NULL)
 $$;
 COMMENT ON FUNCTION pgdoc.is_collection IS 'whether a table is registered as a collection';
 
@@ -132,9 +134,10 @@ SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   PERFORM pgdoc.check_bound();
   RETURN QUERY
-    SELECT r.name FROM pgdoc.registry r JOIN pg_class c ON c.oid = r.oid JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE r.until IS NULL AND r.schema_name = collections.schema_name AND n.nspname = r.schema_name AND c.relname = r.name
-    ORDER BY r.name COLLATE "C";
+    SELECT c.relname::text FROM pgdoc.registry r JOIN pg_class c ON c.oid = r.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+      JOIN pg_trigger t ON t.tgrelid = r.oid AND t.tgname = 'pgdoc_before_update' AND t.tgfoid = 'pgdoc.before_update()'::regprocedure
+    WHERE r.until IS NULL AND n.nspname = collections.schema_name
+    ORDER BY c.relname::text COLLATE "C";
 END $$;
 
 -- Returns NULL if there is no such table; fails if the table is not a collection.
@@ -358,6 +361,7 @@ CREATE FUNCTION pgdoc.unregister(relation regclass) RETURNS boolean LANGUAGE plp
 DECLARE
   was_collection boolean := pgdoc.is_collection(relation);
 BEGIN
+  PERFORM pgdoc.follow_tables();
   EXECUTE format('DROP TRIGGER IF EXISTS pgdoc_after_insert ON %s', relation);
   EXECUTE format('DROP TRIGGER IF EXISTS pgdoc_before_update ON %s', relation);
   IF EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
@@ -415,6 +419,7 @@ DECLARE
   relation regclass := pgdoc.find_collection(schema_name, name);
 BEGIN
   IF relation IS NOT NULL THEN
+    PERFORM pgdoc.follow_tables();
     EXECUTE format('DROP TABLE %s', relation);
     PERFORM pgdoc.follow_own_ddl();
   END IF;
@@ -427,6 +432,7 @@ DECLARE
   relation regclass := pgdoc.find_collection(schema_name, old_name);
 BEGIN
   IF relation IS NOT NULL THEN
+    PERFORM pgdoc.follow_tables();
     EXECUTE format('ALTER TABLE %s RENAME TO %I', relation, new_name);
     PERFORM pgdoc.follow_own_ddl();
   END IF;
@@ -470,6 +476,7 @@ COMMENT ON FUNCTION pgdoc.rebind IS 'registers the collections of a copied or re
 
 -- Which of these collections exist for a stream that resumes at a position. `was` is the answer before those changes that
 -- the last registry transaction before `commit_lsn` made beyond `lsn`: they count only if the position is inside of it.
+-- There are no rows for a position from before the registry existed.
 CREATE FUNCTION pgdoc.existed(in_schema text, names text[], commit_lsn pg_lsn, lsn pg_lsn)
 RETURNS TABLE (name text, is_there boolean, was_there boolean) LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -478,17 +485,26 @@ SET search_path = pg_catalog, pg_temp AS $$
     SELECT r.name, r.since, r.until,
       coalesce(opened.at, r.since) AS opened_at, coalesce(closed.at, r.until) AS closed_at
     FROM pgdoc.registry r
-      LEFT JOIN pgdoc.registry_commits opened ON opened.xid = r.opened_xid
+      LEFT JOIN pgdoc.registry_commits opened ON opened.xid = r.opened_xid AND r.since > '0/0'
       LEFT JOIN pgdoc.registry_commits closed ON closed.xid = r.closed_xid
     WHERE r.schema_name = in_schema AND r.name = ANY (names)
   )
-  SELECT wanted.name,
-    EXISTS (SELECT FROM spans r WHERE r.name = wanted.name AND r.opened_at < commit_lsn
-            AND (r.closed_at IS NULL OR r.closed_at >= commit_lsn)),
-    EXISTS (SELECT FROM spans r WHERE r.name = wanted.name AND r.opened_at < commit_lsn
-            AND NOT (r.opened_at = last.at AND r.since > existed.lsn)
-            AND (r.closed_at IS NULL OR r.closed_at >= commit_lsn OR r.closed_at = last.at AND r.until > existed.lsn))
-  FROM unnest(names) AS wanted(name), last
+  SELECT wanted.name, now.is_there, now.was_there
+  FROM unnest(names) AS wanted(name), last, LATERAL (
+    SELECT
+      coalesce(bool_or(s.closed_at IS NULL OR s.closed_at >= commit_lsn), false),
+      coalesce(bool_or(NOT (s.opened_at = last.at AND s.since > existed.lsn)
+        AND (s.closed_at IS NULL OR s.closed_at >= commit_lsn OR s.closed_at = last.at AND s.until > existed.lsn)), false)
+    FROM spans s WHERE s.name = wanted.name AND s.opened_at < commit_lsn
+  ) AS now(is_there, was_there)
+  WHERE NOT EXISTS (SELECT FROM pgdoc.identity WHERE messages_until > commit_lsn)
+$$;
+
+-- The LSN since which the registry knew at once what SQL did to these collections, or to all of a schema.
+CREATE FUNCTION pgdoc.exact_since(in_schema text, names text[]) RETURNS pg_lsn LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT coalesce(max(coalesce(until, since)), '0/0') FROM pgdoc.registry
+  WHERE NOT exact AND schema_name = in_schema AND (names IS NULL OR name = ANY (names))
 $$;
 
 

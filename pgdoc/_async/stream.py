@@ -102,6 +102,9 @@ class AsyncChangeStream(AsyncOpening):
         position = check_position(start, cluster, flushed)
         check_reach(position, await self._backend.oldest())
         await self._backend.check_published(position, self._collections)
+        existence = await self._backend.existence(position, self._collections)
+        if existence is not None:
+            self._delivery.resume_life(existence)
         self._follow(HubFeed(hub, hub.resume(self._selection, resume_point(position), self._mailbox), position))
 
     async def _begin_consumer(self) -> None:
@@ -132,11 +135,13 @@ class AsyncChangeStream(AsyncOpening):
             self._consumer.acknowledge(Mark.at(self._consumer.begun_at, progress))
 
     async def _begin_snapshot_of(self, consumer: Consumer) -> None:
-        """Begin or resume the snapshot of a consumer that this stream now owns.
+        """Begin where a consumer stands that this stream now owns, and begin or resume its snapshot.
 
         `snapshots_begun` moves last, so that the snapshot stays due if this is interrupted or the server is away.
         """
         begun, stored = consumer.recreated + 1, consumer.snapshot
+        if consumer.existence is not None:
+            self._delivery.resume_life(consumer.existence)
         if stored is not SnapshotStage.NONE:
             if not self._options.snapshot:
                 raise InvalidResumeToken(

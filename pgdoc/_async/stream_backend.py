@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,9 @@ import psycopg
 from pgdoc.consumers.consumer import Consumer
 from pgdoc.database.errors import map_error
 from pgdoc.errors import CollectionNotFound, PgdocError, PublicationIncomplete, ReplicaIdentityChanged, StoreClosed
-from pgdoc.replication.checks import check_published
+from pgdoc.model.positions import Lsn
+from pgdoc.replication.checks import check_exact, check_published
+from pgdoc.replication.registry import read_existence
 from pgdoc.replication.session import try_reader
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.runtime.primitives import async_call, async_sleep, async_wait, async_wait_for
@@ -20,11 +23,14 @@ from pgdoc.streams.hub import CLOSE_LIMIT_S, Hub
 if TYPE_CHECKING:
     from pgdoc._async.connections import AsyncConnections
     from pgdoc.changes.fanout import Subscription
+    from pgdoc.changes.life import Existence
     from pgdoc.model.positions import Position
     from pgdoc.replication.source import Source
     from pgdoc.streams.options import StreamOptions
 
 __all__ = ["AsyncStreamBackend"]
+
+logger = logging.getLogger("pgdoc.stream")
 
 _FLUSH_POLL_S = 0.01
 
@@ -49,7 +55,8 @@ class AsyncStreamBackend:
         """
         self.hub.check_usable()
         schema, wanted = self.hub.source.schema, None if names is None else sorted(names)
-        found: dict[str, bool] = dict(await self.fetch("watchable", schema, wanted, wanted))
+        await self.fetch("follow_tables")
+        found: dict[str, bool] = dict(await self.fetch("watchable", schema, schema, wanted, wanted))
         for name in sorted((names or frozenset()) - found.keys()) if create else ():
             if not self._auto_create:
                 raise CollectionNotFound(
@@ -57,7 +64,11 @@ class AsyncStreamBackend:
                 )
             await self.fetch("create", schema, name)
         changed = sorted(name for name, is_full in found.items() if not is_full)
-        if changed:
+        if changed and names is None:  # only streams that name it are refused
+            logger.warning(
+                'collection "%s.%s" is not REPLICA IDENTITY FULL: its next change ends this stream', schema, changed[0]
+            )
+        elif changed:
             raise ReplicaIdentityChanged(
                 f'collection "{schema}.{changed[0]}" is not REPLICA IDENTITY FULL, so its changes have no '
                 f'before image: run ALTER TABLE "{schema}"."{changed[0]}" REPLICA IDENTITY FULL'
@@ -65,7 +76,7 @@ class AsyncStreamBackend:
         await self._publish(schema)
 
     async def _publish(self, schema: str) -> None:
-        """Make sure that pgoutput sends every collection: the publication may lack tables created by hand."""
+        """Make sure that pgoutput sends every collection: someone may have changed the publication."""
         ((fault,),) = await self.fetch("publication_fault", schema)
         if fault is None or self.hub.source.plugin == "wal2json":
             return
@@ -105,14 +116,25 @@ class AsyncStreamBackend:
 
         The error has the oldest position since which it does.
         """
+        schema, wanted = self.hub.source.schema, None if names is None else sorted(names)
         if self.hub.plugin == "pgoutput":
-            schema = self.hub.source.schema
-            ((since,),) = await self.fetch("published_since", schema, None if names is None else sorted(names))
+            ((since,),) = await self.fetch("published_since", schema, wanted)
             check_published(position.commit_lsn, since, schema)
+        else:
+            ((since,),) = await self.fetch("exact_since", schema, wanted)
+            check_exact(position.commit_lsn, since, schema)
+
+    async def existence(self, position: Position, names: frozenset[str] | None) -> Existence | None:
+        """Return which of these collections exist at `position`; `None` for a stream on all of them."""
+        if names is None:
+            return None
+        at = (str(Lsn(position.commit_lsn)), str(Lsn(position.lsn)))
+        rows = await self.fetch("existed", self.hub.source.schema, sorted(names), *at)
+        return read_existence(position.commit_lsn, rows)
 
     async def names(self) -> list[str]:
         """Return the names of the schema's collections."""
-        return sorted(row[0] for row in await self.fetch("watchable", self.hub.source.schema, None, None))
+        return sorted(row[0] for row in await self.fetch("watchable", *[self.hub.source.schema] * 2, None, None))
 
     async def knows(self, consumer: str) -> bool:
         """Return whether this durable consumer exists."""

@@ -103,6 +103,9 @@ class ChangeStream(Opening):
         position = check_position(start, cluster, flushed)
         check_reach(position, self._backend.oldest())
         self._backend.check_published(position, self._collections)
+        existence = self._backend.existence(position, self._collections)
+        if existence is not None:
+            self._delivery.resume_life(existence)
         self._follow(HubFeed(hub, hub.resume(self._selection, resume_point(position), self._mailbox), position))
 
     def _begin_consumer(self) -> None:
@@ -133,11 +136,13 @@ class ChangeStream(Opening):
             self._consumer.acknowledge(Mark.at(self._consumer.begun_at, progress))
 
     def _begin_snapshot_of(self, consumer: Consumer) -> None:
-        """Begin or resume the snapshot of a consumer that this stream now owns.
+        """Begin where a consumer stands that this stream now owns, and begin or resume its snapshot.
 
         `snapshots_begun` moves last, so that the snapshot stays due if this is interrupted or the server is away.
         """
         begun, stored = consumer.recreated + 1, consumer.snapshot
+        if consumer.existence is not None:
+            self._delivery.resume_life(consumer.existence)
         if stored is not SnapshotStage.NONE:
             if not self._options.snapshot:
                 raise InvalidResumeToken(

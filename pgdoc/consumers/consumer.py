@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pgdoc.changes.change import Change
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.changes.fanout import Subscription
+    from pgdoc.changes.life import Existence
     from pgdoc.consumers.takeover import StartPoint
     from pgdoc.model.positions import RawPosition
     from pgdoc.model.tokens import SnapshotState
@@ -71,6 +72,7 @@ class Consumer:
         epoch: of this process's ownership; `None` until it first owns the consumer.
         begun_at: the position after which the stream began.
         snapshot: how far its snapshot had come when it began, or began again.
+        existence: which of its collections existed there; `None` for a stream on all of a schema.
     """
 
     def __init__(  # noqa: PLR0913 (the options of `watch`)
@@ -99,6 +101,7 @@ class Consumer:
         self.mode = "standby"
         self.snapshot: SnapshotState = SnapshotStage.NONE
         self.begun_at: RawPosition = BEFORE_ALL
+        self.existence: Existence | None = None
         self.recreated = 0
         self.epoch: int | None = None
         self._cluster = Cluster(0, 0)
@@ -261,10 +264,11 @@ class Consumer:
     def _open(self, ownership: Ownership) -> OwnedSlot:
         cluster = find_cluster(self._source, purpose=ownership.purpose)
         takeover = Takeover(self._source, ownership, cluster, recreate=self._recreate, snapshot=self._first_snapshot)
-        start = self._enter(takeover, cluster) if self.epoch is None else self._go_on(takeover, self.epoch)
+        start = self._enter(ownership, takeover, cluster) if self.epoch is None else self._go_on(takeover, self.epoch)
         if start.anew:
             self._progress.begin_anew()
             self.snapshot = start.snapshot
+            self.existence = ownership.existence(start.position, self._subscription.selection.collections)
             self.recreated += 1
         owned = self._owned = OwnedSlot(self._source, ownership, cluster, start, self._progress)
         self._cluster = cluster
@@ -272,13 +276,14 @@ class Consumer:
         self._set_ready()
         return owned
 
-    def _enter(self, takeover: Takeover, cluster: Cluster) -> StartPoint:
+    def _enter(self, ownership: Ownership, takeover: Takeover, cluster: Cluster) -> StartPoint:
         """Own the consumer for the first time in this process."""
         start = takeover.enter(self._begin_at)
         position = start.position
         self._cluster, self.begun_at = cluster, position
         self._progress.begun = Mark(position, start.snapshot)
         self.snapshot = start.snapshot
+        self.existence = ownership.existence(position, self._subscription.selection.collections)
         self.epoch = start.epoch
         self._mailbox.begin_at(position)
         self._subscription.after = resume_point(position)

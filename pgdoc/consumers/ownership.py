@@ -24,12 +24,15 @@ from pgdoc.errors import ConsumerBusy, ConsumerLost, DatabaseError, PgdocError, 
 from pgdoc.model.positions import Lsn, Position
 from pgdoc.model.tokens import Mark, parse_snapshot
 from pgdoc.replication.connection import connect, map_replication_error, preflight, quote_identifier
+from pgdoc.replication.registry import read_existence
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
+    from pgdoc.changes.life import Existence
+    from pgdoc.model.positions import RawPosition
     from pgdoc.model.tokens import SnapshotState
     from pgdoc.replication.source import Cluster, Source
 
@@ -204,6 +207,18 @@ class Ownership:
     def published_since(self) -> int:
         """Return the LSN since which the publication that pgoutput reads is complete."""
         return int(self._one("published_since", self._schema)[0])
+
+    def exact_since(self) -> int:
+        """Return the LSN since which wal2json surely names the right tables."""
+        return int(self._one("exact_since", self._schema)[0])
+
+    def existence(self, position: RawPosition, names: frozenset[str] | None) -> Existence | None:
+        """Return which of these collections exist at `position`; `None` for all of a schema."""
+        if names is None:
+            return None
+        at = (str(Lsn(position[0])), str(Lsn(position[1])))
+        rows = self._execute(statement("consumers", "existed"), self._schema, sorted(names), *at).fetchall()
+        return read_existence(position[0], rows)
 
     def drop_slot(self) -> bool:
         """Drop the consumer's slot; return whether it existed."""

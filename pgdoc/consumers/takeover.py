@@ -24,7 +24,7 @@ from pgdoc.decoding.plugins import PLUGINS
 from pgdoc.errors import HistoryLost, InvalidResumeToken, PgdocError, StreamError
 from pgdoc.model.positions import Lsn, Position, before_commits_at
 from pgdoc.model.tokens import Mark, ResumeToken, SnapshotStage
-from pgdoc.replication.checks import check_position, check_published
+from pgdoc.replication.checks import check_exact, check_position, check_published
 
 if TYPE_CHECKING:
     from pgdoc.consumers.slots import ConsumerSlot
@@ -151,6 +151,8 @@ class Takeover:
             read_from = max(position.commit_lsn, slot.confirmed)
             if slot.plugin == "pgoutput":
                 check_published(read_from, ownership.published_since(), self._source.schema)
+            else:
+                check_exact(read_from, ownership.exact_since(), self._source.schema)
         except (HistoryLost, InvalidResumeToken) as exc:
             if not self._recreate:
                 raise self._lost(fault, exc) from exc

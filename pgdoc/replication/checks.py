@@ -52,6 +52,17 @@ def history_lost(at: int, oldest: int | None, limit: str = "") -> HistoryLost:
     )
 
 
+def check_exact(at: int, since: int, schema: str) -> None:
+    """Refuse an LSN from before DDL that was found late: wal2json names tables, and may have sent the wrong ones."""
+    if at < since:
+        raise HistoryLost(
+            f"position {Lsn(at)} is older than {Lsn(since)}, where pgdoc found that SQL had renamed, moved or dropped "
+            f'collections of the schema "{schema}", so wal2json may leave changes out: rebuild from the collections, '
+            "stream from now through pgoutput, or have a superuser create the catalog",
+            oldest_available=str(Lsn(since)),
+        )
+
+
 def check_published(at: int, since: int, schema: str) -> None:
     """Refuse an LSN from before the publication covered the schema: pgoutput would leave changes out."""
     if at < since:

@@ -19,6 +19,7 @@ from pgdoc.model.positions import Lsn
 from pgdoc.replication.checks import check_published, history_lost
 from pgdoc.replication.connection import connect, is_decoding, map_replication_error, preflight, quote_literal
 from pgdoc.replication.reader import Reader
+from pgdoc.replication.registry import fetch_registry
 from pgdoc.replication.slots import (
     BOOKMARK_PLUGIN,
     advance,
@@ -106,11 +107,11 @@ def begin_reading(
 ) -> ReplicationSession:
     """Begin to stream a slot on this connection."""
     plugin = PLUGINS[slot_start.plugin]
-    tables = _fetch_tables(connection, source.schema)
+    registry = fetch_registry(connection, source)
     reader = Reader(
         connection, slot, slot_start.at, plugin.options(source.schema), partial(is_decoding, source.conninfo)
     )
-    assembler = Assembler(slot_start.at, tables, source.schema)
+    assembler = Assembler(slot_start.at, registry)
     return ReplicationSession(reader, plugin.decoder(source.schema), assembler, cluster, slot_start)
 
 
@@ -158,7 +159,7 @@ def take_position(
         HistoryLost: no bookmark reaches back to `at`.
         SlotBlocked: open write transactions hold up the first slot of the database.
     """
-    *others, last = source.plugins
+    *others, last = _plugins(connection, source)
     refusal = ""
     for plugin in others:
         try:
@@ -171,6 +172,18 @@ def take_position(
             refusal = str(error)
     start = _take_position(connection, source, last, slot, at, begin_history=begin_history)
     return SlotStart(start, last, refusal)
+
+
+def _plugins(connection: psycopg.Connection[Any], source: Source) -> tuple[str, ...]:
+    """Return the plugins to try, in order.
+
+    Where no event trigger follows what SQL does to tables, pgoutput comes first: it sends a table's oid, while the name
+    that wal2json sends may meanwhile be another table's.
+    """
+    if source.plugin != "auto":
+        return source.plugins
+    row = connection.execute(statement("replication", "follows_ddl")).fetchone()
+    return source.plugins if row is not None and row.follows_ddl else source.plugins[::-1]
 
 
 def _take_position(  # noqa: PLR0913 (what the two above were given)
@@ -220,9 +233,3 @@ def _copy_bookmark(connection: psycopg.Connection[Any], plugin: str, slot: str, 
 def _fetch_wal_limit(connection: psycopg.Connection[Any]) -> str:
     row = connection.execute("SELECT current_setting('max_slot_wal_keep_size') AS size").fetchone()
     return str(row.size) if row else ""
-
-
-def _fetch_tables(connection: psycopg.Connection[Any], schema: str) -> dict[str, bool]:
-    """List the tables of a schema, and whether each is a collection."""
-    rows = connection.execute(statement("replication", "tables").format(schema=quote_literal(schema))).fetchall()
-    return {row.name: row.is_collection for row in rows}

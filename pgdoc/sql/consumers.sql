@@ -110,6 +110,12 @@ FROM pg_replication_slots WHERE slot_name = %s
 -- name: published_since
 SELECT (pgdoc.published_since(%s, '{}') - '0/0'::pg_lsn)::bigint AS since
 
+-- name: exact_since
+SELECT (pgdoc.exact_since(%s, NULL) - '0/0'::pg_lsn)::bigint AS since
+
+-- name: existed
+SELECT name, is_there, was_there FROM pgdoc.existed(%s, %s, %s::pg_lsn, %s::pg_lsn)
+
 -- name: slot_name
 SELECT format('pgdoc_%%s_%%s', oid, %s::text) AS name FROM pg_database WHERE datname = current_database()
 

@@ -30,12 +30,27 @@ UNION ALL
 SELECT NULL, extract(epoch FROM clock_timestamp() - prepared)::float8, database, gid FROM pg_prepared_xacts
 ORDER BY age_s DESC NULLS LAST
 
--- name: tables
-SELECT c.relname AS name, count(*) FILTER (
-  WHERE a.attname IN ('id', 'data', 'version', 'replaced_version', 'created_at', 'updated_at')) = 6 AS is_collection
-FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-WHERE c.relkind = 'r' AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema})
-GROUP BY c.relname
+-- name: registering
+-- Whether a transaction may have registered a collection that is not visible yet. It keeps its lock until it is visible.
+SELECT EXISTS (
+  SELECT FROM pg_locks
+  WHERE locktype = 'relation' AND relation = 'pgdoc.registry'::regclass AND mode = 'RowExclusiveLock' AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS is_registering
+
+-- name: registry
+SELECT r.oid::bigint, r.schema_name, r.name, (r.since - '0/0'::pg_lsn)::bigint AS since,
+  (r.until - '0/0'::pg_lsn)::bigint AS until
+FROM pgdoc.registry r WHERE r.schema_name = {schema}
+
+-- name: identity
+SELECT pgdoc.is_bound() AS is_bound,
+  coalesce((SELECT messages_until - '0/0'::pg_lsn FROM pgdoc.identity), 0)::bigint AS messages_until
+
+-- name: follows_ddl
+SELECT pgdoc.follows_ddl() AS follows_ddl
+
+-- name: follow_tables
+SELECT pgdoc.follow_tables() WHERE NOT pgdoc.is_followed()
 
 -- name: situation
 SELECT extract(epoch FROM history_time)::float8 AS time_s, history_size AS size, history_bookmarks AS bookmarks,

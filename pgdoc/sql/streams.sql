@@ -39,10 +39,18 @@ WHERE slot_name LIKE format('pgdocb\_%%s\_%%%%', (SELECT oid FROM pg_database WH
 
 -- name: watchable
 -- The collections of a schema, or the named ones, and whether each has before images (REPLICA IDENTITY FULL).
-SELECT c.relname::text, c.relreplident = 'f'
-FROM pg_class c
-WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND (%s::text[] IS NULL OR c.relname = ANY(%s::text[]))
-  AND pgdoc.is_collection(c.oid)
+SELECT found.name, c.relreplident = 'f'
+FROM pgdoc.collections(%s) AS found(name) JOIN pg_class c ON c.relname = found.name
+WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND (%s::text[] IS NULL OR found.name = ANY(%s::text[]))
+
+-- name: follow_tables
+SELECT pgdoc.follow_tables() WHERE NOT pgdoc.is_followed()
+
+-- name: existed
+SELECT name, is_there, was_there FROM pgdoc.existed(%s, %s, %s::pg_lsn, %s::pg_lsn)
+
+-- name: exact_since
+SELECT (pgdoc.exact_since(%s, %s) - '0/0'::pg_lsn)::bigint AS since
 
 -- name: publication_fault
 SELECT pgdoc.publication_fault(%s)

@@ -21,6 +21,7 @@ from pgdoc.database.errors import one_line
 from pgdoc.errors import PgdocError, ReplicationUnavailable, ServerUnreachable, SlotBlocked, UnsupportedServer
 from pgdoc.replication import slots
 from pgdoc.replication.connection import connect, quote_literal
+from pgdoc.replication.registry import follow_tables
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.sql import statement
 from pgdoc.streams.retention import RetentionState, plan_retention
@@ -99,6 +100,7 @@ class BookmarkKeeper:
         """Do what is due and log failures; return the connection while it works."""
         try:
             connection = connection or self._connect()
+            follow_tables(connection)
             self.keep(connection)
         except (psycopg.Error, PgdocError) as exc:
             if not self._closing.is_set():

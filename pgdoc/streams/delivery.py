@@ -29,6 +29,7 @@ from pgdoc.streams.status import StreamStats
 if TYPE_CHECKING:
     from pgdoc.changes.change import Change
     from pgdoc.changes.events import ChangeEvent
+    from pgdoc.changes.life import Existence
     from pgdoc.changes.snapshot import DueChunk, Snapshot
     from pgdoc.model.positions import RawPosition
     from pgdoc.model.tokens import SnapshotProgress
@@ -69,8 +70,7 @@ class Delivery:
     ) -> None:
         self.mailbox = mailbox
         self._where = options.where
-        resumed = options.resume_after is not None or options.consumer is not None
-        self._life = Life(collections, resumed=resumed)
+        self._life = Life(collections)
         # Set while the stream opens.
         self.feed: Feed | None = None
         self.consumer: DurableFeed | None = None
@@ -112,6 +112,10 @@ class Delivery:
         progress = snapshot.progress
         self._snapshot_progress = progress
         self.snapshot = snapshot
+
+    def resume_life(self, existence: Existence) -> None:
+        """See `Life.resume`."""
+        self._life.resume(existence)
 
     def start_from(self, position: RawPosition) -> None:
         """Deliver nothing at or before `position`."""

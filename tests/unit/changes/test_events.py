@@ -13,6 +13,8 @@ from pgdoc.changes import events
 from pgdoc.changes.assembler import Assembler
 from pgdoc.changes.diff import UpdateDescription
 from pgdoc.changes.events import EventType, check_images
+from pgdoc.changes.registry import Registry
+from pgdoc.decoding.records import Span
 from pgdoc.decoding.wal2json import Wal2Json
 from pgdoc.errors import ReplicaIdentityChanged, UnreadableDocument
 from pgdoc.model.documents import Document
@@ -43,6 +45,10 @@ NEXT = {**ROW, "version": 4, "data": '{"n": 2, "big": 12345678901234567890123456
 DEEP = '{"a": ' + "[" * 200_000 + "]" * 200_000 + "}"
 
 
+def assembler() -> Assembler:
+    return Assembler(0, Registry("docs", [Span(7, "docs", "orders", 0, None)]))
+
+
 def change(kind: str, *, new: Any = None, old: Any = None, message: str | None = None) -> Change:
     """Decode and assemble the change of a row, as a stream does."""
     messages = [] if message is None else [wire.message(90, message)]
@@ -52,7 +58,9 @@ def change(kind: str, *, new: Any = None, old: Any = None, message: str | None =
         wire.row(90, kind, "orders", new=new, old=old),
         wire.commit(100, 108),
     ]
-    (found,) = Assembler(0, {"orders": True}, "docs").feed(Wal2Json().decode(frames)).changes
+    (found,) = (
+        Assembler(0, Registry("docs", [Span(7, "docs", "orders", 0, None)])).feed(Wal2Json().decode(frames)).changes
+    )
     return found
 
 
@@ -152,14 +160,15 @@ def test_unreadable_data_raises_when_it_is_accessed_and_not_before(data):
 
 
 def of_collection(kind: str, renamed_to: str | None = None) -> ChangeEvent:
-    reported = {"event": kind, "schema": "docs", "name": "orders"} | ({"renamed_to": renamed_to} if renamed_to else {})
     frames = [
         wire.begin(80, 100, 108),
         wire.message(80, '{"metadata": {"user": "alice"}}'),
-        wire.message(90, json.dumps({"collection": reported})),
+        wire.registry_row(90, renamed_to or "orders", kind=kind, former="orders" if renamed_to else None),
         wire.commit(100, 108),
     ]
-    (found,) = Assembler(0, {"orders": True}, "docs").feed(Wal2Json().decode(frames)).changes
+    (found,) = (
+        Assembler(0, Registry("docs", [Span(7, "docs", "orders", 0, None)])).feed(Wal2Json().decode(frames)).changes
+    )
     check_images(found)
     return events.from_change(found, (7421, 1))
 
