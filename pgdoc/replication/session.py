@@ -285,7 +285,8 @@ def _copy_bookmark(connection: psycopg.Connection[Any], plugin: str, slot: str, 
 
 
 def _fetch_confirmed(connection: psycopg.Connection[Any], slot: str) -> int:
-    return fetch_lsn(connection, f"({statement('replication', 'confirmed').format(slot=quote_literal(slot))})")
+    query = statement("replication", "confirmed").format(slot=quote_literal(slot))
+    return fetch_lsn(connection, f"({query})")
 
 
 def _fetch_wal_limit(connection: psycopg.Connection[Any]) -> str:
