@@ -10,6 +10,7 @@ from pgdoc.changes.snapshot import PgSnapshot, Snapshot, SnapshotChunk
 from pgdoc.errors import CollectionNotFound, PgdocError
 from pgdoc.model.documents import Document
 from pgdoc.model.names import quoted
+from pgdoc.replication.checks import hidden_documents
 from pgdoc.runtime.primitives import async_sleep
 
 if TYPE_CHECKING:
@@ -86,10 +87,12 @@ class AsyncSnapshotReader:
 
     async def _read_table(self, collection: str, after: str) -> SnapshotChunk:
         table = quoted(self._backend.hub.source.schema, collection)
-        parameters = (after, CHUNK_DOCUMENTS, CHUNK_BYTES)
+        parameters = (table, after, CHUNK_DOCUMENTS, CHUNK_BYTES)
         rows = await self._backend.fetch("part", *parameters, table=table, limit_s=_READ_LIMIT_S)
-        text, end, read_at, found = rows[0][:4]
-        documents = {row[4]: Document.from_text(*row[4:]) for row in rows if row[4] is not None}
+        hides_rows, text, end, read_at, found = rows[0][:5]
+        if hides_rows:
+            raise hidden_documents(f"collection {table}")
+        documents = {row[5]: Document.from_text(*row[5:]) for row in rows if row[5] is not None}
         is_last = len(documents) == (found or 0) < CHUNK_DOCUMENTS
         upto = None if is_last else max(documents)
         return SnapshotChunk(collection, after, documents, upto, PgSnapshot.parse(text), end, read_at)

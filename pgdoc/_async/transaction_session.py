@@ -216,9 +216,12 @@ class AsyncTransactionSession:
 
     async def _copy(self, query: bytes, rows: CopyRows) -> None:
         connection = self.connection
+        stored = 0
         async with connection.transaction(), connection.cursor() as cursor:
             for block in rows:
                 if message := self.metadata_message():
                     await cursor.execute(statement("documents", "emit").encode(), [message])
                 async with cursor.copy(query) as copy:
                     await copy.write(HEADER + block + TRAILER)
+                stored += cursor.rowcount
+            rows.check_stored(stored)

@@ -215,9 +215,12 @@ class TransactionSession:
 
     def _copy(self, query: bytes, rows: CopyRows) -> None:
         connection = self.connection
+        stored = 0
         with connection.transaction(), connection.cursor() as cursor:
             for block in rows:
                 if message := self.metadata_message():
                     cursor.execute(statement("documents", "emit").encode(), [message])
                 with cursor.copy(query) as copy:
                     copy.write(HEADER + block + TRAILER)
+                stored += cursor.rowcount
+            rows.check_stored(stored)
