@@ -351,6 +351,7 @@ BEGIN
   EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', relation);
   EXECUTE format('CREATE OR REPLACE TRIGGER pgdoc_before_update BEFORE UPDATE ON %s '
     'FOR EACH ROW EXECUTE FUNCTION pgdoc.before_update()', relation);
+  EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER pgdoc_before_update', relation);
   EXECUTE format('CREATE OR REPLACE TRIGGER pgdoc_after_insert AFTER INSERT ON %s FOR EACH ROW '
     'WHEN (NEW.version <> 1 OR NEW.replaced_version <> 1 OR NEW.created_at <> now() OR NEW.updated_at <> now()) '
     'EXECUTE FUNCTION pgdoc.refuse_insert()', relation);
