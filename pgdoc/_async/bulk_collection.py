@@ -249,7 +249,7 @@ class AsyncBulkCollection:
         )
 
     def _change(self, target: Target, update: Update) -> Statement:
-        return self._update(Compiled("id = %s", [target.key]), update)
+        return self._update(Compiled("id = %s::text", [target.key]), update)
 
     def _upsert(self, target: Target, update: Update) -> list[Statement]:
         try:
