@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -21,6 +21,7 @@ from pgdoc.crud.statements import (
     write_statement,
 )
 from pgdoc.errors import BulkError, CollectionNotFound, DatabaseError, RegistryUnbound
+from pgdoc.runtime.ttl_cache import FOR_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -398,6 +399,17 @@ def test_a_table_is_a_collection_from_its_registration_on(
         store["users"].count()
 
 
+def test_a_store_notices_within_seconds_that_a_collection_is_a_plain_table_again(
+    own_schema: dict[str, Any], sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(**own_schema) as store:
+        store["orders"].insert("1", {})
+        sql.execute("SELECT pgdoc.unregister(%s)", [f"{own_schema['schema']}.orders"])
+        monkeypatch.setattr("pgdoc.runtime.ttl_cache.time.monotonic", lambda now=time.monotonic: now() + FOR_S)
+        with pytest.raises(CollectionNotFound):
+            store["orders"].get("1")
+
+
 def test_a_copied_database_is_refused_until_it_is_bound_again(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("SELECT pgdoc.create_collection('docs', 'orders')")
@@ -478,9 +490,8 @@ def test_the_guard_costs_nothing_when_a_statement_is_executed(
 
 
 def test_only_the_first_call_on_a_collection_looks_it_up(
-    own_schema: dict[str, Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    own_schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caplog.set_level(logging.DEBUG)
     with Store(**own_schema) as store:
         asked: list[bytes] = []
         fetch = store._connections.fetch
