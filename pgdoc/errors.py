@@ -57,6 +57,7 @@ __all__ = [
     "BulkError",
     "CatalogError",
     "CatalogMissing",
+    "CatalogNotTrusted",
     "CatalogVersionMismatch",
     "CollectionNotFound",
     "ConsumerBusy",
@@ -205,6 +206,13 @@ class CatalogError(PgdocError):
 
 class CatalogMissing(CatalogError):  # noqa: N818
     """The database has no pgdoc catalog: create it with `pgdoc init` or `store.migrate()`."""
+
+
+class CatalogNotTrusted(CatalogError):  # noqa: N818
+    """A superuser connects, but a role that is none owns the catalog: connect as that role, or as another one.
+
+    The owner of a function decides what it does, and it would do that with the superuser's rights.
+    """
 
 
 class CatalogVersionMismatch(CatalogError):  # noqa: N818

@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 from psycopg_pool import PoolTimeout
 
 from pgdoc.crud.copy_format import HEADER, TRAILER, CopyRows
-from pgdoc.database.catalog import FIND_REVISION, check_revision, check_server
+from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision, check_server
 from pgdoc.database.conninfo import with_application_name, with_timeout
 from pgdoc.database.errors import connection_error, map_error
 from pgdoc.errors import StoreClosed
@@ -19,6 +19,7 @@ from pgdoc.model.metadata import current_metadata
 from pgdoc.runtime.deadline import bounded, closing_on_deadline, deadline_scope, is_limited
 from pgdoc.runtime.fork import FORKED, connecting, detach, remember
 from pgdoc.runtime.primitives import AsyncLock, AsyncPool, async_check_alive
+from pgdoc.runtime.secrets import without_secrets
 from pgdoc.runtime.ttl_cache import TTLCache
 from pgdoc.sql import statement
 
@@ -217,7 +218,7 @@ def _class_of(closing: threading.Event) -> type[AsyncConnection[Any]]:
         @classmethod
         def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
             with deadline_scope(float("inf"), closing=closing):
-                return bounded(connecting(super()._connect_gen(conninfo)))
+                return without_secrets(bounded(connecting(super()._connect_gen(conninfo))), conninfo)
 
         async def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
             """Wait for the server: without a limit for a user's call, within `deadline_scope` for opening a stream."""
@@ -229,6 +230,7 @@ def _class_of(closing: threading.Event) -> type[AsyncConnection[Any]]:
 
 async def _revision(connection: AsyncConnection[Any]) -> str | None:
     try:
+        check_owner(await (await connection.execute(FIND_FOREIGN_OWNER)).fetchone())
         row = await (await connection.execute(FIND_REVISION)).fetchone()
     except psycopg.errors.UndefinedTable:
         return None

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncIndexes", "Index", "IndexProgress"]
 
 _POLL_S = 0.2
+_LOCK_TIMEOUT = b"SET LOCAL lock_timeout = '2s'"  # longer than the deadlock_timeout after which autovacuum gives way
 
 
 class AsyncIndexes:
@@ -135,22 +136,35 @@ class AsyncIndexes:
 
     @asynccontextmanager
     async def _building(self, oid: int) -> AsyncIterator[AsyncConnection[Any]]:
-        """Lend a connection that may change the indexes: one process at a time has the lock.
+        """Lend a connection that may change the indexes: one session at a time builds those of a table.
 
-        The lock is polled. A session that waited for it in the server would hold a snapshot, which the other process's
-        CREATE INDEX CONCURRENTLY would wait for: a deadlock. A transaction locks the table instead.
+        Others may not wait inside their own CREATE INDEX CONCURRENTLY: that holds a snapshot, for which the first one
+        waits, which is a deadlock. In a transaction, the build's own lock on the table is enough.
         """
         async with self._session.lend() as connection:
             if self._session.in_transaction:
                 yield connection
                 return
-            while not await _first(connection, "lock", [oid]):
+            while not await self._begin_build(connection, oid):
                 await async_sleep(_POLL_S)
             try:
                 yield connection
             finally:
                 if not connection.closed:
-                    await _first(connection, "unlock", [oid])
+                    await connection.execute(_sql("end_build"), [oid])
+
+    async def _begin_build(self, connection: AsyncConnection[Any], oid: int) -> bool:
+        """Note that this session builds; return `False` if another one does, or if the table stays locked.
+
+        Only roles that may change the table can lock it, and LOCK TABLE waits without a snapshot.
+        """
+        try:
+            async with connection.transaction():
+                await connection.execute(_LOCK_TIMEOUT)
+                await connection.execute(_sql("lock", table=self._table.name))
+                return bool((await _rows(connection, _sql("begin_build"), [oid]))[0][0])
+        except psycopg.errors.LockNotAvailable:
+            return False
 
     async def _complete(
         self,
@@ -224,7 +238,7 @@ class AsyncIndexes:
         if progress is None or self._session.in_transaction:
             await connection.execute(query)
             return
-        ((pid,),) = await _rows(connection, b"SELECT pg_backend_pid()", [])
+        ((pid,),) = await _rows(connection, b"SELECT pg_catalog.pg_backend_pid()", [])
 
         async def report() -> None:
             for phase, *measures in await self._session.fetch(_sql("progress"), [pid]):
@@ -236,7 +250,8 @@ class AsyncIndexes:
 
     async def _check_table(self, connection: AsyncConnection[Any], oid: int, relation: str) -> None:
         """Check that no other table had the collection's name: CREATE INDEX CONCURRENTLY has no guard."""
-        if not await _first(connection, "table_of", [oid, quoted(self._address[0], relation)]):
+        rows = await _rows(connection, _sql("table_of"), [oid, quoted(self._address[0], relation)])
+        if not (rows and rows[0][0]):
             raise replaced(self._table.subject)
 
     async def _drop(self, connection: AsyncConnection[Any], relation: str) -> None:
@@ -258,14 +273,9 @@ async def _parts_of(connection: AsyncConnection[Any], oid: int, name: str) -> li
 
 async def _literals(connection: AsyncConnection[Any], params: Sequence[Any]) -> list[str]:
     """Return parameters as literals, quoted by the server: a definition can't have parameters."""
-    columns = ", ".join(
-        "quote_literal((%s::text[])::text)" if isinstance(item, list) else "quote_literal(%s::text)" for item in params
-    )
+    text = "(%s::pg_catalog.text[])::pg_catalog.text", "%s::pg_catalog.text"
+    columns = ", ".join(f"pg_catalog.quote_literal({text[0 if isinstance(item, list) else 1]})" for item in params)
     return list((await _rows(connection, f"SELECT {columns}".encode(), params))[0])
-
-
-async def _first(connection: AsyncConnection[Any], name: str, params: Sequence[Any]) -> Any:
-    return (await _rows(connection, _sql(name), params))[0][0]
 
 
 async def _rows(connection: AsyncConnection[Any], query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:

@@ -27,7 +27,7 @@ from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import encode
 from pgdoc.model.names import check_name
 from pgdoc.query.filters.parse import parse_filter, parse_sort
-from pgdoc.query.filters.sql import Compiled
+from pgdoc.query.filters.sql_text import EQUALS, Compiled
 from pgdoc.query.updates.parse import parse_update
 from pgdoc.query.updates.sql import compile_first, compile_update
 
@@ -246,7 +246,7 @@ class BulkCollection:
         )
 
     def _change(self, target: Target, update: Update) -> Statement:
-        return self._update(Compiled("id = %s::text", [target.key]), update)
+        return self._update(Compiled(f"id {EQUALS} %s::pg_catalog.text", [target.key]), update)
 
     def _upsert(self, target: Target, update: Update) -> list[Statement]:
         try:
@@ -267,7 +267,7 @@ class BulkCollection:
     def _first(self, wanted: Node, sort: tuple[SortKey, ...], *, skip_locked: bool = False) -> Compiled:
         with self._queue.connection_free():
             first = self._table.first(wanted, sort, CLAIMING if skip_locked else CHANGING)
-        return Compiled(f"id = (SELECT id FROM ({first.text}) AS first)", first.params)
+        return Compiled(f"id {EQUALS} (SELECT id FROM ({first.text}) AS first)", first.params)
 
     def _check_before(self, target: Target, if_version: int | None) -> list[Statement]:
         """Return a statement that locks the document and checks its version, which the bulk may have changed."""

@@ -12,7 +12,7 @@ from psycopg import Connection
 from psycopg_pool import PoolTimeout
 
 from pgdoc.crud.copy_format import HEADER, TRAILER, CopyRows
-from pgdoc.database.catalog import FIND_REVISION, check_revision, check_server
+from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision, check_server
 from pgdoc.database.conninfo import with_application_name, with_timeout
 from pgdoc.database.errors import connection_error, map_error
 from pgdoc.errors import StoreClosed
@@ -20,6 +20,7 @@ from pgdoc.model.metadata import current_metadata
 from pgdoc.runtime.deadline import bounded, closing_on_deadline, deadline_scope, is_limited
 from pgdoc.runtime.fork import FORKED, connecting, detach, remember
 from pgdoc.runtime.primitives import Lock, Pool, check_alive
+from pgdoc.runtime.secrets import without_secrets
 from pgdoc.runtime.ttl_cache import TTLCache
 from pgdoc.sql import statement
 
@@ -218,7 +219,7 @@ def _class_of(closing: threading.Event) -> type[Connection[Any]]:
         @classmethod
         def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
             with deadline_scope(float("inf"), closing=closing):
-                return bounded(connecting(super()._connect_gen(conninfo)))
+                return without_secrets(bounded(connecting(super()._connect_gen(conninfo))), conninfo)
 
         def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
             """Wait for the server: without a limit for a user's call, within `deadline_scope` for opening a stream."""
@@ -230,6 +231,7 @@ def _class_of(closing: threading.Event) -> type[Connection[Any]]:
 
 def _revision(connection: Connection[Any]) -> str | None:
     try:
+        check_owner((connection.execute(FIND_FOREIGN_OWNER)).fetchone())
         row = (connection.execute(FIND_REVISION)).fetchone()
     except psycopg.errors.UndefinedTable:
         return None

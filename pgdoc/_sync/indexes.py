@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Indexes", "Index", "IndexProgress"]
 
 _POLL_S = 0.2
+_LOCK_TIMEOUT = b"SET LOCAL lock_timeout = '2s'"  # longer than the deadlock_timeout after which autovacuum gives way
 
 
 class Indexes:
@@ -136,22 +137,35 @@ class Indexes:
 
     @contextmanager
     def _building(self, oid: int) -> Iterator[Connection[Any]]:
-        """Lend a connection that may change the indexes: one process at a time has the lock.
+        """Lend a connection that may change the indexes: one session at a time builds those of a table.
 
-        The lock is polled. A session that waited for it in the server would hold a snapshot, which the other process's
-        CREATE INDEX CONCURRENTLY would wait for: a deadlock. A transaction locks the table instead.
+        Others may not wait inside their own CREATE INDEX CONCURRENTLY: that holds a snapshot, for which the first one
+        waits, which is a deadlock. In a transaction, the build's own lock on the table is enough.
         """
         with self._session.lend() as connection:
             if self._session.in_transaction:
                 yield connection
                 return
-            while not _first(connection, "lock", [oid]):
+            while not self._begin_build(connection, oid):
                 sleep(_POLL_S)
             try:
                 yield connection
             finally:
                 if not connection.closed:
-                    _first(connection, "unlock", [oid])
+                    connection.execute(_sql("end_build"), [oid])
+
+    def _begin_build(self, connection: Connection[Any], oid: int) -> bool:
+        """Note that this session builds; return `False` if another one does, or if the table stays locked.
+
+        Only roles that may change the table can lock it, and LOCK TABLE waits without a snapshot.
+        """
+        try:
+            with connection.transaction():
+                connection.execute(_LOCK_TIMEOUT)
+                connection.execute(_sql("lock", table=self._table.name))
+                return bool((_rows(connection, _sql("begin_build"), [oid]))[0][0])
+        except psycopg.errors.LockNotAvailable:
+            return False
 
     def _complete(
         self,
@@ -225,7 +239,7 @@ class Indexes:
         if progress is None or self._session.in_transaction:
             connection.execute(query)
             return
-        ((pid,),) = _rows(connection, b"SELECT pg_backend_pid()", [])
+        ((pid,),) = _rows(connection, b"SELECT pg_catalog.pg_backend_pid()", [])
 
         def report() -> None:
             for phase, *measures in self._session.fetch(_sql("progress"), [pid]):
@@ -237,7 +251,8 @@ class Indexes:
 
     def _check_table(self, connection: Connection[Any], oid: int, relation: str) -> None:
         """Check that no other table had the collection's name: CREATE INDEX CONCURRENTLY has no guard."""
-        if not _first(connection, "table_of", [oid, quoted(self._address[0], relation)]):
+        rows = _rows(connection, _sql("table_of"), [oid, quoted(self._address[0], relation)])
+        if not (rows and rows[0][0]):
             raise replaced(self._table.subject)
 
     def _drop(self, connection: Connection[Any], relation: str) -> None:
@@ -259,14 +274,9 @@ def _parts_of(connection: Connection[Any], oid: int, name: str) -> list[tuple[An
 
 def _literals(connection: Connection[Any], params: Sequence[Any]) -> list[str]:
     """Return parameters as literals, quoted by the server: a definition can't have parameters."""
-    columns = ", ".join(
-        "quote_literal((%s::text[])::text)" if isinstance(item, list) else "quote_literal(%s::text)" for item in params
-    )
+    text = "(%s::pg_catalog.text[])::pg_catalog.text", "%s::pg_catalog.text"
+    columns = ", ".join(f"pg_catalog.quote_literal({text[0 if isinstance(item, list) else 1]})" for item in params)
     return list((_rows(connection, f"SELECT {columns}".encode(), params))[0])
-
-
-def _first(connection: Connection[Any], name: str, params: Sequence[Any]) -> Any:
-    return (_rows(connection, _sql(name), params))[0][0]
 
 
 def _rows(connection: Connection[Any], query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:

@@ -56,7 +56,7 @@ def write_statement(
         "and_metadata": ', "pgdoc metadata"' if with_metadata else "",
         "from_metadata": 'FROM "pgdoc metadata"' if with_metadata else "",
         "using_metadata": 'USING "pgdoc metadata"' if with_metadata else "",
-        "and_version": "AND version = %s" if versioned else "",
+        "and_version": "AND version OPERATOR(pg_catalog.=) %s" if versioned else "",
     }
     return guarded_query(statement("documents", name), table, {**given, **_NO_CLAUSES, **clauses})
 
@@ -74,7 +74,9 @@ def lock_first_statement(table: str, conditions: Sequence[str], *, order: str, l
     if not in_turn:
         # The subquery on ids keeps PostgreSQL from reading the index of the order to its end to find the few documents
         # of these conditions. OFFSET 0 would do so too, but lock all of them.
-        rest = [f"({part}) AND id = ANY (ARRAY(SELECT id FROM {table} WHERE {part}))" for part in rest]
+        rest = [
+            f"({part}) AND id OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT id FROM {table} WHERE {part}))" for part in rest
+        ]
     texts = [first_match.format(table=table, condition=part, order=order, lock=lock) for part in (first, *rest)]
     if not rest:
         return texts[0]

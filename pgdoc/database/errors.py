@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from pgdoc.errors import PgdocError
 
 
-__all__ = ["connection_error", "is_about_table", "map_error", "one_line"]
+__all__ = ["connection_error", "is_about_table", "is_connection_loss", "map_error", "one_line"]
 
-# Connection exceptions; too many connections; the server is shutting down, crashed, or starting up.
-_UNREACHABLE = re.compile(r"08...|53300|57P0[1-3]")
+# Connection exceptions; too many connections; the server is shutting down, crashed, or starting up; the database was
+# dropped; the session was idle for too long.
+_UNREACHABLE = re.compile(r"08...|53300|57P0[1-5]")
 # The SQLSTATEs of the catalog's functions (`migrations/sql`).
 _UNBOUND, _REFUSED = "PGD01", "PGD02"
 # What a statement meets at a table of another form: no table or schema, column, operator or conversion; a view; or a
@@ -48,8 +49,6 @@ _CONNECTION_ADVICE = {
 def connection_error(exc: psycopg.Error) -> PgdocError:
     """Return pgdoc's error for a failed connection; libpq's text names host, port and reason."""
     text = one_line(exc)
-    if isinstance(exc, psycopg.ProgrammingError):
-        return DatabaseError(f"the conninfo is not valid: {text}")
     for word, advice in _CONNECTION_ADVICE.items():
         if word in text:
             return DatabaseError(f"{text}: {advice}")
@@ -70,7 +69,7 @@ def map_error(exc: psycopg.Error, subject: str) -> PgdocError:
         return ServerUnreachable(
             f"{subject}: no pooled connection became free in time, and no new one could be made: {one_line(exc)}"
         )
-    if _is_connection_loss(exc):
+    if is_connection_loss(exc):
         return ServerUnreachable(f"{subject}: the connection was lost: {one_line(exc)}. The next call makes a new one")
     unusable = _registry_error(exc, subject)
     if unusable is not None:
@@ -87,9 +86,10 @@ def is_about_table(exc: psycopg.Error) -> bool:
     return exc.diag.context is None and _ABOUT_TABLE.fullmatch(exc.sqlstate or "") is not None
 
 
-def _is_connection_loss(exc: psycopg.Error) -> bool:
+def is_connection_loss(exc: psycopg.Error) -> bool:
+    """Return whether the connection was lost or refused, so that a new one can succeed with nothing changed."""
     if exc.sqlstate is None:
-        return isinstance(exc, psycopg.OperationalError)
+        return isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError)
     return _UNREACHABLE.fullmatch(exc.sqlstate) is not None
 
 

@@ -56,7 +56,7 @@ ON CONFLICT (id) DO UPDATE SET (data, replaced_version) = (
   SELECT coalesce(after, stored.data), CASE WHEN after IS NULL THEN stored.version + 1 ELSE stored.replaced_version END
   FROM (SELECT {change} AS after FROM (SELECT stored.data) AS old(data) OFFSET 0) AS new
 )
-WHERE (SELECT {change} FROM (SELECT stored.data) AS old(data)) IS DISTINCT FROM stored.data
+WHERE ((SELECT {change} FROM (SELECT stored.data) AS old(data)) = stored.data) IS NOT TRUE
 RETURNING version, CASE WHEN version > 1 AND replaced_version = version THEN data::text END
 
 -- name: replace
@@ -91,7 +91,7 @@ SELECT id, data, version, created_at, updated_at FROM {table} WHERE {condition} 
   SELECT id, after, CASE WHEN after IS NULL THEN data::text END AS misfit
   FROM (
     SELECT id, data, {change} AS after FROM {table}
-    WHERE {guard} AND ({condition}) AND ({change}) IS DISTINCT FROM data ORDER BY id FOR NO KEY UPDATE
+    WHERE {guard} AND ({condition}) AND (({change}) = data) IS NOT TRUE ORDER BY id FOR NO KEY UPDATE
   ) AS candidate
 ), changed AS (
   UPDATE {table} AS stored SET data = locked.after FROM locked {and_metadata}
