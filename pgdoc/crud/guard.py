@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgdoc.errors import CollectionNotFound, DatabaseError, RegistryUnbound
+from pgdoc.model.names import without_needless_quotes
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 __all__ = ["GuardedQuery", "check_state", "guarded", "guarded_query", "missing", "replaced"]
-
-_NEEDLESS_QUOTES = re.compile(r'"([a-z_][a-z0-9_]*)"')
 
 
 class GuardedQuery(NamedTuple):
@@ -58,7 +56,7 @@ def check_state(state: str, table: str, subject: str) -> None:
             f"{subject} is newer than this transaction's snapshot. Run the transaction again", sqlstate="40001"
         )
     if state not in {"collection", "missing"}:
-        name = _NEEDLESS_QUOTES.sub(r"\1", table)
+        name = without_needless_quotes(table)
         raise CollectionNotFound(
             f"table {name} is not a collection: use another name, or make it one: SELECT pgdoc.register('{name}')"
         )
