@@ -12,6 +12,7 @@ from pgdoc.cli.render import render_bytes, render_delay
 from pgdoc.cli.stores import DEFAULT_SCHEMA, conninfo_of_command, explain_missing_dsn, open_store
 from pgdoc.database.catalog import FIND_REVISION, check_revision, check_server
 from pgdoc.database.errors import connection_error, one_line
+from pgdoc.database.standby_names import parse_standby_names
 from pgdoc.errors import PgdocError
 from pgdoc.model.names import check_name
 from pgdoc.sql import statement
@@ -113,6 +114,25 @@ def _replication(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str
         yield verdict, f"{free} of {most} {what} free{advice}"
 
 
+def _standbys(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
+    (found,) = _rows(connection, "doctor", "standby_names")
+    listed = parse_standby_names(found.names)
+    if not listed:
+        return
+    setting = f"synchronous_standby_names ({found.names})"
+    ours = {"*", *(name.lower() for name in found.open)}
+    if listed & ours or any("pgdoc" in name for name in listed):
+        yield (
+            "warn",
+            (
+                f"{setting} can match pgdoc's walsenders: they report nothing that could count, but confirm late and "
+                "reconnect to release WAL; list the standbys by their names"
+            ),
+        )
+    else:
+        yield "ok", f"{setting} matches none of pgdoc's walsenders"
+
+
 def _disk(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
     (found,) = _rows(connection, "doctor", "server")
     if found.keep_size == "-1":
@@ -206,6 +226,7 @@ def _consumers(store: Store) -> Iterator[tuple[str, str]]:
 _SERVER_CHECKS: Final = {
     "server": _server,
     "replication": _replication,
+    "standbys": _standbys,
     "disk": _disk,
     "slots": _slots,
     "transactions": _transactions,
