@@ -27,7 +27,7 @@ DROP INDEX {concurrently} {name}
 ANALYZE {table}
 
 -- name: lock
-LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE
+LOCK TABLE {table} IN ROW EXCLUSIVE MODE
 
 -- name: begin_build
 SELECT pgdoc.begin_index_build(%s::oid)
