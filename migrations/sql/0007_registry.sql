@@ -177,9 +177,10 @@ END $$;
 
 
 -- Compares the registry with the catalog of PostgreSQL, and records what became of collections: dropped, renamed, moved to
--- another schema, or without its trigger. It states facts only, so any role may call it. `is_exact` says that nothing
--- happened between the DDL and this call. A row that another transaction is changing is left to that transaction.
-CREATE FUNCTION pgdoc.follow(is_exact boolean) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+-- another schema, or without its trigger. It states facts only. The DDL of the tables in `just_changed` has just run, and they
+-- are still locked: nothing happened between it and this call. A row that another transaction is changing is left to that
+-- transaction.
+CREATE FUNCTION pgdoc.follow(just_changed oid[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   was record;
@@ -205,7 +206,7 @@ BEGIN
     FOR UPDATE OF r SKIP LOCKED
   LOOP
     UPDATE pgdoc.registry
-    SET until = pg_current_wal_insert_lsn(), closed_by = was.change, closed_xid = pg_current_xact_id(), exact = exact AND is_exact
+    SET until = pg_current_wal_insert_lsn(), closed_by = was.change, closed_xid = pg_current_xact_id(), exact = exact AND was.oid = ANY (just_changed)
     WHERE ctid = was.ctid;
     IF was.change IN ('rename', 'move') THEN
       renamed := renamed || was.oid;
@@ -214,7 +215,7 @@ BEGIN
   IF cardinality(renamed) > 0 THEN  -- after all were closed: two collections may have exchanged their names
     INSERT INTO pgdoc.registry (oid, schema_name, name, since, opened_by, from_name, exact)
     SELECT c.oid, n.nspname, c.relname, old.until, old.closed_by,
-      CASE old.closed_by WHEN 'rename' THEN old.name END, is_exact
+      CASE old.closed_by WHEN 'rename' THEN old.name END, old.oid = ANY (just_changed)
     FROM pgdoc.registry old JOIN pg_class c ON c.oid = old.oid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE old.oid = ANY (renamed) AND old.closed_xid = pg_current_xact_id()
       AND old.until = (SELECT max(r.until) FROM pgdoc.registry r WHERE r.oid = old.oid)
@@ -223,7 +224,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION pgdoc.follow_tables() RETURNS void LANGUAGE sql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp AS $$ SELECT pgdoc.follow(false) $$;
+SET search_path = pg_catalog, pg_temp AS $$ SELECT pgdoc.follow('{}') $$;
 COMMENT ON FUNCTION pgdoc.follow_tables IS 'records in the registry what DDL has done to collections without being followed by an event trigger';
 
 -- Whether follow_tables has something to do.
@@ -297,7 +298,7 @@ BEGIN
     SET system_id = excluded.system_id, database_oid = excluded.database_oid, messages_until = '0/0'
     WHERE (identity.system_id, identity.database_oid) IS DISTINCT FROM (excluded.system_id, excluded.database_oid);
   END IF;
-  PERFORM pgdoc.follow(false);
+  PERFORM pgdoc.follow('{}');
   PERFORM pgdoc.prune_registry();
   IF NOT EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
                    JOIN pgdoc.published known ON known.member = r.oid
@@ -369,16 +370,16 @@ BEGIN
              WHERE p.pubname = 'pgdoc' AND r.prrelid = relation AND pg_has_role(p.pubowner, 'USAGE')) THEN
     EXECUTE format('ALTER PUBLICATION pgdoc DROP TABLE %s', relation);
   END IF;
-  PERFORM pgdoc.follow_own_ddl();
+  PERFORM pgdoc.follow_own_ddl(relation);
   RETURN was_collection;
 END $$;
 COMMENT ON FUNCTION pgdoc.unregister IS 'makes a collection a plain table, and keeps its rows; returns false if it was none';
 
 -- Records the DDL that the caller has just run, where no event trigger has done so.
-CREATE FUNCTION pgdoc.follow_own_ddl() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION pgdoc.follow_own_ddl(changed oid) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF has_function_privilege('pgdoc.follow(boolean)', 'EXECUTE') THEN
-    PERFORM pgdoc.follow(true);
+  IF has_function_privilege('pgdoc.follow(oid[])', 'EXECUTE') THEN
+    PERFORM pgdoc.follow(ARRAY[changed]);
   ELSE
     PERFORM pgdoc.follow_tables();
   END IF;
@@ -422,7 +423,7 @@ BEGIN
   IF relation IS NOT NULL THEN
     PERFORM pgdoc.follow_tables();
     EXECUTE format('DROP TABLE %s', relation);
-    PERFORM pgdoc.follow_own_ddl();
+    PERFORM pgdoc.follow_own_ddl(relation);
   END IF;
   RETURN relation IS NOT NULL;
 END $$;
@@ -435,7 +436,7 @@ BEGIN
   IF relation IS NOT NULL THEN
     PERFORM pgdoc.follow_tables();
     EXECUTE format('ALTER TABLE %s RENAME TO %I', relation, new_name);
-    PERFORM pgdoc.follow_own_ddl();
+    PERFORM pgdoc.follow_own_ddl(relation);
   END IF;
   RETURN relation IS NOT NULL;
 END $$;
@@ -595,7 +596,7 @@ CREATE OR REPLACE FUNCTION pgdoc.follows_ddl() RETURNS boolean LANGUAGE sql STAB
   SELECT count(*) = 2 FROM pg_event_trigger WHERE evtname IN ('pgdoc_drops', 'pgdoc_alters') AND evtenabled IN ('O', 'A')
 $$;
 
-REVOKE ALL ON FUNCTION pgdoc.order_commits(), pgdoc.follow(boolean), pgdoc.prune_registry(),
+REVOKE ALL ON FUNCTION pgdoc.order_commits(), pgdoc.follow(oid[]), pgdoc.prune_registry(),
   pgdoc.enter_collection(regclass), pgdoc.publish_collection(regclass, boolean), pgdoc.rebind() FROM PUBLIC;
 GRANT SELECT ON pgdoc.identity, pgdoc.registry, pgdoc.registry_commits TO PUBLIC;
 
