@@ -52,6 +52,8 @@ BEGIN
   END;
 END $$;
 
+REVOKE ALL ON FUNCTION pgdoc.follow_drop(), pgdoc.follow_alter() FROM PUBLIC;
+
 DO $$
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'pgdoc_drops') THEN

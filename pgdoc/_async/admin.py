@@ -23,12 +23,13 @@ class AsyncAdmin:
     """Reports on consumers, history and the server, and changes what an operator may change."""
 
     def __init__(self, backend: AsyncStreamBackend) -> None:
+        self._backend = backend
         self._fetch = backend.fetch
         self._source = backend.hub.source
 
     async def consumers(self) -> list[ConsumerStatus]:
         """See `AsyncStore.consumers`."""
-        rows = await self._fetch("consumers")
+        rows = await self._backend.fetch_of_consumers("consumers", rights="SELECT")
         return [_consumer_status(row) for row in rows]
 
     async def drop_consumer(self, name: str) -> bool:

@@ -24,12 +24,13 @@ class Admin:
     """Reports on consumers, history and the server, and changes what an operator may change."""
 
     def __init__(self, backend: StreamBackend) -> None:
+        self._backend = backend
         self._fetch = backend.fetch
         self._source = backend.hub.source
 
     def consumers(self) -> list[ConsumerStatus]:
         """See `Store.consumers`."""
-        rows = self._fetch("consumers")
+        rows = self._backend.fetch_of_consumers("consumers", rights="SELECT")
         return [_consumer_status(row) for row in rows]
 
     def drop_consumer(self, name: str) -> bool:

@@ -227,7 +227,7 @@ class ChangeStream(Opening):
         That is at most `wait_s`: the snapshot can go on without changes, so it must be polled.
         """
         delivery, consumer = self._delivery, self._consumer
-        if consumer is not None and consumer.epoch is not None and delivery.is_snapshot_due:
+        if consumer is not None and consumer.claim is not None and delivery.is_snapshot_due:
             self._begin_snapshot_of(consumer)
         if delivery.snapshot is not None and self._snapshot_reader is not None:
             self._snapshot_reader.read_on(delivery.snapshot)
@@ -298,7 +298,7 @@ class ChangeStream(Opening):
         feed = self._delivery.feed
         if feed is None:
             raise StreamError("the stream is not open: it, or enter it, first")
-        if self._consumer is not None and self._consumer.epoch is None:
+        if self._consumer is not None and self._consumer.claim is None:
             raise StreamError("the stream is a standby: it has no position until it owns its consumer")
         return token_at(self._delivery.position(feed), feed.ids, self._delivery.progress)
 

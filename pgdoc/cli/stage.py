@@ -60,7 +60,7 @@ class Stage:
             self.store.migrate()
             for name in self.COLLECTIONS:
                 self.store.create_collection(name)
-            self.connection.execute("SELECT set_config('search_path', %s, false)", (schema,))
+            self.connection.execute("SELECT pg_catalog.set_config('search_path', %s, false)", (schema,))
             self._resources = opening.pop_all()
         return self
 

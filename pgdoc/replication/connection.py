@@ -10,6 +10,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import namedtuple_row
 
+from pgdoc.database.catalog import FIND_FOREIGN_OWNER, check_owner
 from pgdoc.database.conninfo import parse_conninfo, with_application_name
 from pgdoc.database.errors import connection_error, is_connection_loss, one_line
 from pgdoc.errors import (
@@ -29,6 +30,7 @@ from pgdoc.runtime.deadline import BoundedConnection, deadline_scope
 from pgdoc.sql import statement
 
 SETTINGS = {
+    "search_path": "pg_catalog,pg_temp",
     "datestyle": "ISO",
     "timezone": "UTC",
     "intervalstyle": "iso_8601",
@@ -40,7 +42,11 @@ SETTINGS = {
     "statement_timeout": "0",
     "idle_session_timeout": "0",
 }
-"""Session settings that decide how the walsender prints values. They override the role's own settings."""
+"""Session settings that override the role's own.
+
+Most decide how the walsender prints values. `search_path` keeps other roles' functions from being called: these
+sessions run no statement of the user.
+"""
 
 _SILENT_MS = 25_000
 _ASK_S = 5.0
@@ -102,6 +108,7 @@ def preflight(connection: psycopg.Connection[Any], *, needs_slot: bool = True) -
     if version < _OLDEST_SERVER:
         raise UnsupportedServer(f"the server is PostgreSQL {_major(version)}: pgdoc needs version 15 or newer")
     try:
+        check_owner(connection.execute(FIND_FOREIGN_OWNER).fetchone())
         found = connection.execute(statement("replication", "preflight")).fetchone()
     except psycopg.Error as exc:
         raise map_replication_error(exc, connection) from exc

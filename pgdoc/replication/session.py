@@ -7,6 +7,7 @@ check the *copy*, advance it to P, and START there. PostgreSQL would silently mo
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,6 +33,7 @@ from pgdoc.replication.slots import (
     slot_name,
 )
 from pgdoc.replication.source import Cluster, SlotStart, Source
+from pgdoc.replication.standby import StandbyCheck
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -81,35 +83,87 @@ def open_reader(  # noqa: PLR0913 (each has its own reason to differ between hub
         HistoryLost, SlotBlocked: see `take_position`.
         ReplicationUnavailable, ServerUnreachable: the server can't be read.
     """
-    with connect(source.conninfo, replication=False, purpose=purpose) as plain:
-        preflight(plain)
-    connection = connect(source.conninfo, replication=True, purpose=purpose)
-    try:
-        cluster = identify(connection)
-        if check is not None:
-            check(cluster)
-        slot = slot_name(connection, prefix)
+
+    def take(connection: psycopg.Connection[Any], slot: str) -> SlotStart:
         slot_start = take_position(connection, source, slot, at, begin_history=begin_history)
         if at is not None:
             check_publication(connection, source, slot_start, tables=False)
-        return begin_reading(connection, source, slot, slot_start, cluster)
-    except psycopg.Error as exc:
-        error = map_replication_error(exc, connection)
-        connection.close()
-        raise error from exc
-    except BaseException:
-        connection.close()
-        raise
+        return slot_start
+
+    return _open_reader(source, take, purpose=purpose, prefix=prefix, check=check)
 
 
-def begin_reading(
-    connection: psycopg.Connection[Any], source: Source, slot: str, slot_start: SlotStart, cluster: Cluster
+def renew_reader(  # noqa: PLR0913 (as above)
+    source: Source,
+    session: ReplicationSession,
+    at: int,
+    *,
+    purpose: str = "",
+    prefix: str = "pgdocr",
+    check: Callable[[Cluster], None] | None = None,
+) -> ReplicationSession:
+    """Open a second reader, at `at`, on a copy of the temporary slot that `session` reads.
+
+    The copy holds back the WAL from `at` on, once `session` is closed. `at` is the watermark of `session`.
+    """
+    plugin = session.slot_start.plugin
+
+    def take(connection: psycopg.Connection[Any], slot: str) -> SlotStart:
+        copy_slot(connection, session.reader.slot, slot, temporary=True, plugin=plugin)
+        advance(connection, slot, _fetch_confirmed(connection, slot), at)
+        return SlotStart(at, plugin)
+
+    return _open_reader(source, take, purpose=purpose, prefix=prefix, check=check)
+
+
+def _open_reader(
+    source: Source,
+    take: Callable[[psycopg.Connection[Any], str], SlotStart],
+    *,
+    purpose: str,
+    prefix: str,
+    check: Callable[[Cluster], None] | None,
+) -> ReplicationSession:
+    """Open a reader of the temporary slot that `take` creates on the given connection, with the given name."""
+    with contextlib.ExitStack() as opened:
+        plain = opened.enter_context(contextlib.closing(connect(source.conninfo, replication=False, purpose=purpose)))
+        preflight(plain)
+        connection = opened.enter_context(
+            contextlib.closing(connect(source.conninfo, replication=True, purpose=purpose))
+        )
+        try:
+            cluster = identify(connection)
+            if check is not None:
+                check(cluster)
+            slot = slot_name(connection, prefix)
+            slot_start = take(connection, slot)
+            standby = StandbyCheck(plain, closes=True)
+            session = begin_reading(connection, source, slot, slot_start, cluster, standby=standby)
+        except psycopg.Error as exc:
+            raise map_replication_error(exc, connection) from exc
+        opened.pop_all()  # the reader closes both
+        return session
+
+
+def begin_reading(  # noqa: PLR0913 (what a session consists of)
+    connection: psycopg.Connection[Any],
+    source: Source,
+    slot: str,
+    slot_start: SlotStart,
+    cluster: Cluster,
+    *,
+    standby: StandbyCheck,
 ) -> ReplicationSession:
     """Begin to stream a slot on this connection."""
     plugin = PLUGINS[slot_start.plugin]
     registry = fetch_registry(connection, source)
     reader = Reader(
-        connection, slot, slot_start.at, plugin.options(source.schema), partial(is_decoding, source.conninfo)
+        connection,
+        slot,
+        slot_start.at,
+        plugin.options(source.schema),
+        is_decoding=partial(is_decoding, source.conninfo),
+        standby=standby,
     )
     assembler = Assembler(slot_start.at, registry)
     return ReplicationSession(reader, plugin.decoder(source.schema), assembler, cluster, slot_start)
@@ -223,16 +277,18 @@ def _copy_bookmark(connection: psycopg.Connection[Any], plugin: str, slot: str, 
             if connection.broken or bookmark.name in (left.name for left in bookmarks(connection)):
                 raise
             continue
-        confirmed = fetch_lsn(
-            connection,
-            f"(SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = {quote_literal(slot)})",
-        )
+        confirmed = _fetch_confirmed(connection, slot)
         if confirmed <= at:
             return confirmed
-        connection.execute(f"SELECT pg_drop_replication_slot({quote_literal(slot)})")
+        connection.execute(f"SELECT pg_catalog.pg_drop_replication_slot({quote_literal(slot)})")
     return None
 
 
+def _fetch_confirmed(connection: psycopg.Connection[Any], slot: str) -> int:
+    query = statement("replication", "confirmed").format(slot=quote_literal(slot))
+    return fetch_lsn(connection, f"({query})")
+
+
 def _fetch_wal_limit(connection: psycopg.Connection[Any]) -> str:
-    row = connection.execute("SELECT current_setting('max_slot_wal_keep_size') AS size").fetchone()
+    row = connection.execute("SELECT pg_catalog.current_setting('max_slot_wal_keep_size') AS size").fetchone()
     return str(row.size) if row else ""

@@ -20,7 +20,7 @@ ORDER BY age_s DESC NULLS LAST
 -- name: tables
 SELECT c.relname AS name, pgdoc.is_collection(c.oid) AS is_collection, c.relreplident = 'f' AS is_full
 FROM pg_class c
-WHERE c.relkind IN ('r', 'p') AND c.relnamespace = to_regnamespace(%s)
+WHERE (c.relkind = 'r' OR c.relkind = 'p') AND c.relnamespace = to_regnamespace(%s)
 ORDER BY c.relname
 
 -- name: unfinished_indexes

@@ -11,18 +11,21 @@ SELECT current_setting('wal_level') AS wal_level, current_setting('server_encodi
 
 -- name: database
 SELECT d.oid, d.datname AS name
-FROM pg_catalog.pg_database AS d WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+FROM pg_database AS d WHERE d.datname = current_database()
+
+-- name: standby_names
+SELECT current_setting('synchronous_standby_names') AS names
 
 -- name: is_decoding
 -- A walsender in the wait state Activity (needs WAL) or Client (needs us to read) is not decoding.
-SELECT coalesce(wait_event_type, '') NOT IN ('Activity', 'Client') FROM pg_stat_activity WHERE pid = %s
+SELECT coalesce(wait_event_type, '') <> ALL (ARRAY['Activity', 'Client']) FROM pg_stat_activity WHERE pid = %s
 
 -- name: bookmarks
 -- A slot that is still being copied has no confirmed_flush_lsn.
 SELECT slot_name AS name, (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint AS confirmed, wal_status,
   (restart_lsn - '0/0'::pg_lsn)::bigint AS restart
 FROM pg_replication_slots
-WHERE slot_name LIKE format('pgdocb\_%s\_%%', (SELECT oid FROM pg_database WHERE datname = current_database()))
+WHERE starts_with(slot_name, format('pgdocb_%s_', (SELECT oid FROM pg_database WHERE datname = current_database())))
   AND slot_name ~ '^pgdocb_[0-9]+_[0-9a-f]+_' AND confirmed_flush_lsn IS NOT NULL
 ORDER BY confirmed_flush_lsn, slot_name
 
@@ -67,22 +70,28 @@ FROM pgdoc.settings
 -- name: nobody_limits
 SELECT current_setting('max_slot_wal_keep_size') = '-1' AND NOT history_chosen AS nobody_limits FROM pgdoc.settings
 
+-- name: confirmed
+SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = {slot}
+
+-- name: restart
+SELECT restart_lsn::text FROM pg_replication_slots WHERE slot_name = {slot}
+
+-- name: plugin
+SELECT plugin FROM pg_replication_slots WHERE slot_name = {slot}
+
+-- name: database_oid
+SELECT oid FROM pg_database WHERE datname = current_database()
+
 -- name: bookmark_name
 -- Rounds the time up to the next second, so that no bookmark claims to be older than it is.
 SELECT format('pgdocb_%s_%s_', oid, to_hex(ceil(extract(epoch FROM clock_timestamp()))::bigint)) AS name
 FROM pg_database WHERE datname = current_database()
 
--- name: share
-SELECT pg_advisory_lock_shared(hashtext('pgdoc hubs'))
+-- name: enter_hub
+SELECT pgdoc.enter_hub()
 
--- name: unshare
-SELECT pg_advisory_unlock_shared(hashtext('pgdoc hubs'))
+-- name: keeps_history
+SELECT pgdoc.keeps_history()
 
--- name: be_last
-SELECT pg_try_advisory_lock(hashtext('pgdoc hubs')) AS is_last
-
--- name: begin_keeping
-SELECT pg_try_advisory_lock(hashtext('pgdoc history')) AS begun
-
--- name: end_keeping
-SELECT pg_advisory_unlock(hashtext('pgdoc history'))
+-- name: leave_hub
+SELECT pgdoc.leave_hub()
