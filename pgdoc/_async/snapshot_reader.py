@@ -90,7 +90,7 @@ class AsyncSnapshotReader:
             return None
         hides_rows, text, end, read_at, found = rows[0][:5]
         if hides_rows:
-            raise hidden_documents(self._backend.hub.source.schema, collection)
+            raise hidden_documents(f'collection "{self._backend.hub.source.schema}.{collection}"')
         documents = {row[5]: Document.from_text(*row[5:]) for row in rows if row[5] is not None}
         is_last = len(documents) == (found or 0) < CHUNK_DOCUMENTS
         upto = None if is_last else max(documents)

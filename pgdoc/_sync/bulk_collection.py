@@ -247,7 +247,7 @@ class BulkCollection:
         )
 
     def _change(self, target: Target, update: Update) -> Statement:
-        return self._update(Compiled(f"id {EQUALS} %s", [target.key]), update)
+        return self._update(Compiled(f"id {EQUALS} %s::pg_catalog.text", [target.key]), update)
 
     def _upsert(self, target: Target, update: Update) -> list[Statement]:
         try:

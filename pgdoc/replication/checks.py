@@ -63,12 +63,12 @@ def check_exact(at: int, since: int, schema: str) -> None:
         )
 
 
-def hidden_documents(schema: str, collection: str) -> DatabaseError:
+def hidden_documents(subject: str) -> DatabaseError:
     """Make the error for a snapshot under row-level security, with the SQLSTATE of pg_dump's refusal."""
     return DatabaseError(
-        f'collection "{schema}.{collection}" has row-level security, so the snapshot would lack the documents that its '
-        "policies hide from this role, while the stream has every change: read it as the owner of the table or a role "
-        "with BYPASSRLS, or watch without snapshot=True",
+        f"{subject} has row-level security, so the snapshot would lack the documents that its policies hide from this "
+        "role, while the stream has every change: read it as the owner of the table or a role with BYPASSRLS, or watch "
+        "without snapshot=True",
         sqlstate="42501",
     )
 

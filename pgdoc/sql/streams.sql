@@ -27,8 +27,8 @@ FROM set_config('synchronous_commit', 'local', true),
 SELECT hides_rows, pg_current_snapshot()::text, (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint, clock_timestamp(),
   part.found, part.id, part.data::text, part.version, part.created_at, part.updated_at
 FROM set_config('synchronous_commit', 'local', true),
-  pg_logical_emit_message(true, 'pgdoc.snapshot', '') AS mark
-CROSS JOIN row_security_active(%s::text) AS hides_rows
+pg_logical_emit_message(true, 'pgdoc.snapshot', '') AS mark
+CROSS JOIN row_security_active('{table}'::regclass) AS hides_rows
 LEFT JOIN (
   SELECT *, count(*) OVER () AS found, sum(pg_column_size(data)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS size
   FROM (SELECT id COLLATE "C" AS id, data, version, created_at, updated_at FROM {table}
