@@ -113,21 +113,6 @@ CREATE OR REPLACE FUNCTION pgdoc.sort_keys(items jsonb[]) RETURNS text[]
 
 -- Qualified.
 
-CREATE OR REPLACE FUNCTION pgdoc.before_update() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-  IF NEW.id OPERATOR(pg_catalog.<>) OLD.id THEN
-    RAISE EXCEPTION 'cannot change the id of document % in %.%', OLD.id, TG_TABLE_SCHEMA, TG_TABLE_NAME
-      USING ERRCODE = 'integrity_constraint_violation', HINT = 'Delete the document and insert it with the new id.';
-  END IF;
-  NEW.version := OLD.version OPERATOR(pg_catalog.+) 1;
-  IF (NEW.replaced_version OPERATOR(pg_catalog.=) NEW.version) IS NOT TRUE THEN
-    NEW.replaced_version := OLD.replaced_version;
-  END IF;
-  NEW.created_at := OLD.created_at;
-  NEW.updated_at := pg_catalog.now();
-  RETURN NEW;
-END $$;
-
 CREATE OR REPLACE FUNCTION pgdoc.compare(a jsonb, b jsonb) RETURNS integer
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
@@ -766,7 +751,7 @@ BEGIN
       'is_bound', 'check_bound', 'form_fault', 'is_equipped', 'is_collection', 'is_followed', 'follows_ddl', 'follow_tables',
       'collections', 'find_collection', 'collection_oid', 'existed', 'exact_since', 'published_since', 'publication_fault', 'unpublished',
       'register', 'unregister', 'create_collection', 'drop_collection', 'rename_collection', 'publish', 'equip_collection',
-      'follow_own_ddl', 'check_may_register', 'check_publication_owner'))
+      'follow_own_ddl', 'lock_table', 'check_may_register', 'check_publication_owner'))
   LOOP
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', permitted.signature);
   END LOOP;

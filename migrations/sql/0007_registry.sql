@@ -255,13 +255,36 @@ BEGIN
 END $$;
 
 
+-- Locks a table that is known by its oid, while LOCK TABLE takes a name: a schema can be renamed in between.
+CREATE FUNCTION pgdoc.lock_table(relation regclass, mode text) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  found text;
+BEGIN
+  FOR attempt IN 1 .. 10 LOOP
+    found := relation::text;
+    IF to_regclass(found) = relation THEN
+      BEGIN
+        EXECUTE format('LOCK TABLE ONLY %s IN %s MODE', found, mode);
+        IF relation::text = found THEN
+          RETURN;
+        END IF;
+      EXCEPTION WHEN undefined_table OR invalid_schema_name THEN
+        NULL;
+      END;
+    END IF;
+  END LOOP;
+  RAISE EXCEPTION 'table % was dropped or renamed at the same time', relation
+    USING ERRCODE = 'undefined_table', HINT = 'Run it again.';
+END $$;
+
 -- Adds a collection to the publication. The caller holds a lock on it that keeps writers away, and registers it afterwards:
 -- what was written before is not a change of a collection.
 CREATE OR REPLACE FUNCTION pgdoc.publish_collection(relation regclass, is_new boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   PERFORM pgdoc.check_publication_owner();
-  EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', relation);
+  PERFORM pgdoc.lock_table(relation, 'SHARE ROW EXCLUSIVE');
   IF NOT EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
                  WHERE p.pubname = 'pgdoc' AND r.prrelid = relation) THEN
     EXECUTE format('ALTER PUBLICATION pgdoc ADD TABLE ONLY %s', relation);
@@ -275,21 +298,24 @@ BEGIN
 END $$;
 
 -- The half of `register` that has the rights of the catalog's owner. It believes only what an owner of the table alone can
--- have done, so calling it directly registers nothing that its owner has not equipped.
+-- have done, so calling it directly registers nothing that its owner has not equipped. With NULL it only takes the lock that
+-- keeps schemas from being renamed: a registration runs DDL by the name of the table.
 CREATE FUNCTION pgdoc.enter_collection(relation regclass) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   fault text := pgdoc.form_fault(relation);
   address text[];
 BEGIN
-  IF fault IS NOT NULL OR pgdoc.is_equipped(relation) IS NOT TRUE THEN
+  LOCK TABLE pgdoc.registry IN ROW EXCLUSIVE MODE;
+  IF relation IS NULL THEN
+    RETURN;
+  ELSIF fault IS NOT NULL OR pgdoc.is_equipped(relation) IS NOT TRUE THEN
     RAISE EXCEPTION 'table % can''t become a collection: %', relation, coalesce(fault, 'it lacks REPLICA IDENTITY FULL or the triggers')
       USING ERRCODE = 'wrong_object_type', HINT = format('As its owner, run: SELECT pgdoc.register(%L)', relation::text);
   ELSIF pgdoc.is_collection(relation) THEN
     RETURN;
   END IF;
   PERFORM pgdoc.check_bound();
-  LOCK TABLE pgdoc.registry IN ROW EXCLUSIVE MODE;  -- a schema is renamed under a stronger lock, before its name is read here
   IF NOT EXISTS (SELECT FROM pgdoc.registry) THEN
     INSERT INTO pgdoc.identity (system_id, database_oid, messages_until)
     SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()), '0/0'
@@ -336,6 +362,8 @@ BEGIN
   END IF;
   PERFORM pgdoc.check_bound();
   PERFORM pgdoc.check_may_register();
+  PERFORM pgdoc.enter_collection(NULL);
+  PERFORM pgdoc.lock_table(relation, 'ACCESS EXCLUSIVE');
   PERFORM pgdoc.equip_collection(relation);
   IF (SELECT pg_has_role(pubowner, 'USAGE') FROM pg_publication WHERE pubname = 'pgdoc') THEN
     PERFORM pgdoc.publish_collection(relation, is_new => true);  -- as a role that owns the table and the publication
@@ -364,6 +392,7 @@ DECLARE
   was_collection boolean := pgdoc.is_collection(relation);
 BEGIN
   PERFORM pgdoc.follow_tables();
+  PERFORM pgdoc.lock_table(relation, 'ACCESS EXCLUSIVE');
   EXECUTE format('DROP TRIGGER IF EXISTS pgdoc_after_insert ON %s', relation);
   EXECUTE format('DROP TRIGGER IF EXISTS pgdoc_before_update ON %s', relation);
   IF EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
@@ -422,6 +451,7 @@ DECLARE
 BEGIN
   IF relation IS NOT NULL THEN
     PERFORM pgdoc.follow_tables();
+    PERFORM pgdoc.lock_table(relation, 'ACCESS EXCLUSIVE');
     EXECUTE format('DROP TABLE %s', relation);
     PERFORM pgdoc.follow_own_ddl(relation);
   END IF;
@@ -435,6 +465,7 @@ DECLARE
 BEGIN
   IF relation IS NOT NULL THEN
     PERFORM pgdoc.follow_tables();
+    PERFORM pgdoc.lock_table(relation, 'ACCESS EXCLUSIVE');
     EXECUTE format('ALTER TABLE %s RENAME TO %I', relation, new_name);
     PERFORM pgdoc.follow_own_ddl(relation);
   END IF;
@@ -634,7 +665,7 @@ BEGIN
     ORDER BY n.nspname, c.relname
   LOOP
     BEGIN
-      EXECUTE format('LOCK TABLE %s IN ACCESS SHARE MODE', old.relation);
+      PERFORM pgdoc.lock_table(old.relation, 'ACCESS SHARE');
       fault := pgdoc.form_fault(old.relation);
       IF fault IS NULL AND NOT pgdoc.is_equipped(old.relation) THEN
         PERFORM pgdoc.equip_collection(old.relation);

@@ -59,7 +59,9 @@ BEGIN
   END;
 END $$;
 
--- Locks the collections whose schema has another name than the registry knows, and returns them.
+-- Locks the tables of a schema with collections that has another name than the registry knows, and returns them. Those that
+-- are no collections count, too: what is written to them meanwhile still has the old name, which another table can get. (Nothing
+-- can lock a table that its own transaction has created and not committed yet.)
 CREATE OR REPLACE FUNCTION pgdoc.lock_renamed() RETURNS oid[] LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -67,11 +69,19 @@ DECLARE
   found oid[] := '{}';
 BEGIN
   FOR renamed IN
-    SELECT c.oid FROM pgdoc.registry r JOIN pg_class c ON c.oid = r.oid JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE r.until IS NULL AND n.nspname <> r.schema_name ORDER BY c.oid
+    SELECT c.oid FROM pg_class c
+    WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND c.relnamespace IN (
+      SELECT n.oid
+      FROM pgdoc.registry r JOIN pg_class t ON t.oid = r.oid JOIN pg_namespace n ON n.oid = t.relnamespace
+      WHERE r.until IS NULL AND n.nspname <> r.schema_name)
+    ORDER BY c.oid
   LOOP
-    EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', renamed::regclass);
-    found := found || renamed;
+    BEGIN
+      PERFORM pgdoc.lock_table(renamed, 'SHARE ROW EXCLUSIVE');
+      found := found || renamed;
+    EXCEPTION WHEN undefined_table THEN
+      NULL;  -- dropped meanwhile
+    END;
   END LOOP;
   RETURN found;
 END $$;
