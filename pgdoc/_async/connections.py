@@ -202,6 +202,7 @@ class AsyncConnections:
                 for block in rows:
                     await copy.write(block)
                 await copy.write(TRAILER)
+            rows.check_stored(cursor.rowcount)
 
 
 def _class_of(closing: threading.Event) -> type[AsyncConnection[Any]]:

@@ -203,6 +203,7 @@ class AsyncTransactionSession:
 
     async def _copy(self, hold: bytes, query: bytes, rows: CopyRows) -> None:
         connection = self.connection
+        stored = 0
         async with connection.transaction(), connection.cursor() as cursor:
             await cursor.execute(hold)
             for block in rows:
@@ -210,3 +211,5 @@ class AsyncTransactionSession:
                     await cursor.execute(statement("documents", "emit").encode(), [message])
                 async with cursor.copy(query) as copy:
                     await copy.write(HEADER + block + TRAILER)
+                stored += cursor.rowcount
+            rows.check_stored(stored)

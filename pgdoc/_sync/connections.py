@@ -203,6 +203,7 @@ class Connections:
                 for block in rows:
                     copy.write(block)
                 copy.write(TRAILER)
+            rows.check_stored(cursor.rowcount)
 
 
 def _class_of(closing: threading.Event) -> type[Connection[Any]]:

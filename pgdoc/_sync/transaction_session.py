@@ -202,6 +202,7 @@ class TransactionSession:
 
     def _copy(self, hold: bytes, query: bytes, rows: CopyRows) -> None:
         connection = self.connection
+        stored = 0
         with connection.transaction(), connection.cursor() as cursor:
             cursor.execute(hold)
             for block in rows:
@@ -209,3 +210,5 @@ class TransactionSession:
                     cursor.execute(statement("documents", "emit").encode(), [message])
                 with cursor.copy(query) as copy:
                     copy.write(HEADER + block + TRAILER)
+                stored += cursor.rowcount
+            rows.check_stored(stored)

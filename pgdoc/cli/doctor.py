@@ -13,6 +13,7 @@ from pgdoc.cli.stores import DEFAULT_SCHEMA, conninfo_of_command, explain_missin
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision, check_server
 from pgdoc.database.conninfo import PlainConnection
 from pgdoc.database.errors import connection_error, one_line
+from pgdoc.database.standby_names import parse_standby_names
 from pgdoc.errors import DatabaseError, PgdocError
 from pgdoc.model.names import check_name, quoted, without_needless_quotes
 from pgdoc.sql import statement
@@ -115,6 +116,25 @@ def _replication(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str
         verdict = "wrong" if free <= 0 else "warn" if free <= _FEW_FREE else "ok"
         advice = "" if verdict == "ok" else f": raise {setting} and restart the server"
         yield verdict, f"{free} of {most} {what} free{advice}"
+
+
+def _standbys(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
+    (found,) = _rows(connection, "doctor", "standby_names")
+    listed = parse_standby_names(found.names)
+    if not listed:
+        return
+    setting = f"synchronous_standby_names ({found.names})"
+    ours = {"*", *(name.lower() for name in found.open)}
+    if listed & ours or any("pgdoc" in name for name in listed):
+        yield (
+            "warn",
+            (
+                f"{setting} can match pgdoc's walsenders: they report nothing that could count, but confirm late and "
+                "reconnect to release WAL; list the standbys by their names"
+            ),
+        )
+    else:
+        yield "ok", f"{setting} matches none of pgdoc's walsenders"
 
 
 def _disk(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
@@ -242,6 +262,7 @@ def _describe_silence(consumer: ConsumerStatus) -> str:
 _SERVER_CHECKS: Final = {
     "server": _server,
     "replication": _replication,
+    "standbys": _standbys,
     "disk": _disk,
     "slots": _slots,
     "transactions": _transactions,

@@ -3,6 +3,14 @@
 -- name: server
 SELECT current_setting('server_version') AS version, current_setting('max_slot_wal_keep_size') AS keep_size
 
+-- name: standby_names
+-- The setting, and the names of pgdoc's walsenders.
+SELECT pg_catalog.current_setting('synchronous_standby_names') AS names, ARRAY(
+  SELECT a.application_name
+  FROM pg_catalog.pg_replication_slots s JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid
+  WHERE s.slot_name::pg_catalog.text ~ '^pgdoc[a-z]?_'::pg_catalog.text
+) AS open
+
 -- name: slots
 -- The slots that pgdoc created in this database.
 SELECT slot_name AS name, wal_status, (pg_current_wal_lsn() - restart_lsn)::bigint AS retained

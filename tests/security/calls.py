@@ -133,5 +133,9 @@ def attempt_all(dsn: str, name: str, *, schema: str, is_async: bool, **options: 
             return await attempt(store, name)
 
     raised = asyncio.run(run())
-    reasons = {what: error.__cause__ if isinstance(error, BulkError) else error for what, error in raised.items()}
-    return [f"{what}: {error!r}" for what, error in reasons.items() if not isinstance(error, CollectionNotFound)]
+    return [f"{what}: {error!r}" for what, error in raised.items() if not _is_refusal(error)]
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """A bulk's error names the write; its cause is why the write failed."""
+    return isinstance(error.__cause__ if isinstance(error, BulkError) else error, CollectionNotFound)
