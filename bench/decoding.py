@@ -19,8 +19,9 @@ import psycopg
 import pgdoc
 from bench import throughput
 from pgdoc.changes.assembler import Assembler
+from pgdoc.changes.registry import Registry
 from pgdoc.decoding.plugins import PLUGINS
-from pgdoc.decoding.records import RowChange
+from pgdoc.decoding.records import RowChange, Span
 from pgdoc.model.documents import Document
 from pgdoc.server import LocalServer
 
@@ -77,9 +78,16 @@ def decode(plugin: str, frames: list[bytes]) -> None:
 
 
 def assemble(plugin: str, frames: list[bytes]) -> None:
-    decoder, assembler = PLUGINS[plugin].decoder("docs"), Assembler(0, {"backlog": True}, "docs")
+    decoder = PLUGINS[plugin].decoder("docs")
+    assembler = Assembler(0, Registry("docs", [Span(_oid_of(plugin, frames), "docs", "backlog", 0, None)]))
     for start in range(0, len(frames), 64):
         assembler.feed(decoder.decode(frames[start : start + 64]))
+
+
+def _oid_of(plugin: str, frames: list[bytes]) -> int:
+    """Return the oid by which the plugin sends the collection; 1 if it sends its name."""
+    decoder = PLUGINS[plugin].decoder("docs")
+    return next(record.oid or 1 for record in decoder.decode(frames[:64]) if isinstance(record, RowChange))
 
 
 def read(plugin: str, frames: list[bytes]) -> None:

@@ -1,23 +1,79 @@
 """Run the migrations in one transaction, on the connection that `pgdoc.database.migrate` passes in, under a lock."""
 
+import logging
+from pathlib import Path
+from typing import Any
+
+import psycopg
 from alembic import context
 from sqlalchemy import Connection, text
 
-LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('pgdoc migrate', 0))"
-CAN_FOLLOW_DDL = "SELECT to_regprocedure('pgdoc.follow_ddl()') IS NOT NULL"
+logger = logging.getLogger("pgdoc.migrate")
+
+FIXED_PATH = "SET LOCAL search_path = pg_catalog, pg_temp"
+HAS_VERSION_TABLE = "SELECT pg_catalog.to_regclass('pgdoc.alembic_version') IS NOT NULL"
+CREATE_VERSION_TABLE = """
+CREATE SCHEMA IF NOT EXISTS pgdoc;
+CREATE TABLE pgdoc.alembic_version (version_num varchar(32) CONSTRAINT alembic_version_pkc PRIMARY KEY);
+"""  # as alembic creates it
+# Only the catalog's owner can take it. It lets others read, so that readers can't delay it.
+LOCK = "LOCK TABLE pgdoc.alembic_version IN EXCLUSIVE MODE"
+QUEUE_S = 60  # how long to wait for other processes that migrate
+BLOCKED_S = 10  # how long a statement waits, with all that queue behind it, for a transaction that uses a table
+TRIES = 10
+OVERTAKEN = (
+    psycopg.errors.DuplicateSchema,
+    psycopg.errors.DuplicateTable,
+    psycopg.errors.UniqueViolation,
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.InvalidSchemaName,
+)
+"""Another process created or removed the catalog at the same time."""
+HAS_REGISTRY = "SELECT to_regclass('pgdoc.registry') IS NOT NULL"
+EVENT_TRIGGERS = Path(__file__).parent / "sql" / "event_triggers.sql"
 
 
 def run_migrations(connection: Connection) -> None:
     with connection.begin():
-        connection.execute(text(LOCK))
-        connection.execute(text("CREATE SCHEMA IF NOT EXISTS pgdoc"))
+        connection.execute(text(FIXED_PATH))
+        driver_connection: Any = connection.connection.driver_connection
+        lock(driver_connection)
         context.configure(connection=connection, version_table_schema="pgdoc")
         context.run_migrations()
         if context.get_context().get_current_heads() == ():
             connection.execute(text("DROP TABLE IF EXISTS pgdoc.alembic_version"))
             connection.execute(text("DROP SCHEMA pgdoc"))
-        elif connection.scalar(text(CAN_FOLLOW_DDL)):  # only a superuser may create event triggers
-            connection.execute(text("SELECT pgdoc.follow_ddl()"))
+        elif connection.scalar(text(HAS_REGISTRY)):
+            driver_connection.execute("SELECT pgdoc.rebind()")
+            follow_ddl(driver_connection)
+
+
+def lock(connection: psycopg.Connection[Any]) -> None:
+    """Lock the catalog for this transaction, and create its first table if there is none."""
+    connection.execute(f"SET LOCAL lock_timeout = '{QUEUE_S}s'")
+    for left in reversed(range(TRIES)):
+        try:
+            with connection.transaction():
+                if connection.execute(HAS_VERSION_TABLE).fetchone() == (False,):
+                    connection.execute(CREATE_VERSION_TABLE)
+                connection.execute(LOCK)
+            break
+        except OVERTAKEN:
+            if not left:
+                raise
+    connection.execute(f"SET LOCAL lock_timeout = '{BLOCKED_S}s'")
+
+
+def follow_ddl(connection: psycopg.Connection[Any]) -> None:
+    """Install the event triggers, if the role may create them."""
+    try:
+        with connection.transaction():
+            connection.execute(EVENT_TRIGGERS.read_bytes())
+    except psycopg.errors.InsufficientPrivilege:
+        logger.warning(
+            "this role can't create event triggers: streams see what SQL does to collections (DROP, RENAME) up to five "
+            "seconds later, and read through pgoutput"
+        )
 
 
 run_migrations(context.config.attributes["connection"])

@@ -21,13 +21,14 @@
     │   └── DatabaseError                any other error of the server (`sqlstate`)
     ├── CatalogError
     │   ├── CatalogMissing               the database has no pgdoc catalog
+    │   ├── RegistryUnbound              the catalog belongs to another database: this one was copied or restored
     │   └── CatalogVersionMismatch       the catalog is older or newer than pgdoc (`found_version`, `needed_version`)
     ├── InvalidInput                     an argument is not valid; also a ValueError (`path`)
     │   ├── InvalidName                  of a collection, schema, index or consumer
     │   ├── InvalidDocument              an id, data or metadata that can't be stored
     │   ├── InvalidFilter                (`operator`)
     │   └── InvalidUpdate                (`operator`)
-    ├── CollectionNotFound               the collection does not exist
+    ├── CollectionNotFound               the collection does not exist, or a table is none
     ├── DuplicateDocument                the id, or a unique value, already exists (`document_id`)
     ├── VersionConflict                  the document is not at version `if_version` (`found_version`)
     ├── BulkError                        a write of a bulk failed (`index`, `collection`, `document_id`)
@@ -56,6 +57,7 @@ __all__ = [
     "BulkError",
     "CatalogError",
     "CatalogMissing",
+    "CatalogNotTrusted",
     "CatalogVersionMismatch",
     "CollectionNotFound",
     "ConsumerBusy",
@@ -76,6 +78,7 @@ __all__ = [
     "PluginNotAllowed",
     "ProtocolError",
     "PublicationIncomplete",
+    "RegistryUnbound",
     "ReplicaIdentityChanged",
     "ReplicationNotPermitted",
     "ReplicationUnavailable",
@@ -205,6 +208,13 @@ class CatalogMissing(CatalogError):  # noqa: N818
     """The database has no pgdoc catalog: create it with `pgdoc init` or `store.migrate()`."""
 
 
+class CatalogNotTrusted(CatalogError):  # noqa: N818
+    """A superuser connects, but a role that is none owns the catalog: connect as that role, or as another one.
+
+    The owner of a function decides what it does, and it would do that with the superuser's rights.
+    """
+
+
 class CatalogVersionMismatch(CatalogError):  # noqa: N818
     """The catalog is older or newer than this version of pgdoc: run `pgdoc init`, or install a newer pgdoc.
 
@@ -217,6 +227,13 @@ class CatalogVersionMismatch(CatalogError):  # noqa: N818
         super().__init__(message)
         self.found_version = found_version
         self.needed_version = needed_version
+
+
+class RegistryUnbound(CatalogError):  # noqa: N818
+    """The database is a copy, or was restored from a dump, and its registry of collections belongs to the original.
+
+    Run `pgdoc init` as the catalog's owner, or `SELECT pgdoc.rebind()`.
+    """
 
 
 class InvalidInput(PgdocError, ValueError):  # noqa: N818
@@ -266,7 +283,8 @@ class InvalidUpdate(InvalidInput):
 class CollectionNotFound(PgdocError):  # noqa: N818
     """The collection does not exist and the call does not create it, or a table of that name is not a collection.
 
-    Create it with `store.create_collection()`, or use another name.
+    Create it with `store.create_collection()`, use another name, or make the table a collection with
+    `SELECT pgdoc.register('docs.orders')`. No call reads or changes a table that is not a collection.
     """
 
 

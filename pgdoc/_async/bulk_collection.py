@@ -26,7 +26,7 @@ from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import encode
 from pgdoc.model.names import check_name
 from pgdoc.query.filters.parse import parse_filter, parse_sort
-from pgdoc.query.filters.sql import Compiled
+from pgdoc.query.filters.sql_text import EQUALS, Compiled
 from pgdoc.query.updates.parse import parse_update
 from pgdoc.query.updates.sql import compile_first, compile_update
 
@@ -56,6 +56,7 @@ class AsyncBulkCollection:
         self._name = check_name(name, "collection")
         self._queue = queue
         self._table = AsyncTable(session, schema, name, auto_create=auto_create)
+        queue.tables[self._table.name] = self._table
 
     @property
     def name(self) -> str:
@@ -234,7 +235,7 @@ class AsyncBulkCollection:
         self, name: str, params: list[Any], judge: ResultParser, *, create: bool = False, **clauses: str
     ) -> Statement:
         query, params = self._table.with_metadata(name, params, versioned=False, **clauses)
-        return Statement(query, params, self._table.name, self._table.creatable if create else None, judge)
+        return Statement(query, params, create, judge)
 
     def _update(self, condition: Compiled, update: Update) -> Statement:
         """Return an `update_many`, also for one document: it can return the one that does not fit."""
@@ -248,7 +249,7 @@ class AsyncBulkCollection:
         )
 
     def _change(self, target: Target, update: Update) -> Statement:
-        return self._update(Compiled("id = %s", [target.key]), update)
+        return self._update(Compiled(f"id {EQUALS} %s", [target.key]), update)
 
     def _upsert(self, target: Target, update: Update) -> list[Statement]:
         try:
@@ -269,11 +270,11 @@ class AsyncBulkCollection:
     async def _first(self, wanted: Node, sort: tuple[SortKey, ...], *, skip_locked: bool = False) -> Compiled:
         async with self._queue.connection_free():
             first = await self._table.first(wanted, sort, CLAIMING if skip_locked else CHANGING)
-        return Compiled(f"id = (SELECT id FROM ({first.text}) AS first)", first.params)
+        return Compiled(f"id {EQUALS} (SELECT id FROM ({first.text}) AS first)", first.params)
 
     def _check_before(self, target: Target, if_version: int | None) -> list[Statement]:
         """Return a statement that locks the document and checks its version, which the bulk may have changed."""
         return [] if if_version is None else [self._lock(target, partial(at_version, target, if_version))]
 
     def _lock(self, target: Target, judge: ResultParser) -> Statement:
-        return Statement(table_statement("lock", self._table.name), [target.key], self._table.name, None, judge)
+        return Statement(table_statement("lock", self._table.name), [target.key], creates=False, parse=judge)

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from pgdoc._async.table import AsyncTable
 from pgdoc.consumers.consumer import Consumer
-from pgdoc.database.errors import map_error
-from pgdoc.errors import CollectionNotFound, PgdocError, PublicationIncomplete, ReplicaIdentityChanged, StoreClosed
-from pgdoc.replication.checks import check_published
+from pgdoc.consumers.ownership import CONSUMER_TABLES
+from pgdoc.crud.statements import part_statement
+from pgdoc.database.errors import map_error, one_line
+from pgdoc.errors import (
+    CollectionNotFound,
+    DatabaseError,
+    PgdocError,
+    PublicationIncomplete,
+    ReplicaIdentityChanged,
+    StoreClosed,
+)
+from pgdoc.model.positions import Lsn
+from pgdoc.replication.checks import check_exact, check_published
+from pgdoc.replication.connection import quote_identifier
+from pgdoc.replication.registry import read_existence
 from pgdoc.replication.session import try_reader
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.runtime.primitives import async_call, async_sleep, async_wait, async_wait_for
@@ -20,11 +34,14 @@ from pgdoc.streams.hub import CLOSE_LIMIT_S, Hub
 if TYPE_CHECKING:
     from pgdoc._async.connections import AsyncConnections
     from pgdoc.changes.fanout import Subscription
+    from pgdoc.changes.life import Existence
     from pgdoc.model.positions import Position
     from pgdoc.replication.source import Source
     from pgdoc.streams.options import StreamOptions
 
 __all__ = ["AsyncStreamBackend"]
+
+logger = logging.getLogger("pgdoc.stream")
 
 _FLUSH_POLL_S = 0.01
 
@@ -49,7 +66,8 @@ class AsyncStreamBackend:
         """
         self.hub.check_usable()
         schema, wanted = self.hub.source.schema, None if names is None else sorted(names)
-        found: dict[str, bool] = dict(await self.fetch("watchable", schema, wanted, wanted))
+        await self.fetch("follow_tables")
+        found: dict[str, bool] = dict(await self.fetch("watchable", schema, schema, wanted, wanted))
         for name in sorted((names or frozenset()) - found.keys()) if create else ():
             if not self._auto_create:
                 raise CollectionNotFound(
@@ -57,7 +75,11 @@ class AsyncStreamBackend:
                 )
             await self.fetch("create", schema, name)
         changed = sorted(name for name, is_full in found.items() if not is_full)
-        if changed:
+        if changed and names is None:  # only streams that name it are refused
+            logger.warning(
+                'collection "%s.%s" is not REPLICA IDENTITY FULL: its next change ends this stream', schema, changed[0]
+            )
+        elif changed:
             raise ReplicaIdentityChanged(
                 f'collection "{schema}.{changed[0]}" is not REPLICA IDENTITY FULL, so its changes have no '
                 f'before image: run ALTER TABLE "{schema}"."{changed[0]}" REPLICA IDENTITY FULL'
@@ -65,7 +87,7 @@ class AsyncStreamBackend:
         await self._publish(schema)
 
     async def _publish(self, schema: str) -> None:
-        """Make sure that pgoutput sends every collection: the publication may lack tables created by hand."""
+        """Make sure that pgoutput sends every collection: someone may have changed the publication."""
         ((fault,),) = await self.fetch("publication_fault", schema)
         if fault is None or self.hub.source.plugin == "wal2json":
             return
@@ -105,18 +127,29 @@ class AsyncStreamBackend:
 
         The error has the oldest position since which it does.
         """
+        schema, wanted = self.hub.source.schema, None if names is None else sorted(names)
         if self.hub.plugin == "pgoutput":
-            schema = self.hub.source.schema
-            ((since,),) = await self.fetch("published_since", schema, None if names is None else sorted(names))
+            ((since,),) = await self.fetch("published_since", schema, wanted)
             check_published(position.commit_lsn, since, schema)
+        else:
+            ((since,),) = await self.fetch("exact_since", schema, wanted)
+            check_exact(position.commit_lsn, since, schema)
+
+    async def existence(self, position: Position, names: frozenset[str] | None) -> Existence | None:
+        """Return which of these collections exist at `position`; `None` for a stream on all of them."""
+        if names is None:
+            return None
+        at = (str(Lsn(position.commit_lsn)), str(Lsn(position.lsn)))
+        rows = await self.fetch("existed", self.hub.source.schema, sorted(names), *at)
+        return read_existence(position.commit_lsn, rows)
 
     async def names(self) -> list[str]:
         """Return the names of the schema's collections."""
-        return sorted(row[0] for row in await self.fetch("watchable", self.hub.source.schema, None, None))
+        return sorted(row[0] for row in await self.fetch("watchable", *[self.hub.source.schema] * 2, None, None))
 
     async def knows(self, consumer: str) -> bool:
         """Return whether this durable consumer exists."""
-        return bool(await self.fetch("knows", consumer))
+        return bool(await self.fetch_of_consumers("knows", consumer, rights="SELECT, INSERT, UPDATE, DELETE"))
 
     async def open_consumer(self, subscription: Subscription, options: StreamOptions) -> Consumer:
         """Open a durable consumer; return when it reads changes, or is a standby."""
@@ -154,17 +187,35 @@ class AsyncStreamBackend:
         for consumer in consumers:
             await async_call(consumer.close, max(0.1, deadline - time.monotonic()))
 
-    async def fetch(
-        self, name: str, *params: Any, table: str = "", limit_s: float | None = None
-    ) -> list[tuple[Any, ...]]:
-        """Fetch the rows of a block of `streams.sql`, whose `{table}` is the quoted `table`.
-
-        The time is limited to `limit_s` seconds, or the default of `deadline_scope`, so that a silent network does not
-        keep a stream from opening.
-        """
-        query = statement("streams", name).format(table=table) if table else statement("streams", name)
+    async def fetch_of_consumers(self, name: str, *params: Any, rights: str) -> list[tuple[Any, ...]]:
+        """Fetch rows about consumers; the error for a role that may not read them says what to grant: `rights`."""
         try:
-            with deadline_scope(limit_s):
-                return await self._connections.fetch(query.encode(), params)
+            return await self.fetch(name, *params)
+        except DatabaseError as exc:
+            if exc.sqlstate != "42501" or not isinstance(exc.__cause__, psycopg.Error):
+                raise
+            found = one_line(exc.__cause__)
+            ((role,),) = await self.fetch("role")
+            grant = f"GRANT {rights} ON {CONSUMER_TABLES} TO {quote_identifier(role)}"
+            raise DatabaseError(f"{found}: as the catalog's owner, run {grant}", sqlstate=exc.sqlstate) from exc
+
+    async def read_part(self, collection: str, *params: Any, limit_s: float) -> list[tuple[Any, ...]]:
+        """Read a part of a snapshot within `limit_s` seconds; no rows if there is no such collection."""
+        table = AsyncTable(self._connections, self.hub.source.schema, collection, auto_create=True)
+        with deadline_scope(limit_s):
+            try:
+                return await table.read(part_statement(table.name), params)
+            except CollectionNotFound:
+                return []
+
+    async def fetch(self, name: str, *params: Any) -> list[tuple[Any, ...]]:
+        """Fetch the rows of a block of `streams.sql`.
+
+        The time is limited to the default of `deadline_scope`, so that a silent network does not keep a stream from
+        opening.
+        """
+        try:
+            with deadline_scope(None):
+                return await self._connections.fetch(statement("streams", name).encode(), params)
         except psycopg.Error as exc:
-            raise map_error(exc, f"collection {table}" if table else f'schema "{self.hub.source.schema}"') from exc
+            raise map_error(exc, f'schema "{self.hub.source.schema}"') from exc

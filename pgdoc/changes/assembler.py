@@ -9,9 +9,11 @@ A position is `(commit LSN, LSN, kind, ordinal)` (`pgdoc.model.positions`). Rule
 2. A message can share its LSN with the row after it, and inside subtransactions the two come in either order. So the
    rows of one LSN are buffered until another LSN, or the commit.
 3. Metadata applies to the changes after its message in the transaction. The last message wins.
-4. A message that reports what happened to a collection is a change of its own. Any SQL writer can send any message; one
-   of another form is taken for metadata, which `events` ignores unless it is valid.
-5. A table without the columns of a collection produces no changes.
+4. A row belongs to a collection if the registry says so at the row's LSN, whatever columns its table has.
+5. A row of the registry that opens or closes a name is a change of its own: a created, renamed or dropped collection.
+   Two such rows share an LSN only if a COPY wrote them. Their ordinals are even, which leaves room for an `invalidate`.
+6. Before the registry existed, messages reported what became of collections, and columns told one. Any SQL writer can
+   send such a message: later ones are taken for metadata, which `events` ignores unless it is valid.
 """
 
 from __future__ import annotations
@@ -22,11 +24,23 @@ from typing import TYPE_CHECKING
 
 from pgdoc.changes.change import Burst, Change, TransactionInfo
 from pgdoc.decoding.catalog_messages import read_message
-from pgdoc.decoding.records import COLLECTION_COLUMNS, Begin, Commit, Idle, Message, Record, RowChange
+from pgdoc.decoding.records import (
+    COLLECTION_COLUMNS,
+    Begin,
+    CollectionChange,
+    Commit,
+    Idle,
+    Message,
+    Record,
+    RegistryRow,
+    RowChange,
+)
 from pgdoc.model.positions import MESSAGE, ROW
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
+
+    from pgdoc.changes.registry import Registry
 
 
 class Assembler:
@@ -34,18 +48,17 @@ class Assembler:
 
     Args:
         watermark: every transaction that commits below it was delivered before.
-        tables: whether each table of the schema is a collection.
-        schema: the schema that is read; others are ignored.
+        registry: knows the collections of the schema that is read.
     """
 
-    def __init__(self, watermark: int, tables: Mapping[str, bool], schema: str) -> None:
+    def __init__(self, watermark: int, registry: Registry) -> None:
         self.watermark = watermark
-        self._schema = schema
-        self._tables = dict(tables)
+        self._registry = registry
         self._begin: Begin | None = None
         self._transaction = TransactionInfo(0, "", None)
         self._buffered: list[RowChange] = []  # the rows of one LSN: rule 2
         self._buffered_lsn = 0
+        self._registry_lsn, self._registry_ordinal = 0, 0
 
     def feed(self, records: Iterable[Record]) -> Burst:
         """Take the next records; return the changes whose positions are now final."""
@@ -64,6 +77,9 @@ class Assembler:
                 if record.lsn != self._buffered_lsn:
                     self._flush(changes)
                 self._take_message(record, changes)
+            elif isinstance(record, RegistryRow):
+                self._flush(changes)
+                self._take_registry_row(record, changes)
             elif isinstance(record, Idle):
                 if self._begin is None:
                     self.watermark = max(self.watermark, record.wal_end)
@@ -73,51 +89,72 @@ class Assembler:
         return Burst(changes, self.watermark, self._begin.commit_lsn if self._begin else None)
 
     def _take_message(self, message: Message, changes: list[Change]) -> None:
-        reported = read_message(message)
+        reported = read_message(message) if message.lsn < self._registry.messages_until else None
         if reported is None:
             self._transaction = self._transaction._replace(metadata=message.content)
             return
         schema, change = reported
-        if schema != self._schema or self._begin is None:  # DDL is transactional, so no message outside is pgdoc's
+        if schema == self._registry.schema and self._begin is not None:  # DDL is transactional
+            changes.append(Change((self._begin.commit_lsn, message.lsn, MESSAGE, 0), self._transaction, change))
+
+    def _take_registry_row(self, row: RegistryRow, changes: list[Change]) -> None:
+        self._registry.add(row.span)
+        change = _collection_change(row)
+        if change is None or row.span.schema != self._registry.schema or self._begin is None:
             return
-        changes.append(Change((self._begin.commit_lsn, message.lsn, MESSAGE, 0), self._transaction, change))
-        self._tables.pop(change.table, None)
-        collection = change.renamed_to or (change.table if change.kind == "create" else None)
-        if collection is not None:
-            self._tables[collection] = True
+        self._registry_ordinal = self._registry_ordinal + 2 if row.lsn == self._registry_lsn else 0
+        self._registry_lsn = row.lsn
+        position = (self._begin.commit_lsn, row.lsn, MESSAGE, self._registry_ordinal)
+        changes.append(Change(position, self._transaction, change))
 
     def _flush(self, changes: list[Change]) -> None:
-        if not self._buffered or self._begin is None:
+        rows, self._buffered = self._buffered, []
+        if not rows or self._begin is None:
             return
         commit_lsn = self._begin.commit_lsn
-        for ordinal, row in _with_ordinals(self._buffered):
-            if (row.complete and self._tables.get(row.table)) or self._is_collection(row):
-                change = ((commit_lsn, row.lsn, ROW, ordinal), self._transaction, row)
-                changes.append(tuple.__new__(Change, change))  # takes half the time of Change(*change)
-        self._buffered = []
+        present = self._registry.open
+        for ordinal, row in enumerate(rows) if rows[0].kind != "T" else self._truncations(rows):
+            since, name = present.get(row.oid or row.table, _NEVER)
+            if row.lsn < since:
+                found = self._collection_of(row)
+                if found is None:
+                    continue
+                name = found
+            if name != row.table:
+                row = row._replace(table=name)  # noqa: PLW2901
+            change = ((commit_lsn, row.lsn, ROW, ordinal), self._transaction, row)
+            changes.append(tuple.__new__(Change, change))  # takes half the time of Change(*change)
 
-    def _is_collection(self, row: RowChange) -> bool:
-        """Return whether a row of an unknown table, or an incomplete row, belongs to a collection.
+    def _truncations(self, rows: list[RowChange]) -> list[tuple[int, RowChange]]:
+        named = [(self._collection_of(row), row) for row in rows]
+        found = [(_ordinal_of_truncation(name), row) for name, row in named if name is not None]
+        return sorted(found, key=itemgetter(0))
 
-        The truncation of an unknown table counts as that of a collection. So does a DELETE without the whole old row
-        whose columns are all those of a collection: its replica identity was changed.
-        """
-        known = self._tables.get(row.table)
-        if row.kind == "T":
-            return known is not False
+    def _collection_of(self, row: RowChange) -> str | None:
+        """Return the name of the collection that a row belongs to; `None` if it belongs to none."""
+        if row.lsn >= self._registry.messages_until:
+            return self._registry.name_at(row.oid or row.table, row.lsn)
         after, before = row.images()
-        if row.kind == "D" and not row.complete:
-            return known is True and before.keys() <= COLLECTION_COLUMNS
-        found = (after or before).keys() >= COLLECTION_COLUMNS
-        if found:
-            self._tables[row.table] = True
-        return found
+        is_known = row.kind == "T" or row.table in self._registry.open
+        return row.table or None if is_known or (after or before).keys() >= COLLECTION_COLUMNS else None
 
 
-def _with_ordinals(rows: list[RowChange]) -> Iterable[tuple[int, RowChange]]:
-    if rows[0].kind != "T":
-        return enumerate(rows)
-    return sorted(((_ordinal_of_truncation(row.table), row) for row in rows), key=itemgetter(0))
+_NEVER = (1 << 64, "")
+
+
+def _collection_change(row: RegistryRow) -> CollectionChange | None:
+    """Return the change that a row of the registry reports.
+
+    A rename closes one row and opens another; the second reports it. What the migration registered was there before.
+    """
+    span = row.span
+    if row.has_closed and row.closed_by != "rename":
+        return CollectionChange(row.lsn, "drop", span.name, row.message, complete=row.exact)
+    if not row.is_new or not 0 < span.since <= row.lsn:
+        return None
+    if row.opened_by == "rename" and row.from_name is not None:
+        return CollectionChange(row.lsn, "rename", row.from_name, row.message, complete=row.exact, renamed_to=span.name)
+    return CollectionChange(row.lsn, "create", span.name, row.message, complete=row.exact)
 
 
 def _ordinal_of_truncation(table: str) -> int:

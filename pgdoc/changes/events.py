@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import orjson
 
 from pgdoc.changes.diff import UpdateDescription, diff
-from pgdoc.errors import InvalidDocument, ReplicaIdentityChanged, UnreadableDocument
+from pgdoc.decoding.records import ROW_KINDS
+from pgdoc.errors import HistoryLost, InvalidDocument, ReplicaIdentityChanged, UnreadableDocument
 from pgdoc.model import json_codec
 from pgdoc.model.documents import Document, data_text
-from pgdoc.model.positions import Position
-from pgdoc.model.tokens import ResumeToken, SnapshotProgress
+from pgdoc.model.tokens import ResumeToken, SnapshotProgress, token_at
 
 if TYPE_CHECKING:
     from pgdoc.changes.change import Change
     from pgdoc.decoding.records import CollectionChange, Images, RowChange
+    from pgdoc.model.positions import Ids
 
 __all__ = ["ChangeEvent", "EventType", "UpdateDescription"]
 
@@ -108,8 +109,8 @@ class ChangeEvent:
         return {name: shape(self, form) for name, shape in _SHAPES.items()}
 
 
-def from_change(change: Change, ids: tuple[int, int], progress: SnapshotProgress | None = None) -> ChangeEvent:
-    """Make the event of a change; `ids` are the cluster's system identifier and timeline.
+def from_change(change: Change, ids: Ids, progress: SnapshotProgress | None = None) -> ChangeEvent:
+    """Make the event of a change; `ids` become a part of its token.
 
     Inside a snapshot, `progress` is how far it had come.
     """
@@ -254,8 +255,7 @@ def _metadata(event: ChangeEvent) -> dict[str, Any]:
 
 
 def _resume_token(event: ChangeEvent) -> ResumeToken:
-    system_id, timeline = event._ids  # noqa: SLF001
-    return ResumeToken(Position(*event._change.position), system_id, timeline, event._progress)  # noqa: SLF001
+    return token_at(event._change.position, event._ids, event._progress)  # noqa: SLF001
 
 
 _FIELDS: dict[str, Callable[[ChangeEvent], Any]] = {
@@ -275,10 +275,23 @@ _FIELDS: dict[str, Callable[[ChangeEvent], Any]] = {
 
 
 def check_images(change: Change) -> None:
-    """Raise `ReplicaIdentityChanged` if the change lacks the before image that its kind needs."""
-    if not change.row.complete:
-        raise ReplicaIdentityChanged(
-            f"collection {change.row.table!r}: a change of transaction {change.transaction.xid} has no before image, "
-            "because the table's replica identity was changed: run ALTER TABLE ... REPLICA IDENTITY FULL on it, "
-            "rebuild your copy from the collection, and start a new stream"
+    """Raise an error for a change that is not whole.
+
+    Raises:
+        HistoryLost: the change of a collection was found late, and rows before it may be missing.
+        ReplicaIdentityChanged: a row lacks the before image that its kind needs.
+    """
+    row = change.row
+    if row.complete:
+        return
+    if row.kind not in ROW_KINDS:
+        raise HistoryLost(
+            f"collection {row.table!r} was renamed, moved or dropped in SQL, which no event trigger followed, and "
+            "wal2json tells tables apart by name only, so changes may be missing: rebuild from the collections, and "
+            "stream from now through pgoutput, or have a superuser create the catalog"
         )
+    raise ReplicaIdentityChanged(
+        f"collection {row.table!r}: a change of transaction {change.transaction.xid} has no before image, because the "
+        "table's replica identity was changed: run ALTER TABLE ... REPLICA IDENTITY FULL on it, rebuild your copy from "
+        "the collection, and start a new stream"
+    )

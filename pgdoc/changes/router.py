@@ -109,7 +109,7 @@ class Selection:
         """Return whether its stream needs a change of a whole collection."""
         row, names = change.row, self.collections
         if names is None:
-            return self.where is None or self.where.matches(view(change))
+            return not row.complete or self.where is None or self.where.matches(view(change))
         return row.table in names or (row.kind == "rename" and row.renamed_to in names)
 
 

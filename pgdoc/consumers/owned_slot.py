@@ -2,7 +2,7 @@
 
 1. Only what was acknowledged is confirmed to the slot, never what was merely received (see `acknowledgements`).
 2. No LSN is confirmed that was not received: PostgreSQL would accept it, and lose the changes below it.
-3. Progress is stored under the epoch of the takeover. When another process has taken over, nothing is stored and
+3. Progress is stored under the claim of the takeover. When another process has taken over, nothing is stored and
    `ConsumerLost` is raised.
 4. A checkpoint is confirmed only after its commit is flushed: a crash of the server must not take it back.
 5. A quiet reader (see `replication.standby`) confirms nothing. It is closed every few seconds if there is news, the
@@ -39,7 +39,7 @@ _IDLE_SAVE_BYTES = 16 << 20
 
 
 class OwnedSlot:
-    """Reads a consumer's slot under the epoch of one takeover, until its sessions are lost or given up.
+    """Reads a consumer's slot under the claim of one takeover, until its sessions are lost or given up.
 
     The consumer's thread calls everything here; other threads call only `wake` and `wal_end`.
 
@@ -56,7 +56,6 @@ class OwnedSlot:
         self._source = source
         self._ownership = ownership
         self._cluster = cluster
-        self._epoch = start.epoch
         self._progress = progress
         self._next_heartbeat = self._next_status = 0.0
         _, self._flushed_at_start = ownership.wal_end()
@@ -139,7 +138,6 @@ class OwnedSlot:
         """See `save_progress`."""
         save_progress(
             self._ownership,
-            self._epoch,
             self._cluster,
             self._progress,
             idle_bytes=idle_bytes,
@@ -153,8 +151,8 @@ class OwnedSlot:
                 self._send_status()
             except PgdocError:  # The connection is lost; what is stored still counts.
                 self.stop_reading()
-        if self._ownership.closed:  # The epoch alone is enough to store progress.
-            self._ownership = Ownership(self._source, self._ownership.name)
+        if self._ownership.closed:  # The claim alone is enough to store progress.
+            self._ownership = Ownership(self._source, self._ownership.name, self._ownership.claim)
         self.save(idle_bytes=0)
         if self.is_reading:
             self._send_status()  # The save may have found a newer checkpoint.
@@ -169,29 +167,23 @@ class OwnedSlot:
         self._ownership.close()
 
 
-def save_progress(  # noqa: PLR0913 (what `OwnedSlot` holds, for a consumer that has lost it)
-    ownership: Ownership,
-    epoch: int,
-    cluster: Cluster,
-    progress: ConsumerProgress,
-    *,
-    idle_bytes: int,
-    advance: bool,
+def save_progress(
+    ownership: Ownership, cluster: Cluster, progress: ConsumerProgress, *, idle_bytes: int, advance: bool
 ) -> None:
     """Take note of the last checkpoint, and store the consumer's progress if it is news.
 
-    Any session of the consumer may store: the epoch decides. `idle_bytes` is how far the watermark of a quiet consumer
+    Any session of the consumer may store: the claim decides. `idle_bytes` is how far the watermark of a quiet consumer
     moves between two saves; 0 stores in any case. `advance` also confirms to the slot, because nothing reads it at
     present.
     """
     with deadline_scope(_HEARTBEAT_LIMIT_S):
-        checkpoint = ownership.check(epoch)
+        checkpoint = ownership.check()
         if checkpoint.position > progress.stored_position:
             ownership.flush(checkpoint.inserted)  # A crash must not take back what is confirmed to the slot.
             progress.checkpointed = ownership.mark_of(checkpoint)
     confirmable = progress.confirmable()
     news = progress.to_save(idle_bytes)
-    if (news != progress.saved or not idle_bytes) and ownership.save(epoch, *news, cluster):
+    if (news != progress.saved or not idle_bytes) and ownership.save(*news, cluster):
         progress.saved = news
         if advance:
             ownership.advance(confirmable)

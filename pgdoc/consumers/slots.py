@@ -108,7 +108,7 @@ def drop_slot(connection: psycopg.Connection[Any], slot: str) -> bool:
     """Drop a slot and end its reader; return whether the slot existed."""
     end_reader(connection, slot)
     try:
-        connection.execute(f"SELECT pg_drop_replication_slot({quote_literal(slot)})")
+        connection.execute(f"SELECT pg_catalog.pg_drop_replication_slot({quote_literal(slot)})")
     except psycopg.errors.UndefinedObject:
         return False
     except psycopg.errors.ObjectInUse as exc:
@@ -180,9 +180,7 @@ def open_slot(source: Source, slot: str, at: int, standby: StandbyCheck, *, purp
 
 def _plugin_of(connection: psycopg.Connection[Any], slot: str) -> str:
     """Return a slot's plugin. A replication connection takes no parameters."""
-    row = connection.execute(
-        f"SELECT plugin FROM pg_replication_slots WHERE slot_name = {quote_literal(slot)}"
-    ).fetchone()
+    row = connection.execute(statement("replication", "plugin").format(slot=quote_literal(slot))).fetchone()
     if row is None:
         raise ServerUnreachable(f'slot "{slot}" was dropped while it was being opened')
     return str(row.plugin)

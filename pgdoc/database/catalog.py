@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from pgdoc.errors import CatalogMissing, CatalogVersionMismatch, UnsupportedServer
+from pgdoc.errors import CatalogMissing, CatalogNotTrusted, CatalogVersionMismatch, UnsupportedServer
+from pgdoc.sql import statement
 
-__all__ = ["FIND_REVISION", "REVISION", "check_revision", "check_server"]
+__all__ = ["FIND_FOREIGN_OWNER", "FIND_REVISION", "REVISION", "check_owner", "check_revision", "check_server"]
 
 REVISION = "0007"
 """The newest revision in `migrations/versions`, which this version of pgdoc needs."""
 
 FIND_REVISION = b"SELECT version_num FROM pgdoc.alembic_version"
+
+FIND_FOREIGN_OWNER = statement("catalog", "foreign_owner").encode()
+"""Finds the row for `check_owner`. Nothing in the schema `pgdoc` may be read before: even a table may be a view."""
 
 _OLDEST_SERVER = 150000
 
@@ -23,6 +27,16 @@ def check_server(version: int, encoding: str | None) -> None:
         raise UnsupportedServer(
             f"the database is encoded in {encoding}, but pgdoc needs UTF8: "
             "create one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
+        )
+
+
+def check_owner(row: tuple[str, ...] | None) -> None:
+    """Check that no role can get the rights of a superuser by way of this session."""
+    if row is not None:
+        raise CatalogNotTrusted(
+            f'a superuser is connected, but role "{row[0]}" owns the pgdoc catalog, and its functions would have the '
+            f'rights of the superuser: connect as "{row[0]}" or as another role that is no superuser, or drop the '
+            "schema pgdoc and run `pgdoc init` as the superuser"
         )
 
 

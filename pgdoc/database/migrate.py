@@ -11,16 +11,26 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from pgdoc.database.catalog import check_server
-from pgdoc.database.conninfo import with_timeout
+from pgdoc.database.catalog import FIND_FOREIGN_OWNER, check_owner, check_server
+from pgdoc.database.conninfo import PlainConnection, with_timeout
 from pgdoc.database.errors import connection_error, map_error
-from pgdoc.errors import DatabaseError
+from pgdoc.errors import DatabaseError, PgdocError
 
 if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection
 
 __all__ = ["downgrade", "migrate"]
+
+FIXED_PATH = "SET LOCAL search_path = pg_catalog, pg_temp"  # LOCAL: through a pooler, others get the session next
+_LOCK_HOLDERS = b"""
+SELECT DISTINCT l.pid, a.usename
+FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) l.pid
+WHERE l.granted AND l.relation OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid
+  AND a.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()
+  AND a.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+"""
+_FEW = 10
 
 
 def migrate(conninfo: str = "") -> None:
@@ -29,6 +39,7 @@ def migrate(conninfo: str = "") -> None:
     Raises:
         ServerUnreachable: no connection could be made.
         UnsupportedServer: the server is older than PostgreSQL 15, or the encoding of the database is not UTF-8.
+        CatalogNotTrusted: the role is a superuser, but another role owns the catalog.
         DatabaseError: the role lacks a privilege, or the server refused for another reason.
     """
     _run(conninfo, "upgrade", "head")
@@ -48,21 +59,24 @@ def _run(conninfo: str, command: str, revision: str) -> None:
 
     with _connect(conninfo) as connection:
         check_server(connection.info.server_version, connection.info.parameter_status("server_encoding"))
+        check_owner(connection.execute(FIND_FOREIGN_OWNER).fetchone())
+        # SQLAlchemy looks around as soon as it connects, before `env.py` begins its own transaction.
+        connection.execute(FIXED_PATH)
         engine = sqlalchemy.create_engine(
-            "postgresql+psycopg://", creator=lambda: connection, poolclass=sqlalchemy.NullPool
+            "postgresql+psycopg://", creator=lambda: connection, poolclass=sqlalchemy.NullPool, use_native_hstore=False
         )
         try:
             with engine.connect() as alchemy:
                 getattr(alembic_command, command)(_config(alchemy), revision)
         except sqlalchemy.exc.DBAPIError as exc:
-            raise _migration_error(command, exc.orig) from exc.orig
+            raise _migration_error(command, exc.orig, conninfo) from exc.orig
         except psycopg.Error as exc:
-            raise _migration_error(command, exc) from exc
+            raise _migration_error(command, exc, conninfo) from exc
 
 
 def _connect(conninfo: str) -> psycopg.Connection:
     try:
-        return psycopg.connect(with_timeout(conninfo))
+        return PlainConnection.connect(with_timeout(conninfo))
     except psycopg.Error as exc:
         raise connection_error(exc) from exc
 
@@ -83,10 +97,26 @@ def _script_location() -> Path:
     return shipped if shipped.is_dir() else package.parent / "migrations"
 
 
-def _migration_error(command: str, exc: BaseException | None) -> DatabaseError:
+def _migration_error(command: str, exc: BaseException | None, conninfo: str) -> DatabaseError:
+    if isinstance(exc, psycopg.errors.LockNotAvailable):
+        return DatabaseError(
+            f"the {command} of the pgdoc catalog waited too long for a lock. Sessions with locks on tables: "
+            f"{_list_lock_holders(conninfo)}. End their transactions, and run it again",
+            sqlstate=exc.sqlstate,
+        )
     error = map_error(exc, f"the {command} of the pgdoc catalog") if isinstance(exc, psycopg.Error) else None
     if not isinstance(error, DatabaseError):
         return DatabaseError(f"the {command} of the pgdoc catalog failed: {exc}")
     if error.sqlstate == "42501":
         return DatabaseError(f"{error}. Run it as the owner of the database", sqlstate=error.sqlstate)
     return error
+
+
+def _list_lock_holders(conninfo: str) -> str:
+    """Name the sessions that hold table locks; the one that was in the way may have ended meanwhile."""
+    try:
+        with _connect(conninfo) as connection:
+            rows = connection.execute(_LOCK_HOLDERS).fetchmany(_FEW)
+    except (psycopg.Error, PgdocError):
+        return "unknown"
+    return ", ".join(f'pid {pid} of role "{role}"' for pid, role in rows) or "none any more"

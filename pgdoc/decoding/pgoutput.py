@@ -1,8 +1,9 @@
 """Decodes pgoutput, protocol version 1, with values as text (PostgreSQL: Logical Replication Message Formats).
 
 A Relation message describes a table before its first change, and again after each ALTER; a change names its table only
-by number. The publication contains the collections of every schema, and pgoutput sends messages of every prefix. So
-this decoder keeps the tables of the schema that is read and the messages with the prefix `pgdoc`.
+by its oid. The publication contains the registry and the collections of every schema, and pgoutput sends messages of
+every prefix. This decoder keeps the messages with the prefix `pgdoc`. It keeps the changes of every table: a Relation
+message can have the former name of a renamed schema, and only the registry knows which oids are wanted.
 
 Values are text, not binary: the server is equally fast with both, and wal2json sends text for columns of any type.
 """
@@ -14,7 +15,18 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pgdoc.decoding.frames import PAYLOAD, PRIMARY_KEEPALIVE, parse_keepalive, xlog_start
-from pgdoc.decoding.records import COLLECTION_COLUMNS, Begin, Commit, Idle, Images, Message, Record, RowChange
+from pgdoc.decoding.records import (
+    COLLECTION_COLUMNS,
+    Begin,
+    Commit,
+    Idle,
+    Images,
+    Message,
+    Record,
+    RegistryRow,
+    RowChange,
+)
+from pgdoc.decoding.registry_rows import REGISTRY, read_registry_row
 from pgdoc.errors import ProtocolError
 
 if TYPE_CHECKING:
@@ -51,7 +63,7 @@ class PgOutput:
         self._schema = schema
         self._begin: bytes | None = None
         self._inside = False
-        self._relations: dict[bytes, _Relation | None] = {}
+        self._relations: dict[bytes, _Relation] = {}
 
     def decode(self, frames: Iterable[bytes]) -> list[Record]:
         """Decode frames; see `Decoder`."""
@@ -61,12 +73,15 @@ class PgOutput:
             kind = _ROWS.get(tag)
             if kind is not None:
                 relation = self._relation(frame[_TABLE:_TUPLE])
-                if relation is not None:
-                    if self._begin is not None:
-                        self._append_begin(records)
-                    complete = relation.has_collection_columns and (kind == "I" or frame[_TUPLE : _TUPLE + 1] == _OLD)
-                    row = (xlog_start(frame), kind, relation.table, frame, complete, relation.read_images)
-                    records.append(tuple.__new__(RowChange, row))  # takes half the time of RowChange(*row)
+                if self._begin is not None:
+                    self._append_begin(records)
+                if relation.is_registry:
+                    if kind != "D":
+                        records.append(relation.read_registry_row(kind, frame))
+                    continue
+                complete = relation.has_collection_columns and (kind == "I" or frame[_TUPLE : _TUPLE + 1] == _OLD)
+                row = (xlog_start(frame), kind, relation.table, frame, complete, relation.read_images, relation.oid)
+                records.append(tuple.__new__(RowChange, row))  # takes half the time of RowChange(*row)
             elif tag == _COMMIT:
                 self._begin, self._inside = None, False
                 records.append(Commit(_read(_lsn, frame, PAYLOAD + 10)))
@@ -85,20 +100,21 @@ class PgOutput:
                 self._append_begin(records)
                 records.append(Message(xlog_start(frame), _content(frame)))
         elif tag == _RELATION:
-            schema, relation = _read_relation(frame)
-            self._relations[frame[_TABLE:_TUPLE]] = relation if schema == self._schema else None
+            self._relations[frame[_TABLE:_TUPLE]] = _read_relation(frame, self._schema)
         elif tag == _TRUNCATE:
-            tables = [self._relation(table) for table in _truncated(frame)]
-            for relation in filter(None, tables):
-                self._append_begin(records)
-                records.append(RowChange(xlog_start(frame), "T", relation.table, frame, complete=True, read=_no_images))
+            for relation in [self._relation(table) for table in _truncated(frame)]:
+                if not relation.is_registry:
+                    self._append_begin(records)
+                    records.append(
+                        RowChange(xlog_start(frame), "T", relation.table, frame, True, _no_images, relation.oid)
+                    )
         elif tag not in _IGNORED:
             raise ProtocolError(
                 f"pgoutput sent an unknown message: {frame[PAYLOAD : PAYLOAD + 40]!r}", offset=min(PAYLOAD, len(frame))
             )
 
-    def _relation(self, table: bytes) -> _Relation | None:
-        """Return the table with this number; `None` if it is in another schema."""
+    def _relation(self, table: bytes) -> _Relation:
+        """Return the table with this oid."""
         try:
             return self._relations[table]
         except KeyError:
@@ -114,16 +130,23 @@ class _Relation:
     """A table as it was when the changes that follow were made.
 
     Args:
+        table: its name; empty if it is in another schema.
         columns: for each its name, whether its values are integers, and whether the replica identity has it.
     """
 
-    __slots__ = ("_columns", "has_collection_columns", "read_images", "table")
+    __slots__ = ("_columns", "has_collection_columns", "is_registry", "oid", "read_images", "table")
 
-    def __init__(self, table: str, columns: list[tuple[str, bool, bool]]) -> None:
+    def __init__(self, oid: int, table: str, columns: list[tuple[str, bool, bool]], *, is_registry: bool) -> None:
+        self.oid = oid
         self.table = table
+        self.is_registry = is_registry
         self._columns = columns
         self.has_collection_columns = {name for name, _, _ in columns} >= COLLECTION_COLUMNS
         self.read_images = self._read_images  # bound once: every row change of the table holds it
+
+    def read_registry_row(self, kind: str, frame: bytes) -> RegistryRow:
+        """Decode a row of the registry. It is exact in any case: an oid can't be taken for another table's."""
+        return read_registry_row(xlog_start(frame), kind, self._read_images(frame), frame)._replace(exact=True)
 
     def _read_images(self, frame: bytes) -> Images:
         """Decode the row of an I, U or D."""
@@ -192,7 +215,8 @@ def _read_begin(frame: bytes) -> Begin:
         raise ProtocolError(f"pgoutput sent a malformed begin: {exc}", offset=PAYLOAD) from exc
 
 
-def _read_relation(frame: bytes) -> tuple[str, _Relation]:
+def _read_relation(frame: bytes, wanted_schema: str) -> _Relation:
+    oid = _read(_long, frame, _TABLE)
     schema, at = _text(frame, _TUPLE)
     table, at = _text(frame, at)
     count = _read(_short, frame, at + 1)  # after the kind of replica identity
@@ -203,7 +227,8 @@ def _read_relation(frame: bytes) -> tuple[str, _Relation]:
         name, at = _text(frame, at + 1)
         columns.append((name, _read(_long, frame, at) in _INTEGER_TYPES, bool(flags & _PART_OF_KEY)))
         at += 8
-    return schema, _Relation(table, columns)
+    is_registry = (schema, table) == REGISTRY
+    return _Relation(oid, table if schema == wanted_schema else "", columns, is_registry=is_registry)
 
 
 def _text(frame: bytes, at: int) -> tuple[str, int]:

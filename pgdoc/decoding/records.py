@@ -46,9 +46,11 @@ class RowChange(NamedTuple):
 
     Attributes:
         kind: `I`, `U`, `D` or `T`.
-        table: its name in the schema that is read.
+        table: its name in the schema that is read. Before the change is assembled, pgoutput's may be outdated, or empty
+            if the table was in another schema.
         complete: whether the message has all the images that its kind should have.
         read: decodes the message of the plugin that sent it.
+        oid: of the table; 0 from wal2json, which does not send it.
     """
 
     lsn: int
@@ -57,6 +59,7 @@ class RowChange(NamedTuple):
     message: bytes
     complete: bool
     read: Callable[[bytes], Images]
+    oid: int = 0
 
     @property
     def renamed_to(self) -> None:
@@ -76,11 +79,11 @@ class CollectionChange(NamedTuple):
     """A change of a whole collection, with every attribute of a `RowChange` that code for both kinds reads.
 
     Attributes:
-        kind: `create`, `rename` or `drop`. Also `invalidate`, which no message reports: a stream lost its last
+        kind: `create`, `rename` or `drop`. Also `invalidate`, which no record reports: a stream lost its last
             collection.
         table: the collection's name, before a rename.
-        complete: always `True`: it has no images.
-        remaining: the schema's collections after the change; `None` if the message did not list them.
+        complete: `False` if the plugin may have left out rows of the collection before this change.
+        remaining: the collections after the change, as a message of an earlier catalog lists them; else `None`.
     """
 
     lsn: int
@@ -94,6 +97,39 @@ class CollectionChange(NamedTuple):
     def images(self) -> Images:
         """Return empty images."""
         return Images({}, {})
+
+
+class Span(NamedTuple):
+    """A table was a collection under this name, from the LSN `since` to before `until`; `None` if it still is."""
+
+    oid: int
+    schema: str
+    name: str
+    since: int
+    until: int | None
+
+
+class RegistryRow(NamedTuple):
+    """A row of the catalog's table `registry`, as a change left it.
+
+    Attributes:
+        is_new: whether the change inserted it.
+        has_closed: whether the change set `until`.
+        opened_by: `create`, `rename` or `move` (from another schema).
+        from_name: the name before a rename; else `None`.
+        closed_by: `drop`, `rename`, `move` or `unregister`; `None` if the span is open.
+        exact: whether the DDL was recorded when it ran.
+    """
+
+    lsn: int
+    is_new: bool
+    has_closed: bool
+    span: Span
+    opened_by: str
+    from_name: str | None
+    closed_by: str | None
+    exact: bool
+    message: bytes
 
 
 class Message(NamedTuple):
@@ -115,4 +151,4 @@ class Idle(NamedTuple):
     wal_end: int
 
 
-Record = Begin | RowChange | Message | Commit | Idle
+Record = Begin | RowChange | RegistryRow | Message | Commit | Idle

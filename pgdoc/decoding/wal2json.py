@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from pgdoc.decoding.frames import PAYLOAD, PRIMARY_KEEPALIVE, parse_keepalive, xlog_start
-from pgdoc.decoding.records import COLLECTION_COLUMNS, Begin, Commit, Idle, Images, Message, Record, RowChange
+from pgdoc.decoding.records import (
+    COLLECTION_COLUMNS,
+    Begin,
+    Commit,
+    Idle,
+    Images,
+    Message,
+    Record,
+    RegistryRow,
+    RowChange,
+)
+from pgdoc.decoding.registry_rows import REGISTRY, read_registry_row
 from pgdoc.errors import ProtocolError
 
 if TYPE_CHECKING:
@@ -20,23 +31,26 @@ if TYPE_CHECKING:
 _BEGIN, _COMMIT, _MESSAGE = ord("B"), ord("C"), ord("M")
 _ROWS = {ord(kind): kind for kind in "IUDT"}
 _CHANGES = frozenset(b"IUDTM")
-_TABLE, _IDENTITY, _NAME, _LATE_COLUMN = b'"table":"', b'"identity":[', b'"name":"', b'"name":"replaced_version"'
+_SCHEMA, _TABLE = b'"schema":"', b'","table":"'
+_IDENTITY, _NAME, _LATE_COLUMN = b'"identity":[', b'"name":"', b'"name":"replaced_version"'
 """Inside a JSON string every quote is escaped, so these are found only where they are structure."""
 _ACTION = PAYLOAD + len('{"action":"')
 _PATTERN_CHARACTERS = frozenset("\\ ,.*'\"")
+_REGISTRY = "\0registry"
+"""Stands for the registry's name, which a table of another schema can have, too."""
 
 
 def wal2json_options(schema: str) -> dict[str, str]:
-    """Return the START_REPLICATION options for one schema's changes and pgdoc's messages."""
+    """Return the START_REPLICATION options for one schema's changes, the registry's, and pgdoc's messages."""
     escaped = "".join(f"\\{char}" if char in _PATTERN_CHARACTERS else char for char in schema)
     return {
         "format-version": "2",
         "include-lsn": "1",
         "include-xids": "1",
         "include-timestamp": "1",
-        "include-schemas": "0",
+        "include-schemas": "1",
         "include-types": "0",
-        "add-tables": f"{escaped}.*",
+        "add-tables": f"{escaped}.*,{'.'.join(REGISTRY)}",
         "add-msg-prefixes": "pgdoc",
     }
 
@@ -63,7 +77,10 @@ class Wal2Json:
                     append(_begin(self._begin))
                     self._begin = None
                 kind = _ROWS.get(action)
-                append(Message(xlog_start(frame), _content(frame)) if kind is None else self._row(kind, frame))
+                if kind is None:
+                    append(Message(xlog_start(frame), _content(frame)))
+                elif (row := self._row(kind, frame)) is not None:
+                    append(row)
             elif action == _COMMIT:
                 self._begin = None
                 append(Commit(xlog_start(frame)))
@@ -79,27 +96,34 @@ class Wal2Json:
                 )
         return records
 
-    def _row(self, kind: str, frame: bytes) -> RowChange:
-        start = frame.find(_TABLE, _ACTION) + len(_TABLE)
-        end = frame.find(b'"', start)
-        name = frame[start:end]
-        table = self._tables.get(name)
+    def _row(self, kind: str, frame: bytes) -> RowChange | RegistryRow | None:
+        start = frame.find(_SCHEMA, _ACTION) + len(_SCHEMA)
+        end = frame.find(b'"', frame.find(_TABLE, start) + len(_TABLE))
+        address = frame[start:end]
+        table = self._tables.get(address)
         if table is None or start < PAYLOAD or end < 0 or not frame.endswith(b"}"):
-            table = self._tables[name] = _table(frame, start, end)
-        row = (xlog_start(frame), kind, table, frame, kind == "T" or _is_complete(kind, frame), read_images)
+            table = _table(frame, start, end)
+            if b"\\" not in address:  # else the address may end inside the name
+                self._tables[address] = table
+        if table is _REGISTRY:
+            return read_registry_row(xlog_start(frame), kind, read_images(frame), frame) if kind in "IU" else None
+        row = (xlog_start(frame), kind, table, frame, kind == "T" or _is_complete(kind, frame), read_images, 0)
         return tuple.__new__(RowChange, row)  # takes half the time of RowChange(*row)
 
 
 def _table(frame: bytes, start: int, end: int) -> str:
     if start < PAYLOAD or end < 0 or not frame.endswith(b"}"):
         raise ProtocolError(f"wal2json sent an incomplete change: {frame[PAYLOAD : PAYLOAD + 40]!r}", offset=PAYLOAD)
-    name = frame[start:end]
+    address = frame[start:end]
     try:
-        return name.decode() if b"\\" not in name else str(_loads(frame)["table"])
+        if b"\\" in address:
+            fields = _loads(frame)
+            schema, table = fields["schema"], str(fields["table"])
+        else:
+            schema, _, table = address.decode().partition(_TABLE.decode())
     except (UnicodeDecodeError, KeyError, TypeError) as exc:
-        raise ProtocolError(
-            f"wal2json sent a change with the unreadable table name {name!r}: {exc!r}", offset=start
-        ) from exc
+        raise ProtocolError(f"wal2json sent a change with an unreadable table name: {exc!r}", offset=start) from exc
+    return _REGISTRY if (schema, table) == REGISTRY else table
 
 
 def _is_complete(kind: str, frame: bytes) -> bool:

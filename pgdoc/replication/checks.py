@@ -21,7 +21,7 @@ def check_position(after: ResumeToken | Lsn, cluster: Cluster, wal_end: int) -> 
         position = Position(after)
     else:
         position = after.position
-        cluster.check(position, after.system_id, after.timeline)
+        cluster.check(position, (after.system_id, after.timeline, after.database_oid))
     if position.commit_lsn > wal_end:
         raise InvalidResumeToken(
             f"position {Lsn(position.commit_lsn)} lies beyond the end of this server's WAL, {Lsn(wal_end)}: "
@@ -50,6 +50,17 @@ def history_lost(at: int, oldest: int | None, limit: str = "") -> HistoryLost:
         f"{cure}",
         oldest_available=None if oldest is None else str(Lsn(oldest)),
     )
+
+
+def check_exact(at: int, since: int, schema: str) -> None:
+    """Refuse an LSN from before DDL that was found late: wal2json names tables, and may have sent the wrong ones."""
+    if at < since:
+        raise HistoryLost(
+            f"position {Lsn(at)} is older than {Lsn(since)}, where pgdoc found that SQL had renamed, moved or dropped "
+            f'collections of the schema "{schema}", so wal2json may leave changes out: rebuild from the collections, '
+            "stream from now through pgoutput, or have a superuser create the catalog",
+            oldest_available=str(Lsn(since)),
+        )
 
 
 def check_published(at: int, since: int, schema: str) -> None:

@@ -267,7 +267,9 @@ class Reader:
 
 def _status_interval_s(connection: psycopg.Connection[Any]) -> float:
     """Return a third of `wal_sender_timeout`, at most 10 s; set the timeout for this walsender if there is none."""
-    row = connection.execute("SELECT setting::int FROM pg_settings WHERE name = 'wal_sender_timeout'").fetchone()
+    row = connection.execute(
+        "SELECT setting::int FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'wal_sender_timeout'"
+    ).fetchone()
     timeout_ms = int(row[0]) if row else 0
     if not timeout_ms:
         timeout_ms = _WAL_SENDER_TIMEOUT_MS

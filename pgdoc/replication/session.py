@@ -20,6 +20,7 @@ from pgdoc.model.positions import Lsn
 from pgdoc.replication.checks import check_published, history_lost
 from pgdoc.replication.connection import connect, is_decoding, map_replication_error, preflight, quote_literal
 from pgdoc.replication.reader import Reader
+from pgdoc.replication.registry import fetch_registry
 from pgdoc.replication.slots import (
     BOOKMARK_PLUGIN,
     advance,
@@ -155,7 +156,7 @@ def begin_reading(  # noqa: PLR0913 (what a session consists of)
 ) -> ReplicationSession:
     """Begin to stream a slot on this connection."""
     plugin = PLUGINS[slot_start.plugin]
-    tables = _fetch_tables(connection, source.schema)
+    registry = fetch_registry(connection, source)
     reader = Reader(
         connection,
         slot,
@@ -164,7 +165,7 @@ def begin_reading(  # noqa: PLR0913 (what a session consists of)
         is_decoding=partial(is_decoding, source.conninfo),
         standby=standby,
     )
-    assembler = Assembler(slot_start.at, tables, source.schema)
+    assembler = Assembler(slot_start.at, registry)
     return ReplicationSession(reader, plugin.decoder(source.schema), assembler, cluster, slot_start)
 
 
@@ -176,17 +177,20 @@ def try_reader(source: Source) -> SlotStart:
 
 
 def identify(connection: psycopg.Connection[Any]) -> Cluster:
-    """Ask a replication connection which cluster it leads to."""
+    """Ask a replication connection which cluster and database it leads to."""
+    found = connection.execute(statement("replication", "database")).fetchone()
+    assert found is not None  # noqa: S101 (a session has a database)
     row = connection.execute("IDENTIFY_SYSTEM").fetchone()
     assert row is not None  # noqa: S101 (the protocol promises one)
     timeline = int(row.timeline)
     if timeline == 1:
-        return Cluster(int(row.systemid), timeline)
+        return Cluster(int(row.systemid), timeline, (), found.oid, found.name)
     history = connection.execute(f"TIMELINE_HISTORY {timeline}").fetchone()
     assert history is not None  # noqa: S101
     text = history.content if isinstance(history.content, str) else bytes(history.content).decode()
     fields = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    return Cluster(int(row.systemid), timeline, tuple((int(line[0]), int(Lsn.parse(line[1]))) for line in fields))
+    switches = tuple((int(line[0]), int(Lsn.parse(line[1]))) for line in fields)
+    return Cluster(int(row.systemid), timeline, switches, found.oid, found.name)
 
 
 def check_publication(
@@ -212,7 +216,7 @@ def take_position(
         HistoryLost: no bookmark reaches back to `at`.
         SlotBlocked: open write transactions hold up the first slot of the database.
     """
-    *others, last = source.plugins
+    *others, last = _plugins(connection, source)
     refusal = ""
     for plugin in others:
         try:
@@ -225,6 +229,18 @@ def take_position(
             refusal = str(error)
     start = _take_position(connection, source, last, slot, at, begin_history=begin_history)
     return SlotStart(start, last, refusal)
+
+
+def _plugins(connection: psycopg.Connection[Any], source: Source) -> tuple[str, ...]:
+    """Return the plugins to try, in order.
+
+    Where no event trigger follows what SQL does to tables, pgoutput comes first: it sends a table's oid, while the name
+    that wal2json sends may meanwhile be another table's.
+    """
+    if source.plugin != "auto":
+        return source.plugins
+    row = connection.execute(statement("replication", "follows_ddl")).fetchone()
+    return source.plugins if row is not None and row.follows_ddl else source.plugins[::-1]
 
 
 def _take_position(  # noqa: PLR0913 (what the two above were given)
@@ -264,23 +280,15 @@ def _copy_bookmark(connection: psycopg.Connection[Any], plugin: str, slot: str, 
         confirmed = _fetch_confirmed(connection, slot)
         if confirmed <= at:
             return confirmed
-        connection.execute(f"SELECT pg_drop_replication_slot({quote_literal(slot)})")
+        connection.execute(f"SELECT pg_catalog.pg_drop_replication_slot({quote_literal(slot)})")
     return None
 
 
 def _fetch_confirmed(connection: psycopg.Connection[Any], slot: str) -> int:
-    return fetch_lsn(
-        connection,
-        f"(SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = {quote_literal(slot)})",
-    )
+    query = statement("replication", "confirmed").format(slot=quote_literal(slot))
+    return fetch_lsn(connection, f"({query})")
 
 
 def _fetch_wal_limit(connection: psycopg.Connection[Any]) -> str:
-    row = connection.execute("SELECT current_setting('max_slot_wal_keep_size') AS size").fetchone()
+    row = connection.execute("SELECT pg_catalog.current_setting('max_slot_wal_keep_size') AS size").fetchone()
     return str(row.size) if row else ""
-
-
-def _fetch_tables(connection: psycopg.Connection[Any], schema: str) -> dict[str, bool]:
-    """List the tables of a schema, and whether each is a collection."""
-    rows = connection.execute(statement("replication", "tables").format(schema=quote_literal(schema))).fetchall()
-    return {row.name: row.is_collection for row in rows}

@@ -73,7 +73,9 @@ def make_first_bookmark(conninfo: str) -> None:
 
 def is_unlimited(connection: psycopg.Connection[Any]) -> bool:
     """Return whether a slot that nobody reads may fill the server's disk."""
-    row = connection.execute("SELECT current_setting('max_slot_wal_keep_size') = '-1' AS unlimited").fetchone()
+    row = connection.execute(
+        "SELECT pg_catalog.current_setting('max_slot_wal_keep_size') OPERATOR(pg_catalog.=) '-1' AS unlimited"
+    ).fetchone()
     return bool(row and row[0])
 
 
@@ -92,7 +94,7 @@ def bookmark_name(connection: psycopg.Connection[Any]) -> str:
 def copy_slot(connection: psycopg.Connection[Any], source: str, copy: str, *, temporary: bool, plugin: str) -> None:
     """Copy a slot; the copy keeps the same WAL, and may have another plugin."""
     arguments = f"{quote_literal(source)}, {quote_literal(copy)}, {temporary}, {quote_literal(plugin)}"
-    connection.execute(f"SELECT pg_copy_logical_replication_slot({arguments})")
+    connection.execute(f"SELECT pg_catalog.pg_copy_logical_replication_slot({arguments})")
 
 
 def create_slot(connection: psycopg.Connection[Any], conninfo: str, slot: str, plugin: str) -> int:
@@ -118,9 +120,8 @@ def create_bookmark(connection: psycopg.Connection[Any], name: str) -> None:
     connection.execute(f"SET lock_timeout = '{_BLOCKED_AFTER_S}s'")
     try:
         with deadline_scope(_CREATE_LIMIT_S):
-            connection.execute(
-                f"SELECT pg_create_logical_replication_slot({quote_literal(name)}, {quote_literal(BOOKMARK_PLUGIN)})"
-            )
+            arguments = f"{quote_literal(name)}, {quote_literal(BOOKMARK_PLUGIN)}"
+            connection.execute(f"SELECT pg_catalog.pg_create_logical_replication_slot({arguments})")
     except psycopg.errors.LockNotAvailable as exc:
         raise _blocked(connection) from exc
     finally:
@@ -147,7 +148,7 @@ def _age(row: Any) -> str:
 
 def flushed(connection: psycopg.Connection[Any]) -> int:
     """Return the LSN up to which the WAL is flushed."""
-    return fetch_lsn(connection, "pg_current_wal_flush_lsn()")
+    return fetch_lsn(connection, "pg_catalog.pg_current_wal_flush_lsn()")
 
 
 def advance(connection: psycopg.Connection[Any], slot: str, start: int, at: int) -> None:
@@ -155,19 +156,19 @@ def advance(connection: psycopg.Connection[Any], slot: str, start: int, at: int)
     with deadline_scope(_ADVANCE_LIMIT_S):
         while start < at:
             start = min(start + _ADVANCE_STEP, at)
-            connection.execute(
-                f"SELECT pg_replication_slot_advance({quote_literal(slot)}, {quote_literal(str(Lsn(start)))})"
-            )
+            arguments = f"{quote_literal(slot)}, {quote_literal(str(Lsn(start)))}"
+            connection.execute(f"SELECT pg_catalog.pg_replication_slot_advance({arguments})")
 
 
 def fetch_lsn(connection: psycopg.Connection[Any], expression: str) -> int:
     """Evaluate an SQL expression of the type `pg_lsn`."""
-    row = connection.execute(f"SELECT ({expression} - '0/0'::pg_lsn)::bigint AS lsn").fetchone()
+    distance = f"({expression} OPERATOR(pg_catalog.-) '0/0'::pg_catalog.pg_lsn)::bigint"
+    row = connection.execute(f"SELECT {distance} AS lsn").fetchone()
     assert row is not None  # noqa: S101
     return int(row.lsn)
 
 
 def _database_oid(connection: psycopg.Connection[Any]) -> int:
-    row = connection.execute("SELECT oid FROM pg_database WHERE datname = current_database()").fetchone()
+    row = connection.execute(statement("replication", "database_oid")).fetchone()
     assert row is not None  # noqa: S101
     return int(row.oid)

@@ -6,13 +6,15 @@ import re
 from functools import cache
 from importlib.resources import files
 
+from pgdoc.sql.qualify import qualified
+
 __all__ = ["statement"]
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
 def statement(file: str, name: str) -> str:
-    """Return the block that follows `-- name: {name}` in `{file}.sql`, without its comments."""
+    """Return the block that follows `-- name: {name}` in `{file}.sql`, qualified and without its comments."""
     return _blocks(file)[name]
 
 
@@ -20,7 +22,7 @@ def statement(file: str, name: str) -> str:
 def _blocks(file: str) -> dict[str, str]:
     text = (files(__name__) / f"{file}.sql").read_text(encoding="utf-8")
     _, *parts = _NAME.split(text)
-    return {name: _without_comments(block) for name, block in zip(parts[::2], parts[1::2], strict=True)}
+    return {name: qualified(_without_comments(block)) for name, block in zip(parts[::2], parts[1::2], strict=True)}
 
 
 def _without_comments(block: str) -> str:

@@ -5,11 +5,9 @@ SELECT current_setting('server_version') AS version, current_setting('max_slot_w
 
 -- name: standby_names
 -- The setting, and the names of pgdoc's walsenders.
-SELECT pg_catalog.current_setting('synchronous_standby_names') AS names, ARRAY(
-  SELECT a.application_name
-  FROM pg_catalog.pg_replication_slots s JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid
-  WHERE s.slot_name::pg_catalog.text ~ '^pgdoc[a-z]?_'::pg_catalog.text
-) AS open
+SELECT current_setting('synchronous_standby_names') AS names, array(
+  SELECT a.application_name FROM pg_replication_slots s JOIN pg_stat_activity a ON a.pid = s.active_pid
+  WHERE s.slot_name ~ '^pgdoc[a-z]?_') AS open
 
 -- name: slots
 -- The slots that pgdoc created in this database.
@@ -28,7 +26,7 @@ ORDER BY age_s DESC NULLS LAST
 -- name: tables
 SELECT c.relname AS name, pgdoc.is_collection(c.oid) AS is_collection, c.relreplident = 'f' AS is_full
 FROM pg_class c
-WHERE c.relkind IN ('r', 'p') AND c.relnamespace = to_regnamespace(%s)
+WHERE (c.relkind = 'r' OR c.relkind = 'p') AND c.relnamespace = to_regnamespace(%s)
 ORDER BY c.relname
 
 -- name: unfinished_indexes

@@ -9,19 +9,23 @@ SELECT current_setting('wal_level') AS wal_level, current_setting('server_encodi
   current_setting('max_replication_slots')::int AS max_slots,
   (SELECT count(*) FROM pg_stat_replication) AS walsenders, current_setting('max_wal_senders')::int AS max_walsenders
 
+-- name: database
+SELECT d.oid, d.datname AS name
+FROM pg_database AS d WHERE d.datname = current_database()
+
 -- name: standby_names
-SELECT pg_catalog.current_setting('synchronous_standby_names') AS names
+SELECT current_setting('synchronous_standby_names') AS names
 
 -- name: is_decoding
 -- A walsender in the wait state Activity (needs WAL) or Client (needs us to read) is not decoding.
-SELECT coalesce(wait_event_type, '') NOT IN ('Activity', 'Client') FROM pg_stat_activity WHERE pid = %s
+SELECT coalesce(wait_event_type, '') <> ALL (ARRAY['Activity', 'Client']) FROM pg_stat_activity WHERE pid = %s
 
 -- name: bookmarks
 -- A slot that is still being copied has no confirmed_flush_lsn.
 SELECT slot_name AS name, (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint AS confirmed, wal_status,
   (restart_lsn - '0/0'::pg_lsn)::bigint AS restart
 FROM pg_replication_slots
-WHERE slot_name LIKE format('pgdocb\_%s\_%%', (SELECT oid FROM pg_database WHERE datname = current_database()))
+WHERE starts_with(slot_name, format('pgdocb_%s_', (SELECT oid FROM pg_database WHERE datname = current_database())))
   AND slot_name ~ '^pgdocb_[0-9]+_[0-9a-f]+_' AND confirmed_flush_lsn IS NOT NULL
 ORDER BY confirmed_flush_lsn, slot_name
 
@@ -33,12 +37,27 @@ UNION ALL
 SELECT NULL, extract(epoch FROM clock_timestamp() - prepared)::float8, database, gid FROM pg_prepared_xacts
 ORDER BY age_s DESC NULLS LAST
 
--- name: tables
-SELECT c.relname AS name, count(*) FILTER (
-  WHERE a.attname IN ('id', 'data', 'version', 'replaced_version', 'created_at', 'updated_at')) = 6 AS is_collection
-FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-WHERE c.relkind = 'r' AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = {schema})
-GROUP BY c.relname
+-- name: registering
+-- Whether a transaction may have registered a collection that is not visible yet. It keeps its lock until it is visible.
+SELECT EXISTS (
+  SELECT FROM pg_locks
+  WHERE locktype = 'relation' AND relation = 'pgdoc.registry'::regclass AND mode = 'RowExclusiveLock' AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS is_registering
+
+-- name: registry
+SELECT r.oid::bigint, r.schema_name, r.name, (r.since - '0/0'::pg_lsn)::bigint AS since,
+  (r.until - '0/0'::pg_lsn)::bigint AS until
+FROM pgdoc.registry r WHERE r.schema_name = {schema}
+
+-- name: identity
+SELECT pgdoc.is_bound() AS is_bound,
+  coalesce((SELECT messages_until - '0/0'::pg_lsn FROM pgdoc.identity), 0)::bigint AS messages_until
+
+-- name: follows_ddl
+SELECT pgdoc.follows_ddl() AS follows_ddl
+
+-- name: follow_tables
+SELECT pgdoc.follow_tables() WHERE NOT pgdoc.is_followed()
 
 -- name: situation
 SELECT extract(epoch FROM history_time)::float8 AS time_s, history_size AS size, history_bookmarks AS bookmarks,
@@ -51,22 +70,28 @@ FROM pgdoc.settings
 -- name: nobody_limits
 SELECT current_setting('max_slot_wal_keep_size') = '-1' AND NOT history_chosen AS nobody_limits FROM pgdoc.settings
 
+-- name: confirmed
+SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = {slot}
+
+-- name: restart
+SELECT restart_lsn::text FROM pg_replication_slots WHERE slot_name = {slot}
+
+-- name: plugin
+SELECT plugin FROM pg_replication_slots WHERE slot_name = {slot}
+
+-- name: database_oid
+SELECT oid FROM pg_database WHERE datname = current_database()
+
 -- name: bookmark_name
 -- Rounds the time up to the next second, so that no bookmark claims to be older than it is.
 SELECT format('pgdocb_%s_%s_', oid, to_hex(ceil(extract(epoch FROM clock_timestamp()))::bigint)) AS name
 FROM pg_database WHERE datname = current_database()
 
--- name: share
-SELECT pg_advisory_lock_shared(hashtext('pgdoc hubs'))
+-- name: enter_hub
+SELECT pgdoc.enter_hub()
 
--- name: unshare
-SELECT pg_advisory_unlock_shared(hashtext('pgdoc hubs'))
+-- name: keeps_history
+SELECT pgdoc.keeps_history()
 
--- name: be_last
-SELECT pg_try_advisory_lock(hashtext('pgdoc hubs')) AS is_last
-
--- name: begin_keeping
-SELECT pg_try_advisory_lock(hashtext('pgdoc history')) AS begun
-
--- name: end_keeping
-SELECT pg_advisory_unlock(hashtext('pgdoc history'))
+-- name: leave_hub
+SELECT pgdoc.leave_hub()

@@ -16,19 +16,19 @@ from pgdoc.changes.life import Life
 from pgdoc.model.positions import (
     BEFORE_ALL,
     MESSAGE,
-    Position,
     before_commits_at,
     commit_lsn_of,
     is_collection_event,
     just_after,
 )
-from pgdoc.model.tokens import Mark, ResumeToken
+from pgdoc.model.tokens import Mark, token_at
 from pgdoc.streams.feed import Feed
 from pgdoc.streams.status import StreamStats
 
 if TYPE_CHECKING:
     from pgdoc.changes.change import Change
     from pgdoc.changes.events import ChangeEvent
+    from pgdoc.changes.life import Existence
     from pgdoc.changes.snapshot import DueChunk, Snapshot
     from pgdoc.model.positions import RawPosition
     from pgdoc.model.tokens import SnapshotProgress
@@ -69,8 +69,7 @@ class Delivery:
     ) -> None:
         self.mailbox = mailbox
         self._where = options.where
-        resumed = options.resume_after is not None or options.consumer is not None
-        self._life = Life(collections, resumed=resumed)
+        self._life = Life(collections)
         # Set while the stream opens.
         self.feed: Feed | None = None
         self.consumer: DurableFeed | None = None
@@ -112,6 +111,10 @@ class Delivery:
         progress = snapshot.progress
         self._snapshot_progress = progress
         self.snapshot = snapshot
+
+    def resume_life(self, existence: Existence) -> None:
+        """See `Life.resume`."""
+        self._life.resume(existence)
 
     def start_from(self, position: RawPosition) -> None:
         """Deliver nothing at or before `position`."""
@@ -230,8 +233,7 @@ class Delivery:
     def _deliver_document(self, snapshot: Snapshot, chunk: DueChunk) -> ChangeEvent | None:
         document, progress = chunk.documents[snapshot.next]
         position = max(self._last, before_commits_at(chunk.end_lsn))
-        system_id, timeline = self.feed.ids  # type: ignore[union-attr]
-        token = ResumeToken(Position(*position), system_id, timeline, progress)
+        token = token_at(position, self.feed.ids, progress)  # type: ignore[union-attr]
         event = events.from_snapshot(chunk.collection, document, token, chunk.read_at)
         mark = Mark.at(position, progress) if self._matches(event) else None
         self._snapshot_progress = progress

@@ -30,11 +30,23 @@ def commit(commit_lsn: int, end_lsn: int, *, xid: int = 700) -> bytes:
     return _frame(end_lsn, "C", xid=xid, timestamp=TIMESTAMP, lsn=str(Lsn(commit_lsn)), nextlsn=str(Lsn(end_lsn)))
 
 
-def row(lsn: int, kind: str, table: str, *, new: Any = None, old: Any = None) -> bytes:
+def row(lsn: int, kind: str, table: str, *, new: Any = None, old: Any = None, schema: str = "docs") -> bytes:
     """Make an I, U, D or T from the new and the old row, each a dict from column name to value."""
     images = {"columns": new, "identity": old}
     columns = {name: _columns(image) for name, image in images.items() if image is not None}
-    return _frame(lsn, kind, xid=700, timestamp=TIMESTAMP, lsn=str(Lsn(lsn)), table=table, **columns)
+    return _frame(lsn, kind, xid=700, timestamp=TIMESTAMP, lsn=str(Lsn(lsn)), schema=schema, table=table, **columns)
+
+
+def registry_row(lsn: int, name: str, *, kind: str = "create", former: str | None = None) -> bytes:
+    """Make the row of the registry that reports a created, renamed or dropped collection."""
+    opened = {"oid": 7, "schema_name": "docs", "name": name, "since": str(Lsn(lsn - 2)), "exact": True}
+    opened |= {"opened_by": "create" if kind == "drop" else kind, "from_name": former}
+    if kind != "drop":
+        new = {**opened, "until": None, "closed_by": None}
+        return row(lsn, "I", "registry", new=new, schema="pgdoc")
+    old = {**opened, "until": None, "closed_by": None}
+    new = {**opened, "until": str(Lsn(lsn - 1)), "closed_by": "drop"}
+    return row(lsn, "U", "registry", new=new, old=old, schema="pgdoc")
 
 
 def message(lsn: int, content: str, *, transactional: bool = True) -> bytes:

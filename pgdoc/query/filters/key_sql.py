@@ -16,12 +16,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from pgdoc.query.filters.nodes import has_array_index
-from pgdoc.query.filters.sql_text import Compiled, join, jsonpath, literal
+from pgdoc.query.filters.sql_text import EQUALS, Compiled, join, jsonpath, literal, operator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pgdoc.query.filters.nodes import Operand, Path
+
+_OVERLAPS: Final = operator("&&")
+_FIELD: Final = operator("->")
 
 MAX_PARTS: Final = 16
 """The most parts of a path that can be indexed: the test for arrays grows with the square of their number."""
@@ -41,13 +44,13 @@ _RANKS: Final = {"n": 1, '"': 3, "{": 4, "[": 5, "t": 6, "f": 6}
 @lru_cache(maxsize=1024)
 def sort_key(path: Path) -> str:
     """Return the expression that rows are sorted by."""
-    return f'pgdoc.sort_key({_value(path)}) COLLATE "C"'
+    return f'pgdoc.sort_key({_value(path)}) COLLATE pg_catalog."C"'
 
 
 @lru_cache(maxsize=1024)
 def sort_rest(path: Path) -> str:
     """Return the expression for the full key of a truncated sort key; it is null for a whole one."""
-    return f'pgdoc.sort_rest({_value(path)}) COLLATE "C"'
+    return f'pgdoc.sort_rest({_value(path)}) COLLATE pg_catalog."C"'
 
 
 @lru_cache(maxsize=1024)
@@ -68,7 +71,7 @@ def has_array(path: Path) -> str:
     tests = (f'{jsonpath(path[:length])}.type() == "array"' for length in range(1, len(path) + 1))
     # A function, not the operator @@: to estimate its selectivity, the planner would run @@ on a hundred sampled
     # documents each time it plans.
-    return f"jsonb_path_match(data, {literal(' || '.join(tests))}::jsonpath, '{{}}', true)"
+    return f"pg_catalog.jsonb_path_match(data, {literal(' || '.join(tests))}::pg_catalog.jsonpath, '{{}}', true)"
 
 
 def keys_suffice(path: Path, operands: Iterable[Operand]) -> bool:
@@ -90,15 +93,15 @@ def _is_whole(operand: Operand) -> bool:
 def key_equals(path: Path, operands: Sequence[Operand]) -> Compiled:
     """Return the condition that the path's own key, not that of an array's item, is an operand's."""
     if len(operands) == 1:
-        return _wrap(f"{sort_key(path)} = ", _key(operands[0]))
-    return _wrap(f"{sort_key(path)} = ANY (", _keys(operands), ")")
+        return _wrap(f"{sort_key(path)} {EQUALS} ", _key(operands[0]))
+    return _wrap(f"{sort_key(path)} {EQUALS} ANY (", _keys(operands), ")")
 
 
 def item_key_equals(path: Path, operands: Sequence[Operand]) -> Compiled:
     """Return the condition that the path meets an array, and a value found there has the key of an operand."""
     # The subquery hides the key from the planner. Otherwise a plan for this one key looks slightly cheaper than the
     # generic plan, which PostgreSQL could keep, and it plans anew on each execution.
-    return _wrap(f"{has_array(path)} AND {found_keys(path)} && (SELECT ", _keys(operands), ")")
+    return _wrap(f"{has_array(path)} AND {found_keys(path)} {_OVERLAPS} (SELECT ", _keys(operands), ")")
 
 
 def key_in_range(path: Path, bounds: Sequence[tuple[str, Operand]], *, strict: bool) -> Compiled:
@@ -108,32 +111,34 @@ def key_in_range(path: Path, bounds: Sequence[tuple[str, Operand]], *, strict: b
     otherwise a key may be truncated, so the bounds include it.
     """
     ranks = {_rank(operand) for _, operand in bounds}
-    has_ends = len(ranks) == 1 and {operator[0] for operator, _ in bounds} == {"<", ">"}
+    has_ends = len(ranks) == 1 and {symbol[0] for symbol, _ in bounds} == {"<", ">"}
     parts = []
-    for operator, operand in bounds:
-        parts.append(_wrap(f"{sort_key(path)} {operator if strict else operator[0] + '='} ", _key(operand)))
+    for symbol, operand in bounds:
+        parts.append(_wrap(f"{sort_key(path)} {operator(symbol if strict else symbol[0] + '=')} ", _key(operand)))
         if not has_ends:  # a key starts with the rank of its type, which bounds the open end of the range
-            other = f"< '{_rank(operand) + 1}'" if ">" in operator else f">= '{_rank(operand)}'"
-            parts.append(Compiled(f"{sort_key(path)} {other}", []))
+            other, rank = ("<", _rank(operand) + 1) if ">" in symbol else (">=", _rank(operand))
+            parts.append(Compiled(f"{sort_key(path)} {operator(other)} '{rank}'", []))
     return join(" AND ", parts)
 
 
 def item_key_in_range(path: Path, bounds: Sequence[tuple[str, Operand]]) -> Compiled:
     """Return the condition that the path meets an array, and for each bound some value found there may be within it."""
     parts = [Compiled(has_array(path), [])]
-    for operator, operand in bounds:
+    for symbol, operand in bounds:
         key, rank = _key(operand), _rank(operand)
-        if ">" in operator:
-            parts.append(_wrap(f"{key_span(path)} && pgdoc.key_range(", key, f", '{rank + 1}')"))
+        if ">" in symbol:
+            parts.append(_wrap(f"{key_span(path)} {_OVERLAPS} pgdoc.key_range(", key, f", '{rank + 1}')"))
         else:
-            parts.append(_wrap(f"{key_span(path)} && pgdoc.key_range('{rank}', ", key, ", '[]')"))
+            parts.append(_wrap(f"{key_span(path)} {_OVERLAPS} pgdoc.key_range('{rank}', ", key, ", '[]')"))
     return join(" AND ", parts)
 
 
 def sorts_as_array(path: Path, *, at_end: bool) -> Compiled:
     """Return the condition that the document sorts among arrays; without `at_end`, as if the value were missing."""
     key, rank = sort_key(path), _RANKS["["]
-    return Compiled(f"({key} >= '{rank}' AND {key} < '{rank + 1}')" if at_end else f"{key} = '{_RANKS['n']}'", [])
+    if not at_end:
+        return Compiled(f"{key} {EQUALS} '{_RANKS['n']}'", [])
+    return Compiled(f"({key} {operator('>=')} '{rank}' AND {key} {operator('<')} '{rank + 1}')", [])
 
 
 def _rank(operand: Operand) -> int:
@@ -144,19 +149,19 @@ def _key(operand: Operand) -> Compiled:
     """Return the sort key of the operand; the server computes the keys of numbers, objects and arrays."""
     value = operand.value
     if isinstance(value, str):
-        return Compiled("%s::text", ["3" + value[: WHOLE_TEXT + 1]])
+        return Compiled("%s::pg_catalog.text", ["3" + value[: WHOLE_TEXT + 1]])
     if value is None or isinstance(value, bool):
-        return Compiled("%s::text", ["1" if value is None else "61" if value else "60"])
-    return Compiled("pgdoc.sort_key(%s::jsonb)", [operand.text])
+        return Compiled("%s::pg_catalog.text", ["1" if value is None else "61" if value else "60"])
+    return Compiled("pgdoc.sort_key(%s::pg_catalog.jsonb)", [operand.text])
 
 
 def _keys(operands: Sequence[Operand]) -> Compiled:
     if len(operands) == 1:
         return _wrap("ARRAY[", _key(operands[0]), "]")
     keys = [_key(operand) for operand in operands]
-    if all(key.text == "%s::text" for key in keys):
-        return Compiled("%s::text[]", [[key.params[0] for key in keys]])
-    return Compiled("pgdoc.sort_keys(%s::jsonb[])", [[operand.text for operand in operands]])
+    if all(key.text == "%s::pg_catalog.text" for key in keys):
+        return Compiled("%s::pg_catalog.text[]", [[key.params[0] for key in keys]])
+    return Compiled("pgdoc.sort_keys(%s::pg_catalog.jsonb[])", [[operand.text for operand in operands]])
 
 
 def _wrap(before: str, part: Compiled, after: str = "") -> Compiled:
@@ -166,9 +171,9 @@ def _wrap(before: str, part: Compiled, after: str = "") -> Compiled:
 def _value(path: Path) -> str:
     if has_array_index(path):
         return f"pgdoc.value_at(data, {_parts(path)})"
-    return "data" + "".join(f" -> {literal(part)}::text" for part in path)
+    return "data" + "".join(f" {_FIELD} {literal(part)}::pg_catalog.text" for part in path)
 
 
 def _parts(path: Path) -> str:
     items = ('"' + part.replace("\\", "\\\\").replace('"', '\\"') + '"' for part in path)
-    return f"{literal('{' + ','.join(items) + '}')}::text[]"
+    return f"{literal('{' + ','.join(items) + '}')}::pg_catalog.text[]"

@@ -78,7 +78,7 @@ def compile_fields(projection: Projection | None) -> Compiled:
     if projection is None:
         return Compiled("data", [])
     name = "exclude" if projection.exclude else "include"
-    return Compiled(f"pgdoc.{name}(data, %s::jsonb)", [json.dumps(projection.tree, ensure_ascii=False)])
+    return Compiled(f"pgdoc.{name}(data, %s::pg_catalog.jsonb)", [json.dumps(projection.tree, ensure_ascii=False)])
 
 
 def project(projection: Projection | None, data: dict[str, Any]) -> dict[str, Any]:

@@ -44,8 +44,8 @@ from pgdoc.query.filters.nodes import (
     SortKey,
     has_array_index,
 )
-from pgdoc.query.filters.sql_text import Compiled, join, jsonpath, jsonpath_step
-from pgdoc.query.filters.value_sql import value_condition
+from pgdoc.query.filters.sql_text import EQUALS, Compiled, join, jsonpath, jsonpath_step, operator
+from pgdoc.query.filters.value_sql import type_is, value_condition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -56,7 +56,9 @@ __all__ = ["Compiled", "compile_filter", "compile_sort"]
 _SHORT_LIST: Final = 16
 """The most operands of `$in` that go into one jsonpath, which a GIN index on all of `data` can serve."""
 
-_JSONPATH_MATCH: Final = "data @@ %s::jsonpath"
+_JSONPATH_QUERY: Final = "pg_catalog.jsonb_path_query(data, %s::pg_catalog.jsonpath)"
+_IS_LISTED: Final = f"value {EQUALS} ANY(%s::pg_catalog.jsonb[])"
+_JSONPATH_MATCH: Final = f"data {operator('@@')} %s::pg_catalog.jsonpath"
 
 
 def compile_filter(node: Node) -> Compiled:
@@ -76,9 +78,9 @@ def _any_element(node: AnyElement) -> Compiled:
     inner = compile_filter(node.node)
     elements = "pgdoc.element_documents(value) AS element(data)"
     if not node.as_document:
-        elements = "jsonb_array_elements(value) AS element(value)"
+        elements = "pg_catalog.jsonb_array_elements(value) AS element(value)"
     exists = f"EXISTS (SELECT FROM {elements} WHERE {inner.text})"
-    return Compiled(f"CASE jsonb_typeof(value) WHEN 'array' THEN {exists} END", inner.params)
+    return Compiled(f"CASE WHEN {type_is('array')} THEN {exists} END", inner.params)
 
 
 def _compile_and(node: And) -> Compiled:
@@ -130,12 +132,12 @@ def _exact(node: Lookup) -> Compiled:
     compiled = compile_filter(node)
     if compiled.text != _JSONPATH_MATCH:
         return compiled
-    return Compiled("jsonb_path_match(data, %s::jsonpath, '{}', true)", compiled.params)
+    return Compiled("pg_catalog.jsonb_path_match(data, %s::pg_catalog.jsonpath, '{}', true)", compiled.params)
 
 
 def _compile_equal(node: Equal) -> Compiled:
     if node.path[0] == "_id":
-        return _compile_id(node, "id = %s", [node.operand])
+        return _compile_id(node, f"id {EQUALS} %s", [node.operand])
     return _equals(node)
 
 
@@ -143,13 +145,13 @@ def _equals(node: Equal) -> Compiled:
     if _is_scalar(node.operand) and not has_array_index(node.path):
         return _jsonpath_match(_jsonpath_equal(node))
     if node.operand.value is None:
-        return _any_value_at(node.path, "value IS NULL OR value = 'null'", [])
-    return _any_value_at(node.path, "value = %s::jsonb", [node.operand.text])
+        return _any_value_at(node.path, f"value IS NULL OR value {EQUALS} 'null'", [])
+    return _any_value_at(node.path, f"value {EQUALS} %s::pg_catalog.jsonb", [node.operand.text])
 
 
 def _compile_ordered(node: Ordered) -> Compiled:
     if node.path[0] == "_id":
-        return _compile_id(node, f'id COLLATE "C" {node.operator} %s', [node.operand])
+        return _compile_id(node, f"{_ID.text} {operator(node.operator)} %s", [node.operand])
     if node.operand.value is None:
         return _equals(Equal(node.path, node.operand)) if "=" in node.operator else Compiled("FALSE", [])
     if _is_scalar(node.operand) and not has_array_index(node.path):
@@ -174,11 +176,12 @@ def _compile_in(node: In) -> Compiled:
 def _lookup(path: Path, operands: list[Operand]) -> Compiled:
     texts = [item.text for item in operands]
     if has_array_index(path):
-        return _any_value_at(path, "value = ANY(%s::jsonb[])", [texts])
+        return _any_value_at(path, _IS_LISTED, [texts])
     if len(texts) <= _SHORT_LIST:
         return _jsonpath_match(" || ".join(f"{jsonpath(path)} == {text}" for text in texts))
-    text = "EXISTS (SELECT FROM jsonb_path_query(data, %s::jsonpath) AS found(value) WHERE value = ANY(%s::jsonb[]))"
-    return Compiled(text, [f"{jsonpath(path)}[*]", texts])
+    return Compiled(
+        f"EXISTS (SELECT FROM {_JSONPATH_QUERY} AS found(value) WHERE {_IS_LISTED})", [f"{jsonpath(path)}[*]", texts]
+    )
 
 
 def _compile_exists(node: Exists) -> Compiled:
@@ -186,7 +189,7 @@ def _compile_exists(node: Exists) -> Compiled:
         return _compile_id(node, "TRUE", [])
     if has_array_index(node.path):
         return _any_value(node)
-    return Compiled("data @? %s::jsonpath", [jsonpath(node.path)])
+    return Compiled(f"data {operator('@?')} %s::pg_catalog.jsonpath", [jsonpath(node.path)])
 
 
 def _compile_non_array(node: HasType | Remainder) -> Compiled:
@@ -200,7 +203,7 @@ def _compile_non_array(node: HasType | Remainder) -> Compiled:
 
 def _compile_pattern(node: Matches) -> Compiled:
     if node.path == ("_id",):
-        return Compiled('id COLLATE "C" ~ %s::text', [node.pattern.postgresql])
+        return Compiled(f"{_ID.text} {operator('~')} %s::pg_catalog.text", [node.pattern.postgresql])
     if node.path[0] == "_id":
         return _constant_for_ids(node)
     return _any_value(node) if has_array_index(node.path) else _any_jsonpath_value(node, jsonpath(node.path) + "[*]")
@@ -212,7 +215,7 @@ def _compile_array(node: HasSize | AnyElement) -> Compiled:
     if not has_array_index(node.path):
         return _any_jsonpath_value(node, jsonpath(node.path))
     inner = _condition(node)
-    text = f"EXISTS (SELECT FROM pgdoc.ends_at(data, %s::text[]) AS found(value) WHERE {inner.text})"
+    text = f"EXISTS (SELECT FROM pgdoc.ends_at(data, %s::pg_catalog.text[]) AS found(value) WHERE {inner.text})"
     return Compiled(text, [list(node.path), *inner.params])
 
 
@@ -223,7 +226,7 @@ def _any_value(node: Field) -> Compiled:
 
 def _any_jsonpath_value(node: Field, found: str) -> Compiled:
     inner = _condition(node)
-    text = f"EXISTS (SELECT FROM jsonb_path_query(data, %s::jsonpath) AS found(value) WHERE {inner.text})"
+    text = f"EXISTS (SELECT FROM {_JSONPATH_QUERY} AS found(value) WHERE {inner.text})"
     return Compiled(text, [found, *inner.params])
 
 
@@ -259,7 +262,7 @@ def _constant_for_ids(node: Field) -> Compiled:
 def _compile_ids(path: Path, operands: tuple[Operand, ...]) -> Compiled:
     ids = [item.value for item in operands if isinstance(item.value, str)]
     if len(path) == 1:
-        return Compiled("id = ANY(%s::text[])", [ids])
+        return Compiled(f"id {EQUALS} ANY(%s::pg_catalog.text[])", [ids])
     return Compiled("TRUE" if any(item.value is None for item in operands) else "FALSE", [])
 
 
@@ -268,7 +271,7 @@ def _is_scalar(operand: Operand) -> bool:
 
 
 def _any_value_at(path: Path, condition: str, params: list[Any]) -> Compiled:
-    text = f"EXISTS (SELECT FROM pgdoc.values_at(data, %s::text[]) AS found(value) WHERE {condition})"
+    text = f"EXISTS (SELECT FROM pgdoc.values_at(data, %s::pg_catalog.text[]) AS found(value) WHERE {condition})"
     return Compiled(text, [list(path), *params])
 
 
@@ -305,7 +308,7 @@ def compile_sort(sort: tuple[SortKey, ...]) -> Compiled:
     return Compiled(", ".join(part.text for part in parts), [item for part in parts for item in part.params])
 
 
-_ID: Final = Compiled('id COLLATE "C"', [])
+_ID: Final = Compiled('id COLLATE pg_catalog."C"', [])
 
 
 def _order(path: Path) -> Compiled:

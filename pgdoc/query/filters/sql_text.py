@@ -1,4 +1,7 @@
-"""SQL text with parameters, and the paths and constants in it."""
+"""SQL text with parameters, and the paths and constants in it.
+
+The text is qualified as by `pgdoc.sql.qualify`: it means the same under every search_path.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,17 @@ class Compiled:
 
     text: str
     params: list[Any]
+
+
+def operator(symbol: str) -> str:
+    """Return an operator of PostgreSQL as SQL that no operator in the search_path can replace.
+
+    All operators that are written so bind equally strong.
+    """
+    return f"OPERATOR(pg_catalog.{symbol})"
+
+
+EQUALS: Final = operator("=")
 
 
 def join(separator: str, parts: Iterable[Compiled]) -> Compiled:

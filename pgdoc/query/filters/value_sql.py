@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.query.filters.nodes import Equal, Exists, HasSize, HasType, In, Matches, Ordered, Remainder
-from pgdoc.query.filters.sql_text import Compiled
+from pgdoc.query.filters.sql_text import EQUALS, Compiled, operator
 from pgdoc.query.filters.types import INTEGER_LIMITS
 
 if TYPE_CHECKING:
@@ -17,19 +17,25 @@ def value_condition(node: Any) -> Compiled:
     return _CONDITIONS[type(node)](node)
 
 
+def type_is(name: str) -> str:
+    """Return the condition that the value has this type of JSON."""
+    return f"pg_catalog.jsonb_typeof(value) {EQUALS} '{name}'"
+
+
 def _equal(node: Equal) -> Compiled:
-    return Compiled("value = %s::jsonb", [node.operand.text])
+    return Compiled(f"value {EQUALS} %s::pg_catalog.jsonb", [node.operand.text])
 
 
 def _ordered(node: Ordered) -> Compiled:
     if node.operand.value is None:
-        return Compiled("value = 'null'" if "=" in node.operator else "FALSE", [])
-    text = f"pgdoc.type_rank(value) = pgdoc.type_rank(%s::jsonb) AND pgdoc.compare(value, %s::jsonb) {node.operator} 0"
-    return Compiled(f"({text})", [node.operand.text, node.operand.text])
+        return Compiled(f"value {EQUALS} 'null'" if "=" in node.operator else "FALSE", [])
+    same_type = f"pgdoc.type_rank(value) {EQUALS} pgdoc.type_rank(%s::pg_catalog.jsonb)"
+    compared = f"pgdoc.compare(value, %s::pg_catalog.jsonb) {operator(node.operator)} 0"
+    return Compiled(f"({same_type} AND {compared})", [node.operand.text, node.operand.text])
 
 
 def _in(node: In) -> Compiled:
-    return Compiled("value = ANY(%s::jsonb[])", [[item.text for item in node.operands]])
+    return Compiled(f"value {EQUALS} ANY(%s::pg_catalog.jsonb[])", [[item.text for item in node.operands]])
 
 
 def _exists(_node: Exists) -> Compiled:
@@ -37,23 +43,25 @@ def _exists(_node: Exists) -> Compiled:
 
 
 def _has_type(node: HasType) -> Compiled:
-    return Compiled("pgdoc.type_of(value) = ANY(%s::text[])", [list(node.types)])
+    return Compiled(f"pgdoc.type_of(value) {EQUALS} ANY(%s::pg_catalog.text[])", [list(node.types)])
 
 
 def _has_size(node: HasSize) -> Compiled:
-    return Compiled("CASE jsonb_typeof(value) WHEN 'array' THEN jsonb_array_length(value) = %s END", [node.size])
+    size = f"pg_catalog.jsonb_array_length(value) {EQUALS} %s"
+    return Compiled(f"CASE WHEN {type_is('array')} THEN {size} END", [node.size])
 
 
 def _matches(node: Matches) -> Compiled:
-    text = "CASE jsonb_typeof(value) WHEN 'string' THEN (value #>> '{}') COLLATE \"C\" ~ %s::text END"
-    return Compiled(text, [node.pattern.postgresql])
+    text = f"(value {operator('#>>')} '{{}}') COLLATE pg_catalog.\"C\" {operator('~')} %s::pg_catalog.text"
+    return Compiled(f"CASE WHEN {type_is('string')} THEN {text} END", [node.pattern.postgresql])
 
 
 def _remainder(node: Remainder) -> Compiled:
     limit = INTEGER_LIMITS["long"]
-    number = "trunc(value::numeric)"
-    text = f"{number} BETWEEN {-limit} AND {limit - 1} AND mod({number}, %s::numeric) = %s::numeric"
-    return Compiled(f"CASE jsonb_typeof(value) WHEN 'number' THEN {text} END", [node.divisor, node.remainder])
+    number = "pg_catalog.trunc(value::numeric)"
+    is_long = f"{number} {operator('>=')} {-limit} AND {number} {operator('<')} {limit}"
+    text = f"{is_long} AND pg_catalog.mod({number}, %s::numeric) {EQUALS} %s::numeric"
+    return Compiled(f"CASE WHEN {type_is('number')} THEN {text} END", [node.divisor, node.remainder])
 
 
 _CONDITIONS: Final[Mapping[type, Callable[[Any], Compiled]]] = {

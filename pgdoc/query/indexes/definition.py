@@ -117,7 +117,7 @@ def plan_index(paths: tuple[str, ...], *, unique: bool, where: Mapping[str, Any]
     text = encode_value(where, "").decode() if where else None
     condition = _condition(where) if where else None
     if keys is None:
-        parts = [IndexPart("", "GIN", _partial(Compiled("(data jsonb_path_ops)", []), [condition]))]
+        parts = [IndexPart("", "GIN", _partial(Compiled("(data pg_catalog.jsonb_path_ops)", []), [condition]))]
     else:
         parts = [
             IndexPart("", "btree", _partial(_btree_columns(keys, unique=unique), [condition])),
@@ -166,14 +166,14 @@ def _condition(where: Any) -> Compiled:
 def _btree_columns(keys: tuple[SortKey, ...], *, unique: bool) -> Compiled:
     columns: list[str] = []
     for key in keys:
-        column = 'id COLLATE "C"' if key.path == ("_id",) else sort_key(key.path)
+        column = 'id COLLATE pg_catalog."C"' if key.path == ("_id",) else sort_key(key.path)
         columns.append(f"({column}){' DESC' if key.descending else ''}")
     if not unique:
         return Compiled(f"({', '.join(columns)})", [])
     paths = [key.path for key in keys if key.path != ("_id",)]
     in_array = " OR ".join(map(has_array, paths)) or "FALSE"
     rests = ", ".join(map(sort_rest, paths))
-    columns.append(f"(pgdoc.unique_rest(id, {in_array}, VARIADIC ARRAY[{rests}]::text[]))")
+    columns.append(f"(pgdoc.unique_rest(id, {in_array}, VARIADIC ARRAY[{rests}]::pg_catalog.text[]))")
     return Compiled(f"({', '.join(columns)}) NULLS NOT DISTINCT", [])
 
 

@@ -9,6 +9,7 @@ from pgdoc.errors import InvalidUpdate
 from pgdoc.model.json_codec import encode
 from pgdoc.query.filters.nodes import ELEMENT
 from pgdoc.query.filters.sql import Compiled, compile_filter
+from pgdoc.query.filters.sql_text import EQUALS, operator
 from pgdoc.query.updates.apply import apply_update
 from pgdoc.query.updates.nodes import (
     EACH,
@@ -44,8 +45,8 @@ _DATA: Final = Compiled("data", [])
 
 # The elements of the array at a path. `data` is a document with the element as its field, for the inner expression.
 _ELEMENTS: Final = (
-    f"(SELECT item, place, jsonb_build_object('{ELEMENT}', item) AS data"
-    " FROM pgdoc.items_at(whole.data, %s::text[]) WITH ORDINALITY AS found(item, place)) AS element"
+    f"(SELECT item, place, pg_catalog.jsonb_build_object('{ELEMENT}', item) AS data"
+    " FROM pgdoc.items_at(whole.data, %s::pg_catalog.text[]) WITH ORDINALITY AS found(item, place)) AS element"
 )
 
 # OFFSET 0 keeps the planner from substituting the whole expression for each use of `whole.data`. The same goes for
@@ -64,7 +65,8 @@ def compile_update(update: Update, data: Compiled = _DATA) -> Compiled:
     names = sorted({change.path[0] for change in update.creating_dollar_fields()})
     if names:
         data = Compiled(
-            f"CASE WHEN {data.text} ?& %s::text[] THEN {data.text} END", [*data.params, names, *data.params]
+            f"CASE WHEN {data.text} {operator('?&')} %s::pg_catalog.text[] THEN {data.text} END",
+            [*data.params, names, *data.params],
         )
     result = _unset_fields(_set_fields(data, whole), whole)
     for change in update.changes:
@@ -81,7 +83,7 @@ def compile_first(update: Update) -> Compiled:
     """
     first = encode(apply_update(update, {}, inserting=True)).decode()
     dates = tuple(change for change in update.changes if isinstance(change, CurrentDate))
-    return compile_update(Update(dates), Compiled("%s::jsonb", [first]))
+    return compile_update(Update(dates), Compiled("%s::pg_catalog.jsonb", [first]))
 
 
 def _is_whole_field(change: FieldChange) -> bool:
@@ -105,12 +107,12 @@ def _set_fields(data: Compiled, changes: list[Any]) -> Compiled:
     if not texts:
         return data
     fields = "{" + ",".join(f"{json.dumps(key)}:{text}" for key, text in texts.items()) + "}"
-    return Compiled(f"({data.text} || %s::jsonb)", [*data.params, fields])
+    return Compiled(f"({data.text} {operator('||')} %s::pg_catalog.jsonb)", [*data.params, fields])
 
 
 def _unset_fields(data: Compiled, changes: list[Any]) -> Compiled:
     names = [change.path[0] for change in changes if isinstance(change, Unset)]
-    return Compiled(f"({data.text} - %s::text[])", [*data.params, names]) if names else data
+    return Compiled(f"({data.text} {operator('-')} %s::pg_catalog.text[])", [*data.params, names]) if names else data
 
 
 def _compile(data: Compiled, path: Path, change: FieldChange) -> Compiled:
@@ -121,10 +123,10 @@ def _compile_each(data: Compiled, path: Path, change: FieldChange) -> Compiled:
     """Apply the change to each element as a field of its own document; an unset field leaves null."""
     at = path.index(EACH)
     inner = _compile(_DATA, (ELEMENT, *path[at + 1 :]), change)
-    items = f"jsonb_agg(coalesce(changed -> '{ELEMENT}', 'null') ORDER BY place)"
+    items = f"pg_catalog.jsonb_agg(coalesce(changed {operator('->')} '{ELEMENT}', 'null') ORDER BY place)"
     text = (
-        "(SELECT pgdoc.put_items(whole.data, %s::text[],"
-        f" (SELECT CASE WHEN count(*) = count(changed) THEN coalesce({items}, '[]') END"
+        "(SELECT pgdoc.put_items(whole.data, %s::pg_catalog.text[],"
+        f" (SELECT CASE WHEN pg_catalog.count(*) {EQUALS} pg_catalog.count(changed) THEN coalesce({items}, '[]') END"
         f" FROM (SELECT place, {inner.text} AS changed FROM {_ELEMENTS} OFFSET 0) AS elements))"
         f" {_WHOLE.format(data=data.text)})"
     )
@@ -137,32 +139,39 @@ def _call(data: Compiled, name: str, casts: str, *params: Any) -> Compiled:
 
 
 def _compile_set(data: Compiled, path: Path, change: Set) -> Compiled:
-    return _call(data, "set_at", "%s::text[], %s::jsonb", list(path), change.operand.text)
+    return _call(data, "set_at", "%s::pg_catalog.text[], %s::pg_catalog.jsonb", list(path), change.operand.text)
 
 
 def _compile_unset(data: Compiled, path: Path, _change: Unset) -> Compiled:
-    return _call(data, "unset_at", "%s::text[]", list(path))
+    return _call(data, "unset_at", "%s::pg_catalog.text[]", list(path))
 
 
 def _compile_increment(data: Compiled, path: Path, change: Increment) -> Compiled:
-    return _call(data, "increment_at", "%s::text[], %s::numeric", list(path), change.operand.text)
+    return _call(data, "increment_at", "%s::pg_catalog.text[], %s::numeric", list(path), change.operand.text)
 
 
 def _compile_multiply(data: Compiled, path: Path, change: Multiply) -> Compiled:
-    return _call(data, "multiply_at", "%s::text[], %s::numeric", list(path), change.operand.text)
+    return _call(data, "multiply_at", "%s::pg_catalog.text[], %s::numeric", list(path), change.operand.text)
 
 
 def _compile_bound(data: Compiled, path: Path, change: Bound) -> Compiled:
     sign = -1 if change.operator == "$min" else 1
-    return _call(data, "bound_at", "%s::text[], %s::jsonb, %s::integer", list(path), change.operand.text, sign)
+    return _call(
+        data,
+        "bound_at",
+        "%s::pg_catalog.text[], %s::pg_catalog.jsonb, %s::integer",
+        list(path),
+        change.operand.text,
+        sign,
+    )
 
 
 def _compile_rename(data: Compiled, path: Path, change: Rename) -> Compiled:
-    return _call(data, "rename_at", "%s::text[], %s::text[]", list(path), list(change.target))
+    return _call(data, "rename_at", "%s::pg_catalog.text[], %s::pg_catalog.text[]", list(path), list(change.target))
 
 
 def _compile_current_date(data: Compiled, path: Path, _change: CurrentDate) -> Compiled:
-    return _call(data, "set_at", "%s::text[], to_jsonb(pgdoc.transaction_time())", list(path))
+    return _call(data, "set_at", "%s::pg_catalog.text[], pg_catalog.to_jsonb(pgdoc.transaction_time())", list(path))
 
 
 def _compile_push(data: Compiled, path: Path, change: Push) -> Compiled:
@@ -170,7 +179,7 @@ def _compile_push(data: Compiled, path: Path, change: Push) -> Compiled:
     return _call(
         data,
         "push_at",
-        "%s::text[], %s::jsonb, %s::integer, %s::jsonb, %s::integer",
+        "%s::pg_catalog.text[], %s::pg_catalog.jsonb, %s::integer, %s::pg_catalog.jsonb, %s::integer",
         list(path),
         change.items.text,
         change.position,
@@ -180,26 +189,26 @@ def _compile_push(data: Compiled, path: Path, change: Push) -> Compiled:
 
 
 def _compile_add_to_set(data: Compiled, path: Path, change: AddToSet) -> Compiled:
-    return _call(data, "add_to_set_at", "%s::text[], %s::jsonb", list(path), change.items.text)
+    return _call(data, "add_to_set_at", "%s::pg_catalog.text[], %s::pg_catalog.jsonb", list(path), change.items.text)
 
 
 def _compile_pop(data: Compiled, path: Path, change: Pop) -> Compiled:
-    return _call(data, "pop_at", "%s::text[], %s::boolean", list(path), change.first)
+    return _call(data, "pop_at", "%s::pg_catalog.text[], %s::boolean", list(path), change.first)
 
 
 def _compile_pull(data: Compiled, path: Path, change: Pull) -> Compiled:
     condition = compile_filter(change.node)
-    kind = "jsonb_typeof(item) = 'object' AND " if change.objects_only else ""
+    kind = f"pg_catalog.jsonb_typeof(item) {EQUALS} 'object' AND " if change.objects_only else ""
     text = (
-        "(SELECT pgdoc.keep_at(whole.data, %s::text[],"
-        f" (SELECT coalesce(jsonb_agg(item ORDER BY place), '[]') FROM {_ELEMENTS}"
+        "(SELECT pgdoc.keep_at(whole.data, %s::pg_catalog.text[],"
+        f" (SELECT coalesce(pg_catalog.jsonb_agg(item ORDER BY place), '[]') FROM {_ELEMENTS}"
         f" WHERE ({kind}({condition.text})) IS NOT TRUE)) {_WHOLE.format(data=data.text)})"
     )
     return Compiled(text, [list(path), list(path), *condition.params, *data.params])
 
 
 def _compile_pull_all(data: Compiled, path: Path, change: PullAll) -> Compiled:
-    return _call(data, "pull_all_at", "%s::text[], %s::jsonb", list(path), change.items.text)
+    return _call(data, "pull_all_at", "%s::pg_catalog.text[], %s::pg_catalog.jsonb", list(path), change.items.text)
 
 
 _COMPILERS: Final[Mapping[type, Callable[[Compiled, Path, Any], Compiled]]] = {

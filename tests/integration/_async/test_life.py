@@ -224,17 +224,14 @@ async def test_a_role_without_rights_is_not_kept_from_its_ddl(
             assert await end_of(store, stream) == [("rename", "orders", "taken"), ("drop", "taken")]
 
 
-async def test_settings_of_a_session_do_not_make_its_ddl_fail(
-    shared_dsn: str, schema: str, sql: psycopg.Connection
-) -> None:
+async def test_settings_of_a_session_do_not_hide_its_ddl(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store, store.watch() as stream:
         await store.create_collection("orders")
         sql.execute("SET pgdoc.names = 'no JSON'")
-        sql.execute("ALTER TABLE orders RENAME TO sold")
-        sql.execute("RESET pgdoc.names")
         sql.execute("SET pgdoc.announcing = 'yes'")
-        sql.execute("ALTER TABLE sold RENAME TO orders")
-        assert await end_of(store, stream) == [("create", "orders")]
+        sql.execute("SET lock_timeout = 1")
+        sql.execute("ALTER TABLE orders RENAME TO sold")
+        assert await end_of(store, stream) == [("create", "orders"), ("rename", "orders", "sold")]
 
 
 @pytest.mark.parametrize(
@@ -413,11 +410,11 @@ async def test_a_full_buffer_keeps_the_order(shared_dsn: str, schema: str, sql: 
 # Without event triggers ------------------------------------------------------------------------------------
 
 
-async def test_pgdoc_reports_its_own_ddl_without_event_triggers(dsn: str) -> None:
+async def test_without_event_triggers_ddl_in_sql_is_reported_late_and_in_order(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as sql:
         async with AsyncStore(dsn) as store:
             assert (await store.status()).follows_ddl
-            sql.execute("DROP EVENT TRIGGER pgdoc_names")
+            sql.execute("DROP EVENT TRIGGER pgdoc_alters")
             sql.execute("ALTER EVENT TRIGGER pgdoc_drops DISABLE")
             assert not (await store.status()).follows_ddl
             async with store.watch() as stream:
@@ -431,7 +428,8 @@ async def test_pgdoc_reports_its_own_ddl_without_event_triggers(dsn: str) -> Non
             sql.execute("ALTER EVENT TRIGGER pgdoc_drops ENABLE")
             await store.migrate()
             assert (await store.status()).follows_ddl
-    assert found == [("create", "orders"), ("rename", "sold", "orders"), ("create", "orders"), ("drop", "orders")]
+    renamed: list[tuple[str, ...]] = [("rename", "orders", "sold"), ("rename", "sold", "orders")]
+    assert found == [("create", "orders"), *renamed, ("drop", "orders"), ("create", "orders"), ("drop", "orders")]
 
 
 async def test_ddl_inside_of_ddl_hides_no_renaming(dsn: str) -> None:
@@ -441,8 +439,9 @@ async def test_ddl_inside_of_ddl_hides_no_renaming(dsn: str) -> None:
             sql.execute("CREATE TABLE log (id int)")
             sql.execute(
                 "CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql AS "
-                "$$ BEGIN IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'log'::regclass AND attname = 'n') "
-                "THEN ALTER TABLE log ADD COLUMN n int; END IF; END $$"
+                "$$ BEGIN IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'public.log'::regclass "
+                "AND attname = 'n') "
+                "THEN ALTER TABLE public.log ADD COLUMN n int; END IF; END $$"
             )
             sql.execute("CREATE EVENT TRIGGER audit ON ddl_command_end EXECUTE FUNCTION note()")  # before pgdoc's own
             sql.execute("ALTER TABLE log DROP COLUMN IF EXISTS n")

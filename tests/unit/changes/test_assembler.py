@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 
 from pgdoc.changes.assembler import Assembler
 from pgdoc.changes.change import Burst, Change, TransactionInfo
-from pgdoc.decoding.records import COLLECTION_COLUMNS, Begin, Commit, Idle, Images, Message, Record, RowChange
+from pgdoc.changes.registry import Registry
+from pgdoc.decoding.records import (
+    COLLECTION_COLUMNS,
+    Begin,
+    Commit,
+    Idle,
+    Images,
+    Message,
+    Record,
+    RegistryRow,
+    RowChange,
+    Span,
+)
 from pgdoc.model.positions import Position, before_commits_at, commit_lsn_of
 from tests.unit import wire
 
@@ -34,8 +46,17 @@ def _deleted(message: bytes) -> Images:
     return Images({}, dict.fromkeys(message.decode().split(",")))
 
 
-def feed(*records: Record, tables: dict[str, bool] | None = None) -> Burst:
-    return Assembler(0, TABLES if tables is None else tables, SCHEMA).feed(records)
+def span(name: str, since: int = 0, until: int | None = None, *, oid: int = 0, schema: str = SCHEMA) -> Span:
+    return Span(oid or 1 + sorted({*TABLES, name}).index(name), schema, name, since, until)
+
+
+def registry(*spans: Span, messages_until: int = 0) -> Registry:
+    known = spans or [span(table) for table, is_collection in TABLES.items() if is_collection]
+    return Registry(SCHEMA, known, messages_until=messages_until)
+
+
+def feed(*records: Record, known: Registry | None = None) -> Burst:
+    return Assembler(0, known or registry()).feed(records)
 
 
 def positions_of(burst: Burst) -> list[tuple[int, ...]]:
@@ -79,20 +100,20 @@ def _transaction(draw: st.DrawFn, wal: Wal, commit_lsn: int, xid: int) -> None:
 
 @given(wals(), st.data())
 def test_how_records_are_grouped_never_changes_their_positions(wal, data):
-    assembler = Assembler(0, TABLES, SCHEMA)
+    assembler = Assembler(0, registry())
     bursts = [assembler.feed(group) for group in data.draw(wire.groups(wal.records))]
     assert [change for burst in bursts for change in burst.changes] == wal.changes
 
 
 @given(wals())
 def test_positions_strictly_increase(wal):
-    positions = positions_of(Assembler(0, TABLES, SCHEMA).feed(wal.records))
+    positions = positions_of(Assembler(0, registry()).feed(wal.records))
     assert all(one < other for one, other in pairwise(positions))
 
 
 @given(wals())
 def test_a_burst_has_everything_below_the_watermark_and_beyond_it_only_a_part_of_one_transaction(wal):
-    assembler, out = Assembler(0, TABLES, SCHEMA), []
+    assembler, out = Assembler(0, registry()), []
     for record in wal.records:
         burst = assembler.feed([record])
         out += burst.changes
@@ -102,7 +123,7 @@ def test_a_burst_has_everything_below_the_watermark_and_beyond_it_only_a_part_of
 
 
 def test_the_watermark_advances_with_commits_and_with_keepalives_outside_of_transactions():
-    assembler = Assembler(50, TABLES, SCHEMA)
+    assembler = Assembler(50, registry())
     assert assembler.feed([]) == ([], 50, None)
     assert assembler.feed([Begin(100, 1, WHEN), row(90), Idle(200)]) == ([], 50, 100)
     assert assembler.feed([Commit(108)])[1:] == (108, None)
@@ -111,7 +132,7 @@ def test_the_watermark_advances_with_commits_and_with_keepalives_outside_of_tran
 
 
 def test_ordinals_count_the_rows_of_one_lsn_across_calls():
-    assembler = Assembler(0, TABLES, SCHEMA)
+    assembler = Assembler(0, registry())
     bursts = [
         assembler.feed([record]) for record in (Begin(100, 1, WHEN), row(90), row(90), row(91), row(91), Commit(108))
     ]
@@ -166,39 +187,31 @@ def test_a_table_that_is_not_a_collection_makes_no_change_but_its_rows_take_ordi
     assert positions_of(burst) == [(100, 90, 1, 1)]
 
 
-def test_a_table_that_did_not_exist_at_first_is_recognized_by_its_columns():
-    columns = sorted(COLLECTION_COLUMNS)
-    rows = [row(90, "new", columns=columns), row(91, "new"), row(92, "other", columns=columns[1:])]
-    burst = feed(Begin(100, 1, WHEN), *rows, Commit(108))
-    assert [change.row.lsn for change in burst.changes] == [90, 91]
+def test_columns_do_not_make_a_table_a_collection():
+    rows = [row(90, "new", columns=COLLECTION_COLUMNS), row(91, "new", kind="D", columns=COLLECTION_COLUMNS)]
+    assert feed(Begin(100, 1, WHEN), *rows, row(92, "new", kind="T"), Commit(108)).changes == []
 
 
-def test_a_table_is_recognized_by_a_deleted_row_too():
-    deleted = row(90, "new", kind="D", columns=COLLECTION_COLUMNS)
-    assert len(feed(Begin(100, 1, WHEN), deleted, Commit(108)).changes) == 1
+def test_a_row_belongs_to_the_collection_whose_span_has_its_lsn():
+    known = registry(span("orders", 10, 20, oid=7), span("sold", 20, 30, oid=7), span("orders", 40, oid=8))
+    rows = [row(lsn, name) for lsn in (9, 10, 19, 20, 29, 30, 39, 40) for name in ("orders", "sold")]
+    burst = feed(Begin(100, 1, WHEN), *rows, Commit(108), known=known)
+    assert [(change.row.lsn, change.row.table) for change in burst.changes] == [
+        *[(10, "orders"), (19, "orders"), (20, "sold"), (29, "sold"), (40, "orders")]
+    ]
 
 
-def test_a_truncation_is_a_change_unless_the_table_is_known_not_to_be_a_collection():
+def test_an_oid_decides_and_not_the_name_that_came_with_it():
+    known = registry(span("orders", 10, 20, oid=7), span("sold", 20, oid=7))
+    rows = [row(lsn, name)._replace(oid=oid) for lsn, name, oid in ((15, "", 7), (25, "orders", 7), (26, "sold", 8))]
+    burst = feed(Begin(100, 1, WHEN), *rows, Commit(108), known=known)
+    assert [(change.row.lsn, change.row.table) for change in burst.changes] == [(15, "orders"), (25, "sold")]
+
+
+def test_truncations_are_changes_of_collections_only():
     rows = [row(90, table, kind="T") for table in ("orders", "ledger", "new")]
     changes = feed(Begin(100, 1, WHEN), *rows, Commit(108)).changes
-    assert {change.row.table for change in changes} == {"orders", "new"}
-
-
-def test_the_tables_that_the_caller_passes_are_not_modified():
-    tables: dict[str, bool] = {}
-    feed(Begin(100, 1, WHEN), row(90, "new", columns=COLLECTION_COLUMNS), Commit(108), tables=tables)
-    assert tables == {}
-
-
-def test_rows_written_before_a_table_became_a_collection_make_no_change():
-    rows = [
-        row(90, "things", columns=("id", "total")),
-        row(91, "things", kind="D", columns=("id", "total")),
-        row(92, "things", columns=COLLECTION_COLUMNS),
-    ]
-    records = [each._replace(complete=len(each.message.split(b",")) >= 6) for each in rows]
-    burst = feed(Begin(100, 1, WHEN), *records, Commit(110), tables={"things": True})
-    assert positions_of(burst) == [(100, 92, 1, 0)]
+    assert {change.row.table for change in changes} == {"orders"}
 
 
 def test_a_collection_stays_one_when_its_replica_identity_is_changed():
@@ -208,9 +221,44 @@ def test_a_collection_stays_one_when_its_replica_identity_is_changed():
     assert [change.row for change in burst.changes] == [deleted, updated]
 
 
+def test_before_the_registry_existed_columns_tell_a_collection_and_messages_what_became_of_it():
+    old = row(70, "old", columns=COLLECTION_COLUMNS)
+    other = row(71, "other")
+    records: list[Record] = [old, other, report(72, "drop", "old"), report(95, "drop", "orders"), row(96, "old")]
+    burst = feed(Begin(100, 1, WHEN), *records, Commit(108), known=registry(messages_until=90))
+    assert [(change.row.lsn, change.row.kind) for change in burst.changes] == [(70, "I"), (72, "drop")]
+
+
+def test_a_message_of_today_that_any_role_can_send_changes_no_collection():
+    burst = feed(Begin(100, 1, WHEN), report(80, "drop", "orders"), row(81), Commit(108))
+    assert summary(burst) == [((100, 81, 1, 0), "I", "orders")]
+
+
+def test_a_table_that_was_not_visible_yet_is_looked_up_again():
+    known, answers = registry(), [([], True), ([span("late", oid=9)], False)]
+    late = Registry(SCHEMA, [span("orders")], look_again=lambda: answers.pop(0))
+    del known
+    rows = [row(lsn, table) for lsn, table in ((80, "late"), (81, "late"), (82, "ledger"))]
+    burst = feed(Begin(100, 1, WHEN), *rows, Commit(108), known=late)
+    assert [change.row.lsn for change in burst.changes] == [81]
+    assert answers == []
+
+
 def report(lsn: int, event: str, name: str, renamed_to: str | None = None, schema: str = SCHEMA) -> Message:
     fields = {"event": event, "schema": schema, "name": name} | ({"renamed_to": renamed_to} if renamed_to else {})
     return Message(lsn, json.dumps({"collection": fields}))
+
+
+def opened(lsn: int, name: str, by: str = "create", former: str | None = None, *, oid: int = 7) -> RegistryRow:
+    new = span(name, lsn - 1, oid=oid)
+    return RegistryRow(lsn, True, False, new, opened_by=by, from_name=former, closed_by=None, exact=True, message=b"_")
+
+
+def closed(lsn: int, before: Span, by: str = "drop", *, exact: bool = True) -> RegistryRow:
+    span_now = before._replace(until=lsn - 1)
+    return RegistryRow(
+        lsn, False, True, span_now, opened_by="create", from_name=None, closed_by=by, exact=exact, message=b"_"
+    )
 
 
 def summary(burst: Burst) -> list[tuple[Any, ...]]:
@@ -220,47 +268,74 @@ def summary(burst: Burst) -> list[tuple[Any, ...]]:
 def test_changes_of_a_collection_and_of_its_rows_are_in_order():
     records: list[Record] = [
         row(80),
-        report(81, "rename", "orders", "sold"),
-        row(81, "sold", columns=COLLECTION_COLUMNS),
-        row(82),
+        closed(83, span("orders", oid=1), "rename"),
+        opened(84, "sold", "rename", "orders", oid=1),
+        row(85, "sold"),
+        row(86),
     ]
-    for shuffled in (records, [records[0], records[2], records[1], records[3]]):
-        burst = feed(Begin(100, 1, WHEN), Message(79, "m"), *shuffled, Commit(108))
-        assert summary(burst) == [
-            ((100, 80, 1, 0), "I", "orders"),
-            ((100, 81, 0, 0), "rename", "orders"),
-            ((100, 81, 1, 0), "I", "sold"),
-        ]
-        assert [change.transaction.metadata for change in burst.changes] == ["m"] * 3
+    burst = feed(Begin(100, 1, WHEN), Message(79, "m"), *records, Commit(108), known=registry(span("orders", oid=1)))
+    assert summary(burst) == [
+        ((100, 80, 1, 0), "I", "orders"),
+        ((100, 84, 0, 0), "rename", "orders"),
+        ((100, 85, 1, 0), "I", "sold"),
+    ]
+    assert burst.changes[1].row.renamed_to == "sold"
+    assert [change.transaction.metadata for change in burst.changes] == ["m"] * 3
+
+
+def test_a_move_to_another_schema_is_a_drop_here_and_a_create_there():
+    here = closed(81, span("orders", oid=1), "move")
+    there = opened(82, "orders", "move", oid=1)
+    away = there._replace(span=there.span._replace(schema="else"))
+    assert summary(feed(Begin(100, 1, WHEN), here, away, Commit(108))) == [((100, 81, 0, 0), "drop", "orders")]
+    assert summary(feed(Begin(100, 1, WHEN), there, Commit(108))) == [((100, 82, 0, 0), "create", "orders")]
+
+
+def test_rows_of_the_registry_at_one_lsn_leave_room_for_an_invalidate():
+    rows = [opened(80, "a", oid=5), opened(80, "b", oid=6), opened(90, "c", oid=7)]
+    assert positions_of(feed(Begin(100, 1, WHEN), *rows, Commit(108))) == [
+        (100, 80, 0, 0),
+        (100, 80, 0, 2),
+        (100, 90, 0, 0),
+    ]
+
+
+def test_what_the_migration_registered_is_not_created():
+    row_of_migration = opened(80, "a")._replace(span=span("a", 0, oid=7))
+    assert feed(Begin(100, 1, WHEN), row_of_migration, Commit(108)).changes == []
+
+
+def test_ddl_that_was_found_late_makes_a_change_that_is_not_complete():
+    (change,) = feed(Begin(100, 1, WHEN), closed(80, span("orders", oid=1), exact=False), Commit(108)).changes
+    assert not change.row.complete
 
 
 @given(st.lists(st.text(min_size=1, max_size=63), min_size=1, max_size=6, unique=True), st.data())
 def test_the_positions_of_truncations_depend_only_on_their_tables(tables, data):
     truncated = [row(90, table, kind="T") for table in tables]
-    every = feed(Begin(100, 1, WHEN), *truncated, Commit(108)).changes
+    known = registry(*(span(table, oid=number) for number, table in enumerate(tables, 1)))
+    every = feed(Begin(100, 1, WHEN), *truncated, Commit(108), known=known).changes
     assert [change.position for change in every] == sorted({change.position for change in every})
     some = data.draw(st.permutations(truncated))[: data.draw(st.integers(0, len(tables)))]
-    (found, *_) = feed(Begin(100, 1, WHEN), *some, Commit(108))
+    (found, *_) = feed(Begin(100, 1, WHEN), *some, Commit(108), known=known)
     assert found == [change for change in every if change.row in some]
 
 
 def test_a_collection_is_known_from_its_creation_until_it_is_dropped():
-    truncated = [row(lsn, "ledger", kind="T") for lsn in (81, 83)]
-    records: list[Record] = [truncated[0], report(82, "create", "ledger"), truncated[1]]
+    truncated = [row(lsn, "ledger", kind="T") for lsn in (81, 84)]
+    records: list[Record] = [truncated[0], opened(83, "ledger"), truncated[1]]
     changes = summary(feed(Begin(100, 1, WHEN), *records, Commit(108)))
     assert [(Position(*position).lsn, kind, table) for position, kind, table in changes] == [
-        (82, "create", "ledger"),
-        (83, "T", "ledger"),
+        (83, "create", "ledger"),
+        (84, "T", "ledger"),
     ]
-    records = [report(82, "drop", "orders"), row(83, columns=("id", "total")), row(84, columns=COLLECTION_COLUMNS)]
+    records = [closed(82, span("orders")), row(83), row(84, columns=COLLECTION_COLUMNS)]
     assert [Position(*position).lsn for position, *_ in summary(feed(Begin(100, 1, WHEN), *records, Commit(108)))] == [
-        82,
-        84,
+        82
     ]
 
 
 def test_a_change_of_a_collection_in_another_schema_is_neither_a_change_nor_metadata():
-    records: list[Record] = [Message(80, "m"), report(81, "drop", "orders", schema="else"), row(82)]
-    outside = [report(70, "drop", "orders"), Begin(100, 1, WHEN), *records, Commit(108), report(110, "drop", "orders")]
-    (change,) = feed(*outside).changes
+    records: list[Record] = [Message(80, "m"), closed(81, span("orders", schema="else")), row(82)]
+    (change,) = feed(Begin(100, 1, WHEN), *records, Commit(108)).changes
     assert (change.row.kind, Position(*change.position).lsn, change.transaction.metadata) == ("I", 82, "m")

@@ -13,6 +13,8 @@ from pgdoc.changes import events
 from pgdoc.changes.assembler import Assembler
 from pgdoc.changes.diff import UpdateDescription
 from pgdoc.changes.events import EventType, check_images
+from pgdoc.changes.registry import Registry
+from pgdoc.decoding.records import Span
 from pgdoc.decoding.wal2json import Wal2Json
 from pgdoc.errors import ReplicaIdentityChanged, UnreadableDocument
 from pgdoc.model.documents import Document
@@ -43,6 +45,10 @@ NEXT = {**ROW, "version": 4, "data": '{"n": 2, "big": 12345678901234567890123456
 DEEP = '{"a": ' + "[" * 200_000 + "]" * 200_000 + "}"
 
 
+def assembler() -> Assembler:
+    return Assembler(0, Registry("docs", [Span(7, "docs", "orders", 0, None)]))
+
+
 def change(kind: str, *, new: Any = None, old: Any = None, message: str | None = None) -> Change:
     """Decode and assemble the change of a row, as a stream does."""
     messages = [] if message is None else [wire.message(90, message)]
@@ -52,12 +58,14 @@ def change(kind: str, *, new: Any = None, old: Any = None, message: str | None =
         wire.row(90, kind, "orders", new=new, old=old),
         wire.commit(100, 108),
     ]
-    (found,) = Assembler(0, {"orders": True}, "docs").feed(Wal2Json().decode(frames)).changes
+    (found,) = (
+        Assembler(0, Registry("docs", [Span(7, "docs", "orders", 0, None)])).feed(Wal2Json().decode(frames)).changes
+    )
     return found
 
 
 def event(kind: str, **images: Any) -> ChangeEvent:
-    return events.from_change(change(kind, **images), (7421, 1))
+    return events.from_change(change(kind, **images), (7421, 1, None))
 
 
 def test_an_insert():
@@ -125,7 +133,7 @@ def test_a_message_of_another_form_is_not_metadata(message):
 
 def test_events_share_no_mutable_value():
     one = change("U", new=NEXT, old=ROW, message='{"metadata": {"user": "alice"}}')
-    first, second = events.from_change(one, (7421, 1)), events.from_change(one, (7421, 1))
+    first, second = events.from_change(one, (7421, 1, None)), events.from_change(one, (7421, 1, None))
     first.metadata["user"] = "mallory"
     for document in (first.full_document, first.full_document_before_change):
         assert document is not None
@@ -152,16 +160,17 @@ def test_unreadable_data_raises_when_it_is_accessed_and_not_before(data):
 
 
 def of_collection(kind: str, renamed_to: str | None = None) -> ChangeEvent:
-    reported = {"event": kind, "schema": "docs", "name": "orders"} | ({"renamed_to": renamed_to} if renamed_to else {})
     frames = [
         wire.begin(80, 100, 108),
         wire.message(80, '{"metadata": {"user": "alice"}}'),
-        wire.message(90, json.dumps({"collection": reported})),
+        wire.registry_row(90, renamed_to or "orders", kind=kind, former="orders" if renamed_to else None),
         wire.commit(100, 108),
     ]
-    (found,) = Assembler(0, {"orders": True}, "docs").feed(Wal2Json().decode(frames)).changes
+    (found,) = (
+        Assembler(0, Registry("docs", [Span(7, "docs", "orders", 0, None)])).feed(Wal2Json().decode(frames)).changes
+    )
     check_images(found)
-    return events.from_change(found, (7421, 1))
+    return events.from_change(found, (7421, 1, None))
 
 
 @pytest.mark.parametrize(("kind", "renamed_to"), [("create", None), ("rename", "sold"), ("drop", None)])
@@ -200,7 +209,7 @@ def test_an_event_can_be_copied_and_pickled(made, again):
 def test_events_are_equal_when_all_their_fields_are():
     assert event("I", new=ROW) == event("I", new=ROW)
     assert event("I", new=ROW) != event("I", new=NEXT)
-    assert event("I", new=ROW) != events.from_change(change("I", new=ROW), (7421, 2))
+    assert event("I", new=ROW) != events.from_change(change("I", new=ROW), (7421, 2, None))
 
 
 def test_the_repr_of_an_event_has_all_fields():

@@ -4,6 +4,7 @@ from unittest import mock
 
 from pgdoc.changes.assembler import Assembler
 from pgdoc.changes.change import Burst
+from pgdoc.changes.registry import Registry
 from pgdoc.decoding.plugins import PLUGINS
 from pgdoc.replication.reader import Reader
 from pgdoc.replication.session import ReplicationSession, read_burst
@@ -14,7 +15,7 @@ def session(frames: list[bytes]) -> tuple[ReplicationSession, mock.Mock]:
     reader = mock.create_autospec(Reader, instance=True)
     reader.read.return_value = frames
     decoder = PLUGINS["pgoutput"].decoder("docs")
-    assembler = Assembler(100, {}, "docs")
+    assembler = Assembler(100, Registry("docs"))
     opened = ReplicationSession(reader, decoder, assembler, Cluster(7, 1), SlotStart(100, "pgoutput"))
     return opened, reader
 

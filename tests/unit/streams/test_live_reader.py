@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 
 from pgdoc.changes.assembler import Assembler
+from pgdoc.changes.registry import Registry
 from pgdoc.changes.router import Selection
 from pgdoc.decoding.plugins import PLUGINS
 from pgdoc.errors import HistoryLost, ServerUnreachable
@@ -58,7 +59,7 @@ class Server:
         reader.read, reader.slot, reader.wal_end = read, f"slot {len(self.readers)}", start
         reader.is_quiet = False
         self.readers.append(reader)
-        assembler = Assembler(start, {}, "docs")
+        assembler = Assembler(start, Registry("docs"))
         return ReplicationSession(
             reader, PLUGINS["pgoutput"].decoder("docs"), assembler, CLUSTER, SlotStart(start, "pgoutput")
         )

@@ -1,0 +1,79 @@
+"""Which tables of a schema are collections, at each LSN.
+
+The catalog's table `registry` has a span of LSNs for each name that a collection has or had. A row belongs to the
+collection whose span contains the row's own LSN: locks order a row and the DDL of its table, while commits can come in
+another order. So spans that are read ahead of the WAL give the same answer as those that arrive in it.
+
+wal2json names a row's table, pgoutput sends its oid; spans are found by either.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pgdoc.decoding.records import Span
+
+
+class Registry:
+    """The spans of one schema; used by the thread that reads the WAL.
+
+    Args:
+        messages_until: below this LSN the registry did not exist yet, and columns tell a collection.
+        look_again: reads the spans again, and returns whether there may be more that are not visible yet. `None` if
+            the given ones are all that were recorded before the reader's start.
+
+    Attributes:
+        open: by oid and by name, the LSN from which a present collection has its name, and the name.
+    """
+
+    def __init__(
+        self,
+        schema: str,
+        spans: Iterable[Span] = (),
+        *,
+        messages_until: int = 0,
+        look_again: Callable[[], tuple[list[Span], bool]] | None = None,
+    ) -> None:
+        self.schema = schema
+        self.messages_until = messages_until
+        self.open: dict[int | str, tuple[int, str]] = {}
+        self._spans: dict[int | str, dict[tuple[int, int], Span]] = {}
+        self._look_again = look_again
+        for span in spans:
+            self.add(span)
+
+    def add(self, span: Span) -> None:
+        """Take note of a span, or that a known one has ended; ignore one of another schema."""
+        if span.schema != self.schema:
+            return
+        key = (span.oid, span.since)
+        for source in (span.oid, span.name):
+            spans = self._spans.setdefault(source, {})
+            known = spans.get(key)
+            if known is None or known.until is None:
+                spans[key] = span
+            self.open.pop(source, None)
+            for each in spans.values():
+                if each.until is None:
+                    self.open[source] = (max(each.since, self.messages_until), each.name)
+
+    def name_at(self, source: int | str, lsn: int) -> str | None:
+        """Return the name of the collection that a row at `lsn` belongs to; `None` if it belongs to none."""
+        found = self._find(source, lsn)
+        if found is None and self._look_again is not None:
+            spans, is_incomplete = self._look_again()
+            for span in spans:
+                self.add(span)
+            if not is_incomplete:
+                self._look_again = None
+            found = self._find(source, lsn)
+        return found
+
+    def _find(self, source: int | str, lsn: int) -> str | None:
+        for span in self._spans.get(source, {}).values():
+            if span.since <= lsn and (span.until is None or lsn < span.until):
+                return span.name
+        return None

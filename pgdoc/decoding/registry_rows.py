@@ -1,0 +1,44 @@
+"""Decodes changes of the table `pgdoc.registry`, which has a row for each name that a collection has or had."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pgdoc.decoding.frames import PAYLOAD
+from pgdoc.decoding.records import RegistryRow, Span
+from pgdoc.errors import InvalidResumeToken, ProtocolError
+from pgdoc.model.positions import Lsn
+
+if TYPE_CHECKING:
+    from pgdoc.decoding.records import Images
+
+REGISTRY = ("pgdoc", "registry")
+"""Its schema and name."""
+
+
+def read_registry_row(lsn: int, kind: str, images: Images, frame: bytes) -> RegistryRow:
+    """Return the row after an INSERT or UPDATE.
+
+    Raises:
+        ProtocolError: the table has other columns.
+    """
+    after, before = images
+    try:
+        until = _lsn(after["until"])
+        return RegistryRow(
+            lsn,
+            is_new=kind == "I",
+            has_closed=kind == "U" and until is not None and before.get("until") is None,
+            span=Span(int(after["oid"]), after["schema_name"], after["name"], int(Lsn.parse(after["since"])), until),
+            opened_by=after["opened_by"],
+            from_name=after["from_name"],
+            closed_by=after["closed_by"],
+            exact=after["exact"] in {True, "t"},
+            message=frame,
+        )
+    except (KeyError, TypeError, ValueError, InvalidResumeToken) as exc:
+        raise ProtocolError(f"pgdoc.registry has an unreadable row: {exc!r}", offset=PAYLOAD) from exc
+
+
+def _lsn(text: Any) -> int | None:
+    return None if text is None else int(Lsn.parse(text))
