@@ -24,9 +24,11 @@ SELECT NULL, extract(epoch FROM clock_timestamp() - prepared)::float8, gid FROM 
 ORDER BY age_s DESC NULLS LAST
 
 -- name: tables
-SELECT c.relname AS name, pgdoc.is_collection(c.oid) AS is_collection, c.relreplident = 'f' AS is_full
+-- `fault`: why the table can't be a collection. Partitions are left out: their root is there.
+SELECT c.relname AS name, pgdoc.is_collection(c.oid) AS is_collection, pgdoc.form_fault(c.oid) AS fault,
+  pgdoc.is_equipped(c.oid) AS is_equipped, c.relreplident = 'f' AS is_full
 FROM pg_class c
-WHERE (c.relkind = 'r' OR c.relkind = 'p') AND c.relnamespace = to_regnamespace(%s)
+WHERE (c.relkind = 'r' OR c.relkind = 'p') AND NOT c.relispartition AND c.relnamespace = to_regnamespace(%s)
 ORDER BY c.relname
 
 -- name: unfinished_indexes
