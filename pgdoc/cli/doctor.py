@@ -117,6 +117,16 @@ def _replication(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str
         yield verdict, f"{free} of {most} {what} free{advice}"
 
 
+def _connections(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
+    (found,) = _rows(connection, "doctor", "connections")
+    free = found.most - found.used
+    if free <= _FEW_FREE:
+        advice = "limit the roles that need few (ALTER ROLE ... CONNECTION LIMIT), or raise max_connections"
+        yield "warn", f"{max(free, 0)} of {found.most} connections free, and any role may take them: {advice}"
+    else:
+        yield "ok", f"{free} of {found.most} connections free"
+
+
 def _disk(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
     (found,) = _rows(connection, "doctor", "server")
     if found.keep_size == "-1":
@@ -147,7 +157,10 @@ def _transactions(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, st
         if found.gid is not None:
             age = render_delay(timedelta(seconds=found.age_s))
             yield "warn", f"prepared transaction {found.gid!r}, {age} old, keeps WAL: commit it or roll it back"
-        elif found.age_s is not None and found.age_s > _LONG_TRANSACTION_S:
+        elif found.age_s is None:
+            run = "run GRANT pg_read_all_stats TO the role of this check to see for how long"
+            yield "warn", f"pid {found.pid} has a write transaction open, which keeps WAL: {run}"
+        elif found.age_s > _LONG_TRANSACTION_S:
             age = render_delay(timedelta(seconds=found.age_s))
             end = f"SELECT pg_terminate_backend({found.pid})"
             yield "warn", f"pid {found.pid} has a write transaction open for {age}, which keeps WAL: end it with {end}"
@@ -173,6 +186,11 @@ def _tables(connection: psycopg.Connection[Any], schema: str) -> Iterator[tuple[
         elif not table.is_full:
             run = f'run ALTER TABLE "{schema}"."{table.name}" REPLICA IDENTITY FULL'
             yield "wrong", f'collection "{schema}.{table.name}" has no before images, so streams refuse it: {run}'
+        elif table.fault is not None:
+            yield "wrong", f'collection "{schema}.{table.name}" has lost its form: {table.fault}'
+        elif not table.is_equipped:
+            run = f'run SELECT pgdoc.equip_collection(\'"{schema}"."{table.name}"\') as its owner'
+            yield "wrong", f'collection "{schema}.{table.name}" has lost a trigger, so its versions are wrong: {run}'
     for index in _rows(connection, "doctor", "unfinished_indexes", schema):
         yield "warn", f'index "{index.name}" of "{index.collection}" is unfinished: create it again or drop it'
 
@@ -234,6 +252,7 @@ def _describe_silence(consumer: ConsumerStatus) -> str:
 _SERVER_CHECKS: Final = {
     "server": _server,
     "replication": _replication,
+    "connections": _connections,
     "disk": _disk,
     "slots": _slots,
     "transactions": _transactions,

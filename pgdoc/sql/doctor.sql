@@ -18,10 +18,16 @@ SELECT NULL, extract(epoch FROM clock_timestamp() - prepared)::float8, gid FROM 
 ORDER BY age_s DESC NULLS LAST
 
 -- name: tables
-SELECT c.relname AS name, pgdoc.is_collection(c.oid) AS is_collection, c.relreplident = 'f' AS is_full
+SELECT c.relname AS name, pgdoc.is_collection(c.oid) AS is_collection, c.relreplident = 'f' AS is_full,
+  pgdoc.form_fault(c.oid) AS fault, pgdoc.is_equipped(c.oid) AS is_equipped
 FROM pg_class c
 WHERE (c.relkind = 'r' OR c.relkind = 'p') AND c.relnamespace = to_regnamespace(%s)
 ORDER BY c.relname
+
+-- name: connections
+SELECT count(*) AS used,
+  current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int AS most
+FROM pg_stat_activity WHERE backend_type = 'client backend'
 
 -- name: unfinished_indexes
 SELECT c.relname AS name, t.relname AS collection
