@@ -764,7 +764,7 @@ BEGIN
       'transaction_time', 'set_metadata', 'exact_since', 'before_update', 'refuse_insert',
       'enter_hub', 'keeps_history', 'leave_hub', 'begin_index_build', 'end_index_build',
       'is_bound', 'check_bound', 'form_fault', 'is_equipped', 'is_collection', 'is_followed', 'follows_ddl', 'follow_tables',
-      'collections', 'find_collection', 'collection_oid', 'existed', 'published_since', 'publication_fault', 'unpublished',
+      'collections', 'find_collection', 'collection_oid', 'existed', 'exact_since', 'published_since', 'publication_fault', 'unpublished',
       'register', 'unregister', 'create_collection', 'drop_collection', 'rename_collection', 'publish', 'equip_collection',
       'follow_own_ddl', 'check_may_register', 'check_publication_owner'))
   LOOP
