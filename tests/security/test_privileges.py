@@ -177,7 +177,7 @@ def test_the_doctor_says_when_a_role_has_taken_the_connections(
 def test_the_doctor_names_a_collection_that_has_lost_its_form(db: SharedDatabase) -> None:
     owner = db.connect("owner")
     owner.execute("ALTER TABLE docs.orders DISABLE TRIGGER pgdoc_before_update")
-    assert any('"docs.orders" has lost a trigger' in text for text in _findings(db))
+    assert any('"docs.orders" has lost its triggers' in text for text in _findings(db))
 
 
 def test_the_wal_that_a_slot_keeps_for_a_writer_of_anything_is_bounded(db: SharedDatabase) -> None:
