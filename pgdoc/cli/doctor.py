@@ -118,6 +118,16 @@ def _replication(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str
         yield verdict, f"{free} of {most} {what} free{advice}"
 
 
+def _connections(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
+    (found,) = _rows(connection, "doctor", "connections")
+    free = found.most - found.used
+    if free <= _FEW_FREE:
+        advice = "limit the roles that need few (ALTER ROLE ... CONNECTION LIMIT), or raise max_connections"
+        yield "warn", f"{max(free, 0)} of {found.most} connections free, and any role may take them: {advice}"
+    else:
+        yield "ok", f"{free} of {found.most} connections free"
+
+
 def _standbys(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
     (found,) = _rows(connection, "doctor", "standby_names")
     listed = parse_standby_names(found.names)
@@ -167,7 +177,10 @@ def _transactions(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, st
         if found.gid is not None:
             age = render_delay(timedelta(seconds=found.age_s))
             yield "warn", f"prepared transaction {found.gid!r}, {age} old, keeps WAL: commit it or roll it back"
-        elif found.age_s is not None and found.age_s > _LONG_TRANSACTION_S:
+        elif found.age_s is None:
+            run = "run GRANT pg_read_all_stats TO the role of this check to see for how long"
+            yield "warn", f"pid {found.pid} has a write transaction open, which keeps WAL: {run}"
+        elif found.age_s > _LONG_TRANSACTION_S:
             age = render_delay(timedelta(seconds=found.age_s))
             end = f"SELECT pg_terminate_backend({found.pid})"
             yield "warn", f"pid {found.pid} has a write transaction open for {age}, which keeps WAL: end it with {end}"
@@ -262,6 +275,7 @@ def _describe_silence(consumer: ConsumerStatus) -> str:
 _SERVER_CHECKS: Final = {
     "server": _server,
     "replication": _replication,
+    "connections": _connections,
     "standbys": _standbys,
     "disk": _disk,
     "slots": _slots,

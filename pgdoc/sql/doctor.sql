@@ -31,6 +31,11 @@ FROM pg_class c
 WHERE (c.relkind = 'r' OR c.relkind = 'p') AND NOT c.relispartition AND c.relnamespace = to_regnamespace(%s)
 ORDER BY c.relname
 
+-- name: connections
+SELECT count(*) AS used,
+  current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int AS most
+FROM pg_stat_activity WHERE backend_type = 'client backend'
+
 -- name: unfinished_indexes
 SELECT c.relname AS name, t.relname AS collection
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid

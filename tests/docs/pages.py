@@ -12,6 +12,7 @@ PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "d
 # Blocks that are not run, by page and first line, each with the reason. An entry without a block fails the tests.
 _PART = "a part of a program in docs/examples, which tests/examples runs"
 _WHOLE_SERVER = "changes the whole server, which other tests use"
+_ROLES = "names roles of the reader's cluster; tests/security runs the same grants"
 NOT_RUN = {
     ("docs/examples/index.md", '--8<-- "examples/audit.py"'): _PART,
     ("docs/examples/index.md", '--8<-- "examples/cache.py"'): _PART,
@@ -21,6 +22,12 @@ NOT_RUN = {
         "docs/explanation/how-a-change-travels.md",
         'WITH m AS MATERIALIZED (SELECT pg_logical_emit_message(true, \'pgdoc\', \'{"metadata": {"user": "alice"}}\'))',
     ): "shortened: the statement that pgdoc sends is longer",
+    (
+        "docs/explanation/security.md",
+        "REVOKE CREATE ON SCHEMA public FROM PUBLIC;",
+    ): _WHOLE_SERVER,
+    ("docs/explanation/security.md", "ALTER ROLE streamer REPLICATION;"): _ROLES,
+    ("docs/explanation/security.md", "GRANT CREATE, USAGE ON SCHEMA docs TO app;"): _ROLES,
     ("docs/how-to/cache-invalidation.md", "import os"): "needs Redis, which only tests/examples has",
     ("docs/how-to/cache-invalidation.md", "if not redis.eval(HANDLE, len(keys), *keys, *values):"): _PART,
     ("docs/how-to/event-sourcing.md", "account = replay(store, account_id)"): _PART,

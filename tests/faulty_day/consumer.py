@@ -15,7 +15,7 @@ import psycopg
 
 from pgdoc import Store
 from pgdoc.errors import ConsumerLost, DatabaseError, ServerUnreachable
-from tests.faulty_day.digest import KINDS, fact
+from tests.faulty_day.digest import counts, fact
 from tests.faulty_day.notebook import Notebook
 from tests.faulty_day.plan import BOOKS, MARKS, SCHEMA, ConsumerPlan, from_argument
 from tests.faulty_day.process import is_set, set_up_process
@@ -61,7 +61,7 @@ class ConsumerRun:
         if not self._began:
             self._notebook.begin_life()
             self._began = True
-        facts = [fact(event) for event in events if event.event_type in KINDS]
+        facts = [fact(event) for event in events if counts(event)]
         done = any(each.collection == MARKS for each in facts)
         if self._plan.how == "checkpoint":
             self._audit(facts, events[-1])

@@ -27,10 +27,12 @@ from tests.faulty_day.plan import (
     Day,
     ReaderPlan,
     StreamPlan,
+    VandalPlan,
     Wanted,
     WriterPlan,
 )
 from tests.faulty_day.supervisor import Supervisor
+from tests.faulty_day.vandal import Vandal
 from tests.faulty_day.verdict import SLOT, Delivered, Reference, StreamReport, judge
 from tests.fixtures.fix_server import local_server
 from tests.proxy import Proxy
@@ -54,6 +56,10 @@ CREATE TABLE {BOOKS}.ledger (writer int, number bigint, PRIMARY KEY (writer, num
 CREATE TABLE {BOOKS}.audit (number bigserial PRIMARY KEY, consumer text NOT NULL, digest bigint NOT NULL);
 CREATE INDEX ON {SCHEMA}.orders USING gin (data jsonb_path_ops);
 CREATE INDEX ON {SCHEMA}.scratch USING gin (data jsonb_path_ops);
+CREATE ROLE stranger LOGIN;
+CREATE ROLE creator LOGIN;
+GRANT CREATE, USAGE ON SCHEMA {SCHEMA}, public TO creator;
+GRANT EXECUTE ON FUNCTION pgdoc.enter_collection(regclass) TO creator;
 """
 _LEFT = """
 SELECT 'slot ' || slot_name FROM pg_replication_slots WHERE slot_name NOT LIKE 'pgdocb\\_%'
@@ -79,19 +85,21 @@ class Outcome:
     largest_kib: int = 0
     longest_stop_s: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)
+    attacks: Counter[str] = field(default_factory=Counter)
     reports: list[StreamReport] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         phases = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.phases_s.items())
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self.faults.items()))
+        attacks = ", ".join(f"{kind} {count}" for kind, count in sorted(self.attacks.items()))
         return (
             f"faulty day ({phases}): {self.transactions} transactions, {self.events} events, "
             f"{self.delivered} deliveries to {len(self.reports)} streams and consumers; "
             f"losses {self.losses}, repeats {self.repeats}, repeats allowed for at-least-once consumers "
             f"{self.consumer_repeats}, the oldest after {self.oldest_repeat_s:.0f} s; "
             f"client restarts {self.restarts}; largest process {self.largest_kib >> 10} MiB, "
-            f"longest fast shutdown {self.longest_stop_s:.1f} s; faults: {kinds}"
+            f"longest fast shutdown {self.longest_stop_s:.1f} s; faults: {kinds}; attacks: {attacks}"
         )
 
     @contextlib.contextmanager
@@ -133,6 +141,7 @@ class _Testbed:
     def __init__(self, day: Day, folder: Path, server: LocalServer, proxy: Proxy, supervisor: Supervisor) -> None:
         self.day, self.folder, self.server, self.proxy, self.supervisor = day, folder, server, proxy, supervisor
         self.largest_kib = 0
+        self.vandals: list[VandalPlan] = []
         proxied = make_conninfo(server.conninfo, port=proxy.port)
         self.readers = readers(server.conninfo, proxied, folder)
         self.consumers = [
@@ -176,6 +185,25 @@ class _Testbed:
             plan = WriterPlan(self.server.conninfo, str(self.folder), number, seed, style, rate, self.day.largest)
             self.supervisor.start(f"writer-{number}", "writer", plan)
 
+    def start_vandals(self) -> None:
+        for number, role in enumerate(("stranger", "creator")):
+            conninfo = self.server.conninfo_for("postgres", user=role)
+            seed, creates = self.day.seed * 10 + number, role == "creator"
+            plan = VandalPlan(conninfo, str(self.folder), f"vandal-{role}", seed, creates)
+            self.vandals.append(plan)
+            self.supervisor.start(plan.name, "vandal", plan)
+
+    def attacks(self) -> tuple[Counter[str], list[str]]:
+        """Return how often the vandals made each attack, and a line for each that a vandal never made."""
+        done: Counter[str] = Counter()
+        missing = []
+        for plan in self.vandals:
+            file = self.folder / f"{plan.name}.attacks"
+            made = Counter(file.read_text().splitlines() if file.exists() else [])
+            missing += [f"{plan.name} never did: {name}" for name in Vandal(plan).attacks if name not in made]
+            done += made
+        return done, missing
+
     def break_things(self) -> Faults:
         """Cause faults until the time is over: every kind at least once, then random ones."""
         faults = Faults(self.server, self.proxy, self.supervisor, self.day)
@@ -195,7 +223,8 @@ class _Testbed:
         """Stop the writers, insert the end mark, and wait until all have read it; return what went wrong."""
         (self.folder / "stop").touch()
         names = self.supervisor.names
-        left = self.supervisor.wait([name for name in names if name.startswith("writer")], self.day.patience_s)
+        writing = [name for name in names if name.startswith(("writer", "vandal"))]
+        left = self.supervisor.wait(writing, self.day.patience_s)
         with Store(self.server.conninfo, schema=SCHEMA) as store:
             store[MARKS].insert(END, {})
         (self.folder / "hurry").touch()
@@ -261,11 +290,14 @@ def run(day: Day, folder: Path) -> Outcome:
             testbed.prepare()
             testbed.start_readers()
             testbed.start_writers()
+            testbed.start_vandals()
         with outcome.phase("day"):
             faults = testbed.break_things()
         with outcome.phase("end"):
             outcome.wrong += testbed.end()
         outcome.faults, outcome.longest_stop_s = faults.counts, faults.longest_stop_s
+        outcome.attacks, missing = testbed.attacks()
+        outcome.wrong += missing
         outcome.restarts, outcome.largest_kib = testbed.supervisor.restarts, testbed.largest_kib
         if outcome.largest_kib > _LIMIT_KIB:
             outcome.wrong.append(f"a process used {outcome.largest_kib} KiB of memory, more than {_LIMIT_KIB}")

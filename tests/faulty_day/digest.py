@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from tests.faulty_day.plan import COUNTED
+
 if TYPE_CHECKING:
     from pgdoc import ChangeEvent, Document
 
-KINDS = frozenset({"insert", "update", "replace", "delete", "truncate"})
+_KINDS = frozenset({"insert", "update", "replace", "delete", "truncate"})
 
 
 class Fact(NamedTuple):
@@ -34,6 +36,11 @@ class Fact(NamedTuple):
         place = f"{self.commit_lsn >> 32:X}/{self.commit_lsn & 0xFFFFFFFF:X}"
         versions = "->".join(str(image[0]) for image in (self.before, self.after) if image)
         return f"{place} {self.kind} {self.collection} {self.document_id} {versions} {self.metadata}"
+
+
+def counts(event: ChangeEvent) -> bool:
+    """Return whether an event is compared: a change of a collection of the test, and not of one that a vandal made."""
+    return event.event_type in _KINDS and event.collection in COUNTED
 
 
 def fact(event: ChangeEvent) -> Fact:

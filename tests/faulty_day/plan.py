@@ -15,6 +15,8 @@ BOOKS = "books"
 COLLECTIONS = ("orders", "stock", "scratch")
 MARKS = "marks"
 END = "end"
+COUNTED = frozenset({*COLLECTIONS, MARKS})
+"""The collections whose events are compared."""
 
 SERVER_SETTINGS: dict[str, object] = {
     # Only server processes crash, not the machine. The kernel keeps what they wrote, so there is no need to sync to
@@ -30,7 +32,7 @@ SERVER_SETTINGS: dict[str, object] = {
     "deadlock_timeout": "100ms",
 }
 
-_Plan = TypeVar("_Plan", bound="WriterPlan | ReaderPlan | ConsumerPlan")
+_Plan = TypeVar("_Plan", bound="WriterPlan | ReaderPlan | ConsumerPlan | VandalPlan")
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,22 @@ class ConsumerPlan:
 
 
 @dataclass(frozen=True)
+class VandalPlan:
+    """One process of a role without rights.
+
+    Attributes:
+        name: The name of the process.
+        creates: Whether the role may create tables in the schema, and functions in `public`.
+    """
+
+    conninfo: str
+    folder: str
+    name: str
+    seed: int
+    creates: bool
+
+
+@dataclass(frozen=True)
 class Day:
     """The settings of a run.
 
@@ -141,7 +159,7 @@ class Day:
     consumers: tuple[str, ...] = ("auto", "ack", "checkpoint")
 
 
-def to_argument(plan: WriterPlan | ReaderPlan | ConsumerPlan) -> str:
+def to_argument(plan: WriterPlan | ReaderPlan | ConsumerPlan | VandalPlan) -> str:
     """Return a plan as a command line argument."""
     return json.dumps(dataclasses.asdict(plan))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgdoc import AsyncStore, PgdocError, Store
-from tests.faulty_day.digest import KINDS, fact
+from tests.faulty_day.digest import counts, fact
 from tests.faulty_day.notebook import Notebook
 from tests.faulty_day.plan import MARKS, SCHEMA, SOME, ReaderPlan, StreamPlan, from_argument
 from tests.faulty_day.process import is_set, set_up_process
@@ -44,7 +44,7 @@ class StreamJob:
 
     def facts(self, events: list[ChangeEvent]) -> list[Fact]:
         """Return the content of the change events; skip other event types."""
-        return [fact(event) for event in events if event.event_type in KINDS]
+        return [fact(event) for event in events if counts(event)]
 
     def keep(self, facts: list[Fact], token: str) -> None:
         """Save a batch, and whether it ends with the end mark."""

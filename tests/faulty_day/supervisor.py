@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 from tests.faulty_day.plan import to_argument
 
 if TYPE_CHECKING:
-    from tests.faulty_day.plan import ConsumerPlan, ReaderPlan, WriterPlan
+    from tests.faulty_day.plan import ConsumerPlan, ReaderPlan, VandalPlan, WriterPlan
 
 ROOT = Path(__file__).parents[2]
 _DUMP_S = 1.0
@@ -46,7 +46,7 @@ class Supervisor:
             assert process.stdin is not None
             process.stdin.close()
 
-    def start(self, name: str, module: str, plan: WriterPlan | ReaderPlan | ConsumerPlan) -> None:
+    def start(self, name: str, module: str, plan: WriterPlan | ReaderPlan | ConsumerPlan | VandalPlan) -> None:
         """Start a process that runs `module`, under a name."""
         self._commands[name] = [sys.executable, "-m", f"tests.faulty_day.{module}", to_argument(plan)]
         self._spawn(name)

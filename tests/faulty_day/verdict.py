@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from array import array
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from psycopg import sql
 
 from tests.faulty_day import notebook
 from tests.faulty_day.digest import Fact
-from tests.faulty_day.plan import BOOKS, COLLECTIONS, MARKS, SCHEMA, Wanted
+from tests.faulty_day.plan import BOOKS, COLLECTIONS, COUNTED, MARKS, SCHEMA, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 SLOT = "reference"
 _PAGE = 2_000
 _READ = """
-SELECT data FROM pg_logical_slot_get_changes(%s, NULL, %s,
+SELECT data FROM pg_logical_slot_get_binary_changes(%s, NULL, %s,
   'format-version', '2', 'add-tables', %s, 'add-msg-prefixes', 'pgdoc', 'include-lsn', '1', 'include-types', '0')
 """
 _SHOWN = 3
@@ -93,7 +94,7 @@ def _messages(connection: psycopg.Connection[Any]) -> Iterator[dict[str, Any]]:
         if not rows:
             return
         for (data,) in rows:
-            yield orjson.loads(data)
+            yield orjson.loads(data.decode(errors="replace"))  # messages of a vandal need not be text
 
 
 def _facts(messages: Iterator[dict[str, Any]]) -> Iterator[Fact]:
@@ -104,8 +105,9 @@ def _facts(messages: Iterator[dict[str, Any]]) -> Iterator[Fact]:
             case "B":
                 commit_lsn, metadata = _lsn(message["lsn"]), {}
             case "M":
-                metadata = json.loads(message["content"]).get("metadata", metadata)
-            case "I" | "U" | "D" | "T":
+                with contextlib.suppress(ValueError, RecursionError, AttributeError):  # a vandal's, which has no rows
+                    metadata = json.loads(message["content"]).get("metadata", metadata)
+            case "I" | "U" | "D" | "T" if message["table"] in COUNTED:
                 yield _fact(message, commit_lsn, metadata)
 
 

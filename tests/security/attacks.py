@@ -24,9 +24,9 @@ LOCK_TEXTS = (
     *(f"pgdoc {what} {name}" for what in ("consumer", "checkpoint") for name in ("schema", "collection", "new")),
 )
 _KEYS = """
-SELECT hashtextextended(text, 0) AS key, text FROM unnest({texts}::text[]) AS text
+SELECT pg_catalog.hashtextextended(text, 0) AS key, text FROM unnest({texts}::text[]) AS text
 UNION ALL SELECT hashtext(text), text FROM unnest({texts}::text[]) AS text
-UNION ALL SELECT hashtextextended('pgdoc indexes of ' || oid, 0), '' FROM pg_class WHERE relkind = 'r'
+UNION ALL SELECT pg_catalog.hashtextextended('pgdoc indexes of ' || oid, 0), '' FROM pg_class WHERE relkind = 'r'
 """
 
 COLLECTION_MESSAGES = tuple(
@@ -42,7 +42,6 @@ COLLECTION_MESSAGES = tuple(
     )
 )
 MESSAGES: tuple[str | bytes, ...] = (
-    *COLLECTION_MESSAGES,
     '{"metadata": {"user": "forged"}}',
     '{"collection": 7}',
     '{"collection": {"event": null, "schema": ["docs"]}}',
@@ -104,9 +103,16 @@ def take_advisory_locks(connection: psycopg.Connection[Any], waiting: psycopg.Co
     waiting.pgconn.send_query(query.as_string(waiting).encode())  # does not wait for the answer
 
 
-def forge_messages(connection: psycopg.Connection[Any]) -> None:
-    """Send every message under every prefix, and what the functions of the catalog send."""
-    for prefix, message, transactional in itertools.product(PREFIXES, MESSAGES, (True, False)):
+def forge_messages(
+    connection: psycopg.Connection[Any], schema: str = "docs", names: tuple[str, ...] = ("orders",)
+) -> None:
+    """Send every message under every prefix, and what functions of former catalogs sent."""
+    about = [
+        each.replace('"docs"', f'"{schema}"').replace('"orders"', f'"{name}"')
+        for each in COLLECTION_MESSAGES
+        for name in names
+    ]
+    for prefix, message, transactional in itertools.product(PREFIXES, [*about, *MESSAGES], (True, False)):
         content = message.encode() if isinstance(message, str) else message
         connection.execute("SELECT pg_logical_emit_message(%s, %s, %b)", [transactional, prefix, content])
     for event in ("drop", "rename", "create", "invalidate"):
@@ -114,13 +120,13 @@ def forge_messages(connection: psycopg.Connection[Any]) -> None:
             connection.execute("SELECT pgdoc.announce(%s, 'docs', 'orders', 'gone')", [event])
 
 
-def call_every_function(connection: psycopg.Connection[Any], collect: list[str]) -> None:
+def call_every_function(connection: psycopg.Connection[Any], collect: list[str], most: int = _MOST_CALLS) -> None:
     """Call each function of the catalog that the role may call, with values of every type; collect their names."""
     connection.execute("SET statement_timeout = '5s'")
     for name, kind, types in connection.execute(_FUNCTIONS).fetchall():
         values = [_ARGUMENTS.get(each, ("NULL",)) for each in types]
-        for arguments in itertools.islice(itertools.product(*values), _MOST_CALLS):
-            with contextlib.suppress(psycopg.Error):
+        for arguments in itertools.islice(itertools.product(*values), most):
+            with contextlib.suppress(psycopg.Error), connection.transaction():
                 call = (
                     f"CALL {name}({', '.join(arguments)})" if kind == "p" else f"SELECT {name}({', '.join(arguments)})"
                 )
