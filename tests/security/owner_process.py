@@ -1,7 +1,7 @@
 """A process that has a consumer open and stores effects with checkpoints, for tests that kill and pause it.
 
-`python -m tests.security.owner_process DSN CONSUMER SEED` notes the claim of each effect in `public.effects`. Leases and
-heartbeats are short. Sometimes it lingers inside an open checkpoint.
+`python -m tests.security.owner_process DSN CONSUMER SEED` notes the claim of each effect in `public.effects`. Leases
+and heartbeats are short. Sometimes it lingers inside an open checkpoint.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NOTE = "INSERT INTO public.effects (epoch, holder, document_id) VALUES (%s, %s, 
 def hurry() -> None:
     """Shorten what takes seconds, in this process."""
     ownership.LEASE_S = 1
-    owned_slot.HEARTBEAT_S = 0.2
+    setattr(owned_slot, "HEARTBEAT_S", 0.2)  # noqa: B010 (the name is of another module)
     consumer._STANDBY_S = 0.05
     fence._PATIENCE_S = 0.2
 

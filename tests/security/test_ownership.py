@@ -26,6 +26,7 @@ from psycopg import sql
 import pgdoc
 from pgdoc import Store
 from pgdoc.cli import doctor
+from pgdoc.consumers.ownership import CONSUMER_TABLES
 from pgdoc.database.migrate import downgrade, migrate
 from pgdoc.errors import ConsumerBusy, ConsumerLost, DatabaseError
 from pgdoc.replication import slots
@@ -61,7 +62,7 @@ def two_streamers(db: SharedDatabase) -> Iterator[tuple[Store, Store]]:
     with db.connect("superuser") as superuser:
         for statement in (
             "ALTER ROLE {reader} REPLICATION",
-            "GRANT SELECT, INSERT, UPDATE, DELETE ON pgdoc.consumers, pgdoc.consumer_progress, pgdoc.owners TO {reader}",
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {CONSUMER_TABLES} TO {{reader}}",
             "GRANT pg_signal_backend TO {reader}, {streamer}",
         ):
             names = {role: db.identifier(role) for role in ("reader", "streamer")}
@@ -87,8 +88,14 @@ def owner_of(db: SharedDatabase, name: str = NAME) -> Any:
 
 def jump(db: SharedDatabase, by: str) -> None:
     """Move the last renewal, as if the server's clock had jumped the other way since."""
-    query = sql.SQL("UPDATE pgdoc.owners SET renewed_at = renewed_at + {}").format(sql.SQL(by))  # type: ignore[arg-type]
+    query = sql.SQL("UPDATE pgdoc.owners SET renewed_at = renewed_at + {}").format(sql.SQL(by))
     db.connect("owner").execute(query)
+
+
+def hold_advisory_locks(db: SharedDatabase) -> None:
+    waiting = psycopg.connect(db.dsn("stranger"), autocommit=True)
+    db._open.callback(waiting.close)  # leaving its context would wait for the lock
+    take_advisory_locks(db.connect("stranger"), waiting)
 
 
 def drop(store: Store) -> None:
@@ -97,7 +104,7 @@ def drop(store: Store) -> None:
 
 
 def test_held_advisory_locks_keep_nobody_from_a_consumer(db: SharedDatabase, plugin: str) -> None:
-    take_advisory_locks(db.connect("stranger"), db.connect("stranger"))
+    hold_advisory_locks(db)
     with db.store("streamer", plugin=plugin, auto_create=False) as store:
         stream = store["orders"].watch(consumer=NAME)
         standby = store["orders"].watch(consumer=NAME)
@@ -113,7 +120,7 @@ def test_held_advisory_locks_keep_nobody_from_a_consumer(db: SharedDatabase, plu
 
 
 def test_held_advisory_locks_delay_neither_history_nor_indexes_nor_migrations(db: SharedDatabase) -> None:
-    take_advisory_locks(db.connect("stranger"), db.connect("stranger"))
+    hold_advisory_locks(db)
     with db.store("owner") as store:
         store["newer"].insert("1", {"a": 1})
         assert store["newer"].create_index("a")
@@ -346,10 +353,12 @@ FORMER_TAKEOVER = "UPDATE pgdoc.consumers SET epoch = epoch + 1 WHERE name = %s 
 
 
 def test_a_consumer_of_the_former_catalog_goes_on_after_its_position(db: SharedDatabase, plugin: str) -> None:
-    with db.store("streamer", plugin=plugin, auto_create=False) as store:
-        with store["orders"].watch(consumer=NAME) as stream:
-            insert(db, "1", "2", "3")
-            assert [take(stream).document_id for _ in range(3)] == ["1", "2", "3"]
+    with (
+        db.store("streamer", plugin=plugin, auto_create=False) as store,
+        store["orders"].watch(consumer=NAME) as stream,
+    ):
+        insert(db, "1", "2", "3")
+        assert [take(stream).document_id for _ in range(3)] == ["1", "2", "3"]
     downgrade(db.dsn("owner"), "0006")
     with db.connect("streamer") as former:
         ((epoch,),) = former.execute(FORMER_TAKEOVER.encode(), [NAME]).fetchall()
