@@ -92,10 +92,13 @@ def jump(db: SharedDatabase, by: str) -> None:
     db.connect("owner").execute(query)
 
 
-def hold_advisory_locks(db: SharedDatabase) -> None:
+def hold_advisory_locks(db: SharedDatabase, *, waits: bool = True) -> None:
+    """Hold every lock, and, if it `waits`, have a session wait for one. That keeps a snapshot, as any query does."""
     waiting = psycopg.connect(db.dsn("stranger"), autocommit=True)
     db._open.callback(waiting.close)  # leaving its context would wait for the lock
     take_advisory_locks(db.connect("stranger"), waiting)
+    if not waits:
+        db.connect("superuser").execute("SELECT pg_terminate_backend(%s, 5000)", [waiting.info.backend_pid])
 
 
 def drop(store: Store) -> None:
@@ -120,7 +123,7 @@ def test_held_advisory_locks_keep_nobody_from_a_consumer(db: SharedDatabase, plu
 
 
 def test_held_advisory_locks_delay_neither_history_nor_indexes_nor_migrations(db: SharedDatabase) -> None:
-    hold_advisory_locks(db)
+    hold_advisory_locks(db, waits=False)  # CREATE INDEX CONCURRENTLY waits for snapshots
     with db.store("owner") as store:
         store["newer"].insert("1", {"a": 1})
         assert store["newer"].create_index("a")
