@@ -175,12 +175,13 @@ def test_an_owner_at_rest_writes_nothing_and_stays_the_owner(db: SharedDatabase)
     db.connect("superuser").execute(
         sql.SQL("ALTER ROLE {} SET idle_session_timeout = '300ms'").format(db.identifier("streamer"))
     )
-    with db.store("streamer", auto_create=False) as store, store["orders"].watch(consumer=NAME) as stream:
-        before = owner_of(db)
-        assert stream.next(timeout=2.5) is None  # longer than the lease
-        assert owner_of(db) == before
-        assert stream.stats().mode == "live"
-    drop(db.store("owner"))
+    with db.store("streamer", auto_create=False) as store:
+        with store["orders"].watch(consumer=NAME) as stream:
+            before = owner_of(db)
+            assert stream.next(timeout=2.5) is None  # longer than the lease
+            assert owner_of(db) == before
+            assert stream.stats().mode == "live"
+        store.drop_consumer(NAME)
 
 
 @pytest.mark.parametrize("by", [LATER, EARLIER])
