@@ -6,6 +6,7 @@ and heartbeats are short. Sometimes it lingers inside an open checkpoint.
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import time
@@ -16,9 +17,9 @@ from pgdoc.errors import ConsumerLost, PgdocError
 
 EFFECTS = """
 CREATE TABLE public.effects (
-  number bigserial, epoch bigint, holder uuid, pid integer DEFAULT pg_backend_pid(), document_id text)
+  number bigserial, epoch bigint, holder uuid, process integer, document_id text)
 """
-NOTE = "INSERT INTO public.effects (epoch, holder, document_id) VALUES (%s, %s, %s)"
+NOTE = "INSERT INTO public.effects (epoch, holder, process, document_id) VALUES (%s, %s, %s, %s)"
 
 
 def hurry() -> None:
@@ -48,7 +49,7 @@ def consume(store: Store, name: str, chance: random.Random) -> None:
                 opened = stream._consumer
                 assert opened is not None
                 assert opened.claim is not None
-                tx.connection.execute(NOTE, [*opened.claim, event.document_id])
+                tx.connection.execute(NOTE, [*opened.claim, os.getpid(), event.document_id])
                 if chance.random() < 0.2:
                     time.sleep(chance.random() * 0.2)
 
