@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING
 from pgdoc.changes import events
 from pgdoc.changes.router import Router
 from pgdoc.consumers.acknowledgements import ConsumerProgress
+from pgdoc.consumers.claims import Claim
 from pgdoc.consumers.owned_slot import OwnedSlot, save_progress
-from pgdoc.consumers.ownership import Claim, Ownership
+from pgdoc.consumers.ownership import Ownership
 from pgdoc.consumers.slots import find_cluster
 from pgdoc.consumers.takeover import Takeover, went_back
 from pgdoc.errors import ConsumerBusy, ConsumerLost, PgdocError, StoreClosed

@@ -18,7 +18,8 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from pgdoc.consumers.ownership import Ownership, check_schema
+from pgdoc.consumers.claims import check_schema
+from pgdoc.consumers.ownership import Ownership
 from pgdoc.consumers.slots import make_slot
 from pgdoc.decoding.plugins import PLUGINS
 from pgdoc.errors import HistoryLost, InvalidResumeToken, PgdocError, StreamError

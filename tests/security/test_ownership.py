@@ -26,7 +26,7 @@ from psycopg import sql
 import pgdoc
 from pgdoc import Store
 from pgdoc.cli import doctor
-from pgdoc.consumers.ownership import CONSUMER_TABLES
+from pgdoc.consumers.claims import CONSUMER_TABLES
 from pgdoc.database.migrate import downgrade, migrate
 from pgdoc.errors import ConsumerBusy, ConsumerLost, DatabaseError
 from pgdoc.replication import slots
