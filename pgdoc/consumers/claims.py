@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from pgdoc.model.positions import Position
-    from pgdoc.model.tokens import SnapshotState
+    from pgdoc.model.tokens import Ids, SnapshotState
 
 CONSUMER_TABLES = "pgdoc.consumers, pgdoc.consumer_progress, pgdoc.owners"
 
