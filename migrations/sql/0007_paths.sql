@@ -761,9 +761,10 @@ BEGIN
   FOR permitted IN
     SELECT p.oid::regprocedure AS signature FROM pg_proc p
     WHERE p.pronamespace = 'pgdoc'::regnamespace AND (p.provolatile = 'i' OR p.proname IN (
-      'transaction_time', 'set_metadata',
+      'transaction_time', 'set_metadata', 'exact_since',
+      'enter_hub', 'keeps_history', 'leave_hub', 'begin_index_build', 'end_index_build',
       'is_bound', 'check_bound', 'form_fault', 'is_equipped', 'is_collection', 'is_followed', 'follows_ddl', 'follow_tables',
-      'collections', 'find_collection', 'collection_oid', 'existed', 'published_since', 'publication_fault', 'unpublished',
+      'collections', 'find_collection', 'collection_oid', 'existed', 'exact_since', 'published_since', 'publication_fault', 'unpublished',
       'register', 'unregister', 'create_collection', 'drop_collection', 'rename_collection', 'publish', 'equip_collection',
       'follow_own_ddl', 'check_may_register', 'check_publication_owner', 'exact_since',
       'enter_hub', 'keeps_history', 'leave_hub', 'begin_index_build', 'end_index_build'))

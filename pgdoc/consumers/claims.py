@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from pgdoc.model.positions import Position
-    from pgdoc.model.tokens import Ids, SnapshotState
+    from pgdoc.model.positions import Ids, Position
+    from pgdoc.model.tokens import SnapshotState
 
 CONSUMER_TABLES = "pgdoc.consumers, pgdoc.consumer_progress, pgdoc.owners"
 

@@ -94,10 +94,12 @@ MODES = (
 )
 
 
-def take_advisory_locks(connection: psycopg.Connection[Any], waiting: psycopg.Connection[Any]) -> None:
+def take_advisory_locks(connection: psycopg.Connection[Any], waiting: psycopg.Connection[Any] | None) -> None:
     """Take every lock that is free, and wait for the first that is not in a session of its own."""
     keys = sql.SQL(_KEYS).format(texts=sql.Literal(list(LOCK_TEXTS)))
     connection.execute(sql.SQL("SELECT pg_try_advisory_lock(key) FROM ({}) AS keys").format(keys))
+    if waiting is None:
+        return
     query = sql.SQL("SELECT pg_advisory_lock(key) FROM ({}) AS keys WHERE text ~ 'consumer'").format(keys)
     waiting.pgconn.send_query(query.as_string(waiting).encode())  # does not wait for the answer
 
@@ -108,7 +110,7 @@ def forge_messages(connection: psycopg.Connection[Any]) -> None:
         content = message.encode() if isinstance(message, str) else message
         connection.execute("SELECT pg_logical_emit_message(%s, %s, %b)", [transactional, prefix, content])
     for event in ("drop", "rename", "create", "invalidate"):
-        with contextlib.suppress(psycopg.Error):
+        with contextlib.suppress(psycopg.Error), connection.transaction():
             connection.execute("SELECT pgdoc.announce(%s, 'docs', 'orders', 'gone')", [event])
 
 
@@ -150,12 +152,16 @@ def lock_what_it_may(connection: psycopg.Connection[Any], schema: str) -> dict[s
 
 
 @contextlib.contextmanager
-def everything(db: SharedDatabase, role: str) -> Iterator[None]:
-    """Do all of this as a role, in sessions that stay open meanwhile."""
+def everything(db: SharedDatabase, role: str, *, has_snapshot: bool = True) -> Iterator[None]:
+    """Do all of this as a role, in sessions that stay open meanwhile.
+
+    `has_snapshot`: one of the sessions waits inside a query. CREATE INDEX CONCURRENTLY waits for every such snapshot.
+    """
     with contextlib.ExitStack() as stack:
         locking = stack.enter_context(psycopg.connect(db.dsn(role), autocommit=True))
-        waiting = stack.enter_context(psycopg.connect(db.dsn(role), autocommit=True))
-        take_advisory_locks(locking, waiting)
+        waiting = psycopg.connect(db.dsn(role), autocommit=True)
+        stack.callback(waiting.close)
+        take_advisory_locks(locking, waiting if has_snapshot else None)
         open_xid = stack.enter_context(psycopg.connect(db.dsn(role)))
         open_xid.execute("SELECT pg_current_xact_id()")
         forge_messages(open_xid)
@@ -170,5 +176,3 @@ def everything(db: SharedDatabase, role: str) -> Iterator[None]:
         lookalike.execute("LISTEN pgdoc; NOTIFY pgdoc, 'drop'; CREATE TEMPORARY TABLE registry (oid oid, name text)")
         lookalike.execute("SELECT lo_from_bytea(0, 'x')")
         yield
-        for connection in (open_xid, calling, lookalike, locking, waiting):
-            connection.close()
