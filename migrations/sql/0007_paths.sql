@@ -731,8 +731,8 @@ $$;
 -- consumer  the same, and all of the tables that contain positions, and with them ids of documents.
 -- owner     everything else.
 --
--- A function that has the rights of the owner (SECURITY DEFINER) is executable by name only, but for follow_tables: it
--- records facts that anybody can see. PostgreSQL lets PUBLIC execute a new function, and its default privileges can't
+-- A function that has the rights of the owner (SECURITY DEFINER) is executable by name only, but for follow_tables, which
+-- records facts that anybody can see, and those of 0007_ownership, which write about the caller's own session. PostgreSQL lets PUBLIC execute a new function, and its default privileges can't
 -- change that for one schema: a migration that adds a function revokes it here, and a test compares.
 REVOKE ALL ON ALL TABLES IN SCHEMA pgdoc FROM PUBLIC;
 GRANT SELECT ON pgdoc.alembic_version, pgdoc.settings, pgdoc.published, pgdoc.registry, pgdoc.registry_commits,
@@ -751,7 +751,8 @@ BEGIN
       'is_bound', 'check_bound', 'form_fault', 'is_equipped', 'is_collection', 'is_followed', 'follows_ddl', 'follow_tables',
       'collections', 'find_collection', 'collection_oid', 'existed', 'exact_since', 'published_since', 'publication_fault', 'unpublished',
       'register', 'unregister', 'create_collection', 'drop_collection', 'rename_collection', 'publish', 'equip_collection',
-      'follow_own_ddl', 'lock_table', 'check_may_register', 'check_publication_owner'))
+      'follow_own_ddl', 'lock_table', 'check_may_register', 'check_publication_owner',
+      'enter_hub', 'keeps_history', 'leave_hub', 'begin_index_build', 'end_index_build'))
   LOOP
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', permitted.signature);
   END LOOP;
