@@ -746,9 +746,10 @@ $$;
 -- consumer  the same, and all of the tables that contain positions, and with them ids of documents.
 -- owner     everything else.
 --
--- A function that has the rights of the owner (SECURITY DEFINER) is executable by name only, but for follow_tables: it
--- records facts that anybody can see. PostgreSQL lets PUBLIC execute a new function, and its default privileges can't
--- change that for one schema: a migration that adds a function revokes it here, and a test compares.
+-- PUBLIC may execute what can't write (IMMUTABLE and STABLE), and what writes with the rights of its caller alone. A function
+-- that has the rights of the owner (SECURITY DEFINER) is executable by name only, but for follow_tables: it records facts
+-- that anybody can see. PostgreSQL lets PUBLIC execute each new function, and default privileges can't change that for one
+-- schema: a later migration has to revoke it, and a test compares.
 REVOKE ALL ON ALL TABLES IN SCHEMA pgdoc FROM PUBLIC;
 GRANT SELECT ON pgdoc.alembic_version, pgdoc.settings, pgdoc.published, pgdoc.registry, pgdoc.registry_commits,
   pgdoc.identity TO PUBLIC;
@@ -760,12 +761,9 @@ DECLARE
 BEGIN
   FOR permitted IN
     SELECT p.oid::regprocedure AS signature FROM pg_proc p
-    WHERE p.pronamespace = 'pgdoc'::regnamespace AND (p.provolatile = 'i' OR p.proname IN (
-      'transaction_time', 'set_metadata',
-      'is_bound', 'check_bound', 'form_fault', 'is_equipped', 'is_collection', 'is_followed', 'follows_ddl', 'follow_tables',
-      'collections', 'find_collection', 'collection_oid', 'existed', 'published_since', 'publication_fault', 'unpublished',
-      'register', 'unregister', 'create_collection', 'drop_collection', 'rename_collection', 'publish', 'equip_collection',
-      'follow_own_ddl', 'check_may_register', 'check_publication_owner'))
+    WHERE p.pronamespace = 'pgdoc'::regnamespace AND (p.provolatile IN ('i', 's') AND NOT p.prosecdef OR p.proname IN (
+      'set_metadata', 'create_collection', 'drop_collection', 'rename_collection', 'register', 'unregister',
+      'equip_collection', 'publish', 'follow_own_ddl', 'follow_tables'))
   LOOP
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', permitted.signature);
   END LOOP;
