@@ -11,7 +11,24 @@ from sqlalchemy import Connection, text
 logger = logging.getLogger("pgdoc.migrate")
 
 FIXED_PATH = "SET LOCAL search_path = pg_catalog, pg_temp"
-LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('pgdoc migrate', 0))"
+HAS_VERSION_TABLE = "SELECT pg_catalog.to_regclass('pgdoc.alembic_version') IS NOT NULL"
+CREATE_VERSION_TABLE = """
+CREATE SCHEMA IF NOT EXISTS pgdoc;
+CREATE TABLE pgdoc.alembic_version (version_num varchar(32) CONSTRAINT alembic_version_pkc PRIMARY KEY);
+"""  # as alembic creates it
+# Only the catalog's owner can take it. It lets others read, so that readers can't delay it.
+LOCK = "LOCK TABLE pgdoc.alembic_version IN EXCLUSIVE MODE"
+QUEUE_S = 60  # how long to wait for other processes that migrate
+BLOCKED_S = 10  # how long a statement waits, with all that queue behind it, for a transaction that uses a table
+TRIES = 10
+OVERTAKEN = (
+    psycopg.errors.DuplicateSchema,
+    psycopg.errors.DuplicateTable,
+    psycopg.errors.UniqueViolation,
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.InvalidSchemaName,
+)
+"""Another process created or removed the catalog at the same time."""
 HAS_REGISTRY = "SELECT to_regclass('pgdoc.registry') IS NOT NULL"
 EVENT_TRIGGERS = Path(__file__).parent / "sql" / "event_triggers.sql"
 
@@ -19,17 +36,32 @@ EVENT_TRIGGERS = Path(__file__).parent / "sql" / "event_triggers.sql"
 def run_migrations(connection: Connection) -> None:
     with connection.begin():
         connection.execute(text(FIXED_PATH))
-        connection.execute(text(LOCK))
-        connection.execute(text("CREATE SCHEMA IF NOT EXISTS pgdoc"))
+        driver_connection: Any = connection.connection.driver_connection
+        lock(driver_connection)
         context.configure(connection=connection, version_table_schema="pgdoc")
         context.run_migrations()
         if context.get_context().get_current_heads() == ():
             connection.execute(text("DROP TABLE IF EXISTS pgdoc.alembic_version"))
             connection.execute(text("DROP SCHEMA pgdoc"))
         elif connection.scalar(text(HAS_REGISTRY)):
-            driver_connection: Any = connection.connection.driver_connection
             driver_connection.execute("SELECT pgdoc.rebind()")
             follow_ddl(driver_connection)
+
+
+def lock(connection: psycopg.Connection[Any]) -> None:
+    """Lock the catalog for this transaction, and create its first table if there is none."""
+    connection.execute(f"SET LOCAL lock_timeout = '{QUEUE_S}s'")
+    for left in reversed(range(TRIES)):
+        try:
+            with connection.transaction():
+                if connection.execute(HAS_VERSION_TABLE).fetchone() == (False,):
+                    connection.execute(CREATE_VERSION_TABLE)
+                connection.execute(LOCK)
+            break
+        except OVERTAKEN:
+            if not left:
+                raise
+    connection.execute(f"SET LOCAL lock_timeout = '{BLOCKED_S}s'")
 
 
 def follow_ddl(connection: psycopg.Connection[Any]) -> None:

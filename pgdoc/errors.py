@@ -28,7 +28,7 @@
     │   ├── InvalidDocument              an id, data or metadata that can't be stored
     │   ├── InvalidFilter                (`operator`)
     │   └── InvalidUpdate                (`operator`)
-    ├── CollectionNotFound               the collection does not exist
+    ├── CollectionNotFound               the collection does not exist, or a table is none
     ├── DuplicateDocument                the id, or a unique value, already exists (`document_id`)
     ├── VersionConflict                  the document is not at version `if_version` (`found_version`)
     ├── BulkError                        a write of a bulk failed (`index`, `collection`, `document_id`)
@@ -215,14 +215,6 @@ class CatalogNotTrusted(CatalogError):  # noqa: N818
     """
 
 
-class RegistryUnbound(CatalogError):  # noqa: N818
-    """The registry of collections belongs to another database: this one is a copy, or was restored from a dump.
-
-    Nothing that the registry says is believed until the catalog's owner runs `pgdoc init`, which registers the
-    collections again.
-    """
-
-
 class CatalogVersionMismatch(CatalogError):  # noqa: N818
     """The catalog is older or newer than this version of pgdoc: run `pgdoc init`, or install a newer pgdoc.
 
@@ -235,6 +227,13 @@ class CatalogVersionMismatch(CatalogError):  # noqa: N818
         super().__init__(message)
         self.found_version = found_version
         self.needed_version = needed_version
+
+
+class RegistryUnbound(CatalogError):  # noqa: N818
+    """The database is a copy, or was restored from a dump, and its registry of collections belongs to the original.
+
+    Run `pgdoc init` as the catalog's owner, or `SELECT pgdoc.rebind()`.
+    """
 
 
 class InvalidInput(PgdocError, ValueError):  # noqa: N818
@@ -284,7 +283,8 @@ class InvalidUpdate(InvalidInput):
 class CollectionNotFound(PgdocError):  # noqa: N818
     """The collection does not exist and the call does not create it, or a table of that name is not a collection.
 
-    Create it with `store.create_collection()`, or use another name.
+    Create it with `store.create_collection()`, use another name, or make the table a collection with
+    `SELECT pgdoc.register('docs.orders')`. No call reads or changes a table that is not a collection.
     """
 
 

@@ -56,6 +56,7 @@ class AsyncBulkCollection:
         self._name = check_name(name, "collection")
         self._queue = queue
         self._table = AsyncTable(session, schema, name, auto_create=auto_create)
+        queue.tables[self._table.name] = self._table
 
     @property
     def name(self) -> str:
@@ -234,7 +235,7 @@ class AsyncBulkCollection:
         self, name: str, params: list[Any], judge: ResultParser, *, create: bool = False, **clauses: str
     ) -> Statement:
         query, params = self._table.with_metadata(name, params, versioned=False, **clauses)
-        return Statement(query, params, self._table.name, self._table.creatable if create else None, judge)
+        return Statement(query, params, create, judge)
 
     def _update(self, condition: Compiled, update: Update) -> Statement:
         """Return an `update_many`, also for one document: it can return the one that does not fit."""
@@ -276,4 +277,4 @@ class AsyncBulkCollection:
         return [] if if_version is None else [self._lock(target, partial(at_version, target, if_version))]
 
     def _lock(self, target: Target, judge: ResultParser) -> Statement:
-        return Statement(table_statement("lock", self._table.name), [target.key], self._table.name, None, judge)
+        return Statement(table_statement("lock", self._table.name), [target.key], creates=False, parse=judge)

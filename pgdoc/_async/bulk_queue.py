@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from pgdoc.crud.bulk_results import CHUNK_BYTES, CHUNK_STATEMENTS, size_of
-from pgdoc.database.errors import map_error
-from pgdoc.errors import BulkError, CollectionNotFound, PgdocError, ServerUnreachable, StoreClosed, TransactionClosed
+from pgdoc.crud.guard import guarded, replaced
+from pgdoc.crud.guard import missing as missing_collection
+from pgdoc.database.errors import is_about_table, map_error
+from pgdoc.errors import BulkError, PgdocError, ServerUnreachable, StoreClosed, TransactionClosed
 from pgdoc.runtime.primitives import AsyncLock
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncConnection, AsyncCursor
 
+    from pgdoc._async.table import AsyncTable
     from pgdoc._async.transaction_session import AsyncTransactionSession
     from pgdoc.crud.bulk_results import Statement, Target
 
@@ -33,6 +36,7 @@ class AsyncBulkQueue:
     Attributes:
         is_open: whether the bulk's block is being executed.
         counts: documents written so far, by the fields of `BulkResult`.
+        tables: the tables of the collections that the bulk writes to, by their quoted names.
     """
 
     def __init__(self, session: AsyncTransactionSession, *, auto_create: bool) -> None:
@@ -40,6 +44,7 @@ class AsyncBulkQueue:
         self._auto_create = auto_create
         self.is_open = False
         self.counts: Counter[str] = Counter()
+        self.tables: dict[str, AsyncTable] = {}
         # Guards all that follows, and the connection: several tasks may write to one bulk.
         self._lock = AsyncLock()
         self._queue: list[Queued] = []
@@ -98,7 +103,7 @@ class AsyncBulkQueue:
 
     async def _prepare(self, queue: list[Queued]) -> tuple[list[Queued], Failed | None]:
         """Create the missing tables; return the writes before the first whose table fails, and that one."""
-        if all(self._session.knows(statement.table) for _, _, statement in queue):
+        if all(self._session.oids.get(statement.query.table) for _, _, statement in queue):
             return queue, None
         if not self._session.begun:
             await self._session.begin()
@@ -110,26 +115,22 @@ class AsyncBulkQueue:
                     writes.append(write)
                 else:
                     write[2].parse([])
-            except psycopg.Error as exc:
-                return [], (write, _mapped(exc, write))
             except PgdocError as error:
-                return writes, (write, error)
+                return [] if self._session.is_aborted else writes, (write, error)
         return writes, None
 
     async def _has_table(self, statement: Statement, missing: set[str]) -> bool:
         """Look for the table of a statement; create it if the statement creates its collection."""
-        table, create = statement.table, statement.create
-        if create is None and table in missing:
+        table = statement.query.table
+        if table in missing and not statement.creates:
             return False
-        try:
-            await self._session.prepare(table, create)
-        except CollectionNotFound:
-            if not self._auto_create:
-                raise
-            missing.add(table)
-            return False
-        missing.discard(table)
-        return True
+        if await self.tables[table].oid(create=statement.creates) is not None:
+            missing.discard(table)
+            return True
+        if not self._auto_create:
+            raise missing_collection(self.tables[table].subject)
+        missing.add(table)
+        return False
 
     async def _send_all(self, writes: list[Queued]) -> Failed | None:
         """Send the writes in one round trip; return the first that failed.
@@ -141,38 +142,41 @@ class AsyncBulkQueue:
         error: psycopg.Error | None = None
         try:
             async with self._session.pipeline() as connection:
-                error = await _execute(connection, writes, cursors)
+                error = await self._execute(connection, writes, cursors)
         except psycopg.Error as exc:
             error = error or exc
         for write, cursor in zip(writes, cursors, strict=False):
             if error is not None and cursor.statusmessage is None:
-                return write, _mapped(error, write)
+                return write, self._mapped(error, write)
             try:
                 field, count = write[2].parse(await cursor.fetchall())
             except PgdocError as failure:
                 return write, failure
             self.counts[field] += count
-        return None if error is None else (writes[-1], _mapped(error, writes[-1]))
+        return None if error is None else (writes[-1], self._mapped(error, writes[-1]))
 
+    async def _execute(
+        self, connection: AsyncConnection[Any], writes: list[Queued], cursors: list[AsyncCursor[Any]]
+    ) -> psycopg.Error | None:
+        """Fill the pipeline; return an error instead of raising it, so that the pipeline ends as usual."""
+        try:
+            for _, _, statement in writes:
+                cursor = connection.cursor()
+                cursors.append(cursor)
+                oid = self._session.oids.get(statement.query.table)
+                assert oid is not None  # noqa: S101 (`_prepare` has found it)
+                await cursor.execute(guarded(statement.query, oid), statement.params, binary=True)
+        except psycopg.Error as exc:
+            return exc
+        return None
 
-async def _execute(
-    connection: AsyncConnection[Any], writes: list[Queued], cursors: list[AsyncCursor[Any]]
-) -> psycopg.Error | None:
-    """Fill the pipeline; return an error instead of raising it, so that the pipeline ends as usual."""
-    try:
-        for _, _, statement in writes:
-            cursor = connection.cursor()
-            cursors.append(cursor)
-            await cursor.execute(statement.query, statement.params, binary=True)
-    except psycopg.Error as exc:
-        return exc
-    return None
-
-
-def _mapped(exc: psycopg.Error, write: Queued) -> PgdocError:
-    error = map_error(exc, write[1].subject)
-    error.__cause__ = exc
-    return error
+    def _mapped(self, exc: psycopg.Error, write: Queued) -> PgdocError:
+        error = map_error(exc, write[1].subject)
+        if is_about_table(exc):
+            self._session.oids.forget(write[2].query.table)
+            error = replaced(write[1].subject)
+        error.__cause__ = exc
+        return error
 
 
 def _bulk_error(write: Queued, error: PgdocError) -> PgdocError:

@@ -11,6 +11,7 @@ from psycopg import AsyncConnection
 from psycopg_pool import PoolTimeout
 
 from pgdoc.crud.copy_format import HEADER, TRAILER, CopyRows
+from pgdoc.crud.guard import KnownTables
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision, check_server
 from pgdoc.database.conninfo import with_application_name, with_timeout
 from pgdoc.database.errors import connection_error, map_error
@@ -19,6 +20,7 @@ from pgdoc.model.metadata import current_metadata
 from pgdoc.runtime.deadline import bounded, closing_on_deadline, deadline_scope, is_limited
 from pgdoc.runtime.fork import FORKED, connecting, detach, remember
 from pgdoc.runtime.primitives import AsyncLock, AsyncPool, async_check_alive
+from pgdoc.runtime.secrets import without_secrets
 from pgdoc.runtime.ttl_cache import TTLCache
 from pgdoc.sql import statement
 
@@ -45,7 +47,7 @@ class AsyncConnections:
     Such a call takes a connection, executes one statement in autocommit mode, and returns the connection.
 
     Attributes:
-        seen: the tables that committed transactions found or created, which later ones need not look for.
+        oids: the tables of the collections that calls and committed transactions have found or created.
     """
 
     def __init__(self, conninfo: str, pool_size: int, *, schema: str, through_pooler: bool) -> None:
@@ -60,7 +62,7 @@ class AsyncConnections:
         self._opening = AsyncLock()  # held while the pool is opened, or the server is checked
         self._pool: AsyncPool | None = None  # None until it is open, and again once the store is closed
         self._inherited: AsyncPool | None = None  # in a forked child: the parent's pool, kept so that nothing closes it
-        self.seen: set[str] = set()
+        self.oids = KnownTables()
         self.indexes: TTLCache[Indexes] = TTLCache()
         self.large_results: TTLCache[bool] = TTLCache()
         remember(self)
@@ -154,13 +156,13 @@ class AsyncConnections:
         """Always false: each statement commits by itself."""
         return False
 
+    def check_open(self) -> None:
+        """Do nothing: the pool opens itself."""
+
     def metadata_message(self) -> str | None:
         """Return the caller's metadata, if any."""
         metadata = current_metadata()
         return metadata.message if metadata else None
-
-    async def prepare(self, table: str, create: Sequence[Any] | None) -> None:
-        """Do nothing: a single statement may fail and be sent again."""
 
     async def fetch(self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
         """See `AsyncSession`."""
@@ -190,9 +192,10 @@ class AsyncConnections:
             if chunk:
                 yield chunk
 
-    async def copy(self, query: bytes, rows: CopyRows) -> None:
-        """Execute a COPY FROM STDIN, all or nothing."""
+    async def copy(self, hold: bytes, query: bytes, rows: CopyRows) -> None:
+        """See `AsyncSession`."""
         async with self.connection() as connection, connection.transaction(), connection.cursor() as cursor:
+            await cursor.execute(hold)
             if message := self.metadata_message():
                 await cursor.execute(statement("documents", "emit").encode(), [message])
             async with cursor.copy(query) as copy:
@@ -216,7 +219,7 @@ def _class_of(closing: threading.Event) -> type[AsyncConnection[Any]]:
         @classmethod
         def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
             with deadline_scope(float("inf"), closing=closing):
-                return bounded(connecting(super()._connect_gen(conninfo)))
+                return without_secrets(bounded(connecting(super()._connect_gen(conninfo))), conninfo)
 
         async def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
             """Wait for the server: without a limit for a user's call, within `deadline_scope` for opening a stream."""

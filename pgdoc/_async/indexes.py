@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc.crud.statements import catalog_statement
+from pgdoc.crud.guard import replaced
+from pgdoc.crud.statements import table_statement
 from pgdoc.database.errors import map_error
 from pgdoc.errors import CollectionNotFound, DatabaseError
 from pgdoc.model.names import check_name, quoted
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncIndexes", "Index", "IndexProgress"]
 
 _POLL_S = 0.2
+_LOCK_TIMEOUT = b"SET LOCAL lock_timeout = '2s'"  # longer than the deadlock_timeout after which autovacuum gives way
 
 
 class AsyncIndexes:
@@ -45,7 +47,6 @@ class AsyncIndexes:
     _table: AsyncTable
     _session: AsyncSession
     _address: tuple[str, str]
-    _auto_create: bool
 
     async def create_index(
         self,
@@ -81,8 +82,9 @@ class AsyncIndexes:
             DatabaseError: another index has this name.
         """
         plan = plan_index(paths, unique=unique, where=where, name=name)
-        while (oid := await self._table_oid()) is None:
-            await self._create_table()
+        oid = await self._table.look_up() or await self._table.create()
+        if self._session.in_transaction:  # keeps the table until the transaction ends
+            await self._table.read(table_statement("hold", self._table.name), [])
         try:
             async with self._building(oid) as connection:
                 await self._complete(connection, oid, plan, progress)
@@ -96,7 +98,9 @@ class AsyncIndexes:
 
     async def indexes(self) -> list[Index]:
         """Return the indexes that `create_index` created, sorted by name."""
-        oid = await self._table_oid()
+        oid = await self._table.look_up()
+        if oid is None:
+            self._table.check_creatable()
         return collect_indexes(await self._fetch(_sql("parts"), [oid])) if oid is not None else []
 
     async def drop_index(self, name: str) -> bool:
@@ -109,8 +113,9 @@ class AsyncIndexes:
             InvalidName: `name` is not a valid index name.
         """
         check_name(name, "index")
-        oid = await self._table_oid()
+        oid = await self._table.look_up()
         if oid is None:
+            self._table.check_creatable()
             return False
         try:
             async with self._building(oid) as connection:
@@ -123,17 +128,6 @@ class AsyncIndexes:
             self._table.forget_indexes()
         return bool(found)
 
-    async def _table_oid(self) -> int | None:
-        oid: int | None = (await self._fetch(_sql("table"), [self._table.name]))[0][0]
-        if oid is None and not self._auto_create:
-            raise CollectionNotFound(f"{self._table.subject} does not exist: create it with store.create_collection()")
-        return oid
-
-    async def _create_table(self) -> None:
-        message = self._session.metadata_message()
-        query = catalog_statement("create_collection", with_metadata=message is not None)
-        await self._fetch(query, self._address if message is None else (message, *self._address))
-
     async def _fetch(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         try:
             return await self._session.fetch(query, params)
@@ -142,22 +136,35 @@ class AsyncIndexes:
 
     @asynccontextmanager
     async def _building(self, oid: int) -> AsyncIterator[AsyncConnection[Any]]:
-        """Lend a connection that may change the indexes: one process at a time has the lock.
+        """Lend a connection that may change the indexes: one session at a time builds those of a table.
 
-        The lock is polled. A session that waited for it in the server would hold a snapshot, which the other process's
-        CREATE INDEX CONCURRENTLY would wait for: a deadlock. A transaction locks the table instead.
+        Others may not wait inside their own CREATE INDEX CONCURRENTLY: that holds a snapshot, for which the first one
+        waits, which is a deadlock. In a transaction, the build's own lock on the table is enough.
         """
         async with self._session.lend() as connection:
             if self._session.in_transaction:
                 yield connection
                 return
-            while not await _first(connection, "lock", [oid]):
+            while not await self._begin_build(connection, oid):
                 await async_sleep(_POLL_S)
             try:
                 yield connection
             finally:
                 if not connection.closed:
-                    await _first(connection, "unlock", [oid])
+                    await connection.execute(_sql("end_build"), [oid])
+
+    async def _begin_build(self, connection: AsyncConnection[Any], oid: int) -> bool:
+        """Note that this session builds; return `False` if another one does, or if the table stays locked.
+
+        Only roles that may change the table can lock it, and LOCK TABLE waits without a snapshot.
+        """
+        try:
+            async with connection.transaction():
+                await connection.execute(_LOCK_TIMEOUT)
+                await connection.execute(_sql("lock", table=self._table.name))
+                return bool((await _rows(connection, _sql("begin_build"), [oid]))[0][0])
+        except psycopg.errors.LockNotAvailable:
+            return False
 
     async def _complete(
         self,
@@ -214,7 +221,8 @@ class AsyncIndexes:
         )
         try:
             await self._execute(connection, query, plan.name, progress)
-        except psycopg.errors.UniqueViolation:
+            await self._check_table(connection, oid, relation)
+        except (psycopg.errors.UniqueViolation, CollectionNotFound):
             if not self._session.in_transaction:
                 await self._drop(connection, relation)
             raise
@@ -240,6 +248,12 @@ class AsyncIndexes:
 
         await async_execute_watched(connection, query, report, _POLL_S)
 
+    async def _check_table(self, connection: AsyncConnection[Any], oid: int, relation: str) -> None:
+        """Check that no other table had the collection's name: CREATE INDEX CONCURRENTLY has no guard."""
+        rows = await _rows(connection, _sql("table_of"), [oid, quoted(self._address[0], relation)])
+        if not (rows and rows[0][0]):
+            raise replaced(self._table.subject)
+
     async def _drop(self, connection: AsyncConnection[Any], relation: str) -> None:
         name = quoted(self._address[0], relation)
         await connection.execute(_sql("drop", concurrently=self._concurrently, name=name))
@@ -262,10 +276,6 @@ async def _literals(connection: AsyncConnection[Any], params: Sequence[Any]) -> 
     text = "(%s::pg_catalog.text[])::pg_catalog.text", "%s::pg_catalog.text"
     columns = ", ".join(f"pg_catalog.quote_literal({text[0 if isinstance(item, list) else 1]})" for item in params)
     return list((await _rows(connection, f"SELECT {columns}".encode(), params))[0])
-
-
-async def _first(connection: AsyncConnection[Any], name: str, params: Sequence[Any]) -> Any:
-    return (await _rows(connection, _sql(name), params))[0][0]
 
 
 async def _rows(connection: AsyncConnection[Any], query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pgdoc._async.session import AsyncSession
     from pgdoc._async.table import AsyncTable, Rows
+    from pgdoc.crud.guard import GuardedQuery
 
 __all__ = ["AsyncReads"]
 
@@ -133,7 +134,7 @@ class AsyncReads:
         rows = await self._table.read(query, [*params, *search.last_param(limit)], prepare=False)
         return "\n".join(row[0] for row in rows)
 
-    async def _compiled(self, name: str, search: Search) -> tuple[bytes, list[Any], bool | None]:
+    async def _compiled(self, name: str, search: Search) -> tuple[GuardedQuery, list[Any], bool | None]:
         """Return the statement, its parameters except the limit, and `prepare` for `AsyncSession.fetch`.
 
         One plan suits all values of a lookup, and of a range in its own order. It does not suit a lookup in another
@@ -181,7 +182,9 @@ class AsyncReads:
             async for rows in chunks:
                 yield rows
 
-    async def _few(self, query: bytes, params: list[Any], prepare: bool | None, search: Search, limit: int) -> Rows:
+    async def _few(
+        self, query: GuardedQuery, params: list[Any], prepare: bool | None, search: Search, limit: int
+    ) -> Rows:
         return await self._table.read(query, [*params, *search.last_param(limit)], prepare=prepare)
 
 

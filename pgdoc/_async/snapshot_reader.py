@@ -7,9 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 from pgdoc.changes.snapshot import PgSnapshot, Snapshot, SnapshotChunk
-from pgdoc.errors import CollectionNotFound, PgdocError
+from pgdoc.errors import PgdocError
 from pgdoc.model.documents import Document
-from pgdoc.model.names import quoted
 from pgdoc.runtime.primitives import async_sleep
 
 if TYPE_CHECKING:
@@ -72,22 +71,22 @@ class AsyncSnapshotReader:
             self._not_before = time.monotonic() + _EARLY_S
 
     async def _read(self, collection: str, after: str) -> SnapshotChunk:
-        try:
-            return await self._read_table(collection, after)
-        except CollectionNotFound:
+        chunk = await self._read_table(collection, after)
+        if chunk is None:
             # It was dropped or renamed: the stream learns of that before it comes to the end of the WAL. A collection
             # that is created under this name later is not seen by this snapshot, so the empty chunk takes its rows in.
             ((text, _),) = await self._backend.fetch("running")
-        try:
-            return await self._read_table(collection, after)
-        except CollectionNotFound:
+            chunk = await self._read_table(collection, after)
+        if chunk is None:
             ((end, read_at),) = await self._backend.fetch("mark")
-            return SnapshotChunk(collection, after, {}, None, PgSnapshot.parse(text), end, read_at)
+            chunk = SnapshotChunk(collection, after, {}, None, PgSnapshot.parse(text), end, read_at)
+        return chunk
 
-    async def _read_table(self, collection: str, after: str) -> SnapshotChunk:
-        table = quoted(self._backend.hub.source.schema, collection)
-        parameters = (after, CHUNK_DOCUMENTS, CHUNK_BYTES)
-        rows = await self._backend.fetch("part", *parameters, table=table, limit_s=_READ_LIMIT_S)
+    async def _read_table(self, collection: str, after: str) -> SnapshotChunk | None:
+        """Read a chunk; `None` if there is no such collection."""
+        rows = await self._backend.read_part(collection, after, CHUNK_DOCUMENTS, CHUNK_BYTES, limit_s=_READ_LIMIT_S)
+        if not rows:
+            return None
         text, end, read_at, found = rows[0][:4]
         documents = {row[4]: Document.from_text(*row[4:]) for row in rows if row[4] is not None}
         is_last = len(documents) == (found or 0) < CHUNK_DOCUMENTS

@@ -12,8 +12,8 @@ from pgdoc.changes.fanout import Subscription
 from pgdoc.changes.router import Selection
 from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
 from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClosed, StreamError
-from pgdoc.model.positions import BEFORE_ALL, Position, resume_point
-from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage
+from pgdoc.model.positions import BEFORE_ALL, resume_point
+from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, token_at
 from pgdoc.replication.checks import check_position, check_reach
 from pgdoc.runtime.primitives import AsyncOpening, async_call, async_wait
 from pgdoc.streams.delivery import Delivery
@@ -224,7 +224,7 @@ class AsyncChangeStream(AsyncOpening):
         That is at most `wait_s`: the snapshot can go on without changes, so it must be polled.
         """
         delivery, consumer = self._delivery, self._consumer
-        if consumer is not None and consumer.epoch is not None and delivery.is_snapshot_due:
+        if consumer is not None and consumer.claim is not None and delivery.is_snapshot_due:
             await self._begin_snapshot_of(consumer)
         if delivery.snapshot is not None and self._snapshot_reader is not None:
             await self._snapshot_reader.read_on(delivery.snapshot)
@@ -295,9 +295,9 @@ class AsyncChangeStream(AsyncOpening):
         feed = self._delivery.feed
         if feed is None:
             raise StreamError("the stream is not open: await it, or enter it, first")
-        if self._consumer is not None and self._consumer.epoch is None:
+        if self._consumer is not None and self._consumer.claim is None:
             raise StreamError("the stream is a standby: it has no position until it owns its consumer")
-        return ResumeToken(Position(*self._delivery.position(feed)), *feed.ids, self._delivery.progress)
+        return token_at(self._delivery.position(feed), feed.ids, self._delivery.progress)
 
     @property
     def closed(self) -> bool:

@@ -9,8 +9,9 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from pgdoc.crud.copy_format import HEADER, TRAILER
+from pgdoc.crud.guard import KnownTables
 from pgdoc.database.errors import map_error
-from pgdoc.errors import CollectionNotFound, DatabaseError, ServerUnreachable, TransactionClosed
+from pgdoc.errors import DatabaseError, ServerUnreachable, TransactionClosed
 from pgdoc.model.metadata import checked, current_metadata
 from pgdoc.sql import statement
 
@@ -38,10 +39,10 @@ class AsyncTransactionSession:
         if isolation is not None and isolation not in _ISOLATION:
             raise ValueError(f"isolation must be one of {', '.join(_ISOLATION)}, got {isolation!r}")
         self._connections = connections
+        self.oids = KnownTables(connections.oids)
         self.indexes, self.large_results = connections.indexes, connections.large_results
         self._isolation = isolation
         self._connection: AsyncConnection[Any] | None = None  # while the transaction is open
-        self._seen: set[str] = set()  # tables found or created; the store's own set learns of them at the commit
         # Cursors in the server. Those in `_cursors_gone` were closed by the server, with the savepoint of a COPY.
         self._cursors: set[AsyncServerCursor[Any]] = set()
         self._cursors_gone: set[AsyncServerCursor[Any]] = set()
@@ -84,6 +85,15 @@ class AsyncTransactionSession:
         """Whether the transaction has begun, and not ended."""
         return self._connection is not None
 
+    @property
+    def is_aborted(self) -> bool:
+        """Whether an error of the server has aborted the transaction."""
+        return self.connection.info.transaction_status == TransactionStatus.INERROR
+
+    def check_open(self) -> None:
+        """See `AsyncSession`."""
+        _ = self.connection
+
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator[AsyncConnection[Any]]:
         """Lend the connection for statements that share one round trip, with the begin if necessary."""
@@ -116,8 +126,6 @@ class AsyncTransactionSession:
         """Commit, or roll back for an exception; return whether that was a rollback to be swallowed."""
         connection, self._connection = self.connection, None
         aborted = connection.info.transaction_status == TransactionStatus.INERROR
-        if exc or aborted:
-            self._connections.seen.clear()  # the cause may be a table that no longer exists
         try:
             swallowed = await self._block.__aexit__(exc_type, exc, traceback)
         except psycopg.Error as error:
@@ -136,7 +144,7 @@ class AsyncTransactionSession:
             raise ServerUnreachable("the transaction was lost: its connection is closed. Run it again")
         if aborted:
             raise DatabaseError("the transaction was rolled back: an error inside it had aborted it", sqlstate="25P02")
-        self._connections.seen |= self._seen
+        self.oids.share()
 
     @property
     def in_transaction(self) -> bool:
@@ -152,27 +160,6 @@ class AsyncTransactionSession:
         inner = current_metadata().since(self._outside)
         self._diverged = self._diverged or bool(inner)
         return inner.over(self._given.over(self._outside)).message if self._diverged else None
-
-    def knows(self, table: str) -> bool:
-        """Whether the table was seen before, so that `prepare` need not look for it."""
-        return table in self._seen or table in self._connections.seen
-
-    async def prepare(self, table: str, create: Sequence[Any] | None) -> None:
-        """Look for the table before a statement could fail and abort the transaction.
-
-        A missing one is created as `create`, schema and name.
-
-        Raises:
-            CollectionNotFound: the table is missing, and `create` is `None`.
-        """
-        if self.knows(table):
-            return
-        ((exists,),) = await self.fetch(statement("catalog", "table_exists").encode(), [table])
-        if not exists:
-            if create is None:
-                raise CollectionNotFound(f"collection {table} does not exist: create it with store.create_collection()")
-            await self.fetch(statement("catalog", "create_collection").encode(), create)
-        self._seen.add(table)
 
     async def fetch(self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
         """See `AsyncSession`."""
@@ -202,21 +189,22 @@ class AsyncTransactionSession:
         """Lend the connection of this transaction."""
         yield self.connection
 
-    async def copy(self, query: bytes, rows: CopyRows) -> None:
+    async def copy(self, hold: bytes, query: bytes, rows: CopyRows) -> None:
         """Execute one COPY per block of rows, inside a savepoint.
 
         Between blocks the connection is free, so that `rows` may itself read from this transaction.
         """
         before = self._cursors.copy()
         try:
-            await self._copy(query, rows)
+            await self._copy(hold, query, rows)
         except BaseException:  # the server has closed the savepoint's cursors; closing one again would be an error
             self._cursors_gone |= self._cursors - before
             raise
 
-    async def _copy(self, query: bytes, rows: CopyRows) -> None:
+    async def _copy(self, hold: bytes, query: bytes, rows: CopyRows) -> None:
         connection = self.connection
         async with connection.transaction(), connection.cursor() as cursor:
+            await cursor.execute(hold)
             for block in rows:
                 if message := self.metadata_message():
                     await cursor.execute(statement("documents", "emit").encode(), [message])

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pgdoc.consumers.ownership import drop_consumer
 from pgdoc.errors import PgdocError
-from pgdoc.model.positions import Lsn, Position
-from pgdoc.model.tokens import ResumeToken
+from pgdoc.model.positions import BEFORE_ALL, Lsn
+from pgdoc.model.tokens import token_at
 from pgdoc.replication.session import try_reader
 from pgdoc.runtime.primitives import call
 from pgdoc.streams.status import ConsumerStatus, History, Status, plugin_reason
@@ -24,12 +24,13 @@ class Admin:
     """Reports on consumers, history and the server, and changes what an operator may change."""
 
     def __init__(self, backend: StreamBackend) -> None:
+        self._backend = backend
         self._fetch = backend.fetch
         self._source = backend.hub.source
 
     def consumers(self) -> list[ConsumerStatus]:
         """See `Store.consumers`."""
-        rows = self._fetch("consumers")
+        rows = self._backend.fetch_of_consumers("consumers", rights="SELECT")
         return [_consumer_status(row) for row in rows]
 
     def drop_consumer(self, name: str) -> bool:
@@ -84,6 +85,6 @@ class Admin:
 
 
 def _consumer_status(row: tuple[Any, ...]) -> ConsumerStatus:
-    name, schema, owner_pid, position, system_id, timeline, *others = row
-    token = ResumeToken(Position(*position[:4]) if position else Position(0), int(system_id), timeline)
+    name, schema, owner_pid, position, system_id, timeline, database_oid, *others = row
+    token = token_at(position[:4] if position else BEFORE_ALL, (int(system_id), timeline, database_oid))
     return ConsumerStatus(name, schema, owner_pid, token, *others)

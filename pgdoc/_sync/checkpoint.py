@@ -38,17 +38,18 @@ def checkpoint(tx: OpenTransaction, consumer: Consumer, mark: Mark) -> None:
     Raises:
         ConsumerLost: it does not, or `mark` is not beyond the stored position.
     """
-    system_id, timeline = consumer.ids
+    system_id, timeline, database_oid = consumer.ids
     position = [int(number) for number in mark.position]  # some may be Lsn
-    params = [position, mark.text, str(system_id), timeline, consumer.name, consumer.epoch, position]
+    epoch, holder = consumer.claim or (0, None)
+    params = [position, mark.text, str(system_id), timeline, database_oid, consumer.name, epoch, holder, position]
     try:
         if _fetch(tx, "checkpoint", params):
             return
-        stored = _fetch(tx, "look", [consumer.name])
+        stored = _fetch(tx, "stored", [consumer.name])
     except psycopg.Error as exc:  # also a serialization failure: the next attempt finds out who changed the row
         raise map_error(exc, f'consumer "{consumer.name}"') from exc
-    if stored and stored[0][0] == consumer.epoch:
-        at, asked = Lsn(stored[0][1][0]), Lsn(mark.position[0])
+    if stored and stored[0][:2] == consumer.claim:
+        at, asked = Lsn(stored[0][2][0]), Lsn(mark.position[0])
         raise ConsumerLost(
             f'consumer "{consumer.name}" has a checkpoint at {at} already, and the event at {asked} is not beyond it: '
             "its effect is stored, roll this transaction back"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc.crud.statements import catalog_statement
+from pgdoc.crud.guard import replaced
+from pgdoc.crud.statements import table_statement
 from pgdoc.database.errors import map_error
 from pgdoc.errors import CollectionNotFound, DatabaseError
 from pgdoc.model.names import check_name, quoted
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Indexes", "Index", "IndexProgress"]
 
 _POLL_S = 0.2
+_LOCK_TIMEOUT = b"SET LOCAL lock_timeout = '2s'"  # longer than the deadlock_timeout after which autovacuum gives way
 
 
 class Indexes:
@@ -46,7 +48,6 @@ class Indexes:
     _table: Table
     _session: Session
     _address: tuple[str, str]
-    _auto_create: bool
 
     def create_index(
         self,
@@ -82,8 +83,9 @@ class Indexes:
             DatabaseError: another index has this name.
         """
         plan = plan_index(paths, unique=unique, where=where, name=name)
-        while (oid := self._table_oid()) is None:
-            self._create_table()
+        oid = self._table.look_up() or self._table.create()
+        if self._session.in_transaction:  # keeps the table until the transaction ends
+            self._table.read(table_statement("hold", self._table.name), [])
         try:
             with self._building(oid) as connection:
                 self._complete(connection, oid, plan, progress)
@@ -97,7 +99,9 @@ class Indexes:
 
     def indexes(self) -> list[Index]:
         """Return the indexes that `create_index` created, sorted by name."""
-        oid = self._table_oid()
+        oid = self._table.look_up()
+        if oid is None:
+            self._table.check_creatable()
         return collect_indexes(self._fetch(_sql("parts"), [oid])) if oid is not None else []
 
     def drop_index(self, name: str) -> bool:
@@ -110,8 +114,9 @@ class Indexes:
             InvalidName: `name` is not a valid index name.
         """
         check_name(name, "index")
-        oid = self._table_oid()
+        oid = self._table.look_up()
         if oid is None:
+            self._table.check_creatable()
             return False
         try:
             with self._building(oid) as connection:
@@ -124,17 +129,6 @@ class Indexes:
             self._table.forget_indexes()
         return bool(found)
 
-    def _table_oid(self) -> int | None:
-        oid: int | None = (self._fetch(_sql("table"), [self._table.name]))[0][0]
-        if oid is None and not self._auto_create:
-            raise CollectionNotFound(f"{self._table.subject} does not exist: create it with store.create_collection()")
-        return oid
-
-    def _create_table(self) -> None:
-        message = self._session.metadata_message()
-        query = catalog_statement("create_collection", with_metadata=message is not None)
-        self._fetch(query, self._address if message is None else (message, *self._address))
-
     def _fetch(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         try:
             return self._session.fetch(query, params)
@@ -143,22 +137,35 @@ class Indexes:
 
     @contextmanager
     def _building(self, oid: int) -> Iterator[Connection[Any]]:
-        """Lend a connection that may change the indexes: one process at a time has the lock.
+        """Lend a connection that may change the indexes: one session at a time builds those of a table.
 
-        The lock is polled. A session that waited for it in the server would hold a snapshot, which the other process's
-        CREATE INDEX CONCURRENTLY would wait for: a deadlock. A transaction locks the table instead.
+        Others may not wait inside their own CREATE INDEX CONCURRENTLY: that holds a snapshot, for which the first one
+        waits, which is a deadlock. In a transaction, the build's own lock on the table is enough.
         """
         with self._session.lend() as connection:
             if self._session.in_transaction:
                 yield connection
                 return
-            while not _first(connection, "lock", [oid]):
+            while not self._begin_build(connection, oid):
                 sleep(_POLL_S)
             try:
                 yield connection
             finally:
                 if not connection.closed:
-                    _first(connection, "unlock", [oid])
+                    connection.execute(_sql("end_build"), [oid])
+
+    def _begin_build(self, connection: Connection[Any], oid: int) -> bool:
+        """Note that this session builds; return `False` if another one does, or if the table stays locked.
+
+        Only roles that may change the table can lock it, and LOCK TABLE waits without a snapshot.
+        """
+        try:
+            with connection.transaction():
+                connection.execute(_LOCK_TIMEOUT)
+                connection.execute(_sql("lock", table=self._table.name))
+                return bool((_rows(connection, _sql("begin_build"), [oid]))[0][0])
+        except psycopg.errors.LockNotAvailable:
+            return False
 
     def _complete(
         self,
@@ -215,7 +222,8 @@ class Indexes:
         )
         try:
             self._execute(connection, query, plan.name, progress)
-        except psycopg.errors.UniqueViolation:
+            self._check_table(connection, oid, relation)
+        except (psycopg.errors.UniqueViolation, CollectionNotFound):
             if not self._session.in_transaction:
                 self._drop(connection, relation)
             raise
@@ -241,6 +249,12 @@ class Indexes:
 
         execute_watched(connection, query, report, _POLL_S)
 
+    def _check_table(self, connection: Connection[Any], oid: int, relation: str) -> None:
+        """Check that no other table had the collection's name: CREATE INDEX CONCURRENTLY has no guard."""
+        rows = _rows(connection, _sql("table_of"), [oid, quoted(self._address[0], relation)])
+        if not (rows and rows[0][0]):
+            raise replaced(self._table.subject)
+
     def _drop(self, connection: Connection[Any], relation: str) -> None:
         name = quoted(self._address[0], relation)
         connection.execute(_sql("drop", concurrently=self._concurrently, name=name))
@@ -263,10 +277,6 @@ def _literals(connection: Connection[Any], params: Sequence[Any]) -> list[str]:
     text = "(%s::pg_catalog.text[])::pg_catalog.text", "%s::pg_catalog.text"
     columns = ", ".join(f"pg_catalog.quote_literal({text[0 if isinstance(item, list) else 1]})" for item in params)
     return list((_rows(connection, f"SELECT {columns}".encode(), params))[0])
-
-
-def _first(connection: Connection[Any], name: str, params: Sequence[Any]) -> Any:
-    return (_rows(connection, _sql(name), params))[0][0]
 
 
 def _rows(connection: Connection[Any], query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from pgdoc._sync.session import Session
     from pgdoc._sync.table import Table, Rows
+    from pgdoc.crud.guard import GuardedQuery
 
 __all__ = ["Reads"]
 
@@ -134,7 +135,7 @@ class Reads:
         rows = self._table.read(query, [*params, *search.last_param(limit)], prepare=False)
         return "\n".join(row[0] for row in rows)
 
-    def _compiled(self, name: str, search: Search) -> tuple[bytes, list[Any], bool | None]:
+    def _compiled(self, name: str, search: Search) -> tuple[GuardedQuery, list[Any], bool | None]:
         """Return the statement, its parameters except the limit, and `prepare` for `Session.fetch`.
 
         One plan suits all values of a lookup, and of a range in its own order. It does not suit a lookup in another
@@ -182,7 +183,7 @@ class Reads:
             for rows in chunks:
                 yield rows
 
-    def _few(self, query: bytes, params: list[Any], prepare: bool | None, search: Search, limit: int) -> Rows:
+    def _few(self, query: GuardedQuery, params: list[Any], prepare: bool | None, search: Search, limit: int) -> Rows:
         return self._table.read(query, [*params, *search.last_param(limit)], prepare=prepare)
 
 

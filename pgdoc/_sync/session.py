@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from pgdoc.crud.copy_format import CopyRows
+    from pgdoc.crud.guard import KnownTables
     from pgdoc.query.indexes.plan import Indexes
     from pgdoc.runtime.primitives import Lending
     from pgdoc.runtime.ttl_cache import TTLCache
@@ -20,10 +21,12 @@ class Session(Protocol):
     """A transaction, or the pool: each statement there runs on any connection, and commits by itself.
 
     Attributes:
+        oids: the oids of the collections' tables.
         indexes: a cache of each table's indexes.
         large_results: a cache of the statements that returned many rows.
     """
 
+    oids: KnownTables
     indexes: TTLCache[Indexes]
     large_results: TTLCache[bool]
 
@@ -31,11 +34,11 @@ class Session(Protocol):
     def in_transaction(self) -> bool:
         """Whether an error of the server would abort earlier statements too."""
 
+    def check_open(self) -> None:
+        """Raise `TransactionClosed` unless the transaction is open."""
+
     def metadata_message(self) -> str | None:
         """Return the message with the writer's metadata that the next write must emit, or `None`."""
-
-    def prepare(self, table: str, create: Sequence[Any] | None) -> None:
-        """Make sure that a missing table does not abort a transaction."""
 
     def fetch(self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
         """Execute one statement and return its rows.
@@ -56,5 +59,5 @@ class Session(Protocol):
         """Lend the transaction's connection, or else one of the pool's, in autocommit mode."""
         ...
 
-    def copy(self, query: bytes, rows: CopyRows) -> None:
-        """Execute a COPY FROM STDIN, all or nothing."""
+    def copy(self, hold: bytes, query: bytes, rows: CopyRows) -> None:
+        """Execute a COPY FROM STDIN, all or nothing, after a statement that holds its table."""

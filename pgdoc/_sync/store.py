@@ -20,7 +20,7 @@ from pgdoc.crud.statements import catalog_statement
 from pgdoc.database.errors import map_error
 from pgdoc.database.migrate import migrate
 from pgdoc.errors import CollectionNotFound, InvalidName
-from pgdoc.model.names import check_consumer, check_name
+from pgdoc.model.names import check_consumer, check_name, quoted
 from pgdoc.replication.source import PLUGIN_CHOICES, Source
 from pgdoc.runtime.primitives import call, opening
 from pgdoc.sql import statement
@@ -303,7 +303,8 @@ class Store:
             raise map_error(exc, f'schema "{self._schema}"') from exc
 
     def _call(self, name: str, *names: str) -> Any:
-        self._connections.seen.clear()
+        for each in names:
+            self._connections.oids.forget(quoted(self._schema, each))
         message = self._connections.metadata_message()
         params = [self._schema, *names] if message is None else [message, self._schema, *names]
         try:

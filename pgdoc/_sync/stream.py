@@ -13,8 +13,8 @@ from pgdoc.changes.fanout import Subscription
 from pgdoc.changes.router import Selection
 from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
 from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClosed, StreamError
-from pgdoc.model.positions import BEFORE_ALL, Position, resume_point
-from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage
+from pgdoc.model.positions import BEFORE_ALL, resume_point
+from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, token_at
 from pgdoc.replication.checks import check_position, check_reach
 from pgdoc.runtime.primitives import Opening, call, wait
 from pgdoc.streams.delivery import Delivery
@@ -225,7 +225,7 @@ class ChangeStream(Opening):
         That is at most `wait_s`: the snapshot can go on without changes, so it must be polled.
         """
         delivery, consumer = self._delivery, self._consumer
-        if consumer is not None and consumer.epoch is not None and delivery.is_snapshot_due:
+        if consumer is not None and consumer.claim is not None and delivery.is_snapshot_due:
             self._begin_snapshot_of(consumer)
         if delivery.snapshot is not None and self._snapshot_reader is not None:
             self._snapshot_reader.read_on(delivery.snapshot)
@@ -296,9 +296,9 @@ class ChangeStream(Opening):
         feed = self._delivery.feed
         if feed is None:
             raise StreamError("the stream is not open: it, or enter it, first")
-        if self._consumer is not None and self._consumer.epoch is None:
+        if self._consumer is not None and self._consumer.claim is None:
             raise StreamError("the stream is a standby: it has no position until it owns its consumer")
-        return ResumeToken(Position(*self._delivery.position(feed)), *feed.ids, self._delivery.progress)
+        return token_at(self._delivery.position(feed), feed.ids, self._delivery.progress)
 
     @property
     def closed(self) -> bool:

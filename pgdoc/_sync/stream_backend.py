@@ -9,11 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from pgdoc._sync.table import Table
 from pgdoc.consumers.consumer import Consumer
-from pgdoc.database.errors import map_error
-from pgdoc.errors import CollectionNotFound, PgdocError, PublicationIncomplete, ReplicaIdentityChanged, StoreClosed
+from pgdoc.consumers.ownership import CONSUMER_TABLES
+from pgdoc.crud.statements import part_statement
+from pgdoc.database.errors import map_error, one_line
+from pgdoc.errors import (
+    CollectionNotFound,
+    DatabaseError,
+    PgdocError,
+    PublicationIncomplete,
+    ReplicaIdentityChanged,
+    StoreClosed,
+)
 from pgdoc.model.positions import Lsn
 from pgdoc.replication.checks import check_exact, check_published
+from pgdoc.replication.connection import quote_identifier
 from pgdoc.replication.registry import read_existence
 from pgdoc.replication.session import try_reader
 from pgdoc.runtime.deadline import deadline_scope
@@ -139,7 +150,7 @@ class StreamBackend:
 
     def knows(self, consumer: str) -> bool:
         """Return whether this durable consumer exists."""
-        return bool(self.fetch("knows", consumer))
+        return bool(self.fetch_of_consumers("knows", consumer, rights="SELECT, INSERT, UPDATE, DELETE"))
 
     def open_consumer(self, subscription: Subscription, options: StreamOptions) -> Consumer:
         """Open a durable consumer; return when it reads changes, or is a standby."""
@@ -177,15 +188,35 @@ class StreamBackend:
         for consumer in consumers:
             call(consumer.close, max(0.1, deadline - time.monotonic()))
 
-    def fetch(self, name: str, *params: Any, table: str = "", limit_s: float | None = None) -> list[tuple[Any, ...]]:
-        """Fetch the rows of a block of `streams.sql`, whose `{table}` is the quoted `table`.
-
-        The time is limited to `limit_s` seconds, or the default of `deadline_scope`, so that a silent network does not
-        keep a stream from opening.
-        """
-        query = statement("streams", name).format(table=table) if table else statement("streams", name)
+    def fetch_of_consumers(self, name: str, *params: Any, rights: str) -> list[tuple[Any, ...]]:
+        """Fetch rows about consumers; the error for a role that may not read them says what to grant: `rights`."""
         try:
-            with deadline_scope(limit_s):
-                return self._connections.fetch(query.encode(), params)
+            return self.fetch(name, *params)
+        except DatabaseError as exc:
+            if exc.sqlstate != "42501" or not isinstance(exc.__cause__, psycopg.Error):
+                raise
+            found = one_line(exc.__cause__)
+            ((role,),) = self.fetch("role")
+            grant = f"GRANT {rights} ON {CONSUMER_TABLES} TO {quote_identifier(role)}"
+            raise DatabaseError(f"{found}: as the catalog's owner, run {grant}", sqlstate=exc.sqlstate) from exc
+
+    def read_part(self, collection: str, *params: Any, limit_s: float) -> list[tuple[Any, ...]]:
+        """Read a part of a snapshot within `limit_s` seconds; no rows if there is no such collection."""
+        table = Table(self._connections, self.hub.source.schema, collection, auto_create=True)
+        with deadline_scope(limit_s):
+            try:
+                return table.read(part_statement(table.name), params)
+            except CollectionNotFound:
+                return []
+
+    def fetch(self, name: str, *params: Any) -> list[tuple[Any, ...]]:
+        """Fetch the rows of a block of `streams.sql`.
+
+        The time is limited to the default of `deadline_scope`, so that a silent network does not keep a stream from
+        opening.
+        """
+        try:
+            with deadline_scope(None):
+                return self._connections.fetch(statement("streams", name).encode(), params)
         except psycopg.Error as exc:
-            raise map_error(exc, f"collection {table}" if table else f'schema "{self.hub.source.schema}"') from exc
+            raise map_error(exc, f'schema "{self.hub.source.schema}"') from exc

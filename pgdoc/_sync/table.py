@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc.crud.statements import catalog_statement, lock_first_statement, table_statement, write_statement
-from pgdoc.database.errors import map_error
-from pgdoc.errors import CollectionNotFound
+from pgdoc.crud.guard import check_state, guarded, missing, replaced
+from pgdoc.crud.statements import (
+    catalog_statement,
+    copy_statement,
+    lock_first_statement,
+    table_statement,
+    write_statement,
+)
+from pgdoc.database.errors import is_about_table, map_error
 from pgdoc.model.names import quoted
 from pgdoc.query.filters.sql import Compiled, compile_filter, compile_sort
 from pgdoc.query.indexes.definition import indexed_paths
@@ -23,6 +29,7 @@ if TYPE_CHECKING:
     from pgdoc._sync.session import Session
     from pgdoc.crud.copy_format import CopyRows
     from pgdoc.crud.find_query import Search
+    from pgdoc.crud.guard import GuardedQuery
     from pgdoc.query.filters.nodes import Node, SortKey
     from pgdoc.query.filters.template import Conditions
     from pgdoc.query.indexes.plan import Indexes
@@ -31,11 +38,15 @@ __all__ = ["Table"]
 
 Rows = list[tuple[Any, ...]]
 
+_FIND_TABLE = statement("catalog", "find_table").encode()
+_LOOKS = 3
+
 
 class Table:
     """The table of a collection in one session.
 
-    If the store creates collections, a missing table reads as empty, and `create_and_write` and `copy` create it.
+    Each statement has a guard: the server refuses it if the name belongs to another table than the registered one. If
+    the store creates collections, a missing table reads as empty, and `create_and_write` and `copy` create it.
 
     Attributes:
         name: the table as SQL, quoted.
@@ -49,29 +60,24 @@ class Table:
         self._address = (schema, name)
         self._auto_create = auto_create
 
-    def read(self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None) -> Rows:
+    def read(self, query: GuardedQuery, params: Sequence[Any], *, prepare: bool | None = None) -> Rows:
         """Fetch the rows of one statement; `prepare` as for `Session.fetch`."""
-        try:
-            return self._fetch(query, params, prepare=prepare)
-        except CollectionNotFound:
-            if not self._auto_create:
-                raise
-            return []
+        return self._fetch(query, params, create=False, prepare=prepare)
 
-    def stream(self, query: bytes, params: Sequence[Any]) -> Generator[Rows]:
+    def stream(self, query: GuardedQuery, params: Sequence[Any]) -> Generator[Rows]:
         """Yield the rows of one statement in chunks, as they come."""
-        try:
-            self._session.prepare(self.name, None)
-            with closing(self._session.stream(query, params)) as chunks:
-                for rows in chunks:
-                    yield rows
-        except psycopg.Error as exc:
-            error = map_error(exc, self.subject)
-            if not (self._auto_create and isinstance(error, CollectionNotFound)):
-                raise error from exc
-        except CollectionNotFound:
-            if not self._auto_create:
-                raise
+        oid, retry = self.oid(), True
+        while oid is not None:
+            try:
+                with closing(self._session.stream(guarded(query, oid), params)) as chunks:
+                    for rows in chunks:
+                        retry = False
+                        yield rows
+            except psycopg.Error as exc:
+                oid, retry = self._other_oid(oid, exc, retry=retry), False
+            else:
+                return
+        self.check_creatable()
 
     def write(
         self, name: str, params: list[Any], *, versioned: bool = False, prepare: bool | None = None, **clauses: str
@@ -83,32 +89,61 @@ class Table:
     def create_and_write(self, name: str, params: list[Any], **clauses: str) -> Rows:
         """Execute a write that inserts a document; create its collection if necessary."""
         query, params = self.with_metadata(name, params, versioned=False, **clauses)
-        try:
-            return self._fetch(query, params, create=self.creatable)
-        except CollectionNotFound:
-            if not self._may_create_and_retry:
-                raise
-            self._create()
-            return self._fetch(query, params)
+        return self._fetch(query, params, create=True)
 
     def copy(self, rows: CopyRows) -> None:
         """Insert rows with COPY. `rows` is read once the server is ready: a missing table consumes none."""
-        try:
-            self._copy(rows)
-        except CollectionNotFound:
-            if not self._may_create_and_retry:
-                raise
-            self._create()
-            self._copy(rows)
+        oid, retry = self.oid() or self.create(), True
+        while True:
+            hold = guarded(table_statement("hold", self.name), oid)
+            try:
+                self._session.copy(hold, copy_statement(self.name), rows)
+            except psycopg.Error as exc:
+                # The savepoint has kept the transaction alive.
+                found = self._other_oid(oid, exc, retry=retry and not rows.count, aborts=False)
+                oid, retry = found or self.create(), False
+            else:
+                return
 
-    @property
-    def creatable(self) -> tuple[str, str] | None:
-        """Schema and name if the store may create the collection, else `None`."""
-        return self._address if self._auto_create else None
+    def oid(self, *, create: bool = False) -> int | None:
+        """Return the oid of the table, known or looked up; `None` if there is no table of this name.
+
+        `create` creates a missing one if the store may.
+
+        Raises:
+            CollectionNotFound: the table is not a collection; or it is missing, and the store does not create it.
+        """
+        found = self._session.oids.get(self.name)
+        if found is None:
+            self._session.check_open()
+            found = self.look_up()
+        return self.create() if found is None and create else found
+
+    def look_up(self) -> int | None:
+        """Ask the server for the oid of the table, and remember it; raises the errors of `oid`."""
+        return (self._look_up())[0]
+
+    def _look_up(self) -> tuple[int | None, Indexes]:
+        """Ask for oid and indexes in one round trip."""
+        for _ in range(_LOOKS):
+            try:
+                ((oid, state, comments),) = self._session.look_up(_FIND_TABLE, [self.name])
+            except psycopg.Error as exc:
+                raise map_error(exc, self.subject) from exc
+            if state != "newer":  # a table that was created just now is seen by the next statement
+                break
+        found = indexed_paths(comments)
+        self._session.indexes.put(self.name, found)
+        if state != "collection":
+            self._session.oids.forget(self.name)
+            check_state(state, self.name, self.subject)
+            return None, found
+        self._session.oids.put(self.name, oid)
+        return oid, found
 
     def with_metadata(
         self, name: str, params: list[Any], *, versioned: bool, **clauses: str
-    ) -> tuple[bytes, list[Any]]:
+    ) -> tuple[GuardedQuery, list[Any]]:
         """Return a write of `documents.sql` and its parameters, with the writer's metadata."""
         message = self._session.metadata_message()
         query = write_statement(name, self.name, with_metadata=message is not None, versioned=versioned, **clauses)
@@ -118,12 +153,7 @@ class Table:
         """Return the paths of the indexes, cached for ten seconds."""
         found = self._session.indexes.get(self.name)
         if found is None:
-            try:
-                rows = self._session.look_up(statement("indexes", "valid_parts").encode(), [self.name])
-            except psycopg.Error as exc:
-                raise map_error(exc, self.subject) from exc
-            found = indexed_paths(row[0] for row in rows)
-            self._session.indexes.put(self.name, found)
+            _, found = self._look_up()
         return found
 
     def forget_indexes(self) -> None:
@@ -155,32 +185,51 @@ class Table:
         """Compile the conditions of a search for the existing indexes."""
         return search.conditions(self.indexes() if search.may_use_index else NO_INDEXES)
 
-    @property
-    def _may_create_and_retry(self) -> bool:
-        return self._auto_create and not self._session.in_transaction
+    def _fetch(self, query: GuardedQuery, params: Sequence[Any], *, create: bool, prepare: bool | None = None) -> Rows:
+        oid, retry = self.oid(create=create), True
+        while oid is not None:
+            try:
+                return self._session.fetch(guarded(query, oid), params, prepare=prepare)
+            except psycopg.Error as exc:
+                oid, retry = self._other_oid(oid, exc, retry=retry), False
+            if oid is None and create:
+                oid = self.create()
+        self.check_creatable()
+        return []
 
-    def _create(self) -> None:
+    def _other_oid(self, oid: int, exc: psycopg.Error, *, retry: bool, aborts: bool = True) -> int | None:
+        """Return the oid of the table that has the name since this one lost it, which has made a statement fail.
+
+        Raise the error of the statement if it has another reason, or if the call can't be repeated: `retry` is false
+        the second time, and an error `aborts` a transaction.
+        """
+        error = map_error(exc, self.subject)
+        if not is_about_table(exc):
+            raise error from exc
+        self._session.oids.forget(self.name)
+        if aborts and self._session.in_transaction:
+            raise replaced(self.subject) from exc
+        found = self.look_up()
+        if found == oid or not retry:
+            raise error from exc
+        return found
+
+    def check_creatable(self) -> None:
+        """Raise `CollectionNotFound` for a missing collection if the store does not create it."""
+        if not self._auto_create:
+            raise missing(self.subject)
+
+    def create(self) -> int:
+        """Create the collection if the store may, and return the oid of its table."""
+        self.check_creatable()
         message = self._session.metadata_message()
         params = self._address if message is None else (message, *self._address)
-        self._fetch(catalog_statement("create_collection", with_metadata=message is not None), params)
-
-    def _fetch(
-        self,
-        query: bytes,
-        params: Sequence[Any],
-        *,
-        create: tuple[str, str] | None = None,
-        prepare: bool | None = None,
-    ) -> Rows:
+        query = catalog_statement("create_collection", with_metadata=message is not None)
         try:
-            self._session.prepare(self.name, create)
-            return self._session.fetch(query, params, prepare=prepare)
+            self._session.fetch(query, params)
         except psycopg.Error as exc:
             raise map_error(exc, self.subject) from exc
-
-    def _copy(self, rows: CopyRows) -> None:
-        try:
-            self._session.prepare(self.name, self.creatable)
-            self._session.copy(table_statement("copy", self.name), rows)
-        except psycopg.Error as exc:
-            raise map_error(exc, self.subject) from exc
+        oid = self.look_up()
+        if oid is None:
+            raise missing(self.subject)
+        return oid

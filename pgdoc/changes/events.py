@@ -15,12 +15,12 @@ from pgdoc.decoding.records import ROW_KINDS
 from pgdoc.errors import HistoryLost, InvalidDocument, ReplicaIdentityChanged, UnreadableDocument
 from pgdoc.model import json_codec
 from pgdoc.model.documents import Document, data_text
-from pgdoc.model.positions import Position
-from pgdoc.model.tokens import ResumeToken, SnapshotProgress
+from pgdoc.model.tokens import ResumeToken, SnapshotProgress, token_at
 
 if TYPE_CHECKING:
     from pgdoc.changes.change import Change
     from pgdoc.decoding.records import CollectionChange, Images, RowChange
+    from pgdoc.model.positions import Ids
 
 __all__ = ["ChangeEvent", "EventType", "UpdateDescription"]
 
@@ -109,8 +109,8 @@ class ChangeEvent:
         return {name: shape(self, form) for name, shape in _SHAPES.items()}
 
 
-def from_change(change: Change, ids: tuple[int, int], progress: SnapshotProgress | None = None) -> ChangeEvent:
-    """Make the event of a change; `ids` are the cluster's system identifier and timeline.
+def from_change(change: Change, ids: Ids, progress: SnapshotProgress | None = None) -> ChangeEvent:
+    """Make the event of a change; `ids` become a part of its token.
 
     Inside a snapshot, `progress` is how far it had come.
     """
@@ -255,8 +255,7 @@ def _metadata(event: ChangeEvent) -> dict[str, Any]:
 
 
 def _resume_token(event: ChangeEvent) -> ResumeToken:
-    system_id, timeline = event._ids  # noqa: SLF001
-    return ResumeToken(Position(*event._change.position), system_id, timeline, event._progress)  # noqa: SLF001
+    return token_at(event._change.position, event._ids, event._progress)  # noqa: SLF001
 
 
 _FIELDS: dict[str, Callable[[ChangeEvent], Any]] = {

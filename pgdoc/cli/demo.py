@@ -14,6 +14,7 @@ from rich.console import Console
 from pgdoc.cli import scenes
 from pgdoc.cli.stage import Stage
 from pgdoc.cli.stores import DEFAULT_SCHEMA, conninfo_of_command
+from pgdoc.database.conninfo import PlainConnection
 from pgdoc.database.errors import connection_error
 from pgdoc.errors import DatabaseError, InvalidName
 from pgdoc.model.names import check_name
@@ -81,6 +82,6 @@ def _database(dsn: str, plugin: str, schema: str, console: Console) -> Iterator[
 
 def _connect(conninfo: str) -> psycopg.Connection:
     try:
-        return psycopg.connect(conninfo, autocommit=True)
+        return PlainConnection.connect(conninfo, autocommit=True)
     except psycopg.Error as exc:
         raise connection_error(exc) from exc

@@ -11,6 +11,7 @@ from psycopg.rows import namedtuple_row
 from pgdoc.cli.render import render_bytes, render_delay
 from pgdoc.cli.stores import DEFAULT_SCHEMA, conninfo_of_command, explain_missing_dsn, open_store
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision, check_server
+from pgdoc.database.conninfo import PlainConnection
 from pgdoc.database.errors import connection_error, one_line
 from pgdoc.errors import DatabaseError, PgdocError
 from pgdoc.model.names import check_name
@@ -19,7 +20,7 @@ from pgdoc.sql import statement
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pgdoc import Store
+    from pgdoc import ConsumerStatus, Store
 
 __all__ = ["Finding", "examine_server"]
 
@@ -28,6 +29,8 @@ _MUCH_WAL_BYTES: Final = 1 << 30
 _FEW_FREE: Final = 2
 _CONNECT_TIMEOUT_S: Final = 10
 _MAY_NOT_READ: Final = "42501"
+_SILENT: Final = timedelta(seconds=15)  # three heartbeats of a consumer's owner
+_LEASE: Final = timedelta(seconds=30)
 _CONSUMER_SLOT_PREFIX: Final = "pgdoc_"
 
 
@@ -66,7 +69,7 @@ def examine_server(dsn: str, schema: str = DEFAULT_SCHEMA) -> Iterator[Finding]:
 def _connect(dsn: str) -> psycopg.Connection[Any]:
     conninfo = conninfo_of_command("doctor", dsn)
     try:
-        return psycopg.connect(
+        return PlainConnection.connect(
             conninfo, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S, row_factory=namedtuple_row
         )
     except psycopg.Error as exc:
@@ -211,9 +214,21 @@ def _consumers(store: Store) -> Iterator[tuple[str, str]]:
         elif consumer.owner_pid is None:
             kept = render_bytes(consumer.retained_bytes)
             yield "warn", f"consumer {consumer.name} is not open, and retains {kept} of WAL: open it, or {drop}"
+        elif consumer.owner_silent is not None and consumer.owner_silent > _SILENT:
+            yield "warn", _describe_silence(consumer)
         else:
             behind = render_bytes(consumer.lag_bytes)
             yield "ok", f"consumer {consumer.name} is open in pid {consumer.owner_pid}, {behind} behind"
+
+
+def _describe_silence(consumer: ConsumerStatus) -> str:
+    silent = consumer.owner_silent or timedelta()
+    lease = " and its lease has expired" if silent > _LEASE else ""
+    end = f"SELECT pg_terminate_backend({consumer.owner_pid})"
+    return (
+        f"the owner of consumer {consumer.name}, pid {consumer.owner_pid}, has been silent for {render_delay(silent)}"
+        f"{lease}: its process hangs or is cut off; to let a standby take over at once, run {end}"
+    )
 
 
 _SERVER_CHECKS: Final = {

@@ -8,13 +8,13 @@ from collections import Counter
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
-import psycopg
 from rich.text import Text
 
 import pgdoc
 from pgdoc.cli.render import render_event
 from pgdoc.cli.replica import Replica
 from pgdoc.cli.watcher import Watcher
+from pgdoc.database.conninfo import PlainConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +56,7 @@ class Stage:
         conninfo, schema, plugin = self._store_arguments
         with ExitStack() as opening:
             self.store = opening.enter_context(pgdoc.Store(conninfo, schema=schema, plugin=plugin))
-            self.connection = opening.enter_context(psycopg.connect(conninfo, autocommit=True))
+            self.connection = opening.enter_context(PlainConnection.connect(conninfo, autocommit=True))
             self.store.migrate()
             for name in self.COLLECTIONS:
                 self.store.create_collection(name)

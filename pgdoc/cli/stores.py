@@ -5,11 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import psycopg
-
 import pgdoc
 from pgdoc.database.conninfo import with_application_name
-from pgdoc.database.errors import connection_error
 from pgdoc.errors import DatabaseError, PgdocError, ServerUnreachable
 
 if TYPE_CHECKING:
@@ -42,10 +39,7 @@ def open_store(
 
 def conninfo_of_command(command: str, dsn: str) -> str:
     """Name the connections of a command `pgdoc <command>` in `pg_stat_activity`."""
-    try:
-        return with_application_name(dsn, command)
-    except psycopg.ProgrammingError as exc:
-        raise connection_error(exc) from exc
+    return with_application_name(dsn, command)
 
 
 def explain_missing_dsn(error: PgdocError) -> PgdocError:

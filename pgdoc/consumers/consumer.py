@@ -2,15 +2,15 @@
 
 The thread's phases:
 
-standby     Another process owns the consumer. The thread retries the lock; nothing is read.
-takeover    The thread holds the lock, and `takeover` finds where reading starts, or makes a lost slot again.
+standby     Another process owns the consumer. The thread looks until its claim ends; nothing is read.
+takeover    The thread has claimed the consumer, and `takeover` finds where reading starts, or makes a lost slot again.
 reading     `OwnedSlot` exists and its reader is open. Changes go into the mailbox.
 full        The mailbox stayed full for `_PATIENCE_S`. The reader is closed, because an open reader that does not read
             delays the server's shutdown; the WAL keeps the changes and the consumer stays owned. When there is room,
             the thread goes back to the takeover.
 reconnecting
-            A connection was lost. After a delay the thread asks for the lock again, under its present epoch.
-leaving     The stream ended. What was acknowledged is confirmed and stored, and the lock is released.
+            A connection was lost. After a delay the thread comes back under its claim, unless that was replaced.
+leaving     The stream ended. What was acknowledged is confirmed and stored, and the claim is released.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from pgdoc.changes import events
 from pgdoc.changes.router import Router
 from pgdoc.consumers.acknowledgements import ConsumerProgress
 from pgdoc.consumers.owned_slot import OwnedSlot, save_progress
-from pgdoc.consumers.ownership import Ownership, ServerSession
+from pgdoc.consumers.ownership import Claim, Ownership
 from pgdoc.consumers.slots import find_cluster
 from pgdoc.consumers.takeover import Takeover, went_back
 from pgdoc.errors import ConsumerBusy, ConsumerLost, PgdocError, StoreClosed
-from pgdoc.model.positions import BEFORE_ALL, Lsn, Position, before_commits_at, resume_point
-from pgdoc.model.tokens import Mark, ResumeToken, SnapshotStage
+from pgdoc.model.positions import BEFORE_ALL, Lsn, before_commits_at, resume_point
+from pgdoc.model.tokens import Mark, SnapshotStage, token_at
 from pgdoc.replication.source import Cluster, Source
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.runtime.faults import internal_error
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from pgdoc.changes.fanout import Subscription
     from pgdoc.changes.life import Existence
     from pgdoc.consumers.takeover import StartPoint
-    from pgdoc.model.positions import RawPosition
-    from pgdoc.model.tokens import SnapshotState
+    from pgdoc.model.positions import Ids, RawPosition
+    from pgdoc.model.tokens import ResumeToken, SnapshotState
     from pgdoc.streams.mailbox import AsyncMailbox, Mailbox
 
 logger = logging.getLogger("pgdoc.consumer")
@@ -69,7 +69,7 @@ class Consumer:
     Attributes:
         mode: see `StreamStats`.
         recreated: how often it began again because its position was lost.
-        epoch: of this process's ownership; `None` until it first owns the consumer.
+        claim: of this process, under which checkpoints commit; `None` until it first owns the consumer.
         begun_at: the position after which the stream began.
         snapshot: how far its snapshot had come when it began, or began again.
         existence: which of its collections existed there; `None` for a stream on all of a schema.
@@ -97,21 +97,21 @@ class Consumer:
         self._process = os.getpid()
 
         # Written by the consumer's thread and read by the stream's, each in one assignment. A stream that sees an
-        # `epoch`, or a higher `recreated`, also sees the fields that belong to it: these two are assigned last.
+        # `claim`, or a higher `recreated`, also sees the fields that belong to it: these two are assigned last.
         self.mode = "standby"
         self.snapshot: SnapshotState = SnapshotStage.NONE
         self.begun_at: RawPosition = BEFORE_ALL
         self.existence: Existence | None = None
         self.recreated = 0
-        self.epoch: int | None = None
+        self.claim: Claim | None = None
         self._cluster = Cluster(0, 0)
         self._owned: OwnedSlot | None = None  # while the slot is owned
         self._wal_end = 0  # as far as the last owned slot heard
 
         # Used by the consumer's thread only.
         self._begin_at = begin_at
-        self._ownership: Ownership | None = None  # holds the lock, or asks for it; None between two connections
-        self._server_sessions: list[ServerSession] = []  # of this process, the newest last; see `_own`
+        self._ownership: Ownership | None = None  # has the claim, or asks for it; None between two connections
+        self._won: Claim | None = None  # the last claim of this process; `claim` follows when the takeover succeeds
 
         # Shared by both threads; `ConsumerProgress` says which thread writes what.
         self._progress = ConsumerProgress()
@@ -132,9 +132,9 @@ class Consumer:
         return self._ready.done() and not self._thread.is_alive()
 
     @property
-    def ids(self) -> tuple[int, int]:
-        """The cluster's system identifier and timeline."""
-        return self._cluster.system_id, self._cluster.timeline
+    def ids(self) -> Ids:
+        """What the stream's tokens carry."""
+        return self._cluster.ids
 
     @property
     def live_position(self) -> RawPosition:
@@ -221,31 +221,24 @@ class Consumer:
 
     def _own(self) -> Ownership | None:
         """Return a session that owns the consumer, standing by if needed; `None` if the stream ends."""
-        ownership = self._ownership = Ownership(self._source, self.name)
-        for session in self._server_sessions:  # If the server has not noticed that one ended, it still holds the lock.
-            ownership.end(session)
-        self._server_sessions.append(ownership.session)
+        ownership = self._ownership = Ownership(self._source, self.name, self._won)
+        if self._won is not None and ownership.come_back():
+            return ownership
+        if self.claim is not None:
+            raise ownership.lost()
         while not self._ends:
             if ownership.own():
-                del self._server_sessions[:-1]
+                self._won = ownership.claim
                 return ownership
             self._stand_by(ownership)
             self._closing.wait(_STANDBY_S)
         return None
 
     def _stand_by(self, ownership: Ownership) -> None:
-        """Stand by while another session has the lock, if this process may.
-
-        Raises:
-            ConsumerBusy: it may not.
-            ConsumerLost: it owned the consumer before, and another process has taken over.
-        """
-        if self.epoch is not None:
-            ownership.check(self.epoch)
-        elif self._wait:
-            if (
-                self._begin_at is None
-            ):  # If the owner gives up before the consumer exists, this process creates it here.
+        """Stand by while another process owns the consumer; raise `ConsumerBusy` if this process may not wait."""
+        if self._wait:
+            # If the owner gives up before the consumer exists, this process creates it here.
+            if self._begin_at is None:
                 self._begin_at = Lsn(ownership.wal_end()[0])
             self.mode = "standby"
             self._set_ready()
@@ -264,7 +257,7 @@ class Consumer:
     def _open(self, ownership: Ownership) -> OwnedSlot:
         cluster = find_cluster(self._source, purpose=ownership.purpose)
         takeover = Takeover(self._source, ownership, cluster, recreate=self._recreate, snapshot=self._first_snapshot)
-        start = self._enter(ownership, takeover, cluster) if self.epoch is None else self._go_on(takeover, self.epoch)
+        start = self._enter(ownership, takeover, cluster) if self.claim is None else self._go_on(takeover)
         if start.anew:
             self._progress.begin_anew()
             self.snapshot = start.snapshot
@@ -284,17 +277,17 @@ class Consumer:
         self._progress.begun = Mark(position, start.snapshot)
         self.snapshot = start.snapshot
         self.existence = ownership.existence(position, self._subscription.selection.collections)
-        self.epoch = start.epoch
+        self.claim = self._won
         self._mailbox.begin_at(position)
         self._subscription.after = resume_point(position)
         return start
 
-    def _go_on(self, takeover: Takeover, epoch: int) -> StartPoint:
+    def _go_on(self, takeover: Takeover) -> StartPoint:
         """Go on after a lost connection, or after the mailbox was full."""
-        after = ResumeToken(Position(*self._subscription.after), *self.ids)
-        start = takeover.go_on(epoch, after, self._progress.needed_from(after.position))
+        after = token_at(self._subscription.after, self.ids)
+        start = takeover.go_on(after, self._progress.needed_from(after.position))
         if start.position < self._subscription.after:
-            self.epoch = None  # Store nothing: what the stream was given lies beyond everything that is to come.
+            self.claim = None  # Store nothing: what the stream was given lies beyond everything that is to come.
             raise went_back(self.name, after)
         self._subscription.after = start.position
         return start
@@ -368,17 +361,17 @@ class Consumer:
                 self._ready.set_exception(StoreClosed("the store is closed: open a new one"))
 
     def _flush_progress(self) -> None:
-        """Confirm and store what was acknowledged, and release the lock.
+        """Confirm and store what was acknowledged, and release the claim.
 
-        Without an epoch nothing is stored: the consumer was never owned, or the WAL went back.
+        Without a `claim` nothing is stored: the consumer was never owned, or the WAL went back.
         """
         owned, ownership = self._owned, self._ownership
-        if owned is not None and self.epoch is not None:
+        if owned is not None and self.claim is not None:
             owned.flush_progress()
             return
-        if self.epoch is not None:
-            if ownership is None or ownership.closed:  # The epoch alone is enough to store progress.
-                ownership = self._ownership = Ownership(self._source, self.name)
-            save_progress(ownership, self.epoch, self._cluster, self._progress, idle_bytes=0, advance=True)
+        if self.claim is not None:
+            if ownership is None or ownership.closed:  # The claim alone is enough to store progress.
+                ownership = self._ownership = Ownership(self._source, self.name, self.claim)
+            save_progress(ownership, self._cluster, self._progress, idle_bytes=0, advance=True)
         if ownership is not None:
             ownership.give_up()

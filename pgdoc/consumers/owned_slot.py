@@ -2,9 +2,12 @@
 
 1. Only what was acknowledged is confirmed to the slot, never what was merely received (see `acknowledgements`).
 2. No LSN is confirmed that was not received: PostgreSQL would accept it, and lose the changes below it.
-3. Progress is stored under the epoch of the takeover. When another process has taken over, nothing is stored and
+3. Progress is stored under the claim of the takeover. When another process has taken over, nothing is stored and
    `ConsumerLost` is raised.
 4. A checkpoint is confirmed only after its commit is flushed: a crash of the server must not take it back.
+5. A quiet reader (see `replication.standby`) confirms nothing. It is closed every few seconds if there is news, the
+   ownership's session advances the slot, and a new reader goes on at the watermark. What is sent again because a
+   transaction was read in part is dropped by position.
 """
 
 from __future__ import annotations
@@ -22,16 +25,21 @@ if TYPE_CHECKING:
     from pgdoc.changes.change import Burst
     from pgdoc.consumers.acknowledgements import ConsumerProgress
     from pgdoc.consumers.takeover import StartPoint
+    from pgdoc.replication.session import ReplicationSession
     from pgdoc.replication.source import Cluster, Source
 
 _STATUS_S = 0.5
+_REOPEN_S = 5.0
+_REOPEN_PAUSE_FACTOR = 20
+"""At most this fraction of the time is spent on closing and opening a quiet reader."""
+
 _HEARTBEAT_LIMIT_S = 10.0
 _IDLE_SAVE_BYTES = 16 << 20
 """How far the watermark of a quiet consumer moves between two saves."""
 
 
 class OwnedSlot:
-    """Reads a consumer's slot under the epoch of one takeover, until its sessions are lost or given up.
+    """Reads a consumer's slot under the claim of one takeover, until its sessions are lost or given up.
 
     The consumer's thread calls everything here; other threads call only `wake` and `wal_end`.
 
@@ -48,13 +56,19 @@ class OwnedSlot:
         self._source = source
         self._ownership = ownership
         self._cluster = cluster
-        self._epoch = start.epoch
         self._progress = progress
         self._next_heartbeat = self._next_status = 0.0
         _, self._flushed_at_start = ownership.wal_end()
-        self._session = open_slot(source, ownership.slot, start.read_from, purpose=ownership.purpose)
+        self._session = self._open(start.read_from)
         self.is_reading = True
         progress.watermark = start.read_from
+        # Of a quiet reader: what the last one that was closed for it has confirmed, or the first one has begun with.
+        self._next_reopen = 0.0
+        self._confirmed, self._acknowledged = progress.confirmable(), progress.latest.position
+
+    def _open(self, at: int) -> ReplicationSession:
+        ownership = self._ownership
+        return open_slot(self._source, ownership.slot, at, ownership.make_standby_check(), purpose=ownership.purpose)
 
     @property
     def wal_end(self) -> int:
@@ -90,9 +104,30 @@ class OwnedSlot:
             if now >= self._next_status:
                 self._next_status = now + _STATUS_S
                 self._send_status()
+                if self._session.reader.is_quiet and now >= self._next_reopen:
+                    self._reopen_with_news()
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + HEARTBEAT_S
             self.save()
+
+    def _reopen_with_news(self) -> None:
+        """Confirm what was acknowledged, if anything was, or if a quiet consumer's watermark is far ahead."""
+        confirmable, acknowledged = self._progress.confirmable(), self._progress.latest.position
+        is_far = confirmable - self._confirmed >= _IDLE_SAVE_BYTES
+        if confirmable <= self._confirmed or (acknowledged == self._acknowledged and not is_far):
+            return
+        began = time.monotonic()
+        self.save()  # a former owner that wakes up here learns of it, before it touches the slot
+        with self._ownership.unhurried():
+            self._confirm_without_reader(confirmable)
+            self._session = self._open(self._progress.watermark)
+        self._confirmed, self._acknowledged = confirmable, acknowledged
+        self._next_reopen = time.monotonic() + max(_REOPEN_S, _REOPEN_PAUSE_FACTOR * (time.monotonic() - began))
+
+    def _confirm_without_reader(self, lsn: int) -> None:
+        pid = self._session.reader.pid
+        self._session.reader.close()
+        self._ownership.advance_after(pid, lsn)
 
     def _send_status(self) -> None:
         reader = self._session.reader
@@ -103,7 +138,6 @@ class OwnedSlot:
         """See `save_progress`."""
         save_progress(
             self._ownership,
-            self._epoch,
             self._cluster,
             self._progress,
             idle_bytes=idle_bytes,
@@ -117,11 +151,13 @@ class OwnedSlot:
                 self._send_status()
             except PgdocError:  # The connection is lost; what is stored still counts.
                 self.stop_reading()
-        if self._ownership.closed:  # The epoch alone is enough to store progress.
-            self._ownership = Ownership(self._source, self._ownership.name)
+        if self._ownership.closed:  # The claim alone is enough to store progress.
+            self._ownership = Ownership(self._source, self._ownership.name, self._ownership.claim)
         self.save(idle_bytes=0)
         if self.is_reading:
             self._send_status()  # The save may have found a newer checkpoint.
+            if self._session.reader.is_quiet:
+                self._confirm_without_reader(self._progress.confirmable())
             self.stop_reading()
         self._ownership.give_up()
 
@@ -131,29 +167,23 @@ class OwnedSlot:
         self._ownership.close()
 
 
-def save_progress(  # noqa: PLR0913 (what `OwnedSlot` holds, for a consumer that has lost it)
-    ownership: Ownership,
-    epoch: int,
-    cluster: Cluster,
-    progress: ConsumerProgress,
-    *,
-    idle_bytes: int,
-    advance: bool,
+def save_progress(
+    ownership: Ownership, cluster: Cluster, progress: ConsumerProgress, *, idle_bytes: int, advance: bool
 ) -> None:
     """Take note of the last checkpoint, and store the consumer's progress if it is news.
 
-    Any session of the consumer may store: the epoch decides. `idle_bytes` is how far the watermark of a quiet consumer
+    Any session of the consumer may store: the claim decides. `idle_bytes` is how far the watermark of a quiet consumer
     moves between two saves; 0 stores in any case. `advance` also confirms to the slot, because nothing reads it at
     present.
     """
     with deadline_scope(_HEARTBEAT_LIMIT_S):
-        checkpoint = ownership.check(epoch)
+        checkpoint = ownership.check()
         if checkpoint.position > progress.stored_position:
             ownership.flush(checkpoint.inserted)  # A crash must not take back what is confirmed to the slot.
             progress.checkpointed = ownership.mark_of(checkpoint)
     confirmable = progress.confirmable()
     news = progress.to_save(idle_bytes)
-    if (news != progress.saved or not idle_bytes) and ownership.save(epoch, *news, cluster):
+    if (news != progress.saved or not idle_bytes) and ownership.save(*news, cluster):
         progress.saved = news
         if advance:
             ownership.advance(confirmable)

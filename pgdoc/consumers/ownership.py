@@ -1,56 +1,100 @@
-"""Ownership of a durable consumer: the session that holds the consumer's advisory lock owns it.
+"""Ownership of a durable consumer: a claim in a row of the catalog, which counts while its session is open.
 
-1. Only that session may read the consumer's slot. It ends any other reader.
-2. A takeover increments the consumer's epoch, in that session. A checkpoint commits only under the newest epoch, so a
-   paused process that wakes up after a takeover can't commit one.
-3. An owner that loses its session and gets the lock again keeps its epoch. A changed epoch means that another process
-   owned the consumer in between, and the consumer is lost to this one.
-4. The owner uses its session every `HEARTBEAT_S`. The server ends a session that stays idle for too long, so a process
-   that hangs, or whose network does, loses the consumer to a standby.
+Only the catalog's owner, and roles that it granted, can write these rows. Nothing here rests on an advisory lock, which
+any role can take.
+
+1. A claim replaces the former one in `pgdoc.owners`, and only exactly the one that was seen to have ended. It has the
+   next epoch and a new `holder`. After a failover an epoch can be given out twice, so every check has both.
+2. The new owner then stores its claim in `pgdoc.consumers`, where checkpoints check it. That waits for a transaction
+   that holds a former owner's checkpoint (see `fence`). Only then does it read the position, and end the former
+   reader of the slot. So a paused process that wakes up after a takeover can't commit anything.
+3. An owner that loses its session comes back under the same claim, unless another process has claimed the consumer.
+4. The owner uses its session every `HEARTBEAT_S`, and writes nothing at rest. The server ends a session that is idle
+   for `LEASE_S`, so a process that hangs, or whose network does, loses the consumer to a standby.
+5. A role that may not see when another role's session began can't tell whether it is still the owner's. Such a standby
+   asks for a lease: the claim then ends `LEASE_S` after it was last renewed, and the owner renews it at rest, too.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 
-from pgdoc.consumers.slots import ConsumerSlot, drop_slot, end_reader, find_slot, slot_of
+from pgdoc.consumers.fence import ending_blockers
+from pgdoc.consumers.slots import (
+    ConsumerSlot,
+    advance_slot,
+    drop_slot,
+    end_reader,
+    find_slot,
+    slot_of,
+    wait_for_former_reader,
+)
 from pgdoc.database.errors import one_line
 from pgdoc.errors import ConsumerBusy, ConsumerLost, DatabaseError, PgdocError, ServerUnreachable, StreamError
 from pgdoc.model.positions import Lsn, Position
 from pgdoc.model.tokens import Mark, parse_snapshot
 from pgdoc.replication.connection import connect, map_replication_error, preflight, quote_identifier
 from pgdoc.replication.registry import read_existence
+from pgdoc.replication.standby import StandbyCheck
+from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
+    from uuid import UUID
 
     from pgdoc.changes.life import Existence
-    from pgdoc.model.positions import RawPosition
+    from pgdoc.model.positions import Ids, RawPosition
     from pgdoc.model.tokens import SnapshotState
     from pgdoc.replication.source import Cluster, Source
 
 logger = logging.getLogger("pgdoc.consumer")
 
 HEARTBEAT_S = 5.0
-_SILENT_FOR_S = 30  # the server ends an owner that is idle for longer
+LEASE_S = 30
+"""The server ends an owner's session that is idle for longer."""
+
 _UNHURRIED_S = 900  # the same while a slot is made, which can take minutes
 _LOCK_TIMEOUT_MS = 2000
-_TRIES = 3
+_FENCE_TIMEOUT_MS = 10_000
 _FLUSH_POLL_S = 0.01
+_ADVANCE_LIMIT_S = 70.0  # longer than the statement's own limit, see `advance_slot`
+CONSUMER_TABLES = "pgdoc.consumers, pgdoc.consumer_progress, pgdoc.owners"
+_OUR_TABLES = re.compile(r"\b(consumers|consumer_progress|owners)\b")
 
 
-class ServerSession(NamedTuple):
-    """Identifies a session of the server; a pid alone may be used again."""
+class Claim(NamedTuple):
+    """What one process owns a consumer under; checkpoints commit under it."""
 
-    pid: int
-    began: datetime
+    epoch: int
+    holder: UUID
+
+
+class Owner(NamedTuple):
+    """The last claim of a consumer.
+
+    Attributes:
+        pid: of its session; `None` if its process has left.
+        state: `open`; `gone` or `expired`, so that it can be replaced; or `hidden`, if this role can't tell.
+    """
+
+    pid: int | None
+    holder: UUID
+    renewed_at: datetime
+    state: str
+
+    @property
+    def is_free(self) -> bool:
+        """Whether another claim may replace this one."""
+        return self.state in {"gone", "expired"}
 
 
 class Row(NamedTuple):
@@ -58,14 +102,13 @@ class Row(NamedTuple):
 
     Attributes:
         position: everything up to it is acknowledged; `None` until the start is settled.
+        ids: of the database that stored `position`, which may have been copied or restored to here.
         snapshot: how far its snapshot has come at `position`.
     """
 
     schema_name: str
-    epoch: int
     position: Position | None
-    system_id: int
-    timeline: int
+    ids: Ids
     snapshot: SnapshotState
 
 
@@ -86,40 +129,61 @@ class Checkpoint(NamedTuple):
 class Ownership:
     """A session that owns a consumer, or asks for it; used by one thread.
 
-    `settle`, `begin_anew` and `check` raise `ConsumerLost` if another process has taken over.
+    The methods that need the claim raise `ConsumerLost` if another process has taken over.
+
+    Args:
+        claim: of this process, if it has owned the consumer before; see `come_back`.
 
     Attributes:
         purpose: what the consumer's connections serve, see `connect`.
-        session: identifies this session, so that a later one of this process can end it.
+        claim: what this process owns the consumer under.
     """
 
-    def __init__(self, source: Source, name: str) -> None:
+    def __init__(self, source: Source, name: str, claim: Claim | None = None) -> None:
         self.name = name
+        self.claim = claim
         self.purpose = f"consumer {name}"
-        self._schema = source.schema
+        self._source = source
         self._connection = connect(source.conninfo, replication=False, purpose=self.purpose)
         try:
             preflight(self._connection, needs_slot=False)  # The consumer may have its slot already.
-            self._execute(f"SET idle_session_timeout = '{_SILENT_FOR_S}s'")
+            self._execute(f"SET idle_session_timeout = '{LEASE_S}s'")
             self._execute(f"SET lock_timeout = {_LOCK_TIMEOUT_MS}")
             self.slot = self._find_slot_name()
-            self.session = ServerSession(*self._one("whoami"))
+            self._session = self._one("whoami")
         except BaseException:
             self._connection.close()
             raise
 
+    def come_back(self) -> bool:
+        """Make this the session of the claim that this process has; return `False` if another claim replaced it."""
+        return self._row("come_back", self._claimed() | self._of_session()) is not None
+
     def own(self) -> bool:
-        """Try to get the lock, without waiting."""
-        return bool(self._one("own", self.name)[0])
+        """Claim the consumer, if the last claim has ended."""
+        seen = self.find_owner()
+        if seen is not None and seen.state == "hidden":
+            self._execute(statement("consumers", "ask_for_lease"), {"name": self.name, "seen_holder": seen.holder})
+        if seen is not None and not seen.is_free:
+            return False
+        pid, holder, renewed_at = (None, None, None) if seen is None else seen[:3]
+        last = {"name": self.name, "seen_pid": pid, "seen_holder": holder, "seen_at": renewed_at}
+        try:
+            row = self._row("claim", last | self._of_session())
+        except _RowLockedError:  # another process is claiming it
+            return False
+        self.claim = None if row is None else Claim(*row)
+        return row is not None
+
+    def find_owner(self) -> Owner | None:
+        """Return the last claim of the consumer, if any."""
+        row = self._row("owner", self.name)
+        return None if row is None else Owner(*row)
 
     def owner_pid(self) -> int | None:
         """Return the pid of the session that owns the consumer, if any."""
-        row = self._row("owner", self.name)
-        return None if row is None else int(row[0])
-
-    def end(self, session: ServerSession) -> None:
-        """End an earlier session of this process; the server may not have noticed that its client is gone."""
-        self._row("end_session", *session)
+        owner = self.find_owner()
+        return None if owner is None or owner.is_free else owner.pid
 
     def find(self) -> Row | None:
         """Read the consumer's row; `None` if it does not exist."""
@@ -128,49 +192,54 @@ class Ownership:
             return None
         position = Position(*row.place[:4]) if row.place else None
         snapshot = self._parse_snapshot(row.snapshot)
-        return Row(row.schema_name, row.epoch, position, int(row.system_id), row.timeline, snapshot)
+        ids = (int(row.system_id), row.timeline, row.database_oid)
+        return Row(row.schema_name, position, ids, snapshot)
 
-    def enter(self, cluster: Cluster) -> int:
-        """Store a new consumer that has no position yet; return its epoch."""
-        return int(self._one("enter", self._values(Mark(), cluster) | {"schema": self._schema})[0])
+    def enter(self, cluster: Cluster) -> None:
+        """Store a new consumer that has no position yet."""
+        self._one("enter", self._values(Mark(), cluster) | {"schema": self._source.schema})
 
-    def settle(self, epoch: int, mark: Mark, cluster: Cluster) -> None:
+    def settle(self, mark: Mark, cluster: Cluster) -> None:
         """Store where a new consumer begins."""
-        if self._row("settle", self._values(mark, cluster) | {"epoch": epoch}) is None:
-            raise self.lost()
+        self._one("settle", self._values(mark, cluster))
 
     @contextlib.contextmanager
     def unhurried(self) -> Iterator[None]:
         """Let this session stay idle for longer, while another connection does slow work."""
-        self._execute(f"SET idle_session_timeout = '{_UNHURRIED_S}s'")
+        self._renew(_UNHURRIED_S)
         yield
-        self._execute(f"SET idle_session_timeout = '{_SILENT_FOR_S}s'")
+        self._renew(LEASE_S)
 
-    def take_over(self) -> int:
-        """Increment and return the epoch; end any open transaction that holds a former owner's checkpoint."""
-        for _ in range(_TRIES):
+    def take_over(self) -> None:
+        """Store the claim where checkpoints check it; end any open transaction that holds a former owner's."""
+        claimed = self._claimed()
+        self._execute(f"SET lock_timeout = {_FENCE_TIMEOUT_MS}")
+        with ending_blockers(self._source, claimed | {"waiter": self._session.pid}, self.purpose) as refused:
             try:
-                return int(self._one("take_over", self.name)[0])
-            except _RowLockedError:
-                logger.warning(
-                    'consumer "%s": ending an open transaction in which a former owner made a checkpoint', self.name
-                )
-                self._row("end_holders", self.name)
-        raise ServerUnreachable(
+                self._one("take_over", claimed)
+            except _RowLockedError as exc:
+                raise self._still_blocked(refused) from exc
+        self._execute(f"SET lock_timeout = {_LOCK_TIMEOUT_MS}")
+
+    def _still_blocked(self, refused: list[PgdocError | psycopg.Error]) -> PgdocError:
+        if refused and isinstance(refused[-1], psycopg.Error):
+            return self._map_error(refused[-1])
+        return ServerUnreachable(
             f'consumer "{self.name}" can\'t be taken over: a transaction with a checkpoint of its former owner did not '
-            "end; end it with pg_terminate_backend()"
+            "end; end it with pg_terminate_backend(), or ROLLBACK PREPARED if it is a prepared one"
         )
 
-    def begin_anew(self, epoch: int, mark: Mark, cluster: Cluster) -> None:
+    def begin_anew(self, mark: Mark, cluster: Cluster) -> None:
         """Store that the consumer begins again at `mark`, and has lost everything before it."""
-        if self._row("begin_anew", self._values(mark, cluster) | {"epoch": epoch}) is None:
-            raise self.lost()
+        self._one("begin_anew", self._values(mark, cluster))
 
-    def check(self, epoch: int) -> Checkpoint:
+    def check(self) -> Checkpoint:
         """Keep the session alive, and return the last committed checkpoint."""
         row = self._row("look", self.name)
-        if row is None or row.epoch != epoch:
+        if row is None or (row.epoch, row.holder) != self.claim:
             raise self.lost()
+        if row.needs_lease:
+            self._renew(LEASE_S)
         return Checkpoint(tuple(row.place), row.snapshot, row.inserted)
 
     def mark_of(self, checkpoint: Checkpoint) -> Mark:
@@ -185,9 +254,22 @@ class Ownership:
         """Confirm that nothing below `lsn` is needed again, to a slot that has no reader."""
         self._row("advance", {"slot": self.slot, "to": str(Lsn(lsn))})
 
-    def save(self, epoch: int, acknowledged: Mark, waiting_since: str | None, cluster: Cluster) -> bool:
+    def advance_after(self, pid: int, lsn: int) -> None:
+        """Confirm the same, once the walsender with this pid, whose connection was closed, has left the slot."""
+        try:
+            with deadline_scope(_ADVANCE_LIMIT_S):
+                wait_for_former_reader(self._connection, self.slot, pid)
+                advance_slot(self._connection, self.slot, lsn)
+        except psycopg.Error as exc:
+            raise self._map_error(exc) from exc
+
+    def make_standby_check(self) -> StandbyCheck:
+        """Return a check that uses this session."""
+        return StandbyCheck(self._connection, closes=False)
+
+    def save(self, acknowledged: Mark, waiting_since: str | None, cluster: Cluster) -> bool:
         """Store how far events are acknowledged; return `False` if another process has taken over."""
-        values = self._values(acknowledged, cluster) | {"epoch": epoch, "waiting_since": waiting_since}
+        values = self._values(acknowledged, cluster) | {"waiting_since": waiting_since}
         return self._row("save", values) is not None
 
     def lost(self) -> ConsumerLost:
@@ -206,18 +288,18 @@ class Ownership:
 
     def published_since(self) -> int:
         """Return the LSN since which the publication that pgoutput reads is complete."""
-        return int(self._one("published_since", self._schema)[0])
+        return int(self._one("published_since", self._source.schema)[0])
 
     def exact_since(self) -> int:
         """Return the LSN since which wal2json surely names the right tables."""
-        return int(self._one("exact_since", self._schema)[0])
+        return int(self._one("exact_since", self._source.schema)[0])
 
     def existence(self, position: RawPosition, names: frozenset[str] | None) -> Existence | None:
         """Return which of these collections exist at `position`; `None` for all of a schema."""
         if names is None:
             return None
         at = (str(Lsn(position[0])), str(Lsn(position[1])))
-        rows = self._execute(statement("consumers", "existed"), self._schema, sorted(names), *at).fetchall()
+        rows = self._execute(statement("consumers", "existed"), self._source.schema, sorted(names), *at).fetchall()
         return read_existence(position[0], rows)
 
     def drop_slot(self) -> bool:
@@ -228,7 +310,11 @@ class Ownership:
             raise self._map_error(exc) from exc
 
     def remove(self) -> bool:
-        """Delete the consumer and its slot; return whether either existed."""
+        """Delete the consumer and its slot; return whether either existed.
+
+        The claim stays until `give_up`, so that no other process creates the consumer again meanwhile.
+        """
+        self._renew(LEASE_S)
         try:
             known = self._row("remove", self.name) is not None
         except _RowLockedError as exc:
@@ -258,8 +344,22 @@ class Ownership:
         self._connection.close()
 
     def give_up(self) -> None:
-        """Release the lock, so that a standby can own the consumer at once."""
-        self._execute(statement("consumers", "disown"))
+        """End the claim, so that a standby can own the consumer at once."""
+        if self.claim is not None:
+            self._execute(statement("consumers", "release"), self._claimed())
+
+    def _renew(self, ttl_s: int) -> None:
+        ttl = {"ttl": timedelta(seconds=ttl_s), "timeout": f"{ttl_s}s"}
+        self._one("renew", self._claimed() | ttl)
+
+    def _claimed(self) -> dict[str, Any]:
+        if self.claim is None:
+            raise self.lost()
+        return {"name": self.name, "epoch": self.claim.epoch, "holder": self.claim.holder}
+
+    def _of_session(self) -> dict[str, Any]:
+        pid, began = self._session
+        return {"pid": pid, "began": began, "ttl": timedelta(seconds=LEASE_S)}
 
     def _find_slot_name(self) -> str:
         try:
@@ -277,12 +377,12 @@ class Ownership:
             ) from exc
 
     def _values(self, mark: Mark, cluster: Cluster) -> dict[str, Any]:
-        return {
-            "name": self.name,
+        return self._claimed() | {
             "place": [int(number) for number in mark.position],  # Some are Lsn.
             "snapshot": mark.text,
             "system": str(cluster.system_id),
             "timeline": cluster.timeline,
+            "database": cluster.database_oid,
         }
 
     def _one(self, name: str, *params: Any) -> Any:
@@ -307,9 +407,8 @@ class Ownership:
         if exc.sqlstate != "42501":
             return map_replication_error(exc, self._connection)
         text, role = one_line(exc), quote_identifier(self._connection.info.user)
-        if "consumers" in text:
-            tables = "pgdoc.consumers, pgdoc.consumer_progress"
-            advice = f"as the catalog's owner, run GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role}"
+        if _OUR_TABLES.search(text):
+            advice = f"as the catalog's owner, run GRANT SELECT, INSERT, UPDATE, DELETE ON {CONSUMER_TABLES} TO {role}"
         else:  # A takeover ends sessions of the former owner, which may belong to another role.
             advice = f"open the consumer as the same role everywhere, or run GRANT pg_signal_backend TO {role}"
         return DatabaseError(f"{text}: {advice}", sqlstate=exc.sqlstate)

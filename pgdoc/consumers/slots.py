@@ -8,11 +8,15 @@ made. Only the owner of the consumer calls these functions (see `ownership`).
 
 from __future__ import annotations
 
+import logging
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 
+from pgdoc.database.errors import one_line
 from pgdoc.errors import DatabaseError, ServerUnreachable
+from pgdoc.model.positions import Lsn
 from pgdoc.replication.connection import connect, map_replication_error, quote_literal
 from pgdoc.replication.session import (
     ReplicationSession,
@@ -27,9 +31,16 @@ from pgdoc.sql import statement
 
 if TYPE_CHECKING:
     from pgdoc.replication.source import Cluster
+    from pgdoc.replication.standby import StandbyCheck
+
+logger = logging.getLogger("pgdoc.consumer")
 
 _SLOT_CHANGED = {"42704", "55000", "55006"}
 """The slot was dropped, lost its WAL or got another reader since it was checked. The next check finds out which."""
+
+_LEAVE_S = 1.0
+_LEAVE_POLL_S = 0.002
+_ADVANCE_LIMIT_MS = 60_000
 
 
 def find_cluster(source: Source, *, purpose: str = "") -> Cluster:
@@ -110,7 +121,36 @@ def end_reader(connection: psycopg.Connection[Any], slot: str) -> None:
     connection.execute(statement("consumers", "end_reader"), [slot])
 
 
-def open_slot(source: Source, slot: str, at: int, *, purpose: str = "") -> ReplicationSession:
+def wait_for_former_reader(connection: psycopg.Connection[Any], slot: str, pid: int) -> None:
+    """Wait until the walsender with this pid, whose client has closed its connection, has left the slot.
+
+    Then, in the worst case, end it: it may be decoding rows that its filter drops.
+    """
+    deadline = time.monotonic() + _LEAVE_S
+    while connection.execute(statement("consumers", "is_read_by"), [slot, pid]).fetchone():
+        if time.monotonic() > deadline:
+            connection.execute(statement("consumers", "end_reader_with"), [slot, pid])
+            return
+        time.sleep(_LEAVE_POLL_S)
+
+
+def advance_slot(connection: psycopg.Connection[Any], slot: str, lsn: int) -> None:
+    """Confirm that nothing below `lsn` is needed again, if nothing reads the slot; give up after a minute.
+
+    The server decodes everything since the start of the oldest open transaction. With `synchronized_standby_slots`, it
+    waits for standbys, too.
+    """
+    connection.execute(f"SET statement_timeout = {_ADVANCE_LIMIT_MS}")
+    try:
+        connection.execute(statement("consumers", "advance"), {"slot": slot, "to": str(Lsn(lsn))})
+    except psycopg.errors.QueryCanceled as exc:
+        logger.warning('slot "%s" could not be advanced: %s', slot, one_line(exc))
+    finally:
+        if not connection.closed:
+            connection.execute("SET statement_timeout = 0")
+
+
+def open_slot(source: Source, slot: str, at: int, standby: StandbyCheck, *, purpose: str = "") -> ReplicationSession:
     """Stream every transaction whose commit record is at or after `at`.
 
     `at` must not lie below the slot's `confirmed_flush_lsn`: PostgreSQL would silently start there instead.
@@ -121,7 +161,9 @@ def open_slot(source: Source, slot: str, at: int, *, purpose: str = "") -> Repli
     connection = connect(source.conninfo, replication=True, purpose=purpose)
     try:
         cluster = identify(connection)
-        return begin_reading(connection, source, slot, SlotStart(at, _plugin_of(connection, slot)), cluster)
+        return begin_reading(
+            connection, source, slot, SlotStart(at, _plugin_of(connection, slot)), cluster, standby=standby
+        )
     except psycopg.Error as exc:
         error = map_replication_error(exc, connection)
         connection.close()

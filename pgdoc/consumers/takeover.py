@@ -22,14 +22,14 @@ from pgdoc.consumers.ownership import Ownership, check_schema
 from pgdoc.consumers.slots import make_slot
 from pgdoc.decoding.plugins import PLUGINS
 from pgdoc.errors import HistoryLost, InvalidResumeToken, PgdocError, StreamError
-from pgdoc.model.positions import Lsn, Position, before_commits_at
-from pgdoc.model.tokens import Mark, ResumeToken, SnapshotStage
+from pgdoc.model.positions import BEFORE_ALL, Lsn, before_commits_at
+from pgdoc.model.tokens import Mark, SnapshotStage, token_at
 from pgdoc.replication.checks import check_exact, check_position, check_published
 
 if TYPE_CHECKING:
     from pgdoc.consumers.slots import ConsumerSlot
     from pgdoc.model.positions import RawPosition
-    from pgdoc.model.tokens import SnapshotState
+    from pgdoc.model.tokens import ResumeToken, SnapshotState
     from pgdoc.replication.source import Cluster, Source
 
 logger = logging.getLogger("pgdoc.consumer")
@@ -39,14 +39,12 @@ class StartPoint(NamedTuple):
     """Where a consumer goes on.
 
     Attributes:
-        epoch: checkpoints commit under it.
         position: nothing up to it is wanted.
         read_from: the LSN at which reading starts.
         anew: whether events before `position` are lost.
         snapshot: how far it has come at `position`.
     """
 
-    epoch: int
     position: RawPosition
     read_from: int
     anew: bool = False
@@ -86,19 +84,19 @@ class Takeover:
         if row is None or row.position is None:
             return self._enter_new(begin_at, is_unknown=row is None)
         check_schema(ownership.name, row, self._source.schema)
-        epoch = ownership.take_over()
+        ownership.take_over()
         row = ownership.find() or row  # A checkpoint may have been committed meanwhile.
-        start = self._find_slot(epoch, ResumeToken(row.position or Position(0), row.system_id, row.timeline), None)
+        start = self._find_slot(token_at(row.position or BEFORE_ALL, row.ids), None)
         return start if start.anew else start._replace(snapshot=row.snapshot)
 
-    def go_on(self, epoch: int, after: ResumeToken, needed_from: int) -> StartPoint:
+    def go_on(self, after: ResumeToken, needed_from: int) -> StartPoint:
         """Go on after a lost connection, or after the reader was closed because the mailbox was full.
 
         The stream was given everything up to `after`. The slot has to keep `needed_from`, the commit LSN of the first
         event that is not acknowledged.
         """
-        self._ownership.check(epoch)
-        return self._find_slot(epoch, after, needed_from)
+        self._ownership.check()
+        return self._find_slot(after, needed_from)
 
     def _enter_new(self, begin_at: ResumeToken | Lsn | None, *, is_unknown: bool) -> StartPoint:
         ownership = self._ownership
@@ -107,7 +105,7 @@ class Takeover:
             inserted, _ = ownership.wal_end()
             position = check_position(begin_at, self._cluster, inserted)
             ownership.flush(position[0])
-        epoch = ownership.enter(self._cluster)
+        ownership.enter(self._cluster)
         try:
             slot = ownership.find_slot() if is_unknown and position is None else None
             if slot is not None and slot.wal_status != "lost":
@@ -115,12 +113,12 @@ class Takeover:
             else:
                 self._make_slot(None if position is None else position[0])
                 position = position or self._now()
-            ownership.settle(epoch, Mark(position, self._snapshot), self._cluster)
+            ownership.settle(Mark(position, self._snapshot), self._cluster)
         except PgdocError:
             with contextlib.suppress(PgdocError):  # What is left has no position: the next process begins again.
                 ownership.remove()
             raise
-        return StartPoint(epoch, position, position[0], snapshot=self._snapshot)
+        return StartPoint(position, position[0], snapshot=self._snapshot)
 
     def _make_slot(self, at: int | None) -> None:
         with self._ownership.unhurried():
@@ -131,7 +129,7 @@ class Takeover:
         self._ownership.flush(inserted)  # A position that is not flushed could be lost in a crash.
         return before_commits_at(inserted)
 
-    def _find_slot(self, epoch: int, after: ResumeToken, needed_from: int | None) -> StartPoint:
+    def _find_slot(self, after: ResumeToken, needed_from: int | None) -> StartPoint:
         """Make sure that the slot has everything after `after`, and what `needed_from` asks for."""
         ownership, position = self._ownership, after.position
         slot = ownership.find_slot()
@@ -147,7 +145,7 @@ class Takeover:
             if slot is None or fault:
                 logger.warning('consumer "%s": its slot "%s" %s', ownership.name, ownership.slot, fault)
                 self._make_slot(position.commit_lsn if needed_from is None else needed_from)
-                return StartPoint(epoch, position, position.commit_lsn)
+                return StartPoint(position, position.commit_lsn)
             read_from = max(position.commit_lsn, slot.confirmed)
             if slot.plugin == "pgoutput":
                 check_published(read_from, ownership.published_since(), self._source.schema)
@@ -156,8 +154,8 @@ class Takeover:
         except (HistoryLost, InvalidResumeToken) as exc:
             if not self._recreate:
                 raise self._lost(fault, exc) from exc
-            return self._begin_anew(epoch, exc)
-        return StartPoint(epoch, max(position, before_commits_at(slot.confirmed)), read_from)
+            return self._begin_anew(exc)
+        return StartPoint(max(position, before_commits_at(slot.confirmed)), read_from)
 
     def _lost(self, fault: str, exc: PgdocError) -> HistoryLost:
         name = self._ownership.name
@@ -168,19 +166,19 @@ class Takeover:
             oldest_available=getattr(exc, "oldest_available", None),
         )
 
-    def _begin_anew(self, epoch: int, exc: PgdocError) -> StartPoint:
+    def _begin_anew(self, exc: PgdocError) -> StartPoint:
         self._make_slot(None)
         position = self._now()
         is_wanted = self._snapshot is not SnapshotStage.NONE
         snapshot = SnapshotStage.START if is_wanted else SnapshotStage.NONE
-        self._ownership.begin_anew(epoch, Mark(position, snapshot), self._cluster)
+        self._ownership.begin_anew(Mark(position, snapshot), self._cluster)
         logger.error(
             'consumer "%s" begins again at %s and has lost the events before that: %s',
             self._ownership.name,
             Lsn(position[0]),
             exc,
         )
-        return StartPoint(epoch, position, position[0], anew=True, snapshot=snapshot)
+        return StartPoint(position, position[0], anew=True, snapshot=snapshot)
 
 
 def _fault(slot: ConsumerSlot | None, needed_from: int | None) -> str:

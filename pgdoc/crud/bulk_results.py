@@ -10,6 +10,7 @@ from pgdoc.crud.write_errors import compare_versions, duplicate, update_error
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pgdoc.crud.guard import GuardedQuery
     from pgdoc.errors import PgdocError
     from pgdoc.query.updates.nodes import Update
 
@@ -78,15 +79,13 @@ class Statement:
     """One statement of a write.
 
     Attributes:
-        table: the collection's table, quoted.
-        create: schema and name if the statement may create the collection; else `None`.
+        creates: whether it may create the collection.
         parse: parses the result; a missing table has no rows.
     """
 
-    query: bytes
+    query: GuardedQuery
     params: Sequence[Any]
-    table: str
-    create: tuple[str, str] | None
+    creates: bool
     parse: ResultParser
 
 

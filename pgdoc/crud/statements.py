@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+from pgdoc.crud.guard import guarded_query
 from pgdoc.errors import InvalidInput
 from pgdoc.model.short_repr import short_repr
 from pgdoc.sql import statement
@@ -12,14 +13,17 @@ from pgdoc.sql import statement
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pgdoc.crud.guard import GuardedQuery
 
 __all__ = [
     "CHANGING",
     "CLAIMING",
     "catalog_statement",
     "check_count",
+    "copy_statement",
     "find_statement",
     "lock_first_statement",
+    "part_statement",
     "table_statement",
     "write_statement",
 ]
@@ -35,7 +39,9 @@ _NO_CLAUSES = dict.fromkeys(("change", "first", "condition"), "")
 
 
 @lru_cache(maxsize=1024)
-def write_statement(name: str, table: str, *, with_metadata: bool, versioned: bool = False, **clauses: str) -> bytes:
+def write_statement(
+    name: str, table: str, *, with_metadata: bool, versioned: bool = False, **clauses: str
+) -> GuardedQuery:
     """Return a write of `documents.sql` to the quoted table.
 
     With `with_metadata`, it emits the writer's metadata, its first parameter; if `versioned`, it checks the version,
@@ -44,21 +50,15 @@ def write_statement(name: str, table: str, *, with_metadata: bool, versioned: bo
     `data`.
     """
     metadata = statement("documents", "with_metadata")
-    return (
-        statement("documents", name)
-        .format(
-            table=table,
-            with_metadata=metadata if with_metadata else "",
-            with_metadata_and=f"{metadata}," if with_metadata else "WITH",
-            and_metadata=', "pgdoc metadata"' if with_metadata else "",
-            from_metadata='FROM "pgdoc metadata"' if with_metadata else "",
-            using_metadata='USING "pgdoc metadata"' if with_metadata else "",
-            and_version="AND version OPERATOR(pg_catalog.=) %s" if versioned else "",
-            **{**_NO_CLAUSES, **clauses},
-        )
-        .strip()
-        .encode()
-    )
+    given = {
+        "with_metadata": metadata if with_metadata else "",
+        "with_metadata_and": f"{metadata}," if with_metadata else "WITH",
+        "and_metadata": ', "pgdoc metadata"' if with_metadata else "",
+        "from_metadata": 'FROM "pgdoc metadata"' if with_metadata else "",
+        "using_metadata": 'USING "pgdoc metadata"' if with_metadata else "",
+        "and_version": "AND version OPERATOR(pg_catalog.=) %s" if versioned else "",
+    }
+    return guarded_query(statement("documents", name), table, {**given, **_NO_CLAUSES, **clauses})
 
 
 def lock_first_statement(table: str, conditions: Sequence[str], *, order: str, lock: str, in_turn: bool) -> str:
@@ -96,12 +96,24 @@ def catalog_statement(name: str, *, with_metadata: bool) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def table_statement(name: str, table: str, *, change: str = "") -> bytes:
+def table_statement(name: str, table: str, *, change: str = "") -> GuardedQuery:
     """Return a block of `documents.sql` that needs only the table, such as `get`.
 
     `check_update` also needs `change`, as for `write_statement`.
     """
-    return statement("documents", name).format(table=table, change=change).encode()
+    return guarded_query(statement("documents", name), table, {"change": change})
+
+
+@lru_cache(maxsize=1024)
+def copy_statement(table: str) -> bytes:
+    """Return the COPY of documents, which has no guard: `hold` goes before it."""
+    return statement("documents", "copy").format(table=table).encode()
+
+
+@lru_cache(maxsize=1024)
+def part_statement(table: str) -> GuardedQuery:
+    """Return the read of a part of a stream's snapshot."""
+    return guarded_query(statement("streams", "part"), table, {})
 
 
 _MAX_BIGINT: Final = 2**63 - 1
@@ -122,7 +134,7 @@ def find_statement(  # noqa: PLR0913
     skip: int = 0,
     in_turn: bool = False,
     **clauses: str,
-) -> bytes:
+) -> GuardedQuery:
     """Return a block of `reading.sql` for the quoted table.
 
     `conditions` and `order` are as for `lock_first_statement`. With an order, the limit is part of the SQL. Without
@@ -132,18 +144,27 @@ def find_statement(  # noqa: PLR0913
     set of values.
     """
     order = f"ORDER BY {order}" if order else ""
-    rows = _matching(table, conditions[0])
+    rows, and_condition = table, f"AND ({conditions[0]})"
     if len(conditions) > 1:
         others = [_matching(table, part) for part in conditions[1:]]
         if limit is not None and not in_turn:  # OFFSET 0: as in lock_first_statement, but without locks
             others = [f"(SELECT * FROM {other} OFFSET 0) AS apart" for other in others]
         ordered = f"{order} LIMIT {min(limit + skip, _MAX_BIGINT)}" if limit is not None else ""
-        branches = [statement("reading", "branch").format(rows=source, ordered=ordered) for source in (rows, *others)]
-        rows = f"({' UNION ALL '.join(branches)}) AS branches"
+        branches = [
+            statement("reading", "branch").format(rows=source, ordered=ordered)
+            for source in (_matching(table, conditions[0]), *others)
+        ]
+        rows, and_condition = f"({' UNION ALL '.join(branches)}) AS branches", ""
     number = _LIMIT_PARAMETER if not order else "ALL" if limit is None else limit
     numbers = f"LIMIT {number} OFFSET {skip}" if skip else f"LIMIT {number}"
-    given = {**_NO_READ_CLAUSES, **clauses, "order": "" if in_turn else order, "numbers": numbers}
-    return statement("reading", name).format(table=table, rows=rows, condition=conditions[0], **given).encode()
+    given = {
+        "rows": rows,
+        "condition": conditions[0],
+        "and_condition": and_condition,
+        "order": "" if in_turn else order,
+        "numbers": numbers,
+    }
+    return guarded_query(statement("reading", name), table, {**given, **_NO_READ_CLAUSES, **clauses})
 
 
 def _matching(table: str, condition: str) -> str:

@@ -11,16 +11,29 @@ from typing import TYPE_CHECKING
 import psycopg
 import psycopg_pool
 
-from pgdoc.errors import CollectionNotFound, DatabaseError, DuplicateDocument, ServerUnreachable, StoreClosed
+from pgdoc.errors import (
+    CollectionNotFound,
+    DatabaseError,
+    DuplicateDocument,
+    RegistryUnbound,
+    ServerUnreachable,
+    StoreClosed,
+)
 
 if TYPE_CHECKING:
     from pgdoc.errors import PgdocError
 
 
-__all__ = ["connection_error", "map_error", "one_line"]
+__all__ = ["connection_error", "is_about_table", "is_connection_loss", "map_error", "one_line"]
 
-# Connection exceptions; too many connections; the server is shutting down, crashed, or starting up.
-_UNREACHABLE = re.compile(r"08...|53300|57P0[1-3]")
+# Connection exceptions; too many connections; the server is shutting down, crashed, or starting up; the database was
+# dropped; the session was idle for too long.
+_UNREACHABLE = re.compile(r"08...|53300|57P0[1-5]")
+# The SQLSTATEs of the catalog's functions (`migrations/sql`).
+_UNBOUND, _REFUSED = "PGD01", "PGD02"
+# What a statement meets at a table of another form: no table or schema, column, operator or conversion; a view; or a
+# plan that was kept for the former table.
+_ABOUT_TABLE = re.compile(r"42P01|3F000|42703|42883|42804|42846|42809|0A000|55000")
 _ID_IN_DETAIL = re.compile(r"\(id\)=\((.*)\)", re.DOTALL)  # the same in every language of lc_messages
 # The name of an index of `create_index`, as `relation_name` makes it. The server's detail is its internal expressions.
 _UNIQUE_INDEX = re.compile(r"[\w-]+\.([\w-]+)\.[0-9a-f]{10}")
@@ -36,8 +49,6 @@ _CONNECTION_ADVICE = {
 def connection_error(exc: psycopg.Error) -> PgdocError:
     """Return pgdoc's error for a failed connection; libpq's text names host, port and reason."""
     text = one_line(exc)
-    if isinstance(exc, psycopg.ProgrammingError):
-        return DatabaseError(f"the conninfo is not valid: {text}")
     for word, advice in _CONNECTION_ADVICE.items():
         if word in text:
             return DatabaseError(f"{text}: {advice}")
@@ -58,20 +69,39 @@ def map_error(exc: psycopg.Error, subject: str) -> PgdocError:
         return ServerUnreachable(
             f"{subject}: no pooled connection became free in time, and no new one could be made: {one_line(exc)}"
         )
-    if _is_connection_loss(exc):
+    if is_connection_loss(exc):
         return ServerUnreachable(f"{subject}: the connection was lost: {one_line(exc)}. The next call makes a new one")
-    missing = _collection_not_found(exc, subject)
-    if missing is not None:
-        return missing
+    unusable = _registry_error(exc, subject)
+    if unusable is not None:
+        return unusable
     if isinstance(exc, psycopg.errors.UniqueViolation):
         return _duplicate(exc, subject)
     return DatabaseError(f"{subject}: {_server_text(exc)}{_advice(exc)}", sqlstate=exc.sqlstate)
 
 
-def _is_connection_loss(exc: psycopg.Error) -> bool:
+def is_about_table(exc: psycopg.Error) -> bool:
+    """Whether the error of a statement may be due to another table that has the collection's name now."""
+    if exc.sqlstate == _REFUSED:
+        return True
+    return exc.diag.context is None and _ABOUT_TABLE.fullmatch(exc.sqlstate or "") is not None
+
+
+def is_connection_loss(exc: psycopg.Error) -> bool:
+    """Return whether the connection was lost or refused, so that a new one can succeed with nothing changed."""
     if exc.sqlstate is None:
-        return isinstance(exc, psycopg.OperationalError)
+        return isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError)
     return _UNREACHABLE.fullmatch(exc.sqlstate) is not None
+
+
+def _registry_error(exc: psycopg.Error, subject: str) -> CollectionNotFound | RegistryUnbound | None:
+    if exc.sqlstate == _UNBOUND:
+        return RegistryUnbound(f"{subject}: {_server_text(exc)}")
+    if exc.sqlstate == _REFUSED:
+        return CollectionNotFound(
+            f"{subject} was dropped, and the table that has its name now is another one: use another name, or run the "
+            "call again if it is a collection"
+        )
+    return _collection_not_found(exc, subject)
 
 
 def _collection_not_found(exc: psycopg.Error, subject: str) -> CollectionNotFound | None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, check_owner, check_server
-from pgdoc.database.conninfo import with_timeout
+from pgdoc.database.conninfo import PlainConnection, with_timeout
 from pgdoc.database.errors import connection_error, map_error
-from pgdoc.errors import DatabaseError
+from pgdoc.errors import DatabaseError, PgdocError
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 __all__ = ["downgrade", "migrate"]
 
 FIXED_PATH = "SET LOCAL search_path = pg_catalog, pg_temp"  # LOCAL: through a pooler, others get the session next
+_LOCK_HOLDERS = b"""
+SELECT DISTINCT l.pid, a.usename
+FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid OPERATOR(pg_catalog.=) l.pid
+WHERE l.granted AND l.relation OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid
+  AND a.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid()
+  AND a.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+"""
+_FEW = 10
 
 
 def migrate(conninfo: str = "") -> None:
@@ -61,14 +69,14 @@ def _run(conninfo: str, command: str, revision: str) -> None:
             with engine.connect() as alchemy:
                 getattr(alembic_command, command)(_config(alchemy), revision)
         except sqlalchemy.exc.DBAPIError as exc:
-            raise _migration_error(command, exc.orig) from exc.orig
+            raise _migration_error(command, exc.orig, conninfo) from exc.orig
         except psycopg.Error as exc:
-            raise _migration_error(command, exc) from exc
+            raise _migration_error(command, exc, conninfo) from exc
 
 
 def _connect(conninfo: str) -> psycopg.Connection:
     try:
-        return psycopg.connect(with_timeout(conninfo))
+        return PlainConnection.connect(with_timeout(conninfo))
     except psycopg.Error as exc:
         raise connection_error(exc) from exc
 
@@ -89,10 +97,26 @@ def _script_location() -> Path:
     return shipped if shipped.is_dir() else package.parent / "migrations"
 
 
-def _migration_error(command: str, exc: BaseException | None) -> DatabaseError:
+def _migration_error(command: str, exc: BaseException | None, conninfo: str) -> DatabaseError:
+    if isinstance(exc, psycopg.errors.LockNotAvailable):
+        return DatabaseError(
+            f"the {command} of the pgdoc catalog waited too long for a lock. Sessions with locks on tables: "
+            f"{_list_lock_holders(conninfo)}. End their transactions, and run it again",
+            sqlstate=exc.sqlstate,
+        )
     error = map_error(exc, f"the {command} of the pgdoc catalog") if isinstance(exc, psycopg.Error) else None
     if not isinstance(error, DatabaseError):
         return DatabaseError(f"the {command} of the pgdoc catalog failed: {exc}")
     if error.sqlstate == "42501":
         return DatabaseError(f"{error}. Run it as the owner of the database", sqlstate=error.sqlstate)
     return error
+
+
+def _list_lock_holders(conninfo: str) -> str:
+    """Name the sessions that hold table locks; the one that was in the way may have ended meanwhile."""
+    try:
+        with _connect(conninfo) as connection:
+            rows = connection.execute(_LOCK_HOLDERS).fetchmany(_FEW)
+    except (psycopg.Error, PgdocError):
+        return "unknown"
+    return ", ".join(f'pid {pid} of role "{role}"' for pid, role in rows) or "none any more"

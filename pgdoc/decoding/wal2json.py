@@ -114,10 +114,14 @@ class Wal2Json:
 def _table(frame: bytes, start: int, end: int) -> str:
     if start < PAYLOAD or end < 0 or not frame.endswith(b"}"):
         raise ProtocolError(f"wal2json sent an incomplete change: {frame[PAYLOAD : PAYLOAD + 40]!r}", offset=PAYLOAD)
+    address = frame[start:end]
     try:
-        fields = _loads(frame)
-        schema, table = fields["schema"], str(fields["table"])
-    except (KeyError, TypeError) as exc:
+        if b"\\" in address:
+            fields = _loads(frame)
+            schema, table = fields["schema"], str(fields["table"])
+        else:
+            schema, _, table = address.decode().partition(_TABLE.decode())
+    except (UnicodeDecodeError, KeyError, TypeError) as exc:
         raise ProtocolError(f"wal2json sent a change with an unreadable table name: {exc!r}", offset=start) from exc
     return _REGISTRY if (schema, table) == REGISTRY else table
 

@@ -22,6 +22,12 @@ from pgdoc.errors import InvalidResumeToken
 RawPosition = tuple[int, int, int, int]
 """A `Position` as a bare tuple. One is made for each change: it takes a tenth of the time and compares the same."""
 
+Ids = tuple[int, int, int | None]
+"""Whose positions they are: the cluster's system identifier, its timeline, and the oid of the database.
+
+The oid is `None` if it is not known: tokens of earlier versions lack it.
+"""
+
 MESSAGE: Final = 0
 ROW: Final = 1
 """The kinds of a position: a logical message, and a row."""

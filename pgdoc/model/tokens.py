@@ -7,18 +7,21 @@ import enum
 import json
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import total_ordering
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from pgdoc.errors import InvalidResumeToken
 from pgdoc.model.positions import BEFORE_ALL, Lsn, Position
+
+if TYPE_CHECKING:
+    from pgdoc.model.positions import Ids, RawPosition
 
 _TOKEN = re.compile(
     r"(?P<commit>[0-9A-F]{1,8}/[0-9A-F]{1,8})"
     r"(?:\.(?P<lsn>[0-9A-F]{1,8}/[0-9A-F]{1,8})\.(?P<kind>[01])\.(?P<ordinal>[0-9]{1,17}))?"
     r"(?:\.s(?P<progress>[A-Za-z0-9_-]+))?"
-    r"\.(?P<system>[0-9]{1,20})\.(?P<timeline>[0-9]{1,10})"
+    r"\.(?P<system>[0-9]{1,20})\.(?P<timeline>[0-9]{1,10})(?:\.(?P<database>[0-9]{1,10}))?"
 )
 _PROGRESS_LIMIT = 1 << 20
 
@@ -107,12 +110,16 @@ class ResumeToken:
     Tokens compare in the order of the events. A token depends only on the WAL, not on the stream's filter, collections
     or output plugin, nor on the process that issued it: any stream can resume from it. Only a token from inside a
     snapshot also holds how far that snapshot has come, in `progress`.
+
+    `database_oid` is the oid of the database whose events it orders; `None` in tokens of earlier versions. It doesn't
+    take part in comparisons, since a place in the WAL of a cluster belongs to one database.
     """
 
     position: Position
     system_id: int
     timeline: int
     progress: SnapshotProgress | None = None
+    database_oid: int | None = field(default=None, compare=False)
 
     @property
     def is_inside(self) -> bool:
@@ -145,13 +152,15 @@ class ResumeToken:
             progress = SnapshotProgress.parse(found["progress"]) if found["progress"] else None
         except ValueError as exc:
             raise InvalidResumeToken(f"{text!r} is not a resume token: its snapshot part is damaged") from exc
-        return cls(position, int(found["system"]), int(found["timeline"]), progress)
+        database_oid = int(found["database"]) if found["database"] else None
+        return cls(position, int(found["system"]), int(found["timeline"]), progress, database_oid)
 
     def __str__(self) -> str:
         commit_lsn, lsn, kind, ordinal = self.position
         change = f".{Lsn(lsn)}.{kind}.{ordinal}" if lsn else ""
         snapshot = f".s{self.progress}" if self.progress else ""
-        return f"{Lsn(commit_lsn)}{change}{snapshot}.{self.system_id}.{self.timeline}"
+        database = "" if self.database_oid is None else f".{self.database_oid}"
+        return f"{Lsn(commit_lsn)}{change}{snapshot}.{self.system_id}.{self.timeline}{database}"
 
     def __lt__(self, other: object) -> bool:
         if not isinstance(other, ResumeToken):
@@ -163,3 +172,9 @@ class ResumeToken:
         # At one position, the snapshot's documents come in their order, and the change itself comes last.
         snapshot = (self.progress is None, self.progress.delivered if self.progress else 0)
         return self.position, snapshot, self.timeline, self.system_id
+
+
+def token_at(position: RawPosition, ids: Ids, progress: SnapshotProgress | None = None) -> ResumeToken:
+    """Make the token of a position; inside a snapshot, `progress` is how far it had come."""
+    system_id, timeline, database_oid = ids
+    return ResumeToken(Position(*position), system_id, timeline, progress, database_oid)

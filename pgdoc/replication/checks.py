@@ -21,7 +21,7 @@ def check_position(after: ResumeToken | Lsn, cluster: Cluster, wal_end: int) -> 
         position = Position(after)
     else:
         position = after.position
-        cluster.check(position, after.system_id, after.timeline)
+        cluster.check(position, (after.system_id, after.timeline, after.database_oid))
     if position.commit_lsn > wal_end:
         raise InvalidResumeToken(
             f"position {Lsn(position.commit_lsn)} lies beyond the end of this server's WAL, {Lsn(wal_end)}: "

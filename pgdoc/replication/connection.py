@@ -6,13 +6,13 @@ import re
 from typing import Any, NamedTuple
 
 import psycopg
-from psycopg import conninfo as psycopg_conninfo
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import namedtuple_row
 
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, check_owner
-from pgdoc.database.conninfo import with_application_name
-from pgdoc.database.errors import connection_error, one_line
+from pgdoc.database.conninfo import parse_conninfo, with_application_name
+from pgdoc.database.errors import connection_error, is_connection_loss, one_line
 from pgdoc.errors import (
     DatabaseError,
     DirectRouteNeeded,
@@ -87,12 +87,12 @@ def connect(conninfo: str, *, replication: bool, purpose: str = "") -> psycopg.C
 
 
 def _session(conninfo: str, *, replication: bool) -> str:
-    given: dict[str, Any] = psycopg_conninfo.conninfo_to_dict(conninfo)
+    given: dict[str, Any] = parse_conninfo(conninfo)
     options = " ".join([_options(_DEAD_CLIENT), str(given.pop("options", "")), _options(SETTINGS)])
     wanted = {**_DEFAULTS, **given, "options": options.strip(), "client_encoding": "utf8"}
     if replication:
         wanted["replication"] = "database"
-    return psycopg_conninfo.make_conninfo(**wanted)
+    return make_conninfo(**wanted)
 
 
 def _options(settings: dict[str, str]) -> str:
@@ -174,7 +174,7 @@ def map_replication_error(exc: psycopg.Error, connection: psycopg.Connection[Any
         return HistoryLost(f"{text}: the publication is younger than the WAL to be read: stream from now")
     if exc.sqlstate == "53400":
         return SlotsExhausted(f"{text}: {_MORE_SLOTS}")
-    if exc.sqlstate is None or exc.sqlstate[:2] in {"08", "57", "53"}:
+    if is_connection_loss(exc) or exc.sqlstate in _PASSING:
         return ServerUnreachable(f"the connection to the server was lost: {text}")
     return DatabaseError(f"replication failed: {text}", sqlstate=exc.sqlstate)
 
@@ -208,6 +208,9 @@ def _version(connection: psycopg.Connection[Any]) -> int:
 def _major(version: int) -> str:
     return str(version // 10000) if version else "NN"
 
+
+_PASSING = {"57014", "53000", "53100", "53200"}
+"""A cancelled walsender, or a server that lacks memory or room on its disk: a stream goes on when that has passed."""
 
 _OLDEST_SERVER = 150000
 _PLUGINS = ("wal2json", "pgoutput")

@@ -2,7 +2,7 @@
 
 The COPY never blocks inside libpq, which would hold the GIL: `get_copy_data(1)` takes what has arrived; if there is
 nothing, `poll` waits for the socket and a wake-up pipe. Only the thread that owns the reader sends status updates, so
-it has to call `read`, or `report`, every few seconds.
+it has to call `read`, or `report`, every few seconds. `standby` says which of them have a flush position.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from pgdoc.replication.connection import map_replication_error, quote_identifier
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from pgdoc.replication.standby import StandbyCheck
+
 BURST_FRAMES = 512
 """The largest number of frames that `read` returns, so that dispatching a burst takes little time."""
 
@@ -31,6 +33,9 @@ _MORE_FRAMES = 8
 """libpq receives 16 KB at a time: after this many frames more may be waiting in the socket."""
 
 _STATUS_INTERVAL_S = 10.0
+_WAL_SENDER_TIMEOUT_MS = 60_000
+"""Where the server's is 0, which lets a walsender wait for ever for a client that hangs, and the shutdown with it."""
+
 _SILENCE_LIMIT = 4  # in status intervals; the reader asks the server for a reply in each
 
 
@@ -41,28 +46,35 @@ class Reader:
         connection: a replication connection that is idle.
         start: the LSN to start at, not below the slot's `confirmed_flush_lsn`.
         is_decoding: asks the server whether the walsender with this pid is decoding.
+        standby: asks the server whether the walsender could count as a synchronous standby. `close` closes it, too.
 
     Attributes:
         wal_end: the highest LSN that the server has reported.
+        is_quiet: whether it could count as a synchronous standby, so that nothing is confirmed; as of the last time
+            that there was something to confirm.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what a session consists of)
         self,
         connection: psycopg.Connection[Any],
         slot: str,
         start: int,
         options: Mapping[str, str],
+        *,
         is_decoding: Callable[[int], bool],
+        standby: StandbyCheck,
     ) -> None:
         self.slot = slot
         self._is_decoding = is_decoding
+        self._standby = standby
         self._connection = connection
         self._pgconn = connection.pgconn
         self._interval_s = _status_interval_s(connection)
 
-        # Written by the thread that owns the reader; any thread may read `wal_end`.
+        # Written by the thread that owns the reader; any thread may read `wal_end` and `is_quiet`.
         self.wal_end = start
-        self._received = start
+        self.is_quiet = False
+        self._started_at = self._received = start
         self._confirmed = self._reported = 0
         self._question_due = False
 
@@ -74,6 +86,7 @@ class Reader:
         self._wake_reads.setblocking(False)
         self._wake_writes.setblocking(False)
         try:
+            self._check_standby()
             self._start(slot, start, options)
         except BaseException:
             self.close()
@@ -128,12 +141,20 @@ class Reader:
 
     def report_confirmed(self) -> None:
         """Report at once what was newly confirmed, although more may have been received."""
-        if self._confirmed <= self._reported:
-            return
         try:
-            self._send_status(flush=self._confirmed, reply=False)
+            self._report_confirmed()
         except psycopg.Error as exc:
             raise map_replication_error(exc, self._connection) from exc
+
+    @property
+    def reported(self) -> int:
+        """The LSN that was confirmed to the slot, or else at which it started."""
+        return self._reported or self._started_at
+
+    @property
+    def pid(self) -> int:
+        """The pid of the walsender."""
+        return self._pgconn.backend_pid
 
     def ask(self) -> None:
         """Let the next `read` ask the server for the end of its WAL."""
@@ -154,6 +175,7 @@ class Reader:
     def close(self) -> None:
         """Close the connection, which drops a temporary slot."""
         self._connection.close()
+        self._standby.close()
         self._wake_reads.close()
         self._wake_writes.close()
 
@@ -193,13 +215,30 @@ class Reader:
                 self._wake_reads.recv(4096)
 
     def _report(self) -> None:
-        if self._answer_due:
-            self._answer()
         now = time.monotonic()
-        if self._question_due or now - self._last_asked >= self._interval_s:
-            self._question_due = False
+        asks = self._question_due or now - self._last_asked >= self._interval_s
+        if not asks and not self._answer_due:
+            return
+        if asks:
             self._last_asked = now
-            self._send_status(flush=self._confirmed, reply=True)
+        self._question_due = self._answer_due = False
+        self._send_status(flush=0, reply=asks)  # before anything that waits: a server that shuts down waits for it
+        self._report_confirmed()
+
+    def _report_confirmed(self) -> None:
+        """Report what was newly confirmed, unless the server could take that for a standby's report."""
+        lsn = self._confirmed  # fixed before the check: see `standby`
+        if lsn <= self._reported:
+            return
+        self._check_standby()
+        if self.is_quiet:
+            return
+        self._put_status(flush=lsn, reply=False)
+        self._send_status(flush=0, reply=False)
+        self._reported = lsn
+
+    def _check_standby(self) -> None:
+        self.is_quiet = self._standby.could_count(self._connection.info.parameter_status("application_name") or "")
 
     def _check_silence(self) -> None:
         """Give up on a server that no longer answers; called when nothing is left to read."""
@@ -210,16 +249,13 @@ class Reader:
             raise ServerUnreachable(f"the server has sent nothing for {silent_s:.0f} s")
         self._last_heard = time.monotonic()  # it is decoding rows that its filter drops
 
-    def _answer(self) -> None:
-        """Answer a keepalive. A server that shuts down waits for a stale `flush`, but uses `write` if it is 0."""
-        self._answer_due = False
-        self._send_status(flush=self._confirmed if self._confirmed >= self._received else 0, reply=False)
-
     def _send_status(self, *, flush: int, reply: bool) -> None:
-        status = standby_status_update(write=self._received, flush=flush, now=datetime.now(UTC), reply=reply)
-        self._reported = max(self._reported, flush)
-        self._pgconn.put_copy_data(status)
+        self._put_status(flush=flush, reply=reply)
         self._pgconn.flush()
+
+    def _put_status(self, *, flush: int, reply: bool) -> None:
+        status = standby_status_update(write=self._received, flush=flush, now=datetime.now(UTC), reply=reply)
+        self._pgconn.put_copy_data(status)
 
     def _raise_end(self, size: int) -> None:
         if size == -1:
@@ -230,9 +266,12 @@ class Reader:
 
 
 def _status_interval_s(connection: psycopg.Connection[Any]) -> float:
-    """Return a third of `wal_sender_timeout`, at most 10 s."""
+    """Return a third of `wal_sender_timeout`, at most 10 s; set the timeout for this walsender if there is none."""
     row = connection.execute(
         "SELECT setting::int FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'wal_sender_timeout'"
     ).fetchone()
-    timeout_ms = row[0] if row else 0
-    return min(timeout_ms / 3000, _STATUS_INTERVAL_S) if timeout_ms else _STATUS_INTERVAL_S
+    timeout_ms = int(row[0]) if row else 0
+    if not timeout_ms:
+        timeout_ms = _WAL_SENDER_TIMEOUT_MS
+        connection.execute(f"SET wal_sender_timeout = {timeout_ms}")
+    return min(timeout_ms / 3000, _STATUS_INTERVAL_S)

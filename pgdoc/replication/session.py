@@ -7,6 +7,7 @@ check the *copy*, advance it to P, and START there. PostgreSQL would silently mo
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,6 +33,7 @@ from pgdoc.replication.slots import (
     slot_name,
 )
 from pgdoc.replication.source import Cluster, SlotStart, Source
+from pgdoc.replication.standby import StandbyCheck
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -81,35 +83,87 @@ def open_reader(  # noqa: PLR0913 (each has its own reason to differ between hub
         HistoryLost, SlotBlocked: see `take_position`.
         ReplicationUnavailable, ServerUnreachable: the server can't be read.
     """
-    with connect(source.conninfo, replication=False, purpose=purpose) as plain:
-        preflight(plain)
-    connection = connect(source.conninfo, replication=True, purpose=purpose)
-    try:
-        cluster = identify(connection)
-        if check is not None:
-            check(cluster)
-        slot = slot_name(connection, prefix)
+
+    def take(connection: psycopg.Connection[Any], slot: str) -> SlotStart:
         slot_start = take_position(connection, source, slot, at, begin_history=begin_history)
         if at is not None:
             check_publication(connection, source, slot_start, tables=False)
-        return begin_reading(connection, source, slot, slot_start, cluster)
-    except psycopg.Error as exc:
-        error = map_replication_error(exc, connection)
-        connection.close()
-        raise error from exc
-    except BaseException:
-        connection.close()
-        raise
+        return slot_start
+
+    return _open_reader(source, take, purpose=purpose, prefix=prefix, check=check)
 
 
-def begin_reading(
-    connection: psycopg.Connection[Any], source: Source, slot: str, slot_start: SlotStart, cluster: Cluster
+def renew_reader(  # noqa: PLR0913 (as above)
+    source: Source,
+    session: ReplicationSession,
+    at: int,
+    *,
+    purpose: str = "",
+    prefix: str = "pgdocr",
+    check: Callable[[Cluster], None] | None = None,
+) -> ReplicationSession:
+    """Open a second reader, at `at`, on a copy of the temporary slot that `session` reads.
+
+    The copy holds back the WAL from `at` on, once `session` is closed. `at` is the watermark of `session`.
+    """
+    plugin = session.slot_start.plugin
+
+    def take(connection: psycopg.Connection[Any], slot: str) -> SlotStart:
+        copy_slot(connection, session.reader.slot, slot, temporary=True, plugin=plugin)
+        advance(connection, slot, _fetch_confirmed(connection, slot), at)
+        return SlotStart(at, plugin)
+
+    return _open_reader(source, take, purpose=purpose, prefix=prefix, check=check)
+
+
+def _open_reader(
+    source: Source,
+    take: Callable[[psycopg.Connection[Any], str], SlotStart],
+    *,
+    purpose: str,
+    prefix: str,
+    check: Callable[[Cluster], None] | None,
+) -> ReplicationSession:
+    """Open a reader of the temporary slot that `take` creates on the given connection, with the given name."""
+    with contextlib.ExitStack() as opened:
+        plain = opened.enter_context(contextlib.closing(connect(source.conninfo, replication=False, purpose=purpose)))
+        preflight(plain)
+        connection = opened.enter_context(
+            contextlib.closing(connect(source.conninfo, replication=True, purpose=purpose))
+        )
+        try:
+            cluster = identify(connection)
+            if check is not None:
+                check(cluster)
+            slot = slot_name(connection, prefix)
+            slot_start = take(connection, slot)
+            standby = StandbyCheck(plain, closes=True)
+            session = begin_reading(connection, source, slot, slot_start, cluster, standby=standby)
+        except psycopg.Error as exc:
+            raise map_replication_error(exc, connection) from exc
+        opened.pop_all()  # the reader closes both
+        return session
+
+
+def begin_reading(  # noqa: PLR0913 (what a session consists of)
+    connection: psycopg.Connection[Any],
+    source: Source,
+    slot: str,
+    slot_start: SlotStart,
+    cluster: Cluster,
+    *,
+    standby: StandbyCheck,
 ) -> ReplicationSession:
     """Begin to stream a slot on this connection."""
     plugin = PLUGINS[slot_start.plugin]
     registry = fetch_registry(connection, source)
     reader = Reader(
-        connection, slot, slot_start.at, plugin.options(source.schema), partial(is_decoding, source.conninfo)
+        connection,
+        slot,
+        slot_start.at,
+        plugin.options(source.schema),
+        is_decoding=partial(is_decoding, source.conninfo),
+        standby=standby,
     )
     assembler = Assembler(slot_start.at, registry)
     return ReplicationSession(reader, plugin.decoder(source.schema), assembler, cluster, slot_start)
@@ -123,17 +177,20 @@ def try_reader(source: Source) -> SlotStart:
 
 
 def identify(connection: psycopg.Connection[Any]) -> Cluster:
-    """Ask a replication connection which cluster it leads to."""
+    """Ask a replication connection which cluster and database it leads to."""
+    found = connection.execute(statement("replication", "database")).fetchone()
+    assert found is not None  # noqa: S101 (a session has a database)
     row = connection.execute("IDENTIFY_SYSTEM").fetchone()
     assert row is not None  # noqa: S101 (the protocol promises one)
     timeline = int(row.timeline)
     if timeline == 1:
-        return Cluster(int(row.systemid), timeline)
+        return Cluster(int(row.systemid), timeline, (), found.oid, found.name)
     history = connection.execute(f"TIMELINE_HISTORY {timeline}").fetchone()
     assert history is not None  # noqa: S101
     text = history.content if isinstance(history.content, str) else bytes(history.content).decode()
     fields = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    return Cluster(int(row.systemid), timeline, tuple((int(line[0]), int(Lsn.parse(line[1]))) for line in fields))
+    switches = tuple((int(line[0]), int(Lsn.parse(line[1]))) for line in fields)
+    return Cluster(int(row.systemid), timeline, switches, found.oid, found.name)
 
 
 def check_publication(
@@ -211,7 +268,6 @@ def _copy_bookmark(connection: psycopg.Connection[Any], plugin: str, slot: str, 
 
     The copy is checked because a bookmark may move, be dropped or lose its WAL after it was listed.
     """
-    confirmed_of = statement("replication", "confirmed")
     for bookmark in reversed(bookmarks(connection)):
         if bookmark.confirmed > at:
             continue
@@ -221,11 +277,16 @@ def _copy_bookmark(connection: psycopg.Connection[Any], plugin: str, slot: str, 
             if connection.broken or bookmark.name in (left.name for left in bookmarks(connection)):
                 raise
             continue
-        confirmed = fetch_lsn(connection, f"({confirmed_of.format(slot=quote_literal(slot))})")
+        confirmed = _fetch_confirmed(connection, slot)
         if confirmed <= at:
             return confirmed
         connection.execute(f"SELECT pg_catalog.pg_drop_replication_slot({quote_literal(slot)})")
     return None
+
+
+def _fetch_confirmed(connection: psycopg.Connection[Any], slot: str) -> int:
+    query = statement("replication", "confirmed").format(slot=quote_literal(slot))
+    return fetch_lsn(connection, f"({query})")
 
 
 def _fetch_wal_limit(connection: psycopg.Connection[Any]) -> str:

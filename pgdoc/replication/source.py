@@ -1,16 +1,16 @@
-"""What is read: the source, where a slot starts, and the identity of a cluster."""
+"""What is read: the source, where a slot starts, and the identity of a cluster and its database."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgdoc.decoding.plugins import PLUGINS
 from pgdoc.errors import InvalidResumeToken
-from pgdoc.model.positions import Lsn
+from pgdoc.model.positions import Lsn, before_commits_at
 
 if TYPE_CHECKING:
-    from pgdoc.model.positions import RawPosition
+    from pgdoc.model.positions import Ids, RawPosition
 
 
 PLUGIN_CHOICES = ("auto", *PLUGINS)
@@ -24,7 +24,7 @@ class Source:
         plugin: one of `PLUGIN_CHOICES`; `auto` stands for the first plugin that the server has and allows.
     """
 
-    conninfo: str
+    conninfo: str = field(repr=False)
     schema: str
     plugin: str = "auto"
 
@@ -48,32 +48,48 @@ class SlotStart(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """The identity of a cluster.
+    """The identity of a cluster, and of the database that is read.
 
     Attributes:
         switches: `(timeline, LSN at which the server left it)` for each earlier timeline.
+        database_oid: identifies the database inside the cluster. A copy, or one created again, has another.
     """
 
     system_id: int
     timeline: int
     switches: tuple[tuple[int, int], ...] = ()
+    database_oid: int | None = None
+    database: str = ""
 
-    def check(self, position: RawPosition, system_id: int, timeline: int) -> None:
-        """Refuse a position that is not part of this cluster's history.
+    @property
+    def ids(self) -> Ids:
+        """What the tokens of this database's positions carry."""
+        return self.system_id, self.timeline, self.database_oid
+
+    def check(self, position: RawPosition, ids: Ids) -> None:
+        """Refuse a position that is not part of this database's history.
 
         A position between two transactions may lie exactly at the LSN where the server left a timeline, because none of
         its transactions commits there.
 
         Raises:
-            InvalidResumeToken: the position is from another cluster, or beyond the LSN where its timeline was left.
+            InvalidResumeToken: the position is from another cluster or database, or beyond the LSN where its timeline
+                was left.
         """
+        system_id, timeline, database_oid = ids
         if system_id != self.system_id:
             raise InvalidResumeToken(
                 f"the token belongs to cluster {system_id}, but this server is cluster {self.system_id}: "
                 "open the stream where the token was issued, or start without it"
             )
+        if database_oid not in {None, self.database_oid}:
+            raise InvalidResumeToken(
+                f"the token belongs to the database with oid {database_oid}, but this is the database "
+                f'"{self.database}" with oid {self.database_oid}, of the same cluster: open the stream where the token '
+                "was issued, or start without it"
+            )
         left_at = dict(self.switches).get(timeline, 0)
-        if timeline != self.timeline and position > (left_at, 0, 0, 0):
+        if timeline != self.timeline and position > before_commits_at(left_at):
             raise InvalidResumeToken(
                 f"position {Lsn(position[0])} on timeline {timeline} is not part of this server's history (timeline "
                 f"{self.timeline}): a server that had not reached it was restored or promoted; start without it"

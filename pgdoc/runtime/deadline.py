@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 import psycopg
 
 from pgdoc.runtime.fork import connecting, detach, remember
+from pgdoc.runtime.secrets import without_secrets
 
 if TYPE_CHECKING:
     import threading
@@ -93,7 +94,7 @@ class BoundedConnection(psycopg.Connection[Any]):
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
-        return bounded(connecting(super()._connect_gen(conninfo)))
+        return without_secrets(bounded(connecting(super()._connect_gen(conninfo))), conninfo)
 
     def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
         """Run the steps of a psycopg operation within their deadline."""

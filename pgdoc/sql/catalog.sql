@@ -20,8 +20,21 @@ SELECT pgdoc.rename_collection(%s, %s, %s)
 -- name: collections
 SELECT name FROM pgdoc.collections(%s) AS name
 
--- name: table_exists
-SELECT to_regclass(%s) IS NOT NULL
+-- name: find_table
+-- The table of this name, what it is, and the comments of its valid indexes. Unlike pgdoc.find_collection it raises no error,
+-- which would abort a transaction. `newer`: it was created after this statement's snapshot.
+WITH found AS MATERIALIZED (SELECT pg_catalog.to_regclass(%s::pg_catalog.text)::pg_catalog.oid AS oid)
+SELECT oid::pg_catalog.int8,
+  CASE
+    WHEN oid IS NULL THEN 'missing'
+    WHEN pgdoc.is_collection(oid) THEN 'collection'
+    WHEN NOT pgdoc.is_bound() THEN 'unbound'
+    WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) found.oid) THEN 'newer'
+    ELSE 'foreign'
+  END,
+  ARRAY(SELECT pg_catalog.obj_description(i.indexrelid, 'pg_class'::pg_catalog.name) FROM pg_catalog.pg_index i
+        WHERE i.indrelid OPERATOR(pg_catalog.=) found.oid AND i.indisvalid)
+FROM found
 
 -- name: schema_exists
 SELECT to_regnamespace(quote_ident(%s)) IS NOT NULL

@@ -1,66 +1,117 @@
--- Durable consumers. The session that holds a consumer's advisory lock is its owner.
-
--- name: own
-SELECT pg_try_advisory_lock(hashtextextended('pgdoc consumer ' || %s, 0)) AS owned
-
--- name: disown
-SELECT pg_advisory_unlock_all()
-
--- name: owner
-SELECT l.pid
-FROM pg_locks l, hashtextextended('pgdoc consumer ' || %s, 0) AS key
-WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
-  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND (l.classid::bigint << 32) | l.objid::bigint = key
+-- Durable consumers. The process whose claim stands in pgdoc.owners owns the consumer; see pgdoc.consumers.ownership.
 
 -- name: whoami
 SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()
 
--- name: end_session
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND backend_start = %s
+-- name: owner
+-- Whether the session of the last claim is open. The role may be unable to tell: another role's backend_start is hidden
+-- without pg_read_all_stats. The claim is then a lease, by the server's clock; a clock that went back ends it, too.
+SELECT o.pid, o.holder, o.renewed_at,
+  CASE WHEN a.pid IS NULL OR a.backend_start <> o.backend_start THEN 'gone'
+       WHEN a.backend_start = o.backend_start THEN 'open'
+       WHEN NOT o.needs_lease THEN 'hidden'
+       WHEN clock_timestamp() >= o.renewed_at AND clock_timestamp() <= (o.renewed_at + o.ttl) THEN 'open'
+       ELSE 'expired' END AS state
+FROM pgdoc.owners o
+LEFT JOIN pg_stat_activity a ON a.pid = o.pid AND a.datid = (
+  SELECT oid FROM pg_database WHERE datname = current_database())
+WHERE o.name = %s
 
--- name: end_holders
--- Ends the sessions whose open transactions changed the consumer's row. The row's xmax may be the id of a subtransaction,
--- whose lock disappears when its savepoint is released. So a checkpoint also takes an advisory lock until it commits.
-SELECT pg_terminate_backend(l.pid)
-FROM pgdoc.consumers c, hashtextextended('pgdoc checkpoint ' || c.name, 0) AS key, pg_locks l
-WHERE c.name = %s AND l.granted AND l.pid <> pg_backend_pid()
-  AND (l.locktype = 'transactionid' AND l.transactionid = c.xmax
-    OR l.locktype = 'advisory' AND l.objsubid = 1 AND (l.classid::bigint << 32) | l.objid::bigint = key
-      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+-- name: ask_for_lease
+UPDATE pgdoc.owners SET needs_lease = true, renewed_at = clock_timestamp()
+WHERE name = %(name)s AND holder = %(seen_holder)s AND NOT needs_lease
+
+-- name: claim
+-- Takes the place of the claim that was seen, and of no other. The epoch starts at the clock, so it is higher than any that
+-- a dropped consumer of the same name had; a restored row of pgdoc.consumers may have a higher one.
+INSERT INTO pgdoc.owners AS o (name, epoch, holder, pid, backend_start, renewed_at, ttl, needs_lease)
+SELECT %(name)s,
+  greatest((extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+    (SELECT c.epoch + 1 FROM pgdoc.consumers c WHERE c.name = %(name)s)),
+  gen_random_uuid(), %(pid)s::integer, %(began)s::timestamptz, clock_timestamp(), %(ttl)s::interval, %(began)s::timestamptz IS NULL
+ON CONFLICT (name) DO UPDATE
+SET epoch = greatest(o.epoch + 1, excluded.epoch), holder = excluded.holder, pid = excluded.pid,
+  backend_start = excluded.backend_start, renewed_at = excluded.renewed_at, ttl = excluded.ttl,
+  needs_lease = excluded.needs_lease
+WHERE o.holder = %(seen_holder)s AND o.renewed_at = %(seen_at)s AND coalesce(o.pid, 0) = coalesce(%(seen_pid)s, 0)
+RETURNING o.epoch, o.holder
+
+-- name: come_back
+UPDATE pgdoc.owners
+SET pid = %(pid)s, backend_start = %(began)s::timestamptz, renewed_at = clock_timestamp(), ttl = %(ttl)s,
+  needs_lease = needs_lease OR %(began)s::timestamptz IS NULL
+WHERE name = %(name)s AND epoch = %(epoch)s AND holder = %(holder)s
+RETURNING true
+
+-- name: renew
+UPDATE pgdoc.owners SET renewed_at = clock_timestamp(), ttl = %(ttl)s
+WHERE name = %(name)s AND epoch = %(epoch)s AND holder = %(holder)s
+RETURNING set_config('idle_session_timeout', %(timeout)s, false)
+
+-- name: release
+-- The row keeps the epoch for the next claim, unless the consumer is gone.
+WITH dropped AS (
+  DELETE FROM pgdoc.owners o
+  WHERE o.name = %(name)s AND o.epoch = %(epoch)s AND o.holder = %(holder)s
+    AND NOT EXISTS (SELECT FROM pgdoc.consumers c WHERE c.name = o.name)
+)
+UPDATE pgdoc.owners o SET pid = NULL, backend_start = NULL
+WHERE o.name = %(name)s AND o.epoch = %(epoch)s AND o.holder = %(holder)s
+  AND EXISTS (SELECT FROM pgdoc.consumers c WHERE c.name = o.name)
+
+-- name: take_over
+-- Waits for a transaction that holds a checkpoint of a former owner; see pgdoc.consumers.fence.
+UPDATE pgdoc.consumers SET epoch = %(epoch)s, holder = %(holder)s
+WHERE name = %(name)s AND (epoch < %(epoch)s OR epoch = %(epoch)s AND holder = %(holder)s)
+RETURNING true
+
+-- name: end_blockers
+-- Ends the transactions for whose row lock a takeover waits, while its claim stands.
+SELECT blocker.pid, pg_terminate_backend(blocker.pid)
+FROM unnest(pg_blocking_pids(%(waiter)s)) AS blocker(pid)
+WHERE blocker.pid > 0
+  AND EXISTS (SELECT FROM pg_locks
+              WHERE pid = %(waiter)s AND NOT granted AND locktype = ANY (ARRAY['transactionid', 'tuple']))
+  AND EXISTS (SELECT FROM pgdoc.owners WHERE name = %(name)s AND epoch = %(epoch)s AND holder = %(holder)s)
 
 -- name: end_reader
-SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE slot_name = %s AND active
+SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots
+WHERE slot_name = %s AND active
+
+-- name: end_reader_with
+SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots
+WHERE slot_name = %s AND active_pid = %s
+
+-- name: is_read_by
+SELECT true FROM pg_replication_slots WHERE slot_name = %s AND active_pid = %s
 
 -- name: find
-SELECT schema_name, epoch, greatest(c.place, p.acknowledged) AS place,
+SELECT c.schema_name, greatest(c.place, p.acknowledged) AS place,
   CASE WHEN p.acknowledged > c.place THEN p.snapshot ELSE c.snapshot END AS snapshot,
   CASE WHEN p.acknowledged > c.place THEN p.system_id ELSE c.system_id END AS system_id,
-  CASE WHEN p.acknowledged > c.place THEN p.timeline ELSE c.timeline END AS timeline
+  CASE WHEN p.acknowledged > c.place THEN p.timeline ELSE c.timeline END AS timeline,
+  CASE WHEN p.acknowledged > c.place THEN p.database_oid ELSE c.database_oid END AS database_oid
 FROM pgdoc.consumers c LEFT JOIN pgdoc.consumer_progress p ON p.name = c.name
 WHERE c.name = %s
 
--- name: take_over
-UPDATE pgdoc.consumers SET epoch = epoch + 1 WHERE name = %s RETURNING epoch
-
 -- name: enter
--- An empty place means that creation has not finished; a row left by an interrupted creation is taken over. The epoch
--- starts at the clock, so it is higher than any that a dropped consumer of the same name had.
-INSERT INTO pgdoc.consumers AS c (name, schema_name, epoch, place, system_id, timeline)
-VALUES (%(name)s, %(schema)s, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, '{}', %(system)s, %(timeline)s)
+-- An empty place means that creation has not finished; a row left by an interrupted creation is taken over.
+INSERT INTO pgdoc.consumers AS c (name, schema_name, epoch, holder, place, system_id, timeline, database_oid)
+VALUES (%(name)s, %(schema)s, %(epoch)s, %(holder)s, '{}', %(system)s, %(timeline)s, %(database)s)
 ON CONFLICT (name) DO UPDATE
-SET schema_name = excluded.schema_name, epoch = greatest(c.epoch + 1, excluded.epoch)
-WHERE c.place = '{}'
-RETURNING epoch
+SET schema_name = excluded.schema_name, epoch = excluded.epoch, holder = excluded.holder
+WHERE c.place = '{}' AND (c.epoch < excluded.epoch OR c.epoch = excluded.epoch AND c.holder = excluded.holder)
+RETURNING true
 
 -- name: settle
 WITH progress AS (
-  INSERT INTO pgdoc.consumer_progress (name, acknowledged, snapshot, system_id, timeline)
-  SELECT name, %(place)s, %(snapshot)s, %(system)s, %(timeline)s
-  FROM pgdoc.consumers WHERE name = %(name)s AND epoch = %(epoch)s
+  INSERT INTO pgdoc.consumer_progress (name, acknowledged, snapshot, system_id, timeline, database_oid)
+  SELECT name, %(place)s, %(snapshot)s, %(system)s, %(timeline)s, %(database)s
+  FROM pgdoc.consumers WHERE name = %(name)s AND epoch = %(epoch)s AND holder = %(holder)s
 )
-UPDATE pgdoc.consumers SET place = %(place)s, snapshot = %(snapshot)s, system_id = %(system)s, timeline = %(timeline)s
-WHERE name = %(name)s AND epoch = %(epoch)s
+UPDATE pgdoc.consumers
+SET place = %(place)s, snapshot = %(snapshot)s, system_id = %(system)s, timeline = %(timeline)s, database_oid = %(database)s
+WHERE name = %(name)s AND epoch = %(epoch)s AND holder = %(holder)s
 RETURNING true
 
 -- name: advance
@@ -73,32 +124,48 @@ WHERE slot_name = %(slot)s AND NOT active AND wal_status <> 'lost' AND confirmed
 WITH progress AS (
   UPDATE pgdoc.consumer_progress
   SET acknowledged = %(place)s, snapshot = %(snapshot)s, system_id = %(system)s, timeline = %(timeline)s,
-    waiting_since = NULL, seen_at = clock_timestamp()
-  WHERE name = (SELECT name FROM pgdoc.consumers WHERE name = %(name)s AND epoch = %(epoch)s)
+    database_oid = %(database)s, waiting_since = NULL, seen_at = clock_timestamp()
+  WHERE name = (SELECT name FROM pgdoc.consumers WHERE name = %(name)s AND epoch = %(epoch)s AND holder = %(holder)s)
 )
 UPDATE pgdoc.consumers
-SET place = least(place, %(place)s::bigint[]), snapshot = %(snapshot)s, system_id = %(system)s, timeline = %(timeline)s
-WHERE name = %(name)s AND epoch = %(epoch)s
+SET place = least(place, %(place)s::bigint[]), snapshot = %(snapshot)s, system_id = %(system)s, timeline = %(timeline)s,
+  database_oid = %(database)s
+WHERE name = %(name)s AND epoch = %(epoch)s AND holder = %(holder)s
 RETURNING true
 
 -- name: look
-SELECT epoch, place, snapshot, (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS inserted
-FROM pgdoc.consumers WHERE name = %s
+SELECT c.epoch, c.holder, c.place, c.snapshot, o.needs_lease,
+  (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS inserted
+FROM pgdoc.consumers c LEFT JOIN pgdoc.owners o ON o.name = c.name
+WHERE c.name = %s
 
 -- name: save
-INSERT INTO pgdoc.consumer_progress AS p (name, acknowledged, snapshot, system_id, timeline, waiting_since)
-SELECT name, %(place)s::bigint[], %(snapshot)s, %(system)s, %(timeline)s, %(waiting_since)s::timestamptz
-FROM pgdoc.consumers WHERE name = %(name)s AND epoch = %(epoch)s
+-- Renews the claim with the same write. Its row lock orders the write against the next claim.
+WITH renewed AS (
+  UPDATE pgdoc.owners SET renewed_at = clock_timestamp()
+  WHERE name = %(name)s AND epoch = %(epoch)s AND holder = %(holder)s
+  RETURNING name
+)
+INSERT INTO pgdoc.consumer_progress AS p (name, acknowledged, snapshot, system_id, timeline, database_oid, waiting_since)
+SELECT c.name, %(place)s::bigint[], %(snapshot)s, %(system)s, %(timeline)s, %(database)s, %(waiting_since)s::timestamptz
+FROM renewed JOIN pgdoc.consumers c ON c.name = renewed.name
+WHERE c.epoch = %(epoch)s AND c.holder = %(holder)s
 ON CONFLICT (name) DO UPDATE
 SET acknowledged = greatest(p.acknowledged, excluded.acknowledged), system_id = excluded.system_id,
   snapshot = CASE WHEN p.acknowledged > excluded.acknowledged THEN p.snapshot ELSE excluded.snapshot END,
-  timeline = excluded.timeline, waiting_since = excluded.waiting_since, seen_at = clock_timestamp()
+  timeline = excluded.timeline, database_oid = excluded.database_oid, waiting_since = excluded.waiting_since,
+  seen_at = clock_timestamp()
 RETURNING true
 
 -- name: checkpoint
-UPDATE pgdoc.consumers SET place = %s::bigint[], snapshot = %s, system_id = %s, timeline = %s
-WHERE name = %s AND epoch = %s AND place < %s::bigint[]
-RETURNING pg_advisory_xact_lock_shared(hashtextextended('pgdoc checkpoint ' || name, 0)) IS NOT NULL
+-- Runs in the user's transaction, under the user's search_path.
+UPDATE pgdoc.consumers SET place = %s::bigint[], snapshot = %s, system_id = %s, timeline = %s, database_oid = %s
+WHERE name = %s::text AND epoch = %s::bigint AND holder = %s::uuid AND place < %s::bigint[]
+RETURNING true
+
+-- name: stored
+-- Runs in the user's transaction, as `checkpoint` does.
+SELECT epoch, holder, place FROM pgdoc.consumers WHERE name = %s::text
 
 -- name: remove
 DELETE FROM pgdoc.consumers WHERE name = %s RETURNING true
@@ -117,7 +184,8 @@ SELECT (pgdoc.exact_since(%s, NULL) - '0/0'::pg_lsn)::bigint AS since
 SELECT name, is_there, was_there FROM pgdoc.existed(%s, %s, %s::pg_lsn, %s::pg_lsn)
 
 -- name: slot_name
-SELECT format('pgdoc_%%s_%%s', oid, %s::text) AS name FROM pg_database WHERE datname = current_database()
+SELECT format('pgdoc_%%s_%%s', oid, %s::text) AS name
+FROM pg_database WHERE datname = current_database()
 
 -- name: places
 SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS inserted,

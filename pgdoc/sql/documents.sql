@@ -1,6 +1,16 @@
 -- Calls on a collection; {table} is its table. Inside a block with metadata, each write starts with `with_metadata` and
 -- selects from it, which puts the metadata message before the change in the WAL. Otherwise {with_metadata} and
--- {from_metadata} are empty.
+-- {from_metadata} are empty. {guard} is the block of that name, once in each statement.
+
+-- name: guard
+-- PostgreSQL evaluates it when it plans the statement, so executing it costs nothing. Parsing the statement has locked the
+-- table of this name, and a plan that is kept is made again after the table was replaced.
+CASE WHEN '{table}'::pg_catalog.regclass::pg_catalog.oid OPERATOR(pg_catalog.=) '{oid}'::pg_catalog.oid
+THEN true ELSE pgdoc.refuse_table('{table}') END
+
+-- name: hold
+-- COPY has no WHERE. This comes before it in the same transaction, and keeps the table until the end.
+SELECT FROM {table} WHERE {guard} LIMIT 0
 
 -- name: with_metadata
 -- With a space in its name, it is never the name of a collection's table, which UPDATE and DELETE have beside it.
@@ -10,7 +20,7 @@ WITH "pgdoc metadata" AS MATERIALIZED (SELECT pg_logical_emit_message(true, 'pgd
 SELECT pg_logical_emit_message(true, 'pgdoc', %s)
 
 -- name: insert
-{with_metadata} INSERT INTO {table} (id, data) SELECT %s, %s::jsonb {from_metadata}
+{with_metadata} INSERT INTO {table} (id, data) SELECT %s, %s::jsonb {from_metadata} WHERE {guard}
 ON CONFLICT (id) DO NOTHING
 RETURNING version, created_at, updated_at
 
@@ -18,20 +28,20 @@ RETURNING version, created_at, updated_at
 COPY {table} (id, data) FROM STDIN (FORMAT binary)
 
 -- name: get
-SELECT data::text, version, created_at, updated_at FROM {table} WHERE id = %s
+SELECT data::text, version, created_at, updated_at FROM {table} WHERE {guard} AND id = %s
 
 -- {change} is NULL if the update does not fit the document. No row is written then, or if nothing changes.
 -- name: update
 {with_metadata} UPDATE {table} SET data = {change} {from_metadata}
-WHERE id = %s {and_version} AND ({change}) <> data
+WHERE {guard} AND id = %s {and_version} AND ({change}) <> data
 RETURNING data::text, version, created_at, updated_at
 
 -- name: check_update
-SELECT data::text, version, created_at, updated_at, ({change}) IS NOT NULL, ({change}) = data FROM {table} WHERE id = %s
+SELECT data::text, version, created_at, updated_at, ({change}) IS NOT NULL, ({change}) = data FROM {table} WHERE {guard} AND id = %s
 
 -- {change} refers to `data`, which is ambiguous in ON CONFLICT; the subquery makes it the stored row's.
 -- name: upsert
-{with_metadata} INSERT INTO {table} AS stored (id, data) SELECT %s, {first} {from_metadata}
+{with_metadata} INSERT INTO {table} AS stored (id, data) SELECT %s, {first} {from_metadata} WHERE {guard}
 ON CONFLICT (id) DO UPDATE SET data = (SELECT {change} FROM (SELECT stored.data) AS old(data))
 WHERE (SELECT {change} FROM (SELECT stored.data) AS old(data)) <> stored.data
 RETURNING data::text, version, created_at, updated_at
@@ -40,7 +50,7 @@ RETURNING data::text, version, created_at, updated_at
 -- itself and returned for the error message; the error then rolls back the transaction. OFFSET 0 keeps the planner from
 -- duplicating {change}.
 -- name: bulk_upsert
-{with_metadata} INSERT INTO {table} AS stored (id, data) SELECT %s, {first} {from_metadata}
+{with_metadata} INSERT INTO {table} AS stored (id, data) SELECT %s, {first} {from_metadata} WHERE {guard}
 ON CONFLICT (id) DO UPDATE SET (data, replaced_version) = (
   SELECT coalesce(after, stored.data), CASE WHEN after IS NULL THEN stored.version + 1 ELSE stored.replaced_version END
   FROM (SELECT {change} AS after FROM (SELECT stored.data) AS old(data) OFFSET 0) AS new
@@ -50,23 +60,23 @@ RETURNING version, CASE WHEN version > 1 AND replaced_version = version THEN dat
 
 -- name: replace
 {with_metadata} UPDATE {table} SET data = %s::jsonb, replaced_version = version + 1 {from_metadata}
-WHERE id = %s {and_version}
+WHERE {guard} AND id = %s {and_version}
 RETURNING version, created_at, updated_at
 
 -- name: replace_upsert
-{with_metadata} INSERT INTO {table} AS stored (id, data) SELECT %s, %s::jsonb {from_metadata}
+{with_metadata} INSERT INTO {table} AS stored (id, data) SELECT %s, %s::jsonb {from_metadata} WHERE {guard}
 ON CONFLICT (id) DO UPDATE SET data = excluded.data, replaced_version = stored.version + 1
 RETURNING version, created_at, updated_at
 
 -- name: delete
-{with_metadata} DELETE FROM {table} {using_metadata} WHERE id = %s {and_version}
+{with_metadata} DELETE FROM {table} {using_metadata} WHERE {guard} AND id = %s {and_version}
 RETURNING true
 
 -- name: version
-SELECT version FROM {table} WHERE id = %s
+SELECT version FROM {table} WHERE {guard} AND id = %s
 
 -- name: lock
-SELECT version FROM {table} WHERE id = %s FOR NO KEY UPDATE
+SELECT version FROM {table} WHERE {guard} AND id = %s FOR NO KEY UPDATE
 
 -- The first matching document, locked. {first} of update_one and delete_one is a single `first_match`, or the first of
 -- several.
@@ -80,7 +90,7 @@ SELECT id, data, version, created_at, updated_at FROM {table} WHERE {condition} 
   SELECT id, after, CASE WHEN after IS NULL THEN data::text END AS misfit
   FROM (
     SELECT id, data, {change} AS after FROM {table}
-    WHERE ({condition}) AND (({change}) = data) IS NOT TRUE ORDER BY id FOR NO KEY UPDATE
+    WHERE {guard} AND ({condition}) AND (({change}) = data) IS NOT TRUE ORDER BY id FOR NO KEY UPDATE
   ) AS candidate
 ), changed AS (
   UPDATE {table} AS stored SET data = locked.after FROM locked {and_metadata}
@@ -92,7 +102,7 @@ FROM (VALUES (true)) AS always LEFT JOIN (SELECT id, misfit FROM locked WHERE af
 
 -- name: update_one
 {with_metadata_and} candidate AS MATERIALIZED (
-  SELECT id, data, version, created_at, updated_at, {change} AS after FROM ({first}) AS first
+  SELECT id, data, version, created_at, updated_at, {change} AS after FROM ({first}) AS first WHERE {guard}
 ), changed AS (
   UPDATE {table} AS stored SET data = candidate.after FROM candidate {and_metadata}
   WHERE stored.id = candidate.id AND candidate.after <> candidate.data
@@ -104,11 +114,11 @@ SELECT after IS NOT NULL, id, data::text, version, created_at, updated_at FROM c
 WHERE (after <> data) IS NOT TRUE
 
 -- name: delete_many
-{with_metadata_and} locked AS MATERIALIZED (SELECT id FROM {table} WHERE {condition} ORDER BY id FOR UPDATE),
+{with_metadata_and} locked AS MATERIALIZED (SELECT id FROM {table} WHERE {guard} AND ({condition}) ORDER BY id FOR UPDATE),
 deleted AS (DELETE FROM {table} AS stored USING locked {and_metadata} WHERE stored.id = locked.id RETURNING true)
 SELECT count(*) FROM deleted
 
 -- name: delete_one
-{with_metadata_and} candidate AS MATERIALIZED (SELECT id FROM ({first}) AS first)
+{with_metadata_and} candidate AS MATERIALIZED (SELECT id FROM ({first}) AS first WHERE {guard})
 DELETE FROM {table} AS stored USING candidate {and_metadata} WHERE stored.id = candidate.id
 RETURNING stored.id, stored.data::text, stored.version, stored.created_at, stored.updated_at

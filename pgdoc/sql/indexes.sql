@@ -1,16 +1,15 @@
 -- Indexes of a collection. CREATE INDEX and DROP INDEX take no parameters: `literals` writes their literals.
 
--- name: table
-SELECT to_regclass(%s)::oid::bigint
+-- name: table_of
+-- Whether an index that was created by the table's name is one of the table with this oid.
+SELECT indrelid = %s::oid FROM pg_index
+WHERE indexrelid = to_regclass(%s::text)::oid
 
 -- name: parts
 SELECT relname, indisvalid, pg_relation_size(indexrelid), obj_description(indexrelid, 'pg_class')
 FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
 WHERE indrelid = %s::oid
 ORDER BY relname
-
--- name: valid_parts
-SELECT obj_description(indexrelid, 'pg_class') FROM pg_index WHERE indrelid = to_regclass(%s) AND indisvalid
 
 -- name: create
 CREATE INDEX {concurrently} {name} ON {table} USING {kind} {body}
@@ -28,10 +27,13 @@ DROP INDEX {concurrently} {name}
 ANALYZE {table}
 
 -- name: lock
-SELECT pg_try_advisory_lock(hashtextextended('pgdoc indexes of ' || %s::text, 0))
+LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE
 
--- name: unlock
-SELECT pg_advisory_unlock(hashtextextended('pgdoc indexes of ' || %s::text, 0))
+-- name: begin_build
+SELECT pgdoc.begin_index_build(%s::oid)
+
+-- name: end_build
+SELECT pgdoc.end_index_build(%s::oid)
 
 -- name: progress
 SELECT phase, blocks_done, blocks_total, tuples_done, tuples_total FROM pg_stat_progress_create_index WHERE pid = %s

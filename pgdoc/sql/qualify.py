@@ -63,6 +63,8 @@ def qualified(text: str) -> str:
         ValueError: it has a construct that can't be qualified, or depends on which of two operators binds stronger:
             qualified ones are all equal.
     """
+    if text.startswith("LOCK TABLE"):  # nothing to qualify, and its IN is no operator
+        return text
     tokens = [(str(found.lastgroup), found[0]) for found in _TOKEN.finditer(text)]
     if "".join(token for _, token in tokens) != text:
         raise ValueError(f"cannot read the SQL: {text}")

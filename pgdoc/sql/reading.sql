@@ -1,5 +1,5 @@
--- Reads of many documents of a collection; {table} is its table. {rows} is `matching` for one condition, or the union of one
--- `branch` per condition.
+-- Reads of many documents of a collection; {table} is its table, {guard} as in `documents.sql`. {rows} is the table, with
+-- {and_condition}, or the union of one `branch` per condition.
 
 -- name: matching
 {table} WHERE {condition}
@@ -8,15 +8,18 @@
 (SELECT id, data, version, created_at, updated_at FROM {rows} {ordered})
 
 -- name: find
-SELECT id, ({fields})::text, version, created_at, updated_at FROM {rows} {order} {numbers}
+SELECT id, ({fields})::text, version, created_at, updated_at FROM {rows}
+WHERE {guard} {and_condition} {order} {numbers}
 
 -- name: explain
-EXPLAIN SELECT id, data::text, version, created_at, updated_at FROM {rows} {order} {numbers}
+EXPLAIN SELECT id, data::text, version, created_at, updated_at FROM {rows}
+WHERE {guard} {and_condition} {order} {numbers}
 
 -- name: count
-SELECT count(*) FROM {rows}
+SELECT count(*) FROM {rows} WHERE {guard} {and_condition}
 
 -- name: distinct
 SELECT value::text
-FROM (SELECT DISTINCT value FROM {table} CROSS JOIN LATERAL {values} AS found(value) WHERE {condition}) AS every
+FROM (SELECT DISTINCT value FROM {table} CROSS JOIN LATERAL {values} AS found(value)
+  WHERE {guard} AND ({condition})) AS every
 ORDER BY pgdoc.sort_key(value) COLLATE "C", pgdoc.sort_rest(value) COLLATE "C" NULLS FIRST

@@ -9,6 +9,13 @@ SELECT current_setting('wal_level') AS wal_level, current_setting('server_encodi
   current_setting('max_replication_slots')::int AS max_slots,
   (SELECT count(*) FROM pg_stat_replication) AS walsenders, current_setting('max_wal_senders')::int AS max_walsenders
 
+-- name: database
+SELECT d.oid, d.datname AS name
+FROM pg_database AS d WHERE d.datname = current_database()
+
+-- name: standby_names
+SELECT current_setting('synchronous_standby_names') AS names
+
 -- name: is_decoding
 -- A walsender in the wait state Activity (needs WAL) or Client (needs us to read) is not decoding.
 SELECT coalesce(wait_event_type, '') <> ALL (ARRAY['Activity', 'Client']) FROM pg_stat_activity WHERE pid = %s
@@ -80,17 +87,11 @@ SELECT oid FROM pg_database WHERE datname = current_database()
 SELECT format('pgdocb_%s_%s_', oid, to_hex(ceil(extract(epoch FROM clock_timestamp()))::bigint)) AS name
 FROM pg_database WHERE datname = current_database()
 
--- name: share
-SELECT pg_advisory_lock_shared(hashtext('pgdoc hubs'))
+-- name: enter_hub
+SELECT pgdoc.enter_hub()
 
--- name: unshare
-SELECT pg_advisory_unlock_shared(hashtext('pgdoc hubs'))
+-- name: keeps_history
+SELECT pgdoc.keeps_history()
 
--- name: be_last
-SELECT pg_try_advisory_lock(hashtext('pgdoc hubs')) AS is_last
-
--- name: begin_keeping
-SELECT pg_try_advisory_lock(hashtext('pgdoc history')) AS begun
-
--- name: end_keeping
-SELECT pg_advisory_unlock(hashtext('pgdoc history'))
+-- name: leave_hub
+SELECT pgdoc.leave_hub()

@@ -1,4 +1,5 @@
--- The end of the WAL, snapshots, publications, and the status of history and consumers.
+-- The end of the WAL, snapshots, publications, and the status of history and consumers. The statements that emit a message
+-- set synchronous_commit for their own transaction: it holds no data, and must not wait for a synchronous standby.
 
 -- name: wal_end
 SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS inserted,
@@ -6,7 +7,7 @@ SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS inserted,
 
 -- name: flush
 -- Commits a transaction, which flushes the WAL up to it. Decoders skip the prefix `pgdoc.flush`.
-SELECT pg_logical_emit_message(true, 'pgdoc.flush', '')
+SELECT pg_logical_emit_message(true, 'pgdoc.flush', '') FROM set_config('synchronous_commit', 'local', true)
 
 -- name: running
 -- The snapshot shows which transactions are invisible. Those in the array wait for a synchronous standby: they have
@@ -16,18 +17,20 @@ SELECT pg_current_snapshot()::text, array(
 
 -- name: mark
 SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint, clock_timestamp()
-FROM pg_logical_emit_message(true, 'pgdoc.snapshot', '')
+FROM set_config('synchronous_commit', 'local', true),
+  pg_logical_emit_message(true, 'pgdoc.snapshot', '')
 
 -- name: part
 -- The message marks the WAL position that the stream must reach. Sizes are stored (compressed) sizes, which only limit the
 -- size of a part.
 SELECT pg_current_snapshot()::text, (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint, clock_timestamp(),
   part.found, part.id, part.data::text, part.version, part.created_at, part.updated_at
-FROM pg_logical_emit_message(true, 'pgdoc.snapshot', '') AS mark
+FROM set_config('synchronous_commit', 'local', true),
+pg_logical_emit_message(true, 'pgdoc.snapshot', '') AS mark
 LEFT JOIN (
   SELECT *, count(*) OVER () AS found, sum(pg_column_size(data)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS size
   FROM (SELECT id COLLATE "C" AS id, data, version, created_at, updated_at FROM {table}
-        WHERE id COLLATE "C" > %s ORDER BY id COLLATE "C" LIMIT %s) AS next
+        WHERE {guard} AND id COLLATE "C" > %s ORDER BY id COLLATE "C" LIMIT %s) AS next
 ) AS part ON part.size <= %s OR part.size = pg_column_size(part.data)
 ORDER BY part.id
 
@@ -91,26 +94,38 @@ RETURNING true
 SELECT current_setting('server_version'), current_database(), (SELECT version_num FROM pgdoc.alembic_version),
   (SELECT count(*) FROM pgdoc.collections(%s)), pgdoc.follows_ddl()
 
+-- name: role
+SELECT current_user::text
+
 -- name: knows
-SELECT true FROM pgdoc.consumers WHERE name = %s
+SELECT true FROM pgdoc.consumers WHERE name = %s::text
 
 -- name: consumers
--- A consumer without an owner counts as waiting since its last update of consumer_progress (seen_at).
+-- The owner is the session of the last claim, see `owner` in consumers.sql. A consumer without one counts as waiting since
+-- its last update of consumer_progress (seen_at). An owner is silent since its session last did something, or, if this role
+-- may not see that, since it last renewed its lease.
 SELECT c.name, c.schema_name, owner.pid, greatest(c.place, p.acknowledged),
   CASE WHEN p.acknowledged > c.place THEN p.system_id ELSE c.system_id END,
   CASE WHEN p.acknowledged > c.place THEN p.timeline ELSE c.timeline END,
+  CASE WHEN p.acknowledged > c.place THEN p.database_oid ELSE c.database_oid END,
   (pg_current_wal_flush_lsn() - s.confirmed_flush_lsn)::bigint,
   clock_timestamp() - coalesce(
     p.waiting_since, CASE WHEN owner.pid IS NULL THEN p.seen_at ELSE clock_timestamp() END, c.created_at),
-  (pg_current_wal_flush_lsn() - s.restart_lsn)::bigint, s.wal_status, c.created_at
+  (pg_current_wal_flush_lsn() - s.restart_lsn)::bigint, s.wal_status, c.created_at,
+  greatest(clock_timestamp() - owner.last_seen, '0'::interval)
 FROM pgdoc.consumers c
 LEFT JOIN pgdoc.consumer_progress p ON p.name = c.name
 JOIN pg_database d ON d.datname = current_database()
-LEFT JOIN pg_replication_slots s ON s.slot_name = format('pgdoc_%%s_%%s', d.oid, c.name)
+LEFT JOIN pg_replication_slots s
+  ON s.slot_name = format('pgdoc_%%s_%%s', d.oid, c.name)::name
 LEFT JOIN LATERAL (
-  SELECT l.pid
-  FROM pg_locks l, hashtextextended('pgdoc consumer ' || c.name, 0) AS key
-  WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND l.database = d.oid
-    AND (l.classid::bigint << 32) | l.objid::bigint = key
+  SELECT o.pid,
+    CASE WHEN a.backend_start IS NULL THEN CASE WHEN o.needs_lease THEN o.renewed_at END
+         WHEN a.state = 'active'::text THEN clock_timestamp()
+         ELSE greatest(a.state_change, o.renewed_at) END AS last_seen
+  FROM pgdoc.owners o
+  JOIN pg_stat_activity a ON a.pid = o.pid AND a.datid = d.oid
+  WHERE o.name = c.name
+    AND (a.backend_start = o.backend_start) IS NOT FALSE
 ) owner ON true
 ORDER BY c.name

@@ -1,11 +1,11 @@
 """The bookmark keeper: a thread that keeps the history from which streams can resume without a slot of their own.
 
 A bookmark is a permanent logical slot that nobody streams from. The keeper periodically copies the hub's slot into a
-new bookmark, and drops bookmarks that are no longer needed (`retention` decides). While the hub reads nothing, the
-keeper copies the newest bookmark and advances the copy.
+new bookmark, and drops bookmarks that are no longer needed (`retention` decides). While the hub reads nothing, or its
+slot stands still because the reader is quiet, the keeper copies the newest bookmark and advances the copy.
 
-Two advisory locks of the database coordinate the keepers. One keeper at a time holds `pgdoc history` and does what is
-due. All of them share `pgdoc hubs`, so that the last one to leave knows that it is the last.
+The table `pgdoc.sessions` coordinates the keepers: only roles that may replicate can enter it. The keeper whose session
+entered first does what is due. The last one to leave finds no other.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pgdoc.history")
 
 _INTERVAL_S = 5.0
+_SILENT_FOR_S = 60  # the server ends a keeper's session that is idle for longer, so that another one keeps history
 _NUDGE_WAIT_S = 5.0
 _NUDGE_POLL_S = 0.05
 _LAST_MOMENT_S = 0.5
@@ -56,6 +57,10 @@ class LiveSlot(Protocol):
     @property
     def slot(self) -> str | None:
         """See `LiveReader`."""
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether that slot stands still: see `Reader`."""
 
     @property
     def watermark(self) -> int:
@@ -113,28 +118,29 @@ class BookmarkKeeper:
         purpose = f"bookmarks {self._source.schema}"
         connection = connect(self._source.conninfo, replication=False, purpose=purpose)
         try:
-            connection.execute(statement("replication", "share"))
+            connection.execute(f"SET idle_session_timeout = '{_SILENT_FOR_S}s'")
+            connection.execute(statement("replication", "enter_hub"))
         except BaseException:
             connection.close()
             raise
         return connection
 
     def keep(self, connection: psycopg.Connection[Any]) -> None:
-        """Do what is due once, unless another keeper is doing it."""
-        if not _ask(connection, "begin_keeping"):
+        """Do what is due once, unless another keeper does it."""
+        if not _ask(connection, "keeps_history"):
             return
-        try:
-            if self._do_what_is_due(connection):
-                self._do_what_is_due(connection)  # the new bookmark may make others superfluous
-        finally:
-            if not connection.closed:
-                connection.execute(statement("replication", "end_keeping"))
+        if self._hub.slot is None and self._hub.is_started:  # the hub will have a slot; another may have one now
+            connection.execute(statement("replication", "enter_hub"))
+        elif self._do_what_is_due(connection):
+            self._do_what_is_due(connection)  # the new bookmark may make others superfluous
 
     def _do_what_is_due(self, connection: psycopg.Connection[Any]) -> bool:
         """Carry out the plan; return whether it created a bookmark."""
         slot = self._hub.slot
         if slot is None and self._hub.is_started:
-            return False  # the hub will have a slot soon
+            return False
+        if self._hub.is_quiet:
+            slot = None  # it stands still: the bookmarks do without it
         state = _fetch_state(connection, slot, self._hub.watermark)
         if state is None:
             return False
@@ -169,11 +175,11 @@ class BookmarkKeeper:
             self._closing.wait(_NUDGE_POLL_S)
 
     def _leave(self, connection: psycopg.Connection[Any] | None) -> None:
-        """Release the shared lock; the last hub drops all bookmarks if nothing limits the WAL that they keep."""
+        """Leave the table; the last hub drops all bookmarks if nothing limits the WAL that they keep."""
         try:
             with connection or self._connect() as leaving:
-                leaving.execute(statement("replication", "unshare"))
-                if _ask(leaving, "nobody_limits") and _ask(leaving, "be_last"):
+                leaving.execute(statement("replication", "leave_hub"))
+                if _ask(leaving, "nobody_limits") and _ask(leaving, "keeps_history"):
                     for bookmark in slots.bookmarks(leaving, lost=True):
                         drop_bookmark(leaving, bookmark.name)
         except (psycopg.Error, PgdocError) as exc:

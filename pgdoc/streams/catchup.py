@@ -22,6 +22,7 @@ from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.runtime.faults import internal_error
 from pgdoc.runtime.retry import Backoff
 from pgdoc.runtime.wakeup import Wakeup
+from pgdoc.streams.renewal import Renewal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pgdoc.catchup")
 
 READERS = 2
+_SLOT_PREFIX = "pgdocr"
 _NEARBY_BYTES = 16 << 20
 _FULL_S = 5.0
 _FULL_IN_COMPANY_S = 1.0
@@ -196,17 +198,18 @@ class CatchUp:
     def _feed(self, group: Group) -> None:
         self._check_hub()
         at = min(subscription.after for subscription in group)[0]
-        session = open_reader(
-            self._source, at, purpose=f"catch-up {self._source.schema}", check=self._subscriptions.check_cluster
-        )
+        purpose, check = f"catch-up {self._source.schema}", self._subscriptions.check_cluster
+        renewal = Renewal(self._source, purpose, _SLOT_PREFIX, check)
+        session = open_reader(self._source, at, purpose=purpose, prefix=_SLOT_PREFIX, check=check)
         try:
             while group and not self._closing.is_set():
-                self._step(session, group)
+                watermark = self._step(session, group)
+                session = renewal.renew_if_due(session, watermark)
         finally:
             session.reader.close()
 
-    def _step(self, session: ReplicationSession, group: Group) -> None:
-        """Put one burst into every mailbox, and hand over the subscriptions that have caught up."""
+    def _step(self, session: ReplicationSession, group: Group) -> int:
+        """Put one burst into every mailbox, hand over the subscriptions that have caught up; return the watermark."""
         self._check_hub()
         burst, has_frames = read_burst(session, _READ_S)
         watermark = burst.watermark
@@ -220,6 +223,7 @@ class CatchUp:
             session.reader.ask()
         for subscription in [each for each in group if self._subscriptions.join(each, watermark)]:
             self._release(group, subscription)
+        return watermark
 
     def _put_rest(self, session: ReplicationSession, group: Group, leftovers: Leftovers, watermark: int) -> None:
         """Put the rest as mailboxes get room; a subscription that stays full too long leaves the group."""

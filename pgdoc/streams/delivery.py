@@ -16,13 +16,12 @@ from pgdoc.changes.life import Life
 from pgdoc.model.positions import (
     BEFORE_ALL,
     MESSAGE,
-    Position,
     before_commits_at,
     commit_lsn_of,
     is_collection_event,
     just_after,
 )
-from pgdoc.model.tokens import Mark, ResumeToken
+from pgdoc.model.tokens import Mark, token_at
 from pgdoc.streams.feed import Feed
 from pgdoc.streams.status import StreamStats
 
@@ -234,8 +233,7 @@ class Delivery:
     def _deliver_document(self, snapshot: Snapshot, chunk: DueChunk) -> ChangeEvent | None:
         document, progress = chunk.documents[snapshot.next]
         position = max(self._last, before_commits_at(chunk.end_lsn))
-        system_id, timeline = self.feed.ids  # type: ignore[union-attr]
-        token = ResumeToken(Position(*position), system_id, timeline, progress)
+        token = token_at(position, self.feed.ids, progress)  # type: ignore[union-attr]
         event = events.from_snapshot(chunk.collection, document, token, chunk.read_at)
         mark = Mark.at(position, progress) if self._matches(event) else None
         self._snapshot_progress = progress

@@ -9,7 +9,7 @@ from pgdoc.model.positions import BEFORE_ALL, before_commits_at
 
 if TYPE_CHECKING:
     from pgdoc.changes.fanout import Subscription
-    from pgdoc.model.positions import RawPosition
+    from pgdoc.model.positions import Ids, RawPosition
     from pgdoc.streams.hub import Hub
 
 
@@ -28,8 +28,8 @@ class Feed(Protocol):
     def recreated(self) -> int: ...  # noqa: D102
 
     @property
-    def ids(self) -> tuple[int, int]:
-        """The cluster's system identifier and timeline."""
+    def ids(self) -> Ids:
+        """What the stream's tokens carry."""
 
     @property
     def mode(self) -> str:
@@ -66,7 +66,7 @@ class HubFeed:
         self.begun_at = before_commits_at(lsn)
 
     @property
-    def ids(self) -> tuple[int, int]:
+    def ids(self) -> Ids:
         """See `Feed`."""
         return self._hub.subscriptions.ids
 

@@ -129,6 +129,11 @@ class Hub:
         """See `LiveReader`."""
         return self._live.slot
 
+    @property
+    def is_quiet(self) -> bool:
+        """See `Reader`."""
+        return self._live.is_quiet
+
     def report_soon(self) -> None:
         """See `LiveReader`."""
         self._live.report_soon()

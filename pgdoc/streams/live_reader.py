@@ -9,6 +9,7 @@ from pgdoc.errors import PgdocError
 from pgdoc.model.positions import Lsn
 from pgdoc.replication.session import ReplicationSession, open_reader, read_burst
 from pgdoc.runtime.retry import Backoff
+from pgdoc.streams.renewal import Renewal
 
 if TYPE_CHECKING:
     import threading
@@ -38,6 +39,7 @@ class LiveReader:
         self._source = source
         self._subscriptions = subscriptions
         self._closing = closing
+        self._renewal = Renewal(source, self._purpose, _SLOT_PREFIX, subscriptions.check_cluster)
         # Written by the hub thread; any thread reads them, each of them on its own.
         self.plugin: str | None = None
         self.is_reconnecting = False
@@ -54,6 +56,12 @@ class LiveReader:
         """The slot that is read; `None` before the first session and after the last."""
         session = self._session
         return session.reader.slot if session else None
+
+    @property
+    def is_quiet(self) -> bool:
+        """See `Reader`."""
+        session = self._session
+        return session is not None and session.reader.is_quiet
 
     def wake(self) -> None:
         """Let the hub thread loop at once; any thread may call this, even one interrupted anywhere."""
@@ -86,7 +94,7 @@ class LiveReader:
         """
         while self._session is not None:
             try:
-                self._read(self._session, catchup)
+                self._read(self._session, catchup)  # may replace the session
             except PgdocError as exc:
                 if not exc.resumable:
                     raise
@@ -110,6 +118,14 @@ class LiveReader:
             session.reader.confirm(burst.watermark)
             for subscription in sent_away:
                 catchup.take_over(subscription)
+            session = self._renew(session, burst.watermark)
+
+    def _renew(self, session: ReplicationSession, watermark: int) -> ReplicationSession:
+        renewed = self._renewal.renew_if_due(session, watermark)
+        if renewed is not session:
+            self._subscriptions.move_to(renewed.cluster)
+            self._session = renewed
+        return renewed
 
     def _reopen(self) -> ReplicationSession | None:
         """Reconnect at the watermark, retrying until the store is closed; then return `None`."""

@@ -47,6 +47,9 @@ class ConsumerStatus:
         retained_bytes: the WAL that its slot holds back; `None` if the slot is gone.
         wal_status: its slot's status: `reserved`, `extended`, `unreserved` or `lost`; `None` if the slot is gone.
         created_at: when it was first opened.
+        owner_silent: how long its owner has not used its session, or not renewed its lease; `None` if nobody has the
+            consumer open, or if this role may not see it (`pg_read_all_stats`). More than a few seconds mean that the
+            owner hangs or is cut off.
     """
 
     name: str
@@ -58,6 +61,7 @@ class ConsumerStatus:
     retained_bytes: int | None
     wal_status: str | None
     created_at: datetime
+    owner_silent: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pgdoc.changes.change import Burst, Change
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.changes.router import Selection
-    from pgdoc.model.positions import RawPosition
+    from pgdoc.model.positions import Ids, RawPosition
     from pgdoc.streams.mailbox import AsyncMailbox, Mailbox
 
 _NEAR_BYTES = 1 << 20
@@ -32,7 +32,7 @@ class Subscriptions:
     lock.
 
     Attributes:
-        ids: the cluster's system identifier and timeline, which are part of every token.
+        ids: those of `cluster`, which are part of every token.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Subscriptions:
 
         # Written under the lock. The first three are replaced as a whole, so any thread may read them.
         self.cluster = Cluster(0, 0)
-        self.ids = (0, 0)
+        self.ids: Ids = self.cluster.ids
         self._fanout = Fanout(0, self.view)
         self._open: set[Subscription] = set()
         self._is_accepting = False
@@ -80,7 +80,7 @@ class Subscriptions:
             subscriptions = list(self._open)
         for subscription in subscriptions:
             try:
-                cluster.check(subscription.after, *self.ids)
+                cluster.check(subscription.after, self.ids)
             except InvalidResumeToken as exc:
                 self.fail(subscription, exc)
         with self._lock:
@@ -89,11 +89,11 @@ class Subscriptions:
 
     def _adopt(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self.ids = (cluster.system_id, cluster.timeline)
+        self.ids = cluster.ids
 
     def check_cluster(self, cluster: Cluster) -> None:
         """Refuse a server whose history does not hold everything that was dispatched."""
-        cluster.check(before_commits_at(self._fanout.joinable_from), *self.ids)
+        cluster.check(before_commits_at(self._fanout.joinable_from), self.ids)
 
     def subscribe(self, selection: Selection, mailbox: Mailbox | AsyncMailbox) -> Subscription:
         """Feed `mailbox` from now on; `begin_at` sets the exact position later."""

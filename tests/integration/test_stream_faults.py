@@ -15,6 +15,7 @@ import pytest
 
 from pgdoc import Store
 from pgdoc.errors import HistoryLost
+from pgdoc.streams.bookmarks import BookmarkKeeper
 from tests.integration.own_server.words import wait_until
 from tests.replica import Replica, table
 
@@ -176,11 +177,13 @@ def _read_slowly(stream: ChangeStream, pace_s: float | None, over: threading.Eve
         stream.try_next()
 
 
-def test_lost_bookmarks_end_only_the_streams_that_need_history(rough_dsn: str, rough_schema: str) -> None:
+def test_lost_bookmarks_end_only_the_streams_that_need_history(
+    rough_dsn: str, rough_schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Store(rough_dsn, schema=rough_schema) as store, _admin(rough_dsn) as admin:
         live, full = store["orders"].watch(), store["orders"].watch(buffer_size=5)
         token = live.resume_token
-        admin.execute("SELECT pg_advisory_lock(hashtext('pgdoc history'))")  # prevents new bookmarks
+        monkeypatch.setattr(BookmarkKeeper, "keep", lambda *_: None)  # makes no new bookmarks
         admin.execute(
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'pgdocb%'"
         )

@@ -314,7 +314,7 @@ async def test_a_checkpoint_in_a_transaction_with_an_older_snapshot_asks_for_a_r
         sql.execute("UPDATE pgdoc.consumers SET timeline = timeline WHERE name = %s", [name])
 
     def take_over() -> None:
-        sql.execute("UPDATE pgdoc.consumers SET epoch = epoch + 1 WHERE name = %s", [name])
+        sql.execute("UPDATE pgdoc.consumers SET epoch = epoch + 1, holder = gen_random_uuid() WHERE name = %s", [name])
 
     async with AsyncStore(shared_dsn, schema=schema) as store:
         await store.create_collection("audit")

@@ -313,7 +313,7 @@ def test_a_checkpoint_in_a_transaction_with_an_older_snapshot_asks_for_a_retry(
         sql.execute("UPDATE pgdoc.consumers SET timeline = timeline WHERE name = %s", [name])
 
     def take_over() -> None:
-        sql.execute("UPDATE pgdoc.consumers SET epoch = epoch + 1 WHERE name = %s", [name])
+        sql.execute("UPDATE pgdoc.consumers SET epoch = epoch + 1, holder = gen_random_uuid() WHERE name = %s", [name])
 
     with Store(shared_dsn, schema=schema) as store:
         store.create_collection("audit")

@@ -434,7 +434,8 @@ def test_ddl_inside_of_ddl_hides_no_renaming(dsn: str) -> None:
             sql.execute("CREATE TABLE log (id int)")
             sql.execute(
                 "CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql AS "
-                "$$ BEGIN IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'public.log'::regclass AND attname = 'n') "
+                "$$ BEGIN IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'public.log'::regclass "
+                "AND attname = 'n') "
                 "THEN ALTER TABLE public.log ADD COLUMN n int; END IF; END $$"
             )
             sql.execute("CREATE EVENT TRIGGER audit ON ddl_command_end EXECUTE FUNCTION note()")  # before pgdoc's own

@@ -31,10 +31,9 @@ INSERT = "INSERT INTO docs.hand (id, data) VALUES (%s, '{}')"
 
 @pytest.fixture
 def hand(dsn: str) -> Iterator[psycopg.Connection]:
-    """A plain SQL connection to a database whose event trigger for publishing tables is disabled."""
+    """A plain SQL connection to a database that has the collection `orders`."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("SELECT pgdoc.create_collection('docs', 'orders')")
-        connection.execute("ALTER EVENT TRIGGER pgdoc_tables DISABLE")
         yield connection
 
 
@@ -92,95 +91,102 @@ def test_a_consumer_goes_on_with_the_plugin_of_its_slot(
 
 
 @pytest.mark.usefixtures("both_plugins")
-def test_a_table_made_by_hand_is_read_from_when_it_is_published(dsn: str, hand: psycopg.Connection) -> None:
+def test_a_table_made_by_hand_is_a_collection_from_when_it_is_registered(dsn: str, hand: psycopg.Connection) -> None:
     with Store(dsn, plugin="wal2json") as store, store.watch() as stream:
         start = str(stream.resume_token)
         hand.execute(BY_HAND)
         hand.execute(INSERT, ["before"])
-        assert [event.document_id for event in take(stream)] == ["before"]
+        with hand.transaction():
+            hand.execute(INSERT, ["before, too"])
+            hand.execute("SELECT pgdoc.register('docs.hand')")
+            hand.execute(INSERT, ["after"])
+        hand.execute("SELECT pgdoc.unregister('docs.hand')")
+        hand.execute(INSERT, ["not any more"])
+        store["orders"].insert("o-1", {})
+        live = take(stream, 4)
+    assert [(str(event.event_type), event.document_id) for event in live] == [
+        ("create", None),
+        ("insert", "after"),
+        ("drop", None),
+        ("insert", "o-1"),
+    ]
+    for plugin in PLUGINS:
+        with Store(dsn, plugin=plugin) as store, store.watch(resume_after=start) as stream:
+            assert take(stream, 4) == live
+
+
+def test_publishing_a_table_waits_for_its_writers(dsn: str, hand: psycopg.Connection) -> None:
+    hand.execute("ALTER PUBLICATION pgdoc DROP TABLE docs.orders")
+    insert = INSERT.replace("hand", "orders")
+    with Store(dsn, plugin="pgoutput") as store:
+        with psycopg.connect(dsn) as writer:
+            writer.execute(insert.encode(), ["half"])
+            with pytest.raises(PublicationIncomplete, match=r"lacks docs\.orders: run SELECT pgdoc\.publish\('docs'\)"):
+                store.watch()
+            writer.execute(insert.encode(), ["published"])
+        with store.watch() as stream:
+            hand.execute(insert.encode(), ["whole"])
+            (event,) = take(stream)
+            assert event.document_id == "whole"
+
+
+@pytest.mark.usefixtures("both_plugins")
+def test_a_collection_that_left_the_publication_is_read_from_when_it_is_back(
+    dsn: str, hand: psycopg.Connection
+) -> None:
+    insert = INSERT.replace("hand", "orders").encode()
+    with Store(dsn, plugin="wal2json") as store, store.watch() as stream:
+        store.create_collection("other")
+        start = str(stream.resume_token)
+        hand.execute("ALTER PUBLICATION pgdoc DROP TABLE docs.orders")
+        hand.execute(insert, ["away"])
+        assert [str(event.event_type) for event in take(stream, 2)] == ["create", "insert"]
     with Store(dsn, plugin="pgoutput") as store:
         with store.watch() as stream:
-            hand.execute(INSERT, ["after"])
-            (event,) = take(stream)
-            assert event.document_id == "after"
-            since = str(stream.resume_token)
-        for names in ((), ("hand",), ("hand", "orders")):
+            hand.execute(insert, ["back"])
+            assert [event.document_id for event in take(stream)] == ["back"]
+        for names in ((), ("orders",), ("other", "orders")):
             with pytest.raises(HistoryLost, match='older than the publication "pgdoc"') as raised:
                 store.watch(*names, resume_after=start)
             assert raised.value.oldest_available is not None
         with pytest.raises(HistoryLost):
             store.watch(resume_after=start, consumer="late")
-        with store.watch("orders", resume_after=start) as stream:
-            store["orders"].insert("o-1", {})
-            (event,) = take(stream)
-            assert event.document_id == "o-1"
-    assert ids(dsn, "wal2json", start, 3) == ["before", "after", "o-1"]
-    assert ids(dsn, "pgoutput", since, 1) == ["o-1"]
+        with store.watch("other", resume_after=start) as stream:
+            store["other"].insert("o-1", {})
+            events = take(stream, 2)
+            assert [event.document_id for event in events] == [None, "o-1"]
+    assert ids(dsn, "wal2json", start, 4) == [None, "away", "back", "o-1"]
 
 
-def test_publishing_a_table_waits_for_its_writers(dsn: str, hand: psycopg.Connection) -> None:
-    hand.execute(BY_HAND)
-    with Store(dsn, plugin="pgoutput") as store:
-        with psycopg.connect(dsn) as writer:
-            writer.execute(INSERT, ["half"])
-            with pytest.raises(PublicationIncomplete, match=r"lacks docs\.hand: run SELECT pgdoc\.publish\('docs'\)"):
-                store.watch()
-            writer.execute(INSERT, ["published"])
-        with store.watch() as stream:
-            hand.execute(INSERT, ["whole"])
-            (event,) = take(stream)
-            assert event.document_id == "whole"
-
-
-def test_event_triggers_publish_a_table_when_it_is_created(dsn: str) -> None:
+def test_a_table_that_is_not_registered_is_not_published(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as hand:
         hand.execute("CREATE SCHEMA docs")
         with Store(dsn, plugin="pgoutput") as store, store.watch() as stream:
-            start = str(stream.resume_token)
-            hand.execute(BY_HAND)
-            hand.execute(INSERT, ["1"])
             hand.execute("CREATE TABLE docs.plain (id text)")
             hand.execute("INSERT INTO docs.plain VALUES ('1')")
             hand.execute("UPDATE docs.plain SET id = '2'")  # would fail if the table were published
-            hand.execute("DELETE FROM docs.hand")
-            assert [str(event.event_type) for event in take(stream, 2)] == ["insert", "delete"]
-    assert ids(dsn, "pgoutput", start, 2) == ["1", "1"]
-
-
-@pytest.mark.usefixtures("both_plugins")
-def test_a_table_that_its_transaction_wrote_to_is_published_by_the_next_watch(dsn: str) -> None:
-    with psycopg.connect(dsn, autocommit=True) as hand:
-        hand.execute("CREATE SCHEMA docs")
-        with Store(dsn, plugin="wal2json") as store, store.watch() as stream:
-            start = str(stream.resume_token)
-            with hand.transaction():
-                hand.execute(BY_HAND.partition(";")[0].replace(" PRIMARY KEY", " NOT NULL"))
-                hand.execute(INSERT, ["unpublished"])
-                hand.execute("ALTER TABLE docs.hand REPLICA IDENTITY FULL")
-            assert [event.document_id for event in take(stream)] == ["unpublished"]
-        with Store(dsn, plugin="pgoutput") as store:
-            with pytest.raises(HistoryLost):
-                store.watch(resume_after=start)
+            store["orders"].insert("o-1", {})
+            assert [event.collection for event in take(stream, 2)] == ["orders", "orders"]
 
 
 @pytest.mark.usefixtures("both_plugins")
 def test_the_error_for_a_role_that_may_not_publish_says_what_to_run(dsn: str, hand: psycopg.Connection) -> None:
-    hand.execute(BY_HAND)
+    hand.execute("ALTER PUBLICATION pgdoc DROP TABLE docs.orders")
     with role(dsn) as reader:
         for plugin in ("pgoutput", "wal2json", "auto"):
             with Store(reader, plugin=plugin) as store:
                 if plugin == "pgoutput":
-                    with pytest.raises(PublicationIncomplete, match=r"lacks docs\.hand: run SELECT pgdoc\.publish"):
+                    with pytest.raises(PublicationIncomplete, match=r"lacks docs\.orders: run SELECT pgdoc\.publish"):
                         store.watch()
                     problem = (store.status()).problem
                     assert problem is not None
-                    assert problem.startswith('the publication "pgdoc" lacks docs.hand: run SELECT')
+                    assert problem.startswith('the publication "pgdoc" lacks docs.orders: run SELECT')
                 else:
                     with store.watch() as stream:
                         assert stream.try_next() is None
         assert hand.execute("SELECT pgdoc.publish('docs')").fetchone() == (None,)
         with Store(reader, plugin="pgoutput") as store, store.watch() as stream:
-            hand.execute(INSERT, ["1"])
+            hand.execute(INSERT.replace("hand", "orders").encode(), ["1"])
             assert [event.document_id for event in take(stream)] == ["1"]
 
 

@@ -103,9 +103,8 @@ def test_a_table_that_is_not_a_collection_is_left_alone(own_schema: dict[str, An
         with pytest.raises(CollectionNotFound) as raised:
             store.create_collection("plain")
         assert str(raised.value) == (
-            f'table "{schema}.plain" is not a collection. A collection has the columns id text, data jsonb, '
-            "version bigint, replaced_version bigint, created_at timestamptz, updated_at timestamptz: "
-            "use another collection name"
+            f'table "{schema}.plain" is not a collection. Use another collection name, or make it one: '
+            f"SELECT pgdoc.register('{schema}.plain')"
         )
         with pytest.raises(CollectionNotFound, match="not a collection"):
             store.drop_collection("plain")

@@ -83,6 +83,7 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pgdoc.consumers.consumer._STANDBY_S", 0.05)
     monkeypatch.setattr("pgdoc.consumers.owned_slot.HEARTBEAT_S", 0.2)
     monkeypatch.setattr("pgdoc.consumers.ownership._LOCK_TIMEOUT_MS", 100)
+    monkeypatch.setattr("pgdoc.consumers.fence._PATIENCE_S", 0.05)
 
 
 @pytest.fixture

@@ -36,8 +36,7 @@ pytestmark = pytest.mark.usefixtures("in_a_hurry")
 
 LIMIT_S = 15.0
 _SESSIONS = """
-SELECT l.pid FROM pg_locks l, hashtextextended('pgdoc consumer ' || %s, 0) AS key
-WHERE l.locktype = 'advisory' AND (l.classid::bigint << 32) | l.objid::bigint = key
+SELECT pid FROM pgdoc.owners WHERE name = %s
 UNION ALL SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s AND active
 """
 
@@ -79,9 +78,12 @@ def test_a_role_that_may_not_store_a_consumer_leaves_no_slot(
             message = said(DatabaseError, lambda: store.watch(consumer=NAME))
             assert message == (
                 "permission denied for table consumers: as the catalog's owner, "
-                'run GRANT SELECT, INSERT, UPDATE, DELETE ON pgdoc.consumers, pgdoc.consumer_progress TO "app"'
+                "run GRANT SELECT, INSERT, UPDATE, DELETE ON pgdoc.consumers, pgdoc.consumer_progress, pgdoc.owners "
+                'TO "app"'
             )
-            assert (store.consumers(), consumer_slots(owner)) == ([], [])
+            assert "run GRANT SELECT ON pgdoc.consumers, " in said(DatabaseError, store.consumers)
+        assert owner.execute("SELECT FROM pgdoc.consumers, pgdoc.owners").fetchall() == []
+        assert consumer_slots(owner) == []
     finally:
         admin.execute("DROP ROLE app")
 
@@ -196,7 +198,7 @@ def test_a_callback_of_any_length_kills_nothing(
     in_transaction: bool,
 ) -> None:
     """The server ends a walsender or an owner's session that is silent for a second."""
-    monkeypatch.setattr("pgdoc.consumers.ownership._SILENT_FOR_S", 1)
+    monkeypatch.setattr("pgdoc.consumers.ownership.LEASE_S", 1)
     with (
         Store(make_conninfo(dsn, options="-c wal_sender_timeout=1s")) as impatient,
         impatient["orders"].watch(consumer=NAME, buffer_size=4) as stream,

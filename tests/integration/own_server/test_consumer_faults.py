@@ -298,7 +298,7 @@ def test_a_takeover_that_fails_halfway_is_retried(store: Store, monkeypatch: pyt
 
 
 def test_an_owner_that_is_silent_loses_its_consumer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgdoc.consumers.ownership._SILENT_FOR_S", 1)
+    monkeypatch.setattr("pgdoc.consumers.ownership.LEASE_S", 1)
     with store["orders"].watch(consumer=NAME) as stream, store["orders"].watch(consumer=NAME) as standby:
         insert(store, 1)
         (event,) = take(stream, 1)

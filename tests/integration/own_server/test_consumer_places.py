@@ -145,8 +145,8 @@ def test_a_wal_that_went_back_ends_the_stream(store: Store, monkeypatch: pytest.
     with store["orders"].watch(consumer=NAME, on_lost="recreate") as stream:
         insert(store, 1)
         take(stream, 1)
-        earlier = StartPoint(0, (1, 0, 0, 0), 1, anew=True)
-        monkeypatch.setattr(Takeover, "go_on", lambda _self, _epoch, _after, _needed_from: earlier)
+        earlier = StartPoint((1, 0, 0, 0), 1, anew=True)
+        monkeypatch.setattr(Takeover, "go_on", lambda _self, _after, _needed_from: earlier)
         end_walsender(owner)
         with pytest.raises(HistoryLost, match="Open the consumer again to begin at the end of that WAL"):
             stream.next(timeout=PATIENCE_S)

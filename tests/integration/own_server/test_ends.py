@@ -162,12 +162,13 @@ def test_a_store_is_closed_while_it_is_opened(proxied_dsn: str, proxy: Proxy) ->
 
 
 def test_a_store_is_closed_while_its_keeper_waits_for_a_lock(dsn: str, owner: psycopg.Connection) -> None:
-    owner.execute("SELECT pg_advisory_lock(hashtext('pgdoc hubs'))")
+    owner.execute("BEGIN")
+    owner.execute("LOCK TABLE pgdoc.sessions")
     store = Store(dsn)
     store._streams.hub.keep_history()
-    wait_until(lambda: owner.execute("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted").fetchall())
+    wait_until(lambda: owner.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall())
     closed_in_time(store)
-    owner.execute("SELECT pg_advisory_unlock_all()")
+    owner.execute("ROLLBACK")
 
 
 def test_a_store_is_closed_at_a_server_that_stands_still(dsn: str, owner: psycopg.Connection) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pgdoc import ChangeStream
     from pgdoc.replication.slots import Bookmark
 
-KEEPERS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock' AND granted"
+KEEPERS = "SELECT count(*) FROM pgdoc.sessions AS session WHERE task = 'history' AND pgdoc.is_open(session)"
 
 
 def keep(store: Store, owner: psycopg.Connection) -> list[Bookmark]:

@@ -65,7 +65,7 @@ def change(kind: str, *, new: Any = None, old: Any = None, message: str | None =
 
 
 def event(kind: str, **images: Any) -> ChangeEvent:
-    return events.from_change(change(kind, **images), (7421, 1))
+    return events.from_change(change(kind, **images), (7421, 1, None))
 
 
 def test_an_insert():
@@ -133,7 +133,7 @@ def test_a_message_of_another_form_is_not_metadata(message):
 
 def test_events_share_no_mutable_value():
     one = change("U", new=NEXT, old=ROW, message='{"metadata": {"user": "alice"}}')
-    first, second = events.from_change(one, (7421, 1)), events.from_change(one, (7421, 1))
+    first, second = events.from_change(one, (7421, 1, None)), events.from_change(one, (7421, 1, None))
     first.metadata["user"] = "mallory"
     for document in (first.full_document, first.full_document_before_change):
         assert document is not None
@@ -170,7 +170,7 @@ def of_collection(kind: str, renamed_to: str | None = None) -> ChangeEvent:
         Assembler(0, Registry("docs", [Span(7, "docs", "orders", 0, None)])).feed(Wal2Json().decode(frames)).changes
     )
     check_images(found)
-    return events.from_change(found, (7421, 1))
+    return events.from_change(found, (7421, 1, None))
 
 
 @pytest.mark.parametrize(("kind", "renamed_to"), [("create", None), ("rename", "sold"), ("drop", None)])
@@ -209,7 +209,7 @@ def test_an_event_can_be_copied_and_pickled(made, again):
 def test_events_are_equal_when_all_their_fields_are():
     assert event("I", new=ROW) == event("I", new=ROW)
     assert event("I", new=ROW) != event("I", new=NEXT)
-    assert event("I", new=ROW) != events.from_change(change("I", new=ROW), (7421, 2))
+    assert event("I", new=ROW) != events.from_change(change("I", new=ROW), (7421, 2, None))
 
 
 def test_the_repr_of_an_event_has_all_fields():

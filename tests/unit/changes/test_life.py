@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pgdoc.changes.change import Change, TransactionInfo
-from pgdoc.changes.life import Life
+from pgdoc.changes.life import Existence, Life
 from pgdoc.decoding.catalog_messages import read_message
 from pgdoc.decoding.records import CollectionChange, Message, RowChange
 from pgdoc.decoding.wal2json import read_images
@@ -99,9 +99,20 @@ class Story:
         return [(each, existing) for each, existing in reported if {each.row.table, each.row.renamed_to} & names]
 
 
-def run(story: Story, names: frozenset[str], beyond: int, *, resumed: bool) -> list[Change]:
+def existence(story: Story, beyond: int, *, at_change: bool) -> Existence:
+    """Return what the registry says at the change that follows the first `beyond`, or just before it."""
+    before = story.existing_after[beyond - 1] if beyond else story.start
+    after = story.existing_after[beyond] if at_change else before
+    commit_lsn = story.changes[beyond].position[0] - (0 if at_change else 1)
+    was_there = {name: name in before for name in NAMES}
+    return Existence(commit_lsn, {name: name in after for name in NAMES}, {**was_there})
+
+
+def run(story: Story, names: frozenset[str], beyond: int, resumed: Existence | None = None) -> list[Change]:
     """Return what a stream delivers that starts after the first `beyond` changes."""
-    life, delivered = Life(names, resumed=resumed), []
+    life, delivered = Life(names), []
+    if resumed is not None:
+        life.resume(resumed)
     for change, _ in story.concerning(names, beyond):
         delivered.append(change)
         invalidate = life.follow(change)
@@ -137,7 +148,7 @@ class Lives(RuleBasedStateMachine):
         names = self.story.start & {"a", "b", "c"}
         if not names:
             return
-        delivered = run(self.story, names, 0, resumed=False)
+        delivered = run(self.story, names, 0)
         expected: list[Any] = []
         for change, existing in self.story.concerning(names, 0):
             expected.append(change)
@@ -153,16 +164,19 @@ class Lives(RuleBasedStateMachine):
     @invariant()
     def a_resumed_stream_delivers_the_rest_of_the_same_events(self):
         names = self.story.start & {"a", "b", "c"}
-        whole = run(self.story, names, 0, resumed=False) if names else []
+        whole = run(self.story, names, 0) if names else []
         for index, change in enumerate(whole):
             if change.row.kind == "invalidate":
                 continue
             # Resumed at this event: the stream sees its change again, and does not deliver it.
             seen = self.story.changes.index(change)
-            assert run(self.story, names, seen, resumed=True) == whole[index:]
+            unknown = Existence(0, {}, {})  # before the registry existed
+            for known in (existence(self.story, seen, at_change=True), unknown):
+                assert run(self.story, names, seen, known) == whole[index:]
             rest = whole[index + 1 :]
             if rest and rest[0].row.kind != "invalidate":  # resumed at a row after it
-                assert run(self.story, names, seen + 1, resumed=True) == rest
+                for known in (existence(self.story, seen + 1, at_change=False), unknown):
+                    assert run(self.story, names, seen + 1, known) == rest
 
     @invariant()
     def a_stream_of_the_whole_schema_never_ends(self):

@@ -50,7 +50,7 @@ def ddl(kind: str, table: str, renamed_to: str | None = None) -> Change:
 
 
 def view_of(of: Change) -> ChangeEvent:
-    return events.from_change(of, (1, 1))
+    return events.from_change(of, (1, 1, None))
 
 
 def select(where: dict[str, Any] | None, *collections: str) -> Selection:

@@ -159,7 +159,8 @@ def test_a_dsn_that_libpq_does_not_parse_is_an_error_of_one_line(capsys):
     assert run_cli(["collections", "--dsn", "nonsense"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("pgdoc: ")
-    assert 'missing "=" after "nonsense"' in error
+    assert "a word has no =" in error
+    assert "nonsense" not in error
     assert error.count("\n") == 1
 
 

@@ -36,9 +36,3 @@ def test_the_server_s_word_decides(text: str, error: type[PgdocError], cure: str
     assert type(found) is error
     assert cure in str(found)
     assert "\n" not in str(found)
-
-
-def test_a_conninfo_that_is_none() -> None:
-    found = connection_error(psycopg.ProgrammingError('missing "=" after "nonsense" in connection info string\n'))
-    assert type(found) is DatabaseError
-    assert str(found) == 'the conninfo is not valid: missing "=" after "nonsense" in connection info string'

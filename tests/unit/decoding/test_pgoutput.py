@@ -134,9 +134,15 @@ def test_a_transaction():
     assert change.images() == Images(WHOLE, {})
 
 
-def test_changes_of_other_schemas_and_messages_of_other_prefixes_are_ignored():
-    others = [*ELSEWHERE, message(b"{}", b"pgdoc.flush"), message(b"{}", b"other"), message(b"{}", transactional=False)]
+def test_messages_of_other_prefixes_are_ignored():
+    others = [message(b"{}", b"pgdoc.flush"), message(b"{}", b"other"), message(b"{}", transactional=False)]
     assert decode(begin(), *others, commit()) == [Commit(28)]
+
+
+def test_a_table_of_another_schema_has_its_oid_and_no_name():
+    rows = [record for record in decode(begin(), *ELSEWHERE, commit()) if isinstance(record, RowChange)]
+    assert rows
+    assert all(row.oid and row.table == "" for row in rows)
 
 
 def test_origins_and_types_are_ignored():
@@ -189,8 +195,10 @@ def test_a_truncation_is_one_record_for_each_table_of_the_schema():
     assert isinstance(first, Begin)
     assert [(change.kind, change.table, change.complete) for change in changes] == [
         ("T", "users", True),
+        ("T", "", True),
         ("T", "orders", True),
     ]
+    assert [change.oid for change in changes if isinstance(change, RowChange)] == [8, 7, ORDERS]
     assert changes[0].images() == Images({}, {})
 
 

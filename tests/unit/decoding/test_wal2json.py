@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pgdoc.decoding.frames import PAYLOAD
-from pgdoc.decoding.records import Begin, Commit, Idle, Images, Message, RowChange
+from pgdoc.decoding.records import Begin, Commit, Idle, Images, Message, Record, RegistryRow, RowChange, Span
 from pgdoc.decoding.wal2json import Wal2Json, read_images, wal2json_options
 from pgdoc.errors import ProtocolError
 from tests.unit import wire
@@ -168,11 +168,11 @@ def test_a_message_that_wal2json_does_not_write_is_refused_with_the_offset(paylo
 @pytest.mark.parametrize(
     "payload",
     [
-        b'{"action":"I","table":"orders","columns":[}',
-        b'{"action":"I","table":"orders","columns":[7]}',
-        b'{"action":"I","table":"orders","columns":[{"name":"id"}]}',
-        b'{"action":"I","table":"orders","columns":null}',
-        b'{"action":"I","table":"orders","columns":[{"name":[],"value":1}]}',
+        b'{"action":"I","schema":"docs","table":"orders","columns":[}',
+        b'{"action":"I","schema":"docs","table":"orders","columns":[7]}',
+        b'{"action":"I","schema":"docs","table":"orders","columns":[{"name":"id"}]}',
+        b'{"action":"I","schema":"docs","table":"orders","columns":null}',
+        b'{"action":"I","schema":"docs","table":"orders","columns":[{"name":[],"value":1}]}',
     ],
 )
 def test_a_malformed_row_is_refused_when_it_is_decoded(payload):
@@ -216,5 +216,36 @@ def test_damaged_frames_raise_nothing_but_protocol_errors(frames):
     ("schema", "pattern"),
     [("docs", "docs.*"), ("Weird, T.able*'\"\\", "Weird\\,\\ T\\.able\\*\\'\\\"\\\\.*"), ("straße", "straße.*")],
 )
-def test_the_filter_is_always_the_whole_schema(schema, pattern):
-    assert wal2json_options(schema)["add-tables"] == pattern
+def test_the_filter_is_always_the_whole_schema_and_the_registry(schema, pattern):
+    assert wal2json_options(schema)["add-tables"] == f"{pattern},pgdoc.registry"
+
+
+def test_only_the_catalogs_table_is_the_registry():
+    frames = [wire.registry_row(10, "orders"), wire.row(12, "I", "registry", new={"oid": 7}, schema="docs")]
+    first, second = decode_rows(*frames)
+    assert isinstance(first, RegistryRow)
+    assert (first.span, first.is_new, first.has_closed) == (Span(7, "docs", "orders", 8, None), True, False)
+    assert isinstance(second, RowChange)
+    assert second.table == "registry"
+
+
+def test_the_end_of_a_collection_is_an_update_of_its_row():
+    (row,) = decode_rows(wire.registry_row(10, "orders", kind="drop"))
+    assert isinstance(row, RegistryRow)
+    assert (row.span.until, row.has_closed, row.closed_by, row.exact) == (9, True, "drop", True)
+
+
+def test_names_that_begin_alike_up_to_a_quote_are_told_apart():
+    frames = [wire.row(lsn, "I", name, new={"id": "1"}) for lsn, name in ((10, 'a"b'), (11, 'a"c'), (12, 'a"b'))]
+    assert [row.table for row in decode_rows(*frames) if isinstance(row, RowChange)] == ['a"b', 'a"c', 'a"b']
+
+
+@pytest.mark.parametrize("column", ["oid", "since", "until", "exact", "opened_by"])
+def test_a_registry_of_another_form_is_refused(column):
+    frame = wire.registry_row(10, "orders").replace(f'"name":"{column}"'.encode(), b'"name":"else"')
+    with pytest.raises(ProtocolError, match="registry"):
+        decode_rows(frame)
+
+
+def decode_rows(*frames: bytes) -> list[Record]:
+    return Wal2Json().decode([wire.begin(9, 20, 28), *frames])[1:]

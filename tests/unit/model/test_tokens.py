@@ -11,7 +11,13 @@ from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStag
 lsns = st.integers(0, 2**64 - 1)
 change_positions = st.builds(Position, lsns, st.integers(1, 2**64 - 1), st.integers(0, 1), st.integers(0, 10**9 - 1))
 positions = lsns.map(Position) | change_positions
-tokens = st.builds(ResumeToken, positions, st.integers(0, 2**64 - 1), st.integers(1, 2**32 - 1))
+tokens = st.builds(
+    ResumeToken,
+    positions,
+    st.integers(0, 2**64 - 1),
+    st.integers(1, 2**32 - 1),
+    database_oid=st.none() | st.integers(1, 2**32 - 1),
+)
 
 
 @given(lsns)
@@ -28,20 +34,31 @@ def test_the_text_of_an_lsn_is_that_of_postgresql():
 
 @given(tokens)
 def test_a_token_parses_its_own_text(token):
-    assert ResumeToken.parse(str(token)) == token
+    parsed = ResumeToken.parse(str(token))
+    assert (parsed, parsed.database_oid) == (token, token.database_oid)
 
 
 @given(tokens)
-def test_a_token_starts_with_its_lsn_and_ends_in_system_identifier_and_timeline(token):
+def test_a_token_starts_with_its_lsn_and_ends_in_cluster_timeline_and_database(token):
     text = str(token)
     assert text.startswith(f"{token.lsn}.")
-    assert text.endswith(f".{token.system_id}.{token.timeline}")
-    assert len(text) < 100
+    database = "" if token.database_oid is None else f".{token.database_oid}"
+    assert text.endswith(f".{token.system_id}.{token.timeline}{database}")
+    assert len(text) < 110
 
 
 def test_a_token_is_short_text():
     assert str(ResumeToken(Position(0x16B374D848, 0x16B374D000, 1, 2), 7421, 1)) == "16/B374D848.16/B374D000.1.2.7421.1"
     assert str(ResumeToken(Position(0x16B374D848), 7421, 1)) == "16/B374D848.7421.1"
+    assert str(ResumeToken(Position(0x16B374D848), 7421, 1, None, 16384)) == "16/B374D848.7421.1.16384"
+
+
+def test_a_token_of_an_earlier_version_is_the_same_place_as_the_one_that_names_the_database():
+    earlier, later = ResumeToken.parse("1/A.1/9.1.0.7421.1"), ResumeToken.parse("1/A.1/9.1.0.7421.1.16384")
+    assert (earlier.database_oid, later.database_oid) == (None, 16384)
+    assert earlier == later
+    assert not earlier < later
+    assert hash(earlier) == hash(later)
 
 
 near = st.integers(0, 2)

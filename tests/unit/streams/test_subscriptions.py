@@ -73,7 +73,7 @@ def test_a_stream_that_was_given_more_than_the_new_timeline_holds_ends(subscript
     with pytest.raises(InvalidResumeToken, match="not part of this server's history"):
         far.take(0)
     assert not near.take(0)
-    assert subscriptions.ids == (7421, 4)
+    assert subscriptions.ids == (7421, 4, None)
 
 
 def test_each_stream_ends_with_an_error_of_its_own(subscriptions):

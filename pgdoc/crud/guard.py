@@ -1,0 +1,110 @@
+"""The guard of document calls: a statement touches the table of a registered collection, or none."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pgdoc.errors import CollectionNotFound, DatabaseError, RegistryUnbound
+from pgdoc.sql import statement
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["GuardedQuery", "KnownTables", "check_state", "guarded", "guarded_query", "missing", "replaced"]
+
+_NEEDLESS_QUOTES = re.compile(r'"([a-z_][a-z0-9_]*)"')
+
+
+class GuardedQuery(NamedTuple):
+    """A statement on a collection's table, in two parts: the guard comes between them."""
+
+    table: str
+    before: str
+    after: str
+
+
+def guarded_query(block: str, table: str, clauses: Mapping[str, Any]) -> GuardedQuery:
+    """Fill in a block of SQL that has `{guard}` once. The clauses may contain any text, also this one."""
+    before, guard, after = block.partition("{guard}")
+    assert guard and "{guard}" not in after, block  # noqa: S101, PT018 (no statement goes without it)
+    given = {**clauses, "table": table}
+    return GuardedQuery(table, before.format(**given).lstrip(), after.format(**given).rstrip())
+
+
+@lru_cache(maxsize=4096)
+def guarded(query: GuardedQuery, oid: int) -> bytes:
+    """Return the SQL of a statement that the server refuses with PGD02 unless its table has this oid."""
+    table, before, after = query
+    guard = statement("documents", "guard").format(table=table, oid=oid)
+    return f"{before}{guard}{after}".encode()
+
+
+class KnownTables:
+    """The oids of the collections' tables, by their quoted names. Any thread may use it without a lock.
+
+    A transaction has its own, over that of its store: it may have created tables that are rolled back with it.
+    """
+
+    def __init__(self, shared: KnownTables | None = None) -> None:
+        self._oids: dict[str, int] = {}
+        self._shared = shared
+
+    def get(self, table: str) -> int | None:
+        """Return the oid; `None` if it is not known."""
+        oid = self._oids.get(table)
+        if oid is None and self._shared is not None and (oid := self._shared.get(table)) is not None:
+            self._oids[table] = oid
+        return oid
+
+    def put(self, table: str, oid: int) -> None:
+        """Remember an oid."""
+        self._oids[table] = oid
+
+    def forget(self, table: str) -> None:
+        """Forget an oid that was wrong."""
+        self._oids.pop(table, None)
+        if self._shared is not None:
+            self._shared.forget(table)
+
+    def share(self) -> None:
+        """Make the oids known outside the transaction, which has committed."""
+        if self._shared is not None:
+            self._shared._oids.update(self._oids)  # noqa: SLF001 (of the same class)
+
+
+def check_state(state: str, table: str, subject: str) -> None:
+    """Raise the reason why a table is not to be touched; `state` is as `find_table` of `catalog.sql` returns it.
+
+    Raises:
+        CollectionNotFound: it is not a collection.
+        RegistryUnbound: this database can't tell.
+        DatabaseError: it is newer than what the transaction may see.
+    """
+    if state == "unbound":
+        raise RegistryUnbound(
+            f"{subject}: the registry of collections belongs to another database, because this one is a copy or was "
+            "restored: run `pgdoc init` as the catalog's owner, or SELECT pgdoc.rebind()"
+        )
+    if state == "newer":
+        raise DatabaseError(
+            f"{subject} is newer than this transaction's snapshot. Run the transaction again", sqlstate="40001"
+        )
+    if state not in {"collection", "missing"}:
+        name = _NEEDLESS_QUOTES.sub(r"\1", table)
+        raise CollectionNotFound(
+            f"table {name} is not a collection: use another name, or make it one: SELECT pgdoc.register('{name}')"
+        )
+
+
+def missing(subject: str) -> CollectionNotFound:
+    """Return the error for a collection that does not exist."""
+    return CollectionNotFound(f"{subject} does not exist: create it with store.create_collection()")
+
+
+def replaced(subject: str) -> CollectionNotFound:
+    """Return the error for a table that another one has replaced, where the call can't be repeated."""
+    return CollectionNotFound(
+        f"{subject} was dropped, renamed or replaced by another table during this call or transaction: run it again"
+    )
