@@ -191,12 +191,13 @@ def test_streams_and_consumers(db: SharedDatabase, trap: psycopg.Connection[Any]
             assert next(stream) is not None
         with store.watch(consumer="billing", snapshot=True) as stream:
             event = next(stream)
+            writer.insert(f"{role}-4", {})
             with store.transaction() as tx:
                 stream.checkpoint(event, tx)
             stream.ack(next(stream))
             (status,) = store.consumers()
             assert status.owner_pid is not None
-        with store.watch(consumer="billing") as stream:
+        with store.watch(consumer="billing", snapshot=True) as stream:
             writer.insert(f"{role}-3", {"n": 1})
             assert next(stream) is not None
         store.status()
