@@ -315,6 +315,8 @@ BLOCKS = [
 ]
 CLAUSES = {
     "table": "docs.orders",
+    "guard": "TRUE",
+    "oid": "1",
     "condition": "TRUE",
     "change": "data",
     "first": "SELECT id, data, version, created_at, updated_at FROM docs.orders",
