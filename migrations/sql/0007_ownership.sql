@@ -52,7 +52,7 @@ END $$;
 REVOKE SELECT ON pgdoc.consumers, pgdoc.consumer_progress FROM PUBLIC;
 
 
--- Sessions with a task that one session at a time may do. Only the functions below write here, and each writes about the
+-- Sessions with a task: to keep history, which the first one does, or to build the indexes of a table. Only the functions below write here, and each writes about the
 -- session that calls it. A row counts while its session is open; a crash of the server empties the table.
 CREATE UNLOGGED TABLE pgdoc.sessions (
   number        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -61,6 +61,7 @@ CREATE UNLOGGED TABLE pgdoc.sessions (
   role          oid NOT NULL,
   backend_start timestamptz
 );
+CREATE UNIQUE INDEX ON pgdoc.sessions (task) WHERE task <> 'history';
 COMMENT ON TABLE pgdoc.sessions IS 'the sessions that keep history or build indexes';
 
 -- backend_start is NULL if the catalog's owner may not see it.
@@ -73,9 +74,14 @@ CREATE FUNCTION pgdoc.is_open(session pgdoc.sessions) RETURNS boolean LANGUAGE s
 $$;
 REVOKE EXECUTE ON FUNCTION pgdoc.is_open FROM PUBLIC;
 
-CREATE FUNCTION pgdoc.note_session(task text) RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-  INSERT INTO pgdoc.sessions (task, pid, role, backend_start)
-  SELECT task, pid, usesysid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()
+-- Returns whether the task is this session's now.
+CREATE FUNCTION pgdoc.note_session(task text) RETURNS boolean LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+  WITH noted AS (
+    INSERT INTO pgdoc.sessions (task, pid, role, backend_start)
+    SELECT task, pid, usesysid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()
+    ON CONFLICT DO NOTHING
+    RETURNING true)
+  SELECT EXISTS (SELECT FROM noted)
 $$;
 REVOKE EXECUTE ON FUNCTION pgdoc.note_session FROM PUBLIC;
 
@@ -116,22 +122,18 @@ SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   its_task text := format('indexes of %s', relation::oid);
 BEGIN
-  -- Only roles that may change the table can take this lock, and one session at a time has it.
+  -- Only roles that may write to the table can take this lock; they can delay its index builds in any case.
   IF NOT EXISTS (
     SELECT FROM pg_locks l
     WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.relation = $1 AND l.granted
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-      AND l.mode = 'ShareUpdateExclusiveLock') THEN
+      AND l.mode = 'RowExclusiveLock') THEN
     RAISE EXCEPTION 'this session has not locked %', relation
-      USING ERRCODE = 'insufficient_privilege', HINT = format('Run LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE.', relation);
+      USING ERRCODE = 'insufficient_privilege', HINT = format('Run LOCK TABLE %s IN ROW EXCLUSIVE MODE.', relation);
   END IF;
   PERFORM pg_stat_clear_snapshot();
   DELETE FROM pgdoc.sessions s WHERE s.task = its_task AND (s.pid = pg_backend_pid() OR NOT pgdoc.is_open(s));
-  IF EXISTS (SELECT FROM pgdoc.sessions s WHERE s.task = its_task) THEN
-    RETURN false;
-  END IF;
-  PERFORM pgdoc.note_session(its_task);
-  RETURN true;
+  RETURN pgdoc.note_session(its_task);
 END $$;
 COMMENT ON FUNCTION pgdoc.begin_index_build IS 'notes that this session builds indexes of a table; returns false if another does';
 

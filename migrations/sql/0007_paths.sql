@@ -111,22 +111,7 @@ CREATE OR REPLACE FUNCTION pgdoc.sort_keys(items jsonb[]) RETURNS text[]
     RETURN ARRAY(SELECT DISTINCT pgdoc.sort_key(value) FROM unnest(items) AS item(value));
 
 
--- Qualified.
-
-CREATE OR REPLACE FUNCTION pgdoc.before_update() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-  IF NEW.id OPERATOR(pg_catalog.<>) OLD.id THEN
-    RAISE EXCEPTION 'cannot change the id of document % in %.%', OLD.id, TG_TABLE_SCHEMA, TG_TABLE_NAME
-      USING ERRCODE = 'integrity_constraint_violation', HINT = 'Delete the document and insert it with the new id.';
-  END IF;
-  NEW.version := OLD.version OPERATOR(pg_catalog.+) 1;
-  IF (NEW.replaced_version OPERATOR(pg_catalog.=) NEW.version) IS NOT TRUE THEN
-    NEW.replaced_version := OLD.replaced_version;
-  END IF;
-  NEW.created_at := OLD.created_at;
-  NEW.updated_at := pg_catalog.now();
-  RETURN NEW;
-END $$;
+-- Qualified, as before_update is.
 
 CREATE OR REPLACE FUNCTION pgdoc.compare(a jsonb, b jsonb) RETURNS integer
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE

@@ -351,6 +351,7 @@ BEGIN
   EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', relation);
   EXECUTE format('CREATE OR REPLACE TRIGGER pgdoc_before_update BEFORE UPDATE ON %s '
     'FOR EACH ROW EXECUTE FUNCTION pgdoc.before_update()', relation);
+  EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER pgdoc_before_update', relation);
   EXECUTE format('CREATE OR REPLACE TRIGGER pgdoc_after_insert AFTER INSERT ON %s FOR EACH ROW '
     'WHEN (NEW.version <> 1 OR NEW.replaced_version <> 1 OR NEW.created_at <> now() OR NEW.updated_at <> now()) '
     'EXECUTE FUNCTION pgdoc.refuse_insert()', relation);
@@ -533,7 +534,7 @@ SET search_path = pg_catalog, pg_temp AS $$
     WHEN NOT EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = 'pgdoc.registry'::regclass)
       THEN 'lacks pgdoc.registry: run SELECT pgdoc.publish(''' || schema_name || ''') as its owner'
     WHEN to_jsonb(p) ->> 'pubgencols' = 'n'
-      THEN 'leaves out generated columns: run ALTER PUBLICATION pgdoc SET (publish_generated_columns = stored)'
+      THEN 'leaves out generated columns: run SELECT pgdoc.publish(''' || schema_name || ''') as its owner'
     ELSE (SELECT 'lacks ' || string_agg(relation::text, ', ') || ': run SELECT pgdoc.publish(''' || schema_name || ''') as its owner'
           FROM pgdoc.unpublished(schema_name) AS relation)
   END
@@ -555,6 +556,9 @@ BEGIN
     SELECT r.oid, '', 'pgdoc.registry', pg_current_wal_insert_lsn()
     FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
     WHERE p.pubname = 'pgdoc' AND r.prrelid = 'pgdoc.registry'::regclass;
+  END IF;
+  IF (SELECT to_jsonb(p) ->> 'pubgencols' = 'n' FROM pg_publication p WHERE p.pubname = 'pgdoc') THEN  -- PostgreSQL 18
+    EXECUTE 'ALTER PUBLICATION pgdoc SET (publish_generated_columns = stored)';
   END IF;
   FOR relation IN SELECT pgdoc.unpublished(schema_name) LOOP
     PERFORM pgdoc.publish_collection(relation);

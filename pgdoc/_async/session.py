@@ -8,10 +8,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from pgdoc.crud.copy_format import CopyRows
-    from pgdoc.crud.guard import KnownTables
     from pgdoc.query.indexes.plan import Indexes
     from pgdoc.runtime.primitives import AsyncLending
-    from pgdoc.runtime.ttl_cache import TTLCache
+    from pgdoc.runtime.ttl_cache import TransactionCache, TTLCache
 
 __all__ = ["AsyncSession"]
 
@@ -20,14 +19,17 @@ class AsyncSession(Protocol):
     """A transaction, or the pool: each statement there runs on any connection, and commits by itself.
 
     Attributes:
-        oids: the oids of the collections' tables.
         indexes: a cache of each table's indexes.
         large_results: a cache of the statements that returned many rows.
     """
 
-    oids: KnownTables
     indexes: TTLCache[Indexes]
     large_results: TTLCache[bool]
+
+    @property
+    def oids(self) -> TTLCache[int] | TransactionCache[int]:
+        """A cache of the collections' tables, by their quoted names."""
+        ...
 
     @property
     def in_transaction(self) -> bool:

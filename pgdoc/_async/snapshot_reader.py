@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pgdoc.changes.snapshot import PgSnapshot, Snapshot, SnapshotChunk
 from pgdoc.errors import PgdocError
 from pgdoc.model.documents import Document
+from pgdoc.replication.checks import hidden_documents
 from pgdoc.runtime.primitives import async_sleep
 
 if TYPE_CHECKING:
@@ -87,8 +88,10 @@ class AsyncSnapshotReader:
         rows = await self._backend.read_part(collection, after, CHUNK_DOCUMENTS, CHUNK_BYTES, limit_s=_READ_LIMIT_S)
         if not rows:
             return None
-        text, end, read_at, found = rows[0][:4]
-        documents = {row[4]: Document.from_text(*row[4:]) for row in rows if row[4] is not None}
+        hides_rows, text, end, read_at, found = rows[0][:5]
+        if hides_rows:
+            raise hidden_documents(f'collection "{self._backend.hub.source.schema}.{collection}"')
+        documents = {row[5]: Document.from_text(*row[5:]) for row in rows if row[5] is not None}
         is_last = len(documents) == (found or 0) < CHUNK_DOCUMENTS
         upto = None if is_last else max(documents)
         return SnapshotChunk(collection, after, documents, upto, PgSnapshot.parse(text), end, read_at)

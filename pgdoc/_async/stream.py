@@ -64,6 +64,8 @@ class AsyncChangeStream(AsyncOpening):
         try:
             resumes = start is not None or (consumer is not None and await self._backend.knows(consumer))
             await self._backend.prepare(self._collections, create=not resumes)
+            if self._options.snapshot and not resumes:
+                await self._backend.check_row_security(self._collections)
             if consumer is not None:
                 await self._begin_consumer()
             elif start is None:

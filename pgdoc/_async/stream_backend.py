@@ -22,7 +22,7 @@ from pgdoc.errors import (
     StoreClosed,
 )
 from pgdoc.model.positions import Lsn
-from pgdoc.replication.checks import check_exact, check_published
+from pgdoc.replication.checks import check_exact, check_published, hidden_documents
 from pgdoc.replication.connection import quote_identifier
 from pgdoc.replication.registry import read_existence
 from pgdoc.replication.session import try_reader
@@ -103,6 +103,12 @@ class AsyncStreamBackend:
         if source.plugin != "auto":
             return source.plugin
         return self.hub.plugin or (await async_call(try_reader, source)).plugin
+
+    async def check_row_security(self, names: frozenset[str] | None) -> None:
+        """Refuse a snapshot of collections of which a policy may hide documents from the role of the store."""
+        schema, wanted = self.hub.source.schema, None if names is None else sorted(names)
+        for (name,) in await self.fetch("row_security", schema, wanted, wanted, schema):
+            raise hidden_documents(f'collection "{schema}"."{name}"')
 
     async def wal_end(self) -> tuple[int, int]:
         """Return the LSNs up to which WAL is inserted, and flushed."""

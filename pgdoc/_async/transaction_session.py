@@ -9,10 +9,10 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from pgdoc.crud.copy_format import HEADER, TRAILER
-from pgdoc.crud.guard import KnownTables
 from pgdoc.database.errors import map_error
 from pgdoc.errors import DatabaseError, ServerUnreachable, TransactionClosed
 from pgdoc.model.metadata import checked, current_metadata
+from pgdoc.runtime.ttl_cache import TransactionCache
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class AsyncTransactionSession:
         if isolation is not None and isolation not in _ISOLATION:
             raise ValueError(f"isolation must be one of {', '.join(_ISOLATION)}, got {isolation!r}")
         self._connections = connections
-        self.oids = KnownTables(connections.oids)
+        self.oids = TransactionCache(connections.oids)
         self.indexes, self.large_results = connections.indexes, connections.large_results
         self._isolation = isolation
         self._connection: AsyncConnection[Any] | None = None  # while the transaction is open
@@ -203,6 +203,7 @@ class AsyncTransactionSession:
 
     async def _copy(self, hold: bytes, query: bytes, rows: CopyRows) -> None:
         connection = self.connection
+        stored = 0
         async with connection.transaction(), connection.cursor() as cursor:
             await cursor.execute(hold)
             for block in rows:
@@ -210,3 +211,5 @@ class AsyncTransactionSession:
                     await cursor.execute(statement("documents", "emit").encode(), [message])
                 async with cursor.copy(query) as copy:
                     await copy.write(HEADER + block + TRAILER)
+                stored += cursor.rowcount
+            rows.check_stored(stored)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pgdoc.crud.statements import CHANGING, CLAIMING, table_statement
-from pgdoc.crud.write_errors import check_version, compare_versions, update_error
+from pgdoc.crud.write_errors import ATTEMPTS, check_version, compare_versions, dropped, update_error
 from pgdoc.errors import InvalidUpdate
 from pgdoc.model.documents import Document
 from pgdoc.model.ids import check_id
@@ -66,7 +66,7 @@ class AsyncWrites:
                 return document
             raise
         change = compile_update(update)
-        while True:
+        for _ in range(ATTEMPTS):
             rows = await (self._upsert(key, first, change) if first else self._change(key, change, if_version))
             if rows:
                 return Document.from_text(key, *rows[0])
@@ -77,6 +77,7 @@ class AsyncWrites:
             if not found and not upsert:
                 compare_versions(self._table.subject, key, None, if_version)
                 return None
+        raise dropped(self._table.subject, key)
 
     async def update_many(
         self,
@@ -177,8 +178,10 @@ class AsyncWrites:
         key, text = check_id(id), encode(data).decode()
         if upsert:
             rows = await self._table.create_and_write("replace_upsert", [key, text])
+            if not rows:
+                raise dropped(self._table.subject, key)
             return Document.from_text(key, text, *rows[0])
-        while True:
+        for _ in range(ATTEMPTS):
             params = [text, key, *_version(if_version)]
             rows = await self._table.write("replace", params, versioned=if_version is not None)
             if rows:
@@ -186,6 +189,7 @@ class AsyncWrites:
             if if_version is None:
                 return None
             await self._check_version(key, if_version)
+        raise dropped(self._table.subject, key)
 
     async def delete(self, id: str, *, if_version: int | None = None) -> bool:  # noqa: A002
         """Delete a document.
@@ -202,11 +206,12 @@ class AsyncWrites:
         """
         check_version(if_version)
         key = check_id(id)
-        while True:
+        for _ in range(ATTEMPTS):
             rows = await self._table.write("delete", [key, *_version(if_version)], versioned=if_version is not None)
             if rows or if_version is None:
                 return bool(rows)
             await self._check_version(key, if_version)
+        raise dropped(self._table.subject, key)
 
     async def delete_many(self, filter: Mapping[str, Any]) -> int:  # noqa: A002
         """Delete all documents that match; `{}` matches all of them.

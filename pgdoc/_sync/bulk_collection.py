@@ -178,9 +178,9 @@ class BulkCollection:
         check_version(if_version, upsert=upsert)
         target, text = self._target("replace", check_id(id)), encode(data).decode()
         if upsert:
-            write = self._write("replace_upsert", [target.key, text], stored, create=True)
+            write = self._write("replace_upsert", [target.key, text], partial(stored, target), create=True)
         else:
-            write = self._write("replace", [text, target.key], changed)
+            write = self._write("replace", [text, target.key], partial(changed, target, if_version))
         self._queue.add(target, *self._check_before(target, if_version), write)
 
     def delete(self, id: str, *, if_version: int | None = None) -> None:  # noqa: A002
@@ -196,7 +196,8 @@ class BulkCollection:
         """
         check_version(if_version)
         target = self._target("delete", check_id(id))
-        self._queue.add(target, *self._check_before(target, if_version), self._write("delete", [target.key], deleted))
+        write = self._write("delete", [target.key], partial(deleted, target, if_version))
+        self._queue.add(target, *self._check_before(target, if_version), write)
 
     def delete_many(self, filter: Mapping[str, Any]) -> None:  # noqa: A002
         """Queue deleting all documents that match when the write is executed; `{}` matches all of them.
@@ -246,7 +247,7 @@ class BulkCollection:
         )
 
     def _change(self, target: Target, update: Update) -> Statement:
-        return self._update(Compiled(f"id {EQUALS} %s", [target.key]), update)
+        return self._update(Compiled(f"id {EQUALS} %s::pg_catalog.text", [target.key]), update)
 
     def _upsert(self, target: Target, update: Update) -> list[Statement]:
         try:

@@ -12,7 +12,7 @@ from pgdoc._sync.table import Table
 from pgdoc._sync.writes import Writes
 from pgdoc.crud.copy_format import CopyRows
 from pgdoc.crud.statements import table_statement
-from pgdoc.crud.write_errors import duplicate
+from pgdoc.crud.write_errors import ATTEMPTS, dropped, duplicate
 from pgdoc.errors import StreamError
 from pgdoc.model.documents import Document
 from pgdoc.model.ids import check_id
@@ -111,10 +111,13 @@ class Collection(Reads, Writes, Indexes):
             CollectionNotFound: the collection does not exist, and the store does not create it.
         """
         key, text = check_id(id), encode(data).decode()
-        rows = self._table.create_and_write("insert", [key, text])
-        if not rows:
-            raise duplicate(self._table.subject, key)
-        return Document.from_text(key, text, *rows[0])
+        for _ in range(ATTEMPTS):
+            rows = self._table.create_and_write("insert", [key, text])
+            if rows:
+                return Document.from_text(key, text, *rows[0])
+            if self._table.read(table_statement("version", self._table.name), [key]):
+                raise duplicate(self._table.subject, key)
+        raise dropped(self._table.subject, key)
 
     def insert_many(
         self, pairs: Iterable[tuple[str, Mapping[str, Any]]], *, progress: Callable[[int], object] | None = None

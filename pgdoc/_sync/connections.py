@@ -12,7 +12,6 @@ from psycopg import Connection
 from psycopg_pool import PoolTimeout
 
 from pgdoc.crud.copy_format import HEADER, TRAILER, CopyRows
-from pgdoc.crud.guard import KnownTables
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision, check_server
 from pgdoc.database.conninfo import with_application_name, with_timeout
 from pgdoc.database.errors import connection_error, map_error
@@ -48,7 +47,7 @@ class Connections:
     Such a call takes a connection, executes one statement in autocommit mode, and returns the connection.
 
     Attributes:
-        oids: the tables of the collections that calls and committed transactions have found or created.
+        oids: a cache of the collections' tables, by their quoted names.
     """
 
     def __init__(self, conninfo: str, pool_size: int, *, schema: str, through_pooler: bool) -> None:
@@ -63,7 +62,7 @@ class Connections:
         self._opening = Lock()  # held while the pool is opened, or the server is checked
         self._pool: Pool | None = None  # None until it is open, and again once the store is closed
         self._inherited: Pool | None = None  # in a forked child: the parent's pool, kept so that nothing closes it
-        self.oids = KnownTables()
+        self.oids: TTLCache[int] = TTLCache()
         self.indexes: TTLCache[Indexes] = TTLCache()
         self.large_results: TTLCache[bool] = TTLCache()
         remember(self)
@@ -204,6 +203,7 @@ class Connections:
                 for block in rows:
                     copy.write(block)
                 copy.write(TRAILER)
+            rows.check_stored(cursor.rowcount)
 
 
 def _class_of(closing: threading.Event) -> type[Connection[Any]]:

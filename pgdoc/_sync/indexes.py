@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Indexes", "Index", "IndexProgress"]
 
 _POLL_S = 0.2
-_LOCK_TIMEOUT = b"SET LOCAL lock_timeout = '2s'"  # longer than the deadlock_timeout after which autovacuum gives way
+_LOCK_TIMEOUT = b"SET LOCAL lock_timeout = '2s'"
 
 
 class Indexes:
@@ -157,7 +157,7 @@ class Indexes:
     def _begin_build(self, connection: Connection[Any], oid: int) -> bool:
         """Note that this session builds; return `False` if another one does, or if the table stays locked.
 
-        Only roles that may change the table can lock it, and LOCK TABLE waits without a snapshot.
+        The lock shows that the role may write to the table.
         """
         try:
             with connection.transaction():

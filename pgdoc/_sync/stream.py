@@ -65,6 +65,8 @@ class ChangeStream(Opening):
         try:
             resumes = start is not None or (consumer is not None and self._backend.knows(consumer))
             self._backend.prepare(self._collections, create=not resumes)
+            if self._options.snapshot and not resumes:
+                self._backend.check_row_security(self._collections)
             if consumer is not None:
                 self._begin_consumer()
             elif start is None:

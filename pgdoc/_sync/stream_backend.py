@@ -23,7 +23,7 @@ from pgdoc.errors import (
     StoreClosed,
 )
 from pgdoc.model.positions import Lsn
-from pgdoc.replication.checks import check_exact, check_published
+from pgdoc.replication.checks import check_exact, check_published, hidden_documents
 from pgdoc.replication.connection import quote_identifier
 from pgdoc.replication.registry import read_existence
 from pgdoc.replication.session import try_reader
@@ -104,6 +104,12 @@ class StreamBackend:
         if source.plugin != "auto":
             return source.plugin
         return self.hub.plugin or (call(try_reader, source)).plugin
+
+    def check_row_security(self, names: frozenset[str] | None) -> None:
+        """Refuse a snapshot of collections of which a policy may hide documents from the role of the store."""
+        schema, wanted = self.hub.source.schema, None if names is None else sorted(names)
+        for (name,) in self.fetch("row_security", schema, wanted, wanted, schema):
+            raise hidden_documents(f'collection "{schema}"."{name}"')
 
     def wal_end(self) -> tuple[int, int]:
         """Return the LSNs up to which WAL is inserted, and flushed."""

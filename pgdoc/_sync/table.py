@@ -203,12 +203,12 @@ class Table:
         Raise the error of the statement if it has another reason, or if the call can't be repeated: `retry` is false
         the second time, and an error `aborts` a transaction.
         """
-        error = map_error(exc, self.subject)
-        if not is_about_table(exc):
+        error, is_certain = map_error(exc, self.subject), is_about_table(exc)
+        if not is_certain and not isinstance(exc, psycopg.DataError):  # as a parameter can be for an id of another type
             raise error from exc
         self._session.oids.forget(self.name)
         if aborts and self._session.in_transaction:
-            raise replaced(self.subject) from exc
+            raise replaced(self.subject) if is_certain else error from exc
         found = self.look_up()
         if found == oid or not retry:
             raise error from exc

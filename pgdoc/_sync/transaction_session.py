@@ -10,10 +10,10 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from pgdoc.crud.copy_format import HEADER, TRAILER
-from pgdoc.crud.guard import KnownTables
 from pgdoc.database.errors import map_error
 from pgdoc.errors import DatabaseError, ServerUnreachable, TransactionClosed
 from pgdoc.model.metadata import checked, current_metadata
+from pgdoc.runtime.ttl_cache import TransactionCache
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class TransactionSession:
         if isolation is not None and isolation not in _ISOLATION:
             raise ValueError(f"isolation must be one of {', '.join(_ISOLATION)}, got {isolation!r}")
         self._connections = connections
-        self.oids = KnownTables(connections.oids)
+        self.oids = TransactionCache(connections.oids)
         self.indexes, self.large_results = connections.indexes, connections.large_results
         self._isolation = isolation
         self._connection: Connection[Any] | None = None  # while the transaction is open
@@ -202,6 +202,7 @@ class TransactionSession:
 
     def _copy(self, hold: bytes, query: bytes, rows: CopyRows) -> None:
         connection = self.connection
+        stored = 0
         with connection.transaction(), connection.cursor() as cursor:
             cursor.execute(hold)
             for block in rows:
@@ -209,3 +210,5 @@ class TransactionSession:
                     cursor.execute(statement("documents", "emit").encode(), [message])
                 with cursor.copy(query) as copy:
                     copy.write(HEADER + block + TRAILER)
+                stored += cursor.rowcount
+            rows.check_stored(stored)

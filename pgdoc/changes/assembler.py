@@ -85,7 +85,7 @@ class Assembler:
                     self.watermark = max(self.watermark, record.wal_end)
             else:
                 self._begin = record
-                self._transaction = TransactionInfo(record.xid, record.timestamp, None)
+                self._transaction = TransactionInfo(record.xid, record.timestamp, None, record.is_sent_time)
         return Burst(changes, self.watermark, self._begin.commit_lsn if self._begin else None)
 
     def _take_message(self, message: Message, changes: list[Change]) -> None:

@@ -10,11 +10,16 @@ if TYPE_CHECKING:
 
 
 class TransactionInfo(NamedTuple):
-    """What the changes of a transaction share while its metadata stays the same."""
+    """What the changes of a transaction share while its metadata stays the same.
+
+    Attributes:
+        is_sent_time: see `Begin`.
+    """
 
     xid: int
     timestamp: str
     metadata: str | None
+    is_sent_time: bool = False
 
 
 class Change(NamedTuple):

@@ -56,7 +56,8 @@ class ChangeEvent:
         full_document_before_change: the document before this change (update, replace, delete); otherwise `None`.
         update_description: what changed (update); otherwise `None`.
         resume_token: the position of this event; a stream with `resume_after` set to it continues with the next event.
-        timestamp: when the transaction committed, or when the snapshot read the document; timezone-aware, in UTC.
+        timestamp: when the transaction committed, at its origin if it was replicated, or when the snapshot read the
+            document; timezone-aware, in UTC.
         transaction_id: PostgreSQL's transaction id (xid); 0 for a snapshot.
         metadata: the metadata that the writer attached (see `pgdoc.metadata`); `{}` if it attached none.
         renamed_to: the collection's new name (rename); otherwise `None`.
@@ -215,8 +216,10 @@ _ROW_EVENTS = {"I": EventType.INSERT, "D": EventType.DELETE, "T": EventType.TRUN
 def _event_type(event: ChangeEvent) -> EventType:
     kind = _row(event).kind
     if kind == "U":
-        after = event._images.after  # noqa: SLF001
-        return EventType.REPLACE if after["replaced_version"] == after["version"] else EventType.UPDATE
+        after, before = event._images  # noqa: SLF001
+        # A version that did not grow says nothing: the table's trigger did not run, as its owner can arrange.
+        is_replacement = after["replaced_version"] == after["version"] != before.get("version")
+        return EventType.REPLACE if is_replacement else EventType.UPDATE
     return _ROW_EVENTS.get(kind) or EventType(kind)
 
 
@@ -254,6 +257,23 @@ def _metadata(event: ChangeEvent) -> dict[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
+def _timestamp(event: ChangeEvent) -> datetime:
+    """Return when the transaction committed, or the nearest time that is known.
+
+    In a session with a replication origin, PostgreSQL writes the time that the session set last: none in its first
+    transaction, and a stale one later. Such a time lies before the row's `updated_at`, the start of the transaction.
+    """
+    transaction = event._change.transaction  # noqa: SLF001
+    reported = datetime.fromisoformat(transaction.timestamp).astimezone(UTC)
+    if _row(event).kind not in "IU":
+        return reported
+    try:
+        written = datetime.fromisoformat(event._images.after["updated_at"]).astimezone(UTC)  # noqa: SLF001
+    except (ValueError, OverflowError):  # `infinity`, or a year that Python does not have
+        return reported
+    return written if transaction.is_sent_time or written > reported else reported
+
+
 def _resume_token(event: ChangeEvent) -> ResumeToken:
     return token_at(event._change.position, event._ids, event._progress)  # noqa: SLF001
 
@@ -267,7 +287,7 @@ _FIELDS: dict[str, Callable[[ChangeEvent], Any]] = {
     "full_document_before_change": _full_document_before_change,
     "update_description": _update_description,
     "resume_token": _resume_token,
-    "timestamp": lambda event: datetime.fromisoformat(event._change.transaction.timestamp).astimezone(UTC),  # noqa: SLF001
+    "timestamp": _timestamp,
     "transaction_id": lambda event: event._change.transaction.xid,  # noqa: SLF001
     "metadata": _metadata,
     "renamed_to": lambda event: _row(event).renamed_to,

@@ -300,7 +300,7 @@ def dump_command(
     with open_store("dump", dsn, schema, auto_create=False) as store:
         try:
             with invalid_where():
-                dump_documents(store[collection], where)
+                dump_documents(store, collection, where)
         except CollectionNotFound as exc:
             raise explain_missing(store, schema, collection) from exc
 

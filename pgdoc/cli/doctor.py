@@ -13,8 +13,9 @@ from pgdoc.cli.stores import DEFAULT_SCHEMA, conninfo_of_command, explain_missin
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision, check_server
 from pgdoc.database.conninfo import PlainConnection
 from pgdoc.database.errors import connection_error, one_line
+from pgdoc.database.standby_names import parse_standby_names
 from pgdoc.errors import DatabaseError, PgdocError
-from pgdoc.model.names import check_name
+from pgdoc.model.names import check_name, quoted, without_needless_quotes
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -117,6 +118,25 @@ def _replication(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str
         yield verdict, f"{free} of {most} {what} free{advice}"
 
 
+def _standbys(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
+    (found,) = _rows(connection, "doctor", "standby_names")
+    listed = parse_standby_names(found.names)
+    if not listed:
+        return
+    setting = f"synchronous_standby_names ({found.names})"
+    ours = {"*", *(name.lower() for name in found.open)}
+    if listed & ours or any("pgdoc" in name for name in listed):
+        yield (
+            "warn",
+            (
+                f"{setting} can match pgdoc's walsenders: they report nothing that could count, but confirm late and "
+                "reconnect to release WAL; list the standbys by their names"
+            ),
+        )
+    else:
+        yield "ok", f"{setting} matches none of pgdoc's walsenders"
+
+
 def _disk(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
     (found,) = _rows(connection, "doctor", "server")
     if found.keep_size == "-1":
@@ -168,13 +188,21 @@ def _tables(connection: psycopg.Connection[Any], schema: str) -> Iterator[tuple[
     if schema != DEFAULT_SCHEMA and not has_schema:
         yield "warn", f'schema "{schema}" does not exist: check the name'
     for table in _rows(connection, "doctor", "tables", schema):
-        if not table.is_collection:
-            yield "warn", f'table "{schema}.{table.name}" is not a collection: stores and streams ignore it'
-        elif not table.is_full:
-            run = f'run ALTER TABLE "{schema}"."{table.name}" REPLICA IDENTITY FULL'
-            yield "wrong", f'collection "{schema}.{table.name}" has no before images, so streams refuse it: {run}'
+        yield from _table(schema, table)
     for index in _rows(connection, "doctor", "unfinished_indexes", schema):
         yield "warn", f'index "{index.name}" of "{index.collection}" is unfinished: create it again or drop it'
+
+
+def _table(schema: str, table: Any) -> Iterator[tuple[str, str]]:
+    register = f"SELECT pgdoc.register('{without_needless_quotes(quoted(schema, table.name))}')"
+    if not table.is_collection:
+        advice = f"{table.fault}" if table.fault else f"run {register} as its owner to make it one"
+        yield "warn", f'table "{schema}.{table.name}" is not a collection, and stores and streams ignore it: {advice}'
+    elif table.fault:
+        yield "wrong", f'collection "{schema}.{table.name}" has lost its form: {table.fault}'
+    elif not table.is_equipped:
+        lacks = "its triggers" if table.is_full else "before images"
+        yield "wrong", f'collection "{schema}.{table.name}" has lost {lacks}: run {register} as its owner'
 
 
 def _streams(store: Store) -> Iterator[tuple[str, str]]:
@@ -234,6 +262,7 @@ def _describe_silence(consumer: ConsumerStatus) -> str:
 _SERVER_CHECKS: Final = {
     "server": _server,
     "replication": _replication,
+    "standbys": _standbys,
     "disk": _disk,
     "slots": _slots,
     "transactions": _transactions,

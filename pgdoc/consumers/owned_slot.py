@@ -108,6 +108,7 @@ class OwnedSlot:
                     self._reopen_with_news()
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + HEARTBEAT_S
+            self._ownership.follow_tables()
             self.save()
 
     def _reopen_with_news(self) -> None:

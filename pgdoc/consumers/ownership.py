@@ -41,7 +41,7 @@ from pgdoc.errors import ConsumerBusy, ConsumerLost, DatabaseError, PgdocError, 
 from pgdoc.model.positions import Lsn, Position
 from pgdoc.model.tokens import Mark, parse_snapshot
 from pgdoc.replication.connection import connect, map_replication_error, preflight, quote_identifier
-from pgdoc.replication.registry import read_existence
+from pgdoc.replication.registry import follow_tables, read_existence
 from pgdoc.replication.standby import StandbyCheck
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.sql import statement
@@ -301,6 +301,13 @@ class Ownership:
         at = (str(Lsn(position[0])), str(Lsn(position[1])))
         rows = self._execute(statement("consumers", "existed"), self._source.schema, sorted(names), *at).fetchall()
         return read_existence(position[0], rows)
+
+    def follow_tables(self) -> None:
+        """See `pgdoc.replication.registry.follow_tables`."""
+        try:
+            follow_tables(self._connection)
+        except psycopg.Error as exc:
+            raise self._map_error(exc) from exc
 
     def drop_slot(self) -> bool:
         """Drop the consumer's slot; return whether it existed."""

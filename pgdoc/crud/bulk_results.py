@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from pgdoc.crud.write_errors import compare_versions, duplicate, update_error
+from pgdoc.crud.write_errors import compare_versions, dropped, duplicate, update_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -103,18 +103,24 @@ def inserted(target: Target, rows: ResultRows) -> Outcome:
     return "inserted", 1
 
 
-def stored(rows: ResultRows) -> Outcome:
+def stored(target: Target, rows: ResultRows) -> Outcome:
     """Parse a replace with upsert: the new version, 1 for a new document."""
+    if not rows:
+        raise dropped(target.subject, str(target.key))
     return "inserted" if rows[0][0] == 1 else "changed", 1
 
 
-def changed(rows: ResultRows) -> Outcome:
-    """Parse a write that returns one row per changed document."""
+def changed(target: Target, if_version: int | None, rows: ResultRows) -> Outcome:
+    """Parse a replace by id: one row if the document existed, as it does if its version was checked before."""
+    if not rows and if_version is not None:
+        raise dropped(target.subject, str(target.key))
     return "changed", len(rows)
 
 
-def deleted(rows: ResultRows) -> Outcome:
-    """Parse a delete by id: one row if the document existed."""
+def deleted(target: Target, if_version: int | None, rows: ResultRows) -> Outcome:
+    """Parse a delete by id: one row if the document existed, as it does if its version was checked before."""
+    if not rows and if_version is not None:
+        raise dropped(target.subject, str(target.key))
     return "deleted", len(rows)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
-from pgdoc.errors import InvalidDocument
+from pgdoc.errors import DatabaseError, InvalidDocument
 from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import encode
 from pgdoc.model.short_repr import short_repr
@@ -53,6 +53,14 @@ class CopyRows:
         if block:
             yield bytes(block)
         self._report()
+
+    def check_stored(self, count: int) -> None:
+        """Raise `DatabaseError` unless the server stored `count` documents, which is all that were read."""
+        if count != self.count:
+            raise DatabaseError(
+                f"{self.count - count} of {self.count} documents were not written, because a trigger of the table "
+                "drops rows; nothing was stored: change the trigger, or leave those documents out"
+            )
 
     def _row(self, pair: tuple[str, Mapping[str, Any]]) -> bytes:
         if not isinstance(pair, list | tuple) or len(pair) != 2:

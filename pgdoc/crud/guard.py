@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgdoc.errors import CollectionNotFound, DatabaseError, RegistryUnbound
+from pgdoc.model.names import without_needless_quotes
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-__all__ = ["GuardedQuery", "KnownTables", "check_state", "guarded", "guarded_query", "missing", "replaced"]
-
-_NEEDLESS_QUOTES = re.compile(r'"([a-z_][a-z0-9_]*)"')
+__all__ = ["GuardedQuery", "check_state", "guarded", "guarded_query", "missing", "replaced"]
 
 
 class GuardedQuery(NamedTuple):
@@ -41,39 +38,6 @@ def guarded(query: GuardedQuery, oid: int) -> bytes:
     return f"{before}{guard}{after}".encode()
 
 
-class KnownTables:
-    """The oids of the collections' tables, by their quoted names. Any thread may use it without a lock.
-
-    A transaction has its own, over that of its store: it may have created tables that are rolled back with it.
-    """
-
-    def __init__(self, shared: KnownTables | None = None) -> None:
-        self._oids: dict[str, int] = {}
-        self._shared = shared
-
-    def get(self, table: str) -> int | None:
-        """Return the oid; `None` if it is not known."""
-        oid = self._oids.get(table)
-        if oid is None and self._shared is not None and (oid := self._shared.get(table)) is not None:
-            self._oids[table] = oid
-        return oid
-
-    def put(self, table: str, oid: int) -> None:
-        """Remember an oid."""
-        self._oids[table] = oid
-
-    def forget(self, table: str) -> None:
-        """Forget an oid that was wrong."""
-        self._oids.pop(table, None)
-        if self._shared is not None:
-            self._shared.forget(table)
-
-    def share(self) -> None:
-        """Make the oids known outside the transaction, which has committed."""
-        if self._shared is not None:
-            self._shared._oids.update(self._oids)  # noqa: SLF001 (of the same class)
-
-
 def check_state(state: str, table: str, subject: str) -> None:
     """Raise the reason why a table is not to be touched; `state` is as `find_table` of `catalog.sql` returns it.
 
@@ -92,7 +56,7 @@ def check_state(state: str, table: str, subject: str) -> None:
             f"{subject} is newer than this transaction's snapshot. Run the transaction again", sqlstate="40001"
         )
     if state not in {"collection", "missing"}:
-        name = _NEEDLESS_QUOTES.sub(r"\1", table)
+        name = without_needless_quotes(table)
         raise CollectionNotFound(
             f"table {name} is not a collection: use another name, or make it one: SELECT pgdoc.register('{name}')"
         )

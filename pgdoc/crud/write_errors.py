@@ -5,20 +5,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pgdoc.crud.statements import check_count
-from pgdoc.errors import DuplicateDocument, InvalidUpdate, UnreadableDocument, VersionConflict
+from pgdoc.errors import DatabaseError, DuplicateDocument, InvalidUpdate, UnreadableDocument, VersionConflict
 from pgdoc.model.json_codec import decode
 from pgdoc.query.updates.apply import apply_update
 
 if TYPE_CHECKING:
     from pgdoc.query.updates.nodes import Update
 
-__all__ = ["check_version", "compare_versions", "duplicate", "update_error"]
+__all__ = ["ATTEMPTS", "check_version", "compare_versions", "dropped", "duplicate", "update_error"]
+
+ATTEMPTS = 10
+"""How often a write is sent that should have matched but did not. Each time, another writer may have been first."""
 
 
 def duplicate(subject: str, key: str) -> DuplicateDocument:
     """Return the error for a new document whose id exists."""
     return DuplicateDocument(
         f"{subject} already has a document {key!r}: replace or update it, or use another id", document_id=key
+    )
+
+
+def dropped(subject: str, key: str) -> DatabaseError:
+    """Return the error for a write that the server accepted without writing a row, again and again."""
+    return DatabaseError(
+        f"document {key!r} of {subject} was not written: a row policy forbids this write to the role or hides the "
+        "document, or a trigger of the table drops the row; check both, or write as another role"
     )
 
 

@@ -6,6 +6,7 @@ so that `import pgdoc` stays fast.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 __all__ = ["downgrade", "migrate"]
+
+logger = logging.getLogger("pgdoc.migrate")
 
 FIXED_PATH = "SET LOCAL search_path = pg_catalog, pg_temp"  # LOCAL: through a pooler, others get the session next
 _LOCK_HOLDERS = b"""
@@ -76,9 +79,17 @@ def _run(conninfo: str, command: str, revision: str) -> None:
 
 def _connect(conninfo: str) -> psycopg.Connection:
     try:
-        return PlainConnection.connect(with_timeout(conninfo))
+        connection = PlainConnection.connect(with_timeout(conninfo))
     except psycopg.Error as exc:
         raise connection_error(exc) from exc
+    connection.add_notice_handler(_log_notice)
+    return connection
+
+
+def _log_notice(notice: psycopg.errors.Diagnostic) -> None:
+    """Log what a migration reports about the tables that it finds."""
+    level = logging.WARNING if notice.severity_nonlocalized == "WARNING" else logging.INFO
+    logger.log(level, "%s", notice.message_primary)
 
 
 def _config(connection: Connection) -> Config:

@@ -14,6 +14,7 @@ PAYLOAD = 25
 """The offset of the plugin's message in an XLogData frame."""
 
 _XLOG_START = struct.Struct(">Q")
+_SENT_AT = struct.Struct(">q")
 _KEEPALIVE = struct.Struct(">QQB")
 _STATUS = struct.Struct(">cQQQqB")
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -34,6 +35,16 @@ def xlog_start(frame: bytes) -> int:
         raise ProtocolError(
             f"an XLogData message of {len(frame)} bytes is shorter than its header", offset=len(frame)
         ) from exc
+
+
+def sent_at(frame: bytes) -> str:
+    """Return when the server sent an XLogData frame, which is complete, as ISO 8601."""
+    return iso_time(_SENT_AT.unpack_from(frame, 17)[0])
+
+
+def iso_time(microseconds: int) -> str:
+    """Return a time that PostgreSQL counts in microseconds since 2000 as ISO 8601."""
+    return (_EPOCH + timedelta(microseconds=microseconds)).isoformat()
 
 
 def parse_keepalive(frame: bytes) -> PrimaryKeepalive:

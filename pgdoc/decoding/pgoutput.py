@@ -11,10 +11,9 @@ Values are text, not binary: the server is equally fast with both, and wal2json 
 from __future__ import annotations
 
 import struct
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from pgdoc.decoding.frames import PAYLOAD, PRIMARY_KEEPALIVE, parse_keepalive, xlog_start
+from pgdoc.decoding.frames import PAYLOAD, PRIMARY_KEEPALIVE, iso_time, parse_keepalive, sent_at, xlog_start
 from pgdoc.decoding.records import (
     COLLECTION_COLUMNS,
     Begin,
@@ -44,7 +43,6 @@ _TABLE, _TUPLE = PAYLOAD + 1, PAYLOAD + 5
 _PREFIX = PAYLOAD + 10
 _PART_OF_KEY = 1
 _INTEGER_TYPES = frozenset({20, 21, 23})  # int8, int2, int4
-_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _NO_IMAGES = Images({}, {})
 
 _begin_fields = struct.Struct(">QqI").unpack_from
@@ -210,7 +208,9 @@ def _no_images(_frame: bytes) -> Images:
 def _read_begin(frame: bytes) -> Begin:
     try:
         commit_lsn, committed_us, xid = _begin_fields(frame, PAYLOAD + 1)
-        return Begin(commit_lsn, xid, (_EPOCH + timedelta(microseconds=committed_us)).isoformat())
+        if committed_us == 0:  # The session has a replication origin, but gave no time for it.
+            return Begin(commit_lsn, xid, sent_at(frame), is_sent_time=True)
+        return Begin(commit_lsn, xid, iso_time(committed_us))
     except (struct.error, OverflowError) as exc:
         raise ProtocolError(f"pgoutput sent a malformed begin: {exc}", offset=PAYLOAD) from exc
 

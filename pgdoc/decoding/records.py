@@ -17,11 +17,17 @@ ROW_KINDS = frozenset("IUDT")
 
 
 class Begin(NamedTuple):
-    """The start of a transaction. Its changes follow."""
+    """The start of a transaction. Its changes follow.
+
+    Attributes:
+        timestamp: when it committed; the time at its origin if it was replicated from another server.
+        is_sent_time: whether `timestamp` is when the server sent the transaction, since its own time is not known.
+    """
 
     commit_lsn: int
     xid: int
     timestamp: str
+    is_sent_time: bool = False
 
 
 class Images(NamedTuple):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from pgdoc.decoding.frames import PAYLOAD, PRIMARY_KEEPALIVE, parse_keepalive, xlog_start
+from pgdoc.decoding.frames import PAYLOAD, PRIMARY_KEEPALIVE, parse_keepalive, sent_at, xlog_start
 from pgdoc.decoding.records import (
     COLLECTION_COLUMNS,
     Begin,
@@ -35,6 +35,8 @@ _SCHEMA, _TABLE = b'"schema":"', b'","table":"'
 _IDENTITY, _NAME, _LATE_COLUMN = b'"identity":[', b'"name":"', b'"name":"replaced_version"'
 """Inside a JSON string every quote is escaped, so these are found only where they are structure."""
 _ACTION = PAYLOAD + len('{"action":"')
+_UNKNOWN_TIME = "2000-01-01 00:00:00+00"
+"""The time of a transaction whose session has a replication origin but gave no time: PostgreSQL's zero."""
 _PATTERN_CHARACTERS = frozenset("\\ ,.*'\"")
 _REGISTRY = "\0registry"
 """Stands for the registry's name, which a table of another schema can have, too."""
@@ -156,7 +158,9 @@ def _begin(frame: bytes) -> Begin:
     try:
         fields = orjson.loads(frame[PAYLOAD:])
         high, low = fields["lsn"].split("/")
-        return Begin((int(high, 16) << 32) | int(low, 16), fields["xid"], fields["timestamp"])
+        timestamp, commit_lsn = fields["timestamp"], (int(high, 16) << 32) | int(low, 16)
+        is_unknown = timestamp.startswith(_UNKNOWN_TIME)
+        return Begin(commit_lsn, fields["xid"], sent_at(frame) if is_unknown else timestamp, is_unknown)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as exc:
         raise ProtocolError(f"wal2json sent a malformed begin: {exc}", offset=PAYLOAD) from exc
 

@@ -8,9 +8,10 @@ from typing import Any
 from pgdoc.errors import InvalidName
 from pgdoc.model.short_repr import short_repr
 
-__all__ = ["check_consumer", "check_name", "quoted"]
+__all__ = ["check_consumer", "check_name", "quoted", "without_needless_quotes"]
 
 _NAME = re.compile(r"[^\W\d][\w-]*")
+_NEEDLESS_QUOTES = re.compile(r'"([a-z_][a-z0-9_]*)"')
 _CONSUMER = re.compile(r"[a-z0-9_]{1,40}")
 _LONGEST_BYTES = 63  # PostgreSQL silently truncates longer identifiers (NAMEDATALEN)
 
@@ -38,3 +39,8 @@ def check_consumer(name: Any) -> str:
 def quoted(schema: str, name: str) -> str:
     """Return a collection's table as SQL. Checked names contain no quotes and no `%` to escape."""
     return f'"{schema}"."{name}"'
+
+
+def without_needless_quotes(table: str) -> str:
+    """Return a quoted table as the text of a regclass, for messages."""
+    return _NEEDLESS_QUOTES.sub(r"\1", table)

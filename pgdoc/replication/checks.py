@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pgdoc.errors import HistoryLost, InvalidResumeToken
+from pgdoc.errors import DatabaseError, HistoryLost, InvalidResumeToken
 from pgdoc.model.positions import Lsn, Position
 
 if TYPE_CHECKING:
@@ -61,6 +61,16 @@ def check_exact(at: int, since: int, schema: str) -> None:
             "stream from now through pgoutput, or have a superuser create the catalog",
             oldest_available=str(Lsn(since)),
         )
+
+
+def hidden_documents(subject: str) -> DatabaseError:
+    """Make the error for a snapshot under row-level security, with the SQLSTATE of pg_dump's refusal."""
+    return DatabaseError(
+        f"{subject} has row-level security, so the snapshot would lack the documents that its policies hide from this "
+        "role, while the stream has every change: read it as the owner of the table or a role with BYPASSRLS, or watch "
+        "without snapshot=True",
+        sqlstate="42501",
+    )
 
 
 def check_published(at: int, since: int, schema: str) -> None:

@@ -16,28 +16,18 @@ commits, although a client of pgdoc keeps no copy of the WAL. Therefore:
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
+from pgdoc.database.standby_names import lists_standby
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["StandbyCheck", "lists_standby"]
+__all__ = ["StandbyCheck"]
 
 _ASK_S = 10.0
-_TOKEN = re.compile(r'"((?:[^"]|"")*)"|([^\s,()"]+)')
-
-
-def lists_standby(names: str, application_name: str) -> bool:
-    """Return whether `synchronous_standby_names` could match an application name.
-
-    The words of its grammar count as names, too: a walsender that is named `any` is quiet without need.
-    """
-    listed = {quoted.replace('""', '"') + bare for quoted, bare in _TOKEN.findall(names.lower())}
-    return "*" in listed or application_name.lower() in listed
 
 
 class StandbyCheck:

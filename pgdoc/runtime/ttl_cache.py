@@ -1,11 +1,11 @@
-"""A ten-second cache of server lookups."""
+"""A ten-second cache of server lookups, and what a transaction adds to it."""
 
 from __future__ import annotations
 
 import time
 from typing import Final, Generic, TypeVar
 
-__all__ = ["TTLCache"]
+__all__ = ["TTLCache", "TransactionCache"]
 
 T = TypeVar("T")
 
@@ -33,3 +33,36 @@ class TTLCache(Generic[T]):
     def forget(self, key: object) -> None:
         """Drop a value."""
         self._values.pop(key, None)
+
+
+class TransactionCache(Generic[T]):
+    """What a transaction looked up, over the cache of its store, which learns of it at the commit.
+
+    The transaction may have seen what is rolled back with it. A value that it has used stays until it ends.
+    """
+
+    def __init__(self, shared: TTLCache[T]) -> None:
+        self._shared = shared
+        self._own: dict[object, T] = {}
+
+    def get(self, key: object) -> T | None:
+        """Return the value; `None` if it is missing."""
+        found = self._own.get(key)
+        if found is None and (found := self._shared.get(key)) is not None:
+            self._own[key] = found
+        return found
+
+    def put(self, key: object, value: T) -> None:
+        """Keep a value for the transaction."""
+        self._own[key] = value
+
+    def forget(self, key: object) -> None:
+        """Drop a value that was wrong, for the store, too."""
+        self._own.pop(key, None)
+        self._shared.forget(key)
+
+    def share(self) -> None:
+        """Keep the values for the store."""
+        for key, value in self._own.items():
+            if self._shared.get(key) is None:
+                self._shared.put(key, value)

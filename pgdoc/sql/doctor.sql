@@ -3,6 +3,14 @@
 -- name: server
 SELECT current_setting('server_version') AS version, current_setting('max_slot_wal_keep_size') AS keep_size
 
+-- name: standby_names
+-- The setting, and the names of pgdoc's walsenders.
+SELECT pg_catalog.current_setting('synchronous_standby_names') AS names, ARRAY(
+  SELECT a.application_name
+  FROM pg_catalog.pg_replication_slots s JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid
+  WHERE s.slot_name::pg_catalog.text ~ '^pgdoc[a-z]?_'::pg_catalog.text
+) AS open
+
 -- name: slots
 -- The slots that pgdoc created in this database.
 SELECT slot_name AS name, wal_status, (pg_current_wal_lsn() - restart_lsn)::bigint AS retained
@@ -18,9 +26,11 @@ SELECT NULL, extract(epoch FROM clock_timestamp() - prepared)::float8, gid FROM 
 ORDER BY age_s DESC NULLS LAST
 
 -- name: tables
-SELECT c.relname AS name, pgdoc.is_collection(c.oid) AS is_collection, c.relreplident = 'f' AS is_full
+-- `fault`: why the table can't be a collection. Partitions are left out: their root is there.
+SELECT c.relname AS name, pgdoc.is_collection(c.oid) AS is_collection, pgdoc.form_fault(c.oid) AS fault,
+  pgdoc.is_equipped(c.oid) AS is_equipped, c.relreplident = 'f' AS is_full
 FROM pg_class c
-WHERE (c.relkind = 'r' OR c.relkind = 'p') AND c.relnamespace = to_regnamespace(%s)
+WHERE (c.relkind = 'r' OR c.relkind = 'p') AND NOT c.relispartition AND c.relnamespace = to_regnamespace(%s)
 ORDER BY c.relname
 
 -- name: unfinished_indexes

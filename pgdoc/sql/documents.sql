@@ -1,6 +1,7 @@
 -- Calls on a collection; {table} is its table. Inside a block with metadata, each write starts with `with_metadata` and
 -- selects from it, which puts the metadata message before the change in the WAL. Otherwise {with_metadata} and
--- {from_metadata} are empty. {guard} is the block of that name, once in each statement.
+-- {from_metadata} are empty. With the cast of ids, a table with an id of another type is an error of the statement, not of
+-- the parameter. {guard} is the block of that name, once in each statement.
 
 -- name: guard
 -- PostgreSQL evaluates it when it plans the statement, so executing it costs nothing. Parsing the statement has locked the
@@ -28,16 +29,16 @@ RETURNING version, created_at, updated_at
 COPY {table} (id, data) FROM STDIN (FORMAT binary)
 
 -- name: get
-SELECT data::text, version, created_at, updated_at FROM {table} WHERE {guard} AND id = %s
+SELECT data::text, version, created_at, updated_at FROM {table} WHERE {guard} AND id = %s::text
 
 -- {change} is NULL if the update does not fit the document. No row is written then, or if nothing changes.
 -- name: update
 {with_metadata} UPDATE {table} SET data = {change} {from_metadata}
-WHERE {guard} AND id = %s {and_version} AND ({change}) <> data
+WHERE {guard} AND id = %s::text {and_version} AND ({change}) <> data
 RETURNING data::text, version, created_at, updated_at
 
 -- name: check_update
-SELECT data::text, version, created_at, updated_at, ({change}) IS NOT NULL, ({change}) = data FROM {table} WHERE {guard} AND id = %s
+SELECT data::text, version, created_at, updated_at, ({change}) IS NOT NULL, ({change}) = data FROM {table} WHERE {guard} AND id = %s::text
 
 -- {change} refers to `data`, which is ambiguous in ON CONFLICT; the subquery makes it the stored row's.
 -- name: upsert
@@ -60,7 +61,7 @@ RETURNING version, CASE WHEN version > 1 AND replaced_version = version THEN dat
 
 -- name: replace
 {with_metadata} UPDATE {table} SET data = %s::jsonb, replaced_version = version + 1 {from_metadata}
-WHERE {guard} AND id = %s {and_version}
+WHERE {guard} AND id = %s::text {and_version}
 RETURNING version, created_at, updated_at
 
 -- name: replace_upsert
@@ -69,14 +70,14 @@ ON CONFLICT (id) DO UPDATE SET data = excluded.data, replaced_version = stored.v
 RETURNING version, created_at, updated_at
 
 -- name: delete
-{with_metadata} DELETE FROM {table} {using_metadata} WHERE {guard} AND id = %s {and_version}
+{with_metadata} DELETE FROM {table} {using_metadata} WHERE {guard} AND id = %s::text {and_version}
 RETURNING true
 
 -- name: version
-SELECT version FROM {table} WHERE {guard} AND id = %s
+SELECT version FROM {table} WHERE {guard} AND id = %s::text
 
 -- name: lock
-SELECT version FROM {table} WHERE {guard} AND id = %s FOR NO KEY UPDATE
+SELECT version FROM {table} WHERE {guard} AND id = %s::text FOR NO KEY UPDATE
 
 -- The first matching document, locked. {first} of update_one and delete_one is a single `first_match`, or the first of
 -- several.

@@ -27,13 +27,13 @@ DROP INDEX {concurrently} {name}
 ANALYZE {table}
 
 -- name: lock
-LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE
+LOCK TABLE {table} IN ROW EXCLUSIVE MODE
 
 -- name: begin_build
-SELECT pgdoc.begin_index_build(%s::oid)
+SELECT pgdoc.begin_index_build(%s::pg_catalog.oid)
 
 -- name: end_build
-SELECT pgdoc.end_index_build(%s::oid)
+SELECT pgdoc.end_index_build(%s::pg_catalog.oid)
 
 -- name: progress
 SELECT phase, blocks_done, blocks_total, tuples_done, tuples_total FROM pg_stat_progress_create_index WHERE pid = %s

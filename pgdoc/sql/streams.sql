@@ -22,11 +22,13 @@ FROM set_config('synchronous_commit', 'local', true),
 
 -- name: part
 -- The message marks the WAL position that the stream must reach. Sizes are stored (compressed) sizes, which only limit the
--- size of a part.
-SELECT pg_current_snapshot()::text, (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint, clock_timestamp(),
+-- size of a part. Row-level security is looked at by the statement that reads: a policy could hide documents, whose later
+-- changes the stream would have nevertheless.
+SELECT hides_rows, pg_current_snapshot()::text, (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint, clock_timestamp(),
   part.found, part.id, part.data::text, part.version, part.created_at, part.updated_at
 FROM set_config('synchronous_commit', 'local', true),
 pg_logical_emit_message(true, 'pgdoc.snapshot', '') AS mark
+CROSS JOIN row_security_active('{table}'::regclass) AS hides_rows
 LEFT JOIN (
   SELECT *, count(*) OVER () AS found, sum(pg_column_size(data)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS size
   FROM (SELECT id COLLATE "C" AS id, data, version, created_at, updated_at FROM {table}
@@ -45,6 +47,14 @@ WHERE starts_with(slot_name, format('pgdocb_%%s_', (SELECT oid FROM pg_database 
 SELECT found.name, c.relreplident = 'f'
 FROM pgdoc.collections(%s) AS found(name) JOIN pg_class c ON c.relname = found.name
 WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND (%s::text[] IS NULL OR found.name = ANY(%s::text[]))
+
+-- name: row_security
+-- The collections of which a policy may hide documents from this role. As with pg_dump, the owner and roles with BYPASSRLS
+-- see all of them.
+SELECT found.name FROM pgdoc.collections(%s) AS found(name)
+WHERE (%s::pg_catalog.text[] IS NULL OR found.name OPERATOR(pg_catalog.=) ANY(%s::pg_catalog.text[]))
+  AND pg_catalog.row_security_active(pg_catalog.format('%%I.%%I'::pg_catalog.text, %s::pg_catalog.text, found.name))
+ORDER BY found.name
 
 -- name: follow_tables
 SELECT pgdoc.follow_tables() WHERE NOT pgdoc.is_followed()

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from pgdoc import AsyncChangeStream, AsyncStore, ChangeStream, CollectionNotFound, Store
+from pgdoc import AsyncChangeStream, AsyncStore, BulkError, ChangeStream, CollectionNotFound, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,4 +133,9 @@ def attempt_all(dsn: str, name: str, *, schema: str, is_async: bool, **options: 
             return await attempt(store, name)
 
     raised = asyncio.run(run())
-    return [f"{what}: {error!r}" for what, error in raised.items() if not isinstance(error, CollectionNotFound)]
+    return [f"{what}: {error!r}" for what, error in raised.items() if not _is_refusal(error)]
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """A bulk's error names the write; its cause is why the write failed."""
+    return isinstance(error.__cause__ if isinstance(error, BulkError) else error, CollectionNotFound)

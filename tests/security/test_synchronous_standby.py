@@ -18,6 +18,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from pgdoc import Store
+from pgdoc.cli.doctor import examine_server
 from pgdoc.database.migrate import migrate
 from pgdoc.replication.reader import Reader
 from tests.fixtures.fix_server import NOT_DURABLE, _connect_admin, local_server
@@ -467,7 +468,7 @@ def test_a_consumer_confirms_what_was_acknowledged(  # noqa: PLR0917 (fixtures)
             for _ in range(5):
                 place = wal_end(admin)
                 wait_until(lambda: confirmed(admin, "pgdoc\\_") > place)  # noqa: B023
-                wait_until(lambda: walsenders(admin, "pgdoc\\_") - readers)
+                wait_until(lambda: walsenders(admin, "pgdoc\\_") - readers)  # noqa: B023
                 readers |= walsenders(admin, "pgdoc\\_")
         writer.stop()
         follower.check(0, writer.count)
@@ -544,6 +545,35 @@ def test_nothing_of_pgdoc_s_own_waits_for_a_standby(
         assert event is not None
         assert event.document_id == "3"
     assert store.status().problem is None
+
+
+@pytest.mark.parametrize(
+    ("names", "verdicts"),
+    [
+        ("*", ["warn"]),
+        ("ANY 1 (replica, *)", ["warn"]),
+        ('"pgdoc hub docs"', ["warn"]),
+        ("ANY 1 (replica_1, replica_2)", ["ok"]),
+        ("", []),
+    ],
+)
+def test_doctor_reports_a_setting_that_matches(
+    cluster: LocalServer, listing: Callable[[str], None], names: str, verdicts: list[str]
+) -> None:
+    listing(names)
+    found = [finding for finding in examine_server(cluster.conninfo) if finding.subject == "standbys"]
+    assert [finding.verdict for finding in found] == verdicts
+    assert all(names in finding.text for finding in found)
+
+
+def test_doctor_knows_the_names_of_open_streams(
+    cluster: LocalServer, schema: str, listing: Callable[[str], None]
+) -> None:
+    service = make_conninfo(cluster.conninfo, application_name="replica" + "x" * 60)
+    listing("Replica" + "x" * 56)
+    with Store(service, schema=schema) as store, store.watch():
+        (found,) = [finding for finding in examine_server(cluster.conninfo) if finding.subject == "standbys"]
+    assert found.verdict == "warn"
 
 
 def test_a_walsender_without_a_timeout_gets_one(

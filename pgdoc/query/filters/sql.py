@@ -137,7 +137,7 @@ def _exact(node: Lookup) -> Compiled:
 
 def _compile_equal(node: Equal) -> Compiled:
     if node.path[0] == "_id":
-        return _compile_id(node, f"id {EQUALS} %s", [node.operand])
+        return _compile_id(node, f"id {EQUALS} %s::pg_catalog.text", [node.operand])
     return _equals(node)
 
 

@@ -234,6 +234,7 @@ def test_two_hubs_do_not_fight(dsn: str, owner: psycopg.Connection) -> None:
 
         def keep_from(store: Store) -> None:
             with psycopg.connect(dsn, autocommit=True, row_factory=psycopg.rows.namedtuple_row) as connection:
+                connection.execute("SELECT pgdoc.enter_hub()")
                 barrier.wait()
                 keep(store, connection)
 

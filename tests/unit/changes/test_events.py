@@ -76,7 +76,7 @@ def test_an_insert():
     assert inserted.full_document_before_change is None
     assert inserted.update_description is None
     assert inserted.resume_token == ResumeToken(Position(100, 90, 1, 0), 7421, 1)
-    assert inserted.timestamp == DOCUMENT.created_at
+    assert inserted.timestamp == DOCUMENT.updated_at  # later than the transaction's time, which must be wrong
     assert inserted.timestamp.tzinfo is UTC
     assert inserted.transaction_id == 700
     assert inserted.metadata == {}
@@ -256,7 +256,7 @@ def test_to_dict_returns_plain_values():
             "disambiguated_paths": {},
         },
         "resume_token": "0/64.0/5A.1.0.7421.1",
-        "timestamp": "2026-11-23T03:41:13.403010+00:00",
+        "timestamp": "2026-11-23T03:41:14+00:00",
         "transaction_id": 700,
         "metadata": {"user": "alice"},
         "renamed_to": None,

@@ -75,7 +75,9 @@ class FakeStore:
         """A transaction that finds the schema."""
         connection = mock.Mock()
         connection.execute.return_value.fetchone.return_value = (self.has_schema,)
-        yield mock.Mock(connection=connection)
+        tx = mock.MagicMock(connection=connection)
+        tx.__getitem__.return_value = MissingCollection()
+        yield tx
 
     def collections(self) -> list[str]:
         if self.fails is not None:
