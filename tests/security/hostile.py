@@ -90,7 +90,7 @@ BEGIN
     EXECUTE format('GRANT SELECT ON hostile.%I TO PUBLIC', found.relname);
   END LOOP;
 END $body$;
-CREATE COLLATION hostile."C" (provider = icu, locale = 'und');
+CREATE COLLATION hostile."C" (provider = libc, locale = 'POSIX');
 """
 
 
