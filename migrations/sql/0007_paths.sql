@@ -111,22 +111,7 @@ CREATE OR REPLACE FUNCTION pgdoc.sort_keys(items jsonb[]) RETURNS text[]
     RETURN ARRAY(SELECT DISTINCT pgdoc.sort_key(value) FROM unnest(items) AS item(value));
 
 
--- Qualified.
-
-CREATE OR REPLACE FUNCTION pgdoc.before_update() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-  IF NEW.id OPERATOR(pg_catalog.<>) OLD.id THEN
-    RAISE EXCEPTION 'cannot change the id of document % in %.%', OLD.id, TG_TABLE_SCHEMA, TG_TABLE_NAME
-      USING ERRCODE = 'integrity_constraint_violation', HINT = 'Delete the document and insert it with the new id.';
-  END IF;
-  NEW.version := OLD.version OPERATOR(pg_catalog.+) 1;
-  IF (NEW.replaced_version OPERATOR(pg_catalog.=) NEW.version) IS NOT TRUE THEN
-    NEW.replaced_version := OLD.replaced_version;
-  END IF;
-  NEW.created_at := OLD.created_at;
-  NEW.updated_at := pg_catalog.now();
-  RETURN NEW;
-END $$;
+-- Qualified, as before_update is.
 
 CREATE OR REPLACE FUNCTION pgdoc.compare(a jsonb, b jsonb) RETURNS integer
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -735,24 +720,22 @@ END
 $$;
 
 
--- Who needs what:
+-- Who needs what of the schema pgdoc:
 --
--- reader    SELECT on the collection. Its filters call the functions that compute (IMMUTABLE).
--- writer    INSERT, UPDATE, DELETE and SELECT on the collection. Indexes and updates call functions that compute.
--- creator   CREATE on the schema and EXECUTE on enter_collection. Functions that act on a table (register, unregister,
---           create_collection, drop_collection, rename_collection, publish) have only the rights of their caller.
--- streamer  REPLICATION, and the rows that say where a stream may begin: registry, registry_commits, identity, published,
---           settings. They name collections, as pg_class does.
--- consumer  the same, and all of the tables that contain positions, and with them ids of documents.
+-- reader    to SELECT alembic_version, and to execute what computes (IMMUTABLE): filters call it.
+-- writer    the same: indexes and updates call it.
+-- creator   EXECUTE on enter_collection, besides CREATE on the schema; and on the functions of the triggers, which it
+--           attaches. The other functions that act on a table have only the rights of their caller.
+-- streamer  REPLICATION, and to SELECT what says where a stream may begin: registry, registry_commits, identity, published
+--           and settings. These name collections, as pg_class does.
+-- consumer  the same, and SELECT, INSERT, UPDATE and DELETE on consumers, consumer_progress and owners, which contain ids
+--           of documents.
 -- owner     everything else.
 --
--- A function that has the rights of the owner (SECURITY DEFINER) is executable by name only, but for follow_tables: it
--- records facts that anybody can see. PostgreSQL lets PUBLIC execute a new function, and its default privileges can't
--- change that for one schema: a migration that adds a function revokes it here, and a test compares.
-REVOKE ALL ON ALL TABLES IN SCHEMA pgdoc FROM PUBLIC;
-GRANT SELECT ON pgdoc.alembic_version, pgdoc.settings, pgdoc.published, pgdoc.registry, pgdoc.registry_commits,
-  pgdoc.identity TO PUBLIC;
-
+-- So PUBLIC may execute what can't write (IMMUTABLE and STABLE), and by name: functions that write with the rights of their
+-- caller alone, and those with the rights of the owner (SECURITY DEFINER) that record only facts about the caller's own
+-- session, or such as anybody can see. PostgreSQL lets PUBLIC execute each new function, and default privileges can't change
+-- that for one schema: a later migration has to revoke it, and a test compares.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA pgdoc FROM PUBLIC;
 DO $$
 DECLARE
@@ -760,13 +743,10 @@ DECLARE
 BEGIN
   FOR permitted IN
     SELECT p.oid::regprocedure AS signature FROM pg_proc p
-    WHERE p.pronamespace = 'pgdoc'::regnamespace AND (p.provolatile = 'i' OR p.proname IN (
-      'transaction_time', 'set_metadata', 'exact_since', 'before_update', 'refuse_insert',
-      'enter_hub', 'keeps_history', 'leave_hub', 'begin_index_build', 'end_index_build',
-      'is_bound', 'check_bound', 'form_fault', 'is_equipped', 'is_collection', 'is_followed', 'follows_ddl', 'follow_tables',
-      'collections', 'find_collection', 'collection_oid', 'existed', 'exact_since', 'published_since', 'publication_fault', 'unpublished',
-      'register', 'unregister', 'create_collection', 'drop_collection', 'rename_collection', 'publish', 'equip_collection',
-      'follow_own_ddl', 'check_may_register', 'check_publication_owner'))
+    WHERE p.pronamespace = 'pgdoc'::regnamespace AND (p.provolatile IN ('i', 's') AND NOT p.prosecdef OR p.proname IN (
+      'set_metadata', 'create_collection', 'drop_collection', 'rename_collection', 'register', 'unregister', 'lock_table',
+      'equip_collection', 'publish', 'follow_own_ddl', 'before_update', 'refuse_insert',
+      'follow_tables', 'enter_hub', 'keeps_history', 'leave_hub', 'begin_index_build', 'end_index_build'))
   LOOP
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', permitted.signature);
   END LOOP;

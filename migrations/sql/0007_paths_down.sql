@@ -3,4 +3,3 @@ ALTER FUNCTION pgdoc.refuse_insert() RESET search_path;
 ALTER FUNCTION pgdoc.set_metadata(jsonb) RESET search_path;
 ALTER FUNCTION pgdoc.published_since(text, text[]) RESET search_path;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pgdoc TO PUBLIC;
-GRANT SELECT ON pgdoc.consumers, pgdoc.consumer_progress TO PUBLIC;

@@ -177,9 +177,10 @@ END $$;
 
 
 -- Compares the registry with the catalog of PostgreSQL, and records what became of collections: dropped, renamed, moved to
--- another schema, or without its trigger. It states facts only, so any role may call it. `is_exact` says that nothing
--- happened between the DDL and this call. A row that another transaction is changing is left to that transaction.
-CREATE FUNCTION pgdoc.follow(is_exact boolean) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+-- another schema, or without its trigger. It states facts only. The DDL of the tables in `just_changed` has just run, and they
+-- are still locked: nothing happened between it and this call. A row that another transaction is changing is left to that
+-- transaction.
+CREATE FUNCTION pgdoc.follow(just_changed oid[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   was record;
@@ -205,7 +206,7 @@ BEGIN
     FOR UPDATE OF r SKIP LOCKED
   LOOP
     UPDATE pgdoc.registry
-    SET until = pg_current_wal_insert_lsn(), closed_by = was.change, closed_xid = pg_current_xact_id(), exact = exact AND is_exact
+    SET until = pg_current_wal_insert_lsn(), closed_by = was.change, closed_xid = pg_current_xact_id(), exact = exact AND was.oid = ANY (just_changed)
     WHERE ctid = was.ctid;
     IF was.change IN ('rename', 'move') THEN
       renamed := renamed || was.oid;
@@ -214,7 +215,7 @@ BEGIN
   IF cardinality(renamed) > 0 THEN  -- after all were closed: two collections may have exchanged their names
     INSERT INTO pgdoc.registry (oid, schema_name, name, since, opened_by, from_name, exact)
     SELECT c.oid, n.nspname, c.relname, old.until, old.closed_by,
-      CASE old.closed_by WHEN 'rename' THEN old.name END, is_exact
+      CASE old.closed_by WHEN 'rename' THEN old.name END, old.oid = ANY (just_changed)
     FROM pgdoc.registry old JOIN pg_class c ON c.oid = old.oid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE old.oid = ANY (renamed) AND old.closed_xid = pg_current_xact_id()
       AND old.until = (SELECT max(r.until) FROM pgdoc.registry r WHERE r.oid = old.oid)
@@ -223,7 +224,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION pgdoc.follow_tables() RETURNS void LANGUAGE sql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp AS $$ SELECT pgdoc.follow(false) $$;
+SET search_path = pg_catalog, pg_temp AS $$ SELECT pgdoc.follow('{}') $$;
 COMMENT ON FUNCTION pgdoc.follow_tables IS 'records in the registry what DDL has done to collections without being followed by an event trigger';
 
 -- Whether follow_tables has something to do.
@@ -254,13 +255,36 @@ BEGIN
 END $$;
 
 
+-- Locks a table that is known by its oid, while LOCK TABLE takes a name: a schema can be renamed in between.
+CREATE FUNCTION pgdoc.lock_table(relation regclass, mode text) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  found text;
+BEGIN
+  FOR attempt IN 1 .. 10 LOOP
+    found := relation::text;
+    IF to_regclass(found) = relation THEN
+      BEGIN
+        EXECUTE format('LOCK TABLE ONLY %s IN %s MODE', found, mode);
+        IF relation::text = found THEN
+          RETURN;
+        END IF;
+      EXCEPTION WHEN undefined_table OR invalid_schema_name THEN
+        NULL;
+      END;
+    END IF;
+  END LOOP;
+  RAISE EXCEPTION 'table % was dropped or renamed at the same time', relation
+    USING ERRCODE = 'undefined_table', HINT = 'Run it again.';
+END $$;
+
 -- Adds a collection to the publication. The caller holds a lock on it that keeps writers away, and registers it afterwards:
 -- what was written before is not a change of a collection.
 CREATE OR REPLACE FUNCTION pgdoc.publish_collection(relation regclass, is_new boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   PERFORM pgdoc.check_publication_owner();
-  EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', relation);
+  PERFORM pgdoc.lock_table(relation, 'SHARE ROW EXCLUSIVE');
   IF NOT EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
                  WHERE p.pubname = 'pgdoc' AND r.prrelid = relation) THEN
     EXECUTE format('ALTER PUBLICATION pgdoc ADD TABLE ONLY %s', relation);
@@ -274,21 +298,24 @@ BEGIN
 END $$;
 
 -- The half of `register` that has the rights of the catalog's owner. It believes only what an owner of the table alone can
--- have done, so calling it directly registers nothing that its owner has not equipped.
+-- have done, so calling it directly registers nothing that its owner has not equipped. With NULL it only takes the lock that
+-- keeps schemas from being renamed: a registration runs DDL by the name of the table.
 CREATE FUNCTION pgdoc.enter_collection(relation regclass) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   fault text := pgdoc.form_fault(relation);
   address text[];
 BEGIN
-  IF fault IS NOT NULL OR pgdoc.is_equipped(relation) IS NOT TRUE THEN
+  LOCK TABLE pgdoc.registry IN ROW EXCLUSIVE MODE;
+  IF relation IS NULL THEN
+    RETURN;
+  ELSIF fault IS NOT NULL OR pgdoc.is_equipped(relation) IS NOT TRUE THEN
     RAISE EXCEPTION 'table % can''t become a collection: %', relation, coalesce(fault, 'it lacks REPLICA IDENTITY FULL or the triggers')
       USING ERRCODE = 'wrong_object_type', HINT = format('As its owner, run: SELECT pgdoc.register(%L)', relation::text);
   ELSIF pgdoc.is_collection(relation) THEN
     RETURN;
   END IF;
   PERFORM pgdoc.check_bound();
-  LOCK TABLE pgdoc.registry IN ROW EXCLUSIVE MODE;  -- a schema is renamed under a stronger lock, before its name is read here
   IF NOT EXISTS (SELECT FROM pgdoc.registry) THEN
     INSERT INTO pgdoc.identity (system_id, database_oid, messages_until)
     SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()), '0/0'
@@ -297,7 +324,7 @@ BEGIN
     SET system_id = excluded.system_id, database_oid = excluded.database_oid, messages_until = '0/0'
     WHERE (identity.system_id, identity.database_oid) IS DISTINCT FROM (excluded.system_id, excluded.database_oid);
   END IF;
-  PERFORM pgdoc.follow(false);
+  PERFORM pgdoc.follow('{}');
   PERFORM pgdoc.prune_registry();
   IF NOT EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
                    JOIN pgdoc.published known ON known.member = r.oid
@@ -335,6 +362,8 @@ BEGIN
   END IF;
   PERFORM pgdoc.check_bound();
   PERFORM pgdoc.check_may_register();
+  PERFORM pgdoc.enter_collection(NULL);
+  PERFORM pgdoc.lock_table(relation, 'ACCESS EXCLUSIVE');
   PERFORM pgdoc.equip_collection(relation);
   IF (SELECT pg_has_role(pubowner, 'USAGE') FROM pg_publication WHERE pubname = 'pgdoc') THEN
     PERFORM pgdoc.publish_collection(relation, is_new => true);  -- as a role that owns the table and the publication
@@ -363,22 +392,23 @@ DECLARE
   was_collection boolean := pgdoc.is_collection(relation);
 BEGIN
   PERFORM pgdoc.follow_tables();
+  PERFORM pgdoc.lock_table(relation, 'ACCESS EXCLUSIVE');
   EXECUTE format('DROP TRIGGER IF EXISTS pgdoc_after_insert ON %s', relation);
   EXECUTE format('DROP TRIGGER IF EXISTS pgdoc_before_update ON %s', relation);
   IF EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
              WHERE p.pubname = 'pgdoc' AND r.prrelid = relation AND pg_has_role(p.pubowner, 'USAGE')) THEN
     EXECUTE format('ALTER PUBLICATION pgdoc DROP TABLE %s', relation);
   END IF;
-  PERFORM pgdoc.follow_own_ddl();
+  PERFORM pgdoc.follow_own_ddl(relation);
   RETURN was_collection;
 END $$;
 COMMENT ON FUNCTION pgdoc.unregister IS 'makes a collection a plain table, and keeps its rows; returns false if it was none';
 
 -- Records the DDL that the caller has just run, where no event trigger has done so.
-CREATE FUNCTION pgdoc.follow_own_ddl() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION pgdoc.follow_own_ddl(changed oid) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF has_function_privilege('pgdoc.follow(boolean)', 'EXECUTE') THEN
-    PERFORM pgdoc.follow(true);
+  IF has_function_privilege('pgdoc.follow(oid[])', 'EXECUTE') THEN
+    PERFORM pgdoc.follow(ARRAY[changed]);
   ELSE
     PERFORM pgdoc.follow_tables();
   END IF;
@@ -421,8 +451,9 @@ DECLARE
 BEGIN
   IF relation IS NOT NULL THEN
     PERFORM pgdoc.follow_tables();
+    PERFORM pgdoc.lock_table(relation, 'ACCESS EXCLUSIVE');
     EXECUTE format('DROP TABLE %s', relation);
-    PERFORM pgdoc.follow_own_ddl();
+    PERFORM pgdoc.follow_own_ddl(relation);
   END IF;
   RETURN relation IS NOT NULL;
 END $$;
@@ -434,8 +465,9 @@ DECLARE
 BEGIN
   IF relation IS NOT NULL THEN
     PERFORM pgdoc.follow_tables();
+    PERFORM pgdoc.lock_table(relation, 'ACCESS EXCLUSIVE');
     EXECUTE format('ALTER TABLE %s RENAME TO %I', relation, new_name);
-    PERFORM pgdoc.follow_own_ddl();
+    PERFORM pgdoc.follow_own_ddl(relation);
   END IF;
   RETURN relation IS NOT NULL;
 END $$;
@@ -595,7 +627,7 @@ CREATE OR REPLACE FUNCTION pgdoc.follows_ddl() RETURNS boolean LANGUAGE sql STAB
   SELECT count(*) = 2 FROM pg_event_trigger WHERE evtname IN ('pgdoc_drops', 'pgdoc_alters') AND evtenabled IN ('O', 'A')
 $$;
 
-REVOKE ALL ON FUNCTION pgdoc.order_commits(), pgdoc.follow(boolean), pgdoc.prune_registry(),
+REVOKE ALL ON FUNCTION pgdoc.order_commits(), pgdoc.follow(oid[]), pgdoc.prune_registry(),
   pgdoc.enter_collection(regclass), pgdoc.publish_collection(regclass, boolean), pgdoc.rebind() FROM PUBLIC;
 GRANT SELECT ON pgdoc.identity, pgdoc.registry, pgdoc.registry_commits TO PUBLIC;
 
@@ -633,7 +665,7 @@ BEGIN
     ORDER BY n.nspname, c.relname
   LOOP
     BEGIN
-      EXECUTE format('LOCK TABLE %s IN ACCESS SHARE MODE', old.relation);
+      PERFORM pgdoc.lock_table(old.relation, 'ACCESS SHARE');
       fault := pgdoc.form_fault(old.relation);
       IF fault IS NULL AND NOT pgdoc.is_equipped(old.relation) THEN
         PERFORM pgdoc.equip_collection(old.relation);

@@ -3,13 +3,17 @@
 
 CREATE OR REPLACE FUNCTION pgdoc.follow_drop() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  changed oid[];
 BEGIN
-  IF EXISTS (
+  SELECT array_agg(r.oid) INTO changed
+  FROM pgdoc.registry r
+  WHERE r.until IS NULL AND EXISTS (
     SELECT FROM pg_event_trigger_dropped_objects() o
-    WHERE o.classid = 'pg_class'::regclass AND o.objid IN (SELECT oid FROM pgdoc.registry WHERE until IS NULL)
-      OR o.object_type = 'trigger' AND o.address_names[3] = 'pgdoc_before_update')
-  THEN
-    PERFORM pgdoc.follow(true);
+    WHERE o.classid = 'pg_class'::regclass AND o.objid = r.oid
+      OR o.object_type = 'trigger' AND o.address_names = ARRAY[r.schema_name, r.name, 'pgdoc_before_update']);
+  IF changed IS NOT NULL THEN
+    PERFORM pgdoc.follow(changed);
   END IF;
 EXCEPTION WHEN OTHERS THEN  -- no DDL fails because of pgdoc; readers find out by themselves
   RAISE WARNING 'pgdoc could not follow the DROP: %', SQLERRM;
@@ -20,6 +24,7 @@ CREATE OR REPLACE FUNCTION pgdoc.follow_alter() RETURNS event_trigger LANGUAGE p
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   altered record;
+  changed oid[];
 BEGIN
   IF tg_tag = 'ALTER TABLE' THEN
     FOR altered IN
@@ -36,23 +41,51 @@ BEGIN
     END LOOP;
   END IF;
   BEGIN
-    IF tg_tag = 'ALTER SCHEMA' THEN  -- it locks no table: keep writers away until the new names are recorded
+    IF tg_tag = 'ALTER SCHEMA' THEN
+      -- It locks no table: keep writers away until the new names are recorded. The tables come before the registry, as in
+      -- ALTER TABLE; the second pass finds those that were registered while this waited.
+      PERFORM pgdoc.lock_renamed();
       LOCK TABLE pgdoc.registry IN SHARE ROW EXCLUSIVE MODE;
-      FOR altered IN
-        SELECT c.oid::regclass AS relation
-        FROM pgdoc.registry r JOIN pg_class c ON c.oid = r.oid JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE r.until IS NULL AND n.nspname <> r.schema_name ORDER BY c.oid
-      LOOP
-        EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', altered.relation);
-      END LOOP;
+      changed := pgdoc.lock_renamed();
+    ELSE
+      changed := ARRAY(SELECT objid FROM pg_event_trigger_ddl_commands() WHERE classid = 'pg_class'::regclass);
     END IF;
-    PERFORM pgdoc.follow(true);
-  EXCEPTION WHEN OTHERS THEN
-    RAISE WARNING 'pgdoc could not follow the %: %', tg_tag, SQLERRM;
+    PERFORM pgdoc.follow(changed);
+  EXCEPTION
+    WHEN deadlock_detected OR lock_not_available OR serialization_failure OR query_canceled THEN
+      RAISE;  -- the command would have failed like this at any other table, and can be repeated
+    WHEN OTHERS THEN  -- readers find out by themselves
+      RAISE WARNING 'pgdoc could not follow the %: %', tg_tag, SQLERRM;
   END;
 END $$;
 
-REVOKE ALL ON FUNCTION pgdoc.follow_drop(), pgdoc.follow_alter() FROM PUBLIC;
+-- Locks the tables of a schema with collections that has another name than the registry knows, and returns them. Those that
+-- are no collections count, too: what is written to them meanwhile still has the old name, which another table can get. (Nothing
+-- can lock a table that its own transaction has created and not committed yet.)
+CREATE OR REPLACE FUNCTION pgdoc.lock_renamed() RETURNS oid[] LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  renamed oid;
+  found oid[] := '{}';
+BEGIN
+  FOR renamed IN
+    SELECT c.oid FROM pg_class c
+    WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND c.relnamespace IN (
+      SELECT n.oid
+      FROM pgdoc.registry r JOIN pg_class t ON t.oid = r.oid JOIN pg_namespace n ON n.oid = t.relnamespace
+      WHERE r.until IS NULL AND n.nspname <> r.schema_name)
+    ORDER BY c.oid
+  LOOP
+    BEGIN
+      PERFORM pgdoc.lock_table(renamed, 'SHARE ROW EXCLUSIVE');
+      found := found || renamed;
+    EXCEPTION WHEN undefined_table THEN
+      NULL;  -- dropped meanwhile
+    END;
+  END LOOP;
+  RETURN found;
+END $$;
+REVOKE EXECUTE ON FUNCTION pgdoc.lock_renamed() FROM PUBLIC;
 
 DO $$
 BEGIN

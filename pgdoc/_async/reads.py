@@ -108,9 +108,9 @@ class AsyncReads:
         parts, wanted = _parse_path(path), parse_filter(filter)
         condition = await self._table.condition(wanted)
         if parts == ["_id"]:
-            values, params = "(VALUES (to_jsonb(id)))", []
+            values, params = "(VALUES (pg_catalog.to_jsonb(id)))", []
         else:
-            values, params = "pgdoc.elements_at(data, %s::text[])", [parts]
+            values, params = "pgdoc.elements_at(data, %s::pg_catalog.text[])", [parts]
         query = find_statement("distinct", self._table.name, (condition.text,), values=values)
         rows = await self._table.read(query, [*params, *condition.params])
         return [decode(row[0]) for row in rows]

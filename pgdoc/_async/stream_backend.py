@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from pgdoc._async.table import AsyncTable
+from pgdoc.consumers.claims import CONSUMER_TABLES
 from pgdoc.consumers.consumer import Consumer
-from pgdoc.consumers.ownership import CONSUMER_TABLES
 from pgdoc.crud.statements import part_statement
 from pgdoc.database.errors import map_error, one_line
 from pgdoc.errors import (

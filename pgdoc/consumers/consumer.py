@@ -27,7 +27,7 @@ from pgdoc.changes import events
 from pgdoc.changes.router import Router
 from pgdoc.consumers.acknowledgements import ConsumerProgress
 from pgdoc.consumers.owned_slot import OwnedSlot, save_progress
-from pgdoc.consumers.ownership import Claim, Ownership
+from pgdoc.consumers.ownership import Ownership
 from pgdoc.consumers.slots import find_cluster
 from pgdoc.consumers.takeover import Takeover, went_back
 from pgdoc.errors import ConsumerBusy, ConsumerLost, PgdocError, StoreClosed
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.changes.fanout import Subscription
     from pgdoc.changes.life import Existence
+    from pgdoc.consumers.claims import Claim
     from pgdoc.consumers.takeover import StartPoint
     from pgdoc.model.positions import Ids, RawPosition
     from pgdoc.model.tokens import ResumeToken, SnapshotState

@@ -22,10 +22,11 @@ import logging
 import re
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from pgdoc.consumers.claims import CONSUMER_TABLES, Checkpoint, Claim, ConsumerRow, Owner
 from pgdoc.consumers.fence import ending_blockers
 from pgdoc.consumers.slots import (
     ConsumerSlot,
@@ -48,11 +49,9 @@ from pgdoc.sql import statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from datetime import datetime
-    from uuid import UUID
 
     from pgdoc.changes.life import Existence
-    from pgdoc.model.positions import Ids, RawPosition
+    from pgdoc.model.positions import RawPosition
     from pgdoc.model.tokens import SnapshotState
     from pgdoc.replication.source import Cluster, Source
 
@@ -67,63 +66,7 @@ _LOCK_TIMEOUT_MS = 2000
 _FENCE_TIMEOUT_MS = 10_000
 _FLUSH_POLL_S = 0.01
 _ADVANCE_LIMIT_S = 70.0  # longer than the statement's own limit, see `advance_slot`
-CONSUMER_TABLES = "pgdoc.consumers, pgdoc.consumer_progress, pgdoc.owners"
 _OUR_TABLES = re.compile(r"\b(consumers|consumer_progress|owners)\b")
-
-
-class Claim(NamedTuple):
-    """What one process owns a consumer under; checkpoints commit under it."""
-
-    epoch: int
-    holder: UUID
-
-
-class Owner(NamedTuple):
-    """The last claim of a consumer.
-
-    Attributes:
-        pid: of its session; `None` if its process has left.
-        state: `open`; `gone` or `expired`, so that it can be replaced; or `hidden`, if this role can't tell.
-    """
-
-    pid: int | None
-    holder: UUID
-    renewed_at: datetime
-    state: str
-
-    @property
-    def is_free(self) -> bool:
-        """Whether another claim may replace this one."""
-        return self.state in {"gone", "expired"}
-
-
-class Row(NamedTuple):
-    """What the catalog stores about a consumer.
-
-    Attributes:
-        position: everything up to it is acknowledged; `None` until the start is settled.
-        ids: of the database that stored `position`, which may have been copied or restored to here.
-        snapshot: how far its snapshot has come at `position`.
-    """
-
-    schema_name: str
-    position: Position | None
-    ids: Ids
-    snapshot: SnapshotState
-
-
-class Checkpoint(NamedTuple):
-    """The last committed checkpoint of a consumer.
-
-    Attributes:
-        position: everything up to it has had its effect.
-        snapshot: the stored progress of the snapshot there, which `Ownership.mark_of` parses.
-        inserted: an LSN beyond the commit. Until the WAL is flushed up to here, a crash can undo the commit.
-    """
-
-    position: tuple[int, ...]
-    snapshot: str | None
-    inserted: int
 
 
 class Ownership:
@@ -185,7 +128,7 @@ class Ownership:
         owner = self.find_owner()
         return None if owner is None or owner.is_free else owner.pid
 
-    def find(self) -> Row | None:
+    def find(self) -> ConsumerRow | None:
         """Read the consumer's row; `None` if it does not exist."""
         row = self._row("find", self.name)
         if row is None:
@@ -193,7 +136,7 @@ class Ownership:
         position = Position(*row.place[:4]) if row.place else None
         snapshot = self._parse_snapshot(row.snapshot)
         ids = (int(row.system_id), row.timeline, row.database_oid)
-        return Row(row.schema_name, position, ids, snapshot)
+        return ConsumerRow(row.schema_name, position, ids, snapshot)
 
     def enter(self, cluster: Cluster) -> None:
         """Store a new consumer that has no position yet."""
@@ -443,9 +386,3 @@ class _RowLockedError(PgdocError):
     """An open transaction has changed the consumer's row and holds its lock."""
 
     resumable = True
-
-
-def check_schema(name: str, row: Row, schema: str) -> None:
-    """Refuse a stored consumer that reads another schema."""
-    if row.schema_name != schema:
-        raise ConsumerLost(f'consumer "{name}" reads the schema "{row.schema_name}", not "{schema}": use another name')

@@ -18,7 +18,7 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from pgdoc.consumers.ownership import Ownership, check_schema
+from pgdoc.consumers.claims import check_schema
 from pgdoc.consumers.slots import make_slot
 from pgdoc.decoding.plugins import PLUGINS
 from pgdoc.errors import HistoryLost, InvalidResumeToken, PgdocError, StreamError
@@ -27,6 +27,7 @@ from pgdoc.model.tokens import Mark, SnapshotStage, token_at
 from pgdoc.replication.checks import check_exact, check_position, check_published
 
 if TYPE_CHECKING:
+    from pgdoc.consumers.ownership import Ownership
     from pgdoc.consumers.slots import ConsumerSlot
     from pgdoc.model.positions import RawPosition
     from pgdoc.model.tokens import ResumeToken, SnapshotState

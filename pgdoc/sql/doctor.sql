@@ -5,11 +5,9 @@ SELECT current_setting('server_version') AS version, current_setting('max_slot_w
 
 -- name: standby_names
 -- The setting, and the names of pgdoc's walsenders.
-SELECT pg_catalog.current_setting('synchronous_standby_names') AS names, ARRAY(
-  SELECT a.application_name
-  FROM pg_catalog.pg_replication_slots s JOIN pg_catalog.pg_stat_activity a ON a.pid = s.active_pid
-  WHERE s.slot_name::pg_catalog.text ~ '^pgdoc[a-z]?_'::pg_catalog.text
-) AS open
+SELECT current_setting('synchronous_standby_names') AS names, array(
+  SELECT a.application_name FROM pg_replication_slots s JOIN pg_stat_activity a ON a.pid = s.active_pid
+  WHERE s.slot_name ~ '^pgdoc[a-z]?_') AS open
 
 -- name: slots
 -- The slots that pgdoc created in this database.

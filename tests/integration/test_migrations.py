@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 import pgdoc
 from pgdoc.database.catalog import REVISION
 from pgdoc.database.migrate import downgrade, migrate
-from pgdoc.errors import CatalogMissing, DatabaseError, ServerUnreachable
+from pgdoc.errors import CatalogMissing, CatalogNotTrusted, DatabaseError, ServerUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -154,26 +154,28 @@ def owner_dsn(bare_dsn: str) -> Iterator[str]:
     execute(bare_dsn, f"DROP ROLE {role}")
 
 
-def test_a_superuser_can_add_the_event_triggers_that_the_owner_may_not_create(owner_dsn: str, bare_dsn: str) -> None:
+def test_a_superuser_does_not_touch_the_catalog_of_another_role(owner_dsn: str, bare_dsn: str) -> None:
     migrate(owner_dsn)
     follows = "SELECT pgdoc.follows_ddl()"
+    for command in (migrate, downgrade):
+        with pytest.raises(CatalogNotTrusted, match="owns the pgdoc catalog"):
+            command(bare_dsn)
     assert execute(owner_dsn, follows) == [(False,)]
-    migrate(owner_dsn)
-    migrate(bare_dsn)
-    assert execute(owner_dsn, follows) == [(True,)]
-    by_whom = execute(
-        bare_dsn,
-        "SELECT DISTINCT r.rolsuper FROM pg_event_trigger t JOIN pg_proc p ON p.oid = t.evtfoid "
-        "JOIN pg_roles r ON r.oid = p.proowner",
-    )
-    assert by_whom == [(True,)]  # only superusers may change functions that run inside a superuser's DDL
-    execute(owner_dsn, "SELECT pgdoc.create_collection('docs', 'orders')")
-    assert execute(owner_dsn, "SELECT pgdoc.publish('docs')") == [(None,)]
-    assert execute(
-        bare_dsn,
-        "SELECT DISTINCT rolsuper FROM pg_tables JOIN pg_roles ON rolname = tableowner WHERE tablename = 'published'",
-    ) == [(True,)]
-    execute(owner_dsn, "DROP TABLE docs.orders")
-    migrate(owner_dsn)
     downgrade(owner_dsn)
+    migrate(bare_dsn)
+    assert execute(bare_dsn, follows) == [(True,)]
+
+
+def test_the_owner_upgrades_a_catalog_to_which_a_superuser_added_event_triggers(owner_dsn: str, bare_dsn: str) -> None:
+    migrate(owner_dsn)
+    downgrade(owner_dsn, "0006")
+    assert execute(bare_dsn, "SELECT pgdoc.follow_ddl()") == [(True,)]
+    execute(owner_dsn, "SELECT pgdoc.create_collection('docs', 'orders')")
+    migrate(owner_dsn)
     assert execute(bare_dsn, "SELECT FROM pg_event_trigger") == []
+    assert execute(owner_dsn, "SELECT pgdoc.create_collection('docs', 'users')") == [(True,)]
+    assert execute(owner_dsn, "SELECT pgdoc.publish('docs'), pgdoc.collections('docs')") == [
+        (None, "orders"),
+        (None, "users"),
+    ]
+    downgrade(owner_dsn)

@@ -136,7 +136,7 @@ def test_registering_again_restores_what_a_collection_lost(
         with pytest.raises(pgdoc.CollectionNotFound, match=r"SELECT pgdoc\.register"):
             store.create_collection("orders")
         table.execute("SELECT pgdoc.register('orders')")
-        store.create_collection("orders")
+        table.execute("SELECT pgdoc.register('orders')")
         store["orders"].update("o-1", {"$inc": {"n": 1}})
     test_the_table_carries_what_streams_need(table)
     assert row(table)[:2] == ({"n": 2}, 2)

@@ -1,11 +1,12 @@
 """A process that has a consumer open and stores effects with checkpoints, for tests that kill and pause it.
 
-`python -m tests.security.owner_process DSN CONSUMER SEED` notes the claim of each effect in `public.effects`. Leases and
-heartbeats are short. Sometimes it lingers inside an open checkpoint.
+`python -m tests.security.owner_process DSN CONSUMER SEED` notes the claim of each effect in `public.effects`. Leases
+and heartbeats are short. Sometimes it lingers inside an open checkpoint.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import time
@@ -16,15 +17,15 @@ from pgdoc.errors import ConsumerLost, PgdocError
 
 EFFECTS = """
 CREATE TABLE public.effects (
-  number bigserial, epoch bigint, holder uuid, pid integer DEFAULT pg_backend_pid(), document_id text)
+  number bigserial, epoch bigint, holder uuid, process integer, document_id text)
 """
-NOTE = "INSERT INTO public.effects (epoch, holder, document_id) VALUES (%s, %s, %s)"
+NOTE = "INSERT INTO public.effects (epoch, holder, process, document_id) VALUES (%s, %s, %s, %s)"
 
 
 def hurry() -> None:
     """Shorten what takes seconds, in this process."""
     ownership.LEASE_S = 1
-    owned_slot.HEARTBEAT_S = 0.2
+    setattr(owned_slot, "HEARTBEAT_S", 0.2)  # noqa: B010 (the name is of another module)
     consumer._STANDBY_S = 0.05
     fence._PATIENCE_S = 0.2
 
@@ -48,7 +49,7 @@ def consume(store: Store, name: str, chance: random.Random) -> None:
                 opened = stream._consumer
                 assert opened is not None
                 assert opened.claim is not None
-                tx.connection.execute(NOTE, [*opened.claim, event.document_id])
+                tx.connection.execute(NOTE, [*opened.claim, os.getpid(), event.document_id])
                 if chance.random() < 0.2:
                     time.sleep(chance.random() * 0.2)
 

@@ -26,6 +26,7 @@ from psycopg import sql
 import pgdoc
 from pgdoc import Store
 from pgdoc.cli import doctor
+from pgdoc.consumers.claims import CONSUMER_TABLES
 from pgdoc.database.migrate import downgrade, migrate
 from pgdoc.errors import ConsumerBusy, ConsumerLost, DatabaseError
 from pgdoc.replication import slots
@@ -61,7 +62,7 @@ def two_streamers(db: SharedDatabase) -> Iterator[tuple[Store, Store]]:
     with db.connect("superuser") as superuser:
         for statement in (
             "ALTER ROLE {reader} REPLICATION",
-            "GRANT SELECT, INSERT, UPDATE, DELETE ON pgdoc.consumers, pgdoc.consumer_progress, pgdoc.owners TO {reader}",
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {CONSUMER_TABLES} TO {{reader}}",
             "GRANT pg_signal_backend TO {reader}, {streamer}",
         ):
             names = {role: db.identifier(role) for role in ("reader", "streamer")}
@@ -87,8 +88,17 @@ def owner_of(db: SharedDatabase, name: str = NAME) -> Any:
 
 def jump(db: SharedDatabase, by: str) -> None:
     """Move the last renewal, as if the server's clock had jumped the other way since."""
-    query = sql.SQL("UPDATE pgdoc.owners SET renewed_at = renewed_at + {}").format(sql.SQL(by))  # type: ignore[arg-type]
+    query = sql.SQL("UPDATE pgdoc.owners SET renewed_at = renewed_at + {}").format(sql.SQL(by))
     db.connect("owner").execute(query)
+
+
+def hold_advisory_locks(db: SharedDatabase, *, waits: bool = True) -> None:
+    """Hold every lock, and, if it `waits`, have a session wait for one. That keeps a snapshot, as any query does."""
+    waiting = psycopg.connect(db.dsn("stranger"), autocommit=True)
+    db._open.callback(waiting.close)  # leaving its context would wait for the lock
+    take_advisory_locks(db.connect("stranger"), waiting)
+    if not waits:
+        db.connect("superuser").execute("SELECT pg_terminate_backend(%s, 5000)", [waiting.info.backend_pid])
 
 
 def drop(store: Store) -> None:
@@ -97,7 +107,7 @@ def drop(store: Store) -> None:
 
 
 def test_held_advisory_locks_keep_nobody_from_a_consumer(db: SharedDatabase, plugin: str) -> None:
-    take_advisory_locks(db.connect("stranger"), db.connect("stranger"))
+    hold_advisory_locks(db)
     with db.store("streamer", plugin=plugin, auto_create=False) as store:
         stream = store["orders"].watch(consumer=NAME)
         standby = store["orders"].watch(consumer=NAME)
@@ -113,7 +123,7 @@ def test_held_advisory_locks_keep_nobody_from_a_consumer(db: SharedDatabase, plu
 
 
 def test_held_advisory_locks_delay_neither_history_nor_indexes_nor_migrations(db: SharedDatabase) -> None:
-    take_advisory_locks(db.connect("stranger"), db.connect("stranger"))
+    hold_advisory_locks(db, waits=False)  # CREATE INDEX CONCURRENTLY waits for snapshots
     with db.store("owner") as store:
         store["newer"].insert("1", {"a": 1})
         assert store["newer"].create_index("a")
@@ -165,12 +175,14 @@ def test_an_owner_at_rest_writes_nothing_and_stays_the_owner(db: SharedDatabase)
     db.connect("superuser").execute(
         sql.SQL("ALTER ROLE {} SET idle_session_timeout = '300ms'").format(db.identifier("streamer"))
     )
-    with db.store("streamer", auto_create=False) as store, store["orders"].watch(consumer=NAME) as stream:
-        before = owner_of(db)
-        assert stream.next(timeout=2.5) is None  # longer than the lease
-        assert owner_of(db) == before
-        assert stream.stats().mode == "live"
-    drop(db.store("owner"))
+    with db.store("streamer", auto_create=False) as store:
+        with store["orders"].watch(consumer=NAME) as stream:
+            assert stream.next(timeout=1.0) is None  # the first heartbeat stores where it begins
+            before = owner_of(db)
+            assert stream.next(timeout=2.5) is None  # longer than the lease
+            assert owner_of(db) == before
+            assert stream.stats().mode == "live"
+        store.drop_consumer(NAME)
 
 
 @pytest.mark.parametrize("by", [LATER, EARLIER])
@@ -275,9 +287,11 @@ class Processes:
         environment = {**os.environ, "PYTHONPATH": str(root)}
         return subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.DEVNULL)
 
-    def disturb(self, chance: random.Random) -> None:
-        """Kill one, or pause it for less or more than its lease."""
+    def disturb(self, chance: random.Random, owner_pid: int) -> None:
+        """Kill one, mostly the owner, or pause it for less or more than its lease."""
         number = chance.randrange(len(self.running))
+        if chance.random() < 0.8:
+            number = next((n for n, process in enumerate(self.running) if process.pid == owner_pid), number)
         process = self.running[number]
         if chance.random() < 0.3:
             process.kill()
@@ -323,18 +337,20 @@ def test_no_two_owners_commit_in_one_epoch_and_epochs_never_go_back(db: SharedDa
         wait_until(count)
         chance = random.Random(1)
         for _ in range(disturbances):
-            processes.disturb(chance)
+            ((last,),) = owner.execute("SELECT process FROM public.effects ORDER BY number DESC LIMIT 1").fetchall()
+            processes.disturb(chance, last)
         writing.set()
         writer.join()
-        wait_until(lambda: count() >= len(written))
+        while (before := count()) < len(written):
+            wait_until(lambda before=before: count() > before)  # type: ignore[misc]
     finally:
         writing.set()
         processes.kill()
-    rows = owner.execute("SELECT epoch, holder, document_id FROM public.effects ORDER BY number").fetchall()
-    epochs = [epoch for epoch, _, _ in rows]
+    rows = owner.execute("SELECT epoch, holder, process, document_id FROM public.effects ORDER BY number").fetchall()
+    epochs = [row[0] for row in rows]
     assert epochs == sorted(epochs)
-    assert len(set(epochs)) == len({(epoch, holder) for epoch, holder, _ in rows}) > 2
-    assert [document_id for _, _, document_id in rows] == written
+    assert len(set(epochs)) == len({row[:3] for row in rows}) > 2
+    assert [row[3] for row in rows] == written
     with db.store("owner") as store:
         wait_until(lambda: all(status.owner_pid is None for status in store.consumers()))
         drop(store)
@@ -346,10 +362,12 @@ FORMER_TAKEOVER = "UPDATE pgdoc.consumers SET epoch = epoch + 1 WHERE name = %s 
 
 
 def test_a_consumer_of_the_former_catalog_goes_on_after_its_position(db: SharedDatabase, plugin: str) -> None:
-    with db.store("streamer", plugin=plugin, auto_create=False) as store:
-        with store["orders"].watch(consumer=NAME) as stream:
-            insert(db, "1", "2", "3")
-            assert [take(stream).document_id for _ in range(3)] == ["1", "2", "3"]
+    with (
+        db.store("streamer", plugin=plugin, auto_create=False) as store,
+        store["orders"].watch(consumer=NAME) as stream,
+    ):
+        insert(db, "1", "2", "3")
+        assert [take(stream).document_id for _ in range(3)] == ["1", "2", "3"]
     downgrade(db.dsn("owner"), "0006")
     with db.connect("streamer") as former:
         ((epoch,),) = former.execute(FORMER_TAKEOVER.encode(), [NAME]).fetchall()

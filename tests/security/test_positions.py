@@ -150,12 +150,14 @@ def test_a_stream_ends_when_its_database_is_made_again_under_the_same_name(serve
         admin.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(name)))
         admin.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", [name])
         _drop_slots(admin, name)
-        admin.execute(sql.SQL("ALTER DATABASE {0} RENAME TO {1}").format(*map(sql.Identifier, (name, f"{name}_old"))))
-        try:
-            create = sql.SQL("CREATE DATABASE {} TEMPLATE {} ALLOW_CONNECTIONS true")
-            admin.execute(create.format(*map(sql.Identifier, (name, f"{name}_old"))))
-        finally:
-            admin.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(f"{name}_old")))
+        old, new = f"{name}_old", f"{name}_new"
+        create = sql.SQL("CREATE DATABASE {} TEMPLATE {} ALLOW_CONNECTIONS true")
+        admin.execute(create.format(sql.Identifier(new), sql.Identifier(name)))
+        with admin.transaction():  # no attempt to reconnect finds that the name is missing
+            for one, other in ((name, old), (new, name)):
+                rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
+                admin.execute(rename.format(sql.Identifier(one), sql.Identifier(other)))
+        admin.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(old)))
         with pytest.raises(InvalidResumeToken, match="the token belongs to the database with oid"):
             drain(stream)
 

@@ -76,7 +76,7 @@ class FakeStore:
         connection = mock.Mock()
         connection.execute.return_value.fetchone.return_value = (self.has_schema,)
         tx = mock.MagicMock(connection=connection)
-        tx.__getitem__.return_value = MissingCollection()
+        tx.__getitem__.side_effect = self.__getitem__
         yield tx
 
     def collections(self) -> list[str]:

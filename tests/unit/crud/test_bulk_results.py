@@ -18,7 +18,7 @@ from pgdoc.crud.bulk_results import (
     updated,
     upserted,
 )
-from pgdoc.errors import DuplicateDocument, InvalidUpdate, VersionConflict
+from pgdoc.errors import DatabaseError, DuplicateDocument, InvalidUpdate, VersionConflict
 from pgdoc.query.updates.parse import parse_update
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ UPDATE = parse_update({"$inc": {"n": 1}})
     ("judge", "rows", "done"),
     [
         (partial(inserted, TARGET), [(1, None, None)], ("inserted", 1)),
-        (stored, [(1, None, None)], ("inserted", 1)),
-        (stored, [(2, None, None)], ("changed", 1)),
-        (changed, [(2, None, None)], ("changed", 1)),
-        (changed, [], ("changed", 0)),
-        (deleted, [(True,)], ("deleted", 1)),
-        (deleted, [], ("deleted", 0)),
+        (partial(stored, TARGET), [(1, None, None)], ("inserted", 1)),
+        (partial(stored, TARGET), [(2, None, None)], ("changed", 1)),
+        (partial(changed, TARGET, 1), [(2, None, None)], ("changed", 1)),
+        (partial(changed, TARGET, None), [], ("changed", 0)),
+        (partial(deleted, TARGET, 1), [(True,)], ("deleted", 1)),
+        (partial(deleted, TARGET, None), [], ("deleted", 0)),
         (counted, [(7,)], ("deleted", 7)),
         (counted, [], ("deleted", 0)),
         (partial(updated, TARGET.subject, UPDATE), [(3, None, None)], ("changed", 3)),
@@ -51,6 +51,14 @@ UPDATE = parse_update({"$inc": {"n": 1}})
 )
 def test_what_rows_mean(judge: Callable[[Any], Any], rows: list[Any], done: tuple[str, int]) -> None:
     assert judge(rows) == done
+
+
+@pytest.mark.parametrize("judge", [partial(stored, TARGET), partial(changed, TARGET, 3), partial(deleted, TARGET, 3)])
+def test_a_missing_row_of_a_document_that_exists_was_dropped(judge: Callable[[Any], Any]) -> None:
+    with pytest.raises(
+        DatabaseError, match=r"document 'o-1' of collection \"docs.orders\" was not written: a row policy"
+    ):
+        judge([])
 
 
 def test_a_missing_row_is_a_duplicate() -> None:

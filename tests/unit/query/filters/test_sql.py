@@ -60,7 +60,7 @@ def test_the_common_filters_are_one_operator_that_an_index_can_serve() -> None:
     assert compile_filter(parse_filter({"address.city": 'Łó"dź'})).params[0] == '$."address"."city" == "Łó\\"dź"'
     assert compile_filter(parse_filter({"total": {"$gte": 5}})).text == qualified("data @@ %s::jsonpath")
     assert compile_filter(parse_filter({"total": {"$exists": True}})).text == qualified("data @? %s::jsonpath")
-    assert compile_filter(parse_filter({"_id": "o-1"})).text == qualified("id = %s")
+    assert compile_filter(parse_filter({"_id": "o-1"})).text == qualified("id = %s::text")
     assert compile_filter(parse_filter({"_id": {"$in": ["a", "b"]}})).params == [["a", "b"]]
     assert compile_filter(parse_filter(None)).text == "TRUE"
 

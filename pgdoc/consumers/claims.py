@@ -1,0 +1,77 @@
+"""What the catalog stores about a consumer and its owner."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from pgdoc.errors import ConsumerLost
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from pgdoc.model.positions import Ids, Position
+    from pgdoc.model.tokens import SnapshotState
+
+CONSUMER_TABLES = "pgdoc.consumers, pgdoc.consumer_progress, pgdoc.owners"
+
+
+class Claim(NamedTuple):
+    """What one process owns a consumer under; checkpoints commit under it."""
+
+    epoch: int
+    holder: UUID
+
+
+class Owner(NamedTuple):
+    """The last claim of a consumer.
+
+    Attributes:
+        pid: of its session; `None` if its process has left.
+        state: `open`; `gone` or `expired`, so that it can be replaced; or `hidden`, if this role can't tell.
+    """
+
+    pid: int | None
+    holder: UUID
+    renewed_at: datetime
+    state: str
+
+    @property
+    def is_free(self) -> bool:
+        """Whether another claim may replace this one."""
+        return self.state in {"gone", "expired"}
+
+
+class ConsumerRow(NamedTuple):
+    """What the catalog stores about a consumer.
+
+    Attributes:
+        position: everything up to it is acknowledged; `None` until the start is settled.
+        ids: of the database that stored `position`, which may have been copied or restored to here.
+        snapshot: how far its snapshot has come at `position`.
+    """
+
+    schema_name: str
+    position: Position | None
+    ids: Ids
+    snapshot: SnapshotState
+
+
+class Checkpoint(NamedTuple):
+    """The last committed checkpoint of a consumer.
+
+    Attributes:
+        position: everything up to it has had its effect.
+        snapshot: the stored progress of the snapshot there, which `Ownership.mark_of` parses.
+        inserted: an LSN beyond the commit. Until the WAL is flushed up to here, a crash can undo the commit.
+    """
+
+    position: tuple[int, ...]
+    snapshot: str | None
+    inserted: int
+
+
+def check_schema(name: str, row: ConsumerRow, schema: str) -> None:
+    """Refuse a stored consumer that reads another schema."""
+    if row.schema_name != schema:
+        raise ConsumerLost(f'consumer "{name}" reads the schema "{row.schema_name}", not "{schema}": use another name')
