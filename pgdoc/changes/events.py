@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import orjson
 
 from pgdoc.changes.diff import UpdateDescription, diff
-from pgdoc.decoding.records import ROW_KINDS
+from pgdoc.decoding.records import COLLECTION_COLUMNS, ROW_KINDS
 from pgdoc.errors import HistoryLost, InvalidDocument, ReplicaIdentityChanged, UnreadableDocument
 from pgdoc.model import json_codec
 from pgdoc.model.documents import Document, data_text
@@ -203,7 +203,16 @@ def _row(event: ChangeEvent) -> RowChange | CollectionChange:
 
 
 def _images(event: ChangeEvent) -> Images:
-    return _row(event).images()
+    row = _row(event)
+    images = row.images()
+    found = (images.after or images.before).keys()
+    if not found >= COLLECTION_COLUMNS and row.kind in ROW_KINDS and row.kind != "T":
+        lost = ", ".join(sorted(COLLECTION_COLUMNS - found))
+        raise UnreadableDocument(
+            f"a row of collection {row.table!r} lacks {lost}: the table was changed where no event trigger refuses it; "
+            "restore the column"
+        )
+    return images
 
 
 def _document(image: dict[str, Any]) -> Document:

@@ -159,6 +159,14 @@ def test_unreadable_data_raises_when_it_is_accessed_and_not_before(data):
     assert updated.full_document_before_change == DOCUMENT
 
 
+def test_a_row_without_a_column_that_a_document_needs_is_unreadable():
+    lost = event("I", new={name: value for name, value in ROW.items() if name != "data"})
+    for name in ("document_id", "full_document"):
+        with pytest.raises(UnreadableDocument, match="lacks data"):
+            getattr(lost, name)
+    assert (lost.event_type, lost.collection) == (EventType.INSERT, "orders")
+
+
 def of_collection(kind: str, renamed_to: str | None = None) -> ChangeEvent:
     frames = [
         wire.begin(80, 100, 108),
