@@ -181,9 +181,9 @@ END $$;
 
 -- Compares the registry with the catalog of PostgreSQL, and records what became of collections: dropped, renamed, moved to
 -- another schema, or without its trigger. It states facts only. The DDL of the tables in `just_changed` has just run, and they
--- are still locked: nothing happened between it and this call. A row that another transaction is changing is left to that
--- transaction.
-CREATE FUNCTION pgdoc.follow(just_changed oid[]) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+-- are still locked: nothing happened between it and this call. Others are looked at only with `all_others`: inside DDL, the DDL
+-- around it may not have been followed yet. A row that another transaction is changing is left to that transaction.
+CREATE FUNCTION pgdoc.follow(just_changed oid[], all_others boolean) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   was record;
@@ -203,7 +203,7 @@ BEGIN
     FROM pgdoc.registry r LEFT JOIN pg_class c ON c.oid = r.oid AND c.relkind = 'r'
       LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
       LEFT JOIN pg_trigger t ON t.tgrelid = c.oid AND t.tgname = 'pgdoc_before_update'
-    WHERE r.until IS NULL
+    WHERE r.until IS NULL AND (all_others OR r.oid = ANY (just_changed))
       AND (c.oid IS NULL OR t.oid IS NULL OR n.nspname <> r.schema_name OR c.relname <> r.name)
     ORDER BY r.schema_name, r.name
     FOR UPDATE OF r SKIP LOCKED
@@ -226,8 +226,16 @@ BEGIN
   END IF;
 END $$;
 
-CREATE FUNCTION pgdoc.follow_tables() RETURNS void LANGUAGE sql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp AS $$ SELECT pgdoc.follow('{}') $$;
+-- It states facts only, but its row locks last until the caller's transaction ends. So it does nothing for a role that neither
+-- streams nor registers.
+CREATE FUNCTION pgdoc.follow_tables() RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF EXISTS (SELECT FROM pg_roles WHERE rolname = session_user AND (rolreplication OR rolsuper))
+     OR has_function_privilege(session_user, 'pgdoc.enter_collection(regclass)', 'EXECUTE') THEN
+    PERFORM pgdoc.follow('{}', true);
+  END IF;
+END $$;
 COMMENT ON FUNCTION pgdoc.follow_tables IS 'records in the registry what DDL has done to collections without being followed by an event trigger';
 
 -- Whether follow_tables has something to do.
@@ -327,7 +335,7 @@ BEGIN
     SET system_id = excluded.system_id, database_oid = excluded.database_oid, messages_until = '0/0'
     WHERE (identity.system_id, identity.database_oid) IS DISTINCT FROM (excluded.system_id, excluded.database_oid);
   END IF;
-  PERFORM pgdoc.follow('{}');
+  PERFORM pgdoc.follow('{}', true);
   PERFORM pgdoc.prune_registry();
   IF NOT EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
                    JOIN pgdoc.published known ON known.member = r.oid
@@ -420,8 +428,8 @@ COMMENT ON FUNCTION pgdoc.unregister IS 'makes a collection a plain table, and k
 -- Records the DDL that the caller has just run, where no event trigger has done so.
 CREATE FUNCTION pgdoc.follow_own_ddl(changed oid) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF has_function_privilege('pgdoc.follow(oid[])', 'EXECUTE') THEN
-    PERFORM pgdoc.follow(ARRAY[changed]);
+  IF has_function_privilege('pgdoc.follow(oid[], boolean)', 'EXECUTE') THEN
+    PERFORM pgdoc.follow(ARRAY[changed], false);
   ELSE
     PERFORM pgdoc.follow_tables();
   END IF;
@@ -566,7 +574,9 @@ SET search_path = pg_catalog, pg_temp AS $$
   ORDER BY c.relname
 $$;
 
-CREATE OR REPLACE FUNCTION pgdoc.publication_fault(schema_name text) RETURNS text LANGUAGE sql STABLE
+-- Why pgoutput can't serve a stream on these collections, or on all of a schema. A collection that nobody asked for is no fault.
+DROP FUNCTION pgdoc.publication_fault(text);
+CREATE FUNCTION pgdoc.publication_fault(schema_name text, names text[] DEFAULT NULL) RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
   SELECT CASE
     WHEN p.oid IS NULL THEN 'does not exist: run CREATE PUBLICATION pgdoc'
@@ -581,7 +591,8 @@ SET search_path = pg_catalog, pg_temp AS $$
     WHEN to_jsonb(p) ->> 'pubgencols' = 'n'
       THEN 'leaves out generated columns: run SELECT pgdoc.publish(''' || schema_name || ''') as its owner'
     ELSE (SELECT 'lacks ' || string_agg(relation::text, ', ') || ': run SELECT pgdoc.publish(''' || schema_name || ''') as its owner'
-          FROM pgdoc.unpublished(schema_name) AS relation)
+          FROM pgdoc.unpublished(schema_name) AS relation
+          WHERE names IS NULL OR EXISTS (SELECT FROM pg_class c WHERE c.oid = relation AND c.relname = ANY (names)))
   END
   FROM (SELECT) AS one LEFT JOIN pg_publication p ON p.pubname = 'pgdoc'
 $$;
@@ -640,7 +651,7 @@ CREATE OR REPLACE FUNCTION pgdoc.follows_ddl() RETURNS boolean LANGUAGE sql STAB
   SELECT count(*) = 2 FROM pg_event_trigger WHERE evtname IN ('pgdoc_drops', 'pgdoc_alters') AND evtenabled IN ('O', 'A')
 $$;
 
-REVOKE ALL ON FUNCTION pgdoc.order_commits(), pgdoc.follow(oid[]), pgdoc.prune_registry(),
+REVOKE ALL ON FUNCTION pgdoc.order_commits(), pgdoc.follow(oid[], boolean), pgdoc.prune_registry(),
   pgdoc.enter_collection(regclass), pgdoc.publish_collection(regclass, boolean), pgdoc.rebind() FROM PUBLIC;
 GRANT SELECT ON pgdoc.identity, pgdoc.registry, pgdoc.registry_commits TO PUBLIC;
 

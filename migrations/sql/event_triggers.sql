@@ -13,7 +13,7 @@ BEGIN
     WHERE o.classid = 'pg_class'::regclass AND o.objid = r.oid
       OR o.object_type = 'trigger' AND o.address_names = ARRAY[r.schema_name, r.name, 'pgdoc_before_update']);
   IF changed IS NOT NULL THEN
-    PERFORM pgdoc.follow(changed);
+    PERFORM pgdoc.follow(changed, false);
   END IF;
 EXCEPTION WHEN OTHERS THEN  -- no DDL fails because of pgdoc; readers find out by themselves
   RAISE WARNING 'pgdoc could not follow the DROP: %', SQLERRM;
@@ -50,7 +50,7 @@ BEGIN
     ELSE
       changed := ARRAY(SELECT objid FROM pg_event_trigger_ddl_commands() WHERE classid = 'pg_class'::regclass);
     END IF;
-    PERFORM pgdoc.follow(changed);
+    PERFORM pgdoc.follow(changed, false);
   EXCEPTION
     WHEN deadlock_detected OR lock_not_available OR serialization_failure OR query_canceled THEN
       RAISE;  -- the command would have failed like this at any other table, and can be repeated
@@ -85,7 +85,7 @@ BEGIN
   END LOOP;
   RETURN found;
 END $$;
-REVOKE EXECUTE ON FUNCTION pgdoc.lock_renamed() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pgdoc.follow_drop(), pgdoc.follow_alter(), pgdoc.lock_renamed() FROM PUBLIC;
 
 DO $$
 BEGIN

@@ -66,7 +66,7 @@ class AsyncAdmin:
             start = await async_call(try_reader, source)
             plugin, refusal = start.plugin, start.refusal
             if plugin == "pgoutput":
-                ((fault,),) = await self._fetch("publication_fault", source.schema)
+                ((fault,),) = await self._fetch("publication_fault", source.schema, None)
                 problem = fault and f'the publication "pgdoc" {fault}'
         except PgdocError as exc:
             problem = str(exc)

@@ -84,15 +84,16 @@ class AsyncStreamBackend:
                 f'collection "{schema}.{changed[0]}" is not REPLICA IDENTITY FULL, so its changes have no '
                 f'before image: run ALTER TABLE "{schema}"."{changed[0]}" REPLICA IDENTITY FULL'
             )
-        await self._publish(schema)
+        await self._publish(schema, wanted)
 
-    async def _publish(self, schema: str) -> None:
+    async def _publish(self, schema: str, names: list[str] | None) -> None:
         """Make sure that pgoutput sends every collection: someone may have changed the publication."""
-        ((fault,),) = await self.fetch("publication_fault", schema)
+        ((fault,),) = await self.fetch("publication_fault", schema, names)
         if fault is None or self.hub.source.plugin == "wal2json":
             return
         try:
-            ((fault,),) = await self.fetch("publish", schema)
+            await self.fetch("publish", schema)
+            ((fault,),) = await self.fetch("publication_fault", schema, names)
         except PgdocError as exc:
             fault = f"{fault} ({exc})"
         if fault is not None and await self._plugin() == "pgoutput":

@@ -67,7 +67,7 @@ class Admin:
             start = call(try_reader, source)
             plugin, refusal = start.plugin, start.refusal
             if plugin == "pgoutput":
-                ((fault,),) = self._fetch("publication_fault", source.schema)
+                ((fault,),) = self._fetch("publication_fault", source.schema, None)
                 problem = fault and f'the publication "pgdoc" {fault}'
         except PgdocError as exc:
             problem = str(exc)

@@ -85,15 +85,16 @@ class StreamBackend:
                 f'collection "{schema}.{changed[0]}" is not REPLICA IDENTITY FULL, so its changes have no '
                 f'before image: run ALTER TABLE "{schema}"."{changed[0]}" REPLICA IDENTITY FULL'
             )
-        self._publish(schema)
+        self._publish(schema, wanted)
 
-    def _publish(self, schema: str) -> None:
+    def _publish(self, schema: str, names: list[str] | None) -> None:
         """Make sure that pgoutput sends every collection: someone may have changed the publication."""
-        ((fault,),) = self.fetch("publication_fault", schema)
+        ((fault,),) = self.fetch("publication_fault", schema, names)
         if fault is None or self.hub.source.plugin == "wal2json":
             return
         try:
-            ((fault,),) = self.fetch("publish", schema)
+            self.fetch("publish", schema)
+            ((fault,),) = self.fetch("publication_fault", schema, names)
         except PgdocError as exc:
             fault = f"{fault} ({exc})"
         if fault is not None and self._plugin() == "pgoutput":

@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import typer
 
 from pgdoc.cli.arguments import invalid_where
 from pgdoc.cli.stores import DEFAULT_SCHEMA
+from pgdoc.crud.guard import missing
 from pgdoc.errors import (
     CollectionNotFound,
     ConsumerBusy,
@@ -51,10 +51,10 @@ def open_stream(
             raise
         raise _out_of_reach(start, exc) from exc
     except CollectionNotFound as exc:
-        missing = missing_collections(store, names)
-        if create or not missing:
+        absent = missing_collections(store, names)
+        if create or not absent:
             raise
-        raise explain_missing(store, schema, missing[0], ", or pass --create to create it") from exc
+        raise explain_missing(store, schema, absent[0], ", or pass --create to create it") from exc
     except PgdocError:
         raise
     except ValueError as exc:  # the only one that options of this command can cause
@@ -69,8 +69,8 @@ def _check_names(store: pgdoc.Store, schema: str, names: list[str], new_consumer
         raise schema_not_found(schema, ", or pass --create")
     if new_consumer is None:
         return  # opening the stream reports a missing collection
-    for missing in missing_collections(store, names):
-        raise explain_missing(store, schema, missing, ", or pass --create to create it")
+    for name in missing_collections(store, names):
+        raise explain_missing(store, schema, name, ", or pass --create to create it")
     raise StreamError(
         f'consumer "{new_consumer}" does not exist: check the name (`pgdoc consumers` lists them), or pass --create'
     )
@@ -110,9 +110,8 @@ def explain_missing(store: pgdoc.Store, schema: str, name: str, advice: str = ""
     try:
         store[name].get("any id")
     except CollectionNotFound as found:
-        # Otherwise it is a table that is not a collection, which --create could not create either.
-        if not isinstance(found.__cause__, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
-            return found
+        if not str(found).startswith(str(missing(f'collection "{schema}.{name}"'))):
+            return found  # a table that is not a collection, which --create could not create either
     if not has_schema(store, schema):
         return schema_not_found(schema, advice)
     option = "" if schema == DEFAULT_SCHEMA else f" --schema {schema}"

@@ -157,7 +157,9 @@ class _Relation:
             tag = frame[at : at + 1]
         if kind != b"D":
             if tag != _NEW:
-                raise ProtocolError(f"pgoutput sent a change with a tuple of the unknown kind {tag!r}", offset=at)
+                raise ProtocolError(
+                    f"pgoutput sent a change with a tuple of the unknown kind {tag!r}", offset=min(at, len(frame))
+                )
             after |= before
             at = self._read_tuple(frame, at + 1, after)
         if at != len(frame):  # incomplete, or too long

@@ -66,7 +66,7 @@ SELECT name, is_there, was_there FROM pgdoc.existed(%s, %s, %s::pg_lsn, %s::pg_l
 SELECT (pgdoc.exact_since(%s, %s) - '0/0'::pg_lsn)::bigint AS since
 
 -- name: publication_fault
-SELECT pgdoc.publication_fault(%s)
+SELECT pgdoc.publication_fault(%s, %s)
 
 -- name: publish
 SELECT pgdoc.publish(%s)

@@ -33,6 +33,10 @@ NOT_RUN = {
     ("docs/how-to/event-sourcing.md", "account = replay(store, account_id)"): _PART,
     ("docs/how-to/operate.md", "ALTER SYSTEM SET max_slot_wal_keep_size = '20GB';"): _WHOLE_SERVER,
     (
+        "docs/how-to/operate.md",
+        "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (replica_1, replica_2)';",
+    ): _WHOLE_SERVER,
+    (
         "docs/reference/server.md",
         "ALTER SYSTEM SET wal_level = 'logical';  -- restart the server afterwards",
     ): _WHOLE_SERVER,

@@ -137,7 +137,7 @@ class Session:
 
 def read(dsn: str, schema: str, plugin: str, after: str) -> list[tuple[str, str, str | None, str]]:
     """Read all events after a token, up to the collection that ends the test."""
-    events = []
+    events: list[tuple[str, str, str | None, str]] = []
     with Store(dsn, schema=schema, plugin=plugin) as store, store.watch(resume_after=after) as stream:
         while True:
             event = stream.next(timeout=PATIENCE_S)
