@@ -304,7 +304,7 @@ def test_an_owner_that_is_silent_loses_its_consumer(store: Store, monkeypatch: p
         (event,) = take(stream, 1)
         consumer = stream._consumer
         assert consumer is not None
-        monkeypatch.setattr(consumer._owned, "save", lambda **_: None)
+        monkeypatch.setattr(consumer._owned, "heartbeat", lambda: None)
         assert ids(take(standby, 1)) == [1]
         with pytest.raises(ConsumerLost):
             effect(store, stream, event)
