@@ -51,7 +51,7 @@ class Session:
         self._actions = [*[write] * 14, *change * 2, self._rename_schema]
 
     def run(self) -> None:
-        self._connection.execute("SET lock_timeout = '500ms'; SET deadlock_timeout = '50ms'")
+        self._connection.execute("SET deadlock_timeout = '50ms'")
         for _ in range(TRANSACTIONS):
             self._pending = []
             try:
@@ -137,7 +137,7 @@ class Session:
 
 def read(dsn: str, schema: str, plugin: str, after: str) -> list[tuple[str, str, str | None, str]]:
     """Read all events after a token, up to the collection that ends the test."""
-    events = []
+    events: list[tuple[str, str, str | None, str]] = []
     with Store(dsn, schema=schema, plugin=plugin) as store, store.watch(resume_after=after) as stream:
         while True:
             event = stream.next(timeout=PATIENCE_S)
