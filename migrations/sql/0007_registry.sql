@@ -108,10 +108,13 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION pgdoc.form_fault IS 'why a table can not be a collection; NULL if it can';
 
--- Whether a table has what only its owner can give it: before images and the triggers.
+-- Whether a table has what only its owner can give it: before images, the checks and the triggers.
 CREATE FUNCTION pgdoc.is_equipped(relation regclass) RETURNS boolean LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
   SELECT c.relreplident = 'f' AND 2 = (
+    SELECT count(*) FROM pg_constraint k
+    WHERE k.conrelid = c.oid AND k.contype = 'c' AND k.convalidated AND k.conname IN ('pgdoc_id', 'pgdoc_data')
+  ) AND 2 = (
     SELECT count(*) FROM pg_trigger t
     WHERE t.tgrelid = c.oid AND t.tgenabled IN ('O', 'A') AND (
       t.tgname = 'pgdoc_before_update' AND t.tgfoid = 'pgdoc.before_update()'::regprocedure
@@ -310,7 +313,7 @@ BEGIN
   IF relation IS NULL THEN
     RETURN;
   ELSIF fault IS NOT NULL OR pgdoc.is_equipped(relation) IS NOT TRUE THEN
-    RAISE EXCEPTION 'table % can''t become a collection: %', relation, coalesce(fault, 'it lacks REPLICA IDENTITY FULL or the triggers')
+    RAISE EXCEPTION 'table % can''t become a collection: %', relation, coalesce(fault, 'it lacks REPLICA IDENTITY FULL, the checks or the triggers')
       USING ERRCODE = 'wrong_object_type', HINT = format('As its owner, run: SELECT pgdoc.register(%L)', relation::text);
   ELSIF pgdoc.is_collection(relation) THEN
     RETURN;
@@ -376,8 +379,18 @@ COMMENT ON FUNCTION pgdoc.register IS 'makes a table of the right form a collect
 -- What only the table's owner can do. REPLICA IDENTITY is always set: that proves the ownership.
 CREATE OR REPLACE FUNCTION pgdoc.equip_collection(relation regclass) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  missing record;
 BEGIN
   EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', relation);
+  FOR missing IN
+    SELECT wanted.name, wanted.condition
+    FROM (VALUES ('pgdoc_id', 'octet_length(id) BETWEEN 1 AND 1024'),
+                 ('pgdoc_data', 'jsonb_typeof(data) = ''object'' AND NOT data ? ''_id''')) AS wanted(name, condition)
+    WHERE NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = relation AND k.contype = 'c' AND k.conname = wanted.name)
+  LOOP
+    EXECUTE format('ALTER TABLE %s ADD CONSTRAINT %I CHECK (%s)', relation, missing.name, missing.condition);
+  END LOOP;
   EXECUTE format('CREATE OR REPLACE TRIGGER pgdoc_before_update BEFORE UPDATE ON %s '
     'FOR EACH ROW EXECUTE FUNCTION pgdoc.before_update()', relation);
   EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER pgdoc_before_update', relation);
@@ -674,7 +687,7 @@ BEGIN
         PERFORM pgdoc.publish_collection(old.relation)
         WHERE old.relation NOT IN (SELECT r.prrelid FROM pg_publication_rel r JOIN pgdoc.published p ON p.member = r.oid);
       END IF;
-    EXCEPTION WHEN insufficient_privilege THEN
+    EXCEPTION WHEN insufficient_privilege OR check_violation THEN
       fault := SQLERRM;
     END;
     IF fault IS NULL THEN
