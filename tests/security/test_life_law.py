@@ -6,6 +6,7 @@ exactly once, under the name that the collection had at that moment. Rows of tab
 
 from __future__ import annotations
 
+import contextlib
 import random
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,8 @@ class Session:
         self._connection.execute("SET deadlock_timeout = '50ms'")
         for _ in range(TRANSACTIONS):
             self._pending = []
+            if self._dice.random() < 0.2:
+                self._create_by_hand()
             try:
                 with self._connection.transaction(force_rollback=self._dice.random() < 0.1) as transaction:
                     self._nest(3)
@@ -94,11 +97,12 @@ class Session:
                 self._pending.append((schema, name, key))
 
     def _create(self) -> None:
-        schema, name = self._table()
-        if self._dice.random() < 0.5:
-            self._connection.execute("SELECT pgdoc.create_collection(%s, %s)", [schema, name])
-        else:
-            self._on(f"CREATE TABLE {{}} ({SIX}, more int)", schema, name)
+        self._connection.execute("SELECT pgdoc.create_collection(%s, %s)", self._table())
+
+    def _create_by_hand(self) -> None:
+        """In a transaction of its own: nothing can lock a table that is not committed when its schema is renamed."""
+        with contextlib.suppress(psycopg.Error):
+            self._on(f"CREATE TABLE {{}} ({SIX}, more int)", *self._table())
 
     def _register(self) -> None:
         self._connection.execute("SELECT pgdoc.register(%s)", [".".join(self._table())])
