@@ -15,8 +15,11 @@ BEGIN
   IF changed IS NOT NULL THEN
     PERFORM pgdoc.follow(changed, false);
   END IF;
-EXCEPTION WHEN OTHERS THEN  -- no DDL fails because of pgdoc; readers find out by themselves
-  RAISE WARNING 'pgdoc could not follow the DROP: %', SQLERRM;
+EXCEPTION
+  WHEN deadlock_detected OR lock_not_available OR serialization_failure OR query_canceled THEN
+    RAISE;  -- the command would have failed like this at any other table, and can be repeated
+  WHEN OTHERS THEN  -- readers find out by themselves
+    RAISE WARNING 'pgdoc could not follow the DROP: %', SQLERRM;
 END $$;
 
 -- Refuses what would make the changes of a collection unreadable, and records new names.
