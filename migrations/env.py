@@ -30,7 +30,7 @@ OVERTAKEN = (
 )
 """Another process created or removed the catalog at the same time."""
 HAS_REGISTRY = "SELECT to_regclass('pgdoc.registry') IS NOT NULL"
-EVENT_TRIGGERS = Path(__file__).parent / "sql" / "event_triggers.sql"
+SQL = Path(__file__).parent / "sql"
 
 
 def run_migrations(connection: Connection) -> None:
@@ -46,6 +46,7 @@ def run_migrations(connection: Connection) -> None:
         elif connection.scalar(text(HAS_REGISTRY)):
             driver_connection.execute("SELECT pgdoc.rebind()")
             follow_ddl(driver_connection)
+            driver_connection.execute((SQL / "privileges.sql").read_bytes())
 
 
 def lock(connection: psycopg.Connection[Any]) -> None:
@@ -68,7 +69,7 @@ def follow_ddl(connection: psycopg.Connection[Any]) -> None:
     """Install the event triggers, if the role may create them."""
     try:
         with connection.transaction():
-            connection.execute(EVENT_TRIGGERS.read_bytes())
+            connection.execute((SQL / "event_triggers.sql").read_bytes())
     except psycopg.errors.InsufficientPrivilege:
         logger.warning(
             "this role can't create event triggers: streams see what SQL does to collections (DROP, RENAME) up to five "

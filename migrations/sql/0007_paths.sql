@@ -718,36 +718,3 @@ BEGIN
     RETURN CASE WHEN least IS NOT NULL THEN pgdoc.key_range(least, greatest, '[]') END;
 END
 $$;
-
-
--- Who needs what of the schema pgdoc:
---
--- reader    to SELECT alembic_version, and to execute what computes (IMMUTABLE): filters call it.
--- writer    the same: indexes and updates call it.
--- creator   EXECUTE on enter_collection, besides CREATE on the schema; and on the functions of the triggers, which it
---           attaches. The other functions that act on a table have only the rights of their caller.
--- streamer  REPLICATION, and to SELECT what says where a stream may begin: registry, registry_commits, identity, published
---           and settings. These name collections, as pg_class does.
--- consumer  the same, and SELECT, INSERT, UPDATE and DELETE on consumers, consumer_progress and owners, which contain ids
---           of documents.
--- owner     everything else.
---
--- So PUBLIC may execute what can't write (IMMUTABLE and STABLE), and by name: functions that write with the rights of their
--- caller alone, and those with the rights of the owner (SECURITY DEFINER) that record only facts about the caller's own
--- session, or such as anybody can see. PostgreSQL lets PUBLIC execute each new function, and default privileges can't change
--- that for one schema: a later migration has to revoke it, and a test compares.
-REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA pgdoc FROM PUBLIC;
-DO $$
-DECLARE
-  permitted record;
-BEGIN
-  FOR permitted IN
-    SELECT p.oid::regprocedure AS signature FROM pg_proc p
-    WHERE p.pronamespace = 'pgdoc'::regnamespace AND (p.provolatile IN ('i', 's') AND NOT p.prosecdef OR p.proname IN (
-      'set_metadata', 'create_collection', 'drop_collection', 'rename_collection', 'register', 'unregister', 'lock_table',
-      'equip_collection', 'publish', 'follow_own_ddl', 'before_update', 'refuse_insert',
-      'follow_tables', 'enter_hub', 'keeps_history', 'leave_hub', 'begin_index_build', 'end_index_build'))
-  LOOP
-    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', permitted.signature);
-  END LOOP;
-END $$;

@@ -88,7 +88,6 @@ BEGIN
   END LOOP;
   RETURN found;
 END $$;
-REVOKE EXECUTE ON FUNCTION pgdoc.follow_drop(), pgdoc.follow_alter(), pgdoc.lock_renamed() FROM PUBLIC;
 
 DO $$
 BEGIN

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from pgdoc.database.migrate import migrate
 from pgdoc.errors import DatabaseError
 
 if TYPE_CHECKING:
@@ -97,3 +98,12 @@ def test_a_role_creates_collections_once_it_may_register_them(db: SharedDatabase
     store["made"].create_index("a")
     assert db.store().collections() == ["made", "orders"]
     assert store.drop_collection("made")
+
+
+@pytest.mark.parametrize("catalog", ["superuser"], indirect=True)
+def test_init_takes_back_what_a_restore_without_privileges_gave_to_every_role(db: SharedDatabase) -> None:
+    before = names(db, WRITING)
+    db.connect("superuser").execute("UPDATE pg_proc SET proacl = NULL WHERE pronamespace = 'pgdoc'::regnamespace")
+    assert names(db, WRITING) > before
+    migrate(db.dsn("owner"))
+    assert names(db, WRITING) == before
