@@ -8,6 +8,8 @@ import psycopg
 from alembic import context
 from sqlalchemy import Connection, text
 
+from pgdoc.database.catalog import FIND_FOREIGN_OWNER, check_owner
+
 logger = logging.getLogger("pgdoc.migrate")
 
 FIXED_PATH = "SET LOCAL search_path = pg_catalog, pg_temp"
@@ -38,6 +40,8 @@ def run_migrations(connection: Connection) -> None:
         connection.execute(text(FIXED_PATH))
         driver_connection: Any = connection.connection.driver_connection
         lock(driver_connection)
+        # Again: until there was a schema, another role could create it. From here on only a superuser can give it away.
+        check_owner(driver_connection.execute(FIND_FOREIGN_OWNER).fetchone())
         context.configure(connection=connection, version_table_schema="pgdoc")
         context.run_migrations()
         if context.get_context().get_current_heads() == ():

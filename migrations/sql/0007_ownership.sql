@@ -132,7 +132,8 @@ BEGIN
       USING ERRCODE = 'insufficient_privilege', HINT = format('Run LOCK TABLE %s IN ROW EXCLUSIVE MODE.', relation);
   END IF;
   PERFORM pg_stat_clear_snapshot();
-  DELETE FROM pgdoc.sessions s WHERE s.task = its_task AND (s.pid = pg_backend_pid() OR NOT pgdoc.is_open(s));
+  DELETE FROM pgdoc.sessions s  -- a session builds the indexes of one table at a time
+  WHERE s.task <> 'history' AND s.pid = pg_backend_pid() OR s.task = its_task AND NOT pgdoc.is_open(s);
   RETURN pgdoc.note_session(its_task);
 END $$;
 COMMENT ON FUNCTION pgdoc.begin_index_build IS 'notes that this session builds indexes of a table; returns false if another does';

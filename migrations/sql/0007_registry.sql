@@ -7,9 +7,11 @@ CREATE TABLE pgdoc.identity (
   only_row       boolean PRIMARY KEY DEFAULT true CHECK (only_row),
   system_id      bigint NOT NULL,
   database_oid   oid NOT NULL,
+  registry_oid   oid NOT NULL,
   messages_until pg_lsn NOT NULL
 );
 COMMENT ON TABLE pgdoc.identity IS 'the database that the registry belongs to; one row';
+COMMENT ON COLUMN pgdoc.identity.registry_oid IS 'of the table registry: a dump that is restored over its own database changes it, as those of all tables';
 COMMENT ON COLUMN pgdoc.identity.messages_until IS 'before this LSN, logical messages report what happened to collections';
 
 -- A change of the table (schema_name, name) belongs to the collection if since <= LSN < until. Table locks order a change
@@ -68,7 +70,7 @@ CREATE CONSTRAINT TRIGGER pgdoc_order AFTER INSERT OR UPDATE ON pgdoc.registry
 CREATE FUNCTION pgdoc.is_bound() RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
   SELECT EXISTS (
       SELECT FROM pgdoc.identity i, pg_control_system() s
-      WHERE i.system_id = s.system_identifier
+      WHERE i.system_id = s.system_identifier AND i.registry_oid = 'pgdoc.registry'::regclass
         AND i.database_oid = (SELECT oid FROM pg_database WHERE datname = current_database()))
     OR NOT EXISTS (SELECT FROM pgdoc.registry)
 $$;
@@ -328,12 +330,14 @@ BEGIN
   END IF;
   PERFORM pgdoc.check_bound();
   IF NOT EXISTS (SELECT FROM pgdoc.registry) THEN
-    INSERT INTO pgdoc.identity (system_id, database_oid, messages_until)
-    SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()), '0/0'
+    INSERT INTO pgdoc.identity (system_id, database_oid, registry_oid, messages_until)
+    SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()), 'pgdoc.registry'::regclass, '0/0'
     FROM pg_control_system()
     ON CONFLICT (only_row) DO UPDATE
-    SET system_id = excluded.system_id, database_oid = excluded.database_oid, messages_until = '0/0'
-    WHERE (identity.system_id, identity.database_oid) IS DISTINCT FROM (excluded.system_id, excluded.database_oid);
+    SET system_id = excluded.system_id, database_oid = excluded.database_oid, registry_oid = excluded.registry_oid,
+      messages_until = '0/0'
+    WHERE (identity.system_id, identity.database_oid, identity.registry_oid)
+      <> (excluded.system_id, excluded.database_oid, excluded.registry_oid);
   END IF;
   PERFORM pgdoc.follow('{}', true);
   PERFORM pgdoc.prune_registry();
@@ -501,6 +505,7 @@ DECLARE
   schemas text[];
   names text[];
   relation regclass;
+  fault text;
   found text[] := '{}';
 BEGIN
   IF pgdoc.is_bound() THEN
@@ -516,12 +521,17 @@ BEGIN
   SELECT oid, '', '', pg_current_wal_insert_lsn() FROM pg_publication WHERE pubname = 'pgdoc';
   FOR was IN SELECT * FROM unnest(schemas, names) AS collection(schema_name, name) LOOP
     relation := to_regclass(format('%I.%I', was.schema_name, was.name));
-    IF relation IS NOT NULL AND pgdoc.form_fault(relation) IS NULL THEN
-      PERFORM pgdoc.register(relation);
-      found := found || relation::text;
-    ELSE
-      RAISE WARNING 'collection %.% is not registered again: %', was.schema_name, was.name,
-        coalesce(pgdoc.form_fault(relation), 'its table does not exist');
+    fault := CASE WHEN relation IS NULL THEN 'its table does not exist' ELSE pgdoc.form_fault(relation) END;
+    IF fault IS NULL THEN
+      BEGIN
+        PERFORM pgdoc.register(relation);
+        found := found || relation::text;
+      EXCEPTION WHEN insufficient_privilege OR check_violation THEN  -- one table keeps no other from being registered
+        fault := SQLERRM;
+      END;
+    END IF;
+    IF fault IS NOT NULL THEN
+      RAISE WARNING 'collection %.% is not registered again: %', was.schema_name, was.name, fault;
     END IF;
   END LOOP;
   RETURN found;
@@ -696,7 +706,8 @@ BEGIN
       END IF;
       IF fault IS NULL THEN
         PERFORM pgdoc.publish_collection(old.relation)
-        WHERE old.relation NOT IN (SELECT r.prrelid FROM pg_publication_rel r JOIN pgdoc.published p ON p.member = r.oid);
+        WHERE NOT EXISTS (SELECT FROM pg_publication_rel r JOIN pgdoc.published p ON p.member = r.oid
+                          WHERE r.prrelid = old.relation);
       END IF;
     EXCEPTION WHEN insufficient_privilege OR check_violation THEN
       fault := SQLERRM;
@@ -709,7 +720,8 @@ BEGIN
       RAISE WARNING 'table % is not a collection any more: %', old.relation, fault;
     END IF;
   END LOOP;
-  INSERT INTO pgdoc.identity (system_id, database_oid, messages_until)
-  SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()), pg_current_wal_insert_lsn()
+  INSERT INTO pgdoc.identity (system_id, database_oid, registry_oid, messages_until)
+  SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()), 'pgdoc.registry'::regclass,
+    pg_current_wal_insert_lsn()
   FROM pg_control_system();
 END $$;

@@ -6,17 +6,20 @@ SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   changed oid[];
 BEGIN
-  SELECT array_agg(r.oid) INTO changed
-  FROM pgdoc.registry r
-  WHERE r.until IS NULL AND EXISTS (
-    SELECT FROM pg_event_trigger_dropped_objects() o
-    WHERE o.classid = 'pg_class'::regclass AND o.objid = r.oid
-      OR o.object_type = 'trigger' AND o.address_names = ARRAY[r.schema_name, r.name, 'pgdoc_before_update']);
+  SELECT array_agg(found.oid) INTO changed
+  FROM (  -- two joins that can use an index: there can be many objects and many collections
+    SELECT r.oid FROM pg_event_trigger_dropped_objects() o JOIN pgdoc.registry r ON r.oid = o.objid
+    WHERE r.until IS NULL AND o.classid = 'pg_class'::regclass AND o.objsubid = 0
+    UNION
+    SELECT r.oid FROM pg_event_trigger_dropped_objects() o
+      JOIN pgdoc.registry r ON r.schema_name = o.address_names[1] AND r.name = o.address_names[2]
+    WHERE r.until IS NULL AND o.object_type = 'trigger' AND o.address_names[3] = 'pgdoc_before_update'
+  ) AS found;
   IF changed IS NOT NULL THEN
     PERFORM pgdoc.follow(changed, false);
   END IF;
 EXCEPTION
-  WHEN deadlock_detected OR lock_not_available OR serialization_failure OR query_canceled THEN
+  WHEN deadlock_detected OR lock_not_available OR serialization_failure THEN
     RAISE;  -- the command would have failed like this at any other table, and can be repeated
   WHEN OTHERS THEN  -- readers find out by themselves
     RAISE WARNING 'pgdoc could not follow the DROP: %', SQLERRM;
@@ -36,7 +39,7 @@ BEGIN
       FROM pg_event_trigger_ddl_commands() d JOIN pg_class c ON c.oid = d.objid
       WHERE d.classid = 'pg_class'::regclass AND c.oid IN (SELECT oid FROM pgdoc.registry WHERE until IS NULL)
     LOOP
-      IF altered.fault IS NOT NULL THEN
+      IF altered.fault IS NOT NULL AND pgdoc.is_bound() THEN  -- in a copy, the oids there can be those of any tables
         RAISE EXCEPTION 'collection % can''t be changed like this: %', altered.relation, altered.fault
           USING ERRCODE = 'PGD03',
             HINT = format('To make it a plain table, run SELECT pgdoc.unregister(%L) first.', altered.relation::text);
@@ -46,16 +49,22 @@ BEGIN
   BEGIN
     IF tg_tag = 'ALTER SCHEMA' THEN
       -- It locks no table: keep writers away until the new names are recorded. The tables come before the registry, as in
-      -- ALTER TABLE; the second pass finds those that were registered while this waited.
-      PERFORM pgdoc.lock_renamed();
-      LOCK TABLE pgdoc.registry IN SHARE ROW EXCLUSIVE MODE;
+      -- ALTER TABLE; the second pass finds those that were registered while this waited. A schema without collections must
+      -- not lock the registry: its owner could keep everybody from registering, and would wait for each registration.
       changed := pgdoc.lock_renamed();
+      IF cardinality(changed) > 0 THEN
+        LOCK TABLE pgdoc.registry IN SHARE ROW EXCLUSIVE MODE;
+        changed := pgdoc.lock_renamed();
+      END IF;
     ELSE
-      changed := ARRAY(SELECT objid FROM pg_event_trigger_ddl_commands() WHERE classid = 'pg_class'::regclass);
+      changed := ARRAY(SELECT r.oid FROM pg_event_trigger_ddl_commands() d JOIN pgdoc.registry r ON r.oid = d.objid
+                       WHERE r.until IS NULL AND d.classid = 'pg_class'::regclass);
     END IF;
-    PERFORM pgdoc.follow(changed, false);
+    IF cardinality(changed) > 0 THEN
+      PERFORM pgdoc.follow(changed, false);
+    END IF;
   EXCEPTION
-    WHEN deadlock_detected OR lock_not_available OR serialization_failure OR query_canceled THEN
+    WHEN deadlock_detected OR lock_not_available OR serialization_failure THEN
       RAISE;  -- the command would have failed like this at any other table, and can be repeated
     WHEN OTHERS THEN  -- readers find out by themselves
       RAISE WARNING 'pgdoc could not follow the %: %', tg_tag, SQLERRM;

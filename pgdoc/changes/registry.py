@@ -41,7 +41,9 @@ class Registry:
         self.messages_until = messages_until
         self.open: dict[int | str, tuple[int, str]] = {}
         self._spans: dict[int | str, dict[tuple[int, int], Span]] = {}
+        self._latest: dict[int | str, tuple[int, int]] = {}  # the keys of the open spans
         self._look_again = look_again
+        self._looked_up: set[int | str] = set()
         for span in spans:
             self.add(span)
 
@@ -53,17 +55,24 @@ class Registry:
         for source in (span.oid, span.name):
             spans = self._spans.setdefault(source, {})
             known = spans.get(key)
-            if known is None or known.until is None:
-                spans[key] = span
-            self.open.pop(source, None)
-            for each in spans.values():
-                if each.until is None:
-                    self.open[source] = (max(each.since, self.messages_until), each.name)
+            if known is not None and known.until is not None:
+                continue
+            spans[key] = span
+            latest = self._latest.get(source)
+            if span.until is not None:
+                if latest == key:
+                    del self.open[source], self._latest[source]
+            elif latest is None or latest[1] <= span.since:
+                self.open[source], self._latest[source] = (max(span.since, self.messages_until), span.name), key
 
     def name_at(self, source: int | str, lsn: int) -> str | None:
-        """Return the name of the collection that a row at `lsn` belongs to; `None` if it belongs to none."""
+        """Return the name of the collection that a row at `lsn` belongs to; `None` if it belongs to none.
+
+        One look at a table is enough: nobody could write to it before its registration was visible.
+        """
         found = self._find(source, lsn)
-        if found is None and self._look_again is not None:
+        if found is None and self._look_again is not None and source not in self._looked_up:
+            self._looked_up.add(source)
             spans, is_incomplete = self._look_again()
             for span in spans:
                 self.add(span)

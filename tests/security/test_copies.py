@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -151,3 +152,31 @@ def _rebind(copy: str, how: str) -> None:
         return
     with psycopg.connect(copy, autocommit=True) as owner:
         owner.execute(how.encode())
+
+
+@pytest.mark.parametrize("rebind", REBIND)
+def test_a_dump_that_is_restored_over_its_own_database_is_rebound(
+    db: SharedDatabase, server: Server, tmp_path: Path, rebind: str
+) -> None:
+    """Cluster and database stay the same, and every table has another oid."""
+    db.store()["orders"].insert("o-1", {"a": 1})
+    dump, restore = (str(Path(_programs(server)[0]).with_name(name)) for name in ("pg_dump", "pg_restore"))
+    file = str(tmp_path / "dump")
+    subprocess.run([dump, "-Fc", "-f", file, "-d", db.dsn("superuser")], check=True)
+    db.close()
+    subprocess.run([restore, "--clean", "--if-exists", "-d", db.dsn("superuser"), file], check=True)
+    with pgdoc.Store(db.dsn()) as store:
+        with pytest.raises(RegistryUnbound):
+            store["orders"].count()
+        _rebind(db.dsn(), rebind)
+        assert store.collections() == ["orders"]
+        assert [document.id for document in store["orders"].find()] == ["o-1"]
+
+
+def test_a_copy_takes_no_table_for_a_collection_of_the_original(copy: str) -> None:
+    with psycopg.connect(copy, autocommit=True) as owner:
+        owner.execute(
+            "UPDATE pgdoc.registry SET oid = 'docs.plain'::regclass WHERE name = 'orders'"
+        )  # as a restore can do
+        owner.execute("ALTER TABLE docs.plain ADD COLUMN more int")
+        owner.execute("DROP TABLE docs.plain")

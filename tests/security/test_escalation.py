@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 import pgdoc
 from pgdoc.cli.doctor import examine_server
+from pgdoc.database.catalog import check_owner
 from pgdoc.database.migrate import downgrade, migrate
 from pgdoc.errors import CatalogNotTrusted, PgdocError
 
@@ -167,3 +169,23 @@ def test_a_plain_role_cannot_replace_what_runs_inside_the_ddl_of_a_superuser(db:
 def test_the_error_is_one_of_the_catalog() -> None:
     assert issubclass(CatalogNotTrusted, PgdocError)
     assert not CatalogNotTrusted.resumable
+
+
+@only_superuser
+def test_a_schema_that_another_role_creates_during_init_is_refused(
+    db: SharedDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    superuser, creator = db.connect("superuser"), db.connect("creator")
+    downgrade(db.dsn("superuser"))
+    grant = sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(sql.Identifier(db.name), db.identifier("creator"))
+    superuser.execute(grant)
+
+    def check_too_early(row: tuple[str, ...] | None) -> None:
+        check_owner(row)
+        creator.execute("CREATE SCHEMA pgdoc")
+
+    monkeypatch.setattr("pgdoc.database.migrate.check_owner", check_too_early)
+    with pytest.raises(CatalogNotTrusted):
+        migrate(db.dsn("superuser"))
+    found = superuser.execute("SELECT count(*) FROM pg_class WHERE relnamespace = 'pgdoc'::regnamespace").fetchone()
+    assert found == (0,)

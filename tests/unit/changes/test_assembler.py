@@ -235,13 +235,38 @@ def test_a_message_of_today_that_any_role_can_send_changes_no_collection():
 
 
 def test_a_table_that_was_not_visible_yet_is_looked_up_again():
-    known, answers = registry(), [([], True), ([span("late", oid=9)], False)]
+    answers = [([], True), ([span("late", oid=9)], False)]
     late = Registry(SCHEMA, [span("orders")], look_again=lambda: answers.pop(0))
-    del known
-    rows = [row(lsn, table) for lsn, table in ((80, "late"), (81, "late"), (82, "ledger"))]
+    rows = [row(lsn, table) for lsn, table in ((80, "ledger"), (81, "late"), (82, "journal"))]
     burst = feed(Begin(100, 1, WHEN), *rows, Commit(108), known=late)
     assert [change.row.lsn for change in burst.changes] == [81]
     assert answers == []
+
+
+def test_a_table_that_is_no_collection_is_looked_up_once():
+    answers: list[tuple[list[Span], bool]] = [([], True)]
+    known = Registry(SCHEMA, [span("orders")], look_again=lambda: answers.pop(0))  # fails if it is asked again
+    feed(Begin(100, 1, WHEN), *[row(lsn, "ledger") for lsn in range(80, 90)], Commit(108), known=known)
+    assert answers == []
+
+
+def test_the_open_name_of_a_table_does_not_depend_on_the_order_of_its_spans():
+    ended, present = Span(7, SCHEMA, "old", 10, 20), Span(7, SCHEMA, "new", 20, None)
+    for spans in ([ended, present], [present, ended]):
+        known = Registry(SCHEMA, spans)
+        assert known.open == {7: (20, "new"), "new": (20, "new")}
+        known.add(present._replace(until=30))
+        known.add(present)  # an older answer
+        assert known.open == {}
+
+
+def test_an_earlier_table_of_the_name_does_not_hide_the_present_one():
+    known = Registry(SCHEMA, [Span(9, SCHEMA, "orders", 30, None)])
+    earlier = Span(7, SCHEMA, "orders", 10, None)  # as the WAL shows it; its row was pruned since
+    known.add(earlier)
+    known.add(earlier._replace(until=20))
+    assert known.open == {9: (30, "orders"), "orders": (30, "orders")}
+    assert [known.name_at("orders", lsn) for lsn in (15, 25, 35)] == ["orders", None, "orders"]
 
 
 def report(lsn: int, event: str, name: str, renamed_to: str | None = None, schema: str = SCHEMA) -> Message:
