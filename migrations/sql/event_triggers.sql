@@ -32,6 +32,15 @@ DECLARE
   altered record;
   changed oid[];
 BEGIN
+  FOR altered IN  -- their rows would be documents that no stream reports
+    SELECT i.inhrelid::regclass AS child, r.oid::regclass AS relation
+    FROM pg_event_trigger_ddl_commands() d JOIN pg_inherits i ON i.inhrelid = d.objid
+      JOIN pgdoc.registry r ON r.oid = i.inhparent AND r.until IS NULL
+    WHERE d.classid = 'pg_class'::regclass AND tg_tag IN ('CREATE TABLE', 'ALTER TABLE') AND pgdoc.is_bound()
+  LOOP
+    RAISE EXCEPTION 'table % can''t inherit from the collection %', altered.child, altered.relation
+      USING ERRCODE = 'PGD03', HINT = 'Create it with LIKE instead.';
+  END LOOP;
   IF tg_tag = 'ALTER TABLE' THEN
     FOR altered IN
       SELECT c.oid::regclass AS relation, coalesce(pgdoc.form_fault(c.oid),
@@ -104,7 +113,7 @@ BEGIN
     CREATE EVENT TRIGGER pgdoc_drops ON sql_drop EXECUTE FUNCTION pgdoc.follow_drop();
   END IF;
   IF NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'pgdoc_alters') THEN
-    CREATE EVENT TRIGGER pgdoc_alters ON ddl_command_end WHEN TAG IN ('ALTER TABLE', 'ALTER INDEX', 'ALTER SCHEMA')
+    CREATE EVENT TRIGGER pgdoc_alters ON ddl_command_end WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'ALTER INDEX', 'ALTER SCHEMA')
       EXECUTE FUNCTION pgdoc.follow_alter();
   END IF;
 END $$;

@@ -9,7 +9,6 @@ import typer
 
 from pgdoc.cli.arguments import invalid_where
 from pgdoc.cli.stores import DEFAULT_SCHEMA
-from pgdoc.crud.guard import missing
 from pgdoc.errors import (
     CollectionNotFound,
     ConsumerBusy,
@@ -110,7 +109,7 @@ def explain_missing(store: pgdoc.Store, schema: str, name: str, advice: str = ""
     try:
         store[name].get("any id")
     except CollectionNotFound as found:
-        if not str(found).startswith(str(missing(f'collection "{schema}.{name}"'))):
+        if not str(found).startswith(f'collection "{schema}.{name}" does not exist'):
             return found  # a table that is not a collection, which --create could not create either
     if not has_schema(store, schema):
         return schema_not_found(schema, advice)

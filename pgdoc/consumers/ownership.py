@@ -249,6 +249,8 @@ class Ownership:
         """See `pgdoc.replication.registry.follow_tables`."""
         try:
             follow_tables(self._connection)
+        except psycopg.errors.DeadlockDetected:  # another reader records the same; the next heartbeat looks again
+            return
         except psycopg.Error as exc:
             raise self._map_error(exc) from exc
 

@@ -123,7 +123,7 @@ def test_a_consumer_knows_what_was_dropped_while_it_was_closed(dsn: str, sql: ps
 @pytest.mark.parametrize("catalog", ["owner"], indirect=True)
 def test_a_plain_catalog_reports_ddl_of_sql_late_and_loses_no_row(db: SharedDatabase) -> None:
     owner = db.connect("owner")
-    with db.store("streamer") as store, store.watch() as stream:
+    with db.store("streamer", plugin="auto") as store, store.watch() as stream:
         assert store.status().plugin == "pgoutput"
         start = stream.resume_token
         owner.execute("INSERT INTO docs.orders (id, data) VALUES ('1', '{}')")
@@ -140,7 +140,7 @@ def test_a_plain_catalog_reports_ddl_of_sql_late_and_loses_no_row(db: SharedData
         ("insert", "sold", "3"),
         ("drop", "sold", None),
     ]
-    with db.store("streamer") as store, store.watch(resume_after=start) as stream:
+    with db.store("streamer", plugin="auto") as store, store.watch(resume_after=start) as stream:
         assert take(stream, 5) == live
 
 
@@ -168,7 +168,7 @@ def test_wal2json_never_skips_rows_of_a_table_that_was_renamed_behind_its_back(d
 @pytest.mark.parametrize("catalog", ["owner"], indirect=True)
 def test_a_table_in_the_place_of_a_dropped_collection_is_not_taken_for_it(db: SharedDatabase) -> None:
     owner = db.connect("owner")
-    with db.store("streamer") as store, store.watch() as stream:
+    with db.store("streamer", plugin="auto") as store, store.watch() as stream:
         owner.execute("DROP TABLE docs.orders")
         owner.execute(HAND_MADE.replace("hand", "orders").encode())
         owner.execute("ALTER TABLE docs.orders REPLICA IDENTITY FULL")
@@ -220,6 +220,19 @@ def test_an_alter_table_that_breaks_a_collection_is_refused(sql: psycopg.Connect
     assert raised.value.sqlstate == "PGD03"
     sql.execute("SELECT pgdoc.unregister('docs.orders')")
     sql.execute(f"ALTER TABLE docs.orders {ddl}".encode())
+
+
+@pytest.mark.parametrize(
+    "ddl",
+    ["CREATE TABLE docs.child () INHERITS (docs.orders)", "CREATE TABLE docs.child (LIKE docs.orders INCLUDING ALL)"],
+)
+def test_a_collection_has_no_child_tables(sql: psycopg.Connection, ddl: str) -> None:
+    """Their rows would be documents, and no events."""
+    sql.execute("SELECT pgdoc.create_collection('docs', 'orders')")
+    with pytest.raises(psycopg.Error, match="can't inherit") as raised, sql.transaction():
+        sql.execute(ddl.encode())
+        sql.execute("ALTER TABLE docs.child INHERIT docs.orders")
+    assert raised.value.sqlstate == "PGD03"
 
 
 def test_other_columns_are_no_concern_of_pgdoc(dsn: str, sql: psycopg.Connection, plugin: str) -> None:

@@ -412,7 +412,7 @@ async def test_a_full_buffer_keeps_the_order(shared_dsn: str, schema: str, sql: 
 
 async def test_without_event_triggers_ddl_in_sql_is_reported_late_and_in_order(dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as sql:
-        async with AsyncStore(dsn) as store:
+        async with AsyncStore(dsn, plugin="auto") as store:
             assert (await store.status()).follows_ddl
             sql.execute("DROP EVENT TRIGGER pgdoc_alters")
             sql.execute("ALTER EVENT TRIGGER pgdoc_drops DISABLE")
