@@ -9,7 +9,7 @@ wal2json names a row's table, pgoutput sends its oid; spans are found by either.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -17,13 +17,27 @@ if TYPE_CHECKING:
     from pgdoc.decoding.records import Span
 
 
+class Look(NamedTuple):
+    """What the registry contains.
+
+    Attributes:
+        at: the end of the WAL just before. A registration locks its table until it is visible, so no row before this
+            LSN belongs to a collection that is not among the spans.
+        is_incomplete: whether there may be a span that is not visible yet.
+    """
+
+    spans: list[Span]
+    at: int
+    is_incomplete: bool
+
+
 class Registry:
     """The spans of one schema; used by the thread that reads the WAL.
 
     Args:
         messages_until: below this LSN the registry did not exist yet, and columns tell a collection.
-        look_again: reads the spans again, and returns whether there may be more that are not visible yet. `None` if
-            the given ones are all that were recorded before the reader's start.
+        look_again: reads the spans again. `None` if the given ones are all that were recorded before the reader's
+            start.
 
     Attributes:
         open: by oid and by name, the LSN from which a present collection has its name, and the name.
@@ -35,13 +49,14 @@ class Registry:
         spans: Iterable[Span] = (),
         *,
         messages_until: int = 0,
-        look_again: Callable[[], tuple[list[Span], bool]] | None = None,
+        look_again: Callable[[], Look] | None = None,
     ) -> None:
         self.schema = schema
         self.messages_until = messages_until
         self.open: dict[int | str, tuple[int, str]] = {}
         self._spans: dict[int | str, dict[tuple[int, int], Span]] = {}
         self._look_again = look_again
+        self._looked_at = 0
         for span in spans:
             self.add(span)
 
@@ -63,11 +78,12 @@ class Registry:
     def name_at(self, source: int | str, lsn: int) -> str | None:
         """Return the name of the collection that a row at `lsn` belongs to; `None` if it belongs to none."""
         found = self._find(source, lsn)
-        if found is None and self._look_again is not None:
-            spans, is_incomplete = self._look_again()
-            for span in spans:
+        if found is None and self._look_again is not None and lsn >= self._looked_at:
+            look = self._look_again()
+            for span in look.spans:
                 self.add(span)
-            if not is_incomplete:
+            self._looked_at = look.at
+            if not look.is_incomplete:
                 self._look_again = None
             found = self._find(source, lsn)
         return found

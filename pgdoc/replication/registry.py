@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from pgdoc.changes.life import Existence
-from pgdoc.changes.registry import Registry
+from pgdoc.changes.registry import Look, Registry
 from pgdoc.decoding.records import Span
 from pgdoc.errors import RegistryUnbound
 from pgdoc.replication.connection import connect, map_replication_error, quote_literal
+from pgdoc.replication.slots import fetch_lsn
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -57,17 +58,18 @@ def follow_tables(connection: psycopg.Connection[Any]) -> None:
     connection.execute(statement("replication", "follow_tables"))
 
 
-def _look_again(source: Source) -> tuple[list[Span], bool]:
+def _look_again(source: Source) -> Look:
     with connect(source.conninfo, replication=False, purpose="registry") as plain:
         try:
-            return _fetch_spans_after(plain, source.schema)
+            return _look(plain, source.schema)
         except psycopg.Error as exc:
             raise map_replication_error(exc, plain) from exc
 
 
-def _fetch_spans_after(connection: psycopg.Connection[Any], schema: str) -> tuple[list[Span], bool]:
+def _look(connection: psycopg.Connection[Any], schema: str) -> Look:
     is_incomplete = _is_registering(connection)
-    return _fetch_spans(connection, schema), is_incomplete
+    at = fetch_lsn(connection, "pg_catalog.pg_current_wal_insert_lsn()")
+    return Look(_fetch_spans(connection, schema), at, is_incomplete)
 
 
 def _fetch_spans(connection: psycopg.Connection[Any], schema: str) -> list[Span]:

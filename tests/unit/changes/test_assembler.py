@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pgdoc.changes.assembler import Assembler
 from pgdoc.changes.change import Burst, Change, TransactionInfo
-from pgdoc.changes.registry import Registry
+from pgdoc.changes.registry import Look, Registry
 from pgdoc.decoding.records import (
     COLLECTION_COLUMNS,
     Begin,
@@ -235,12 +235,19 @@ def test_a_message_of_today_that_any_role_can_send_changes_no_collection():
 
 
 def test_a_table_that_was_not_visible_yet_is_looked_up_again():
-    known, answers = registry(), [([], True), ([span("late", oid=9)], False)]
+    answers = [Look([], 81, is_incomplete=True), Look([span("late", oid=9)], 90, is_incomplete=False)]
     late = Registry(SCHEMA, [span("orders")], look_again=lambda: answers.pop(0))
-    del known
     rows = [row(lsn, table) for lsn, table in ((80, "late"), (81, "late"), (82, "ledger"))]
     burst = feed(Begin(100, 1, WHEN), *rows, Commit(108), known=late)
     assert [change.row.lsn for change in burst.changes] == [81]
+    assert answers == []
+
+
+def test_the_registry_is_read_once_for_all_rows_that_were_written_before() -> None:
+    answers = [Look([], 90, is_incomplete=True), Look([], 99, is_incomplete=True)]
+    known = Registry(SCHEMA, [span("orders")], look_again=lambda: answers.pop(0))
+    rows = [row(lsn, "ledger") for lsn in range(80, 98)]
+    assert feed(Begin(100, 1, WHEN), *rows, Commit(108), known=known).changes == []
     assert answers == []
 
 
