@@ -226,8 +226,15 @@ BEGIN
   END IF;
 END $$;
 
-CREATE FUNCTION pgdoc.follow_tables() RETURNS void LANGUAGE sql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp AS $$ SELECT pgdoc.follow('{}') $$;
+-- Anybody may call this, in a transaction that stays open. So it never waits: what another transaction is recording is left
+-- to the next call.
+CREATE FUNCTION pgdoc.follow_tables() RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '10ms' AS $$
+BEGIN
+  PERFORM pgdoc.follow('{}');
+EXCEPTION WHEN lock_not_available OR deadlock_detected OR unique_violation THEN
+  NULL;
+END $$;
 COMMENT ON FUNCTION pgdoc.follow_tables IS 'records in the registry what DDL has done to collections without being followed by an event trigger';
 
 -- Whether follow_tables has something to do.
