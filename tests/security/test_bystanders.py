@@ -15,6 +15,7 @@ from pgdoc.cli import doctor
 from pgdoc.consumers import ownership, slots
 from pgdoc.errors import ServerError
 from pgdoc.replication.registry import follow_tables
+from pgdoc.replication.session import take_position
 from pgdoc.streams.bookmarks import BookmarkKeeper
 from tests.integration.own_server.words import wait_until
 
@@ -112,10 +113,10 @@ def test_a_former_owner_that_was_slow_leaves_the_slot_of_the_next(
     db: SharedDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first owner loses its session while it looks for the position of a new consumer's slot."""
-    real, looking, goes_on = slots.take_position, threading.Event(), threading.Event()
+    real, looking, goes_on = take_position, threading.Event(), threading.Event()
     errors: list[BaseException] = []
 
-    def take_position(*args: Any, **options: Any) -> SlotStart:
+    def slow(*args: Any, **options: Any) -> SlotStart:
         if not looking.is_set():
             looking.set()
             assert goes_on.wait(PATIENCE_S)
@@ -128,7 +129,7 @@ def test_a_former_owner_that_was_slow_leaves_the_slot_of_the_next(
         except ServerError as exc:
             errors.append(exc)
 
-    monkeypatch.setattr(slots, "take_position", take_position)
+    monkeypatch.setattr(slots, "take_position", slow)
     former = threading.Thread(target=open_it)
     former.start()
     assert looking.wait(PATIENCE_S)
