@@ -21,6 +21,7 @@
     │   └── DatabaseError                any other error of the server (`sqlstate`)
     ├── CatalogError
     │   ├── CatalogMissing               the database has no pgdoc catalog
+    │   ├── CatalogNotTrusted            a superuser connects, but another role owns the catalog
     │   ├── RegistryUnbound              the catalog belongs to another database: this one was copied or restored
     │   └── CatalogVersionMismatch       the catalog is older or newer than pgdoc (`found_version`, `needed_version`)
     ├── InvalidInput                     an argument is not valid; also a ValueError (`path`)

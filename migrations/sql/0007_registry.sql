@@ -229,14 +229,16 @@ BEGIN
 END $$;
 
 -- It states facts only, but its row locks last until the caller's transaction ends. So it does nothing for a role that neither
--- streams nor registers.
+-- streams nor registers, and never waits: what another transaction is recording is left to the next call.
 CREATE FUNCTION pgdoc.follow_tables() RETURNS void LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '10ms' AS $$
 BEGIN
   IF EXISTS (SELECT FROM pg_roles WHERE rolname = session_user AND (rolreplication OR rolsuper))
      OR has_function_privilege(session_user, 'pgdoc.enter_collection(regclass)', 'EXECUTE') THEN
     PERFORM pgdoc.follow('{}', true);
   END IF;
+EXCEPTION WHEN lock_not_available OR deadlock_detected OR unique_violation THEN
+  NULL;
 END $$;
 COMMENT ON FUNCTION pgdoc.follow_tables IS 'records in the registry what DDL has done to collections without being followed by an event trigger';
 

@@ -174,7 +174,7 @@ class AsyncBulkQueue:
         error = map_error(exc, write[1].subject)
         if is_about_table(exc):
             self._session.oids.forget(write[2].query.table)
-            error = replaced(write[1].subject)
+            error = replaced(write[1].subject, exc)
         error.__cause__ = exc
         return error
 

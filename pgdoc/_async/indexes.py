@@ -145,9 +145,9 @@ class AsyncIndexes:
             if self._session.in_transaction:
                 yield connection
                 return
-            while not await self._begin_build(connection, oid):
-                await async_sleep(_POLL_S)
             try:
+                while not await self._begin_build(connection, oid):
+                    await async_sleep(_POLL_S)
                 yield connection
             finally:
                 if not connection.closed:

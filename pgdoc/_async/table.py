@@ -209,7 +209,7 @@ class AsyncTable:
             raise error from exc
         self._session.oids.forget(self.name)
         if aborts and self._session.in_transaction:
-            raise replaced(self.subject) if is_certain else error from exc
+            raise replaced(self.subject, exc) if is_certain else error from exc
         found = await self.look_up()
         if found == oid or not retry:
             raise error from exc

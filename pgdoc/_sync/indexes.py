@@ -146,9 +146,9 @@ class Indexes:
             if self._session.in_transaction:
                 yield connection
                 return
-            while not self._begin_build(connection, oid):
-                sleep(_POLL_S)
             try:
+                while not self._begin_build(connection, oid):
+                    sleep(_POLL_S)
                 yield connection
             finally:
                 if not connection.closed:

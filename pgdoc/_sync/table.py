@@ -208,7 +208,7 @@ class Table:
             raise error from exc
         self._session.oids.forget(self.name)
         if aborts and self._session.in_transaction:
-            raise replaced(self.subject) if is_certain else error from exc
+            raise replaced(self.subject, exc) if is_certain else error from exc
         found = self.look_up()
         if found == oid or not retry:
             raise error from exc

@@ -207,7 +207,9 @@ def _tables(connection: psycopg.Connection[Any], schema: str) -> Iterator[tuple[
 
 
 def _table(schema: str, table: Any) -> Iterator[tuple[str, str]]:
-    register = f"SELECT pgdoc.register('{without_needless_quotes(quoted(schema, table.name))}')"
+    # A name is another role's text: it must not end the literal.
+    literal = without_needless_quotes(quoted(schema, table.name)).replace("'", "''")
+    register = f"SELECT pgdoc.register('{literal}')"
     if not table.is_collection:
         advice = f"{table.fault}" if table.fault else f"run {register} as its owner to make it one"
         yield "warn", f'table "{schema}.{table.name}" is not a collection, and stores and streams ignore it: {advice}'
@@ -245,7 +247,7 @@ def _consumers(store: Store) -> Iterator[tuple[str, str]]:
     except DatabaseError as exc:
         if exc.sqlstate != _MAY_NOT_READ:
             raise
-        grant = "GRANT SELECT ON pgdoc.consumers, pgdoc.consumer_progress TO ..."
+        grant = "GRANT SELECT ON pgdoc.consumers, pgdoc.consumer_progress, pgdoc.owners TO ..."
         yield "warn", f"the role may not read them: to check them too, run {grant} as the catalog's owner"
         return
     for consumer in consumers:

@@ -97,7 +97,7 @@ class Consumer:
         self._wait, self._recreate, self._first_snapshot = wait, recreate, snapshot
         self._process = os.getpid()
 
-        # Written by the consumer's thread and read by the stream's, each in one assignment. A stream that sees an
+        # Written by the consumer's thread and read by the stream's, each in one assignment. A stream that sees a
         # `claim`, or a higher `recreated`, also sees the fields that belong to it: these two are assigned last.
         self.mode = "standby"
         self.snapshot: SnapshotState = SnapshotStage.NONE
@@ -257,12 +257,15 @@ class Consumer:
 
     def _open(self, ownership: Ownership) -> OwnedSlot:
         cluster = find_cluster(self._source, purpose=ownership.purpose)
-        takeover = Takeover(self._source, ownership, cluster, recreate=self._recreate, snapshot=self._first_snapshot)
+        names = self._subscription.selection.collections
+        takeover = Takeover(
+            self._source, ownership, cluster, names, recreate=self._recreate, snapshot=self._first_snapshot
+        )
         start = self._enter(ownership, takeover, cluster) if self.claim is None else self._go_on(takeover)
         if start.anew:
             self._progress.begin_anew()
             self.snapshot = start.snapshot
-            self.existence = ownership.existence(start.position, self._subscription.selection.collections)
+            self.existence = ownership.existence(start.position, names)
             self.recreated += 1
         owned = self._owned = OwnedSlot(self._source, ownership, cluster, start, self._progress)
         self._cluster = cluster

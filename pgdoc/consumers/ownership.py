@@ -233,9 +233,9 @@ class Ownership:
         """Return the LSN since which the publication that pgoutput reads is complete."""
         return int(self._one("published_since", self._source.schema)[0])
 
-    def exact_since(self) -> int:
-        """Return the LSN since which wal2json surely names the right tables."""
-        return int(self._one("exact_since", self._source.schema)[0])
+    def exact_since(self, names: frozenset[str] | None) -> int:
+        """Return the LSN since which wal2json surely names the tables of these collections, or of all."""
+        return int(self._one("exact_since", self._source.schema, None if names is None else sorted(names))[0])
 
     def existence(self, position: RawPosition, names: frozenset[str] | None) -> Existence | None:
         """Return which of these collections exist at `position`; `None` for all of a schema."""
@@ -249,8 +249,6 @@ class Ownership:
         """See `pgdoc.replication.registry.follow_tables`."""
         try:
             follow_tables(self._connection)
-        except psycopg.errors.DeadlockDetected:  # another reader records the same; the next heartbeat looks again
-            return
         except psycopg.Error as exc:
             raise self._map_error(exc) from exc
 

@@ -30,6 +30,8 @@ from pgdoc.replication.source import SlotStart, Source
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pgdoc.replication.source import Cluster
     from pgdoc.replication.standby import StandbyCheck
 
@@ -81,11 +83,14 @@ def find_slot(connection: psycopg.Connection[Any], slot: str) -> ConsumerSlot | 
     return None if row is None else ConsumerSlot(*row)
 
 
-def make_slot(source: Source, slot: str, at: int | None, *, purpose: str = "") -> int:
+def make_slot(
+    source: Source, slot: str, at: int | None, *, check_claim: Callable[[], object], purpose: str = ""
+) -> int:
     """Create a consumer's slot from a bookmark, and return the LSN at which it starts.
 
-    An existing slot of this name is replaced. If `at` is `None`, the slot starts now, and is new if the database has no
-    bookmark.
+    An existing slot of this name is replaced, if `check_claim` raises no error: finding the position can take minutes,
+    in which another process can become the owner. If `at` is `None`, the slot starts now, and is new if the database
+    has no bookmark.
 
     Raises:
         HistoryLost, SlotBlocked: see `take_position`.
@@ -97,6 +102,7 @@ def make_slot(source: Source, slot: str, at: int | None, *, purpose: str = "") -
             if at is not None:
                 check_publication(connection, source, start, tables=True)
             with connect(source.conninfo, replication=False, purpose=purpose) as plain:
+                check_claim()
                 drop_slot(plain, slot)
             copy_slot(connection, temporary, slot, temporary=False, plugin=start.plugin)
         except psycopg.Error as exc:

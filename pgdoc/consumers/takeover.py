@@ -64,17 +64,26 @@ class Takeover:
     """Finds the position of a consumer, and makes sure that its slot has everything after it.
 
     Args:
+        names: the collections that the consumer reads; `None` for all.
         recreate: whether to begin again from now if the position is lost.
         snapshot: how far a new consumer's snapshot has come. Unless this is `NONE`, a consumer that begins again also
             begins its snapshot again.
     """
 
-    def __init__(
-        self, source: Source, ownership: Ownership, cluster: Cluster, *, recreate: bool, snapshot: SnapshotState
+    def __init__(  # noqa: PLR0913 (what a consumer consists of)
+        self,
+        source: Source,
+        ownership: Ownership,
+        cluster: Cluster,
+        names: frozenset[str] | None,
+        *,
+        recreate: bool,
+        snapshot: SnapshotState,
     ) -> None:
         self._source = source
         self._ownership = ownership
         self._cluster = cluster
+        self._names = names
         self._recreate = recreate
         self._snapshot = snapshot
 
@@ -123,7 +132,8 @@ class Takeover:
 
     def _make_slot(self, at: int | None) -> None:
         with self._ownership.unhurried():
-            make_slot(self._source, self._ownership.slot, at, purpose=self._ownership.purpose)
+            ownership = self._ownership
+            make_slot(self._source, ownership.slot, at, check_claim=ownership.check, purpose=ownership.purpose)
 
     def _now(self) -> RawPosition:
         inserted, _ = self._ownership.wal_end()
@@ -151,7 +161,7 @@ class Takeover:
             if slot.plugin == "pgoutput":
                 check_published(read_from, ownership.published_since(), self._source.schema)
             else:
-                check_exact(read_from, ownership.exact_since(), self._source.schema)
+                check_exact(read_from, ownership.exact_since(self._names), self._source.schema)
         except (HistoryLost, InvalidResumeToken) as exc:
             if not self._recreate:
                 raise self._lost(fault, exc) from exc

@@ -5,13 +5,19 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pgdoc.database.errors import one_line
 from pgdoc.errors import CollectionNotFound, DatabaseError, RegistryUnbound
 from pgdoc.model.names import without_needless_quotes
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import psycopg
+
 __all__ = ["GuardedQuery", "check_state", "guarded", "guarded_query", "missing", "replaced"]
+
+_SURE = {"PGD02", "42P01", "3F000"}
 
 
 class GuardedQuery(NamedTuple):
@@ -67,8 +73,16 @@ def missing(subject: str) -> CollectionNotFound:
     return CollectionNotFound(f"{subject} does not exist: create it with store.create_collection()")
 
 
-def replaced(subject: str) -> CollectionNotFound:
-    """Return the error for a table that another one has replaced, where the call can't be repeated."""
+def replaced(subject: str, exc: psycopg.Error | None = None) -> CollectionNotFound:
+    """Return the error for a table that another one has replaced, where the call can't be repeated.
+
+    `exc` is the error of the statement, which can have another reason.
+    """
+    if exc is not None and exc.sqlstate not in _SURE:
+        return CollectionNotFound(
+            f"{subject}: {one_line(exc)}. If it was dropped, renamed or replaced by another table during this call or "
+            "transaction, run it again"
+        )
     return CollectionNotFound(
         f"{subject} was dropped, renamed or replaced by another table during this call or transaction: run it again"
     )

@@ -56,10 +56,13 @@ def hidden(text: str, settings: Mapping[str, str]) -> str:
 
     if any(_QUOTES.search(value) for value in settings.values()):  # What is inside quotes can't be told.
         text = _QUOTED.split(text, maxsplit=1)[0] + HIDDEN
-    text = _QUOTED.sub(replace, text)
-    for unquoted in sorted((odd | _option_words(settings)) - shown, key=len, reverse=True):
-        text = text.replace(unquoted, HIDDEN)
-    return text
+    words = sorted((odd | _option_words(settings)) - shown, key=len, reverse=True)
+    unquoted = re.compile("|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in words) or r"(?!)")
+    parts, end = [], 0
+    for found in _QUOTED.finditer(text):
+        parts += [unquoted.sub(HIDDEN, text[end : found.start()]), replace(found)]
+        end = found.end()
+    return "".join([*parts, unquoted.sub(HIDDEN, text[end:])])
 
 
 def _settings(exc: psycopg.Error, conninfo: str) -> dict[str, str]:
@@ -89,7 +92,9 @@ def _option_words(settings: Mapping[str, str]) -> set[str]:
     No message has a password without quotes; a short word, or a password like `password`, would be found by chance.
     """
     words = re.split(r"(?<!\\)[\s=]+", settings.get("options", ""))
-    return {plain for word in words if len(plain := re.sub(r"\\(.)", r"\1", word)) >= _SHORTEST}
+    plain = {re.sub(r"\\(.)", r"\1", word) for word in words}
+    plain |= {re.sub(r"^-.", "", word) for word in plain}  # the server writes `-c x` for `-cx`
+    return {word for word in plain if len(word) >= _SHORTEST}
 
 
 def _is_address(text: str) -> bool:

@@ -178,7 +178,7 @@ FROM pg_replication_slots WHERE slot_name = %s
 SELECT (pgdoc.published_since(%s, '{}') - '0/0'::pg_lsn)::bigint AS since
 
 -- name: exact_since
-SELECT (pgdoc.exact_since(%s, NULL) - '0/0'::pg_lsn)::bigint AS since
+SELECT (pgdoc.exact_since(%s, %s) - '0/0'::pg_lsn)::bigint AS since
 
 -- name: existed
 SELECT name, is_there, was_there FROM pgdoc.existed(%s, %s, %s::pg_lsn, %s::pg_lsn)

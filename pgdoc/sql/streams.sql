@@ -57,7 +57,7 @@ WHERE (%s::pg_catalog.text[] IS NULL OR found.name OPERATOR(pg_catalog.=) ANY(%s
 ORDER BY found.name
 
 -- name: follow_tables
-SELECT pgdoc.follow_tables() WHERE NOT pgdoc.is_followed()
+SELECT pgdoc.follow_tables() FROM set_config('synchronous_commit', 'local', true) WHERE NOT pgdoc.is_followed()
 
 -- name: existed
 SELECT name, is_there, was_there FROM pgdoc.existed(%s, %s, %s::pg_lsn, %s::pg_lsn)

@@ -102,7 +102,10 @@ class BookmarkKeeper:
             self._leave(connection)
 
     def _try_to_keep(self, connection: psycopg.Connection[Any] | None) -> psycopg.Connection[Any] | None:
-        """Do what is due and log failures; return the connection while it works."""
+        """Do what is due and log failures; return the connection while it works.
+
+        After a failure, the next pass enters again, behind the keepers that work.
+        """
         try:
             connection = connection or self._connect()
             follow_tables(connection)
@@ -112,7 +115,11 @@ class BookmarkKeeper:
                 logger.warning("history is not kept at the moment: %s", _one_line(exc))
         except Exception:  # a bug must not end the thread: the next pass may succeed
             logger.exception("history is not kept at the moment")
-        return None if connection is None or connection.closed else connection
+        else:
+            return connection
+        if connection is not None:
+            connection.close()
+        return None
 
     def _connect(self) -> psycopg.Connection[Any]:
         purpose = f"bookmarks {self._source.schema}"
@@ -129,21 +136,22 @@ class BookmarkKeeper:
         """Do what is due once, unless another keeper does it."""
         if not _ask(connection, "keeps_history"):
             return
-        if self._hub.slot is None and self._hub.is_started:  # the hub will have a slot; another may have one now
+        has_made = self._do_what_is_due(connection)
+        if has_made:
+            has_made = self._do_what_is_due(connection)  # the new bookmark may make others superfluous
+        if has_made is None:  # the hub has no slot at present, but another may have one
             connection.execute(statement("replication", "enter_hub"))
-        elif self._do_what_is_due(connection):
-            self._do_what_is_due(connection)  # the new bookmark may make others superfluous
 
-    def _do_what_is_due(self, connection: psycopg.Connection[Any]) -> bool:
-        """Carry out the plan; return whether it created a bookmark."""
+    def _do_what_is_due(self, connection: psycopg.Connection[Any]) -> bool | None:
+        """Carry out the plan; return whether it created a bookmark, or `None` without a slot of the hub."""
         slot = self._hub.slot
         if slot is None and self._hub.is_started:
-            return False
+            return None
         if self._hub.is_quiet:
             slot = None  # it stands still: the bookmarks do without it
         state = _fetch_state(connection, slot, self._hub.watermark)
         if state is None:
-            return False
+            return None
         if slot is not None and state.wal_end - state.needed_from > state.size / state.steps:
             self._advance_hub_slot(connection, slot, wait_s=0)
         plan = plan_retention(slots.bookmarks(connection, lost=True), state)

@@ -32,11 +32,24 @@ def test_host_port_database_and_user_are_shown(text: str) -> None:
         ('could not load private key file "SECRET": x', 'could not load private key file "***": x'),
         ("FATAL:  invalid command-line argument for server process: SECRET", "server process: ***"),
         ("FATAL:  invalid command-line argument for server process: MY SECRET", "server process: ***"),
+        ("FATAL:  -c GLUEDSECRET requires a value", "-c *** requires a value"),
         ('FATAL:  database "SECRET@h/db" does not exist', 'database "***" does not exist'),
         ("failed to resolve host 'SECRET@h'", "failed to resolve host '***'"),
     ],
 )
 def test_all_else_is_hidden(text: str, shown: str) -> None:
-    settings = {**SETTINGS, "options": r"SECRET MY\ SECRET", "dbname": "SECRET@h/db", "host": "SECRET@h"}
+    settings = {**SETTINGS, "options": r"SECRET MY\ SECRET -cGLUEDSECRET", "dbname": "SECRET@h/db", "host": "SECRET@h"}
     assert shown in hidden(text, settings)
     assert "SECRET" not in hidden(text, settings)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'connection to server on socket "/usr/local/x/.s.PGSQL.5432" failed: No such file or directory',
+        'connection to server at "localhost" (127.0.0.1), port 5432 failed: FATAL:  role "localadmin" does not exist',
+    ],
+)
+def test_a_word_of_the_options_hides_no_part_of_another_word(text: str) -> None:
+    settings = {"host": "localhost", "user": "localadmin", "options": "-c synchronous_commit=local"}
+    assert hidden(text, settings) == text
