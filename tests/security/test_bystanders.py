@@ -53,17 +53,17 @@ def test_an_open_transaction_that_follows_tables_ends_no_consumer(
     monkeypatch.setattr(ownership, "follow_tables", lambda each: follow_tables(each) if prepared.is_set() else None)
     is_followed = "SELECT pgdoc.is_followed()"
     owner = db.connect("owner")
-    with db.store("streamer", auto_create=False) as store, psycopg.connect(db.dsn("stranger")) as stranger:
+    with db.store("streamer", auto_create=False) as store, psycopg.connect(db.dsn("streamer")) as other:
         with store["orders"].watch(consumer=NAME) as stream:
             registrar.execute("ALTER TABLE docs.b RENAME TO c")
-            stranger.execute("SELECT pgdoc.follow_tables()")
+            other.execute("SELECT pgdoc.follow_tables()")
             registrar.execute("ALTER TABLE docs.a RENAME TO b")  # the registry's row of this name is locked
             prepared.set()
             assert stream.next(timeout=3.0) is None
             with store["orders"].watch(resume_after=stream.resume_token):  # does not wait either
                 pass
             assert owner.execute(is_followed).fetchone() == (False,)
-            stranger.rollback()
+            other.rollback()
             wait_until(lambda: owner.execute(is_followed).fetchone() == (True,))
             db.connect("writer").execute("INSERT INTO docs.orders (id, data) VALUES ('1', '{}')")
             event = stream.next(timeout=PATIENCE_S)

@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 from unittest import mock
 
-import psycopg
 import pytest
 from typer.main import get_command
 
 import pgdoc
 from pgdoc import ConsumerStatus, ResumeToken
 from pgdoc.cli.app import app, run_cli
+from pgdoc.crud.guard import missing
 from pgdoc.errors import (
     CatalogMissing,
     CollectionNotFound,
@@ -44,8 +44,11 @@ def opened(command: str, dsn: str = "", schema: str = "docs", *, creates: bool =
 class MissingCollection:
     """A handle on a collection of which the server has no table."""
 
+    def __init__(self, schema: str, name: str) -> None:
+        self._subject = f'collection "{schema}.{name}"'
+
     def get(self, _id: str) -> None:
-        raise CollectionNotFound("no table") from psycopg.errors.UndefinedTable("no table")
+        raise missing(self._subject)
 
     def find(self, _where: Any) -> Any:
         self.get("")
@@ -60,6 +63,7 @@ class FakeStore:
     has_schema: bool
 
     def __init__(self, conninfo: str, *, schema: str, auto_create: bool) -> None:
+        self.schema = schema
         self.opened.append(f"{conninfo} {schema}{' creates' if auto_create else ''}")
 
     def __enter__(self) -> Self:
@@ -68,7 +72,7 @@ class FakeStore:
     def __exit__(self, *exc_info: object) -> None: ...
 
     def __getitem__(self, name: str) -> MissingCollection:
-        return MissingCollection()
+        return MissingCollection(self.schema, name)
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
