@@ -13,23 +13,26 @@
 -- So PUBLIC may execute what can't write (IMMUTABLE and STABLE), and by name: functions that write with the rights of their
 -- caller alone, and those with the rights of the owner (SECURITY DEFINER) that record only facts about the caller's own
 -- session, or such as anybody can see. PostgreSQL lets PUBLIC execute each new function, and default privileges can't change
--- that for one schema. So `pgdoc init` runs this whenever a function has default privileges, as new ones have, and all of them
--- after a restore without privileges.
+-- that for one schema. So `pgdoc init` runs this each time, also after a restore without privileges.
 DO $$
 DECLARE
-  permitted record;
+  changed record;
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_proc WHERE pronamespace = 'pgdoc'::regnamespace AND proacl IS NULL) THEN
-    RETURN;
-  END IF;
-  REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA pgdoc FROM PUBLIC;
-  FOR permitted IN
-    SELECT p.oid::regprocedure AS signature FROM pg_proc p
-    WHERE p.pronamespace = 'pgdoc'::regnamespace AND (p.provolatile IN ('i', 's') AND NOT p.prosecdef OR p.proname IN (
-      'set_metadata', 'create_collection', 'drop_collection', 'rename_collection', 'register', 'unregister', 'lock_table',
-      'equip_collection', 'publish', 'follow_own_ddl', 'before_update', 'refuse_insert',
-      'follow_tables', 'enter_hub', 'keeps_history', 'leave_hub', 'begin_index_build', 'end_index_build'))
+  FOR changed IN
+    SELECT found.signature, found.is_wanted
+    FROM (
+      SELECT p.oid::regprocedure AS signature,
+        p.provolatile IN ('i', 's') AND NOT p.prosecdef OR p.proname IN (
+          'set_metadata', 'create_collection', 'drop_collection', 'rename_collection', 'register', 'unregister', 'lock_table',
+          'equip_collection', 'publish', 'follow_own_ddl', 'before_update', 'refuse_insert',
+          'follow_tables', 'enter_hub', 'keeps_history', 'leave_hub', 'begin_index_build', 'end_index_build') AS is_wanted,
+        EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS acl WHERE acl.grantee = 0) AS is_public
+      FROM pg_proc p
+      WHERE p.pronamespace = 'pgdoc'::regnamespace AND pg_has_role(p.proowner, 'USAGE')
+    ) AS found
+    WHERE found.is_wanted <> found.is_public
   LOOP
-    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', permitted.signature);
+    EXECUTE format(CASE WHEN changed.is_wanted THEN 'GRANT EXECUTE ON FUNCTION %s TO PUBLIC'
+                        ELSE 'REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC' END, changed.signature);
   END LOOP;
 END $$;

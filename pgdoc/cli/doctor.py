@@ -173,17 +173,21 @@ def _advice_on_wal(slot: str) -> str:
 
 
 def _transactions(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
+    of_unknown_age = []
     for found in _rows(connection, "doctor", "blockers"):
         if found.gid is not None:
             age = render_delay(timedelta(seconds=found.age_s))
             yield "warn", f"prepared transaction {found.gid!r}, {age} old, keeps WAL: commit it or roll it back"
         elif found.age_s is None:
-            run = "run GRANT pg_read_all_stats TO the role of this check to see for how long"
-            yield "warn", f"pid {found.pid} has a write transaction open, which keeps WAL: {run}"
+            of_unknown_age.append(str(found.pid))
         elif found.age_s > _LONG_TRANSACTION_S:
             age = render_delay(timedelta(seconds=found.age_s))
             end = f"SELECT pg_terminate_backend({found.pid})"
             yield "warn", f"pid {found.pid} has a write transaction open for {age}, which keeps WAL: end it with {end}"
+    if of_unknown_age:
+        run = f'GRANT pg_read_all_stats TO "{connection.info.user}"'
+        pids = ", ".join(of_unknown_age)
+        yield "warn", f"write transactions of other roles are open (pid {pids}); to see for how long, run {run}"
 
 
 def _catalog(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
