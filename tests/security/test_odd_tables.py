@@ -214,6 +214,7 @@ WRITES = (
 )
 
 
+@pytest.mark.parametrize("catalog", ["owner"], indirect=True)  # where no event trigger refuses it
 @pytest.mark.parametrize("harm", HARMED)
 def test_a_collection_that_its_owner_harms_stops_only_its_own_streams(
     db: SharedDatabase, readers: Readers, plugin: str, harm: str
