@@ -445,11 +445,11 @@ CREATE OR REPLACE FUNCTION pgdoc.create_collection(schema_name text, name text) 
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '10s' AS $$
 BEGIN
   FOR attempt IN 1 .. 5 LOOP
-    IF pgdoc.find_collection(schema_name, name) IS NOT NULL THEN
-      RETURN false;
-    END IF;
-    PERFORM pgdoc.check_may_register();
     BEGIN
+      IF pgdoc.find_collection(schema_name, name) IS NOT NULL THEN
+        RETURN false;
+      END IF;
+      PERFORM pgdoc.check_may_register();
       IF to_regnamespace(quote_ident(schema_name)) IS NULL THEN
         EXECUTE format('CREATE SCHEMA IF NOT EXISTS %I', schema_name);
       END IF;
@@ -462,8 +462,9 @@ BEGIN
         '  created_at timestamptz NOT NULL DEFAULT now(),'
         '  updated_at timestamptz NOT NULL DEFAULT now())', schema_name, name);
       EXIT;
-    EXCEPTION WHEN duplicate_table OR duplicate_schema OR unique_violation THEN  -- another session creates the same one
-      IF attempt = 5 THEN
+    EXCEPTION WHEN duplicate_table OR duplicate_schema OR unique_violation OR serialization_failure THEN
+      -- Another session creates the same one. Under READ COMMITTED the next attempt sees it.
+      IF attempt = 5 OR SQLSTATE = '40001' AND current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE;
       END IF;
     END;
