@@ -181,4 +181,21 @@ GRANT USAGE ON SCHEMA pgdoc TO PUBLIC;
 GRANT SELECT ON pgdoc.settings, pgdoc.alembic_version TO PUBLIC;
 
 -- A downgrade turns collections into plain tables; this turns them into collections again.
-SELECT pgdoc.equip_collection(conrelid) FROM pg_constraint WHERE conname = 'pgdoc_data' AND contype = 'c';
+-- A table that only looks like one must not stop the installation.
+DO $$
+DECLARE
+  relation regclass;
+BEGIN
+  FOR relation IN
+    SELECT conrelid FROM pg_constraint WHERE conname = 'pgdoc_data' AND contype = 'c' AND pgdoc.is_collection(conrelid)
+  LOOP
+    BEGIN
+      PERFORM pgdoc.equip_collection(relation);
+    EXCEPTION
+      WHEN lock_not_available OR deadlock_detected THEN
+        RAISE;
+      WHEN OTHERS THEN
+        RAISE WARNING 'table % is not a collection: %', relation, SQLERRM;
+    END;
+  END LOOP;
+END $$;

@@ -712,8 +712,11 @@ BEGIN
         WHERE NOT EXISTS (SELECT FROM pg_publication_rel r JOIN pgdoc.published p ON p.member = r.oid
                           WHERE r.prrelid = old.relation);
       END IF;
-    EXCEPTION WHEN insufficient_privilege OR check_violation THEN
-      fault := SQLERRM;
+    EXCEPTION
+      WHEN lock_not_available OR deadlock_detected THEN
+        RAISE;
+      WHEN OTHERS THEN  -- no table of another role may stop the upgrade
+        fault := SQLERRM;
     END;
     IF fault IS NULL THEN
       INSERT INTO pgdoc.registry (oid, schema_name, name, since, opened_by)

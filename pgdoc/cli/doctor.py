@@ -197,6 +197,9 @@ def _catalog(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
         row = None
     check_revision(None if row is None else row[0])
+    if connection.execute(statement("doctor", "is_bound").encode()).fetchone() == (False,):
+        yield "wrong", "the registry belongs to another database: this one is a copy, or was restored; run `pgdoc init`"
+        return
     yield "ok", f"revision {row[0] if row else ''}"
 
 

@@ -41,3 +41,6 @@ SELECT c.relname AS name, t.relname AS collection
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid
 WHERE NOT i.indisvalid AND t.relnamespace = to_regnamespace(%s)
 ORDER BY c.relname
+
+-- name: is_bound
+SELECT pgdoc.is_bound()

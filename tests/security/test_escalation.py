@@ -189,3 +189,25 @@ def test_a_schema_that_another_role_creates_during_init_is_refused(
         migrate(db.dsn("superuser"))
     found = superuser.execute("SELECT count(*) FROM pg_class WHERE relnamespace = 'pgdoc'::regnamespace").fetchone()
     assert found == (0,)
+
+
+NEAR = """
+CREATE TABLE docs.evil (
+  id text COLLATE "C" PRIMARY KEY CONSTRAINT pgdoc_id CHECK (id <> ''),
+  data jsonb NOT NULL CONSTRAINT pgdoc_data CHECK (jsonb_typeof(data) = 'object'), {}
+  replaced_version bigint NOT NULL DEFAULT 1,
+  created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NOT NULL DEFAULT now())
+"""
+
+
+@pytest.mark.parametrize("version", ["", "version bigint NOT NULL DEFAULT 1,"])
+def test_a_table_that_looks_like_a_collection_stops_no_installation(db: SharedDatabase, version: str) -> None:
+    """As for a catalog that is dropped and created again, which the reference describes."""
+    db.connect("creator").execute(NEAR.format(version).encode())
+    with db.store("owner") as store:
+        store["orders"].insert("o-1", {})
+    db.connect("owner").execute("DROP SCHEMA pgdoc CASCADE; DROP PUBLICATION pgdoc")
+    migrate(db.dsn("owner"))
+    with db.store("owner") as store:
+        assert store["orders"].count() == 1
+        assert store["orders"].update("o-1", {"$set": {"n": 1}}).version == 2  # type: ignore[union-attr]
