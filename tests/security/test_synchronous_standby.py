@@ -221,13 +221,22 @@ class Committers:
 def is_released(conninfo: str, prefix: str = "committer", wait_s: float = WAIT_S) -> bool:
     """Commit a transaction; return whether its commit was released before it was canceled."""
     notices: list[str] = []
+    done = threading.Event()
     with psycopg.connect(conninfo, autocommit=True) as connection:
         connection.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
-        timer = threading.Timer(wait_s, connection.cancel)
-        timer.start()
-        connection.execute("SELECT pg_logical_emit_message(true, %s, '')", [prefix])
-        timer.cancel()
-        timer.join()
+
+        def cancel() -> None:
+            while not done.wait(wait_s):  # a request can come too early, or get lost
+                with contextlib.suppress(psycopg.Error):
+                    connection.cancel()
+
+        thread = threading.Thread(target=cancel)
+        thread.start()
+        try:
+            connection.execute("SELECT pg_logical_emit_message(true, %s, '')", [prefix])
+        finally:
+            done.set()
+            thread.join()
     return not any("synchronous replication" in notice for notice in notices)
 
 
