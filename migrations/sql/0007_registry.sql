@@ -278,6 +278,7 @@ DECLARE
 BEGIN
   FOR attempt IN 1 .. 10 LOOP
     found := relation::text;
+    EXIT WHEN found ~ '^[0-9]+$';  -- it was dropped: this is its oid
     IF to_regclass(found) = relation THEN
       BEGIN
         EXECUTE format('LOCK TABLE ONLY %s IN %s MODE', found, mode);
