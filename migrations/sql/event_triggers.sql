@@ -80,9 +80,9 @@ BEGIN
   END;
 END $$;
 
--- Locks the tables of a schema with collections that has another name than the registry knows, and returns them. Those that
--- are no collections count, too: what is written to them meanwhile still has the old name, which another table can get. (Nothing
--- can lock a table that its own transaction has created and not committed yet.)
+-- Finds the schemas with collections whose name differs from the registry's, locks all of their tables, and returns them. Plain
+-- tables are locked, too: until the rename commits, WAL records of their rows carry the old name, which a collection can get
+-- in the same transaction. A table that another transaction has created and not committed yet can't be locked.
 CREATE OR REPLACE FUNCTION pgdoc.lock_renamed() RETURNS oid[] LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -109,5 +109,5 @@ def put_first(admin: psycopg.Connection[Any], database: str, roles: list[str]) -
 
 
 def was_called(admin: psycopg.Connection[Any]) -> bool:
-    """Whether anything in the schema was called; who wants to know what reads the errors."""
+    """Whether anything in the schema was called; the errors say what."""
     return admin.execute("SELECT is_called FROM hostile.calls").fetchone() == (True,)
