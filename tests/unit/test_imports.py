@@ -100,11 +100,10 @@ def own_imports(path: Path) -> Iterator[str]:
             yield module or "__init__"
 
 
-def test_the_top_of_the_package_holds_only_folders_and_four_files():
+def test_the_top_of_the_package_holds_only_folders_and_three_files():
     assert {path.name for path in PACKAGE.iterdir() if path.is_file()} == {
         "__init__.py",
         "__main__.py",
-        "errors.py",
         "py.typed",
     }
 

@@ -1,0 +1,149 @@
+"""Every error that pgdoc raises.
+
+::
+
+    PgdocError
+    ├── StoreClosed                      the store is closed
+    ├── TransactionClosed                the transaction or bulk has not begun, or has ended
+    ├── ServerError                      a problem with the server, or with the connection to it
+    │   ├── ServerUnreachable            no connection, or it was lost (resumable)
+    │   ├── UnsupportedServer            older than PostgreSQL 15, or not UTF-8
+    │   ├── ServerNotFound               `LocalServer` found no PostgreSQL on this machine
+    │   ├── ServerStartFailed            `LocalServer` did not start, or is not running
+    │   ├── ReplicationUnavailable       documents work on this server, streams do not
+    │   │   ├── WalLevelTooLow           wal_level is not logical
+    │   │   ├── PluginMissing            the output plugin is not installed on the server
+    │   │   ├── PluginNotAllowed         output_plugin_libraries does not list the output plugin
+    │   │   ├── PublicationIncomplete    the publication for pgoutput lacks something
+    │   │   ├── ReplicationNotPermitted  the role lacks REPLICATION, or pg_hba.conf refuses it
+    │   │   ├── SlotsExhausted           no free replication slot or walsender (resumable)
+    │   │   └── DirectRouteNeeded        the connection goes through a pooler
+    │   └── DatabaseError                any other error of the server (`sqlstate`)
+    ├── CatalogError
+    │   ├── CatalogMissing               the database has no pgdoc catalog
+    │   ├── CatalogNotTrusted            a superuser connects, but another role owns the catalog
+    │   ├── RegistryUnbound              the catalog belongs to another database: this one was copied or restored
+    │   └── CatalogVersionMismatch       the catalog is older or newer than pgdoc (`found_version`, `needed_version`)
+    ├── InvalidInput                     an argument is not valid; also a ValueError (`path`)
+    │   ├── InvalidName                  of a collection, schema, index or consumer
+    │   ├── InvalidDocument              an id, data or metadata that can't be stored
+    │   ├── InvalidFilter                (`operator`)
+    │   └── InvalidUpdate                (`operator`)
+    ├── CollectionNotFound               the collection does not exist, or a table is none
+    ├── DuplicateDocument                the id, or a unique value, already exists (`document_id`)
+    ├── VersionConflict                  the document is not at version `if_version` (`found_version`)
+    ├── BulkError                        a write of a bulk failed (`index`, `collection`, `document_id`)
+    ├── UnreadableDocument               stored data that Python can't represent
+    └── StreamError
+        ├── StreamClosed                 the stream is closed
+        ├── SlotBlocked                  open write transactions block the first slot (resumable, `blockers`)
+        ├── HistoryLost                  the server no longer keeps the position (`oldest_available`)
+        ├── InvalidResumeToken           not a position of this cluster; also a ValueError
+        ├── ConsumerBusy                 the consumer is open elsewhere (`owner_pid`)
+        ├── ConsumerLost                 the consumer was taken over or dropped
+        ├── NotAConsumer                 `ack` and `checkpoint` need a stream with a consumer
+        ├── ReplicaIdentityChanged       a collection's table is no longer REPLICA IDENTITY FULL
+        └── ProtocolError                a message that the decoder does not understand (`offset`)
+
+Each message names the object, the finding and the next step. An error that comes from psycopg has psycopg's exception
+as its ``__cause__``. The class attribute ``resumable`` says whether opening the same stream again from its
+``resume_token`` can succeed without anyone changing anything.
+"""
+
+from __future__ import annotations
+
+from pgdoc.errors.base import (
+    PgdocError,
+    StoreClosed,
+    TransactionClosed,
+)
+from pgdoc.errors.documents import (
+    BulkError,
+    CollectionNotFound,
+    DuplicateDocument,
+    InvalidDocument,
+    InvalidFilter,
+    InvalidInput,
+    InvalidName,
+    InvalidUpdate,
+    UnreadableDocument,
+    VersionConflict,
+)
+from pgdoc.errors.server import (
+    CatalogError,
+    CatalogMissing,
+    CatalogNotTrusted,
+    CatalogVersionMismatch,
+    DatabaseError,
+    DirectRouteNeeded,
+    PluginMissing,
+    PluginNotAllowed,
+    PublicationIncomplete,
+    RegistryUnbound,
+    ReplicationNotPermitted,
+    ReplicationUnavailable,
+    ServerError,
+    ServerNotFound,
+    ServerStartFailed,
+    ServerUnreachable,
+    SlotsExhausted,
+    UnsupportedServer,
+    WalLevelTooLow,
+)
+from pgdoc.errors.streams import (
+    ConsumerBusy,
+    ConsumerLost,
+    HistoryLost,
+    InvalidResumeToken,
+    NotAConsumer,
+    ProtocolError,
+    ReplicaIdentityChanged,
+    SlotBlocked,
+    StreamClosed,
+    StreamError,
+)
+
+__all__ = [
+    "BulkError",
+    "CatalogError",
+    "CatalogMissing",
+    "CatalogNotTrusted",
+    "CatalogVersionMismatch",
+    "CollectionNotFound",
+    "ConsumerBusy",
+    "ConsumerLost",
+    "DatabaseError",
+    "DirectRouteNeeded",
+    "DuplicateDocument",
+    "HistoryLost",
+    "InvalidDocument",
+    "InvalidFilter",
+    "InvalidInput",
+    "InvalidName",
+    "InvalidResumeToken",
+    "InvalidUpdate",
+    "NotAConsumer",
+    "PgdocError",
+    "PluginMissing",
+    "PluginNotAllowed",
+    "ProtocolError",
+    "PublicationIncomplete",
+    "RegistryUnbound",
+    "ReplicaIdentityChanged",
+    "ReplicationNotPermitted",
+    "ReplicationUnavailable",
+    "ServerError",
+    "ServerNotFound",
+    "ServerStartFailed",
+    "ServerUnreachable",
+    "SlotBlocked",
+    "SlotsExhausted",
+    "StoreClosed",
+    "StreamClosed",
+    "StreamError",
+    "TransactionClosed",
+    "UnreadableDocument",
+    "UnsupportedServer",
+    "VersionConflict",
+    "WalLevelTooLow",
+]

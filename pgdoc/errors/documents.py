@@ -1,0 +1,104 @@
+"""Errors of arguments, documents and collections."""
+
+from __future__ import annotations
+
+from pgdoc.errors.base import PgdocError
+
+
+class InvalidInput(PgdocError, ValueError):  # noqa: N818
+    """An argument is not valid: correct it. Nothing was sent to the server.
+
+    Attributes:
+        path: the dotted path of the fault within the argument; `None` if there is none.
+    """
+
+    def __init__(self, message: str, *, path: str | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class InvalidName(InvalidInput):
+    """The name of a collection, schema, index or consumer is not valid, or the new name of a collection is taken."""
+
+
+class InvalidDocument(InvalidInput):
+    """An id, a document's data or metadata can't be stored: it must be valid JSON, within pgdoc's limits."""
+
+
+class InvalidFilter(InvalidInput):
+    """The filter is not valid: see the reference of query filters.
+
+    Attributes:
+        operator: the operator at fault; `None` if there is none.
+    """
+
+    def __init__(self, message: str, *, path: str | None = None, operator: str | None = None) -> None:
+        super().__init__(message, path=path)
+        self.operator = operator
+
+
+class InvalidUpdate(InvalidInput):
+    """The update is not valid, or does not fit the stored document; nothing was changed.
+
+    Attributes:
+        operator: the operator at fault; `None` if there is none.
+    """
+
+    def __init__(self, message: str, *, path: str | None = None, operator: str | None = None) -> None:
+        super().__init__(message, path=path)
+        self.operator = operator
+
+
+class CollectionNotFound(PgdocError):  # noqa: N818
+    """The collection does not exist and the call does not create it, or a table of that name is not a collection.
+
+    Create it with `store.create_collection()`, use another name, or make the table a collection with
+    `SELECT pgdoc.register('docs.orders')`. No call reads or changes a table that is not a collection.
+    """
+
+
+class DuplicateDocument(PgdocError):  # noqa: N818
+    """A document with this id, or with this value of a unique index, already exists: replace or update it.
+
+    Attributes:
+        document_id: the id; `None` if the server does not report it.
+    """
+
+    def __init__(self, message: str, *, document_id: str | None = None) -> None:
+        super().__init__(message)
+        self.document_id = document_id
+
+
+class VersionConflict(PgdocError):  # noqa: N818
+    """The document is not at the version in `if_version`: read it again, and repeat the change. Nothing was changed.
+
+    Attributes:
+        found_version: the stored version; `None` if there is no document.
+    """
+
+    def __init__(self, message: str, *, found_version: int | None) -> None:
+        super().__init__(message)
+        self.found_version = found_version
+
+
+class BulkError(PgdocError):
+    """A write of a bulk failed, so nothing of the bulk was stored: handle the `__cause__`, the error of that write.
+
+    Attributes:
+        index: the number of the write, counted from 0 in the order of the calls.
+        collection: the name of its collection.
+        document_id: the id in the call; `None` if the call has a filter instead.
+    """
+
+    def __init__(self, message: str, *, index: int, collection: str, document_id: str | None) -> None:
+        super().__init__(message)
+        self.index = index
+        self.collection = collection
+        self.document_id = document_id
+
+
+class UnreadableDocument(PgdocError):  # noqa: N818
+    """The stored data can't be read in Python, which happens only if it was written by SQL: change it with SQL.
+
+    It has a number of more than 4,300 digits, is nested too deep, or has a time out of range.
+    """

@@ -1,0 +1,123 @@
+"""Errors of the server, of the connection to it, and of the catalog."""
+
+from __future__ import annotations
+
+from pgdoc.errors.base import PgdocError
+
+
+class ServerError(PgdocError):
+    """There is a problem with the server, or with the connection to it; each subclass names one."""
+
+
+class ServerUnreachable(ServerError):  # noqa: N818
+    """No connection could be made, or it was lost: try again, and check the conninfo if that does not help.
+
+    A write whose connection was lost may or may not be committed. An open stream reconnects by itself.
+    """
+
+    resumable = True
+
+
+class UnsupportedServer(ServerError):  # noqa: N818
+    """The server is older than PostgreSQL 15, or the database's encoding is not UTF-8: use another one."""
+
+
+class ServerNotFound(ServerError):  # noqa: N818
+    """`LocalServer` found no PostgreSQL 15 or newer on this machine: install one, or name its `bin_dir`."""
+
+
+class ServerStartFailed(ServerError):  # noqa: N818
+    """`LocalServer` did not start, or is not running: read the log in the message, or call `start()`."""
+
+
+class ReplicationUnavailable(ServerError):  # noqa: N818
+    """Documents work on this server, but streams do not; each subclass names a reason. `pgdoc doctor` checks all."""
+
+
+class WalLevelTooLow(ReplicationUnavailable):
+    """`wal_level` is not `logical`: set it, and restart the server."""
+
+
+class PluginMissing(ReplicationUnavailable):
+    """The output plugin is not installed on the server: install it, or use `plugin="auto"`."""
+
+
+class PluginNotAllowed(ReplicationUnavailable):
+    """`output_plugin_libraries` does not list the output plugin: add it, or use `plugin="auto"`."""
+
+
+class PublicationIncomplete(ReplicationUnavailable):
+    """The publication "pgdoc" does not send every change, and the role may not repair it.
+
+    Run the statement in the message as the owner of the publication.
+    """
+
+
+class ReplicationNotPermitted(ReplicationUnavailable):
+    """The role lacks REPLICATION, or `pg_hba.conf` refuses the connection: grant it, or add a line there."""
+
+
+class SlotsExhausted(ReplicationUnavailable):
+    """The server has no free replication slot or walsender.
+
+    Close streams and drop unused slots, or raise `max_replication_slots` or `max_wal_senders`.
+    """
+
+    resumable = True
+
+
+class DirectRouteNeeded(ReplicationUnavailable):
+    """The connection goes through a pooler, which does not support replication.
+
+    Give the server's own host and port as `replication_conninfo`.
+    """
+
+
+class DatabaseError(ServerError):
+    """The server reported an error that no other class describes; `sqlstate` says which.
+
+    Run a transaction again after a code that starts with `40`, a deadlock or serialization failure.
+
+    Attributes:
+        sqlstate: the five characters of PostgreSQL's appendix A; `None` if there is no code.
+    """
+
+    def __init__(self, message: str, *, sqlstate: str | None = None) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+
+
+class CatalogError(PgdocError):
+    """The `pgdoc` schema of the database does not work with this version of pgdoc."""
+
+
+class CatalogMissing(CatalogError):  # noqa: N818
+    """The database has no pgdoc catalog: create it with `pgdoc init` or `store.migrate()`."""
+
+
+class CatalogNotTrusted(CatalogError):  # noqa: N818
+    """A superuser connects, but a role that is none owns the catalog: connect as that role, or as another one.
+
+    The owner of a function decides what it does, and it would do that with the superuser's rights.
+    """
+
+
+class CatalogVersionMismatch(CatalogError):  # noqa: N818
+    """The catalog is older or newer than this version of pgdoc: run `pgdoc init`, or install a newer pgdoc.
+
+    Attributes:
+        found_version: the revision in the database.
+        needed_version: the revision that this version of pgdoc needs.
+    """
+
+    def __init__(self, message: str, *, found_version: str, needed_version: str) -> None:
+        super().__init__(message)
+        self.found_version = found_version
+        self.needed_version = needed_version
+
+
+class RegistryUnbound(CatalogError):  # noqa: N818
+    """The database is a copy, or was restored from a dump, and its registry of collections belongs to the original.
+
+    Run `pgdoc init` as the catalog's owner, or `SELECT pgdoc.rebind()`.
+    """

@@ -1,0 +1,86 @@
+"""Errors of streams and consumers."""
+
+from __future__ import annotations
+
+from pgdoc.errors.base import PgdocError
+
+
+class StreamError(PgdocError):
+    """A stream can't be opened, or can't continue; each subclass names a reason."""
+
+
+class StreamClosed(StreamError):  # noqa: N818
+    """The stream is closed, or its collections no longer exist: open another with `watch(resume_after=...)`."""
+
+
+class SlotBlocked(StreamError):  # noqa: N818
+    """Open write transactions block the creation of the first replication slot: end them, or wait, and try again.
+
+    Attributes:
+        blockers: a `(pid, age in seconds)` for each transaction, oldest first. The pid of a prepared transaction is
+            `None`. So is the age of another role's transaction, unless the role is a member of `pg_read_all_stats`.
+    """
+
+    resumable = True
+
+    def __init__(self, message: str, *, blockers: tuple[tuple[int | None, float | None], ...] = ()) -> None:
+        super().__init__(message)
+        self.blockers = blockers
+
+
+class ConsumerBusy(StreamError):  # noqa: N818
+    """The consumer is open elsewhere: close it there, or open it with `wait=True` as a standby.
+
+    Attributes:
+        owner_pid: the pid of its session on the server; `None` if the session has just ended.
+    """
+
+    def __init__(self, message: str, *, owner_pid: int | None = None) -> None:
+        super().__init__(message)
+        self.owner_pid = owner_pid
+
+
+class ConsumerLost(StreamError):  # noqa: N818
+    """This stream no longer owns the consumer, or a later checkpoint is already stored: open the consumer again.
+
+    Let the error leave the transaction's block, so that the transaction is rolled back.
+    """
+
+
+class NotAConsumer(StreamError):  # noqa: N818
+    """`ack` and `checkpoint` need a stream with a consumer: open it with `watch(consumer=...)`."""
+
+
+class HistoryLost(StreamError):  # noqa: N818
+    """The server no longer keeps the WAL of the position: rebuild from the collections, with `snapshot=True`.
+
+    Attributes:
+        oldest_available: the oldest LSN that a stream can start at, as text; `None` if there is none.
+    """
+
+    def __init__(self, message: str, *, oldest_available: str | None = None) -> None:
+        super().__init__(message)
+        self.oldest_available = oldest_available
+
+
+class InvalidResumeToken(StreamError, ValueError):  # noqa: N818
+    """The text is not a token, or not a position of this cluster that can be resumed.
+
+    Use a token on the server that issued it; after a restore or failover, start without one.
+    """
+
+
+class ReplicaIdentityChanged(StreamError):  # noqa: N818
+    """A collection's table is no longer REPLICA IDENTITY FULL, so before images are missing: set it again."""
+
+
+class ProtocolError(StreamError):
+    """The server sent a message that the decoder does not understand: update pgdoc, or report the message.
+
+    Attributes:
+        offset: the byte of the message where decoding stopped.
+    """
+
+    def __init__(self, message: str, *, offset: int = 0) -> None:
+        super().__init__(message)
+        self.offset = offset
