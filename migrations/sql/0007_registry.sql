@@ -163,7 +163,8 @@ BEGIN
   ELSE
     RAISE EXCEPTION 'table "%.%" is not a collection', schema_name, name
       USING ERRCODE = 'wrong_object_type',
-        HINT = format('Use another collection name, or make it one: SELECT pgdoc.register(%L)', relation::text);
+        HINT = coalesce('Use another collection name: it can''t become one, because ' || pgdoc.form_fault(relation),
+          format('Use another collection name, or make it one: SELECT pgdoc.register(%L)', relation::text));
   END IF;
 END $$;
 
