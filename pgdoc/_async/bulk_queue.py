@@ -12,7 +12,14 @@ from pgdoc.crud.bulk_results import CHUNK_BYTES, CHUNK_STATEMENTS, size_of
 from pgdoc.crud.guard import guarded, replaced
 from pgdoc.crud.guard import missing as missing_collection
 from pgdoc.database.errors import is_about_table, map_error
-from pgdoc.errors import BulkError, PgdocError, ServerUnreachable, StoreClosed, TransactionClosed
+from pgdoc.errors import (
+    BulkError,
+    PgdocError,
+    SerializationFailure,
+    ServerUnreachable,
+    StoreClosed,
+    TransactionClosed,
+)
 from pgdoc.runtime.primitives import AsyncLock
 
 if TYPE_CHECKING:
@@ -180,9 +187,9 @@ class AsyncBulkQueue:
 
 
 def _bulk_error(write: Queued, error: PgdocError) -> PgdocError:
-    """Name the write in its error; a lost connection is not the error of any one write."""
+    """Name the write in its error; what a lost connection or another transaction did is no fault of any one write."""
     index, target, _ = write
-    if isinstance(error, ServerUnreachable | StoreClosed):
+    if isinstance(error, ServerUnreachable | StoreClosed | SerializationFailure):
         return error
     call = target.operation if target.key is None else f"{target.operation} of {target.key!r}"
     named = BulkError(

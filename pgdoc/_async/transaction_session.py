@@ -9,7 +9,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from pgdoc.crud.copy_format import HEADER, TRAILER
-from pgdoc.database.errors import map_error
+from pgdoc.database.errors import commit_error, map_error
 from pgdoc.errors import DatabaseError, ServerUnreachable, TransactionClosed
 from pgdoc.model.metadata import checked, current_metadata
 from pgdoc.runtime.ttl_cache import TransactionCache
@@ -129,7 +129,7 @@ class AsyncTransactionSession:
         try:
             swallowed = await self._block.__aexit__(exc_type, exc, traceback)
         except psycopg.Error as error:
-            raise map_error(error, "the commit of the transaction") from error
+            raise (map_error(error, "the rollback of the transaction") if exc else commit_error(error)) from error
         finally:
             for cursor in tuple(self._cursors):  # an abandoned iterator must not read in the next transaction
                 await cursor.close()

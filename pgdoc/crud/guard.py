@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgdoc.database.errors import one_line
-from pgdoc.errors import CollectionNotFound, DatabaseError, RegistryUnbound
+from pgdoc.errors import CollectionNotFound, DatabaseError, RegistryUnbound, SerializationFailure
 from pgdoc.model.names import without_needless_quotes
 from pgdoc.sql import statement
 
@@ -50,7 +50,7 @@ def check_state(state: str, table: str, subject: str) -> None:
     Raises:
         CollectionNotFound: it is not a collection.
         RegistryUnbound: this database can't tell.
-        DatabaseError: it is newer than what the transaction may see.
+        SerializationFailure: it is newer than what the transaction may see.
     """
     if state == "unbound":
         raise RegistryUnbound(
@@ -58,7 +58,7 @@ def check_state(state: str, table: str, subject: str) -> None:
             "restored: run `pgdoc init` as the catalog's owner, or SELECT pgdoc.rebind()"
         )
     if state == "newer":
-        raise DatabaseError(
+        raise SerializationFailure(
             f"{subject} is newer than this transaction's snapshot. Run the transaction again", sqlstate="40001"
         )
     if state not in {"collection", "missing"}:
@@ -73,16 +73,19 @@ def missing(subject: str) -> CollectionNotFound:
     return CollectionNotFound(f"{subject} does not exist: create it with store.create_collection()")
 
 
-def replaced(subject: str, exc: psycopg.Error | None = None) -> CollectionNotFound:
+def replaced(subject: str, exc: psycopg.Error | None = None) -> DatabaseError:
     """Return the error for a table that another one has replaced, where the call can't be repeated.
 
     `exc` is the error of the statement, which can have another reason.
     """
-    if exc is not None and exc.sqlstate not in _SURE:
-        return CollectionNotFound(
+    state = None if exc is None else exc.sqlstate
+    if exc is not None and state not in _SURE:
+        return DatabaseError(
             f"{subject}: {one_line(exc)}. If it was dropped, renamed or replaced by another table during this call or "
-            "transaction, run it again"
+            "transaction, run it again",
+            sqlstate=state,
         )
-    return CollectionNotFound(
-        f"{subject} was dropped, renamed or replaced by another table during this call or transaction: run it again"
+    return SerializationFailure(
+        f"{subject} was dropped, renamed or replaced by another table during this call or transaction: run it again",
+        sqlstate=state,
     )
