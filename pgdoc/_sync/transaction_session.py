@@ -40,6 +40,7 @@ class TransactionSession:
         self._connections = connections
         self.oids = TransactionCache(connections.oids)
         self.indexes, self.large_results = connections.indexes, connections.large_results
+        self.traits = connections.traits
         self._isolation = isolation
         self._connection: Connection[Any] | None = None  # while the transaction is open
         # Cursors in the server. Those in `_cursors_gone` were closed by the server, with the savepoint of a COPY.
@@ -160,8 +161,13 @@ class TransactionSession:
         self._diverged = self._diverged or bool(inner)
         return inner.over(self._given.over(self._outside)).message if self._diverged else None
 
-    def fetch(self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
+    def fetch(
+        self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None, apart: bool = False
+    ) -> list[tuple[Any, ...]]:
         """See `Session`."""
+        if apart:
+            with self.connection.transaction():  # a savepoint
+                return self.fetch(query, params, prepare=prepare)
         cursor = self.connection.execute(query, params, prepare=prepare, binary=True)
         return cursor.fetchall()
 

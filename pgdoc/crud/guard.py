@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-__all__ = ["GuardedQuery", "check_state", "guarded", "guarded_query", "missing", "replaced"]
+__all__ = ["GuardedQuery", "TableTraits", "check_state", "guarded", "guarded_query", "missing", "replaced"]
 
 _SURE = {"PGD02", "42P01", "3F000"}
 
@@ -26,6 +26,18 @@ class GuardedQuery(NamedTuple):
     table: str
     before: str
     after: str
+
+
+class TableTraits(NamedTuple):
+    """What the table of a collection has besides what pgdoc gave it.
+
+    Attributes:
+        may_drop: whether triggers, row policies or rules may keep a write from a row without an error.
+        may_refuse: whether a unique index or a constraint, besides the primary key, may refuse a document.
+    """
+
+    may_drop: bool
+    may_refuse: bool
 
 
 def guarded_query(block: str, table: str, clauses: Mapping[str, Any]) -> GuardedQuery:

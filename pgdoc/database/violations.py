@@ -144,5 +144,7 @@ def _value(key: str) -> Any:
 def _number(digits: str, sign: int) -> Any:
     """Decode the weight of the first digit, plus 32,768, and the digits to the base 10,000, each in four hex digits."""
     weight, *parts = (int(digits[at : at + 4], 16) for at in range(0, len(digits), 4))
-    number = sum((Decimal(part).scaleb(4 * (weight - 0x8000 - at)) for at, part in enumerate(parts)), Decimal(0))
-    return decode(format(sign * number.normalize(), "f").encode())
+    written = "".join(f"{part:04}" for part in parts)
+    text = f"{Decimal(f'{written}e{4 * (weight - 0x8000 - len(parts) + 1)}'):f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return decode(f"{'-' if sign < 0 else ''}{text}".encode())

@@ -64,7 +64,8 @@ class DuplicateDocument(PgdocError):  # noqa: N818
 
     Attributes:
         document_id: the id that exists; `None` if it is not the id that exists, or if the server does not report it.
-        index: the unique index, or the constraint of the table, that refuses the document; `None` for the id.
+        index: the unique index, or the constraint of the table, that refuses the document; `None` for the id. In an
+            aborted transaction, the name may be cut to 22 bytes.
         paths: the paths of the index; empty for the id, and if the server does not report them.
         values: the values at these paths that exist in another document; `None` if the server does not report them, and
             for objects and long values. A whole number has no decimal point.
