@@ -11,7 +11,7 @@ import psycopg
 from pgdoc.crud.guard import replaced
 from pgdoc.crud.statements import table_statement
 from pgdoc.database.errors import map_error
-from pgdoc.errors import DatabaseError, SerializationFailure
+from pgdoc.errors import CollectionNotFound, DatabaseError
 from pgdoc.model.names import check_name, quoted
 from pgdoc.query.indexes.definition import (
     Index,
@@ -223,7 +223,7 @@ class Indexes:
         try:
             self._execute(connection, query, plan.name, progress)
             self._check_table(connection, oid, relation)
-        except (psycopg.errors.UniqueViolation, SerializationFailure):
+        except (psycopg.errors.UniqueViolation, CollectionNotFound):
             if not self._session.in_transaction:
                 self._drop(connection, relation)
             raise

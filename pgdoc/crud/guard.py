@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pgdoc.database.errors import one_line
-from pgdoc.errors import CollectionNotFound, DatabaseError, RegistryUnbound, SerializationFailure
+from pgdoc.database.errors import is_serialization_failure, one_line
+from pgdoc.errors import CollectionNotFound, RegistryUnbound, SerializationFailure
 from pgdoc.model.names import without_needless_quotes
 from pgdoc.sql import statement
 
@@ -50,7 +50,7 @@ def guarded_query(block: str, table: str, clauses: Mapping[str, Any]) -> Guarded
 
 @lru_cache(maxsize=4096)
 def guarded(query: GuardedQuery, oid: int) -> bytes:
-    """Return the SQL of a statement that the server refuses with PGD02 unless its table has this oid."""
+    """Return the SQL of a statement that the server refuses with PGD02 or PGD04 unless its table has this oid."""
     table, before, after = query
     guard = statement("documents", "guard").format(table=table, oid=oid)
     return f"{before}{guard}{after}".encode()
@@ -85,19 +85,21 @@ def missing(subject: str) -> CollectionNotFound:
     return CollectionNotFound(f"{subject} does not exist: create it with store.create_collection()")
 
 
-def replaced(subject: str, exc: psycopg.Error | None = None) -> DatabaseError:
+def replaced(subject: str, exc: psycopg.Error | None = None) -> CollectionNotFound | SerializationFailure:
     """Return the error for a table that another one has replaced, where the call can't be repeated.
 
     `exc` is the error of the statement, which can have another reason.
     """
-    state = None if exc is None else exc.sqlstate
-    if exc is not None and state not in _SURE:
-        return DatabaseError(
-            f"{subject}: {one_line(exc)}. If it was dropped, renamed or replaced by another table during this call or "
-            "transaction, run it again",
-            sqlstate=state,
+    if exc is not None and is_serialization_failure(exc):
+        return SerializationFailure(
+            f"{subject} was dropped or renamed, and another collection has its name now: run the transaction again",
+            sqlstate=exc.sqlstate,
         )
-    return SerializationFailure(
-        f"{subject} was dropped, renamed or replaced by another table during this call or transaction: run it again",
-        sqlstate=state,
+    if exc is not None and exc.sqlstate not in _SURE:
+        return CollectionNotFound(
+            f"{subject}: {one_line(exc)}. If it was dropped, renamed or replaced by another table during this call or "
+            "transaction, run it again"
+        )
+    return CollectionNotFound(
+        f"{subject} was dropped, renamed or replaced by another table during this call or transaction: run it again"
     )

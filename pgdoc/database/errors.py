@@ -41,7 +41,7 @@ __all__ = [
 # dropped; the session was idle for too long.
 _UNREACHABLE = re.compile(r"08...|53300|57P0[1-5]")
 # The SQLSTATEs of the catalog's functions (`migrations/sql`).
-_UNBOUND, _REFUSED = "PGD01", "PGD02"
+_UNBOUND, _REFUSED, _CREATED_AGAIN = "PGD01", "PGD02", "PGD04"
 # What a statement meets at a table of another form: no table or schema, column, operator or conversion; a view; or a
 # plan that was kept for the former table.
 _ABOUT_TABLE = re.compile(r"42P01|3F000|42703|42883|42804|42846|42809|0A000|55000")
@@ -112,12 +112,13 @@ def is_retryable(exc: Exception) -> bool:
 
 def is_serialization_failure(exc: psycopg.Error) -> bool:
     """Whether another transaction came in between, so that running this one again can succeed."""
-    return isinstance(exc, psycopg.errors.SerializationFailure | psycopg.errors.DeadlockDetected)
+    conflict = isinstance(exc, psycopg.errors.SerializationFailure | psycopg.errors.DeadlockDetected)
+    return conflict or exc.sqlstate == _CREATED_AGAIN
 
 
 def is_about_table(exc: psycopg.Error) -> bool:
     """Whether the error of a statement may be due to another table that has the collection's name now."""
-    if exc.sqlstate == _REFUSED:
+    if exc.sqlstate in {_REFUSED, _CREATED_AGAIN}:
         return True
     return exc.diag.context is None and _ABOUT_TABLE.fullmatch(exc.sqlstate or "") is not None
 

@@ -97,8 +97,8 @@ class DatabaseError(ServerError):
 class SerializationFailure(DatabaseError):  # noqa: N818 (the name in PostgreSQL)
     """Another transaction came in between, and nothing was stored: run the call or the whole transaction again.
 
-    `sqlstate` is `40001` for a serialization failure, `40P01` for a deadlock. If a collection was dropped, renamed or
-    replaced during a transaction, it is the code of the statement that noticed. `store.run` repeats a transaction.
+    `sqlstate` is `40001` for a serialization failure, `40P01` for a deadlock, and `PGD04` if a collection was dropped
+    and created again. `store.run` repeats a transaction.
     """
 
     retryable = True
