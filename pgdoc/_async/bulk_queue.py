@@ -11,8 +11,17 @@ import psycopg
 from pgdoc.crud.bulk_results import CHUNK_BYTES, CHUNK_STATEMENTS, size_of
 from pgdoc.crud.guard import guarded, replaced
 from pgdoc.crud.guard import missing as missing_collection
+from pgdoc.crud.write_errors import name_index
 from pgdoc.database.errors import is_about_table, map_error
-from pgdoc.errors import BulkError, PgdocError, ServerUnreachable, StoreClosed, TransactionClosed
+from pgdoc.errors import (
+    BulkError,
+    DuplicateDocument,
+    PgdocError,
+    SerializationFailure,
+    ServerUnreachable,
+    StoreClosed,
+    TransactionClosed,
+)
 from pgdoc.runtime.primitives import AsyncLock
 
 if TYPE_CHECKING:
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
 
     Queued = tuple[int, Target, Statement]  # the number of the write, and one of its statements
     Failed = tuple[Queued, PgdocError]
+    Sent = list[AsyncCursor[Any]]  # a statement, and its look if there is one
 
 __all__ = ["AsyncBulkQueue"]
 
@@ -48,6 +58,7 @@ class AsyncBulkQueue:
         # Guards all that follows, and the connection: several tasks may write to one bulk.
         self._lock = AsyncLock()
         self._queue: list[Queued] = []
+        self._may_drop: dict[str, bool] = {}  # whether the table may drop rows, by its quoted name
         self._queued_bytes = 0
         self._writes = 0
         self._failure: BaseException | None = None  # ends the bulk: nothing is sent after it
@@ -97,6 +108,8 @@ class AsyncBulkQueue:
     async def _send_queue(self) -> None:
         queue, self._queue, self._queued_bytes = self._queue, [], 0
         writes, refused = await self._prepare(queue)
+        for table in {statement.query.table for _, _, statement in writes if statement.look} - self._may_drop.keys():
+            self._may_drop[table] = (await self.tables[table].traits()).may_drop
         failed = (await self._send_all(writes) if writes else None) or refused
         if failed is not None:
             raise _bulk_error(*failed)
@@ -138,34 +151,37 @@ class AsyncBulkQueue:
         Results come in the order of the statements. After a server's error there are none, and psycopg raises it late:
         from a later statement, or at the end of the pipeline.
         """
-        cursors: list[AsyncCursor[Any]] = []
+        sent: list[Sent] = []
         error: psycopg.Error | None = None
         try:
             async with self._session.pipeline() as connection:
-                error = await self._execute(connection, writes, cursors)
+                error = await self._execute(connection, writes, sent)
         except psycopg.Error as exc:
             error = error or exc
-        for write, cursor in zip(writes, cursors, strict=False):
-            if error is not None and cursor.statusmessage is None:
+        for write, cursors in zip(writes, sent, strict=False):
+            if error is not None and cursors[-1].statusmessage is None:
                 return write, self._mapped(error, write)
             try:
-                field, count = write[2].parse(await cursor.fetchall())
+                field, count = _parse(write[2], [await cursor.fetchall() for cursor in cursors])
             except PgdocError as failure:
                 return write, failure
             self.counts[field] += count
         return None if error is None else (writes[-1], self._mapped(error, writes[-1]))
 
     async def _execute(
-        self, connection: AsyncConnection[Any], writes: list[Queued], cursors: list[AsyncCursor[Any]]
+        self, connection: AsyncConnection[Any], writes: list[Queued], sent: list[Sent]
     ) -> psycopg.Error | None:
         """Fill the pipeline; return an error instead of raising it, so that the pipeline ends as usual."""
         try:
             for _, _, statement in writes:
-                cursor = connection.cursor()
-                cursors.append(cursor)
                 oid = self._session.oids.get(statement.query.table)
                 assert oid is not None  # noqa: S101 (`_prepare` has found it)
-                await cursor.execute(guarded(statement.query, oid), statement.params, binary=True)
+                cursors: Sent = []
+                sent.append(cursors)
+                look = statement.look if self._may_drop.get(statement.query.table) else None
+                for each in (statement,) if look is None else (statement, look):
+                    cursors.append(connection.cursor())
+                    await cursors[-1].execute(guarded(each.query, oid), each.params, binary=True)
         except psycopg.Error as exc:
             return exc
         return None
@@ -175,14 +191,22 @@ class AsyncBulkQueue:
         if is_about_table(exc):
             self._session.oids.forget(write[2].query.table)
             error = replaced(write[1].subject, exc)
+        if isinstance(error, DuplicateDocument) and (known := self._session.indexes.get(write[2].query.table)):
+            name_index(error, known.names)
         error.__cause__ = exc
         return error
 
 
+def _parse(statement: Statement, results: list[list[tuple[Any, ...]]]) -> tuple[str, int]:
+    if statement.look is None or len(results) == 1:
+        return statement.parse(results[0])
+    return statement.look.parse(*results)
+
+
 def _bulk_error(write: Queued, error: PgdocError) -> PgdocError:
-    """Name the write in its error; a lost connection is not the error of any one write."""
+    """Name the write in its error; what a lost connection or another transaction did is no fault of any one write."""
     index, target, _ = write
-    if isinstance(error, ServerUnreachable | StoreClosed):
+    if isinstance(error, ServerUnreachable | StoreClosed | SerializationFailure):
         return error
     call = target.operation if target.key is None else f"{target.operation} of {target.key!r}"
     named = BulkError(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen, PQGenConn
     from psycopg.pq.abc import PGconn
 
+    from pgdoc.crud.guard import TableTraits
     from pgdoc.query.indexes.plan import Indexes
 
     T = TypeVar("T")
@@ -64,6 +65,7 @@ class AsyncConnections:
         self.oids: TTLCache[int] = TTLCache()
         self.indexes: TTLCache[Indexes] = TTLCache()
         self.large_results: TTLCache[bool] = TTLCache()
+        self.traits: TTLCache[TableTraits] = TTLCache()
         remember(self)
 
     def after_fork(self) -> None:
@@ -163,8 +165,11 @@ class AsyncConnections:
         metadata = current_metadata()
         return metadata.message if metadata else None
 
-    async def fetch(self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
-        """See `AsyncSession`."""
+    async def fetch(
+        self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None, apart: bool = False
+    ) -> list[tuple[Any, ...]]:
+        """See `AsyncSession`; every statement runs apart from others."""
+        del apart
         pool = self._pool or await self.pool()
         connection = await self._lend(pool)
         try:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from pgdoc.crud.copy_format import CopyRows
+    from pgdoc.crud.guard import TableTraits
     from pgdoc.query.indexes.plan import Indexes
     from pgdoc.runtime.primitives import AsyncLending
     from pgdoc.runtime.ttl_cache import TransactionCache, TTLCache
@@ -21,10 +22,12 @@ class AsyncSession(Protocol):
     Attributes:
         indexes: a cache of each table's indexes.
         large_results: a cache of the statements that returned many rows.
+        traits: a cache of what the tables have besides what pgdoc gave them.
     """
 
     indexes: TTLCache[Indexes]
     large_results: TTLCache[bool]
+    traits: TTLCache[TableTraits]
 
     @property
     def oids(self) -> TTLCache[int] | TransactionCache[int]:
@@ -41,10 +44,13 @@ class AsyncSession(Protocol):
     def metadata_message(self) -> str | None:
         """Return the message with the writer's metadata that the next write must emit, or `None`."""
 
-    async def fetch(self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
+    async def fetch(
+        self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None, apart: bool = False
+    ) -> list[tuple[Any, ...]]:
         """Execute one statement and return its rows.
 
-        Pass `prepare=False` where a plan that is cached for all values could be slow for some.
+        Pass `prepare=False` where a plan that is cached for all values could be slow for some. A statement that runs
+        `apart` does not abort the transaction if it fails.
         """
         ...
 

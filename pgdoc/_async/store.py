@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import psycopg
 from psycopg.rows import dict_row
@@ -16,12 +16,13 @@ from pgdoc._async.stream_backend import AsyncStreamBackend
 from pgdoc._async.transaction import AsyncTransaction
 from pgdoc._async.transaction_session import AsyncTransactionSession
 from pgdoc.crud.statements import catalog_statement
-from pgdoc.database.errors import map_error
+from pgdoc.database.errors import is_retryable, map_error
 from pgdoc.database.migrate import migrate
-from pgdoc.errors import CollectionNotFound, InvalidName
+from pgdoc.errors import CollectionNotFound, InvalidName, PgdocError
 from pgdoc.model.names import check_consumer, check_name, quoted
 from pgdoc.replication.source import PLUGIN_CHOICES, Source
-from pgdoc.runtime.primitives import async_call, async_opening
+from pgdoc.runtime.primitives import async_call, async_opening, async_sleep
+from pgdoc.runtime.retry import random_delays
 from pgdoc.sql import statement
 from pgdoc.streams.bookmarks import begin_history
 from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
 
     from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
+    from pgdoc.runtime.primitives import AsyncBody
     from pgdoc.streams.status import ConsumerStatus, History, Status
+
+    T = TypeVar("T")
 
 __all__ = ["AsyncStore"]
 
@@ -158,6 +162,54 @@ class AsyncStore:
         """
         session = AsyncTransactionSession(self._connections, metadata=metadata, isolation=isolation)
         return AsyncTransaction(session, self._schema, auto_create=self._auto_create)
+
+    async def run(
+        self,
+        fn: AsyncBody[AsyncTransaction, T],
+        *,
+        retries: int = 3,
+        metadata: Mapping[str, Any] | None = None,
+        isolation: str | None = None,
+    ) -> T:
+        """Run a function of a transaction, and repeat it when it meets another transaction.
+
+        Each attempt calls `fn(tx)` in a new transaction and commits. After a `retryable` error, a serialization failure
+        or a deadlock, nothing is stored, and the next attempt follows after a short random delay. So `fn` must do
+        nothing outside the transaction that it may not do twice. It must not catch such an error and go on.
+
+        No other error is repeated. `CommitUnknown` is not, because the transaction may be stored.
+
+        Args:
+            fn: called with the transaction.
+            retries: how often to repeat it; then the error is raised.
+            metadata: as for `transaction`.
+            isolation: as for `transaction`.
+
+        Returns:
+            What `fn` returns; `None` if it raises `psycopg.Rollback`.
+
+        Raises:
+            SerializationFailure: the last attempt met another transaction, too.
+            CommitUnknown: the connection was lost during the commit.
+            ValueError: `retries` is negative, or `isolation` is invalid.
+        """
+        if retries < 0:
+            raise ValueError(f"retries must be at least 0, got {retries}")
+        for delay_s in random_delays(retries):
+            try:
+                return await self._run(fn, metadata, isolation)
+            except (PgdocError, psycopg.Error) as exc:
+                if not is_retryable(exc):
+                    raise
+            await async_sleep(delay_s)
+        return await self._run(fn, metadata, isolation)
+
+    async def _run(
+        self, fn: AsyncBody[AsyncTransaction, T], metadata: Mapping[str, Any] | None, isolation: str | None
+    ) -> T:
+        async with self.transaction(metadata, isolation) as tx:
+            return await fn(tx)
+        return cast("T", None)  # `fn` raised psycopg.Rollback
 
     def bulk(self, metadata: Mapping[str, Any] | None = None) -> AsyncBulk:
         """Return a bulk; enter it with `async with store.bulk() as b`, then `await b["orders"].insert(...)`.

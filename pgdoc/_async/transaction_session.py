@@ -9,7 +9,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from pgdoc.crud.copy_format import HEADER, TRAILER
-from pgdoc.database.errors import map_error
+from pgdoc.database.errors import commit_error, map_error
 from pgdoc.errors import DatabaseError, ServerUnreachable, TransactionClosed
 from pgdoc.model.metadata import checked, current_metadata
 from pgdoc.runtime.ttl_cache import TransactionCache
@@ -41,6 +41,7 @@ class AsyncTransactionSession:
         self._connections = connections
         self.oids = TransactionCache(connections.oids)
         self.indexes, self.large_results = connections.indexes, connections.large_results
+        self.traits = connections.traits
         self._isolation = isolation
         self._connection: AsyncConnection[Any] | None = None  # while the transaction is open
         # Cursors in the server. Those in `_cursors_gone` were closed by the server, with the savepoint of a COPY.
@@ -129,7 +130,7 @@ class AsyncTransactionSession:
         try:
             swallowed = await self._block.__aexit__(exc_type, exc, traceback)
         except psycopg.Error as error:
-            raise map_error(error, "the commit of the transaction") from error
+            raise (map_error(error, "the rollback of the transaction") if exc else commit_error(error)) from error
         finally:
             for cursor in tuple(self._cursors):  # an abandoned iterator must not read in the next transaction
                 await cursor.close()
@@ -161,8 +162,13 @@ class AsyncTransactionSession:
         self._diverged = self._diverged or bool(inner)
         return inner.over(self._given.over(self._outside)).message if self._diverged else None
 
-    async def fetch(self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
+    async def fetch(
+        self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None, apart: bool = False
+    ) -> list[tuple[Any, ...]]:
         """See `AsyncSession`."""
+        if apart:
+            async with self.connection.transaction():  # a savepoint
+                return await self.fetch(query, params, prepare=prepare)
         cursor = await self.connection.execute(query, params, prepare=prepare, binary=True)
         return await cursor.fetchall()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgdoc._sync.table import Table
 from pgdoc.crud.bulk_results import (
+    Look,
     Statement,
     Target,
     at_version,
@@ -16,9 +17,12 @@ from pgdoc.crud.bulk_results import (
     deleted,
     exists,
     inserted,
+    inserted_or_dropped,
     stored,
     updated,
     upserted,
+    upserted_or_dropped,
+    written_or_dropped,
 )
 from pgdoc.crud.statements import CHANGING, CLAIMING, table_statement
 from pgdoc.crud.write_errors import check_version
@@ -32,7 +36,7 @@ from pgdoc.query.updates.parse import parse_update
 from pgdoc.query.updates.sql import compile_first, compile_update
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pgdoc._sync.bulk_queue import BulkQueue
     from pgdoc._sync.transaction_session import TransactionSession
@@ -80,7 +84,8 @@ class BulkCollection:
         """
         target = self._target("insert", check_id(id))
         params = [target.key, encode(data).decode()]
-        self._queue.add(target, self._write("insert", params, partial(inserted, target), create=True))
+        look = self._look(target, partial(inserted_or_dropped, target))
+        self._queue.add(target, self._write("insert", params, partial(inserted, target), look, create=True))
 
     def update(
         self,
@@ -126,8 +131,8 @@ class BulkCollection:
             BulkError: the call sent the queue, and a write failed.
         """
         wanted, update = parse_filter(filter), parse_update(changes)
-        condition = self._condition(wanted)
-        self._queue.add(self._target("update_many"), self._update(condition, update))
+        target, condition = self._target("update_many"), self._condition(wanted)
+        self._queue.add(target, self._update(target, condition, update))
 
     def update_one(
         self,
@@ -152,8 +157,8 @@ class BulkCollection:
             BulkError: the call sent the queue, and a write failed.
         """
         wanted, order, update = parse_filter(filter), parse_sort(sort), parse_update(changes)
-        condition = self._first(wanted, order, skip_locked=skip_locked)
-        self._queue.add(self._target("update_one"), self._update(condition, update))
+        target, condition = self._target("update_one"), self._first(wanted, order, skip_locked=skip_locked)
+        self._queue.add(target, self._update(target, condition, update))
 
     def replace(
         self,
@@ -180,7 +185,7 @@ class BulkCollection:
         if upsert:
             write = self._write("replace_upsert", [target.key, text], partial(stored, target), create=True)
         else:
-            write = self._write("replace", [text, target.key], partial(changed, target, if_version))
+            write = self._write_found("replace", [text, target.key], target, partial(changed, target, if_version))
         self._queue.add(target, *self._check_before(target, if_version), write)
 
     def delete(self, id: str, *, if_version: int | None = None) -> None:  # noqa: A002
@@ -196,7 +201,7 @@ class BulkCollection:
         """
         check_version(if_version)
         target = self._target("delete", check_id(id))
-        write = self._write("delete", [target.key], partial(deleted, target, if_version))
+        write = self._write_found("delete", [target.key], target, partial(deleted, target, if_version))
         self._queue.add(target, *self._check_before(target, if_version), write)
 
     def delete_many(self, filter: Mapping[str, Any]) -> None:  # noqa: A002
@@ -230,24 +235,38 @@ class BulkCollection:
         return Target(operation, self._name, self._table.subject, key)
 
     def _write(
-        self, name: str, params: list[Any], judge: ResultParser, *, create: bool = False, **clauses: str
+        self,
+        name: str,
+        params: list[Any],
+        judge: ResultParser,
+        look: Look | None = None,
+        *,
+        create: bool = False,
+        **clauses: str,
     ) -> Statement:
         query, params = self._table.with_metadata(name, params, versioned=False, **clauses)
-        return Statement(query, params, create, judge)
+        return Statement(query, params, create, judge, look)
 
-    def _update(self, condition: Compiled, update: Update) -> Statement:
+    def _write_found(self, name: str, params: list[Any], target: Target, judge: ResultParser) -> Statement:
+        """Return a write of a document that need not exist."""
+        return self._write(name, params, judge, self._look(target, partial(written_or_dropped, target, judge)))
+
+    def _look(self, target: Target, judge: Callable[[Any, Any], tuple[str, int]]) -> Look:
+        return Look(table_statement("version", self._table.name), [target.key], judge)
+
+    def _update(self, target: Target, condition: Compiled, update: Update) -> Statement:
         """Return an `update_many`, also for one document: it can return the one that does not fit."""
         change = compile_update(update)
         return self._write(
             "update_many",
             [*change.params, *condition.params, *change.params],
-            partial(updated, self._table.subject, update),
+            partial(updated, target, update),
             condition=condition.text,
             change=change.text,
         )
 
     def _change(self, target: Target, update: Update) -> Statement:
-        return self._update(Compiled(f"id {EQUALS} %s::pg_catalog.text", [target.key]), update)
+        return self._update(target, Compiled(f"id {EQUALS} %s::pg_catalog.text", [target.key]), update)
 
     def _upsert(self, target: Target, update: Update) -> list[Statement]:
         try:
@@ -255,8 +274,13 @@ class BulkCollection:
         except InvalidUpdate as exc:  # `$[]` needs an existing array, so the document must exist
             return [self._lock(target, partial(exists, exc)), self._change(target, update)]
         params = [target.key, *first.params, *change.params, *change.params]
+        look = Look(
+            table_statement("check_update", self._table.name, change=change.text),
+            [*change.params, *change.params, target.key],
+            partial(upserted_or_dropped, target, update),
+        )
         judge = partial(upserted, target, update)
-        return [self._write("bulk_upsert", params, judge, create=True, first=first.text, change=change.text)]
+        return [self._write("bulk_upsert", params, judge, look, create=True, first=first.text, change=change.text)]
 
     def _delete(self, condition: Compiled) -> Statement:
         return self._write("delete_many", condition.params, counted, condition=condition.text)

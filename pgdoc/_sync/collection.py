@@ -6,13 +6,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pgdoc._sync.indexes import Indexes
+from pgdoc._sync.looks import Looks
 from pgdoc._sync.reads import Reads
 from pgdoc._sync.stream import ChangeStream
 from pgdoc._sync.table import Table
 from pgdoc._sync.writes import Writes
 from pgdoc.crud.copy_format import CopyRows
 from pgdoc.crud.statements import table_statement
-from pgdoc.crud.write_errors import ATTEMPTS, dropped, duplicate
+from pgdoc.crud.write_errors import ATTEMPTS, duplicate, outrun
 from pgdoc.errors import StreamError
 from pgdoc.model.documents import Document
 from pgdoc.model.ids import check_id
@@ -105,19 +106,25 @@ class Collection(Reads, Writes, Indexes):
             id: any non-empty text of at most 1,024 bytes; `pgdoc.new_id()` returns a new one.
             data: a JSON object.
 
+        Returns:
+            The document as it is stored, also if a trigger of the table has changed it.
+
         Raises:
-            DuplicateDocument: the id exists. Nothing was changed, and a transaction can continue.
+            DuplicateDocument: the id exists, or a unique index refuses the document. Nothing was changed, and a
+                transaction can continue.
+            DatabaseError: among other reasons, a row policy or a trigger of the table dropped the document.
             InvalidDocument: the id or the data can't be stored. Nothing was sent.
             CollectionNotFound: the collection does not exist, and the store does not create it.
         """
         key, text = check_id(id), encode(data).decode()
+        looks = Looks(self._table, key)
         for _ in range(ATTEMPTS):
             rows = self._table.create_and_write("insert", [key, text])
             if rows:
-                return Document.from_text(key, text, *rows[0])
-            if self._table.read(table_statement("version", self._table.name), [key]):
+                return Document.from_text(key, *rows[0])
+            if looks.look() is not None:
                 raise duplicate(self._table.subject, key)
-        raise dropped(self._table.subject, key)
+        raise outrun(self._table.subject, key)
 
     def insert_many(
         self, pairs: Iterable[tuple[str, Mapping[str, Any]]], *, progress: Callable[[int], object] | None = None

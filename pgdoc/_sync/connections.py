@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen, PQGenConn
     from psycopg.pq.abc import PGconn
 
+    from pgdoc.crud.guard import TableTraits
     from pgdoc.query.indexes.plan import Indexes
 
     T = TypeVar("T")
@@ -65,6 +66,7 @@ class Connections:
         self.oids: TTLCache[int] = TTLCache()
         self.indexes: TTLCache[Indexes] = TTLCache()
         self.large_results: TTLCache[bool] = TTLCache()
+        self.traits: TTLCache[TableTraits] = TTLCache()
         remember(self)
 
     def after_fork(self) -> None:
@@ -164,8 +166,11 @@ class Connections:
         metadata = current_metadata()
         return metadata.message if metadata else None
 
-    def fetch(self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
-        """See `Session`."""
+    def fetch(
+        self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None, apart: bool = False
+    ) -> list[tuple[Any, ...]]:
+        """See `Session`; every statement runs apart from others."""
+        del apart
         pool = self._pool or self.pool()
         connection = self._lend(pool)
         try:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from pgdoc.crud.copy_format import CopyRows
+    from pgdoc.crud.guard import TableTraits
     from pgdoc.query.indexes.plan import Indexes
     from pgdoc.runtime.primitives import Lending
     from pgdoc.runtime.ttl_cache import TransactionCache, TTLCache
@@ -22,10 +23,12 @@ class Session(Protocol):
     Attributes:
         indexes: a cache of each table's indexes.
         large_results: a cache of the statements that returned many rows.
+        traits: a cache of what the tables have besides what pgdoc gave them.
     """
 
     indexes: TTLCache[Indexes]
     large_results: TTLCache[bool]
+    traits: TTLCache[TableTraits]
 
     @property
     def oids(self) -> TTLCache[int] | TransactionCache[int]:
@@ -42,10 +45,13 @@ class Session(Protocol):
     def metadata_message(self) -> str | None:
         """Return the message with the writer's metadata that the next write must emit, or `None`."""
 
-    def fetch(self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
+    def fetch(
+        self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None, apart: bool = False
+    ) -> list[tuple[Any, ...]]:
         """Execute one statement and return its rows.
 
-        Pass `prepare=False` where a plan that is cached for all values could be slow for some.
+        Pass `prepare=False` where a plan that is cached for all values could be slow for some. A statement that runs
+        `apart` does not abort the transaction if it fails.
         """
         ...
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc.crud.guard import check_state, guarded, missing, replaced
+from pgdoc.crud.guard import TableTraits, check_state, guarded, missing, replaced
 from pgdoc.crud.statements import (
     catalog_statement,
     copy_statement,
@@ -16,7 +16,9 @@ from pgdoc.crud.statements import (
     table_statement,
     write_statement,
 )
+from pgdoc.crud.write_errors import name_index
 from pgdoc.database.errors import is_about_table, map_error
+from pgdoc.errors import DuplicateDocument
 from pgdoc.model.names import quoted
 from pgdoc.query.filters.sql import Compiled, compile_filter, compile_sort
 from pgdoc.query.indexes.definition import indexed_paths
@@ -127,13 +129,14 @@ class Table:
         """Ask for oid and indexes in one round trip."""
         for _ in range(_LOOKS):
             try:
-                ((oid, state, comments),) = self._session.look_up(_FIND_TABLE, [self.name])
+                ((oid, state, comments, *traits),) = self._session.look_up(_FIND_TABLE, [self.name])
             except psycopg.Error as exc:
                 raise map_error(exc, self.subject) from exc
             if state != "newer":  # a table that was created just now is seen by the next statement
                 break
         found = indexed_paths(comments)
         self._session.indexes.put(self.name, found)
+        self._session.traits.put(self.name, TableTraits(*traits))
         if state != "collection":
             self._session.oids.forget(self.name)
             check_state(state, self.name, self.subject)
@@ -156,9 +159,22 @@ class Table:
             _, found = self._look_up()
         return found
 
+    def traits(self) -> TableTraits:
+        """Return what else the table has, cached for ten seconds."""
+        found = self._session.traits.get(self.name)
+        if found is None:
+            self._look_up()
+            found = self._session.traits.get(self.name)
+        return found or TableTraits(may_drop=True, may_refuse=True)
+
+    def obstacles(self) -> list[str]:
+        """Return what may keep a write from a row without an error: triggers, row policies, rules."""
+        return [name for (name,) in self.read(table_statement("obstacles", self.name), [])]
+
     def forget_indexes(self) -> None:
         """Drop the indexes from the cache."""
         self._session.indexes.forget(self.name)
+        self._session.traits.forget(self.name)
 
     def condition(self, node: Node) -> Compiled:
         """Compile a filter to one condition that can use the existing indexes."""
@@ -187,11 +203,13 @@ class Table:
 
     def _fetch(self, query: GuardedQuery, params: Sequence[Any], *, create: bool, prepare: bool | None = None) -> Rows:
         oid, retry = self.oid(create=create), True
+        # A unique index may refuse a new document, which must not abort the transaction.
+        apart = create and oid is not None and self._session.in_transaction and (self.traits()).may_refuse
         while oid is not None:
             try:
-                return self._session.fetch(guarded(query, oid), params, prepare=prepare)
+                return self._session.fetch(guarded(query, oid), params, prepare=prepare, apart=apart)
             except psycopg.Error as exc:
-                oid, retry = self._other_oid(oid, exc, retry=retry), False
+                oid, retry = self._other_oid(oid, exc, retry=retry, aborts=not apart), False
             if oid is None and create:
                 oid = self.create()
         self.check_creatable()
@@ -204,10 +222,14 @@ class Table:
         the second time, and an error `aborts` a transaction.
         """
         error, is_certain = map_error(exc, self.subject), is_about_table(exc)
+        aborted = aborts and self._session.in_transaction
+        if isinstance(error, DuplicateDocument) and error.index is not None:
+            known = self._session.indexes.get(self.name) if aborted else self.indexes()
+            name_index(error, known.names if known else ())
         if not is_certain and not isinstance(exc, psycopg.DataError):  # as a parameter can be for an id of another type
             raise error from exc
         self._session.oids.forget(self.name)
-        if aborts and self._session.in_transaction:
+        if aborted:
             raise replaced(self.subject, exc) if is_certain else error from exc
         found = self.look_up()
         if found == oid or not retry:

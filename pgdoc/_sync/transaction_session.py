@@ -10,7 +10,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from pgdoc.crud.copy_format import HEADER, TRAILER
-from pgdoc.database.errors import map_error
+from pgdoc.database.errors import commit_error, map_error
 from pgdoc.errors import DatabaseError, ServerUnreachable, TransactionClosed
 from pgdoc.model.metadata import checked, current_metadata
 from pgdoc.runtime.ttl_cache import TransactionCache
@@ -40,6 +40,7 @@ class TransactionSession:
         self._connections = connections
         self.oids = TransactionCache(connections.oids)
         self.indexes, self.large_results = connections.indexes, connections.large_results
+        self.traits = connections.traits
         self._isolation = isolation
         self._connection: Connection[Any] | None = None  # while the transaction is open
         # Cursors in the server. Those in `_cursors_gone` were closed by the server, with the savepoint of a COPY.
@@ -128,7 +129,7 @@ class TransactionSession:
         try:
             swallowed = self._block.__exit__(exc_type, exc, traceback)
         except psycopg.Error as error:
-            raise map_error(error, "the commit of the transaction") from error
+            raise (map_error(error, "the rollback of the transaction") if exc else commit_error(error)) from error
         finally:
             for cursor in tuple(self._cursors):  # an abandoned iterator must not read in the next transaction
                 cursor.close()
@@ -160,8 +161,13 @@ class TransactionSession:
         self._diverged = self._diverged or bool(inner)
         return inner.over(self._given.over(self._outside)).message if self._diverged else None
 
-    def fetch(self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
+    def fetch(
+        self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None, apart: bool = False
+    ) -> list[tuple[Any, ...]]:
         """See `Session`."""
+        if apart:
+            with self.connection.transaction():  # a savepoint
+                return self.fetch(query, params, prepare=prepare)
         cursor = self.connection.execute(query, params, prepare=prepare, binary=True)
         return cursor.fetchall()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pgdoc._sync.looks import Looks
 from pgdoc.crud.statements import CHANGING, CLAIMING, table_statement
-from pgdoc.crud.write_errors import ATTEMPTS, check_version, compare_versions, dropped, update_error
+from pgdoc.crud.write_errors import ATTEMPTS, check_version, compare_versions, dropped, outrun, update_error
 from pgdoc.errors import InvalidUpdate
 from pgdoc.model.documents import Document
 from pgdoc.model.ids import check_id
@@ -56,6 +57,8 @@ class Writes:
 
         Raises:
             InvalidUpdate: `changes` is not an update, or does not fit the document.
+            DuplicateDocument: a unique index refuses the result. After an upsert, a transaction can continue.
+            DatabaseError: among other reasons, a row policy or a trigger of the table dropped the change.
             VersionConflict: the document has another version, or does not exist.
         """
         check_version(if_version, upsert=upsert)
@@ -66,7 +69,7 @@ class Writes:
             if document := self.update(key, changes):
                 return document
             raise
-        change = compile_update(update)
+        change, looks = compile_update(update), Looks(self._table, key)
         for _ in range(ATTEMPTS):
             rows = self._upsert(key, first, change) if first else self._change(key, change, if_version)
             if rows:
@@ -78,7 +81,8 @@ class Writes:
             if not found and not upsert:
                 compare_versions(self._table.subject, key, None, if_version)
                 return None
-        raise dropped(self._table.subject, key)
+            looks.compare(found[0][1:3] if found else None)  # version and creation time
+        raise outrun(self._table.subject, key)
 
     def update_many(
         self,
@@ -94,7 +98,8 @@ class Writes:
             changes: as for `update`.
 
         Returns:
-            How many documents changed. A document that the update leaves as it is does not count.
+            How many documents changed. A document that the update leaves as it is does not count, and neither does
+            one whose change a trigger of the table drops.
 
         Raises:
             InvalidFilter: `filter` is not a filter.
@@ -104,10 +109,10 @@ class Writes:
         change, condition = compile_update(update), self._table.condition(wanted)
         params = [*change.params, *condition.params, *change.params]
         rows = self._table.write("update_many", params, condition=condition.text, change=change.text)
-        for count, key, text in rows:
+        for written, _, key, text in rows:
             if key is not None:
                 raise update_error(self._table.subject, key, text, update)
-            return int(count)
+            return int(written)
         return 0
 
     def update_one(
@@ -143,6 +148,8 @@ class Writes:
         params = [*change.params, *first.params]
         rows = self._table.write("update_one", params, prepare=_prepare_for(keys), first=first.text, change=change.text)
         for fits, key, text, *rest in rows:
+            if fits is None:
+                raise dropped(self._table.subject, key, self._table.obstacles())
             if not fits:
                 raise update_error(self._table.subject, key, text, update)
             return Document.from_text(key, text, *rest)
@@ -167,9 +174,11 @@ class Writes:
             if_version: replace the document only if it has this version.
 
         Returns:
-            The new document, or `None` if it does not exist.
+            The new document as it is stored, or `None` if it does not exist.
 
         Raises:
+            DuplicateDocument: as for `update`.
+            DatabaseError: as for `update`.
             InvalidDocument: the data can't be stored. Nothing was sent.
             VersionConflict: the document has another version, or does not exist.
         """
@@ -178,17 +187,17 @@ class Writes:
         if upsert:
             rows = self._table.create_and_write("replace_upsert", [key, text])
             if not rows:
-                raise dropped(self._table.subject, key)
-            return Document.from_text(key, text, *rows[0])
+                raise dropped(self._table.subject, key, self._table.obstacles())
+            return Document.from_text(key, *rows[0])
+        looks = Looks(self._table, key)
         for _ in range(ATTEMPTS):
             params = [text, key, *_version(if_version)]
             rows = self._table.write("replace", params, versioned=if_version is not None)
             if rows:
-                return Document.from_text(key, text, *rows[0])
-            if if_version is None:
+                return Document.from_text(key, *rows[0])
+            if not self._exists(looks, key, if_version):
                 return None
-            self._check_version(key, if_version)
-        raise dropped(self._table.subject, key)
+        raise outrun(self._table.subject, key)
 
     def delete(self, id: str, *, if_version: int | None = None) -> bool:  # noqa: A002
         """Delete a document.
@@ -201,22 +210,25 @@ class Writes:
             Whether the document existed.
 
         Raises:
+            DatabaseError: among other reasons, a trigger of the table kept the document.
             VersionConflict: the document has another version, or does not exist.
         """
         check_version(if_version)
         key = check_id(id)
+        looks = Looks(self._table, key)
         for _ in range(ATTEMPTS):
             rows = self._table.write("delete", [key, *_version(if_version)], versioned=if_version is not None)
-            if rows or if_version is None:
-                return bool(rows)
-            self._check_version(key, if_version)
-        raise dropped(self._table.subject, key)
+            if rows:
+                return True
+            if not self._exists(looks, key, if_version):
+                return False
+        raise outrun(self._table.subject, key)
 
     def delete_many(self, filter: Mapping[str, Any]) -> int:  # noqa: A002
         """Delete all documents that match; `{}` matches all of them.
 
         Returns:
-            How many documents were deleted.
+            How many documents were deleted. One that a trigger of the table keeps does not count.
 
         Raises:
             InvalidFilter: `filter` is not a filter.
@@ -247,7 +259,11 @@ class Writes:
         keys = parse_sort(sort)
         first = self._table.first(parse_filter(filter), keys, "FOR UPDATE")
         rows = self._table.write("delete_one", first.params, prepare=_prepare_for(keys), first=first.text)
-        return Document.from_text(*rows[0]) if rows else None
+        for was_deleted, key, *rest in rows:
+            if not was_deleted:
+                raise dropped(self._table.subject, key, self._table.obstacles())
+            return Document.from_text(key, *rest)
+        return None
 
     def _upsert(self, key: str, first: Compiled, change: Compiled) -> list[tuple[Any, ...]]:
         params = [key, *first.params, *change.params, *change.params]
@@ -271,9 +287,11 @@ class Writes:
             raise update_error(self._table.subject, key, text, update)
         return document if same else None
 
-    def _check_version(self, key: str, if_version: int) -> None:
-        rows = self._table.read(table_statement("version", self._table.name), [key])
-        compare_versions(self._table.subject, key, rows[0][0] if rows else None, if_version)
+    def _exists(self, looks: Looks, key: str, if_version: int | None) -> bool:
+        """Whether a document is there that the write did not reach; raises `VersionConflict` for another version."""
+        found = looks.look()
+        compare_versions(self._table.subject, key, found[0] if found else None, if_version)
+        return found is not None
 
 
 def _version(if_version: int | None) -> tuple[int, ...]:

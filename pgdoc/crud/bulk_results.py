@@ -18,6 +18,7 @@ __all__ = [
     "CHUNK_BYTES",
     "CHUNK_STATEMENTS",
     "BulkResult",
+    "Look",
     "ResultParser",
     "Statement",
     "Target",
@@ -27,10 +28,13 @@ __all__ = [
     "deleted",
     "exists",
     "inserted",
+    "inserted_or_dropped",
     "size_of",
     "stored",
     "updated",
     "upserted",
+    "upserted_or_dropped",
+    "written_or_dropped",
 ]
 
 CHUNK_STATEMENTS: Final = 1_000
@@ -81,12 +85,27 @@ class Statement:
     Attributes:
         creates: whether it may create the collection.
         parse: parses the result; a missing table has no rows.
+        look: the look to send after it, if the table may drop rows.
     """
 
     query: GuardedQuery
     params: Sequence[Any]
     creates: bool
     parse: ResultParser
+    look: Look | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A read of the document right after a write, which says whether a write without rows was dropped.
+
+    Attributes:
+        parse: parses the results of the write and of the look.
+    """
+
+    query: GuardedQuery
+    params: Sequence[Any]
+    parse: Callable[[ResultRows, ResultRows], Outcome]
 
 
 def size_of(value: Any) -> int:
@@ -106,21 +125,42 @@ def inserted(target: Target, rows: ResultRows) -> Outcome:
 def stored(target: Target, rows: ResultRows) -> Outcome:
     """Parse a replace with upsert: the new version, 1 for a new document."""
     if not rows:
-        raise dropped(target.subject, str(target.key))
+        raise dropped(target.subject, target.key)
     return "inserted" if rows[0][0] == 1 else "changed", 1
+
+
+def inserted_or_dropped(target: Target, rows: ResultRows, looked: ResultRows) -> Outcome:
+    """Parse an insert, and a look that has a row if the document exists."""
+    if not rows and not looked:
+        raise dropped(target.subject, target.key)
+    return inserted(target, rows)
+
+
+def written_or_dropped(target: Target, parse: ResultParser, rows: ResultRows, looked: ResultRows) -> Outcome:
+    """Parse a replace or delete by id, and a look that has a row if the document exists."""
+    if not rows and looked:
+        raise dropped(target.subject, target.key)
+    return parse(rows)
+
+
+def upserted_or_dropped(target: Target, update: Update, rows: ResultRows, looked: ResultRows) -> Outcome:
+    """Parse an update with upsert, and a look whose last column says whether the document is as after the update."""
+    if not rows and not (looked and looked[0][-1]):
+        raise dropped(target.subject, target.key)
+    return upserted(target, update, rows)
 
 
 def changed(target: Target, if_version: int | None, rows: ResultRows) -> Outcome:
     """Parse a replace by id: one row if the document existed, as it does if its version was checked before."""
     if not rows and if_version is not None:
-        raise dropped(target.subject, str(target.key))
+        raise dropped(target.subject, target.key)
     return "changed", len(rows)
 
 
 def deleted(target: Target, if_version: int | None, rows: ResultRows) -> Outcome:
     """Parse a delete by id: one row if the document existed, as it does if its version was checked before."""
     if not rows and if_version is not None:
-        raise dropped(target.subject, str(target.key))
+        raise dropped(target.subject, target.key)
     return "deleted", len(rows)
 
 
@@ -129,11 +169,13 @@ def counted(rows: ResultRows) -> Outcome:
     return "deleted", sum(count for (count,) in rows)
 
 
-def updated(subject: str, update: Update, rows: ResultRows) -> Outcome:
-    """Parse an update: the number of changed documents, or a document that the update does not fit."""
-    for count, key, text in rows:
+def updated(target: Target, update: Update, rows: ResultRows) -> Outcome:
+    """Parse an update: how many documents changed, how many were to change, and one that the update does not fit."""
+    for count, wanted, key, text in rows:
         if key is not None:
-            raise update_error(subject, key, text, update)
+            raise update_error(target.subject, key, text, update)
+        if count < wanted and target.operation != "update_many":
+            raise dropped(target.subject, target.key)
         return "changed", count
     return "changed", 0
 

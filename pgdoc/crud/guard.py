@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pgdoc.database.errors import one_line
-from pgdoc.errors import CollectionNotFound, DatabaseError, RegistryUnbound
+from pgdoc.database.errors import is_serialization_failure, one_line
+from pgdoc.errors import CollectionNotFound, RegistryUnbound, SerializationFailure
 from pgdoc.model.names import without_needless_quotes
 from pgdoc.sql import statement
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-__all__ = ["GuardedQuery", "check_state", "guarded", "guarded_query", "missing", "replaced"]
+__all__ = ["GuardedQuery", "TableTraits", "check_state", "guarded", "guarded_query", "missing", "replaced"]
 
 _SURE = {"PGD02", "42P01", "3F000"}
 
@@ -28,6 +28,18 @@ class GuardedQuery(NamedTuple):
     after: str
 
 
+class TableTraits(NamedTuple):
+    """What the table of a collection has besides what pgdoc gave it.
+
+    Attributes:
+        may_drop: whether triggers, row policies or rules may keep a write from a row without an error.
+        may_refuse: whether a unique index or a constraint, besides the primary key, may refuse a document.
+    """
+
+    may_drop: bool
+    may_refuse: bool
+
+
 def guarded_query(block: str, table: str, clauses: Mapping[str, Any]) -> GuardedQuery:
     """Fill in a block of SQL that has `{guard}` once. The clauses may contain any text, also this one."""
     before, guard, after = block.partition("{guard}")
@@ -38,7 +50,7 @@ def guarded_query(block: str, table: str, clauses: Mapping[str, Any]) -> Guarded
 
 @lru_cache(maxsize=4096)
 def guarded(query: GuardedQuery, oid: int) -> bytes:
-    """Return the SQL of a statement that the server refuses with PGD02 unless its table has this oid."""
+    """Return the SQL of a statement that the server refuses with PGD02 or PGD04 unless its table has this oid."""
     table, before, after = query
     guard = statement("documents", "guard").format(table=table, oid=oid)
     return f"{before}{guard}{after}".encode()
@@ -50,7 +62,7 @@ def check_state(state: str, table: str, subject: str) -> None:
     Raises:
         CollectionNotFound: it is not a collection.
         RegistryUnbound: this database can't tell.
-        DatabaseError: it is newer than what the transaction may see.
+        SerializationFailure: it is newer than what the transaction may see.
     """
     if state == "unbound":
         raise RegistryUnbound(
@@ -58,7 +70,7 @@ def check_state(state: str, table: str, subject: str) -> None:
             "restored: run `pgdoc init` as the catalog's owner, or SELECT pgdoc.rebind()"
         )
     if state == "newer":
-        raise DatabaseError(
+        raise SerializationFailure(
             f"{subject} is newer than this transaction's snapshot. Run the transaction again", sqlstate="40001"
         )
     if state not in {"collection", "missing"}:
@@ -73,11 +85,16 @@ def missing(subject: str) -> CollectionNotFound:
     return CollectionNotFound(f"{subject} does not exist: create it with store.create_collection()")
 
 
-def replaced(subject: str, exc: psycopg.Error | None = None) -> CollectionNotFound:
+def replaced(subject: str, exc: psycopg.Error | None = None) -> CollectionNotFound | SerializationFailure:
     """Return the error for a table that another one has replaced, where the call can't be repeated.
 
     `exc` is the error of the statement, which can have another reason.
     """
+    if exc is not None and is_serialization_failure(exc):
+        return SerializationFailure(
+            f"{subject} was dropped or renamed, and another collection has its name now: run the transaction again",
+            sqlstate=exc.sqlstate,
+        )
     if exc is not None and exc.sqlstate not in _SURE:
         return CollectionNotFound(
             f"{subject}: {one_line(exc)}. If it was dropped, renamed or replaced by another table during this call or "

@@ -5,14 +5,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pgdoc.crud.statements import check_count
-from pgdoc.errors import DatabaseError, DuplicateDocument, InvalidUpdate, UnreadableDocument, VersionConflict
+from pgdoc.errors import (
+    DatabaseError,
+    DuplicateDocument,
+    InvalidUpdate,
+    SerializationFailure,
+    UnreadableDocument,
+    VersionConflict,
+)
 from pgdoc.model.json_codec import decode
 from pgdoc.query.updates.apply import apply_update
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from pgdoc.query.updates.nodes import Update
 
-__all__ = ["ATTEMPTS", "check_version", "compare_versions", "dropped", "duplicate", "update_error"]
+__all__ = [
+    "ATTEMPTS",
+    "check_version",
+    "compare_versions",
+    "dropped",
+    "duplicate",
+    "name_index",
+    "outrun",
+    "update_error",
+]
 
 ATTEMPTS = 10
 """How often a write is sent that should have matched but did not. Each time, another writer may have been first."""
@@ -25,11 +43,30 @@ def duplicate(subject: str, key: str) -> DuplicateDocument:
     )
 
 
-def dropped(subject: str, key: str) -> DatabaseError:
-    """Return the error for a write that the server accepted without writing a row, again and again."""
+def dropped(subject: str, key: str | None, obstacles: Sequence[str] = ()) -> DatabaseError:
+    """Return the error for a write that the server accepted without writing a row; `None` for an id not known."""
+    document = "a document" if key is None else f"document {key!r}"
+    found = f"look at {', '.join(obstacles)}" if obstacles else "look at both"
     return DatabaseError(
-        f"document {key!r} of {subject} was not written: a row policy forbids this write to the role or hides the "
-        "document, or a trigger of the table drops the row; check both, or write as another role"
+        f"{document} of {subject} was not written: a row policy forbids this write to the role or hides the "
+        f"document, or a trigger of the table drops the row: {found}, or write as another role"
+    )
+
+
+def name_index(error: DuplicateDocument, names: Iterable[str]) -> None:
+    """Write the whole name of the violated index into the error: the server reports the first 22 bytes."""
+    cut = error.index or ""
+    found = [name for name in names if name.startswith(cut)] if len(cut.encode()) in {20, 21, 22} else []
+    if len(found) == 1:
+        error.args = (str(error).replace(repr(cut), repr(found[0]), 1),)
+        error.index = found[0]
+
+
+def outrun(subject: str, key: str) -> SerializationFailure:
+    """Return the error for a write that met another writer of the same document each time."""
+    return SerializationFailure(
+        f"document {key!r} of {subject} was not written: other writers were first {ATTEMPTS} times: run the call again",
+        sqlstate="40001",
     )
 
 

@@ -6,37 +6,45 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import Any
 
 import psycopg
 import psycopg_pool
 
+from pgdoc.database.violations import read_violation
 from pgdoc.errors import (
     CollectionNotFound,
+    CommitUnknown,
     DatabaseError,
     DuplicateDocument,
+    PgdocError,
     RegistryUnbound,
+    SerializationFailure,
     ServerUnreachable,
     StoreClosed,
 )
+from pgdoc.model.short_repr import short_repr
 
-if TYPE_CHECKING:
-    from pgdoc.errors import PgdocError
-
-
-__all__ = ["connection_error", "is_about_table", "is_connection_loss", "map_error", "one_line"]
+__all__ = [
+    "commit_error",
+    "connection_error",
+    "is_about_table",
+    "is_conflict",
+    "is_connection_loss",
+    "is_retryable",
+    "is_serialization_failure",
+    "map_error",
+    "one_line",
+]
 
 # Connection exceptions; too many connections; the server is shutting down, crashed, or starting up; the database was
 # dropped; the session was idle for too long.
 _UNREACHABLE = re.compile(r"08...|53300|57P0[1-5]")
 # The SQLSTATEs of the catalog's functions (`migrations/sql`).
-_UNBOUND, _REFUSED = "PGD01", "PGD02"
+_UNBOUND, _REFUSED, _CREATED_AGAIN = "PGD01", "PGD02", "PGD04"
 # What a statement meets at a table of another form: no table or schema, column, operator or conversion; a view; or a
 # plan that was kept for the former table.
 _ABOUT_TABLE = re.compile(r"42P01|3F000|42703|42883|42804|42846|42809|0A000|55000")
-_ID_IN_DETAIL = re.compile(r"\(id\)=\((.*)\)", re.DOTALL)  # the same in every language of lc_messages
-# The name of an index of `create_index`, as `relation_name` makes it. The server's detail is its internal expressions.
-_UNIQUE_INDEX = re.compile(r"[\w-]+\.([\w-]+)\.[0-9a-f]{10}")
 
 _CONNECTION_ADVICE = {
     "pg_hba.conf": "add a line for this role, database and address to pg_hba.conf",
@@ -74,14 +82,43 @@ def map_error(exc: psycopg.Error, subject: str) -> PgdocError:
     unusable = _registry_error(exc, subject)
     if unusable is not None:
         return unusable
-    if isinstance(exc, psycopg.errors.UniqueViolation):
+    if is_conflict(exc):
         return _duplicate(exc, subject)
-    return DatabaseError(f"{subject}: {_server_text(exc)}{_advice(exc)}", sqlstate=exc.sqlstate)
+    kind = SerializationFailure if is_serialization_failure(exc) else DatabaseError
+    return kind(f"{subject}: {_server_text(exc)}{_advice(exc)}", sqlstate=exc.sqlstate)
+
+
+def commit_error(exc: psycopg.Error) -> PgdocError:
+    """Return pgdoc's error for an exception of COMMIT."""
+    if is_connection_loss(exc):
+        return CommitUnknown(
+            f"the connection was lost during the commit: {one_line(exc)}. The transaction may or may not be stored: "
+            "read what it wrote before you repeat it"
+        )
+    return map_error(exc, "the commit of the transaction")
+
+
+def is_conflict(exc: psycopg.Error) -> bool:
+    """Whether another document, with the same id or with values that a constraint forbids, refuses this one."""
+    return isinstance(exc, psycopg.errors.UniqueViolation | psycopg.errors.ExclusionViolation)
+
+
+def is_retryable(exc: Exception) -> bool:
+    """Whether running the transaction of this error again can succeed; the user's own SQL raises psycopg's errors."""
+    if isinstance(exc, PgdocError):
+        return exc.retryable
+    return isinstance(exc, psycopg.Error) and is_serialization_failure(exc)
+
+
+def is_serialization_failure(exc: psycopg.Error) -> bool:
+    """Whether another transaction came in between, so that running this one again can succeed."""
+    conflict = isinstance(exc, psycopg.errors.SerializationFailure | psycopg.errors.DeadlockDetected)
+    return conflict or exc.sqlstate == _CREATED_AGAIN
 
 
 def is_about_table(exc: psycopg.Error) -> bool:
     """Whether the error of a statement may be due to another table that has the collection's name now."""
-    if exc.sqlstate == _REFUSED:
+    if exc.sqlstate in {_REFUSED, _CREATED_AGAIN}:
         return True
     return exc.diag.context is None and _ABOUT_TABLE.fullmatch(exc.sqlstate or "") is not None
 
@@ -120,27 +157,39 @@ def _collection_not_found(exc: psycopg.Error, subject: str) -> CollectionNotFoun
 
 
 def _duplicate(exc: psycopg.Error, subject: str) -> DuplicateDocument:
-    found = _ID_IN_DETAIL.search(exc.diag.message_detail or "")
-    if found is None:
-        index = _UNIQUE_INDEX.fullmatch(exc.diag.constraint_name or "")
-        if index is None:
-            return DuplicateDocument(f"{subject}: {_server_text(exc)}")
+    found = read_violation(exc)
+    if found.document_id is not None:
+        # A COPY also fails at an id that its own rows have twice, and the server does not say which of the two it is.
         return DuplicateDocument(
-            f"{subject}: the unique index {index[1]!r} allows no two documents with the same values: change one of them"
+            f"{subject} already has a document {found.document_id!r}, or this call inserts it twice: use each id once, "
+            "or replace or update the document",
+            document_id=found.document_id,
         )
-    # A COPY also fails at an id that its own rows have twice, and the server does not say which of the two it is.
+    if not found.is_ours:
+        return DuplicateDocument(f"{subject}: {_server_text(exc)}: change one of the documents", index=found.index)
     return DuplicateDocument(
-        f"{subject} already has a document {found[1]!r}, or this call inserts it twice: use each id once, or replace "
-        "or update the document",
-        document_id=found[1],
+        f"{subject}: the unique index {found.index!r} allows no two documents with the same values"
+        f"{_values_at(found.paths, found.values)}: change one of them",
+        index=found.index,
+        paths=found.paths,
+        values=found.values,
     )
+
+
+def _values_at(paths: tuple[str, ...], values: tuple[Any, ...] | None) -> str:
+    """Write the paths of an index with the values there, as far as they are known, for a message."""
+    if not paths:
+        return ""
+    if values is None:
+        return f" at {', '.join(map(short_repr, paths))}"
+    return f" ({', '.join(f'{path} = {short_repr(value)}' for path, value in zip(paths, values, strict=True))})"
 
 
 def _advice(exc: psycopg.Error) -> str:
     if isinstance(exc, psycopg.errors.InsufficientPrivilege) and not exc.diag.message_hint:
         return ". Grant the privilege to the role, or use a role that has it"
-    if exc.sqlstate is not None and exc.sqlstate.startswith("40"):  # a deadlock, or a serialization failure
-        return ". Run the transaction again"
+    if is_serialization_failure(exc):
+        return ". Run the call, or the whole transaction, again (store.run does)"
     if isinstance(exc, psycopg.errors.DuplicatePreparedStatement | psycopg.errors.InvalidSqlStatementName):
         return ". The conninfo leads to a pooler: give the server's own host and port as replication_conninfo"
     return ""

@@ -7,6 +7,7 @@
     ├── TransactionClosed                the transaction or bulk has not begun, or has ended
     ├── ServerError                      a problem with the server, or with the connection to it
     │   ├── ServerUnreachable            no connection, or it was lost (resumable)
+    │   │   └── CommitUnknown            it was lost during a commit, which may have happened
     │   ├── UnsupportedServer            older than PostgreSQL 15, or not UTF-8
     │   ├── ServerNotFound               `LocalServer` found no PostgreSQL on this machine
     │   ├── ServerStartFailed            `LocalServer` did not start, or is not running
@@ -16,9 +17,10 @@
     │   │   ├── PluginNotAllowed         output_plugin_libraries does not list the output plugin
     │   │   ├── PublicationIncomplete    the publication for pgoutput lacks something
     │   │   ├── ReplicationNotPermitted  the role lacks REPLICATION, or pg_hba.conf refuses it
-    │   │   ├── SlotsExhausted           no free replication slot or walsender (resumable)
+    │   │   ├── SlotsExhausted           no free replication slot or walsender (resumable, retryable)
     │   │   └── DirectRouteNeeded        the connection goes through a pooler
     │   └── DatabaseError                any other error of the server (`sqlstate`)
+    │       └── SerializationFailure     another transaction came in between (retryable)
     ├── CatalogError
     │   ├── CatalogMissing               the database has no pgdoc catalog
     │   ├── CatalogNotTrusted            a superuser connects, but another role owns the catalog
@@ -30,13 +32,15 @@
     │   ├── InvalidFilter                (`operator`)
     │   └── InvalidUpdate                (`operator`)
     ├── CollectionNotFound               the collection does not exist, or a table is none
-    ├── DuplicateDocument                the id, or a unique value, already exists (`document_id`)
+    ├── DuplicateDocument                the id, or a unique value, already exists (`document_id`, `index`, `paths`,
+    │                                    `values`)
     ├── VersionConflict                  the document is not at version `if_version` (`found_version`)
     ├── BulkError                        a write of a bulk failed (`index`, `collection`, `document_id`)
     ├── UnreadableDocument               stored data that Python can't represent
     └── StreamError
         ├── StreamClosed                 the stream is closed
-        ├── SlotBlocked                  open write transactions block the first slot (resumable, `blockers`)
+        ├── SlotBlocked                  open write transactions block the first slot (resumable, retryable,
+        │                                `blockers`)
         ├── HistoryLost                  the server no longer keeps the position (`oldest_available`)
         ├── InvalidResumeToken           not a position of this cluster; also a ValueError
         ├── ConsumerBusy                 the consumer is open elsewhere (`owner_pid`)
@@ -47,7 +51,8 @@
 
 Each message names the object, the finding and the next step. An error that comes from psycopg has psycopg's exception
 as its ``__cause__``. The class attribute ``resumable`` says whether opening the same stream again from its
-``resume_token`` can succeed without anyone changing anything.
+``resume_token`` can succeed without anyone changing anything; ``retryable`` says the same of running the failed call,
+or its whole transaction, again.
 """
 
 from __future__ import annotations
@@ -74,6 +79,7 @@ from pgdoc.errors.server import (
     CatalogMissing,
     CatalogNotTrusted,
     CatalogVersionMismatch,
+    CommitUnknown,
     DatabaseError,
     DirectRouteNeeded,
     PluginMissing,
@@ -82,6 +88,7 @@ from pgdoc.errors.server import (
     RegistryUnbound,
     ReplicationNotPermitted,
     ReplicationUnavailable,
+    SerializationFailure,
     ServerError,
     ServerNotFound,
     ServerStartFailed,
@@ -110,6 +117,7 @@ __all__ = [
     "CatalogNotTrusted",
     "CatalogVersionMismatch",
     "CollectionNotFound",
+    "CommitUnknown",
     "ConsumerBusy",
     "ConsumerLost",
     "DatabaseError",
@@ -132,6 +140,7 @@ __all__ = [
     "ReplicaIdentityChanged",
     "ReplicationNotPermitted",
     "ReplicationUnavailable",
+    "SerializationFailure",
     "ServerError",
     "ServerNotFound",
     "ServerStartFailed",

@@ -11,9 +11,13 @@ class PgdocError(Exception):
     Attributes:
         resumable: whether opening the same stream again from its `resume_token` can succeed without anyone changing
             anything.
+        retryable: whether running the same call again can succeed without anyone changing anything, and stores nothing
+            twice, because nothing of the failed call was stored. For an error inside a transaction or bulk, that is the
+            whole transaction or bulk. `store.run` does so.
     """
 
     resumable: ClassVar[bool] = False
+    retryable: ClassVar[bool] = False
 
 
 class StoreClosed(PgdocError):  # noqa: N818 (the field's names: psycopg_pool.PoolClosed)

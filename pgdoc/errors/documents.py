@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pgdoc.errors.base import PgdocError
 
 
@@ -58,15 +60,31 @@ class CollectionNotFound(PgdocError):  # noqa: N818
 
 
 class DuplicateDocument(PgdocError):  # noqa: N818
-    """A document with this id, or with this value of a unique index, already exists: replace or update it.
+    """A document with this id, or with these values of a unique index, already exists: replace or update it.
 
     Attributes:
-        document_id: the id; `None` if the server does not report it.
+        document_id: the id that exists; `None` if it is not the id that exists, or if the server does not report it.
+        index: the unique index, or the constraint of the table, that refuses the document; `None` for the id. In an
+            aborted transaction, the name may be cut to 22 bytes.
+        paths: the paths of the index; empty for the id, and if the server does not report them.
+        values: the values at these paths that exist in another document; `None` if the server does not report them, and
+            for objects and long values. A whole number has no decimal point.
     """
 
-    def __init__(self, message: str, *, document_id: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        document_id: str | None = None,
+        index: str | None = None,
+        paths: tuple[str, ...] = (),
+        values: tuple[Any, ...] | None = None,
+    ) -> None:
         super().__init__(message)
         self.document_id = document_id
+        self.index = index
+        self.paths = paths
+        self.values = values
 
 
 class VersionConflict(PgdocError):  # noqa: N818

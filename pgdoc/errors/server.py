@@ -12,10 +12,18 @@ class ServerError(PgdocError):
 class ServerUnreachable(ServerError):  # noqa: N818
     """No connection could be made, or it was lost: try again, and check the conninfo if that does not help.
 
-    A write whose connection was lost may or may not be committed. An open stream reconnects by itself.
+    A write whose connection was lost may or may not be committed, so this error is not `retryable`: a read can be
+    repeated at once, a write only if repeating it does no harm. An open stream reconnects by itself.
     """
 
     resumable = True
+
+
+class CommitUnknown(ServerUnreachable):
+    """The connection was lost during a commit, which may or may not have happened: look, before you repeat it.
+
+    A transaction is stored whole or not at all, so one document that it wrote shows which.
+    """
 
 
 class UnsupportedServer(ServerError):  # noqa: N818
@@ -64,6 +72,7 @@ class SlotsExhausted(ReplicationUnavailable):
     """
 
     resumable = True
+    retryable = True
 
 
 class DirectRouteNeeded(ReplicationUnavailable):
@@ -76,8 +85,6 @@ class DirectRouteNeeded(ReplicationUnavailable):
 class DatabaseError(ServerError):
     """The server reported an error that no other class describes; `sqlstate` says which.
 
-    Run a transaction again after a code that starts with `40`, a deadlock or serialization failure.
-
     Attributes:
         sqlstate: the five characters of PostgreSQL's appendix A; `None` if there is no code.
     """
@@ -85,6 +92,16 @@ class DatabaseError(ServerError):
     def __init__(self, message: str, *, sqlstate: str | None = None) -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
+
+
+class SerializationFailure(DatabaseError):  # noqa: N818 (the name in PostgreSQL)
+    """Another transaction came in between, and nothing was stored: run the call or the whole transaction again.
+
+    `sqlstate` is `40001` for a serialization failure, `40P01` for a deadlock, and `PGD04` if a collection was dropped
+    and created again. `store.run` repeats a transaction.
+    """
+
+    retryable = True
 
 
 class CatalogError(PgdocError):

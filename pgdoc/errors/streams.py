@@ -22,6 +22,7 @@ class SlotBlocked(StreamError):  # noqa: N818
     """
 
     resumable = True
+    retryable = True
 
     def __init__(self, message: str, *, blockers: tuple[tuple[int | None, float | None], ...] = ()) -> None:
         super().__init__(message)

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
 __all__ = [
+    "AsyncBody",
     "AsyncLending",
     "AsyncLock",
     "AsyncOpening",
     "AsyncPool",
+    "Body",
     "Lending",
     "Lock",
     "Opening",
@@ -47,11 +49,16 @@ __all__ = [
 
 P = ParamSpec("P")
 T = TypeVar("T")
+TransactionT = TypeVar("TransactionT")
 OpeningT = TypeVar("OpeningT", bound="Opening")
 AsyncOpeningT = TypeVar("AsyncOpeningT", bound="AsyncOpening")
 
 Lock = threading.Lock
 AsyncLock = asyncio.Lock
+
+# A function of a transaction.
+Body: TypeAlias = "Callable[[TransactionT], T]"
+AsyncBody: TypeAlias = "Callable[[TransactionT], Awaitable[T]]"
 
 Lending: TypeAlias = "AbstractContextManager[Connection[Any]]"
 AsyncLending: TypeAlias = "AbstractAsyncContextManager[AsyncConnection[Any]]"

@@ -1,16 +1,20 @@
-"""`Backoff`: the growing delay between two attempts to reach a server."""
+"""The growing delays between attempts: to reach a server, and to run a transaction."""
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Iterator
 
-__all__ = ["Backoff"]
+__all__ = ["Backoff", "random_delays"]
 
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0
+FIRST_CONFLICT_S = 0.02
+LONGEST_CONFLICT_S = 1.0
 
 
 class Backoff:
@@ -36,3 +40,14 @@ class Backoff:
     def reset(self) -> None:
         """Begin again with the first delay, after a success."""
         self._next_s = self._first_s
+
+
+def random_delays(count: int) -> Iterator[float]:
+    """Yield the seconds to wait before each repetition of a transaction that met another one.
+
+    Each is random, up to a limit that doubles: transactions that met would meet again after the same delay.
+    """
+    limit_s = FIRST_CONFLICT_S
+    for _ in range(count):
+        yield random.uniform(0, limit_s)  # noqa: S311 (nothing secret)
+        limit_s = min(limit_s * 2, LONGEST_CONFLICT_S)

@@ -21,8 +21,10 @@ SELECT pgdoc.rename_collection(%s, %s, %s)
 SELECT name FROM pgdoc.collections(%s) AS name
 
 -- name: find_table
--- The table of this name, what it is, and the comments of its valid indexes. Unlike pgdoc.find_collection it raises no error,
--- which would abort a transaction. `newer`: it was created after this statement's snapshot.
+-- The table of this name, what it is, and the comments of its valid indexes; whether something may keep a write from a row
+-- without an error (see `obstacles` of documents.sql), and whether more than the id can refuse a document. Unlike
+-- pgdoc.find_collection it raises no error, which would abort a transaction. `newer`: it was created after this statement's
+-- snapshot.
 WITH found AS MATERIALIZED (SELECT pg_catalog.to_regclass(%s::pg_catalog.text)::pg_catalog.oid AS oid)
 SELECT oid::pg_catalog.int8,
   CASE
@@ -33,7 +35,12 @@ SELECT oid::pg_catalog.int8,
     ELSE 'foreign'
   END,
   ARRAY(SELECT pg_catalog.obj_description(i.indexrelid, 'pg_class'::pg_catalog.name) FROM pg_catalog.pg_index i
-        WHERE i.indrelid OPERATOR(pg_catalog.=) found.oid AND i.indisvalid)
+        WHERE i.indrelid OPERATOR(pg_catalog.=) found.oid AND i.indisvalid),
+  EXISTS (SELECT FROM pg_class c WHERE c.oid = found.oid AND (c.relrowsecurity OR c.relhasrules))
+  OR EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = found.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
+             AND t.tgtype & 3 = 3 AND t.tgfoid <> 'pgdoc.before_update'::regproc),
+  EXISTS (SELECT FROM pg_index i WHERE i.indrelid = found.oid AND NOT i.indisprimary
+          AND (i.indisunique OR i.indisexclusion))
 FROM found
 
 -- name: schema_exists

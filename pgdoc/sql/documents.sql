@@ -23,7 +23,7 @@ SELECT pg_logical_emit_message(true, 'pgdoc', %s)
 -- name: insert
 {with_metadata} INSERT INTO {table} (id, data) SELECT %s, %s::jsonb {from_metadata} WHERE {guard}
 ON CONFLICT (id) DO NOTHING
-RETURNING version, created_at, updated_at
+RETURNING data::text, version, created_at, updated_at
 
 -- name: copy
 COPY {table} (id, data) FROM STDIN (FORMAT binary)
@@ -62,19 +62,29 @@ RETURNING version, CASE WHEN version > 1 AND replaced_version = version THEN dat
 -- name: replace
 {with_metadata} UPDATE {table} SET data = %s::jsonb, replaced_version = version + 1 {from_metadata}
 WHERE {guard} AND id = %s::text {and_version}
-RETURNING version, created_at, updated_at
+RETURNING data::text, version, created_at, updated_at
 
 -- name: replace_upsert
 {with_metadata} INSERT INTO {table} AS stored (id, data) SELECT %s, %s::jsonb {from_metadata} WHERE {guard}
 ON CONFLICT (id) DO UPDATE SET data = excluded.data, replaced_version = stored.version + 1
-RETURNING version, created_at, updated_at
+RETURNING data::text, version, created_at, updated_at
 
 -- name: delete
 {with_metadata} DELETE FROM {table} {using_metadata} WHERE {guard} AND id = %s::text {and_version}
 RETURNING true
 
 -- name: version
-SELECT version FROM {table} WHERE {guard} AND id = %s::text
+SELECT version, created_at FROM {table} WHERE {guard} AND id = %s::text
+
+-- What can keep a write from a row of the table without an error, by name.
+-- name: obstacles
+SELECT 'the trigger ' || quote_ident(t.tgname)
+FROM pg_trigger t
+WHERE t.tgrelid = '{table}'::regclass AND {guard} AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgtype & 3 = 3
+  AND t.tgfoid <> 'pgdoc.before_update'::regproc
+UNION ALL
+SELECT CASE WHEN c.relhasrules THEN 'the rules of the table' ELSE 'the row-level security of the table' END
+FROM pg_class c WHERE c.oid = '{table}'::regclass AND (c.relrowsecurity OR c.relhasrules)
 
 -- name: lock
 SELECT version FROM {table} WHERE {guard} AND id = %s::text FOR NO KEY UPDATE
@@ -98,9 +108,10 @@ SELECT id, data, version, created_at, updated_at FROM {table} WHERE {condition} 
   WHERE stored.id = locked.id AND NOT EXISTS (SELECT FROM locked WHERE after IS NULL)
   RETURNING true
 )
-SELECT (SELECT count(*) FROM changed), id, misfit
+SELECT (SELECT count(*) FROM changed), (SELECT count(*) FROM locked), id, misfit
 FROM (VALUES (true)) AS always LEFT JOIN (SELECT id, misfit FROM locked WHERE after IS NULL LIMIT 1) AS first ON true
 
+-- The first column: whether the update fits the document; NULL if the server did not write the row.
 -- name: update_one
 {with_metadata_and} candidate AS MATERIALIZED (
   SELECT id, data, version, created_at, updated_at, {change} AS after FROM ({first}) AS first WHERE {guard}
@@ -111,8 +122,8 @@ FROM (VALUES (true)) AS always LEFT JOIN (SELECT id, misfit FROM locked WHERE af
 )
 SELECT true, changed.* FROM changed
 UNION ALL
-SELECT after IS NOT NULL, id, data::text, version, created_at, updated_at FROM candidate
-WHERE (after <> data) IS NOT TRUE
+SELECT CASE WHEN after IS NULL THEN false WHEN after = data THEN true END, id, data::text, version, created_at, updated_at
+FROM candidate WHERE (after <> data) IS NOT TRUE OR NOT EXISTS (SELECT FROM changed)
 
 -- name: delete_many
 {with_metadata_and} locked AS MATERIALIZED (SELECT id FROM {table} WHERE {guard} AND ({condition}) ORDER BY id FOR UPDATE),
@@ -120,6 +131,10 @@ deleted AS (DELETE FROM {table} AS stored USING locked {and_metadata} WHERE stor
 SELECT count(*) FROM deleted
 
 -- name: delete_one
-{with_metadata_and} candidate AS MATERIALIZED (SELECT id FROM ({first}) AS first WHERE {guard})
-DELETE FROM {table} AS stored USING candidate {and_metadata} WHERE stored.id = candidate.id
-RETURNING stored.id, stored.data::text, stored.version, stored.created_at, stored.updated_at
+{with_metadata_and} candidate AS MATERIALIZED (SELECT id FROM ({first}) AS first WHERE {guard}), deleted AS (
+  DELETE FROM {table} AS stored USING candidate {and_metadata} WHERE stored.id = candidate.id
+  RETURNING stored.id, stored.data::text, stored.version, stored.created_at, stored.updated_at
+)
+SELECT true, deleted.* FROM deleted
+UNION ALL
+SELECT false, id, NULL, NULL, NULL, NULL FROM candidate WHERE NOT EXISTS (SELECT FROM deleted)

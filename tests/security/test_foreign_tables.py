@@ -20,7 +20,7 @@ from pgdoc.crud.statements import (
     table_statement,
     write_statement,
 )
-from pgdoc.errors import BulkError, CollectionNotFound, DatabaseError, RegistryUnbound
+from pgdoc.errors import BulkError, CollectionNotFound, DatabaseError, RegistryUnbound, SerializationFailure
 from pgdoc.runtime.ttl_cache import FOR_S
 
 if TYPE_CHECKING:
@@ -306,8 +306,12 @@ def test_a_collection_that_was_dropped_and_created_again_fails_one_transaction_a
         warm(store["orders"])
         other.drop_collection("orders")
         other["orders"].insert("1", {"n": 1})
-        with pytest.raises(CollectionNotFound, match="run it again"), store.transaction() as tx:
+        with (
+            pytest.raises(SerializationFailure, match="run the transaction again") as raised,
+            store.transaction() as tx,
+        ):
             tx["orders"].count()
+        assert raised.value.retryable
         with store.transaction() as tx:
             assert tx["orders"].count() == 1
 
@@ -324,7 +328,7 @@ def test_two_collections_that_exchange_their_names_are_not_mixed_up(
             sql.execute(f"ALTER TABLE {schema}.a RENAME TO c; ALTER TABLE {schema}.b RENAME TO a".encode())
             sql.execute(f"ALTER TABLE {schema}.c RENAME TO b".encode())
         if is_in_transaction:
-            with pytest.raises(CollectionNotFound, match="run it again"), store.transaction() as tx:
+            with pytest.raises(SerializationFailure, match="run the transaction again"), store.transaction() as tx:
                 tx["a"].get("1")
         document = store["a"].get("1")
         assert document is not None

@@ -254,7 +254,7 @@ def indexed_paths(comments: Iterable[str | None]) -> Indexes:
     complete = [
         part for labels, part in found.values() if len(labels) == part["parts"] and part["paths"] != [EVERYTHING]
     ]
-    return Indexes(tuple(map(_indexed_paths, complete)))
+    return Indexes(tuple(map(_indexed_paths, complete)), names=tuple(found))
 
 
 def _indexed_paths(found: dict[str, Any]) -> IndexedPaths:

@@ -29,10 +29,11 @@ class IndexedPaths:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Indexes:
-    """The indexes of a collection, and the filters compiled for them, by shape."""
+    """The indexes of a collection, their names, and the filters compiled for them, by shape."""
 
     paths: tuple[IndexedPaths, ...]
     templates: dict[object, Template] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
 
 NO_INDEXES: Final = Indexes(())

@@ -29,6 +29,7 @@ from pgdoc.query.updates.nodes import (
     Unset,
     Update,
 )
+from pgdoc.query.updates.tree import STEPS, push_order, tree_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,7 +37,10 @@ if TYPE_CHECKING:
     from pgdoc.query.filters.nodes import Path
 
 MAX_CHANGES: Final = 1000
-"""The most changes of one update, besides those of whole top-level fields: each is a call around the others."""
+"""The most changes of one update, besides those of whole top-level fields."""
+
+MAX_CALLS: Final = 3
+"""How many changes are calls around each other. Each copies the document, so that more are one tree."""
 
 MAX_SUBQUERIES: Final = 50
 """The most `$[]` and `$pull` conditions in these changes: PostgreSQL plans each as a query of its own."""
@@ -58,7 +62,8 @@ def compile_update(update: Update, data: Compiled = _DATA) -> Compiled:
     """Compile to the new data of an existing document, which is null if a change does not fit.
 
     Each change is a function call around the previous one, and returns null for a null argument. Setting and unsetting
-    top-level fields always fits, so PostgreSQL's own operators do all of that at once.
+    top-level fields always fits, so PostgreSQL's own operators do all of that at once. Many other changes become one
+    call, the last: the changes that can't be part of it must not see the nulls that it adds to arrays.
     """
     _check_limits(update)
     whole = [change for change in update.changes if _is_whole_field(change)]
@@ -69,10 +74,14 @@ def compile_update(update: Update, data: Compiled = _DATA) -> Compiled:
             [*data.params, names, *data.params],
         )
     result = _unset_fields(_set_fields(data, whole), whole)
-    for change in update.changes:
-        if not _is_whole_field(change) and not isinstance(change, SetOnInsert):
+    rest: list[FieldChange] = [change for change in update.changes if not _is_whole_field(change)]
+    in_tree = [change for change in rest if _fits_tree(change)]
+    if len(in_tree) > MAX_CALLS:
+        rest = [change for change in rest if not _fits_tree(change)]
+    for change in rest:
+        if not isinstance(change, SetOnInsert):
             result = _compile(result, change.path, change)
-    return result
+    return _compile_tree(result, in_tree) if len(in_tree) > MAX_CALLS else result
 
 
 def compile_first(update: Update) -> Compiled:
@@ -88,6 +97,10 @@ def compile_first(update: Update) -> Compiled:
 
 def _is_whole_field(change: FieldChange) -> bool:
     return len(change.path) == 1 and isinstance(change, Set | Unset)
+
+
+def _fits_tree(change: FieldChange) -> bool:
+    return type(change) in STEPS and EACH not in change.path
 
 
 def _check_limits(update: Update) -> None:
@@ -134,6 +147,11 @@ def _compile_each(data: Compiled, path: Path, change: FieldChange) -> Compiled:
     return Compiled(text, [above, *inner.params, above, *data.params])
 
 
+def _compile_tree(data: Compiled, changes: list[FieldChange]) -> Compiled:
+    moment = "pg_catalog.to_jsonb(pgdoc.transaction_time())"
+    return _call(data, "change_tree", f"%s::pg_catalog.jsonb, {moment}", tree_text(changes))
+
+
 def _call(data: Compiled, name: str, casts: str, *params: Any) -> Compiled:
     return Compiled(f"pgdoc.{name}({data.text}, {casts})", [*data.params, *params])
 
@@ -175,7 +193,6 @@ def _compile_current_date(data: Compiled, path: Path, _change: CurrentDate) -> C
 
 
 def _compile_push(data: Compiled, path: Path, change: Push) -> Compiled:
-    order = json.dumps([{"path": key.path, "descending": key.descending} for key in change.order])
     return _call(
         data,
         "push_at",
@@ -183,7 +200,7 @@ def _compile_push(data: Compiled, path: Path, change: Push) -> Compiled:
         list(path),
         change.items.text,
         change.position,
-        order,
+        push_order(change.order),
         change.size,
     )
 

@@ -265,11 +265,9 @@ async def test_each_call_is_one_round_trip(own_schema: dict[str, Any], monkeypat
     sent: list[bytes] = []
     fetch = AsyncConnections.fetch
 
-    async def counting(
-        self: AsyncConnections, query: bytes, params: Any, *, prepare: bool | None = None
-    ) -> list[tuple[Any, ...]]:
+    async def counting(self: AsyncConnections, query: bytes, params: Any, **options: Any) -> list[tuple[Any, ...]]:
         sent.append(query)
-        return await fetch(self, query, params, prepare=prepare)
+        return await fetch(self, query, params, **options)
 
     async with AsyncStore(**own_schema) as store:
         docs = await fill(store)

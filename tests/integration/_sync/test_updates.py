@@ -266,9 +266,9 @@ def test_each_call_is_one_round_trip(own_schema: dict[str, Any], monkeypatch: py
     sent: list[bytes] = []
     fetch = Connections.fetch
 
-    def counting(self: Connections, query: bytes, params: Any, *, prepare: bool | None = None) -> list[tuple[Any, ...]]:
+    def counting(self: Connections, query: bytes, params: Any, **options: Any) -> list[tuple[Any, ...]]:
         sent.append(query)
-        return fetch(self, query, params, prepare=prepare)
+        return fetch(self, query, params, **options)
 
     with Store(**own_schema) as store:
         docs = fill(store)

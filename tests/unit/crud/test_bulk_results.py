@@ -13,10 +13,13 @@ from pgdoc.crud.bulk_results import (
     deleted,
     exists,
     inserted,
+    inserted_or_dropped,
     size_of,
     stored,
     updated,
     upserted,
+    upserted_or_dropped,
+    written_or_dropped,
 )
 from pgdoc.errors import DatabaseError, DuplicateDocument, InvalidUpdate, VersionConflict
 from pgdoc.query.updates.parse import parse_update
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TARGET = Target("update", "orders", 'collection "docs.orders"', "o-1")
+MANY = Target("update_many", "orders", TARGET.subject, None)
 UPDATE = parse_update({"$inc": {"n": 1}})
 
 
@@ -40,8 +44,9 @@ UPDATE = parse_update({"$inc": {"n": 1}})
         (partial(deleted, TARGET, None), [], ("deleted", 0)),
         (counted, [(7,)], ("deleted", 7)),
         (counted, [], ("deleted", 0)),
-        (partial(updated, TARGET.subject, UPDATE), [(3, None, None)], ("changed", 3)),
-        (partial(updated, TARGET.subject, UPDATE), [], ("changed", 0)),
+        (partial(updated, TARGET, UPDATE), [(3, 3, None, None)], ("changed", 3)),
+        (partial(updated, TARGET, UPDATE), [], ("changed", 0)),
+        (partial(updated, MANY, UPDATE), [(3, 4, None, None)], ("changed", 3)),
         (partial(upserted, TARGET, UPDATE), [(1, None)], ("inserted", 1)),
         (partial(upserted, TARGET, UPDATE), [(2, None)], ("changed", 1)),
         (partial(upserted, TARGET, UPDATE), [], ("changed", 0)),
@@ -61,6 +66,38 @@ def test_a_missing_row_of_a_document_that_exists_was_dropped(judge: Callable[[An
         judge([])
 
 
+@pytest.mark.parametrize(
+    ("judge", "looked"),
+    [
+        (partial(inserted_or_dropped, TARGET), []),
+        (partial(written_or_dropped, TARGET, partial(changed, TARGET, None)), [(1,)]),
+        (partial(upserted_or_dropped, TARGET, UPDATE), []),
+        (partial(upserted_or_dropped, TARGET, UPDATE), [("{}", 1, None, None, True, False)]),
+    ],
+)
+def test_a_look_finds_a_dropped_write(judge: Callable[[Any, Any], Any], looked: list[Any]) -> None:
+    with pytest.raises(DatabaseError, match="was not written"):
+        judge([], looked)
+
+
+def test_fewer_changed_documents_than_were_to_change_were_dropped() -> None:
+    with pytest.raises(DatabaseError, match="was not written"):
+        updated(TARGET, UPDATE, [(0, 1, None, None)])
+
+
+@pytest.mark.parametrize(
+    ("judge", "looked", "done"),
+    [
+        (partial(written_or_dropped, TARGET, partial(changed, TARGET, None)), [], ("changed", 0)),
+        (partial(upserted_or_dropped, TARGET, UPDATE), [("{}", 1, None, None, True, True)], ("changed", 0)),
+    ],
+)
+def test_a_look_confirms_a_write_without_effect(
+    judge: Callable[[Any, Any], Any], looked: list[Any], done: tuple[str, int]
+) -> None:
+    assert judge([], looked) == done
+
+
 def test_a_missing_row_is_a_duplicate() -> None:
     with pytest.raises(DuplicateDocument, match="'o-1'") as raised:
         inserted(TARGET, [])
@@ -70,7 +107,7 @@ def test_a_missing_row_is_a_duplicate() -> None:
 @pytest.mark.parametrize(
     ("judge", "row"),
     [
-        (partial(updated, TARGET.subject, UPDATE), (0, "o-1", '{"n": "text"}')),
+        (partial(updated, TARGET, UPDATE), (0, 1, "o-1", '{"n": "text"}')),
         (partial(upserted, TARGET, UPDATE), (2, '{"n": "text"}')),
     ],
 )

@@ -7,7 +7,7 @@ import psycopg_pool
 import pytest
 
 from pgdoc.database.errors import map_error
-from pgdoc.errors import DatabaseError, PgdocError, ServerUnreachable, StoreClosed
+from pgdoc.errors import DatabaseError, PgdocError, SerializationFailure, ServerUnreachable, StoreClosed
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,8 @@ from pgdoc.errors import DatabaseError, PgdocError, ServerUnreachable, StoreClos
         (psycopg.errors.TooManyConnections("too many clients"), ServerUnreachable),
         (psycopg.errors.ConnectionException("connection failure"), ServerUnreachable),
         (psycopg.errors.QueryCanceled("canceling statement due to user request"), DatabaseError),
-        (psycopg.errors.SerializationFailure("could not serialize"), DatabaseError),
+        (psycopg.errors.SerializationFailure("could not serialize"), SerializationFailure),
+        (psycopg.errors.DeadlockDetected("deadlock detected"), SerializationFailure),
         (psycopg.DataError("a value that psycopg refuses"), DatabaseError),
     ],
 )
