@@ -7,6 +7,7 @@
     ├── TransactionClosed                the transaction or bulk has not begun, or has ended
     ├── ServerError                      a problem with the server, or with the connection to it
     │   ├── ServerUnreachable            no connection, or it was lost (resumable)
+    │   ├── PoolExhausted                all connections of the store are in use (resumable, `holders`)
     │   ├── UnsupportedServer            older than PostgreSQL 15, or not UTF-8
     │   ├── ServerNotFound               `LocalServer` found no PostgreSQL on this machine
     │   ├── ServerStartFailed            `LocalServer` did not start, or is not running
@@ -78,6 +79,7 @@ from pgdoc.errors.server import (
     DirectRouteNeeded,
     PluginMissing,
     PluginNotAllowed,
+    PoolExhausted,
     PublicationIncomplete,
     RegistryUnbound,
     ReplicationNotPermitted,
@@ -126,6 +128,7 @@ __all__ = [
     "PgdocError",
     "PluginMissing",
     "PluginNotAllowed",
+    "PoolExhausted",
     "ProtocolError",
     "PublicationIncomplete",
     "RegistryUnbound",
