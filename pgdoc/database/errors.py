@@ -34,7 +34,8 @@ _UNBOUND, _REFUSED = "PGD01", "PGD02"
 # What a statement meets at a table of another form: no table or schema, column, operator or conversion; a view; or a
 # plan that was kept for the former table.
 _ABOUT_TABLE = re.compile(r"42P01|3F000|42703|42883|42804|42846|42809|0A000|55000")
-_ID_IN_DETAIL = re.compile(r"\(id\)=\((.*)\)", re.DOTALL)  # the same in every language of lc_messages
+# The same in every language of lc_messages; with quotes under quote_all_identifiers.
+_ID_IN_DETAIL = re.compile(r'\(("?)id\1\)=\((.*)\)', re.DOTALL)
 # The name of an index of `create_index`, as `relation_name` makes it. The server's detail is its internal expressions.
 _UNIQUE_INDEX = re.compile(r"[\w-]+\.([\w-]+)\.[0-9a-f]{10}")
 
@@ -130,9 +131,9 @@ def _duplicate(exc: psycopg.Error, subject: str) -> DuplicateDocument:
         )
     # A COPY also fails at an id that its own rows have twice, and the server does not say which of the two it is.
     return DuplicateDocument(
-        f"{subject} already has a document {found[1]!r}, or this call inserts it twice: use each id once, or replace "
+        f"{subject} already has a document {found[2]!r}, or this call inserts it twice: use each id once, or replace "
         "or update the document",
-        document_id=found[1],
+        document_id=found[2],
     )
 
 
