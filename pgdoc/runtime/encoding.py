@@ -12,4 +12,4 @@ def in_utf8(conninfo: str) -> str:
 
     The encoding is part of the startup packet, so a pooler passes it on.
     """
-    return make_conninfo(conninfo, client_encoding="utf8")
+    return make_conninfo(conninfo, client_encoding="UTF8")

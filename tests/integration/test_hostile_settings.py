@@ -12,13 +12,17 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgdoc import Store
+from pgdoc.database.session_settings import SESSION
 from pgdoc.errors import DatabaseError
+from pgdoc.replication.connection import connect
+from pgdoc.runtime.deadline import deadline_scope
 from tests.document_tour import take_stream_tour, take_tour
 from tests.fixtures.fix_server import PLUGIN, _connect_admin
 from tests.hostile_settings import HARMLESS, REFUSING, as_options, known, set_for, together
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.fixtures.fix_server import Server
 
@@ -116,3 +120,50 @@ def test_a_role_that_may_only_read_is_refused_and_reads(server: Server, dsn: str
         with pytest.raises(DatabaseError, match="read-only transaction") as caught:
             store["docs"].insert("b", {})
         assert caught.value.sqlstate == "25006"
+
+
+SHOWN = "SELECT current_setting('jit') AS jit, current_setting('client_connection_check_interval') AS check"
+
+
+def test_the_sessions_of_a_store_do_not_compile_and_notice_a_dead_client(dsn: str) -> None:
+    with Store(dsn) as store:
+        with store._connections.connection() as connection:
+            assert connection.execute(SHOWN).fetchall() == [("off", "10s")]
+        with store._connections.keep("a test") as connection:
+            assert connection.execute(SHOWN).fetchall() == [("off", "10s")]
+    with deadline_scope(), connect(dsn, replication=False) as side:
+        assert side.execute(SHOWN).fetchall() == [("off", "10s")]
+
+
+def test_the_users_own_options_decide_what_changes_no_answer(dsn: str) -> None:
+    options = "-c jit=on -c client_connection_check_interval=3s -c gin_fuzzy_search_limit=7"
+    with Store(make_conninfo(dsn, options=options)) as store, store.transaction() as tx:
+        assert tx.connection.execute(SHOWN).fetchall() == [("on", "3s")]
+        assert tx.connection.execute("SHOW gin_fuzzy_search_limit").fetchall() == [("0",)]
+
+
+def test_the_statement_of_a_dead_client_ends(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SESSION, "client_connection_check_interval", "50ms")
+    with Store(dsn) as store, store._connections.connection() as connection:
+        connection.pgconn.send_query(b"SELECT pg_catalog.pg_sleep(600)")
+        connection.pgconn.finish()
+    # The fixture `dsn` fails if the session is still there.
+
+
+def test_options_of_a_service_file_stay(dsn: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "services"
+    words = conninfo_to_dict(make_conninfo(dsn, options="-c geqo_threshold=7"))
+    file.write_text("[here]\n" + "".join(f"{name}={value}\n" for name, value in words.items()))
+    monkeypatch.setenv("PGSERVICEFILE", str(file))
+    with Store("service=here") as store, store.transaction() as tx:
+        assert tx.connection.execute("SHOW geqo_threshold").fetchall() == [("7",)]
+        assert tx.connection.execute(SHOWN).fetchall() == [("off", "10s")]
+    with deadline_scope(), connect("service=here", replication=False) as side:
+        assert side.execute("SHOW geqo_threshold").fetchone() == ("7",)
+
+
+def test_a_program_that_changes_the_encoding_is_refused_by_copy(dsn: str) -> None:
+    with Store(dsn) as store, store.transaction() as tx:
+        tx.connection.execute("SET LOCAL client_encoding = 'LATIN1'")
+        with pytest.raises(DatabaseError, match="client_encoding is LATIN1"):
+            tx["docs"].insert_many([("é", {})])
