@@ -19,11 +19,12 @@ demo: $(VENV)/.demo  ## watch documents change, kill the watcher, resume, compar
 
 test: $(VENV)/.tests  ## run the tests on a private PostgreSQL (ARGS="-k diff" selects some)
 	@$(RUN) .ci/install_server.py --or-docker
+	@$(RUN) .ci/install_programs.py --or-skip pgbouncer
 	@$(RUN) -m pytest --ignore=tests/stress --ignore=tests/examples --ignore=tests/site $(AT_ONCE) $(ARGS)
 
 test-examples: $(VENV)/.examples  ## test the programs of docs/examples, with a real Redis and Chromium
 	@$(RUN) .ci/install_server.py --or-docker
-	@$(RUN) .ci/install_examples.py
+	@$(RUN) .ci/install_programs.py redis-server chromium chromedriver
 	@$(RUN) -m pytest tests/examples $(ARGS)
 
 check: lint docs test  ## run lint, docs and test: must pass before a commit

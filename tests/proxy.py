@@ -33,6 +33,7 @@ class _End:
     waiting: bytearray = field(default_factory=bytearray)
     ended: bool = False  # its peer has sent end of file
     other: _End | None = None
+    is_answered: bool = True  # of a client: whether the server has sent something since the client did
 
 
 class Proxy:
@@ -45,6 +46,7 @@ class Proxy:
     def __init__(self, host: str, port: int) -> None:
         self.host = "127.0.0.1"
         self.port = 0
+        self.round_trips = 0  # how often a client sent something after an answer
         self._target = (host, port)
         self._selector = selectors.DefaultSelector()
         self._calls: queue.SimpleQueue[tuple[Callable[[], None], threading.Event]] = queue.SimpleQueue()
@@ -192,6 +194,7 @@ class Proxy:
             if mask & selectors.EVENT_READ:
                 chunk = end.socket.recv(_CHUNK)
                 end.other.waiting += chunk
+                self._count(end)
                 end.ended = not chunk
         except (BlockingIOError, InterruptedError):
             pass
@@ -203,6 +206,14 @@ class Proxy:
         else:
             self._watch(end)
             self._watch(end.other)
+
+    def _count(self, end: _End) -> None:
+        if not end.is_client:
+            assert end.other is not None
+            end.other.is_answered = True
+        elif end.is_answered:
+            self.round_trips += 1
+            end.is_answered = False
 
     def _forget(self, end: _End) -> None:
         if end.socket in self._selector.get_map():

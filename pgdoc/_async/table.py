@@ -70,7 +70,9 @@ class AsyncTable:
         oid, retry = await self.oid(), True
         while oid is not None:
             try:
-                async with aclosing(self._session.stream(guarded(query, oid), params)) as chunks:
+                async with aclosing(
+                    self._session.stream(guarded(query, oid), params, f"find on {self.subject}")
+                ) as chunks:
                     async for rows in chunks:
                         retry = False
                         yield rows

@@ -10,6 +10,7 @@ from psycopg.pq import TransactionStatus
 
 from pgdoc.crud.copy_format import HEADER, TRAILER
 from pgdoc.database.errors import commit_error, map_error
+from pgdoc.database.session_settings import check_encoding
 from pgdoc.errors import DatabaseError, ServerUnreachable, TransactionClosed
 from pgdoc.model.metadata import checked, current_metadata
 from pgdoc.runtime.ttl_cache import TransactionCache
@@ -69,7 +70,7 @@ class AsyncTransactionSession:
         """Begin, in a round trip of its own."""
         connection = await self._take()
         try:
-            if self._given or self._outside or self._isolation:
+            if self._given or self._outside or self._isolation or self._connections.begin_with:
                 async with connection.pipeline():  # one round trip for all of it
                     await self._begin(connection)
             else:
@@ -79,7 +80,7 @@ class AsyncTransactionSession:
             raise map_error(exc, "the begin of the transaction") from exc
         finally:
             if self._connection is None:
-                await self._pool.putconn(connection)
+                await self._connections.end(self._pool, connection)
 
     @property
     def begun(self) -> bool:
@@ -107,8 +108,7 @@ class AsyncTransactionSession:
 
     async def _take(self) -> AsyncConnection[Any]:
         try:
-            self._pool = await self._connections.pool()
-            connection = await self._pool.getconn()
+            self._pool, connection = await self._connections.begin()
         except psycopg.Error as exc:
             raise map_error(exc, "the transaction") from exc
         self._block = psycopg.AsyncTransaction(connection)
@@ -118,6 +118,8 @@ class AsyncTransactionSession:
         await self._block.__aenter__()
         if self._isolation:
             await connection.execute(f"SET TRANSACTION ISOLATION LEVEL {self._isolation}".encode())
+        for setting in self._connections.begin_with:
+            await connection.execute(setting)
         if metadata := self._given.over(self._outside):
             await connection.execute(statement("documents", "emit").encode(), [metadata.message])
 
@@ -134,7 +136,7 @@ class AsyncTransactionSession:
         finally:
             for cursor in tuple(self._cursors):  # an abandoned iterator must not read in the next transaction
                 await cursor.close()
-            await self._pool.putconn(connection)
+            await self._connections.end(self._pool, connection)
         if exc is None:
             self._check_committed(aborted)
         return swallowed
@@ -176,7 +178,12 @@ class AsyncTransactionSession:
         """Fetch rows, from the pool if the transaction has no connection yet: a bulk that has not begun."""
         return await (self.fetch(query, params) if self.begun else self._connections.fetch(query, params))
 
-    async def stream(self, query: bytes, params: Sequence[Any]) -> AsyncGenerator[list[tuple[Any, ...]]]:
+    async def stream(
+        self,
+        query: bytes,
+        params: Sequence[Any],
+        holder: str,  # noqa: ARG002 (of the protocol)
+    ) -> AsyncGenerator[list[tuple[Any, ...]]]:
         """Yield the rows of a cursor in the server, so that other calls can run meanwhile."""
         self._cursors_made += 1
         cursor = self.connection.cursor(f"pgdoc_{self._cursors_made}")
@@ -191,7 +198,7 @@ class AsyncTransactionSession:
                 await cursor.close()
 
     @asynccontextmanager
-    async def lend(self) -> AsyncIterator[AsyncConnection[Any]]:
+    async def lend(self, holder: str) -> AsyncIterator[AsyncConnection[Any]]:  # noqa: ARG002 (of the protocol)
         """Lend the connection of this transaction."""
         yield self.connection
 
@@ -211,6 +218,7 @@ class AsyncTransactionSession:
         connection = self.connection
         stored = 0
         async with connection.transaction(), connection.cursor() as cursor:
+            check_encoding(connection)
             await cursor.execute(hold)
             for block in rows:
                 if message := self.metadata_message():

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -15,10 +16,21 @@ from pgdoc.crud.copy_format import HEADER, TRAILER, CopyRows
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision, check_server
 from pgdoc.database.conninfo import with_application_name, with_timeout
 from pgdoc.database.errors import connection_error, map_error
+from pgdoc.database.session_settings import (
+    SESSION,
+    check_encoding,
+    local_statements,
+    missing_settings,
+    still_accepted,
+    wanted_settings,
+    with_settings,
+)
 from pgdoc.errors import StoreClosed
 from pgdoc.model.metadata import current_metadata
 from pgdoc.runtime.deadline import bounded, closing_on_deadline, deadline_scope, is_limited
+from pgdoc.runtime.encoding import in_utf8
 from pgdoc.runtime.fork import FORKED, connecting, detach, remember
+from pgdoc.runtime.holders import Holders
 from pgdoc.runtime.primitives import Lock, Pool, check_alive
 from pgdoc.runtime.secrets import without_secrets
 from pgdoc.runtime.ttl_cache import TTLCache
@@ -32,6 +44,7 @@ if TYPE_CHECKING:
 
     from pgdoc.crud.guard import TableTraits
     from pgdoc.query.indexes.plan import Indexes
+    from pgdoc.runtime.primitives import Lending
 
     T = TypeVar("T")
 
@@ -39,13 +52,16 @@ __all__ = ["Connections"]
 
 _CHUNK_ROWS = 100
 _CHECK_SERVER_AFTER_S = 2.0
+_WAIT_S = 30.0
 _CLOSE_S = 0.3  # for each of the pool's four threads
 
 
 class Connections:
-    """The pool of a store, opened on first use; the `Session` of calls outside a transaction.
+    """The pools of a store, opened on first use; the `Session` of calls outside a transaction.
 
-    Such a call takes a connection, executes one statement in autocommit mode, and returns the connection.
+    Such a call takes a connection, executes one statement in autocommit mode, and returns the connection. A call that
+    keeps its connection while the caller's own code runs takes it from a pool of as many others, so that the calls of
+    that code always find one.
 
     Attributes:
         oids: a cache of the collections' tables, by their quoted names.
@@ -57,12 +73,16 @@ class Connections:
         self._pool_size = pool_size
         self._closing = threading.Event()
         self._connection_class = _class_of(self._closing)
+        self._accepted: dict[str, str] | None = None  # settings that the server, or a pooler, takes on connecting
         self._settings: dict[str, Any] = {"autocommit": True}
         if through_pooler:
             self._settings["prepare_threshold"] = None  # the next statement may run in another session
-        self._opening = Lock()  # held while the pool is opened, or the server is checked
+        self.begin_with: list[bytes] = []  # sets the others in a transaction
+        self._opening = Lock()  # held while a pool is opened, or the server is checked
         self._pool: Pool | None = None  # None until it is open, and again once the store is closed
-        self._inherited: Pool | None = None  # in a forked child: the parent's pool, kept so that nothing closes it
+        self._keeping: Pool | None = None  # the pool of the calls that keep their connection
+        self._holders = Holders(pool_size)
+        self._inherited: list[Pool] = []  # in a forked child: the parent's pools, kept so that nothing closes them
         self.oids: TTLCache[int] = TTLCache()
         self.indexes: TTLCache[Indexes] = TTLCache()
         self.large_results: TTLCache[bool] = TTLCache()
@@ -70,9 +90,11 @@ class Connections:
         remember(self)
 
     def after_fork(self) -> None:
-        """Leave an open pool to the parent; a child whose parent had none opens its own."""
-        self._inherited, self._pool = self._pool or self._inherited, None
+        """Leave open pools to the parent; a child whose parent had none opens its own."""
+        self._inherited += [pool for pool in (self._pool, self._keeping) if pool is not None]
+        self._pool = self._keeping = None
         self._opening = Lock()
+        self._holders = Holders(self._pool_size)
 
     def pool(self) -> Pool:
         """Return the open pool; the first call checks the server and opens it.
@@ -85,29 +107,45 @@ class Connections:
             return self._pool
         with self._opening:
             self._check_usable()
-            pool = self._pool or self._open()
+            pool = self._pool
+            if pool is None:
+                self._check_server()
+                pool = self._open(min_size=1)
             self._pool = pool
+        self._check_still_open()
+        return pool
+
+    def _keeping_pool(self) -> Pool:
+        """Return the pool of the calls that keep their connection; it is opened for the first of them."""
+        self.pool()
+        with self._opening:
+            self._check_usable()
+            pool = self._keeping = self._keeping or self._open(min_size=0)
+        self._check_still_open()
+        return pool
+
+    def _check_still_open(self) -> None:
         if self._closing.is_set():  # another thread or task closed the store before the pool was assigned
             self.close()
             self._check_usable()
-        return pool
 
     def _check_usable(self) -> None:
         if self._closing.is_set():
             raise StoreClosed("the store is closed: open a new one")
-        if self._inherited is not None:
+        if self._inherited:
             raise StoreClosed(FORKED)
 
-    def _open(self) -> Pool:
-        self._check_server()
+    def _open(self, *, min_size: int) -> Pool:
         pool = Pool(
-            with_application_name(self._conninfo, self._purpose),
+            with_settings(with_application_name(self._conninfo, self._purpose), self._accepted or {}),
             connection_class=self._connection_class,
             kwargs=self._settings,
-            min_size=1,
+            min_size=min_size,
             max_size=self._pool_size,
             open=False,
-            check=check_alive,
+            # The pool tries again when a call needs a connection. By itself it would pause for longer and longer, and
+            # keep calls waiting when the server is back.
+            reconnect_timeout=0.0,
             name="pgdoc",
         )
         pool.open()
@@ -115,26 +153,56 @@ class Connections:
 
     def _check_server(self) -> None:
         """Raise at once what is wrong. The pool would try for half a minute, and not know the cause."""
-        try:
-            conninfo = with_application_name(with_timeout(self._conninfo), self._purpose)
-            connection = self._connection_class.connect(conninfo, autocommit=True)
-        except psycopg.Error as exc:
-            self._check_usable()
-            raise connection_error(exc) from exc
+        connection = self._try_to_connect()
         with connection:
             check_server(connection.info.server_version, connection.info.parameter_status("server_encoding"))
+            check_encoding(connection)
             check_revision(_revision(connection))
+            missing = missing_settings(wanted_settings(self._conninfo), _settings_of(connection))
+            self.begin_with = local_statements(missing)
+
+    def _try_to_connect(self) -> Connection[Any]:
+        """Open a connection with as many settings as the server, or a pooler before it, accepts."""
+        conninfo = with_application_name(with_timeout(self._conninfo), self._purpose)
+        accepted = wanted_settings(conninfo) if self._accepted is None else self._accepted
+        while True:
+            try:
+                connection = self._connection_class.connect(with_settings(conninfo, accepted), autocommit=True)
+            except psycopg.Error as exc:
+                self._check_usable()
+                rest = still_accepted(accepted, str(exc))
+                if rest is None:
+                    raise connection_error(exc) from exc
+            else:
+                self._accepted = accepted
+                return connection
+            if not rest:  # it is a pooler
+                self._settings["prepare_threshold"] = None
+            accepted = rest
 
     def close(self) -> None:
-        """Close the pool, also while it is being opened."""
+        """Close the pools, also while one is being opened."""
         self._closing.set()
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close(_CLOSE_S)
+        pools, self._pool, self._keeping = (self._pool, self._keeping), None, None
+        for pool in pools:
+            if pool is not None:
+                pool.close(_CLOSE_S)
+
+    def begin(self) -> tuple[Pool, Connection[Any]]:
+        """Take a connection for a transaction; `end` takes both."""
+        pool = self._pool or self.pool()
+        connection = self._lend(pool)
+        self._holders.transaction_begins()
+        return pool, connection
+
+    def end(self, pool: Pool, connection: Connection[Any]) -> None:
+        """Return the connection of a transaction that has ended."""
+        self._holders.transaction_ends()
+        pool.putconn(connection)
 
     @contextmanager
     def connection(self) -> Iterator[Connection[Any]]:
-        """Lend a connection in autocommit mode."""
+        """Lend a connection in autocommit mode for one call."""
         pool = self._pool or self.pool()
         connection = self._lend(pool)
         try:
@@ -142,16 +210,33 @@ class Connections:
         finally:
             pool.putconn(connection)
 
-    lend = connection
+    @contextmanager
+    def keep(self, holder: str) -> Iterator[Connection[Any]]:
+        """Lend a connection to a call during which the caller's own code runs; `holder` names it in errors.
+
+        Raises:
+            PoolExhausted: as many such calls are running as the pool has connections. Waiting could take forever: each
+                may be inside a loop that makes this call.
+        """
+        pool = self._keeping_pool()
+        with self._holders.keeping(holder):
+            connection = self._lend(pool)
+            try:
+                yield connection
+            finally:
+                pool.putconn(connection)
 
     def _lend(self, pool: Pool) -> Connection[Any]:
         """Take a connection; if none is free soon, check the server before waiting longer."""
         try:
-            return pool.getconn(timeout=_CHECK_SERVER_AFTER_S)
+            return _take(pool, _CHECK_SERVER_AFTER_S)
         except PoolTimeout:
             with self._opening:
                 self._check_server()
-        return pool.getconn()
+        try:
+            return _take(pool, _WAIT_S)
+        except PoolTimeout as exc:
+            raise self._holders.waited_in_vain(_CHECK_SERVER_AFTER_S + _WAIT_S) from exc
 
     @property
     def in_transaction(self) -> bool:
@@ -181,10 +266,14 @@ class Connections:
 
     look_up = fetch
 
-    def stream(self, query: bytes, params: Sequence[Any]) -> Generator[list[tuple[Any, ...]]]:
-        """Execute one statement and yield its rows in chunks; hold a connection until the end."""
+    def lend(self, holder: str) -> Lending:
+        """See `Session`."""
+        return self.keep(holder)
+
+    def stream(self, query: bytes, params: Sequence[Any], holder: str) -> Generator[list[tuple[Any, ...]]]:
+        """Execute one statement and yield its rows in chunks; keep a connection until the end."""
         with (
-            self.connection() as connection,
+            self.keep(holder) as connection,
             connection.cursor() as cursor,
             closing(cursor.stream(query, params, binary=True, size=_CHUNK_ROWS)) as rows,  # type: ignore[type-var]
         ):
@@ -200,6 +289,7 @@ class Connections:
     def copy(self, hold: bytes, query: bytes, rows: CopyRows) -> None:
         """See `Session`."""
         with self.connection() as connection, connection.transaction(), connection.cursor() as cursor:
+            check_encoding(connection)
             cursor.execute(hold)
             if message := self.metadata_message():
                 cursor.execute(statement("documents", "emit").encode(), [message])
@@ -209,6 +299,22 @@ class Connections:
                     copy.write(block)
                 copy.write(TRAILER)
             rows.check_stored(cursor.rowcount)
+
+
+def _take(pool: Pool, timeout_s: float) -> Connection[Any]:
+    """Take a connection that is alive.
+
+    The dead ones go at once. As the pool's own check, this would pause after each, for longer and longer.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        connection = pool.getconn(timeout=deadline - time.monotonic())
+        try:
+            check_alive(connection)
+        except psycopg.OperationalError:
+            pool.putconn(connection)  # which opens another one
+        else:
+            return connection
 
 
 def _class_of(closing: threading.Event) -> type[Connection[Any]]:
@@ -225,7 +331,7 @@ def _class_of(closing: threading.Event) -> type[Connection[Any]]:
         @classmethod
         def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
             with deadline_scope(float("inf"), closing=closing):
-                return without_secrets(bounded(connecting(super()._connect_gen(conninfo))), conninfo)
+                return without_secrets(bounded(connecting(super()._connect_gen(in_utf8(conninfo)))), conninfo)
 
         def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
             """Wait for the server: without a limit for a user's call, within `deadline_scope` for opening a stream."""
@@ -233,6 +339,11 @@ def _class_of(closing: threading.Event) -> type[Connection[Any]]:
             return super().wait(steps, *args, **kwargs)
 
     return StoreConnection
+
+
+def _settings_of(connection: Connection[Any]) -> dict[str, str | None]:
+    rows = (connection.execute(statement("catalog", "session_settings").encode(), [list(SESSION)])).fetchall()
+    return dict(rows)
 
 
 def _revision(connection: Connection[Any]) -> str | None:

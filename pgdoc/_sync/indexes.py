@@ -69,8 +69,8 @@ class Indexes:
                 array at one of the paths are left out.
             where: index only the documents that match. A query that is to use the index must repeat this condition.
             name: the name for `drop_index`; by default it is made from the paths.
-            progress: called every 0.2 s while a part of the index is built, and at the end. This uses a second
-                connection of the pool. Inside a transaction it is called at the end only.
+            progress: called every 0.2 s while a part of the index is built, and at the end. Inside a transaction it is
+                called at the end only.
 
         Returns:
             The name of the index.
@@ -142,7 +142,7 @@ class Indexes:
         Others may not wait inside their own CREATE INDEX CONCURRENTLY: that holds a snapshot, for which the first one
         waits, which is a deadlock. In a transaction, the build's own lock on the table is enough.
         """
-        with self._session.lend() as connection:
+        with self._session.lend(f"a change of the indexes of {self._table.subject}") as connection:
             if self._session.in_transaction:
                 yield connection
                 return

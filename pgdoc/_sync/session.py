@@ -59,12 +59,15 @@ class Session(Protocol):
         """Fetch rows that need not belong to the transaction, on its connection if it has one."""
         ...
 
-    def stream(self, query: bytes, params: Sequence[Any]) -> Generator[list[tuple[Any, ...]]]:
-        """Execute one statement and yield its rows in chunks, as they come."""
+    def stream(self, query: bytes, params: Sequence[Any], holder: str) -> Generator[list[tuple[Any, ...]]]:
+        """Execute one statement and yield its rows in chunks, as they come.
+
+        Outside a transaction, `holder` names the call that keeps a connection meanwhile.
+        """
         ...
 
-    def lend(self) -> Lending:
-        """Lend the transaction's connection, or else one of the pool's, in autocommit mode."""
+    def lend(self, holder: str) -> Lending:
+        """Lend the transaction's connection, or else one in autocommit mode, which `holder` keeps meanwhile."""
         ...
 
     def copy(self, hold: bytes, query: bytes, rows: CopyRows) -> None:

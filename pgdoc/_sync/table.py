@@ -71,7 +71,7 @@ class Table:
         oid, retry = self.oid(), True
         while oid is not None:
             try:
-                with closing(self._session.stream(guarded(query, oid), params)) as chunks:
+                with closing(self._session.stream(guarded(query, oid), params, f"find on {self.subject}")) as chunks:
                     for rows in chunks:
                         retry = False
                         yield rows

@@ -11,6 +11,7 @@ from psycopg.pq import TransactionStatus
 
 from pgdoc.crud.copy_format import HEADER, TRAILER
 from pgdoc.database.errors import commit_error, map_error
+from pgdoc.database.session_settings import check_encoding
 from pgdoc.errors import DatabaseError, ServerUnreachable, TransactionClosed
 from pgdoc.model.metadata import checked, current_metadata
 from pgdoc.runtime.ttl_cache import TransactionCache
@@ -68,7 +69,7 @@ class TransactionSession:
         """Begin, in a round trip of its own."""
         connection = self._take()
         try:
-            if self._given or self._outside or self._isolation:
+            if self._given or self._outside or self._isolation or self._connections.begin_with:
                 with connection.pipeline():  # one round trip for all of it
                     self._begin(connection)
             else:
@@ -78,7 +79,7 @@ class TransactionSession:
             raise map_error(exc, "the begin of the transaction") from exc
         finally:
             if self._connection is None:
-                self._pool.putconn(connection)
+                self._connections.end(self._pool, connection)
 
     @property
     def begun(self) -> bool:
@@ -106,8 +107,7 @@ class TransactionSession:
 
     def _take(self) -> Connection[Any]:
         try:
-            self._pool = self._connections.pool()
-            connection = self._pool.getconn()
+            self._pool, connection = self._connections.begin()
         except psycopg.Error as exc:
             raise map_error(exc, "the transaction") from exc
         self._block = psycopg.Transaction(connection)
@@ -117,6 +117,8 @@ class TransactionSession:
         self._block.__enter__()
         if self._isolation:
             connection.execute(f"SET TRANSACTION ISOLATION LEVEL {self._isolation}".encode())
+        for setting in self._connections.begin_with:
+            connection.execute(setting)
         if metadata := self._given.over(self._outside):
             connection.execute(statement("documents", "emit").encode(), [metadata.message])
 
@@ -133,7 +135,7 @@ class TransactionSession:
         finally:
             for cursor in tuple(self._cursors):  # an abandoned iterator must not read in the next transaction
                 cursor.close()
-            self._pool.putconn(connection)
+            self._connections.end(self._pool, connection)
         if exc is None:
             self._check_committed(aborted)
         return swallowed
@@ -175,7 +177,12 @@ class TransactionSession:
         """Fetch rows, from the pool if the transaction has no connection yet: a bulk that has not begun."""
         return self.fetch(query, params) if self.begun else self._connections.fetch(query, params)
 
-    def stream(self, query: bytes, params: Sequence[Any]) -> Generator[list[tuple[Any, ...]]]:
+    def stream(
+        self,
+        query: bytes,
+        params: Sequence[Any],
+        holder: str,  # noqa: ARG002 (of the protocol)
+    ) -> Generator[list[tuple[Any, ...]]]:
         """Yield the rows of a cursor in the server, so that other calls can run meanwhile."""
         self._cursors_made += 1
         cursor = self.connection.cursor(f"pgdoc_{self._cursors_made}")
@@ -190,7 +197,7 @@ class TransactionSession:
                 cursor.close()
 
     @contextmanager
-    def lend(self) -> Iterator[Connection[Any]]:
+    def lend(self, holder: str) -> Iterator[Connection[Any]]:  # noqa: ARG002 (of the protocol)
         """Lend the connection of this transaction."""
         yield self.connection
 
@@ -210,6 +217,7 @@ class TransactionSession:
         connection = self.connection
         stored = 0
         with connection.transaction(), connection.cursor() as cursor:
+            check_encoding(connection)
             cursor.execute(hold)
             for block in rows:
                 if message := self.metadata_message():

@@ -10,6 +10,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgdoc.errors import DatabaseError
+from pgdoc.runtime.encoding import in_utf8
 from pgdoc.runtime.secrets import without_secrets
 
 if TYPE_CHECKING:
@@ -33,11 +34,11 @@ _FAULTS = {
 
 
 class PlainConnection(psycopg.Connection[Any]):
-    """A psycopg connection whose errors show no secrets."""
+    """A psycopg connection in UTF-8 whose errors show no secrets."""
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> PQGenConn[PlainConnection]:
-        return without_secrets(super()._connect_gen(conninfo), conninfo)
+        return without_secrets(super()._connect_gen(in_utf8(conninfo)), conninfo)
 
 
 def parse_conninfo(conninfo: str) -> dict[str, str]:

@@ -26,7 +26,9 @@ _OUR_INDEX: Final = re.compile(r".+\.([^.]+)\.[0-9a-f]{10}")
 _CONSTANT: Final = re.compile(r"(E?)'((?:[^']|'')*)'")
 _TOKEN: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|[(),]|[^'\"(),]+")
 _ITEM: Final = re.compile(r'"((?:[^"\\]|\\.)*)"|([^,{}"]+)')
-_KEY_FUNCTION: Final = re.compile(r"(?:pgdoc\.)?sort_key\(")
+# With quotes under quote_all_identifiers.
+_KEY_FUNCTION: Final = re.compile(r'(?:"?pgdoc"?\.)?"?sort_key"?\(')
+_VALUE_FUNCTION: Final = re.compile(r'value_at"?\(')
 _REST: Final = re.compile(r"(.*), (null|id [0-9a-f]{32}|rest [0-9a-f]{32})", re.DOTALL)
 _MOST_PIECES: Final = 12
 _LONGEST: Final = 80
@@ -59,7 +61,7 @@ def read_violation(exc: psycopg.Error) -> Violation:
     columns, rest = _split_columns(detail)
     values = rest[: rest.rfind(")")] if rest.startswith("=(") else ""
     values = values.removeprefix("=(")
-    if columns == ["id"]:
+    if columns in (["id"], ['"id"']):
         return Violation(values, None, is_ours=False, paths=(), values=None)
     ours = _OUR_INDEX.fullmatch(name or "")
     paths = tuple(filter(None, map(_path, columns[:-1])))
@@ -85,12 +87,12 @@ def _split_columns(detail: str) -> tuple[list[str], str]:
 
 def _path(column: str) -> str | None:
     """Return the dotted path of a column of an index; `None` for another expression."""
-    if column == "id":
+    if column in {"id", '"id"'}:
         return "_id"
     if not _KEY_FUNCTION.match(column):
         return None
     constants = [_unquoted(*found.groups()) for found in _CONSTANT.finditer(column)]
-    if "value_at(" in column:
+    if _VALUE_FUNCTION.search(column):
         constants = [_unescaped(quoted) if quoted else plain for quoted, plain in _ITEM.findall("".join(constants[:1]))]
     return ".".join(constants)
 

@@ -8,6 +8,7 @@
     ├── ServerError                      a problem with the server, or with the connection to it
     │   ├── ServerUnreachable            no connection, or it was lost (resumable)
     │   │   └── CommitUnknown            it was lost during a commit, which may have happened
+    │   ├── PoolExhausted                all connections of the store are in use (resumable, `holders`)
     │   ├── UnsupportedServer            older than PostgreSQL 15, or not UTF-8
     │   ├── ServerNotFound               `LocalServer` found no PostgreSQL on this machine
     │   ├── ServerStartFailed            `LocalServer` did not start, or is not running
@@ -84,6 +85,7 @@ from pgdoc.errors.server import (
     DirectRouteNeeded,
     PluginMissing,
     PluginNotAllowed,
+    PoolExhausted,
     PublicationIncomplete,
     RegistryUnbound,
     ReplicationNotPermitted,
@@ -134,6 +136,7 @@ __all__ = [
     "PgdocError",
     "PluginMissing",
     "PluginNotAllowed",
+    "PoolExhausted",
     "ProtocolError",
     "PublicationIncomplete",
     "RegistryUnbound",

@@ -26,6 +26,20 @@ class CommitUnknown(ServerUnreachable):
     """
 
 
+class PoolExhausted(ServerError):  # noqa: N818
+    """All connections of the store are in use: exhaust or close iterators, shorten transactions, raise `pool_size`.
+
+    Attributes:
+        holders: what holds them, such as `find on collection "docs.orders"`, once per connection.
+    """
+
+    resumable = True
+
+    def __init__(self, message: str, *, holders: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.holders = holders
+
+
 class UnsupportedServer(ServerError):  # noqa: N818
     """The server is older than PostgreSQL 15, or the database's encoding is not UTF-8: use another one."""
 

@@ -13,6 +13,7 @@ from psycopg.rows import namedtuple_row
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, check_owner
 from pgdoc.database.conninfo import parse_conninfo, with_application_name
 from pgdoc.database.errors import connection_error, is_connection_loss, one_line
+from pgdoc.database.session_settings import as_options, given_options
 from pgdoc.errors import (
     DatabaseError,
     DirectRouteNeeded,
@@ -40,7 +41,10 @@ SETTINGS = {
     "default_transaction_read_only": "off",
     "synchronous_commit": "local",
     "statement_timeout": "0",
+    "lock_timeout": "0",
     "idle_session_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "jit": "off",
 }
 """Session settings that override the role's own.
 
@@ -62,6 +66,12 @@ _DEAD_CLIENT = {
 The user's own `options` take precedence.
 """
 
+_GONE_CLIENT = {"client_connection_check_interval": "10s"}
+"""The server also ends a statement whose client is gone, within this time. Not every system can."""
+
+_REPORTED = {"DateStyle": "ISO", "TimeZone": "UTC"}
+_HAS_TRANSACTION_TIMEOUT = 170000
+
 _DEFAULTS: dict[str, str | int] = {
     "connect_timeout": 10,
     "keepalives_idle": 10,
@@ -77,26 +87,54 @@ def connect(conninfo: str, *, replication: bool, purpose: str = "") -> psycopg.C
     The enclosing `deadline_scope` bounds its waits. `purpose` says what the connection serves, such as `hub docs`; it
     is part of the `application_name`, see `with_application_name`.
     """
+    named = with_application_name(conninfo, purpose)
     try:
-        session = _session(with_application_name(conninfo, purpose), replication=replication)
-        return BoundedConnection.connect(  # a walsender can't prepare statements
-            session, autocommit=True, row_factory=namedtuple_row, prepare_threshold=None
-        )
+        connection = _connect(_session(named, _DEAD_CLIENT | _GONE_CLIENT, replication=replication))
+    except psycopg.Error as exc:
+        if not _GONE_CLIENT.keys() <= set(str(exc).split('"')):
+            raise _refused(exc) from exc
+        connection = _connect_without(named, replication=replication)
+    try:
+        _set_the_rest(connection)
+    except psycopg.Error as exc:
+        connection.close()
+        raise _refused(exc) from exc
+    return connection
+
+
+def _connect_without(conninfo: str, *, replication: bool) -> psycopg.Connection[Any]:
+    """Connect to a server on a system that can't notice a closed connection during a statement."""
+    try:
+        return _connect(_session(conninfo, _DEAD_CLIENT, replication=replication))
     except psycopg.Error as exc:
         raise _refused(exc) from exc
 
 
-def _session(conninfo: str, *, replication: bool) -> str:
+def _connect(session: str) -> psycopg.Connection[Any]:
+    return BoundedConnection.connect(  # a walsender can't prepare statements
+        session, autocommit=True, row_factory=namedtuple_row, prepare_threshold=None
+    )
+
+
+def _session(conninfo: str, dead_client: dict[str, str], *, replication: bool) -> str:
     given: dict[str, Any] = parse_conninfo(conninfo)
-    options = " ".join([_options(_DEAD_CLIENT), str(given.pop("options", "")), _options(SETTINGS)])
-    wanted = {**_DEFAULTS, **given, "options": options.strip(), "client_encoding": "utf8"}
+    options = " ".join([as_options(dead_client), given_options(conninfo), as_options(SETTINGS)])
+    wanted = {**_DEFAULTS, **given, "options": options.strip()}
     if replication:
         wanted["replication"] = "database"
     return make_conninfo(**wanted)
 
 
-def _options(settings: dict[str, str]) -> str:
-    return " ".join(f"-c {name}={value}" for name, value in settings.items())
+def _set_the_rest(connection: psycopg.Connection[Any]) -> None:
+    """Set what the startup packet can't.
+
+    libpq sends PGDATESTYLE and PGTZ after the `options`, and older servers refuse a setting that they don't know.
+    """
+    for name, value in _REPORTED.items():
+        if not (connection.info.parameter_status(name) or value).startswith(value):
+            connection.execute(f"SET {name} = '{value}'".encode())
+    if connection.info.server_version >= _HAS_TRANSACTION_TIMEOUT:
+        connection.execute(b"SET transaction_timeout = 0")  # decoding a large transaction takes one, too
 
 
 def preflight(connection: psycopg.Connection[Any], *, needs_slot: bool = True) -> None:

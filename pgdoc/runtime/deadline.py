@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import psycopg
 
+from pgdoc.runtime.encoding import in_utf8
 from pgdoc.runtime.fork import connecting, detach, remember
 from pgdoc.runtime.secrets import without_secrets
 
@@ -94,7 +95,7 @@ class BoundedConnection(psycopg.Connection[Any]):
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
-        return without_secrets(bounded(connecting(super()._connect_gen(conninfo))), conninfo)
+        return without_secrets(bounded(connecting(super()._connect_gen(in_utf8(conninfo)))), conninfo)
 
     def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
         """Run the steps of a psycopg operation within their deadline."""

@@ -32,7 +32,6 @@ __all__ = [
     "Opening",
     "Pool",
     "async_call",
-    "async_check_alive",
     "async_execute_watched",
     "async_opening",
     "async_sleep",
@@ -156,11 +155,6 @@ def check_alive(connection: Connection[Any] | AsyncConnection[Any]) -> None:
     pgconn = connection.pgconn
     while _readable(pgconn.socket):
         pgconn.consume_input()
-
-
-async def async_check_alive(connection: AsyncConnection[Any]) -> None:
-    """See `check_alive`; the pool wants a coroutine."""
-    check_alive(connection)
 
 
 def _readable(descriptor: int) -> bool:

@@ -26,6 +26,7 @@ HIDDEN = "***"
 _SHOWN = ("host", "hostaddr", "port", "dbname", "user")
 # What servers quote besides the four, such as names of settings.
 _WORDS = {"max_wal_senders", "wal_level", "pg_hba.conf", "pg_use_reserved_connections", "[local]"}
+_WORDS |= {"jit", "client_connection_check_interval", "gin_fuzzy_search_limit"}  # pgdoc's own `options`
 _WORDS |= {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
 _QUOTES = re.compile(r"[\"„«»“”]")
 _QUOTED = re.compile(r"([\"„«»“])([^\"„«»“”]*)([\"“»«”])")

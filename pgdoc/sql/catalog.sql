@@ -8,6 +8,10 @@ FROM pg_namespace n JOIN pg_roles o ON o.oid = n.nspowner
 WHERE n.nspname = 'pgdoc' AND NOT o.rolsuper
   AND EXISTS (SELECT FROM pg_roles r WHERE r.rolsuper AND (r.rolname = session_user OR r.rolname = current_user))
 
+-- name: session_settings
+-- These settings of the session; NULL for one that the server does not have.
+SELECT name, current_setting(name, true) FROM unnest(%s::text[]) AS name
+
 -- name: create_collection
 SELECT pgdoc.create_collection(%s, %s)
 

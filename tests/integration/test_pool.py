@@ -1,0 +1,157 @@
+"""The connections of a store: after a restart of the server, and when loops over `find` hold many of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import pgdoc
+from pgdoc import AsyncStore, Store
+from pgdoc.errors import PoolExhausted, ServerUnreachable
+
+if TYPE_CHECKING:
+    from pgdoc.server import LocalServer
+
+WORKERS = 4
+MANY = 250
+"""More documents than `find` fetches at once, so that an iterator holds a connection."""
+
+
+def use_all_connections(store: Store) -> None:
+    """Make every connection of the pool exist, idle."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(WORKERS):
+            stack.enter_context(store.transaction())
+
+
+def test_the_first_call_after_a_restart_drops_every_dead_connection(
+    rough_server: LocalServer, rough_dsn: str, rough_schema: str
+) -> None:
+    with Store(rough_dsn, schema=rough_schema, pool_size=WORKERS) as store:
+        store["docs"].insert("a", {})
+        use_all_connections(store)
+        rough_server.restart()
+        assert store["docs"].get("a") is not None
+        pool = store._connections._pool
+        assert pool is not None
+        assert pool.get_stats()["returns_bad"] == WORKERS
+
+
+def test_a_transaction_after_a_restart_begins(rough_server: LocalServer, rough_dsn: str, rough_schema: str) -> None:
+    with Store(rough_dsn, schema=rough_schema, pool_size=WORKERS) as store:
+        use_all_connections(store)
+        rough_server.restart()
+        with store.transaction() as tx:
+            tx["docs"].insert("a", {})
+        assert store["docs"].count() == 1
+
+
+def test_calls_fail_while_the_server_is_down_and_the_next_one_works(
+    rough_server: LocalServer, rough_dsn: str, rough_schema: str
+) -> None:
+    with Store(rough_dsn, schema=rough_schema, pool_size=WORKERS) as store:
+        store["docs"].insert("a", {})
+        use_all_connections(store)
+        with rough_server.stopped():
+            for _ in range(2):
+                with pytest.raises(ServerUnreachable):
+                    store["docs"].get("a")
+        assert store["docs"].get("a") is not None
+
+
+def test_as_many_loops_as_connections_can_call_the_store(own_schema: dict[str, Any]) -> None:
+    everywhere = Barrier(WORKERS)
+
+    def work(number: int) -> int:
+        seen = 0
+        for document in store["docs"].find():
+            if not seen:
+                everywhere.wait()
+            store["docs"].update(document.id, {"$inc": {f"by_{number}": 1}})
+            seen += 1
+        return seen
+
+    with Store(**own_schema, pool_size=WORKERS) as store, ThreadPoolExecutor(WORKERS) as threads:
+        store["docs"].insert_many((str(n), {}) for n in range(MANY))
+        assert list(threads.map(work, range(WORKERS))) == [MANY] * WORKERS
+        expected = {f"by_{number}": 1 for number in range(WORKERS)}
+        assert all(document.data == expected for document in store["docs"].find())
+
+
+async def test_as_many_async_loops_as_connections_can_call_the_store(own_schema: dict[str, Any]) -> None:
+    async with AsyncStore(**own_schema, pool_size=WORKERS) as store:
+        await store["docs"].insert_many([(str(n), {}) for n in range(MANY)])
+        begun = 0
+        everywhere = asyncio.Event()
+
+        async def work(number: int) -> int:
+            nonlocal begun
+            seen = 0
+            async for document in store["docs"].find():
+                if not seen:
+                    begun += 1
+                    if begun == WORKERS:
+                        everywhere.set()
+                    await everywhere.wait()
+                await store["docs"].update(document.id, {"$inc": {f"by_{number}": 1}})
+                seen += 1
+            return seen
+
+        assert await asyncio.gather(*map(work, range(WORKERS))) == [MANY] * WORKERS
+
+
+def test_one_more_loop_is_refused_at_once_and_the_error_names_the_others(own_schema: dict[str, Any]) -> None:
+    schema = own_schema["schema"]
+    with Store(**own_schema, pool_size=2) as store:
+        store["docs"].insert_many((str(n), {}) for n in range(MANY))
+        loops = [store["docs"].find(), store["docs"].find()]
+        for loop in loops:
+            next(loop)
+        with pytest.raises(PoolExhausted, match=rf'2 x find on collection "{schema}\.docs"') as caught:
+            next(store["docs"].find())
+        assert caught.value.holders == (f'find on collection "{schema}.docs"',) * 2
+        assert store["docs"].count() == MANY
+        assert len(list(store["docs"].find(limit=100))) == 100
+        loops.pop().close()
+        assert len(list(store["docs"].find())) == MANY
+        loops.pop().close()
+
+
+def test_a_loop_inside_a_transaction_needs_no_further_connection(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema, pool_size=1) as store:
+        store["docs"].insert_many((str(n), {}) for n in range(MANY))
+        with store.transaction() as tx:
+            loops = [tx["docs"].find() for _ in range(3)]
+            assert [next(loop).data for loop in loops] == [{}] * 3
+
+
+def test_an_index_build_with_progress_needs_no_second_connection_for_calls(
+    own_schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgdoc._sync.indexes._POLL_S", 0.0)
+    phases: list[str] = []
+    with Store(**own_schema, pool_size=1) as store:
+        store["docs"].insert_many((str(n), {"n": n}) for n in range(5_000))
+        store["docs"].create_index("n", progress=lambda found: phases.append(found.phase))
+    assert phases[-1] == "ready"
+    assert len(phases) > 1
+
+
+def test_a_call_that_gets_no_connection_names_the_transactions(
+    own_schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgdoc._sync.connections._CHECK_SERVER_AFTER_S", 0.1)
+    monkeypatch.setattr("pgdoc._sync.connections._WAIT_S", 0.1)
+    with Store(**own_schema, pool_size=1) as store, store.transaction() as tx:
+        tx["docs"].insert("a", {})
+        with pytest.raises(PoolExhausted, match=r"1 of them are in transactions.*tx\[name\]") as caught:
+            store["docs"].count()
+        assert caught.value.holders == ("a transaction",)
+        with pytest.raises(PoolExhausted), store.transaction():
+            pass
+    assert issubclass(PoolExhausted, pgdoc.ServerError)
