@@ -161,14 +161,12 @@ class AsyncTable:
 
     async def condition(self, node: Node) -> Compiled:
         """Compile a filter to one condition that can use the existing indexes."""
-        return compile_filter(by_key(node, await self.indexes()) if may_use_index(node) else node)
+        return compile_filter(by_key(node, await self.indexes() if may_use_index(node) else NO_INDEXES))
 
     async def first(self, node: Node, sort: tuple[SortKey, ...], lock: str) -> Compiled:
         """Compile the SELECT of the first document that matches, with a lock clause."""
-        if sort:
-            found = branches(node, await self.indexes() if may_use_index(node) else NO_INDEXES, sort[0])
-        else:
-            found = Branches((by_key(node, await self.indexes()) if may_use_index(node) else node,))
+        indexes = await self.indexes() if may_use_index(node) else NO_INDEXES
+        found = branches(node, indexes, sort[0]) if sort else Branches((by_key(node, indexes),))
         first, *rest = map(compile_filter, found.nodes)
         text = lock_first_statement(
             self.name,

@@ -162,14 +162,12 @@ class Table:
 
     def condition(self, node: Node) -> Compiled:
         """Compile a filter to one condition that can use the existing indexes."""
-        return compile_filter(by_key(node, self.indexes()) if may_use_index(node) else node)
+        return compile_filter(by_key(node, self.indexes() if may_use_index(node) else NO_INDEXES))
 
     def first(self, node: Node, sort: tuple[SortKey, ...], lock: str) -> Compiled:
         """Compile the SELECT of the first document that matches, with a lock clause."""
-        if sort:
-            found = branches(node, self.indexes() if may_use_index(node) else NO_INDEXES, sort[0])
-        else:
-            found = Branches((by_key(node, self.indexes()) if may_use_index(node) else node,))
+        indexes = self.indexes() if may_use_index(node) else NO_INDEXES
+        found = branches(node, indexes, sort[0]) if sort else Branches((by_key(node, indexes),))
         first, *rest = map(compile_filter, found.nodes)
         text = lock_first_statement(
             self.name,

@@ -97,6 +97,10 @@ def key_equals(path: Path, operands: Sequence[Operand]) -> Compiled:
     return _wrap(f"{sort_key(path)} {EQUALS} ANY (", _keys(operands), ")")
 
 
+MOST_ITEM_KEYS: Final = 500
+"""The most keys to look up in a GIN index of items: it compares all of them for each document that it finds."""
+
+
 def item_key_equals(path: Path, operands: Sequence[Operand]) -> Compiled:
     """Return the condition that the path meets an array, and a value found there has the key of an operand."""
     # The subquery hides the key from the planner. Otherwise a plan for this one key looks slightly cheaper than the
