@@ -97,7 +97,7 @@ def key_equals(path: Path, operands: Sequence[Operand]) -> Compiled:
     return _wrap(f"{sort_key(path)} {EQUALS} ANY (", _keys(operands), ")")
 
 
-MOST_ITEM_KEYS: Final = 500
+MOST_ITEM_KEYS: Final = 1_000
 """The most keys to look up in a GIN index of items: it compares all of them for each document that it finds."""
 
 

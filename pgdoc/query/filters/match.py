@@ -284,9 +284,10 @@ class _Walk:
         """Whether the check passes for a value that the path, from part `start` on, reaches from this value.
 
         Works as MongoDB's `ElementPath`: at the end of the path, an array stands for itself and for each of its items;
-        on the way, the path continues in each item that is an object. A missing field yields `MISSING`. So does an array
-        on the way that is empty or has an item that is no object, since MongoDB 9.0, unless the next part of the path is
-        the index of one of its items.
+        on the way, the path continues in each item that is an object. A missing field yields `MISSING`.
+
+        Since MongoDB 9.0, so does an array on the way that is empty or has an item that is no object, unless the next
+        part of the path is the index of one of its items.
 
         `seen` has the arrays already tested, each by its id and a part of the path. A number in the path can be an
         index or a key, so the ways to reach an array double with each number.

@@ -143,13 +143,14 @@ class AnyElement:
 
 Lookup: TypeAlias = Equal | In | Ordered
 
-Scope: TypeAlias = Literal["all", "no_array", "array", "array_on_way", "array_at_end", "exact", "keys"]
+Scope: TypeAlias = Literal["all", "no_array", "array", "array_on_way", "array_at_end", "exact", "keys", "own_key"]
 """The documents that a `ByKey` covers, by whether their path meets an array; their sort keys differ.
 
 `all` covers every document, `no_array` those whose path has one value, `array` those whose path meets an array. Two
 scopes split `array`: in `array_on_way` the path continues through the array, so the document sorts as if the value
 were missing; in `array_at_end` the path ends at the array. `exact` covers every document, and compares values instead
 of keys. `keys` covers every document, and compares nothing but keys: it also finds some documents that do not match.
+`own_key` is the same for documents that have one value at their path.
 """
 
 
@@ -166,6 +167,13 @@ class ByKey:
 
 
 @dataclass(frozen=True, slots=True)
+class MeetsArray:
+    """The path meets an array, at its end or on the way; created as `ByKey` is."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Exact:
     """The same node beside a condition on keys that serves an index; created as `ByKey` is.
 
@@ -176,7 +184,7 @@ class Exact:
 
 
 Field: TypeAlias = Equal | Ordered | In | Exists | HasType | HasSize | Matches | Remainder | AnyElement
-Node: TypeAlias = And | Or | Not | ByKey | Exact | Field
+Node: TypeAlias = And | Or | Not | ByKey | MeetsArray | Exact | Field
 
 
 @dataclass(frozen=True, slots=True)

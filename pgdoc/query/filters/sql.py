@@ -36,6 +36,7 @@ from pgdoc.query.filters.nodes import (
     In,
     Lookup,
     Matches,
+    MeetsArray,
     Node,
     Not,
     Operand,
@@ -68,7 +69,7 @@ _SILENT: Final = "data, %s::pg_catalog.jsonpath, '{}', true"
 
 def compile_filter(node: Node) -> Compiled:
     """Compile to a condition, which may be null instead of false."""
-    if isinstance(node, (And, Or, Not, ByKey, Exact)) or node.path:
+    if isinstance(node, (And, Or, Not, ByKey, MeetsArray, Exact)) or node.path:
         return _COMPILERS[type(node)](node)
     return _condition(node)
 
@@ -110,16 +111,16 @@ def _compile_by_key(node: ByKey) -> Compiled:
     bounds = [(part.operator, part.operand) for part in node.nodes if isinstance(part, Ordered)]
     suffices = keys_suffice(node.path, operands)
     parts = []
-    if node.scope in {"all", "no_array", "keys"}:
-        parts.append(key_in_range(node.path, bounds, strict=suffices) if bounds else key_equals(node.path, operands))
-    if node.scope != "no_array":
+    if node.scope not in {"no_array", "own_key"}:  # first, since the own key of an array takes long to compute
         parts.append(item_key_in_range(node.path, bounds) if bounds else _item_equals(node, operands))
+    if node.scope in {"all", "no_array", "keys", "own_key"}:
+        parts.append(key_in_range(node.path, bounds, strict=suffices) if bounds else key_equals(node.path, operands))
     if node.scope in {"array_on_way", "array_at_end"}:
         parts = [join(" AND ", [*parts, sorts_as_array(node.path, at_end=node.scope == "array_at_end")])]
     by_key = parts[0] if len(parts) == 1 else join(" OR ", parts)
     # The span of an array's keys may overlap a range that none of its items is in, so the values decide.
     suffices = suffices and len(operands) <= MOST_ITEM_KEYS
-    if node.scope == "keys" or (suffices and (not bounds or node.scope == "no_array")):
+    if node.scope in {"keys", "own_key"} or (suffices and (not bounds or node.scope == "no_array")):
         return by_key
     exact = [by_key, *map(_exact, node.nodes)]
     if node.scope == "no_array":
@@ -150,6 +151,10 @@ def _exact(node: Node) -> Compiled:
     compiled = compile_filter(node)
     text = compiled.text.replace(_JSONPATH_MATCH, f"pg_catalog.jsonb_path_match({_SILENT})")
     return Compiled(text.replace(_JSONPATH_EXISTS, f"pg_catalog.jsonb_path_exists({_SILENT})"), compiled.params)
+
+
+def _compile_meets_array(node: MeetsArray) -> Compiled:
+    return Compiled(has_array(node.path), [])
 
 
 def _compile_exact(node: Exact) -> Compiled:
@@ -256,6 +261,7 @@ _COMPILERS: Final[Mapping[type, Callable[[Any], Compiled]]] = {
     Or: _compile_or,
     Not: _compile_not,
     ByKey: _compile_by_key,
+    MeetsArray: _compile_meets_array,
     Exact: _compile_exact,
     Equal: _compile_equal,
     In: _compile_in,

@@ -19,6 +19,7 @@ from pgdoc.query.filters.nodes import (
     Exact,
     In,
     Lookup,
+    MeetsArray,
     Or,
     Ordered,
     has_array_index,
@@ -50,7 +51,7 @@ class Indexes:
 
 NO_INDEXES: Final = Indexes(())
 
-_FEW_BRANCHES: Final = 16
+_FEW_BRANCHES: Final = 8
 """The most alternatives that each use all their indexed paths; of more, each uses one."""
 
 _FEW_EQUALITIES: Final = 4
@@ -222,13 +223,18 @@ def _any_by_key(node: Or, paths: frozenset[Path]) -> Node | None:
 
 
 def _merged(alternatives: list[Node]) -> Node:
-    """Return the alternatives with all equalities on one path as one lookup."""
+    """Return the alternatives with all equalities on one path as one lookup.
+
+    Of documents with arrays, the ranges find all: their spans could overlap each of the ranges.
+    """
     operands: dict[Path, dict[str, Operand]] = {}
-    others: list[Node] = []
+    others: dict[Node, None] = {}
     for item in alternatives:
-        if isinstance(item, ByKey) and isinstance(item.nodes[0], Equal | In):
+        if not isinstance(item, ByKey):
+            others[item] = None
+        elif isinstance(item.nodes[0], Equal | In):
             operands.setdefault(item.path, {}).update({found.text: found for found in operands_of(item.nodes[0])})
         else:
-            others.append(item)
+            others |= {MeetsArray(item.path): None, ByKey(item.path, item.nodes, "own_key"): None}
     together = (ByKey(path, (In(path, tuple(found.values())),), "keys") for path, found in operands.items())
     return Or((*together, *others))
