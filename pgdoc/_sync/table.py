@@ -12,13 +12,15 @@ from pgdoc.crud.guard import check_state, guarded, missing, replaced
 from pgdoc.crud.statements import (
     catalog_statement,
     copy_statement,
+    has_long_list,
     lock_first_statement,
     table_statement,
     write_statement,
 )
 from pgdoc.database.errors import is_about_table, map_error
 from pgdoc.model.names import quoted
-from pgdoc.query.filters.sql import Compiled, compile_filter, compile_sort
+from pgdoc.query.filters.order import compile_sort
+from pgdoc.query.filters.sql import Compiled, compile_filter
 from pgdoc.query.indexes.definition import indexed_paths
 from pgdoc.query.indexes.plan import NO_INDEXES, Branches, branches, by_key, may_use_index
 from pgdoc.sql import statement
@@ -184,6 +186,8 @@ class Table:
         return search.conditions(self.indexes() if search.may_use_index else NO_INDEXES)
 
     def _fetch(self, query: GuardedQuery, params: Sequence[Any], *, create: bool, prepare: bool | None = None) -> Rows:
+        if prepare is None and has_long_list(params):
+            prepare = False
         oid, retry = self.oid(create=create), True
         while oid is not None:
             try:

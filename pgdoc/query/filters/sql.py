@@ -1,4 +1,4 @@
-"""Compile filters and sorts to SQL over the columns `id` and `data` of a collection's table.
+"""Compile filters to SQL over the columns `id` and `data` of a collection's table.
 
 Most conditions become one jsonpath: its lax mode follows arrays as MongoDB does, and a GIN index on `data` can serve
 it. But jsonpath can't compare objects and arrays, and in lax mode `[0]` of an object is the object itself. There
@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.query.filters.key_sql import (
+    ID,
     MOST_ITEM_KEYS,
     has_array,
     item_key_equals,
@@ -18,8 +19,6 @@ from pgdoc.query.filters.key_sql import (
     key_equals,
     key_in_range,
     keys_suffice,
-    sort_key,
-    sort_rest,
     sorts_as_array,
 )
 from pgdoc.query.filters.match import matches
@@ -44,7 +43,6 @@ from pgdoc.query.filters.nodes import (
     Ordered,
     Path,
     Remainder,
-    SortKey,
     has_array_index,
     may_be_missing_in_array,
 )
@@ -55,7 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-__all__ = ["Compiled", "compile_filter", "compile_sort"]
+__all__ = ["Compiled", "compile_filter"]
 
 _SHORT_LIST: Final = 16
 """The most operands of `$in` that go into one jsonpath, which a GIN index on all of `data` can serve."""
@@ -177,7 +175,7 @@ def _equals(node: Equal) -> Compiled:
 
 def _compile_ordered(node: Ordered) -> Compiled:
     if node.path[0] == "_id":
-        return _compile_id(node, f"{_ID.text} {operator(node.operator)} %s", [node.operand])
+        return _compile_id(node, f"{ID} {operator(node.operator)} %s", [node.operand])
     if node.operand.value is None:
         return _equals(Equal(node.path, node.operand)) if "=" in node.operator else Compiled("FALSE", [])
     if _is_scalar(node.operand) and not has_array_index(node.path):
@@ -229,7 +227,7 @@ def _compile_non_array(node: HasType | Remainder) -> Compiled:
 
 def _compile_pattern(node: Matches) -> Compiled:
     if node.path == ("_id",):
-        return Compiled(f"{_ID.text} {operator('~')} %s::pg_catalog.text", [node.pattern.postgresql])
+        return Compiled(f"{ID} {operator('~')} %s::pg_catalog.text", [node.pattern.postgresql])
     if node.path[0] == "_id":
         return _constant_for_ids(node)
     return _any_value(node) if has_array_index(node.path) else _any_jsonpath_value(node, jsonpath(node.path) + "[*]")
@@ -320,31 +318,3 @@ def _jsonpath_missing(path: Path) -> list[str]:
         cases.append(f'exists({above} ? (@.type() != "object" || !exists(@{jsonpath_step(path[length])})))')
         cases.append(f"{above}.size() == 0")
     return cases
-
-
-def compile_sort(sort: tuple[SortKey, ...]) -> Compiled:
-    """Compile to the list after ORDER BY; empty for no order. Documents with equal values sort by id.
-
-    A missing value sorts as null, before numbers, text by code point, objects, arrays and booleans.
-    """
-    if not sort:
-        return Compiled("", [])
-    keys = [_directed(_order(key.path), key, "") for key in sort]
-    rests = [_directed(Compiled(sort_rest(key.path), []), key, " NULLS") for key in sort if key.path != ("_id",)]
-    last = [] if ("_id",) in (key.path for key in sort) else [_ID]
-    parts = [*keys, *rests, *last]
-    return Compiled(", ".join(part.text for part in parts), [item for part in parts for item in part.params])
-
-
-_ID: Final = Compiled('id COLLATE pg_catalog."C"', [])
-
-
-def _order(path: Path) -> Compiled:
-    return _ID if path == ("_id",) else Compiled(sort_key(path), [])
-
-
-def _directed(part: Compiled, key: SortKey, nulls: str) -> Compiled:
-    direction = " DESC" if key.descending else ""
-    # A rest is null if the key is whole. A whole key sorts before an equal one that was truncated.
-    nulls_order = nulls and nulls + (" LAST" if key.descending else " FIRST")
-    return Compiled(f"{part.text}{direction}{nulls_order}", part.params)
