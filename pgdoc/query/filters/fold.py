@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from pgdoc.query.filters.nodes import Node, Operand, Path
 
 
-def folded(node: Node) -> Node:
+def fold_equalities(node: Node) -> Node:
     """Return an equivalent filter in which no `Or` has two equalities on one path, and no `And` two negated ones."""
     if isinstance(node, Or):
-        return _fold_or(tuple(map(folded, node.nodes)))
+        return _fold_or(tuple(map(fold_equalities, node.nodes)))
     if isinstance(node, And):
-        return _fold_and(tuple(map(folded, node.nodes)))
+        return _fold_and(tuple(map(fold_equalities, node.nodes)))
     if isinstance(node, Not):
-        return Not(folded(node.node))
+        return Not(fold_equalities(node.node))
     if isinstance(node, AnyElement):
-        return AnyElement(node.path, folded(node.node), node.as_document)
+        return AnyElement(node.path, fold_equalities(node.node), node.as_document)
     return node
 
 

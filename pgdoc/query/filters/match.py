@@ -12,7 +12,7 @@ from decimal import Decimal
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from pgdoc.query.filters.fold import folded
+from pgdoc.query.filters.fold import fold_equalities
 from pgdoc.query.filters.nodes import (
     MISSING,
     And,
@@ -79,7 +79,7 @@ def _match_and(node: And, root: Root) -> Matcher:
 
 
 def _match_or(node: Or, root: Root) -> Matcher:
-    merged = folded(node)
+    merged = fold_equalities(node)
     parts = [matcher(part, root) for part in (merged.nodes if isinstance(merged, Or) else (merged,))]
     if len(parts) == 1:
         return parts[0]

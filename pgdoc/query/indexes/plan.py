@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeGuard
 
-from pgdoc.query.filters.fold import folded, operands_of
+from pgdoc.query.filters.fold import fold_equalities, operands_of
 from pgdoc.query.filters.key_sql import MAX_PARTS, keys_suffice
 from pgdoc.query.filters.nodes import (
     ELEMENT,
@@ -66,7 +66,7 @@ def may_use_index(node: Node) -> bool:
 def by_key(node: Node, indexes: Indexes) -> Node:
     """Return the filter as one condition that PostgreSQL can evaluate with the indexes."""
     paths, wheres = _usable_paths(node, indexes)
-    parts = _by_key(folded(node), paths)
+    parts = _by_key(fold_equalities(node), paths)
     return And((*parts, *(where for where in wheres if where not in parts)))
 
 
@@ -86,7 +86,7 @@ def branches(node: Node, indexes: Indexes, first: SortKey | None = None) -> Bran
     are enough.
     """
     paths, wheres = _usable_paths(node, indexes)
-    parts = _by_key(folded(node), paths)
+    parts = _by_key(fold_equalities(node), paths)
     keyed = [part for part in parts if isinstance(part, ByKey)]
     if not keyed:
         return Branches((by_key(node, indexes),))
