@@ -1,4 +1,4 @@
-"""Keep large updates fast, and tell a collection that was created again from a foreign table."""
+"""Filters as in MongoDB 9.0, limits, large updates, and what cannot be read."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ branch_labels = None
 depends_on = None
 
 SQL = Path(__file__).parents[1] / "sql"
-PARTS = ("updates",)
+PARTS = ("updates", "filters")
 
 
 def upgrade() -> None:

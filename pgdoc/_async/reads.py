@@ -5,8 +5,10 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
+from pgdoc.crud.explain import NO_CHANGE, check_call
 from pgdoc.crud.find_query import Search
-from pgdoc.crud.statements import find_statement
+from pgdoc.crud.guard import explained
+from pgdoc.crud.statements import CHANGING, find_statement, write_statement
 from pgdoc.errors import InvalidInput
 from pgdoc.model.documents import Document
 from pgdoc.model.json_codec import decode
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from pgdoc._async.session import AsyncSession
     from pgdoc._async.table import AsyncTable, Rows
     from pgdoc.crud.guard import GuardedQuery
+    from pgdoc.query.filters.nodes import Node, SortKey
 
 __all__ = ["AsyncReads"]
 
@@ -32,7 +35,7 @@ class AsyncReads:
     _table: AsyncTable
     _session: AsyncSession
 
-    def find(
+    def find(  # noqa: PLR0913
         self,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
         *,
@@ -40,6 +43,7 @@ class AsyncReads:
         limit: int | None = None,
         skip: int = 0,
         fields: str | Sequence[str] | None = None,
+        after: Document | Sequence[Any] | None = None,
     ) -> AsyncGenerator[Document]:
         """Return an iterator over the documents that match, in bounded memory.
 
@@ -50,16 +54,18 @@ class AsyncReads:
         Args:
             filter: a filter in the filter language; `None` for all documents.
             sort: a path, or a sequence of paths; a leading `-` sorts in descending order.
-            limit: return at most this many documents.
+            limit: return at most this many documents; none with 0.
             skip: leave out this many documents first.
             fields: a path to include, or to leave out with a leading `-`, or a sequence of these; `None` for whole
                 documents. The server does not send what is left out.
+            after: return only what follows this position in the `sort`: the last document of the page before, or a
+                list of its values at the paths of the sort, then its id.
 
         Raises:
             InvalidFilter: `filter` is not a filter.
-            InvalidInput: `sort`, `limit`, `skip` or `fields` is invalid.
+            InvalidInput: `sort`, `limit`, `skip`, `fields` or `after` is invalid.
         """
-        return self._documents(Search(filter, sort=sort, limit=limit, skip=skip, fields=fields))
+        return self._documents(Search(filter, sort=sort, limit=limit, skip=skip, fields=fields, after=after))
 
     async def find_one(
         self,
@@ -115,24 +121,52 @@ class AsyncReads:
         rows = await self._table.read(query, [*params, *condition.params])
         return [decode(row[0]) for row in rows]
 
-    async def explain(
+    async def explain(  # noqa: PLR0913
         self,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
         *,
+        call: str = "find",
         sort: str | Sequence[str] | None = None,
         limit: int | None = None,
         skip: int = 0,
+        after: Document | Sequence[Any] | None = None,
     ) -> str:
-        """Return PostgreSQL's plan for a `find` with these arguments, without executing it.
+        """Return PostgreSQL's plan for a call with these arguments, without executing it.
+
+        Args:
+            filter: as for the call.
+            call: `find`, `find_one`, `count`, `update_one`, `update_many`, `delete_one` or `delete_many`.
+            sort: as for the call.
+            limit: as for `find`.
+            skip: as for `find`.
+            after: as for `find`.
 
         Raises:
             InvalidFilter: `filter` is not a filter.
-            InvalidInput: `sort`, `limit` or `skip` is invalid.
+            InvalidInput: there is no such call, it lacks an argument that is given, or an argument is invalid.
         """
-        search = Search(filter, sort=sort, limit=limit, skip=skip)
-        query, params, _ = await self._compiled("explain", search)
-        rows = await self._table.read(query, [*params, *search.last_param(limit)], prepare=False)
+        check_call(call, sort=sort, limit=limit is not None, skip=skip, after=after is not None)
+        if call.startswith(("update", "delete")):
+            query, params = await self._explained_write(call, parse_filter(filter), parse_sort(sort))
+        else:
+            limit = 1 if call == "find_one" else limit
+            search = Search(filter, sort=sort, limit=limit, skip=skip, after=after)
+            query, params, _ = await self._compiled("count" if call == "count" else "find", search)
+            params += () if call == "count" else search.last_param(limit)
+        rows = await self._table.read(explained(query), params, prepare=False)
         return "\n".join(row[0] for row in rows)
+
+    async def _explained_write(
+        self, call: str, wanted: Node, sort: tuple[SortKey, ...]
+    ) -> tuple[GuardedQuery, list[Any]]:
+        clauses = {} if call.startswith("delete") else {"change": NO_CHANGE}
+        if call.endswith("_one"):
+            found = await self._table.first(wanted, sort, CHANGING if clauses else "FOR UPDATE")
+            clauses["first"] = found.text
+        else:
+            found = await self._table.condition(wanted)
+            clauses["condition"] = found.text
+        return write_statement(call, self._table.name, with_metadata=False, **clauses), found.params
 
     async def _compiled(self, name: str, search: Search) -> tuple[GuardedQuery, list[Any], bool | None]:
         """Return the statement, its parameters except the limit, and `prepare` for `AsyncSession.fetch`.

@@ -11,6 +11,7 @@ from pgdoc.crud.guard import TableTraits, check_state, guarded, missing, replace
 from pgdoc.crud.statements import (
     catalog_statement,
     copy_statement,
+    has_long_list,
     lock_first_statement,
     table_statement,
     write_statement,
@@ -19,7 +20,8 @@ from pgdoc.crud.write_errors import name_index
 from pgdoc.database.errors import is_about_table, map_error
 from pgdoc.errors import DuplicateDocument
 from pgdoc.model.names import quoted
-from pgdoc.query.filters.sql import Compiled, compile_filter, compile_sort
+from pgdoc.query.filters.order import compile_sort
+from pgdoc.query.filters.sql import Compiled, compile_filter
 from pgdoc.query.indexes.definition import indexed_paths
 from pgdoc.query.indexes.plan import NO_INDEXES, Branches, branches, by_key, may_use_index
 from pgdoc.sql import statement
@@ -179,14 +181,12 @@ class AsyncTable:
 
     async def condition(self, node: Node) -> Compiled:
         """Compile a filter to one condition that can use the existing indexes."""
-        return compile_filter(by_key(node, await self.indexes()) if may_use_index(node) else node)
+        return compile_filter(by_key(node, await self.indexes() if may_use_index(node) else NO_INDEXES))
 
     async def first(self, node: Node, sort: tuple[SortKey, ...], lock: str) -> Compiled:
         """Compile the SELECT of the first document that matches, with a lock clause."""
-        if sort:
-            found = branches(node, await self.indexes() if may_use_index(node) else NO_INDEXES, sort[0])
-        else:
-            found = Branches((by_key(node, await self.indexes()) if may_use_index(node) else node,))
+        indexes = await self.indexes() if may_use_index(node) else NO_INDEXES
+        found = branches(node, indexes, sort[0]) if sort else Branches((by_key(node, indexes),))
         first, *rest = map(compile_filter, found.nodes)
         text = lock_first_statement(
             self.name,
@@ -205,6 +205,8 @@ class AsyncTable:
     async def _fetch(
         self, query: GuardedQuery, params: Sequence[Any], *, create: bool, prepare: bool | None = None
     ) -> Rows:
+        if prepare is None and has_long_list(params):
+            prepare = False
         oid, retry = await self.oid(create=create), True
         # A unique index may refuse a new document, which must not abort the transaction.
         apart = create and oid is not None and self._session.in_transaction and (await self.traits()).may_refuse

@@ -6,8 +6,10 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
+from pgdoc.crud.explain import NO_CHANGE, check_call
 from pgdoc.crud.find_query import Search
-from pgdoc.crud.statements import find_statement
+from pgdoc.crud.guard import explained
+from pgdoc.crud.statements import CHANGING, find_statement, write_statement
 from pgdoc.errors import InvalidInput
 from pgdoc.model.documents import Document
 from pgdoc.model.json_codec import decode
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from pgdoc._sync.session import Session
     from pgdoc._sync.table import Table, Rows
     from pgdoc.crud.guard import GuardedQuery
+    from pgdoc.query.filters.nodes import Node, SortKey
 
 __all__ = ["Reads"]
 
@@ -33,7 +36,7 @@ class Reads:
     _table: Table
     _session: Session
 
-    def find(
+    def find(  # noqa: PLR0913
         self,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
         *,
@@ -41,6 +44,7 @@ class Reads:
         limit: int | None = None,
         skip: int = 0,
         fields: str | Sequence[str] | None = None,
+        after: Document | Sequence[Any] | None = None,
     ) -> Generator[Document]:
         """Return an iterator over the documents that match, in bounded memory.
 
@@ -51,16 +55,18 @@ class Reads:
         Args:
             filter: a filter in the filter language; `None` for all documents.
             sort: a path, or a sequence of paths; a leading `-` sorts in descending order.
-            limit: return at most this many documents.
+            limit: return at most this many documents; none with 0.
             skip: leave out this many documents first.
             fields: a path to include, or to leave out with a leading `-`, or a sequence of these; `None` for whole
                 documents. The server does not send what is left out.
+            after: return only what follows this position in the `sort`: the last document of the page before, or a
+                list of its values at the paths of the sort, then its id.
 
         Raises:
             InvalidFilter: `filter` is not a filter.
-            InvalidInput: `sort`, `limit`, `skip` or `fields` is invalid.
+            InvalidInput: `sort`, `limit`, `skip`, `fields` or `after` is invalid.
         """
-        return self._documents(Search(filter, sort=sort, limit=limit, skip=skip, fields=fields))
+        return self._documents(Search(filter, sort=sort, limit=limit, skip=skip, fields=fields, after=after))
 
     def find_one(
         self,
@@ -116,24 +122,50 @@ class Reads:
         rows = self._table.read(query, [*params, *condition.params])
         return [decode(row[0]) for row in rows]
 
-    def explain(
+    def explain(  # noqa: PLR0913
         self,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
         *,
+        call: str = "find",
         sort: str | Sequence[str] | None = None,
         limit: int | None = None,
         skip: int = 0,
+        after: Document | Sequence[Any] | None = None,
     ) -> str:
-        """Return PostgreSQL's plan for a `find` with these arguments, without executing it.
+        """Return PostgreSQL's plan for a call with these arguments, without executing it.
+
+        Args:
+            filter: as for the call.
+            call: `find`, `find_one`, `count`, `update_one`, `update_many`, `delete_one` or `delete_many`.
+            sort: as for the call.
+            limit: as for `find`.
+            skip: as for `find`.
+            after: as for `find`.
 
         Raises:
             InvalidFilter: `filter` is not a filter.
-            InvalidInput: `sort`, `limit` or `skip` is invalid.
+            InvalidInput: there is no such call, it lacks an argument that is given, or an argument is invalid.
         """
-        search = Search(filter, sort=sort, limit=limit, skip=skip)
-        query, params, _ = self._compiled("explain", search)
-        rows = self._table.read(query, [*params, *search.last_param(limit)], prepare=False)
+        check_call(call, sort=sort, limit=limit is not None, skip=skip, after=after is not None)
+        if call.startswith(("update", "delete")):
+            query, params = self._explained_write(call, parse_filter(filter), parse_sort(sort))
+        else:
+            limit = 1 if call == "find_one" else limit
+            search = Search(filter, sort=sort, limit=limit, skip=skip, after=after)
+            query, params, _ = self._compiled("count" if call == "count" else "find", search)
+            params += () if call == "count" else search.last_param(limit)
+        rows = self._table.read(explained(query), params, prepare=False)
         return "\n".join(row[0] for row in rows)
+
+    def _explained_write(self, call: str, wanted: Node, sort: tuple[SortKey, ...]) -> tuple[GuardedQuery, list[Any]]:
+        clauses = {} if call.startswith("delete") else {"change": NO_CHANGE}
+        if call.endswith("_one"):
+            found = self._table.first(wanted, sort, CHANGING if clauses else "FOR UPDATE")
+            clauses["first"] = found.text
+        else:
+            found = self._table.condition(wanted)
+            clauses["condition"] = found.text
+        return write_statement(call, self._table.name, with_metadata=False, **clauses), found.params
 
     def _compiled(self, name: str, search: Search) -> tuple[GuardedQuery, list[Any], bool | None]:
         """Return the statement, its parameters except the limit, and `prepare` for `Session.fetch`.

@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.crud.statements import check_count
+from pgdoc.query.filters.order import compile_after, compile_sort, parse_after
 from pgdoc.query.filters.parse import parse_filter, parse_sort
 from pgdoc.query.filters.projection import compile_fields, parse_fields
-from pgdoc.query.filters.sql import compile_filter, compile_sort
+from pgdoc.query.filters.sql import compile_filter
+from pgdoc.query.filters.sql_text import join
 from pgdoc.query.filters.template import Conditions, Template, shape_of, with_placeholders
 from pgdoc.query.indexes.plan import Branches, branches, by_key, has_range, may_use_index
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pgdoc.model.documents import Document
     from pgdoc.query.filters.nodes import Node
     from pgdoc.query.filters.template import Shape
     from pgdoc.query.indexes.plan import Indexes
@@ -41,9 +44,9 @@ class Search:
         limit: the most documents to return; `None` for all.
     """
 
-    __slots__ = ("_node", "_values", "fields", "first", "limit", "order", "shape", "skip")
+    __slots__ = ("_after", "_node", "_values", "fields", "first", "limit", "order", "shape", "skip")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         filter: Mapping[str, Any] | None,  # noqa: A002
         *,
@@ -51,6 +54,7 @@ class Search:
         limit: int | None = None,
         skip: int = 0,
         fields: str | Sequence[str] | None = None,
+        after: Document | Sequence[Any] | None = None,
     ) -> None:
         check_count("skip", skip)
         if limit is not None:
@@ -63,7 +67,9 @@ class Search:
         keys = parse_sort(sort) if sort is not None else ()
         self.order = compile_sort(keys).text
         self.first = keys[0] if keys and limit is not None else None
-        self.fields = compile_fields(parse_fields(fields))
+        projection = parse_fields(fields)
+        self.fields = compile_fields(projection)
+        self._after = None if after is None else compile_after(keys, parse_after(after, keys, projection))
         # Both become part of the SQL, so a subclass of int with a text of its own must not get there.
         self.limit = None if limit is None else int(limit)
         self.skip = int(skip)
@@ -81,7 +87,13 @@ class Search:
         return self.shape is not None or may_use_index(self.node)
 
     def conditions(self, indexes: Indexes) -> Conditions:
-        """Compile the filter, or fill in the template of its shape."""
+        """Compile the filter, or fill in the template of its shape; add the position to start after."""
+        found, after = self._filtered(indexes), self._after
+        if after is None:
+            return found
+        return Conditions(tuple(join(" AND ", [part, after]) for part in found.parts), found.in_turn)
+
+    def _filtered(self, indexes: Indexes) -> Conditions:
         shape = self.shape
         if shape is None:
             return self._compile(self.node, indexes)

@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 
     import psycopg
 
-__all__ = ["GuardedQuery", "TableTraits", "check_state", "guarded", "guarded_query", "missing", "replaced"]
+__all__ = [
+    "GuardedQuery",
+    "TableTraits",
+    "check_state",
+    "explained",
+    "guarded",
+    "guarded_query",
+    "missing",
+    "replaced",
+]
 
 _SURE = {"PGD02", "42P01", "3F000"}
 
@@ -46,6 +55,11 @@ def guarded_query(block: str, table: str, clauses: Mapping[str, Any]) -> Guarded
     assert guard and "{guard}" not in after, block  # noqa: S101, PT018 (no statement goes without it)
     given = {**clauses, "table": table}
     return GuardedQuery(table, before.format(**given).lstrip(), after.format(**given).rstrip())
+
+
+def explained(query: GuardedQuery) -> GuardedQuery:
+    """Return the statement that asks for the plan instead."""
+    return query._replace(before=f"EXPLAIN {query.before}")
 
 
 @lru_cache(maxsize=4096)

@@ -22,6 +22,7 @@ __all__ = [
     "check_count",
     "copy_statement",
     "find_statement",
+    "has_long_list",
     "lock_first_statement",
     "part_statement",
     "table_statement",
@@ -117,6 +118,7 @@ def part_statement(table: str) -> GuardedQuery:
 
 
 _MAX_BIGINT: Final = 2**63 - 1
+_LONG_LIST: Final = 16
 
 # The planner does not look into a subquery, so one plan serves every limit.
 _LIMIT_PARAMETER: Final = "(SELECT %s::bigint)"
@@ -169,6 +171,11 @@ def find_statement(  # noqa: PLR0913
 
 def _matching(table: str, condition: str) -> str:
     return statement("reading", "matching").format(table=table, condition=condition)
+
+
+def has_long_list(params: Sequence[Any]) -> bool:
+    """Whether a parameter is a list in which PostgreSQL can only search fast if it is part of the plan."""
+    return any(isinstance(param, list) and len(param) > _LONG_LIST for param in params)
 
 
 def check_count(name: str, value: Any) -> None:

@@ -5,8 +5,9 @@
 
 from pgdoc.query.filters.match import compare, finder, matcher, matches, scalar_key
 from pgdoc.query.filters.nodes import Node, SortKey
+from pgdoc.query.filters.order import compile_sort
 from pgdoc.query.filters.parse import parse_filter, parse_sort
-from pgdoc.query.filters.sql import Compiled, compile_filter, compile_sort
+from pgdoc.query.filters.sql import Compiled, compile_filter
 from pgdoc.query.updates.apply import apply_update
 from pgdoc.query.updates.nodes import Update
 from pgdoc.query.updates.parse import parse_update

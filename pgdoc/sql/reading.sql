@@ -11,10 +11,6 @@
 SELECT id, ({fields})::text, version, created_at, updated_at FROM {rows}
 WHERE {guard} {and_condition} {order} {numbers}
 
--- name: explain
-EXPLAIN SELECT id, data::text, version, created_at, updated_at FROM {rows}
-WHERE {guard} {and_condition} {order} {numbers}
-
 -- name: count
 SELECT count(*) FROM {rows} WHERE {guard} {and_condition}
 

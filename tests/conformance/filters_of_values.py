@@ -113,7 +113,7 @@ OF_VALUES: Final = {
             ({"a": {"$nin": [{"$regex": "n"}, 1, None]}}, "inner object"),
             ({"a": {"$in": [1, *range(100, 150)]}}, "one"),
             ({"a": {"$in": (1.0, True)}}, "one"),
-            ({"a.x": {"$in": [1, None]}}, "one text object null none"),
+            ({"a.x": {"$in": [1, None]}}, "one text list inner object null none"),
         ],
     ),
     "ids": Group(

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _OVERLAPS: Final = operator("&&")
 _FIELD: Final = operator("->")
 
+ID: Final = 'id COLLATE pg_catalog."C"'
+"""The expression that rows are sorted by last."""
+
 MAX_PARTS: Final = 16
 """The most parts of a path that can be indexed: the test for arrays grows with the square of their number."""
 
@@ -80,10 +83,11 @@ def keys_suffice(path: Path, operands: Iterable[Operand]) -> bool:
     It is if no operand's key is truncated, and the path has one value or meets an array (with an array index in the
     path, both can hold).
     """
-    return not has_array_index(path) and all(map(_is_whole, operands))
+    return not has_array_index(path) and all(map(is_whole, operands))
 
 
-def _is_whole(operand: Operand) -> bool:
+def is_whole(operand: Operand) -> bool:
+    """Whether the operand's key is not truncated, as far as Python can tell."""
     value = operand.value
     if isinstance(value, str):
         return len(value) <= WHOLE_TEXT
@@ -93,8 +97,12 @@ def _is_whole(operand: Operand) -> bool:
 def key_equals(path: Path, operands: Sequence[Operand]) -> Compiled:
     """Return the condition that the path's own key, not that of an array's item, is an operand's."""
     if len(operands) == 1:
-        return _wrap(f"{sort_key(path)} {EQUALS} ", _key(operands[0]))
+        return _wrap(f"{sort_key(path)} {EQUALS} ", key_of(operands[0]))
     return _wrap(f"{sort_key(path)} {EQUALS} ANY (", _keys(operands), ")")
+
+
+MOST_ITEM_KEYS: Final = 1_000
+"""The most keys to look up in a GIN index of items: it compares all of them for each document that it finds."""
 
 
 def item_key_equals(path: Path, operands: Sequence[Operand]) -> Compiled:
@@ -114,7 +122,7 @@ def key_in_range(path: Path, bounds: Sequence[tuple[str, Operand]], *, strict: b
     has_ends = len(ranks) == 1 and {symbol[0] for symbol, _ in bounds} == {"<", ">"}
     parts = []
     for symbol, operand in bounds:
-        parts.append(_wrap(f"{sort_key(path)} {operator(symbol if strict else symbol[0] + '=')} ", _key(operand)))
+        parts.append(_wrap(f"{sort_key(path)} {operator(symbol if strict else symbol[0] + '=')} ", key_of(operand)))
         if not has_ends:  # a key starts with the rank of its type, which bounds the open end of the range
             other, rank = ("<", _rank(operand) + 1) if ">" in symbol else (">=", _rank(operand))
             parts.append(Compiled(f"{sort_key(path)} {operator(other)} '{rank}'", []))
@@ -125,7 +133,7 @@ def item_key_in_range(path: Path, bounds: Sequence[tuple[str, Operand]]) -> Comp
     """Return the condition that the path meets an array, and for each bound some value found there may be within it."""
     parts = [Compiled(has_array(path), [])]
     for symbol, operand in bounds:
-        key, rank = _key(operand), _rank(operand)
+        key, rank = key_of(operand), _rank(operand)
         if ">" in symbol:
             parts.append(_wrap(f"{key_span(path)} {_OVERLAPS} pgdoc.key_range(", key, f", '{rank + 1}')"))
         else:
@@ -145,7 +153,7 @@ def _rank(operand: Operand) -> int:
     return _RANKS.get(operand.text[0], 2)
 
 
-def _key(operand: Operand) -> Compiled:
+def key_of(operand: Operand) -> Compiled:
     """Return the sort key of the operand; the server computes the keys of numbers, objects and arrays."""
     value = operand.value
     if isinstance(value, str):
@@ -157,8 +165,8 @@ def _key(operand: Operand) -> Compiled:
 
 def _keys(operands: Sequence[Operand]) -> Compiled:
     if len(operands) == 1:
-        return _wrap("ARRAY[", _key(operands[0]), "]")
-    keys = [_key(operand) for operand in operands]
+        return _wrap("ARRAY[", key_of(operands[0]), "]")
+    keys = [key_of(operand) for operand in operands]
     if all(key.text == "%s::pg_catalog.text" for key in keys):
         return Compiled("%s::pg_catalog.text[]", [[key.params[0] for key in keys]])
     return Compiled("pgdoc.sort_keys(%s::pg_catalog.jsonb[])", [[operand.text for operand in operands]])

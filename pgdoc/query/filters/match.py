@@ -12,6 +12,7 @@ from decimal import Decimal
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from pgdoc.query.filters.fold import fold_equalities
 from pgdoc.query.filters.nodes import (
     MISSING,
     And,
@@ -28,6 +29,7 @@ from pgdoc.query.filters.nodes import (
     Ordered,
     Path,
     Remainder,
+    is_array_index,
 )
 from pgdoc.query.filters.types import INTEGER_LIMITS, type_of
 from pgdoc.query.regex.parse import searcher
@@ -77,7 +79,10 @@ def _match_and(node: And, root: Root) -> Matcher:
 
 
 def _match_or(node: Or, root: Root) -> Matcher:
-    parts = [matcher(part, root) for part in node.nodes]
+    merged = fold_equalities(node)
+    parts = [matcher(part, root) for part in (merged.nodes if isinstance(merged, Or) else (merged,))]
+    if len(parts) == 1:
+        return parts[0]
     return lambda subject: any(part(subject) for part in parts)
 
 
@@ -281,6 +286,9 @@ class _Walk:
         Works as MongoDB's `ElementPath`: at the end of the path, an array stands for itself and for each of its items;
         on the way, the path continues in each item that is an object. A missing field yields `MISSING`.
 
+        Since MongoDB 9.0, so does an array on the way that is empty or has an item that is no object, unless the next
+        part of the path is the index of one of its items.
+
         `seen` has the arrays already tested, each by its id and a part of the path. A number in the path can be an
         index or a key, so the ways to reach an array double with each number.
         """
@@ -290,17 +298,21 @@ class _Walk:
                 if (id(value), at) in seen:
                     return False
                 seen.add((id(value), at))
-                return any(self._matches_item(item, str(index), at, seen) for index, item in enumerate(value))
+                return self._matches_array(value, at, seen)
             if not isinstance(value, dict) or self.path[at] not in value:
                 return self.check(MISSING)
             value = value[self.path[at]]
         return self.check(value) or (self.items and isinstance(value, list) and any(map(self.check, value)))
 
-    def _matches_item(self, item: Any, index: str, at: int, seen: set[tuple[int, int]]) -> bool:
-        if isinstance(item, dict) and self.matches(item, at, seen):
+    def _matches_array(self, items: list[Any], at: int, seen: set[tuple[int, int]]) -> bool:
+        """Follow the path through an array: into each object, and into the item that its next part is the index of."""
+        part = self.path[at]
+        index = int(part) if is_array_index(part) and int(part) < len(items) else None
+        if index is None and not all(isinstance(item, dict) for item in items or [MISSING]) and self.check(MISSING):
             return True
-        if self.path[at] != index:
+        if any(isinstance(item, dict) and self.matches(item, at, seen) for item in items):
+            return True
+        if index is None:
             return False
-        if at + 1 == len(self.path):
-            return self.check(item)
-        return isinstance(item, dict | list) and self.matches(item, at + 1, seen)
+        item = items[index]
+        return self.check(item) if at + 1 == len(self.path) else self.matches(item, at + 1, seen)

@@ -143,13 +143,14 @@ class AnyElement:
 
 Lookup: TypeAlias = Equal | In | Ordered
 
-Scope: TypeAlias = Literal["all", "no_array", "array", "array_on_way", "array_at_end", "exact"]
+Scope: TypeAlias = Literal["all", "no_array", "array", "array_on_way", "array_at_end", "exact", "keys", "own_key"]
 """The documents that a `ByKey` covers, by whether their path meets an array; their sort keys differ.
 
 `all` covers every document, `no_array` those whose path has one value, `array` those whose path meets an array. Two
 scopes split `array`: in `array_on_way` the path continues through the array, so the document sorts as if the value
 were missing; in `array_at_end` the path ends at the array. `exact` covers every document, and compares values instead
-of keys.
+of keys. `keys` covers every document, and compares nothing but keys: it also finds some documents that do not match.
+`own_key` is the same for documents that have one value at their path.
 """
 
 
@@ -165,8 +166,25 @@ class ByKey:
     scope: Scope
 
 
+@dataclass(frozen=True, slots=True)
+class MeetsArray:
+    """The path meets an array, at its end or on the way; created as `ByKey` is."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """The same node beside a condition on keys that serves an index; created as `ByKey` is.
+
+    PostgreSQL evaluates it first where it scans the whole table: it costs less than the keys.
+    """
+
+    node: Node
+
+
 Field: TypeAlias = Equal | Ordered | In | Exists | HasType | HasSize | Matches | Remainder | AnyElement
-Node: TypeAlias = And | Or | Not | ByKey | Field
+Node: TypeAlias = And | Or | Not | ByKey | MeetsArray | Exact | Field
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +198,12 @@ class SortKey:
 def is_array_index(part: str) -> bool:
     """Whether the part of a path can be an array index: up to nine digits without leading zeros."""
     return _ARRAY_INDEX.fullmatch(part) is not None
+
+
+def may_be_missing_in_array(node: Equal | In) -> bool:
+    """Whether it is an equality to null that an array on the way can match by having no value at all."""
+    operands = (node.operand,) if isinstance(node, Equal) else node.operands
+    return len(node.path) > 1 and any(operand.value is None for operand in operands)
 
 
 def has_array_index(path: Path) -> bool:

@@ -1,8 +1,8 @@
-"""Compile filters and sorts to SQL over the columns `id` and `data` of a collection's table.
+"""Compile filters to SQL over the columns `id` and `data` of a collection's table.
 
 Most conditions become one jsonpath: its lax mode follows arrays as MongoDB does, and a GIN index on `data` can serve
 it. But jsonpath can't compare objects and arrays, and in lax mode `[0]` of an object is the object itself. There
-`pgdoc.values_at` follows the path. Values and patterns are always parameters.
+`pgdoc.tested_values` follows the path. Values and patterns are always parameters.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.query.filters.key_sql import (
+    ID,
+    MOST_ITEM_KEYS,
     has_array,
     item_key_equals,
     item_key_in_range,
     key_equals,
     key_in_range,
     keys_suffice,
-    sort_key,
-    sort_rest,
     sorts_as_array,
 )
 from pgdoc.query.filters.match import matches
@@ -27,6 +27,7 @@ from pgdoc.query.filters.nodes import (
     AnyElement,
     ByKey,
     Equal,
+    Exact,
     Exists,
     Field,
     HasSize,
@@ -34,6 +35,7 @@ from pgdoc.query.filters.nodes import (
     In,
     Lookup,
     Matches,
+    MeetsArray,
     Node,
     Not,
     Operand,
@@ -41,8 +43,8 @@ from pgdoc.query.filters.nodes import (
     Ordered,
     Path,
     Remainder,
-    SortKey,
     has_array_index,
+    may_be_missing_in_array,
 )
 from pgdoc.query.filters.sql_text import EQUALS, Compiled, join, jsonpath, jsonpath_step, operator
 from pgdoc.query.filters.value_sql import type_is, value_condition
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-__all__ = ["Compiled", "compile_filter", "compile_sort"]
+__all__ = ["Compiled", "compile_filter"]
 
 _SHORT_LIST: Final = 16
 """The most operands of `$in` that go into one jsonpath, which a GIN index on all of `data` can serve."""
@@ -59,11 +61,13 @@ _SHORT_LIST: Final = 16
 _JSONPATH_QUERY: Final = "pg_catalog.jsonb_path_query(data, %s::pg_catalog.jsonpath)"
 _IS_LISTED: Final = f"value {EQUALS} ANY(%s::pg_catalog.jsonb[])"
 _JSONPATH_MATCH: Final = f"data {operator('@@')} %s::pg_catalog.jsonpath"
+_JSONPATH_EXISTS: Final = f"data {operator('@?')} %s::pg_catalog.jsonpath"
+_SILENT: Final = "data, %s::pg_catalog.jsonpath, '{}', true"
 
 
 def compile_filter(node: Node) -> Compiled:
     """Compile to a condition, which may be null instead of false."""
-    if isinstance(node, (And, Or, Not, ByKey)) or node.path:
+    if isinstance(node, (And, Or, Not, ByKey, MeetsArray, Exact)) or node.path:
         return _COMPILERS[type(node)](node)
     return _condition(node)
 
@@ -105,20 +109,33 @@ def _compile_by_key(node: ByKey) -> Compiled:
     bounds = [(part.operator, part.operand) for part in node.nodes if isinstance(part, Ordered)]
     suffices = keys_suffice(node.path, operands)
     parts = []
-    if node.scope in {"all", "no_array"}:
+    if node.scope not in {"no_array", "own_key"}:  # first, since the own key of an array takes long to compute
+        parts.append(item_key_in_range(node.path, bounds) if bounds else _item_equals(node, operands))
+    if node.scope in {"all", "no_array", "keys", "own_key"}:
         parts.append(key_in_range(node.path, bounds, strict=suffices) if bounds else key_equals(node.path, operands))
-    if node.scope != "no_array":
-        parts.append(item_key_in_range(node.path, bounds) if bounds else item_key_equals(node.path, operands))
     if node.scope in {"array_on_way", "array_at_end"}:
         parts = [join(" AND ", [*parts, sorts_as_array(node.path, at_end=node.scope == "array_at_end")])]
     by_key = parts[0] if len(parts) == 1 else join(" OR ", parts)
     # The span of an array's keys may overlap a range that none of its items is in, so the values decide.
-    if suffices and (not bounds or node.scope == "no_array"):
+    suffices = suffices and len(operands) <= MOST_ITEM_KEYS
+    if node.scope in {"keys", "own_key"} or (suffices and (not bounds or node.scope == "no_array")):
         return by_key
     exact = [by_key, *map(_exact, node.nodes)]
     if node.scope == "no_array":
         exact.append(Compiled(f"{has_array(node.path)} IS NOT TRUE", []))
     return join(" AND ", exact)
+
+
+def _item_equals(node: ByKey, operands: list[Operand]) -> Compiled:
+    """Compile to a condition that every document meets whose path meets an array that matches."""
+    if len(operands) > MOST_ITEM_KEYS:
+        return Compiled(has_array(node.path), [])
+    found = item_key_equals(node.path, operands)
+    (lookup,) = node.nodes
+    if node.scope != "array" or isinstance(lookup, Ordered) or not may_be_missing_in_array(lookup):
+        return found
+    # The index of items does not hold what is missing in an array on the way, but then the path's own key is null.
+    return join(" OR ", [found, join(" AND ", [Compiled(has_array(node.path), []), key_equals(node.path, operands)])])
 
 
 def _operands(nodes: tuple[Lookup, ...]) -> list[Operand]:
@@ -127,12 +144,19 @@ def _operands(nodes: tuple[Lookup, ...]) -> list[Operand]:
     return [node.operand for node in nodes if not isinstance(node, In)]
 
 
-def _exact(node: Lookup) -> Compiled:
-    """Compile without keys; a function replaces `@@`, as in `has_array`."""
+def _exact(node: Node) -> Compiled:
+    """Compile without keys; a function replaces `@@` and `@?`, as in `has_array`."""
     compiled = compile_filter(node)
-    if compiled.text != _JSONPATH_MATCH:
-        return compiled
-    return Compiled("pg_catalog.jsonb_path_match(data, %s::pg_catalog.jsonpath, '{}', true)", compiled.params)
+    text = compiled.text.replace(_JSONPATH_MATCH, f"pg_catalog.jsonb_path_match({_SILENT})")
+    return Compiled(text.replace(_JSONPATH_EXISTS, f"pg_catalog.jsonb_path_exists({_SILENT})"), compiled.params)
+
+
+def _compile_meets_array(node: MeetsArray) -> Compiled:
+    return Compiled(has_array(node.path), [])
+
+
+def _compile_exact(node: Exact) -> Compiled:
+    return _exact(node.node)
 
 
 def _compile_equal(node: Equal) -> Compiled:
@@ -151,7 +175,7 @@ def _equals(node: Equal) -> Compiled:
 
 def _compile_ordered(node: Ordered) -> Compiled:
     if node.path[0] == "_id":
-        return _compile_id(node, f"{_ID.text} {operator(node.operator)} %s", [node.operand])
+        return _compile_id(node, f"{ID} {operator(node.operator)} %s", [node.operand])
     if node.operand.value is None:
         return _equals(Equal(node.path, node.operand)) if "=" in node.operator else Compiled("FALSE", [])
     if _is_scalar(node.operand) and not has_array_index(node.path):
@@ -189,7 +213,7 @@ def _compile_exists(node: Exists) -> Compiled:
         return _compile_id(node, "TRUE", [])
     if has_array_index(node.path):
         return _any_value(node)
-    return Compiled(f"data {operator('@?')} %s::pg_catalog.jsonpath", [jsonpath(node.path)])
+    return Compiled(_JSONPATH_EXISTS, [jsonpath(node.path)])
 
 
 def _compile_non_array(node: HasType | Remainder) -> Compiled:
@@ -203,7 +227,7 @@ def _compile_non_array(node: HasType | Remainder) -> Compiled:
 
 def _compile_pattern(node: Matches) -> Compiled:
     if node.path == ("_id",):
-        return Compiled(f"{_ID.text} {operator('~')} %s::pg_catalog.text", [node.pattern.postgresql])
+        return Compiled(f"{ID} {operator('~')} %s::pg_catalog.text", [node.pattern.postgresql])
     if node.path[0] == "_id":
         return _constant_for_ids(node)
     return _any_value(node) if has_array_index(node.path) else _any_jsonpath_value(node, jsonpath(node.path) + "[*]")
@@ -235,6 +259,8 @@ _COMPILERS: Final[Mapping[type, Callable[[Any], Compiled]]] = {
     Or: _compile_or,
     Not: _compile_not,
     ByKey: _compile_by_key,
+    MeetsArray: _compile_meets_array,
+    Exact: _compile_exact,
     Equal: _compile_equal,
     In: _compile_in,
     Ordered: _compile_ordered,
@@ -271,7 +297,7 @@ def _is_scalar(operand: Operand) -> bool:
 
 
 def _any_value_at(path: Path, condition: str, params: list[Any]) -> Compiled:
-    text = f"EXISTS (SELECT FROM pgdoc.values_at(data, %s::pg_catalog.text[]) AS found(value) WHERE {condition})"
+    text = f"EXISTS (SELECT FROM pgdoc.tested_values(data, %s::pg_catalog.text[]) AS found(value) WHERE {condition})"
     return Compiled(text, [list(path), *params])
 
 
@@ -285,38 +311,10 @@ def _jsonpath_equal(node: Equal) -> str:
 
 
 def _jsonpath_missing(path: Path) -> list[str]:
-    """Return the cases of a missing value: an object on the way lacks the field, or a scalar is in the place of one."""
+    """Return the cases of a missing value: an object on the way lacks the field, or there is no object."""
     cases = [f"!exists({jsonpath(path[:1])})"]
     for length in range(1, len(path)):
-        above = jsonpath(path[:length])
-        cases.append(f'exists({above} ? (@.type() == "object" && !exists(@{jsonpath_step(path[length])})))')
-        cases.append(f'exists({above}.type() ? (@ != "object" && @ != "array"))')
+        above = jsonpath(path[:length])  # of an array, the filter tests each item
+        cases.append(f'exists({above} ? (@.type() != "object" || !exists(@{jsonpath_step(path[length])})))')
+        cases.append(f"{above}.size() == 0")
     return cases
-
-
-def compile_sort(sort: tuple[SortKey, ...]) -> Compiled:
-    """Compile to the list after ORDER BY; empty for no order. Documents with equal values sort by id.
-
-    A missing value sorts as null, before numbers, text by code point, objects, arrays and booleans.
-    """
-    if not sort:
-        return Compiled("", [])
-    keys = [_directed(_order(key.path), key, "") for key in sort]
-    rests = [_directed(Compiled(sort_rest(key.path), []), key, " NULLS") for key in sort if key.path != ("_id",)]
-    last = [] if ("_id",) in (key.path for key in sort) else [_ID]
-    parts = [*keys, *rests, *last]
-    return Compiled(", ".join(part.text for part in parts), [item for part in parts for item in part.params])
-
-
-_ID: Final = Compiled('id COLLATE pg_catalog."C"', [])
-
-
-def _order(path: Path) -> Compiled:
-    return _ID if path == ("_id",) else Compiled(sort_key(path), [])
-
-
-def _directed(part: Compiled, key: SortKey, nulls: str) -> Compiled:
-    direction = " DESC" if key.descending else ""
-    # A rest is null if the key is whole. A whole key sorts before an equal one that was truncated.
-    nulls_order = nulls and nulls + (" LAST" if key.descending else " FIRST")
-    return Compiled(f"{part.text}{direction}{nulls_order}", part.params)

@@ -9,13 +9,27 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeGuard
 
+from pgdoc.query.filters.fold import fold_equalities, operands_of
 from pgdoc.query.filters.key_sql import MAX_PARTS, keys_suffice
-from pgdoc.query.filters.nodes import ELEMENT, And, ByKey, Equal, In, Lookup, Or, Ordered
+from pgdoc.query.filters.nodes import (
+    ELEMENT,
+    And,
+    ByKey,
+    Equal,
+    Exact,
+    In,
+    Lookup,
+    MeetsArray,
+    Or,
+    Ordered,
+    has_array_index,
+    may_be_missing_in_array,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgdoc.query.filters.nodes import Node, Path, Scope, SortKey
+    from pgdoc.query.filters.nodes import Node, Operand, Path, Scope, SortKey
     from pgdoc.query.filters.template import Template
 
 
@@ -38,6 +52,12 @@ class Indexes:
 
 NO_INDEXES: Final = Indexes(())
 
+_FEW_BRANCHES: Final = 8
+"""The most alternatives that each use all their indexed paths; of more, each uses one."""
+
+_FEW_EQUALITIES: Final = 4
+"""The most equalities on one path that use its index together: PostgreSQL compares all pairs of indexed conditions."""
+
 
 def may_use_index(node: Node) -> bool:
     """Whether the compiled filter depends on the indexes."""
@@ -47,7 +67,7 @@ def may_use_index(node: Node) -> bool:
 def by_key(node: Node, indexes: Indexes) -> Node:
     """Return the filter as one condition that PostgreSQL can evaluate with the indexes."""
     paths, wheres = _usable_paths(node, indexes)
-    parts = _by_key(node, paths)
+    parts = _by_key(fold_equalities(node), paths)
     return And((*parts, *(where for where in wheres if where not in parts)))
 
 
@@ -67,7 +87,7 @@ def branches(node: Node, indexes: Indexes, first: SortKey | None = None) -> Bran
     are enough.
     """
     paths, wheres = _usable_paths(node, indexes)
-    parts = _by_key(node, paths)
+    parts = _by_key(fold_equalities(node), paths)
     keyed = [part for part in parts if isinstance(part, ByKey)]
     if not keyed:
         return Branches((by_key(node, indexes),))
@@ -149,11 +169,13 @@ def lookups(node: Node) -> Iterator[Lookup]:
 def _is_lookup(node: Node) -> TypeGuard[Lookup]:
     if not isinstance(node, Equal | In | Ordered) or node.path[:1] in {(), ("_id",), (ELEMENT,)}:
         return False
-    if isinstance(node, In):
-        return len(node.path) <= MAX_PARTS and bool(node.operands)
-    if isinstance(node, Ordered) and (node.operand.value is None or isinstance(node.operand.value, list)):
-        return False  # null is not a range, and the span of keys does not cover arrays within arrays
-    return len(node.path) <= MAX_PARTS
+    if len(node.path) > MAX_PARTS:
+        return False
+    if isinstance(node, Ordered):  # null is not a range, and the span of keys does not cover arrays within arrays
+        return node.operand.value is not None and not isinstance(node.operand.value, list)
+    if may_be_missing_in_array(node) and has_array_index(node.path):
+        return False  # a value can be missing in one array, and there in another
+    return isinstance(node, Equal) or bool(node.operands)
 
 
 def _by_key(node: Node, paths: frozenset[Path]) -> list[Node]:
@@ -161,13 +183,59 @@ def _by_key(node: Node, paths: frozenset[Path]) -> list[Node]:
 
     Both bounds of a range become one: with one bound, PostgreSQL would read an index to its end.
     """
-    groups: dict[Path | int, list[Lookup]] = {}
+    found, parts = _grouped(node, paths, "all")
+    rest: list[Node] = []
+    for part in parts:
+        keyed = _any_by_key(part, paths) if isinstance(part, Or) else None
+        rest += [part] if keyed is None else [keyed, Exact(part)]
+    return [*found, *rest]
+
+
+def _grouped(node: Node, paths: frozenset[Path], scope: Scope) -> tuple[list[ByKey], list[Node]]:
+    """Split the conjuncts into lookups that indexes serve, equalities first, and all others."""
+    equalities: dict[Path, list[ByKey]] = {}
+    ranges: dict[Path, list[Lookup]] = {}
     parts: list[Node] = []
-    for number, part in enumerate(conjuncts(node)):
-        if _is_lookup(part) and part.path in paths:
-            groups.setdefault(part.path if isinstance(part, Ordered) else number, []).append(part)
-        elif isinstance(part, Or):
-            parts.append(Or(tuple(And(tuple(_by_key(item, paths))) for item in part.nodes)))
+    for part in conjuncts(node):
+        if not _is_lookup(part) or part.path not in paths:
+            parts.append(part)
+        elif isinstance(part, Ordered):
+            ranges.setdefault(part.path, []).append(part)
+        elif len(same := equalities.setdefault(part.path, [])) < _FEW_EQUALITIES:
+            same.append(ByKey(part.path, (part,), scope))
         else:
             parts.append(part)
-    return [*(ByKey(group[0].path, tuple(group), "all") for group in groups.values()), *parts]
+    found = [item for same in equalities.values() for item in same]
+    return found + [ByKey(path, tuple(group), scope) for path, group in ranges.items()], parts
+
+
+def _any_by_key(node: Or, paths: frozenset[Path]) -> Node | None:
+    """Return a condition on keys that is true for all matches; `None` if an alternative has no index."""
+    alternatives: list[list[Node]] = []
+    for branch in node.nodes:
+        lookups, parts = _grouped(branch, paths, "keys")
+        nested = (_any_by_key(part, paths) for part in parts if isinstance(part, Or))
+        alternatives.append([*lookups, *(item for item in nested if item is not None)])
+    if not all(alternatives):
+        return None
+    if len(alternatives) <= _FEW_BRANCHES:
+        return Or(tuple(And(tuple(every)) for every in alternatives))
+    return _merged([every[0] for every in alternatives])
+
+
+def _merged(alternatives: list[Node]) -> Node:
+    """Return the alternatives with all equalities on one path as one lookup.
+
+    Of documents with arrays, the ranges find all: their spans could overlap each of the ranges.
+    """
+    operands: dict[Path, dict[str, Operand]] = {}
+    others: dict[Node, None] = {}
+    for item in alternatives:
+        if not isinstance(item, ByKey):
+            others[item] = None
+        elif isinstance(item.nodes[0], Equal | In):
+            operands.setdefault(item.path, {}).update({found.text: found for found in operands_of(item.nodes[0])})
+        else:
+            others |= {MeetsArray(item.path): None, ByKey(item.path, item.nodes, "own_key"): None}
+    together = (ByKey(path, (In(path, tuple(found.values())),), "keys") for path, found in operands.items())
+    return Or((*together, *others))
