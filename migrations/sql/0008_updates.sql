@@ -134,7 +134,9 @@ BEGIN
             IF pg_catalog.cardinality(below) OPERATOR(pg_catalog.=) 0 THEN
                 item := inner_item;
             ELSE
-                item := pgdoc.set_at(coalesce(item, '{}'), below, inner_item);
+                item := pgdoc.set_at(  -- set_at needs an object
+                    CASE WHEN item IS NULL THEN '{}' ELSE pg_catalog.jsonb_build_object('', item) END,
+                    '{""}'::pg_catalog.text[] OPERATOR(pg_catalog.||) below, inner_item) OPERATOR(pg_catalog.->) '';
             END IF;
             IF item IS NULL THEN
                 RETURN NULL;

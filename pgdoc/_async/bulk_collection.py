@@ -245,7 +245,7 @@ class AsyncBulkCollection:
         create: bool = False,
         **clauses: str,
     ) -> Statement:
-        query, params = self._table.with_metadata(name, params, versioned=False, **clauses)
+        query, params = self._table.with_metadata(name, params, versioned=False, and_data="", **clauses)
         return Statement(query, params, create, judge, look)
 
     def _write_found(self, name: str, params: list[Any], target: Target, judge: ResultParser) -> Statement:

@@ -22,7 +22,7 @@ from pgdoc.errors import (
     StoreClosed,
 )
 from pgdoc.model.positions import Lsn
-from pgdoc.replication.checks import check_exact, check_published, hidden_documents
+from pgdoc.replication.checks import FLUSH_LIMIT_S, check_exact, check_flush, check_published, hidden_documents
 from pgdoc.replication.connection import quote_identifier
 from pgdoc.replication.registry import read_existence
 from pgdoc.replication.session import try_reader
@@ -120,7 +120,9 @@ class AsyncStreamBackend:
         """Return when the WAL, flushed up to `flushed`, is flushed up to `to`."""
         if flushed < to:
             await self.fetch("flush")
+        deadline = time.monotonic() + FLUSH_LIMIT_S
         while flushed < to:
+            check_flush(deadline)
             await async_sleep(_FLUSH_POLL_S)
             _, flushed = await self.wal_end()
 

@@ -23,7 +23,7 @@ from pgdoc.errors import (
     StoreClosed,
 )
 from pgdoc.model.positions import Lsn
-from pgdoc.replication.checks import check_exact, check_published, hidden_documents
+from pgdoc.replication.checks import FLUSH_LIMIT_S, check_exact, check_flush, check_published, hidden_documents
 from pgdoc.replication.connection import quote_identifier
 from pgdoc.replication.registry import read_existence
 from pgdoc.replication.session import try_reader
@@ -121,7 +121,9 @@ class StreamBackend:
         """Return when the WAL, flushed up to `flushed`, is flushed up to `to`."""
         if flushed < to:
             self.fetch("flush")
+        deadline = time.monotonic() + FLUSH_LIMIT_S
         while flushed < to:
+            check_flush(deadline)
             sleep(_FLUSH_POLL_S)
             _, flushed = self.wal_end()
 

@@ -41,6 +41,7 @@ from pgdoc.database.errors import one_line
 from pgdoc.errors import ConsumerBusy, ConsumerLost, DatabaseError, PgdocError, ServerUnreachable, StreamError
 from pgdoc.model.positions import Lsn, Position
 from pgdoc.model.tokens import Mark, parse_snapshot
+from pgdoc.replication.checks import FLUSH_LIMIT_S, check_flush
 from pgdoc.replication.connection import connect, map_replication_error, preflight, quote_identifier
 from pgdoc.replication.registry import follow_tables, read_existence
 from pgdoc.replication.standby import StandbyCheck
@@ -282,7 +283,9 @@ class Ownership:
 
     def flush(self, to: int) -> None:
         """Wait until the WAL is flushed up to `to`."""
+        deadline = time.monotonic() + FLUSH_LIMIT_S
         while self.wal_end()[1] < to:
+            check_flush(deadline)
             self._execute(statement("streams", "flush"))
             time.sleep(_FLUSH_POLL_S)
 

@@ -36,7 +36,7 @@ CHANGING: Final = "FOR NO KEY UPDATE"
 CLAIMING: Final = "FOR NO KEY UPDATE SKIP LOCKED"
 """The lock clause of `update_one` with `skip_locked`: take the next document instead."""
 
-_NO_CLAUSES = dict.fromkeys(("change", "first", "condition"), "")
+_DEFAULT_CLAUSES = {**dict.fromkeys(("change", "first", "condition"), ""), "and_data": "data::pg_catalog.text,"}
 
 
 @lru_cache(maxsize=1024)
@@ -48,7 +48,7 @@ def write_statement(
     With `with_metadata`, it emits the writer's metadata, its first parameter; if `versioned`, it checks the version,
     the parameter after the id. The clauses are the block's other placeholders: `change`, an expression over `data` for
     the new data; `first`, the data of a new document or the SELECT of the first document; `condition`, over `id` and
-    `data`.
+    `data`; `and_data`, empty if the write need not return the stored data.
     """
     metadata = statement("documents", "with_metadata")
     given = {
@@ -59,7 +59,7 @@ def write_statement(
         "using_metadata": 'USING "pgdoc metadata"' if with_metadata else "",
         "and_version": "AND version OPERATOR(pg_catalog.=) %s" if versioned else "",
     }
-    return guarded_query(statement("documents", name), table, {**given, **_NO_CLAUSES, **clauses})
+    return guarded_query(statement("documents", name), table, {**given, **_DEFAULT_CLAUSES, **clauses})
 
 
 def lock_first_statement(table: str, conditions: Sequence[str], *, order: str, lock: str, in_turn: bool) -> str:

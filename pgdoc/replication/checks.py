@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
-from pgdoc.errors import DatabaseError, HistoryLost, InvalidResumeToken
+from pgdoc.errors import DatabaseError, HistoryLost, InvalidResumeToken, ServerUnreachable
 from pgdoc.model.positions import Lsn, Position
 
 if TYPE_CHECKING:
     from pgdoc.model.tokens import ResumeToken
     from pgdoc.replication.source import Cluster
+
+
+FLUSH_LIMIT_S: Final = 60.0
+"""How long to wait for WAL to be flushed, which takes milliseconds."""
 
 
 def check_position(after: ResumeToken | Lsn, cluster: Cluster, wal_end: int) -> Position:
@@ -28,6 +33,14 @@ def check_position(after: ResumeToken | Lsn, cluster: Cluster, wal_end: int) -> 
             "another server issued it, or this one was restored from a backup; start without it"
         )
     return position
+
+
+def check_flush(deadline: float) -> None:
+    """Raise `ServerUnreachable` if the server has not flushed its WAL by `deadline`, a time of `time.monotonic()`."""
+    if time.monotonic() > deadline:
+        raise ServerUnreachable(
+            f"the server has not flushed its WAL for {FLUSH_LIMIT_S:.0f} s: check its disk and its log, and try again"
+        )
 
 
 def check_reach(position: Position, oldest: int | None) -> None:

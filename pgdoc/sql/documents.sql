@@ -1,7 +1,8 @@
 -- Calls on a collection; {table} is its table. Inside a block with metadata, each write starts with `with_metadata` and
 -- selects from it, which puts the metadata message before the change in the WAL. Otherwise {with_metadata} and
 -- {from_metadata} are empty. With the cast of ids, a table with an id of another type is an error of the statement, not of
--- the parameter. {guard} is the block of that name, once in each statement.
+-- the parameter. {and_data} returns the stored data, if the call needs it: a trigger may have changed it. {guard} is the
+-- block of that name, once in each statement.
 
 -- name: guard
 -- PostgreSQL evaluates it when it plans the statement, so executing it costs nothing. Parsing the statement has locked the
@@ -23,7 +24,7 @@ SELECT pg_logical_emit_message(true, 'pgdoc', %s)
 -- name: insert
 {with_metadata} INSERT INTO {table} (id, data) SELECT %s, %s::jsonb {from_metadata} WHERE {guard}
 ON CONFLICT (id) DO NOTHING
-RETURNING data::text, version, created_at, updated_at
+RETURNING {and_data} version, created_at, updated_at
 
 -- name: copy
 COPY {table} (id, data) FROM STDIN (FORMAT binary)
@@ -62,12 +63,12 @@ RETURNING version, CASE WHEN version > 1 AND replaced_version = version THEN dat
 -- name: replace
 {with_metadata} UPDATE {table} SET data = %s::jsonb, replaced_version = version + 1 {from_metadata}
 WHERE {guard} AND id = %s::text {and_version}
-RETURNING data::text, version, created_at, updated_at
+RETURNING {and_data} version, created_at, updated_at
 
 -- name: replace_upsert
 {with_metadata} INSERT INTO {table} AS stored (id, data) SELECT %s, %s::jsonb {from_metadata} WHERE {guard}
 ON CONFLICT (id) DO UPDATE SET data = excluded.data, replaced_version = stored.version + 1
-RETURNING data::text, version, created_at, updated_at
+RETURNING {and_data} version, created_at, updated_at
 
 -- name: delete
 {with_metadata} DELETE FROM {table} {using_metadata} WHERE {guard} AND id = %s::text {and_version}

@@ -58,7 +58,7 @@ _ELEMENTS: Final = (
 _WHOLE: Final = "FROM (SELECT {data} AS data OFFSET 0) AS whole"
 
 
-def compile_update(update: Update, data: Compiled = _DATA) -> Compiled:
+def compile_update(update: Update, data: Compiled = _DATA, *, max_calls: int = MAX_CALLS) -> Compiled:
     """Compile to the new data of an existing document, which is null if a change does not fit.
 
     Each change is a function call around the previous one, and returns null for a null argument. Setting and unsetting
@@ -76,12 +76,12 @@ def compile_update(update: Update, data: Compiled = _DATA) -> Compiled:
     result = _unset_fields(_set_fields(data, whole), whole)
     rest: list[FieldChange] = [change for change in update.changes if not _is_whole_field(change)]
     in_tree = [change for change in rest if _fits_tree(change)]
-    if len(in_tree) > MAX_CALLS:
+    if len(in_tree) > max_calls:
         rest = [change for change in rest if not _fits_tree(change)]
     for change in rest:
         if not isinstance(change, SetOnInsert):
             result = _compile(result, change.path, change)
-    return _compile_tree(result, in_tree) if len(in_tree) > MAX_CALLS else result
+    return _compile_tree(result, in_tree) if len(in_tree) > max_calls else result
 
 
 def compile_first(update: Update) -> Compiled:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pgdoc.query.filters.nodes import SortKey
     from pgdoc.query.updates.nodes import FieldChange
 
-    Tree: TypeAlias = dict[str, Any]  # at the leaves, the text of a step
+    ChangeTree: TypeAlias = dict[str, Any]  # at the leaves, the text of a step
 
 __all__ = ["STEPS", "push_order", "tree_text"]
 
@@ -68,7 +68,7 @@ STEPS: Final[Mapping[type, Callable[[Any], str]]] = {
 
 def tree_text(changes: Iterable[FieldChange]) -> str:
     """Return the tree of these changes as JSON. No path equals or contains another, or contains `$[]`."""
-    tree: Tree = {}
+    tree: ChangeTree = {}
     for change in changes:
         *above, last = change.path
         node = tree
@@ -78,11 +78,11 @@ def tree_text(changes: Iterable[FieldChange]) -> str:
     return _written(tree)
 
 
-def _written(tree: Tree) -> str:
+def _written(tree: ChangeTree) -> str:
     return "{" + ",".join(f"{json.dumps(part)}:{_below(node)}" for part, node in tree.items()) + "}"
 
 
-def _below(node: Tree | str) -> str:
+def _below(node: ChangeTree | str) -> str:
     """Write what is below a part. Objects with one object as their only field become a path."""
     if isinstance(node, str):
         return node

@@ -487,7 +487,7 @@ async def test_an_error_at_the_commit_is_of_pgdoc(own_schema: dict[str, Any]) ->
         async with store.transaction() as tx:
             unique = "EXCLUDE USING btree ((data -> 'n') WITH =) DEFERRABLE INITIALLY DEFERRED"
             await tx.connection.execute(f"ALTER TABLE {table} ADD {unique}".encode())
-        with pytest.raises(DatabaseError, match="commit"):
+        with pytest.raises(DuplicateDocument, match="commit"):
             async with store.bulk() as b:
                 await b["orders"].replace("o-1", {"n": 1}, upsert=True)
                 await b["orders"].replace("o-2", {"n": 1}, upsert=True)

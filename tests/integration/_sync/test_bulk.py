@@ -488,7 +488,7 @@ def test_an_error_at_the_commit_is_of_pgdoc(own_schema: dict[str, Any]) -> None:
         with store.transaction() as tx:
             unique = "EXCLUDE USING btree ((data -> 'n') WITH =) DEFERRABLE INITIALLY DEFERRED"
             tx.connection.execute(f"ALTER TABLE {table} ADD {unique}".encode())
-        with pytest.raises(DatabaseError, match="commit"):
+        with pytest.raises(DuplicateDocument, match="commit"):
             with store.bulk() as b:
                 b["orders"].replace("o-1", {"n": 1}, upsert=True)
                 b["orders"].replace("o-2", {"n": 1}, upsert=True)
