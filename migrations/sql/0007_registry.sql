@@ -163,7 +163,8 @@ BEGIN
   ELSE
     RAISE EXCEPTION 'table "%.%" is not a collection', schema_name, name
       USING ERRCODE = 'wrong_object_type',
-        HINT = format('Use another collection name, or make it one: SELECT pgdoc.register(%L)', relation::text);
+        HINT = coalesce('Use another collection name: it can''t become one, because ' || pgdoc.form_fault(relation),
+          format('Use another collection name, or make it one: SELECT pgdoc.register(%L)', relation::text));
   END IF;
 END $$;
 
@@ -538,6 +539,9 @@ BEGIN
   DELETE FROM pgdoc.published;
   INSERT INTO pgdoc.published
   SELECT oid, '', '', pg_current_wal_insert_lsn() FROM pg_publication WHERE pubname = 'pgdoc';
+  IF (SELECT to_jsonb(p) ->> 'pubgencols' = 'n' FROM pg_publication p WHERE p.pubname = 'pgdoc') THEN  -- pg_upgrade to PostgreSQL 18
+    EXECUTE 'ALTER PUBLICATION pgdoc SET (publish_generated_columns = stored)';
+  END IF;
   FOR was IN SELECT * FROM unnest(schemas, names) AS collection(schema_name, name) LOOP
     relation := to_regclass(format('%I.%I', was.schema_name, was.name));
     fault := CASE WHEN relation IS NULL THEN 'its table does not exist' ELSE pgdoc.form_fault(relation) END;
