@@ -127,7 +127,7 @@ CATALOG = """
 SELECT p.oid::regprocedure::text, pg_get_functiondef(p.oid) FROM pg_proc p
 WHERE p.pronamespace = 'pgdoc'::regnamespace AND p.prokind = 'f'
 UNION ALL
-SELECT c.oid::regclass::text, string_agg(concat_ws(' ', a.attname, a.atttypid::regtype, a.atttypmod), ' ' ORDER BY attnum)
+SELECT c.oid::regclass::text, string_agg(concat_ws(' ', attname, atttypid::regtype, atttypmod), ' ' ORDER BY attnum)
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE c.relnamespace = 'pgdoc'::regnamespace GROUP BY c.oid
 ORDER BY 1
 """
