@@ -65,6 +65,7 @@ def test_the_users_options_decide_on_what_changes_no_answer() -> None:
     [
         ("FATAL:  unsupported startup parameter: options", {}),
         ("FATAL:  unsupported startup parameter in options: jit", {}),
+        ("FATAL:  Feature not supported: RDS Proxy currently doesn't support command-line options.", {}),
         (
             'FATAL:  invalid value for parameter "client_connection_check_interval": ***',
             SESSION.keys() - {"client_connection_check_interval"},
