@@ -1,6 +1,6 @@
 """Run the named benchmarks (`python -m bench latency bulk`), or all except million, which takes minutes.
 
-The benchmarks are decoding, latency, throughput, fanout, triggers, bulk, documents, updates and million.
+The benchmarks are decoding, latency, throughput, fanout, triggers, bulk, documents, updates, restart and million.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 import sys
 
-for name in sys.argv[1:] or ("decoding", "latency", "throughput", "fanout", "triggers", "bulk", "documents", "updates"):
+DEFAULT = ("decoding", "latency", "throughput", "fanout", "triggers", "bulk", "documents", "updates", "restart")
+
+for name in sys.argv[1:] or DEFAULT:
     sys.argv = [name]
     importlib.import_module(f"bench.{name}").main()

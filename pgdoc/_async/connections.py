@@ -217,7 +217,7 @@ class AsyncConnections:
             PoolExhausted: as many such calls are running as the pool has connections. Waiting could take forever: each
                 may be inside a loop that makes this call.
         """
-        pool = await self._keeping_pool()
+        pool = self._keeping or await self._keeping_pool()
         with self._holders.keeping(holder):
             connection = await self._lend(pool)
             try:

@@ -218,7 +218,7 @@ class Connections:
             PoolExhausted: as many such calls are running as the pool has connections. Waiting could take forever: each
                 may be inside a loop that makes this call.
         """
-        pool = self._keeping_pool()
+        pool = self._keeping or self._keeping_pool()
         with self._holders.keeping(holder):
             connection = self._lend(pool)
             try:

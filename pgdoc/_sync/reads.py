@@ -49,8 +49,8 @@ class Reads:
         """Return an iterator over the documents that match, in bounded memory.
 
         The iterator sees the collection as it was when the first document was asked for. Up to a hundred documents are
-        fetched at once. With more, an iterator outside a transaction holds a connection of the pool until it is
-        exhausted or closed.
+        fetched at once. With more, an iterator outside a transaction keeps a connection until it is exhausted or
+        closed. That connection is none of those that calls inside the loop need: there are `pool_size` for each.
 
         Args:
             filter: a filter in the filter language; `None` for all documents.
@@ -65,6 +65,7 @@ class Reads:
         Raises:
             InvalidFilter: `filter` is not a filter.
             InvalidInput: `sort`, `limit`, `skip`, `fields` or `after` is invalid.
+            PoolExhausted: raised by the first step, if `pool_size` iterators keep a connection.
         """
         return self._documents(Search(filter, sort=sort, limit=limit, skip=skip, fields=fields, after=after))
 

@@ -60,7 +60,8 @@ class Store:
         replication_conninfo: a connection string that reaches the server directly, if `conninfo` goes through a
             connection pooler. Document calls then use no prepared statements, because those belong to one of the
             pooler's sessions.
-        pool_size: how many connections document calls may use at once.
+        pool_size: how many connections document calls may use at once. As many others are for calls that keep one while
+            your own code runs: `find` with more than 100 documents, and index builds.
 
     Raises:
         InvalidName: `schema` is not a valid name.

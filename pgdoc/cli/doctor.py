@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import namedtuple_row
 
 from pgdoc.cli.render import render_bytes, render_delay
@@ -13,6 +14,13 @@ from pgdoc.cli.stores import DEFAULT_SCHEMA, conninfo_of_command, explain_missin
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision, check_server
 from pgdoc.database.conninfo import PlainConnection
 from pgdoc.database.errors import connection_error, one_line
+from pgdoc.database.session_settings import (
+    SESSION,
+    missing_settings,
+    still_accepted,
+    wanted_settings,
+    with_settings,
+)
 from pgdoc.database.standby_names import parse_standby_names
 from pgdoc.errors import DatabaseError, PgdocError
 from pgdoc.model.names import check_name, quoted, without_needless_quotes
@@ -33,6 +41,10 @@ _MAY_NOT_READ: Final = "42501"
 _SILENT: Final = timedelta(seconds=15)  # three heartbeats of a consumer's owner
 _LEASE: Final = timedelta(seconds=30)
 _CONSUMER_SLOT_PREFIX: Final = "pgdoc_"
+_WITHOUT: Final = {
+    "jit": "so a call with a long filter can take seconds, and can't be canceled meanwhile",
+    "client_connection_check_interval": "so the statement of a program that was killed runs to its end",
+}
 
 
 class Finding(NamedTuple):
@@ -68,14 +80,23 @@ def examine_server(dsn: str, schema: str = DEFAULT_SCHEMA) -> Iterator[Finding]:
 
 
 def _connect(dsn: str) -> psycopg.Connection[Any]:
+    """Connect as a store does: with as many settings as the server, or a pooler before it, accepts."""
     conninfo = conninfo_of_command("doctor", dsn)
-    try:
-        return PlainConnection.connect(
-            conninfo, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S, row_factory=namedtuple_row
-        )
-    except psycopg.Error as exc:
-        error = connection_error(exc)
-        raise (error if dsn else explain_missing_dsn(error)) from exc
+    accepted: dict[str, str] | None = wanted_settings(conninfo)
+    while True:
+        try:
+            return PlainConnection.connect(
+                with_settings(conninfo, accepted or {}),
+                autocommit=True,
+                connect_timeout=_CONNECT_TIMEOUT_S,
+                row_factory=namedtuple_row,
+                prepare_threshold=None,
+            )
+        except psycopg.Error as exc:
+            accepted = still_accepted(accepted or {}, str(exc))
+            if accepted is None:
+                error = connection_error(exc)
+                raise (error if dsn else explain_missing_dsn(error)) from exc
 
 
 def _run_check(subject: str, check: Callable[..., Iterator[tuple[str, str]]], *arguments: Any) -> Iterator[Finding]:
@@ -97,6 +118,17 @@ def _server(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
     check_server(connection.info.server_version, encoding)
     (found,) = _rows(connection, "doctor", "server")
     yield "ok", f"PostgreSQL {found.version}, {encoding}, database {connection.info.dbname}"
+
+
+def _settings(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
+    """Check what the calls of a store need, and a pooler may keep from them."""
+    found = dict(_rows(connection, "catalog", "session_settings", list(SESSION)))
+    missing = missing_settings(wanted_settings(connection.info.dsn), found)
+    for name, value in missing.items():
+        alter = f"ALTER ROLE {sql.Identifier(connection.info.user).as_string(None)} SET {name} = '{value}'"
+        yield "warn", f"{name} is {found[name]}, {_WITHOUT[name]}: run {alter}, and reconnect the pooler"
+    if not missing:
+        yield "ok", "sessions have the settings that document calls need"
 
 
 def _replication(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str]]:
@@ -283,6 +315,7 @@ def _describe_silence(consumer: ConsumerStatus) -> str:
 
 _SERVER_CHECKS: Final = {
     "server": _server,
+    "settings": _settings,
     "replication": _replication,
     "connections": _connections,
     "standbys": _standbys,

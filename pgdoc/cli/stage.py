@@ -15,6 +15,7 @@ from pgdoc.cli.render import render_event
 from pgdoc.cli.replica import Replica
 from pgdoc.cli.watcher import Watcher
 from pgdoc.database.conninfo import PlainConnection
+from pgdoc.database.session_settings import with_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,11 +57,12 @@ class Stage:
         conninfo, schema, plugin = self._store_arguments
         with ExitStack() as opening:
             self.store = opening.enter_context(pgdoc.Store(conninfo, schema=schema, plugin=plugin))
-            self.connection = opening.enter_context(PlainConnection.connect(conninfo, autocommit=True))
+            # At startup: a SET through a pooler would reach its other clients. A pooler refuses this.
+            at_home = with_settings(conninfo, {"search_path": f'"{schema}"'})
+            self.connection = opening.enter_context(PlainConnection.connect(at_home, autocommit=True))
             self.store.migrate()
             for name in self.COLLECTIONS:
                 self.store.create_collection(name)
-            self.connection.execute("SELECT pg_catalog.set_config('search_path', %s, false)", (schema,))
             self._resources = opening.pop_all()
         return self
 

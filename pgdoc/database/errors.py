@@ -73,10 +73,6 @@ def map_error(exc: psycopg.Error, subject: str) -> PgdocError:
     """
     if isinstance(exc, psycopg_pool.PoolClosed):
         return StoreClosed("the store is closed: open a new one")
-    if isinstance(exc, psycopg_pool.PoolTimeout):
-        return ServerUnreachable(
-            f"{subject}: no pooled connection became free in time, and no new one could be made: {one_line(exc)}"
-        )
     if is_connection_loss(exc):
         return ServerUnreachable(f"{subject}: the connection was lost: {one_line(exc)}. The next call makes a new one")
     unusable = _registry_error(exc, subject)

@@ -101,11 +101,12 @@ def given_options(conninfo: str) -> str:
 def still_accepted(settings: Mapping[str, str], refusal: str) -> dict[str, str] | None:
     """Return the settings to connect with after a refusal; `None` if they were not the reason.
 
-    PgBouncer refuses `options`. A server without a setting, or on a system that can't provide it, names it.
+    PgBouncer and RDS Proxy refuse `options`. A server without a setting, or on a system that can't provide it, names
+    the setting.
     """
     if not settings:
         return None
-    if "startup parameter" in refusal:
+    if "startup parameter" in refusal or "command-line options" in refusal:
         return {}
     rest = {name: value for name, value in settings.items() if name not in refusal}
     return rest if len(rest) < len(settings) else None

@@ -41,7 +41,10 @@ class PoolExhausted(ServerError):  # noqa: N818
 
 
 class UnsupportedServer(ServerError):  # noqa: N818
-    """The server is older than PostgreSQL 15, or the database's encoding is not UTF-8: use another one."""
+    """The server is older than PostgreSQL 15, or the database's encoding is not UTF-8: use another one.
+
+    Or a pooler before it keeps pgdoc from turning off `gin_fuzzy_search_limit`, which the role or the database sets.
+    """
 
 
 class ServerNotFound(ServerError):  # noqa: N818

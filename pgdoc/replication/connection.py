@@ -13,7 +13,7 @@ from psycopg.rows import namedtuple_row
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, check_owner
 from pgdoc.database.conninfo import parse_conninfo, with_application_name
 from pgdoc.database.errors import connection_error, is_connection_loss, one_line
-from pgdoc.database.session_settings import as_options, given_options
+from pgdoc.database.session_settings import as_options, given_options, still_accepted
 from pgdoc.errors import (
     DatabaseError,
     DirectRouteNeeded,
@@ -91,7 +91,7 @@ def connect(conninfo: str, *, replication: bool, purpose: str = "") -> psycopg.C
     try:
         connection = _connect(_session(named, _DEAD_CLIENT | _GONE_CLIENT, replication=replication))
     except psycopg.Error as exc:
-        if not _GONE_CLIENT.keys() <= set(str(exc).split('"')):
+        if still_accepted(_GONE_CLIENT, str(exc)) is None:
             raise _refused(exc) from exc
         connection = _connect_without(named, replication=replication)
     try:

@@ -29,6 +29,7 @@ from pgdoc.query import (
 )
 from pgdoc.query.filters.projection import compile_fields, parse_fields, project
 from tests.fuzz.dice import Dice
+from tests.hostile_settings import HARMLESS, IN_STATEMENTS, known
 from tests.indexed import times_found
 
 if TYPE_CHECKING:
@@ -72,12 +73,22 @@ class Outcome:
 def run(connection: psycopg.Connection, seed: int, cases: int) -> Outcome:
     """Run a number of cases, or stop after ten failures."""
     outcome = Outcome()
-    connection.execute("SET jit = off")
     number = 0
     while sum(outcome.counts.values()) < cases and len(outcome.wrong) < 10:
-        _Round(connection, random.Random(f"{seed} {number}"), outcome, f"seed {seed}, round {number}").run()
+        group = random.Random(f"{seed} {number} settings").choice(["", *IN_STATEMENTS])
+        set_session(connection, group)
+        name = f"seed {seed}, round {number}, settings {group!r}"
+        _Round(connection, random.Random(f"{seed} {number}"), outcome, name).run()
         number += 1
+    connection.execute("RESET ALL")
     return outcome
+
+
+def set_session(connection: psycopg.Connection, group: str) -> None:
+    """Give the session hostile settings, or those of a new server, and always without JIT, which takes too long."""
+    connection.execute("RESET ALL")
+    for name, value in known(connection, HARMLESS.get(group, {}) | {"jit": "off"}).items():
+        connection.execute("SELECT set_config(%s, %s, false)", [name, value])
 
 
 def print_outcome(capsys: pytest.CaptureFixture[str], seed: int, outcome: Outcome) -> None:

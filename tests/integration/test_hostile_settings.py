@@ -12,6 +12,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgdoc import Store
+from pgdoc.database.migrate import migrate
 from pgdoc.database.session_settings import SESSION
 from pgdoc.errors import DatabaseError
 from pgdoc.replication.connection import connect
@@ -105,9 +106,9 @@ def test_settings_in_the_environment_change_no_answer(
     check(dsn, plugin, expected)
 
 
-def options(dsn: str) -> str:
+def options(dsn: str, without: str = "") -> str:
     """Return `options` with all settings but JIT: for that, the user's own options count, and it takes minutes."""
-    settings = {name: value for name, value in together().items() if not name.startswith("jit")}
+    settings = {name: value for name, value in together().items() if name != without and not name.startswith("jit")}
     with psycopg.connect(dsn) as connection:
         return as_options(known(connection, settings))
 
@@ -120,6 +121,23 @@ def test_a_role_that_may_only_read_is_refused_and_reads(server: Server, dsn: str
         with pytest.raises(DatabaseError, match="read-only transaction") as caught:
             store["docs"].insert("b", {})
         assert caught.value.sqlstate == "25006"
+
+
+CATALOG = """
+SELECT p.oid::regprocedure::text, pg_get_functiondef(p.oid) FROM pg_proc p
+WHERE p.pronamespace = 'pgdoc'::regnamespace AND p.prokind = 'f'
+UNION ALL
+SELECT c.oid::regclass::text, string_agg(concat_ws(' ', attname, atttypid::regtype, atttypmod), ' ' ORDER BY attnum)
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE c.relnamespace = 'pgdoc'::regnamespace GROUP BY c.oid
+ORDER BY 1
+"""
+
+
+def test_settings_during_a_migration_change_no_part_of_the_catalog(bare_dsn: str, dsn: str) -> None:
+    given = options(bare_dsn, without="exit_on_error")  # a migration goes on after some errors
+    migrate(make_conninfo(bare_dsn, options=given, client_encoding="LATIN1"))
+    with psycopg.connect(bare_dsn) as hostile, psycopg.connect(dsn) as plain:
+        assert hostile.execute(CATALOG).fetchall() == plain.execute(CATALOG).fetchall()
 
 
 SHOWN = "SELECT current_setting('jit') AS jit, current_setting('client_connection_check_interval') AS check"

@@ -14,7 +14,6 @@ from pgdoc.errors import DatabaseError, PgdocError, SerializationFailure, Server
     ("exc", "kind"),
     [
         (psycopg_pool.PoolClosed("the pool 'pgdoc' is already closed"), StoreClosed),
-        (psycopg_pool.PoolTimeout("couldn't get a connection after 30.00 sec"), ServerUnreachable),
         (psycopg.OperationalError("the connection is closed"), ServerUnreachable),
         (psycopg.errors.AdminShutdown("terminating connection"), ServerUnreachable),
         (psycopg.errors.CannotConnectNow("starting up"), ServerUnreachable),
