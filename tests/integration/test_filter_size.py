@@ -6,6 +6,7 @@ The cost is a number: rows and buffers of the plan that ran, and calls of pgdoc'
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,8 +28,8 @@ SIZES = (1, 10, 300, 2_000)
 FILL = f"""
 INSERT INTO sizes.{{}} (id, data)
 SELECT n, jsonb_build_object('n', CASE WHEN n % 50 = 0 THEN jsonb_build_array(n) ELSE to_jsonb(n) END,
-  'name', 'name ' || n, 'tags', jsonb_build_array('a ' || n, 'z ' || n), 'lines', jsonb_build_array(
-    jsonb_build_object('sku', n), n), 'pad', repeat('x', 200))
+  'name', 'name ' || n, 'tags', jsonb_build_array('a ' || n, 'z ' || n),
+  'lines', jsonb_build_array(jsonb_build_object('sku', n)), 'pad', repeat('x', 200))
 FROM generate_series(1, {DOCUMENTS}) AS n
 """
 
@@ -44,6 +45,7 @@ FILTERS: dict[str, Callable[[int], dict[str, Any]]] = {
     "null below arrays": lambda size: {"lines.sku": {"$in": [None, *range(size)]}},
     "all": lambda size: {"tags": {"$all": [f"a {n}" for n in range(size)]}},
     "ranges": lambda size: {"$or": [{"n": {"$gt": n, "$lt": n + 2}} for n in range(0, 2 * size, 2)]},
+    "open ranges": lambda size: {"$or": [{"n": {"$gt": 1_400 + n}} for n in range(size)]},
     "ranges in arrays": lambda size: {"$or": [{"tags": {"$gt": f"a {n}", "$lt": f"a {n}~"}} for n in range(size)]},
     "not": lambda size: {"$and": [{"n": {"$ne": n}} for n in range(size)]},
     "nor": lambda size: {"$nor": [{"n": n} for n in range(size)]},
@@ -92,14 +94,25 @@ def cost(store: Store, name: str, wanted: dict[str, Any]) -> tuple[int, float]:
         ((found,),) = tx.connection.execute(query.encode(), condition.params, prepare=False).fetchall()
         ((calls,),) = tx.connection.execute(CALLS).fetchall()
     plan = (json.loads(found) if isinstance(found, str) else found)[0]["Plan"]
-    return plan["Actual Rows"], rows_of(plan) + plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] + calls
+    conditions = condition.text.count("%s::pg_catalog.jsonpath")
+    return plan["Actual Rows"], rows_of(plan, conditions) + plan["Shared Hit Blocks"] + plan[
+        "Shared Read Blocks"
+    ] + calls
 
 
-def rows_of(plan: dict[str, Any]) -> float:
-    """Return the rows that all nodes returned or removed; an index entry in a bitmap costs a fifth of a row."""
+def rows_of(plan: dict[str, Any], conditions: int) -> float:
+    """Return the rows that all nodes returned or removed.
+
+    A row of the table costs one, and a tenth for each condition that it may be tested on. An entry of an index in a
+    bitmap costs a fifth.
+    """
     removed = ("Rows Removed by Filter", "Rows Removed by Index Recheck")
-    rows = (plan["Actual Rows"] + sum(plan.get(name, 0) for name in removed)) * plan["Actual Loops"]
-    return rows * (0.2 if "Bitmap Index" in plan["Node Type"] else 1) + sum(map(rows_of, plan.get("Plans", [])))
+    rows = float(plan["Actual Rows"] + sum(plan.get(name, 0) for name in removed)) * plan["Actual Loops"]
+    if "Relation Name" in plan:
+        rows *= 1 + conditions / 10
+    elif "Bitmap Index" in plan["Node Type"]:
+        rows *= 0.2
+    return rows + math.fsum(rows_of(child, conditions) for child in plan.get("Plans", []))
 
 
 @pytest.mark.parametrize("name", FILTERS)
@@ -114,11 +127,12 @@ def test_an_index_makes_no_filter_dearer(store: Store, name: str) -> None:
 
 @pytest.mark.parametrize("name", FILTERS)
 def test_a_filter_costs_no_more_than_in_proportion_to_its_size(store: Store, name: str) -> None:
-    for collection in "plain", "indexed":
-        lengths = [len(compiled(store[collection], FILTERS[name](size)).text) for size in (250, 1_000)]
+    for docs in store["plain"], store["indexed"]:
+        lengths = [len(compiled(docs, FILTERS[name](size)).text) for size in (250, 1_000)]
         assert lengths[1] <= 4.1 * lengths[0]
-        costs = [cost(store, collection, FILTERS[name](size))[1] for size in (250, 1_000)]
-        assert costs[1] <= 4.1 * costs[0] + DOCUMENTS
+    # An index that is good for few matches only gets near this cost with more of them.
+    costs = [cost(store, "plain", FILTERS[name](size))[1] for size in (250, 1_000)]
+    assert costs[1] <= 4.1 * costs[0] + DOCUMENTS
 
 
 def test_equalities_on_one_path_are_one_condition(store: Store) -> None:
