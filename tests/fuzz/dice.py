@@ -55,6 +55,11 @@ class Dice:
         data = {self.pick(KEYS): self.value() for _ in range(self.rng.randrange(1, 5))}
         if self.one_in(40):
             data[self.pick(["", "a.b", "_", "$"])] = self.value()
+        if self.one_in(60):  # a large one, in one of two ways
+            key, size = self.pick(KEYS), self.pick([100, 1_000])
+            data[key] = self.pick(
+                [[self.value(1) for _ in range(size)], {f"k{number}": self.scalar() for number in range(size)}]
+            )
         return data
 
     def path(self, data: dict[str, Any]) -> Any:
@@ -89,6 +94,7 @@ class Dice:
             if depth and self.one_in(5):
                 name = self.pick(["$and", "$or", "$nor"])
                 inner = [self.filter(data, depth - 1) for _ in range(self.pick([1, 1, 2, 2, 3]))]
+                inner += self.branches(data) if self.one_in(12) else []
                 result[name] = self.pick([self.operand(), inner]) if self.one_in(15) else inner
             else:
                 path = "_id" if self.one_in(10) else self.path(data)
@@ -96,6 +102,18 @@ class Dice:
                     path = f"a.{path}"
                 result[path] = self.condition(data, depth)
         return result
+
+    def branches(self, data: dict[str, Any]) -> list[Any]:
+        """Return many small filters on few paths."""
+        paths = [self.path_text(data).replace("$", "x") for _ in range(self.pick([1, 2]))]
+        operators = self.pick([["$eq"], ["$eq"], ["$in"], ["$ne"], ["$gt"], ["$gte", "$lt"], ["$eq", "$lte"]])
+        return [
+            {
+                path: {name: [self.value_of(data)] if name == "$in" else self.value_of(data) for name in operators}
+                for path in ([self.pick(paths)] if self.one_in(2) else paths)
+            }
+            for _ in range(self.pick([9, 20, 100]))
+        ]
 
     def condition(self, data: Any, depth: int) -> Any:
         if self.one_in(4):
@@ -137,7 +155,10 @@ class Dice:
         return self.value_of(data)
 
     def items(self, name: str, data: Any, depth: int) -> list[Any]:
-        items = [self.value_of(data) for _ in range(self.pick([0, 1, 2, 3, 20 if self.one_in(10) else 1]))]
+        items = [
+            self.value_of(data)
+            for _ in range(self.pick([0, 1, 2, 3, self.pick([20, 20, 1_100]) if self.one_in(10) else 1]))
+        ]
         if self.one_in(6):
             items.append({"$regex": self.pattern()})
         if name == "$all" and self.one_in(3):

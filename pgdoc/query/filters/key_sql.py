@@ -118,13 +118,13 @@ def key_in_range(path: Path, bounds: Sequence[tuple[str, Operand]], *, strict: b
     A bound is an operator (`<`, `<=`, `>` or `>=`) and its operand. `strict` means that equal keys are equal values;
     otherwise a key may be truncated, so the bounds include it.
     """
-    ranks = {_rank(operand) for _, operand in bounds}
+    ranks = {rank_of(operand) for _, operand in bounds}
     has_ends = len(ranks) == 1 and {symbol[0] for symbol, _ in bounds} == {"<", ">"}
     parts = []
     for symbol, operand in bounds:
         parts.append(_wrap(f"{sort_key(path)} {operator(symbol if strict else symbol[0] + '=')} ", key_of(operand)))
         if not has_ends:  # a key starts with the rank of its type, which bounds the open end of the range
-            other, rank = ("<", _rank(operand) + 1) if ">" in symbol else (">=", _rank(operand))
+            other, rank = ("<", rank_of(operand) + 1) if ">" in symbol else (">=", rank_of(operand))
             parts.append(Compiled(f"{sort_key(path)} {operator(other)} '{rank}'", []))
     return join(" AND ", parts)
 
@@ -133,7 +133,7 @@ def item_key_in_range(path: Path, bounds: Sequence[tuple[str, Operand]]) -> Comp
     """Return the condition that the path meets an array, and for each bound some value found there may be within it."""
     parts = [Compiled(has_array(path), [])]
     for symbol, operand in bounds:
-        key, rank = key_of(operand), _rank(operand)
+        key, rank = key_of(operand), rank_of(operand)
         if ">" in symbol:
             parts.append(_wrap(f"{key_span(path)} {_OVERLAPS} pgdoc.key_range(", key, f", '{rank + 1}')"))
         else:
@@ -149,7 +149,8 @@ def sorts_as_array(path: Path, *, at_end: bool) -> Compiled:
     return Compiled(f"({key} {operator('>=')} '{rank}' AND {key} {operator('<')} '{rank + 1}')", [])
 
 
-def _rank(operand: Operand) -> int:
+def rank_of(operand: Operand) -> int:
+    """Return the rank of the operand's type in the order of all values, with which its key begins."""
     return _RANKS.get(operand.text[0], 2)
 
 

@@ -113,6 +113,8 @@ def _compile_by_key(node: ByKey) -> Compiled:
         parts.append(item_key_in_range(node.path, bounds) if bounds else _item_equals(node, operands))
     if node.scope in {"all", "no_array", "keys", "own_key"}:
         parts.append(key_in_range(node.path, bounds, strict=suffices) if bounds else key_equals(node.path, operands))
+    if any(operand.value is None for operand in operands):
+        parts.reverse()  # most documents that match null have it as their own key
     if node.scope in {"array_on_way", "array_at_end"}:
         parts = [join(" AND ", [*parts, sorts_as_array(node.path, at_end=node.scope == "array_at_end")])]
     by_key = parts[0] if len(parts) == 1 else join(" OR ", parts)

@@ -7,10 +7,12 @@ outdated, the results are the same, but slower.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cmp_to_key
 from typing import TYPE_CHECKING, Final, TypeGuard
 
 from pgdoc.query.filters.fold import fold_equalities, operands_of
-from pgdoc.query.filters.key_sql import MAX_PARTS, keys_suffice
+from pgdoc.query.filters.key_sql import MAX_PARTS, keys_suffice, rank_of
+from pgdoc.query.filters.match import compare
 from pgdoc.query.filters.nodes import (
     ELEMENT,
     And,
@@ -54,6 +56,9 @@ NO_INDEXES: Final = Indexes(())
 
 _FEW_BRANCHES: Final = 8
 """The most alternatives that each use all their indexed paths; of more, each uses one."""
+
+_MOST_RANGES: Final = 64
+"""The most ranges on one path that use its index: of more, neighbours become one range that covers them."""
 
 _FEW_EQUALITIES: Final = 4
 """The most equalities on one path that use its index together: PostgreSQL compares all pairs of indexed conditions."""
@@ -224,11 +229,12 @@ def _any_by_key(node: Or, paths: frozenset[Path]) -> Node | None:
 
 
 def _merged(alternatives: list[Node]) -> Node:
-    """Return the alternatives with all equalities on one path as one lookup.
+    """Return the alternatives with all equalities on one path as one lookup, and neighbouring ranges as one.
 
     Of documents with arrays, the ranges find all: their spans could overlap each of the ranges.
     """
     operands: dict[Path, dict[str, Operand]] = {}
+    ranges: dict[Path, list[ByKey]] = {}
     others: dict[Node, None] = {}
     for item in alternatives:
         if not isinstance(item, ByKey):
@@ -236,6 +242,35 @@ def _merged(alternatives: list[Node]) -> Node:
         elif isinstance(item.nodes[0], Equal | In):
             operands.setdefault(item.path, {}).update({found.text: found for found in operands_of(item.nodes[0])})
         else:
-            others |= {MeetsArray(item.path): None, ByKey(item.path, item.nodes, "own_key"): None}
-    together = (ByKey(path, (In(path, tuple(found.values())),), "keys") for path, found in operands.items())
-    return Or((*together, *others))
+            ranges.setdefault(item.path, []).append(ByKey(item.path, item.nodes, "own_key"))
+    lists: list[Node] = [ByKey(path, (In(path, tuple(values.values())),), "keys") for path, values in operands.items()]
+    hulls: list[Node] = [*map(MeetsArray, ranges)]
+    for path, found in ranges.items():
+        hulls += _neighbours(path, found)
+    return Or((*lists, *hulls, *others))
+
+
+def _neighbours(path: Path, ranges: list[ByKey]) -> list[ByKey]:
+    """Return as many ranges as an index should read, which cover these for documents with one value at the path."""
+    if len(ranges) <= _MOST_RANGES:
+        return ranges
+    by_value = cmp_to_key(compare)
+    open_ended: dict[tuple[int, str], Operand] = {}
+    bounded: list[tuple[Operand, Operand]] = []
+    for item in ranges:
+        bounds = {node.operator[0]: node.operand for node in item.nodes if isinstance(node, Ordered)}
+        (symbol, operand), *_ = bounds.items()
+        if len(bounds) == 1:
+            widest = open_ended.setdefault((rank_of(operand), symbol), operand)
+            order = compare(operand.value, widest.value)
+            if (order < 0) == (symbol == ">"):
+                open_ended[rank_of(operand), symbol] = operand
+        elif rank_of(bounds[">"]) == rank_of(bounds["<"]):  # no value is of two types
+            bounded.append((bounds[">"], bounds["<"]))
+    bounded.sort(key=lambda pair: by_value(pair[0].value))
+    size = max(1, -(-len(bounded) // _MOST_RANGES))
+    groups = [bounded[start : start + size] for start in range(0, len(bounded), size)]
+    hulls = [(group[0][0], max((high for _, high in group), key=lambda high: by_value(high.value))) for group in groups]
+    found: list[tuple[Lookup, ...]] = [(Ordered(path, ">=", low), Ordered(path, "<=", high)) for low, high in hulls]
+    found += [(Ordered(path, f"{symbol}=", operand),) for (_, symbol), operand in open_ended.items()]
+    return [ByKey(path, nodes, "own_key") for nodes in found]
