@@ -165,7 +165,8 @@ class AsyncBulkQueue:
                 cursors.append(cursor)
                 oid = self._session.oids.get(statement.query.table)
                 assert oid is not None  # noqa: S101 (`_prepare` has found it)
-                await cursor.execute(guarded(statement.query, oid), statement.params, binary=True)
+                safe = self.tables[statement.query.table].needs_safe_text(oid, can_repeat=False)
+                await cursor.execute(guarded(statement.query, oid, safe=safe), statement.params, binary=True)
         except psycopg.Error as exc:
             return exc
         return None

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen, PQGenConn
     from psycopg.pq.abc import PGconn
 
+    from pgdoc.crud.sizes import SizeLimit
     from pgdoc.query.indexes.plan import Indexes
 
     T = TypeVar("T")
@@ -64,6 +65,7 @@ class AsyncConnections:
         self.oids: TTLCache[int] = TTLCache()
         self.indexes: TTLCache[Indexes] = TTLCache()
         self.large_results: TTLCache[bool] = TTLCache()
+        self.limits: TTLCache[SizeLimit] = TTLCache()
         remember(self)
 
     def after_fork(self) -> None:

@@ -29,6 +29,7 @@ _FEW: Final = 100
 class AsyncReads:
     """The reads of a collection, which inherits them: each call is one statement."""
 
+    _name: str
     _table: AsyncTable
     _session: AsyncSession
 
@@ -81,7 +82,7 @@ class AsyncReads:
         """
         search = Search(filter, sort=sort, limit=1, fields=fields)
         rows = await self._few(*await self._compiled("find", search), search, 1)
-        return Document.from_text(*rows[0]) if rows else None
+        return Document.from_text(*rows[0], collection=self._name) if rows else None
 
     async def count(self, filter: Mapping[str, Any] | None = None) -> int:  # noqa: A002
         """Return how many documents match; all of them without a filter.
@@ -159,7 +160,7 @@ class AsyncReads:
         async with aclosing(self._chunks(search)) as chunks:
             async for rows in chunks:
                 for row in rows:
-                    yield Document.from_text(*row)
+                    yield Document.from_text(*row, collection=self._name)
 
     async def _chunks(self, search: Search) -> AsyncGenerator[Rows]:
         """Fetch few documents at once, with a prepared statement; stream more of them, in bounded memory.

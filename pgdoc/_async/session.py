@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from pgdoc.crud.copy_format import CopyRows
+    from pgdoc.crud.sizes import SizeLimit
     from pgdoc.query.indexes.plan import Indexes
     from pgdoc.runtime.primitives import AsyncLending
     from pgdoc.runtime.ttl_cache import TransactionCache, TTLCache
@@ -21,10 +22,12 @@ class AsyncSession(Protocol):
     Attributes:
         indexes: a cache of each table's indexes.
         large_results: a cache of the statements that returned many rows.
+        limits: a cache of the collections' limits, by the oids of their tables.
     """
 
     indexes: TTLCache[Indexes]
     large_results: TTLCache[bool]
+    limits: TTLCache[SizeLimit]
 
     @property
     def oids(self) -> TTLCache[int] | TransactionCache[int]:

@@ -9,7 +9,6 @@ from pgdoc.crud.write_errors import ATTEMPTS, check_version, compare_versions, d
 from pgdoc.errors import InvalidUpdate
 from pgdoc.model.documents import Document
 from pgdoc.model.ids import check_id
-from pgdoc.model.json_codec import encode
 from pgdoc.query.filters.parse import parse_filter, parse_sort
 from pgdoc.query.updates.parse import parse_update
 from pgdoc.query.updates.sql import compile_first, compile_update
@@ -29,6 +28,7 @@ __all__ = ["AsyncWrites"]
 class AsyncWrites:
     """The writes of a collection, which inherits them: each call is one statement, atomic in the server."""
 
+    _name: str
     _table: AsyncTable
 
     async def update(
@@ -69,7 +69,7 @@ class AsyncWrites:
         for _ in range(ATTEMPTS):
             rows = await (self._upsert(key, first, change) if first else self._change(key, change, if_version))
             if rows:
-                return Document.from_text(key, *rows[0])
+                return Document.from_text(key, *rows[0], collection=self._name)
             query = table_statement("check_update", self._table.name, change=change.text)
             found = await self._table.read(query, [*change.params, *change.params, key])
             if found and (document := self._unchanged(key, update, if_version, *found[0])):
@@ -146,7 +146,7 @@ class AsyncWrites:
         for fits, key, text, *rest in rows:
             if not fits:
                 raise update_error(self._table.subject, key, text, update)
-            return Document.from_text(key, text, *rest)
+            return Document.from_text(key, text, *rest, collection=self._name)
         return None
 
     async def replace(
@@ -172,20 +172,21 @@ class AsyncWrites:
 
         Raises:
             InvalidDocument: the data can't be stored. Nothing was sent.
+            DocumentTooLarge: the data is larger than the collection's limit.
             VersionConflict: the document has another version, or does not exist.
         """
         check_version(if_version, upsert=upsert)
-        key, text = check_id(id), encode(data).decode()
+        key, text = await self._table.checked(id, data)
         if upsert:
             rows = await self._table.create_and_write("replace_upsert", [key, text])
             if not rows:
                 raise dropped(self._table.subject, key)
-            return Document.from_text(key, text, *rows[0])
+            return Document.from_text(key, text, *rows[0], collection=self._name)
         for _ in range(ATTEMPTS):
             params = [text, key, *_version(if_version)]
             rows = await self._table.write("replace", params, versioned=if_version is not None)
             if rows:
-                return Document.from_text(key, text, *rows[0])
+                return Document.from_text(key, text, *rows[0], collection=self._name)
             if if_version is None:
                 return None
             await self._check_version(key, if_version)
@@ -248,7 +249,7 @@ class AsyncWrites:
         keys = parse_sort(sort)
         first = await self._table.first(parse_filter(filter), keys, "FOR UPDATE")
         rows = await self._table.write("delete_one", first.params, prepare=_prepare_for(keys), first=first.text)
-        return Document.from_text(*rows[0]) if rows else None
+        return Document.from_text(*rows[0], collection=self._name) if rows else None
 
     async def _upsert(self, key: str, first: Compiled, change: Compiled) -> list[tuple[Any, ...]]:
         params = [key, *first.params, *change.params, *change.params]
@@ -266,7 +267,7 @@ class AsyncWrites:
         `None` means that another writer changed the document in between: try again.
         """
         text, version, created_at, updated_at, fits, same = row
-        document = Document.from_text(key, text, version, created_at, updated_at)
+        document = Document.from_text(key, text, version, created_at, updated_at, collection=self._name)
         compare_versions(self._table.subject, key, version, if_version)
         if not fits:
             raise update_error(self._table.subject, key, text, update)

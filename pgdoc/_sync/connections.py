@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen, PQGenConn
     from psycopg.pq.abc import PGconn
 
+    from pgdoc.crud.sizes import SizeLimit
     from pgdoc.query.indexes.plan import Indexes
 
     T = TypeVar("T")
@@ -65,6 +66,7 @@ class Connections:
         self.oids: TTLCache[int] = TTLCache()
         self.indexes: TTLCache[Indexes] = TTLCache()
         self.large_results: TTLCache[bool] = TTLCache()
+        self.limits: TTLCache[SizeLimit] = TTLCache()
         remember(self)
 
     def after_fork(self) -> None:

@@ -30,6 +30,7 @@ _FEW: Final = 100
 class Reads:
     """The reads of a collection, which inherits them: each call is one statement."""
 
+    _name: str
     _table: Table
     _session: Session
 
@@ -82,7 +83,7 @@ class Reads:
         """
         search = Search(filter, sort=sort, limit=1, fields=fields)
         rows = self._few(*self._compiled("find", search), search, 1)
-        return Document.from_text(*rows[0]) if rows else None
+        return Document.from_text(*rows[0], collection=self._name) if rows else None
 
     def count(self, filter: Mapping[str, Any] | None = None) -> int:  # noqa: A002
         """Return how many documents match; all of them without a filter.
@@ -160,7 +161,7 @@ class Reads:
         with closing(self._chunks(search)) as chunks:
             for rows in chunks:
                 for row in rows:
-                    yield Document.from_text(*row)
+                    yield Document.from_text(*row, collection=self._name)
 
     def _chunks(self, search: Search) -> Generator[Rows]:
         """Fetch few documents at once, with a prepared statement; stream more of them, in bounded memory.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import psycopg_pool
 
+from pgdoc.database.size_errors import size_error
 from pgdoc.errors import (
     CollectionNotFound,
     DatabaseError,
@@ -71,9 +72,9 @@ def map_error(exc: psycopg.Error, subject: str) -> PgdocError:
         )
     if is_connection_loss(exc):
         return ServerUnreachable(f"{subject}: the connection was lost: {one_line(exc)}. The next call makes a new one")
-    unusable = _registry_error(exc, subject)
-    if unusable is not None:
-        return unusable
+    found = _registry_error(exc, subject) or size_error(exc, subject)
+    if found is not None:
+        return found
     if isinstance(exc, psycopg.errors.UniqueViolation):
         return _duplicate(exc, subject)
     return DatabaseError(f"{subject}: {_server_text(exc)}{_advice(exc)}", sqlstate=exc.sqlstate)

@@ -9,7 +9,7 @@ WHERE n.nspname = 'pgdoc' AND NOT o.rolsuper
   AND EXISTS (SELECT FROM pg_roles r WHERE r.rolsuper AND (r.rolname = session_user OR r.rolname = current_user))
 
 -- name: create_collection
-SELECT pgdoc.create_collection(%s, %s)
+SELECT pgdoc.create_collection(%s, %s, %s::bigint)
 
 -- name: drop_collection
 SELECT pgdoc.drop_collection(%s, %s)
@@ -21,7 +21,7 @@ SELECT pgdoc.rename_collection(%s, %s, %s)
 SELECT name FROM pgdoc.collections(%s) AS name
 
 -- name: find_table
--- The table of this name, what it is, and the comments of its valid indexes. Unlike pgdoc.find_collection it raises no error,
+-- The table of this name, what it is, the comments of its valid indexes, and its limit. Unlike pgdoc.find_collection it raises no error,
 -- which would abort a transaction. `newer`: it was created after this statement's snapshot.
 WITH found AS MATERIALIZED (SELECT pg_catalog.to_regclass(%s::pg_catalog.text)::pg_catalog.oid AS oid)
 SELECT oid::pg_catalog.int8,
@@ -33,7 +33,8 @@ SELECT oid::pg_catalog.int8,
     ELSE 'foreign'
   END,
   ARRAY(SELECT pg_catalog.obj_description(i.indexrelid, 'pg_class'::pg_catalog.name) FROM pg_catalog.pg_index i
-        WHERE i.indrelid OPERATOR(pg_catalog.=) found.oid AND i.indisvalid)
+        WHERE i.indrelid OPERATOR(pg_catalog.=) found.oid AND i.indisvalid),
+  pgdoc.max_size(oid)
 FROM found
 
 -- name: schema_exists
