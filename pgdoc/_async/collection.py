@@ -112,7 +112,7 @@ class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes, AsyncLimits):
         """
         key, text = await self._table.checked(id, data)
         for _ in range(ATTEMPTS):
-            rows = await self._table.create_and_write("insert", [key, text])
+            rows = await self._table.create_and_write("insert", [key, text], key=key)
             if rows:
                 return Document.from_text(key, text, *rows[0], collection=self._name)
             if await self._table.read(table_statement("version", self._table.name), [key]):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from pgdoc.crud.guard import check_state, guarded, missing, replaced
-from pgdoc.crud.sizes import DEFAULT_MAX_SIZE, LARGE, MOST, SizeLimit, oversized
+from pgdoc.crud.sizes import DEFAULT_MAX_SIZE, LARGE, MOST, SizeLimit, naming, oversized
 from pgdoc.crud.statements import (
     catalog_statement,
     copy_statement,
@@ -84,16 +84,25 @@ class AsyncTable:
         self.check_creatable()
 
     async def write(
-        self, name: str, params: list[Any], *, versioned: bool = False, prepare: bool | None = None, **clauses: str
+        self,
+        name: str,
+        params: list[Any],
+        *,
+        key: str | None = None,
+        versioned: bool = False,
+        prepare: bool | None = None,
+        **clauses: str,
     ) -> Rows:
-        """Execute a write of `documents.sql` with the writer's metadata."""
+        """Execute a write of `documents.sql` with the writer's metadata; errors name the document `key`."""
         query, params = self.with_metadata(name, params, versioned=versioned, **clauses)
-        return await self.read(query, params, prepare=prepare)
+        with naming(key):
+            return await self.read(query, params, prepare=prepare)
 
-    async def create_and_write(self, name: str, params: list[Any], **clauses: str) -> Rows:
-        """Execute a write that inserts a document; create its collection if necessary."""
+    async def create_and_write(self, name: str, params: list[Any], *, key: str, **clauses: str) -> Rows:
+        """Execute a write that inserts the document `key`; create its collection if necessary."""
         query, params = self.with_metadata(name, params, versioned=False, **clauses)
-        return await self._fetch(query, params, create=True)
+        with naming(key):
+            return await self._fetch(query, params, create=True)
 
     async def copy(self, rows: CopyRows) -> None:
         """Insert rows with COPY. `rows` is read once the server is ready: a missing table consumes none."""

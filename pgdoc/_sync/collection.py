@@ -113,7 +113,7 @@ class Collection(Reads, Writes, Indexes, Limits):
         """
         key, text = self._table.checked(id, data)
         for _ in range(ATTEMPTS):
-            rows = self._table.create_and_write("insert", [key, text])
+            rows = self._table.create_and_write("insert", [key, text], key=key)
             if rows:
                 return Document.from_text(key, text, *rows[0], collection=self._name)
             if self._table.read(table_statement("version", self._table.name), [key]):

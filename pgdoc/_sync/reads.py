@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.crud.find_query import Search
 from pgdoc.crud.statements import find_statement
-from pgdoc.errors import InvalidInput
-from pgdoc.model.documents import Document
-from pgdoc.model.json_codec import decode
+from pgdoc.errors import InvalidInput, UnreadableDocument
+from pgdoc.model.documents import Document, decode_stored
 from pgdoc.model.short_repr import short_repr
 from pgdoc.query.filters.parse import parse_filter, parse_sort
 
@@ -106,6 +105,7 @@ class Reads:
         Raises:
             InvalidInput: `path` is not a path.
             InvalidFilter: `filter` is not a filter.
+            UnreadableDocument: a value can't be read.
         """
         parts, wanted = _parse_path(path), parse_filter(filter)
         condition = self._table.condition(wanted)
@@ -115,7 +115,12 @@ class Reads:
             values, params = "pgdoc.elements_at(data, %s::pg_catalog.text[])", [parts]
         query = find_statement("distinct", self._table.name, (condition.text,), values=values)
         rows = self._table.read(query, [*params, *condition.params])
-        return [decode(row[0]) for row in rows]
+        try:
+            return [decode_stored(row[0]) for row in rows]
+        except UnreadableDocument as exc:
+            raise UnreadableDocument(
+                f"a value at {path!r} of collection {self._name!r} is unreadable: {exc}", collection=self._name
+            ) from exc
 
     def explain(
         self,

@@ -177,13 +177,13 @@ class Writes:
         check_version(if_version, upsert=upsert)
         key, text = self._table.checked(id, data)
         if upsert:
-            rows = self._table.create_and_write("replace_upsert", [key, text])
+            rows = self._table.create_and_write("replace_upsert", [key, text], key=key)
             if not rows:
                 raise dropped(self._table.subject, key)
             return Document.from_text(key, text, *rows[0], collection=self._name)
         for _ in range(ATTEMPTS):
             params = [text, key, *_version(if_version)]
-            rows = self._table.write("replace", params, versioned=if_version is not None)
+            rows = self._table.write("replace", params, key=key, versioned=if_version is not None)
             if rows:
                 return Document.from_text(key, text, *rows[0], collection=self._name)
             if if_version is None:
@@ -252,11 +252,11 @@ class Writes:
 
     def _upsert(self, key: str, first: Compiled, change: Compiled) -> list[tuple[Any, ...]]:
         params = [key, *first.params, *change.params, *change.params]
-        return self._table.create_and_write("upsert", params, first=first.text, change=change.text)
+        return self._table.create_and_write("upsert", params, key=key, first=first.text, change=change.text)
 
     def _change(self, key: str, change: Compiled, if_version: int | None) -> list[tuple[Any, ...]]:
         params = [*change.params, key, *_version(if_version), *change.params]
-        return self._table.write("update", params, versioned=if_version is not None, change=change.text)
+        return self._table.write("update", params, key=key, versioned=if_version is not None, change=change.text)
 
     def _unchanged(
         self, key: str, update: Update, if_version: int | None, *row: *tuple[str, int, datetime, datetime, bool, bool]

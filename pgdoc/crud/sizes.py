@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pgdoc.errors import DocumentTooLarge, InvalidInput
 from pgdoc.model.short_repr import short_repr
 
-__all__ = ["DEFAULT_MAX_SIZE", "LARGE", "MOST", "SizeLimit", "check_max_size", "oversized"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["DEFAULT_MAX_SIZE", "LARGE", "MOST", "SizeLimit", "check_max_size", "naming", "oversized"]
 
 DEFAULT_MAX_SIZE: Final = 64 << 20
 """The limit of new collections, in bytes."""
@@ -40,6 +44,18 @@ def check_max_size(value: Any) -> int | None:
             f"max_size must be a number of bytes from 1 to {MOST:,}, or None for no limit, got {short_repr(value)}"
         )
     return int(value)
+
+
+@contextmanager
+def naming(key: str | None) -> Iterator[None]:
+    """Name the document that a statement writes in the error of the server, which does not."""
+    try:
+        yield
+    except DocumentTooLarge as exc:
+        if key is None:
+            raise
+        message = str(exc).replace("a document of", f"document {key!r} of", 1)
+        raise DocumentTooLarge(message, document_id=key) from exc.__cause__
 
 
 def oversized(subject: str, key: str, size: int | None, max_size: int | None) -> DocumentTooLarge:

@@ -23,13 +23,13 @@ def size_error(exc: psycopg.Error, subject: str) -> DocumentTooLarge | None:
     """Return the error for a document that the server refused for its size; `None` for another exception."""
     if exc.sqlstate == _CHECK_VIOLATION and exc.diag.constraint_name in _CONSTRAINTS:
         return DocumentTooLarge(
-            f"{subject}: a document would have more JSON text than the collection's max_size: split the document, or "
+            f"a document of {subject} would have more JSON text than the collection's max_size: split the document, or "
             "raise the limit with set_limits(). Nothing was changed"
         )
     if exc.sqlstate == _LIMIT_EXCEEDED and exc.diag.source_function in _SIZES:
         return DocumentTooLarge(
-            f"{subject}: a document is larger than PostgreSQL can store, or print as JSON: split the document, or "
-            "store shorter numbers. Nothing was changed"
+            f"a document of {subject} would be larger than PostgreSQL can store, or print as JSON: split the document, "
+            "or store shorter numbers. Nothing was changed"
         )
     return None
 

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-__all__ = ["Document", "data_text"]
+__all__ = ["Document", "data_text", "decode_stored"]
 
 
 _ABSENT: Final = object()
 
 
-def _read_data(text: bytes | str | None) -> Any:
+def decode_stored(text: bytes | str | None) -> Any:
+    """Decode JSON text that the server returned; `None` if it can't print the value."""
     if text is None:
         raise UnreadableDocument(
             "PostgreSQL can't print the stored data, because its JSON text has more than 1 GB: change it with SQL"
@@ -118,7 +119,7 @@ class Document:
         return self.data[key]
 
 
-for _name, _read in (("data", _read_data), ("created_at", _read_time), ("updated_at", _read_time)):
+for _name, _read in (("data", decode_stored), ("created_at", _read_time), ("updated_at", _read_time)):
     setattr(Document, _name, _Unread(_name, _read))
 
 
