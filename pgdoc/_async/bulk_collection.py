@@ -78,11 +78,11 @@ class AsyncBulkCollection:
             data: a JSON object.
 
         Raises:
-            InvalidDocument: the id or the data can't be stored. Nothing was queued.
+            InvalidDocument: the id or the data can't be stored, or are too large. Nothing was queued.
             BulkError: the call sent the queue, and a write failed.
         """
         target = self._target("insert", check_id(id))
-        params = [target.key, encode(data).decode()]
+        params = [target.key, await self._text(target, data)]
         look = self._look(target, partial(inserted_or_dropped, target))
         await self._queue.add(target, self._write("insert", params, partial(inserted, target), look, create=True))
 
@@ -180,7 +180,8 @@ class AsyncBulkCollection:
             BulkError: the call sent the queue, and a write failed.
         """
         check_version(if_version, upsert=upsert)
-        target, text = self._target("replace", check_id(id)), encode(data).decode()
+        target = self._target("replace", check_id(id))
+        text = await self._text(target, data)
         if upsert:
             write = self._write("replace_upsert", [target.key, text], partial(stored, target), create=True)
         else:
@@ -231,6 +232,13 @@ class AsyncBulkCollection:
         await self._queue.add(
             self._target("delete_one"), self._delete(await self._first(parse_filter(filter), parse_sort(sort)))
         )
+
+    async def _text(self, target: Target, data: Mapping[str, Any]) -> str:
+        text = encode(data)
+        if self._table.may_exceed(len(text)):
+            async with self._queue.connection_free():
+                await self._table.check_size(str(target.key), len(text))
+        return text.decode()
 
     def _target(self, operation: str, key: str | None = None) -> Target:
         return Target(operation, self._name, self._table.subject, key)

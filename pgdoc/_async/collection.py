@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pgdoc._async.indexes import AsyncIndexes
+from pgdoc._async.limits import AsyncLimits
 from pgdoc._async.looks import AsyncLooks
 from pgdoc._async.reads import AsyncReads
 from pgdoc._async.stream import AsyncChangeStream
@@ -16,7 +17,6 @@ from pgdoc.crud.write_errors import ATTEMPTS, duplicate, outrun
 from pgdoc.errors import StreamError
 from pgdoc.model.documents import Document
 from pgdoc.model.ids import check_id
-from pgdoc.model.json_codec import encode
 from pgdoc.model.names import check_name
 from pgdoc.runtime.primitives import async_opening
 from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncCollection"]
 
 
-class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes):
+class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes, AsyncLimits):
     """A handle on the documents of one collection; `store["orders"]` returns it, without I/O.
 
     Every write is one statement, atomic in the server. A call raises errors of the server as `DatabaseError`,
@@ -113,14 +113,15 @@ class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes):
                 transaction can continue.
             DatabaseError: among other reasons, a row policy or a trigger of the table dropped the document.
             InvalidDocument: the id or the data can't be stored. Nothing was sent.
+            DocumentTooLarge: the data is larger than the collection's limit.
             CollectionNotFound: the collection does not exist, and the store does not create it.
         """
-        key, text = check_id(id), encode(data).decode()
+        key, text = await self._table.checked(id, data)
         looks = AsyncLooks(self._table, key)
         for _ in range(ATTEMPTS):
-            rows = await self._table.create_and_write("insert", [key, text])
+            rows = await self._table.create_and_write("insert", [key, text], key=key)
             if rows:
-                return Document.from_text(key, *rows[0])
+                return Document.from_text(key, *rows[0], collection=self._name)
             if await looks.look() is not None:
                 raise duplicate(self._table.subject, key)
         raise outrun(self._table.subject, key)
@@ -140,6 +141,7 @@ class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes):
         Raises:
             DuplicateDocument: an id exists, or occurs twice.
             InvalidDocument: an id or its data can't be stored.
+            DocumentTooLarge: a document is larger than the collection's limit.
             CollectionNotFound: the collection does not exist, and the store does not create it.
         """
         rows = CopyRows(pairs, progress)
@@ -150,4 +152,4 @@ class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes):
         """Return the document with this id, or `None`."""
         key = check_id(id)
         rows = await self._table.read(table_statement("get", self._table.name), [key])
-        return Document.from_text(key, *rows[0]) if rows else None
+        return Document.from_text(key, *rows[0], collection=self._name) if rows else None

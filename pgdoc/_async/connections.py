@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
 
     from pgdoc.crud.guard import TableTraits
+    from pgdoc.crud.sizes import SizeLimit
     from pgdoc.query.indexes.plan import Indexes
     from pgdoc.runtime.primitives import AsyncLending
 
@@ -86,6 +87,7 @@ class AsyncConnections:
         self.indexes: TTLCache[Indexes] = TTLCache()
         self.large_results: TTLCache[bool] = TTLCache()
         self.traits: TTLCache[TableTraits] = TTLCache()
+        self.limits: TTLCache[SizeLimit] = TTLCache()
         remember(self)
 
     def after_fork(self) -> None:

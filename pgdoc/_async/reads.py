@@ -9,9 +9,8 @@ from pgdoc.crud.explain import NO_CHANGE, check_call
 from pgdoc.crud.find_query import Search
 from pgdoc.crud.guard import explained
 from pgdoc.crud.statements import CHANGING, find_statement, write_statement
-from pgdoc.errors import InvalidInput
-from pgdoc.model.documents import Document
-from pgdoc.model.json_codec import decode
+from pgdoc.errors import InvalidInput, UnreadableDocument
+from pgdoc.model.documents import Document, decode_stored
 from pgdoc.model.short_repr import short_repr
 from pgdoc.query.filters.parse import parse_filter, parse_sort
 
@@ -32,6 +31,7 @@ _FEW: Final = 100
 class AsyncReads:
     """The reads of a collection, which inherits them: each call is one statement."""
 
+    _name: str
     _table: AsyncTable
     _session: AsyncSession
 
@@ -88,7 +88,7 @@ class AsyncReads:
         """
         search = Search(filter, sort=sort, limit=1, fields=fields)
         rows = await self._few(*await self._compiled("find", search), search, 1)
-        return Document.from_text(*rows[0]) if rows else None
+        return Document.from_text(*rows[0], collection=self._name) if rows else None
 
     async def count(self, filter: Mapping[str, Any] | None = None) -> int:  # noqa: A002
         """Return how many documents match; all of them without a filter.
@@ -111,6 +111,7 @@ class AsyncReads:
         Raises:
             InvalidInput: `path` is not a path.
             InvalidFilter: `filter` is not a filter.
+            UnreadableDocument: a value can't be read.
         """
         parts, wanted = _parse_path(path), parse_filter(filter)
         condition = await self._table.condition(wanted)
@@ -120,7 +121,12 @@ class AsyncReads:
             values, params = "pgdoc.elements_at(data, %s::pg_catalog.text[])", [parts]
         query = find_statement("distinct", self._table.name, (condition.text,), values=values)
         rows = await self._table.read(query, [*params, *condition.params])
-        return [decode(row[0]) for row in rows]
+        try:
+            return [decode_stored(row[0]) for row in rows]
+        except UnreadableDocument as exc:
+            raise UnreadableDocument(
+                f"a value at {path!r} of collection {self._name!r} is unreadable: {exc}", collection=self._name
+            ) from exc
 
     async def explain(  # noqa: PLR0913
         self,
@@ -194,7 +200,7 @@ class AsyncReads:
         async with aclosing(self._chunks(search)) as chunks:
             async for rows in chunks:
                 for row in rows:
-                    yield Document.from_text(*row)
+                    yield Document.from_text(*row, collection=self._name)
 
     async def _chunks(self, search: Search) -> AsyncGenerator[Rows]:
         """Fetch few documents at once, with a prepared statement; stream more of them, in bounded memory.

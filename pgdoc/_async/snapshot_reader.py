@@ -88,10 +88,10 @@ class AsyncSnapshotReader:
         rows = await self._backend.read_part(collection, after, CHUNK_DOCUMENTS, CHUNK_BYTES, limit_s=_READ_LIMIT_S)
         if not rows:
             return None
-        hides_rows, text, end, read_at, found = rows[0][:5]
+        hides_rows, text, end, read_at = rows[0][:4]
         if hides_rows:
             raise hidden_documents(f'collection "{self._backend.hub.source.schema}.{collection}"')
-        documents = {row[5]: Document.from_text(*row[5:]) for row in rows if row[5] is not None}
-        is_last = len(documents) == (found or 0) < CHUNK_DOCUMENTS
-        upto = None if is_last else max(documents)
+        found = [row[4:] for row in rows if row[4] is not None]
+        documents = {row[0]: Document.from_text(*row, collection=collection) for row in found}
+        upto = None if len(found) < len(rows) else max(documents)
         return SnapshotChunk(collection, after, documents, upto, PgSnapshot.parse(text), end, read_at)

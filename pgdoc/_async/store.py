@@ -15,6 +15,7 @@ from pgdoc._async.stream import AsyncChangeStream
 from pgdoc._async.stream_backend import AsyncStreamBackend
 from pgdoc._async.transaction import AsyncTransaction
 from pgdoc._async.transaction_session import AsyncTransactionSession
+from pgdoc.crud.sizes import DEFAULT_MAX_SIZE, check_max_size
 from pgdoc.crud.statements import catalog_statement
 from pgdoc.database.errors import is_retryable, map_error
 from pgdoc.database.migrate import migrate
@@ -103,16 +104,22 @@ class AsyncStore:
 
     __getitem__ = collection
 
-    async def create_collection(self, name: str) -> AsyncCollection:
+    async def create_collection(self, name: str, *, max_size: int | None = DEFAULT_MAX_SIZE) -> AsyncCollection:
         """Create a collection if it does not exist, and return its handle.
+
+        Args:
+            name: a letter or `_` followed by letters, digits, `_` or `-`.
+            max_size: how many bytes of JSON text a document may have; `None` for no limit. A collection that exists
+                keeps its own: `Collection.set_limits` changes it.
 
         Raises:
             InvalidName: `name` is not a valid collection name.
+            InvalidInput: `max_size` is not a number of bytes.
             CollectionNotFound: a table of this name exists and is not a collection.
             DatabaseError: the role may not create it.
         """
-        collection = self.collection(name)
-        await self._call("create_collection", name)
+        collection, limit = self.collection(name), check_max_size(max_size)
+        await self._call("create_collection", name, last=[limit])
         return collection
 
     async def drop_collection(self, name: str) -> bool:
@@ -356,11 +363,11 @@ class AsyncStore:
         except psycopg.Error as exc:
             raise map_error(exc, f'schema "{self._schema}"') from exc
 
-    async def _call(self, name: str, *names: str) -> Any:
+    async def _call(self, name: str, *names: str, last: Sequence[Any] = ()) -> Any:
         for each in names:
             self._connections.oids.forget(quoted(self._schema, each))
         message = self._connections.metadata_message()
-        params = [self._schema, *names] if message is None else [message, self._schema, *names]
+        params = [*([] if message is None else [message]), self._schema, *names, *last]
         try:
             ((result,),) = await self._connections.fetch(
                 catalog_statement(name, with_metadata=message is not None), params

@@ -43,6 +43,7 @@ class AsyncTransactionSession:
         self.oids = TransactionCache(connections.oids)
         self.indexes, self.large_results = connections.indexes, connections.large_results
         self.traits = connections.traits
+        self.limits = connections.limits
         self._isolation = isolation
         self._connection: AsyncConnection[Any] | None = None  # while the transaction is open
         # Cursors in the server. Those in `_cursors_gone` were closed by the server, with the savepoint of a COPY.

@@ -10,7 +10,6 @@ from pgdoc.crud.write_errors import ATTEMPTS, check_version, compare_versions, d
 from pgdoc.errors import InvalidUpdate
 from pgdoc.model.documents import Document
 from pgdoc.model.ids import check_id
-from pgdoc.model.json_codec import encode
 from pgdoc.query.filters.parse import parse_filter, parse_sort
 from pgdoc.query.updates.parse import parse_update
 from pgdoc.query.updates.sql import compile_first, compile_update
@@ -30,6 +29,7 @@ __all__ = ["AsyncWrites"]
 class AsyncWrites:
     """The writes of a collection, which inherits them: each call is one statement, atomic in the server."""
 
+    _name: str
     _table: AsyncTable
 
     async def update(
@@ -72,7 +72,7 @@ class AsyncWrites:
         for _ in range(ATTEMPTS):
             rows = await (self._upsert(key, first, change) if first else self._change(key, change, if_version))
             if rows:
-                return Document.from_text(key, *rows[0])
+                return Document.from_text(key, *rows[0], collection=self._name)
             query = table_statement("check_update", self._table.name, change=change.text)
             found = await self._table.read(query, [*change.params, *change.params, key])
             if found and (document := self._unchanged(key, update, if_version, *found[0])):
@@ -153,7 +153,7 @@ class AsyncWrites:
                 raise dropped(self._table.subject, key, await self._table.obstacles())
             if not fits:
                 raise update_error(self._table.subject, key, text, update)
-            return Document.from_text(key, text, *rest)
+            return Document.from_text(key, text, *rest, collection=self._name)
         return None
 
     async def replace(
@@ -181,21 +181,22 @@ class AsyncWrites:
             DuplicateDocument: as for `update`.
             DatabaseError: as for `update`.
             InvalidDocument: the data can't be stored. Nothing was sent.
+            DocumentTooLarge: the data is larger than the collection's limit.
             VersionConflict: the document has another version, or does not exist.
         """
         check_version(if_version, upsert=upsert)
-        key, text = check_id(id), encode(data).decode()
+        key, text = await self._table.checked(id, data)
         if upsert:
-            rows = await self._table.create_and_write("replace_upsert", [key, text])
+            rows = await self._table.create_and_write("replace_upsert", [key, text], key=key)
             if not rows:
                 raise dropped(self._table.subject, key, await self._table.obstacles())
-            return Document.from_text(key, *rows[0])
+            return Document.from_text(key, *rows[0], collection=self._name)
         looks = AsyncLooks(self._table, key)
         for _ in range(ATTEMPTS):
             params = [text, key, *_version(if_version)]
-            rows = await self._table.write("replace", params, versioned=if_version is not None)
+            rows = await self._table.write("replace", params, key=key, versioned=if_version is not None)
             if rows:
-                return Document.from_text(key, *rows[0])
+                return Document.from_text(key, *rows[0], collection=self._name)
             if not await self._exists(looks, key, if_version):
                 return None
         raise outrun(self._table.subject, key)
@@ -263,16 +264,16 @@ class AsyncWrites:
         for was_deleted, key, *rest in rows:
             if not was_deleted:
                 raise dropped(self._table.subject, key, await self._table.obstacles())
-            return Document.from_text(key, *rest)
+            return Document.from_text(key, *rest, collection=self._name)
         return None
 
     async def _upsert(self, key: str, first: Compiled, change: Compiled) -> list[tuple[Any, ...]]:
         params = [key, *first.params, *change.params, *change.params]
-        return await self._table.create_and_write("upsert", params, first=first.text, change=change.text)
+        return await self._table.create_and_write("upsert", params, key=key, first=first.text, change=change.text)
 
     async def _change(self, key: str, change: Compiled, if_version: int | None) -> list[tuple[Any, ...]]:
         params = [*change.params, key, *_version(if_version), *change.params]
-        return await self._table.write("update", params, versioned=if_version is not None, change=change.text)
+        return await self._table.write("update", params, key=key, versioned=if_version is not None, change=change.text)
 
     def _unchanged(
         self, key: str, update: Update, if_version: int | None, *row: *tuple[str, int, datetime, datetime, bool, bool]
@@ -282,7 +283,7 @@ class AsyncWrites:
         `None` means that another writer changed the document in between: try again.
         """
         text, version, created_at, updated_at, fits, same = row
-        document = Document.from_text(key, text, version, created_at, updated_at)
+        document = Document.from_text(key, text, version, created_at, updated_at, collection=self._name)
         compare_versions(self._table.subject, key, version, if_version)
         if not fits:
             raise update_error(self._table.subject, key, text, update)

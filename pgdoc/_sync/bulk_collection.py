@@ -79,11 +79,11 @@ class BulkCollection:
             data: a JSON object.
 
         Raises:
-            InvalidDocument: the id or the data can't be stored. Nothing was queued.
+            InvalidDocument: the id or the data can't be stored, or are too large. Nothing was queued.
             BulkError: the call sent the queue, and a write failed.
         """
         target = self._target("insert", check_id(id))
-        params = [target.key, encode(data).decode()]
+        params = [target.key, self._text(target, data)]
         look = self._look(target, partial(inserted_or_dropped, target))
         self._queue.add(target, self._write("insert", params, partial(inserted, target), look, create=True))
 
@@ -181,7 +181,8 @@ class BulkCollection:
             BulkError: the call sent the queue, and a write failed.
         """
         check_version(if_version, upsert=upsert)
-        target, text = self._target("replace", check_id(id)), encode(data).decode()
+        target = self._target("replace", check_id(id))
+        text = self._text(target, data)
         if upsert:
             write = self._write("replace_upsert", [target.key, text], partial(stored, target), create=True)
         else:
@@ -230,6 +231,13 @@ class BulkCollection:
             BulkError: the call sent the queue, and a write failed.
         """
         self._queue.add(self._target("delete_one"), self._delete(self._first(parse_filter(filter), parse_sort(sort))))
+
+    def _text(self, target: Target, data: Mapping[str, Any]) -> str:
+        text = encode(data)
+        if self._table.may_exceed(len(text)):
+            with self._queue.connection_free():
+                self._table.check_size(str(target.key), len(text))
+        return text.decode()
 
     def _target(self, operation: str, key: str | None = None) -> Target:
         return Target(operation, self._name, self._table.subject, key)

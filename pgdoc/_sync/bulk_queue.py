@@ -175,12 +175,13 @@ class BulkQueue:
             for _, _, statement in writes:
                 oid = self._session.oids.get(statement.query.table)
                 assert oid is not None  # noqa: S101 (`_prepare` has found it)
+                safe = self.tables[statement.query.table].needs_safe_text(oid, can_repeat=False)
                 cursors: Sent = []
                 sent.append(cursors)
                 look = statement.look if self._may_drop.get(statement.query.table) else None
                 for each in (statement,) if look is None else (statement, look):
                     cursors.append(connection.cursor())
-                    cursors[-1].execute(guarded(each.query, oid), each.params, binary=True)
+                    cursors[-1].execute(guarded(each.query, oid, safe=safe), each.params, binary=True)
         except psycopg.Error as exc:
             return exc
         return None

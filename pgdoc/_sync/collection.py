@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pgdoc._sync.indexes import Indexes
+from pgdoc._sync.limits import Limits
 from pgdoc._sync.looks import Looks
 from pgdoc._sync.reads import Reads
 from pgdoc._sync.stream import ChangeStream
@@ -17,7 +18,6 @@ from pgdoc.crud.write_errors import ATTEMPTS, duplicate, outrun
 from pgdoc.errors import StreamError
 from pgdoc.model.documents import Document
 from pgdoc.model.ids import check_id
-from pgdoc.model.json_codec import encode
 from pgdoc.model.names import check_name
 from pgdoc.runtime.primitives import opening
 from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Collection"]
 
 
-class Collection(Reads, Writes, Indexes):
+class Collection(Reads, Writes, Indexes, Limits):
     """A handle on the documents of one collection; `store["orders"]` returns it, without I/O.
 
     Every write is one statement, atomic in the server. A call raises errors of the server as `DatabaseError`,
@@ -114,14 +114,15 @@ class Collection(Reads, Writes, Indexes):
                 transaction can continue.
             DatabaseError: among other reasons, a row policy or a trigger of the table dropped the document.
             InvalidDocument: the id or the data can't be stored. Nothing was sent.
+            DocumentTooLarge: the data is larger than the collection's limit.
             CollectionNotFound: the collection does not exist, and the store does not create it.
         """
-        key, text = check_id(id), encode(data).decode()
+        key, text = self._table.checked(id, data)
         looks = Looks(self._table, key)
         for _ in range(ATTEMPTS):
-            rows = self._table.create_and_write("insert", [key, text])
+            rows = self._table.create_and_write("insert", [key, text], key=key)
             if rows:
-                return Document.from_text(key, *rows[0])
+                return Document.from_text(key, *rows[0], collection=self._name)
             if looks.look() is not None:
                 raise duplicate(self._table.subject, key)
         raise outrun(self._table.subject, key)
@@ -141,6 +142,7 @@ class Collection(Reads, Writes, Indexes):
         Raises:
             DuplicateDocument: an id exists, or occurs twice.
             InvalidDocument: an id or its data can't be stored.
+            DocumentTooLarge: a document is larger than the collection's limit.
             CollectionNotFound: the collection does not exist, and the store does not create it.
         """
         rows = CopyRows(pairs, progress)
@@ -151,4 +153,4 @@ class Collection(Reads, Writes, Indexes):
         """Return the document with this id, or `None`."""
         key = check_id(id)
         rows = self._table.read(table_statement("get", self._table.name), [key])
-        return Document.from_text(key, *rows[0]) if rows else None
+        return Document.from_text(key, *rows[0], collection=self._name) if rows else None

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
 
     from pgdoc.crud.guard import TableTraits
+    from pgdoc.crud.sizes import SizeLimit
     from pgdoc.query.indexes.plan import Indexes
     from pgdoc.runtime.primitives import Lending
 
@@ -87,6 +88,7 @@ class Connections:
         self.indexes: TTLCache[Indexes] = TTLCache()
         self.large_results: TTLCache[bool] = TTLCache()
         self.traits: TTLCache[TableTraits] = TTLCache()
+        self.limits: TTLCache[SizeLimit] = TTLCache()
         remember(self)
 
     def after_fork(self) -> None:

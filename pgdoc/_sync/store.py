@@ -16,6 +16,7 @@ from pgdoc._sync.stream import ChangeStream
 from pgdoc._sync.stream_backend import StreamBackend
 from pgdoc._sync.transaction import Transaction
 from pgdoc._sync.transaction_session import TransactionSession
+from pgdoc.crud.sizes import DEFAULT_MAX_SIZE, check_max_size
 from pgdoc.crud.statements import catalog_statement
 from pgdoc.database.errors import is_retryable, map_error
 from pgdoc.database.migrate import migrate
@@ -102,16 +103,22 @@ class Store:
 
     __getitem__ = collection
 
-    def create_collection(self, name: str) -> Collection:
+    def create_collection(self, name: str, *, max_size: int | None = DEFAULT_MAX_SIZE) -> Collection:
         """Create a collection if it does not exist, and return its handle.
+
+        Args:
+            name: a letter or `_` followed by letters, digits, `_` or `-`.
+            max_size: how many bytes of JSON text a document may have; `None` for no limit. A collection that exists
+                keeps its own: `Collection.set_limits` changes it.
 
         Raises:
             InvalidName: `name` is not a valid collection name.
+            InvalidInput: `max_size` is not a number of bytes.
             CollectionNotFound: a table of this name exists and is not a collection.
             DatabaseError: the role may not create it.
         """
-        collection = self.collection(name)
-        self._call("create_collection", name)
+        collection, limit = self.collection(name), check_max_size(max_size)
+        self._call("create_collection", name, last=[limit])
         return collection
 
     def drop_collection(self, name: str) -> bool:
@@ -353,11 +360,11 @@ class Store:
         except psycopg.Error as exc:
             raise map_error(exc, f'schema "{self._schema}"') from exc
 
-    def _call(self, name: str, *names: str) -> Any:
+    def _call(self, name: str, *names: str, last: Sequence[Any] = ()) -> Any:
         for each in names:
             self._connections.oids.forget(quoted(self._schema, each))
         message = self._connections.metadata_message()
-        params = [self._schema, *names] if message is None else [message, self._schema, *names]
+        params = [*([] if message is None else [message]), self._schema, *names, *last]
         try:
             ((result,),) = self._connections.fetch(catalog_statement(name, with_metadata=message is not None), params)
         except psycopg.errors.DuplicateTable as exc:

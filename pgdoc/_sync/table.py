@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from pgdoc.crud.guard import TableTraits, check_state, guarded, missing, replaced
+from pgdoc.crud.sizes import DEFAULT_MAX_SIZE, LARGE, MOST, SizeLimit, naming, oversized
 from pgdoc.crud.statements import (
     catalog_statement,
     copy_statement,
@@ -19,7 +20,10 @@ from pgdoc.crud.statements import (
 )
 from pgdoc.crud.write_errors import name_index
 from pgdoc.database.errors import is_about_table, map_error
+from pgdoc.database.size_errors import is_unprintable
 from pgdoc.errors import DuplicateDocument
+from pgdoc.model.ids import check_id
+from pgdoc.model.json_codec import encode
 from pgdoc.model.names import quoted
 from pgdoc.query.filters.order import compile_sort
 from pgdoc.query.filters.sql import Compiled, compile_filter
@@ -28,7 +32,7 @@ from pgdoc.query.indexes.plan import NO_INDEXES, Branches, branches, by_key, may
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from pgdoc._sync.session import Session
     from pgdoc.crud.copy_format import CopyRows
@@ -72,8 +76,11 @@ class Table:
         """Yield the rows of one statement in chunks, as they come."""
         oid, retry = self.oid(), True
         while oid is not None:
+            safe = self.needs_safe_text(oid, can_repeat=False)
             try:
-                with closing(self._session.stream(guarded(query, oid), params, f"find on {self.subject}")) as chunks:
+                with closing(
+                    self._session.stream(guarded(query, oid, safe=safe), params, f"find on {self.subject}")
+                ) as chunks:
                     for rows in chunks:
                         retry = False
                         yield rows
@@ -84,21 +91,32 @@ class Table:
         self.check_creatable()
 
     def write(
-        self, name: str, params: list[Any], *, versioned: bool = False, prepare: bool | None = None, **clauses: str
+        self,
+        name: str,
+        params: list[Any],
+        *,
+        key: str | None = None,
+        versioned: bool = False,
+        prepare: bool | None = None,
+        **clauses: str,
     ) -> Rows:
-        """Execute a write of `documents.sql` with the writer's metadata."""
+        """Execute a write of `documents.sql` with the writer's metadata; errors name the document `key`."""
         query, params = self.with_metadata(name, params, versioned=versioned, **clauses)
-        return self.read(query, params, prepare=prepare)
+        with naming(key):
+            return self.read(query, params, prepare=prepare)
 
-    def create_and_write(self, name: str, params: list[Any], **clauses: str) -> Rows:
-        """Execute a write that inserts a document; create its collection if necessary."""
+    def create_and_write(self, name: str, params: list[Any], *, key: str, **clauses: str) -> Rows:
+        """Execute a write that inserts the document `key`; create its collection if necessary."""
         query, params = self.with_metadata(name, params, versioned=False, **clauses)
-        return self._fetch(query, params, create=True)
+        with naming(key):
+            return self._fetch(query, params, create=True)
 
     def copy(self, rows: CopyRows) -> None:
         """Insert rows with COPY. `rows` is read once the server is ready: a missing table consumes none."""
         oid, retry = self.oid() or self.create(), True
         while True:
+            limit = self._size_limit(oid)
+            rows.check_sizes(self.subject, None if limit is None else limit.max_size)
             hold = guarded(table_statement("hold", self.name), oid)
             try:
                 self._session.copy(hold, copy_statement(self.name), rows)
@@ -131,20 +149,61 @@ class Table:
         """Ask for oid and indexes in one round trip."""
         for _ in range(_LOOKS):
             try:
-                ((oid, state, comments, *traits),) = self._session.look_up(_FIND_TABLE, [self.name])
+                ((oid, state, comments, may_drop, may_refuse, max_size),) = self._session.look_up(
+                    _FIND_TABLE, [self.name]
+                )
             except psycopg.Error as exc:
                 raise map_error(exc, self.subject) from exc
             if state != "newer":  # a table that was created just now is seen by the next statement
                 break
         found = indexed_paths(comments)
         self._session.indexes.put(self.name, found)
-        self._session.traits.put(self.name, TableTraits(*traits))
+        self._session.traits.put(self.name, TableTraits(may_drop, may_refuse))
         if state != "collection":
             self._session.oids.forget(self.name)
             check_state(state, self.name, self.subject)
             return None, found
         self._session.oids.put(self.name, oid)
+        self._session.limits.put(oid, SizeLimit(max_size))
         return oid, found
+
+    def checked(self, document_id: str, data: Mapping[str, Any]) -> tuple[str, str]:
+        """Return the id and the JSON text of a new document, which can be stored."""
+        key, text = check_id(document_id), encode(data)
+        self.check_size(key, len(text))
+        return key, text.decode()
+
+    def check_size(self, key: str, size: int) -> None:
+        """Raise `DocumentTooLarge` for new data whose text, as it is sent, has `size` bytes; the stored text has more.
+
+        The server checks all documents; this saves sending a large one.
+        """
+        if not self.may_exceed(size):
+            return
+        oid = self.look_up()
+        limit = self._size_limit(oid)
+        max_size = DEFAULT_MAX_SIZE if limit is None else limit.max_size  # of a missing one: it will be created
+        if size > (max_size or MOST):
+            raise oversized(self.subject, key, size, max_size)
+
+    def may_exceed(self, size: int) -> bool:
+        """Return whether a document of this size may be too large: the limit is unknown, or exceeded a moment ago."""
+        limit = self._size_limit(self._session.oids.get(self.name))
+        return size >= LARGE if limit is None else size > (limit.max_size or MOST)
+
+    def _size_limit(self, oid: int | None) -> SizeLimit | None:
+        return None if oid is None else self._session.limits.get(oid)
+
+    def needs_safe_text(self, oid: int, *, can_repeat: bool) -> bool:
+        """Return whether a statement must not fail at a document that the server can't print.
+
+        Without a limit there may be one. A statement that `can_repeat` is only then repeated in its safe form, because
+        PostgreSQL does not execute that one in parallel.
+        """
+        limit = self._size_limit(oid)
+        if limit is None or limit.has_unprintable:
+            return limit is not None or not can_repeat
+        return limit.max_size is None and not can_repeat
 
     def with_metadata(
         self, name: str, params: list[Any], *, versioned: bool, **clauses: str
@@ -208,9 +267,13 @@ class Table:
         # A unique index may refuse a new document, which must not abort the transaction.
         apart = create and oid is not None and self._session.in_transaction and (self.traits()).may_refuse
         while oid is not None:
+            safe = self.needs_safe_text(oid, can_repeat=not self._session.in_transaction)
             try:
-                return self._session.fetch(guarded(query, oid), params, prepare=prepare, apart=apart)
+                return self._session.fetch(guarded(query, oid, safe=safe), params, prepare=prepare, apart=apart)
             except psycopg.Error as exc:
+                if query.prints and not safe and is_unprintable(exc) and not self._session.in_transaction:
+                    self._session.limits.put(oid, SizeLimit(None, has_unprintable=True))
+                    continue
                 oid, retry = self._other_oid(oid, exc, retry=retry, aborts=not apart), False
             if oid is None and create:
                 oid = self.create()
@@ -247,7 +310,7 @@ class Table:
         """Create the collection if the store may, and return the oid of its table."""
         self.check_creatable()
         message = self._session.metadata_message()
-        params = self._address if message is None else (message, *self._address)
+        params = [*([] if message is None else [message]), *self._address, DEFAULT_MAX_SIZE]
         query = catalog_statement("create_collection", with_metadata=message is not None)
         try:
             self._session.fetch(query, params)

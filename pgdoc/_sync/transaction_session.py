@@ -42,6 +42,7 @@ class TransactionSession:
         self.oids = TransactionCache(connections.oids)
         self.indexes, self.large_results = connections.indexes, connections.large_results
         self.traits = connections.traits
+        self.limits = connections.limits
         self._isolation = isolation
         self._connection: Connection[Any] | None = None  # while the transaction is open
         # Cursors in the server. Those in `_cursors_gone` were closed by the server, with the savepoint of a COPY.

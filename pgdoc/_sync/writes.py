@@ -11,7 +11,6 @@ from pgdoc.crud.write_errors import ATTEMPTS, check_version, compare_versions, d
 from pgdoc.errors import InvalidUpdate
 from pgdoc.model.documents import Document
 from pgdoc.model.ids import check_id
-from pgdoc.model.json_codec import encode
 from pgdoc.query.filters.parse import parse_filter, parse_sort
 from pgdoc.query.updates.parse import parse_update
 from pgdoc.query.updates.sql import compile_first, compile_update
@@ -31,6 +30,7 @@ __all__ = ["Writes"]
 class Writes:
     """The writes of a collection, which inherits them: each call is one statement, atomic in the server."""
 
+    _name: str
     _table: Table
 
     def update(
@@ -73,7 +73,7 @@ class Writes:
         for _ in range(ATTEMPTS):
             rows = self._upsert(key, first, change) if first else self._change(key, change, if_version)
             if rows:
-                return Document.from_text(key, *rows[0])
+                return Document.from_text(key, *rows[0], collection=self._name)
             query = table_statement("check_update", self._table.name, change=change.text)
             found = self._table.read(query, [*change.params, *change.params, key])
             if found and (document := self._unchanged(key, update, if_version, *found[0])):
@@ -152,7 +152,7 @@ class Writes:
                 raise dropped(self._table.subject, key, self._table.obstacles())
             if not fits:
                 raise update_error(self._table.subject, key, text, update)
-            return Document.from_text(key, text, *rest)
+            return Document.from_text(key, text, *rest, collection=self._name)
         return None
 
     def replace(
@@ -180,21 +180,22 @@ class Writes:
             DuplicateDocument: as for `update`.
             DatabaseError: as for `update`.
             InvalidDocument: the data can't be stored. Nothing was sent.
+            DocumentTooLarge: the data is larger than the collection's limit.
             VersionConflict: the document has another version, or does not exist.
         """
         check_version(if_version, upsert=upsert)
-        key, text = check_id(id), encode(data).decode()
+        key, text = self._table.checked(id, data)
         if upsert:
-            rows = self._table.create_and_write("replace_upsert", [key, text])
+            rows = self._table.create_and_write("replace_upsert", [key, text], key=key)
             if not rows:
                 raise dropped(self._table.subject, key, self._table.obstacles())
-            return Document.from_text(key, *rows[0])
+            return Document.from_text(key, *rows[0], collection=self._name)
         looks = Looks(self._table, key)
         for _ in range(ATTEMPTS):
             params = [text, key, *_version(if_version)]
-            rows = self._table.write("replace", params, versioned=if_version is not None)
+            rows = self._table.write("replace", params, key=key, versioned=if_version is not None)
             if rows:
-                return Document.from_text(key, *rows[0])
+                return Document.from_text(key, *rows[0], collection=self._name)
             if not self._exists(looks, key, if_version):
                 return None
         raise outrun(self._table.subject, key)
@@ -262,16 +263,16 @@ class Writes:
         for was_deleted, key, *rest in rows:
             if not was_deleted:
                 raise dropped(self._table.subject, key, self._table.obstacles())
-            return Document.from_text(key, *rest)
+            return Document.from_text(key, *rest, collection=self._name)
         return None
 
     def _upsert(self, key: str, first: Compiled, change: Compiled) -> list[tuple[Any, ...]]:
         params = [key, *first.params, *change.params, *change.params]
-        return self._table.create_and_write("upsert", params, first=first.text, change=change.text)
+        return self._table.create_and_write("upsert", params, key=key, first=first.text, change=change.text)
 
     def _change(self, key: str, change: Compiled, if_version: int | None) -> list[tuple[Any, ...]]:
         params = [*change.params, key, *_version(if_version), *change.params]
-        return self._table.write("update", params, versioned=if_version is not None, change=change.text)
+        return self._table.write("update", params, key=key, versioned=if_version is not None, change=change.text)
 
     def _unchanged(
         self, key: str, update: Update, if_version: int | None, *row: *tuple[str, int, datetime, datetime, bool, bool]
@@ -281,7 +282,7 @@ class Writes:
         `None` means that another writer changed the document in between: try again.
         """
         text, version, created_at, updated_at, fits, same = row
-        document = Document.from_text(key, text, version, created_at, updated_at)
+        document = Document.from_text(key, text, version, created_at, updated_at, collection=self._name)
         compare_versions(self._table.subject, key, version, if_version)
         if not fits:
             raise update_error(self._table.subject, key, text, update)

@@ -105,7 +105,11 @@ class ChangeEvent:
         try:
             return orjson.dumps(self._shape(_JSON))
         except InvalidDocument as exc:
-            raise UnreadableDocument(f"document {self.document_id!r} can't be written as JSON: {exc}") from exc
+            raise UnreadableDocument(
+                f"document {self.document_id!r} of collection {self.collection!r} can't be written as JSON: {exc}",
+                collection=self.collection,
+                document_id=self.document_id,
+            ) from exc
 
     def _shape(self, form: _Form) -> dict[str, Any]:
         return {name: shape(self, form) for name, shape in _SHAPES.items()}
@@ -217,13 +221,21 @@ def _images(event: ChangeEvent) -> Images:
             lost = ", ".join(sorted(COLLECTION_COLUMNS - image.keys()))
             raise UnreadableDocument(
                 f"a row of collection {row.table!r} lacks {lost}: the table was changed where no event trigger refuses "
-                "it; restore the column"
+                "it; restore the column",
+                collection=row.table,
             ) from exc
     return images
 
 
-def _document(image: dict[str, Any]) -> Document:
-    return Document.from_text(image["id"], image["data"], image["version"], image["created_at"], image["updated_at"])
+def _document(image: dict[str, Any], collection: str) -> Document:
+    return Document.from_text(
+        image["id"],
+        image["data"],
+        image["version"],
+        image["created_at"],
+        image["updated_at"],
+        collection=collection,
+    )
 
 
 _ROW_EVENTS = {"I": EventType.INSERT, "D": EventType.DELETE, "T": EventType.TRUNCATE}
@@ -248,11 +260,11 @@ def _document_id(event: ChangeEvent) -> str | None:
 
 
 def _full_document(event: ChangeEvent) -> Document | None:
-    return _document(event._images.after) if _row(event).kind in "IU" else None  # noqa: SLF001
+    return _document(event._images.after, _row(event).table) if _row(event).kind in "IU" else None  # noqa: SLF001
 
 
 def _full_document_before_change(event: ChangeEvent) -> Document | None:
-    return _document(event._images.before) if _row(event).kind in "UD" else None  # noqa: SLF001
+    return _document(event._images.before, _row(event).table) if _row(event).kind in "UD" else None  # noqa: SLF001
 
 
 def _update_description(event: ChangeEvent) -> UpdateDescription | None:

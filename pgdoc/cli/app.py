@@ -31,6 +31,7 @@ from pgdoc.cli.invocation import own_command
 from pgdoc.cli.opening import explain_missing, has_schema, missing_collections, open_stream, schema_not_found
 from pgdoc.cli.output import print_events, print_fields, print_json_lines
 from pgdoc.cli.render import printable
+from pgdoc.cli.sizes import read_size
 from pgdoc.cli.stores import DEFAULT_SCHEMA, open_store
 from pgdoc.cli.transfer import ID_FIELD, dump_documents, load_documents
 from pgdoc.errors import CollectionNotFound, PgdocError, ServerUnreachable
@@ -280,6 +281,24 @@ def load_command(
     with open_store("load", dsn, schema) as store:
         count = load_documents(file, store, schema, collection, id_field)
     typer.echo(f"Loaded {count:,} document{'' if count == 1 else 's'} into {collection}.", err=True)
+
+
+@app.command("limit", cls=PlainCommand)
+def limit_command(
+    collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="An existing collection.")],
+    size: Annotated[
+        Any, typer.Argument(metavar="SIZE", parser=read_size, help="Bytes, or as in 64MiB; none for no limit.")
+    ],
+    dsn: Dsn = "",
+    schema: Schema = DEFAULT_SCHEMA,
+) -> None:
+    """Limit the JSON text of each document of a collection.
+
+    New collections have a limit of 64MiB.
+    """
+    with open_store("limit", dsn, schema, auto_create=False) as store:
+        store[collection].set_limits(max_size=size)
+    typer.echo(f"Documents of {collection} have {'no limit' if size is None else f'at most {size:,} bytes'} now.")
 
 
 @app.command("dump", cls=PlainCommand)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 import psycopg
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -114,29 +115,44 @@ def _drop_if_empty(store: Store, schema: str, name: str) -> None:
 def dump_documents(store: Store, collection: str, where: Mapping[str, Any] | None) -> None:
     """Write the documents to stdout, one per line, the id first.
 
+    One that is unreadable does not stop the others: it is named on stderr.
+
     Raises:
+        UnreadableDocument: documents were unreadable, and are missing in the output.
         DatabaseError: a row policy would hide documents from the role, and so leave them out.
     """
     out = sys.stdout.buffer
     written = 0
     count = 0
+    unreadable = 0
     with store.transaction() as tx, _progress(None, shown=not sys.stdout.isatty()) as report:
         tx.connection.execute("SET LOCAL row_security = off")  # PostgreSQL then refuses, as with pg_dump
         for count, document in enumerate(tx[collection].find(where), 1):
-            line = _line(document) + b"\n"
+            try:
+                line = _line(document) + b"\n"
+            except UnreadableDocument as exc:
+                unreadable += 1
+                typer.echo(f"pgdoc: {exc}", err=True)
+                continue
             out.write(line)
             written += len(line)
             if count % _REPORT_EVERY == 0:
                 report(count, written)
         report(count, written)
         out.flush()
+    if unreadable:
+        raise UnreadableDocument(
+            f"{unreadable} of {count} documents are unreadable, and missing in the output: change them with SQL, and "
+            "dump again",
+            collection=collection,
+        )
 
 
 def _line(document: Document) -> bytes:
     try:
         return json_codec.encode_value({ID_FIELD: document.id, **document.data}, "")
     except (InvalidDocument, UnreadableDocument) as exc:
-        raise UnreadableDocument(f"cannot dump document {document.id!r}: {exc}") from exc
+        raise UnreadableDocument(f"cannot dump document {document.id!r}: {exc}", document_id=document.id) from exc
 
 
 def _object(line: bytes) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
+from pgdoc.crud.sizes import MOST, oversized
 from pgdoc.errors import DatabaseError, InvalidDocument
 from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import encode
@@ -40,6 +41,8 @@ class CopyRows:
         self._pairs = iter(pairs)
         self._progress = progress
         self.count = 0
+        self._subject = "the collection"
+        self._max_size: int | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         block = bytearray()
@@ -53,6 +56,10 @@ class CopyRows:
         if block:
             yield bytes(block)
         self._report()
+
+    def check_sizes(self, subject: str, max_size: int | None) -> None:
+        """Raise `DocumentTooLarge` for documents beyond the limit of a collection, as they are read."""
+        self._subject, self._max_size = subject, max_size
 
     def check_stored(self, count: int) -> None:
         """Raise `DatabaseError` unless the server stored `count` documents, which is all that were read."""
@@ -73,6 +80,8 @@ class CopyRows:
             text = encode(data)
         except InvalidDocument as exc:
             raise InvalidDocument(f"document {document_id!r}: {exc}", path=exc.path) from exc
+        if len(text) > (self._max_size or MOST):
+            raise oversized(self._subject, document_id, len(text), self._max_size)
         return b"".join((_TWO_FIELDS.pack(2, len(key)), key, _JSONB.pack(len(text) + 1, _JSONB_VERSION), text))
 
     def _report(self) -> None:

@@ -29,12 +29,26 @@ __all__ = [
 _SURE = {"PGD02", "42P01", "3F000"}
 
 
+_TEXT_OF, _READABLE_TEXT_OF = "pg_catalog.text", "pgdoc.readable_text"
+
+
 class GuardedQuery(NamedTuple):
-    """A statement on a collection's table, in two parts: the guard comes between them."""
+    """A statement on a collection's table, in two parts: the guard comes between them.
+
+    Attributes:
+        plain: the parts of a statement that fails at a document that PostgreSQL can't print.
+        safe: the parts of one that returns NULL for it, which takes a little longer; the same as `plain` if the
+            statement returns no documents.
+    """
 
     table: str
-    before: str
-    after: str
+    plain: tuple[str, str]
+    safe: tuple[str, str]
+
+    @property
+    def prints(self) -> bool:
+        """Whether the statement returns documents."""
+        return self.plain != self.safe
 
 
 class TableTraits(NamedTuple):
@@ -53,20 +67,24 @@ def guarded_query(block: str, table: str, clauses: Mapping[str, Any]) -> Guarded
     """Fill in a block of SQL that has `{guard}` once. The clauses may contain any text, also this one."""
     before, guard, after = block.partition("{guard}")
     assert guard and "{guard}" not in after, block  # noqa: S101, PT018 (no statement goes without it)
-    given = {**clauses, "table": table}
-    return GuardedQuery(table, before.format(**given).lstrip(), after.format(**given).rstrip())
+    plain, safe = (
+        (before.format(**given).lstrip(), after.format(**given).rstrip())
+        for given in ({**clauses, "table": table, "text_of": text_of} for text_of in (_TEXT_OF, _READABLE_TEXT_OF))
+    )
+    return GuardedQuery(table, plain, safe)
 
 
 def explained(query: GuardedQuery) -> GuardedQuery:
     """Return the statement that asks for the plan instead."""
-    return query._replace(before=f"EXPLAIN {query.before}")
+    plain, safe = ((f"EXPLAIN {before}", after) for before, after in (query.plain, query.safe))
+    return query._replace(plain=plain, safe=safe)
 
 
 @lru_cache(maxsize=4096)
-def guarded(query: GuardedQuery, oid: int) -> bytes:
+def guarded(query: GuardedQuery, oid: int, *, safe: bool = False) -> bytes:
     """Return the SQL of a statement that the server refuses with PGD02 or PGD04 unless its table has this oid."""
-    table, before, after = query
-    guard = statement("documents", "guard").format(table=table, oid=oid)
+    before, after = query.safe if safe else query.plain
+    guard = statement("documents", "guard").format(table=query.table, oid=oid)
     return f"{before}{guard}{after}".encode()
 
 

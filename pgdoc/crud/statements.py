@@ -23,6 +23,7 @@ __all__ = [
     "copy_statement",
     "find_statement",
     "has_long_list",
+    "larger_statement",
     "lock_first_statement",
     "part_statement",
     "table_statement",
@@ -115,6 +116,12 @@ def copy_statement(table: str) -> bytes:
 def part_statement(table: str) -> GuardedQuery:
     """Return the read of a part of a stream's snapshot."""
     return guarded_query(statement("streams", "part"), table, {})
+
+
+@lru_cache(maxsize=1024)
+def larger_statement(table: str) -> GuardedQuery:
+    """Return the search for documents that are larger than a limit."""
+    return guarded_query(statement("limits", "larger"), table, {})
 
 
 _MAX_BIGINT: Final = 2**63 - 1

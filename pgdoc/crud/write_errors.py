@@ -70,12 +70,14 @@ def outrun(subject: str, key: str) -> SerializationFailure:
     )
 
 
-def update_error(subject: str, key: str, text: str, update: Update) -> InvalidUpdate:
+def update_error(subject: str, key: str, text: str | None, update: Update) -> InvalidUpdate:
     """Return the error for an update that does not fit the document with this JSON text.
 
     The server only reports that it does not fit. Applying it again in Python finds the change at fault.
     """
     where = f"document {key!r} of {subject}"
+    if text is None:
+        return InvalidUpdate(f"{where}: the update does not fit, and PostgreSQL can't print the document")
     try:
         apply_update(update, decode(text))
     except InvalidUpdate as exc:

@@ -30,6 +30,7 @@
     ├── InvalidInput                     an argument is not valid; also a ValueError (`path`)
     │   ├── InvalidName                  of a collection, schema, index or consumer
     │   ├── InvalidDocument              an id, data or metadata that can't be stored
+    │   │   └── DocumentTooLarge         more JSON text than allowed (`document_id`, `size`, `max_size`)
     │   ├── InvalidFilter                (`operator`)
     │   └── InvalidUpdate                (`operator`)
     ├── CollectionNotFound               the collection does not exist, or a table is none
@@ -37,7 +38,7 @@
     │                                    `values`)
     ├── VersionConflict                  the document is not at version `if_version` (`found_version`)
     ├── BulkError                        a write of a bulk failed (`index`, `collection`, `document_id`)
-    ├── UnreadableDocument               stored data that Python can't represent
+    ├── UnreadableDocument               stored data that can't be read (`collection`, `document_id`)
     └── StreamError
         ├── StreamClosed                 the stream is closed
         ├── SlotBlocked                  open write transactions block the first slot (resumable, retryable,
@@ -66,6 +67,7 @@ from pgdoc.errors.base import (
 from pgdoc.errors.documents import (
     BulkError,
     CollectionNotFound,
+    DocumentTooLarge,
     DuplicateDocument,
     InvalidDocument,
     InvalidFilter,
@@ -124,6 +126,7 @@ __all__ = [
     "ConsumerLost",
     "DatabaseError",
     "DirectRouteNeeded",
+    "DocumentTooLarge",
     "DuplicateDocument",
     "HistoryLost",
     "InvalidDocument",

@@ -27,6 +27,28 @@ class InvalidDocument(InvalidInput):
     """An id, a document's data or metadata can't be stored: it must be valid JSON, within pgdoc's limits."""
 
 
+class DocumentTooLarge(InvalidDocument):
+    """A document has more JSON text than its collection takes, or than PostgreSQL can print: split it.
+
+    pgdoc raises it before sending the data, or the server does, also for the result of an update; nothing was changed.
+    `Collection.set_limits` sets the limit. The text counts as PostgreSQL prints it, with a space after each comma and
+    colon.
+
+    Attributes:
+        document_id: the id; `None` if the server does not report it.
+        size: the bytes of the text; `None` if the server found the fault.
+        max_size: the limit of the collection; `None` if it has none, or if the server found the fault.
+    """
+
+    def __init__(
+        self, message: str, *, document_id: str | None = None, size: int | None = None, max_size: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.document_id = document_id
+        self.size = size
+        self.max_size = max_size
+
+
 class InvalidFilter(InvalidInput):
     """The filter is not valid: see the reference of query filters.
 
@@ -118,5 +140,16 @@ class BulkError(PgdocError):
 class UnreadableDocument(PgdocError):  # noqa: N818
     """The stored data can't be read in Python, which happens only if it was written by SQL: change it with SQL.
 
-    It has a number of more than 4,300 digits, is nested too deep, or has a time out of range.
+    It has a number of more than 4,300 digits, is nested too deep, has a time out of range, or has more than 1 GB of
+    JSON text, which PostgreSQL can't print. It is raised when the field is read: calls and streams deliver such a
+    document, and go on with the next one.
+
+    Attributes:
+        collection: the name of the collection; `None` if it is not known.
+        document_id: the id; `None` if it is not known.
     """
+
+    def __init__(self, message: str, *, collection: str | None = None, document_id: str | None = None) -> None:
+        super().__init__(message)
+        self.collection = collection
+        self.document_id = document_id

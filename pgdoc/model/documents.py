@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import UnreadableDocument
 from pgdoc.model.json_codec import decode, encode
@@ -13,10 +13,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-__all__ = ["Document", "data_text"]
+__all__ = ["Document", "data_text", "decode_stored"]
 
 
-def _read_time(moment: datetime | str) -> datetime:
+_ABSENT: Final = object()
+
+
+def decode_stored(text: bytes | str | None) -> Any:
+    """Decode JSON text that the server returned; `None` if it can't print the value."""
+    if text is None:
+        raise UnreadableDocument(
+            "PostgreSQL can't print the stored data, because its JSON text has more than 1 GB: change it with SQL"
+        )
+    return decode(text)
+
+
+def _read_time(moment: datetime | str | None) -> datetime:
+    if moment is None:
+        raise UnreadableDocument("a stored time is out of Python's range: change it with SQL")
     try:
         return (datetime.fromisoformat(moment) if isinstance(moment, str) else moment).astimezone(UTC)
     except (ValueError, OverflowError) as exc:
@@ -38,17 +52,23 @@ class _Unread:
         if document is None:
             raise AttributeError(self._name)  # a dataclass would take a value for the field's default
         state = document.__dict__
-        kept = state.get(self._kept)
-        if kept is None:
+        kept = state.get(self._kept, _ABSENT)
+        if kept is _ABSENT:
             if self._name in state:  # another thread has decoded it since `kept` was read
                 return state[self._name]
             raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
         try:
             value = state.setdefault(self._name, self._read(kept))
         except UnreadableDocument as exc:
-            raise UnreadableDocument(f"document {document.id!r}: {exc}") from exc
+            raise _named(document, exc) from exc
         state.pop(self._kept, None)
         return value
+
+
+def _named(document: Document, exc: UnreadableDocument) -> UnreadableDocument:
+    collection = document.__dict__.get("_collection")
+    where = "" if collection is None else f" of collection {collection!r}"
+    return UnreadableDocument(f"document {document.id!r}{where}: {exc}", collection=collection, document_id=document.id)
 
 
 @dataclass(frozen=True)
@@ -70,18 +90,28 @@ class Document:
     updated_at: datetime
 
     @classmethod
-    def from_text(
+    def from_text(  # noqa: PLR0913
         cls,
         id: str,  # noqa: A002 (the name of the field)
-        data_text: bytes | str,
+        data_text: bytes | str | None,
         version: int,
-        created_at: datetime | str,
-        updated_at: datetime | str,
+        created_at: datetime | str | None,
+        updated_at: datetime | str | None,
+        *,
+        collection: str | None = None,
     ) -> Document:
-        """Make a document that decodes its data and times on first access. Times may be PostgreSQL's text."""
+        """Make a document that decodes its data and times on first access. Times may be PostgreSQL's text.
+
+        `None` is for what the server can't return. Errors name the collection.
+        """
         document = object.__new__(cls)
         document.__dict__.update(
-            id=id, version=version, _data=data_text, _created_at=created_at, _updated_at=updated_at
+            id=id,
+            version=version,
+            _data=data_text,
+            _created_at=created_at,
+            _updated_at=updated_at,
+            _collection=collection,
         )
         return document
 
@@ -89,7 +119,7 @@ class Document:
         return self.data[key]
 
 
-for _name, _read in (("data", decode), ("created_at", _read_time), ("updated_at", _read_time)):
+for _name, _read in (("data", decode_stored), ("created_at", _read_time), ("updated_at", _read_time)):
     setattr(Document, _name, _Unread(_name, _read))
 
 

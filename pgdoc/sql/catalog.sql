@@ -13,7 +13,7 @@ WHERE n.nspname = 'pgdoc' AND NOT o.rolsuper
 SELECT name, current_setting(name, true) FROM unnest(%s::text[]) AS name
 
 -- name: create_collection
-SELECT pgdoc.create_collection(%s, %s)
+SELECT pgdoc.create_collection(%s, %s, %s::bigint)
 
 -- name: drop_collection
 SELECT pgdoc.drop_collection(%s, %s)
@@ -26,7 +26,7 @@ SELECT name FROM pgdoc.collections(%s) AS name
 
 -- name: find_table
 -- The table of this name, what it is, and the comments of its valid indexes; whether something may keep a write from a row
--- without an error (see `obstacles` of documents.sql), and whether more than the id can refuse a document. Unlike
+-- without an error (see `obstacles` of documents.sql), whether more than the id can refuse a document, and the limit. Unlike
 -- pgdoc.find_collection it raises no error, which would abort a transaction. `newer`: it was created after this statement's
 -- snapshot.
 WITH found AS MATERIALIZED (SELECT pg_catalog.to_regclass(%s::pg_catalog.text)::pg_catalog.oid AS oid)
@@ -44,7 +44,8 @@ SELECT oid::pg_catalog.int8,
   OR EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = found.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
              AND t.tgtype & 3 = 3 AND t.tgfoid <> 'pgdoc.before_update'::regproc),
   EXISTS (SELECT FROM pg_index i WHERE i.indrelid = found.oid AND NOT i.indisprimary
-          AND (i.indisunique OR i.indisexclusion))
+          AND (i.indisunique OR i.indisexclusion)),
+  pgdoc.max_size(oid)
 FROM found
 
 -- name: schema_exists

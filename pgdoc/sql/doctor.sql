@@ -44,3 +44,17 @@ ORDER BY c.relname
 
 -- name: is_bound
 SELECT pgdoc.is_bound()
+
+-- name: unlimited
+-- The collections of a schema whose documents have no limit.
+SELECT found.name FROM pgdoc.collections(%s) WITH ORDINALITY AS found(name, place)
+WHERE pgdoc.max_size(to_regclass(format('%%I.%%I', %s::text, found.name))) IS NULL
+ORDER BY found.place
+
+-- name: larger
+-- As the block of `limits.sql`: the first documents with more text than a limit, and how much.
+SELECT id, octet_length(pgdoc.readable_text(data))
+FROM {table}
+WHERE pg_column_size(data || '{{}}') > (%s::bigint / 10000)
+  AND (octet_length(pgdoc.readable_text(data)) <= %s::bigint) IS NOT TRUE
+LIMIT %s

@@ -2,7 +2,8 @@
 -- selects from it, which puts the metadata message before the change in the WAL. Otherwise {with_metadata} and
 -- {from_metadata} are empty. With the cast of ids, a table with an id of another type is an error of the statement, not of
 -- the parameter. {and_data} returns the stored data, if the call needs it: a trigger may have changed it. {guard} is the
--- block of that name, once in each statement.
+-- block of that name, once in each statement. {text_of} is a function: pg_catalog.text, or pgdoc.readable_text, which returns
+-- NULL for a document that PostgreSQL can't print. readable_time returns NULL for a time that Python doesn't have.
 
 -- name: guard
 -- PostgreSQL evaluates it when it plans the statement, so executing it costs nothing. Parsing the statement has locked the
@@ -24,29 +25,31 @@ SELECT pg_logical_emit_message(true, 'pgdoc', %s)
 -- name: insert
 {with_metadata} INSERT INTO {table} (id, data) SELECT %s, %s::jsonb {from_metadata} WHERE {guard}
 ON CONFLICT (id) DO NOTHING
-RETURNING {and_data} version, created_at, updated_at
+RETURNING {and_data} version, pgdoc.readable_time(created_at), pgdoc.readable_time(updated_at)
 
 -- name: copy
 COPY {table} (id, data) FROM STDIN (FORMAT binary)
 
 -- name: get
-SELECT data::text, version, created_at, updated_at FROM {table} WHERE {guard} AND id = %s::text
+SELECT {text_of}(data), version, pgdoc.readable_time(created_at), pgdoc.readable_time(updated_at) FROM {table} WHERE {guard} AND id = %s::text
 
 -- {change} is NULL if the update does not fit the document. No row is written then, or if nothing changes.
 -- name: update
 {with_metadata} UPDATE {table} SET data = {change} {from_metadata}
 WHERE {guard} AND id = %s::text {and_version} AND ({change}) <> data
-RETURNING data::text, version, created_at, updated_at
+RETURNING {text_of}(data), version, pgdoc.readable_time(created_at), pgdoc.readable_time(updated_at)
 
 -- name: check_update
-SELECT data::text, version, created_at, updated_at, ({change}) IS NOT NULL, ({change}) = data FROM {table} WHERE {guard} AND id = %s::text
+SELECT {text_of}(data), version, pgdoc.readable_time(created_at), pgdoc.readable_time(updated_at),
+  ({change}) IS NOT NULL, ({change}) = data
+FROM {table} WHERE {guard} AND id = %s::text
 
 -- {change} refers to `data`, which is ambiguous in ON CONFLICT; the subquery makes it the stored row's.
 -- name: upsert
 {with_metadata} INSERT INTO {table} AS stored (id, data) SELECT %s, {first} {from_metadata} WHERE {guard}
 ON CONFLICT (id) DO UPDATE SET data = (SELECT {change} FROM (SELECT stored.data) AS old(data))
 WHERE (SELECT {change} FROM (SELECT stored.data) AS old(data)) <> stored.data
-RETURNING data::text, version, created_at, updated_at
+RETURNING {text_of}(data), version, pgdoc.readable_time(created_at), pgdoc.readable_time(updated_at)
 
 -- For a bulk write, which returns no documents. A document that the update does not fit is written as a replacement by
 -- itself and returned for the error message; the error then rolls back the transaction. OFFSET 0 keeps the planner from
@@ -58,17 +61,17 @@ ON CONFLICT (id) DO UPDATE SET (data, replaced_version) = (
   FROM (SELECT {change} AS after FROM (SELECT stored.data) AS old(data) OFFSET 0) AS new
 )
 WHERE ((SELECT {change} FROM (SELECT stored.data) AS old(data)) = stored.data) IS NOT TRUE
-RETURNING version, CASE WHEN version > 1 AND replaced_version = version THEN data::text END
+RETURNING version, CASE WHEN version > 1 AND replaced_version = version THEN coalesce({text_of}(data), '') END
 
 -- name: replace
 {with_metadata} UPDATE {table} SET data = %s::jsonb, replaced_version = version + 1 {from_metadata}
 WHERE {guard} AND id = %s::text {and_version}
-RETURNING {and_data} version, created_at, updated_at
+RETURNING {and_data} version, pgdoc.readable_time(created_at), pgdoc.readable_time(updated_at)
 
 -- name: replace_upsert
 {with_metadata} INSERT INTO {table} AS stored (id, data) SELECT %s, %s::jsonb {from_metadata} WHERE {guard}
 ON CONFLICT (id) DO UPDATE SET data = excluded.data, replaced_version = stored.version + 1
-RETURNING {and_data} version, created_at, updated_at
+RETURNING {and_data} version, pgdoc.readable_time(created_at), pgdoc.readable_time(updated_at)
 
 -- name: delete
 {with_metadata} DELETE FROM {table} {using_metadata} WHERE {guard} AND id = %s::text {and_version}
@@ -99,7 +102,7 @@ SELECT id, data, version, created_at, updated_at FROM {table} WHERE {condition} 
 -- matched again, and {change} is computed from its new data. If the update does not fit one document, nothing is written.
 -- name: update_many
 {with_metadata_and} locked AS MATERIALIZED (
-  SELECT id, after, CASE WHEN after IS NULL THEN data::text END AS misfit
+  SELECT id, after, CASE WHEN after IS NULL THEN {text_of}(data) END AS misfit
   FROM (
     SELECT id, data, {change} AS after FROM {table}
     WHERE {guard} AND ({condition}) AND (({change}) = data) IS NOT TRUE ORDER BY id FOR NO KEY UPDATE
@@ -119,11 +122,13 @@ FROM (VALUES (true)) AS always LEFT JOIN (SELECT id, misfit FROM locked WHERE af
 ), changed AS (
   UPDATE {table} AS stored SET data = candidate.after FROM candidate {and_metadata}
   WHERE stored.id = candidate.id AND candidate.after <> candidate.data
-  RETURNING stored.id, stored.data::text, stored.version, stored.created_at, stored.updated_at
+  RETURNING stored.id, {text_of}(stored.data), stored.version, pgdoc.readable_time(stored.created_at),
+    pgdoc.readable_time(stored.updated_at)
 )
 SELECT true, changed.* FROM changed
 UNION ALL
-SELECT CASE WHEN after IS NULL THEN false WHEN after = data THEN true END, id, data::text, version, created_at, updated_at
+SELECT CASE WHEN after IS NULL THEN false WHEN after = data THEN true END, id, {text_of}(data), version,
+  pgdoc.readable_time(created_at), pgdoc.readable_time(updated_at)
 FROM candidate WHERE (after <> data) IS NOT TRUE OR NOT EXISTS (SELECT FROM changed)
 
 -- name: delete_many
@@ -134,7 +139,8 @@ SELECT count(*) FROM deleted
 -- name: delete_one
 {with_metadata_and} candidate AS MATERIALIZED (SELECT id FROM ({first}) AS first WHERE {guard}), deleted AS (
   DELETE FROM {table} AS stored USING candidate {and_metadata} WHERE stored.id = candidate.id
-  RETURNING stored.id, stored.data::text, stored.version, stored.created_at, stored.updated_at
+  RETURNING stored.id, {text_of}(stored.data), stored.version, pgdoc.readable_time(stored.created_at),
+    pgdoc.readable_time(stored.updated_at)
 )
 SELECT true, deleted.* FROM deleted
 UNION ALL

@@ -1,4 +1,4 @@
--- Reads of many documents of a collection; {table} is its table, {guard} as in `documents.sql`. {rows} is the table, with
+-- Reads of many documents of a collection; {table} is its table, {guard} and {text_of} as in `documents.sql`. {rows} is the table, with
 -- {and_condition}, or the union of one `branch` per condition.
 
 -- name: matching
@@ -8,14 +8,14 @@
 (SELECT id, data, version, created_at, updated_at FROM {rows} {ordered})
 
 -- name: find
-SELECT id, ({fields})::text, version, created_at, updated_at FROM {rows}
+SELECT id, {text_of}({fields}), version, pgdoc.readable_time(created_at), pgdoc.readable_time(updated_at) FROM {rows}
 WHERE {guard} {and_condition} {order} {numbers}
 
 -- name: count
 SELECT count(*) FROM {rows} WHERE {guard} {and_condition}
 
 -- name: distinct
-SELECT value::text
+SELECT {text_of}(value)
 FROM (SELECT DISTINCT value FROM {table} CROSS JOIN LATERAL {values} AS found(value)
   WHERE {guard} AND ({condition})) AS every
 ORDER BY pgdoc.sort_key(value) COLLATE "C", pgdoc.sort_rest(value) COLLATE "C" NULLS FIRST

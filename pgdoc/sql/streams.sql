@@ -21,19 +21,16 @@ FROM set_config('synchronous_commit', 'local', true),
   pg_logical_emit_message(true, 'pgdoc.snapshot', '')
 
 -- name: part
--- The message marks the WAL position that the stream must reach. Sizes are stored (compressed) sizes, which only limit the
--- size of a part. Row-level security is looked at by the statement that reads: a policy could hide documents, whose later
--- changes the stream would have nevertheless.
+-- The message marks the WAL position that the stream must reach. Row-level security is looked at by the statement that
+-- reads: a policy could hide documents, whose later changes the stream would have nevertheless. `held` locks the table of
+-- this name, which `read_part` then finds by its oid.
 SELECT hides_rows, pg_current_snapshot()::text, (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint, clock_timestamp(),
-  part.found, part.id, part.data::text, part.version, part.created_at, part.updated_at
+  part.id, part.data, part.version, part.created_at, part.updated_at
 FROM set_config('synchronous_commit', 'local', true),
 pg_logical_emit_message(true, 'pgdoc.snapshot', '') AS mark
 CROSS JOIN row_security_active('{table}'::regclass) AS hides_rows
-LEFT JOIN (
-  SELECT *, count(*) OVER () AS found, sum(pg_column_size(data)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS size
-  FROM (SELECT id COLLATE "C" AS id, data, version, created_at, updated_at FROM {table}
-        WHERE {guard} AND id COLLATE "C" > %s ORDER BY id COLLATE "C" LIMIT %s) AS next
-) AS part ON part.size <= %s OR part.size = pg_column_size(part.data)
+LEFT JOIN (SELECT FROM {table} WHERE {guard} LIMIT 0) AS held ON true
+CROSS JOIN LATERAL pgdoc.read_part('{table}'::regclass, %s, %s, %s) AS part
 ORDER BY part.id
 
 -- name: oldest_bookmark

@@ -389,6 +389,36 @@ def test_a_dump_loads_as_the_same_documents(dsn):
     assert [orjson.loads(line)["_id"] for line in some.stdout.splitlines()] == ["o-7"]
 
 
+def test_a_dump_goes_on_after_an_unreadable_document(dsn):
+    with pgdoc.Store(dsn) as store, psycopg.connect(dsn, autocommit=True) as connection:
+        store["orders"].insert_many([("o-1", {"n": 1}), ("o-3", {"n": 3})])
+        connection.execute("INSERT INTO docs.orders (id, data) VALUES ('o-2', '{\"n\": 1e4300}')")
+    dumped = pgdoc_command("dump", "orders", "--dsn", dsn)
+    assert dumped.returncode == 1
+    assert sorted(orjson.loads(line)["_id"] for line in dumped.stdout.splitlines()) == ["o-1", "o-3"]
+    named, summary = dumped.stderr.splitlines()
+    assert named.startswith("pgdoc: cannot dump document 'o-2': ")
+    assert summary.startswith("pgdoc: 1 of 3 documents are unreadable, and missing in the output: ")
+
+
+def test_a_limit_is_set_and_removed(dsn):
+    with pgdoc.Store(dsn) as store:
+        store["orders"].insert("o-1", {"text": "x" * 2000})
+        refused = pgdoc_command("limit", "orders", "1KiB", "--dsn", dsn)
+        assert refused.returncode == 1
+        assert "document 'o-1' of collection \"docs.orders\" has 2,012 bytes" in refused.stderr
+        ended = pgdoc_command("limit", "orders", "3KiB", "--dsn", dsn)
+        assert (ended.returncode, ended.stdout) == (0, "Documents of orders have at most 3,072 bytes now.\n")
+        with pytest.raises(pgdoc.DocumentTooLarge):
+            store["orders"].insert("o-2", {"text": "x" * 4000})
+        ended = pgdoc_command("limit", "orders", "none", "--dsn", dsn)
+        assert (ended.returncode, ended.stdout) == (0, "Documents of orders have no limit now.\n")
+        store["orders"].insert("o-2", {"text": "x" * 4000})
+    for size in ("many", "1XB", "-1"):
+        assert pgdoc_command("limit", "orders", size, "--dsn", dsn).returncode == 2
+    assert pgdoc_command("limit", "ghost", "1KiB", "--dsn", dsn).returncode == 1
+
+
 def test_load_takes_the_id_from_a_field_or_generates_one(dsn, tmp_path):
     file = tmp_path / "parts.ndjson"
     file.write_text('{"sku": 17, "n": 1}\n\n{"sku": "x", "n": 2}')

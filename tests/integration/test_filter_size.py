@@ -112,7 +112,7 @@ def rows_of(plan: dict[str, Any], conditions: int) -> float:
         rows *= 1 + conditions / 10
     elif "Bitmap Index" in plan["Node Type"]:
         rows *= 0.2
-    return rows + math.fsum(rows_of(child, conditions) for child in plan.get("Plans", []))
+    return float(rows) + math.fsum(rows_of(child, conditions) for child in plan.get("Plans", []))
 
 
 @pytest.mark.parametrize("name", FILTERS)

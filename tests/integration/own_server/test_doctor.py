@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pgdoc.cli import doctor
+from pgdoc.cli import doctor, sizes
 from tests.integration.own_server.consumers import NAME, slot, status
 from tests.integration.own_server.faults import altered
 from tests.integration.own_server.words import wait_until
@@ -145,3 +145,28 @@ def test_missing_event_triggers_are_named(dsn: str, owner: psycopg.Connection) -
         owner.execute(f'DROP EVENT TRIGGER "{name}"')
     (line,) = [line for line in found(dsn, "streams") if "DDL" in line]
     assert line.startswith("warn: streams notice DDL in plain SQL late: `pgdoc init` by a superuser")
+
+
+def test_collections_without_a_limit_and_their_large_documents_are_named(
+    dsn: str, store: Store, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.create_collection("limited", max_size=1000)
+    assert found(dsn, "sizes") == []
+    orders = store.create_collection("orders", max_size=None)
+    orders.insert("o-1", {"n": 1})
+    (line,) = found(dsn, "sizes")
+    assert line.startswith('warn: no limit on the size of documents in "docs.orders"')
+    assert line.endswith("set one with `pgdoc limit orders 64MiB`")
+    monkeypatch.setattr(sizes, "_DEFAULT_MAX_SIZE", 100_000)
+    orders.insert("large", {"text": "x" * 200_000})
+    owner.execute("INSERT INTO docs.orders (id, data) VALUES ('dense', '{\"n\": [1e131071, 0]}')")
+    lines = found(dsn, "sizes")
+    large = (
+        "warn: document 'large' of collection \"docs.orders\" has 195.3 KiB of JSON text, and streams may fail at it"
+    )
+    assert [line for line in lines if "'large'" in line] == [f"{large}: split it"]
+    assert [line for line in lines if "'dense'" in line]
+    assert len(lines) == 3
+    orders.delete_many({})
+    orders.set_limits(max_size=1000)
+    assert found(dsn, "sizes") == []

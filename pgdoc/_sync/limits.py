@@ -1,0 +1,82 @@
+# Written by .ci/twins.py from pgdoc/_async/limits.py: change that file, and run it.
+"""The limit on the size of a collection's documents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from pgdoc.crud.guard import missing
+from pgdoc.crud.sizes import check_max_size, oversized
+from pgdoc.crud.statements import larger_statement
+from pgdoc.database.errors import map_error
+from pgdoc.errors import DocumentTooLarge
+from pgdoc.sql import statement
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from pgdoc._sync.session import Session
+    from pgdoc._sync.table import Table
+
+__all__ = ["Limits"]
+
+
+class Limits:
+    """The limits of a collection, which inherits them."""
+
+    _table: Table
+    _session: Session
+
+    def set_limits(self, *, max_size: int | None) -> None:
+        """Limit how much JSON text a document of this collection may have.
+
+        `create_collection` sets a limit of 64 MiB; an older collection, or one made by `pgdoc.register`, has none
+        until this call. The limit holds for all writers, in SQL too, and for the results of updates. Outside a
+        transaction, readers and writers go on while the existing documents are looked at. The role must own the
+        collection. Other processes notice the new limit within ten seconds.
+
+        Args:
+            max_size: the most bytes, as PostgreSQL prints the data; `None` for no limit.
+
+        Raises:
+            DocumentTooLarge: a document has more. The former limit stays.
+            CollectionNotFound: the collection does not exist.
+            InvalidInput: `max_size` is not a number of bytes.
+        """
+        size = check_max_size(max_size)
+        oid = self._table.look_up()
+        if oid is None:
+            raise missing(self._table.subject)
+        try:
+            self._refuse_larger(size)
+            with self._session.lend(f"a change of the limit of {self._table.subject}") as connection:
+                self._set(connection, oid, size)
+        except psycopg.Error as exc:
+            error = map_error(exc, self._table.subject)
+            if isinstance(error, DocumentTooLarge) and not self._session.in_transaction:
+                self._refuse_larger(size)  # another writer stored it meanwhile
+            raise error from exc
+        finally:
+            self._session.limits.forget(oid)
+
+    def _set(self, connection: Connection[Any], oid: int, size: int | None) -> None:
+        set_max_size = statement("limits", "set_max_size").encode()
+        if size is not None and not self._session.in_transaction:
+            connection.execute(set_max_size, [oid, size, False])
+            try:
+                connection.execute(self._sql("validate"))
+            except BaseException:
+                if not connection.closed:
+                    connection.execute(self._sql("undo"))
+                raise
+        connection.execute(set_max_size, [oid, size, True])
+
+    def _refuse_larger(self, size: int | None) -> None:
+        if size is not None:
+            for key, found in self._table.read(larger_statement(self._table.name), [size, size, 1], prepare=False):
+                raise oversized(self._table.subject, key, found, size)
+
+    def _sql(self, name: str) -> bytes:
+        return statement("limits", name).format(table=self._table.name).encode()

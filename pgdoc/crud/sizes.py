@@ -1,0 +1,70 @@
+"""The limit on the JSON text of documents."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from pgdoc.errors import DocumentTooLarge, InvalidInput
+from pgdoc.model.short_repr import short_repr
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["DEFAULT_MAX_SIZE", "LARGE", "MOST", "SizeLimit", "check_max_size", "naming", "oversized"]
+
+DEFAULT_MAX_SIZE: Final = 64 << 20
+"""The limit of new collections, in bytes."""
+
+MOST: Final = 1_000_000_000
+"""The largest limit, and that of a collection without one: PostgreSQL takes and prints at most 1 GB at once."""
+
+LARGE: Final = 64 << 10
+"""For a document of this many bytes, it is worth looking up the limit before sending it."""
+
+
+class SizeLimit(NamedTuple):
+    """What is known about the sizes of a collection's documents.
+
+    Attributes:
+        max_size: the limit that all documents keep; `None` if there is none.
+        has_unprintable: whether the server failed to print one a moment ago.
+    """
+
+    max_size: int | None
+    has_unprintable: bool = False
+
+
+def check_max_size(value: Any) -> int | None:
+    """Check the argument `max_size`."""
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST:
+        raise InvalidInput(
+            f"max_size must be a number of bytes from 1 to {MOST:,}, or None for no limit, got {short_repr(value)}"
+        )
+    return int(value)
+
+
+@contextmanager
+def naming(key: str | None) -> Iterator[None]:
+    """Name the document that a statement writes in the error of the server, which does not."""
+    try:
+        yield
+    except DocumentTooLarge as exc:
+        if key is None:
+            raise
+        message = str(exc).replace("a document of", f"document {key!r} of", 1)
+        raise DocumentTooLarge(message, document_id=key) from exc.__cause__
+
+
+def oversized(subject: str, key: str, size: int | None, max_size: int | None) -> DocumentTooLarge:
+    """Return the error for a document whose JSON text has `size` bytes; `None` if the server can't print it."""
+    found = "more JSON text than PostgreSQL can print (1 GB)" if size is None else f"{size:,} bytes of JSON text"
+    if max_size is None:
+        advice = f"pgdoc stores at most {MOST:,} bytes: split the document"
+    else:
+        advice = f"the collection's max_size is {max_size:,}: split the document, or raise the limit with set_limits()"
+    return DocumentTooLarge(
+        f"document {key!r} of {subject} has {found}, and {advice}", document_id=key, size=size, max_size=max_size
+    )
