@@ -21,14 +21,15 @@ COMMENT ON COLUMN pgdoc.consumer_progress.database_oid IS 'the database in which
 -- change the version would be taken for a replacement, and `if_version` would pass over it.
 CREATE OR REPLACE FUNCTION pgdoc.before_update() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  IF NEW.id OPERATOR(pg_catalog.<>) OLD.id THEN
-    RAISE EXCEPTION 'cannot change the id of document % in %.%', OLD.id, TG_TABLE_SCHEMA, TG_TABLE_NAME
-      USING ERRCODE = 'integrity_constraint_violation', HINT = 'Delete the document and insert it with the new id.';
-  END IF;
-  -- A logical subscriber applies the publisher's row, which has its own version and times.
-  IF NEW.version OPERATOR(pg_catalog.<>) OLD.version
-    AND pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.=) 'replica' THEN
-    RETURN NEW;
+  IF NEW.id OPERATOR(pg_catalog.<>) OLD.id OR NEW.version OPERATOR(pg_catalog.<>) OLD.version THEN  -- one test in the usual case
+    IF NEW.id OPERATOR(pg_catalog.<>) OLD.id THEN
+      RAISE EXCEPTION 'cannot change the id of document % in %.%', OLD.id, TG_TABLE_SCHEMA, TG_TABLE_NAME
+        USING ERRCODE = 'integrity_constraint_violation', HINT = 'Delete the document and insert it with the new id.';
+    END IF;
+    -- A logical subscriber applies the publisher's row, which has its own version and times.
+    IF pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.=) 'replica' THEN
+      RETURN NEW;
+    END IF;
   END IF;
   NEW.version := OLD.version OPERATOR(pg_catalog.+) 1;
   IF (NEW.replaced_version OPERATOR(pg_catalog.=) NEW.version) IS NOT TRUE THEN

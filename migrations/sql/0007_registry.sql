@@ -163,7 +163,8 @@ BEGIN
   ELSE
     RAISE EXCEPTION 'table "%.%" is not a collection', schema_name, name
       USING ERRCODE = 'wrong_object_type',
-        HINT = format('Use another collection name, or make it one: SELECT pgdoc.register(%L)', relation::text);
+        HINT = coalesce('Use another collection name: it can''t become one, because ' || pgdoc.form_fault(relation),
+          format('Use another collection name, or make it one: SELECT pgdoc.register(%L)', relation::text));
   END IF;
 END $$;
 
@@ -190,6 +191,8 @@ SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   was record;
   renamed oid[] := '{}';
+  new_schemas text[] := '{}';
+  new_names text[] := '{}';
 BEGIN
   IF NOT pgdoc.is_bound() THEN
     RETURN;
@@ -215,14 +218,16 @@ BEGIN
     WHERE ctid = was.ctid;
     IF was.change IN ('rename', 'move') THEN
       renamed := renamed || was.oid;
+      new_schemas := new_schemas || was.new_schema;  -- a name read later may be the next one already
+      new_names := new_names || was.new_name;
     END IF;
   END LOOP;
   IF cardinality(renamed) > 0 THEN  -- after all were closed: two collections may have exchanged their names
     INSERT INTO pgdoc.registry (oid, schema_name, name, since, opened_by, from_name, exact)
-    SELECT c.oid, n.nspname, c.relname, old.until, old.closed_by,
+    SELECT old.oid, now.schema_name, now.name, old.until, old.closed_by,
       CASE old.closed_by WHEN 'rename' THEN old.name END, old.oid = ANY (just_changed)
-    FROM pgdoc.registry old JOIN pg_class c ON c.oid = old.oid JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE old.oid = ANY (renamed) AND old.closed_xid = pg_current_xact_id()
+    FROM pgdoc.registry old JOIN unnest(renamed, new_schemas, new_names) AS now(oid, schema_name, name) ON now.oid = old.oid
+    WHERE old.closed_xid = pg_current_xact_id()
       AND old.until = (SELECT max(r.until) FROM pgdoc.registry r WHERE r.oid = old.oid)
     ORDER BY old.schema_name, old.name;
   END IF;
@@ -414,13 +419,26 @@ BEGIN
     'EXECUTE FUNCTION pgdoc.refuse_insert()', relation);
 END $$;
 
+-- Locks a collection for DDL, and records what was done to it before. Another session may be recording just that: what it does
+-- takes milliseconds, so this waits for it, but for no more than a second, since nothing keeps it from staying in its transaction.
+CREATE FUNCTION pgdoc.lock_followed(relation regclass) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  PERFORM pgdoc.lock_table(relation, 'ACCESS EXCLUSIVE');
+  FOR attempt IN 1 .. 100 LOOP
+    PERFORM pgdoc.follow_tables();
+    EXIT WHEN NOT EXISTS (
+      SELECT FROM pgdoc.registry r JOIN pg_class c ON c.oid = r.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+      WHERE r.oid = relation AND r.until IS NULL AND (n.nspname <> r.schema_name OR c.relname <> r.name));
+    PERFORM pg_sleep(0.01);
+  END LOOP;
+END $$;
+
 -- Dropping the triggers makes it a plain table; that needs its owner.
 CREATE FUNCTION pgdoc.unregister(relation regclass) RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   was_collection boolean := pgdoc.is_collection(relation);
 BEGIN
-  PERFORM pgdoc.follow_tables();
-  PERFORM pgdoc.lock_table(relation, 'ACCESS EXCLUSIVE');
+  PERFORM pgdoc.lock_followed(relation);
   EXECUTE format('DROP TRIGGER IF EXISTS pgdoc_after_insert ON %s', relation);
   EXECUTE format('DROP TRIGGER IF EXISTS pgdoc_before_update ON %s', relation);
   IF EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
@@ -479,8 +497,7 @@ DECLARE
   relation regclass := pgdoc.find_collection(schema_name, name);
 BEGIN
   IF relation IS NOT NULL THEN
-    PERFORM pgdoc.follow_tables();
-    PERFORM pgdoc.lock_table(relation, 'ACCESS EXCLUSIVE');
+    PERFORM pgdoc.lock_followed(relation);
     EXECUTE format('DROP TABLE %s', relation);
     PERFORM pgdoc.follow_own_ddl(relation);
   END IF;
@@ -493,8 +510,7 @@ DECLARE
   relation regclass := pgdoc.find_collection(schema_name, old_name);
 BEGIN
   IF relation IS NOT NULL THEN
-    PERFORM pgdoc.follow_tables();
-    PERFORM pgdoc.lock_table(relation, 'ACCESS EXCLUSIVE');
+    PERFORM pgdoc.lock_followed(relation);
     EXECUTE format('ALTER TABLE %s RENAME TO %I', relation, new_name);
     PERFORM pgdoc.follow_own_ddl(relation);
   END IF;
@@ -523,6 +539,9 @@ BEGIN
   DELETE FROM pgdoc.published;
   INSERT INTO pgdoc.published
   SELECT oid, '', '', pg_current_wal_insert_lsn() FROM pg_publication WHERE pubname = 'pgdoc';
+  IF (SELECT to_jsonb(p) ->> 'pubgencols' = 'n' FROM pg_publication p WHERE p.pubname = 'pgdoc') THEN  -- pg_upgrade to PostgreSQL 18
+    EXECUTE 'ALTER PUBLICATION pgdoc SET (publish_generated_columns = stored)';
+  END IF;
   FOR was IN SELECT * FROM unnest(schemas, names) AS collection(schema_name, name) LOOP
     relation := to_regclass(format('%I.%I', was.schema_name, was.name));
     fault := CASE WHEN relation IS NULL THEN 'its table does not exist' ELSE pgdoc.form_fault(relation) END;

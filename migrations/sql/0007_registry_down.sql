@@ -2,7 +2,8 @@
 DROP FUNCTION IF EXISTS pgdoc.follow_drop(), pgdoc.follow_alter(), pgdoc.lock_renamed() CASCADE;
 DROP FUNCTION pgdoc.existed(text, text[], pg_lsn, pg_lsn), pgdoc.exact_since(text, text[]), pgdoc.rebind(), pgdoc.unregister(regclass), pgdoc.register(regclass),
   pgdoc.check_may_register(), pgdoc.enter_collection(regclass), pgdoc.prune_registry(), pgdoc.follow_own_ddl(oid),
-  pgdoc.follow_tables(), pgdoc.is_followed(), pgdoc.follow(oid[], boolean), pgdoc.refuse_table(text), pgdoc.collection_oid(text, text),
+  pgdoc.lock_followed(regclass), pgdoc.follow_tables(), pgdoc.is_followed(), pgdoc.follow(oid[], boolean),
+  pgdoc.refuse_table(text), pgdoc.collection_oid(text, text),
   pgdoc.is_equipped(regclass), pgdoc.publication_fault(text, text[]), pgdoc.lock_table(regclass, text), pgdoc.check_bound();
 DELETE FROM pgdoc.published WHERE name = 'registry' AND schema_name = 'pgdoc' OR name = 'pgdoc.registry';
 ALTER PUBLICATION pgdoc DROP TABLE pgdoc.registry;

@@ -45,7 +45,8 @@ BEGIN
     FOR altered IN
       SELECT c.oid::regclass AS relation, coalesce(pgdoc.form_fault(c.oid),
         CASE WHEN c.relreplident <> 'f' THEN 'without REPLICA IDENTITY FULL its changes have no before images' END) AS fault
-      FROM pg_event_trigger_ddl_commands() d JOIN pg_class c ON c.oid = d.objid
+      FROM pg_event_trigger_ddl_commands() d
+        JOIN pg_class c ON c.oid = d.objid OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = d.objid)  -- ATTACH PARTITION
       WHERE d.classid = 'pg_class'::regclass AND c.oid IN (SELECT oid FROM pgdoc.registry WHERE until IS NULL)
     LOOP
       IF altered.fault IS NOT NULL AND pgdoc.is_bound() THEN  -- in a copy, the oids there can be those of any tables

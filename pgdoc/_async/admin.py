@@ -77,7 +77,7 @@ class AsyncAdmin:
             schema=source.schema,
             collections=collections,
             plugin=plugin,
-            plugin_reason=plugin_reason(source.plugin, plugin, refusal),
+            plugin_reason=plugin_reason(source.plugin, plugin, refusal, follows_ddl=follows_ddl),
             follows_ddl=follows_ddl,
             problem=problem,
         )

@@ -78,7 +78,7 @@ class Admin:
             schema=source.schema,
             collections=collections,
             plugin=plugin,
-            plugin_reason=plugin_reason(source.plugin, plugin, refusal),
+            plugin_reason=plugin_reason(source.plugin, plugin, refusal, follows_ddl=follows_ddl),
             follows_ddl=follows_ddl,
             problem=problem,
         )

@@ -56,8 +56,7 @@ class Assembler:
         self._registry = registry
         self._begin: Begin | None = None
         self._transaction = TransactionInfo(0, "", None)
-        self._buffered: list[RowChange] = []  # the rows of one LSN: rule 2
-        self._buffered_lsn = 0
+        self._rows: list[RowChange] = []  # not assembled yet: rule 2
         self._registry_lsn, self._registry_ordinal = 0, 0
 
     def feed(self, records: Iterable[Record]) -> Burst:
@@ -65,17 +64,13 @@ class Assembler:
         changes: list[Change] = []
         for record in records:
             if isinstance(record, RowChange):
-                if record.lsn != self._buffered_lsn:
-                    self._flush(changes)
-                    self._buffered_lsn = record.lsn
-                self._buffered.append(record)
+                self._rows.append(record)
             elif isinstance(record, Commit):
                 self._flush(changes)
                 self._begin = None
                 self.watermark = max(self.watermark, record.end_lsn)
             elif isinstance(record, Message):
-                if record.lsn != self._buffered_lsn:
-                    self._flush(changes)
+                self._flush(changes, before=record.lsn)
                 self._take_message(record, changes)
             elif isinstance(record, RegistryRow):
                 self._flush(changes)
@@ -86,6 +81,8 @@ class Assembler:
             else:
                 self._begin = record
                 self._transaction = TransactionInfo(record.xid, record.timestamp, None, record.is_sent_time)
+        if self._rows:
+            self._flush(changes, before=self._rows[-1].lsn)
         return Burst(changes, self.watermark, self._begin.commit_lsn if self._begin else None)
 
     def _take_message(self, message: Message, changes: list[Change]) -> None:
@@ -107,28 +104,32 @@ class Assembler:
         position = (self._begin.commit_lsn, row.lsn, MESSAGE, self._registry_ordinal)
         changes.append(Change(position, self._transaction, change))
 
-    def _flush(self, changes: list[Change]) -> None:
-        rows, self._buffered = self._buffered, []
+    def _flush(self, changes: list[Change], before: int | None = None) -> None:
+        """Assemble the rows that are buffered, except those at the end whose LSN is `before`."""
+        rows, self._rows = _split(self._rows, before)
         if not rows or self._begin is None:
             return
-        commit_lsn = self._begin.commit_lsn
-        present = self._registry.open
-        for ordinal, row in enumerate(rows) if rows[0].kind != "T" else self._truncations(rows):
-            since, name = present.get(row.oid or row.table, _NEVER)
-            if row.lsn < since:
+        commit_lsn, transaction = self._begin.commit_lsn, self._transaction
+        present, make = self._registry.open, tuple.__new__
+        first, has_truncation = len(changes), False
+        last_lsn = ordinal = 0
+        for row in rows:
+            lsn, kind, table, _, _, _, oid = row  # once: reading one attribute takes as long
+            ordinal = ordinal + 1 if lsn == last_lsn else 0
+            last_lsn = lsn
+            since, name = present.get(oid or table, _NEVER)
+            if lsn < since or kind == "T":
                 found = self._collection_of(row)
                 if found is None:
                     continue
                 name = found
-            if name != row.table:
+            if name != table:
                 row = row._replace(table=name)  # noqa: PLW2901
-            change = ((commit_lsn, row.lsn, ROW, ordinal), self._transaction, row)
-            changes.append(tuple.__new__(Change, change))  # takes half the time of Change(*change)
-
-    def _truncations(self, rows: list[RowChange]) -> list[tuple[int, RowChange]]:
-        named = [(self._collection_of(row), row) for row in rows]
-        found = [(_ordinal_of_truncation(name), row) for name, row in named if name is not None]
-        return sorted(found, key=itemgetter(0))
+            if kind == "T":
+                ordinal, has_truncation = _ordinal_of_truncation(name), True
+            changes.append(make(Change, ((commit_lsn, lsn, ROW, ordinal), transaction, row)))
+        if has_truncation:
+            changes[first:] = sorted(changes[first:], key=itemgetter(0))
 
     def _collection_of(self, row: RowChange) -> str | None:
         """Return the name of the collection that a row belongs to; `None` if it belongs to none."""
@@ -140,6 +141,13 @@ class Assembler:
 
 
 _NEVER = (1 << 64, "")
+
+
+def _split(rows: list[RowChange], before: int | None) -> tuple[list[RowChange], list[RowChange]]:
+    end = len(rows)
+    while end and rows[end - 1].lsn == before:
+        end -= 1
+    return rows[:end], rows[end:]
 
 
 def _collection_change(row: RegistryRow) -> CollectionChange | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable  # noqa: TC003 (a named tuple's fields are 
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
@@ -202,16 +203,22 @@ def _row(event: ChangeEvent) -> RowChange | CollectionChange:
     return row
 
 
+_columns = itemgetter(*COLLECTION_COLUMNS)
+
+
 def _images(event: ChangeEvent) -> Images:
     row = _row(event)
     images = row.images()
-    found = (images.after or images.before).keys()
-    if not found >= COLLECTION_COLUMNS and row.kind in ROW_KINDS and row.kind != "T":
-        lost = ", ".join(sorted(COLLECTION_COLUMNS - found))
-        raise UnreadableDocument(
-            f"a row of collection {row.table!r} lacks {lost}: the table was changed where no event trigger refuses it; "
-            "restore the column"
-        )
+    if row.kind in "IUD":
+        image = images.after or images.before
+        try:
+            _columns(image)  # the cheapest test
+        except KeyError as exc:
+            lost = ", ".join(sorted(COLLECTION_COLUMNS - image.keys()))
+            raise UnreadableDocument(
+                f"a row of collection {row.table!r} lacks {lost}: the table was changed where no event trigger refuses "
+                "it; restore the column"
+            ) from exc
     return images
 
 
@@ -276,8 +283,11 @@ def _timestamp(event: ChangeEvent) -> datetime:
     reported = datetime.fromisoformat(transaction.timestamp).astimezone(UTC)
     if _row(event).kind not in "IU":
         return reported
+    text = event._images.after["updated_at"]  # noqa: SLF001
+    if text[4] == "-" and text.endswith("+00") and text <= transaction.timestamp and not transaction.is_sent_time:
+        return reported  # the usual case: both are ISO 8601 in UTC, with a space and a year of four digits
     try:
-        written = datetime.fromisoformat(event._images.after["updated_at"]).astimezone(UTC)  # noqa: SLF001
+        written = datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):  # `infinity`, or a year that Python does not have
         return reported
     return written if transaction.is_sent_time or written > reported else reported

@@ -30,6 +30,7 @@ from pgdoc.cli.doctor import examine_server
 from pgdoc.cli.invocation import own_command
 from pgdoc.cli.opening import explain_missing, has_schema, missing_collections, open_stream, schema_not_found
 from pgdoc.cli.output import print_events, print_fields, print_json_lines
+from pgdoc.cli.render import printable
 from pgdoc.cli.stores import DEFAULT_SCHEMA, open_store
 from pgdoc.cli.transfer import ID_FIELD, dump_documents, load_documents
 from pgdoc.errors import CollectionNotFound, PgdocError, ServerUnreachable
@@ -64,7 +65,7 @@ def run_cli(arguments: list[str] | None = None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except PgdocError as error:
-        sys.stderr.write(f"pgdoc: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"pgdoc: {printable(' '.join(str(error).split()))}\n")
         return 1
     except KeyboardInterrupt:
         return 130
@@ -254,7 +255,7 @@ def doctor_command(dsn: Dsn = "", schema: Schema = DEFAULT_SCHEMA) -> None:
     for finding in examine_server(dsn, schema):
         is_wrong |= finding.verdict == "wrong"
         line = Text.assemble((f"{finding.verdict:<5}", styles[finding.verdict]), f"  {finding.subject:<12}  ")
-        console.print(line.append(" ".join(finding.text.split())), soft_wrap=True)
+        console.print(line.append(printable(" ".join(finding.text.split()))), soft_wrap=True)
     raise typer.Exit(int(is_wrong))
 
 

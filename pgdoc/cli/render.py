@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pgdoc.changes.events import ChangeEvent
 
-__all__ = ["render_bytes", "render_delay", "render_event", "shorten"]
+__all__ = ["printable", "render_bytes", "render_delay", "render_event", "shorten"]
 
 _KIND_STYLES: Final = {
     "insert": "green",
@@ -97,10 +97,11 @@ def shorten(value: Any, width: int = _VALUE_WIDTH) -> str:
 
 
 def _cut(text: str, width: int) -> str:
-    return _printable(text if len(text) <= width else f"{text[: width - 1]}…")
+    return printable(text if len(text) <= width else f"{text[: width - 1]}…")
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Escape what a terminal would act on."""
     if text.isprintable():
         return text
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
@@ -108,13 +109,13 @@ def _printable(text: str) -> str:
 
 def _target(event: ChangeEvent) -> str:
     if event.document_id is None:
-        return _printable(event.collection)
-    return f"{_printable(event.collection)}/{_cut(event.document_id, _VALUE_WIDTH)}"
+        return printable(event.collection)
+    return f"{printable(event.collection)}/{_cut(event.document_id, _VALUE_WIDTH)}"
 
 
 def _content(event: ChangeEvent) -> list[Text]:
     if event.renamed_to is not None:
-        return [Text.assemble("→ ", (_printable(event.renamed_to), "bold"))]
+        return [Text.assemble("→ ", (printable(event.renamed_to), "bold"))]
     if event.event_type is EventType.INVALIDATE:
         return [Text("no watched collection is left: the stream ends", style="dim")]
     try:
@@ -123,7 +124,7 @@ def _content(event: ChangeEvent) -> list[Text]:
             return _changes(event.update_description or diff(before.data, after.data), before.data)
         return [Text(shorten(document.data, _DOCUMENT_WIDTH)) for document in (before, after) if document is not None]
     except UnreadableDocument as error:
-        return [Text(_printable(f"unreadable: {error}"), style="red")]
+        return [Text(printable(f"unreadable: {error}"), style="red")]
 
 
 def _changes(description: UpdateDescription, before: dict[str, Any]) -> list[Text]:

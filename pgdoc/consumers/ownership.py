@@ -151,8 +151,10 @@ class Ownership:
     def unhurried(self) -> Iterator[None]:
         """Let this session stay idle for longer, while another connection does slow work."""
         self._renew(_UNHURRIED_S)
-        yield
-        self._renew(LEASE_S)
+        try:
+            yield
+        finally:
+            self._renew(LEASE_S)
 
     def take_over(self) -> None:
         """Store the claim where checkpoints check it; end any open transaction that holds a former owner's."""
@@ -352,7 +354,11 @@ class Ownership:
         try:
             return self._connection.execute(query.encode(), given)
         except psycopg.errors.LockNotAvailable as exc:
-            raise _RowLockedError(str(exc)) from exc
+            raise _RowLockedError(
+                f'consumer "{self.name}": an open transaction holds its row, such as one with a checkpoint; end that '
+                "transaction, or try again later",
+                sqlstate=exc.sqlstate,
+            ) from exc
         except psycopg.Error as exc:
             raise self._map_error(exc) from exc
 
@@ -385,7 +391,7 @@ def drop_consumer(source: Source, name: str) -> bool:
         ownership.close()
 
 
-class _RowLockedError(PgdocError):
+class _RowLockedError(DatabaseError):
     """An open transaction has changed the consumer's row and holds its lock."""
 
     resumable = True

@@ -44,7 +44,7 @@ def sent_at(frame: bytes) -> str:
 
 def iso_time(microseconds: int) -> str:
     """Return a time that PostgreSQL counts in microseconds since 2000 as ISO 8601."""
-    return (_EPOCH + timedelta(microseconds=microseconds)).isoformat()
+    return (_EPOCH + timedelta(microseconds=microseconds)).isoformat(" ")
 
 
 def parse_keepalive(frame: bytes) -> PrimaryKeepalive:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _BEGIN, _COMMIT, _MESSAGE = ord("B"), ord("C"), ord("M")
 _ROWS = {ord(kind): kind for kind in "IUDT"}
 _CHANGES = frozenset(b"IUDTM")
-_SCHEMA, _TABLE = b'"schema":"', b'","table":"'
+_SCHEMA, _TABLE, _ROW = b'"schema":"', b'","table":"', b'":[{'
 _IDENTITY, _NAME, _LATE_COLUMN = b'"identity":[', b'"name":"', b'"name":"replaced_version"'
 """Inside a JSON string every quote is escaped, so these are found only where they are structure."""
 _ACTION = PAYLOAD + len('{"action":"')
@@ -99,13 +99,13 @@ class Wal2Json:
         return records
 
     def _row(self, kind: str, frame: bytes) -> RowChange | RegistryRow | None:
-        start = frame.find(_SCHEMA, _ACTION) + len(_SCHEMA)
-        end = frame.find(b'"', frame.find(_TABLE, start) + len(_TABLE))
+        start = frame.find(_SCHEMA, _ACTION)
+        end = frame.find(_ROW, start)  # -1 for a T
         address = frame[start:end]
         table = self._tables.get(address)
-        if table is None or start < PAYLOAD or end < 0 or not frame.endswith(b"}"):
-            table = _table(frame, start, end)
-            if b"\\" not in address:  # else the address may end inside the name
+        if table is None or not frame.endswith(b"}"):
+            table = _table(frame)
+            if end > 0 and b"\\" not in address:  # else the address may end inside the name
                 self._tables[address] = table
         if table is _REGISTRY:
             return read_registry_row(xlog_start(frame), kind, read_images(frame), frame) if kind in "IU" else None
@@ -113,7 +113,9 @@ class Wal2Json:
         return tuple.__new__(RowChange, row)  # takes half the time of RowChange(*row)
 
 
-def _table(frame: bytes, start: int, end: int) -> str:
+def _table(frame: bytes) -> str:
+    start = frame.find(_SCHEMA, _ACTION) + len(_SCHEMA)
+    end = frame.find(b'"', frame.find(_TABLE, start) + len(_TABLE))  # inside the name if it has a quote, escaped then
     if start < PAYLOAD or end < 0 or not frame.endswith(b"}"):
         raise ProtocolError(f"wal2json sent an incomplete change: {frame[PAYLOAD : PAYLOAD + 40]!r}", offset=PAYLOAD)
     address = frame[start:end]

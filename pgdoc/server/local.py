@@ -160,6 +160,8 @@ class LocalServer:
             ServerStartFailed: the folder or the port can't be used, or the server did not start; the message then has
                 the last lines of its log.
         """
+        if self.has_exited:
+            self._launch()
         if self._postmaster is not None:
             return self
         self._installation  # noqa: B018 (fails before any folder is created)

@@ -91,16 +91,18 @@ class Status:
     problem: str | None
 
 
-def plugin_reason(wanted: str, plugin: str, refusal: str | None) -> str:
+def plugin_reason(wanted: str, plugin: str, refusal: str | None, *, follows_ddl: bool) -> str:
     """Return, in words, why streams read through `plugin`.
 
     `wanted` is the store's option. `refusal` says why the server refuses a preferred plugin; it is empty if the server
-    refused none, and `None` if none could be tried.
+    refused none, and `None` if none could be tried. `follows_ddl` says whether event triggers follow DDL.
     """
     if wanted != "auto":
         return "the store asks for it"
     if refusal is None:
         return "none could be tried"
+    if not refusal and plugin == "pgoutput" and not follows_ddl:
+        return "no event trigger follows DDL, and pgoutput tells tables apart even so"
     return refusal or f"the server has and allows {plugin}"
 
 

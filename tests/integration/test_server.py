@@ -193,6 +193,16 @@ def test_a_server_that_ends_by_itself_has_exited(private_server):
     assert not private_server.has_exited
 
 
+def test_a_server_that_ended_by_itself_starts_again(private_server):
+    with psycopg.connect(private_server.conninfo, autocommit=True) as connection:
+        connection.execute("CREATE TABLE kept ()")
+    os.kill(private_server.pid, signal.SIGQUIT)
+    wait_until(lambda: private_server.has_exited)
+    private_server.start()
+    with psycopg.connect(private_server.conninfo) as connection:
+        connection.execute("SELECT FROM kept")
+
+
 def test_up_reports_a_server_that_exited(folder):
     command = [sys.executable, "-u", "-m", "pgdoc", "up", "--folder", str(folder), "--schema", "shop"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -93,6 +93,15 @@ def test_a_virtual_column_that_no_event_trigger_could_refuse_is_reported(db: Sha
 
 
 @pytest.mark.usefixtures("has_virtual_columns")
+def test_init_completes_the_publication_after_an_upgrade_to_postgresql_18(db: SharedDatabase) -> None:
+    owner, store = db.connect(), db.store()
+    owner.execute("ALTER PUBLICATION pgdoc SET (publish_generated_columns = none)")
+    owner.execute("UPDATE pgdoc.identity SET system_id = 1")
+    store.migrate()
+    assert db.store("streamer", plugin="pgoutput", auto_create=False).status().problem is None
+
+
+@pytest.mark.usefixtures("has_virtual_columns")
 def test_a_table_with_a_virtual_column_is_not_registered(db: SharedDatabase) -> None:
     owner = db.connect()
     owner.execute(f"CREATE TABLE docs.users ({SIX}, t text GENERATED ALWAYS AS (data ->> 't') VIRTUAL)".encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -27,6 +28,20 @@ def test_a_role_that_may_connect_keeps_no_name_by_following_ddl(db: SharedDataba
     owner.execute("SELECT pgdoc.follow_tables()")
     assert owner.execute("SELECT name FROM pgdoc.registry WHERE until IS NULL").fetchall() == [("former",)]
     assert owner.execute("SELECT pgdoc.create_collection('docs', 'orders')").fetchone() == (True,)
+
+
+@pytest.mark.parametrize("catalog", ["owner"])
+def test_a_name_that_another_session_is_recording_is_not_passed_over(db: SharedDatabase) -> None:
+    owner = db.connect()
+    recorder = db.connect("streamer", autocommit=False)
+    owner.execute("ALTER TABLE docs.orders RENAME TO sold")
+    recorder.execute("SELECT pgdoc.follow_tables()")
+    commit = threading.Timer(0.2, recorder.commit)
+    commit.start()
+    owner.execute("SELECT pgdoc.rename_collection('docs', 'sold', 'orders')")
+    commit.join()
+    found = owner.execute("SELECT opened_by, from_name, name FROM pgdoc.registry ORDER BY since").fetchall()
+    assert found == [("create", None, "orders"), ("rename", "orders", "sold"), ("rename", "sold", "orders")]
 
 
 @pytest.mark.parametrize("catalog", ["superuser"])

@@ -235,6 +235,14 @@ def test_a_collection_has_no_child_tables(sql: psycopg.Connection, ddl: str) -> 
     assert raised.value.sqlstate == "PGD03"
 
 
+def test_a_collection_becomes_no_partition(sql: psycopg.Connection) -> None:
+    sql.execute("SELECT pgdoc.create_collection('docs', 'orders')")
+    sql.execute("CREATE TABLE docs.parent (LIKE docs.orders INCLUDING ALL) PARTITION BY LIST (id)")
+    with pytest.raises(psycopg.Error, match="not a plain table") as raised:
+        sql.execute("ALTER TABLE docs.parent ATTACH PARTITION docs.orders DEFAULT")
+    assert raised.value.sqlstate == "PGD03"
+
+
 def test_other_columns_are_no_concern_of_pgdoc(dsn: str, sql: psycopg.Connection, plugin: str) -> None:
     with Store(dsn, plugin=plugin) as store:
         store.create_collection("orders")

@@ -366,3 +366,12 @@ def test_python_m_pgdoc_is_the_command():
     ended = subprocess.run([sys.executable, "-m", "pgdoc", "--help"], capture_output=True, text=True, check=False)
     assert ended.returncode == 0
     assert "watch" in ended.stdout
+
+
+def test_an_error_sends_no_control_characters_to_the_terminal(monkeypatch, capsys):
+    def fail(*_args, **_options):
+        raise pgdoc.PgdocError("table \x1b]0;gone\x07 is odd")
+
+    monkeypatch.setattr("pgdoc.cli.app.app", fail)
+    assert run_cli([]) == 1
+    assert capsys.readouterr().err == "pgdoc: table \\x1b]0;gone\\x07 is odd\n"

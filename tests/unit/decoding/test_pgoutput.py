@@ -15,7 +15,7 @@ from tests.unit import wire
 
 SCHEMA = "docs"
 COMMITTED_US = 849_000_000_123_456
-WHEN = "2026-11-26T09:20:00.123456+00:00"
+WHEN = "2026-11-26 09:20:00.123456+00:00"
 TYPES = {"id": 25, "data": 3802, "version": 20, "replaced_version": 20, "created_at": 1184, "updated_at": 1184}
 WHOLE = {"id": "o-1", "data": '{"n": 1.10}', "version": 1, "replaced_version": 1, "created_at": "a", "updated_at": "b"}
 UNCHANGED = object()

@@ -81,16 +81,17 @@ def test_what_is_older_than_what_pgoutput_publishes_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "plugin", "refusal", "says"),
+    ("wanted", "plugin", "refusal", "follows_ddl", "says"),
     [
-        ("pgoutput", "pgoutput", "", "the store asks for it"),
-        ("auto", "wal2json", "", "the server has and allows wal2json"),
-        ("auto", "pgoutput", "the server has no wal2json", "the server has no wal2json"),
-        ("auto", "auto", None, "none could be tried"),
+        ("pgoutput", "pgoutput", "", True, "the store asks for it"),
+        ("auto", "wal2json", "", True, "the server has and allows wal2json"),
+        ("auto", "pgoutput", "the server has no wal2json", True, "the server has no wal2json"),
+        ("auto", "pgoutput", "", False, "no event trigger follows DDL, and pgoutput tells tables apart even so"),
+        ("auto", "auto", None, True, "none could be tried"),
     ],
 )
-def test_why_a_plugin_is_read(wanted, plugin, refusal, says):
-    assert plugin_reason(wanted, plugin, refusal) == says
+def test_why_a_plugin_is_read(wanted, plugin, refusal, follows_ddl, says):
+    assert plugin_reason(wanted, plugin, refusal, follows_ddl=follows_ddl) == says
 
 
 @pytest.mark.parametrize(
