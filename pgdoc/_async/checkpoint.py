@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psycopg
 
 from pgdoc.database.errors import map_error
-from pgdoc.errors import ConsumerLost
+from pgdoc.errors import ConsumerLost, DatabaseError
 from pgdoc.model.positions import Lsn
 from pgdoc.sql import statement
 
@@ -36,6 +36,7 @@ async def checkpoint(tx: AsyncOpenTransaction, consumer: Consumer, mark: Mark) -
 
     Raises:
         ConsumerLost: it does not, or `mark` is not beyond the stored position.
+        DatabaseError: something in the table keeps the position from being stored.
     """
     system_id, timeline, database_oid = consumer.ids
     position = [int(number) for number in mark.position]  # some may be Lsn
@@ -48,6 +49,11 @@ async def checkpoint(tx: AsyncOpenTransaction, consumer: Consumer, mark: Mark) -
     except psycopg.Error as exc:  # also a serialization failure: the next attempt finds out who changed the row
         raise map_error(exc, f'consumer "{consumer.name}"') from exc
     if stored and stored[0][:2] == consumer.claim:
+        if stored[0][2] < position:
+            raise DatabaseError(
+                f'the checkpoint of consumer "{consumer.name}" was not stored: a trigger or a row policy of the table '
+                "pgdoc.consumers drops it; remove that, and roll this transaction back"
+            )
         at, asked = Lsn(stored[0][2][0]), Lsn(mark.position[0])
         raise ConsumerLost(
             f'consumer "{consumer.name}" has a checkpoint at {at} already, and the event at {asked} is not beyond it: '

@@ -25,4 +25,5 @@ def test_an_entry_says_when_it_is_raised_whether_to_resume_and_the_cure(name: st
     resumable = "yes" if getattr(errors, name).resumable else "no"
     assert re.search(r"^- \*\*Raised\*\* \w.*\.$", ENTRIES[name], re.MULTILINE)
     assert f"\n- **Resumable:** {resumable}\n" in ENTRIES[name]
+    assert ("\n- **Retryable:** yes\n" in ENTRIES[name]) == getattr(errors, name).retryable
     assert re.search(r"^- \*\*Cure:\*\* \w.*\.$|^- \*\*Cure:\*\* `.*\.$", ENTRIES[name], re.MULTILINE)

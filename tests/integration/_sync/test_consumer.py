@@ -17,6 +17,7 @@ from pgdoc.errors import (
     DatabaseError,
     InvalidName,
     NotAConsumer,
+    SerializationFailure,
     StreamClosed,
 )
 from tests.integration._sync.streams import brief, take
@@ -320,14 +321,37 @@ def test_a_checkpoint_in_a_transaction_with_an_older_snapshot_asks_for_a_retry(
         with store["orders"].watch(consumer=name) as stream:
             insert(store, "1", "2")
             one, two = take(stream, 2)
-            with pytest.raises(DatabaseError, match="Run the transaction again"):
+            with pytest.raises(SerializationFailure, match="again"):
                 audit(store, stream, one, "repeatable read", meanwhile=hear_of_it)
             audit(store, stream, one, "repeatable read")
-            with pytest.raises(DatabaseError, match="Run the transaction again"):
+            with pytest.raises(SerializationFailure, match="again"):
                 audit(store, stream, two, "repeatable read", meanwhile=take_over)
             for isolation in (None, "repeatable read"):
                 with pytest.raises(ConsumerLost, match="taken over by another process, or dropped"):
                     audit(store, stream, two, isolation)
+        assert audited(store) == ["1"]
+
+
+def test_a_checkpoint_that_a_trigger_drops_is_an_error(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, name: str
+) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        store.create_collection("audit")
+        with store["orders"].watch(consumer=name) as stream:
+            insert(store, "1")
+            (one,) = take(stream)
+            body = "LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
+            sql.execute(f"CREATE FUNCTION {schema}.drop_row() RETURNS trigger {body}".encode())
+            sql.execute(
+                f"CREATE TRIGGER drops BEFORE UPDATE ON pgdoc.consumers FOR EACH ROW WHEN (NEW.name = '{name}')"
+                f" EXECUTE FUNCTION {schema}.drop_row()".encode()
+            )
+            try:
+                with pytest.raises(DatabaseError, match="was not stored: a trigger or a row policy"):
+                    audit(store, stream, one)
+            finally:
+                sql.execute("DROP TRIGGER drops ON pgdoc.consumers")
+            audit(store, stream, one)
         assert audited(store) == ["1"]
 
 
