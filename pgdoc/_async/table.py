@@ -10,6 +10,7 @@ import psycopg
 from pgdoc.crud.guard import check_state, guarded, missing, replaced
 from pgdoc.crud.statements import (
     catalog_statement,
+    check_params,
     copy_statement,
     has_long_list,
     lock_first_statement,
@@ -67,6 +68,7 @@ class AsyncTable:
 
     async def stream(self, query: GuardedQuery, params: Sequence[Any]) -> AsyncGenerator[Rows]:
         """Yield the rows of one statement in chunks, as they come."""
+        check_params(params)
         oid, retry = await self.oid(), True
         while oid is not None:
             try:
@@ -187,6 +189,7 @@ class AsyncTable:
     async def _fetch(
         self, query: GuardedQuery, params: Sequence[Any], *, create: bool, prepare: bool | None = None
     ) -> Rows:
+        check_params(params)
         if prepare is None and has_long_list(params):
             prepare = False
         oid, retry = await self.oid(create=create), True

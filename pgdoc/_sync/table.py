@@ -11,6 +11,7 @@ import psycopg
 from pgdoc.crud.guard import check_state, guarded, missing, replaced
 from pgdoc.crud.statements import (
     catalog_statement,
+    check_params,
     copy_statement,
     has_long_list,
     lock_first_statement,
@@ -68,6 +69,7 @@ class Table:
 
     def stream(self, query: GuardedQuery, params: Sequence[Any]) -> Generator[Rows]:
         """Yield the rows of one statement in chunks, as they come."""
+        check_params(params)
         oid, retry = self.oid(), True
         while oid is not None:
             try:
@@ -186,6 +188,7 @@ class Table:
         return search.conditions(self.indexes() if search.may_use_index else NO_INDEXES)
 
     def _fetch(self, query: GuardedQuery, params: Sequence[Any], *, create: bool, prepare: bool | None = None) -> Rows:
+        check_params(params)
         if prepare is None and has_long_list(params):
             prepare = False
         oid, retry = self.oid(create=create), True
