@@ -84,7 +84,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 NEWER_NULL = ({"a.b": {"$lte": None}},)
-"""The filters whose recorded ids follow MongoDB before 9.0: null at a dotted path did not match arrays without objects."""
+"""Filters whose recorded ids follow MongoDB before 9.0: null did not match arrays on the way without objects."""
 
 
 def known_reason(case: dict[str, Any], found: Any, wanted: Any) -> str | None:
