@@ -147,6 +147,7 @@ def _end(db: SharedDatabase) -> None:
     db.store()["orders"].insert(END, {})
 
 
+@pytest.mark.parametrize(("catalog", "plugin"), [("superuser", "wal2json"), ("owner", "pgoutput")], indirect=True)
 @pytest.mark.parametrize("odd", ODD)
 def test_streams_and_consumers_go_on_beside(db: SharedDatabase, readers: Readers, plugin: str, odd: str) -> None:
     owner = db.connect("owner")
