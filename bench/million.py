@@ -36,6 +36,7 @@ BY_HAND: dict[tuple[str, ...], bytes | None] = {
         "kind",
         "total",
     ): b"CREATE INDEX CONCURRENTLY by_hand_kind ON docs.orders ((data ->> 'kind'), (data -> 'total'), id)",
+    ("tags",): b"CREATE INDEX CONCURRENTLY by_hand_tags ON docs.orders USING gin ((data -> 'tags'))",
     ("$**",): None,  # a hand-written index would be the same
 }
 
@@ -53,6 +54,14 @@ class Query:
 
 def shop(n: int) -> str:
     return f"shop-{n % SHOPS}"
+
+
+def shops(n: int, count: int) -> list[str]:
+    return [shop(n + other) for other in range(count)]
+
+
+def tags(n: int, count: int) -> list[str]:
+    return [f"tag-{(n + other) % DOCUMENTS}" for other in range(count)]
 
 
 def kind(n: int) -> str:
@@ -75,6 +84,34 @@ QUERIES = (
         lambda n: {"filter": {"shop": {"$in": [shop(n + other) for other in range(1, 11)]}}},
         b"WHERE data ->> 'shop' = ANY(%s)",
         lambda n: [[shop(n + other) for other in range(1, 11)]],
+    ),
+    Query(
+        "$or of 100, 1,000 documents",
+        lambda n: {"filter": {"$or": [{"shop": name} for name in shops(n, 100)]}},
+        b"WHERE data ->> 'shop' = ANY(%s)",
+        lambda n: [shops(n, 100)],
+        calls=10,
+    ),
+    Query(
+        "$or of 1,000, 10,000 documents",
+        lambda n: {"filter": {"$or": [{"shop": name} for name in shops(n, 1_000)]}},
+        b"WHERE data ->> 'shop' = ANY(%s)",
+        lambda n: [shops(n, 1_000)],
+        calls=1,
+    ),
+    Query(
+        "$in of 30,000, the first 1,000",
+        lambda n: {"filter": {"shop": {"$in": shops(n, 30_000)}}, "limit": 1_000},
+        b"WHERE data ->> 'shop' = ANY(%s) LIMIT 1000",
+        lambda n: [shops(n, 30_000)],
+        calls=1,
+    ),
+    Query(
+        "$in of 30,000 in arrays, 30,000",
+        lambda n: {"filter": {"tags": {"$in": tags(n, 30_000)}}},
+        b"WHERE data -> 'tags' ?| %s",
+        lambda n: [tags(n, 30_000)],
+        calls=1,
     ),
     Query(
         "range, 100 documents",
@@ -122,6 +159,7 @@ def order(n: int) -> dict[str, Any]:
         "total": [total(n)] if in_array else total(n),
         "kind": [kind(n)] if in_array else kind(n),
         "customer": {"name": f"name-{n % SHOPS}", "city": "Reykjavík"},
+        "tags": [f"tag-{n}", "every"] if n % 20 == 0 else f"tag-{n}",
         "lines": [{"sku": f"sku-{n % 77}", "count": n % 9}],
     }
 

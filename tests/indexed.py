@@ -10,10 +10,15 @@ from pgdoc.query.indexes.plan import IndexedPaths, Indexes, branches, by_key, lo
 
 if TYPE_CHECKING:
     from pgdoc.query import Node
+    from pgdoc.query.filters.nodes import Path
 
 
 def every_index(node: Node) -> Indexes:
-    return Indexes(tuple(IndexedPaths((lookup.path,)) for lookup in lookups(node)))
+    return Indexes(tuple(IndexedPaths((path,)) for path in paths_of(node)))
+
+
+def paths_of(node: Node) -> list[Path]:
+    return list(dict.fromkeys(lookup.path for lookup in lookups(node)))
 
 
 def times_found(node: Node) -> Compiled:
@@ -22,7 +27,7 @@ def times_found(node: Node) -> Compiled:
     The branches depend on the sort order, so there is one item per order: none, and each indexed path.
     """
     indexes = every_index(node)
-    firsts = [None, *(SortKey(lookup.path, descending=False) for lookup in lookups(node))]
+    firsts = [None, *(SortKey(path, descending=False) for path in paths_of(node))]
     ways = [[node], [by_key(node, indexes)], *(branches(node, indexes, first).nodes for first in firsts)]
     compiled = [[compile_filter(part) for part in way] for way in ways]
     sums = (" + ".join(f"(({part.text}) IS TRUE)::integer" for part in way) for way in compiled)

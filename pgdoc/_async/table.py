@@ -11,6 +11,7 @@ from pgdoc.crud.guard import TableTraits, check_state, guarded, missing, replace
 from pgdoc.crud.sizes import DEFAULT_MAX_SIZE, LARGE, MOST, SizeLimit, naming, oversized
 from pgdoc.crud.statements import (
     catalog_statement,
+    check_params,
     copy_statement,
     has_long_list,
     lock_first_statement,
@@ -73,6 +74,7 @@ class AsyncTable:
 
     async def stream(self, query: GuardedQuery, params: Sequence[Any]) -> AsyncGenerator[Rows]:
         """Yield the rows of one statement in chunks, as they come."""
+        check_params(params)
         oid, retry = await self.oid(), True
         while oid is not None:
             safe = self.needs_safe_text(oid, can_repeat=False)
@@ -262,6 +264,7 @@ class AsyncTable:
     async def _fetch(
         self, query: GuardedQuery, params: Sequence[Any], *, create: bool, prepare: bool | None = None
     ) -> Rows:
+        check_params(params)
         if prepare is None and has_long_list(params):
             prepare = False
         oid, retry = await self.oid(create=create), True

@@ -12,6 +12,7 @@ from pgdoc.crud.guard import TableTraits, check_state, guarded, missing, replace
 from pgdoc.crud.sizes import DEFAULT_MAX_SIZE, LARGE, MOST, SizeLimit, naming, oversized
 from pgdoc.crud.statements import (
     catalog_statement,
+    check_params,
     copy_statement,
     has_long_list,
     lock_first_statement,
@@ -74,6 +75,7 @@ class Table:
 
     def stream(self, query: GuardedQuery, params: Sequence[Any]) -> Generator[Rows]:
         """Yield the rows of one statement in chunks, as they come."""
+        check_params(params)
         oid, retry = self.oid(), True
         while oid is not None:
             safe = self.needs_safe_text(oid, can_repeat=False)
@@ -261,6 +263,7 @@ class Table:
         return search.conditions(self.indexes() if search.may_use_index else NO_INDEXES)
 
     def _fetch(self, query: GuardedQuery, params: Sequence[Any], *, create: bool, prepare: bool | None = None) -> Rows:
+        check_params(params)
         if prepare is None and has_long_list(params):
             prepare = False
         oid, retry = self.oid(create=create), True

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.crud.guard import guarded_query
-from pgdoc.errors import InvalidInput
+from pgdoc.errors import InvalidFilter, InvalidInput
 from pgdoc.model.short_repr import short_repr
 from pgdoc.sql import statement
 
@@ -20,6 +20,7 @@ __all__ = [
     "CLAIMING",
     "catalog_statement",
     "check_count",
+    "check_params",
     "copy_statement",
     "find_statement",
     "has_long_list",
@@ -126,6 +127,7 @@ def larger_statement(table: str) -> GuardedQuery:
 
 _MAX_BIGINT: Final = 2**63 - 1
 _LONG_LIST: Final = 16
+_MOST_PARAMS: Final = 65_535
 
 # The planner does not look into a subquery, so one plan serves every limit.
 _LIMIT_PARAMETER: Final = "(SELECT %s::bigint)"
@@ -178,6 +180,15 @@ def find_statement(  # noqa: PLR0913
 
 def _matching(table: str, condition: str) -> str:
     return statement("reading", "matching").format(table=table, condition=condition)
+
+
+def check_params(params: Sequence[Any]) -> None:
+    """Check that PostgreSQL's protocol can send the parameters."""
+    if len(params) > _MOST_PARAMS:
+        raise InvalidFilter(
+            f"the filter has more than {_MOST_PARAMS:,} conditions: split the call, or compare one path with a list, "
+            "which is one condition"
+        )
 
 
 def has_long_list(params: Sequence[Any]) -> bool:

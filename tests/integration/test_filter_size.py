@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pgdoc import Store
-from pgdoc.errors import InvalidInput
+from pgdoc.errors import InvalidFilter, InvalidInput
 from pgdoc.query import parse_filter
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def rows_of(plan: dict[str, Any], conditions: int) -> float:
     bitmap costs a fifth.
     """
     removed = ("Rows Removed by Filter", "Rows Removed by Index Recheck")
-    rows = float(plan["Actual Rows"] + sum(plan.get(name, 0) for name in removed)) * plan["Actual Loops"]
+    rows: float = (plan["Actual Rows"] + sum(plan.get(name, 0) for name in removed)) * plan["Actual Loops"]
     if "Relation Name" in plan:
         rows *= 1 + conditions / 10
     elif "Bitmap Index" in plan["Node Type"]:
@@ -150,6 +150,13 @@ def test_a_long_list_is_planned_each_time(store: Store) -> None:
     with store.transaction() as tx:
         prepared = tx.connection.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%ANY%'")
         assert prepared.fetchone() == (0,)
+
+
+def test_a_filter_that_the_protocol_can_not_send_is_refused(store: Store) -> None:
+    wanted = {"$or": [{"n": {"$gt": number}} for number in range(66_000)]}
+    for call in store["plain"].count, store["plain"].find_one, lambda wanted: list(store["plain"].find(wanted)):
+        with pytest.raises(InvalidFilter, match="65,535"):
+            call(wanted)
 
 
 def test_explain_shows_the_plan_of_the_call(store: Store) -> None:
