@@ -82,7 +82,7 @@ COMMENT ON FUNCTION pgdoc.readable_time IS 'the time, in the range of Python''s 
 
 -- The next documents of a collection by id, up to so many, or so many bytes of text: the document that passes most_bytes is
 -- the last one. A row without an id comes last if there are no more.
-CREATE FUNCTION pgdoc.read_part(relation regclass, after text, most_rows bigint, most_bytes bigint)
+CREATE FUNCTION pgdoc.read_part(relation oid, after text, most_rows bigint, most_bytes bigint)
 RETURNS TABLE (id text, data text, version bigint, created_at timestamptz, updated_at timestamptz) LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -92,7 +92,7 @@ DECLARE
 BEGIN
   FOR id, document, version, created_at, updated_at IN EXECUTE format(
     'SELECT id COLLATE "C", data, version, pgdoc.readable_time(created_at), pgdoc.readable_time(updated_at) FROM %s '
-    'WHERE id COLLATE "C" > $1 ORDER BY id COLLATE "C" LIMIT $2', relation) USING after, most_rows
+    'WHERE id COLLATE "C" > $1 ORDER BY id COLLATE "C" LIMIT $2', relation::regclass) USING after, most_rows
   LOOP
     data := pgdoc.readable_text(document);
     RETURN NEXT;

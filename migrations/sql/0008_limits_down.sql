@@ -1,5 +1,5 @@
 -- The checks pgdoc_size stay: they need nothing of the schema pgdoc.
-DROP FUNCTION pgdoc.create_collection(text, text, bigint), pgdoc.read_part(regclass, text, bigint, bigint),
+DROP FUNCTION pgdoc.create_collection(text, text, bigint), pgdoc.read_part(oid, text, bigint, bigint),
   pgdoc.readable_time(timestamptz), pgdoc.readable_text(jsonb), pgdoc.set_max_size(regclass, bigint, boolean),
   pgdoc.max_size(regclass), pgdoc.size_condition(bigint);
 

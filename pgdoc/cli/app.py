@@ -286,9 +286,7 @@ def load_command(
 @app.command("limit", cls=PlainCommand)
 def limit_command(
     collection: Annotated[str, typer.Argument(metavar="COLLECTION", help="An existing collection.")],
-    size: Annotated[
-        Any, typer.Argument(metavar="SIZE", parser=read_size, help="Bytes, or as in 64MiB; none for no limit.")
-    ],
+    size: Annotated[str, typer.Argument(metavar="SIZE", help="Bytes, or as in 64MiB; none for no limit.")],
     dsn: Dsn = "",
     schema: Schema = DEFAULT_SCHEMA,
 ) -> None:
@@ -296,9 +294,10 @@ def limit_command(
 
     New collections have a limit of 64MiB.
     """
+    most = read_size(size)
     with open_store("limit", dsn, schema, auto_create=False) as store:
-        store[collection].set_limits(max_size=size)
-    typer.echo(f"Documents of {collection} have {'no limit' if size is None else f'at most {size:,} bytes'} now.")
+        store[collection].set_limits(max_size=most)
+    typer.echo(f"Documents of {collection} have {'no limit' if most is None else f'at most {most:,} bytes'} now.")
 
 
 @app.command("dump", cls=PlainCommand)

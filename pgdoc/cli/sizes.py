@@ -32,7 +32,9 @@ def read_size(text: str) -> int | None:
     found = _SIZE.fullmatch(text.strip())
     factor = None if found is None else _UNITS.get(found[2].upper())
     if found is None or factor is None:
-        raise typer.BadParameter(f"{text!r} is not a size: use bytes, or a unit as in 64MiB, or none for no limit")
+        raise typer.BadParameter(
+            f"{text!r} is not a size: use bytes, or a unit as in 64MiB, or none for no limit", param_hint="'SIZE'"
+        )
     return int(found[1]) * factor
 
 

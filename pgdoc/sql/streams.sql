@@ -30,7 +30,7 @@ FROM set_config('synchronous_commit', 'local', true),
 pg_logical_emit_message(true, 'pgdoc.snapshot', '') AS mark
 CROSS JOIN row_security_active('{table}'::regclass) AS hides_rows
 LEFT JOIN (SELECT FROM {table} WHERE {guard} LIMIT 0) AS held ON true
-CROSS JOIN LATERAL pgdoc.read_part('{table}'::regclass, %s, %s, %s) AS part
+CROSS JOIN LATERAL pgdoc.read_part('{table}'::regclass::oid, %s, %s, %s) AS part
 ORDER BY part.id
 
 -- name: oldest_bookmark

@@ -152,7 +152,8 @@ def test_collections_without_a_limit_and_their_large_documents_are_named(
 ) -> None:
     store.create_collection("limited", max_size=1000)
     assert found(dsn, "sizes") == []
-    orders = store.create_collection("orders", max_size=None)
+    orders = store["orders"]
+    orders.set_limits(max_size=None)
     orders.insert("o-1", {"n": 1})
     (line,) = found(dsn, "sizes")
     assert line.startswith('warn: no limit on the size of documents in "docs.orders"')
@@ -161,10 +162,8 @@ def test_collections_without_a_limit_and_their_large_documents_are_named(
     orders.insert("large", {"text": "x" * 200_000})
     owner.execute("INSERT INTO docs.orders (id, data) VALUES ('dense', '{\"n\": [1e131071, 0]}')")
     lines = found(dsn, "sizes")
-    large = (
-        "warn: document 'large' of collection \"docs.orders\" has 195.3 KiB of JSON text, and streams may fail at it"
-    )
-    assert [line for line in lines if "'large'" in line] == [f"{large}: split it"]
+    (large,) = [line for line in lines if "'large'" in line]
+    assert large.startswith("warn: document 'large' of collection \"docs.orders\" has 195.3 KiB of JSON text, ")
     assert [line for line in lines if "'dense'" in line]
     assert len(lines) == 3
     orders.delete_many({})
