@@ -60,6 +60,16 @@ class Assembler:
         self._buffered_lsn = 0
         self._registry_lsn, self._registry_ordinal = 0, 0
 
+    @property
+    def open_transaction(self) -> Begin | None:
+        """The transaction of which some changes were received, but not the commit."""
+        return self._begin
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names that collections of the schema have or had, as far as was read."""
+        return self._registry.names
+
     def feed(self, records: Iterable[Record]) -> Burst:
         """Take the next records; return the changes whose positions are now final."""
         changes: list[Change] = []

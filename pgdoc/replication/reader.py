@@ -75,6 +75,7 @@ class Reader:
         self.wal_end = start
         self.is_quiet = False
         self._started_at = self._received = start
+        self._end: int | None = None  # libpq's answer when the server ended the stream
         self._confirmed = self._reported = 0
         self._question_due = False
 
@@ -119,7 +120,7 @@ class Reader:
             if not frames:
                 self._report()
                 self._wait(timeout_s)
-            while self._take(frames) and len(frames) >= _MORE_FRAMES:
+            while self._take(frames) and len(frames) >= _MORE_FRAMES and self._end is None:
                 self._pgconn.consume_input()
             if not frames:
                 self._check_silence()
@@ -180,7 +181,14 @@ class Reader:
         self._wake_writes.close()
 
     def _take(self, frames: list[bytes]) -> bool:
-        """Add the frames that libpq holds, up to a burst; return whether there were any."""
+        """Add the frames that libpq holds, up to a burst; return whether there were any.
+
+        What the server sent before it ended the stream is returned first: it says which transaction it could not send.
+        """
+        if self._end is not None and not frames:
+            self._raise_end(self._end)
+        if self._end is not None:
+            return False
         before = len(frames)
         get, append = self._pgconn.get_copy_data, frames.append
         while len(frames) < BURST_FRAMES:
@@ -192,7 +200,9 @@ class Reader:
                     self._note_keepalive(frame)
                 continue
             if size < 0:
-                self._raise_end(size)
+                self._end = size
+                if not frames:
+                    self._raise_end(size)
             break
         if len(frames) > before:
             self._last_heard = time.monotonic()
@@ -215,6 +225,8 @@ class Reader:
                 self._wake_reads.recv(4096)
 
     def _report(self) -> None:
+        if self._end is not None:  # nothing can be sent any more, and `read` raises the server's error
+            return
         now = time.monotonic()
         asks = self._question_due or now - self._last_asked >= self._interval_s
         if not asks and not self._answer_due:
@@ -228,7 +240,7 @@ class Reader:
     def _report_confirmed(self) -> None:
         """Report what was newly confirmed, unless the server could take that for a standby's report."""
         lsn = self._confirmed  # fixed before the check: see `standby`
-        if lsn <= self._reported:
+        if lsn <= self._reported or self._end is not None:
             return
         self._check_standby()
         if self.is_quiet:
