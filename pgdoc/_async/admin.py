@@ -106,5 +106,5 @@ class AsyncAdmin:
 def _consumer_status(row: tuple[Any, ...]) -> ConsumerStatus:
     name, schema, owner_pid, position, system_id, timeline, database_oid, *others = row
     token = token_at(position[:4] if position else BEFORE_ALL, (int(system_id), timeline, database_oid))
-    *others, unreadable = others
-    return ConsumerStatus(name, schema, owner_pid, token, *others, None if unreadable is None else Lsn(unreadable))
+    others[-1] = None if others[-1] is None else Lsn(others[-1])
+    return ConsumerStatus(name, schema, owner_pid, token, *others)

@@ -258,6 +258,7 @@ class AsyncStore:
         collections, and goes on. The table `pgdoc.unreadable` keeps a record of what was passed.
 
         Args:
+            consumer: its name.
             commit_lsn: the `commit_lsn` of that error.
 
         Raises:

@@ -268,7 +268,7 @@ class Consumer:
             self.existence = ownership.existence(start.position, names)
             self.recreated += 1
         owned = self._owned = OwnedSlot(
-            self._source, ownership, cluster, start, self._progress, self._subscription.selection
+            self._source, ownership, cluster, start, self._progress, selection=self._subscription.selection
         )
         self._cluster = cluster
         self.mode = "catching_up"

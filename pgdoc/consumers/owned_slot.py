@@ -59,13 +59,14 @@ class OwnedSlot:
         ServerUnreachable: the server closed a connection, or the slot changed meanwhile.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what a takeover settles)
         self,
         source: Source,
         ownership: Ownership,
         cluster: Cluster,
         start: StartPoint,
         progress: ConsumerProgress,
+        *,
         selection: Selection,
     ) -> None:
         self._source = source
@@ -155,8 +156,8 @@ class OwnedSlot:
         name = self._ownership.name
         at = str(Lsn(unsent.place))
         advice = (
-            f"Run `pgdoc consumers skip {name}`, or call store.skip({name!r}, commit_lsn={at!r}), and open the consumer "
-            "again: it then gets the other changes of that transaction"
+            f"Run `pgdoc consumers skip {name}`, or call store.skip({name!r}, commit_lsn={at!r}), and open the "
+            "consumer again: it then gets the other changes of that transaction"
         )
         if poison is None:
             advice += " that come before that change; nothing can read the others without wal2json"

@@ -207,10 +207,7 @@ def open_copy(  # noqa: PLR0913 (what a session consists of)
         cluster = identify(connection)
         copy = slot_name(connection, "pgdocr")
         copy_slot(connection, slot, copy, temporary=True, plugin=route.plugin)
-        confirmed = fetch_confirmed(connection, copy)
-        if confirmed > at:
-            raise ServerUnreachable(f'slot "{slot}" was moved on by another process')
-        advance(connection, copy, confirmed, at)
+        _move_to(connection, copy, at)
         start = SlotStart(at, route.plugin)
         check_detour(connection, source, start, names)
         return begin_reading(connection, source, copy, start, cluster, standby=standby, route=route)
@@ -221,6 +218,13 @@ def open_copy(  # noqa: PLR0913 (what a session consists of)
     except BaseException:
         connection.close()
         raise
+
+
+def _move_to(connection: psycopg.Connection[Any], copy: str, at: int) -> None:
+    confirmed = fetch_confirmed(connection, copy)
+    if confirmed > at:
+        raise ServerUnreachable(f'slot "{copy}" starts at {Lsn(confirmed)}: another process moved its source on')
+    advance(connection, copy, confirmed, at)
 
 
 def _plugin_of(connection: psycopg.Connection[Any], slot: str) -> str:

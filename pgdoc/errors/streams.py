@@ -73,8 +73,8 @@ class InvalidResumeToken(StreamError, ValueError):  # noqa: N818
 class UnreadableChange(StreamError):  # noqa: N818
     """The server can't send a change that the stream wants, because its text is too large: pass its transaction.
 
-    `pgdoc consumers skip NAME` or `store.skip()` does that for a consumer. Another stream goes on when it is opened with
-    the `resume_after` that the message names.
+    `pgdoc consumers skip NAME` or `store.skip()` does that for a consumer. Another stream goes on when it is opened
+    with the `resume_after` that the message names.
 
     Attributes:
         commit_lsn: the LSN of the transaction's commit, as text; `store.skip()` takes it.
@@ -84,7 +84,13 @@ class UnreadableChange(StreamError):  # noqa: N818
     """
 
     def __init__(
-        self, message: str, *, commit_lsn: str, xid: int | None, collections: tuple[str, ...], position: str
+        self,
+        message: str,
+        *,
+        commit_lsn: str = "",
+        xid: int | None = None,
+        collections: tuple[str, ...] = (),
+        position: str = "",
     ) -> None:
         super().__init__(message)
         self.commit_lsn = commit_lsn

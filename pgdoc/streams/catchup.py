@@ -220,7 +220,7 @@ class CatchUp:
                 if session.has_arrived and group:
                     session.reader.close()
                     session = self._open(group, STRAIGHT)
-                else:
+                elif session.route is STRAIGHT:  # a detour ends soon
                     session = renewal.renew_if_due(session, watermark)
         finally:
             session.reader.close()

@@ -126,7 +126,8 @@ class LiveReader:
             session.reader.confirm(burst.watermark)
             for subscription in sent_away:
                 catchup.take_over(subscription)
-            session = self._renew(session, burst.watermark)
+            if session.route is STRAIGHT:  # a detour ends soon
+                session = self._renew(session, burst.watermark)
 
     def _renew(self, session: ReplicationSession, watermark: int) -> ReplicationSession:
         renewed = self._renewal.renew_if_due(session, watermark)

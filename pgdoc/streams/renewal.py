@@ -51,8 +51,6 @@ class Renewal:
         A transaction that `session` has read in part is sent again: its changes are to be dropped by position.
         """
         reader = session.reader
-        if session.route.until is not None:  # a detour ends soon
-            return session
         if not reader.is_quiet or watermark - reader.reported < RENEW_BYTES or time.monotonic() < self._not_before:
             return session
         began = time.monotonic()
