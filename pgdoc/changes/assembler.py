@@ -98,6 +98,13 @@ class Assembler:
                 self._transaction = TransactionInfo(record.xid, record.timestamp, None, record.is_sent_time)
         return Burst(changes, self.watermark, self._begin.commit_lsn if self._begin else None)
 
+    def complete_below(self, lsn: int) -> list[Change]:
+        """Return the changes that were received below an LSN of which the server can't send the record."""
+        changes: list[Change] = []
+        if self._buffered_lsn != lsn:
+            self._flush(changes)
+        return changes
+
     def _take_message(self, message: Message, changes: list[Change]) -> None:
         reported = read_message(message) if message.lsn < self._registry.messages_until else None
         if reported is None:

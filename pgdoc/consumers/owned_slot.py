@@ -116,11 +116,12 @@ class OwnedSlot:
             UnreadableChange: the consumer wants a change that can't be read, and was not told to pass it.
         """
         try:
-            if self._session.has_arrived:
-                self._go_on_at(self._session.assembler.watermark)
+            if self._session.has_arrived:  # the decoder may have read further than what was returned
+                self._go_on_at(self._progress.watermark)
             burst, has_frames = read_burst(self._session, timeout_s)
         except UnsentChange as exc:
-            return Burst([], self._go_around(exc), None)
+            watermark = self._go_around(exc)
+            return Burst(exc.received if watermark == exc.until else [], watermark, None)
         if not has_frames and not self.has_caught_up:
             self._session.reader.ask()
         return burst

@@ -17,6 +17,7 @@ from pgdoc.errors import PgdocError
 from pgdoc.model.positions import Lsn
 
 if TYPE_CHECKING:
+    from pgdoc.changes.change import Change
     from pgdoc.decoding.records import Begin
 
 
@@ -46,6 +47,7 @@ class UnsentChange(PgdocError):  # noqa: N818 (as the public ones)
         lsn: the change's own.
         is_message: whether it is a logical message. One that is too large is no metadata of pgdoc's writers.
         cause: the error that the server reported.
+        received: the changes before it that no burst has returned yet.
     """
 
     def __init__(self, cause: PgdocError, transaction: Begin | None, lsn: int, *, is_message: bool = False) -> None:
@@ -54,6 +56,7 @@ class UnsentChange(PgdocError):  # noqa: N818 (as the public ones)
         self.transaction = transaction
         self.lsn = lsn
         self.is_message = is_message
+        self.received: list[Change] = []
 
     @property
     def place(self) -> int:

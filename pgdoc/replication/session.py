@@ -75,6 +75,7 @@ def read_burst(session: ReplicationSession, timeout_s: float) -> tuple[Burst, bo
         unsent = as_unsent(exc, session.assembler.open_transaction or session.decoder.begun)
         if unsent is None:
             raise
+        unsent.received = session.assembler.complete_below(unsent.lsn)
         raise unsent from exc
     burst = session.assembler.feed(session.decoder.decode(frames))
     until = session.route.until

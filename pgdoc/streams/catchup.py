@@ -256,6 +256,8 @@ class CatchUp:
         for subscription in [each for each in group if self._is_stuck(each, poison, unsent)]:
             advice = f"Open it again with resume_after='{Lsn(unsent.until)}' to go on after that transaction"
             error = unreadable(unsent, poison, "the stream", advice)
+            selected = group.router.route(unsent.received).get(subscription.selection, [])
+            subscription.put(selected, subscription.after)
             self._subscriptions.leave(subscription)
             self._release(group, subscription)
             self._subscriptions.fail(subscription, error)
