@@ -116,7 +116,7 @@ class OwnedSlot:
             UnreadableChange: the consumer wants a change that can't be read, and was not told to pass it.
         """
         try:
-            if self._session.has_arrived:  # the decoder may have read further than what was returned
+            if self._session.is_used_up:  # the decoder may have read further than what was returned
                 self._go_on_at(self._progress.watermark)
             burst, has_frames = read_burst(self._session, timeout_s)
         except UnsentChange as exc:

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import pq
 
-from pgdoc.decoding.frames import XLOG_DATA, parse_keepalive, standby_status_update, xlog_start
+from pgdoc.decoding.frames import (
+    LARGE_BYTES,
+    XLOG_DATA,
+    copy_large,
+    parse_keepalive,
+    standby_status_update,
+    xlog_start,
+)
 from pgdoc.errors import ServerUnreachable
 from pgdoc.model.positions import Lsn
 from pgdoc.replication.connection import map_replication_error, quote_identifier, quote_literal
@@ -52,6 +59,7 @@ class Reader:
         wal_end: the highest LSN that the server has reported.
         is_quiet: whether it could count as a synchronous standby, so that nothing is confirmed; as of the last time
             that there was something to confirm.
+        has_large_buffer: whether a large frame came, for which libpq keeps memory until the connection is closed.
     """
 
     def __init__(  # noqa: PLR0913 (what a session consists of)
@@ -74,6 +82,7 @@ class Reader:
         # Written by the thread that owns the reader; any thread may read `wal_end` and `is_quiet`.
         self.wal_end = start
         self.is_quiet = False
+        self.has_large_buffer = False
         self._started_at = self._received = start
         self._end: int | None = None  # libpq's answer when the server ended the stream
         self._confirmed = self._reported = 0
@@ -194,7 +203,9 @@ class Reader:
         while len(frames) < BURST_FRAMES:
             size, taken = get(1)
             if size > 0:
-                frame = bytes(taken)
+                if size > LARGE_BYTES:
+                    self.has_large_buffer = True
+                frame = copy_large(taken) if size > LARGE_BYTES else bytes(taken)
                 append(frame)
                 if frame[0] != XLOG_DATA:
                     self._note_keepalive(frame)

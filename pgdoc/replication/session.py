@@ -54,8 +54,15 @@ class ReplicationSession(NamedTuple):
 
     @property
     def has_arrived(self) -> bool:
-        """Whether the session has returned everything up to the end of its route, and is to be closed."""
+        """Whether the session has returned everything up to the end of its route."""
         return self.route.until is not None and self.assembler.watermark >= self.route.until
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether another session is to go on: this one has arrived, or holds much memory between transactions."""
+        if not self.reader.has_large_buffer:
+            return self.has_arrived
+        return self.has_arrived or (self.assembler.open_transaction is None and self.decoder.begun is None)
 
 
 def read_burst(session: ReplicationSession, timeout_s: float) -> tuple[Burst, bool]:

@@ -217,7 +217,7 @@ class CatchUp:
                     session.reader.close()
                     session = self._go_around(group, session, exc)
                     continue
-                if session.has_arrived and group:
+                if session.is_used_up and group:
                     session.reader.close()
                     session = self._open(group, STRAIGHT)
                 elif session.route is STRAIGHT:  # a detour ends soon

@@ -116,7 +116,7 @@ class LiveReader:
         self._session = None
 
     def _read(self, session: ReplicationSession, catchup: CatchUp) -> None:
-        while not self._closing.is_set() and not session.has_arrived:
+        while not self._closing.is_set() and not session.is_used_up:
             burst, has_frames = read_burst(session, _READ_S)
             self._subscriptions.forget_abandoned()
             catchup.queue_requests()
