@@ -12,14 +12,18 @@ if TYPE_CHECKING:
 
 _TYPE = """
 CREATE TYPE public.unprintable;
-CREATE FUNCTION public.read_unprintable(cstring) RETURNS public.unprintable LANGUAGE internal IMMUTABLE STRICT AS 'int4in';
-CREATE FUNCTION public.print_unprintable(public.unprintable) RETURNS cstring LANGUAGE internal STABLE STRICT AS 'enum_out';
+CREATE FUNCTION public.read_unprintable(cstring) RETURNS public.unprintable
+  LANGUAGE internal IMMUTABLE STRICT AS 'int4in';
+CREATE FUNCTION public.print_unprintable(public.unprintable) RETURNS cstring
+  LANGUAGE internal STABLE STRICT AS 'enum_out';
 CREATE TYPE public.unprintable (INPUT = public.read_unprintable, OUTPUT = public.print_unprintable, LIKE = int4)
 """
 _TABLE = """
 CREATE TABLE docs.{name} (
-  id text PRIMARY KEY, data jsonb NOT NULL, version bigint NOT NULL DEFAULT 1, replaced_version bigint NOT NULL DEFAULT 1,
-  created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NOT NULL DEFAULT now(), extra public.unprintable)
+  id text PRIMARY KEY, data jsonb NOT NULL,
+  version bigint NOT NULL DEFAULT 1, replaced_version bigint NOT NULL DEFAULT 1,
+  created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NOT NULL DEFAULT now(),
+  extra public.unprintable)
 """
 
 

@@ -194,18 +194,14 @@ class Reader:
 
         What the server sent before it ended the stream is returned first: it says which transaction it could not send.
         """
-        if self._end is not None and not frames:
-            self._raise_end(self._end)
         if self._end is not None:
-            return False
+            return bool(frames) or self._raise_end(self._end)
         before = len(frames)
         get, append = self._pgconn.get_copy_data, frames.append
         while len(frames) < BURST_FRAMES:
             size, taken = get(1)
             if size > 0:
-                if size > LARGE_BYTES:
-                    self.has_large_buffer = True
-                frame = copy_large(taken) if size > LARGE_BYTES else bytes(taken)
+                frame = bytes(taken) if size <= LARGE_BYTES else self._take_large(taken)
                 append(frame)
                 if frame[0] != XLOG_DATA:
                     self._note_keepalive(frame)
@@ -221,6 +217,10 @@ class Reader:
                 self._received = max(self._received, xlog_start(frames[-1]))
                 self.wal_end = max(self.wal_end, self._received)
         return len(frames) > before
+
+    def _take_large(self, taken: memoryview) -> bytes:
+        self.has_large_buffer = True
+        return copy_large(taken)
 
     def _note_keepalive(self, frame: bytes) -> None:
         keepalive = parse_keepalive(frame)

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("vandal")
 
 _PAUSE_S = 0.3
-_LARGE, _LARGE_RARELY = 190_000_000, 0.05
+_LARGE_RARELY = 0.05
+_LARGE_ROW = "INSERT INTO {t} (id, data) VALUES ('1', to_jsonb(repeat(chr(1), 190000000)))"
 _SIX = (
     "id text PRIMARY KEY, data jsonb NOT NULL, version bigint NOT NULL DEFAULT 1, "
     "replaced_version bigint NOT NULL DEFAULT 1, created_at timestamptz NOT NULL DEFAULT now(), "
@@ -110,6 +111,7 @@ class Vandal:
         self._plan = plan
         self._dice = random.Random(plan.seed)
         self._done = Path(plan.folder, f"{plan.name}.attacks")
+        self._has_written = False  # a large row
 
     @property
     def attacks(self) -> dict[str, Callable[[], None]]:
@@ -120,12 +122,11 @@ class Vandal:
             "keep a transaction and table locks open": self._stay_open,
             "call functions": self._call,
             "use the library": self._use_library,
-            "send a message that wal2json can't send": self._send_large_message,
         }
         creator = {
             "make odd tables": self._make_odd_tables,
             "register and change tables": self._register,
-            "write rows that wal2json can't send": self._write_large_row,
+            "write a row that can't be sent": self._write_large_row,
             "replace functions": self._replace_functions,
         }
         return low | (creator if self._plan.creates else {})
@@ -164,24 +165,19 @@ class Vandal:
             attacks.lock_what_it_may(connection, SCHEMA)
             time.sleep(self._dice.uniform(0, 1))
 
-    def _send_large_message(self) -> None:
-        self._write_large("SELECT pg_logical_emit_message({transactional}, 'pgdoc', repeat(chr(1), {size}))")
-
     def _write_large_row(self) -> None:
+        """Write a row that prints as more than 1 GB; seldom, for that keeps the server busy.
+
+        Logical messages are spared: the reference slot reads those with the prefix `pgdoc`, through wal2json.
+        """
+        if self._has_written and self._dice.random() > _LARGE_RARELY:
+            return
         name = self._name()
         with self._connect() as connection:
             connection.execute(_on(f"CREATE TABLE {{t}} ({_SIX})", name))
-            self._write_large(
-                f"INSERT INTO {SCHEMA}.{name} (id, data) VALUES ('1', to_jsonb(repeat(chr(1), {{size}})))"
-            )
+            connection.execute(_on(_LARGE_ROW, name))
+            self._has_written = True
             self._drop(connection, name)
-
-    def _write_large(self, statement: str) -> None:
-        """Write a text that wal2json escapes to more than 1 GB; seldom, for it keeps the server busy."""
-        if self._dice.random() < _LARGE_RARELY or not self._done.exists():
-            with self._connect() as connection:
-                transactional = self._dice.random() < 0.5
-                connection.execute(statement.format(transactional=transactional, size=_LARGE).encode())
 
     def _call(self) -> None:
         with self._connect() as connection, connection.transaction(force_rollback=self._dice.random() < 0.5):
