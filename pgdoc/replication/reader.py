@@ -124,12 +124,14 @@ class Reader:
             ServerUnreachable: the connection ended, or the server was silent for several status intervals.
         """
         try:
+            if self._end is not None:
+                self._raise_end(self._end)
             frames: list[bytes] = []
             self._take(frames)
             if not frames:
                 self._report()
                 self._wait(timeout_s)
-            while self._take(frames) and len(frames) >= _MORE_FRAMES and self._end is None:
+            while self._end is None and self._take(frames) and len(frames) >= _MORE_FRAMES:
                 self._pgconn.consume_input()
             if not frames:
                 self._check_silence()
@@ -194,8 +196,6 @@ class Reader:
 
         What the server sent before it ended the stream is returned first: it says which transaction it could not send.
         """
-        if self._end is not None:
-            return bool(frames) or self._raise_end(self._end)
         before = len(frames)
         get, append = self._pgconn.get_copy_data, frames.append
         while len(frames) < BURST_FRAMES:
