@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def error(dsn: str) -> Iterator[UnreadableChange]:
     """What the consumer `billing` has met."""
     with Store(dsn) as store, psycopg.connect(dsn, autocommit=True) as owner:
+        store.create_collection("orders")
         make_poisonous(owner, "files")
         with store.watch("files", consumer="billing") as stream:
             insert_poison(owner, "files")
