@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from pgdoc import PgdocError, Store
-from tests.faulty_day.plan import COLLECTIONS, SCHEMA, VandalPlan, from_argument
+from tests.faulty_day.plan import COLLECTIONS, LARGE, SCHEMA, VandalPlan, from_argument
 from tests.faulty_day.process import is_set, set_up_process
 from tests.security import attacks
 
@@ -172,12 +172,11 @@ class Vandal:
         """
         if self._has_written and self._dice.random() > _LARGE_RARELY:
             return
-        name = self._name()
         with self._connect() as connection:
-            connection.execute(_on(f"CREATE TABLE {{t}} ({_SIX})", name))
-            connection.execute(_on(_LARGE_ROW, name))
+            connection.execute(_on("DROP TABLE IF EXISTS {t}", LARGE))
+            connection.execute(_on(f"CREATE TABLE {{t}} ({_SIX})", LARGE))
+            connection.execute(_on(_LARGE_ROW, LARGE))
             self._has_written = True
-            self._drop(connection, name)
 
     def _call(self) -> None:
         with self._connect() as connection, connection.transaction(force_rollback=self._dice.random() < 0.5):
