@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 SCHEMA = "day"
-LARGE = "vandal_large"
-"""A table with a row that wal2json can't send; the reference slot, which it reads, leaves it out."""
 BOOKS = "books"
 """The schema of the ledger and of the consumer's audit table; outside the schema that streams read."""
 
 COLLECTIONS = ("orders", "stock", "scratch")
 MARKS = "marks"
+LARGE = "vandal_large"
+"""A table with a row that wal2json can't send; the reference slot leaves it out."""
 END = "end"
 COUNTED = frozenset({*COLLECTIONS, MARKS})
 """The collections whose events are compared."""

@@ -24,7 +24,8 @@ SLOT = "reference"
 _PAGE = 2_000
 _READ = """
 SELECT data FROM pg_logical_slot_get_binary_changes(%s, NULL, %s,
-  'format-version', '2', 'add-tables', %s, 'filter-tables', %s, 'add-msg-prefixes', 'pgdoc', 'include-lsn', '1', 'include-types', '0')
+  'format-version', '2', 'add-tables', %s, 'filter-tables', %s,
+  'add-msg-prefixes', 'pgdoc', 'include-lsn', '1', 'include-types', '0')
 """
 _SHOWN = 3
 
