@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from pgdoc.consumers.ownership import drop_consumer
-from pgdoc.errors import PgdocError
+from pgdoc.errors import PgdocError, StreamError
 from pgdoc.model.positions import BEFORE_ALL, Lsn
 from pgdoc.model.tokens import token_at
 from pgdoc.replication.session import try_reader
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pgdoc._async.stream_backend import AsyncStreamBackend
 
 __all__ = ["AsyncAdmin"]
+
+logger = logging.getLogger("pgdoc.consumer")
 
 
 class AsyncAdmin:
@@ -35,6 +38,23 @@ class AsyncAdmin:
     async def drop_consumer(self, name: str) -> bool:
         """See `AsyncStore.drop_consumer`."""
         return await async_call(drop_consumer, self._source, name)
+
+    async def skip(self, consumer: str, commit_lsn: Lsn) -> None:
+        """See `AsyncStore.skip`."""
+        rights = "SELECT, INSERT, UPDATE, DELETE"
+        rows = await self._backend.fetch_of_consumers("skip", consumer, str(commit_lsn), rights=rights)
+        if not rows:
+            raise StreamError(
+                f'consumer "{consumer}" has met no unreadable change in a transaction that commits at {commit_lsn}: '
+                "pass the commit_lsn of the UnreadableChange that its stream raised"
+            )
+        ((collections,),) = rows
+        logger.warning(
+            'consumer "%s" is to pass the changes of %s in the transaction that commits at %s',
+            consumer,
+            ", ".join(collections) or "all collections after the unreadable one",
+            commit_lsn,
+        )
 
     async def history(self) -> History:
         """See `AsyncStore.history`."""
@@ -86,4 +106,5 @@ class AsyncAdmin:
 def _consumer_status(row: tuple[Any, ...]) -> ConsumerStatus:
     name, schema, owner_pid, position, system_id, timeline, database_oid, *others = row
     token = token_at(position[:4] if position else BEFORE_ALL, (int(system_id), timeline, database_oid))
+    others[-1] = None if others[-1] is None else Lsn(others[-1])
     return ConsumerStatus(name, schema, owner_pid, token, *others)

@@ -21,6 +21,7 @@ from pgdoc.database.errors import is_retryable, map_error
 from pgdoc.database.migrate import migrate
 from pgdoc.errors import CollectionNotFound, InvalidName, PgdocError
 from pgdoc.model.names import check_consumer, check_name, quoted
+from pgdoc.model.positions import Lsn
 from pgdoc.replication.source import PLUGIN_CHOICES, Source
 from pgdoc.runtime.primitives import async_call, async_opening, async_sleep
 from pgdoc.runtime.retry import random_delays
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
     from pgdoc.runtime.primitives import AsyncBody
     from pgdoc.streams.status import ConsumerStatus, History, Status
@@ -310,6 +310,21 @@ class AsyncStore:
             ConsumerBusy: a process has it open.
         """
         return await self._admin.drop_consumer(check_consumer(name))
+
+    async def skip(self, consumer: str, *, commit_lsn: Lsn | str) -> None:
+        """Let a durable consumer pass one transaction with a change that it can't read.
+
+        Its stream has raised `UnreadableChange`. Opened again, it gets the changes that the transaction made to other
+        collections, and goes on. The table `pgdoc.unreadable` keeps a record of what was passed.
+
+        Args:
+            consumer: its name.
+            commit_lsn: the `commit_lsn` of that error.
+
+        Raises:
+            StreamError: the consumer has met no such transaction.
+        """
+        await self._admin.skip(check_consumer(consumer), Lsn.parse(str(commit_lsn)))
 
     async def history(self) -> History:
         """Return how far back streams can resume in this database, and how much WAL that holds back."""

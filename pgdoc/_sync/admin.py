@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from pgdoc.consumers.ownership import drop_consumer
-from pgdoc.errors import PgdocError
+from pgdoc.errors import PgdocError, StreamError
 from pgdoc.model.positions import BEFORE_ALL, Lsn
 from pgdoc.model.tokens import token_at
 from pgdoc.replication.session import try_reader
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pgdoc._sync.stream_backend import StreamBackend
 
 __all__ = ["Admin"]
+
+logger = logging.getLogger("pgdoc.consumer")
 
 
 class Admin:
@@ -36,6 +39,23 @@ class Admin:
     def drop_consumer(self, name: str) -> bool:
         """See `Store.drop_consumer`."""
         return call(drop_consumer, self._source, name)
+
+    def skip(self, consumer: str, commit_lsn: Lsn) -> None:
+        """See `Store.skip`."""
+        rights = "SELECT, INSERT, UPDATE, DELETE"
+        rows = self._backend.fetch_of_consumers("skip", consumer, str(commit_lsn), rights=rights)
+        if not rows:
+            raise StreamError(
+                f'consumer "{consumer}" has met no unreadable change in a transaction that commits at {commit_lsn}: '
+                "pass the commit_lsn of the UnreadableChange that its stream raised"
+            )
+        ((collections,),) = rows
+        logger.warning(
+            'consumer "%s" is to pass the changes of %s in the transaction that commits at %s',
+            consumer,
+            ", ".join(collections) or "all collections after the unreadable one",
+            commit_lsn,
+        )
 
     def history(self) -> History:
         """See `Store.history`."""
@@ -87,4 +107,5 @@ class Admin:
 def _consumer_status(row: tuple[Any, ...]) -> ConsumerStatus:
     name, schema, owner_pid, position, system_id, timeline, database_oid, *others = row
     token = token_at(position[:4] if position else BEFORE_ALL, (int(system_id), timeline, database_oid))
+    others[-1] = None if others[-1] is None else Lsn(others[-1])
     return ConsumerStatus(name, schema, owner_pid, token, *others)

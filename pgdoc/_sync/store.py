@@ -22,6 +22,7 @@ from pgdoc.database.errors import is_retryable, map_error
 from pgdoc.database.migrate import migrate
 from pgdoc.errors import CollectionNotFound, InvalidName, PgdocError
 from pgdoc.model.names import check_consumer, check_name, quoted
+from pgdoc.model.positions import Lsn
 from pgdoc.replication.source import PLUGIN_CHOICES, Source
 from pgdoc.runtime.primitives import call, opening, sleep
 from pgdoc.runtime.retry import random_delays
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
     from pgdoc.runtime.primitives import Body
     from pgdoc.streams.status import ConsumerStatus, History, Status
@@ -307,6 +307,21 @@ class Store:
             ConsumerBusy: a process has it open.
         """
         return self._admin.drop_consumer(check_consumer(name))
+
+    def skip(self, consumer: str, *, commit_lsn: Lsn | str) -> None:
+        """Let a durable consumer pass one transaction with a change that it can't read.
+
+        Its stream has raised `UnreadableChange`. Opened again, it gets the changes that the transaction made to other
+        collections, and goes on. The table `pgdoc.unreadable` keeps a record of what was passed.
+
+        Args:
+            consumer: its name.
+            commit_lsn: the `commit_lsn` of that error.
+
+        Raises:
+            StreamError: the consumer has met no such transaction.
+        """
+        self._admin.skip(check_consumer(consumer), Lsn.parse(str(commit_lsn)))
 
     def history(self) -> History:
         """Return how far back streams can resume in this database, and how much WAL that holds back."""

@@ -59,6 +59,16 @@ class Assembler:
         self._rows: list[RowChange] = []  # not assembled yet: rule 2
         self._registry_lsn, self._registry_ordinal = 0, 0
 
+    @property
+    def open_transaction(self) -> Begin | None:
+        """The transaction of which some changes were received, but not the commit."""
+        return self._begin
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names that collections of the schema have or had, as far as was read."""
+        return self._registry.names
+
     def feed(self, records: Iterable[Record]) -> Burst:
         """Take the next records; return the changes whose positions are now final."""
         changes: list[Change] = []
@@ -84,6 +94,12 @@ class Assembler:
         if self._rows:
             self._flush(changes, before=self._rows[-1].lsn)
         return Burst(changes, self.watermark, self._begin.commit_lsn if self._begin else None)
+
+    def complete_below(self, lsn: int) -> list[Change]:
+        """Return the changes that were received below an LSN of which the server can't send the record."""
+        changes: list[Change] = []
+        self._flush(changes, before=lsn)
+        return changes
 
     def _take_message(self, message: Message, changes: list[Change]) -> None:
         reported = read_message(message) if message.lsn < self._registry.messages_until else None

@@ -21,7 +21,9 @@ table of its moves, by these rules:
    subscription is LIVE. There is no gap, since both readers cover `join_from`, and no repeat (rule 2). Since
    `join_from` does not move, a reader that never quite catches up still gets there.
 7. When `pending` exceeds its limits, the subscription becomes DETACHED again. Its catch-up reader continues.
-8. After losing its connection, the live reader starts again at its watermark. Pending changes at or beyond it are
+8. A transaction that the live reader can't read is left to the catch-up readers: each subscription becomes DETACHED
+   before it, and the live reader goes on after it.
+9. After losing its connection, the live reader starts again at its watermark. Pending changes at or beyond it are
    dropped, since they are read again.
 """
 
@@ -256,6 +258,18 @@ class Fanout:
     def forget(self, subscription: Subscription) -> None:
         """Stop feeding a subscription for good, if it was fed."""
         self._handle(Event.FORGOTTEN, subscription)
+
+    def pass_over(self, lsn: int) -> list[Subscription]:
+        """Go on at `lsn`, beyond what the live reader can't read; return the subscriptions that were LIVE."""
+        live: list[Subscription] = []
+        for subscription in [each for peers in self._subscriptions.values() for each in peers]:
+            if subscription.state is State.LIVE:
+                subscription.put([], self.dispatched)  # a catch-up reader goes on there: rule 2
+                live.append(subscription)
+            self._handle(Event.READER_GONE, subscription)
+        self.watermark, self._partial_commit_lsn = max(self.watermark, lsn), None
+        self.dispatched = self._read_to = before_commits_at(self.watermark)
+        return live
 
     def restart(self) -> None:
         """Start again at the watermark, outside any transaction."""

@@ -65,6 +65,11 @@ class Registry:
             elif latest is None or latest[1] <= span.since:
                 self.open[source], self._latest[source] = (max(span.since, self.messages_until), span.name), key
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The names that collections have or had."""
+        return frozenset(span.name for spans in self._spans.values() for span in spans.values())
+
     def name_at(self, source: int | str, lsn: int) -> str | None:
         """Return the name of the collection that a row at `lsn` belongs to; `None` if it belongs to none.
 

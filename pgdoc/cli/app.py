@@ -363,6 +363,34 @@ def drop_consumer_command(
     typer.echo(f"Dropped consumer {name}.")
 
 
+@consumers_app.command("skip", cls=PlainCommand)
+def skip_command(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The consumer that can't go on.")],
+    dsn: Dsn = "",
+    schema: ConsumerSchema = None,
+) -> None:
+    """Let a consumer pass the one transaction that it can't read.
+
+    When it is opened again, it gets that transaction's changes of other collections.
+    """
+    group_dsn, group_schema = context.obj
+    wanted = group_schema if schema is None else schema
+    with open_store("consumers", dsn or group_dsn) as store:
+        found = {each.name: each.unreadable for each in _consumers_of(store, wanted)}
+        lsn = found.get(name)
+        if lsn is None:
+            has = (
+                "has met nothing that it can't read"
+                if name in found
+                else "does not exist: `pgdoc consumers` lists them"
+            )
+            typer.echo(f"pgdoc: consumer {name} {has}", err=True)
+            raise typer.Exit(1)
+        store.skip(name, commit_lsn=lsn)
+    typer.echo(f"Consumer {name} will pass the transaction that commits at {lsn}.")
+
+
 def _consumers_of(store: pgdoc.Store, schema: str | None) -> list[pgdoc.ConsumerStatus]:
     if schema is not None:
         check_name(schema, "schema")

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 __all__ = ["consumers_table"]
 
 
+def _state_of_slot(consumer: ConsumerStatus) -> str:
+    if consumer.unreadable is not None:
+        return f"can't read {consumer.unreadable}"
+    return consumer.wal_status or "gone"
+
+
 def consumers_table(consumers: Iterable[ConsumerStatus]) -> Table:
     """Return a table with one row per consumer."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -30,6 +36,6 @@ def consumers_table(consumers: Iterable[ConsumerStatus]) -> Table:
             render_delay(consumer.lag),
             render_bytes(consumer.lag_bytes),
             render_bytes(consumer.retained_bytes),
-            consumer.wal_status or "gone",
+            _state_of_slot(consumer),
         )
     return table

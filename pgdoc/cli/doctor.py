@@ -288,12 +288,16 @@ def _consumers(store: Store) -> Iterator[tuple[str, str]]:
     except DatabaseError as exc:
         if exc.sqlstate != _MAY_NOT_READ:
             raise
-        grant = "GRANT SELECT ON pgdoc.consumers, pgdoc.consumer_progress, pgdoc.owners TO ..."
+        grant = "GRANT SELECT ON pgdoc.consumers, pgdoc.consumer_progress, pgdoc.owners, pgdoc.unreadable TO ..."
         yield "warn", f"the role may not read them: to check them too, run {grant} as the catalog's owner"
         return
     for consumer in consumers:
         drop = f"drop it with `pgdoc consumers drop {consumer.name}`"
-        if consumer.wal_status in {None, "lost"}:
+        if consumer.unreadable is not None:
+            skip = f"`pgdoc consumers skip {consumer.name}`"
+            found = f"can't read the transaction that commits at {consumer.unreadable}"
+            yield "wrong", f"consumer {consumer.name} {found}: pass it with {skip}, and open the consumer again"
+        elif consumer.wal_status in {None, "lost"}:
             yield "wrong", f"consumer {consumer.name} has lost its slot or its WAL: {drop}, and start from a snapshot"
         elif consumer.owner_pid is None:
             kept = render_bytes(consumer.retained_bytes)

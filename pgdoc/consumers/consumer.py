@@ -267,7 +267,9 @@ class Consumer:
             self.snapshot = start.snapshot
             self.existence = ownership.existence(start.position, names)
             self.recreated += 1
-        owned = self._owned = OwnedSlot(self._source, ownership, cluster, start, self._progress)
+        owned = self._owned = OwnedSlot(
+            self._source, ownership, cluster, start, self._progress, selection=self._subscription.selection
+        )
         self._cluster = cluster
         self.mode = "catching_up"
         self._set_ready()

@@ -8,25 +8,34 @@
 5. A quiet reader (see `replication.standby`) confirms nothing. It is closed every few seconds if there is news, the
    ownership's session advances the slot, and a new reader goes on at the watermark. What is sent again because a
    transaction was read in part is dropped by position.
+6. A transaction that the slot's plugin can't send is read from a copy of the slot (see `replication.detours`), and then
+   the slot itself goes on after it. Confirmations reach the slot when it is read again.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING
 
+from pgdoc.changes.change import Burst
 from pgdoc.consumers.ownership import HEARTBEAT_S, Ownership
-from pgdoc.consumers.slots import open_slot
+from pgdoc.consumers.slots import open_copy, open_slot
 from pgdoc.errors import PgdocError
+from pgdoc.model.positions import Lsn
+from pgdoc.replication.detours import find_poison, open_detour, unreadable, wants_any
+from pgdoc.replication.routes import STRAIGHT, Route, UnsentChange
 from pgdoc.replication.session import read_burst
 from pgdoc.runtime.deadline import deadline_scope
 
 if TYPE_CHECKING:
-    from pgdoc.changes.change import Burst
+    from pgdoc.changes.router import Selection
     from pgdoc.consumers.acknowledgements import ConsumerProgress
     from pgdoc.consumers.takeover import StartPoint
     from pgdoc.replication.session import ReplicationSession
     from pgdoc.replication.source import Cluster, Source
+
+logger = logging.getLogger("pgdoc.consumer")
 
 _STATUS_S = 0.5
 _REOPEN_S = 5.0
@@ -50,10 +59,18 @@ class OwnedSlot:
         ServerUnreachable: the server closed a connection, or the slot changed meanwhile.
     """
 
-    def __init__(
-        self, source: Source, ownership: Ownership, cluster: Cluster, start: StartPoint, progress: ConsumerProgress
+    def __init__(  # noqa: PLR0913 (what a takeover settles)
+        self,
+        source: Source,
+        ownership: Ownership,
+        cluster: Cluster,
+        start: StartPoint,
+        progress: ConsumerProgress,
+        *,
+        selection: Selection,
     ) -> None:
         self._source = source
+        self._selection = selection
         self._ownership = ownership
         self._cluster = cluster
         self._progress = progress
@@ -70,6 +87,18 @@ class OwnedSlot:
         ownership = self._ownership
         return open_slot(self._source, ownership.slot, at, ownership.make_standby_check(), purpose=ownership.purpose)
 
+    def _open_copy(self, route: Route) -> ReplicationSession:
+        ownership = self._ownership
+        return open_copy(
+            self._source,
+            ownership.slot,
+            self._progress.watermark,
+            ownership.make_standby_check(),
+            route=route,
+            names=self._selection.collections,
+            purpose=ownership.purpose,
+        )
+
     @property
     def wal_end(self) -> int:
         """The highest LSN that the server has reported."""
@@ -81,11 +110,62 @@ class OwnedSlot:
         return self._progress.watermark >= self._flushed_at_start
 
     def read(self, timeout_s: float) -> Burst:
-        """Read the next burst; ask the server how far the WAL goes while catching up and nothing arrives."""
-        burst, has_frames = read_burst(self._session, timeout_s)
+        """Read the next burst; ask the server how far the WAL goes while catching up and nothing arrives.
+
+        Raises:
+            UnreadableChange: the consumer wants a change that can't be read, and was not told to pass it.
+        """
+        try:
+            if self._session.is_used_up:  # the decoder may have read further than what was returned
+                self._go_on_at(self._progress.watermark)
+            burst, has_frames = read_burst(self._session, timeout_s)
+        except UnsentChange as exc:
+            watermark = self._go_around(exc)
+            return Burst(exc.received if watermark == exc.until else [], watermark, None)
         if not has_frames and not self.has_caught_up:
             self._session.reader.ask()
         return burst
+
+    def _go_on_at(self, lsn: int) -> None:
+        """Read the slot itself again."""
+        self.stop_reading()
+        self._session = self._open(lsn)
+        self.is_reading = True
+
+    def _go_around(self, unsent: UnsentChange) -> int:
+        """Open a detour, or pass the transaction; return the watermark."""
+        watermark = self._progress.watermark
+        self.stop_reading()
+        with self._ownership.unhurried():
+            try:
+                self._session = open_detour(self._open_copy, self._session, unsent)
+            except UnsentChange:
+                poison, route = None, STRAIGHT
+                if self._session.route.part.only is None:
+                    poison, route = find_poison(self._open_copy, self._selection.collections, unsent)
+                if wants_any(self._selection, poison):
+                    self._pass_or_raise(unsent, poison)
+                if poison is None:
+                    watermark = unsent.until
+                    self._session = self._open(watermark)
+                else:
+                    self._session = self._open_copy(route)
+        self.is_reading = True
+        return watermark
+
+    def _pass_or_raise(self, unsent: UnsentChange, poison: frozenset[str] | None) -> None:
+        name = self._ownership.name
+        at = str(Lsn(unsent.place))
+        advice = (
+            f"Run `pgdoc consumers skip {name}`, or call store.skip({name!r}, commit_lsn={at!r}), and open the "
+            "consumer again: it then gets the other changes of that transaction"
+        )
+        if poison is None:
+            advice += " that come before that change; nothing can read the others without wal2json"
+        error = unreadable(unsent, poison, f'consumer "{name}"', advice)
+        if not self._ownership.note_unreadable(error):
+            raise error
+        logger.error('consumer "%s" passes what it was told to skip: %s', name, error)
 
     def wake(self) -> None:
         """Let a `read` that waits in the consumer's thread return."""
@@ -104,7 +184,7 @@ class OwnedSlot:
             if now >= self._next_status:
                 self._next_status = now + _STATUS_S
                 self._send_status()
-                if self._session.reader.is_quiet and now >= self._next_reopen:
+                if self._session.route is STRAIGHT and self._session.reader.is_quiet and now >= self._next_reopen:
                     self._reopen_with_news()
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + HEARTBEAT_S
@@ -157,7 +237,9 @@ class OwnedSlot:
         self.save(idle_bytes=0)
         if self.is_reading:
             self._send_status()  # The save may have found a newer checkpoint.
-            if self._session.reader.is_quiet:
+            if self._session.route is not STRAIGHT:  # the slot itself has no reader
+                self._ownership.advance(self._progress.confirmable())
+            elif self._session.reader.is_quiet:
                 self._confirm_without_reader(self._progress.confirmable())
             self.stop_reading()
         self._ownership.give_up()

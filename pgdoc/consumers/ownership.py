@@ -38,7 +38,15 @@ from pgdoc.consumers.slots import (
     wait_for_former_reader,
 )
 from pgdoc.database.errors import one_line
-from pgdoc.errors import ConsumerBusy, ConsumerLost, DatabaseError, PgdocError, ServerUnreachable, StreamError
+from pgdoc.errors import (
+    ConsumerBusy,
+    ConsumerLost,
+    DatabaseError,
+    PgdocError,
+    ServerUnreachable,
+    StreamError,
+    UnreadableChange,
+)
 from pgdoc.model.positions import Lsn, Position
 from pgdoc.model.tokens import Mark, parse_snapshot
 from pgdoc.replication.checks import FLUSH_LIMIT_S, check_flush
@@ -67,7 +75,7 @@ _LOCK_TIMEOUT_MS = 2000
 _FENCE_TIMEOUT_MS = 10_000
 _FLUSH_POLL_S = 0.01
 _ADVANCE_LIMIT_S = 70.0  # longer than the statement's own limit, see `advance_slot`
-_OUR_TABLES = re.compile(r"\b(consumers|consumer_progress|owners)\b")
+_OUR_TABLES = re.compile(r"\b(consumers|consumer_progress|owners|unreadable)\b")
 
 
 class Ownership:
@@ -217,6 +225,17 @@ class Ownership:
         """Store how far events are acknowledged; return `False` if another process has taken over."""
         values = self._values(acknowledged, cluster) | {"waiting_since": waiting_since}
         return self._row("save", values) is not None
+
+    def note_unreadable(self, error: UnreadableChange) -> bool:
+        """Store that the consumer has met what it can't read; return whether it was told to pass it."""
+        found = {
+            "commit_lsn": error.commit_lsn,
+            "lsn": error.position,
+            "xid": error.xid,
+            "collections": list(error.collections),
+            "problem": str(error),
+        }
+        return bool(self._one("note_unreadable", self._claimed() | found).is_skipped)
 
     def lost(self) -> ConsumerLost:
         """Make the error for a consumer that this process no longer owns."""

@@ -21,17 +21,20 @@ from pgdoc.replication.connection import connect, map_replication_error, quote_l
 from pgdoc.replication.session import (
     ReplicationSession,
     begin_reading,
+    check_detour,
     check_publication,
+    fetch_confirmed,
     identify,
     take_position,
 )
-from pgdoc.replication.slots import copy_slot, slot_name
+from pgdoc.replication.slots import advance, copy_slot, slot_name
 from pgdoc.replication.source import SlotStart, Source
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pgdoc.replication.routes import Route
     from pgdoc.replication.source import Cluster
     from pgdoc.replication.standby import StandbyCheck
 
@@ -182,6 +185,46 @@ def open_slot(source: Source, slot: str, at: int, standby: StandbyCheck, *, purp
     except BaseException:
         connection.close()
         raise
+
+
+def open_copy(  # noqa: PLR0913 (what a session consists of)
+    source: Source,
+    slot: str,
+    at: int,
+    standby: StandbyCheck,
+    *,
+    route: Route,
+    names: frozenset[str] | None,
+    purpose: str = "",
+) -> ReplicationSession:
+    """Stream the same from a temporary copy of the slot, along a route that the slot's own plugin can't take.
+
+    What is confirmed to the copy is not confirmed to the slot.
+    """
+    assert route.plugin is not None  # noqa: S101 (else it would be the slot's own)
+    connection = connect(source.conninfo, replication=True, purpose=purpose)
+    try:
+        cluster = identify(connection)
+        copy = slot_name(connection, "pgdocr")
+        copy_slot(connection, slot, copy, temporary=True, plugin=route.plugin)
+        _move_to(connection, copy, at)
+        start = SlotStart(at, route.plugin)
+        check_detour(connection, source, start, names)
+        return begin_reading(connection, source, copy, start, cluster, standby=standby, route=route)
+    except psycopg.Error as exc:
+        error = map_replication_error(exc, connection)
+        connection.close()
+        raise error from exc
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _move_to(connection: psycopg.Connection[Any], copy: str, at: int) -> None:
+    confirmed = fetch_confirmed(connection, copy)
+    if confirmed > at:
+        raise ServerUnreachable(f'slot "{copy}" starts at {Lsn(confirmed)}: another process moved its source on')
+    advance(connection, copy, confirmed, at)
 
 
 def _plugin_of(connection: psycopg.Connection[Any], slot: str) -> str:

@@ -13,6 +13,11 @@ PRIMARY_KEEPALIVE = b"k"
 PAYLOAD = 25
 """The offset of the plugin's message in an XLogData frame."""
 
+LARGE_BYTES = 64 << 20
+"""Frames beyond this size are copied by `copy_large`."""
+
+_WAL2JSON_MESSAGE = b'{"action":"M"'
+_PGOUTPUT_MESSAGE = b"M" + bytes(9) + b"pgdoc\0"  # nine bytes for flags and LSN
 _XLOG_START = struct.Struct(">Q")
 _SENT_AT = struct.Struct(">q")
 _KEEPALIVE = struct.Struct(">QQB")
@@ -25,6 +30,21 @@ class PrimaryKeepalive(NamedTuple):
 
     wal_end: int
     reply_requested: bool
+
+
+def copy_large(frame: memoryview) -> bytes:
+    """Copy a large frame, but of a logical message only what its decoder needs: any role can send one of 1 GB.
+
+    A message of pgdoc keeps no content, and pgoutput's of another prefix becomes one that is ignored.
+    """
+    head = bytes(frame[: PAYLOAD + len(_PGOUTPUT_MESSAGE)])
+    if head.startswith(_WAL2JSON_MESSAGE, PAYLOAD):
+        return head[:PAYLOAD] + _WAL2JSON_MESSAGE + b"}"
+    if head[PAYLOAD : PAYLOAD + 1] != _PGOUTPUT_MESSAGE[:1]:
+        return bytes(frame)
+    if head.endswith(_PGOUTPUT_MESSAGE[-6:]):
+        return head + bytes(4)  # the size of its content
+    return head[:PAYLOAD] + b"O"
 
 
 def xlog_start(frame: bytes) -> int:

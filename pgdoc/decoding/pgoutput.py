@@ -14,6 +14,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from pgdoc.decoding.frames import PAYLOAD, PRIMARY_KEEPALIVE, iso_time, parse_keepalive, sent_at, xlog_start
+from pgdoc.decoding.parts import EVERYTHING, Part
 from pgdoc.decoding.records import (
     COLLECTION_COLUMNS,
     Begin,
@@ -49,9 +50,9 @@ _begin_fields = struct.Struct(">QqI").unpack_from
 _byte, _short, _long, _lsn = (struct.Struct(f">{code}").unpack_from for code in "BHIQ")
 
 
-def pgoutput_options(schema: str) -> dict[str, str]:  # noqa: ARG001 (the signature of every plugin)
-    """Return the START_REPLICATION options, the same for every schema."""
-    return {"proto_version": "1", "publication_names": PUBLICATION, "messages": "true"}
+def pgoutput_options(schema: str, part: Part = EVERYTHING) -> dict[str, str]:  # noqa: ARG001 (the same for all plugins)
+    """Return the START_REPLICATION options, the same for every schema. pgoutput can't leave out a single table."""
+    return {"proto_version": "1", "publication_names": PUBLICATION, "messages": str(part.has_messages).lower()}
 
 
 class PgOutput:
@@ -88,6 +89,11 @@ class PgOutput:
             else:
                 self._decode_other(tag, frame, records)
         return records
+
+    @property
+    def begun(self) -> Begin | None:
+        """See `Decoder`."""
+        return None if self._begin is None else _read_begin(self._begin)
 
     def _decode_other(self, tag: int, frame: bytes, records: list[Record]) -> None:
         if tag == 0 and frame[:1] == PRIMARY_KEEPALIVE:

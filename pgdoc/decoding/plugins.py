@@ -9,11 +9,15 @@ from pgdoc.decoding import pgoutput, wal2json
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from pgdoc.decoding.records import Record
+    from pgdoc.decoding.records import Begin, Record
 
 
 class Decoder(Protocol):
     """Decodes frames to records, which do not depend on how the frames are grouped into calls."""
+
+    @property
+    def begun(self) -> Begin | None:
+        """The transaction that has begun without a change so far, so that `decode` has not returned its Begin yet."""
 
     def decode(self, frames: Iterable[bytes]) -> list[Record]:
         """Return the records of the frames, in order.
@@ -24,9 +28,9 @@ class Decoder(Protocol):
 
 
 class Plugin(NamedTuple):
-    """An output plugin: START_REPLICATION options and a decoder for the changes of a schema."""
+    """An output plugin: START_REPLICATION options and a decoder for the changes of a schema, or a part of them."""
 
-    options: Callable[[str], dict[str, str]]
+    options: Callable[..., dict[str, str]]
     decoder: Callable[[str], Decoder]
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from pgdoc.decoding.frames import PAYLOAD, PRIMARY_KEEPALIVE, parse_keepalive, sent_at, xlog_start
+from pgdoc.decoding.parts import EVERYTHING, Part
 from pgdoc.decoding.records import (
     COLLECTION_COLUMNS,
     Begin,
@@ -42,19 +43,26 @@ _REGISTRY = "\0registry"
 """Stands for the registry's name, which a table of another schema can have, too."""
 
 
-def wal2json_options(schema: str) -> dict[str, str]:
+def wal2json_options(schema: str, part: Part = EVERYTHING) -> dict[str, str]:
     """Return the START_REPLICATION options for one schema's changes, the registry's, and pgdoc's messages."""
-    escaped = "".join(f"\\{char}" if char in _PATTERN_CHARACTERS else char for char in schema)
-    return {
+    tables = ["*"] if part.only is None else [_escaped(name) for name in sorted(part.only)]
+    options = {
         "format-version": "2",
         "include-lsn": "1",
         "include-xids": "1",
         "include-timestamp": "1",
         "include-schemas": "1",
         "include-types": "0",
-        "add-tables": f"{escaped}.*,{'.'.join(REGISTRY)}",
+        "add-tables": ",".join([*(f"{_escaped(schema)}.{table}" for table in tables), ".".join(REGISTRY)]),
         "add-msg-prefixes": "pgdoc",
     }
+    if not part.has_messages:
+        options["filter-msg-prefixes"] = "pgdoc"  # wal2json filters before it adds: nothing is left
+    return options
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"\\{char}" if char in _PATTERN_CHARACTERS else char for char in name)
 
 
 class Wal2Json:
@@ -97,6 +105,11 @@ class Wal2Json:
                     offset=min(PAYLOAD, len(frame)),
                 )
         return records
+
+    @property
+    def begun(self) -> Begin | None:
+        """See `Decoder`."""
+        return None if self._begin is None else _begin(self._begin)
 
     def _row(self, kind: str, frame: bytes) -> RowChange | RegistryRow | None:
         start = frame.find(_SCHEMA, _ACTION)

@@ -48,6 +48,7 @@
         ├── ConsumerBusy                 the consumer is open elsewhere (`owner_pid`)
         ├── ConsumerLost                 the consumer was taken over or dropped
         ├── NotAConsumer                 `ack` and `checkpoint` need a stream with a consumer
+        ├── UnreadableChange             the server can't send a change (`commit_lsn`, `collections`, `position`)
         ├── ReplicaIdentityChanged       a collection's table is no longer REPLICA IDENTITY FULL
         └── ProtocolError                a message that the decoder does not understand (`offset`)
 
@@ -112,6 +113,7 @@ from pgdoc.errors.streams import (
     SlotBlocked,
     StreamClosed,
     StreamError,
+    UnreadableChange,
 )
 
 __all__ = [
@@ -157,6 +159,7 @@ __all__ = [
     "StreamClosed",
     "StreamError",
     "TransactionClosed",
+    "UnreadableChange",
     "UnreadableDocument",
     "UnsupportedServer",
     "VersionConflict",

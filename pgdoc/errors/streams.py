@@ -71,6 +71,40 @@ class InvalidResumeToken(StreamError, ValueError):  # noqa: N818
     """
 
 
+class UnreadableChange(StreamError):  # noqa: N818
+    """The server can't send a change that the stream wants, because its text is too large: pass its transaction.
+
+    `pgdoc consumers skip NAME` or `store.skip()` does that for a consumer. Another stream goes on when it is opened
+    with the `resume_after` that the message names.
+
+    Attributes:
+        commit_lsn: the LSN of the transaction's commit, as text; `store.skip()` takes it.
+        xid: the transaction's number; `None` for a message outside of transactions.
+        collections: the names of the collections with such a change; empty if they could not be found out.
+        position: the LSN of the change, as text.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        commit_lsn: str = "",
+        xid: int | None = None,
+        collections: tuple[str, ...] = (),
+        position: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.commit_lsn = commit_lsn
+        self.xid = xid
+        self.collections = collections
+        self.position = position
+
+    @property
+    def collection(self) -> str | None:
+        """The first of `collections`; `None` if they could not be found out."""
+        return self.collections[0] if self.collections else None
+
+
 class ReplicaIdentityChanged(StreamError):  # noqa: N818
     """A collection's table is no longer REPLICA IDENTITY FULL, so before images are missing: set it again."""
 

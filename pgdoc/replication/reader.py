@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import pq
 
-from pgdoc.decoding.frames import XLOG_DATA, parse_keepalive, standby_status_update, xlog_start
+from pgdoc.decoding.frames import (
+    LARGE_BYTES,
+    XLOG_DATA,
+    copy_large,
+    parse_keepalive,
+    standby_status_update,
+    xlog_start,
+)
 from pgdoc.errors import ServerUnreachable
 from pgdoc.model.positions import Lsn
 from pgdoc.replication.connection import map_replication_error, quote_identifier, quote_literal
@@ -52,6 +59,7 @@ class Reader:
         wal_end: the highest LSN that the server has reported.
         is_quiet: whether it could count as a synchronous standby, so that nothing is confirmed; as of the last time
             that there was something to confirm.
+        has_large_buffer: whether a large frame came, for which libpq keeps memory until the connection is closed.
     """
 
     def __init__(  # noqa: PLR0913 (what a session consists of)
@@ -74,7 +82,9 @@ class Reader:
         # Written by the thread that owns the reader; any thread may read `wal_end` and `is_quiet`.
         self.wal_end = start
         self.is_quiet = False
+        self.has_large_buffer = False
         self._started_at = self._received = start
+        self._end: int | None = None  # libpq's answer when the server ended the stream
         self._confirmed = self._reported = 0
         self._question_due = False
 
@@ -114,12 +124,14 @@ class Reader:
             ServerUnreachable: the connection ended, or the server was silent for several status intervals.
         """
         try:
+            if self._end is not None:
+                self._raise_end(self._end)
             frames: list[bytes] = []
             self._take(frames)
             if not frames:
                 self._report()
                 self._wait(timeout_s)
-            while self._take(frames) and len(frames) >= _MORE_FRAMES:
+            while self._end is None and self._take(frames) and len(frames) >= _MORE_FRAMES:
                 self._pgconn.consume_input()
             if not frames:
                 self._check_silence()
@@ -180,19 +192,24 @@ class Reader:
         self._wake_writes.close()
 
     def _take(self, frames: list[bytes]) -> bool:
-        """Add the frames that libpq holds, up to a burst; return whether there were any."""
+        """Add the frames that libpq holds, up to a burst; return whether there were any.
+
+        What the server sent before it ended the stream is returned first: it says which transaction it could not send.
+        """
         before = len(frames)
         get, append = self._pgconn.get_copy_data, frames.append
         while len(frames) < BURST_FRAMES:
             size, taken = get(1)
             if size > 0:
-                frame = bytes(taken)
+                frame = bytes(taken) if size <= LARGE_BYTES else self._take_large(taken)
                 append(frame)
                 if frame[0] != XLOG_DATA:
                     self._note_keepalive(frame)
                 continue
             if size < 0:
-                self._raise_end(size)
+                self._end = size
+                if not frames:
+                    self._raise_end(size)
             break
         if len(frames) > before:
             self._last_heard = time.monotonic()
@@ -200,6 +217,10 @@ class Reader:
                 self._received = max(self._received, xlog_start(frames[-1]))
                 self.wal_end = max(self.wal_end, self._received)
         return len(frames) > before
+
+    def _take_large(self, taken: memoryview) -> bytes:
+        self.has_large_buffer = True
+        return copy_large(taken)
 
     def _note_keepalive(self, frame: bytes) -> None:
         keepalive = parse_keepalive(frame)
@@ -215,6 +236,8 @@ class Reader:
                 self._wake_reads.recv(4096)
 
     def _report(self) -> None:
+        if self._end is not None:  # nothing can be sent any more, and `read` raises the server's error
+            return
         now = time.monotonic()
         asks = self._question_due or now - self._last_asked >= self._interval_s
         if not asks and not self._answer_due:
@@ -228,7 +251,7 @@ class Reader:
     def _report_confirmed(self) -> None:
         """Report what was newly confirmed, unless the server could take that for a standby's report."""
         lsn = self._confirmed  # fixed before the check: see `standby`
-        if lsn <= self._reported:
+        if lsn <= self._reported or self._end is not None:
             return
         self._check_standby()
         if self.is_quiet:

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 
 from pgdoc.changes.assembler import Assembler
+from pgdoc.changes.change import Burst
 from pgdoc.decoding.plugins import PLUGINS, Decoder
-from pgdoc.errors import PluginMissing, PluginNotAllowed
-from pgdoc.model.positions import Lsn
-from pgdoc.replication.checks import check_published, history_lost
+from pgdoc.errors import PgdocError, PluginMissing, PluginNotAllowed, PublicationIncomplete
+from pgdoc.model.positions import Lsn, commit_lsn_of
+from pgdoc.replication.checks import check_exact, check_published, history_lost
 from pgdoc.replication.connection import connect, is_decoding, map_replication_error, preflight, quote_literal
 from pgdoc.replication.reader import Reader
-from pgdoc.replication.registry import fetch_registry
+from pgdoc.replication.registry import fetch_registry, follow_tables
+from pgdoc.replication.routes import STRAIGHT, Route, as_unsent
 from pgdoc.replication.slots import (
     BOOKMARK_PLUGIN,
     advance,
@@ -39,8 +41,6 @@ from pgdoc.sql import statement
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pgdoc.changes.change import Burst
-
 
 class ReplicationSession(NamedTuple):
     """A reader, and the decoder and assembler that hold the state of what it reads."""
@@ -50,6 +50,19 @@ class ReplicationSession(NamedTuple):
     assembler: Assembler
     cluster: Cluster
     slot_start: SlotStart
+    route: Route = STRAIGHT
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether the session has returned everything up to the end of its route."""
+        return self.route.until is not None and self.assembler.watermark >= self.route.until
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether another session is to go on: this one has arrived, or holds much memory between transactions."""
+        if not self.reader.has_large_buffer:
+            return self.has_arrived
+        return self.has_arrived or (self.assembler.open_transaction is None and self.decoder.begun is None)
 
 
 def read_burst(session: ReplicationSession, timeout_s: float) -> tuple[Burst, bool]:
@@ -59,9 +72,35 @@ def read_burst(session: ReplicationSession, timeout_s: float) -> tuple[Burst, bo
 
     Returns:
         The burst, and whether any frame came. Without a frame the burst is empty and its watermark is unchanged.
+
+    Raises:
+        UnsentChange: the server can't send the next change along the session's route.
     """
-    frames = session.reader.read(timeout_s)
-    return session.assembler.feed(session.decoder.decode(frames)), bool(frames)
+    try:
+        frames = session.reader.read(timeout_s)
+    except PgdocError as exc:
+        unsent = as_unsent(exc, session.assembler.open_transaction or session.decoder.begun)
+        if unsent is None:
+            raise
+        unsent.received = session.assembler.complete_below(unsent.lsn)
+        raise unsent from exc
+    burst = session.assembler.feed(session.decoder.decode(frames))
+    until = session.route.until
+    if until is None:
+        return burst, bool(frames)
+    if not frames:
+        session.reader.ask()
+    return _only_below(burst, until), bool(frames)
+
+
+def _only_below(burst: Burst, until: int) -> Burst:
+    """Return the part of a burst that belongs to transactions that commit below an LSN."""
+    partial = burst.partial_commit_lsn
+    return Burst(
+        [change for change in burst.changes if commit_lsn_of(change.position) < until],
+        min(burst.watermark, until),
+        None if partial is None or partial >= until else partial,
+    )
 
 
 def open_reader(  # noqa: PLR0913 (each has its own reason to differ between hub and catch-up)
@@ -72,12 +111,14 @@ def open_reader(  # noqa: PLR0913 (each has its own reason to differ between hub
     prefix: str = "pgdocr",
     check: Callable[[Cluster], None] | None = None,
     begin_history: bool = True,
+    route: Route = STRAIGHT,
+    names: frozenset[str] | None = None,
 ) -> ReplicationSession:
     """Stream every transaction whose commit record is at or after `at`.
 
     `at` is clamped to the end of the WAL, beyond which PostgreSQL would lose changes; `None` stands for that end.
     `check` gets the cluster that the connection leads to, before anything is opened there. `begin_history` creates a
-    bookmark if there is none.
+    bookmark if there is none. `names` are the collections that a detour through pgoutput must not miss; `None` for all.
 
     Raises:
         HistoryLost, SlotBlocked: see `take_position`.
@@ -85,12 +126,14 @@ def open_reader(  # noqa: PLR0913 (each has its own reason to differ between hub
     """
 
     def take(connection: psycopg.Connection[Any], slot: str) -> SlotStart:
-        slot_start = take_position(connection, source, slot, at, begin_history=begin_history)
-        if at is not None:
+        slot_start = take_position(connection, source, slot, at, begin_history=begin_history, plugin=route.plugin)
+        if route.plugin is not None:
+            check_detour(connection, source, slot_start, names)
+        elif at is not None:
             check_publication(connection, source, slot_start, tables=False)
         return slot_start
 
-    return _open_reader(source, take, purpose=purpose, prefix=prefix, check=check)
+    return _open_reader(source, take, purpose=purpose, prefix=prefix, check=check, route=route)
 
 
 def renew_reader(  # noqa: PLR0913 (as above)
@@ -110,19 +153,20 @@ def renew_reader(  # noqa: PLR0913 (as above)
 
     def take(connection: psycopg.Connection[Any], slot: str) -> SlotStart:
         copy_slot(connection, session.reader.slot, slot, temporary=True, plugin=plugin)
-        advance(connection, slot, _fetch_confirmed(connection, slot), at)
+        advance(connection, slot, fetch_confirmed(connection, slot), at)
         return SlotStart(at, plugin)
 
     return _open_reader(source, take, purpose=purpose, prefix=prefix, check=check)
 
 
-def _open_reader(
+def _open_reader(  # noqa: PLR0913 (as above)
     source: Source,
     take: Callable[[psycopg.Connection[Any], str], SlotStart],
     *,
     purpose: str,
     prefix: str,
     check: Callable[[Cluster], None] | None,
+    route: Route = STRAIGHT,
 ) -> ReplicationSession:
     """Open a reader of the temporary slot that `take` creates on the given connection, with the given name."""
     with contextlib.ExitStack() as opened:
@@ -138,7 +182,7 @@ def _open_reader(
             slot = slot_name(connection, prefix)
             slot_start = take(connection, slot)
             standby = StandbyCheck(plain, closes=True)
-            session = begin_reading(connection, source, slot, slot_start, cluster, standby=standby)
+            session = begin_reading(connection, source, slot, slot_start, cluster, standby=standby, route=route)
         except psycopg.Error as exc:
             raise map_replication_error(exc, connection) from exc
         opened.pop_all()  # the reader closes both
@@ -153,6 +197,7 @@ def begin_reading(  # noqa: PLR0913 (what a session consists of)
     cluster: Cluster,
     *,
     standby: StandbyCheck,
+    route: Route = STRAIGHT,
 ) -> ReplicationSession:
     """Begin to stream a slot on this connection."""
     plugin = PLUGINS[slot_start.plugin]
@@ -161,12 +206,12 @@ def begin_reading(  # noqa: PLR0913 (what a session consists of)
         connection,
         slot,
         slot_start.at,
-        plugin.options(source.schema),
+        plugin.options(source.schema, route.part),
         is_decoding=partial(is_decoding, source.conninfo),
         standby=standby,
     )
     assembler = Assembler(slot_start.at, registry)
-    return ReplicationSession(reader, plugin.decoder(source.schema), assembler, cluster, slot_start)
+    return ReplicationSession(reader, plugin.decoder(source.schema), assembler, cluster, slot_start, route)
 
 
 def try_reader(source: Source) -> SlotStart:
@@ -206,22 +251,48 @@ def check_publication(
         check_published(slot_start.at, since, source.schema)
 
 
-def take_position(
-    connection: psycopg.Connection[Any], source: Source, slot: str, at: int | None, *, begin_history: bool
+def check_detour(
+    connection: psycopg.Connection[Any], source: Source, slot_start: SlotStart, names: frozenset[str] | None
+) -> None:
+    """Refuse to read a transaction through a plugin that would leave out changes of these collections, or of any.
+
+    Raises:
+        PublicationIncomplete, HistoryLost: it would.
+    """
+    listed = "NULL" if names is None else f"ARRAY[{', '.join(map(quote_literal, sorted(names)))}]::pg_catalog.text[]"
+    arguments = f"{quote_literal(source.schema)}, {listed}"
+    if slot_start.plugin != "pgoutput":
+        follow_tables(connection)
+        check_exact(slot_start.at, fetch_lsn(connection, f"pgdoc.exact_since({arguments})"), source.schema)
+        return
+    row = connection.execute(f"SELECT pgdoc.publication_fault({arguments}) AS fault").fetchone()
+    if row is not None and row.fault is not None:
+        raise PublicationIncomplete(f'the publication "pgdoc" {row.fault}')
+    check_published(slot_start.at, fetch_lsn(connection, f"pgdoc.published_since({arguments})"), source.schema)
+
+
+def take_position(  # noqa: PLR0913 (as above)
+    connection: psycopg.Connection[Any],
+    source: Source,
+    slot: str,
+    at: int | None,
+    *,
+    begin_history: bool,
+    plugin: str | None = None,
 ) -> SlotStart:
-    """Create a temporary slot that starts at `at`, with the first plugin that the server has and allows.
+    """Create a temporary slot that starts at `at`, with `plugin` or the first that the server has and allows.
 
     Raises:
         PluginMissing, PluginNotAllowed: no plugin can be used; the error is that of the last one tried.
         HistoryLost: no bookmark reaches back to `at`.
         SlotBlocked: open write transactions hold up the first slot of the database.
     """
-    *others, last = _plugins(connection, source)
+    *others, last = _plugins(connection, source) if plugin is None else (plugin,)
     refusal = ""
-    for plugin in others:
+    for each in others:
         try:
-            start = _take_position(connection, source, plugin, slot, at, begin_history=begin_history)
-            return SlotStart(start, plugin)
+            start = _take_position(connection, source, each, slot, at, begin_history=begin_history)
+            return SlotStart(start, each)
         except psycopg.DatabaseError as exc:
             error = map_replication_error(exc, connection)
             if not isinstance(error, PluginMissing | PluginNotAllowed):
@@ -277,14 +348,15 @@ def _copy_bookmark(connection: psycopg.Connection[Any], plugin: str, slot: str, 
             if connection.broken or bookmark.name in (left.name for left in bookmarks(connection)):
                 raise
             continue
-        confirmed = _fetch_confirmed(connection, slot)
+        confirmed = fetch_confirmed(connection, slot)
         if confirmed <= at:
             return confirmed
         connection.execute(f"SELECT pg_catalog.pg_drop_replication_slot({quote_literal(slot)})")
     return None
 
 
-def _fetch_confirmed(connection: psycopg.Connection[Any], slot: str) -> int:
+def fetch_confirmed(connection: psycopg.Connection[Any], slot: str) -> int:
+    """Return a slot's `confirmed_flush_lsn`."""
     query = statement("replication", "confirmed").format(slot=quote_literal(slot))
     return fetch_lsn(connection, f"({query})")
 

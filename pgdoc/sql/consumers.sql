@@ -167,6 +167,16 @@ RETURNING true
 -- Runs in the user's transaction, as `checkpoint` does.
 SELECT epoch, holder, place FROM pgdoc.consumers WHERE name = %s::text
 
+-- name: note_unreadable
+-- What is passed is counted from the first time that a consumer goes on without it.
+INSERT INTO pgdoc.unreadable AS u (consumer, commit_lsn, lsn, xid, collections, problem)
+SELECT name, %(commit_lsn)s::pg_lsn, %(lsn)s::pg_lsn, %(xid)s::bigint, %(collections)s::text[], %(problem)s::text
+FROM pgdoc.consumers WHERE name = %(name)s AND epoch = %(epoch)s AND holder = %(holder)s
+ON CONFLICT (consumer, commit_lsn) DO UPDATE
+SET lsn = excluded.lsn, collections = excluded.collections, problem = excluded.problem,
+  passed_at = CASE WHEN u.skipped_at IS NOT NULL THEN coalesce(u.passed_at, clock_timestamp()) END
+RETURNING u.skipped_at IS NOT NULL AS is_skipped
+
 -- name: remove
 DELETE FROM pgdoc.consumers WHERE name = %s RETURNING true
 

@@ -107,6 +107,12 @@ SELECT current_user::text
 -- name: knows
 SELECT true FROM pgdoc.consumers WHERE name = %s::text
 
+-- name: skip
+UPDATE pgdoc.unreadable
+SET skipped_at = coalesce(skipped_at, clock_timestamp()), skipped_by = coalesce(skipped_by, session_user::text)
+WHERE consumer = %s::text AND commit_lsn = %s::pg_lsn
+RETURNING collections
+
 -- name: consumers
 -- The owner is the session of the last claim, see `owner` in consumers.sql. A consumer without one counts as waiting since
 -- its last update of consumer_progress (seen_at). An owner is silent since its session last did something, or, if this role
@@ -119,7 +125,10 @@ SELECT c.name, c.schema_name, owner.pid, greatest(c.place, p.acknowledged),
   clock_timestamp() - coalesce(
     p.waiting_since, CASE WHEN owner.pid IS NULL THEN p.seen_at ELSE clock_timestamp() END, c.created_at),
   (pg_current_wal_flush_lsn() - s.restart_lsn)::bigint, s.wal_status, c.created_at,
-  greatest(clock_timestamp() - owner.last_seen, '0'::interval)
+  greatest(clock_timestamp() - owner.last_seen, '0'::interval),
+  (SELECT (min(u.commit_lsn) - '0/0'::pg_lsn)::bigint FROM pgdoc.unreadable u
+   WHERE u.consumer = c.name AND u.skipped_at IS NULL
+     AND (u.commit_lsn - '0/0'::pg_lsn)::bigint >= (greatest(c.place, p.acknowledged))[1])
 FROM pgdoc.consumers c
 LEFT JOIN pgdoc.consumer_progress p ON p.name = c.name
 JOIN pg_database d ON d.datname = current_database()

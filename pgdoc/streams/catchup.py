@@ -11,12 +11,15 @@ import logging
 import threading
 import time
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pgdoc.changes.fanout import State, Subscription
 from pgdoc.changes.router import Router
 from pgdoc.errors import PgdocError, ServerUnreachable
-from pgdoc.model.positions import before_commits_at, commit_lsn_of
+from pgdoc.model.positions import Lsn, before_commits_at, commit_lsn_of
+from pgdoc.replication.detours import find_poison, open_detour, unreadable, wants_any
+from pgdoc.replication.routes import STRAIGHT, Route, UnsentChange
 from pgdoc.replication.session import ReplicationSession, open_reader, read_burst
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.runtime.faults import internal_error
@@ -66,6 +69,13 @@ class Group:
 
     def __len__(self) -> int:
         return len(self.waited_s)
+
+    @property
+    def names(self) -> frozenset[str] | None:
+        """The collections that they want; `None` for all."""
+        tables = [subscription.selection.tables for subscription in self]
+        named = [names for names in tables if isinstance(names, frozenset)]
+        return frozenset().union(*named) if len(named) == len(tables) else None
 
     def remove(self, subscription: Subscription) -> None:
         """Remove one subscription."""
@@ -197,16 +207,68 @@ class CatchUp:
 
     def _feed(self, group: Group) -> None:
         self._check_hub()
-        at = min(subscription.after for subscription in group)[0]
-        purpose, check = f"catch-up {self._source.schema}", self._subscriptions.check_cluster
-        renewal = Renewal(self._source, purpose, _SLOT_PREFIX, check)
-        session = open_reader(self._source, at, purpose=purpose, prefix=_SLOT_PREFIX, check=check)
+        renewal = Renewal(self._source, self._purpose, _SLOT_PREFIX, self._subscriptions.check_cluster)
+        session = self._open(group, STRAIGHT)
         try:
             while group and not self._closing.is_set():
-                watermark = self._step(session, group)
-                session = renewal.renew_if_due(session, watermark)
+                try:
+                    watermark = self._step(session, group)
+                except UnsentChange as exc:
+                    session.reader.close()
+                    session = self._go_around(group, session, exc)
+                    continue
+                if session.is_used_up and group:
+                    session.reader.close()
+                    session = self._open(group, STRAIGHT)
+                elif session.route is STRAIGHT:  # a detour ends soon
+                    session = renewal.renew_if_due(session, watermark)
         finally:
             session.reader.close()
+
+    @property
+    def _purpose(self) -> str:
+        return f"catch-up {self._source.schema}"
+
+    def _open(self, group: Group, route: Route) -> ReplicationSession:
+        return open_reader(
+            self._source,
+            min(subscription.after for subscription in group)[0],
+            purpose=self._purpose,
+            prefix=_SLOT_PREFIX,
+            check=self._subscriptions.check_cluster,
+            route=route,
+            names=group.names,
+        )
+
+    def _go_around(self, group: Group, session: ReplicationSession, unsent: UnsentChange) -> ReplicationSession:
+        """Return a session along the next route; if none is left, end the streams that want what can't be read.
+
+        Returns the closed `session` if these are all.
+        """
+        open_route = partial(self._open, group)
+        try:
+            return open_detour(open_route, session, unsent)
+        except UnsentChange:
+            pass
+        poison, route = None, STRAIGHT
+        if session.route.part.only is None:
+            poison, route = find_poison(open_route, group.names, unsent, check=self._check_hub)
+        for subscription in [each for each in group if self._is_stuck(each, poison, unsent)]:
+            advice = f"Open it again with resume_after='{Lsn(unsent.until)}' to go on after that transaction"
+            error = unreadable(unsent, poison, "the stream", advice)
+            selected = group.router.route(unsent.received).get(subscription.selection, [])
+            subscription.put(selected, subscription.after)
+            self._subscriptions.leave(subscription)
+            self._release(group, subscription)
+            self._subscriptions.fail(subscription, error)
+        if not group:
+            return session
+        return open_route(route)
+
+    @staticmethod
+    def _is_stuck(subscription: Subscription, poison: frozenset[str] | None, unsent: UnsentChange) -> bool:
+        is_before = commit_lsn_of(subscription.after) < unsent.until
+        return is_before and wants_any(subscription.selection, poison)
 
     def _step(self, session: ReplicationSession, group: Group) -> int:
         """Put one burst into every mailbox, hand over the subscriptions that have caught up; return the watermark."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pgdoc.errors import PgdocError
 from pgdoc.model.positions import Lsn
+from pgdoc.replication.detours import open_detour
+from pgdoc.replication.routes import STRAIGHT, Route, UnsentChange
 from pgdoc.replication.session import ReplicationSession, open_reader, read_burst
 from pgdoc.runtime.retry import Backoff
 from pgdoc.streams.renewal import Renewal
@@ -28,7 +31,8 @@ class LiveReader:
     """Reads the live end of the WAL; reconnects at the watermark after a lost connection.
 
     What is then read twice is dropped by position. The hub thread runs no user code and never waits for a user: a
-    subscription with a full mailbox goes to a catch-up reader.
+    subscription with a full mailbox goes to a catch-up reader. A transaction that no detour gets past is left to the
+    catch-up readers, which read it for each stream's own collections.
 
     Attributes:
         plugin: the output plugin that is read; `None` before the first session.
@@ -93,22 +97,26 @@ class LiveReader:
             PgdocError: reconnecting can't repair it, and every stream ends.
         """
         while self._session is not None:
+            next_session = self._reopen_at_once
             try:
                 self._read(self._session, catchup)  # may replace the session
+            except UnsentChange as exc:
+                next_session = partial(self._go_around, self._session, exc, catchup)
             except PgdocError as exc:
                 if not exc.resumable:
                     raise
                 logger.warning("reconnecting at %s: %s", Lsn(self._subscriptions.watermark), exc)
+                next_session = self._reopen
             finally:
                 self._session.reader.close()
-            self._session = None if self._closing.is_set() else self._reopen()
+            self._session = None if self._closing.is_set() else next_session()
 
     def end(self) -> None:
         """Forget the session that `run` has closed."""
         self._session = None
 
     def _read(self, session: ReplicationSession, catchup: CatchUp) -> None:
-        while not self._closing.is_set():
+        while not self._closing.is_set() and not session.is_used_up:
             burst, has_frames = read_burst(session, _READ_S)
             self._subscriptions.forget_abandoned()
             catchup.queue_requests()
@@ -118,7 +126,8 @@ class LiveReader:
             session.reader.confirm(burst.watermark)
             for subscription in sent_away:
                 catchup.take_over(subscription)
-            session = self._renew(session, burst.watermark)
+            if session.route is STRAIGHT:  # a detour ends soon
+                session = self._renew(session, burst.watermark)
 
     def _renew(self, session: ReplicationSession, watermark: int) -> ReplicationSession:
         renewed = self._renewal.renew_if_due(session, watermark)
@@ -127,29 +136,62 @@ class LiveReader:
             self._session = renewed
         return renewed
 
+    def _go_around(
+        self, session: ReplicationSession, unsent: UnsentChange, catchup: CatchUp
+    ) -> ReplicationSession | None:
+        """Open a detour; if there is none, leave the transaction to the catch-up readers, and go on after it."""
+        try:
+            return open_detour(self._open_at_watermark, session, unsent)
+        except UnsentChange:
+            logger.warning("%s: each stream reads it for its own collections", unsent)
+            for subscription in self._subscriptions.pass_over(unsent.until):
+                catchup.take_over(subscription)
+        except PgdocError as exc:
+            if not exc.resumable:
+                raise
+            logger.info("no detour yet: %s", exc)
+            return self._reopen()
+        return self._reopen_at_once()
+
+    def _reopen_at_once(self) -> ReplicationSession | None:
+        """Go on at the watermark after a detour."""
+        try:
+            return self._open_at_watermark(STRAIGHT)
+        except PgdocError as exc:
+            if not exc.resumable:
+                raise
+            logger.warning("reconnecting at %s: %s", Lsn(self._subscriptions.watermark), exc)
+        return self._reopen()
+
     def _reopen(self) -> ReplicationSession | None:
         """Reconnect at the watermark, retrying until the store is closed; then return `None`."""
         self.is_reconnecting = True
         backoff = Backoff()
         while backoff.wait(self._closing):
             try:
-                session = open_reader(
-                    self._source,
-                    self._subscriptions.watermark,
-                    purpose=self._purpose,
-                    prefix=_SLOT_PREFIX,
-                    check=self._subscriptions.check_cluster,
-                )
+                session = self._open_at_watermark(STRAIGHT)
             except PgdocError as exc:
                 if not exc.resumable:
                     raise
                 logger.info("not reconnected yet: %s", exc)
                 continue
-            self._subscriptions.move_to(session.cluster)
-            self.plugin = session.slot_start.plugin
             self.is_reconnecting = False
             return session
         return None
+
+    def _open_at_watermark(self, route: Route) -> ReplicationSession:
+        session = open_reader(
+            self._source,
+            self._subscriptions.watermark,
+            purpose=self._purpose,
+            prefix=_SLOT_PREFIX,
+            check=self._subscriptions.check_cluster,
+            route=route,
+        )
+        self._subscriptions.move_to(session.cluster)
+        if route is STRAIGHT:  # else it is the plugin of a detour
+            self.plugin = session.slot_start.plugin
+        return session
 
     @property
     def _purpose(self) -> str:

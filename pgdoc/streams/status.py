@@ -50,6 +50,7 @@ class ConsumerStatus:
         owner_silent: how long its owner has not used its session, or not renewed its lease; `None` if nobody has the
             consumer open, or if this role may not see it (`pg_read_all_stats`). More than a few seconds mean that the
             owner hangs or is cut off.
+        unreadable: the commit LSN of a transaction that it can't read and was not told to pass; see `Store.skip`.
     """
 
     name: str
@@ -62,6 +63,7 @@ class ConsumerStatus:
     wal_status: str | None
     created_at: datetime
     owner_silent: timedelta | None = None
+    unreadable: Lsn | None = None
 
 
 @dataclass(frozen=True, slots=True)

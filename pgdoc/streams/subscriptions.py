@@ -139,6 +139,11 @@ class Subscriptions:
         with self._lock:
             return self._fanout.dispatch(burst)
 
+    def pass_over(self, lsn: int) -> list[Subscription]:
+        """See `Fanout.pass_over`; catch-up readers have to feed the returned subscriptions."""
+        with self._lock:
+            return self._fanout.pass_over(lsn)
+
     def join(self, subscription: Subscription, reader_watermark: int) -> bool:
         """Take a subscription over from a nearby catch-up reader; return whether the reader is done with it."""
         with self._lock:

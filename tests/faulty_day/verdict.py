@@ -14,7 +14,7 @@ from psycopg import sql
 
 from tests.faulty_day import notebook
 from tests.faulty_day.digest import Fact
-from tests.faulty_day.plan import BOOKS, COLLECTIONS, COUNTED, MARKS, SCHEMA, Wanted
+from tests.faulty_day.plan import BOOKS, COLLECTIONS, COUNTED, LARGE, MARKS, SCHEMA, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,8 @@ SLOT = "reference"
 _PAGE = 2_000
 _READ = """
 SELECT data FROM pg_logical_slot_get_binary_changes(%s, NULL, %s,
-  'format-version', '2', 'add-tables', %s, 'add-msg-prefixes', 'pgdoc', 'include-lsn', '1', 'include-types', '0')
+  'format-version', '2', 'add-tables', %s, 'filter-tables', %s,
+  'add-msg-prefixes', 'pgdoc', 'include-lsn', '1', 'include-types', '0')
 """
 _SHOWN = 3
 
@@ -90,7 +91,7 @@ class Reference:
 def _messages(connection: psycopg.Connection[Any]) -> Iterator[dict[str, Any]]:
     """Read the slot page by page; each page ends at the end of a transaction."""
     while True:
-        rows = connection.execute(_READ, [SLOT, _PAGE, f"{SCHEMA}.*"]).fetchall()
+        rows = connection.execute(_READ, [SLOT, _PAGE, f"{SCHEMA}.*", f"{SCHEMA}.{LARGE}"]).fetchall()
         if not rows:
             return
         for (data,) in rows:

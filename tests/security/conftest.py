@@ -47,7 +47,7 @@ ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA docs GRANT SELECT ON TABLES 
 ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA docs GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {writer};
 """
 # Tables of the catalog that a role needs to write for consumers, as far as the catalog has them.
-_TABLES_OF_CONSUMERS = ("consumers", "consumer_progress", "owners")
+_TABLES_OF_CONSUMERS = ("consumers", "consumer_progress", "owners", "unreadable")
 
 
 @dataclass

@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgdoc.decoding.frames import PAYLOAD, PrimaryKeepalive, parse_keepalive, standby_status_update, xlog_start
+from pgdoc.decoding.frames import (
+    PAYLOAD,
+    PrimaryKeepalive,
+    copy_large,
+    parse_keepalive,
+    standby_status_update,
+    xlog_start,
+)
+from pgdoc.decoding.pgoutput import PgOutput
+from pgdoc.decoding.records import Message
+from pgdoc.decoding.wal2json import Wal2Json
 from pgdoc.errors import ProtocolError
 from tests.unit import wire
 
@@ -50,3 +60,16 @@ def test_a_status_update_has_the_layout_of_the_protocol():
 @given(lsns, lsns, st.datetimes(timezones=st.just(UTC)))
 def test_a_status_update_accepts_every_lsn_and_time(write, flush, now):
     assert len(standby_status_update(write=write, flush=flush, now=now)) == 34
+
+
+def test_a_large_message_keeps_its_head_only() -> None:
+    header = b"w" + bytes(24)
+    row, json_row = header + b"I" + bytes(90), header + b'{"action":"I"}' + bytes(90)
+    assert [copy_large(memoryview(frame)) for frame in (row, json_row)] == [row, json_row]
+    lsn = (7).to_bytes(8)
+    ours = header + b"M\1" + lsn + b"pgdoc\0" + (90).to_bytes(4) + bytes(90)
+    theirs = header + b"M\1" + lsn + b"pgdocs\0" + (90).to_bytes(4) + bytes(90)
+    assert PgOutput("docs").decode([copy_large(memoryview(ours))]) == [Message(0, "")]
+    assert PgOutput("docs").decode([copy_large(memoryview(theirs))]) == []
+    ours = header + b'{"action":"M","transactional":true,"prefix":"pgdoc","content":"' + bytes(90) + b'"}'
+    assert Wal2Json().decode([copy_large(memoryview(ours))]) == [Message(0, None)]

@@ -12,7 +12,7 @@ from pgdoc.replication.source import Cluster, SlotStart
 
 
 def session(frames: list[bytes]) -> tuple[ReplicationSession, mock.Mock]:
-    reader = mock.create_autospec(Reader, instance=True)
+    reader = mock.create_autospec(Reader, instance=True, has_large_buffer=False)
     reader.read.return_value = frames
     decoder = PLUGINS["pgoutput"].decoder("docs")
     assembler = Assembler(100, Registry("docs"))

@@ -57,7 +57,7 @@ class Server:
         start = at or 100
         reader = mock.create_autospec(Reader, instance=True)
         reader.read, reader.slot, reader.wal_end = read, f"slot {len(self.readers)}", start
-        reader.is_quiet = False
+        reader.is_quiet = reader.has_large_buffer = False
         self.readers.append(reader)
         assembler = Assembler(start, Registry("docs"))
         return ReplicationSession(

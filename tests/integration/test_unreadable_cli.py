@@ -1,0 +1,52 @@
+"""The command line names a consumer that met an unreadable change, and lets it pass."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from pgdoc import Store
+from pgdoc.cli.doctor import Finding, examine_server
+from pgdoc.errors import UnreadableChange
+from tests.integration.test_cli import pgdoc_command
+from tests.poison import insert_poison, make_poisonous
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def error(dsn: str) -> Iterator[UnreadableChange]:
+    """What the consumer `billing` has met."""
+    with Store(dsn) as store, psycopg.connect(dsn, autocommit=True) as owner:
+        store.create_collection("orders")
+        make_poisonous(owner, "files")
+        with store.watch("files", consumer="billing") as stream:
+            insert_poison(owner, "files")
+            owner.execute("INSERT INTO docs.files (id, data) VALUES ('end', '{}')")
+            with pytest.raises(UnreadableChange) as caught:
+                stream.next(timeout=20)
+        yield caught.value
+        store.drop_consumer("billing")
+
+
+def test_doctor_names_the_consumer_and_skip_lets_it_go_on(dsn: str, error: UnreadableChange) -> None:
+    command = "`pgdoc consumers skip billing`"
+    found = f"consumer billing can't read the transaction that commits at {error.commit_lsn}"
+    text = f"{found}: pass it with {command}, and open the consumer again"
+    assert Finding("wrong", "consumers", text) in list(examine_server(dsn))
+    assert error.commit_lsn in pgdoc_command("consumers", "--dsn", dsn).stdout
+
+    done = pgdoc_command("consumers", "skip", "billing", "--dsn", dsn)
+    expected = f"Consumer billing will pass the transaction that commits at {error.commit_lsn}.\n"
+    assert (done.returncode, done.stdout) == (0, expected)
+    again = pgdoc_command("consumers", "skip", "billing", "--dsn", dsn)
+    assert (again.returncode, again.stderr) == (1, "pgdoc: consumer billing has met nothing that it can't read\n")
+    missing = pgdoc_command("consumers", "skip", "bill", "--dsn", dsn)
+    assert missing.stderr == "pgdoc: consumer bill does not exist: `pgdoc consumers` lists them\n"
+    with Store(dsn) as store, store.watch("files", consumer="billing") as stream:
+        event = stream.next(timeout=20)
+        assert event is not None
+        assert event.document_id == "end"
