@@ -8,7 +8,8 @@
     ├── ServerError                      a problem with the server, or with the connection to it
     │   ├── ServerUnreachable            no connection, or it was lost (resumable)
     │   │   └── CommitUnknown            it was lost during a commit, which may have happened
-    │   ├── PoolExhausted                all connections of the store are in use (resumable, `holders`)
+    │   ├── PoolExhausted                all connections of the store are in use (resumable, retryable,
+    │   │                                `holders`)
     │   ├── UnsupportedServer            older than PostgreSQL 15, or not UTF-8
     │   ├── ServerNotFound               `LocalServer` found no PostgreSQL on this machine
     │   ├── ServerStartFailed            `LocalServer` did not start, or is not running

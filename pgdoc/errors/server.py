@@ -34,6 +34,7 @@ class PoolExhausted(ServerError):  # noqa: N818
     """
 
     resumable = True
+    retryable = True
 
     def __init__(self, message: str, *, holders: tuple[str, ...]) -> None:
         super().__init__(message)

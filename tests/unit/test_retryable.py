@@ -12,6 +12,7 @@ from pgdoc.runtime.retry import random_delays
 def test_only_these_errors_are_retryable() -> None:
     every = [getattr(errors, name) for name in errors.__all__]
     assert {kind.__name__ for kind in every if kind.retryable} == {
+        "PoolExhausted",
         "SerializationFailure",
         "SlotBlocked",
         "SlotsExhausted",
