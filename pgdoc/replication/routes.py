@@ -65,8 +65,11 @@ class UnsentChange(PgdocError):  # noqa: N818 (as the public ones)
 
     @property
     def until(self) -> int:
-        """The LSN just after its place, from which reading goes on."""
-        return self.place + 1
+        """The LSN from which reading goes on.
+
+        A commit's LSN is where its record begins. A message's is where its record ends, and a commit can begin.
+        """
+        return self.place if self.transaction is None else self.place + 1
 
     def __str__(self) -> str:
         xid = "" if self.transaction is None else f"of transaction {self.transaction.xid} "
@@ -79,17 +82,23 @@ def as_unsent(exc: PgdocError, transaction: Begin | None) -> UnsentChange | None
     The server's CONTEXT names the LSN of a change if a callback of the plugin failed, in the server's language.
     """
     cause = exc.__cause__
-    if not isinstance(cause, psycopg.Error) or (cause.sqlstate or "08")[:2] in _OTHER_CAUSES:
+    if not isinstance(cause, psycopg.Error) or (cause.sqlstate or "")[:2] not in _UNSENT:
         return None
     context = cause.diag.context or ""
-    found = _LSN.search(context)
-    if found is None:
+    found, is_message = _LSN.search(context), _MESSAGE.search(context) is not None
+    if found is None or (
+        transaction is None and not is_message
+    ):  # it would be met again from any LSN before its commit
         return None
-    return UnsentChange(exc, transaction, int(Lsn.parse(found[0])), is_message=_MESSAGE.search(context) is not None)
+    return UnsentChange(exc, transaction, int(Lsn.parse(found[0])), is_message=is_message)
 
 
-_OTHER_CAUSES = {"08", "40", "53", "57"}
-"""SQLSTATE classes: a lost connection, a rollback, a server that lacks resources, an operator."""
+_UNSENT = {"22", "54", "XX"}
+"""SQLSTATE classes of a value that can't be printed: bad data, a limit of the program, or an internal error.
+
+Others are not the change's: a publication that is missing (42), a lost connection, a rollback, a lack of resources, an
+operator, a disk.
+"""
 
 _LSN = re.compile(r"\b[0-9A-F]{1,8}/[0-9A-F]{1,8}\b")
 _MESSAGE = re.compile(r"\bmessage\b")

@@ -214,6 +214,23 @@ async def test_a_publication_that_would_leave_something_out_is_refused(
 
 
 @pytest.mark.usefixtures("both_plugins")
+@pytest.mark.parametrize("consumer", [None, "held"])
+async def test_a_publication_dropped_under_a_stream_is_no_unreadable_change(
+    dsn: str, hand: psycopg.Connection, consumer: str | None
+) -> None:
+    if hand.info.server_version >= 180000:
+        pytest.skip("PostgreSQL 18 reads on without a publication")
+    async with AsyncStore(dsn, plugin="pgoutput") as store:
+        async with store.watch("orders", consumer=consumer) as stream:
+            hand.execute("DROP PUBLICATION pgdoc")
+            hand.execute("INSERT INTO docs.orders (id, data) VALUES ('lost', '{}')")
+            with pytest.raises(HistoryLost, match="does not exist"):
+                await stream.next(timeout=PATIENCE_S)
+        if consumer is not None:
+            assert await store.drop_consumer(consumer)
+
+
+@pytest.mark.usefixtures("both_plugins")
 async def test_what_is_older_than_the_publication_is_refused(dsn: str, hand: psycopg.Connection) -> None:
     async with AsyncStore(dsn, plugin="pgoutput") as store:
         async with store.watch() as stream:

@@ -213,6 +213,23 @@ def test_a_publication_that_would_leave_something_out_is_refused(
 
 
 @pytest.mark.usefixtures("both_plugins")
+@pytest.mark.parametrize("consumer", [None, "held"])
+def test_a_publication_dropped_under_a_stream_is_no_unreadable_change(
+    dsn: str, hand: psycopg.Connection, consumer: str | None
+) -> None:
+    if hand.info.server_version >= 180000:
+        pytest.skip("PostgreSQL 18 reads on without a publication")
+    with Store(dsn, plugin="pgoutput") as store:
+        with store.watch("orders", consumer=consumer) as stream:
+            hand.execute("DROP PUBLICATION pgdoc")
+            hand.execute("INSERT INTO docs.orders (id, data) VALUES ('lost', '{}')")
+            with pytest.raises(HistoryLost, match="does not exist"):
+                stream.next(timeout=PATIENCE_S)
+        if consumer is not None:
+            assert store.drop_consumer(consumer)
+
+
+@pytest.mark.usefixtures("both_plugins")
 def test_what_is_older_than_the_publication_is_refused(dsn: str, hand: psycopg.Connection) -> None:
     with Store(dsn, plugin="pgoutput") as store:
         with store.watch() as stream:

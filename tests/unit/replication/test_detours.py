@@ -43,9 +43,9 @@ def session(plugin: str, part: Part = EVERYTHING) -> ReplicationSession:
     ("plugin", "part", "unsent", "route"),
     [
         ("wal2json", EVERYTHING, ROW, Route("pgoutput", EVERYTHING, 101)),
-        ("wal2json", EVERYTHING, MESSAGE, Route("pgoutput", QUIET, 91)),
-        ("pgoutput", EVERYTHING, MESSAGE, Route("pgoutput", QUIET, 91)),
-        ("wal2json", Part(only=frozenset("a")), MESSAGE, Route("wal2json", Part(False, frozenset("a")), 91)),
+        ("wal2json", EVERYTHING, MESSAGE, Route("pgoutput", QUIET, 90)),
+        ("pgoutput", EVERYTHING, MESSAGE, Route("pgoutput", QUIET, 90)),
+        ("wal2json", Part(only=frozenset("a")), MESSAGE, Route("wal2json", Part(False, frozenset("a")), 90)),
         ("pgoutput", EVERYTHING, ROW, None),
         ("pgoutput", QUIET, MESSAGE, None),
         ("wal2json", Part(only=frozenset("a")), ROW, None),
@@ -122,12 +122,27 @@ def test_the_error_names_transaction_collection_and_position() -> None:
     assert unreadable(MESSAGE, None, "the stream", "Do this").collection is None
 
 
+def test_reading_goes_on_behind_a_commit_but_where_a_message_ends() -> None:
+    assert ROW.until == 101  # LSN 100 is the start of the record
+    assert MESSAGE.until == 90  # LSN 90 is its end, and where the next commit may begin
+
+
+def test_only_a_message_can_fail_outside_of_transactions() -> None:
+    error = DatabaseError("failed")
+    error.__cause__ = Reported("XX000", "in the change callback, associated LSN 0/7")
+    assert as_unsent(error, None) is None
+    error.__cause__ = Reported("54000", "in the message callback, associated LSN 0/7")
+    assert as_unsent(error, None) is not None
+
+
 @pytest.mark.parametrize(
     ("sqlstate", "context", "lsn"),
     [
         ("54000", 'slot "a", output plugin "wal2json", in the message callback, associated LSN 1/2A', (1 << 32) + 42),
         ("XX000", "Slot »a«, Ausgabe-Plugin »pgoutput«, im Callback change, zugehörige LSN 0/7", 7),
         ("57P01", "in the change callback, associated LSN 0/7", None),
+        ("42704", "in the change callback, associated LSN 0/7", None),
+        ("58030", "in the change callback, associated LSN 0/7", None),
         ("54000", "while reading", None),
         (None, "", None),
     ],
