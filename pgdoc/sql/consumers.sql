@@ -168,13 +168,18 @@ RETURNING true
 SELECT epoch, holder, place FROM pgdoc.consumers WHERE name = %s::text
 
 -- name: note_unreadable
--- What is passed is counted from the first time that a consumer goes on without it.
+-- A consumer passes no more than an operator has seen: an empty `collections` stands for any. What is passed is counted
+-- from the first time that the consumer goes on without it.
 INSERT INTO pgdoc.unreadable AS u (consumer, commit_lsn, lsn, xid, collections, problem)
 SELECT name, %(commit_lsn)s::pg_lsn, %(lsn)s::pg_lsn, %(xid)s::bigint, %(collections)s::text[], %(problem)s::text
 FROM pgdoc.consumers WHERE name = %(name)s AND epoch = %(epoch)s AND holder = %(holder)s
 ON CONFLICT (consumer, commit_lsn) DO UPDATE
-SET lsn = excluded.lsn, collections = excluded.collections, problem = excluded.problem,
-  passed_at = CASE WHEN u.skipped_at IS NOT NULL THEN coalesce(u.passed_at, clock_timestamp()) END
+SET (lsn, collections, problem, skipped_at, skipped_by, passed_at) = (
+  SELECT excluded.lsn, CASE WHEN seen THEN u.collections ELSE excluded.collections END, excluded.problem,
+    CASE WHEN seen THEN u.skipped_at END, CASE WHEN seen THEN u.skipped_by END,
+    CASE WHEN seen THEN coalesce(u.passed_at, clock_timestamp()) END
+  FROM (SELECT u.skipped_at IS NOT NULL AND (
+    u.collections = '{}' OR excluded.collections <> '{}' AND excluded.collections <@ u.collections) AS seen) AS told)
 RETURNING u.skipped_at IS NOT NULL AS is_skipped
 
 -- name: remove

@@ -161,3 +161,24 @@ def test_without_wal2json_nothing_after_the_poison_can_be_read(
         store.skip("orders", commit_lsn=error.commit_lsn)
         with store.watch(consumer="orders") as stream:
             assert ids_to_end(stream) == ["before"]
+
+
+def test_a_consumer_passes_no_more_than_the_operator_has_seen(
+    dsn: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(dsn) as store:
+        with store.watch(consumer="all") as stream:
+            write_poison(owner)
+            _, error = read_to_error(stream)
+            assert error.collections == ("files",)
+        store.skip("all", commit_lsn=error.commit_lsn)
+        with monkeypatch.context() as broken:  # without wal2json, the order after the poison would be passed, too
+            broken.setattr("pgdoc.consumers.owned_slot.find_poison", lambda *_args, **_options: (None, STRAIGHT))
+            with store.watch(consumer="all") as stream:
+                _, error = read_to_error(stream)
+                assert error.collections == ()
+        (status,) = store.consumers()
+        assert status.unreadable == Lsn.parse(error.commit_lsn)
+        store.skip("all", commit_lsn=error.commit_lsn)
+        with store.watch(consumer="all") as stream:  # it may pass any collection now
+            assert ids_to_end(stream) == ["before", "after"]
