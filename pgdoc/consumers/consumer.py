@@ -201,17 +201,18 @@ class Consumer:
             self._mailbox.fail(error)
 
     def _own_and_read(self) -> None:
-        backoff = Backoff()
+        backoff, lost_at = Backoff(), 0
         while not self._ends:
             try:
                 ownership = self._own()
                 while ownership is not None and not self._ends:
-                    owned = self._open(ownership)
-                    backoff.reset()
-                    self._read(owned)
+                    self._read(self._open(ownership))
             except PgdocError as exc:
                 if not exc.resumable or not self._ready.done() or self._ends:
                     raise
+                if self.mode == "live" or self._progress.watermark > lost_at:  # else it is stuck at the same place
+                    backoff.reset()
+                lost_at = self._progress.watermark
                 if self.mode == "reconnecting":  # one warning for each loss
                     logger.info('consumer "%s": not reconnected yet: %s', self.name, exc)
                 else:

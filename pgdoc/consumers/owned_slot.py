@@ -89,6 +89,7 @@ class OwnedSlot:
 
     def _open_copy(self, route: Route) -> ReplicationSession:
         ownership = self._ownership
+        ownership.stay_unhurried()
         return open_copy(
             self._source,
             ownership.slot,

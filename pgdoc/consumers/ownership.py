@@ -158,11 +158,15 @@ class Ownership:
     @contextlib.contextmanager
     def unhurried(self) -> Iterator[None]:
         """Let this session stay idle for longer, while another connection does slow work."""
-        self._renew(_UNHURRIED_S)
+        self.stay_unhurried()
         try:
             yield
         finally:
             self._renew(LEASE_S)
+
+    def stay_unhurried(self) -> None:
+        """Begin the same time again, for one more piece of slow work."""
+        self._renew(_UNHURRIED_S)
 
     def take_over(self) -> None:
         """Store the claim where checkpoints check it; end any open transaction that holds a former owner's."""

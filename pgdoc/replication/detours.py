@@ -16,10 +16,11 @@ import logging
 from typing import TYPE_CHECKING
 
 from pgdoc.decoding.parts import Part
-from pgdoc.errors import PgdocError, UnreadableChange
+from pgdoc.errors import PgdocError, ServerUnreachable, UnreadableChange
 from pgdoc.model.positions import Lsn
 from pgdoc.replication.routes import STRAIGHT, Route, UnsentChange
 from pgdoc.replication.session import read_burst
+from pgdoc.runtime.deadline import is_closing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -75,7 +76,7 @@ def find_poison(
     """Return which collections have a change that wal2json can't send, and the route to the others.
 
     Reads the transaction a few times for each of them. `names` are the collections that are wanted; `None` for all.
-    `check` is called meanwhile, and may raise.
+    `check` is called meanwhile, and may raise. A thread that has to end gives up.
 
     Returns:
         `None` if it can't be found out, because only wal2json can send some of the tables. The route is straight then.
@@ -87,6 +88,8 @@ def find_poison(
         session = open_route(Route("wal2json", part, unsent.until))
         try:
             while not session.has_arrived:
+                if is_closing():
+                    raise ServerUnreachable("canceled, because the stream is being closed")
                 check()
                 read_burst(session, _READ_S)
         except UnsentChange:

@@ -116,6 +116,12 @@ def is_limited() -> bool:
     return _current.get() is not _DEFAULT
 
 
+def is_closing() -> bool:
+    """Return whether the thread has to end, as the enclosing `deadline_scope` says."""
+    closing = _current.get().closing
+    return closing is not None and closing.is_set()
+
+
 def bounded(steps: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
     """Bound `steps`, which psycopg resumes every tenth of a second, by the enclosing `deadline_scope`."""
     return _bounded(steps, _current.get())

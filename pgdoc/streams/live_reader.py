@@ -16,6 +16,7 @@ from pgdoc.streams.renewal import Renewal
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable
 
     from pgdoc.replication.source import Source
     from pgdoc.streams.catchup import CatchUp
@@ -97,16 +98,16 @@ class LiveReader:
             PgdocError: reconnecting can't repair it, and every stream ends.
         """
         while self._session is not None:
-            next_session = self._reopen_at_once
+            next_session = partial(self._open_next, self._open_at_watermark)
             try:
                 self._read(self._session, catchup)  # may replace the session
             except UnsentChange as exc:
-                next_session = partial(self._go_around, self._session, exc, catchup)
+                next_session = partial(self._open_next, partial(self._go_around, self._session, exc, catchup))
             except PgdocError as exc:
                 if not exc.resumable:
                     raise
                 logger.warning("reconnecting at %s: %s", Lsn(self._subscriptions.watermark), exc)
-                next_session = self._reopen
+                next_session = partial(self._reopen, self._open_at_watermark)
             finally:
                 self._session.reader.close()
             self._session = None if self._closing.is_set() else next_session()
@@ -136,9 +137,7 @@ class LiveReader:
             self._session = renewed
         return renewed
 
-    def _go_around(
-        self, session: ReplicationSession, unsent: UnsentChange, catchup: CatchUp
-    ) -> ReplicationSession | None:
+    def _go_around(self, session: ReplicationSession, unsent: UnsentChange, catchup: CatchUp) -> ReplicationSession:
         """Open a detour; if there is none, leave the transaction to the catch-up readers, and go on after it."""
         try:
             return open_detour(self._open_at_watermark, session, unsent)
@@ -146,30 +145,25 @@ class LiveReader:
             logger.warning("%s: each stream reads it for its own collections", unsent)
             for subscription in self._subscriptions.pass_over(unsent.until):
                 catchup.take_over(subscription)
-        except PgdocError as exc:
-            if not exc.resumable:
-                raise
-            logger.info("no detour yet: %s", exc)
-            return self._reopen()
-        return self._reopen_at_once()
+        return self._open_at_watermark()
 
-    def _reopen_at_once(self) -> ReplicationSession | None:
-        """Go on at the watermark after a detour."""
+    def _open_next(self, open_session: Callable[[], ReplicationSession]) -> ReplicationSession | None:
+        """Open the session that follows one that has done its part."""
         try:
-            return self._open_at_watermark(STRAIGHT)
+            return open_session()
         except PgdocError as exc:
             if not exc.resumable:
                 raise
             logger.warning("reconnecting at %s: %s", Lsn(self._subscriptions.watermark), exc)
-        return self._reopen()
+        return self._reopen(open_session)
 
-    def _reopen(self) -> ReplicationSession | None:
+    def _reopen(self, open_session: Callable[[], ReplicationSession]) -> ReplicationSession | None:
         """Reconnect at the watermark, retrying until the store is closed; then return `None`."""
         self.is_reconnecting = True
         backoff = Backoff()
         while backoff.wait(self._closing):
             try:
-                session = self._open_at_watermark(STRAIGHT)
+                session = open_session()
             except PgdocError as exc:
                 if not exc.resumable:
                     raise
@@ -179,7 +173,7 @@ class LiveReader:
             return session
         return None
 
-    def _open_at_watermark(self, route: Route) -> ReplicationSession:
+    def _open_at_watermark(self, route: Route = STRAIGHT) -> ReplicationSession:
         session = open_reader(
             self._source,
             self._subscriptions.watermark,

@@ -3,22 +3,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
 from pgdoc import Store
-from pgdoc.errors import StreamError, UnreadableChange
+from pgdoc.consumers.slots import open_copy
+from pgdoc.errors import SlotsExhausted, StreamError, UnreadableChange
 from pgdoc.model.positions import Lsn
-from pgdoc.replication.routes import STRAIGHT
+from pgdoc.replication.routes import STRAIGHT, Route
+from pgdoc.replication.session import open_reader
+from pgdoc.runtime.retry import Backoff
 from tests.integration._sync.streams import take, take_to
 from tests.poison import insert_poison, make_poisonous
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import threading
+    from collections.abc import Callable, Iterator
 
     from pgdoc import ChangeStream
+    from pgdoc.replication.session import ReplicationSession
 
 pytestmark = pytest.mark.usefixtures("both_plugins")
 
@@ -182,3 +187,32 @@ def test_a_consumer_passes_no_more_than_the_operator_has_seen(
         store.skip("all", commit_lsn=error.commit_lsn)
         with store.watch(consumer="all") as stream:  # it may pass any collection now
             assert ids_to_end(stream) == ["before", "after"]
+
+
+@pytest.mark.parametrize("consumer", [None, "held"])
+def test_a_detour_for_which_no_slot_is_free_is_tried_ever_more_rarely(
+    dsn: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, consumer: str | None
+) -> None:
+    delays: list[float] = []
+    wait = Backoff.wait
+
+    def recorded(backoff: Backoff, closing: threading.Event) -> bool:
+        delays.append(backoff._next_s)
+        return wait(backoff, closing)
+
+    def full_at_first(opener: Callable[..., ReplicationSession]) -> Callable[..., ReplicationSession]:
+        def open_session(*arguments: Any, route: Route = STRAIGHT, **options: Any) -> ReplicationSession:
+            if route is not STRAIGHT and len(delays) < 4:
+                raise SlotsExhausted("all slots are in use")
+            return opener(*arguments, route=route, **options)
+
+        return open_session
+
+    with Store(dsn, plugin="wal2json") as store, store.watch("orders", consumer=consumer) as stream:
+        monkeypatch.setattr(Backoff, "wait", recorded)
+        monkeypatch.setattr("pgdoc.consumers.owned_slot.open_copy", full_at_first(open_copy))
+        monkeypatch.setattr("pgdoc.streams.live_reader.open_reader", full_at_first(open_reader))
+        write_poison(owner, "plain")
+        assert ids_to_end(stream) == ["before", "after"]
+        assert len(delays) >= 4
+        assert delays == sorted(set(delays))

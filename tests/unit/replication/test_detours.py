@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -14,6 +15,7 @@ from pgdoc.decoding.records import Begin
 from pgdoc.errors import DatabaseError, PublicationIncomplete, ServerUnreachable
 from pgdoc.replication.detours import find_poison, open_detour, unreadable, wants_any
 from pgdoc.replication.routes import STRAIGHT, Route, UnsentChange, as_unsent
+from pgdoc.runtime.deadline import deadline_scope
 
 if TYPE_CHECKING:
     from pgdoc.replication.session import ReplicationSession
@@ -99,6 +101,15 @@ def test_it_finds_the_poisonous_collections_among_those_wanted(names: frozenset[
     assert found == wanted & frozenset(poison)
     assert route == Route("wal2json", Part(only=wanted - frozenset(poison)), 101)
     assert transaction.reads <= 2 * len(wanted) + 1
+
+
+def test_a_thread_that_has_to_end_gives_up_the_search() -> None:
+    closing = threading.Event()
+    closing.set()
+    opened = mock.Mock(**{"return_value.has_arrived": False})
+    with deadline_scope(closing=closing), pytest.raises(ServerUnreachable, match="is being closed"):
+        find_poison(opened, frozenset("a"), ROW)
+    assert opened.return_value.reader.close.called
 
 
 def test_without_wal2json_nothing_is_found() -> None:
