@@ -45,6 +45,8 @@ class LiveReader:
         self._subscriptions = subscriptions
         self._closing = closing
         self._renewal = Renewal(source, self._purpose, _SLOT_PREFIX, subscriptions.check_cluster)
+        # Used by the hub thread only: the delays between attempts, which grow until the watermark moves on.
+        self._backoff, self._lost_at = Backoff(), 0
         # Written by the hub thread; any thread reads them, each of them on its own.
         self.plugin: str | None = None
         self.is_reconnecting = False
@@ -160,8 +162,10 @@ class LiveReader:
     def _reopen(self, open_session: Callable[[], ReplicationSession]) -> ReplicationSession | None:
         """Reconnect at the watermark, retrying until the store is closed; then return `None`."""
         self.is_reconnecting = True
-        backoff = Backoff()
-        while backoff.wait(self._closing):
+        if self._subscriptions.watermark > self._lost_at:  # else it is stuck at the same place
+            self._backoff.reset()
+        self._lost_at = self._subscriptions.watermark
+        while self._backoff.wait(self._closing):
             try:
                 session = open_session()
             except PgdocError as exc:
