@@ -139,11 +139,11 @@ def test_an_unlimited_max_slot_wal_keep_size_is_named(dsn: str, owner: psycopg.C
 
 
 def test_missing_event_triggers_are_named(dsn: str, owner: psycopg.Connection) -> None:
-    assert not [line for line in found(dsn, "streams") if "DDL" in line]
+    assert not [line for line in found(dsn, "streams") if "DDL in plain SQL" in line]
     names = owner.execute("SELECT evtname FROM pg_event_trigger").fetchall()
     for (name,) in names:
         owner.execute(f'DROP EVENT TRIGGER "{name}"')
-    (line,) = [line for line in found(dsn, "streams") if "DDL" in line]
+    (line,) = [line for line in found(dsn, "streams") if "DDL in plain SQL" in line]
     assert line.startswith("warn: streams notice DDL in plain SQL late: `pgdoc init` by a superuser")
 
 
