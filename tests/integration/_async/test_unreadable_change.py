@@ -15,6 +15,7 @@ from pgdoc.replication.routes import STRAIGHT, Route
 from pgdoc.replication.session import open_reader
 from pgdoc.runtime.retry import Backoff
 from tests.integration._async.streams import take, take_to
+from tests.integration.own_server.words import wait_until
 from tests.poison import insert_poison, make_poisonous
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("both_plugins")
 
 END = "end"
+_ACTIVE_CONSUMERS = (
+    r"SELECT FROM pg_replication_slots WHERE slot_name LIKE 'pgdoc\_%' AND database = current_database() AND active"
+)
 _DROP_CONSUMERS = r"""
 SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
 WHERE slot_name LIKE 'pgdoc\_%' AND database = current_database()
@@ -40,6 +44,7 @@ def owner(dsn: str) -> Iterator[psycopg.Connection]:
         connection.execute("SELECT pgdoc.create_collection('docs', 'orders')")
         make_poisonous(connection, "files", plain=("plain",))
         yield connection
+        wait_until(lambda: not connection.execute(_ACTIVE_CONSUMERS).fetchall())  # the walsender ends after the stream
         connection.execute(_DROP_CONSUMERS)
 
 
