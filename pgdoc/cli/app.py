@@ -48,7 +48,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-consumers_app = typer.Typer(help="List or drop durable consumers.", rich_markup_mode=None)
+consumers_app = typer.Typer(
+    help="List or drop durable consumers, or let one pass a transaction that it can't read.", rich_markup_mode=None
+)
 app.add_typer(consumers_app, name="consumers")
 
 _TERMINATED = 128 + signal.SIGTERM
@@ -381,7 +383,7 @@ def skip_command(
         lsn = found.get(name)
         if lsn is None:
             has = (
-                "has met nothing that it can't read"
+                "has nothing to pass: it has met no change that it can't read, or was already told to pass it"
                 if name in found
                 else "does not exist: `pgdoc consumers` lists them"
             )
