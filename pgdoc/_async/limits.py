@@ -77,7 +77,7 @@ class AsyncLimits:
             for key, found in await self._table.read(
                 larger_statement(self._table.name), [size, size, 1], prepare=False
             ):
-                raise oversized(self._table.subject, key, found, size)
+                raise oversized(self._table.subject, key, found, size, is_new_limit=True)
 
     def _sql(self, name: str) -> bytes:
         return statement("limits", name).format(table=self._table.name).encode()

@@ -51,7 +51,7 @@ class Admin:
             )
         ((collections,),) = rows
         logger.warning(
-            'consumer "%s" is to pass the changes of %s in the transaction that commits at %s',
+            'consumer "%s" will pass the changes of %s in the transaction that commits at %s',
             consumer,
             ", ".join(collections) or "all collections after the unreadable one",
             commit_lsn,

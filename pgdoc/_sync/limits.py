@@ -76,7 +76,7 @@ class Limits:
     def _refuse_larger(self, size: int | None) -> None:
         if size is not None:
             for key, found in self._table.read(larger_statement(self._table.name), [size, size, 1], prepare=False):
-                raise oversized(self._table.subject, key, found, size)
+                raise oversized(self._table.subject, key, found, size, is_new_limit=True)
 
     def _sql(self, name: str) -> bytes:
         return statement("limits", name).format(table=self._table.name).encode()

@@ -28,7 +28,7 @@ from pgdoc.runtime.primitives import call, opening, sleep
 from pgdoc.runtime.retry import random_delays
 from pgdoc.sql import statement
 from pgdoc.streams.bookmarks import begin_history
-from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions
+from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions, check_at_least
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,8 +81,7 @@ class Store:
     ) -> None:
         if plugin not in PLUGIN_CHOICES:
             raise ValueError(f"plugin must be one of {', '.join(PLUGIN_CHOICES)}, got {plugin!r}")
-        if pool_size < 1:
-            raise ValueError(f"pool_size must be at least 1, got {pool_size}")
+        check_at_least(1, "pool_size", pool_size)
         self._conninfo = conninfo
         self._schema = check_name(schema, "schema")
         self._auto_create = auto_create
@@ -198,10 +197,9 @@ class Store:
         Raises:
             SerializationFailure: the last attempt met another transaction, too.
             CommitUnknown: the connection was lost during the commit.
-            ValueError: `retries` is negative, or `isolation` is invalid.
+            ValueError: `retries` is not a number of at least 0, or `isolation` is invalid.
         """
-        if retries < 0:
-            raise ValueError(f"retries must be at least 0, got {retries}")
+        check_at_least(0, "retries", retries)
         for delay_s in random_delays(retries):
             try:
                 return self._run(fn, metadata, isolation)

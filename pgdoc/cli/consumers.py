@@ -103,7 +103,7 @@ def skip_command(
         lsn = found.get(name)
         if lsn is None:
             has = (
-                "has met nothing that it can't read"
+                "has nothing to pass: it has met no change that it can't read, or was already told to pass it"
                 if name in found
                 else "does not exist: `pgdoc consumers` lists them"
             )

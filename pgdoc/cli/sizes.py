@@ -9,6 +9,8 @@ import psycopg
 import typer
 
 from pgdoc.cli.render import render_bytes
+from pgdoc.cli.stores import DEFAULT_SCHEMA
+from pgdoc.crud.sizes import MOST
 from pgdoc.model.names import quoted
 from pgdoc.sql import statement
 
@@ -17,11 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["find_large_documents", "read_size"]
 
-_UNITS: Final = {"": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+_UNITS: Final = {"": 1, "KIB": 1 << 10, "MIB": 1 << 20}
 _SIZE: Final = re.compile(r"(\d+)\s*([A-Za-z]*)")
 
 _DEFAULT_MAX_SIZE: Final = 64 << 20  # of new collections
 _MOST_NAMED: Final = 10
+_MOST_DIGITS: Final = 10
 _LIMIT_S: Final = 10
 
 
@@ -31,11 +34,14 @@ def read_size(text: str) -> int | None:
         return None
     found = _SIZE.fullmatch(text.strip())
     factor = None if found is None else _UNITS.get(found[2].upper())
-    if found is None or factor is None:
+    size = 0 if found is None or factor is None or len(found[1]) > _MOST_DIGITS else int(found[1]) * factor
+    if not 1 <= size <= MOST:
         raise typer.BadParameter(
-            f"{text!r} is not a size: use bytes, or a unit as in 64MiB, or none for no limit", param_hint="'SIZE'"
+            f"{text!r} is not a size from 1 to {MOST:,} bytes: use bytes, or KiB or MiB as in 64MiB, or none for no "
+            "limit",
+            param_hint="'SIZE'",
         )
-    return int(found[1]) * factor
+    return size
 
 
 def find_large_documents(connection: psycopg.Connection[Any], schema: str) -> Iterator[tuple[str, str]]:
@@ -57,11 +63,12 @@ def find_large_documents(connection: psycopg.Connection[Any], schema: str) -> It
             yield "warn", f'collection "{schema}.{name}" has more such documents'
     if unlimited:
         names = ", ".join(f'"{schema}.{name}"' for name in unlimited)
+        option = "" if schema == DEFAULT_SCHEMA else f" --schema {schema}"
         yield (
             "warn",
             (
-                f"no limit on the size of documents in {names}, and one that is too large ends streams: set one with "
-                f"`pgdoc limit {unlimited[0]} 64MiB`"
+                f"no limit on the size of documents in {names}, and a document that is too large ends their streams: "
+                f"set a limit with `pgdoc limit {unlimited[0]} 64MiB{option}`"
             ),
         )
 

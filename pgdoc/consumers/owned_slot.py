@@ -166,7 +166,8 @@ class OwnedSlot:
         error = unreadable(unsent, poison, f'consumer "{name}"', advice)
         if not self._ownership.note_unreadable(error):
             raise error
-        logger.error('consumer "%s" passes what it was told to skip: %s', name, error)
+        passed = unreadable(unsent, poison, f'consumer "{name}"', "The table pgdoc.unreadable keeps a record")
+        logger.error('consumer "%s" passes what it was told to skip: %s', name, passed)
 
     def wake(self) -> None:
         """Let a `read` that waits in the consumer's thread return."""

@@ -65,8 +65,8 @@ class CopyRows:
         """Raise `DatabaseError` unless the server stored `count` documents, which is all that were read."""
         if count != self.count:
             raise DatabaseError(
-                f"{self.count - count} of {self.count} documents were not written, because a trigger of the table "
-                "drops rows; nothing was stored: change the trigger, or leave those documents out"
+                f"{self.count - count} of {self.count} documents were not written to {self._subject}, because a "
+                "trigger of the table drops rows; nothing was stored: change the trigger, or leave those documents out"
             )
 
     def _row(self, pair: tuple[str, Mapping[str, Any]]) -> bytes:

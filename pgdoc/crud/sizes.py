@@ -58,11 +58,20 @@ def naming(key: str | None) -> Iterator[None]:
         raise DocumentTooLarge(message, document_id=key) from exc.__cause__
 
 
-def oversized(subject: str, key: str, size: int | None, max_size: int | None) -> DocumentTooLarge:
-    """Return the error for a document whose JSON text has `size` bytes; `None` if the server can't print it."""
+def oversized(
+    subject: str, key: str, size: int | None, max_size: int | None, *, is_new_limit: bool = False
+) -> DocumentTooLarge:
+    """Return the error for a document whose JSON text has `size` bytes; `None` if the server can't print it.
+
+    `is_new_limit` says that `max_size` is not yet the collection's limit.
+    """
     found = "more JSON text than PostgreSQL can print (1 GB)" if size is None else f"{size:,} bytes of JSON text"
     if max_size is None:
         advice = f"pgdoc stores at most {MOST:,} bytes: split the document"
+    elif is_new_limit:
+        advice = (
+            f"the new max_size is {max_size:,}: split the document, or set a larger limit. The limit was not changed"
+        )
     else:
         advice = f"the collection's max_size is {max_size:,}: split the document, or raise the limit with set_limits()"
     return DocumentTooLarge(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -71,7 +71,7 @@ def _named(document: Document, exc: UnreadableDocument) -> UnreadableDocument:
     return UnreadableDocument(f"document {document.id!r}{where}: {exc}", collection=collection, document_id=document.id)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Document:
     """A document as it was stored at one point in time.
 
@@ -117,6 +117,17 @@ class Document:
 
     def __getitem__(self, key: str) -> Any:
         return self.data[key]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{each.name}={_shown(self, each.name)}' for each in fields(self))})"
+
+
+def _shown(document: Document, name: str) -> str:
+    """Return the `repr` of a field, which must not raise: logs and debuggers call it."""
+    try:
+        return repr(getattr(document, name))
+    except UnreadableDocument:
+        return "<unreadable>"
 
 
 for _name, _read in (("data", decode_stored), ("created_at", _read_time), ("updated_at", _read_time)):

@@ -28,7 +28,7 @@ class Metadata:
     @cached_property
     def message(self) -> str:
         """The content of the logical message with the prefix `pgdoc`."""
-        return encode_value({"metadata": self.values}, "metadata").decode()
+        return encode_value({"metadata": self.values}, "").decode()
 
     def over(self, other: Metadata) -> Metadata:
         """Merge with `other`; where both have a key, the value of this one wins."""

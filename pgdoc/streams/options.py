@@ -9,6 +9,7 @@ from pgdoc.changes.event_filter import parse_where
 from pgdoc.errors import InvalidResumeToken
 from pgdoc.model.names import check_consumer
 from pgdoc.model.positions import Lsn
+from pgdoc.model.short_repr import short_repr
 from pgdoc.model.tokens import ResumeToken, SnapshotStage
 
 if TYPE_CHECKING:
@@ -103,5 +104,10 @@ def read_token(resume_after: ResumeToken | Lsn | str) -> ResumeToken | Lsn:
 def check_buffer(buffer_size: int, buffer_bytes: int) -> None:
     """Refuse a buffer that could hold nothing."""
     for name, value in (("buffer_size", buffer_size), ("buffer_bytes", buffer_bytes)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        check_at_least(1, name, value)
+
+
+def check_at_least(least: int, name: str, value: Any) -> None:
+    """Check an argument that counts something."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {short_repr(value)}")

@@ -65,8 +65,11 @@ async def test_it_repeats_no_other_error(own_schema: dict[str, Any]) -> None:
         with pytest.raises(DuplicateDocument):
             await store.run(attempts)
         assert attempts.count == 1
-        with pytest.raises(ValueError, match="retries must be at least 0, got -1"):
+        with pytest.raises(ValueError, match="retries must be a whole number of at least 0, got -1"):
             await store.run(attempts, retries=-1)
+        for retries in (1.5, "3", None):
+            with pytest.raises(ValueError, match="retries must be a whole number of at least 0, got "):
+                await store.run(attempts, retries=retries)
         with pytest.raises(ValueError, match="isolation"):
             await store.run(attempts, isolation="none")
 

@@ -149,5 +149,8 @@ def test_a_server_error_carries_its_sqlstate(own_schema: dict[str, Any]) -> None
 
 
 def test_an_unknown_plugin_is_refused() -> None:
+    for pool_size in (0, -1, 1.5, "3", None, True):
+        with pytest.raises(ValueError, match="pool_size must be a whole number of at least 1, got "):
+            Store("", pool_size=pool_size)
     with pytest.raises(ValueError, match="plugin must be one of auto, wal2json, pgoutput, got 'wal2jsonn'"):
         Store("", plugin="wal2jsonn")

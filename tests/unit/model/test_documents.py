@@ -231,6 +231,13 @@ def test_a_document_from_text_equals_one_from_values() -> None:
     assert lazy() != dataclasses.replace(lazy(), version=3)
 
 
+def test_the_repr_of_an_unreadable_document_does_not_raise() -> None:
+    document = Document.from_text("o-1", None, 2, "infinity", "2026-11-23 14:00:00.5+02")
+    assert repr(document).startswith(
+        "Document(id='o-1', data=<unreadable>, version=2, created_at=<unreadable>, updated_at=datetime.datetime("
+    )
+
+
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])  # noqa: S301
 def test_a_document_from_text_can_be_copied_before_and_after_it_is_decoded(duplicate: Any) -> None:
     document = lazy()

@@ -63,8 +63,9 @@ def test_no_values_make_no_metadata(values: dict[str, Any] | None) -> None:
 
 @pytest.mark.parametrize("values", [["user"], "alice", 5, {"a": {1, 2}}, {"a": float("nan")}, {1: 2}, {"a": "\0"}])
 def test_metadata_that_json_can_not_represent_is_refused(values: Any) -> None:
-    with pytest.raises(InvalidDocument):
+    with pytest.raises(InvalidDocument) as caught:
         checked(values)
+    assert "metadata.metadata" not in str(caught.value)
 
 
 def test_since_returns_what_an_inner_block_added() -> None:
