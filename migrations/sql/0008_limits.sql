@@ -17,7 +17,7 @@ COMMENT ON FUNCTION pgdoc.size_condition IS 'the check that limits the JSON text
 
 -- A check that does not hold for all rows, or that says something else under this name, is no limit.
 CREATE FUNCTION pgdoc.max_size(relation regclass) RETURNS bigint LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp AS $$
+SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off AS $$
   SELECT found.max_size
   FROM pg_constraint k,
     LATERAL (SELECT pg_get_constraintdef(k.oid) AS definition) AS shown,
