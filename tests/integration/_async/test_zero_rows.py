@@ -341,6 +341,17 @@ async def test_the_message_is_read_in_every_language(own_schema: dict[str, Any])
         assert raised.value.values == ("x",)
 
 
+async def test_a_call_returns_the_id_that_a_trigger_has_stored(own_schema: dict[str, Any]) -> None:
+    async with filled(own_schema, *trigger("INSERT", "NEW.id := lower(NEW.id); RETURN NEW;", "lowers")) as store:
+        orders = store["orders"]
+        returned = [
+            await orders.insert("A", {}),
+            await orders.replace("B", {}, upsert=True),
+            await orders.update("C", SET, upsert=True),
+        ]
+        assert [document.id for document in returned if document] == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize(
     "write",
     [

@@ -342,6 +342,17 @@ def test_the_message_is_read_in_every_language(own_schema: dict[str, Any]) -> No
         assert raised.value.values == ("x",)
 
 
+def test_a_call_returns_the_id_that_a_trigger_has_stored(own_schema: dict[str, Any]) -> None:
+    with filled(own_schema, *trigger("INSERT", "NEW.id := lower(NEW.id); RETURN NEW;", "lowers")) as store:
+        orders = store["orders"]
+        returned = [
+            orders.insert("A", {}),
+            orders.replace("B", {}, upsert=True),
+            orders.update("C", SET, upsert=True),
+        ]
+        assert [document.id for document in returned if document] == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize(
     "write",
     [
