@@ -531,12 +531,15 @@ AS $$
 DECLARE
     kind pg_catalog.text := pg_catalog.jsonb_typeof(value);
     result pg_catalog.text;
+    deeper pg_catalog.int4 := longest OPERATOR(pg_catalog.-) 1;  -- each level adds a character before those of the next one
 BEGIN
-    IF kind OPERATOR(pg_catalog.=) 'object' THEN
+    IF longest OPERATOR(pg_catalog.<=) 0 THEN
+        RETURN '';
+    ELSIF kind OPERATOR(pg_catalog.=) 'object' THEN
         SELECT pg_catalog.string_agg(
             pgdoc.type_rank(field)
                 OPERATOR(pg_catalog.||) pg_catalog.replace(key, E'\x01', E'\x01\x02') OPERATOR(pg_catalog.||) E'\x01\x01'
-                OPERATOR(pg_catalog.||) pgdoc.nested_key(field, longest),
+                OPERATOR(pg_catalog.||) pgdoc.nested_key(field, deeper),
             '' ORDER BY key COLLATE pg_catalog."C")
         INTO result
         FROM (SELECT * FROM pg_catalog.jsonb_each(value) AS each(key, field)
@@ -550,7 +553,7 @@ BEGIN
     ELSIF kind OPERATOR(pg_catalog.=) 'array' THEN
         result := '5';
         FOR i IN 0 .. least(pg_catalog.jsonb_array_length(value), longest) OPERATOR(pg_catalog.-) 1 LOOP
-            result := result OPERATOR(pg_catalog.||) pgdoc.nested_key(value OPERATOR(pg_catalog.->) i, longest);
+            result := result OPERATOR(pg_catalog.||) pgdoc.nested_key(value OPERATOR(pg_catalog.->) i, deeper);
             EXIT WHEN pg_catalog.octet_length(result) OPERATOR(pg_catalog.>) (4 OPERATOR(pg_catalog.*) longest);
         END LOOP;
         RETURN result OPERATOR(pg_catalog.||) '0';
@@ -578,6 +581,7 @@ BEGIN
 END
 $$;
 
+-- A value that is nested deeper than pgdoc allows has none: computing it could exceed the stack.
 CREATE OR REPLACE FUNCTION pgdoc.sort_rest(value jsonb) RETURNS text
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $$
@@ -585,7 +589,8 @@ DECLARE
     kind pg_catalog.text := pg_catalog.jsonb_typeof(value);
     whole pg_catalog.text := CASE
         WHEN kind OPERATOR(pg_catalog.=) ANY (ARRAY['string', 'number']) THEN pgdoc.scalar_key(value, NULL)
-        WHEN kind OPERATOR(pg_catalog.=) ANY (ARRAY['object', 'array']) THEN pgdoc.nested_key(value, NULL)
+        WHEN kind OPERATOR(pg_catalog.=) ANY (ARRAY['object', 'array'])
+            AND NOT value OPERATOR(pg_catalog.@?) '$.**{260}' THEN pgdoc.nested_key(value, NULL)
     END;
 BEGIN
     RETURN CASE WHEN pg_catalog.octet_length(whole) OPERATOR(pg_catalog.>) 80

@@ -6,7 +6,7 @@ import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from pgdoc.consumers.ownership import drop_consumer
+from pgdoc.consumers.dropping import drop_consumer
 from pgdoc.errors import PgdocError, StreamError
 from pgdoc.model.positions import BEFORE_ALL, Lsn
 from pgdoc.model.tokens import token_at

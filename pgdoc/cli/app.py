@@ -15,7 +15,6 @@ from rich.text import Text
 import pgdoc
 from pgdoc.cli.arguments import (
     PLUGINS,
-    ConsumerSchema,
     Dsn,
     PlainCommand,
     Schema,
@@ -24,7 +23,7 @@ from pgdoc.cli.arguments import (
     read_filter,
     read_plugin,
 )
-from pgdoc.cli.consumers import consumers_table
+from pgdoc.cli.consumers import consumers_app
 from pgdoc.cli.demo import run_demo
 from pgdoc.cli.doctor import examine_server
 from pgdoc.cli.invocation import own_command
@@ -48,7 +47,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-consumers_app = typer.Typer(help="List or drop durable consumers.", rich_markup_mode=None)
 app.add_typer(consumers_app, name="consumers")
 
 _TERMINATED = 128 + signal.SIGTERM
@@ -322,79 +320,6 @@ def dump_command(
                 dump_documents(store, collection, where)
         except CollectionNotFound as exc:
             raise explain_missing(store, schema, collection) from exc
-
-
-@consumers_app.callback(invoke_without_command=True)
-def consumers_command(context: typer.Context, dsn: Dsn = "", schema: ConsumerSchema = None) -> None:
-    """List durable consumers, or drop one."""
-    context.obj = dsn, schema
-    if context.invoked_subcommand is None:
-        list_consumers_command(context)
-
-
-@consumers_app.command("list")
-def list_consumers_command(context: typer.Context, dsn: Dsn = "", schema: ConsumerSchema = None) -> None:
-    """List the consumers.
-
-    For each: the process that has it open, how far behind it is, and how much WAL its slot retains.
-    """
-    group_dsn, group_schema = context.obj
-    wanted = group_schema if schema is None else schema
-    with open_store("consumers", dsn or group_dsn) as store:
-        Console().print(consumers_table(_consumers_of(store, wanted)))
-
-
-@consumers_app.command("drop", cls=PlainCommand)
-def drop_consumer_command(
-    context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The consumer to drop.")],
-    dsn: Dsn = "",
-    schema: ConsumerSchema = None,
-) -> None:
-    """Drop a consumer and its replication slot."""
-    group_dsn, group_schema = context.obj
-    wanted = group_schema if schema is None else schema
-    with open_store("consumers", dsn or group_dsn) as store:
-        is_elsewhere = wanted is not None and name not in {each.name for each in _consumers_of(store, wanted)}
-        if is_elsewhere or not store.drop_consumer(name):
-            place = "" if wanted is None else f" in schema {wanted}"
-            typer.echo(f"pgdoc: there is no consumer {name}{place}: `pgdoc consumers` lists them", err=True)
-            raise typer.Exit(1)
-    typer.echo(f"Dropped consumer {name}.")
-
-
-@consumers_app.command("skip", cls=PlainCommand)
-def skip_command(
-    context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The consumer that can't go on.")],
-    dsn: Dsn = "",
-    schema: ConsumerSchema = None,
-) -> None:
-    """Let a consumer pass the one transaction that it can't read.
-
-    When it is opened again, it gets that transaction's changes of other collections.
-    """
-    group_dsn, group_schema = context.obj
-    wanted = group_schema if schema is None else schema
-    with open_store("consumers", dsn or group_dsn) as store:
-        found = {each.name: each.unreadable for each in _consumers_of(store, wanted)}
-        lsn = found.get(name)
-        if lsn is None:
-            has = (
-                "has met nothing that it can't read"
-                if name in found
-                else "does not exist: `pgdoc consumers` lists them"
-            )
-            typer.echo(f"pgdoc: consumer {name} {has}", err=True)
-            raise typer.Exit(1)
-        store.skip(name, commit_lsn=lsn)
-    typer.echo(f"Consumer {name} will pass the transaction that commits at {lsn}.")
-
-
-def _consumers_of(store: pgdoc.Store, schema: str | None) -> list[pgdoc.ConsumerStatus]:
-    if schema is not None:
-        check_name(schema, "schema")
-    return [consumer for consumer in store.consumers() if schema in {None, consumer.schema}]
 
 
 def _note_missing_schema(store: pgdoc.Store, schema: str) -> None:

@@ -392,24 +392,6 @@ class Ownership:
         return DatabaseError(f"{text}: {advice}", sqlstate=exc.sqlstate)
 
 
-def drop_consumer(source: Source, name: str) -> bool:
-    """Drop a consumer; return whether it existed.
-
-    Raises:
-        ConsumerBusy: a process has it open, or a transaction with a checkpoint of it is open.
-    """
-    ownership = Ownership(source, name)
-    try:
-        if not ownership.own():
-            pid = ownership.owner_pid()
-            raise ConsumerBusy(f'consumer "{name}" is open (its session has pid {pid}): close it first', owner_pid=pid)
-        dropped = ownership.remove()
-        ownership.give_up()
-        return dropped
-    finally:
-        ownership.close()
-
-
 class _RowLockedError(DatabaseError):
     """An open transaction has changed the consumer's row and holds its lock."""
 

@@ -166,12 +166,12 @@ async def test_an_update_that_does_not_fit_an_unreadable_document_is_refused(
     async with AsyncStore(shared_dsn, schema=schema) as store:
         collection = await filled(store, sql, "digits")
         for call in (
-            collection.update(BAD, {"$push": {"k": 1}}),
-            collection.update_many({"_id": BAD}, {"$push": {"k": 1}}),
-            collection.update_one({"_id": BAD}, {"$push": {"k": 1}}),
+            lambda: collection.update(BAD, {"$push": {"k": 1}}),
+            lambda: collection.update_many({"_id": BAD}, {"$push": {"k": 1}}),
+            lambda: collection.update_one({"_id": BAD}, {"$push": {"k": 1}}),
         ):
             with pytest.raises(InvalidUpdate, match="the update does not fit"):
-                await call
+                await call()
 
 
 async def test_distinct_values_that_python_can_not_hold_are_a_typed_error(
