@@ -17,11 +17,11 @@ COMMENT ON FUNCTION pgdoc.size_condition IS 'the check that limits the JSON text
 
 -- A check that does not hold for all rows, or that says something else under this name, is no limit.
 CREATE FUNCTION pgdoc.max_size(relation regclass) RETURNS bigint LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp AS $$
+SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off AS $$
   SELECT found.max_size
   FROM pg_constraint k,
     LATERAL (SELECT pg_get_constraintdef(k.oid) AS definition) AS shown,
-    LATERAL (SELECT substring(shown.definition FROM '<= (\d{1,10})\)*$')::bigint AS max_size) AS found
+    LATERAL (SELECT substring(shown.definition FROM '<= ([0-9]{1,10})[)]*$')::bigint AS max_size) AS found
   WHERE k.conrelid = relation AND k.contype = 'c' AND k.conname = 'pgdoc_size' AND k.convalidated AND shown.definition = format(
     'CHECK (((pg_column_size((data || ''{}''::jsonb)) <= %s) OR (octet_length((data)::text) <= %s)))',
     found.max_size / 10000, found.max_size)
@@ -42,7 +42,7 @@ BEGIN
     RETURN;
   END IF;
   IF NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = relation AND k.conname = 'pgdoc_size_new'
-                   AND pg_get_constraintdef(k.oid) ~ format('<= %s\)+( NOT VALID)?$', max_size)) THEN
+                   AND pg_get_constraintdef(k.oid) ~ format('<= %s[)]+( NOT VALID)?$', max_size)) THEN
     EXECUTE format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS pgdoc_size_new', relation);
     EXECUTE format('ALTER TABLE %s ADD CONSTRAINT pgdoc_size_new CHECK (%s) NOT VALID', relation, pgdoc.size_condition(max_size));
   END IF;

@@ -121,7 +121,7 @@ class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes, AsyncLimits):
         for _ in range(ATTEMPTS):
             rows = await self._table.create_and_write("insert", [key, text], key=key)
             if rows:
-                return Document.from_text(key, *rows[0], collection=self._name)
+                return Document.from_text(*rows[0], collection=self._name)
             if await looks.look() is not None:
                 raise duplicate(self._table.subject, key)
         raise outrun(self._table.subject, key)

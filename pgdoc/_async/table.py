@@ -270,13 +270,15 @@ class AsyncTable:
         oid, retry = await self.oid(create=create), True
         # A unique index may refuse a new document, which must not abort the transaction.
         apart = create and oid is not None and self._session.in_transaction and (await self.traits()).may_refuse
+        has_unprintable = False
         while oid is not None:
-            safe = self.needs_safe_text(oid, can_repeat=not self._session.in_transaction)
+            safe = has_unprintable or self.needs_safe_text(oid, can_repeat=not self._session.in_transaction)
             try:
                 return await self._session.fetch(guarded(query, oid, safe=safe), params, prepare=prepare, apart=apart)
             except psycopg.Error as exc:
                 if query.prints and not safe and is_unprintable(exc) and not self._session.in_transaction:
                     self._session.limits.put(oid, SizeLimit(None, has_unprintable=True))
+                    has_unprintable = True
                     continue
                 oid, retry = await self._other_oid(oid, exc, retry=retry, aborts=not apart), False
             if oid is None and create:

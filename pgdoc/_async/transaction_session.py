@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -13,6 +13,7 @@ from pgdoc.database.errors import commit_error, map_error
 from pgdoc.database.session_settings import check_encoding
 from pgdoc.errors import DatabaseError, ServerUnreachable, TransactionClosed
 from pgdoc.model.metadata import checked, current_metadata
+from pgdoc.runtime.primitives import AsyncLock
 from pgdoc.runtime.ttl_cache import TransactionCache
 from pgdoc.sql import statement
 
@@ -46,6 +47,8 @@ class AsyncTransactionSession:
         self.limits = connections.limits
         self._isolation = isolation
         self._connection: AsyncConnection[Any] | None = None  # while the transaction is open
+        # Held during each statement, with its savepoint: those of other tasks must not get into that, and be undone.
+        self._statement = AsyncLock()
         # Cursors in the server. Those in `_cursors_gone` were closed by the server, with the savepoint of a COPY.
         self._cursors: set[AsyncServerCursor[Any]] = set()
         self._cursors_gone: set[AsyncServerCursor[Any]] = set()
@@ -169,11 +172,10 @@ class AsyncTransactionSession:
         self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None, apart: bool = False
     ) -> list[tuple[Any, ...]]:
         """See `AsyncSession`."""
-        if apart:
-            async with self.connection.transaction():  # a savepoint
-                return await self.fetch(query, params, prepare=prepare)
-        cursor = await self.connection.execute(query, params, prepare=prepare, binary=True)
-        return await cursor.fetchall()
+        connection = self.connection
+        async with self._statement, connection.transaction() if apart else nullcontext():  # a savepoint
+            cursor = await connection.execute(query, params, prepare=prepare, binary=True)
+            return await cursor.fetchall()
 
     async def look_up(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         """Fetch rows, from the pool if the transaction has no connection yet: a bulk that has not begun."""
@@ -190,13 +192,18 @@ class AsyncTransactionSession:
         cursor = self.connection.cursor(f"pgdoc_{self._cursors_made}")
         self._cursors.add(cursor)
         try:
-            await cursor.execute(query, params, binary=True)
-            while rows := await cursor.fetchmany(_CHUNK_ROWS):
+            async with self._statement:
+                await cursor.execute(query, params, binary=True)
+            while rows := await self._next_rows(cursor):
                 yield rows
         finally:
             if cursor not in self._cursors_gone:
                 self._cursors.discard(cursor)
                 await cursor.close()
+
+    async def _next_rows(self, cursor: AsyncServerCursor[Any]) -> list[tuple[Any, ...]]:
+        async with self._statement:
+            return await cursor.fetchmany(_CHUNK_ROWS)
 
     @asynccontextmanager
     async def lend(self, holder: str) -> AsyncIterator[AsyncConnection[Any]]:  # noqa: ARG002 (of the protocol)

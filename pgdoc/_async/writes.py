@@ -72,7 +72,7 @@ class AsyncWrites:
         for _ in range(ATTEMPTS):
             rows = await (self._upsert(key, first, change) if first else self._change(key, change, if_version))
             if rows:
-                return Document.from_text(key, *rows[0], collection=self._name)
+                return Document.from_text(*rows[0], collection=self._name)
             query = table_statement("check_update", self._table.name, change=change.text)
             found = await self._table.read(query, [*change.params, *change.params, key])
             if found and (document := self._unchanged(key, update, if_version, *found[0])):
@@ -190,13 +190,13 @@ class AsyncWrites:
             rows = await self._table.create_and_write("replace_upsert", [key, text], key=key)
             if not rows:
                 raise dropped(self._table.subject, key, await self._table.obstacles())
-            return Document.from_text(key, *rows[0], collection=self._name)
+            return Document.from_text(*rows[0], collection=self._name)
         looks = AsyncLooks(self._table, key)
         for _ in range(ATTEMPTS):
             params = [text, key, *_version(if_version)]
             rows = await self._table.write("replace", params, key=key, versioned=if_version is not None)
             if rows:
-                return Document.from_text(key, *rows[0], collection=self._name)
+                return Document.from_text(*rows[0], collection=self._name)
             if not await self._exists(looks, key, if_version):
                 return None
         raise outrun(self._table.subject, key)

@@ -122,7 +122,7 @@ class Collection(Reads, Writes, Indexes, Limits):
         for _ in range(ATTEMPTS):
             rows = self._table.create_and_write("insert", [key, text], key=key)
             if rows:
-                return Document.from_text(key, *rows[0], collection=self._name)
+                return Document.from_text(*rows[0], collection=self._name)
             if looks.look() is not None:
                 raise duplicate(self._table.subject, key)
         raise outrun(self._table.subject, key)

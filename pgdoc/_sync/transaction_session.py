@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -14,6 +14,7 @@ from pgdoc.database.errors import commit_error, map_error
 from pgdoc.database.session_settings import check_encoding
 from pgdoc.errors import DatabaseError, ServerUnreachable, TransactionClosed
 from pgdoc.model.metadata import checked, current_metadata
+from pgdoc.runtime.primitives import Lock
 from pgdoc.runtime.ttl_cache import TransactionCache
 from pgdoc.sql import statement
 
@@ -45,6 +46,8 @@ class TransactionSession:
         self.limits = connections.limits
         self._isolation = isolation
         self._connection: Connection[Any] | None = None  # while the transaction is open
+        # Held during each statement, with its savepoint: those of other tasks must not get into that, and be undone.
+        self._statement = Lock()
         # Cursors in the server. Those in `_cursors_gone` were closed by the server, with the savepoint of a COPY.
         self._cursors: set[ServerCursor[Any]] = set()
         self._cursors_gone: set[ServerCursor[Any]] = set()
@@ -168,11 +171,10 @@ class TransactionSession:
         self, query: bytes, params: Sequence[Any], *, prepare: bool | None = None, apart: bool = False
     ) -> list[tuple[Any, ...]]:
         """See `Session`."""
-        if apart:
-            with self.connection.transaction():  # a savepoint
-                return self.fetch(query, params, prepare=prepare)
-        cursor = self.connection.execute(query, params, prepare=prepare, binary=True)
-        return cursor.fetchall()
+        connection = self.connection
+        with self._statement, connection.transaction() if apart else nullcontext():  # a savepoint
+            cursor = connection.execute(query, params, prepare=prepare, binary=True)
+            return cursor.fetchall()
 
     def look_up(self, query: bytes, params: Sequence[Any]) -> list[tuple[Any, ...]]:
         """Fetch rows, from the pool if the transaction has no connection yet: a bulk that has not begun."""
@@ -189,13 +191,18 @@ class TransactionSession:
         cursor = self.connection.cursor(f"pgdoc_{self._cursors_made}")
         self._cursors.add(cursor)
         try:
-            cursor.execute(query, params, binary=True)
-            while rows := cursor.fetchmany(_CHUNK_ROWS):
+            with self._statement:
+                cursor.execute(query, params, binary=True)
+            while rows := self._next_rows(cursor):
                 yield rows
         finally:
             if cursor not in self._cursors_gone:
                 self._cursors.discard(cursor)
                 cursor.close()
+
+    def _next_rows(self, cursor: ServerCursor[Any]) -> list[tuple[Any, ...]]:
+        with self._statement:
+            return cursor.fetchmany(_CHUNK_ROWS)
 
     @contextmanager
     def lend(self, holder: str) -> Iterator[Connection[Any]]:  # noqa: ARG002 (of the protocol)

@@ -38,7 +38,7 @@ CHANGING: Final = "FOR NO KEY UPDATE"
 CLAIMING: Final = "FOR NO KEY UPDATE SKIP LOCKED"
 """The lock clause of `update_one` with `skip_locked`: take the next document instead."""
 
-_DEFAULT_CLAUSES = {**dict.fromkeys(("change", "first", "condition"), ""), "and_data": "data::pg_catalog.text,"}
+_DEFAULT_CLAUSES = {**dict.fromkeys(("change", "first", "condition"), ""), "and_data": "id, data::pg_catalog.text,"}
 
 
 @lru_cache(maxsize=1024)
@@ -50,7 +50,7 @@ def write_statement(
     With `with_metadata`, it emits the writer's metadata, its first parameter; if `versioned`, it checks the version,
     the parameter after the id. The clauses are the block's other placeholders: `change`, an expression over `data` for
     the new data; `first`, the data of a new document or the SELECT of the first document; `condition`, over `id` and
-    `data`; `and_data`, empty if the write need not return the stored data.
+    `data`; `and_data`, empty if the write need not return the stored id and data.
     """
     metadata = statement("documents", "with_metadata")
     given = {

@@ -96,8 +96,12 @@ def commit_error(exc: psycopg.Error) -> PgdocError:
 
 
 def is_conflict(exc: psycopg.Error) -> bool:
-    """Whether another document, with the same id or with values that a constraint forbids, refuses this one."""
-    return isinstance(exc, psycopg.errors.UniqueViolation | psycopg.errors.ExclusionViolation)
+    """Whether another document, with the same id or with values that a constraint forbids, refuses this one.
+
+    The context is that of a COPY, one line, or none; it is longer where a trigger has written to another table.
+    """
+    is_violation = isinstance(exc, psycopg.errors.UniqueViolation | psycopg.errors.ExclusionViolation)
+    return is_violation and "\n" not in (exc.diag.context or "")
 
 
 def is_retryable(exc: Exception) -> bool:
@@ -185,6 +189,10 @@ def _values_at(paths: tuple[str, ...], values: tuple[Any, ...] | None) -> str:
 def _advice(exc: psycopg.Error) -> str:
     if isinstance(exc, psycopg.errors.InsufficientPrivilege) and not exc.diag.message_hint:
         return ". Grant the privilege to the role, or use a role that has it"
+    if isinstance(exc, psycopg.errors.UniqueViolation | psycopg.errors.ExclusionViolation):
+        return (
+            f". A trigger wrote this to the table {exc.diag.schema_name}.{exc.diag.table_name}: look at its rows there"
+        )
     if is_serialization_failure(exc):
         return ". Run the call, or the whole transaction, again (store.run does)"
     if isinstance(exc, psycopg.errors.DuplicatePreparedStatement | psycopg.errors.InvalidSqlStatementName):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+from pgdoc.errors import UnreadableDocument
 from pgdoc.model.json_codec import decode
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _values(text: str, paths: tuple[str, ...]) -> tuple[Any, ...] | None:
     readings = []
     for cuts in itertools.combinations(range(1, len(pieces)), len(paths) - 1):
         keys = [", ".join(pieces[start:end]) for start, end in itertools.pairwise((0, *cuts, len(pieces)))]
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, UnreadableDocument):
             readings.append(tuple(key if path == "_id" else _value(key) for key, path in zip(keys, paths, strict=True)))
     return readings[0] if len(readings) == 1 else None
 
@@ -130,6 +131,7 @@ def _value(key: str) -> Any:
 
     Raises:
         ValueError: the key is of an object, or is none.
+        UnreadableDocument: Python can't read the number.
     """
     scalars = {"1": None, "60": False, "61": True, "21": 0}
     if key in scalars:

@@ -1,7 +1,7 @@
 -- Calls on a collection; {table} is its table. Inside a block with metadata, each write starts with `with_metadata` and
 -- selects from it, which puts the metadata message before the change in the WAL. Otherwise {with_metadata} and
 -- {from_metadata} are empty. With the cast of ids, a table with an id of another type is an error of the statement, not of
--- the parameter. {and_data} returns the stored data, if the call needs it: a trigger may have changed it. {guard} is the
+-- the parameter. {and_data} returns the stored id and data, if the call needs them: a trigger may have changed them. {guard} is the
 -- block of that name, once in each statement. {text_of} is a function: pg_catalog.text, or pgdoc.readable_text, which returns
 -- NULL for a document that PostgreSQL can't print. readable_time returns NULL for a time that Python doesn't have.
 
@@ -37,7 +37,7 @@ SELECT {text_of}(data), version, pgdoc.readable_time(created_at), pgdoc.readable
 -- name: update
 {with_metadata} UPDATE {table} SET data = {change} {from_metadata}
 WHERE {guard} AND id = %s::text {and_version} AND ({change}) <> data
-RETURNING {text_of}(data), version, pgdoc.readable_time(created_at), pgdoc.readable_time(updated_at)
+RETURNING id, {text_of}(data), version, pgdoc.readable_time(created_at), pgdoc.readable_time(updated_at)
 
 -- name: check_update
 SELECT {text_of}(data), version, pgdoc.readable_time(created_at), pgdoc.readable_time(updated_at),
@@ -49,7 +49,7 @@ FROM {table} WHERE {guard} AND id = %s::text
 {with_metadata} INSERT INTO {table} AS stored (id, data) SELECT %s, {first} {from_metadata} WHERE {guard}
 ON CONFLICT (id) DO UPDATE SET data = (SELECT {change} FROM (SELECT stored.data) AS old(data))
 WHERE (SELECT {change} FROM (SELECT stored.data) AS old(data)) <> stored.data
-RETURNING {text_of}(data), version, pgdoc.readable_time(created_at), pgdoc.readable_time(updated_at)
+RETURNING id, {text_of}(data), version, pgdoc.readable_time(created_at), pgdoc.readable_time(updated_at)
 
 -- For a bulk write, which returns no documents. A document that the update does not fit is written as a replacement by
 -- itself and returned for the error message; the error then rolls back the transaction. OFFSET 0 keeps the planner from

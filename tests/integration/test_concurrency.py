@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -9,6 +10,7 @@ import psycopg
 import pytest
 
 import pgdoc
+from pgdoc import AsyncStore
 from pgdoc.errors import DuplicateDocument, ServerUnreachable, VersionConflict
 from tests.integration.wal import recorded
 
@@ -142,3 +144,28 @@ def test_a_connection_lost_during_a_call_raises_server_unreachable(own_schema: d
         with pytest.raises(ServerUnreachable):
             in_the_block()
         assert store["orders"].count() == 1
+
+
+async def test_tasks_may_share_a_transaction_in_which_a_unique_index_refuses_documents(
+    own_schema: dict[str, Any],
+) -> None:
+    async with AsyncStore(**own_schema) as store:
+        orders = store["orders"]
+        await orders.insert_many([(f"o-{n}", {"n": n}) for n in range(250)])
+        await orders.create_index("n", unique=True)
+        async with store.transaction() as tx:
+
+            async def insert(name: str, n: int) -> str:
+                try:
+                    return (await tx["orders"].insert(name, {"n": n})).id
+                except DuplicateDocument:
+                    return "refused"
+
+            async def count() -> str:
+                return str(len([document async for document in tx["orders"].find({"_id": {"$lt": "p"}})]))
+
+            found = await asyncio.gather(
+                insert("p-1", 1), insert("p-2", 300), count(), insert("p-3", 2), insert("p-4", 301)
+            )
+            assert list(found) == ["refused", "p-2", "250", "refused", "p-4"]
+        assert await orders.count() == 252

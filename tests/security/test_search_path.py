@@ -258,7 +258,8 @@ PER_ROW = set(
         r"\w+",
         "add_to_set_at before_update bound_at change_tree change_value compare could_be_at elements_at "
         "ends_at exclude found_keys include increment_at key_span multiply_at nested_key number_key push_at "
-        "rename_at scalar_key set_at sort_key sort_parts sort_rest unique_rest unset_at value_at values_at",
+        "readable_text readable_time rename_at scalar_key set_at sort_key sort_parts sort_rest tested_values "
+        "unique_rest unset_at value_at values_at",
     )
 )
 """The functions that run for each row, which SET search_path would slow down. Their bodies are qualified."""
@@ -314,6 +315,7 @@ BLOCKS = [
     for name in re.findall(r"^-- name: (\w+)$", path.read_text(), re.MULTILINE)
 ]
 CLAUSES = {
+    "text_of": "pg_catalog.text",
     "table": "docs.orders",
     "guard": "TRUE",
     "oid": "1",
@@ -333,7 +335,7 @@ def bindable(file: str, name: str) -> str | None:
     text = statement(file, name)
     text = re.sub(r"%s|%\(\w+\)s", "NULL", text.replace("%%", "%"))
     clauses = {**CLAUSES, "first": "NULL"} if "upsert" in name else CLAUSES
-    text = re.sub(r"\{(\w+)\}", lambda found: clauses.get(found[1], ""), text).strip()
+    text = re.sub(r"\{(\w+)\}", lambda found: clauses.get(found[1], ""), text).replace("{{}}", "{}").strip()
     whole = text.startswith(("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")) and name != "with_metadata"
     return text if whole else None
 

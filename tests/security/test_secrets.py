@@ -120,7 +120,6 @@ def test_errors_logs_and_the_command_line_show_no_secret(
         {"options": f"-c search_path=x\\ {SECRET} {SECRET}"},
         {"options": f"--{SECRET}"},
         {"sslmode": SECRET},
-        {"client_encoding": SECRET},
         {"dbname": f"a@{SECRET}"},
         {"replication": SECRET},
         {"connect_timeout": SECRET},

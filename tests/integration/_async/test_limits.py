@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import pgdoc
 from pgdoc import AsyncCollection, AsyncStore
@@ -248,3 +249,13 @@ async def test_metadata_comes_with_a_collection_that_has_a_limit(shared_dsn: str
             await store["others"].insert("o-1", {})
         with pytest.raises(DocumentTooLarge):
             await store["orders"].insert("o-1", TOO_LARGE)
+
+
+async def test_the_limit_is_known_under_every_setting(shared_dsn: str, schema: str) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        await limited(store)
+    dsn = make_conninfo(shared_dsn, options="-c quote_all_identifiers=on")
+    async with AsyncStore(dsn, schema=schema) as store:
+        with pytest.raises(DocumentTooLarge) as caught:
+            await store["orders"].insert("new", {"text": "x" * 100_000})
+        assert caught.value.max_size == MOST

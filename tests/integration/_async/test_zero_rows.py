@@ -339,3 +339,34 @@ async def test_the_message_is_read_in_every_language(own_schema: dict[str, Any])
         with pytest.raises(DuplicateDocument) as raised:
             await tx["orders"].insert("2", {"mail": "x"})
         assert raised.value.values == ("x",)
+
+
+async def test_a_call_returns_the_id_that_a_trigger_has_stored(own_schema: dict[str, Any]) -> None:
+    async with filled(own_schema, *trigger("INSERT", "NEW.id := lower(NEW.id); RETURN NEW;", "lowers")) as store:
+        orders = store["orders"]
+        returned = [
+            await orders.insert("A", {}),
+            await orders.replace("B", {}, upsert=True),
+            await orders.update("C", SET, upsert=True),
+        ]
+        assert [document.id for document in returned if document] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda orders: orders.insert("new", {}),
+        lambda orders: orders.insert_many([("new", {})]),
+        lambda orders: orders.update("o-1", SET),
+        lambda orders: orders.replace("o-1", {}, upsert=True),
+    ],
+)
+async def test_a_conflict_in_another_table_is_none_of_the_document(
+    own_schema: dict[str, Any], write: Callable[[Any], Any]
+) -> None:
+    notes = ("CREATE TABLE {s}.notes (id bigint PRIMARY KEY)", "INSERT INTO {s}.notes VALUES (1)")
+    made = trigger("INSERT OR UPDATE", "INSERT INTO {s}.notes VALUES (1); RETURN new;", "note")
+    async with filled(own_schema, *notes, *made) as store:
+        with pytest.raises(DatabaseError, match=rf"A trigger wrote this to the table {own_schema['schema']}.notes"):
+            await write(store["orders"])
+        assert await store["orders"].count() == 1

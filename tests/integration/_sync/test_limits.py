@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import pgdoc
 from pgdoc import Collection, Store
@@ -245,3 +246,13 @@ def test_metadata_comes_with_a_collection_that_has_a_limit(shared_dsn: str, sche
             store["others"].insert("o-1", {})
         with pytest.raises(DocumentTooLarge):
             store["orders"].insert("o-1", TOO_LARGE)
+
+
+def test_the_limit_is_known_under_every_setting(shared_dsn: str, schema: str) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        limited(store)
+    dsn = make_conninfo(shared_dsn, options="-c quote_all_identifiers=on")
+    with Store(dsn, schema=schema) as store:
+        with pytest.raises(DocumentTooLarge) as caught:
+            store["orders"].insert("new", {"text": "x" * 100_000})
+        assert caught.value.max_size == MOST

@@ -67,7 +67,8 @@ def test_values_are_read_from_the_keys(key: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", ["45x3y00, null", "3x, rest 0123456789abcdef0123456789abcdef", "3x", "7x, null", "2x, null"]
+    "values",
+    ["45x3y00, null", "2284e20001!, null", "3x, rest 0123456789abcdef0123456789abcdef", "3x", "7x, null", "2x, null"],
 )
 def test_a_value_that_is_not_reported_exactly_is_left_out(values: str) -> None:
     found = violation(OURS, f"Key (pgdoc.sort_key(data -> 'mail'::text), {REST})=({values}) already exists.")
