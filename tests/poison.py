@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import psycopg
 
-_TYPE = """
+UNPRINTABLE_TYPE = """
 CREATE TYPE public.unprintable;
 CREATE FUNCTION public.read_unprintable(cstring) RETURNS public.unprintable
   LANGUAGE internal IMMUTABLE STRICT AS 'int4in';
@@ -29,7 +29,7 @@ CREATE TABLE docs.{name} (
 
 def make_poisonous(connection: psycopg.Connection, *names: str, plain: tuple[str, ...] = ()) -> None:
     """Create collections, and plain tables, whose rows can be poisonous."""
-    connection.execute(_TYPE.encode())
+    connection.execute(UNPRINTABLE_TYPE.encode())
     for name in (*names, *plain):
         connection.execute(_TABLE.format(name=name).encode())
     for name in names:

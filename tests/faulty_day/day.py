@@ -35,6 +35,7 @@ from tests.faulty_day.supervisor import Supervisor
 from tests.faulty_day.vandal import Vandal
 from tests.faulty_day.verdict import SLOT, Delivered, Reference, StreamReport, judge
 from tests.fixtures.fix_server import local_server
+from tests.poison import UNPRINTABLE_TYPE
 from tests.proxy import Proxy
 
 if TYPE_CHECKING:
@@ -164,6 +165,7 @@ class _Testbed:
             store.set_history(time=timedelta(seconds=600 + 2 * self.day.seconds), size=_HISTORY_BYTES)
         with psycopg.connect(self.server.conninfo, autocommit=True) as connection:
             connection.execute(_PREPARE)
+            connection.execute(UNPRINTABLE_TYPE.encode())
             connection.execute(_MANY_BOOKMARKS)
             connection.execute("SELECT pg_create_logical_replication_slot(%s, 'wal2json')", [SLOT])
 

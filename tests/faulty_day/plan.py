@@ -14,8 +14,8 @@ BOOKS = "books"
 
 COLLECTIONS = ("orders", "stock", "scratch")
 MARKS = "marks"
-LARGE = "vandal_large"
-"""A table with a row that wal2json can't send; the reference slot leaves it out."""
+POISONOUS = "vandal_poison"
+"""A table with a row that no plugin can send. The reference slot leaves it out."""
 END = "end"
 COUNTED = frozenset({*COLLECTIONS, MARKS})
 """The collections whose events are compared."""

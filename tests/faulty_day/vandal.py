@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from pgdoc import PgdocError, Store
-from tests.faulty_day.plan import COLLECTIONS, LARGE, SCHEMA, VandalPlan, from_argument
+from tests.faulty_day.plan import COLLECTIONS, POISONOUS, SCHEMA, VandalPlan, from_argument
 from tests.faulty_day.process import is_set, set_up_process
 from tests.security import attacks
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("vandal")
 
 _PAUSE_S = 0.3
-_LARGE_RARELY = 0.05
-_LARGE_ROW = "INSERT INTO {t} (id, data) VALUES ('1', to_jsonb(repeat(chr(1), 190000000)))"
 _SIX = (
     "id text PRIMARY KEY, data jsonb NOT NULL, version bigint NOT NULL DEFAULT 1, "
     "replaced_version bigint NOT NULL DEFAULT 1, created_at timestamptz NOT NULL DEFAULT now(), "
@@ -111,7 +109,6 @@ class Vandal:
         self._plan = plan
         self._dice = random.Random(plan.seed)
         self._done = Path(plan.folder, f"{plan.name}.attacks")
-        self._has_written = False  # a large row
 
     @property
     def attacks(self) -> dict[str, Callable[[], None]]:
@@ -126,7 +123,7 @@ class Vandal:
         creator = {
             "make odd tables": self._make_odd_tables,
             "register and change tables": self._register,
-            "write a row that can't be sent": self._write_large_row,
+            "write a row that can't be sent": self._write_poison,
             "replace functions": self._replace_functions,
         }
         return low | (creator if self._plan.creates else {})
@@ -165,18 +162,11 @@ class Vandal:
             attacks.lock_what_it_may(connection, SCHEMA)
             time.sleep(self._dice.uniform(0, 1))
 
-    def _write_large_row(self) -> None:
-        """Write a row that prints as more than 1 GB; seldom, for that keeps the server busy.
-
-        Logical messages are spared: the reference slot reads those with the prefix `pgdoc`, through wal2json.
-        """
-        if self._has_written and self._dice.random() > _LARGE_RARELY:
-            return
+    def _write_poison(self) -> None:
         with self._connect() as connection:
-            connection.execute(_on("DROP TABLE IF EXISTS {t}", LARGE))
-            connection.execute(_on(f"CREATE TABLE {{t}} ({_SIX})", LARGE))
-            connection.execute(_on(_LARGE_ROW, LARGE))
-            self._has_written = True
+            connection.execute(_on("DROP TABLE IF EXISTS {t}", POISONOUS))
+            connection.execute(_on(f"CREATE TABLE {{t}} ({_SIX}, extra public.unprintable)", POISONOUS))
+            connection.execute(_on("INSERT INTO {t} (id, data, extra) VALUES ('1', '{{}}', '7')", POISONOUS))
 
     def _call(self) -> None:
         with self._connect() as connection, connection.transaction(force_rollback=self._dice.random() < 0.5):

@@ -14,7 +14,7 @@ from psycopg import sql
 
 from tests.faulty_day import notebook
 from tests.faulty_day.digest import Fact
-from tests.faulty_day.plan import BOOKS, COLLECTIONS, COUNTED, LARGE, MARKS, SCHEMA, Wanted
+from tests.faulty_day.plan import BOOKS, COLLECTIONS, COUNTED, MARKS, POISONOUS, SCHEMA, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,7 +91,7 @@ class Reference:
 def _messages(connection: psycopg.Connection[Any]) -> Iterator[dict[str, Any]]:
     """Read the slot page by page; each page ends at the end of a transaction."""
     while True:
-        rows = connection.execute(_READ, [SLOT, _PAGE, f"{SCHEMA}.*", f"{SCHEMA}.{LARGE}"]).fetchall()
+        rows = connection.execute(_READ, [SLOT, _PAGE, f"{SCHEMA}.*", f"{SCHEMA}.{POISONOUS}"]).fetchall()
         if not rows:
             return
         for (data,) in rows:

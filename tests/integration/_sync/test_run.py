@@ -68,7 +68,8 @@ def test_it_repeats_no_other_error(own_schema: dict[str, Any]) -> None:
         assert attempts.count == 1
         with pytest.raises(ValueError, match="retries must be a whole number of at least 0, got -1"):
             store.run(attempts, retries=-1)
-        for retries in (1.5, "3", None):
+        invalid: list[Any] = [1.5, "3", None]
+        for retries in invalid:
             with pytest.raises(ValueError, match="retries must be a whole number of at least 0, got "):
                 store.run(attempts, retries=retries)
         with pytest.raises(ValueError, match="isolation"):

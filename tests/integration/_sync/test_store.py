@@ -147,8 +147,9 @@ def test_a_server_error_carries_its_sqlstate(own_schema: dict[str, Any]) -> None
         assert isinstance(raised.value.__cause__, psycopg.errors.CheckViolation)
 
 
-def test_an_unknown_plugin_is_refused() -> None:
-    for pool_size in (0, -1, 1.5, "3", None, True):
+def test_an_invalid_pool_size_or_plugin_is_refused() -> None:
+    invalid: list[Any] = [0, -1, 1.5, "3", None, True]
+    for pool_size in invalid:
         with pytest.raises(ValueError, match="pool_size must be a whole number of at least 1, got "):
             Store("", pool_size=pool_size)
     with pytest.raises(ValueError, match="plugin must be one of auto, wal2json, pgoutput, got 'wal2jsonn'"):
