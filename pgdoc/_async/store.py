@@ -23,7 +23,7 @@ from pgdoc.errors import CollectionNotFound, InvalidName, PgdocError
 from pgdoc.model.names import check_consumer, check_name, quoted
 from pgdoc.model.positions import Lsn
 from pgdoc.replication.source import PLUGIN_CHOICES, Source
-from pgdoc.runtime.primitives import async_call, async_opening, async_sleep
+from pgdoc.runtime.primitives import async_call, async_check_body, async_opening, async_sleep
 from pgdoc.runtime.retry import random_delays
 from pgdoc.sql import statement
 from pgdoc.streams.bookmarks import begin_history
@@ -199,8 +199,10 @@ class AsyncStore:
             SerializationFailure: the last attempt met another transaction, too.
             CommitUnknown: the connection was lost during the commit.
             ValueError: `retries` is not a number of at least 0, or `isolation` is invalid.
+            TypeError: `fn` is not a function, or one of the other kind: `AsyncStore` takes coroutine functions.
         """
         check_at_least(0, "retries", retries)
+        async_check_body(fn)
         for delay_s in random_delays(retries):
             try:
                 return await self._run(fn, metadata, isolation)

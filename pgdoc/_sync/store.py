@@ -24,7 +24,7 @@ from pgdoc.errors import CollectionNotFound, InvalidName, PgdocError
 from pgdoc.model.names import check_consumer, check_name, quoted
 from pgdoc.model.positions import Lsn
 from pgdoc.replication.source import PLUGIN_CHOICES, Source
-from pgdoc.runtime.primitives import call, opening, sleep
+from pgdoc.runtime.primitives import call, check_body, opening, sleep
 from pgdoc.runtime.retry import random_delays
 from pgdoc.sql import statement
 from pgdoc.streams.bookmarks import begin_history
@@ -198,8 +198,10 @@ class Store:
             SerializationFailure: the last attempt met another transaction, too.
             CommitUnknown: the connection was lost during the commit.
             ValueError: `retries` is not a number of at least 0, or `isolation` is invalid.
+            TypeError: `fn` is not a function, or one of the other kind: `Store` takes coroutine functions.
         """
         check_at_least(0, "retries", retries)
+        check_body(fn)
         for delay_s in random_delays(retries):
             try:
                 return self._run(fn, metadata, isolation)

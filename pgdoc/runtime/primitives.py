@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import select
 import threading
@@ -32,6 +33,7 @@ __all__ = [
     "Opening",
     "Pool",
     "async_call",
+    "async_check_body",
     "async_execute_watched",
     "async_opening",
     "async_sleep",
@@ -39,6 +41,7 @@ __all__ = [
     "async_wait_for",
     "call",
     "check_alive",
+    "check_body",
     "execute_watched",
     "opening",
     "sleep",
@@ -64,6 +67,18 @@ AsyncLending: TypeAlias = "AbstractAsyncContextManager[AsyncConnection[Any]]"
 
 sleep = time.sleep
 async_sleep = asyncio.sleep
+
+
+def check_body(fn: object) -> None:
+    """Refuse what is no function of a transaction: a coroutine function would never run."""
+    if not callable(fn) or inspect.iscoroutinefunction(fn):
+        raise TypeError(f"fn must be a function of a transaction, got {fn!r}; AsyncStore takes coroutine functions")
+
+
+def async_check_body(fn: object) -> None:
+    """Refuse what can't be called."""
+    if not callable(fn):
+        raise TypeError(f"fn must be a coroutine function of a transaction, got {fn!r}")
 
 
 def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

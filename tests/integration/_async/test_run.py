@@ -71,6 +71,9 @@ async def test_it_repeats_no_other_error(own_schema: dict[str, Any]) -> None:
         for retries in invalid:
             with pytest.raises(ValueError, match="retries must be a whole number of at least 0, got "):
                 await store.run(attempts, retries=retries)
+        nothing: Any = None
+        with pytest.raises(TypeError, match="fn must be a"):
+            await store.run(nothing)
         with pytest.raises(ValueError, match="isolation"):
             await store.run(attempts, isolation="none")
 

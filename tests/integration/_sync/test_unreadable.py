@@ -175,6 +175,15 @@ def test_an_update_that_does_not_fit_an_unreadable_document_is_refused(
                 call()
 
 
+def test_a_document_that_is_nested_too_deep_is_filtered_and_projected(
+    shared_dsn: str, schema: str, sql: psycopg.Connection
+) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        collection = filled(store, sql, "depth")
+        for fields in (["n.a", "k"], ["-n.a"]):
+            assert sorted([d.id for d in collection.find({"n.a": {"$ne": 1}}, fields=fields)]) == ["a", BAD, "z"]
+
+
 def test_distinct_values_that_python_can_not_hold_are_a_typed_error(
     shared_dsn: str, schema: str, sql: psycopg.Connection
 ) -> None:
