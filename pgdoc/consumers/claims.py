@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pgdoc.errors import ConsumerLost
+from pgdoc.errors import ConsumerLost, DatabaseError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -75,3 +75,9 @@ def check_schema(name: str, row: ConsumerRow, schema: str) -> None:
     """Refuse a stored consumer that reads another schema."""
     if row.schema_name != schema:
         raise ConsumerLost(f'consumer "{name}" reads the schema "{row.schema_name}", not "{schema}": use another name')
+
+
+class RowLockedError(DatabaseError):
+    """An open transaction has changed the consumer's row and holds its lock."""
+
+    resumable = True

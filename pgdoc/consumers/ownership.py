@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc.consumers.claims import CONSUMER_TABLES, Checkpoint, Claim, ConsumerRow, Owner
+from pgdoc.consumers.claims import CONSUMER_TABLES, Checkpoint, Claim, ConsumerRow, Owner, RowLockedError
 from pgdoc.consumers.fence import ending_blockers
 from pgdoc.consumers.slots import (
     ConsumerSlot,
@@ -122,7 +122,7 @@ class Ownership:
         last = {"name": self.name, "seen_pid": pid, "seen_holder": holder, "seen_at": renewed_at}
         try:
             row = self._row("claim", last | self._of_session())
-        except _RowLockedError:  # another process is claiming it
+        except RowLockedError:  # another process is claiming it
             return False
         self.claim = None if row is None else Claim(*row)
         return row is not None
@@ -175,7 +175,7 @@ class Ownership:
         with ending_blockers(self._source, claimed | {"waiter": self._session.pid}, self.purpose) as refused:
             try:
                 self._one("take_over", claimed)
-            except _RowLockedError as exc:
+            except RowLockedError as exc:
                 raise self._still_blocked(refused) from exc
         self._execute(f"SET lock_timeout = {_LOCK_TIMEOUT_MS}")
 
@@ -293,7 +293,7 @@ class Ownership:
         self._renew(LEASE_S)
         try:
             known = self._row("remove", self.name) is not None
-        except _RowLockedError as exc:
+        except RowLockedError as exc:
             raise ConsumerBusy(
                 f'consumer "{self.name}" has a checkpoint in a transaction that is still open: end that transaction'
             ) from exc
@@ -377,7 +377,7 @@ class Ownership:
         try:
             return self._connection.execute(query.encode(), given)
         except psycopg.errors.LockNotAvailable as exc:
-            raise _RowLockedError(
+            raise RowLockedError(
                 f'consumer "{self.name}": an open transaction holds its row, such as one with a checkpoint; end that '
                 "transaction, or try again later",
                 sqlstate=exc.sqlstate,
@@ -394,9 +394,3 @@ class Ownership:
         else:  # A takeover ends sessions of the former owner, which may belong to another role.
             advice = f"open the consumer as the same role everywhere, or run GRANT pg_signal_backend TO {role}"
         return DatabaseError(f"{text}: {advice}", sqlstate=exc.sqlstate)
-
-
-class _RowLockedError(DatabaseError):
-    """An open transaction has changed the consumer's row and holds its lock."""
-
-    resumable = True
