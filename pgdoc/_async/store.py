@@ -15,13 +15,14 @@ from pgdoc._async.stream import AsyncChangeStream
 from pgdoc._async.stream_backend import AsyncStreamBackend
 from pgdoc._async.transaction import AsyncTransaction
 from pgdoc._async.transaction_session import AsyncTransactionSession
-from pgdoc.crud.sizes import DEFAULT_MAX_SIZE, check_max_size
+from pgdoc.crud.sizes import check_max_size
 from pgdoc.crud.statements import catalog_statement
 from pgdoc.database.errors import is_retryable, map_error
 from pgdoc.database.migrate import migrate
 from pgdoc.errors import CollectionNotFound, InvalidName, PgdocError
 from pgdoc.model.names import check_consumer, check_name, quoted
 from pgdoc.model.positions import Lsn
+from pgdoc.model.sizes import DEFAULT_MAX_SIZE
 from pgdoc.replication.source import PLUGIN_CHOICES, Source
 from pgdoc.runtime.primitives import async_call, async_check_body, async_opening, async_sleep
 from pgdoc.runtime.retry import random_delays

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from pgdoc.crud.guard import TableTraits, check_state, guarded, missing, replaced
-from pgdoc.crud.sizes import DEFAULT_MAX_SIZE, LARGE, MOST, SizeLimit, naming, oversized
+from pgdoc.crud.sizes import LARGE, SizeLimit, naming, oversized
 from pgdoc.crud.statements import (
     catalog_statement,
     check_params,
@@ -25,6 +25,7 @@ from pgdoc.errors import DuplicateDocument
 from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import encode
 from pgdoc.model.names import quoted
+from pgdoc.model.sizes import DEFAULT_MAX_SIZE, MOST
 from pgdoc.query.filters.order import compile_sort
 from pgdoc.query.filters.sql import Compiled, compile_filter
 from pgdoc.query.indexes.definition import indexed_paths

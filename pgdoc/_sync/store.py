@@ -16,13 +16,14 @@ from pgdoc._sync.stream import ChangeStream
 from pgdoc._sync.stream_backend import StreamBackend
 from pgdoc._sync.transaction import Transaction
 from pgdoc._sync.transaction_session import TransactionSession
-from pgdoc.crud.sizes import DEFAULT_MAX_SIZE, check_max_size
+from pgdoc.crud.sizes import check_max_size
 from pgdoc.crud.statements import catalog_statement
 from pgdoc.database.errors import is_retryable, map_error
 from pgdoc.database.migrate import migrate
 from pgdoc.errors import CollectionNotFound, InvalidName, PgdocError
 from pgdoc.model.names import check_consumer, check_name, quoted
 from pgdoc.model.positions import Lsn
+from pgdoc.model.sizes import DEFAULT_MAX_SIZE
 from pgdoc.replication.source import PLUGIN_CHOICES, Source
 from pgdoc.runtime.primitives import call, check_body, opening, sleep
 from pgdoc.runtime.retry import random_delays

@@ -10,8 +10,8 @@ import typer
 
 from pgdoc.cli.render import render_bytes
 from pgdoc.cli.stores import DEFAULT_SCHEMA
-from pgdoc.crud.sizes import MOST
 from pgdoc.model.names import quoted
+from pgdoc.model.sizes import DEFAULT_MAX_SIZE, MOST
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ __all__ = ["find_large_documents", "read_size"]
 _UNITS: Final = {"": 1, "KIB": 1 << 10, "MIB": 1 << 20}
 _SIZE: Final = re.compile(r"(\d+)\s*([A-Za-z]*)")
 
-_DEFAULT_MAX_SIZE: Final = 64 << 20  # of new collections
 _MOST_NAMED: Final = 10
 _MOST_DIGITS: Final = 10
 _LIMIT_S: Final = 10
@@ -77,7 +76,7 @@ def _large(connection: psycopg.Connection[Any], table: str) -> list[Any]:
     query = statement("doctor", "larger").format(table=table).encode()
     with connection.transaction():
         connection.execute(f"SET LOCAL statement_timeout = '{_LIMIT_S}s'".encode())
-        return connection.execute(query, [_DEFAULT_MAX_SIZE, _DEFAULT_MAX_SIZE, _MOST_NAMED + 1]).fetchall()
+        return connection.execute(query, [DEFAULT_MAX_SIZE, DEFAULT_MAX_SIZE, _MOST_NAMED + 1]).fetchall()
 
 
 def _describe(document: str, size: int | None) -> tuple[str, str]:

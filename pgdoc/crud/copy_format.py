@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
-from pgdoc.crud.sizes import MOST, oversized
+from pgdoc.crud.sizes import oversized
 from pgdoc.errors import DatabaseError, InvalidDocument
 from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import encode
 from pgdoc.model.short_repr import short_repr
+from pgdoc.model.sizes import MOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -7,17 +7,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pgdoc.errors import DocumentTooLarge, InvalidInput
 from pgdoc.model.short_repr import short_repr
+from pgdoc.model.sizes import MOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["DEFAULT_MAX_SIZE", "LARGE", "MOST", "SizeLimit", "check_max_size", "naming", "oversized"]
-
-DEFAULT_MAX_SIZE: Final = 64 << 20
-"""The limit of new collections, in bytes."""
-
-MOST: Final = 1_000_000_000
-"""The largest limit, and that of a collection without one: PostgreSQL takes and prints at most 1 GB at once."""
+__all__ = ["LARGE", "SizeLimit", "check_max_size", "naming", "oversized"]
 
 LARGE: Final = 64 << 10
 """For a document of this many bytes, it is worth looking up the limit before sending it."""
