@@ -81,6 +81,7 @@ class UnreadableChange(StreamError):  # noqa: N818
         commit_lsn: the LSN of the transaction's commit, as text; `store.skip()` takes it.
         xid: the transaction's number; `None` for a message outside of transactions.
         collections: the names of the collections with such a change; empty if they could not be found out.
+        collection: the first of them, or `None`.
         position: the LSN of the change, as text.
     """
 
@@ -97,12 +98,8 @@ class UnreadableChange(StreamError):  # noqa: N818
         self.commit_lsn = commit_lsn
         self.xid = xid
         self.collections = collections
+        self.collection = collections[0] if collections else None
         self.position = position
-
-    @property
-    def collection(self) -> str | None:
-        """The first of `collections`; `None` if they could not be found out."""
-        return self.collections[0] if self.collections else None
 
 
 class ReplicaIdentityChanged(StreamError):  # noqa: N818
