@@ -3,25 +3,28 @@
 The law: ``diff(before, after).apply(before)`` equals ``after``, for any two JSON objects. Equality is that of jsonb:
 ``1`` equals ``1.0``, ``True`` differs from ``1``, and the order of keys does not matter.
 
-1. `_walk` descends both images and records a `_Change` wherever they differ. It uses a list instead of recursion, so
-   depth has no limit. C code compares equal subtrees, which are skipped.
-2. `_describe` turns the path of each change into dotted text. Two paths can have the same text (``{"a.b": 1}`` and
-   ``{"a": {"b": 1}}``). If both changed, the whole field above the deeper one is reported: `diff` walks again with that
-   field in ``whole``. Each round shortens a path, and top-level fields never share a text, so this ends.
+1. `_diff_plain` descends both images once and builds dotted paths as it goes. It gives up at the first changed path
+   that is ambiguous: a key is empty, has a dot or consists of digits. Then the two steps below start anew.
+2. `_walk` descends both images and records a `_Change` wherever they differ.
+3. `_describe` turns the path of each change into dotted text. Two paths can have the same text (``{"a.b": 1}`` and
+   ``{"a": {"b": 1}}``). If both changed, the whole field above the deeper one is reported: `_diff_any` walks again with
+   that field in ``whole``. Each round shortens a path, and top-level fields never share a text, so this ends.
+
+Both walks use a list instead of recursion, so depth has no limit. C code compares equal subtrees, which are skipped.
 """
 
 from __future__ import annotations
 
-import marshal
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeAlias
+
+from orjson import dumps as _dumps
 
 _Path: TypeAlias = tuple[str | int, ...]
 
 _MISSING: Any = object()
 _NUMBERS = frozenset((int, float, Decimal))  # exact classes, so a bool is not a number
-_MARSHAL_VERSION = 2  # the last version whose bytes depend only on the value: later ones mark shared references
 
 
 class _Change(NamedTuple):
@@ -90,6 +93,53 @@ def diff(before: dict[str, Any], after: dict[str, Any]) -> UpdateDescription:
 
     Both images are plain data, as `json_codec.decode` returns it.
     """
+    return _diff_plain(before, after) or _diff_any(before, after)
+
+
+def _diff_plain(before: dict[str, Any], after: dict[str, Any]) -> UpdateDescription | None:
+    """Return the difference, or `None` if a changed path is ambiguous. Takes 0.6 of the time of `_diff_any`."""
+    updated: dict[str, Any] = {}
+    removed: list[str] = []
+    truncated: list[tuple[str, int]] = []
+    todo: list[tuple[str, Any, Any]] = [("", before, after)]
+    for prefix, old, new in todo:  # grows during the loop
+        if old.__class__ is list:
+            differing = _differing_elements(old, new)
+            if len(new) < len(old):
+                truncated.append((prefix[:-1], len(new)))
+        else:
+            differing = _differing_fields(old, new)
+            gone = _removed_keys(old, new, differing)
+            if gone is None:
+                return None
+            removed += [f"{prefix}{key}" for key in gone]
+        for key, was, value in differing:
+            kind = value.__class__
+            if kind is not dict and kind is not list:
+                updated[f"{prefix}{key}"] = value
+            elif kind is was.__class__:
+                todo.append((f"{prefix}{key}.", was, value))
+            else:
+                updated[f"{prefix}{key}"] = _copy(value)
+    return _description(updated, removed, truncated)
+
+
+def _description(updated: dict[str, Any], removed: list[str], truncated: list[tuple[str, int]]) -> UpdateDescription:
+    """Make a description in a third of the time that the constructor of a frozen dataclass takes."""
+    description = object.__new__(UpdateDescription)
+    _set_updated(description, updated)
+    _set_removed(description, removed)
+    _set_truncated(description, truncated)
+    _set_disambiguated(description, {})
+    return description
+
+
+_set_updated, _set_removed, _set_truncated, _set_disambiguated = (
+    getattr(UpdateDescription, each.name).__set__ for each in fields(UpdateDescription)
+)
+
+
+def _diff_any(before: dict[str, Any], after: dict[str, Any]) -> UpdateDescription:
     whole: set[_Path] = set()
     while True:
         description, clashes = _describe(_walk(before, after, whole))
@@ -117,23 +167,39 @@ def _walk(before: dict[str, Any], after: dict[str, Any], whole: set[_Path]) -> l
     return changes
 
 
-def _differing_fields(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str | int, Any, Any]]:
-    get = old.get
-    return [
-        (key, was, value)
-        for key, value in new.items()
-        if (was := get(key, _MISSING)) is not value
-        and ((kind := value.__class__) is not was.__class__ or kind is dict or kind is list or was != value)
-        and not _same(was, value)
-    ]
+def _differing_fields(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[Any, Any, Any]]:
+    get, differing = old.get, []
+    for key, value in new.items():
+        was = get(key, _MISSING)
+        kind = value.__class__
+        if kind is was.__class__ and kind is not dict and kind is not list:
+            if was == value:
+                continue
+        elif _same(was, value):
+            continue
+        differing.append((key, was, value))
+    return differing
 
 
-def _differing_elements(old: list[Any], new: list[Any]) -> list[tuple[str | int, Any, Any]]:
-    differing: list[tuple[str | int, Any, Any]] = [
+def _removed_keys(old: dict[str, Any], new: dict[str, Any], differing: list[tuple[Any, Any, Any]]) -> list[str] | None:
+    """Return the keys that are gone, or `None` if one of them or of the differing keys is ambiguous."""
+    kept = len(new)
+    for key, was, _ in differing:
+        kept -= was is _MISSING
+        if not key.isidentifier() and _ambiguous(key):
+            return None
+    if kept == len(old):
+        return []
+    gone = [key for key in old if key not in new]
+    return None if any(map(_ambiguous, gone)) else gone
+
+
+def _differing_elements(old: list[Any], new: list[Any]) -> list[tuple[Any, Any, Any]]:
+    differing: list[tuple[Any, Any, Any]] = [
         (index, was, value)
         for index, (was, value) in enumerate(zip(old, new, strict=False))
         if was is not value
-        and ((kind := value.__class__) is not was.__class__ or kind is dict or kind is list or was != value)
+        and (was.__class__ is not (kind := value.__class__) or kind is dict or kind is list or was != value)
         and not _same(was, value)
     ]
     return differing + [(index, _MISSING, new[index]) for index in range(len(old), len(new))]
@@ -141,15 +207,15 @@ def _differing_elements(old: list[Any], new: list[Any]) -> list[tuple[str | int,
 
 def _same(was: Any, value: Any) -> bool:
     """Return whether two values are certainly equal. `False` for containers means that they must be walked."""
+    kind = value.__class__
+    if kind is not was.__class__:
+        return kind in _NUMBERS and was.__class__ in _NUMBERS and bool(was == value)
+    if kind is not dict and kind is not list:
+        return bool(was == value)
     try:
-        if was != value:
-            return False
-        kind, old_kind = value.__class__, was.__class__
-        if kind is not old_kind:
-            return kind in _NUMBERS and old_kind in _NUMBERS
-        # Python has [True] == [1], but their bytes differ. Those of values that jsonb has as equal, 1 and 1.0, do too.
-        return marshal.dumps(value, _MARSHAL_VERSION) == marshal.dumps(was, _MARSHAL_VERSION)
-    except (ValueError, RecursionError):  # a Decimal inside, or nested too deep
+        # Python has [True] == [1], but their texts differ. Those of values that jsonb has as equal, 1 and 1.0, do too.
+        return _dumps(value) == _dumps(was)
+    except TypeError:  # a Decimal or a long integer inside, or nested too deep
         return False
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pgdoc.changes.diff import UpdateDescription, diff
+from pgdoc.changes.diff import UpdateDescription, _diff_any, _diff_plain, diff
 
 # Keys that join to one text in several ways, digits that look like indexes, and what people write.
 keys = st.sampled_from(["", ".", "..", "0", "1", "01", "a", "b", "a.b", "a.", ".a", "a.0", "b.a.b", "🙂", "é", "x y"])
@@ -187,3 +187,18 @@ def _nested(leaf: Any) -> Any:
     for level in reversed(range(_DEPTH)):
         value = {"k": value} if level % 2 else {"k": [value]}
     return value
+
+
+@settings(max_examples=300, deadline=None)
+@given(pairs())
+def test_one_pass_over_plain_paths_describes_the_same(pair: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    plain = _diff_plain(*pair)
+
+    assert plain is None or plain == _diff_any(*pair)
+
+
+@pytest.mark.parametrize("key", ["", "a.b", "0", "."])
+def test_an_ambiguous_path_is_left_to_the_exact_walk(key: str) -> None:
+    assert _diff_plain({}, {key: 1}) is None
+    assert _diff_plain({key: 1}, {}) is None
+    assert _diff_plain({"a": {key: 1, "b": 1}}, {"a": {key: 1, "b": 2}}) is not None
