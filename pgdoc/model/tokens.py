@@ -7,7 +7,7 @@ import enum
 import json
 import re
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import total_ordering
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -157,10 +157,13 @@ class ResumeToken:
 
     def __str__(self) -> str:
         commit_lsn, lsn, kind, ordinal = self.position
-        change = f".{Lsn(lsn)}.{kind}.{ordinal}" if lsn else ""
-        snapshot = f".s{self.progress}" if self.progress else ""
-        database = "" if self.database_oid is None else f".{self.database_oid}"
-        return f"{Lsn(commit_lsn)}{change}{snapshot}.{self.system_id}.{self.timeline}{database}"
+        text = "%X/%X" % (commit_lsn >> 32, commit_lsn & 0xFFFFFFFF)  # noqa: UP031 (half the time of an f-string)
+        if lsn:
+            text += ".%X/%X.%d.%d" % (lsn >> 32, lsn & 0xFFFFFFFF, kind, ordinal)  # noqa: UP031
+        if self.progress:
+            text += f".s{self.progress}"
+        text += f".{self.system_id}.{self.timeline}"
+        return text if self.database_oid is None else f"{text}.{self.database_oid}"
 
     def __lt__(self, other: object) -> bool:
         if not isinstance(other, ResumeToken):
@@ -175,6 +178,20 @@ class ResumeToken:
 
 
 def token_at(position: RawPosition, ids: Ids, progress: SnapshotProgress | None = None) -> ResumeToken:
-    """Make the token of a position; inside a snapshot, `progress` is how far it had come."""
+    """Make the token of a position; inside a snapshot, `progress` is how far it had come.
+
+    It sets the slots, in a third of the time that the constructor of a frozen dataclass takes.
+    """
+    token = object.__new__(ResumeToken)
     system_id, timeline, database_oid = ids
-    return ResumeToken(Position(*position), system_id, timeline, progress, database_oid)
+    _set_position(token, tuple.__new__(Position, position))
+    _set_system_id(token, system_id)
+    _set_timeline(token, timeline)
+    _set_progress(token, progress)
+    _set_database_oid(token, database_oid)
+    return token
+
+
+_set_position, _set_system_id, _set_timeline, _set_progress, _set_database_oid = (
+    getattr(ResumeToken, each.name).__set__ for each in fields(ResumeToken)
+)
