@@ -207,7 +207,9 @@ class AsyncChangeStream(AsyncOpening):
                 event = self._delivery.next_event()
                 if event is not None or is_over:
                     return event
-                feed = await self._open_feed()
+                feed = self._delivery.feed
+                if feed is None or self._delivery.has_ended or self.closed:  # spares the usual call two coroutines
+                    feed = await self._open_feed()
                 wait_s = None if deadline is None else max(0.0, deadline - time.monotonic())
                 if not self._delivery.has_only_changes:
                     wait_s = await self._read_snapshot(wait_s)

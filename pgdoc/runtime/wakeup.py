@@ -1,11 +1,16 @@
-"""`Wakeup`: lets one thread wait for another, even if either is a user's thread."""
+"""`Wakeup`: lets one thread wait for another, even if either is a user's thread. `wake_together`: many at once."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
+from typing import TYPE_CHECKING
 
-__all__ = ["Wakeup"]
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterator
+
+__all__ = ["Wakeup", "wake", "wake_together"]
 
 
 class Wakeup:
@@ -28,3 +33,59 @@ class Wakeup:
         """Wait until it is set, then reset it; return `False` on timeout."""
         timeout_s = -1 if timeout_s is None else min(max(0.0, timeout_s), threading.TIMEOUT_MAX)
         return self._unset.acquire(timeout=timeout_s)
+
+
+class _HeldWakeups(threading.local):
+    """What the present thread wakes at the end of `wake_together`; `None` outside it."""
+
+    waiters: list[Wakeup | asyncio.Future[None]] | None = None
+
+
+_held = _HeldWakeups()
+
+
+@contextlib.contextmanager
+def wake_together() -> Iterator[None]:
+    """Hold what this thread would wake in the block until its end; then call each event loop once.
+
+    So that waking a hundred tasks writes to a loop's socket once, and no woken thread waits for a lock of the block.
+    """
+    held: list[Wakeup | asyncio.Future[None]] = []
+    _held.waiters = held
+    try:
+        yield
+    finally:
+        _held.waiters = None
+        loops: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+        threads: list[Wakeup] = []
+        for waiter in held:
+            if isinstance(waiter, Wakeup):
+                threads.append(waiter)
+            else:
+                loops.setdefault(waiter.get_loop(), []).append(waiter)
+        for loop, waiters in loops.items():
+            _finish_in(loop, waiters)
+        for wakeup in threads:  # last, since each takes the interpreter from this thread
+            wakeup.set()
+
+
+def wake(waiter: Wakeup | asyncio.Future[None]) -> None:
+    """Set a wakeup, or give a future its result in its loop, unless it is done; see `wake_together`."""
+    held = _held.waiters
+    if held is not None:
+        held.append(waiter)
+    elif isinstance(waiter, Wakeup):
+        waiter.set()
+    else:
+        _finish_in(waiter.get_loop(), [waiter])
+
+
+def _finish_in(loop: asyncio.AbstractEventLoop, waiters: list[asyncio.Future[None]]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed, so no task waits any more
+        loop.call_soon_threadsafe(_finish, waiters)
+
+
+def _finish(waiters: list[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)

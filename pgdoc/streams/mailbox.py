@@ -10,6 +10,7 @@ A KeyboardInterrupt between any two steps of the thread that takes loses nothing
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import deque
@@ -20,7 +21,7 @@ from pgdoc.changes.change import Change
 from pgdoc.errors import StreamClosed, StreamError
 from pgdoc.model.positions import BEFORE_ALL
 from pgdoc.runtime.fork import FORKED, remember
-from pgdoc.runtime.wakeup import Wakeup
+from pgdoc.runtime.wakeup import Wakeup, wake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -230,7 +231,7 @@ class Mailbox(_Box):
     def _wake(self) -> None:
         if self._is_awaited:
             self._is_awaited = False
-            self._wakeup.set()
+            wake(self._wakeup)
 
     def take(self, timeout_s: float | None) -> Batch:
         """Return the next changes, waiting for the first; an empty batch on timeout. `None` waits without limit."""
@@ -262,43 +263,38 @@ class AsyncMailbox(_Box):
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
-            try:
-                waiter.get_loop().call_soon_threadsafe(_finish, waiter)
-            except RuntimeError:
-                return  # the loop is closed, so no task takes any more
+            wake(waiter)
 
     async def take(self, timeout_s: float | None) -> Batch:
         """See `Mailbox.take`; a cancelled call has taken nothing."""
         if self._without_waiting >= BATCH or timeout_s == 0:
             self._without_waiting = 0
             await asyncio.sleep(0)  # a stream that never has to wait, or is polled, must let other tasks run
+        batch = self._take()
+        if batch or timeout_s == 0:
+            return batch
+        waiter = self._waiter_for_more()
+        if waiter is not None:
+            if timeout_s is None:
+                await waiter
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(timeout_s):
+                        await waiter
+        return self._take()
+
+    def _take(self) -> Batch:
         with self._lock:
             batch = self._take_now()
         self._report_room()
         self._without_waiting += len(batch)
-        if batch or timeout_s == 0:
-            return batch
-        if timeout_s is None:
-            await self._filled()
-        else:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._filled()
-            except TimeoutError:
-                return batch
+        return batch
+
+    def _waiter_for_more(self) -> asyncio.Future[None] | None:
+        """Return the future that a feeder finishes; `None` if there is something to take already."""
         with self._lock:
-            return self._take_now()
-
-    async def _filled(self) -> None:
-        while True:
-            with self._lock:
-                if self._queue or self._closed or self._error:
-                    return
-                waiter = self._waiter = asyncio.get_running_loop().create_future()
+            if self._queue or self._closed or self._error:
+                return None
+            self._waiter = asyncio.get_running_loop().create_future()
             self._without_waiting = 0
-            await waiter
-
-
-def _finish(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+            return self._waiter

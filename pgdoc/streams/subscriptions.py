@@ -12,6 +12,7 @@ from pgdoc.changes.fanout import Fanout, State, Subscription
 from pgdoc.errors import InvalidResumeToken, StoreClosed, StreamError
 from pgdoc.model.positions import BEFORE_ALL, before_commits_at, commit_lsn_of
 from pgdoc.replication.source import Cluster
+from pgdoc.runtime.wakeup import wake_together
 
 if TYPE_CHECKING:
     from pgdoc.changes.change import Burst, Change
@@ -136,7 +137,7 @@ class Subscriptions:
 
     def dispatch(self, burst: Burst) -> list[Subscription]:
         """Put a burst into the mailboxes; return the subscriptions that were full and are DETACHED now."""
-        with self._lock:
+        with wake_together(), self._lock:
             return self._fanout.dispatch(burst)
 
     def pass_over(self, lsn: int) -> list[Subscription]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pgdoc.runtime.wakeup import Wakeup
+from pgdoc.runtime.wakeup import Wakeup, wake, wake_together
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,3 +74,60 @@ def test_a_wakeup_of_one_thread_leaves_the_timeout_of_another() -> None:
     for thread in waiting:
         thread.join(PATIENCE_S)
     assert sorted(heard) == [False, True]
+
+
+class CountingLoop(asyncio.SelectorEventLoop):
+    """Counts how often another thread has called it."""
+
+    calls = 0
+
+    def call_soon_threadsafe(self, *args: Any, **kwargs: Any) -> asyncio.Handle:  # type: ignore[override]
+        self.calls += 1
+        return super().call_soon_threadsafe(*args, **kwargs)
+
+
+@pytest.fixture
+def loop() -> Iterator[CountingLoop]:
+    with contextlib.closing(CountingLoop()) as made:
+        yield made
+
+
+def test_waiters_that_are_woken_together_call_their_loop_once(loop: CountingLoop) -> None:
+    futures, wakeup = [loop.create_future() for _ in range(100)], Wakeup()
+
+    with wake_together():
+        for waiter in futures:
+            wake(waiter)
+        wake(wakeup)
+        assert not wakeup.wait(0)
+
+    assert wakeup.wait(0)
+    assert loop.run_until_complete(asyncio.gather(*futures)) == [None] * 100
+    assert loop.calls == 1
+
+
+def test_an_error_in_the_block_wakes_those_before_it(loop: CountingLoop) -> None:
+    future = loop.create_future()
+
+    with contextlib.suppress(ZeroDivisionError), wake_together():
+        wake(future)
+        _ = 1 / 0
+    wakeup = Wakeup()
+    wake(wakeup)  # the block is over
+
+    assert wakeup.wait(0)
+    loop.run_until_complete(future)
+
+
+def test_a_waiter_that_is_done_or_whose_loop_is_closed_is_passed_over(loop: CountingLoop) -> None:
+    with contextlib.closing(CountingLoop()) as other:
+        orphan = other.create_future()
+    cancelled, future = loop.create_future(), loop.create_future()
+    cancelled.cancel()
+
+    with wake_together():
+        for waiter in (orphan, cancelled, future):
+            wake(waiter)
+
+    loop.run_until_complete(future)
+    assert cancelled.cancelled()
