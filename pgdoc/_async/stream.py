@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
 import time
 import weakref
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from pgdoc._async.checkpoint import checkpoint
 from pgdoc._async.snapshot_reader import AsyncSnapshotReader, settle
@@ -18,9 +19,12 @@ from pgdoc.replication.checks import check_position, check_reach
 from pgdoc.runtime.primitives import AsyncOpening, async_call, async_wait
 from pgdoc.streams.delivery import Delivery
 from pgdoc.streams.feed import HubFeed
-from pgdoc.streams.mailbox import AsyncMailbox
+from pgdoc.streams.mailbox import BATCH, AsyncMailbox
+from pgdoc.streams.options import check_most
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+
     from pgdoc._async.checkpoint import AsyncOpenTransaction
     from pgdoc._async.stream_backend import AsyncStreamBackend
     from pgdoc.changes.events import ChangeEvent
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
     from pgdoc.streams.feed import Feed
     from pgdoc.streams.options import StreamOptions
     from pgdoc.streams.status import StreamStats
+
+    T = TypeVar("T")
 
 __all__ = ["AsyncChangeStream"]
 
@@ -39,7 +45,7 @@ _STANDBY_POLL_S = 0.1
 class AsyncChangeStream(AsyncOpening):
     """The changes of one, several or all collections, in the order in which their transactions committed.
 
-    Returned by `watch()`. Iterate over it, or call `next`. Only one task may read a stream.
+    Returned by `watch()`. Iterate over it, or call `next` or `next_batch`. Only one task may read a stream.
 
     The stream reconnects automatically and drops no event: when it falls behind, it reads the missing events from the
     server's WAL, as far as history reaches.
@@ -176,7 +182,7 @@ class AsyncChangeStream(AsyncOpening):
             if event is not None:
                 return event
         try:
-            event = await self.next()
+            event = await self._next(None, delivery.next_event)
         except StreamClosed:
             event = None
         if event is None:
@@ -198,22 +204,77 @@ class AsyncChangeStream(AsyncOpening):
             StreamClosed: the stream was closed.
             PgdocError: the error that ended the stream. Every event before it is returned first.
         """
+        if self._acknowledges and not self.closed:
+            self.ack()
+        return await self._next(timeout, self._delivery.next_event)
+
+    async def next_batch(
+        self,
+        max: int = BATCH,  # noqa: A002 (the name in the contract)
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> list[ChangeEvent]:
+        """Return the next events: the first as soon as it is there, and with it those that are buffered already.
+
+        To acknowledge a batch, acknowledge its last event, or pass that to `checkpoint`. With `auto_ack`, the next call
+        acknowledges the batch. A call that is interrupted or cancelled consumes no event.
+
+        Args:
+            max: the most events to return.
+            timeout: seconds to wait for the first event; `None` waits as long as the stream is open.
+
+        Returns:
+            The events in their order; an empty list after `timeout`.
+
+        Raises:
+            InvalidInput: `max` is not a positive integer.
+            StreamClosed: the stream was closed.
+            PgdocError: the error that ended the stream. Every event before it is returned first.
+        """
+        check_most(max)
+        if self._acknowledges and not self.closed:
+            self.ack()
+        # Not a partial: after a call in C, a KeyboardInterrupt would lose what it returned.
+        return await self._next(timeout, lambda: self._delivery.next_events(max), most=max) or []
+
+    async def batches(self, max: int = BATCH) -> AsyncGenerator[list[ChangeEvent]]:  # noqa: A002
+        """Iterate over the events in batches, as `next_batch` returns them, until the stream ends.
+
+        Args:
+            max: the most events in one batch.
+
+        Raises:
+            InvalidInput: raised by the first step, if `max` is not a positive integer.
+            PgdocError: the error that ended the stream. Every event before it is returned first.
+        """
+        while True:
+            try:
+                batch = await self.next_batch(max)
+            except StreamClosed:
+                return
+            yield batch
+
+    async def _next(
+        self,
+        timeout: float | None,  # noqa: ASYNC109
+        deliver: Callable[[], T | None],
+        *,
+        most: int = BATCH,
+    ) -> T | None:
+        """Return what `deliver` has, waiting for changes until it has something."""
         try:
-            if self._acknowledges and not self.closed:
-                self.ack()
             deadline = None if timeout is None else time.monotonic() + timeout
             is_over = False
             while True:
-                event = self._delivery.next_event()
-                if event is not None or is_over:
-                    return event
+                found = deliver()
+                if found or is_over:
+                    return found
                 feed = self._delivery.feed
                 if feed is None or self._delivery.has_ended or self.closed:  # spares the usual call two coroutines
                     feed = await self._open_feed()
-                wait_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+                wait_s = None if deadline is None else builtins.max(0.0, deadline - time.monotonic())
                 if not self._delivery.has_only_changes:
                     wait_s = await self._read_snapshot(wait_s)
-                batch = await self._mailbox.take(wait_s)
+                batch = await self._mailbox.take(wait_s, builtins.max(most, BATCH))
                 self._delivery.start_from(feed.begun_at)
                 is_over = not batch and deadline is not None and time.monotonic() >= deadline
         except StreamClosed:

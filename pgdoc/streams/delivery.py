@@ -138,6 +138,36 @@ class Delivery:
             if event is not None:
                 return event
 
+    def next_events(self, most: int) -> list[ChangeEvent]:
+        """Return the next events that need no waiting, at most this many; perhaps none.
+
+        Many come at once only if they are changes of rows, since only these need no decision of their own.
+        """
+        batch = self.mailbox.batch
+        if self.has_only_changes and self._ending is None and not self.closed:
+            found, end = self._rows_in(batch, most)
+            if found:
+                position, delivered = batch[end - 1].position, self.delivered + len(found)
+                mark = Mark(position)
+                self._last = position
+                self._last_delivered = mark
+                self.delivered = delivered
+                batch.next = end
+                return found
+        event = self.next_event()
+        return [] if event is None else [event]
+
+    def _rows_in(self, batch: Batch, most: int) -> tuple[list[ChangeEvent], int]:
+        """Return the events of the next changes in `batch` that `deliver` would not skip, and the index after them."""
+        found, end = [], batch.next
+        ids = self.feed.ids  # type: ignore[union-attr]
+        for change in batch[end : end + most]:
+            if change.position[2] == MESSAGE or change.position <= self._last or not change.row.complete:
+                break
+            found.append(events.from_change(change, ids))
+            end += 1
+        return found, end
+
     def deliver(self, batch: Batch) -> ChangeEvent | None:
         """Return the event of the next change in `batch`, or `None` if the change is skipped.
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pgdoc.model.positions import RawPosition
 
 BATCH = 256
-"""The largest number of changes that `take` returns."""
+"""How many changes `take` returns at most, unless more are asked for."""
 
 
 class Batch(list[Change]):
@@ -200,8 +200,8 @@ class _Box:
     def _wake(self) -> None:
         raise NotImplementedError
 
-    def _take_now(self) -> Batch:
-        """Return the unfinished batch, or the next one, which may be empty; the lock is held."""
+    def _take_now(self, most: int) -> Batch:
+        """Return the unfinished batch, or the next one of at most `most`, which may be empty; the lock is held."""
         if self._closed:
             raise StreamClosed("the stream is closed: open another with watch(resume_after=...)")
         batch, queue = self.batch, self._queue
@@ -210,7 +210,7 @@ class _Box:
         while batch and queue and queue[0].position <= batch[-1].position:
             queue.popleft()
         if queue or batch:
-            changes = islice(queue, BATCH)
+            changes = islice(queue, most)
             batch = Batch(changes, batch.count_before + len(batch), batch.bytes_before + batch.size_bytes)
             self.batch = batch
         if not batch and self._error is not None:
@@ -233,12 +233,12 @@ class Mailbox(_Box):
             self._is_awaited = False
             wake(self._wakeup)
 
-    def take(self, timeout_s: float | None) -> Batch:
+    def take(self, timeout_s: float | None, most: int = BATCH) -> Batch:
         """Return the next changes, waiting for the first; an empty batch on timeout. `None` waits without limit."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             with self._lock:
-                batch = self._take_now()
+                batch = self._take_now(most)
                 self._is_awaited = not batch
             self._report_room()
             if batch or timeout_s == 0:
@@ -265,12 +265,12 @@ class AsyncMailbox(_Box):
         if waiter is not None:
             wake(waiter)
 
-    async def take(self, timeout_s: float | None) -> Batch:
+    async def take(self, timeout_s: float | None, most: int = BATCH) -> Batch:
         """See `Mailbox.take`; a cancelled call has taken nothing."""
         if self._without_waiting >= BATCH or timeout_s == 0:
             self._without_waiting = 0
             await asyncio.sleep(0)  # a stream that never has to wait, or is polled, must let other tasks run
-        batch = self._take()
+        batch = self._take(most)
         if batch or timeout_s == 0:
             return batch
         waiter = self._waiter_for_more()
@@ -281,11 +281,11 @@ class AsyncMailbox(_Box):
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(timeout_s):
                         await waiter
-        return self._take()
+        return self._take(most)
 
-    def _take(self) -> Batch:
+    def _take(self, most: int) -> Batch:
         with self._lock:
-            batch = self._take_now()
+            batch = self._take_now(most)
         self._report_room()
         self._without_waiting += len(batch)
         return batch

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from pgdoc.changes.event_filter import parse_where
-from pgdoc.errors import InvalidResumeToken
+from pgdoc.errors import InvalidInput, InvalidResumeToken
 from pgdoc.model.names import check_consumer
 from pgdoc.model.positions import Lsn
 from pgdoc.model.short_repr import short_repr
@@ -111,3 +111,9 @@ def check_at_least(least: int, name: str, value: Any) -> None:
     """Check an argument that counts something."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {short_repr(value)}")
+
+
+def check_most(most: int) -> None:
+    """Check how many events a batch may have."""
+    if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+        raise InvalidInput(f"max must be a positive integer, the most events in a batch; got {short_repr(most)}")
