@@ -23,14 +23,23 @@ def watch(store: pgdoc.Store) -> pgdoc.ChangeStream:
     return store.watch(consumer=AUDIT, where={"collection": {"$ne": AUDIT}})
 
 
-def record(store: pgdoc.Store, stream: pgdoc.ChangeStream, event: pgdoc.ChangeEvent) -> None:
-    """Write an entry for an event. The entry and the consumer's position commit together, or neither does."""
+def record(store: pgdoc.Store, stream: pgdoc.ChangeStream, events: list[pgdoc.ChangeEvent]) -> None:
+    """Write an entry for each event. The entries and the consumer's position commit together, or none of them does."""
     with store.transaction() as tx:
         try:
-            tx[AUDIT].insert(pgdoc.new_id(), {**facts(event), **contents(event)})
-        except (pgdoc.UnreadableDocument, pgdoc.InvalidDocument) as error:  # no data may stop the log
-            tx[AUDIT].insert(pgdoc.new_id(), {**facts(event), "who": None, "problem": str(error)})
-        stream.checkpoint(event, tx)
+            tx[AUDIT].insert_many((pgdoc.new_id(), {**facts(event), **contents(event)}) for event in events)
+        except (pgdoc.UnreadableDocument, pgdoc.InvalidDocument):  # no data may stop the log
+            for event in events:
+                record_one(tx, event)
+        stream.checkpoint(events[-1], tx)
+
+
+def record_one(tx: pgdoc.Transaction, event: pgdoc.ChangeEvent) -> None:
+    """Write the entry of an event; if its documents can't be written, what is known without them."""
+    try:
+        tx[AUDIT].insert(pgdoc.new_id(), {**facts(event), **contents(event)})
+    except (pgdoc.UnreadableDocument, pgdoc.InvalidDocument) as error:
+        tx[AUDIT].insert(pgdoc.new_id(), {**facts(event), "who": None, "problem": str(error)})
 
 
 def facts(event: pgdoc.ChangeEvent) -> dict[str, Any]:
@@ -62,8 +71,8 @@ def main() -> None:
     """Record every change until interrupted."""
     conninfo = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("PGDOC_DSN", "")
     with pgdoc.Store(conninfo) as store, watch(store) as stream:
-        for event in stream:
-            record(store, stream, event)
+        for events in stream.batches():
+            record(store, stream, events)
 
 
 if __name__ == "__main__":

@@ -95,23 +95,27 @@ def withdraw(store: pgdoc.Store, account_id: str, amount: int) -> Account:
     return append(store, account_id, event, lambda account: 0 < amount <= account.balance)
 
 
-def project(store: pgdoc.Store, stream: pgdoc.ChangeStream, event: pgdoc.ChangeEvent) -> None:
-    """Apply an event to a balance. The balance and the consumer's position commit together, or neither does."""
+def project(store: pgdoc.Store, stream: pgdoc.ChangeStream, events: list[pgdoc.ChangeEvent]) -> None:
+    """Apply events to their balances. These and the consumer's position commit together, or none of them does."""
     with store.transaction() as tx:
-        if event.event_type in {"snapshot", "insert"} and event.full_document:
-            happened = event.full_document.data
-            balance = tx[BALANCES].get(happened["account"])
-            account = Account(**balance.data) if balance else Account()
-            if happened["number"] != account.number + 1:
-                raise RuntimeError(
-                    f"{event.document_id} does not follow event {account.number}: run again with --rebuild"
-                )
-            tx[BALANCES].replace(happened["account"], asdict(fold(account, happened)), upsert=True)
-        elif event.event_type != "create":
-            raise RuntimeError(
-                f"{event.event_type} of {event.document_id}: the past was changed; check the events, then use --rebuild"
-            )
-        stream.checkpoint(event, tx)
+        for event in events:
+            apply(tx[BALANCES], event)
+        stream.checkpoint(events[-1], tx)
+
+
+def apply(balances: pgdoc.Collection, event: pgdoc.ChangeEvent) -> None:
+    """Apply an event to its account's balance."""
+    if event.event_type in {"snapshot", "insert"} and event.full_document:
+        happened = event.full_document.data
+        balance = balances.get(happened["account"])
+        account = Account(**balance.data) if balance else Account()
+        if happened["number"] != account.number + 1:
+            raise RuntimeError(f"{event.document_id} does not follow event {account.number}: run again with --rebuild")
+        balances.replace(happened["account"], asdict(fold(account, happened)), upsert=True)
+    elif event.event_type != "create":
+        raise RuntimeError(
+            f"{event.event_type} of {event.document_id}: the past was changed; check the events, then use --rebuild"
+        )
 
 
 def prepare(store: pgdoc.Store, *, rebuild: bool = False) -> None:
@@ -129,8 +133,8 @@ def main() -> None:
     with pgdoc.Store(conninfo) as store:
         prepare(store, rebuild="--rebuild" in sys.argv)
         with store[EVENTS].watch(consumer=BALANCES, snapshot=True) as stream:
-            for event in stream:
-                project(store, stream, event)
+            for events in stream.batches():
+                project(store, stream, events)
 
 
 if __name__ == "__main__":

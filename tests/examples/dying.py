@@ -37,8 +37,9 @@ class Death:
 
 
 def await_death(death: Death) -> None:
-    """Call `death.passes` at each step."""
+    """Call `death.passes` at each step. Batches have two events at most, so that there are many steps."""
     transaction, checkpoint = pgdoc.Store.transaction, pgdoc.ChangeStream.checkpoint
+    batches = pgdoc.ChangeStream.batches
 
     @contextlib.contextmanager
     def dying_transaction(store: pgdoc.Store, *arguments: Any) -> Iterator[pgdoc.Transaction]:
@@ -54,6 +55,7 @@ def await_death(death: Death) -> None:
 
     pgdoc.Store.transaction = dying_transaction  # type: ignore[method-assign,assignment]
     pgdoc.ChangeStream.checkpoint = dying_checkpoint  # type: ignore[method-assign,assignment]
+    pgdoc.ChangeStream.batches = lambda stream, **_: batches(stream, 2)  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ def test_killed_at_any_time(dsn: str, store: pgdoc.Store, sql: psycopg.Connectio
 
 def record_one(store: pgdoc.Store) -> pgdoc.Document:
     with audit.watch(store) as stream:
-        audit.record(store, stream, next(stream))
+        audit.record(store, stream, [next(stream)])
     (entry,) = store[audit.AUDIT].find()
     return entry
 
@@ -157,7 +157,7 @@ def record_one(store: pgdoc.Store) -> pgdoc.Document:
 def test_an_entry(store):
     began = store["orders"].insert("o-1", {"total": 5, "of": {"city": "Bern"}})
     with audit.watch(store) as stream:
-        audit.record(store, stream, next(stream))
+        audit.record(store, stream, [next(stream)])
     store[audit.AUDIT].delete_many({})
     with store.transaction(metadata={"user": "alice"}) as tx:
         changed = tx["orders"].update("o-1", {"$set": {"of.city": "Basel"}, "$unset": {"total": True}})
@@ -194,7 +194,7 @@ def test_what_becomes_of_collections_is_written_down_and_the_log_itself_is_not(s
     sql.execute("TRUNCATE stock")
     with audit.watch(store) as stream:
         for _ in range(2):
-            audit.record(store, stream, next(stream))
+            audit.record(store, stream, [next(stream)])
     renamed, emptied = store[audit.AUDIT].find(sort="_id")
     assert (renamed["what"], renamed["collection"], renamed["renamed_to"]) == ("rename", "orders", "purchases")
     assert (emptied["what"], emptied["collection"], emptied["document"]) == ("truncate", "stock", None)

@@ -181,11 +181,11 @@ def test_a_projection_is_rebuilt_from_nothing_while_clients_go_on(dsn, store, pr
 def test_a_past_that_was_changed_stops_the_projection(store, projection, change):
     with store[bank.EVENTS].watch(consumer=bank.BALANCES, snapshot=True) as stream:
         bank.open_account(store, "account-7", "alice")
-        bank.project(store, stream, next(stream))
+        bank.project(store, stream, [next(stream)])
         with store.transaction() as tx:
             tx.connection.execute(change.encode())
         with pytest.raises(RuntimeError, match="the past was changed"):
-            bank.project(store, stream, next(stream))
+            bank.project(store, stream, [next(stream)])
     assert balances(projection) == {"account-7": bank.Account(1, "alice")}
 
 
@@ -193,5 +193,5 @@ def test_an_event_that_does_not_follow_stops_the_projection(store, projection):
     with store[bank.EVENTS].watch(consumer=bank.BALANCES, snapshot=True) as stream:
         store[bank.EVENTS].insert("account-7/00000002", {"account": "account-7", "number": 2, "type": "opened"})
         with pytest.raises(RuntimeError, match="does not follow event 0"):
-            bank.project(store, stream, next(stream))
+            bank.project(store, stream, [next(stream)])
     assert balances(projection) == {}
