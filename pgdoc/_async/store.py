@@ -19,6 +19,7 @@ from pgdoc._async.transaction_session import AsyncTransactionSession
 from pgdoc.database.errors import is_retryable
 from pgdoc.errors import PgdocError
 from pgdoc.model.names import check_name
+from pgdoc.model.value_codec import ValueCodec
 from pgdoc.replication.source import PLUGIN_CHOICES, Source
 from pgdoc.runtime.primitives import async_check_body, async_opening, async_sleep
 from pgdoc.runtime.retry import random_delays
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
+    from pgdoc.model.values import Encoder
     from pgdoc.runtime.primitives import AsyncBody
 
     T = TypeVar("T")
@@ -56,10 +58,13 @@ class AsyncStore(AsyncCatalogCalls, AsyncServerCalls):
             pooler's sessions.
         pool_size: how many connections document calls may use at once. As many others are for calls that keep one while
             your own code runs: `find` with more than 100 documents, and index builds.
+        encoder: called with each value that is not a str, int, finite float, bool, None, list, tuple or dict. It
+            returns what to store instead, or the value itself for its usual form.
+        decimals: whether numbers with a fraction are read as `Decimal`, with the digits that are stored.
 
     Raises:
         InvalidName: `schema` is not a valid name.
-        ValueError: `plugin` or `pool_size` is invalid.
+        ValueError: `plugin`, `pool_size`, `encoder` or `decimals` is invalid.
     """
 
     def __init__(  # noqa: PLR0913 (the contract)
@@ -71,6 +76,8 @@ class AsyncStore(AsyncCatalogCalls, AsyncServerCalls):
         plugin: str = "auto",
         replication_conninfo: str | None = None,
         pool_size: int = 10,
+        encoder: Encoder | None = None,
+        decimals: bool = False,
     ) -> None:
         if plugin not in PLUGIN_CHOICES:
             raise ValueError(f"plugin must be one of {', '.join(PLUGIN_CHOICES)}, got {plugin!r}")
@@ -79,7 +86,11 @@ class AsyncStore(AsyncCatalogCalls, AsyncServerCalls):
         self._schema = check_name(schema, "schema")
         self._auto_create = auto_create
         self._connections = AsyncConnections(
-            conninfo, pool_size, schema=schema, through_pooler=replication_conninfo is not None
+            conninfo,
+            pool_size,
+            schema=schema,
+            through_pooler=replication_conninfo is not None,
+            codec=ValueCodec.checked(encoder, decimals=decimals),
         )
         source = Source(conninfo if replication_conninfo is None else replication_conninfo, schema, plugin)
         self._streams = AsyncStreamBackend(self._connections, source, auto_create=auto_create)
@@ -224,6 +235,7 @@ class AsyncStore(AsyncCatalogCalls, AsyncServerCalls):
             ReplicaIdentityChanged: a table's changes have no before images.
         """
         options = StreamOptions.checked(
+            codec=self._connections.codec,
             where=where,
             snapshot=snapshot,
             resume_after=resume_after,

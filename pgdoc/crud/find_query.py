@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pgdoc.model.documents import Document
+    from pgdoc.model.values import Encoder
     from pgdoc.query.filters.nodes import Node
     from pgdoc.query.filters.template import Shape
     from pgdoc.query.indexes.plan import Indexes
@@ -55,13 +56,14 @@ class Search:
         skip: int = 0,
         fields: str | Sequence[str] | None = None,
         after: Document | Sequence[Any] | None = None,
+        encoder: Encoder | None = None,
     ) -> None:
         check_count("skip", skip)
         if limit is not None:
             check_count("limit", limit)
         self.shape = shape_of(filter)
         self._values = () if self.shape is None or filter is None else tuple(filter.values())
-        self._node = None if self.shape in _valid_shapes else parse_filter(filter)
+        self._node = None if self.shape in _valid_shapes else parse_filter(filter, encoder)
         if self._node is not None and self.shape is not None:
             _remember(self.shape)
         keys = parse_sort(sort) if sort is not None else ()
@@ -69,7 +71,7 @@ class Search:
         self.first = keys[0] if keys and limit is not None else None
         projection = parse_fields(fields)
         self.fields = compile_fields(projection)
-        self._after = None if after is None else compile_after(keys, parse_after(after, keys, projection))
+        self._after = None if after is None else compile_after(keys, parse_after(after, keys, projection, encoder))
         # Both become part of the SQL, so a subclass of int with a text of its own must not get there.
         self.limit = None if limit is None else int(limit)
         self.skip = int(skip)

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_DEPTH",
     "MAX_DIGITS",
-    "Decoder",
+    "JsonDecoder",
+    "comparable",
     "decimal_of",
     "decode",
     "decode_comparable",
@@ -38,7 +39,7 @@ __all__ = [
     "with_floats",
 ]
 
-Decoder: TypeAlias = Callable[[bytes | str], Any]
+JsonDecoder: TypeAlias = Callable[[bytes | str], Any]
 """Decodes JSON text as PostgreSQL prints `jsonb`: `decode`, or a function like it for numbers with a fraction."""
 
 MAX_DEPTH: Final = 254
@@ -155,15 +156,24 @@ def _converted(value: Any) -> Any:
         return found
     if isinstance(found, Decimal):
         return orjson.Fragment(_write_decimal(found, ("",)).encode())
-    for kind in _NATIVE:
+    for kind, plain in _NATIVE.items():
         if isinstance(found, kind):
-            return kind(found) if kind is not str else str.__str__(found)
+            return plain(found)
     if isinstance(found, Mapping):
         return dict(found)
     raise NoForm
 
 
-_NATIVE: Final = (dict, str, int, float, list, tuple)
+_NATIVE: Final[dict[type, Callable[[Any], Any]]] = {
+    dict: dict,
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+    list: list,
+    tuple: tuple,
+}
+"""The classes that orjson writes, and how to convert an instance of a subclass, which it does not."""
+
 _WRITTEN_ALIKE: Final = frozenset((str, int, bool, type(None), datetime, date, time, timedelta, UUID, Decimal))
 
 
@@ -323,8 +333,13 @@ def _nearest(text: str) -> float | Decimal:
 
 
 def _comparable(text: str) -> float | Decimal:
-    value, exact = float(text), Decimal(text)
-    return value if math.isfinite(value) and decimal_of(value) == exact else exact
+    return comparable(Decimal(text))
+
+
+def comparable(number: Decimal) -> float | Decimal:
+    """Return the float that stands for exactly this number, or else the number."""
+    value = float(number)
+    return value if math.isfinite(value) and decimal_of(value) == number else number
 
 
 def decimal_of(value: float) -> Decimal:

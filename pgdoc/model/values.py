@@ -71,7 +71,7 @@ def to_json_type(value: Any, encoder: Encoder | None) -> Any:
     """
     if encoder is not None:
         value = _ask(encoder, value)
-    form = _form_of(type(value))
+    form = _form_of(value.__class__)
     if form is None:
         return value
     try:
@@ -116,7 +116,7 @@ def _ask(encoder: Encoder, value: Any) -> Any:
 
 def _has_form(value: Any) -> bool:
     is_like_json = isinstance(value, str | int | float | Mapping | list | tuple)
-    return (is_like_json or _form_of(type(value)) is not None) and not _is_nan(value)
+    return (is_like_json or _form_of(value.__class__) is not None) and not _is_nan(value)
 
 
 def _is_nan(value: Any) -> bool:
