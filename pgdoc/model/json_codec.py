@@ -127,7 +127,17 @@ def _is_faithful(text: bytes, value: Any, encoder: Encoder | None) -> bool:
         return False
     if b"0e0" in text.translate(_DIGITS_AND_PLUS_ALIKE) and _LARGE_FLOAT.search(text):
         return False
-    return bool(orjson.loads(text) == value) or (encoder is None and _is_convertible(value))
+    if encoder is not None:
+        return _is_plain(value)
+    return bool(orjson.loads(text) == value) or _is_convertible(value)
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether there is nothing in the value that an encoder is asked for."""
+    kind = value.__class__
+    if kind is dict or kind is list or kind is tuple:
+        return all(map(_is_plain, value.values() if kind is dict else value))
+    return is_json_type(value)
 
 
 def _is_convertible(value: Any) -> bool:

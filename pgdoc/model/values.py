@@ -115,13 +115,16 @@ def _ask(encoder: Encoder, value: Any) -> Any:
 
 
 def _has_form(value: Any) -> bool:
-    is_like_json = isinstance(value, str | int | float | Mapping | list | tuple)
+    if isinstance(value, float | Decimal):
+        return Decimal(value).is_finite()
+    is_like_json = isinstance(value, str | int | Mapping | list | tuple)
     return (is_like_json or _form_of(value.__class__) is not None) and not _is_nan(value)
 
 
 def _is_nan(value: Any) -> bool:
+    """Return whether the value differs from itself, such as pandas' NaT, a datetime."""
     try:
-        return bool(value != value)  # noqa: PLR0124 (so are NaN, and pandas' NaT)
+        return bool(value != value)  # noqa: PLR0124
     except Exception:  # noqa: BLE001 (the comparison is a foreign class's)
         return False
 
@@ -197,7 +200,9 @@ def _form_of(kind: type) -> Callable[[Any], Any] | None:
         return found
     if issubclass(kind, Enum):
         return _value_of_enum
-    if issubclass(kind, str | int | float | Mapping | list | tuple):
+    if issubclass(
+        kind, str | int | float | Mapping | list | tuple | type
+    ):  # msgspec marks the class of its classes, too
         return None
     for base in kind.__mro__:
         if base in FORMS:
