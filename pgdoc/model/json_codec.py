@@ -109,7 +109,7 @@ def encode_value(value: Any, path: str, encoder: Encoder | None = None) -> bytes
         text = orjson.dumps(value, _converted if encoder is None else None, _OPTIONS)
         if _is_faithful(text, value, encoder):
             return text
-    except (TypeError, RecursionError, NoForm):
+    except (TypeError, RecursionError, NoForm, orjson.JSONDecodeError):
         pass
     try:
         return _write(value, (path,), encoder).encode()

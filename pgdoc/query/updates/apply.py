@@ -116,11 +116,15 @@ def _apply_unset(data: dict[str, Any], path: Path, _change: Unset) -> Any:
 
 
 def _apply_increment(data: dict[str, Any], path: Path, change: Increment) -> Any:
-    return _calculate(data, path, change, lambda old: _sum(0 if old is MISSING else old, change.operand.value))
+    return _calculate(
+        data, path, change, lambda old: _sum(0 if old is MISSING else old, decode_decimals(change.operand.text))
+    )
 
 
 def _apply_multiply(data: dict[str, Any], path: Path, change: Multiply) -> Any:
-    return _calculate(data, path, change, lambda old: 0 if old is MISSING else _product(old, change.operand.value))
+    return _calculate(
+        data, path, change, lambda old: 0 if old is MISSING else _product(old, decode_decimals(change.operand.text))
+    )
 
 
 def _calculate(data: dict[str, Any], path: Path, change: FieldChange, calculate: _Replace) -> Any:

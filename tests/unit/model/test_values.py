@@ -158,6 +158,7 @@ FORMS = [
     (Rights.READ | Rights.WRITE, "3"),
     (Decimal("9.90"), "9.90"),
     (Decimal("-1E+3"), "-1000"),
+    (Decimal("1E+400"), "1" + "0" * 400),
     (Decimal(0).scaleb(-3), "0.000"),
     (Line("a", Decimal("1.10")), '{"sku":"a","price":1.10,"at":null,"below":null}'),
     (Line("a", Decimal(1), NOON, [Empty()]), '{"sku":"a","price":1,"at":"2026-07-01T12:00:00.000000Z","below":[{}]}'),
@@ -229,7 +230,9 @@ def test_a_value_without_a_form_is_refused_with_its_path(value: Any, finding: st
     assert str(caught.value.path).startswith("a.0")
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("-inf"), orjson.Fragment(b"null"), orjson.Fragment(b"1")])
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("-inf"), orjson.Fragment(b"{"), orjson.Fragment(b"null"), orjson.Fragment(b"1")]
+)
 @pytest.mark.parametrize("wrap", [lambda v: {"a": v, "t": NOON}, lambda v: {"a": Line("a", v)}, lambda v: {"a": (v,)}])
 def test_what_orjson_would_write_as_another_value_is_refused_beside_others(value: Any, wrap: Any) -> None:
     with pytest.raises(InvalidDocument):
