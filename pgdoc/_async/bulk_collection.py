@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pgdoc._async.bulk_queue import AsyncBulkQueue
     from pgdoc._async.transaction_session import AsyncTransactionSession
     from pgdoc.crud.bulk_results import ResultParser
+    from pgdoc.model.ids import DocumentId
     from pgdoc.model.values import DocumentData
     from pgdoc.query.filters.nodes import Node, SortKey
     from pgdoc.query.updates.nodes import Update
@@ -71,11 +72,11 @@ class AsyncBulkCollection:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._table.name}>"
 
-    async def insert(self, id: str, data: DocumentData) -> None:  # noqa: A002 (the name in the contract)
+    async def insert(self, id: DocumentId, data: DocumentData) -> None:  # noqa: A002 (the name in the contract)
         """Queue inserting a new document.
 
         Args:
-            id: any non-empty text of at most 1,024 bytes; `pgdoc.new_id()` returns a new one.
+            id: any non-empty text of at most 1,024 bytes, or a UUID; `pgdoc.new_id()` returns a new one.
             data: as for the same call on a collection.
 
         Raises:
@@ -89,7 +90,7 @@ class AsyncBulkCollection:
 
     async def update(
         self,
-        id: str,  # noqa: A002
+        id: DocumentId,  # noqa: A002
         changes: Mapping[str, Any],
         *,
         upsert: bool = False,
@@ -166,7 +167,7 @@ class AsyncBulkCollection:
 
     async def replace(
         self,
-        id: str,  # noqa: A002
+        id: DocumentId,  # noqa: A002
         data: DocumentData,
         *,
         upsert: bool = False,
@@ -193,7 +194,7 @@ class AsyncBulkCollection:
             write = self._write_found("replace", [text, target.key], target, partial(changed, target, if_version))
         await self._queue.add(target, *self._check_before(target, if_version), write)
 
-    async def delete(self, id: str, *, if_version: int | None = None) -> None:  # noqa: A002
+    async def delete(self, id: DocumentId, *, if_version: int | None = None) -> None:  # noqa: A002
         """Queue deleting a document. The write does nothing if the document does not exist.
 
         Args:

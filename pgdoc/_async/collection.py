@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pgdoc._async.session import AsyncSession
     from pgdoc._async.stream_backend import AsyncStreamBackend
     from pgdoc.model.documents import Document
+    from pgdoc.model.ids import DocumentId
     from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
     from pgdoc.model.values import DocumentData
@@ -100,11 +101,11 @@ class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes, AsyncLimits):
         )
         return async_opening(AsyncChangeStream(self._streams, frozenset({self._name}), options))
 
-    async def insert(self, id: str, data: DocumentData) -> Document:  # noqa: A002 (the name in the contract)
+    async def insert(self, id: DocumentId, data: DocumentData) -> Document:  # noqa: A002 (the name in the contract)
         """Store a new document.
 
         Args:
-            id: any non-empty text of at most 1,024 bytes; `pgdoc.new_id()` returns a new one.
+            id: any non-empty text of at most 1,024 bytes, or a UUID; `pgdoc.new_id()` returns a new one.
             data: a JSON object: a mapping, or an instance of a dataclass, pydantic model or msgspec struct.
 
         Returns:
@@ -129,7 +130,7 @@ class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes, AsyncLimits):
         raise outrun(self._table.subject, key)
 
     async def insert_many(
-        self, pairs: Iterable[tuple[str, DocumentData]], *, progress: Callable[[int], object] | None = None
+        self, pairs: Iterable[tuple[DocumentId, DocumentData]], *, progress: Callable[[int], object] | None = None
     ) -> int:
         """Store many new documents, all or none of them, in bounded memory.
 
@@ -150,7 +151,7 @@ class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes, AsyncLimits):
         await self._table.copy(rows)
         return rows.count
 
-    async def get(self, id: str) -> Document | None:  # noqa: A002
+    async def get(self, id: DocumentId) -> Document | None:  # noqa: A002
         """Return the document with this id, or `None`."""
         key = check_id(id)
         rows = await self._table.read(table_statement("get", self._table.name), [key])

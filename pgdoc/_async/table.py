@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pgdoc.crud.copy_format import CopyRows
     from pgdoc.crud.find_query import Search
     from pgdoc.crud.guard import GuardedQuery
+    from pgdoc.model.ids import DocumentId
     from pgdoc.model.values import DocumentData
     from pgdoc.query.filters.nodes import Node, SortKey
     from pgdoc.query.filters.template import Conditions
@@ -183,7 +184,7 @@ class AsyncTable:
         """Decode one stored value."""
         return decode_stored(text, self._session.codec.decode)
 
-    async def checked(self, document_id: str, data: DocumentData) -> tuple[str, str]:
+    async def checked(self, document_id: DocumentId, data: DocumentData) -> tuple[str, str]:
         """Return the id and the JSON text of a new document, which can be stored."""
         key, text = check_id(document_id), encode(data, self.encoder)
         await self.check_size(key, len(text))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from pgdoc._async.table import AsyncTable
     from pgdoc.model.documents import Document
+    from pgdoc.model.ids import DocumentId
     from pgdoc.model.values import DocumentData
     from pgdoc.query.filters.nodes import SortKey
     from pgdoc.query.filters.sql import Compiled
@@ -35,7 +36,7 @@ class AsyncWrites:
 
     async def update(
         self,
-        id: str,  # noqa: A002
+        id: DocumentId,  # noqa: A002
         changes: Mapping[str, Any],
         *,
         upsert: bool = False,
@@ -163,7 +164,7 @@ class AsyncWrites:
 
     async def replace(
         self,
-        id: str,  # noqa: A002
+        id: DocumentId,  # noqa: A002
         data: DocumentData,
         *,
         upsert: bool = False,
@@ -206,7 +207,7 @@ class AsyncWrites:
                 return None
         raise outrun(self._table.subject, key)
 
-    async def delete(self, id: str, *, if_version: int | None = None) -> bool:  # noqa: A002
+    async def delete(self, id: DocumentId, *, if_version: int | None = None) -> bool:  # noqa: A002
         """Delete a document.
 
         Args:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pgdoc._sync.bulk_queue import BulkQueue
     from pgdoc._sync.transaction_session import TransactionSession
     from pgdoc.crud.bulk_results import ResultParser
+    from pgdoc.model.ids import DocumentId
     from pgdoc.model.values import DocumentData
     from pgdoc.query.filters.nodes import Node, SortKey
     from pgdoc.query.updates.nodes import Update
@@ -72,11 +73,11 @@ class BulkCollection:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._table.name}>"
 
-    def insert(self, id: str, data: DocumentData) -> None:  # noqa: A002 (the name in the contract)
+    def insert(self, id: DocumentId, data: DocumentData) -> None:  # noqa: A002 (the name in the contract)
         """Queue inserting a new document.
 
         Args:
-            id: any non-empty text of at most 1,024 bytes; `pgdoc.new_id()` returns a new one.
+            id: any non-empty text of at most 1,024 bytes, or a UUID; `pgdoc.new_id()` returns a new one.
             data: as for the same call on a collection.
 
         Raises:
@@ -90,7 +91,7 @@ class BulkCollection:
 
     def update(
         self,
-        id: str,  # noqa: A002
+        id: DocumentId,  # noqa: A002
         changes: Mapping[str, Any],
         *,
         upsert: bool = False,
@@ -167,7 +168,7 @@ class BulkCollection:
 
     def replace(
         self,
-        id: str,  # noqa: A002
+        id: DocumentId,  # noqa: A002
         data: DocumentData,
         *,
         upsert: bool = False,
@@ -194,7 +195,7 @@ class BulkCollection:
             write = self._write_found("replace", [text, target.key], target, partial(changed, target, if_version))
         self._queue.add(target, *self._check_before(target, if_version), write)
 
-    def delete(self, id: str, *, if_version: int | None = None) -> None:  # noqa: A002
+    def delete(self, id: DocumentId, *, if_version: int | None = None) -> None:  # noqa: A002
         """Queue deleting a document. The write does nothing if the document does not exist.
 
         Args:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from pgdoc._sync.table import Table
     from pgdoc.model.documents import Document
+    from pgdoc.model.ids import DocumentId
     from pgdoc.model.values import DocumentData
     from pgdoc.query.filters.nodes import SortKey
     from pgdoc.query.filters.sql import Compiled
@@ -36,7 +37,7 @@ class Writes:
 
     def update(
         self,
-        id: str,  # noqa: A002
+        id: DocumentId,  # noqa: A002
         changes: Mapping[str, Any],
         *,
         upsert: bool = False,
@@ -162,7 +163,7 @@ class Writes:
 
     def replace(
         self,
-        id: str,  # noqa: A002
+        id: DocumentId,  # noqa: A002
         data: DocumentData,
         *,
         upsert: bool = False,
@@ -205,7 +206,7 @@ class Writes:
                 return None
         raise outrun(self._table.subject, key)
 
-    def delete(self, id: str, *, if_version: int | None = None) -> bool:  # noqa: A002
+    def delete(self, id: DocumentId, *, if_version: int | None = None) -> bool:  # noqa: A002
         """Delete a document.
 
         Args:

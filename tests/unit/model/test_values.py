@@ -25,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgdoc.errors import InvalidDocument, InvalidFilter, InvalidInput, InvalidUpdate
+from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import MAX_DEPTH, decode, decode_comparable, decode_decimals, encode, encode_value
 from pgdoc.query import apply_update, compare, matches, parse_filter, parse_update
 from pgdoc.query.filters.order import parse_after
@@ -411,6 +412,15 @@ def test_the_texts_of_datetimes_compare_as_the_datetimes_do(both: list[datetime]
     assert [dt.datetime.fromisoformat(text) for text in (left, right)] == instants
 
 
+@given(st.timedeltas(-timedelta(days=36_525), timedelta(days=36_525)))
+def test_a_duration_of_up_to_a_hundred_years_comes_back_from_a_float(value: timedelta) -> None:
+    assert timedelta(seconds=decode(encode_value(value, ""))) == value
+
+
+def test_a_uuid_is_an_id() -> None:
+    assert check_id(NUMBER) == "6fa459ea-ee8a-3ca4-894e-db77e160355e"
+
+
 @given(decimals, decimals)
 def test_decimals_come_back_with_their_digits_and_compare_exactly(left: Decimal, right: Decimal) -> None:
     texts = [encode_value(value, "") for value in (left, right)]
@@ -449,7 +459,8 @@ def test_a_large_fraction_is_exact_in_filters() -> None:
 
 def test_importing_pgdoc_and_encoding_import_no_optional_library() -> None:
     code = (
-        "import sys, datetime, pgdoc; from pgdoc.model.json_codec import encode; "
+        "import sys, datetime, pgdoc; from pgdoc.model.ids import check_id
+from pgdoc.model.json_codec import encode; "
         "encode({'a': datetime.datetime.now(datetime.UTC)}); print(*sys.modules)"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
