@@ -210,7 +210,7 @@ def test_a_store_with_decimals_reads_the_digits_that_are_stored(own_schema: dict
             for document, digits in (changed, "10.00"), (unchanged, "10.00"), (replaced, "9.90"):
                 assert document is not None
                 assert is_exact(document["price"], digits)
-            events: list[Any] = take(stream, 3)
+            events: Any = take(stream, 3)
             insert, update, replace = events
             assert is_exact(insert.full_document["price"])
             assert insert.full_document["n"] == 1

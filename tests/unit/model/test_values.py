@@ -459,8 +459,7 @@ def test_a_large_fraction_is_exact_in_filters() -> None:
 
 def test_importing_pgdoc_and_encoding_import_no_optional_library() -> None:
     code = (
-        "import sys, datetime, pgdoc; from pgdoc.model.ids import check_id
-from pgdoc.model.json_codec import encode; "
+        "import sys, datetime, pgdoc; from pgdoc.model.json_codec import encode; "
         "encode({'a': datetime.datetime.now(datetime.UTC)}); print(*sys.modules)"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
