@@ -309,7 +309,9 @@ def decode(text: bytes | str) -> Any:
 def decode_decimals(text: bytes | str) -> Any:
     """Decode as `decode` does, but each number with a fraction to a Decimal of the same digits."""
     raw = text.encode() if isinstance(text, str) else text
-    return _decode_exactly(raw, Decimal) if b"." in raw else decode(raw)
+    if b"." in raw or b"e-" in raw:  # `encode` writes small floats with an exponent, the server none
+        return _decode_exactly(raw, Decimal)
+    return decode(raw)
 
 
 def decode_comparable(text: bytes | str) -> Any:
