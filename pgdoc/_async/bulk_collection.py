@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from pgdoc._async.bulk_queue import AsyncBulkQueue
     from pgdoc._async.transaction_session import AsyncTransactionSession
     from pgdoc.crud.bulk_results import ResultParser
+    from pgdoc.model.ids import DocumentId
+    from pgdoc.model.values import DocumentData
     from pgdoc.query.filters.nodes import Node, SortKey
     from pgdoc.query.updates.nodes import Update
 
@@ -70,12 +72,12 @@ class AsyncBulkCollection:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._table.name}>"
 
-    async def insert(self, id: str, data: Mapping[str, Any]) -> None:  # noqa: A002 (the name in the contract)
+    async def insert(self, id: DocumentId, data: DocumentData) -> None:  # noqa: A002 (the name in the contract)
         """Queue inserting a new document.
 
         Args:
-            id: any non-empty text of at most 1,024 bytes; `pgdoc.new_id()` returns a new one.
-            data: a JSON object.
+            id: any non-empty text of at most 1,024 bytes, or a UUID; `pgdoc.new_id()` returns a new one.
+            data: as for the same call on a collection.
 
         Raises:
             InvalidDocument: the id or the data can't be stored, or are too large. Nothing was queued.
@@ -88,7 +90,7 @@ class AsyncBulkCollection:
 
     async def update(
         self,
-        id: str,  # noqa: A002
+        id: DocumentId,  # noqa: A002
         changes: Mapping[str, Any],
         *,
         upsert: bool = False,
@@ -107,7 +109,7 @@ class AsyncBulkCollection:
             BulkError: the call sent the queue, and a write failed.
         """
         check_version(if_version, upsert=upsert)
-        target, update = self._target("update", check_id(id)), parse_update(changes)
+        target, update = self._target("update", check_id(id)), parse_update(changes, self._table.encoder)
         if upsert:
             await self._queue.add(target, *self._upsert(target, update))
         else:
@@ -129,7 +131,7 @@ class AsyncBulkCollection:
             InvalidUpdate: `changes` is not an update. Nothing was queued.
             BulkError: the call sent the queue, and a write failed.
         """
-        wanted, update = parse_filter(filter), parse_update(changes)
+        wanted, update = parse_filter(filter, self._table.encoder), parse_update(changes, self._table.encoder)
         target, condition = self._target("update_many"), await self._condition(wanted)
         await self._queue.add(target, self._update(target, condition, update))
 
@@ -155,14 +157,18 @@ class AsyncBulkCollection:
             InvalidUpdate: `changes` is not an update. Nothing was queued.
             BulkError: the call sent the queue, and a write failed.
         """
-        wanted, order, update = parse_filter(filter), parse_sort(sort), parse_update(changes)
+        wanted, order, update = (
+            parse_filter(filter, self._table.encoder),
+            parse_sort(sort),
+            parse_update(changes, self._table.encoder),
+        )
         target, condition = self._target("update_one"), await self._first(wanted, order, skip_locked=skip_locked)
         await self._queue.add(target, self._update(target, condition, update))
 
     async def replace(
         self,
-        id: str,  # noqa: A002
-        data: Mapping[str, Any],
+        id: DocumentId,  # noqa: A002
+        data: DocumentData,
         *,
         upsert: bool = False,
         if_version: int | None = None,
@@ -171,7 +177,7 @@ class AsyncBulkCollection:
 
         Args:
             id: the document's id.
-            data: a JSON object.
+            data: as for the same call on a collection.
             upsert: if the document does not exist, insert it.
             if_version: replace the document only if it has this version; otherwise the bulk fails.
 
@@ -188,7 +194,7 @@ class AsyncBulkCollection:
             write = self._write_found("replace", [text, target.key], target, partial(changed, target, if_version))
         await self._queue.add(target, *self._check_before(target, if_version), write)
 
-    async def delete(self, id: str, *, if_version: int | None = None) -> None:  # noqa: A002
+    async def delete(self, id: DocumentId, *, if_version: int | None = None) -> None:  # noqa: A002
         """Queue deleting a document. The write does nothing if the document does not exist.
 
         Args:
@@ -211,7 +217,9 @@ class AsyncBulkCollection:
             InvalidFilter: `filter` is not a filter. Nothing was queued.
             BulkError: the call sent the queue, and a write failed.
         """
-        await self._queue.add(self._target("delete_many"), self._delete(await self._condition(parse_filter(filter))))
+        await self._queue.add(
+            self._target("delete_many"), self._delete(await self._condition(parse_filter(filter, self._table.encoder)))
+        )
 
     async def delete_one(
         self,
@@ -230,11 +238,12 @@ class AsyncBulkCollection:
             BulkError: the call sent the queue, and a write failed.
         """
         await self._queue.add(
-            self._target("delete_one"), self._delete(await self._first(parse_filter(filter), parse_sort(sort)))
+            self._target("delete_one"),
+            self._delete(await self._first(parse_filter(filter, self._table.encoder), parse_sort(sort))),
         )
 
-    async def _text(self, target: Target, data: Mapping[str, Any]) -> str:
-        text = encode(data)
+    async def _text(self, target: Target, data: DocumentData) -> str:
+        text = encode(data, self._table.encoder)
         if self._table.may_exceed(len(text)):
             async with self._queue.connection_free():
                 await self._table.check_size(str(target.key), len(text))

@@ -15,7 +15,6 @@ from pgdoc.crud.copy_format import CopyRows
 from pgdoc.crud.statements import table_statement
 from pgdoc.crud.write_errors import ATTEMPTS, duplicate, outrun
 from pgdoc.errors import StreamError
-from pgdoc.model.documents import Document
 from pgdoc.model.ids import check_id
 from pgdoc.model.names import check_name
 from pgdoc.runtime.primitives import async_opening
@@ -26,8 +25,11 @@ if TYPE_CHECKING:
 
     from pgdoc._async.session import AsyncSession
     from pgdoc._async.stream_backend import AsyncStreamBackend
+    from pgdoc.model.documents import Document
+    from pgdoc.model.ids import DocumentId
     from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
+    from pgdoc.model.values import DocumentData
 
 __all__ = ["AsyncCollection"]
 
@@ -86,6 +88,7 @@ class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes, AsyncLimits):
                 f"{self._table.subject} can't be watched inside a transaction: call watch() on the store's collection"
             )
         options = StreamOptions.checked(
+            codec=self._session.codec,
             where=where,
             snapshot=snapshot,
             resume_after=resume_after,
@@ -98,12 +101,12 @@ class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes, AsyncLimits):
         )
         return async_opening(AsyncChangeStream(self._streams, frozenset({self._name}), options))
 
-    async def insert(self, id: str, data: Mapping[str, Any]) -> Document:  # noqa: A002 (the name in the contract)
+    async def insert(self, id: DocumentId, data: DocumentData) -> Document:  # noqa: A002 (the name in the contract)
         """Store a new document.
 
         Args:
-            id: any non-empty text of at most 1,024 bytes; `pgdoc.new_id()` returns a new one.
-            data: a JSON object.
+            id: any non-empty text of at most 1,024 bytes, or a UUID; `pgdoc.new_id()` returns a new one.
+            data: a JSON object: a mapping, or an instance of a dataclass, pydantic model or msgspec struct.
 
         Returns:
             The document as it is stored, also if a trigger of the table has changed it.
@@ -121,13 +124,13 @@ class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes, AsyncLimits):
         for _ in range(ATTEMPTS):
             rows = await self._table.create_and_write("insert", [key, text], key=key)
             if rows:
-                return Document.from_text(*rows[0], collection=self._name)
+                return self._table.document(*rows[0])
             if await looks.look() is not None:
                 raise duplicate(self._table.subject, key)
         raise outrun(self._table.subject, key)
 
     async def insert_many(
-        self, pairs: Iterable[tuple[str, Mapping[str, Any]]], *, progress: Callable[[int], object] | None = None
+        self, pairs: Iterable[tuple[DocumentId, DocumentData]], *, progress: Callable[[int], object] | None = None
     ) -> int:
         """Store many new documents, all or none of them, in bounded memory.
 
@@ -144,12 +147,12 @@ class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes, AsyncLimits):
             DocumentTooLarge: a document is larger than the collection's limit.
             CollectionNotFound: the collection does not exist, and the store does not create it.
         """
-        rows = CopyRows(pairs, progress)
+        rows = CopyRows(pairs, progress, self._table.encoder)
         await self._table.copy(rows)
         return rows.count
 
-    async def get(self, id: str) -> Document | None:  # noqa: A002
+    async def get(self, id: DocumentId) -> Document | None:  # noqa: A002
         """Return the document with this id, or `None`."""
         key = check_id(id)
         rows = await self._table.read(table_statement("get", self._table.name), [key])
-        return Document.from_text(key, *rows[0], collection=self._name) if rows else None
+        return self._table.document(key, *rows[0]) if rows else None

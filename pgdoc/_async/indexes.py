@@ -81,7 +81,7 @@ class AsyncIndexes:
             DuplicateDocument: two documents have the same values in a unique index, which was not created.
             DatabaseError: another index has this name.
         """
-        plan = plan_index(paths, unique=unique, where=where, name=name)
+        plan = plan_index(paths, unique=unique, where=where, name=name, encoder=self._table.encoder)
         oid = await self._table.look_up() or await self._table.create()
         if self._session.in_transaction:  # keeps the table until the transaction ends
             await self._table.read(table_statement("hold", self._table.name), [])

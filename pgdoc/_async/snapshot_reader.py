@@ -92,6 +92,9 @@ class AsyncSnapshotReader:
         if hides_rows:
             raise hidden_documents(f'collection "{self._backend.hub.source.schema}.{collection}"')
         found = [row[4:] for row in rows if row[4] is not None]
-        documents = {row[0]: Document.from_text(*row, collection=collection) for row in found}
+        documents = {
+            row[0]: Document.from_text(*row, collection=collection, decode_text=self._backend.codec.decode)
+            for row in found
+        }
         upto = None if len(found) < len(rows) else max(documents)
         return SnapshotChunk(collection, after, documents, upto, PgSnapshot.parse(text), end, read_at)

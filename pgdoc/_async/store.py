@@ -5,47 +5,42 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import psycopg
-from psycopg.rows import dict_row
 
 from pgdoc._async.admin import AsyncAdmin
 from pgdoc._async.bulk import AsyncBulk
+from pgdoc._async.catalog_calls import AsyncCatalogCalls
 from pgdoc._async.collection import AsyncCollection
 from pgdoc._async.connections import AsyncConnections
+from pgdoc._async.server_calls import AsyncServerCalls
 from pgdoc._async.stream import AsyncChangeStream
 from pgdoc._async.stream_backend import AsyncStreamBackend
 from pgdoc._async.transaction import AsyncTransaction
 from pgdoc._async.transaction_session import AsyncTransactionSession
-from pgdoc.crud.sizes import check_max_size
-from pgdoc.crud.statements import catalog_statement
-from pgdoc.database.errors import is_retryable, map_error
-from pgdoc.database.migrate import migrate
-from pgdoc.errors import CollectionNotFound, InvalidName, PgdocError
-from pgdoc.model.names import check_consumer, check_name, quoted
-from pgdoc.model.positions import Lsn
-from pgdoc.model.sizes import DEFAULT_MAX_SIZE
+from pgdoc.database.errors import is_retryable
+from pgdoc.errors import PgdocError
+from pgdoc.model.names import check_name
+from pgdoc.model.value_codec import ValueCodec
 from pgdoc.replication.source import PLUGIN_CHOICES, Source
-from pgdoc.runtime.primitives import async_call, async_check_body, async_opening, async_sleep
+from pgdoc.runtime.primitives import async_check_body, async_opening, async_sleep
 from pgdoc.runtime.retry import random_delays
-from pgdoc.sql import statement
-from pgdoc.streams.bookmarks import begin_history
 from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions, check_at_least
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import timedelta
+    from collections.abc import Mapping
     from types import TracebackType
     from typing import Self
 
+    from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
+    from pgdoc.model.values import Encoder
     from pgdoc.runtime.primitives import AsyncBody
-    from pgdoc.streams.status import ConsumerStatus, History, Status
 
     T = TypeVar("T")
 
 __all__ = ["AsyncStore"]
 
 
-class AsyncStore:
+class AsyncStore(AsyncCatalogCalls, AsyncServerCalls):
     """Collections of documents in one schema of a PostgreSQL database.
 
     A context manager that closes the store at the end of its block. Creating a store does no I/O: the first call that
@@ -63,10 +58,13 @@ class AsyncStore:
             pooler's sessions.
         pool_size: how many connections document calls may use at once. As many others are for calls that keep one while
             your own code runs: `find` with more than 100 documents, and index builds.
+        encoder: called with each value that is not a str, int, finite float, bool, None, list, tuple or dict. It
+            returns what to store instead, or the value itself for its usual form.
+        decimals: whether numbers with a fraction are read as `Decimal`, with the digits that are stored.
 
     Raises:
         InvalidName: `schema` is not a valid name.
-        ValueError: `plugin` or `pool_size` is invalid.
+        ValueError: `plugin`, `pool_size`, `encoder` or `decimals` is invalid.
     """
 
     def __init__(  # noqa: PLR0913 (the contract)
@@ -78,6 +76,8 @@ class AsyncStore:
         plugin: str = "auto",
         replication_conninfo: str | None = None,
         pool_size: int = 10,
+        encoder: Encoder | None = None,
+        decimals: bool = False,
     ) -> None:
         if plugin not in PLUGIN_CHOICES:
             raise ValueError(f"plugin must be one of {', '.join(PLUGIN_CHOICES)}, got {plugin!r}")
@@ -86,7 +86,11 @@ class AsyncStore:
         self._schema = check_name(schema, "schema")
         self._auto_create = auto_create
         self._connections = AsyncConnections(
-            conninfo, pool_size, schema=schema, through_pooler=replication_conninfo is not None
+            conninfo,
+            pool_size,
+            schema=schema,
+            through_pooler=replication_conninfo is not None,
+            codec=ValueCodec.checked(encoder, decimals=decimals),
         )
         source = Source(conninfo if replication_conninfo is None else replication_conninfo, schema, plugin)
         self._streams = AsyncStreamBackend(self._connections, source, auto_create=auto_create)
@@ -103,59 +107,6 @@ class AsyncStore:
         )
 
     __getitem__ = collection
-
-    async def create_collection(self, name: str, *, max_size: int | None = DEFAULT_MAX_SIZE) -> AsyncCollection:
-        """Create a collection if it does not exist, and return its handle.
-
-        Args:
-            name: a letter or `_` followed by letters, digits, `_` or `-`.
-            max_size: how many bytes of JSON text a document may have; `None` for no limit. A collection that exists
-                keeps its own: `Collection.set_limits` changes it.
-
-        Raises:
-            InvalidName: `name` is not a valid collection name.
-            InvalidInput: `max_size` is not a number of bytes.
-            CollectionNotFound: a table of this name exists and is not a collection.
-            DatabaseError: the role may not create it.
-        """
-        collection, limit = self.collection(name), check_max_size(max_size)
-        await self._call("create_collection", name, last=[limit])
-        return collection
-
-    async def drop_collection(self, name: str) -> bool:
-        """Drop a collection with all its documents.
-
-        Returns:
-            Whether the collection existed.
-
-        Raises:
-            InvalidName: `name` is not a valid collection name.
-            CollectionNotFound: a table of this name exists and is not a collection.
-        """
-        return bool(await self._call("drop_collection", check_name(name, "collection")))
-
-    async def rename_collection(self, old: str, new: str) -> AsyncCollection:
-        """Rename a collection and return its new handle.
-
-        Raises:
-            CollectionNotFound: the collection `old` does not exist.
-            InvalidName: `old` or `new` is not a valid collection name, or `new` is taken.
-        """
-        collection = self.collection(new)
-        check_name(old, "collection")
-        try:
-            renamed = await self._call("rename_collection", old, new)
-        except InvalidName as exc:
-            raise InvalidName(f"collection {old!r} can't be renamed to {new!r}: that name is taken") from exc.__cause__
-        if not renamed:
-            raise CollectionNotFound(
-                f'collection "{self._schema}.{old}" does not exist: check the name (store.collections() lists all)'
-            )
-        return collection
-
-    async def collections(self) -> list[str]:
-        """Return the names of all collections of the schema, sorted."""
-        return [row["name"] for row in await self._execute(statement("catalog", "collections"), [self._schema])]
 
     def transaction(self, metadata: Mapping[str, Any] | None = None, isolation: str | None = None) -> AsyncTransaction:
         """Return a transaction; enter it with `async with store.transaction() as tx`.
@@ -284,6 +235,7 @@ class AsyncStore:
             ReplicaIdentityChanged: a table's changes have no before images.
         """
         options = StreamOptions.checked(
+            codec=self._connections.codec,
             where=where,
             snapshot=snapshot,
             resume_after=resume_after,
@@ -296,66 +248,6 @@ class AsyncStore:
         )
         collections = frozenset(check_name(name, "collection") for name in names) or None
         return async_opening(AsyncChangeStream(self._streams, collections, options))
-
-    async def consumers(self) -> list[ConsumerStatus]:
-        """Return the status of each durable consumer of the database."""
-        return await self._admin.consumers()
-
-    async def drop_consumer(self, name: str) -> bool:
-        """Drop a durable consumer with its slot, which then holds back no more WAL.
-
-        Returns:
-            Whether the consumer existed.
-
-        Raises:
-            ConsumerBusy: a process has it open.
-        """
-        return await self._admin.drop_consumer(check_consumer(name))
-
-    async def skip(self, consumer: str, *, commit_lsn: Lsn | str) -> None:
-        """Let a durable consumer pass one transaction with a change that it can't read.
-
-        Its stream has raised `UnreadableChange`. Opened again, it gets the changes that the transaction made to other
-        collections, and goes on. The table `pgdoc.unreadable` keeps a record of what was passed.
-
-        Args:
-            consumer: its name.
-            commit_lsn: the `commit_lsn` of that error.
-
-        Raises:
-            StreamError: the consumer has met no such transaction.
-        """
-        await self._admin.skip(check_consumer(consumer), Lsn.parse(str(commit_lsn)))
-
-    async def history(self) -> History:
-        """Return how far back streams can resume in this database, and how much WAL that holds back."""
-        return await self._admin.history()
-
-    async def set_history(self, time: timedelta | None = None, size: int | None = None) -> None:
-        """Set how much history the database keeps: the WAL from which streams resume.
-
-        On a server without `max_slot_wal_keep_size`, this call also makes history stay when no store streams.
-
-        Args:
-            time: keep at least this much, as far as `size` allows; `None` leaves it as it is.
-            size: hold back at most this many bytes of WAL; `None` leaves it as it is.
-
-        Raises:
-            ValueError: `time` or `size` is negative.
-        """
-        await self._admin.set_history(time, size)
-
-    async def status(self) -> Status:
-        """Return what the server is, and whether change streams work there."""
-        return await self._admin.status()
-
-    async def migrate(self) -> None:
-        """Bring the catalog of the database to the newest version; many processes may call it at once.
-
-        It also begins the history that streams resume from, where the server is set up for streams.
-        """
-        await async_call(migrate, self._conninfo)
-        await async_call(begin_history, self._streams.hub.source.conninfo)
 
     async def close(self) -> None:
         """End all streams and close all connections; later calls raise `StoreClosed`. A second `close` is allowed."""
@@ -371,25 +263,3 @@ class AsyncStore:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
-
-    async def _execute(self, query: str, params: Sequence[Any]) -> list[dict[str, Any]]:
-        try:
-            async with self._connections.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-                return await (await cursor.execute(query.encode(), params)).fetchall()
-        except psycopg.Error as exc:
-            raise map_error(exc, f'schema "{self._schema}"') from exc
-
-    async def _call(self, name: str, *names: str, last: Sequence[Any] = ()) -> Any:
-        for each in names:
-            self._connections.oids.forget(quoted(self._schema, each))
-        message = self._connections.metadata_message()
-        params = [*([] if message is None else [message]), self._schema, *names, *last]
-        try:
-            ((result,),) = await self._connections.fetch(
-                catalog_statement(name, with_metadata=message is not None), params
-            )
-        except psycopg.errors.DuplicateTable as exc:
-            raise InvalidName(str(exc)) from exc
-        except psycopg.Error as exc:
-            raise map_error(exc, f'collection "{self._schema}.{names[0]}"') from exc
-        return result

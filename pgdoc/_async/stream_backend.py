@@ -51,6 +51,7 @@ class AsyncStreamBackend:
 
     def __init__(self, connections: AsyncConnections, source: Source, *, auto_create: bool) -> None:
         self._connections = connections
+        self.codec = connections.codec
         self._auto_create = auto_create
         self.hub = Hub(source)
         self._consumers: set[Consumer] = set()

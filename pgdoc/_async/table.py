@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import psycopg
 
@@ -22,6 +22,7 @@ from pgdoc.crud.write_errors import name_index
 from pgdoc.database.errors import is_about_table, map_error
 from pgdoc.database.size_errors import is_unprintable
 from pgdoc.errors import DuplicateDocument
+from pgdoc.model.documents import Document, decode_stored
 from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import encode
 from pgdoc.model.names import quoted
@@ -33,18 +34,22 @@ from pgdoc.query.indexes.plan import NO_INDEXES, Branches, branches, by_key, may
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Sequence
+    from datetime import datetime
 
     from pgdoc._async.session import AsyncSession
     from pgdoc.crud.copy_format import CopyRows
     from pgdoc.crud.find_query import Search
     from pgdoc.crud.guard import GuardedQuery
+    from pgdoc.model.ids import DocumentId
+    from pgdoc.model.values import DocumentData
     from pgdoc.query.filters.nodes import Node, SortKey
     from pgdoc.query.indexes.plan import Indexes
 
 __all__ = ["AsyncTable"]
 
 Rows = list[tuple[Any, ...]]
+DocumentRow: TypeAlias = "tuple[str, bytes | str | None, int, datetime | str | None, datetime | str | None]"
 
 _FIND_TABLE = statement("catalog", "find_table").encode()
 _LOOKS = 3
@@ -59,11 +64,13 @@ class AsyncTable:
     Attributes:
         name: the table as SQL, quoted.
         subject: its name in error messages.
+        encoder: that of the store, for values that JSON does not have.
     """
 
     def __init__(self, session: AsyncSession, schema: str, name: str, *, auto_create: bool) -> None:
         self.name = quoted(schema, name)
         self.subject = f'collection "{schema}.{name}"'
+        self.encoder = session.codec.encoder
         self._session = session
         self._address = (schema, name)
         self._auto_create = auto_create
@@ -168,9 +175,17 @@ class AsyncTable:
         self._session.limits.put(oid, SizeLimit(max_size))
         return oid, found
 
-    async def checked(self, document_id: str, data: Mapping[str, Any]) -> tuple[str, str]:
+    def document(self, *row: *DocumentRow) -> Document:
+        """Return the document of a row of a result."""
+        return Document.from_text(*row, collection=self._address[1], decode_text=self._session.codec.decode)
+
+    def decoded(self, text: bytes | str | None) -> Any:
+        """Decode one stored value."""
+        return decode_stored(text, self._session.codec.decode)
+
+    async def checked(self, document_id: DocumentId, data: DocumentData) -> tuple[str, str]:
         """Return the id and the JSON text of a new document, which can be stored."""
-        key, text = check_id(document_id), encode(data)
+        key, text = check_id(document_id), encode(data, self.encoder)
         await self.check_size(key, len(text))
         return key, text.decode()
 

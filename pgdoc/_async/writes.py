@@ -8,7 +8,6 @@ from pgdoc._async.looks import AsyncLooks
 from pgdoc.crud.statements import CHANGING, CLAIMING, table_statement
 from pgdoc.crud.write_errors import ATTEMPTS, check_version, compare_versions, dropped, outrun, update_error
 from pgdoc.errors import InvalidUpdate
-from pgdoc.model.documents import Document
 from pgdoc.model.ids import check_id
 from pgdoc.query.filters.parse import parse_filter, parse_sort
 from pgdoc.query.updates.parse import parse_update
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pgdoc._async.table import AsyncTable
+    from pgdoc.model.documents import Document
+    from pgdoc.model.ids import DocumentId
+    from pgdoc.model.values import DocumentData
     from pgdoc.query.filters.nodes import SortKey
     from pgdoc.query.filters.sql import Compiled
     from pgdoc.query.updates.nodes import Update
@@ -34,7 +36,7 @@ class AsyncWrites:
 
     async def update(
         self,
-        id: str,  # noqa: A002
+        id: DocumentId,  # noqa: A002
         changes: Mapping[str, Any],
         *,
         upsert: bool = False,
@@ -61,7 +63,7 @@ class AsyncWrites:
             VersionConflict: the document has another version, or does not exist.
         """
         check_version(if_version, upsert=upsert)
-        key, update = check_id(id), parse_update(changes)
+        key, update = check_id(id), parse_update(changes, self._table.encoder)
         try:
             first = compile_first(update) if upsert else None
         except InvalidUpdate:  # `$[]` needs an existing array, so the document must exist
@@ -72,7 +74,7 @@ class AsyncWrites:
         for _ in range(ATTEMPTS):
             rows = await (self._upsert(key, first, change) if first else self._change(key, change, if_version))
             if rows:
-                return Document.from_text(*rows[0], collection=self._name)
+                return self._table.document(*rows[0])
             query = table_statement("check_update", self._table.name, change=change.text)
             found = await self._table.read(query, [*change.params, *change.params, key])
             if found and (document := self._unchanged(key, update, if_version, *found[0])):
@@ -104,7 +106,7 @@ class AsyncWrites:
             InvalidFilter: `filter` is not a filter.
             InvalidUpdate: `changes` is not an update, or does not fit a document; the message names the document.
         """
-        wanted, update = parse_filter(filter), parse_update(changes)
+        wanted, update = parse_filter(filter, self._table.encoder), parse_update(changes, self._table.encoder)
         change, condition = compile_update(update), await self._table.condition(wanted)
         params = [*change.params, *condition.params, *change.params]
         rows = await self._table.write("update_many", params, condition=condition.text, change=change.text)
@@ -141,7 +143,11 @@ class AsyncWrites:
             InvalidInput: `sort` is invalid.
             InvalidUpdate: `changes` is not an update, or does not fit the document.
         """
-        wanted, keys, update = parse_filter(filter), parse_sort(sort), parse_update(changes)
+        wanted, keys, update = (
+            parse_filter(filter, self._table.encoder),
+            parse_sort(sort),
+            parse_update(changes, self._table.encoder),
+        )
         change = compile_update(update)
         first = await self._table.first(wanted, keys, CLAIMING if skip_locked else CHANGING)
         params = [*change.params, *first.params]
@@ -153,13 +159,13 @@ class AsyncWrites:
                 raise dropped(self._table.subject, key, await self._table.obstacles())
             if not fits:
                 raise update_error(self._table.subject, key, text, update)
-            return Document.from_text(key, text, *rest, collection=self._name)
+            return self._table.document(key, text, *rest)
         return None
 
     async def replace(
         self,
-        id: str,  # noqa: A002
-        data: Mapping[str, Any],
+        id: DocumentId,  # noqa: A002
+        data: DocumentData,
         *,
         upsert: bool = False,
         if_version: int | None = None,
@@ -170,7 +176,7 @@ class AsyncWrites:
 
         Args:
             id: the document's id.
-            data: a JSON object.
+            data: a JSON object: a mapping, or an instance of a dataclass, pydantic model or msgspec struct.
             upsert: if the document does not exist, insert it.
             if_version: replace the document only if it has this version.
 
@@ -190,18 +196,18 @@ class AsyncWrites:
             rows = await self._table.create_and_write("replace_upsert", [key, text], key=key)
             if not rows:
                 raise dropped(self._table.subject, key, await self._table.obstacles())
-            return Document.from_text(*rows[0], collection=self._name)
+            return self._table.document(*rows[0])
         looks = AsyncLooks(self._table, key)
         for _ in range(ATTEMPTS):
             params = [text, key, *_version(if_version)]
             rows = await self._table.write("replace", params, key=key, versioned=if_version is not None)
             if rows:
-                return Document.from_text(*rows[0], collection=self._name)
+                return self._table.document(*rows[0])
             if not await self._exists(looks, key, if_version):
                 return None
         raise outrun(self._table.subject, key)
 
-    async def delete(self, id: str, *, if_version: int | None = None) -> bool:  # noqa: A002
+    async def delete(self, id: DocumentId, *, if_version: int | None = None) -> bool:  # noqa: A002
         """Delete a document.
 
         Args:
@@ -235,7 +241,7 @@ class AsyncWrites:
         Raises:
             InvalidFilter: `filter` is not a filter.
         """
-        condition = await self._table.condition(parse_filter(filter))
+        condition = await self._table.condition(parse_filter(filter, self._table.encoder))
         rows = await self._table.write("delete_many", condition.params, condition=condition.text)
         return int(rows[0][0]) if rows else 0
 
@@ -259,12 +265,12 @@ class AsyncWrites:
             InvalidInput: `sort` is invalid.
         """
         keys = parse_sort(sort)
-        first = await self._table.first(parse_filter(filter), keys, "FOR UPDATE")
+        first = await self._table.first(parse_filter(filter, self._table.encoder), keys, "FOR UPDATE")
         rows = await self._table.write("delete_one", first.params, prepare=_prepare_for(keys), first=first.text)
         for was_deleted, key, *rest in rows:
             if not was_deleted:
                 raise dropped(self._table.subject, key, await self._table.obstacles())
-            return Document.from_text(key, *rest, collection=self._name)
+            return self._table.document(key, *rest)
         return None
 
     async def _upsert(self, key: str, first: Compiled, change: Compiled) -> list[tuple[Any, ...]]:
@@ -283,7 +289,7 @@ class AsyncWrites:
         `None` means that another writer changed the document in between: try again.
         """
         text, version, created_at, updated_at, fits, same = row
-        document = Document.from_text(key, text, version, created_at, updated_at, collection=self._name)
+        document = self._table.document(key, text, version, created_at, updated_at)
         compare_versions(self._table.subject, key, version, if_version)
         if not fits:
             raise update_error(self._table.subject, key, text, update)

@@ -27,6 +27,7 @@ from pgdoc.database.session_settings import (
 )
 from pgdoc.errors import StoreClosed
 from pgdoc.model.metadata import current_metadata
+from pgdoc.model.value_codec import USUAL_VALUES
 from pgdoc.runtime.deadline import bounded, closing_on_deadline, deadline_scope, is_limited
 from pgdoc.runtime.encoding import in_utf8
 from pgdoc.runtime.fork import FORKED, connecting, detach, remember
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from pgdoc.crud.guard import TableTraits
     from pgdoc.crud.sizes import SizeLimit
+    from pgdoc.model.value_codec import ValueCodec
     from pgdoc.query.indexes.plan import Indexes
     from pgdoc.runtime.primitives import Lending
 
@@ -65,10 +67,20 @@ class Connections:
     that code always find one.
 
     Attributes:
+        codec: how the store converts values.
         oids: a cache of the collections' tables, by their quoted names.
     """
 
-    def __init__(self, conninfo: str, pool_size: int, *, schema: str, through_pooler: bool) -> None:
+    def __init__(
+        self,
+        conninfo: str,
+        pool_size: int,
+        *,
+        schema: str,
+        through_pooler: bool,
+        codec: ValueCodec = USUAL_VALUES,
+    ) -> None:
+        self.codec = codec
         self._conninfo = conninfo
         self._purpose = f"store {schema}"
         self._pool_size = pool_size

@@ -11,7 +11,6 @@ from pgdoc.crud.find_query import Search
 from pgdoc.crud.guard import explained
 from pgdoc.crud.statements import CHANGING, find_statement, write_statement
 from pgdoc.errors import InvalidInput, UnreadableDocument
-from pgdoc.model.documents import Document, decode_stored
 from pgdoc.model.short_repr import short_repr
 from pgdoc.query.filters.parse import parse_filter, parse_sort
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from pgdoc._sync.session import Session
     from pgdoc._sync.table import Table, Rows
     from pgdoc.crud.guard import GuardedQuery
+    from pgdoc.model.documents import Document
     from pgdoc.query.filters.nodes import Node, SortKey
 
 __all__ = ["Reads"]
@@ -67,7 +67,9 @@ class Reads:
             InvalidInput: `sort`, `limit`, `skip`, `fields` or `after` is invalid.
             PoolExhausted: raised by the first step, if `pool_size` iterators keep a connection.
         """
-        return self._documents(Search(filter, sort=sort, limit=limit, skip=skip, fields=fields, after=after))
+        return self._documents(
+            Search(filter, sort=sort, limit=limit, skip=skip, fields=fields, after=after, encoder=self._table.encoder)
+        )
 
     def find_one(
         self,
@@ -87,9 +89,9 @@ class Reads:
             InvalidFilter: `filter` is not a filter.
             InvalidInput: `sort` or `fields` is invalid.
         """
-        search = Search(filter, sort=sort, limit=1, fields=fields)
+        search = Search(filter, sort=sort, limit=1, fields=fields, encoder=self._table.encoder)
         rows = self._few(*self._table.search_statement("find", search), search, 1)
-        return Document.from_text(*rows[0], collection=self._name) if rows else None
+        return self._table.document(*rows[0]) if rows else None
 
     def count(self, filter: Mapping[str, Any] | None = None) -> int:  # noqa: A002
         """Return how many documents match; all of them without a filter.
@@ -97,7 +99,7 @@ class Reads:
         Raises:
             InvalidFilter: `filter` is not a filter.
         """
-        search = Search(filter)
+        search = Search(filter, encoder=self._table.encoder)
         query, params, prepare = self._table.search_statement("count", search)
         rows = self._table.read(query, params, prepare=prepare)
         return int(rows[0][0]) if rows else 0
@@ -114,7 +116,7 @@ class Reads:
             InvalidFilter: `filter` is not a filter.
             UnreadableDocument: a value can't be read.
         """
-        parts, wanted = _parse_path(path), parse_filter(filter)
+        parts, wanted = _parse_path(path), parse_filter(filter, self._table.encoder)
         condition = self._table.condition(wanted)
         if parts == ["_id"]:
             values, params = "(VALUES (pg_catalog.to_jsonb(id)))", []
@@ -123,7 +125,7 @@ class Reads:
         query = find_statement("distinct", self._table.name, (condition.text,), values=values)
         rows = self._table.read(query, [*params, *condition.params])
         try:
-            return [decode_stored(row[0]) for row in rows]
+            return [self._table.decoded(row[0]) for row in rows]
         except UnreadableDocument as exc:
             raise UnreadableDocument(
                 f"a value at {path!r} of collection {self._name!r} is unreadable: {exc}", collection=self._name
@@ -155,10 +157,10 @@ class Reads:
         """
         check_call(call, sort=sort, limit=limit is not None, skip=skip, after=after is not None)
         if call.startswith(("update", "delete")):
-            query, params = self._explained_write(call, parse_filter(filter), parse_sort(sort))
+            query, params = self._explained_write(call, parse_filter(filter, self._table.encoder), parse_sort(sort))
         else:
             limit = 1 if call == "find_one" else limit
-            search = Search(filter, sort=sort, limit=limit, skip=skip, after=after)
+            search = Search(filter, sort=sort, limit=limit, skip=skip, after=after, encoder=self._table.encoder)
             query, params, _ = self._table.search_statement("count" if call == "count" else "find", search)
             params += () if call == "count" else search.last_param(limit)
         rows = self._table.read(explained(query), params, prepare=False)
@@ -192,12 +194,12 @@ class Reads:
                 rows = None
         if rows is not None:
             for row in rows:
-                yield Document.from_text(*row, collection=self._name)
+                yield self._table.document(*row)
             return
         with closing(self._table.stream(query, [*params, *search.last_param(limit)])) as chunks:
             for chunk in chunks:
                 for row in chunk:
-                    yield Document.from_text(*row, collection=self._name)
+                    yield self._table.document(*row)
 
     def _few(self, query: GuardedQuery, params: list[Any], prepare: bool | None, search: Search, limit: int) -> Rows:
         return self._table.read(query, [*params, *search.last_param(limit)], prepare=prepare)

@@ -52,6 +52,7 @@ class StreamBackend:
 
     def __init__(self, connections: Connections, source: Source, *, auto_create: bool) -> None:
         self._connections = connections
+        self.codec = connections.codec
         self._auto_create = auto_create
         self.hub = Hub(source)
         self._consumers: set[Consumer] = set()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import psycopg
 
@@ -23,6 +23,7 @@ from pgdoc.crud.write_errors import name_index
 from pgdoc.database.errors import is_about_table, map_error
 from pgdoc.database.size_errors import is_unprintable
 from pgdoc.errors import DuplicateDocument
+from pgdoc.model.documents import Document, decode_stored
 from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import encode
 from pgdoc.model.names import quoted
@@ -34,18 +35,22 @@ from pgdoc.query.indexes.plan import NO_INDEXES, Branches, branches, by_key, may
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Generator, Sequence
+    from datetime import datetime
 
     from pgdoc._sync.session import Session
     from pgdoc.crud.copy_format import CopyRows
     from pgdoc.crud.find_query import Search
     from pgdoc.crud.guard import GuardedQuery
+    from pgdoc.model.ids import DocumentId
+    from pgdoc.model.values import DocumentData
     from pgdoc.query.filters.nodes import Node, SortKey
     from pgdoc.query.indexes.plan import Indexes
 
 __all__ = ["Table"]
 
 Rows = list[tuple[Any, ...]]
+DocumentRow: TypeAlias = "tuple[str, bytes | str | None, int, datetime | str | None, datetime | str | None]"
 
 _FIND_TABLE = statement("catalog", "find_table").encode()
 _LOOKS = 3
@@ -60,11 +65,13 @@ class Table:
     Attributes:
         name: the table as SQL, quoted.
         subject: its name in error messages.
+        encoder: that of the store, for values that JSON does not have.
     """
 
     def __init__(self, session: Session, schema: str, name: str, *, auto_create: bool) -> None:
         self.name = quoted(schema, name)
         self.subject = f'collection "{schema}.{name}"'
+        self.encoder = session.codec.encoder
         self._session = session
         self._address = (schema, name)
         self._auto_create = auto_create
@@ -169,9 +176,17 @@ class Table:
         self._session.limits.put(oid, SizeLimit(max_size))
         return oid, found
 
-    def checked(self, document_id: str, data: Mapping[str, Any]) -> tuple[str, str]:
+    def document(self, *row: *DocumentRow) -> Document:
+        """Return the document of a row of a result."""
+        return Document.from_text(*row, collection=self._address[1], decode_text=self._session.codec.decode)
+
+    def decoded(self, text: bytes | str | None) -> Any:
+        """Decode one stored value."""
+        return decode_stored(text, self._session.codec.decode)
+
+    def checked(self, document_id: DocumentId, data: DocumentData) -> tuple[str, str]:
         """Return the id and the JSON text of a new document, which can be stored."""
-        key, text = check_id(document_id), encode(data)
+        key, text = check_id(document_id), encode(data, self.encoder)
         self.check_size(key, len(text))
         return key, text.decode()
 

@@ -9,7 +9,6 @@ from pgdoc._sync.looks import Looks
 from pgdoc.crud.statements import CHANGING, CLAIMING, table_statement
 from pgdoc.crud.write_errors import ATTEMPTS, check_version, compare_versions, dropped, outrun, update_error
 from pgdoc.errors import InvalidUpdate
-from pgdoc.model.documents import Document
 from pgdoc.model.ids import check_id
 from pgdoc.query.filters.parse import parse_filter, parse_sort
 from pgdoc.query.updates.parse import parse_update
@@ -20,6 +19,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pgdoc._sync.table import Table
+    from pgdoc.model.documents import Document
+    from pgdoc.model.ids import DocumentId
+    from pgdoc.model.values import DocumentData
     from pgdoc.query.filters.nodes import SortKey
     from pgdoc.query.filters.sql import Compiled
     from pgdoc.query.updates.nodes import Update
@@ -35,7 +37,7 @@ class Writes:
 
     def update(
         self,
-        id: str,  # noqa: A002
+        id: DocumentId,  # noqa: A002
         changes: Mapping[str, Any],
         *,
         upsert: bool = False,
@@ -62,7 +64,7 @@ class Writes:
             VersionConflict: the document has another version, or does not exist.
         """
         check_version(if_version, upsert=upsert)
-        key, update = check_id(id), parse_update(changes)
+        key, update = check_id(id), parse_update(changes, self._table.encoder)
         try:
             first = compile_first(update) if upsert else None
         except InvalidUpdate:  # `$[]` needs an existing array, so the document must exist
@@ -73,7 +75,7 @@ class Writes:
         for _ in range(ATTEMPTS):
             rows = self._upsert(key, first, change) if first else self._change(key, change, if_version)
             if rows:
-                return Document.from_text(*rows[0], collection=self._name)
+                return self._table.document(*rows[0])
             query = table_statement("check_update", self._table.name, change=change.text)
             found = self._table.read(query, [*change.params, *change.params, key])
             if found and (document := self._unchanged(key, update, if_version, *found[0])):
@@ -105,7 +107,7 @@ class Writes:
             InvalidFilter: `filter` is not a filter.
             InvalidUpdate: `changes` is not an update, or does not fit a document; the message names the document.
         """
-        wanted, update = parse_filter(filter), parse_update(changes)
+        wanted, update = parse_filter(filter, self._table.encoder), parse_update(changes, self._table.encoder)
         change, condition = compile_update(update), self._table.condition(wanted)
         params = [*change.params, *condition.params, *change.params]
         rows = self._table.write("update_many", params, condition=condition.text, change=change.text)
@@ -142,7 +144,11 @@ class Writes:
             InvalidInput: `sort` is invalid.
             InvalidUpdate: `changes` is not an update, or does not fit the document.
         """
-        wanted, keys, update = parse_filter(filter), parse_sort(sort), parse_update(changes)
+        wanted, keys, update = (
+            parse_filter(filter, self._table.encoder),
+            parse_sort(sort),
+            parse_update(changes, self._table.encoder),
+        )
         change = compile_update(update)
         first = self._table.first(wanted, keys, CLAIMING if skip_locked else CHANGING)
         params = [*change.params, *first.params]
@@ -152,13 +158,13 @@ class Writes:
                 raise dropped(self._table.subject, key, self._table.obstacles())
             if not fits:
                 raise update_error(self._table.subject, key, text, update)
-            return Document.from_text(key, text, *rest, collection=self._name)
+            return self._table.document(key, text, *rest)
         return None
 
     def replace(
         self,
-        id: str,  # noqa: A002
-        data: Mapping[str, Any],
+        id: DocumentId,  # noqa: A002
+        data: DocumentData,
         *,
         upsert: bool = False,
         if_version: int | None = None,
@@ -169,7 +175,7 @@ class Writes:
 
         Args:
             id: the document's id.
-            data: a JSON object.
+            data: a JSON object: a mapping, or an instance of a dataclass, pydantic model or msgspec struct.
             upsert: if the document does not exist, insert it.
             if_version: replace the document only if it has this version.
 
@@ -189,18 +195,18 @@ class Writes:
             rows = self._table.create_and_write("replace_upsert", [key, text], key=key)
             if not rows:
                 raise dropped(self._table.subject, key, self._table.obstacles())
-            return Document.from_text(*rows[0], collection=self._name)
+            return self._table.document(*rows[0])
         looks = Looks(self._table, key)
         for _ in range(ATTEMPTS):
             params = [text, key, *_version(if_version)]
             rows = self._table.write("replace", params, key=key, versioned=if_version is not None)
             if rows:
-                return Document.from_text(*rows[0], collection=self._name)
+                return self._table.document(*rows[0])
             if not self._exists(looks, key, if_version):
                 return None
         raise outrun(self._table.subject, key)
 
-    def delete(self, id: str, *, if_version: int | None = None) -> bool:  # noqa: A002
+    def delete(self, id: DocumentId, *, if_version: int | None = None) -> bool:  # noqa: A002
         """Delete a document.
 
         Args:
@@ -234,7 +240,7 @@ class Writes:
         Raises:
             InvalidFilter: `filter` is not a filter.
         """
-        condition = self._table.condition(parse_filter(filter))
+        condition = self._table.condition(parse_filter(filter, self._table.encoder))
         rows = self._table.write("delete_many", condition.params, condition=condition.text)
         return int(rows[0][0]) if rows else 0
 
@@ -258,12 +264,12 @@ class Writes:
             InvalidInput: `sort` is invalid.
         """
         keys = parse_sort(sort)
-        first = self._table.first(parse_filter(filter), keys, "FOR UPDATE")
+        first = self._table.first(parse_filter(filter, self._table.encoder), keys, "FOR UPDATE")
         rows = self._table.write("delete_one", first.params, prepare=_prepare_for(keys), first=first.text)
         for was_deleted, key, *rest in rows:
             if not was_deleted:
                 raise dropped(self._table.subject, key, self._table.obstacles())
-            return Document.from_text(key, *rest, collection=self._name)
+            return self._table.document(key, *rest)
         return None
 
     def _upsert(self, key: str, first: Compiled, change: Compiled) -> list[tuple[Any, ...]]:
@@ -282,7 +288,7 @@ class Writes:
         `None` means that another writer changed the document in between: try again.
         """
         text, version, created_at, updated_at, fits, same = row
-        document = Document.from_text(key, text, version, created_at, updated_at, collection=self._name)
+        document = self._table.document(key, text, version, created_at, updated_at)
         compare_versions(self._table.subject, key, version, if_version)
         if not fits:
             raise update_error(self._table.subject, key, text, update)

@@ -10,6 +10,8 @@ may wait for is withheld, and the code that reads the event gets the error.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.changes.events import FIELDS, EventType, plain_field
@@ -20,9 +22,10 @@ from pgdoc.query import finder, matcher, parse_filter, scalar_key
 from pgdoc.query.filters.nodes import MISSING, And, Equal, In, Not, Or
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from pgdoc.changes.events import ChangeEvent
+    from pgdoc.model.values import Encoder
     from pgdoc.query.filters.nodes import Node, Path
 
 __all__ = ["parse_where"]
@@ -30,9 +33,10 @@ __all__ = ["parse_where"]
 _ROW_KINDS: Final = {"insert": "I", "update": "U", "replace": "U", "delete": "D", "truncate": "T"}
 
 
-def parse_where(where: Mapping[str, Any]) -> Condition:
-    """Parse the filter of a stream."""
-    node = parse_filter(where)
+def parse_where(where: Mapping[str, Any], encoder: Encoder | None = None) -> Condition:
+    """Parse the filter of a stream; `encoder` is that of its store."""
+    where = _with_times(where)
+    node = parse_filter(where, encoder)
     _check_types(node)
     matches = _decided(node)
     rest = node.nodes if isinstance(node, And) else (node,)
@@ -43,13 +47,37 @@ def parse_where(where: Mapping[str, Any]) -> Condition:
         rest = others
     lookup, rest = _take_lookup(rest)
     return Condition(
-        text=encode_value(where, ""),
+        text=encode_value(where, "", encoder),
         tables=tables,
         kinds=kinds,
         lookup=lookup,
         rest=_decided(And(rest)) if rest else None,
         matches=matches,
     )
+
+
+def _with_times(where: Any) -> Any:
+    """Return the filter with each datetime that is compared with a time of the event in the form of that time."""
+    if not isinstance(where, Mapping):
+        return where
+    return {
+        key: [_with_times(part) for part in value]
+        if isinstance(value, list | tuple) and key in _COMBINATIONS
+        else _times_of(value)
+        if key in _TIMES
+        else value
+        for key, value in where.items()
+    }
+
+
+def _times_of(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _times_of(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_times_of(item) for item in value]
+    if isinstance(value, datetime) and value.utcoffset() is not None:
+        return value.astimezone(UTC).isoformat()
+    return value
 
 
 def _take_out(field: str, nodes: tuple[Node, ...]) -> tuple[frozenset[str] | None, tuple[Node, ...]]:
@@ -135,6 +163,14 @@ def _unknown(path: Path, hint: str) -> InvalidFilter:
     return InvalidFilter(f"no event has {dotted!r}: {hint}", path=dotted)
 
 
+_COMBINATIONS: Final = ("$and", "$or", "$nor")
+_TIMES: Final = (
+    "timestamp",
+    "full_document.created_at",
+    "full_document.updated_at",
+    "full_document_before_change.created_at",
+    "full_document_before_change.updated_at",
+)
 _IMAGE: Final = ("id", "data", "version", "created_at", "updated_at")
 _PARTS: Final = {
     "full_document": _IMAGE,

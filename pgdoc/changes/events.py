@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable  # noqa: TC003 (a named tuple's fields are looked up)
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from operator import itemgetter
@@ -15,7 +15,7 @@ from pgdoc.changes.diff import UpdateDescription, diff
 from pgdoc.decoding.records import COLLECTION_COLUMNS, ROW_KINDS
 from pgdoc.errors import HistoryLost, InvalidDocument, ReplicaIdentityChanged, UnreadableDocument
 from pgdoc.model import json_codec
-from pgdoc.model.documents import Document, data_text
+from pgdoc.model.documents import Document, data_text, to_be_decoded_by
 from pgdoc.model.tokens import ResumeToken, SnapshotProgress, token_at
 
 if TYPE_CHECKING:
@@ -115,15 +115,29 @@ class ChangeEvent:
         return {name: shape(self, form) for name, shape in _SHAPES.items()}
 
 
-def from_change(change: Change, ids: Ids, progress: SnapshotProgress | None = None) -> ChangeEvent:
-    """Make the event of a change; `ids` become a part of its token.
+def from_change(
+    change: Change,
+    ids: Ids,
+    progress: SnapshotProgress | None = None,
+    decode_text: json_codec.JsonDecoder | None = None,
+) -> ChangeEvent:
+    """Make the event of a change; `ids` become a part of its token, and `decode_text` decodes its data.
 
     Inside a snapshot, `progress` is how far it had come.
     """
     event = object.__new__(ChangeEvent)
     state = event.__dict__
     state["_change"], state["_ids"], state["_progress"] = change, ids, progress
+    if decode_text is not None:
+        state["_decode"] = decode_text
     return event
+
+
+def to_be_compared(event: ChangeEvent) -> ChangeEvent:
+    """Return the event of a snapshot for filters to look at: its numbers are exact."""
+    if event.full_document is None:
+        return event
+    return replace(event, full_document=to_be_decoded_by(json_codec.decode_comparable, event.full_document))
 
 
 def from_snapshot(collection: str, document: Document, token: ResumeToken, read_at: datetime) -> ChangeEvent:
@@ -227,14 +241,15 @@ def _images(event: ChangeEvent) -> Images:
     return images
 
 
-def _document(image: dict[str, Any], collection: str) -> Document:
+def _document(event: ChangeEvent, image: dict[str, Any]) -> Document:
     return Document.from_text(
         image["id"],
         image["data"],
         image["version"],
         image["created_at"],
         image["updated_at"],
-        collection=collection,
+        collection=_row(event).table,
+        decode_text=event.__dict__.get("_decode"),
     )
 
 
@@ -260,11 +275,11 @@ def _document_id(event: ChangeEvent) -> str | None:
 
 
 def _full_document(event: ChangeEvent) -> Document | None:
-    return _document(event._images.after, _row(event).table) if _row(event).kind in "IU" else None  # noqa: SLF001
+    return _document(event, event._images.after) if _row(event).kind in "IU" else None  # noqa: SLF001
 
 
 def _full_document_before_change(event: ChangeEvent) -> Document | None:
-    return _document(event._images.before, _row(event).table) if _row(event).kind in "UD" else None  # noqa: SLF001
+    return _document(event, event._images.before) if _row(event).kind in "UD" else None  # noqa: SLF001
 
 
 def _update_description(event: ChangeEvent) -> UpdateDescription | None:
@@ -278,7 +293,7 @@ def _metadata(event: ChangeEvent) -> dict[str, Any]:
     """Decode the writer's message; ignore text that is not pgdoc's, since any SQL writer can send one."""
     text = event._change.transaction.metadata  # noqa: SLF001
     try:
-        content = json_codec.decode(text) if text else None
+        content = (event.__dict__.get("_decode") or json_codec.decode)(text) if text else None
     except (ValueError, UnreadableDocument):
         return {}
     metadata = content.get("metadata") if isinstance(content, dict) else None

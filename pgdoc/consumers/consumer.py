@@ -31,6 +31,7 @@ from pgdoc.consumers.ownership import Ownership
 from pgdoc.consumers.slots import find_cluster
 from pgdoc.consumers.takeover import Takeover, went_back
 from pgdoc.errors import ConsumerBusy, ConsumerLost, PgdocError, StoreClosed
+from pgdoc.model.json_codec import decode_comparable
 from pgdoc.model.positions import BEFORE_ALL, Lsn, before_commits_at, resume_point
 from pgdoc.model.tokens import Mark, SnapshotStage, token_at
 from pgdoc.replication.source import Cluster, Source
@@ -317,7 +318,7 @@ class Consumer:
             self._wait_for_room(owned, float("inf"))
 
     def _view(self, change: Change) -> ChangeEvent:
-        return events.from_change(change, self.ids)
+        return events.from_change(change, self.ids, decode_text=decode_comparable)
 
     def _put(self, selected: list[Change], watermark: int) -> list[Change]:
         """Put changes into the mailbox; return those that do not fit."""

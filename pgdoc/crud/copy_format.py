@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pgdoc.crud.sizes import oversized
 from pgdoc.errors import DatabaseError, InvalidDocument
@@ -14,7 +14,10 @@ from pgdoc.model.short_repr import short_repr
 from pgdoc.model.sizes import MOST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
+
+    from pgdoc.model.ids import DocumentId
+    from pgdoc.model.values import DocumentData, Encoder
 
 __all__ = ["HEADER", "TRAILER", "CopyRows"]
 
@@ -33,7 +36,10 @@ class CopyRows:
     """
 
     def __init__(
-        self, pairs: Iterable[tuple[str, Mapping[str, Any]]], progress: Callable[[int], object] | None = None
+        self,
+        pairs: Iterable[tuple[DocumentId, DocumentData]],
+        progress: Callable[[int], object] | None = None,
+        encoder: Encoder | None = None,
     ) -> None:
         if not isinstance(pairs, Iterable):
             raise InvalidDocument(
@@ -41,6 +47,7 @@ class CopyRows:
             )
         self._pairs = iter(pairs)
         self._progress = progress
+        self._encoder = encoder
         self.count = 0
         self._subject = "the collection"
         self._max_size: int | None = None
@@ -70,19 +77,20 @@ class CopyRows:
                 "trigger of the table drops rows; nothing was stored: change the trigger, or leave those documents out"
             )
 
-    def _row(self, pair: tuple[str, Mapping[str, Any]]) -> bytes:
+    def _row(self, pair: tuple[DocumentId, DocumentData]) -> bytes:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise InvalidDocument(
                 f"insert_many needs pairs of id and data, such as documents.items(), got {short_repr(pair)} among them"
             )
         document_id, data = pair
-        key = check_id(document_id).encode()
+        name = check_id(document_id)
+        key = name.encode()
         try:
-            text = encode(data)
+            text = encode(data, self._encoder)
         except InvalidDocument as exc:
-            raise InvalidDocument(f"document {document_id!r}: {exc}", path=exc.path) from exc
+            raise InvalidDocument(f"document {name!r}: {exc}", path=exc.path) from exc
         if len(text) > (self._max_size or MOST):
-            raise oversized(self._subject, document_id, len(text), self._max_size)
+            raise oversized(self._subject, name, len(text), self._max_size)
         return b"".join((_TWO_FIELDS.pack(2, len(key)), key, _JSONB.pack(len(text) + 1, _JSONB_VERSION), text))
 
     def _report(self) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pgdoc.crud.guard import GuardedQuery
     from pgdoc.model.documents import Document
+    from pgdoc.model.values import Encoder
     from pgdoc.query.filters.nodes import Node, SortKey
     from pgdoc.query.filters.sql_text import Compiled
     from pgdoc.query.filters.template import Shape
@@ -67,10 +68,11 @@ class Search:
         skip: int = 0,
         fields: str | Sequence[str] | None = None,
         after: Document | Sequence[Any] | None = None,
+        encoder: Encoder | None = None,
     ) -> None:
         self.shape = shape_of(filter)
         self.values = () if self.shape is None or filter is None else tuple(filter.values())
-        self._node = None if self.shape in _valid_shapes else parse_filter(filter)
+        self._node = None if self.shape in _valid_shapes else parse_filter(filter, encoder)
         if self._node is not None and self.shape is not None:
             _remember(self.shape)
         # Both become part of the SQL, so a subclass of int with a text of its own must not get there.
@@ -81,13 +83,14 @@ class Search:
             check_count("limit", limit)
             self.limit = int(limit)
         if sort is not None or fields is not None or after is not None:
-            self._parse(sort, fields, after)
+            self._parse(sort, fields, after, encoder)
 
     def _parse(
         self,
         sort: str | Sequence[str] | None,
         fields: str | Sequence[str] | None,
         after: Document | Sequence[Any] | None,
+        encoder: Encoder | None,
     ) -> None:
         self.is_plain = False
         keys = parse_sort(sort) if sort is not None else ()
@@ -95,7 +98,7 @@ class Search:
         self.first = keys[0] if keys and self.limit is not None else None
         projection = parse_fields(fields)
         self.fields = compile_fields(projection)
-        self._after = None if after is None else compile_after(keys, parse_after(after, keys, projection))
+        self._after = None if after is None else compile_after(keys, parse_after(after, keys, projection, encoder))
 
     @property
     def node(self) -> Node:

@@ -12,23 +12,28 @@ from pgdoc.model.json_codec import decode, encode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pgdoc.model.json_codec import JsonDecoder
 
-__all__ = ["Document", "data_text", "decode_stored"]
+__all__ = ["Document", "data_text", "decode_stored", "to_be_decoded_by"]
 
 
 _ABSENT: Final = object()
 
 
-def decode_stored(text: bytes | str | None) -> Any:
-    """Decode JSON text that the server returned; `None` if it can't print the value."""
+def decode_stored(text: bytes | str | None, decode_text: JsonDecoder | None = None) -> Any:
+    """Decode JSON text that the server returned, which is `None` if it can't print the value."""
     if text is None:
         raise UnreadableDocument(
             "PostgreSQL can't print the stored data, because its JSON text has more than 1 GB: change it with SQL"
         )
-    return decode(text)
+    return (decode_text or decode)(text)
 
 
-def _read_time(moment: datetime | str | None) -> datetime:
+def _read_data(text: bytes | str | None, state: dict[str, Any]) -> Any:
+    return decode_stored(text, state.get("_decode"))
+
+
+def _read_time(moment: datetime | str | None, _state: dict[str, Any]) -> datetime:
     if moment is None:
         raise UnreadableDocument("a stored time is out of Python's range: change it with SQL")
     try:
@@ -45,7 +50,7 @@ class _Unread:
     A descriptor, not `__getattr__`, which Python calls only after an AttributeError.
     """
 
-    def __init__(self, name: str, read: Callable[[Any], Any]) -> None:
+    def __init__(self, name: str, read: Callable[[Any, dict[str, Any]], Any]) -> None:
         self._name, self._kept, self._read = name, f"_{name}", read
 
     def __get__(self, document: Document | None, owner: type[Document]) -> Any:
@@ -58,7 +63,7 @@ class _Unread:
                 return state[self._name]
             raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
         try:
-            value = state.setdefault(self._name, self._read(kept))
+            value = state.setdefault(self._name, self._read(kept, state))
         except UnreadableDocument as exc:
             raise _named(document, exc) from exc
         state.pop(self._kept, None)
@@ -99,6 +104,7 @@ class Document:
         updated_at: datetime | str | None,
         *,
         collection: str | None = None,
+        decode_text: JsonDecoder | None = None,
     ) -> Document:
         """Make a document that decodes its data and times on first access. Times may be PostgreSQL's text.
 
@@ -113,6 +119,8 @@ class Document:
             _updated_at=updated_at,
             _collection=collection,
         )
+        if decode_text is not None:
+            document.__dict__["_decode"] = decode_text
         return document
 
     def __getitem__(self, key: str) -> Any:
@@ -130,7 +138,7 @@ def _shown(document: Document, name: str) -> str:
         return "<unreadable>"
 
 
-for _name, _read in (("data", decode_stored), ("created_at", _read_time), ("updated_at", _read_time)):
+for _name, _read in (("data", _read_data), ("created_at", _read_time), ("updated_at", _read_time)):
     setattr(Document, _name, _Unread(_name, _read))
 
 
@@ -138,3 +146,11 @@ def data_text(document: Document) -> bytes | str:
     """Return a document's data as JSON, without encoding it again if it was not accessed."""
     text: bytes | str | None = document.__dict__.get("_data")
     return encode(document.data) if text is None else text
+
+
+def to_be_decoded_by(decode_text: JsonDecoder, document: Document) -> Document:
+    """Return a copy whose data is decoded by another function, unless it was accessed."""
+    copy = object.__new__(Document)
+    copy.__dict__.update(document.__dict__)
+    copy.__dict__["_decode"] = decode_text
+    return copy

@@ -5,21 +5,27 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
+from uuid import UUID
 
 from pgdoc.errors import InvalidDocument
 from pgdoc.model.short_repr import short_repr
 
-__all__ = ["MAX_ID_BYTES", "check_id", "new_id"]
+__all__ = ["MAX_ID_BYTES", "DocumentId", "check_id", "new_id"]
+
+DocumentId: TypeAlias = str | UUID
+"""What calls take as an id. A UUID is stored as its hyphenated text in lower case."""
 
 MAX_ID_BYTES: Final = 1024
 
 
 def check_id(document_id: Any) -> str:
-    """Return the id if it is valid: non-empty text without NUL, of at most 1,024 bytes."""
+    """Return the text of an id if it is valid: not empty, without NUL, of at most 1,024 bytes."""
+    if isinstance(document_id, UUID):
+        return str(document_id)
     if not isinstance(document_id, str):
         raise InvalidDocument(
-            f"the id {short_repr(document_id)} has type {type(document_id).__name__}: use a str", path="_id"
+            f"the id {short_repr(document_id)} has type {type(document_id).__name__}: use a str, or a UUID", path="_id"
         )
     if not document_id or "\0" in document_id:
         raise InvalidDocument(

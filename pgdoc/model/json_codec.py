@@ -10,16 +10,37 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from uuid import UUID
 
 import orjson
 
 from pgdoc.errors import InvalidDocument, UnreadableDocument
 from pgdoc.model.short_repr import short_repr
+from pgdoc.model.values import FORMS, NoForm, datetime_json, is_json_type, to_json_type
 
-__all__ = ["MAX_DEPTH", "MAX_DIGITS", "decode", "encode", "encode_value"]
+if TYPE_CHECKING:
+    from pgdoc.model.values import DocumentData, Encoder
+
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_DIGITS",
+    "JsonDecoder",
+    "comparable",
+    "decimal_of",
+    "decode",
+    "decode_comparable",
+    "decode_decimals",
+    "encode",
+    "encode_value",
+    "with_floats",
+]
+
+JsonDecoder: TypeAlias = Callable[[bytes | str], Any]
+"""Decodes JSON text as PostgreSQL prints `jsonb`: `decode`, or a function like it for numbers with a fraction."""
 
 MAX_DEPTH: Final = 254
 """How deep objects and arrays may nest in a document: the limit of orjson, far below PostgreSQL's."""
@@ -47,54 +68,136 @@ _MORE_THAN_64_BITS: Final = b"0" * 20
 _LESS_THAN_64_BITS: Final = b"-" + b"0" * 19
 
 
+_DIGITS_AND_POINT_ALIKE: Final = bytes.maketrans(b"123456789.", b"0000000000")
+
+
+_MORE_THAN_A_FLOAT_HOLDS: Final = b"0" * 17  # 16 digits and a point: any 15 digits differ from others as floats
+
+
 _LARGE_FLOAT: Final = re.compile(rb"e(?<=\de)\+?\d+(?:[,\]}]|$)")
 
 
-def encode(data: Mapping[str, Any]) -> bytes:
+def encode(data: DocumentData, encoder: Encoder | None = None) -> bytes:
     """Encode the data of a document as JSON text for a `jsonb` column.
 
-    Integers of up to 4,300 digits, floats, and Decimals beyond the range of a float decode to an equal value. Every
-    other Decimal is stored exactly and decodes to the nearest float.
+    Values that JSON does not have are converted as `pgdoc.model.values` says. Numbers are stored exactly.
 
     Raises:
         InvalidDocument: the data is not a JSON object, has a top-level `_id`, or contains a value that PostgreSQL or
             JSON has no form for.
     """
     if not isinstance(data, Mapping):
-        raise InvalidDocument(f"data has type {type(data).__name__}: use a dict with the fields of a JSON object")
+        data = _object_of(data, encoder)
     if "_id" in data:
         raise InvalidDocument('data has a field "_id": remove it, and pass the id as an argument', path="_id")
-    return encode_value(data, "")
+    return encode_value(data, "", encoder)
 
 
-def encode_value(value: Any, path: str) -> bytes:
+def _object_of(data: Any, encoder: Encoder | None) -> Mapping[str, Any]:
+    found = _convert(data, ("",), encoder)
+    if not isinstance(found, Mapping):
+        raise InvalidDocument(
+            f"data has type {type(data).__name__}: use a dict with the fields of a JSON object, or an instance of a "
+            "class with fields, such as a dataclass"
+        )
+    return found
+
+
+def encode_value(value: Any, path: str, encoder: Encoder | None = None) -> bytes:
     """Encode one JSON value as `encode` does; error messages name its dotted `path`."""
     try:
-        text = orjson.dumps(value, None, _OPTIONS)
-        if _is_faithful(text, value):
+        text = orjson.dumps(value, _converted if encoder is None else None, _OPTIONS)
+        if _is_faithful(text, value, encoder):
             return text
-    except (TypeError, RecursionError):
+    except (TypeError, RecursionError, NoForm, orjson.JSONDecodeError):
         pass
     try:
-        return _write(value, (path,)).encode()
+        return _write(value, (path,), encoder).encode()
     except RecursionError as exc:
         raise _too_deep((path,)) from exc
 
 
-def _is_faithful(text: bytes, value: Any) -> bool:
+def _is_faithful(text: bytes, value: Any, encoder: Encoder | None) -> bool:
     """Return whether PostgreSQL reads the text as the same value.
 
-    Comparing detects what orjson writes as another value (NaN, UUIDs, enumerations). A large float must be written
-    without an exponent: the float `1e23` is not ten to the 23rd, which PostgreSQL would store.
+    Comparing detects what orjson writes as another value. A large float must be written without an exponent: the float
+    `1e23` is not ten to the 23rd, which PostgreSQL would store.
     """
     if b"\\u0000" in text:
         return False
     if b"0e0" in text.translate(_DIGITS_AND_PLUS_ALIKE) and _LARGE_FLOAT.search(text):
         return False
-    return bool(orjson.loads(text) == value)
+    if encoder is not None:
+        return _is_plain(value)
+    return bool(orjson.loads(text) == value) or _is_convertible(value)
 
 
-def _write(value: Any, trail: tuple[str, ...]) -> str:  # noqa: PLR0911 (one return for each kind of value)
+def _is_plain(value: Any) -> bool:
+    """Return whether there is nothing in the value that an encoder is asked for."""
+    kind = value.__class__
+    if kind is dict or kind is list or kind is tuple:
+        return all(map(_is_plain, value.values() if kind is dict else value))
+    return is_json_type(value)
+
+
+def _is_convertible(value: Any) -> bool:
+    """Return whether orjson writes the value in pgdoc's form: it has no NaN, infinity or `orjson.Fragment`."""
+    kind = value.__class__
+    if kind in _WRITTEN_ALIKE:
+        return True
+    if kind is dict or kind is list or kind is tuple:
+        for item in value.values() if kind is dict else value:
+            if item.__class__ not in _WRITTEN_ALIKE and not _is_convertible(item):
+                return False
+        return True
+    if kind is float:
+        return math.isfinite(value)
+    found = _converted(value)
+    return found.__class__ is not kind and (found.__class__ is orjson.Fragment or _is_convertible(found))
+
+
+def _converted(value: Any) -> Any:
+    """Return a value that orjson does not know as one that it does."""
+    if value.__class__ is datetime:
+        return orjson.Fragment(datetime_json(value))
+    form = FORMS.get(value.__class__)
+    found = to_json_type(value, None) if form is None else form(value)
+    if found.__class__ in _NATIVE:
+        return found
+    if isinstance(found, Decimal):
+        return orjson.Fragment(_write_decimal(found, ("",)).encode())
+    for kind, plain in _NATIVE.items():
+        if isinstance(found, kind):
+            return plain(found)
+    if isinstance(found, Mapping):
+        return dict(found)
+    raise NoForm
+
+
+_NATIVE: Final[dict[type, Callable[[Any], Any]]] = {
+    dict: dict,
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+    list: list,
+    tuple: tuple,
+}
+"""The classes that orjson writes, and how to convert an instance of a subclass, which it does not."""
+
+_WRITTEN_ALIKE: Final = frozenset((str, int, bool, type(None), datetime, date, time, timedelta, UUID, Decimal))
+
+
+def _convert(value: Any, trail: tuple[str, ...], encoder: Encoder | None) -> Any:
+    """Return the value that is stored for one that JSON does not have."""
+    try:
+        return to_json_type(value, encoder)
+    except NoForm as exc:
+        raise _invalid(trail, str(exc)) from exc.__cause__
+
+
+def _write(value: Any, trail: tuple[str, ...], encoder: Encoder | None) -> str:  # noqa: PLR0911 (one return for each kind of value)
+    if not is_json_type(value):
+        value = _convert(value, trail, encoder)
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -108,21 +211,23 @@ def _write(value: Any, trail: tuple[str, ...]) -> str:  # noqa: PLR0911 (one ret
     if isinstance(value, Decimal):
         return _write_decimal(value, trail)
     if isinstance(value, Mapping | list | tuple):
-        return _write_container(value, trail)
+        return _write_container(value, trail, encoder)
     raise _invalid(
         trail,
-        f"{short_repr(value)} has type {type(value).__name__}, which JSON can't represent: convert it to a str, int, "
-        "float, Decimal, bool, None, list or dict",
+        f"{short_repr(value)} has type {type(value).__name__}, which JSON can't represent: convert it, for example to "
+        "text, or give the store an encoder",
     )
 
 
-def _write_container(value: Mapping[Any, Any] | list[Any] | tuple[Any, ...], trail: tuple[str, ...]) -> str:
+def _write_container(
+    value: Mapping[Any, Any] | list[Any] | tuple[Any, ...], trail: tuple[str, ...], encoder: Encoder | None
+) -> str:
     if len(trail) > MAX_DEPTH:
         raise _too_deep(trail)
     if isinstance(value, Mapping):
-        fields = [f"{_write_key(key, trail)}:{_write(item, (*trail, key))}" for key, item in value.items()]
+        fields = [f"{_write_key(key, trail)}:{_write(item, (*trail, key), encoder)}" for key, item in value.items()]
         return "{" + ",".join(fields) + "}"
-    return "[" + ",".join([_write(item, (*trail, str(index))) for index, item in enumerate(value)]) + "]"
+    return "[" + ",".join([_write(item, (*trail, str(index)), encoder) for index, item in enumerate(value)]) + "]"
 
 
 def _write_key(key: Any, trail: tuple[str, ...]) -> str:
@@ -153,6 +258,10 @@ def _write_integer(value: int, trail: tuple[str, ...]) -> str:
 def _write_float(value: float, trail: tuple[str, ...]) -> str:
     if not math.isfinite(value):
         raise _invalid(trail, f"JSON can't represent {short_repr(value)}: use None, or text")
+    return _float_text(value)
+
+
+def _float_text(value: float) -> str:
     text = float.__repr__(value)
     return f"{int(value)}.0" if "e+" in text else text
 
@@ -166,7 +275,7 @@ def _write_decimal(value: Decimal, trail: tuple[str, ...]) -> str:
             trail,
             f"the Decimal has more than {MAX_DIGITS:,} digits before the decimal point, or {_MAX_SCALE:,} after it",
         )
-    return format(value, "f")
+    return Decimal.__format__(value, "f")
 
 
 def _too_deep(trail: tuple[str, ...]) -> InvalidDocument:
@@ -197,9 +306,31 @@ def decode(text: bytes | str) -> Any:
         return _decode_exactly(raw)
 
 
-def _decode_exactly(raw: bytes) -> Any:
+def decode_decimals(text: bytes | str) -> Any:
+    """Decode as `decode` does, but each number with a fraction to a Decimal of the same digits."""
+    raw = text.encode() if isinstance(text, str) else text
+    if b"." in raw or b"e-" in raw:  # `encode` writes small floats with an exponent, the server none
+        return _decode_exactly(raw, Decimal)
+    return decode(raw)
+
+
+def decode_comparable(text: bytes | str) -> Any:
+    """Decode as `decode` does, but to a Decimal where a float would have another value.
+
+    A float stands for the decimal that `encode` writes for it. So `pgdoc.query.compare` compares all numbers exactly.
+    """
+    raw = text.encode() if isinstance(text, str) else text
+    if _MORE_THAN_A_FLOAT_HOLDS in raw.translate(_DIGITS_AND_POINT_ALIKE):
+        return _decode_exactly(raw, _comparable)
     try:
-        return json.loads(raw, parse_float=_nearest)
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return _decode_exactly(raw, _comparable)
+
+
+def _decode_exactly(raw: bytes, parse_fraction: Callable[[str], Any] | None = None) -> Any:
+    try:
+        return json.loads(raw, parse_float=parse_fraction or _nearest)
     except RecursionError as exc:
         raise UnreadableDocument("the stored data is nested too deeply for Python: change it with SQL") from exc
     except ValueError as exc:
@@ -210,4 +341,32 @@ def _nearest(text: str) -> float | Decimal:
     value = float(text)
     if math.isinf(value) or (value == 0 and text.strip("-0.")):
         return Decimal(text)
+    return value
+
+
+def _comparable(text: str) -> float | Decimal:
+    return comparable(Decimal(text))
+
+
+def comparable(number: Decimal) -> float | Decimal:
+    """Return the float that stands for exactly this number, or else the number."""
+    value = float(number)
+    return value if math.isfinite(value) and decimal_of(value) == number else number
+
+
+def decimal_of(value: float) -> Decimal:
+    """Return the number that `encode` writes for a float, which must be finite."""
+    return Decimal(_float_text(value))
+
+
+def with_floats(value: Any) -> Any:
+    """Return decoded data with the numbers that `decode` returns; unchanged parts are shared."""
+    if isinstance(value, Decimal):
+        return _nearest(format(value, "f"))
+    if isinstance(value, dict):
+        fields = {key: with_floats(item) for key, item in value.items()}
+        return fields if any(fields[key] is not value[key] for key in fields) else value
+    if isinstance(value, list):
+        items = [with_floats(item) for item in value]
+        return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
     return value

@@ -69,6 +69,7 @@ class Delivery:
     ) -> None:
         self.mailbox = mailbox
         self._where = options.where
+        self._decode = options.decode
         self._life = Life(collections)
         # Set while the stream opens.
         self.feed: Feed | None = None
@@ -192,7 +193,7 @@ class Delivery:
         if not change.row.complete:
             events.check_images(change)
         snapshot, progress = self.snapshot, self.progress
-        event = events.from_change(change, self.feed.ids, progress)  # type: ignore[union-attr]
+        event = events.from_change(change, self.feed.ids, progress, self._decode)  # type: ignore[union-attr]
         if snapshot is not None and snapshot.absorb(change, event):
             self._last = position
             batch.next = after
@@ -322,7 +323,7 @@ class Delivery:
         self.mailbox.close()
 
     def _matches(self, event: ChangeEvent) -> bool:
-        return self._where is None or self._where.matches(event)
+        return self._where is None or self._where.matches(events.to_be_compared(event))
 
     def _pass_over(self, position: RawPosition) -> None:
         if self.consumer is not None:

@@ -11,12 +11,15 @@ from pgdoc.model.names import check_consumer
 from pgdoc.model.positions import Lsn
 from pgdoc.model.short_repr import short_repr
 from pgdoc.model.tokens import ResumeToken, SnapshotStage
+from pgdoc.model.value_codec import USUAL_VALUES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pgdoc.changes.router import Condition
+    from pgdoc.model.json_codec import JsonDecoder
     from pgdoc.model.tokens import SnapshotState
+    from pgdoc.model.value_codec import ValueCodec
 
 
 BUFFER_SIZE = 10_000
@@ -37,6 +40,7 @@ class StreamOptions:
         wait: whether to stand by while another process has the consumer open.
         on_lost: `raise` or `recreate`, when the consumer's position is no longer kept.
         buffer_size: the limit of the buffer, in events.
+        decode: decodes the data of events; `None` for the usual function.
     """
 
     where: Condition | None
@@ -48,11 +52,13 @@ class StreamOptions:
     on_lost: str
     buffer_size: int
     buffer_bytes: int
+    decode: JsonDecoder | None
 
     @classmethod
     def checked(
         cls,
         *,
+        codec: ValueCodec = USUAL_VALUES,
         where: Mapping[str, Any] | None,
         resume_after: ResumeToken | Lsn | str | None,
         consumer: str | None,
@@ -60,7 +66,8 @@ class StreamOptions:
     ) -> Self:
         """Check the arguments that the user gave."""
         options = cls(
-            where=None if where is None else parse_where(where),
+            where=None if where is None else parse_where(where, codec.encoder),
+            decode=codec.decode,
             resume_after=None if resume_after is None else read_token(resume_after),
             consumer=None if consumer is None else check_consumer(consumer),
             **others,

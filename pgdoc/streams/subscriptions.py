@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pgdoc.changes import events
 from pgdoc.changes.fanout import Fanout, State, Subscription
 from pgdoc.errors import InvalidResumeToken, StoreClosed, StreamError
+from pgdoc.model.json_codec import decode_comparable
 from pgdoc.model.positions import BEFORE_ALL, before_commits_at, commit_lsn_of
 from pgdoc.replication.source import Cluster
 from pgdoc.runtime.wakeup import wake_together
@@ -63,7 +64,7 @@ class Subscriptions:
 
     def view(self, change: Change) -> ChangeEvent:
         """Return the event that filters look at; no user gets it."""
-        return events.from_change(change, self.ids)
+        return events.from_change(change, self.ids, decode_text=decode_comparable)
 
     def begin(self, cluster: Cluster, watermark: int) -> None:
         """Accept subscriptions: the live reader's session starts at `watermark`."""

@@ -66,7 +66,7 @@ def test_the_blocks_do_what_they_say(
     with time_limit(page):
         for block in runnable(page, "python", "sql"):
             if block.language == "python":
-                code = compile("\n" * (block.line - 1) + block.code, page, "exec")
+                code = compile("\n" * (block.line - 1) + block.code, page, "exec", dont_inherit=True)
                 exec(code, namespace)  # noqa: S102 (that is the test)
                 check_output(block, capsys.readouterr().out)
             else:

@@ -17,6 +17,7 @@ from tests.examples.programs import PATIENCE_S, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from uuid import UUID
 
     from redis import Redis
 
@@ -68,7 +69,7 @@ class Overtaken(pgdoc.Collection):
     def __init__(self, products: pgdoc.Collection, meanwhile: Callable[[], object]) -> None:
         self.products, self.meanwhile = products, meanwhile
 
-    def get(self, product_id: str) -> pgdoc.Document | None:
+    def get(self, product_id: str | UUID) -> pgdoc.Document | None:
         document = self.products.get(product_id)
         self.meanwhile()
         return document

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import UserDict
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import Any, Final
+from uuid import UUID
 
 
 class Custom:
@@ -23,6 +25,19 @@ class Number(IntEnum):
 
 class Text(str):
     __slots__ = ()
+
+
+class Word(Enum):
+    A = "a"
+
+
+@dataclass
+class Pair:
+    a: Any
+    b: Any
+
+
+MOMENT: Final = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
 
 
 def nested(depth: int, *, in_dict: bool = False) -> Any:
@@ -106,6 +121,21 @@ RARE: Final = [
     UserDict({"a": 1}),
     {"$gt": 1},
     {"$regex": "a"},
+    Decimal("0.1"),
+    Decimal("0.10"),
+    Decimal("0.10000000000000000001"),
+    Decimal("12345678901234567.5"),
+    MOMENT,
+    MOMENT,
+    MOMENT.astimezone(timezone(timedelta(hours=-7))),
+    MOMENT + timedelta(microseconds=1),
+    date(2026, 1, 2),
+    time(3, 4),
+    timedelta(seconds=0.5),
+    UUID(int=7),
+    Word.A,
+    Pair(0.1, MOMENT),
+    Pair(None, Decimal("0.10")),
 ]
 BAD: Final = [
     math.nan,
@@ -131,7 +161,10 @@ BAD: Final = [
     nested(300),
     nested(3000, in_dict=True),
     endless(),
-    datetime(2026, 1, 1, tzinfo=UTC),
+    MOMENT.replace(tzinfo=None),
+    time(3, tzinfo=UTC),
+    datetime.min.replace(tzinfo=timezone(timedelta(hours=1))),
+    Pair(b"x", math.nan),
     range(3),
     1j,
     ...,

@@ -8,13 +8,13 @@ import random
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
 from pgdoc.errors import InvalidInput, InvalidUpdate, PgdocError
-from pgdoc.model.json_codec import decode, encode
+from pgdoc.model.json_codec import decode_comparable, decode_decimals, encode
 from pgdoc.model.short_repr import short_repr
 from pgdoc.query import (
     apply_update,
@@ -29,6 +29,7 @@ from pgdoc.query import (
 )
 from pgdoc.query.filters.projection import compile_fields, parse_fields, project
 from tests.fuzz.dice import Dice
+from tests.fuzz.pools import MOMENT
 from tests.hostile_settings import HARMLESS, IN_STATEMENTS, known
 from tests.indexed import times_found
 
@@ -44,7 +45,6 @@ DOCUMENTS: Final = "hgfedcba"
 ROUND: Final = {"filter": 22, "update": 22, "sort": 3, "fields": 3}
 """The number of cases per statement."""
 
-MOMENT: Final = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
 _ROWS: Final = "unnest(%s::text[], %s::jsonb[]) WITH ORDINALITY AS row(id, data, place)"
 _FROM: Final = f"FROM (SELECT * FROM {_ROWS}) AS documents"
 _DATED: Final = "replace(({})::text, pgdoc.transaction_time(), '" + f"{MOMENT:%Y-%m-%dT%H:%M:%S.%f}Z')"
@@ -102,8 +102,9 @@ class _Round:
         self.dice = Dice(rng)
         self.documents = {key: self._document() for key in DOCUMENTS}
         self.texts = [encode(data).decode() for data in self.documents.values()]
-        stored = [decode(row[0]) for row in self._rows("data::text", [])]
-        self.data = dict(zip(self.documents, stored, strict=True))
+        stored = [row[0] for row in self._rows("data::text", [])]
+        self.data = dict(zip(self.documents, map(decode_comparable, stored), strict=True))
+        self.digits = list(map(decode_decimals, stored))
 
     def _document(self) -> dict[str, Any]:
         data = self.dice.document()
@@ -178,12 +179,13 @@ class _Round:
         max_calls = 0 if self.dice.one_in(2) else 1_000  # a tree of changes, or calls
         compiled = compile_first(update) if inserting else compile_update(update, max_calls=max_calls)
         compiled = type(compiled)(_DATED.format(compiled.text), compiled.params)
-        expected = [self._updated(update, {} if inserting else data, inserting) for data in self.data.values()]
-        return Case("update", given, compiled, expected, lambda text: text and exact(decode(text)))
+        expected = [self._updated(update, {} if inserting else data, inserting) for data in self.digits]
+        return Case("update", given, compiled, expected, lambda text: text and exact(decode_decimals(text)))
 
     def _updated(self, update: Any, data: dict[str, Any], inserting: bool) -> Any:
         try:
-            return exact(decode(encode(apply_update(update, data, now=MOMENT, inserting=inserting))))
+            updated = apply_update(update, data, now=MOMENT, inserting=inserting, decimals=True)
+            return exact(decode_decimals(encode(updated)))
         except InvalidUpdate:
             return None
 
@@ -192,7 +194,7 @@ class _Round:
         compiled = compile_fields(projection)
         compiled = type(compiled)(f"({compiled.text})::text", compiled.params)
         expected = [exact(project(projection, data)) for data in self.data.values()]
-        return Case("fields", given, compiled, expected, lambda text: exact(decode(text)))
+        return Case("fields", given, compiled, expected, lambda text: exact(decode_comparable(text)))
 
     def _sort(self, given: Any) -> Case:
         keys = parse_sort(given)
@@ -225,9 +227,11 @@ def value_at(value: Any, path: tuple[str, ...]) -> Any:
 
 
 def exact(value: Any) -> Any:
-    """Return a form of the value in which 1, 1.0 and True differ, although Python considers them equal."""
+    """Return a form of the value in which 1, 1.0, 1.00 and True differ, although Python considers them equal."""
     if isinstance(value, dict):
         return {key: exact(item) for key, item in value.items()}
     if isinstance(value, list):
         return [exact(item) for item in value]
+    if isinstance(value, Decimal):
+        return "Decimal", f"{value or abs(value):f}"  # PostgreSQL has no -0
     return type(value).__name__, value

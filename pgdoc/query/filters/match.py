@@ -12,6 +12,7 @@ from decimal import Decimal
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from pgdoc.model.json_codec import comparable, decimal_of
 from pgdoc.query.filters.fold import fold_equalities
 from pgdoc.query.filters.nodes import (
     MISSING,
@@ -110,7 +111,9 @@ def scalar_key(value: Any) -> Any:
     """Return a hashable key that equal texts, numbers or booleans share; `None` for other values."""
     if isinstance(value, bool):
         return (value,)  # to Python, True equals 1
-    return value if isinstance(value, str | int | float | Decimal) else None
+    if isinstance(value, Decimal):
+        return comparable(value)
+    return value if isinstance(value, str | int | float) else None
 
 
 def _match_ordered(node: Ordered, root: Root) -> Matcher:
@@ -189,7 +192,12 @@ def _equals(operand: Any) -> Check:
     if isinstance(operand, str):
         return lambda value: bool(value == operand)
     if isinstance(operand, int | float | Decimal):
-        return lambda value: not isinstance(value, bool) and bool(value == operand)
+        exact = _exact(operand)
+        if operand.__class__ is Decimal:
+            return lambda value: bool(_exact(value) == exact) and not isinstance(value, bool)
+        return lambda value: (
+            bool(value == (exact if value.__class__ is Decimal else operand)) and not isinstance(value, bool)
+        )
     return lambda value: type(value) is type(operand) and compare(value, operand) == 0
 
 
@@ -220,7 +228,16 @@ def compare(left: Any, right: Any) -> int:
         return _compare_objects(left, right)
     if isinstance(left, list):
         return next(filter(None, map(compare, left, right)), len(left) - len(right))
-    return 0 if left is None else (left > right) - (left < right)
+    if left is None:
+        return 0
+    if (left.__class__ is Decimal) is not (right.__class__ is Decimal):
+        left, right = _exact(left), _exact(right)
+    return int(left > right) - int(left < right)
+
+
+def _exact(number: Any) -> Any:
+    """Return a float as the decimal that it stands for: to Python, 9.9 differs from Decimal("9.9")."""
+    return decimal_of(number) if isinstance(number, float) else number
 
 
 def _compare_objects(left: dict[str, Any], right: dict[str, Any]) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pgdoc.errors import InvalidDocument, InvalidInput
 from pgdoc.model.documents import Document
 from pgdoc.model.ids import check_id
-from pgdoc.model.json_codec import decode, encode_value
+from pgdoc.model.json_codec import decode_comparable, encode_value
 from pgdoc.model.short_repr import short_repr
 from pgdoc.query.filters.key_sql import ID, is_whole, key_of, sort_key, sort_rest
 from pgdoc.query.filters.nodes import Operand, has_array_index, is_array_index
@@ -17,6 +17,7 @@ from pgdoc.query.filters.projection import project
 from pgdoc.query.filters.sql_text import EQUALS, Compiled, join, operator
 
 if TYPE_CHECKING:
+    from pgdoc.model.values import Encoder
     from pgdoc.query.filters.nodes import Path, SortKey
     from pgdoc.query.filters.projection import Projection
 
@@ -66,13 +67,16 @@ def _columns(sort: tuple[SortKey, ...]) -> list[_Column]:
     return [*keys, *rests, *last]
 
 
-def parse_after(after: Any, sort: tuple[SortKey, ...], projection: Projection | None) -> tuple[Operand, ...]:
+def parse_after(
+    after: Any, sort: tuple[SortKey, ...], projection: Projection | None, encoder: Encoder | None = None
+) -> tuple[Operand, ...]:
     """Return the position of a document in the sort: its values at the paths, then its id.
 
     Args:
         after: the document, or a list of these values.
         sort: the sort of the same call.
         projection: the fields of the same call, which a document must contain.
+        encoder: that of the store.
     """
     if not sort:
         raise InvalidInput("after needs a sort, which gives the pages their order: add one such as sort='_id'")
@@ -85,7 +89,7 @@ def parse_after(after: Any, sort: tuple[SortKey, ...], projection: Projection | 
             f"after must be a document, or a list of its values at {', '.join(map(repr, names))}, got "
             f"{short_repr(after)}"
         )
-    return tuple(_operand(name, value) for name, value in zip(names, after, strict=True))
+    return tuple(_operand(name, value, encoder) for name, value in zip(names, after, strict=True))
 
 
 def _position_of(document: Document, paths: list[Path], projection: Projection | None) -> tuple[Operand, ...]:
@@ -123,17 +127,17 @@ def _value_at(value: Any, path: Path) -> Any:
     return value
 
 
-def _operand(name: str, value: Any) -> Operand:
+def _operand(name: str, value: Any, encoder: Encoder | None = None) -> Operand:
     if name == "_id":
         try:
             check_id(value)
         except InvalidInput as exc:
             raise InvalidInput(f"after has an invalid id: {exc}", path=name) from exc
     try:
-        text = encode_value(value, name)
+        text = encode_value(value, name, encoder)
     except InvalidDocument as exc:
         raise InvalidInput(f"after has a value that no document can contain: {exc}", path=exc.path) from exc
-    return Operand(decode(text), text.decode())
+    return Operand(decode_comparable(text), text.decode())
 
 
 def compile_after(sort: tuple[SortKey, ...], position: tuple[Operand, ...]) -> Compiled:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import InvalidDocument, InvalidFilter, InvalidInput
 from pgdoc.model.json_codec import MAX_DEPTH as MAX_PATH_PARTS
-from pgdoc.model.json_codec import MAX_DIGITS, decode, encode_value
+from pgdoc.model.json_codec import MAX_DIGITS, decode_comparable, encode_value
 from pgdoc.model.short_repr import short_repr
 from pgdoc.query.filters.nodes import (
     ELEMENT,
@@ -40,6 +40,8 @@ from pgdoc.query.regex.parse import BadPattern, parse_pattern
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pgdoc.model.values import Encoder
+
 MAX_DEPTH: Final = 100
 """How deep `$and`, `$or`, `$nor`, `$not`, `$all` and `$elemMatch` may nest."""
 
@@ -55,26 +57,31 @@ class _FieldPath:
         path: the path in the node; empty for the element of an `$elemMatch` itself.
         dotted: the full path from the root, for messages.
         elem_match_depth: the number of `$elemMatch` around it.
+        encoder: that of the store, for the values to compare with.
     """
 
     path: Path
     dotted: str
     elem_match_depth: int = 0
+    encoder: Encoder | None = None
 
 
-def parse_filter(filter: Mapping[str, Any] | None) -> Node:  # noqa: A002 (the name in the public calls)
+def parse_filter(
+    filter: Mapping[str, Any] | None,  # noqa: A002 (the name in the public calls)
+    encoder: Encoder | None = None,
+) -> Node:
     """Parse a filter; `None` and `{}` match every document."""
-    return And(()) if filter is None else _parse_object(filter, 0, None)
+    return And(()) if filter is None else _parse_object(filter, 0, _FieldPath((), "", encoder=encoder))
 
 
-def parse_condition(value: Mapping[str, Any], dotted: str) -> Node:
+def parse_condition(value: Mapping[str, Any], dotted: str, encoder: Encoder | None = None) -> Node:
     """Parse a condition of `$pull`; each element of the array is the field `ELEMENT`.
 
     Unlike in `$elemMatch`, operators apply to an element and, if it is an array, to its items.
     """
     if is_operators(value):
-        return _parse_field(_FieldPath((ELEMENT,), dotted), value, 0)
-    return _parse_object(value, 0, _FieldPath((), dotted))
+        return _parse_field(_FieldPath((ELEMENT,), dotted, encoder=encoder), value, 0)
+    return _parse_object(value, 0, _FieldPath((), dotted, encoder=encoder))
 
 
 def is_operators(value: Mapping[Any, Any]) -> bool:
@@ -82,8 +89,8 @@ def is_operators(value: Mapping[Any, Any]) -> bool:
     return any(isinstance(key, str) and key.startswith("$") and key not in _COMBINATIONS for key in value)
 
 
-def _parse_object(filter: Any, depth: int, array: _FieldPath | None) -> Node:  # noqa: A002
-    """Parse a filter on the document, or on the elements of `array`."""
+def _parse_object(filter: Any, depth: int, array: _FieldPath) -> Node:  # noqa: A002
+    """Parse a filter on the elements of `array`; without a path, it stands for the document."""
     if not isinstance(filter, Mapping):
         raise InvalidFilter(f"a filter must be a dict such as {{'status': 'new'}}, got {short_repr(filter)}")
     if depth > MAX_DEPTH:
@@ -91,8 +98,8 @@ def _parse_object(filter: Any, depth: int, array: _FieldPath | None) -> Node:  #
     return _conjunction(tuple(_parse_entry(key, value, depth, array) for key, value in filter.items()))
 
 
-def _parse_entry(key: Any, value: Any, depth: int, array: _FieldPath | None) -> Node:
-    dotted = array.dotted if array else None
+def _parse_entry(key: Any, value: Any, depth: int, array: _FieldPath) -> Node:
+    dotted = array.dotted or None
     if not isinstance(key, str):
         raise InvalidFilter(
             f"the keys of a filter must be text, got {short_repr(key)}: use a dotted path or an operator", path=dotted
@@ -112,11 +119,11 @@ def _parse_entry(key: Any, value: Any, depth: int, array: _FieldPath | None) -> 
     return combine(tuple(_parse_object(item, depth + 1, array) for item in value))
 
 
-def _field_path(dotted: str, array: _FieldPath | None) -> _FieldPath:
-    if array is None:
-        return _FieldPath(_split(dotted, dotted), dotted)
+def _field_path(dotted: str, array: _FieldPath) -> _FieldPath:
+    if not array.dotted:
+        return _FieldPath(_split(dotted, dotted), dotted, encoder=array.encoder)
     full = f"{array.dotted}.{dotted}"
-    return _FieldPath((ELEMENT, *_split(dotted, full)), full, array.elem_match_depth)
+    return _FieldPath((ELEMENT, *_split(dotted, full)), full, array.elem_match_depth, array.encoder)
 
 
 def _parse_field(field: _FieldPath, value: Any, depth: int) -> Node:
@@ -159,7 +166,7 @@ def _elem_match(field: _FieldPath, name: str, value: Any, depth: int) -> Node:
         raise _invalid(field, name, f"needs operators or a filter, got {short_repr(value)}")
     if field.elem_match_depth == MAX_ELEM_MATCH:
         raise _invalid(field, name, f"is nested in itself more than {MAX_ELEM_MATCH} levels deep: flatten the filter")
-    element = _FieldPath((), field.dotted, field.elem_match_depth + 1)
+    element = _FieldPath((), field.dotted, field.elem_match_depth + 1, field.encoder)
     first = next(iter(value), "")
     if isinstance(first, str) and first.startswith("$") and first not in _COMBINATIONS:
         return AnyElement(field.path, _parse_field(element, value, depth), as_document=False)
@@ -328,12 +335,12 @@ def _has_operators(value: Any) -> bool:
 
 def _operand(field: _FieldPath, name: str, value: Any) -> Operand:
     try:
-        text = encode_value(value, field.dotted)
+        text = encode_value(value, field.dotted, field.encoder)
     except InvalidDocument as exc:
         raise InvalidFilter(
             f"{name} has a value that no document can contain: {exc}", path=exc.path, operator=name
         ) from exc
-    return Operand(decode(text), text.decode())
+    return Operand(decode_comparable(text), text.decode())
 
 
 def _invalid(field: _FieldPath, name: str, finding: str) -> InvalidFilter:

@@ -26,6 +26,7 @@ from pgdoc.query.indexes.plan import IndexedPaths, Indexes, conjuncts
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from pgdoc.model.values import Encoder
     from pgdoc.query.filters.nodes import SortKey
 
 EVERYTHING: Final = "$**"
@@ -111,11 +112,18 @@ class IndexPlan:
         return json.dumps({_COMMENT: self.name, **self.definition, **about})
 
 
-def plan_index(paths: tuple[str, ...], *, unique: bool, where: Mapping[str, Any] | None, name: str | None) -> IndexPlan:
-    """Check the arguments of `create_index`, and plan the parts."""
+def plan_index(
+    paths: tuple[str, ...],
+    *,
+    unique: bool,
+    where: Mapping[str, Any] | None,
+    name: str | None,
+    encoder: Encoder | None = None,
+) -> IndexPlan:
+    """Check the arguments of `create_index`, and plan the parts; `encoder` is that of the store."""
     keys = _check_paths(paths, unique=unique)
-    text = encode_value(where, "").decode() if where else None
-    condition = _condition(where) if where else None
+    text = encode_value(where, "", encoder).decode() if where else None
+    condition = _condition(where, encoder) if where else None
     if keys is None:
         parts = [IndexPart("", "GIN", _partial(Compiled("(data pg_catalog.jsonb_path_ops)", []), [condition]))]
     else:
@@ -153,8 +161,8 @@ def _check_paths(paths: tuple[str, ...], *, unique: bool) -> tuple[SortKey, ...]
     return keys
 
 
-def _condition(where: Any) -> Compiled:
-    condition = compile_filter(parse_filter(where))
+def _condition(where: Any, encoder: Encoder | None) -> Compiled:
+    condition = compile_filter(parse_filter(where, encoder))
     if "SELECT" in condition.text:
         raise InvalidFilter(
             "the where of an index can only use $exists and comparisons with numbers, text, booleans and null, "

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import decimal
 from dataclasses import replace
-from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cmp_to_key
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pgdoc.errors import InvalidUpdate
-from pgdoc.model.json_codec import MAX_DIGITS, decode, encode_value
+from pgdoc.model.json_codec import MAX_DIGITS, decode_decimals, encode_value, with_floats
 from pgdoc.model.short_repr import short_repr
+from pgdoc.model.values import datetime_text
 from pgdoc.query.filters.match import compare, matcher
 from pgdoc.query.filters.nodes import ELEMENT, MISSING, Operand, Path, is_array_index
 from pgdoc.query.updates.nodes import (
@@ -36,6 +36,7 @@ from pgdoc.query.updates.nodes import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
     _Replace: TypeAlias = Callable[[Any], Any]
 
@@ -51,12 +52,18 @@ _ROUNDED: Final = decimal.Context(prec=150_000, rounding=decimal.ROUND_HALF_UP)
 
 
 def apply_update(
-    update: Update, data: Mapping[str, Any], *, now: datetime | None = None, inserting: bool = False
+    update: Update,
+    data: Mapping[str, Any],
+    *,
+    now: datetime | None = None,
+    inserting: bool = False,
+    decimals: bool = False,
 ) -> dict[str, Any]:
     """Return the updated data. The given data does not change, and shares its unchanged parts with the result.
 
     `now` is the time of the transaction, for `$currentDate`; `None` sets null. For a new document, `data` is empty and
-    `inserting` applies `$setOnInsert`.
+    `inserting` applies `$setOnInsert`. With `decimals`, new numbers with a fraction are Decimals with the digits that
+    the server stores.
 
     Raises:
         InvalidUpdate: a change does not fit this data.
@@ -73,13 +80,13 @@ def apply_update(
         if inserting or not isinstance(change, SetOnInsert):
             dated = replace(change, operand=_time(now)) if isinstance(change, CurrentDate) else change
             result = _apply(result, change.path, dated)
-    return result
+    return result if decimals else with_floats(result)
 
 
 def _time(now: datetime | None) -> Operand:
     if now is None:
         return NO_TIME
-    text = f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
+    text = datetime_text(now)
     return Operand(text, f'"{text}"')
 
 
@@ -101,7 +108,7 @@ def _apply(data: dict[str, Any], path: Path, change: FieldChange) -> Any:
 
 
 def _apply_set(data: dict[str, Any], path: Path, change: Set | SetOnInsert | CurrentDate) -> Any:
-    return _set_at(data, path, lambda _old: decode(change.operand.text), change)
+    return _set_at(data, path, lambda _old: decode_decimals(change.operand.text), change)
 
 
 def _apply_unset(data: dict[str, Any], path: Path, _change: Unset) -> Any:
@@ -109,11 +116,15 @@ def _apply_unset(data: dict[str, Any], path: Path, _change: Unset) -> Any:
 
 
 def _apply_increment(data: dict[str, Any], path: Path, change: Increment) -> Any:
-    return _calculate(data, path, change, lambda old: _sum(0 if old is MISSING else old, change.operand.value))
+    return _calculate(
+        data, path, change, lambda old: _sum(0 if old is MISSING else old, decode_decimals(change.operand.text))
+    )
 
 
 def _apply_multiply(data: dict[str, Any], path: Path, change: Multiply) -> Any:
-    return _calculate(data, path, change, lambda old: 0 if old is MISSING else _product(old, change.operand.value))
+    return _calculate(
+        data, path, change, lambda old: 0 if old is MISSING else _product(old, decode_decimals(change.operand.text))
+    )
 
 
 def _calculate(data: dict[str, Any], path: Path, change: FieldChange, calculate: _Replace) -> Any:
@@ -123,7 +134,7 @@ def _calculate(data: dict[str, Any], path: Path, change: FieldChange, calculate:
         result = calculate(old)
         if not -_TOO_LARGE < result < _TOO_LARGE:
             raise _does_not_fit(change, f"the result has more than {MAX_DIGITS:,} digits")
-        return result if isinstance(result, int) else decode(format(result, "f"))
+        return result if isinstance(result, int) else decode_decimals(format(result, "f"))
 
     return _set_at(data, path, replacement, change)
 
@@ -132,7 +143,7 @@ def _apply_bound(data: dict[str, Any], path: Path, change: Bound) -> Any:
     def choose(old: Any) -> Any:
         order = 0 if old is MISSING else compare(change.operand.value, old)
         passes = old is MISSING or (order < 0 if change.operator == "$min" else order > 0)
-        return decode(change.operand.text) if passes else old
+        return decode_decimals(change.operand.text) if passes else old
 
     return _set_at(data, path, choose, change)
 
@@ -161,7 +172,7 @@ def _apply_push(data: dict[str, Any], path: Path, change: Push) -> Any:
     def push(old: Any) -> list[Any]:
         items = _array(old, change)
         at = len(items) if change.position is None else slice(change.position).indices(len(items))[1]
-        result: list[Any] = items[:at] + decode(change.items.text) + items[at:]
+        result: list[Any] = items[:at] + decode_decimals(change.items.text) + items[at:]
         for key in reversed(change.order):
             result.sort(key=_sort_key(key.path), reverse=key.descending)
         if change.size is None:
@@ -184,7 +195,7 @@ def _sort_key(path: Path) -> Callable[[Any], Any]:
 def _apply_add_to_set(data: dict[str, Any], path: Path, change: AddToSet) -> Any:
     def add(old: Any) -> list[Any]:
         items = list(_array(old, change))
-        for item in decode(change.items.text):
+        for item in decode_decimals(change.items.text):
             if not _is_in(items, item):
                 items.append(item)
         return items

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import InvalidDocument, InvalidFilter, InvalidUpdate
-from pgdoc.model.json_codec import MAX_DEPTH, decode, encode_value
+from pgdoc.model.json_codec import MAX_DEPTH, decode_comparable, encode_value
 from pgdoc.model.short_repr import short_repr
 from pgdoc.query.filters.nodes import Operand, Path, SortKey, is_array_index
 from pgdoc.query.filters.parse import integer_of, is_operators, parse_condition
@@ -38,18 +38,20 @@ from pgdoc.query.updates.nodes import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from pgdoc.model.values import Encoder
+
 _MAX_INT: Final = 2**31 - 1
 _MODIFIERS: Final = ("$each", "$position", "$slice", "$sort")
 
 
-def parse_update(update: Mapping[str, Any]) -> Update:
-    """Parse an update."""
+def parse_update(update: Mapping[str, Any], encoder: Encoder | None = None) -> Update:
+    """Parse an update; `encoder` is that of the store."""
     if not isinstance(update, Mapping) or not update:
         raise InvalidUpdate(
             f"an update must be a dict of operators such as {{'$set': {{'status': 'paid'}}}}, got {short_repr(update)}"
         )
     changes = [
-        _OPERATORS[name](name, _parse_path(name, dotted), value)
+        _OPERATORS[name](name, _parse_path(name, dotted), value, encoder)
         for name, operands in update.items()
         for dotted, value in _check_entry(name, operands).items()
     ]
@@ -135,31 +137,31 @@ def _split_dotted(name: str, dotted: Any) -> Path:
     return path
 
 
-def _parse_set(name: str, path: Path, value: Any) -> Set:
-    return Set(path, _storable(name, path, value))
+def _parse_set(name: str, path: Path, value: Any, encoder: Encoder | None) -> Set:
+    return Set(path, _storable(name, path, value, encoder))
 
 
-def _parse_set_on_insert(name: str, path: Path, value: Any) -> SetOnInsert:
-    return SetOnInsert(path, _storable(name, path, value))
+def _parse_set_on_insert(name: str, path: Path, value: Any, encoder: Encoder | None) -> SetOnInsert:
+    return SetOnInsert(path, _storable(name, path, value, encoder))
 
 
-def _parse_unset(_name: str, path: Path, _value: Any) -> Unset:
+def _parse_unset(_name: str, path: Path, _value: Any, _encoder: Encoder | None) -> Unset:
     return Unset(path)
 
 
-def _parse_increment(name: str, path: Path, value: Any) -> Increment:
-    return Increment(path, _number(name, path, value))
+def _parse_increment(name: str, path: Path, value: Any, encoder: Encoder | None) -> Increment:
+    return Increment(path, _number(name, path, value, encoder))
 
 
-def _parse_multiply(name: str, path: Path, value: Any) -> Multiply:
-    return Multiply(path, _number(name, path, value))
+def _parse_multiply(name: str, path: Path, value: Any, encoder: Encoder | None) -> Multiply:
+    return Multiply(path, _number(name, path, value, encoder))
 
 
-def _parse_bound(name: str, path: Path, value: Any) -> Bound:
-    return Bound(name, path, _storable(name, path, value))
+def _parse_bound(name: str, path: Path, value: Any, encoder: Encoder | None) -> Bound:
+    return Bound(name, path, _storable(name, path, value, encoder))
 
 
-def _parse_rename(name: str, path: Path, value: Any) -> Rename:
+def _parse_rename(name: str, path: Path, value: Any, _encoder: Encoder | None) -> Rename:
     if not isinstance(value, str):
         raise _invalid(name, path, f"needs another path, got {short_repr(value)}")
     target = _parse_path(name, value)
@@ -170,26 +172,28 @@ def _parse_rename(name: str, path: Path, value: Any) -> Rename:
     return Rename(path, target)
 
 
-def _parse_current_date(name: str, path: Path, value: Any) -> CurrentDate:
+def _parse_current_date(name: str, path: Path, value: Any, _encoder: Encoder | None) -> CurrentDate:
     """Accept both of MongoDB's types, which mean the same here: JSON has one form of a time."""
     if not isinstance(value, bool) and value not in ({"$type": "date"}, {"$type": "timestamp"}):
         raise _invalid(name, path, f"needs True or {{'$type': 'date'}}, got {short_repr(value)}")
     return CurrentDate(path)
 
 
-def _parse_push(name: str, path: Path, value: Any) -> Push:
+def _parse_push(name: str, path: Path, value: Any, encoder: Encoder | None) -> Push:
     given = _modifiers(name, path, value, _MODIFIERS)
     return Push(
         path,
-        _items(name, path, given["$each"], "a list in $each"),
+        _items(name, path, given["$each"], "a list in $each", encoder),
         _integer(path, "$position", given["$position"]) if "$position" in given else None,
         _parse_sort_modifier(path, given["$sort"]) if "$sort" in given else (),
         _integer(path, "$slice", given["$slice"]) if "$slice" in given else None,
     )
 
 
-def _parse_add_to_set(name: str, path: Path, value: Any) -> AddToSet:
-    return AddToSet(path, _items(name, path, _modifiers(name, path, value, ("$each",))["$each"], "a list in $each"))
+def _parse_add_to_set(name: str, path: Path, value: Any, encoder: Encoder | None) -> AddToSet:
+    return AddToSet(
+        path, _items(name, path, _modifiers(name, path, value, ("$each",))["$each"], "a list in $each", encoder)
+    )
 
 
 def _modifiers(name: str, path: Path, value: Any, known: tuple[str, ...]) -> Mapping[Any, Any]:
@@ -219,7 +223,7 @@ def _descends(path: Path, value: Any) -> bool:
     return _direction(value, "$push", path, "needs 1 or -1 in $sort") < 0
 
 
-def _parse_pop(name: str, path: Path, value: Any) -> Pop:
+def _parse_pop(name: str, path: Path, value: Any, _encoder: Encoder | None) -> Pop:
     return Pop(path, _direction(value, name, path, "needs 1 for the last item or -1 for the first") < 0)
 
 
@@ -230,22 +234,22 @@ def _direction(value: Any, name: str, path: Path, need: str) -> int:
     return direction
 
 
-def _parse_pull(name: str, path: Path, value: Any) -> Pull | PullAll:
+def _parse_pull(name: str, path: Path, value: Any, encoder: Encoder | None) -> Pull | PullAll:
     """Read the operand as MongoDB does: operators on items, a filter on objects among them, or else a value."""
     if not isinstance(value, Mapping):
-        return PullAll(name, path, _operand(name, path, [value]))
+        return PullAll(name, path, _operand(name, path, [value], encoder))
     try:
-        node = parse_condition(value, ".".join(path))
+        node = parse_condition(value, ".".join(path), encoder)
     except InvalidFilter as exc:
         raise _invalid(name, path, f"has an invalid condition: {exc}") from exc
     return Pull(path, node, objects_only=not is_operators(value))
 
 
-def _parse_pull_all(name: str, path: Path, value: Any) -> PullAll:
-    return PullAll(name, path, _items(name, path, value, "a list"))
+def _parse_pull_all(name: str, path: Path, value: Any, encoder: Encoder | None) -> PullAll:
+    return PullAll(name, path, _items(name, path, value, "a list", encoder))
 
 
-_OPERATORS: Final[Mapping[str, Callable[[str, Path, Any], FieldChange]]] = {
+_OPERATORS: Final[Mapping[str, Callable[[str, Path, Any, Encoder | None], FieldChange]]] = {
     "$set": _parse_set,
     "$unset": _parse_unset,
     "$inc": _parse_increment,
@@ -267,10 +271,10 @@ def _known_operators() -> str:
     return ", ".join(_OPERATORS)
 
 
-def _items(name: str, path: Path, value: Any, needed: str) -> Operand:
+def _items(name: str, path: Path, value: Any, needed: str, encoder: Encoder | None) -> Operand:
     if not isinstance(value, list | tuple):
         raise _invalid(name, path, f"needs {needed}, got {short_repr(value)}")
-    return _storable(name, path, value)
+    return _storable(name, path, value, encoder)
 
 
 def _integer(path: Path, name: str, value: Any) -> int:
@@ -280,16 +284,16 @@ def _integer(path: Path, name: str, value: Any) -> int:
     return max(-_MAX_INT, min(number, _MAX_INT))
 
 
-def _number(name: str, path: Path, value: Any) -> Operand:
-    operand = _operand(name, path, value)
+def _number(name: str, path: Path, value: Any, encoder: Encoder | None) -> Operand:
+    operand = _operand(name, path, value, encoder)
     if not _is_number(operand.value):
         raise _invalid(name, path, f"needs a number, got {short_repr(value)}")
     return operand
 
 
-def _storable(name: str, path: Path, value: Any) -> Operand:
+def _storable(name: str, path: Path, value: Any, encoder: Encoder | None) -> Operand:
     """Return the operand; refuse one that would nest the document too deep."""
-    operand = _operand(name, path, value)
+    operand = _operand(name, path, value, encoder)
     brackets = operand.text.count("{") + operand.text.count("[")
     if len(path) + brackets > MAX_DEPTH and len(path) + _depth(operand.value) > MAX_DEPTH:
         raise _invalid(
@@ -308,14 +312,14 @@ def _depth(value: Any) -> int:
     return depth
 
 
-def _operand(name: str, path: Path, value: Any) -> Operand:
-    text = _encode(name, ".".join(path), value)
-    return Operand(decode(text), text.decode())
+def _operand(name: str, path: Path, value: Any, encoder: Encoder | None) -> Operand:
+    text = _encode(name, ".".join(path), value, encoder)
+    return Operand(decode_comparable(text), text.decode())
 
 
-def _encode(name: str, at: str, value: Any) -> bytes:
+def _encode(name: str, at: str, value: Any, encoder: Encoder | None = None) -> bytes:
     try:
-        return encode_value(value, at)
+        return encode_value(value, at, encoder)
     except InvalidDocument as exc:
         raise InvalidUpdate(
             f"{name} has a path or value that no document can contain: {exc}", path=exc.path, operator=name

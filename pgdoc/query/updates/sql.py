@@ -90,7 +90,7 @@ def compile_first(update: Update) -> Compiled:
     Raises:
         InvalidUpdate: a change does not fit an empty document.
     """
-    first = encode(apply_update(update, {}, inserting=True)).decode()
+    first = encode(apply_update(update, {}, inserting=True, decimals=True)).decode()
     dates = tuple(change for change in update.changes if isinstance(change, CurrentDate))
     return compile_update(Update(dates), Compiled("%s::pg_catalog.jsonb", [first]))
 

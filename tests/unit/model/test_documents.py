@@ -9,7 +9,7 @@ from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
-from enum import Enum, StrEnum
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
@@ -25,10 +25,6 @@ from tests import json_values
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 LARGEST = 10**MAX_DIGITS - 1
-
-
-class Colour(Enum):
-    RED = "red"
 
 
 class Status(StrEnum):
@@ -93,11 +89,10 @@ def test_values_are_encoded_exactly(value: Any, text: str) -> None:
         ("\0", ""),
         ("\ud800", ""),
         (b"bytes", ""),
-        (NOON, ""),
+        (NOON.replace(tzinfo=None), ""),
         ({1}, ""),
         (object(), ""),
-        (uuid.UUID(int=7), ""),
-        (Colour.RED, ""),
+        (Document, ""),
         (orjson.Fragment(b"1"), ""),
         ({1: "one"}, ""),
         ({"a\0": 1}, ".a\0"),
@@ -115,7 +110,7 @@ def test_a_value_that_can_not_be_stored_is_refused_with_its_path(value: Any, pat
     [
         (float("nan"), "JSON can't represent nan: use None, or text"),
         (Decimal("NaN"), "JSON can't represent Decimal('NaN'): use None, or text"),
-        ({1}, "{1} has type set, which JSON can't represent: convert it to a str, int, float, "),
+        ({1}, "{1} has type set, which JSON can't represent: convert it, for example to "),
     ],
 )
 def test_the_error_of_a_value_that_json_lacks_says_what_to_use(value: Any, message: str) -> None:

@@ -1,0 +1,88 @@
+"""The calls of a store about its server: consumers, history, status and the version of the catalog."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pgdoc.database.migrate import migrate
+from pgdoc.model.names import check_consumer
+from pgdoc.model.positions import Lsn
+from pgdoc.runtime.primitives import async_call
+from pgdoc.streams.bookmarks import begin_history
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from pgdoc._async.admin import AsyncAdmin
+    from pgdoc._async.stream_backend import AsyncStreamBackend
+    from pgdoc.streams.status import ConsumerStatus, History, Status
+
+__all__ = ["AsyncServerCalls"]
+
+
+class AsyncServerCalls:
+    """What a store reports and sets in its server; the store inherits these calls."""
+
+    _conninfo: str
+    _streams: AsyncStreamBackend
+    _admin: AsyncAdmin
+
+    async def consumers(self) -> list[ConsumerStatus]:
+        """Return the status of each durable consumer of the database."""
+        return await self._admin.consumers()
+
+    async def drop_consumer(self, name: str) -> bool:
+        """Drop a durable consumer with its slot, which then holds back no more WAL.
+
+        Returns:
+            Whether the consumer existed.
+
+        Raises:
+            ConsumerBusy: a process has it open.
+        """
+        return await self._admin.drop_consumer(check_consumer(name))
+
+    async def skip(self, consumer: str, *, commit_lsn: Lsn | str) -> None:
+        """Let a durable consumer pass one transaction with a change that it can't read.
+
+        Its stream has raised `UnreadableChange`. Opened again, it gets the changes that the transaction made to other
+        collections, and goes on. The table `pgdoc.unreadable` keeps a record of what was passed.
+
+        Args:
+            consumer: its name.
+            commit_lsn: the `commit_lsn` of that error.
+
+        Raises:
+            StreamError: the consumer has met no such transaction.
+        """
+        await self._admin.skip(check_consumer(consumer), Lsn.parse(str(commit_lsn)))
+
+    async def history(self) -> History:
+        """Return how far back streams can resume in this database, and how much WAL that holds back."""
+        return await self._admin.history()
+
+    async def set_history(self, time: timedelta | None = None, size: int | None = None) -> None:
+        """Set how much history the database keeps: the WAL from which streams resume.
+
+        On a server without `max_slot_wal_keep_size`, this call also makes history stay when no store streams.
+
+        Args:
+            time: keep at least this much, as far as `size` allows; `None` leaves it as it is.
+            size: hold back at most this many bytes of WAL; `None` leaves it as it is.
+
+        Raises:
+            ValueError: `time` or `size` is negative.
+        """
+        await self._admin.set_history(time, size)
+
+    async def status(self) -> Status:
+        """Return what the server is, and whether change streams work there."""
+        return await self._admin.status()
+
+    async def migrate(self) -> None:
+        """Bring the catalog of the database to the newest version; many processes may call it at once.
+
+        It also begins the history that streams resume from, where the server is set up for streams.
+        """
+        await async_call(migrate, self._conninfo)
+        await async_call(begin_history, self._streams.hub.source.conninfo)

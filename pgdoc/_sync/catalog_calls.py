@@ -1,0 +1,109 @@
+# Written by .ci/twins.py from pgdoc/_async/catalog_calls.py: change that file, and run it.
+"""The calls of a store that create, drop, rename and list its collections."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from pgdoc.crud.sizes import check_max_size
+from pgdoc.crud.statements import catalog_statement
+from pgdoc.database.errors import map_error
+from pgdoc.errors import CollectionNotFound, InvalidName
+from pgdoc.model.names import check_name, quoted
+from pgdoc.model.sizes import DEFAULT_MAX_SIZE
+from pgdoc.sql import statement
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pgdoc._sync.collection import Collection
+    from pgdoc._sync.connections import Connections
+
+__all__ = ["CatalogCalls"]
+
+
+class CatalogCalls:
+    """The collections of a store, which inherits these calls."""
+
+    _connections: Connections
+    _schema: str
+
+    def collection(self, name: str) -> Collection:
+        """See `Store.collection`."""
+        raise NotImplementedError
+
+    def create_collection(self, name: str, *, max_size: int | None = DEFAULT_MAX_SIZE) -> Collection:
+        """Create a collection if it does not exist, and return its handle.
+
+        Args:
+            name: a letter or `_` followed by letters, digits, `_` or `-`.
+            max_size: how many bytes of JSON text a document may have; `None` for no limit. A collection that exists
+                keeps its own: `Collection.set_limits` changes it.
+
+        Raises:
+            InvalidName: `name` is not a valid collection name.
+            InvalidInput: `max_size` is not a number of bytes.
+            CollectionNotFound: a table of this name exists and is not a collection.
+            DatabaseError: the role may not create it.
+        """
+        collection, limit = self.collection(name), check_max_size(max_size)
+        self._call("create_collection", name, last=[limit])
+        return collection
+
+    def drop_collection(self, name: str) -> bool:
+        """Drop a collection with all its documents.
+
+        Returns:
+            Whether the collection existed.
+
+        Raises:
+            InvalidName: `name` is not a valid collection name.
+            CollectionNotFound: a table of this name exists and is not a collection.
+        """
+        return bool(self._call("drop_collection", check_name(name, "collection")))
+
+    def rename_collection(self, old: str, new: str) -> Collection:
+        """Rename a collection and return its new handle.
+
+        Raises:
+            CollectionNotFound: the collection `old` does not exist.
+            InvalidName: `old` or `new` is not a valid collection name, or `new` is taken.
+        """
+        collection = self.collection(new)
+        check_name(old, "collection")
+        try:
+            renamed = self._call("rename_collection", old, new)
+        except InvalidName as exc:
+            raise InvalidName(f"collection {old!r} can't be renamed to {new!r}: that name is taken") from exc.__cause__
+        if not renamed:
+            raise CollectionNotFound(
+                f'collection "{self._schema}.{old}" does not exist: check the name (store.collections() lists all)'
+            )
+        return collection
+
+    def collections(self) -> list[str]:
+        """Return the names of all collections of the schema, sorted."""
+        return [row["name"] for row in self._execute(statement("catalog", "collections"), [self._schema])]
+
+    def _execute(self, query: str, params: Sequence[Any]) -> list[dict[str, Any]]:
+        try:
+            with self._connections.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+                return (cursor.execute(query.encode(), params)).fetchall()
+        except psycopg.Error as exc:
+            raise map_error(exc, f'schema "{self._schema}"') from exc
+
+    def _call(self, name: str, *names: str, last: Sequence[Any] = ()) -> Any:
+        for each in names:
+            self._connections.oids.forget(quoted(self._schema, each))
+        message = self._connections.metadata_message()
+        params = [*([] if message is None else [message]), self._schema, *names, *last]
+        try:
+            ((result,),) = self._connections.fetch(catalog_statement(name, with_metadata=message is not None), params)
+        except psycopg.errors.DuplicateTable as exc:
+            raise InvalidName(str(exc)) from exc
+        except psycopg.Error as exc:
+            raise map_error(exc, f'collection "{self._schema}.{names[0]}"') from exc
+        return result
