@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from pgdoc.changes.events import FIELDS, EventType, plain_field
+from pgdoc.changes.event_json import FIELDS, plain_field
+from pgdoc.changes.events import EventType
 from pgdoc.changes.router import Condition, RouteKey
 from pgdoc.errors import InvalidFilter
 from pgdoc.model.json_codec import encode_value

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable  # noqa: TC003 (a named tuple's fields are looked up)
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
-
-import orjson
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
 
 from pgdoc.changes.diff import UpdateDescription, diff
-from pgdoc.decoding.records import COLLECTION_COLUMNS, ROW_KINDS
-from pgdoc.errors import HistoryLost, InvalidDocument, ReplicaIdentityChanged, UnreadableDocument
+from pgdoc.changes.event_json import json_of, plain_of
+from pgdoc.changes.row_images import after_of, all_columns, images_of, metadata_of, row_of
+from pgdoc.decoding.records import ROW_KINDS
+from pgdoc.errors import HistoryLost, ReplicaIdentityChanged
 from pgdoc.model import json_codec
-from pgdoc.model.documents import Document, data_text, to_be_decoded_by
+from pgdoc.model.documents import Document, to_be_decoded_by
 from pgdoc.model.tokens import ResumeToken, SnapshotProgress, token_at
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pgdoc.changes.change import Change
-    from pgdoc.decoding.records import CollectionChange, Images, RowChange
     from pgdoc.model.positions import Ids
 
 __all__ = ["ChangeEvent", "EventType", "UpdateDescription"]
@@ -74,14 +74,11 @@ class ChangeEvent:
     timestamp: datetime
     transaction_id: int
     metadata: dict[str, Any]
-    renamed_to: str | None = field(default_factory=lambda: None)  # a plain default would be found before `__getattr__`
+    renamed_to: str | None = None
 
-    def __getattr__(self, name: str) -> Any:
-        compute = _FIELDS.get(name)
-        if compute is None or "_change" not in self.__dict__:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        value = self.__dict__[name] = compute(self)
-        return value
+    if TYPE_CHECKING:  # what `from_change` sets
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __getstate__(self) -> dict[str, Any]:
         return {each.name: getattr(self, each.name) for each in fields(self)}
@@ -92,7 +89,7 @@ class ChangeEvent:
         Raises:
             UnreadableDocument: Python can't hold the stored data.
         """
-        return self._shape(_PLAIN)
+        return plain_of(self)
 
     def to_json(self) -> bytes:
         """Return the event as JSON text with exact numbers.
@@ -102,17 +99,7 @@ class ChangeEvent:
         Raises:
             UnreadableDocument: Python can't hold the stored data, or can't encode it again.
         """
-        try:
-            return orjson.dumps(self._shape(_JSON))
-        except InvalidDocument as exc:
-            raise UnreadableDocument(
-                f"document {self.document_id!r} of collection {self.collection!r} can't be written as JSON: {exc}",
-                collection=self.collection,
-                document_id=self.document_id,
-            ) from exc
-
-    def _shape(self, form: _Form) -> dict[str, Any]:
-        return {name: shape(self, form) for name, shape in _SHAPES.items()}
+        return json_of(self)
 
 
 def from_change(
@@ -156,118 +143,28 @@ def from_snapshot(collection: str, document: Document, token: ResumeToken, read_
     )
 
 
-class _Form(NamedTuple):
-    """How a document's data, and other values that users supplied, are represented."""
-
-    data: Callable[[Document], Any]
-    value: Callable[[Any], Any]
-
-
-_PLAIN: Final = _Form(lambda document: document.data, lambda value: value)
-_JSON: Final = _Form(
-    lambda document: orjson.Fragment(data_text(document)),
-    lambda value: orjson.Fragment(json_codec.encode_value(value, "")),
-)
-
-
-def plain_field(event: ChangeEvent, name: str) -> Any:
-    """Return one field of `to_dict()` without computing the others."""
-    return _SHAPES[name](event, _PLAIN)
-
-
-def _shape_of(document: Document | None, form: _Form) -> dict[str, Any] | None:
-    if document is None:
-        return None
-    return {
-        "id": document.id,
-        "data": form.data(document),
-        "version": document.version,
-        "created_at": document.created_at.isoformat(),
-        "updated_at": document.updated_at.isoformat(),
-    }
-
-
-def _shape_of_description(description: UpdateDescription | None, form: _Form) -> dict[str, Any] | None:
-    if description is None:
-        return None
-    return {
-        "updated_fields": {path: form.value(new) for path, new in description.updated_fields.items()},
-        "removed_fields": description.removed_fields,
-        "truncated_arrays": [{"field": name, "new_size": size} for name, size in description.truncated_arrays],
-        "disambiguated_paths": description.disambiguated_paths,
-    }
-
-
-_SHAPES: Final[dict[str, Callable[[ChangeEvent, _Form], Any]]] = {
-    "event_type": lambda event, _form: str(event.event_type),
-    "collection": lambda event, _form: event.collection,
-    "document_id": lambda event, _form: event.document_id,
-    "full_document": lambda event, form: _shape_of(event.full_document, form),
-    "full_document_before_change": lambda event, form: _shape_of(event.full_document_before_change, form),
-    "update_description": lambda event, form: _shape_of_description(event.update_description, form),
-    "resume_token": lambda event, _form: str(event.resume_token),
-    "timestamp": lambda event, _form: event.timestamp.isoformat(),
-    "transaction_id": lambda event, _form: event.transaction_id,
-    "metadata": lambda event, form: form.value(event.metadata),
-    "renamed_to": lambda event, _form: event.renamed_to,
-}
-
-FIELDS: Final = tuple(_SHAPES)
-"""The names of an event's fields, in the order of `to_dict()`."""
-
-
-def _row(event: ChangeEvent) -> RowChange | CollectionChange:
-    row: RowChange | CollectionChange = event._change.row  # noqa: SLF001 (this module's own)
-    return row
-
-
-_columns = itemgetter(*COLLECTION_COLUMNS)
-
-
-def _images(event: ChangeEvent) -> Images:
-    row = _row(event)
-    images = row.images()
-    if row.kind in "IUD":
-        image = images.after or images.before
-        try:
-            _columns(image)  # the cheapest test
-        except KeyError as exc:
-            lost = ", ".join(sorted(COLLECTION_COLUMNS - image.keys()))
-            raise UnreadableDocument(
-                f"a row of collection {row.table!r} lacks {lost}: the table was changed where no event trigger refuses "
-                "it; restore the column",
-                collection=row.table,
-            ) from exc
-    return images
-
-
 def _document(event: ChangeEvent, image: dict[str, Any]) -> Document:
-    return Document.from_text(
-        image["id"],
-        image["data"],
-        image["version"],
-        image["created_at"],
-        image["updated_at"],
-        collection=_row(event).table,
-        decode_text=event.__dict__.get("_decode"),
-    )
+    table = row_of(event).table
+    return Document.from_image(image, partial(all_columns, image, table), table, event.__dict__.get("_decode"))
 
 
 _ROW_EVENTS = {"I": EventType.INSERT, "D": EventType.DELETE, "T": EventType.TRUNCATE}
 
 
 def _event_type(event: ChangeEvent) -> EventType:
-    kind = _row(event).kind
+    kind = row_of(event).kind
     if kind == "U":
-        after, before = event._images  # noqa: SLF001
+        after = after_of(event)
+        if after["replaced_version"] != after["version"]:
+            return EventType.UPDATE
+        before = all_columns(event._images.before, row_of(event).table)  # noqa: SLF001
         # A version that did not grow says nothing: the table's trigger did not run, as its owner can arrange.
-        is_replacement = after["replaced_version"] == after["version"] != before.get("version")
-        return EventType.REPLACE if is_replacement else EventType.UPDATE
+        return EventType.REPLACE if after["version"] != before.get("version") else EventType.UPDATE
     return _ROW_EVENTS.get(kind) or EventType(kind)
 
 
 def _document_id(event: ChangeEvent) -> str | None:
-    if _row(event).kind not in "IUD":
+    if row_of(event).kind not in "IUD":
         return None
     after, before = event._images  # noqa: SLF001
     document_id: str = (after or before)["id"]
@@ -275,11 +172,11 @@ def _document_id(event: ChangeEvent) -> str | None:
 
 
 def _full_document(event: ChangeEvent) -> Document | None:
-    return _document(event, event._images.after) if _row(event).kind in "IU" else None  # noqa: SLF001
+    return _document(event, event._images.after) if row_of(event).kind in "IU" else None  # noqa: SLF001
 
 
 def _full_document_before_change(event: ChangeEvent) -> Document | None:
-    return _document(event, event._images.before) if _row(event).kind in "UD" else None  # noqa: SLF001
+    return _document(event, event._images.before) if row_of(event).kind in "UD" else None  # noqa: SLF001
 
 
 def _update_description(event: ChangeEvent) -> UpdateDescription | None:
@@ -289,17 +186,6 @@ def _update_description(event: ChangeEvent) -> UpdateDescription | None:
     return diff(before.data, after.data)
 
 
-def _metadata(event: ChangeEvent) -> dict[str, Any]:
-    """Decode the writer's message; ignore text that is not pgdoc's, since any SQL writer can send one."""
-    text = event._change.transaction.metadata  # noqa: SLF001
-    try:
-        content = (event.__dict__.get("_decode") or json_codec.decode)(text) if text else None
-    except (ValueError, UnreadableDocument):
-        return {}
-    metadata = content.get("metadata") if isinstance(content, dict) else None
-    return metadata if isinstance(metadata, dict) else {}
-
-
 def _timestamp(event: ChangeEvent) -> datetime:
     """Return when the transaction committed, or the nearest time that is known.
 
@@ -307,27 +193,52 @@ def _timestamp(event: ChangeEvent) -> datetime:
     transaction, and a stale one later. Such a time lies before the row's `updated_at`, the start of the transaction.
     """
     transaction = event._change.transaction  # noqa: SLF001
-    reported = datetime.fromisoformat(transaction.timestamp).astimezone(UTC)
-    if _row(event).kind not in "IU":
+    reported = _moment(transaction.timestamp)
+    if row_of(event).kind not in "IU":
         return reported
-    text = event._images.after["updated_at"]  # noqa: SLF001
+    text = after_of(event)["updated_at"]
     if text[4] == "-" and text.endswith("+00") and text <= transaction.timestamp and not transaction.is_sent_time:
         return reported  # the usual case: both are ISO 8601 in UTC, with a space and a year of four digits
     try:
-        written = datetime.fromisoformat(text).astimezone(UTC)
+        written = _moment(text)
     except (ValueError, OverflowError):  # `infinity`, or a year that Python does not have
         return reported
     return written if transaction.is_sent_time or written > reported else reported
+
+
+@lru_cache(maxsize=256)
+def _moment(text: str) -> datetime:
+    """Parse a time once for all changes of a transaction."""
+    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def _resume_token(event: ChangeEvent) -> ResumeToken:
     return token_at(event._change.position, event._ids, event._progress)  # noqa: SLF001
 
 
+class _FromChange:
+    """A field of an event that is computed from its change on first access and then stored in it.
+
+    A descriptor, not `__getattr__`, which Python calls only after an AttributeError.
+    """
+
+    def __init__(self, name: str, compute: Callable[[ChangeEvent], Any]) -> None:
+        self._name, self._compute = name, compute
+
+    def __get__(self, event: ChangeEvent | None, owner: type[ChangeEvent]) -> Any:
+        if event is None:
+            raise AttributeError(self._name)
+        state = event.__dict__
+        if "_change" not in state:
+            raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
+        value = state[self._name] = self._compute(event)
+        return value
+
+
 _FIELDS: dict[str, Callable[[ChangeEvent], Any]] = {
-    "_images": _images,
+    "_images": images_of,
     "event_type": _event_type,
-    "collection": lambda event: _row(event).table,
+    "collection": lambda event: row_of(event).table,
     "document_id": _document_id,
     "full_document": _full_document,
     "full_document_before_change": _full_document_before_change,
@@ -335,9 +246,13 @@ _FIELDS: dict[str, Callable[[ChangeEvent], Any]] = {
     "resume_token": _resume_token,
     "timestamp": _timestamp,
     "transaction_id": lambda event: event._change.transaction.xid,  # noqa: SLF001
-    "metadata": _metadata,
-    "renamed_to": lambda event: _row(event).renamed_to,
+    "metadata": metadata_of,
+    "renamed_to": lambda event: row_of(event).renamed_to,
 }
+
+
+for _name, _compute in _FIELDS.items():
+    setattr(ChangeEvent, _name, _FromChange(_name, _compute))
 
 
 def check_images(change: Change) -> None:

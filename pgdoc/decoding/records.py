@@ -5,7 +5,7 @@ Named tuples: one is made for each change, and a frozen dataclass takes three ti
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +44,21 @@ class Images(NamedTuple):
     before: dict[str, Any]
 
 
+REST: Final = ""
+"""No column has this name. In an image that has only the id and the data, it is what reads the other columns."""
+
+
+def whole(image: dict[str, Any]) -> dict[str, Any]:
+    """Read the other columns of an image, if it has only the id and the data yet; return the image.
+
+    Any thread may call this: two at once read the same.
+    """
+    rest = image.get(REST)
+    if rest is not None and "version" not in image:
+        image.update(rest())
+    return image
+
+
 class RowChange(NamedTuple):
     """A change of one row, or the truncation of one table.
 
@@ -55,7 +70,7 @@ class RowChange(NamedTuple):
         table: its name in the schema that is read. Before the change is assembled, pgoutput's may be outdated, or empty
             if the table was in another schema.
         complete: whether the message has all the images that its kind should have.
-        read: decodes the message of the plugin that sent it.
+        read: decodes the message of the plugin that sent it; what it returns may have to be read `whole`.
         oid: of the table; 0 from wal2json, which does not send it.
     """
 
@@ -78,7 +93,10 @@ class RowChange(NamedTuple):
         Raises:
             ProtocolError: the message is malformed.
         """
-        return self.read(self.message)
+        found = self.read(self.message)
+        for image in found:
+            whole(image).pop(REST, None)
+        return found
 
 
 class CollectionChange(NamedTuple):
@@ -101,6 +119,10 @@ class CollectionChange(NamedTuple):
     remaining: frozenset[str] | None = None
 
     def images(self) -> Images:
+        """Return empty images."""
+        return Images({}, {})
+
+    def read(self, _message: bytes) -> Images:
         """Return empty images."""
         return Images({}, {})
 

@@ -6,6 +6,8 @@ record. Options that would only add bytes to each message are off.
 
 from __future__ import annotations
 
+import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -14,6 +16,7 @@ from pgdoc.decoding.frames import PAYLOAD, PRIMARY_KEEPALIVE, parse_keepalive, s
 from pgdoc.decoding.parts import EVERYTHING, Part
 from pgdoc.decoding.records import (
     COLLECTION_COLUMNS,
+    REST,
     Begin,
     Commit,
     Idle,
@@ -29,12 +32,18 @@ from pgdoc.errors import ProtocolError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_BEGIN, _COMMIT, _MESSAGE = ord("B"), ord("C"), ord("M")
+_BEGIN, _COMMIT, _MESSAGE, _INSERT, _UPDATE = b"BCMIU"
 _ROWS = {ord(kind): kind for kind in "IUDT"}
 _CHANGES = frozenset(b"IUDTM")
+_HAVE_AFTER = frozenset(b"IU")
 _SCHEMA, _TABLE, _ROW = b'"schema":"', b'","table":"', b'":[{'
 _IDENTITY, _NAME, _LATE_COLUMN = b'"identity":[', b'"name":"', b'"name":"replaced_version"'
 """Inside a JSON string every quote is escaped, so these are found only where they are structure."""
+_ID, _DATA, _VERSION = b':[{"name":"id","value":', b'},{"name":"data","value":', b'},{"name":"version","value":'
+_OTHER_COLUMNS = re.compile(
+    rb'\},\{"name":"version","value":(\d+)\},\{"name":"replaced_version","value":(\d+)\}'
+    rb',\{"name":"created_at","value":"([^"\\]*)"\},\{"name":"updated_at","value":"([^"\\]*)"\}\]'
+).match
 _ACTION = PAYLOAD + len('{"action":"')
 _UNKNOWN_TIME = "2000-01-01 00:00:00+00"
 """The time of a transaction whose session has a replication origin but gave no time: PostgreSQL's zero."""
@@ -122,7 +131,7 @@ class Wal2Json:
                 self._tables[address] = table
         if table is _REGISTRY:
             return read_registry_row(xlog_start(frame), kind, read_images(frame), frame) if kind in "IU" else None
-        row = (xlog_start(frame), kind, table, frame, kind == "T" or _is_complete(kind, frame), read_images, 0)
+        row = (xlog_start(frame), kind, table, frame, kind == "T" or _is_complete(kind, frame), read_parts, 0)
         return tuple.__new__(RowChange, row)  # takes half the time of RowChange(*row)
 
 
@@ -149,6 +158,50 @@ def _is_complete(kind: str, frame: bytes) -> bool:
         return frame.rfind(_LATE_COLUMN) > 0
     start = frame.find(_IDENTITY, _ACTION)
     return start > 0 and frame.count(_NAME, start) >= len(COLLECTION_COLUMNS)
+
+
+def read_parts(frame: bytes) -> Images:
+    """Decode the row of an I, U or D, by slicing: id and data at once, the other columns when they are asked for.
+
+    A row of another shape (another order of columns, a value that is left in TOAST) is decoded as a whole.
+    """
+    parts, action = frame.split(_DATA), frame[_ACTION]
+    if len(parts) == (3 if action == _UPDATE else 2):
+        first = _part(frame, parts[0], parts[1], is_before=action not in _HAVE_AFTER)
+        if action != _UPDATE:
+            if first is not None:
+                return Images(first, {}) if action == _INSERT else Images({}, first)
+        elif first is not None and (before := _part(frame, parts[1], parts[2], is_before=True)) is not None:
+            return Images(first, before)
+    return read_images(frame)
+
+
+def _part(frame: bytes, head: bytes, tail: bytes, *, is_before: bool) -> dict[str, Any] | None:
+    """Return an image from the text before and after the name of its `data`; `None` for another shape."""
+    start, end = head.rfind(_ID), tail.find(_VERSION)
+    if start < 0 or end < 0:
+        return None
+    try:
+        return {
+            "id": orjson.loads(head[start + len(_ID) :]),
+            "data": orjson.loads(tail[:end]),
+            REST: partial(_other_columns, frame, tail, end, is_before),
+        }
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _other_columns(frame: bytes, tail: bytes, end: int, is_before: bool) -> dict[str, Any]:
+    found = _OTHER_COLUMNS(tail, end)
+    if found is None:
+        return read_images(frame)[is_before]
+    version, replaced_version, created_at, updated_at = found.groups()
+    return {
+        "version": int(version),
+        "replaced_version": int(replaced_version),
+        "created_at": created_at.decode(),
+        "updated_at": updated_at.decode(),
+    }
 
 
 def read_images(frame: bytes) -> Images:

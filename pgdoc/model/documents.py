@@ -10,7 +10,7 @@ from pgdoc.errors import UnreadableDocument
 from pgdoc.model.json_codec import decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from pgdoc.model.json_codec import JsonDecoder
 
@@ -30,7 +30,7 @@ def decode_stored(text: bytes | str | None, decode_text: JsonDecoder | None = No
 
 
 def _read_data(text: bytes | str | None, state: dict[str, Any]) -> Any:
-    return decode_stored(text, state.get("_decode"))
+    return decode_stored(text, state.get("_decode")) if text is None or "_decode" in state else decode(text)
 
 
 def _read_time(moment: datetime | str | None, _state: dict[str, Any]) -> datetime:
@@ -61,7 +61,9 @@ class _Unread:
         if kept is _ABSENT:
             if self._name in state:  # another thread has decoded it since `kept` was read
                 return state[self._name]
-            raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
+            if "_columns" not in state:
+                raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
+            kept = state["_columns"]()[self._name]
         try:
             value = state.setdefault(self._name, self._read(kept, state))
         except UnreadableDocument as exc:
@@ -123,6 +125,27 @@ class Document:
             document.__dict__["_decode"] = decode_text
         return document
 
+    @classmethod
+    def from_image(
+        cls,
+        image: Mapping[str, Any],
+        columns: Callable[[], Mapping[str, Any]],
+        collection: str,
+        decode_text: JsonDecoder | None,
+    ) -> Document:
+        """Make a document from an image of its row, of which `columns` reads what is neither id nor data."""
+        document = object.__new__(cls)
+        state = document.__dict__
+        state["id"], state["_data"], state["_columns"], state["_collection"] = (
+            image["id"],
+            image["data"],
+            columns,
+            collection,
+        )
+        if decode_text is not None:
+            state["_decode"] = decode_text
+        return document
+
     def __getitem__(self, key: str) -> Any:
         return self.data[key]
 
@@ -138,7 +161,16 @@ def _shown(document: Document, name: str) -> str:
         return "<unreadable>"
 
 
-for _name, _read in (("data", _read_data), ("created_at", _read_time), ("updated_at", _read_time)):
+def _read_version(version: int, _state: dict[str, Any]) -> int:
+    return version
+
+
+for _name, _read in (
+    ("data", _read_data),
+    ("version", _read_version),
+    ("created_at", _read_time),
+    ("updated_at", _read_time),
+):
     setattr(Document, _name, _Unread(_name, _read))
 
 

@@ -156,14 +156,7 @@ class ResumeToken:
         return cls(position, int(found["system"]), int(found["timeline"]), progress, database_oid)
 
     def __str__(self) -> str:
-        commit_lsn, lsn, kind, ordinal = self.position
-        text = "%X/%X" % (commit_lsn >> 32, commit_lsn & 0xFFFFFFFF)  # noqa: UP031 (half the time of an f-string)
-        if lsn:
-            text += ".%X/%X.%d.%d" % (lsn >> 32, lsn & 0xFFFFFFFF, kind, ordinal)  # noqa: UP031
-        if self.progress:
-            text += f".s{self.progress}"
-        text += f".{self.system_id}.{self.timeline}"
-        return text if self.database_oid is None else f"{text}.{self.database_oid}"
+        return token_text(self.position, (self.system_id, self.timeline, self.database_oid), self.progress)
 
     def __lt__(self, other: object) -> bool:
         if not isinstance(other, ResumeToken):
@@ -175,6 +168,19 @@ class ResumeToken:
         # At one position, the snapshot's documents come in their order, and the change itself comes last.
         snapshot = (self.progress is None, self.progress.delivered if self.progress else 0)
         return self.position, snapshot, self.timeline, self.system_id
+
+
+def token_text(position: RawPosition | Position, ids: Ids, progress: SnapshotProgress | None = None) -> str:
+    """Return the text of the token that `token_at` makes."""
+    commit_lsn, lsn, kind, ordinal = position
+    system_id, timeline, database_oid = ids
+    text = "%X/%X" % (commit_lsn >> 32, commit_lsn & 0xFFFFFFFF)  # noqa: UP031 (half the time of an f-string)
+    if lsn:
+        text += ".%X/%X.%d.%d" % (lsn >> 32, lsn & 0xFFFFFFFF, kind, ordinal)  # noqa: UP031
+    if progress:
+        text += f".s{progress}"
+    text += f".{system_id}.{timeline}"
+    return text if database_oid is None else f"{text}.{database_oid}"
 
 
 def token_at(position: RawPosition, ids: Ids, progress: SnapshotProgress | None = None) -> ResumeToken:
