@@ -15,7 +15,7 @@ from pgdoc.model.documents import data_text
 from pgdoc.model.tokens import token_text
 
 if TYPE_CHECKING:
-    from pgdoc.changes.events import ChangeEvent
+    from pgdoc.changes.row_images import ReadEvent
     from pgdoc.model.documents import Document
 
 __all__ = ["FIELDS", "json_of", "plain_field", "plain_of"]
@@ -35,7 +35,7 @@ _JSON: Final = _Form(
 )
 
 
-def plain_field(event: ChangeEvent, name: str) -> Any:
+def plain_field(event: ReadEvent, name: str) -> Any:
     """Return one field of `to_dict()` without computing the others."""
     return _SHAPES[name](event, _PLAIN)
 
@@ -63,7 +63,7 @@ def _shape_of_description(description: UpdateDescription | None, form: _Form) ->
     }
 
 
-_SHAPES: Final[dict[str, Callable[[ChangeEvent, _Form], Any]]] = {
+_SHAPES: Final[dict[str, Callable[[ReadEvent, _Form], Any]]] = {
     "event_type": lambda event, _form: str(event.event_type),
     "collection": lambda event, _form: event.collection,
     "document_id": lambda event, _form: event.document_id,
@@ -81,12 +81,12 @@ FIELDS: Final = tuple(_SHAPES)
 """The names of an event's fields, in the order of `to_dict()`."""
 
 
-def plain_of(event: ChangeEvent) -> dict[str, Any]:
+def plain_of(event: ReadEvent) -> dict[str, Any]:
     """See `ChangeEvent.to_dict`."""
     return {name: shape(event, _PLAIN) for name, shape in _SHAPES.items()}
 
 
-def json_of(event: ChangeEvent) -> bytes:
+def json_of(event: ReadEvent) -> bytes:
     """See `ChangeEvent.to_json`."""
     if "_change" in event.__dict__ and event.__dict__.keys().isdisjoint(_CHANGEABLE):
         text = _spliced(event)
@@ -102,7 +102,7 @@ def json_of(event: ChangeEvent) -> bytes:
         ) from exc
 
 
-def _encoded(event: ChangeEvent) -> bytes:
+def _encoded(event: ReadEvent) -> bytes:
     return orjson.dumps({name: shape(event, _JSON) for name, shape in _SHAPES.items()})
 
 
@@ -116,7 +116,7 @@ _DOCUMENT_TEXT: Final = b'{"id":%b,"data":%b,"version":%d,"created_at":"%b","upd
 _NO_DESCRIPTION: Final = orjson.dumps(_shape_of_description(UpdateDescription({}, [], [], {}), _JSON))
 
 
-def _spliced(event: ChangeEvent) -> bytes | None:
+def _spliced(event: ReadEvent) -> bytes | None:
     """Return the event as JSON by joining what the server sent; `None` if that takes more than joining.
 
     The result equals that of `_SHAPES`, which a test compares. It takes a third of the time.
@@ -145,7 +145,7 @@ def _spliced(event: ChangeEvent) -> bytes | None:
     )
 
 
-def _document_text(event: ChangeEvent, kinds: str, index: int) -> bytes | None:
+def _document_text(event: ReadEvent, kinds: str, index: int) -> bytes | None:
     """Return the JSON of a document; `None` for times that PostgreSQL does not write as usual."""
     row = row_of(event)
     if row.kind not in kinds:
@@ -168,7 +168,7 @@ def _is_usual(moment: str) -> bool:
     return len(moment) == 29 and moment[10] == " " and moment.endswith("+00")
 
 
-def _description_text(event: ChangeEvent) -> bytes:
+def _description_text(event: ReadEvent) -> bytes:
     after, before = event._images  # noqa: SLF001
     if after["data"] == before["data"]:
         return _NO_DESCRIPTION

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pgdoc.decoding.records import COLLECTION_COLUMNS, REST, whole
 from pgdoc.errors import UnreadableDocument
 from pgdoc.model import json_codec
 
 if TYPE_CHECKING:
-    from pgdoc.changes.events import ChangeEvent
     from pgdoc.decoding.records import CollectionChange, Images, RowChange
 
-__all__ = ["after_of", "all_columns", "images_of", "metadata_of", "row_of"]
+__all__ = ["ReadEvent", "after_of", "all_columns", "images_of", "metadata_of", "row_of"]
 
 
-def row_of(event: ChangeEvent) -> RowChange | CollectionChange:
+ReadEvent: TypeAlias = Any
+"""A `ChangeEvent`. Its module imports this one, so it can't be named here."""
+
+
+def row_of(event: ReadEvent) -> RowChange | CollectionChange:
     """Return the record that the event was made from."""
     row: RowChange | CollectionChange = event._change.row  # noqa: SLF001 (what `from_change` sets)
     return row
@@ -25,7 +28,7 @@ def row_of(event: ChangeEvent) -> RowChange | CollectionChange:
 _columns = itemgetter(*COLLECTION_COLUMNS)
 
 
-def images_of(event: ChangeEvent) -> Images:
+def images_of(event: ReadEvent) -> Images:
     """Return the images of the row; they may have to be read `whole`.
 
     Raises:
@@ -59,12 +62,12 @@ def all_columns(image: dict[str, Any], table: str) -> dict[str, Any]:
     return image
 
 
-def after_of(event: ChangeEvent) -> dict[str, Any]:
+def after_of(event: ReadEvent) -> dict[str, Any]:
     """Return the image that the change left, with every column."""
     return all_columns(event._images.after, row_of(event).table)  # noqa: SLF001
 
 
-def metadata_of(event: ChangeEvent) -> dict[str, Any]:
+def metadata_of(event: ReadEvent) -> dict[str, Any]:
     """Decode the writer's message; ignore text that is not pgdoc's, since any SQL writer can send one."""
     text = event._change.transaction.metadata  # noqa: SLF001
     try:

@@ -156,7 +156,7 @@ def test_a_batch_that_is_not_used_up_is_given_again(kind):
 def test_an_interrupt_between_taking_and_forgetting_repeats_nothing(kind):
     mailbox, put = kind(10, 100), changes(6)
     mailbox.put(put[:4], NOWHERE)
-    use_up(mailbox._take_now())
+    use_up(mailbox._take_now(256))
     mailbox._queue.extendleft(reversed(put[:4]))  # as if they had not been taken out of the queue yet
     mailbox.put(put[4:], NOWHERE)
     assert take(mailbox) == put[4:]
