@@ -69,10 +69,7 @@ class _FieldPath:
 _DOCUMENT: Final = _FieldPath((), "")
 
 
-def parse_filter(
-    filter: Mapping[str, Any] | None,  # noqa: A002 (the name in the public calls)
-    encoder: Encoder | None = None,
-) -> Node:
+def parse_filter(filter: Mapping[str, Any] | None, encoder: Encoder | None = None) -> Node:  # noqa: A002 (as callers)
     """Parse a filter; `None` and `{}` match every document."""
     if filter is None:
         return And(())
