@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
@@ -35,7 +36,6 @@ from pgdoc.sql import statement
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
-    from datetime import datetime
 
     from pgdoc._async.session import AsyncSession
     from pgdoc.crud.copy_format import CopyRows
@@ -44,13 +44,11 @@ if TYPE_CHECKING:
     from pgdoc.model.ids import DocumentId
     from pgdoc.model.values import DocumentData
     from pgdoc.query.filters.nodes import Node, SortKey
-    from pgdoc.query.filters.template import Conditions
     from pgdoc.query.indexes.plan import Indexes
 
 __all__ = ["AsyncTable"]
 
 Rows = list[tuple[Any, ...]]
-DocumentRow: TypeAlias = "tuple[str, bytes | str | None, int, datetime | str | None, datetime | str | None]"
 
 _FIND_TABLE = statement("catalog", "find_table").encode()
 _LOOKS = 3
@@ -66,12 +64,14 @@ class AsyncTable:
         name: the table as SQL, quoted.
         subject: its name in error messages.
         encoder: that of the store, for values that JSON does not have.
+        document: returns the document of a row of a result.
     """
 
     def __init__(self, session: AsyncSession, schema: str, name: str, *, auto_create: bool) -> None:
         self.name = quoted(schema, name)
         self.subject = f'collection "{schema}.{name}"'
         self.encoder = session.codec.encoder
+        self.document = partial(Document.from_text, collection=name, decode_text=session.codec.decode)
         self._session = session
         self._address = (schema, name)
         self._auto_create = auto_create
@@ -176,10 +176,6 @@ class AsyncTable:
         self._session.limits.put(oid, SizeLimit(max_size))
         return oid, found
 
-    def document(self, *row: *DocumentRow) -> Document:
-        """Return the document of a row of a result."""
-        return Document.from_text(*row, collection=self._address[1], decode_text=self._session.codec.decode)
-
     def decoded(self, text: bytes | str | None) -> Any:
         """Decode one stored value."""
         return decode_stored(text, self._session.codec.decode)
@@ -273,9 +269,10 @@ class AsyncTable:
         times = 1 if found.in_turn else 2
         return Compiled(text, [*first.params, *(item for part in rest for item in part.params * times)])
 
-    async def conditions(self, search: Search) -> Conditions:
-        """Compile the conditions of a search for the existing indexes."""
-        return search.conditions(await self.indexes() if search.may_use_index else NO_INDEXES)
+    async def search_statement(self, name: str, search: Search) -> tuple[GuardedQuery, list[Any], bool | None]:
+        """Compile a search for the existing indexes; see `Search.statement`."""
+        indexes = await self.indexes() if search.may_use_index else NO_INDEXES
+        return search.statement(name, self.name, indexes)
 
     async def _fetch(
         self, query: GuardedQuery, params: Sequence[Any], *, create: bool, prepare: bool | None = None
@@ -283,7 +280,7 @@ class AsyncTable:
         check_params(params)
         if prepare is None and has_long_list(params):
             prepare = False
-        oid, retry = await self.oid(create=create), True
+        oid, retry = self._session.oids.get(self.name) or await self.oid(create=create), True
         # A unique index may refuse a new document, which must not abort the transaction.
         apart = create and oid is not None and self._session.in_transaction and (await self.traits()).may_refuse
         has_unprintable = False
