@@ -109,7 +109,7 @@ def encode_value(value: Any, path: str, encoder: Encoder | None = None) -> bytes
         text = orjson.dumps(value, _converted if encoder is None else None, _OPTIONS)
         if _is_faithful(text, value, encoder):
             return text
-    except (TypeError, RecursionError, NoForm, orjson.JSONDecodeError):
+    except (TypeError, RecursionError, NoForm):
         pass
     try:
         return _write(value, (path,), encoder).encode()
@@ -129,7 +129,11 @@ def _is_faithful(text: bytes, value: Any, encoder: Encoder | None) -> bool:
         return False
     if encoder is not None:
         return _is_plain(value)
-    return bool(orjson.loads(text) == value) or _is_convertible(value)
+    try:
+        is_same = bool(orjson.loads(text) == value)
+    except Exception:  # noqa: BLE001 (the comparison of a foreign class; or a Decimal beyond the range of a float)
+        is_same = False
+    return is_same or _is_convertible(value)
 
 
 def _is_plain(value: Any) -> bool:

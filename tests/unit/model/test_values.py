@@ -105,6 +105,17 @@ class Checked:
     at: datetime
 
 
+@dataclass
+class Keyed:
+    key: int
+
+    def __eq__(self, other: object) -> bool:
+        return self.key == other.key  # type: ignore[attr-defined,no-any-return]
+
+    def __hash__(self) -> int:
+        return self.key
+
+
 class Order(msgspec.Struct, rename="camel", tag_field="kind", tag="order", omit_defaults=True):
     paid_at: datetime
     lines: list[Any] = []
@@ -167,6 +178,7 @@ FORMS = [
     (Line("a", Decimal("1.10")), '{"sku":"a","price":1.10,"at":null,"below":null}'),
     (Line("a", Decimal(1), NOON, [Empty()]), '{"sku":"a","price":1,"at":"2026-07-01T12:00:00.000000Z","below":[{}]}'),
     (One(3), '{"_hidden":3}'),
+    (Keyed(3), '{"key":3}'),
     (
         Customer(fullName="Ann", born=date(2000, 1, 2), lines=[Line("a", Decimal(1))]),
         '{"fullName":"Ann","born":"2000-01-02","lines":[{"sku":"a","price":1,"at":null,"below":null}],"initial":"A"}',
