@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 ROUNDS = 15
 DOCUMENTS = 10_000
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 SHOPS = 1_000
 PEERS = ("by hand", "pgdoc", "by hand, async", "pgdoc, async")
 HAND_INDEXES = """
@@ -58,6 +60,11 @@ def order(n: int) -> dict[str, Any]:
         "customer": {"name": f"Anna {n}", "city": "Reykjavík", "email": f"anna{n}@example.org"},
         "lines": [{"sku": f"sku-{n % 77}", "count": 2}, {"sku": "sku-x", "count": n % 9}],
     }
+
+
+def dated(n: int) -> dict[str, Any]:
+    made = BEGIN + timedelta(microseconds=n)
+    return {**order(n), "made": made, "paid": made, "sent": made, "lines": [{"sku": "sku-x", "at": made}]}
 
 
 def many(kind: str, number: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -92,6 +99,12 @@ OPERATIONS = (
         200,
         lambda store, n: store["written"].insert(f"p-{n}", order(n)),
         lambda hand, n: hand.insert(f"h-{n}", order(n)),
+    ),
+    Operation(
+        "insert, with four datetimes",
+        200,
+        lambda store, n: store["written"].insert(f"pt-{n}", dated(n)),
+        lambda hand, n: hand.insert(f"ht-{n}", dated(n)),
     ),
     Operation(
         "insert_many of 10,000 (by hand: COPY)",

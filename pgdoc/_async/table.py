@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
@@ -35,7 +36,6 @@ from pgdoc.sql import statement
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
-    from datetime import datetime
 
     from pgdoc._async.session import AsyncSession
     from pgdoc.crud.copy_format import CopyRows
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 __all__ = ["AsyncTable"]
 
 Rows = list[tuple[Any, ...]]
-DocumentRow: TypeAlias = "tuple[str, bytes | str | None, int, datetime | str | None, datetime | str | None]"
 
 _FIND_TABLE = statement("catalog", "find_table").encode()
 _LOOKS = 3
@@ -65,12 +64,14 @@ class AsyncTable:
         name: the table as SQL, quoted.
         subject: its name in error messages.
         encoder: that of the store, for values that JSON does not have.
+        document: returns the document of a row of a result.
     """
 
     def __init__(self, session: AsyncSession, schema: str, name: str, *, auto_create: bool) -> None:
         self.name = quoted(schema, name)
         self.subject = f'collection "{schema}.{name}"'
         self.encoder = session.codec.encoder
+        self.document = partial(Document.from_text, collection=name, decode_text=session.codec.decode)
         self._session = session
         self._address = (schema, name)
         self._auto_create = auto_create
@@ -174,10 +175,6 @@ class AsyncTable:
         self._session.oids.put(self.name, oid)
         self._session.limits.put(oid, SizeLimit(max_size))
         return oid, found
-
-    def document(self, *row: *DocumentRow) -> Document:
-        """Return the document of a row of a result."""
-        return Document.from_text(*row, collection=self._address[1], decode_text=self._session.codec.decode)
 
     def decoded(self, text: bytes | str | None) -> Any:
         """Decode one stored value."""

@@ -109,7 +109,7 @@ def encode_value(value: Any, path: str, encoder: Encoder | None = None) -> bytes
         text = orjson.dumps(value, _converted if encoder is None else None, _OPTIONS)
         if _is_faithful(text, value, encoder):
             return text
-    except (TypeError, RecursionError, NoForm, orjson.JSONDecodeError):
+    except (TypeError, RecursionError, NoForm):
         pass
     try:
         return _write(value, (path,), encoder).encode()
@@ -129,7 +129,11 @@ def _is_faithful(text: bytes, value: Any, encoder: Encoder | None) -> bool:
         return False
     if encoder is not None:
         return _is_plain(value)
-    return bool(orjson.loads(text) == value) or _is_convertible(value)
+    try:
+        is_same = bool(orjson.loads(text) == value)
+    except Exception:  # noqa: BLE001 (the comparison of a foreign class; or a Decimal beyond the range of a float)
+        is_same = False
+    return is_same or _is_convertible(value)
 
 
 def _is_plain(value: Any) -> bool:
@@ -299,18 +303,18 @@ def decode(text: bytes | str) -> Any:
     raw = text.encode() if isinstance(text, str) else text
     digits = raw.translate(_DIGITS_ALIKE)
     if _MORE_THAN_64_BITS in digits or _LESS_THAN_64_BITS in digits:
-        return _decode_exactly(raw)
+        return _decode_exactly(raw, _TO_FLOATS)
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return _decode_exactly(raw)
+        return _decode_exactly(raw, _TO_FLOATS)
 
 
 def decode_decimals(text: bytes | str) -> Any:
     """Decode as `decode` does, but each number with a fraction to a Decimal of the same digits."""
     raw = text.encode() if isinstance(text, str) else text
     if b"." in raw or b"e-" in raw:  # `encode` writes small floats with an exponent, the server none
-        return _decode_exactly(raw, Decimal)
+        return _decode_exactly(raw, _TO_DECIMALS)
     return decode(raw)
 
 
@@ -321,16 +325,16 @@ def decode_comparable(text: bytes | str) -> Any:
     """
     raw = text.encode() if isinstance(text, str) else text
     if _MORE_THAN_A_FLOAT_HOLDS in raw.translate(_DIGITS_AND_POINT_ALIKE):
-        return _decode_exactly(raw, _comparable)
+        return _decode_exactly(raw, _TO_COMPARABLE)
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return _decode_exactly(raw, _comparable)
+        return _decode_exactly(raw, _TO_COMPARABLE)
 
 
-def _decode_exactly(raw: bytes, parse_fraction: Callable[[str], Any] | None = None) -> Any:
+def _decode_exactly(raw: bytes, decoder: json.JSONDecoder) -> Any:
     try:
-        return json.loads(raw, parse_float=parse_fraction or _nearest)
+        return decoder.decode(raw.decode())
     except RecursionError as exc:
         raise UnreadableDocument("the stored data is nested too deeply for Python: change it with SQL") from exc
     except ValueError as exc:
@@ -352,6 +356,11 @@ def comparable(number: Decimal) -> float | Decimal:
     """Return the float that stands for exactly this number, or else the number."""
     value = float(number)
     return value if math.isfinite(value) and decimal_of(value) == number else number
+
+
+_TO_FLOATS: Final = json.JSONDecoder(parse_float=_nearest)
+_TO_DECIMALS: Final = json.JSONDecoder(parse_float=Decimal)
+_TO_COMPARABLE: Final = json.JSONDecoder(parse_float=_comparable)
 
 
 def decimal_of(value: float) -> Decimal:

@@ -66,12 +66,14 @@ class _FieldPath:
     encoder: Encoder | None = None
 
 
-def parse_filter(
-    filter: Mapping[str, Any] | None,  # noqa: A002 (the name in the public calls)
-    encoder: Encoder | None = None,
-) -> Node:
+_DOCUMENT: Final = _FieldPath((), "")
+
+
+def parse_filter(filter: Mapping[str, Any] | None, encoder: Encoder | None = None) -> Node:  # noqa: A002 (as callers)
     """Parse a filter; `None` and `{}` match every document."""
-    return And(()) if filter is None else _parse_object(filter, 0, _FieldPath((), "", encoder=encoder))
+    if filter is None:
+        return And(())
+    return _parse_object(filter, 0, _DOCUMENT if encoder is None else _FieldPath((), "", encoder=encoder))
 
 
 def parse_condition(value: Mapping[str, Any], dotted: str, encoder: Encoder | None = None) -> Node:

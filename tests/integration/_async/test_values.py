@@ -12,6 +12,7 @@ from uuid import UUID
 import pydantic
 import pytest
 
+import pgdoc
 from pgdoc import AsyncStore
 from pgdoc.errors import InvalidDocument, InvalidFilter, InvalidInput, InvalidUpdate
 from tests.integration._async.streams import take
@@ -280,5 +281,10 @@ async def test_the_times_of_an_event_compare_with_datetimes(own_schema: dict[str
         exactly = {"timestamp": event.timestamp, "full_document.created_at": first.created_at}
         async with store.watch("orders", where=exactly, resume_after=start) as again:
             assert [each.document_id for each in await take(again)] == ["a"]
+        by_writer = {"metadata.at": {"$gte": SAME_NOON}, "metadata.by": NUMBER}
+        async with orders.watch(where=by_writer) as written:
+            with pgdoc.metadata(at=NOON, by=NUMBER):
+                await orders.insert("b", {})
+            assert (await take(written))[0].metadata == {"at": STORED, "by": str(NUMBER)}
         with pytest.raises(InvalidFilter, match="no time zone"):
             orders.watch(where={"timestamp": {"$gt": NOON.replace(tzinfo=None)}})

@@ -13,6 +13,7 @@ from uuid import UUID
 import pydantic
 import pytest
 
+import pgdoc
 from pgdoc import Store
 from pgdoc.errors import InvalidDocument, InvalidFilter, InvalidInput, InvalidUpdate
 from tests.integration._sync.streams import take
@@ -279,5 +280,10 @@ def test_the_times_of_an_event_compare_with_datetimes(own_schema: dict[str, Any]
         exactly = {"timestamp": event.timestamp, "full_document.created_at": first.created_at}
         with store.watch("orders", where=exactly, resume_after=start) as again:
             assert [each.document_id for each in take(again)] == ["a"]
+        by_writer = {"metadata.at": {"$gte": SAME_NOON}, "metadata.by": NUMBER}
+        with orders.watch(where=by_writer) as written:
+            with pgdoc.metadata(at=NOON, by=NUMBER):
+                orders.insert("b", {})
+            assert (take(written))[0].metadata == {"at": STORED, "by": str(NUMBER)}
         with pytest.raises(InvalidFilter, match="no time zone"):
             orders.watch(where={"timestamp": {"$gt": NOON.replace(tzinfo=None)}})

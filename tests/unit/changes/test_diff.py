@@ -14,6 +14,7 @@ from pgdoc.changes.diff import UpdateDescription, _diff_any, _diff_plain, diff
 # Keys that join to one text in several ways, digits that look like indexes, and what people write.
 keys = st.sampled_from(["", ".", "..", "0", "1", "01", "a", "b", "a.b", "a.", ".a", "a.0", "b.a.b", "🙂", "é", "x y"])
 numbers = st.sampled_from([0, 1, -1, 0.0, 1.0, 1.5, 2**53, 2**53 + 1, float(2**53), 10**40, Decimal("1e400")])
+numbers |= st.sampled_from([Decimal("1.0"), Decimal("1.50"), Decimal("1.5"), Decimal("0.000")])  # `decimals=True`
 scalars = st.none() | st.booleans() | numbers | st.text(max_size=3)
 values = st.recursive(
     scalars,

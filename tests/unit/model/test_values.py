@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import datetime as dt
+import pickle
 import subprocess
 import sys
 from collections import Counter, OrderedDict
@@ -25,6 +27,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgdoc.errors import InvalidDocument, InvalidFilter, InvalidInput, InvalidUpdate
+from pgdoc.model.documents import Document, data_text
 from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import MAX_DEPTH, decode, decode_comparable, decode_decimals, encode, encode_value
 from pgdoc.query import apply_update, compare, matches, parse_filter, parse_update
@@ -102,6 +105,17 @@ class Checked:
     at: datetime
 
 
+@dataclass
+class Keyed:
+    key: int
+
+    def __eq__(self, other: object) -> bool:
+        return self.key == other.key  # type: ignore[attr-defined,no-any-return]
+
+    def __hash__(self) -> int:
+        return self.key
+
+
 class Order(msgspec.Struct, rename="camel", tag_field="kind", tag="order", omit_defaults=True):
     paid_at: datetime
     lines: list[Any] = []
@@ -164,6 +178,7 @@ FORMS = [
     (Line("a", Decimal("1.10")), '{"sku":"a","price":1.10,"at":null,"below":null}'),
     (Line("a", Decimal(1), NOON, [Empty()]), '{"sku":"a","price":1,"at":"2026-07-01T12:00:00.000000Z","below":[{}]}'),
     (One(3), '{"_hidden":3}'),
+    (Keyed(3), '{"key":3}'),
     (
         Customer(fullName="Ann", born=date(2000, 1, 2), lines=[Line("a", Decimal(1))]),
         '{"fullName":"Ann","born":"2000-01-02","lines":[{"sku":"a","price":1,"at":null,"below":null}],"initial":"A"}',
@@ -415,6 +430,14 @@ def test_the_texts_of_datetimes_compare_as_the_datetimes_do(both: list[datetime]
 @given(st.timedeltas(-timedelta(days=36_525), timedelta(days=36_525)))
 def test_a_duration_of_up_to_a_hundred_years_comes_back_from_a_float(value: timedelta) -> None:
     assert timedelta(seconds=decode(encode_value(value, ""))) == value
+
+
+def test_a_document_keeps_how_it_is_decoded_when_it_is_copied_or_pickled() -> None:
+    unread = Document.from_text("a", b'{"price": 9.90}', 1, None, None, decode_text=decode_decimals)
+    for document in copy.copy(unread), pickle.loads(pickle.dumps(unread)):  # noqa: S301 (the test's own)
+        assert str(document["price"]) == "9.90"
+    assert str(unread["price"]) == "9.90"
+    assert data_text(unread) == b'{"price":9.90}'
 
 
 def test_a_uuid_is_an_id() -> None:
