@@ -27,7 +27,8 @@ from pgdoc.query import (
     parse_sort,
     parse_update,
 )
-from pgdoc.query.filters.projection import compile_fields, parse_fields, project
+from pgdoc.query.filters.projection import compile_fields, project
+from pgdoc.query.filters.projection_parse import parse_fields
 from tests.fuzz.dice import Dice
 from tests.hostile_settings import HARMLESS, IN_STATEMENTS, known
 from tests.indexed import times_found
