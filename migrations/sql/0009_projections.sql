@@ -21,7 +21,7 @@ BEGIN
         SELECT coalesce(pg_catalog.jsonb_agg(value OPERATOR(pg_catalog.->) i::integer ORDER BY i), '[]')
         FROM pg_catalog.generate_series(
             first,
-            least(length, first OPERATOR(pg_catalog.+) pg_catalog.abs(size::int8)) OPERATOR(pg_catalog.-) 1) AS i
+            least(length, first OPERATOR(pg_catalog.+) pg_catalog.abs(size::bigint)) OPERATOR(pg_catalog.-) 1) AS i
     );
 END
 $$;
@@ -104,7 +104,8 @@ DECLARE
     item pg_catalog.jsonb;
 BEGIN
     FOR i IN 1 .. pg_catalog.cardinality(path) LOOP
-        value := CASE pg_catalog.jsonb_typeof(value) WHEN 'object' THEN value OPERATOR(pg_catalog.->) path[i] END;
+        value := CASE WHEN pg_catalog.jsonb_typeof(value) OPERATOR(pg_catalog.=) 'object'
+            THEN value OPERATOR(pg_catalog.->) path[i] END;
         IF pg_catalog.jsonb_typeof(value) OPERATOR(pg_catalog.=) 'array' THEN
             FOR item IN SELECT pg_catalog.jsonb_array_elements(value) LOOP
                 item := pg_catalog.jsonb_build_array(item);
@@ -128,7 +129,8 @@ DECLARE
     value pg_catalog.jsonb := data;
 BEGIN
     FOR i IN 1 .. pg_catalog.cardinality(path) LOOP
-        value := CASE pg_catalog.jsonb_typeof(value) WHEN 'object' THEN value OPERATOR(pg_catalog.->) path[i] END;
+        value := CASE WHEN pg_catalog.jsonb_typeof(value) OPERATOR(pg_catalog.=) 'object'
+            THEN value OPERATOR(pg_catalog.->) path[i] END;
         IF pg_catalog.jsonb_typeof(value) OPERATOR(pg_catalog.=) 'array' THEN
             IF place IS NULL THEN
                 RETURN data OPERATOR(pg_catalog.#-) path[:i];
@@ -156,8 +158,8 @@ BEGIN
                       WHERE pg_catalog.jsonb_typeof(item) OPERATOR(pg_catalog.=) 'object') AS parts(place, part)
             );
         END IF;
-        value := CASE pg_catalog.jsonb_typeof(value)
-            WHEN 'object' THEN value OPERATOR(pg_catalog.->) (path OPERATOR(pg_catalog.->>) i) END;
+        value := CASE WHEN pg_catalog.jsonb_typeof(value) OPERATOR(pg_catalog.=) 'object'
+            THEN value OPERATOR(pg_catalog.->) (path OPERATOR(pg_catalog.->>) i) END;
     END LOOP;
     RETURN value;
 END
