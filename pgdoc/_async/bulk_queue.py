@@ -163,7 +163,7 @@ class AsyncBulkQueue:
         sent: list[Sent] = []
         error: psycopg.Error | None = None
         try:
-            async with self._session.pipeline() as connection:
+            async with self._session.pipeline() as (connection, _):
                 error = await self._execute(connection, writes, sent)
         except psycopg.Error as exc:
             error = error or exc

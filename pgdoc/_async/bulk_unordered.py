@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import count, groupby
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -79,7 +80,7 @@ class AsyncUnorderedQueue(AsyncBulkQueue):
             return
         await self._learn_traits([entry for write in writes for entry in write])
         sent = await self._send_writes(writes, apart=False)
-        if any(cursor.failure for write in sent for cursors in write for cursor in cursors):
+        if self._session.is_aborted or any(cursor.failure for write in sent for cursors in write for cursor in cursors):
             sent = await self._send_writes(writes, apart=True)
         for write, results in zip(writes, sent, strict=True):
             await self._judge(write, results)
@@ -131,7 +132,7 @@ class AsyncUnorderedQueue(AsyncBulkQueue):
         """
         sent = []
         try:
-            async with self._session.pipeline() as connection, connection.pipeline() as pipeline:
+            async with self._session.pipeline() as (connection, pipeline):
                 # The server may have skipped preparing some statements. psycopg forgets which were prepared when a
                 # ROLLBACK ends that it has not seen before.
                 await _send(connection, _UNDO + b" -- %d" % next(_numbers) if apart else _SAVE)
@@ -140,11 +141,15 @@ class AsyncUnorderedQueue(AsyncBulkQueue):
                     if apart:
                         await _send(connection, _KEEP)
                         await _send(connection, _SAVE)
-                        await pipeline.sync()
+                        with suppress(psycopg.errors.PipelineAborted):
+                            await pipeline.sync()
                         await _send(connection, _UNDO)
                 await _send(connection, _KEEP)
+        except psycopg.errors.PipelineAborted:
+            pass  # what psycopg sends for itself, to prepare statements, was skipped after an error
         except psycopg.Error as exc:
-            raise map_error(exc, "the bulk") from exc
+            if apart or self._session.connection.closed:
+                raise map_error(exc, "the bulk") from exc
         return sent
 
     async def _send_statement(
@@ -181,5 +186,12 @@ async def _send(
     connection: AsyncConnection[Any], query: bytes, params: Sequence[Any] = (), *, prepare: bool | None = False
 ) -> AsyncKeepingCursor:
     cursor = AsyncKeepingCursor(connection)
-    await cursor.execute(query, params, prepare=prepare, binary=True)
+    try:
+        await cursor.execute(query, params, prepare=prepare, binary=True)
+    except psycopg.errors.PipelineAborted:
+        pass  # of a statement before, which psycopg sent for itself
+    except psycopg.Error as exc:
+        if connection.closed:
+            raise
+        cursor.failure = exc
     return cursor

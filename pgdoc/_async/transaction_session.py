@@ -111,14 +111,14 @@ class AsyncTransactionSession:
         _ = self.connection
 
     @asynccontextmanager
-    async def pipeline(self) -> AsyncIterator[AsyncConnection[Any]]:
+    async def pipeline(self) -> AsyncIterator[tuple[AsyncConnection[Any], psycopg.AsyncPipeline]]:
         """Lend the connection for statements that share one round trip, with the begin if necessary."""
         begun = self.begun
         connection = self._connection = self._connection or await self._take()
-        async with self._statement, connection.pipeline():
+        async with self._statement, connection.pipeline() as pipeline:
             if not begun:
                 await self._begin(connection)
-            yield connection
+            yield connection, pipeline
 
     async def _take(self) -> AsyncConnection[Any]:
         try:

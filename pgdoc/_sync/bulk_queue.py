@@ -164,7 +164,7 @@ class BulkQueue:
         sent: list[Sent] = []
         error: psycopg.Error | None = None
         try:
-            with self._session.pipeline() as connection:
+            with self._session.pipeline() as (connection, _):
                 error = self._execute(connection, writes, sent)
         except psycopg.Error as exc:
             error = error or exc

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import count, groupby
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -80,7 +81,7 @@ class UnorderedQueue(BulkQueue):
             return
         self._learn_traits([entry for write in writes for entry in write])
         sent = self._send_writes(writes, apart=False)
-        if any(cursor.failure for write in sent for cursors in write for cursor in cursors):
+        if self._session.is_aborted or any(cursor.failure for write in sent for cursors in write for cursor in cursors):
             sent = self._send_writes(writes, apart=True)
         for write, results in zip(writes, sent, strict=True):
             self._judge(write, results)
@@ -132,7 +133,7 @@ class UnorderedQueue(BulkQueue):
         """
         sent = []
         try:
-            with self._session.pipeline() as connection, connection.pipeline() as pipeline:
+            with self._session.pipeline() as (connection, pipeline):
                 # The server may have skipped preparing some statements. psycopg forgets which were prepared when a
                 # ROLLBACK ends that it has not seen before.
                 _send(connection, _UNDO + b" -- %d" % next(_numbers) if apart else _SAVE)
@@ -141,11 +142,15 @@ class UnorderedQueue(BulkQueue):
                     if apart:
                         _send(connection, _KEEP)
                         _send(connection, _SAVE)
-                        pipeline.sync()
+                        with suppress(psycopg.errors.PipelineAborted):
+                            pipeline.sync()
                         _send(connection, _UNDO)
                 _send(connection, _KEEP)
+        except psycopg.errors.PipelineAborted:
+            pass  # what psycopg sends for itself, to prepare statements, was skipped after an error
         except psycopg.Error as exc:
-            raise map_error(exc, "the bulk") from exc
+            if apart or self._session.connection.closed:
+                raise map_error(exc, "the bulk") from exc
         return sent
 
     def _send_statement(self, connection: Connection[Any], entry: Queued, *, apart: bool) -> list[KeepingCursor]:
@@ -180,5 +185,12 @@ def _send(
     connection: Connection[Any], query: bytes, params: Sequence[Any] = (), *, prepare: bool | None = False
 ) -> KeepingCursor:
     cursor = KeepingCursor(connection)
-    cursor.execute(query, params, prepare=prepare, binary=True)
+    try:
+        cursor.execute(query, params, prepare=prepare, binary=True)
+    except psycopg.errors.PipelineAborted:
+        pass  # of a statement before, which psycopg sent for itself
+    except psycopg.Error as exc:
+        if connection.closed:
+            raise
+        cursor.failure = exc
     return cursor

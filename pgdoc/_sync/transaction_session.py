@@ -110,14 +110,14 @@ class TransactionSession:
         _ = self.connection
 
     @contextmanager
-    def pipeline(self) -> Iterator[Connection[Any]]:
+    def pipeline(self) -> Iterator[tuple[Connection[Any], psycopg.Pipeline]]:
         """Lend the connection for statements that share one round trip, with the begin if necessary."""
         begun = self.begun
         connection = self._connection = self._connection or self._take()
-        with self._statement, connection.pipeline():
+        with self._statement, connection.pipeline() as pipeline:
             if not begun:
                 self._begin(connection)
-            yield connection
+            yield connection, pipeline
 
     def _take(self) -> Connection[Any]:
         try:
