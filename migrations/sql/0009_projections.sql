@@ -17,12 +17,10 @@ BEGIN
         WHEN size OPERATOR(pg_catalog.<) 0 THEN greatest(length OPERATOR(pg_catalog.+) size, 0)
         ELSE 0
     END;
-    RETURN (
-        SELECT coalesce(pg_catalog.jsonb_agg(value OPERATOR(pg_catalog.->) i::integer ORDER BY i), '[]')
-        FROM pg_catalog.generate_series(
-            first,
-            least(length, first OPERATOR(pg_catalog.+) pg_catalog.abs(size::bigint)) OPERATOR(pg_catalog.-) 1) AS i
-    );
+    -- An expression, unlike a query, takes a microsecond. In lax mode, the last index may be beyond the end.
+    RETURN pg_catalog.jsonb_path_query_array(value, '$[$first to $last]', pg_catalog.jsonb_build_object(
+        'first', first,
+        'last', least(length, first OPERATOR(pg_catalog.+) pg_catalog.abs(size::bigint)) OPERATOR(pg_catalog.-) 1));
 END
 $$;
 COMMENT ON FUNCTION pgdoc.slice IS
@@ -42,7 +40,8 @@ BEGIN
     ELSIF kind OPERATOR(pg_catalog.=) 'object' THEN
         RETURN (
             SELECT coalesce(pg_catalog.jsonb_object_agg(key, part) FILTER (WHERE part IS NOT NULL), '{}')
-            FROM (SELECT key, pgdoc.include(value OPERATOR(pg_catalog.->) key, below)
+            FROM (SELECT key, CASE WHEN below OPERATOR(pg_catalog.=) 'true' THEN value OPERATOR(pg_catalog.->) key
+                    ELSE pgdoc.include(value OPERATOR(pg_catalog.->) key, below) END
                 FROM pg_catalog.jsonb_each(fields) AS field(key, below))
                 AS parts(key, part)
         );

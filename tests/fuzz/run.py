@@ -189,10 +189,11 @@ class _Round:
             return None
 
     def _fields(self, given: Any) -> Case:
-        projection = parse_fields(given)
+        fields, wanted = given
+        projection = parse_fields(fields, lambda: parse_filter(wanted))
         compiled = compile_fields(projection)
         compiled = type(compiled)(f"({compiled.text})::text", compiled.params)
-        expected = [exact(project(projection, data)) for data in self.data.values()]
+        expected = [exact(project(projection, data, name)) for name, data in self.data.items()]
         return Case("fields", given, compiled, expected, lambda text: exact(decode(text)))
 
     def _sort(self, given: Any) -> Case:
