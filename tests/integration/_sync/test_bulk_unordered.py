@@ -15,12 +15,14 @@ from pgdoc.errors import (
     BulkError,
     BulkIncomplete,
     CollectionNotFound,
+    DatabaseError,
     InvalidDocument,
     ServerUnreachable,
     TransactionClosed,
 )
 from tests.integration._sync.streams import take
 from tests.integration._sync.test_bulk import FAILURES, data_of, traced, write_everything, write_nothing
+from tests.integration._sync.test_zero_rows import BULK_WRITES, filled, trigger
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -241,3 +243,16 @@ def test_the_metadata_of_a_transaction_and_of_a_block_go_with_an_unordered_bulk(
                 tx["orders"].insert("o-3", {})
             events = take(stream, 2)
         assert [(e.document_id, e.metadata) for e in events] == [("o-2", {"user": "u"}), ("o-3", {"user": "u"})]
+
+
+def test_a_write_that_a_trigger_drops_fails_alone(own_schema: dict[str, Any]) -> None:
+    with filled(own_schema, *trigger("INSERT OR UPDATE OR DELETE", "RETURN NULL;")) as store:
+        with pytest.raises(BulkIncomplete) as raised:
+            with store.bulk(ordered=False) as b:
+                for write in BULK_WRITES.values():
+                    write(b["orders"])
+                b["other"].insert("o-1", {})
+        assert [type(failure.error) for failure in raised.value.failures] == [DatabaseError] * len(BULK_WRITES)
+        assert all("was not written" in str(failure.error) for failure in raised.value.failures)
+        assert b.result.inserted == 1
+        assert data_of(store, "orders") == {"o-1": {"n": 1}}
