@@ -32,7 +32,11 @@ DOCUMENTS = 10_000
 SHOPS = 1_000
 BULK = 1_000
 PEERS = ("by hand", "pgdoc", "by hand, async", "pgdoc, async")
-HAND_INDEX = "CREATE INDEX ON docs.orders ((data ->> 'shop')); ANALYZE docs.orders"
+HAND_INDEXES = """
+CREATE INDEX ON docs.orders ((data ->> 'shop'));
+CREATE INDEX ON docs.orders USING gin ((data -> 'shop') jsonb_path_ops) WHERE jsonb_typeof(data -> 'shop') = 'array';
+ANALYZE docs.orders
+"""
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,12 @@ OPERATIONS = (
         lambda hand, n: hand.find(by_hand.FIND_SHOP, [f"shop-{n % SHOPS}"]),
     ),
     Operation(
+        "the same, by hand with arrays",
+        200,
+        lambda store, n: every(store["orders"].find({"shop": f"shop-{n % SHOPS}"})),
+        lambda hand, n: hand.find(by_hand.FIND_SHOP_OR_ARRAY, [f"shop-{n % SHOPS}"] * 2),
+    ),
+    Operation(
         "find 10, one item of an array of each",
         200,
         lambda store, n: every(store["orders"].find({"shop": f"shop-{n % SHOPS}"}, fields=SLICED)),
@@ -178,7 +188,7 @@ OPERATIONS = (
         lambda hand, n: hand.insert_apart([f"h-{n}-{i}" for i in range(BULK)], order(n)),
     ),
     Operation(
-        "the same, half of the ids exist",
+        "unordered, half of the ids exist",
         1,
         lambda store, n: insert_all(store, n, ordered=False, times=2),
         lambda hand, n: hand.insert_apart([f"h-{n}-{i // 2}" for i in range(BULK)], order(n)),
@@ -196,10 +206,22 @@ OPERATIONS = (
         lambda hand, n: hand.count(by_hand.COUNT_SHOP, [f"shop-{n % SHOPS}"]),
     ),
     Operation(
+        "the same, by hand with arrays",
+        200,
+        lambda store, n: store["orders"].count({"shop": f"shop-{n % SHOPS}"}),
+        lambda hand, n: hand.count(by_hand.COUNT_SHOP_OR_ARRAY, [f"shop-{n % SHOPS}"] * 2),
+    ),
+    Operation(
         "count 2,500 of 10,000 without an index",
         2,
         lambda store, _: store["orders"].count({"status": "paid"}),
         lambda hand, _: hand.count(by_hand.COUNT_STATUS, ["paid"]),
+    ),
+    Operation(
+        "the same, by hand with arrays",
+        2,
+        lambda store, _: store["orders"].count({"status": "paid"}),
+        lambda hand, _: hand.count(by_hand.COUNT_STATUS_OR_ARRAY, ["paid"]),
     ),
 )
 
@@ -219,7 +241,7 @@ def fill(conninfo: str) -> None:
         store.create_collection("written")
         store["orders"].insert_many((key(n), order(n)) for n in range(DOCUMENTS))
         store["orders"].create_index("shop")
-        connection.execute(HAND_INDEX)
+        connection.execute(HAND_INDEXES)
 
 
 async def measure(conninfo: str, operations: list[Operation]) -> None:
