@@ -164,7 +164,7 @@ OPERATIONS = (
         lambda hand, n: hand.find(by_hand.FIND_SLICED, [f"shop-{n % SHOPS}"]),
     ),
     Operation(
-        "find 10, the item that the filter matched",
+        "find 10, the item that the filter found",
         200,
         lambda store, n: every(store["orders"].find(matching(n), fields=["lines.$"])),
         lambda hand, n: hand.find(by_hand.FIND_MATCHED, [f"shop-{n % SHOPS}"]),
