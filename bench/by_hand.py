@@ -32,6 +32,21 @@ WHERE id = %s RETURNING data::text, version, created_at, updated_at
 """
 FIND = b"SELECT id, data::text, version, created_at, updated_at FROM docs.orders"
 FIND_SHOP = FIND + b" WHERE data ->> 'shop' = %s"
+FIND_SLICED = b"""
+SELECT id, jsonb_build_object('shop', data -> 'shop', 'lines', jsonb_path_query_array(data, '$.lines[0]'))::text,
+  version, created_at, updated_at FROM docs.orders WHERE data ->> 'shop' = %s
+"""
+FIND_MATCHED = b"""
+SELECT id, jsonb_build_object('lines', jsonb_path_query_first(data, '$.lines ? (@.sku == "sku-x")'))::text,
+  version, created_at, updated_at FROM docs.orders WHERE data ->> 'shop' = %s AND data @? '$.lines ? (@.sku == "sku-x")'
+"""
+FIND_COMPUTED = b"""
+SELECT id, jsonb_build_object('city', data #> '{customer,city}', 'lines', jsonb_array_length(data -> 'lines'))::text,
+  version, created_at, updated_at FROM docs.orders WHERE data ->> 'shop' = %s
+"""
+INSERT_NEW = b"""
+INSERT INTO docs.written (id, data) VALUES (%s, %s::jsonb) ON CONFLICT (id) DO NOTHING RETURNING version
+"""
 COUNT_SHOP = b"SELECT count(*) FROM docs.orders WHERE data ->> 'shop' = %s"
 COUNT_STATUS = b"SELECT count(*) FROM docs.orders WHERE data ->> 'status' = %s"
 
@@ -100,6 +115,12 @@ class ByHand:
             for key, data in pairs:
                 copy.write(copy_line(key, data))
 
+    def insert_apart(self, keys: list[str], data: Any) -> int:
+        """Insert the new ones in one round trip; return how many there were."""
+        with self._pool.connection() as connection, connection.pipeline(), connection.transaction():
+            cursors = [connection.execute(INSERT_NEW, [key, orjson.dumps(data).decode()], binary=True) for key in keys]
+            return sum(len(cursor.fetchall()) for cursor in cursors)
+
     def _fetch(self, query: bytes, params: Sequence[Any]) -> list[Any]:
         with self._pool.connection() as connection:
             return connection.execute(query, params, binary=True).fetchall()
@@ -143,6 +164,12 @@ class AsyncByHand:
         async with self._pool.connection() as connection, connection.cursor() as cursor, cursor.copy(COPY) as copy:
             for key, data in pairs:
                 await copy.write(copy_line(key, data))
+
+    async def insert_apart(self, keys: list[str], data: Any) -> int:
+        async with self._pool.connection() as connection, connection.pipeline(), connection.transaction():
+            sent = ([key, orjson.dumps(data).decode()] for key in keys)
+            cursors = [await connection.execute(INSERT_NEW, params, binary=True) for params in sent]
+            return sum([len(await cursor.fetchall()) for cursor in cursors])
 
     async def _fetch(self, query: bytes, params: Sequence[Any]) -> list[Any]:
         async with self._pool.connection() as connection:

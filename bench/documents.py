@@ -32,6 +32,7 @@ ROUNDS = 15
 DOCUMENTS = 10_000
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 SHOPS = 1_000
+BULK = 1_000
 PEERS = ("by hand", "pgdoc", "by hand, async", "pgdoc, async")
 HAND_INDEXES = """
 CREATE INDEX ON docs.orders ((data ->> 'shop'));
@@ -93,6 +94,32 @@ async def _iterated(found: Any) -> Any:
     return [document.data async for document in found]
 
 
+SLICED = {"shop": 1, "lines": {"$slice": 1}}
+COMPUTED = {"city": "$customer.city", "lines": {"$size": "$lines"}}
+
+
+def matching(n: int) -> dict[str, Any]:
+    return {"shop": f"shop-{n % SHOPS}", "lines.sku": "sku-x"}
+
+
+def insert_all(store: Any, n: int, *, ordered: bool, times: int) -> Any:
+    """Insert each id as many times as given; for an async store, return an awaitable of it."""
+    keys = [f"p-{n}-{i // times}" for i in range(BULK)]
+    if isinstance(store, pgdoc.AsyncStore):
+        return _insert_all(store, keys, order(n), ordered=ordered)
+    with contextlib.suppress(pgdoc.BulkIncomplete), store.bulk(ordered=ordered) as bulk:
+        for each in keys:
+            bulk["written"].insert(each, order(n))
+    return None
+
+
+async def _insert_all(store: pgdoc.AsyncStore, keys: list[str], data: dict[str, Any], *, ordered: bool) -> None:
+    with contextlib.suppress(pgdoc.BulkIncomplete):
+        async with store.bulk(ordered=ordered) as bulk:
+            for each in keys:
+                await bulk["written"].insert(each, data)
+
+
 OPERATIONS = (
     Operation(
         "insert",
@@ -142,6 +169,42 @@ OPERATIONS = (
         200,
         lambda store, n: every(store["orders"].find({"shop": f"shop-{n % SHOPS}"})),
         lambda hand, n: hand.find(by_hand.FIND_SHOP_OR_ARRAY, [f"shop-{n % SHOPS}"] * 2),
+    ),
+    Operation(
+        "find 10, one item of an array of each",
+        200,
+        lambda store, n: every(store["orders"].find({"shop": f"shop-{n % SHOPS}"}, fields=SLICED)),
+        lambda hand, n: hand.find(by_hand.FIND_SLICED, [f"shop-{n % SHOPS}"]),
+    ),
+    Operation(
+        "find 10, the item that the filter found",
+        200,
+        lambda store, n: every(store["orders"].find(matching(n), fields=["lines.$"])),
+        lambda hand, n: hand.find(by_hand.FIND_MATCHED, [f"shop-{n % SHOPS}"]),
+    ),
+    Operation(
+        "find 10, a renamed field and a size",
+        200,
+        lambda store, n: every(store["orders"].find({"shop": f"shop-{n % SHOPS}"}, fields=COMPUTED)),
+        lambda hand, n: hand.find(by_hand.FIND_COMPUTED, [f"shop-{n % SHOPS}"]),
+    ),
+    Operation(
+        "bulk of 1,000 inserts, ordered",
+        1,
+        lambda store, n: insert_all(store, n, ordered=True, times=1),
+        lambda hand, n: hand.insert_apart([f"h-{n}-{i}" for i in range(BULK)], order(n)),
+    ),
+    Operation(
+        "bulk of 1,000 inserts, unordered",
+        1,
+        lambda store, n: insert_all(store, n, ordered=False, times=1),
+        lambda hand, n: hand.insert_apart([f"h-{n}-{i}" for i in range(BULK)], order(n)),
+    ),
+    Operation(
+        "unordered, half of the ids exist",
+        1,
+        lambda store, n: insert_all(store, n, ordered=False, times=2),
+        lambda hand, n: hand.insert_apart([f"h-{n}-{i // 2}" for i in range(BULK)], order(n)),
     ),
     Operation(
         "find all 10,000",

@@ -17,6 +17,7 @@ from pgdoc.changes.events import ChangeEvent, EventType, UpdateDescription
 from pgdoc.crud.bulk_results import BulkResult
 from pgdoc.errors import *  # noqa: F403 (its __all__ is the tree)
 from pgdoc.errors import __all__ as _errors
+from pgdoc.errors.documents import BulkFailure
 from pgdoc.model.documents import Document
 from pgdoc.model.ids import new_id
 from pgdoc.model.metadata import metadata
@@ -33,6 +34,7 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "AsyncTransaction",
     "Bulk",
     "BulkCollection",
+    "BulkFailure",
     "BulkResult",
     "ChangeEvent",
     "ChangeStream",

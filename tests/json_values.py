@@ -128,3 +128,40 @@ def documents_with_updates(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, A
     data = draw(documents)
     operators = draw(st.lists(st.sampled_from(["$set", "$unset", "$inc"]), min_size=1, unique=True))
     return data, {operator: {draw(paths_into(data))[0]: 3} for operator in operators}
+
+
+_slices = st.integers(-3, 3) | st.tuples(st.integers(-3, 3), st.integers(1, 3))
+_references = paths.map("$".__add__) | st.sampled_from(["$_id", "$a", "$a.a", "$_id.a"])
+_expressions: st.SearchStrategy[Any] = st.recursive(
+    _references | st.fixed_dictionaries({"$literal": small_json}) | st.sampled_from([[], 0, None, "a", {"a": 1}]),
+    lambda inner: (
+        st.fixed_dictionaries({"$ifNull": st.lists(inner, min_size=2, max_size=3)})
+        | st.sampled_from(["$size", "$first", "$last"]).flatmap(lambda name: st.fixed_dictionaries({name: inner}))
+        | st.fixed_dictionaries({"$arrayElemAt": st.tuples(inner, st.integers(-3, 3))})
+    ),
+    max_leaves=3,
+).filter(lambda value: isinstance(value, str | dict) and value not in ("a", {"a": 1}))
+
+
+@st.composite
+def documents_with_projections(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Draw a document, a filter, and fields with operators."""
+    data, wanted = draw(documents_with_filters())
+    if draw(st.booleans()):
+        wanted = draw(filters)
+    kind = draw(st.sampled_from([0, 1]))
+    fields: dict[str, Any] = {}
+    for _ in range(draw(st.integers(1, 3))):
+        path = draw(paths_into(data))[0]
+        entry = draw(st.sampled_from(["plain", "slice", "match", "position", "computed"]))
+        if entry == "match":
+            fields[path.split(".")[0]] = {"$elemMatch": _element_filter(draw, data.get(path.split(".")[0]))}
+        elif entry == "position":
+            at = draw(st.sampled_from(sorted(path for path in wanted if not path.startswith("$")) or ["a"]))
+            parts = at.split(".")
+            fields[".".join([*parts[: draw(st.integers(1, len(parts)))], "$"])] = 1
+        elif entry == "computed":
+            fields[draw(st.sampled_from(["x", "y", "b"]))] = draw(_expressions)
+        else:
+            fields[path] = kind if entry == "plain" else {"$slice": draw(_slices)}
+    return data, wanted, fields

@@ -8,33 +8,42 @@ import psycopg
 
 from pgdoc._async.bulk_collection import AsyncBulkCollection
 from pgdoc._async.bulk_queue import AsyncBulkQueue
-from pgdoc.crud.bulk_results import BulkResult
+from pgdoc._async.bulk_unordered import AsyncUnorderedQueue
+from pgdoc.crud.bulk_results import BulkResult, incomplete
 from pgdoc.errors import TransactionClosed
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from pgdoc._async.transaction_session import AsyncTransactionSession
+    from pgdoc._async.transaction_session import AsyncSavepoint, AsyncTransactionSession
 
 __all__ = ["AsyncBulk"]
 
 
 class AsyncBulk:
-    """Many writes, stored all or none: `store.bulk()` returns it, `async with` sends and commits them.
+    """Many writes in one transaction: `store.bulk()` returns it, `async with` sends and commits them.
+
+    That of `tx.bulk()` is a part of the transaction, which commits it.
 
     Writes are queued until there are 1,000 of them, or 1 MiB, or the block ends, then sent in the order of their calls,
     in one round trip. The transaction begins when the first writes are sent, and commits at the end of the block.
 
     A write that fails raises `BulkError`, from the call that sent it or at the end of the block; nothing is stored.
+    With `ordered=False`, all other writes are stored, and the end of the block raises `BulkIncomplete`.
     """
 
-    def __init__(self, session: AsyncTransactionSession, schema: str, *, auto_create: bool) -> None:
+    def __init__(
+        self, session: AsyncTransactionSession, schema: str, *, auto_create: bool, ordered: bool, inside: bool = False
+    ) -> None:
         self._session = session
         self._schema = schema
         self._auto_create = auto_create
-        self._queue = AsyncBulkQueue(session, auto_create=auto_create)
+        kind = AsyncBulkQueue if ordered else AsyncUnorderedQueue
+        self._queue = kind(session, auto_create=auto_create)
         self._entered = False
+        self._inside = inside  # a transaction that others begin and end
+        self._savepoint: AsyncSavepoint | None = None
         self._result = BulkResult()
 
     @property
@@ -55,7 +64,10 @@ class AsyncBulk:
     async def __aenter__(self) -> Self:
         if self._entered:
             raise TransactionClosed("the bulk was used before: call store.bulk() for another")
-        self._session.note_metadata()
+        if self._inside:
+            self._savepoint = await self._session.open_savepoint()
+        else:
+            self._session.note_metadata()
         self._entered = self._queue.is_open = True
         return self
 
@@ -70,13 +82,22 @@ class AsyncBulk:
             raise
         swallowed = await self._end(exc_type, exc, traceback)
         if exc is None:
-            self._result = BulkResult(**self._queue.counts)
+            self._report()
         return swallowed
+
+    def _report(self) -> None:
+        queue = self._queue
+        failures = tuple(queue.failures) if isinstance(queue, AsyncUnorderedQueue) else ()
+        self._result = BulkResult(**queue.counts, failures=failures)
+        if failures:
+            raise incomplete(failures)
 
     async def _end(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         self._queue.close()
+        if self._savepoint is not None:
+            return await self._session.close_savepoint(self._savepoint, exc_type, exc, traceback)
         if not self._session.begun:
             return isinstance(exc, psycopg.Rollback)
         return await self._session.end(exc_type, exc, traceback)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc.crud.bulk_results import CHUNK_BYTES, CHUNK_STATEMENTS, size_of
+from pgdoc.crud.bulk_results import CHUNK_BYTES, CHUNK_STATEMENTS, parse_results, size_of
 from pgdoc.crud.guard import guarded, replaced
 from pgdoc.crud.guard import missing as missing_collection
 from pgdoc.crud.write_errors import name_index
@@ -25,7 +25,7 @@ from pgdoc.errors import (
 from pgdoc.runtime.primitives import AsyncLock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from psycopg import AsyncConnection, AsyncCursor
 
@@ -45,6 +45,7 @@ class AsyncBulkQueue:
 
     Attributes:
         is_open: whether the bulk's block is being executed.
+        is_ordered: whether a write that fails ends the bulk.
         counts: documents written so far, by the fields of `BulkResult`.
         tables: the tables of the collections that the bulk writes to, by their quoted names.
     """
@@ -53,6 +54,7 @@ class AsyncBulkQueue:
         self._session = session
         self._auto_create = auto_create
         self.is_open = False
+        self.is_ordered = True
         self.counts: Counter[str] = Counter()
         self.tables: dict[str, AsyncTable] = {}
         # Guards all that follows, and the connection: several tasks may write to one bulk.
@@ -106,13 +108,20 @@ class AsyncBulkQueue:
             raise
 
     async def _send_queue(self) -> None:
-        queue, self._queue, self._queued_bytes = self._queue, [], 0
+        queue = self._take_queue()
         writes, refused = await self._prepare(queue)
-        for table in {statement.query.table for _, _, statement in writes if statement.look} - self._may_drop.keys():
-            self._may_drop[table] = (await self.tables[table].traits()).may_drop
+        await self._learn_traits(writes)
         failed = (await self._send_all(writes) if writes else None) or refused
         if failed is not None:
             raise _bulk_error(*failed)
+
+    def _take_queue(self) -> list[Queued]:
+        queue, self._queue, self._queued_bytes = self._queue, [], 0
+        return queue
+
+    async def _learn_traits(self, writes: list[Queued]) -> None:
+        for table in {statement.query.table for _, _, statement in writes if statement.look} - self._may_drop.keys():
+            self._may_drop[table] = (await self.tables[table].traits()).may_drop
 
     async def _prepare(self, queue: list[Queued]) -> tuple[list[Queued], Failed | None]:
         """Create the missing tables; return the writes before the first whose table fails, and that one."""
@@ -154,7 +163,7 @@ class AsyncBulkQueue:
         sent: list[Sent] = []
         error: psycopg.Error | None = None
         try:
-            async with self._session.pipeline() as connection:
+            async with self._session.pipeline() as (connection, _):
                 error = await self._execute(connection, writes, sent)
         except psycopg.Error as exc:
             error = error or exc
@@ -162,7 +171,7 @@ class AsyncBulkQueue:
             if error is not None and cursors[-1].statusmessage is None:
                 return write, self._mapped(error, write)
             try:
-                field, count = _parse(write[2], [await cursor.fetchall() for cursor in cursors])
+                field, count = parse_results(write[2], [await cursor.fetchall() for cursor in cursors])
             except PgdocError as failure:
                 return write, failure
             self.counts[field] += count
@@ -174,18 +183,25 @@ class AsyncBulkQueue:
         """Fill the pipeline; return an error instead of raising it, so that the pipeline ends as usual."""
         try:
             for _, _, statement in writes:
-                oid = self._session.oids.get(statement.query.table)
-                assert oid is not None  # noqa: S101 (`_prepare` has found it)
-                safe = self.tables[statement.query.table].needs_safe_text(oid, can_repeat=False)
                 cursors: Sent = []
                 sent.append(cursors)
-                look = statement.look if self._may_drop.get(statement.query.table) else None
-                for each in (statement,) if look is None else (statement, look):
+                for query, params in self._with_look(statement):
                     cursors.append(connection.cursor())
-                    await cursors[-1].execute(guarded(each.query, oid, safe=safe), each.params, binary=True)
+                    await cursors[-1].execute(query, params, binary=True)
         except psycopg.Error as exc:
             return exc
         return None
+
+    def _with_look(self, statement: Statement) -> list[tuple[bytes, Sequence[Any]]]:
+        """Return the SQL and the parameters of a statement, and of its look if that is necessary."""
+        oid = self._session.oids.get(statement.query.table)
+        assert oid is not None  # noqa: S101 (`_prepare` has found it)
+        safe = self.tables[statement.query.table].needs_safe_text(oid, can_repeat=False)
+        look = statement.look
+        if look is not None and not look.always and not self._may_drop.get(statement.query.table):
+            look = None
+        parts = (statement,) if look is None else (statement, look)
+        return [(guarded(part.query, oid, safe=safe), part.params) for part in parts]
 
     def _mapped(self, exc: psycopg.Error, write: Queued) -> PgdocError:
         error = map_error(exc, write[1].subject)
@@ -196,12 +212,6 @@ class AsyncBulkQueue:
             name_index(error, known.names)
         error.__cause__ = exc
         return error
-
-
-def _parse(statement: Statement, results: list[list[tuple[Any, ...]]]) -> tuple[str, int]:
-    if statement.look is None or len(results) == 1:
-        return statement.parse(results[0])
-    return statement.look.parse(*results)
 
 
 def _bulk_error(write: Queued, error: PgdocError) -> PgdocError:

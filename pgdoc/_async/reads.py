@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pgdoc.crud.guard import GuardedQuery
     from pgdoc.model.documents import Document
     from pgdoc.query.filters.nodes import Node, SortKey
+    from pgdoc.query.filters.projection_parse import Fields
 
 __all__ = ["AsyncReads"]
 
@@ -42,7 +43,7 @@ class AsyncReads:
         sort: str | Sequence[str] | None = None,
         limit: int | None = None,
         skip: int = 0,
-        fields: str | Sequence[str] | None = None,
+        fields: Fields | None = None,
         after: Document | Sequence[Any] | None = None,
     ) -> AsyncGenerator[Document]:
         """Return an iterator over the documents that match, in bounded memory.
@@ -56,8 +57,9 @@ class AsyncReads:
             sort: a path, or a sequence of paths; a leading `-` sorts in descending order.
             limit: return at most this many documents; none with 0.
             skip: leave out this many documents first.
-            fields: a path to include, or to leave out with a leading `-`, or a sequence of these; `None` for whole
-                documents. The server does not send what is left out.
+            fields: a path to include, or to leave out with a leading `-`, or a sequence of these; or an object with
+                `1`, `0`, `$slice`, `$elemMatch` or a computed field for each path; `None` for whole documents. The
+                server does not send what is left out.
             after: return only what follows this position in the `sort`: the last document of the page before, or a
                 list of its values at the paths of the sort, then its id.
 
@@ -75,7 +77,7 @@ class AsyncReads:
         filter: Mapping[str, Any] | None = None,  # noqa: A002
         *,
         sort: str | Sequence[str] | None = None,
-        fields: str | Sequence[str] | None = None,
+        fields: Fields | None = None,
     ) -> Document | None:
         """Return the first document that matches, or `None`.
 

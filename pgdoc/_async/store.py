@@ -171,19 +171,20 @@ class AsyncStore(AsyncCatalogCalls, AsyncServerCalls):
             return await fn(tx)
         return cast("T", None)  # `fn` raised psycopg.Rollback
 
-    def bulk(self, metadata: Mapping[str, Any] | None = None) -> AsyncBulk:
+    def bulk(self, metadata: Mapping[str, Any] | None = None, *, ordered: bool = True) -> AsyncBulk:
         """Return a bulk; enter it with `async with store.bulk() as b`, then `await b["orders"].insert(...)`.
 
         Its writes are sent together in few round trips, and are stored all or none.
 
         Args:
             metadata: as for `transaction`.
+            ordered: if false, a write that fails leaves the others alone; the end raises `BulkIncomplete`.
 
         Raises:
             InvalidDocument: JSON cannot represent the metadata.
         """
         session = AsyncTransactionSession(self._connections, metadata=metadata, isolation=None)
-        return AsyncBulk(session, self._schema, auto_create=self._auto_create)
+        return AsyncBulk(session, self._schema, auto_create=self._auto_create, ordered=ordered)
 
     def watch(  # noqa: PLR0913 (the contract)
         self,

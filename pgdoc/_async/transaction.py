@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pgdoc._async.bulk import AsyncBulk
 from pgdoc._async.collection import AsyncCollection
 
 if TYPE_CHECKING:
@@ -46,6 +47,17 @@ class AsyncTransaction:
         return AsyncCollection(self._session, self._schema, name, auto_create=self._auto_create)
 
     __getitem__ = collection
+
+    def bulk(self, *, ordered: bool = True) -> AsyncBulk:
+        """Return a bulk whose writes are part of this transaction; enter it with `async with tx.bulk() as b`.
+
+        A bulk that fails is undone, and the transaction stays usable. All calls on the transaction inside the block are
+        part of the bulk.
+
+        Args:
+            ordered: if false, a write that fails leaves the others alone; the end raises `BulkIncomplete`.
+        """
+        return AsyncBulk(self._session, self._schema, auto_create=self._auto_create, ordered=ordered, inside=True)
 
     async def __aenter__(self) -> Self:
         self._session.note_metadata()

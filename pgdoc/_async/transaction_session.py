@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -30,6 +31,15 @@ __all__ = ["AsyncTransactionSession"]
 
 _ISOLATION = ("read committed", "repeatable read", "serializable")
 _CHUNK_ROWS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncSavepoint:
+    """A savepoint of a transaction, with the cursors and the tables that were known then."""
+
+    block: psycopg.AsyncTransaction
+    cursors: set[AsyncServerCursor[Any]]
+    known: dict[object, int]
 
 
 class AsyncTransactionSession:
@@ -102,14 +112,14 @@ class AsyncTransactionSession:
         _ = self.connection
 
     @asynccontextmanager
-    async def pipeline(self) -> AsyncIterator[AsyncConnection[Any]]:
+    async def pipeline(self) -> AsyncIterator[tuple[AsyncConnection[Any], psycopg.AsyncPipeline]]:
         """Lend the connection for statements that share one round trip, with the begin if necessary."""
         begun = self.begun
         connection = self._connection = self._connection or await self._take()
-        async with connection.pipeline():
+        async with self._statement, connection.pipeline() as pipeline:
             if not begun:
                 await self._begin(connection)
-            yield connection
+            yield connection, pipeline
 
     async def _take(self) -> AsyncConnection[Any]:
         try:
@@ -153,6 +163,33 @@ class AsyncTransactionSession:
         if aborted:
             raise DatabaseError("the transaction was rolled back: an error inside it had aborted it", sqlstate="25P02")
         self.oids.share()
+
+    async def open_savepoint(self) -> AsyncSavepoint:
+        """Begin a part of the transaction that can be undone."""
+        block = psycopg.AsyncTransaction(self.connection)
+        try:
+            async with self._statement:
+                await block.__aenter__()
+        except psycopg.Error as exc:
+            raise map_error(exc, "the savepoint") from exc
+        return AsyncSavepoint(block, self._cursors.copy(), self.oids.known())
+
+    async def close_savepoint(
+        self,
+        savepoint: AsyncSavepoint,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """Keep what was done since, or undo it for an exception; return whether that was a rollback to be swallowed."""
+        if exc is not None:
+            self._cursors_gone |= self._cursors - savepoint.cursors  # the server closes them
+            self.oids.restore(savepoint.known)
+        try:
+            async with self._statement:
+                return await savepoint.block.__aexit__(exc_type, exc, traceback)
+        except psycopg.Error as error:
+            raise map_error(error, "the savepoint") from error
 
     @property
     def in_transaction(self) -> bool:

@@ -9,33 +9,42 @@ import psycopg
 
 from pgdoc._sync.bulk_collection import BulkCollection
 from pgdoc._sync.bulk_queue import BulkQueue
-from pgdoc.crud.bulk_results import BulkResult
+from pgdoc._sync.bulk_unordered import UnorderedQueue
+from pgdoc.crud.bulk_results import BulkResult, incomplete
 from pgdoc.errors import TransactionClosed
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from pgdoc._sync.transaction_session import TransactionSession
+    from pgdoc._sync.transaction_session import Savepoint, TransactionSession
 
 __all__ = ["Bulk"]
 
 
 class Bulk:
-    """Many writes, stored all or none: `store.bulk()` returns it, `with` sends and commits them.
+    """Many writes in one transaction: `store.bulk()` returns it, `with` sends and commits them.
+
+    That of `tx.bulk()` is a part of the transaction, which commits it.
 
     Writes are queued until there are 1,000 of them, or 1 MiB, or the block ends, then sent in the order of their calls,
     in one round trip. The transaction begins when the first writes are sent, and commits at the end of the block.
 
     A write that fails raises `BulkError`, from the call that sent it or at the end of the block; nothing is stored.
+    With `ordered=False`, all other writes are stored, and the end of the block raises `BulkIncomplete`.
     """
 
-    def __init__(self, session: TransactionSession, schema: str, *, auto_create: bool) -> None:
+    def __init__(
+        self, session: TransactionSession, schema: str, *, auto_create: bool, ordered: bool, inside: bool = False
+    ) -> None:
         self._session = session
         self._schema = schema
         self._auto_create = auto_create
-        self._queue = BulkQueue(session, auto_create=auto_create)
+        kind = BulkQueue if ordered else UnorderedQueue
+        self._queue = kind(session, auto_create=auto_create)
         self._entered = False
+        self._inside = inside  # a transaction that others begin and end
+        self._savepoint: Savepoint | None = None
         self._result = BulkResult()
 
     @property
@@ -56,7 +65,10 @@ class Bulk:
     def __enter__(self) -> Self:
         if self._entered:
             raise TransactionClosed("the bulk was used before: call store.bulk() for another")
-        self._session.note_metadata()
+        if self._inside:
+            self._savepoint = self._session.open_savepoint()
+        else:
+            self._session.note_metadata()
         self._entered = self._queue.is_open = True
         return self
 
@@ -71,13 +83,22 @@ class Bulk:
             raise
         swallowed = self._end(exc_type, exc, traceback)
         if exc is None:
-            self._result = BulkResult(**self._queue.counts)
+            self._report()
         return swallowed
+
+    def _report(self) -> None:
+        queue = self._queue
+        failures = tuple(queue.failures) if isinstance(queue, UnorderedQueue) else ()
+        self._result = BulkResult(**queue.counts, failures=failures)
+        if failures:
+            raise incomplete(failures)
 
     def _end(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         self._queue.close()
+        if self._savepoint is not None:
+            return self._session.close_savepoint(self._savepoint, exc_type, exc, traceback)
         if not self._session.begun:
             return isinstance(exc, psycopg.Rollback)
         return self._session.end(exc_type, exc, traceback)

@@ -21,6 +21,7 @@ from pgdoc.crud.bulk_results import (
     stored,
     updated,
     upserted,
+    upserted_apart,
     upserted_or_dropped,
     written_or_dropped,
 )
@@ -114,7 +115,7 @@ class BulkCollection:
         if upsert:
             self._queue.add(target, *self._upsert(target, update))
         else:
-            self._queue.add(target, *self._check_before(target, if_version), self._change(target, update))
+            self._queue.add(target, *self._check_before(target, if_version), self._change(target, update, if_version))
 
     def update_many(
         self,
@@ -192,7 +193,9 @@ class BulkCollection:
         if upsert:
             write = self._write("replace_upsert", [target.key, text], partial(stored, target), create=True)
         else:
-            write = self._write_found("replace", [text, target.key], target, partial(changed, target, if_version))
+            write = self._write_found(
+                "replace", [text, target.key], target, partial(changed, target, if_version), if_version
+            )
         self._queue.add(target, *self._check_before(target, if_version), write)
 
     def delete(self, id: DocumentId, *, if_version: int | None = None) -> None:  # noqa: A002
@@ -208,7 +211,7 @@ class BulkCollection:
         """
         check_version(if_version)
         target = self._target("delete", check_id(id))
-        write = self._write_found("delete", [target.key], target, partial(deleted, target, if_version))
+        write = self._write_found("delete", [target.key], target, partial(deleted, target, if_version), if_version)
         self._queue.add(target, *self._check_before(target, if_version), write)
 
     def delete_many(self, filter: Mapping[str, Any]) -> None:  # noqa: A002
@@ -253,7 +256,7 @@ class BulkCollection:
     def _target(self, operation: str, key: str | None = None) -> Target:
         return Target(operation, self._name, self._table.subject, key)
 
-    def _write(
+    def _write(  # noqa: PLR0913
         self,
         name: str,
         params: list[Any],
@@ -261,14 +264,20 @@ class BulkCollection:
         look: Look | None = None,
         *,
         create: bool = False,
+        versioned: bool = False,
         **clauses: str,
     ) -> Statement:
-        query, params = self._table.with_metadata(name, params, versioned=False, and_data="", **clauses)
+        query, params = self._table.with_metadata(name, params, versioned=versioned, and_data="", **clauses)
         return Statement(query, params, create, judge, look)
 
-    def _write_found(self, name: str, params: list[Any], target: Target, judge: ResultParser) -> Statement:
+    def _write_found(
+        self, name: str, params: list[Any], target: Target, judge: ResultParser, if_version: int | None
+    ) -> Statement:
         """Return a write of a document that need not exist."""
-        return self._write(name, params, judge, self._look(target, partial(written_or_dropped, target, judge)))
+        look = self._look(target, partial(written_or_dropped, target, judge))
+        if if_version is None:
+            return self._write(name, params, judge, look)
+        return self._write(name, [*params, if_version], judge, look, versioned=True)
 
     def _look(self, target: Target, judge: Callable[[Any, Any], tuple[str, int]]) -> Look:
         return Look(table_statement("version", self._table.name), [target.key], judge)
@@ -284,8 +293,12 @@ class BulkCollection:
             change=change.text,
         )
 
-    def _change(self, target: Target, update: Update) -> Statement:
-        return self._update(target, Compiled(f"id {EQUALS} %s::pg_catalog.text", [target.key]), update)
+    def _change(self, target: Target, update: Update, if_version: int | None = None) -> Statement:
+        text = f"id {EQUALS} %s::pg_catalog.text"
+        params: list[Any] = [target.key]
+        if if_version is not None:
+            text, params = f"{text} AND version {EQUALS} %s", [target.key, if_version]
+        return self._update(target, Compiled(text, params), update)
 
     def _upsert(self, target: Target, update: Update) -> list[Statement]:
         try:
@@ -293,6 +306,12 @@ class BulkCollection:
         except InvalidUpdate as exc:  # `$[]` needs an existing array, so the document must exist
             return [self._lock(target, partial(exists, exc)), self._change(target, update)]
         params = [target.key, *first.params, *change.params, *change.params]
+        if not self._queue.is_ordered:
+            query = table_statement("apart_look", self._table.name, change=change.text)
+            judge = partial(upserted_apart, target, update)
+            look = Look(query, [*change.params, target.key], judge, always=True)
+            parse = partial(upserted, target, update)
+            return [self._write("apart_upsert", params, parse, look, create=True, first=first.text, change=change.text)]
         look = Look(
             table_statement("check_update", self._table.name, change=change.text),
             [*change.params, *change.params, target.key],

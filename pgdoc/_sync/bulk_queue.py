@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc.crud.bulk_results import CHUNK_BYTES, CHUNK_STATEMENTS, size_of
+from pgdoc.crud.bulk_results import CHUNK_BYTES, CHUNK_STATEMENTS, parse_results, size_of
 from pgdoc.crud.guard import guarded, replaced
 from pgdoc.crud.guard import missing as missing_collection
 from pgdoc.crud.write_errors import name_index
@@ -26,7 +26,7 @@ from pgdoc.errors import (
 from pgdoc.runtime.primitives import Lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from psycopg import Connection, Cursor
 
@@ -46,6 +46,7 @@ class BulkQueue:
 
     Attributes:
         is_open: whether the bulk's block is being executed.
+        is_ordered: whether a write that fails ends the bulk.
         counts: documents written so far, by the fields of `BulkResult`.
         tables: the tables of the collections that the bulk writes to, by their quoted names.
     """
@@ -54,6 +55,7 @@ class BulkQueue:
         self._session = session
         self._auto_create = auto_create
         self.is_open = False
+        self.is_ordered = True
         self.counts: Counter[str] = Counter()
         self.tables: dict[str, Table] = {}
         # Guards all that follows, and the connection: several tasks may write to one bulk.
@@ -107,13 +109,20 @@ class BulkQueue:
             raise
 
     def _send_queue(self) -> None:
-        queue, self._queue, self._queued_bytes = self._queue, [], 0
+        queue = self._take_queue()
         writes, refused = self._prepare(queue)
-        for table in {statement.query.table for _, _, statement in writes if statement.look} - self._may_drop.keys():
-            self._may_drop[table] = (self.tables[table].traits()).may_drop
+        self._learn_traits(writes)
         failed = (self._send_all(writes) if writes else None) or refused
         if failed is not None:
             raise _bulk_error(*failed)
+
+    def _take_queue(self) -> list[Queued]:
+        queue, self._queue, self._queued_bytes = self._queue, [], 0
+        return queue
+
+    def _learn_traits(self, writes: list[Queued]) -> None:
+        for table in {statement.query.table for _, _, statement in writes if statement.look} - self._may_drop.keys():
+            self._may_drop[table] = (self.tables[table].traits()).may_drop
 
     def _prepare(self, queue: list[Queued]) -> tuple[list[Queued], Failed | None]:
         """Create the missing tables; return the writes before the first whose table fails, and that one."""
@@ -155,7 +164,7 @@ class BulkQueue:
         sent: list[Sent] = []
         error: psycopg.Error | None = None
         try:
-            with self._session.pipeline() as connection:
+            with self._session.pipeline() as (connection, _):
                 error = self._execute(connection, writes, sent)
         except psycopg.Error as exc:
             error = error or exc
@@ -163,7 +172,7 @@ class BulkQueue:
             if error is not None and cursors[-1].statusmessage is None:
                 return write, self._mapped(error, write)
             try:
-                field, count = _parse(write[2], [cursor.fetchall() for cursor in cursors])
+                field, count = parse_results(write[2], [cursor.fetchall() for cursor in cursors])
             except PgdocError as failure:
                 return write, failure
             self.counts[field] += count
@@ -173,18 +182,25 @@ class BulkQueue:
         """Fill the pipeline; return an error instead of raising it, so that the pipeline ends as usual."""
         try:
             for _, _, statement in writes:
-                oid = self._session.oids.get(statement.query.table)
-                assert oid is not None  # noqa: S101 (`_prepare` has found it)
-                safe = self.tables[statement.query.table].needs_safe_text(oid, can_repeat=False)
                 cursors: Sent = []
                 sent.append(cursors)
-                look = statement.look if self._may_drop.get(statement.query.table) else None
-                for each in (statement,) if look is None else (statement, look):
+                for query, params in self._with_look(statement):
                     cursors.append(connection.cursor())
-                    cursors[-1].execute(guarded(each.query, oid, safe=safe), each.params, binary=True)
+                    cursors[-1].execute(query, params, binary=True)
         except psycopg.Error as exc:
             return exc
         return None
+
+    def _with_look(self, statement: Statement) -> list[tuple[bytes, Sequence[Any]]]:
+        """Return the SQL and the parameters of a statement, and of its look if that is necessary."""
+        oid = self._session.oids.get(statement.query.table)
+        assert oid is not None  # noqa: S101 (`_prepare` has found it)
+        safe = self.tables[statement.query.table].needs_safe_text(oid, can_repeat=False)
+        look = statement.look
+        if look is not None and not look.always and not self._may_drop.get(statement.query.table):
+            look = None
+        parts = (statement,) if look is None else (statement, look)
+        return [(guarded(part.query, oid, safe=safe), part.params) for part in parts]
 
     def _mapped(self, exc: psycopg.Error, write: Queued) -> PgdocError:
         error = map_error(exc, write[1].subject)
@@ -195,12 +211,6 @@ class BulkQueue:
             name_index(error, known.names)
         error.__cause__ = exc
         return error
-
-
-def _parse(statement: Statement, results: list[list[tuple[Any, ...]]]) -> tuple[str, int]:
-    if statement.look is None or len(results) == 1:
-        return statement.parse(results[0])
-    return statement.look.parse(*results)
 
 
 def _bulk_error(write: Queued, error: PgdocError) -> PgdocError:

@@ -168,19 +168,20 @@ class Store(CatalogCalls, ServerCalls):
             return fn(tx)
         return cast("T", None)  # `fn` raised psycopg.Rollback
 
-    def bulk(self, metadata: Mapping[str, Any] | None = None) -> Bulk:
+    def bulk(self, metadata: Mapping[str, Any] | None = None, *, ordered: bool = True) -> Bulk:
         """Return a bulk; enter it with `with store.bulk() as b`, then `b["orders"].insert(...)`.
 
         Its writes are sent together in few round trips, and are stored all or none.
 
         Args:
             metadata: as for `transaction`.
+            ordered: if false, a write that fails leaves the others alone; the end raises `BulkIncomplete`.
 
         Raises:
             InvalidDocument: JSON cannot represent the metadata.
         """
         session = TransactionSession(self._connections, metadata=metadata, isolation=None)
-        return Bulk(session, self._schema, auto_create=self._auto_create)
+        return Bulk(session, self._schema, auto_create=self._auto_create, ordered=ordered)
 
     def watch(  # noqa: PLR0913 (the contract)
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pgdoc._sync.bulk import Bulk
 from pgdoc._sync.collection import Collection
 
 if TYPE_CHECKING:
@@ -47,6 +48,17 @@ class Transaction:
         return Collection(self._session, self._schema, name, auto_create=self._auto_create)
 
     __getitem__ = collection
+
+    def bulk(self, *, ordered: bool = True) -> Bulk:
+        """Return a bulk whose writes are part of this transaction; enter it with `with tx.bulk() as b`.
+
+        A bulk that fails is undone, and the transaction stays usable. All calls on the transaction inside the block are
+        part of the bulk.
+
+        Args:
+            ordered: if false, a write that fails leaves the others alone; the end raises `BulkIncomplete`.
+        """
+        return Bulk(self._session, self._schema, auto_create=self._auto_create, ordered=ordered, inside=True)
 
     def __enter__(self) -> Self:
         self._session.note_metadata()

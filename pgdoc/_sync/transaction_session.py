@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -31,6 +32,15 @@ __all__ = ["TransactionSession"]
 
 _ISOLATION = ("read committed", "repeatable read", "serializable")
 _CHUNK_ROWS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Savepoint:
+    """A savepoint of a transaction, with the cursors and the tables that were known then."""
+
+    block: psycopg.Transaction
+    cursors: set[ServerCursor[Any]]
+    known: dict[object, int]
 
 
 class TransactionSession:
@@ -101,14 +111,14 @@ class TransactionSession:
         _ = self.connection
 
     @contextmanager
-    def pipeline(self) -> Iterator[Connection[Any]]:
+    def pipeline(self) -> Iterator[tuple[Connection[Any], psycopg.Pipeline]]:
         """Lend the connection for statements that share one round trip, with the begin if necessary."""
         begun = self.begun
         connection = self._connection = self._connection or self._take()
-        with connection.pipeline():
+        with self._statement, connection.pipeline() as pipeline:
             if not begun:
                 self._begin(connection)
-            yield connection
+            yield connection, pipeline
 
     def _take(self) -> Connection[Any]:
         try:
@@ -152,6 +162,33 @@ class TransactionSession:
         if aborted:
             raise DatabaseError("the transaction was rolled back: an error inside it had aborted it", sqlstate="25P02")
         self.oids.share()
+
+    def open_savepoint(self) -> Savepoint:
+        """Begin a part of the transaction that can be undone."""
+        block = psycopg.Transaction(self.connection)
+        try:
+            with self._statement:
+                block.__enter__()
+        except psycopg.Error as exc:
+            raise map_error(exc, "the savepoint") from exc
+        return Savepoint(block, self._cursors.copy(), self.oids.known())
+
+    def close_savepoint(
+        self,
+        savepoint: Savepoint,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """Keep what was done since, or undo it for an exception; return whether that was a rollback to be swallowed."""
+        if exc is not None:
+            self._cursors_gone |= self._cursors - savepoint.cursors  # the server closes them
+            self.oids.restore(savepoint.known)
+        try:
+            with self._statement:
+                return savepoint.block.__exit__(exc_type, exc, traceback)
+        except psycopg.Error as error:
+            raise map_error(error, "the savepoint") from error
 
     @property
     def in_transaction(self) -> bool:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pgdoc.crud.write_errors import compare_versions, dropped, duplicate, update_error
+from pgdoc.errors import BulkIncomplete
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pgdoc.crud.guard import GuardedQuery
     from pgdoc.errors import PgdocError
+    from pgdoc.errors.documents import BulkFailure
     from pgdoc.query.updates.nodes import Update
 
 __all__ = [
@@ -27,12 +29,15 @@ __all__ = [
     "counted",
     "deleted",
     "exists",
+    "incomplete",
     "inserted",
     "inserted_or_dropped",
+    "parse_results",
     "size_of",
     "stored",
     "updated",
     "upserted",
+    "upserted_apart",
     "upserted_or_dropped",
     "written_or_dropped",
 ]
@@ -40,6 +45,9 @@ __all__ = [
 CHUNK_STATEMENTS: Final = 1_000
 CHUNK_BYTES: Final = 1 << 20
 """The limits of the queue in memory: when it reaches one of them, the bulk sends everything in it."""
+
+_SHOWN: Final = 3
+"""How many failures an error message names."""
 
 ResultRows: TypeAlias = "Sequence[tuple[Any, ...]]"
 Outcome: TypeAlias = tuple[str, int]
@@ -56,11 +64,26 @@ class BulkResult:
         inserted: the number of new documents.
         changed: the number of documents that were updated or replaced.
         deleted: the number of documents that were deleted.
+        failures: the writes of an unordered bulk that failed, in the order of their calls.
     """
 
     inserted: int = 0
     changed: int = 0
     deleted: int = 0
+    failures: tuple[BulkFailure, ...] = ()
+
+
+def incomplete(failures: tuple[BulkFailure, ...]) -> BulkIncomplete:
+    """Return the error for an unordered bulk with these failures; its message names the first few."""
+    shown = "; ".join(
+        f"write {each.index}, {each.operation}{'' if each.document_id is None else f' of {each.document_id!r}'}: "
+        f"{each.error}"
+        for each in failures[:_SHOWN]
+    )
+    more = f"; and {len(failures) - _SHOWN:,} more" if len(failures) > _SHOWN else ""
+    return BulkIncomplete(
+        f"{len(failures):,} writes of the bulk failed, the others are stored: {shown}{more}", failures=failures
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +124,20 @@ class Look:
 
     Attributes:
         parse: parses the results of the write and of the look.
+        always: whether to send it whatever the table.
     """
 
     query: GuardedQuery
     params: Sequence[Any]
     parse: Callable[[ResultRows, ResultRows], Outcome]
+    always: bool = False
+
+
+def parse_results(statement: Statement, results: Sequence[ResultRows]) -> Outcome:
+    """Return the outcome of a statement and, if it was sent, of its look, or raise the error that they mean."""
+    if statement.look is None or len(results) == 1:
+        return statement.parse(results[0])
+    return statement.look.parse(*results)
 
 
 def size_of(value: Any) -> int:
@@ -189,6 +221,20 @@ def upserted(target: Target, update: Update, rows: ResultRows) -> Outcome:
         if text is not None:
             raise update_error(target.subject, str(target.key), text, update)
         return "inserted" if version == 1 else "changed", 1
+    return "changed", 0
+
+
+def upserted_apart(target: Target, update: Update, rows: ResultRows, looked: ResultRows) -> Outcome:
+    """Parse an update with upsert that leaves alone what it does not fit: its version, and a look at the document.
+
+    The look has the document's text if the update does not fit, and whether the document is as after the update.
+    """
+    if rows:
+        return "inserted" if rows[0][0] == 1 else "changed", 1
+    if looked and looked[0][0] is not None:
+        raise update_error(target.subject, str(target.key), looked[0][0], update)
+    if not looked or not looked[0][1]:
+        raise dropped(target.subject, target.key)
     return "changed", 0
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pgdoc.crud.statements import check_count, find_statement
 from pgdoc.query.filters.order import compile_after, compile_sort, parse_after
 from pgdoc.query.filters.parse import parse_filter, parse_sort
-from pgdoc.query.filters.projection import compile_fields, parse_fields
+from pgdoc.query.filters.projection import compile_fields
+from pgdoc.query.filters.projection_parse import parse_fields
 from pgdoc.query.filters.sql import compile_filter
 from pgdoc.query.filters.sql_text import join
 from pgdoc.query.filters.template import Conditions, Template, shape_of, with_placeholders
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pgdoc.model.documents import Document
     from pgdoc.model.values import Encoder
     from pgdoc.query.filters.nodes import Node, SortKey
+    from pgdoc.query.filters.projection_parse import Fields
     from pgdoc.query.filters.sql_text import Compiled
     from pgdoc.query.filters.template import Shape
     from pgdoc.query.indexes.plan import Indexes
@@ -66,7 +68,7 @@ class Search:
         sort: str | Sequence[str] | None = None,
         limit: int | None = None,
         skip: int = 0,
-        fields: str | Sequence[str] | None = None,
+        fields: Fields | None = None,
         after: Document | Sequence[Any] | None = None,
         encoder: Encoder | None = None,
     ) -> None:
@@ -88,7 +90,7 @@ class Search:
     def _parse(
         self,
         sort: str | Sequence[str] | None,
-        fields: str | Sequence[str] | None,
+        fields: Fields | None,
         after: Document | Sequence[Any] | None,
         encoder: Encoder | None,
     ) -> None:
@@ -96,7 +98,7 @@ class Search:
         keys = parse_sort(sort) if sort is not None else ()
         self.order = compile_sort(keys).text
         self.first = keys[0] if keys and self.limit is not None else None
-        projection = parse_fields(fields)
+        projection = parse_fields(fields, lambda: self.node)
         self.fields = compile_fields(projection)
         self._after = None if after is None else compile_after(keys, parse_after(after, keys, projection, encoder))
 

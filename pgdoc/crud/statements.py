@@ -102,7 +102,7 @@ def catalog_statement(name: str, *, with_metadata: bool) -> bytes:
 def table_statement(name: str, table: str, *, change: str = "") -> GuardedQuery:
     """Return a block of `documents.sql` that needs only the table, such as `get`.
 
-    `check_update` also needs `change`, as for `write_statement`.
+    `check_update` and `apart_look` also need `change`, as for `write_statement`.
     """
     return guarded_query(statement("documents", name), table, {"change": change})
 

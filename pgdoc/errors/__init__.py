@@ -39,6 +39,7 @@
     │                                    `values`)
     ├── VersionConflict                  the document is not at version `if_version` (`found_version`)
     ├── BulkError                        a write of a bulk failed (`index`, `collection`, `document_id`)
+    ├── BulkIncomplete                   writes of an unordered bulk failed (`failures`), the others are stored
     ├── UnreadableDocument               stored data that can't be read (`collection`, `document_id`)
     └── StreamError
         ├── StreamClosed                 the stream is closed
@@ -68,6 +69,7 @@ from pgdoc.errors.base import (
 )
 from pgdoc.errors.documents import (
     BulkError,
+    BulkIncomplete,
     CollectionNotFound,
     DocumentTooLarge,
     DuplicateDocument,
@@ -119,6 +121,7 @@ from pgdoc.errors.streams import (
 
 __all__ = [
     "BulkError",
+    "BulkIncomplete",
     "CatalogError",
     "CatalogMissing",
     "CatalogNotTrusted",

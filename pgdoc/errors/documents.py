@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from pgdoc.errors.base import PgdocError
@@ -135,6 +136,37 @@ class BulkError(PgdocError):
         self.index = index
         self.collection = collection
         self.document_id = document_id
+
+
+@dataclass(frozen=True, slots=True)
+class BulkFailure:
+    """A write of an unordered bulk that failed.
+
+    Attributes:
+        index: the number of the write, counted from 0 in the order of the calls.
+        operation: the name of the call, such as `insert`.
+        collection: the name of its collection.
+        document_id: the id in the call; `None` if the call has a filter instead.
+        error: why it failed.
+    """
+
+    index: int
+    operation: str
+    collection: str
+    document_id: str | None
+    error: PgdocError
+
+
+class BulkIncomplete(PgdocError):  # noqa: N818
+    """Some writes of an unordered bulk failed; all others are stored: look at `failures`, and at the bulk's `result`.
+
+    Attributes:
+        failures: the writes that failed, in the order of their calls.
+    """
+
+    def __init__(self, message: str, *, failures: tuple[BulkFailure, ...]) -> None:
+        super().__init__(message)
+        self.failures = failures
 
 
 class UnreadableDocument(PgdocError):  # noqa: N818

@@ -61,6 +61,14 @@ class TransactionCache(Generic[T]):
         self._own.pop(key, None)
         self._shared.forget(key)
 
+    def known(self) -> dict[object, T]:
+        """Return what the transaction has looked up so far."""
+        return self._own.copy()
+
+    def restore(self, known: dict[object, T]) -> None:
+        """Go back to what was known at a savepoint."""
+        self._own = known
+
     def share(self) -> None:
         """Keep the values for the store."""
         for key, value in self._own.items():

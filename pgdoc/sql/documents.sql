@@ -63,6 +63,17 @@ ON CONFLICT (id) DO UPDATE SET (data, replaced_version) = (
 WHERE ((SELECT {change} FROM (SELECT stored.data) AS old(data)) = stored.data) IS NOT TRUE
 RETURNING version, CASE WHEN version > 1 AND replaced_version = version THEN coalesce({text_of}(data), '') END
 
+-- For an unordered bulk: a document that the update does not fit stays as it is, and the look after it finds out.
+-- name: apart_upsert
+{with_metadata} INSERT INTO {table} AS stored (id, data) SELECT %s, {first} {from_metadata} WHERE {guard}
+ON CONFLICT (id) DO UPDATE SET data = (SELECT {change} FROM (SELECT stored.data) AS old(data))
+WHERE (SELECT {change} FROM (SELECT stored.data) AS old(data)) <> stored.data
+RETURNING version
+
+-- name: apart_look
+SELECT CASE WHEN after IS NULL THEN coalesce({text_of}(data), '') END, after = data
+FROM (SELECT data, {change} AS after FROM {table} WHERE {guard} AND id = %s::text OFFSET 0) AS found
+
 -- name: replace
 {with_metadata} UPDATE {table} SET data = %s::jsonb, replaced_version = version + 1 {from_metadata}
 WHERE {guard} AND id = %s::text {and_version}

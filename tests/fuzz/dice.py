@@ -231,6 +231,38 @@ class Dice:
         path = self.path(data)
         return path if isinstance(path, str) else "a"
 
-    def fields(self, data: dict[str, Any]) -> list[str]:
-        sign = self.pick(["", "-"])
-        return [sign + self.path_text(data) for _ in range(self.pick([1, 2, 3]))]
+    def fields(self, data: dict[str, Any]) -> tuple[Any, Any]:
+        """Return the fields, and the filter that a position refers to."""
+        if self.one_in(2):
+            sign = self.pick(["", "-"])
+            return [sign + self.path_text(data) for _ in range(self.pick([1, 2, 3]))], {}
+        wanted = self.filter(data)
+        plain = self.pick([0, 1])
+        return dict(self.field(data, wanted, plain) for _ in range(self.pick([1, 2, 3]))), wanted
+
+    def field(self, data: dict[str, Any], wanted: Any, plain: int) -> tuple[Any, Any]:
+        path = self.path_text(data)
+        kind = self.rng.randrange(6)
+        if kind == 0:
+            return path, plain
+        if kind == 1:
+            return path, {"$slice": self.pick([0, 1, 2, -1, -9, [1, 1], [-2, 9], [0, 0], "1", 2**40])}
+        if kind == 2:
+            return path.partition(".")[0], {"$elemMatch": self.element(self.value_of(data), 2)}
+        if kind == 3 and isinstance(wanted, dict) and wanted:
+            parts = str(self.pick(list(wanted))).split(".")
+            return ".".join([*parts[: self.rng.randrange(1, len(parts) + 1)], "$"]), 1
+        return self.pick(["x", "y", *KEYS]), self.expression(data)
+
+    def expression(self, data: dict[str, Any], depth: int = 3) -> Any:
+        kind = self.rng.randrange(6 if depth else 2)
+        if kind == 0:
+            return {"$literal": self.operand()}
+        if kind < 3:
+            return "$" + self.path_text(data)
+        inner = self.expression(data, depth - 1)
+        if kind == 3:
+            return {self.pick(["$size", "$first", "$last", "$add"]): inner}
+        if kind == 4:
+            return {"$arrayElemAt": [inner, self.pick([0, 1, -1, 9, -9, 2**31])]}
+        return {"$ifNull": [inner, self.expression(data, depth - 1)]}

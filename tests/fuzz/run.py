@@ -27,7 +27,8 @@ from pgdoc.query import (
     parse_sort,
     parse_update,
 )
-from pgdoc.query.filters.projection import compile_fields, parse_fields, project
+from pgdoc.query.filters.projection import compile_fields, project
+from pgdoc.query.filters.projection_parse import parse_fields
 from tests.fuzz.dice import Dice
 from tests.fuzz.pools import MOMENT
 from tests.hostile_settings import HARMLESS, IN_STATEMENTS, known
@@ -190,10 +191,11 @@ class _Round:
             return None
 
     def _fields(self, given: Any) -> Case:
-        projection = parse_fields(given)
+        fields, wanted = given
+        projection = parse_fields(fields, lambda: parse_filter(wanted))
         compiled = compile_fields(projection)
         compiled = type(compiled)(f"({compiled.text})::text", compiled.params)
-        expected = [exact(project(projection, data)) for data in self.data.values()]
+        expected = [exact(project(projection, data, name)) for name, data in self.data.items()]
         return Case("fields", given, compiled, expected, lambda text: exact(decode_comparable(text)))
 
     def _sort(self, given: Any) -> Case:

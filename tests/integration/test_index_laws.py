@@ -1,4 +1,4 @@
-"""Index keys have the order of the values, and projections in SQL and in Python agree."""
+"""Index keys have the order of the values."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, example, given, reject, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pgdoc.errors import InvalidInput
 from pgdoc.model.json_codec import decode, encode, encode_value
 from pgdoc.query import compare, matches, parse_filter
-from pgdoc.query.filters.projection import compile_fields, parse_fields, project
 from tests import json_values
 from tests.indexed import times_found
 
@@ -104,24 +102,6 @@ def test_different_items_of_an_array_may_match_the_two_sides_of_a_range(
     query = f"SELECT {compiled.text} FROM (SELECT %s::jsonb AS data) AS documents"
     (found,) = connection.execute(query, [*compiled.params, text.decode()]).fetchall()
     assert set(found[0]) == {expected}
-
-
-@laws
-@given(json_values.documents, st.lists(json_values.sort_paths, min_size=1, max_size=3), st.booleans())
-@example({"a": [1, {"a": 1, "b": 2}, [{"a": 3}, []], {}]}, ["a.a"], False)
-@example({"a": [1, {"a": 1, "b": 2}, [{"a": 3}, []], {}]}, ["a.a", "b"], True)
-def test_a_projection_in_sql_and_in_python_agree(
-    connection: psycopg.Connection, data: dict[str, Any], paths: list[str], leave_out: bool
-) -> None:
-    try:
-        projection = parse_fields([f"-{path}" if leave_out else path for path in paths])
-    except InvalidInput:
-        reject()  # one path inside another
-    compiled = compile_fields(projection)
-    query = f"SELECT ({compiled.text})::text FROM (SELECT %s::jsonb AS data) AS documents"
-    row = connection.execute(query, [*compiled.params, encode(data).decode()]).fetchone()
-    assert row is not None
-    assert decode(row[0]) == project(projection, decode(encode(data)))
 
 
 @laws

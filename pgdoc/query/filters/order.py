@@ -13,7 +13,7 @@ from pgdoc.model.json_codec import decode_comparable, encode_value
 from pgdoc.model.short_repr import short_repr
 from pgdoc.query.filters.key_sql import ID, is_whole, key_of, sort_key, sort_rest
 from pgdoc.query.filters.nodes import Operand, has_array_index, is_array_index
-from pgdoc.query.filters.projection import project
+from pgdoc.query.filters.projection import keeps
 from pgdoc.query.filters.sql_text import EQUALS, Compiled, join, operator
 
 if TYPE_CHECKING:
@@ -98,13 +98,10 @@ def _position_of(document: Document, paths: list[Path], projection: Projection |
         if path == _ID_PATH:
             values.append(document.id)
             continue
-        value: Any = True  # a value that no projection of it can lack
-        for part in reversed(path):
-            value = {part: value}
-        if project(projection, value) != value:
+        if not keeps(projection, path):
             dotted = ".".join(path)
             raise InvalidInput(
-                f"after can't be a document whose fields leave out {dotted!r}, a path of the sort: add it to "
+                f"after can't be a document whose fields leave out or change {dotted!r}, a path of the sort: add it to "
                 "fields, or give the values as a list",
                 path=dotted,
             )

@@ -390,7 +390,12 @@ def _parse_key(key: Any) -> SortKey:
             f"{short_repr(key)} is not a valid path: use a path such as 'total' or '-total'",
             path=key if isinstance(key, str) else None,
         )
+    return SortKey(parse_path(dotted), key.startswith("-"))
+
+
+def parse_path(dotted: str) -> Path:
+    """Parse a dotted path of an argument that is not a filter."""
     try:
-        return SortKey(_split(dotted, dotted), key.startswith("-"))
+        return _split(dotted, dotted)
     except InvalidFilter as exc:
         raise InvalidInput(str(exc), path=exc.path) from exc

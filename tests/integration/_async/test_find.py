@@ -34,7 +34,68 @@ async def test_fields_select_the_part_of_the_data_that_leaves_the_server(own_sch
             assert empty.data == {}
 
 
-@pytest.mark.parametrize("fields", [["a", "-b"], ["a", "a.b"], ["-a.b", "-a"], ["-_id"], [""], ["-"], [1], 7, {"a": 1}])
+ORDER2 = {"total": 7, "lines": [{"sku": "b", "n": 4}, {"sku": "a", "n": 9}]}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fields", "expected"),
+    [
+        (
+            {},
+            {"lines": {"$slice": -1}, "total": 1},
+            [{"total": 5, "lines": [7]}, {"total": 7, "lines": [{"sku": "a", "n": 9}]}],
+        ),
+        ({"lines.sku": "a"}, {"lines.$": 1}, [{"lines": [{"sku": "a", "n": 1}]}, {"lines": [{"sku": "a", "n": 9}]}]),
+        ({"lines.n": {"$gt": 3}}, {"lines.$": 1}, [{"lines": [{"sku": "b", "n": 4}]}]),
+        ({}, {"lines": {"$elemMatch": {"n": {"$gt": 4}}}}, [{}, {"lines": [{"sku": "a", "n": 9}]}]),
+        (
+            {"total": {"$gte": 5}},
+            {"id": "$_id", "n": {"$size": "$lines"}, "to": "$to.city"},
+            [{"id": "o-1", "n": 3, "to": "Łódź"}, {"id": "o-2", "n": 2}],
+        ),
+    ],
+)
+async def test_operators_project_what_leaves_the_server(
+    own_schema: dict[str, Any], wanted: Any, fields: Any, expected: list[Any]
+) -> None:
+    async with AsyncStore(**own_schema) as store:
+        orders = store["orders"]
+        await orders.insert("o-1", ORDER)
+        await orders.insert("o-2", ORDER2)
+        for _ in range(2):
+            found = [d async for d in orders.find(wanted, sort="_id", fields=fields)]
+            assert [d.data for d in found] == expected
+            assert {d.id: d.data async for d in orders.find(wanted, fields=fields)} == {d.id: d.data for d in found}
+            first = await orders.find_one(wanted, sort="_id", fields=fields)
+            assert first is not None
+            assert first.data == expected[0]
+            rest = [d.data async for d in orders.find(wanted, sort="_id", fields=fields, after=first, limit=5)]
+            assert rest == expected[1:]
+            await orders.create_index("lines.sku")
+
+
+async def test_a_projected_document_is_a_position_if_it_has_the_values_of_the_sort(own_schema: dict[str, Any]) -> None:
+    async with AsyncStore(**own_schema) as store:
+        orders = store["orders"]
+        await orders.insert("o-1", ORDER)
+        await orders.insert("o-2", ORDER2)
+        await orders.create_index("total")
+        wanted = {"total": {"$in": [5, 7]}, "lines.sku": "a"}
+        keeping: list[Any] = [{"total": 1, "lines.$": 1}, {"lines": {"$slice": 1}}, {"lines": 0}]
+        for fields in keeping:
+            (found,) = [d async for d in orders.find(wanted, sort="-total", fields=fields, limit=1)]
+            (other,) = [d async for d in orders.find(wanted, sort="-total", fields=fields, after=found, limit=5)]
+            assert (found["total"], other["total"]) == (7, 5)
+        changing: list[Any] = [{"lines": {"$slice": 1}}, {"lines.sku": 0}, {"lines": "$total"}, {"lines.$": 1}]
+        for fields in changing:
+            part = await orders.find_one(wanted, fields=fields)
+            with pytest.raises(InvalidInput, match="leave out or change 'lines'"):
+                orders.find(wanted, sort="lines", fields=fields, after=part)
+
+
+@pytest.mark.parametrize(
+    "fields", [["a", "-b"], ["a", "a.b"], ["-a.b", "-a"], ["-_id"], [""], ["-"], [1], 7, {"a": None}]
+)
 async def test_invalid_fields_are_refused(own_schema: dict[str, Any], fields: Any) -> None:
     async with AsyncStore(**own_schema) as store:
         with pytest.raises(InvalidInput):

@@ -179,8 +179,16 @@ async def test_a_document_that_is_nested_too_deep_is_filtered_and_projected(
 ) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
         collection = await filled(store, sql, "depth")
-        for fields in (["n.a", "k"], ["-n.a"]):
-            assert sorted([d.id async for d in collection.find({"n.a": {"$ne": 1}}, fields=fields)]) == ["a", BAD, "z"]
+        for fields in (
+            ["n.a", "k"],
+            ["-n.a"],
+            {"n": {"$slice": 1}, "k": 0},
+            {"n": {"$elemMatch": {"$ne": 1}}},
+            {"x": "$n.a", "y": {"$first": "$n"}, "z": {"$size": "$n"}},
+            {"n.$": 1},
+        ):
+            wanted = {"$or": [{"n.a": {"$ne": 1}}, {"n": 5}]}
+            assert sorted([d.id async for d in collection.find(wanted, fields=fields)]) == ["a", BAD, "z"]
 
 
 async def test_distinct_values_that_python_can_not_hold_are_a_typed_error(

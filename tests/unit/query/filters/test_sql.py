@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from pgdoc.errors import InvalidUpdate
 from pgdoc.query import compile_filter, compile_sort, compile_update, parse_filter, parse_sort, parse_update
-from pgdoc.query.filters.projection import compile_fields, parse_fields
+from pgdoc.query.filters.projection import compile_fields
+from pgdoc.query.filters.projection_parse import parse_fields
 from pgdoc.query.indexes.definition import plan_index
 from pgdoc.query.indexes.plan import branches, by_key
 from pgdoc.sql.qualify import qualified
