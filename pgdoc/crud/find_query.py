@@ -98,7 +98,7 @@ class Search:
         keys = parse_sort(sort) if sort is not None else ()
         self.order = compile_sort(keys).text
         self.first = keys[0] if keys and self.limit is not None else None
-        projection = parse_fields(fields, lambda: self.node)
+        projection = parse_fields(fields, lambda: self.node, encoder)
         self.fields = compile_fields(projection)
         self._after = None if after is None else compile_after(keys, parse_after(after, keys, projection, encoder))
 

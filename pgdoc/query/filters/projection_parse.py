@@ -17,6 +17,7 @@ from pgdoc.query.filters.types import INTEGER_LIMITS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pgdoc.model.values import Encoder
     from pgdoc.query.filters.nodes import Node, Path
     from pgdoc.query.filters.projection import Tree
     from pgdoc.query.filters.projection_expressions import Expression
@@ -30,7 +31,9 @@ _ID: Final = ("_id",)
 _POSITION: Final = "$"
 
 
-def parse_fields(fields: Fields | None, wanted: Callable[[], Node] | None = None) -> Projection | None:
+def parse_fields(
+    fields: Fields | None, wanted: Callable[[], Node] | None = None, encoder: Encoder | None = None
+) -> Projection | None:
     """Parse fields such as `["total", "address.city"]`, or `["-lines"]` for all others; `None` means all.
 
     An object has paths with `1` or `0`, operators, and computed fields. Paths must not contain one another, and must
@@ -38,7 +41,7 @@ def parse_fields(fields: Fields | None, wanted: Callable[[], Node] | None = None
     """
     if fields is None or (isinstance(fields, Mapping) and not fields):
         return None
-    parser = _FieldsParser(wanted)
+    parser = _FieldsParser(wanted, encoder)
     if isinstance(fields, Mapping):
         parser.read_object(fields, (), 0)
     elif isinstance(fields, Sequence):
@@ -54,8 +57,8 @@ def parse_fields(fields: Fields | None, wanted: Callable[[], Node] | None = None
 class _FieldsParser:
     """Collects the paths of a projection."""
 
-    def __init__(self, wanted: Callable[[], Node] | None) -> None:
-        self._wanted = wanted
+    def __init__(self, wanted: Callable[[], Node] | None, encoder: Encoder | None) -> None:
+        self._wanted, self._encoder = wanted, encoder
         self._tree: Tree = {}
         self._narrowings: list[Narrowing] = []
         self._matched: list[str] = []  # the top-level fields with $elemMatch
@@ -152,7 +155,7 @@ class _FieldsParser:
                 path, "can't have $elemMatch: use it for a top-level field, or '$' with a condition in the filter"
             )
         try:
-            node = parse_filter({path[0]: {"$elemMatch": operand}})
+            node = parse_filter({path[0]: {"$elemMatch": operand}}, self._encoder)
         except InvalidFilter as exc:
             raise InvalidFilter(f"fields: {exc}", path=exc.path, operator=exc.operator) from exc
         self._narrowings.append(Narrowing(path, (ItemTest(node),), keeps_others=False))
