@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from pgdoc.errors import InvalidFilter, InvalidUpdate
 from pgdoc.model.json_codec import decode, encode
 from pgdoc.query import apply_update, compare, compile_first, compile_update, matches, parse_filter, parse_update
-from tests import json_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +47,9 @@ _conditions = (
     _items
     | st.dictionaries(st.sampled_from(["$gt", "$gte", "$lt", "$ne", "$eq"]), _scalars, min_size=1, max_size=2)
     | st.sampled_from([{"$exists": True}, {"$type": "object"}, {"$size": 1}, {"$in": [1, 2, None]}, {"$regex": "^a"}])
-    | st.sampled_from([{"$not": {"$gt": 1}}, {"$nin": [5]}, {"$mod": [2, 1]}, {"$all": [1]}, {"$type": ["int", "array"]}])
+    | st.sampled_from(
+        [{"$not": {"$gt": 1}}, {"$nin": [5]}, {"$mod": [2, 1]}, {"$all": [1]}, {"$type": ["int", "array"]}]
+    )
 )
 _elements = st.builds(
     lambda given: {"$elemMatch": given},
@@ -89,17 +90,38 @@ _TAILS = ["", ".q", ".b", ".b.$[]", ".b.$[x].q", ".b.$[z]", ".0", ".b.0.q"]
 
 
 @st.composite
+def _conditions_on(draw: st.DrawFn, name: str, items: list[Any]) -> dict[str, Any]:
+    """Draw a filter on elements that often matches one of these."""
+    item = draw(st.sampled_from(items)) if items else 1
+    if isinstance(item, dict) and item and draw(st.booleans()):
+        key = draw(st.sampled_from(sorted(item)))
+        name, item = f"{name}.{key}", item[key]
+    operator = draw(st.sampled_from(["$eq", "$eq", "$gte", "$in", "$elemMatch", "$ne"]))
+    given = {"$eq": item} if operator == "$elemMatch" else [item, 5] if operator == "$in" else item
+    return {name: {operator: given}}
+
+
+@st.composite
 def updates(draw: st.DrawFn) -> Drawn:
     data = draw(_documents)
+    arrays = {key: value if isinstance(value, list) else value["b"] for key, value in data.items()}
+    paths = [key if isinstance(value, list) else f"{key}.b" for key, value in data.items()]
     update: dict[str, Any] = {}
-    for _ in range(draw(st.integers(1, 4))):
+    for _ in range(draw(st.sampled_from([1, 1, 2, 4]))):
         operator, operand = draw(st.sampled_from(_CHANGES))
-        array = draw(st.sampled_from(["a", "a", "a", "c", "a.b", "a.0"]))
-        part = draw(st.sampled_from(["$", "$[x]", "$[x]", "$[y]", "$[]", "0"]))
-        update.setdefault(operator, {})[f"{array}.{part}{draw(st.sampled_from(_TAILS))}"] = operand
+        array = draw(st.sampled_from(paths * 4 + ["a", "c", "a.b", "a.0"]))
+        part = draw(st.sampled_from(["$", "$", "$[x]", "$[x]", "$[y]", "$[]", "0"]))
+        update.setdefault(operator, {})[f"{array}.{part}{draw(st.sampled_from(['', '', *_TAILS]))}"] = operand
     used = [name for name in "xyz" if any(f"$[{name}]" in path for paths in update.values() for path in paths)]
-    array_filters = [draw(_filters([name, f"{name}.q", f"{name}.b", f"{name}.b.q", f"{name}.0"])) for name in used]
-    return Drawn(data, update, array_filters, draw(_filters([*_PATHS, "_id"])))
+    every = [item for items in arrays.values() for item in items]
+    array_filters = [
+        draw(_conditions_on(name, every) | _filters([name, f"{name}.q", f"{name}.b", f"{name}.b.q", f"{name}.0"]))
+        for name in used
+    ]
+    key = draw(st.sampled_from(sorted(arrays)))
+    path = key if isinstance(data[key], list) else f"{key}.b"
+    matched = draw(_conditions_on(path, arrays[key]) | _filters([*_PATHS, "_id"]))
+    return Drawn(data, update, array_filters, matched)
 
 
 def parsed(drawn: Drawn, *, matched: bool = True) -> Update:

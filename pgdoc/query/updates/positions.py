@@ -336,3 +336,14 @@ def no_position(change: FieldChange, node: Node | None) -> InvalidUpdate:
             "add one that is not negated, or use '$[name]' with array_filters"
         )
     return InvalidUpdate(f"{change.operator} at {short_repr(dotted)} {finding}", path=dotted, operator=change.operator)
+
+
+def no_element(change: FieldChange) -> InvalidUpdate:
+    """Return the error for a `$` where the filter of the call matched no document, so that an upsert inserts one."""
+    dotted = ".".join(change.path)
+    return InvalidUpdate(
+        f"{change.operator} at {short_repr(dotted)} has '$', but no document matches, so there is no element that the "
+        "filter matched: leave upsert out, or $set the whole array with $setOnInsert in an upsert of its own",
+        path=dotted,
+        operator=change.operator,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import InvalidUpdate
@@ -32,7 +33,15 @@ from pgdoc.query.updates.nodes import (
     Unset,
     Update,
 )
-from pgdoc.query.updates.positions import ArrayStep, FirstItem, filter_name, is_dynamic, positions_of, steps_of
+from pgdoc.query.updates.positions import (
+    ArrayStep,
+    FirstItem,
+    filter_name,
+    is_dynamic,
+    no_element,
+    positions_of,
+    steps_of,
+)
 from pgdoc.query.updates.tree import STEPS, bit_operations, push_order, tree_text
 
 if TYPE_CHECKING:
@@ -83,9 +92,9 @@ def compile_update(update: Update, data: Compiled = _DATA, *, max_calls: int = M
     in_tree = [change for change in rest if _fits_tree(change)]
     if len(in_tree) > max_calls:
         rest = [change for change in rest if not _fits_tree(change)]
-    arrays = _Arrays(update)
-    applied = [(change.path, change) for change in rest if not isinstance(change, SetOnInsert)]
-    result = arrays.compile_all(result, applied)
+    applied = [change for change in rest if not isinstance(change, SetOnInsert)]
+    arrays = _Arrays(replace(update, changes=tuple(applied)))
+    result = arrays.compile_all(result, [(change.path, change) for change in applied])
     return arrays.with_positions(_compile_tree(result, in_tree) if len(in_tree) > max_calls else result)
 
 
@@ -96,6 +105,9 @@ def compile_first(update: Update, data: Mapping[str, Any] | None = None) -> Comp
         InvalidUpdate: a change does not fit this data.
     """
     seed = {} if data is None else dict(data)
+    for change in update.changes:
+        if MATCHED in change.path:
+            raise no_element(change)
     first = encode(apply_update(update, seed, inserting=True)).decode()
     tests = ElementTests(update, "", seed)
     dates = tuple(
