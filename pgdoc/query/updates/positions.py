@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from pgdoc.errors import InvalidFilter, InvalidUpdate
 from pgdoc.model.short_repr import short_repr
 from pgdoc.query.filters.match import matcher
-from pgdoc.query.filters.nodes import ELEMENT, And, AnyElement, HasSize, Not, Or, Path
+from pgdoc.query.filters.nodes import ELEMENT, And, AnyElement, HasSize, Not, Or, Path, has_array_index
 from pgdoc.query.filters.parse import parse_filter
 from pgdoc.query.updates.nodes import EACH, MATCHED
 
@@ -184,13 +184,13 @@ class FirstItem:
 class FirstFound:
     """The index that the first alternative finds. A node beside an alternative says when it counts, `None` always."""
 
-    alternatives: tuple[tuple[Node | None, Position], ...]
+    alternatives: tuple[tuple[Node | None, ElementSearch], ...]
 
 
-Position: TypeAlias = FirstItem | FirstFound
+ElementSearch: TypeAlias = FirstItem | FirstFound
 
 
-def find_position(node: Node, array: Path) -> Position | None:
+def find_position(node: Node, array: Path) -> ElementSearch | None:
     """Return which element of the array at a path a filter matches; `None` if the filter can't tell.
 
     As in MongoDB, the last condition on the array decides, and negations have no position. Of `$or`, the first filter
@@ -201,8 +201,10 @@ def find_position(node: Node, array: Path) -> Position | None:
         return FirstFound(tuple(found)) if found else None
     if isinstance(node, Or):
         positions = [(part, position) for part in node.nodes if (position := find_position(part, array))]
-        # An item that passes the test of one condition proves that the condition matches.
-        alternatives = [(None if isinstance(inner, FirstItem) else part, inner) for part, inner in positions]
+        # An item that passes the test of one condition proves that the condition matches. Below an index it does not: a
+        # filter does not look into the items of an array that it reaches by its index.
+        proves = not has_array_index(array)
+        alternatives = [(None if proves and isinstance(inner, FirstItem) else part, inner) for part, inner in positions]
         return FirstFound(tuple(alternatives)) if alternatives else None
     path = getattr(node, "path", ())
     if path[: len(array)] != array:
@@ -214,7 +216,7 @@ def find_position(node: Node, array: Path) -> Position | None:
     return None if isinstance(node, HasSize) else FirstItem(array, replace(field, path=()))
 
 
-def position_finder(position: Position) -> Callable[[str, dict[str, Any], list[Any]], int | None]:
+def position_finder(position: ElementSearch) -> Callable[[str, dict[str, Any], list[Any]], int | None]:
     """Compile to a function of the id, the data and the array, which returns the index or `None`."""
     if isinstance(position, FirstItem):
         passes = _item_test(position.node)
@@ -304,13 +306,13 @@ def may_coincide(part: str, other: str) -> bool:
     return part == other or is_dynamic(part) or is_dynamic(other)
 
 
-def positions_of(update: Update) -> dict[Path, Position]:
+def positions_of(update: Update) -> dict[Path, ElementSearch]:
     """Return the position for each array that a path of the update has `$` below.
 
     Raises:
         InvalidUpdate: the filter has no condition on the array.
     """
-    found: dict[Path, Position] = {}
+    found: dict[Path, ElementSearch] = {}
     for change in update.changes:
         if MATCHED in change.path:
             array = change.path[: change.path.index(MATCHED)]

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from pgdoc.query.filters.nodes import Node, Path
-    from pgdoc.query.updates.positions import Branch, Position
+    from pgdoc.query.updates.positions import Branch, ElementSearch
 
 MAX_CHANGES: Final = 1000
 """The most changes of one update, besides those of whole top-level fields."""
@@ -242,7 +242,7 @@ class _Arrays:
         return compile_filter(self._filters[str(filter_name(branch.part))])
 
 
-def _compile_position(position: Position) -> Compiled:
+def _compile_position(position: ElementSearch) -> Compiled:
     """Compile to the place of the first item that the position finds, from 1, or null."""
     if not isinstance(position, FirstItem):
         listed = join(", ", [_compile_alternative(guard, inner) for guard, inner in position.alternatives])
@@ -259,7 +259,7 @@ def _compile_position(position: Position) -> Compiled:
     return Compiled(text, [array, *condition.params])
 
 
-def _compile_alternative(guard: Node | None, position: Position) -> Compiled:
+def _compile_alternative(guard: Node | None, position: ElementSearch) -> Compiled:
     found = _compile_position(position)
     if guard is None:
         return found
