@@ -1,4 +1,4 @@
-"""`$`, `$[]`, `$[name]`, `$bit` and the documents of upserts mean what MongoDB's manual says, in PostgreSQL and Python."""
+"""`$`, `$[]`, `$[name]`, `$bit` and upserts mean what MongoDB's manual says, in PostgreSQL and in Python."""
 
 from __future__ import annotations
 
