@@ -266,7 +266,7 @@ WHERE p.pronamespace = 'pgdoc'::regnamespace AND l.lanname <> 'internal' AND p.p
 PER_ROW = set(
     re.findall(
         r"\w+",
-        "add_to_set_at before_update bound_at change_tree change_value compare could_be_at elements_at "
+        "add_to_set_at before_update bit_at bound_at change_tree change_value compare could_be_at elements_at "
         "ends_at exclude found_keys include increment_at key_span multiply_at nested_key number_key push_at "
         "readable_text readable_time rename_at scalar_key set_at sort_key sort_parts sort_rest tested_values "
         "unique_rest unset_at value_at values_at",
@@ -340,6 +340,7 @@ CLAUSES = {
     "guard": "TRUE",
     "oid": "1",
     "condition": "TRUE",
+    "matched": "NULL",
     "change": "data",
     "first": "SELECT id, data, version, created_at, updated_at FROM docs.orders",
     "fields": "data",
