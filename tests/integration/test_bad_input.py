@@ -335,7 +335,8 @@ def with_bad_filters_and_updates() -> Iterator[Call]:
     for wanted in BAD_ARRAY_FILTERS:
         for name, where in (("update", "x"), ("update_one", {}), ("update_many", {})):
             yield call(InvalidUpdate, name, where, {"$set": {"a.$[x]": 1}}, array_filters=wanted)
-    for value in (None, "", "AFTER", b"after", True, 10**5000, []):
+    wrong: list[Any] = [None, "", "AFTER", b"after", True, 10**5000, []]
+    for value in wrong:
         yield call(InvalidInput, "update_one", {}, {"$set": {"a": 1}}, return_document=value)
         yield call(InvalidInput, "replace_one", {}, {}, return_document=value)
     yield call(InvalidFilter, "create_index", "a", where={"b": {"$regex": "'"}})
