@@ -104,7 +104,7 @@ def test_a_write_that_a_trigger_drops_is_an_error(
         with pytest.raises(DatabaseError, match=DROPPED) as raised:
             WRITES[call](store["orders"])
         assert not raised.value.retryable
-        # At most two attempts, two looks, one for the reason, and one for the table; an upsert by filter has an attempt more.
+        # At most two attempts (three of an upsert by filter), two looks, one for the reason, and one for the table.
         assert len(sent) <= (7 if "one upsert new" in call else 6)
         document = store["orders"].get("o-1")
         assert document is not None
