@@ -29,6 +29,8 @@ class LargeUpdate:
     name: str
     data: Callable[[int], dict[str, Any]]
     update: Callable[[int], dict[str, Any]]
+    filter: Callable[[int], dict[str, Any]] | None = None
+    array_filters: tuple[dict[str, Any], ...] = ()
 
 
 def keys(size: int) -> dict[str, Any]:
@@ -82,6 +84,19 @@ UPDATES = (
             "$push": {"items": {"$each": [{"number": n} for n in range(size // 200)], "$sort": {"number": -1}}}
         },
     ),
+    LargeUpdate("$inc of all 80,000 items, by $[]", objects, lambda _: {"$inc": {"items.$[].number": 1}}),
+    LargeUpdate(
+        "$inc of a part of 80,000 items, by $[x]",
+        objects,
+        lambda _: {"$inc": {"items.$[x].number": 1, "items.$[x].changes": 1}},
+        array_filters=({"x.number": {"$mod": [100, 0]}},),
+    ),
+    LargeUpdate(
+        "$set of fields of one item, by $",
+        objects,
+        lambda _: {"$set": {"items.$.number": 1, "items.$.seen": True}},
+        lambda size: {"_id": "1", "items.number": size * 8 // 10 - 1},
+    ),
 )
 
 
@@ -101,9 +116,12 @@ def main() -> int:
 
 def milliseconds(large: pgdoc.Collection, update: LargeUpdate, size: int) -> float:
     large.replace("1", update.data(size), upsert=True)
-    changes = update.update(size)
+    changes, wanted = update.update(size), update.filter and update.filter(size)
     began = time.perf_counter()
-    large.update("1", changes)
+    if wanted is None:
+        large.update("1", changes, array_filters=update.array_filters)
+    else:
+        large.update_one(wanted, changes)
     return (time.perf_counter() - began) * 1e3
 
 

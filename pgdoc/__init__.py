@@ -15,6 +15,7 @@ from pgdoc._sync.stream import ChangeStream
 from pgdoc._sync.transaction import Transaction
 from pgdoc.changes.events import ChangeEvent, EventType, UpdateDescription
 from pgdoc.crud.bulk_results import BulkResult
+from pgdoc.crud.write_count import WriteCount
 from pgdoc.errors import *  # noqa: F403 (its __all__ is the tree)
 from pgdoc.errors import __all__ as _errors
 from pgdoc.errors.documents import BulkFailure
@@ -52,6 +53,7 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "StreamStats",
     "Transaction",
     "UpdateDescription",
+    "WriteCount",
     "metadata",
     "new_id",
     *_errors,

@@ -10,6 +10,7 @@ from pgdoc._async.looks import AsyncLooks
 from pgdoc._async.reads import AsyncReads
 from pgdoc._async.stream import AsyncChangeStream
 from pgdoc._async.table import AsyncTable
+from pgdoc._async.upserts import AsyncUpserts
 from pgdoc._async.writes import AsyncWrites
 from pgdoc.crud.copy_format import CopyRows
 from pgdoc.crud.statements import table_statement
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncCollection"]
 
 
-class AsyncCollection(AsyncReads, AsyncWrites, AsyncIndexes, AsyncLimits):
+class AsyncCollection(AsyncReads, AsyncWrites, AsyncUpserts, AsyncIndexes, AsyncLimits):
     """A handle on the documents of one collection; `store["orders"]` returns it, without I/O.
 
     Every write is one statement, atomic in the server. A call raises errors of the server as `DatabaseError`,

@@ -114,11 +114,13 @@ class AsyncTable:
         with naming(key):
             return await self.read(query, params, prepare=prepare)
 
-    async def create_and_write(self, name: str, params: list[Any], *, key: str, **clauses: str) -> Rows:
-        """Execute a write that inserts the document `key`; create its collection if necessary."""
+    async def create_and_write(
+        self, name: str, params: list[Any], *, key: str | None = None, prepare: bool | None = None, **clauses: str
+    ) -> Rows:
+        """Execute a write that inserts a document; create its collection if necessary; errors name `key`."""
         query, params = self.with_metadata(name, params, versioned=False, **clauses)
         with naming(key):
-            return await self._fetch(query, params, create=True)
+            return await self._fetch(query, params, create=True, prepare=prepare)
 
     async def copy(self, rows: CopyRows) -> None:
         """Insert rows with COPY. `rows` is read once the server is ready: a missing table consumes none."""
@@ -186,7 +188,7 @@ class AsyncTable:
         await self.check_size(key, len(text))
         return key, text.decode()
 
-    async def check_size(self, key: str, size: int) -> None:
+    async def check_size(self, key: str | None, size: int) -> None:
         """Raise `DocumentTooLarge` for new data whose text, as it is sent, has `size` bytes; the stored text has more.
 
         The server checks all documents; this saves sending a large one.

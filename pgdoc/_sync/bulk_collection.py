@@ -6,6 +6,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pgdoc._sync.bulk_upserts import BulkUpserts
 from pgdoc._sync.table import Table
 from pgdoc.crud.bulk_results import (
     Look,
@@ -25,7 +26,7 @@ from pgdoc.crud.bulk_results import (
     upserted_or_dropped,
     written_or_dropped,
 )
-from pgdoc.crud.statements import CHANGING, CLAIMING, table_statement
+from pgdoc.crud.statements import CHANGING, table_statement
 from pgdoc.crud.write_errors import check_version
 from pgdoc.errors import InvalidUpdate
 from pgdoc.model.ids import check_id
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["BulkCollection"]
 
 
-class BulkCollection:
+class BulkCollection(BulkUpserts):
     """A handle on one collection inside a bulk; `b["orders"]` returns it, without I/O.
 
     Each call checks its arguments and queues one write, which does what the same call on a collection does. It returns
@@ -97,6 +98,7 @@ class BulkCollection:
         *,
         upsert: bool = False,
         if_version: int | None = None,
+        array_filters: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
         """Queue changing parts of a document. Without `upsert`, the write does nothing if the document does not exist.
 
@@ -105,13 +107,15 @@ class BulkCollection:
             changes: an update in the update language, such as `{"$inc": {"total": 5}}`.
             upsert: if the document does not exist, insert one, as on a collection.
             if_version: change the document only if it has this version; otherwise the bulk fails.
+            array_filters: filters for the parts `$[name]` of paths, as on a collection.
 
         Raises:
             InvalidUpdate: `changes` is not an update. Nothing was queued.
             BulkError: the call sent the queue, and a write failed.
         """
         check_version(if_version, upsert=upsert)
-        target, update = self._target("update", check_id(id)), parse_update(changes, self._table.encoder)
+        target = self._target("update", check_id(id))
+        update = parse_update(changes, self._table.encoder, array_filters=array_filters)
         if upsert:
             self._queue.add(target, *self._upsert(target, update))
         else:
@@ -121,50 +125,24 @@ class BulkCollection:
         self,
         filter: Mapping[str, Any],  # noqa: A002 (the name in the contract)
         changes: Mapping[str, Any],
+        *,
+        array_filters: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
         """Queue changing all documents that match when the write is executed.
 
         Args:
             filter: a filter in the filter language; `{}` for all documents.
-            changes: as for `update`.
+            changes: as for `update`, and `$` in paths as on a collection.
+            array_filters: as for `update`.
 
         Raises:
             InvalidFilter: `filter` is not a filter. Nothing was queued.
             InvalidUpdate: `changes` is not an update. Nothing was queued.
             BulkError: the call sent the queue, and a write failed.
         """
-        wanted, update = parse_filter(filter, self._table.encoder), parse_update(changes, self._table.encoder)
+        wanted = parse_filter(filter, self._table.encoder)
+        update = parse_update(changes, self._table.encoder, array_filters=array_filters, matched=wanted)
         target, condition = self._target("update_many"), self._condition(wanted)
-        self._queue.add(target, self._update(target, condition, update))
-
-    def update_one(
-        self,
-        filter: Mapping[str, Any],  # noqa: A002
-        changes: Mapping[str, Any],
-        *,
-        sort: str | Sequence[str] | None = None,
-        skip_locked: bool = False,
-    ) -> None:
-        """Queue changing the first document that matches when the write is executed.
-
-        Args:
-            filter: a filter in the filter language.
-            changes: as for `update`.
-            sort: as for `find`; without it, any document that matches.
-            skip_locked: skip documents that another transaction is changing, instead of waiting.
-
-        Raises:
-            InvalidInput: `sort` is invalid. Nothing was queued.
-            InvalidFilter: `filter` is not a filter. Nothing was queued.
-            InvalidUpdate: `changes` is not an update. Nothing was queued.
-            BulkError: the call sent the queue, and a write failed.
-        """
-        wanted, order, update = (
-            parse_filter(filter, self._table.encoder),
-            parse_sort(sort),
-            parse_update(changes, self._table.encoder),
-        )
-        target, condition = self._target("update_one"), self._first(wanted, order, skip_locked=skip_locked)
         self._queue.add(target, self._update(target, condition, update))
 
     def replace(
@@ -327,9 +305,9 @@ class BulkCollection:
         with self._queue.connection_free():
             return self._table.condition(wanted)
 
-    def _first(self, wanted: Node, sort: tuple[SortKey, ...], *, skip_locked: bool = False) -> Compiled:
+    def _first(self, wanted: Node, sort: tuple[SortKey, ...]) -> Compiled:
         with self._queue.connection_free():
-            first = self._table.first(wanted, sort, CLAIMING if skip_locked else CHANGING)
+            first = self._table.first(wanted, sort, CHANGING)
         return Compiled(f"id {EQUALS} (SELECT id FROM ({first.text}) AS first)", first.params)
 
     def _check_before(self, target: Target, if_version: int | None) -> list[Statement]:

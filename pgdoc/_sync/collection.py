@@ -11,6 +11,7 @@ from pgdoc._sync.looks import Looks
 from pgdoc._sync.reads import Reads
 from pgdoc._sync.stream import ChangeStream
 from pgdoc._sync.table import Table
+from pgdoc._sync.upserts import Upserts
 from pgdoc._sync.writes import Writes
 from pgdoc.crud.copy_format import CopyRows
 from pgdoc.crud.statements import table_statement
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Collection"]
 
 
-class Collection(Reads, Writes, Indexes, Limits):
+class Collection(Reads, Writes, Upserts, Indexes, Limits):
     """A handle on the documents of one collection; `store["orders"]` returns it, without I/O.
 
     Every write is one statement, atomic in the server. A call raises errors of the server as `DatabaseError`,

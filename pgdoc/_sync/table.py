@@ -115,11 +115,13 @@ class Table:
         with naming(key):
             return self.read(query, params, prepare=prepare)
 
-    def create_and_write(self, name: str, params: list[Any], *, key: str, **clauses: str) -> Rows:
-        """Execute a write that inserts the document `key`; create its collection if necessary."""
+    def create_and_write(
+        self, name: str, params: list[Any], *, key: str | None = None, prepare: bool | None = None, **clauses: str
+    ) -> Rows:
+        """Execute a write that inserts a document; create its collection if necessary; errors name `key`."""
         query, params = self.with_metadata(name, params, versioned=False, **clauses)
         with naming(key):
-            return self._fetch(query, params, create=True)
+            return self._fetch(query, params, create=True, prepare=prepare)
 
     def copy(self, rows: CopyRows) -> None:
         """Insert rows with COPY. `rows` is read once the server is ready: a missing table consumes none."""
@@ -187,7 +189,7 @@ class Table:
         self.check_size(key, len(text))
         return key, text.decode()
 
-    def check_size(self, key: str, size: int) -> None:
+    def check_size(self, key: str | None, size: int) -> None:
         """Raise `DocumentTooLarge` for new data whose text, as it is sent, has `size` bytes; the stored text has more.
 
         The server checks all documents; this saves sending a large one.

@@ -6,7 +6,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pgdoc._sync.looks import Looks
-from pgdoc.crud.statements import CHANGING, CLAIMING, table_statement
+from pgdoc._sync.upserts import prepare_for
+from pgdoc.crud.statements import table_statement
+from pgdoc.crud.write_count import WriteCount
 from pgdoc.crud.write_errors import ATTEMPTS, check_version, compare_versions, dropped, outrun, update_error
 from pgdoc.errors import InvalidUpdate
 from pgdoc.model.ids import check_id
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from pgdoc.model.documents import Document
     from pgdoc.model.ids import DocumentId
     from pgdoc.model.values import DocumentData
-    from pgdoc.query.filters.nodes import SortKey
     from pgdoc.query.filters.sql import Compiled
     from pgdoc.query.updates.nodes import Update
 
@@ -42,6 +43,7 @@ class Writes:
         *,
         upsert: bool = False,
         if_version: int | None = None,
+        array_filters: Sequence[Mapping[str, Any]] | None = None,
     ) -> Document | None:
         """Change parts of a document.
 
@@ -53,6 +55,7 @@ class Writes:
             upsert: if the document does not exist, insert the result of the changes, and of `$setOnInsert`, on an
                 empty document.
             if_version: change the document only if it has this version.
+            array_filters: filters for the parts `$[name]` of paths, such as `[{"item.count": {"$gt": 5}}]`.
 
         Returns:
             The document after the update, or `None` if it does not exist.
@@ -64,11 +67,11 @@ class Writes:
             VersionConflict: the document has another version, or does not exist.
         """
         check_version(if_version, upsert=upsert)
-        key, update = check_id(id), parse_update(changes, self._table.encoder)
+        key, update = check_id(id), parse_update(changes, self._table.encoder, array_filters=array_filters)
         try:
             first = compile_first(update) if upsert else None
         except InvalidUpdate:  # `$[]` needs an existing array, so the document must exist
-            if document := self.update(key, changes):
+            if document := self.update(key, changes, array_filters=array_filters):
                 return document
             raise
         change, looks = compile_update(update), Looks(self._table, key)
@@ -90,76 +93,37 @@ class Writes:
         self,
         filter: Mapping[str, Any],  # noqa: A002 (the name in the contract)
         changes: Mapping[str, Any],
-    ) -> int:
+        *,
+        array_filters: Sequence[Mapping[str, Any]] | None = None,
+    ) -> WriteCount:
         """Change all documents that match, or none of them.
 
         If another writer changes a document meanwhile, its new state is matched again and updated.
 
         Args:
             filter: a filter in the filter language; `{}` for all documents.
-            changes: as for `update`.
+            changes: as for `update`. In a path, `$` is the first element of its array that the filter matched.
+            array_filters: as for `update`.
 
         Returns:
-            How many documents changed. A document that the update leaves as it is does not count, and neither does
-            one whose change a trigger of the table drops.
+            How many documents changed, an integer. A document that the update leaves as it is does not count, and
+            neither does one whose change a trigger of the table drops. Its `matched` is how many documents matched.
 
         Raises:
             InvalidFilter: `filter` is not a filter.
             InvalidUpdate: `changes` is not an update, or does not fit a document; the message names the document.
         """
-        wanted, update = parse_filter(filter, self._table.encoder), parse_update(changes, self._table.encoder)
+        wanted = parse_filter(filter, self._table.encoder)
+        update = parse_update(changes, self._table.encoder, array_filters=array_filters, matched=wanted)
         change, condition = compile_update(update), self._table.condition(wanted)
-        params = [*change.params, *condition.params, *change.params]
-        rows = self._table.write("update_many", params, condition=condition.text, change=change.text)
-        for written, _, key, text in rows:
+        params = [*change.params, *condition.params, *change.params, *condition.params]
+        matched = f"(SELECT pg_catalog.count(*) FROM {self._table.name} WHERE {condition.text})"
+        rows = self._table.write("update_many", params, condition=condition.text, change=change.text, matched=matched)
+        for written, _, key, text, found in rows:
             if key is not None:
                 raise update_error(self._table.subject, key, text, update)
-            return int(written)
-        return 0
-
-    def update_one(
-        self,
-        filter: Mapping[str, Any],  # noqa: A002
-        changes: Mapping[str, Any],
-        *,
-        sort: str | Sequence[str] | None = None,
-        skip_locked: bool = False,
-    ) -> Document | None:
-        """Change the first document that matches. Use it to claim jobs from a queue.
-
-        If another writer changes a document meanwhile, it is matched again; if it no longer matches, the next one is
-        taken. So if the changes make a document no longer match, no two callers get the same document.
-
-        Args:
-            filter: a filter in the filter language.
-            changes: as for `update`.
-            sort: as for `find`; without it, any document that matches.
-            skip_locked: skip documents that another transaction is changing, instead of waiting.
-
-        Returns:
-            The document after the update, or `None` if none matches.
-
-        Raises:
-            InvalidFilter: `filter` is not a filter.
-            InvalidInput: `sort` is invalid.
-            InvalidUpdate: `changes` is not an update, or does not fit the document.
-        """
-        wanted, keys, update = (
-            parse_filter(filter, self._table.encoder),
-            parse_sort(sort),
-            parse_update(changes, self._table.encoder),
-        )
-        change = compile_update(update)
-        first = self._table.first(wanted, keys, CLAIMING if skip_locked else CHANGING)
-        params = [*change.params, *first.params]
-        rows = self._table.write("update_one", params, prepare=_prepare_for(keys), first=first.text, change=change.text)
-        for fits, key, text, *rest in rows:
-            if fits is None:
-                raise dropped(self._table.subject, key, self._table.obstacles())
-            if not fits:
-                raise update_error(self._table.subject, key, text, update)
-            return self._table.document(key, text, *rest)
-        return None
+            return WriteCount(written, found)
+        return WriteCount(0, 0)
 
     def replace(
         self,
@@ -265,7 +229,7 @@ class Writes:
         """
         keys = parse_sort(sort)
         first = self._table.first(parse_filter(filter, self._table.encoder), keys, "FOR UPDATE")
-        rows = self._table.write("delete_one", first.params, prepare=_prepare_for(keys), first=first.text)
+        rows = self._table.write("delete_one", first.params, prepare=prepare_for(keys), first=first.text)
         for was_deleted, key, *rest in rows:
             if not was_deleted:
                 raise dropped(self._table.subject, key, self._table.obstacles())
@@ -303,8 +267,3 @@ class Writes:
 
 def _version(if_version: int | None) -> tuple[int, ...]:
     return () if if_version is None else (if_version,)
-
-
-def _prepare_for(sort: tuple[SortKey, ...]) -> bool | None:
-    """Return the `prepare` argument: with a sort, one plan for all values might read its index for few matches."""
-    return False if sort else None

@@ -11,6 +11,7 @@ from pgdoc.errors import BulkIncomplete
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pgdoc.crud.first_write import FirstWrite
     from pgdoc.crud.guard import GuardedQuery
     from pgdoc.errors import PgdocError
     from pgdoc.errors.documents import BulkFailure
@@ -29,6 +30,8 @@ __all__ = [
     "counted",
     "deleted",
     "exists",
+    "first_written",
+    "first_written_or_dropped",
     "incomplete",
     "inserted",
     "inserted_or_dropped",
@@ -203,13 +206,40 @@ def counted(rows: ResultRows) -> Outcome:
 
 def updated(target: Target, update: Update, rows: ResultRows) -> Outcome:
     """Parse an update: how many documents changed, how many were to change, and one that the update does not fit."""
-    for count, wanted, key, text in rows:
+    for count, wanted, key, text, *_ in rows:
         if key is not None:
             raise update_error(target.subject, key, text, update)
         if count < wanted and target.operation != "update_many":
             raise dropped(target.subject, target.key)
         return "changed", count
     return "changed", 0
+
+
+def first_written(target: Target, write: FirstWrite, rows: ResultRows) -> Outcome:
+    """Parse a write to the first document that matches.
+
+    One row: how many documents matched, were to be written, were changed, and were inserted; and the id and text of one
+    that the update does not fit.
+    """
+    for matched, wanted, changed_, inserted_, key, text in rows:
+        if key is not None:
+            raise update_error(target.subject, key, text, write.update)
+        if changed_ < wanted:
+            raise dropped(target.subject, target.key)
+        if inserted_ or matched:
+            return ("inserted", inserted_) if inserted_ else ("changed", changed_)
+    if write.obstacle is not None:
+        raise write.obstacle
+    if rows and write.insertion is not None:
+        raise duplicate(target.subject, write.insertion.key)
+    return "changed", 0
+
+
+def first_written_or_dropped(target: Target, write: FirstWrite, rows: ResultRows, looked: ResultRows) -> Outcome:
+    """Parse a write to the first document that matches, and a look that has a row if the document to insert exists."""
+    if rows and not looked and write.insertion is not None and rows[0][:4] == (0, 0, 0, 0):
+        raise dropped(target.subject, write.insertion.key)
+    return first_written(target, write, rows)
 
 
 def upserted(target: Target, update: Update, rows: ResultRows) -> Outcome:

@@ -54,12 +54,14 @@ def naming(key: str | None) -> Iterator[None]:
 
 
 def oversized(
-    subject: str, key: str, size: int | None, max_size: int | None, *, is_new_limit: bool = False
+    subject: str, key: str | None, size: int | None, max_size: int | None, *, is_new_limit: bool = False
 ) -> DocumentTooLarge:
     """Return the error for a document whose JSON text has `size` bytes; `None` if the server can't print it.
 
-    `is_new_limit` says that `max_size` is not yet the collection's limit.
+    `key` is `None` if the call does not know the id. `is_new_limit` says that `max_size` is not yet the collection's
+    limit.
     """
+    document = "a document" if key is None else f"document {key!r}"
     found = "more JSON text than PostgreSQL can print (1 GB)" if size is None else f"{size:,} bytes of JSON text"
     if max_size is None:
         advice = f"pgdoc stores at most {MOST:,} bytes: split the document"
@@ -70,5 +72,5 @@ def oversized(
     else:
         advice = f"the collection's max_size is {max_size:,}: split the document, or raise the limit with set_limits()"
     return DocumentTooLarge(
-        f"document {key!r} of {subject} has {found}, and {advice}", document_id=key, size=size, max_size=max_size
+        f"{document} of {subject} has {found}, and {advice}", document_id=key, size=size, max_size=max_size
     )

@@ -11,7 +11,7 @@ from pgdoc.model.short_repr import short_repr
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pgdoc.crud.guard import GuardedQuery
 
@@ -38,7 +38,11 @@ CHANGING: Final = "FOR NO KEY UPDATE"
 CLAIMING: Final = "FOR NO KEY UPDATE SKIP LOCKED"
 """The lock clause of `update_one` with `skip_locked`: take the next document instead."""
 
-_DEFAULT_CLAUSES = {**dict.fromkeys(("change", "first", "condition"), ""), "and_data": "id, data::pg_catalog.text,"}
+_DEFAULT_CLAUSES = {
+    **dict.fromkeys(("change", "first", "condition"), ""),
+    "and_data": "id, data::pg_catalog.text,",
+    "matched": "NULL",
+}
 
 
 @lru_cache(maxsize=1024)
@@ -50,8 +54,10 @@ def write_statement(
     With `with_metadata`, it emits the writer's metadata, its first parameter; if `versioned`, it checks the version,
     the parameter after the id. The clauses are the block's other placeholders: `change`, an expression over `data` for
     the new data; `first`, the data of a new document or the SELECT of the first document; `condition`, over `id` and
-    `data`; `and_data`, empty if the write need not return the stored id and data.
+    `data`; `and_data`, empty if the write need not return the stored id and data; `matched`, a count. For `update_one`
+    and `replace_one`, they are also those of `_first_block`.
     """
+    block = _first_block(name, clauses) if name in _FIRST else statement("documents", name)
     metadata = statement("documents", "with_metadata")
     given = {
         "with_metadata": metadata if with_metadata else "",
@@ -61,7 +67,41 @@ def write_statement(
         "using_metadata": 'USING "pgdoc metadata"' if with_metadata else "",
         "and_version": "AND version OPERATOR(pg_catalog.=) %s" if versioned else "",
     }
-    return guarded_query(statement("documents", name), table, {**given, **_DEFAULT_CLAUSES, **clauses})
+    return guarded_query(block, table, {**given, **_DEFAULT_CLAUSES, **clauses})
+
+
+_FIRST: Final = {
+    "update_one": ("update_one_set", "update_one_differs"),
+    "replace_one": ("replace_one_set", "replace_one_differs"),
+}
+_RESULTS: Final = {
+    "after": ("result_after", "inserted_after", ""),
+    "before": ("result_before", "inserted_before", ""),
+    "counts": ("result_counts", "inserted_counts", "0"),
+}
+
+
+def _first_block(name: str, clauses: Mapping[str, str]) -> str:
+    """Return the block of a write to the first matching document.
+
+    The clause `result` says what it returns: the document `after` (the default) or `before` the write, or `counts`. The
+    clause `seed` is the data of the document that an upsert creates, and `conflict` what may keep it out: `(id)`, or
+    any unique index if it is empty.
+    """
+    is_upsert = "seed" in clauses
+    set_, differs = _FIRST[name]
+    result, inserted, no_insert = _RESULTS[clauses.get("result", "after")]
+    parts = {
+        "insertion": statement("documents", "insertion") if is_upsert else "",
+        "result": statement("documents", result),
+        "inserted": statement("documents", inserted) if is_upsert else no_insert,
+        "set": statement("documents", set_),
+        "differs": statement("documents", differs),
+    }
+    block = statement("documents", "write_first")
+    for placeholder, text in parts.items():
+        block = block.replace(f"{{{placeholder}}}", text)
+    return block
 
 
 def lock_first_statement(table: str, conditions: Sequence[str], *, order: str, lock: str, in_turn: bool) -> str:

@@ -79,7 +79,7 @@ def update_error(subject: str, key: str, text: str | None, update: Update) -> In
     if text is None:
         return InvalidUpdate(f"{where}: the update does not fit, and PostgreSQL can't print the document")
     try:
-        apply_update(update, decode(text))
+        apply_update(update, decode(text), document_id=key)
     except InvalidUpdate as exc:
         return InvalidUpdate(f"{where}: {exc}", path=exc.path, operator=exc.operator)
     except UnreadableDocument as exc:

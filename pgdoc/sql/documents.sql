@@ -104,13 +104,14 @@ FROM pg_class c WHERE c.oid = '{table}'::regclass AND (c.relrowsecurity OR c.rel
 -- name: lock
 SELECT version FROM {table} WHERE {guard} AND id = %s::text FOR NO KEY UPDATE
 
--- The first matching document, locked. {first} of update_one and delete_one is a single `first_match`, or the first of
+-- The first matching document, locked. {first} of write_first and delete_one is a single `first_match`, or the first of
 -- several.
 -- name: first_match
 SELECT id, data, version, created_at, updated_at FROM {table} WHERE {condition} {order} LIMIT 1 {lock}
 
 -- Locks the rows first, ordered by id, so that concurrent calls do not deadlock. A row that changed before it was locked is
 -- matched again, and {change} is computed from its new data. If the update does not fit one document, nothing is written.
+-- {matched} is how many documents match, or NULL.
 -- name: update_many
 {with_metadata_and} locked AS MATERIALIZED (
   SELECT id, after, CASE WHEN after IS NULL THEN {text_of}(data) END AS misfit
@@ -123,24 +124,79 @@ SELECT id, data, version, created_at, updated_at FROM {table} WHERE {condition} 
   WHERE stored.id = locked.id AND NOT EXISTS (SELECT FROM locked WHERE after IS NULL)
   RETURNING true
 )
-SELECT (SELECT count(*) FROM changed), (SELECT count(*) FROM locked), id, misfit
+SELECT (SELECT count(*) FROM changed), (SELECT count(*) FROM locked), id, misfit, {matched}
 FROM (VALUES (true)) AS always LEFT JOIN (SELECT id, misfit FROM locked WHERE after IS NULL LIMIT 1) AS first ON true
 
--- The first column: whether the update fits the document; NULL if the server did not write the row.
--- name: update_one
+-- Changes or replaces the first matching document. {set}, {differs}, {insertion} and {result} are blocks that follow; those
+-- about the insertion are only for an upsert. {change} is the new data, NULL if the update does not fit.
+-- name: write_first
 {with_metadata_and} candidate AS MATERIALIZED (
   SELECT id, data, version, created_at, updated_at, {change} AS after FROM ({first}) AS first WHERE {guard}
 ), changed AS (
-  UPDATE {table} AS stored SET data = candidate.after FROM candidate {and_metadata}
-  WHERE stored.id = candidate.id AND candidate.after <> candidate.data
+  UPDATE {table} AS stored {set} FROM candidate {and_metadata}
+  WHERE stored.id = candidate.id AND {differs}
   RETURNING stored.id, {text_of}(stored.data), stored.version, pgdoc.readable_time(stored.created_at),
     pgdoc.readable_time(stored.updated_at)
+) {insertion} {result}
+
+-- name: update_one_set
+SET data = candidate.after
+
+-- name: update_one_differs
+candidate.after <> candidate.data
+
+-- name: replace_one_set
+SET data = candidate.after, replaced_version = stored.version + 1
+
+-- name: replace_one_differs
+true
+
+-- The document that an upsert creates if none matches. No row means that a document with its id or, if {conflict} is empty,
+-- with the values of a unique index exists, which this statement did not see or the filter does not match.
+-- name: insertion
+, inserted AS (
+  INSERT INTO {table} (id, data) SELECT %s, {seed} {from_metadata} WHERE NOT EXISTS (SELECT FROM candidate)
+  ON CONFLICT {conflict} DO NOTHING
+  RETURNING id, {text_of}(data), version, pgdoc.readable_time(created_at), pgdoc.readable_time(updated_at)
 )
+
+-- The first column: whether the update fits the document; NULL if the server did not write the row.
+-- name: result_after
 SELECT true, changed.* FROM changed
 UNION ALL
-SELECT CASE WHEN after IS NULL THEN false WHEN after = data THEN true END, id, {text_of}(data), version,
+SELECT CASE WHEN after IS NULL THEN false WHEN NOT ({differs}) THEN true END, id, {text_of}(data), version,
   pgdoc.readable_time(created_at), pgdoc.readable_time(updated_at)
-FROM candidate WHERE (after <> data) IS NOT TRUE OR NOT EXISTS (SELECT FROM changed)
+FROM candidate WHERE ({differs}) IS NOT TRUE OR NOT EXISTS (SELECT FROM changed)
+{inserted}
+
+-- name: inserted_after
+UNION ALL SELECT true, inserted.* FROM inserted
+
+-- name: result_before
+SELECT CASE WHEN after IS NULL THEN false WHEN NOT ({differs}) OR EXISTS (SELECT FROM changed) THEN true END, id,
+  {text_of}(data), version, pgdoc.readable_time(created_at), pgdoc.readable_time(updated_at)
+FROM candidate
+{inserted}
+
+-- There is no document before the insert.
+-- name: inserted_before
+UNION ALL SELECT true, NULL, NULL, NULL, NULL, NULL FROM inserted
+
+-- For a bulk write. {inserted} is `inserted_counts`, or 0.
+-- name: result_counts
+SELECT (SELECT count(*) FROM candidate), (SELECT count(*) FROM candidate WHERE {differs}), (SELECT count(*) FROM changed),
+  {inserted}, id, misfit
+FROM (VALUES (true)) AS always
+LEFT JOIN (SELECT id, {text_of}(data) AS misfit FROM candidate WHERE after IS NULL) AS first ON true
+
+-- name: inserted_counts
+(SELECT count(*) FROM inserted)
+
+-- The last attempt of an upsert: a plain insert, whose error names the unique index.
+-- name: insert_first
+{with_metadata} INSERT INTO {table} (id, data) SELECT %s, {first} {from_metadata} WHERE {guard}
+ON CONFLICT (id) DO NOTHING
+RETURNING id, {text_of}(data), version, pgdoc.readable_time(created_at), pgdoc.readable_time(updated_at)
 
 -- name: delete_many
 {with_metadata_and} locked AS MATERIALIZED (SELECT id FROM {table} WHERE {guard} AND ({condition}) ORDER BY id FOR UPDATE),

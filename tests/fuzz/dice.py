@@ -9,6 +9,7 @@ from tests.fuzz.pools import (
     BAD,
     BAD_PATHS,
     COMMON,
+    ELEMENTS,
     FILTER_OPERATORS,
     KEYS,
     PATTERNS,
@@ -175,7 +176,30 @@ class Dice:
             return self.pick(PATTERNS)
         return "".join(self.pick("aabb01.^$*+?()[]{}|\\dwsSDb1,-:i\n é") for _ in range(self.rng.randrange(1, 8)))
 
-    def update(self, data: dict[str, Any]) -> Any:
+    def update(self, data: dict[str, Any]) -> tuple[Any, Any, Any]:
+        """Return an update, its array filters, and the filter of its call."""
+        changes = self.changes(data)
+        fields = changes.values() if isinstance(changes, dict) else []
+        paths = [path for given in fields if isinstance(given, dict) for path in given]
+        arrays = [path.split(".$")[0] for path in paths if isinstance(path, str) and ".$." in f"{path}."]
+        wanted = self.filter(data, 1) if self.one_in(3) else {self.pick(KEYS): self.value_of(data)}
+        wanted = wanted if isinstance(wanted, dict) else {}
+        for array in arrays if not self.one_in(20) else []:
+            inner = self.pick(["", "", f".{self.pick(KEYS)}"])
+            condition = {array + inner: self.condition(data, 2)}
+            wanted = {"$or": [wanted, condition]} if wanted and self.one_in(4) else {**wanted, **condition}
+        names = [name for name in "xy" if any(f"$[{name}]" in str(path) for path in paths)]
+        names += self.pick(["x", "y", "X"]) if self.one_in(60) else []
+        return changes, [self.array_filter(name, data) for name in names], wanted
+
+    def array_filter(self, name: str, data: dict[str, Any]) -> Any:
+        if self.one_in(60):
+            return self.pick([{}, 1, {name: 1, "z": 1}, {"a.b": {"$foo": 1}}])
+        path = self.pick([name, name, f"{name}.{self.pick(KEYS)}"])
+        given = {path: self.condition(data, 1)}
+        return {self.pick(["$or", "$nor", "$and"]): [given, {name: self.value_of(data)}]} if self.one_in(5) else given
+
+    def changes(self, data: dict[str, Any]) -> Any:
         if self.one_in(60):
             return self.pick([{}, [], "a", {"a": 1}, {"$set": 1}, {1: {}}, *BAD])
         result: dict[Any, Any] = {}
@@ -190,8 +214,11 @@ class Dice:
 
     def update_path(self, data: dict[str, Any]) -> Any:
         path = self.path(data)
-        if self.one_in(6) and isinstance(path, str):
-            return ".".join("$[]" if part.isdigit() and not self.one_in(3) else part for part in path.split("."))
+        if self.one_in(4) and isinstance(path, str):
+            return ".".join(
+                self.pick(ELEMENTS) if number and part.isdigit() and not self.one_in(3) else part
+                for number, part in enumerate(path.split("."))
+            )
         return path
 
     def change(self, name: str, data: dict[str, Any]) -> Any:

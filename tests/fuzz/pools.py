@@ -273,6 +273,7 @@ UPDATE_OPERATORS: Final = [
     "$mul",
     "$min",
     "$max",
+    "$bit",
     "$rename",
     "$setOnInsert",
     "$currentDate",
@@ -308,9 +309,20 @@ TYPES: Final = [
 ]
 
 NUMBERS: Final = [1, -2, 0, 0.1, 2.5, 10**25, 1e23, 5e-324, 1.5e-200, 10**4200, Decimal("1.10"), 1e300, 3, "1"]
+ELEMENTS: Final = ["$[]", "$", "$", "$[x]", "$[x]", "$[x]", "$[y]"]
+BITS: Final = [
+    {"and": 6},
+    {"or": 2**40},
+    {"xor": -1},
+    {"and": -(2**63), "or": 1},
+    {"xor": 5, "and": 3},
+    {"or": 2**63},
+    1,
+]
 SIMPLE_CHANGES: Final[dict[str, list[Any]]] = {
     "$inc": NUMBERS,
     "$mul": NUMBERS,
+    "$bit": BITS,
     "$currentDate": [True, False, {"$type": "date"}, {"$type": "timestamp"}, True, False, 1],
     "$pop": [1, -1, 1.0, -1, 1, 1, -1, 2],
 }

@@ -175,17 +175,19 @@ class _Round:
         )
 
     def _update(self, given: Any) -> Case:
-        update = parse_update(given)
+        changes, array_filters, wanted = given
+        update = parse_update(changes, array_filters=array_filters, matched=parse_filter(wanted))
         inserting = self.dice.one_in(8)
         max_calls = 0 if self.dice.one_in(2) else 1_000  # a tree of changes, or calls
         compiled = compile_first(update) if inserting else compile_update(update, max_calls=max_calls)
         compiled = type(compiled)(_DATED.format(compiled.text), compiled.params)
-        expected = [self._updated(update, {} if inserting else data, inserting) for data in self.digits]
+        pairs = zip(self.data, self.digits, strict=True)
+        expected = [self._updated(update, key, {} if inserting else data, inserting) for key, data in pairs]
         return Case("update", given, compiled, expected, lambda text: text and exact(decode_decimals(text)))
 
-    def _updated(self, update: Any, data: dict[str, Any], inserting: bool) -> Any:
+    def _updated(self, update: Any, key: str, data: dict[str, Any], inserting: bool) -> Any:
         try:
-            updated = apply_update(update, data, now=MOMENT, inserting=inserting, decimals=True)
+            updated = apply_update(update, data, now=MOMENT, inserting=inserting, document_id=key, decimals=True)
             return exact(decode_decimals(encode(updated)))
         except InvalidUpdate:
             return None

@@ -220,7 +220,12 @@ BAD_UPDATES: list[Any] = [
     Custom(),
     {"a": 1},
     {"$set": 1},
-    {"$bit": {}},
+    {"$where": {}},
+    {"$bit": {"a": {"and": Decimal("NaN")}}},
+    {"$bit": {"a": {"or": 10**5000}}},
+    {"$set": {"a.$[x]": 1}},
+    {"$set": {"a.$[\0]": 1}},
+    {"$set": {"a.$": 1}},
     {"$set": {"_id": 1}},
     {"$set": {"": 1}},
     {1: {}},
@@ -235,6 +240,22 @@ BAD_UPDATES += [
     {"$pull": {"a": {"$regex": "("}}},
     {"$rename": {"a": "b\0"}},
     {"$set": {"a": 1}, "$x": {}},
+]
+BAD_ARRAY_FILTERS: list[Any] = [
+    5,
+    "x",
+    {"x": 1},
+    [None],
+    [[]],
+    [{}],
+    [{"a\0": 1}],
+    [{"x": math.nan}],
+    [{"x": {"$regex": "("}}],
+    [{"x": 1, "y": 1}],
+    [{"x": 1}, {"x": 2}],
+    [{"x": 1}, {"y": 2}],
+    [{5: 1}],
+    [{"$where": 1}],
 ]
 BAD_PATHS: list[Any] = ["", "-", ".", "a.", "a..b", "a\0", "\ud800", 5, None, b"a", ".".join("a" * 300)]
 BAD_NAMES: list[Any] = [
@@ -270,12 +291,16 @@ def with_bad_ids() -> Iterator[Call]:
         yield call(InvalidDocument, "get", key)
         yield call(InvalidDocument, "update", key, {"$set": {"a": 1}}, upsert=True)
         yield call(InvalidDocument, "replace", key, {})
+        if isinstance(key, str) and "\0" not in key and key.isprintable():
+            yield call(InvalidDocument, "replace_one", {"_id": key}, {}, upsert=True)
+            yield call(InvalidDocument, "update_one", {"_id": key}, {"$set": {"a": 1}}, upsert=True)
         yield call(InvalidDocument, "delete", key)
 
 
 def with_bad_values() -> Iterator[Call]:
     for value in BAD_VALUES:
         yield call(InvalidDocument, "insert", "x", {"a": {"b": value}})
+        yield call(InvalidDocument, "replace_one", {}, {"a": {"b": value}})
         yield call(InvalidDocument, "replace", "x", {"a": {"b": value}})
         yield call(InvalidFilter, "find_one", {"a": {"$eq": [value]}})
         yield call(InvalidFilter, "find_one", {"a": {"$nin": [1, value]}})
@@ -298,12 +323,22 @@ def with_bad_filters_and_updates() -> Iterator[Call]:
         yield call(InvalidFilter, "find", wanted)
         yield call(InvalidFilter, "delete_many", wanted)
         yield call(InvalidFilter, "update_one", wanted, {"$set": {"a": 1}})
+        yield call(InvalidFilter, "update_one", wanted, {"$set": {"a": 1}}, upsert=True)
+        yield call(InvalidFilter, "replace_one", wanted, {}, upsert=True)
         yield call(InvalidFilter, "delete_one", wanted)
         yield call(InvalidFilter, "explain", wanted)
         yield call(InvalidFilter, "distinct", "a", wanted)
     for wanted in BAD_UPDATES:
         yield call(InvalidUpdate, "update", "x", wanted)
         yield call(InvalidUpdate, "update_one", {}, wanted)
+        yield call(InvalidUpdate, "update_many", {}, wanted)
+    for wanted in BAD_ARRAY_FILTERS:
+        for name, where in (("update", "x"), ("update_one", {}), ("update_many", {})):
+            yield call(InvalidUpdate, name, where, {"$set": {"a.$[x]": 1}}, array_filters=wanted)
+    wrong: list[Any] = [None, "", "AFTER", b"after", True, 10**5000, []]
+    for value in wrong:
+        yield call(InvalidInput, "update_one", {}, {"$set": {"a": 1}}, return_document=value)
+        yield call(InvalidInput, "replace_one", {}, {}, return_document=value)
     yield call(InvalidFilter, "create_index", "a", where={"b": {"$regex": "'"}})
 
 

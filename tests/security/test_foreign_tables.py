@@ -88,6 +88,9 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "update_many": lambda x: x.update_many({}, {"$set": {"n": 2}}),
     "update_one": lambda x: x.update_one({}, {"$set": {"n": 2}}),
     "update_one sorted": lambda x: x.update_one({}, {"$set": {"n": 2}}, sort="n"),
+    "update_one or insert": lambda x: x.update_one({"_id": "1"}, {"$set": {"n": 2}}, upsert=True),
+    "replace_one": lambda x: x.replace_one({}, {}),
+    "replace_one or insert": lambda x: x.replace_one({"_id": "1"}, {}, upsert=True),
     "replace": lambda x: x.replace("1", {}),
     "replace or insert": lambda x: x.replace("1", {}, upsert=True),
     "delete": lambda x: x.delete("1"),
@@ -106,6 +109,8 @@ BULK_CALLS: dict[str, Callable[[Any], Any]] = {
         "update_many",
         "update_one",
         "update_one sorted",
+        "update_one or insert",
+        "replace_one",
         "replace",
         "replace or insert",
         "delete",
@@ -451,8 +456,14 @@ def statements(table: str) -> dict[str, GuardedQuery]:
             made[key] = write_statement(name, table, with_metadata=metadata, first="'{}'::jsonb", change=change)
     for name in ("update_many", "delete_many"):
         made[name] = write_statement(name, table, with_metadata=True, condition=condition, change=change)
-    for name in ("update_one", "delete_one"):
+    for name in ("update_one", "replace_one", "delete_one"):
         made[name] = write_statement(name, table, with_metadata=True, first=first, change=change)
+    for name in ("update_one", "replace_one"):
+        for result in ("after", "before", "counts"):
+            made[f"{name} {result} or insert"] = write_statement(
+                name, table, with_metadata=True, first=first, change=change, result=result, seed="'{}'", conflict=""
+            )
+    made["insert_first"] = write_statement("insert_first", table, with_metadata=True, first="'{}'::jsonb")
     for name in ("get", "version", "lock", "hold", "check_update"):
         made[name] = table_statement(name, table, change=change)
     for name in ("find", "count"):

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import pgdoc
 from pgdoc.cli.doctor import examine_server
+from pgdoc.crud.statements import write_statement
 from pgdoc.database.migrate import downgrade, migrate
 from pgdoc.errors import InvalidUpdate
 from pgdoc.query import compile_filter, compile_sort, compile_update, parse_filter, parse_sort, parse_update
@@ -74,6 +75,7 @@ UPDATES: list[dict[str, Any]] = [
     {"$pop": {"items": -1}},
     {"$inc": {"items.$[].x": 1}},
     {"$unset": {"a.0": 1, "items.$[].x": 1}},
+    {"$bit": {"n": {"and": 7, "or": 1}, "bits": {"xor": 3}}},
 ]
 DOCUMENT = {
     "n": 1,
@@ -133,6 +135,14 @@ def test_documents(db: SharedDatabase, trap: psycopg.Connection[Any]) -> None:
             writer.update_one({"n": {"$gte": 0}}, changes, sort="n")
             writer.update_one({"n": {"$gte": 0}}, {"$set": {"claimed": 1}}, skip_locked=True)
             writer.update_many({"n": {"$lt": 5}}, changes)
+        elements: dict[str, Any] = {"$inc": {"items.$.x": 1, "items.$[large].x": 2, "items.$[odd].y.$[]": 1}}
+        array_filters: list[dict[str, Any]] = [{"large.x": {"$gt": 1e9}}, {"odd": {"$elemMatch": {"x": [1, {}]}}}]
+        for matched in ({"items.x": 1}, {"items": {"$elemMatch": {"x": 1}}}, {"$or": [{"n": 9}, {"items.x": 3}]}):
+            writer.update_one(matched, elements, array_filters=array_filters)
+            writer.update_many(matched, elements, array_filters=array_filters)
+        writer.update_one({"_id": "by filter", "k": 1}, {"$inc": {"n": 1}}, upsert=True)
+        writer.update_one({"k": 1}, {"$inc": {"n": 1}}, upsert=True, return_document="before")
+        writer.replace_one({"_id": "replaced", "k": 2}, {"k": 2}, upsert=True)
         writer.update("new", {"$set": {"n": 1}}, upsert=True)
         writer.replace("d-2", {"n": 5})
         writer.replace("r-1", {"n": 5}, upsert=True)
@@ -256,7 +266,7 @@ WHERE p.pronamespace = 'pgdoc'::regnamespace AND l.lanname <> 'internal' AND p.p
 PER_ROW = set(
     re.findall(
         r"\w+",
-        "add_to_set_at before_update bound_at candidates change_tree change_value compare computed could_be_at "
+        "add_to_set_at before_update bit_at bound_at candidates change_tree change_value compare computed could_be_at "
         "elements_at ends_at evaluate exclude found_keys include increment_at key_span multiply_at narrow nested_key "
         "number_key push_at readable_text readable_time referred rename_at scalar_key set_at slice sort_key sort_parts "
         "sort_rest tested_values unique_rest unset_at value_at values_at",
@@ -308,11 +318,21 @@ def foreign_objects(bound: psycopg.Connection[Any], text: str) -> list[str]:
     return [name for (name,) in rows if "hostile" in name]
 
 
+PARTS_OF_FIRST_WRITES = {"write_first", "insertion", "insert_first"} | {
+    f"{name}_{part}"
+    for names, parts in (
+        (("update_one", "replace_one"), ("set", "differs")),
+        (("result", "inserted"), ("after", "before", "counts")),
+    )
+    for name in names
+    for part in parts
+}
 FOLDER = Path(pgdoc.__file__).parent / "sql"
 BLOCKS = [
     (path.stem, name)
     for path in sorted(FOLDER.glob("*.sql"))
     for name in re.findall(r"^-- name: (\w+)$", path.read_text(), re.MULTILINE)
+    if path.stem != "documents" or name not in PARTS_OF_FIRST_WRITES
 ]
 CLAUSES = {
     "text_of": "pg_catalog.text",
@@ -320,6 +340,7 @@ CLAUSES = {
     "guard": "TRUE",
     "oid": "1",
     "condition": "TRUE",
+    "matched": "NULL",
     "change": "data",
     "first": "SELECT id, data, version, created_at, updated_at FROM docs.orders",
     "fields": "data",
@@ -332,7 +353,10 @@ CLAUSES = {
 
 
 def bindable(file: str, name: str) -> str | None:
-    text = statement(file, name)
+    return filled_in(statement(file, name), name)
+
+
+def filled_in(text: str, name: str) -> str | None:
     text = re.sub(r"%s|%\(\w+\)s", "NULL", text.replace("%%", "%"))
     clauses = {**CLAUSES, "first": "NULL"} if "upsert" in name else CLAUSES
     text = re.sub(r"\{(\w+)\}", lambda found: clauses.get(found[1], ""), text).replace("{{}}", "{}").strip()
@@ -350,10 +374,45 @@ def test_a_block_refers_to_nothing_foreign(bound: psycopg.Connection[Any], file:
     assert foreign_objects(bound, bindable(file, name) or "") == []
 
 
+@pytest.mark.parametrize("name", ["update_one", "replace_one"])
+@pytest.mark.parametrize("result", ["after", "before", "counts"])
+@pytest.mark.parametrize("seed", [{}, {"seed": "'{}'", "conflict": ""}])
+def test_a_write_to_the_first_match_refers_to_nothing_foreign(
+    bound: psycopg.Connection[Any], name: str, result: str, seed: dict[str, str]
+) -> None:
+    first = "SELECT id, data, version, created_at, updated_at FROM docs.orders"
+    query = write_statement(name, "docs.orders", with_metadata=True, change="data", first=first, result=result, **seed)
+    text = "TRUE".join(query.plain).replace("%s", "NULL")
+    assert foreign_objects(bound, text) == []
+    assert foreign_objects(bound, "TRUE".join(query.safe).replace("%s", "NULL")) == []
+
+
+def test_the_insert_of_an_upsert_refers_to_nothing_foreign(bound: psycopg.Connection[Any]) -> None:
+    query = write_statement("insert_first", "docs.orders", with_metadata=True, first="NULL")
+    assert foreign_objects(bound, "TRUE".join(query.plain).replace("%s", "NULL")) == []
+
+
 def test_an_unqualified_statement_would_be_found(bound: psycopg.Connection[Any]) -> None:
     for text in ("SELECT now()", "SELECT 1 IN (2)", "SELECT NULL::jsonb", "SELECT FROM pg_class"):
         assert foreign_objects(bound, text) != []
     assert foreign_objects(bound, 'SELECT id COLLATE "C" FROM docs.orders') != []
+
+
+ELEMENTS: list[tuple[dict[str, Any], list[Any], dict[str, Any]]] = [
+    ({"$set": {"a.$": 1}}, [], {"a": {"$gt": 1, "$mod": [2, 0]}}),
+    ({"$bit": {"a.$.b": {"or": 1}}}, [], {"$or": [{"a.b": 1, "c": 2}, {"a": {"$elemMatch": {"b": [1]}}}]}),
+    ({"$inc": {"a.$[x].b": 1, "a.$[y].b": 1}}, [{"x": {"$regex": "a"}}, {"y.c": {"$in": [1, None]}}], {}),
+    ({"$push": {"a.$[].b.$[x]": 1}, "$pull": {"a.$[].c.$[y]": {"$lt": 2}}}, [{"x": 1}, {"y": {"$type": "int"}}], {}),
+]
+
+
+@pytest.mark.parametrize(("wanted", "array_filters", "matched"), ELEMENTS)
+def test_a_compiled_update_of_elements_refers_to_nothing_foreign(
+    bound: psycopg.Connection[Any], wanted: dict[str, Any], array_filters: list[Any], matched: dict[str, Any]
+) -> None:
+    update = parse_update(wanted, array_filters=array_filters, matched=parse_filter(matched))
+    text = compile_update(update).text.replace("%s", "NULL")
+    assert foreign_objects(bound, f"SELECT {text} FROM docs.orders") == []
 
 
 laws = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -14,10 +14,12 @@ from pgdoc.model.short_repr import short_repr
 from pgdoc.model.values import datetime_text
 from pgdoc.query.filters.match import compare, matcher
 from pgdoc.query.filters.nodes import ELEMENT, MISSING, Operand, Path, is_array_index
+from pgdoc.query.filters.types import type_of
+from pgdoc.query.updates.element_tests import ElementTests, child, find_value
 from pgdoc.query.updates.nodes import (
-    EACH,
     NO_TIME,
     AddToSet,
+    Bit,
     Bound,
     CurrentDate,
     FieldChange,
@@ -33,9 +35,10 @@ from pgdoc.query.updates.nodes import (
     Unset,
     Update,
 )
+from pgdoc.query.updates.positions import ArrayStep, Branch, steps_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
 
     _Replace: TypeAlias = Callable[[Any], Any]
@@ -51,19 +54,20 @@ _EXACT: Final = decimal.Context(prec=150_000, traps=[decimal.Inexact])
 _ROUNDED: Final = decimal.Context(prec=150_000, rounding=decimal.ROUND_HALF_UP)
 
 
-def apply_update(
+def apply_update(  # noqa: PLR0913
     update: Update,
     data: Mapping[str, Any],
     *,
     now: datetime | None = None,
     inserting: bool = False,
+    document_id: str = "",
     decimals: bool = False,
 ) -> dict[str, Any]:
     """Return the updated data. The given data does not change, and shares its unchanged parts with the result.
 
-    `now` is the time of the transaction, for `$currentDate`; `None` sets null. For a new document, `data` is empty and
-    `inserting` applies `$setOnInsert`. With `decimals`, new numbers with a fraction are Decimals with the digits that
-    the server stores.
+    `now` is the time of the transaction, for `$currentDate`; `None` sets null. For a new document, `data` is what its
+    filter says of it, and `inserting` applies `$setOnInsert`. The id is for the filter in which `$` finds its element.
+    With `decimals`, new numbers with a fraction are Decimals with the digits that the server stores.
 
     Raises:
         InvalidUpdate: a change does not fit this data.
@@ -75,11 +79,13 @@ def apply_update(
                 f"there is no field {short_repr(change.path[0])}, and an update can't create a top-level field "
                 "that starts with '$'",
             )
-    result = dict(data)
-    for change in update.changes:
-        if inserting or not isinstance(change, SetOnInsert):
-            dated = replace(change, operand=_time(now)) if isinstance(change, CurrentDate) else change
-            result = _apply(result, change.path, dated)
+    changes = [
+        (change.path, replace(change, operand=_time(now)) if isinstance(change, CurrentDate) else change)
+        for change in update.changes
+        if inserting or not isinstance(change, SetOnInsert)
+    ]
+    original = dict(data)
+    result: dict[str, Any] = _apply_all(original, changes, ElementTests(update, document_id, original))
     return result if decimals else with_floats(result)
 
 
@@ -90,21 +96,47 @@ def _time(now: datetime | None) -> Operand:
     return Operand(text, f'"{text}"')
 
 
-def _apply(data: dict[str, Any], path: Path, change: FieldChange) -> Any:
-    """Apply the change at the path: its own, or for `$[]` the path within an element."""
-    if EACH not in path:
-        return _APPLIERS[type(change)](data, path, change)
-    at = path.index(EACH)
-    rest = (ELEMENT, *path[at + 1 :])
+def _apply_all(data: dict[str, Any], changes: Iterable[tuple[Path, FieldChange]], tests: ElementTests) -> Any:
+    for step in steps_of(changes):
+        if isinstance(step, ArrayStep):
+            data = _apply_to_elements(data, step, tests)
+        else:
+            path, change = step
+            data = _APPLIERS[type(change)](data, path, change)
+    return data
 
-    def change_each(items: Any) -> list[Any]:
+
+def _apply_to_elements(data: dict[str, Any], step: ArrayStep, tests: ElementTests) -> Any:
+    def change_all(items: Any) -> list[Any]:
         if not isinstance(items, list):
-            raise _does_not_fit(
-                change, f"'$[]' needs an array, got {'no value' if items is MISSING else short_repr(items)}"
-            )
-        return [_apply({ELEMENT: item}, rest, change).get(ELEMENT) for item in items]
+            found = "no value" if items is MISSING else short_repr(items)
+            raise _does_not_fit(step.first_change, f"{short_repr(step.branches[0].part)} needs an array, got {found}")
+        passes = [_test_of(step.array, branch, tests) for branch in step.branches]
+        return [
+            change_item(item, [number for number, test in enumerate(passes) if test(at, item)])
+            for at, item in enumerate(items)
+        ]
 
-    return _set_at(data, path[:at], change_each, change)
+    def change_item(item: Any, chosen: list[int]) -> Any:
+        for one, other in step.conflicts:
+            if one in chosen and other in chosen:
+                parts = " and ".join(short_repr(step.branches[number].part) for number in (one, other))
+                raise _does_not_fit(step.branches[other].changes[0][1], f"{parts} change the same of one element")
+        document = {ELEMENT: item}
+        for number in chosen:
+            document = _apply_all(document, step.branches[number].changes, tests)
+        return document.get(ELEMENT)
+
+    return _set_at(data, step.array, change_all, step.first_change)
+
+
+def _test_of(array: Path, branch: Branch, tests: ElementTests) -> Callable[[int, Any], bool]:
+    test = tests.of(array, branch.part)
+    if test is None:
+        raise _does_not_fit(
+            branch.changes[0][1], f"the filter matched no element of {short_repr('.'.join(array))}, so '$' has no index"
+        )
+    return test
 
 
 def _apply_set(data: dict[str, Any], path: Path, change: Set | SetOnInsert | CurrentDate) -> Any:
@@ -148,20 +180,32 @@ def _apply_bound(data: dict[str, Any], path: Path, change: Bound) -> Any:
     return _set_at(data, path, choose, change)
 
 
+def _apply_bit(data: dict[str, Any], path: Path, change: Bit) -> Any:
+    def combine(old: Any) -> int:
+        result = 0 if old is MISSING else old
+        if type_of(result) not in {"int", "long"}:
+            raise _does_not_fit(change, f"the value is {short_repr(old)}, not an integer of at most 64 bits")
+        for name, operand in change.operations:
+            result = result & operand if name == "and" else result | operand if name == "or" else result ^ operand
+        return int(result)
+
+    return _set_at(data, path, combine, change)
+
+
 def _apply_rename(data: dict[str, Any], path: Path, change: Rename) -> Any:
     node: Any = data
     in_array = False
     for part in path:
         _check_container(node, part, change)
         in_array = in_array or isinstance(node, list)
-        node = _child(node, part)
+        node = child(node, part)
         if node is MISSING:
             return data
     rest = _unset_at(data, path)
     parent: Any = rest
     for part in change.target:
         in_array = in_array or isinstance(parent, list)
-        parent = _child(parent, part)
+        parent = child(parent, part)
     if in_array:
         target = short_repr(".".join(change.target))
         raise _does_not_fit(change, f"neither the field nor its new path {target} can be in an array")
@@ -186,7 +230,7 @@ def _sort_key(path: Path) -> Callable[[Any], Any]:
     comparable = cmp_to_key(compare)
 
     def sorted_by(item: Any) -> Any:
-        found = _find(item, path) if not path or isinstance(item, dict) else MISSING
+        found = find_value(item, path) if not path or isinstance(item, dict) else MISSING
         return comparable(None if found is MISSING else found)
 
     return sorted_by
@@ -229,6 +273,7 @@ _APPLIERS: Final[Mapping[type, Callable[[dict[str, Any], Path, Any], Any]]] = {
     Increment: _apply_increment,
     Multiply: _apply_multiply,
     Bound: _apply_bound,
+    Bit: _apply_bit,
     Rename: _apply_rename,
     Push: _apply_push,
     AddToSet: _apply_add_to_set,
@@ -236,20 +281,6 @@ _APPLIERS: Final[Mapping[type, Callable[[dict[str, Any], Path, Any], Any]]] = {
     Pull: _apply_pull,
     PullAll: _apply_pull_all,
 }
-
-
-def _child(node: Any, part: str) -> Any:
-    if isinstance(node, dict):
-        return node.get(part, MISSING)
-    if isinstance(node, list) and is_array_index(part) and int(part) < len(node):
-        return node[int(part)]
-    return MISSING
-
-
-def _find(node: Any, path: Path) -> Any:
-    for part in path:
-        node = _child(node, part)
-    return node
 
 
 def _check_container(node: Any, part: str, change: FieldChange) -> None:
@@ -291,11 +322,11 @@ def _keep_at(data: dict[str, Any], path: Path, change: FieldChange, keep: Callab
     """Copy the data with only the items that `keep` returns of the array at the path, if there is one."""
     node: Any = data
     for part in path:
-        child = _child(node, part)
-        if child is MISSING:
+        inner = child(node, part)
+        if inner is MISSING:
             _check_container(node, part, change)
             return data
-        node = child
+        node = inner
     return _set_at(data, path, lambda old: keep(_array(old, change)), change)
 
 

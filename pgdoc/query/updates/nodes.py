@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 from pgdoc.query.filters.nodes import Operand
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pgdoc.query.filters.nodes import Node, Path, SortKey
 
 EACH: Final = "$[]"
 """The part of a path that stands for every element of an array."""
+
+MATCHED: Final = "$"
+"""The part of a path that stands for the element that the filter of the call matched."""
 
 NO_TIME: Final = Operand(None, "null")
 """The operand of `$currentDate` where the time of the transaction is not known."""
@@ -68,6 +73,15 @@ class Bound:
     operator: str
     path: Path
     operand: Operand
+
+
+@dataclass(frozen=True, slots=True)
+class Bit:
+    """Apply `and`, `or` and `xor` to a 64-bit integer, one after the other; a missing number counts as 0."""
+
+    operator: ClassVar = "$bit"
+    path: Path
+    operations: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +169,7 @@ FieldChange: TypeAlias = (
     | Increment
     | Multiply
     | Bound
+    | Bit
     | Rename
     | CurrentDate
     | Push
@@ -167,9 +182,16 @@ FieldChange: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Changes, sorted by their paths; no path equals or contains another."""
+    """Changes, sorted by their paths; no path equals or contains another.
+
+    Attributes:
+        filters: the array filters by their names, on `{ELEMENT: item}`.
+        matched: the filter of the call, in which `$` finds its element; `None` if no path has `$`.
+    """
 
     changes: tuple[FieldChange, ...]
+    filters: Mapping[str, Node] = field(default_factory=dict)
+    matched: Node | None = None
 
     def creating_dollar_fields(self) -> list[FieldChange]:
         """Return the changes that could create a top-level field that starts with `$`.

@@ -6,7 +6,6 @@ A new operator needs a line in `_OPERATORS`, a node, and the node's meaning in `
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
@@ -14,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 from pgdoc.errors import InvalidDocument, InvalidFilter, InvalidUpdate
 from pgdoc.model.json_codec import MAX_DEPTH, decode_comparable, encode_value
 from pgdoc.model.short_repr import short_repr
-from pgdoc.query.filters.nodes import Operand, Path, SortKey, is_array_index
+from pgdoc.query.filters.nodes import Operand, Path, SortKey
 from pgdoc.query.filters.parse import integer_of, is_operators, parse_condition
+from pgdoc.query.filters.types import INTEGER_LIMITS
 from pgdoc.query.updates.nodes import (
-    EACH,
+    MATCHED,
     AddToSet,
+    Bit,
     Bound,
     CurrentDate,
     FieldChange,
@@ -34,18 +35,40 @@ from pgdoc.query.updates.nodes import (
     Unset,
     Update,
 )
+from pgdoc.query.updates.overlaps import check_overlaps, path_order
+from pgdoc.query.updates.positions import (
+    check_dynamic_parts,
+    check_filters_used,
+    parse_array_filters,
+    positions_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from pgdoc.model.values import Encoder
+    from pgdoc.query.filters.nodes import Node
 
 _MAX_INT: Final = 2**31 - 1
+_BIT_OPERATIONS: Final = {"and", "or", "xor"}
 _MODIFIERS: Final = ("$each", "$position", "$slice", "$sort")
 
 
-def parse_update(update: Mapping[str, Any], encoder: Encoder | None = None) -> Update:
-    """Parse an update; `encoder` is that of the store."""
+def parse_update(
+    update: Mapping[str, Any],
+    encoder: Encoder | None = None,
+    *,
+    array_filters: Any = None,
+    matched: Node | None = None,
+) -> Update:
+    """Parse an update.
+
+    Args:
+        update: operators, each with paths and operands.
+        encoder: that of the store.
+        array_filters: the filters for the parts `$[name]` of paths.
+        matched: the filter of the call, for the part `$`; `None` if it can't be used.
+    """
     if not isinstance(update, Mapping) or not update:
         raise InvalidUpdate(
             f"an update must be a dict of operators such as {{'$set': {{'status': 'paid'}}}}, got {short_repr(update)}"
@@ -55,8 +78,14 @@ def parse_update(update: Mapping[str, Any], encoder: Encoder | None = None) -> U
         for name, operands in update.items()
         for dotted, value in _check_entry(name, operands).items()
     ]
-    _check_overlaps(changes)
-    return Update(tuple(sorted(changes, key=lambda change: _path_order(change.path))))
+    check_overlaps(changes)
+    filters = parse_array_filters(array_filters, encoder)
+    check_filters_used(changes, filters)
+    has_matched = any(MATCHED in change.path for change in changes)
+    ordered = tuple(sorted(changes, key=lambda change: path_order(change.path)))
+    parsed = Update(ordered, filters, matched if has_matched else None)
+    positions_of(parsed)  # raises if there is none
+    return parsed
 
 
 def _check_entry(name: Any, operands: Any) -> Mapping[Any, Any]:
@@ -72,52 +101,12 @@ def _check_entry(name: Any, operands: Any) -> Mapping[Any, Any]:
     return operands
 
 
-def _check_overlaps(changes: list[FieldChange]) -> None:
-    paths = [(change.path, change.operator) for change in changes]
-    paths += [(change.target, change.operator) for change in changes if isinstance(change, Rename)]
-    # Sorting brings overlapping paths together. `$[]` overlaps every index, so then all pairs within a top-level field
-    # are compared; the first part of a path is never `$[]`.
-    paths.sort(key=lambda item: _path_order(item[0]))
-    pairs: Iterable[Any] = itertools.pairwise(paths)
-    if any(EACH in path for path, _ in paths):
-        paths.sort(key=lambda item: (item[0][0], len(item[0])))
-        fields = itertools.groupby(paths, key=lambda item: item[0][0])
-        pairs = itertools.chain.from_iterable(itertools.combinations(group, 2) for _, group in fields)
-    for (outer, _), (inner, operator) in pairs:
-        if len(outer) <= len(inner) and all(_may_coincide(*parts) for parts in zip(outer, inner, strict=False)):
-            dotted, other = ".".join(inner), ".".join(outer)
-            raise InvalidUpdate(
-                f"{operator} at {short_repr(dotted)} and a change at {short_repr(other)} overlap: "
-                "change each path once in one update",
-                path=dotted,
-                operator=operator,
-            )
-
-
-def _may_coincide(part: str, other: str) -> bool:
-    return part == other or EACH in (part, other)
-
-
-def _path_order(path: Path) -> list[tuple[int, str]]:
-    """Sort indexes by number, after `$[]`, so that no change applies to nulls that another change added."""
-    return [
-        (-1, part) if part == EACH else (len(part), part) if is_array_index(part) else (1 << 30, part) for part in path
-    ]
-
-
 def _parse_path(name: str, dotted: Any) -> Path:
     path = _split_dotted(name, dotted)
     if path[0] == "_id":
         raise _invalid(name, path, "can't change the id of a document: insert a document with the new id")
-    for number, part in enumerate(path):
-        if _is_positional(part) and (part != EACH or not number or name == "$rename"):
-            each = "" if name == "$rename" else ", or '$[]' after the name of an array for all its elements"
-            raise _invalid(name, path, f"has an unsupported path part {short_repr(part)}: use an index{each}")
+    check_dynamic_parts(name, path)
     return path
-
-
-def _is_positional(part: str) -> bool:
-    return part == "$" or part.startswith("$[")
 
 
 def _split_dotted(name: str, dotted: Any) -> Path:
@@ -159,6 +148,16 @@ def _parse_multiply(name: str, path: Path, value: Any, encoder: Encoder | None) 
 
 def _parse_bound(name: str, path: Path, value: Any, encoder: Encoder | None) -> Bound:
     return Bound(name, path, _storable(name, path, value, encoder))
+
+
+def _parse_bit(name: str, path: Path, value: Any, _encoder: Encoder | None) -> Bit:
+    if not isinstance(value, Mapping) or not value or not set(value) <= _BIT_OPERATIONS:
+        raise _invalid(name, path, f"needs a dict of and, or, xor and integers, got {short_repr(value)}")
+    limit = INTEGER_LIMITS["long"]
+    for number in value.values():
+        if not isinstance(number, int) or isinstance(number, bool) or not -limit <= number < limit:
+            raise _invalid(name, path, f"needs integers of at most 64 bits, got {short_repr(number)}")
+    return Bit(path, tuple((operation, int(number)) for operation, number in value.items()))
 
 
 def _parse_rename(name: str, path: Path, value: Any, _encoder: Encoder | None) -> Rename:
@@ -256,6 +255,7 @@ _OPERATORS: Final[Mapping[str, Callable[[str, Path, Any, Encoder | None], FieldC
     "$mul": _parse_multiply,
     "$min": _parse_bound,
     "$max": _parse_bound,
+    "$bit": _parse_bit,
     "$rename": _parse_rename,
     "$setOnInsert": _parse_set_on_insert,
     "$currentDate": _parse_current_date,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pgdoc.query.updates.nodes import (
     AddToSet,
+    Bit,
     Bound,
     CurrentDate,
     Increment,
@@ -30,7 +31,12 @@ if TYPE_CHECKING:
 
     ChangeTree: TypeAlias = dict[str, Any]  # at the leaves, the text of a step
 
-__all__ = ["STEPS", "push_order", "tree_text"]
+__all__ = ["STEPS", "bit_operations", "push_order", "tree_text"]
+
+
+def bit_operations(operations: Iterable[tuple[str, int]]) -> str:
+    """Return the operations of a `$bit` as JSON."""
+    return json.dumps(list(operations))
 
 
 def push_order(order: Iterable[SortKey]) -> str:
@@ -57,6 +63,7 @@ STEPS: Final[Mapping[type, Callable[[Any], str]]] = {
     Increment: _with_operand,
     Multiply: _with_operand,
     Bound: _with_operand,
+    Bit: lambda change: f'["$bit",{bit_operations(change.operations)}]',
     CurrentDate: lambda _: '["$currentDate"]',
     Push: _push,
     AddToSet: _with_items,
@@ -67,7 +74,7 @@ STEPS: Final[Mapping[type, Callable[[Any], str]]] = {
 
 
 def tree_text(changes: Iterable[FieldChange]) -> str:
-    """Return the tree of these changes as JSON. No path equals or contains another, or contains `$[]`."""
+    """Return the tree of these changes as JSON. No path equals or contains another, or has a part for elements."""
     tree: ChangeTree = {}
     for change in changes:
         *above, last = change.path

@@ -17,6 +17,7 @@ UNGUARDED = {
     ("documents", "guard"),
     ("documents", "copy"),  # comes after `hold`
     ("documents", "first_match"),  # part of a write
+    ("documents", "insertion"),
     ("reading", "branch"),  # part of a read
     ("reading", "matching"),
 }

@@ -71,7 +71,9 @@ def test_an_update_that_does_not_fit_the_document_names_operator_and_path(
         ({}, None, None),
         (None, None, None),
         ({"status": "paid"}, None, None),
-        ({"$bit": {"a": {"and": 1}}}, "$bit", None),
+        ({"$where": {"a": {"and": 1}}}, "$where", None),
+        ({"$bit": {"a": {"and": 1.5}}}, "$bit", "a"),
+        ({"$bit": {"a": {"or": 2**63}}}, "$bit", "a"),
         ({"$set": 5}, "$set", None),
         ({"$set": {1: 2}}, "$set", None),
         ({"$set": {"_id": 2}}, "$set", "_id"),
@@ -381,5 +383,5 @@ def test_an_update_has_a_limit_of_changes(operator: str, path: str, value: Any, 
 def test_a_path_has_a_limit_of_elements() -> None:
     """Each `$[]` is a query inside that of the previous one."""
     compile_update(parse_update({"$set": {"a" + ".$[]" * 50: 1}}))
-    with pytest.raises(InvalidUpdate, match=r"at most 50 \$\[\] and \$pull conditions, got 51"):
+    with pytest.raises(InvalidUpdate, match=r"at most 50 paths to elements and \$pull conditions, got 51"):
         compile_update(parse_update({"$set": {"a" + ".$[]" * 51: 1}}))
