@@ -89,7 +89,7 @@ class Reads:
         """
         search = Search(filter, sort=sort, limit=1, fields=fields)
         rows = self._few(*self._compiled("find", search), search, 1)
-        return Document.from_text(*rows[0], collection=self._name) if rows else None
+        return self._document(rows[0], search) if rows else None
 
     def count(self, filter: Mapping[str, Any] | None = None) -> int:  # noqa: A002
         """Return how many documents match; all of them without a filter.
@@ -199,7 +199,10 @@ class Reads:
         with closing(self._chunks(search)) as chunks:
             for rows in chunks:
                 for row in rows:
-                    yield Document.from_text(*row, collection=self._name)
+                    yield self._document(row, search)
+
+    def _document(self, row: tuple[Any, ...], search: Search) -> Document:
+        return Document.from_text(*row, collection=self._name, projection=search.projection)
 
     def _chunks(self, search: Search) -> Generator[Rows]:
         """Fetch few documents at once, with a prepared statement; stream more of them, in bounded memory.

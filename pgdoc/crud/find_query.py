@@ -41,10 +41,11 @@ class Search:
         order: the list after ORDER BY; empty for any order.
         first: the first sort key, if there is a limit; else `None`.
         fields: the expression over `data` to return.
+        projection: what `fields` returns of a document; `None` for all.
         limit: the most documents to return; `None` for all.
     """
 
-    __slots__ = ("_after", "_node", "_values", "fields", "first", "limit", "order", "shape", "skip")
+    __slots__ = ("_after", "_node", "_values", "fields", "first", "limit", "order", "projection", "shape", "skip")
 
     def __init__(  # noqa: PLR0913
         self,
@@ -67,9 +68,9 @@ class Search:
         keys = parse_sort(sort) if sort is not None else ()
         self.order = compile_sort(keys).text
         self.first = keys[0] if keys and limit is not None else None
-        projection = parse_fields(fields)
-        self.fields = compile_fields(projection)
-        self._after = None if after is None else compile_after(keys, parse_after(after, keys, projection))
+        self.projection = parse_fields(fields)
+        self.fields = compile_fields(self.projection)
+        self._after = None if after is None else compile_after(keys, parse_after(after, keys))
         # Both become part of the SQL, so a subclass of int with a text of its own must not get there.
         self.limit = None if limit is None else int(limit)
         self.skip = int(skip)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-__all__ = ["Document", "data_text", "decode_stored"]
+__all__ = ["Document", "data_text", "decode_stored", "projection_of"]
 
 
 _ABSENT: Final = object()
@@ -99,10 +99,12 @@ class Document:
         updated_at: datetime | str | None,
         *,
         collection: str | None = None,
+        projection: object = None,
     ) -> Document:
         """Make a document that decodes its data and times on first access. Times may be PostgreSQL's text.
 
-        `None` is for what the server can't return. Errors name the collection.
+        `None` is for what the server can't return. Errors name the collection. `projection_of` returns the projection
+        that the data is the result of.
         """
         document = object.__new__(cls)
         document.__dict__.update(
@@ -113,6 +115,8 @@ class Document:
             _updated_at=updated_at,
             _collection=collection,
         )
+        if projection is not None:
+            document.__dict__["_projection"] = projection
         return document
 
     def __getitem__(self, key: str) -> Any:
@@ -132,6 +136,11 @@ def _shown(document: Document, name: str) -> str:
 
 for _name, _read in (("data", decode_stored), ("created_at", _read_time), ("updated_at", _read_time)):
     setattr(Document, _name, _Unread(_name, _read))
+
+
+def projection_of(document: Document) -> Any:
+    """Return the projection that a document was read with; `None` for the whole data."""
+    return document.__dict__.get("_projection")
 
 
 def data_text(document: Document) -> bytes | str:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pgdoc.errors import InvalidInput
 from pgdoc.model.short_repr import short_repr
+from pgdoc.query.filters.nodes import is_array_index
 from pgdoc.query.filters.parse import parse_sort
 from pgdoc.query.filters.sql_text import Compiled
+
+if TYPE_CHECKING:
+    from pgdoc.query.filters.nodes import Path
 
 Tree: TypeAlias = dict[str, Any]
 """Maps the name of a field to the tree of its fields, or to true for the whole field."""
@@ -24,6 +28,22 @@ class Projection:
 
     tree: Tree
     exclude: bool
+
+    def keeps(self, path: Path) -> bool:
+        """Whether a sort by the path finds the same value in what is left of any document."""
+        return _keeps(self.tree, path, exclude=self.exclude)
+
+
+def _keeps(tree: Tree | Literal[True], path: Path, *, exclude: bool, is_below: bool = False) -> bool:
+    if tree is True:
+        return not exclude
+    if not path:  # a part of the value is left out
+        return False
+    part, rest = path[0], path[1:]
+    # Where the part is the index of an item, the tree goes on in the item; including moves items, as it drops others.
+    if is_below and is_array_index(part) and not (exclude and _keeps(tree, rest, exclude=exclude, is_below=True)):
+        return False
+    return _keeps(tree[part], rest, exclude=exclude, is_below=True) if part in tree else exclude
 
 
 def parse_fields(fields: str | Sequence[str] | None) -> Projection | None:
