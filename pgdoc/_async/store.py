@@ -21,7 +21,6 @@ from pgdoc.database.errors import is_retryable, map_error
 from pgdoc.database.migrate import migrate
 from pgdoc.errors import CollectionNotFound, InvalidName, PgdocError
 from pgdoc.model.names import check_consumer, check_name, quoted
-from pgdoc.model.positions import Lsn
 from pgdoc.model.sizes import DEFAULT_MAX_SIZE
 from pgdoc.replication.source import PLUGIN_CHOICES, Source
 from pgdoc.runtime.primitives import async_call, async_check_body, async_opening, async_sleep
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
     from pgdoc.runtime.primitives import AsyncBody
     from pgdoc.streams.status import ConsumerStatus, History, Status
@@ -323,9 +323,11 @@ class AsyncStore:
             commit_lsn: the `commit_lsn` of that error.
 
         Raises:
+            ConsumerNotFound: there is no such consumer.
             StreamError: the consumer has met no such transaction.
+            InvalidInput: `commit_lsn` is not an LSN.
         """
-        await self._admin.skip(check_consumer(consumer), Lsn.parse(str(commit_lsn)))
+        await self._admin.skip(check_consumer(consumer), commit_lsn)
 
     async def history(self) -> History:
         """Return how far back streams can resume in this database, and how much WAL that holds back."""

@@ -22,7 +22,6 @@ from pgdoc.database.errors import is_retryable, map_error
 from pgdoc.database.migrate import migrate
 from pgdoc.errors import CollectionNotFound, InvalidName, PgdocError
 from pgdoc.model.names import check_consumer, check_name, quoted
-from pgdoc.model.positions import Lsn
 from pgdoc.model.sizes import DEFAULT_MAX_SIZE
 from pgdoc.replication.source import PLUGIN_CHOICES, Source
 from pgdoc.runtime.primitives import call, check_body, opening, sleep
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
     from pgdoc.runtime.primitives import Body
     from pgdoc.streams.status import ConsumerStatus, History, Status
@@ -320,9 +320,11 @@ class Store:
             commit_lsn: the `commit_lsn` of that error.
 
         Raises:
+            ConsumerNotFound: there is no such consumer.
             StreamError: the consumer has met no such transaction.
+            InvalidInput: `commit_lsn` is not an LSN.
         """
-        self._admin.skip(check_consumer(consumer), Lsn.parse(str(commit_lsn)))
+        self._admin.skip(check_consumer(consumer), commit_lsn)
 
     def history(self) -> History:
         """Return how far back streams can resume in this database, and how much WAL that holds back."""

@@ -46,6 +46,7 @@
         │                                `blockers`)
         ├── HistoryLost                  the server no longer keeps the position (`oldest_available`)
         ├── InvalidResumeToken           not a position of this cluster; also a ValueError
+        ├── ConsumerNotFound             the consumer does not exist
         ├── ConsumerBusy                 the consumer is open elsewhere (`owner_pid`)
         ├── ConsumerLost                 the consumer was taken over or dropped
         ├── NotAConsumer                 `ack` and `checkpoint` need a stream with a consumer
@@ -106,6 +107,7 @@ from pgdoc.errors.server import (
 from pgdoc.errors.streams import (
     ConsumerBusy,
     ConsumerLost,
+    ConsumerNotFound,
     HistoryLost,
     InvalidResumeToken,
     NotAConsumer,
@@ -127,6 +129,7 @@ __all__ = [
     "CommitUnknown",
     "ConsumerBusy",
     "ConsumerLost",
+    "ConsumerNotFound",
     "DatabaseError",
     "DirectRouteNeeded",
     "DocumentTooLarge",
