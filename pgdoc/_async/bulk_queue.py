@@ -11,6 +11,7 @@ import psycopg
 from pgdoc.crud.bulk_results import CHUNK_BYTES, CHUNK_STATEMENTS, size_of
 from pgdoc.crud.guard import guarded, replaced
 from pgdoc.crud.guard import missing as missing_collection
+from pgdoc.crud.statements import check_params
 from pgdoc.crud.write_errors import name_index
 from pgdoc.database.errors import is_about_table, map_error
 from pgdoc.errors import (
@@ -65,6 +66,8 @@ class AsyncBulkQueue:
 
     async def add(self, target: Target, *statements: Statement) -> None:
         """Queue one write; send the queue when it reaches its limit."""
+        for each in statements:
+            check_params(each.params)
         async with self._lock:
             self._check_usable()
             self._queue += [(self._writes, target, statement) for statement in statements]

@@ -15,6 +15,7 @@ from pgdoc.errors import InvalidDocument, InvalidFilter, InvalidInput
 from pgdoc.model.json_codec import MAX_DEPTH as MAX_PATH_PARTS
 from pgdoc.model.json_codec import MAX_DIGITS, decode, encode_value
 from pgdoc.model.short_repr import short_repr
+from pgdoc.query.filters.fold import check_conditions
 from pgdoc.query.filters.nodes import (
     ELEMENT,
     And,
@@ -63,8 +64,13 @@ class _FieldPath:
 
 
 def parse_filter(filter: Mapping[str, Any] | None) -> Node:  # noqa: A002 (the name in the public calls)
-    """Parse a filter; `None` and `{}` match every document."""
-    return And(()) if filter is None else _parse_object(filter, 0, None)
+    """Parse a filter; `None` and `{}` match every document.
+
+    Equalities that fold into one list count as one condition.
+    """
+    node = And(()) if filter is None else _parse_object(filter, 0, None)
+    check_conditions(node)
+    return node
 
 
 def parse_condition(value: Mapping[str, Any], dotted: str) -> Node:

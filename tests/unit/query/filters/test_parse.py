@@ -215,3 +215,20 @@ def test_sorts(sort: Any, keys: Any) -> None:
 def test_a_sort_that_is_not_valid_is_refused(sort: Any) -> None:
     with pytest.raises(InvalidInput):
         parse_sort(sort)
+
+
+def test_a_filter_has_as_many_conditions_as_postgresql_takes_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgdoc.query.filters.fold.MOST_CONDITIONS", 4)
+    four: list[Any] = [{"a": {"$gt": 1, "$lt": 3}}, {"b": {"$elemMatch": {"c": 1}}}]
+    same: list[Any] = [{"a": number} for number in range(9)]
+    for wanted in (
+        {"$or": four},
+        {"$nor": four},
+        {"$or": same},
+        {"$or": [*same, *four[1:]]},
+        {"a": {"$in": [*range(9)]}},
+    ):
+        parse_filter(wanted)
+    for wanted in {"$or": [*four, *same]}, {"$or": four, "c": 1}, {f"a{number}": number for number in range(5)}:
+        with pytest.raises(InvalidFilter, match="has 5 conditions, and PostgreSQL takes 4: split"):
+            parse_filter(wanted)
