@@ -47,7 +47,7 @@ async def checkpoint(tx: AsyncOpenTransaction, consumer: Consumer, mark: Mark) -
             return
         stored = await _fetch(tx, "stored", [consumer.name])
     except psycopg.Error as exc:  # also a serialization failure: the next attempt finds out who changed the row
-        raise map_error(exc, f'consumer "{consumer.name}"') from exc
+        raise map_error(exc, f'consumer "{consumer.name}"', in_transaction=True) from exc
     if stored and stored[0][:2] == consumer.claim:
         if stored[0][2] < position:
             raise DatabaseError(

@@ -11,7 +11,7 @@ from psycopg.pq import TransactionStatus
 from pgdoc.crud.copy_format import HEADER, TRAILER
 from pgdoc.database.errors import commit_error, map_error
 from pgdoc.database.session_settings import check_encoding
-from pgdoc.errors import DatabaseError, ServerUnreachable, TransactionClosed
+from pgdoc.errors import DatabaseError, TransactionClosed, TransactionLost
 from pgdoc.model.metadata import checked, current_metadata
 from pgdoc.runtime.primitives import AsyncLock
 from pgdoc.runtime.ttl_cache import TransactionCache
@@ -81,7 +81,7 @@ class AsyncTransactionSession:
                 await self._begin(connection)
             self._connection = connection
         except psycopg.Error as exc:
-            raise map_error(exc, "the begin of the transaction") from exc
+            raise map_error(exc, "the begin of the transaction", in_transaction=True) from exc
         finally:
             if self._connection is None:
                 await self._connections.end(self._pool, connection)
@@ -136,7 +136,9 @@ class AsyncTransactionSession:
         try:
             swallowed = await self._block.__aexit__(exc_type, exc, traceback)
         except psycopg.Error as error:
-            raise (map_error(error, "the rollback of the transaction") if exc else commit_error(error)) from error
+            raise (
+                map_error(error, "the rollback of the transaction", in_transaction=True) if exc else commit_error(error)
+            ) from error
         finally:
             for cursor in tuple(self._cursors):  # an abandoned iterator must not read in the next transaction
                 await cursor.close()
@@ -148,7 +150,9 @@ class AsyncTransactionSession:
     def _check_committed(self, aborted: bool) -> None:
         """Raise where psycopg ends the block without an error although nothing was committed."""
         if self._block.status != psycopg.AsyncTransaction.Status.COMMITTED:
-            raise ServerUnreachable("the transaction was lost: its connection is closed. Run it again")
+            raise TransactionLost(
+                "the transaction was lost, because its connection is closed: run it again (store.run does)"
+            )
         if aborted:
             raise DatabaseError("the transaction was rolled back: an error inside it had aborted it", sqlstate="25P02")
         self.oids.share()

@@ -190,7 +190,7 @@ class BulkQueue:
         return None
 
     def _mapped(self, exc: psycopg.Error, write: Queued) -> PgdocError:
-        error = map_error(exc, write[1].subject)
+        error = map_error(exc, write[1].subject, in_transaction=True)
         if is_about_table(exc):
             self._session.oids.forget(write[2].query.table)
             error = replaced(write[1].subject, exc)

@@ -48,7 +48,7 @@ def checkpoint(tx: OpenTransaction, consumer: Consumer, mark: Mark) -> None:
             return
         stored = _fetch(tx, "stored", [consumer.name])
     except psycopg.Error as exc:  # also a serialization failure: the next attempt finds out who changed the row
-        raise map_error(exc, f'consumer "{consumer.name}"') from exc
+        raise map_error(exc, f'consumer "{consumer.name}"', in_transaction=True) from exc
     if stored and stored[0][:2] == consumer.claim:
         if stored[0][2] < position:
             raise DatabaseError(

@@ -12,7 +12,7 @@ from psycopg.pq import TransactionStatus
 from pgdoc.crud.copy_format import HEADER, TRAILER
 from pgdoc.database.errors import commit_error, map_error
 from pgdoc.database.session_settings import check_encoding
-from pgdoc.errors import DatabaseError, ServerUnreachable, TransactionClosed
+from pgdoc.errors import DatabaseError, TransactionClosed, TransactionLost
 from pgdoc.model.metadata import checked, current_metadata
 from pgdoc.runtime.primitives import Lock
 from pgdoc.runtime.ttl_cache import TransactionCache
@@ -80,7 +80,7 @@ class TransactionSession:
                 self._begin(connection)
             self._connection = connection
         except psycopg.Error as exc:
-            raise map_error(exc, "the begin of the transaction") from exc
+            raise map_error(exc, "the begin of the transaction", in_transaction=True) from exc
         finally:
             if self._connection is None:
                 self._connections.end(self._pool, connection)
@@ -135,7 +135,9 @@ class TransactionSession:
         try:
             swallowed = self._block.__exit__(exc_type, exc, traceback)
         except psycopg.Error as error:
-            raise (map_error(error, "the rollback of the transaction") if exc else commit_error(error)) from error
+            raise (
+                map_error(error, "the rollback of the transaction", in_transaction=True) if exc else commit_error(error)
+            ) from error
         finally:
             for cursor in tuple(self._cursors):  # an abandoned iterator must not read in the next transaction
                 cursor.close()
@@ -147,7 +149,9 @@ class TransactionSession:
     def _check_committed(self, aborted: bool) -> None:
         """Raise where psycopg ends the block without an error although nothing was committed."""
         if self._block.status != psycopg.Transaction.Status.COMMITTED:
-            raise ServerUnreachable("the transaction was lost: its connection is closed. Run it again")
+            raise TransactionLost(
+                "the transaction was lost, because its connection is closed: run it again (store.run does)"
+            )
         if aborted:
             raise DatabaseError("the transaction was rolled back: an error inside it had aborted it", sqlstate="25P02")
         self.oids.share()

@@ -23,6 +23,7 @@ from pgdoc.errors import (
     SerializationFailure,
     ServerUnreachable,
     StoreClosed,
+    TransactionLost,
 )
 from pgdoc.model.short_repr import short_repr
 
@@ -66,19 +67,24 @@ def connection_error(exc: psycopg.Error) -> PgdocError:
     )
 
 
-def map_error(exc: psycopg.Error, subject: str) -> PgdocError:
+def map_error(exc: psycopg.Error, subject: str, *, in_transaction: bool = False) -> PgdocError:
     """Return pgdoc's error for an exception of a call on an open connection, or of the pool.
 
     The caller keeps the cause: `raise map_error(exc, ...) from exc`. `subject` is what the call was about, such as
-    `collection "docs.orders"`.
+    `collection "docs.orders"`. `in_transaction` is for a call in a transaction that lives as long as the connection.
     """
     if isinstance(exc, psycopg_pool.PoolClosed):
         return StoreClosed("the store is closed: open a new one")
     if is_connection_loss(exc):
-        return ServerUnreachable(f"{subject}: the connection was lost: {one_line(exc)}. The next call makes a new one")
-    found = _registry_error(exc, subject) or size_error(exc, subject)
-    if found is not None:
-        return found
+        found = f"{subject}: the connection was lost: {one_line(exc)}"
+        if in_transaction:
+            return TransactionLost(
+                f"{found}. Nothing of the transaction is stored: leave its block, and run it again (store.run does)"
+            )
+        return ServerUnreachable(f"{found}. The next call makes a new one")
+    known = _registry_error(exc, subject) or size_error(exc, subject)
+    if known is not None:
+        return known
     if is_conflict(exc):
         return _duplicate(exc, subject)
     kind = SerializationFailure if is_serialization_failure(exc) else DatabaseError

@@ -7,6 +7,7 @@
     ├── TransactionClosed                the transaction or bulk has not begun, or has ended
     ├── ServerError                      a problem with the server, or with the connection to it
     │   ├── ServerUnreachable            no connection, or it was lost (resumable)
+    │   │   ├── TransactionLost          it was lost in a transaction, of which nothing is stored (retryable)
     │   │   └── CommitUnknown            it was lost during a commit, which may have happened
     │   ├── PoolExhausted                all connections of the store are in use (resumable, retryable,
     │   │                                `holders`)
@@ -101,6 +102,7 @@ from pgdoc.errors.server import (
     ServerStartFailed,
     ServerUnreachable,
     SlotsExhausted,
+    TransactionLost,
     UnsupportedServer,
     WalLevelTooLow,
 )
@@ -163,6 +165,7 @@ __all__ = [
     "StreamClosed",
     "StreamError",
     "TransactionClosed",
+    "TransactionLost",
     "UnreadableChange",
     "UnreadableDocument",
     "UnsupportedServer",
