@@ -9,7 +9,7 @@ import psycopg
 
 from pgdoc.crud.guard import replaced
 from pgdoc.crud.statements import table_statement
-from pgdoc.database.errors import map_error
+from pgdoc.database.errors import is_conflict, map_error
 from pgdoc.errors import CollectionNotFound, DatabaseError
 from pgdoc.model.names import check_name, quoted
 from pgdoc.query.indexes.definition import (
@@ -136,6 +136,8 @@ class AsyncIndexes:
             raise self._mapped(exc) from exc
 
     def _mapped(self, exc: psycopg.Error, part: str = "") -> PgdocError:
+        if is_conflict(exc):  # its message names the index
+            part = ""
         return map_error(exc, f"{part}{self._table.subject}", in_transaction=self._session.in_transaction)
 
     @asynccontextmanager

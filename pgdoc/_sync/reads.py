@@ -126,7 +126,7 @@ class Reads:
             return [decode_stored(row[0]) for row in rows]
         except UnreadableDocument as exc:
             raise UnreadableDocument(
-                f"a value at {path!r} of collection {self._name!r} is unreadable: {exc}", collection=self._name
+                f"a value at {path!r} of {self._table.subject} is unreadable: {exc}", collection=self._name
             ) from exc
 
     def explain(  # noqa: PLR0913

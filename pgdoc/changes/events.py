@@ -106,7 +106,7 @@ class ChangeEvent:
             return orjson.dumps(self._shape(_JSON))
         except InvalidDocument as exc:
             raise UnreadableDocument(
-                f"document {self.document_id!r} of collection {self.collection!r} can't be written as JSON: {exc}",
+                f'document {self.document_id!r} of collection "{self.collection}" cannot be written as JSON: {exc}',
                 collection=self.collection,
                 document_id=self.document_id,
             ) from exc
@@ -220,7 +220,7 @@ def _images(event: ChangeEvent) -> Images:
         except KeyError as exc:
             lost = ", ".join(sorted(COLLECTION_COLUMNS - image.keys()))
             raise UnreadableDocument(
-                f"a row of collection {row.table!r} lacks {lost}: the table was changed where no event trigger refuses "
+                f'a row of collection "{row.table}" lacks {lost}: the table was changed where no event trigger refuses '
                 "it; restore the column",
                 collection=row.table,
             ) from exc
@@ -337,12 +337,12 @@ def check_images(change: Change) -> None:
         return
     if row.kind not in ROW_KINDS:
         raise HistoryLost(
-            f"collection {row.table!r} was renamed, moved or dropped in SQL, which no event trigger followed, and "
+            f'collection "{row.table}" was renamed, moved or dropped in SQL, which no event trigger followed, and '
             "wal2json tells tables apart by name only, so changes may be missing: rebuild from the collections, and "
             "stream from now through pgoutput, or have a superuser create the catalog"
         )
     raise ReplicaIdentityChanged(
-        f"collection {row.table!r}: a change of transaction {change.transaction.xid} has no before image, because the "
+        f'collection "{row.table}": a change of transaction {change.transaction.xid} has no before image, because the '
         "table's replica identity was changed: run ALTER TABLE ... REPLICA IDENTITY FULL on it, rebuild your copy from "
         "the collection, and start a new stream"
     )

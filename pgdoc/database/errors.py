@@ -48,7 +48,15 @@ _UNBOUND, _REFUSED, _CREATED_AGAIN = "PGD01", "PGD02", "PGD04"
 # plan that was kept for the former table.
 _ABOUT_TABLE = re.compile(r"42P01|3F000|42703|42883|42804|42846|42809|0A000|55000")
 
+_CHECK_OPTIONS = "check the settings of `options` in the conninfo, in PGOPTIONS or in the service file"
+_CHECK_OPTION = "correct this option in the conninfo, in its PG* variable or in the service file"
 _CONNECTION_ADVICE = {
+    "configuration parameter": _CHECK_OPTIONS,
+    "value for parameter": _CHECK_OPTIONS,
+    "requires a value": _CHECK_OPTIONS,
+    "command-line argument": _CHECK_OPTIONS,
+    'value: "': _CHECK_OPTION,
+    "connection option": _CHECK_OPTION,
     "pg_hba.conf": "add a line for this role, database and address to pg_hba.conf",
     "password": "check the role and the password in the conninfo",
     "does not exist": "check the role and the database in the conninfo",
@@ -214,5 +222,6 @@ def _server_text(exc: psycopg.Error) -> str:
 def one_line(exc: psycopg.Error) -> str:
     """Return the text of the server or of libpq in one line, without libpq's questions, which start with a tab."""
     text = exc.diag.message_primary or "\n".join(line for line in str(exc).splitlines() if not line.startswith("\t"))
-    line = " ".join(text.split()).removeprefix("connection failed: ").removeprefix("connection is bad: ")
-    return line.rstrip(".")
+    text = text.removeprefix("connection failed: ").removeprefix("connection is bad: ")
+    lines = dict.fromkeys(text.splitlines())  # libpq tries again without application_name, and fails alike
+    return " ".join(" ".join(lines).split()).rstrip(".")

@@ -67,7 +67,7 @@ class _Unread:
 
 def _named(document: Document, exc: UnreadableDocument) -> UnreadableDocument:
     collection = document.__dict__.get("_collection")
-    where = "" if collection is None else f" of collection {collection!r}"
+    where = "" if collection is None else f' of collection "{collection}"'
     return UnreadableDocument(f"document {document.id!r}{where}: {exc}", collection=collection, document_id=document.id)
 
 
