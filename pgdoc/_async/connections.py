@@ -15,6 +15,7 @@ from pgdoc.crud.copy_format import HEADER, TRAILER, CopyRows
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision, check_server
 from pgdoc.database.conninfo import with_application_name, with_timeout
 from pgdoc.database.errors import connection_error, map_error
+from pgdoc.database.outage import OfStore, Outage, PoolName, quieten_pool
 from pgdoc.database.session_settings import (
     SESSION,
     check_encoding,
@@ -137,6 +138,7 @@ class AsyncConnections:
             raise StoreClosed(FORKED)
 
     async def _open(self, *, min_size: int) -> AsyncPool:
+        quieten_pool()
         pool = AsyncPool(
             with_settings(with_application_name(self._conninfo, self._purpose), self._accepted or {}),
             connection_class=self._connection_class,
@@ -147,7 +149,7 @@ class AsyncConnections:
             # The pool tries again when a call needs a connection. By itself it would pause for longer and longer, and
             # keep calls waiting when the server is back.
             reconnect_timeout=0.0,
-            name="pgdoc",
+            name=PoolName("pgdoc"),
         )
         await pool.open()
         return pool
@@ -320,14 +322,26 @@ async def _take(pool: AsyncPool, timeout_s: float) -> AsyncConnection[Any]:
 
 def _class_of(closing: threading.Event) -> type[AsyncConnection[Any]]:
     """Return the connection class of one store; setting `closing` cancels connecting."""
+    outage = Outage()
 
-    class StoreConnection(AsyncConnection[Any]):
+    class StoreConnection(AsyncConnection[Any], OfStore):
         def __init__(self, pgconn: PGconn) -> None:
             super().__init__(pgconn)
             remember(self)
 
         def after_fork(self) -> None:
             detach(self)
+
+        @classmethod
+        async def connect(cls, *args: Any, **kwargs: Any) -> Self:
+            try:
+                connection = await super().connect(*args, **kwargs)
+            except psycopg.Error as exc:
+                if not closing.is_set():
+                    outage.failed(exc)
+                raise
+            outage.connected()
+            return connection
 
         @classmethod
         def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:

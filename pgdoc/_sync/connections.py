@@ -16,6 +16,7 @@ from pgdoc.crud.copy_format import HEADER, TRAILER, CopyRows
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision, check_server
 from pgdoc.database.conninfo import with_application_name, with_timeout
 from pgdoc.database.errors import connection_error, map_error
+from pgdoc.database.outage import OfStore, Outage, PoolName, quieten_pool
 from pgdoc.database.session_settings import (
     SESSION,
     check_encoding,
@@ -138,6 +139,7 @@ class Connections:
             raise StoreClosed(FORKED)
 
     def _open(self, *, min_size: int) -> Pool:
+        quieten_pool()
         pool = Pool(
             with_settings(with_application_name(self._conninfo, self._purpose), self._accepted or {}),
             connection_class=self._connection_class,
@@ -148,7 +150,7 @@ class Connections:
             # The pool tries again when a call needs a connection. By itself it would pause for longer and longer, and
             # keep calls waiting when the server is back.
             reconnect_timeout=0.0,
-            name="pgdoc",
+            name=PoolName("pgdoc"),
         )
         pool.open()
         return pool
@@ -321,14 +323,26 @@ def _take(pool: Pool, timeout_s: float) -> Connection[Any]:
 
 def _class_of(closing: threading.Event) -> type[Connection[Any]]:
     """Return the connection class of one store; setting `closing` cancels connecting."""
+    outage = Outage()
 
-    class StoreConnection(Connection[Any]):
+    class StoreConnection(Connection[Any], OfStore):
         def __init__(self, pgconn: PGconn) -> None:
             super().__init__(pgconn)
             remember(self)
 
         def after_fork(self) -> None:
             detach(self)
+
+        @classmethod
+        def connect(cls, *args: Any, **kwargs: Any) -> Self:
+            try:
+                connection = super().connect(*args, **kwargs)
+            except psycopg.Error as exc:
+                if not closing.is_set():
+                    outage.failed(exc)
+                raise
+            outage.connected()
+            return connection
 
         @classmethod
         def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:

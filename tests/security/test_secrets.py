@@ -191,11 +191,12 @@ def test_service_files_and_the_environment_show_no_secret(
 def test_the_pool_logs_no_secret(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
     """The pool logs why it can't connect, as when the server begins to refuse what it accepted before."""
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "psycopg.pool")
     with Store(dsn) as store:
         store.create_collection("orders")
         pool = store._connections._pool
         assert pool is not None
         pool.conninfo = make_conninfo(dsn, options=f"-c work_mem={SECRET}")
         pool.resize(2, 2)
-        wait_until(lambda: "error connecting in" in caplog.text)
+        wait_until(lambda: "error connecting in" in caplog.text and "no connection to the server" in caplog.text)
     assert SECRET not in caplog.text
