@@ -25,7 +25,7 @@ from pgdoc.database.session_settings import (
     wanted_settings,
     with_settings,
 )
-from pgdoc.errors import StoreClosed
+from pgdoc.errors import PgdocError, StoreClosed
 from pgdoc.model.metadata import current_metadata
 from pgdoc.runtime.deadline import bounded, closing_on_deadline, deadline_scope, is_limited
 from pgdoc.runtime.encoding import in_utf8
@@ -80,6 +80,9 @@ class AsyncConnections:
             self._settings["prepare_threshold"] = None  # the next statement may run in another session
         self.begin_with: list[bytes] = []  # sets the others in a transaction
         self._opening = AsyncLock()  # held while a pool is opened, or the server is checked
+        # How many checks have ended, and what the last one found.
+        self._checks = 0
+        self._refusal: PgdocError | None = None
         self._pool: AsyncPool | None = None  # None until it is open, and again once the store is closed
         self._keeping: AsyncPool | None = None  # the pool of the calls that keep their connection
         self._holders = Holders(pool_size)
@@ -107,11 +110,12 @@ class AsyncConnections:
         """
         if self._pool is not None:
             return self._pool
+        checks = self._checks
         async with self._opening:
             self._check_usable()
             pool = self._pool
             if pool is None:
-                await self._check_server()
+                await self._check_server_after(checks)
                 pool = await self._open(min_size=1)
             self._pool = pool
         await self._check_still_open()
@@ -153,6 +157,21 @@ class AsyncConnections:
         )
         await pool.open()
         return pool
+
+    async def _check_server_after(self, checks: int) -> None:
+        """Check the server, unless a check has ended since there were so many. The lock `_opening` is held.
+
+        So the calls that wait for one check share it. At a server that says nothing, each takes ten seconds.
+        """
+        if self._checks == checks:
+            self._refusal = None
+            try:
+                await self._check_server()
+            except PgdocError as exc:
+                self._refusal = exc
+            self._checks += 1
+        if self._refusal is not None:
+            raise self._refusal from self._refusal.__cause__
 
     async def _check_server(self) -> None:
         """Raise at once what is wrong. The pool would try for half a minute, and not know the cause."""
@@ -234,8 +253,9 @@ class AsyncConnections:
         try:
             return await _take(pool, _CHECK_SERVER_AFTER_S)
         except PoolTimeout:
+            checks = self._checks
             async with self._opening:
-                await self._check_server()
+                await self._check_server_after(checks)
         try:
             return await _take(pool, _WAIT_S)
         except PoolTimeout as exc:

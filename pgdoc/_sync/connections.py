@@ -26,7 +26,7 @@ from pgdoc.database.session_settings import (
     wanted_settings,
     with_settings,
 )
-from pgdoc.errors import StoreClosed
+from pgdoc.errors import PgdocError, StoreClosed
 from pgdoc.model.metadata import current_metadata
 from pgdoc.runtime.deadline import bounded, closing_on_deadline, deadline_scope, is_limited
 from pgdoc.runtime.encoding import in_utf8
@@ -81,6 +81,9 @@ class Connections:
             self._settings["prepare_threshold"] = None  # the next statement may run in another session
         self.begin_with: list[bytes] = []  # sets the others in a transaction
         self._opening = Lock()  # held while a pool is opened, or the server is checked
+        # How many checks have ended, and what the last one found.
+        self._checks = 0
+        self._refusal: PgdocError | None = None
         self._pool: Pool | None = None  # None until it is open, and again once the store is closed
         self._keeping: Pool | None = None  # the pool of the calls that keep their connection
         self._holders = Holders(pool_size)
@@ -108,11 +111,12 @@ class Connections:
         """
         if self._pool is not None:
             return self._pool
+        checks = self._checks
         with self._opening:
             self._check_usable()
             pool = self._pool
             if pool is None:
-                self._check_server()
+                self._check_server_after(checks)
                 pool = self._open(min_size=1)
             self._pool = pool
         self._check_still_open()
@@ -154,6 +158,21 @@ class Connections:
         )
         pool.open()
         return pool
+
+    def _check_server_after(self, checks: int) -> None:
+        """Check the server, unless a check has ended since there were so many. The lock `_opening` is held.
+
+        So the calls that wait for one check share it. At a server that says nothing, each takes ten seconds.
+        """
+        if self._checks == checks:
+            self._refusal = None
+            try:
+                self._check_server()
+            except PgdocError as exc:
+                self._refusal = exc
+            self._checks += 1
+        if self._refusal is not None:
+            raise self._refusal from self._refusal.__cause__
 
     def _check_server(self) -> None:
         """Raise at once what is wrong. The pool would try for half a minute, and not know the cause."""
@@ -235,8 +254,9 @@ class Connections:
         try:
             return _take(pool, _CHECK_SERVER_AFTER_S)
         except PoolTimeout:
+            checks = self._checks
             with self._opening:
-                self._check_server()
+                self._check_server_after(checks)
         try:
             return _take(pool, _WAIT_S)
         except PoolTimeout as exc:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,54 @@ def test_an_outage_is_logged_once(
     assert lost.startswith("no connection to the server: ")
     assert back == "connected to the server again"
     assert not [record for record in caplog.records if record.name == "psycopg.pool" and record.levelno > logging.INFO]
+
+
+class CountedLock:
+    """A lock that counts how many threads have asked for it."""
+
+    def __init__(self) -> None:
+        self.asked: list[None] = []
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self.asked.append(None)
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_calls_that_wait_for_a_silent_server_share_one_check(
+    own_schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch, *, is_open: bool
+) -> None:
+    checks = []
+
+    def silent() -> None:
+        checks.append(None)
+        wait_until(lambda: len(lock.asked) == WORKERS)
+        raise ServerUnreachable("the server says nothing")
+
+    def call(_: int) -> None:
+        with pytest.raises(ServerUnreachable, match="the server says nothing"):
+            store.collections()
+
+    with (
+        Store(**own_schema, pool_size=1) as store,
+        ThreadPoolExecutor(WORKERS) as threads,
+        contextlib.ExitStack() as stack,
+    ):
+        connections, lock = store._connections, CountedLock()
+        if is_open:
+            monkeypatch.setattr("pgdoc._sync.connections._CHECK_SERVER_AFTER_S", 0.01)
+            stack.enter_context(store.transaction())  # keeps the one connection
+        monkeypatch.setattr(connections, "_opening", lock)
+        monkeypatch.setattr(connections, "_check_server", silent)
+        list(threads.map(call, range(WORKERS)))
+        assert len(checks) == 1
+        lock.asked.clear()
+        list(threads.map(call, range(WORKERS)))  # a later call checks again
+        assert len(checks) == 2
 
 
 def test_other_pools_log_as_before(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
