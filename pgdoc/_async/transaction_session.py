@@ -13,7 +13,7 @@ from pgdoc.database.errors import commit_error, map_error
 from pgdoc.database.session_settings import check_encoding
 from pgdoc.errors import DatabaseError, TransactionClosed, TransactionLost
 from pgdoc.model.metadata import checked, current_metadata
-from pgdoc.runtime.primitives import AsyncLock
+from pgdoc.runtime.primitives import AsyncTurns
 from pgdoc.runtime.ttl_cache import TransactionCache
 from pgdoc.sql import statement
 
@@ -47,8 +47,9 @@ class AsyncTransactionSession:
         self.limits = connections.limits
         self._isolation = isolation
         self._connection: AsyncConnection[Any] | None = None  # while the transaction is open
-        # Held during each statement, with its savepoint: those of other tasks must not get into that, and be undone.
-        self._statement = AsyncLock()
+        # Held during each statement, or the statements of one savepoint or change of the table: those of other tasks
+        # must not get into a savepoint, and be undone.
+        self._turn = AsyncTurns()
         # Cursors in the server. Those in `_cursors_gone` were closed by the server, with the savepoint of a COPY.
         self._cursors: set[AsyncServerCursor[Any]] = set()
         self._cursors_gone: set[AsyncServerCursor[Any]] = set()
@@ -177,7 +178,7 @@ class AsyncTransactionSession:
     ) -> list[tuple[Any, ...]]:
         """See `AsyncSession`."""
         connection = self.connection
-        async with self._statement, connection.transaction() if apart else nullcontext():  # a savepoint
+        async with self._turn, connection.transaction() if apart else nullcontext():  # a savepoint
             cursor = await connection.execute(query, params, prepare=prepare, binary=True)
             return await cursor.fetchall()
 
@@ -196,35 +197,39 @@ class AsyncTransactionSession:
         cursor = self.connection.cursor(f"pgdoc_{self._cursors_made}")
         self._cursors.add(cursor)
         try:
-            async with self._statement:
+            async with self._turn:
                 await cursor.execute(query, params, binary=True)
             while rows := await self._next_rows(cursor):
                 yield rows
         finally:
             if cursor not in self._cursors_gone:
                 self._cursors.discard(cursor)
-                await cursor.close()
+                async with self._turn:
+                    await cursor.close()
 
     async def _next_rows(self, cursor: AsyncServerCursor[Any]) -> list[tuple[Any, ...]]:
-        async with self._statement:
+        async with self._turn:
             return await cursor.fetchmany(_CHUNK_ROWS)
 
     @asynccontextmanager
     async def lend(self, holder: str) -> AsyncIterator[AsyncConnection[Any]]:  # noqa: ARG002 (of the protocol)
-        """Lend the connection of this transaction."""
-        yield self.connection
+        """Lend the connection of this transaction for one turn."""
+        async with self._turn:
+            yield self.connection
 
     async def copy(self, hold: bytes, query: bytes, rows: CopyRows) -> None:
         """Execute one COPY per block of rows, inside a savepoint.
 
-        Between blocks the connection is free, so that `rows` may itself read from this transaction.
+        Between blocks the connection is free, so that `rows` may itself read from this transaction. Other threads and
+        tasks wait for their turn.
         """
-        before = self._cursors.copy()
-        try:
-            await self._copy(hold, query, rows)
-        except BaseException:  # the server has closed the savepoint's cursors; closing one again would be an error
-            self._cursors_gone |= self._cursors - before
-            raise
+        async with self._turn:
+            before = self._cursors.copy()
+            try:
+                await self._copy(hold, query, rows)
+            except BaseException:  # the server has closed the savepoint's cursors; closing one again would be an error
+                self._cursors_gone |= self._cursors - before
+                raise
 
     async def _copy(self, hold: bytes, query: bytes, rows: CopyRows) -> None:
         connection = self.connection

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
@@ -67,5 +68,7 @@ def checkpoint(tx: OpenTransaction, consumer: Consumer, mark: Mark) -> None:
 
 
 def _fetch(tx: OpenTransaction, name: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-    cursor = tx.connection.execute(statement("consumers", name).encode(), params, binary=True)
-    return cursor.fetchall()
+    session = getattr(tx, "_session", None)
+    with nullcontext(tx.connection) if session is None else session.lend("checkpoint") as connection:
+        cursor = connection.execute(statement("consumers", name).encode(), params, binary=True)
+        return cursor.fetchall()

@@ -14,7 +14,7 @@ from pgdoc.database.errors import commit_error, map_error
 from pgdoc.database.session_settings import check_encoding
 from pgdoc.errors import DatabaseError, TransactionClosed, TransactionLost
 from pgdoc.model.metadata import checked, current_metadata
-from pgdoc.runtime.primitives import Lock
+from pgdoc.runtime.primitives import Turns
 from pgdoc.runtime.ttl_cache import TransactionCache
 from pgdoc.sql import statement
 
@@ -46,8 +46,9 @@ class TransactionSession:
         self.limits = connections.limits
         self._isolation = isolation
         self._connection: Connection[Any] | None = None  # while the transaction is open
-        # Held during each statement, with its savepoint: those of other tasks must not get into that, and be undone.
-        self._statement = Lock()
+        # Held during each statement, or the statements of one savepoint or change of the table: those of other tasks
+        # must not get into a savepoint, and be undone.
+        self._turn = Turns()
         # Cursors in the server. Those in `_cursors_gone` were closed by the server, with the savepoint of a COPY.
         self._cursors: set[ServerCursor[Any]] = set()
         self._cursors_gone: set[ServerCursor[Any]] = set()
@@ -176,7 +177,7 @@ class TransactionSession:
     ) -> list[tuple[Any, ...]]:
         """See `Session`."""
         connection = self.connection
-        with self._statement, connection.transaction() if apart else nullcontext():  # a savepoint
+        with self._turn, connection.transaction() if apart else nullcontext():  # a savepoint
             cursor = connection.execute(query, params, prepare=prepare, binary=True)
             return cursor.fetchall()
 
@@ -195,35 +196,39 @@ class TransactionSession:
         cursor = self.connection.cursor(f"pgdoc_{self._cursors_made}")
         self._cursors.add(cursor)
         try:
-            with self._statement:
+            with self._turn:
                 cursor.execute(query, params, binary=True)
             while rows := self._next_rows(cursor):
                 yield rows
         finally:
             if cursor not in self._cursors_gone:
                 self._cursors.discard(cursor)
-                cursor.close()
+                with self._turn:
+                    cursor.close()
 
     def _next_rows(self, cursor: ServerCursor[Any]) -> list[tuple[Any, ...]]:
-        with self._statement:
+        with self._turn:
             return cursor.fetchmany(_CHUNK_ROWS)
 
     @contextmanager
     def lend(self, holder: str) -> Iterator[Connection[Any]]:  # noqa: ARG002 (of the protocol)
-        """Lend the connection of this transaction."""
-        yield self.connection
+        """Lend the connection of this transaction for one turn."""
+        with self._turn:
+            yield self.connection
 
     def copy(self, hold: bytes, query: bytes, rows: CopyRows) -> None:
         """Execute one COPY per block of rows, inside a savepoint.
 
-        Between blocks the connection is free, so that `rows` may itself read from this transaction.
+        Between blocks the connection is free, so that `rows` may itself read from this transaction. Other threads and
+        tasks wait for their turn.
         """
-        before = self._cursors.copy()
-        try:
-            self._copy(hold, query, rows)
-        except BaseException:  # the server has closed the savepoint's cursors; closing one again would be an error
-            self._cursors_gone |= self._cursors - before
-            raise
+        with self._turn:
+            before = self._cursors.copy()
+            try:
+                self._copy(hold, query, rows)
+            except BaseException:  # the server has closed the savepoint's cursors; closing one again would be an error
+                self._cursors_gone |= self._cursors - before
+                raise
 
     def _copy(self, hold: bytes, query: bytes, rows: CopyRows) -> None:
         connection = self.connection

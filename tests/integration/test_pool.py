@@ -105,7 +105,7 @@ class CountedLock:
 def test_calls_that_wait_for_a_silent_server_share_one_check(
     own_schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch, *, is_open: bool
 ) -> None:
-    checks = []
+    checks: list[None] = []
 
     def silent() -> None:
         checks.append(None)
