@@ -151,7 +151,7 @@ def test_a_consumer_passes_the_one_transaction_that_it_is_told_to_skip(
 
 def test_a_skip_names_what_it_does_not_know(dsn: str) -> None:
     with Store(dsn) as store:
-        with pytest.raises(ConsumerNotFound, match=r'consumer "nosuch" does not exist: .* store\.consumers\(\)'):
+        with pytest.raises(ConsumerNotFound, match=r'consumer "nosuch" does not exist: .*store\.consumers\(\)'):
             store.skip("nosuch", commit_lsn="0/7")
         invalid: list[Any] = [None, 5, True, "x", "", b"0/7", "0/7 ", [], object()]
         for commit_lsn in invalid:
