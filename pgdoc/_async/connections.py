@@ -5,17 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import AsyncConnection
 from psycopg_pool import PoolTimeout
 
+from pgdoc._async.store_connection import connection_class
 from pgdoc.crud.copy_format import HEADER, TRAILER, CopyRows
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision, check_server
 from pgdoc.database.conninfo import with_application_name, with_timeout
 from pgdoc.database.errors import connection_error, map_error
-from pgdoc.database.outage import OfStore, Outage, PoolName, quieten_pool
+from pgdoc.database.outage import PoolName, quieten_pool
 from pgdoc.database.session_settings import (
     SESSION,
     check_encoding,
@@ -27,27 +27,21 @@ from pgdoc.database.session_settings import (
 )
 from pgdoc.errors import PgdocError, StoreClosed
 from pgdoc.model.metadata import current_metadata
-from pgdoc.runtime.deadline import bounded, closing_on_deadline, deadline_scope, is_limited
-from pgdoc.runtime.encoding import in_utf8
-from pgdoc.runtime.fork import FORKED, connecting, detach, remember
+from pgdoc.runtime.fork import FORKED, remember
 from pgdoc.runtime.holders import Holders
 from pgdoc.runtime.primitives import AsyncLock, AsyncPool, check_alive
-from pgdoc.runtime.secrets import without_secrets
 from pgdoc.runtime.ttl_cache import TTLCache
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
-    from psycopg.abc import PQGen, PQGenConn
-    from psycopg.pq.abc import PGconn
+    from psycopg import AsyncConnection
 
     from pgdoc.crud.guard import TableTraits
     from pgdoc.crud.sizes import SizeLimit
     from pgdoc.query.indexes.plan import Indexes
     from pgdoc.runtime.primitives import AsyncLending
-
-    T = TypeVar("T")
 
 __all__ = ["AsyncConnections"]
 
@@ -68,15 +62,16 @@ class AsyncConnections:
         oids: a cache of the collections' tables, by their quoted names.
     """
 
-    def __init__(self, conninfo: str, pool_size: int, *, schema: str, through_pooler: bool) -> None:
+    def __init__(self, conninfo: str, pool_size: int, *, schema: str, direct_conninfo: str | None) -> None:
         self._conninfo = conninfo
+        self._direct_conninfo = direct_conninfo  # None if `conninfo` does not lead through a pooler
         self._purpose = f"store {schema}"
         self._pool_size = pool_size
         self._closing = threading.Event()
-        self._connection_class = _class_of(self._closing)
+        self._connection_class = connection_class(self._closing)
         self._accepted: dict[str, str] | None = None  # settings that the server, or a pooler, takes on connecting
         self._settings: dict[str, Any] = {"autocommit": True}
-        if through_pooler:
+        if direct_conninfo is not None:
             self._settings["prepare_threshold"] = None  # the next statement may run in another session
         self.begin_with: list[bytes] = []  # sets the others in a transaction
         self._opening = AsyncLock()  # held while a pool is opened, or the server is checked
@@ -290,8 +285,21 @@ class AsyncConnections:
     look_up = fetch
 
     def lend(self, holder: str) -> AsyncLending:
-        """See `AsyncSession`."""
-        return self.keep(holder)
+        """See `AsyncSession`; never by way of a pooler, where each statement may run in another session."""
+        return self.keep(holder) if self._direct_conninfo is None else self._keep_direct(self._direct_conninfo, holder)
+
+    @asynccontextmanager
+    async def _keep_direct(self, conninfo: str, holder: str) -> AsyncIterator[AsyncConnection[Any]]:
+        named = with_application_name(with_timeout(conninfo), self._purpose)
+        with self._holders.keeping(holder):
+            self._check_usable()
+            try:
+                connection = await self._connection_class.connect(named, autocommit=True)
+            except psycopg.Error as exc:
+                self._check_usable()
+                raise connection_error(exc) from exc
+            async with connection:
+                yield connection
 
     async def stream(self, query: bytes, params: Sequence[Any], holder: str) -> AsyncGenerator[list[tuple[Any, ...]]]:
         """Execute one statement and yield its rows in chunks; keep a connection until the end."""
@@ -338,42 +346,6 @@ async def _take(pool: AsyncPool, timeout_s: float) -> AsyncConnection[Any]:
             await pool.putconn(connection)  # which opens another one
         else:
             return connection
-
-
-def _class_of(closing: threading.Event) -> type[AsyncConnection[Any]]:
-    """Return the connection class of one store; setting `closing` cancels connecting."""
-    outage = Outage()
-
-    class StoreConnection(AsyncConnection[Any], OfStore):
-        def __init__(self, pgconn: PGconn) -> None:
-            super().__init__(pgconn)
-            remember(self)
-
-        def after_fork(self) -> None:
-            detach(self)
-
-        @classmethod
-        async def connect(cls, *args: Any, **kwargs: Any) -> Self:
-            try:
-                connection = await super().connect(*args, **kwargs)
-            except psycopg.Error as exc:
-                if not closing.is_set():
-                    outage.failed(exc)
-                raise
-            outage.connected()
-            return connection
-
-        @classmethod
-        def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
-            with deadline_scope(float("inf"), closing=closing):
-                return without_secrets(bounded(connecting(super()._connect_gen(in_utf8(conninfo)))), conninfo)
-
-        async def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
-            """Wait for the server: without a limit for a user's call, within `deadline_scope` for opening a stream."""
-            steps = closing_on_deadline(self.pgconn, bounded(gen)) if is_limited() else gen
-            return await super().wait(steps, *args, **kwargs)
-
-    return StoreConnection
 
 
 async def _settings_of(connection: AsyncConnection[Any]) -> dict[str, str | None]:

@@ -85,9 +85,7 @@ class AsyncStore:
         self._conninfo = conninfo
         self._schema = check_name(schema, "schema")
         self._auto_create = auto_create
-        self._connections = AsyncConnections(
-            conninfo, pool_size, schema=schema, through_pooler=replication_conninfo is not None
-        )
+        self._connections = AsyncConnections(conninfo, pool_size, schema=schema, direct_conninfo=replication_conninfo)
         source = Source(conninfo if replication_conninfo is None else replication_conninfo, schema, plugin)
         self._streams = AsyncStreamBackend(self._connections, source, auto_create=auto_create)
         self._admin = AsyncAdmin(self._streams)

@@ -86,9 +86,7 @@ class Store:
         self._conninfo = conninfo
         self._schema = check_name(schema, "schema")
         self._auto_create = auto_create
-        self._connections = Connections(
-            conninfo, pool_size, schema=schema, through_pooler=replication_conninfo is not None
-        )
+        self._connections = Connections(conninfo, pool_size, schema=schema, direct_conninfo=replication_conninfo)
         source = Source(conninfo if replication_conninfo is None else replication_conninfo, schema, plugin)
         self._streams = StreamBackend(self._connections, source, auto_create=auto_create)
         self._admin = Admin(self._streams)
