@@ -50,7 +50,6 @@ def test_a_row_of_more_than_1_gb_is_passed_by_a_consumer(private_dsn: str) -> No
                 admin.execute("INSERT INTO docs.orders (id, data) VALUES ('before', '{}')")
                 admin.execute(f"INSERT INTO docs.files (id, data) VALUES ('f', ({data}))".encode())
                 admin.execute("INSERT INTO docs.orders (id, data) VALUES ('after', '{}')")
-            assert id_of(stream) == "before"
             with pytest.raises(UnreadableChange) as raised:
                 stream.next(timeout=_PATIENCE_S)
         assert raised.value.collections == ("files",)
