@@ -7,8 +7,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from pgdoc.consumers.dropping import drop_consumer
-from pgdoc.errors import PgdocError, StreamError
+from pgdoc.errors import ConsumerNotFound, InvalidInput, InvalidResumeToken, PgdocError, StreamError
 from pgdoc.model.positions import BEFORE_ALL, Lsn
+from pgdoc.model.short_repr import short_repr
 from pgdoc.model.tokens import token_at
 from pgdoc.replication.session import try_reader
 from pgdoc.runtime.primitives import async_call
@@ -39,13 +40,18 @@ class AsyncAdmin:
         """See `AsyncStore.drop_consumer`."""
         return await async_call(drop_consumer, self._source, name)
 
-    async def skip(self, consumer: str, commit_lsn: Lsn) -> None:
+    async def skip(self, consumer: str, commit_lsn: Lsn | str) -> None:
         """See `AsyncStore.skip`."""
+        lsn = _check_lsn("commit_lsn", commit_lsn)
         rights = "SELECT, INSERT, UPDATE, DELETE"
-        rows = await self._backend.fetch_of_consumers("skip", consumer, str(commit_lsn), rights=rights)
+        rows = await self._backend.fetch_of_consumers("skip", consumer, str(lsn), rights=rights)
         if not rows:
+            if not await self._backend.knows(consumer):
+                raise ConsumerNotFound(
+                    f'consumer "{consumer}" does not exist: check the name (store.consumers() lists all)'
+                )
             raise StreamError(
-                f'consumer "{consumer}" has met no unreadable change in a transaction that commits at {commit_lsn}: '
+                f'consumer "{consumer}" has met no unreadable change in a transaction that commits at {lsn}: '
                 "pass the commit_lsn of the UnreadableChange that its stream raised"
             )
         ((collections,),) = rows
@@ -53,7 +59,7 @@ class AsyncAdmin:
             'consumer "%s" will pass the changes of %s in the transaction that commits at %s',
             consumer,
             ", ".join(collections) or "all collections after the unreadable one",
-            commit_lsn,
+            lsn,
         )
 
     async def history(self) -> History:
@@ -101,6 +107,17 @@ class AsyncAdmin:
             follows_ddl=follows_ddl,
             problem=problem,
         )
+
+
+def _check_lsn(name: str, value: Any) -> Lsn:
+    if isinstance(value, Lsn):
+        return value
+    try:
+        return Lsn.parse(value if isinstance(value, str) else "")
+    except InvalidResumeToken as exc:
+        raise InvalidInput(
+            f"{name} must be an LSN, as text such as '16/B374D848' or as Lsn, got {short_repr(value)}"
+        ) from exc
 
 
 def _consumer_status(row: tuple[Any, ...]) -> ConsumerStatus:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
@@ -47,7 +48,7 @@ async def checkpoint(tx: AsyncOpenTransaction, consumer: Consumer, mark: Mark) -
             return
         stored = await _fetch(tx, "stored", [consumer.name])
     except psycopg.Error as exc:  # also a serialization failure: the next attempt finds out who changed the row
-        raise map_error(exc, f'consumer "{consumer.name}"') from exc
+        raise map_error(exc, f'consumer "{consumer.name}"', in_transaction=True) from exc
     if stored and stored[0][:2] == consumer.claim:
         if stored[0][2] < position:
             raise DatabaseError(
@@ -66,5 +67,7 @@ async def checkpoint(tx: AsyncOpenTransaction, consumer: Consumer, mark: Mark) -
 
 
 async def _fetch(tx: AsyncOpenTransaction, name: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-    cursor = await tx.connection.execute(statement("consumers", name).encode(), params, binary=True)
-    return await cursor.fetchall()
+    session = getattr(tx, "_session", None)
+    async with nullcontext(tx.connection) if session is None else session.lend("checkpoint") as connection:
+        cursor = await connection.execute(statement("consumers", name).encode(), params, binary=True)
+        return await cursor.fetchall()

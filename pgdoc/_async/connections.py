@@ -5,16 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import AsyncConnection
 from psycopg_pool import PoolTimeout
 
+from pgdoc._async.store_connection import connection_class
 from pgdoc.crud.copy_format import HEADER, TRAILER, CopyRows
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision, check_server
 from pgdoc.database.conninfo import with_application_name, with_timeout
 from pgdoc.database.errors import connection_error, map_error
+from pgdoc.database.outage import PoolName, quieten_pool
 from pgdoc.database.session_settings import (
     SESSION,
     check_encoding,
@@ -24,31 +25,25 @@ from pgdoc.database.session_settings import (
     wanted_settings,
     with_settings,
 )
-from pgdoc.errors import StoreClosed
+from pgdoc.errors import PgdocError, StoreClosed
 from pgdoc.model.metadata import current_metadata
 from pgdoc.model.value_codec import USUAL_VALUES
-from pgdoc.runtime.deadline import bounded, closing_on_deadline, deadline_scope, is_limited
-from pgdoc.runtime.encoding import in_utf8
-from pgdoc.runtime.fork import FORKED, connecting, detach, remember
+from pgdoc.runtime.fork import FORKED, remember
 from pgdoc.runtime.holders import Holders
 from pgdoc.runtime.primitives import AsyncLock, AsyncPool, check_alive
-from pgdoc.runtime.secrets import without_secrets
 from pgdoc.runtime.ttl_cache import TTLCache
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
-    from psycopg.abc import PQGen, PQGenConn
-    from psycopg.pq.abc import PGconn
+    from psycopg import AsyncConnection
 
     from pgdoc.crud.guard import TableTraits
     from pgdoc.crud.sizes import SizeLimit
     from pgdoc.model.value_codec import ValueCodec
     from pgdoc.query.indexes.plan import Indexes
     from pgdoc.runtime.primitives import AsyncLending
-
-    T = TypeVar("T")
 
 __all__ = ["AsyncConnections"]
 
@@ -76,21 +71,25 @@ class AsyncConnections:
         pool_size: int,
         *,
         schema: str,
-        through_pooler: bool,
+        direct_conninfo: str | None,
         codec: ValueCodec = USUAL_VALUES,
     ) -> None:
         self.codec = codec
         self._conninfo = conninfo
+        self._direct_conninfo = direct_conninfo  # None if `conninfo` does not lead through a pooler
         self._purpose = f"store {schema}"
         self._pool_size = pool_size
         self._closing = threading.Event()
-        self._connection_class = _class_of(self._closing)
+        self._connection_class = connection_class(self._closing)
         self._accepted: dict[str, str] | None = None  # settings that the server, or a pooler, takes on connecting
         self._settings: dict[str, Any] = {"autocommit": True}
-        if through_pooler:
+        if direct_conninfo is not None:
             self._settings["prepare_threshold"] = None  # the next statement may run in another session
         self.begin_with: list[bytes] = []  # sets the others in a transaction
         self._opening = AsyncLock()  # held while a pool is opened, or the server is checked
+        # How many checks have ended, and what the last one found.
+        self._checks = 0
+        self._refusal: PgdocError | None = None
         self._pool: AsyncPool | None = None  # None until it is open, and again once the store is closed
         self._keeping: AsyncPool | None = None  # the pool of the calls that keep their connection
         self._holders = Holders(pool_size)
@@ -118,11 +117,12 @@ class AsyncConnections:
         """
         if self._pool is not None:
             return self._pool
+        checks = self._checks
         async with self._opening:
             self._check_usable()
             pool = self._pool
             if pool is None:
-                await self._check_server()
+                await self._check_server_after(checks)
                 pool = await self._open(min_size=1)
             self._pool = pool
         await self._check_still_open()
@@ -149,6 +149,7 @@ class AsyncConnections:
             raise StoreClosed(FORKED)
 
     async def _open(self, *, min_size: int) -> AsyncPool:
+        quieten_pool()
         pool = AsyncPool(
             with_settings(with_application_name(self._conninfo, self._purpose), self._accepted or {}),
             connection_class=self._connection_class,
@@ -159,10 +160,25 @@ class AsyncConnections:
             # The pool tries again when a call needs a connection. By itself it would pause for longer and longer, and
             # keep calls waiting when the server is back.
             reconnect_timeout=0.0,
-            name="pgdoc",
+            name=PoolName("pgdoc"),
         )
         await pool.open()
         return pool
+
+    async def _check_server_after(self, checks: int) -> None:
+        """Check the server, unless a check has ended since there were so many. The lock `_opening` is held.
+
+        So the calls that wait for one check share it. At a server that says nothing, each takes ten seconds.
+        """
+        if self._checks == checks:
+            self._refusal = None
+            try:
+                await self._check_server()
+            except PgdocError as exc:
+                self._refusal = exc
+            self._checks += 1
+        if self._refusal is not None:
+            raise self._refusal from self._refusal.__cause__
 
     async def _check_server(self) -> None:
         """Raise at once what is wrong. The pool would try for half a minute, and not know the cause."""
@@ -244,8 +260,9 @@ class AsyncConnections:
         try:
             return await _take(pool, _CHECK_SERVER_AFTER_S)
         except PoolTimeout:
+            checks = self._checks
             async with self._opening:
-                await self._check_server()
+                await self._check_server_after(checks)
         try:
             return await _take(pool, _WAIT_S)
         except PoolTimeout as exc:
@@ -280,8 +297,21 @@ class AsyncConnections:
     look_up = fetch
 
     def lend(self, holder: str) -> AsyncLending:
-        """See `AsyncSession`."""
-        return self.keep(holder)
+        """See `AsyncSession`; never by way of a pooler, where each statement may run in another session."""
+        return self.keep(holder) if self._direct_conninfo is None else self._keep_direct(self._direct_conninfo, holder)
+
+    @asynccontextmanager
+    async def _keep_direct(self, conninfo: str, holder: str) -> AsyncIterator[AsyncConnection[Any]]:
+        named = with_application_name(with_timeout(conninfo), self._purpose)
+        with self._holders.keeping(holder):
+            self._check_usable()
+            try:
+                connection = await self._connection_class.connect(named, autocommit=True)
+            except psycopg.Error as exc:
+                self._check_usable()
+                raise connection_error(exc) from exc
+            async with connection:
+                yield connection
 
     async def stream(self, query: bytes, params: Sequence[Any], holder: str) -> AsyncGenerator[list[tuple[Any, ...]]]:
         """Execute one statement and yield its rows in chunks; keep a connection until the end."""
@@ -328,30 +358,6 @@ async def _take(pool: AsyncPool, timeout_s: float) -> AsyncConnection[Any]:
             await pool.putconn(connection)  # which opens another one
         else:
             return connection
-
-
-def _class_of(closing: threading.Event) -> type[AsyncConnection[Any]]:
-    """Return the connection class of one store; setting `closing` cancels connecting."""
-
-    class StoreConnection(AsyncConnection[Any]):
-        def __init__(self, pgconn: PGconn) -> None:
-            super().__init__(pgconn)
-            remember(self)
-
-        def after_fork(self) -> None:
-            detach(self)
-
-        @classmethod
-        def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
-            with deadline_scope(float("inf"), closing=closing):
-                return without_secrets(bounded(connecting(super()._connect_gen(in_utf8(conninfo)))), conninfo)
-
-        async def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
-            """Wait for the server: without a limit for a user's call, within `deadline_scope` for opening a stream."""
-            steps = closing_on_deadline(self.pgconn, bounded(gen)) if is_limited() else gen
-            return await super().wait(steps, *args, **kwargs)
-
-    return StoreConnection
 
 
 async def _settings_of(connection: AsyncConnection[Any]) -> dict[str, str | None]:

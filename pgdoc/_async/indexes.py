@@ -9,7 +9,7 @@ import psycopg
 
 from pgdoc.crud.guard import replaced
 from pgdoc.crud.statements import table_statement
-from pgdoc.database.errors import map_error
+from pgdoc.database.errors import is_conflict, map_error
 from pgdoc.errors import CollectionNotFound, DatabaseError
 from pgdoc.model.names import check_name, quoted
 from pgdoc.query.indexes.definition import (
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from pgdoc._async.session import AsyncSession
     from pgdoc._async.table import AsyncTable
+    from pgdoc.errors import PgdocError
 
 __all__ = ["AsyncIndexes", "Index", "IndexProgress"]
 
@@ -89,7 +90,7 @@ class AsyncIndexes:
             async with self._building(oid) as connection:
                 await self._complete(connection, oid, plan, progress)
         except psycopg.Error as exc:
-            raise map_error(exc, f"index {plan.name!r} of {self._table.subject}") from exc
+            raise self._mapped(exc, f"index {plan.name!r} of ") from exc
         finally:
             self._table.forget_indexes()
         if progress is not None:
@@ -123,7 +124,7 @@ class AsyncIndexes:
                 for relation in found:
                     await self._drop(connection, relation)
         except psycopg.Error as exc:
-            raise map_error(exc, f"index {name!r} of {self._table.subject}") from exc
+            raise self._mapped(exc, f"index {name!r} of ") from exc
         finally:
             self._table.forget_indexes()
         return bool(found)
@@ -132,7 +133,12 @@ class AsyncIndexes:
         try:
             return await self._session.fetch(query, params)
         except psycopg.Error as exc:
-            raise map_error(exc, self._table.subject) from exc
+            raise self._mapped(exc) from exc
+
+    def _mapped(self, exc: psycopg.Error, part: str = "") -> PgdocError:
+        if is_conflict(exc):  # its message names the index
+            part = ""
+        return map_error(exc, f"{part}{self._table.subject}", in_transaction=self._session.in_transaction)
 
     @asynccontextmanager
     async def _building(self, oid: int) -> AsyncIterator[AsyncConnection[Any]]:

@@ -53,7 +53,7 @@ class AsyncLimits:
             async with self._session.lend(f"a change of the limit of {self._table.subject}") as connection:
                 await self._set(connection, oid, size)
         except psycopg.Error as exc:
-            error = map_error(exc, self._table.subject)
+            error = map_error(exc, self._table.subject, in_transaction=self._session.in_transaction)
             if isinstance(error, DocumentTooLarge) and not self._session.in_transaction:
                 await self._refuse_larger(size)  # another writer stored it meanwhile
             raise error from exc

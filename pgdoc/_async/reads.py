@@ -92,7 +92,7 @@ class AsyncReads:
         """
         search = Search(filter, sort=sort, limit=1, fields=fields, encoder=self._table.encoder)
         rows = await self._few(*await self._table.search_statement("find", search), search, 1)
-        return self._table.document(*rows[0]) if rows else None
+        return self._table.document(*rows[0], projection=search.projection) if rows else None
 
     async def count(self, filter: Mapping[str, Any] | None = None) -> int:  # noqa: A002
         """Return how many documents match; all of them without a filter.
@@ -129,7 +129,7 @@ class AsyncReads:
             return [self._table.decoded(row[0]) for row in rows]
         except UnreadableDocument as exc:
             raise UnreadableDocument(
-                f"a value at {path!r} of collection {self._name!r} is unreadable: {exc}", collection=self._name
+                f"a value at {path!r} of {self._table.subject} is unreadable: {exc}", collection=self._name
             ) from exc
 
     async def explain(  # noqa: PLR0913
@@ -199,12 +199,12 @@ class AsyncReads:
                 rows = None
         if rows is not None:
             for row in rows:
-                yield self._table.document(*row)
+                yield self._table.document(*row, projection=search.projection)
             return
         async with aclosing(self._table.stream(query, [*params, *search.last_param(limit)])) as chunks:
             async for chunk in chunks:
                 for row in chunk:
-                    yield self._table.document(*row)
+                    yield self._table.document(*row, projection=search.projection)
 
     async def _few(
         self, query: GuardedQuery, params: list[Any], prepare: bool | None, search: Search, limit: int

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from pgdoc.database.migrate import migrate
 from pgdoc.model.names import check_consumer
-from pgdoc.model.positions import Lsn
 from pgdoc.runtime.primitives import async_call
 from pgdoc.streams.bookmarks import begin_history
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
     from pgdoc._async.admin import AsyncAdmin
     from pgdoc._async.stream_backend import AsyncStreamBackend
+    from pgdoc.model.positions import Lsn
     from pgdoc.streams.status import ConsumerStatus, History, Status
 
 __all__ = ["AsyncServerCalls"]
@@ -53,9 +53,11 @@ class AsyncServerCalls:
             commit_lsn: the `commit_lsn` of that error.
 
         Raises:
+            ConsumerNotFound: there is no such consumer.
             StreamError: the consumer has met no such transaction.
+            InvalidInput: `commit_lsn` is not an LSN.
         """
-        await self._admin.skip(check_consumer(consumer), Lsn.parse(str(commit_lsn)))
+        await self._admin.skip(check_consumer(consumer), commit_lsn)
 
     async def history(self) -> History:
         """Return how far back streams can resume in this database, and how much WAL that holds back."""

@@ -89,7 +89,7 @@ class AsyncStore(AsyncCatalogCalls, AsyncServerCalls):
             conninfo,
             pool_size,
             schema=schema,
-            through_pooler=replication_conninfo is not None,
+            direct_conninfo=replication_conninfo,
             codec=ValueCodec.checked(encoder, decimals=decimals),
         )
         source = Source(conninfo if replication_conninfo is None else replication_conninfo, schema, plugin)
@@ -132,9 +132,10 @@ class AsyncStore(AsyncCatalogCalls, AsyncServerCalls):
     ) -> T:
         """Run a function of a transaction, and repeat it when it meets another transaction.
 
-        Each attempt calls `fn(tx)` in a new transaction and commits. After a `retryable` error, a serialization failure
-        or a deadlock, nothing is stored, and the next attempt follows after a short random delay. So `fn` must do
-        nothing outside the transaction that it may not do twice. It must not catch such an error and go on.
+        Each attempt calls `fn(tx)` in a new transaction and commits. After a `retryable` error, such as a serialization
+        failure, a deadlock or a connection lost before the commit, nothing is stored, and the next attempt follows
+        after a short random delay. So `fn` must do nothing outside the transaction that it may not do twice. It must
+        not catch such an error and go on.
 
         No other error is repeated. `CommitUnknown` is not, because the transaction may be stored.
 
@@ -149,6 +150,7 @@ class AsyncStore(AsyncCatalogCalls, AsyncServerCalls):
 
         Raises:
             SerializationFailure: the last attempt met another transaction, too.
+            TransactionLost: the connection was lost in the last attempt, too.
             CommitUnknown: the connection was lost during the commit.
             ValueError: `retries` is not a number of at least 0, or `isolation` is invalid.
             TypeError: `fn` is not a function, or one of the other kind: `AsyncStore` takes coroutine functions.

@@ -110,7 +110,7 @@ class AsyncStreamBackend:
         """Refuse a snapshot of collections of which a policy may hide documents from the role of the store."""
         schema, wanted = self.hub.source.schema, None if names is None else sorted(names)
         for (name,) in await self.fetch("row_security", schema, wanted, wanted, schema):
-            raise hidden_documents(f'collection "{schema}"."{name}"')
+            raise hidden_documents(f'collection "{schema}.{name}"')
 
     async def wal_end(self) -> tuple[int, int]:
         """Return the LSNs up to which WAL is inserted, and flushed."""

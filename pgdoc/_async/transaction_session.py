@@ -12,9 +12,9 @@ from psycopg.pq import TransactionStatus
 from pgdoc.crud.copy_format import HEADER, TRAILER
 from pgdoc.database.errors import commit_error, map_error
 from pgdoc.database.session_settings import check_encoding
-from pgdoc.errors import DatabaseError, ServerUnreachable, TransactionClosed
+from pgdoc.errors import DatabaseError, TransactionClosed, TransactionLost
 from pgdoc.model.metadata import checked, current_metadata
-from pgdoc.runtime.primitives import AsyncLock
+from pgdoc.runtime.primitives import AsyncTurns
 from pgdoc.runtime.ttl_cache import TransactionCache
 from pgdoc.sql import statement
 
@@ -58,8 +58,9 @@ class AsyncTransactionSession:
         self.codec = connections.codec
         self._isolation = isolation
         self._connection: AsyncConnection[Any] | None = None  # while the transaction is open
-        # Held during each statement, with its savepoint: those of other tasks must not get into that, and be undone.
-        self._statement = AsyncLock()
+        # Held during each statement, or the statements of one savepoint or change of the table: those of other tasks
+        # must not get into a savepoint, and be undone.
+        self._turn = AsyncTurns()
         # Cursors in the server. Those in `_cursors_gone` were closed by the server, with the savepoint of a COPY.
         self._cursors: set[AsyncServerCursor[Any]] = set()
         self._cursors_gone: set[AsyncServerCursor[Any]] = set()
@@ -92,7 +93,7 @@ class AsyncTransactionSession:
                 await self._begin(connection)
             self._connection = connection
         except psycopg.Error as exc:
-            raise map_error(exc, "the begin of the transaction") from exc
+            raise map_error(exc, "the begin of the transaction", in_transaction=True) from exc
         finally:
             if self._connection is None:
                 await self._connections.end(self._pool, connection)
@@ -116,7 +117,7 @@ class AsyncTransactionSession:
         """Lend the connection for statements that share one round trip, with the begin if necessary."""
         begun = self.begun
         connection = self._connection = self._connection or await self._take()
-        async with self._statement, connection.pipeline() as pipeline:
+        async with self._turn, connection.pipeline() as pipeline:
             if not begun:
                 await self._begin(connection)
             yield connection, pipeline
@@ -147,7 +148,9 @@ class AsyncTransactionSession:
         try:
             swallowed = await self._block.__aexit__(exc_type, exc, traceback)
         except psycopg.Error as error:
-            raise (map_error(error, "the rollback of the transaction") if exc else commit_error(error)) from error
+            raise (
+                map_error(error, "the rollback of the transaction", in_transaction=True) if exc else commit_error(error)
+            ) from error
         finally:
             for cursor in tuple(self._cursors):  # an abandoned iterator must not read in the next transaction
                 await cursor.close()
@@ -159,7 +162,9 @@ class AsyncTransactionSession:
     def _check_committed(self, aborted: bool) -> None:
         """Raise where psycopg ends the block without an error although nothing was committed."""
         if self._block.status != psycopg.AsyncTransaction.Status.COMMITTED:
-            raise ServerUnreachable("the transaction was lost: its connection is closed. Run it again")
+            raise TransactionLost(
+                "the transaction was lost, because its connection is closed: run it again (store.run does)"
+            )
         if aborted:
             raise DatabaseError("the transaction was rolled back: an error inside it had aborted it", sqlstate="25P02")
         self.oids.share()
@@ -168,7 +173,7 @@ class AsyncTransactionSession:
         """Begin a part of the transaction that can be undone."""
         block = psycopg.AsyncTransaction(self.connection)
         try:
-            async with self._statement:
+            async with self._turn:
                 await block.__aenter__()
         except psycopg.Error as exc:
             raise map_error(exc, "the savepoint") from exc
@@ -186,7 +191,7 @@ class AsyncTransactionSession:
             self._cursors_gone |= self._cursors - savepoint.cursors  # the server closes them
             self.oids.restore(savepoint.known)
         try:
-            async with self._statement:
+            async with self._turn:
                 return await savepoint.block.__aexit__(exc_type, exc, traceback)
         except psycopg.Error as error:
             raise map_error(error, "the savepoint") from error
@@ -211,7 +216,7 @@ class AsyncTransactionSession:
     ) -> list[tuple[Any, ...]]:
         """See `AsyncSession`."""
         connection = self.connection
-        async with self._statement, connection.transaction() if apart else nullcontext():  # a savepoint
+        async with self._turn, connection.transaction() if apart else nullcontext():  # a savepoint
             cursor = await connection.execute(query, params, prepare=prepare, binary=True)
             return await cursor.fetchall()
 
@@ -230,35 +235,39 @@ class AsyncTransactionSession:
         cursor = self.connection.cursor(f"pgdoc_{self._cursors_made}")
         self._cursors.add(cursor)
         try:
-            async with self._statement:
+            async with self._turn:
                 await cursor.execute(query, params, binary=True)
             while rows := await self._next_rows(cursor):
                 yield rows
         finally:
             if cursor not in self._cursors_gone:
                 self._cursors.discard(cursor)
-                await cursor.close()
+                async with self._turn:
+                    await cursor.close()
 
     async def _next_rows(self, cursor: AsyncServerCursor[Any]) -> list[tuple[Any, ...]]:
-        async with self._statement:
+        async with self._turn:
             return await cursor.fetchmany(_CHUNK_ROWS)
 
     @asynccontextmanager
     async def lend(self, holder: str) -> AsyncIterator[AsyncConnection[Any]]:  # noqa: ARG002 (of the protocol)
-        """Lend the connection of this transaction."""
-        yield self.connection
+        """Lend the connection of this transaction for one turn."""
+        async with self._turn:
+            yield self.connection
 
     async def copy(self, hold: bytes, query: bytes, rows: CopyRows) -> None:
         """Execute one COPY per block of rows, inside a savepoint.
 
-        Between blocks the connection is free, so that `rows` may itself read from this transaction.
+        Between blocks the connection is free, so that `rows` may itself read from this transaction. Other threads and
+        tasks wait for their turn.
         """
-        before = self._cursors.copy()
-        try:
-            await self._copy(hold, query, rows)
-        except BaseException:  # the server has closed the savepoint's cursors; closing one again would be an error
-            self._cursors_gone |= self._cursors - before
-            raise
+        async with self._turn:
+            before = self._cursors.copy()
+            try:
+                await self._copy(hold, query, rows)
+            except BaseException:  # the server has closed the savepoint's cursors; closing one again would be an error
+                self._cursors_gone |= self._cursors - before
+                raise
 
     async def _copy(self, hold: bytes, query: bytes, rows: CopyRows) -> None:
         connection = self.connection

@@ -8,8 +8,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from pgdoc.consumers.dropping import drop_consumer
-from pgdoc.errors import PgdocError, StreamError
+from pgdoc.errors import ConsumerNotFound, InvalidInput, InvalidResumeToken, PgdocError, StreamError
 from pgdoc.model.positions import BEFORE_ALL, Lsn
+from pgdoc.model.short_repr import short_repr
 from pgdoc.model.tokens import token_at
 from pgdoc.replication.session import try_reader
 from pgdoc.runtime.primitives import call
@@ -40,13 +41,18 @@ class Admin:
         """See `Store.drop_consumer`."""
         return call(drop_consumer, self._source, name)
 
-    def skip(self, consumer: str, commit_lsn: Lsn) -> None:
+    def skip(self, consumer: str, commit_lsn: Lsn | str) -> None:
         """See `Store.skip`."""
+        lsn = _check_lsn("commit_lsn", commit_lsn)
         rights = "SELECT, INSERT, UPDATE, DELETE"
-        rows = self._backend.fetch_of_consumers("skip", consumer, str(commit_lsn), rights=rights)
+        rows = self._backend.fetch_of_consumers("skip", consumer, str(lsn), rights=rights)
         if not rows:
+            if not self._backend.knows(consumer):
+                raise ConsumerNotFound(
+                    f'consumer "{consumer}" does not exist: check the name (store.consumers() lists all)'
+                )
             raise StreamError(
-                f'consumer "{consumer}" has met no unreadable change in a transaction that commits at {commit_lsn}: '
+                f'consumer "{consumer}" has met no unreadable change in a transaction that commits at {lsn}: '
                 "pass the commit_lsn of the UnreadableChange that its stream raised"
             )
         ((collections,),) = rows
@@ -54,7 +60,7 @@ class Admin:
             'consumer "%s" will pass the changes of %s in the transaction that commits at %s',
             consumer,
             ", ".join(collections) or "all collections after the unreadable one",
-            commit_lsn,
+            lsn,
         )
 
     def history(self) -> History:
@@ -102,6 +108,17 @@ class Admin:
             follows_ddl=follows_ddl,
             problem=problem,
         )
+
+
+def _check_lsn(name: str, value: Any) -> Lsn:
+    if isinstance(value, Lsn):
+        return value
+    try:
+        return Lsn.parse(value if isinstance(value, str) else "")
+    except InvalidResumeToken as exc:
+        raise InvalidInput(
+            f"{name} must be an LSN, as text such as '16/B374D848' or as Lsn, got {short_repr(value)}"
+        ) from exc
 
 
 def _consumer_status(row: tuple[Any, ...]) -> ConsumerStatus:

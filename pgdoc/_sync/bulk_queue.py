@@ -12,7 +12,8 @@ import psycopg
 from pgdoc.crud.bulk_results import CHUNK_BYTES, CHUNK_STATEMENTS, parse_results, size_of
 from pgdoc.crud.guard import guarded, replaced
 from pgdoc.crud.guard import missing as missing_collection
-from pgdoc.crud.write_errors import name_index
+from pgdoc.crud.statements import check_params
+from pgdoc.crud.write_errors import name_index, outdated
 from pgdoc.database.errors import is_about_table, map_error
 from pgdoc.errors import (
     BulkError,
@@ -62,12 +63,15 @@ class BulkQueue:
         self._lock = Lock()
         self._queue: list[Queued] = []
         self._may_drop: dict[str, bool] = {}  # whether the table may drop rows, by its quoted name
+        self._looked_again: set[str] = set()  # tables of which that is certain: their locks keep triggers away
         self._queued_bytes = 0
         self._writes = 0
         self._failure: BaseException | None = None  # ends the bulk: nothing is sent after it
 
     def add(self, target: Target, *statements: Statement) -> None:
         """Queue one write; send the queue when it reaches its limit."""
+        for each in statements:
+            check_params(each.params)
         with self._lock:
             self._check_usable()
             self._queue += [(self._writes, target, statement) for statement in statements]
@@ -168,6 +172,8 @@ class BulkQueue:
                 error = self._execute(connection, writes, sent)
         except psycopg.Error as exc:
             error = error or exc
+        if error is None and (outdated := self._find_outdated(writes, sent)) is not None:
+            return outdated
         for write, cursors in zip(writes, sent, strict=False):
             if error is not None and cursors[-1].statusmessage is None:
                 return write, self._mapped(error, write)
@@ -177,6 +183,22 @@ class BulkQueue:
                 return write, failure
             self.counts[field] += count
         return None if error is None else (writes[-1], self._mapped(error, writes[-1]))
+
+    def _find_outdated(self, writes: list[Queued], sent: list[Sent]) -> Failed | None:
+        """Return the first write without rows of a table that may drop them, as was not known when it was sent.
+
+        What is known of a table is cached. The look would come too late: a later write may have changed the document.
+        """
+        for write, cursors in zip(writes, sent, strict=True):
+            name = write[2].query.table
+            if write[2].look is None or len(cursors) > 1 or cursors[0].rowcount or name in self._looked_again:
+                continue
+            self._looked_again.add(name)
+            table = self.tables[name]
+            table.forget_indexes()
+            if (table.traits()).may_drop:
+                return write, outdated(write[1].subject, write[0])
+        return None
 
     def _execute(self, connection: Connection[Any], writes: list[Queued], sent: list[Sent]) -> psycopg.Error | None:
         """Fill the pipeline; return an error instead of raising it, so that the pipeline ends as usual."""
@@ -203,7 +225,7 @@ class BulkQueue:
         return [(guarded(part.query, oid, safe=safe), part.params) for part in parts]
 
     def _mapped(self, exc: psycopg.Error, write: Queued) -> PgdocError:
-        error = map_error(exc, write[1].subject)
+        error = map_error(exc, write[1].subject, in_transaction=True)
         if is_about_table(exc):
             self._session.oids.forget(write[2].query.table)
             error = replaced(write[1].subject, exc)

@@ -77,7 +77,9 @@ class CatalogCalls:
         try:
             renamed = self._call("rename_collection", old, new)
         except InvalidName as exc:
-            raise InvalidName(f"collection {old!r} can't be renamed to {new!r}: that name is taken") from exc.__cause__
+            raise InvalidName(
+                f'collection "{self._schema}.{old}" cannot be renamed: "{new}" is taken'
+            ) from exc.__cause__
         if not renamed:
             raise CollectionNotFound(
                 f'collection "{self._schema}.{old}" does not exist: check the name (store.collections() lists all)'

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
@@ -48,7 +49,7 @@ def checkpoint(tx: OpenTransaction, consumer: Consumer, mark: Mark) -> None:
             return
         stored = _fetch(tx, "stored", [consumer.name])
     except psycopg.Error as exc:  # also a serialization failure: the next attempt finds out who changed the row
-        raise map_error(exc, f'consumer "{consumer.name}"') from exc
+        raise map_error(exc, f'consumer "{consumer.name}"', in_transaction=True) from exc
     if stored and stored[0][:2] == consumer.claim:
         if stored[0][2] < position:
             raise DatabaseError(
@@ -67,5 +68,7 @@ def checkpoint(tx: OpenTransaction, consumer: Consumer, mark: Mark) -> None:
 
 
 def _fetch(tx: OpenTransaction, name: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:
-    cursor = tx.connection.execute(statement("consumers", name).encode(), params, binary=True)
-    return cursor.fetchall()
+    session = getattr(tx, "_session", None)
+    with nullcontext(tx.connection) if session is None else session.lend("checkpoint") as connection:
+        cursor = connection.execute(statement("consumers", name).encode(), params, binary=True)
+        return cursor.fetchall()

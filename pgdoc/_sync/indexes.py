@@ -10,7 +10,7 @@ import psycopg
 
 from pgdoc.crud.guard import replaced
 from pgdoc.crud.statements import table_statement
-from pgdoc.database.errors import map_error
+from pgdoc.database.errors import is_conflict, map_error
 from pgdoc.errors import CollectionNotFound, DatabaseError
 from pgdoc.model.names import check_name, quoted
 from pgdoc.query.indexes.definition import (
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from pgdoc._sync.session import Session
     from pgdoc._sync.table import Table
+    from pgdoc.errors import PgdocError
 
 __all__ = ["Indexes", "Index", "IndexProgress"]
 
@@ -90,7 +91,7 @@ class Indexes:
             with self._building(oid) as connection:
                 self._complete(connection, oid, plan, progress)
         except psycopg.Error as exc:
-            raise map_error(exc, f"index {plan.name!r} of {self._table.subject}") from exc
+            raise self._mapped(exc, f"index {plan.name!r} of ") from exc
         finally:
             self._table.forget_indexes()
         if progress is not None:
@@ -124,7 +125,7 @@ class Indexes:
                 for relation in found:
                     self._drop(connection, relation)
         except psycopg.Error as exc:
-            raise map_error(exc, f"index {name!r} of {self._table.subject}") from exc
+            raise self._mapped(exc, f"index {name!r} of ") from exc
         finally:
             self._table.forget_indexes()
         return bool(found)
@@ -133,7 +134,12 @@ class Indexes:
         try:
             return self._session.fetch(query, params)
         except psycopg.Error as exc:
-            raise map_error(exc, self._table.subject) from exc
+            raise self._mapped(exc) from exc
+
+    def _mapped(self, exc: psycopg.Error, part: str = "") -> PgdocError:
+        if is_conflict(exc):  # its message names the index
+            part = ""
+        return map_error(exc, f"{part}{self._table.subject}", in_transaction=self._session.in_transaction)
 
     @contextmanager
     def _building(self, oid: int) -> Iterator[Connection[Any]]:

@@ -54,7 +54,7 @@ class Limits:
             with self._session.lend(f"a change of the limit of {self._table.subject}") as connection:
                 self._set(connection, oid, size)
         except psycopg.Error as exc:
-            error = map_error(exc, self._table.subject)
+            error = map_error(exc, self._table.subject, in_transaction=self._session.in_transaction)
             if isinstance(error, DocumentTooLarge) and not self._session.in_transaction:
                 self._refuse_larger(size)  # another writer stored it meanwhile
             raise error from exc

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from pgdoc.database.migrate import migrate
 from pgdoc.model.names import check_consumer
-from pgdoc.model.positions import Lsn
 from pgdoc.runtime.primitives import call
 from pgdoc.streams.bookmarks import begin_history
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 
     from pgdoc._sync.admin import Admin
     from pgdoc._sync.stream_backend import StreamBackend
+    from pgdoc.model.positions import Lsn
     from pgdoc.streams.status import ConsumerStatus, History, Status
 
 __all__ = ["ServerCalls"]
@@ -54,9 +54,11 @@ class ServerCalls:
             commit_lsn: the `commit_lsn` of that error.
 
         Raises:
+            ConsumerNotFound: there is no such consumer.
             StreamError: the consumer has met no such transaction.
+            InvalidInput: `commit_lsn` is not an LSN.
         """
-        self._admin.skip(check_consumer(consumer), Lsn.parse(str(commit_lsn)))
+        self._admin.skip(check_consumer(consumer), commit_lsn)
 
     def history(self) -> History:
         """Return how far back streams can resume in this database, and how much WAL that holds back."""

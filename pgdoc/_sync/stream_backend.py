@@ -111,7 +111,7 @@ class StreamBackend:
         """Refuse a snapshot of collections of which a policy may hide documents from the role of the store."""
         schema, wanted = self.hub.source.schema, None if names is None else sorted(names)
         for (name,) in self.fetch("row_security", schema, wanted, wanted, schema):
-            raise hidden_documents(f'collection "{schema}"."{name}"')
+            raise hidden_documents(f'collection "{schema}.{name}"')
 
     def wal_end(self) -> tuple[int, int]:
         """Return the LSNs up to which WAL is inserted, and flushed."""

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pgdoc.crud.copy_format import CopyRows
     from pgdoc.crud.find_query import Search
     from pgdoc.crud.guard import GuardedQuery
+    from pgdoc.errors import PgdocError
     from pgdoc.model.ids import DocumentId
     from pgdoc.model.values import DocumentData
     from pgdoc.query.filters.nodes import Node, SortKey
@@ -165,7 +166,7 @@ class Table:
                     _FIND_TABLE, [self.name]
                 )
             except psycopg.Error as exc:
-                raise map_error(exc, self.subject) from exc
+                raise self._mapped(exc) from exc
             if state != "newer":  # a table that was created just now is seen by the next statement
                 break
         found = indexed_paths(comments)
@@ -306,7 +307,7 @@ class Table:
         Raise the error of the statement if it has another reason, or if the call can't be repeated: `retry` is false
         the second time, and an error `aborts` a transaction.
         """
-        error, is_certain = map_error(exc, self.subject), is_about_table(exc)
+        error, is_certain = self._mapped(exc), is_about_table(exc)
         aborted = aborts and self._session.in_transaction
         if isinstance(error, DuplicateDocument) and error.index is not None:
             known = self._session.indexes.get(self.name) if aborted else self.indexes()
@@ -320,6 +321,9 @@ class Table:
         if found == oid or not retry:
             raise error from exc
         return found
+
+    def _mapped(self, exc: psycopg.Error) -> PgdocError:
+        return map_error(exc, self.subject, in_transaction=self._session.in_transaction)
 
     def check_creatable(self) -> None:
         """Raise `CollectionNotFound` for a missing collection if the store does not create it."""
@@ -335,7 +339,7 @@ class Table:
         try:
             self._session.fetch(query, params)
         except psycopg.Error as exc:
-            raise map_error(exc, self.subject) from exc
+            raise self._mapped(exc) from exc
         oid = self.look_up()
         if oid is None:
             raise missing(self.subject)

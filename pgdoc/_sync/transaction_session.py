@@ -13,9 +13,9 @@ from psycopg.pq import TransactionStatus
 from pgdoc.crud.copy_format import HEADER, TRAILER
 from pgdoc.database.errors import commit_error, map_error
 from pgdoc.database.session_settings import check_encoding
-from pgdoc.errors import DatabaseError, ServerUnreachable, TransactionClosed
+from pgdoc.errors import DatabaseError, TransactionClosed, TransactionLost
 from pgdoc.model.metadata import checked, current_metadata
-from pgdoc.runtime.primitives import Lock
+from pgdoc.runtime.primitives import Turns
 from pgdoc.runtime.ttl_cache import TransactionCache
 from pgdoc.sql import statement
 
@@ -57,8 +57,9 @@ class TransactionSession:
         self.codec = connections.codec
         self._isolation = isolation
         self._connection: Connection[Any] | None = None  # while the transaction is open
-        # Held during each statement, with its savepoint: those of other tasks must not get into that, and be undone.
-        self._statement = Lock()
+        # Held during each statement, or the statements of one savepoint or change of the table: those of other tasks
+        # must not get into a savepoint, and be undone.
+        self._turn = Turns()
         # Cursors in the server. Those in `_cursors_gone` were closed by the server, with the savepoint of a COPY.
         self._cursors: set[ServerCursor[Any]] = set()
         self._cursors_gone: set[ServerCursor[Any]] = set()
@@ -91,7 +92,7 @@ class TransactionSession:
                 self._begin(connection)
             self._connection = connection
         except psycopg.Error as exc:
-            raise map_error(exc, "the begin of the transaction") from exc
+            raise map_error(exc, "the begin of the transaction", in_transaction=True) from exc
         finally:
             if self._connection is None:
                 self._connections.end(self._pool, connection)
@@ -115,7 +116,7 @@ class TransactionSession:
         """Lend the connection for statements that share one round trip, with the begin if necessary."""
         begun = self.begun
         connection = self._connection = self._connection or self._take()
-        with self._statement, connection.pipeline() as pipeline:
+        with self._turn, connection.pipeline() as pipeline:
             if not begun:
                 self._begin(connection)
             yield connection, pipeline
@@ -146,7 +147,9 @@ class TransactionSession:
         try:
             swallowed = self._block.__exit__(exc_type, exc, traceback)
         except psycopg.Error as error:
-            raise (map_error(error, "the rollback of the transaction") if exc else commit_error(error)) from error
+            raise (
+                map_error(error, "the rollback of the transaction", in_transaction=True) if exc else commit_error(error)
+            ) from error
         finally:
             for cursor in tuple(self._cursors):  # an abandoned iterator must not read in the next transaction
                 cursor.close()
@@ -158,7 +161,9 @@ class TransactionSession:
     def _check_committed(self, aborted: bool) -> None:
         """Raise where psycopg ends the block without an error although nothing was committed."""
         if self._block.status != psycopg.Transaction.Status.COMMITTED:
-            raise ServerUnreachable("the transaction was lost: its connection is closed. Run it again")
+            raise TransactionLost(
+                "the transaction was lost, because its connection is closed: run it again (store.run does)"
+            )
         if aborted:
             raise DatabaseError("the transaction was rolled back: an error inside it had aborted it", sqlstate="25P02")
         self.oids.share()
@@ -167,7 +172,7 @@ class TransactionSession:
         """Begin a part of the transaction that can be undone."""
         block = psycopg.Transaction(self.connection)
         try:
-            with self._statement:
+            with self._turn:
                 block.__enter__()
         except psycopg.Error as exc:
             raise map_error(exc, "the savepoint") from exc
@@ -185,7 +190,7 @@ class TransactionSession:
             self._cursors_gone |= self._cursors - savepoint.cursors  # the server closes them
             self.oids.restore(savepoint.known)
         try:
-            with self._statement:
+            with self._turn:
                 return savepoint.block.__exit__(exc_type, exc, traceback)
         except psycopg.Error as error:
             raise map_error(error, "the savepoint") from error
@@ -210,7 +215,7 @@ class TransactionSession:
     ) -> list[tuple[Any, ...]]:
         """See `Session`."""
         connection = self.connection
-        with self._statement, connection.transaction() if apart else nullcontext():  # a savepoint
+        with self._turn, connection.transaction() if apart else nullcontext():  # a savepoint
             cursor = connection.execute(query, params, prepare=prepare, binary=True)
             return cursor.fetchall()
 
@@ -229,35 +234,39 @@ class TransactionSession:
         cursor = self.connection.cursor(f"pgdoc_{self._cursors_made}")
         self._cursors.add(cursor)
         try:
-            with self._statement:
+            with self._turn:
                 cursor.execute(query, params, binary=True)
             while rows := self._next_rows(cursor):
                 yield rows
         finally:
             if cursor not in self._cursors_gone:
                 self._cursors.discard(cursor)
-                cursor.close()
+                with self._turn:
+                    cursor.close()
 
     def _next_rows(self, cursor: ServerCursor[Any]) -> list[tuple[Any, ...]]:
-        with self._statement:
+        with self._turn:
             return cursor.fetchmany(_CHUNK_ROWS)
 
     @contextmanager
     def lend(self, holder: str) -> Iterator[Connection[Any]]:  # noqa: ARG002 (of the protocol)
-        """Lend the connection of this transaction."""
-        yield self.connection
+        """Lend the connection of this transaction for one turn."""
+        with self._turn:
+            yield self.connection
 
     def copy(self, hold: bytes, query: bytes, rows: CopyRows) -> None:
         """Execute one COPY per block of rows, inside a savepoint.
 
-        Between blocks the connection is free, so that `rows` may itself read from this transaction.
+        Between blocks the connection is free, so that `rows` may itself read from this transaction. Other threads and
+        tasks wait for their turn.
         """
-        before = self._cursors.copy()
-        try:
-            self._copy(hold, query, rows)
-        except BaseException:  # the server has closed the savepoint's cursors; closing one again would be an error
-            self._cursors_gone |= self._cursors - before
-            raise
+        with self._turn:
+            before = self._cursors.copy()
+            try:
+                self._copy(hold, query, rows)
+            except BaseException:  # the server has closed the savepoint's cursors; closing one again would be an error
+                self._cursors_gone |= self._cursors - before
+                raise
 
     def _copy(self, hold: bytes, query: bytes, rows: CopyRows) -> None:
         connection = self.connection

@@ -96,7 +96,7 @@ def json_of(event: ReadEvent) -> bytes:
         return _encoded(event)
     except InvalidDocument as exc:
         raise UnreadableDocument(
-            f"document {event.document_id!r} of collection {event.collection!r} can't be written as JSON: {exc}",
+            f'document {event.document_id!r} of collection "{event.collection}" cannot be written as JSON: {exc}',
             collection=event.collection,
             document_id=event.document_id,
         ) from exc

@@ -267,12 +267,12 @@ def check_images(change: Change) -> None:
         return
     if row.kind not in ROW_KINDS:
         raise HistoryLost(
-            f"collection {row.table!r} was renamed, moved or dropped in SQL, which no event trigger followed, and "
+            f'collection "{row.table}" was renamed, moved or dropped in SQL, which no event trigger followed, and '
             "wal2json tells tables apart by name only, so changes may be missing: rebuild from the collections, and "
             "stream from now through pgoutput, or have a superuser create the catalog"
         )
     raise ReplicaIdentityChanged(
-        f"collection {row.table!r}: a change of transaction {change.transaction.xid} has no before image, because the "
+        f'collection "{row.table}": a change of transaction {change.transaction.xid} has no before image, because the '
         "table's replica identity was changed: run ALTER TABLE ... REPLICA IDENTITY FULL on it, rebuild your copy from "
         "the collection, and start a new stream"
     )

@@ -49,7 +49,7 @@ def _check_columns(image: dict[str, Any], table: str) -> None:
     except KeyError as exc:
         lost = ", ".join(sorted(COLLECTION_COLUMNS - image.keys()))
         raise UnreadableDocument(
-            f"a row of collection {table!r} lacks {lost}: the table was changed where no event trigger refuses "
+            f'a row of collection "{table}" lacks {lost}: the table was changed where no event trigger refuses '
             "it; restore the column",
             collection=table,
         ) from exc

@@ -129,10 +129,10 @@ def dump_documents(store: Store, collection: str, where: Mapping[str, Any] | Non
         tx.connection.execute("SET LOCAL row_security = off")  # PostgreSQL then refuses, as with pg_dump
         for count, document in enumerate(tx[collection].find(where), 1):
             try:
-                line = _line(document) + b"\n"
-            except UnreadableDocument as exc:
+                line = json_codec.encode_value({ID_FIELD: document.id, **document.data}, "") + b"\n"
+            except (InvalidDocument, UnreadableDocument) as exc:
                 unreadable += 1
-                typer.echo(f"pgdoc: {exc}", err=True)
+                typer.echo(f"pgdoc: {_unreadable(document, collection, exc)}", err=True)
                 continue
             out.write(line)
             written += len(line)
@@ -148,11 +148,10 @@ def dump_documents(store: Store, collection: str, where: Mapping[str, Any] | Non
         )
 
 
-def _line(document: Document) -> bytes:
-    try:
-        return json_codec.encode_value({ID_FIELD: document.id, **document.data}, "")
-    except (InvalidDocument, UnreadableDocument) as exc:
-        raise UnreadableDocument(f"cannot dump document {document.id!r}: {exc}", document_id=document.id) from exc
+def _unreadable(document: Document, collection: str, exc: PgdocError) -> str:
+    if isinstance(exc, UnreadableDocument):  # its message names the document
+        return f"cannot dump {exc}"
+    return f'cannot dump document {document.id!r} of collection "{collection}": {exc}'
 
 
 def _object(line: bytes) -> dict[str, Any]:

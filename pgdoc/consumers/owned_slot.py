@@ -129,8 +129,12 @@ class OwnedSlot:
 
     def _go_on_at(self, lsn: int) -> None:
         """Read the slot itself again."""
+        pid, is_its_reader = self._session.reader.pid, self._session.route is STRAIGHT
         self.stop_reading()
-        self._session = self._open(lsn)
+        with self._ownership.unhurried():
+            if is_its_reader:
+                self._ownership.advance_after(pid, None)
+            self._session = self._open(lsn)
         self.is_reading = True
 
     def _go_around(self, unsent: UnsentChange) -> int:

@@ -212,12 +212,13 @@ class Ownership:
         """Confirm that nothing below `lsn` is needed again, to a slot that has no reader."""
         self._row("advance", {"slot": self.slot, "to": str(Lsn(lsn))})
 
-    def advance_after(self, pid: int, lsn: int) -> None:
-        """Confirm the same, once the walsender with this pid, whose connection was closed, has left the slot."""
+    def advance_after(self, pid: int, lsn: int | None) -> None:
+        """Confirm an LSN, if any, once the walsender with this pid, whose connection was closed, has left the slot."""
         try:
             with deadline_scope(_ADVANCE_LIMIT_S):
                 wait_for_former_reader(self._connection, self.slot, pid)
-                advance_slot(self._connection, self.slot, lsn)
+                if lsn is not None:
+                    advance_slot(self._connection, self.slot, lsn)
         except psycopg.Error as exc:
             raise self._map_error(exc) from exc
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pgdoc.model.documents import Document
     from pgdoc.model.values import Encoder
     from pgdoc.query.filters.nodes import Node, SortKey
+    from pgdoc.query.filters.projection import Projection
     from pgdoc.query.filters.projection_parse import Fields
     from pgdoc.query.filters.sql_text import Compiled
     from pgdoc.query.filters.template import Shape
@@ -50,12 +51,14 @@ class Search:
         order: the list after ORDER BY; empty for any order.
         first: the first sort key, if there is a limit; else `None`.
         fields: the expression over `data` to return.
+        projection: what `fields` returns of a document; `None` for all.
         limit: the most documents to return; `None` for all.
     """
 
     order: str = ""
     first: SortKey | None = None
     fields: Compiled = _WHOLE
+    projection: Projection | None = None
     limit: int | None = None
     skip: int = 0
     is_plain: bool = True
@@ -98,9 +101,9 @@ class Search:
         keys = parse_sort(sort) if sort is not None else ()
         self.order = compile_sort(keys).text
         self.first = keys[0] if keys and self.limit is not None else None
-        projection = parse_fields(fields, lambda: self.node, encoder)
-        self.fields = compile_fields(projection)
-        self._after = None if after is None else compile_after(keys, parse_after(after, keys, projection, encoder))
+        self.projection = parse_fields(fields, lambda: self.node, encoder)
+        self.fields = compile_fields(self.projection)
+        self._after = None if after is None else compile_after(keys, parse_after(after, keys, encoder))
 
     @property
     def node(self) -> Node:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pgdoc.crud.guard import guarded_query
 from pgdoc.errors import InvalidFilter, InvalidInput
 from pgdoc.model.short_repr import short_repr
+from pgdoc.query.filters.fold import MOST_CONDITIONS
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -167,7 +168,6 @@ def larger_statement(table: str) -> GuardedQuery:
 
 _MAX_BIGINT: Final = 2**63 - 1
 _LONG_LIST: Final = 16
-_MOST_PARAMS: Final = 65_535
 
 # The planner does not look into a subquery, so one plan serves every limit.
 _LIMIT_PARAMETER: Final = "(SELECT %s::bigint)"
@@ -223,11 +223,11 @@ def _matching(table: str, condition: str) -> str:
 
 
 def check_params(params: Sequence[Any]) -> None:
-    """Check that PostgreSQL's protocol can send the parameters."""
-    if len(params) > _MOST_PARAMS:
+    """Check that PostgreSQL's protocol can send the parameters; only those of a filter can be so many."""
+    if len(params) > MOST_CONDITIONS:
         raise InvalidFilter(
-            f"the filter has more than {_MOST_PARAMS:,} conditions: split the call, or compare one path with a list, "
-            "which is one condition"
+            f"the conditions of the filter have {len(params):,} parameters, and PostgreSQL takes {MOST_CONDITIONS:,}: "
+            "split the call, or compare one path with a list ($in), which is one condition"
         )
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "dropped",
     "duplicate",
     "name_index",
+    "outdated",
     "outrun",
     "update_error",
 ]
@@ -66,6 +67,15 @@ def outrun(subject: str, key: str) -> SerializationFailure:
     """Return the error for a write that met another writer of the same document each time."""
     return SerializationFailure(
         f"document {key!r} of {subject} was not written: other writers were first {ATTEMPTS} times: run the call again",
+        sqlstate="40001",
+    )
+
+
+def outdated(subject: str, index: int) -> SerializationFailure:
+    """Return the error for a write of a bulk that may have been dropped by what the table did not have before."""
+    return SerializationFailure(
+        f"write {index} of the bulk wrote no document of {subject}, and a trigger, rule or row policy that is new on "
+        "the table may be the reason. Nothing of the bulk was stored: run it again",
         sqlstate="40001",
     )
 

@@ -24,13 +24,19 @@ _ADVICE = (
     "use key=value words with values in single quotes where they have spaces, or a URL in which special characters of "
     "the user and the password are percent-encoded, such as %40 for @. The value is not shown, as it may hold a secret"
 )
+_UNKNOWN_OPTION = "libpq does not know one of the options"
 _FAULTS = {
     r"invalid percent-encoded|forbidden value %00": "a % is not followed by two hexadecimal digits of a character",
     r"unterminated quoted string": "a quoted value has no closing quote",
     r'missing "="|missing key/value': "a word has no =",
-    r"invalid connection option|invalid URI query parameter": "libpq does not know one of the options",
+    r"invalid connection option|invalid URI query parameter": _UNKNOWN_OPTION,
 }
 """What libpq says, and what pgdoc says instead: libpq quotes the text that it can't read."""
+
+_AFTER_PLAIN_OPTIONS = re.compile(
+    r"\s*((?:(?:host|hostaddr|dbname|user)=[^\s'\\]+\s+|(?:port|connect_timeout)=\d+\s+)*)([a-z_][a-z0-9_]*)="
+)
+_FIRST_OF_QUERY = re.compile(r"postgres(?:ql)?://(?:[^?@]*@)?[^?@:]*(?::\d+)?(?:/[^?@]*)?\?([a-z_][a-z0-9_]*)=[^@]*")
 
 
 class PlainConnection(psycopg.Connection[Any]):
@@ -52,12 +58,34 @@ def parse_conninfo(conninfo: str) -> dict[str, str]:
         settings = conninfo_to_dict(conninfo)
         fault = _fault(settings)
     except psycopg.ProgrammingError as exc:
-        fault = next((found for said, found in _FAULTS.items() if re.search(said, str(exc))), "libpq can't read it")
+        fault = _said_fault(conninfo, str(exc))
     except UnicodeError:
         fault = "it is not UTF-8"
     if fault:
         raise DatabaseError(f"the conninfo is not valid: {fault}. {_ADVICE[0].upper()}{_ADVICE[1:]}")
     return settings
+
+
+def _said_fault(conninfo: str, text: str) -> str:
+    """Return what pgdoc says for libpq's text."""
+    for said, fault in _FAULTS.items():
+        if re.search(said, text):
+            name = _unknown_option(conninfo, text) if fault is _UNKNOWN_OPTION else None
+            return fault if name is None else f"libpq does not know the option {name}"
+    return "libpq can't read it"
+
+
+def _unknown_option(conninfo: str, text: str) -> str | None:
+    """Return the name of the option that libpq does not know, if it can be no piece of a secret.
+
+    Nothing before it may hold one: a value with a space that is not quoted, or a URL whose password has a `?`.
+    """
+    plain, url = _AFTER_PLAIN_OPTIONS.match(conninfo), _FIRST_OF_QUERY.fullmatch(conninfo)
+    name = url[1] if url else plain[2] if plain else None
+    if name is None or f'"{name}"' not in text:
+        return None
+    before = re.findall(r"(\w+)=", plain[1]) if plain else []
+    return name if len(before) == len(set(before)) else None
 
 
 def _fault(settings: dict[str, Any]) -> str:

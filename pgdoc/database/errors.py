@@ -23,6 +23,7 @@ from pgdoc.errors import (
     SerializationFailure,
     ServerUnreachable,
     StoreClosed,
+    TransactionLost,
 )
 from pgdoc.model.short_repr import short_repr
 
@@ -47,7 +48,15 @@ _UNBOUND, _REFUSED, _CREATED_AGAIN = "PGD01", "PGD02", "PGD04"
 # plan that was kept for the former table.
 _ABOUT_TABLE = re.compile(r"42P01|3F000|42703|42883|42804|42846|42809|0A000|55000")
 
+_CHECK_OPTIONS = "check the settings of `options` in the conninfo, in PGOPTIONS or in the service file"
+_CHECK_OPTION = "correct this option in the conninfo, in its PG* variable or in the service file"
 _CONNECTION_ADVICE = {
+    "configuration parameter": _CHECK_OPTIONS,
+    "value for parameter": _CHECK_OPTIONS,
+    "requires a value": _CHECK_OPTIONS,
+    "command-line argument": _CHECK_OPTIONS,
+    'value: "': _CHECK_OPTION,
+    "connection option": _CHECK_OPTION,
     "pg_hba.conf": "add a line for this role, database and address to pg_hba.conf",
     "password": "check the role and the password in the conninfo",
     "does not exist": "check the role and the database in the conninfo",
@@ -66,19 +75,24 @@ def connection_error(exc: psycopg.Error) -> PgdocError:
     )
 
 
-def map_error(exc: psycopg.Error, subject: str) -> PgdocError:
+def map_error(exc: psycopg.Error, subject: str, *, in_transaction: bool = False) -> PgdocError:
     """Return pgdoc's error for an exception of a call on an open connection, or of the pool.
 
     The caller keeps the cause: `raise map_error(exc, ...) from exc`. `subject` is what the call was about, such as
-    `collection "docs.orders"`.
+    `collection "docs.orders"`. `in_transaction` is for a call in a transaction that lives as long as the connection.
     """
     if isinstance(exc, psycopg_pool.PoolClosed):
         return StoreClosed("the store is closed: open a new one")
     if is_connection_loss(exc):
-        return ServerUnreachable(f"{subject}: the connection was lost: {one_line(exc)}. The next call makes a new one")
-    found = _registry_error(exc, subject) or size_error(exc, subject)
-    if found is not None:
-        return found
+        found = f"{subject}: the connection was lost: {one_line(exc)}"
+        if in_transaction:
+            return TransactionLost(
+                f"{found}. Nothing of the transaction is stored: leave its block, and run it again (store.run does)"
+            )
+        return ServerUnreachable(f"{found}. The next call makes a new one")
+    known = _registry_error(exc, subject) or size_error(exc, subject)
+    if known is not None:
+        return known
     if is_conflict(exc):
         return _duplicate(exc, subject)
     kind = SerializationFailure if is_serialization_failure(exc) else DatabaseError
@@ -208,5 +222,6 @@ def _server_text(exc: psycopg.Error) -> str:
 def one_line(exc: psycopg.Error) -> str:
     """Return the text of the server or of libpq in one line, without libpq's questions, which start with a tab."""
     text = exc.diag.message_primary or "\n".join(line for line in str(exc).splitlines() if not line.startswith("\t"))
-    line = " ".join(text.split()).removeprefix("connection failed: ").removeprefix("connection is bad: ")
-    return line.rstrip(".")
+    text = text.removeprefix("connection failed: ").removeprefix("connection is bad: ")
+    lines = dict.fromkeys(text.splitlines())  # libpq tries again without application_name, and fails alike
+    return " ".join(" ".join(lines).split()).rstrip(".")

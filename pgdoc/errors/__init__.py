@@ -7,6 +7,7 @@
     ├── TransactionClosed                the transaction or bulk has not begun, or has ended
     ├── ServerError                      a problem with the server, or with the connection to it
     │   ├── ServerUnreachable            no connection, or it was lost (resumable)
+    │   │   ├── TransactionLost          it was lost in a transaction, of which nothing is stored (retryable)
     │   │   └── CommitUnknown            it was lost during a commit, which may have happened
     │   ├── PoolExhausted                all connections of the store are in use (resumable, retryable,
     │   │                                `holders`)
@@ -47,6 +48,7 @@
         │                                `blockers`)
         ├── HistoryLost                  the server no longer keeps the position (`oldest_available`)
         ├── InvalidResumeToken           not a position of this cluster; also a ValueError
+        ├── ConsumerNotFound             the consumer does not exist
         ├── ConsumerBusy                 the consumer is open elsewhere (`owner_pid`)
         ├── ConsumerLost                 the consumer was taken over or dropped
         ├── NotAConsumer                 `ack` and `checkpoint` need a stream with a consumer
@@ -102,12 +104,14 @@ from pgdoc.errors.server import (
     ServerStartFailed,
     ServerUnreachable,
     SlotsExhausted,
+    TransactionLost,
     UnsupportedServer,
     WalLevelTooLow,
 )
 from pgdoc.errors.streams import (
     ConsumerBusy,
     ConsumerLost,
+    ConsumerNotFound,
     HistoryLost,
     InvalidResumeToken,
     NotAConsumer,
@@ -130,6 +134,7 @@ __all__ = [
     "CommitUnknown",
     "ConsumerBusy",
     "ConsumerLost",
+    "ConsumerNotFound",
     "DatabaseError",
     "DirectRouteNeeded",
     "DocumentTooLarge",
@@ -163,6 +168,7 @@ __all__ = [
     "StreamClosed",
     "StreamError",
     "TransactionClosed",
+    "TransactionLost",
     "UnreadableChange",
     "UnreadableDocument",
     "UnsupportedServer",

@@ -19,6 +19,15 @@ class ServerUnreachable(ServerError):  # noqa: N818
     resumable = True
 
 
+class TransactionLost(ServerUnreachable):
+    """The connection of an open transaction or bulk was lost, so nothing of it is stored: run it again from the begin.
+
+    Every further call in it fails. `store.run` repeats a transaction.
+    """
+
+    retryable = True
+
+
 class CommitUnknown(ServerUnreachable):
     """The connection was lost during a commit, which may or may not have happened: look, before you repeat it.
 

@@ -29,6 +29,10 @@ class SlotBlocked(StreamError):  # noqa: N818
         self.blockers = blockers
 
 
+class ConsumerNotFound(StreamError):  # noqa: N818
+    """The consumer does not exist, or was dropped: check the name; `store.consumers()` lists all."""
+
+
 class ConsumerBusy(StreamError):  # noqa: N818
     """The consumer is open elsewhere: close it there, or open it with `wait=True` as a standby.
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pgdoc.model.json_codec import JsonDecoder
 
-__all__ = ["Document", "data_text", "decode_stored", "to_be_decoded_by"]
+__all__ = ["Document", "data_text", "decode_stored", "projection_of", "to_be_decoded_by"]
 
 
 _ABSENT: Final = object()
@@ -74,7 +74,7 @@ class _Unread:
 
 def _named(document: Document, exc: UnreadableDocument) -> UnreadableDocument:
     collection = document.__dict__.get("_collection")
-    where = "" if collection is None else f" of collection {collection!r}"
+    where = "" if collection is None else f' of collection "{collection}"'
     return UnreadableDocument(f"document {document.id!r}{where}: {exc}", collection=collection, document_id=document.id)
 
 
@@ -107,10 +107,12 @@ class Document:
         *,
         collection: str | None = None,
         decode_text: JsonDecoder | None = None,
+        projection: object = None,
     ) -> Document:
         """Make a document that decodes its data and times on first access. Times may be PostgreSQL's text.
 
-        `None` is for what the server can't return. Errors name the collection.
+        `None` is for what the server can't return. Errors name the collection. `projection_of` returns the projection
+        that the data is the result of.
         """
         document = object.__new__(cls)
         document.__dict__.update(
@@ -123,6 +125,8 @@ class Document:
         )
         if decode_text is not None:
             document.__dict__["_decode"] = decode_text
+        if projection is not None:
+            document.__dict__["_projection"] = projection
         return document
 
     @classmethod
@@ -172,6 +176,11 @@ for _name, _read in (
     ("updated_at", _read_time),
 ):
     setattr(Document, _name, _Unread(_name, _read))
+
+
+def projection_of(document: Document) -> Any:
+    """Return the projection that a document was read with; `None` for the whole data."""
+    return document.__dict__.get("_projection")
 
 
 def data_text(document: Document) -> bytes | str:

@@ -27,11 +27,13 @@ __all__ = [
     "AsyncLock",
     "AsyncOpening",
     "AsyncPool",
+    "AsyncTurns",
     "Body",
     "Lending",
     "Lock",
     "Opening",
     "Pool",
+    "Turns",
     "async_call",
     "async_check_body",
     "async_execute_watched",
@@ -57,6 +59,10 @@ AsyncOpeningT = TypeVar("AsyncOpeningT", bound="AsyncOpening")
 
 Lock = threading.Lock
 AsyncLock = asyncio.Lock
+
+# The turns of a transaction's calls. The documents of an `insert_many` may come from a `find` of the same thread.
+Turns = threading.RLock
+AsyncTurns = asyncio.Lock
 
 # A function of a transaction.
 Body: TypeAlias = "Callable[[TransactionT], T]"

@@ -1,7 +1,8 @@
 """Keeps the secrets of a conninfo out of the messages of psycopg, libpq and the server.
 
-Only the host, port, database and user of a conninfo may be shown. libpq quotes what it can't use: a wrong value of any
-option, or the piece of a password that it takes for one. So a quoted text is shown only if it is known to be harmless.
+Only the host, port, database and user of a conninfo, and the names of the settings in `options`, may be shown. libpq
+quotes what it can't use: a wrong value of any option, or the piece of a password that it takes for one. So a quoted
+text is shown only if it is known to be harmless.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _QUOTES = re.compile(r"[\"„«»“”]")
 _QUOTED = re.compile(r"([\"„«»“])([^\"„«»“”]*)([\"“»«”])")
 _SOCKET = re.compile(r"/.*/\.s\.PGSQL\.\d+")
 _SHORTEST = 4
+_OPTION = r"(?:-c\s*|--)([A-Za-z_][\w.-]*)=(?:\\.|[^\s\\])*"
+_OPTIONS = re.compile(rf"\s*(?:{_OPTION}\s+)*(?:{_OPTION})?")
 
 
 def without_secrets(steps: PQGenConn[T], conninfo: str) -> PQGenConn[T]:
@@ -49,6 +52,7 @@ def without_secrets(steps: PQGenConn[T], conninfo: str) -> PQGenConn[T]:
 def hidden(text: str, settings: Mapping[str, str]) -> str:
     """Return a message about a connection with these settings, with everything hidden that could be a secret."""
     shown, odd = _presentable_and_odd(settings)
+    shown |= _option_names(settings.get("options", ""))
 
     def replace(found: re.Match[str]) -> str:
         before, quoted, after = found.groups()
@@ -85,6 +89,13 @@ def _presentable_and_odd(settings: Mapping[str, str]) -> tuple[set[str], set[str
             is_name = part.isdecimal() if name == "port" else re.fullmatch(r"[^@:=?&]+", part) is not None
             (shown if is_name or _is_address(part) else odd).add(part)
     return shown, odd
+
+
+def _option_names(options: str) -> set[str]:
+    """Return the names of the settings in `options`, if every word there is one with a name and a value."""
+    if not _OPTIONS.fullmatch(options):
+        return set()
+    return {name for found in re.findall(_OPTION, options) for name in (found, found.replace("-", "_"))}
 
 
 def _option_words(settings: Mapping[str, str]) -> set[str]:

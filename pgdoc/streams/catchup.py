@@ -217,11 +217,11 @@ class CatchUp:
                     session.reader.close()
                     session = self._go_around(group, session, exc)
                     continue
+                if session.route is STRAIGHT:  # a detour ends soon
+                    session = renewal.renew_if_due(session, watermark)
                 if session.is_used_up and group:
                     session.reader.close()
                     session = self._open(group, STRAIGHT)
-                elif session.route is STRAIGHT:  # a detour ends soon
-                    session = renewal.renew_if_due(session, watermark)
         finally:
             session.reader.close()
 

@@ -1,7 +1,8 @@
-"""Releases WAL while a reader could count as a synchronous standby, and so must confirm nothing.
+"""Moves a reader to a copy of its slot that stands at the watermark.
 
-A temporary slot can only be confirmed by its reader. So the reader moves to a copy of its slot that stands at the
-watermark. The old reader stays until the new one reads, and keeps the WAL that the copy needs.
+That releases WAL while a reader could count as a synchronous standby, and so must confirm nothing: a temporary slot can
+only be confirmed by its reader. It also releases the memory of a reader that has received a large frame. The old reader
+stays until the new one reads, and keeps the WAL that the copy needs.
 """
 
 from __future__ import annotations
@@ -48,10 +49,12 @@ class Renewal:
     def renew_if_due(self, session: ReplicationSession, watermark: int) -> ReplicationSession:
         """Return a session that goes on at `watermark`, after closing `session`; or `session` itself.
 
-        A transaction that `session` has read in part is sent again: its changes are to be dropped by position.
+        A transaction that `session` has read in part is sent again: its changes are to be dropped by position. A
+        session that is used up is only returned if it can't be renewed.
         """
         reader = session.reader
-        if not reader.is_quiet or watermark - reader.reported < RENEW_BYTES or time.monotonic() < self._not_before:
+        is_late = reader.is_quiet and watermark - reader.reported >= RENEW_BYTES
+        if not session.is_used_up and not (is_late and time.monotonic() >= self._not_before):
             return session
         began = time.monotonic()
         try:
@@ -59,10 +62,15 @@ class Renewal:
                 self._source, session, watermark, purpose=self._purpose, prefix=self._prefix, check=self._check
             )
         except PgdocError as exc:
-            logger.warning("the WAL since %s is still held back: %s", Lsn(reader.reported), exc)
+            logger.warning(
+                "the slot %s can't be copied, and holds back the WAL since %s: %s",
+                reader.slot,
+                Lsn(reader.reported),
+                exc,
+            )
             return session
         finally:
             self._not_before = time.monotonic() + max(_RETRY_S, _PAUSE_FACTOR * (time.monotonic() - began))
         reader.close()
-        logger.info("moved to a new slot at %s, to release WAL", Lsn(watermark))
+        logger.info("moved to a new slot at %s, to release WAL or memory", Lsn(watermark))
         return renewed

@@ -396,7 +396,8 @@ def test_a_dump_goes_on_after_an_unreadable_document(dsn):
     assert dumped.returncode == 1
     assert sorted(orjson.loads(line)["_id"] for line in dumped.stdout.splitlines()) == ["o-1", "o-3"]
     named, summary = dumped.stderr.splitlines()
-    assert named.startswith("pgdoc: cannot dump document 'o-2': ")
+    assert named.startswith("pgdoc: cannot dump document 'o-2' of collection \"orders\": ")
+    assert named.count("o-2") == 1
     assert summary.startswith("pgdoc: 1 of 3 documents are unreadable, and missing in the output: ")
 
 

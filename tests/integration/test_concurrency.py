@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 import pgdoc
-from pgdoc import AsyncStore
+from pgdoc import AsyncStore, Document
 from pgdoc.errors import DuplicateDocument, ServerUnreachable, VersionConflict
 from tests.integration.wal import recorded
 
@@ -107,6 +107,50 @@ def test_a_transaction_copies_from_itself(own_schema: dict[str, Any]) -> None:
                 tx["archive"].insert_many((d.id, d.data) for d in tx["orders"].find())
             assert tx["archive"].count() == 1000
         assert store["archive"].count() == 1000
+
+
+async def test_a_failing_insert_many_undoes_no_other_task_of_its_transaction(own_schema: dict[str, Any]) -> None:
+    async with AsyncStore(**own_schema) as store:
+        await store["orders"].insert("last", {})
+        many = [(f"o-{n}", {"text": "x" * 1000}) for n in range(1000)]
+        async with store.transaction() as tx:
+            failed, *inserted = await asyncio.gather(
+                tx["orders"].insert_many([*many, ("last", {})]),
+                *(tx["others"].insert(str(n), {}) for n in range(3)),
+                return_exceptions=True,
+            )
+        assert isinstance(failed, DuplicateDocument)
+        assert [document.id for document in inserted if isinstance(document, Document)] == ["0", "1", "2"]
+        assert await store["others"].count() == 3
+
+
+async def test_every_call_of_a_transaction_takes_its_turn(own_schema: dict[str, Any]) -> None:
+    async with AsyncStore(**own_schema) as store:
+        await store["orders"].insert("o-1", {"n": 1})
+        stream = await store["orders"].watch(consumer="turns")
+        await store["orders"].insert("o-2", {"n": 1})
+        event = await anext(stream)
+        async with store.transaction() as tx:
+            session, orders, connection = tx._session, tx["orders"], tx.connection
+            wait, waits = connection.wait, []
+
+            async def watched(*args: Any, **kwargs: Any) -> Any:
+                waits.append(session._turn.locked())
+                return await wait(*args, **kwargs)
+
+            vars(connection)["wait"] = watched
+            await orders.insert_many([("o-3", {})])
+            await orders.create_index("n")
+            await orders.set_limits(max_size=10_000)
+            await orders.drop_index((await orders.indexes())[0].name)
+            await stream.checkpoint(event, tx)
+            await orders.update("o-1", {"$inc": {"n": 1}})
+            assert [document.id async for document in orders.find(sort="_id")] == ["o-1", "o-2", "o-3"]
+            vars(connection).pop("wait")
+        await stream.close()
+        assert waits.count(True) > 20
+        assert waits.count(False) == 0
+        assert await store.drop_consumer("turns")
 
 
 def test_stores_that_create_a_collection_at_once_agree(own_schema: dict[str, Any]) -> None:

@@ -153,10 +153,27 @@ def test_a_long_list_is_planned_each_time(store: Store) -> None:
 
 
 def test_a_filter_that_the_protocol_can_not_send_is_refused(store: Store) -> None:
-    wanted = {"$or": [{"n": {"$gt": number}} for number in range(66_000)]}
-    for call in store["plain"].count, store["plain"].find_one, lambda wanted: list(store["plain"].find(wanted)):
-        with pytest.raises(InvalidFilter, match="65,535"):
+    docs, wanted = store["plain"], {"$or": [{"n": {"$gt": number}} for number in range(66_000)]}
+    for call in docs.count, lambda wanted: list(docs.find(wanted)):
+        with pytest.raises(InvalidFilter, match=r"filter has 66,000 conditions, .* 65,535: split .*\$in"):
             call(wanted)
+
+
+def test_a_filter_with_too_many_parameters_is_refused_before_it_is_sent(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgdoc.crud.statements.MOST_CONDITIONS", 600)
+    docs, wanted = store["plain"], {"$or": [{"n": {"$mod": [7, number]}} for number in range(201)]}
+    for call in docs.count, docs.find_one, lambda wanted: list(docs.find(wanted)), docs.delete_many:
+        with pytest.raises(InvalidFilter, match=r"filter have 60[3-9] parameters, and PostgreSQL takes 600: split"):
+            call(wanted)
+    with store.bulk() as bulk:
+        bulk["new"].insert("a", {})
+        with pytest.raises(InvalidFilter, match="PostgreSQL takes 600"):
+            bulk["new"].delete_many(wanted)
+        with pytest.raises(InvalidFilter, match="PostgreSQL takes 600"):
+            bulk["new"].update_many(wanted, {"$set": {"b": 1}})  # and the bulk goes on
+    assert store["new"].get("a") is not None
 
 
 def test_explain_shows_the_plan_of_the_call(store: Store) -> None:

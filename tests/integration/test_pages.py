@@ -128,6 +128,17 @@ def test_a_page_reads_no_more_than_its_documents_from_an_index(own_schema: dict[
         ]
 
 
+def test_a_document_continues_the_pages_of_the_fields_that_it_was_read_with(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        docs = store["docs"]
+        docs.insert_many([(str(number), {"n": number, "m": -number}) for number in range(5)])
+        for found in docs.find_one({"n": 2}, fields="m"), *docs.find({"n": 2}, fields="m"):
+            with pytest.raises(InvalidInput, match=r"document '2'.* leave out 'n'"):
+                docs.find(sort="n", after=found)
+            assert [each.id for each in docs.find(sort="m", fields="n", after=found)] == ["1", "0"]
+            assert [each.id for each in docs.find(sort="n", fields="m", after=docs.get("2"))] == ["3", "4"]
+
+
 @pytest.mark.parametrize(
     ("sort", "after"), [(None, ["a"]), ("n", "a"), ("n", ["a"]), ("n", [1, 2, 3]), ("n", [1, ""]), ("n", [{1}, "a"])]
 )

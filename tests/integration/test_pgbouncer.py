@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -18,6 +19,8 @@ from tests.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pgdoc import IndexProgress
 
 SETTINGS = b"SELECT name, setting, source FROM pg_settings ORDER BY name"
 OF_THE_CLIENT = {"application_name", "client_encoding", "DateStyle", "TimeZone", "standard_conforming_strings"}
@@ -75,6 +78,22 @@ def test_no_setting_reaches_another_client(dsn: str, pooled_dsn: str, other_clie
             tx["docs"].count()
     assert settings_seen_by(other_client) == before
     assert other_client.execute("SELECT pg_backend_pid()").fetchall() == pid
+
+
+def test_indexes_are_built_where_each_statement_has_another_session(dsn: str, widely_pooled_dsn: str) -> None:
+    with Store(widely_pooled_dsn, replication_conninfo=dsn) as store, psycopg.connect(dsn, autocommit=True) as owner:
+        docs = store["docs"]
+        docs.insert_many((str(number), {"n": number, "m": [number]}) for number in range(500))
+        seen: list[IndexProgress] = []
+        with ThreadPoolExecutor(3) as threads:
+            names = set(threads.map(docs.create_index, ("n", "m", "n")))
+        docs.create_index("n", "m", progress=seen.append)
+        assert {index.name for index in docs.indexes()} > names
+        assert seen[-1].phase == "ready"
+        docs.set_limits(max_size=10_000)
+        assert all(docs.drop_index(name) for name in names)
+        assert owner.execute("SELECT task FROM pgdoc.sessions WHERE task LIKE 'indexes of %'").fetchall() == []
+        assert owner.execute("SELECT FROM pg_index WHERE NOT indisvalid").fetchall() == []
 
 
 def test_clients_with_other_encodings_share_a_session(dsn: str, pooled_dsn: str) -> None:

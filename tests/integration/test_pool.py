@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from psycopg_pool import ConnectionPool
 
 import pgdoc
 from pgdoc import AsyncStore, Store
 from pgdoc.errors import PoolExhausted, ServerUnreachable
+from tests.integration.own_server.words import wait_until
 
 if TYPE_CHECKING:
     from pgdoc.server import LocalServer
@@ -62,6 +66,80 @@ def test_calls_fail_while_the_server_is_down_and_the_next_one_works(
                 with pytest.raises(ServerUnreachable):
                     store["docs"].get("a")
         assert store["docs"].get("a") is not None
+
+
+def test_an_outage_is_logged_once(
+    rough_server: LocalServer, rough_dsn: str, rough_schema: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with Store(rough_dsn, schema=rough_schema, pool_size=WORKERS) as store:
+        store["docs"].insert("a", {})
+        use_all_connections(store)
+        with rough_server.stopped():
+            for _ in range(2):
+                with pytest.raises(ServerUnreachable):
+                    store["docs"].get("a")
+        wait_until(lambda: store["docs"].get("a") is not None)
+    lost, back = [record.getMessage() for record in caplog.records if record.name == "pgdoc.store"]
+    assert lost.startswith("no connection to the server: ")
+    assert back == "connected to the server again"
+    assert not [record for record in caplog.records if record.name == "psycopg.pool" and record.levelno > logging.INFO]
+
+
+class CountedLock:
+    """A lock that counts how many threads have asked for it."""
+
+    def __init__(self) -> None:
+        self.asked: list[None] = []
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self.asked.append(None)
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_calls_that_wait_for_a_silent_server_share_one_check(
+    own_schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch, *, is_open: bool
+) -> None:
+    checks: list[None] = []
+
+    def silent() -> None:
+        checks.append(None)
+        wait_until(lambda: len(lock.asked) == WORKERS)
+        raise ServerUnreachable("the server says nothing")
+
+    def call(_: int) -> None:
+        with pytest.raises(ServerUnreachable, match="the server says nothing"):
+            store.collections()
+
+    with (
+        Store(**own_schema, pool_size=1) as store,
+        ThreadPoolExecutor(WORKERS) as threads,
+        contextlib.ExitStack() as stack,
+    ):
+        connections, lock = store._connections, CountedLock()
+        if is_open:
+            monkeypatch.setattr("pgdoc._sync.connections._CHECK_SERVER_AFTER_S", 0.01)
+            stack.enter_context(store.transaction())  # keeps the one connection
+        monkeypatch.setattr(connections, "_opening", lock)
+        monkeypatch.setattr(connections, "_check_server", silent)
+        list(threads.map(call, range(WORKERS)))
+        assert len(checks) == 1
+        lock.asked.clear()
+        list(threads.map(call, range(WORKERS)))  # a later call checks again
+        assert len(checks) == 2
+
+
+def test_other_pools_log_as_before(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    with Store(dsn) as store:
+        store.collections()
+        with ConnectionPool("host=/nonexistent", open=False, name="pgdoc", reconnect_timeout=0.0) as pool:
+            wait_until(lambda: "error connecting in 'pgdoc'" in caplog.text)
+            pool.close()
 
 
 def test_as_many_loops_as_connections_can_call_the_store(own_schema: dict[str, Any]) -> None:

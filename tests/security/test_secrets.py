@@ -95,7 +95,11 @@ def open_and_watch(conninfo: str) -> None:
 @example(conninfo=f"postgresql://app:1/{SECRET}@127.0.0.1/db")
 @example(conninfo=f"{NOWHERE} password='{SECRET}")
 @example(conninfo=f"{NOWHERE} password=a {SECRET}=b")
-@example(conninfo=f"{NOWHERE} options='-c {SECRET}=1'")
+@example(conninfo=f"{NOWHERE} options='-c {SECRET}'")
+@example(conninfo=f"{NOWHERE} options='-c a=1 {SECRET}=1'")
+@example(conninfo=f"{NOWHERE} sslmode=a {SECRET}=1")
+@example(conninfo=f"postgresql://app:p?{SECRET}=1@127.0.0.1:1/db")
+@example(conninfo=f"postgresql://app:p?{SECRET}=1")
 def test_errors_logs_and_the_command_line_show_no_secret(
     conninfo: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,7 +120,9 @@ def test_errors_logs_and_the_command_line_show_no_secret(
     "extra",
     [
         {"options": f"-c work_mem={SECRET}"},
-        {"options": f"-c {SECRET}=1"},
+        {"options": f"-c {SECRET}"},
+        {"options": f"-c nosuch={SECRET}"},
+        {"options": f"-c a=1 {SECRET}=1"},
         {"options": f"-c search_path=x\\ {SECRET} {SECRET}"},
         {"options": f"--{SECRET}"},
         {"sslmode": SECRET},
@@ -167,16 +173,16 @@ def test_service_files_and_the_environment_show_no_secret(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     file = tmp_path / "services"
-    file.write_text(f"[mine]\nhost=127.0.0.1\nport=1\npassword={SECRET}\noptions=-c {SECRET}=1\nsslmode={SECRET}\n")
+    file.write_text(f"[m]\nhost=::1\nport=1\npassword={SECRET}\noptions=-c work_mem={SECRET}\nsslmode={SECRET}\n")
     monkeypatch.setenv("PGSERVICEFILE", str(file))
-    shown = shown_by(lambda: open_and_read("service=mine"))
+    shown = shown_by(lambda: open_and_read("service=m"))
     assert shown
-    file.write_text(f"[mine]\n{SECRET}\n")
-    shown += shown_by(lambda: open_and_read("service=mine"))
+    file.write_text(f"[m]\n{SECRET}\n")
+    shown += shown_by(lambda: open_and_read("service=m"))
     monkeypatch.delenv("PGSERVICEFILE")
     for name in ("PGPASSWORD", "PGOPTIONS", "PGSSLMODE", "PGCONNECT_TIMEOUT", "PGPORT", "PGCHANNELBINDING"):
         with monkeypatch.context() as patch:
-            patch.setenv(name, f"-c {SECRET}=1" if name == "PGOPTIONS" else SECRET)
+            patch.setenv(name, f"-c work_mem={SECRET}" if name == "PGOPTIONS" else SECRET)
             shown += shown_by(lambda: open_and_read("host=127.0.0.1"))
             shown += shown_by(lambda: open_and_read(dsn))
     assert SECRET not in shown + caplog.text
@@ -185,11 +191,12 @@ def test_service_files_and_the_environment_show_no_secret(
 def test_the_pool_logs_no_secret(dsn: str, caplog: pytest.LogCaptureFixture) -> None:
     """The pool logs why it can't connect, as when the server begins to refuse what it accepted before."""
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "psycopg.pool")
     with Store(dsn) as store:
         store.create_collection("orders")
         pool = store._connections._pool
         assert pool is not None
-        pool.conninfo = make_conninfo(dsn, options=f"-c {SECRET}=1")
+        pool.conninfo = make_conninfo(dsn, options=f"-c work_mem={SECRET}")
         pool.resize(2, 2)
-        wait_until(lambda: "error connecting in" in caplog.text)
+        wait_until(lambda: "error connecting in" in caplog.text and "no connection to the server" in caplog.text)
     assert SECRET not in caplog.text

@@ -16,6 +16,7 @@ def test_only_these_errors_are_retryable() -> None:
         "SerializationFailure",
         "SlotBlocked",
         "SlotsExhausted",
+        "TransactionLost",
     }
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from pgdoc.errors import InvalidFilter
 from pgdoc.query.filters.nodes import And, AnyElement, Equal, In, Not, Or
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pgdoc.query.filters.nodes import Node, Operand, Path
+
+
+MOST_CONDITIONS: Final = 65_535
+"""Each has a parameter, and PostgreSQL's protocol numbers the parameters of a statement with 16 bits."""
 
 
 def fold_equalities(node: Node) -> Node:
@@ -23,6 +28,23 @@ def fold_equalities(node: Node) -> Node:
     if isinstance(node, AnyElement):
         return AnyElement(node.path, fold_equalities(node.node), node.as_document)
     return node
+
+
+def check_conditions(node: Node) -> None:
+    """Raise `InvalidFilter` for more conditions than a statement can have, where folded equalities count as one."""
+    if _count(node) > MOST_CONDITIONS and (count := _count(fold_equalities(node))) > MOST_CONDITIONS:
+        raise InvalidFilter(
+            f"the filter has {count:,} conditions, and PostgreSQL takes {MOST_CONDITIONS:,}: split the call, or "
+            "compare one path with a list ($in), which is one condition"
+        )
+
+
+def _count(node: Node) -> int:
+    if isinstance(node, Or | And):
+        return sum(map(_count, node.nodes))
+    if isinstance(node, Not):
+        return _count(node.node)
+    return 1 + _count(node.node) if isinstance(node, AnyElement) else 1
 
 
 def operands_of(node: Equal | In) -> tuple[Operand, ...]:

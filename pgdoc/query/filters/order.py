@@ -7,19 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import InvalidDocument, InvalidInput
-from pgdoc.model.documents import Document
+from pgdoc.model.documents import Document, projection_of
 from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import decode_comparable, encode_value
 from pgdoc.model.short_repr import short_repr
 from pgdoc.query.filters.key_sql import ID, is_whole, key_of, sort_key, sort_rest
 from pgdoc.query.filters.nodes import Operand, has_array_index, is_array_index
-from pgdoc.query.filters.projection import keeps
 from pgdoc.query.filters.sql_text import EQUALS, Compiled, join, operator
 
 if TYPE_CHECKING:
     from pgdoc.model.values import Encoder
     from pgdoc.query.filters.nodes import Path, SortKey
-    from pgdoc.query.filters.projection import Projection
 
 _ID_PATH: Final = ("_id",)
 
@@ -67,22 +65,19 @@ def _columns(sort: tuple[SortKey, ...]) -> list[_Column]:
     return [*keys, *rests, *last]
 
 
-def parse_after(
-    after: Any, sort: tuple[SortKey, ...], projection: Projection | None, encoder: Encoder | None = None
-) -> tuple[Operand, ...]:
+def parse_after(after: Any, sort: tuple[SortKey, ...], encoder: Encoder | None = None) -> tuple[Operand, ...]:
     """Return the position of a document in the sort: its values at the paths, then its id.
 
     Args:
         after: the document, or a list of these values.
         sort: the sort of the same call.
-        projection: the fields of the same call, which a document must contain.
         encoder: that of the store.
     """
     if not sort:
         raise InvalidInput("after needs a sort, which gives the pages their order: add one such as sort='_id'")
     paths = [key.path for key in sort]
     if isinstance(after, Document):
-        return _position_of(after, paths, projection)
+        return _position_of(after, paths)
     names = [".".join(path) for path in paths] + ([] if _ID_PATH in paths else ["_id"])
     if not isinstance(after, Sequence) or isinstance(after, str | bytes) or len(after) != len(names):
         raise InvalidInput(
@@ -92,17 +87,18 @@ def parse_after(
     return tuple(_operand(name, value, encoder) for name, value in zip(names, after, strict=True))
 
 
-def _position_of(document: Document, paths: list[Path], projection: Projection | None) -> tuple[Operand, ...]:
-    values = []
+def _position_of(document: Document, paths: list[Path]) -> tuple[Operand, ...]:
+    values, projection = [], projection_of(document)
     for path in paths:
         if path == _ID_PATH:
             values.append(document.id)
             continue
-        if not keeps(projection, path):
+        if projection is not None and not projection.keeps(path):
             dotted = ".".join(path)
             raise InvalidInput(
-                f"after can't be a document whose fields leave out or change {dotted!r}, a path of the sort: add it to "
-                "fields, or give the values as a list",
+                f"after can't be document {short_repr(document.id)}, because the fields that it was read with leave "
+                f"out or change {dotted!r} of the sort, or a part of it: add {dotted!r} to them, or give the values as "
+                "a list",
                 path=dotted,
             )
         values.append(_value_at(document.data, path))

@@ -15,6 +15,7 @@ from pgdoc.errors import InvalidDocument, InvalidFilter, InvalidInput
 from pgdoc.model.json_codec import MAX_DEPTH as MAX_PATH_PARTS
 from pgdoc.model.json_codec import MAX_DIGITS, decode_comparable, encode_value
 from pgdoc.model.short_repr import short_repr
+from pgdoc.query.filters.fold import check_conditions
 from pgdoc.query.filters.nodes import (
     ELEMENT,
     And,
@@ -70,10 +71,15 @@ _DOCUMENT: Final = _FieldPath((), "")
 
 
 def parse_filter(filter: Mapping[str, Any] | None, encoder: Encoder | None = None) -> Node:  # noqa: A002 (as callers)
-    """Parse a filter; `None` and `{}` match every document."""
+    """Parse a filter; `None` and `{}` match every document.
+
+    Equalities that fold into one list count as one condition.
+    """
     if filter is None:
         return And(())
-    return _parse_object(filter, 0, _DOCUMENT if encoder is None else _FieldPath((), "", encoder=encoder))
+    node = _parse_object(filter, 0, _DOCUMENT if encoder is None else _FieldPath((), "", encoder=encoder))
+    check_conditions(node)
+    return node
 
 
 def parse_condition(value: Mapping[str, Any], dotted: str, encoder: Encoder | None = None) -> Node:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pgdoc.query.filters.match import matcher, matches
-from pgdoc.query.filters.nodes import MISSING
+from pgdoc.query.filters.nodes import MISSING, is_array_index
 from pgdoc.query.filters.projection_expressions import evaluate, expression_text
 from pgdoc.query.filters.sql import compile_filter
 from pgdoc.query.filters.sql_text import Compiled
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pgdoc.query.filters.nodes import Node, Path
     from pgdoc.query.filters.projection_expressions import Expression
 
-__all__ = ["ItemTest", "Narrowing", "Projection", "Slice", "Tree", "compile_fields", "keeps", "project"]
+__all__ = ["ItemTest", "Narrowing", "Projection", "Slice", "Tree", "compile_fields", "project"]
 
 Tree: TypeAlias = dict[str, Any]
 """Maps the name of a field to the tree of its fields, to true for the whole field, or to a `Slice` of it."""
@@ -74,6 +74,11 @@ class Projection:
     exclude: bool
     narrowings: tuple[Narrowing, ...] = ()
     computed: tuple[tuple[str, Expression], ...] = ()
+
+    def keeps(self, path: Path) -> bool:
+        """Whether a sort by the path finds the same value in what is left of any document."""
+        changed = [narrowing.path for narrowing in self.narrowings] + [(name,) for name, _ in self.computed]
+        return not any(_overlap(other, path) for other in changed) and _keeps(self.tree, path, exclude=self.exclude)
 
 
 def compile_fields(projection: Projection | None) -> Compiled:
@@ -198,20 +203,16 @@ def _sliced(value: Any, part: Slice) -> Any:
     return value[start : start + part.size]
 
 
-def keeps(projection: Projection | None, path: Path) -> bool:
-    """Whether every document with these fields has the value at the path that is stored."""
-    if projection is None:
-        return True
-    if any(_overlap(narrowing.path, path) for narrowing in projection.narrowings):
+def _keeps(tree: Tree | Slice | Literal[True], path: Path, *, exclude: bool, is_below: bool = False) -> bool:
+    if tree is True:
+        return not exclude
+    if not path or isinstance(tree, Slice):  # a part of the value is left out
         return False
-    if path[0] in dict(projection.computed):
+    part, rest = path[0], path[1:]
+    # Where the part is the index of an item, the tree goes on in the item; including moves items, as it drops others.
+    if is_below and is_array_index(part) and not (exclude and _keeps(tree, rest, exclude=exclude, is_below=True)):
         return False
-    below: Any = projection.tree
-    for part in path:
-        below = below.get(part)
-        if not isinstance(below, dict):
-            return below is (None if projection.exclude else True)
-    return False
+    return _keeps(tree[part], rest, exclude=exclude, is_below=True) if part in tree else exclude
 
 
 def _overlap(path: Path, other: Path) -> bool:

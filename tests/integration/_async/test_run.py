@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from pgdoc import AsyncStore, AsyncTransaction
-from pgdoc.errors import CommitUnknown, DuplicateDocument, SerializationFailure, ServerUnreachable
+from pgdoc.errors import CommitUnknown, DuplicateDocument, SerializationFailure, ServerUnreachable, TransactionLost
 
 pytestmark = pytest.mark.usefixtures("no_delay")
 
@@ -160,3 +160,82 @@ async def test_a_lost_commit_is_not_repeated(own_schema: dict[str, Any]) -> None
         assert attempts.count == 1
         assert isinstance(raised.value, ServerUnreachable)
         assert not raised.value.retryable
+
+
+class LosesItsConnection:
+    """A function of a transaction whose connection is lost the first time."""
+
+    def __init__(self, *, catches: bool = False) -> None:
+        self.count = 0
+        self._catches = catches
+
+    async def __call__(self, tx: AsyncTransaction) -> None:
+        self.count += 1
+        await tx["orders"].insert(f"o-{self.count}", {})
+        if self.count > 1:
+            return
+        with pytest.raises(psycopg.errors.AdminShutdown):
+            await tx.connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        for _ in range(2):  # each call in it fails alike
+            with pytest.raises(TransactionLost, match=r"Nothing of the transaction is stored.* run it again"):
+                await tx["orders"].get("o-1")
+        if not self._catches:
+            await tx["orders"].count()
+
+
+@pytest.mark.parametrize("catches", [False, True])
+async def test_a_transaction_whose_connection_was_lost_is_repeated(
+    own_schema: dict[str, Any], *, catches: bool
+) -> None:
+    async with AsyncStore(**own_schema) as store:
+        await store.create_collection("orders")
+        body = LosesItsConnection(catches=catches)
+        await store.run(body)
+        assert body.count == 2
+        assert [document.id async for document in store["orders"].find()] == ["o-2"]
+
+
+async def test_every_call_of_a_lost_transaction_says_so(own_schema: dict[str, Any]) -> None:
+    async with AsyncStore(**own_schema) as store:
+        await store["orders"].insert("o-1", {})
+        with pytest.raises(TransactionLost, match="its connection is closed: run it again") as raised:
+            await lose_a_transaction(store)
+        assert raised.value.retryable
+        await kill_at_the_next_insert(store, own_schema["schema"], "orders")
+        with pytest.raises(TransactionLost, match="Nothing of the transaction is stored"):
+            await lose_a_bulk(store)
+        assert await store["orders"].count() == 1
+
+
+async def lose_a_transaction(store: AsyncStore) -> None:
+    async with store.transaction() as tx:
+        docs = tx["orders"]
+        with pytest.raises(psycopg.errors.AdminShutdown):
+            await tx.connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        with pytest.raises(TransactionLost, match="run it again"):
+            await docs.create_index("n")
+        with pytest.raises(TransactionLost, match="run it again"):
+            await docs.indexes()
+        with pytest.raises(TransactionLost, match="run it again"):
+            await docs.set_limits(max_size=None)
+        with pytest.raises(TransactionLost, match="run it again"):
+            await docs.insert_many([("o-2", {})])
+        with pytest.raises(TransactionLost, match="run it again"):
+            await docs.update_many({}, {"$set": {"a": 1}})
+
+
+async def lose_a_bulk(store: AsyncStore) -> None:
+    async with store.bulk() as bulk:
+        await bulk["orders"].insert("o-3", {"n": 1})
+        await bulk["orders"].update_many({}, {"$set": {"a": 1}})
+
+
+async def kill_at_the_next_insert(store: AsyncStore, schema: str, name: str) -> None:
+    async with store.transaction() as tx:
+        await tx.connection.execute(
+            f"""
+            CREATE FUNCTION {schema}.die() RETURNS trigger LANGUAGE plpgsql AS
+            $$BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END$$;
+            CREATE TRIGGER die AFTER INSERT ON {schema}.{name} FOR EACH ROW EXECUTE FUNCTION {schema}.die();
+            """.encode()
+        )

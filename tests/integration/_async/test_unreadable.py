@@ -114,7 +114,7 @@ def check(documents: list[Document], kind: str, *, writes: bool = False) -> None
             assert document.created_at <= document.updated_at
             continue
         for _ in range(2):
-            with pytest.raises(UnreadableDocument, match="document 'm' of collection 'orders'") as caught:
+            with pytest.raises(UnreadableDocument, match="document 'm' of collection \"orders\"") as caught:
                 getattr(document, field)
             assert (caught.value.collection, caught.value.document_id) == ("orders", BAD)
         assert document.version >= 1
@@ -196,7 +196,7 @@ async def test_distinct_values_that_python_can_not_hold_are_a_typed_error(
 ) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
         collection = await filled(store, sql, "digits")
-        with pytest.raises(UnreadableDocument, match="'n' of collection 'orders'") as caught:
+        with pytest.raises(UnreadableDocument, match=rf"'n' of collection \"{schema}.orders\"") as caught:
             await collection.distinct("n")
         assert caught.value.collection == "orders"
         assert await collection.distinct("k") == [1]

@@ -151,7 +151,8 @@ def test_a_unique_index_over_duplicates_leaves_nothing_behind(own_schema: dict[s
         users = store["users"]
         users.insert_many([("1", {"a": 1}), ("2", {"a": 1})])
         with pytest.raises(
-            DuplicateDocument, match=r"the unique index 'a_[0-9a-f]*' allows no two documents with the same"
+            DuplicateDocument,
+            match=r"^collection \S+ the unique index 'a_[0-9a-f]*' allows no two documents with the same",
         ):
             users.create_index("a", unique=True)
         assert relations(own_schema, "users") == []

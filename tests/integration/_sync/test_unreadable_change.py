@@ -10,7 +10,7 @@ import pytest
 
 from pgdoc import Store
 from pgdoc.consumers.slots import open_copy
-from pgdoc.errors import SlotsExhausted, StreamError, UnreadableChange
+from pgdoc.errors import ConsumerNotFound, InvalidInput, SlotsExhausted, StreamError, UnreadableChange
 from pgdoc.model.positions import Lsn
 from pgdoc.replication.routes import STRAIGHT, Route
 from pgdoc.replication.session import open_reader
@@ -147,6 +147,16 @@ def test_a_consumer_passes_the_one_transaction_that_it_is_told_to_skip(
         ).fetchall()
         assert rows == [(error.commit_lsn, ["files"], True, True)]
     assert any('passes what it was told to skip: consumer "all"' in record.getMessage() for record in caplog.records)
+
+
+def test_a_skip_names_what_it_does_not_know(dsn: str) -> None:
+    with Store(dsn) as store:
+        with pytest.raises(ConsumerNotFound, match=r'consumer "nosuch" does not exist: .*store\.consumers\(\)'):
+            store.skip("nosuch", commit_lsn="0/7")
+        invalid: list[Any] = [None, 5, True, "x", "", b"0/7", "0/7 ", [], object()]
+        for commit_lsn in invalid:
+            with pytest.raises(InvalidInput, match=r"^commit_lsn must be an LSN"):
+                store.skip("nosuch", commit_lsn=commit_lsn)
 
 
 def write_poison_again(owner: psycopg.Connection) -> None:

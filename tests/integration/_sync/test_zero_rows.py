@@ -11,7 +11,16 @@ import psycopg
 import pytest
 
 from pgdoc import Store
-from pgdoc.errors import BulkError, DatabaseError, DuplicateDocument, InvalidUpdate, PgdocError, VersionConflict
+from pgdoc._sync.table import Table
+from pgdoc.errors import (
+    BulkError,
+    DatabaseError,
+    DuplicateDocument,
+    InvalidUpdate,
+    PgdocError,
+    SerializationFailure,
+    VersionConflict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Callable
@@ -134,6 +143,51 @@ def test_a_bulk_ends_with_that_error(own_schema: dict[str, Any], call: str) -> N
         assert raised.value.index == 1
         assert store["others"].count() == 0
         assert store["orders"].count({"n": 1}) == 1
+
+
+@pytest.mark.parametrize("call", BULK_WRITES)
+def test_a_bulk_that_does_not_know_the_new_trigger_is_run_again(own_schema: dict[str, Any], call: str) -> None:
+    with filled(own_schema) as store:
+        with store.bulk() as bulk:  # learns that there is no trigger
+            bulk["orders"].delete("none")
+        execute(store, own_schema, *trigger("INSERT OR UPDATE OR DELETE", "RETURN NULL;"))
+        errors: list[PgdocError] = []
+        for _ in range(2):
+            try:
+                with store.bulk() as bulk:
+                    bulk["others"].insert("o-1", {})
+                    BULK_WRITES[call](bulk["orders"])
+            except PgdocError as exc:
+                errors.append(exc)
+        *first, last = errors
+        assert isinstance(last, BulkError)
+        assert isinstance(last.__cause__, DatabaseError)
+        for error in first:  # updates count what they were to change, and know at once
+            assert isinstance(error, SerializationFailure | BulkError)
+            assert not isinstance(error.__cause__, DuplicateDocument)
+            assert not isinstance(error, SerializationFailure) or "write 1 of the bulk wrote no document" in str(error)
+        assert len(errors) == 2
+        assert store["others"].count() == 0
+        assert store["orders"].count() == 1
+
+
+def test_a_bulk_looks_once_whether_its_knowledge_is_outdated(
+    own_schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with filled(own_schema) as store:
+        with store.bulk() as bulk:
+            bulk["orders"].delete("none")
+        looks, look_up = [], Table._look_up
+
+        def count(table: Table) -> Any:
+            looks.append(table.name)
+            return look_up(table)
+
+        monkeypatch.setattr(Table, "_look_up", count)
+        with store.bulk() as bulk:
+            for number in range(3_000):  # three chunks
+                bulk["orders"].delete(f"none-{number}")
+        assert len(looks) == 1
 
 
 def test_a_bulk_on_such_a_table_counts_what_it_writes(own_schema: dict[str, Any]) -> None:

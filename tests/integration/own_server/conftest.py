@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import namedtuple_row
 
 from pgdoc import Store
@@ -13,6 +14,7 @@ from pgdoc.database.migrate import migrate
 from tests.fixtures.fix_leftovers import what_is_left
 from tests.fixtures.fix_server import NOT_DURABLE, _connect_admin, local_server
 from tests.integration.own_server.faults import drop_slots
+from tests.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,6 +63,18 @@ def database(cluster: LocalServer, catalog: str) -> Iterator[str]:
 @pytest.fixture
 def dsn(cluster: LocalServer, database: str) -> str:
     return cluster.conninfo_for(database)
+
+
+@pytest.fixture
+def proxy(dsn: str) -> Iterator[Proxy]:
+    with Proxy("127.0.0.1", int(str(conninfo_to_dict(dsn)["port"]))) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxied_dsn(dsn: str, proxy: Proxy) -> str:
+    """The conninfo of the server through the proxy."""
+    return make_conninfo(dsn, port=proxy.port)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pgdoc import Store
 from pgdoc.consumers.slots import open_slot
 from pgdoc.errors import ConsumerLost, HistoryLost, ServerUnreachable
 from tests.integration.own_server.client import Client
@@ -28,9 +29,9 @@ from tests.integration.own_server.words import PATIENCE_S, said, wait_until
 if TYPE_CHECKING:
     import psycopg
 
-    from pgdoc import Store
     from pgdoc.replication.session import ReplicationSession
     from pgdoc.server import LocalServer
+    from tests.proxy import Proxy
 
 pytestmark = pytest.mark.usefixtures("in_a_hurry")
 
@@ -310,3 +311,26 @@ def test_an_owner_that_is_silent_loses_its_consumer(store: Store, monkeypatch: p
             effect(store, stream, event)
         with pytest.raises(ConsumerLost):
             stream.next(timeout=PATIENCE_S)
+
+
+def test_an_owner_behind_a_silent_network_loses_its_consumer(
+    store: Store, proxied_dsn: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither side learns that the network is gone; the owner still reads when it is back."""
+    monkeypatch.setattr("pgdoc.consumers.ownership.LEASE_S", 1)
+    with Store(proxied_dsn) as far, far["orders"].watch(consumer=NAME, auto_ack=False) as stream:
+        insert(store, 1, 2)
+        (event, _) = take(stream, 2)
+        with store["orders"].watch(consumer=NAME) as standby:
+            proxy.stall()
+            assert ids(take(standby, 2)) == [1, 2]
+            insert(store, 3)
+            assert ids(take(standby, 1)) == [3]
+            proxy.resume()
+            stream.ack(event)
+            with pytest.raises(ConsumerLost):
+                effect(far, stream, event)
+            with pytest.raises(ConsumerLost):
+                stream.next(timeout=PATIENCE_S)
+            insert(store, 4)
+            assert ids(take(standby, 1)) == [4]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgdoc import AsyncStore, Store
 from pgdoc.errors import PgdocError, ServerUnreachable, StoreClosed, StreamClosed
@@ -20,23 +19,17 @@ from pgdoc.replication.connection import connect
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.streams.bookmarks import BookmarkKeeper
 from tests.integration.own_server.words import PATIENCE_S, wait_until
-from tests.proxy import Proxy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from pgdoc import ChangeStream
     from pgdoc.server import LocalServer
+    from tests.proxy import Proxy
 
 CLOSE_LIMIT_S = 10.0  # twice the documented limit, for a busy machine
 SHUTDOWN_LIMIT_S = 15.0
 INSERT = "INSERT INTO docs.orders (id, data) SELECT n, '{}' FROM generate_series(%s::int, %s::int) AS n"
-
-
-@pytest.fixture
-def proxy(dsn: str) -> Iterator[Proxy]:
-    with Proxy("127.0.0.1", int(str(conninfo_to_dict(dsn)["port"]))) as proxy:
-        yield proxy
 
 
 @pytest.fixture(autouse=True)
@@ -44,12 +37,6 @@ def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the timeouts of the library."""
     monkeypatch.setattr("pgdoc.streams.hub._CLOSE_S", 1.5)
     monkeypatch.setattr("pgdoc.replication.reader._SILENCE_LIMIT", 2)
-
-
-@pytest.fixture
-def proxied_dsn(dsn: str, proxy: Proxy) -> str:
-    """The conninfo of the server through the proxy."""
-    return make_conninfo(dsn, port=proxy.port)
 
 
 def closed_in_time(store: Store) -> None:

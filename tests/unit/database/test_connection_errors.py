@@ -19,6 +19,12 @@ def test_no_connection_says_where_to_and_why() -> None:
     )
 
 
+def test_what_libpq_says_of_each_of_two_attempts_is_said_once() -> None:
+    text = 'connection to server at "db", port 1 failed: FATAL:  unrecognized configuration parameter "nosuch"\n'
+    found = str(connection_error(psycopg.OperationalError(f"connection failed: {text}{text}")))
+    assert found.count("nosuch") == 1
+
+
 @pytest.mark.parametrize(
     ("text", "error", "cure"),
     [
@@ -27,6 +33,10 @@ def test_no_connection_says_where_to_and_why() -> None:
         ('FATAL:  database "app" does not exist\n', DatabaseError, "the database"),
         ('FATAL:  no pg_hba.conf entry for host "::1", user "app"\n', DatabaseError, "pg_hba.conf"),
         ("FATAL:  kein pg_hba.conf-Eintrag für Host »::1«\n", DatabaseError, "add a line"),
+        ('FATAL:  unrecognized configuration parameter "nosuch"\n', DatabaseError, "`options` in the conninfo"),
+        ('FATAL:  invalid value for parameter "work_mem": "***"\n', DatabaseError, "`options` in the conninfo"),
+        ('invalid sslmode value: "***"', DatabaseError, "correct this option"),
+        ('invalid integer value "***" for connection option "keepalives"\n', DatabaseError, "correct this option"),
         ("FATAL:  das Datenbanksystem startet\n", ServerUnreachable, "das Datenbanksystem startet"),
         ("FATAL:  the database system is starting up\n", ServerUnreachable, "starting up"),
     ],

@@ -364,7 +364,7 @@ class TestEncoders:
             (InvalidDocument, lambda: encode({"a": [b"x"]}, encoder)),
             (InvalidFilter, lambda: parse_filter({"a.0": {"$gt": b"x"}}, encoder)),
             (InvalidUpdate, lambda: parse_update({"$set": {"a.0": b"x"}}, encoder)),
-            (InvalidInput, lambda: parse_after([b"x", "1"], parse_sort("a.0"), None, encoder)),
+            (InvalidInput, lambda: parse_after([b"x", "1"], parse_sort("a.0"), encoder)),
         ):
             with pytest.raises(error, match=finding or "has type bytes") as caught:
                 call()

@@ -44,6 +44,27 @@ def test_all_else_is_hidden(text: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ("-c nosuch=1", 'unrecognized configuration parameter "nosuch"'),
+        ("-cnosuch=1 -c work_mem='a\\ b'", 'unrecognized configuration parameter "nosuch"'),
+        ("--no-such=1", 'unrecognized configuration parameter "no_such"'),
+        ("-c a.nosuch=SECRET", 'permission denied to set parameter "a.nosuch"'),
+        ("-c role=SECRET", 'role "***" does not exist'),
+    ],
+)
+def test_the_names_of_settings_are_shown(options: str, text: str) -> None:
+    assert hidden(text.replace("***", "SECRET"), {"options": options}) == text
+
+
+@pytest.mark.parametrize(
+    "options", ["-c SECRET", "-c a=1 SECRET=1", "-c a=b SECRET=1 -c c=1", "SECRET=1", "-cc=1 -xSECRET=1"]
+)
+def test_a_word_of_options_that_are_no_settings_is_hidden(options: str) -> None:
+    assert hidden('unrecognized configuration parameter "SECRET"', {"options": options}).endswith('"***"')
+
+
+@pytest.mark.parametrize(
     "text",
     [
         'connection to server on socket "/usr/local/x/.s.PGSQL.5432" failed: No such file or directory',

@@ -34,8 +34,8 @@ def renew_reader(monkeypatch: pytest.MonkeyPatch) -> mock.Mock:
     return renew_reader
 
 
-def session(*, is_quiet: bool = True) -> Any:
-    return mock.Mock(reader=mock.Mock(is_quiet=is_quiet, reported=100))
+def session(*, is_quiet: bool = True, is_used_up: bool = False) -> Any:
+    return mock.Mock(reader=mock.Mock(is_quiet=is_quiet, reported=100), is_used_up=is_used_up)
 
 
 def some_renewal() -> Renewal:
@@ -56,6 +56,16 @@ def test_the_old_reader_is_closed_once_the_new_one_reads(renew_reader, clock):
     assert present.reader.close.called
 
 
+def test_a_reader_that_is_used_up_moves_at_any_time(renew_reader, clock):
+    renewals = some_renewal()
+    for _ in range(2):
+        present = session(is_quiet=False, is_used_up=True)
+        assert renewals.renew_if_due(present, 101) is not present
+        assert present.reader.close.called
+    renew_reader.side_effect = SlotsExhausted("all slots are in use")
+    assert renewals.renew_if_due(present, 101) is present  # and the caller opens another
+
+
 def test_a_reader_that_can_not_move_stays_and_tries_again_later(renew_reader, clock, caplog):
     renew_reader.side_effect = SlotsExhausted("all slots are in use")
     renewals, present = some_renewal(), session()
@@ -63,7 +73,7 @@ def test_a_reader_that_can_not_move_stays_and_tries_again_later(renew_reader, cl
         assert renewals.renew_if_due(present, 100 + RENEW_BYTES) is present
     assert not present.reader.close.called
     assert renew_reader.call_count == 1
-    assert "0/64 is still held back: all slots are in use" in caplog.text
+    assert "the WAL since 0/64: all slots are in use" in caplog.text
     clock.now += 2
     renewals.renew_if_due(present, 100 + RENEW_BYTES)
     assert renew_reader.call_count == 2

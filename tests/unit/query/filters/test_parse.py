@@ -215,3 +215,16 @@ def test_sorts(sort: Any, keys: Any) -> None:
 def test_a_sort_that_is_not_valid_is_refused(sort: Any) -> None:
     with pytest.raises(InvalidInput):
         parse_sort(sort)
+
+
+def test_a_filter_has_as_many_conditions_as_postgresql_takes_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgdoc.query.filters.fold.MOST_CONDITIONS", 4)
+    four: list[Any] = [{"a": {"$gt": 1, "$lt": 3}}, {"b": {"$elemMatch": {"c": 1}}}]
+    same: list[Any] = [{"a": number} for number in range(9)]
+    fits: list[dict[str, Any]] = [{"$or": four}, {"$nor": four}, {"$or": same}, {"$or": [*same, *four[1:]]}]
+    for wanted in *fits, {"a": {"$in": [*range(9)]}}:
+        parse_filter(wanted)
+    too_long: list[dict[str, Any]] = [{"$or": [*four, *same]}, {"$or": four, "c": 1}, dict.fromkeys("abcde", 1)]
+    for wanted in too_long:
+        with pytest.raises(InvalidFilter, match="has 5 conditions, and PostgreSQL takes 4: split"):
+            parse_filter(wanted)

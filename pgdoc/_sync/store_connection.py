@@ -1,0 +1,61 @@
+# Written by .ci/twins.py from pgdoc/_async/store_connection.py: change that file, and run it.
+"""The connections of a store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import psycopg
+from psycopg import Connection
+
+from pgdoc.database.outage import OfStore, Outage
+from pgdoc.runtime.deadline import bounded, closing_on_deadline, deadline_scope, is_limited
+from pgdoc.runtime.encoding import in_utf8
+from pgdoc.runtime.fork import connecting, detach, remember
+from pgdoc.runtime.secrets import without_secrets
+
+if TYPE_CHECKING:
+    import threading
+
+    from psycopg.abc import PQGen, PQGenConn
+    from psycopg.pq.abc import PGconn
+
+    T = TypeVar("T")
+
+__all__ = ["connection_class"]
+
+
+def connection_class(closing: threading.Event) -> type[Connection[Any]]:
+    """Return the connection class of one store; setting `closing` cancels connecting."""
+    outage = Outage()
+
+    class StoreConnection(Connection[Any], OfStore):
+        def __init__(self, pgconn: PGconn) -> None:
+            super().__init__(pgconn)
+            remember(self)
+
+        def after_fork(self) -> None:
+            detach(self)
+
+        @classmethod
+        def connect(cls, *args: Any, **kwargs: Any) -> Self:
+            try:
+                connection = super().connect(*args, **kwargs)
+            except psycopg.Error as exc:
+                if not closing.is_set():
+                    outage.failed(exc)
+                raise
+            outage.connected()
+            return connection
+
+        @classmethod
+        def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
+            with deadline_scope(float("inf"), closing=closing):
+                return without_secrets(bounded(connecting(super()._connect_gen(in_utf8(conninfo)))), conninfo)
+
+        def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
+            """Wait for the server: without a limit for a user's call, within `deadline_scope` for opening a stream."""
+            steps = closing_on_deadline(self.pgconn, bounded(gen)) if is_limited() else gen
+            return super().wait(steps, *args, **kwargs)
+
+    return StoreConnection
