@@ -44,7 +44,24 @@ _divisions = st.fixed_dictionaries(
 )
 patterns = st.fixed_dictionaries(
     {
-        "$regex": st.sampled_from(["^a", "é?$", ".", "[^a]", "A|B", r"\w", "\U0001f600", 'q"']),
+        "$regex": st.sampled_from(
+            [
+                "^a",
+                "é?$",
+                ".",
+                "[^a]",
+                "A|B",
+                r"\w",
+                "\U0001f600",
+                'q"',
+                "^a$",
+                r"\Aé",
+                "^(?:a+)",
+                "^b.*$",
+                "^\uffff",
+                "^$",
+            ]
+        ),
         "$options": st.sampled_from(["", "i", "ms"]),
     }
 )

@@ -21,12 +21,14 @@ from pgdoc.query.filters.nodes import (
     Exact,
     In,
     Lookup,
+    Matches,
     MeetsArray,
     Or,
     Ordered,
     has_array_index,
     may_be_missing_in_array,
 )
+from pgdoc.query.indexes.prefixes import is_range, range_of, with_equalities, with_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,9 +73,15 @@ def may_use_index(node: Node) -> bool:
 
 def by_key(node: Node, indexes: Indexes) -> Node:
     """Return the filter as one condition that PostgreSQL can evaluate with the indexes."""
-    paths, wheres = _usable_paths(node, indexes)
-    parts = _by_key(fold_equalities(node), paths)
+    parts, wheres = _parts(node, indexes)
     return And((*parts, *(where for where in wheres if where not in parts)))
+
+
+def _parts(node: Node, indexes: Indexes) -> tuple[list[Node], tuple[Node, ...]]:
+    """Return the conjuncts, as `_by_key` does, and the conditions of the partial indexes."""
+    node = with_equalities(node)
+    paths, wheres = _usable_paths(node, indexes)
+    return _by_key(with_ranges(fold_equalities(node), paths), paths), wheres
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,21 +99,28 @@ def branches(node: Node, indexes: Indexes, first: SortKey | None = None) -> Bran
     is the path of a range, arrays come before and after the range; PostgreSQL does not read them if the other documents
     are enough.
     """
-    paths, wheres = _usable_paths(node, indexes)
-    parts = _by_key(fold_equalities(node), paths)
+    parts, wheres = _parts(node, indexes)
     keyed = [part for part in parts if isinstance(part, ByKey)]
     if not keyed:
         return Branches((by_key(node, indexes),))
     rest: list[Node] = [part for part in parts if not isinstance(part, ByKey)]
     rest += [where for where in wheres if where not in rest]
+    paths = {part.path for part in keyed}
+    remaining = [part for part in rest if not (is_range(part) and part.path in paths)]  # of documents without arrays
     if first is not None and _is_range_of(first, keyed):
         scopes = _scopes_in_order(first, keyed[0])
-        return Branches(tuple(And((ByKey(first.path, keyed[0].nodes, scope), *rest)) for scope in scopes), in_turn=True)
+        return Branches(
+            tuple(
+                And((ByKey(first.path, keyed[0].nodes, scope), *(remaining if scope == "no_array" else rest)))
+                for scope in scopes
+            ),
+            in_turn=True,
+        )
     values = [ByKey(part.path, part.nodes, "no_array") for part in keyed]
     arrays: list[Node] = [ByKey(part.path, part.nodes, "array") for part in keyed]
     if len(keyed) > 1:  # an array at one of the paths is enough, and then the keys of the others do not tell
         arrays = [Or(tuple(arrays)), *(ByKey(part.path, part.nodes, "exact") for part in keyed)]
-    return Branches((And((*values, *rest)), And((*arrays, *rest))))
+    return Branches((And((*values, *remaining)), And((*arrays, *rest))))
 
 
 def _is_range_of(first: SortKey, keyed: list[ByKey]) -> bool:
@@ -128,7 +143,9 @@ def _scopes_in_order(first: SortKey, keyed: ByKey) -> list[Scope]:
 
 def has_range(node: Node) -> bool:
     """Whether the filter has a range, so that a plan that is good for some values may be bad for others."""
-    return isinstance(node, Ordered) or (isinstance(node, And | Or) and any(map(has_range, node.nodes)))
+    if isinstance(node, And | Or):
+        return any(map(has_range, node.nodes))
+    return isinstance(node, Ordered) or (isinstance(node, Matches) and bool(range_of(node)))
 
 
 def _usable_paths(node: Node, indexes: Indexes) -> tuple[frozenset[Path], tuple[Node, ...]]:
@@ -162,12 +179,12 @@ def conjuncts(node: Node) -> Iterator[Node]:
         yield node
 
 
-def lookups(node: Node) -> Iterator[Lookup]:
+def lookups(node: Node) -> Iterator[Lookup | Matches]:
     """Yield the nodes that an index could serve."""
     if isinstance(node, And | Or):
         for part in node.nodes:
             yield from lookups(part)
-    elif _is_lookup(node):
+    elif _is_lookup(node) or (isinstance(node, Matches) and range_of(node) and _is_lookup(range_of(node)[0])):
         yield node
 
 
