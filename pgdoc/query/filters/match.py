@@ -12,6 +12,7 @@ from decimal import Decimal
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from pgdoc.query.filters.collations import collated
 from pgdoc.query.filters.fold import fold_equalities
 from pgdoc.query.filters.nodes import (
     MISSING,
@@ -92,7 +93,11 @@ def _match_not(node: Not, root: Root) -> Matcher:
 
 
 def _match_equal(node: Equal, root: Root) -> Matcher:
-    return _match_path(node.path, root, _equals(node.operand.value))
+    return _match_path(node.path, root, _with_collation(_equals(node.operand.value), node.collation))
+
+
+def _with_collation(check: Check, collation: str | None) -> Check:
+    return check if collation is None else lambda value: check(collated(value, collation))
 
 
 def _match_in(node: In, root: Root) -> Matcher:
@@ -103,7 +108,7 @@ def _match_in(node: In, root: Root) -> Matcher:
     def check(value: Any) -> bool:
         return scalar_key(value) in known or any(check(value) for check in checks)
 
-    return _match_path(node.path, root, check)
+    return _match_path(node.path, root, _with_collation(check, node.collation))
 
 
 def scalar_key(value: Any) -> Any:
@@ -114,7 +119,8 @@ def scalar_key(value: Any) -> Any:
 
 
 def _match_ordered(node: Ordered, root: Root) -> Matcher:
-    return _match_path(node.path, root, _compares(node.operator, node.operand.value))
+    check = _compares(node.operator, node.operand.value)
+    return _match_path(node.path, root, _with_collation(check, node.collation))
 
 
 def _match_exists(node: Exists, root: Root) -> Matcher:

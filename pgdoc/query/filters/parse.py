@@ -15,6 +15,7 @@ from pgdoc.errors import InvalidDocument, InvalidFilter, InvalidInput
 from pgdoc.model.json_codec import MAX_DEPTH as MAX_PATH_PARTS
 from pgdoc.model.json_codec import MAX_DIGITS, decode, encode_value
 from pgdoc.model.short_repr import short_repr
+from pgdoc.query.filters.collations import check_collation, with_collation
 from pgdoc.query.filters.nodes import (
     ELEMENT,
     And,
@@ -62,9 +63,10 @@ class _FieldPath:
     elem_match_depth: int = 0
 
 
-def parse_filter(filter: Mapping[str, Any] | None) -> Node:  # noqa: A002 (the name in the public calls)
+def parse_filter(filter: Mapping[str, Any] | None, collation: str | None = None) -> Node:  # noqa: A002 (the public name)
     """Parse a filter; `None` and `{}` match every document."""
-    return And(()) if filter is None else _parse_object(filter, 0, None)
+    check_collation(collation)
+    return And(()) if filter is None else with_collation(_parse_object(filter, 0, None), collation)
 
 
 def parse_condition(value: Mapping[str, Any], dotted: str) -> Node:
@@ -364,17 +366,18 @@ def _check_text(dotted: str, full: str) -> None:
         raise InvalidFilter(f"{short_repr(dotted)} is not a valid path: {exc}", path=full) from exc
 
 
-def parse_sort(sort: str | Sequence[str] | None) -> tuple[SortKey, ...]:
+def parse_sort(sort: str | Sequence[str] | None, collation: str | None = None) -> tuple[SortKey, ...]:
     """Parse a path such as `"total"` or `"-total"`, or a sequence of paths; `None` asks for no order."""
     keys = () if sort is None else (sort,) if isinstance(sort, str) else sort
     if not isinstance(keys, Sequence):
         raise InvalidInput(
             f"a sort must be a path such as 'total' or '-total', or a list of paths, got {short_repr(sort)}"
         )
-    return tuple(map(_parse_key, keys))
+    check_collation(collation)
+    return tuple(_parse_key(key, collation) for key in keys)
 
 
-def _parse_key(key: Any) -> SortKey:
+def _parse_key(key: Any, collation: str | None) -> SortKey:
     dotted = key.removeprefix("-") if isinstance(key, str) else ""
     if not dotted:
         raise InvalidInput(
@@ -382,6 +385,7 @@ def _parse_key(key: Any) -> SortKey:
             path=key if isinstance(key, str) else None,
         )
     try:
-        return SortKey(_split(dotted, dotted), key.startswith("-"))
+        path = _split(dotted, dotted)
+        return SortKey(path, key.startswith("-"), None if path == ("_id",) else collation)
     except InvalidFilter as exc:
         raise InvalidInput(str(exc), path=exc.path) from exc

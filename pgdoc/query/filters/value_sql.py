@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.query.filters.nodes import Equal, Exists, HasSize, HasType, In, Matches, Ordered, Remainder
-from pgdoc.query.filters.sql_text import EQUALS, Compiled, operator
+from pgdoc.query.filters.sql_text import EQUALS, Compiled, literal, operator
 from pgdoc.query.filters.types import INTEGER_LIMITS
 
 if TYPE_CHECKING:
@@ -22,20 +22,25 @@ def type_is(name: str) -> str:
     return f"pg_catalog.jsonb_typeof(value) {EQUALS} '{name}'"
 
 
+def _value(node: Equal | Ordered | In) -> str:
+    """Return the value as it compares with operands; the name of a collation is one of a few."""
+    return "value" if node.collation is None else f"pgdoc.collated(value, {literal(node.collation)})"
+
+
 def _equal(node: Equal) -> Compiled:
-    return Compiled(f"value {EQUALS} %s::pg_catalog.jsonb", [node.operand.text])
+    return Compiled(f"{_value(node)} {EQUALS} %s::pg_catalog.jsonb", [node.operand.text])
 
 
 def _ordered(node: Ordered) -> Compiled:
     if node.operand.value is None:
         return Compiled(f"value {EQUALS} 'null'" if "=" in node.operator else "FALSE", [])
     same_type = f"pgdoc.type_rank(value) {EQUALS} pgdoc.type_rank(%s::pg_catalog.jsonb)"
-    compared = f"pgdoc.compare(value, %s::pg_catalog.jsonb) {operator(node.operator)} 0"
+    compared = f"pgdoc.compare({_value(node)}, %s::pg_catalog.jsonb) {operator(node.operator)} 0"
     return Compiled(f"({same_type} AND {compared})", [node.operand.text, node.operand.text])
 
 
 def _in(node: In) -> Compiled:
-    return Compiled(f"value {EQUALS} ANY(%s::pg_catalog.jsonb[])", [[item.text for item in node.operands]])
+    return Compiled(f"{_value(node)} {EQUALS} ANY(%s::pg_catalog.jsonb[])", [[item.text for item in node.operands]])
 
 
 def _exists(_node: Exists) -> Compiled:

@@ -1,0 +1,206 @@
+"""Under a collation, SQL, Python and a slow reference agree, with an index and without."""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import cmp_to_key
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from pgdoc.model.json_codec import decode, encode, encode_value
+from pgdoc.query import compare, compile_filter, compile_sort, matches, parse_filter, parse_sort
+from pgdoc.query.filters.collations import COLLATIONS, collated, folded
+from pgdoc.query.filters.nodes import SortKey
+from pgdoc.query.filters.order import compile_after, parse_after
+from pgdoc.query.indexes.plan import IndexedPaths, Indexes, branches, by_key
+from tests import json_values
+from tests.indexed import paths_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+laws = settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+collations = st.sampled_from(COLLATIONS)
+
+_LETTERS = [
+    "a",
+    "A",
+    "b",
+    "B",
+    "é",
+    "É",
+    "e\u0301",
+    "E",
+    "ß",
+    "ẞ",
+    "ss",
+    "Ł",
+    "l",
+    "æ",
+    "\u0345",
+    "\u212a",
+    "\x01",
+    "%",
+]
+texts = st.lists(st.sampled_from(_LETTERS), max_size=4).map("".join) | st.sampled_from(["a" * 78 + "É", "é" * 80])
+values = st.recursive(
+    texts | texts | st.sampled_from([None, True, 1, 2.5]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "A"]), inner, max_size=2),
+    max_leaves=4,
+)
+documents = st.dictionaries(st.sampled_from(["a", "b"]), values | st.lists(values, max_size=2), max_size=2)
+_conditions = (
+    st.dictionaries(st.sampled_from(["$eq", "$ne", "$gt", "$gte", "$lt", "$lte"]), values, min_size=1, max_size=2)
+    | st.dictionaries(st.sampled_from(["$in", "$nin", "$all"]), st.lists(values, min_size=1, max_size=3), min_size=1)
+    | st.fixed_dictionaries({"$elemMatch": st.fixed_dictionaries({"$gte": texts})})
+    | st.fixed_dictionaries(
+        {
+            "$regex": st.sampled_from(["^a", "^É", "^e", "^ss", "^a$", "^É$", "^K"]),
+            "$options": st.sampled_from(["", "i"]),
+        }
+    )
+    | texts
+)
+_fields = st.dictionaries(st.sampled_from(["a", "b", "a.a"]), _conditions, min_size=1, max_size=2)
+filters = _fields | st.fixed_dictionaries({"$or": st.lists(_fields, min_size=1, max_size=3)})
+
+
+@pytest.fixture
+def connection(dsn: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("collation", COLLATIONS)
+def test_every_character_folds_alike_in_the_server_and_in_python(
+    connection: psycopg.Connection, collation: str
+) -> None:
+    query = """
+        SELECT code, pgdoc.folded(chr(code), %s) FROM generate_series(1, 130000) AS code
+        WHERE code NOT BETWEEN 55296 AND 57343
+    """
+    different = [
+        (hex(code), found)
+        for code, found in connection.execute(query, [collation])
+        if found != folded(chr(code), collation)
+    ]
+    assert different == []
+
+
+@laws
+@given(values, collations)
+@example(["É", {"É": "É"}], "ci")
+@example("xé" * 9_000, "ci")
+def test_a_value_folds_alike_in_the_server_and_in_python(
+    connection: psycopg.Connection, value: Any, collation: str
+) -> None:
+    text = encode_value(value, "")
+    row = connection.execute("SELECT pgdoc.collated(%s::jsonb, %s)::text", [text.decode(), collation]).fetchone()
+    assert row is not None
+    assert decode(row[0]) == collated(decode(text), collation)
+
+
+def slow_letters(text: str) -> str:
+    """Return the letters of a text by other means than the code that is tested: Unicode's data in Python."""
+    overlaid = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "æ": "ae", "œ": "oe"})
+    whole = unicodedata.normalize("NFD", text.casefold())
+    return "".join(char for char in whole if not unicodedata.combining(char)).translate(overlaid)
+
+
+@laws
+@given(texts, texts)
+@example("Straße", "STRASSE")
+@example("Łódź", "LODZ")
+@example("ÆON", "aeon")
+def test_texts_are_equal_regardless_of_case_and_accents(left: str, right: str) -> None:
+    assert (folded(left, "ci_ai") == folded(right, "ci_ai")) == (slow_letters(left) == slow_letters(right))
+    if "\u0345" not in left + right:  # an iota in a text of one case, a mark in another
+        same = unicodedata.normalize("NFD", left.casefold()) == unicodedata.normalize("NFD", right.casefold())
+        assert (folded(left, "ci") == folded(right, "ci")) == same
+
+
+@pytest.mark.parametrize("collation", COLLATIONS)
+def test_accents_decide_after_all_letters(collation: str) -> None:
+    names = ["Zoe", "zoë", "Äpfel", "apfel", "Apfelsaft", "aqua"]
+    order = sorted(names, key=lambda name: (folded(name, collation), name))
+    assert order == ["apfel", "Äpfel", "Apfelsaft", "aqua", "Zoe", "zoë"]
+
+
+def found_in_sql(
+    connection: psycopg.Connection, data: dict[str, Any], wanted: dict[str, Any], collation: str
+) -> set[int]:
+    """Return how often the document is found, in each way to find it."""
+    node = parse_filter(wanted, collation)
+    ways = [[node]]
+    for keys in (None, *COLLATIONS):
+        indexes = Indexes(tuple(IndexedPaths((path,), (), keys) for path in paths_of(node)))
+        firsts = [None, *(SortKey(path, descending=False, collation=keys) for path in paths_of(node))]
+        ways += [[by_key(node, indexes)], *(list(branches(node, indexes, first).nodes) for first in firsts)]
+    compiled = [[compile_filter(part) for part in way] for way in ways]
+    sums = (" + ".join(f"(({part.text}) IS TRUE)::integer" for part in way) for way in compiled)
+    query = f"SELECT ARRAY[{', '.join(sums)}] FROM (SELECT 'x' AS id, %s::jsonb AS data) AS documents"
+    params = [item for way in compiled for part in way for item in part.params]
+    row = connection.execute(query.encode(), [*params, encode(data).decode()]).fetchone()
+    assert row is not None
+    return set(row[0])
+
+
+@laws
+@given(documents, filters, collations)
+@example({"a": "ANNA"}, {"a": {"$in": ["anna", None, 5]}}, "ci")
+@example({}, {"a": {"$in": ["anna", None]}}, "ci")
+@example({"a": [[], "É"]}, {"a": {"$gte": "é", "$lte": "É"}}, "ci")
+@example({"a": ["É"]}, {"a": {"$regex": "^é", "$options": "i"}}, "ci_ai")
+@example({"a": "É"}, {"$or": [{"a": "e"}, {"a": "é"}, {"a": 1}]}, "ci_ai")
+def test_a_filter_finds_the_same_documents_in_sql_with_and_without_an_index_and_in_python(
+    connection: psycopg.Connection, data: dict[str, Any], wanted: dict[str, Any], collation: str
+) -> None:
+    expected = matches(parse_filter(wanted, collation), "x", decode(encode(data)))
+    assert found_in_sql(connection, data, wanted, collation) == {int(expected)}
+
+
+@laws
+@given(documents, st.sampled_from(["$eq", "$gt", "$gte", "$lt", "$lte", "$in"]), values, collations)
+def test_a_comparison_is_one_of_folded_documents(
+    data: dict[str, Any], operator: str, operand: Any, collation: str
+) -> None:
+    wanted = {"a": {operator: [operand] if operator == "$in" else operand}}
+    other = {"a": {operator: collated([operand] if operator == "$in" else operand, collation)}}
+    read = decode(encode(data))
+    found = matches(parse_filter(wanted, collation), "x", read)
+    assert found == matches(parse_filter(other), "x", {key: collated(value, collation) for key, value in read.items()})
+
+
+@laws
+@given(st.lists(documents, min_size=2, max_size=6), st.booleans(), collations)
+def test_a_sort_and_its_pages_are_in_the_order_of_the_folded_values(
+    connection: psycopg.Connection, data: list[dict[str, Any]], descending: bool, collation: str
+) -> None:
+    keys = parse_sort("-a" if descending else "a", collation)
+    rows = [[str(number) for number in range(len(data))], [encode(item).decode() for item in data]]
+    source = "(SELECT * FROM unnest(%s::text[], %s::jsonb[]) AS row(id, data)) AS documents"
+    order = compile_sort(keys).text
+    found = [row[0] for row in connection.execute(f"SELECT id FROM {source} ORDER BY {order}".encode(), rows)]
+    sign = -1 if descending else 1
+
+    def by_value(left: str, right: str) -> int:
+        values = (collated(decode(encode(data[int(number)])).get("a"), collation) for number in (left, right))
+        return sign * compare(*values) or int(left) - int(right)
+
+    assert found == sorted(found, key=cmp_to_key(by_value))
+    after = compile_after(keys, parse_after([data[int(found[0])].get("a"), found[0]], keys, None))
+    query = f"SELECT id FROM {source} WHERE {after.text} ORDER BY {order}"
+    assert [row[0] for row in connection.execute(query.encode(), [*rows, *after.params])] == found[1:]
+
+
+@laws
+@given(json_values.documents, json_values.filters, collations)
+def test_a_collation_changes_no_filter_without_texts(
+    connection: psycopg.Connection, data: dict[str, Any], wanted: dict[str, Any], collation: str
+) -> None:
+    expected = matches(parse_filter(wanted, collation), "x", decode(encode(data)))
+    assert found_in_sql(connection, data, wanted, collation) == {int(expected)}
