@@ -29,7 +29,8 @@ from pgdoc.errors import InvalidUpdate
 from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import encode
 from pgdoc.model.names import check_name
-from pgdoc.query.filters.parse import parse_filter, parse_sort
+from pgdoc.query.filters.parse import parse_filter
+from pgdoc.query.filters.paths import parse_sort
 from pgdoc.query.filters.sql_text import EQUALS, Compiled
 from pgdoc.query.updates.parse import parse_update
 from pgdoc.query.updates.sql import compile_first, compile_update
@@ -117,19 +118,23 @@ class AsyncBulkCollection:
         self,
         filter: Mapping[str, Any],  # noqa: A002 (the name in the contract)
         changes: Mapping[str, Any],
+        *,
+        collation: str | None = None,
     ) -> None:
         """Queue changing all documents that match when the write is executed.
 
         Args:
             filter: a filter in the filter language; `{}` for all documents.
             changes: as for `update`.
+            collation: how texts in the filter compare, as for `find`.
 
         Raises:
+            InvalidInput: `collation` is invalid. Nothing was queued.
             InvalidFilter: `filter` is not a filter. Nothing was queued.
             InvalidUpdate: `changes` is not an update. Nothing was queued.
             BulkError: the call sent the queue, and a write failed.
         """
-        wanted, update = parse_filter(filter), parse_update(changes)
+        wanted, update = parse_filter(filter, collation), parse_update(changes)
         target, condition = self._target("update_many"), await self._condition(wanted)
         await self._queue.add(target, self._update(target, condition, update))
 
@@ -140,6 +145,7 @@ class AsyncBulkCollection:
         *,
         sort: str | Sequence[str] | None = None,
         skip_locked: bool = False,
+        collation: str | None = None,
     ) -> None:
         """Queue changing the first document that matches when the write is executed.
 
@@ -148,14 +154,15 @@ class AsyncBulkCollection:
             changes: as for `update`.
             sort: as for `find`; without it, any document that matches.
             skip_locked: skip documents that another transaction is changing, instead of waiting.
+            collation: how texts in the filter and in the sort compare, as for `find`.
 
         Raises:
-            InvalidInput: `sort` is invalid. Nothing was queued.
+            InvalidInput: `sort` or `collation` is invalid. Nothing was queued.
             InvalidFilter: `filter` is not a filter. Nothing was queued.
             InvalidUpdate: `changes` is not an update. Nothing was queued.
             BulkError: the call sent the queue, and a write failed.
         """
-        wanted, order, update = parse_filter(filter), parse_sort(sort), parse_update(changes)
+        wanted, order, update = parse_filter(filter, collation), parse_sort(sort, collation), parse_update(changes)
         target, condition = self._target("update_one"), await self._first(wanted, order, skip_locked=skip_locked)
         await self._queue.add(target, self._update(target, condition, update))
 
@@ -204,34 +211,46 @@ class AsyncBulkCollection:
         write = self._write_found("delete", [target.key], target, partial(deleted, target, if_version))
         await self._queue.add(target, *self._check_before(target, if_version), write)
 
-    async def delete_many(self, filter: Mapping[str, Any]) -> None:  # noqa: A002
+    async def delete_many(
+        self,
+        filter: Mapping[str, Any],  # noqa: A002
+        *,
+        collation: str | None = None,
+    ) -> None:
         """Queue deleting all documents that match when the write is executed; `{}` matches all of them.
+
+        Args:
+            filter: a filter in the filter language.
+            collation: how texts in the filter compare, as for `find`.
 
         Raises:
             InvalidFilter: `filter` is not a filter. Nothing was queued.
+            InvalidInput: `collation` is invalid. Nothing was queued.
             BulkError: the call sent the queue, and a write failed.
         """
-        await self._queue.add(self._target("delete_many"), self._delete(await self._condition(parse_filter(filter))))
+        wanted = parse_filter(filter, collation)
+        await self._queue.add(self._target("delete_many"), self._delete(await self._condition(wanted)))
 
     async def delete_one(
         self,
         filter: Mapping[str, Any],  # noqa: A002
         *,
         sort: str | Sequence[str] | None = None,
+        collation: str | None = None,
     ) -> None:
         """Queue deleting the first document that matches, selected as by `update_one`.
 
         Args:
             filter: a filter in the filter language.
             sort: as for `find`; without it, any document that matches.
+            collation: how texts in the filter and in the sort compare, as for `find`.
 
         Raises:
             InvalidFilter: `filter` is not a filter. Nothing was queued.
             BulkError: the call sent the queue, and a write failed.
         """
-        await self._queue.add(
-            self._target("delete_one"), self._delete(await self._first(parse_filter(filter), parse_sort(sort)))
-        )
+        wanted, order = parse_filter(filter, collation), parse_sort(sort, collation)
+        await self._queue.add(self._target("delete_one"), self._delete(await self._first(wanted, order)))
 
     async def _text(self, target: Target, data: Mapping[str, Any]) -> str:
         text = encode(data)

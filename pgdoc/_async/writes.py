@@ -10,7 +10,8 @@ from pgdoc.crud.write_errors import ATTEMPTS, check_version, compare_versions, d
 from pgdoc.errors import InvalidUpdate
 from pgdoc.model.documents import Document
 from pgdoc.model.ids import check_id
-from pgdoc.query.filters.parse import parse_filter, parse_sort
+from pgdoc.query.filters.parse import parse_filter
+from pgdoc.query.filters.paths import parse_sort
 from pgdoc.query.updates.parse import parse_update
 from pgdoc.query.updates.sql import compile_first, compile_update
 
@@ -87,6 +88,8 @@ class AsyncWrites:
         self,
         filter: Mapping[str, Any],  # noqa: A002 (the name in the contract)
         changes: Mapping[str, Any],
+        *,
+        collation: str | None = None,
     ) -> int:
         """Change all documents that match, or none of them.
 
@@ -95,6 +98,7 @@ class AsyncWrites:
         Args:
             filter: a filter in the filter language; `{}` for all documents.
             changes: as for `update`.
+            collation: how texts in the filter compare, as for `find`.
 
         Returns:
             How many documents changed. A document that the update leaves as it is does not count, and neither does
@@ -102,9 +106,10 @@ class AsyncWrites:
 
         Raises:
             InvalidFilter: `filter` is not a filter.
+            InvalidInput: `collation` is invalid.
             InvalidUpdate: `changes` is not an update, or does not fit a document; the message names the document.
         """
-        wanted, update = parse_filter(filter), parse_update(changes)
+        wanted, update = parse_filter(filter, collation), parse_update(changes)
         change, condition = compile_update(update), await self._table.condition(wanted)
         params = [*change.params, *condition.params, *change.params]
         rows = await self._table.write("update_many", params, condition=condition.text, change=change.text)
@@ -121,6 +126,7 @@ class AsyncWrites:
         *,
         sort: str | Sequence[str] | None = None,
         skip_locked: bool = False,
+        collation: str | None = None,
     ) -> Document | None:
         """Change the first document that matches. Use it to claim jobs from a queue.
 
@@ -132,16 +138,17 @@ class AsyncWrites:
             changes: as for `update`.
             sort: as for `find`; without it, any document that matches.
             skip_locked: skip documents that another transaction is changing, instead of waiting.
+            collation: how texts in the filter and in the sort compare, as for `find`.
 
         Returns:
             The document after the update, or `None` if none matches.
 
         Raises:
             InvalidFilter: `filter` is not a filter.
-            InvalidInput: `sort` is invalid.
+            InvalidInput: `sort` or `collation` is invalid.
             InvalidUpdate: `changes` is not an update, or does not fit the document.
         """
-        wanted, keys, update = parse_filter(filter), parse_sort(sort), parse_update(changes)
+        wanted, keys, update = parse_filter(filter, collation), parse_sort(sort, collation), parse_update(changes)
         change = compile_update(update)
         first = await self._table.first(wanted, keys, CLAIMING if skip_locked else CHANGING)
         params = [*change.params, *first.params]
@@ -226,16 +233,26 @@ class AsyncWrites:
                 return False
         raise outrun(self._table.subject, key)
 
-    async def delete_many(self, filter: Mapping[str, Any]) -> int:  # noqa: A002
+    async def delete_many(
+        self,
+        filter: Mapping[str, Any],  # noqa: A002
+        *,
+        collation: str | None = None,
+    ) -> int:
         """Delete all documents that match; `{}` matches all of them.
+
+        Args:
+            filter: a filter in the filter language.
+            collation: how texts in the filter compare, as for `find`.
 
         Returns:
             How many documents were deleted. One that a trigger of the table keeps does not count.
 
         Raises:
             InvalidFilter: `filter` is not a filter.
+            InvalidInput: `collation` is invalid.
         """
-        condition = await self._table.condition(parse_filter(filter))
+        condition = await self._table.condition(parse_filter(filter, collation))
         rows = await self._table.write("delete_many", condition.params, condition=condition.text)
         return int(rows[0][0]) if rows else 0
 
@@ -244,22 +261,24 @@ class AsyncWrites:
         filter: Mapping[str, Any],  # noqa: A002
         *,
         sort: str | Sequence[str] | None = None,
+        collation: str | None = None,
     ) -> Document | None:
         """Delete the first document that matches, selected as by `update_one`.
 
         Args:
             filter: a filter in the filter language.
             sort: as for `find`; without it, any document that matches.
+            collation: how texts in the filter and in the sort compare, as for `find`.
 
         Returns:
             The deleted document, or `None` if none matches.
 
         Raises:
             InvalidFilter: `filter` is not a filter.
-            InvalidInput: `sort` is invalid.
+            InvalidInput: `sort` or `collation` is invalid.
         """
-        keys = parse_sort(sort)
-        first = await self._table.first(parse_filter(filter), keys, "FOR UPDATE")
+        keys = parse_sort(sort, collation)
+        first = await self._table.first(parse_filter(filter, collation), keys, "FOR UPDATE")
         rows = await self._table.write("delete_one", first.params, prepare=_prepare_for(keys), first=first.text)
         for was_deleted, key, *rest in rows:
             if not was_deleted:

@@ -11,7 +11,8 @@ from pgdoc.crud.write_errors import ATTEMPTS, check_version, compare_versions, d
 from pgdoc.errors import InvalidUpdate
 from pgdoc.model.documents import Document
 from pgdoc.model.ids import check_id
-from pgdoc.query.filters.parse import parse_filter, parse_sort
+from pgdoc.query.filters.parse import parse_filter
+from pgdoc.query.filters.paths import parse_sort
 from pgdoc.query.updates.parse import parse_update
 from pgdoc.query.updates.sql import compile_first, compile_update
 
@@ -88,6 +89,8 @@ class Writes:
         self,
         filter: Mapping[str, Any],  # noqa: A002 (the name in the contract)
         changes: Mapping[str, Any],
+        *,
+        collation: str | None = None,
     ) -> int:
         """Change all documents that match, or none of them.
 
@@ -96,6 +99,7 @@ class Writes:
         Args:
             filter: a filter in the filter language; `{}` for all documents.
             changes: as for `update`.
+            collation: how texts in the filter compare, as for `find`.
 
         Returns:
             How many documents changed. A document that the update leaves as it is does not count, and neither does
@@ -103,9 +107,10 @@ class Writes:
 
         Raises:
             InvalidFilter: `filter` is not a filter.
+            InvalidInput: `collation` is invalid.
             InvalidUpdate: `changes` is not an update, or does not fit a document; the message names the document.
         """
-        wanted, update = parse_filter(filter), parse_update(changes)
+        wanted, update = parse_filter(filter, collation), parse_update(changes)
         change, condition = compile_update(update), self._table.condition(wanted)
         params = [*change.params, *condition.params, *change.params]
         rows = self._table.write("update_many", params, condition=condition.text, change=change.text)
@@ -122,6 +127,7 @@ class Writes:
         *,
         sort: str | Sequence[str] | None = None,
         skip_locked: bool = False,
+        collation: str | None = None,
     ) -> Document | None:
         """Change the first document that matches. Use it to claim jobs from a queue.
 
@@ -133,16 +139,17 @@ class Writes:
             changes: as for `update`.
             sort: as for `find`; without it, any document that matches.
             skip_locked: skip documents that another transaction is changing, instead of waiting.
+            collation: how texts in the filter and in the sort compare, as for `find`.
 
         Returns:
             The document after the update, or `None` if none matches.
 
         Raises:
             InvalidFilter: `filter` is not a filter.
-            InvalidInput: `sort` is invalid.
+            InvalidInput: `sort` or `collation` is invalid.
             InvalidUpdate: `changes` is not an update, or does not fit the document.
         """
-        wanted, keys, update = parse_filter(filter), parse_sort(sort), parse_update(changes)
+        wanted, keys, update = parse_filter(filter, collation), parse_sort(sort, collation), parse_update(changes)
         change = compile_update(update)
         first = self._table.first(wanted, keys, CLAIMING if skip_locked else CHANGING)
         params = [*change.params, *first.params]
@@ -225,16 +232,26 @@ class Writes:
                 return False
         raise outrun(self._table.subject, key)
 
-    def delete_many(self, filter: Mapping[str, Any]) -> int:  # noqa: A002
+    def delete_many(
+        self,
+        filter: Mapping[str, Any],  # noqa: A002
+        *,
+        collation: str | None = None,
+    ) -> int:
         """Delete all documents that match; `{}` matches all of them.
+
+        Args:
+            filter: a filter in the filter language.
+            collation: how texts in the filter compare, as for `find`.
 
         Returns:
             How many documents were deleted. One that a trigger of the table keeps does not count.
 
         Raises:
             InvalidFilter: `filter` is not a filter.
+            InvalidInput: `collation` is invalid.
         """
-        condition = self._table.condition(parse_filter(filter))
+        condition = self._table.condition(parse_filter(filter, collation))
         rows = self._table.write("delete_many", condition.params, condition=condition.text)
         return int(rows[0][0]) if rows else 0
 
@@ -243,22 +260,24 @@ class Writes:
         filter: Mapping[str, Any],  # noqa: A002
         *,
         sort: str | Sequence[str] | None = None,
+        collation: str | None = None,
     ) -> Document | None:
         """Delete the first document that matches, selected as by `update_one`.
 
         Args:
             filter: a filter in the filter language.
             sort: as for `find`; without it, any document that matches.
+            collation: how texts in the filter and in the sort compare, as for `find`.
 
         Returns:
             The deleted document, or `None` if none matches.
 
         Raises:
             InvalidFilter: `filter` is not a filter.
-            InvalidInput: `sort` is invalid.
+            InvalidInput: `sort` or `collation` is invalid.
         """
-        keys = parse_sort(sort)
-        first = self._table.first(parse_filter(filter), keys, "FOR UPDATE")
+        keys = parse_sort(sort, collation)
+        first = self._table.first(parse_filter(filter, collation), keys, "FOR UPDATE")
         rows = self._table.write("delete_one", first.params, prepare=_prepare_for(keys), first=first.text)
         for was_deleted, key, *rest in rows:
             if not was_deleted:

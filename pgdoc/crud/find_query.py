@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.crud.statements import check_count
 from pgdoc.query.filters.order import compile_after, compile_sort, parse_after
-from pgdoc.query.filters.parse import parse_filter, parse_sort
+from pgdoc.query.filters.parse import parse_filter
+from pgdoc.query.filters.paths import parse_sort
 from pgdoc.query.filters.projection import compile_fields, parse_fields
 from pgdoc.query.filters.sql import compile_filter
 from pgdoc.query.filters.sql_text import join
@@ -55,16 +56,17 @@ class Search:
         skip: int = 0,
         fields: str | Sequence[str] | None = None,
         after: Document | Sequence[Any] | None = None,
+        collation: str | None = None,
     ) -> None:
         check_count("skip", skip)
         if limit is not None:
             check_count("limit", limit)
-        self.shape = shape_of(filter)
+        self.shape = shape_of(filter) if collation is None else None
         self._values = () if self.shape is None or filter is None else tuple(filter.values())
-        self._node = None if self.shape in _valid_shapes else parse_filter(filter)
+        self._node = None if self.shape in _valid_shapes else parse_filter(filter, collation)
         if self._node is not None and self.shape is not None:
             _remember(self.shape)
-        keys = parse_sort(sort) if sort is not None else ()
+        keys = parse_sort(sort, collation) if sort is not None else ()
         self.order = compile_sort(keys).text
         self.first = keys[0] if keys and limit is not None else None
         projection = parse_fields(fields)

@@ -36,7 +36,7 @@ def check_collation(value: Any) -> str | None:
     )
 
 
-def folded(text: str, collation: str) -> str:
+def fold_text(text: str, collation: str) -> str:
     """Return what the text compares as under the collation."""
     if text.isascii():
         return text.lower()
@@ -47,13 +47,13 @@ def folded(text: str, collation: str) -> str:
 
 def folded_letter(code: int) -> str:
     """Return what replaces a character at the start of a folded text, under each collation."""
-    return folded(chr(code), "ci_ai")
+    return fold_text(chr(code), "ci_ai")
 
 
 def collated(value: Any, collation: str) -> Any:
     """Return the value with each text in it folded; the keys of objects stay as they are."""
     if isinstance(value, str):
-        return folded(value, collation)
+        return fold_text(value, collation)
     if isinstance(value, list):
         return [collated(item, collation) for item in value]
     if isinstance(value, dict):

@@ -12,6 +12,7 @@ from decimal import Decimal
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from pgdoc.query.filters.bits import has_bits
 from pgdoc.query.filters.collations import collated
 from pgdoc.query.filters.fold import fold_equalities
 from pgdoc.query.filters.nodes import (
@@ -20,6 +21,7 @@ from pgdoc.query.filters.nodes import (
     AnyElement,
     Equal,
     Exists,
+    HasBits,
     HasSize,
     HasType,
     In,
@@ -148,6 +150,10 @@ def _match_remainder(node: Remainder, root: Root) -> Matcher:
     return _match_path(node.path, root, lambda value: _leaves_remainder(value, node.divisor, node.remainder))
 
 
+def _match_bits(node: HasBits, root: Root) -> Matcher:
+    return _match_path(node.path, root, lambda value: has_bits(value, node.operator, node.mask))
+
+
 def _leaves_remainder(value: Any, divisor: int, remainder: int) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return False
@@ -183,6 +189,7 @@ _MATCHERS: Final[Mapping[type, Callable[[Any, Root], Matcher]]] = {
     HasSize: _match_size,
     Matches: _match_pattern,
     Remainder: _match_remainder,
+    HasBits: _match_bits,
     AnyElement: _match_any_element,
 }
 

@@ -137,6 +137,15 @@ class Remainder:
 
 
 @dataclass(frozen=True, slots=True)
+class HasBits:
+    """A number at the path passes the test of an operator in `pgdoc.query.filters.bits`; the mask has 64 bits."""
+
+    path: Path
+    operator: str
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
 class AnyElement:
     """There is an array at the end of the path, and at least one of its items matches.
 
@@ -196,7 +205,7 @@ class Exact:
     node: Node
 
 
-Field: TypeAlias = Equal | Ordered | In | Exists | HasType | HasSize | Matches | Remainder | AnyElement
+Field: TypeAlias = Equal | Ordered | In | Exists | HasType | HasSize | Matches | Remainder | HasBits | AnyElement
 Node: TypeAlias = And | Or | Not | ByKey | MeetsArray | Exact | Field
 
 

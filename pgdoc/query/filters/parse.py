@@ -1,4 +1,4 @@
-"""Parse filters and sorts.
+"""Parse filters.
 
 A new operator needs a line in `_OPERATORS`, a node, and the node's meaning in both interpreters.
 """
@@ -6,15 +6,15 @@ A new operator needs a line in `_OPERATORS`, a node, and the node's meaning in b
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from pgdoc.errors import InvalidDocument, InvalidFilter, InvalidInput
-from pgdoc.model.json_codec import MAX_DEPTH as MAX_PATH_PARTS
+from pgdoc.errors import InvalidDocument, InvalidFilter
 from pgdoc.model.json_codec import MAX_DIGITS, decode, encode_value
 from pgdoc.model.short_repr import short_repr
+from pgdoc.query.filters.bits import BIT_TESTS, mask_of
 from pgdoc.query.filters.collations import check_collation, with_collation
 from pgdoc.query.filters.nodes import (
     ELEMENT,
@@ -22,6 +22,7 @@ from pgdoc.query.filters.nodes import (
     AnyElement,
     Equal,
     Exists,
+    HasBits,
     HasSize,
     HasType,
     In,
@@ -33,8 +34,8 @@ from pgdoc.query.filters.nodes import (
     Ordered,
     Path,
     Remainder,
-    SortKey,
 )
+from pgdoc.query.filters.paths import split_path
 from pgdoc.query.filters.types import INTEGER_LIMITS, TYPE_NAMES, types_of
 from pgdoc.query.regex.parse import BadPattern, parse_pattern
 
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 
 MAX_DEPTH: Final = 100
 """How deep `$and`, `$or`, `$nor`, `$not`, `$all` and `$elemMatch` may nest."""
+
+_COMMENT: Final = "$comment"
+"""Accepted in every filter, and without a meaning, as in MongoDB."""
 
 MAX_ELEM_MATCH: Final = 8
 """How deep `$elemMatch` may nest in itself: beyond that, PostgreSQL's cost estimate triggers JIT compilation."""
@@ -81,7 +85,7 @@ def parse_condition(value: Mapping[str, Any], dotted: str) -> Node:
 
 def is_operators(value: Mapping[Any, Any]) -> bool:
     """Whether the keys are operators on a value, not a filter on a document, which may contain `$and`."""
-    return any(isinstance(key, str) and key.startswith("$") and key not in _COMBINATIONS for key in value)
+    return any(isinstance(key, str) and key.startswith("$") and key not in {*_COMBINATIONS, _COMMENT} for key in value)
 
 
 def _parse_object(filter: Any, depth: int, array: _FieldPath | None) -> Node:  # noqa: A002
@@ -90,7 +94,8 @@ def _parse_object(filter: Any, depth: int, array: _FieldPath | None) -> Node:  #
         raise InvalidFilter(f"a filter must be a dict such as {{'status': 'new'}}, got {short_repr(filter)}")
     if depth > MAX_DEPTH:
         raise InvalidFilter(f"the filter is nested more than {MAX_DEPTH} levels deep: flatten it")
-    return _conjunction(tuple(_parse_entry(key, value, depth, array) for key, value in filter.items()))
+    entries = (item for item in filter.items() if item[0] != _COMMENT)
+    return _conjunction(tuple(_parse_entry(key, value, depth, array) for key, value in entries))
 
 
 def _parse_entry(key: Any, value: Any, depth: int, array: _FieldPath | None) -> Node:
@@ -116,9 +121,9 @@ def _parse_entry(key: Any, value: Any, depth: int, array: _FieldPath | None) -> 
 
 def _field_path(dotted: str, array: _FieldPath | None) -> _FieldPath:
     if array is None:
-        return _FieldPath(_split(dotted, dotted), dotted)
+        return _FieldPath(split_path(dotted, dotted), dotted)
     full = f"{array.dotted}.{dotted}"
-    return _FieldPath((ELEMENT, *_split(dotted, full)), full, array.elem_match_depth)
+    return _FieldPath((ELEMENT, *split_path(dotted, full)), full, array.elem_match_depth)
 
 
 def _parse_field(field: _FieldPath, value: Any, depth: int) -> Node:
@@ -162,7 +167,7 @@ def _elem_match(field: _FieldPath, name: str, value: Any, depth: int) -> Node:
     if field.elem_match_depth == MAX_ELEM_MATCH:
         raise _invalid(field, name, f"is nested in itself more than {MAX_ELEM_MATCH} levels deep: flatten the filter")
     element = _FieldPath((), field.dotted, field.elem_match_depth + 1)
-    first = next(iter(value), "")
+    first = next((key for key in value if key != _COMMENT), "")
     if isinstance(first, str) and first.startswith("$") and first not in _COMBINATIONS:
         return AnyElement(field.path, _parse_field(element, value, depth), as_document=False)
     return AnyElement(field.path, _parse_object(value, depth, element), as_document=True)
@@ -280,6 +285,13 @@ def _remainder(field: _FieldPath, name: str, value: Any) -> Node:
     return Remainder(field.path, divisor, remainder)
 
 
+def _has_bits(field: _FieldPath, name: str, value: Any) -> Node:
+    try:
+        return HasBits(field.path, name, mask_of(value))
+    except ValueError as exc:
+        raise _invalid(field, name, str(exc)) from exc
+
+
 def integer_of(value: Any) -> int | None:
     """Return the number truncated to an integer; `None` if it is no finite number, or too large for a document."""
     if isinstance(value, Decimal):
@@ -308,6 +320,7 @@ _OPERATORS: Final[Mapping[Any, Callable[[_FieldPath, str, Any], Node]]] = {
     "$type": _has_type,
     "$size": _has_size,
     "$mod": _remainder,
+    **dict.fromkeys(BIT_TESTS, _has_bits),
 }
 
 _NESTING_OPERATORS: Final[Mapping[Any, Callable[[_FieldPath, str, Any, int], Node]]] = {
@@ -340,52 +353,3 @@ def _operand(field: _FieldPath, name: str, value: Any) -> Operand:
 
 def _invalid(field: _FieldPath, name: str, finding: str) -> InvalidFilter:
     return InvalidFilter(f"{name} at {short_repr(field.dotted)} {finding}", path=field.dotted, operator=name)
-
-
-def _split(dotted: str, full: str) -> Path:
-    if not dotted.isascii() or "\0" in dotted:
-        _check_text(dotted, full)
-    path = tuple(dotted.split("."))
-    if len(path) > MAX_PATH_PARTS:
-        raise InvalidFilter(
-            f"the path {short_repr(dotted)} has {len(path):,} parts: use at most {MAX_PATH_PARTS}, "
-            "the greatest depth of a document",
-            path=full,
-        )
-    if "" in path:
-        raise InvalidFilter(
-            f"the path {short_repr(dotted)} has an empty part: use names separated by single dots", path=full
-        )
-    return path
-
-
-def _check_text(dotted: str, full: str) -> None:
-    try:
-        encode_value(dotted, "")
-    except InvalidDocument as exc:
-        raise InvalidFilter(f"{short_repr(dotted)} is not a valid path: {exc}", path=full) from exc
-
-
-def parse_sort(sort: str | Sequence[str] | None, collation: str | None = None) -> tuple[SortKey, ...]:
-    """Parse a path such as `"total"` or `"-total"`, or a sequence of paths; `None` asks for no order."""
-    keys = () if sort is None else (sort,) if isinstance(sort, str) else sort
-    if not isinstance(keys, Sequence):
-        raise InvalidInput(
-            f"a sort must be a path such as 'total' or '-total', or a list of paths, got {short_repr(sort)}"
-        )
-    check_collation(collation)
-    return tuple(_parse_key(key, collation) for key in keys)
-
-
-def _parse_key(key: Any, collation: str | None) -> SortKey:
-    dotted = key.removeprefix("-") if isinstance(key, str) else ""
-    if not dotted:
-        raise InvalidInput(
-            f"{short_repr(key)} is not a valid path: use a path such as 'total' or '-total'",
-            path=key if isinstance(key, str) else None,
-        )
-    try:
-        path = _split(dotted, dotted)
-        return SortKey(path, key.startswith("-"), None if path == ("_id",) else collation)
-    except InvalidFilter as exc:
-        raise InvalidInput(str(exc), path=exc.path) from exc

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from pgdoc.errors import InvalidInput
 from pgdoc.model.short_repr import short_repr
-from pgdoc.query.filters.parse import parse_sort
+from pgdoc.query.filters.paths import parse_sort
 from pgdoc.query.filters.sql_text import Compiled
 
 Tree: TypeAlias = dict[str, Any]

@@ -30,6 +30,7 @@ from pgdoc.query.filters.nodes import (
     Exact,
     Exists,
     Field,
+    HasBits,
     HasSize,
     HasType,
     In,
@@ -232,7 +233,7 @@ def _compile_exists(node: Exists) -> Compiled:
     return Compiled(_JSONPATH_EXISTS, [jsonpath(node.path)])
 
 
-def _compile_non_array(node: HasType | Remainder) -> Compiled:
+def _compile_non_array(node: HasType | Remainder | HasBits) -> Compiled:
     """Compile a node that no array or missing value matches; of an array, only the items count."""
     if node.path[0] == "_id":
         return _constant_for_ids(node)
@@ -285,6 +286,7 @@ _COMPILERS: Final[Mapping[type, Callable[[Any], Compiled]]] = {
     HasSize: _compile_array,
     Matches: _compile_pattern,
     Remainder: _compile_non_array,
+    HasBits: _compile_non_array,
     AnyElement: _compile_array,
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from pgdoc.query.filters.nodes import Equal, Exists, HasSize, HasType, In, Matches, Ordered, Remainder
+from pgdoc.query.filters.nodes import Equal, Exists, HasBits, HasSize, HasType, In, Matches, Ordered, Remainder
 from pgdoc.query.filters.sql_text import EQUALS, Compiled, literal, operator
 from pgdoc.query.filters.types import INTEGER_LIMITS
 
@@ -69,6 +69,23 @@ def _remainder(node: Remainder) -> Compiled:
     return Compiled(f"CASE WHEN {type_is('number')} THEN {text} END", [node.divisor, node.remainder])
 
 
+def _bits(node: HasBits) -> Compiled:
+    limit = INTEGER_LIMITS["long"]
+    number = "value::numeric"
+    is_long = (
+        f"{number} {operator('>=')} {-limit} AND {number} {operator('<')} {limit} "
+        f"AND {number} {EQUALS} pg_catalog.trunc({number})"
+    )
+    masked = f"({number}::bigint {operator('&')} %s::bigint)"
+    params = [node.mask]
+    if node.operator in {"$bitsAllSet", "$bitsAnyClear"}:
+        test, params = f"{masked} {operator('=' if node.operator == '$bitsAllSet' else '<>')} %s::bigint", params * 2
+    else:
+        test = f"{masked} {operator('=' if node.operator == '$bitsAllClear' else '<>')} 0"
+    # A CASE, not an AND: its order keeps larger numbers from the cast.
+    return Compiled(f"CASE WHEN {type_is('number')} THEN CASE WHEN {is_long} THEN {test} END END", params)
+
+
 _CONDITIONS: Final[Mapping[type, Callable[[Any], Compiled]]] = {
     Equal: _equal,
     Ordered: _ordered,
@@ -78,4 +95,5 @@ _CONDITIONS: Final[Mapping[type, Callable[[Any], Compiled]]] = {
     HasSize: _has_size,
     Matches: _matches,
     Remainder: _remainder,
+    HasBits: _bits,
 }

@@ -19,7 +19,8 @@ from pgdoc.model.names import check_name
 from pgdoc.model.short_repr import short_repr
 from pgdoc.query.filters.collations import COLLATIONS
 from pgdoc.query.filters.key_sql import MAX_PARTS, found_keys, has_array, key_span, sort_key, sort_rest
-from pgdoc.query.filters.parse import parse_filter, parse_sort
+from pgdoc.query.filters.parse import parse_filter
+from pgdoc.query.filters.paths import parse_sort
 from pgdoc.query.filters.sql import compile_filter
 from pgdoc.query.filters.sql_text import Compiled, join
 from pgdoc.query.indexes.plan import IndexedPaths, Indexes, conjuncts
