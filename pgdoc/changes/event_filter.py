@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 from pgdoc.changes.events import FIELDS, EventType, plain_field
 from pgdoc.changes.router import Condition, RouteKey
 from pgdoc.errors import InvalidFilter
-from pgdoc.model.json_codec import encode_value
 from pgdoc.query import finder, matcher, parse_filter, scalar_key
 from pgdoc.query.filters.nodes import MISSING, And, Equal, In, Not, Or
 
@@ -43,7 +42,7 @@ def parse_where(where: Mapping[str, Any]) -> Condition:
         rest = others
     lookup, rest = _take_lookup(rest)
     return Condition(
-        text=encode_value(where, ""),
+        text=repr(node).encode(errors="surrogatepass"),
         tables=tables,
         kinds=kinds,
         lookup=lookup,

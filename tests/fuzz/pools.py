@@ -231,7 +231,12 @@ FILTER_OPERATORS: Final = [
     "$size",
     "$regex",
     "$mod",
+    "$bitsAllSet",
+    "$bitsAnySet",
+    "$bitsAllClear",
+    "$bitsAnyClear",
 ]
+BITS: Final = [0, 1, 6, 7.0, 2**63 - 1, [], [0], [1, 2], [63], [70, 0], [-1], 1.5, 2**63, "1"]
 UPDATE_OPERATORS: Final = [
     "$set",
     "$set",

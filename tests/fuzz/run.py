@@ -27,6 +27,7 @@ from pgdoc.query import (
     parse_sort,
     parse_update,
 )
+from pgdoc.query.filters.collations import COLLATIONS, collated
 from pgdoc.query.filters.projection import compile_fields, parse_fields, project
 from tests.fuzz.dice import Dice
 from tests.hostile_settings import HARMLESS, IN_STATEMENTS, known
@@ -167,10 +168,10 @@ class _Round:
         return None
 
     def _filter(self, given: Any) -> Case:
-        node = parse_filter(given)
-        return Case(
-            "filter", given, times_found(node), [{int(matches(node, *item))} for item in self.data.items()], set
-        )
+        collation = self.dice.pick([None, None, *COLLATIONS])
+        node = parse_filter(given, collation)
+        compiled = times_found(node, (None, collation) if collation else (None,))
+        return Case("filter", given, compiled, [{int(matches(node, *item))} for item in self.data.items()], set)
 
     def _update(self, given: Any) -> Case:
         update = parse_update(given)
@@ -195,12 +196,15 @@ class _Round:
         return Case("fields", given, compiled, expected, lambda text: exact(decode(text)))
 
     def _sort(self, given: Any) -> Case:
-        keys = parse_sort(given)
+        collation = self.dice.pick([None, None, *COLLATIONS])
+        keys = parse_sort(given, collation)
         compiled = compile_sort(keys)
         compiled = type(compiled)(f"row_number() OVER (ORDER BY {compiled.text})", compiled.params)
         order = sorted(self.data)
         for key in reversed(keys):
             found = {name: name if key.path == ("_id",) else value_at(self.data[name], key.path) for name in order}
+            if key.collation is not None:
+                found = {name: collated(value, key.collation) for name, value in found.items()}
             comparable = functools.cmp_to_key(compare)
             order.sort(key=lambda name: comparable(found[name]), reverse=key.descending)
         return Case("sort", given, compiled, [order.index(name) + 1 for name in self.data], int)

@@ -12,13 +12,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pgdoc.model.json_codec import decode, encode, encode_value
-from pgdoc.query import compare, compile_filter, compile_sort, matches, parse_filter, parse_sort
+from pgdoc.query import compare, compile_sort, matches, parse_filter, parse_sort
 from pgdoc.query.filters.collations import COLLATIONS, collated, fold_text
-from pgdoc.query.filters.nodes import SortKey
 from pgdoc.query.filters.order import compile_after, parse_after
-from pgdoc.query.indexes.plan import IndexedPaths, Indexes, branches, by_key
 from tests import json_values
-from tests.indexed import paths_of
+from tests.indexed import times_found
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,17 +132,9 @@ def found_in_sql(
     connection: psycopg.Connection, data: dict[str, Any], wanted: dict[str, Any], collation: str
 ) -> set[int]:
     """Return how often the document is found, in each way to find it."""
-    node = parse_filter(wanted, collation)
-    ways = [[node]]
-    for keys in (None, *COLLATIONS):
-        indexes = Indexes(tuple(IndexedPaths((path,), (), keys) for path in paths_of(node)))
-        firsts = [None, *(SortKey(path, descending=False, collation=keys) for path in paths_of(node))]
-        ways += [[by_key(node, indexes)], *(list(branches(node, indexes, first).nodes) for first in firsts)]
-    compiled = [[compile_filter(part) for part in way] for way in ways]
-    sums = (" + ".join(f"(({part.text}) IS TRUE)::integer" for part in way) for way in compiled)
-    query = f"SELECT ARRAY[{', '.join(sums)}] FROM (SELECT 'x' AS id, %s::jsonb AS data) AS documents"
-    params = [item for way in compiled for part in way for item in part.params]
-    row = connection.execute(query.encode(), [*params, encode(data).decode()]).fetchone()
+    compiled = times_found(parse_filter(wanted, collation), (None, *COLLATIONS))
+    query = f"SELECT {compiled.text} FROM (SELECT 'x' AS id, %s::jsonb AS data) AS documents"
+    row = connection.execute(query.encode(), [*compiled.params, encode(data).decode()]).fetchone()
     assert row is not None
     return set(row[0])
 

@@ -6,6 +6,7 @@ A new operator needs a line in `_OPERATORS`, a node, and the node's meaning in b
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -127,6 +128,7 @@ def _field_path(dotted: str, array: _FieldPath | None) -> _FieldPath:
 
 
 def _parse_field(field: _FieldPath, value: Any, depth: int) -> Node:
+    value = _spelled_out(value)
     if not _has_operators(value):
         return _equal(field, "$eq", value)
     pattern = value if "$regex" in value else None
@@ -155,6 +157,7 @@ def _parse_operator(field: _FieldPath, name: Any, value: Any, depth: int, patter
 
 
 def _not(field: _FieldPath, name: str, value: Any, depth: int) -> Node:
+    value = _spelled_out(value)
     if not _has_operators(value):
         raise _invalid(field, name, f"needs operators such as {{'$gt': 5}}, got {short_repr(value)}")
     return Not(_parse_field(field, value, depth))
@@ -203,7 +206,7 @@ def _ordered(field: _FieldPath, name: str, value: Any) -> Node:
 
 
 def _refuse_pattern(field: _FieldPath, name: str, value: Any) -> None:
-    if _is_pattern(value):
+    if _is_pattern(_spelled_out(value)):
         raise _invalid(field, name, "needs a value, got $regex: use {'$regex': ...} directly, or in $not")
 
 
@@ -220,10 +223,10 @@ def _not_in(field: _FieldPath, name: str, value: Any) -> Node:
     return Not(_in(field, name, value))
 
 
-def _list(field: _FieldPath, name: str, value: Any) -> list[Any] | tuple[Any, ...]:
+def _list(field: _FieldPath, name: str, value: Any) -> list[Any]:
     if not isinstance(value, list | tuple):
         raise _invalid(field, name, f"needs a list, got {short_repr(value)}")
-    return value
+    return list(map(_spelled_out, value))
 
 
 def _equal_or_matches(field: _FieldPath, name: str, value: Any) -> Node:
@@ -234,12 +237,22 @@ def _equal_or_matches(field: _FieldPath, name: str, value: Any) -> Node:
     return _equal(field, name, value)
 
 
+def _spelled_out(value: Any) -> Any:
+    """Return a compiled expression of Python as its text and options; other values as they are."""
+    if not isinstance(value, re.Pattern):
+        return value
+    return {"$regex": value.pattern, "$options": "".join(name for name, flag in _FLAGS.items() if value.flags & flag)}
+
+
 def _is_pattern(value: Any) -> bool:
     return isinstance(value, Mapping) and "$regex" in value and set(value) <= {"$regex", "$options"}
 
 
 def _matches(field: _FieldPath, value: Mapping[str, Any]) -> Node:
     pattern, options = value["$regex"], value.get("$options", "")
+    if isinstance(pattern, re.Pattern):
+        spelled = _spelled_out(pattern)
+        pattern, options = spelled["$regex"], value.get("$options", spelled["$options"])
     for name, text in (("$regex", pattern), ("$options", options)):
         if not isinstance(text, str):
             raise _invalid(field, name, f"needs text, got {short_repr(text)}")
@@ -304,6 +317,8 @@ def integer_of(value: Any) -> int | None:
 def _nor(nodes: tuple[Node, ...]) -> Node:
     return Not(Or(nodes))
 
+
+_FLAGS: Final = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE}
 
 _COMPARISONS: Final = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 

@@ -126,8 +126,8 @@ def plan_index(
 ) -> IndexPlan:
     """Check the arguments of `create_index`, and plan the parts."""
     keys = _check_paths(paths, unique=unique, collation=collation)
-    text = encode_value(where, "").decode() if where else None
     condition = _condition(where, collation) if where else None
+    text = encode_value(where, "").decode() if where else None
     if keys is None:
         parts = [IndexPart("", "GIN", _partial(Compiled("(data pg_catalog.jsonb_path_ops)", []), [condition]))]
     else:
