@@ -35,6 +35,16 @@ FIND_SHOP = FIND + b" WHERE data ->> 'shop' = %s"
 COUNT_SHOP = b"SELECT count(*) FROM docs.orders WHERE data ->> 'shop' = %s"
 COUNT_STATUS = b"SELECT count(*) FROM docs.orders WHERE data ->> 'status' = %s"
 
+# The same, also for documents that have an array with the value: then it means what the filter means.
+_SHOP_OR_ARRAY = b"""
+(data ->> 'shop' = %s OR jsonb_typeof(data -> 'shop') = 'array' AND (data -> 'shop') @> to_jsonb(%s::text))
+"""
+FIND_SHOP_OR_ARRAY = FIND + b" WHERE" + _SHOP_OR_ARRAY
+COUNT_SHOP_OR_ARRAY = b"SELECT count(*) FROM docs.orders WHERE" + _SHOP_OR_ARRAY
+COUNT_STATUS_OR_ARRAY = b"""
+SELECT count(*) FROM docs.orders WHERE data ->> 'status' = %s OR data @> '{"status": ["paid"]}'
+"""
+
 
 @dataclass(slots=True)
 class Row:

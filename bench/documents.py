@@ -31,7 +31,11 @@ ROUNDS = 15
 DOCUMENTS = 10_000
 SHOPS = 1_000
 PEERS = ("by hand", "pgdoc", "by hand, async", "pgdoc, async")
-HAND_INDEX = "CREATE INDEX ON docs.orders ((data ->> 'shop')); ANALYZE docs.orders"
+HAND_INDEXES = """
+CREATE INDEX ON docs.orders ((data ->> 'shop'));
+CREATE INDEX ON docs.orders USING gin ((data -> 'shop') jsonb_path_ops) WHERE jsonb_typeof(data -> 'shop') = 'array';
+ANALYZE docs.orders
+"""
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,12 @@ OPERATIONS = (
         lambda hand, n: hand.find(by_hand.FIND_SHOP, [f"shop-{n % SHOPS}"]),
     ),
     Operation(
+        "the same, by hand with arrays",
+        200,
+        lambda store, n: every(store["orders"].find({"shop": f"shop-{n % SHOPS}"})),
+        lambda hand, n: hand.find(by_hand.FIND_SHOP_OR_ARRAY, [f"shop-{n % SHOPS}"] * 2),
+    ),
+    Operation(
         "find all 10,000",
         1,
         lambda store, _: every(store["orders"].find()),
@@ -133,10 +143,22 @@ OPERATIONS = (
         lambda hand, n: hand.count(by_hand.COUNT_SHOP, [f"shop-{n % SHOPS}"]),
     ),
     Operation(
+        "the same, by hand with arrays",
+        200,
+        lambda store, n: store["orders"].count({"shop": f"shop-{n % SHOPS}"}),
+        lambda hand, n: hand.count(by_hand.COUNT_SHOP_OR_ARRAY, [f"shop-{n % SHOPS}"] * 2),
+    ),
+    Operation(
         "count 2,500 of 10,000 without an index",
         2,
         lambda store, _: store["orders"].count({"status": "paid"}),
         lambda hand, _: hand.count(by_hand.COUNT_STATUS, ["paid"]),
+    ),
+    Operation(
+        "the same, by hand with arrays",
+        2,
+        lambda store, _: store["orders"].count({"status": "paid"}),
+        lambda hand, _: hand.count(by_hand.COUNT_STATUS_OR_ARRAY, ["paid"]),
     ),
 )
 
@@ -156,7 +178,7 @@ def fill(conninfo: str) -> None:
         store.create_collection("written")
         store["orders"].insert_many((key(n), order(n)) for n in range(DOCUMENTS))
         store["orders"].create_index("shop")
-        connection.execute(HAND_INDEX)
+        connection.execute(HAND_INDEXES)
 
 
 async def measure(conninfo: str, operations: list[Operation]) -> None:

@@ -146,17 +146,21 @@ COMMENT ON FUNCTION pgdoc.folded IS
 CREATE FUNCTION pgdoc.collated_part(value jsonb, collation_name text) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
+DECLARE
+    kind pg_catalog.text := pg_catalog.jsonb_typeof(value);
 BEGIN
-    RETURN CASE pg_catalog.jsonb_typeof(value)
-        WHEN 'string' THEN pg_catalog.to_jsonb(pgdoc.folded(value OPERATOR(pg_catalog.#>>) '{}', collation_name))
-        WHEN 'array' THEN (
+    IF kind OPERATOR(pg_catalog.=) 'string' THEN
+        RETURN pg_catalog.to_jsonb(pgdoc.folded(value OPERATOR(pg_catalog.#>>) '{}', collation_name));
+    ELSIF kind OPERATOR(pg_catalog.=) 'array' THEN
+        RETURN (
             SELECT coalesce(pg_catalog.jsonb_agg(pgdoc.collated_part(item, collation_name) ORDER BY place), '[]')
-            FROM pg_catalog.jsonb_array_elements(value) WITH ORDINALITY AS each(item, place))
-        WHEN 'object' THEN (
+            FROM pg_catalog.jsonb_array_elements(value) WITH ORDINALITY AS each(item, place));
+    ELSIF kind OPERATOR(pg_catalog.=) 'object' THEN
+        RETURN (
             SELECT coalesce(pg_catalog.jsonb_object_agg(key, pgdoc.collated_part(field, collation_name)), '{}')
-            FROM pg_catalog.jsonb_each(value) AS each(key, field))
-        ELSE value
-    END;
+            FROM pg_catalog.jsonb_each(value) AS each(key, field));
+    END IF;
+    RETURN value;
 END
 $$;
 COMMENT ON FUNCTION pgdoc.collated_part IS 'As collated, for values of any depth';
@@ -164,10 +168,12 @@ COMMENT ON FUNCTION pgdoc.collated_part IS 'As collated, for values of any depth
 CREATE FUNCTION pgdoc.collated(value jsonb, collation_name text) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
+DECLARE
+    kind pg_catalog.text := pg_catalog.jsonb_typeof(value);
 BEGIN
-    IF pg_catalog.jsonb_typeof(value) OPERATOR(pg_catalog.=) 'string' THEN
+    IF kind OPERATOR(pg_catalog.=) 'string' THEN
         RETURN pg_catalog.to_jsonb(pgdoc.folded(value OPERATOR(pg_catalog.#>>) '{}', collation_name));
-    ELSIF pg_catalog.jsonb_typeof(value) OPERATOR(pg_catalog.=) ANY (ARRAY['object', 'array'])
+    ELSIF kind OPERATOR(pg_catalog.=) ANY (ARRAY['object', 'array'])
         AND NOT value OPERATOR(pg_catalog.@?) '$.**{260}' THEN  -- deeper than pgdoc allows: it could exceed the stack
         RETURN pgdoc.collated_part(value, collation_name);
     END IF;

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pgdoc.crud.explain import NO_CHANGE, check_call
 from pgdoc.crud.find_query import Search
 from pgdoc.crud.guard import explained
-from pgdoc.crud.statements import CHANGING, distinct_statement, find_statement, write_statement
+from pgdoc.crud.statements import CHANGING, distinct_statement, write_statement
 from pgdoc.errors import InvalidInput, UnreadableDocument
 from pgdoc.model.documents import Document, decode_stored
 from pgdoc.model.short_repr import short_repr
@@ -95,7 +95,7 @@ class AsyncReads:
             InvalidInput: `sort`, `fields` or `collation` is invalid.
         """
         search = Search(filter, sort=sort, limit=1, fields=fields, collation=collation)
-        rows = await self._few(*await self._compiled("find", search), search, 1)
+        rows = await self._few(*await self._table.search_statement("find", search), search, 1)
         return Document.from_text(*rows[0], collection=self._name) if rows else None
 
     async def count(
@@ -111,7 +111,7 @@ class AsyncReads:
             InvalidInput: `collation` is invalid.
         """
         search = Search(filter, collation=collation)
-        query, params, prepare = await self._compiled("count", search)
+        query, params, prepare = await self._table.search_statement("count", search)
         rows = await self._table.read(query, params, prepare=prepare)
         return int(rows[0][0]) if rows else 0
 
@@ -185,7 +185,7 @@ class AsyncReads:
         else:
             limit = 1 if call == "find_one" else limit
             search = Search(filter, sort=sort, limit=limit, skip=skip, after=after, collation=collation)
-            query, params, _ = await self._compiled("count" if call == "count" else "find", search)
+            query, params, _ = await self._table.search_statement("count" if call == "count" else "find", search)
             params += () if call == "count" else search.last_param(limit)
         rows = await self._table.read(explained(query), params, prepare=False)
         return "\n".join(row[0] for row in rows)
@@ -202,53 +202,30 @@ class AsyncReads:
             clauses["condition"] = found.text
         return write_statement(call, self._table.name, with_metadata=False, **clauses), found.params
 
-    async def _compiled(self, name: str, search: Search) -> tuple[GuardedQuery, list[Any], bool | None]:
-        """Return the statement, its parameters except the limit, and `prepare` for `AsyncSession.fetch`.
-
-        One plan suits all values of a lookup, and of a range in its own order. It does not suit a lookup in another
-        order: many matches are best read from the order's index, few from the lookup's own.
-        """
-        conditions = await self._table.conditions(search)
-        query = find_statement(
-            name,
-            self._table.name,
-            tuple(part.text for part in conditions.parts),
-            order=search.order,
-            limit=search.limit if search.order else None,
-            skip=search.skip,
-            in_turn=conditions.in_turn,
-            fields=search.fields.text,
-        )
-        params = [*search.fields.params, *(item for part in conditions.parts for item in part.params)]
-        has_one_plan = not search.order or conditions.in_turn or not (params or search.skip)
-        return query, params, None if has_one_plan else False
-
     async def _documents(self, search: Search) -> AsyncGenerator[Document]:
-        async with aclosing(self._chunks(search)) as chunks:
-            async for rows in chunks:
-                for row in rows:
-                    yield Document.from_text(*row, collection=self._name)
-
-    async def _chunks(self, search: Search) -> AsyncGenerator[Rows]:
         """Fetch few documents at once, with a prepared statement; stream more of them, in bounded memory.
 
         Fetching finds out how many there are. Without an order, that costs little, and the result is cached for the
         statement.
         """
-        query, params, prepare = await self._compiled("find", search)
+        query, params, prepare = await self._table.search_statement("find", search)
         limit, large = search.limit, self._session.large_results
+        rows: Rows | None = None
         if limit is not None and limit <= _FEW:
-            yield await self._few(query, params, prepare, search, limit)
-            return
-        if not search.order and not large.get(query):
+            rows = await self._few(query, params, prepare, search, limit)
+        elif not search.order and not large.get(query):
             rows = await self._few(query, params, prepare, search, _FEW + 1)
-            if len(rows) <= _FEW:
-                yield rows
-                return
-            large.put(query, value=True)
+            if len(rows) > _FEW:
+                large.put(query, value=True)
+                rows = None
+        if rows is not None:
+            for row in rows:
+                yield Document.from_text(*row, collection=self._name)
+            return
         async with aclosing(self._table.stream(query, [*params, *search.last_param(limit)])) as chunks:
-            async for rows in chunks:
-                yield rows
+            async for chunk in chunks:
+                for row in chunk:
+                    yield Document.from_text(*row, collection=self._name)
 
     async def _few(
         self, query: GuardedQuery, params: list[Any], prepare: bool | None, search: Search, limit: int

@@ -96,7 +96,7 @@ class Reads:
             InvalidInput: `sort`, `fields` or `collation` is invalid.
         """
         search = Search(filter, sort=sort, limit=1, fields=fields, collation=collation)
-        rows = self._few(*self._compiled("find", search), search, 1)
+        rows = self._few(*self._table.search_statement("find", search), search, 1)
         return Document.from_text(*rows[0], collection=self._name) if rows else None
 
     def count(
@@ -112,7 +112,7 @@ class Reads:
             InvalidInput: `collation` is invalid.
         """
         search = Search(filter, collation=collation)
-        query, params, prepare = self._compiled("count", search)
+        query, params, prepare = self._table.search_statement("count", search)
         rows = self._table.read(query, params, prepare=prepare)
         return int(rows[0][0]) if rows else 0
 
@@ -184,7 +184,7 @@ class Reads:
         else:
             limit = 1 if call == "find_one" else limit
             search = Search(filter, sort=sort, limit=limit, skip=skip, after=after, collation=collation)
-            query, params, _ = self._compiled("count" if call == "count" else "find", search)
+            query, params, _ = self._table.search_statement("count" if call == "count" else "find", search)
             params += () if call == "count" else search.last_param(limit)
         rows = self._table.read(explained(query), params, prepare=False)
         return "\n".join(row[0] for row in rows)
@@ -199,53 +199,30 @@ class Reads:
             clauses["condition"] = found.text
         return write_statement(call, self._table.name, with_metadata=False, **clauses), found.params
 
-    def _compiled(self, name: str, search: Search) -> tuple[GuardedQuery, list[Any], bool | None]:
-        """Return the statement, its parameters except the limit, and `prepare` for `Session.fetch`.
-
-        One plan suits all values of a lookup, and of a range in its own order. It does not suit a lookup in another
-        order: many matches are best read from the order's index, few from the lookup's own.
-        """
-        conditions = self._table.conditions(search)
-        query = find_statement(
-            name,
-            self._table.name,
-            tuple(part.text for part in conditions.parts),
-            order=search.order,
-            limit=search.limit if search.order else None,
-            skip=search.skip,
-            in_turn=conditions.in_turn,
-            fields=search.fields.text,
-        )
-        params = [*search.fields.params, *(item for part in conditions.parts for item in part.params)]
-        has_one_plan = not search.order or conditions.in_turn or not (params or search.skip)
-        return query, params, None if has_one_plan else False
-
     def _documents(self, search: Search) -> Generator[Document]:
-        with closing(self._chunks(search)) as chunks:
-            for rows in chunks:
-                for row in rows:
-                    yield Document.from_text(*row, collection=self._name)
-
-    def _chunks(self, search: Search) -> Generator[Rows]:
         """Fetch few documents at once, with a prepared statement; stream more of them, in bounded memory.
 
         Fetching finds out how many there are. Without an order, that costs little, and the result is cached for the
         statement.
         """
-        query, params, prepare = self._compiled("find", search)
+        query, params, prepare = self._table.search_statement("find", search)
         limit, large = search.limit, self._session.large_results
+        rows: Rows | None = None
         if limit is not None and limit <= _FEW:
-            yield self._few(query, params, prepare, search, limit)
-            return
-        if not search.order and not large.get(query):
+            rows = self._few(query, params, prepare, search, limit)
+        elif not search.order and not large.get(query):
             rows = self._few(query, params, prepare, search, _FEW + 1)
-            if len(rows) <= _FEW:
-                yield rows
-                return
-            large.put(query, value=True)
+            if len(rows) > _FEW:
+                large.put(query, value=True)
+                rows = None
+        if rows is not None:
+            for row in rows:
+                yield Document.from_text(*row, collection=self._name)
+            return
         with closing(self._table.stream(query, [*params, *search.last_param(limit)])) as chunks:
-            for rows in chunks:
-                yield rows
+            for chunk in chunks:
+                for row in chunk:
+                    yield Document.from_text(*row, collection=self._name)
 
     def _few(self, query: GuardedQuery, params: list[Any], prepare: bool | None, search: Search, limit: int) -> Rows:
         return self._table.read(query, [*params, *search.last_param(limit)], prepare=prepare)

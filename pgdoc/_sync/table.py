@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from pgdoc.crud.find_query import Search
     from pgdoc.crud.guard import GuardedQuery
     from pgdoc.query.filters.nodes import Node, SortKey
-    from pgdoc.query.filters.template import Conditions
     from pgdoc.query.indexes.plan import Indexes
 
 __all__ = ["Table"]
@@ -259,15 +258,16 @@ class Table:
         times = 1 if found.in_turn else 2
         return Compiled(text, [*first.params, *(item for part in rest for item in part.params * times)])
 
-    def conditions(self, search: Search) -> Conditions:
-        """Compile the conditions of a search for the existing indexes."""
-        return search.conditions(self.indexes() if search.may_use_index else NO_INDEXES)
+    def search_statement(self, name: str, search: Search) -> tuple[GuardedQuery, list[Any], bool | None]:
+        """Compile a search for the existing indexes; see `Search.statement`."""
+        indexes = self.indexes() if search.may_use_index else NO_INDEXES
+        return search.statement(name, self.name, indexes)
 
     def _fetch(self, query: GuardedQuery, params: Sequence[Any], *, create: bool, prepare: bool | None = None) -> Rows:
         check_params(params)
         if prepare is None and has_long_list(params):
             prepare = False
-        oid, retry = self.oid(create=create), True
+        oid, retry = self._session.oids.get(self.name) or self.oid(create=create), True
         # A unique index may refuse a new document, which must not abort the transaction.
         apart = create and oid is not None and self._session.in_transaction and (self.traits()).may_refuse
         has_unprintable = False

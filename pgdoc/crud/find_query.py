@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from pgdoc.crud.statements import check_count
+from pgdoc.crud.statements import check_count, find_statement
 from pgdoc.query.filters.order import compile_after, compile_sort, parse_after
 from pgdoc.query.filters.parse import parse_filter
 from pgdoc.query.filters.paths import parse_sort
@@ -17,8 +17,10 @@ from pgdoc.query.indexes.plan import Branches, branches, by_key, has_range, may_
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pgdoc.crud.guard import GuardedQuery
     from pgdoc.model.documents import Document
-    from pgdoc.query.filters.nodes import Node
+    from pgdoc.query.filters.nodes import Node, SortKey
+    from pgdoc.query.filters.sql_text import Compiled
     from pgdoc.query.filters.template import Shape
     from pgdoc.query.indexes.plan import Indexes
 
@@ -33,19 +35,29 @@ All threads share it without a lock: each call adds or clears it in one step, an
 
 _MAX_SHAPES: Final = 1024
 
+_WHOLE: Final = compile_fields(None)
+
 
 class Search:
     """The checked arguments of a search for documents.
 
     Attributes:
         shape: that of the filter, if filters like it are compiled once; else `None`.
+        values: the values of such a filter.
+        is_plain: whether nothing but the filter and a limit is given.
         order: the list after ORDER BY; empty for any order.
         first: the first sort key, if there is a limit; else `None`.
         fields: the expression over `data` to return.
         limit: the most documents to return; `None` for all.
     """
 
-    __slots__ = ("_after", "_node", "_values", "fields", "first", "limit", "order", "shape", "skip")
+    order: str = ""
+    first: SortKey | None = None
+    fields: Compiled = _WHOLE
+    limit: int | None = None
+    skip: int = 0
+    is_plain: bool = True
+    _after: Compiled | None = None
 
     def __init__(  # noqa: PLR0913
         self,
@@ -58,35 +70,80 @@ class Search:
         after: Document | Sequence[Any] | None = None,
         collation: str | None = None,
     ) -> None:
-        check_count("skip", skip)
-        if limit is not None:
-            check_count("limit", limit)
         self.shape = shape_of(filter) if collation is None else None
-        self._values = () if self.shape is None or filter is None else tuple(filter.values())
+        self.values = () if self.shape is None or filter is None else tuple(filter.values())
         self._node = None if self.shape in _valid_shapes else parse_filter(filter, collation)
         if self._node is not None and self.shape is not None:
             _remember(self.shape)
+        # Both become part of the SQL, so a subclass of int with a text of its own must not get there.
+        if skip or skip is False:
+            check_count("skip", skip)
+            self.skip, self.is_plain = int(skip), False
+        if limit is not None:
+            check_count("limit", limit)
+            self.limit = int(limit)
+        if sort is not None or fields is not None or after is not None:
+            self._parse(sort, fields, after, collation)
+
+    def _parse(
+        self,
+        sort: str | Sequence[str] | None,
+        fields: str | Sequence[str] | None,
+        after: Document | Sequence[Any] | None,
+        collation: str | None,
+    ) -> None:
+        self.is_plain = False
         keys = parse_sort(sort, collation) if sort is not None else ()
         self.order = compile_sort(keys).text
-        self.first = keys[0] if keys and limit is not None else None
+        self.first = keys[0] if keys and self.limit is not None else None
         projection = parse_fields(fields)
         self.fields = compile_fields(projection)
         self._after = None if after is None else compile_after(keys, parse_after(after, keys, projection))
-        # Both become part of the SQL, so a subclass of int with a text of its own must not get there.
-        self.limit = None if limit is None else int(limit)
-        self.skip = int(skip)
 
     @property
     def node(self) -> Node:
         """The parsed filter."""
         if self._node is None:
-            self._node = parse_filter(dict(zip(self.shape or (), self._values, strict=False)))
+            self._node = parse_filter(dict(zip(self.shape or (), self.values, strict=False)))
         return self._node
 
     @property
     def may_use_index(self) -> bool:
         """Whether the conditions depend on the indexes."""
         return self.shape is not None or may_use_index(self.node)
+
+    def statement(self, name: str, table: str, indexes: Indexes) -> tuple[GuardedQuery, list[Any], bool | None]:
+        """Return a statement of `reading.sql`, its parameters except the limit, and `prepare` for `AsyncSession.fetch`.
+
+        One plan suits all values of a lookup, and of a range in its own order. It does not suit a lookup in another
+        order: many matches are best read from the order's index, few from the lookup's own.
+        """
+        if self.shape is None or not self.is_plain:
+            return self._statement(name, table, indexes)
+        key = (name, table, self.shape)
+        if known := indexes.statements.get(key):
+            return known[0], known[1].params_for(self.values), known[2]
+        query, params, prepare = self._statement(name, table, indexes)
+        template = indexes.templates.get((self.shape, self.first))
+        if template is not None and len(indexes.statements) < _MAX_SHAPES:
+            indexes.statements[key] = (query, template, prepare)
+        return query, params, prepare
+
+    def _statement(self, name: str, table: str, indexes: Indexes) -> tuple[GuardedQuery, list[Any], bool | None]:
+        conditions = self.conditions(indexes)
+        query = find_statement(
+            name,
+            table,
+            tuple(part.text for part in conditions.parts),
+            order=self.order,
+            limit=self.limit if self.order else None,
+            skip=self.skip,
+            in_turn=conditions.in_turn,
+            fields=self.fields.text,
+        )
+        params = [*self.fields.params, *(item for part in conditions.parts for item in part.params)]
+        has_one_plan = not self.order or conditions.in_turn or not (params or self.skip)
+        return query, params, None if has_one_plan else False
 
     def conditions(self, indexes: Indexes) -> Conditions:
         """Compile the filter, or fill in the template of its shape; add the position to start after."""
@@ -108,7 +165,7 @@ class Search:
             template = Template.of(placeholders, self._compile(parse_filter(placeholders), indexes))
             if len(indexes.templates) < _MAX_SHAPES:
                 indexes.templates[key] = template
-        return template.fill(self._values)
+        return template.fill(self.values)
 
     def last_param(self, limit: int | None) -> tuple[str | None, ...]:
         """Return the parameter for the limit, if the statement has one: as text, which psycopg sends fastest."""

@@ -86,6 +86,15 @@ class Template:
         params = tuple(tuple(_split(param, words) for param in condition.params) for condition in conditions.parts)
         return cls(tuple(condition.text for condition in conditions.parts), params, conditions.in_turn)
 
+    def params_for(self, values: Iterable[Any]) -> list[Any]:
+        """Return the parameters of all conditions for these values."""
+        words = [str(value) for value in values]
+        return [
+            before if number < 0 else before + words[number] + after
+            for params in self.params
+            for before, number, after in params
+        ]
+
     def fill(self, values: Iterable[Any]) -> Conditions:
         """Return the conditions for these values."""
         words = [str(value) for value in values]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cmp_to_key
-from typing import TYPE_CHECKING, Final, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from pgdoc.query.filters.fold import fold_equalities, operands_of
 from pgdoc.query.filters.key_sql import MAX_PARTS, keys_suffice, rank_of
@@ -48,10 +48,11 @@ class IndexedPaths:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Indexes:
-    """The indexes of a collection, their names, and the filters compiled for them, by shape."""
+    """The indexes of a collection, their names, and the filters and statements compiled for them, by shape."""
 
     paths: tuple[IndexedPaths, ...]
     templates: dict[object, Template] = field(default_factory=dict)
+    statements: dict[object, tuple[Any, Template, bool | None]] = field(default_factory=dict)
     names: tuple[str, ...] = ()
 
 
