@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pgdoc.crud.explain import NO_CHANGE, check_call
 from pgdoc.crud.find_query import Search
 from pgdoc.crud.guard import explained
-from pgdoc.crud.statements import CHANGING, distinct_statement, find_statement, write_statement
+from pgdoc.crud.statements import CHANGING, distinct_statement, write_statement
 from pgdoc.errors import InvalidInput, UnreadableDocument
 from pgdoc.model.documents import Document, decode_stored
 from pgdoc.model.short_repr import short_repr
