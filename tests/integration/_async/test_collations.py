@@ -141,3 +141,35 @@ async def test_a_collation_is_one_of_the_known_ones(own_schema: dict[str, Any]) 
             await people.create_index("$**", collation="ci")
         with pytest.raises(InvalidFilter, match="with the collation 'ci'"):
             await people.create_index("a", where={"b": "open"}, collation="ci")
+
+
+async def test_filters_of_one_shape_are_compiled_apart_for_each_collation(own_schema: dict[str, Any]) -> None:
+    async with AsyncStore(**own_schema) as store:
+        await fill(store)
+        people = store["people"]
+        for _ in range(2):
+            for name, collation, expected in (
+                ("ANNA", None, ["2"]),
+                ("ANNA", "ci", ["1", "2"]),
+                ("anna", "ci_ai", ["1", "2", "3"]),
+                ("BOB", "ci", ["4"]),
+                ("BOB", None, []),
+            ):
+                found = [person.id async for person in people.find({"name": name}, collation=collation)]
+                assert sorted(found) == expected
+                assert await people.count({"name": name}, collation=collation) == len(expected)
+                assert await people.count({"name": name, "age": 2}, collation=collation) == ("2" in expected)
+            await people.create_index("name", collation="ci")
+
+
+async def test_ids_compare_without_the_collation(own_schema: dict[str, Any]) -> None:
+    async with AsyncStore(**own_schema) as store:
+        people = store["people"]
+        await people.insert_many([("A", {"name": "x"}), ("a", {"name": "X"}), ("B", {"name": "x"})])
+        for _ in range(2):
+            assert [person.id async for person in people.find({"_id": "A"}, collation="ci")] == ["A"]
+            assert await people.count({"_id": "A", "name": "X"}, collation="ci") == 1
+            assert await people.count({"_id": {"$in": ["A", "b"]}}, collation="ci") == 1
+            assert await people.count({"_id": {"$gte": "a"}}, collation="ci") == 1
+        assert [person.id async for person in people.find(sort="_id", collation="ci")] == ["A", "B", "a"]
+        assert [person.id async for person in people.find(sort="name", after=["X", "A"], collation="ci")] == ["B", "a"]
