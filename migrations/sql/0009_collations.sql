@@ -81,41 +81,60 @@ BEGIN
     )
     SELECT jsonb_object_agg(letter, form) INTO found FROM twice;
     EXECUTE format($create$
-CREATE FUNCTION pgdoc.decomposed(value text) RETURNS text
+CREATE FUNCTION pgdoc.decomposed_piece(value text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $body$
 DECLARE
+    rest pg_catalog.text := pg_catalog.regexp_replace(value COLLATE pg_catalog."C", '[\x01-\x7f]+', '', 'g');
+    letter pg_catalog.text;
+    result pg_catalog.text := pg_catalog.lower(value COLLATE pg_catalog."C");
+BEGIN
+    -- One letter after the other: what replaces a letter contains nothing to replace.
+    WHILE rest OPERATOR(pg_catalog.<>) '' LOOP
+        letter := pg_catalog.left(rest, 1);
+        rest := pg_catalog.replace(rest COLLATE pg_catalog."C", letter, '');
+        IF %1$L::pg_catalog.jsonb OPERATOR(pg_catalog.?) letter THEN
+            result := pg_catalog.replace(result COLLATE pg_catalog."C", letter, %1$L::pg_catalog.jsonb OPERATOR(pg_catalog.->>) letter);
+        END IF;
+    END LOOP;
+    RETURN result;
+END
+$body$;
+$create$, found);
+END
+$do$;
+COMMENT ON FUNCTION pgdoc.decomposed_piece IS 'As decomposed, for a text of some kilobytes';
+
+CREATE FUNCTION pgdoc.decomposed(value text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+AS $$
+DECLARE
+    size integer := pg_catalog.octet_length(value);
     bytes pg_catalog.bytea;
-    size integer;
     start integer := 0;
     ending integer;
     parts pg_catalog.text[] := '{}';
 BEGIN
-    IF pg_catalog.octet_length(value) OPERATOR(pg_catalog.=) pg_catalog.length(value) THEN
+    IF size OPERATOR(pg_catalog.=) pg_catalog.length(value) THEN
         RETURN pg_catalog.lower(value COLLATE pg_catalog."C");
+    ELSIF size OPERATOR(pg_catalog.<=) 8192 THEN
+        RETURN pgdoc.decomposed_piece(value);
     END IF;
-    -- In pieces of bytes: an array of all characters of a large text would exceed PostgreSQL's limit.
+    -- In pieces, since the time for one grows with its length times the number of different letters.
     bytes := pg_catalog.convert_to(value, 'UTF8');
-    size := pg_catalog.octet_length(bytes);
     WHILE start OPERATOR(pg_catalog.<) size LOOP
         ending := least(start OPERATOR(pg_catalog.+) 8192, size);
         WHILE ending OPERATOR(pg_catalog.<) size
             AND pg_catalog.get_byte(bytes, ending) OPERATOR(pg_catalog.&) 192 OPERATOR(pg_catalog.=) 128 LOOP
             ending := ending OPERATOR(pg_catalog.-) 1;  -- not inside a character
         END LOOP;
-        parts := parts OPERATOR(pg_catalog.||) (
-            SELECT pg_catalog.string_agg(coalesce(%L::pg_catalog.jsonb OPERATOR(pg_catalog.->>) letter, letter), '' ORDER BY place)
-            FROM pg_catalog.unnest(pg_catalog.string_to_array(pg_catalog.convert_from(
-                pg_catalog.substr(bytes, start OPERATOR(pg_catalog.+) 1, ending OPERATOR(pg_catalog.-) start), 'UTF8'),
-                NULL)) WITH ORDINALITY AS each(letter, place));
+        parts := parts OPERATOR(pg_catalog.||) pgdoc.decomposed_piece(pg_catalog.convert_from(
+            pg_catalog.substr(bytes, start OPERATOR(pg_catalog.+) 1, ending OPERATOR(pg_catalog.-) start), 'UTF8'));
         start := ending;
     END LOOP;
     RETURN pg_catalog.array_to_string(parts, '');
 END
-$body$;
-$create$, found);
-END
-$do$;
+$$;
 COMMENT ON FUNCTION pgdoc.decomposed IS 'The text with each letter in lower case, followed by its accents';
 
 CREATE FUNCTION pgdoc.folded(value text, collation_name text) RETURNS text

@@ -4,3 +4,4 @@ DROP FUNCTION pgdoc.collated CASCADE;
 DROP FUNCTION pgdoc.collated_part CASCADE;
 DROP FUNCTION pgdoc.folded CASCADE;
 DROP FUNCTION pgdoc.decomposed CASCADE;
+DROP FUNCTION pgdoc.decomposed_piece CASCADE;
