@@ -44,11 +44,36 @@ _divisions = st.fixed_dictionaries(
 )
 patterns = st.fixed_dictionaries(
     {
-        "$regex": st.sampled_from(["^a", "é?$", ".", "[^a]", "A|B", r"\w", "\U0001f600", 'q"']),
+        "$regex": st.sampled_from(
+            [
+                "^a",
+                "é?$",
+                ".",
+                "[^a]",
+                "A|B",
+                r"\w",
+                "\U0001f600",
+                'q"',
+                "^a$",
+                r"\Aé",
+                "^(?:a+)",
+                "^b.*$",
+                "^\uffff",
+                "^$",
+            ]
+        ),
         "$options": st.sampled_from(["", "i", "ms"]),
     }
 )
-_others = st.fixed_dictionaries({"$type": _types | st.lists(_types, min_size=1, max_size=3)}) | _divisions | patterns
+_bits = st.dictionaries(
+    st.sampled_from(["$bitsAllSet", "$bitsAnySet", "$bitsAllClear", "$bitsAnyClear"]),
+    st.sampled_from([0, 1, 5.0, 2**63 - 1, [], [0], [0, 2], [1, 63], [200]]),
+    min_size=1,
+    max_size=2,
+)
+_others = (
+    st.fixed_dictionaries({"$type": _types | st.lists(_types, min_size=1, max_size=3)}) | _divisions | patterns | _bits
+)
 _simple = _comparisons | _lists | _existence | _arrays | _others
 
 
@@ -65,7 +90,7 @@ filters = st.recursive(
     _fields,
     lambda inner: st.dictionaries(
         st.sampled_from(["$and", "$or", "$nor"]), st.lists(inner, min_size=1, max_size=3), min_size=1, max_size=1
-    ),
+    ).map(lambda combined: {"$comment": "why", **combined}),
     max_leaves=3,
 )
 

@@ -9,7 +9,7 @@ from pgdoc.crud.bulk_results import Look, Statement, Target, first_written, firs
 from pgdoc.crud.first_write import FirstWrite, first_replace, first_update
 from pgdoc.crud.statements import CHANGING, CLAIMING, table_statement
 from pgdoc.model.json_codec import encode
-from pgdoc.query.filters.parse import parse_sort
+from pgdoc.query.filters.paths import parse_sort
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,6 +38,7 @@ class AsyncBulkUpserts:
         skip_locked: bool = False,
         upsert: bool = False,
         array_filters: Sequence[Mapping[str, Any]] | None = None,
+        collation: str | None = None,
     ) -> None:
         """Queue changing the first document that matches when the write is executed.
 
@@ -49,9 +50,10 @@ class AsyncBulkUpserts:
             upsert: if no document matches, insert one, as on a collection. If another transaction inserts a document
                 with the same id, or the same values of a unique index, at the same moment, the bulk fails.
             array_filters: as for `update`.
+            collation: how texts in the filter and in the sort compare, as for `find`.
 
         Raises:
-            InvalidInput: `sort` is invalid. Nothing was queued.
+            InvalidInput: `sort` or `collation` is invalid. Nothing was queued.
             InvalidFilter: `filter` is not a filter. Nothing was queued.
             InvalidUpdate: `changes` is not an update. Nothing was queued.
             BulkError: the call sent the queue, and a write failed.
@@ -63,8 +65,9 @@ class AsyncBulkUpserts:
             array_filters=array_filters,
             skip_locked=skip_locked,
             encoder=self._table.encoder,
+            collation=collation,
         )
-        await self._add_first(write, parse_sort(sort), CLAIMING if skip_locked else CHANGING)
+        await self._add_first(write, parse_sort(sort, collation), CLAIMING if skip_locked else CHANGING)
 
     async def replace_one(
         self,
@@ -73,6 +76,7 @@ class AsyncBulkUpserts:
         *,
         sort: str | Sequence[str] | None = None,
         upsert: bool = False,
+        collation: str | None = None,
     ) -> None:
         """Queue replacing the whole data of the first document that matches when the write is executed.
 
@@ -81,16 +85,17 @@ class AsyncBulkUpserts:
             data: a JSON object.
             sort: as for `find`; without it, any document that matches.
             upsert: if no document matches, insert the data, as `update_one` does.
+            collation: as for `update_one`.
 
         Raises:
-            InvalidInput: `sort` is invalid. Nothing was queued.
+            InvalidInput: `sort` or `collation` is invalid. Nothing was queued.
             InvalidFilter: `filter` is not a filter. Nothing was queued.
             InvalidDocument: the data can't be stored. Nothing was queued.
             BulkError: the call sent the queue, and a write failed.
         """
         text = encode(data, self._table.encoder)
-        write = first_replace(filter, text.decode(), upsert=upsert, encoder=self._table.encoder)
-        order = parse_sort(sort)
+        write = first_replace(filter, text.decode(), upsert=upsert, encoder=self._table.encoder, collation=collation)
+        order = parse_sort(sort, collation)
         if self._table.may_exceed(len(text)):
             async with self._queue.connection_free():
                 await self._table.check_size(None, len(text))

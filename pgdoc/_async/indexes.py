@@ -55,6 +55,7 @@ class AsyncIndexes:
         unique: bool = False,
         where: Mapping[str, Any] | None = None,
         name: str | None = None,
+        collation: str | None = None,
         progress: Callable[[IndexProgress], object] | None = None,
     ) -> str:
         """Build an index without blocking readers or writers; do nothing if it exists.
@@ -69,6 +70,8 @@ class AsyncIndexes:
                 array at one of the paths are left out.
             where: index only the documents that match. A query that is to use the index must repeat this condition.
             name: the name for `drop_index`; by default it is made from the paths.
+            collation: how texts compare, as for `find`. Queries with the same collation can use the index, and `unique`
+                compares with it.
             progress: called every 0.2 s while a part of the index is built, and at the end. Inside a transaction it is
                 called at the end only.
 
@@ -76,13 +79,15 @@ class AsyncIndexes:
             The name of the index.
 
         Raises:
-            InvalidInput: these paths can't be indexed.
+            InvalidInput: these paths can't be indexed, or `collation` is invalid.
             InvalidFilter: `where` is not a filter that an index can have.
             InvalidName: `name` is not a valid index name.
             DuplicateDocument: two documents have the same values in a unique index, which was not created.
             DatabaseError: another index has this name.
         """
-        plan = plan_index(paths, unique=unique, where=where, name=name, encoder=self._table.encoder)
+        plan = plan_index(
+            paths, unique=unique, where=where, name=name, encoder=self._table.encoder, collation=collation
+        )
         oid = await self._table.look_up() or await self._table.create()
         if self._session.in_transaction:  # keeps the table until the transaction ends
             await self._table.read(table_statement("hold", self._table.name), [])

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 from pgdoc.crud.explain import NO_CHANGE, check_call
 from pgdoc.crud.find_query import Search
 from pgdoc.crud.guard import explained
-from pgdoc.crud.statements import CHANGING, find_statement, write_statement
+from pgdoc.crud.statements import CHANGING, distinct_statement, write_statement
 from pgdoc.errors import InvalidInput, UnreadableDocument
 from pgdoc.model.short_repr import short_repr
-from pgdoc.query.filters.parse import parse_filter, parse_sort
+from pgdoc.query.filters.parse import parse_filter
+from pgdoc.query.filters.paths import parse_sort
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -45,6 +46,7 @@ class AsyncReads:
         skip: int = 0,
         fields: Fields | None = None,
         after: Document | Sequence[Any] | None = None,
+        collation: str | None = None,
     ) -> AsyncGenerator[Document]:
         """Return an iterator over the documents that match, in bounded memory.
 
@@ -62,14 +64,25 @@ class AsyncReads:
                 server does not send what is left out.
             after: return only what follows this position in the `sort`: the last document of the page before, or a
                 list of its values at the paths of the sort, then its id.
+            collation: how texts in the filter and in the sort compare: `"ci"` regardless of case, `"ci_ai"` regardless
+                of case and accents; by default by code point.
 
         Raises:
             InvalidFilter: `filter` is not a filter.
-            InvalidInput: `sort`, `limit`, `skip`, `fields` or `after` is invalid.
+            InvalidInput: `sort`, `limit`, `skip`, `fields`, `after` or `collation` is invalid.
             PoolExhausted: raised by the first step, if `pool_size` iterators keep a connection.
         """
         return self._documents(
-            Search(filter, sort=sort, limit=limit, skip=skip, fields=fields, after=after, encoder=self._table.encoder)
+            Search(
+                filter,
+                sort=sort,
+                limit=limit,
+                skip=skip,
+                fields=fields,
+                after=after,
+                encoder=self._table.encoder,
+                collation=collation,
+            )
         )
 
     async def find_one(
@@ -78,6 +91,7 @@ class AsyncReads:
         *,
         sort: str | Sequence[str] | None = None,
         fields: Fields | None = None,
+        collation: str | None = None,
     ) -> Document | None:
         """Return the first document that matches, or `None`.
 
@@ -85,45 +99,61 @@ class AsyncReads:
             filter: as for `find`.
             sort: as for `find`; without it, any document that matches.
             fields: as for `find`.
+            collation: as for `find`.
 
         Raises:
             InvalidFilter: `filter` is not a filter.
-            InvalidInput: `sort` or `fields` is invalid.
+            InvalidInput: `sort`, `fields` or `collation` is invalid.
         """
-        search = Search(filter, sort=sort, limit=1, fields=fields, encoder=self._table.encoder)
+        search = Search(filter, sort=sort, limit=1, fields=fields, encoder=self._table.encoder, collation=collation)
         rows = await self._few(*await self._table.search_statement("find", search), search, 1)
         return self._table.document(*rows[0], projection=search.projection) if rows else None
 
-    async def count(self, filter: Mapping[str, Any] | None = None) -> int:  # noqa: A002
+    async def count(
+        self,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        *,
+        collation: str | None = None,
+    ) -> int:
         """Return how many documents match; all of them without a filter.
 
         Raises:
             InvalidFilter: `filter` is not a filter.
+            InvalidInput: `collation` is invalid.
         """
-        search = Search(filter, encoder=self._table.encoder)
+        search = Search(filter, encoder=self._table.encoder, collation=collation)
         query, params, prepare = await self._table.search_statement("count", search)
         rows = await self._table.read(query, params, prepare=prepare)
         return int(rows[0][0]) if rows else 0
 
-    async def distinct(self, path: str, filter: Mapping[str, Any] | None = None) -> list[Any]:  # noqa: A002
+    async def distinct(
+        self,
+        path: str,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        *,
+        collation: str | None = None,
+    ) -> list[Any]:
         """Return the distinct values at a path, in the order of `sort`; an array counts as its items.
 
         Args:
             path: a dotted path; `_id` for the ids.
             filter: selects the documents; `None` for all.
+            collation: as for `find`. Of values that are equal under it, the first by code point is returned.
 
         Raises:
-            InvalidInput: `path` is not a path.
+            InvalidInput: `path` is not a path, or `collation` is invalid.
             InvalidFilter: `filter` is not a filter.
             UnreadableDocument: a value can't be read.
         """
-        parts, wanted = _parse_path(path), parse_filter(filter, self._table.encoder)
+        parts, wanted = _parse_path(path), parse_filter(filter, self._table.encoder, collation)
         condition = await self._table.condition(wanted)
         if parts == ["_id"]:
             values, params = "(VALUES (pg_catalog.to_jsonb(id)))", []
         else:
             values, params = "pgdoc.elements_at(data, %s::pg_catalog.text[])", [parts]
-        query = find_statement("distinct", self._table.name, (condition.text,), values=values)
+        if parts == ["_id"]:
+            collation = None
+        query = distinct_statement(self._table.name, condition.text, values, collation)
         rows = await self._table.read(query, [*params, *condition.params])
         try:
             return [self._table.decoded(row[0]) for row in rows]
@@ -141,6 +171,7 @@ class AsyncReads:
         limit: int | None = None,
         skip: int = 0,
         after: Document | Sequence[Any] | None = None,
+        collation: str | None = None,
     ) -> str:
         """Return PostgreSQL's plan for a call with these arguments, without executing it.
 
@@ -151,6 +182,7 @@ class AsyncReads:
             limit: as for `find`.
             skip: as for `find`.
             after: as for `find`.
+            collation: as for the call.
 
         Raises:
             InvalidFilter: `filter` is not a filter.
@@ -159,11 +191,19 @@ class AsyncReads:
         check_call(call, sort=sort, limit=limit is not None, skip=skip, after=after is not None)
         if call.startswith(("update", "delete")):
             query, params = await self._explained_write(
-                call, parse_filter(filter, self._table.encoder), parse_sort(sort)
+                call, parse_filter(filter, self._table.encoder, collation), parse_sort(sort, collation)
             )
         else:
             limit = 1 if call == "find_one" else limit
-            search = Search(filter, sort=sort, limit=limit, skip=skip, after=after, encoder=self._table.encoder)
+            search = Search(
+                filter,
+                sort=sort,
+                limit=limit,
+                skip=skip,
+                after=after,
+                encoder=self._table.encoder,
+                collation=collation,
+            )
             query, params, _ = await self._table.search_statement("count" if call == "count" else "find", search)
             params += () if call == "count" else search.last_param(limit)
         rows = await self._table.read(explained(query), params, prepare=False)

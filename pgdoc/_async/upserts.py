@@ -9,7 +9,7 @@ from pgdoc.crud.first_write import FirstWrite, Insertion, first_replace, first_u
 from pgdoc.crud.statements import CHANGING, CLAIMING
 from pgdoc.crud.write_errors import ATTEMPTS, dropped, duplicate, outrun, update_error
 from pgdoc.model.json_codec import encode
-from pgdoc.query.filters.parse import parse_sort
+from pgdoc.query.filters.paths import parse_sort
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,6 +41,7 @@ class AsyncUpserts:
         upsert: bool = False,
         array_filters: Sequence[Mapping[str, Any]] | None = None,
         return_document: str = "after",
+        collation: str | None = None,
     ) -> Document | None:
         """Change the first document that matches. Use it to claim jobs from a queue.
 
@@ -57,13 +58,14 @@ class AsyncUpserts:
             array_filters: as for `update`.
             return_document: `"after"` returns the document after the update, `"before"` as it was; then an insert
                 returns `None`.
+            collation: how texts in the filter and in the sort compare, as for `find`.
 
         Returns:
             The document, or `None` if none matches and none was inserted.
 
         Raises:
             InvalidFilter: `filter` is not a filter, or does not say what to insert.
-            InvalidInput: `sort` or `return_document` is invalid.
+            InvalidInput: `sort`, `collation` or `return_document` is invalid.
             InvalidUpdate: `changes` is not an update, or does not fit the document.
             DuplicateDocument: the upsert can't insert: a document with the id, or with the values of a unique index,
                 exists and does not match. A transaction can continue.
@@ -76,10 +78,11 @@ class AsyncUpserts:
             return_document=return_document,
             skip_locked=skip_locked,
             encoder=self._table.encoder,
+            collation=collation,
         )
-        return await self._write_first(write, parse_sort(sort), CLAIMING if skip_locked else CHANGING)
+        return await self._write_first(write, parse_sort(sort, collation), CLAIMING if skip_locked else CHANGING)
 
-    async def replace_one(
+    async def replace_one(  # noqa: PLR0913
         self,
         filter: Mapping[str, Any],  # noqa: A002
         data: DocumentData,
@@ -87,6 +90,7 @@ class AsyncUpserts:
         sort: str | Sequence[str] | None = None,
         upsert: bool = False,
         return_document: str = "after",
+        collation: str | None = None,
     ) -> Document | None:
         """Replace the whole data of the first document that matches, selected as by `update_one`.
 
@@ -98,13 +102,14 @@ class AsyncUpserts:
             sort: as for `find`; without it, any document that matches.
             upsert: if no document matches, insert the data. The id is the filter's `_id`, or a new one.
             return_document: as for `update_one`.
+            collation: as for `update_one`.
 
         Returns:
             The document, or `None` if none matches and none was inserted.
 
         Raises:
             InvalidFilter: `filter` is not a filter.
-            InvalidInput: `sort` or `return_document` is invalid.
+            InvalidInput: `sort`, `collation` or `return_document` is invalid.
             InvalidDocument: the data can't be stored. Nothing was sent.
             DocumentTooLarge: the data is larger than the collection's limit.
             DuplicateDocument: as for `update_one`.
@@ -113,7 +118,7 @@ class AsyncUpserts:
         write = first_replace(
             filter, text.decode(), upsert=upsert, return_document=return_document, encoder=self._table.encoder
         )
-        order = parse_sort(sort)
+        order = parse_sort(sort, collation)
         await self._table.check_size(None, len(text))
         return await self._write_first(write, order, CHANGING)
 

@@ -32,7 +32,8 @@ from pgdoc.errors import InvalidUpdate
 from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import encode
 from pgdoc.model.names import check_name
-from pgdoc.query.filters.parse import parse_filter, parse_sort
+from pgdoc.query.filters.parse import parse_filter
+from pgdoc.query.filters.paths import parse_sort
 from pgdoc.query.filters.sql_text import EQUALS, Compiled
 from pgdoc.query.updates.parse import parse_update
 from pgdoc.query.updates.sql import compile_first, compile_update
@@ -127,6 +128,7 @@ class BulkCollection(BulkUpserts):
         changes: Mapping[str, Any],
         *,
         array_filters: Sequence[Mapping[str, Any]] | None = None,
+        collation: str | None = None,
     ) -> None:
         """Queue changing all documents that match when the write is executed.
 
@@ -134,14 +136,18 @@ class BulkCollection(BulkUpserts):
             filter: a filter in the filter language; `{}` for all documents.
             changes: as for `update`, and `$` in paths as on a collection.
             array_filters: as for `update`.
+            collation: how texts in the filter compare, as for `find`.
 
         Raises:
+            InvalidInput: `collation` is invalid. Nothing was queued.
             InvalidFilter: `filter` is not a filter. Nothing was queued.
             InvalidUpdate: `changes` is not an update. Nothing was queued.
             BulkError: the call sent the queue, and a write failed.
         """
-        wanted = parse_filter(filter, self._table.encoder)
-        update = parse_update(changes, self._table.encoder, array_filters=array_filters, matched=wanted)
+        wanted = parse_filter(filter, self._table.encoder, collation)
+        update = parse_update(
+            changes, self._table.encoder, array_filters=array_filters, matched=wanted, collation=collation
+        )
         target, condition = self._target("update_many"), self._condition(wanted)
         self._queue.add(target, self._update(target, condition, update))
 
@@ -192,37 +198,46 @@ class BulkCollection(BulkUpserts):
         write = self._write_found("delete", [target.key], target, partial(deleted, target, if_version), if_version)
         self._queue.add(target, *self._check_before(target, if_version), write)
 
-    def delete_many(self, filter: Mapping[str, Any]) -> None:  # noqa: A002
+    def delete_many(
+        self,
+        filter: Mapping[str, Any],  # noqa: A002
+        *,
+        collation: str | None = None,
+    ) -> None:
         """Queue deleting all documents that match when the write is executed; `{}` matches all of them.
+
+        Args:
+            filter: a filter in the filter language.
+            collation: how texts in the filter compare, as for `find`.
 
         Raises:
             InvalidFilter: `filter` is not a filter. Nothing was queued.
+            InvalidInput: `collation` is invalid. Nothing was queued.
             BulkError: the call sent the queue, and a write failed.
         """
-        self._queue.add(
-            self._target("delete_many"), self._delete(self._condition(parse_filter(filter, self._table.encoder)))
-        )
+        wanted = parse_filter(filter, self._table.encoder, collation)
+        self._queue.add(self._target("delete_many"), self._delete(self._condition(wanted)))
 
     def delete_one(
         self,
         filter: Mapping[str, Any],  # noqa: A002
         *,
         sort: str | Sequence[str] | None = None,
+        collation: str | None = None,
     ) -> None:
         """Queue deleting the first document that matches, selected as by `update_one`.
 
         Args:
             filter: a filter in the filter language.
             sort: as for `find`; without it, any document that matches.
+            collation: how texts in the filter and in the sort compare, as for `find`.
 
         Raises:
             InvalidFilter: `filter` is not a filter. Nothing was queued.
             BulkError: the call sent the queue, and a write failed.
         """
-        self._queue.add(
-            self._target("delete_one"),
-            self._delete(self._first(parse_filter(filter, self._table.encoder), parse_sort(sort))),
-        )
+        wanted, order = parse_filter(filter, self._table.encoder, collation), parse_sort(sort, collation)
+        self._queue.add(self._target("delete_one"), self._delete(self._first(wanted, order)))
 
     def _text(self, target: Target, data: DocumentData) -> str:
         text = encode(data, self._table.encoder)

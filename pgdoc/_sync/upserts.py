@@ -10,7 +10,7 @@ from pgdoc.crud.first_write import FirstWrite, Insertion, first_replace, first_u
 from pgdoc.crud.statements import CHANGING, CLAIMING
 from pgdoc.crud.write_errors import ATTEMPTS, dropped, duplicate, outrun, update_error
 from pgdoc.model.json_codec import encode
-from pgdoc.query.filters.parse import parse_sort
+from pgdoc.query.filters.paths import parse_sort
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,6 +42,7 @@ class Upserts:
         upsert: bool = False,
         array_filters: Sequence[Mapping[str, Any]] | None = None,
         return_document: str = "after",
+        collation: str | None = None,
     ) -> Document | None:
         """Change the first document that matches. Use it to claim jobs from a queue.
 
@@ -58,13 +59,14 @@ class Upserts:
             array_filters: as for `update`.
             return_document: `"after"` returns the document after the update, `"before"` as it was; then an insert
                 returns `None`.
+            collation: how texts in the filter and in the sort compare, as for `find`.
 
         Returns:
             The document, or `None` if none matches and none was inserted.
 
         Raises:
             InvalidFilter: `filter` is not a filter, or does not say what to insert.
-            InvalidInput: `sort` or `return_document` is invalid.
+            InvalidInput: `sort`, `collation` or `return_document` is invalid.
             InvalidUpdate: `changes` is not an update, or does not fit the document.
             DuplicateDocument: the upsert can't insert: a document with the id, or with the values of a unique index,
                 exists and does not match. A transaction can continue.
@@ -77,10 +79,11 @@ class Upserts:
             return_document=return_document,
             skip_locked=skip_locked,
             encoder=self._table.encoder,
+            collation=collation,
         )
-        return self._write_first(write, parse_sort(sort), CLAIMING if skip_locked else CHANGING)
+        return self._write_first(write, parse_sort(sort, collation), CLAIMING if skip_locked else CHANGING)
 
-    def replace_one(
+    def replace_one(  # noqa: PLR0913
         self,
         filter: Mapping[str, Any],  # noqa: A002
         data: DocumentData,
@@ -88,6 +91,7 @@ class Upserts:
         sort: str | Sequence[str] | None = None,
         upsert: bool = False,
         return_document: str = "after",
+        collation: str | None = None,
     ) -> Document | None:
         """Replace the whole data of the first document that matches, selected as by `update_one`.
 
@@ -99,13 +103,14 @@ class Upserts:
             sort: as for `find`; without it, any document that matches.
             upsert: if no document matches, insert the data. The id is the filter's `_id`, or a new one.
             return_document: as for `update_one`.
+            collation: as for `update_one`.
 
         Returns:
             The document, or `None` if none matches and none was inserted.
 
         Raises:
             InvalidFilter: `filter` is not a filter.
-            InvalidInput: `sort` or `return_document` is invalid.
+            InvalidInput: `sort`, `collation` or `return_document` is invalid.
             InvalidDocument: the data can't be stored. Nothing was sent.
             DocumentTooLarge: the data is larger than the collection's limit.
             DuplicateDocument: as for `update_one`.
@@ -114,7 +119,7 @@ class Upserts:
         write = first_replace(
             filter, text.decode(), upsert=upsert, return_document=return_document, encoder=self._table.encoder
         )
-        order = parse_sort(sort)
+        order = parse_sort(sort, collation)
         self._table.check_size(None, len(text))
         return self._write_first(write, order, CHANGING)
 

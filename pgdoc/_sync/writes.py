@@ -12,7 +12,8 @@ from pgdoc.crud.write_count import WriteCount
 from pgdoc.crud.write_errors import ATTEMPTS, check_version, compare_versions, dropped, outrun, update_error
 from pgdoc.errors import InvalidUpdate
 from pgdoc.model.ids import check_id
-from pgdoc.query.filters.parse import parse_filter, parse_sort
+from pgdoc.query.filters.parse import parse_filter
+from pgdoc.query.filters.paths import parse_sort
 from pgdoc.query.updates.parse import parse_update
 from pgdoc.query.updates.sql import compile_first, compile_update
 
@@ -95,6 +96,7 @@ class Writes:
         changes: Mapping[str, Any],
         *,
         array_filters: Sequence[Mapping[str, Any]] | None = None,
+        collation: str | None = None,
     ) -> WriteCount:
         """Change all documents that match, or none of them.
 
@@ -104,6 +106,7 @@ class Writes:
             filter: a filter in the filter language; `{}` for all documents.
             changes: as for `update`. In a path, `$` is the first element of its array that the filter matched.
             array_filters: as for `update`.
+            collation: how texts in the filter compare, as for `find`.
 
         Returns:
             How many documents changed, an integer. A document that the update leaves as it is does not count, and
@@ -111,10 +114,13 @@ class Writes:
 
         Raises:
             InvalidFilter: `filter` is not a filter.
+            InvalidInput: `collation` is invalid.
             InvalidUpdate: `changes` is not an update, or does not fit a document; the message names the document.
         """
-        wanted = parse_filter(filter, self._table.encoder)
-        update = parse_update(changes, self._table.encoder, array_filters=array_filters, matched=wanted)
+        wanted = parse_filter(filter, self._table.encoder, collation)
+        update = parse_update(
+            changes, self._table.encoder, array_filters=array_filters, matched=wanted, collation=collation
+        )
         change, condition = compile_update(update), self._table.condition(wanted)
         params = [*change.params, *condition.params, *change.params, *condition.params]
         matched = f"(SELECT pg_catalog.count(*) FROM {self._table.name} WHERE {condition.text})"
@@ -195,16 +201,26 @@ class Writes:
                 return False
         raise outrun(self._table.subject, key)
 
-    def delete_many(self, filter: Mapping[str, Any]) -> int:  # noqa: A002
+    def delete_many(
+        self,
+        filter: Mapping[str, Any],  # noqa: A002
+        *,
+        collation: str | None = None,
+    ) -> int:
         """Delete all documents that match; `{}` matches all of them.
+
+        Args:
+            filter: a filter in the filter language.
+            collation: how texts in the filter compare, as for `find`.
 
         Returns:
             How many documents were deleted. One that a trigger of the table keeps does not count.
 
         Raises:
             InvalidFilter: `filter` is not a filter.
+            InvalidInput: `collation` is invalid.
         """
-        condition = self._table.condition(parse_filter(filter, self._table.encoder))
+        condition = self._table.condition(parse_filter(filter, self._table.encoder, collation))
         rows = self._table.write("delete_many", condition.params, condition=condition.text)
         return int(rows[0][0]) if rows else 0
 
@@ -213,22 +229,24 @@ class Writes:
         filter: Mapping[str, Any],  # noqa: A002
         *,
         sort: str | Sequence[str] | None = None,
+        collation: str | None = None,
     ) -> Document | None:
         """Delete the first document that matches, selected as by `update_one`.
 
         Args:
             filter: a filter in the filter language.
             sort: as for `find`; without it, any document that matches.
+            collation: how texts in the filter and in the sort compare, as for `find`.
 
         Returns:
             The deleted document, or `None` if none matches.
 
         Raises:
             InvalidFilter: `filter` is not a filter.
-            InvalidInput: `sort` is invalid.
+            InvalidInput: `sort` or `collation` is invalid.
         """
-        keys = parse_sort(sort)
-        first = self._table.first(parse_filter(filter, self._table.encoder), keys, "FOR UPDATE")
+        keys = parse_sort(sort, collation)
+        first = self._table.first(parse_filter(filter, self._table.encoder, collation), keys, "FOR UPDATE")
         rows = self._table.write("delete_one", first.params, prepare=prepare_for(keys), first=first.text)
         for was_deleted, key, *rest in rows:
             if not was_deleted:

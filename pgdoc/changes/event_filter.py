@@ -18,7 +18,6 @@ from pgdoc.changes.event_json import FIELDS, plain_field
 from pgdoc.changes.events import EventType
 from pgdoc.changes.router import Condition, RouteKey
 from pgdoc.errors import InvalidFilter
-from pgdoc.model.json_codec import encode_value
 from pgdoc.query import finder, matcher, parse_filter, scalar_key
 from pgdoc.query.filters.nodes import MISSING, And, Equal, In, Not, Or
 
@@ -48,7 +47,7 @@ def parse_where(where: Mapping[str, Any], encoder: Encoder | None = None) -> Con
         rest = others
     lookup, rest = _take_lookup(rest)
     return Condition(
-        text=encode_value(where, "", encoder),
+        text=repr(node).encode(errors="surrogatepass"),
         tables=tables,
         kinds=kinds,
         lookup=lookup,

@@ -9,6 +9,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import namedtuple_row
 
+from pgdoc.cli.collations import find_changed_collations
 from pgdoc.cli.render import render_bytes, render_delay
 from pgdoc.cli.sizes import find_large_documents
 from pgdoc.cli.stores import DEFAULT_SCHEMA, conninfo_of_command, explain_missing_dsn, open_store
@@ -75,6 +76,7 @@ def examine_server(dsn: str, schema: str = DEFAULT_SCHEMA) -> Iterator[Finding]:
         if any(finding.verdict == "wrong" for finding in catalog):
             return
         yield from _run_check("tables", _tables, connection, schema)
+        yield from _run_check("collations", find_changed_collations, connection, schema)
         yield from _run_check("sizes", find_large_documents, connection, schema)
     with open_store("doctor", dsn, schema) as store:
         for subject, check_store in _STORE_CHECKS.items():

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.crud.statements import check_count, find_statement
+from pgdoc.query.filters.collations import check_collation, fold_text
 from pgdoc.query.filters.order import compile_after, compile_sort, parse_after
-from pgdoc.query.filters.parse import parse_filter, parse_sort
+from pgdoc.query.filters.parse import parse_filter
+from pgdoc.query.filters.paths import parse_sort
 from pgdoc.query.filters.projection import compile_fields
 from pgdoc.query.filters.projection_parse import parse_fields
 from pgdoc.query.filters.sql import compile_filter
@@ -47,6 +49,7 @@ class Search:
     Attributes:
         shape: that of the filter, if filters like it are compiled once; else `None`.
         values: the values of such a filter.
+        collation: how texts compare; `None` for by code point.
         is_plain: whether nothing but the filter and a limit is given.
         order: the list after ORDER BY; empty for any order.
         first: the first sort key, if there is a limit; else `None`.
@@ -74,10 +77,12 @@ class Search:
         fields: Fields | None = None,
         after: Document | Sequence[Any] | None = None,
         encoder: Encoder | None = None,
+        collation: str | None = None,
     ) -> None:
+        self.collation = check_collation(collation)
         self.shape = shape_of(filter)
-        self.values = () if self.shape is None or filter is None else tuple(filter.values())
-        self._node = None if self.shape in _valid_shapes else parse_filter(filter, encoder)
+        self.values = () if self.shape is None or filter is None else self._compared(filter)
+        self._node = None if self.shape in _valid_shapes else parse_filter(filter, encoder, collation)
         if self._node is not None and self.shape is not None:
             _remember(self.shape)
         # Both become part of the SQL, so a subclass of int with a text of its own must not get there.
@@ -98,18 +103,27 @@ class Search:
         encoder: Encoder | None,
     ) -> None:
         self.is_plain = False
-        keys = parse_sort(sort) if sort is not None else ()
+        keys = parse_sort(sort, self.collation) if sort is not None else ()
         self.order = compile_sort(keys).text
         self.first = keys[0] if keys and self.limit is not None else None
-        self.projection = parse_fields(fields, lambda: self.node, encoder)
+        self.projection = parse_fields(fields, lambda: self.node, encoder, self.collation)
         self.fields = compile_fields(self.projection)
         self._after = None if after is None else compile_after(keys, parse_after(after, keys, encoder))
+
+    def _compared(self, filter: Mapping[str, Any]) -> tuple[Any, ...]:  # noqa: A002
+        """Return the values of a filter that has a shape as they compare under the collation, which ids do not have."""
+        if self.collation is None:
+            return tuple(filter.values())
+        return tuple(
+            fold_text(value, self.collation) if isinstance(value, str) and path != "_id" else value
+            for path, value in filter.items()
+        )
 
     @property
     def node(self) -> Node:
         """The parsed filter."""
         if self._node is None:
-            self._node = parse_filter(dict(zip(self.shape or (), self.values, strict=False)))
+            self._node = parse_filter(dict(zip(self.shape or (), self.values, strict=False)), None, self.collation)
         return self._node
 
     @property
@@ -125,11 +139,11 @@ class Search:
         """
         if self.shape is None or not self.is_plain:
             return self._statement(name, table, indexes)
-        key = (name, table, self.shape)
+        key = (name, table, self.shape, self.collation)
         if known := indexes.statements.get(key):
             return known[0], known[1].params_for(self.values), known[2]
         query, params, prepare = self._statement(name, table, indexes)
-        template = indexes.templates.get((self.shape, self.first))
+        template = indexes.templates.get((self.shape, self.collation, self.first))
         if template is not None and len(indexes.statements) < _MAX_SHAPES:
             indexes.statements[key] = (query, template, prepare)
         return query, params, prepare
@@ -161,13 +175,15 @@ class Search:
         shape = self.shape
         if shape is None:
             return self._compile(self.node, indexes)
-        key = (shape, self.first)
+        key = (shape, self.collation, self.first)
         template = indexes.templates.get(key)
         if template is None:
             placeholders = with_placeholders(shape)
             if placeholders is None:
                 return self._compile(self.node, indexes)
-            template = Template.of(placeholders, self._compile(parse_filter(placeholders), indexes))
+            template = Template.of(
+                placeholders, self._compile(parse_filter(placeholders, None, self.collation), indexes)
+            )
             if len(indexes.templates) < _MAX_SHAPES:
                 indexes.templates[key] = template
         return template.fill(self.values)

@@ -65,6 +65,7 @@ def first_update(  # noqa: PLR0913
     return_document: str = "after",
     skip_locked: bool = False,
     encoder: Encoder | None = None,
+    collation: str | None = None,
 ) -> FirstWrite:
     """Parse and compile the arguments of `update_one`."""
     if upsert and skip_locked:
@@ -72,27 +73,29 @@ def first_update(  # noqa: PLR0913
             "upsert and skip_locked exclude each other: a locked document that matches would be skipped, and inserted "
             "again"
         )
-    returns, wanted = _check_return(return_document), parse_filter(filter, encoder)
-    update = parse_update(changes, encoder, array_filters=array_filters, matched=wanted)
+    returns, wanted = _check_return(return_document), parse_filter(filter, encoder, collation)
+    update = parse_update(changes, encoder, array_filters=array_filters, matched=wanted, collation=collation)
     insertion = obstacle = None
     if upsert:
         try:
-            insertion = Insertion(_key(wanted), compile_first(update, equal_fields(wanted)))
+            said = parse_filter(filter, encoder)  # without the collation, for which texts are folded
+            insertion = Insertion(_key(said), compile_first(update, equal_fields(said)))
         except (InvalidFilter, InvalidUpdate) as exc:  # as in MongoDB, it matters only if no document matches
             obstacle = exc
     return FirstWrite("update_one", wanted, update, compile_update(update), insertion, obstacle, returns)
 
 
-def first_replace(
+def first_replace(  # noqa: PLR0913
     filter: Mapping[str, Any],  # noqa: A002
     text: str,
     *,
     upsert: bool,
     return_document: str = "after",
     encoder: Encoder | None = None,
+    collation: str | None = None,
 ) -> FirstWrite:
     """Parse and compile the arguments of `replace_one`, with the JSON text of the new data."""
-    returns, wanted = _check_return(return_document), parse_filter(filter, encoder)
+    returns, wanted = _check_return(return_document), parse_filter(filter, encoder, collation)
     data = Compiled("%s::pg_catalog.jsonb", [text])
     insertion = obstacle = None
     if upsert:

@@ -23,6 +23,7 @@ __all__ = [
     "check_count",
     "check_params",
     "copy_statement",
+    "distinct_statement",
     "find_statement",
     "has_long_list",
     "larger_statement",
@@ -216,6 +217,13 @@ def find_statement(  # noqa: PLR0913
         "numbers": numbers,
     }
     return guarded_query(statement("reading", name), table, {**given, **_NO_READ_CLAUSES, **clauses})
+
+
+def distinct_statement(table: str, condition: str, values: str, collation: str | None) -> GuardedQuery:
+    """Return the read of the distinct `values`, a set over `id` and `data`, of the documents of a condition."""
+    if collation is None:
+        return find_statement("distinct", table, (condition,), values=values)
+    return find_statement("distinct_collated", table, (condition,), values=values, collation=collation)
 
 
 def _matching(table: str, condition: str) -> str:

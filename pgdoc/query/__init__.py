@@ -6,7 +6,8 @@
 from pgdoc.query.filters.match import compare, finder, matcher, matches, scalar_key
 from pgdoc.query.filters.nodes import Node, SortKey
 from pgdoc.query.filters.order import compile_sort
-from pgdoc.query.filters.parse import parse_filter, parse_sort
+from pgdoc.query.filters.parse import parse_filter
+from pgdoc.query.filters.paths import parse_sort
 from pgdoc.query.filters.sql import Compiled, compile_filter
 from pgdoc.query.updates.apply import apply_update
 from pgdoc.query.updates.nodes import Update

@@ -58,3 +58,19 @@ FROM {table}
 WHERE pg_column_size(data || '{{}}') > (%s::bigint / 10000)
   AND (octet_length(pgdoc.readable_text(data)) <= %s::bigint) IS NOT TRUE
 LIMIT %s
+
+-- name: collations
+-- The collations of the library that have another version than when the database, or the indexes of a schema, recorded it.
+-- No row for one without a version, such as "C". `schema` is NULL for the database's own.
+SELECT NULL AS schema, d.datname AS name, d.datcollversion AS recorded, pg_database_collation_actual_version(d.oid) AS actual,
+  ARRAY[]::text[] AS indexes
+FROM pg_database d
+WHERE d.datname = current_database() AND d.datcollversion <> pg_database_collation_actual_version(d.oid)
+UNION ALL
+SELECT n.nspname, c.collname, c.collversion, pg_collation_actual_version(c.oid), array_agg(DISTINCT x.relname::text)
+FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid JOIN pg_class x ON x.oid = i.indexrelid
+  CROSS JOIN LATERAL unnest(i.indcollation::oid[]) AS used(oid)
+  JOIN pg_collation c ON c.oid = used.oid JOIN pg_namespace n ON n.oid = c.collnamespace
+WHERE t.relnamespace = to_regnamespace(%s) AND c.collversion <> pg_collation_actual_version(c.oid)
+GROUP BY n.nspname, c.collname, c.collversion, c.oid
+ORDER BY schema NULLS FIRST, name

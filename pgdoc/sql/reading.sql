@@ -19,3 +19,12 @@ SELECT {text_of}(value)
 FROM (SELECT DISTINCT value FROM {table} CROSS JOIN LATERAL {values} AS found(value)
   WHERE {guard} AND ({condition})) AS every
 ORDER BY pgdoc.sort_key(value) COLLATE "C", pgdoc.sort_rest(value) COLLATE "C" NULLS FIRST
+
+-- name: distinct_collated
+-- Of values that are equal under the collation, the first by code point.
+SELECT {text_of}(value)
+FROM (SELECT DISTINCT ON (compared) compared, value
+  FROM (SELECT DISTINCT value, pgdoc.collated(value, '{collation}') AS compared
+    FROM {table} CROSS JOIN LATERAL {values} AS found(value) WHERE {guard} AND ({condition})) AS every
+  ORDER BY compared, pgdoc.sort_key(value) COLLATE "C", pgdoc.sort_rest(value) COLLATE "C" NULLS FIRST) AS different
+ORDER BY pgdoc.sort_key(compared) COLLATE "C", pgdoc.sort_rest(compared) COLLATE "C" NULLS FIRST

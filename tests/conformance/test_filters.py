@@ -43,7 +43,7 @@ def test_a_filter_finds(connection: psycopg.Connection, group: Group, wanted: di
         {"$and": []},
         {"$or": {"a": 1}},
         {"$nor": [1]},
-        {"a": {"$bitsAllSet": 1}},
+        {"a": {"$bitsAllSet": -1}},
         {"a": {"$gt": 1, "b": 1}},
         {"a": {"$in": 1}},
         {"a": {"$in": [{"$gt": 1}]}},

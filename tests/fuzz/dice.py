@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tests.fuzz.pools import (
     BAD,
     BAD_PATHS,
+    BITS,
     COMMON,
     ELEMENTS,
     FILTER_OPERATORS,
@@ -136,8 +137,8 @@ class Dice:
         return name, self.simple(name, data)
 
     def simple(self, name: str, data: Any) -> Any:
-        if name == "$exists":
-            return self.pick([True, False, 0, None, 1, "", []])
+        if name == "$exists" or name.startswith("$bits"):
+            return self.pick(BITS if name != "$exists" else [True, False, 0, None, 1, "", []])
         if name == "$type":
             return self.pick([self.pick(TYPES), [self.pick(TYPES), self.pick(TYPES)]])
         if name == "$size":

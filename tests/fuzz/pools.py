@@ -264,7 +264,12 @@ FILTER_OPERATORS: Final = [
     "$size",
     "$regex",
     "$mod",
+    "$bitsAllSet",
+    "$bitsAnySet",
+    "$bitsAllClear",
+    "$bitsAnyClear",
 ]
+BITS: Final = [0, 1, 6, 7.0, 2**63 - 1, [], [0], [1, 2], [63], [70, 0], [-1], 1.5, 2**63, "1"]
 UPDATE_OPERATORS: Final = [
     "$set",
     "$set",
@@ -310,7 +315,7 @@ TYPES: Final = [
 
 NUMBERS: Final = [1, -2, 0, 0.1, 2.5, 10**25, 1e23, 5e-324, 1.5e-200, 10**4200, Decimal("1.10"), 1e300, 3, "1"]
 ELEMENTS: Final = ["$[]", "$", "$", "$[x]", "$[x]", "$[x]", "$[y]"]
-BITS: Final = [
+BIT_CHANGES: Final = [
     {"and": 6},
     {"or": 2**40},
     {"xor": -1},
@@ -322,7 +327,7 @@ BITS: Final = [
 SIMPLE_CHANGES: Final[dict[str, list[Any]]] = {
     "$inc": NUMBERS,
     "$mul": NUMBERS,
-    "$bit": BITS,
+    "$bit": BIT_CHANGES,
     "$currentDate": [True, False, {"$type": "date"}, {"$type": "timestamp"}, True, False, 1],
     "$pop": [1, -1, 1.0, -1, 1, 1, -1, 2],
 }

@@ -27,6 +27,7 @@ from pgdoc.query import (
     parse_sort,
     parse_update,
 )
+from pgdoc.query.filters.collations import COLLATIONS, collated
 from pgdoc.query.filters.projection import compile_fields, project
 from pgdoc.query.filters.projection_parse import parse_fields
 from tests.fuzz.dice import Dice
@@ -169,10 +170,10 @@ class _Round:
         return None
 
     def _filter(self, given: Any) -> Case:
-        node = parse_filter(given)
-        return Case(
-            "filter", given, times_found(node), [{int(matches(node, *item))} for item in self.data.items()], set
-        )
+        collation = self.dice.pick([None, None, *COLLATIONS])
+        node = parse_filter(given, collation=collation)
+        compiled = times_found(node, (None, collation) if collation else (None,))
+        return Case("filter", given, compiled, [{int(matches(node, *item))} for item in self.data.items()], set)
 
     def _update(self, given: Any) -> Case:
         changes, array_filters, wanted = given
@@ -201,12 +202,15 @@ class _Round:
         return Case("fields", given, compiled, expected, lambda text: exact(decode_comparable(text)))
 
     def _sort(self, given: Any) -> Case:
-        keys = parse_sort(given)
+        collation = self.dice.pick([None, None, *COLLATIONS])
+        keys = parse_sort(given, collation)
         compiled = compile_sort(keys)
         compiled = type(compiled)(f"row_number() OVER (ORDER BY {compiled.text})", compiled.params)
         order = sorted(self.data)
         for key in reversed(keys):
             found = {name: name if key.path == ("_id",) else value_at(self.data[name], key.path) for name in order}
+            if key.collation is not None:
+                found = {name: collated(value, key.collation) for name, value in found.items()}
             comparable = functools.cmp_to_key(compare)
             order.sort(key=lambda name: comparable(found[name]), reverse=key.descending)
         return Case("sort", given, compiled, [order.index(name) + 1 for name in self.data], int)

@@ -65,6 +65,11 @@ def test_a_filter_compiled_to_sql_and_matched_in_python_agree(
 @example(({"a": 2**63}, {"a": {"$mod": [1, 0]}}))
 @example(({"a": -7.5}, {"a": {"$mod": [4, -3]}}))
 @example(({"a": ["é"]}, {"a": {"$regex": r"^\W$"}}))
+@example(({"a": 2**63}, {"a": {"$bitsAnyClear": [0]}}))
+@example(({"a": -(2**63)}, {"a": {"$bitsAllSet": [63], "$bitsAllClear": 2**63 - 1}}))
+@example(({"a": 10**400}, {"a": {"$bitsAllSet": []}}))
+@example(({"a": [1.5, 4.0]}, {"a": {"$bitsAllSet": 4}}))
+@example(({"a": {"0": 3}}, {"a.0": {"$bitsAllSet": [0, 1]}}))
 def test_a_filter_on_values_of_the_document_agrees_in_sql_and_in_python(
     connection: psycopg.Connection, drawn: tuple[dict[str, Any], dict[str, Any]]
 ) -> None:

@@ -9,8 +9,12 @@ from pgdoc.query.filters.nodes import And, AnyElement, Equal, In, Not, Or
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import TypeAlias
 
     from pgdoc.query.filters.nodes import Node, Operand, Path
+
+    _Place: TypeAlias = tuple[Path, str | None]
+    """A path and the collation of its texts."""
 
 
 MOST_CONDITIONS: Final = 65_535
@@ -54,23 +58,23 @@ def operands_of(node: Equal | In) -> tuple[Operand, ...]:
 
 def _fold_or(nodes: tuple[Node, ...]) -> Node:
     alternatives = [part for node in nodes for part in (node.nodes if isinstance(node, Or) else (node,))]
-    equalities: dict[Path, list[Equal | In]] = {}
+    equalities: dict[_Place, list[Equal | In]] = {}
     for part in alternatives:
         if isinstance(part, Equal | In):
-            equalities.setdefault(part.path, []).append(part)
+            equalities.setdefault((part.path, part.collation), []).append(part)
     if len(equalities) == sum(map(len, equalities.values())):
         return _unwrapped(alternatives)
     return _unwrapped(list(_merged(alternatives, equalities)))
 
 
-def _merged(alternatives: list[Node], equalities: dict[Path, list[Equal | In]]) -> Iterator[Node]:
+def _merged(alternatives: list[Node], equalities: dict[_Place, list[Equal | In]]) -> Iterator[Node]:
     """Yield the alternatives, with all equalities on a path in the place of the first."""
     for part in alternatives:
         if not isinstance(part, Equal | In):
             yield part
-        elif same := equalities.pop(part.path, None):
+        elif same := equalities.pop((part.path, part.collation), None):
             operands = {operand.text: operand for node in same for operand in operands_of(node)}
-            yield part if len(same) == 1 else In(part.path, tuple(operands.values()))
+            yield part if len(same) == 1 else In(part.path, tuple(operands.values()), part.collation)
 
 
 def _unwrapped(alternatives: list[Node]) -> Node:

@@ -45,27 +45,27 @@ _RANKS: Final = {"n": 1, '"': 3, "{": 4, "[": 5, "t": 6, "f": 6}
 
 
 @lru_cache(maxsize=1024)
-def sort_key(path: Path) -> str:
+def sort_key(path: Path, collation: str | None = None) -> str:
     """Return the expression that rows are sorted by."""
-    return f'pgdoc.sort_key({_value(path)}) COLLATE pg_catalog."C"'
+    return f'pgdoc.sort_key({_value(path, collation)}) COLLATE pg_catalog."C"'
 
 
 @lru_cache(maxsize=1024)
-def sort_rest(path: Path) -> str:
+def sort_rest(path: Path, collation: str | None = None) -> str:
     """Return the expression for the full key of a truncated sort key; it is null for a whole one."""
-    return f'pgdoc.sort_rest({_value(path)}) COLLATE pg_catalog."C"'
+    return f'pgdoc.sort_rest({_value(path, collation)}) COLLATE pg_catalog."C"'
 
 
 @lru_cache(maxsize=1024)
-def found_keys(path: Path) -> str:
+def found_keys(path: Path, collation: str | None = None) -> str:
     """Return the expression for the keys of all values that a filter tests at the path."""
-    return f"pgdoc.found_keys(data, {_parts(path)})"
+    return f"pgdoc.found_keys({_data(path, collation)}, {_parts(path)})"
 
 
 @lru_cache(maxsize=1024)
-def key_span(path: Path) -> str:
+def key_span(path: Path, collation: str | None = None) -> str:
     """Return the expression for the range of the `found_keys`."""
-    return f"pgdoc.key_span(data, {_parts(path)})"
+    return f"pgdoc.key_span({_data(path, collation)}, {_parts(path)})"
 
 
 @lru_cache(maxsize=1024)
@@ -94,25 +94,26 @@ def is_whole(operand: Operand) -> bool:
     return isinstance(value, bool) or (isinstance(value, int | float | Decimal) and len(operand.text) <= _WHOLE_NUMBER)
 
 
-def key_equals(path: Path, operands: Sequence[Operand]) -> Compiled:
+def key_equals(path: Path, operands: Sequence[Operand], collation: str | None) -> Compiled:
     """Return the condition that the path's own key, not that of an array's item, is an operand's."""
     if len(operands) == 1:
-        return _wrap(f"{sort_key(path)} {EQUALS} ", key_of(operands[0]))
-    return _wrap(f"{sort_key(path)} {EQUALS} ANY (", _keys(operands), ")")
+        return _wrap(f"{sort_key(path, collation)} {EQUALS} ", key_of(operands[0]))
+    return _wrap(f"{sort_key(path, collation)} {EQUALS} ANY (", _keys(operands), ")")
 
 
 MOST_ITEM_KEYS: Final = 1_000
 """The most keys to look up in a GIN index of items: it compares all of them for each document that it finds."""
 
 
-def item_key_equals(path: Path, operands: Sequence[Operand]) -> Compiled:
+def item_key_equals(path: Path, operands: Sequence[Operand], collation: str | None) -> Compiled:
     """Return the condition that the path meets an array, and a value found there has the key of an operand."""
     # The subquery hides the key from the planner. Otherwise a plan for this one key looks slightly cheaper than the
     # generic plan, which PostgreSQL could keep, and it plans anew on each execution.
-    return _wrap(f"{has_array(path)} AND {found_keys(path)} {_OVERLAPS} (SELECT ", _keys(operands), ")")
+    found = found_keys(path, collation)
+    return _wrap(f"{has_array(path)} AND {found} {_OVERLAPS} (SELECT ", _keys(operands), ")")
 
 
-def key_in_range(path: Path, bounds: Sequence[tuple[str, Operand]], *, strict: bool) -> Compiled:
+def key_in_range(path: Path, bounds: Sequence[tuple[str, Operand]], collation: str | None, *, strict: bool) -> Compiled:
     """Return the condition that the path's own key, not that of an array's item, is within all bounds.
 
     A bound is an operator (`<`, `<=`, `>` or `>=`) and its operand. `strict` means that equal keys are equal values;
@@ -120,30 +121,30 @@ def key_in_range(path: Path, bounds: Sequence[tuple[str, Operand]], *, strict: b
     """
     ranks = {rank_of(operand) for _, operand in bounds}
     has_ends = len(ranks) == 1 and {symbol[0] for symbol, _ in bounds} == {"<", ">"}
-    parts = []
+    own, parts = sort_key(path, collation), []
     for symbol, operand in bounds:
-        parts.append(_wrap(f"{sort_key(path)} {operator(symbol if strict else symbol[0] + '=')} ", key_of(operand)))
+        parts.append(_wrap(f"{own} {operator(symbol if strict else symbol[0] + '=')} ", key_of(operand)))
         if not has_ends:  # a key starts with the rank of its type, which bounds the open end of the range
             other, rank = ("<", rank_of(operand) + 1) if ">" in symbol else (">=", rank_of(operand))
-            parts.append(Compiled(f"{sort_key(path)} {operator(other)} '{rank}'", []))
+            parts.append(Compiled(f"{own} {operator(other)} '{rank}'", []))
     return join(" AND ", parts)
 
 
-def item_key_in_range(path: Path, bounds: Sequence[tuple[str, Operand]]) -> Compiled:
+def item_key_in_range(path: Path, bounds: Sequence[tuple[str, Operand]], collation: str | None) -> Compiled:
     """Return the condition that the path meets an array, and for each bound some value found there may be within it."""
-    parts = [Compiled(has_array(path), [])]
+    span, parts = key_span(path, collation), [Compiled(has_array(path), [])]
     for symbol, operand in bounds:
         key, rank = key_of(operand), rank_of(operand)
         if ">" in symbol:
-            parts.append(_wrap(f"{key_span(path)} {_OVERLAPS} pgdoc.key_range(", key, f", '{rank + 1}')"))
+            parts.append(_wrap(f"{span} {_OVERLAPS} pgdoc.key_range(", key, f", '{rank + 1}')"))
         else:
-            parts.append(_wrap(f"{key_span(path)} {_OVERLAPS} pgdoc.key_range('{rank}', ", key, ", '[]')"))
+            parts.append(_wrap(f"{span} {_OVERLAPS} pgdoc.key_range('{rank}', ", key, ", '[]')"))
     return join(" AND ", parts)
 
 
-def sorts_as_array(path: Path, *, at_end: bool) -> Compiled:
+def sorts_as_array(path: Path, collation: str | None, *, at_end: bool) -> Compiled:
     """Return the condition that the document sorts among arrays; without `at_end`, as if the value were missing."""
-    key, rank = sort_key(path), _RANKS["["]
+    key, rank = sort_key(path, collation), _RANKS["["]
     if not at_end:
         return Compiled(f"{key} {EQUALS} '{_RANKS['n']}'", [])
     return Compiled(f"({key} {operator('>=')} '{rank}' AND {key} {operator('<')} '{rank + 1}')", [])
@@ -177,10 +178,19 @@ def _wrap(before: str, part: Compiled, after: str = "") -> Compiled:
     return Compiled(f"{before}{part.text}{after}", part.params)
 
 
-def _value(path: Path) -> str:
+def _value(path: Path, collation: str | None) -> str:
     if has_array_index(path):
-        return f"pgdoc.value_at(data, {_parts(path)})"
-    return "data" + "".join(f" {_FIELD} {literal(part)}::pg_catalog.text" for part in path)
+        value = f"pgdoc.value_at(data, {_parts(path)})"
+    else:
+        value = "data" + "".join(f" {_FIELD} {literal(part)}::pg_catalog.text" for part in path)
+    return value if collation is None else f"pgdoc.collated({value}, {literal(collation)})"
+
+
+def _data(path: Path, collation: str | None) -> str:
+    """Return the document, or its part on the path with all texts folded."""
+    if collation is None:
+        return "data"
+    return f"pgdoc.collated_field(data, {literal(path[0])}::pg_catalog.text, {literal(collation)})"
 
 
 def _parts(path: Path) -> str:

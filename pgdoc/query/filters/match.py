@@ -13,6 +13,8 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pgdoc.model.json_codec import comparable, decimal_of
+from pgdoc.query.filters.bits import has_bits
+from pgdoc.query.filters.collations import collated
 from pgdoc.query.filters.fold import fold_equalities
 from pgdoc.query.filters.nodes import (
     MISSING,
@@ -20,6 +22,7 @@ from pgdoc.query.filters.nodes import (
     AnyElement,
     Equal,
     Exists,
+    HasBits,
     HasSize,
     HasType,
     In,
@@ -93,7 +96,11 @@ def _match_not(node: Not, root: Root) -> Matcher:
 
 
 def _match_equal(node: Equal, root: Root) -> Matcher:
-    return _match_path(node.path, root, _equals(node.operand.value))
+    return _match_path(node.path, root, _with_collation(_equals(node.operand.value), node.collation))
+
+
+def _with_collation(check: Check, collation: str | None) -> Check:
+    return check if collation is None else lambda value: check(collated(value, collation))
 
 
 def _match_in(node: In, root: Root) -> Matcher:
@@ -104,7 +111,7 @@ def _match_in(node: In, root: Root) -> Matcher:
     def check(value: Any) -> bool:
         return scalar_key(value) in known or any(check(value) for check in checks)
 
-    return _match_path(node.path, root, check)
+    return _match_path(node.path, root, _with_collation(check, node.collation))
 
 
 def scalar_key(value: Any) -> Any:
@@ -117,7 +124,8 @@ def scalar_key(value: Any) -> Any:
 
 
 def _match_ordered(node: Ordered, root: Root) -> Matcher:
-    return _match_path(node.path, root, _compares(node.operator, node.operand.value))
+    check = _compares(node.operator, node.operand.value)
+    return _match_path(node.path, root, _with_collation(check, node.collation))
 
 
 def _match_exists(node: Exists, root: Root) -> Matcher:
@@ -143,6 +151,10 @@ def _match_pattern(node: Matches, root: Root) -> Matcher:
 
 def _match_remainder(node: Remainder, root: Root) -> Matcher:
     return _match_path(node.path, root, lambda value: _leaves_remainder(value, node.divisor, node.remainder))
+
+
+def _match_bits(node: HasBits, root: Root) -> Matcher:
+    return _match_path(node.path, root, lambda value: has_bits(value, node.operator, node.mask))
 
 
 def _leaves_remainder(value: Any, divisor: int, remainder: int) -> bool:
@@ -180,6 +192,7 @@ _MATCHERS: Final[Mapping[type, Callable[[Any, Root], Matcher]]] = {
     HasSize: _match_size,
     Matches: _match_pattern,
     Remainder: _match_remainder,
+    HasBits: _match_bits,
     AnyElement: _match_any_element,
 }
 

@@ -8,6 +8,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pgdoc.query.regex.parse import Pattern
 
 _ARRAY_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
@@ -64,10 +66,15 @@ class Not:
 
 @dataclass(frozen=True, slots=True)
 class Equal:
-    """A value at the path equals the operand; null also equals a missing value."""
+    """A value at the path equals the operand; null also equals a missing value.
+
+    Attributes:
+        collation: how texts compare; `None` for by code point. The texts in the operand are folded for it.
+    """
 
     path: Path
     operand: Operand
+    collation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +84,7 @@ class Ordered:
     path: Path
     operator: str
     operand: Operand
+    collation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +93,7 @@ class In:
 
     path: Path
     operands: tuple[Operand, ...]
+    collation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +137,15 @@ class Remainder:
 
 
 @dataclass(frozen=True, slots=True)
+class HasBits:
+    """A number at the path passes the test of an operator in `pgdoc.query.filters.bits`; the mask has 64 bits."""
+
+    path: Path
+    operator: str
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
 class AnyElement:
     """There is an array at the end of the path, and at least one of its items matches.
 
@@ -159,11 +177,15 @@ class ByKey:
     """One lookup, or both bounds of a range, on a path that has an index.
 
     Only `pgdoc.query.indexes.plan` creates it. All nodes have this path, and must match.
+
+    Attributes:
+        collation: that of the keys. Keys of any collation serve nodes without texts.
     """
 
     path: Path
     nodes: tuple[Lookup, ...]
     scope: Scope
+    collation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +205,7 @@ class Exact:
     node: Node
 
 
-Field: TypeAlias = Equal | Ordered | In | Exists | HasType | HasSize | Matches | Remainder | AnyElement
+Field: TypeAlias = Equal | Ordered | In | Exists | HasType | HasSize | Matches | Remainder | HasBits | AnyElement
 Node: TypeAlias = And | Or | Not | ByKey | MeetsArray | Exact | Field
 
 
@@ -193,6 +215,18 @@ class SortKey:
 
     path: Path
     descending: bool
+    collation: str | None = None
+
+
+def map_fields(node: Node, change: Callable[[Any], Node]) -> Node:
+    """Return the filter with each node on a path replaced, also of those in `$elemMatch`."""
+    if isinstance(node, And | Or):
+        return type(node)(tuple(map_fields(part, change) for part in node.nodes))
+    if isinstance(node, Not):
+        return Not(map_fields(node.node, change))
+    if isinstance(node, AnyElement):
+        return AnyElement(node.path, map_fields(node.node, change), node.as_document)
+    return change(node)
 
 
 def is_array_index(part: str) -> bool:

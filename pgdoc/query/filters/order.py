@@ -11,6 +11,7 @@ from pgdoc.model.documents import Document, projection_of
 from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import decode_comparable, encode_value
 from pgdoc.model.short_repr import short_repr
+from pgdoc.query.filters.collations import collated_operand
 from pgdoc.query.filters.key_sql import ID, is_whole, key_of, sort_key, sort_rest
 from pgdoc.query.filters.nodes import Operand, has_array_index, is_array_index
 from pgdoc.query.filters.sql_text import EQUALS, Compiled, join, operator
@@ -53,11 +54,11 @@ class _Column:
 
 def _columns(sort: tuple[SortKey, ...]) -> list[_Column]:
     keys = [
-        _Column(ID if key.path == _ID_PATH else sort_key(key.path), key.descending, number)
+        _Column(ID if key.path == _ID_PATH else sort_key(key.path, key.collation), key.descending, number)
         for number, key in enumerate(sort)
     ]
     rests = [
-        _Column(sort_rest(key.path), key.descending, number, is_rest=True)
+        _Column(sort_rest(key.path, key.collation), key.descending, number, is_rest=True)
         for number, key in enumerate(sort)
         if key.path != _ID_PATH
     ]
@@ -135,6 +136,8 @@ def _operand(name: str, value: Any, encoder: Encoder | None = None) -> Operand:
 
 def compile_after(sort: tuple[SortKey, ...], position: tuple[Operand, ...]) -> Compiled:
     """Compile to the condition that a document comes after the position."""
+    collations = [*(key.collation for key in sort), None]
+    position = tuple(map(collated_operand, position, collations))
     after = Compiled("FALSE", [])
     for column in reversed(_columns(sort)):
         operand = position[column.number]

@@ -1,4 +1,4 @@
-"""Parse filters and sorts.
+"""Parse filters.
 
 A new operator needs a line in `_OPERATORS`, a node, and the node's meaning in both interpreters.
 """
@@ -6,15 +6,17 @@ A new operator needs a line in `_OPERATORS`, a node, and the node's meaning in b
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from pgdoc.errors import InvalidDocument, InvalidFilter, InvalidInput
-from pgdoc.model.json_codec import MAX_DEPTH as MAX_PATH_PARTS
+from pgdoc.errors import InvalidDocument, InvalidFilter
 from pgdoc.model.json_codec import MAX_DIGITS, decode_comparable, encode_value
 from pgdoc.model.short_repr import short_repr
+from pgdoc.query.filters.bits import BIT_TESTS, mask_of
+from pgdoc.query.filters.collations import check_collation, with_collation
 from pgdoc.query.filters.fold import check_conditions
 from pgdoc.query.filters.nodes import (
     ELEMENT,
@@ -22,6 +24,7 @@ from pgdoc.query.filters.nodes import (
     AnyElement,
     Equal,
     Exists,
+    HasBits,
     HasSize,
     HasType,
     In,
@@ -33,8 +36,8 @@ from pgdoc.query.filters.nodes import (
     Ordered,
     Path,
     Remainder,
-    SortKey,
 )
+from pgdoc.query.filters.paths import split_path
 from pgdoc.query.filters.types import INTEGER_LIMITS, TYPE_NAMES, types_of
 from pgdoc.query.regex.parse import BadPattern, parse_pattern
 
@@ -45,6 +48,9 @@ if TYPE_CHECKING:
 
 MAX_DEPTH: Final = 100
 """How deep `$and`, `$or`, `$nor`, `$not`, `$all` and `$elemMatch` may nest."""
+
+_COMMENT: Final = "$comment"
+"""Accepted in every filter, and without a meaning, as in MongoDB."""
 
 MAX_ELEM_MATCH: Final = 8
 """How deep `$elemMatch` may nest in itself: beyond that, PostgreSQL's cost estimate triggers JIT compilation."""
@@ -70,16 +76,21 @@ class _FieldPath:
 _DOCUMENT: Final = _FieldPath((), "")
 
 
-def parse_filter(filter: Mapping[str, Any] | None, encoder: Encoder | None = None) -> Node:  # noqa: A002 (as callers)
+def parse_filter(
+    filter: Mapping[str, Any] | None,  # noqa: A002 (the name in the public calls)
+    encoder: Encoder | None = None,
+    collation: str | None = None,
+) -> Node:
     """Parse a filter; `None` and `{}` match every document.
 
     Equalities that fold into one list count as one condition.
     """
+    check_collation(collation)
     if filter is None:
         return And(())
     node = _parse_object(filter, 0, _DOCUMENT if encoder is None else _FieldPath((), "", encoder=encoder))
     check_conditions(node)
-    return node
+    return with_collation(node, collation)
 
 
 def parse_condition(value: Mapping[str, Any], dotted: str, encoder: Encoder | None = None) -> Node:
@@ -94,7 +105,7 @@ def parse_condition(value: Mapping[str, Any], dotted: str, encoder: Encoder | No
 
 def is_operators(value: Mapping[Any, Any]) -> bool:
     """Whether the keys are operators on a value, not a filter on a document, which may contain `$and`."""
-    return any(isinstance(key, str) and key.startswith("$") and key not in _COMBINATIONS for key in value)
+    return any(isinstance(key, str) and key.startswith("$") and key not in {*_COMBINATIONS, _COMMENT} for key in value)
 
 
 def _parse_object(filter: Any, depth: int, array: _FieldPath) -> Node:  # noqa: A002
@@ -103,7 +114,8 @@ def _parse_object(filter: Any, depth: int, array: _FieldPath) -> Node:  # noqa: 
         raise InvalidFilter(f"a filter must be a dict such as {{'status': 'new'}}, got {short_repr(filter)}")
     if depth > MAX_DEPTH:
         raise InvalidFilter(f"the filter is nested more than {MAX_DEPTH} levels deep: flatten it")
-    return _conjunction(tuple(_parse_entry(key, value, depth, array) for key, value in filter.items()))
+    entries = (item for item in filter.items() if item[0] != _COMMENT)
+    return _conjunction(tuple(_parse_entry(key, value, depth, array) for key, value in entries))
 
 
 def _parse_entry(key: Any, value: Any, depth: int, array: _FieldPath) -> Node:
@@ -129,12 +141,13 @@ def _parse_entry(key: Any, value: Any, depth: int, array: _FieldPath) -> Node:
 
 def _field_path(dotted: str, array: _FieldPath) -> _FieldPath:
     if not array.dotted:
-        return _FieldPath(_split(dotted, dotted), dotted, encoder=array.encoder)
+        return _FieldPath(split_path(dotted, dotted), dotted, encoder=array.encoder)
     full = f"{array.dotted}.{dotted}"
-    return _FieldPath((ELEMENT, *_split(dotted, full)), full, array.elem_match_depth, array.encoder)
+    return _FieldPath((ELEMENT, *split_path(dotted, full)), full, array.elem_match_depth, array.encoder)
 
 
 def _parse_field(field: _FieldPath, value: Any, depth: int) -> Node:
+    value = _spelled_out(value)
     if not _has_operators(value):
         return _equal(field, "$eq", value)
     pattern = value if "$regex" in value else None
@@ -163,6 +176,7 @@ def _parse_operator(field: _FieldPath, name: Any, value: Any, depth: int, patter
 
 
 def _not(field: _FieldPath, name: str, value: Any, depth: int) -> Node:
+    value = _spelled_out(value)
     if not _has_operators(value):
         raise _invalid(field, name, f"needs operators such as {{'$gt': 5}}, got {short_repr(value)}")
     return Not(_parse_field(field, value, depth))
@@ -175,7 +189,7 @@ def _elem_match(field: _FieldPath, name: str, value: Any, depth: int) -> Node:
     if field.elem_match_depth == MAX_ELEM_MATCH:
         raise _invalid(field, name, f"is nested in itself more than {MAX_ELEM_MATCH} levels deep: flatten the filter")
     element = _FieldPath((), field.dotted, field.elem_match_depth + 1, field.encoder)
-    first = next(iter(value), "")
+    first = next((key for key in value if key != _COMMENT), "")
     if isinstance(first, str) and first.startswith("$") and first not in _COMBINATIONS:
         return AnyElement(field.path, _parse_field(element, value, depth), as_document=False)
     return AnyElement(field.path, _parse_object(value, depth, element), as_document=True)
@@ -211,7 +225,7 @@ def _ordered(field: _FieldPath, name: str, value: Any) -> Node:
 
 
 def _refuse_pattern(field: _FieldPath, name: str, value: Any) -> None:
-    if _is_pattern(value):
+    if _is_pattern(_spelled_out(value)):
         raise _invalid(field, name, "needs a value, got $regex: use {'$regex': ...} directly, or in $not")
 
 
@@ -228,10 +242,10 @@ def _not_in(field: _FieldPath, name: str, value: Any) -> Node:
     return Not(_in(field, name, value))
 
 
-def _list(field: _FieldPath, name: str, value: Any) -> list[Any] | tuple[Any, ...]:
+def _list(field: _FieldPath, name: str, value: Any) -> list[Any]:
     if not isinstance(value, list | tuple):
         raise _invalid(field, name, f"needs a list, got {short_repr(value)}")
-    return value
+    return list(map(_spelled_out, value))
 
 
 def _equal_or_matches(field: _FieldPath, name: str, value: Any) -> Node:
@@ -242,12 +256,22 @@ def _equal_or_matches(field: _FieldPath, name: str, value: Any) -> Node:
     return _equal(field, name, value)
 
 
+def _spelled_out(value: Any) -> Any:
+    """Return a compiled expression of Python as its text and options; other values as they are."""
+    if not isinstance(value, re.Pattern):
+        return value
+    return {"$regex": value.pattern, "$options": "".join(name for name, flag in _FLAGS.items() if value.flags & flag)}
+
+
 def _is_pattern(value: Any) -> bool:
     return isinstance(value, Mapping) and "$regex" in value and set(value) <= {"$regex", "$options"}
 
 
 def _matches(field: _FieldPath, value: Mapping[str, Any]) -> Node:
     pattern, options = value["$regex"], value.get("$options", "")
+    if isinstance(pattern, re.Pattern):
+        spelled = _spelled_out(pattern)
+        pattern, options = spelled["$regex"], value.get("$options", spelled["$options"])
     for name, text in (("$regex", pattern), ("$options", options)):
         if not isinstance(text, str):
             raise _invalid(field, name, f"needs text, got {short_repr(text)}")
@@ -293,6 +317,13 @@ def _remainder(field: _FieldPath, name: str, value: Any) -> Node:
     return Remainder(field.path, divisor, remainder)
 
 
+def _has_bits(field: _FieldPath, name: str, value: Any) -> Node:
+    try:
+        return HasBits(field.path, name, mask_of(value))
+    except ValueError as exc:
+        raise _invalid(field, name, str(exc)) from exc
+
+
 def integer_of(value: Any) -> int | None:
     """Return the number truncated to an integer; `None` if it is no finite number, or too large for a document."""
     if isinstance(value, Decimal):
@@ -305,6 +336,8 @@ def integer_of(value: Any) -> int | None:
 def _nor(nodes: tuple[Node, ...]) -> Node:
     return Not(Or(nodes))
 
+
+_FLAGS: Final = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE}
 
 _COMPARISONS: Final = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 
@@ -321,6 +354,7 @@ _OPERATORS: Final[Mapping[Any, Callable[[_FieldPath, str, Any], Node]]] = {
     "$type": _has_type,
     "$size": _has_size,
     "$mod": _remainder,
+    **dict.fromkeys(BIT_TESTS, _has_bits),
 }
 
 _NESTING_OPERATORS: Final[Mapping[Any, Callable[[_FieldPath, str, Any, int], Node]]] = {
@@ -353,55 +387,3 @@ def _operand(field: _FieldPath, name: str, value: Any) -> Operand:
 
 def _invalid(field: _FieldPath, name: str, finding: str) -> InvalidFilter:
     return InvalidFilter(f"{name} at {short_repr(field.dotted)} {finding}", path=field.dotted, operator=name)
-
-
-def _split(dotted: str, full: str) -> Path:
-    if not dotted.isascii() or "\0" in dotted:
-        _check_text(dotted, full)
-    path = tuple(dotted.split("."))
-    if len(path) > MAX_PATH_PARTS:
-        raise InvalidFilter(
-            f"the path {short_repr(dotted)} has {len(path):,} parts: use at most {MAX_PATH_PARTS}, "
-            "the greatest depth of a document",
-            path=full,
-        )
-    if "" in path:
-        raise InvalidFilter(
-            f"the path {short_repr(dotted)} has an empty part: use names separated by single dots", path=full
-        )
-    return path
-
-
-def _check_text(dotted: str, full: str) -> None:
-    try:
-        encode_value(dotted, "")
-    except InvalidDocument as exc:
-        raise InvalidFilter(f"{short_repr(dotted)} is not a valid path: {exc}", path=full) from exc
-
-
-def parse_sort(sort: str | Sequence[str] | None) -> tuple[SortKey, ...]:
-    """Parse a path such as `"total"` or `"-total"`, or a sequence of paths; `None` asks for no order."""
-    keys = () if sort is None else (sort,) if isinstance(sort, str) else sort
-    if not isinstance(keys, Sequence):
-        raise InvalidInput(
-            f"a sort must be a path such as 'total' or '-total', or a list of paths, got {short_repr(sort)}"
-        )
-    return tuple(map(_parse_key, keys))
-
-
-def _parse_key(key: Any) -> SortKey:
-    dotted = key.removeprefix("-") if isinstance(key, str) else ""
-    if not dotted:
-        raise InvalidInput(
-            f"{short_repr(key)} is not a valid path: use a path such as 'total' or '-total'",
-            path=key if isinstance(key, str) else None,
-        )
-    return SortKey(parse_path(dotted), key.startswith("-"))
-
-
-def parse_path(dotted: str) -> Path:
-    """Parse a dotted path of an argument that is not a filter."""
-    try:
-        return _split(dotted, dotted)
-    except InvalidFilter as exc:
-        raise InvalidInput(str(exc), path=exc.path) from exc

@@ -14,7 +14,7 @@ from pgdoc.errors import InvalidDocument, InvalidInput
 from pgdoc.model.json_codec import decode, encode_value
 from pgdoc.model.short_repr import short_repr
 from pgdoc.query.filters.nodes import MISSING
-from pgdoc.query.filters.parse import parse_path
+from pgdoc.query.filters.paths import parse_path
 from pgdoc.query.filters.types import INTEGER_LIMITS
 
 if TYPE_CHECKING:

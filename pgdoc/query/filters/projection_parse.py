@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pgdoc.errors import InvalidFilter, InvalidInput
 from pgdoc.model.short_repr import short_repr
 from pgdoc.query.filters.nodes import And, HasSize, Not, Or, has_array_index
-from pgdoc.query.filters.parse import parse_filter, parse_path, parse_sort
+from pgdoc.query.filters.parse import parse_filter
+from pgdoc.query.filters.paths import parse_path, parse_sort
 from pgdoc.query.filters.projection import ItemTest, Narrowing, Projection, Slice
 from pgdoc.query.filters.projection_expressions import is_reference, known_operators, parse_expression
 from pgdoc.query.filters.types import INTEGER_LIMITS
@@ -32,7 +34,10 @@ _POSITION: Final = "$"
 
 
 def parse_fields(
-    fields: Fields | None, wanted: Callable[[], Node] | None = None, encoder: Encoder | None = None
+    fields: Fields | None,
+    wanted: Callable[[], Node] | None = None,
+    encoder: Encoder | None = None,
+    collation: str | None = None,
 ) -> Projection | None:
     """Parse fields such as `["total", "address.city"]`, or `["-lines"]` for all others; `None` means all.
 
@@ -41,7 +46,7 @@ def parse_fields(
     """
     if fields is None or (isinstance(fields, Mapping) and not fields):
         return None
-    parser = _FieldsParser(wanted, encoder)
+    parser = _FieldsParser(wanted, partial(parse_filter, encoder=encoder, collation=collation))
     if isinstance(fields, Mapping):
         parser.read_object(fields, (), 0)
     elif isinstance(fields, Sequence):
@@ -57,8 +62,8 @@ def parse_fields(
 class _FieldsParser:
     """Collects the paths of a projection."""
 
-    def __init__(self, wanted: Callable[[], Node] | None, encoder: Encoder | None) -> None:
-        self._wanted, self._encoder = wanted, encoder
+    def __init__(self, wanted: Callable[[], Node] | None, parse: Callable[[Any], Node]) -> None:
+        self._wanted, self._parse = wanted, parse
         self._tree: Tree = {}
         self._narrowings: list[Narrowing] = []
         self._matched: list[str] = []  # the top-level fields with $elemMatch
@@ -155,7 +160,7 @@ class _FieldsParser:
                 path, "can't have $elemMatch: use it for a top-level field, or '$' with a condition in the filter"
             )
         try:
-            node = parse_filter({path[0]: {"$elemMatch": operand}}, self._encoder)
+            node = self._parse({path[0]: {"$elemMatch": operand}})
         except InvalidFilter as exc:
             raise InvalidFilter(f"fields: {exc}", path=exc.path, operator=exc.operator) from exc
         self._narrowings.append(Narrowing(path, (ItemTest(node),), keeps_others=False))

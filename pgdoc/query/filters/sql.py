@@ -30,6 +30,7 @@ from pgdoc.query.filters.nodes import (
     Exact,
     Exists,
     Field,
+    HasBits,
     HasSize,
     HasType,
     In,
@@ -110,13 +111,19 @@ def _compile_by_key(node: ByKey) -> Compiled:
     suffices = keys_suffice(node.path, operands)
     parts = []
     if node.scope not in {"no_array", "own_key"}:  # first, since the own key of an array takes long to compute
-        parts.append(item_key_in_range(node.path, bounds) if bounds else _item_equals(node, operands))
+        parts.append(item_key_in_range(node.path, bounds, node.collation) if bounds else _item_equals(node, operands))
     if node.scope in {"all", "no_array", "keys", "own_key"}:
-        parts.append(key_in_range(node.path, bounds, strict=suffices) if bounds else key_equals(node.path, operands))
+        parts.append(
+            key_in_range(node.path, bounds, node.collation, strict=suffices)
+            if bounds
+            else key_equals(node.path, operands, node.collation)
+        )
     if any(operand.value is None for operand in operands):
         parts.reverse()  # most documents that match null have it as their own key
     if node.scope in {"array_on_way", "array_at_end"}:
-        parts = [join(" AND ", [*parts, sorts_as_array(node.path, at_end=node.scope == "array_at_end")])]
+        parts = [
+            join(" AND ", [*parts, sorts_as_array(node.path, node.collation, at_end=node.scope == "array_at_end")])
+        ]
     by_key = parts[0] if len(parts) == 1 else join(" OR ", parts)
     # The span of an array's keys may overlap a range that none of its items is in, so the values decide.
     suffices = suffices and len(operands) <= MOST_ITEM_KEYS
@@ -132,12 +139,15 @@ def _item_equals(node: ByKey, operands: list[Operand]) -> Compiled:
     """Compile to a condition that every document meets whose path meets an array that matches."""
     if len(operands) > MOST_ITEM_KEYS:
         return Compiled(has_array(node.path), [])
-    found = item_key_equals(node.path, operands)
+    found = item_key_equals(node.path, operands, node.collation)
     (lookup,) = node.nodes
     if node.scope != "array" or isinstance(lookup, Ordered) or not may_be_missing_in_array(lookup):
         return found
     # The index of items does not hold what is missing in an array on the way, but then the path's own key is null.
-    return join(" OR ", [found, join(" AND ", [Compiled(has_array(node.path), []), key_equals(node.path, operands)])])
+    return join(
+        " OR ",
+        [found, join(" AND ", [Compiled(has_array(node.path), []), key_equals(node.path, operands, node.collation)])],
+    )
 
 
 def _operands(nodes: tuple[Lookup, ...]) -> list[Operand]:
@@ -168,6 +178,8 @@ def _compile_equal(node: Equal) -> Compiled:
 
 
 def _equals(node: Equal) -> Compiled:
+    if node.collation is not None:
+        return _any_value(node)
     if _is_scalar(node.operand) and not has_array_index(node.path):
         return _jsonpath_match(_jsonpath_equal(node))
     if node.operand.value is None:
@@ -180,7 +192,7 @@ def _compile_ordered(node: Ordered) -> Compiled:
         return _compile_id(node, f"{ID} {operator(node.operator)} %s", [node.operand])
     if node.operand.value is None:
         return _equals(Equal(node.path, node.operand)) if "=" in node.operator else Compiled("FALSE", [])
-    if _is_scalar(node.operand) and not has_array_index(node.path):
+    if node.collation is None and _is_scalar(node.operand) and not has_array_index(node.path):
         return _jsonpath_match(f"{jsonpath(node.path)} {node.operator} {node.operand.text}")
     return _any_value(node)
 
@@ -191,6 +203,9 @@ def _compile_in(node: In) -> Compiled:
         return Compiled("FALSE", [])
     if node.path[0] == "_id":
         return _compile_ids(node.path, node.operands)
+    if node.collation is not None:
+        missing = [_equals(Equal(node.path, item)) for item in node.operands if item.value is None]
+        return join(" OR ", [_any_value(node), *missing])
     together = [item for item in node.operands if _is_scalar(item) and item.value is not None]
     alone = [Equal(node.path, item) for item in node.operands if not _is_scalar(item) or item.value is None]
     parts = [_equals(item) for item in alone]
@@ -218,7 +233,7 @@ def _compile_exists(node: Exists) -> Compiled:
     return Compiled(_JSONPATH_EXISTS, [jsonpath(node.path)])
 
 
-def _compile_non_array(node: HasType | Remainder) -> Compiled:
+def _compile_non_array(node: HasType | Remainder | HasBits) -> Compiled:
     """Compile a node that no array or missing value matches; of an array, only the items count."""
     if node.path[0] == "_id":
         return _constant_for_ids(node)
@@ -271,6 +286,7 @@ _COMPILERS: Final[Mapping[type, Callable[[Any], Compiled]]] = {
     HasSize: _compile_array,
     Matches: _compile_pattern,
     Remainder: _compile_non_array,
+    HasBits: _compile_non_array,
     AnyElement: _compile_array,
 }
 

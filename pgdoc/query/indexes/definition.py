@@ -17,8 +17,10 @@ from pgdoc.errors import InvalidFilter, InvalidInput
 from pgdoc.model.json_codec import decode, encode_value
 from pgdoc.model.names import check_name
 from pgdoc.model.short_repr import short_repr
+from pgdoc.query.filters.collations import COLLATIONS
 from pgdoc.query.filters.key_sql import MAX_PARTS, found_keys, has_array, key_span, sort_key, sort_rest
-from pgdoc.query.filters.parse import parse_filter, parse_sort
+from pgdoc.query.filters.parse import parse_filter
+from pgdoc.query.filters.paths import parse_sort
 from pgdoc.query.filters.sql import compile_filter
 from pgdoc.query.filters.sql_text import Compiled, join
 from pgdoc.query.indexes.plan import IndexedPaths, Indexes, conjuncts
@@ -49,6 +51,7 @@ class Index:
         where: the filter that selects the indexed documents; `None` for all documents.
         valid: whether all parts are complete. If not, `create_index` repairs the index.
         size_bytes: the size of all parts on the server's disk.
+        collation: how texts in it compare; `None` for by code point.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Index:
     where: dict[str, Any] | None
     valid: bool
     size_bytes: int
+    collation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +104,12 @@ class IndexPlan:
     unique: bool
     where: str | None
     parts: tuple[IndexPart, ...]
+    collation: str | None = None
 
     @property
     def definition(self) -> dict[str, Any]:
         """What two indexes of the same name must agree on."""
-        return {"paths": list(self.paths), "unique": self.unique, "where": self.where}
+        return {"paths": list(self.paths), "unique": self.unique, "where": self.where, "collation": self.collation}
 
     def comment(self, part: IndexPart) -> str:
         """Return the part's comment, for `read_comment`."""
@@ -112,18 +117,19 @@ class IndexPlan:
         return json.dumps({_COMMENT: self.name, **self.definition, **about})
 
 
-def plan_index(
+def plan_index(  # noqa: PLR0913
     paths: tuple[str, ...],
     *,
     unique: bool,
     where: Mapping[str, Any] | None,
     name: str | None,
     encoder: Encoder | None = None,
+    collation: str | None = None,
 ) -> IndexPlan:
     """Check the arguments of `create_index`, and plan the parts; `encoder` is that of the store."""
-    keys = _check_paths(paths, unique=unique)
+    keys = _check_paths(paths, unique=unique, collation=collation)
+    condition = _condition(where, encoder, collation) if where else None
     text = encode_value(where, "", encoder).decode() if where else None
-    condition = _condition(where, encoder) if where else None
     if keys is None:
         parts = [IndexPart("", "GIN", _partial(Compiled("(data pg_catalog.jsonb_path_ops)", []), [condition]))]
     else:
@@ -131,19 +137,22 @@ def plan_index(
             IndexPart("", "btree", _partial(_btree_columns(keys, unique=unique), [condition])),
             *_parts_for_arrays(keys, condition),
         ]
-    name = _default_name(paths, unique=unique, where=text) if name is None else check_name(name, "index")
-    return IndexPlan(name, tuple(paths), unique, text, tuple(parts))
+    if name is None:
+        name = _default_name(paths, unique=unique, where=text, collation=collation)
+    return IndexPlan(check_name(name, "index"), tuple(paths), unique, text, tuple(parts), collation)
 
 
-def _check_paths(paths: tuple[str, ...], *, unique: bool) -> tuple[SortKey, ...] | None:
+def _check_paths(paths: tuple[str, ...], *, unique: bool, collation: str | None) -> tuple[SortKey, ...] | None:
     """Return the sort keys of a btree; `None` for an index on everything."""
     if not paths or len(paths) > MAX_PATHS:
         raise InvalidInput(f"an index needs 1 to {MAX_PATHS} paths, got {len(paths)}")
     if EVERYTHING in paths:
-        if len(paths) > 1 or unique:
-            raise InvalidInput(f"{EVERYTHING!r} must be the only path, without unique=True", path=EVERYTHING)
+        if len(paths) > 1 or unique or collation is not None:
+            raise InvalidInput(
+                f"{EVERYTHING!r} must be the only path, without unique=True and without a collation", path=EVERYTHING
+            )
         return None
-    keys = parse_sort(paths)
+    keys = parse_sort(paths, collation)
     for number, key in enumerate(keys):
         dotted = ".".join(key.path)
         if key.path in [other.path for other in keys[:number]]:
@@ -161,12 +170,14 @@ def _check_paths(paths: tuple[str, ...], *, unique: bool) -> tuple[SortKey, ...]
     return keys
 
 
-def _condition(where: Any, encoder: Encoder | None) -> Compiled:
-    condition = compile_filter(parse_filter(where, encoder))
+def _condition(where: Any, encoder: Encoder | None, collation: str | None) -> Compiled:
+    condition = compile_filter(parse_filter(where, encoder, collation))
     if "SELECT" in condition.text:
+        kinds = "numbers, text, booleans and null" if collation is None else "numbers, booleans and null"
+        with_it = "" if collation is None else f" with the collation {collation!r}"
         raise InvalidFilter(
-            "the where of an index can only use $exists and comparisons with numbers, text, booleans and null, "
-            "on paths without digits: move the other conditions to the filter of find"
+            f"the where of an index{with_it} can only use $exists and comparisons with {kinds}, on paths without "
+            "digits: move the other conditions to the filter of find"
         )
     return condition
 
@@ -174,13 +185,13 @@ def _condition(where: Any, encoder: Encoder | None) -> Compiled:
 def _btree_columns(keys: tuple[SortKey, ...], *, unique: bool) -> Compiled:
     columns: list[str] = []
     for key in keys:
-        column = 'id COLLATE pg_catalog."C"' if key.path == ("_id",) else sort_key(key.path)
+        column = 'id COLLATE pg_catalog."C"' if key.path == ("_id",) else sort_key(key.path, key.collation)
         columns.append(f"({column}){' DESC' if key.descending else ''}")
     if not unique:
         return Compiled(f"({', '.join(columns)})", [])
-    paths = [key.path for key in keys if key.path != ("_id",)]
-    in_array = " OR ".join(map(has_array, paths)) or "FALSE"
-    rests = ", ".join(map(sort_rest, paths))
+    compared = [key for key in keys if key.path != ("_id",)]
+    in_array = " OR ".join(has_array(key.path) for key in compared) or "FALSE"
+    rests = ", ".join(sort_rest(key.path, key.collation) for key in compared)
     columns.append(f"(pgdoc.unique_rest(id, {in_array}, VARIADIC ARRAY[{rests}]::pg_catalog.text[]))")
     return Compiled(f"({', '.join(columns)}) NULLS NOT DISTINCT", [])
 
@@ -190,7 +201,7 @@ def _parts_for_arrays(keys: tuple[SortKey, ...], condition: Compiled | None) -> 
     for number, key in enumerate(keys):
         if key.path != ("_id",):
             conditions = [Compiled(has_array(key.path), []), condition]
-            items, spans = Compiled(f"({found_keys(key.path)})", []), Compiled(f"({key_span(key.path)})", [])
+            items, spans = (Compiled(f"({call(key.path, key.collation)})", []) for call in (found_keys, key_span))
             parts.append(IndexPart(f"items{number}", "GIN", _partial(items, conditions)))
             parts.append(IndexPart(f"spans{number}", "GiST", _partial(spans, conditions)))
     return parts
@@ -204,12 +215,14 @@ def _partial(columns: Compiled, conditions: list[Compiled | None]) -> Compiled:
     return Compiled(f"{columns.text} WHERE {where.text}", [*columns.params, *where.params])
 
 
-def _default_name(paths: tuple[str, ...], *, unique: bool, where: str | None) -> str:
+def _default_name(paths: tuple[str, ...], *, unique: bool, where: str | None, collation: str | None) -> str:
     """Make a name from the paths, with a digest of the definition unless it is one plain path."""
     words = "_".join(_path_word(path) for path in paths)
-    if len(paths) == 1 and words == paths[0] and not unique and where is None and len(words.encode()) <= 40:
+    further = [value for value in (where, collation) if value is not None]
+    if len(paths) == 1 and words == paths[0] and not (unique or further) and len(words.encode()) <= 40:
         return words
-    return f"{_truncated(words, 40)}_{_digest([list(paths), unique, where])}"
+    added = [] if collation is None else [collation]
+    return f"{_truncated(words, 40)}_{_digest([list(paths), unique, where, *added])}"
 
 
 def _path_word(path: str) -> str:
@@ -260,14 +273,19 @@ def indexed_paths(comments: Iterable[str | None]) -> Indexes:
         if is_current(comment) and (part := read_comment(comment)) is not None:
             found.setdefault(part["name"], (set(), part))[0].add(part["part"])
     complete = [
-        part for labels, part in found.values() if len(labels) == part["parts"] and part["paths"] != [EVERYTHING]
+        part
+        for labels, part in found.values()
+        if len(labels) == part["parts"]
+        and part["paths"] != [EVERYTHING]
+        and part.get("collation") in {None, *COLLATIONS}
     ]
     return Indexes(tuple(map(_indexed_paths, complete)), names=tuple(found))
 
 
 def _indexed_paths(found: dict[str, Any]) -> IndexedPaths:
-    where = () if found["where"] is None else tuple(conjuncts(parse_filter(decode(found["where"]))))
-    return IndexedPaths(tuple(key.path for key in parse_sort(found["paths"])), where)
+    collation = found.get("collation")
+    where = () if found["where"] is None else tuple(conjuncts(parse_filter(decode(found["where"]), None, collation)))
+    return IndexedPaths(tuple(key.path for key in parse_sort(found["paths"])), where, collation)
 
 
 def collect_indexes(rows: list[tuple[str, bool, int, str | None]]) -> list[Index]:
@@ -289,4 +307,5 @@ def _index(name: str, parts: list[tuple[bool, int, dict[str, Any]]]) -> Index:
         valid=len(parts) == first["parts"]
         and all(valid and found.get("format") == _FORMAT for valid, _, found in parts),
         size_bytes=sum(size for _, size, _ in parts),
+        collation=first.get("collation"),
     )

@@ -6,7 +6,7 @@ outdated, the results are the same, but slower.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cmp_to_key
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
@@ -21,12 +21,14 @@ from pgdoc.query.filters.nodes import (
     Exact,
     In,
     Lookup,
+    Matches,
     MeetsArray,
     Or,
     Ordered,
     has_array_index,
     may_be_missing_in_array,
 )
+from pgdoc.query.indexes.prefixes import is_range, is_served, may_have_range, with_equalities, with_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,10 +39,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class IndexedPaths:
-    """The paths of an index, in order, and the nodes that every document in it matches."""
+    """The paths of an index, in order, the nodes that every document in it matches, and the collation of its keys."""
 
     paths: tuple[Path, ...]
     where: tuple[Node, ...] = ()
+    collation: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,9 +75,15 @@ def may_use_index(node: Node) -> bool:
 
 def by_key(node: Node, indexes: Indexes) -> Node:
     """Return the filter as one condition that PostgreSQL can evaluate with the indexes."""
-    paths, wheres = _usable_paths(node, indexes)
-    parts = _by_key(fold_equalities(node), paths)
+    parts, wheres = _parts(node, indexes)
     return And((*parts, *(where for where in wheres if where not in parts)))
+
+
+def _parts(node: Node, indexes: Indexes) -> tuple[list[Node], tuple[Node, ...]]:
+    """Return the conjuncts, as `_by_key` does, and the conditions of the partial indexes."""
+    node = with_equalities(node)
+    paths, wheres = _usable_paths(node, indexes)
+    return _by_key(with_ranges(fold_equalities(node), paths), paths), wheres
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,21 +101,27 @@ def branches(node: Node, indexes: Indexes, first: SortKey | None = None) -> Bran
     is the path of a range, arrays come before and after the range; PostgreSQL does not read them if the other documents
     are enough.
     """
-    paths, wheres = _usable_paths(node, indexes)
-    parts = _by_key(fold_equalities(node), paths)
+    parts, wheres = _parts(node, indexes)
     keyed = [part for part in parts if isinstance(part, ByKey)]
     if not keyed:
         return Branches((by_key(node, indexes),))
     rest: list[Node] = [part for part in parts if not isinstance(part, ByKey)]
     rest += [where for where in wheres if where not in rest]
+    exact = {part.path for part in keyed if part.collation is None}
+    remaining = [part for part in rest if not (is_range(part) and part.path in exact)]  # of documents without arrays
     if first is not None and _is_range_of(first, keyed):
         scopes = _scopes_in_order(first, keyed[0])
-        return Branches(tuple(And((ByKey(first.path, keyed[0].nodes, scope), *rest)) for scope in scopes), in_turn=True)
-    values = [ByKey(part.path, part.nodes, "no_array") for part in keyed]
-    arrays: list[Node] = [ByKey(part.path, part.nodes, "array") for part in keyed]
+        return Branches(
+            tuple(
+                And((replace(keyed[0], scope=scope), *(remaining if scope == "no_array" else rest))) for scope in scopes
+            ),
+            in_turn=True,
+        )
+    values = [replace(part, scope="no_array") for part in keyed]
+    arrays: list[Node] = [replace(part, scope="array") for part in keyed]
     if len(keyed) > 1:  # an array at one of the paths is enough, and then the keys of the others do not tell
-        arrays = [Or(tuple(arrays)), *(ByKey(part.path, part.nodes, "exact") for part in keyed)]
-    return Branches((And((*values, *rest)), And((*arrays, *rest))))
+        arrays = [Or(tuple(arrays)), *(replace(part, scope="exact") for part in keyed)]
+    return Branches((And((*values, *remaining)), And((*arrays, *rest))))
 
 
 def _is_range_of(first: SortKey, keyed: list[ByKey]) -> bool:
@@ -115,7 +130,8 @@ def _is_range_of(first: SortKey, keyed: list[ByKey]) -> bool:
     Truncated keys do not, nor do those of a path with an array index, where an item can be the path's one value.
     """
     operands = [node.operand for node in keyed[0].nodes if isinstance(node, Ordered)]
-    return len(keyed) == 1 and keyed[0].path == first.path and bool(operands) and keys_suffice(first.path, operands)
+    is_same = (keyed[0].path, keyed[0].collation) == (first.path, first.collation)
+    return len(keyed) == 1 and is_same and bool(operands) and keys_suffice(first.path, operands)
 
 
 def _scopes_in_order(first: SortKey, keyed: ByKey) -> list[Scope]:
@@ -129,27 +145,36 @@ def _scopes_in_order(first: SortKey, keyed: ByKey) -> list[Scope]:
 
 def has_range(node: Node) -> bool:
     """Whether the filter has a range, so that a plan that is good for some values may be bad for others."""
-    return isinstance(node, Ordered) or (isinstance(node, And | Or) and any(map(has_range, node.nodes)))
+    if isinstance(node, And | Or):
+        return any(map(has_range, node.nodes))
+    return isinstance(node, Ordered) or may_have_range(node)
 
 
-def _usable_paths(node: Node, indexes: Indexes) -> tuple[frozenset[Path], tuple[Node, ...]]:
-    """Return the paths that indexes can serve for this filter, and the conditions of the partial indexes."""
+def _usable_paths(node: Node, indexes: Indexes) -> tuple[dict[Path, str | None], tuple[Node, ...]]:
+    """Return the paths that indexes can serve for this filter, and the conditions of the partial indexes.
+
+    Each path has the collation of the keys that serve it: those of the index that serves most paths.
+    """
     given = list(conjuncts(node))
-    asked = {lookup.path for lookup in lookups(node)}
-    paths: set[Path] = set()
+    asked: dict[Path, list[Lookup | Matches]] = {}
+    for lookup in lookups(node):
+        asked.setdefault(lookup.path, []).append(lookup)
+    usable = [index for index in indexes.paths if all(part in given for part in index.where)]
+    found = [(index, tuple(_served_paths(index, asked))) for index in usable]
+    found.sort(key=lambda item: len(item[1]), reverse=True)
+    paths: dict[Path, str | None] = {}
     wheres: dict[Node, None] = {}
-    for index in indexes.paths:
-        if all(part in given for part in index.where):
-            served = set(_served_paths(index.paths, asked))
-            paths |= served
-            wheres |= dict.fromkeys(index.where if served else ())
-    return frozenset(paths), tuple(wheres)
+    for index, served in found:
+        for path in served:
+            paths.setdefault(path, index.collation)
+        wheres |= dict.fromkeys(index.where if served else ())
+    return paths, tuple(wheres)
 
 
-def _served_paths(paths: tuple[Path, ...], asked: set[Path]) -> Iterator[Path]:
+def _served_paths(index: IndexedPaths, asked: dict[Path, list[Lookup | Matches]]) -> Iterator[Path]:
     """Yield the leading paths that the filter has: an index serves a path only with all before it."""
-    for path in paths:
-        if path not in asked:
+    for path in index.paths:
+        if not any(is_served(lookup, index.collation) for lookup in asked.get(path, ())):
             return
         yield path
 
@@ -163,19 +188,17 @@ def conjuncts(node: Node) -> Iterator[Node]:
         yield node
 
 
-def lookups(node: Node) -> Iterator[Lookup]:
+def lookups(node: Node) -> Iterator[Lookup | Matches]:
     """Yield the nodes that an index could serve."""
     if isinstance(node, And | Or):
         for part in node.nodes:
             yield from lookups(part)
-    elif _is_lookup(node):
+    elif _is_lookup(node) or (may_have_range(node) and _is_on_indexable_path(node)):
         yield node
 
 
 def _is_lookup(node: Node) -> TypeGuard[Lookup]:
-    if not isinstance(node, Equal | In | Ordered) or node.path[:1] in {(), ("_id",), (ELEMENT,)}:
-        return False
-    if len(node.path) > MAX_PARTS:
+    if not isinstance(node, Equal | In | Ordered) or not _is_on_indexable_path(node):
         return False
     if isinstance(node, Ordered):  # null is not a range, and the span of keys does not cover arrays within arrays
         return node.operand.value is not None and not isinstance(node.operand.value, list)
@@ -184,7 +207,11 @@ def _is_lookup(node: Node) -> TypeGuard[Lookup]:
     return isinstance(node, Equal) or bool(node.operands)
 
 
-def _by_key(node: Node, paths: frozenset[Path]) -> list[Node]:
+def _is_on_indexable_path(node: Lookup | Matches) -> bool:
+    return node.path[:1] not in {(), ("_id",), (ELEMENT,)} and len(node.path) <= MAX_PARTS
+
+
+def _by_key(node: Node, paths: dict[Path, str | None]) -> list[Node]:
     """Return the conjuncts with the lookups on the paths as `ByKey`.
 
     Both bounds of a range become one: with one bound, PostgreSQL would read an index to its end.
@@ -197,25 +224,25 @@ def _by_key(node: Node, paths: frozenset[Path]) -> list[Node]:
     return [*found, *rest]
 
 
-def _grouped(node: Node, paths: frozenset[Path], scope: Scope) -> tuple[list[ByKey], list[Node]]:
+def _grouped(node: Node, paths: dict[Path, str | None], scope: Scope) -> tuple[list[ByKey], list[Node]]:
     """Split the conjuncts into lookups that indexes serve, equalities first, and all others."""
     equalities: dict[Path, list[ByKey]] = {}
     ranges: dict[Path, list[Lookup]] = {}
     parts: list[Node] = []
     for part in conjuncts(node):
-        if not _is_lookup(part) or part.path not in paths:
+        if not _is_lookup(part) or part.path not in paths or not is_served(part, paths[part.path]):
             parts.append(part)
         elif isinstance(part, Ordered):
             ranges.setdefault(part.path, []).append(part)
         elif len(same := equalities.setdefault(part.path, [])) < _FEW_EQUALITIES:
-            same.append(ByKey(part.path, (part,), scope))
+            same.append(ByKey(part.path, (part,), scope, paths[part.path]))
         else:
             parts.append(part)
     found = [item for same in equalities.values() for item in same]
-    return found + [ByKey(path, tuple(group), scope) for path, group in ranges.items()], parts
+    return found + [ByKey(path, tuple(group), scope, paths[path]) for path, group in ranges.items()], parts
 
 
-def _any_by_key(node: Or, paths: frozenset[Path]) -> Node | None:
+def _any_by_key(node: Or, paths: dict[Path, str | None]) -> Node | None:
     """Return a condition on keys that is true for all matches; `None` if an alternative has no index."""
     alternatives: list[list[Node]] = []
     for branch in node.nodes:
@@ -235,6 +262,7 @@ def _merged(alternatives: list[Node]) -> Node:
     Of documents with arrays, the ranges find all: their spans could overlap each of the ranges.
     """
     operands: dict[Path, dict[str, Operand]] = {}
+    collations: dict[Path, str | None] = {}
     ranges: dict[Path, list[ByKey]] = {}
     others: dict[Node, None] = {}
     for item in alternatives:
@@ -242,9 +270,12 @@ def _merged(alternatives: list[Node]) -> Node:
             others[item] = None
         elif isinstance(item.nodes[0], Equal | In):
             operands.setdefault(item.path, {}).update({found.text: found for found in operands_of(item.nodes[0])})
+            collations[item.path] = item.collation
         else:
-            ranges.setdefault(item.path, []).append(ByKey(item.path, item.nodes, "own_key"))
-    lists: list[Node] = [ByKey(path, (In(path, tuple(values.values())),), "keys") for path, values in operands.items()]
+            ranges.setdefault(item.path, []).append(replace(item, scope="own_key"))
+    lists: list[Node] = [
+        ByKey(path, (In(path, tuple(values.values())),), "keys", collations[path]) for path, values in operands.items()
+    ]
     hulls: list[Node] = [*map(MeetsArray, ranges)]
     for path, found in ranges.items():
         hulls += _neighbours(path, found)
@@ -274,4 +305,4 @@ def _neighbours(path: Path, ranges: list[ByKey]) -> list[ByKey]:
     hulls = [(group[0][0], max((high for _, high in group), key=lambda high: by_value(high.value))) for group in groups]
     found: list[tuple[Lookup, ...]] = [(Ordered(path, ">=", low), Ordered(path, "<=", high)) for low, high in hulls]
     found += [(Ordered(path, f"{symbol}=", operand),) for (_, symbol), operand in open_ended.items()]
-    return [ByKey(path, nodes, "own_key") for nodes in found]
+    return [ByKey(path, nodes, "own_key", ranges[0].collation) for nodes in found]

@@ -25,9 +25,12 @@ from pgdoc.query.regex.nodes import (
     may_be_empty,
     weigh,
 )
+from pgdoc.query.regex.prefix import find_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pgdoc.query.regex.prefix import Rest
 
 MAX_LENGTH: Final = 10_000
 """The most characters of a pattern."""
@@ -56,10 +59,17 @@ class BadPattern(ValueError):  # noqa: N818
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """One regular expression, written for RE2 and for PostgreSQL."""
+    """One regular expression, written for RE2 and for PostgreSQL.
+
+    Attributes:
+        start: the characters with which each matching text starts.
+        rest: what follows the start.
+    """
 
     re2: str
     postgresql: str
+    start: tuple[Ranges, ...] = ()
+    rest: Rest = "more"
 
 
 @lru_cache(maxsize=256)
@@ -77,7 +87,7 @@ def parse_pattern(text: str, options: str = "") -> Pattern:
     if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
         raise BadPattern("it has a NUL character or a lone surrogate, which no stored text contains")
     part = _Parser(text, frozenset(options)).parse()
-    pattern = Pattern(for_re2(part), for_postgresql(part))
+    pattern = Pattern(for_re2(part), for_postgresql(part), *find_start(part))
     searcher(pattern.re2)
     return pattern
 

@@ -60,6 +60,7 @@ def parse_update(
     *,
     array_filters: Any = None,
     matched: Node | None = None,
+    collation: str | None = None,
 ) -> Update:
     """Parse an update.
 
@@ -67,6 +68,7 @@ def parse_update(
         update: operators, each with paths and operands.
         encoder: that of the store.
         array_filters: the filters for the parts `$[name]` of paths.
+        collation: how texts in the array filters compare.
         matched: the filter of the call, for the part `$`; `None` if it can't be used.
     """
     if not isinstance(update, Mapping) or not update:
@@ -79,7 +81,7 @@ def parse_update(
         for dotted, value in _check_entry(name, operands).items()
     ]
     check_overlaps(changes)
-    filters = parse_array_filters(array_filters, encoder)
+    filters = parse_array_filters(array_filters, encoder, collation)
     check_filters_used(changes, filters)
     has_matched = any(MATCHED in change.path for change in changes)
     ordered = tuple(sorted(changes, key=lambda change: path_order(change.path)))

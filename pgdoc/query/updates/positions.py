@@ -47,7 +47,7 @@ def filter_name(part: str) -> str | None:
     return found.group(1) if found else None
 
 
-def parse_array_filters(value: Any, encoder: Encoder | None = None) -> dict[str, Node]:
+def parse_array_filters(value: Any, encoder: Encoder | None = None, collation: str | None = None) -> dict[str, Node]:
     """Parse `array_filters`: a list of filters, each on elements with a name of their own."""
     if value is None:
         return {}
@@ -57,7 +57,7 @@ def parse_array_filters(value: Any, encoder: Encoder | None = None) -> dict[str,
         )
     filters: dict[str, Node] = {}
     for given in value:
-        name, node = _parse_array_filter(given, encoder)
+        name, node = _parse_array_filter(given, encoder, collation)
         if name in filters:
             raise InvalidUpdate(
                 f"array_filters has two filters for {name!r}: combine them with $and, or use another name", path=name
@@ -66,11 +66,11 @@ def parse_array_filters(value: Any, encoder: Encoder | None = None) -> dict[str,
     return filters
 
 
-def _parse_array_filter(given: Any, encoder: Encoder | None) -> tuple[str, Node]:
+def _parse_array_filter(given: Any, encoder: Encoder | None, collation: str | None) -> tuple[str, Node]:
     if not isinstance(given, Mapping):
         raise InvalidUpdate(f"an array filter must be a dict such as {{'item.quantity': 5}}, got {short_repr(given)}")
     try:
-        node = parse_filter(given, encoder)
+        node = parse_filter(given, encoder, collation)
     except InvalidFilter as exc:
         raise InvalidUpdate(f"an array filter is invalid: {exc}", path=exc.path, operator=exc.operator) from exc
     names = list(dict.fromkeys(_names_in(node)))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import namedtuple_row
 
 from pgdoc.cli import doctor, sizes
+from pgdoc.cli.collations import find_changed_collations
 from tests.integration.own_server.consumers import NAME, slot, status
 from tests.integration.own_server.faults import altered
 from tests.integration.own_server.words import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    import psycopg
 
     from pgdoc import Store
     from pgdoc.server import LocalServer
@@ -106,6 +108,44 @@ def test_an_index_that_was_not_finished_is_named(dsn: str, store: Store, owner: 
     assert lines
     assert all(line.startswith("warn: index ") for line in lines)
     assert all('of "orders" is unfinished: create it again or drop it' in line for line in lines)
+
+
+def test_an_index_whose_collation_has_changed_is_named(dsn: str, store: Store, owner: psycopg.Connection) -> None:
+    store.create_collection("orders")
+    assert found(dsn, "collations") == ["ok: no collation has changed since indexes were built"]
+    row = owner.execute(
+        "SELECT oid, quote_ident(collname) FROM pg_collation "
+        "WHERE collversion IS NOT NULL AND collencoding IN (-1, 6) ORDER BY oid LIMIT 1"
+    ).fetchone()
+    assert row is not None, "the server has no collation with a version"
+    oid, name = row
+    owner.execute(f"CREATE INDEX by_name ON docs.orders ((data ->> 'name') COLLATE pg_catalog.{name})".encode())
+    owner.execute("UPDATE pg_collation SET collversion = '0' WHERE oid = %s", [oid])
+    (line,) = found(dsn, "collations")
+    assert line.startswith('wrong: collation "pg_catalog".')
+    assert "had version 0 when its indexes were built" in line
+    _, _, cure = line.rpartition(": run ")
+    for command in cure.split("; "):
+        owner.execute(command.encode())
+    assert found(dsn, "collations") == ["ok: no collation has changed since indexes were built"]
+
+
+def test_a_database_whose_collation_has_changed_is_named(dsn: str, owner: psycopg.Connection) -> None:
+    has_builtin = owner.info.server_version >= 170000
+    provider = "builtin BUILTIN_LOCALE 'C.UTF-8'" if has_builtin else "icu ICU_LOCALE 'und'"
+    owner.execute(f"CREATE DATABASE elsewhere TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER {provider}".encode())
+    owner.execute("UPDATE pg_database SET datcollversion = '0' WHERE datname = 'elsewhere'")
+    conninfo = make_conninfo(dsn, dbname="elsewhere")
+    with psycopg.connect(conninfo, autocommit=True, row_factory=namedtuple_row) as connection:
+        ((verdict, text),) = find_changed_collations(connection, "docs")
+        assert verdict == "wrong"
+        assert text.startswith('the collation of database "elsewhere" had version 0 when its indexes were built')
+        _, _, cure = text.rpartition(": run ")
+        for command in cure.split(", then "):
+            connection.execute(command.encode())
+        assert list(find_changed_collations(connection, "docs")) == [
+            ("ok", "no collation has changed since indexes were built")
+        ]
 
 
 def test_settings_that_stop_streams_are_named(dsn: str, cluster: LocalServer) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +13,7 @@ from pgdoc.query.filters.nodes import (
     AnyElement,
     Equal,
     Exists,
+    HasBits,
     HasSize,
     HasType,
     In,
@@ -56,6 +58,22 @@ ONE = Operand(1, "1")
         ({"a": {"$type": [2, "string", 9, 16.0]}}, HasType(("a",), ("string", "int"))),
         ({"a": {"$size": 2.0}}, HasSize(("a",), 2)),
         ({"a": {"$mod": [4.7, -1.5]}}, Remainder(("a",), 4, -1)),
+        ({"a": {"$bitsAllSet": 5.0}}, HasBits(("a",), "$bitsAllSet", 5)),
+        ({"a": {"$bitsAnyClear": (0, 2)}}, HasBits(("a",), "$bitsAnyClear", 5)),
+        ({"a": {"$bitsAnySet": [0, 63, 200]}}, HasBits(("a",), "$bitsAnySet", -(2**63) + 1)),
+        ({"$comment": "why"}, And(())),
+        ({"a": 1, "$comment": {"any": "thing"}}, Equal(("a",), ONE)),
+        ({"$or": [{"a": 1, "$comment": ""}]}, Or((Equal(("a",), ONE),))),
+        (
+            {"a": {"$elemMatch": {"$comment": "why", "b": 1}}},
+            AnyElement(("a",), Equal(("", "b"), ONE), as_document=True),
+        ),
+        ({"a": re.compile("^b.", re.IGNORECASE | re.DOTALL)}, Matches(("a",), parse_pattern("^b.", "is"))),
+        ({"a": {"$not": re.compile("b")}}, Not(Matches(("a",), parse_pattern("b")))),
+        ({"a": {"$regex": re.compile("b", re.MULTILINE)}}, Matches(("a",), parse_pattern("b", "m"))),
+        ({"a": {"$regex": re.compile("b"), "$options": "i"}}, Matches(("a",), parse_pattern("b", "i"))),
+        ({"a": {"$in": [re.compile("b"), 1]}}, Or((In(("a",), (ONE,)), Matches(("a",), parse_pattern("b"))))),
+        ({"a": {"$all": [re.compile("b")]}}, Matches(("a",), parse_pattern("b"))),
         ({"a": {"$all": []}}, In(("a",), ())),
         ({"a": {"$all": [1, 1]}}, And((Equal(("a",), ONE), Equal(("a",), ONE)))),
         ({"a": {"$regex": "b"}}, Matches(("a",), parse_pattern("b"))),
@@ -127,6 +145,18 @@ def test_filters(wanted: Any, node: Any) -> None:
         ({"a": 10**5000}, "$eq", "a"),
         ([10**5000], None, None),
         ({"a": {"$mod": 5}}, "$mod", "a"),
+        ({"a": {"$bitsAllSet": -1}}, "$bitsAllSet", "a"),
+        ({"a": {"$bitsAllSet": 2**63}}, "$bitsAllSet", "a"),
+        ({"a": {"$bitsAllSet": 1.5}}, "$bitsAllSet", "a"),
+        ({"a": {"$bitsAnySet": [1, -1]}}, "$bitsAnySet", "a"),
+        ({"a": {"$bitsAnySet": [True]}}, "$bitsAnySet", "a"),
+        ({"a": {"$bitsAnySet": [float("nan")]}}, "$bitsAnySet", "a"),
+        ({"a": {"$bitsAnyClear": [2**31]}}, "$bitsAnyClear", "a"),
+        ({"a": {"$bitsAllClear": "5"}}, "$bitsAllClear", "a"),
+        ({"a": re.compile(rb"b")}, "$regex", "a"),
+        ({"a": re.compile(r"(b)\1")}, "$regex", "a"),
+        ({"a": {"$ne": re.compile("b")}}, "$ne", "a"),
+        ({"a": {"$comment": "why"}}, "$comment", "a"),
         ({"a": {"$mod": [5]}}, "$mod", "a"),
         ({"a": {"$mod": [5, 0, 1]}}, "$mod", "a"),
         ({"a": {"$mod": [0, 1]}}, "$mod", "a"),
