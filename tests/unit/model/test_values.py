@@ -32,7 +32,6 @@ from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import MAX_DEPTH, decode, decode_comparable, decode_decimals, encode, encode_value
 from pgdoc.query import apply_update, compare, matches, parse_filter, parse_update
 from pgdoc.query.filters.order import parse_after
-from pgdoc.query.filters.parse import 
 from pgdoc.query.filters.paths import parse_sort
 
 BERLIN = ZoneInfo("Europe/Berlin")
