@@ -117,7 +117,7 @@ QUERIES = (
         "$in of 30,000 in arrays, 30,000",
         lambda n: {"filter": {"tags": {"$in": tags(n, 30_000)}}},
         # With ?|, PostgreSQL would compare each document with all 30,000.
-        b"WHERE id IN (SELECT o.id FROM unnest(%s::text[]) AS wanted(tag), docs.orders AS o WHERE o.data -> 'tags' ? tag)",
+        b"WHERE id IN (SELECT o.id FROM unnest(%s::text[]) AS t(tag), docs.orders AS o WHERE o.data -> 'tags' ? tag)",
         lambda n: [tags(n, 30_000)],
         calls=1,
     ),
