@@ -151,7 +151,7 @@ class AsyncTable:
         """Ask for oid and indexes in one round trip."""
         for _ in range(_LOOKS):
             try:
-                ((oid, state, comments, may_drop, may_refuse, max_size),) = await self._session.look_up(
+                ((oid, state, comments, may_drop, may_refuse, max_size, may_expire),) = await self._session.look_up(
                     _FIND_TABLE, [self.name]
                 )
             except psycopg.Error as exc:
@@ -167,6 +167,8 @@ class AsyncTable:
             return None, found
         self._session.oids.put(self.name, oid)
         self._session.limits.put(oid, SizeLimit(max_size))
+        if may_expire:
+            self._session.sweeper.start()
         return oid, found
 
     async def checked(self, document_id: str, data: Mapping[str, Any]) -> tuple[str, str]:

@@ -45,6 +45,7 @@ class AsyncTransactionSession:
         self.indexes, self.large_results = connections.indexes, connections.large_results
         self.traits = connections.traits
         self.limits = connections.limits
+        self.sweeper = connections.sweeper
         self._isolation = isolation
         self._connection: AsyncConnection[Any] | None = None  # while the transaction is open
         # Held during each statement, with its savepoint: those of other tasks must not get into that, and be undone.

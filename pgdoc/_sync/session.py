@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pgdoc.crud.copy_format import CopyRows
     from pgdoc.crud.guard import TableTraits
     from pgdoc.crud.sizes import SizeLimit
+    from pgdoc.database.expiry import Sweeper
     from pgdoc.query.indexes.plan import Indexes
     from pgdoc.runtime.primitives import Lending
     from pgdoc.runtime.ttl_cache import TransactionCache, TTLCache
@@ -26,12 +27,14 @@ class Session(Protocol):
         large_results: a cache of the statements that returned many rows.
         traits: a cache of what the tables have besides what pgdoc gave them.
         limits: a cache of the collections' limits, by the oids of their tables.
+        sweeper: deletes the documents of the schema that expire, once it is started.
     """
 
     indexes: TTLCache[Indexes]
     large_results: TTLCache[bool]
     traits: TTLCache[TableTraits]
     limits: TTLCache[SizeLimit]
+    sweeper: Sweeper
 
     @property
     def oids(self) -> TTLCache[int] | TransactionCache[int]:

@@ -152,7 +152,7 @@ class Table:
         """Ask for oid and indexes in one round trip."""
         for _ in range(_LOOKS):
             try:
-                ((oid, state, comments, may_drop, may_refuse, max_size),) = self._session.look_up(
+                ((oid, state, comments, may_drop, may_refuse, max_size, may_expire),) = self._session.look_up(
                     _FIND_TABLE, [self.name]
                 )
             except psycopg.Error as exc:
@@ -168,6 +168,8 @@ class Table:
             return None, found
         self._session.oids.put(self.name, oid)
         self._session.limits.put(oid, SizeLimit(max_size))
+        if may_expire:
+            self._session.sweeper.start()
         return oid, found
 
     def checked(self, document_id: str, data: Mapping[str, Any]) -> tuple[str, str]:

@@ -44,6 +44,7 @@ class TransactionSession:
         self.indexes, self.large_results = connections.indexes, connections.large_results
         self.traits = connections.traits
         self.limits = connections.limits
+        self.sweeper = connections.sweeper
         self._isolation = isolation
         self._connection: Connection[Any] | None = None  # while the transaction is open
         # Held during each statement, with its savepoint: those of other tasks must not get into that, and be undone.

@@ -1,0 +1,30 @@
+"""Documents that expire, JSON Schemas, and unique elements of arrays."""
+
+from pathlib import Path
+from typing import Any
+
+from alembic import op
+
+revision = "0009"
+down_revision = "0008"
+branch_labels = None
+depends_on = None
+
+SQL = Path(__file__).parents[1] / "sql"
+PARTS = ("expiry",)
+
+
+def upgrade() -> None:
+    for part in PARTS:
+        run(f"0009_{part}.sql")
+
+
+def downgrade() -> None:
+    for part in reversed(PARTS):
+        run(f"0009_{part}_down.sql")
+
+
+def run(name: str) -> None:
+    """Execute an SQL file on the psycopg connection: SQLAlchemy would parse `:name` and `%` in it as parameters."""
+    psycopg_connection: Any = op.get_bind().connection.driver_connection
+    psycopg_connection.execute((SQL / name).read_bytes())
