@@ -37,12 +37,14 @@ _MOST_COUNTED: Final = 10_000
 
 
 @ttl_app.callback()
-def ttl_command() -> None:
+def ttl_command(context: typer.Context, dsn: Dsn = "", schema: Schema = DEFAULT_SCHEMA) -> None:
     """Delete documents that have expired."""
+    context.obj = dsn, schema
 
 
 @ttl_app.command("run", cls=PlainCommand)
-def ttl_run_command(
+def ttl_run_command(  # noqa: PLR0913 (its options)
+    context: typer.Context,
     collections: Annotated[
         list[str] | None,
         typer.Argument(
@@ -55,14 +57,15 @@ def ttl_run_command(
     once: Annotated[bool, typer.Option("--once", help="Delete what has expired by now, and exit.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one result per line, as JSON.")] = False,
     dsn: Dsn = "",
-    schema: Schema = DEFAULT_SCHEMA,
+    schema: Annotated[str | None, typer.Option("--schema", metavar="NAME", help="As for `pgdoc ttl`.")] = None,
 ) -> None:
     """Delete documents that have expired, once a minute until Ctrl-C, or --once.
 
     Stores do this by themselves while they are open. With --once, the exit code is 1 if documents stay.
     """
+    group_dsn, group_schema = context.obj
+    dsn, schema = dsn or group_dsn, check_name(schema or group_schema, "schema")
     names = frozenset(check_name(name, "collection") for name in collections or ())
-    check_name(schema, "schema")
     if once:
         raise typer.Exit(int(_run(dsn, schema, names, takes_turns=False, json=json)))
     signal.signal(signal.SIGTERM, _exit_on_signal)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from pgdoc import AsyncCollection, AsyncStore, DatabaseError, EventType, InvalidInput
 from pgdoc.database import expiry
@@ -13,8 +16,6 @@ from pgdoc.database.expiry import Expired, connect_sweeper, read_backlog, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    import psycopg
 
 HOUR = timedelta(hours=1)
 
@@ -179,11 +180,47 @@ async def test_an_open_store_deletes_what_expires(own_schema: dict[str, Any], mo
         await store["jobs"].insert("a", {"at": ago(hours=2)})
         await store["jobs"].create_index("at", expire_after=HOUR)
         assert [(await anext(stream)).event_type for _ in range(2)] == [EventType.INSERT, EventType.DELETE]
-    async with AsyncStore(**own_schema) as store, store["jobs"].watch() as stream:  # finds the index when it opens
-        await store["jobs"].insert("b", {"at": ago(hours=2)})
-        await store["jobs"].get("b")
-        events = [await anext(stream) for _ in range(2)]
-        assert [event.event_type for event in events] == [EventType.INSERT, EventType.DELETE]
+
+
+async def test_a_store_finds_what_expires_when_it_opens_or_looks(
+    own_schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with AsyncStore(**own_schema) as first, AsyncStore(**own_schema) as second:
+        await second["jobs"].insert("a", {})
+        assert threads() == 0
+        await first["jobs"].create_index("at", expire_after=HOUR)
+        assert threads() == 1
+        monkeypatch.setattr(expiry, "INTERVAL_S", 0.01)
+        async with AsyncStore(**own_schema) as third, third["jobs"].watch() as stream:
+            assert threads() == 2
+            await third["jobs"].insert("b", {"at": ago(hours=2)})
+            assert [(await anext(stream)).event_type for _ in range(2)] == [EventType.INSERT, EventType.DELETE]
+        await second["other"].find_one({"a": 1})  # finds nothing
+        assert threads() == 1
+        await second["jobs"].create_index("b")  # looks the table up again
+        await second["jobs"].find_one({"b": 1})
+        assert threads() == 2
+    assert threads() == 0
+
+
+def threads() -> int:
+    return sum(thread.name == "pgdoc-expiry" for thread in threading.enumerate())
+
+
+async def test_a_store_whose_role_only_reads_starts_no_thread(own_schema: dict[str, Any]) -> None:
+    async with AsyncStore(**own_schema) as store:
+        await store["jobs"].create_index("at", expire_after=HOUR)
+    admin = psycopg.connect(own_schema["conninfo"], autocommit=True)
+    schema, role = own_schema["schema"], f"{own_schema['schema']}_reader"
+    with admin:
+        admin.execute(f'CREATE ROLE "{role}" LOGIN; GRANT USAGE ON SCHEMA "{schema}" TO "{role}"')
+        admin.execute(f'GRANT SELECT ON "{schema}".jobs TO "{role}"')
+        try:
+            async with AsyncStore(make_conninfo(own_schema["conninfo"], user=role), schema=schema) as store:
+                assert await store["jobs"].count({}) == 0
+                assert threads() == 0
+        finally:
+            admin.execute(f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')
 
 
 @pytest.mark.parametrize("expire_after", [-HOUR, timedelta(days=100_000), 5, "1h"])
