@@ -56,8 +56,8 @@ BEGIN
   FOR i IN 1 .. pg_catalog.cardinality(path) OPERATOR(pg_catalog.+) 1 LOOP
     kind := pg_catalog.jsonb_typeof(value);
     IF kind OPERATOR(pg_catalog.=) 'array' THEN
-      SELECT pg_catalog.min(pgdoc.time_of(item)), coalesce(pg_catalog.bool_or(
-        item OPERATOR(pg_catalog.<>) 'null'::pg_catalog.jsonb AND item OPERATOR(pg_catalog.<>) '[]'::pg_catalog.jsonb), false)
+      SELECT pg_catalog.min(pgdoc.time_of(item)), 
+        coalesce(pg_catalog.bool_or(pg_catalog.jsonb_typeof(item) OPERATOR(pg_catalog.<>) ALL (ARRAY['null', 'array'])), false)
       INTO earliest, has_value FROM pgdoc.values_at(data, path) AS found(item);
       RETURN CASE WHEN earliest IS NOT NULL THEN earliest WHEN has_value THEN 'infinity'::pg_catalog.timestamptz END;
     ELSIF i OPERATOR(pg_catalog.>) pg_catalog.cardinality(path) THEN
@@ -76,8 +76,9 @@ COMMENT ON FUNCTION pgdoc.expiry_time IS
 CREATE FUNCTION pgdoc.expiry_definition(index oid) RETURNS jsonb LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  about jsonb := obj_description(index, 'pg_class');
+  about jsonb;
 BEGIN
+  about := obj_description(index, 'pg_class');
   IF jsonb_typeof(about -> 'pgdoc index') = 'string' AND about ->> 'part' = 'times'
       AND jsonb_typeof(about -> 'expire_after') = 'number' AND (about -> 'expire_after')::numeric BETWEEN 0 AND 2147483647 THEN
     RETURN about;
