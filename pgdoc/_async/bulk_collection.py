@@ -238,6 +238,10 @@ class AsyncBulkCollection:
         if self._table.may_exceed(len(text)):
             async with self._queue.connection_free():
                 await self._table.check_size(str(target.key), len(text))
+        if not self._table.knows_schema:
+            async with self._queue.connection_free():
+                await self._table.look_up()
+        await self._table.check_schema(str(target.key), text)
         return text.decode()
 
     def _target(self, operation: str, key: str | None = None) -> Target:

@@ -90,6 +90,7 @@ class AsyncConnections:
         self.large_results: TTLCache[bool] = TTLCache()
         self.traits: TTLCache[TableTraits] = TTLCache()
         self.limits: TTLCache[SizeLimit] = TTLCache()
+        self.schemas: TTLCache[str] = TTLCache()
         self._schema = schema
         self.sweeper = Sweeper(conninfo, schema)
         weakref.finalize(self, self.sweeper.stop)

@@ -18,6 +18,7 @@ from pgdoc.crud.statements import (
     table_statement,
     write_statement,
 )
+from pgdoc.crud.validation import read_json_schema
 from pgdoc.crud.write_errors import name_index
 from pgdoc.database.errors import is_about_table, map_error
 from pgdoc.database.size_errors import is_unprintable
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from pgdoc.crud.copy_format import CopyRows
     from pgdoc.crud.find_query import Search
     from pgdoc.crud.guard import GuardedQuery
+    from pgdoc.crud.validation import JsonSchema
     from pgdoc.query.filters.nodes import Node, SortKey
     from pgdoc.query.filters.template import Conditions
     from pgdoc.query.indexes.plan import Indexes
@@ -119,6 +121,7 @@ class AsyncTable:
         while True:
             limit = self._size_limit(oid)
             rows.check_sizes(self.subject, None if limit is None else limit.max_size)
+            rows.check_schema(await self.json_schema())
             hold = guarded(table_statement("hold", self.name), oid)
             try:
                 await self._session.copy(hold, copy_statement(self.name), rows)
@@ -151,9 +154,9 @@ class AsyncTable:
         """Ask for oid and indexes in one round trip."""
         for _ in range(_LOOKS):
             try:
-                ((oid, state, comments, may_drop, may_refuse, max_size, may_expire),) = await self._session.look_up(
-                    _FIND_TABLE, [self.name]
-                )
+                (
+                    (oid, state, comments, may_drop, may_refuse, max_size, schema, may_expire),
+                ) = await self._session.look_up(_FIND_TABLE, [self.name])
             except psycopg.Error as exc:
                 raise map_error(exc, self.subject) from exc
             if state != "newer":  # a table that was created just now is seen by the next statement
@@ -167,6 +170,7 @@ class AsyncTable:
             return None, found
         self._session.oids.put(self.name, oid)
         self._session.limits.put(oid, SizeLimit(max_size))
+        self._session.schemas.put(oid, schema or "")
         if may_expire:
             self._session.sweeper.start()
         return oid, found
@@ -175,6 +179,7 @@ class AsyncTable:
         """Return the id and the JSON text of a new document, which can be stored."""
         key, text = check_id(document_id), encode(data)
         await self.check_size(key, len(text))
+        await self.check_schema(key, text)
         return key, text.decode()
 
     async def check_size(self, key: str, size: int) -> None:
@@ -194,6 +199,27 @@ class AsyncTable:
         """Return whether a document of this size may be too large: the limit is unknown, or exceeded a moment ago."""
         limit = self._size_limit(self._session.oids.get(self.name))
         return size >= LARGE if limit is None else size > (limit.max_size or MOST)
+
+    @property
+    def knows_schema(self) -> bool:
+        """Whether `check_schema` needs no round trip."""
+        oid = self._session.oids.get(self.name)
+        return oid is not None and self._session.schemas.get(oid) is not None
+
+    async def check_schema(self, key: str, text: bytes) -> None:
+        """Raise `SchemaViolation` for new data with this text that does not conform to the collection's schema."""
+        schema = await self.json_schema()
+        if schema is not None:
+            schema.check(self.subject, key, text)
+
+    async def json_schema(self) -> JsonSchema | None:
+        """Return the JSON Schema of the collection, cached for ten seconds; `None` if it has none."""
+        oid = self._session.oids.get(self.name)
+        text = None if oid is None else self._session.schemas.get(oid)
+        if text is None:
+            oid = await self.look_up()
+            text = None if oid is None else self._session.schemas.get(oid)
+        return read_json_schema(text, self.subject) if text else None
 
     def _size_limit(self, oid: int | None) -> SizeLimit | None:
         return None if oid is None else self._session.limits.get(oid)
@@ -319,7 +345,7 @@ class AsyncTable:
         """Create the collection if the store may, and return the oid of its table."""
         self.check_creatable()
         message = self._session.metadata_message()
-        params = [*([] if message is None else [message]), *self._address, DEFAULT_MAX_SIZE]
+        params = [*([] if message is None else [message]), *self._address, DEFAULT_MAX_SIZE, None, None]
         query = catalog_statement("create_collection", with_metadata=message is not None)
         try:
             await self._session.fetch(query, params)

@@ -45,6 +45,7 @@ class AsyncTransactionSession:
         self.indexes, self.large_results = connections.indexes, connections.large_results
         self.traits = connections.traits
         self.limits = connections.limits
+        self.schemas = connections.schemas
         self.sweeper = connections.sweeper
         self._isolation = isolation
         self._connection: AsyncConnection[Any] | None = None  # while the transaction is open

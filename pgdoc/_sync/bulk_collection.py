@@ -237,6 +237,10 @@ class BulkCollection:
         if self._table.may_exceed(len(text)):
             with self._queue.connection_free():
                 self._table.check_size(str(target.key), len(text))
+        if not self._table.knows_schema:
+            with self._queue.connection_free():
+                self._table.look_up()
+        self._table.check_schema(str(target.key), text)
         return text.decode()
 
     def _target(self, operation: str, key: str | None = None) -> Target:

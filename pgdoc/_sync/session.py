@@ -27,6 +27,7 @@ class Session(Protocol):
         large_results: a cache of the statements that returned many rows.
         traits: a cache of what the tables have besides what pgdoc gave them.
         limits: a cache of the collections' limits, by the oids of their tables.
+        schemas: a cache of the JSON Schemas, as text, by the oids of their tables; empty for none.
         sweeper: deletes the documents of the schema that expire, once it is started.
     """
 
@@ -34,6 +35,7 @@ class Session(Protocol):
     large_results: TTLCache[bool]
     traits: TTLCache[TableTraits]
     limits: TTLCache[SizeLimit]
+    schemas: TTLCache[str]
     sweeper: Sweeper
 
     @property

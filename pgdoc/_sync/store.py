@@ -18,6 +18,7 @@ from pgdoc._sync.transaction import Transaction
 from pgdoc._sync.transaction_session import TransactionSession
 from pgdoc.crud.sizes import check_max_size
 from pgdoc.crud.statements import catalog_statement
+from pgdoc.crud.validation import schema_params
 from pgdoc.database.errors import is_retryable, map_error
 from pgdoc.database.migrate import migrate
 from pgdoc.errors import CollectionNotFound, InvalidName, PgdocError
@@ -103,22 +104,26 @@ class Store:
 
     __getitem__ = collection
 
-    def create_collection(self, name: str, *, max_size: int | None = DEFAULT_MAX_SIZE) -> Collection:
+    def create_collection(
+        self, name: str, *, json_schema: Mapping[str, Any] | None = None, max_size: int | None = DEFAULT_MAX_SIZE
+    ) -> Collection:
         """Create a collection if it does not exist, and return its handle.
 
         Args:
             name: a letter or `_` followed by letters, digits, `_` or `-`.
-            max_size: how many bytes of JSON text a document may have; `None` for no limit. A collection that exists
-                keeps its own: `Collection.set_limits` changes it.
+            json_schema: a JSON Schema (draft 2020-12) of the documents' data.
+            max_size: how many bytes of JSON text one may have; `None` for no limit. A collection that exists keeps its
+                limits: `Collection.set_limits` changes them.
 
         Raises:
             InvalidName: `name` is not a valid collection name.
-            InvalidInput: `max_size` is not a number of bytes.
+            InvalidInput: `max_size` or `json_schema` is not valid.
+            MissingExtra: `json_schema` needs the extra `validation`.
             CollectionNotFound: a table of this name exists and is not a collection.
             DatabaseError: the role may not create it.
         """
-        collection, limit = self.collection(name), check_max_size(max_size)
-        self._call("create_collection", name, last=[limit])
+        collection, limits = self.collection(name), [check_max_size(max_size), *schema_params(json_schema)]
+        self._call("create_collection", name, last=limits)
         return collection
 
     def drop_collection(self, name: str) -> bool:

@@ -44,6 +44,7 @@ class TransactionSession:
         self.indexes, self.large_results = connections.indexes, connections.large_results
         self.traits = connections.traits
         self.limits = connections.limits
+        self.schemas = connections.schemas
         self.sweeper = connections.sweeper
         self._isolation = isolation
         self._connection: Connection[Any] | None = None  # while the transaction is open

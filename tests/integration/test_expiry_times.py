@@ -31,7 +31,8 @@ def time_of(sql: psycopg.Connection[Any], value: Any) -> datetime | None:
     sql.execute("SET timezone = 'UTC'")
     row = sql.execute("SELECT pgdoc.time_of(%s)", [Jsonb(value)]).fetchone()
     assert row is not None
-    return row[0]
+    found: datetime | None = row[0]
+    return found
 
 
 @QUIET
