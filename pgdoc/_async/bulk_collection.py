@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from pgdoc.crud.bulk_results import (
 )
 from pgdoc.crud.statements import CHANGING, CLAIMING, table_statement
 from pgdoc.crud.write_errors import check_version
-from pgdoc.errors import InvalidUpdate
+from pgdoc.errors import CollectionNotFound, InvalidUpdate
 from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import encode
 from pgdoc.model.names import check_name
@@ -240,7 +241,8 @@ class AsyncBulkCollection:
                 await self._table.check_size(str(target.key), len(text))
         if not self._table.knows_schema:
             async with self._queue.connection_free():
-                await self._table.look_up()
+                with suppress(CollectionNotFound):  # which the bulk reports when it sends the write
+                    await self._table.look_up()
         await self._table.check_schema(str(target.key), text)
         return text.decode()
 

@@ -166,6 +166,7 @@ class AsyncTable:
         self._session.traits.put(self.name, TableTraits(may_drop, may_refuse))
         if state != "collection":
             self._session.oids.forget(self.name)
+            self._session.schemas.put(self.name, "")
             check_state(state, self.name, self.subject)
             return None, found
         self._session.oids.put(self.name, oid)
@@ -203,8 +204,7 @@ class AsyncTable:
     @property
     def knows_schema(self) -> bool:
         """Whether `check_schema` needs no round trip."""
-        oid = self._session.oids.get(self.name)
-        return oid is not None and self._session.schemas.get(oid) is not None
+        return self._known_schema() is not None
 
     async def check_schema(self, key: str, text: bytes) -> None:
         """Raise `SchemaViolation` for new data with this text that does not conform to the collection's schema."""
@@ -214,12 +214,15 @@ class AsyncTable:
 
     async def json_schema(self) -> JsonSchema | None:
         """Return the JSON Schema of the collection, cached for ten seconds; `None` if it has none."""
-        oid = self._session.oids.get(self.name)
-        text = None if oid is None else self._session.schemas.get(oid)
-        if text is None:
-            oid = await self.look_up()
-            text = None if oid is None else self._session.schemas.get(oid)
+        if self._known_schema() is None:
+            await self.look_up()
+        text = self._known_schema()
         return read_json_schema(text, self.subject) if text else None
+
+    def _known_schema(self) -> str | None:
+        """Return the text of the schema, empty for none; `None` if it has to be looked up."""
+        oid = self._session.oids.get(self.name)
+        return self._session.schemas.get(self.name if oid is None else oid)
 
     def _size_limit(self, oid: int | None) -> SizeLimit | None:
         return None if oid is None else self._session.limits.get(oid)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from pgdoc.crud.bulk_results import (
 )
 from pgdoc.crud.statements import CHANGING, CLAIMING, table_statement
 from pgdoc.crud.write_errors import check_version
-from pgdoc.errors import InvalidUpdate
+from pgdoc.errors import CollectionNotFound, InvalidUpdate
 from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import encode
 from pgdoc.model.names import check_name
@@ -239,7 +240,8 @@ class BulkCollection:
                 self._table.check_size(str(target.key), len(text))
         if not self._table.knows_schema:
             with self._queue.connection_free():
-                self._table.look_up()
+                with suppress(CollectionNotFound):  # which the bulk reports when it sends the write
+                    self._table.look_up()
         self._table.check_schema(str(target.key), text)
         return text.decode()
 

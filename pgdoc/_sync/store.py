@@ -107,19 +107,18 @@ class Store:
     def create_collection(
         self, name: str, *, json_schema: Mapping[str, Any] | None = None, max_size: int | None = DEFAULT_MAX_SIZE
     ) -> Collection:
-        """Create a collection if it does not exist, and return its handle.
+        """Create a collection if it does not exist, and return its handle. One that exists keeps its limits.
 
         Args:
             name: a letter or `_` followed by letters, digits, `_` or `-`.
-            json_schema: a JSON Schema (draft 2020-12) of the documents' data.
-            max_size: how many bytes of JSON text one may have; `None` for no limit. A collection that exists keeps its
-                limits: `Collection.set_limits` changes them.
+            json_schema: what the data must look like, see `Collection.set_limits`, which changes these limits.
+            max_size: how many bytes of JSON text a document may have; `None` for no limit.
 
         Raises:
             InvalidName: `name` is not a valid collection name.
             InvalidInput: `max_size` or `json_schema` is not valid.
             MissingExtra: `json_schema` needs the extra `validation`.
-            CollectionNotFound: a table of this name exists and is not a collection.
+            CollectionNotFound: a table of this name is not a collection.
             DatabaseError: the role may not create it.
         """
         collection, limits = self.collection(name), [check_max_size(max_size), *schema_params(json_schema)]
