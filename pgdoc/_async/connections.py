@@ -196,6 +196,7 @@ class AsyncConnections:
         for pool in pools:
             if pool is not None:
                 await pool.close(_CLOSE_S)
+        self.sweeper.begin_to_stop()  # at once: it must not start any more
         if self.sweeper.is_running:
             await async_call(self.sweeper.stop)
 

@@ -197,6 +197,7 @@ class Connections:
         for pool in pools:
             if pool is not None:
                 pool.close(_CLOSE_S)
+        self.sweeper.begin_to_stop()  # at once: it must not start any more
         if self.sweeper.is_running:
             call(self.sweeper.stop)
 

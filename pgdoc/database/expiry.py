@@ -207,15 +207,19 @@ class Sweeper:
 
     def start(self) -> None:
         """Start the thread unless it runs, or the store is closed."""
-        with self._lock:
+        with self._lock:  # `stop` sets `_closing` before it takes the lock
             if self._thread is None and not self._closing.is_set():
                 self._thread = threading.Thread(target=self._run, name="pgdoc-expiry", daemon=True)
                 self._thread.start()
 
+    def begin_to_stop(self) -> None:
+        """Let the thread end, and start no other."""
+        self._closing.set()
+
     def stop(self) -> None:
         """End the thread; it gives up a statement that the server does not answer within a tenth of a second."""
+        self.begin_to_stop()
         with self._lock:
-            self._closing.set()
             thread, self._thread = self._thread, None
         if thread is not None and thread is not threading.current_thread() and os.getpid() == self._process:
             thread.join(_CLOSE_S)

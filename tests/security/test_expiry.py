@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from pgdoc.database import expiry
 from pgdoc.database.expiry import connect_sweeper, sweep
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ CREATE FUNCTION docs.trap() RETURNS trigger LANGUAGE plpgsql AS
   $$ BEGIN INSERT INTO docs.victims VALUES (current_user); RETURN OLD; END $$;
 GRANT SELECT, INSERT ON docs.victims TO PUBLIC;
 """
+
+
+@pytest.fixture(autouse=True)
+def no_store_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expiry.Sweeper, "start", lambda _self: None)
 
 
 def index_of(db: SharedDatabase) -> int:

@@ -33,6 +33,11 @@ def swept(own_schema: dict[str, Any], **options: Any) -> list[Expired]:
         return list(sweep(connection, own_schema["schema"], takes_turns=False, **options))
 
 
+@pytest.fixture(autouse=True)
+def stores_sweep_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expiry, "INTERVAL_S", 86_400.0)
+
+
 async def ids(collection: AsyncCollection) -> set[str]:
     return {document.id async for document in collection.find()}
 

@@ -34,6 +34,11 @@ def swept(own_schema: dict[str, Any], **options: Any) -> list[Expired]:
         return list(sweep(connection, own_schema["schema"], takes_turns=False, **options))
 
 
+@pytest.fixture(autouse=True)
+def stores_sweep_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expiry, "INTERVAL_S", 86_400.0)
+
+
 def ids(collection: Collection) -> set[str]:
     return {document.id for document in collection.find()}
 
