@@ -257,9 +257,9 @@ PER_ROW = set(
     re.findall(
         r"\w+",
         "add_to_set_at before_update bound_at change_tree change_value compare could_be_at elements_at "
-        "ends_at exclude found_keys include increment_at key_span multiply_at nested_key number_key push_at "
+        "ends_at exclude expiry_time found_keys include increment_at key_span multiply_at nested_key number_key push_at "
         "readable_text readable_time rename_at scalar_key set_at sort_key sort_parts sort_rest tested_values "
-        "unique_rest unset_at value_at values_at",
+        "time_of unique_rest unset_at value_at values_at",
     )
 )
 """The functions that run for each row, which SET search_path would slow down. Their bodies are qualified."""
