@@ -56,6 +56,8 @@ class AsyncTransactionSession:
         self.traits = connections.traits
         self.limits = connections.limits
         self.codec = connections.codec
+        self.schemas = connections.schemas
+        self.sweeper = connections.sweeper
         self._isolation = isolation
         self._connection: AsyncConnection[Any] | None = None  # while the transaction is open
         # Held during each statement, with its savepoint: those of other tasks must not get into that, and be undone.

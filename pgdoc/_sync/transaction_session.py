@@ -55,6 +55,8 @@ class TransactionSession:
         self.traits = connections.traits
         self.limits = connections.limits
         self.codec = connections.codec
+        self.schemas = connections.schemas
+        self.sweeper = connections.sweeper
         self._isolation = isolation
         self._connection: Connection[Any] | None = None  # while the transaction is open
         # Held during each statement, with its savepoint: those of other tasks must not get into that, and be undone.

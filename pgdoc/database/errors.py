@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import psycopg_pool
 
+from pgdoc.database.schemas import schema_error
 from pgdoc.database.size_errors import size_error
 from pgdoc.database.violations import read_violation
 from pgdoc.errors import (
@@ -76,7 +77,7 @@ def map_error(exc: psycopg.Error, subject: str) -> PgdocError:
         return StoreClosed("the store is closed: open a new one")
     if is_connection_loss(exc):
         return ServerUnreachable(f"{subject}: the connection was lost: {one_line(exc)}. The next call makes a new one")
-    found = _registry_error(exc, subject) or size_error(exc, subject)
+    found = _registry_error(exc, subject) or size_error(exc, subject) or schema_error(exc, subject)
     if found is not None:
         return found
     if is_conflict(exc):

@@ -1,8 +1,9 @@
 """The parts of an index of a collection: their names, and their SQL with placeholders for constants.
 
 Each part is one index of PostgreSQL. One is on the sort keys of all paths. Two more per path are on the rows in which
-the path meets an array: one on the keys of all values found there, one on the span of these keys. The comment of each
-part describes the index that it belongs to.
+the path meets an array: one on the keys of all values found there, one on the span of these keys. If documents expire
+by the index, one more is on their times, and its comment says after how long. The comment of each part describes the
+index that it belongs to.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import InvalidFilter, InvalidInput
 from pgdoc.model.json_codec import decode, encode_value
 from pgdoc.model.names import check_name
 from pgdoc.model.short_repr import short_repr
-from pgdoc.query.filters.key_sql import MAX_PARTS, found_keys, has_array, key_span, sort_key, sort_rest
+from pgdoc.query.filters.key_sql import MAX_PARTS, expiry_time, found_keys, has_array, key_span, sort_key, sort_rest
 from pgdoc.query.filters.parse import parse_filter, parse_sort
 from pgdoc.query.filters.sql import compile_filter
 from pgdoc.query.filters.sql_text import Compiled, join
@@ -27,13 +29,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from pgdoc.model.values import Encoder
-    from pgdoc.query.filters.nodes import SortKey
+    from pgdoc.query.filters.nodes import Path, SortKey
 
 EVERYTHING: Final = "$**"
 MAX_PATHS: Final = 8
 """The most paths of an index: their longest sort keys fit into one index entry, a third of a page."""
 
+TIMES: Final = "times"
+"""The label of the part by which documents expire."""
+
 _COMMENT: Final = "pgdoc index"
+_MOST_S: Final = 2_147_483_647  # as in MongoDB
 _FORMAT: Final = 2
 """The version of the parts and of the expressions in them: an index of another format serves no query."""
 
@@ -49,6 +55,7 @@ class Index:
         where: the filter that selects the indexed documents; `None` for all documents.
         valid: whether all parts are complete. If not, `create_index` repairs the index.
         size_bytes: the size of all parts on the server's disk.
+        expire_after: how long after the time at the path a document is deleted; `None` if none expires by this index.
     """
 
     name: str
@@ -57,6 +64,7 @@ class Index:
     where: dict[str, Any] | None
     valid: bool
     size_bytes: int
+    expire_after: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +108,7 @@ class IndexPlan:
     unique: bool
     where: str | None
     parts: tuple[IndexPart, ...]
+    expire_after: timedelta | None = None
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -108,16 +117,20 @@ class IndexPlan:
 
     def comment(self, part: IndexPart) -> str:
         """Return the part's comment, for `read_comment`."""
-        about = {"part": part.label, "parts": len(self.parts), "format": _FORMAT}
+        about: dict[str, Any] = {"part": part.label, "parts": sum(each.label != TIMES for each in self.parts)}
+        about["format"] = _FORMAT
+        if part.label == TIMES and self.expire_after is not None:
+            about["expire_after"] = self.expire_after.total_seconds()
         return json.dumps({_COMMENT: self.name, **self.definition, **about})
 
 
-def plan_index(
+def plan_index(  # noqa: PLR0913
     paths: tuple[str, ...],
     *,
     unique: bool,
     where: Mapping[str, Any] | None,
     name: str | None,
+    expire_after: timedelta | None = None,
     encoder: Encoder | None = None,
 ) -> IndexPlan:
     """Check the arguments of `create_index`, and plan the parts; `encoder` is that of the store."""
@@ -131,8 +144,22 @@ def plan_index(
             IndexPart("", "btree", _partial(_btree_columns(keys, unique=unique), [condition])),
             *_parts_for_arrays(keys, condition),
         ]
+    if expire_after is not None:
+        path = _expiry_path(keys, expire_after)
+        parts.append(IndexPart(TIMES, "btree", _partial(Compiled(f"({expiry_time(path)})", []), [condition])))
     name = _default_name(paths, unique=unique, where=text) if name is None else check_name(name, "index")
-    return IndexPlan(name, tuple(paths), unique, text, tuple(parts))
+    return IndexPlan(name, tuple(paths), unique, text, tuple(parts), expire_after)
+
+
+def _expiry_path(keys: tuple[SortKey, ...] | None, expire_after: Any) -> Path:
+    """Check `expire_after` and return the path of the times."""
+    if keys is None or len(keys) != 1 or keys[0].path == ("_id",):
+        raise InvalidInput("an index with expire_after has one path, at which the documents have a time")
+    if not isinstance(expire_after, timedelta) or not 0 <= expire_after.total_seconds() <= _MOST_S:
+        raise InvalidInput(
+            f"expire_after must be a timedelta from 0 to {_MOST_S:,} seconds, got {short_repr(expire_after)}"
+        )
+    return keys[0].path
 
 
 def _check_paths(paths: tuple[str, ...], *, unique: bool) -> tuple[SortKey, ...] | None:
@@ -260,7 +287,9 @@ def indexed_paths(comments: Iterable[str | None]) -> Indexes:
         if is_current(comment) and (part := read_comment(comment)) is not None:
             found.setdefault(part["name"], (set(), part))[0].add(part["part"])
     complete = [
-        part for labels, part in found.values() if len(labels) == part["parts"] and part["paths"] != [EVERYTHING]
+        part
+        for labels, part in found.values()
+        if len(labels - {TIMES}) == part["parts"] and part["paths"] != [EVERYTHING]
     ]
     return Indexes(tuple(map(_indexed_paths, complete)), names=tuple(found))
 
@@ -281,12 +310,14 @@ def collect_indexes(rows: list[tuple[str, bool, int, str | None]]) -> list[Index
 
 def _index(name: str, parts: list[tuple[bool, int, dict[str, Any]]]) -> Index:
     first = parts[0][2]
+    seconds = next((found["expire_after"] for _, _, found in parts if found["part"] == TIMES), None)
     return Index(
         name=name,
         paths=tuple(first["paths"]),
         unique=first["unique"],
         where=None if first["where"] is None else decode(first["where"]),
-        valid=len(parts) == first["parts"]
+        valid=sum(found["part"] != TIMES for _, _, found in parts) == first["parts"]
         and all(valid and found.get("format") == _FORMAT for valid, _, found in parts),
         size_bytes=sum(size for _, size, _ in parts),
+        expire_after=None if seconds is None else timedelta(seconds=seconds),
     )
