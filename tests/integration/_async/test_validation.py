@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
-from pgdoc import AsyncCollection, AsyncStore, BulkError, InvalidInput, SchemaViolation
+from pgdoc import AsyncCollection, AsyncStore, BulkError, BulkIncomplete, InvalidInput, SchemaViolation
 from pgdoc.crud import validation
 from pgdoc.errors import DatabaseError, MissingExtra
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pgdoc import AsyncBulk, AsyncBulkCollection
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -25,13 +29,21 @@ SCHEMA: dict[str, Any] = {
     },
     "additionalProperties": False,
 }
-Write = "Callable[[AsyncCollection], Any]"
+ONE = {"total": 1}
+CODE = {"total": 1, "code": "low"}
 
 CHECKED_BY_PGDOC: dict[str, Callable[[AsyncCollection], Any]] = {
     "insert": lambda c: c.insert("new", {"total": -1}),
     "insert_many": lambda c: c.insert_many([("new", {"total": 1}), ("bad", {"total": -1})]),
     "replace": lambda c: c.replace("a", {"total": -1}),
     "replace, upsert": lambda c: c.replace("new", {"total": -1}, upsert=True),
+    "replace_one": lambda c: c.replace_one({"total": 1}, {"total": -1}),
+    "replace_one, upsert": lambda c: c.replace_one({"total": 9}, {"total": -1}, upsert=True),
+    # The table does not check the pattern: these are refused before they are sent.
+    "replace_one, pattern": lambda c: c.replace_one({"total": 1}, {"total": 1, "code": "low"}),
+    "update, upsert, pattern": lambda c: c.update("new", {"$set": CODE}, upsert=True),
+    "update, upsert, time": lambda c: c.update("new", {"$set": CODE, "$currentDate": {"lines": True}}, upsert=True),
+    "update_one, upsert, pattern": lambda c: c.update_one({"_id": "new", "code": "low"}, {"$set": ONE}, upsert=True),
 }
 CHECKED_BY_THE_TABLE: dict[str, Callable[[AsyncCollection], Any]] = {
     "update": lambda c: c.update("a", {"$inc": {"total": -5}}),
@@ -91,6 +103,97 @@ async def test_a_bulk_refuses_what_does_not_conform(own_schema: dict[str, Any]) 
                 await bulk["orders"].update("b", {"$set": {"total": "x"}})
         assert isinstance(found.value.__cause__, SchemaViolation)
         assert await data(store) == {"b": {"total": 1}}
+
+
+BULK_UPSERTS: dict[str, Callable[[AsyncBulkCollection], Any]] = {
+    "update": lambda c: c.update("new", {"$set": CODE}, upsert=True),
+    "update_one": lambda c: c.update_one({"_id": "new", "code": "low"}, {"$set": ONE}, upsert=True),
+}
+
+
+async def write_after_an_insert(bulk: AsyncBulk, write: Callable[[AsyncBulkCollection], Any]) -> None:
+    async with bulk:
+        await bulk["orders"].insert("a", ONE)
+        await write(bulk["orders"])
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("write", BULK_UPSERTS.values(), ids=BULK_UPSERTS)
+async def test_a_bulk_inserts_nothing_by_an_upsert_that_does_not_conform(
+    own_schema: dict[str, Any], write: Callable[[AsyncBulkCollection], Any], *, ordered: bool
+) -> None:
+    async with AsyncStore(**own_schema) as store:
+        await store.create_collection("orders", json_schema=SCHEMA)
+    async with AsyncStore(**own_schema) as store:
+        bulk = store.bulk(ordered=ordered)
+        with pytest.raises(BulkError if ordered else BulkIncomplete) as found:
+            await write_after_an_insert(bulk, write)
+        cause = found.value.failures[0].error if isinstance(found.value, BulkIncomplete) else found.value.__cause__
+        assert isinstance(cause, SchemaViolation)
+        assert (cause.document_id, cause.path, cause.rule) == ("new", "code", "pattern")
+        assert await data(store) == ({} if ordered else {"a": ONE})
+
+
+BULK_WHOLE: dict[str, Callable[[AsyncBulkCollection], Any]] = {
+    "insert": lambda c: c.insert("b", CODE),
+    "replace": lambda c: c.replace("a", CODE),
+    "replace, upsert": lambda c: c.replace("b", CODE, upsert=True),
+    "replace_one": lambda c: c.replace_one({}, CODE),
+    "replace_one, upsert": lambda c: c.replace_one({"_id": "b"}, CODE, upsert=True),
+}
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("write", BULK_WHOLE.values(), ids=BULK_WHOLE)
+async def test_a_bulk_refuses_whole_data_that_does_not_conform_before_it_queues_it(
+    own_schema: dict[str, Any], write: Callable[[AsyncBulkCollection], Any], *, ordered: bool
+) -> None:
+    async with AsyncStore(**own_schema) as store:
+        await store.create_collection("orders", json_schema=SCHEMA)
+    async with AsyncStore(**own_schema) as store:
+        async with store.bulk(ordered=ordered) as bulk:
+            with pytest.raises(SchemaViolation, match="pattern"):
+                await write(bulk["orders"])
+            await bulk["orders"].insert("a", ONE)
+        assert await data(store) == {"a": ONE}
+
+
+async def test_an_upsert_changes_a_document_that_matches_even_if_what_it_would_insert_does_not_conform(
+    own_schema: dict[str, Any],
+) -> None:
+    async with AsyncStore(**own_schema) as store:
+        orders = await store.create_collection("orders", json_schema=SCHEMA)
+        await orders.insert("a", ONE)
+        code = {"$set": {"code": "A"}}  # without `total`
+        with pytest.raises(SchemaViolation, match="required"):
+            await orders.update("b", code, upsert=True)
+        with pytest.raises(SchemaViolation, match="required"):
+            await orders.update_one({"_id": "b"}, code, upsert=True)
+        await orders.update("a", code, upsert=True)
+        await orders.update_one({"_id": "a"}, {"$set": {"code": "B"}}, upsert=True)
+        async with store.bulk() as bulk:
+            await bulk["orders"].insert("c", ONE)
+            await bulk["orders"].update("c", code, upsert=True)
+            await bulk["orders"].update_one({"_id": "c"}, {"$set": {"code": "B"}}, upsert=True)
+        assert await data(store) == {"a": {"total": 1, "code": "B"}, "c": {"total": 1, "code": "B"}}
+
+
+def plain(value: Any) -> Any:
+    return value.real if isinstance(value, complex) else value
+
+
+async def test_the_forms_that_are_stored_are_compared(own_schema: dict[str, Any]) -> None:
+    rules = {"at": {"type": "string", "pattern": "Z$"}, "sum": {"type": "number", "multipleOf": 0.5}}
+    async with AsyncStore(**own_schema, decimals=True, encoder=plain) as store:
+        events = await store.create_collection("events", json_schema={"properties": rules})
+        await events.insert("a", {"at": datetime(2026, 1, 2, tzinfo=UTC), "sum": Decimal("1.50")})
+        await events.update("b", {"$set": {"sum": Decimal("2.5")}}, upsert=True)
+        with pytest.raises(SchemaViolation, match="multipleOf"):
+            await events.insert("c", {"sum": 1.25 + 0j})
+        with pytest.raises(SchemaViolation, match="multipleOf"):
+            await events.update("c", {"$set": {"sum": Decimal("1.25")}}, upsert=True)
+        assert [error async for error in events.validate()] == []
+        assert [error.path async for error in events.validate({"properties": {"sum": {"maximum": 2}}})] == ["sum"]
 
 
 async def test_sql_is_refused_as_far_as_the_table_can_tell(own_schema: dict[str, Any], sql: psycopg.Connection) -> None:

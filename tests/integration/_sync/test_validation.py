@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
-from pgdoc import Collection, Store, BulkError, InvalidInput, SchemaViolation
+from pgdoc import Collection, Store, BulkError, BulkIncomplete, InvalidInput, SchemaViolation
 from pgdoc.crud import validation
 from pgdoc.errors import DatabaseError, MissingExtra
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pgdoc import Bulk, BulkCollection
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -26,13 +30,21 @@ SCHEMA: dict[str, Any] = {
     },
     "additionalProperties": False,
 }
-Write = "Callable[[Collection], Any]"
+ONE = {"total": 1}
+CODE = {"total": 1, "code": "low"}
 
 CHECKED_BY_PGDOC: dict[str, Callable[[Collection], Any]] = {
     "insert": lambda c: c.insert("new", {"total": -1}),
     "insert_many": lambda c: c.insert_many([("new", {"total": 1}), ("bad", {"total": -1})]),
     "replace": lambda c: c.replace("a", {"total": -1}),
     "replace, upsert": lambda c: c.replace("new", {"total": -1}, upsert=True),
+    "replace_one": lambda c: c.replace_one({"total": 1}, {"total": -1}),
+    "replace_one, upsert": lambda c: c.replace_one({"total": 9}, {"total": -1}, upsert=True),
+    # The table does not check the pattern: these are refused before they are sent.
+    "replace_one, pattern": lambda c: c.replace_one({"total": 1}, {"total": 1, "code": "low"}),
+    "update, upsert, pattern": lambda c: c.update("new", {"$set": CODE}, upsert=True),
+    "update, upsert, time": lambda c: c.update("new", {"$set": CODE, "$currentDate": {"lines": True}}, upsert=True),
+    "update_one, upsert, pattern": lambda c: c.update_one({"_id": "new", "code": "low"}, {"$set": ONE}, upsert=True),
 }
 CHECKED_BY_THE_TABLE: dict[str, Callable[[Collection], Any]] = {
     "update": lambda c: c.update("a", {"$inc": {"total": -5}}),
@@ -92,6 +104,97 @@ def test_a_bulk_refuses_what_does_not_conform(own_schema: dict[str, Any]) -> Non
                 bulk["orders"].update("b", {"$set": {"total": "x"}})
         assert isinstance(found.value.__cause__, SchemaViolation)
         assert data(store) == {"b": {"total": 1}}
+
+
+BULK_UPSERTS: dict[str, Callable[[BulkCollection], Any]] = {
+    "update": lambda c: c.update("new", {"$set": CODE}, upsert=True),
+    "update_one": lambda c: c.update_one({"_id": "new", "code": "low"}, {"$set": ONE}, upsert=True),
+}
+
+
+def write_after_an_insert(bulk: Bulk, write: Callable[[BulkCollection], Any]) -> None:
+    with bulk:
+        bulk["orders"].insert("a", ONE)
+        write(bulk["orders"])
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("write", BULK_UPSERTS.values(), ids=BULK_UPSERTS)
+def test_a_bulk_inserts_nothing_by_an_upsert_that_does_not_conform(
+    own_schema: dict[str, Any], write: Callable[[BulkCollection], Any], *, ordered: bool
+) -> None:
+    with Store(**own_schema) as store:
+        store.create_collection("orders", json_schema=SCHEMA)
+    with Store(**own_schema) as store:
+        bulk = store.bulk(ordered=ordered)
+        with pytest.raises(BulkError if ordered else BulkIncomplete) as found:
+            write_after_an_insert(bulk, write)
+        cause = found.value.failures[0].error if isinstance(found.value, BulkIncomplete) else found.value.__cause__
+        assert isinstance(cause, SchemaViolation)
+        assert (cause.document_id, cause.path, cause.rule) == ("new", "code", "pattern")
+        assert data(store) == ({} if ordered else {"a": ONE})
+
+
+BULK_WHOLE: dict[str, Callable[[BulkCollection], Any]] = {
+    "insert": lambda c: c.insert("b", CODE),
+    "replace": lambda c: c.replace("a", CODE),
+    "replace, upsert": lambda c: c.replace("b", CODE, upsert=True),
+    "replace_one": lambda c: c.replace_one({}, CODE),
+    "replace_one, upsert": lambda c: c.replace_one({"_id": "b"}, CODE, upsert=True),
+}
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("write", BULK_WHOLE.values(), ids=BULK_WHOLE)
+def test_a_bulk_refuses_whole_data_that_does_not_conform_before_it_queues_it(
+    own_schema: dict[str, Any], write: Callable[[BulkCollection], Any], *, ordered: bool
+) -> None:
+    with Store(**own_schema) as store:
+        store.create_collection("orders", json_schema=SCHEMA)
+    with Store(**own_schema) as store:
+        with store.bulk(ordered=ordered) as bulk:
+            with pytest.raises(SchemaViolation, match="pattern"):
+                write(bulk["orders"])
+            bulk["orders"].insert("a", ONE)
+        assert data(store) == {"a": ONE}
+
+
+def test_an_upsert_changes_a_document_that_matches_even_if_what_it_would_insert_does_not_conform(
+    own_schema: dict[str, Any],
+) -> None:
+    with Store(**own_schema) as store:
+        orders = store.create_collection("orders", json_schema=SCHEMA)
+        orders.insert("a", ONE)
+        code = {"$set": {"code": "A"}}  # without `total`
+        with pytest.raises(SchemaViolation, match="required"):
+            orders.update("b", code, upsert=True)
+        with pytest.raises(SchemaViolation, match="required"):
+            orders.update_one({"_id": "b"}, code, upsert=True)
+        orders.update("a", code, upsert=True)
+        orders.update_one({"_id": "a"}, {"$set": {"code": "B"}}, upsert=True)
+        with store.bulk() as bulk:
+            bulk["orders"].insert("c", ONE)
+            bulk["orders"].update("c", code, upsert=True)
+            bulk["orders"].update_one({"_id": "c"}, {"$set": {"code": "B"}}, upsert=True)
+        assert data(store) == {"a": {"total": 1, "code": "B"}, "c": {"total": 1, "code": "B"}}
+
+
+def plain(value: Any) -> Any:
+    return value.real if isinstance(value, complex) else value
+
+
+def test_the_forms_that_are_stored_are_compared(own_schema: dict[str, Any]) -> None:
+    rules = {"at": {"type": "string", "pattern": "Z$"}, "sum": {"type": "number", "multipleOf": 0.5}}
+    with Store(**own_schema, decimals=True, encoder=plain) as store:
+        events = store.create_collection("events", json_schema={"properties": rules})
+        events.insert("a", {"at": datetime(2026, 1, 2, tzinfo=UTC), "sum": Decimal("1.50")})
+        events.update("b", {"$set": {"sum": Decimal("2.5")}}, upsert=True)
+        with pytest.raises(SchemaViolation, match="multipleOf"):
+            events.insert("c", {"sum": 1.25 + 0j})
+        with pytest.raises(SchemaViolation, match="multipleOf"):
+            events.update("c", {"$set": {"sum": Decimal("1.25")}}, upsert=True)
+        assert [error for error in events.validate()] == []
+        assert [error.path for error in events.validate({"properties": {"sum": {"maximum": 2}}})] == ["sum"]
 
 
 def test_sql_is_refused_as_far_as_the_table_can_tell(own_schema: dict[str, Any], sql: psycopg.Connection) -> None:
