@@ -24,8 +24,9 @@ BEGIN
       SELECT p.oid::regprocedure AS signature,
         p.provolatile IN ('i', 's') AND NOT p.prosecdef OR p.proname IN (
           'set_metadata', 'create_collection', 'drop_collection', 'rename_collection', 'register', 'unregister', 'lock_table',
-          'lock_followed', 'equip_collection', 'set_max_size', 'publish', 'follow_own_ddl', 'before_update', 'refuse_insert',
-          'follow_tables', 'enter_hub', 'keeps_history', 'leave_hub', 'begin_index_build', 'end_index_build') AS is_wanted,
+          'lock_followed', 'equip_collection', 'set_max_size', 'set_json_schema', 'publish', 'follow_own_ddl', 'before_update', 'refuse_insert',
+          'follow_tables', 'enter_hub', 'keeps_history', 'leave_hub', 'begin_index_build', 'end_index_build',
+          'expire_batch', 'claim_expiry') AS is_wanted,
         EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS acl WHERE acl.grantee = 0) AS is_public
       FROM pg_proc p
       WHERE p.pronamespace = 'pgdoc'::regnamespace AND pg_has_role(p.proowner, 'USAGE')

@@ -11,7 +11,7 @@ branch_labels = None
 depends_on = None
 
 SQL = Path(__file__).parents[1] / "sql"
-PARTS = ("updates", "projections", "collations")
+PARTS = ("updates", "projections", "collations", "expiry", "validation")
 
 
 def upgrade() -> None:

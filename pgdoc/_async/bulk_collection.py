@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from pgdoc.crud.bulk_results import (
 )
 from pgdoc.crud.statements import CHANGING, table_statement
 from pgdoc.crud.write_errors import check_version
-from pgdoc.errors import InvalidUpdate
+from pgdoc.errors import InvalidUpdate, SchemaViolation
 from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import encode
 from pgdoc.model.names import check_name
@@ -35,7 +36,7 @@ from pgdoc.query.filters.parse import parse_filter
 from pgdoc.query.filters.paths import parse_sort
 from pgdoc.query.filters.sql_text import EQUALS, Compiled
 from pgdoc.query.updates.parse import parse_update
-from pgdoc.query.updates.sql import compile_first, compile_update
+from pgdoc.query.updates.sql import compile_first, compile_update, first_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -117,7 +118,7 @@ class AsyncBulkCollection(AsyncBulkUpserts):
         target = self._target("update", check_id(id))
         update = parse_update(changes, self._table.encoder, array_filters=array_filters)
         if upsert:
-            await self._queue.add(target, *self._upsert(target, update))
+            await self._queue.add(target, *await self._upsert(target, update))
         else:
             await self._queue.add(
                 target, *self._check_before(target, if_version), self._change(target, update, if_version)
@@ -242,9 +243,7 @@ class AsyncBulkCollection(AsyncBulkUpserts):
 
     async def _text(self, target: Target, data: DocumentData) -> str:
         text = encode(data, self._table.encoder)
-        if self._table.may_exceed(len(text)):
-            async with self._queue.connection_free():
-                await self._table.check_size(str(target.key), len(text))
+        await self._check(target.key, text)
         return text.decode()
 
     def _target(self, operation: str, key: str | None = None) -> Target:
@@ -294,10 +293,12 @@ class AsyncBulkCollection(AsyncBulkUpserts):
             text, params = f"{text} AND version {EQUALS} %s", [target.key, if_version]
         return self._update(target, Compiled(text, params), update)
 
-    def _upsert(self, target: Target, update: Update) -> list[Statement]:
+    async def _upsert(self, target: Target, update: Update) -> list[Statement]:
         try:
             first, change = compile_first(update), compile_update(update)
-        except InvalidUpdate as exc:  # `$[]` needs an existing array, so the document must exist
+            await self._learn_schema()
+            await self._table.check_first(str(target.key), partial(first_text, update, now=datetime.now(UTC)))
+        except (InvalidUpdate, SchemaViolation) as exc:  # `$[]`, for one, needs an array, so the document must exist
             return [self._lock(target, partial(exists, exc)), self._change(target, update)]
         params = [target.key, *first.params, *change.params, *change.params]
         if not self._queue.is_ordered:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from pgdoc._async.indexes import AsyncIndexes
 from pgdoc._async.limits import AsyncLimits
 from pgdoc._async.looks import AsyncLooks
-from pgdoc._async.reads import AsyncReads
 from pgdoc._async.stream import AsyncChangeStream
 from pgdoc._async.table import AsyncTable
 from pgdoc._async.upserts import AsyncUpserts
+from pgdoc._async.validation import AsyncValidation
 from pgdoc._async.writes import AsyncWrites
 from pgdoc.crud.copy_format import CopyRows
 from pgdoc.crud.statements import table_statement
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncCollection"]
 
 
-class AsyncCollection(AsyncReads, AsyncWrites, AsyncUpserts, AsyncIndexes, AsyncLimits):
+class AsyncCollection(AsyncValidation, AsyncWrites, AsyncUpserts, AsyncIndexes, AsyncLimits):
     """A handle on the documents of one collection; `store["orders"]` returns it, without I/O.
 
     Every write is one statement, atomic in the server. A call raises errors of the server as `DatabaseError`,
@@ -118,6 +118,7 @@ class AsyncCollection(AsyncReads, AsyncWrites, AsyncUpserts, AsyncIndexes, Async
             DatabaseError: among other reasons, a row policy or a trigger of the table dropped the document.
             InvalidDocument: the id or the data can't be stored. Nothing was sent.
             DocumentTooLarge: the data is larger than the collection's limit.
+            SchemaViolation: the data does not conform to the collection's JSON Schema.
             CollectionNotFound: the collection does not exist, and the store does not create it.
         """
         key, text = await self._table.checked(id, data)

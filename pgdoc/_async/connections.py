@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from pgdoc.crud.copy_format import HEADER, TRAILER, CopyRows
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision, check_server
 from pgdoc.database.conninfo import with_application_name, with_timeout
 from pgdoc.database.errors import connection_error, map_error
+from pgdoc.database.expiry import HAS_WORK, Sweeper
 from pgdoc.database.outage import PoolName, quieten_pool
 from pgdoc.database.session_settings import (
     SESSION,
@@ -30,7 +32,7 @@ from pgdoc.model.metadata import current_metadata
 from pgdoc.model.value_codec import USUAL_VALUES
 from pgdoc.runtime.fork import FORKED, remember
 from pgdoc.runtime.holders import Holders
-from pgdoc.runtime.primitives import AsyncLock, AsyncPool, check_alive
+from pgdoc.runtime.primitives import AsyncLock, AsyncPool, async_call, check_alive
 from pgdoc.runtime.ttl_cache import TTLCache
 from pgdoc.sql import statement
 
@@ -99,6 +101,10 @@ class AsyncConnections:
         self.large_results: TTLCache[bool] = TTLCache()
         self.traits: TTLCache[TableTraits] = TTLCache()
         self.limits: TTLCache[SizeLimit] = TTLCache()
+        self.schemas: TTLCache[str] = TTLCache()
+        self._schema = schema
+        self.sweeper = Sweeper(conninfo, schema)
+        weakref.finalize(self, self.sweeper.stop)
         remember(self)
 
     def after_fork(self) -> None:
@@ -187,6 +193,8 @@ class AsyncConnections:
             check_server(connection.info.server_version, connection.info.parameter_status("server_encoding"))
             check_encoding(connection)
             check_revision(await _revision(connection))
+            if not self.sweeper.is_running and await _has_work(connection, self._schema):
+                self.sweeper.start()
             missing = missing_settings(wanted_settings(self._conninfo), await _settings_of(connection))
             self.begin_with = local_statements(missing)
 
@@ -216,6 +224,9 @@ class AsyncConnections:
         for pool in pools:
             if pool is not None:
                 await pool.close(_CLOSE_S)
+        self.sweeper.begin_to_stop()  # at once: it must not start any more
+        if self.sweeper.is_running:
+            await async_call(self.sweeper.stop)
 
     async def begin(self) -> tuple[AsyncPool, AsyncConnection[Any]]:
         """Take a connection for a transaction; `end` takes both."""
@@ -365,6 +376,15 @@ async def _settings_of(connection: AsyncConnection[Any]) -> dict[str, str | None
         await connection.execute(statement("catalog", "session_settings").encode(), [list(SESSION)])
     ).fetchall()
     return dict(rows)
+
+
+async def _has_work(connection: AsyncConnection[Any], schema: str) -> bool:
+    """Return whether this session may delete documents that expire. Only the thread that would reports errors."""
+    try:
+        row = await (await connection.execute(HAS_WORK, [schema])).fetchone()
+    except psycopg.Error:
+        return False
+    return bool(row and row[0])
 
 
 async def _revision(connection: AsyncConnection[Any]) -> str | None:

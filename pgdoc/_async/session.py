@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pgdoc.crud.copy_format import CopyRows
     from pgdoc.crud.guard import TableTraits
     from pgdoc.crud.sizes import SizeLimit
+    from pgdoc.database.expiry import Sweeper
     from pgdoc.model.value_codec import ValueCodec
     from pgdoc.query.indexes.plan import Indexes
     from pgdoc.runtime.primitives import AsyncLending
@@ -27,6 +28,9 @@ class AsyncSession(Protocol):
         traits: a cache of what the tables have besides what pgdoc gave them.
         limits: a cache of the collections' limits, by the oids of their tables.
         codec: how the store converts values.
+        schemas: a cache of the JSON Schemas, as text, by the oids of their tables; empty for none, also
+            by the names of missing collections.
+        sweeper: deletes the documents of the schema that expire, once it is started.
     """
 
     indexes: TTLCache[Indexes]
@@ -34,6 +38,8 @@ class AsyncSession(Protocol):
     traits: TTLCache[TableTraits]
     limits: TTLCache[SizeLimit]
     codec: ValueCodec
+    schemas: TTLCache[str]
+    sweeper: Sweeper
 
     @property
     def oids(self) -> TTLCache[int] | TransactionCache[int]:

@@ -56,6 +56,8 @@ class AsyncTransactionSession:
         self.traits = connections.traits
         self.limits = connections.limits
         self.codec = connections.codec
+        self.schemas = connections.schemas
+        self.sweeper = connections.sweeper
         self._isolation = isolation
         self._connection: AsyncConnection[Any] | None = None  # while the transaction is open
         # Held during each statement, or the statements of one savepoint or change of the table: those of other tasks

@@ -67,6 +67,7 @@ class AsyncUpserts:
             InvalidFilter: `filter` is not a filter, or does not say what to insert.
             InvalidInput: `sort`, `collation` or `return_document` is invalid.
             InvalidUpdate: `changes` is not an update, or does not fit the document.
+            SchemaViolation: the result does not conform to the collection's JSON Schema.
             DuplicateDocument: the upsert can't insert: a document with the id, or with the values of a unique index,
                 exists and does not match. A transaction can continue.
         """
@@ -80,7 +81,10 @@ class AsyncUpserts:
             encoder=self._table.encoder,
             collation=collation,
         )
-        return await self._write_first(write, parse_sort(sort, collation), CLAIMING if skip_locked else CHANGING)
+        order = parse_sort(sort, collation)
+        return await self._write_first(
+            await self._table.conforming(write), order, CLAIMING if skip_locked else CHANGING
+        )
 
     async def replace_one(  # noqa: PLR0913
         self,
@@ -112,6 +116,7 @@ class AsyncUpserts:
             InvalidInput: `sort`, `collation` or `return_document` is invalid.
             InvalidDocument: the data can't be stored. Nothing was sent.
             DocumentTooLarge: the data is larger than the collection's limit.
+            SchemaViolation: the data does not conform to the collection's JSON Schema.
             DuplicateDocument: as for `update_one`.
         """
         text = encode(data, self._table.encoder)
@@ -120,6 +125,7 @@ class AsyncUpserts:
         )
         order = parse_sort(sort, collation)
         await self._table.check_size(None, len(text))
+        await self._table.check_schema(None, text)
         return await self._write_first(write, order, CHANGING)
 
     async def _write_first(self, write: FirstWrite, sort: tuple[SortKey, ...], lock: str) -> Document | None:

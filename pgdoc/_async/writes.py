@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pgdoc._async.looks import AsyncLooks
@@ -9,16 +11,15 @@ from pgdoc._async.upserts import prepare_for
 from pgdoc.crud.statements import table_statement
 from pgdoc.crud.write_count import WriteCount
 from pgdoc.crud.write_errors import ATTEMPTS, check_version, compare_versions, dropped, outrun, update_error
-from pgdoc.errors import InvalidUpdate
+from pgdoc.errors import InvalidUpdate, SchemaViolation
 from pgdoc.model.ids import check_id
 from pgdoc.query.filters.parse import parse_filter
 from pgdoc.query.filters.paths import parse_sort
 from pgdoc.query.updates.parse import parse_update
-from pgdoc.query.updates.sql import compile_first, compile_update
+from pgdoc.query.updates.sql import compile_first, compile_update, first_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
     from pgdoc._async.table import AsyncTable
     from pgdoc.model.documents import Document
@@ -62,6 +63,7 @@ class AsyncWrites:
 
         Raises:
             InvalidUpdate: `changes` is not an update, or does not fit the document.
+            SchemaViolation: the result does not conform to the collection's JSON Schema.
             DuplicateDocument: a unique index refuses the result. After an upsert, a transaction can continue.
             DatabaseError: among other reasons, a row policy or a trigger of the table dropped the change.
             VersionConflict: the document has another version, or does not exist.
@@ -69,8 +71,8 @@ class AsyncWrites:
         check_version(if_version, upsert=upsert)
         key, update = check_id(id), parse_update(changes, self._table.encoder, array_filters=array_filters)
         try:
-            first = compile_first(update) if upsert else None
-        except InvalidUpdate:  # `$[]` needs an existing array, so the document must exist
+            first = await self._first(key, update) if upsert else None
+        except (InvalidUpdate, SchemaViolation):  # `$[]`, for one, needs an existing array, so the document must exist
             if document := await self.update(key, changes, array_filters=array_filters):
                 return document
             raise
@@ -158,6 +160,7 @@ class AsyncWrites:
             DatabaseError: as for `update`.
             InvalidDocument: the data can't be stored. Nothing was sent.
             DocumentTooLarge: the data is larger than the collection's limit.
+            SchemaViolation: the data does not conform to the collection's JSON Schema.
             VersionConflict: the document has another version, or does not exist.
         """
         check_version(if_version, upsert=upsert)
@@ -254,6 +257,11 @@ class AsyncWrites:
                 raise dropped(self._table.subject, key, await self._table.obstacles())
             return self._table.document(key, *rest)
         return None
+
+    async def _first(self, key: str, update: Update) -> Compiled:
+        first = compile_first(update)
+        await self._table.check_first(key, partial(first_text, update, now=datetime.now(UTC)))
+        return first
 
     async def _upsert(self, key: str, first: Compiled, change: Compiled) -> list[tuple[Any, ...]]:
         params = [key, *first.params, *change.params, *change.params]

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pgdoc.crud.bulk_results import Look, Statement, Target, first_written, first_written_or_dropped
 from pgdoc.crud.first_write import FirstWrite, first_replace, first_update
 from pgdoc.crud.statements import CHANGING, CLAIMING, table_statement
+from pgdoc.errors import CollectionNotFound
 from pgdoc.model.json_codec import encode
 from pgdoc.query.filters.paths import parse_sort
 
@@ -68,7 +70,9 @@ class BulkUpserts:
             encoder=self._table.encoder,
             collation=collation,
         )
-        self._add_first(write, parse_sort(sort, collation), CLAIMING if skip_locked else CHANGING)
+        order = parse_sort(sort, collation)
+        self._learn_schema()
+        self._add_first(self._table.conforming(write), order, CLAIMING if skip_locked else CHANGING)
 
     def replace_one(
         self,
@@ -97,10 +101,22 @@ class BulkUpserts:
         text = encode(data, self._table.encoder)
         write = first_replace(filter, text.decode(), upsert=upsert, encoder=self._table.encoder, collation=collation)
         order = parse_sort(sort, collation)
+        self._check(None, text)
+        self._add_first(write, order, CHANGING)
+
+    def _check(self, key: str | None, text: bytes) -> None:
+        """Raise the error for new data with this text if it breaks the limits of the collection."""
         if self._table.may_exceed(len(text)):
             with self._queue.connection_free():
-                self._table.check_size(None, len(text))
-        self._add_first(write, order, CHANGING)
+                self._table.check_size(key, len(text))
+        self._learn_schema()
+        self._table.check_schema(key, text)
+
+    def _learn_schema(self) -> None:
+        if not self._table.knows_schema:
+            with self._queue.connection_free():
+                with suppress(CollectionNotFound):  # which the bulk reports when it sends the write
+                    self._table.look_up()
 
     def _add_first(self, write: FirstWrite, sort: tuple[SortKey, ...], lock: str) -> None:
         with self._queue.connection_free():

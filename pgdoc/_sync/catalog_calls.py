@@ -10,6 +10,7 @@ from psycopg.rows import dict_row
 
 from pgdoc.crud.sizes import check_max_size
 from pgdoc.crud.statements import catalog_statement
+from pgdoc.crud.validation import schema_params
 from pgdoc.database.errors import map_error
 from pgdoc.errors import CollectionNotFound, InvalidName
 from pgdoc.model.names import check_name, quoted
@@ -17,7 +18,7 @@ from pgdoc.model.sizes import DEFAULT_MAX_SIZE
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pgdoc._sync.collection import Collection
     from pgdoc._sync.connections import Connections
@@ -35,22 +36,25 @@ class CatalogCalls:
         """See `Store.collection`."""
         raise NotImplementedError
 
-    def create_collection(self, name: str, *, max_size: int | None = DEFAULT_MAX_SIZE) -> Collection:
-        """Create a collection if it does not exist, and return its handle.
+    def create_collection(
+        self, name: str, *, json_schema: Mapping[str, Any] | None = None, max_size: int | None = DEFAULT_MAX_SIZE
+    ) -> Collection:
+        """Create a collection if it does not exist, and return its handle. One that exists keeps its limits.
 
         Args:
             name: a letter or `_` followed by letters, digits, `_` or `-`.
-            max_size: how many bytes of JSON text a document may have; `None` for no limit. A collection that exists
-                keeps its own: `Collection.set_limits` changes it.
+            json_schema: what the data must look like, see `Collection.set_limits`, which changes these limits.
+            max_size: how many bytes of JSON text a document may have; `None` for no limit.
 
         Raises:
             InvalidName: `name` is not a valid collection name.
-            InvalidInput: `max_size` is not a number of bytes.
-            CollectionNotFound: a table of this name exists and is not a collection.
+            InvalidInput: `max_size` or `json_schema` is not valid.
+            MissingExtra: `json_schema` needs the extra `validation`.
+            CollectionNotFound: a table of this name is not a collection.
             DatabaseError: the role may not create it.
         """
-        collection, limit = self.collection(name), check_max_size(max_size)
-        self._call("create_collection", name, last=[limit])
+        collection, limits = self.collection(name), [check_max_size(max_size), *schema_params(json_schema)]
+        self._call("create_collection", name, last=limits)
         return collection
 
     def drop_collection(self, name: str) -> bool:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from pgdoc._sync.indexes import Indexes
 from pgdoc._sync.limits import Limits
 from pgdoc._sync.looks import Looks
-from pgdoc._sync.reads import Reads
 from pgdoc._sync.stream import ChangeStream
 from pgdoc._sync.table import Table
 from pgdoc._sync.upserts import Upserts
+from pgdoc._sync.validation import Validation
 from pgdoc._sync.writes import Writes
 from pgdoc.crud.copy_format import CopyRows
 from pgdoc.crud.statements import table_statement
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Collection"]
 
 
-class Collection(Reads, Writes, Upserts, Indexes, Limits):
+class Collection(Validation, Writes, Upserts, Indexes, Limits):
     """A handle on the documents of one collection; `store["orders"]` returns it, without I/O.
 
     Every write is one statement, atomic in the server. A call raises errors of the server as `DatabaseError`,
@@ -119,6 +119,7 @@ class Collection(Reads, Writes, Upserts, Indexes, Limits):
             DatabaseError: among other reasons, a row policy or a trigger of the table dropped the document.
             InvalidDocument: the id or the data can't be stored. Nothing was sent.
             DocumentTooLarge: the data is larger than the collection's limit.
+            SchemaViolation: the data does not conform to the collection's JSON Schema.
             CollectionNotFound: the collection does not exist, and the store does not create it.
         """
         key, text = self._table.checked(id, data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from pgdoc.crud.copy_format import HEADER, TRAILER, CopyRows
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision, check_server
 from pgdoc.database.conninfo import with_application_name, with_timeout
 from pgdoc.database.errors import connection_error, map_error
+from pgdoc.database.expiry import HAS_WORK, Sweeper
 from pgdoc.database.outage import PoolName, quieten_pool
 from pgdoc.database.session_settings import (
     SESSION,
@@ -31,7 +33,7 @@ from pgdoc.model.metadata import current_metadata
 from pgdoc.model.value_codec import USUAL_VALUES
 from pgdoc.runtime.fork import FORKED, remember
 from pgdoc.runtime.holders import Holders
-from pgdoc.runtime.primitives import Lock, Pool, check_alive
+from pgdoc.runtime.primitives import Lock, Pool, call, check_alive
 from pgdoc.runtime.ttl_cache import TTLCache
 from pgdoc.sql import statement
 
@@ -100,6 +102,10 @@ class Connections:
         self.large_results: TTLCache[bool] = TTLCache()
         self.traits: TTLCache[TableTraits] = TTLCache()
         self.limits: TTLCache[SizeLimit] = TTLCache()
+        self.schemas: TTLCache[str] = TTLCache()
+        self._schema = schema
+        self.sweeper = Sweeper(conninfo, schema)
+        weakref.finalize(self, self.sweeper.stop)
         remember(self)
 
     def after_fork(self) -> None:
@@ -188,6 +194,8 @@ class Connections:
             check_server(connection.info.server_version, connection.info.parameter_status("server_encoding"))
             check_encoding(connection)
             check_revision(_revision(connection))
+            if not self.sweeper.is_running and _has_work(connection, self._schema):
+                self.sweeper.start()
             missing = missing_settings(wanted_settings(self._conninfo), _settings_of(connection))
             self.begin_with = local_statements(missing)
 
@@ -217,6 +225,9 @@ class Connections:
         for pool in pools:
             if pool is not None:
                 pool.close(_CLOSE_S)
+        self.sweeper.begin_to_stop()  # at once: it must not start any more
+        if self.sweeper.is_running:
+            call(self.sweeper.stop)
 
     def begin(self) -> tuple[Pool, Connection[Any]]:
         """Take a connection for a transaction; `end` takes both."""
@@ -364,6 +375,15 @@ def _take(pool: Pool, timeout_s: float) -> Connection[Any]:
 def _settings_of(connection: Connection[Any]) -> dict[str, str | None]:
     rows = (connection.execute(statement("catalog", "session_settings").encode(), [list(SESSION)])).fetchall()
     return dict(rows)
+
+
+def _has_work(connection: Connection[Any], schema: str) -> bool:
+    """Return whether this session may delete documents that expire. Only the thread that would reports errors."""
+    try:
+        row = (connection.execute(HAS_WORK, [schema])).fetchone()
+    except psycopg.Error:
+        return False
+    return bool(row and row[0])
 
 
 def _revision(connection: Connection[Any]) -> str | None:

@@ -14,6 +14,7 @@ from pgdoc.database.errors import is_conflict, map_error
 from pgdoc.errors import CollectionNotFound, DatabaseError
 from pgdoc.model.names import check_name, quoted
 from pgdoc.query.indexes.definition import (
+    TIMES,
     Index,
     IndexPart,
     IndexPlan,
@@ -30,6 +31,7 @@ from pgdoc.sql import statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Callable, Mapping, Sequence
+    from datetime import timedelta
 
     from psycopg import Connection
 
@@ -50,13 +52,14 @@ class Indexes:
     _session: Session
     _address: tuple[str, str]
 
-    def create_index(
+    def create_index(  # noqa: PLR0913
         self,
         *paths: str,
         unique: bool = False,
         where: Mapping[str, Any] | None = None,
         name: str | None = None,
         collation: str | None = None,
+        expire_after: timedelta | None = None,
         progress: Callable[[IndexProgress], object] | None = None,
     ) -> str:
         """Build an index without blocking readers or writers; do nothing if it exists.
@@ -73,6 +76,8 @@ class Indexes:
             name: the name for `drop_index`; by default it is made from the paths.
             collation: how texts compare, as for `find`. Queries with the same collation can use the index, and `unique`
                 compares with it.
+            expire_after: delete each document when this much time has passed since the time at the path. Another value
+                for an index that exists changes it; without it, the call fails if documents expire by that index.
             progress: called every 0.2 s while a part of the index is built, and at the end. Inside a transaction it is
                 called at the end only.
 
@@ -80,14 +85,20 @@ class Indexes:
             The name of the index.
 
         Raises:
-            InvalidInput: these paths can't be indexed, or `collation` is invalid.
+            InvalidInput: these paths can't be indexed, or `collation` or `expire_after` is invalid.
             InvalidFilter: `where` is not a filter that an index can have.
             InvalidName: `name` is not a valid index name.
             DuplicateDocument: two documents have the same values in a unique index, which was not created.
-            DatabaseError: another index has this name.
+            DatabaseError: another index has this name, or documents expire by it.
         """
         plan = plan_index(
-            paths, unique=unique, where=where, name=name, encoder=self._table.encoder, collation=collation
+            paths,
+            unique=unique,
+            where=where,
+            name=name,
+            expire_after=expire_after,
+            encoder=self._table.encoder,
+            collation=collation,
         )
         oid = self._table.look_up() or self._table.create()
         if self._session.in_transaction:  # keeps the table until the transaction ends
@@ -99,6 +110,8 @@ class Indexes:
             raise self._mapped(exc, f"index {plan.name!r} of ") from exc
         finally:
             self._table.forget_indexes()
+        if expire_after is not None:
+            self._session.sweeper.start()
         if progress is not None:
             progress(IndexProgress(plan.name, "ready", 1, 1))
         return plan.name
@@ -197,13 +210,23 @@ class Indexes:
                 row = None
             if row is None:
                 missing.append(part)
+            elif part.label == TIMES and row[3] != (comment := plan.comment(part)):
+                self._comment(connection, row[0], *_literals(connection, [comment]))
         for part in missing:
             self._build(connection, oid, plan, part, progress)
         if missing:
             connection.execute(_sql("analyze", table=self._table.name))
 
     def _check_same(self, plan: IndexPlan, found: Mapping[str, Any] | None) -> None:
-        if found is not None and any(found.get(key) != value for key, value in plan.definition.items()):
+        if found is None:
+            return
+        if found["part"] == TIMES and plan.expire_after is None:
+            raise DatabaseError(
+                f"documents of {self._table.subject} expire by the index {plan.name!r}: pass expire_after, or drop the "
+                "index first to keep them",
+                sqlstate="42P07",
+            )
+        if any(found.get(key) != value for key, value in plan.definition.items()):
             raise DatabaseError(
                 f"{self._table.subject} has another index {plan.name!r}, on {', '.join(found['paths'])}: "
                 "drop it first, or choose another name",
@@ -218,7 +241,7 @@ class Indexes:
         part: IndexPart,
         progress: Callable[[IndexProgress], object] | None,
     ) -> None:
-        schema, table = self._address
+        table = self._address[1]
         relation = _relation_name(table, oid, plan.name, part.label)
         *literals, comment = _literals(connection, [*part.body.params, plan.comment(part)])
         texts = part.body.text.split("%s")
@@ -238,7 +261,7 @@ class Indexes:
             if not self._session.in_transaction:
                 self._drop(connection, relation)
             raise
-        connection.execute(_sql("comment", name=quoted(schema, relation), comment=comment))
+        self._comment(connection, relation, comment)
 
     def _execute(
         self,
@@ -266,6 +289,9 @@ class Indexes:
         if not (rows and rows[0][0]):
             raise replaced(self._table.subject)
 
+    def _comment(self, connection: Connection[Any], relation: str, comment: str) -> None:
+        connection.execute(_sql("comment", name=quoted(self._address[0], relation), comment=comment))
+
     def _drop(self, connection: Connection[Any], relation: str) -> None:
         name = quoted(self._address[0], relation)
         connection.execute(_sql("drop", concurrently=self._concurrently, name=name))
@@ -277,7 +303,7 @@ class Indexes:
 
 def _parts_of(connection: Connection[Any], oid: int, name: str) -> list[tuple[Any, ...]]:
     """Return the existing parts of an index, also of a build that failed before it wrote the comment."""
-    labels = ["", *(f"{kind}{number}" for kind in ("items", "spans", "arrays") for number in range(8))]
+    labels = ["", TIMES, *(f"{kind}{number}" for kind in ("items", "spans", "arrays") for number in range(8))]
     digests = {part_digest(oid, name, label) for label in labels}
     rows = _rows(connection, _sql("parts"), [oid])
     return [row for row in rows if row[0].rpartition(".")[2] in digests]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,11 @@ from pgdoc.crud.statements import (
     table_statement,
     write_statement,
 )
+from pgdoc.crud.validation import read_json_schema
 from pgdoc.crud.write_errors import name_index
 from pgdoc.database.errors import is_about_table, map_error
 from pgdoc.database.size_errors import is_unprintable
-from pgdoc.errors import DuplicateDocument
+from pgdoc.errors import DuplicateDocument, SchemaViolation
 from pgdoc.model.documents import Document, decode_stored
 from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import encode
@@ -36,12 +38,14 @@ from pgdoc.query.indexes.plan import NO_INDEXES, Branches, branches, by_key, may
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Callable, Sequence
 
     from pgdoc._sync.session import Session
     from pgdoc.crud.copy_format import CopyRows
     from pgdoc.crud.find_query import Search
+    from pgdoc.crud.first_write import FirstWrite
     from pgdoc.crud.guard import GuardedQuery
+    from pgdoc.crud.validation import JsonSchema
     from pgdoc.errors import PgdocError
     from pgdoc.model.ids import DocumentId
     from pgdoc.model.values import DocumentData
@@ -130,6 +134,7 @@ class Table:
         while True:
             limit = self._size_limit(oid)
             rows.check_sizes(self.subject, None if limit is None else limit.max_size)
+            rows.check_schema(self.json_schema())
             hold = guarded(table_statement("hold", self.name), oid)
             try:
                 self._session.copy(hold, copy_statement(self.name), rows)
@@ -162,7 +167,7 @@ class Table:
         """Ask for oid and indexes in one round trip."""
         for _ in range(_LOOKS):
             try:
-                ((oid, state, comments, may_drop, may_refuse, max_size),) = self._session.look_up(
+                ((oid, state, comments, may_drop, may_refuse, max_size, schema, may_expire),) = self._session.look_up(
                     _FIND_TABLE, [self.name]
                 )
             except psycopg.Error as exc:
@@ -174,10 +179,14 @@ class Table:
         self._session.traits.put(self.name, TableTraits(may_drop, may_refuse))
         if state != "collection":
             self._session.oids.forget(self.name)
+            self._session.schemas.put(self.name, "")
             check_state(state, self.name, self.subject)
             return None, found
         self._session.oids.put(self.name, oid)
         self._session.limits.put(oid, SizeLimit(max_size))
+        self._session.schemas.put(oid, schema or "")
+        if may_expire:
+            self._session.sweeper.start()
         return oid, found
 
     def decoded(self, text: bytes | str | None) -> Any:
@@ -188,6 +197,7 @@ class Table:
         """Return the id and the JSON text of a new document, which can be stored."""
         key, text = check_id(document_id), encode(data, self.encoder)
         self.check_size(key, len(text))
+        self.check_schema(key, text)
         return key, text.decode()
 
     def check_size(self, key: str | None, size: int) -> None:
@@ -207,6 +217,45 @@ class Table:
         """Return whether a document of this size may be too large: the limit is unknown, or exceeded a moment ago."""
         limit = self._size_limit(self._session.oids.get(self.name))
         return size >= LARGE if limit is None else size > (limit.max_size or MOST)
+
+    @property
+    def knows_schema(self) -> bool:
+        """Whether `check_schema` needs no round trip."""
+        return self._known_schema() is not None
+
+    def check_schema(self, key: str | None, text: bytes) -> None:
+        """Raise `SchemaViolation` for new data with this text that does not conform to the collection's schema."""
+        schema = self.json_schema()
+        if schema is not None:
+            schema.check(self.subject, key, text)
+
+    def check_first(self, key: str, text: Callable[[], bytes]) -> None:
+        """As `check_schema`, for what an upsert inserts; its text is made if there is a schema."""
+        schema = self.json_schema()
+        if schema is not None:
+            schema.check(self.subject, key, text())
+
+    def conforming(self, write: FirstWrite) -> FirstWrite:
+        """Return the write, and if its document to insert does not conform, that as the obstacle to it."""
+        if write.insertion is None:
+            return write
+        try:
+            self.check_first(write.insertion.key, write.insertion.text)
+        except SchemaViolation as exc:
+            return replace(write, insertion=None, obstacle=exc)
+        return write
+
+    def json_schema(self) -> JsonSchema | None:
+        """Return the JSON Schema of the collection, cached for ten seconds; `None` if it has none."""
+        if self._known_schema() is None:
+            self.look_up()
+        text = self._known_schema()
+        return read_json_schema(text, self.subject) if text else None
+
+    def _known_schema(self) -> str | None:
+        """Return the text of the schema, empty for none; `None` if it has to be looked up."""
+        oid = self._session.oids.get(self.name)
+        return self._session.schemas.get(self.name if oid is None else oid)
 
     def _size_limit(self, oid: int | None) -> SizeLimit | None:
         return None if oid is None else self._session.limits.get(oid)
@@ -334,7 +383,7 @@ class Table:
         """Create the collection if the store may, and return the oid of its table."""
         self.check_creatable()
         message = self._session.metadata_message()
-        params = [*([] if message is None else [message]), *self._address, DEFAULT_MAX_SIZE]
+        params = [*([] if message is None else [message]), *self._address, DEFAULT_MAX_SIZE, None, None]
         query = catalog_statement("create_collection", with_metadata=message is not None)
         try:
             self._session.fetch(query, params)

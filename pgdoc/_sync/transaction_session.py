@@ -55,6 +55,8 @@ class TransactionSession:
         self.traits = connections.traits
         self.limits = connections.limits
         self.codec = connections.codec
+        self.schemas = connections.schemas
+        self.sweeper = connections.sweeper
         self._isolation = isolation
         self._connection: Connection[Any] | None = None  # while the transaction is open
         # Held during each statement, or the statements of one savepoint or change of the table: those of other tasks

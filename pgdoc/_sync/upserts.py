@@ -68,6 +68,7 @@ class Upserts:
             InvalidFilter: `filter` is not a filter, or does not say what to insert.
             InvalidInput: `sort`, `collation` or `return_document` is invalid.
             InvalidUpdate: `changes` is not an update, or does not fit the document.
+            SchemaViolation: the result does not conform to the collection's JSON Schema.
             DuplicateDocument: the upsert can't insert: a document with the id, or with the values of a unique index,
                 exists and does not match. A transaction can continue.
         """
@@ -81,7 +82,8 @@ class Upserts:
             encoder=self._table.encoder,
             collation=collation,
         )
-        return self._write_first(write, parse_sort(sort, collation), CLAIMING if skip_locked else CHANGING)
+        order = parse_sort(sort, collation)
+        return self._write_first(self._table.conforming(write), order, CLAIMING if skip_locked else CHANGING)
 
     def replace_one(  # noqa: PLR0913
         self,
@@ -113,6 +115,7 @@ class Upserts:
             InvalidInput: `sort`, `collation` or `return_document` is invalid.
             InvalidDocument: the data can't be stored. Nothing was sent.
             DocumentTooLarge: the data is larger than the collection's limit.
+            SchemaViolation: the data does not conform to the collection's JSON Schema.
             DuplicateDocument: as for `update_one`.
         """
         text = encode(data, self._table.encoder)
@@ -121,6 +124,7 @@ class Upserts:
         )
         order = parse_sort(sort, collation)
         self._table.check_size(None, len(text))
+        self._table.check_schema(None, text)
         return self._write_first(write, order, CHANGING)
 
     def _write_first(self, write: FirstWrite, sort: tuple[SortKey, ...], lock: str) -> Document | None:

@@ -33,6 +33,7 @@ from pgdoc.cli.render import printable
 from pgdoc.cli.sizes import read_size
 from pgdoc.cli.stores import DEFAULT_SCHEMA, open_store
 from pgdoc.cli.transfer import ID_FIELD, dump_documents, load_documents
+from pgdoc.cli.ttl import ttl_app
 from pgdoc.errors import CollectionNotFound, PgdocError, ServerUnreachable
 from pgdoc.model.names import check_name
 from pgdoc.server import LocalServer
@@ -48,6 +49,7 @@ app = typer.Typer(
 )
 
 app.add_typer(consumers_app, name="consumers")
+app.add_typer(ttl_app, name="ttl")
 
 _TERMINATED = 128 + signal.SIGTERM
 _POLL_S = 1.0

@@ -13,6 +13,7 @@ from pgdoc.cli.collations import find_changed_collations
 from pgdoc.cli.render import render_bytes, render_delay
 from pgdoc.cli.sizes import find_large_documents
 from pgdoc.cli.stores import DEFAULT_SCHEMA, conninfo_of_command, explain_missing_dsn, open_store
+from pgdoc.cli.ttl import find_late_documents
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision, check_server
 from pgdoc.database.conninfo import PlainConnection
 from pgdoc.database.errors import connection_error, one_line
@@ -78,6 +79,7 @@ def examine_server(dsn: str, schema: str = DEFAULT_SCHEMA) -> Iterator[Finding]:
         yield from _run_check("tables", _tables, connection, schema)
         yield from _run_check("collations", find_changed_collations, connection, schema)
         yield from _run_check("sizes", find_large_documents, connection, schema)
+        yield from _run_check("expiry", find_late_documents, connection, schema)
     with open_store("doctor", dsn, schema) as store:
         for subject, check_store in _STORE_CHECKS.items():
             yield from _run_check(subject, check_store, store)

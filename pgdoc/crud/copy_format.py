@@ -16,6 +16,7 @@ from pgdoc.model.sizes import MOST
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pgdoc.crud.validation import JsonSchema
     from pgdoc.model.ids import DocumentId
     from pgdoc.model.values import DocumentData, Encoder
 
@@ -51,6 +52,7 @@ class CopyRows:
         self.count = 0
         self._subject = "the collection"
         self._max_size: int | None = None
+        self._schema: JsonSchema | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         block = bytearray()
@@ -68,6 +70,10 @@ class CopyRows:
     def check_sizes(self, subject: str, max_size: int | None) -> None:
         """Raise `DocumentTooLarge` for documents beyond the limit of a collection, as they are read."""
         self._subject, self._max_size = subject, max_size
+
+    def check_schema(self, schema: JsonSchema | None) -> None:
+        """Raise `SchemaViolation` for documents that do not conform, as they are read."""
+        self._schema = schema
 
     def check_stored(self, count: int) -> None:
         """Raise `DatabaseError` unless the server stored `count` documents, which is all that were read."""
@@ -91,6 +97,8 @@ class CopyRows:
             raise InvalidDocument(f"document {name!r}: {exc}", path=exc.path) from exc
         if len(text) > (self._max_size or MOST):
             raise oversized(self._subject, name, len(text), self._max_size)
+        if self._schema is not None:
+            self._schema.check(self._subject, name, text)
         return b"".join((_TWO_FIELDS.pack(2, len(key)), key, _JSONB.pack(len(text) + 1, _JSONB_VERSION), text))
 
     def _report(self) -> None:

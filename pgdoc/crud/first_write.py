@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import InvalidFilter, InvalidInput, InvalidUpdate
@@ -12,12 +14,13 @@ from pgdoc.query.filters.parse import parse_filter
 from pgdoc.query.filters.sql_text import Compiled
 from pgdoc.query.updates.nodes import Update
 from pgdoc.query.updates.parse import parse_update
-from pgdoc.query.updates.sql import compile_first, compile_update
+from pgdoc.query.updates.sql import compile_first, compile_update, first_text
 from pgdoc.query.updates.upsert_seed import equal_fields, equal_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from pgdoc.errors import SchemaViolation
     from pgdoc.model.values import Encoder
     from pgdoc.query.filters.nodes import Node
 
@@ -28,10 +31,15 @@ _RETURNS: Final = ("after", "before")
 
 @dataclass(frozen=True, slots=True)
 class Insertion:
-    """The document that an upsert inserts if none matches."""
+    """The document that an upsert inserts if none matches.
+
+    Attributes:
+        text: returns the JSON text of the data, with the time of this call for `$currentDate`.
+    """
 
     key: str
     data: Compiled
+    text: Callable[[], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +60,7 @@ class FirstWrite:
     update: Update
     change: Compiled
     insertion: Insertion | None
-    obstacle: InvalidFilter | InvalidUpdate | None
+    obstacle: InvalidFilter | InvalidUpdate | SchemaViolation | None
     returns: str
 
 
@@ -79,7 +87,9 @@ def first_update(  # noqa: PLR0913
     if upsert:
         try:
             said = parse_filter(filter, encoder)  # without the collation, for which texts are folded
-            insertion = Insertion(_key(said), compile_first(update, equal_fields(said)))
+            fields = equal_fields(said)
+            text = partial(first_text, update, fields, datetime.now(UTC))
+            insertion = Insertion(_key(said), compile_first(update, fields), text)
         except (InvalidFilter, InvalidUpdate) as exc:  # as in MongoDB, it matters only if no document matches
             obstacle = exc
     return FirstWrite("update_one", wanted, update, compile_update(update), insertion, obstacle, returns)
@@ -100,7 +110,7 @@ def first_replace(  # noqa: PLR0913
     insertion = obstacle = None
     if upsert:
         try:
-            insertion = Insertion(_key(wanted), data)
+            insertion = Insertion(_key(wanted), data, text.encode)
         except InvalidFilter as exc:
             obstacle = exc
     return FirstWrite("replace_one", wanted, Update(()), data, insertion, obstacle, returns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pgdoc.errors import DocumentTooLarge, InvalidInput
+from pgdoc.errors import DocumentTooLarge, InvalidInput, SchemaViolation
 from pgdoc.model.short_repr import short_repr
 from pgdoc.model.sizes import MOST
 
@@ -51,6 +51,11 @@ def naming(key: str | None) -> Iterator[None]:
             raise
         message = str(exc).replace("a document of", f"document {key!r} of", 1)
         raise DocumentTooLarge(message, document_id=key) from exc.__cause__
+    except SchemaViolation as exc:
+        if key is None or exc.document_id is not None:
+            raise
+        message = str(exc).replace("a document of", f"document {key!r} of", 1)
+        raise SchemaViolation(message, document_id=key) from exc.__cause__
 
 
 def oversized(

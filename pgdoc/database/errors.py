@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import psycopg_pool
 
+from pgdoc.database.schemas import schema_error
 from pgdoc.database.size_errors import size_error
 from pgdoc.database.violations import read_violation
 from pgdoc.errors import (
@@ -90,7 +91,7 @@ def map_error(exc: psycopg.Error, subject: str, *, in_transaction: bool = False)
                 f"{found}. Nothing of the transaction is stored: leave its block, and run it again (store.run does)"
             )
         return ServerUnreachable(f"{found}. The next call makes a new one")
-    known = _registry_error(exc, subject) or size_error(exc, subject)
+    known = _registry_error(exc, subject) or size_error(exc, subject) or schema_error(exc, subject)
     if known is not None:
         return known
     if is_conflict(exc):

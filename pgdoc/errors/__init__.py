@@ -4,6 +4,7 @@
 
     PgdocError
     ├── StoreClosed                      the store is closed
+    ├── MissingExtra                     a package of an extra is not installed; also an ImportError
     ├── TransactionClosed                the transaction or bulk has not begun, or has ended
     ├── ServerError                      a problem with the server, or with the connection to it
     │   ├── ServerUnreachable            no connection, or it was lost (resumable)
@@ -32,7 +33,8 @@
     ├── InvalidInput                     an argument is not valid; also a ValueError (`path`)
     │   ├── InvalidName                  of a collection, schema, index or consumer
     │   ├── InvalidDocument              an id, data or metadata that can't be stored
-    │   │   └── DocumentTooLarge         more JSON text than allowed (`document_id`, `size`, `max_size`)
+    │   │   ├── DocumentTooLarge         more JSON text than allowed (`document_id`, `size`, `max_size`)
+    │   │   └── SchemaViolation          not what the collection's JSON Schema allows (`document_id`, `rule`, `value`)
     │   ├── InvalidFilter                (`operator`)
     │   └── InvalidUpdate                (`operator`)
     ├── CollectionNotFound               the collection does not exist, or a table is none
@@ -65,6 +67,7 @@ or its whole transaction, again.
 from __future__ import annotations
 
 from pgdoc.errors.base import (
+    MissingExtra,
     PgdocError,
     StoreClosed,
     TransactionClosed,
@@ -80,6 +83,7 @@ from pgdoc.errors.documents import (
     InvalidInput,
     InvalidName,
     InvalidUpdate,
+    SchemaViolation,
     UnreadableDocument,
     VersionConflict,
 )
@@ -146,6 +150,7 @@ __all__ = [
     "InvalidName",
     "InvalidResumeToken",
     "InvalidUpdate",
+    "MissingExtra",
     "NotAConsumer",
     "PgdocError",
     "PluginMissing",
@@ -157,6 +162,7 @@ __all__ = [
     "ReplicaIdentityChanged",
     "ReplicationNotPermitted",
     "ReplicationUnavailable",
+    "SchemaViolation",
     "SerializationFailure",
     "ServerError",
     "ServerNotFound",

@@ -26,3 +26,7 @@ class StoreClosed(PgdocError):  # noqa: N818 (the field's names: psycopg_pool.Po
 
 class TransactionClosed(PgdocError):  # noqa: N818
     """A transaction or bulk is used outside its block, or a bulk after one of its writes failed: begin a new one."""
+
+
+class MissingExtra(PgdocError, ImportError):  # noqa: N818
+    """A call needs a package of one of pgdoc's extras: install the extra that the message names."""

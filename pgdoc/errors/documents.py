@@ -50,6 +50,33 @@ class DocumentTooLarge(InvalidDocument):
         self.max_size = max_size
 
 
+class SchemaViolation(InvalidDocument):
+    """A document does not conform to the JSON Schema of its collection: correct it, or change the schema.
+
+    pgdoc raises it before sending the data, or the server does, for the result of an update; nothing was changed.
+
+    Attributes:
+        document_id: the id; `None` if neither the call nor the server names it.
+        path: the dotted path of the value; empty for the whole data, `None` if the server found the fault.
+        rule: the keyword of the schema that it breaks, such as `minimum`; `None` if the server found the fault.
+        value: the value at the path; `None` if the server found the fault.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        document_id: str | None = None,
+        path: str | None = None,
+        rule: str | None = None,
+        value: Any = None,
+    ) -> None:
+        super().__init__(message, path=path)
+        self.document_id = document_id
+        self.rule = rule
+        self.value = value
+
+
 class InvalidFilter(InvalidInput):
     """The filter is not valid: see the reference of query filters.
 

@@ -13,7 +13,7 @@ WHERE n.nspname = 'pgdoc' AND NOT o.rolsuper
 SELECT name, current_setting(name, true) FROM unnest(%s::text[]) AS name
 
 -- name: create_collection
-SELECT pgdoc.create_collection(%s, %s, %s::bigint)
+SELECT pgdoc.create_collection(%s, %s, %s::bigint, %s::text, %s::jsonpath)
 
 -- name: drop_collection
 SELECT pgdoc.drop_collection(%s, %s)
@@ -26,8 +26,8 @@ SELECT name FROM pgdoc.collections(%s) AS name
 
 -- name: find_table
 -- The table of this name, what it is, and the comments of its valid indexes; whether something may keep a write from a row
--- without an error (see `obstacles` of documents.sql), whether more than the id can refuse a document, and the limit. Unlike
--- pgdoc.find_collection it raises no error, which would abort a transaction. `newer`: it was created after this statement's
+-- without an error (see `obstacles` of documents.sql), whether more than the id can refuse a document, the limit, the JSON
+-- Schema, and whether its documents expire and this session may delete them. Unlike pgdoc.find_collection it raises no error, which would abort a transaction. `newer`: it was created after this statement's
 -- snapshot.
 WITH found AS MATERIALIZED (SELECT pg_catalog.to_regclass(%s::pg_catalog.text)::pg_catalog.oid AS oid)
 SELECT oid::pg_catalog.int8,
@@ -45,7 +45,11 @@ SELECT oid::pg_catalog.int8,
              AND t.tgtype & 3 = 3 AND t.tgfoid <> 'pgdoc.before_update'::regproc),
   EXISTS (SELECT FROM pg_index i WHERE i.indrelid = found.oid AND NOT i.indisprimary
           AND (i.indisunique OR i.indisexclusion)),
-  pgdoc.max_size(oid)
+  pgdoc.max_size(oid),
+  pgdoc.json_schema(oid),
+  EXISTS (SELECT FROM pg_index i WHERE i.indrelid = found.oid AND i.indisvalid
+          AND pgdoc.expiry_definition(i.indexrelid) IS NOT NULL)
+  AND pgdoc.expiry_obstacle(oid) IS NULL
 FROM found
 
 -- name: schema_exists

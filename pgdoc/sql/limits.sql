@@ -3,6 +3,9 @@
 -- name: set_max_size
 SELECT pgdoc.set_max_size(%s::oid::regclass, %s::bigint, %s)
 
+-- name: set_json_schema
+SELECT pgdoc.set_json_schema(%s::oid::regclass, %s::text, %s::jsonpath)
+
 -- name: validate
 -- Readers and writers go on meanwhile.
 ALTER TABLE {table} VALIDATE CONSTRAINT pgdoc_size_new

@@ -27,7 +27,7 @@ only_superuser = pytest.mark.parametrize("catalog", ["superuser"])
 _TRAPS = """
 CREATE SEQUENCE pgdoc.sprung;
 CREATE FUNCTION pgdoc.trap() RETURNS text LANGUAGE plpgsql AS
-  $$ BEGIN PERFORM pg_catalog.nextval('pgdoc.sprung'); RETURN '0008'; END $$;
+  $$ BEGIN PERFORM pg_catalog.nextval('pgdoc.sprung'); RETURN '0009'; END $$;
 ALTER TABLE pgdoc.alembic_version RENAME TO real_version;
 CREATE VIEW pgdoc.alembic_version AS SELECT pgdoc.trap() AS version_num;
 ALTER TABLE pgdoc.settings RENAME TO real_settings;

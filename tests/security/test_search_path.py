@@ -267,10 +267,10 @@ PER_ROW = set(
     re.findall(
         r"\w+",
         "add_to_set_at before_update bit_at bound_at candidates change_tree change_value collated collated_part "
-        "compare computed could_be_at decomposed decomposed_piece elements_at ends_at evaluate exclude folded "
-        "found_keys include increment_at key_span multiply_at narrow nested_key number_key push_at readable_text "
-        "readable_time referred rename_at scalar_key set_at slice sort_key sort_parts sort_rest tested_values "
-        "unique_rest unset_at value_at values_at",
+        "compare computed could_be_at decomposed decomposed_piece elements_at ends_at evaluate exclude expiry_time "
+        "folded found_keys include increment_at key_span multiply_at narrow nested_key number_key push_at "
+        "readable_text readable_time referred rename_at scalar_key set_at slice sort_key sort_parts sort_rest "
+        "tested_values time_of unique_rest unset_at value_at values_at",
     )
 )
 """The functions that run for each row, which SET search_path would slow down. Their bodies are qualified."""

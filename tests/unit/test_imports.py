@@ -58,7 +58,7 @@ IMPURE = {
 IMPURE |= {"psycopg", "psycopg_pool", "socket", "ssl", "subprocess", "threading", "time", "uuid"}
 
 # Heavy libraries, and the only layer that may import each.
-HEAVY = {"alembic": "database", "sqlalchemy": "database", "typer": "cli", "rich": "cli"}
+HEAVY = {"alembic": "database", "sqlalchemy": "database", "typer": "cli", "rich": "cli", "jsonschema": "crud"}
 
 
 def sources() -> list[Path]:

@@ -68,6 +68,11 @@ def key_span(path: Path, collation: str | None = None) -> str:
     return f"pgdoc.key_span({_data(path, collation)}, {_parts(path)})"
 
 
+def expiry_time(path: Path) -> str:
+    """Return the expression for the time by which documents expire."""
+    return f"pgdoc.expiry_time(data, {_parts(path)})"
+
+
 @lru_cache(maxsize=1024)
 def has_array(path: Path) -> str:
     """Return the condition that the path meets an array, at its end or on the way."""

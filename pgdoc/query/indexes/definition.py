@@ -1,8 +1,9 @@
 """The parts of an index of a collection: their names, and their SQL with placeholders for constants.
 
 Each part is one index of PostgreSQL. One is on the sort keys of all paths. Two more per path are on the rows in which
-the path meets an array: one on the keys of all values found there, one on the span of these keys. The comment of each
-part describes the index that it belongs to.
+the path meets an array: one on the keys of all values found there, one on the span of these keys. If documents expire
+by the index, one more is on their times, and its comment says after how long. The comment of each part describes the
+index that it belongs to.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import InvalidFilter, InvalidInput
@@ -18,7 +20,7 @@ from pgdoc.model.json_codec import decode, encode_value
 from pgdoc.model.names import check_name
 from pgdoc.model.short_repr import short_repr
 from pgdoc.query.filters.collations import COLLATIONS
-from pgdoc.query.filters.key_sql import MAX_PARTS, found_keys, has_array, key_span, sort_key, sort_rest
+from pgdoc.query.filters.key_sql import MAX_PARTS, expiry_time, found_keys, has_array, key_span, sort_key, sort_rest
 from pgdoc.query.filters.parse import parse_filter
 from pgdoc.query.filters.paths import parse_sort
 from pgdoc.query.filters.sql import compile_filter
@@ -29,13 +31,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from pgdoc.model.values import Encoder
-    from pgdoc.query.filters.nodes import SortKey
+    from pgdoc.query.filters.nodes import Path, SortKey
 
 EVERYTHING: Final = "$**"
 MAX_PATHS: Final = 8
 """The most paths of an index: their longest sort keys fit into one index entry, a third of a page."""
 
+TIMES: Final = "times"
+"""The label of the part by which documents expire."""
+
 _COMMENT: Final = "pgdoc index"
+_MOST_S: Final = 2_147_483_647  # as in MongoDB
 _FORMAT: Final = 2
 """The version of the parts and of the expressions in them: an index of another format serves no query."""
 
@@ -52,6 +58,7 @@ class Index:
         valid: whether all parts are complete. If not, `create_index` repairs the index.
         size_bytes: the size of all parts on the server's disk.
         collation: how texts in it compare; `None` for by code point.
+        expire_after: how long after the time at the path a document is deleted; `None` if none expires by this index.
     """
 
     name: str
@@ -61,6 +68,7 @@ class Index:
     valid: bool
     size_bytes: int
     collation: str | None = None
+    expire_after: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +113,7 @@ class IndexPlan:
     where: str | None
     parts: tuple[IndexPart, ...]
     collation: str | None = None
+    expire_after: timedelta | None = None
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -113,7 +122,10 @@ class IndexPlan:
 
     def comment(self, part: IndexPart) -> str:
         """Return the part's comment, for `read_comment`."""
-        about = {"part": part.label, "parts": len(self.parts), "format": _FORMAT}
+        about: dict[str, Any] = {"part": part.label, "parts": sum(each.label != TIMES for each in self.parts)}
+        about["format"] = _FORMAT
+        if part.label == TIMES and self.expire_after is not None:
+            about["expire_after"] = self.expire_after.total_seconds()
         return json.dumps({_COMMENT: self.name, **self.definition, **about})
 
 
@@ -123,6 +135,7 @@ def plan_index(  # noqa: PLR0913
     unique: bool,
     where: Mapping[str, Any] | None,
     name: str | None,
+    expire_after: timedelta | None = None,
     encoder: Encoder | None = None,
     collation: str | None = None,
 ) -> IndexPlan:
@@ -137,9 +150,23 @@ def plan_index(  # noqa: PLR0913
             IndexPart("", "btree", _partial(_btree_columns(keys, unique=unique), [condition])),
             *_parts_for_arrays(keys, condition),
         ]
+    if expire_after is not None:
+        path = _expiry_path(keys, expire_after)
+        parts.append(IndexPart(TIMES, "btree", _partial(Compiled(f"({expiry_time(path)})", []), [condition])))
     if name is None:
         name = _default_name(paths, unique=unique, where=text, collation=collation)
-    return IndexPlan(check_name(name, "index"), tuple(paths), unique, text, tuple(parts), collation)
+    return IndexPlan(check_name(name, "index"), tuple(paths), unique, text, tuple(parts), collation, expire_after)
+
+
+def _expiry_path(keys: tuple[SortKey, ...] | None, expire_after: Any) -> Path:
+    """Check `expire_after` and return the path of the times."""
+    if keys is None or len(keys) != 1 or keys[0].path == ("_id",):
+        raise InvalidInput("an index with expire_after has one path, at which the documents have a time")
+    if not isinstance(expire_after, timedelta) or not 0 <= expire_after.total_seconds() <= _MOST_S:
+        raise InvalidInput(
+            f"expire_after must be a timedelta from 0 to {_MOST_S:,} seconds, got {short_repr(expire_after)}"
+        )
+    return keys[0].path
 
 
 def _check_paths(paths: tuple[str, ...], *, unique: bool, collation: str | None) -> tuple[SortKey, ...] | None:
@@ -275,7 +302,7 @@ def indexed_paths(comments: Iterable[str | None]) -> Indexes:
     complete = [
         part
         for labels, part in found.values()
-        if len(labels) == part["parts"]
+        if len(labels - {TIMES}) == part["parts"]
         and part["paths"] != [EVERYTHING]
         and part.get("collation") in {None, *COLLATIONS}
     ]
@@ -299,13 +326,15 @@ def collect_indexes(rows: list[tuple[str, bool, int, str | None]]) -> list[Index
 
 def _index(name: str, parts: list[tuple[bool, int, dict[str, Any]]]) -> Index:
     first = parts[0][2]
+    seconds = next((found["expire_after"] for _, _, found in parts if found["part"] == TIMES), None)
     return Index(
         name=name,
         paths=tuple(first["paths"]),
         unique=first["unique"],
         where=None if first["where"] is None else decode(first["where"]),
-        valid=len(parts) == first["parts"]
+        valid=sum(found["part"] != TIMES for _, _, found in parts) == first["parts"]
         and all(valid and found.get("format") == _FORMAT for valid, _, found in parts),
         size_bytes=sum(size for _, size, _ in parts),
         collation=first.get("collation"),
+        expire_after=None if seconds is None else timedelta(seconds=seconds),
     )

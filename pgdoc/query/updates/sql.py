@@ -46,6 +46,7 @@ from pgdoc.query.updates.tree import STEPS, bit_operations, push_order, tree_tex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime
 
     from pgdoc.query.filters.nodes import Node, Path
     from pgdoc.query.updates.positions import Branch, ElementSearch
@@ -105,10 +106,7 @@ def compile_first(update: Update, data: Mapping[str, Any] | None = None) -> Comp
         InvalidUpdate: a change does not fit this data.
     """
     seed = {} if data is None else dict(data)
-    for change in update.changes:
-        if MATCHED in change.path:
-            raise no_element(change)
-    first = encode(apply_update(update, seed, inserting=True, decimals=True)).decode()
+    first = first_text(update, seed).decode()
     tests = ElementTests(update, "", seed)
     dates = tuple(
         CurrentDate(path)
@@ -117,6 +115,18 @@ def compile_first(update: Update, data: Mapping[str, Any] | None = None) -> Comp
         for path in tests.paths(seed, change.path)
     )
     return compile_update(Update(dates), Compiled("%s::pg_catalog.jsonb", [first]))
+
+
+def first_text(update: Update, data: Mapping[str, Any] | None = None, now: datetime | None = None) -> bytes:
+    """Return the JSON text of the data that an upsert creates; `now` is as for `apply_update`.
+
+    Raises:
+        InvalidUpdate: as `compile_first`.
+    """
+    for change in update.changes:
+        if MATCHED in change.path:
+            raise no_element(change)
+    return encode(apply_update(update, {} if data is None else data, now=now, inserting=True, decimals=True))
 
 
 def _is_whole_field(change: FieldChange) -> bool:

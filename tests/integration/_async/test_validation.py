@@ -1,0 +1,294 @@
+"""A JSON Schema holds for every writer, as far as each can be checked."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from pgdoc import AsyncCollection, AsyncStore, BulkError, BulkIncomplete, InvalidInput, SchemaViolation
+from pgdoc.crud import validation
+from pgdoc.errors import DatabaseError, MissingExtra
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pgdoc import AsyncBulk, AsyncBulkCollection
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["total"],
+    "properties": {
+        "total": {"type": "integer", "minimum": 0},
+        "code": {"type": "string", "pattern": "^[A-Z]+$"},
+        "lines": {"type": "array", "items": {"type": "object", "required": ["sku"]}},
+    },
+    "additionalProperties": False,
+}
+ONE = {"total": 1}
+CODE = {"total": 1, "code": "low"}
+
+CHECKED_BY_PGDOC: dict[str, Callable[[AsyncCollection], Any]] = {
+    "insert": lambda c: c.insert("new", {"total": -1}),
+    "insert_many": lambda c: c.insert_many([("new", {"total": 1}), ("bad", {"total": -1})]),
+    "replace": lambda c: c.replace("a", {"total": -1}),
+    "replace, upsert": lambda c: c.replace("new", {"total": -1}, upsert=True),
+    "replace_one": lambda c: c.replace_one({"total": 1}, {"total": -1}),
+    "replace_one, upsert": lambda c: c.replace_one({"total": 9}, {"total": -1}, upsert=True),
+    # The table does not check the pattern: these are refused before they are sent.
+    "replace_one, pattern": lambda c: c.replace_one({"total": 1}, {"total": 1, "code": "low"}),
+    "update, upsert, pattern": lambda c: c.update("new", {"$set": CODE}, upsert=True),
+    "update, upsert, time": lambda c: c.update("new", {"$set": CODE, "$currentDate": {"lines": True}}, upsert=True),
+    "update_one, upsert, pattern": lambda c: c.update_one({"_id": "new", "code": "low"}, {"$set": ONE}, upsert=True),
+}
+CHECKED_BY_THE_TABLE: dict[str, Callable[[AsyncCollection], Any]] = {
+    "update": lambda c: c.update("a", {"$inc": {"total": -5}}),
+    "update, upsert": lambda c: c.update("new", {"$set": {"total": -5}}, upsert=True),
+    "update_one": lambda c: c.update_one({}, {"$unset": {"total": True}}),
+    "update_many": lambda c: c.update_many({}, {"$set": {"other": 1}}),
+    "update in an array": lambda c: c.update("a", {"$push": {"lines": {"count": 1}}}),
+}
+
+
+async def data(store: AsyncStore) -> dict[str, Any]:
+    return {document.id: document.data async for document in store["orders"].find()}
+
+
+@pytest.mark.parametrize("write", [*CHECKED_BY_PGDOC.values(), *CHECKED_BY_THE_TABLE.values()])
+async def test_every_write_is_refused(own_schema: dict[str, Any], write: Any) -> None:
+    async with AsyncStore(**own_schema) as store:
+        orders = await store.create_collection("orders", json_schema=SCHEMA)
+        await orders.insert("a", {"total": 1, "lines": [{"sku": 1}]})
+        before = await data(store)
+        with pytest.raises(SchemaViolation):
+            await write(orders)
+        assert await data(store) == before
+    async with AsyncStore(**own_schema) as store:  # a store that did not set it
+        with pytest.raises(SchemaViolation):
+            await write(store["orders"])
+        assert await data(store) == before
+
+
+async def test_the_error_names_the_path_the_rule_and_the_value(own_schema: dict[str, Any]) -> None:
+    async with AsyncStore(**own_schema) as store:
+        orders = await store.create_collection("orders", json_schema=SCHEMA)
+        with pytest.raises(
+            SchemaViolation, match=r"document 'a' of .*'total', -1, breaks the rule minimum: 0"
+        ) as found:
+            await orders.insert("a", {"total": -1})
+        error = found.value
+        assert (error.document_id, error.path, error.rule, error.value) == ("a", "total", "minimum", -1)
+        with pytest.raises(SchemaViolation, match="its data breaks the rule required"):
+            await orders.insert("a", {})
+        await orders.insert("a", {"total": 1})
+        with pytest.raises(SchemaViolation, match=r"document 'a' of .* would not conform") as found:
+            await orders.update("a", {"$inc": {"total": -2}})
+        assert (found.value.document_id, found.value.path) == ("a", None)
+
+
+async def test_a_bulk_refuses_what_does_not_conform(own_schema: dict[str, Any]) -> None:
+    async with AsyncStore(**own_schema) as store:
+        await store.create_collection("orders", json_schema=SCHEMA)
+    async with AsyncStore(**own_schema) as store:
+        async with store.bulk() as bulk:
+            with pytest.raises(SchemaViolation, match="minimum"):
+                await bulk["orders"].insert("a", {"total": -1})
+            await bulk["orders"].insert("b", {"total": 1})
+        with pytest.raises(BulkError) as found:
+            async with store.bulk() as bulk:
+                await bulk["orders"].update("b", {"$set": {"total": "x"}})
+        assert isinstance(found.value.__cause__, SchemaViolation)
+        assert await data(store) == {"b": {"total": 1}}
+
+
+BULK_UPSERTS: dict[str, Callable[[AsyncBulkCollection], Any]] = {
+    "update": lambda c: c.update("new", {"$set": CODE}, upsert=True),
+    "update_one": lambda c: c.update_one({"_id": "new", "code": "low"}, {"$set": ONE}, upsert=True),
+}
+
+
+async def write_after_an_insert(bulk: AsyncBulk, write: Callable[[AsyncBulkCollection], Any]) -> None:
+    async with bulk:
+        await bulk["orders"].insert("a", ONE)
+        await write(bulk["orders"])
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("write", BULK_UPSERTS.values(), ids=BULK_UPSERTS)
+async def test_a_bulk_inserts_nothing_by_an_upsert_that_does_not_conform(
+    own_schema: dict[str, Any], write: Callable[[AsyncBulkCollection], Any], *, ordered: bool
+) -> None:
+    async with AsyncStore(**own_schema) as store:
+        await store.create_collection("orders", json_schema=SCHEMA)
+    async with AsyncStore(**own_schema) as store:
+        bulk = store.bulk(ordered=ordered)
+        with pytest.raises(BulkError if ordered else BulkIncomplete) as found:
+            await write_after_an_insert(bulk, write)
+        cause = found.value.failures[0].error if isinstance(found.value, BulkIncomplete) else found.value.__cause__
+        assert isinstance(cause, SchemaViolation)
+        assert (cause.document_id, cause.path, cause.rule) == ("new", "code", "pattern")
+        assert await data(store) == ({} if ordered else {"a": ONE})
+
+
+BULK_WHOLE: dict[str, Callable[[AsyncBulkCollection], Any]] = {
+    "insert": lambda c: c.insert("b", CODE),
+    "replace": lambda c: c.replace("a", CODE),
+    "replace, upsert": lambda c: c.replace("b", CODE, upsert=True),
+    "replace_one": lambda c: c.replace_one({}, CODE),
+    "replace_one, upsert": lambda c: c.replace_one({"_id": "b"}, CODE, upsert=True),
+}
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("write", BULK_WHOLE.values(), ids=BULK_WHOLE)
+async def test_a_bulk_refuses_whole_data_that_does_not_conform_before_it_queues_it(
+    own_schema: dict[str, Any], write: Callable[[AsyncBulkCollection], Any], *, ordered: bool
+) -> None:
+    async with AsyncStore(**own_schema) as store:
+        await store.create_collection("orders", json_schema=SCHEMA)
+    async with AsyncStore(**own_schema) as store:
+        async with store.bulk(ordered=ordered) as bulk:
+            with pytest.raises(SchemaViolation, match="pattern"):
+                await write(bulk["orders"])
+            await bulk["orders"].insert("a", ONE)
+        assert await data(store) == {"a": ONE}
+
+
+async def test_an_upsert_changes_a_document_that_matches_even_if_what_it_would_insert_does_not_conform(
+    own_schema: dict[str, Any],
+) -> None:
+    async with AsyncStore(**own_schema) as store:
+        orders = await store.create_collection("orders", json_schema=SCHEMA)
+        await orders.insert("a", ONE)
+        code = {"$set": {"code": "A"}}  # without `total`
+        with pytest.raises(SchemaViolation, match="required"):
+            await orders.update("b", code, upsert=True)
+        with pytest.raises(SchemaViolation, match="required"):
+            await orders.update_one({"_id": "b"}, code, upsert=True)
+        await orders.update("a", code, upsert=True)
+        await orders.update_one({"_id": "a"}, {"$set": {"code": "B"}}, upsert=True)
+        async with store.bulk() as bulk:
+            await bulk["orders"].insert("c", ONE)
+            await bulk["orders"].update("c", code, upsert=True)
+            await bulk["orders"].update_one({"_id": "c"}, {"$set": {"code": "B"}}, upsert=True)
+        assert await data(store) == {"a": {"total": 1, "code": "B"}, "c": {"total": 1, "code": "B"}}
+
+
+def plain(value: Any) -> Any:
+    return value.real if isinstance(value, complex) else value
+
+
+async def test_the_forms_that_are_stored_are_compared(own_schema: dict[str, Any]) -> None:
+    rules = {"at": {"type": "string", "pattern": "Z$"}, "sum": {"type": "number", "multipleOf": 0.5}}
+    async with AsyncStore(**own_schema, decimals=True, encoder=plain) as store:
+        events = await store.create_collection("events", json_schema={"properties": rules})
+        await events.insert("a", {"at": datetime(2026, 1, 2, tzinfo=UTC), "sum": Decimal("1.50")})
+        await events.update("b", {"$set": {"sum": Decimal("2.5")}}, upsert=True)
+        with pytest.raises(SchemaViolation, match="multipleOf"):
+            await events.insert("c", {"sum": 1.25 + 0j})
+        with pytest.raises(SchemaViolation, match="multipleOf"):
+            await events.update("c", {"$set": {"sum": Decimal("1.25")}}, upsert=True)
+        assert [error async for error in events.validate()] == []
+        assert [error.path async for error in events.validate({"properties": {"sum": {"maximum": 2}}})] == ["sum"]
+
+
+async def test_sql_is_refused_as_far_as_the_table_can_tell(own_schema: dict[str, Any], sql: psycopg.Connection) -> None:
+    async with AsyncStore(**own_schema) as store:
+        await store.create_collection("orders", json_schema=SCHEMA)
+        insert = f'INSERT INTO "{own_schema["schema"]}".orders (id, data) VALUES (%s, %s)'
+        for bad in ({"total": -1}, {"total": 1.5}, {}, {"total": 1, "x": 1}, {"total": 1, "lines": [{"sku": 1}, {}]}):
+            with pytest.raises(psycopg.errors.CheckViolation, match="pgdoc_schema"):
+                sql.execute(insert, ["a", json.dumps(bad)])
+        sql.execute(insert, ["a", '{"total": 1.0, "code": "lower"}'])  # a pattern is checked by pgdoc alone
+        found = [(error.document_id, error.path, error.rule) async for error in store["orders"].validate()]
+        assert found == [("a", "code", "pattern")]
+
+
+async def test_documents_that_exist_stay_until_they_are_written(own_schema: dict[str, Any]) -> None:
+    async with AsyncStore(**own_schema) as store:
+        orders = store["orders"]
+        await orders.insert_many([("a", {"total": -1}), ("b", {"total": 2}), ("c", {})])
+        assert [error async for error in orders.validate()] == []
+        assert [error.document_id async for error in orders.validate(SCHEMA)] == ["a", "c"]
+        await orders.set_limits(json_schema=SCHEMA)
+        assert [error.document_id async for error in orders.validate()] == ["a", "c"]
+        with pytest.raises(SchemaViolation):
+            await orders.update("a", {"$set": {"total": -2}})
+        await orders.update("a", {"$set": {"total": 0}})
+        await orders.delete("c")
+        assert [error async for error in orders.validate()] == []
+
+
+async def test_a_schema_can_be_changed_and_removed_and_the_size_limit_stays(own_schema: dict[str, Any]) -> None:
+    async with AsyncStore(**own_schema) as store:
+        orders = await store.create_collection("orders", json_schema=SCHEMA, max_size=1000)
+        await orders.set_limits(json_schema={"type": "object", "required": ["x"]})
+        with pytest.raises(SchemaViolation):
+            await orders.insert("a", {"total": 1})
+        await orders.set_limits(json_schema=None)
+        await orders.insert("a", {"total": -1})
+        await orders.set_limits(json_schema=SCHEMA, max_size=500)
+        with pytest.raises(SchemaViolation):
+            await orders.insert("b", {})
+        async with store.transaction() as tx:
+            await tx["orders"].set_limits(json_schema=None)
+            await tx["orders"].insert("b", {})
+        assert set(await data(store)) == {"a", "b"}
+
+
+async def test_a_schema_follows_a_rename(own_schema: dict[str, Any]) -> None:
+    async with AsyncStore(**own_schema) as store:
+        await store.create_collection("orders", json_schema=SCHEMA)
+        renamed = await store.rename_collection("orders", "old")
+        with pytest.raises(SchemaViolation):
+            await renamed.insert("a", {})
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ({"type": "text"}, "not valid at type"),
+        ({"properties": {"a": {"minimum": "1"}}}, "not valid at properties.a.minimum"),
+        (
+            {"$schema": "http://json-schema.org/draft-07/schema#"},
+            "knows https://json-schema.org/draft/2020-12/schema only",
+        ),
+        ({"properties": {"a": {"$ref": "https://example.com/a.json"}}}, "does not fetch"),
+        ({"$ref": "#/$defs/missing"}, "no schema is there"),
+        ({"items": {"bsonType": "int"}}, "bsonType.*use `type`"),
+        ([], "must be a mapping"),
+    ],
+)
+async def test_a_schema_is_checked_before_it_is_set(own_schema: dict[str, Any], schema: Any, message: str) -> None:
+    async with AsyncStore(**own_schema) as store:
+        with pytest.raises(InvalidInput, match=message):
+            await store.create_collection("orders", json_schema=schema)
+        assert await store.collections() == []
+
+
+async def test_without_the_package_the_error_names_the_extra(
+    own_schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with AsyncStore(**own_schema) as store:
+        await store.create_collection("orders", json_schema=SCHEMA)
+    monkeypatch.setitem(__import__("sys").modules, "jsonschema", None)
+    validation.read_json_schema.cache_clear()
+    async with AsyncStore(**own_schema) as store:
+        with pytest.raises(MissingExtra, match=r"pgdoc\[validation\]"):
+            await store["orders"].insert("a", {"total": 1})
+        assert await store["orders"].count({}) == 0
+
+
+async def test_a_schema_that_sql_has_broken_is_an_error_that_says_so(
+    own_schema: dict[str, Any], sql: psycopg.Connection
+) -> None:
+    async with AsyncStore(**own_schema) as store:
+        await store.create_collection("orders", json_schema=SCHEMA)
+        sql.execute(f"COMMENT ON CONSTRAINT pgdoc_schema ON \"{own_schema['schema']}\".orders IS 'no JSON'")
+    async with AsyncStore(**own_schema) as store:
+        with pytest.raises(DatabaseError, match=r"can't be read.*Set it again"):
+            await store["orders"].insert("a", {"total": 1})

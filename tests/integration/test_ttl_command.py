@@ -1,0 +1,82 @@
+"""`pgdoc ttl run`, and what `pgdoc doctor` says about documents that expire."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+import pgdoc
+from pgdoc.cli.app import run_cli
+from pgdoc.cli.doctor import examine_server
+from pgdoc.database import expiry
+
+
+def ago(**spans: int) -> str:
+    return (datetime.now(UTC) - timedelta(**spans)).isoformat()
+
+
+@pytest.fixture
+def jobs(dsn: str) -> pgdoc.Collection:
+    with pgdoc.Store(dsn) as store:
+        store["jobs"].insert_many([("a", {"at": ago(hours=2)}), ("b", {"at": "soon"}), ("c", {"at": ago(hours=0)})])
+        store["jobs"].create_index("at", expire_after=timedelta(hours=1))
+    return store["jobs"]
+
+
+def said(dsn: str) -> str:
+    return "\n".join(finding.text for finding in examine_server(dsn) if finding.subject == "expiry")
+
+
+@pytest.mark.usefixtures("jobs")
+def test_once_deletes_what_has_expired_and_reports_it(dsn: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["ttl", "run", "--once", "--dsn", dsn]) == 0
+    assert capsys.readouterr().out == "jobs, index at: 1 deleted; 1 with values that are no time\n"
+    assert run_cli(["ttl", "run", "--once", "--json", "--dsn", dsn, "jobs"]) == 0
+    found = {"collection": "jobs", "index": "at", "deleted": 0, "ignored": 1, "problem": None}
+    assert json.loads(capsys.readouterr().out) == found
+
+
+@pytest.mark.usefixtures("jobs")
+def test_the_exit_code_is_1_if_documents_stay(dsn: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["ttl", "run", "--once", "--dsn", dsn, "other"]) == 1
+    assert '"docs.other" expire: it has no index' in capsys.readouterr().err
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            "CREATE FUNCTION docs.keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
+            "CREATE TRIGGER keep BEFORE DELETE ON docs.jobs FOR EACH ROW EXECUTE FUNCTION docs.keep()"
+        )
+    assert run_cli(["ttl", "run", "--once", "--dsn", dsn]) == 1
+    assert "0 deleted; more may stay: a trigger or a rule" in capsys.readouterr().out
+
+
+def test_without_a_catalog_it_says_what_to_do(bare_dsn: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["ttl", "run", "--once", "--dsn", bare_dsn]) == 1
+    assert "create it with `pgdoc init`" in capsys.readouterr().err
+
+
+def test_without_once_it_goes_on(dsn: str, jobs: pgdoc.Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+
+    def sleep(_seconds: float) -> None:
+        passes.append(1)
+        if len(passes) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("pgdoc.cli.ttl.time.sleep", sleep)
+    assert run_cli(["ttl", "--dsn", dsn, "run"]) == 130
+    with pgdoc.Store(dsn) as store:
+        assert store[jobs.name].get("a") is None
+
+
+@pytest.mark.usefixtures("jobs")
+def test_doctor_reports_documents_that_nobody_deletes(dsn: str) -> None:
+    found = said(dsn)
+    assert "1 documents have expired and are still there, the first of them for 1" in found
+    assert "run `pgdoc ttl run`" in found
+    assert "1 documents never expire: their values are no time with an offset" in found
+    with expiry.connect_sweeper(dsn, "test") as connection:
+        assert [result.deleted for result in expiry.sweep(connection, "docs")] == [1]
+    assert "have expired and are still there" not in said(dsn)
