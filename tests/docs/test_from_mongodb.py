@@ -15,9 +15,6 @@ from tests.docs.pages import ROOT
 
 PAGE = (ROOT / "docs/how-to/from-mongodb.md").read_text(encoding="utf-8")
 
-# What the table promises and this branch lacks. Remove each when it is there; then the tests below ask for it.
-NOT_MERGED = {"$bitsAllSet", "$bitsAnySet", "$bitsAllClear", "$bitsAnyClear", "$comment"}
-
 FILTERS: dict[str, Any] = {
     **{name: {"a": {name: 1}} for name in ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$exists", "$size")},
     **{name: {"a": {name: [1, 0]}} for name in ("$in", "$nin", "$all", "$mod")},
@@ -87,8 +84,7 @@ def test_the_status_of_each_operator_is_true(section: str, parse: Any, examples:
     listed = operators(section)
     assert set(listed) == set(examples)
     accepted = {name for name, example in examples.items() if is_accepted(parse, example)}
-    assert not accepted & NOT_MERGED
-    assert accepted | (NOT_MERGED & set(examples)) == {name for name, status in listed.items() if status != "missing"}
+    assert accepted == {name for name, status in listed.items() if status != "missing"}
 
 
 def test_the_table_has_every_operator_of_the_language() -> None:
