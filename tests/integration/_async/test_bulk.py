@@ -395,7 +395,8 @@ async def test_a_bulk_takes_few_round_trips(own_schema: dict[str, Any], tmp_path
             async with store.bulk() as b:
                 for n in range(3 * CHUNK_STATEMENTS):
                     await b["other"].update(f"{n}", {"$inc": {"n": 1}}, upsert=True)
-            assert round_trips() == 1 + 3 + 3 + 1  # begin; look up, create and look up the collection; send; commit
+            # Look up the schema; begin; look up, create and look up the collection; send; commit.
+            assert round_trips() == 1 + 1 + 3 + 3 + 1
             async with store.bulk() as b:
                 for n in range(4):
                     await b["other"].insert(f"large-{n}", {"x": "x" * (CHUNK_BYTES // 2)})

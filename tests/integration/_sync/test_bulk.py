@@ -396,7 +396,8 @@ def test_a_bulk_takes_few_round_trips(own_schema: dict[str, Any], tmp_path: Path
             with store.bulk() as b:
                 for n in range(3 * CHUNK_STATEMENTS):
                     b["other"].update(f"{n}", {"$inc": {"n": 1}}, upsert=True)
-            assert round_trips() == 1 + 3 + 3 + 1  # begin; look up, create and look up the collection; send; commit
+            # Look up the schema; begin; look up, create and look up the collection; send; commit.
+            assert round_trips() == 1 + 1 + 3 + 3 + 1
             with store.bulk() as b:
                 for n in range(4):
                     b["other"].insert(f"large-{n}", {"x": "x" * (CHUNK_BYTES // 2)})
