@@ -218,26 +218,25 @@ def updated(target: Target, update: Update, rows: ResultRows) -> Outcome:
 def first_written(target: Target, write: FirstWrite, rows: ResultRows) -> Outcome:
     """Parse a write to the first document that matches.
 
-    One row: how many documents matched, were to be written, were changed, and were inserted; and the id and text of one
-    that the update does not fit.
+    One row, or none if nothing matched and nothing was inserted: how many documents matched, were to be written, were
+    changed, and were inserted; and the id and text of one that the update does not fit.
     """
-    for matched, wanted, changed_, inserted_, key, text in rows:
+    for _, wanted, changed_, inserted_, key, text in rows:
         if key is not None:
             raise update_error(target.subject, key, text, write.update)
         if changed_ < wanted:
             raise dropped(target.subject, target.key)
-        if inserted_ or matched:
-            return ("inserted", inserted_) if inserted_ else ("changed", changed_)
+        return ("inserted", inserted_) if inserted_ else ("changed", changed_)
     if write.obstacle is not None:
         raise write.obstacle
-    if rows and write.insertion is not None:
+    if write.insertion is not None:
         raise duplicate(target.subject, write.insertion.key)
     return "changed", 0
 
 
 def first_written_or_dropped(target: Target, write: FirstWrite, rows: ResultRows, looked: ResultRows) -> Outcome:
     """Parse a write to the first document that matches, and a look that has a row if the document to insert exists."""
-    if rows and not looked and write.insertion is not None and rows[0][:4] == (0, 0, 0, 0):
+    if not rows and not looked and write.insertion is not None:
         raise dropped(target.subject, write.insertion.key)
     return first_written(target, write, rows)
 

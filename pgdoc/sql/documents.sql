@@ -183,11 +183,13 @@ FROM candidate
 UNION ALL SELECT true, NULL, NULL, NULL, NULL, NULL FROM inserted
 
 -- For a bulk write. {inserted} is `inserted_counts`, or 0.
+-- No row means that nothing matched, and nothing was inserted.
 -- name: result_counts
 SELECT (SELECT count(*) FROM candidate), (SELECT count(*) FROM candidate WHERE {differs}), (SELECT count(*) FROM changed),
   {inserted}, id, misfit
 FROM (VALUES (true)) AS always
 LEFT JOIN (SELECT id, {text_of}(data) AS misfit FROM candidate WHERE after IS NULL) AS first ON true
+WHERE EXISTS (SELECT FROM candidate) OR {inserted} > 0
 
 -- name: inserted_counts
 (SELECT count(*) FROM inserted)
