@@ -62,6 +62,9 @@ def test_writes_select_under_the_collation(own_schema: dict[str, Any]) -> None:
         first = people.update_one({"name": "anna"}, {"$set": {"found": 2}}, sort="-age", collation="ci_ai")
         assert first is not None
         assert first.id == "3"
+        again = people.replace_one({"name": "BOB"}, {"name": "Bob"}, upsert=True, collation="ci")
+        assert again is not None
+        assert again.version == 2
         gone = people.delete_one({"name": "BOB"}, collation="ci")
         assert gone is not None
         assert gone.id == "4"
