@@ -105,6 +105,8 @@ def test_a_unique_index_compares_under_its_collation(own_schema: dict[str, Any])
         ({"name": {"$gte": "NAME 77", "$lt": "NAME 78"}}, {"collation": "ci"}, True),
         ({"name": {"$regex": "^name 77", "$options": "i"}}, {}, True),
         ({"name": {"$regex": "^Name 77"}}, {"collation": "ci"}, True),
+        ({"name": {"$regex": "^Name 77$"}}, {}, True),
+        ({"name": {"$regex": "^name 77$", "$options": "i"}}, {}, True),
         ({}, {"sort": "name", "limit": 3, "collation": "ci"}, True),
         ({"name": "Name 77"}, {}, False),
         ({"name": "Name 77"}, {"collation": "ci_ai"}, False),
