@@ -121,7 +121,12 @@ class AsyncUpserts:
         """
         text = encode(data, self._table.encoder)
         write = first_replace(
-            filter, text.decode(), upsert=upsert, return_document=return_document, encoder=self._table.encoder
+            filter,
+            text.decode(),
+            upsert=upsert,
+            return_document=return_document,
+            encoder=self._table.encoder,
+            collation=collation,
         )
         order = parse_sort(sort, collation)
         await self._table.check_size(None, len(text))

@@ -120,7 +120,12 @@ class Upserts:
         """
         text = encode(data, self._table.encoder)
         write = first_replace(
-            filter, text.decode(), upsert=upsert, return_document=return_document, encoder=self._table.encoder
+            filter,
+            text.decode(),
+            upsert=upsert,
+            return_document=return_document,
+            encoder=self._table.encoder,
+            collation=collation,
         )
         order = parse_sort(sort, collation)
         self._table.check_size(None, len(text))

@@ -316,7 +316,7 @@ def dump_command(
 
     The output on stdout is what `pgdoc load` reads.
     """
-    with open_store("dump", dsn, schema, auto_create=False) as store:
+    with open_store("dump", dsn, schema, auto_create=False, decimals=True) as store:
         try:
             with invalid_where():
                 dump_documents(store, collection, where)

@@ -24,12 +24,12 @@ _NAME_A_DATABASE = (
 
 @contextmanager
 def open_store(
-    command: str, dsn: str, schema: str = DEFAULT_SCHEMA, *, auto_create: bool = True
+    command: str, dsn: str, schema: str = DEFAULT_SCHEMA, *, auto_create: bool = True, decimals: bool = False
 ) -> Iterator[pgdoc.Store]:
     """Open the store of a command, and close it at the end; errors have advice if no database was named."""
     conninfo = conninfo_of_command(command, dsn)
     try:
-        with pgdoc.Store(conninfo, schema=schema, auto_create=auto_create) as store:
+        with pgdoc.Store(conninfo, schema=schema, auto_create=auto_create, decimals=decimals) as store:
             yield store
     except (ServerUnreachable, DatabaseError) as exc:
         if dsn:

@@ -156,7 +156,7 @@ def _unreadable(document: Document, collection: str, exc: PgdocError) -> str:
 
 def _object(line: bytes) -> dict[str, Any]:
     try:
-        value = json_codec.decode(line)
+        value = json_codec.decode_decimals(line)
     except UnreadableDocument as exc:
         raise InvalidDocument(f"this is not valid JSON ({exc.__cause__})") from exc
     if not isinstance(value, dict):

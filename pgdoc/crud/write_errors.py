@@ -13,7 +13,7 @@ from pgdoc.errors import (
     UnreadableDocument,
     VersionConflict,
 )
-from pgdoc.model.json_codec import decode
+from pgdoc.model.json_codec import decode_comparable
 from pgdoc.query.updates.apply import apply_update
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def update_error(subject: str, key: str, text: str | None, update: Update) -> In
     if text is None:
         return InvalidUpdate(f"{where}: the update does not fit, and PostgreSQL can't print the document")
     try:
-        apply_update(update, decode(text), document_id=key)
+        apply_update(update, decode_comparable(text), document_id=key)
     except InvalidUpdate as exc:
         return InvalidUpdate(f"{where}: {exc}", path=exc.path, operator=exc.operator)
     except UnreadableDocument as exc:

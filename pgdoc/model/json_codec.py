@@ -32,6 +32,7 @@ __all__ = [
     "comparable",
     "decimal_of",
     "decode",
+    "decode_as_written",
     "decode_comparable",
     "decode_decimals",
     "encode",
@@ -332,6 +333,11 @@ def decode_comparable(text: bytes | str) -> Any:
         return _decode_exactly(raw, _TO_COMPARABLE)
 
 
+def decode_as_written(text: str) -> Any:
+    """Decode what `encode` wrote, so that encoding it again writes the same."""
+    return _decode_exactly(text.encode(), _AS_WRITTEN)
+
+
 def _decode_exactly(raw: bytes, decoder: json.JSONDecoder) -> Any:
     try:
         return decoder.decode(raw.decode())
@@ -358,6 +364,12 @@ def comparable(number: Decimal) -> float | Decimal:
     return value if math.isfinite(value) and decimal_of(value) == number else number
 
 
+def _as_written(text: str) -> float | Decimal:
+    value, exact = float(text), Decimal(text)
+    return value if math.isfinite(value) and decimal_of(value).as_tuple() == exact.as_tuple() else exact
+
+
+_AS_WRITTEN: Final = json.JSONDecoder(parse_float=_as_written)
 _TO_FLOATS: Final = json.JSONDecoder(parse_float=_nearest)
 _TO_DECIMALS: Final = json.JSONDecoder(parse_float=Decimal)
 _TO_COMPARABLE: Final = json.JSONDecoder(parse_float=_comparable)

@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import contextmanager
 from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import orjson
@@ -369,8 +370,9 @@ def test_connections_of_a_command_are_named_after_it(dsn):
 
 
 def test_a_dump_loads_as_the_same_documents(dsn):
-    documents = {f"o-{number}": {"n": 10**30 + number, "a": [1.5, None, "ü"], "id": number} for number in range(2500)}
-    with pgdoc.Store(dsn) as store:
+    price = Decimal("9.12345678901234567890")
+    documents = {f"o-{number}": {"n": 10**30 + number, "a": [price, None, "ü"], "id": number} for number in range(2500)}
+    with pgdoc.Store(dsn, decimals=True) as store:
         store["orders"].insert_many(documents.items())
         dumped = pgdoc_command("dump", "orders", "--dsn", dsn)
         assert (dumped.returncode, dumped.stderr) == (0, "")
@@ -383,7 +385,9 @@ def test_a_dump_loads_as_the_same_documents(dsn):
         )
         assert (loaded.returncode, loaded.stdout) == (0, "")
         assert loaded.stderr == "Loaded 2,500 documents into copies.\n"
-        assert {document.id: document.data for document in store["copies"].find()} == documents
+        copies = {document.id: document.data for document in store["copies"].find()}
+        assert copies == documents
+        assert str(copies["o-7"]["a"][0]) == str(price)
     some = pgdoc_command("dump", "orders", "--where", '{"id": 7}', "--dsn", dsn)
     assert [orjson.loads(line)["_id"] for line in some.stdout.splitlines()] == ["o-7"]
 

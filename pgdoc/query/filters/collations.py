@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import InvalidInput
-from pgdoc.model.json_codec import decode, encode_value
+from pgdoc.model.json_codec import decode_comparable, encode_value
 from pgdoc.model.short_repr import short_repr
 from pgdoc.query.filters.folding import MARKS, foldings
 from pgdoc.query.filters.nodes import Equal, In, Operand, Ordered, map_fields
@@ -73,7 +73,7 @@ def collated_operand(operand: Operand, collation: str | None) -> Operand:
     if collation is None or not contains_text(operand.value):
         return operand
     text = encode_value(collated(operand.value, collation), "")
-    return Operand(decode(text), text.decode())
+    return Operand(decode_comparable(text), text.decode())
 
 
 def with_collation(node: Node, collation: str | None) -> Node:

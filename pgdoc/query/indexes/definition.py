@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import InvalidFilter, InvalidInput
-from pgdoc.model.json_codec import decode, encode_value
+from pgdoc.model.json_codec import decode, decode_as_written, encode_value
 from pgdoc.model.names import check_name
 from pgdoc.model.short_repr import short_repr
 from pgdoc.query.filters.collations import COLLATIONS
@@ -311,8 +311,9 @@ def indexed_paths(comments: Iterable[str | None]) -> Indexes:
 
 def _indexed_paths(found: dict[str, Any]) -> IndexedPaths:
     collation = found.get("collation")
-    where = () if found["where"] is None else tuple(conjuncts(parse_filter(decode(found["where"]), None, collation)))
-    return IndexedPaths(tuple(key.path for key in parse_sort(found["paths"])), where, collation)
+    where = None if found["where"] is None else decode_as_written(found["where"])
+    conditions = () if where is None else tuple(conjuncts(parse_filter(where, None, collation)))
+    return IndexedPaths(tuple(key.path for key in parse_sort(found["paths"])), conditions, collation)
 
 
 def collect_indexes(rows: list[tuple[str, bool, int, str | None]]) -> list[Index]:

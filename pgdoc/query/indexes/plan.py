@@ -81,7 +81,8 @@ def by_key(node: Node, indexes: Indexes) -> Node:
 
 def _parts(node: Node, indexes: Indexes) -> tuple[list[Node], tuple[Node, ...]]:
     """Return the conjuncts, as `_by_key` does, and the conditions of the partial indexes."""
-    node = with_equalities(node)
+    by_code_point = {path for index in indexes.paths if index.collation is None for path in index.paths}
+    node = with_equalities(node, {path for index in indexes.paths for path in index.paths} - by_code_point)
     paths, wheres = _usable_paths(node, indexes)
     return _by_key(with_ranges(fold_equalities(node), paths), paths), wheres
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeGuard
 
 from pgdoc.model.json_codec import encode_value
@@ -14,20 +15,23 @@ from pgdoc.query.filters.nodes import And, Equal, In, Matches, Operand, Or, Orde
 from pgdoc.query.regex.prefix import folded_start, literal_start, next_after
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
     from pgdoc.query.filters.nodes import Lookup, Node, Path
 
 _ID: Final = ("_id",)
 
 
-def with_equalities(node: Node) -> Node:
-    """Return an equivalent filter with an equality in the place of each pattern that only one text matches."""
-    return map_fields(node, _as_equality)
+def with_equalities(node: Node, collated: Container[Path]) -> Node:
+    """Return an equivalent filter with an equality in the place of each pattern that only one text matches.
+
+    Not on paths with an index of a collation alone, which serves a pattern, but no equality without the collation.
+    """
+    return map_fields(node, partial(_as_equality, collated))
 
 
-def _as_equality(node: Node) -> Node:
-    if not isinstance(node, Matches) or node.pattern.rest != "nothing":
+def _as_equality(collated: Container[Path], node: Node) -> Node:
+    if not isinstance(node, Matches) or node.pattern.rest != "nothing" or node.path in collated:
         return node
     text = literal_start(node.pattern.start)
     return Equal(node.path, _operand(text)) if len(text) == len(node.pattern.start) else node

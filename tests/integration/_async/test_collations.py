@@ -63,6 +63,9 @@ async def test_writes_select_under_the_collation(own_schema: dict[str, Any]) -> 
         first = await people.update_one({"name": "anna"}, {"$set": {"found": 2}}, sort="-age", collation="ci_ai")
         assert first is not None
         assert first.id == "3"
+        again = await people.replace_one({"name": "BOB"}, {"name": "Bob"}, upsert=True, collation="ci")
+        assert again is not None
+        assert again.version == 2
         gone = await people.delete_one({"name": "BOB"}, collation="ci")
         assert gone is not None
         assert gone.id == "4"
@@ -103,6 +106,8 @@ async def test_a_unique_index_compares_under_its_collation(own_schema: dict[str,
         ({"name": {"$gte": "NAME 77", "$lt": "NAME 78"}}, {"collation": "ci"}, True),
         ({"name": {"$regex": "^name 77", "$options": "i"}}, {}, True),
         ({"name": {"$regex": "^Name 77"}}, {"collation": "ci"}, True),
+        ({"name": {"$regex": "^Name 77$"}}, {}, True),
+        ({"name": {"$regex": "^name 77$", "$options": "i"}}, {}, True),
         ({}, {"sort": "name", "limit": 3, "collation": "ci"}, True),
         ({"name": "Name 77"}, {}, False),
         ({"name": "Name 77"}, {"collation": "ci_ai"}, False),

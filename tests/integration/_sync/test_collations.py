@@ -62,6 +62,9 @@ def test_writes_select_under_the_collation(own_schema: dict[str, Any]) -> None:
         first = people.update_one({"name": "anna"}, {"$set": {"found": 2}}, sort="-age", collation="ci_ai")
         assert first is not None
         assert first.id == "3"
+        again = people.replace_one({"name": "BOB"}, {"name": "Bob"}, upsert=True, collation="ci")
+        assert again is not None
+        assert again.version == 2
         gone = people.delete_one({"name": "BOB"}, collation="ci")
         assert gone is not None
         assert gone.id == "4"
@@ -102,6 +105,8 @@ def test_a_unique_index_compares_under_its_collation(own_schema: dict[str, Any])
         ({"name": {"$gte": "NAME 77", "$lt": "NAME 78"}}, {"collation": "ci"}, True),
         ({"name": {"$regex": "^name 77", "$options": "i"}}, {}, True),
         ({"name": {"$regex": "^Name 77"}}, {"collation": "ci"}, True),
+        ({"name": {"$regex": "^Name 77$"}}, {}, True),
+        ({"name": {"$regex": "^name 77$", "$options": "i"}}, {}, True),
         ({}, {"sort": "name", "limit": 3, "collation": "ci"}, True),
         ({"name": "Name 77"}, {}, False),
         ({"name": "Name 77"}, {"collation": "ci_ai"}, False),

@@ -131,6 +131,15 @@ def test_the_server_stores_the_digits_of_a_decimal(own_schema: dict[str, Any], s
     assert prices == [("0.12345678901234567890",), ("9.90",)]
 
 
+def test_the_error_of_an_update_compares_all_digits(own_schema: dict[str, Any]) -> None:
+    number = Decimal("1.12345678901234567890")
+    with Store(**own_schema) as store:
+        docs = store["docs"]
+        docs.insert("a", {"items": [{"n": number, "text": "x"}]})
+        with pytest.raises(InvalidUpdate, match="the value is 'x', not a number"):
+            docs.update_one({"items.n": number}, {"$inc": {"items.$.text": 1}})
+
+
 def test_sorts_pages_and_indexes_follow_the_order_of_times(own_schema: dict[str, Any]) -> None:
     moments = [NOON + HOUR * number for number in range(-30, 30)]
     with Store(**own_schema) as store:

@@ -215,3 +215,10 @@ def test_all_values_have_one_order() -> None:
         for right, second in enumerate(values):
             order = compare(first, second)
             assert (order > 0) - (order < 0) == (left > right) - (left < right), (first, second)
+
+
+def test_a_collation_keeps_all_digits_of_numbers_beside_a_text() -> None:
+    number = Decimal("1.12345678901234567890")
+    wanted = parse_filter({"a": ["X", number]}, collation="ci")
+    assert matches(wanted, "1", {"a": ["x", number]})
+    assert not matches(wanted, "1", {"a": ["x", float(number)]})

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -121,3 +122,13 @@ def test_indexes_matter_to_lookups_only() -> None:
     for wanted, expected in (None, False), ({"_id": "a"}, False), ({"a": {"$exists": True}}, False), ({"a": 1}, True):
         assert may_use_index(parse_filter(wanted)) is expected
     assert isinstance(next(conjuncts(parse_filter({"a": 1}))), Equal)
+
+
+@pytest.mark.parametrize(
+    "number", [9.9, Decimal("9.90"), Decimal("1.12345678901234567890"), 1e-7, 1e22, 2.0, 5, 10**30], ids=repr
+)
+def test_a_partial_index_has_the_condition_of_a_filter_with_the_same_number(number: Any) -> None:
+    where = {"n": {"$gt": number}}
+    plan = plan_index(("a",), unique=False, where=where, name=None)
+    (found,) = indexed_paths(map(plan.comment, plan.parts)).paths
+    assert found.where == (parse_filter(where),)
