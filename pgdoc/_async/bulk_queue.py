@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc.crud.bulk_results import CHUNK_BYTES, CHUNK_STATEMENTS, parse_results, size_of
+from pgdoc.crud.bulk_results import CHUNK_BYTES, CHUNK_STATEMENTS, NOTHING_WRITTEN, parse_results, size_of
 from pgdoc.crud.guard import guarded, replaced
 from pgdoc.crud.guard import missing as missing_collection
 from pgdoc.crud.statements import check_params
@@ -190,7 +190,12 @@ class AsyncBulkQueue:
         """
         for write, cursors in zip(writes, sent, strict=True):
             name = write[2].query.table
-            if write[2].look is None or len(cursors) > 1 or cursors[0].rowcount or name in self._looked_again:
+            if (
+                write[2].look is None
+                or len(cursors) > 1
+                or name in self._looked_again
+                or await _has_written(cursors[0])
+            ):
                 continue
             self._looked_again.add(name)
             table = self.tables[name]
@@ -234,6 +239,15 @@ class AsyncBulkQueue:
             name_index(error, known.names)
         error.__cause__ = exc
         return error
+
+
+async def _has_written(cursor: AsyncCursor[Any]) -> bool:
+    """Return whether a statement that may have a look wrote something, or failed; leave its rows."""
+    if cursor.rowcount != 1:
+        return cursor.rowcount != 0
+    row = await cursor.fetchone()
+    await cursor.scroll(0, mode="absolute")
+    return row is None or row[:4] != NOTHING_WRITTEN
 
 
 def _bulk_error(write: Queued, error: PgdocError) -> PgdocError:

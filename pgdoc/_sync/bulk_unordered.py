@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from itertools import count, groupby
+from itertools import chain, count, groupby
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -79,10 +79,13 @@ class UnorderedQueue(BulkQueue):
     def _send_found(self, writes: list[Write]) -> None:
         if not writes:
             return
-        self._learn_traits([entry for write in writes for entry in write])
+        entries = list(chain.from_iterable(writes))
+        self._learn_traits(entries)
         sent = self._send_writes(writes, apart=False)
         if self._session.is_aborted or any(cursor.failure for write in sent for cursors in write for cursor in cursors):
             sent = self._send_writes(writes, apart=True)
+        if (outdated := self._find_outdated(entries, list(chain.from_iterable(sent)))) is not None:
+            raise outdated[1]
         for write, results in zip(writes, sent, strict=True):
             self._judge(write, results)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CHUNK_BYTES",
     "CHUNK_STATEMENTS",
+    "NOTHING_WRITTEN",
     "BulkResult",
     "Look",
     "ResultParser",
@@ -48,6 +49,9 @@ __all__ = [
 CHUNK_STATEMENTS: Final = 1_000
 CHUNK_BYTES: Final = 1 << 20
 """The limits of the queue in memory: when it reaches one of them, the bulk sends everything in it."""
+
+NOTHING_WRITTEN: Final = (0, 0, 0, 0)
+"""How the row of a write to the first document that matches begins if there is none, and none was inserted."""
 
 _SHOWN: Final = 3
 """How many failures an error message names."""
@@ -237,7 +241,7 @@ def first_written(target: Target, write: FirstWrite, rows: ResultRows) -> Outcom
 
 def first_written_or_dropped(target: Target, write: FirstWrite, rows: ResultRows, looked: ResultRows) -> Outcome:
     """Parse a write to the first document that matches, and a look that has a row if the document to insert exists."""
-    if rows and not looked and write.insertion is not None and rows[0][:4] == (0, 0, 0, 0):
+    if rows and not looked and write.insertion is not None and rows[0][:4] == NOTHING_WRITTEN:
         raise dropped(target.subject, write.insertion.key)
     return first_written(target, write, rows)
 
