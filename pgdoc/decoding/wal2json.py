@@ -185,14 +185,14 @@ def _part(frame: bytes, head: bytes, tail: bytes, *, is_before: bool) -> dict[st
         return {
             "id": orjson.loads(head[start + len(_ID) :]),
             "data": orjson.loads(tail[:end]),
-            REST: partial(_other_columns, frame, tail, end, is_before),
+            REST: partial(_other_columns, frame, tail[end:], is_before),
         }
     except orjson.JSONDecodeError:
         return None
 
 
-def _other_columns(frame: bytes, tail: bytes, end: int, is_before: bool) -> dict[str, Any]:
-    found = _OTHER_COLUMNS(tail, end)
+def _other_columns(frame: bytes, tail: bytes, is_before: bool) -> dict[str, Any]:
+    found = _OTHER_COLUMNS(tail)
     if found is None:
         return read_images(frame)[is_before]
     version, replaced_version, created_at, updated_at = found.groups()
