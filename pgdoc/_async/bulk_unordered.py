@@ -83,7 +83,7 @@ class AsyncUnorderedQueue(AsyncBulkQueue):
         sent = await self._send_writes(writes, apart=False)
         if self._session.is_aborted or any(cursor.failure for write in sent for cursors in write for cursor in cursors):
             sent = await self._send_writes(writes, apart=True)
-        if (outdated := await self._find_outdated(entries, list(chain.from_iterable(sent)))) is not None:
+        if (outdated := await self._find_outdated(entries, [cursors for each in sent for cursors in each])) is not None:
             raise outdated[1]
         for write, results in zip(writes, sent, strict=True):
             await self._judge(write, results)

@@ -237,7 +237,7 @@ async def test_a_store_that_can_start_no_thread_works(
     async with AsyncStore(**own_schema) as store:
         await store["jobs"].insert("a", {})
         with monkeypatch.context() as patched:
-            patched.setattr(expiry.threading.Thread, "start", start)
+            patched.setattr(threading.Thread, "start", start)
             await store["jobs"].create_index("at", expire_after=HOUR)
         assert not store._connections.sweeper.is_running
     assert "can't start new thread" in caplog.text

@@ -238,7 +238,7 @@ def test_a_store_that_can_start_no_thread_works(
     with Store(**own_schema) as store:
         store["jobs"].insert("a", {})
         with monkeypatch.context() as patched:
-            patched.setattr(expiry.threading.Thread, "start", start)
+            patched.setattr(threading.Thread, "start", start)
             store["jobs"].create_index("at", expire_after=HOUR)
         assert not store._connections.sweeper.is_running
     assert "can't start new thread" in caplog.text
