@@ -178,7 +178,7 @@ class AsyncTransactionSession:
             async with self._turn:
                 await block.__aenter__()
         except psycopg.Error as exc:
-            raise map_error(exc, "the savepoint") from exc
+            raise map_error(exc, "the savepoint", in_transaction=True) from exc
         return AsyncSavepoint(block, self._cursors.copy(), self.oids.known())
 
     async def close_savepoint(
@@ -196,7 +196,7 @@ class AsyncTransactionSession:
             async with self._turn:
                 return await savepoint.block.__aexit__(exc_type, exc, traceback)
         except psycopg.Error as error:
-            raise map_error(error, "the savepoint") from error
+            raise map_error(error, "the savepoint", in_transaction=True) from error
 
     @property
     def in_transaction(self) -> bool:

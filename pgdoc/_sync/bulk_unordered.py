@@ -153,7 +153,7 @@ class UnorderedQueue(BulkQueue):
             pass  # what psycopg sends for itself, to prepare statements, was skipped after an error
         except psycopg.Error as exc:
             if apart or self._session.connection.closed:
-                raise map_error(exc, "the bulk") from exc
+                raise map_error(exc, "the bulk", in_transaction=True) from exc
         return sent
 
     def _send_statement(self, connection: Connection[Any], entry: Queued, *, apart: bool) -> list[KeepingCursor]:

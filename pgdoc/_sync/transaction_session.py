@@ -177,7 +177,7 @@ class TransactionSession:
             with self._turn:
                 block.__enter__()
         except psycopg.Error as exc:
-            raise map_error(exc, "the savepoint") from exc
+            raise map_error(exc, "the savepoint", in_transaction=True) from exc
         return Savepoint(block, self._cursors.copy(), self.oids.known())
 
     def close_savepoint(
@@ -195,7 +195,7 @@ class TransactionSession:
             with self._turn:
                 return savepoint.block.__exit__(exc_type, exc, traceback)
         except psycopg.Error as error:
-            raise map_error(error, "the savepoint") from error
+            raise map_error(error, "the savepoint", in_transaction=True) from error
 
     @property
     def in_transaction(self) -> bool:
