@@ -54,9 +54,9 @@ class AsyncTransactionSession:
         self.oids = TransactionCache(connections.oids)
         self.indexes, self.large_results = connections.indexes, connections.large_results
         self.traits = connections.traits
-        self.limits = connections.limits
+        self.limits = TransactionCache(connections.limits)
         self.codec = connections.codec
-        self.schemas = connections.schemas
+        self.schemas = TransactionCache(connections.schemas)
         self.sweeper = connections.sweeper
         self._isolation = isolation
         self._connection: AsyncConnection[Any] | None = None  # while the transaction is open
@@ -169,7 +169,8 @@ class AsyncTransactionSession:
             )
         if aborted:
             raise DatabaseError("the transaction was rolled back: an error inside it had aborted it", sqlstate="25P02")
-        self.oids.share()
+        for cache in (self.oids, self.limits, self.schemas):
+            cache.share()
 
     async def open_savepoint(self) -> AsyncSavepoint:
         """Begin a part of the transaction that can be undone."""
