@@ -183,7 +183,7 @@ class AsyncBulkQueue:
             self.counts[field] += count
         return None if error is None else (writes[-1], self._mapped(error, writes[-1]))
 
-    async def _find_outdated(self, writes: list[Queued], sent: list[Sent]) -> Failed | None:
+    async def _find_outdated(self, writes: list[Queued], sent: Sequence[Sequence[AsyncCursor[Any]]]) -> Failed | None:
         """Return the first write without rows of a table that may drop them, as was not known when it was sent.
 
         What is known of a table is cached. The look would come too late: a later write may have changed the document.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from itertools import count, groupby
+from itertools import chain, count, groupby
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -78,10 +78,13 @@ class AsyncUnorderedQueue(AsyncBulkQueue):
     async def _send_found(self, writes: list[Write]) -> None:
         if not writes:
             return
-        await self._learn_traits([entry for write in writes for entry in write])
+        entries = list(chain.from_iterable(writes))
+        await self._learn_traits(entries)
         sent = await self._send_writes(writes, apart=False)
         if self._session.is_aborted or any(cursor.failure for write in sent for cursors in write for cursor in cursors):
             sent = await self._send_writes(writes, apart=True)
+        if (outdated := await self._find_outdated(entries, [cursors for each in sent for cursors in each])) is not None:
+            raise outdated[1]
         for write, results in zip(writes, sent, strict=True):
             await self._judge(write, results)
 
@@ -149,7 +152,7 @@ class AsyncUnorderedQueue(AsyncBulkQueue):
             pass  # what psycopg sends for itself, to prepare statements, was skipped after an error
         except psycopg.Error as exc:
             if apart or self._session.connection.closed:
-                raise map_error(exc, "the bulk") from exc
+                raise map_error(exc, "the bulk", in_transaction=True) from exc
         return sent
 
     async def _send_statement(

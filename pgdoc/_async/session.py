@@ -26,20 +26,26 @@ class AsyncSession(Protocol):
         indexes: a cache of each table's indexes.
         large_results: a cache of the statements that returned many rows.
         traits: a cache of what the tables have besides what pgdoc gave them.
-        limits: a cache of the collections' limits, by the oids of their tables.
         codec: how the store converts values.
-        schemas: a cache of the JSON Schemas, as text, by the oids of their tables; empty for none, also
-            by the names of missing collections.
         sweeper: deletes the documents of the schema that expire, once it is started.
     """
 
     indexes: TTLCache[Indexes]
     large_results: TTLCache[bool]
     traits: TTLCache[TableTraits]
-    limits: TTLCache[SizeLimit]
     codec: ValueCodec
-    schemas: TTLCache[str]
     sweeper: Sweeper
+
+    @property
+    def limits(self) -> TTLCache[SizeLimit] | TransactionCache[SizeLimit]:
+        """A cache of the collections' limits, by the oids of their tables."""
+
+    @property
+    def schemas(self) -> TTLCache[str] | TransactionCache[str]:
+        """A cache of the JSON Schemas, as text, by the oids of their tables.
+
+        The text is empty for no schema, also by the names of missing collections.
+        """
 
     @property
     def oids(self) -> TTLCache[int] | TransactionCache[int]:

@@ -54,9 +54,9 @@ class AsyncTransactionSession:
         self.oids = TransactionCache(connections.oids)
         self.indexes, self.large_results = connections.indexes, connections.large_results
         self.traits = connections.traits
-        self.limits = connections.limits
+        self.limits = TransactionCache(connections.limits)
         self.codec = connections.codec
-        self.schemas = connections.schemas
+        self.schemas = TransactionCache(connections.schemas)
         self.sweeper = connections.sweeper
         self._isolation = isolation
         self._connection: AsyncConnection[Any] | None = None  # while the transaction is open
@@ -169,7 +169,8 @@ class AsyncTransactionSession:
             )
         if aborted:
             raise DatabaseError("the transaction was rolled back: an error inside it had aborted it", sqlstate="25P02")
-        self.oids.share()
+        for cache in (self.oids, self.limits, self.schemas):
+            cache.share()
 
     async def open_savepoint(self) -> AsyncSavepoint:
         """Begin a part of the transaction that can be undone."""
@@ -178,7 +179,7 @@ class AsyncTransactionSession:
             async with self._turn:
                 await block.__aenter__()
         except psycopg.Error as exc:
-            raise map_error(exc, "the savepoint") from exc
+            raise map_error(exc, "the savepoint", in_transaction=True) from exc
         return AsyncSavepoint(block, self._cursors.copy(), self.oids.known())
 
     async def close_savepoint(
@@ -196,7 +197,7 @@ class AsyncTransactionSession:
             async with self._turn:
                 return await savepoint.block.__aexit__(exc_type, exc, traceback)
         except psycopg.Error as error:
-            raise map_error(error, "the savepoint") from error
+            raise map_error(error, "the savepoint", in_transaction=True) from error
 
     @property
     def in_transaction(self) -> bool:

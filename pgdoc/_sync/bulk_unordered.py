@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from itertools import count, groupby
+from itertools import chain, count, groupby
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -79,10 +79,13 @@ class UnorderedQueue(BulkQueue):
     def _send_found(self, writes: list[Write]) -> None:
         if not writes:
             return
-        self._learn_traits([entry for write in writes for entry in write])
+        entries = list(chain.from_iterable(writes))
+        self._learn_traits(entries)
         sent = self._send_writes(writes, apart=False)
         if self._session.is_aborted or any(cursor.failure for write in sent for cursors in write for cursor in cursors):
             sent = self._send_writes(writes, apart=True)
+        if (outdated := self._find_outdated(entries, [cursors for each in sent for cursors in each])) is not None:
+            raise outdated[1]
         for write, results in zip(writes, sent, strict=True):
             self._judge(write, results)
 
@@ -150,7 +153,7 @@ class UnorderedQueue(BulkQueue):
             pass  # what psycopg sends for itself, to prepare statements, was skipped after an error
         except psycopg.Error as exc:
             if apart or self._session.connection.closed:
-                raise map_error(exc, "the bulk") from exc
+                raise map_error(exc, "the bulk", in_transaction=True) from exc
         return sent
 
     def _send_statement(self, connection: Connection[Any], entry: Queued, *, apart: bool) -> list[KeepingCursor]:

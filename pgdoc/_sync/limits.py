@@ -73,7 +73,7 @@ class Limits:
         try:
             self._session.fetch(statement("limits", "set_json_schema").encode(), [oid, *schema])
         except psycopg.Error as exc:
-            raise map_error(exc, self._table.subject) from exc
+            raise map_error(exc, self._table.subject, in_transaction=self._session.in_transaction) from exc
         finally:
             self._session.schemas.forget(oid)
 

@@ -53,9 +53,9 @@ class TransactionSession:
         self.oids = TransactionCache(connections.oids)
         self.indexes, self.large_results = connections.indexes, connections.large_results
         self.traits = connections.traits
-        self.limits = connections.limits
+        self.limits = TransactionCache(connections.limits)
         self.codec = connections.codec
-        self.schemas = connections.schemas
+        self.schemas = TransactionCache(connections.schemas)
         self.sweeper = connections.sweeper
         self._isolation = isolation
         self._connection: Connection[Any] | None = None  # while the transaction is open
@@ -168,7 +168,8 @@ class TransactionSession:
             )
         if aborted:
             raise DatabaseError("the transaction was rolled back: an error inside it had aborted it", sqlstate="25P02")
-        self.oids.share()
+        for cache in (self.oids, self.limits, self.schemas):
+            cache.share()
 
     def open_savepoint(self) -> Savepoint:
         """Begin a part of the transaction that can be undone."""
@@ -177,7 +178,7 @@ class TransactionSession:
             with self._turn:
                 block.__enter__()
         except psycopg.Error as exc:
-            raise map_error(exc, "the savepoint") from exc
+            raise map_error(exc, "the savepoint", in_transaction=True) from exc
         return Savepoint(block, self._cursors.copy(), self.oids.known())
 
     def close_savepoint(
@@ -195,7 +196,7 @@ class TransactionSession:
             with self._turn:
                 return savepoint.block.__exit__(exc_type, exc, traceback)
         except psycopg.Error as error:
-            raise map_error(error, "the savepoint") from error
+            raise map_error(error, "the savepoint", in_transaction=True) from error
 
     @property
     def in_transaction(self) -> bool:

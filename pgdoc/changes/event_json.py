@@ -88,12 +88,9 @@ def plain_of(event: ReadEvent) -> dict[str, Any]:
 
 def json_of(event: ReadEvent) -> bytes:
     """See `ChangeEvent.to_json`."""
-    if "_change" in event.__dict__ and event.__dict__.keys().isdisjoint(_CHANGEABLE):
-        text = _spliced(event)
-        if text is not None:
-            return text
+    is_untouched = "_change" in event.__dict__ and event.__dict__.keys().isdisjoint(_CHANGEABLE)
     try:
-        return _encoded(event)
+        return (_spliced(event) if is_untouched else None) or _encoded(event)
     except InvalidDocument as exc:
         raise UnreadableDocument(
             f'document {event.document_id!r} of collection "{event.collection}" cannot be written as JSON: {exc}',

@@ -15,7 +15,7 @@ from pgdoc.model.json_codec import encode_value
 from pgdoc.model.short_repr import short_repr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["JsonSchema", "check_json_schema", "read_json_schema", "schema_params"]
 
@@ -51,19 +51,31 @@ class JsonSchema:
 
     def check(self, subject: str, key: str | None, text: bytes | str) -> None:
         """Raise `SchemaViolation` for a document whose data has this JSON text, if it does not conform."""
-        error = self.find(subject, key, json.loads(text))
+        error = self._find(subject, key, lambda: json.loads(text))
         if error is not None:
             raise error
 
     def find(self, subject: str, key: str | None, data: Any) -> SchemaViolation | None:
         """Return the most telling of the rules that a document breaks; `None` if it conforms."""
-        found = self._best_match(self._validator.iter_errors(data))
+        return self._find(subject, key, lambda: data)
+
+    def _find(self, subject: str, key: str | None, load: Callable[[], Any]) -> SchemaViolation | None:
+        document = "a document" if key is None else f"document {key!r}"
+        try:
+            found = self._best_match(self._validator.iter_errors(load()))
+        except Exception as exc:  # noqa: BLE001 (a $ref in a circle, a huge number; SQL can have set a schema that is not valid)
+            violation = SchemaViolation(
+                f"{document} of {subject} can't be compared with the collection's JSON Schema: {short_repr(exc)}. "
+                "Correct the document, or change the schema with set_limits()",
+                document_id=key,
+            )
+            violation.__cause__ = exc
+            return violation
         if found is None:
             return None
         path = ".".join(map(str, found.absolute_path))
         where = f"the value at {path!r}, {short_repr(found.instance)}," if path else "its data"
         rule = f"{found.validator}: {short_repr(found.validator_value)}"
-        document = "a document" if key is None else f"document {key!r}"
         return SchemaViolation(
             f"{document} of {subject} does not conform to the collection's JSON Schema: {where} breaks the rule "
             f"{rule}. Correct the document, or change the schema with set_limits()",
@@ -94,6 +106,8 @@ def check_json_schema(value: Any) -> JsonSchema | None:
     except jsonschema.SchemaError as exc:
         path = ".".join(map(str, exc.absolute_path))
         raise InvalidInput(f"json_schema is not valid at {path or 'its top'}: {exc.message}", path=path) from exc
+    except RecursionError as exc:
+        raise InvalidInput("json_schema is nested too deep: move inner schemas to $defs, and refer to them") from exc
     if schema.get("$schema", _DIALECT).rstrip("#") != _DIALECT:
         raise InvalidInput(f"json_schema has $schema {schema['$schema']!r}: pgdoc knows {_DIALECT} only")
     for node in _nodes(schema):
@@ -106,7 +120,7 @@ def _check_node(root: Any, node: dict[str, Any]) -> None:
         if keyword in node and not (keyword == "$id" and node is root):
             raise InvalidInput(f"json_schema has {keyword}, which pgdoc does not know: {advice}", path=keyword)
     reference = node.get("$ref")
-    if reference is None:
+    if not isinstance(reference, str):  # none, or a value inside a keyword that is no schema
         return
     if reference != "#" and not reference.startswith("#/"):
         raise InvalidInput(

@@ -8,7 +8,9 @@ allows. Terms are combined, and never negated, which would turn "can't tell" int
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +29,7 @@ _TYPES: Final = {
 _MOST_REPEATS: Final = 255  # of one quantifier in a regular expression of PostgreSQL
 _MOST_CHARACTERS: Final = 2_000  # a regular expression that counts more is too large for PostgreSQL
 _DEEPEST: Final = 32
+_LONGEST: Final = 200_000  # characters in all terms: references can repeat a part without end
 _NEVER: Final = "1 == 0"
 _ALWAYS: Final = "1 == 1"
 
@@ -40,11 +43,11 @@ def violation_path(schema: Mapping[str, Any] | bool) -> str | None:
 def resolve_pointer(root: Any, reference: str) -> Any:
     """Return the part of a schema that a `$ref` within it points to; `None` if it points to nothing."""
     node = root
-    for part in reference.removeprefix("#").split("/")[1:]:
+    for part in unquote(reference.removeprefix("#")).split("/")[1:]:
         key = part.replace("~1", "/").replace("~0", "~")
         if isinstance(node, dict) and key in node:
             node = node[key]
-        elif isinstance(node, list) and key.isdigit() and int(key) < len(node):
+        elif isinstance(node, list) and key.isdecimal() and int(key) < len(node):
             node = node[int(key)]
         else:
             return None
@@ -57,13 +60,19 @@ class _Translation:
     def __init__(self, root: Any) -> None:
         self._root = root
         self._open: list[str] = []  # the references that are being followed: one in a circle is not translated
+        self._length = 0
 
     def of(self, schema: Any, depth: int) -> str:
         """Return the term that is true for a value `@` that breaks the schema."""
         if schema is False:
             return _ALWAYS
-        if not isinstance(schema, dict) or depth > _DEEPEST:
+        if not isinstance(schema, dict) or depth > _DEEPEST or self._length > _LONGEST:
             return _NEVER
+        term = self._of(schema, depth)
+        self._length += len(term)
+        return term
+
+    def _of(self, schema: Mapping[str, Any], depth: int) -> str:
         terms = [term for keyword, rule in _RULES.items() if keyword in schema for term in rule(schema[keyword])]
         terms += self._object(schema, depth)
         terms += self._array(schema, depth)
@@ -123,7 +132,9 @@ def _enum(values: list[Any]) -> Iterator[str]:
     for value in values:
         kind = _kind(value)
         by_type.setdefault(kind, [])
-        if kind in {"string", "number", "boolean"} and (not isinstance(value, str) or _is_storable(value)):
+        if value in (math.inf, -math.inf):  # what Python reads for a number out of its range
+            by_type[kind].append(_ALWAYS)
+        elif kind in {"string", "number", "boolean"} and (not isinstance(value, str) or _is_storable(value)):
             by_type[kind].append(f"@ == {_text(value)}")
     parts = []
     for kind, equals in by_type.items():  # an object or array may be equal
@@ -146,7 +157,8 @@ def _compared(symbol: str) -> Callable[[Any], Iterator[str]]:
     """Return the rule that is broken by numbers that compare so with the limit."""
 
     def rule(limit: Any) -> Iterator[str]:
-        yield f'(@.type() == "number" && @ {symbol} {_text(limit)})'
+        if abs(limit) != math.inf:  # what Python reads for a number out of its range
+            yield f'(@.type() == "number" && @ {symbol} {_text(limit)})'
 
     return rule
 

@@ -209,8 +209,13 @@ class Sweeper:
         """Start the thread unless it runs, or the store is closed."""
         with self._lock:  # `stop` sets `_closing` before it takes the lock
             if self._thread is None and not self._closing.is_set():
-                self._thread = threading.Thread(target=self._run, name="pgdoc-expiry", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="pgdoc-expiry", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as exc:  # the process has too many threads, or is at its end
+                    logger.warning("expired documents stay at the moment: %s", exc)
+                else:
+                    self._thread = thread
 
     def begin_to_stop(self) -> None:
         """Let the thread end, and start no other."""

@@ -6,6 +6,7 @@ record. Options that would only add bytes to each message are off.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -185,23 +186,24 @@ def _part(frame: bytes, head: bytes, tail: bytes, *, is_before: bool) -> dict[st
         return {
             "id": orjson.loads(head[start + len(_ID) :]),
             "data": orjson.loads(tail[:end]),
-            REST: partial(_other_columns, frame, tail, end, is_before),
+            REST: partial(_other_columns, frame, tail[end:], is_before),
         }
     except orjson.JSONDecodeError:
         return None
 
 
-def _other_columns(frame: bytes, tail: bytes, end: int, is_before: bool) -> dict[str, Any]:
-    found = _OTHER_COLUMNS(tail, end)
-    if found is None:
-        return read_images(frame)[is_before]
-    version, replaced_version, created_at, updated_at = found.groups()
-    return {
-        "version": int(version),
-        "replaced_version": int(replaced_version),
-        "created_at": created_at.decode(),
-        "updated_at": updated_at.decode(),
-    }
+def _other_columns(frame: bytes, tail: bytes, is_before: bool) -> dict[str, Any]:
+    found = _OTHER_COLUMNS(tail)
+    if found is not None:
+        version, replaced_version, created_at, updated_at = found.groups()
+        with contextlib.suppress(ValueError):  # the frame is damaged
+            return {
+                "version": int(version),
+                "replaced_version": int(replaced_version),
+                "created_at": created_at.decode(),
+                "updated_at": updated_at.decode(),
+            }
+    return read_images(frame)[is_before]
 
 
 def read_images(frame: bytes) -> Images:

@@ -161,11 +161,11 @@ class Delivery:
     def _rows_in(self, batch: Batch, most: int) -> tuple[list[ChangeEvent], int]:
         """Return the events of the next changes in `batch` that `deliver` would not skip, and the index after them."""
         found, end = [], batch.next
-        ids = self.feed.ids  # type: ignore[union-attr]
+        ids, decode = self.feed.ids, self._decode  # type: ignore[union-attr]
         for change in batch[end : end + most]:
             if change.position[2] == MESSAGE or change.position <= self._last or not change.row.complete:
                 break
-            found.append(events.from_change(change, ids))
+            found.append(events.from_change(change, ids, None, decode))
             end += 1
         return found, end
 

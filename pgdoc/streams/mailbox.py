@@ -210,7 +210,7 @@ class _Box:
         while batch and queue and queue[0].position <= batch[-1].position:
             queue.popleft()
         if queue or batch:
-            changes = islice(queue, most)
+            changes = islice(queue, min(most, len(queue)))  # `islice` refuses huge numbers
             batch = Batch(changes, batch.count_before + len(batch), batch.bytes_before + batch.size_bytes)
             self.batch = batch
         if not batch and self._error is not None:

@@ -67,6 +67,13 @@ async def test_batches_are_all_events_in_their_order(shared_dsn: str, schema: st
     )
 
 
+async def test_a_batch_may_have_any_number_of_events(shared_dsn: str, schema: str) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
+        await store["orders"].insert_many(numbered(0, 3))
+        batches = await gather(stream, 3, max=10**30)
+    assert ids([event for batch in batches for event in batch]) == names(0, 3)
+
+
 async def test_single_events_and_batches_mix(shared_dsn: str, schema: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
         await store["orders"].insert_many(numbered(0, 20))

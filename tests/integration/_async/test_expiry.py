@@ -228,6 +228,21 @@ async def test_a_store_whose_role_only_reads_starts_no_thread(own_schema: dict[s
             admin.execute(f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')
 
 
+async def test_a_store_that_can_start_no_thread_works(
+    own_schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with AsyncStore(**own_schema) as store:
+        await store["jobs"].insert("a", {})
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", start)
+            await store["jobs"].create_index("at", expire_after=HOUR)
+        assert not store._connections.sweeper.is_running
+    assert "can't start new thread" in caplog.text
+
+
 @pytest.mark.parametrize("expire_after", [-HOUR, timedelta(days=100_000), 5, "1h"])
 async def test_expire_after_must_be_a_timedelta_in_range(own_schema: dict[str, Any], expire_after: Any) -> None:
     async with AsyncStore(**own_schema) as store:

@@ -202,8 +202,9 @@ async def test_every_call_of_a_lost_transaction_says_so(own_schema: dict[str, An
             await lose_a_transaction(store)
         assert raised.value.retryable
         await kill_at_the_next_insert(store, own_schema["schema"], "orders")
-        with pytest.raises(TransactionLost, match="Nothing of the transaction is stored"):
-            await lose_a_bulk(store)
+        for ordered in (True, False):
+            with pytest.raises(TransactionLost, match="Nothing of the transaction is stored"):
+                await lose_a_bulk(store, ordered=ordered)
         assert await store["orders"].count() == 1
 
 
@@ -219,13 +220,18 @@ async def lose_a_transaction(store: AsyncStore) -> None:
         with pytest.raises(TransactionLost, match="run it again"):
             await docs.set_limits(max_size=None)
         with pytest.raises(TransactionLost, match="run it again"):
+            await docs.set_limits(json_schema=None)
+        with pytest.raises(TransactionLost, match="run it again"):
+            async with tx.bulk() as bulk:
+                await bulk["orders"].insert("o-2", {})
+        with pytest.raises(TransactionLost, match="run it again"):
             await docs.insert_many([("o-2", {})])
         with pytest.raises(TransactionLost, match="run it again"):
             await docs.update_many({}, {"$set": {"a": 1}})
 
 
-async def lose_a_bulk(store: AsyncStore) -> None:
-    async with store.bulk() as bulk:
+async def lose_a_bulk(store: AsyncStore, *, ordered: bool) -> None:
+    async with store.bulk(ordered=ordered) as bulk:
         await bulk["orders"].insert("o-3", {"n": 1})
         await bulk["orders"].update_many({}, {"$set": {"a": 1}})
 

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pgdoc import AsyncCollection, AsyncStore, BulkError, BulkIncomplete, InvalidInput, SchemaViolation
+from pgdoc import (
+    AsyncCollection,
+    AsyncStore,
+    AsyncTransaction,
+    BulkError,
+    BulkIncomplete,
+    InvalidInput,
+    SchemaViolation,
+)
 from pgdoc.crud import validation
 from pgdoc.errors import DatabaseError, MissingExtra
 
@@ -238,6 +246,25 @@ async def test_a_schema_can_be_changed_and_removed_and_the_size_limit_stays(own_
             await tx["orders"].set_limits(json_schema=None)
             await tx["orders"].insert("b", {})
         assert set(await data(store)) == {"a", "b"}
+
+
+async def test_a_schema_that_is_rolled_back_binds_nobody(own_schema: dict[str, Any]) -> None:
+    async with AsyncStore(**own_schema) as store:
+        await store["orders"].insert("a", {})
+        tx = store.transaction()
+        with pytest.raises(SchemaViolation, match="required"):
+            await set_and_break(tx)
+        await store["orders"].insert("b", {})
+        async with store.transaction() as tx:
+            await tx["orders"].set_limits(json_schema={"required": ["z"]})
+        with pytest.raises(SchemaViolation, match="required"):
+            await store["orders"].insert("c", {})
+
+
+async def set_and_break(transaction: AsyncTransaction) -> None:
+    async with transaction as tx:
+        await tx["orders"].set_limits(json_schema={"required": ["z"]})
+        await tx["orders"].insert("b", {})
 
 
 async def test_a_schema_follows_a_rename(own_schema: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from pgdoc import AsyncStore
 from pgdoc._async.table import AsyncTable
 from pgdoc.errors import (
     BulkError,
+    BulkIncomplete,
     DatabaseError,
     DuplicateDocument,
     InvalidUpdate,
@@ -168,6 +169,23 @@ async def test_a_bulk_that_does_not_know_the_new_trigger_is_run_again(own_schema
         assert len(errors) == 2
         assert await store["others"].count() == 0
         assert await store["orders"].count() == 1
+
+
+@pytest.mark.parametrize("call", BULK_WRITES)
+async def test_so_is_an_unordered_bulk(own_schema: dict[str, Any], call: str) -> None:
+    async with filled(own_schema) as store:
+        async with store.bulk(ordered=False) as bulk:  # learns that there is no trigger
+            await bulk["orders"].delete("none")
+        await execute(store, own_schema, *trigger("INSERT OR UPDATE OR DELETE", "RETURN NULL;"))
+        for _ in range(2):
+            with pytest.raises(PgdocError) as raised:
+                async with store.bulk(ordered=False) as bulk:
+                    await BULK_WRITES[call](bulk["orders"])
+            if not isinstance(raised.value, SerializationFailure):
+                break
+        assert isinstance(raised.value, BulkIncomplete)
+        assert [failure.index for failure in raised.value.failures] == [0]
+        assert not isinstance(raised.value.failures[0].error, DuplicateDocument)
 
 
 async def test_a_bulk_looks_once_whether_its_knowledge_is_outdated(

@@ -229,6 +229,21 @@ def test_a_store_whose_role_only_reads_starts_no_thread(own_schema: dict[str, An
             admin.execute(f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')
 
 
+def test_a_store_that_can_start_no_thread_works(
+    own_schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with Store(**own_schema) as store:
+        store["jobs"].insert("a", {})
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", start)
+            store["jobs"].create_index("at", expire_after=HOUR)
+        assert not store._connections.sweeper.is_running
+    assert "can't start new thread" in caplog.text
+
+
 @pytest.mark.parametrize("expire_after", [-HOUR, timedelta(days=100_000), 5, "1h"])
 def test_expire_after_must_be_a_timedelta_in_range(own_schema: dict[str, Any], expire_after: Any) -> None:
     with Store(**own_schema) as store:

@@ -201,8 +201,9 @@ def test_every_call_of_a_lost_transaction_says_so(own_schema: dict[str, Any]) ->
             lose_a_transaction(store)
         assert raised.value.retryable
         kill_at_the_next_insert(store, own_schema["schema"], "orders")
-        with pytest.raises(TransactionLost, match="Nothing of the transaction is stored"):
-            lose_a_bulk(store)
+        for ordered in (True, False):
+            with pytest.raises(TransactionLost, match="Nothing of the transaction is stored"):
+                lose_a_bulk(store, ordered=ordered)
         assert store["orders"].count() == 1
 
 
@@ -218,13 +219,18 @@ def lose_a_transaction(store: Store) -> None:
         with pytest.raises(TransactionLost, match="run it again"):
             docs.set_limits(max_size=None)
         with pytest.raises(TransactionLost, match="run it again"):
+            docs.set_limits(json_schema=None)
+        with pytest.raises(TransactionLost, match="run it again"):
+            with tx.bulk() as bulk:
+                bulk["orders"].insert("o-2", {})
+        with pytest.raises(TransactionLost, match="run it again"):
             docs.insert_many([("o-2", {})])
         with pytest.raises(TransactionLost, match="run it again"):
             docs.update_many({}, {"$set": {"a": 1}})
 
 
-def lose_a_bulk(store: Store) -> None:
-    with store.bulk() as bulk:
+def lose_a_bulk(store: Store, *, ordered: bool) -> None:
+    with store.bulk(ordered=ordered) as bulk:
         bulk["orders"].insert("o-3", {"n": 1})
         bulk["orders"].update_many({}, {"$set": {"a": 1}})
 

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pgdoc import Collection, Store, BulkError, BulkIncomplete, InvalidInput, SchemaViolation
+from pgdoc import (
+    Collection,
+    Store,
+    Transaction,
+    BulkError,
+    BulkIncomplete,
+    InvalidInput,
+    SchemaViolation,
+)
 from pgdoc.crud import validation
 from pgdoc.errors import DatabaseError, MissingExtra
 
@@ -239,6 +247,25 @@ def test_a_schema_can_be_changed_and_removed_and_the_size_limit_stays(own_schema
             tx["orders"].set_limits(json_schema=None)
             tx["orders"].insert("b", {})
         assert set(data(store)) == {"a", "b"}
+
+
+def test_a_schema_that_is_rolled_back_binds_nobody(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        store["orders"].insert("a", {})
+        tx = store.transaction()
+        with pytest.raises(SchemaViolation, match="required"):
+            set_and_break(tx)
+        store["orders"].insert("b", {})
+        with store.transaction() as tx:
+            tx["orders"].set_limits(json_schema={"required": ["z"]})
+        with pytest.raises(SchemaViolation, match="required"):
+            store["orders"].insert("c", {})
+
+
+def set_and_break(transaction: Transaction) -> None:
+    with transaction as tx:
+        tx["orders"].set_limits(json_schema={"required": ["z"]})
+        tx["orders"].insert("b", {})
 
 
 def test_a_schema_follows_a_rename(own_schema: dict[str, Any]) -> None:

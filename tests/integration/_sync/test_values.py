@@ -16,7 +16,7 @@ import pytest
 import pgdoc
 from pgdoc import Store
 from pgdoc.errors import InvalidDocument, InvalidFilter, InvalidInput, InvalidUpdate
-from tests.integration._sync.streams import take
+from tests.integration._sync.streams import PATIENCE_S, take
 
 if TYPE_CHECKING:
     import psycopg
@@ -228,6 +228,9 @@ def test_a_store_with_decimals_reads_the_digits_that_are_stored(own_schema: dict
             assert is_exact(update.update_description.updated_fields["price"], "10.00")
             assert is_exact(replace.full_document["price"])
             assert b'"price":9.90' in replace.to_json()
+            orders.update("a", {"$set": {"n": 2}})
+            events = stream.next_batch(timeout=PATIENCE_S)
+            assert is_exact(events[0].full_document["price"])
             events = take(floats)
             assert isinstance(events[0].full_document["price"], float)
         with orders.watch(snapshot=True, where={"full_document.data.price": {"$gte": price}}) as stream:

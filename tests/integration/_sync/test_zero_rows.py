@@ -14,6 +14,7 @@ from pgdoc import Store
 from pgdoc._sync.table import Table
 from pgdoc.errors import (
     BulkError,
+    BulkIncomplete,
     DatabaseError,
     DuplicateDocument,
     InvalidUpdate,
@@ -169,6 +170,23 @@ def test_a_bulk_that_does_not_know_the_new_trigger_is_run_again(own_schema: dict
         assert len(errors) == 2
         assert store["others"].count() == 0
         assert store["orders"].count() == 1
+
+
+@pytest.mark.parametrize("call", BULK_WRITES)
+def test_so_is_an_unordered_bulk(own_schema: dict[str, Any], call: str) -> None:
+    with filled(own_schema) as store:
+        with store.bulk(ordered=False) as bulk:  # learns that there is no trigger
+            bulk["orders"].delete("none")
+        execute(store, own_schema, *trigger("INSERT OR UPDATE OR DELETE", "RETURN NULL;"))
+        for _ in range(2):
+            with pytest.raises(PgdocError) as raised:
+                with store.bulk(ordered=False) as bulk:
+                    BULK_WRITES[call](bulk["orders"])
+            if not isinstance(raised.value, SerializationFailure):
+                break
+        assert isinstance(raised.value, BulkIncomplete)
+        assert [failure.index for failure in raised.value.failures] == [0]
+        assert not isinstance(raised.value.failures[0].error, DuplicateDocument)
 
 
 def test_a_bulk_looks_once_whether_its_knowledge_is_outdated(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,16 +16,16 @@ from pgdoc.changes.assembler import Assembler
 from pgdoc.changes.registry import Registry
 from pgdoc.decoding.records import Span
 from pgdoc.decoding.wal2json import Wal2Json
+from pgdoc.errors import UnreadableDocument
 from pgdoc.model import json_codec
 from tests.json_values import documents
 from tests.unit import wire
 
 if TYPE_CHECKING:
-    import pytest
-
     from pgdoc.changes.change import Change
 
 IDS = (7421, 1, 16384)
+TIME = "2026-11-23 03:41:13.403010+00"
 FIRST = datetime(2026, 11, 23, 3, 41, tzinfo=UTC)
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=6)
@@ -127,6 +129,31 @@ def test_the_usual_event_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert written["update_description"]["updated_fields"] == {"a": 1}
     assert written["full_document"]["updated_at"] == "2026-11-23T03:41:14.123456+00:00"
+
+
+def test_metadata_that_json_can_not_hold_makes_the_event_unreadable() -> None:
+    """Any SQL writer can send it."""
+    image = {"id": "o-1", "data": "{}", "version": 1, "replaced_version": 1, "created_at": TIME, "updated_at": TIME}
+    row = wire.row(90, "I", "orders", new=image)
+    frames = [wire.begin(90, 100, 108), wire.message(90, '{"metadata": {"a": "\\ud800"}}'), row, wire.commit(100, 108)]
+    (change,) = assembled(frames)
+
+    with pytest.raises(UnreadableDocument, match="document 'o-1' of collection \"orders\""):
+        events.from_change(change, IDS).to_json()
+
+
+def test_a_document_that_is_kept_does_not_keep_its_text_three_times() -> None:
+    image = {"id": "o-1", "data": f'{{"a": "{"x" * 100_000}"}}', "version": 1, "replaced_version": 1}
+    row = wire.row(90, "I", "orders", new={**image, "created_at": TIME, "updated_at": TIME})
+    tracemalloc.start()
+    try:
+        (change,) = assembled([wire.begin(90, 100, 108), row, wire.commit(100, 108)])
+        document = events.from_change(change, IDS).full_document
+        assert document is not None
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 150_000  # beside the message, which was there before
 
 
 def test_what_the_user_has_changed_is_written() -> None:

@@ -193,9 +193,15 @@ def test_a_malformed_begin_is_refused_when_a_change_follows(payload):
         decoder.decode([ROW])
 
 
+FULL_TIMES = {"created_at": "2026-11-23 03:41:13.403010+00", "updated_at": "2026-11-23 03:41:13.403010+00"}
+FULL_ROW = wire.row(
+    10, "I", "orders", new={"id": "o-1", "data": "{}", "version": 1, "replaced_version": 1, **FULL_TIMES}
+)
+
+
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    frame = bytearray(draw(st.sampled_from([*TRANSACTION, wire.message(10, "{}"), wire.keepalive(1)])))
+    frame = bytearray(draw(st.sampled_from([*TRANSACTION, FULL_ROW, wire.message(10, "{}"), wire.keepalive(1)])))
     for at in draw(st.lists(st.integers(0, len(frame) - 1), max_size=3)):
         frame[at] = draw(st.integers(0, 255))
     return bytes(frame[: draw(st.integers(0, len(frame)))])
@@ -205,6 +211,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 @example([b""])
 @example([b"k"])
 @example([b"w"])
+@example([FULL_ROW.replace(b"13.403010", b"13.4\xa03010")])
 def test_damaged_frames_raise_nothing_but_protocol_errors(frames):
     try:
         for record in Wal2Json().decode(frames):
