@@ -83,9 +83,14 @@ def _run(dsn: str, schema: str, names: frozenset[str], *, takes_turns: bool, jso
             met.add(result.collection)
             has_problem |= result.problem is not None
             _print(result, None if takes_turns else _backlog(connection, result), json=json)
+    if not takes_turns and not names and not met:
+        sys.stderr.write(f'pgdoc: no collection of the schema "{schema}" has an index with expire_after\n')
     for name in sorted(names - met):
         has_problem = True
-        sys.stderr.write(f'pgdoc: no documents of collection "{schema}.{name}" expire: it has no index that says so\n')
+        sys.stderr.write(
+            f'pgdoc: collection "{schema}.{name}" has no index with expire_after: check the name, or call '
+            "create_index(path, expire_after=...)\n"
+        )
     return has_problem
 
 
