@@ -349,7 +349,7 @@ def with_bad_paths() -> Iterator[Call]:
         yield call(InvalidInput, "distinct", path)
         yield call(InvalidInput, "create_index", path)
     yield call(InvalidInput, "find_one", sort={"a": 1})
-    yield call(InvalidInput, "find_one", fields={"a": 1})
+    yield call(InvalidInput, "find_one", fields={"a": 1, "b": 0})
     yield call(InvalidInput, "find_one", fields=["a", "-b"])
     yield call(InvalidInput, "find_one", fields=["a", "a.b"])
     yield call(InvalidInput, "create_index")
