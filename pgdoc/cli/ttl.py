@@ -6,8 +6,8 @@ import contextlib
 import json as json_module
 import signal
 import sys
-import time
 from datetime import timedelta
+from time import sleep
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import psycopg
@@ -71,7 +71,7 @@ def ttl_run_command(  # noqa: PLR0913 (its options)
     signal.signal(signal.SIGTERM, _exit_on_signal)
     while True:
         _run(dsn, schema, names, takes_turns=True, json=json)
-        time.sleep(INTERVAL_S)
+        sleep(INTERVAL_S)
 
 
 def _run(dsn: str, schema: str, names: frozenset[str], *, takes_turns: bool, json: bool) -> bool:

@@ -70,7 +70,7 @@ def test_without_once_it_goes_on(dsn: str, jobs: pgdoc.Collection, monkeypatch: 
         if len(passes) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("pgdoc.cli.ttl.time.sleep", sleep)
+    monkeypatch.setattr("pgdoc.cli.ttl.sleep", sleep)
     assert run_cli(["ttl", "--dsn", dsn, "run"]) == 130
     with pgdoc.Store(dsn) as store:
         assert store[jobs.name].get("a") is None
