@@ -33,7 +33,7 @@ from pgdoc.errors import InvalidUpdate, SchemaViolation
 from pgdoc.model.ids import check_id
 from pgdoc.model.json_codec import encode
 from pgdoc.model.names import check_name
-from pgdoc.query.filters.parse import parse_filter
+from pgdoc.query.filters.parse import parse_filter_of_write
 from pgdoc.query.filters.paths import parse_sort
 from pgdoc.query.filters.sql_text import EQUALS, Compiled
 from pgdoc.query.updates.parse import parse_update
@@ -145,7 +145,7 @@ class BulkCollection(BulkUpserts):
             InvalidUpdate: `changes` is not an update. Nothing was queued.
             BulkError: the call sent the queue, and a write failed.
         """
-        wanted = parse_filter(filter, self._table.encoder, collation)
+        wanted = parse_filter_of_write(filter, self._table.encoder, collation)
         update = parse_update(
             changes, self._table.encoder, array_filters=array_filters, matched=wanted, collation=collation
         )
@@ -216,7 +216,7 @@ class BulkCollection(BulkUpserts):
             InvalidInput: `collation` is invalid. Nothing was queued.
             BulkError: the call sent the queue, and a write failed.
         """
-        wanted = parse_filter(filter, self._table.encoder, collation)
+        wanted = parse_filter_of_write(filter, self._table.encoder, collation)
         self._queue.add(self._target("delete_many"), self._delete(self._condition(wanted)))
 
     def delete_one(
@@ -237,7 +237,7 @@ class BulkCollection(BulkUpserts):
             InvalidFilter: `filter` is not a filter. Nothing was queued.
             BulkError: the call sent the queue, and a write failed.
         """
-        wanted, order = parse_filter(filter, self._table.encoder, collation), parse_sort(sort, collation)
+        wanted, order = parse_filter_of_write(filter, self._table.encoder, collation), parse_sort(sort, collation)
         self._queue.add(self._target("delete_one"), self._delete(self._first(wanted, order)))
 
     def _text(self, target: Target, data: DocumentData) -> str:

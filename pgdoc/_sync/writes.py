@@ -14,7 +14,7 @@ from pgdoc.crud.write_count import WriteCount
 from pgdoc.crud.write_errors import ATTEMPTS, check_version, compare_versions, dropped, outrun, update_error
 from pgdoc.errors import InvalidUpdate, SchemaViolation
 from pgdoc.model.ids import check_id
-from pgdoc.query.filters.parse import parse_filter
+from pgdoc.query.filters.parse import parse_filter_of_write
 from pgdoc.query.filters.paths import parse_sort
 from pgdoc.query.updates.parse import parse_update
 from pgdoc.query.updates.sql import compile_first, compile_update, first_text
@@ -119,7 +119,7 @@ class Writes:
             InvalidInput: `collation` is invalid.
             InvalidUpdate: `changes` is not an update, or does not fit a document; the message names the document.
         """
-        wanted = parse_filter(filter, self._table.encoder, collation)
+        wanted = parse_filter_of_write(filter, self._table.encoder, collation)
         update = parse_update(
             changes, self._table.encoder, array_filters=array_filters, matched=wanted, collation=collation
         )
@@ -223,7 +223,7 @@ class Writes:
             InvalidFilter: `filter` is not a filter.
             InvalidInput: `collation` is invalid.
         """
-        condition = self._table.condition(parse_filter(filter, self._table.encoder, collation))
+        condition = self._table.condition(parse_filter_of_write(filter, self._table.encoder, collation))
         rows = self._table.write("delete_many", condition.params, condition=condition.text)
         return int(rows[0][0]) if rows else 0
 
@@ -249,7 +249,7 @@ class Writes:
             InvalidInput: `sort` or `collation` is invalid.
         """
         keys = parse_sort(sort, collation)
-        first = self._table.first(parse_filter(filter, self._table.encoder, collation), keys, "FOR UPDATE")
+        first = self._table.first(parse_filter_of_write(filter, self._table.encoder, collation), keys, "FOR UPDATE")
         rows = self._table.write("delete_one", first.params, prepare=prepare_for(keys), first=first.text)
         for was_deleted, key, *rest in rows:
             if not was_deleted:

@@ -6,8 +6,8 @@ import contextlib
 import json as json_module
 import signal
 import sys
-import time
 from datetime import timedelta
+from time import sleep
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import psycopg
@@ -71,7 +71,7 @@ def ttl_run_command(  # noqa: PLR0913 (its options)
     signal.signal(signal.SIGTERM, _exit_on_signal)
     while True:
         _run(dsn, schema, names, takes_turns=True, json=json)
-        time.sleep(INTERVAL_S)
+        sleep(INTERVAL_S)
 
 
 def _run(dsn: str, schema: str, names: frozenset[str], *, takes_turns: bool, json: bool) -> bool:
@@ -83,9 +83,14 @@ def _run(dsn: str, schema: str, names: frozenset[str], *, takes_turns: bool, jso
             met.add(result.collection)
             has_problem |= result.problem is not None
             _print(result, None if takes_turns else _backlog(connection, result), json=json)
+    if not takes_turns and not names and not met:
+        sys.stderr.write(f'pgdoc: no collection of the schema "{schema}" has an index with expire_after\n')
     for name in sorted(names - met):
         has_problem = True
-        sys.stderr.write(f'pgdoc: no documents of collection "{schema}.{name}" expire: it has no index that says so\n')
+        sys.stderr.write(
+            f'pgdoc: collection "{schema}.{name}" has no index with expire_after: check the name, or call '
+            "create_index(path, expire_after=...)\n"
+        )
     return has_problem
 
 

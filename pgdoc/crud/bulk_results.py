@@ -85,7 +85,9 @@ def incomplete(failures: tuple[BulkFailure, ...]) -> BulkIncomplete:
     )
     more = f"; and {len(failures) - _SHOWN:,} more" if len(failures) > _SHOWN else ""
     return BulkIncomplete(
-        f"{len(failures):,} writes of the bulk failed, the others are stored: {shown}{more}", failures=failures
+        f"{len(failures):,} {'write' if len(failures) == 1 else 'writes'} of the bulk failed, all others are stored: "
+        f"{shown}{more}",
+        failures=failures,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pgdoc.errors import InvalidFilter, InvalidInput, InvalidUpdate
 from pgdoc.model.ids import check_id, new_id
 from pgdoc.model.short_repr import short_repr
-from pgdoc.query.filters.parse import parse_filter
+from pgdoc.query.filters.parse import parse_filter, parse_filter_of_write
 from pgdoc.query.filters.sql_text import Compiled
 from pgdoc.query.updates.nodes import Update
 from pgdoc.query.updates.parse import parse_update
@@ -81,7 +81,7 @@ def first_update(  # noqa: PLR0913
             "upsert and skip_locked exclude each other: a locked document that matches would be skipped, and inserted "
             "again"
         )
-    returns, wanted = _check_return(return_document), parse_filter(filter, encoder, collation)
+    returns, wanted = _check_return(return_document), parse_filter_of_write(filter, encoder, collation)
     update = parse_update(changes, encoder, array_filters=array_filters, matched=wanted, collation=collation)
     insertion = obstacle = None
     if upsert:
@@ -105,7 +105,7 @@ def first_replace(  # noqa: PLR0913
     collation: str | None = None,
 ) -> FirstWrite:
     """Parse and compile the arguments of `replace_one`, with the JSON text of the new data."""
-    returns, wanted = _check_return(return_document), parse_filter(filter, encoder, collation)
+    returns, wanted = _check_return(return_document), parse_filter_of_write(filter, encoder, collation)
     data = Compiled("%s::pg_catalog.jsonb", [text])
     insertion = obstacle = None
     if upsert:

@@ -24,7 +24,8 @@ _DATA: Final = {"const", "enum", "default", "examples", "dependentRequired"}
 """Keywords whose values are no schemas."""
 
 _OF_OTHERS: Final = {
-    "bsonType": "it is MongoDB's: use `type`",
+    "bsonType": "use `type` instead of MongoDB's keyword",
+    "$jsonSchema": "pass what is in it, as MongoDB's validator has it",
     "$dynamicRef": "use $ref",
     "$dynamicAnchor": "use $ref with a pointer such as #/$defs/name",
     "$anchor": "use $ref with a pointer such as #/$defs/name",
@@ -129,7 +130,9 @@ def _check_node(root: Any, node: dict[str, Any]) -> None:
             path="$ref",
         )
     if not isinstance(resolve_pointer(root, reference), dict | bool):
-        raise InvalidInput(f"json_schema has the $ref {reference!r}, and no schema is there", path="$ref")
+        raise InvalidInput(
+            f"json_schema has the $ref {reference!r}, and no schema is there: add it, or correct the $ref", path="$ref"
+        )
 
 
 def _nodes(schema: Any) -> Iterator[dict[str, Any]]:

@@ -29,6 +29,7 @@ _TOKEN: Final = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|[(),]|[^'\"(),]+
 _ITEM: Final = re.compile(r'"((?:[^"\\]|\\.)*)"|([^,{}"]+)')
 # With quotes under quote_all_identifiers.
 _KEY_FUNCTION: Final = re.compile(r'(?:"?pgdoc"?\.)?"?sort_key"?\(')
+_COLLATED_KEY: Final = re.compile(rf'{_KEY_FUNCTION.pattern}(?:"?pgdoc"?\.)?"?collated"?\(')
 _VALUE_FUNCTION: Final = re.compile(r'value_at"?\(')
 _REST: Final = re.compile(r"(.*), (null|id [0-9a-f]{32}|rest [0-9a-f]{32})", re.DOTALL)
 _MOST_PIECES: Final = 12
@@ -68,7 +69,10 @@ def read_violation(exc: psycopg.Error) -> Violation:
     paths = tuple(filter(None, map(_path, columns[:-1])))
     if ours is None or len(paths) != len(columns) - 1:
         return Violation(None, ours[1] if ours else name, is_ours=ours is not None, paths=(), values=None)
-    return Violation(None, ours[1], is_ours=True, paths=paths, values=_values(values, paths))
+    found = _values(values, paths)
+    if found is not None and any(map(_COLLATED_KEY.match, columns)) and any(isinstance(value, str) for value in found):
+        found = None  # the keys hold folded texts
+    return Violation(None, ours[1], is_ours=True, paths=paths, values=found)
 
 
 def _split_columns(detail: str) -> tuple[list[str], str]:
@@ -93,6 +97,8 @@ def _path(column: str) -> str | None:
     if not _KEY_FUNCTION.match(column):
         return None
     constants = [_unquoted(*found.groups()) for found in _CONSTANT.finditer(column)]
+    if _COLLATED_KEY.match(column):
+        del constants[-1]  # the name of the collation
     if _VALUE_FUNCTION.search(column):
         constants = [_unescaped(quoted) if quoted else plain for quoted, plain in _ITEM.findall("".join(constants[:1]))]
     return ".".join(constants)

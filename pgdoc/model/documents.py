@@ -153,6 +153,16 @@ class Document:
     def __getitem__(self, key: str) -> Any:
         return self.data[key]
 
+    def __contains__(self, key: object) -> bool:
+        return key in self.data
+
+    # Without this, Python takes a class with `__getitem__` for a sequence, and fails with KeyError: 0.
+    __iter__ = None
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of a top-level field of the data, or the default if there is none."""
+        return self.data.get(key, default)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{each.name}={_shown(self, each.name)}' for each in fields(self))})"
 

@@ -42,7 +42,7 @@ def test_once_deletes_what_has_expired_and_reports_it(dsn: str, capsys: pytest.C
 @pytest.mark.usefixtures("jobs")
 def test_the_exit_code_is_1_if_documents_stay(dsn: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(["ttl", "run", "--once", "--dsn", dsn, "other"]) == 1
-    assert '"docs.other" expire: it has no index' in capsys.readouterr().err
+    assert '"docs.other" has no index with expire_after: check the name' in capsys.readouterr().err
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(
             "CREATE FUNCTION docs.keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
@@ -50,6 +50,11 @@ def test_the_exit_code_is_1_if_documents_stay(dsn: str, capsys: pytest.CaptureFi
         )
     assert run_cli(["ttl", "run", "--once", "--dsn", dsn]) == 1
     assert "0 deleted; more may stay: a trigger or a rule" in capsys.readouterr().out
+
+
+def test_a_schema_without_such_an_index_is_reported(dsn: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["ttl", "run", "--once", "--dsn", dsn, "--schema", "typo"]) == 0
+    assert capsys.readouterr().err == 'pgdoc: no collection of the schema "typo" has an index with expire_after\n'
 
 
 def test_without_a_catalog_it_says_what_to_do(bare_dsn: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,7 +70,7 @@ def test_without_once_it_goes_on(dsn: str, jobs: pgdoc.Collection, monkeypatch: 
         if len(passes) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("pgdoc.cli.ttl.time.sleep", sleep)
+    monkeypatch.setattr("pgdoc.cli.ttl.sleep", sleep)
     assert run_cli(["ttl", "--dsn", dsn, "run"]) == 130
     with pgdoc.Store(dsn) as store:
         assert store[jobs.name].get("a") is None

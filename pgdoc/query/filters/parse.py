@@ -93,6 +93,13 @@ def parse_filter(
     return with_collation(node, collation)
 
 
+def parse_filter_of_write(filter: Any, encoder: Encoder | None, collation: str | None) -> Node:  # noqa: A002
+    """Parse the filter of a call that writes; `None`, which a mistake may leave in a variable, does not match all."""
+    if filter is None:
+        raise InvalidFilter("a call that writes needs a filter, got None: use {} for every document")
+    return parse_filter(filter, encoder, collation)
+
+
 def parse_condition(value: Mapping[str, Any], dotted: str, encoder: Encoder | None = None) -> Node:
     """Parse a condition of `$pull`; each element of the array is the field `ELEMENT`.
 

@@ -161,7 +161,9 @@ def plan_index(  # noqa: PLR0913
 def _expiry_path(keys: tuple[SortKey, ...] | None, expire_after: Any) -> Path:
     """Check `expire_after` and return the path of the times."""
     if keys is None or len(keys) != 1 or keys[0].path == ("_id",):
-        raise InvalidInput("an index with expire_after has one path, at which the documents have a time")
+        raise InvalidInput(
+            "an index with expire_after needs one path, that of the times: leave out '_id', '$**' and others"
+        )
     if not isinstance(expire_after, timedelta) or not 0 <= expire_after.total_seconds() <= _MOST_S:
         raise InvalidInput(
             f"expire_after must be a timedelta from 0 to {_MOST_S:,} seconds, got {short_repr(expire_after)}"
@@ -180,6 +182,10 @@ def _check_paths(paths: tuple[str, ...], *, unique: bool, collation: str | None)
             )
         return None
     keys = parse_sort(paths, collation)
+    if collation is not None and all(key.path == ("_id",) for key in keys):
+        raise InvalidInput(
+            "an index on '_id' can't have a collation, which ids do not follow: leave it out", path="_id"
+        )
     for number, key in enumerate(keys):
         dotted = ".".join(key.path)
         if key.path in [other.path for other in keys[:number]]:

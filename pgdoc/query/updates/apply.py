@@ -121,7 +121,7 @@ def _apply_to_elements(data: dict[str, Any], step: ArrayStep, tests: ElementTest
         for one, other in step.conflicts:
             if one in chosen and other in chosen:
                 parts = " and ".join(short_repr(step.branches[number].part) for number in (one, other))
-                raise _does_not_fit(step.branches[other].changes[0][1], f"{parts} change the same of one element")
+                raise _does_not_fit(step.branches[other].changes[0][1], f"{parts} change the same value of one element")
         document = {ELEMENT: item}
         for number in chosen:
             document = _apply_all(document, step.branches[number].changes, tests)

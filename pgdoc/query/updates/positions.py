@@ -257,7 +257,7 @@ class ArrayStep:
     """All changes of the elements of one array.
 
     Attributes:
-        conflicts: the pairs of branches, by their numbers, that no element may be in together: they change the same.
+        conflicts: the pairs of branches, by their numbers, that change the same value; no element may be in both.
     """
 
     array: Path

@@ -76,8 +76,9 @@ def _equalities(node: Node) -> Iterator[tuple[Path, Operand]]:
 
 def _twice(path: Path, other: Path) -> InvalidFilter:
     dotted = ".".join(path)
+    both = "twice" if path == other else f"and {short_repr('.'.join(other))}"
     return InvalidFilter(
-        f"the filter compares {short_repr(dotted)} and {short_repr('.'.join(other))}, so the upsert can't tell what to "
-        "insert: compare each field once",
+        f"the filter compares {short_repr(dotted)} {both}, so the upsert can't tell what to insert: compare each field "
+        "once",
         path=dotted,
     )

@@ -178,3 +178,20 @@ async def test_ids_compare_without_the_collation(own_schema: dict[str, Any]) -> 
             assert await people.count({"_id": {"$gte": "a"}}, collation="ci") == 1
         assert [person.id async for person in people.find(sort="_id", collation="ci")] == ["A", "B", "a"]
         assert [person.id async for person in people.find(sort="name", after=["X", "A"], collation="ci")] == ["B", "a"]
+
+
+async def test_ids_have_no_index_with_a_collation(own_schema: dict[str, Any]) -> None:
+    async with AsyncStore(**own_schema) as store:
+        with pytest.raises(InvalidInput, match="'_id' can't have a collation"):
+            await store["people"].create_index("_id", collation="ci")
+        assert await store["people"].create_index("name", "_id", collation="ci")
+
+
+async def test_a_duplicate_under_a_collation_names_the_path(own_schema: dict[str, Any]) -> None:
+    async with AsyncStore(**own_schema) as store:
+        people = store["people"]
+        await people.create_index("contact.mail", unique=True, collation="ci")
+        await people.insert("1", {"contact": {"mail": "Ann"}})
+        with pytest.raises(DuplicateDocument, match=r"at 'contact\.mail'") as caught:
+            await people.insert("2", {"contact": {"mail": "ANN"}})
+        assert (caught.value.paths, caught.value.values) == (("contact.mail",), None)

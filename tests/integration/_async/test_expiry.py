@@ -255,3 +255,10 @@ async def test_an_index_with_expire_after_has_one_path(own_schema: dict[str, Any
     async with AsyncStore(**own_schema) as store:
         with pytest.raises(InvalidInput, match="one path"):
             await store["jobs"].create_index(*paths, expire_after=HOUR)
+
+
+@pytest.mark.parametrize("paths", [("a", "b"), ("_id",), ("$**",)])
+async def test_an_index_with_expire_after_needs_one_path(own_schema: dict[str, Any], paths: tuple[str, ...]) -> None:
+    async with AsyncStore(**own_schema) as store:
+        with pytest.raises(InvalidInput, match="needs one path, that of the times"):
+            await store["jobs"].create_index(*paths, expire_after=HOUR)

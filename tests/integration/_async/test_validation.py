@@ -285,8 +285,9 @@ async def test_a_schema_follows_a_rename(own_schema: dict[str, Any]) -> None:
             "knows https://json-schema.org/draft/2020-12/schema only",
         ),
         ({"properties": {"a": {"$ref": "https://example.com/a.json"}}}, "does not fetch"),
-        ({"$ref": "#/$defs/missing"}, "no schema is there"),
+        ({"$ref": "#/$defs/missing"}, "no schema is there: add it"),
         ({"items": {"bsonType": "int"}}, "bsonType.*use `type`"),
+        ({"$jsonSchema": SCHEMA}, "[$]jsonSchema.*pass what is in it"),
         ([], "must be a mapping"),
     ],
 )

@@ -175,3 +175,20 @@ def test_ids_compare_without_the_collation(own_schema: dict[str, Any]) -> None:
             assert people.count({"_id": {"$gte": "a"}}, collation="ci") == 1
         assert [person.id for person in people.find(sort="_id", collation="ci")] == ["A", "B", "a"]
         assert [person.id for person in people.find(sort="name", after=["X", "A"], collation="ci")] == ["B", "a"]
+
+
+def test_ids_have_no_index_with_a_collation(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        with pytest.raises(InvalidInput, match="'_id' can't have a collation"):
+            store["people"].create_index("_id", collation="ci")
+        assert store["people"].create_index("name", "_id", collation="ci")
+
+
+def test_a_duplicate_under_a_collation_names_the_path(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        people = store["people"]
+        people.create_index("contact.mail", unique=True, collation="ci")
+        people.insert("1", {"contact": {"mail": "Ann"}})
+        with pytest.raises(DuplicateDocument, match=r"at 'contact\.mail'") as caught:
+            people.insert("2", {"contact": {"mail": "ANN"}})
+        assert (caught.value.paths, caught.value.values) == (("contact.mail",), None)

@@ -256,3 +256,10 @@ def test_an_index_with_expire_after_has_one_path(own_schema: dict[str, Any], pat
     with Store(**own_schema) as store:
         with pytest.raises(InvalidInput, match="one path"):
             store["jobs"].create_index(*paths, expire_after=HOUR)
+
+
+@pytest.mark.parametrize("paths", [("a", "b"), ("_id",), ("$**",)])
+def test_an_index_with_expire_after_needs_one_path(own_schema: dict[str, Any], paths: tuple[str, ...]) -> None:
+    with Store(**own_schema) as store:
+        with pytest.raises(InvalidInput, match="needs one path, that of the times"):
+            store["jobs"].create_index(*paths, expire_after=HOUR)

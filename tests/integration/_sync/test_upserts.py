@@ -235,3 +235,28 @@ def test_an_upsert_carries_metadata_before_its_insert(own_schema: dict[str, Any]
             ("update", "a", {"by": "me"}),
             ("insert", "b", {"by": "me"}),
         ]
+
+
+def test_a_write_refuses_none_as_its_filter(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        docs, change = store["docs"], {"$set": {"n": 2}}
+        docs.insert("a", {"n": 1})
+        nothing: Any = None
+        refused = "needs a filter, got None: use {} for every document"
+        with store.bulk() as bulk:
+            for calls in (docs, bulk["docs"]):
+                for call in (calls.delete_many, calls.delete_one):
+                    with pytest.raises(InvalidFilter, match=refused):
+                        call(nothing)
+                for write in (calls.update_many, calls.update_one, calls.replace_one):
+                    with pytest.raises(InvalidFilter, match=refused):
+                        write(nothing, change)
+        assert data_of(docs) == {"a": {"n": 1}}
+        assert docs.update_many({}, change) == 1
+        assert docs.delete_many({}) == 1
+
+
+def test_an_upsert_names_the_field_that_its_filter_compares_twice(own_schema: dict[str, Any]) -> None:
+    with Store(**own_schema) as store:
+        with pytest.raises(InvalidFilter, match="compares 'n' twice, so"):
+            store["docs"].update_one({"n": 1, "$and": [{"n": 2}]}, {"$set": {"m": 1}}, upsert=True)

@@ -12,6 +12,7 @@ from pgdoc.crud.bulk_results import (
     counted,
     deleted,
     exists,
+    incomplete,
     inserted,
     inserted_or_dropped,
     size_of,
@@ -22,6 +23,7 @@ from pgdoc.crud.bulk_results import (
     written_or_dropped,
 )
 from pgdoc.errors import DatabaseError, DuplicateDocument, InvalidUpdate, VersionConflict
+from pgdoc.errors.documents import BulkFailure
 from pgdoc.query.updates.parse import parse_update
 
 if TYPE_CHECKING:
@@ -133,3 +135,9 @@ def test_what_has_to_be_there() -> None:
 
 def test_sizes_are_about_those_of_the_texts() -> None:
     assert size_of(["x" * 100, ["a", "bc"], 7, None, True]) == 127
+
+
+def test_the_error_of_an_unordered_bulk_counts_in_english() -> None:
+    failure = BulkFailure(3, "insert", "orders", "o-1", DuplicateDocument("o-1 exists"))
+    assert str(incomplete((failure,))).startswith("1 write of the bulk failed, all others are stored: write 3")
+    assert str(incomplete((failure, failure))).startswith("2 writes of the bulk failed, all others")

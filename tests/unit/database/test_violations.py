@@ -73,3 +73,10 @@ def test_values_are_read_from_the_keys(key: str, value: Any) -> None:
 def test_a_value_that_is_not_reported_exactly_is_left_out(values: str) -> None:
     found = violation(OURS, f"Key (pgdoc.sort_key(data -> 'mail'::text), {REST})=({values}) already exists.")
     assert (found.paths, found.values) == (("mail",), None)
+
+
+@pytest.mark.parametrize(("key", "values"), [("2280000003!", (3,)), ("3ann@example.com", None)])
+def test_a_collation_is_no_part_of_a_path_and_a_folded_text_is_no_value(key: str, values: Any) -> None:
+    column = "pgdoc.sort_key(pgdoc.collated((data -> 'a'::text) -> 'mail'::text, 'ci'::text))"
+    found = violation(OURS, f"Key ({column}, {REST})=({key}, null) already exists.")
+    assert (found.paths, found.values) == (("a.mail",), values)

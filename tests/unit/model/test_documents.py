@@ -262,3 +262,12 @@ def test_unreadable_data_raises_on_each_access_and_not_before() -> None:
             document.data  # noqa: B018
     with pytest.raises(UnreadableDocument, match="infinity"):
         document.created_at  # noqa: B018
+
+
+def test_a_document_answers_for_the_fields_of_its_data() -> None:
+    document: Any = Document.from_text("o-1", '{"total": null}', 1, None, None)
+    assert "total" in document
+    assert "id" not in document
+    assert (document.get("total", 5), document.get("id"), document.get("id", 5)) == (None, None, 5)
+    with pytest.raises(TypeError, match="not iterable"):
+        dict(document)
