@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pgdoc import Collection, Store, Transaction, BulkError, BulkIncomplete, InvalidInput, SchemaViolation
+from pgdoc import (
+    Collection,
+    Store,
+    Transaction,
+    BulkError,
+    BulkIncomplete,
+    InvalidInput,
+    SchemaViolation,
+)
 from pgdoc.crud import validation
 from pgdoc.errors import DatabaseError, MissingExtra
 
