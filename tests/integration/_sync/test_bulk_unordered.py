@@ -100,7 +100,7 @@ def test_only_what_an_unordered_bulk_stores_is_an_event(own_schema: dict[str, An
         assert len({e.transaction_id for e in events}) == 2
 
 
-def test_failures_that_change_nothing_cost_no_round_trip(own_schema: dict[str, Any], tmp_path: Path) -> None:
+def test_failures_that_change_nothing_cost_no_round_trip_each(own_schema: dict[str, Any], tmp_path: Path) -> None:
     with Store(**own_schema, pool_size=1) as store:
         prepare(store, own_schema["schema"])
         with store.bulk(ordered=False) as b:
@@ -111,7 +111,7 @@ def test_failures_that_change_nothing_cost_no_round_trip(own_schema: dict[str, A
                     for n in range(300):
                         b["orders"].insert("o-1", {})
                         b["orders"].update(f"n-{n}", {"$set": {"key": n}}, upsert=True)
-            assert round_trips() == 2
+            assert round_trips() == 4  # two look once whether a trigger is new
             with pytest.raises(BulkIncomplete) as raised:
                 with store.bulk(ordered=False) as b:
                     for n in range(300):
