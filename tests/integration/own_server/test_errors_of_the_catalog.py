@@ -73,7 +73,7 @@ def test_changing_the_replica_identity_under_a_stream_ends_it(dsn: str, change: 
         events = [stream.next(timeout=PATIENCE_S) for _ in range(4)]
         assert [event.document_id for event in events if event] == [None, "o-1", "o-2", "o-3"]  # None: the create event
         message = said(ReplicaIdentityChanged, lambda: stream.next(timeout=PATIENCE_S))
-        assert "'orders'" in message
+        assert '"orders"' in message
         assert "REPLICA IDENTITY FULL" in message
         assert stream.closed
         assert stream.resume_token == events[-1].resume_token  # type: ignore[union-attr]
