@@ -30,8 +30,14 @@ INCREMENT = b"""
 UPDATE docs.orders SET data = jsonb_set(data, %s::text[], to_jsonb((data #>> %s::text[])::numeric + %s::numeric))
 WHERE id = %s RETURNING data::text, version, created_at, updated_at
 """
+UPSERT = b"""
+INSERT INTO docs.orders AS stored (id, data) VALUES (%s, %s::jsonb)
+ON CONFLICT (id) DO UPDATE SET data = jsonb_set(stored.data, %s::text[], %s::jsonb)
+RETURNING data::text, version, created_at, updated_at
+"""
 FIND = b"SELECT id, data::text, version, created_at, updated_at FROM docs.orders"
 FIND_SHOP = FIND + b" WHERE data ->> 'shop' = %s"
+FIND_ANY_CASE = FIND + b" WHERE lower(data ->> 'shop') = lower(%s)"
 FIND_SLICED = b"""
 SELECT id, jsonb_build_object('shop', data -> 'shop', 'lines', jsonb_path_query_array(data, '$.lines[0]'))::text,
   version, created_at, updated_at FROM docs.orders WHERE data ->> 'shop' = %s
@@ -100,6 +106,10 @@ class ByHand:
         rows = self._fetch(SET, [path, orjson.dumps(value).decode(), key])
         return _row(key, *rows[0]) if rows else None
 
+    def upsert(self, key: str, data: Any, path: list[str], value: Any) -> Row:
+        rows = self._fetch(UPSERT, [key, orjson.dumps(data).decode(), path, orjson.dumps(value).decode()])
+        return _row(key, *rows[0])
+
     def increment(self, key: str, path: list[str], amount: int) -> Row | None:
         rows = self._fetch(INCREMENT, [path, path, amount, key])
         return _row(key, *rows[0]) if rows else None
@@ -149,6 +159,10 @@ class AsyncByHand:
     async def set(self, key: str, path: list[str], value: Any) -> Row | None:
         rows = await self._fetch(SET, [path, orjson.dumps(value).decode(), key])
         return _row(key, *rows[0]) if rows else None
+
+    async def upsert(self, key: str, data: Any, path: list[str], value: Any) -> Row:
+        rows = await self._fetch(UPSERT, [key, orjson.dumps(data).decode(), path, orjson.dumps(value).decode()])
+        return _row(key, *rows[0])
 
     async def increment(self, key: str, path: list[str], amount: int) -> Row | None:
         rows = await self._fetch(INCREMENT, [path, path, amount, key])

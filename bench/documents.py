@@ -36,6 +36,7 @@ BULK = 1_000
 PEERS = ("by hand", "pgdoc", "by hand, async", "pgdoc, async")
 HAND_INDEXES = """
 CREATE INDEX ON docs.orders ((data ->> 'shop'));
+CREATE INDEX ON docs.orders (lower(data ->> 'shop'));
 CREATE INDEX ON docs.orders USING gin ((data -> 'shop') jsonb_path_ops) WHERE jsonb_typeof(data -> 'shop') = 'array';
 ANALYZE docs.orders
 """
@@ -159,6 +160,22 @@ OPERATIONS = (
         lambda hand, n: hand.increment(key(n), ["number"], 1),
     ),
     Operation(
+        "update_one, upsert by the id",
+        200,
+        lambda store, n: data_of(
+            store["orders"].update_one({"_id": key(n)}, {"$set": {"total": n + 0.5}}, upsert=True)
+        ),
+        lambda hand, n: hand.upsert(key(n), {"total": n + 0.25}, ["total"], n + 0.25),
+    ),
+    Operation(
+        "update_one, $ in an array",
+        200,
+        lambda store, n: data_of(
+            store["orders"].update_one({"_id": key(n), "lines.sku": "sku-x"}, {"$set": {"lines.$.count": n}})
+        ),
+        lambda hand, n: hand.set(key(n), ["lines", "1", "count"], n + 1),
+    ),
+    Operation(
         "find 10 of 10,000 by an index",
         200,
         lambda store, n: every(store["orders"].find({"shop": f"shop-{n % SHOPS}"})),
@@ -169,6 +186,12 @@ OPERATIONS = (
         200,
         lambda store, n: every(store["orders"].find({"shop": f"shop-{n % SHOPS}"})),
         lambda hand, n: hand.find(by_hand.FIND_SHOP_OR_ARRAY, [f"shop-{n % SHOPS}"] * 2),
+    ),
+    Operation(
+        "find 10, any case, by an index",
+        200,
+        lambda store, n: every(store["orders"].find({"shop": f"SHOP-{n % SHOPS}"}, collation="ci")),
+        lambda hand, n: hand.find(by_hand.FIND_ANY_CASE, [f"SHOP-{n % SHOPS}"]),
     ),
     Operation(
         "find 10, one item of an array of each",
@@ -254,6 +277,7 @@ def fill(conninfo: str) -> None:
         store.create_collection("written")
         store["orders"].insert_many((key(n), order(n)) for n in range(DOCUMENTS))
         store["orders"].create_index("shop")
+        store["orders"].create_index("shop", collation="ci")
         connection.execute(HAND_INDEXES)
 
 
