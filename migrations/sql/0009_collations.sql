@@ -48,7 +48,7 @@ BEGIN
             (SELECT string_agg(chr(('x' || lpad(code, 8, '0'))::bit(32)::integer), '' ORDER BY place)
              FROM regexp_split_to_table(split_part(entry, '=', 2), '[+]') WITH ORDINALITY AS each(code, place)) AS parts
         FROM (VALUES ('folded', more_letters), ('parts', overlaid)) AS list(kind, entries)
-            CROSS JOIN LATERAL regexp_split_to_table(entries, '\s+') AS entry
+            CROSS JOIN LATERAL regexp_split_to_table(entries, '[[:space:]]+') AS entry
     ), folded AS (
         SELECT chr(code) AS letter, chr(code + distance) AS form
         FROM run CROSS JOIN LATERAL generate_series(first, last, step) AS code
@@ -85,7 +85,7 @@ CREATE FUNCTION pgdoc.decomposed_piece(value text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $body$
 DECLARE
-    rest pg_catalog.text := pg_catalog.regexp_replace(value COLLATE pg_catalog."C", '[\x01-\x7f]+', '', 'g');
+    rest pg_catalog.text := pg_catalog.regexp_replace(value COLLATE pg_catalog."C", E'[\\x01-\\x7f]+', '', 'g');
     letter pg_catalog.text;
     result pg_catalog.text := pg_catalog.lower(value COLLATE pg_catalog."C");
 BEGIN
@@ -145,7 +145,7 @@ DECLARE
     letters pg_catalog.text := whole;
 BEGIN
     IF pg_catalog.octet_length(whole) OPERATOR(pg_catalog.<>) pg_catalog.length(whole) THEN
-        letters := pg_catalog.regexp_replace(whole COLLATE pg_catalog."C", '[\u0300-\u036f]+', '', 'g');
+        letters := pg_catalog.regexp_replace(whole COLLATE pg_catalog."C", E'[\\u0300-\\u036f]+', '', 'g');
     END IF;
     RETURN CASE WHEN collation_name OPERATOR(pg_catalog.=) 'ci'
             AND pg_catalog.length(letters) OPERATOR(pg_catalog.<>) pg_catalog.length(whole)

@@ -108,7 +108,7 @@ CHILDS_WORDS = [
     f"StreamError: {FORKED}",
     f"StreamError: {FORKED}",
     f"StoreClosed: {FORKED}",
-    "ServerUnreachable",
+    "TransactionLost",
     "True closed",
     "child's",
     "10",

@@ -236,6 +236,7 @@ async def test_a_store_that_can_start_no_thread_works(
 
     async with AsyncStore(**own_schema) as store:
         await store["jobs"].insert("a", {})
+        await store["jobs"].create_index("other")  # opens the pool that it takes, whose threads must start
         with monkeypatch.context() as patched:
             patched.setattr(threading.Thread, "start", start)
             await store["jobs"].create_index("at", expire_after=HOUR)

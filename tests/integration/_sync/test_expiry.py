@@ -237,6 +237,7 @@ def test_a_store_that_can_start_no_thread_works(
 
     with Store(**own_schema) as store:
         store["jobs"].insert("a", {})
+        store["jobs"].create_index("other")  # opens the pool that it takes, whose threads must start
         with monkeypatch.context() as patched:
             patched.setattr(threading.Thread, "start", start)
             store["jobs"].create_index("at", expire_after=HOUR)
