@@ -219,8 +219,8 @@ def test_a_low_role_locks_nothing_beyond_what_reading_locks(db: SharedDatabase, 
 
 
 # What a stranger may read, and why: the catalog's revision for the first check of each call, and the registry, because
-# every role that reads documents checks that a table is a collection. Neither holds a document or a document's id, and neither
-# does the list of turns of those who delete what has expired.
+# every role that reads documents checks that a table is a collection. Neither holds a document or a document's id, and
+# neither does the list of turns of those who delete what has expired.
 READABLE = {"alembic_version", "settings", "expiry", "registry", "registry_commits", "identity", "published"}
 
 
