@@ -62,7 +62,7 @@ class FakeStore:
     events: list[Any]
     has_schema: bool
 
-    def __init__(self, conninfo: str, *, schema: str, auto_create: bool, decimals: bool) -> None:
+    def __init__(self, conninfo: str, *, schema: str, auto_create: bool, **_others: Any) -> None:
         self.schema = schema
         self.opened.append(f"{conninfo} {schema}{' creates' if auto_create else ''}")
 
