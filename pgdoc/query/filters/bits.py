@@ -58,7 +58,9 @@ def _integer(value: Any) -> int | None:
     """Return a number of 64 bits without a fraction, however it is written; else `None`."""
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return None
-    # Before int(): converting a large Decimal can take a second. This is false for NaN, too.
+    if isinstance(value, Decimal) and not value.is_finite():  # comparing NaN raises an error
+        return None
+    # Before int(): converting a large Decimal can take a second.
     if not -INTEGER_LIMITS["long"] <= value < INTEGER_LIMITS["long"]:
         return None
     number = int(value)

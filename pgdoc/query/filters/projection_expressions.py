@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pgdoc.errors import InvalidDocument, InvalidInput
-from pgdoc.model.json_codec import decode, encode_value
+from pgdoc.model.json_codec import decode_comparable, encode_value
 from pgdoc.model.short_repr import short_repr
 from pgdoc.query.filters.nodes import MISSING
 from pgdoc.query.filters.paths import parse_path
@@ -196,7 +196,7 @@ def expression_text(expression: Expression) -> str:
 def evaluate(expression: Expression, document_id: str, data: dict[str, Any]) -> Any:
     """Return the value of the expression, or `MISSING`."""
     if isinstance(expression, Constant):
-        return decode(expression.text)
+        return decode_comparable(expression.text)
     if isinstance(expression, Reference):
         return _referred({**data, "_id": document_id}, expression.path)
     if isinstance(expression, IfNull):

@@ -151,6 +151,8 @@ def test_filters(wanted: Any, node: Any) -> None:
         ({"a": {"$bitsAnySet": [1, -1]}}, "$bitsAnySet", "a"),
         ({"a": {"$bitsAnySet": [True]}}, "$bitsAnySet", "a"),
         ({"a": {"$bitsAnySet": [float("nan")]}}, "$bitsAnySet", "a"),
+        ({"a": {"$bitsAnySet": Decimal("NaN")}}, "$bitsAnySet", "a"),
+        ({"a": {"$bitsAllSet": [Decimal("Infinity")]}}, "$bitsAllSet", "a"),
         ({"a": {"$bitsAnyClear": [2**31]}}, "$bitsAnyClear", "a"),
         ({"a": {"$bitsAllClear": "5"}}, "$bitsAllClear", "a"),
         ({"a": re.compile(rb"b")}, "$regex", "a"),
