@@ -35,7 +35,7 @@ def record(store: pgdoc.Store, stream: pgdoc.ChangeStream, events: list[pgdoc.Ch
 
 
 def record_one(tx: pgdoc.Transaction, event: pgdoc.ChangeEvent) -> None:
-    """Write the entry of an event; if its documents can't be written, what is known without them."""
+    """Write the entry of one event. If its documents can't be written, the entry has the problem in their place."""
     try:
         tx[AUDIT].insert(pgdoc.new_id(), {**facts(event), **contents(event)})
     except (pgdoc.UnreadableDocument, pgdoc.InvalidDocument) as error:

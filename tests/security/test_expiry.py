@@ -100,7 +100,7 @@ def test_a_trigger_of_another_role_does_not_run_unasked(db: SharedDatabase) -> N
     assert creator.execute("SELECT * FROM docs.victims").fetchall() == []
     assert swept(db, "creator") == [(1, None)]
     db.store("creator")["theirs"].insert("b", LONG_AGO)
-    assert swept(db, "writer", names={"theirs"}) == [(1, None)]  # whoever names the collection trusts it
+    assert swept(db, "writer", names={"theirs"}) == [(1, None)]  # a caller that names the collection trusts its owner
     victims = {name for (name,) in creator.execute("SELECT * FROM docs.victims")}
     assert victims == {db.roles["creator"], db.roles["writer"]}
 
