@@ -35,7 +35,7 @@ BEGIN
   FOR altered IN  -- their rows would be documents that no stream reports
     SELECT i.inhrelid::regclass AS child, r.oid::regclass AS relation
     FROM pg_event_trigger_ddl_commands() d JOIN pg_inherits i ON i.inhrelid = d.objid
-      JOIN pgdoc.registry r ON r.oid = i.inhparent AND r.until IS NULL
+      JOIN pgdoc.registry r ON r.oid = i.inhparent AND r.until IS NULL AND r.kind = 'collection'
     WHERE d.classid = 'pg_class'::regclass AND tg_tag IN ('CREATE TABLE', 'ALTER TABLE') AND pgdoc.is_bound()
   LOOP
     RAISE EXCEPTION 'table % can''t inherit from the collection %', altered.child, altered.relation
@@ -43,16 +43,20 @@ BEGIN
   END LOOP;
   IF tg_tag = 'ALTER TABLE' THEN
     FOR altered IN
-      SELECT c.oid::regclass AS relation, coalesce(pgdoc.form_fault(c.oid),
+      SELECT c.oid::regclass AS relation, r.kind, coalesce(
+        CASE r.kind WHEN 'collection' THEN pgdoc.form_fault(c.oid) ELSE pgdoc.table_fault(c.oid, r.document) END,
         CASE WHEN c.relreplident <> 'f' THEN 'without REPLICA IDENTITY FULL its changes have no before images' END) AS fault
       FROM pg_event_trigger_ddl_commands() d
         JOIN pg_class c ON c.oid = d.objid OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = d.objid)  -- ATTACH PARTITION
-      WHERE d.classid = 'pg_class'::regclass AND c.oid IN (SELECT oid FROM pgdoc.registry WHERE until IS NULL)
+        JOIN pgdoc.registry r ON r.oid = c.oid AND r.until IS NULL
+      WHERE d.classid = 'pg_class'::regclass
     LOOP
       IF altered.fault IS NOT NULL AND pgdoc.is_bound() THEN  -- in a copy, the oids there can be those of any tables
-        RAISE EXCEPTION 'collection % can''t be changed like this: %', altered.relation, altered.fault
+        RAISE EXCEPTION '% % can''t be changed like this: %', CASE altered.kind WHEN 'table' THEN 'the watched table' ELSE 'collection' END,
+          altered.relation, altered.fault
           USING ERRCODE = 'PGD03',
-            HINT = format('To make it a plain table, run SELECT pgdoc.unregister(%L) first.', altered.relation::text);
+            HINT = format('To make it a plain table, run SELECT pgdoc.%s(%L) first.',
+              CASE altered.kind WHEN 'table' THEN 'remove_table' ELSE 'unregister' END, altered.relation::text);
       END IF;
     END LOOP;
   END IF;

@@ -1,0 +1,27 @@
+"""Tables that are watched as they are."""
+
+from pathlib import Path
+from typing import Any
+
+from alembic import op
+
+revision = "0010"
+down_revision = "0009"
+branch_labels = None
+depends_on = None
+
+SQL = Path(__file__).parents[1] / "sql"
+
+
+def upgrade() -> None:
+    run("0010_tables.sql")
+
+
+def downgrade() -> None:
+    run("0010_tables_down.sql")
+
+
+def run(name: str) -> None:
+    """Execute an SQL file on the psycopg connection: SQLAlchemy would parse `:name` and `%` in it as parameters."""
+    psycopg_connection: Any = op.get_bind().connection.driver_connection
+    psycopg_connection.execute((SQL / name).read_bytes())
