@@ -208,7 +208,7 @@ BEGIN
   SELECT true, r.document INTO is_known, known_document FROM pgdoc.registry r WHERE r.oid = relation AND r.until IS NULL AND r.kind = 'table';
   SELECT relreplident INTO identity FROM pg_class WHERE oid = relation;
   IF is_known AND known_document IS DISTINCT FROM document THEN
-    RAISE EXCEPTION 'table % is watched with %', relation, coalesce(format('the document "%s"', known_document), 'its whole rows')
+    RAISE EXCEPTION 'table % is watched with %', relation, CASE WHEN known_document IS NULL THEN 'its whole rows' ELSE format('the document "%s"', known_document) END
       USING ERRCODE = 'wrong_object_type', HINT = format('Remove it first: SELECT pgdoc.remove_table(%L)', relation::text);
   ELSIF is_known AND identity = 'f' THEN
     RETURN false;
