@@ -40,7 +40,7 @@ CREATE FUNCTION pgdoc.type_form(type oid) RETURNS text LANGUAGE sql STABLE SET s
   )
   SELECT coalesce((
     SELECT CASE
-      WHEN typtype IN ('c', 'p') OR brackets <> '' AND EXISTS (  -- a domain over an array
+      WHEN typtype = 'c' OR brackets <> '' AND EXISTS (  -- a domain over an array
         SELECT FROM pg_type e WHERE e.oid = found.oid AND e.typlen = -1 AND e.typsubscript = 'array_subscript_handler'::regproc
           AND e.oid NOT IN ('int2vector'::regtype, 'oidvector'::regtype)) THEN 'text'
       ELSE CASE
@@ -80,25 +80,25 @@ SET search_path = pg_catalog, pg_temp AS $$
       (SELECT i.inhrelid::regclass::text FROM pg_inherits i WHERE i.inhparent = c.oid ORDER BY 1 LIMIT 1), 'those to come')
     WHEN c.relkind = 'v' THEN 'it is a view: add the tables that it reads'
     WHEN c.relkind = 'm' THEN 'it is a materialized view: add the tables that it reads'
-    WHEN c.relkind = 'f' THEN 'it is a foreign table, whose changes are in the WAL of another server'
-    WHEN c.relkind <> 'r' THEN 'it is not a table'
-    WHEN c.relpersistence = 't' THEN 'it is temporary, and its changes are not in the WAL'
+    WHEN c.relkind = 'f' THEN 'it is a foreign table, and its changes are in the WAL of another server: watch it there'
+    WHEN c.relkind <> 'r' THEN 'it is not a table: name a table'
+    WHEN c.relpersistence = 't' THEN 'it is temporary, and its changes are not in the WAL: create it without TEMPORARY'
     WHEN c.relpersistence = 'u' THEN 'it is unlogged, and its changes are not in the WAL: run ALTER TABLE ' || c.oid::regclass || ' SET LOGGED'
-    WHEN n.nspname IN ('pg_catalog', 'information_schema', 'pgdoc', 'pg_toast') THEN 'it belongs to the system, or to pgdoc itself'
-    WHEN strpos(n.nspname, '.') > 0 THEN 'its schema has a dot in its name, which would make the names of events ambiguous'
-    WHEN pgdoc.is_collection(c.oid) THEN 'it is a collection, which streams have already'
+    WHEN n.nspname IN ('pg_catalog', 'information_schema', 'pgdoc', 'pg_toast') THEN 'it belongs to the system, or to pgdoc itself: name a table of your own'
+    WHEN strpos(n.nspname, '.') > 0 THEN 'its schema has a dot in its name, which would make names of events ambiguous: rename the schema'
+    WHEN pgdoc.is_collection(c.oid) THEN 'it is a collection: watch it by its name'
     WHEN p.indexrelid IS NULL THEN 'it has no primary key, which identifies a row: run ALTER TABLE ' || c.oid::regclass || ' ADD PRIMARY KEY (...)'
     WHEN NOT p.indimmediate THEN 'its primary key is deferrable, so two rows may have the same key for a moment: make it NOT DEFERRABLE'
     WHEN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped AND a.attgenerated = 'v')
       THEN 'it has a virtual generated column, with which its updates would fail: declare the column STORED'
     WHEN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (p.indkey) AND a.attgenerated <> '')
-      THEN 'its primary key has a generated column, which is not in every stream'
+      THEN 'its primary key has a generated column, which is not in every stream: make another key the primary one'
     WHEN document IS NOT NULL AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = document
         AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '')
-      THEN format('it has no column "%s"', document)
+      THEN format('it has no column "%s": name one of type jsonb or json', document)
     WHEN document IS NOT NULL AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = document
         AND pgdoc.type_form(a.atttypid) = 'json')
-      THEN format('its column "%s" has neither the type jsonb nor json', document)
+      THEN format('its column "%s" has neither the type jsonb nor json: name one that has', document)
   END
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_index p ON p.indrelid = c.oid AND p.indisprimary
   WHERE c.oid = relation
@@ -119,6 +119,14 @@ BEGIN
     FROM pgdoc.registry r JOIN pg_class c ON c.oid = r.oid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE r.until IS NULL AND r.kind = 'table'
     ORDER BY n.nspname::text COLLATE "C", c.relname::text COLLATE "C";
+END $$;
+
+-- A fault is a reason, and after a colon what to do about it, if anything helps.
+CREATE FUNCTION pgdoc.refuse_watching(relation regclass, fault text) RETURNS void LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RAISE EXCEPTION 'table % can''t be watched: %', relation, split_part(fault, ': ', 1)
+    USING ERRCODE = 'PGD05', HINT = substr(fault, length(split_part(fault, ': ', 1)) + 3);
 END $$;
 
 -- Whether the role that logged in has the rights of the table's owner. Inside a SECURITY DEFINER function, `current_user` is
@@ -144,13 +152,12 @@ BEGIN
   IF relation IS NULL THEN
     RETURN;
   ELSIF fault IS NOT NULL THEN
-    RAISE EXCEPTION 'table % can''t be watched: %', relation, fault USING ERRCODE = 'wrong_object_type';
+    PERFORM pgdoc.refuse_watching(relation, fault);
   END IF;
   PERFORM pgdoc.check_owner_of(relation);
   PERFORM pgdoc.check_bound();
   IF (SELECT relreplident <> 'f' FROM pg_class WHERE oid = relation) THEN
-    RAISE EXCEPTION 'table % can''t be watched: it lacks REPLICA IDENTITY FULL', relation
-      USING ERRCODE = 'wrong_object_type', HINT = format('Run: SELECT pgdoc.add_table(%L)', relation::text);
+    PERFORM pgdoc.refuse_watching(relation, format('it lacks REPLICA IDENTITY FULL: run SELECT pgdoc.add_table(%L)', relation::text));
   ELSIF pgdoc.is_table(relation) THEN
     RETURN;
   END IF;
@@ -194,7 +201,7 @@ END $$;
 
 -- Has the rights of its caller, who must own the table.
 CREATE FUNCTION pgdoc.add_table(relation regclass, document text DEFAULT NULL) RETURNS boolean LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '10s' AS $$
 DECLARE
   fault text := pgdoc.table_fault(relation, document);
   is_known boolean;
@@ -202,14 +209,14 @@ DECLARE
   identity "char";
 BEGIN
   IF fault IS NOT NULL THEN
-    RAISE EXCEPTION 'table % can''t be watched: %', relation, fault USING ERRCODE = 'wrong_object_type';
+    PERFORM pgdoc.refuse_watching(relation, fault);
   END IF;
   PERFORM pgdoc.check_bound();
   SELECT true, r.document INTO is_known, known_document FROM pgdoc.registry r WHERE r.oid = relation AND r.until IS NULL AND r.kind = 'table';
   SELECT relreplident INTO identity FROM pg_class WHERE oid = relation;
   IF is_known AND known_document IS DISTINCT FROM document THEN
-    RAISE EXCEPTION 'table % is watched with %', relation, CASE WHEN known_document IS NULL THEN 'its whole rows' ELSE format('the document "%s"', known_document) END
-      USING ERRCODE = 'wrong_object_type', HINT = format('Remove it first: SELECT pgdoc.remove_table(%L)', relation::text);
+    PERFORM pgdoc.refuse_watching(relation, format('it is watched with %s: remove it first',
+      CASE WHEN known_document IS NULL THEN 'its whole rows' ELSE format('the document "%s"', known_document) END));
   ELSIF is_known AND identity = 'f' THEN
     RETURN false;
   END IF;
@@ -244,7 +251,8 @@ BEGIN
 END $$;
 
 -- The replica identity becomes what it was, if that was DEFAULT: an update then writes less WAL again.
-CREATE FUNCTION pgdoc.remove_table(relation regclass) RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION pgdoc.remove_table(relation regclass) RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '10s' AS $$
 DECLARE
   was_table boolean := pgdoc.is_table(relation);
   was_default boolean;

@@ -69,7 +69,7 @@ CREATE OR REPLACE FUNCTION pgdoc.is_followed() RETURNS boolean LANGUAGE sql STAB
 $$;
 
 DROP FUNCTION pgdoc.registry_changes, pgdoc.remove_table, pgdoc.leave_table, pgdoc.add_table, pgdoc.publish_once,
-  pgdoc.claim_registry, pgdoc.enter_table, pgdoc.check_owner_of, pgdoc.tables, pgdoc.is_table, pgdoc.table_fault,
+  pgdoc.claim_registry, pgdoc.enter_table, pgdoc.check_owner_of, pgdoc.refuse_watching, pgdoc.tables, pgdoc.is_table, pgdoc.table_fault,
   pgdoc.table_key, pgdoc.table_columns, pgdoc.type_form;
 
 DELETE FROM pgdoc.registry WHERE kind = 'table';

@@ -14,6 +14,7 @@ from pgdoc._async.connections import AsyncConnections
 from pgdoc._async.server_calls import AsyncServerCalls
 from pgdoc._async.stream import AsyncChangeStream
 from pgdoc._async.stream_backend import AsyncStreamBackend
+from pgdoc._async.table_calls import AsyncTableCalls
 from pgdoc._async.transaction import AsyncTransaction
 from pgdoc._async.transaction_session import AsyncTransactionSession
 from pgdoc.database.errors import is_retryable
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncStore"]
 
 
-class AsyncStore(AsyncCatalogCalls, AsyncServerCalls):
+class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls):
     """Collections of documents in one schema of a PostgreSQL database.
 
     A context manager that closes the store at the end of its block. Creating a store does no I/O: the first call that

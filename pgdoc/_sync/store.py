@@ -15,6 +15,7 @@ from pgdoc._sync.connections import Connections
 from pgdoc._sync.server_calls import ServerCalls
 from pgdoc._sync.stream import ChangeStream
 from pgdoc._sync.stream_backend import StreamBackend
+from pgdoc._sync.table_calls import TableCalls
 from pgdoc._sync.transaction import Transaction
 from pgdoc._sync.transaction_session import TransactionSession
 from pgdoc.database.errors import is_retryable
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Store"]
 
 
-class Store(CatalogCalls, ServerCalls):
+class Store(CatalogCalls, TableCalls, ServerCalls):
     """Collections of documents in one schema of a PostgreSQL database.
 
     A context manager that closes the store at the end of its block. Creating a store does no I/O: the first call that

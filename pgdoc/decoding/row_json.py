@@ -1,8 +1,8 @@
-"""The JSON of a table's row: `to_json(row)` as PostgreSQL prints it under pinned settings, from each column's output text.
+"""The JSON of a table's row: as `to_json(row)` under fixed settings, from the output text of each column.
 
 Both plugins and a snapshot bring a value back to the text that its type's output function returns. One mapping then
-makes the JSON, so that all three agree byte for byte. It differs from `to_json` where the structure of a value is not in
-the stream: a composite value, an hstore and an array of either are text.
+makes the JSON, so that all three agree byte for byte. It differs from `to_json` where the structure of a value is not
+in the stream: a composite value and an hstore are text.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["ARRAY_ELEMENTS", "Form", "form_of_built_in", "json_of_value"]
+__all__ = ["ARRAY_ELEMENTS", "Form", "form_of", "form_of_built_in", "json_of_value"]
 
 
 class Form(NamedTuple):
@@ -51,7 +51,7 @@ _SCALARS: Final = {
 
 # fmt: off
 ARRAY_ELEMENTS: Final = {
-    143: 142, 199: 114, 210: 71, 270: 75, 271: 5069, 272: 81, 273: 83, 629: 628, 651: 650, 719: 718, 775: 774, 791: 790,
+    143: 142, 199: 114, 271: 5069, 629: 628, 651: 650, 719: 718, 775: 774, 791: 790,
     1000: 16, 1001: 17, 1002: 18, 1003: 19, 1005: 21, 1006: 22, 1007: 23, 1008: 24, 1009: 25, 1010: 27, 1011: 28,
     1012: 29, 1013: 30, 1014: 1042, 1015: 1043, 1016: 20, 1017: 600, 1018: 601, 1019: 602, 1020: 603, 1021: 700,
     1022: 701, 1027: 604, 1028: 26, 1034: 1033, 1040: 829, 1041: 869, 1115: 1114, 1182: 1082, 1183: 1083, 1185: 1184,
@@ -76,6 +76,12 @@ def form_of_built_in(oid: int) -> Form:
     if element is None:
         return Form(_SCALARS.get(oid, TEXT))
     return Form(_SCALARS.get(element, TEXT), ";" if element == _BOX else ",")
+
+
+def form_of(text: str) -> Form:
+    """Parse a form as the catalog's function `pgdoc.type_form` writes it, such as `number` or `text[;]`."""
+    scalar, _, rest = text.partition("[")
+    return Form(scalar, rest[:1])
 
 
 def json_of_value(text: str | None, form: Form) -> str:

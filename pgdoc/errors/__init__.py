@@ -23,6 +23,7 @@
     │   │   ├── ReplicationNotPermitted  the role lacks REPLICATION, or pg_hba.conf refuses it
     │   │   ├── SlotsExhausted           no free replication slot or walsender (resumable, retryable)
     │   │   └── DirectRouteNeeded        the connection goes through a pooler
+    │   ├── TableRefused                 a table can't be watched (`table`, `reason`, `cure`)
     │   └── DatabaseError                any other error of the server (`sqlstate`)
     │       └── SerializationFailure     another transaction came in between (retryable)
     ├── CatalogError
@@ -108,6 +109,7 @@ from pgdoc.errors.server import (
     ServerStartFailed,
     ServerUnreachable,
     SlotsExhausted,
+    TableRefused,
     TransactionLost,
     UnsupportedServer,
     WalLevelTooLow,
@@ -173,6 +175,7 @@ __all__ = [
     "StoreClosed",
     "StreamClosed",
     "StreamError",
+    "TableRefused",
     "TransactionClosed",
     "TransactionLost",
     "UnreadableChange",

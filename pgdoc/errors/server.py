@@ -131,6 +131,22 @@ class SerializationFailure(DatabaseError):  # noqa: N818 (the name in PostgreSQL
     retryable = True
 
 
+class TableRefused(ServerError):  # noqa: N818
+    """A table can't be watched as it is.
+
+    Attributes:
+        table: its schema and name, such as `public.orders`.
+        reason: why.
+        cure: what to do about it; `None` if nothing helps.
+    """
+
+    def __init__(self, table: str, reason: str, cure: str | None = None) -> None:
+        super().__init__(f'table "{table}" can\'t be watched: {reason}' + (f": {cure}" if cure else ""))
+        self.table = table
+        self.reason = reason
+        self.cure = cure
+
+
 class CatalogError(PgdocError):
     """The `pgdoc` schema of the database does not work with this version of pgdoc."""
 

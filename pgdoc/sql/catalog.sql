@@ -54,3 +54,14 @@ FROM found
 
 -- name: schema_exists
 SELECT to_regnamespace(quote_ident(%s)) IS NOT NULL
+
+-- name: add_table
+SELECT pgdoc.add_table(relation::regclass, %s::text) FROM to_regclass(format('%%I.%%I', %s::text, %s::text)) AS relation
+WHERE relation IS NOT NULL
+
+-- name: remove_table
+SELECT pgdoc.remove_table(relation::regclass) FROM to_regclass(format('%%I.%%I', %s::text, %s::text)) AS relation
+WHERE relation IS NOT NULL
+
+-- name: tables
+SELECT schema_name, name, document, key, columns FROM pgdoc.tables()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from pgdoc.decoding.row_json import ARRAY_ELEMENTS, form_of_built_in, json_of_value
+from pgdoc.decoding.row_json import ARRAY_ELEMENTS, form_of, form_of_built_in, json_of_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,10 +141,21 @@ def test_arrays_are_written_as_to_json_writes_them(connection: psycopg.Connectio
 
 def test_the_built_in_array_types_are_those_of_the_server(connection: psycopg.Connection) -> None:
     rows = connection.execute(
-        "SELECT oid::int8, typelem::int8, typdelim::text FROM pg_type WHERE oid < 10000 "
-        "AND typlen = -1 AND typsubscript = 'array_subscript_handler'::regproc AND typelem NOT IN ('record'::regtype, 0) AND typname NOT LIKE '%vector' "
-        "AND typelem NOT IN (SELECT oid FROM pg_type WHERE typtype = 'c')"
+        """
+        SELECT oid::int8, typelem::int8, typdelim::text FROM pg_type
+        WHERE oid < 10000 AND typlen = -1 AND typsubscript = 'array_subscript_handler'::regproc
+          AND typelem NOT IN ('record'::regtype, 0) AND typname NOT LIKE '%vector'
+          AND typelem NOT IN (SELECT oid FROM pg_type WHERE typtype = 'c')
+        """
     ).fetchall()
     found = {oid: element for oid, element, _ in rows}
     assert found.items() <= ARRAY_ELEMENTS.items()
     assert [oid for oid, _, delimiter in rows if delimiter != form_of_built_in(oid).delimiter] == []
+
+
+def test_the_catalog_and_python_know_the_same_forms(connection: psycopg.Connection) -> None:
+    rows = connection.execute(
+        "SELECT oid::int8, pgdoc.type_form(oid) FROM pg_type WHERE oid < 10000 AND typtype IN ('b', 'r', 'm')"
+    ).fetchall()
+    different = [(oid, text) for oid, text in rows if form_of(text) != form_of_built_in(oid)]
+    assert different == []

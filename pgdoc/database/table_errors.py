@@ -1,0 +1,23 @@
+"""The server's refusal of a table that can't be watched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pgdoc.errors import TableRefused
+
+if TYPE_CHECKING:
+    import psycopg
+
+__all__ = ["table_refused"]
+
+_REFUSED: Final = "PGD05"
+"""The SQLSTATE of `pgdoc.refuse_watching`."""
+
+
+def table_refused(exc: psycopg.Error, name: str) -> TableRefused | None:
+    """Return the refusal of the catalog; `None` for any other error."""
+    if exc.sqlstate != _REFUSED:
+        return None
+    reason = (exc.diag.message_primary or "").partition("can't be watched: ")[2]
+    return TableRefused(name, reason, exc.diag.message_hint or None)

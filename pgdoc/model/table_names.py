@@ -1,0 +1,30 @@
+"""Names of watched tables: `schema.name`, without quotes. A collection's name has no dot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pgdoc.errors import InvalidName
+from pgdoc.model.short_repr import short_repr
+
+__all__ = ["check_table", "is_table_name", "table_address"]
+
+
+def is_table_name(name: str) -> bool:
+    """Whether the name is one of a table, not of a collection."""
+    return "." in name
+
+
+def check_table(name: Any) -> str:
+    """Return the name if it is that of a table, with its schema."""
+    if not isinstance(name, str) or not all(name.partition(".")):
+        raise InvalidName(f"{short_repr(name)} is not the name of a table: give its schema, too, as in 'public.orders'")
+    if any(len(part.encode()) > 63 or "\0" in part for part in table_address(name)):
+        raise InvalidName(f"{short_repr(name)} is not the name of a table: a schema or table has at most 63 bytes")
+    return name
+
+
+def table_address(name: str) -> tuple[str, str]:
+    """Return the schema and the name of a table. A schema with a dot in its name can't be watched."""
+    schema, _, table = name.partition(".")
+    return schema, table
