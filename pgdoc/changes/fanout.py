@@ -32,6 +32,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, Protocol
 
+from pgdoc.changes.change import bytes_of
 from pgdoc.changes.router import Router
 from pgdoc.model.positions import before_commits_at
 
@@ -124,10 +125,11 @@ TRANSITIONS: Final[dict[State, dict[Event, Transition]]] = {
 class ChangeSink(Protocol):
     """Where a subscription's changes go."""
 
-    def put(self, changes: list[Change], position: RawPosition, /) -> int:
-        """Take as many changes as there is room for, and return how many.
+    def put(self, changes: list[Change], position: RawPosition, size_bytes: int | None, /) -> int:
+        """Take as many changes as there is room for, and return how many; the list must not change any more.
 
-        If all were taken, the stream has come to `position` once they are used.
+        If all were taken, the stream has come to `position` once they are used. `size_bytes` is `bytes_of(changes)` if
+        it is known.
         """
 
     def begin_at(self, position: RawPosition, /) -> None:
@@ -163,17 +165,19 @@ class Subscription:
         self.pending_bytes = 0
         self.join_from = 0
 
-    def put(self, selected: list[Change], position: RawPosition) -> list[Change]:
+    def put(self, selected: list[Change], position: RawPosition, size_bytes: int | None = None) -> list[Change]:
         """Put the changes beyond `after`; return those for which the mailbox had no room.
 
-        `position` is how far the stream has come once all are put.
+        `position` is how far the stream has come once all are put. `size_bytes` is `bytes_of(selected)` if it is known.
         """
         wanted = self.beyond(selected)
+        if wanted is not selected:
+            size_bytes = None
         if wanted and position < wanted[-1].position:
             position = wanted[-1].position
         if position < self.after:  # noqa: PLR1730 (max() takes three times as long, for each burst)
             position = self.after
-        taken = self.mailbox.put(wanted, position)
+        taken = self.mailbox.put(wanted, position, size_bytes)
         if taken == len(wanted):
             self.after = position
         elif taken:
@@ -226,10 +230,14 @@ class Fanout:
         self.watermark, self._partial_commit_lsn = burst.watermark, burst.partial_commit_lsn
         self._read_to = before_commits_at(burst.watermark)
         caused: list[tuple[Event, Subscription]] = []
-        event = Event.CHANGES  # in 3.11, reading a member costs as much as handling the event
+        live, event = State.LIVE, Event.CHANGES  # in 3.11, reading a member costs as much as handling the event
         for selection, changes in self._router.route(burst.changes).items():
+            size_bytes = bytes_of(changes)
             for subscription in self._subscriptions.get(selection, ()):
-                follow_up = self._handle(event, subscription, changes)
+                if subscription.state is live:  # as `_handle` does by the table, in half the time
+                    follow_up = self._put(subscription, changes, size_bytes)
+                else:
+                    follow_up = self._handle(event, subscription, changes)
                 if follow_up is not None:  # deferred, since it changes what the loops iterate over
                     caused.append((follow_up, subscription))
         for event, subscription in caused:
@@ -321,10 +329,10 @@ class Fanout:
         subscription.put([], self.dispatched)  # the mailbox learns what only LIVE subscriptions count on: rule 2
         self._stop(subscription, changes)
 
-    def _put(self, subscription: Subscription, changes: list[Change]) -> Event | None:
+    def _put(self, subscription: Subscription, changes: list[Change], size_bytes: int | None = None) -> Event | None:
         if subscription.after < self.dispatched:  # noqa: PLR1730 (see `Subscription.put`)
             subscription.after = self.dispatched
-        return Event.MAILBOX_FULL if subscription.put(changes, self._read_to) else None
+        return Event.MAILBOX_FULL if subscription.put(changes, self._read_to, size_bytes) else None
 
     def _put_pending(self, subscription: Subscription, _changes: list[Change]) -> Event:
         left = subscription.put(subscription.pending, self._read_to)
@@ -335,7 +343,7 @@ class Fanout:
         start = before_commits_at(subscription.join_from)
         wanted = [change for change in changes if change.position > start]
         subscription.pending += wanted
-        subscription.pending_bytes += sum([len(change.row.message) for change in wanted])
+        subscription.pending_bytes += bytes_of(wanted)
         overflows = len(subscription.pending) > PENDING_LIMIT or subscription.pending_bytes > PENDING_BYTES
         return Event.PENDING_OVERFLOW if overflows else None
 
@@ -358,4 +366,4 @@ class Fanout:
 
 def _set_pending(subscription: Subscription, changes: list[Change]) -> None:
     subscription.pending = changes
-    subscription.pending_bytes = sum([len(change.row.message) for change in changes])
+    subscription.pending_bytes = bytes_of(changes)

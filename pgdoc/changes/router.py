@@ -215,25 +215,29 @@ class Router:
         burst = _RoutedBurst(self._view)
         routes: dict[tuple[str, str], _Route] = {}
         for change in changes:
-            row = change.row
-            if row.kind not in ROW_KINDS:
-                burst.append(
-                    change, [each for each in self._counts if each.wants_collection_change(change, burst.view)]
-                )
-                continue
-            if not row.complete:  # without its images no value can be looked up; the streams raise an error for it
-                burst.append(change, [each for each in self._counts if each.may_want(row.table, row.kind)])
-                continue
-            route = routes.get((row.table, row.kind))
-            if route is None:
-                route = routes[row.table, row.kind] = self._route_of(row.table, row.kind, burst)
-            for chosen in route.unfiltered:
+            _, kind, table, _, complete, _, _ = change.row  # once: reading one attribute takes as long
+            route = routes.get((table, kind))
+            if route is None or not complete:
+                if not complete or kind not in ROW_KINDS:
+                    self._route_unusual(change, burst)
+                    continue
+                route = routes[table, kind] = self._route_of(table, kind, burst)
+            unfiltered, filtered, indexes = route
+            for chosen in unfiltered:
                 chosen.append(change)
-            for index in route.indexes:
+            for index in indexes:
                 burst.append_if_wanted(change, index.find(burst.view(change)))
-            if route.filtered:
-                burst.append_if_wanted(change, route.filtered)
+            if filtered:
+                burst.append_if_wanted(change, filtered)
         return {selection: chosen for selection, chosen in burst.lists.items() if chosen}
+
+    def _route_unusual(self, change: Change, burst: _RoutedBurst) -> None:
+        """Route a change of a whole collection, or of a row that lacks images."""
+        row = change.row
+        if row.kind not in ROW_KINDS:
+            burst.append(change, [each for each in self._counts if each.wants_collection_change(change, burst.view)])
+        else:  # without its images no value can be looked up; the streams raise an error for it
+            burst.append(change, [each for each in self._counts if each.may_want(row.table, row.kind)])
 
     def _route_of(self, table: str, kind: str, burst: _RoutedBurst) -> _Route:
         sets = [self._by_table_and_kind.get(key, {}) for key in product((table, None), (kind, None))]
