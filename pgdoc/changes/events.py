@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pgdoc.changes.diff import UpdateDescription, diff
 from pgdoc.changes.event_json import json_of, plain_of
-from pgdoc.changes.row_images import after_of, all_columns, images_of, metadata_of, row_of
+from pgdoc.changes.row_images import after_of, all_columns, images_of, metadata_of, moment_of, row_of, time_of
 from pgdoc.decoding.records import ROW_KINDS
 from pgdoc.errors import HistoryLost, ReplicaIdentityChanged
 from pgdoc.model import json_codec
@@ -113,11 +113,14 @@ def from_change(
     Inside a snapshot, `progress` is how far it had come.
     """
     event = object.__new__(ChangeEvent)
-    state = event.__dict__
-    state["_change"], state["_ids"], state["_progress"] = change, ids, progress
+    state = {"_change": change, "_ids": ids, "_progress": progress}
     if decode_text is not None:
         state["_decode"] = decode_text
+    _set_state(event, state)  # half the time of changing the dict that Python makes
     return event
+
+
+_set_state = ChangeEvent.__dict__["__dict__"].__set__
 
 
 def to_be_compared(event: ChangeEvent) -> ChangeEvent:
@@ -141,11 +144,6 @@ def from_snapshot(collection: str, document: Document, token: ResumeToken, read_
         transaction_id=0,
         metadata={},
     )
-
-
-def _document(event: ChangeEvent, image: dict[str, Any]) -> Document:
-    table = row_of(event).table
-    return Document.from_image(image, partial(all_columns, image, table), table, event.__dict__.get("_decode"))
 
 
 _ROW_EVENTS = {"I": EventType.INSERT, "D": EventType.DELETE, "T": EventType.TRUNCATE}
@@ -172,11 +170,17 @@ def _document_id(event: ChangeEvent) -> str | None:
 
 
 def _full_document(event: ChangeEvent) -> Document | None:
-    return _document(event, event._images.after) if row_of(event).kind in "IU" else None  # noqa: SLF001
+    row = row_of(event)
+    if row.kind not in "IU":
+        return None
+    return Document.from_image(event._images.after, all_columns, row.table, event.__dict__.get("_decode"))  # noqa: SLF001
 
 
 def _full_document_before_change(event: ChangeEvent) -> Document | None:
-    return _document(event, event._images.before) if row_of(event).kind in "UD" else None  # noqa: SLF001
+    row = row_of(event)
+    if row.kind not in "UD":
+        return None
+    return Document.from_image(event._images.before, all_columns, row.table, event.__dict__.get("_decode"))  # noqa: SLF001
 
 
 def _update_description(event: ChangeEvent) -> UpdateDescription | None:
@@ -187,29 +191,7 @@ def _update_description(event: ChangeEvent) -> UpdateDescription | None:
 
 
 def _timestamp(event: ChangeEvent) -> datetime:
-    """Return when the transaction committed, or the nearest time that is known.
-
-    In a session with a replication origin, PostgreSQL writes the time that the session set last: none in its first
-    transaction, and a stale one later. Such a time lies before the row's `updated_at`, the start of the transaction.
-    """
-    transaction = event._change.transaction  # noqa: SLF001
-    reported = _moment(transaction.timestamp)
-    if row_of(event).kind not in "IU":
-        return reported
-    text = after_of(event)["updated_at"]
-    if text[4] == "-" and text.endswith("+00") and text <= transaction.timestamp and not transaction.is_sent_time:
-        return reported  # the usual case: both are ISO 8601 in UTC, with a space and a year of four digits
-    try:
-        written = _moment(text)
-    except (ValueError, OverflowError):  # `infinity`, or a year that Python does not have
-        return reported
-    return written if transaction.is_sent_time or written > reported else reported
-
-
-@lru_cache(maxsize=256)
-def _moment(text: str) -> datetime:
-    """Parse a time once for all changes of a transaction."""
-    return datetime.fromisoformat(text).astimezone(UTC)
+    return moment_of(time_of(event))
 
 
 def _resume_token(event: ChangeEvent) -> ResumeToken:

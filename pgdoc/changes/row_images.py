@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from functools import lru_cache
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from pgdoc.decoding.records import COLLECTION_COLUMNS, REST, whole
+from pgdoc.decoding.records import COLLECTION_COLUMNS, REST, Images, whole
 from pgdoc.errors import UnreadableDocument
 from pgdoc.model import json_codec
 
 if TYPE_CHECKING:
-    from pgdoc.decoding.records import CollectionChange, Images, RowChange
+    from pgdoc.decoding.records import CollectionChange, RowChange
 
-__all__ = ["ReadEvent", "after_of", "all_columns", "images_of", "metadata_of", "row_of"]
+__all__ = ["ReadEvent", "after_of", "all_columns", "images_of", "iso_of", "metadata_of", "moment_of", "row_of", "time_of"]
 
 
 ReadEvent: TypeAlias = Any
@@ -35,12 +37,33 @@ def images_of(event: ReadEvent) -> Images:
         UnreadableDocument: the table has lost a column.
     """
     row = row_of(event)
+    latest_row, images = _latest.entry
+    if latest_row is row:
+        return images
     images = row.read(row.message)
     if row.kind in "IUD":
         image = images.after or images.before
         if REST not in image:
             _check_columns(image, row.table)
+    if len(row.message) <= _SHARED_BYTES:
+        _latest.entry = row, images
     return images
+
+
+_SHARED_BYTES: Final = 1 << 16
+
+
+class _Latest:
+    """The row that was read last, and its images: many streams read one change in turn.
+
+    Images hold only texts and numbers, so sharing them shares nothing that users can change. Any thread may replace the
+    entry, which is one tuple. It keeps a message from being freed, so a large one is not entered.
+    """
+
+    entry: tuple[RowChange | CollectionChange | None, Images] = (None, Images({}, {}))
+
+
+_latest = _Latest()
 
 
 def _check_columns(image: dict[str, Any], table: str) -> None:
@@ -76,3 +99,37 @@ def metadata_of(event: ReadEvent) -> dict[str, Any]:
         return {}
     metadata = content.get("metadata") if isinstance(content, dict) else None
     return metadata if isinstance(metadata, dict) else {}
+
+
+def time_of(event: ReadEvent) -> str:
+    """Return when the transaction committed, or the nearest time that is known, as PostgreSQL's text.
+
+    In a session with a replication origin, PostgreSQL writes the time that the session set last: none in its first
+    transaction, and a stale one later. Such a time lies before the row's `updated_at`, the start of the transaction.
+    """
+    _, reported, _, is_sent_time = event._change.transaction  # noqa: SLF001
+    if row_of(event).kind not in "IU":
+        return reported
+    written: str = after_of(event)["updated_at"]
+    try:
+        if written <= reported and written[4:5] == "-" and written.endswith("+00") and not is_sent_time:
+            return reported  # the usual case: both are ISO 8601 in UTC, with a space and a year of four digits
+        is_later = moment_of(written) > moment_of(reported)
+    except (ValueError, OverflowError, TypeError):  # `infinity`, a year that Python does not have, or NULL
+        return reported
+    return written if is_later or is_sent_time else reported
+
+
+@lru_cache(maxsize=256)
+def moment_of(text: str) -> datetime:
+    """Parse a time once for all changes of a transaction."""
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+@lru_cache(maxsize=256)
+def iso_of(text: str | None) -> str | None:
+    """Return the text of a time as `datetime` writes it; `None` if the time is out of Python's range."""
+    try:
+        return None if text is None else moment_of(text).isoformat()
+    except (ValueError, OverflowError):
+        return None

@@ -45,7 +45,8 @@ class Images(NamedTuple):
 
 
 REST: Final = ""
-"""No column has this name. In an image that has only the id and the data, it is what reads the other columns."""
+"""No column has this name. In an image that has only the id and the data, it is a tuple of the function that reads the
+other columns and its arguments."""
 
 
 def whole(image: dict[str, Any]) -> dict[str, Any]:
@@ -55,7 +56,8 @@ def whole(image: dict[str, Any]) -> dict[str, Any]:
     """
     rest = image.get(REST)
     if rest is not None and "version" not in image:
-        image.update(rest())
+        read, *arguments = rest
+        image.update(read(*arguments))
     return image
 
 

@@ -8,7 +8,7 @@ import json
 import re
 import zlib
 from dataclasses import dataclass, field, fields
-from functools import total_ordering
+from functools import lru_cache, total_ordering
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from pgdoc.errors import InvalidResumeToken
@@ -173,14 +173,25 @@ class ResumeToken:
 def token_text(position: RawPosition | Position, ids: Ids, progress: SnapshotProgress | None = None) -> str:
     """Return the text of the token that `token_at` makes."""
     commit_lsn, lsn, kind, ordinal = position
-    system_id, timeline, database_oid = ids
-    text = "%X/%X" % (commit_lsn >> 32, commit_lsn & 0xFFFFFFFF)  # noqa: UP031 (half the time of an f-string)
-    if lsn:
-        text += ".%X/%X.%d.%d" % (lsn >> 32, lsn & 0xFFFFFFFF, kind, ordinal)  # noqa: UP031
-    if progress:
-        text += f".s{progress}"
-    text += f".{system_id}.{timeline}"
-    return text if database_oid is None else f"{text}.{database_oid}"
+    snapshot = f".s{progress}" if progress else ""
+    if not lsn:
+        return f"{Lsn(commit_lsn)}{snapshot}{_ids_text(ids)}"
+    return "%X/%X.%X/%X.%d.%d%s%s" % (  # noqa: UP031 (half the time of an f-string)
+        commit_lsn >> 32,
+        commit_lsn & 0xFFFFFFFF,
+        lsn >> 32,
+        lsn & 0xFFFFFFFF,
+        kind,
+        ordinal,
+        snapshot,
+        _ids_text(ids),
+    )
+
+
+@lru_cache(maxsize=16)
+def _ids_text(ids: Ids) -> str:
+    """Return the end of a token's text, the same in all tokens of a database."""
+    return "".join([f".{each}" for each in ids if each is not None])
 
 
 def token_at(position: RawPosition, ids: Ids, progress: SnapshotProgress | None = None) -> ResumeToken:
