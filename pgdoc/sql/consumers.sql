@@ -115,8 +115,12 @@ WHERE name = %(name)s AND epoch = %(epoch)s AND holder = %(holder)s
 RETURNING true
 
 -- name: advance
+-- The row lock keeps another process from claiming the consumer while this waits.
+WITH owned AS MATERIALIZED (
+  SELECT true FROM pgdoc.owners WHERE name = %(name)s AND epoch = %(epoch)s AND holder = %(holder)s FOR UPDATE
+)
 SELECT pg_replication_slot_advance(slot_name, %(to)s::pg_lsn)
-FROM pg_replication_slots
+FROM owned, pg_replication_slots
 WHERE slot_name = %(slot)s AND NOT active AND wal_status <> 'lost' AND confirmed_flush_lsn < %(to)s::pg_lsn
 
 -- name: begin_anew
