@@ -348,7 +348,7 @@ class Consumer:
         """Keep the slot while the hub feeds the stream, until the hub sends the consumer back or the stream ends."""
         owned.stop_reading()
         while not self._ends and self._share.is_feeding and owned.is_in_place:
-            self._share.wait(_READ_S)
+            self._share.wait(owned.session, _READ_S)
             # A watermark of the hub counts what it has put: `NotedMailbox` has noted that before.
             self._progress.watermark = max(self._progress.watermark, self._share.watermark)
             owned.heartbeat()
@@ -379,6 +379,7 @@ class Consumer:
             logger.info('consumer "%s": the last acknowledgements could not be stored: %s', self.name, exc)
         finally:
             self._disconnect()
+            self._share.close()
             self.mode = "closed"
             if not self._ready.done():
                 self._ready.set_exception(StoreClosed("the store is closed: open a new one"))

@@ -209,6 +209,11 @@ class OwnedSlot:
         """Whether the slot itself is read, through its own plugin."""
         return self._session.route is STRAIGHT
 
+    @property
+    def session(self) -> int:
+        """The socket of the session that owns the consumer."""
+        return self._ownership.socket
+
     def ask(self) -> None:
         """Let the next `read` ask the server how far its WAL goes."""
         self._session.reader.ask()
@@ -223,6 +228,8 @@ class OwnedSlot:
                 self._send_status()
                 if self.is_straight and self._session.reader.is_quiet and now >= self._next_reopen:
                     self._reopen_with_news()
+        elif self._ownership.has_word:  # most often, that its session has ended
+            self.save()
         elif now >= self._next_status:
             self._next_status = now + _STATUS_S
             self._store_acknowledged()
@@ -235,12 +242,10 @@ class OwnedSlot:
                 self._look_after_slot()
 
     def _store_acknowledged(self) -> None:
-        """Store what was acknowledged since the last time, or look whether the session still owns the consumer."""
+        """Store what was acknowledged since the last time."""
         self._progress.confirmable()  # lets go of what is acknowledged
         news = self._progress.to_save(_IDLE_SAVE_BYTES)
         if news.mark == self._progress.saved.mark:
-            if self._ownership.has_word:
-                self.save()
             return
         began = time.monotonic()
         with deadline_scope(_HEARTBEAT_LIMIT_S):

@@ -314,6 +314,12 @@ class Ownership:
             time.sleep(_FLUSH_POLL_S)
 
     @property
+    def socket(self) -> int:
+        """The socket of its session."""
+        with self._mapped():
+            return self._connection.pgconn.socket
+
+    @property
     def has_word(self) -> bool:
         """See `pgdoc.replication.connection.has_word`."""
         with self._mapped():

@@ -16,13 +16,14 @@ its streams:
 from __future__ import annotations
 
 import contextlib
+import select
+import socket
 import time
 from typing import TYPE_CHECKING
 
 from pgdoc.changes.fanout import State
 from pgdoc.errors import PgdocError
 from pgdoc.model.positions import BEFORE_ALL, commit_lsn_of
-from pgdoc.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,8 +48,11 @@ class HubShare:
         self._hub = hub
         self._subscription = subscription
         self._has_company = has_company
-        self._sent_back = Wakeup()
-        subscription.when_sent_back = self._sent_back.set
+        # `wake` writes on any thread, `wait` reads.
+        self._wake_reads, self._wake_writes = socket.socketpair()
+        self._wake_reads.setblocking(False)
+        self._wake_writes.setblocking(False)
+        subscription.when_sent_back = self.wake
         self._next_start = self._next_join = self._joined_at = 0.0
         self._pause_s = _FIRST_PAUSE_S
 
@@ -100,13 +104,24 @@ class HubShare:
                 self._hub.start()
         return False
 
-    def wait(self, timeout_s: float) -> None:
-        """Wait until the hub has sent the consumer back, at most this long."""
-        self._sent_back.wait(timeout_s)
+    def wait(self, session: int, timeout_s: float) -> None:
+        """Wait until the hub has sent the consumer back, or the session with this socket has got something."""
+        poll = select.poll()
+        poll.register(session, select.POLLIN)
+        poll.register(self._wake_reads, select.POLLIN)
+        for descriptor, _ in poll.poll(timeout_s * 1000):
+            if descriptor != session:
+                self._wake_reads.recv(4096)
 
     def wake(self) -> None:
-        """Let `wait` return; for any thread."""
-        self._sent_back.set()
+        """Let `wait` return; for any thread, and takes no lock."""
+        with contextlib.suppress(OSError):  # closed, or full of earlier wake-ups
+            self._wake_writes.send(b"w")
+
+    def close(self) -> None:
+        """Let go of what `wait` uses."""
+        self._wake_reads.close()
+        self._wake_writes.close()
 
     def leave(self) -> None:
         """Take the consumer back from the hub; it can join again after a pause, longer each time that it was short."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from pgdoc import ChangeStream
+    from pgdoc import ChangeEvent, ChangeStream
     from pgdoc.changes.change import Burst
     from pgdoc.changes.fanout import Subscription
     from pgdoc.server import LocalServer
@@ -74,6 +75,11 @@ def end_hubs(owner: psycopg.Connection) -> None:
     )
 
 
+def _is_stored(store: Store, owner: psycopg.Connection, event: ChangeEvent) -> bool:
+    """Whether the acknowledgement of an event is in the catalog, and the slot was advanced to its transaction."""
+    return status(store).place == event.resume_token and confirmed(owner) >= event.resume_token.lsn
+
+
 def test_consumers_and_streams_of_a_store_share_one_walsender(store: Store, owner: psycopg.Connection) -> None:
     names = ["one", "two", "three"]
     streams = [store["orders"].watch(consumer=name) for name in names]
@@ -103,12 +109,11 @@ def test_nothing_beyond_what_was_acknowledged_is_confirmed_while_the_hub_feeds(
 ) -> None:
     with store["orders"].watch(consumer=NAME, auto_ack=False) as stream:
         wait_until_shared(stream)
-        for number in range(0, 20, 2):
+        for number in range(0, 6, 2):
             insert(store, number, number + 1)
             first, second = take(stream, 2)
             stream.ack(first)
-            wait_until(lambda place=first.resume_token: status(store).place == place)
-            wait_until(lambda below=first.resume_token.lsn: confirmed(owner) >= below)
+            wait_until(partial(_is_stored, store, owner, first))
             assert confirmed(owner) <= second.resume_token.lsn
             stream.ack(second)
         assert is_shared(stream)
@@ -180,7 +185,7 @@ def test_a_paused_owner_that_the_hub_feeds_can_do_nothing(
             insert(store, 3)
             client.wake()
             answers = [client.ask(woken) for _ in range(3)]
-            assert answers[-1] == "ConsumerLost"
+            assert "ConsumerLost" in answers
             assert ids(take(standby, 1)) == [3]
     assert store["audit"].count() == 0
 
