@@ -14,6 +14,7 @@ import psycopg
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+OWN = "reading process: "
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SESSIONS = "SELECT pid, backend_type, application_name FROM pg_stat_activity"
 _NUMBERED = re.compile(r"[-_ ]?\d+$")
@@ -52,7 +53,7 @@ class CpuByRole:
         for thread in threading.enumerate():
             number = thread.native_id or 0
             path = Path(f"/proc/{own}/task/{number}/stat")
-            self._note((own, number), "reading process: " + _NUMBERED.sub("", thread.name), path)
+            self._note((own, number), OWN + _NUMBERED.sub("", thread.name), path)
 
     def _note(self, key: tuple[int, int], role: str, path: Path) -> None:
         used = _cpu_s(path)
@@ -92,10 +93,8 @@ def _children(parent: int) -> list[int]:
 
 
 def _task(kind: str, application: str) -> str:
-    name = application.removeprefix("pgdoc: ")
-    if kind == "walsender":
-        return f"walsender of the {_NUMBERED.sub('', name)}"
-    return f"session of {_NUMBERED.sub('', name)}" if kind == "client backend" else str(kind)
+    name = _NUMBERED.sub("", application)
+    return f"{kind.replace('client backend', 'session')} of {name}" if name else kind
 
 
 def _title(pid: int) -> str:

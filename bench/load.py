@@ -4,9 +4,10 @@
 
 The writers are pgbench's clients, in a process of its own; as in reality they would be on another machine, but here
 they share the cores with the server and the readers. `--rate` is in transactions per second, 0 for as many as they can
-write; `--changes` is how many documents a transaction inserts. Every reader checks that it gets each document once, and
-those of one writer in order. The lag of a document is the time from its INSERT to the reader's loop. At the end
-pg_recvlogical, alone, reads the same WAL: that is the rate of one walsender.
+write. `--changes` is how many documents a transaction inserts, `--buffer` how many events a reader buffers. Every
+reader checks that it gets each document once, and those of one writer in order. The lag of a document is the time from
+its INSERT to the reader's loop. At the end pg_recvlogical, alone, reads the same WAL: that is the rate of one
+walsender.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from typing import TYPE_CHECKING
 import psycopg
 
 import pgdoc
-from bench.cpu_by_role import CpuByRole
+from bench.cpu_by_role import OWN, CpuByRole
 from pgdoc.decoding.plugins import PLUGINS
 from pgdoc.server import LocalServer
+from pgdoc.streams.options import BUFFER_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +60,7 @@ class Plan:
     consumers: int = 5
     rate: int = 0
     changes: int = 1
+    buffer: int = BUFFER_SIZE
     plugin: str = "wal2json"
     loop: bool = False
 
@@ -103,11 +106,8 @@ class Reader:
 
 def main() -> int:
     plan = _parse(sys.argv[1:])
-    settings = {"max_connections": plan.writers + 50, "shared_buffers": "256MB", "max_wal_size": "8GB"}
-    with LocalServer(plugin=plan.plugin, settings=settings) as server:
-        with pgdoc.Store(server.conninfo, plugin=plan.plugin) as store:
-            store.migrate()
-            store.create_collection("load")
+    with LocalServer(plugin=plan.plugin, settings=settings_for(plan)) as server:
+        prepare(plan, server)
         with psycopg.connect(server.conninfo, autocommit=True) as connection:
             connection.execute("SELECT pg_create_logical_replication_slot('bench', %s)", [plan.plugin])
         result = run(plan, server)
@@ -119,7 +119,7 @@ def main() -> int:
 def _parse(arguments: list[str]) -> Plan:
     parser = argparse.ArgumentParser(prog="python -m bench load", description=(__doc__ or "").partition("\n")[0])
     usual = Plan()
-    for name in ("seconds", "writers", "streams", "consumers", "rate", "changes"):
+    for name in ("seconds", "writers", "streams", "consumers", "rate", "changes", "buffer"):
         parser.add_argument(f"--{name}", type=int, default=getattr(usual, name))
     parser.add_argument("--plugin", choices=sorted(PLUGINS), default=usual.plugin)
     parser.add_argument("--loop", action="store_true", help="read in tasks of one event loop instead of threads")
@@ -162,14 +162,21 @@ class Result:
             if used_s >= 0.005 * total_s:
                 print(f"{role:55} {number:6} {used_s / total_s:6.2f} {used_s / self.written * 1e6:10.1f}")
         print("modes at the end of writing:", ", ".join(f"{self.modes.count(m)} {m}" for m in sorted(set(self.modes))))
+        self._report_capacity()
         for each in self.readers:
             if each.count != self.written or each.lost or each.repeated or each.error:
-                print(
-                    f"{each.name}: {each.count:,} of {self.written:,}, {each.lost} lost, {each.repeated} repeated",
-                    end="",
-                )
-                print(f", {each.error!r}" if each.error else "")
+                found = f"{each.count:,} of {self.written:,}, {each.lost} lost, {each.repeated} repeated"
+                print(f"{each.name}: {found}, {each.error!r}")
         print("every reader got every change once" if self.is_complete else "INCOMPLETE")
+
+    def _report_capacity(self) -> None:
+        """Say what the interpreter allows: the threads of the reading process take turns."""
+        used_s = sum(used_s for role, _, used_s in self.cpu if role.startswith(OWN) and "MainThread" not in role)
+        most = self.written / used_s
+        print(
+            f"at this cost one reading process takes {most:,.0f} changes/s at most, which are "
+            f"{most * len(self.readers):,.0f} events/s, and {most / self.walsender:.0%} of what one walsender sends"
+        )
 
     def _report_lags(self, kind: str) -> None:
         lags = [pair for each in self.readers if each.kind == kind for pair in each.lags]
@@ -190,6 +197,16 @@ class Result:
         if len(lags) > 1:
             tenths, parts = statistics.quantiles(lags, n=10), statistics.quantiles(lags, n=100)
             print(f"{name:44} {statistics.median(lags):10.3f} {tenths[8]:8.3f} {parts[98]:8.3f} {max(lags):8.3f}")
+
+
+def settings_for(plan: Plan) -> dict[str, object]:
+    return {"max_connections": plan.writers + 50, "shared_buffers": "256MB", "max_wal_size": "8GB"}
+
+
+def prepare(plan: Plan, server: LocalServer) -> None:
+    with pgdoc.Store(server.conninfo, plugin=plan.plugin) as store:
+        store.migrate()
+        store.create_collection("load")
 
 
 def run(plan: Plan, server: LocalServer) -> Result:
@@ -279,7 +296,7 @@ def rate_of_walsender(server: LocalServer, plugin: str, changes: int) -> float:
 def read_in_threads(plan: Plan, conninfo: str, readers: list[Reader]) -> Iterator[list[pgdoc.ChangeStream]]:
     """Read each stream in a thread of its own, until the block ends."""
     with pgdoc.Store(conninfo, plugin=plan.plugin) as store:
-        streams = [store["load"].watch(consumer=each.consumer) for each in readers]
+        streams = [store["load"].watch(consumer=each.consumer, buffer_size=plan.buffer) for each in readers]
         threads = [
             threading.Thread(target=_read, args=pair, name=f"loop of a {pair[0].kind}")
             for pair in zip(readers, streams, strict=True)
@@ -308,7 +325,7 @@ def read_on_loop(plan: Plan, conninfo: str, readers: list[Reader]) -> Iterator[l
 
     async def read_all() -> None:
         async with pgdoc.AsyncStore(conninfo, plugin=plan.plugin) as store:
-            streams = [await store["load"].watch(consumer=each.consumer) for each in readers]
+            streams = [await store["load"].watch(consumer=each.consumer, buffer_size=plan.buffer) for each in readers]
             tasks = [asyncio.create_task(_read_async(*pair)) for pair in zip(readers, streams, strict=True)]
             opened.set_result(streams)
             await ending.wait()
