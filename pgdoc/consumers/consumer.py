@@ -347,7 +347,7 @@ class Consumer:
     def _stay_with_hub(self, owned: OwnedSlot) -> None:
         """Keep the slot while the hub feeds the stream, until the hub sends the consumer back or the stream ends."""
         owned.stop_reading()
-        while not self._ends and self._share.is_feeding and owned.is_in_place:
+        while not self._ends and self._share.is_feeding and owned.is_in_place and owned.is_surely_owned:
             self._share.wait(owned.session, _READ_S)
             # A watermark of the hub counts what it has put: `NotedMailbox` has noted that before.
             self._progress.watermark = max(self._progress.watermark, self._share.watermark)

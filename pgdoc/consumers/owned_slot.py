@@ -45,7 +45,7 @@ _REOPEN_S = 5.0
 _REOPEN_PAUSE_FACTOR = 20
 """At most this fraction of the time is spent on closing and opening a quiet reader."""
 
-_ADVANCE_S = 30.0
+_ADVANCE_S = 10.0
 _ADVANCE_PAUSE_FACTOR = 50
 """How often a slot without a reader is advanced to what was acknowledged, and the fraction of the time it may take."""
 
@@ -210,6 +210,11 @@ class OwnedSlot:
         return self._session.route is STRAIGHT
 
     @property
+    def is_surely_owned(self) -> bool:
+        """Whether `is_owned_until` lies ahead."""
+        return time.monotonic() < self.is_owned_until
+
+    @property
     def session(self) -> int:
         """The socket of the session that owns the consumer."""
         return self._ownership.socket
@@ -274,7 +279,8 @@ class OwnedSlot:
             return
         with self._ownership.unhurried():
             self.is_in_place = self._ownership.advance(confirmable)
-        self._note_owned(began)
+            ended = time.monotonic()
+        self._note_owned(ended)
         self._confirmed, self._acknowledged = confirmable, acknowledged
         self._next_advance = time.monotonic() + max(_ADVANCE_S, _ADVANCE_PAUSE_FACTOR * (time.monotonic() - began))
 

@@ -39,13 +39,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("in_a_hurry")
 
 
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pgdoc.consumers.owned_slot._ADVANCE_S", 0.1)
-    monkeypatch.setattr("pgdoc.consumers.sharing._FIRST_PAUSE_S", 0.02)
-    monkeypatch.setattr("pgdoc.consumers.sharing._LONGEST_PAUSE_S", 0.05)
-
-
 @pytest.fixture
 def beside(store: Store) -> Iterator[ChangeStream]:
     """A stream, for which the store has a hub."""
