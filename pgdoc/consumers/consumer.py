@@ -322,7 +322,7 @@ class Consumer:
             if owned.has_caught_up:
                 self.mode = "live"
             owned.heartbeat()
-            if owned.has_caught_up and owned.is_straight and self._join_hub(owned):
+            if owned.may_rest and self._join_hub(owned):
                 self._stay_with_hub(owned)
                 break
         self._leave_hub()
@@ -347,7 +347,7 @@ class Consumer:
     def _stay_with_hub(self, owned: OwnedSlot) -> None:
         """Keep the slot while the hub feeds the stream, until the hub sends the consumer back or the stream ends."""
         owned.stop_reading()
-        while not self._ends and self._share.is_feeding and owned.is_in_place and owned.is_surely_owned:
+        while not self._ends and self._share.is_feeding and owned.may_rest:
             self._share.wait(owned.session, _READ_S)
             # A watermark of the hub counts what it has put: `NotedMailbox` has noted that before.
             self._progress.watermark = max(self._progress.watermark, self._share.watermark)

@@ -90,6 +90,8 @@ class OwnedSlot:
         _, self._flushed_at_start = ownership.wal_end()
         self._session = self._open(start.read_from)
         self.is_reading = self.is_in_place = True
+        found = ownership.look_at_slot()
+        self._may_rest = found is not None and not found.ends_idle
         progress.watermark = start.read_from
         # Of a slot that is quiet or not read: up to where it was confirmed, and acknowledged then.
         self._next_reopen = self._next_advance = 0.0
@@ -205,14 +207,13 @@ class OwnedSlot:
         return self._session.slot_start.plugin
 
     @property
-    def is_straight(self) -> bool:
-        """Whether the slot itself is read, through its own plugin."""
-        return self._session.route is STRAIGHT
+    def may_rest(self) -> bool:
+        """Whether the slot can do without its reader, and surely belongs to this process.
 
-    @property
-    def is_surely_owned(self) -> bool:
-        """Whether `is_owned_until` lies ahead."""
-        return time.monotonic() < self.is_owned_until
+        The reader has caught up, nobody else has touched the slot, and the server keeps a slot that rests.
+        """
+        is_settled = self.has_caught_up and self._session.route is STRAIGHT and self._may_rest
+        return is_settled and self.is_in_place and time.monotonic() < self.is_owned_until
 
     @property
     def session(self) -> int:
@@ -231,7 +232,7 @@ class OwnedSlot:
             if now >= self._next_status:
                 self._next_status = now + _STATUS_S
                 self._send_status()
-                if self.is_straight and self._session.reader.is_quiet and now >= self._next_reopen:
+                if self._session.route is STRAIGHT and self._session.reader.is_quiet and now >= self._next_reopen:
                     self._reopen_with_news()
         elif self._ownership.has_word:  # most often, that its session has ended
             self.save()
@@ -266,6 +267,7 @@ class OwnedSlot:
         """Advance the slot if that is due, and find out whether it is as it was left."""
         confirmable, acknowledged = self._progress.confirmable(), self._progress.latest.position
         found = self._ownership.look_at_slot()
+        self._may_rest = found is not None and not found.ends_idle
         self.is_in_place = (
             found is not None
             and found.wal_status != "lost"
@@ -274,9 +276,10 @@ class OwnedSlot:
         )
         is_far = confirmable - self._confirmed >= _IDLE_SAVE_BYTES
         has_news = acknowledged != self._acknowledged and confirmable > self._confirmed
-        began = time.monotonic()
-        if not self.is_in_place or not (is_far or has_news) or began < self._next_advance:
+        is_free = self.is_in_place and found is not None and found.active_pid is None  # its last reader has left
+        if not is_free or not (is_far or has_news) or time.monotonic() < self._next_advance:
             return
+        began = time.monotonic()
         with self._ownership.unhurried():
             self.is_in_place = self._ownership.advance(confirmable)
             ended = time.monotonic()

@@ -65,12 +65,14 @@ class ConsumerSlot(NamedTuple):
         wal_status: as in `pg_replication_slots`; a slot that is `lost` can't be read any more.
         confirmed: its `confirmed_flush_lsn`.
         active_pid: the process that reads it, if any.
+        ends_idle: whether the server invalidates a slot that nobody reads for some time (PostgreSQL 18).
     """
 
     plugin: str
     wal_status: str
     confirmed: int
     active_pid: int | None
+    ends_idle: bool
 
 
 def slot_of(connection: psycopg.Connection[Any], consumer: str) -> str:

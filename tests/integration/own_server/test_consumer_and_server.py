@@ -254,7 +254,7 @@ def test_a_consumer_stream_closes_quickly_in_any_state(
     wait_until(lambda: stream.try_next() is None and stream.stats().mode == "live")
     with psycopg.connect(dsn) as owner:
         pids = [row[0] for row in owner.execute(_SESSIONS, [NAME, slot(owner)]).fetchall()]
-    assert len(pids) == 2
+    assert pids  # one, if the hub feeds it
     try:
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)

@@ -97,6 +97,25 @@ def test_a_consumer_that_is_alone_reads_its_own_slot(store: Store, owner: psycop
         assert not stream._consumer._share._hub.is_started
 
 
+def test_a_slot_that_the_server_invalidates_when_idle_keeps_its_reader(
+    store: Store, owner: psycopg.Connection, beside: ChangeStream
+) -> None:
+    if not owner.execute("SELECT FROM pg_settings WHERE name = 'idle_replication_slot_timeout'").fetchone():
+        pytest.skip("PostgreSQL 18 has the setting idle_replication_slot_timeout")
+    with store["orders"].watch(consumer=NAME) as stream:
+        wait_until_shared(stream)
+        try:
+            owner.execute("ALTER SYSTEM SET idle_replication_slot_timeout = '1h'")
+            owner.execute("SELECT pg_reload_conf()")
+            wait_until(lambda: not is_shared(stream))
+            insert(store, 1)
+            assert ids(take(stream, 1)) == [1]
+        finally:
+            owner.execute("ALTER SYSTEM RESET idle_replication_slot_timeout")
+            owner.execute("SELECT pg_reload_conf()")
+        wait_until(lambda: walsenders(owner) == 2)
+
+
 def test_nothing_beyond_what_was_acknowledged_is_confirmed_while_the_hub_feeds(
     store: Store, owner: psycopg.Connection, beside: ChangeStream
 ) -> None:
