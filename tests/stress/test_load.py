@@ -51,15 +51,16 @@ def test_64_writers_5_consumers_and_20_streams(cluster: LocalServer) -> None:
 def test_the_same_while_connections_are_lost(cluster: LocalServer, buffer: int) -> None:
     """An owner comes back under its claim, so that nothing is repeated here, either."""
     plan, done = load.Plan(seconds=15, streams=5, buffer=buffer, rate=500), threading.Event()
+    ended: list[tuple[bool]] = []
 
     def cut() -> None:
         dice = random.Random(buffer)
         with psycopg.connect(cluster.conninfo, autocommit=True) as admin:
             while not done.wait(dice.uniform(0.2, 2.0)):
-                if not admin.execute("SELECT FROM docs.load LIMIT 1").fetchone():
+                if not admin.execute("SELECT id FROM docs.load LIMIT 1").fetchone():
                     continue  # streams are still being opened, which a lost connection ends
                 pids = [pid for (pid,) in admin.execute(_OURS)]
-                admin.execute("SELECT pg_terminate_backend(%s)", [dice.choice(pids)] if pids else [None])
+                ended.extend(admin.execute("SELECT pg_terminate_backend(%s)", [dice.choice(pids)] if pids else [None]))
 
     thread = threading.Thread(target=cut)
     thread.start()
@@ -68,3 +69,4 @@ def test_the_same_while_connections_are_lost(cluster: LocalServer, buffer: int) 
     finally:
         done.set()
         thread.join()
+    assert len(ended) > 3

@@ -100,7 +100,7 @@ def test_a_consumer_that_is_alone_reads_its_own_slot(store: Store, owner: psycop
 def test_a_slot_that_the_server_invalidates_when_idle_keeps_its_reader(
     store: Store, owner: psycopg.Connection, beside: ChangeStream
 ) -> None:
-    if not owner.execute("SELECT FROM pg_settings WHERE name = 'idle_replication_slot_timeout'").fetchone():
+    if not owner.execute("SELECT name FROM pg_settings WHERE name = 'idle_replication_slot_timeout'").fetchone():
         pytest.skip("PostgreSQL 18 has the setting idle_replication_slot_timeout")
     with store["orders"].watch(consumer=NAME) as stream:
         wait_until_shared(stream)
