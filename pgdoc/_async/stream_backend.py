@@ -165,9 +165,10 @@ class AsyncStreamBackend:
         """Open a durable consumer; return when it reads changes, or is a standby."""
         assert options.consumer is not None  # noqa: S101 (the caller has checked)
         consumer = Consumer(
-            self.hub.source,
+            self.hub,
             options.consumer,
             subscription,
+            company=self._consumers,
             begin_at=options.resume_after,
             wait=options.wait,
             recreate=options.on_lost == "recreate",

@@ -153,12 +153,22 @@ class Subscription:
 
     Args:
         after: nothing up to this position is wanted.
+        when_sent_back: of a durable consumer, whose own reader takes the part of a catch-up reader. It is called, on
+            any thread, when the live reader no longer feeds the subscription, and returns at once.
     """
 
-    def __init__(self, selection: Selection, after: RawPosition, mailbox: ChangeSink) -> None:
+    def __init__(
+        self,
+        selection: Selection,
+        after: RawPosition,
+        mailbox: ChangeSink,
+        *,
+        when_sent_back: Callable[[], object] | None = None,
+    ) -> None:
         self.selection = selection
         self.after = after
         self.mailbox = mailbox
+        self.when_sent_back = when_sent_back
         self.state = State.DETACHED
         # Of REJOINING only: what the live reader buffers, and from which commit LSN.
         self.pending: list[Change] = []

@@ -50,7 +50,7 @@ from pgdoc.errors import (
 from pgdoc.model.positions import Lsn, Position
 from pgdoc.model.tokens import Mark, parse_snapshot
 from pgdoc.replication.checks import FLUSH_LIMIT_S, check_flush
-from pgdoc.replication.connection import connect, map_replication_error, preflight, quote_identifier
+from pgdoc.replication.connection import connect, has_word, map_replication_error, preflight, quote_identifier
 from pgdoc.replication.registry import follow_tables, read_existence
 from pgdoc.replication.standby import StandbyCheck
 from pgdoc.runtime.deadline import deadline_scope
@@ -89,19 +89,22 @@ class Ownership:
     Attributes:
         purpose: what the consumer's connections serve, see `connect`.
         claim: what this process owns the consumer under.
+        lease_s: how long the session may be idle.
     """
 
     def __init__(self, source: Source, name: str, claim: Claim | None = None) -> None:
         self.name = name
         self.claim = claim
         self.purpose = f"consumer {name}"
+        self.lease_s = LEASE_S
         self._source = source
         self._connection = connect(source.conninfo, replication=False, purpose=self.purpose)
         try:
             preflight(self._connection, needs_slot=False)  # The consumer may have its slot already.
             self._execute(f"SET idle_session_timeout = '{LEASE_S}s'")
             self._execute(f"SET lock_timeout = {_LOCK_TIMEOUT_MS}")
-            self.slot = self._find_slot_name()
+            with self._mapped():
+                self.slot = slot_of(self._connection, self.name)
             self._session = self._one("whoami")
         except BaseException:
             self._connection.close()
@@ -114,15 +117,15 @@ class Ownership:
     def own(self) -> bool:
         """Claim the consumer, if the last claim has ended."""
         seen = self.find_owner()
-        if seen is not None and seen.state == "hidden":
-            self._execute(statement("consumers", "ask_for_lease"), {"name": self.name, "seen_holder": seen.holder})
-        if seen is not None and not seen.is_free:
-            return False
         pid, holder, renewed_at = (None, None, None) if seen is None else seen[:3]
         last = {"name": self.name, "seen_pid": pid, "seen_holder": holder, "seen_at": renewed_at}
         try:
+            if seen is not None and seen.state == "hidden":
+                self._execute(statement("consumers", "ask_for_lease"), last)
+            if seen is not None and not seen.is_free:
+                return False
             row = self._row("claim", last | self._of_session())
-        except RowLockedError:  # another process is claiming it
+        except RowLockedError:  # another process is claiming it, or its owner advances the slot
             return False
         self.claim = None if row is None else Claim(*row)
         return row is not None
@@ -208,19 +211,17 @@ class Ownership:
         """
         return Mark(checkpoint.position, self._parse_snapshot(checkpoint.snapshot))
 
-    def advance(self, lsn: int) -> None:
-        """Confirm that nothing below `lsn` is needed again, to a slot that has no reader."""
-        self._row("advance", {"slot": self.slot, "to": str(Lsn(lsn))})
+    def advance(self, lsn: int) -> bool:
+        """Confirm that nothing below `lsn` is needed again, to a slot that has no reader; see `advance_slot`."""
+        with self._mapped():
+            return advance_slot(self._connection, self.slot, lsn, self._claimed())
 
     def advance_after(self, pid: int, lsn: int | None) -> None:
         """Confirm an LSN, if any, once the walsender with this pid, whose connection was closed, has left the slot."""
-        try:
-            with deadline_scope(_ADVANCE_LIMIT_S):
-                wait_for_former_reader(self._connection, self.slot, pid)
-                if lsn is not None:
-                    advance_slot(self._connection, self.slot, lsn)
-        except psycopg.Error as exc:
-            raise self._map_error(exc) from exc
+        with self._mapped(), deadline_scope(_ADVANCE_LIMIT_S):
+            wait_for_former_reader(self._connection, self.slot, pid)
+            if lsn is not None:
+                advance_slot(self._connection, self.slot, lsn, self._claimed())
 
     def make_standby_check(self) -> StandbyCheck:
         """Return a check that uses this session."""
@@ -250,11 +251,9 @@ class Ownership:
 
     def find_slot(self) -> ConsumerSlot | None:
         """End any reader of the consumer's slot, and look it up."""
-        try:
+        with self._mapped():
             end_reader(self._connection, self.slot)
             return find_slot(self._connection, self.slot)
-        except psycopg.Error as exc:
-            raise self._map_error(exc) from exc
 
     def published_since(self) -> int:
         """Return the LSN since which the publication that pgoutput reads is complete."""
@@ -274,17 +273,18 @@ class Ownership:
 
     def follow_tables(self) -> None:
         """See `pgdoc.replication.registry.follow_tables`."""
-        try:
+        with self._mapped():
             follow_tables(self._connection)
-        except psycopg.Error as exc:
-            raise self._map_error(exc) from exc
+
+    def look_at_slot(self) -> ConsumerSlot | None:
+        """Look the consumer's slot up."""
+        with self._mapped():
+            return find_slot(self._connection, self.slot)
 
     def drop_slot(self) -> bool:
         """Drop the consumer's slot; return whether it existed."""
-        try:
+        with self._mapped():
             return drop_slot(self._connection, self.slot)
-        except psycopg.Error as exc:
-            raise self._map_error(exc) from exc
 
     def remove(self) -> bool:
         """Delete the consumer and its slot; return whether either existed.
@@ -314,6 +314,18 @@ class Ownership:
             time.sleep(_FLUSH_POLL_S)
 
     @property
+    def socket(self) -> int:
+        """The socket of its session."""
+        with self._mapped():
+            return self._connection.pgconn.socket
+
+    @property
+    def has_word(self) -> bool:
+        """See `pgdoc.replication.connection.has_word`."""
+        with self._mapped():
+            return has_word(self._connection)
+
+    @property
     def closed(self) -> bool:
         """Whether the session is known to be over."""
         return self._connection.closed
@@ -339,12 +351,6 @@ class Ownership:
     def _of_session(self) -> dict[str, Any]:
         pid, began = self._session
         return {"pid": pid, "began": began, "ttl": timedelta(seconds=LEASE_S)}
-
-    def _find_slot_name(self) -> str:
-        try:
-            return slot_of(self._connection, self.name)
-        except psycopg.Error as exc:
-            raise self._map_error(exc) from exc
 
     def _parse_snapshot(self, text: str | None) -> SnapshotState:
         try:
@@ -375,8 +381,13 @@ class Ownership:
 
     def _execute(self, query: str, *params: Any) -> psycopg.Cursor[Any]:
         given = params[0] if params and isinstance(params[0], dict) else params or None
-        try:
+        with self._mapped():
             return self._connection.execute(query.encode(), given)
+
+    @contextlib.contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
         except psycopg.errors.LockNotAvailable as exc:
             raise RowLockedError(
                 f'consumer "{self.name}": an open transaction holds its row, such as one with a checkpoint; end that '

@@ -65,12 +65,14 @@ class ConsumerSlot(NamedTuple):
         wal_status: as in `pg_replication_slots`; a slot that is `lost` can't be read any more.
         confirmed: its `confirmed_flush_lsn`.
         active_pid: the process that reads it, if any.
+        ends_idle: whether the server invalidates a slot that nobody reads for some time (PostgreSQL 18).
     """
 
     plugin: str
     wal_status: str
     confirmed: int
     active_pid: int | None
+    ends_idle: bool
 
 
 def slot_of(connection: psycopg.Connection[Any], consumer: str) -> str:
@@ -143,17 +145,21 @@ def wait_for_former_reader(connection: psycopg.Connection[Any], slot: str, pid: 
         time.sleep(_LEAVE_POLL_S)
 
 
-def advance_slot(connection: psycopg.Connection[Any], slot: str, lsn: int) -> None:
-    """Confirm that nothing below `lsn` is needed again, if nothing reads the slot; give up after a minute.
+def advance_slot(connection: psycopg.Connection[Any], slot: str, lsn: int, claim: dict[str, Any]) -> bool:
+    """Confirm that nothing below `lsn` is needed again, if nothing reads the slot; return `False` after a minute.
 
+    Only while the claim stands, whose row is locked meanwhile: the next owner may already need more than this one did.
     The server decodes everything since the start of the oldest open transaction. With `synchronized_standby_slots`, it
     waits for standbys, too.
     """
     connection.execute(f"SET statement_timeout = {_ADVANCE_LIMIT_MS}")
     try:
-        connection.execute(statement("consumers", "advance"), {"slot": slot, "to": str(Lsn(lsn))})
+        connection.execute(statement("consumers", "advance"), claim | {"slot": slot, "to": str(Lsn(lsn))})
     except psycopg.errors.QueryCanceled as exc:
         logger.warning('slot "%s" could not be advanced: %s', slot, one_line(exc))
+        return False
+    else:
+        return True
     finally:
         if not connection.closed:
             connection.execute("SET statement_timeout = 0")

@@ -116,12 +116,15 @@ RETURNING collections
 -- name: consumers
 -- The owner is the session of the last claim, see `owner` in consumers.sql. A consumer without one counts as waiting since
 -- its last update of consumer_progress (seen_at). An owner is silent since its session last did something, or, if this role
--- may not see that, since it last renewed its lease.
+-- may not see that, since it last renewed its lease. The slot of a consumer that shares the hub's walsender is behind what
+-- it has acknowledged.
 SELECT c.name, c.schema_name, owner.pid, greatest(c.place, p.acknowledged),
   CASE WHEN p.acknowledged > c.place THEN p.system_id ELSE c.system_id END,
   CASE WHEN p.acknowledged > c.place THEN p.timeline ELSE c.timeline END,
   CASE WHEN p.acknowledged > c.place THEN p.database_oid ELSE c.database_oid END,
-  (pg_current_wal_flush_lsn() - s.confirmed_flush_lsn)::bigint,
+  CASE WHEN s.confirmed_flush_lsn IS NOT NULL THEN greatest(0, least(
+    pg_current_wal_flush_lsn() - s.confirmed_flush_lsn,
+    pg_current_wal_flush_lsn() - '0/0'::pg_lsn - (greatest(c.place, p.acknowledged))[1]::numeric))::bigint END,
   clock_timestamp() - coalesce(
     p.waiting_since, CASE WHEN owner.pid IS NULL THEN p.seen_at ELSE clock_timestamp() END, c.created_at),
   (pg_current_wal_flush_lsn() - s.restart_lsn)::bigint, s.wal_status, c.created_at,
