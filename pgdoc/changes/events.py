@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pgdoc.changes.diff import UpdateDescription, diff
 from pgdoc.changes.event_json import json_of, plain_of
 from pgdoc.changes.row_images import after_of, all_columns, images_of, metadata_of, row_of
+from pgdoc.changes.snapshot_event import OF_SNAPSHOT
 from pgdoc.decoding.records import ROW_KINDS
 from pgdoc.errors import HistoryLost, ReplicaIdentityChanged
 from pgdoc.model import json_codec
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pgdoc.changes.change import Change
+    from pgdoc.changes.snapshot_event import Origin
     from pgdoc.model.positions import Ids
 
 __all__ = ["ChangeEvent", "EventType", "UpdateDescription"]
@@ -127,20 +129,12 @@ def to_be_compared(event: ChangeEvent) -> ChangeEvent:
     return replace(event, full_document=to_be_decoded_by(json_codec.decode_comparable, event.full_document))
 
 
-def from_snapshot(collection: str, document: Document, token: ResumeToken, read_at: datetime) -> ChangeEvent:
+def from_snapshot(document_id: str, origin: Origin) -> ChangeEvent:
     """Make the event of a document that a snapshot read."""
-    return ChangeEvent(
-        event_type=EventType.SNAPSHOT,
-        collection=collection,
-        document_id=document.id,
-        full_document=document,
-        full_document_before_change=None,
-        update_description=None,
-        resume_token=token,
-        timestamp=read_at,
-        transaction_id=0,
-        metadata={},
-    )
+    event = object.__new__(ChangeEvent)
+    state = event.__dict__
+    state["event_type"], state["document_id"], state["_origin"] = EventType.SNAPSHOT, document_id, origin
+    return event
 
 
 def _document(event: ChangeEvent, image: dict[str, Any]) -> Document:
@@ -217,7 +211,7 @@ def _resume_token(event: ChangeEvent) -> ResumeToken:
 
 
 class _FromChange:
-    """A field of an event that is computed from its change on first access and then stored in it.
+    """A field of an event that is computed from its change, or a snapshot's row, on first access and then stored in it.
 
     A descriptor, not `__getattr__`, which Python calls only after an AttributeError.
     """
@@ -229,9 +223,10 @@ class _FromChange:
         if event is None:
             raise AttributeError(self._name)
         state = event.__dict__
-        if "_change" not in state:
+        compute = self._compute if "_change" in state else OF_SNAPSHOT.get(self._name) if "_origin" in state else None
+        if compute is None:
             raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
-        value = state[self._name] = self._compute(event)
+        value = state[self._name] = compute(event)
         return value
 
 

@@ -22,10 +22,12 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgdoc.decoding.records import ROW_KINDS
 from pgdoc.errors import InvalidResumeToken
+from pgdoc.model.positions import before_commits_at
 from pgdoc.model.tokens import SnapshotProgress
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pgdoc.changes.change import Change
+    from pgdoc.model.positions import RawPosition
 
 
 _HALF = 1 << 31
@@ -70,7 +73,7 @@ class SnapshotChunk:
 
     Attributes:
         after: the chunk begins after this document id.
-        documents: by id. Changes that the statement did not see are applied to them.
+        documents: by id, as rows. Changes that the statement did not see are applied to them, as documents.
         up_to: the last id that the chunk covers; `None` if it covers all that remains of the collection.
         end_lsn: the end of the WAL after the statement.
     """
@@ -84,13 +87,38 @@ class SnapshotChunk:
     read_at: datetime
 
 
-class DueChunk(NamedTuple):
-    """Documents to deliver at `end_lsn`, each with the progress that it completes."""
+@dataclass(frozen=True, slots=True)
+class DuePart:
+    """What the documents of a chunk that is due have in common.
+
+    Attributes:
+        count: the number of documents.
+        before, after: the progress before the first of them, and that after the last.
+    """
 
     collection: str
-    end_lsn: int
     read_at: datetime
-    documents: list[tuple[Any, SnapshotProgress]]
+    count: int
+    before: SnapshotProgress
+    after: SnapshotProgress
+
+    def progress(self, number: int, document_id: str) -> SnapshotProgress:
+        """Return the progress once the first `number` documents are delivered, of which this is the last."""
+        if number == self.count:
+            return self.after
+        return self.before._replace(document_id=document_id, delivered=self.before.delivered + number)
+
+
+class DueChunk(NamedTuple):
+    """Documents to deliver, in the order of their ids.
+
+    Attributes:
+        floor: the position of the stream when it became due, or before that.
+    """
+
+    part: DuePart
+    floor: RawPosition
+    documents: list[tuple[str, Any]]
 
 
 class Snapshot:
@@ -122,6 +150,14 @@ class Snapshot:
         return SnapshotProgress(tuple(self._remaining), self._after, self._stream_digest, self._delivered)
 
     @property
+    def delivered(self) -> SnapshotProgress:
+        """The progress with the documents of `due` before `next`."""
+        due, count = self.due, self.next
+        if due is None or count == len(due.documents):
+            return self.progress
+        return due.part.progress(count, due.documents[count - 1][0]) if count else due.part.before
+
+    @property
     def wanted(self) -> tuple[str, str] | None:
         """The collection to read next, and the id to read after; `None` while a chunk waits, and at the end."""
         return None if self._waiting or not self._remaining else (self._remaining[0], self._after)
@@ -146,19 +182,14 @@ class Snapshot:
         chunk = self._waiting
         if chunk is None:
             return
-        before, keys = self.progress, sorted(chunk.documents)
+        before, documents = self.progress, sorted(chunk.documents.items(), key=itemgetter(0))
         is_last = chunk.up_to is None
         remaining = [name for name in self._remaining if name != chunk.collection] if is_last else self._remaining
         after = before._replace(
-            remaining=tuple(remaining), document_id=chunk.up_to or "", delivered=before.delivered + len(keys)
+            remaining=tuple(remaining), document_id=chunk.up_to or "", delivered=before.delivered + len(documents)
         )
-        documents = [
-            (chunk.documents[key], before._replace(document_id=key, delivered=before.delivered + number))
-            for number, key in enumerate(keys, 1)
-        ]
-        if documents:
-            documents[-1] = (documents[-1][0], after)
-        due = DueChunk(chunk.collection, chunk.end_lsn, chunk.read_at, documents)
+        part = DuePart(chunk.collection, chunk.read_at, len(documents), before, after)
+        due = DueChunk(part, before_commits_at(chunk.end_lsn), documents)
         # Nothing but plain assignments from here on: see the module.
         self.due, self.next, self._waiting = due, 0, None
         self._remaining, self._after, self._delivered = remaining, after.document_id, after.delivered

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from pgdoc.changes import events
 from pgdoc.changes.life import Life
+from pgdoc.changes.snapshot_event import mark_of
 from pgdoc.model.positions import (
     BEFORE_ALL,
     MESSAGE,
-    before_commits_at,
     commit_lsn_of,
     is_collection_event,
     just_after,
 )
-from pgdoc.model.tokens import Mark, token_at
+from pgdoc.model.tokens import Mark
 from pgdoc.streams.feed import Feed
 from pgdoc.streams.status import StreamStats
 
@@ -81,8 +81,7 @@ class Delivery:
         self.has_ended = False
         self._ending: Change | None = None  # the invalidate: the next event, and the last
         self._last: RawPosition = BEFORE_ALL  # of the last change that was delivered or skipped
-        self._last_delivered = Mark()
-        self._snapshot_progress: SnapshotProgress | None = None  # with the last document that was delivered
+        self._last_delivered: Mark | ChangeEvent = Mark()  # an event of the snapshot stands for its mark
 
     @property
     def closed(self) -> bool:
@@ -105,12 +104,10 @@ class Delivery:
     @property
     def progress(self) -> SnapshotProgress | None:
         """How far the snapshot that is being delivered has come."""
-        return None if self.snapshot is None else self._snapshot_progress
+        return None if self.snapshot is None else self.snapshot.delivered
 
     def begin_snapshot(self, snapshot: Snapshot) -> None:
         """Deliver the documents of `snapshot` between the changes."""
-        progress = snapshot.progress
-        self._snapshot_progress = progress
         self.snapshot = snapshot
 
     def resume_life(self, existence: Existence) -> None:
@@ -142,9 +139,19 @@ class Delivery:
     def next_events(self, most: int) -> list[ChangeEvent]:
         """Return the next events that need no waiting, at most this many; perhaps none.
 
-        Many come at once only if they are changes of rows, since only these need no decision of their own.
+        Many come at once only if they are changes of rows, or rows of a snapshot that no filter looks at, since only
+        these need no decision of their own.
         """
         batch = self.mailbox.batch
+        if self.snapshot is not None and self._where is None and not self.is_snapshot_due and not self.closed:
+            rows, position = self._rows_of(self.snapshot, most)
+            if rows:
+                number, delivered, last = self.snapshot.next + len(rows), self.delivered + len(rows), rows[-1]
+                self._last = position
+                self._last_delivered = last
+                self.delivered = delivered
+                self.snapshot.next = number
+                return rows
         if self.has_only_changes and self._ending is None and not self.closed:
             found, end = self._rows_in(batch, most)
             if found:
@@ -224,9 +231,8 @@ class Delivery:
             ValueError: this stream has not delivered the event.
         """
         if event is None or self._is_last(event):
-            return Mark(
-                (*self._position_after(event), *self._last_delivered.position[4:]), self._last_delivered.snapshot
-            )
+            last = self._last_mark
+            return Mark((*self._position_after(event), *last.position[4:]), last.snapshot)
         return Mark.at(self._position_after(event), event.resume_token.progress)
 
     def position(self, feed: Feed) -> RawPosition:
@@ -248,11 +254,7 @@ class Delivery:
         )
 
     def _next_document(self, snapshot: Snapshot) -> ChangeEvent | None:
-        due_at, chunk = snapshot.due_at, snapshot.due
-        if due_at is not None and (chunk is None or snapshot.next == len(chunk.documents)):
-            if self._has_come_to(due_at):
-                snapshot.release()
-            chunk = snapshot.due
+        chunk = self._due_chunk(snapshot)
         while chunk is not None and snapshot.next < len(chunk.documents) and not self.closed:
             event = self._deliver_document(snapshot, chunk)
             if event is not None:
@@ -261,29 +263,48 @@ class Delivery:
             self._finish_chunk(snapshot, chunk)
         return None
 
+    def _due_chunk(self, snapshot: Snapshot) -> DueChunk | None:
+        """Return the chunk that is being delivered, or was delivered last if no other is due."""
+        chunk = snapshot.due
+        if chunk is None or snapshot.next == len(chunk.documents):
+            due_at = snapshot.due_at
+            if due_at is not None and self._has_come_to(due_at):
+                snapshot.release()
+        return snapshot.due
+
     def _deliver_document(self, snapshot: Snapshot, chunk: DueChunk) -> ChangeEvent | None:
-        document, progress = chunk.documents[snapshot.next]
-        position = max(self._last, before_commits_at(chunk.end_lsn))
-        token = token_at(position, self.feed.ids, progress)  # type: ignore[union-attr]
-        event = events.from_snapshot(chunk.collection, document, token, chunk.read_at)
-        mark = Mark.at(position, progress) if self._matches(event) else None
-        self._snapshot_progress = progress
+        number, position = snapshot.next + 1, max(self._last, chunk.floor)
+        document_id, row = chunk.documents[snapshot.next]
+        origin = (chunk.part, number, row, position, self.feed.ids, self._decode)  # type: ignore[union-attr]
+        event = events.from_snapshot(document_id, origin)
+        is_wanted = self._where is None or self._matches(event)
         self._last = position
-        if mark is None:
-            snapshot.next += 1
+        if not is_wanted:
+            snapshot.next = number
             self._pass_over(position)
             return None
-        self._last_delivered = mark
+        self._last_delivered = event
         self.delivered += 1
-        snapshot.next += 1
+        snapshot.next = number
         return event
 
+    def _rows_of(self, snapshot: Snapshot, most: int) -> tuple[list[ChangeEvent], RawPosition]:
+        """Return the events of the next documents of the chunk that is due, and the stream's position."""
+        chunk = self._due_chunk(snapshot)
+        if chunk is None:
+            return [], self._last
+        position, first = max(self._last, chunk.floor), snapshot.next + 1
+        part, ids, decode = chunk.part, self.feed.ids, self._decode  # type: ignore[union-attr]
+        rows = [
+            events.from_snapshot(document_id, (part, number, row, position, ids, decode))
+            for number, (document_id, row) in enumerate(chunk.documents[snapshot.next : snapshot.next + most], first)
+        ]
+        return rows, position
+
     def _finish_chunk(self, snapshot: Snapshot, chunk: DueChunk) -> None:
-        """Record the progress of the chunk: an empty one has no document to do it."""
-        progress = snapshot.progress
-        self._snapshot_progress = progress
-        if not progress.remaining:
-            self._pass_over(max(self._last, before_commits_at(chunk.end_lsn)))
+        """Record the end of the snapshot with its last chunk: an empty one has no document to do it."""
+        if not snapshot.progress.remaining:
+            self._pass_over(max(self._last, chunk.floor))
             self.snapshot = None
 
     def _has_come_to(self, lsn: int) -> bool:
@@ -327,11 +348,16 @@ class Delivery:
 
     def _pass_over(self, position: RawPosition) -> None:
         if self.consumer is not None:
-            self.consumer.pass_over(self._last_delivered, Mark.at(position, self.progress))
+            self.consumer.pass_over(self._last_mark, Mark.at(position, self.progress))
+
+    @property
+    def _last_mark(self) -> Mark:
+        last = self._last_delivered
+        return last if isinstance(last, Mark) else mark_of(last)
 
     def _is_last(self, event: ChangeEvent) -> bool:
         token = event.resume_token
-        return Mark.at(token.position, token.progress).position == self._last_delivered.position
+        return Mark.at(token.position, token.progress).position == self._last_mark.position
 
     def _position_after(self, event: ChangeEvent | None) -> RawPosition:
         """Return the position to resume after, once an event is acknowledged.

@@ -165,7 +165,10 @@ class Snapshots(RuleBasedStateMachine):
         if due_at is not None and (self.end if is_at_end else self.wal[number].lsn) >= due_at:
             self.snapshot.release()
             assert self.snapshot.due is not None
-            self._deliver_documents(self.snapshot.due.documents)
+            part, documents = self.snapshot.due.part, self.snapshot.due.documents
+            self._deliver_documents(
+                [(row, part.progress(number, key)) for number, (key, row) in enumerate(documents, 1)]
+            )
         elif not is_at_end:
             change, view = self.wal[number].changes[index]
             self.taken = (number, index + 1)
@@ -244,7 +247,7 @@ def test_a_renamed_collection_is_read_under_its_new_name():
     assert snapshot.accept(chunk("a", "", "12", "2"))
     snapshot.release()
     assert snapshot.due is not None
-    assert [progress.document_id for _, progress in snapshot.due.documents] == ["1", "2"]
+    assert [key for key, _ in snapshot.due.documents] == ["1", "2"]
     assert snapshot.accept(chunk("a", "2", "34", "4"))
     snapshot.absorb(ddl("rename", "a", "z"), View(None, None))
     assert snapshot.wanted == ("z", "2")
