@@ -80,7 +80,8 @@ def copy(conninfo: str, *, loads: bool) -> int:
         for block in blocks:  # a row each
             count += 1
             if loads:
-                _, data, *_ = (bytes(block).replace(b"\\\\", b"\\") if b"\\" in block else bytes(block)).split(b"\t")
+                row = bytes(block)
+                _, data, *_ = (row.replace(b"\\\\", b"\\") if b"\\" in row else row).split(b"\t")
                 orjson.loads(data)
     return count
 

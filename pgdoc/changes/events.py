@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pgdoc.changes.change import Change
-    from pgdoc.changes.snapshot_event import Origin
+    from pgdoc.changes.snapshot import DuePart
     from pgdoc.model.positions import Ids
+    from pgdoc.model.stored_rows import StoredRow
 
 __all__ = ["ChangeEvent", "EventType", "UpdateDescription"]
 
@@ -129,11 +130,12 @@ def to_be_compared(event: ChangeEvent) -> ChangeEvent:
     return replace(event, full_document=to_be_decoded_by(json_codec.decode_comparable, event.full_document))
 
 
-def from_snapshot(document_id: str, origin: Origin) -> ChangeEvent:
-    """Make the event of a document that a snapshot read."""
+def from_snapshot(part: DuePart, number: int, document_id: str, row: StoredRow | Document) -> ChangeEvent:
+    """Make the event of a document that a snapshot read: it is the document of this number, from 1, in the part."""
     event = object.__new__(ChangeEvent)
     state = event.__dict__
-    state["event_type"], state["document_id"], state["_origin"] = EventType.SNAPSHOT, document_id, origin
+    state["event_type"], state["document_id"] = EventType.SNAPSHOT, document_id
+    state["_part"], state["_number"], state["_row"] = part, number, row
     return event
 
 
@@ -223,7 +225,7 @@ class _FromChange:
         if event is None:
             raise AttributeError(self._name)
         state = event.__dict__
-        compute = self._compute if "_change" in state else OF_SNAPSHOT.get(self._name) if "_origin" in state else None
+        compute = self._compute if "_change" in state else OF_SNAPSHOT.get(self._name) if "_part" in state else None
         if compute is None:
             raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
         value = state[self._name] = compute(event)

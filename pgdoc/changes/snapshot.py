@@ -22,12 +22,10 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgdoc.decoding.records import ROW_KINDS
 from pgdoc.errors import InvalidResumeToken
-from pgdoc.model.positions import before_commits_at
 from pgdoc.model.tokens import SnapshotProgress
 
 if TYPE_CHECKING:
@@ -35,7 +33,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pgdoc.changes.change import Change
-    from pgdoc.model.positions import RawPosition
+    from pgdoc.model.json_codec import JsonDecoder
+    from pgdoc.model.positions import Ids, RawPosition
 
 
 _HALF = 1 << 31
@@ -87,6 +86,34 @@ class SnapshotChunk:
     read_at: datetime
 
 
+class Place(NamedTuple):
+    """What the documents of a chunk share with the stream that delivers them.
+
+    Attributes:
+        position: where the stream is.
+        ids: what its tokens carry.
+        decode_text: decodes its data.
+    """
+
+    position: RawPosition
+    ids: Ids
+    decode_text: JsonDecoder | None
+
+
+class DueChunk(NamedTuple):
+    """Documents to deliver.
+
+    Attributes:
+        part: what they have in common.
+        keys: their ids, in order.
+        rows: their rows, or documents.
+    """
+
+    part: DuePart
+    keys: list[str]
+    rows: list[Any]
+
+
 @dataclass(frozen=True, slots=True)
 class DuePart:
     """What the documents of a chunk that is due have in common.
@@ -98,6 +125,7 @@ class DuePart:
 
     collection: str
     read_at: datetime
+    place: Place
     count: int
     before: SnapshotProgress
     after: SnapshotProgress
@@ -107,18 +135,6 @@ class DuePart:
         if number == self.count:
             return self.after
         return self.before._replace(document_id=document_id, delivered=self.before.delivered + number)
-
-
-class DueChunk(NamedTuple):
-    """Documents to deliver, in the order of their ids.
-
-    Attributes:
-        floor: the position of the stream when it became due, or before that.
-    """
-
-    part: DuePart
-    floor: RawPosition
-    documents: list[tuple[str, Any]]
 
 
 class Snapshot:
@@ -151,11 +167,11 @@ class Snapshot:
 
     @property
     def delivered(self) -> SnapshotProgress:
-        """The progress with the documents of `due` before `next`."""
+        """The progress with those documents of `due` that come before `next`."""
         due, count = self.due, self.next
-        if due is None or count == len(due.documents):
+        if due is None or count == due.part.count:
             return self.progress
-        return due.part.progress(count, due.documents[count - 1][0]) if count else due.part.before
+        return due.part.progress(count, due.keys[count - 1]) if count else due.part.before
 
     @property
     def wanted(self) -> tuple[str, str] | None:
@@ -177,19 +193,19 @@ class Snapshot:
         self._waiting = chunk
         return True
 
-    def release(self) -> None:
+    def release(self, place: Place) -> None:
         """Make the waiting chunk due."""
         chunk = self._waiting
         if chunk is None:
             return
-        before, documents = self.progress, sorted(chunk.documents.items(), key=itemgetter(0))
+        before, keys = self.progress, sorted(chunk.documents)
         is_last = chunk.up_to is None
         remaining = [name for name in self._remaining if name != chunk.collection] if is_last else self._remaining
         after = before._replace(
-            remaining=tuple(remaining), document_id=chunk.up_to or "", delivered=before.delivered + len(documents)
+            remaining=tuple(remaining), document_id=chunk.up_to or "", delivered=before.delivered + len(keys)
         )
-        part = DuePart(chunk.collection, chunk.read_at, len(documents), before, after)
-        due = DueChunk(part, before_commits_at(chunk.end_lsn), documents)
+        part = DuePart(chunk.collection, chunk.read_at, place, len(keys), before, after)
+        due = DueChunk(part, keys, [chunk.documents[key] for key in keys])
         # Nothing but plain assignments from here on: see the module.
         self.due, self.next, self._waiting = due, 0, None
         self._remaining, self._after, self._delivered = remaining, after.document_id, after.delivered

@@ -24,7 +24,7 @@ FROM set_config('synchronous_commit', 'local', true),
 -- The next documents of a collection by id, as one row: how many there are, and each column of the first of them as one
 -- value, which saves what rows cost. Neither an id nor JSON text contains a zero byte; a text is empty if PostgreSQL can't
 -- print it. The document that passes the limit of printed bytes is the last one. The limit of stored bytes, which are known
--- without reading a large document, keeps PostgreSQL from printing many in vain. OFFSET 0 has it print each once.
+-- without reading a large document, keeps PostgreSQL from printing many in vain. OFFSET 0 has it print each only once.
 -- The message marks the WAL position that the stream must reach. Row-level security is looked at by the statement that
 -- reads: a policy could hide documents, whose later changes the stream would have nevertheless.
 SELECT hides_rows, pg_current_snapshot()::text, (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint, clock_timestamp(),
@@ -48,7 +48,7 @@ CROSS JOIN LATERAL (
           sum(pg_column_size(data)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - pg_column_size(data) < %s AS may_fit
         FROM (SELECT id COLLATE "C" AS id, data, version, created_at, updated_at FROM {table}
           WHERE {guard} AND id COLLATE "C" > %s::text ORDER BY id COLLATE "C" LIMIT %s) AS page
-      ) AS measured OFFSET 0
+      ) AS measured ORDER BY id OFFSET 0
     ) AS printed
   ) AS counted
 ) AS part

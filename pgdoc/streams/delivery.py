@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from pgdoc.changes import events
 from pgdoc.changes.life import Life
+from pgdoc.changes.snapshot import Place
 from pgdoc.changes.snapshot_event import mark_of
 from pgdoc.model.positions import (
     BEFORE_ALL,
     MESSAGE,
+    before_commits_at,
     commit_lsn_of,
     is_collection_event,
     just_after,
@@ -144,14 +146,16 @@ class Delivery:
         """
         batch = self.mailbox.batch
         if self.snapshot is not None and self._where is None and not self.is_snapshot_due and not self.closed:
-            rows, position = self._rows_of(self.snapshot, most)
-            if rows:
-                number, delivered, last = self.snapshot.next + len(rows), self.delivered + len(rows), rows[-1]
+            chunk = self._due_chunk(self.snapshot)
+            documents = [] if chunk is None else _documents_in(chunk, self.snapshot.next, most)
+            if chunk is not None and documents:
+                number, delivered = self.snapshot.next + len(documents), self.delivered + len(documents)
+                last, position = documents[-1], chunk.part.place.position
                 self._last = position
                 self._last_delivered = last
                 self.delivered = delivered
                 self.snapshot.next = number
-                return rows
+                return documents
         if self.has_only_changes and self._ending is None and not self.closed:
             found, end = self._rows_in(batch, most)
             if found:
@@ -255,57 +259,35 @@ class Delivery:
 
     def _next_document(self, snapshot: Snapshot) -> ChangeEvent | None:
         chunk = self._due_chunk(snapshot)
-        while chunk is not None and snapshot.next < len(chunk.documents) and not self.closed:
-            event = self._deliver_document(snapshot, chunk)
-            if event is not None:
+        if chunk is None:
+            return None
+        part = chunk.part
+        while snapshot.next < part.count and not self.mailbox.closed:
+            number, position = snapshot.next + 1, part.place.position
+            event = events.from_snapshot(part, number, chunk.keys[number - 1], chunk.rows[number - 1])
+            is_wanted = self._where is None or self._matches(event)
+            self._last = position
+            if is_wanted:
+                self._last_delivered = event
+                self.delivered += 1
+                snapshot.next = number
                 return event
-        if chunk is not None and snapshot.next == len(chunk.documents):
-            self._finish_chunk(snapshot, chunk)
+            snapshot.next = number
+            self._pass_over(position)
+        if snapshot.next == part.count and not snapshot.progress.remaining:
+            self._pass_over(max(self._last, part.place.position))  # an empty chunk has no document to record the end
+            self.snapshot = None
         return None
 
     def _due_chunk(self, snapshot: Snapshot) -> DueChunk | None:
         """Return the chunk that is being delivered, or was delivered last if no other is due."""
-        chunk = snapshot.due
-        if chunk is None or snapshot.next == len(chunk.documents):
-            due_at = snapshot.due_at
-            if due_at is not None and self._has_come_to(due_at):
-                snapshot.release()
+        chunk, due_at = snapshot.due, snapshot.due_at
+        if due_at is None or (chunk is not None and snapshot.next < chunk.part.count):
+            return chunk
+        if self.feed is not None and self._has_come_to(due_at):
+            position = max(self._last, before_commits_at(due_at))
+            snapshot.release(Place(position, self.feed.ids, self._decode))
         return snapshot.due
-
-    def _deliver_document(self, snapshot: Snapshot, chunk: DueChunk) -> ChangeEvent | None:
-        number, position = snapshot.next + 1, max(self._last, chunk.floor)
-        document_id, row = chunk.documents[snapshot.next]
-        origin = (chunk.part, number, row, position, self.feed.ids, self._decode)  # type: ignore[union-attr]
-        event = events.from_snapshot(document_id, origin)
-        is_wanted = self._where is None or self._matches(event)
-        self._last = position
-        if not is_wanted:
-            snapshot.next = number
-            self._pass_over(position)
-            return None
-        self._last_delivered = event
-        self.delivered += 1
-        snapshot.next = number
-        return event
-
-    def _rows_of(self, snapshot: Snapshot, most: int) -> tuple[list[ChangeEvent], RawPosition]:
-        """Return the events of the next documents of the chunk that is due, and the stream's position."""
-        chunk = self._due_chunk(snapshot)
-        if chunk is None:
-            return [], self._last
-        position, first = max(self._last, chunk.floor), snapshot.next + 1
-        part, ids, decode = chunk.part, self.feed.ids, self._decode  # type: ignore[union-attr]
-        rows = [
-            events.from_snapshot(document_id, (part, number, row, position, ids, decode))
-            for number, (document_id, row) in enumerate(chunk.documents[snapshot.next : snapshot.next + most], first)
-        ]
-        return rows, position
-
-    def _finish_chunk(self, snapshot: Snapshot, chunk: DueChunk) -> None:
-        """Record the end of the snapshot with its last chunk: an empty one has no document to do it."""
-        if not snapshot.progress.remaining:
-            self._pass_over(max(self._last, chunk.floor))
-            self.snapshot = None
 
     def _has_come_to(self, lsn: int) -> bool:
         """Return whether every change that commits before `lsn` was delivered or skipped."""
@@ -372,3 +354,10 @@ class Delivery:
                 raise ValueError(f"{event.resume_token} was not delivered by this stream: pass one of its own events")
         ends = self._ending is not None or self.has_ended or self.feed is None or position <= self.feed.begun_at
         return just_after(position) if is_collection_event(position) and not ends else position
+
+
+def _documents_in(chunk: DueChunk, begin: int, most: int) -> list[ChangeEvent]:
+    """Return the events of the next documents of a chunk, at most this many."""
+    part, end = chunk.part, begin + most
+    documents = zip(chunk.keys[begin:end], chunk.rows[begin:end], strict=True)
+    return [events.from_snapshot(part, number, key, row) for number, (key, row) in enumerate(documents, begin + 1)]

@@ -13,7 +13,7 @@ import pytest
 
 from pgdoc.changes import events
 from pgdoc.changes.events import ChangeEvent
-from pgdoc.changes.snapshot import PgSnapshot, Snapshot, SnapshotChunk
+from pgdoc.changes.snapshot import PgSnapshot, Place, Snapshot, SnapshotChunk
 from pgdoc.changes.snapshot_event import mark_of
 from pgdoc.model.documents import Document
 from pgdoc.model.tokens import Mark, SnapshotProgress, token_at
@@ -30,18 +30,18 @@ def snapshot_of(documents: dict[str, Any], up_to: str | None) -> Snapshot:
     snapshot = Snapshot(START, None)
     seen = PgSnapshot(5, 5, frozenset())
     assert snapshot.accept(SnapshotChunk("orders", "a", documents, up_to, seen, 100, NOW))
-    snapshot.release()
+    snapshot.release(Place(POSITION, IDS, None))
     return snapshot
 
 
-def row(number: int) -> tuple[bytes, bytes]:
-    return b'{"n": %d}' % number, pack(">qqq", number, 0, 0)
+def row(number: int) -> bytes:
+    return pack(">qqq", number, 0, 0) + b'{"n": %d}' % number
 
 
 def event_of(snapshot: Snapshot, number: int) -> ChangeEvent:
     assert snapshot.due is not None
-    document_id, found = snapshot.due.documents[number - 1]
-    return events.from_snapshot(document_id, (snapshot.due.part, number, found, POSITION, IDS, None))
+    part, keys, rows = snapshot.due
+    return events.from_snapshot(part, number, keys[number - 1], rows[number - 1])
 
 
 def test_an_event_has_the_fields_that_it_would_be_made_with() -> None:
