@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncChangeStream"]
 
-_POLL_S = 0.005
+_POLL_S = 0.001
 _STANDBY_POLL_S = 0.1
 
 

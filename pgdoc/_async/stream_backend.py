@@ -215,7 +215,7 @@ class AsyncStreamBackend:
         table = AsyncTable(self._connections, self.hub.source.schema, collection, auto_create=True)
         with deadline_scope(limit_s):
             try:
-                return await table.read(part_statement(table.name), params)
+                return await table.read(part_statement(table.name), params, prepare=False)
             except CollectionNotFound:
                 return []
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ChangeStream"]
 
-_POLL_S = 0.005
+_POLL_S = 0.001
 _STANDBY_POLL_S = 0.1
 
 

@@ -216,7 +216,7 @@ class StreamBackend:
         table = Table(self._connections, self.hub.source.schema, collection, auto_create=True)
         with deadline_scope(limit_s):
             try:
-                return table.read(part_statement(table.name), params)
+                return table.read(part_statement(table.name), params, prepare=False)
             except CollectionNotFound:
                 return []
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pgdoc.changes.diff import UpdateDescription, diff
 from pgdoc.changes.event_json import json_of, plain_of
 from pgdoc.changes.row_images import after_of, all_columns, images_of, metadata_of, moment_of, row_of, time_of
+from pgdoc.changes.snapshot_event import OF_SNAPSHOT
 from pgdoc.decoding.records import ROW_KINDS
 from pgdoc.errors import HistoryLost, ReplicaIdentityChanged
 from pgdoc.model import json_codec
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pgdoc.changes.change import Change
+    from pgdoc.changes.snapshot import DuePart
     from pgdoc.model.positions import Ids
+    from pgdoc.model.stored_rows import StoredRow
 
 __all__ = ["ChangeEvent", "EventType", "UpdateDescription"]
 
@@ -130,20 +133,13 @@ def to_be_compared(event: ChangeEvent) -> ChangeEvent:
     return replace(event, full_document=to_be_decoded_by(json_codec.decode_comparable, event.full_document))
 
 
-def from_snapshot(collection: str, document: Document, token: ResumeToken, read_at: datetime) -> ChangeEvent:
-    """Make the event of a document that a snapshot read."""
-    return ChangeEvent(
-        event_type=EventType.SNAPSHOT,
-        collection=collection,
-        document_id=document.id,
-        full_document=document,
-        full_document_before_change=None,
-        update_description=None,
-        resume_token=token,
-        timestamp=read_at,
-        transaction_id=0,
-        metadata={},
-    )
+def from_snapshot(part: DuePart, number: int, document_id: str, row: StoredRow | Document) -> ChangeEvent:
+    """Make the event of a document that a snapshot read: it is the document of this number, from 1, in the part."""
+    event = object.__new__(ChangeEvent)
+    state = event.__dict__
+    state["event_type"], state["document_id"] = EventType.SNAPSHOT, document_id
+    state["_part"], state["_number"], state["_row"] = part, number, row
+    return event
 
 
 _ROW_EVENTS = {"I": EventType.INSERT, "D": EventType.DELETE, "T": EventType.TRUNCATE}
@@ -199,7 +195,7 @@ def _resume_token(event: ChangeEvent) -> ResumeToken:
 
 
 class _FromChange:
-    """A field of an event that is computed from its change on first access and then stored in it.
+    """A field of an event that is computed from its change, or a snapshot's row, on first access and then stored in it.
 
     A descriptor, not `__getattr__`, which Python calls only after an AttributeError.
     """
@@ -211,9 +207,10 @@ class _FromChange:
         if event is None:
             raise AttributeError(self._name)
         state = event.__dict__
-        if "_change" not in state:
+        compute = self._compute if "_change" in state else OF_SNAPSHOT.get(self._name) if "_part" in state else None
+        if compute is None:
             raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
-        value = state[self._name] = self._compute(event)
+        value = state[self._name] = compute(event)
         return value
 
 

@@ -203,11 +203,11 @@ class NotedMailbox:
         self._progress = progress
         self.closes_at = float("inf")
 
-    def put(self, changes: list[Change], position: RawPosition) -> int:
+    def put(self, changes: list[Change], position: RawPosition, size_bytes: int | None) -> int:
         """See `ChangeSink`."""
         if changes and time.monotonic() >= self.closes_at:
             return 0
-        taken = self._mailbox.put(changes, position)
+        taken = self._mailbox.put(changes, position, size_bytes)
         if taken:
             self._progress.give(changes if taken == len(changes) else changes[:taken])
         return taken

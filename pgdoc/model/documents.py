@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import UnreadableDocument
@@ -18,6 +18,7 @@ __all__ = ["Document", "data_text", "decode_stored", "projection_of", "to_be_dec
 
 
 _ABSENT: Final = object()
+_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def decode_stored(text: bytes | str | None, decode_text: JsonDecoder | None = None) -> Any:
@@ -33,10 +34,12 @@ def _read_data(text: bytes | str | None, state: dict[str, Any]) -> Any:
     return decode_stored(text, state.get("_decode")) if text is None or "_decode" in state else decode(text)
 
 
-def _read_time(moment: datetime | str | None, _state: dict[str, Any]) -> datetime:
+def _read_time(moment: datetime | str | int | None, _state: dict[str, Any]) -> datetime:
     if moment is None:
         raise UnreadableDocument("a stored time is out of Python's range: change it with SQL")
     try:
+        if isinstance(moment, int):
+            return _EPOCH + timedelta(microseconds=moment)
         return (datetime.fromisoformat(moment) if isinstance(moment, str) else moment).astimezone(UTC)
     except (ValueError, OverflowError) as exc:
         raise UnreadableDocument(
@@ -102,14 +105,16 @@ class Document:
         id: str,  # noqa: A002 (the name of the field)
         data_text: bytes | str | None,
         version: int,
-        created_at: datetime | str | None,
-        updated_at: datetime | str | None,
+        created_at: datetime | str | int | None,
+        updated_at: datetime | str | int | None,
         *,
         collection: str | None = None,
         decode_text: JsonDecoder | None = None,
         projection: object = None,
     ) -> Document:
-        """Make a document that decodes its data and times on first access. Times may be PostgreSQL's text.
+        """Make a document that decodes its data and times on first access.
+
+        Times may be PostgreSQL's text, or its binary form, an integer.
 
         `None` is for what the server can't return. Errors name the collection. `projection_of` returns the projection
         that the data is the result of.

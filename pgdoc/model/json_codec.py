@@ -19,6 +19,7 @@ from uuid import UUID
 import orjson
 
 from pgdoc.errors import InvalidDocument, UnreadableDocument
+from pgdoc.model.raw_json import RawJson, object_text, plain_text
 from pgdoc.model.short_repr import short_repr
 from pgdoc.model.values import FORMS, NoForm, datetime_json, is_json_type, to_json_type
 
@@ -90,6 +91,8 @@ def encode(data: DocumentData, encoder: Encoder | None = None) -> bytes:
         InvalidDocument: the data is not a JSON object, has a top-level `_id`, or contains a value that PostgreSQL or
             JSON has no form for.
     """
+    if data.__class__ is RawJson and (text := object_text(data)) is not None:
+        return text
     if not isinstance(data, Mapping):
         data = _object_of(data, encoder)
     if "_id" in data:
@@ -168,6 +171,8 @@ def _converted(value: Any) -> Any:
     """Return a value that orjson does not know as one that it does."""
     if value.__class__ is datetime:
         return orjson.Fragment(datetime_json(value))
+    if value.__class__ is RawJson and (text := plain_text(value)) is not None:
+        return orjson.Fragment(text)
     form = FORMS.get(value.__class__)
     found = to_json_type(value, None) if form is None else form(value)
     if found.__class__ in _NATIVE:

@@ -21,17 +21,37 @@ FROM set_config('synchronous_commit', 'local', true),
   pg_logical_emit_message(true, 'pgdoc.snapshot', '')
 
 -- name: part
+-- The next documents of a collection by id, as one row: how many there are, and each column of the first of them as one
+-- value, which saves what rows cost. Neither an id nor JSON text contains a zero byte; a text is empty if PostgreSQL can't
+-- print it. The document that passes the limit of printed bytes is the last one. The limit of stored bytes, which are known
+-- without reading a large document, keeps PostgreSQL from printing many in vain. OFFSET 0 has it print each only once.
 -- The message marks the WAL position that the stream must reach. Row-level security is looked at by the statement that
--- reads: a policy could hide documents, whose later changes the stream would have nevertheless. `held` locks the table of
--- this name, which `read_part` then finds by its oid.
+-- reads: a policy could hide documents, whose later changes the stream would have nevertheless.
 SELECT hides_rows, pg_current_snapshot()::text, (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint, clock_timestamp(),
-  part.id, part.data, part.version, part.created_at, part.updated_at
+  part.found, part.ids, part.texts, part.columns
 FROM set_config('synchronous_commit', 'local', true),
 pg_logical_emit_message(true, 'pgdoc.snapshot', '') AS mark
 CROSS JOIN row_security_active('{table}'::regclass) AS hides_rows
-LEFT JOIN (SELECT FROM {table} WHERE {guard} LIMIT 0) AS held ON true
-CROSS JOIN LATERAL pgdoc.read_part('{table}'::regclass::oid, %s, %s, %s) AS part
-ORDER BY part.id
+CROSS JOIN LATERAL (
+  SELECT count(*) AS found, string_agg(textsend(id), '\x00'::bytea) FILTER (WHERE fits) AS ids,
+    string_agg(coalesce(textsend(printed), ''::bytea), '\x00'::bytea) FILTER (WHERE fits) AS texts,
+    string_agg(int8send(version) || timestamptz_send(created_at) || timestamptz_send(updated_at), ''::bytea)
+      FILTER (WHERE fits) AS columns
+  FROM (
+    SELECT id, printed, version, created_at, updated_at, may_fit AND
+      coalesce(sum(octet_length(printed)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING), 0)
+        - coalesce(octet_length(printed), 0) < %s AS fits
+    FROM (
+      SELECT id, version, created_at, updated_at, may_fit, CASE WHEN may_fit THEN {text_of}(data) END AS printed
+      FROM (
+        SELECT id, data, version, created_at, updated_at,
+          sum(pg_column_size(data)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - pg_column_size(data) < %s AS may_fit
+        FROM (SELECT id COLLATE "C" AS id, data, version, created_at, updated_at FROM {table}
+          WHERE {guard} AND id COLLATE "C" > %s::text ORDER BY id COLLATE "C" LIMIT %s) AS page
+      ) AS measured ORDER BY id OFFSET 0
+    ) AS printed
+  ) AS counted
+) AS part
 
 -- name: oldest_bookmark
 SELECT (min(confirmed_flush_lsn) - '0/0'::pg_lsn)::bigint AS oldest
