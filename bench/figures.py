@@ -1,4 +1,4 @@
-"""A figure is what one way of doing something cost or reached in each round, beside a reference that took turns with it."""
+"""A figure is what pgdoc cost or reached in each round, beside a reference that took turns with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all parts of `python -m bench` share: a private server, stores for both plugins, sizes, and a writing process."""
+"""What all parts of `python -m bench` share: a private server, stores for both plugins, sizes, a writing process."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from pgdoc.server import LocalServer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from multiprocessing.connection import Connection
-
-    from bench.figures import Figure
 
 PLUGINS = ("wal2json", "pgoutput")
 SETTINGS: dict[str, object] = {
