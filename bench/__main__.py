@@ -1,17 +1,37 @@
 """Compare pgdoc with what people would use instead, all in turns in one run, or run one benchmark by its name.
 
-python -m bench                     all parts: minutes; writes the JSON file and the charts of the documentation
+python -m bench                     all parts: minutes; writes the JSON file, the charts and the page of the docs
 python -m bench --quick             the same code with small sizes: seconds; writes to a temporary folder
 python -m bench latency streams     only these parts; writes no file
-python -m bench documents           one of the benchmarks that print a table of their own
+python -m bench documents           a benchmark that prints a table of its own
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-PARTS: dict[str, str] = {}
+from bench import figures, machine, results
+from bench.harness import Bench
+
+if TYPE_CHECKING:
+    from bench.figures import Figure
+
+PARTS = {
+    "rates": "changes per second, by the size of transactions and documents, beside pg_recvlogical",
+    "reading": "CPU time of the loop that reads events",
+    "latency": "from the commit to the event, beside a bare loop, psycopg2, LISTEN/NOTIFY, an outbox, MongoDB",
+    "streams": "1 to 1,000 streams in one process",
+    "filters": "one stream beside a thousand others",
+    "starts": "opening a stream, and resuming",
+    "memory": "large transactions, many streams, a full buffer",
+    "writer": "writes per second and WAL, beside a plain table",
+}
 ALONE = {
     "values": "encode and decode one document, beside orjson",
     "documents": "calls on documents, beside SQL by hand",
@@ -19,12 +39,60 @@ ALONE = {
     "updates": "large updates, and how their cost grows",
     "restart": "the first call after a restart of the server",
     "million": "finds among 1,000,000 documents; takes minutes",
-    "load": "64 writers, 5 consumers and 20 streams",
-    "sink": "events into a collection, exactly once",
-    "snapshot": "a snapshot of 1,000,000 documents, beside COPY",
-    "instructions": "instructions per change, for the guard in CI",
 }
 
-for name in sys.argv[1:]:
-    sys.argv = [name]
-    importlib.import_module(f"bench.{name}").main()
+
+def main() -> int:
+    names = {**PARTS, **ALONE}
+    listed = "\n".join(f"  {name:14}{text}" for name, text in names.items())
+    parser = argparse.ArgumentParser(
+        "python -m bench", description=__doc__, epilog=listed, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", help="what to run: all parts, if there is none")
+    parser.add_argument("--quick", action="store_true", help="run everything with small sizes, to see that it works")
+    parser.add_argument("--out", type=Path, help="the folder for the JSON file and the charts")
+    arguments, rest = parser.parse_known_args()
+    if len(arguments.names) and arguments.names[0] in ALONE:
+        sys.argv = [arguments.names[0], *arguments.names[1:], *rest]
+        return int(importlib.import_module(f"bench.{arguments.names[0]}").main() or 0)
+    unknown = [*(name for name in arguments.names if name not in PARTS), *rest]
+    if unknown:
+        parser.error(f"unknown: {' '.join(unknown)}")
+    run(arguments.names, arguments.out, quick=arguments.quick)
+    return 0
+
+
+def run(names: list[str], out: Path | None, *, quick: bool) -> None:
+    """Run the parts; write the results if all parts ran, or if there is a folder for them."""
+    bench, load, began = Bench(quick=quick), machine.load_average(), time.monotonic()
+    warn(load)
+    measured: list[Figure] = []
+    for name in names or PARTS:
+        print(f"{time.monotonic() - began:5.0f} s  {name}: {PARTS[name]}", flush=True)
+        measured += importlib.import_module(f"bench.{name}").measure(bench)
+    found = results.Results(
+        figures=measured,
+        skipped=bench.skipped,
+        machine=machine.describe(),
+        load={"start": load, "end": machine.load_average()},
+        seconds=round(time.monotonic() - began),
+        quick=quick,
+    )
+    print(figures.table(measured))
+    print(f"\n{found.seconds} s; load average {load[0]} at the start, {found.load['end'][0]} at the end")
+    for name, reason in bench.skipped.items():
+        print(f"!!! NOT measured: {name}: {reason}")
+    warn(load)
+    if quick and out is None:
+        out = Path(tempfile.mkdtemp(prefix="pgdoc-bench-"))
+    if out is not None or not names:
+        results.publish(found, out)
+
+
+def warn(load: list[float]) -> None:
+    if text := machine.warning(load):
+        print(f"!!! {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import statistics
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,9 @@ class Figure:
         return cls(**{name: entry[name] for name in names}, values=values, reference_values=reference_values)
 
 
-def in_turns(rounds: int, ways: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
+def in_turns(rounds: int, ways: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
     """Run each way once a round, one after the other, so that a busy moment meets all of them; return their values."""
-    values: dict[str, list[float]] = {name: [] for name in ways}
+    values: dict[str, list[T]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
             values[name].append(way())

@@ -15,7 +15,10 @@ from pgdoc.server import LocalServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
     from multiprocessing.connection import Connection
+
+    Connect = Callable[[str], AbstractContextManager[Callable[[str, int], object]]]
 
 PLUGINS = ("wal2json", "pgoutput")
 SETTINGS: dict[str, object] = {
@@ -26,6 +29,18 @@ SETTINGS: dict[str, object] = {
     "max_wal_size": "20GB",
     "max_slot_wal_keep_size": "20GB",
 }
+
+# `bench.document(n, bytes)` is a document of about that many bytes as JSON text. Its digests do not compress, as little
+# as the ids and names in a real one.
+SETUP = """
+CREATE SCHEMA bench;
+CREATE FUNCTION bench.document(n int, bytes int) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+  SELECT jsonb_build_object('n', n, 'total', n * 1.25, 'status', 'new', 'lines', (
+    SELECT jsonb_agg(jsonb_build_object('sku', md5(n || '-' || i), 'count', i))
+    FROM generate_series(1, greatest(1, (bytes - 70) / 58)) i))
+$$;
+"""
+FILL = "INSERT INTO docs.orders (id, data) SELECT 'o-' || n, bench.document(n, 200) FROM generate_series(%s, %s) n"
 
 
 @dataclass
@@ -54,6 +69,8 @@ class Bench:
             stores = {plugin: stack.enter_context(pgdoc.Store(server.conninfo, plugin=plugin)) for plugin in PLUGINS}
             stores["wal2json"].migrate()
             stores["wal2json"].create_collection("orders")
+            with psycopg.connect(server.conninfo) as connection:
+                connection.execute(SETUP)
             yield Site(server, stores)
 
     def skip(self, name: str, reason: str) -> None:
@@ -84,10 +101,11 @@ class Writer:
     All processes of a machine share the monotonic clock.
     """
 
-    def __init__(self, conninfo: str) -> None:
+    def __init__(self, target: str, connect: Connect | None = None) -> None:
         context = multiprocessing.get_context("spawn")
         self._here, there = context.Pipe()
-        self._process = context.Process(target=_write, args=(conninfo, there), daemon=True)
+        self._process = context.Process(target=_write, args=(target, connect or sql_writer, there), daemon=True)
+        self._begun = 0
 
     def __enter__(self) -> Self:
         self._process.start()
@@ -98,9 +116,11 @@ class Writer:
         self._here.send(None)
         self._process.join()
 
-    def begin(self, statement: str, count: int, pause_s: float) -> None:
-        """Begin to run a statement `count` times; its only parameters are a running number, for %(n)s."""
-        self._here.send((statement, count, pause_s))
+    def begin(self, statement: str, count: int, pause_s: float) -> int:
+        """Begin to run a statement `count` times, with running numbers for its %(n)s; return the first number."""
+        self._here.send((statement, self._begun, count, pause_s))
+        self._begun += count
+        return self._begun - count
 
     def returned(self) -> list[int]:
         """Wait until the writer is done; return the monotonic time in nanoseconds at which each commit returned."""
@@ -108,19 +128,24 @@ class Writer:
         return times
 
 
-def _write(conninfo: str, requests: Connection) -> None:
-    with psycopg.connect(conninfo, autocommit=True) as connection:
+def _write(target: str, connect: Connect, requests: Connection) -> None:
+    with connect(target) as write:
         requests.send("ready")
-        number = 0
         while (request := requests.recv()) is not None:
-            statement, count, pause_s = request
+            statement, first, count, pause_s = request
             times = []
-            for _ in range(count):
+            for n in range(first, first + count):
                 time.sleep(pause_s)
-                number += 1
-                connection.execute(statement, {"n": number})
+                write(statement, n)
                 times.append(time.monotonic_ns())
             requests.send(times)
+
+
+@contextlib.contextmanager
+def sql_writer(conninfo: str) -> Iterator[Callable[[str, int], object]]:
+    """Yield a function that runs a statement with a number."""
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        yield lambda statement, n: connection.execute(statement, {"n": n})
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -134,3 +159,21 @@ def take(count: int, items: Iterable[Any]) -> None:
     """Read that many items, and nothing beyond."""
     for _ in zip(range(count), items, strict=False):
         pass
+
+
+def wal_end(connection: psycopg.Connection[Any]) -> str:
+    """Return the LSN of the end of the WAL."""
+    row = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+    return str(row and row[0])
+
+
+def wal_bytes(connection: psycopg.Connection[Any]) -> int:
+    """Return the end of the WAL in bytes."""
+    high, low = wal_end(connection).split("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
+def flush(connection: psycopg.Connection[Any]) -> None:
+    """Let the server flush what a session with `synchronous_commit = off` has written."""
+    connection.execute("SET synchronous_commit = on")
+    connection.execute("SELECT pg_logical_emit_message(true, 'bench', 'flush')")

@@ -1,0 +1,164 @@
+"""Changes per second over a backlog that waits in the WAL, to `pg_recvlogical` with the same plugin and options.
+
+    python -m bench rates
+
+Half of the changes are inserts and half are updates with both images. All read them from the same position, and each
+time includes what it takes to begin there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pgdoc
+from bench import alternatives, bare
+from bench.figures import compare, in_turns
+from bench.harness import PLUGINS, flush, seconds, take, wal_end
+from pgdoc.decoding import plugins
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+    from bench.figures import Figure
+    from bench.harness import Bench, Site
+
+# Transaction 0 inserts a block of documents, transaction 1 updates it, transaction 2 inserts the next block, and so on.
+FILL = """
+DO $do$ BEGIN
+  FOR block IN 0 .. {transactions} / 2 - 1 LOOP
+    INSERT INTO docs.orders (id, data)
+      SELECT 'o-' || n, bench.document(n, {size}) FROM generate_series(block * {each}, (block + 1) * {each} - 1) n;
+    COMMIT;
+    UPDATE docs.orders SET data = data || '{{"status": "paid"}}'
+      WHERE id = ANY (ARRAY(SELECT 'o-' || n FROM generate_series(block * {each}, (block + 1) * {each} - 1) n));
+    COMMIT;
+  END LOOP;
+END $do$
+"""
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """Changes that wait in the WAL, for the slot `backlog` and for streams that resume at the token."""
+
+    site: Site
+    token: pgdoc.ResumeToken
+    end: str
+    changes: int
+
+    def rate(self, read: Callable[[], object]) -> float:
+        return self.changes / seconds(read)
+
+
+@contextlib.contextmanager
+def backlog(bench: Bench, changes: int, a_transaction: int = 100, size: int = 200) -> Iterator[Backlog]:
+    with bench.server() as site, site.connect("-c synchronous_commit=off -c enable_seqscan=off") as connection:
+        with site.stores["wal2json"]["orders"].watch() as stream:
+            token = stream.resume_token
+        connection.execute("SELECT pg_create_logical_replication_slot('backlog', 'wal2json')")
+        fill = FILL.format(transactions=changes // a_transaction, each=a_transaction, size=size)
+        connection.execute(fill.encode())
+        flush(connection)
+        yield Backlog(site, token, wal_end(connection), changes // a_transaction // 2 * 2 * a_transaction)
+
+
+def measure(bench: Bench) -> Iterator[Figure]:
+    with backlog(bench, bench.size(50_000, 2_000)) as waiting:
+        for plugin in PLUGINS:
+            yield from one_plugin(bench, waiting, plugin)
+    for each in (1, 10, 100, 1_000):
+        with backlog(bench, bench.size(20_000, 2_000), a_transaction=each) as waiting:
+            yield from grown("transactions", bench, waiting, each)
+    for size, changes in ((200, 20_000), (2_000, 10_000), (50_000, 1_000)):
+        with backlog(bench, bench.size(changes, 200), size=size) as waiting:
+            yield from grown("sizes", bench, waiting, size)
+
+
+def one_plugin(bench: Bench, waiting: Backlog, plugin: str) -> list[Figure]:
+    reference = f"pg_recvlogical, {plugin}"
+    ways = {reference: lambda: receive(waiting, plugin)}
+    for name, use in USES.items():
+        ways[f"{name}, {plugin}"] = lambda use=use: read(waiting, plugin, use)
+    ways[f"asyncio, fields untouched, {plugin}"] = lambda: asyncio.run(read_async(waiting, plugin))
+    others: dict[str, Callable[[], Generator[Any]]] = {}
+    if plugin == "wal2json":
+        conninfo = waiting.site.conninfo
+        others["bare psycopg loop, parses"] = lambda: bare.changes(conninfo, source="backlog")
+        if alternatives.has_psycopg2():
+            others["psycopg2 and json, parses"] = lambda: alternatives.psycopg2(conninfo, source="backlog")
+        else:
+            bench.skip("psycopg2", "it is not installed; pip install psycopg2-binary")
+    ways |= {name: lambda changes=changes: read_other(waiting, changes) for name, changes in others.items()}
+    rates = in_turns(bench.rounds(), {name: lambda way=way: waiting.rate(way) for name, way in ways.items()})
+    return compare("rates", rates, reference, "changes/s", others=others)
+
+
+def grown(part: str, bench: Bench, waiting: Backlog, x: float) -> Iterator[Figure]:
+    """Yield the rates for one size of what grows."""
+    for plugin in PLUGINS:
+        reference = f"pg_recvlogical, {plugin}"
+        ways: dict[str, Callable[[], object]] = {reference: lambda plugin=plugin: receive(waiting, plugin)}
+        for name in ("fields untouched", "all fields read"):
+            ways[f"{name}, {plugin}"] = lambda plugin=plugin, name=name: read(waiting, plugin, USES[name])
+        rates = in_turns(bench.rounds(3), {name: lambda way=way: waiting.rate(way) for name, way in ways.items()})
+        yield from compare(part, rates, reference, "changes/s", x=x)
+
+
+def receive(waiting: Backlog, plugin: str) -> None:
+    """Let pg_recvlogical read the backlog and write it to /dev/null."""
+    site = waiting.site
+    listed = [f"--option={name}={value}" for name, value in plugins.PLUGINS[plugin].options("docs").items()]
+    program = str(site.server.bin_dir / "pg_recvlogical")
+    command = [program, "--dbname", site.conninfo, "--slot=copy", "--start", "--no-loop", "--file=/dev/null"]
+    with site.connect() as connection:
+        connection.execute("SELECT pg_copy_logical_replication_slot('backlog', 'copy', false, %s)", [plugin])
+        subprocess.run([*command, f"--endpos={waiting.end}", *listed], check=True)
+        connection.execute("SELECT pg_drop_replication_slot('copy')")
+
+
+def touch_nothing(_event: pgdoc.ChangeEvent) -> None:
+    pass
+
+
+def read_all_fields(event: pgdoc.ChangeEvent) -> None:
+    """Read all fields that an event of these changes has."""
+    for document in (event.full_document, event.full_document_before_change):
+        if document is not None:
+            _ = document.data
+    _ = event.event_type, event.document_id, event.update_description, event.timestamp, event.metadata
+    _ = event.resume_token
+
+
+USES: dict[str, Callable[[pgdoc.ChangeEvent], object]] = {
+    "fields untouched": touch_nothing,
+    "all fields read": read_all_fields,
+    "to_json()": pgdoc.ChangeEvent.to_json,
+}
+
+
+def read(waiting: Backlog, plugin: str, use: Callable[[pgdoc.ChangeEvent], object]) -> None:
+    with waiting.site.stores[plugin]["orders"].watch(resume_after=waiting.token) as stream:
+        for _, event in zip(range(waiting.changes), stream, strict=False):
+            use(event)
+
+
+async def read_async(waiting: Backlog, plugin: str) -> None:
+    async with (
+        pgdoc.AsyncStore(waiting.site.conninfo, plugin=plugin) as store,
+        store["orders"].watch(resume_after=waiting.token) as stream,
+    ):
+        left = waiting.changes
+        async for _ in stream:
+            left -= 1
+            if left == 0:
+                break
+
+
+def read_other(waiting: Backlog, changes: Callable[[], Generator[Any]]) -> None:
+    with contextlib.closing(changes()) as documents:
+        next(documents)
+        take(waiting.changes, documents)

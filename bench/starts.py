@@ -1,0 +1,116 @@
+"""How long it takes until a stream is open, and until a stream that resumes has its first event.
+
+    python -m bench starts
+
+A bare loop opens by creating a slot. It can resume only because a slot waits at exactly its position, and it copies
+that slot here; pgdoc's streams share the few bookmarks that their history keeps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from typing import TYPE_CHECKING
+
+import pgdoc
+from bench import bare
+from bench.figures import compare, in_turns
+from bench.harness import flush, seconds, wal_bytes, wal_end
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import psycopg
+
+    from bench.figures import Figure
+    from bench.harness import Bench, Site
+
+MB = 1_000_000
+A_STATEMENT = 100
+WRITE = "INSERT INTO {} (id, data) SELECT %s || n, bench.document(n, 2000) FROM generate_series(1, %s) n"
+BARE = "bare psycopg loop"
+
+
+def measure(bench: Bench) -> Iterator[Figure]:
+    with bench.server() as site:
+        yield from opening(bench, site)
+    for megabytes in (10, 100, *([] if bench.quick else [1_000])):
+        with bench.server() as site:
+            yield from resuming(bench, site, megabytes if not bench.quick else megabytes // 10)
+
+
+def opening(bench: Bench, site: Site) -> Iterator[Figure]:
+    orders, listener = site.stores["wal2json"]["orders"], "a connection that LISTENs"
+    with orders.watch():
+        ways = {
+            BARE: lambda: ms_to_open(lambda stack: open_bare(site, stack)),
+            "a stream, hub running": lambda: ms_to_open(lambda stack: stack.enter_context(orders.watch())),
+            "a store and its first stream": lambda: ms_to_open(lambda stack: open_cold(site, stack)),
+            listener: lambda: ms_to_open(lambda stack: stack.enter_context(site.connect()).execute("LISTEN bench")),
+        }
+        values = in_turns(bench.rounds(9), ways)
+    yield from compare("opening", values, BARE, "ms", less_is_better=True, others=[listener])
+
+
+def ms_to_open(open_in: Callable[[contextlib.ExitStack], object]) -> float:
+    """Return the milliseconds until something is open; closing it does not count."""
+    with contextlib.ExitStack() as stack:
+        return 1000 * seconds(lambda: open_in(stack))
+
+
+def open_bare(site: Site, stack: contextlib.ExitStack) -> None:
+    next(stack.enter_context(contextlib.closing(bare.changes(site.conninfo))))
+
+
+def open_cold(site: Site, stack: contextlib.ExitStack) -> None:
+    store = stack.enter_context(pgdoc.Store(site.conninfo, plugin="wal2json"))
+    stack.enter_context(store["orders"].watch())
+
+
+def resuming(bench: Bench, site: Site, megabytes: int) -> Iterator[Figure]:
+    """Compare resuming at both ends of a stretch of WAL, at whose beginning is the only bookmark."""
+    with pgdoc.Store(site.conninfo, plugin="wal2json") as store, store["orders"].watch() as stream:
+        oldest = str(stream.resume_token)
+    with site.connect("-c synchronous_commit=off") as connection:
+        connection.execute("CREATE TABLE bench.noise (id text PRIMARY KEY, data jsonb)")
+        connection.execute("SELECT pg_create_logical_replication_slot('oldest', 'wal2json')")
+        write(connection, "docs.orders", 0)
+        write(connection, "bench.noise", megabytes * MB)
+        newest = wal_end(connection)
+        connection.execute("SELECT pg_create_logical_replication_slot('newest', 'wal2json')")
+        write(connection, "docs.orders", 0)
+        flush(connection)
+    for slot, token, name in (
+        ("oldest", oldest, "behind the end of the WAL"),
+        ("newest", newest, "after the newest bookmark"),
+    ):
+        ways = {
+            f"{BARE} with a slot of its own": lambda slot=slot: 1000 * seconds(lambda: resume_bare(site, slot)),
+            f"{name}, MB of WAL": lambda token=token: 1000 * seconds(lambda: resume(site, token)),
+        }
+        values = in_turns(bench.rounds(3), ways)
+        yield from compare("resume", values, f"{BARE} with a slot of its own", "ms", less_is_better=True, x=megabytes)
+
+
+def write(connection: psycopg.Connection, table: str, size: int) -> None:
+    """Write documents of 2 KB until the WAL has grown by `size`."""
+    began = wal_bytes(connection)
+    for batch in itertools.count():
+        if batch and wal_bytes(connection) - began >= size:
+            return
+        connection.execute(WRITE.format(table).encode(), (f"{began}-{batch}-", A_STATEMENT))
+
+
+def resume_bare(site: Site, slot: str) -> None:
+    with contextlib.closing(bare.changes(site.conninfo, source=slot)) as changes:
+        next(changes)
+        next(changes)
+
+
+def resume(site: Site, token: str) -> None:
+    with (
+        pgdoc.Store(site.conninfo, plugin="wal2json") as store,
+        store["orders"].watch(resume_after=token) as stream,
+    ):
+        event = stream.next(timeout=60)
+        _ = event and event.full_document and event.full_document.data
