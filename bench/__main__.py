@@ -43,21 +43,20 @@ ALONE = {
 
 
 def main() -> int:
-    names = {**PARTS, **ALONE}
-    listed = "\n".join(f"  {name:14}{text}" for name, text in names.items())
+    if len(sys.argv) > 1 and sys.argv[1] in ALONE:
+        sys.argv = sys.argv[1:]
+        return int(importlib.import_module(f"bench.{sys.argv[0]}").main() or 0)
+    listed = "\n".join(f"  {name:14}{text}" for name, text in {**PARTS, **ALONE}.items())
     parser = argparse.ArgumentParser(
         "python -m bench", description=__doc__, epilog=listed, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", help="what to run: all parts, if there is none")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="the parts to run: all, if there is none")
     parser.add_argument("--quick", action="store_true", help="run everything with small sizes, to see that it works")
     parser.add_argument("--out", type=Path, help="the folder for the JSON file and the charts")
-    arguments, rest = parser.parse_known_args()
-    if len(arguments.names) and arguments.names[0] in ALONE:
-        sys.argv = [arguments.names[0], *arguments.names[1:], *rest]
-        return int(importlib.import_module(f"bench.{arguments.names[0]}").main() or 0)
-    unknown = [*(name for name in arguments.names if name not in PARTS), *rest]
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in PARTS]
     if unknown:
-        parser.error(f"unknown: {' '.join(unknown)}")
+        parser.error(f"{', '.join(unknown)}: not among {', '.join({**PARTS, **ALONE})}")
     run(arguments.names, arguments.out, quick=arguments.quick)
     return 0
 

@@ -6,18 +6,17 @@ and a dark page.
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
+from matplotlib.figure import Figure as Sheet
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
-mpl.use("svg")
-
-from matplotlib import pyplot  # noqa: E402
-from matplotlib.ticker import FuncFormatter, NullFormatter  # noqa: E402
-
-from bench.figures import readable  # noqa: E402
-from bench.sections import SECTIONS, Section  # noqa: E402
+from bench.figures import readable
+from bench.sections import SECTIONS, Section
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,7 +81,8 @@ def draw(figures: list[Figure], folder: Path) -> list[Path]:
 def _svg(section: Section, figures: list[Figure]) -> str:
     with mpl.rc_context(STYLE):
         height = 3.6 if section.axis else 1.1 + 0.3 * len(figures)
-        chart, axes = pyplot.subplots(figsize=(WIDTH, height))
+        sheet = Sheet(figsize=(WIDTH, height))
+        axes = sheet.subplots()
         axes.set_title(section.title, pad=10)
         if section.axis:
             _lines(axes, section, figures)
@@ -90,9 +90,8 @@ def _svg(section: Section, figures: list[Figure]) -> str:
             _dots(axes, figures)
         file = io.StringIO()
         metadata: dict[str, Any] = {"Date": None, "Creator": None}
-        chart.savefig(file, format="svg", bbox_inches="tight", pad_inches=0.15, metadata=metadata)
-        pyplot.close(chart)
-    return _colored(file.getvalue(), section.title)
+        sheet.savefig(file, format="svg", bbox_inches="tight", pad_inches=0.15, metadata=metadata)
+    return _colored(file.getvalue(), f'role="img" aria-label="{section.title}" data-figures="{digest(figures)}"')
 
 
 def _dots(axes: Axes, figures: list[Figure]) -> None:
@@ -109,10 +108,10 @@ def _dots(axes: Axes, figures: list[Figure]) -> None:
     for place, figure in enumerate(figures):
         text = f"{readable(figure.ratio)}    {readable(figure.median)} {figure.unit}"
         axes.annotate(text, (1.02, place), xycoords=("axes fraction", "data"), va="center")
-    better = "less" if figures[0].less_is_better else "more"
+    better = {"less is better" if figure.less_is_better else "more is better" for figure in figures}
     references = dict.fromkeys(figure.reference for figure in figures)
     name = next(iter(references)) if len(references) == 1 else "the reference"
-    axes.set_xlabel(f"ratio to {name} = 1 ({better} is better)")
+    axes.set_xlabel(f"ratio to {name} = 1 " + (f" ({better.pop()})" if len(better) == 1 else ""))
     axes.grid(axis="x", linewidth=0.6)
     axes.set_axisbelow(True)
 
@@ -155,7 +154,12 @@ def _scale(axes: Axes, which: str, values: list[float]) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
 
 
-def _colored(svg: str, title: str) -> str:
+def digest(figures: list[Figure]) -> str:
+    """Return a digest of figures, by which a test sees that a chart shows them."""
+    return hashlib.sha256(json.dumps([figure.as_json() for figure in figures]).encode()).hexdigest()[:16]
+
+
+def _colored(svg: str, attributes: str) -> str:
     """Replace the stand-ins by variables with a value for light and one for dark pages."""
     for name, (drawn, light, _) in COLORS.items():
         svg = svg.replace(drawn, f"var(--{name}, {light})")
@@ -164,4 +168,4 @@ def _colored(svg: str, title: str) -> str:
     style = f"<style>svg{{{light}}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}</style>"
     head, start, body = svg.partition("<svg ")
     opened, close, rest = body.partition(">")
-    return f'{head}{start}{opened} role="img" aria-label="{title}"{close}{style}{rest}'
+    return f"{head}{start}{opened} {attributes}{close}{style}{rest}"

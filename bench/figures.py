@@ -68,12 +68,12 @@ class Figure:
             "is_pgdoc": self.is_pgdoc,
             "reference": self.reference,
             "rounds": len(self.values),
-            "median": _short(self.median),
-            "reference_median": _short(self.reference_median),
-            "ratio": _short(self.ratio),
-            "ratio_spread": [_short(min(self.ratios)), _short(max(self.ratios))],
-            "values": [_short(value) for value in self.values],
-            "reference_values": [_short(value) for value in self.reference_values],
+            "median": _rounded(self.median),
+            "reference_median": _rounded(self.reference_median),
+            "ratio": _rounded(self.ratio),
+            "ratio_spread": [_rounded(min(self.ratios)), _rounded(max(self.ratios))],
+            "values": self.values,
+            "reference_values": self.reference_values,
         }
 
     @classmethod
@@ -103,10 +103,11 @@ def compare(  # noqa: PLR0913 (what a figure needs)
     others: Iterable[str] = (),
 ) -> list[Figure]:
     """Return a figure for each name except the reference. `others` names those that are not pgdoc."""
-    theirs = tuple(values[reference])
+    rounded = {name: tuple(_rounded(value) for value in rounds) for name, rounds in values.items()}
+    theirs = rounded[reference]
     return [
-        Figure(part, name, unit, tuple(ours), reference, theirs, less_is_better, x, name not in set(others))
-        for name, ours in values.items()
+        Figure(part, name, unit, ours, reference, theirs, less_is_better, x, name not in set(others))
+        for name, ours in rounded.items()
         if name != reference
     ]
 
@@ -134,5 +135,6 @@ def readable(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _short(value: float) -> float:
+def _rounded(value: float) -> float:
+    """Round to the digits that the JSON file keeps, so that all that is made from a figure agrees with the file."""
     return float(f"{value:.5g}")

@@ -49,11 +49,12 @@ def _chart(section: Section) -> str:
 def _run(found: Results) -> str:
     about = found.machine
     versions = ", ".join(f"{name} {version}" for name, version in about["packages"].items() if version)
+    machine_line = f"{about['cores']} cores, {about['processor'] or about['system']}"
+    versions_line = f"Python {about['python']}, PostgreSQL {about['postgresql']}, {versions}"
+    start, end = found.load["start"][0], found.load["end"][0]
     lines = [
-        f"- {about['cores']} cores, {about['processor'] or about['system']}; Python {about['python']}, "
-        f"PostgreSQL {about['postgresql']}; {versions}.",
-        f"- The load average was {found.load['start'][0]} when the run began and {found.load['end'][0]} at its end, "
-        f"after {found.seconds} s. Commit {about['commit'] or 'unknown'}.",
+        f"- {machine_line}; {versions_line}; commit {about['commit'] or 'unknown'}.",
+        f"- The load average was {start} when the run began and {end} at its end, after {found.seconds} s.",
     ]
     if found.quick:
         lines.append("- **A quick run: its figures mean nothing.**")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bench.figures import Figure
     from bench.harness import Bench, Site
 
+RECEIVE = "pg_recvlogical"
 # Transaction 0 inserts a block of documents, transaction 1 updates it, transaction 2 inserts the next block, and so on.
 FILL = """
 DO $do$ BEGIN
@@ -68,8 +69,7 @@ def backlog(bench: Bench, changes: int, a_transaction: int = 100, size: int = 20
 
 def measure(bench: Bench) -> Iterator[Figure]:
     with backlog(bench, bench.size(50_000, 2_000)) as waiting:
-        for plugin in PLUGINS:
-            yield from one_plugin(bench, waiting, plugin)
+        yield from all_ways(bench, waiting)
     for each in (1, 10, 100, 1_000):
         with backlog(bench, bench.size(20_000, 2_000), a_transaction=each) as waiting:
             yield from grown("transactions", bench, waiting, each)
@@ -78,34 +78,52 @@ def measure(bench: Bench) -> Iterator[Figure]:
             yield from grown("sizes", bench, waiting, size)
 
 
-def one_plugin(bench: Bench, waiting: Backlog, plugin: str) -> list[Figure]:
-    reference = f"pg_recvlogical, {plugin}"
-    ways = {reference: lambda: receive(waiting, plugin)}
-    for name, use in USES.items():
-        ways[f"{name}, {plugin}"] = lambda use=use: read(waiting, plugin, use)
-    ways[f"asyncio, fields untouched, {plugin}"] = lambda: asyncio.run(read_async(waiting, plugin))
-    others: dict[str, Callable[[], Generator[Any]]] = {}
-    if plugin == "wal2json":
-        conninfo = waiting.site.conninfo
-        others["bare psycopg loop, parses"] = lambda: bare.changes(conninfo, source="backlog")
-        if alternatives.has_psycopg2():
-            others["psycopg2 and json, parses"] = lambda: alternatives.psycopg2(conninfo, source="backlog")
-        else:
-            bench.skip("psycopg2", "it is not installed; pip install psycopg2-binary")
-    ways |= {name: lambda changes=changes: read_other(waiting, changes) for name, changes in others.items()}
-    rates = in_turns(bench.rounds(), {name: lambda way=way: waiting.rate(way) for name, way in ways.items()})
-    return compare("rates", rates, reference, "changes/s", others=others)
+def all_ways(bench: Bench, waiting: Backlog) -> Iterator[Figure]:
+    ways: dict[str, Callable[[], object]] = {}
+    for plugin in PLUGINS:
+        ways[_named(RECEIVE, plugin)] = lambda plugin=plugin: receive(waiting, plugin)
+        for name, use in USES.items():
+            ways[_named(name, plugin)] = lambda plugin=plugin, use=use: read(waiting, plugin, use)
+        ways[_named("asyncio, fields untouched", plugin)] = lambda plugin=plugin: asyncio.run(
+            read_async(waiting, plugin)
+        )
+    others = alternative_ways(bench, waiting)
+    rates = in_turns(bench.rounds(), {name: lambda way=way: waiting.rate(way) for name, way in (ways | others).items()})
+    for plugin in PLUGINS:
+        own = {name: values for name, values in rates.items() if name.endswith(plugin) or name in others}
+        yield from compare("rates", own, _named(RECEIVE, plugin), "changes/s", others=others)
+        others = {}  # they read wal2json, which came first
+    for name in (RECEIVE, *USES):
+        pair = {name: rates[_named(name, "pgoutput")], "wal2json": rates[_named(name, "wal2json")]}
+        yield from compare("plugins", pair, "wal2json", "changes/s")
+    sizes = {"bytes that the server sends": [sent(waiting, "pgoutput")], "wal2json": [sent(waiting, "wal2json")]}
+    yield from compare("plugins", sizes, "wal2json", "bytes/change", less_is_better=True)
+
+
+def _named(name: str, plugin: str) -> str:
+    return f"{name}, {plugin}"
+
+
+def alternative_ways(bench: Bench, waiting: Backlog) -> dict[str, Callable[[], object]]:
+    """Return the loops that people write themselves. They read wal2json."""
+    loops = {"bare psycopg loop, parses": bare.changes}
+    if alternatives.has_psycopg2():
+        loops["psycopg2 and json, parses"] = alternatives.psycopg2
+    else:
+        bench.skip("psycopg2", "it is not installed: pip install psycopg2-binary")
+    return {name: lambda loop=loop: read_other(waiting, loop) for name, loop in loops.items()}
 
 
 def grown(part: str, bench: Bench, waiting: Backlog, x: float) -> Iterator[Figure]:
     """Yield the rates for one size of what grows."""
     for plugin in PLUGINS:
-        reference = f"pg_recvlogical, {plugin}"
-        ways: dict[str, Callable[[], object]] = {reference: lambda plugin=plugin: receive(waiting, plugin)}
+        ways: dict[str, Callable[[], object]] = {
+            _named(RECEIVE, plugin): lambda plugin=plugin: receive(waiting, plugin)
+        }
         for name in ("fields untouched", "all fields read"):
-            ways[f"{name}, {plugin}"] = lambda plugin=plugin, name=name: read(waiting, plugin, USES[name])
+            ways[_named(name, plugin)] = lambda plugin=plugin, name=name: read(waiting, plugin, USES[name])
         rates = in_turns(bench.rounds(3), {name: lambda way=way: waiting.rate(way) for name, way in ways.items()})
-        yield from compare(part, rates, reference, "changes/s", x=x)
+        yield from compare(part, rates, _named(RECEIVE, plugin), "changes/s", x=x)
 
 
 def receive(waiting: Backlog, plugin: str) -> None:
@@ -158,7 +176,19 @@ async def read_async(waiting: Backlog, plugin: str) -> None:
                 break
 
 
-def read_other(waiting: Backlog, changes: Callable[[], Generator[Any]]) -> None:
-    with contextlib.closing(changes()) as documents:
+def read_other(waiting: Backlog, loop: Callable[..., Generator[Any]]) -> None:
+    with contextlib.closing(loop(waiting.site.conninfo, source="backlog")) as documents:
         next(documents)
         take(waiting.changes, documents)
+
+
+def sent(waiting: Backlog, plugin: str) -> float:
+    """Return how many bytes the plugin sends for a change."""
+    options = [word for option in plugins.PLUGINS[plugin].options("docs").items() for word in option]
+    places = ", ".join(["%s"] * len(options))
+    query = f"SELECT sum(length(data)) FROM pg_logical_slot_peek_binary_changes('sizes', NULL, NULL, {places})"
+    with waiting.site.connect() as connection:
+        connection.execute("SELECT pg_copy_logical_replication_slot('backlog', 'sizes', false, %s)", [plugin])
+        row = connection.execute(query.encode(), options).fetchone()
+        connection.execute("SELECT pg_drop_replication_slot('sizes')")
+    return float(row[0] if row else 0) / waiting.changes

@@ -28,6 +28,7 @@ class Section:
 
 SECTIONS = (
     Section("rates", "Changes per second over a backlog, to pg_recvlogical"),
+    Section("plugins", "pgoutput, to wal2json"),
     Section("transactions", "Changes per second, to pg_recvlogical", "changes in a transaction"),
     Section("sizes", "Changes per second, to pg_recvlogical", "bytes in a document"),
     Section("reading", "CPU time of the user's thread for a change, to parsing it with orjson"),

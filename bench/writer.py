@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from bench.harness import Bench, Site
 
 PLAIN = "a plain table"
+FULL = "a plain table, REPLICA IDENTITY FULL"
 TABLES = {
     PLAIN: "bench.plain",
-    "a plain table, REPLICA IDENTITY FULL": "bench.full_rows",
+    FULL: "bench.full_rows",
     "a collection": "docs.orders",
     "a plain table, trigger and outbox": "bench.polled",
     "a plain table, trigger that notifies": "bench.listened",
@@ -35,6 +36,8 @@ SETUP = """
 CREATE TABLE bench.plain (id text PRIMARY KEY, data jsonb NOT NULL);
 CREATE TABLE bench.full_rows (LIKE bench.plain INCLUDING ALL);
 ALTER TABLE bench.full_rows REPLICA IDENTITY FULL;
+CREATE TABLE bench.checked (LIKE docs.orders INCLUDING ALL);
+ALTER TABLE bench.checked REPLICA IDENTITY FULL;
 CREATE UNLOGGED TABLE bench.source (id text, data jsonb);
 """
 SOURCE = "INSERT INTO bench.source SELECT 'o-' || n, bench.document(n, %s) FROM generate_series(1, %s) n"
@@ -46,7 +49,9 @@ WRITES = {
 AT_ONCE = {
     "INSERT": "INSERT INTO {table} (id, data) SELECT id, data FROM bench.source",
     "UPDATE": 'UPDATE {table} SET data = data || \'{{"status": "paid"}}\'',
+    "COPY": "COPY {table} (id, data) FROM STDIN",
 }
+CHECKED = "the columns and checks of a collection, no triggers"
 ASYNCHRONOUS = "-c synchronous_commit=off"
 
 
@@ -118,21 +123,33 @@ def at_once(bench: Bench, connection: psycopg.Connection) -> Iterator[Figure]:
     """Compare the time of the server alone, for many rows in one statement."""
     rows = bench.size(50_000, 500)
     prepare(connection, 200, rows)
+    with connection.cursor().copy("COPY bench.source TO STDOUT") as copy:
+        lines = b"".join(bytes(block) for block in copy)
 
     def us_per_row(table: str) -> dict[str, float]:
-        connection.execute(f"TRUNCATE {table}".encode())
         took = {}
         for kind, text in AT_ONCE.items():
+            if kind != "UPDATE":
+                connection.execute(f"TRUNCATE {table}".encode())
             statement = text.format(table=table).encode()
-            took[kind] = seconds(lambda statement=statement: connection.execute(statement)) / rows * 1e6
+            took[kind] = seconds(lambda statement=statement: run(connection, statement, lines)) / rows * 1e6
         return took
 
-    tables = {name: TABLES[name] for name in (PLAIN, "a plain table, REPLICA IDENTITY FULL", "a collection")}
+    tables = {name: TABLES[name] for name in (PLAIN, FULL, "a collection")} | {CHECKED: "bench.checked"}
     rounds = in_turns(bench.rounds(), {name: lambda table=table: us_per_row(table) for name, table in tables.items()})
     for kind in AT_ONCE:
         values = {_named(kind, name): [each[kind] for each in turns] for name, turns in rounds.items()}
-        others = [_named(kind, name) for name in OTHERS]
+        others = [_named(kind, name) for name in (*OTHERS, CHECKED)]
         yield from compare("rows", values, _named(kind, PLAIN), "us/row", less_is_better=True, others=others)
+
+
+def run(connection: psycopg.Connection, statement: bytes, lines: bytes) -> None:
+    with connection.cursor() as cursor:
+        if not statement.startswith(b"COPY"):
+            cursor.execute(statement)
+            return
+        with cursor.copy(statement) as copy:
+            copy.write(lines)
 
 
 def ways_to_less_wal(bench: Bench, site: Site) -> Iterator[Figure]:
