@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import figures, machine, results
-from bench.harness import Bench
+from bench.harness import started
 
 if TYPE_CHECKING:
     from bench.figures import Figure
@@ -63,12 +63,13 @@ def main() -> int:
 
 def run(names: list[str], out: Path | None, *, quick: bool) -> None:
     """Run the parts; write the results if all parts ran, or if there is a folder for them."""
-    bench, load, began = Bench(quick=quick), machine.load_average(), time.monotonic()
+    load, began = machine.load_average(), time.monotonic()
     warn(load)
     measured: list[Figure] = []
-    for name in names or PARTS:
-        print(f"{time.monotonic() - began:5.0f} s  {name}: {PARTS[name]}", flush=True)
-        measured += importlib.import_module(f"bench.{name}").measure(bench)
+    with started(quick=quick) as bench:
+        for name in names or PARTS:
+            print(f"{time.monotonic() - began:5.0f} s  {name}: {PARTS[name]}", flush=True)
+            measured += importlib.import_module(f"bench.{name}").measure(bench)
     found = results.Results(
         figures=measured,
         skipped=bench.skipped,
@@ -82,10 +83,9 @@ def run(names: list[str], out: Path | None, *, quick: bool) -> None:
     for name, reason in bench.skipped.items():
         print(f"!!! NOT measured: {name}: {reason}")
     warn(load)
-    if quick and out is None:
-        out = Path(tempfile.mkdtemp(prefix="pgdoc-bench-"))
-    if out is not None or not names:
-        results.publish(found, out)
+    if not names or out is not None:
+        folder = Path(tempfile.mkdtemp(prefix="pgdoc-bench-")) if quick and out is None else out
+        results.publish(found, folder)
 
 
 def warn(load: list[float]) -> None:

@@ -38,7 +38,7 @@ FILTERS: dict[str, Where] = {
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
-    with bench.server() as site:
+    with bench.site() as site:
         yield from with_others(bench, site)
 
 

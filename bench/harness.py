@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import time
 from dataclasses import dataclass, field
@@ -11,15 +12,18 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg
 
 import pgdoc
+from pgdoc.database.migrate import migrate
 from pgdoc.server import LocalServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
     from multiprocessing.connection import Connection
+    from pathlib import Path
 
     Connect = Callable[[str], AbstractContextManager[Callable[[str, int], object]]]
 
+TEMPLATE = "bench_template"
 PLUGINS = ("wal2json", "pgoutput")
 SETTINGS: dict[str, object] = {
     "max_connections": 400,
@@ -45,33 +49,45 @@ FILL = "INSERT INTO docs.orders (id, data) SELECT 'o-' || n, bench.document(n, 2
 
 @dataclass
 class Bench:
-    """One run: how thorough it is, and what it had to leave out.
+    """One run: its server, how thorough it is, and what it had to leave out.
 
     Attributes:
+        server: a private server, with a database for each part.
         quick: whether to run everything with small sizes, to see that it works.
         skipped: the references that could not be measured, each with the reason.
     """
 
+    server: LocalServer
     quick: bool = False
     skipped: dict[str, str] = field(default_factory=dict)
+    databases: Iterator[int] = field(default_factory=itertools.count)
 
     def size(self, full: int, quick: int) -> int:
         """Return a size, or a number of rounds."""
         return quick if self.quick else full
 
+    def points(self, *sizes: int) -> tuple[int, ...]:
+        """Return the sizes of what grows; a quick run takes the ends."""
+        return (sizes[0], sizes[-1]) if self.quick else sizes
+
     def rounds(self, full: int = 5) -> int:
         return self.size(full, 1)
 
     @contextlib.contextmanager
-    def server(self, **settings: object) -> Iterator[Site]:
-        """Start a private server with the catalog and the collection `docs.orders`."""
-        with LocalServer(plugin="wal2json", settings=SETTINGS | settings) as server, contextlib.ExitStack() as stack:
-            stores = {plugin: stack.enter_context(pgdoc.Store(server.conninfo, plugin=plugin)) for plugin in PLUGINS}
-            stores["wal2json"].migrate()
-            stores["wal2json"].create_collection("orders")
-            with psycopg.connect(server.conninfo) as connection:
-                connection.execute(SETUP)
-            yield Site(server, stores)
+    def site(self) -> Iterator[Site]:
+        """Create a database with the catalog and the collection `docs.orders`; drop it, and its slots, at the end."""
+        name = f"bench_{next(self.databases)}"
+        with psycopg.connect(self.server.conninfo, autocommit=True) as admin:
+            admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}".encode())
+            try:
+                conninfo = self.server.conninfo_for(name)
+                with contextlib.ExitStack() as stack:
+                    stores = {plugin: stack.enter_context(pgdoc.Store(conninfo, plugin=plugin)) for plugin in PLUGINS}
+                    stores["wal2json"].create_collection("orders")
+                    yield Site(self.server.bin_dir, conninfo, stores)
+            finally:
+                _drop_slots(admin, name)
+                admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
     def skip(self, name: str, reason: str) -> None:
         """Record, loudly, that a reference is missing."""
@@ -79,16 +95,34 @@ class Bench:
         print(f"\n!!! {name} is NOT measured: {reason} !!!\n", flush=True)
 
 
+@contextlib.contextmanager
+def started(*, quick: bool) -> Iterator[Bench]:
+    """Start the server of a run. A quick run's does not wait for the disk, because its figures mean nothing."""
+    settings = SETTINGS | ({"fsync": False} if quick else {})
+    with LocalServer(plugin="wal2json", settings=settings) as server:
+        with psycopg.connect(server.conninfo, autocommit=True) as admin:
+            admin.execute(f"CREATE DATABASE {TEMPLATE}".encode())
+            migrate(server.conninfo_for(TEMPLATE))
+            with psycopg.connect(server.conninfo_for(TEMPLATE)) as connection:
+                connection.execute(SETUP)
+            _drop_slots(admin, TEMPLATE)
+        yield Bench(server, quick)
+
+
+def _drop_slots(admin: psycopg.Connection[Any], database: str) -> None:
+    """Drop the slots of a database, which would keep WAL, and the database."""
+    slots = "FROM pg_replication_slots WHERE database = %s"
+    admin.execute(f"SELECT pg_terminate_backend(active_pid, 5000) {slots} AND active".encode(), [database])
+    admin.execute(f"SELECT pg_drop_replication_slot(slot_name) {slots}".encode(), [database])
+
+
 @dataclass(frozen=True)
 class Site:
-    """A private server with a store for each plugin."""
+    """A database with a store for each plugin."""
 
-    server: LocalServer
+    bin_dir: Path
+    conninfo: str
     stores: dict[str, pgdoc.Store]
-
-    @property
-    def conninfo(self) -> str:
-        return self.server.conninfo
 
     def connect(self, options: str = "") -> psycopg.Connection[Any]:
         """Connect in autocommit mode. `options` are those of a session, such as `-c synchronous_commit=off`."""

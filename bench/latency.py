@@ -35,7 +35,7 @@ REFERENCE = "bare psycopg loop"
 def measure(bench: Bench) -> Iterator[Figure]:
     count = WARM_UP + bench.size(300, 20)
     with contextlib.ExitStack() as stack:
-        site = stack.enter_context(bench.server())
+        site = stack.enter_context(bench.site())
         writer = stack.enter_context(Writer(site.conninfo))
         with site.connect() as connection:
             connection.execute(alternatives.SETUP)

@@ -37,11 +37,11 @@ def measure(bench: Bench) -> Iterator[Figure]:
     if not STATUS.exists():
         bench.skip("memory", f"{STATUS} is missing")
         return
-    for changes in (1_000, 100_000, 1_000_000):
+    for changes in bench.points(1_000, 10_000, 100_000, 1_000_000):
         yield from a_transaction(bench, bench.size(changes, changes // 100))
-    with bench.server() as site:
+    with bench.site() as site:
         reference = peak(read_bare, site, None, 0)
-        for streams in (1, 10, 100, 1_000):
+        for streams in bench.points(1, 10, 100, 1_000):
             number = bench.size(streams, streams // 10 or 1)
             values = {BARE: [reference], "asyncio streams": [peak(open_streams, site, number)]}
             yield from compare("memory by streams", values, BARE, "MB", less_is_better=True, x=number)
@@ -50,7 +50,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
 
 def a_transaction(bench: Bench, changes: int) -> list[Figure]:
     """Read one transaction of so many inserts of 200 bytes."""
-    with bench.server() as site:
+    with bench.site() as site:
         token = fill(site, 200, changes)
         values = {
             BARE: [peak(read_bare, site, "oldest", changes)],
@@ -62,7 +62,7 @@ def a_transaction(bench: Bench, changes: int) -> list[Figure]:
 def full_buffer(bench: Bench) -> list[Figure]:
     """Let documents of 10 KB wait for a stream that reads none of them, until its buffer is full."""
     documents = bench.size(20_000, 500)
-    with bench.server() as site:
+    with bench.site() as site:
         token = fill(site, 10_000, documents)
         values = {
             BARE: [peak(read_bare, site, "oldest", documents)],

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bench.harness import Bench, Site
 
 RECEIVE = "pg_recvlogical"
+MOST_BYTES = 50_000_000  # of documents in a backlog
 # Transaction 0 inserts a block of documents, transaction 1 updates it, transaction 2 inserts the next block, and so on.
 FILL = """
 DO $do$ BEGIN
@@ -57,7 +58,7 @@ class Backlog:
 
 @contextlib.contextmanager
 def backlog(bench: Bench, changes: int, a_transaction: int = 100, size: int = 200) -> Iterator[Backlog]:
-    with bench.server() as site, site.connect("-c synchronous_commit=off -c enable_seqscan=off") as connection:
+    with bench.site() as site, site.connect("-c synchronous_commit=off -c enable_seqscan=off") as connection:
         with site.stores["wal2json"]["orders"].watch() as stream:
             token = stream.resume_token
         connection.execute("SELECT pg_create_logical_replication_slot('backlog', 'wal2json')")
@@ -70,11 +71,11 @@ def backlog(bench: Bench, changes: int, a_transaction: int = 100, size: int = 20
 def measure(bench: Bench) -> Iterator[Figure]:
     with backlog(bench, bench.size(50_000, 2_000)) as waiting:
         yield from all_ways(bench, waiting)
-    for each in (1, 10, 100, 1_000):
+    for each in bench.points(1, 10, 100, 1_000):
         with backlog(bench, bench.size(20_000, 2_000), a_transaction=each) as waiting:
             yield from grown("transactions", bench, waiting, each)
-    for size, changes in ((200, 20_000), (2_000, 10_000), (50_000, 1_000)):
-        with backlog(bench, bench.size(changes, 200), size=size) as waiting:
+    for size in bench.points(200, 2_000, 50_000):
+        with backlog(bench, bench.size(min(20_000, MOST_BYTES // size), 200), size=size) as waiting:
             yield from grown("sizes", bench, waiting, size)
 
 
@@ -130,7 +131,7 @@ def receive(waiting: Backlog, plugin: str) -> None:
     """Let pg_recvlogical read the backlog and write it to /dev/null."""
     site = waiting.site
     listed = [f"--option={name}={value}" for name, value in plugins.PLUGINS[plugin].options("docs").items()]
-    program = str(site.server.bin_dir / "pg_recvlogical")
+    program = str(site.bin_dir / "pg_recvlogical")
     command = [program, "--dbname", site.conninfo, "--slot=copy", "--start", "--no-loop", "--file=/dev/null"]
     with site.connect() as connection:
         connection.execute("SELECT pg_copy_logical_replication_slot('backlog', 'copy', false, %s)", [plugin])

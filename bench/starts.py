@@ -32,11 +32,11 @@ BARE = "bare psycopg loop"
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
-    with bench.server() as site:
+    with bench.site() as site:
         yield from opening(bench, site)
-    for megabytes in (10, 100, *([] if bench.quick else [1_000])):
-        with bench.server() as site:
-            yield from resuming(bench, site, megabytes if not bench.quick else megabytes // 10)
+    for megabytes in (1, 10) if bench.quick else (10, 100, 1_000):
+        with bench.site() as site:
+            yield from resuming(bench, site, megabytes)
 
 
 def opening(bench: Bench, site: Site) -> Iterator[Figure]:

@@ -40,15 +40,15 @@ WHERE id = ANY (ARRAY(SELECT 'o-' || (%(n)s::int * {TOUCHED} + i) %% {DOCUMENTS}
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
-    with bench.server() as site, Writer(site.conninfo) as writer:
+    with bench.site() as site, Writer(site.conninfo) as writer:
         with site.connect() as connection:
             connection.execute(alternatives.SETUP)
-        for number in (1, 10, 100, 1_000):
+        for number in bench.points(1, 10, 100, 1_000):
             yield from last_of(bench, site, writer, number)
-    with bench.server() as site, Writer(site.conninfo) as writer:
+    with bench.site() as site, Writer(site.conninfo) as writer:
         with site.connect() as connection:
             connection.execute(FILL, (0, DOCUMENTS - 1))
-        for number in (1, 10, 100, 1_000):
+        for number in bench.points(1, 10, 100, 1_000):
             yield from own_documents(bench, site, writer, number)
 
 

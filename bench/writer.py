@@ -56,7 +56,7 @@ ASYNCHRONOUS = "-c synchronous_commit=off"
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
-    with bench.server() as site, site.connect(ASYNCHRONOUS) as connection:
+    with bench.site() as site, site.connect(ASYNCHRONOUS) as connection:
         connection.execute(alternatives.SETUP)
         connection.execute(SETUP)
         yield from one_by_one(bench, connection)
@@ -109,7 +109,7 @@ def by_size(bench: Bench, connection: psycopg.Connection) -> Iterator[Figure]:
     """Compare the WAL of an insert and an update of documents that grow."""
     tables = {name: table for name, table in TABLES.items() if table != "bench.listened"}  # has no room for 50 KB
     documents = bench.size(200, 20)
-    for size in (200, 2_000, 10_000, 50_000):
+    for size in bench.points(200, 2_000, 10_000, 50_000):
         prepare(connection, size, documents)
         ways = {name: lambda table=table: write(connection, table, documents) for name, table in tables.items()}
         rounds = in_turns(bench.size(2, 1), ways)
