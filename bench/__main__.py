@@ -52,21 +52,23 @@ def main() -> int:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="the parts to run: all, if there is none")
     parser.add_argument("--quick", action="store_true", help="run everything with small sizes, to see that it works")
+    parser.add_argument("--rounds", type=int, help="the most rounds of one figure: up to 9, and 1 in a quick run")
     parser.add_argument("--out", type=Path, help="the folder for the JSON file and the charts")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in PARTS]
     if unknown:
         parser.error(f"{', '.join(unknown)}: not among {', '.join({**PARTS, **ALONE})}")
-    run(arguments.names, arguments.out, quick=arguments.quick)
+    most_rounds = arguments.rounds or (1 if arguments.quick else 9)
+    run(arguments.names, arguments.out, quick=arguments.quick, most_rounds=most_rounds)
     return 0
 
 
-def run(names: list[str], out: Path | None, *, quick: bool) -> None:
+def run(names: list[str], out: Path | None, *, quick: bool, most_rounds: int) -> None:
     """Run the parts; write the results if all parts ran, or if there is a folder for them."""
     load, began = machine.load_average(), time.monotonic()
     warn(load)
     measured: list[Figure] = []
-    with started(quick=quick) as bench:
+    with started(quick=quick, most_rounds=most_rounds) as bench:
         for name in names or PARTS:
             print(f"{time.monotonic() - began:5.0f} s  {name}: {PARTS[name]}", flush=True)
             measured += importlib.import_module(f"bench.{name}").measure(bench)

@@ -93,7 +93,8 @@ def mongodb(uri: str) -> Generator[Any, None, None]:
     """Read a change stream of a MongoDB collection."""
     from pymongo import MongoClient  # noqa: PLC0415 (optional)
 
-    with MongoClient(uri) as client, client.bench.orders.watch() as stream:
+    client: Any = MongoClient(uri)
+    with client, client.bench.orders.watch() as stream:
         yield None
         for change in stream:
             yield change["fullDocument"]
@@ -104,7 +105,8 @@ def mongodb_writer(uri: str) -> Iterator[Callable[[str, int], None]]:
     """Yield a function that inserts the document of a number, for `harness.Writer`; its first argument is not used."""
     from pymongo import MongoClient  # noqa: PLC0415 (optional)
 
-    with MongoClient(uri) as client:
+    client: Any = MongoClient(uri)
+    with client:
         client.bench.orders.drop()
         orders = client.bench.create_collection("orders")
 

@@ -39,7 +39,7 @@ COLORS = {
     "e": ("#0a0005", "#7a6a00", "#d8c84b"),
 }
 LINES = ("a", "b", "c", "d", "e")
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "pgdoc",  # the same ids in each run
     "font.family": "sans-serif",
@@ -129,9 +129,9 @@ def _lines(axes: Axes, section: Section, figures: list[Figure]) -> None:
         axes.axhline(1, color=COLORS["quiet"][0], linewidth=1, linestyle=(0, (4, 3)))
     colors = iter(LINES)
     for name, (kind, points) in sorted(lines.items(), key=lambda line: -list(line[1][1].values())[-1]):
-        dashed = {"linestyle": (0, (4, 3)), "color": COLORS["quiet"][0]} if kind == "reference" else {}
-        color = {} if dashed else {"color": COLORS[next(colors)][0]}
-        axes.plot(list(points), list(points.values()), marker="o", markersize=5, label=name, **dashed, **color)
+        dashes = (0, (4, 3)) if kind == "reference" else "solid"
+        color = COLORS["quiet" if kind == "reference" else next(colors)][0]
+        axes.plot(list(points), list(points.values()), "o", linestyle=dashes, color=color, markersize=5, label=name)
     values = [value for _, points in lines.values() for value in points.values()]
     _scale(axes, "x", [figure.x for figure in figures if figure.x is not None])
     _scale(axes, "y", values if section.draws_values else [1, *values])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -115,9 +114,11 @@ def compare(  # noqa: PLR0913 (what a figure needs)
 def table(figures: Iterable[Figure]) -> str:
     """Return the figures as text, a heading for each part."""
     lines = [f"{'':58} {'median':>12} {'':14} {'ratio':>7} {'lowest':>7} {'highest':>7}  of the reference, its median"]
-    for part, group in itertools.groupby(figures, lambda figure: figure.part):
-        lines.append(f"\n{part}")
-        lines += map(_line, group)
+    parts: dict[str, list[Figure]] = {}
+    for figure in figures:
+        parts.setdefault(figure.part, []).append(figure)
+    for part, own in parts.items():
+        lines += [f"\n{part}", *map(_line, own)]
     return "\n".join(lines)
 
 

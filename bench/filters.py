@@ -9,6 +9,7 @@ their filter is evaluated. Streams with equal filters share one evaluation.
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bench.figures import compare, in_turns
@@ -43,7 +44,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
 
 
 def with_others(bench: Bench, site: Site) -> Iterator[Figure]:
-    store, number = site.stores["wal2json"], bench.size(1_000, 50)
+    store, number = site.stores["wal2json"], bench.size(1_000, 20)
     for other in range(number):
         store.create_collection(f"other_{other}")
     with site.connect() as writer, store["orders"].watch() as stream:
@@ -59,7 +60,7 @@ def with_others(bench: Bench, site: Site) -> Iterator[Figure]:
 
         ways = {"the stream alone": alone}
         for name, where in FILTERS.items():
-            ways[f"{number:,} others {name}"] = lambda where=where: beside(where)
+            ways[f"{number:,} others {name}"] = partial(beside, where)
         values = in_turns(bench.rounds(3), ways)
     yield from compare("filters", values, "the stream alone", "s", less_is_better=True)
 

@@ -44,7 +44,10 @@ CREATE FUNCTION bench.document(n int, bytes int) RETURNS jsonb LANGUAGE sql IMMU
     FROM generate_series(1, greatest(1, (bytes - 70) / 58)) i))
 $$;
 """
-FILL = "INSERT INTO docs.orders (id, data) SELECT 'o-' || n, bench.document(n, 200) FROM generate_series(%s, %s) n"
+FILL = """
+INSERT INTO docs.orders (id, data)
+SELECT 'o-' || n, bench.document(n, 200) FROM generate_series(%s::int, %s::int) n
+"""
 
 
 @dataclass
@@ -54,11 +57,13 @@ class Bench:
     Attributes:
         server: a private server, with a database for each part.
         quick: whether to run everything with small sizes, to see that it works.
+        most_rounds: the most rounds of one figure.
         skipped: the references that could not be measured, each with the reason.
     """
 
     server: LocalServer
     quick: bool = False
+    most_rounds: int = 9
     skipped: dict[str, str] = field(default_factory=dict)
     databases: Iterator[int] = field(default_factory=itertools.count)
 
@@ -67,11 +72,11 @@ class Bench:
         return quick if self.quick else full
 
     def points(self, *sizes: int) -> tuple[int, ...]:
-        """Return the sizes of what grows; a quick run takes the ends."""
-        return (sizes[0], sizes[-1]) if self.quick else sizes
+        """Return the sizes of what grows; a quick run takes two."""
+        return sizes[:2] if self.quick else sizes
 
     def rounds(self, full: int = 5) -> int:
-        return self.size(full, 1)
+        return min(full, self.most_rounds)
 
     @contextlib.contextmanager
     def site(self) -> Iterator[Site]:
@@ -96,7 +101,7 @@ class Bench:
 
 
 @contextlib.contextmanager
-def started(*, quick: bool) -> Iterator[Bench]:
+def started(*, quick: bool, most_rounds: int) -> Iterator[Bench]:
     """Start the server of a run. A quick run's does not wait for the disk, because its figures mean nothing."""
     settings = SETTINGS | ({"fsync": False} if quick else {})
     with LocalServer(plugin="wal2json", settings=settings) as server:
@@ -106,7 +111,7 @@ def started(*, quick: bool) -> Iterator[Bench]:
             with psycopg.connect(server.conninfo_for(TEMPLATE)) as connection:
                 connection.execute(SETUP)
             _drop_slots(admin, TEMPLATE)
-        yield Bench(server, quick)
+        yield Bench(server, quick, most_rounds)
 
 
 def _drop_slots(admin: psycopg.Connection[Any], database: str) -> None:

@@ -13,6 +13,7 @@ import contextlib
 import statistics
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pgdoc
@@ -44,7 +45,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
         if alternatives.has_mongodb():
             uri = alternatives.MONGODB
             theirs = stack.enter_context(Writer(uri, alternatives.mongodb_writer))
-            others["MongoDB change stream"] = lambda: read(alternatives.mongodb(uri), theirs, "", count)
+            others["MongoDB change stream"] = partial(read, partial(alternatives.mongodb, uri), theirs, "", count)
         else:
             bench.skip("MongoDB", "PGDOC_BENCH_MONGODB names no replica set, or pymongo is not installed")
         rounds = in_turns(bench.rounds(), {REFERENCE: others[REFERENCE], **ways, **others})
@@ -59,9 +60,9 @@ def ours(site: Site, writer: Writer, count: int) -> dict[str, Callable[[], list[
     insert = INSERT.format("docs.orders")
     ways: dict[str, Callable[[], list[float]]] = {}
     for plugin, store in site.stores.items():
-        ways[f"sync stream, {plugin}"] = lambda store=store: read(documents(store), writer, insert, count)
+        ways[f"sync stream, {plugin}"] = partial(read, partial(documents, store), writer, insert, count)
     for plugin in PLUGINS:
-        ways[f"asyncio stream, {plugin}"] = lambda plugin=plugin: asyncio.run(read_async(site, plugin, writer, count))
+        ways[f"asyncio stream, {plugin}"] = partial(run_async, site, plugin, writer, count)
     return ways
 
 
@@ -76,7 +77,7 @@ def alternative_ways(bench: Bench, site: Site, writer: Writer, count: int) -> di
     else:
         bench.skip("psycopg2", "it is not installed; pip install psycopg2-binary")
     return {
-        name: lambda changes=changes, table=table: read(changes(site.conninfo), writer, INSERT.format(table), count)
+        name: partial(read, partial(changes, site.conninfo), writer, INSERT.format(table), count)
         for name, (changes, table) in known.items()
     }
 
@@ -89,13 +90,17 @@ def documents(store: pgdoc.Store) -> Generator[Any]:
             yield event.full_document and event.full_document.data
 
 
-def read(changes: Generator[Any], writer: Writer, statement: str, count: int) -> list[float]:
+def read(begin: Callable[[], Generator[Any]], writer: Writer, statement: str, count: int) -> list[float]:
     """Return the microseconds from each commit's return to its document, without the first ones."""
-    with contextlib.closing(changes):
+    with contextlib.closing(begin()) as changes:
         next(changes)
         writer.begin(statement, count, PAUSE_S)
         seen = [time.monotonic_ns() for _, _ in zip(range(count), changes, strict=False)]
     return latencies(seen, writer.returned())
+
+
+def run_async(site: Site, plugin: str, writer: Writer, count: int) -> list[float]:
+    return asyncio.run(read_async(site, plugin, writer, count))
 
 
 async def read_async(site: Site, plugin: str, writer: Writer, count: int) -> list[float]:

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 STATUS = Path("/proc/self/status")
 BARE = "a bare psycopg loop"
-ONE_INSERT = "INSERT INTO docs.orders (id, data) SELECT 'o-' || n, bench.document(n, %s) FROM generate_series(1, %s) n"
+ONE_INSERT = (
+    "INSERT INTO docs.orders (id, data) SELECT 'o-' || n, bench.document(n, %s::int) FROM generate_series(1, %s::int) n"
+)
 QUIET_S = 1.0
 
 
@@ -42,7 +44,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
     with bench.site() as site:
         reference = peak(read_bare, site, None, 0)
         for streams in bench.points(1, 10, 100, 1_000):
-            number = bench.size(streams, streams // 10 or 1)
+            number = streams
             values = {BARE: [reference], "asyncio streams": [peak(open_streams, site, number)]}
             yield from compare("memory by streams", values, BARE, "MB", less_is_better=True, x=number)
     yield from full_buffer(bench)

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import subprocess
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pgdoc
@@ -82,14 +83,12 @@ def measure(bench: Bench) -> Iterator[Figure]:
 def all_ways(bench: Bench, waiting: Backlog) -> Iterator[Figure]:
     ways: dict[str, Callable[[], object]] = {}
     for plugin in PLUGINS:
-        ways[_named(RECEIVE, plugin)] = lambda plugin=plugin: receive(waiting, plugin)
+        ways[_named(RECEIVE, plugin)] = partial(receive, waiting, plugin)
         for name, use in USES.items():
-            ways[_named(name, plugin)] = lambda plugin=plugin, use=use: read(waiting, plugin, use)
-        ways[_named("asyncio, fields untouched", plugin)] = lambda plugin=plugin: asyncio.run(
-            read_async(waiting, plugin)
-        )
+            ways[_named(name, plugin)] = partial(read, waiting, plugin, use)
+        ways[_named("asyncio, fields untouched", plugin)] = partial(run_async, waiting, plugin)
     others = alternative_ways(bench, waiting)
-    rates = in_turns(bench.rounds(), {name: lambda way=way: waiting.rate(way) for name, way in (ways | others).items()})
+    rates = in_turns(bench.rounds(), {name: partial(waiting.rate, way) for name, way in (ways | others).items()})
     for plugin in PLUGINS:
         own = {name: values for name, values in rates.items() if name.endswith(plugin) or name in others}
         yield from compare("rates", own, _named(RECEIVE, plugin), "changes/s", others=others)
@@ -112,18 +111,16 @@ def alternative_ways(bench: Bench, waiting: Backlog) -> dict[str, Callable[[], o
         loops["psycopg2 and json, parses"] = alternatives.psycopg2
     else:
         bench.skip("psycopg2", "it is not installed: pip install psycopg2-binary")
-    return {name: lambda loop=loop: read_other(waiting, loop) for name, loop in loops.items()}
+    return {name: partial(read_other, waiting, loop) for name, loop in loops.items()}
 
 
 def grown(part: str, bench: Bench, waiting: Backlog, x: float) -> Iterator[Figure]:
     """Yield the rates for one size of what grows."""
     for plugin in PLUGINS:
-        ways: dict[str, Callable[[], object]] = {
-            _named(RECEIVE, plugin): lambda plugin=plugin: receive(waiting, plugin)
-        }
+        ways: dict[str, Callable[[], object]] = {_named(RECEIVE, plugin): partial(receive, waiting, plugin)}
         for name in ("fields untouched", "all fields read"):
-            ways[_named(name, plugin)] = lambda plugin=plugin, name=name: read(waiting, plugin, USES[name])
-        rates = in_turns(bench.rounds(3), {name: lambda way=way: waiting.rate(way) for name, way in ways.items()})
+            ways[_named(name, plugin)] = partial(read, waiting, plugin, USES[name])
+        rates = in_turns(bench.rounds(3), {name: partial(waiting.rate, way) for name, way in ways.items()})
         yield from compare(part, rates, _named(RECEIVE, plugin), "changes/s", x=x)
 
 
@@ -163,6 +160,10 @@ def read(waiting: Backlog, plugin: str, use: Callable[[pgdoc.ChangeEvent], objec
     with waiting.site.stores[plugin]["orders"].watch(resume_after=waiting.token) as stream:
         for _, event in zip(range(waiting.changes), stream, strict=False):
             use(event)
+
+
+def run_async(waiting: Backlog, plugin: str) -> None:
+    asyncio.run(read_async(waiting, plugin))
 
 
 async def read_async(waiting: Backlog, plugin: str) -> None:

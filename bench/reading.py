@@ -10,6 +10,7 @@ what else the machine does.
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import orjson
@@ -42,7 +43,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
         ways = {REFERENCE: lambda: cpu_us(lambda: parse(messages), waiting)}
         for plugin in PLUGINS:
             for name, use in MORE.items():
-                ways[f"{name}, {plugin}"] = lambda plugin=plugin, use=use: read(waiting, plugin, use)
+                ways[f"{name}, {plugin}"] = partial(read, waiting, plugin, use)
         values = in_turns(bench.rounds(9), ways)
     yield from compare("reading", values, REFERENCE, "us/change", less_is_better=True)
 

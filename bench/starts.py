@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MB = 1_000_000
 A_STATEMENT = 100
-WRITE = "INSERT INTO {} (id, data) SELECT %s || n, bench.document(n, 2000) FROM generate_series(1, %s) n"
+WRITE = "INSERT INTO {} (id, data) SELECT %s || n, bench.document(n, 2000) FROM generate_series(1, %s::int) n"
 BARE = "bare psycopg loop"
 
 
@@ -86,7 +86,7 @@ def resuming(bench: Bench, site: Site, megabytes: int) -> Iterator[Figure]:
     ):
         ways = {
             f"{BARE} with a slot of its own": lambda slot=slot: 1000 * seconds(lambda: resume_bare(site, slot)),
-            f"{name}, MB of WAL": lambda token=token: 1000 * seconds(lambda: resume(site, token)),
+            name: lambda token=token: 1000 * seconds(lambda: resume(site, token)),
         }
         values = in_turns(bench.rounds(3), ways)
         yield from compare("resume", values, f"{BARE} with a slot of its own", "ms", less_is_better=True, x=megabytes)

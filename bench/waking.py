@@ -14,7 +14,7 @@ WARM_UP = 5
 def last_in_ms(seen: list[list[int]], begun: list[int]) -> float:
     """Return the median over all moments of the milliseconds until the last of all readers had seen it."""
     lasts = [(max(times) - at) / 1e6 for at, *times in zip(begun, *seen, strict=True)]
-    return statistics.median(lasts[WARM_UP:])
+    return float(statistics.median(lasts[WARM_UP:]))
 
 
 def bare_threads(number: int, moments: int, pause_s: float) -> float:

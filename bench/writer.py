@@ -8,6 +8,7 @@ server's part alone is measured with 50,000 rows in one statement.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bench import alternatives
@@ -40,7 +41,7 @@ CREATE TABLE bench.checked (LIKE docs.orders INCLUDING ALL);
 ALTER TABLE bench.checked REPLICA IDENTITY FULL;
 CREATE UNLOGGED TABLE bench.source (id text, data jsonb);
 """
-SOURCE = "INSERT INTO bench.source SELECT 'o-' || n, bench.document(n, %s) FROM generate_series(1, %s) n"
+SOURCE = "INSERT INTO bench.source SELECT 'o-' || n, bench.document(n, %s::int) FROM generate_series(1, %s::int) n"
 WRITES = {
     "insert": "INSERT INTO {table} (id, data) SELECT id, data FROM bench.source WHERE id = 'o-' || %s",
     "update": "UPDATE {table} SET data = data || '{{\"status\": \"paid\"}}' WHERE id = 'o-' || %s",
@@ -92,7 +93,7 @@ def write(connection: psycopg.Connection, table: str, documents: int) -> dict[st
 def one_by_one(bench: Bench, connection: psycopg.Connection) -> Iterator[Figure]:
     documents = bench.size(2_000, 50)
     prepare(connection, 200, documents)
-    ways = {name: lambda table=table: write(connection, table, documents) for name, table in TABLES.items()}
+    ways = {name: partial(write, connection, table, documents) for name, table in TABLES.items()}
     rounds = in_turns(bench.rounds(), ways)
     for which, part, unit in ((0, "writes", "writes/s"), (1, "WAL", "bytes/write")):
         for kind in WRITES:
@@ -111,7 +112,7 @@ def by_size(bench: Bench, connection: psycopg.Connection) -> Iterator[Figure]:
     documents = bench.size(200, 20)
     for size in bench.points(200, 2_000, 10_000, 50_000):
         prepare(connection, size, documents)
-        ways = {name: lambda table=table: write(connection, table, documents) for name, table in tables.items()}
+        ways = {name: partial(write, connection, table, documents) for name, table in tables.items()}
         rounds = in_turns(bench.size(2, 1), ways)
         values = {
             name: [(each["insert"][1] + each["update"][1]) / 2 for each in turns] for name, turns in rounds.items()
@@ -132,11 +133,11 @@ def at_once(bench: Bench, connection: psycopg.Connection) -> Iterator[Figure]:
             if kind != "UPDATE":
                 connection.execute(f"TRUNCATE {table}".encode())
             statement = text.format(table=table).encode()
-            took[kind] = seconds(lambda statement=statement: run(connection, statement, lines)) / rows * 1e6
+            took[kind] = seconds(partial(run, connection, statement, lines)) / rows * 1e6
         return took
 
     tables = {name: TABLES[name] for name in (PLAIN, FULL, "a collection")} | {CHECKED: "bench.checked"}
-    rounds = in_turns(bench.rounds(), {name: lambda table=table: us_per_row(table) for name, table in tables.items()})
+    rounds = in_turns(bench.rounds(), {name: partial(us_per_row, table) for name, table in tables.items()})
     for kind in AT_ONCE:
         values = {_named(kind, name): [each[kind] for each in turns] for name, turns in rounds.items()}
         others = [_named(kind, name) for name in (*OTHERS, CHECKED)]
@@ -156,9 +157,12 @@ def ways_to_less_wal(bench: Bench, site: Site) -> Iterator[Figure]:
     """Compare the WAL of updates of a collection, with a setting that lowers it, to the same updates without it."""
     documents = bench.size(500, 50)
 
-    def updates(setting: str, size: int, *, a_transaction: int = 1, checkpoint: bool = False) -> float:
+    def updates(
+        setting: str, size: int, *, a_transaction: int = 1, fillfactor: int = 100, checkpoint: bool = False
+    ) -> float:
         with site.connect(f"{ASYNCHRONOUS} {setting}") as connection:
             connection.execute("TRUNCATE docs.orders")
+            connection.execute(f"ALTER TABLE docs.orders SET (fillfactor = {fillfactor})".encode())
             prepare(connection, size, documents)
             connection.execute(AT_ONCE["INSERT"].format(table="docs.orders").encode())
             if checkpoint:
@@ -172,6 +176,7 @@ def ways_to_less_wal(bench: Bench, site: Site) -> Iterator[Figure]:
 
     lowered: dict[str, tuple[Callable[[], float], Callable[[], float]]] = {
         "50 updates a transaction, to 1": (lambda: updates("", 200), lambda: updates("", 200, a_transaction=50)),
+        "fillfactor = 50, to 100": (lambda: updates("", 200), lambda: updates("", 200, fillfactor=50)),
         "no checkpoint in between, to one": (
             lambda: updates("", 200, checkpoint=True),
             lambda: updates("", 200),
