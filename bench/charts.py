@@ -105,9 +105,11 @@ def _dots(axes: Axes, figures: list[Figure]) -> None:
     _scale(axes, "x", [1, *reached])
     axes.set_yticks(range(len(figures)), [figure.name for figure in figures])
     axes.invert_yaxis()
+    beside: Any = {"textcoords": "offset points", "xycoords": ("axes fraction", "data"), "va": "center"}
     for place, figure in enumerate(figures):
-        text = f"{readable(figure.ratio)}    {readable(figure.median)} {figure.unit}"
-        axes.annotate(text, (1.02, place), xycoords=("axes fraction", "data"), va="center")
+        axes.annotate(readable(figure.ratio), (1, place), (42, 0), ha="right", weight="bold", **beside)
+        value = f"{readable(figure.median)} {figure.unit}"
+        axes.annotate(value, (1, place), (52, 0), color=COLORS["quiet"][0], **beside)
     better = {"less is better" if figure.less_is_better else "more is better" for figure in figures}
     references = dict.fromkeys(figure.reference for figure in figures)
     name = next(iter(references)) if len(references) == 1 else "the reference"
@@ -133,7 +135,9 @@ def _lines(axes: Axes, section: Section, figures: list[Figure]) -> None:
         color = COLORS["quiet" if kind == "reference" else next(colors)][0]
         axes.plot(list(points), list(points.values()), "o", linestyle=dashes, color=color, markersize=5, label=name)
     values = [value for _, points in lines.values() for value in points.values()]
-    _scale(axes, "x", [figure.x for figure in figures if figure.x is not None])
+    sizes = sorted({figure.x for figure in figures if figure.x is not None})
+    _scale(axes, "x", sizes)
+    axes.set_xticks(sizes)
     _scale(axes, "y", values if section.draws_values else [1, *values])
     better = "less" if figures[0].less_is_better else "more"
     unit = figures[0].unit if section.draws_values else "ratio"
@@ -144,9 +148,9 @@ def _lines(axes: Axes, section: Section, figures: list[Figure]) -> None:
 
 
 def _scale(axes: Axes, which: str, values: list[float]) -> None:
-    """Make an axis begin at zero, or logarithmic if the values are far apart."""
+    """Make an axis begin at zero, or logarithmic if the values are far apart; that has no place for one below zero."""
     axis = getattr(axes, f"{which}axis")
-    if min(values) > 0 and max(values) / min(values) >= FAR:
+    if max(values) / min(value for value in values if value > 0) >= FAR:
         getattr(axes, f"set_{which}scale")("log")
         axis.set_minor_formatter(NullFormatter())
     else:

@@ -95,7 +95,7 @@ def all_ways(bench: Bench, waiting: Backlog) -> Iterator[Figure]:
         others = {}  # they read wal2json, which came first
     for name in (RECEIVE, *USES):
         pair = {name: rates[_named(name, "pgoutput")], "wal2json": rates[_named(name, "wal2json")]}
-        yield from compare("plugins", pair, "wal2json", "changes/s")
+        yield from compare("plugins", pair, "wal2json", "changes/s", others=[RECEIVE])
     sizes = {"bytes that the server sends": [sent(waiting, "pgoutput")], "wal2json": [sent(waiting, "wal2json")]}
     yield from compare("plugins", sizes, "wal2json", "bytes/change", less_is_better=True)
 
