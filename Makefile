@@ -46,7 +46,7 @@ stress: $(VENV)/.tests  ## run the tests that kill processes, cut connections an
 	@$(RUN) .ci/install_server.py --or-docker
 	@$(RUN) -m pytest tests/stress $(ARGS)
 
-bench: $(VENV)/.tests  ## benchmark streams and documents against hand-written code (ARGS="latency" selects one)
+bench: $(VENV)/.tests  ## compare streams with what people use instead: minutes (ARGS=--quick, ARGS=latency, ARGS=documents)
 	@$(RUN) .ci/install_server.py --wal2json
 	@$(RUN) -m bench $(ARGS)
 

@@ -1,29 +1,104 @@
-"""Run the named benchmarks (`python -m bench latency bulk`), or all except million and load, which take minutes.
+"""Compare pgdoc with what people would use instead, all in turns in one run, or run one benchmark by its name.
 
-The benchmarks are decoding, values, latency, throughput, fanout, triggers, bulk, documents, updates, restart, million
-and load. What follows the names is for the benchmark: `python -m bench load --seconds=10`.
+python -m bench                     all parts: minutes; writes the JSON file, the charts and the page of the docs
+python -m bench --quick             the same code with small sizes: seconds; writes to a temporary folder
+python -m bench latency streams     only these parts; writes no file
+python -m bench documents           a benchmark that prints a table of its own
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-DEFAULT = (
-    "decoding",
-    "values",
-    "latency",
-    "throughput",
-    "fanout",
-    "triggers",
-    "bulk",
-    "documents",
-    "updates",
-    "restart",
-)
+from bench import figures, machine, results
+from bench.harness import started
 
-names = [each for each in sys.argv[1:] if not each.startswith("--")]
-options = [each for each in sys.argv[1:] if each.startswith("--")]
-for name in names or DEFAULT:
-    sys.argv = [name, *options]
-    importlib.import_module(f"bench.{name}").main()
+if TYPE_CHECKING:
+    from bench.figures import Figure
+
+PARTS = {
+    "rates": "changes per second, by the size of transactions and documents, beside pg_recvlogical",
+    "reading": "CPU time of the loop that reads events",
+    "latency": "from the commit to the event, beside a bare loop, psycopg2, LISTEN/NOTIFY, an outbox, MongoDB",
+    "streams": "1 to 1,000 streams in one process",
+    "filters": "one stream beside a thousand others",
+    "starts": "opening a stream, and resuming",
+    "memory": "large transactions, many streams, a full buffer",
+    "writer": "writes per second and WAL, beside a plain table",
+}
+ALONE = {
+    "values": "encode and decode one document, beside orjson",
+    "documents": "calls on documents, beside SQL by hand",
+    "bulk": "mixed writes in one transaction, beside a pipeline",
+    "updates": "large updates, and how their cost grows",
+    "restart": "the first call after a restart of the server",
+    "million": "finds among 1,000,000 documents; takes minutes",
+    "load": "64 writers, 5 consumers and 20 streams on one machine; takes minutes",
+    "sink": "events into a collection, exactly once",
+    "snapshot": "a snapshot beside a bare COPY",
+    "wal": "what lowers the WAL that a collection writes",
+    "instructions": "instructions of reading changes, against their limits",
+}
+
+
+def main() -> int:
+    if len(sys.argv) > 1 and sys.argv[1] in ALONE:
+        sys.argv = sys.argv[1:]
+        return int(importlib.import_module(f"bench.{sys.argv[0]}").main() or 0)
+    listed = "\n".join(f"  {name:14}{text}" for name, text in {**PARTS, **ALONE}.items())
+    parser = argparse.ArgumentParser(
+        "python -m bench", description=__doc__, epilog=listed, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="the parts to run: all, if there is none")
+    parser.add_argument("--quick", action="store_true", help="run everything with small sizes, to see that it works")
+    parser.add_argument("--rounds", type=int, help="the most rounds of one figure: up to 9, and 1 in a quick run")
+    parser.add_argument("--out", type=Path, help="the folder for the JSON file and the charts")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in PARTS]
+    if unknown:
+        parser.error(f"{', '.join(unknown)}: not among {', '.join({**PARTS, **ALONE})}")
+    most_rounds = arguments.rounds or (1 if arguments.quick else 9)
+    run(arguments.names, arguments.out, quick=arguments.quick, most_rounds=most_rounds)
+    return 0
+
+
+def run(names: list[str], out: Path | None, *, quick: bool, most_rounds: int) -> None:
+    """Run the parts; write the results if all parts ran, or if there is a folder for them."""
+    load, began = machine.load_average(), time.monotonic()
+    warn(load)
+    measured: list[Figure] = []
+    with started(quick=quick, most_rounds=most_rounds) as bench:
+        for name in names or PARTS:
+            print(f"{time.monotonic() - began:5.0f} s  {name}: {PARTS[name]}", flush=True)
+            measured += importlib.import_module(f"bench.{name}").measure(bench)
+    found = results.Results(
+        figures=measured,
+        skipped=bench.skipped,
+        machine=machine.describe(),
+        load={"start": load, "end": machine.load_average()},
+        seconds=round(time.monotonic() - began),
+        quick=quick,
+    )
+    print(figures.table(measured))
+    print(f"\n{found.seconds} s; load average {load[0]} at the start, {found.load['end'][0]} at the end")
+    for name, reason in bench.skipped.items():
+        print(f"!!! NOT measured: {name}: {reason}")
+    warn(load)
+    if not names or out is not None:
+        folder = Path(tempfile.mkdtemp(prefix="pgdoc-bench-")) if quick and out is None else out
+        results.publish(found, folder)
+
+
+def warn(load: list[float]) -> None:
+    if text := machine.warning(load):
+        print(f"!!! {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

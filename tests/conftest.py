@@ -19,7 +19,14 @@ pytest_plugins = [
 
 # The slowest files start first, so that no worker is left with one at the end (`make test` runs several files at a
 # time).
-LONGEST = ["test_faulty_day.py", "test_replica_law.py", "test_fanout.py", "test_consumer_and_server.py", "test_ends.py"]
+LONGEST = [
+    "test_faulty_day.py",
+    "test_quick.py",
+    "test_replica_law.py",
+    "test_fanout.py",
+    "test_consumer_and_server.py",
+    "test_ends.py",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

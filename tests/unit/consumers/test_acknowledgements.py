@@ -227,12 +227,12 @@ def test_a_mailbox_notes_what_it_took_and_takes_nothing_after_its_time():
     noted = NotedMailbox(box, progress)
     first, second = commit(START, 2).changes, commit(START + 20, 1).changes
     progress.watermark = START + 50
-    assert noted.put([*first, *second], (START + 50, 0, 0, 0)) == 2
+    assert noted.put([*first, *second], (START + 50, 0, 0, 0), None) == 2
     assert progress.confirmable() == first[0].position[0]
     progress.acknowledge(Mark(first[1].position))
     assert progress.confirmable() == START + 50  # the second transaction had no room and was not noted
     box.take(0)
     noted.closes_at = 0.0
-    assert noted.put(list(second), (START + 50, 0, 0, 0)) == 0
-    assert noted.put([], (START + 50, 0, 0, 0)) == 0
+    assert noted.put(list(second), (START + 50, 0, 0, 0), None) == 0
+    assert noted.put([], (START + 50, 0, 0, 0), None) == 0
     assert progress.confirmable() == START + 50
