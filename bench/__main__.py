@@ -1,7 +1,7 @@
 """Run the named benchmarks (`python -m bench latency bulk`), or all except million, which takes minutes.
 
 The benchmarks are decoding, values, latency, throughput, fanout, triggers, bulk, documents, updates, restart and
-million.
+million. `instructions` is a guard that fails; its docstring has its option.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ DEFAULT = (
     "restart",
 )
 
-for name in sys.argv[1:] or DEFAULT:
-    sys.argv = [name]
-    importlib.import_module(f"bench.{name}").main()
+options = [word for word in sys.argv[1:] if word.startswith("--")]
+names = [word for word in sys.argv[1:] if word not in options] or DEFAULT
+for name in names:
+    sys.argv = [name, *options]
+    if status := importlib.import_module(f"bench.{name}").main():
+        sys.exit(status)
