@@ -108,8 +108,8 @@ def compare(ratios: dict[str, float], limits: dict[str, float]) -> list[str]:
             failures.append(f"{piece} has no limit: set it with {RENEW}")
         elif ratio > limit:
             failures.append(
-                f"{piece} is {ratio / limit * MARGIN - 1:.0%} slower: it takes {ratio:.4g} rounds of the fixed loop for "
-                f"a change, its limit is {limit:.4g}; find out why or, if it has to be so, renew the limits with {RENEW}"
+                f"{piece} is {ratio / limit * MARGIN - 1:.0%} slower: it takes {ratio:.4g} rounds of the fixed loop a "
+                f"change, its limit is {limit:.4g}; find out why or, if it must be so, renew the limits with {RENEW}"
             )
     failures += [
         f"{piece} has a limit, but was not counted: remove it with {RENEW}" for piece in limits.keys() - ratios

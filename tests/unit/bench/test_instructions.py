@@ -26,9 +26,7 @@ def test_a_piece_at_its_limit_passes_and_one_above_it_is_named() -> None:
     limits = {piece: ratio * 1.1 for piece, ratio in RATIOS.items()}
     assert instructions.compare(RATIOS, limits) == []
     (failure,) = instructions.compare({"decode": 0.5, "read": 11.5}, limits)
-    assert failure.startswith(
-        "read is 15% slower: it takes 11.5 rounds of the fixed loop for a change, its limit is 11;"
-    )
+    assert failure.startswith("read is 15% slower: it takes 11.5 rounds of the fixed loop a change, its limit is 11;")
     assert "python -m bench instructions --renew" in failure
 
 
