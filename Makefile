@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python
 AT_ONCE := -n 4 --dist loadfile --no-loadscope-reorder  # by file; more workers than cores, because tests mostly wait
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-examples check lint docs stress bench twins clean
+.PHONY: help demo test test-examples check lint docs guard stress bench twins clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ docs: $(VENV)/.dev  ## build the documentation in site/ and check it; a broken l
 	@# no --quiet: it hides warnings from --strict, too
 	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --config-file docs/mkdocs.yml
 	@$(RUN) -m pytest --quiet tests/site
+
+guard: $(VENV)/.demo  ## fail if reading changes takes more instructions than bench/instructions.json allows
+	@$(RUN) .ci/install_programs.py valgrind
+	@$(RUN) -m bench instructions $(ARGS)
 
 stress: $(VENV)/.tests  ## run the tests that kill processes, cut connections and stall networks; takes minutes
 	@$(RUN) .ci/install_server.py --or-docker
