@@ -125,9 +125,10 @@ class Delivery:
     @property
     def awaits_changes(self) -> bool:
         """Whether the next event is one of a change that is not in the mailbox's `batch`, unless the stream ends."""
-        batch = self.mailbox.batch
-        is_open = self.feed is not None and not self.has_ended and self._ending is None
-        return is_open and batch.next == len(batch) and self.has_only_changes
+        batch, consumer = self.mailbox.batch, self.consumer
+        is_usual = self.feed is not None and self.snapshot is None and self._ending is None and not self.has_ended
+        is_due = consumer is not None and self.snapshots_begun <= consumer.recreated  # `is_snapshot_due`
+        return is_usual and not is_due and batch.next == len(batch)
 
     def next_row_event(self) -> ChangeEvent | None:
         """Return the next event if it is that of a row and needs neither waiting nor a decision; else `None`.

@@ -25,7 +25,7 @@ from pgdoc.runtime.fork import FORKED, remember
 from pgdoc.runtime.wakeup import Wakeup, finish, wake
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from pgdoc.model.positions import RawPosition
 
@@ -49,14 +49,14 @@ class Batch(list[Change]):
     bytes_before: int
     size_bytes: int
 
-    def followed_by(self, changes: Iterable[Change], size_bytes: int) -> Batch:
-        """Return the batch that comes after this one."""
-        batch = Batch(changes)  # without an __init__, which would double its time
-        batch.next = 0
-        batch.count_before = self.count_before + len(self)
-        batch.bytes_before = self.bytes_before + self.size_bytes
-        batch.size_bytes = size_bytes
-        return batch
+
+def _batch_after(last: Batch, changes: list[Change], size_bytes: int) -> Batch:
+    batch = Batch(changes)  # without an __init__, which would double its time
+    batch.next = 0
+    batch.count_before = last.count_before + len(last)
+    batch.bytes_before = last.bytes_before + last.size_bytes
+    batch.size_bytes = size_bytes
+    return batch
 
 
 def _empty_batch(count_before: int, bytes_before: int) -> Batch:
@@ -235,29 +235,29 @@ class _Box:
         batch, queue = self.batch, self._queue
         if batch.next < len(batch):
             return batch
-        if batch:
-            last = batch[-1].position
-            while queue and queue[0].changes[-1].position <= last:
-                queue.popleft()
-            batch = batch.followed_by(*self._next_changes(last, most)) if queue else self._nothing_after(batch)
-            self.batch = batch
-        elif queue:
-            self.batch = batch = batch.followed_by(*self._next_changes(None, most))
+        last = batch[-1].position if batch else BEFORE_ALL
+        while queue and queue[0].changes[-1].position <= last:
+            queue.popleft()
+        if queue:
+            changes, size_bytes = queue[0]
+            if len(queue) > 1 or len(changes) > most or changes[0].position <= last:
+                changes, size_bytes = self._next_changes(last, most)
+            batch = self.batch = _batch_after(batch, changes, size_bytes)
+        elif batch:
+            batch = self.batch = self._nothing_after(batch)
         if not batch and self._error is not None:
             error, self._error = self._error, StreamClosed("the stream ended with an error; see its cause")
             self._error.__cause__ = error
             raise error
         return batch
 
-    def _next_changes(self, last: RawPosition | None, most: int) -> _Run:
-        """Return the next changes, those beyond `last`, of which the queue has some."""
+    def _next_changes(self, last: RawPosition, most: int) -> _Run:
+        """Return the next changes, those beyond `last`, from one run or several."""
         queue = self._queue
-        run = queue[0]
-        if len(queue) == 1 and len(run.changes) <= most and (last is None or last < run.changes[0].position):
-            return run
-        used = 0 if last is None else bisect_right(run.changes, last, key=itemgetter(0))
-        left = chain.from_iterable([each.changes for each in queue])
-        changes = list(islice(left, used, used + min(most, self._count)))
+        used = bisect_right(queue[0].changes, last, key=itemgetter(0))
+        most = min(most, self._count)
+        left = chain.from_iterable([run.changes for run in islice(queue, most + 1)])  # those it can take at most
+        changes = list(islice(left, used, used + most))
         return _Run(changes, bytes_of(changes))
 
     def _nothing_after(self, batch: Batch) -> Batch:
@@ -329,9 +329,10 @@ class AsyncMailbox(_Box):
         """See `_Box`. From time to time it returns `False` for a batch, so that `arrival` lets other tasks run."""
         if self._without_waiting >= BATCH:
             return False
-        is_filled = super().refill(most, then_wait=then_wait)
+        if not super().refill(most, then_wait=then_wait):
+            return False
         self._without_waiting += len(self.batch)
-        return is_filled
+        return True
 
     def arrival(self) -> asyncio.Future[None]:
         """See `Mailbox.arrival`; canceling it takes nothing.
