@@ -187,6 +187,9 @@ def _update_description(event: ChangeEvent) -> UpdateDescription | None:
     before, after = event.full_document_before_change, event.full_document
     if event.event_type is not EventType.UPDATE or before is None or after is None:
         return None
+    new, old = event._images  # noqa: SLF001
+    if new["data"] == old["data"]:  # equal texts need no decoding
+        return UpdateDescription({}, [], [], {})
     return diff(before.data, after.data)
 
 

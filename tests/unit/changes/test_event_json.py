@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pgdoc.changes import event_json, events
@@ -203,6 +203,7 @@ def test_json_has_the_values_of_the_dict(row: Written, plugin: str) -> None:
 @settings(max_examples=200, deadline=None)
 @given(written())
 def test_both_plugins_give_the_same_event(row: Written) -> None:
+    assume(row.lost is None)  # else some fields can be read through wal2json only
     one, other = (fields_of(row.event(plugin)) for plugin in PLUGINS)
     assert one == other
 
