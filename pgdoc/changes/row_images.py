@@ -14,7 +14,18 @@ from pgdoc.model import json_codec
 if TYPE_CHECKING:
     from pgdoc.decoding.records import CollectionChange, RowChange
 
-__all__ = ["ReadEvent", "after_of", "all_columns", "images_of", "iso_of", "metadata_of", "moment_of", "row_of", "time_of"]
+__all__ = [
+    "ReadEvent",
+    "after_of",
+    "all_columns",
+    "check_columns",
+    "images_of",
+    "iso_of",
+    "metadata_of",
+    "moment_of",
+    "row_of",
+    "time_of",
+]
 
 
 ReadEvent: TypeAlias = Any
@@ -41,9 +52,9 @@ def images_of(event: ReadEvent) -> Images:
     if latest_row is row:
         return images
     images = row.read(row.message)
-    image = images.after or images.before
+    image = images.before if row.kind == "D" else images.after
     if REST not in image and row.kind in "IUD":
-        _check_columns(image, row.table)
+        check_columns(image, row.table)
     if len(row.message) <= _SHARED_BYTES:
         _latest[0] = row, images
     return images
@@ -58,7 +69,8 @@ entry, which is one tuple. It keeps a message from being freed, so a large one i
 """
 
 
-def _check_columns(image: dict[str, Any], table: str) -> None:
+def check_columns(image: dict[str, Any], table: str) -> None:
+    """Raise an UnreadableDocument for an image that lacks a column."""
     try:
         _columns(image)  # the cheapest test
     except KeyError as exc:
@@ -75,7 +87,7 @@ def all_columns(image: dict[str, Any], table: str) -> dict[str, Any]:
     if len(image) < len(COLLECTION_COLUMNS) and REST in image:
         rest = rest_of(image)
         if len(rest) != _OTHER_COLUMNS:
-            _check_columns({**image, **rest}, table)
+            check_columns({**image, **rest}, table)
         image.update(rest)  # after the check, so that each access raises its error
     return image
 

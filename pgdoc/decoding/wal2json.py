@@ -43,7 +43,9 @@ _ID, _ID_AFTER_ROW = b',"%b":[{"name":"id","value":"', b'"}],"identity":[{"name"
 _NEW_ID, _OLD_ID = _ID % b"columns", _ID % b"identity"
 _DATA, _VERSION = b'"},{"name":"data","value":"', b'"},{"name":"version","value":'
 _UPDATED_AT, _END_OF_ROW = b'"},{"name":"updated_at","value":"', b'"}]}'
-_VERSIONS = re.compile(rb'(\d{1,19})\},\{"name":"replaced_version","value":(\d{1,19})\},\{"name":"created_at","value":"').fullmatch
+_VERSIONS = re.compile(
+    rb'(\d{1,19})\},\{"name":"replaced_version","value":(\d{1,19})\},\{"name":"created_at","value":"'
+).fullmatch
 _TIME = len("2026-11-29 07:08:51.817473+00")
 _UPDATED, _BETWEEN = slice(-_TIME, None), slice(-_TIME - len(_UPDATED_AT), -_TIME)
 _CREATED, _BEFORE_CREATED = slice(_BETWEEN.start - _TIME, _BETWEEN.start), slice(_BETWEEN.start - _TIME)
