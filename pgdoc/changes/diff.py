@@ -15,7 +15,7 @@ Both walks use a list instead of recursion, so depth has no limit. C code compar
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeAlias
 
@@ -33,7 +33,7 @@ class _Change(NamedTuple):
     kind: str = "updated"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class UpdateDescription:
     """The difference that an update made to a document.
 
@@ -128,16 +128,19 @@ def _diff_plain(before: dict[str, Any], after: dict[str, Any]) -> UpdateDescript
 def _description(updated: dict[str, Any], removed: list[str], truncated: list[tuple[str, int]]) -> UpdateDescription:
     """Make a description in a third of the time that the constructor of a frozen dataclass takes."""
     description = object.__new__(UpdateDescription)
-    _set_updated(description, updated)
-    _set_removed(description, removed)
-    _set_truncated(description, truncated)
-    _set_disambiguated(description, {})
+    _set_state(
+        description,
+        {
+            "updated_fields": updated,
+            "removed_fields": removed,
+            "truncated_arrays": truncated,
+            "disambiguated_paths": {},
+        },
+    )
     return description
 
 
-_set_updated, _set_removed, _set_truncated, _set_disambiguated = (
-    getattr(UpdateDescription, each.name).__set__ for each in fields(UpdateDescription)
-)
+_set_state = UpdateDescription.__dict__["__dict__"].__set__
 
 
 def _diff_any(before: dict[str, Any], after: dict[str, Any]) -> UpdateDescription:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pgdoc.changes.diff import UpdateDescription, diff
 from pgdoc.changes.event_json import json_of, plain_of
-from pgdoc.changes.row_images import after_of, all_columns, images_of, metadata_of, moment_of, row_of, time_of
+from pgdoc.changes.row_images import (
+    after_of,
+    all_columns,
+    check_columns,
+    images_of,
+    metadata_of,
+    moment_of,
+    row_of,
+    time_of,
+)
 from pgdoc.changes.snapshot_event import OF_SNAPSHOT
-from pgdoc.decoding.records import ROW_KINDS
+from pgdoc.decoding.records import REST, ROW_KINDS
 from pgdoc.errors import HistoryLost, ReplicaIdentityChanged
 from pgdoc.model import json_codec
 from pgdoc.model.documents import Document, to_be_decoded_by
@@ -166,23 +175,27 @@ def _document_id(event: ChangeEvent) -> str | None:
 
 
 def _full_document(event: ChangeEvent) -> Document | None:
-    row = row_of(event)
-    if row.kind not in "IU":
-        return None
-    return Document.from_image(event._images.after, all_columns, row.table, event.__dict__.get("_decode"))  # noqa: SLF001
+    return _document(event, event._images.after) if row_of(event).kind in "IU" else None  # noqa: SLF001
 
 
 def _full_document_before_change(event: ChangeEvent) -> Document | None:
-    row = row_of(event)
-    if row.kind not in "UD":
-        return None
-    return Document.from_image(event._images.before, all_columns, row.table, event.__dict__.get("_decode"))  # noqa: SLF001
+    return _document(event, event._images.before) if row_of(event).kind in "UD" else None  # noqa: SLF001
+
+
+def _document(event: ChangeEvent, image: dict[str, Any]) -> Document:
+    table = row_of(event).table
+    if REST not in image:
+        check_columns(image, table)
+    return Document.from_image(image, all_columns, table, event.__dict__.get("_decode"))
 
 
 def _update_description(event: ChangeEvent) -> UpdateDescription | None:
     before, after = event.full_document_before_change, event.full_document
     if event.event_type is not EventType.UPDATE or before is None or after is None:
         return None
+    new, old = event._images  # noqa: SLF001
+    if new["data"] == old["data"]:  # equal texts need no decoding
+        return UpdateDescription({}, [], [], {})
     return diff(before.data, after.data)
 
 

@@ -7,14 +7,25 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from pgdoc.decoding.records import COLLECTION_COLUMNS, REST, Images, whole
+from pgdoc.decoding.records import COLLECTION_COLUMNS, REST, Images, rest_of
 from pgdoc.errors import UnreadableDocument
 from pgdoc.model import json_codec
 
 if TYPE_CHECKING:
     from pgdoc.decoding.records import CollectionChange, RowChange
 
-__all__ = ["ReadEvent", "after_of", "all_columns", "images_of", "iso_of", "metadata_of", "moment_of", "row_of", "time_of"]
+__all__ = [
+    "ReadEvent",
+    "after_of",
+    "all_columns",
+    "check_columns",
+    "images_of",
+    "iso_of",
+    "metadata_of",
+    "moment_of",
+    "row_of",
+    "time_of",
+]
 
 
 ReadEvent: TypeAlias = Any
@@ -31,42 +42,35 @@ _columns = itemgetter(*COLLECTION_COLUMNS)
 
 
 def images_of(event: ReadEvent) -> Images:
-    """Return the images of the row; they may have to be read `whole`.
+    """Return the images of the row; they may lack columns that `all_columns` reads.
 
     Raises:
         UnreadableDocument: the table has lost a column.
     """
     row = row_of(event)
-    latest_row, images = _latest.entry
+    latest_row, images = _latest[0]
     if latest_row is row:
         return images
     images = row.read(row.message)
-    if row.kind in "IUD":
-        image = images.after or images.before
-        if REST not in image:
-            _check_columns(image, row.table)
+    image = images.before if row.kind == "D" else images.after
+    if REST not in image and row.kind in "IUD":
+        check_columns(image, row.table)
     if len(row.message) <= _SHARED_BYTES:
-        _latest.entry = row, images
+        _latest[0] = row, images
     return images
 
 
 _SHARED_BYTES: Final = 1 << 16
+_latest: Final[list[tuple[RowChange | CollectionChange | None, Images]]] = [(None, Images({}, {}))]
+"""The row that was read last, and its images: many streams read one change in turn.
+
+Images hold only texts and numbers, so sharing them shares nothing that users can change. Any thread may replace the
+entry, which is one tuple. It keeps a message from being freed, so a large one is not entered.
+"""
 
 
-class _Latest:
-    """The row that was read last, and its images: many streams read one change in turn.
-
-    Images hold only texts and numbers, so sharing them shares nothing that users can change. Any thread may replace the
-    entry, which is one tuple. It keeps a message from being freed, so a large one is not entered.
-    """
-
-    entry: tuple[RowChange | CollectionChange | None, Images] = (None, Images({}, {}))
-
-
-_latest = _Latest()
-
-
-def _check_columns(image: dict[str, Any], table: str) -> None:
+def check_columns(image: dict[str, Any], table: str) -> None:
+    """Raise an UnreadableDocument for an image that lacks a column."""
     try:
         _columns(image)  # the cheapest test
     except KeyError as exc:
@@ -80,9 +84,15 @@ def _check_columns(image: dict[str, Any], table: str) -> None:
 
 def all_columns(image: dict[str, Any], table: str) -> dict[str, Any]:
     """Return the image with every column."""
-    if "version" not in image and REST in image:
-        _check_columns(whole(image), table)
+    if len(image) < len(COLLECTION_COLUMNS) and REST in image:
+        rest = rest_of(image)
+        if len(rest) != _OTHER_COLUMNS:
+            check_columns({**image, **rest}, table)
+        image.update(rest)  # after the check, so that each access raises its error
     return image
+
+
+_OTHER_COLUMNS: Final = len(COLLECTION_COLUMNS) - len(("id", "data"))
 
 
 def after_of(event: ReadEvent) -> dict[str, Any]:

@@ -208,7 +208,7 @@ class _Relation:
         if found != head or tag != _TEXT or frame[data_end] != _TEXT:
             raise LookupError
         end = frame.find(_NEXT_ROW, data_end) if has_next else len(frame)
-        rest = self._other_columns, frame, data_end, end, head == _OLD_ROW
+        rest = self._other_columns, (frame, data_end, end, head == _OLD_ROW)
         return {"id": frame[at + 8 : id_end].decode(), "data": frame[id_end + 5 : data_end].decode(), REST: rest}, end
 
     def _other_columns(self, frame: bytes, start: int, end: int, is_before: bool) -> dict[str, Any]:  # noqa: FBT001 (kept in a tuple of arguments)
@@ -225,8 +225,8 @@ class _Relation:
         return {
             "version": version,
             "replaced_version": replaced_version,
-            "created_at": frame[created_at : created_at + _TIME].decode("latin-1"),
-            "updated_at": frame[updated_at:end].decode("latin-1"),
+            "created_at": frame[created_at : created_at + _TIME].decode(errors="replace"),
+            "updated_at": frame[updated_at:end].decode(errors="replace"),
         }
 
     def _read_images(self, frame: bytes) -> Images:

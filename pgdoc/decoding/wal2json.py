@@ -41,9 +41,13 @@ _ID, _ID_AFTER_ROW = b',"%b":[{"name":"id","value":"', b'"}],"identity":[{"name"
 _NEW_ID, _OLD_ID = _ID % b"columns", _ID % b"identity"
 _DATA, _VERSION = b'"},{"name":"data","value":"', b'"},{"name":"version","value":'
 _UPDATED_AT, _END_OF_ROW = b'"},{"name":"updated_at","value":"', b'"}]}'
-_VERSIONS = re.compile(rb'(\d{1,19})\},\{"name":"replaced_version","value":(\d{1,19})\},\{"name":"created_at","value":"').fullmatch
+_VERSIONS = re.compile(
+    rb'(\d{1,19})\},\{"name":"replaced_version","value":(\d{1,19})\},\{"name":"created_at","value":"'
+).fullmatch
 _TIME = len("2026-11-29 07:08:51.817473+00")
-_BETWEEN = _TIME + len(_UPDATED_AT)
+_UPDATED, _BETWEEN = slice(-_TIME, None), slice(-_TIME - len(_UPDATED_AT), -_TIME)
+_CREATED, _BEFORE_CREATED = slice(_BETWEEN.start - _TIME, _BETWEEN.start), slice(_BETWEEN.start - _TIME)
+_WITHOUT_END = slice(-len(_END_OF_ROW))
 _ACTION = PAYLOAD + len('{"action":"')
 _UNKNOWN_TIME = "2000-01-01 00:00:00+00"
 """The time of a transaction whose session has a replication origin but gave no time: PostgreSQL's zero."""
@@ -193,11 +197,11 @@ def read_parts(frame: bytes) -> Images:
             old_data, old_found, old_rest = parts[2].partition(_VERSION)
             if separator and found and between and old_found:
                 return Images(
-                    _part(id_, data, (_other_columns, rest, frame, False)),
-                    _part(old_id, old_data, (_other_columns, old_rest[: -len(_END_OF_ROW)], frame, True)),
+                    _part(id_, data, (rest, frame, False)),
+                    _part(old_id, old_data, (old_rest[_WITHOUT_END], frame, True)),
                 )
         elif separator and found:
-            image = _part(id_, data, (_other_columns, rest[: -len(_END_OF_ROW)], frame, is_before))
+            image = _part(id_, data, (rest[_WITHOUT_END], frame, is_before))
             return Images({}, image) if is_before else Images(image, {})
     except orjson.JSONDecodeError:  # for example, an image has no data, and what is taken for its id is more
         pass
@@ -205,7 +209,7 @@ def read_parts(frame: bytes) -> Images:
 
 
 def _part(id_: bytes, data: bytes, rest: tuple[Any, ...]) -> dict[str, Any]:
-    return {"id": orjson.loads(b'"%b"' % id_), "data": orjson.loads(b'"%b"' % data), REST: rest}
+    return {"id": orjson.loads(b'"%b"' % id_), "data": orjson.loads(b'"%b"' % data), REST: (_other_columns, rest)}
 
 
 def _other_columns(rest: bytes, frame: bytes, is_before: bool) -> dict[str, Any]:  # noqa: FBT001 (kept in a tuple of arguments)
@@ -214,14 +218,13 @@ def _other_columns(rest: bytes, frame: bytes, is_before: bool) -> dict[str, Any]
     Times have 29 characters, except every tenth. So slices from the end, which take a quarter of a regular expression's
     time, are enough for most rows.
     """
-    versions = _versions(rest[: -_TIME - _BETWEEN])
-    if versions is not None and rest[-_BETWEEN:-_TIME] == _UPDATED_AT:
-        times = (rest[-_TIME - _BETWEEN : -_BETWEEN] + rest[-_TIME:]).decode("latin-1")
-        if times.isascii() and '"' not in times and "\\" not in times:
-            version, replaced_version = versions
+    versions = _versions(rest[_BEFORE_CREATED])
+    if versions is not None and rest[_BETWEEN] == _UPDATED_AT:
+        times = (rest[_CREATED] + rest[_UPDATED]).decode(errors="replace")
+        if '"' not in times and "\\" not in times and len(times) == 2 * _TIME:
             return {
-                "version": version,
-                "replaced_version": replaced_version,
+                "version": versions[0],
+                "replaced_version": versions[1],
                 "created_at": times[:_TIME],
                 "updated_at": times[_TIME:],
             }

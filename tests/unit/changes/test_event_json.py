@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pgdoc.changes import event_json, events
@@ -48,7 +48,7 @@ odd_moments = st.sampled_from(
         "infinity",
         "-infinity",
         "0044-03-15 00:00:00+00 BC",
-        "2026-11-23\n03:41:13.403010\"00",
+        '2026-11-23\n03:41:13.403010"00',
         "",
         None,
     ]
@@ -172,7 +172,7 @@ def fields_of(event: events.ChangeEvent, names: Iterable[str] = event_json.FIELD
     return {name: outcome(lambda event: repr(getattr(event, name)), event) for name in names}
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(written(), st.sampled_from(PLUGINS))
 def test_json_is_the_same_from_the_change_and_from_the_fields(row: Written, plugin: str) -> None:
     direct = outcome(events.ChangeEvent.to_json, row.event(plugin))
@@ -181,7 +181,7 @@ def test_json_is_the_same_from_the_change_and_from_the_fields(row: Written, plug
         assert direct == outcome(events.ChangeEvent.to_json, row.event(plugin))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(written(), st.sampled_from(PLUGINS))
 def test_the_dict_is_the_same_from_the_change_and_from_the_fields(row: Written, plugin: str) -> None:
     direct = outcome(events.ChangeEvent.to_dict, row.event(plugin))
@@ -190,7 +190,7 @@ def test_the_dict_is_the_same_from_the_change_and_from_the_fields(row: Written, 
         assert repr(direct) == repr(outcome(events.ChangeEvent.to_dict, row.event(plugin)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(written(), st.sampled_from(PLUGINS))
 def test_json_has_the_values_of_the_dict(row: Written, plugin: str) -> None:
     text = outcome(lambda event: event.to_json(), row.event(plugin))
@@ -200,9 +200,10 @@ def test_json_has_the_values_of_the_dict(row: Written, plugin: str) -> None:
         assert repr((row.decode or json_codec.decode)(text)) == repr(values)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(written())
 def test_both_plugins_give_the_same_event(row: Written) -> None:
+    assume(row.lost is None)  # else some fields can be read through wal2json only
     one, other = (fields_of(row.event(plugin)) for plugin in PLUGINS)
     assert one == other
 
@@ -210,13 +211,13 @@ def test_both_plugins_give_the_same_event(row: Written) -> None:
         assert repr(outcome(make, row.event("wal2json"))) == repr(outcome(make, row.event("pgoutput")))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(written(), st.sampled_from(PLUGINS), st.permutations(event_json.FIELDS))
 def test_fields_do_not_depend_on_the_order_in_which_they_are_read(row: Written, plugin: str, order: list[str]) -> None:
     assert fields_of(row.event(plugin), order) == fields_of(row.event(plugin))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(written(), st.sampled_from(PLUGINS))
 def test_streams_that_read_one_change_share_nothing_that_can_be_changed(row: Written, plugin: str) -> None:
     change = row.change(plugin)
@@ -229,7 +230,7 @@ def test_streams_that_read_one_change_share_nothing_that_can_be_changed(row: Wri
     assert fields_of(other) == fields_of(row.event(plugin))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(written(), st.sampled_from(PLUGINS), st.data())
 def test_a_damaged_row_raises_only_errors_of_reading(row: Written, plugin: str, data: st.DataObject) -> None:
     frame = bytearray(row.row(plugin))
@@ -260,8 +261,7 @@ def test_the_usual_event_is_made_from_its_change(plugin: str, monkeypatch: pytes
         "updated_at": "2026-11-23 03:41:14.123456+00",
     }
     row = Written("U", image, {**image, "version": 1, "data": '{"a": 2, "b": [1]}'})
-    monkeypatch.delattr(event_json, "_encoded")
-    monkeypatch.delattr(event_json, "_shaped")
+    monkeypatch.setattr(event_json, "_SHAPES", {})
 
     for made in (orjson.loads(row.event(plugin).to_json()), row.event(plugin).to_dict()):
         assert made["update_description"]["updated_fields"] == {"a": 1}
