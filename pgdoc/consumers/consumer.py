@@ -322,7 +322,7 @@ class Consumer:
             if owned.has_caught_up:
                 self.mode = "live"
             owned.heartbeat()
-            if owned.may_rest and self._join_hub(owned):
+            if owned.may_rest and self._mailbox.has_room and self._join_hub(owned):
                 self._stay_with_hub(owned)
                 break
         self._leave_hub()
