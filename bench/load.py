@@ -262,7 +262,7 @@ def write(plan: Plan, server: LocalServer, cpu: CpuByRole) -> int:
 
 
 def drain(result: Result, cpu: CpuByRole) -> None:
-    began, best, moved = time.time(), 0, time.time()
+    began, best, moved, looked = time.time(), 0, time.time(), time.time()
     while any(each.count < result.written and each.error is None for each in result.readers):
         time.sleep(0.05)
         total = sum(each.count for each in result.readers)
@@ -270,7 +270,9 @@ def drain(result: Result, cpu: CpuByRole) -> None:
             best, moved = total, time.time()
         elif time.time() - moved > GIVE_UP_AFTER_S:
             break
-        cpu.look()
+        if time.time() - looked > LOOK_EVERY_S:
+            cpu.look()
+            looked = time.time()
     result.draining_s = time.time() - began
     time.sleep(0.5)  # a repeated event would come now
     cpu.look()

@@ -7,9 +7,9 @@ takeover    The thread has claimed the consumer, and `takeover` finds where read
 reading     `OwnedSlot` exists and its reader is open. Changes go into the mailbox.
 shared      The hub feeds the mailbox (see `sharing`). The reader is closed; the consumer stays owned, and its slot
             keeps the WAL. When the hub sends the consumer back, the thread goes back to the takeover.
-full        The mailbox stayed full for `filling.PATIENCE_S`. The reader is closed, because an open reader that does
-            not read delays the server's shutdown; the WAL keeps the changes and the consumer stays owned. When there is
-            room, the thread goes back to the takeover.
+full        The mailbox stayed full for some seconds. The reader is closed, because an open reader that does not read
+            delays the server's shutdown; the WAL keeps the changes and the consumer stays owned. When there is room,
+            the thread goes back to the takeover.
 reconnecting
             A connection was lost. After a delay the thread comes back under its claim, unless that was replaced.
 leaving     The stream ended. What was acknowledged is confirmed and stored, and the claim is released.
@@ -309,11 +309,7 @@ class Consumer:
         return start
 
     def _read(self, owned: OwnedSlot) -> None:
-        """Feed the stream until its reader has to be opened again, or it ends.
-
-        The reader is opened again when the hub sends the consumer back, or when a mailbox that was full for long has
-        room again.
-        """
+        """Feed the stream until it ends, the hub sends it back, or a mailbox that was full for long has room again."""
         while not self._ends:
             burst = owned.read(_READ_S)
             if not self._filling.put(burst, owned):
@@ -322,7 +318,7 @@ class Consumer:
             if owned.has_caught_up:
                 self.mode = "live"
             owned.heartbeat()
-            if owned.may_rest and self._join_hub(owned):
+            if owned.may_rest and self._mailbox.has_room and self._join_hub(owned):
                 self._stay_with_hub(owned)
                 break
         self._leave_hub()

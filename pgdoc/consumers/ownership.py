@@ -19,15 +19,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc.consumers.claims import CONSUMER_TABLES, Checkpoint, Claim, ConsumerRow, Owner, RowLockedError
+from pgdoc.consumers.claims import Checkpoint, Claim, ConsumerRow, Owner, RowLockedError
 from pgdoc.consumers.fence import ending_blockers
+from pgdoc.consumers.server_errors import map_consumer_error, mapped
 from pgdoc.consumers.slots import (
     ConsumerSlot,
     advance_slot,
@@ -37,11 +37,9 @@ from pgdoc.consumers.slots import (
     slot_of,
     wait_for_former_reader,
 )
-from pgdoc.database.errors import one_line
 from pgdoc.errors import (
     ConsumerBusy,
     ConsumerLost,
-    DatabaseError,
     PgdocError,
     ServerUnreachable,
     StreamError,
@@ -50,7 +48,7 @@ from pgdoc.errors import (
 from pgdoc.model.positions import Lsn, Position
 from pgdoc.model.tokens import Mark, parse_snapshot
 from pgdoc.replication.checks import FLUSH_LIMIT_S, check_flush
-from pgdoc.replication.connection import connect, has_word, map_replication_error, preflight, quote_identifier
+from pgdoc.replication.connection import connect, has_word, preflight
 from pgdoc.replication.registry import follow_tables, read_existence
 from pgdoc.replication.standby import StandbyCheck
 from pgdoc.runtime.deadline import deadline_scope
@@ -75,7 +73,6 @@ _LOCK_TIMEOUT_MS = 2000
 _FENCE_TIMEOUT_MS = 10_000
 _FLUSH_POLL_S = 0.01
 _ADVANCE_LIMIT_S = 70.0  # longer than the statement's own limit, see `advance_slot`
-_OUR_TABLES = re.compile(r"\b(consumers|consumer_progress|owners|unreadable)\b")
 
 
 class Ownership:
@@ -103,7 +100,7 @@ class Ownership:
             preflight(self._connection, needs_slot=False)  # The consumer may have its slot already.
             self._execute(f"SET idle_session_timeout = '{LEASE_S}s'")
             self._execute(f"SET lock_timeout = {_LOCK_TIMEOUT_MS}")
-            with self._mapped():
+            with mapped(self._connection, self.name):
                 self.slot = slot_of(self._connection, self.name)
             self._session = self._one("whoami")
         except BaseException:
@@ -184,7 +181,7 @@ class Ownership:
 
     def _still_blocked(self, refused: list[PgdocError | psycopg.Error]) -> PgdocError:
         if refused and isinstance(refused[-1], psycopg.Error):
-            return self._map_error(refused[-1])
+            return map_consumer_error(refused[-1], self._connection)
         return ServerUnreachable(
             f'consumer "{self.name}" can\'t be taken over: a transaction with a checkpoint of its former owner did not '
             "end; end it with pg_terminate_backend(), or ROLLBACK PREPARED if it is a prepared one"
@@ -213,12 +210,12 @@ class Ownership:
 
     def advance(self, lsn: int) -> bool:
         """Confirm that nothing below `lsn` is needed again, to a slot that has no reader; see `advance_slot`."""
-        with self._mapped():
+        with mapped(self._connection, self.name):
             return advance_slot(self._connection, self.slot, lsn, self._claimed())
 
     def advance_after(self, pid: int, lsn: int | None) -> None:
         """Confirm an LSN, if any, once the walsender with this pid, whose connection was closed, has left the slot."""
-        with self._mapped(), deadline_scope(_ADVANCE_LIMIT_S):
+        with mapped(self._connection, self.name), deadline_scope(_ADVANCE_LIMIT_S):
             wait_for_former_reader(self._connection, self.slot, pid)
             if lsn is not None:
                 advance_slot(self._connection, self.slot, lsn, self._claimed())
@@ -251,7 +248,7 @@ class Ownership:
 
     def find_slot(self) -> ConsumerSlot | None:
         """End any reader of the consumer's slot, and look it up."""
-        with self._mapped():
+        with mapped(self._connection, self.name):
             end_reader(self._connection, self.slot)
             return find_slot(self._connection, self.slot)
 
@@ -273,17 +270,17 @@ class Ownership:
 
     def follow_tables(self) -> None:
         """See `pgdoc.replication.registry.follow_tables`."""
-        with self._mapped():
+        with mapped(self._connection, self.name):
             follow_tables(self._connection)
 
     def look_at_slot(self) -> ConsumerSlot | None:
         """Look the consumer's slot up."""
-        with self._mapped():
+        with mapped(self._connection, self.name):
             return find_slot(self._connection, self.slot)
 
     def drop_slot(self) -> bool:
         """Drop the consumer's slot; return whether it existed."""
-        with self._mapped():
+        with mapped(self._connection, self.name):
             return drop_slot(self._connection, self.slot)
 
     def remove(self) -> bool:
@@ -316,13 +313,13 @@ class Ownership:
     @property
     def socket(self) -> int:
         """The socket of its session."""
-        with self._mapped():
+        with mapped(self._connection, self.name):
             return self._connection.pgconn.socket
 
     @property
     def has_word(self) -> bool:
         """See `pgdoc.replication.connection.has_word`."""
-        with self._mapped():
+        with mapped(self._connection, self.name):
             return has_word(self._connection)
 
     @property
@@ -381,28 +378,5 @@ class Ownership:
 
     def _execute(self, query: str, *params: Any) -> psycopg.Cursor[Any]:
         given = params[0] if params and isinstance(params[0], dict) else params or None
-        with self._mapped():
+        with mapped(self._connection, self.name):
             return self._connection.execute(query.encode(), given)
-
-    @contextlib.contextmanager
-    def _mapped(self) -> Iterator[None]:
-        try:
-            yield
-        except psycopg.errors.LockNotAvailable as exc:
-            raise RowLockedError(
-                f'consumer "{self.name}": an open transaction holds its row, such as one with a checkpoint; end that '
-                "transaction, or try again later",
-                sqlstate=exc.sqlstate,
-            ) from exc
-        except psycopg.Error as exc:
-            raise self._map_error(exc) from exc
-
-    def _map_error(self, exc: psycopg.Error) -> PgdocError:
-        if exc.sqlstate != "42501":
-            return map_replication_error(exc, self._connection)
-        text, role = one_line(exc), quote_identifier(self._connection.info.user)
-        if _OUR_TABLES.search(text):
-            advice = f"as the catalog's owner, run GRANT SELECT, INSERT, UPDATE, DELETE ON {CONSUMER_TABLES} TO {role}"
-        else:  # A takeover ends sessions of the former owner, which may belong to another role.
-            advice = f"open the consumer as the same role everywhere, or run GRANT pg_signal_backend TO {role}"
-        return DatabaseError(f"{text}: {advice}", sqlstate=exc.sqlstate)

@@ -102,6 +102,11 @@ class _Box:
         batch = self.batch
         return 0 if self.closed else self._put_count - batch.count_before - batch.next
 
+    @property
+    def has_room(self) -> bool:
+        """Whether it is at most half full."""
+        return self.buffered * 2 <= self._size and self._bytes * 2 <= self._size_bytes
+
     def reached(self, live: RawPosition = BEFORE_ALL) -> RawPosition:
         """Return the position that the stream has passed, or zeros while changes wait to be used.
 
