@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import pickle
 import time
 import uuid
@@ -207,6 +208,20 @@ def test_new_ids_differ_between_threads() -> None:
     with ThreadPoolExecutor(4) as pool:
         made = [one for part in pool.map(lambda _: [new_id() for _ in range(2000)], range(4)) for one in part]
     assert len(set(made)) == len(made)
+
+
+def test_new_ids_differ_between_a_process_and_its_child() -> None:
+    """Their random parts do: the time would differ in any case."""
+    new_id()
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(theirs, new_id().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(ours, 36).decode()[19:] != new_id()[19:]
+    os.close(ours)
+    os.close(theirs)
 
 
 def lazy() -> Document:
