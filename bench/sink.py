@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from pgdoc import ChangeEvent
 
 SINKS = "sinks"
-CHANGES = 20_000
+CHANGES = 10_000
 A_TRANSACTION = 100
 ROUNDS = 3
-ONE_BY_ONE = 1_000  # of the changes
+ONE_BY_ONE = 300  # of the changes
 BATCHES = (1, 10, 100, 1_000)
 FILL = """
 INSERT INTO docs.orders (id, data) SELECT 'o-' || n, jsonb_build_object('number', n, 'status', 'new', 'total', n * 1.25,

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
 import pickle
+import subprocess
+import sys
 import time
 import uuid
 from collections import OrderedDict
@@ -210,18 +211,22 @@ def test_new_ids_differ_between_threads() -> None:
     assert len(set(made)) == len(made)
 
 
-def test_new_ids_differ_between_a_process_and_its_child() -> None:
-    """Their random parts do: the time would differ in any case."""
-    new_id()
-    ours, theirs = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.write(theirs, new_id().encode())
-        os._exit(0)
+FORKED = """
+import os
+from pgdoc import new_id
+new_id()
+child = os.fork()
+print(new_id()[19:], flush=True)
+if child:
     os.waitpid(child, 0)
-    assert os.read(ours, 36).decode()[19:] != new_id()[19:]
-    os.close(ours)
-    os.close(theirs)
+"""
+
+
+def test_new_ids_differ_between_a_process_and_its_child() -> None:
+    """Their random parts do: the times would differ in any case."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKED]
+    ours, theirs = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert ours != theirs
 
 
 def lazy() -> Document:
