@@ -3,7 +3,8 @@
     python -m bench.sink [SUBSTRING OF A PEER'S NAME]
 
 Each peer reads the same waiting changes of 200-byte documents, half inserts and half updates, and writes one document
-for each into an empty collection. A batch and the reader's position commit together. By hand means a replication
+for each into an empty collection of another schema, which the reader need not read again. A batch and the reader's
+position commit together. By hand means a replication
 connection with wal2json, orjson, and COPY in a transaction, which also updates the position in a table of its own; it
 computes no difference and writes the documents' text as the server sent it. The store that does not wait for the disk
 has `synchronous_commit = off`; it writes `to_json()`, as the async one does. Each rate counts from the first event to
@@ -38,10 +39,11 @@ if TYPE_CHECKING:
 
     from pgdoc import ChangeEvent
 
-CHANGES = 20_000
+SINKS = "sinks"
+CHANGES = 10_000
 A_TRANSACTION = 100
 ROUNDS = 3
-ONE_BY_ONE = 1_000  # of the changes
+ONE_BY_ONE = 300  # of the changes
 BATCHES = (1, 10, 100, 1_000)
 FILL = """
 INSERT INTO docs.orders (id, data) SELECT 'o-' || n, jsonb_build_object('number', n, 'status', 'new', 'total', n * 1.25,
@@ -80,11 +82,12 @@ def main() -> int:
     wanted = " ".join(sys.argv[1:])
     with LocalServer(plugin="wal2json") as server, pgdoc.Store(server.conninfo) as store:
         token = fill(server.conninfo, store)
-        peers = [peer for peer in all_peers(server.conninfo, store, token) if wanted in peer.name]
+        peers = [peer for peer in all_peers(server.conninfo, token) if wanted in peer.name]
         numbers = itertools.count()
         for _ in range(ROUNDS):
             for peer in peers:
-                run(store, peer, f"sink_{next(numbers)}")
+                with pgdoc.Store(server.conninfo, schema=SINKS) as sinks:
+                    run(sinks, peer, f"sink_{next(numbers)}")
     report(peers)
     return 0
 
@@ -103,46 +106,50 @@ def fill(conninfo: str, store: pgdoc.Store) -> pgdoc.ResumeToken:
     return token
 
 
-def all_peers(conninfo: str, store: pgdoc.Store, token: pgdoc.ResumeToken) -> Iterator[Peer]:
+def all_peers(conninfo: str, token: pgdoc.ResumeToken) -> Iterator[Peer]:
     for size in BATCHES:
         work = Work(token, ONE_BY_ONE if size == 1 else CHANGES, size)
         yield Peer(f"by hand, {size:,}", work.events, partial(move_by_hand, conninfo, work))
         for form in FORMS:
-            yield Peer(f"pgdoc, {form}, {size:,}", work.events, partial(move, store, work, form))
+            yield Peer(f"pgdoc, {form}, {size:,}", work.events, partial(move, conninfo, work, form))
         yield Peer(f"pgdoc, async, {size:,}", work.events, partial(run_async, conninfo, work))
         yield Peer(f"pgdoc, does not wait for the disk, {size:,}", work.events, partial(move_soon, conninfo, work))
 
 
-def run(store: pgdoc.Store, peer: Peer, name: str) -> None:
-    store.create_collection(name)
+def run(sinks: pgdoc.Store, peer: Peer, name: str) -> None:
+    sinks.create_collection(name)
     began = peer.move(name)
     peer.rates.append((peer.events - 1) / (time.perf_counter() - began))
-    found = store[name].count()
+    found = sinks[name].count()
     if found != peer.events:
         raise RuntimeError(f"{peer.name}: {found:,} documents for {peer.events:,} events")
-    store.drop_collection(name)
+    sinks.drop_collection(name)
 
 
-def move(store: pgdoc.Store, work: Work, form: str, name: str) -> float:
+def move(conninfo: str, work: Work, form: str, name: str) -> float:
     left, began, data_of = work.events, 0.0, FORMS[form]
-    with store["orders"].watch(consumer=name, resume_after=work.after, auto_ack=False) as stream:
+    with (
+        pgdoc.Store(conninfo, schema="docs") as store,
+        pgdoc.Store(conninfo, schema=SINKS) as sinks,
+        store["orders"].watch(consumer=name, resume_after=work.after, auto_ack=False) as stream,
+    ):
         while left:
             events = stream.next_batch(min(work.size, left))
             began = began or time.perf_counter()
-            with store.transaction() as tx:
+            with sinks.transaction() as tx:
                 if len(events) == 1:
                     tx[name].insert(pgdoc.new_id(), data_of(events[0]))
                 else:
                     tx[name].insert_many((pgdoc.new_id(), data_of(event)) for event in events)
                 stream.checkpoint(events[-1], tx)
             left -= len(events)
-    store.drop_consumer(name)
+    with pgdoc.Store(conninfo) as store:
+        store.drop_consumer(name)
     return began
 
 
 def move_soon(conninfo: str, work: Work, name: str) -> float:
-    with pgdoc.Store(make_conninfo(conninfo, options="-c synchronous_commit=off")) as store:
-        return move(store, work, "to_json()", name)
+    return move(make_conninfo(conninfo, options="-c synchronous_commit=off"), work, "to_json()", name)
 
 
 def run_async(conninfo: str, work: Work, name: str) -> float:
@@ -151,12 +158,12 @@ def run_async(conninfo: str, work: Work, name: str) -> float:
 
 async def move_async(conninfo: str, work: Work, name: str) -> float:
     left, began, data_of = work.events, 0.0, FORMS["to_json()"]
-    async with pgdoc.AsyncStore(conninfo) as store:
+    async with pgdoc.AsyncStore(conninfo) as store, pgdoc.AsyncStore(conninfo, schema=SINKS) as sinks:
         async with store["orders"].watch(consumer=name, resume_after=work.after, auto_ack=False) as stream:
             while left:
                 events = await stream.next_batch(min(work.size, left))
                 began = began or time.perf_counter()
-                async with store.transaction() as tx:
+                async with sinks.transaction() as tx:
                     if len(events) == 1:
                         await tx[name].insert(pgdoc.new_id(), data_of(events[0]))
                     else:
@@ -168,8 +175,8 @@ async def move_async(conninfo: str, work: Work, name: str) -> float:
 
 
 def move_by_hand(conninfo: str, work: Work, name: str) -> float:
-    insert = f"INSERT INTO docs.{name} (id, data) VALUES (%s, %s::jsonb)".encode()
-    copy = f"COPY docs.{name} (id, data) FROM STDIN".encode()
+    insert = f"INSERT INTO sinks.{name} (id, data) VALUES (%s, %s::jsonb)".encode()
+    copy = f"COPY sinks.{name} (id, data) FROM STDIN".encode()
     began, left = 0.0, work.events
     with psycopg.connect(conninfo) as connection, contextlib.closing(changes_by_hand(conninfo)) as changes:
         connection.execute("INSERT INTO public.progress VALUES (%s, 0)", [name])

@@ -4,8 +4,8 @@
 
 DOCUMENTS is 1,000,000 by default, of 200 bytes each. The COPY returns all columns of the collection in any order. Its
 rows are split, escapes are undone, and the data is loaded with orjson; "COPY, only received" drops each block as it
-comes. A stream's events are read up to the id and the data. The writers are two processes that each update a document
-every ten milliseconds.
+comes, and `rows()` also makes the version and the times Python values. A stream's events are read up to the id and the
+data. The writers are two processes that each update a document every ten milliseconds.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ def main() -> int:
         peers: dict[str, Callable[[], int]] = {
             REFERENCE: lambda: copy(server.conninfo, loads=True),
             "COPY, only received": lambda: copy(server.conninfo, loads=False),
+            "COPY, psycopg's rows()": lambda: copy_rows(server.conninfo),
             "snapshot": lambda: read(store, documents),
             "snapshot, in batches": lambda: read_batches(store, documents),
             "snapshot, async": lambda: asyncio.run(read_async(server.conninfo, documents)),
@@ -86,6 +87,16 @@ def copy(conninfo: str, *, loads: bool) -> int:
     return count
 
 
+def copy_rows(conninfo: str) -> int:
+    count = 0
+    with psycopg.connect(conninfo) as connection, connection.cursor() as cursor, cursor.copy(COPY) as blocks:
+        blocks.set_types(["text", "text", "int8", "timestamptz", "timestamptz"])
+        for _, data, *_ in blocks.rows():
+            count += 1
+            orjson.loads(data)
+    return count
+
+
 def read(store: pgdoc.Store, documents: int) -> int:
     ids: set[str | None] = set()
     with store["orders"].watch(snapshot=True) as stream:
@@ -101,7 +112,7 @@ def read_batches(store: pgdoc.Store, documents: int) -> int:
     ids: set[str | None] = set()
     with store["orders"].watch(snapshot=True) as stream:
         while len(ids) < documents:
-            ids.update(use(event) for event in stream.next_batch(1_000) if event.event_type == "snapshot")
+            ids.update(use(event) for event in stream.next_batch() if event.event_type == "snapshot")
     return len(ids)
 
 

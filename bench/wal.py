@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SETTINGS = {"max_wal_size": "8GB", "checkpoint_timeout": "1h", "autovacuum": "off"}
-WRITES = 1_000
-DOCUMENTS = 20_000
+WRITES = 500
+DOCUMENTS = 10_000
 ROUNDS = 3
 FILL = """
 INSERT INTO {table} (id, data) SELECT 'o-' || n, jsonb_build_object('number', n, 'status', 'new', 'total', n * 1.25,

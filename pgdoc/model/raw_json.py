@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
@@ -49,7 +48,6 @@ def value_of(raw: RawJson) -> Any:
 _EXACT: Final = json.JSONDecoder(parse_float=Decimal)
 _UNCLEAR: Final = object()
 _MOST_BRACKETS: Final = 254  # as many levels may be nested
-_TINY: Final = re.compile(rb"[eE]-\d{3}")
 
 
 def _bytes_of(raw: RawJson) -> bytes:
@@ -57,10 +55,12 @@ def _bytes_of(raw: RawJson) -> bytes:
 
 
 def _loaded(text: bytes) -> Any:
-    """Return the value; `_UNCLEAR` if a document may not have it. The checks cost a tenth of the loading."""
-    if b"\\u0000" in text or text.count(b"[") + text.count(b"{") > _MOST_BRACKETS:
-        return _UNCLEAR
-    if (b"e-" in text or b"E-" in text) and _TINY.search(text):
+    """Return the value; `_UNCLEAR` if a document may not have it.
+
+    Not looked for is a number with more than 16,383 digits after the point, which the server refuses.
+    """
+    has_nul = b"\\" in text and b"\\u0000" in text  # a search for one byte takes a quarter of the time
+    if has_nul or text.count(b"[") + text.count(b"{") > _MOST_BRACKETS:
         return _UNCLEAR
     try:
         return orjson.loads(text)
