@@ -9,6 +9,7 @@ python -m bench documents           a benchmark that prints a table of its own
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import sys
 import tempfile
@@ -32,26 +33,15 @@ PARTS = {
     "memory": "large transactions, many streams, a full buffer",
     "writer": "writes per second and WAL, beside a plain table",
 }
-ALONE = {
-    "values": "encode and decode one document, beside orjson",
-    "documents": "calls on documents, beside SQL by hand",
-    "bulk": "mixed writes in one transaction, beside a pipeline",
-    "updates": "large updates, and how their cost grows",
-    "restart": "the first call after a restart of the server",
-    "million": "finds among 1,000,000 documents; takes minutes",
-    "load": "64 writers, 5 consumers and 20 streams on one machine; takes minutes",
-    "sink": "events into a collection, exactly once",
-    "snapshot": "a snapshot beside a bare COPY",
-    "wal": "what lowers the WAL that a collection writes",
-    "instructions": "instructions of reading changes, against their limits",
-}
+FOLDER = Path(__file__).parent
 
 
 def main() -> int:
-    if len(sys.argv) > 1 and sys.argv[1] in ALONE:
+    others = alone()
+    if len(sys.argv) > 1 and sys.argv[1] in others:
         sys.argv = sys.argv[1:]
         return int(importlib.import_module(f"bench.{sys.argv[0]}").main() or 0)
-    listed = "\n".join(f"  {name:14}{text}" for name, text in {**PARTS, **ALONE}.items())
+    listed = "\n".join(f"  {name:14}{text}" for name, text in {**PARTS, **others}.items())
     parser = argparse.ArgumentParser(
         "python -m bench", description=__doc__, epilog=listed, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -62,10 +52,20 @@ def main() -> int:
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in PARTS]
     if unknown:
-        parser.error(f"{', '.join(unknown)}: not among {', '.join({**PARTS, **ALONE})}")
+        parser.error(f"{', '.join(unknown)}: not among {', '.join({**PARTS, **others})}")
     most_rounds = arguments.rounds or (1 if arguments.quick else 9)
     run(arguments.names, arguments.out, quick=arguments.quick, most_rounds=most_rounds)
     return 0
+
+
+def alone() -> dict[str, str]:
+    """Return the other benchmarks, those with a `main`, each with the first line of its docstring."""
+    found = {}
+    for path in sorted(FOLDER.glob("[!_]*.py")):
+        module = ast.parse(path.read_text(encoding="utf-8"))
+        if any(isinstance(each, ast.FunctionDef) and each.name == "main" for each in module.body):
+            found[path.stem] = (ast.get_docstring(module) or "").partition("\n")[0]
+    return found
 
 
 def run(names: list[str], out: Path | None, *, quick: bool, most_rounds: int) -> None:

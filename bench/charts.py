@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from bench.figures import Figure
 
-WIDTH = 8.2
+WIDTH = 6.4
 # name: the stand-in that matplotlib draws, on a light page, on a dark page
 COLORS = {
     "paper": ("#fefefe", "#ffffff", "#1e2129"),

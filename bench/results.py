@@ -1,4 +1,7 @@
-"""The JSON file of a run, and what is made from it: the charts, and the tables of the page in the documentation."""
+"""The JSON file of a run, and what is made from it: the charts, and the tables of the page in the documentation.
+
+python -m bench.results             makes the charts and tables anew, from the JSON file in the documentation
+"""
 
 from __future__ import annotations
 
@@ -49,3 +52,7 @@ def publish(found: Results, folder: Path | None) -> None:
     if folder is None:
         PAGE.write_text(page.fill(PAGE.read_text(), found))
     print(f"wrote {NAME} and {len(drawn)} charts to {target}")
+
+
+if __name__ == "__main__":
+    publish(load(FOLDER / NAME), None)

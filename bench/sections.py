@@ -36,7 +36,7 @@ SECTIONS = (
     Section("streams", "From the commit to the last of N readers", "streams", draws_values=True),
     Section("own", "From the commit to the stream of its document, 2,000 changes/s", "streams", draws_values=True),
     Section("cores", "Cores that 2,000 changes/s use", "streams", draws_values=True),
-    Section("filters", "Time of one stream beside a thousand others, to the same stream alone"),
+    Section("filters", "Time of one stream beside many others that want nothing, to the stream alone"),
     Section("opening", "Time to open, to a bare psycopg loop"),
     Section("resume", "Time to the first event of a stream that resumes", "MB of WAL", draws_values=True),
     Section("memory by changes", "Memory to read one transaction", "changes in the transaction", draws_values=True),

@@ -49,6 +49,7 @@ def bare_futures(number: int, moments: int, pause_s: float) -> float:
 async def _bare_futures(number: int, moments: int, pause_s: float) -> float:
     loop = asyncio.get_running_loop()
     waiting: list[asyncio.Future[None]] = []
+    all_wait = threading.Semaphore(0)
     seen: list[list[int]] = [[] for _ in range(number)]
     begun: list[int] = []
 
@@ -56,6 +57,8 @@ async def _bare_futures(number: int, moments: int, pause_s: float) -> float:
         for _ in range(moments):
             future = loop.create_future()
             waiting.append(future)
+            if len(waiting) == number:
+                all_wait.release()
             await future
             times.append(time.monotonic_ns())
 
@@ -67,6 +70,7 @@ async def _bare_futures(number: int, moments: int, pause_s: float) -> float:
 
     def ring() -> None:
         for _ in range(moments):
+            all_wait.acquire()  # a task that does not wait yet would miss this moment
             time.sleep(pause_s)
             begun.append(time.monotonic_ns())
             loop.call_soon_threadsafe(wake)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.__main__ import ALONE, PARTS
+from bench.__main__ import PARTS, alone
 from bench.figures import Figure, compare, in_turns, readable, table
 from bench.goals import Goal
 
@@ -71,6 +71,12 @@ def test_a_goal_is_met_within_its_limit(goal, is_met):
     assert goal.is_met(figure) == is_met
 
 
-@pytest.mark.parametrize("name", [*PARTS, *ALONE])
-def test_each_listed_benchmark_is_there(name):
+@pytest.mark.parametrize("name", PARTS)
+def test_each_part_is_there(name):
     assert importlib.util.find_spec(f"bench.{name}") is not None
+
+
+def test_the_benchmarks_of_documents_run_by_their_names():
+    assert {"documents", "values", "updates", "bulk", "restart", "million"} <= set(alone())
+    assert not set(alone()) & set(PARTS)
+    assert all(alone().values())
