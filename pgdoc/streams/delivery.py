@@ -303,8 +303,8 @@ class Delivery:
                 self.delivered += 1
                 snapshot.next = number
                 return event
-            self._pass_over(position)
             snapshot.next = number
+            self._pass_over(position)
         if snapshot.next == part.count and not snapshot.progress.remaining:
             self._pass_over(max(self._last, part.place.position))  # an empty chunk has no document to record the end
             self.snapshot = None
