@@ -33,8 +33,8 @@ FROM set_config('synchronous_commit', 'local', true),
 pg_logical_emit_message(true, 'pgdoc.snapshot', '') AS mark
 CROSS JOIN row_security_active('{table}'::regclass) AS hides_rows
 CROSS JOIN LATERAL (
-  SELECT count(*) AS found, string_agg(textsend(id), '\x00'::bytea) FILTER (WHERE fits) AS ids,
-    string_agg(coalesce(textsend(printed), ''::bytea), '\x00'::bytea) FILTER (WHERE fits) AS texts,
+  SELECT count(*) AS found, string_agg(textsend(id), decode('00', 'hex')) FILTER (WHERE fits) AS ids,
+    string_agg(coalesce(textsend(printed), ''::bytea), decode('00', 'hex')) FILTER (WHERE fits) AS texts,
     string_agg(int8send(version) || timestamptz_send(created_at) || timestamptz_send(updated_at), ''::bytea)
       FILTER (WHERE fits) AS columns
   FROM (

@@ -16,7 +16,7 @@ from pgdoc._sync import snapshot_reader
 from pgdoc.changes.change import Change, TransactionInfo
 from pgdoc.changes.snapshot import PgSnapshot, Place, Snapshot, SnapshotChunk
 from pgdoc.decoding.records import CollectionChange, Images, RowChange
-from pgdoc.errors import InvalidResumeToken
+from pgdoc.errors import InvalidResumeToken, ServerUnreachable
 from pgdoc.model.positions import Position
 from pgdoc.model.tokens import ResumeToken, SnapshotProgress
 
@@ -308,3 +308,25 @@ def test_settle_does_not_wait_for_transactions_in_progress(monkeypatch):
     streams = mock.Mock(fetch=lambda _name: [answers.pop(0)])
     snapshot_reader.settle(streams)
     assert answers == []
+
+
+def test_a_reader_asks_for_about_as_many_documents_as_fit_into_a_chunk():
+    asked = []
+    fits = 10_000
+
+    def read_part(_collection: str, _stored: int, _printed: int, after: str, most: int, *, limit_s: float) -> list[Any]:
+        asked.append(most)
+        if fits == 0:
+            raise ServerUnreachable(f"no answer within {limit_s} s")
+        keys = [f"{after}{number:05}" for number in range(min(most, fits))]
+        texts, columns = b"\0".join([b"{}"] * len(keys)), bytes(24 * len(keys))
+        return [(False, "5:5:", 100, NOW, most, "\0".join(keys).encode(), texts, columns)]
+
+    reader = snapshot_reader.SnapshotReader(mock.Mock(read_part=read_part))
+    reader._not_before = -1e9
+    for fits in (10_000, 10_000, 10_000, 3, 3, 0, 10_000):
+        snapshot = Snapshot(SnapshotProgress(("a",), "", "*", 0), None)
+        reader.read_on(snapshot)
+        reader._not_before = -1e9
+        assert (snapshot.wanted is None) == (fits > 0)
+    assert asked == [100, 1_000, 10_000, 10_000, 6, 6, 1]
