@@ -16,7 +16,7 @@ from bisect import bisect_right
 from collections import deque
 from itertools import chain, islice
 from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, TypeAlias
 
 from pgdoc.changes.change import Change, bytes_of
 from pgdoc.errors import StreamClosed, StreamError
@@ -66,11 +66,8 @@ def _empty_batch(count_before: int, bytes_before: int) -> Batch:
     return batch
 
 
-class _Run(NamedTuple):
-    """Changes that were put together, and the size of their messages. Streams of one selection share the list."""
-
-    changes: list[Change]
-    size_bytes: int
+_Run: TypeAlias = "tuple[list[Change], int]"
+"""Changes that were put together, and the size of their messages. Streams of one selection share the list."""
 
 
 class _Box:
@@ -148,7 +145,7 @@ class _Box:
             if taken == count and self._reached < reached:
                 self._reached = reached
             if taken:
-                self._queue.append(_Run(changes, size_bytes))
+                self._queue.append((changes, size_bytes))
                 self._put_count += taken
                 self._put_bytes += size_bytes
                 self._wake()
@@ -165,9 +162,9 @@ class _Box:
     def begin_at(self, position: RawPosition) -> None:
         """Drop the changes at or before `position`; called before the stream takes anything."""
         with self._lock:
-            left = [change for run in self._queue for change in run.changes if change.position > position]
+            left = [change for changes, _ in self._queue for change in changes if change.position > position]
             self._put_count, self._put_bytes = len(left), bytes_of(left)
-            self._queue = deque([_Run(left, self._put_bytes)] if left else [])
+            self._queue = deque([(left, self._put_bytes)] if left else [])
             self._reached = max(self._reached, position)
 
     def call_when_room(self, callback: Callable[[], object]) -> None:
@@ -241,10 +238,12 @@ class _Box:
         if batch.next < len(batch):
             return batch
         last = batch[-1].position if batch else BEFORE_ALL
-        while queue and queue[0].changes[-1].position <= last:
+        while queue:
+            changes, size_bytes = queue[0]
+            if changes[-1].position > last:
+                break
             queue.popleft()
         if queue:
-            changes, size_bytes = queue[0]
             if len(queue) > 1 or len(changes) > most or changes[0].position <= last:
                 changes, size_bytes = self._next_changes(last, most)
             batch = self.batch = _batch_after(batch, changes, size_bytes)
@@ -259,11 +258,11 @@ class _Box:
     def _next_changes(self, last: RawPosition, most: int) -> _Run:
         """Return the next changes, those beyond `last`, from one run or several."""
         queue = self._queue
-        used = bisect_right(queue[0].changes, last, key=itemgetter(0))
+        used = bisect_right(queue[0][0], last, key=itemgetter(0))
         most = min(most, self._count)
-        left = chain.from_iterable([run.changes for run in islice(queue, most + 1)])  # those it can take at most
-        changes = list(islice(left, used, used + most))
-        return _Run(changes, bytes_of(changes))
+        left = chain.from_iterable([changes for changes, _ in islice(queue, most + 1)])  # those it can take at most
+        taken = list(islice(left, used, used + most))
+        return taken, bytes_of(taken)
 
     def _nothing_after(self, batch: Batch) -> Batch:
         nothing = self._nothing  # not the present batch, which has changes
@@ -278,16 +277,7 @@ class _Box:
 
         If not, and `then_wait`, the next call is `arrival`, which waits until it is worth another try.
         """
-        with self._lock:
-            batch = self._take_now(most)
-            if then_wait and not batch:
-                self._expect()
-        if self._when_room is not None:
-            self._report_room()
-        return bool(batch)
-
-    def _expect(self) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # each kind has all of it: calls in between cost every event
 
 
 class Mailbox(_Box):
@@ -297,8 +287,15 @@ class Mailbox(_Box):
         super().__init__(size, size_bytes)
         self._waiter: Wakeup = Wakeup()
 
-    def _expect(self) -> None:
-        self._is_awaited = True
+    def refill(self, most: int = BATCH, *, then_wait: bool = True) -> bool:
+        """See `_Box`."""
+        with self._lock:
+            batch = self._take_now(most)
+            if then_wait and not batch:
+                self._is_awaited = True
+        if self._when_room is not None:
+            self._report_room()
+        return bool(batch)
 
     def arrival(self) -> None:
         """Wait for what the last `refill` did not have; it may still not be there."""
@@ -326,18 +323,19 @@ class AsyncMailbox(_Box):
         super().after_fork()
         self._waiter = None
 
-    def _expect(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        self._is_awaited = True
-
     def refill(self, most: int = BATCH, *, then_wait: bool = True) -> bool:
         """See `_Box`. From time to time it returns `False` for a batch, so that `arrival` lets other tasks run."""
         if self._without_waiting >= BATCH:
             return False
-        if not super().refill(most, then_wait=then_wait):
-            return False
-        self._without_waiting += len(self.batch)
-        return True
+        with self._lock:
+            batch = self._take_now(most)
+            self._without_waiting += len(batch)
+            if then_wait and not batch:
+                self._waiter = asyncio.get_running_loop().create_future()
+                self._is_awaited = True
+        if self._when_room is not None:
+            self._report_room()
+        return bool(batch)
 
     def arrival(self) -> asyncio.Future[None]:
         """See `Mailbox.arrival`; canceling it takes nothing.

@@ -121,6 +121,33 @@ def test_every_name_of_a_table_is_decoded(name):
     assert decode_row(wire.row(10, "I", name, new=WHOLE)).table == name
 
 
+NAMES = ["orders", "orderz", "order", 'or"ers', "or\\ers", '","table":"x', "registry"]
+
+
+@st.composite
+def rows_of_any_table(draw: st.DrawFn) -> bytes:
+    """A row whose table may stand where that of another row stands, and whose document may look like such a place."""
+    kind, schema, name = draw(st.sampled_from("IUDT")), draw(st.sampled_from(["docs", "pgdo"])), st.sampled_from(NAMES)
+    image = WHOLE | {"data": f'"schema":"docs","table":"{draw(name)}","columns":[{{"name":"id"'}
+    images = {"new": image if kind in "IU" else None, "old": image if kind in "UD" else None}
+    return wire.row(draw(st.sampled_from([10, 1 << 40])), kind, draw(name), schema=schema, **images)
+
+
+@given(st.lists(rows_of_any_table(), max_size=8))
+def test_a_row_is_decoded_the_same_whatever_row_came_before_it(frames):
+    decoder = Wal2Json()
+    alone = [record for frame in frames for record in Wal2Json().decode([frame])]
+    assert [record for frame in frames for record in decoder.decode([frame])] == alone
+
+
+@given(rows_of_any_table(), st.data())
+def test_a_row_that_is_cut_is_refused_also_after_a_whole_one(frame, data):
+    decoder = Wal2Json()
+    decoder.decode([frame])
+    with pytest.raises(ProtocolError):
+        decoder.decode([frame[: data.draw(st.integers(PAYLOAD + 12, len(frame) - 1))].removesuffix(b"}")])
+
+
 def test_a_keepalive_inside_a_transaction_is_ignored():
     begun = [wire.begin(10, 20, 28), wire.keepalive(15)]
     assert Wal2Json().decode(begun) == []
