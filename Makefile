@@ -25,7 +25,7 @@ test: $(VENV)/.tests  ## run the tests on a private PostgreSQL (ARGS="-k diff" s
 test-examples: $(VENV)/.examples  ## test the programs of docs/examples, with a real Redis and Chromium
 	@$(RUN) .ci/install_server.py --or-docker
 	@$(RUN) .ci/install_programs.py redis-server chromium chromedriver
-	@$(RUN) -m pytest tests/examples $(ARGS)
+	@$(RUN) -m pytest tests/examples $(AT_ONCE) -n 2 $(ARGS)
 
 check: lint docs test  ## run lint, docs and test: must pass before a commit
 

@@ -9,7 +9,7 @@ callgrind counts in a third of the time. The hash seed is 0, and Python's garbag
 
 What a piece takes for a change is given in rounds of a fixed loop in Python, counted in the same run. Debian's build of
 Python 3.11 takes 14% fewer instructions than pyenv's, and its ratios differ by 1% to 7%. Another minor version of
-Python needs new limits, and another version of orjson may need them.
+Python or another orjson may need new limits.
 """
 
 from __future__ import annotations

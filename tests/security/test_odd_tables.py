@@ -121,7 +121,7 @@ ODD: dict[str, tuple[str, ...]] = {
     ),
     "nothing at all": (),
 }
-EXPECTED = [
+EXPECTED: list[Brief] = [
     ("insert", "orders", "o-2"),
     ("update", "orders", "o-1"),
     ("delete", "orders", "o-2"),
@@ -167,7 +167,7 @@ def _start_again(owner: psycopg.Connection[Any]) -> None:
 @pytest.mark.parametrize(("catalog", "plugin"), [("superuser", "wal2json"), ("owner", "pgoutput")], indirect=True)
 def test_streams_and_consumers_go_on_beside(db: SharedDatabase, readers: Readers, plugin: str) -> None:
     owner, store = db.connect("owner"), db.store("streamer", plugin=plugin, auto_create=False)
-    deleted_end = [("delete", "orders", END)]
+    deleted_end: list[Brief] = [("delete", "orders", END)]
     before: list[Brief] = []
     for odd, statements in ODD.items():
         for statement in statements:
