@@ -153,7 +153,10 @@ _DOCUMENT_TEXT: Final = b'{"id":%b,"data":%b,"version":%b,"created_at":"%b","upd
 _UPDATED_FIELDS_TEXT: Final = (
     b'{"updated_fields":%b,"removed_fields":[],"truncated_arrays":[],"disambiguated_paths":{}}'
 )
-_EVENT_TEXT: Final = ("{" + ",".join(f'"{name}":%b' for name in FIELDS) + "}").encode()
+_PLAIN_TEXTS: Final = frozenset({"event_type", "resume_token", "timestamp"})  # nothing in them has to be escaped
+_EVENT_TEXT: Final = (
+    "{" + ",".join(f'"{name}":"%b"' if name in _PLAIN_TEXTS else f'"{name}":%b' for name in FIELDS) + "}"
+).encode()
 _DIRECT_PLAIN: Final = _DirectForm(
     has_values=True,
     document=_plain_document,
@@ -179,14 +182,14 @@ def _joined(  # noqa: PLR0913 (the values of `FIELDS`)
     renamed_to: str | None,
 ) -> bytes:
     return _EVENT_TEXT % (
-        b'"%b"' % event_type.encode(),
+        event_type.encode(),
         orjson.dumps(collection),
         orjson.dumps(document_id),
         full_document or b"null",
         full_document_before_change or b"null",
         update_description or b"null",
-        b'"%b"' % resume_token.encode(),
-        b'"%b"' % timestamp.encode(),
+        resume_token.encode(),
+        timestamp.encode(),
         b"%d" % transaction_id,
         json_codec.encode_value(metadata, "") if metadata else b"{}",
         b"null" if renamed_to is None else orjson.dumps(renamed_to),

@@ -171,10 +171,10 @@ def _event_type(event: ChangeEvent) -> EventType:
 
 
 def _document_id(event: ChangeEvent) -> str | None:
-    if row_of(event).kind not in "IUD":
+    kind = event._change.row.kind  # noqa: SLF001
+    if kind not in "IUD":
         return None
-    after, before = event._images  # noqa: SLF001
-    document_id: str = (after or before)["id"]
+    document_id: str = event._images[kind == "D"]["id"]  # noqa: SLF001
     return document_id
 
 
@@ -241,7 +241,7 @@ _FIELDS: dict[str, Callable[[ChangeEvent], Any]] = {
     "resume_token": _resume_token,
     "timestamp": _timestamp,
     "transaction_id": lambda event: event._change.transaction.xid,  # noqa: SLF001
-    "metadata": metadata_of,
+    "metadata": lambda event: metadata_of(event) if event._change.transaction.metadata else {},  # noqa: SLF001
     "renamed_to": lambda event: row_of(event).renamed_to,
 }
 

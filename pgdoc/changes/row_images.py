@@ -47,15 +47,16 @@ def images_of(event: ReadEvent) -> Images:
     Raises:
         UnreadableDocument: the table has lost a column.
     """
-    row = row_of(event)
+    row = event._change.row  # noqa: SLF001
     latest_row, images = _latest[0]
     if latest_row is row:
         return images
-    images = row.read(row.message)
-    image = images.before if row.kind == "D" else images.after
+    message = row.message
+    images = row.read(message)
+    image = images[row.kind == "D"]
     if REST not in image and row.kind in "IUD":
         check_columns(image, row.table)
-    if len(row.message) <= _SHARED_BYTES:
+    if len(message) <= _SHARED_BYTES:
         _latest[0] = row, images
     return images
 
@@ -97,7 +98,8 @@ _OTHER_COLUMNS: Final = len(COLLECTION_COLUMNS) - len(("id", "data"))
 
 def after_of(event: ReadEvent) -> dict[str, Any]:
     """Return the image that the change left, with every column."""
-    return all_columns(event._images.after, row_of(event).table)  # noqa: SLF001
+    image: dict[str, Any] = event._images[0]  # noqa: SLF001
+    return image if "updated_at" in image else all_columns(image, row_of(event).table)
 
 
 def metadata_of(event: ReadEvent) -> dict[str, Any]:
@@ -117,8 +119,8 @@ def time_of(event: ReadEvent) -> str:
     In a session with a replication origin, PostgreSQL writes the time that the session set last: none in its first
     transaction, and a stale one later. Such a time lies before the row's `updated_at`, the start of the transaction.
     """
-    _, reported, _, is_sent_time = event._change.transaction  # noqa: SLF001
-    if row_of(event).kind not in "IU":
+    _, (_, reported, _, is_sent_time), row = event._change  # noqa: SLF001
+    if row.kind not in "IU":
         return reported
     written: str = after_of(event)["updated_at"]
     try:

@@ -184,12 +184,12 @@ class _Relation:
         try:
             if kind == _INSERT:
                 after, _ = self._part(frame, _TUPLE, _NEW_ROW)
-                return Images(after, {})
+                return tuple.__new__(Images, (after, {}))  # takes half the time of Images(after, {})
             before, end = self._part(frame, _TUPLE, _OLD_ROW, has_next=kind == _UPDATE)
             if kind == _DELETE:
                 return Images({}, before)
             after, _ = self._part(frame, end, _NEW_ROW)
-            return Images(after, before)
+            return tuple.__new__(Images, (after, before))
         except (LookupError, struct.error, UnicodeDecodeError):
             return self._read_images(frame)
 

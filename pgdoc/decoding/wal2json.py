@@ -182,16 +182,20 @@ def read_parts(frame: bytes) -> Images:
             rest, between, old_id = rest.rpartition(_ID_AFTER_ROW)
             old_data, old_found, old_rest = parts[2].partition(_VERSION)
             if separator and found and between and old_found:
-                return Images(
+                return _images(
                     _part(id_, data, (rest, frame, False)),
                     _part(old_id, old_data, (old_rest[_WITHOUT_END], frame, True)),
                 )
         elif separator and found:
             image = _part(id_, data, (rest[_WITHOUT_END], frame, is_before))
-            return Images({}, image) if is_before else Images(image, {})
+            return _images({}, image) if is_before else _images(image, {})
     except orjson.JSONDecodeError:  # for example, an image has no data, and what is taken for its id is more
         pass
     return read_images(frame)
+
+
+def _images(after: dict[str, Any], before: dict[str, Any]) -> Images:
+    return tuple.__new__(Images, (after, before))  # takes half the time of Images(after, before)
 
 
 def _part(id_: bytes, data: bytes, rest: tuple[Any, ...]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def decode_stored(text: bytes | str | None, decode_text: JsonDecoder | None = No
 
 
 def _read_data(text: bytes | str | None, state: dict[str, Any]) -> Any:
-    return decode_stored(text, state.get("_decode")) if text is None or "_decode" in state else decode(text)
+    return decode_stored(text, state.get("_decode"))
 
 
 def _read_time(moment: datetime | str | None, _state: dict[str, Any]) -> datetime:
