@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
+from datetime import datetime  # noqa: TC003 (`typing.get_type_hints` looks it up)
 from enum import StrEnum
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pgdoc.changes.diff import UpdateDescription, diff
@@ -122,7 +121,7 @@ def from_change(
     Inside a snapshot, `progress` is how far it had come.
     """
     event = object.__new__(ChangeEvent)
-    state = {"_change": change, "_ids": ids, "_progress": progress}
+    state: dict[str, Any] = {"_change": change, "_ids": ids, "_progress": progress}
     if decode_text is not None:
         state["_decode"] = decode_text
     _set_state(event, state)  # half the time of changing the dict that Python makes

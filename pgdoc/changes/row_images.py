@@ -12,6 +12,7 @@ from pgdoc.errors import UnreadableDocument
 from pgdoc.model import json_codec
 
 if TYPE_CHECKING:
+    from pgdoc.changes.change import Change
     from pgdoc.decoding.records import CollectionChange, RowChange
 
 __all__ = [
@@ -47,7 +48,7 @@ def images_of(event: ReadEvent) -> Images:
     Raises:
         UnreadableDocument: the table has lost a column.
     """
-    row = event._change.row  # noqa: SLF001
+    row: RowChange | CollectionChange = event._change.row  # noqa: SLF001
     latest_row, images = _latest[0]
     if latest_row is row:
         return images
@@ -119,7 +120,8 @@ def time_of(event: ReadEvent) -> str:
     In a session with a replication origin, PostgreSQL writes the time that the session set last: none in its first
     transaction, and a stale one later. Such a time lies before the row's `updated_at`, the start of the transaction.
     """
-    _, (_, reported, _, is_sent_time), row = event._change  # noqa: SLF001
+    change: Change = event._change  # noqa: SLF001
+    _, (_, reported, _, is_sent_time), row = change
     if row.kind not in "IU":
         return reported
     written: str = after_of(event)["updated_at"]

@@ -176,7 +176,7 @@ class _Relation:
         return read_registry_row(xlog_start(frame), kind, self._read_images(frame), frame)._replace(exact=True)
 
     def _read_parts(self, frame: bytes) -> Images:
-        """Decode the row of an I, U or D, by its lengths: id and data at once, the other columns when they are asked for.
+        """Decode the row of an I, U or D by its lengths: id and data at once, the other columns when asked for.
 
         A row of another shape (a value that is NULL or left in TOAST) is decoded as a whole.
         """
@@ -206,14 +206,15 @@ class _Relation:
         if found != head or tag != _TEXT or frame[data_end] != _TEXT:
             raise LookupError
         end = frame.find(_NEXT_ROW, data_end) if has_next else len(frame)
-        rest = self._other_columns, (frame, data_end, end, head == _OLD_ROW)
+        rest = self._other_columns, frame, data_end, end, head == _OLD_ROW
         return {"id": frame[at + 8 : id_end].decode(), "data": frame[id_end + 5 : data_end].decode(), REST: rest}, end
 
-    def _other_columns(self, frame: bytes, start: int, end: int, is_before: bool) -> dict[str, Any]:  # noqa: FBT001 (kept in a tuple of arguments)
+    def _other_columns(self, parts: tuple[Any, ...]) -> dict[str, Any]:
         """Decode the columns that follow the data, up to an offset.
 
         Times have 29 characters, except every tenth. So slices from the end are enough for most rows.
         """
+        _, frame, start, end, is_before = parts
         updated_at = end - _TIME
         created_at = updated_at - len(_TIME_HEAD) - _TIME
         versions = _versions(frame[start:created_at])
