@@ -144,7 +144,7 @@ class PgOutput:
             self._begin = None
 
 
-class _Column(NamedTuple):
+class _TableColumn(NamedTuple):
     """A column of a table; `is_key` if the replica identity has it."""
 
     name: str
@@ -162,7 +162,7 @@ class _Relation:
 
     __slots__ = ("_columns", "has_collection_columns", "is_registry", "oid", "read_images", "table")
 
-    def __init__(self, oid: int, table: str, columns: list[_Column], *, is_registry: bool) -> None:
+    def __init__(self, oid: int, table: str, columns: list[_TableColumn], *, is_registry: bool) -> None:
         self.oid = oid
         self.table = table
         self.is_registry = is_registry
@@ -318,7 +318,7 @@ def _read_relation(frame: bytes, wanted_schema: str) -> _Relation:
     for _ in range(count):
         flags = _read(_byte, frame, at)
         name, at = _text(frame, at + 1)
-        columns.append(_Column(name, _read(_long, frame, at), bool(flags & _PART_OF_KEY)))
+        columns.append(_TableColumn(name, _read(_long, frame, at), bool(flags & _PART_OF_KEY)))
         at += 8
     is_registry = (schema, table) == REGISTRY
     return _Relation(oid, table if schema == wanted_schema else "", columns, is_registry=is_registry)
