@@ -245,7 +245,8 @@ def test_a_damaged_row_raises_only_errors_of_reading(row: Written, plugin: str, 
     except (ProtocolError, ValueError):  # the table's name was damaged, so that the row is another table's
         return
 
-    for make in (events.ChangeEvent.to_json, events.ChangeEvent.to_dict, *map(attrgetter, event_json.FIELDS)):
+    makers: list[Callable[[events.ChangeEvent], Any]] = [events.ChangeEvent.to_json, events.ChangeEvent.to_dict]
+    for make in (*makers, *map(attrgetter, event_json.FIELDS)):
         with contextlib.suppress(ProtocolError, UnreadableDocument):
             make(events.from_change(change, IDS, None, row.decode))
 
