@@ -246,7 +246,8 @@ def test_a_damaged_row_raises_only_errors_of_reading(row: Written, plugin: str, 
         return
 
     makers: list[Callable[[events.ChangeEvent], Any]] = [events.ChangeEvent.to_json, events.ChangeEvent.to_dict]
-    for make in (*makers, *map(attrgetter, event_json.FIELDS)):
+    makers += map(attrgetter, event_json.FIELDS)
+    for make in makers:
         with contextlib.suppress(ProtocolError, UnreadableDocument):
             make(events.from_change(change, IDS, None, row.decode))
 
