@@ -195,7 +195,8 @@ def _removed_keys(old: dict[str, Any], new: dict[str, Any], differing: list[tupl
     """Return the keys that are gone, or `None` if one of them or of the differing keys is ambiguous."""
     kept = len(new)
     for key, was, _ in differing:
-        kept -= was is _MISSING
+        if was is _MISSING:
+            kept -= 1
         if not key.isidentifier() and _ambiguous(key):
             return None
     if kept == len(old):

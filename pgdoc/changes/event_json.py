@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import orjson
 
 from pgdoc.changes.diff import UpdateDescription, diff
-from pgdoc.changes.row_images import all_columns, iso_of, metadata_of, row_of, time_of
+from pgdoc.changes.row_images import all_columns, iso_of, metadata_of, time_of
 from pgdoc.decoding.records import REST
 from pgdoc.errors import InvalidDocument, UnreadableDocument
 from pgdoc.model import json_codec
@@ -97,7 +97,7 @@ def json_of(event: ReadEvent) -> bytes:
         values = _read_directly(event, _DIRECT_JSON)
         if values is None:
             return orjson.dumps({name: shape(event, _JSON) for name, shape in _SHAPES.items()})
-        return _joined(*values)
+        return _joined(values)
     except InvalidDocument as exc:
         raise UnreadableDocument(
             f'document {event.document_id!r} of collection "{event.collection}" cannot be written as JSON: {exc}',
@@ -153,7 +153,10 @@ _DOCUMENT_TEXT: Final = b'{"id":%b,"data":%b,"version":%b,"created_at":"%b","upd
 _UPDATED_FIELDS_TEXT: Final = (
     b'{"updated_fields":%b,"removed_fields":[],"truncated_arrays":[],"disambiguated_paths":{}}'
 )
-_EVENT_TEXT: Final = ("{" + ",".join(f'"{name}":%b' for name in FIELDS) + "}").encode()
+_PLAIN_TEXTS: Final = frozenset({"event_type", "resume_token", "timestamp"})  # nothing in them has to be escaped
+_EVENT_TEXT: Final = (
+    "{" + ",".join(f'"{name}":"%b"' if name in _PLAIN_TEXTS else f'"{name}":%b' for name in FIELDS) + "}"
+).encode()
 _DIRECT_PLAIN: Final = _DirectForm(
     has_values=True,
     document=_plain_document,
@@ -165,29 +168,20 @@ _CHANGEABLE: Final = frozenset({"full_document", "full_document_before_change", 
 """Once one of these was accessed, the user may have changed it."""
 
 
-def _joined(  # noqa: PLR0913 (the values of `FIELDS`)
-    event_type: str,
-    collection: str,
-    document_id: str | None,
-    full_document: bytes | None,
-    full_document_before_change: bytes | None,
-    update_description: bytes | None,
-    resume_token: str,
-    timestamp: str,
-    transaction_id: int,
-    metadata: dict[str, Any],
-    renamed_to: str | None,
-) -> bytes:
+def _joined(values: tuple[Any, ...]) -> bytes:
+    event_type, collection, document_id, after, before, description, token, timestamp, xid, metadata, renamed_to = (
+        values
+    )
     return _EVENT_TEXT % (
-        b'"%b"' % event_type.encode(),
+        event_type.encode(),
         orjson.dumps(collection),
         orjson.dumps(document_id),
-        full_document or b"null",
-        full_document_before_change or b"null",
-        update_description or b"null",
-        b'"%b"' % resume_token.encode(),
-        b'"%b"' % timestamp.encode(),
-        b"%d" % transaction_id,
+        after or b"null",
+        before or b"null",
+        description or b"null",
+        token.encode(),
+        timestamp.encode(),
+        b"%d" % xid,
         json_codec.encode_value(metadata, "") if metadata else b"{}",
         b"null" if renamed_to is None else orjson.dumps(renamed_to),
     )
@@ -232,7 +226,9 @@ def _read_documents(event: ReadEvent, row: RowChange, form: _DirectForm) -> tupl
         raise _Unusual
     is_update = row.kind == "U" and event.event_type == "update"
     is_changed = is_update and new["data"] != old["data"]
-    new_data = old_data = after = before = description = None
+    new_data: Any = None
+    old_data: Any = None
+    after = before = description = None
     if is_changed or form.has_values:
         decode = event.__dict__.get("_decode") or json_codec.decode
         new_data = decode_stored(new["data"], decode) if new else None

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
+from datetime import datetime  # noqa: TC003 (`typing.get_type_hints` looks it up)
 from enum import StrEnum
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pgdoc.changes.diff import UpdateDescription, diff
@@ -125,7 +124,7 @@ def from_change(
     Inside a snapshot, `progress` is how far it had come.
     """
     event = object.__new__(ChangeEvent)
-    state = {"_change": change, "_ids": ids, "_progress": progress}
+    state: dict[str, Any] = {"_change": change, "_ids": ids, "_progress": progress}
     if decode_text is not None:
         state["_decode"] = decode_text
     _set_state(event, state)  # half the time of changing the dict that Python makes
@@ -167,10 +166,10 @@ def _event_type(event: ChangeEvent) -> EventType:
 
 
 def _document_id(event: ChangeEvent) -> str | None:
-    if row_of(event).kind not in "IUD":
+    kind = event._change.row.kind  # noqa: SLF001
+    if kind not in "IUD":
         return None
-    after, before = event._images  # noqa: SLF001
-    document_id: str = (after or before)["id"]
+    document_id: str = event._images[kind == "D"]["id"]  # noqa: SLF001
     return document_id
 
 
@@ -238,7 +237,7 @@ _FIELDS: dict[str, Callable[[ChangeEvent], Any]] = {
     "resume_token": _resume_token,
     "timestamp": _timestamp,
     "transaction_id": lambda event: event._change.transaction.xid,  # noqa: SLF001
-    "metadata": metadata_of,
+    "metadata": lambda event: metadata_of(event) if event._change.transaction.metadata else {},  # noqa: SLF001
     "renamed_to": lambda event: row_of(event).renamed_to,
 }
 

@@ -12,6 +12,7 @@ from pgdoc.errors import UnreadableDocument
 from pgdoc.model import json_codec
 
 if TYPE_CHECKING:
+    from pgdoc.changes.change import Change
     from pgdoc.decoding.records import CollectionChange, RowChange
 
 __all__ = [
@@ -47,15 +48,16 @@ def images_of(event: ReadEvent) -> Images:
     Raises:
         UnreadableDocument: the table has lost a column.
     """
-    row = row_of(event)
+    row: RowChange | CollectionChange = event._change.row  # noqa: SLF001
     latest_row, images = _latest[0]
     if latest_row is row:
         return images
-    images = row.read(row.message)
-    image = images.before if row.kind == "D" else images.after
+    message = row.message
+    images = row.read(message)
+    image = images[row.kind == "D"]
     if REST not in image and row.kind in "IUD":
         check_columns(image, row.table)
-    if len(row.message) <= _SHARED_BYTES:
+    if len(message) <= _SHARED_BYTES:
         _latest[0] = row, images
     return images
 
@@ -97,7 +99,8 @@ _OTHER_COLUMNS: Final = len(COLLECTION_COLUMNS) - len(("id", "data"))
 
 def after_of(event: ReadEvent) -> dict[str, Any]:
     """Return the image that the change left, with every column."""
-    return all_columns(event._images.after, row_of(event).table)  # noqa: SLF001
+    image: dict[str, Any] = event._images[0]  # noqa: SLF001
+    return image if "updated_at" in image else all_columns(image, row_of(event).table)
 
 
 def metadata_of(event: ReadEvent) -> dict[str, Any]:
@@ -117,8 +120,9 @@ def time_of(event: ReadEvent) -> str:
     In a session with a replication origin, PostgreSQL writes the time that the session set last: none in its first
     transaction, and a stale one later. Such a time lies before the row's `updated_at`, the start of the transaction.
     """
-    _, reported, _, is_sent_time = event._change.transaction  # noqa: SLF001
-    if row_of(event).kind not in "IU":
+    change: Change = event._change  # noqa: SLF001
+    _, (_, reported, _, is_sent_time), row = change
+    if row.kind not in "IU":
         return reported
     written: str = after_of(event)["updated_at"]
     try:

@@ -146,7 +146,7 @@ class PgOutput:
             self._begin = None
 
 
-class _Column(NamedTuple):
+class _TableColumn(NamedTuple):
     """A column of a table; `is_key` if the replica identity has it."""
 
     name: str
@@ -164,7 +164,7 @@ class _Relation:
 
     __slots__ = ("_columns", "has_collection_columns", "is_registry", "oid", "read_images", "table")
 
-    def __init__(self, oid: int, table: str, columns: list[_Column], *, is_registry: bool) -> None:
+    def __init__(self, oid: int, table: str, columns: list[_TableColumn], *, is_registry: bool) -> None:
         self.oid = oid
         self.table = table
         self.is_registry = is_registry
@@ -178,7 +178,7 @@ class _Relation:
         return read_registry_row(xlog_start(frame), kind, self._read_images(frame), frame)._replace(exact=True)
 
     def _read_parts(self, frame: bytes) -> Images:
-        """Decode the row of an I, U or D, by its lengths: id and data at once, the other columns when they are asked for.
+        """Decode the row of an I, U or D by its lengths: id and data at once, the other columns when asked for.
 
         A row of another shape (a value that is NULL or left in TOAST) is decoded as a whole.
         """
@@ -186,12 +186,12 @@ class _Relation:
         try:
             if kind == _INSERT:
                 after, _ = self._part(frame, _TUPLE, _NEW_ROW)
-                return Images(after, {})
+                return tuple.__new__(Images, (after, {}))  # takes half the time of Images(after, {})
             before, end = self._part(frame, _TUPLE, _OLD_ROW, has_next=kind == _UPDATE)
             if kind == _DELETE:
                 return Images({}, before)
             after, _ = self._part(frame, end, _NEW_ROW)
-            return Images(after, before)
+            return tuple.__new__(Images, (after, before))
         except (LookupError, struct.error, UnicodeDecodeError):
             return self._read_images(frame)
 
@@ -208,14 +208,15 @@ class _Relation:
         if found != head or tag != _TEXT or frame[data_end] != _TEXT:
             raise LookupError
         end = frame.find(_NEXT_ROW, data_end) if has_next else len(frame)
-        rest = self._other_columns, (frame, data_end, end, head == _OLD_ROW)
+        rest = self._other_columns, frame, data_end, end, head == _OLD_ROW
         return {"id": frame[at + 8 : id_end].decode(), "data": frame[id_end + 5 : data_end].decode(), REST: rest}, end
 
-    def _other_columns(self, frame: bytes, start: int, end: int, is_before: bool) -> dict[str, Any]:  # noqa: FBT001 (kept in a tuple of arguments)
+    def _other_columns(self, parts: tuple[Any, ...]) -> dict[str, Any]:
         """Decode the columns that follow the data, up to an offset.
 
         Times have 29 characters, except every tenth. So slices from the end are enough for most rows.
         """
+        _, frame, start, end, is_before = parts
         updated_at = end - _TIME
         created_at = updated_at - len(_TIME_HEAD) - _TIME
         versions = _versions(frame[start:created_at])
@@ -319,7 +320,7 @@ def _read_relation(frame: bytes, wanted_schema: str) -> _Relation:
     for _ in range(count):
         flags = _read(_byte, frame, at)
         name, at = _text(frame, at + 1)
-        columns.append(_Column(name, _read(_long, frame, at), bool(flags & _PART_OF_KEY)))
+        columns.append(_TableColumn(name, _read(_long, frame, at), bool(flags & _PART_OF_KEY)))
         at += 8
     is_registry = (schema, table) == REGISTRY
     return _Relation(oid, table if schema == wanted_schema else "", columns, is_registry=is_registry)

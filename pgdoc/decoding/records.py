@@ -45,14 +45,14 @@ class Images(NamedTuple):
 
 
 REST: Final = ""
-"""No column has this name. In an image that has only the id and the data, it is a tuple of the function that reads the
-other columns and the tuple of its arguments."""
+"""No column has this name. In an image that has only the id and the data, it is a tuple that begins with the function
+that reads the other columns; the function takes the tuple."""
 
 
 def rest_of(image: dict[str, Any]) -> dict[str, Any]:
     """Read the columns that an image lacks yet; it must have `REST`. Any thread may call this: all read the same."""
-    read, arguments = image[REST]
-    found: dict[str, Any] = read(*arguments)
+    parts = image[REST]
+    found: dict[str, Any] = parts[0](parts)
     return found
 
 

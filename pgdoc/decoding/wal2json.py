@@ -196,28 +196,33 @@ def read_parts(frame: bytes) -> Images:
             rest, between, old_id = rest.rpartition(_ID_AFTER_ROW)
             old_data, old_found, old_rest = parts[2].partition(_VERSION)
             if separator and found and between and old_found:
-                return Images(
-                    _part(id_, data, (rest, frame, False)),
-                    _part(old_id, old_data, (old_rest[_WITHOUT_END], frame, True)),
+                return _images(
+                    _part(id_, data, (_other_columns, rest, frame, False)),
+                    _part(old_id, old_data, (_other_columns, old_rest[_WITHOUT_END], frame, True)),
                 )
         elif separator and found:
-            image = _part(id_, data, (rest[_WITHOUT_END], frame, is_before))
-            return Images({}, image) if is_before else Images(image, {})
+            image = _part(id_, data, (_other_columns, rest[_WITHOUT_END], frame, is_before))
+            return _images({}, image) if is_before else _images(image, {})
     except orjson.JSONDecodeError:  # for example, an image has no data, and what is taken for its id is more
         pass
     return read_images(frame)
 
 
+def _images(after: dict[str, Any], before: dict[str, Any]) -> Images:
+    return tuple.__new__(Images, (after, before))  # takes half the time of Images(after, before)
+
+
 def _part(id_: bytes, data: bytes, rest: tuple[Any, ...]) -> dict[str, Any]:
-    return {"id": orjson.loads(b'"%b"' % id_), "data": orjson.loads(b'"%b"' % data), REST: (_other_columns, rest)}
+    return {"id": orjson.loads(b'"%b"' % id_), "data": orjson.loads(b'"%b"' % data), REST: rest}
 
 
-def _other_columns(rest: bytes, frame: bytes, is_before: bool) -> dict[str, Any]:  # noqa: FBT001 (kept in a tuple of arguments)
+def _other_columns(parts: tuple[Any, ...]) -> dict[str, Any]:
     """Decode the columns that follow the data.
 
     Times have 29 characters, except every tenth. So slices from the end, which take a quarter of a regular expression's
     time, are enough for most rows.
     """
+    _, rest, frame, is_before = parts
     versions = _versions(rest[_BEFORE_CREATED])
     if versions is not None and rest[_BETWEEN] == _UPDATED_AT:
         times = (rest[_CREATED] + rest[_UPDATED]).decode(errors="replace")
