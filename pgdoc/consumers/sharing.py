@@ -48,10 +48,7 @@ class HubShare:
         self._hub = hub
         self._subscription = subscription
         self._has_company = has_company
-        # `wake` writes on any thread, `wait` reads.
-        self._wake_reads, self._wake_writes = socket.socketpair()
-        self._wake_reads.setblocking(False)
-        self._wake_writes.setblocking(False)
+        self._pipe: tuple[socket.socket, socket.socket] | None = None  # `wait` reads, `wake` writes on any thread
         subscription.when_sent_back = self.wake
         self._next_start = self._next_join = self._joined_at = 0.0
         self._pause_s = _FIRST_PAUSE_S
@@ -85,6 +82,10 @@ class HubShare:
         now = time.monotonic()
         if now < self._next_join or not self._is_hub_ready(now) or self._hub.plugin != plugin:
             return False
+        if self._pipe is None:
+            self._pipe = socket.socketpair()
+            for each in self._pipe:
+                each.setblocking(False)
         if not self._hub.subscriptions.take_in(self._subscription, watermark, ids):
             return False
         self._joined_at = now
@@ -105,23 +106,29 @@ class HubShare:
         return False
 
     def wait(self, session: int, timeout_s: float) -> None:
-        """Wait until the hub has sent the consumer back, or the session with this socket has got something."""
+        """Wait until the hub has sent the consumer back, or the session with this socket has got something.
+
+        Only after `join`.
+        """
+        assert self._pipe is not None  # noqa: S101
+        reads, _ = self._pipe
         poll = select.poll()
         poll.register(session, select.POLLIN)
-        poll.register(self._wake_reads, select.POLLIN)
+        poll.register(reads, select.POLLIN)
         for descriptor, _ in poll.poll(timeout_s * 1000):
             if descriptor != session:
-                self._wake_reads.recv(4096)
+                reads.recv(4096)
 
     def wake(self) -> None:
         """Let `wait` return; for any thread, and takes no lock."""
-        with contextlib.suppress(OSError):  # closed, or full of earlier wake-ups
-            self._wake_writes.send(b"w")
+        if self._pipe is not None:
+            with contextlib.suppress(OSError):  # closed, or full of earlier wake-ups
+                self._pipe[1].send(b"w")
 
     def close(self) -> None:
         """Let go of what `wait` uses."""
-        self._wake_reads.close()
-        self._wake_writes.close()
+        for each in self._pipe or ():
+            each.close()
 
     def leave(self) -> None:
         """Take the consumer back from the hub; it can join again after a pause, longer each time that it was short."""
