@@ -129,7 +129,7 @@ def _lines(axes: Axes, section: Section, figures: list[Figure]) -> None:
             lines.setdefault(figure.reference, ("reference", {}))[1][figure.x] = figure.reference_median
     if not section.draws_values:
         axes.axhline(1, color=COLORS["quiet"][0], linewidth=1, linestyle=(0, (4, 3)))
-    # In the order of the figures, so that a name has the same colour in each chart; the legend has that of the last values.
+    # By the order of the figures, so that a name has one colour in all charts; the legend is sorted by the last value.
     colors = dict(zip((name for name, (kind, _) in lines.items() if kind != "reference"), LINES, strict=False))
     for name, (kind, points) in sorted(lines.items(), key=lambda line: -list(line[1][1].values())[-1]):
         dashes = (0, (4, 3)) if kind == "reference" else "solid"
