@@ -129,10 +129,11 @@ def _lines(axes: Axes, section: Section, figures: list[Figure]) -> None:
             lines.setdefault(figure.reference, ("reference", {}))[1][figure.x] = figure.reference_median
     if not section.draws_values:
         axes.axhline(1, color=COLORS["quiet"][0], linewidth=1, linestyle=(0, (4, 3)))
-    colors = iter(LINES)
+    # By the order of the figures, so that a name has one colour in all charts; the legend is sorted by the last value.
+    colors = dict(zip((name for name, (kind, _) in lines.items() if kind != "reference"), LINES, strict=False))
     for name, (kind, points) in sorted(lines.items(), key=lambda line: -list(line[1][1].values())[-1]):
         dashes = (0, (4, 3)) if kind == "reference" else "solid"
-        color = COLORS["quiet" if kind == "reference" else next(colors)][0]
+        color = COLORS[colors.get(name, "quiet")][0]
         axes.plot(list(points), list(points.values()), "o", linestyle=dashes, color=color, markersize=5, label=name)
     values = [value for _, points in lines.values() for value in points.values()]
     sizes = sorted({figure.x for figure in figures if figure.x is not None})

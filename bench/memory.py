@@ -118,13 +118,13 @@ def read_stream(conninfo: str, token: str, changes: int) -> None:
 
 
 def hold(conninfo: str, token: str) -> None:
-    """Keep a stream open that reads nothing until its buffer has not grown for a while."""
+    """Keep a stream open that reads nothing until its buffer has something and has not grown for a while."""
     with (
         pgdoc.Store(conninfo, plugin="wal2json") as store,
         store["orders"].watch(resume_after=token) as stream,
     ):
-        buffered, since = -1, time.monotonic()
-        while time.monotonic() - since < QUIET_S:
+        buffered, since = 0, time.monotonic()
+        while not buffered or time.monotonic() - since < QUIET_S:  # a large transaction comes when it has committed
             time.sleep(0.05)
             if stream.stats().buffered != buffered:
                 buffered, since = stream.stats().buffered, time.monotonic()

@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from bench.harness import Bench, Site
 
 MB = 1_000_000
-A_STATEMENT = 100
-WRITE = "INSERT INTO {} (id, data) SELECT %s || n, bench.document(n, 2000) FROM generate_series(1, %s::int) n"
+A_STATEMENT = 500
+WRITE = """
+INSERT INTO {} (id, data)
+SELECT %s || n, data FROM (SELECT bench.document(1, 1900) OFFSET 0) AS once (data), generate_series(1, %s::int) n
+"""
 BARE = "bare psycopg loop"
 BEHIND = "a token behind the end of the WAL"
 AFTER = "a token after the newest bookmark"
@@ -99,7 +102,7 @@ def ms(work: Callable[[], object]) -> float:
 
 
 def write(connection: psycopg.Connection, table: str, size: int) -> None:
-    """Write documents of 2 KB until the WAL has grown by `size`."""
+    """Write documents of 2 KB, which need no TOAST, until the WAL has grown by `size`."""
     began = wal_bytes(connection)
     for batch in itertools.count():
         if batch and wal_bytes(connection) - began >= size:
