@@ -21,7 +21,8 @@ from pgdoc.streams.catchup import CatchUp
 from pgdoc.streams.live_reader import LiveReader
 from pgdoc.streams.mailbox import Mailbox
 from pgdoc.streams.subscriptions import Subscriptions
-from tests.unit.decoding.test_pgoutput import ORDERS, ROW, begin, commit, relation
+from tests.unit.decoding.test_pgoutput import ROW
+from tests.unit.pgoutput_wire import ORDERS, begin, commit, relation
 
 if TYPE_CHECKING:
     from pgdoc.changes.change import Burst
