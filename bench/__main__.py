@@ -51,8 +51,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="the folder for the JSON file and the charts")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in PARTS]
+    if by_itself := [name for name in unknown if name in others]:
+        parser.error(f"{', '.join(by_itself)}: run each by itself, with its name as the first argument")
     if unknown:
         parser.error(f"{', '.join(unknown)}: not among {', '.join({**PARTS, **others})}")
+    if arguments.rounds is not None and arguments.rounds < 1:
+        parser.error(f"--rounds must be at least 1, got {arguments.rounds}")
     most_rounds = arguments.rounds or (1 if arguments.quick else 9)
     run(arguments.names, arguments.out, quick=arguments.quick, most_rounds=most_rounds)
     return 0

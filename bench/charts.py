@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure as Sheet
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from bench.figures import readable
 from bench.sections import SECTIONS, Section
@@ -39,6 +39,7 @@ COLORS = {
     "e": ("#0a0005", "#7a6a00", "#d8c84b"),
 }
 LINES = ("a", "b", "c", "d", "e")
+DASHES = ((0, (4, 3)), (0, (1, 2)), (0, (6, 2, 1, 2)))  # of the references of a chart, which are all gray
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "pgdoc",  # the same ids in each run
@@ -64,6 +65,7 @@ STYLE: Any = {
     "legend.frameon": False,
 }
 FAR = 8  # from this ratio of the highest to the lowest value on, an axis is logarithmic
+VERY_FAR = 100  # below it, an axis may show only one power of ten, so that it has a label between them, too
 
 
 def draw(figures: list[Figure], folder: Path) -> list[Path]:
@@ -131,8 +133,9 @@ def _lines(axes: Axes, section: Section, figures: list[Figure]) -> None:
         axes.axhline(1, color=COLORS["quiet"][0], linewidth=1, linestyle=(0, (4, 3)))
     # By the order of the figures, so that a name has one colour in all charts; the legend is sorted by the last value.
     colors = dict(zip((name for name, (kind, _) in lines.items() if kind != "reference"), LINES, strict=False))
-    for name, (kind, points) in sorted(lines.items(), key=lambda line: -list(line[1][1].values())[-1]):
-        dashes = (0, (4, 3)) if kind == "reference" else "solid"
+    dashed = dict(zip((name for name, (kind, _) in lines.items() if kind == "reference"), DASHES, strict=False))
+    for name, (_, points) in sorted(lines.items(), key=lambda line: -list(line[1][1].values())[-1]):
+        dashes = dashed.get(name, "solid")
         color = COLORS[colors.get(name, "quiet")][0]
         axes.plot(list(points), list(points.values()), "o", linestyle=dashes, color=color, markersize=5, label=name)
     values = [value for _, points in lines.values() for value in points.values()]
@@ -151,8 +154,11 @@ def _lines(axes: Axes, section: Section, figures: list[Figure]) -> None:
 def _scale(axes: Axes, which: str, values: list[float]) -> None:
     """Make an axis begin at zero, or logarithmic if the values are far apart; that has no place for one below zero."""
     axis = getattr(axes, f"{which}axis")
-    if max(values) / min(value for value in values if value > 0) >= FAR:
+    spread = max(values) / min(value for value in values if value > 0)
+    if spread >= FAR:
         getattr(axes, f"set_{which}scale")("log")
+        if spread < VERY_FAR:
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_minor_formatter(NullFormatter())
     else:
         getattr(axes, f"set_{which}lim")(0, max(values) * 1.08)

@@ -1,4 +1,6 @@
-"""The work that `bench.instructions` counts. It runs this module under valgrind:
+"""The work that `bench.instructions` counts: a JSON line for each piece, and no count without valgrind.
+
+`bench.instructions` runs this module so:
 
     valgrind --tool=cachegrind --cache-sim=no --cachegrind-out-file=FOLDER/%p python -m bench.counted
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.__main__ import PARTS, alone
+from bench.__main__ import PARTS, alone, main
 from bench.figures import Figure, compare, in_turns, readable, table
 from bench.goals import Goal
 
@@ -80,3 +80,19 @@ def test_the_benchmarks_of_documents_run_by_their_names():
     assert {"documents", "values", "updates", "bulk", "restart", "million"} <= set(alone())
     assert not set(alone()) & set(PARTS)
     assert all(alone().values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nosuch"], "nosuch: not among rates"),
+        (["reading", "load"], "load: run each by itself"),
+        (["latency", "--rounds", "0"], "--rounds must be at least 1, got 0"),
+    ],
+)
+def test_an_argument_that_means_nothing_is_refused(arguments, said, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["bench", *arguments])
+    monkeypatch.setattr("bench.__main__.run", lambda *_, **__: None)
+    with pytest.raises(SystemExit):
+        main()
+    assert said in capsys.readouterr().err
