@@ -23,6 +23,8 @@ from pathlib import Path
 
 import orjson
 
+from bench.arguments import parser_of
+
 LIMITS = Path(__file__).with_suffix(".json")
 MARGIN = 1.10
 LOOSE = 0.75
@@ -35,12 +37,15 @@ class CountError(Exception):
 
 
 def main() -> int:
+    parser = parser_of(__doc__)
+    parser.add_argument("--renew", action="store_true", help="write new limits, 10%% above what is counted")
+    renew: bool = parser.parse_args().renew
     try:
         ratios = ratios_of(count())
     except CountError as exc:
         print(f"THE INSTRUCTIONS WERE NOT COUNTED: {exc}", file=sys.stderr)
         return 1
-    if "--renew" in sys.argv:
+    if renew:
         LIMITS.write_bytes(text_of(ratios))
         print(f"renewed {LIMITS.name}, 10% above what was counted")
     recorded = orjson.loads(LIMITS.read_bytes())

@@ -12,7 +12,6 @@ walsender.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import re
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 import pgdoc
+from bench.arguments import not_negative, parser_of, positive
 from bench.cpu_by_role import OWN, CpuByRole
 from pgdoc.decoding.plugins import PLUGINS
 from pgdoc.server import LocalServer
@@ -105,7 +105,7 @@ class Reader:
 
 
 def main() -> int:
-    plan = _parse(sys.argv[1:])
+    plan = _parse()
     with LocalServer(plugin=plan.plugin, settings=settings_for(plan)) as server:
         prepare(plan, server)
         with psycopg.connect(server.conninfo, autocommit=True) as connection:
@@ -116,14 +116,15 @@ def main() -> int:
     return 0 if result.is_complete else 1
 
 
-def _parse(arguments: list[str]) -> Plan:
-    parser = argparse.ArgumentParser(prog="python -m bench load", description=(__doc__ or "").partition("\n")[0])
-    usual = Plan()
-    for name in ("seconds", "writers", "streams", "consumers", "rate", "changes", "buffer"):
-        parser.add_argument(f"--{name}", type=int, default=getattr(usual, name))
+def _parse() -> Plan:
+    parser, usual = parser_of(__doc__), Plan()
+    for name in ("seconds", "writers", "changes", "buffer"):
+        parser.add_argument(f"--{name}", type=positive, default=getattr(usual, name), help="by default %(default)s")
+    for name in ("streams", "consumers", "rate"):
+        parser.add_argument(f"--{name}", type=not_negative, default=getattr(usual, name), help="by default %(default)s")
     parser.add_argument("--plugin", choices=sorted(PLUGINS), default=usual.plugin)
     parser.add_argument("--loop", action="store_true", help="read in tasks of one event loop instead of threads")
-    return Plan(**vars(parser.parse_args(arguments)))
+    return Plan(**vars(parser.parse_args()))
 
 
 @dataclass

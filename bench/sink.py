@@ -30,6 +30,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 import pgdoc
+from bench.arguments import selected
 from bench.by_hand import copy_line
 from pgdoc.decoding.wal2json import wal2json_options
 from pgdoc.server import LocalServer
@@ -79,10 +80,9 @@ class Peer:
 
 
 def main() -> int:
-    wanted = " ".join(sys.argv[1:])
     with LocalServer(plugin="wal2json") as server, pgdoc.Store(server.conninfo) as store:
         token = fill(server.conninfo, store)
-        peers = [peer for peer in all_peers(server.conninfo, token) if wanted in peer.name]
+        peers = selected(__doc__, all_peers(server.conninfo, token), lambda peer: peer.name)
         numbers = itertools.count()
         for _ in range(ROUNDS):
             for peer in peers:

@@ -23,6 +23,7 @@ import orjson
 import psycopg
 
 import pgdoc
+from bench.arguments import parser_of, positive
 from pgdoc.server import LocalServer
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ REFERENCE = "COPY, rows split, data loaded"
 
 
 def main() -> int:
-    documents = int(sys.argv[1]) if len(sys.argv) > 1 else DOCUMENTS
+    parser = parser_of(__doc__)
+    parser.add_argument("documents", type=positive, nargs="?", default=DOCUMENTS, help=f"by default {DOCUMENTS:,}")
+    documents: int = parser.parse_args().documents
     with LocalServer() as server, pgdoc.Store(server.conninfo) as store:
         store.migrate()
         store.create_collection("orders")

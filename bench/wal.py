@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 import pgdoc
+from bench.arguments import parser_of
 from pgdoc.server import LocalServer
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class Figures:
 
 
 def main() -> int:
+    parser_of(__doc__).parse_args()
     with LocalServer(settings=SETTINGS) as server, psycopg.connect(server.conninfo, autocommit=True) as connection:
         with pgdoc.Store(server.conninfo) as store:
             store.migrate()
