@@ -20,7 +20,7 @@ from pgdoc.runtime.primitives import AsyncOpening, async_call, async_wait
 from pgdoc.streams.delivery import Delivery
 from pgdoc.streams.feed import HubFeed
 from pgdoc.streams.mailbox import BATCH, AsyncMailbox
-from pgdoc.streams.options import check_most
+from pgdoc.streams.options import check_most, check_timeout
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -271,6 +271,7 @@ class AsyncChangeStream(AsyncOpening):
         most: int = BATCH,
     ) -> T | None:
         """Return what `deliver` has, waiting for changes until it has something."""
+        check_timeout(timeout)
         try:
             deadline = None if timeout is None else time.monotonic() + timeout
             is_over = False

@@ -21,7 +21,7 @@ from pgdoc.runtime.primitives import Opening, call, wait
 from pgdoc.streams.delivery import Delivery
 from pgdoc.streams.feed import HubFeed
 from pgdoc.streams.mailbox import BATCH, Mailbox
-from pgdoc.streams.options import check_most
+from pgdoc.streams.options import check_most, check_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Callable
@@ -272,6 +272,7 @@ class ChangeStream(Opening):
         most: int = BATCH,
     ) -> T | None:
         """Return what `deliver` has, waiting for changes until it has something."""
+        check_timeout(timeout)
         try:
             deadline = None if timeout is None else time.monotonic() + timeout
             is_over = False

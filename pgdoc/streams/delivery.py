@@ -25,6 +25,7 @@ from pgdoc.model.positions import (
 )
 from pgdoc.model.tokens import Mark
 from pgdoc.streams.feed import Feed
+from pgdoc.streams.options import check_event
 from pgdoc.streams.status import StreamStats
 
 if TYPE_CHECKING:
@@ -263,8 +264,10 @@ class Delivery:
         """Return how far acknowledging `event` acknowledges; `None` stands for the last event.
 
         Raises:
+            InvalidInput: `event` is not an event.
             ValueError: this stream has not delivered the event.
         """
+        check_event(event)
         if event is None or self._is_last(event):
             last = self._last_mark
             return Mark((*self._position_after(event), *last.position[4:]), last.snapshot)
