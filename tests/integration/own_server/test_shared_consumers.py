@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import psycopg
 import pytest
@@ -226,6 +227,30 @@ def test_the_hub_feeds_no_consumer_that_has_long_not_shown_that_it_is_owned(
         wait_until(lambda: standby._consumer is not None and standby._consumer.claim is not None)
         insert(store, 1)
         assert ids(take(standby, 1)) == [1]
+        with pytest.raises(ConsumerLost):
+            stream.next(timeout=PATIENCE_S)
+
+
+def test_a_former_owner_delivers_nothing_that_comes_after_it_knows(
+    store: Store, owner: psycopg.Connection, beside: ChangeStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store["orders"].watch(consumer=NAME) as stream:
+        wait_until_shared(stream)
+        consumer = stream._consumer
+        assert consumer is not None
+        assert consumer._owned is not None
+        insert(store, 1)
+        assert ids(take(beside, 1)) == [1]
+        cut = consumer._mailbox.cut
+
+        def cut_before_a_change(error: BaseException) -> None:
+            cut(error)
+            insert(store, 2)
+            assert ids(take(beside, 1)) == [2]
+
+        monkeypatch.setattr(consumer._mailbox, "cut", cut_before_a_change)
+        monkeypatch.setattr(consumer._owned, "heartbeat", mock.Mock(side_effect=ConsumerLost("taken over")))
+        consumer._thread.join(PATIENCE_S)
         with pytest.raises(ConsumerLost):
             stream.next(timeout=PATIENCE_S)
 
