@@ -11,8 +11,7 @@ import pytest
 
 from pgdoc import Store
 from pgdoc.consumers.ownership import Ownership
-from pgdoc.errors import ConsumerLost, StreamError
-from pgdoc.runtime.deadline import deadline_scope
+from pgdoc.errors import ConsumerLost, StreamError, UnreadableChange
 from pgdoc.streams.subscriptions import Subscriptions
 from tests.integration.own_server.client import Client
 from tests.integration.own_server.consumers import (
@@ -28,6 +27,7 @@ from tests.integration.own_server.consumers import (
     take,
 )
 from tests.integration.own_server.words import PATIENCE_S, wait_until
+from tests.poison import insert_poison, make_poisonous
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +69,7 @@ def end_hubs(owner: psycopg.Connection) -> None:
     )
 
 
-def _is_stored(store: Store, owner: psycopg.Connection, event: ChangeEvent) -> bool:
+def is_stored(store: Store, owner: psycopg.Connection, event: ChangeEvent) -> bool:
     """Whether the acknowledgement of an event is in the catalog, and the slot was advanced to its transaction."""
     return status(store).place == event.resume_token and confirmed(owner) >= event.resume_token.lsn
 
@@ -141,63 +141,10 @@ def test_nothing_beyond_what_was_acknowledged_is_confirmed_while_the_hub_feeds(
             insert(store, number, number + 1)
             first, second = take(stream, 2)
             stream.ack(first)
-            wait_until(partial(_is_stored, store, owner, first))
+            wait_until(partial(is_stored, store, owner, first))
             assert confirmed(owner) <= second.resume_token.lsn
             stream.ack(second)
         assert is_shared(stream)
-
-
-def test_a_slot_that_is_about_to_lose_its_wal_is_advanced_at_once(
-    store: Store, owner: psycopg.Connection, beside: ChangeStream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pgdoc.consumers.owned_slot._ADVANCE_S", 600)
-    with store["orders"].watch(consumer=NAME) as stream:
-        wait_until_shared(stream)
-        try:
-            owner.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
-            owner.execute("SELECT pg_reload_conf()")
-            for number in range(4):
-                insert(store, number)
-                owner.execute("SELECT pg_switch_wal()")
-            events = take(stream, 4)
-            stream.ack()
-            wait_until(lambda: confirmed(owner) >= events[-1].resume_token.lsn)
-            assert is_shared(stream)
-        finally:
-            owner.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
-            owner.execute("SELECT pg_reload_conf()")
-
-
-def test_slow_advances_do_not_follow_each_other_ever_more_slowly(
-    store: Store, owner: psycopg.Connection, beside: ChangeStream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pgdoc.consumers.owned_slot._ADVANCE_PAUSE_FACTOR", 1e9)
-    monkeypatch.setattr("pgdoc.consumers.owned_slot._LONGEST_ADVANCE_PAUSE_S", 0.1)
-    with store["orders"].watch(consumer=NAME, auto_ack=False) as stream:
-        wait_until_shared(stream)
-        for number in range(2):
-            insert(store, number)
-            (event,) = take(stream, 1)
-            stream.ack(event)
-            wait_until(partial(_is_stored, store, owner, event))
-        assert is_shared(stream)
-
-
-@pytest.mark.parametrize(
-    "statement", ["SELECT pg_sleep(600)", "SELECT pg_replication_slot_advance('no_such_slot', '0/1')"]
-)
-def test_a_slot_that_can_not_be_advanced_costs_the_owner_no_session(
-    store: Store, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, statement: str
-) -> None:
-    with store["orders"].watch(consumer=NAME) as stream:
-        consumer = stream._consumer
-        assert consumer is not None
-        ownership = Ownership(consumer._source, NAME, consumer.claim)
-        with deadline_scope(1.0), monkeypatch.context() as context:
-            context.setattr("pgdoc.consumers.slots.statement", lambda *_: statement)
-            assert not ownership.advance(1)
-        assert ownership.check()
-        ownership.close()
 
 
 def test_a_quiet_shared_consumer_pins_no_wal(
@@ -430,3 +377,22 @@ def test_filters_ddl_and_the_end_of_a_collection_reach_a_shared_consumer(store: 
         store.drop_collection("orders")
         assert [event.event_type for event in take(stream, 2)] == ["drop", "invalidate"]
     store.create_collection("orders")
+
+
+def test_a_change_that_can_not_be_read_stops_only_the_consumer_that_wants_it(
+    store: Store, owner: psycopg.Connection
+) -> None:
+    make_poisonous(owner, "files")
+    with store["orders"].watch(consumer="orders") as orders, store.watch(consumer="every") as every:
+        for number in range(3):
+            wait_until_shared(orders, *[every][number:])
+            with owner.transaction():
+                insert(store, 10 * number)
+                owner.execute("INSERT INTO docs.orders (id, data) VALUES (%s, '{}')", [f"{10 * number + 1}"])
+                insert_poison(owner, "files", str(number))
+                owner.execute("INSERT INTO docs.orders (id, data) VALUES (%s, '{}')", [f"{10 * number + 2}"])
+            insert(store, 10 * number + 3)
+            assert ids(take(orders, 4)) == list(range(10 * number, 10 * number + 4))
+        assert ids(take(every, 1)) == [0]
+        with pytest.raises(UnreadableChange):
+            every.next(timeout=PATIENCE_S)
