@@ -205,6 +205,7 @@ class Consumer:
         if not self._ready.done():
             self._ready.set_exception(error)
         elif isinstance(error, ConsumerLost):
+            self._leave_hub()  # first: what came after the cut would be delivered, without the events before it
             self._mailbox.cut(error)  # The new owner has begun with the events that this stream still holds.
         elif not self._ends:
             self._mailbox.fail(error)

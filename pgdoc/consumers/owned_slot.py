@@ -47,7 +47,11 @@ _REOPEN_PAUSE_FACTOR = 20
 
 _ADVANCE_S = 10.0
 _ADVANCE_PAUSE_FACTOR = 50
-"""How often a slot without a reader is advanced to what was acknowledged, and the fraction of the time it may take."""
+_LONGEST_ADVANCE_PAUSE_S = 60.0
+"""How often a slot without a reader is advanced to what was acknowledged, and the fraction of the time it may take.
+
+The pause has a limit: an advance reads the WAL of the pause before it, so it would take longer each time.
+"""
 
 _HEARTBEAT_LIMIT_S = 10.0
 _IDLE_SAVE_BYTES = 16 << 20
@@ -277,7 +281,8 @@ class OwnedSlot:
         is_far = confirmable - self._confirmed >= _IDLE_SAVE_BYTES
         has_news = acknowledged != self._acknowledged and confirmable > self._confirmed
         is_free = self.is_in_place and found is not None and found.active_pid is None  # its last reader has left
-        if not is_free or not (is_far or has_news) or time.monotonic() < self._next_advance:
+        is_due = time.monotonic() >= self._next_advance or (found is not None and found.wal_status == "unreserved")
+        if not is_free or not (is_far or has_news) or not is_due:
             return
         began = time.monotonic()
         with self._ownership.unhurried():
@@ -285,7 +290,8 @@ class OwnedSlot:
             ended = time.monotonic()
         self._note_owned(ended)
         self._confirmed, self._acknowledged = confirmable, acknowledged
-        self._next_advance = time.monotonic() + max(_ADVANCE_S, _ADVANCE_PAUSE_FACTOR * (time.monotonic() - began))
+        pause_s = min(_ADVANCE_PAUSE_FACTOR * (ended - began), _LONGEST_ADVANCE_PAUSE_S)
+        self._next_advance = ended + max(_ADVANCE_S, pause_s)
 
     def _reopen_with_news(self) -> None:
         """Confirm what was acknowledged, if anything was, or if a quiet consumer's watermark is far ahead."""

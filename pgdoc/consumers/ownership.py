@@ -72,7 +72,7 @@ _UNHURRIED_S = 900  # the same while a slot is made, which can take minutes
 _LOCK_TIMEOUT_MS = 2000
 _FENCE_TIMEOUT_MS = 10_000
 _FLUSH_POLL_S = 0.01
-_ADVANCE_LIMIT_S = 70.0  # longer than the statement's own limit, see `advance_slot`
+_ADVANCE_LIMIT_S = 70.0
 
 
 class Ownership:

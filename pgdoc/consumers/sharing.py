@@ -132,8 +132,6 @@ class HubShare:
 
     def leave(self) -> None:
         """Take the consumer back from the hub; it can join again after a pause, longer each time that it was short."""
-        if self._subscription.state is State.DETACHED and not self._joined_at:
-            return
         self._hub.subscriptions.give_back(self._subscription)
         now = time.monotonic()
         if self._joined_at:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import psycopg
 import pytest
 
 from pgdoc import Store
 from pgdoc.consumers.ownership import Ownership
-from pgdoc.errors import ConsumerLost, StreamError
+from pgdoc.errors import ConsumerLost, StreamError, UnreadableChange
 from pgdoc.streams.subscriptions import Subscriptions
 from tests.integration.own_server.client import Client
 from tests.integration.own_server.consumers import (
@@ -26,6 +27,7 @@ from tests.integration.own_server.consumers import (
     take,
 )
 from tests.integration.own_server.words import PATIENCE_S, wait_until
+from tests.poison import insert_poison, make_poisonous
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +69,7 @@ def end_hubs(owner: psycopg.Connection) -> None:
     )
 
 
-def _is_stored(store: Store, owner: psycopg.Connection, event: ChangeEvent) -> bool:
+def is_stored(store: Store, owner: psycopg.Connection, event: ChangeEvent) -> bool:
     """Whether the acknowledgement of an event is in the catalog, and the slot was advanced to its transaction."""
     return status(store).place == event.resume_token and confirmed(owner) >= event.resume_token.lsn
 
@@ -139,7 +141,7 @@ def test_nothing_beyond_what_was_acknowledged_is_confirmed_while_the_hub_feeds(
             insert(store, number, number + 1)
             first, second = take(stream, 2)
             stream.ack(first)
-            wait_until(partial(_is_stored, store, owner, first))
+            wait_until(partial(is_stored, store, owner, first))
             assert confirmed(owner) <= second.resume_token.lsn
             stream.ack(second)
         assert is_shared(stream)
@@ -226,6 +228,30 @@ def test_the_hub_feeds_no_consumer_that_has_long_not_shown_that_it_is_owned(
         wait_until(lambda: standby._consumer is not None and standby._consumer.claim is not None)
         insert(store, 1)
         assert ids(take(standby, 1)) == [1]
+        with pytest.raises(ConsumerLost):
+            stream.next(timeout=PATIENCE_S)
+
+
+def test_a_former_owner_delivers_nothing_that_comes_after_it_knows(
+    store: Store, owner: psycopg.Connection, beside: ChangeStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store["orders"].watch(consumer=NAME) as stream:
+        wait_until_shared(stream)
+        consumer = stream._consumer
+        assert consumer is not None
+        assert consumer._owned is not None
+        insert(store, 1)
+        assert ids(take(beside, 1)) == [1]
+        cut = consumer._mailbox.cut
+
+        def cut_before_a_change(error: BaseException) -> None:
+            cut(error)
+            insert(store, 2)
+            assert ids(take(beside, 1)) == [2]
+
+        monkeypatch.setattr(consumer._mailbox, "cut", cut_before_a_change)
+        monkeypatch.setattr(consumer._owned, "heartbeat", mock.Mock(side_effect=ConsumerLost("taken over")))
+        consumer._thread.join(PATIENCE_S)
         with pytest.raises(ConsumerLost):
             stream.next(timeout=PATIENCE_S)
 
@@ -351,3 +377,22 @@ def test_filters_ddl_and_the_end_of_a_collection_reach_a_shared_consumer(store: 
         store.drop_collection("orders")
         assert [event.event_type for event in take(stream, 2)] == ["drop", "invalidate"]
     store.create_collection("orders")
+
+
+def test_a_change_that_can_not_be_read_stops_only_the_consumer_that_wants_it(
+    store: Store, owner: psycopg.Connection
+) -> None:
+    make_poisonous(owner, "files")
+    with store["orders"].watch(consumer="orders") as orders, store.watch(consumer="every") as every:
+        for number in range(3):
+            wait_until_shared(orders, *[every][number:])
+            with owner.transaction():
+                insert(store, 10 * number)
+                owner.execute("INSERT INTO docs.orders (id, data) VALUES (%s, '{}')", [f"{10 * number + 1}"])
+                insert_poison(owner, "files", str(number))
+                owner.execute("INSERT INTO docs.orders (id, data) VALUES (%s, '{}')", [f"{10 * number + 2}"])
+            insert(store, 10 * number + 3)
+            assert ids(take(orders, 4)) == list(range(10 * number, 10 * number + 4))
+        assert ids(take(every, 1)) == [0]
+        with pytest.raises(UnreadableChange):
+            every.next(timeout=PATIENCE_S)
