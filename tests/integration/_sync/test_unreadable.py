@@ -161,6 +161,29 @@ def test_a_stream_and_its_snapshot_deliver_every_document(
             assert [event.document_id for event in take(stream)] == ["next"]
 
 
+def test_a_snapshot_goes_on_after_a_row_without_times(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        for document_id in OTHERS:
+            store["orders"].insert(document_id, {"k": 1})
+        sql.execute("SET session_replication_role = replica")  # without the triggers that refuse this
+        for column in ("version", "created_at", "updated_at"):
+            sql.execute(f"ALTER TABLE orders ALTER {column} DROP NOT NULL".encode())
+        columns = "(id, data, version, created_at, updated_at)"
+        sql.execute(f"INSERT INTO orders {columns} VALUES ('{BAD}', '{{\"k\": 1}}', NULL, NULL, NULL)".encode())
+        sql.execute("RESET session_replication_role")
+        with store["orders"].watch(snapshot=True) as stream:
+            events = take(stream, 3)
+    assert sorted(str(event.document_id) for event in events) == ["a", BAD, "z"]
+    for event in events:
+        document = event.full_document
+        assert document is not None
+        assert document.data["k"] == 1
+        if document.id == BAD:
+            for field in ("created_at", "updated_at"):
+                with pytest.raises(UnreadableDocument, match="out of Python's range"):
+                    getattr(document, field)
+
+
 def test_an_update_that_does_not_fit_an_unreadable_document_is_refused(
     shared_dsn: str, schema: str, sql: psycopg.Connection
 ) -> None:
