@@ -45,7 +45,8 @@ CROSS JOIN LATERAL (
       SELECT id, version, created_at, updated_at, may_fit, CASE WHEN may_fit THEN {text_of}(data) END AS printed
       FROM (
         SELECT id, data, version, created_at, updated_at,
-          sum(pg_column_size(data)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - pg_column_size(data) < %s AS may_fit
+          coalesce(sum(pg_column_size(data)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING), 0)
+            - coalesce(pg_column_size(data), 0) < %s AS may_fit
         FROM (SELECT id COLLATE "C" AS id, data, version, created_at, updated_at FROM {table}
           WHERE {guard} AND id COLLATE "C" > %s::text ORDER BY id COLLATE "C" LIMIT %s) AS page
       ) AS measured ORDER BY id OFFSET 0
