@@ -163,7 +163,6 @@ _DIRECT_PLAIN: Final = _DirectForm(
     description=lambda description: _shape_of_description(description, _PLAIN),
 )
 _DIRECT_JSON: Final = _DirectForm(has_values=False, document=_document_text, description=_description_text)
-_NO_CHANGE: Final = UpdateDescription({}, [], [], {})
 _CHANGEABLE: Final = frozenset({"full_document", "full_document_before_change", "update_description", "metadata"})
 """Once one of these was accessed, the user may have changed it."""
 
@@ -238,7 +237,7 @@ def _read_documents(event: ReadEvent, row: RowChange, form: _DirectForm) -> tupl
     if old:
         before = _read_document(old, row.table, old_data, form)
     if is_update:
-        description = form.description(diff(old_data, new_data) if is_changed else _NO_CHANGE)
+        description = form.description(diff(old_data, new_data) if is_changed else UpdateDescription({}, [], [], {}))
     return after, before, description
 
 

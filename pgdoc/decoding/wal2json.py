@@ -48,6 +48,9 @@ _TIME = len("2026-11-29 07:08:51.817473+00")
 _UPDATED, _BETWEEN = slice(-_TIME, None), slice(-_TIME - len(_UPDATED_AT), -_TIME)
 _CREATED, _BEFORE_CREATED = slice(_BETWEEN.start - _TIME, _BETWEEN.start), slice(_BETWEEN.start - _TIME)
 _WITHOUT_END = slice(-len(_END_OF_ROW))
+_LONG = (
+    256  # no row of the usual shape has as much after its data; `_versions` would keep a long value of another column
+)
 _ACTION = PAYLOAD + len('{"action":"')
 _UNKNOWN_TIME = "2000-01-01 00:00:00+00"
 """The time of a transaction whose session has a replication origin but gave no time: PostgreSQL's zero."""
@@ -223,7 +226,7 @@ def _other_columns(parts: tuple[Any, ...]) -> dict[str, Any]:
     time, are enough for most rows.
     """
     _, rest, frame, is_before = parts
-    versions = _versions(rest[_BEFORE_CREATED])
+    versions = _versions(rest[_BEFORE_CREATED]) if len(rest) < _LONG else None
     if versions is not None and rest[_BETWEEN] == _UPDATED_AT:
         times = (rest[_CREATED] + rest[_UPDATED]).decode(errors="replace")
         if '"' not in times and "\\" not in times and len(times) == 2 * _TIME:

@@ -140,7 +140,18 @@ def _is_faithful(text: bytes, value: Any, encoder: Encoder | None) -> bool:
         is_same = bool(orjson.loads(text) == value)
     except Exception:  # noqa: BLE001 (the comparison of a foreign class; or a Decimal beyond the range of a float)
         is_same = False
-    return is_same or _is_convertible(value)
+    return is_same or (_is_convertible(value) and _is_shallow(text))
+
+
+def _is_shallow(text: bytes) -> bool:
+    """Return whether the text is no deeper than orjson writes, whatever texts were put into it."""
+    if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
+        return True
+    try:
+        orjson.dumps(orjson.loads(text))
+    except (TypeError, orjson.JSONDecodeError):
+        return False
+    return True
 
 
 def _is_plain(value: Any) -> bool:

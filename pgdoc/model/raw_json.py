@@ -31,12 +31,13 @@ def plain_text(raw: RawJson) -> bytes | None:
 
     orjson refuses NaN, lone surrogates, and numbers beyond the range of a float.
     """
-    return None if _loaded(text := _bytes_of(raw)) is _UNCLEAR else text
+    text, value = _loaded(raw)
+    return None if value is _UNCLEAR else text
 
 
 def object_text(raw: RawJson) -> bytes | None:
     """Return the same for the data of a document: `None` also if it is not an object, or has a field `_id`."""
-    value = _loaded(text := _bytes_of(raw))
+    text, value = _loaded(raw)
     return text if value.__class__ is dict and "_id" not in value else None
 
 
@@ -51,18 +52,25 @@ _MOST_BRACKETS: Final = 254  # as many levels may be nested
 
 
 def _bytes_of(raw: RawJson) -> bytes:
-    return raw.text.encode() if isinstance(raw.text, str) else bytes(raw.text)
+    text = raw.text
+    if text.__class__ is bytes:
+        return text
+    return text.encode() if isinstance(text, str) else bytes(memoryview(text))  # bytes(5) would be five zero bytes
 
 
-def _loaded(text: bytes) -> Any:
-    """Return the value; `_UNCLEAR` if a document may not have it.
+def _loaded(raw: RawJson) -> tuple[bytes, Any]:
+    """Return the text and its value; `_UNCLEAR` for a value if a document may not have it.
 
     Not looked for is a number with more than 16,383 digits after the point, which the server refuses.
     """
+    try:
+        text = _bytes_of(raw)
+    except (TypeError, ValueError):  # no text, or a lone surrogate: `value_of` raises it again
+        return b"", _UNCLEAR
     has_nul = b"\\" in text and b"\\u0000" in text  # a search for one byte takes a quarter of the time
     if has_nul or text.count(b"[") + text.count(b"{") > _MOST_BRACKETS:
-        return _UNCLEAR
+        return text, _UNCLEAR
     try:
-        return orjson.loads(text)
+        return text, orjson.loads(text)
     except orjson.JSONDecodeError:
-        return _UNCLEAR
+        return text, _UNCLEAR

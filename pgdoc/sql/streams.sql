@@ -23,7 +23,7 @@ FROM set_config('synchronous_commit', 'local', true),
 -- name: part
 -- The next documents of a collection by id, as one row: how many there are, and each column of the first of them as one
 -- value, which saves what rows cost. Neither an id nor JSON text contains a zero byte; a text is empty if PostgreSQL can't
--- print it. The document that passes the limit of printed bytes is the last one. The limit of stored bytes, which are known
+-- print it, and a time that is NULL is infinite. The document that passes the limit of printed bytes is the last one. The limit of stored bytes, which are known
 -- without reading a large document, keeps PostgreSQL from printing many in vain. OFFSET 0 has it print each only once.
 -- The message marks the WAL position that the stream must reach. Row-level security is looked at by the statement that
 -- reads: a policy could hide documents, whose later changes the stream would have nevertheless.
@@ -35,8 +35,8 @@ CROSS JOIN row_security_active('{table}'::regclass) AS hides_rows
 CROSS JOIN LATERAL (
   SELECT count(*) AS found, string_agg(textsend(id), decode('00', 'hex')) FILTER (WHERE fits) AS ids,
     string_agg(coalesce(textsend(printed), ''::bytea), decode('00', 'hex')) FILTER (WHERE fits) AS texts,
-    string_agg(int8send(version) || timestamptz_send(created_at) || timestamptz_send(updated_at), ''::bytea)
-      FILTER (WHERE fits) AS columns
+    string_agg(int8send(coalesce(version, 0)) || timestamptz_send(coalesce(created_at, 'infinity'::timestamptz))
+      || timestamptz_send(coalesce(updated_at, 'infinity'::timestamptz)), ''::bytea) FILTER (WHERE fits) AS columns
   FROM (
     SELECT id, printed, version, created_at, updated_at, may_fit AND
       coalesce(sum(octet_length(printed)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING), 0)
@@ -45,7 +45,8 @@ CROSS JOIN LATERAL (
       SELECT id, version, created_at, updated_at, may_fit, CASE WHEN may_fit THEN {text_of}(data) END AS printed
       FROM (
         SELECT id, data, version, created_at, updated_at,
-          sum(pg_column_size(data)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - pg_column_size(data) < %s AS may_fit
+          coalesce(sum(pg_column_size(data)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING), 0)
+            - coalesce(pg_column_size(data), 0) < %s AS may_fit
         FROM (SELECT id COLLATE "C" AS id, data, version, created_at, updated_at FROM {table}
           WHERE {guard} AND id COLLATE "C" > %s::text ORDER BY id COLLATE "C" LIMIT %s) AS page
       ) AS measured ORDER BY id OFFSET 0

@@ -166,7 +166,7 @@ def _start_again(owner: psycopg.Connection[Any]) -> None:
 
 @pytest.mark.parametrize(("catalog", "plugin"), [("superuser", "wal2json"), ("owner", "pgoutput")], indirect=True)
 def test_streams_and_consumers_go_on_beside(db: SharedDatabase, readers: Readers, plugin: str) -> None:
-    owner, store = db.connect("owner"), db.store("streamer", plugin=plugin, auto_create=False)
+    owner = db.connect("owner")
     deleted_end: list[Brief] = [("delete", "orders", END)]
     before: list[Brief] = []
     for odd, statements in ODD.items():
@@ -176,7 +176,8 @@ def test_streams_and_consumers_go_on_beside(db: SharedDatabase, readers: Readers
         _end(db)
         for kind, events in readers.read().items():
             assert [brief(event) for event in events] == before + EXPECTED, (odd, kind)
-        store.watch().close()
+        with pgdoc.Store(db.dsn("streamer"), plugin=plugin, auto_create=False) as store:  # checks the server anew
+            store.watch().close()
         owner.execute("DELETE FROM docs.orders WHERE id = %s", [END])
         readers.reopen()
         _end(db)

@@ -271,6 +271,18 @@ def test_the_usual_event_is_made_from_its_change(plugin: str, monkeypatch: pytes
         assert made["full_document"]["updated_at"] == "2026-11-23T03:41:14.123456+00:00"
 
 
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_what_is_done_to_one_dict_is_in_no_other(plugin: str) -> None:
+    image = {"id": "o-1", "data": "{}", "version": 2, "replaced_version": 1, "created_at": TIME, "updated_at": TIME}
+    row = Written("U", image, {**image, "version": 1})
+    text, values = row.event(plugin).to_json(), row.event(plugin).to_dict()
+    for value in row.event(plugin).to_dict()["update_description"].values():
+        value.update(a=1) if isinstance(value, dict) else value.append("a")
+
+    assert row.event(plugin).to_dict() == values
+    assert row.event(plugin).to_json() == text
+
+
 def test_metadata_that_json_can_not_hold_makes_the_event_unreadable() -> None:
     """Any SQL writer can send it."""
     image = {"id": "o-1", "data": "{}", "version": 1, "replaced_version": 1, "created_at": TIME, "updated_at": TIME}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -325,3 +326,19 @@ def collection_rows(draw: st.DrawFn) -> bytes:
 @given(collection_rows())
 def test_a_row_that_is_sliced_is_the_row_that_is_parsed(frame: bytes) -> None:
     assert decode_row(frame).images() == read_images(frame)
+
+
+@pytest.mark.parametrize("at", range(3, 7))
+def test_nothing_keeps_the_values_of_a_column_that_was_added(at: int) -> None:
+    values = {"id": "o-1", "data": "{}", "version": 1, "replaced_version": 1}
+    values |= {"created_at": "2026-11-23 03:41:13.403010+00", "updated_at": "2026-11-23 03:41:14.123456+00"}
+    tracemalloc.start()
+    try:
+        for number in range(30):
+            items = list(values.items())
+            items.insert(at, ("other", f"{number}{'x' * 100_000}"))
+            assert len(decode_row(wire.row(90, "I", "orders", new=dict(items))).images().after) == 7
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 300_000

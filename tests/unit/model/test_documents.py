@@ -216,9 +216,9 @@ import os
 from pgdoc import new_id
 new_id()
 child = os.fork()
-print(new_id()[19:], flush=True)
 if child:
-    os.waitpid(child, 0)
+    os.waitpid(child, 0)  # else their lines can mix
+print(new_id()[19:], flush=True)
 """
 
 

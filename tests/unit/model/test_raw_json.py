@@ -57,6 +57,10 @@ def test_a_text_may_be_nested_as_deep_as_a_document() -> None:
         (b"{", "can't be converted"),
         ('{"a": 1} 2', "can't be converted"),
         (b'{"a": "\xff"}', "can't be converted"),
+        ('{"a": "\ud800"}', "can't be converted"),
+        (None, "can't be converted"),
+        (10**12, "can't be converted"),
+        ([123, 125], "can't be converted"),
         ('{"a": NaN}', "JSON can't represent nan"),
         ('{"a": -Infinity}', "JSON can't represent -inf"),
         ('{"a": "\\u0000"}', "NUL"),
@@ -72,9 +76,29 @@ def test_a_text_may_be_nested_as_deep_as_a_document() -> None:
         ('{"\\u005fid": 1}', "_id"),
     ],
 )
-def test_a_text_that_no_document_can_have_is_refused(text: bytes | str, reason: str) -> None:
+def test_a_text_that_no_document_can_have_is_refused(text: Any, reason: str) -> None:
     with pytest.raises(InvalidDocument, match=reason):
         encode(RawJson(text))
+
+
+@pytest.mark.parametrize("around", [1, 2, 100, 252])
+def test_a_text_inside_a_document_counts_its_depth(around: int) -> None:
+    """Else a document could be stored that no later call can write again."""
+    inner = 254 - around
+    for inside, is_refused in ((inner, False), (inner + 1, True)):
+        value: Any = RawJson("[" * inside + "]" * inside)
+        for _ in range(around - 1):
+            value = [value]
+        if is_refused:
+            with pytest.raises(InvalidDocument, match="deeper than 254 levels"):
+                encode({"a": value})
+        else:
+            assert encode(decode(encode({"a": value})))
+
+
+def test_a_buffer_is_a_text_too() -> None:
+    for text in (bytearray(b"{}"), memoryview(b"{}")):
+        assert encode(RawJson(text)) == b"{}"  # type: ignore[arg-type]
 
 
 def test_the_error_has_the_path_of_the_text() -> None:
