@@ -196,10 +196,15 @@ def _read_directly(event: ReadEvent, form: _DirectForm) -> tuple[Any, ...] | Non
     if "_change" not in state or not state.keys().isdisjoint(_CHANGEABLE):
         return None
     change = state["_change"]
-    row, transaction = change.row, change.transaction
+    position, transaction, row = change
+    document_id = after = before = description = None
+    new: dict[str, Any] = {}
     try:
-        after, before, description = _read_documents(event, row, form) if row.kind in "IUD" else (None, None, None)
-        timestamp = iso_of(time_of(event))
+        if row.kind in "IUD":
+            new, old = event._images  # noqa: SLF001
+            document_id = (new or old)["id"]
+            after, before, description = _read_documents(event, row, form)
+        timestamp = iso_of(time_of(change, new))
     except (_Unusual, UnreadableDocument, InvalidDocument):
         return None
     if timestamp is None:
@@ -207,11 +212,11 @@ def _read_directly(event: ReadEvent, form: _DirectForm) -> tuple[Any, ...] | Non
     return (
         str(event.event_type),
         row.table,
-        event.document_id,
+        document_id,
         after,
         before,
         description,
-        token_text(change.position, state["_ids"], state["_progress"]),
+        token_text(position, state["_ids"], state["_progress"]),
         timestamp,
         transaction.xid,
         metadata_of(event) if transaction.metadata else {},
@@ -222,27 +227,26 @@ def _read_directly(event: ReadEvent, form: _DirectForm) -> tuple[Any, ...] | Non
 def _read_documents(event: ReadEvent, row: RowChange, form: _DirectForm) -> tuple[Any, Any, Any]:
     """Return the two documents and the description of the update."""
     new, old = event._images  # noqa: SLF001
-    if (new and REST not in new) or (old and REST not in old):
-        raise _Unusual
-    is_update = row.kind == "U" and event.event_type == "update"
-    is_changed = is_update and new["data"] != old["data"]
-    new_data: Any = None
-    old_data: Any = None
-    after = before = description = None
-    if is_changed or form.has_values:
+    new_data = old_data = None
+    if form.has_values:
         decode = event.__dict__.get("_decode") or json_codec.decode
         new_data = decode_stored(new["data"], decode) if new else None
         old_data = decode_stored(old["data"], decode) if old else None
-    if new:
-        after = _read_document(new, row.table, new_data, form)
-    if old:
-        before = _read_document(old, row.table, old_data, form)
-    if is_update:
-        description = form.description(diff(old_data, new_data) if is_changed else _NO_CHANGE)
-    return after, before, description
+    after = _read_document(new, row.table, new_data, form) if new else None
+    before = _read_document(old, row.table, old_data, form) if old else None
+    if row.kind != "U" or event.event_type != "update":
+        return after, before, None
+    if new["data"] == old["data"]:
+        return after, before, form.description(_NO_CHANGE)
+    if not form.has_values:
+        decode = event.__dict__.get("_decode") or json_codec.decode
+        new_data, old_data = decode(new["data"]), decode(old["data"])
+    return after, before, form.description(diff(old_data, new_data))
 
 
 def _read_document(image: dict[str, Any], table: str, data: Any, form: _DirectForm) -> Any:
+    if REST not in image:
+        raise _Unusual
     all_columns(image, table)
     created_at, updated_at = iso_of(image["created_at"]), iso_of(image["updated_at"])
     if created_at is None or updated_at is None:

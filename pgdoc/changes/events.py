@@ -154,7 +154,7 @@ _ROW_EVENTS = {"I": EventType.INSERT, "D": EventType.DELETE, "T": EventType.TRUN
 
 
 def _event_type(event: ChangeEvent) -> EventType:
-    kind = row_of(event).kind
+    kind = event._change.row.kind  # noqa: SLF001
     if kind == "U":
         after = after_of(event)
         if after["replaced_version"] != after["version"]:
@@ -199,7 +199,8 @@ def _update_description(event: ChangeEvent) -> UpdateDescription | None:
 
 
 def _timestamp(event: ChangeEvent) -> datetime:
-    return moment_of(time_of(event))
+    change: Change = event._change  # noqa: SLF001
+    return moment_of(time_of(change, after_of(event) if change.row.kind in "IU" else {}))
 
 
 def _resume_token(event: ChangeEvent) -> ResumeToken:
