@@ -97,32 +97,52 @@ def diff(before: dict[str, Any], after: dict[str, Any]) -> UpdateDescription:
 
 
 def _diff_plain(before: dict[str, Any], after: dict[str, Any]) -> UpdateDescription | None:
-    """Return the difference, or `None` if a changed path is ambiguous. Takes 0.6 of the time of `_diff_any`."""
+    """Return the difference, or `None` if a changed path is ambiguous. Takes a third of the time of `_diff_any`."""
     updated: dict[str, Any] = {}
     removed: list[str] = []
     truncated: list[tuple[str, int]] = []
     todo: list[tuple[str, Any, Any]] = [("", before, after)]
     for prefix, old, new in todo:  # grows during the loop
         if old.__class__ is list:
-            differing = _differing_elements(old, new)
+            for index, was, value in _differing_elements(old, new):
+                _add(f"{prefix}{index}", was, value, updated, todo)
             if len(new) < len(old):
                 truncated.append((prefix[:-1], len(new)))
-        else:
-            differing = _differing_fields(old, new)
-            gone = _removed_keys(old, new, differing)
-            if gone is None:
-                return None
-            if gone:
-                removed += [f"{prefix}{key}" for key in gone]
-        for key, was, value in differing:
+            continue
+        kept, get = len(new), old.get
+        for key, value in new.items():
+            was = get(key, _MISSING)
             kind = value.__class__
-            if kind is not dict and kind is not list:
-                updated[f"{prefix}{key}"] = value
-            elif kind is was.__class__:
-                todo.append((f"{prefix}{key}.", was, value))
+            if kind is was.__class__:  # `_same`, inline: a call takes as long
+                try:
+                    if _dumps(value) == _dumps(was) if kind is dict or kind is list else value == was:
+                        continue
+                except TypeError:
+                    pass
+            elif _same(was, value):
+                continue
+            elif was is _MISSING:
+                kept -= 1
+            if not key.isidentifier() and _ambiguous(key):
+                return None
+            if kind is dict or kind is list:
+                _add(f"{prefix}{key}", was, value, updated, todo)
             else:
-                updated[f"{prefix}{key}"] = _copy(value)
+                updated[f"{prefix}{key}"] = value
+        if kept != len(old):
+            gone = [key for key in old if key not in new]
+            if any(map(_ambiguous, gone)):
+                return None
+            removed += [f"{prefix}{key}" for key in gone]
     return _description(updated, removed, truncated)
+
+
+def _add(path: str, was: Any, value: Any, updated: dict[str, Any], todo: list[tuple[str, Any, Any]]) -> None:
+    """Note a value that differs: to be walked if both are containers of one kind."""
+    if value.__class__ is was.__class__ and isinstance(value, dict | list):
+        todo.append((f"{path}.", was, value))
+    else:
+        updated[path] = _copy(value)
 
 
 def _description(updated: dict[str, Any], removed: list[str], truncated: list[tuple[str, int]]) -> UpdateDescription:
@@ -172,37 +192,7 @@ def _walk(before: dict[str, Any], after: dict[str, Any], whole: set[_Path]) -> l
 
 
 def _differing_fields(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[Any, Any, Any]]:
-    get, differing = old.get, []
-    for key, value in new.items():
-        was = get(key, _MISSING)
-        kind = value.__class__
-        if kind is was.__class__:
-            if kind is dict or kind is list:
-                try:  # `_same`, inline: a call takes as long
-                    if _dumps(value) == _dumps(was):
-                        continue
-                except TypeError:
-                    pass
-            elif was == value:
-                continue
-        elif _same(was, value):
-            continue
-        differing.append((key, was, value))
-    return differing
-
-
-def _removed_keys(old: dict[str, Any], new: dict[str, Any], differing: list[tuple[Any, Any, Any]]) -> list[str] | None:
-    """Return the keys that are gone, or `None` if one of them or of the differing keys is ambiguous."""
-    kept = len(new)
-    for key, was, _ in differing:
-        if was is _MISSING:
-            kept -= 1
-        if not key.isidentifier() and _ambiguous(key):
-            return None
-    if kept == len(old):
-        return []
-    gone = [key for key in old if key not in new]
-    return None if any(map(_ambiguous, gone)) else gone
+    return [(key, was, value) for key, value in new.items() if not _same(was := old.get(key, _MISSING), value)]
 
 
 def _differing_elements(old: list[Any], new: list[Any]) -> list[tuple[Any, Any, Any]]:
