@@ -97,7 +97,7 @@ def diff(before: dict[str, Any], after: dict[str, Any]) -> UpdateDescription:
 
 
 def _diff_plain(before: dict[str, Any], after: dict[str, Any]) -> UpdateDescription | None:
-    """Return the difference, or `None` if a changed path is ambiguous. Takes a third of the time of `_diff_any`."""
+    """Return the difference, or `None` if a changed path is ambiguous. Takes half the time of `_diff_any`."""
     found = _empty_description()
     todo: list[tuple[str, Any, Any]] = [("", before, after)]
     for prefix, old, new in todo:  # grows during the loop
