@@ -309,3 +309,11 @@ def test_what_the_user_has_changed_is_written() -> None:
     event.full_document.data["a"] = "changed"
 
     assert orjson.loads(event.to_json())["full_document"]["data"] == {"a": "changed"}
+
+
+def test_metadata_that_the_user_has_emptied_is_written_empty() -> None:
+    image = {"id": "o-1", "data": "{}", "version": 1, "replaced_version": 1, "created_at": TIME, "updated_at": TIME}
+    event = Written("I", image, image, message='{"metadata": {"user": "Zo"}}').event("wal2json")
+    event.metadata.clear()
+
+    assert orjson.loads(event.to_json())["metadata"] == event.to_dict()["metadata"] == {}
