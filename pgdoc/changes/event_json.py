@@ -116,7 +116,6 @@ class _Unusual(Exception):  # noqa: N818 (no error)
     """A row of another shape than the usual, from which the fields have to be made."""
 
 
-_NO_CHANGE: Final = UpdateDescription({}, [], [], {})
 _CHANGEABLE: Final = ("full_document", "full_document_before_change", "update_description")
 """Once one of these, or the metadata, was accessed and is not `None`, the user may have changed it."""
 
@@ -167,7 +166,7 @@ def _read_documents(event: ReadEvent, row: RowChange, form: _Form) -> tuple[Any,
     if row.kind != "U" or after is None or before is None or event.event_type != "update":
         return after, before, None
     if new["data"] == old["data"]:
-        description = _NO_CHANGE
+        description = UpdateDescription({}, [], [], {})
     elif form is _PLAIN:
         description = diff(before["data"], after["data"])
     else:

@@ -317,3 +317,11 @@ def test_metadata_that_the_user_has_emptied_is_written_empty() -> None:
     event.metadata.clear()
 
     assert orjson.loads(event.to_json())["metadata"] == event.to_dict()["metadata"] == {}
+
+
+def test_the_dicts_of_updates_that_changed_nothing_share_nothing() -> None:
+    image = {"id": "o-1", "data": "{}", "version": 2, "replaced_version": 1, "created_at": TIME, "updated_at": TIME}
+    row = Written("U", image, {**image, "version": 1})
+    row.event("wal2json").to_dict()["update_description"]["removed_fields"].append("changed by the user")
+
+    assert row.event("wal2json").to_dict()["update_description"]["removed_fields"] == []
