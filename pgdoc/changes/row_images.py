@@ -7,7 +7,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from pgdoc.decoding.records import COLLECTION_COLUMNS, REST, Images, rest_of
+from pgdoc.decoding.records import COLLECTION_COLUMNS, REST, Images
 from pgdoc.errors import UnreadableDocument
 from pgdoc.model import json_codec
 
@@ -87,7 +87,8 @@ def check_columns(image: dict[str, Any], table: str) -> None:
 def all_columns(image: dict[str, Any], table: str) -> dict[str, Any]:
     """Return the image with every column."""
     if len(image) < len(COLLECTION_COLUMNS) and REST in image:
-        rest = rest_of(image)
+        parts = image[REST]
+        rest = parts[0](parts)  # `rest_of`, inline
         if len(rest) != _OTHER_COLUMNS:
             check_columns({**image, **rest}, table)
         image.update(rest)  # after the check, so that each access raises its error
@@ -114,17 +115,17 @@ def metadata_of(event: ReadEvent) -> dict[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def time_of(event: ReadEvent) -> str:
+def time_of(change: Change, after: dict[str, Any]) -> str:
     """Return when the transaction committed, or the nearest time that is known, as PostgreSQL's text.
 
+    `after` is the row's image, with every column, if the change left one.
     In a session with a replication origin, PostgreSQL writes the time that the session set last: none in its first
     transaction, and a stale one later. Such a time lies before the row's `updated_at`, the start of the transaction.
     """
-    change: Change = event._change  # noqa: SLF001
-    _, (_, reported, _, is_sent_time), row = change
-    if row.kind not in "IU":
+    _, reported, _, is_sent_time = change.transaction
+    if not after:
         return reported
-    written: str = after_of(event)["updated_at"]
+    written: str = after["updated_at"]
     try:
         if written <= reported and written[4:5] == "-" and written.endswith("+00") and not is_sent_time:
             return reported  # the usual case: both are ISO 8601 in UTC, with a space and a year of four digits

@@ -37,9 +37,9 @@ _HAVE_AFTER = frozenset(b"IU")
 _SCHEMA, _TABLE, _ROW = b'"schema":"', b'","table":"', b'":[{'
 _IDENTITY, _NAME, _LATE_COLUMN = b'"identity":[', b'"name":"', b'"name":"replaced_version"'
 """Inside a JSON string every quote is escaped, so these are found only where they are structure."""
-_ID, _ID_AFTER_ROW = b',"%b":[{"name":"id","value":"', b'"}],"identity":[{"name":"id","value":"'
+_ID, _ID_AFTER_ROW = b',"%b":[{"name":"id","value":', b'"}],"identity":[{"name":"id","value":'
 _NEW_ID, _OLD_ID = _ID % b"columns", _ID % b"identity"
-_DATA, _VERSION = b'"},{"name":"data","value":"', b'"},{"name":"version","value":'
+_DATA, _VERSION = b'},{"name":"data","value":', b'},{"name":"version","value":'
 _UPDATED_AT, _END_OF_ROW = b'"},{"name":"updated_at","value":"', b'"}]}'
 _VERSIONS = re.compile(
     rb'(\d{1,19})\},\{"name":"replaced_version","value":(\d{1,19})\},\{"name":"created_at","value":"'
@@ -199,24 +199,20 @@ def read_parts(frame: bytes) -> Images:
             rest, between, old_id = rest.rpartition(_ID_AFTER_ROW)
             old_data, old_found, old_rest = parts[2].partition(_VERSION)
             if separator and found and between and old_found:
-                return _images(
-                    _part(id_, data, (_other_columns, rest, frame, False)),
-                    _part(old_id, old_data, (_other_columns, old_rest[_WITHOUT_END], frame, True)),
-                )
+                after = _part(id_, data, (_other_columns, rest, frame, False))
+                before = _part(old_id, old_data, (_other_columns, old_rest[_WITHOUT_END], frame, True))
+                return tuple.__new__(Images, (after, before))  # takes half the time of Images(after, before)
         elif separator and found:
             image = _part(id_, data, (_other_columns, rest[_WITHOUT_END], frame, is_before))
-            return _images({}, image) if is_before else _images(image, {})
+            return tuple.__new__(Images, ({}, image) if is_before else (image, {}))
     except orjson.JSONDecodeError:  # for example, an image has no data, and what is taken for its id is more
         pass
     return read_images(frame)
 
 
-def _images(after: dict[str, Any], before: dict[str, Any]) -> Images:
-    return tuple.__new__(Images, (after, before))  # takes half the time of Images(after, before)
-
-
 def _part(id_: bytes, data: bytes, rest: tuple[Any, ...]) -> dict[str, Any]:
-    return {"id": orjson.loads(b'"%b"' % id_), "data": orjson.loads(b'"%b"' % data), REST: rest}
+    """Return an image of which `REST` is not read; id and data are JSON."""
+    return {"id": orjson.loads(id_), "data": orjson.loads(data), REST: rest}
 
 
 def _other_columns(parts: tuple[Any, ...]) -> dict[str, Any]:

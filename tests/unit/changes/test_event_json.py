@@ -321,3 +321,19 @@ def test_what_the_user_has_changed_is_written() -> None:
     event.full_document.data["a"] = "changed"
 
     assert orjson.loads(event.to_json())["full_document"]["data"] == {"a": "changed"}
+
+
+def test_metadata_that_the_user_has_emptied_is_written_empty() -> None:
+    image = {"id": "o-1", "data": "{}", "version": 1, "replaced_version": 1, "created_at": TIME, "updated_at": TIME}
+    event = Written("I", image, image, message='{"metadata": {"user": "Zo"}}').event("wal2json")
+    event.metadata.clear()
+
+    assert orjson.loads(event.to_json())["metadata"] == event.to_dict()["metadata"] == {}
+
+
+def test_the_dicts_of_updates_that_changed_nothing_share_nothing() -> None:
+    image = {"id": "o-1", "data": "{}", "version": 2, "replaced_version": 1, "created_at": TIME, "updated_at": TIME}
+    row = Written("U", image, {**image, "version": 1})
+    row.event("wal2json").to_dict()["update_description"]["removed_fields"].append("changed by the user")
+
+    assert row.event("wal2json").to_dict()["update_description"]["removed_fields"] == []
