@@ -103,7 +103,9 @@ def encode(data: DocumentData, encoder: Encoder | None = None) -> bytes:
 def _object_of(data: Any, encoder: Encoder | None) -> Mapping[str, Any]:
     found = _convert(data, ("",), encoder)
     if isinstance(data, RawJson) and not isinstance(found, Mapping):
-        raise InvalidDocument(f"data is the JSON text {short_repr(data.text)}, which is not an object: use the text of an object")
+        raise InvalidDocument(
+            f"data is the JSON text {short_repr(data.text)}, which is not an object: use the text of an object"
+        )
     if not isinstance(found, Mapping):
         raise InvalidDocument(
             f"data has type {type(data).__name__}: use a dict with the fields of a JSON object, or an instance of a "
