@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python
 AT_ONCE := -n 4 --dist loadfile --no-loadscope-reorder  # by file; more workers than cores, because tests mostly wait
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-examples check lint docs stress bench twins clean
+.PHONY: help demo test test-examples check lint docs guard stress bench twins clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ test: $(VENV)/.tests  ## run the tests on a private PostgreSQL (ARGS="-k diff" s
 test-examples: $(VENV)/.examples  ## test the programs of docs/examples, with a real Redis and Chromium
 	@$(RUN) .ci/install_server.py --or-docker
 	@$(RUN) .ci/install_programs.py redis-server chromium chromedriver
-	@$(RUN) -m pytest tests/examples $(ARGS)
+	@$(RUN) -m pytest tests/examples $(AT_ONCE) -n 2 $(ARGS)
 
 check: lint docs test  ## run lint, docs and test: must pass before a commit
 
@@ -42,11 +42,15 @@ docs: $(VENV)/.dev  ## build the documentation in site/ and check it; a broken l
 	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --config-file docs/mkdocs.yml
 	@$(RUN) -m pytest --quiet tests/site
 
+guard: $(VENV)/.demo  ## fail if reading changes takes more instructions than bench/instructions.json allows
+	@$(RUN) .ci/install_programs.py valgrind
+	@$(RUN) -m bench instructions $(ARGS)
+
 stress: $(VENV)/.tests  ## run the tests that kill processes, cut connections and stall networks; takes minutes
 	@$(RUN) .ci/install_server.py --or-docker
 	@$(RUN) -m pytest tests/stress $(ARGS)
 
-bench: $(VENV)/.tests  ## benchmark streams and documents against hand-written code (ARGS="latency" selects one)
+bench: $(VENV)/.tests  ## compare streams with what people use instead: minutes (ARGS=--quick, ARGS=latency, ARGS=documents)
 	@$(RUN) .ci/install_server.py --wal2json
 	@$(RUN) -m bench $(ARGS)
 

@@ -1,4 +1,4 @@
-"""Check for programs that some tests run, and install missing ones on Debian as root.
+"""Check for programs that some commands run, and install missing ones on Debian as root.
 
 The arguments are their names. If it cannot install them, print the command that does, and exit with status 1; with
 --or-skip, exit with status 0: the tests that need them are then skipped, and fail in CI.
@@ -16,6 +16,7 @@ PACKAGES = {
     "chromium": "chromium",
     "chromedriver": "chromium-driver",
     "pgbouncer": "pgbouncer",
+    "valgrind": "valgrind",
 }
 """Each program, and the Debian package that contains it."""
 
@@ -35,7 +36,7 @@ def main() -> int:
         missing = find_missing(wanted)
     if not missing:
         return 0
-    print(f"some tests need {', '.join(missing)}; on Debian, run: sudo {' '.join(install)}")
+    print(f"this needs {', '.join(missing)}; on Debian, run: sudo {' '.join(install)}")
     return 0 if "--or-skip" in sys.argv else 1
 
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 
-def changes(conninfo: str, schema: str, *, source: str | None = None) -> Generator[Any, None, None]:
-    """Yield `None` when the stream has started, then the parsed document of each inserted row.
+def changes(conninfo: str, schema: str = "docs", *, source: str | None = None) -> Generator[Any, None, None]:
+    """Yield `None` when the stream has started, then the parsed document of each inserted or updated row.
 
     Args:
         conninfo: The server to connect to.
@@ -27,10 +27,7 @@ def changes(conninfo: str, schema: str, *, source: str | None = None) -> Generat
     connection = psycopg.connect(conninfo, autocommit=True, replication="database")
     with contextlib.closing(connection):
         slot = f"bench_{secrets.token_hex(4)}"
-        if source:
-            connection.execute(f"SELECT pg_copy_logical_replication_slot('{source}', '{slot}', true)".encode())
-        else:
-            connection.execute(f"CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL wal2json".encode())
+        connection.execute(make_slot(slot, source).encode())
         listed = ", ".join(f"\"{name}\" '{value}'" for name, value in wal2json_options(schema).items())
         pgconn = connection.pgconn
         pgconn.exec_(f"START_REPLICATION SLOT {slot} LOGICAL 0/0 ({listed})".encode())
@@ -45,5 +42,12 @@ def changes(conninfo: str, schema: str, *, source: str | None = None) -> Generat
                 pgconn.consume_input()
             elif frame[0] == ord("w"):
                 message = orjson.loads(frame[25:])
-                if message["action"] == "I":
+                if message["action"] in "IU":
                     yield orjson.loads(message["columns"][1]["value"])
+
+
+def make_slot(slot: str, source: str | None) -> str:
+    """Return the command that creates a temporary slot at the position of `source`, or at the end of the WAL."""
+    if source:
+        return f"SELECT pg_copy_logical_replication_slot('{source}', '{slot}', true)"
+    return f"CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL wal2json"

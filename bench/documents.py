@@ -23,6 +23,7 @@ import psycopg
 
 import pgdoc
 from bench import by_hand
+from bench.arguments import selected
 from pgdoc.server import LocalServer
 
 if TYPE_CHECKING:
@@ -263,7 +264,7 @@ OPERATIONS = (
 
 
 def main() -> int:
-    operations = [operation for operation in OPERATIONS if " ".join(sys.argv[1:]) in operation.name]
+    operations = selected(__doc__, OPERATIONS, lambda operation: operation.name)
     with LocalServer() as server:
         fill(server.conninfo)
         asyncio.run(measure(server.conninfo, operations))

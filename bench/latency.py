@@ -1,148 +1,123 @@
-"""Time from a commit to its event in the reader's loop: a bare loop, sync and async streams, in turns.
+"""Time from the return of a commit to the event, in a loop that has its document: pgdoc and what people use instead.
 
-    python -m bench.latency
+    python -m bench latency
 
-A writer in a separate process inserts documents one by one and records when each commit returns. The reader records
-when it has the decoded data of the document. Both use the machine's monotonic clock. An event can arrive before the
-writer's call returns; its latency is then negative.
+A process of its own inserts documents one by one and notes when each commit returns. An event can arrive before the
+commit has returned to its writer; its latency is then negative.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import multiprocessing
 import statistics
-import sys
 import time
-from typing import TYPE_CHECKING, Self
-
-import psycopg
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pgdoc
-from bench import bare
-from pgdoc.decoding.plugins import PLUGINS
-from pgdoc.server import LocalServer
+from bench import alternatives, bare
+from bench.figures import compare, in_turns
+from bench.harness import PLUGINS, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from multiprocessing.connection import Connection
+    from collections.abc import Callable, Generator, Iterator
 
-DOCUMENTS = 500
-WARM_UP = 50
-ROUNDS = 8
+    from bench.figures import Figure
+    from bench.harness import Bench, Site
+
+WARM_UP = 20
 PAUSE_S = 0.002
-INSERT = "INSERT INTO docs.latency (id, data) VALUES (%s, jsonb_build_object('n', %s::int, 'status', 'new'))"
+INSERT = "INSERT INTO {} (id, data) VALUES ('w-' || %(n)s::int, bench.document(%(n)s::int, 200))"
+REFERENCE = "bare psycopg loop"
 
 
-def main() -> int:
-    with LocalServer(plugin="wal2json") as server, contextlib.ExitStack() as stack:
-        conninfo = server.conninfo
-        stores = {plugin: stack.enter_context(pgdoc.Store(conninfo, plugin=plugin)) for plugin in PLUGINS}
-        stores["wal2json"].migrate()
-        stores["wal2json"].create_collection("latency")
-        readers: dict[str, Callable[[Writer], list[float]]] = {
-            "bare loop": lambda writer: read_bare(conninfo, writer),
-            "sync, wal2json": lambda writer: read_sync(stores["wal2json"], writer),
-            "sync, pgoutput": lambda writer: read_sync(stores["pgoutput"], writer),
-            "async, wal2json": lambda writer: asyncio.run(read_async(conninfo, "wal2json", writer)),
-            "async, pgoutput": lambda writer: asyncio.run(read_async(conninfo, "pgoutput", writer)),
-        }
-        figures: dict[str, list[float]] = {name: [] for name in readers}
-        with Writer(conninfo) as writer:
-            for _ in range(ROUNDS):
-                for name, read in readers.items():
-                    figures[name] += read(writer)
-    report(figures)
-    return 0
+def measure(bench: Bench) -> Iterator[Figure]:
+    count = WARM_UP + bench.size(300, 20)
+    with contextlib.ExitStack() as stack:
+        site = stack.enter_context(bench.site())
+        writer = stack.enter_context(Writer(site.conninfo))
+        with site.connect() as connection:
+            connection.execute(alternatives.SETUP)
+        ways = ours(site, writer, count)
+        others = alternative_ways(bench, site, writer, count)
+        if alternatives.has_mongodb():
+            uri = alternatives.MONGODB
+            theirs = stack.enter_context(Writer(uri, alternatives.mongodb_writer))
+            others["MongoDB change stream"] = partial(read, partial(alternatives.mongodb, uri), theirs, "", count)
+        else:
+            bench.skip("MongoDB", "PGDOC_BENCH_MONGODB names no replica set, or pymongo is not installed")
+        rounds = in_turns(bench.rounds(), {REFERENCE: others[REFERENCE], **ways, **others})
+    medians = {name: map(statistics.median, times) for name, times in rounds.items()}
+    yield from compare("latency", medians, REFERENCE, "us", less_is_better=True, others=others)
+    worst = {name: map(percentile_99, rounds[name]) for name in (REFERENCE, *ways)}
+    for figure in compare("latency", worst, REFERENCE, "us", less_is_better=True):
+        yield replace(figure, name=f"{figure.name}, 99%", reference=f"{REFERENCE}, 99%")
 
 
-class Writer:
-    """A separate process that inserts documents on request."""
-
-    def __init__(self, conninfo: str) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._here, there = context.Pipe()
-        self._process = context.Process(target=write, args=(conninfo, there), daemon=True)
-
-    def __enter__(self) -> Self:
-        self._process.start()
-        self._here.recv()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._here.send(None)
-        self._process.join()
-
-    def begin(self) -> None:
-        self._here.send(WARM_UP + DOCUMENTS)
-
-    def returned(self) -> list[int]:
-        """Wait for the writer; return the monotonic time in nanoseconds at which each commit returned."""
-        times: list[int] = self._here.recv()
-        return times
+def ours(site: Site, writer: Writer, count: int) -> dict[str, Callable[[], list[float]]]:
+    insert = INSERT.format("docs.orders")
+    ways: dict[str, Callable[[], list[float]]] = {}
+    for plugin, store in site.stores.items():
+        ways[f"sync stream, {plugin}"] = partial(read, partial(documents, store), writer, insert, count)
+    for plugin in PLUGINS:
+        ways[f"asyncio stream, {plugin}"] = partial(run_async, site, plugin, writer, count)
+    return ways
 
 
-def write(conninfo: str, orders: Connection) -> None:
-    with psycopg.connect(conninfo, autocommit=True) as connection:
-        orders.send("ready")
-        written = 0
-        while (count := orders.recv()) is not None:
-            times = []
-            for n in range(count):
-                time.sleep(PAUSE_S)
-                written += 1
-                connection.execute(INSERT, (f"d-{written}", n))
-                times.append(time.monotonic_ns())
-            orders.send(times)
+def alternative_ways(bench: Bench, site: Site, writer: Writer, count: int) -> dict[str, Callable[[], list[float]]]:
+    known: dict[str, tuple[Callable[[str], Generator[Any]], str]] = {
+        REFERENCE: (bare.changes, "docs.orders"),
+        "LISTEN/NOTIFY by a trigger": (alternatives.listen, "bench.listened"),
+        "trigger and outbox, polled every 50 ms": (alternatives.poll, "bench.polled"),
+    }
+    if alternatives.has_psycopg2():
+        known["psycopg2 and json"] = (alternatives.psycopg2, "docs.orders")
+    else:
+        bench.skip("psycopg2", "it is not installed; pip install psycopg2-binary")
+    return {
+        name: partial(read, partial(changes, site.conninfo), writer, INSERT.format(table), count)
+        for name, (changes, table) in known.items()
+    }
 
 
-def latencies(seen: list[int], writer: Writer) -> list[float]:
-    """Return the microseconds from each commit's return to its event, without the warm-up."""
-    return [(at - returned) / 1000 for at, returned in zip(seen, writer.returned(), strict=True)][WARM_UP:]
-
-
-def read_bare(conninfo: str, writer: Writer) -> list[float]:
-    with contextlib.closing(bare.changes(conninfo, "docs")) as changes:
-        next(changes)
-        writer.begin()
-        return latencies(
-            [time.monotonic_ns() for _, _ in zip(range(WARM_UP + DOCUMENTS), changes, strict=False)], writer
-        )
-
-
-def read_sync(store: pgdoc.Store, writer: Writer) -> list[float]:
-    seen = []
-    with store["latency"].watch() as stream:
-        writer.begin()
+def documents(store: pgdoc.Store) -> Generator[Any]:
+    """Yield `None` when a stream is open, then the document of each change."""
+    with store["orders"].watch() as stream:
+        yield None
         for event in stream:
-            if event.full_document and event.full_document.data["n"] >= 0:
-                seen.append(time.monotonic_ns())
-            if len(seen) == WARM_UP + DOCUMENTS:
-                break
-    return latencies(seen, writer)
+            yield event.full_document and event.full_document.data
 
 
-async def read_async(conninfo: str, plugin: str, writer: Writer) -> list[float]:
-    seen = []
-    async with pgdoc.AsyncStore(conninfo, plugin=plugin) as store, store["latency"].watch() as stream:
-        writer.begin()
+def read(begin: Callable[[], Generator[Any]], writer: Writer, statement: str, count: int) -> list[float]:
+    """Return the microseconds from each commit's return to its document, without the first ones."""
+    with contextlib.closing(begin()) as changes:
+        next(changes)
+        writer.begin(statement, count, PAUSE_S)
+        seen = [time.monotonic_ns() for _, _ in zip(range(count), changes, strict=False)]
+    return latencies(seen, writer.returned())
+
+
+def run_async(site: Site, plugin: str, writer: Writer, count: int) -> list[float]:
+    return asyncio.run(read_async(site, plugin, writer, count))
+
+
+async def read_async(site: Site, plugin: str, writer: Writer, count: int) -> list[float]:
+    seen: list[int] = []
+    async with pgdoc.AsyncStore(site.conninfo, plugin=plugin) as store, store["orders"].watch() as stream:
+        writer.begin(INSERT.format("docs.orders"), count, PAUSE_S)
         async for event in stream:
-            if event.full_document and event.full_document.data["n"] >= 0:
-                seen.append(time.monotonic_ns())
-            if len(seen) == WARM_UP + DOCUMENTS:
+            _ = event.full_document and event.full_document.data
+            seen.append(time.monotonic_ns())
+            if len(seen) == count:
                 break
-    return latencies(seen, writer)
+    return latencies(seen, writer.returned())
 
 
-def report(figures: dict[str, list[float]]) -> None:
-    base = statistics.median(figures["bare loop"])
-    print(f"microseconds from the return of a commit to its event, {ROUNDS} rounds of {DOCUMENTS} documents")
-    print(f"{'':16} {'median':>8} {'99%':>8} {'max':>8} {'median / bare loop':>19}")
-    for name, values in figures.items():
-        median, most = statistics.median(values), statistics.quantiles(values, n=100)[98]
-        print(f"{name:16} {median:8.0f} {most:8.0f} {max(values):8.0f} {median / base:19.2f}")
+def latencies(seen: list[int], returned: list[int]) -> list[float]:
+    return [(at - done) / 1000 for at, done in zip(seen, returned, strict=True)][WARM_UP:]
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def percentile_99(times: list[float]) -> float:
+    return statistics.quantiles(times, n=100)[98]

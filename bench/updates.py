@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pgdoc
+from bench.arguments import selected
 from pgdoc.server import LocalServer
 
 if TYPE_CHECKING:
@@ -101,16 +102,15 @@ UPDATES = (
 
 
 def main() -> int:
-    wanted = " ".join(sys.argv[1:])
+    updates = selected(__doc__, UPDATES, lambda update: update.name)
     with LocalServer() as server, pgdoc.Store(server.conninfo) as store:
         store.migrate()
         print(f"milliseconds per update, best of {ROUNDS} rounds; ratio: of the last two sizes")
         print(f"{'':40}" + "".join(f"{size:>10,}" for size in SIZES) + f"{'ratio':>7}")
-        for update in UPDATES:
-            if wanted in update.name:
-                rounds = [[milliseconds(store["large"], update, size) for size in SIZES] for _ in range(ROUNDS)]
-                took = [min(times) for times in zip(*rounds, strict=True)]
-                print(f"{update.name:40}" + "".join(f"{each:10,.0f}" for each in took) + f"{took[-1] / took[-2]:7.2f}")
+        for update in updates:
+            rounds = [[milliseconds(store["large"], update, size) for size in SIZES] for _ in range(ROUNDS)]
+            took = [min(times) for times in zip(*rounds, strict=True)]
+            print(f"{update.name:40}" + "".join(f"{each:10,.0f}" for each in took) + f"{took[-1] / took[-2]:7.2f}")
     return 0
 
 

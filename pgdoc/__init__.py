@@ -23,6 +23,7 @@ from pgdoc.model.documents import Document
 from pgdoc.model.ids import new_id
 from pgdoc.model.metadata import metadata
 from pgdoc.model.positions import Lsn
+from pgdoc.model.raw_json import RawJson
 from pgdoc.model.tokens import ResumeToken
 from pgdoc.streams.status import ConsumerStatus, History, Status, StreamStats
 
@@ -47,6 +48,7 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "Index",
     "IndexProgress",
     "Lsn",
+    "RawJson",
     "ResumeToken",
     "Status",
     "Store",

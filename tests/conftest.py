@@ -18,8 +18,19 @@ pytest_plugins = [
 ]
 
 # The slowest files start first, so that no worker is left with one at the end (`make test` runs several files at a
-# time).
-LONGEST = ["test_faulty_day.py", "test_replica_law.py", "test_fanout.py", "test_consumer_and_server.py", "test_ends.py"]
+# time). Those that mostly wait are among them: others use the CPU meanwhile.
+LONGEST = [
+    "test_faulty_day.py",
+    "test_quick.py",
+    "test_synchronous_standby.py",
+    "test_replica_law.py",
+    "test_ownership.py",
+    "test_fanout.py",
+    "test_consumer_and_server.py",
+    "test_authority.py",
+    "test_ends.py",
+    "test_search_path.py",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pgdoc.changes.snapshot import PgSnapshot, Snapshot, SnapshotChunk
 from pgdoc.errors import PgdocError
-from pgdoc.model.documents import Document
+from pgdoc.model.stored_rows import rows_by_id
 from pgdoc.replication.checks import hidden_documents
 from pgdoc.runtime.primitives import async_sleep
 
@@ -19,8 +19,9 @@ __all__ = ["AsyncSnapshotReader"]
 
 logger = logging.getLogger("pgdoc.snapshot")
 
-CHUNK_DOCUMENTS = 2_000
+CHUNK_DOCUMENTS = 10_000
 CHUNK_BYTES = 8 << 20
+_FIRST_DOCUMENTS = 100
 _READ_LIMIT_S = 600.0
 _SETTLE_S = 1.0
 _SETTLE_POLL_S = 0.005
@@ -49,11 +50,16 @@ async def settle(backend: AsyncStreamBackend) -> None:
 
 
 class AsyncSnapshotReader:
-    """Reads the snapshot of one stream, in chunks; keeps none of them, since it lives as long as the stream."""
+    """Reads the snapshot of one stream, in chunks; keeps none of them, since it lives as long as the stream.
+
+    The server prints all documents that a statement asks for, also those that exceed `CHUNK_BYTES`. So the first asks
+    for few, and each for about as many as the last one returned, or more if that was all.
+    """
 
     def __init__(self, backend: AsyncStreamBackend) -> None:
         self._backend = backend
         self._not_before = 0.0  # when to read the next chunk, by time.monotonic()
+        self._documents = _FIRST_DOCUMENTS  # how many to ask for
 
     async def read_on(self, snapshot: Snapshot) -> None:
         """Read the next chunk for `snapshot`, if it wants one now."""
@@ -66,6 +72,7 @@ class AsyncSnapshotReader:
             if not exc.resumable:
                 raise
             logger.info("snapshot: trying again in %s s: %s", _RETRY_S, exc)
+            self._documents = max(1, self._documents // 10)  # they may have been too large
             self._not_before = time.monotonic() + _RETRY_S
             return
         if not snapshot.accept(chunk):
@@ -85,16 +92,15 @@ class AsyncSnapshotReader:
 
     async def _read_table(self, collection: str, after: str) -> SnapshotChunk | None:
         """Read a chunk; `None` if there is no such collection."""
-        rows = await self._backend.read_part(collection, after, CHUNK_DOCUMENTS, CHUNK_BYTES, limit_s=_READ_LIMIT_S)
+        most = min(self._documents, CHUNK_DOCUMENTS)
+        rows = await self._backend.read_part(collection, CHUNK_BYTES, CHUNK_BYTES, after, most, limit_s=_READ_LIMIT_S)
         if not rows:
             return None
-        hides_rows, text, end, read_at = rows[0][:4]
+        ((hides_rows, text, end, read_at, found, *columns),) = rows
         if hides_rows:
             raise hidden_documents(f'collection "{self._backend.hub.source.schema}.{collection}"')
-        found = [row[4:] for row in rows if row[4] is not None]
-        documents = {
-            row[0]: Document.from_text(*row, collection=collection, decode_text=self._backend.codec.decode)
-            for row in found
-        }
-        upto = None if len(found) < len(rows) else max(documents)
-        return SnapshotChunk(collection, after, documents, upto, PgSnapshot.parse(text), end, read_at)
+        documents = rows_by_id(*columns)
+        fits = len(documents) == found
+        self._documents = most * 10 if fits else len(documents) * 2
+        up_to = None if fits and found < most else max(documents)
+        return SnapshotChunk(collection, after, documents, up_to, PgSnapshot.parse(text), end, read_at)

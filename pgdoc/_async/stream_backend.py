@@ -165,9 +165,10 @@ class AsyncStreamBackend:
         """Open a durable consumer; return when it reads changes, or is a standby."""
         assert options.consumer is not None  # noqa: S101 (the caller has checked)
         consumer = Consumer(
-            self.hub.source,
+            self.hub,
             options.consumer,
             subscription,
+            company=self._consumers,
             begin_at=options.resume_after,
             wait=options.wait,
             recreate=options.on_lost == "recreate",
@@ -214,7 +215,7 @@ class AsyncStreamBackend:
         table = AsyncTable(self._connections, self.hub.source.schema, collection, auto_create=True)
         with deadline_scope(limit_s):
             try:
-                return await table.read(part_statement(table.name), params)
+                return await table.read(part_statement(table.name), params, prepare=False)
             except CollectionNotFound:
                 return []
 

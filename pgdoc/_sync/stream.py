@@ -21,7 +21,7 @@ from pgdoc.runtime.primitives import Opening, call, wait
 from pgdoc.streams.delivery import Delivery
 from pgdoc.streams.feed import HubFeed
 from pgdoc.streams.mailbox import BATCH, Mailbox
-from pgdoc.streams.options import check_most
+from pgdoc.streams.options import check_most, check_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Callable
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ChangeStream"]
 
-_POLL_S = 0.005
+_POLL_S = 0.001
 _STANDBY_POLL_S = 0.1
 
 
@@ -98,6 +98,7 @@ class ChangeStream(Opening):
         self._follow(feed)
         inserted, flushed = self._backend.wal_end()
         feed.begin_at(inserted)
+        self._delivery.start_from(feed.begun_at)
         self._backend.flush(flushed, inserted)
 
     def _begin_after(self, start: ResumeToken | Lsn) -> None:
@@ -126,6 +127,7 @@ class ChangeStream(Opening):
 
     def _follow(self, feed: Feed) -> None:
         self._delivery.feed = feed
+        self._delivery.start_from(feed.begun_at)
         weakref.finalize(self, feed.abandon)  # for streams that are dropped without close()
 
     def _begin_snapshot(self, progress: SnapshotProgress | None, is_first: bool) -> None:
@@ -149,6 +151,7 @@ class ChangeStream(Opening):
         `snapshots_begun` moves last, so that the snapshot stays due if this is interrupted or the server is away.
         """
         begun, stored = consumer.recreated + 1, consumer.snapshot
+        self._delivery.start_from(consumer.begun_at)
         if consumer.existence is not None:
             self._delivery.resume_life(consumer.existence)
         if stored is not SnapshotStage.NONE:
@@ -176,16 +179,22 @@ class ChangeStream(Opening):
     def __next__(self) -> ChangeEvent:
         if self._acknowledges:
             self.ack()
-        delivery = self._delivery
-        batch = delivery.mailbox.batch
-        if batch.next < len(batch) and delivery.has_only_changes and not delivery.closed:
-            event = delivery.deliver(batch)  # the usual case, which saves the call of another coroutine
-            if event is not None:
-                return event
+        delivery, mailbox = self._delivery, self._mailbox
         try:
-            event = self._next(None, delivery.next_event)
+            while True:
+                event = delivery.next_row_event()
+                if event is not None:
+                    return event
+                if not delivery.awaits_changes:
+                    event = self._next(None, delivery.next_event)
+                    break
+                while not mailbox.refill():  # the usual wait: here, as each further coroutine costs every event
+                    mailbox.arrival()
         except StreamClosed:
             event = None
+        except PgdocError:
+            self.close()
+            raise
         if event is None:
             raise StopIteration
         return event
@@ -207,7 +216,8 @@ class ChangeStream(Opening):
         """
         if self._acknowledges and not self.closed:
             self.ack()
-        return self._next(timeout, self._delivery.next_event)
+        event = self._delivery.next_row_event()
+        return event if event is not None else self._next(timeout, self._delivery.next_event)
 
     def next_batch(
         self,
@@ -262,6 +272,7 @@ class ChangeStream(Opening):
         most: int = BATCH,
     ) -> T | None:
         """Return what `deliver` has, waiting for changes until it has something."""
+        check_timeout(timeout)
         try:
             deadline = None if timeout is None else time.monotonic() + timeout
             is_over = False
@@ -269,14 +280,12 @@ class ChangeStream(Opening):
                 found = deliver()
                 if found or is_over:
                     return found
-                feed = self._delivery.feed
-                if feed is None or self._delivery.has_ended or self.closed:  # spares the usual call two coroutines
-                    feed = self._open_feed()
+                if self._delivery.feed is None or self._delivery.has_ended or self.closed:
+                    self._open_feed()
                 wait_s = None if deadline is None else builtins.max(0.0, deadline - time.monotonic())
                 if not self._delivery.has_only_changes:
                     wait_s = self._read_snapshot(wait_s)
                 batch = self._mailbox.take(wait_s, builtins.max(most, BATCH))
-                self._delivery.start_from(feed.begun_at)
                 is_over = not batch and deadline is not None and time.monotonic() >= deadline
         except StreamClosed:
             raise
@@ -297,15 +306,13 @@ class ChangeStream(Opening):
         poll_s = _STANDBY_POLL_S if delivery.is_snapshot_due else _POLL_S
         return poll_s if wait_s is None else min(wait_s, poll_s)
 
-    def _open_feed(self) -> Feed:
+    def _open_feed(self) -> None:
         """Open the stream if it is not open yet; close it after its last event."""
         if self._delivery.has_ended:
             self.close()
         self._open()
-        feed = self._delivery.feed
-        if feed is None or self.closed:
+        if self._delivery.feed is None or self.closed:
             raise StreamClosed("the stream is closed: open another with watch(resume_after=...)")
-        return feed
 
     def try_next(self) -> ChangeEvent | None:
         """Return the next event if it is buffered already, else `None`."""

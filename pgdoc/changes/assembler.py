@@ -19,7 +19,6 @@ A position is `(commit LSN, LSN, kind, ordinal)` (`pgdoc.model.positions`). Rule
 from __future__ import annotations
 
 import hashlib
-from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from pgdoc.changes.change import Burst, Change, TransactionInfo
@@ -56,7 +55,8 @@ class Assembler:
         self._registry = registry
         self._begin: Begin | None = None
         self._transaction = TransactionInfo(0, "", None)
-        self._rows: list[RowChange] = []  # not assembled yet: rule 2
+        self._held: list[Change] = []  # the rows of one LSN, which a message may follow: rule 2
+        self._row_lsn = self._ordinal = 0  # of the last row; 0 once no row of its LSN may follow
         self._registry_lsn, self._registry_ordinal = 0, 0
 
     @property
@@ -65,41 +65,65 @@ class Assembler:
         return self._begin
 
     @property
+    def _commit_lsn(self) -> int:
+        """Of the open transaction; 0 outside of transactions."""
+        return self._begin.commit_lsn if self._begin is not None else 0
+
+    @property
     def names(self) -> frozenset[str]:
         """The names that collections of the schema have or had, as far as was read."""
         return self._registry.names
 
     def feed(self, records: Iterable[Record]) -> Burst:
         """Take the next records; return the changes whose positions are now final."""
-        changes: list[Change] = []
+        changes, self._held = self._held, []
+        append, make, present = changes.append, tuple.__new__, self._registry.open
+        commit_lsn, transaction = self._commit_lsn, self._transaction
+        row_lsn, ordinal = self._row_lsn, self._ordinal
         for record in records:
             if isinstance(record, RowChange):
-                self._rows.append(record)
-            elif isinstance(record, Commit):
-                self._flush(changes)
-                self._begin = None
-                self.watermark = max(self.watermark, record.end_lsn)
-            elif isinstance(record, Message):
-                self._flush(changes, before=record.lsn)
-                self._take_message(record, changes)
-            elif isinstance(record, RegistryRow):
-                self._flush(changes)
-                self._take_registry_row(record, changes)
-            elif isinstance(record, Idle):
-                if self._begin is None:
-                    self.watermark = max(self.watermark, record.wal_end)
+                lsn, kind, table, _, _, _, oid = record  # once: reading one attribute takes as long
+                ordinal = ordinal + 1 if lsn == row_lsn else 0
+                row_lsn = lsn
+                since, name = present.get(oid or table, _NEVER)
+                if lsn >= since and name == table and kind != "T":
+                    append(make(Change, ((commit_lsn, lsn, ROW, ordinal), transaction, record)))
+                else:
+                    self._take_unusual_row(record, ordinal, changes)
             else:
-                self._begin = record
-                self._transaction = TransactionInfo(record.xid, record.timestamp, None, record.is_sent_time)
-        if self._rows:
-            self._flush(changes, before=self._rows[-1].lsn)
-        return Burst(changes, self.watermark, self._begin.commit_lsn if self._begin else None)
+                row_lsn = self._take_other(record, row_lsn, changes)
+                commit_lsn, transaction = self._commit_lsn, self._transaction
+        self._row_lsn, self._ordinal = row_lsn, ordinal
+        if row_lsn:
+            self._held = _take_rows_at(commit_lsn, row_lsn, changes)
+        return Burst(changes, self.watermark, commit_lsn or None)
 
     def complete_below(self, lsn: int) -> list[Change]:
         """Return the changes that were received below an LSN of which the server can't send the record."""
-        changes: list[Change] = []
-        self._flush(changes, before=lsn)
-        return changes
+        return [] if self._row_lsn == lsn else self._held
+
+    def _take_other(
+        self, record: Begin | RegistryRow | Message | Commit | Idle, row_lsn: int, changes: list[Change]
+    ) -> int:
+        """Take a record that is not a row; return `row_lsn` if rows of that LSN may still follow, else 0."""
+        if isinstance(record, Commit):
+            self._begin = None
+            self.watermark = max(self.watermark, record.end_lsn)
+        elif isinstance(record, Begin):
+            self._begin = record
+            self._transaction = TransactionInfo(record.xid, record.timestamp, None, record.is_sent_time)
+        elif isinstance(record, Message):
+            rows = _take_rows_at(self._commit_lsn, record.lsn, changes)
+            self._take_message(record, changes)
+            changes += [row._replace(transaction=self._transaction) for row in rows]
+            return record.lsn if record.lsn == row_lsn else 0
+        elif isinstance(record, Idle):
+            if self._begin is None:
+                self.watermark = max(self.watermark, record.wal_end)
+            return row_lsn
+        else:
+            self._take_registry_row(record, changes)
+        return 0
 
     def _take_message(self, message: Message, changes: list[Change]) -> None:
         reported = read_message(message) if message.lsn < self._registry.messages_until else None
@@ -120,32 +144,18 @@ class Assembler:
         position = (self._begin.commit_lsn, row.lsn, MESSAGE, self._registry_ordinal)
         changes.append(Change(position, self._transaction, change))
 
-    def _flush(self, changes: list[Change], before: int | None = None) -> None:
-        """Assemble the rows that are buffered, except those at the end whose LSN is `before`."""
-        rows, self._rows = _split(self._rows, before)
-        if not rows or self._begin is None:
+    def _take_unusual_row(self, row: RowChange, ordinal: int, changes: list[Change]) -> None:
+        """Take a row of a table that has no collection now, or had another name, or a truncation."""
+        name = self._collection_of(row)
+        if name is None or self._begin is None:
             return
-        commit_lsn, transaction = self._begin.commit_lsn, self._transaction
-        present, make = self._registry.open, tuple.__new__
-        first, has_truncation = len(changes), False
-        last_lsn = ordinal = 0
-        for row in rows:
-            lsn, kind, table, _, _, _, oid = row  # once: reading one attribute takes as long
-            ordinal = ordinal + 1 if lsn == last_lsn else 0
-            last_lsn = lsn
-            since, name = present.get(oid or table, _NEVER)
-            if lsn < since or kind == "T":
-                found = self._collection_of(row)
-                if found is None:
-                    continue
-                name = found
-            if name != table:
-                row = row._replace(table=name)  # noqa: PLW2901
-            if kind == "T":
-                ordinal, has_truncation = _ordinal_of_truncation(name), True
-            changes.append(make(Change, ((commit_lsn, lsn, ROW, ordinal), transaction, row)))
-        if has_truncation:
-            changes[first:] = sorted(changes[first:], key=itemgetter(0))
+        if row.kind == "T":
+            ordinal = _ordinal_of_truncation(name)
+        position = (self._begin.commit_lsn, row.lsn, ROW, ordinal)
+        at = len(changes)
+        while at and changes[at - 1].position > position:  # the tables of a TRUNCATE come in any order
+            at -= 1
+        changes.insert(at, Change(position, self._transaction, row if row.table == name else row._replace(table=name)))
 
     def _collection_of(self, row: RowChange) -> str | None:
         """Return the name of the collection that a row belongs to; `None` if it belongs to none."""
@@ -159,11 +169,14 @@ class Assembler:
 _NEVER = (1 << 64, "")
 
 
-def _split(rows: list[RowChange], before: int | None) -> tuple[list[RowChange], list[RowChange]]:
-    end = len(rows)
-    while end and rows[end - 1].lsn == before:
-        end -= 1
-    return rows[:end], rows[end:]
+def _take_rows_at(commit_lsn: int, lsn: int, changes: list[Change]) -> list[Change]:
+    """Take the rows at an LSN from the end of `changes`."""
+    start = len(changes)
+    while start and changes[start - 1].position[:3] == (commit_lsn, lsn, ROW):
+        start -= 1
+    rows = changes[start:]
+    del changes[start:]
+    return rows
 
 
 def _collection_change(row: RegistryRow) -> CollectionChange | None:

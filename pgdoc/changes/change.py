@@ -42,3 +42,8 @@ class Burst(NamedTuple):
     changes: list[Change]
     watermark: int
     partial_commit_lsn: int | None
+
+
+def bytes_of(changes: list[Change]) -> int:
+    """Return the size of the messages of these changes in bytes."""
+    return sum([len(change.row.message) for change in changes])

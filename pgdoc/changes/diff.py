@@ -15,7 +15,7 @@ Both walks use a list instead of recursion, so depth has no limit. C code compar
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeAlias
 
@@ -33,7 +33,7 @@ class _Change(NamedTuple):
     kind: str = "updated"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class UpdateDescription:
     """The difference that an update made to a document.
 
@@ -97,46 +97,74 @@ def diff(before: dict[str, Any], after: dict[str, Any]) -> UpdateDescription:
 
 
 def _diff_plain(before: dict[str, Any], after: dict[str, Any]) -> UpdateDescription | None:
-    """Return the difference, or `None` if a changed path is ambiguous. Takes 0.6 of the time of `_diff_any`."""
-    updated: dict[str, Any] = {}
-    removed: list[str] = []
-    truncated: list[tuple[str, int]] = []
+    """Return the difference, or `None` if a changed path is ambiguous. Takes half the time of `_diff_any`."""
+    found = _empty_description()
     todo: list[tuple[str, Any, Any]] = [("", before, after)]
     for prefix, old, new in todo:  # grows during the loop
         if old.__class__ is list:
-            differing = _differing_elements(old, new)
+            for index, was, value in _differing_elements(old, new):
+                _note(f"{prefix}{index}", was, value, found, todo)
             if len(new) < len(old):
-                truncated.append((prefix[:-1], len(new)))
-        else:
-            differing = _differing_fields(old, new)
-            gone = _removed_keys(old, new, differing)
-            if gone is None:
-                return None
-            removed += [f"{prefix}{key}" for key in gone]
-        for key, was, value in differing:
-            kind = value.__class__
-            if kind is not dict and kind is not list:
-                updated[f"{prefix}{key}"] = value
-            elif kind is was.__class__:
-                todo.append((f"{prefix}{key}.", was, value))
-            else:
-                updated[f"{prefix}{key}"] = _copy(value)
-    return _description(updated, removed, truncated)
+                found.truncated_arrays.append((prefix[:-1], len(new)))
+        elif not _note_fields(prefix, old, new, found, todo):
+            return None
+    return found
 
 
-def _description(updated: dict[str, Any], removed: list[str], truncated: list[tuple[str, int]]) -> UpdateDescription:
+def _note_fields(
+    prefix: str, old: dict[str, Any], new: dict[str, Any], found: UpdateDescription, todo: list[tuple[str, Any, Any]]
+) -> bool:
+    """Note how the fields of two objects differ; return `False` if the path of one is ambiguous."""
+    kept, get = len(new), old.get
+    for key, value in new.items():
+        was, kind = get(key, _MISSING), value.__class__
+        if kind is was.__class__:  # `_same`, inline: a call takes as long
+            try:
+                if _dumps(value) == _dumps(was) if kind is dict or kind is list else value == was:
+                    continue
+            except TypeError:
+                pass
+        elif was is _MISSING:
+            kept -= 1
+        elif _same(was, value):
+            continue
+        if not key.isidentifier() and _ambiguous(key):
+            return False
+        _note(f"{prefix}{key}", was, value, found, todo)
+    return kept == len(old) or _note_removed(prefix, old, new, found)
+
+
+def _note(path: str, was: Any, value: Any, found: UpdateDescription, todo: list[tuple[str, Any, Any]]) -> None:
+    """Note a value that differs: two containers of one kind are walked, too."""
+    kind = value.__class__
+    if kind is not dict and kind is not list:
+        found.updated_fields[path] = value
+    elif kind is was.__class__:
+        todo.append((f"{path}.", was, value))
+    else:
+        found.updated_fields[path] = _copy(value)
+
+
+def _note_removed(prefix: str, old: dict[str, Any], new: dict[str, Any], found: UpdateDescription) -> bool:
+    gone = [key for key in old if key not in new]
+    found.removed_fields.extend([f"{prefix}{key}" for key in gone])
+    return not any(map(_ambiguous, gone))
+
+
+def _empty_description() -> UpdateDescription:
     """Make a description in a third of the time that the constructor of a frozen dataclass takes."""
     description = object.__new__(UpdateDescription)
-    _set_updated(description, updated)
-    _set_removed(description, removed)
-    _set_truncated(description, truncated)
-    _set_disambiguated(description, {})
+    state: dict[str, Any] = {
+        "updated_fields": {},
+        "removed_fields": [],
+        "truncated_arrays": [],
+        "disambiguated_paths": {},
+    }
+    _set_state(description, state)
     return description
 
 
-_set_updated, _set_removed, _set_truncated, _set_disambiguated = (
-    getattr(UpdateDescription, each.name).__set__ for each in fields(UpdateDescription)
-)
+_set_state = UpdateDescription.__dict__["__dict__"].__set__
 
 
 def _diff_any(before: dict[str, Any], after: dict[str, Any]) -> UpdateDescription:
@@ -168,30 +196,7 @@ def _walk(before: dict[str, Any], after: dict[str, Any], whole: set[_Path]) -> l
 
 
 def _differing_fields(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[Any, Any, Any]]:
-    get, differing = old.get, []
-    for key, value in new.items():
-        was = get(key, _MISSING)
-        kind = value.__class__
-        if kind is was.__class__ and kind is not dict and kind is not list:
-            if was == value:
-                continue
-        elif _same(was, value):
-            continue
-        differing.append((key, was, value))
-    return differing
-
-
-def _removed_keys(old: dict[str, Any], new: dict[str, Any], differing: list[tuple[Any, Any, Any]]) -> list[str] | None:
-    """Return the keys that are gone, or `None` if one of them or of the differing keys is ambiguous."""
-    kept = len(new)
-    for key, was, _ in differing:
-        kept -= was is _MISSING
-        if not key.isidentifier() and _ambiguous(key):
-            return None
-    if kept == len(old):
-        return []
-    gone = [key for key in old if key not in new]
-    return None if any(map(_ambiguous, gone)) else gone
+    return [(key, was, value) for key, value in new.items() if not _same(was := old.get(key, _MISSING), value)]
 
 
 def _differing_elements(old: list[Any], new: list[Any]) -> list[tuple[Any, Any, Any]]:

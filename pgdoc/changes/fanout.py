@@ -32,6 +32,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, Protocol
 
+from pgdoc.changes.change import bytes_of
 from pgdoc.changes.router import Router
 from pgdoc.model.positions import before_commits_at
 
@@ -124,10 +125,11 @@ TRANSITIONS: Final[dict[State, dict[Event, Transition]]] = {
 class ChangeSink(Protocol):
     """Where a subscription's changes go."""
 
-    def put(self, changes: list[Change], position: RawPosition, /) -> int:
-        """Take as many changes as there is room for, and return how many.
+    def put(self, changes: list[Change], position: RawPosition, size_bytes: int | None, /) -> int:
+        """Take as many changes as there is room for, and return how many; the list must not change any more.
 
-        If all were taken, the stream has come to `position` once they are used.
+        If all were taken, the stream has come to `position` once they are used. `size_bytes` is `bytes_of(changes)` if
+        it is known.
         """
 
     def begin_at(self, position: RawPosition, /) -> None:
@@ -151,29 +153,41 @@ class Subscription:
 
     Args:
         after: nothing up to this position is wanted.
+        when_sent_back: of a durable consumer, whose own reader takes the part of a catch-up reader. It is called, on
+            any thread, when the live reader no longer feeds the subscription, and returns at once.
     """
 
-    def __init__(self, selection: Selection, after: RawPosition, mailbox: ChangeSink) -> None:
+    def __init__(
+        self,
+        selection: Selection,
+        after: RawPosition,
+        mailbox: ChangeSink,
+        *,
+        when_sent_back: Callable[[], object] | None = None,
+    ) -> None:
         self.selection = selection
         self.after = after
         self.mailbox = mailbox
+        self.when_sent_back = when_sent_back
         self.state = State.DETACHED
         # Of REJOINING only: what the live reader buffers, and from which commit LSN.
         self.pending: list[Change] = []
         self.pending_bytes = 0
         self.join_from = 0
 
-    def put(self, selected: list[Change], position: RawPosition) -> list[Change]:
+    def put(self, selected: list[Change], position: RawPosition, size_bytes: int | None = None) -> list[Change]:
         """Put the changes beyond `after`; return those for which the mailbox had no room.
 
-        `position` is how far the stream has come once all are put.
+        `position` is how far the stream has come once all are put. `size_bytes` is `bytes_of(selected)` if it is known.
         """
         wanted = self.beyond(selected)
+        if wanted is not selected:
+            size_bytes = None
         if wanted and position < wanted[-1].position:
             position = wanted[-1].position
         if position < self.after:  # noqa: PLR1730 (max() takes three times as long, for each burst)
             position = self.after
-        taken = self.mailbox.put(wanted, position)
+        taken = self.mailbox.put(wanted, position, size_bytes)
         if taken == len(wanted):
             self.after = position
         elif taken:
@@ -188,6 +202,7 @@ class Subscription:
 
 
 _NO_CHANGES: list[Change] = []
+_LIVE, _CHANGES = State.LIVE, Event.CHANGES  # in 3.11, reading a member costs as much as handling the event
 
 
 class Fanout:
@@ -226,17 +241,20 @@ class Fanout:
         self.watermark, self._partial_commit_lsn = burst.watermark, burst.partial_commit_lsn
         self._read_to = before_commits_at(burst.watermark)
         caused: list[tuple[Event, Subscription]] = []
-        event = Event.CHANGES  # in 3.11, reading a member costs as much as handling the event
         for selection, changes in self._router.route(burst.changes).items():
+            size_bytes = bytes_of(changes)
             for subscription in self._subscriptions.get(selection, ()):
-                follow_up = self._handle(event, subscription, changes)
+                if subscription.state is _LIVE:  # as `_handle` does by the table, in half the time
+                    follow_up = self._put(subscription, changes, size_bytes)
+                else:
+                    follow_up = self._handle(_CHANGES, subscription, changes)
                 if follow_up is not None:  # deferred, since it changes what the loops iterate over
                     caused.append((follow_up, subscription))
         for event, subscription in caused:
             self._handle(event, subscription)
         # Last: a thread that reads `dispatched` meanwhile must not count changes that are not put yet.
         self.dispatched = self._read_to
-        return [subscription for event, subscription in caused if event is Event.MAILBOX_FULL]
+        return [subscription for event, subscription in caused if event is Event.MAILBOX_FULL] if caused else []
 
     def join(self, subscription: Subscription, reader_watermark: int) -> bool:
         """Start or complete the move of a subscription from its catch-up reader; return whether it is LIVE.
@@ -321,10 +339,10 @@ class Fanout:
         subscription.put([], self.dispatched)  # the mailbox learns what only LIVE subscriptions count on: rule 2
         self._stop(subscription, changes)
 
-    def _put(self, subscription: Subscription, changes: list[Change]) -> Event | None:
+    def _put(self, subscription: Subscription, changes: list[Change], size_bytes: int | None = None) -> Event | None:
         if subscription.after < self.dispatched:  # noqa: PLR1730 (see `Subscription.put`)
             subscription.after = self.dispatched
-        return Event.MAILBOX_FULL if subscription.put(changes, self._read_to) else None
+        return Event.MAILBOX_FULL if subscription.put(changes, self._read_to, size_bytes) else None
 
     def _put_pending(self, subscription: Subscription, _changes: list[Change]) -> Event:
         left = subscription.put(subscription.pending, self._read_to)
@@ -335,7 +353,7 @@ class Fanout:
         start = before_commits_at(subscription.join_from)
         wanted = [change for change in changes if change.position > start]
         subscription.pending += wanted
-        subscription.pending_bytes += sum([len(change.row.message) for change in wanted])
+        subscription.pending_bytes += bytes_of(wanted)
         overflows = len(subscription.pending) > PENDING_LIMIT or subscription.pending_bytes > PENDING_BYTES
         return Event.PENDING_OVERFLOW if overflows else None
 
@@ -358,4 +376,4 @@ class Fanout:
 
 def _set_pending(subscription: Subscription, changes: list[Change]) -> None:
     subscription.pending = changes
-    subscription.pending_bytes = sum([len(change.row.message) for change in changes])
+    subscription.pending_bytes = bytes_of(changes)

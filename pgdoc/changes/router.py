@@ -154,10 +154,10 @@ class _Route(NamedTuple):
     """Where the rows of one table and kind go.
 
     Attributes:
-        unfiltered: the lists of the selections that want all of them.
+        unfiltered: the selections that want all of them.
     """
 
-    unfiltered: list[list[Change]]
+    unfiltered: list[Selection]
     filtered: list[Selection]
     indexes: list[_Index]
 
@@ -170,11 +170,13 @@ class Router:
         self._counts: dict[Selection, int] = {}
         self._by_table_and_kind: dict[tuple[str | None, str | None], SelectionSet] = {}
         self._indexes: dict[str | None, dict[str, _Index]] = {}  # by table and path
+        self._routes: dict[tuple[str, str], _Route] = {}  # those in use; forgotten before a selection comes or goes
 
     def add(self, selection: Selection) -> None:
         """Add a selection; each `add` of an equal one needs its own `remove`."""
         count = self._counts.get(selection, 0)
         if not count:
+            self._routes = {}
             self._register(selection)
         self._counts[selection] = count + 1  # last: a selection that counts is found, even if this is interrupted
 
@@ -194,7 +196,8 @@ class Router:
         if count > 1:
             self._counts[selection] = count - 1
             return
-        del self._counts[selection]  # first: the next `add` registers it again, even if this is interrupted
+        self._routes = {}
+        del self._counts[selection]  # before the rest: the next `add` registers it again, even if this is interrupted
         lookup = selection.lookup
         for table in selection.tables:
             if lookup is not None:
@@ -213,35 +216,41 @@ class Router:
     def route(self, changes: list[Change]) -> RoutedChanges:
         """Return the changes that each selection wants, in order; leave out selections that want none."""
         burst = _RoutedBurst(self._view)
-        routes: dict[tuple[str, str], _Route] = {}
+        ways: dict[tuple[str, str], tuple[list[list[Change]], list[Selection], list[_Index]]] = {}
         for change in changes:
-            row = change.row
-            if row.kind not in ROW_KINDS:
-                burst.append(
-                    change, [each for each in self._counts if each.wants_collection_change(change, burst.view)]
-                )
-                continue
-            if not row.complete:  # without its images no value can be looked up; the streams raise an error for it
-                burst.append(change, [each for each in self._counts if each.may_want(row.table, row.kind)])
-                continue
-            route = routes.get((row.table, row.kind))
-            if route is None:
-                route = routes[row.table, row.kind] = self._route_of(row.table, row.kind, burst)
-            for chosen in route.unfiltered:
+            _, kind, table, _, complete, _, _ = change.row  # once: reading one attribute takes as long
+            way = ways.get((table, kind))
+            if way is None or not complete:
+                if not complete or kind not in ROW_KINDS:
+                    self._route_unusual(change, burst)
+                    continue
+                route = self._routes.get((table, kind)) or self._find_route(table, kind)
+                way = ways[table, kind] = [burst.list_of(each) for each in route.unfiltered], *route[1:]
+            lists, filtered, indexes = way
+            for chosen in lists:
                 chosen.append(change)
-            for index in route.indexes:
+            for index in indexes:
                 burst.append_if_wanted(change, index.find(burst.view(change)))
-            if route.filtered:
-                burst.append_if_wanted(change, route.filtered)
+            if filtered:
+                burst.append_if_wanted(change, filtered)
         return {selection: chosen for selection, chosen in burst.lists.items() if chosen}
 
-    def _route_of(self, table: str, kind: str, burst: _RoutedBurst) -> _Route:
+    def _route_unusual(self, change: Change, burst: _RoutedBurst) -> None:
+        """Route a change of a whole collection, or of a row that lacks images."""
+        row = change.row
+        if row.kind not in ROW_KINDS:
+            burst.append(change, [each for each in self._counts if each.wants_collection_change(change, burst.view)])
+        else:  # without its images no value can be looked up; the streams raise an error for it
+            burst.append(change, [each for each in self._counts if each.may_want(row.table, row.kind)])
+
+    def _find_route(self, table: str, kind: str) -> _Route:
         sets = [self._by_table_and_kind.get(key, {}) for key in product((table, None), (kind, None))]
         found = [selection for selections in sets for selection in selections]
         unfiltered = [each for each in found if each.where is None or each.where.rest is None]
         filtered = [each for each in found if each.where is not None and each.where.rest is not None]
         indexes = [index for key in (table, None) for index in self._indexes.get(key, {}).values()]
-        return _Route([burst.list_of(each) for each in unfiltered], filtered, indexes)
+        route = self._routes[table, kind] = _Route(unfiltered, filtered, indexes)
+        return route
 
 
 class _RoutedBurst:

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from functools import lru_cache
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from pgdoc.decoding.records import COLLECTION_COLUMNS, REST, whole
+from pgdoc.decoding.records import COLLECTION_COLUMNS, REST, Images
 from pgdoc.errors import UnreadableDocument
 from pgdoc.model import json_codec
 
 if TYPE_CHECKING:
-    from pgdoc.decoding.records import CollectionChange, Images, RowChange
+    from pgdoc.changes.change import Change
+    from pgdoc.decoding.records import CollectionChange, RowChange
 
-__all__ = ["ReadEvent", "after_of", "all_columns", "images_of", "metadata_of", "row_of"]
+__all__ = [
+    "ReadEvent",
+    "after_of",
+    "all_columns",
+    "check_columns",
+    "images_of",
+    "iso_of",
+    "metadata_of",
+    "moment_of",
+    "row_of",
+    "time_of",
+]
 
 
 ReadEvent: TypeAlias = Any
@@ -29,21 +43,36 @@ _columns = itemgetter(*COLLECTION_COLUMNS)
 
 
 def images_of(event: ReadEvent) -> Images:
-    """Return the images of the row; they may have to be read `whole`.
+    """Return the images of the row; they may lack columns that `all_columns` reads.
 
     Raises:
         UnreadableDocument: the table has lost a column.
     """
-    row = row_of(event)
-    images = row.read(row.message)
-    if row.kind in "IUD":
-        image = images.after or images.before
-        if REST not in image:
-            _check_columns(image, row.table)
+    row: RowChange | CollectionChange = event._change.row  # noqa: SLF001
+    latest_row, images = _latest[0]
+    if latest_row is row:
+        return images
+    message = row.message
+    images = row.read(message)
+    image = images[row.kind == "D"]
+    if REST not in image and row.kind in "IUD":
+        check_columns(image, row.table)
+    if len(message) <= _SHARED_BYTES:
+        _latest[0] = row, images
     return images
 
 
-def _check_columns(image: dict[str, Any], table: str) -> None:
+_SHARED_BYTES: Final = 1 << 16
+_latest: Final[list[tuple[RowChange | CollectionChange | None, Images]]] = [(None, Images({}, {}))]
+"""The row that was read last, and its images: many streams read one change in turn.
+
+Images hold only texts and numbers, so sharing them shares nothing that users can change. Any thread may replace the
+entry, which is one tuple. It keeps a message from being freed, so a large one is not entered.
+"""
+
+
+def check_columns(image: dict[str, Any], table: str) -> None:
+    """Raise an UnreadableDocument for an image that lacks a column."""
     try:
         _columns(image)  # the cheapest test
     except KeyError as exc:
@@ -57,14 +86,22 @@ def _check_columns(image: dict[str, Any], table: str) -> None:
 
 def all_columns(image: dict[str, Any], table: str) -> dict[str, Any]:
     """Return the image with every column."""
-    if "version" not in image and REST in image:
-        _check_columns(whole(image), table)
+    if len(image) < len(COLLECTION_COLUMNS) and REST in image:
+        parts = image[REST]
+        rest = parts[0](parts)  # `rest_of`, inline
+        if len(rest) != _OTHER_COLUMNS:
+            check_columns({**image, **rest}, table)
+        image.update(rest)  # after the check, so that each access raises its error
     return image
+
+
+_OTHER_COLUMNS: Final = len(COLLECTION_COLUMNS) - len(("id", "data"))
 
 
 def after_of(event: ReadEvent) -> dict[str, Any]:
     """Return the image that the change left, with every column."""
-    return all_columns(event._images.after, row_of(event).table)  # noqa: SLF001
+    image: dict[str, Any] = event._images[0]  # noqa: SLF001
+    return image if "updated_at" in image else all_columns(image, row_of(event).table)
 
 
 def metadata_of(event: ReadEvent) -> dict[str, Any]:
@@ -76,3 +113,38 @@ def metadata_of(event: ReadEvent) -> dict[str, Any]:
         return {}
     metadata = content.get("metadata") if isinstance(content, dict) else None
     return metadata if isinstance(metadata, dict) else {}
+
+
+def time_of(change: Change, after: dict[str, Any]) -> str:
+    """Return when the transaction committed, or the nearest time that is known, as PostgreSQL's text.
+
+    `after` is the row's image, with every column, if the change left one.
+    In a session with a replication origin, PostgreSQL writes the time that the session set last: none in its first
+    transaction, and a stale one later. Such a time lies before the row's `updated_at`, the start of the transaction.
+    """
+    _, reported, _, is_sent_time = change.transaction
+    if not after:
+        return reported
+    written: str = after["updated_at"]
+    try:
+        if written <= reported and written[4:5] == "-" and written.endswith("+00") and not is_sent_time:
+            return reported  # the usual case: both are ISO 8601 in UTC, with a space and a year of four digits
+        is_later = moment_of(written) > moment_of(reported)
+    except (ValueError, OverflowError, TypeError):  # `infinity`, a year that Python does not have, or NULL
+        return reported
+    return written if is_later or is_sent_time else reported
+
+
+@lru_cache(maxsize=256)
+def moment_of(text: str) -> datetime:
+    """Parse a time once for all changes of a transaction."""
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+@lru_cache(maxsize=256)
+def iso_of(text: str | None) -> str | None:
+    """Return the text of a time as `datetime` writes it; `None` if the time is out of Python's range."""
+    try:
+        return None if text is None else moment_of(text).isoformat()
+    except (ValueError, OverflowError):
+        return None

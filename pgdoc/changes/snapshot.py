@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pgdoc.changes.change import Change
+    from pgdoc.model.json_codec import JsonDecoder
+    from pgdoc.model.positions import Ids, RawPosition
 
 
 _HALF = 1 << 31
@@ -70,7 +72,7 @@ class SnapshotChunk:
 
     Attributes:
         after: the chunk begins after this document id.
-        documents: by id. Changes that the statement did not see are applied to them.
+        documents: by id, as rows. Changes that the statement did not see are applied to them, as documents.
         up_to: the last id that the chunk covers; `None` if it covers all that remains of the collection.
         end_lsn: the end of the WAL after the statement.
     """
@@ -84,13 +86,55 @@ class SnapshotChunk:
     read_at: datetime
 
 
+class Place(NamedTuple):
+    """What the documents of a chunk share with the stream that delivers them.
+
+    Attributes:
+        position: where the stream is.
+        ids: what its tokens carry.
+        decode_text: decodes its data.
+    """
+
+    position: RawPosition
+    ids: Ids
+    decode_text: JsonDecoder | None
+
+
 class DueChunk(NamedTuple):
-    """Documents to deliver at `end_lsn`, each with the progress that it completes."""
+    """Documents to deliver.
+
+    Attributes:
+        part: what they have in common.
+        keys: their ids, in order.
+        rows: their rows, or documents.
+    """
+
+    part: DuePart
+    keys: list[str]
+    rows: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DuePart:
+    """What the documents of a chunk that is due have in common.
+
+    Attributes:
+        count: the number of documents.
+        before, after: the progress before the first of them, and that after the last.
+    """
 
     collection: str
-    end_lsn: int
     read_at: datetime
-    documents: list[tuple[Any, SnapshotProgress]]
+    place: Place
+    count: int
+    before: SnapshotProgress
+    after: SnapshotProgress
+
+    def progress(self, number: int, document_id: str) -> SnapshotProgress:
+        """Return the progress once the first `number` documents are delivered, of which this is the last."""
+        if number == self.count:
+            return self.after
+        return self.before._replace(document_id=document_id, delivered=self.before.delivered + number)
 
 
 class Snapshot:
@@ -122,6 +166,14 @@ class Snapshot:
         return SnapshotProgress(tuple(self._remaining), self._after, self._stream_digest, self._delivered)
 
     @property
+    def delivered(self) -> SnapshotProgress:
+        """The progress with those documents of `due` that come before `next`."""
+        due, count = self.due, self.next
+        if due is None or count == due.part.count:
+            return self.progress
+        return due.part.progress(count, due.keys[count - 1]) if count else due.part.before
+
+    @property
     def wanted(self) -> tuple[str, str] | None:
         """The collection to read next, and the id to read after; `None` while a chunk waits, and at the end."""
         return None if self._waiting or not self._remaining else (self._remaining[0], self._after)
@@ -141,7 +193,7 @@ class Snapshot:
         self._waiting = chunk
         return True
 
-    def release(self) -> None:
+    def release(self, place: Place) -> None:
         """Make the waiting chunk due."""
         chunk = self._waiting
         if chunk is None:
@@ -152,13 +204,8 @@ class Snapshot:
         after = before._replace(
             remaining=tuple(remaining), document_id=chunk.up_to or "", delivered=before.delivered + len(keys)
         )
-        documents = [
-            (chunk.documents[key], before._replace(document_id=key, delivered=before.delivered + number))
-            for number, key in enumerate(keys, 1)
-        ]
-        if documents:
-            documents[-1] = (documents[-1][0], after)
-        due = DueChunk(chunk.collection, chunk.end_lsn, chunk.read_at, documents)
+        part = DuePart(chunk.collection, chunk.read_at, place, len(keys), before, after)
+        due = DueChunk(part, keys, [chunk.documents[key] for key in keys])
         # Nothing but plain assignments from here on: see the module.
         self.due, self.next, self._waiting = due, 0, None
         self._remaining, self._after, self._delivered = remaining, after.document_id, after.delivered

@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,10 +21,13 @@ from pgdoc.model.positions import before_commits_at, commit_lsn_of, just_after
 from pgdoc.model.tokens import Mark, SnapshotStage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pgdoc.changes.change import Change
+    from pgdoc.changes.fanout import ChangeSink
     from pgdoc.model.positions import RawPosition
 
-__all__ = ["Acknowledgements", "ConsumerProgress", "SavedProgress"]
+__all__ = ["Acknowledgements", "ConsumerProgress", "NotedMailbox", "SavedProgress"]
 
 MOST = 10_000
 """The number of outstanding transactions beyond which neighbours are merged."""
@@ -108,6 +113,9 @@ class ConsumerProgress:
         self.watermark = 0
         self.begun = self.checkpointed = Mark()
         self.saved = SavedProgress(Mark(), None)
+
+        # Guards what follows: the hub's thread gives, too. Held for a few steps.
+        self._lock = threading.Lock()
         self._outstanding = Acknowledgements()
 
         # Written by the stream's thread, each in one assignment; the consumer's thread reads them.
@@ -116,11 +124,13 @@ class ConsumerProgress:
 
     def begin_anew(self) -> None:
         """Forget the outstanding transactions, which are lost; events that the stream holds can be acknowledged."""
-        self._outstanding = Acknowledgements()
+        with self._lock:
+            self._outstanding = Acknowledgements()
 
     def give(self, changes: list[Change]) -> None:
-        """See `Acknowledgements.give`."""
-        self._outstanding.give(changes)
+        """Note changes that were put into the mailbox, before any watermark that counts them is made known."""
+        with self._lock:
+            self._outstanding.give(changes)
 
     def acknowledge(self, mark: Mark) -> None:
         """Note what the user acknowledged."""
@@ -160,8 +170,9 @@ class ConsumerProgress:
 
     def _oldest_needed(self, goes_on_at: int) -> int:
         latest = self.latest
-        self._outstanding.acknowledge(latest.position)
-        lsn = self._outstanding.confirmable(goes_on_at)
+        with self._lock:
+            self._outstanding.acknowledge(latest.position)
+            lsn = self._outstanding.confirmable(goes_on_at)
         return lsn if latest.snapshot is SnapshotStage.NONE else min(lsn, latest.position[0])
 
     def to_save(self, idle_bytes: int) -> SavedProgress:
@@ -171,8 +182,48 @@ class ConsumerProgress:
         consumer moves on, too.
         """
         mark = max(self.latest, self.saved.mark, key=lambda mark: mark.position)
-        waiting_since = self._outstanding.waiting_since
+        with self._lock:
+            waiting_since = self._outstanding.waiting_since
         is_idle = waiting_since is None and mark.snapshot is SnapshotStage.NONE
         if is_idle and self.watermark > mark.position[0] + idle_bytes:
             return SavedProgress(Mark(before_commits_at(self.watermark)), None)
         return SavedProgress(mark, waiting_since)
+
+
+class NotedMailbox:
+    """A consumer's mailbox that notes everything that any reader puts: see `Acknowledgements`.
+
+    Attributes:
+        closes_at: takes nothing from this time of `time.monotonic` on: the hub must not feed a consumer that has not
+            shown for long that this process still owns it. Written by the consumer's thread.
+    """
+
+    def __init__(self, mailbox: ChangeSink, progress: ConsumerProgress) -> None:
+        self._mailbox = mailbox
+        self._progress = progress
+        self.closes_at = float("inf")
+
+    def put(self, changes: list[Change], position: RawPosition, size_bytes: int | None) -> int:
+        """See `ChangeSink`."""
+        if changes and time.monotonic() >= self.closes_at:
+            return 0
+        taken = self._mailbox.put(changes, position, size_bytes)
+        if taken:
+            self._progress.give(changes if taken == len(changes) else changes[:taken])
+        return taken
+
+    def begin_at(self, position: RawPosition) -> None:
+        """See `ChangeSink`."""
+        self._mailbox.begin_at(position)
+
+    def call_when_room(self, callback: Callable[[], object]) -> None:
+        """See `ChangeSink`."""
+        self._mailbox.call_when_room(callback)
+
+    def fail(self, error: BaseException) -> None:
+        """See `ChangeSink`."""
+        self._mailbox.fail(error)
+
+    def close(self) -> None:
+        """See `ChangeSink`."""
+        self._mailbox.close()

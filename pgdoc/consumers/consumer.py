@@ -5,7 +5,9 @@ The thread's phases:
 standby     Another process owns the consumer. The thread looks until its claim ends; nothing is read.
 takeover    The thread has claimed the consumer, and `takeover` finds where reading starts, or makes a lost slot again.
 reading     `OwnedSlot` exists and its reader is open. Changes go into the mailbox.
-full        The mailbox stayed full for `_PATIENCE_S`. The reader is closed, because an open reader that does not read
+shared      The hub feeds the mailbox (see `sharing`). The reader is closed; the consumer stays owned, and its slot
+            keeps the WAL. When the hub sends the consumer back, the thread goes back to the takeover.
+full        The mailbox stayed full for some seconds. The reader is closed, because an open reader that does not read
             delays the server's shutdown; the WAL keeps the changes and the consumer stays owned. When there is room,
             the thread goes back to the takeover.
 reconnecting
@@ -24,23 +26,25 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from pgdoc.changes import events
-from pgdoc.changes.router import Router
-from pgdoc.consumers.acknowledgements import ConsumerProgress
+from pgdoc.consumers.acknowledgements import ConsumerProgress, NotedMailbox
+from pgdoc.consumers.filling import Filling
 from pgdoc.consumers.owned_slot import OwnedSlot, save_progress
 from pgdoc.consumers.ownership import Ownership
+from pgdoc.consumers.sharing import HubShare
 from pgdoc.consumers.slots import find_cluster
 from pgdoc.consumers.takeover import Takeover, went_back
 from pgdoc.errors import ConsumerBusy, ConsumerLost, PgdocError, StoreClosed
 from pgdoc.model.json_codec import decode_comparable
-from pgdoc.model.positions import BEFORE_ALL, Lsn, before_commits_at, resume_point
+from pgdoc.model.positions import BEFORE_ALL, Lsn, resume_point
 from pgdoc.model.tokens import Mark, SnapshotStage, token_at
-from pgdoc.replication.source import Cluster, Source
+from pgdoc.replication.source import Cluster
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.runtime.faults import internal_error
 from pgdoc.runtime.retry import Backoff
-from pgdoc.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from pgdoc.changes.change import Change
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.changes.fanout import Subscription
@@ -49,13 +53,13 @@ if TYPE_CHECKING:
     from pgdoc.consumers.takeover import StartPoint
     from pgdoc.model.positions import Ids, RawPosition
     from pgdoc.model.tokens import ResumeToken, SnapshotState
+    from pgdoc.streams.hub import Hub
     from pgdoc.streams.mailbox import AsyncMailbox, Mailbox
 
 logger = logging.getLogger("pgdoc.consumer")
 
 _READ_S = 0.5
 _STANDBY_S = 0.5
-_PATIENCE_S = 5.0
 _LEAVE_S = 2.0
 
 
@@ -63,6 +67,7 @@ class Consumer:
     """A durable consumer that a stream has open.
 
     Args:
+        company: the consumers that the store has open; another one is a reason to share a hub.
         begin_at: where a new consumer begins; `None` begins now.
         wait: whether to stand by while another process owns the consumer.
         recreate: whether to begin again from now when the position is lost.
@@ -79,10 +84,11 @@ class Consumer:
 
     def __init__(  # noqa: PLR0913 (the options of `watch`)
         self,
-        source: Source,
+        hub: Hub,
         name: str,
         subscription: Subscription,
         *,
+        company: Collection[Consumer],
         begin_at: ResumeToken | Lsn | None,
         wait: bool,
         recreate: bool,
@@ -90,11 +96,9 @@ class Consumer:
     ) -> None:
         # Fixed from here on.
         self.name = name
-        self._source = source
+        self._source = hub.source
         self._subscription = subscription
         self._mailbox: Mailbox | AsyncMailbox = subscription.mailbox  # type: ignore[assignment]
-        self._router = Router(self._view)
-        self._router.add(subscription.selection)
         self._wait, self._recreate, self._first_snapshot = wait, recreate, snapshot
         self._process = os.getpid()
 
@@ -115,8 +119,11 @@ class Consumer:
         self._ownership: Ownership | None = None  # has the claim, or asks for it; None between two connections
         self._won: Claim | None = None  # the last claim of this process; `claim` follows when the takeover succeeds
 
-        # Shared by both threads; `ConsumerProgress` says which thread writes what.
+        # Shared with the stream's thread and the hub's; `ConsumerProgress` says which thread writes what.
         self._progress = ConsumerProgress()
+        self._noted = subscription.mailbox = NotedMailbox(subscription.mailbox, self._progress)
+        self._filling = Filling(subscription, self._view, lambda: self._ends)
+        self._share = HubShare(hub, subscription, lambda: len(company) > 1)
         self._closing = threading.Event()
         self._abandoned = False
         self._ready: Future[None] = Future()
@@ -140,14 +147,14 @@ class Consumer:
 
     @property
     def live_position(self) -> RawPosition:
-        """The lowest position: the mailbox knows how far the stream has come."""
-        return BEFORE_ALL
+        """See `Feed`: the mailbox knows how far the stream has come, unless the hub feeds it."""
+        return self._share.live_position
 
     @property
     def wal_end(self) -> int:
         """The highest LSN that the server has reported."""
         owned = self._owned
-        return self._wal_end if owned is None else owned.wal_end
+        return max(self._wal_end if owned is None else owned.wal_end, self._share.wal_end)
 
     def acknowledge(self, mark: Mark) -> None:
         """Note that everything up to `mark` is acknowledged; the server learns it within a second."""
@@ -168,6 +175,7 @@ class Consumer:
         if os.getpid() != self._process:  # In a forked child, the mailbox's lock may be held for ever.
             return
         self._mailbox.close()
+        self._share.wake()
         owned = self._owned
         if owned is not None:
             owned.wake()
@@ -197,6 +205,7 @@ class Consumer:
         if not self._ready.done():
             self._ready.set_exception(error)
         elif isinstance(error, ConsumerLost):
+            self._leave_hub()  # first: what came after the cut would be delivered, without the events before it
             self._mailbox.cut(error)  # The new owner has begun with the events that this stream still holds.
         elif not self._ends:
             self._mailbox.fail(error)
@@ -301,52 +310,55 @@ class Consumer:
         return start
 
     def _read(self, owned: OwnedSlot) -> None:
-        """Feed the stream until it ends, or until a mailbox that was full for long has room again."""
+        """Feed the stream until it ends, the hub sends it back, or a mailbox that was full for long has room again."""
         while not self._ends:
             burst = owned.read(_READ_S)
-            selected = self._router.route(burst.changes).get(self._subscription.selection, [])
-            left = self._put(selected, burst.watermark)
-            if left and self._put_rest(owned, left, burst.watermark):
+            if not self._filling.put(burst, owned):
                 break
             self._progress.watermark = burst.watermark
             if owned.has_caught_up:
                 self.mode = "live"
             owned.heartbeat()
+            if owned.may_rest and self._mailbox.has_room and self._join_hub(owned):
+                self._stay_with_hub(owned)
+                break
+        self._leave_hub()
         if not self._ends:
             self.mode = "catching_up"
             owned.stop_reading()
-            self._wait_for_room(owned, float("inf"))
+            self._filling.wait_for_room(owned)
 
     def _view(self, change: Change) -> ChangeEvent:
         return events.from_change(change, self.ids, decode_text=decode_comparable)
 
-    def _put(self, selected: list[Change], watermark: int) -> list[Change]:
-        """Put changes into the mailbox; return those that do not fit."""
-        wanted = self._subscription.beyond(selected)
-        left = self._subscription.put(wanted, before_commits_at(watermark))
-        self._progress.give(wanted[: len(wanted) - len(left)])
-        return left
-
-    def _put_rest(self, owned: OwnedSlot, left: list[Change], watermark: int) -> list[Change]:
-        """Put the rest as the mailbox gets room within `_PATIENCE_S`; return what is left."""
-        deadline = time.monotonic() + _PATIENCE_S
-        while left and self._wait_for_room(owned, deadline):
-            left = self._put(left, watermark)
-        return left
-
-    def _wait_for_room(self, owned: OwnedSlot, deadline: float) -> bool:
-        room = Wakeup()
-        self._mailbox.call_when_room(room.set)
-        owned.heartbeat()
-        while not self._ends and time.monotonic() < deadline:
-            if room.wait(_READ_S):
-                return True
-            owned.heartbeat()
+    def _join_hub(self, owned: OwnedSlot) -> bool:
+        """Hand over to the hub if it is near; return whether it feeds the stream now."""
+        self._noted.closes_at = owned.is_owned_until
+        if self._share.join(self._progress.watermark, self.ids, owned.plugin):
+            return True
+        self._noted.closes_at = float("inf")
+        if self._share.is_joining:
+            owned.ask()
         return False
+
+    def _stay_with_hub(self, owned: OwnedSlot) -> None:
+        """Keep the slot while the hub feeds the stream, until the hub sends the consumer back or the stream ends."""
+        owned.stop_reading()
+        while not self._ends and self._share.is_feeding and owned.may_rest:
+            self._share.wait(owned.session, _READ_S)
+            # A watermark of the hub counts what it has put: `NotedMailbox` has noted that before.
+            self._progress.watermark = max(self._progress.watermark, self._share.watermark)
+            owned.heartbeat()
+            self._noted.closes_at = owned.is_owned_until
+
+    def _leave_hub(self) -> None:
+        self._share.leave()
+        self._noted.closes_at = float("inf")
 
     def _disconnect(self) -> None:
         """Close the sessions, which are lost or must not be used any more."""
         owned, ownership = self._owned, self._ownership
+        self._leave_hub()
         if owned is not None:
             self._wal_end = owned.wal_end
             self._owned = None
@@ -364,6 +376,7 @@ class Consumer:
             logger.info('consumer "%s": the last acknowledgements could not be stored: %s', self.name, exc)
         finally:
             self._disconnect()
+            self._share.close()
             self.mode = "closed"
             if not self._ready.done():
                 self._ready.set_exception(StoreClosed("the store is closed: open a new one"))

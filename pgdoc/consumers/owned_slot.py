@@ -10,6 +10,9 @@
    transaction was read in part is dropped by position.
 6. A transaction that the slot's plugin can't send is read from a copy of the slot (see `replication.detours`), and then
    the slot itself goes on after it. Confirmations reach the slot when it is read again.
+7. While nothing reads the slot, because the hub feeds the stream (see `sharing`) or its mailbox is full, what is
+   acknowledged is stored within a second, and the ownership's session advances the slot from time to time: an advance
+   reads the WAL since the slot's `restart_lsn` again, if quickly. An owner whose session ends notices it.
 """
 
 from __future__ import annotations
@@ -42,6 +45,14 @@ _REOPEN_S = 5.0
 _REOPEN_PAUSE_FACTOR = 20
 """At most this fraction of the time is spent on closing and opening a quiet reader."""
 
+_ADVANCE_S = 10.0
+_ADVANCE_PAUSE_FACTOR = 50
+_LONGEST_ADVANCE_PAUSE_S = 60.0
+"""How often a slot without a reader is advanced to what was acknowledged, and the fraction of the time it may take.
+
+The pause has a limit: an advance reads the WAL of the pause before it, so it would take longer each time.
+"""
+
 _HEARTBEAT_LIMIT_S = 10.0
 _IDLE_SAVE_BYTES = 16 << 20
 """How far the watermark of a quiet consumer moves between two saves."""
@@ -53,7 +64,11 @@ class OwnedSlot:
     The consumer's thread calls everything here; other threads call only `wake` and `wal_end`.
 
     Attributes:
-        is_reading: false while the stream's mailbox stays full.
+        is_reading: false while the hub feeds the stream, or its mailbox stays full.
+        is_owned_until: the time of `time.monotonic` until which no other process can own the consumer; a third of the
+            lease is left for clocks that run apart.
+        is_in_place: false if a slot that nothing should read was lost, moved or read by another session, or could not
+            be advanced. Only a takeover can tell what to do.
 
     Raises:
         ServerUnreachable: the server closed a connection, or the slot changed meanwhile.
@@ -74,13 +89,17 @@ class OwnedSlot:
         self._ownership = ownership
         self._cluster = cluster
         self._progress = progress
+        self.is_owned_until = 0.0
         self._next_heartbeat = self._next_status = 0.0
         _, self._flushed_at_start = ownership.wal_end()
         self._session = self._open(start.read_from)
-        self.is_reading = True
+        self.is_reading = self.is_in_place = True
+        found = ownership.look_at_slot()
+        self._may_rest = found is not None and not found.ends_idle
         progress.watermark = start.read_from
-        # Of a quiet reader: what the last one that was closed for it has confirmed, or the first one has begun with.
-        self._next_reopen = 0.0
+        # Of a slot that is quiet or not read: up to where it was confirmed, and acknowledged then.
+        self._next_reopen = self._next_advance = 0.0
+        self._reader_pid = self._session.reader.pid
         self._confirmed, self._acknowledged = progress.confirmable(), progress.latest.position
 
     def _open(self, at: int) -> ReplicationSession:
@@ -179,8 +198,35 @@ class OwnedSlot:
 
     def stop_reading(self) -> None:
         """Close the reader and stay the owner."""
-        self.is_reading = False
+        if self.is_reading:
+            self.is_reading = False
+            self._reader_pid = self._session.reader.pid
+            self._confirmed = max(self._confirmed, self._session.reader.reported)
+            self._next_advance = time.monotonic() + _ADVANCE_S
         self._session.reader.close()
+
+    @property
+    def plugin(self) -> str:
+        """The output plugin that is read."""
+        return self._session.slot_start.plugin
+
+    @property
+    def may_rest(self) -> bool:
+        """Whether the slot can do without its reader, and surely belongs to this process.
+
+        The reader has caught up, nobody else has touched the slot, and the server keeps a slot that rests.
+        """
+        is_settled = self.has_caught_up and self._session.route is STRAIGHT and self._may_rest
+        return is_settled and self.is_in_place and time.monotonic() < self.is_owned_until
+
+    @property
+    def session(self) -> int:
+        """The socket of the session that owns the consumer."""
+        return self._ownership.socket
+
+    def ask(self) -> None:
+        """Let the next `read` ask the server how far its WAL goes."""
+        self._session.reader.ask()
 
     def heartbeat(self) -> None:
         """Keep both sessions alive, and report and store progress when it is due."""
@@ -192,10 +238,60 @@ class OwnedSlot:
                 self._send_status()
                 if self._session.route is STRAIGHT and self._session.reader.is_quiet and now >= self._next_reopen:
                     self._reopen_with_news()
+        elif self._ownership.has_word:  # most often, that its session has ended
+            self.save()
+        elif now >= self._next_status:
+            self._next_status = now + _STATUS_S
+            self._store_acknowledged()
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + HEARTBEAT_S
-            self._ownership.follow_tables()
+            with deadline_scope(_HEARTBEAT_LIMIT_S):
+                self._ownership.follow_tables()
             self.save()
+            if not self.is_reading:
+                self._look_after_slot()
+
+    def _store_acknowledged(self) -> None:
+        """Store what was acknowledged since the last time."""
+        self._progress.confirmable()  # lets go of what is acknowledged
+        news = self._progress.to_save(_IDLE_SAVE_BYTES)
+        if news.mark == self._progress.saved.mark:
+            return
+        began = time.monotonic()
+        with deadline_scope(_HEARTBEAT_LIMIT_S):
+            if not self._ownership.save(*news, self._cluster):
+                raise self._ownership.lost()
+        self._progress.saved = news
+        self._note_owned(began)
+
+    def _note_owned(self, at: float) -> None:
+        self.is_owned_until = at + self._ownership.lease_s * 2 / 3
+
+    def _look_after_slot(self) -> None:
+        """Advance the slot if that is due, and find out whether it is as it was left."""
+        confirmable, acknowledged = self._progress.confirmable(), self._progress.latest.position
+        found = self._ownership.look_at_slot()
+        self._may_rest = found is not None and not found.ends_idle
+        self.is_in_place = (
+            found is not None
+            and found.wal_status != "lost"
+            and found.active_pid in {None, self._reader_pid}
+            and found.confirmed <= confirmable
+        )
+        is_far = confirmable - self._confirmed >= _IDLE_SAVE_BYTES
+        has_news = acknowledged != self._acknowledged and confirmable > self._confirmed
+        is_free = self.is_in_place and found is not None and found.active_pid is None  # its last reader has left
+        is_due = time.monotonic() >= self._next_advance or (found is not None and found.wal_status == "unreserved")
+        if not is_free or not (is_far or has_news) or not is_due:
+            return
+        began = time.monotonic()
+        with self._ownership.unhurried():
+            self.is_in_place = self._ownership.advance(confirmable)
+            ended = time.monotonic()
+        self._note_owned(ended)
+        self._confirmed, self._acknowledged = confirmable, acknowledged
+        pause_s = min(_ADVANCE_PAUSE_FACTOR * (ended - began), _LONGEST_ADVANCE_PAUSE_S)
+        self._next_advance = ended + max(_ADVANCE_S, pause_s)
 
     def _reopen_with_news(self) -> None:
         """Confirm what was acknowledged, if anything was, or if a quiet consumer's watermark is far ahead."""
@@ -221,15 +317,11 @@ class OwnedSlot:
         reader.confirm(self._progress.confirmable())
         reader.report_confirmed()
 
-    def save(self, idle_bytes: int = _IDLE_SAVE_BYTES) -> None:
+    def save(self, idle_bytes: int = _IDLE_SAVE_BYTES, *, advance: bool = False) -> None:
         """See `save_progress`."""
-        save_progress(
-            self._ownership,
-            self._cluster,
-            self._progress,
-            idle_bytes=idle_bytes,
-            advance=not self.is_reading,
-        )
+        began = time.monotonic()
+        save_progress(self._ownership, self._cluster, self._progress, idle_bytes=idle_bytes, advance=advance)
+        self._note_owned(began)
 
     def flush_progress(self) -> None:
         """Confirm and store everything that was acknowledged, and give the consumer up."""
@@ -240,7 +332,7 @@ class OwnedSlot:
                 self.stop_reading()
         if self._ownership.closed:  # The claim alone is enough to store progress.
             self._ownership = Ownership(self._source, self._ownership.name, self._ownership.claim)
-        self.save(idle_bytes=0)
+        self.save(idle_bytes=0, advance=not self.is_reading)
         if self.is_reading:
             self._send_status()  # The save may have found a newer checkpoint.
             if self._session.route is not STRAIGHT:  # the slot itself has no reader

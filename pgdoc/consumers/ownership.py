@@ -19,15 +19,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc.consumers.claims import CONSUMER_TABLES, Checkpoint, Claim, ConsumerRow, Owner, RowLockedError
+from pgdoc.consumers.claims import Checkpoint, Claim, ConsumerRow, Owner, RowLockedError
 from pgdoc.consumers.fence import ending_blockers
+from pgdoc.consumers.server_errors import map_consumer_error, mapped
 from pgdoc.consumers.slots import (
     ConsumerSlot,
     advance_slot,
@@ -37,11 +37,9 @@ from pgdoc.consumers.slots import (
     slot_of,
     wait_for_former_reader,
 )
-from pgdoc.database.errors import one_line
 from pgdoc.errors import (
     ConsumerBusy,
     ConsumerLost,
-    DatabaseError,
     PgdocError,
     ServerUnreachable,
     StreamError,
@@ -50,7 +48,7 @@ from pgdoc.errors import (
 from pgdoc.model.positions import Lsn, Position
 from pgdoc.model.tokens import Mark, parse_snapshot
 from pgdoc.replication.checks import FLUSH_LIMIT_S, check_flush
-from pgdoc.replication.connection import connect, map_replication_error, preflight, quote_identifier
+from pgdoc.replication.connection import connect, has_word, preflight
 from pgdoc.replication.registry import follow_tables, read_existence
 from pgdoc.replication.standby import StandbyCheck
 from pgdoc.runtime.deadline import deadline_scope
@@ -74,8 +72,7 @@ _UNHURRIED_S = 900  # the same while a slot is made, which can take minutes
 _LOCK_TIMEOUT_MS = 2000
 _FENCE_TIMEOUT_MS = 10_000
 _FLUSH_POLL_S = 0.01
-_ADVANCE_LIMIT_S = 70.0  # longer than the statement's own limit, see `advance_slot`
-_OUR_TABLES = re.compile(r"\b(consumers|consumer_progress|owners|unreadable)\b")
+_ADVANCE_LIMIT_S = 70.0
 
 
 class Ownership:
@@ -89,19 +86,22 @@ class Ownership:
     Attributes:
         purpose: what the consumer's connections serve, see `connect`.
         claim: what this process owns the consumer under.
+        lease_s: how long the session may be idle.
     """
 
     def __init__(self, source: Source, name: str, claim: Claim | None = None) -> None:
         self.name = name
         self.claim = claim
         self.purpose = f"consumer {name}"
+        self.lease_s = LEASE_S
         self._source = source
         self._connection = connect(source.conninfo, replication=False, purpose=self.purpose)
         try:
             preflight(self._connection, needs_slot=False)  # The consumer may have its slot already.
             self._execute(f"SET idle_session_timeout = '{LEASE_S}s'")
             self._execute(f"SET lock_timeout = {_LOCK_TIMEOUT_MS}")
-            self.slot = self._find_slot_name()
+            with mapped(self._connection, self.name):
+                self.slot = slot_of(self._connection, self.name)
             self._session = self._one("whoami")
         except BaseException:
             self._connection.close()
@@ -114,15 +114,15 @@ class Ownership:
     def own(self) -> bool:
         """Claim the consumer, if the last claim has ended."""
         seen = self.find_owner()
-        if seen is not None and seen.state == "hidden":
-            self._execute(statement("consumers", "ask_for_lease"), {"name": self.name, "seen_holder": seen.holder})
-        if seen is not None and not seen.is_free:
-            return False
         pid, holder, renewed_at = (None, None, None) if seen is None else seen[:3]
         last = {"name": self.name, "seen_pid": pid, "seen_holder": holder, "seen_at": renewed_at}
         try:
+            if seen is not None and seen.state == "hidden":
+                self._execute(statement("consumers", "ask_for_lease"), last)
+            if seen is not None and not seen.is_free:
+                return False
             row = self._row("claim", last | self._of_session())
-        except RowLockedError:  # another process is claiming it
+        except RowLockedError:  # another process is claiming it, or its owner advances the slot
             return False
         self.claim = None if row is None else Claim(*row)
         return row is not None
@@ -181,7 +181,7 @@ class Ownership:
 
     def _still_blocked(self, refused: list[PgdocError | psycopg.Error]) -> PgdocError:
         if refused and isinstance(refused[-1], psycopg.Error):
-            return self._map_error(refused[-1])
+            return map_consumer_error(refused[-1], self._connection)
         return ServerUnreachable(
             f'consumer "{self.name}" can\'t be taken over: a transaction with a checkpoint of its former owner did not '
             "end; end it with pg_terminate_backend(), or ROLLBACK PREPARED if it is a prepared one"
@@ -208,19 +208,17 @@ class Ownership:
         """
         return Mark(checkpoint.position, self._parse_snapshot(checkpoint.snapshot))
 
-    def advance(self, lsn: int) -> None:
-        """Confirm that nothing below `lsn` is needed again, to a slot that has no reader."""
-        self._row("advance", {"slot": self.slot, "to": str(Lsn(lsn))})
+    def advance(self, lsn: int) -> bool:
+        """Confirm that nothing below `lsn` is needed again, to a slot that has no reader; see `advance_slot`."""
+        with mapped(self._connection, self.name):
+            return advance_slot(self._connection, self.slot, lsn, self._claimed())
 
     def advance_after(self, pid: int, lsn: int | None) -> None:
         """Confirm an LSN, if any, once the walsender with this pid, whose connection was closed, has left the slot."""
-        try:
-            with deadline_scope(_ADVANCE_LIMIT_S):
-                wait_for_former_reader(self._connection, self.slot, pid)
-                if lsn is not None:
-                    advance_slot(self._connection, self.slot, lsn)
-        except psycopg.Error as exc:
-            raise self._map_error(exc) from exc
+        with mapped(self._connection, self.name), deadline_scope(_ADVANCE_LIMIT_S):
+            wait_for_former_reader(self._connection, self.slot, pid)
+            if lsn is not None:
+                advance_slot(self._connection, self.slot, lsn, self._claimed())
 
     def make_standby_check(self) -> StandbyCheck:
         """Return a check that uses this session."""
@@ -250,11 +248,9 @@ class Ownership:
 
     def find_slot(self) -> ConsumerSlot | None:
         """End any reader of the consumer's slot, and look it up."""
-        try:
+        with mapped(self._connection, self.name):
             end_reader(self._connection, self.slot)
             return find_slot(self._connection, self.slot)
-        except psycopg.Error as exc:
-            raise self._map_error(exc) from exc
 
     def published_since(self) -> int:
         """Return the LSN since which the publication that pgoutput reads is complete."""
@@ -274,17 +270,18 @@ class Ownership:
 
     def follow_tables(self) -> None:
         """See `pgdoc.replication.registry.follow_tables`."""
-        try:
+        with mapped(self._connection, self.name):
             follow_tables(self._connection)
-        except psycopg.Error as exc:
-            raise self._map_error(exc) from exc
+
+    def look_at_slot(self) -> ConsumerSlot | None:
+        """Look the consumer's slot up."""
+        with mapped(self._connection, self.name):
+            return find_slot(self._connection, self.slot)
 
     def drop_slot(self) -> bool:
         """Drop the consumer's slot; return whether it existed."""
-        try:
+        with mapped(self._connection, self.name):
             return drop_slot(self._connection, self.slot)
-        except psycopg.Error as exc:
-            raise self._map_error(exc) from exc
 
     def remove(self) -> bool:
         """Delete the consumer and its slot; return whether either existed.
@@ -314,6 +311,18 @@ class Ownership:
             time.sleep(_FLUSH_POLL_S)
 
     @property
+    def socket(self) -> int:
+        """The socket of its session."""
+        with mapped(self._connection, self.name):
+            return self._connection.pgconn.socket
+
+    @property
+    def has_word(self) -> bool:
+        """See `pgdoc.replication.connection.has_word`."""
+        with mapped(self._connection, self.name):
+            return has_word(self._connection)
+
+    @property
     def closed(self) -> bool:
         """Whether the session is known to be over."""
         return self._connection.closed
@@ -339,12 +348,6 @@ class Ownership:
     def _of_session(self) -> dict[str, Any]:
         pid, began = self._session
         return {"pid": pid, "began": began, "ttl": timedelta(seconds=LEASE_S)}
-
-    def _find_slot_name(self) -> str:
-        try:
-            return slot_of(self._connection, self.name)
-        except psycopg.Error as exc:
-            raise self._map_error(exc) from exc
 
     def _parse_snapshot(self, text: str | None) -> SnapshotState:
         try:
@@ -375,23 +378,5 @@ class Ownership:
 
     def _execute(self, query: str, *params: Any) -> psycopg.Cursor[Any]:
         given = params[0] if params and isinstance(params[0], dict) else params or None
-        try:
+        with mapped(self._connection, self.name):
             return self._connection.execute(query.encode(), given)
-        except psycopg.errors.LockNotAvailable as exc:
-            raise RowLockedError(
-                f'consumer "{self.name}": an open transaction holds its row, such as one with a checkpoint; end that '
-                "transaction, or try again later",
-                sqlstate=exc.sqlstate,
-            ) from exc
-        except psycopg.Error as exc:
-            raise self._map_error(exc) from exc
-
-    def _map_error(self, exc: psycopg.Error) -> PgdocError:
-        if exc.sqlstate != "42501":
-            return map_replication_error(exc, self._connection)
-        text, role = one_line(exc), quote_identifier(self._connection.info.user)
-        if _OUR_TABLES.search(text):
-            advice = f"as the catalog's owner, run GRANT SELECT, INSERT, UPDATE, DELETE ON {CONSUMER_TABLES} TO {role}"
-        else:  # A takeover ends sessions of the former owner, which may belong to another role.
-            advice = f"open the consumer as the same role everywhere, or run GRANT pg_signal_backend TO {role}"
-        return DatabaseError(f"{text}: {advice}", sqlstate=exc.sqlstate)

@@ -29,6 +29,7 @@ from pgdoc.replication.session import (
 )
 from pgdoc.replication.slots import advance, copy_slot, slot_name
 from pgdoc.replication.source import SlotStart, Source
+from pgdoc.runtime.deadline import left_s
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -43,9 +44,12 @@ logger = logging.getLogger("pgdoc.consumer")
 _SLOT_CHANGED = {"42704", "55000", "55006"}
 """The slot was dropped, lost its WAL or got another reader since it was checked. The next check finds out which."""
 
+_NOT_ADVANCED = _SLOT_CHANGED | {"57014"}  # also: it took too long
+
 _LEAVE_S = 1.0
 _LEAVE_POLL_S = 0.002
-_ADVANCE_LIMIT_MS = 60_000
+_ADVANCE_SHARE = 0.8
+"""The part of this side's limit for which the server may advance: it gives up first, and the session goes on."""
 
 
 def find_cluster(source: Source, *, purpose: str = "") -> Cluster:
@@ -65,12 +69,14 @@ class ConsumerSlot(NamedTuple):
         wal_status: as in `pg_replication_slots`; a slot that is `lost` can't be read any more.
         confirmed: its `confirmed_flush_lsn`.
         active_pid: the process that reads it, if any.
+        ends_idle: whether the server invalidates a slot that nobody reads for some time (PostgreSQL 18).
     """
 
     plugin: str
     wal_status: str
     confirmed: int
     active_pid: int | None
+    ends_idle: bool
 
 
 def slot_of(connection: psycopg.Connection[Any], consumer: str) -> str:
@@ -143,17 +149,24 @@ def wait_for_former_reader(connection: psycopg.Connection[Any], slot: str, pid: 
         time.sleep(_LEAVE_POLL_S)
 
 
-def advance_slot(connection: psycopg.Connection[Any], slot: str, lsn: int) -> None:
-    """Confirm that nothing below `lsn` is needed again, if nothing reads the slot; give up after a minute.
+def advance_slot(connection: psycopg.Connection[Any], slot: str, lsn: int, claim: dict[str, Any]) -> bool:
+    """Confirm that nothing below `lsn` is needed again, if nothing reads the slot; return `False` if that fails.
 
+    It fails if the slot changes meanwhile, or takes longer than most of what the enclosing `deadline_scope` allows.
+    Only while the claim stands, whose row is locked meanwhile: the next owner may already need more than this one did.
     The server decodes everything since the start of the oldest open transaction. With `synchronized_standby_slots`, it
     waits for standbys, too.
     """
-    connection.execute(f"SET statement_timeout = {_ADVANCE_LIMIT_MS}")
+    connection.execute(f"SET statement_timeout = {max(1, int(left_s() * _ADVANCE_SHARE * 1000))}")
     try:
-        connection.execute(statement("consumers", "advance"), {"slot": slot, "to": str(Lsn(lsn))})
-    except psycopg.errors.QueryCanceled as exc:
+        connection.execute(statement("consumers", "advance"), claim | {"slot": slot, "to": str(Lsn(lsn))})
+    except psycopg.Error as exc:
+        if exc.sqlstate not in _NOT_ADVANCED:
+            raise
         logger.warning('slot "%s" could not be advanced: %s', slot, one_line(exc))
+        return False
+    else:
+        return True
     finally:
         if not connection.closed:
             connection.execute("SET statement_timeout = 0")

@@ -45,18 +45,15 @@ class Images(NamedTuple):
 
 
 REST: Final = ""
-"""No column has this name. In an image that has only the id and the data, it is what reads the other columns."""
+"""No column has this name. In an image that has only the id and the data, it is a tuple that begins with the function
+that reads the other columns; the function takes the tuple."""
 
 
-def whole(image: dict[str, Any]) -> dict[str, Any]:
-    """Read the other columns of an image, if it has only the id and the data yet; return the image.
-
-    Any thread may call this: two at once read the same.
-    """
-    rest = image.get(REST)
-    if rest is not None and "version" not in image:
-        image.update(rest())
-    return image
+def rest_of(image: dict[str, Any]) -> dict[str, Any]:
+    """Read the columns that an image lacks yet; it must have `REST`. Any thread may call this: all read the same."""
+    parts = image[REST]
+    found: dict[str, Any] = parts[0](parts)
+    return found
 
 
 class RowChange(NamedTuple):
@@ -70,7 +67,7 @@ class RowChange(NamedTuple):
         table: its name in the schema that is read. Before the change is assembled, pgoutput's may be outdated, or empty
             if the table was in another schema.
         complete: whether the message has all the images that its kind should have.
-        read: decodes the message of the plugin that sent it; what it returns may have to be read `whole`.
+        read: decodes the message of the plugin that sent it; its images may lack columns that `rest_of` reads.
         oid: of the table; 0 from wal2json, which does not send it.
     """
 
@@ -95,7 +92,9 @@ class RowChange(NamedTuple):
         """
         found = self.read(self.message)
         for image in found:
-            whole(image).pop(REST, None)
+            if REST in image:
+                image.update(rest_of(image))
+                del image[REST]
         return found
 
 

@@ -44,21 +44,35 @@ def check_id(document_id: Any) -> str:
     return document_id if type(document_id) is str else str.__str__(document_id)
 
 
-class _Clock:
-    """The time in 4,096ths of a millisecond; it increases even if the system's clock goes back."""
+class _Source:
+    """The time in 4,096ths of a millisecond, which increases even if the system's clock goes back, and random bits.
+
+    It draws the bits of many ids at once: `os.urandom` lets go of the GIL, and the thread that reads changes takes it.
+    """
 
     def __init__(self) -> None:
         self._last = 0
-        self._lock = threading.Lock()
+        self.after_fork()
 
-    def tick(self) -> int:
+    def after_fork(self) -> None:
+        """Draw other bits than the parent, whose lock another thread may have held."""
+        self._lock = threading.Lock()
+        self._drawn, self._used = b"", 0
+
+    def next(self) -> tuple[int, bytes]:
         now = time.time_ns() * 4096 // 1_000_000
         with self._lock:
             self._last = max(now, self._last + 1)
-            return self._last
+            if self._used == len(self._drawn):
+                self._drawn, self._used = os.urandom(_RANDOM_BYTES * _DRAWN_IDS), 0
+            self._used += _RANDOM_BYTES
+            return self._last, self._drawn[self._used - _RANDOM_BYTES : self._used]
 
 
-_clock = _Clock()
+_RANDOM_BYTES: Final = 8
+_DRAWN_IDS: Final = 128
+_source = _Source()
+os.register_at_fork(after_in_child=_source.after_fork)
 
 
 def new_id() -> str:
@@ -66,8 +80,8 @@ def new_id() -> str:
 
     Ids of one process sort in the order in which it made them.
     """
-    milliseconds, fraction = divmod(_clock.tick(), 4096)
-    rest = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
-    tail = f"{rest:016x}"
+    now, drawn = _source.next()
+    milliseconds, fraction = divmod(now, 4096)
+    tail = f"{int.from_bytes(drawn, 'big') & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000:016x}"
     head = f"{milliseconds:012x}"
     return f"{head[:8]}-{head[8:]}-7{fraction:03x}-{tail[:4]}-{tail[4:]}"

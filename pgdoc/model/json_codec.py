@@ -19,6 +19,7 @@ from uuid import UUID
 import orjson
 
 from pgdoc.errors import InvalidDocument, UnreadableDocument
+from pgdoc.model.raw_json import RawJson, object_text, plain_text
 from pgdoc.model.short_repr import short_repr
 from pgdoc.model.values import FORMS, NoForm, datetime_json, is_json_type, to_json_type
 
@@ -63,6 +64,9 @@ _DIGITS_ALIKE: Final = bytes.maketrans(b"123456789", b"000000000")
 _DIGITS_AND_PLUS_ALIKE: Final = bytes.maketrans(b"123456789+", b"0000000000")
 
 
+_19_DIGITS: Final = b"0" * 19
+
+
 _MORE_THAN_64_BITS: Final = b"0" * 20
 
 
@@ -87,6 +91,8 @@ def encode(data: DocumentData, encoder: Encoder | None = None) -> bytes:
         InvalidDocument: the data is not a JSON object, has a top-level `_id`, or contains a value that PostgreSQL or
             JSON has no form for.
     """
+    if data.__class__ is RawJson and (text := object_text(data)) is not None:
+        return text
     if not isinstance(data, Mapping):
         data = _object_of(data, encoder)
     if "_id" in data:
@@ -96,6 +102,10 @@ def encode(data: DocumentData, encoder: Encoder | None = None) -> bytes:
 
 def _object_of(data: Any, encoder: Encoder | None) -> Mapping[str, Any]:
     found = _convert(data, ("",), encoder)
+    if isinstance(data, RawJson) and not isinstance(found, Mapping):
+        raise InvalidDocument(
+            f"data is the JSON text {short_repr(data.text)}, which is not an object: use the text of an object"
+        )
     if not isinstance(found, Mapping):
         raise InvalidDocument(
             f"data has type {type(data).__name__}: use a dict with the fields of a JSON object, or an instance of a "
@@ -124,9 +134,9 @@ def _is_faithful(text: bytes, value: Any, encoder: Encoder | None) -> bool:
     Comparing detects what orjson writes as another value. A large float must be written without an exponent: the float
     `1e23` is not ten to the 23rd, which PostgreSQL would store.
     """
-    if b"\\u0000" in text:
+    if text.find(b"\\u0000") >= 0:  # `in` takes longer: see `decode`
         return False
-    if b"0e0" in text.translate(_DIGITS_AND_PLUS_ALIKE) and _LARGE_FLOAT.search(text):
+    if text.translate(_DIGITS_AND_PLUS_ALIKE).find(b"0e0") >= 0 and _LARGE_FLOAT.search(text):
         return False
     if encoder is not None:
         return _is_plain(value)
@@ -134,7 +144,18 @@ def _is_faithful(text: bytes, value: Any, encoder: Encoder | None) -> bool:
         is_same = bool(orjson.loads(text) == value)
     except Exception:  # noqa: BLE001 (the comparison of a foreign class; or a Decimal beyond the range of a float)
         is_same = False
-    return is_same or _is_convertible(value)
+    return is_same or (_is_convertible(value) and _is_shallow(text))
+
+
+def _is_shallow(text: bytes) -> bool:
+    """Return whether the text is no deeper than orjson writes, whatever texts were put into it."""
+    if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
+        return True
+    try:
+        orjson.dumps(orjson.loads(text))
+    except (TypeError, orjson.JSONDecodeError):
+        return False
+    return True
 
 
 def _is_plain(value: Any) -> bool:
@@ -165,6 +186,8 @@ def _converted(value: Any) -> Any:
     """Return a value that orjson does not know as one that it does."""
     if value.__class__ is datetime:
         return orjson.Fragment(datetime_json(value))
+    if value.__class__ is RawJson and (text := plain_text(value)) is not None:
+        return orjson.Fragment(text)
     form = FORMS.get(value.__class__)
     found = to_json_type(value, None) if form is None else form(value)
     if found.__class__ in _NATIVE:
@@ -303,7 +326,8 @@ def decode(text: bytes | str) -> Any:
     """
     raw = text.encode() if isinstance(text, str) else text
     digits = raw.translate(_DIGITS_ALIKE)
-    if _MORE_THAN_64_BITS in digits or _LESS_THAN_64_BITS in digits:
+    # `in` would first try its operand as an integer, which fails and takes longer than the search
+    if digits.find(_19_DIGITS) >= 0 and (digits.find(_MORE_THAN_64_BITS) >= 0 or digits.find(_LESS_THAN_64_BITS) >= 0):
         return _decode_exactly(raw, _TO_FLOATS)
     try:
         return orjson.loads(raw)

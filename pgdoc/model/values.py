@@ -19,6 +19,7 @@ from uuid import UUID
 
 import orjson
 
+from pgdoc.model.raw_json import RawJson, value_of
 from pgdoc.model.short_repr import short_repr
 
 __all__ = [
@@ -52,8 +53,8 @@ class _PydanticModel(Protocol):
     def model_dump(self) -> dict[str, Any]: ...
 
 
-DocumentData: TypeAlias = "Mapping[str, Any] | _Dataclass | _PydanticModel | _Struct | _Attrs"
-"""The data of a document: a JSON object, or an instance of a class with fields."""
+DocumentData: TypeAlias = "Mapping[str, Any] | RawJson | _Dataclass | _PydanticModel | _Struct | _Attrs"
+"""The data of a document: a JSON object, its text, or an instance of a class with fields."""
 
 _JSON_TYPES: Final = frozenset((str, int, float, bool, type(None), dict, list, tuple))
 _MOST_ANSWERS: Final = 8
@@ -188,6 +189,7 @@ FORMS: Final[dict[type, Callable[[Any], Any]]] = {
     timedelta: _seconds,
     UUID: str,
     Decimal: _unchanged,
+    RawJson: value_of,
 }
 """The form of a class, and of its subclasses."""
 

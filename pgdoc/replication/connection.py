@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import select
 from typing import Any, NamedTuple
 
 import psycopg
@@ -281,3 +282,10 @@ _REFUSALS = [
     _Refusal("walsender", ReplicationNotPermitted, _ALTER_ROLE),
     _Refusal("WAL sender", ReplicationNotPermitted, _ALTER_ROLE),
 ]
+
+
+def has_word(connection: psycopg.Connection[Any]) -> bool:
+    """Return whether the server has sent an idle session something: most often, that it has ended it."""
+    poll = select.poll()
+    poll.register(connection.pgconn.socket, select.POLLIN)
+    return bool(poll.poll(0))

@@ -56,6 +56,7 @@ class Reader:
         standby: asks the server whether the walsender could count as a synchronous standby. `close` closes it, too.
 
     Attributes:
+        pid: that of the walsender.
         wal_end: the highest LSN that the server has reported.
         is_quiet: whether it could count as a synchronous standby, so that nothing is confirmed; as of the last time
             that there was something to confirm.
@@ -77,6 +78,7 @@ class Reader:
         self._standby = standby
         self._connection = connection
         self._pgconn = connection.pgconn
+        self.pid = self._pgconn.backend_pid  # now: a connection that was lost does not say
         self._interval_s = _status_interval_s(connection)
 
         # Written by the thread that owns the reader; any thread may read `wal_end` and `is_quiet`.
@@ -162,11 +164,6 @@ class Reader:
     def reported(self) -> int:
         """The LSN that was confirmed to the slot, or else at which it started."""
         return self._reported or self._started_at
-
-    @property
-    def pid(self) -> int:
-        """The pid of the walsender."""
-        return self._pgconn.backend_pid
 
     def ask(self) -> None:
         """Let the next `read` ask the server for the end of its WAL."""

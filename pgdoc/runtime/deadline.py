@@ -111,6 +111,11 @@ def closing_on_deadline(pgconn: PGconn, steps: PQGen[T]) -> PQGen[T]:
         raise
 
 
+def left_s() -> float:
+    """Return how long a statement that begins now may take."""
+    return _current.get().deadline() - time.monotonic()
+
+
 def is_limited() -> bool:
     """Return whether this call is inside a `deadline_scope` block."""
     return _current.get() is not _DEFAULT

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterator
 
-__all__ = ["Wakeup", "wake", "wake_together"]
+__all__ = ["Wakeup", "finish", "wake", "wake_together"]
 
 
 class Wakeup:
@@ -44,18 +43,19 @@ class _HeldWakeups(threading.local):
 _held = _HeldWakeups()
 
 
-@contextlib.contextmanager
-def wake_together() -> Iterator[None]:
+class wake_together:  # noqa: N801 (a context manager, whose callers read better so; a generator takes twice the time)
     """Hold what this thread would wake in the block until its end; then call each event loop once.
 
     So that waking a hundred tasks writes to a loop's socket once, and no woken thread waits for a lock of the block.
     """
-    held: list[Wakeup | asyncio.Future[None]] = []
-    _held.waiters = held
-    try:
-        yield
-    finally:
-        _held.waiters = None
+
+    def __enter__(self) -> None:
+        _held.waiters = []
+
+    def __exit__(self, *exc_info: object) -> None:
+        held, _held.waiters = _held.waiters, None
+        if not held:
+            return
         loops: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
         threads: list[Wakeup] = []
         for waiter in held:
@@ -82,10 +82,15 @@ def wake(waiter: Wakeup | asyncio.Future[None]) -> None:
 
 def _finish_in(loop: asyncio.AbstractEventLoop, waiters: list[asyncio.Future[None]]) -> None:
     with contextlib.suppress(RuntimeError):  # the loop is closed, so no task waits any more
-        loop.call_soon_threadsafe(_finish, waiters)
+        loop.call_soon_threadsafe(_finish_all, waiters)
 
 
-def _finish(waiters: list[asyncio.Future[None]]) -> None:
+def _finish_all(waiters: list[asyncio.Future[None]]) -> None:
     for waiter in waiters:
-        if not waiter.done():
-            waiter.set_result(None)
+        finish(waiter)
+
+
+def finish(waiter: asyncio.Future[None]) -> None:
+    """Give a future its result, in its loop, unless it is done."""
+    if not waiter.done():
+        waiter.set_result(None)

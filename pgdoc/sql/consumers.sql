@@ -115,8 +115,12 @@ WHERE name = %(name)s AND epoch = %(epoch)s AND holder = %(holder)s
 RETURNING true
 
 -- name: advance
+-- The row lock keeps another process from claiming the consumer while this waits.
+WITH owned AS MATERIALIZED (
+  SELECT true FROM pgdoc.owners WHERE name = %(name)s AND epoch = %(epoch)s AND holder = %(holder)s FOR UPDATE
+)
 SELECT pg_replication_slot_advance(slot_name, %(to)s::pg_lsn)
-FROM pg_replication_slots
+FROM owned, pg_replication_slots
 WHERE slot_name = %(slot)s AND NOT active AND wal_status <> 'lost' AND confirmed_flush_lsn < %(to)s::pg_lsn
 
 -- name: begin_anew
@@ -186,7 +190,9 @@ RETURNING u.skipped_at IS NOT NULL AS is_skipped
 DELETE FROM pgdoc.consumers WHERE name = %s RETURNING true
 
 -- name: slot
-SELECT plugin, wal_status, (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint AS confirmed, active_pid
+SELECT plugin, wal_status, (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint AS confirmed, active_pid,
+  coalesce((SELECT setting <> '0'::text FROM pg_settings WHERE name = 'idle_replication_slot_timeout'::text), false)
+    AS ends_idle
 FROM pg_replication_slots WHERE slot_name = %s
 
 -- name: published_since

@@ -21,17 +21,38 @@ FROM set_config('synchronous_commit', 'local', true),
   pg_logical_emit_message(true, 'pgdoc.snapshot', '')
 
 -- name: part
+-- The next documents of a collection by id, as one row: how many there are, and each column of the first of them as one
+-- value, which saves what rows cost. Neither an id nor JSON text contains a zero byte; a text is empty if PostgreSQL can't
+-- print it, and a time that is NULL is infinite. The document that passes the limit of printed bytes is the last one. The limit of stored bytes, which are known
+-- without reading a large document, keeps PostgreSQL from printing many in vain. OFFSET 0 has it print each only once.
 -- The message marks the WAL position that the stream must reach. Row-level security is looked at by the statement that
--- reads: a policy could hide documents, whose later changes the stream would have nevertheless. `held` locks the table of
--- this name, which `read_part` then finds by its oid.
+-- reads: a policy could hide documents, whose later changes the stream would have nevertheless.
 SELECT hides_rows, pg_current_snapshot()::text, (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint, clock_timestamp(),
-  part.id, part.data, part.version, part.created_at, part.updated_at
+  part.found, part.ids, part.texts, part.columns
 FROM set_config('synchronous_commit', 'local', true),
 pg_logical_emit_message(true, 'pgdoc.snapshot', '') AS mark
 CROSS JOIN row_security_active('{table}'::regclass) AS hides_rows
-LEFT JOIN (SELECT FROM {table} WHERE {guard} LIMIT 0) AS held ON true
-CROSS JOIN LATERAL pgdoc.read_part('{table}'::regclass::oid, %s, %s, %s) AS part
-ORDER BY part.id
+CROSS JOIN LATERAL (
+  SELECT count(*) AS found, string_agg(textsend(id), decode('00', 'hex')) FILTER (WHERE fits) AS ids,
+    string_agg(coalesce(textsend(printed), ''::bytea), decode('00', 'hex')) FILTER (WHERE fits) AS texts,
+    string_agg(int8send(coalesce(version, 0)) || timestamptz_send(coalesce(created_at, 'infinity'::timestamptz))
+      || timestamptz_send(coalesce(updated_at, 'infinity'::timestamptz)), ''::bytea) FILTER (WHERE fits) AS columns
+  FROM (
+    SELECT id, printed, version, created_at, updated_at, may_fit AND
+      coalesce(sum(octet_length(printed)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING), 0)
+        - coalesce(octet_length(printed), 0) < %s AS fits
+    FROM (
+      SELECT id, version, created_at, updated_at, may_fit, CASE WHEN may_fit THEN {text_of}(data) END AS printed
+      FROM (
+        SELECT id, data, version, created_at, updated_at,
+          coalesce(sum(pg_column_size(data)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING), 0)
+            - coalesce(pg_column_size(data), 0) < %s AS may_fit
+        FROM (SELECT id COLLATE "C" AS id, data, version, created_at, updated_at FROM {table}
+          WHERE {guard} AND id COLLATE "C" > %s::text ORDER BY id COLLATE "C" LIMIT %s) AS page
+      ) AS measured ORDER BY id OFFSET 0
+    ) AS printed
+  ) AS counted
+) AS part
 
 -- name: oldest_bookmark
 SELECT (min(confirmed_flush_lsn) - '0/0'::pg_lsn)::bigint AS oldest
@@ -116,12 +137,15 @@ RETURNING collections
 -- name: consumers
 -- The owner is the session of the last claim, see `owner` in consumers.sql. A consumer without one counts as waiting since
 -- its last update of consumer_progress (seen_at). An owner is silent since its session last did something, or, if this role
--- may not see that, since it last renewed its lease.
+-- may not see that, since it last renewed its lease. The slot of a consumer that shares the hub's walsender is behind what
+-- it has acknowledged.
 SELECT c.name, c.schema_name, owner.pid, greatest(c.place, p.acknowledged),
   CASE WHEN p.acknowledged > c.place THEN p.system_id ELSE c.system_id END,
   CASE WHEN p.acknowledged > c.place THEN p.timeline ELSE c.timeline END,
   CASE WHEN p.acknowledged > c.place THEN p.database_oid ELSE c.database_oid END,
-  (pg_current_wal_flush_lsn() - s.confirmed_flush_lsn)::bigint,
+  CASE WHEN s.confirmed_flush_lsn IS NOT NULL THEN greatest(0, least(
+    pg_current_wal_flush_lsn() - s.confirmed_flush_lsn,
+    pg_current_wal_flush_lsn() - '0/0'::pg_lsn - (greatest(c.place, p.acknowledged))[1]::numeric))::bigint END,
   clock_timestamp() - coalesce(
     p.waiting_since, CASE WHEN owner.pid IS NULL THEN p.seen_at ELSE clock_timestamp() END, c.created_at),
   (pg_current_wal_flush_lsn() - s.restart_lsn)::bigint, s.wal_status, c.created_at,

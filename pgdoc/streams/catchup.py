@@ -125,7 +125,10 @@ class CatchUp:
         self._closing.set()
 
     def take_over(self, subscription: Subscription) -> None:
-        """Feed a DETACHED subscription once its mailbox has room."""
+        """Feed a DETACHED subscription once its mailbox has room; a durable consumer's goes back to its own reader."""
+        if subscription.when_sent_back is not None:
+            self._subscriptions.send_back(subscription)
+            return
         subscription.mailbox.call_when_room(lambda: self.request_feed(subscription))
 
     def request_feed(self, subscription: Subscription) -> None:

@@ -125,10 +125,12 @@ class LiveReader:
             catchup.queue_requests()
             if not has_frames:
                 continue
-            sent_away = self._subscriptions.dispatch(burst)
-            session.reader.confirm(burst.watermark)
-            for subscription in sent_away:
-                catchup.take_over(subscription)
+            if burst.changes or burst.watermark != self._subscriptions.watermark:
+                # Else only a part of a transaction came, of which nothing is to be delivered yet: the server sends a
+                # short transaction in three steps. A stream that opens now still gets all of it.
+                for subscription in self._subscriptions.dispatch(burst):
+                    catchup.take_over(subscription)
+                session.reader.confirm(burst.watermark)
             if session.route is STRAIGHT:  # a detour ends soon
                 session = self._renew(session, burst.watermark)
 

@@ -10,21 +10,22 @@ A KeyboardInterrupt between any two steps of the thread that takes loses nothing
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
+from bisect import bisect_right
 from collections import deque
-from itertools import islice
-from typing import TYPE_CHECKING
+from itertools import chain, islice
+from operator import itemgetter
+from typing import TYPE_CHECKING, TypeAlias
 
-from pgdoc.changes.change import Change
+from pgdoc.changes.change import Change, bytes_of
 from pgdoc.errors import StreamClosed, StreamError
 from pgdoc.model.positions import BEFORE_ALL
 from pgdoc.runtime.fork import FORKED, remember
-from pgdoc.runtime.wakeup import Wakeup, wake
+from pgdoc.runtime.wakeup import Wakeup, finish, wake
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from pgdoc.model.positions import RawPosition
 
@@ -33,7 +34,7 @@ BATCH = 256
 
 
 class Batch(list[Change]):
-    """Changes that `take` returned.
+    """Changes that a stream has taken.
 
     Attributes:
         next: index of the first unused change; the stream advances it.
@@ -43,11 +44,30 @@ class Batch(list[Change]):
 
     __slots__ = ("bytes_before", "count_before", "next", "size_bytes")
 
-    def __init__(self, changes: Iterable[Change], count_before: int, bytes_before: int) -> None:
-        super().__init__(changes)
-        self.next = 0
-        self.count_before, self.bytes_before = count_before, bytes_before
-        self.size_bytes = sum([len(change.row.message) for change in self])
+    next: int
+    count_before: int
+    bytes_before: int
+    size_bytes: int
+
+
+def _batch_after(last: Batch, changes: list[Change], size_bytes: int) -> Batch:
+    batch = Batch(changes)  # without an __init__, which would double its time
+    batch.next = 0
+    batch.count_before = last.count_before + len(last)
+    batch.bytes_before = last.bytes_before + last.size_bytes
+    batch.size_bytes = size_bytes
+    return batch
+
+
+def _empty_batch(count_before: int, bytes_before: int) -> Batch:
+    batch = Batch()
+    batch.next = batch.size_bytes = 0
+    batch.count_before, batch.bytes_before = count_before, bytes_before
+    return batch
+
+
+_Run: TypeAlias = "tuple[list[Change], int]"
+"""Changes that were put together, and the size of their messages. Streams of one selection share the list."""
 
 
 class _Box:
@@ -58,24 +78,31 @@ class _Box:
         self._size_bytes = size_bytes
 
         # Replaced under the lock by the thread or task that takes; its `next` is advanced there without the lock.
-        self.batch = Batch((), 0, 0)
+        self.batch = self._nothing = _empty_batch(0, 0)
 
         # Guards what follows. Held for a few steps; no callback is called under it.
         self._lock = threading.Lock()
-        self._queue: deque[Change] = deque()
+        self._queue: deque[_Run] = deque()  # none of them empty
         self._put_count = self._put_bytes = 0  # in all, since the mailbox was made
         self._refused_bytes = 0  # of the first change for which there was no room
         self._reached: RawPosition = BEFORE_ALL
         self._error: BaseException | None = None
-        self._closed = False
+        self.closed = False
         self._when_room: Callable[[], object] | None = None
+        self._is_awaited = False  # whether the stream waits for `_waiter`, or is about to
+        self._waiter: Wakeup | asyncio.Future[None] | None = None
         remember(self)
 
     @property
     def buffered(self) -> int:
         """The number of unused changes."""
         batch = self.batch
-        return 0 if self._closed else self._put_count - batch.count_before - batch.next
+        return 0 if self.closed else self._put_count - batch.count_before - batch.next
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it is at most half full."""
+        return self.buffered * 2 <= self._size and self._bytes * 2 <= self._size_bytes
 
     def reached(self, live: RawPosition = BEFORE_ALL) -> RawPosition:
         """Return the position that the stream has passed, or zeros while changes wait to be used.
@@ -85,45 +112,44 @@ class _Box:
         with self._lock:
             if self._count:
                 return BEFORE_ALL
-            return self._reached if self._closed else max(self._reached, live)
-
-    @property
-    def closed(self) -> bool:
-        return self._closed
+            return self._reached if self.closed else max(self._reached, live)
 
     @property
     def _count(self) -> int:
-        return 0 if self._closed else self._put_count - self.batch.count_before
+        return 0 if self.closed else self._put_count - self.batch.count_before
 
     @property
     def _bytes(self) -> int:
         return self._put_bytes - self.batch.bytes_before
 
-    def put(self, changes: list[Change], reached: RawPosition) -> int:
+    def put(self, changes: list[Change], reached: RawPosition, size_bytes: int | None = None) -> int:
         """Take as many changes as there is room for, and return how many; one change always fits.
 
-        `changes` are in the order of their positions. After the last of them, the stream has passed `reached`.
+        `changes` are in the order of their positions. After the last of them, the stream has passed `reached`. The
+        mailbox keeps the list, which must not change any more. `size_bytes` is `bytes_of` it, if that is known.
         """
+        if size_bytes is None:
+            size_bytes = bytes_of(changes)
+        count = len(changes)
         with self._lock:
-            if self._closed:
-                return len(changes)
-            taken = self._fill(changes)
-            if taken == len(changes):
-                self._reached = max(self._reached, reached)
+            if self.closed:
+                return count
+            batch, taken = self.batch, count
+            if (
+                self._put_count - batch.count_before + count > self._size
+                or self._put_bytes - batch.bytes_before + size_bytes > self._size_bytes
+            ):
+                taken, size_bytes = self._what_fits(changes)
+                self._refused_bytes = len(changes[taken].row.message) if taken < count else 0
+                changes = changes[:taken]
+            if taken == count and self._reached < reached:
+                self._reached = reached
             if taken:
+                self._queue.append((changes, size_bytes))
+                self._put_count += taken
+                self._put_bytes += size_bytes
                 self._wake()
             return taken
-
-    def _fill(self, changes: list[Change]) -> int:
-        count, size_bytes = len(changes), sum([len(change.row.message) for change in changes])
-        if self._count + count > self._size or self._bytes + size_bytes > self._size_bytes:
-            count, size_bytes = self._what_fits(changes)
-            self._refused_bytes = len(changes[count].row.message) if count < len(changes) else 0
-            changes = changes[:count]
-        self._queue.extend(changes)
-        self._put_count += count
-        self._put_bytes += size_bytes
-        return count
 
     def _what_fits(self, changes: list[Change]) -> tuple[int, int]:
         count = size_bytes = 0
@@ -136,8 +162,9 @@ class _Box:
     def begin_at(self, position: RawPosition) -> None:
         """Drop the changes at or before `position`; called before the stream takes anything."""
         with self._lock:
-            self._queue = deque(change for change in self._queue if change.position > position)
-            self._put_count, self._put_bytes = len(self._queue), sum(len(change.row.message) for change in self._queue)
+            left = [change for changes, _ in self._queue for change in changes if change.position > position]
+            self._put_count, self._put_bytes = len(left), bytes_of(left)
+            self._queue = deque([(left, self._put_bytes)] if left else [])
             self._reached = max(self._reached, position)
 
     def call_when_room(self, callback: Callable[[], object]) -> None:
@@ -155,7 +182,7 @@ class _Box:
             return
         with self._lock:
             count, room_bytes = self._count, min(self._size_bytes // 2, self._size_bytes - self._refused_bytes)
-            if not self._closed and count and (count * 2 > self._size or self._bytes > room_bytes):
+            if not self.closed and count and (count * 2 > self._size or self._bytes > room_bytes):
                 return
         callback()
         with self._lock:
@@ -172,7 +199,7 @@ class _Box:
         """Drop everything, and let `take` raise `error`: the changes must not be used any more."""
         with self._lock:
             self._drop()
-            self.batch = Batch((), self._put_count, self._put_bytes)
+            self.batch = _empty_batch(self._put_count, self._put_bytes)
             self._error = self._error or error
             self._wake()
 
@@ -180,7 +207,7 @@ class _Box:
         """Drop everything; `take` raises `StreamClosed` from now on."""
         with self._lock:
             self._drop()
-            self._closed = True
+            self.closed = True
             self._wake()
         self._report_room()
 
@@ -193,31 +220,64 @@ class _Box:
         """Hold only an error in a child process: its feeder, and the holder of its lock, do not exist there."""
         self._lock = threading.Lock()
         self._queue = deque()
-        self.batch = Batch((), self._put_count, self._put_bytes)
+        self.batch = _empty_batch(self._put_count, self._put_bytes)
         self._error = StreamError(FORKED)
         self._when_room = None
+        self._is_awaited = False
 
     def _wake(self) -> None:
-        raise NotImplementedError
+        if self._is_awaited and self._waiter is not None:
+            self._is_awaited = False
+            wake(self._waiter)
 
     def _take_now(self, most: int) -> Batch:
         """Return the unfinished batch, or the next one of at most `most`, which may be empty; the lock is held."""
-        if self._closed:
+        if self.closed:
             raise StreamClosed("the stream is closed: open another with watch(resume_after=...)")
         batch, queue = self.batch, self._queue
         if batch.next < len(batch):
             return batch
-        while batch and queue and queue[0].position <= batch[-1].position:
+        last = batch[-1].position if batch else BEFORE_ALL
+        while queue:
+            changes, size_bytes = queue[0]
+            if changes[-1].position > last:
+                break
             queue.popleft()
-        if queue or batch:
-            changes = islice(queue, min(most, len(queue)))  # `islice` refuses huge numbers
-            batch = Batch(changes, batch.count_before + len(batch), batch.bytes_before + batch.size_bytes)
-            self.batch = batch
+        if queue:
+            if len(queue) > 1 or len(changes) > most or changes[0].position <= last:
+                changes, size_bytes = self._next_changes(last, most)
+            batch = self.batch = _batch_after(batch, changes, size_bytes)
+        elif batch:
+            batch = self.batch = self._nothing_after(batch)
         if not batch and self._error is not None:
             error, self._error = self._error, StreamClosed("the stream ended with an error; see its cause")
             self._error.__cause__ = error
             raise error
         return batch
+
+    def _next_changes(self, last: RawPosition, most: int) -> _Run:
+        """Return the next changes, those beyond `last`, from one run or several."""
+        queue = self._queue
+        used = bisect_right(queue[0][0], last, key=itemgetter(0))
+        most = min(most, self._count)
+        left = chain.from_iterable([changes for changes, _ in islice(queue, most + 1)])  # those it can take at most
+        taken = list(islice(left, used, used + most))
+        return taken, bytes_of(taken)
+
+    def _nothing_after(self, batch: Batch) -> Batch:
+        nothing = self._nothing  # not the present batch, which has changes
+        nothing.count_before, nothing.bytes_before = (
+            batch.count_before + len(batch),
+            batch.bytes_before + batch.size_bytes,
+        )
+        return nothing
+
+    def refill(self, most: int = BATCH, *, then_wait: bool = True) -> bool:
+        """Return whether `batch` has unused changes now, after taking at most `most`.
+
+        If not, and `then_wait`, the next call is `arrival`, which waits until it is worth another try.
+        """
+        raise NotImplementedError  # each kind has all of it: calls in between cost every event
 
 
 class Mailbox(_Box):
@@ -225,26 +285,29 @@ class Mailbox(_Box):
 
     def __init__(self, size: int, size_bytes: int) -> None:
         super().__init__(size, size_bytes)
-        self._wakeup = Wakeup()
-        self._is_awaited = False  # guarded by the lock
+        self._waiter: Wakeup = Wakeup()
 
-    def _wake(self) -> None:
-        if self._is_awaited:
-            self._is_awaited = False
-            wake(self._wakeup)
+    def refill(self, most: int = BATCH, *, then_wait: bool = True) -> bool:
+        """See `_Box`."""
+        with self._lock:
+            batch = self._take_now(most)
+            if then_wait and not batch:
+                self._is_awaited = True
+        if self._when_room is not None:
+            self._report_room()
+        return bool(batch)
+
+    def arrival(self) -> None:
+        """Wait for what the last `refill` did not have; it may still not be there."""
+        self._waiter.wait()
 
     def take(self, timeout_s: float | None, most: int = BATCH) -> Batch:
         """Return the next changes, waiting for the first; an empty batch on timeout. `None` waits without limit."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            with self._lock:
-                batch = self._take_now(most)
-                self._is_awaited = not batch
-            self._report_room()
-            if batch or timeout_s == 0:
-                return batch
-            if not self._wakeup.wait(None if deadline is None else deadline - time.monotonic()):
+        while not self.refill(most, then_wait=timeout_s != 0) and timeout_s != 0:
+            if not self._waiter.wait(None if deadline is None else deadline - time.monotonic()):
                 timeout_s = 0  # a change may have come in just now
+        return self.batch
 
 
 class AsyncMailbox(_Box):
@@ -252,7 +315,7 @@ class AsyncMailbox(_Box):
 
     def __init__(self, size: int, size_bytes: int) -> None:
         super().__init__(size, size_bytes)
-        self._waiter: asyncio.Future[None] | None = None  # guarded by the lock; bound to the task's loop
+        self._waiter: asyncio.Future[None] | None = None  # bound to the task's loop
         self._without_waiting = 0  # changes taken since the loop had its turn
 
     def after_fork(self) -> None:
@@ -260,41 +323,47 @@ class AsyncMailbox(_Box):
         super().after_fork()
         self._waiter = None
 
-    def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            wake(waiter)
+    def refill(self, most: int = BATCH, *, then_wait: bool = True) -> bool:
+        """See `_Box`. From time to time it returns `False` for a batch, so that `arrival` lets other tasks run."""
+        if self._without_waiting >= BATCH:
+            return False
+        with self._lock:
+            batch = self._take_now(most)
+            self._without_waiting += len(batch)
+            if then_wait and not batch:
+                self._waiter = asyncio.get_running_loop().create_future()
+                self._is_awaited = True
+        if self._when_room is not None:
+            self._report_room()
+        return bool(batch)
+
+    def arrival(self) -> asyncio.Future[None]:
+        """See `Mailbox.arrival`; canceling it takes nothing.
+
+        Not a coroutine, since each one that a wait goes through costs every event.
+        """
+        waiter, has_been_busy = self._waiter, self._without_waiting >= BATCH
+        self._without_waiting = 0
+        if waiter is None or has_been_busy:  # `refill` took nothing, so that other tasks get their turn now
+            waiter = asyncio.get_running_loop().create_future()
+            waiter.get_loop().call_soon(finish, waiter)
+        return waiter
 
     async def take(self, timeout_s: float | None, most: int = BATCH) -> Batch:
         """See `Mailbox.take`; a cancelled call has taken nothing."""
         if self._without_waiting >= BATCH or timeout_s == 0:
             self._without_waiting = 0
             await asyncio.sleep(0)  # a stream that never has to wait, or is polled, must let other tasks run
-        batch = self._take(most)
-        if batch or timeout_s == 0:
-            return batch
-        waiter = self._waiter_for_more()
-        if waiter is not None:
-            if timeout_s is None:
-                await waiter
-            else:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(timeout_s):
-                        await waiter
-        return self._take(most)
-
-    def _take(self, most: int) -> Batch:
-        with self._lock:
-            batch = self._take_now(most)
-        self._report_room()
-        self._without_waiting += len(batch)
-        return batch
-
-    def _waiter_for_more(self) -> asyncio.Future[None] | None:
-        """Return the future that a feeder finishes; `None` if there is something to take already."""
-        with self._lock:
-            if self._queue or self._closed or self._error:
-                return None
-            self._waiter = asyncio.get_running_loop().create_future()
-            self._without_waiting = 0
-            return self._waiter
+        if self.refill(most, then_wait=timeout_s != 0) or timeout_s == 0:
+            return self.batch
+        if timeout_s is None:
+            await self.arrival()
+        else:
+            arrival = self.arrival()
+            timer = asyncio.get_running_loop().call_later(timeout_s, finish, arrival)
+            try:
+                await arrival
+            finally:
+                timer.cancel()
+        self.refill(most, then_wait=False)
+        return self.batch

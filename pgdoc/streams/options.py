@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from pgdoc.changes.event_filter import parse_where
+from pgdoc.changes.events import ChangeEvent
 from pgdoc.errors import InvalidInput, InvalidResumeToken
 from pgdoc.model.names import check_consumer
 from pgdoc.model.positions import Lsn
@@ -118,6 +119,21 @@ def check_at_least(least: int, name: str, value: Any) -> None:
     """Check an argument that counts something."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {short_repr(value)}")
+
+
+def check_event(event: ChangeEvent | None) -> None:
+    """Check what a call takes for an event; a batch is a likely mistake."""
+    if event is not None and not isinstance(event, ChangeEvent):
+        raise InvalidInput(
+            f"{short_repr(event)} is not an event: pass one of this stream, such as the last one of a batch"
+        )
+
+
+def check_timeout(timeout_s: float | None) -> None:
+    """Check how long a call shall wait."""
+    is_number = isinstance(timeout_s, int | float) and not isinstance(timeout_s, bool)
+    if timeout_s is not None and (not is_number or timeout_s != timeout_s):  # noqa: PLR0124 (NaN)
+        raise InvalidInput(f"timeout must be a number of seconds, or None; got {short_repr(timeout_s)}")
 
 
 def check_most(most: int) -> None:

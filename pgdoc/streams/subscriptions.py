@@ -81,6 +81,9 @@ class Subscriptions:
         with self._lock:
             subscriptions = list(self._open)
         for subscription in subscriptions:
+            if subscription.when_sent_back is not None and cluster.ids != self.ids:
+                self.send_back(subscription)  # its own reader checks what the new timeline has
+                continue
             try:
                 cluster.check(subscription.after, self.ids)
             except InvalidResumeToken as exc:
@@ -155,6 +158,31 @@ class Subscriptions:
                 return False
             return self._fanout.join(subscription, reader_watermark)
 
+    def take_in(self, subscription: Subscription, reader_watermark: int, ids: Ids) -> bool:
+        """Take a consumer's subscription over from its own reader, as `join` does; return whether it is LIVE.
+
+        `ids` are those of the cluster that its reader reads. It stays with its reader if the two are not near.
+        """
+        with self._lock:
+            distance = self._fanout.watermark - reader_watermark
+            if not self._is_accepting or ids != self.ids:
+                return False
+            if subscription.state is State.DETACHED and abs(distance) > _NEAR_BYTES:
+                return False
+            self._open.add(subscription)
+            return self._fanout.join(subscription, reader_watermark)
+
+    def give_back(self, subscription: Subscription) -> None:
+        """Stop feeding a consumer's subscription: its own reader goes on after its `after`."""
+        with self._lock:
+            self._forget(subscription)
+
+    def send_back(self, subscription: Subscription) -> None:
+        """Have a consumer's own reader go on, for a reason of the hub's."""
+        self.give_back(subscription)
+        if subscription.when_sent_back is not None:
+            subscription.when_sent_back()
+
     def leave(self, subscription: Subscription) -> None:
         """Stop buffering changes for a subscription that no catch-up reader feeds any more."""
         with self._lock:
@@ -184,7 +212,10 @@ class Subscriptions:
             self.unsubscribe(self._abandoned.popleft())
 
     def fail(self, subscription: Subscription, error: BaseException) -> None:
-        """End one stream with its own copy of an error, after its buffered changes."""
+        """End one stream with its own copy of an error, after its buffered changes; a consumer's reader goes on."""
+        if subscription.when_sent_back is not None:
+            self.send_back(subscription)
+            return
         with self._lock:
             self._forget(subscription)
         own = copy.copy(error)

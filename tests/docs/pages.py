@@ -32,6 +32,7 @@ NOT_RUN = {
     ("docs/how-to/cache-invalidation.md", "if not redis.eval(HANDLE, len(keys), *keys, *values):"): _PART,
     ("docs/how-to/event-sourcing.md", "account = replay(store, account_id)"): _PART,
     ("docs/how-to/operate.md", "ALTER SYSTEM SET max_slot_wal_keep_size = '20GB';"): _WHOLE_SERVER,
+    ("docs/how-to/operate.md", "ALTER SYSTEM SET wal_compression = 'lz4';"): _WHOLE_SERVER,
     (
         "docs/how-to/operate.md",
         "ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (replica_1, replica_2)';",

@@ -131,6 +131,7 @@ def test_a_rebound_copy_has_the_collections_and_only_these(db: SharedDatabase, c
         assert document.data == {"a": 1}
 
 
+@pytest.mark.parametrize(("catalog", "plugin"), [("superuser", "wal2json"), ("owner", "pgoutput")], indirect=True)
 @pytest.mark.parametrize("rebind", REBIND)
 def test_a_rebound_copy_streams(db: SharedDatabase, copy: str, plugin: str, rebind: str) -> None:
     _rebind(copy, rebind)

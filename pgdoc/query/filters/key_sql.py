@@ -164,15 +164,22 @@ def key_of(operand: Operand) -> Compiled:
     """Return the sort key of the operand; the server computes the keys of numbers, objects and arrays."""
     value = operand.value
     if isinstance(value, str):
-        return Compiled("%s::pg_catalog.text", ["3" + value[: WHOLE_TEXT + 1]])
+        return Compiled("%s::pg_catalog.text", [_key_of_text(value)])
     if value is None or isinstance(value, bool):
         return Compiled("%s::pg_catalog.text", ["1" if value is None else "61" if value else "60"])
     return Compiled("pgdoc.sort_key(%s::pg_catalog.jsonb)", [operand.text])
 
 
+def _key_of_text(text: str) -> str:
+    return "3" + text[: WHOLE_TEXT + 1]
+
+
 def _keys(operands: Sequence[Operand]) -> Compiled:
     if len(operands) == 1:
         return _wrap("ARRAY[", key_of(operands[0]), "]")
+    texts = [operand.value for operand in operands if isinstance(operand.value, str)]
+    if len(texts) == len(operands):  # most lists
+        return Compiled("%s::pg_catalog.text[]", [list(map(_key_of_text, texts))])
     keys = [key_of(operand) for operand in operands]
     if all(key.text == "%s::pg_catalog.text" for key in keys):
         return Compiled("%s::pg_catalog.text[]", [[key.params[0] for key in keys]])

@@ -389,7 +389,7 @@ def _operand(field: _FieldPath, name: str, value: Any) -> Operand:
         raise InvalidFilter(
             f"{name} has a value that no document can contain: {exc}", path=exc.path, operator=name
         ) from exc
-    return Operand(decode_comparable(text), text.decode())
+    return Operand(value if type(value) is str else decode_comparable(text), text.decode())
 
 
 def _invalid(field: _FieldPath, name: str, finding: str) -> InvalidFilter:

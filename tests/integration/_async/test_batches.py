@@ -106,6 +106,29 @@ async def test_the_size_of_a_batch_is_a_positive_integer(shared_dsn: str, schema
             await anext(stream.batches(most))
 
 
+@pytest.mark.parametrize("timeout", ["5", float("nan"), True, [1]])
+async def test_a_timeout_is_a_number(shared_dsn: str, schema: str, timeout: Any) -> None:  # noqa: ASYNC109
+    async with AsyncStore(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
+        with pytest.raises(InvalidInput, match="timeout must be a number of seconds"):
+            await stream.next_batch(timeout=timeout)
+        with pytest.raises(InvalidInput, match="timeout must be a number of seconds"):
+            await stream.next(timeout=timeout)
+
+
+async def test_a_batch_is_not_an_event(shared_dsn: str, schema: str) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        async with store["orders"].watch(consumer=f"batch_{schema}", auto_ack=False) as stream:
+            await store["orders"].insert_many(numbered(0, 3))
+            batch: Any = await stream.next_batch()
+            with pytest.raises(InvalidInput, match="is not an event: pass one of this stream, such as the last one"):
+                stream.ack(batch)
+            async with store.transaction() as tx:
+                with pytest.raises(InvalidInput, match="is not an event"):
+                    await stream.checkpoint(batch, tx)
+            stream.ack(batch[-1])
+        await store.drop_consumer(f"batch_{schema}")
+
+
 async def test_the_events_before_an_error_come_first(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
         await store["orders"].insert_many(numbered(0, 3))

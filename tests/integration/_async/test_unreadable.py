@@ -160,6 +160,29 @@ async def test_a_stream_and_its_snapshot_deliver_every_document(
             assert [event.document_id for event in await take(stream)] == ["next"]
 
 
+@pytest.mark.parametrize(("document_id", "data"), [(BAD, "'{\"k\": 1}'"), (BAD, "NULL"), ("0", "NULL")])
+async def test_a_snapshot_goes_on_after_a_row_of_nulls(
+    shared_dsn: str, schema: str, sql: psycopg.Connection, document_id: str, data: str
+) -> None:
+    async with AsyncStore(shared_dsn, schema=schema) as store:
+        for other in OTHERS:
+            await store["orders"].insert(other, {"k": 1})
+        sql.execute("SET session_replication_role = replica")  # without the triggers that refuse this
+        for column in ("data", "version", "created_at", "updated_at"):
+            sql.execute(f"ALTER TABLE orders ALTER {column} DROP NOT NULL".encode())
+        columns = "(id, data, version, created_at, updated_at)"
+        sql.execute(f"INSERT INTO orders {columns} VALUES ('{document_id}', {data}, NULL, NULL, NULL)".encode())
+        sql.execute("RESET session_replication_role")
+        async with store["orders"].watch(snapshot=True) as stream:
+            events = await take(stream, 3)
+    documents = {event.document_id: event.full_document for event in events if event.full_document}
+    assert set(documents) == {document_id, *OTHERS}
+    for field in ("created_at", "updated_at", *(["data"] if data == "NULL" else [])):
+        with pytest.raises(UnreadableDocument):
+            getattr(documents[document_id], field)
+    assert [documents[other].data for other in OTHERS] == [{"k": 1}] * 2
+
+
 async def test_an_update_that_does_not_fit_an_unreadable_document_is_refused(
     shared_dsn: str, schema: str, sql: psycopg.Connection
 ) -> None:

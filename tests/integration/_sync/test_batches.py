@@ -107,6 +107,29 @@ def test_the_size_of_a_batch_is_a_positive_integer(shared_dsn: str, schema: str,
             next(stream.batches(most))
 
 
+@pytest.mark.parametrize("timeout", ["5", float("nan"), True, [1]])
+def test_a_timeout_is_a_number(shared_dsn: str, schema: str, timeout: Any) -> None:  # noqa: ASYNC109
+    with Store(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
+        with pytest.raises(InvalidInput, match="timeout must be a number of seconds"):
+            stream.next_batch(timeout=timeout)
+        with pytest.raises(InvalidInput, match="timeout must be a number of seconds"):
+            stream.next(timeout=timeout)
+
+
+def test_a_batch_is_not_an_event(shared_dsn: str, schema: str) -> None:
+    with Store(shared_dsn, schema=schema) as store:
+        with store["orders"].watch(consumer=f"batch_{schema}", auto_ack=False) as stream:
+            store["orders"].insert_many(numbered(0, 3))
+            batch: Any = stream.next_batch()
+            with pytest.raises(InvalidInput, match="is not an event: pass one of this stream, such as the last one"):
+                stream.ack(batch)
+            with store.transaction() as tx:
+                with pytest.raises(InvalidInput, match="is not an event"):
+                    stream.checkpoint(batch, tx)
+            stream.ack(batch[-1])
+        store.drop_consumer(f"batch_{schema}")
+
+
 def test_the_events_before_an_error_come_first(shared_dsn: str, schema: str, sql: psycopg.Connection) -> None:
     with Store(shared_dsn, schema=schema) as store, store["orders"].watch() as stream:
         store["orders"].insert_many(numbered(0, 3))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pgdoc
 from pgdoc import PgdocError, Store
+from tests.integration.own_server.words import wait_until
 
 if TYPE_CHECKING:
     from pgdoc import ChangeEvent
@@ -20,10 +21,13 @@ ROOT = Path(__file__).parents[3]
 
 
 class Client:
-    """A context manager that opens the consumer `name` of `orders` in a separate process, without `auto_ack`."""
+    """A context manager that opens the consumer `name` of `orders` in a separate process, without `auto_ack`.
 
-    def __init__(self, dsn: str, name: str) -> None:
-        command = [sys.executable, "-m", "tests.integration.own_server.client", dsn, name]
+    With `beside`, the process also has a stream, so that its hub can feed the consumer.
+    """
+
+    def __init__(self, dsn: str, name: str, *, beside: bool = False) -> None:
+        command = [sys.executable, "-m", "tests.integration.own_server.client", dsn, name, *["beside"] * beside]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self._process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, **pipes)
 
@@ -62,8 +66,9 @@ class Client:
 class Commands:
     """Runs the commands inside the process."""
 
-    def __init__(self, dsn: str, name: str) -> None:
+    def __init__(self, dsn: str, name: str, beside: str = "") -> None:
         self._store = Store(dsn)
+        self._beside = self._store["orders"].watch() if beside else None
         self._stream = self._store["orders"].watch(consumer=name, auto_ack=False)
         self._event: ChangeEvent | None = None
         self._block = ExitStack()
@@ -77,6 +82,10 @@ class Commands:
     def next(self) -> str | None:
         self._event = self._stream.next()
         return self._event.document_id if self._event else "nothing"
+
+    def wait_until_shared(self) -> None:
+        consumer = self._stream._consumer
+        wait_until(lambda: consumer is not None and consumer._share.is_feeding)
 
     def ack(self) -> None:
         self._stream.ack(self._event)

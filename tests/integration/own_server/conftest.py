@@ -94,6 +94,9 @@ def owner(dsn: str) -> Iterator[psycopg.Connection]:
 @pytest.fixture
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the polling intervals and timeouts of consumers."""
+    monkeypatch.setattr("pgdoc.consumers.owned_slot._ADVANCE_S", 0.1)
+    monkeypatch.setattr("pgdoc.consumers.sharing._FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr("pgdoc.consumers.sharing._LONGEST_PAUSE_S", 0.05)
     monkeypatch.setattr("pgdoc.consumers.consumer._STANDBY_S", 0.05)
     monkeypatch.setattr("pgdoc.consumers.owned_slot.HEARTBEAT_S", 0.2)
     monkeypatch.setattr("pgdoc.consumers.ownership._LOCK_TIMEOUT_MS", 100)

@@ -118,7 +118,7 @@ def test_nothing_beyond_what_was_acknowledged_is_confirmed(
 ) -> None:
     """Each look at the slot is checked at the end, when the event after the acknowledged one is known."""
     monkeypatch.setattr("pgdoc.consumers.owned_slot._STATUS_S", 0.01)
-    monkeypatch.setattr("pgdoc.consumers.consumer._PATIENCE_S", 0.05)
+    monkeypatch.setattr("pgdoc.consumers.filling.PATIENCE_S", 0.05)
     chance = random.Random(1)
     count = 300
     with (
@@ -236,7 +236,7 @@ def test_the_server_s_shutdown_is_not_held_up(cluster: LocalServer, store: Store
 def test_a_consumer_stream_closes_quickly_in_any_state(
     cluster: LocalServer, dsn: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgdoc.consumers.consumer._PATIENCE_S", 0.2)
+    monkeypatch.setattr("pgdoc.consumers.filling.PATIENCE_S", 0.2)
     stream = store["orders"].watch(consumer=NAME)
     standby = store["orders"].watch(consumer=NAME)
     full = store["orders"].watch(consumer="full", buffer_size=1)
@@ -254,7 +254,7 @@ def test_a_consumer_stream_closes_quickly_in_any_state(
     wait_until(lambda: stream.try_next() is None and stream.stats().mode == "live")
     with psycopg.connect(dsn) as owner:
         pids = [row[0] for row in owner.execute(_SESSIONS, [NAME, slot(owner)]).fetchall()]
-    assert len(pids) == 2
+    assert pids  # one, if the hub feeds it
     try:
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)

@@ -73,7 +73,7 @@ def test_a_drop_that_ends_no_stream_pins_no_wal(store: Store, owner: psycopg.Con
 def test_acknowledgements_are_confirmed_while_nothing_is_read(
     store: Store, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgdoc.consumers.consumer._PATIENCE_S", 0.2)
+    monkeypatch.setattr("pgdoc.consumers.filling.PATIENCE_S", 0.2)
     with store["orders"].watch(consumer=NAME, auto_ack=False, buffer_size=300) as stream:
         insert(store, *range(400))
         wait_until(lambda: stream.stats().mode == "catching_up" and stream.stats().buffered == 300)

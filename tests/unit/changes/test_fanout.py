@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pgdoc.changes import fanout as module
-from pgdoc.changes.change import Burst, Change, TransactionInfo
+from pgdoc.changes.change import Burst, Change, TransactionInfo, bytes_of
 from pgdoc.changes.fanout import TRANSITIONS, Action, Event, Fanout, State, Subscription
 from pgdoc.changes.router import Condition, Router, Selection
 from pgdoc.decoding.records import CollectionChange, RowChange
@@ -46,7 +46,8 @@ class Mailbox:
         self.failed: BaseException | None = None
         self._room = self._size = size
 
-    def put(self, changes: list[Change], position: RawPosition) -> int:
+    def put(self, changes: list[Change], position: RawPosition, size_bytes: int | None = None) -> int:
+        assert size_bytes in (None, bytes_of(changes))
         taken = changes[: self._room]
         self.got += taken
         self._room -= len(taken)
@@ -339,6 +340,13 @@ class RecordingFanout(Fanout):
         self.steps.append((before, event, subscription.state))
         return caused
 
+    def _put(self, subscription: Subscription, changes: list[Change], size_bytes: int | None = None) -> Event | None:
+        """What `dispatch` calls for a LIVE subscription, without `_handle`."""
+        before = subscription.state
+        caused = super()._put(subscription, changes, size_bytes)
+        self.steps.append((before, Event.CHANGES, subscription.state))
+        return caused
+
 
 def enter(state: State, room: int) -> tuple[RecordingFanout, Subscription, Mailbox]:
     fanout, mailbox = RecordingFanout(), Mailbox(room)
@@ -471,3 +479,9 @@ def test_a_rename_reaches_the_subscriptions_of_the_old_name_and_of_the_new_one()
     fanout.dispatch(Burst([change], 118, None))
     assert [box.got for box in boxes.values()] == [[change], [change], []]
     assert late.pending == [change]
+
+
+def test_what_a_live_subscription_does_with_changes_is_what_the_table_says():
+    """The fan-out does not look this move up."""
+    assert TRANSITIONS[State.LIVE][Event.CHANGES] == (State.LIVE, Action.PUT)
+    assert Fanout._ACTIONS[Action.PUT] is Fanout._put

@@ -12,7 +12,7 @@ from pgdoc.model.positions import before_commits_at
 
 def subscription() -> Subscription:
     mailbox = mock.Mock()
-    mailbox.put.side_effect = lambda changes, _position: len(changes)
+    mailbox.put.side_effect = lambda changes, *_: len(changes)
     return Subscription(Selection(), before_commits_at(0), mailbox)
 
 

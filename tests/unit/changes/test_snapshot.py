@@ -14,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from pgdoc._sync import snapshot_reader
 from pgdoc.changes.change import Change, TransactionInfo
-from pgdoc.changes.snapshot import PgSnapshot, Snapshot, SnapshotChunk
+from pgdoc.changes.snapshot import PgSnapshot, Place, Snapshot, SnapshotChunk
 from pgdoc.decoding.records import CollectionChange, Images, RowChange
-from pgdoc.errors import InvalidResumeToken
+from pgdoc.errors import InvalidResumeToken, ServerUnreachable
 from pgdoc.model.positions import Position
 from pgdoc.model.tokens import ResumeToken, SnapshotProgress
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
+PLACE = Place((100, 0, 0, 0), (7, 1, None), None)
 TABLES = ("a", "b")
 IDS = ("1", "2", "3", "4", "5")
 FIRST_XID = (1 << 32) - 5  # so that the lower 32 bits wrap around
@@ -163,9 +164,13 @@ class Snapshots(RuleBasedStateMachine):
         is_at_end = number == len(self.wal)
         due_at = self.snapshot.due_at
         if due_at is not None and (self.end if is_at_end else self.wal[number].lsn) >= due_at:
-            self.snapshot.release()
+            self.snapshot.release(PLACE)
             assert self.snapshot.due is not None
-            self._deliver_documents(self.snapshot.due.documents)
+            part, *documents = self.snapshot.due
+            self._deliver_documents(
+                [(row, part.progress(number, key)) for number, (key, row) in enumerate(zip(*documents, strict=True), 1)]
+            )
+            self.snapshot.next = part.count
         elif not is_at_end:
             change, view = self.wal[number].changes[index]
             self.taken = (number, index + 1)
@@ -242,9 +247,9 @@ def test_a_dropped_collection_has_nothing_to_read():
 def test_a_renamed_collection_is_read_under_its_new_name():
     snapshot = Snapshot(SnapshotProgress(("a", "b"), "", "*", 0), None)
     assert snapshot.accept(chunk("a", "", "12", "2"))
-    snapshot.release()
+    snapshot.release(PLACE)
     assert snapshot.due is not None
-    assert [progress.document_id for _, progress in snapshot.due.documents] == ["1", "2"]
+    assert snapshot.due.keys == ["1", "2"]
     assert snapshot.accept(chunk("a", "2", "34", "4"))
     snapshot.absorb(ddl("rename", "a", "z"), View(None, None))
     assert snapshot.wanted == ("z", "2")
@@ -303,3 +308,25 @@ def test_settle_does_not_wait_for_transactions_in_progress(monkeypatch):
     streams = mock.Mock(fetch=lambda _name: [answers.pop(0)])
     snapshot_reader.settle(streams)
     assert answers == []
+
+
+def test_a_reader_asks_for_about_as_many_documents_as_fit_into_a_chunk():
+    asked = []
+    fits = 10_000
+
+    def read_part(_collection: str, _stored: int, _printed: int, after: str, most: int, *, limit_s: float) -> list[Any]:
+        asked.append(most)
+        if fits == 0:
+            raise ServerUnreachable(f"no answer within {limit_s} s")
+        keys = [f"{after}{number:05}" for number in range(min(most, fits))]
+        texts, columns = b"\0".join([b"{}"] * len(keys)), bytes(24 * len(keys))
+        return [(False, "5:5:", 100, NOW, most, "\0".join(keys).encode(), texts, columns)]
+
+    reader = snapshot_reader.SnapshotReader(mock.Mock(read_part=read_part))
+    reader._not_before = -1e9
+    for fits in (10_000, 10_000, 10_000, 3, 3, 0, 10_000):
+        snapshot = Snapshot(SnapshotProgress(("a",), "", "*", 0), None)
+        reader.read_on(snapshot)
+        reader._not_before = -1e9
+        assert (snapshot.wanted is None) == (fits > 0)
+    assert asked == [100, 1_000, 10_000, 10_000, 6, 6, 1]

@@ -9,10 +9,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pgdoc.changes.change import Change, TransactionInfo
 from pgdoc.consumers import acknowledgements as acknowledge
-from pgdoc.consumers.acknowledgements import Acknowledgements, ConsumerProgress, SavedProgress
+from pgdoc.consumers.acknowledgements import Acknowledgements, ConsumerProgress, NotedMailbox, SavedProgress
 from pgdoc.decoding.records import CollectionChange, RowChange
 from pgdoc.decoding.wal2json import read_images
 from pgdoc.model.tokens import Mark, SnapshotProgress
+from pgdoc.streams.mailbox import Mailbox
 
 if TYPE_CHECKING:
     from pgdoc.model.positions import RawPosition
@@ -219,3 +220,19 @@ def test_a_quiet_consumer_saves_its_watermark_when_that_has_moved_far_enough():
     (change,) = commit(200, 1).changes
     progress.give([change])
     assert progress.to_save(0) == SavedProgress(progress.begun, change.transaction.timestamp)
+
+
+def test_a_mailbox_notes_what_it_took_and_takes_nothing_after_its_time():
+    progress, box = ConsumerProgress(), Mailbox(2, 1 << 20)
+    noted = NotedMailbox(box, progress)
+    first, second = commit(START, 2).changes, commit(START + 20, 1).changes
+    progress.watermark = START + 50
+    assert noted.put([*first, *second], (START + 50, 0, 0, 0), None) == 2
+    assert progress.confirmable() == first[0].position[0]
+    progress.acknowledge(Mark(first[1].position))
+    assert progress.confirmable() == START + 50  # the second transaction had no room and was not noted
+    box.take(0)
+    noted.closes_at = 0.0
+    assert noted.put(list(second), (START + 50, 0, 0, 0), None) == 0
+    assert noted.put([], (START + 50, 0, 0, 0), None) == 0
+    assert progress.confirmable() == START + 50

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -119,6 +120,33 @@ def test_the_content_of_a_document_is_never_mistaken_for_the_message_around_it()
 @example("\\")
 def test_every_name_of_a_table_is_decoded(name):
     assert decode_row(wire.row(10, "I", name, new=WHOLE)).table == name
+
+
+NAMES = ["orders", "orderz", "order", 'or"ers', "or\\ers", '","table":"x', "registry"]
+
+
+@st.composite
+def rows_of_any_table(draw: st.DrawFn) -> bytes:
+    """A row whose table may stand where that of another row stands, and whose document may look like such a place."""
+    kind, schema, name = draw(st.sampled_from("IUDT")), draw(st.sampled_from(["docs", "pgdo"])), st.sampled_from(NAMES)
+    image = WHOLE | {"data": f'"schema":"docs","table":"{draw(name)}","columns":[{{"name":"id"'}
+    images = {"new": image if kind in "IU" else None, "old": image if kind in "UD" else None}
+    return wire.row(draw(st.sampled_from([10, 1 << 40])), kind, draw(name), schema=schema, **images)
+
+
+@given(st.lists(rows_of_any_table(), max_size=8))
+def test_a_row_is_decoded_the_same_whatever_row_came_before_it(frames):
+    decoder = Wal2Json()
+    alone = [record for frame in frames for record in Wal2Json().decode([frame])]
+    assert [record for frame in frames for record in decoder.decode([frame])] == alone
+
+
+@given(rows_of_any_table(), st.data())
+def test_a_row_that_is_cut_is_refused_also_after_a_whole_one(frame, data):
+    decoder = Wal2Json()
+    decoder.decode([frame])
+    with pytest.raises(ProtocolError):
+        decoder.decode([frame[: data.draw(st.integers(PAYLOAD + 12, len(frame) - 1))].removesuffix(b"}")])
 
 
 def test_a_keepalive_inside_a_transaction_is_ignored():
@@ -298,3 +326,19 @@ def collection_rows(draw: st.DrawFn) -> bytes:
 @given(collection_rows())
 def test_a_row_that_is_sliced_is_the_row_that_is_parsed(frame: bytes) -> None:
     assert decode_row(frame).images() == read_images(frame)
+
+
+@pytest.mark.parametrize("at", range(3, 7))
+def test_nothing_keeps_the_values_of_a_column_that_was_added(at: int) -> None:
+    values = {"id": "o-1", "data": "{}", "version": 1, "replaced_version": 1}
+    values |= {"created_at": "2026-11-23 03:41:13.403010+00", "updated_at": "2026-11-23 03:41:14.123456+00"}
+    tracemalloc.start()
+    try:
+        for number in range(30):
+            items = list(values.items())
+            items.insert(at, ("other", f"{number}{'x' * 100_000}"))
+            assert len(decode_row(wire.row(90, "I", "orders", new=dict(items))).images().after) == 7
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 300_000

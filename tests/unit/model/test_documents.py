@@ -3,6 +3,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+import subprocess
+import sys
 import time
 import uuid
 from collections import OrderedDict
@@ -207,6 +209,24 @@ def test_new_ids_differ_between_threads() -> None:
     with ThreadPoolExecutor(4) as pool:
         made = [one for part in pool.map(lambda _: [new_id() for _ in range(2000)], range(4)) for one in part]
     assert len(set(made)) == len(made)
+
+
+FORKED = """
+import os
+from pgdoc import new_id
+new_id()
+child = os.fork()
+if child:
+    os.waitpid(child, 0)  # else their lines can mix
+print(new_id()[19:], flush=True)
+"""
+
+
+def test_new_ids_differ_between_a_process_and_its_child() -> None:
+    """Their random parts do: the times would differ in any case."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKED]
+    ours, theirs = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert ours != theirs
 
 
 def lazy() -> Document:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
@@ -12,6 +12,7 @@ from pgdoc.changes.assembler import Assembler
 from pgdoc.changes.registry import Registry
 from pgdoc.changes.router import Selection
 from pgdoc.decoding.plugins import PLUGINS
+from pgdoc.decoding.records import Span
 from pgdoc.errors import HistoryLost, ServerUnreachable
 from pgdoc.replication.reader import Reader
 from pgdoc.replication.session import ReplicationSession
@@ -20,6 +21,12 @@ from pgdoc.streams.catchup import CatchUp
 from pgdoc.streams.live_reader import LiveReader
 from pgdoc.streams.mailbox import Mailbox
 from pgdoc.streams.subscriptions import Subscriptions
+from tests.unit.decoding.test_pgoutput import ROW
+from tests.unit.pgoutput_wire import ORDERS, begin, commit, relation
+
+if TYPE_CHECKING:
+    from pgdoc.changes.change import Burst
+    from pgdoc.changes.fanout import Subscription
 
 CLUSTER = Cluster(7, 1)
 
@@ -59,7 +66,7 @@ class Server:
         reader.read, reader.slot, reader.wal_end = read, f"slot {len(self.readers)}", start
         reader.is_quiet = reader.has_large_buffer = False
         self.readers.append(reader)
-        assembler = Assembler(start, Registry("docs"))
+        assembler = Assembler(start, Registry("docs", [Span(ORDERS, "docs", "orders", 0, None)]))
         return ReplicationSession(
             reader, PLUGINS["pgoutput"].decoder("docs"), assembler, CLUSTER, SlotStart(start, "pgoutput")
         )
@@ -92,6 +99,24 @@ def test_it_confirms_what_it_dispatched_until_the_store_is_closed(run):
     assert server.readers[0].close.called
     assert run.live.slot is None
     assert run.live.plugin == "pgoutput"
+
+
+def test_the_first_frames_of_a_transaction_are_nothing_to_dispatch_and_a_stream_that_opens_then_gets_all_of_it(run):
+    early, late, dispatched = Mailbox(10, 1 << 20), Mailbox(10, 1 << 20), []
+
+    def open_late() -> None:
+        assert run.subscriptions.watermark == 100
+        assert run.subscriptions.resume(Selection(), (100, 0, 0, 0), late)[1]
+
+    def note(burst: Burst) -> list[Subscription]:
+        dispatched.append((len(burst.changes), burst.watermark))
+        return Subscriptions.dispatch(run.subscriptions, burst)
+
+    run.subscriptions.dispatch = note
+    opening = [lambda: run.subscriptions.subscribe(Selection(), early), begin(200), relation(), ROW, open_late]
+    run(Server([*opening, commit(200, 208), keepalive(208), keepalive(220), run.closing.set]))
+    assert dispatched == [(1, 208), (0, 220)]
+    assert [[change.position for change in box.take(0)] for box in (early, late)] == [[(200, 10, 1, 0)]] * 2
 
 
 def test_it_logs_the_position_as_an_lsn(run, caplog):

@@ -157,7 +157,7 @@ def test_an_interrupt_between_taking_and_forgetting_repeats_nothing(kind):
     mailbox, put = kind(10, 100), changes(6)
     mailbox.put(put[:4], NOWHERE)
     use_up(mailbox._take_now(256))
-    mailbox._queue.extendleft(reversed(put[:4]))  # as if they had not been taken out of the queue yet
+    assert [run for run, _ in mailbox._queue] == [put[:4]]  # a batch leaves the queue when the next one is taken
     mailbox.put(put[4:], NOWHERE)
     assert take(mailbox) == put[4:]
     assert take(mailbox) == []
@@ -376,3 +376,103 @@ def test_reached_does_not_pass_what_was_cut(kind):
     mailbox.put(changes(2), (6, 0, 0, 0))
     mailbox.cut(HistoryLost("gone"))
     assert mailbox.reached() == NOWHERE
+
+
+@both
+def test_what_was_put_at_several_times_is_taken_together_in_order(kind):
+    mailbox, put = kind(10 * BATCH, 10**6), changes(3 * BATCH)
+    for start, end in ((0, 1), (1, 3), (3, BATCH + 10), (BATCH + 10, 3 * BATCH)):
+        mailbox.put(put[start:end], NOWHERE)
+    taken = [take(mailbox) for _ in range(4)]
+    assert [len(batch) for batch in taken] == [BATCH, BATCH, BATCH, 0]
+    assert [change for batch in taken for change in batch] == put
+
+
+@both
+def test_a_list_that_streams_share_stays_as_it_was_put(kind):
+    one, other, put = kind(4, 10**6), kind(2, 10**6), changes(3)
+    assert (one.put(put, NOWHERE, 30), other.put(put, NOWHERE, 30)) == (3, 2)
+    one.begin_at((1, 1, 1, 0))
+    one.put(changes(1, first=4), NOWHERE)
+    assert [change.position[0] for change in take(one)] == [2, 3, 4]
+    assert [change.position[0] for change in take(other)] == [1, 2]
+    assert put == changes(3)
+
+
+@given(st.lists(st.integers(0, 40), max_size=6), st.lists(st.integers(1, 50), min_size=1))
+def test_any_sizes_of_runs_and_batches_deliver_everything_once(runs, most):
+    mailbox, put, start = Mailbox(1000, 10**6), changes(sum(runs)), 0
+    got: list[Change] = []
+    for count in runs:
+        mailbox.put(put[start : start + count], NOWHERE)
+        start += count
+    for each in itertools.cycle(most):
+        batch = mailbox.take(0, each)
+        use_up(batch)
+        assert len(batch) <= each
+        assert batch.size_bytes == 10 * len(batch)
+        got += batch
+        if not batch:
+            break
+    assert got == put
+    assert (mailbox.buffered, mailbox._count, mailbox._bytes) == (0, 0, 0)
+
+
+def test_a_stream_that_always_has_more_lets_other_tasks_run_between_its_batches():
+    async def main() -> int:
+        mailbox, runs, number = AsyncMailbox(10 * BATCH, 10**6), 0, 0
+
+        async def other() -> None:
+            nonlocal runs
+            while True:
+                runs += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.ensure_future(other())
+        while number < 5 * BATCH:
+            mailbox.put(changes(1, first=number + 1), NOWHERE)
+            while not mailbox.refill():
+                await mailbox.arrival()
+            use_up(mailbox.batch)
+            number += 1
+        task.cancel()
+        return runs
+
+    assert asyncio.run(main()) >= 4
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_cancelled_arrival_has_taken_nothing(before):
+    async def read(mailbox: AsyncMailbox) -> list[Change]:
+        while not mailbox.refill():
+            await mailbox.arrival()
+        return use_up(mailbox.batch)
+
+    async def main() -> list[Change]:
+        mailbox = AsyncMailbox(10, 10**6)
+        task = await waiting(read(mailbox))
+        if before:
+            mailbox.put(changes(1), NOWHERE)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        if not before:
+            mailbox.put(changes(1), NOWHERE)
+        return await read(mailbox)
+
+    assert asyncio.run(main()) == changes(1)
+
+
+def test_only_a_stream_that_waits_is_woken():
+    async def main() -> list[bool]:
+        mailbox, seen = AsyncMailbox(10, 10**6), []
+        await mailbox.take(0)
+        seen.append(mailbox._is_awaited)
+        await mailbox.take(0.001)
+        mailbox.put(changes(1), NOWHERE)
+        seen.append(mailbox._is_awaited)
+        assert mailbox.refill()
+        seen.append(mailbox._is_awaited)
+        return seen
+
+    assert asyncio.run(main()) == [False] * 3

@@ -9,9 +9,10 @@ from unittest import mock
 import pytest
 
 from pgdoc.changes.change import Burst, Change, TransactionInfo
-from pgdoc.changes.fanout import State
+from pgdoc.changes.fanout import State, Subscription
 from pgdoc.changes.router import Condition, RouteKey, Selection
 from pgdoc.decoding.records import RowChange
+from pgdoc.decoding.wal2json import read_images
 from pgdoc.errors import HistoryLost, InvalidResumeToken, StoreClosed, StreamClosed, StreamError
 from pgdoc.replication.source import Cluster
 from pgdoc.streams.mailbox import Mailbox
@@ -197,3 +198,95 @@ def test_an_interrupt_while_a_stream_opens_or_closes_takes_nothing_from_the_othe
             break
         step += 1
     assert step > 5
+
+
+class Sent:
+    """A consumer's subscription, and how often the hub has sent it back."""
+
+    def __init__(self, after: int = 3000) -> None:
+        self.times = 0
+        self.mailbox = mailbox()
+        self.subscription = Subscription(Selection(), (after, 0, 0, 0), self.mailbox, when_sent_back=self.count)
+
+    def count(self) -> None:
+        self.times += 1
+
+
+IDS = (7421, 3, None)
+
+
+def change(lsn: int) -> Change:
+    row = RowChange(lsn, "I", "orders", b"_", complete=True, read=read_images)
+    return Change((lsn, lsn, 1, 0), TransactionInfo(1, "", None), row)
+
+
+def positions(box: Mailbox) -> list[int]:
+    batch = box.take(0)
+    batch.next = len(batch)
+    return [each.position[0] for each in batch]
+
+
+def test_a_consumer_moves_to_the_hub_when_its_reader_has_come_to_where_the_hub_was(subscriptions):
+    sent = Sent(2000)
+    assert not subscriptions.take_in(sent.subscription, 2500, IDS)
+    assert sent.subscription.state is State.REJOINING
+    subscriptions.dispatch(Burst([change(3100)], 3200, None))
+    sent.subscription.put([change(2600)], (3000, 0, 0, 0))
+    assert subscriptions.take_in(sent.subscription, 3000, IDS)
+    subscriptions.dispatch(Burst([change(3300)], 3400, None))
+    assert positions(sent.mailbox) == [2600, 3100, 3300]
+    subscriptions.give_back(sent.subscription)
+    assert (sent.subscription.after, sent.times) == ((3400, 0, 0, 0), 0)
+    subscriptions.dispatch(Burst([change(3500)], 3600, None))
+    assert not positions(sent.mailbox)
+
+
+@pytest.mark.parametrize(
+    ("watermark", "ids"),
+    [(3000 + (2 << 20), IDS), (3000, (7421, 4, None)), (3000, (7422, 3, None)), (3000, (7421, 3, 16384))],
+    ids=["the hub is far behind", "another timeline", "another cluster", "another database"],
+)
+def test_a_consumer_stays_with_its_own_reader(subscriptions, watermark, ids):
+    sent = Sent()
+    assert not subscriptions.take_in(sent.subscription, watermark, ids)
+    assert sent.subscription.state is State.DETACHED
+    assert not subscriptions.is_open(sent.subscription)
+
+
+def test_a_consumer_does_not_join_a_hub_that_is_far_ahead_or_has_ended(subscriptions):
+    subscriptions.dispatch(Burst([], 3000 + (2 << 20), None))
+    sent = Sent()
+    assert not subscriptions.take_in(sent.subscription, 3000, IDS)
+    subscriptions.end()
+    assert not subscriptions.take_in(sent.subscription, 3000 + (2 << 20), IDS)
+    assert not subscriptions.is_open(sent.subscription)
+
+
+def test_what_ends_a_stream_sends_a_consumer_back(subscriptions):
+    sent = Sent()
+    assert subscriptions.take_in(sent.subscription, 3000, IDS)
+    subscriptions.dispatch(Burst([change(3100)], 3200, None))
+    (ended,) = subscriptions.end()
+    subscriptions.fail(ended, StreamError("the hub failed"))
+    assert (sent.times, sent.subscription.after, sent.subscription.state) == (1, (3200, 0, 0, 0), State.DETACHED)
+    assert positions(sent.mailbox) == [3100]
+    assert not positions(sent.mailbox)  # no error
+
+
+def test_a_consumer_is_sent_back_when_the_hub_moves_to_another_timeline(subscriptions):
+    sent, stream = Sent(), mailbox()
+    assert subscriptions.take_in(sent.subscription, 3000, IDS)
+    subscription, _ = subscriptions.resume(Selection(), (3000, 0, 0, 0), stream)
+    subscriptions.move_to(Cluster(7421, 3))
+    assert sent.times == 0
+    subscriptions.move_to(Cluster(7421, 4, ((3, 3500),)))
+    assert (sent.times, sent.subscription.state) == (1, State.DETACHED)
+    assert (subscription.state, subscriptions.is_open(sent.subscription)) == (State.LIVE, False)
+
+
+def test_a_closed_store_closes_the_mailbox_of_a_consumer(subscriptions):
+    sent = Sent()
+    assert subscriptions.take_in(sent.subscription, 3000, IDS)
+    subscriptions.close()
+    with pytest.raises(StreamClosed):
+        sent.mailbox.take(0)

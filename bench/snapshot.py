@@ -1,0 +1,175 @@
+"""Time the snapshot of a stream against a COPY of the same rows to Python, quiet and beside writers, in turns.
+
+    python -m bench.snapshot [DOCUMENTS]
+
+DOCUMENTS is 1,000,000 by default, of 200 bytes each. The COPY returns all columns of the collection in any order. Its
+rows are split, escapes are undone, and the data is loaded with orjson; "COPY, only received" drops each block as it
+comes, and `rows()` also makes the version and the times Python values. A stream's events are read up to the id and the
+data. The writers are two processes that each update a document every ten milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import random
+import statistics
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import psycopg
+
+import pgdoc
+from bench.arguments import parser_of, positive
+from pgdoc.server import LocalServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DOCUMENTS = 1_000_000
+ROUNDS = 3
+WRITERS = 2
+PAUSE_S = 0.01
+COPY = b"COPY (SELECT id, data, version, created_at, updated_at FROM docs.orders) TO STDOUT"
+FILL = b"""
+INSERT INTO docs.orders (id, data) SELECT 'o-' || lpad(n::text, 7, '0'), jsonb_build_object('number', n,
+  'status', 'new', 'total', n * 1.25, 'customer', jsonb_build_object('name', md5(n::text), 'city', 'Reykjav\xc3\xadk'),
+  'note', repeat('x', 60)) FROM generate_series(0, %s) n
+"""
+REFERENCE = "COPY, rows split, data loaded"
+
+
+def main() -> int:
+    parser = parser_of(__doc__)
+    parser.add_argument("documents", type=positive, nargs="?", default=DOCUMENTS, help=f"by default {DOCUMENTS:,}")
+    documents: int = parser.parse_args().documents
+    with LocalServer() as server, pgdoc.Store(server.conninfo) as store:
+        store.migrate()
+        store.create_collection("orders")
+        with psycopg.connect(server.conninfo, autocommit=True) as connection:
+            connection.execute(FILL, [documents - 1])
+            connection.execute("VACUUM (FREEZE, ANALYZE) docs.orders")
+        peers: dict[str, Callable[[], int]] = {
+            REFERENCE: lambda: copy(server.conninfo, loads=True),
+            "COPY, only received": lambda: copy(server.conninfo, loads=False),
+            "COPY, psycopg's rows()": lambda: copy_rows(server.conninfo),
+            "snapshot": lambda: read(store, documents),
+            "snapshot, in batches": lambda: read_batches(store, documents),
+            "snapshot, async": lambda: asyncio.run(read_async(server.conninfo, documents)),
+        }
+        for writers in (0, WRITERS):
+            with writing(server.conninfo, documents, writers):
+                report(documents, writers, measure(peers, documents))
+    return 0
+
+
+def measure(peers: dict[str, Callable[[], int]], documents: int) -> dict[str, list[tuple[float, float]]]:
+    """Return seconds, and seconds of this process's CPU, of each round."""
+    figures: dict[str, list[tuple[float, float]]] = {name: [] for name in peers}
+    for _ in range(ROUNDS):
+        for name, peer in peers.items():
+            began, began_cpu = time.perf_counter(), time.process_time()
+            if (count := peer()) != documents:
+                raise RuntimeError(f"{name}: {count:,} documents")
+            figures[name].append((time.perf_counter() - began, time.process_time() - began_cpu))
+    return figures
+
+
+def copy(conninfo: str, *, loads: bool) -> int:
+    count = 0
+    with psycopg.connect(conninfo) as connection, connection.cursor() as cursor, cursor.copy(COPY) as blocks:
+        for block in blocks:  # a row each
+            count += 1
+            if loads:
+                row = bytes(block)
+                _, data, *_ = (row.replace(b"\\\\", b"\\") if b"\\" in row else row).split(b"\t")
+                orjson.loads(data)
+    return count
+
+
+def copy_rows(conninfo: str) -> int:
+    count = 0
+    with psycopg.connect(conninfo) as connection, connection.cursor() as cursor, cursor.copy(COPY) as blocks:
+        blocks.set_types(["text", "text", "int8", "timestamptz", "timestamptz"])
+        for _, data, *_ in blocks.rows():
+            count += 1
+            orjson.loads(data)
+    return count
+
+
+def read(store: pgdoc.Store, documents: int) -> int:
+    ids: set[str | None] = set()
+    with store["orders"].watch(snapshot=True) as stream:
+        for event in stream:
+            if event.event_type == "snapshot":
+                ids.add(use(event))
+            if len(ids) == documents:
+                break
+    return len(ids)
+
+
+def read_batches(store: pgdoc.Store, documents: int) -> int:
+    ids: set[str | None] = set()
+    with store["orders"].watch(snapshot=True) as stream:
+        while len(ids) < documents:
+            ids.update(use(event) for event in stream.next_batch() if event.event_type == "snapshot")
+    return len(ids)
+
+
+async def read_async(conninfo: str, documents: int) -> int:
+    ids: set[str | None] = set()
+    async with pgdoc.AsyncStore(conninfo) as store, store["orders"].watch(snapshot=True) as stream:
+        async for event in stream:
+            if event.event_type == "snapshot":
+                ids.add(use(event))
+            if len(ids) == documents:
+                break
+    return len(ids)
+
+
+def use(event: pgdoc.ChangeEvent) -> str | None:
+    if event.full_document:
+        event.full_document.data["number"]
+    return event.document_id
+
+
+@contextlib.contextmanager
+def writing(conninfo: str, documents: int, writers: int) -> Iterator[None]:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=write, args=(conninfo, documents, n), daemon=True) for n in range(writers)]
+    for process in processes:
+        process.start()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def write(conninfo: str, documents: int, seed: int) -> None:
+    dice = random.Random(seed)
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        while True:
+            params: list[Any] = [f"o-{dice.randrange(documents):07d}"]
+            connection.execute('UPDATE docs.orders SET data = data || \'{"status": "paid"}\' WHERE id = %s', params)
+            time.sleep(PAUSE_S)
+
+
+def report(documents: int, writers: int, figures: dict[str, list[tuple[float, float]]]) -> None:
+    beside = f"beside {writers} writers" if writers else "quiet"
+    print(
+        f"{documents:,} documents, {beside}, median of {ROUNDS} rounds; the ratio is the median of the rounds' ratios"
+    )
+    print(f"{'':32}{'seconds':>9}{'ratio':>7}{'CPU us a document':>19}")
+    for name, values in figures.items():
+        seconds, cpu = (statistics.median(column) for column in zip(*values, strict=True))
+        ratio = statistics.median(ours[0] / base[0] for ours, base in zip(values, figures[REFERENCE], strict=True))
+        print(f"{name:32}{seconds:9.2f}{ratio:7.2f}{cpu / documents * 1e6:19.2f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

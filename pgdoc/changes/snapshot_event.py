@@ -1,0 +1,55 @@
+"""What the event of a document that a snapshot read computes on first access."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from pgdoc.model.stored_rows import document_of
+from pgdoc.model.tokens import Mark, token_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pgdoc.changes.row_images import ReadEvent
+    from pgdoc.changes.snapshot import DuePart
+    from pgdoc.model.documents import Document
+    from pgdoc.model.tokens import ResumeToken, SnapshotProgress
+
+__all__ = ["OF_SNAPSHOT", "mark_of"]
+
+
+def mark_of(event: ReadEvent) -> Mark:
+    """Return how far acknowledging the event acknowledges."""
+    return Mark.at(_part_of(event).place.position, _progress_of(event))
+
+
+def _part_of(event: ReadEvent) -> DuePart:
+    part: DuePart = event._part  # noqa: SLF001 (what `from_snapshot` sets, here and below)
+    return part
+
+
+def _progress_of(event: ReadEvent) -> SnapshotProgress:
+    return _part_of(event).progress(event._number, event.document_id)  # noqa: SLF001
+
+
+def _full_document(event: ReadEvent) -> Document:
+    part = _part_of(event)
+    return document_of(event.document_id, event._row, part.collection, part.place.decode_text)  # noqa: SLF001
+
+
+def _resume_token(event: ReadEvent) -> ResumeToken:
+    place = _part_of(event).place
+    return token_at(place.position, place.ids, _progress_of(event))
+
+
+OF_SNAPSHOT: Final[dict[str, Callable[[ReadEvent], Any]]] = {
+    "collection": lambda event: _part_of(event).collection,
+    "full_document": _full_document,
+    "full_document_before_change": lambda _event: None,
+    "update_description": lambda _event: None,
+    "resume_token": _resume_token,
+    "timestamp": lambda event: _part_of(event).read_at,
+    "transaction_id": lambda _event: 0,
+    "metadata": lambda _event: {},
+    "renamed_to": lambda _event: None,
+}

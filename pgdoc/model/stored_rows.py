@@ -1,0 +1,45 @@
+"""The rows of a snapshot as the server sends them: each column of many rows as one value."""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from pgdoc.model.documents import Document
+
+if TYPE_CHECKING:
+    from pgdoc.model.json_codec import JsonDecoder
+
+__all__ = ["StoredRow", "document_of", "rows_by_id"]
+
+StoredRow: TypeAlias = bytes
+"""Version, created_at and updated_at in binary form, then the data as JSON text, empty if the server can't print it.
+
+One object without references: the garbage collector would look through 10,000 tuples again and again.
+"""
+
+_COLUMNS: Final = Struct(">qqq")
+_SEPARATOR: Final = b"\0"
+
+
+def rows_by_id(ids: bytes | None, texts: bytes | None, columns: bytes | None) -> dict[str, StoredRow]:
+    """Take apart what `part` of `streams.sql` returns; all are `None` if there is no row."""
+    if ids is None or texts is None or columns is None:
+        return {}
+    width = _COLUMNS.size
+    texts_at = zip(range(0, len(columns), width), texts.split(_SEPARATOR), strict=True)
+    rows = [columns[at : at + width] + text for at, text in texts_at]
+    return dict(zip(ids.decode().split("\0"), rows, strict=True))
+
+
+def document_of(
+    document_id: str, row: StoredRow | Document, collection: str, decode_text: JsonDecoder | None
+) -> Document:
+    """Make the document of a row; return one that a change has put in the row's place."""
+    if isinstance(row, Document):
+        return row
+    version, created_at, updated_at = _COLUMNS.unpack_from(row)
+    text = row[_COLUMNS.size :] or None
+    return Document.from_text(
+        document_id, text, version, created_at, updated_at, collection=collection, decode_text=decode_text
+    )
