@@ -22,6 +22,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from pgdoc.changes.change import Burst, Change, TransactionInfo
+from pgdoc.changes.table_rows import rows_of_table
 from pgdoc.decoding.catalog_messages import read_message
 from pgdoc.decoding.records import (
     COLLECTION_COLUMNS,
@@ -137,7 +138,8 @@ class Assembler:
     def _take_registry_row(self, row: RegistryRow, changes: list[Change]) -> None:
         self._registry.add(row.span)
         change = _collection_change(row)
-        if change is None or row.span.schema != self._registry.schema or self._begin is None:
+        is_other = row.span.shape is None and row.span.schema != self._registry.schema
+        if change is None or is_other or self._begin is None:
             return
         self._registry_ordinal = self._registry_ordinal + 2 if row.lsn == self._registry_lsn else 0
         self._registry_lsn = row.lsn
@@ -146,24 +148,29 @@ class Assembler:
 
     def _take_unusual_row(self, row: RowChange, ordinal: int, changes: list[Change]) -> None:
         """Take a row of a table that has no collection now, or had another name, or a truncation."""
-        name = self._collection_of(row)
-        if name is None or self._begin is None:
+        if self._begin is None:
             return
-        if row.kind == "T":
-            ordinal = _ordinal_of_truncation(name)
-        position = (self._begin.commit_lsn, row.lsn, ROW, ordinal)
-        at = len(changes)
-        while at and changes[at - 1].position > position:  # the tables of a TRUNCATE come in any order
-            at -= 1
-        changes.insert(at, Change(position, self._transaction, row if row.table == name else row._replace(table=name)))
+        for number, found in enumerate(self._rows_of(row), ordinal):
+            place = _ordinal_of_truncation(found.table) if row.kind == "T" else number
+            position = (self._begin.commit_lsn, row.lsn, ROW, place)
+            at = len(changes)
+            while at and changes[at - 1].position > position:  # the tables of a TRUNCATE come in any order
+                at -= 1
+            changes.insert(at, Change(position, self._transaction, found))
 
-    def _collection_of(self, row: RowChange) -> str | None:
-        """Return the name of the collection that a row belongs to; `None` if it belongs to none."""
+    def _rows_of(self, row: RowChange) -> list[RowChange]:
+        """Return the row under the name of its collection or table: none if it belongs to none."""
         if row.lsn >= self._registry.messages_until:
-            return self._registry.name_at(row.oid or row.table, row.lsn)
+            span = self._registry.span_at(row.oid or row.table, row.lsn)
+            if span is None:
+                return []
+            if span.shape is not None:
+                return rows_of_table(row, span)
+            return [row if row.table == span.name else row._replace(table=span.name)]
         after, before = row.images()
         is_known = row.kind == "T" or row.table in self._registry.open
-        return row.table or None if is_known or (after or before).keys() >= COLLECTION_COLUMNS else None
+        is_collection = row.table and (is_known or (after or before).keys() >= COLLECTION_COLUMNS)
+        return [row] if is_collection else []
 
 
 _NEVER = (1 << 64, "")
@@ -185,13 +192,16 @@ def _collection_change(row: RegistryRow) -> CollectionChange | None:
     A rename closes one row and opens another; the second reports it. What the migration registered was there before.
     """
     span = row.span
-    if row.has_closed and row.closed_by != "rename":
-        return CollectionChange(row.lsn, "drop", span.name, row.message, complete=row.exact)
+    if row.has_closed and row.closed_by not in {"rename", "alter"}:
+        return CollectionChange(row.lsn, "drop", span.label, row.message, complete=row.exact)
     if not row.is_new or not 0 < span.since <= row.lsn:
         return None
+    if row.opened_by == "alter":
+        return CollectionChange(row.lsn, "schema", span.label, row.message, complete=row.exact)
     if row.opened_by == "rename" and row.from_name is not None:
-        return CollectionChange(row.lsn, "rename", row.from_name, row.message, complete=row.exact, renamed_to=span.name)
-    return CollectionChange(row.lsn, "create", span.name, row.message, complete=row.exact)
+        former = span._replace(name=row.from_name).label
+        return CollectionChange(row.lsn, "rename", former, row.message, complete=row.exact, renamed_to=span.label)
+    return CollectionChange(row.lsn, "create", span.label, row.message, complete=row.exact)
 
 
 def _ordinal_of_truncation(table: str) -> int:

@@ -49,15 +49,17 @@ class Registry:
 
     def add(self, span: Span) -> None:
         """Take note of a span, or that a known one has ended; ignore one of another schema."""
-        if span.schema != self.schema:
+        if span.shape is None and span.schema != self.schema:
             return
         key = (span.oid, span.since)
-        for source in (span.oid, span.name):
+        for source in (span.oid, span.name if span.schema == self.schema else span.label):
             spans = self._spans.setdefault(source, {})
             known = spans.get(key)
             if known is not None and known.until is not None:
                 continue
             spans[key] = span
+            if span.shape is not None:
+                continue  # each row of a table is looked up: its shape counts
             latest = self._latest.get(source)
             if span.until is not None:
                 if latest == key:
@@ -67,11 +69,11 @@ class Registry:
 
     @property
     def names(self) -> frozenset[str]:
-        """The names that collections have or had."""
-        return frozenset(span.name for spans in self._spans.values() for span in spans.values())
+        """The names that collections and watched tables have or had, as events have them."""
+        return frozenset(span.label for spans in self._spans.values() for span in spans.values())
 
-    def name_at(self, source: int | str, lsn: int) -> str | None:
-        """Return the name of the collection that a row at `lsn` belongs to; `None` if it belongs to none.
+    def span_at(self, source: int | str, lsn: int) -> Span | None:
+        """Return the span of the collection or table that a row at `lsn` belongs to; `None` if it belongs to none.
 
         One look at a table is enough: nobody could write to it before its registration was visible.
         """
@@ -86,8 +88,8 @@ class Registry:
             found = self._find(source, lsn)
         return found
 
-    def _find(self, source: int | str, lsn: int) -> str | None:
+    def _find(self, source: int | str, lsn: int) -> Span | None:
         for span in self._spans.get(source, {}).values():
             if span.since <= lsn and (span.until is None or lsn < span.until):
-                return span.name
+                return span
         return None

@@ -35,6 +35,6 @@ class Plugin(NamedTuple):
 
 
 PLUGINS = {
-    "wal2json": Plugin(wal2json.wal2json_options, lambda _schema: wal2json.Wal2Json()),
+    "wal2json": Plugin(wal2json.wal2json_options, wal2json.Wal2Json),
     "pgoutput": Plugin(pgoutput.pgoutput_options, pgoutput.PgOutput),
 }

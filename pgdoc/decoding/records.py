@@ -126,14 +126,47 @@ class CollectionChange(NamedTuple):
         return Images({}, {})
 
 
+class TableColumn(NamedTuple):
+    """A column of a watched table: see `pgdoc.type_form` of the catalog for its form."""
+
+    name: str
+    type: str
+    form: str
+
+
+class Shape(NamedTuple):
+    """What the rows of a watched table have.
+
+    Attributes:
+        key: the columns of the primary key, in the order of its index.
+        document: the column that events have as their document; `None` for the whole row.
+        columns: in order, without generated ones.
+    """
+
+    key: tuple[str, ...]
+    document: str | None
+    columns: tuple[TableColumn, ...]
+
+
 class Span(NamedTuple):
-    """A table was a collection under this name, from the LSN `since` to before `until`; `None` if it still is."""
+    """A table had this name and was a collection, or was watched, from the LSN `since` to before `until`.
+
+    Attributes:
+        until: `None` if it still is.
+        shape: `None` for a collection.
+    """
 
     oid: int
     schema: str
     name: str
     since: int
     until: int | None
+    shape: Shape | None = None
+
+    @property
+    def label(self) -> str:
+        """The name in events: that of a collection alone, that of a table with its schema."""
+        return self.name if self.shape is None else f"{self.schema}.{self.name}"
 
 
 class RegistryRow(NamedTuple):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from pgdoc.decoding.frames import PAYLOAD
-from pgdoc.decoding.records import RegistryRow, Span
+from pgdoc.decoding.records import RegistryRow, Shape, Span, TableColumn
+from pgdoc.decoding.row_json import TEXTS, json_of_value
 from pgdoc.errors import InvalidResumeToken, ProtocolError
 from pgdoc.model.positions import Lsn
 
@@ -29,7 +32,14 @@ def read_registry_row(lsn: int, kind: str, images: Images, frame: bytes) -> Regi
             lsn,
             is_new=kind == "I",
             has_closed=kind == "U" and until is not None and before.get("until") is None,
-            span=Span(int(after["oid"]), after["schema_name"], after["name"], int(Lsn.parse(after["since"])), until),
+            span=Span(
+                int(after["oid"]),
+                after["schema_name"],
+                after["name"],
+                int(Lsn.parse(after["since"])),
+                until,
+                read_shape(after["key"], after["document"], after["columns"]) if after.get("kind") == "table" else None,
+            ),
             opened_by=after["opened_by"],
             from_name=after["from_name"],
             closed_by=after["closed_by"],
@@ -38,6 +48,15 @@ def read_registry_row(lsn: int, kind: str, images: Images, frame: bytes) -> Regi
         )
     except (KeyError, TypeError, ValueError, InvalidResumeToken) as exc:
         raise ProtocolError(f"pgdoc.registry has an unreadable row: {exc!r}", offset=PAYLOAD) from exc
+
+
+def read_shape(key: str, document: str | None, columns: str) -> Shape:
+    """Return the shape from the text of the columns that the registry has for a table."""
+    return Shape(
+        tuple(orjson.loads(json_of_value(key, TEXTS))),
+        document,
+        tuple(TableColumn(column["name"], column["type"], column["form"]) for column in orjson.loads(columns)),
+    )
 
 
 def _lsn(text: Any) -> int | None:

@@ -15,7 +15,7 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["ARRAY_ELEMENTS", "Form", "form_of", "form_of_built_in", "json_of_value"]
+__all__ = ["ARRAY_ELEMENTS", "TEXTS", "Form", "form_of", "form_of_built_in", "json_of_value"]
 
 
 class Form(NamedTuple):
@@ -31,6 +31,9 @@ class Form(NamedTuple):
 
 
 TEXT: Final = "text"
+
+TEXTS: Final = Form(TEXT, ",")
+"""The form of `text[]`."""
 
 _SCALARS: Final = {
     16: "bool",

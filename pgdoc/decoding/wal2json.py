@@ -6,6 +6,7 @@ record. Options that would only add bytes to each message are off.
 
 from __future__ import annotations
 
+import json
 import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -59,9 +60,13 @@ _REGISTRY = "\0registry"
 """Stands for the registry's name, which a table of another schema can have, too."""
 
 
-def wal2json_options(schema: str, part: Part = EVERYTHING) -> dict[str, str]:
-    """Return the START_REPLICATION options for one schema's changes, the registry's, and pgdoc's messages."""
+def wal2json_options(schema: str, part: Part = EVERYTHING, watched: Iterable[tuple[str, str]] = ()) -> dict[str, str]:
+    """Return the START_REPLICATION options for one schema's changes, the registry's, and pgdoc's messages.
+
+    `watched` are the tables of other schemas, each with its schema, whose changes are asked for, too.
+    """
     tables = ["*"] if part.only is None else [_escaped(name) for name in sorted(part.only)]
+    others = [f"{_escaped(of_schema)}.{_escaped(table)}" for of_schema, table in sorted(watched)]
     options = {
         "format-version": "2",
         "include-lsn": "1",
@@ -69,7 +74,7 @@ def wal2json_options(schema: str, part: Part = EVERYTHING) -> dict[str, str]:
         "include-timestamp": "1",
         "include-schemas": "1",
         "include-types": "0",
-        "add-tables": ",".join([*(f"{_escaped(schema)}.{table}" for table in tables), ".".join(REGISTRY)]),
+        "add-tables": ",".join([*(f"{_escaped(schema)}.{table}" for table in tables), *others, ".".join(REGISTRY)]),
         "add-msg-prefixes": "pgdoc",
     }
     if not part.has_messages:
@@ -86,9 +91,13 @@ class Wal2Json:
 
     The server sends B and C for every transaction of the database, most without changes for this reader. So a B is
     decoded only when a change follows it.
+
+    Args:
+        schema: that of the collections. The table of a row from another one is named with its schema.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, schema: str | None = None) -> None:
+        self._schema = schema
         self._begin: bytes | None = None
         self._tables: dict[bytes, str] = {}
         # What the last row has from `_at` on, up to its first column, and its table: the rows of a transaction are
@@ -152,7 +161,7 @@ class Wal2Json:
         address = frame[start : end + len(_ROW)]
         table = self._tables.get(address)
         if table is None or not frame.endswith(b"}"):
-            table = _table(frame)
+            table = _table(frame, self._schema)
             if end > 0 and b"\\" not in address:  # else the address may end inside the name
                 self._tables[address] = table
         if table is not _REGISTRY and address in self._tables:
@@ -160,7 +169,7 @@ class Wal2Json:
         return table
 
 
-def _table(frame: bytes) -> str:
+def _table(frame: bytes, wanted_schema: str | None) -> str:
     start = frame.find(_SCHEMA, _ACTION) + len(_SCHEMA)
     end = frame.find(b'"', frame.find(_TABLE, start) + len(_TABLE))  # inside the name if it has a quote, escaped then
     if start < PAYLOAD or end < 0 or not frame.endswith(b"}"):
@@ -174,7 +183,9 @@ def _table(frame: bytes) -> str:
             schema, _, table = address.decode().partition(_TABLE.decode())
     except (UnicodeDecodeError, KeyError, TypeError) as exc:
         raise ProtocolError(f"wal2json sent a change with an unreadable table name: {exc!r}", offset=start) from exc
-    return _REGISTRY if (schema, table) == REGISTRY else table
+    if (schema, table) == REGISTRY:
+        return _REGISTRY
+    return table if wanted_schema in {None, schema} else f"{schema}.{table}"
 
 
 def _has_before(frame: bytes) -> bool:
@@ -251,6 +262,23 @@ def read_images(frame: bytes) -> Images:
     except (KeyError, TypeError, AttributeError) as exc:
         raise ProtocolError(f"wal2json sent a malformed change: {exc!r}", offset=PAYLOAD) from exc
     return Images({**before, **after} if after else after, before)
+
+
+_RAW = json.JSONDecoder(parse_int=str, parse_float=str).decode
+
+
+def read_texts(frame: bytes) -> Images:
+    """Decode the row of a watched table to the texts of its values; those of type bytea lack their prefix."""
+    try:
+        fields = _RAW(frame[PAYLOAD:].decode())
+        before = {column["name"]: _TEXTS.get(column["value"], column["value"]) for column in fields.get("identity", ())}
+        after = {column["name"]: _TEXTS.get(column["value"], column["value"]) for column in fields.get("columns", ())}
+    except (KeyError, TypeError, AttributeError, ValueError) as exc:
+        raise ProtocolError(f"wal2json sent a malformed change: {exc!r}", offset=PAYLOAD) from exc
+    return Images({**before, **after} if after else after, before)
+
+
+_TEXTS = {True: "t", False: "f"}
 
 
 def _loads(frame: bytes) -> Any:

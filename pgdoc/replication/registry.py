@@ -9,6 +9,7 @@ import psycopg
 from pgdoc.changes.life import Existence
 from pgdoc.changes.registry import Registry
 from pgdoc.decoding.records import Span
+from pgdoc.decoding.registry_rows import read_shape
 from pgdoc.errors import RegistryUnbound
 from pgdoc.replication.connection import connect, map_replication_error, quote_literal
 from pgdoc.sql import statement
@@ -72,7 +73,17 @@ def _fetch_spans_after(connection: psycopg.Connection[Any], schema: str) -> tupl
 
 def _fetch_spans(connection: psycopg.Connection[Any], schema: str) -> list[Span]:
     query = statement("replication", "registry").format(schema=quote_literal(schema))
-    return [Span(*row) for row in connection.execute(query).fetchall()]
+    return [
+        Span(
+            row.oid,
+            row.schema_name,
+            row.name,
+            row.since,
+            row.until,
+            read_shape(row.key, row.document, row.columns) if row.kind == "table" else None,
+        )
+        for row in connection.execute(query).fetchall()
+    ]
 
 
 def _is_registering(connection: psycopg.Connection[Any]) -> bool:

@@ -46,8 +46,8 @@ SELECT EXISTS (
 
 -- name: registry
 SELECT r.oid::bigint, r.schema_name, r.name, (r.since - '0/0'::pg_lsn)::bigint AS since,
-  (r.until - '0/0'::pg_lsn)::bigint AS until
-FROM pgdoc.registry r WHERE r.schema_name = {schema}
+  (r.until - '0/0'::pg_lsn)::bigint AS until, r.kind, r.key::text, r.document, r.columns::text
+FROM pgdoc.registry r WHERE r.schema_name = {schema} OR r.kind = 'table'
 
 -- name: identity
 SELECT pgdoc.is_bound() AS is_bound,

@@ -266,7 +266,11 @@ def test_an_earlier_table_of_the_name_does_not_hide_the_present_one():
     known.add(earlier)
     known.add(earlier._replace(until=20))
     assert known.open == {9: (30, "orders"), "orders": (30, "orders")}
-    assert [known.name_at("orders", lsn) for lsn in (15, 25, 35)] == ["orders", None, "orders"]
+    assert [known.span_at("orders", 15), known.span_at("orders", 25), known.span_at("orders", 35)] == [
+        earlier._replace(until=20),
+        None,
+        Span(9, SCHEMA, "orders", 30, None),
+    ]
 
 
 def report(lsn: int, event: str, name: str, renamed_to: str | None = None, schema: str = SCHEMA) -> Message:
