@@ -29,8 +29,9 @@ def test_pooled_connections_say_which_store_they_serve(dsn):
 
 
 def test_walsenders_say_which_streams_or_consumer_they_serve(dsn):
-    with pgdoc.Store(dsn, schema="shop") as store:
-        with store.watch("orders"), store.watch(consumer="billing"):
+    with pgdoc.Store(dsn, schema="shop") as store, pgdoc.Store(dsn, schema="shop") as other:
+        # A consumer of the same store would go over to the hub.
+        with store.watch("orders"), other.watch(consumer="billing"):
             assert names(dsn, "walsender") == {"pgdoc hub shop", "pgdoc consumer billing"}
             others = names(dsn, "client backend")
             assert {name for name in others if not name.startswith("pgdoc ")} == set()
