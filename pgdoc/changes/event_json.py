@@ -13,6 +13,8 @@ from pgdoc.decoding.records import REST
 from pgdoc.errors import InvalidDocument, UnreadableDocument
 from pgdoc.model import json_codec
 from pgdoc.model.documents import data_text
+from pgdoc.model.table_names import is_table_name
+from pgdoc.model.table_row import TableRow
 from pgdoc.model.tokens import token_text
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ def plain_field(event: ReadEvent, name: str) -> Any:
 def _shape_of_document(document: Document | None, form: _Form) -> dict[str, Any] | None:
     if document is None:
         return None
+    if isinstance(document, TableRow):
+        return {"id": document.id, "data": form.data(document)}
     return {
         "id": document.id,
         "data": form.data(document),
@@ -94,16 +98,21 @@ FIELDS: Final = tuple(_SHAPES)
 def plain_of(event: ReadEvent) -> dict[str, Any]:
     """See `ChangeEvent.to_dict`."""
     values = _read_directly(event, _PLAIN)
-    return {name: shape(event, _PLAIN) for name, shape in _SHAPES.items()} if values is None else values
+    return _read_fields(event, _PLAIN) if values is None else values
+
+
+def _read_fields(event: ReadEvent, form: _Form) -> dict[str, Any]:
+    found = {name: shape(event, form) for name, shape in _SHAPES.items()}
+    if event.columns is not None:
+        found["columns"] = form.value(event.columns)
+    return found
 
 
 def json_of(event: ReadEvent) -> bytes:
     """See `ChangeEvent.to_json`."""
     try:
         values = _read_directly(event, _JSON)
-        return orjson.dumps(
-            {name: shape(event, _JSON) for name, shape in _SHAPES.items()} if values is None else values
-        )
+        return orjson.dumps(_read_fields(event, _JSON) if values is None else values)
     except InvalidDocument as exc:
         raise UnreadableDocument(
             f'document {event.document_id!r} of collection "{event.collection}" cannot be written as JSON: {exc}',
@@ -130,6 +139,8 @@ def _read_directly(event: ReadEvent, form: _Form) -> dict[str, Any] | None:
         return None
     change = state["_change"]
     position, transaction, row = change
+    if is_table_name(row.table):
+        return None
     document_id = after = before = description = None
     new: dict[str, Any] = {}
     try:

@@ -24,6 +24,8 @@ from pgdoc.decoding.records import REST, ROW_KINDS
 from pgdoc.errors import HistoryLost, ReplicaIdentityChanged
 from pgdoc.model import json_codec
 from pgdoc.model.documents import Document, to_be_decoded_by
+from pgdoc.model.table_names import is_table_name
+from pgdoc.model.table_row import TableRow
 from pgdoc.model.tokens import ResumeToken, SnapshotProgress, token_at
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class EventType(StrEnum):
     CREATE = "create"
     RENAME = "rename"
     DROP = "drop"
+    SCHEMA = "schema"
     INVALIDATE = "invalidate"
     SNAPSHOT = "snapshot"
 
@@ -73,6 +76,7 @@ class ChangeEvent:
         transaction_id: PostgreSQL's transaction id (xid); 0 for a snapshot.
         metadata: the metadata that the writer attached (see `pgdoc.metadata`); `{}` if it attached none.
         renamed_to: the collection's new name (rename); otherwise `None`.
+        columns: the other columns of the row, if it is of a table that was added with a `document`; otherwise `None`.
     """
 
     event_type: EventType
@@ -86,6 +90,7 @@ class ChangeEvent:
     transaction_id: int
     metadata: dict[str, Any]
     renamed_to: str | None = None
+    columns: dict[str, Any] | None = None
 
     if TYPE_CHECKING:  # what `from_change` sets
 
@@ -156,6 +161,8 @@ _ROW_EVENTS = {"I": EventType.INSERT, "D": EventType.DELETE, "T": EventType.TRUN
 def _event_type(event: ChangeEvent) -> EventType:
     kind = event._change.row.kind  # noqa: SLF001
     if kind == "U":
+        if is_table_name(row_of(event).table):
+            return EventType.UPDATE
         after = after_of(event)
         if after["replaced_version"] != after["version"]:
             return EventType.UPDATE
@@ -194,6 +201,8 @@ def _document(event: ChangeEvent, image: dict[str, Any]) -> Document:
     state = event.__dict__
     table = state["_change"].row.table
     if REST not in image:
+        if is_table_name(table):
+            return TableRow.of(image["id"], image["data"], table, state.get("_decode"))
         check_columns(image, table)
     return Document.from_image(image, all_columns, table, state.get("_decode"))
 
@@ -210,7 +219,14 @@ def _update_description(event: ChangeEvent) -> UpdateDescription | None:
 
 def _timestamp(event: ChangeEvent) -> datetime:
     change: Change = event._change  # noqa: SLF001
-    return moment_of(time_of(change, after_of(event) if change.row.kind in "IU" else {}))
+    has_times = change.row.kind in "IU" and not is_table_name(change.row.table)
+    return moment_of(time_of(change, after_of(event) if has_times else {}))
+
+
+def _columns(event: ChangeEvent) -> dict[str, Any] | None:
+    row = row_of(event)
+    text = event._images[row.kind == "D"].get("columns") if row.kind in "IUD" else None  # noqa: SLF001
+    return None if text is None else (event.__dict__.get("_decode") or json_codec.decode)(text)
 
 
 def _resume_token(event: ChangeEvent) -> ResumeToken:
@@ -250,6 +266,7 @@ _FIELDS: dict[str, Callable[[ChangeEvent], Any]] = {
     "transaction_id": lambda event: event._change.transaction.xid,  # noqa: SLF001
     "metadata": lambda event: metadata_of(event) if event._change.transaction.metadata else {},  # noqa: SLF001
     "renamed_to": lambda event: row_of(event).renamed_to,
+    "columns": _columns,
 }
 
 

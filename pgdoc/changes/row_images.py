@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from pgdoc.decoding.records import COLLECTION_COLUMNS, REST, Images
 from pgdoc.errors import UnreadableDocument
 from pgdoc.model import json_codec
+from pgdoc.model.table_names import is_table_name
 
 if TYPE_CHECKING:
     from pgdoc.changes.change import Change
@@ -55,7 +56,7 @@ def images_of(event: ReadEvent) -> Images:
     message = row.message
     images = row.read(message)
     image = images[row.kind == "D"]
-    if REST not in image and row.kind in "IUD":
+    if REST not in image and row.kind in "IUD" and not is_table_name(row.table):
         check_columns(image, row.table)
     if len(message) <= _SHARED_BYTES:
         _latest[0] = row, images

@@ -52,4 +52,5 @@ OF_SNAPSHOT: Final[dict[str, Callable[[ReadEvent], Any]]] = {
     "transaction_id": lambda _event: 0,
     "metadata": lambda _event: {},
     "renamed_to": lambda _event: None,
+    "columns": lambda _event: None,
 }

@@ -39,6 +39,7 @@
     │   ├── InvalidFilter                (`operator`)
     │   └── InvalidUpdate                (`operator`)
     ├── CollectionNotFound               the collection does not exist, or a table is none
+    ├── NotACollection                   what only documents of collections have; also an AttributeError
     ├── DuplicateDocument                the id, or a unique value, already exists (`document_id`, `index`, `paths`,
     │                                    `values`)
     ├── VersionConflict                  the document is not at version `if_version` (`found_version`)
@@ -84,6 +85,7 @@ from pgdoc.errors.documents import (
     InvalidInput,
     InvalidName,
     InvalidUpdate,
+    NotACollection,
     SchemaViolation,
     UnreadableDocument,
     VersionConflict,
@@ -153,6 +155,7 @@ __all__ = [
     "InvalidResumeToken",
     "InvalidUpdate",
     "MissingExtra",
+    "NotACollection",
     "NotAConsumer",
     "PgdocError",
     "PluginMissing",

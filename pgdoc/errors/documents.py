@@ -109,6 +109,10 @@ class CollectionNotFound(PgdocError):  # noqa: N818
     """
 
 
+class NotACollection(PgdocError, AttributeError):  # noqa: N818
+    """The row of a watched table has no version and no times; only the documents of collections have them."""
+
+
 class DuplicateDocument(PgdocError):  # noqa: N818
     """A document with this id, or with these values of a unique index, already exists: replace or update it.
 

@@ -1,0 +1,60 @@
+"""The row of a watched table as the document of an event."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from pgdoc.errors import NotACollection
+from pgdoc.model.documents import Document
+
+if TYPE_CHECKING:
+    from pgdoc.model.json_codec import JsonDecoder
+
+__all__ = ["TableRow"]
+
+
+class TableRow(Document):
+    """A document that is the row of a table: it has an id and data, and what only collections have raises an error."""
+
+    @classmethod
+    def of(cls, document_id: str, data_text: str, table: str, decode_text: JsonDecoder | None) -> TableRow:
+        """Make a row that decodes its data on first access."""
+        row = object.__new__(cls)
+        state = row.__dict__
+        state["id"], state["_data"], state["_collection"] = document_id, data_text, table
+        if decode_text is not None:
+            state["_decode"] = decode_text
+        return row
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__.copy()
+
+    def __eq__(self, other: object) -> bool:
+        if other.__class__ is not self.__class__:
+            return NotImplemented
+        assert isinstance(other, TableRow)  # noqa: S101 (its class)
+        return (self.id, self.data) == (other.id, other.data)
+
+    __hash__ = None  # type: ignore[assignment] (as that of other documents, whose data is a dict)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(id={self.id!r})"
+
+
+class _OfCollections:
+    """An attribute that only the documents of collections have."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, row: TableRow | None, owner: type[TableRow]) -> Any:
+        if row is None:
+            raise AttributeError(self._name)
+        table = row.__dict__["_collection"]
+        raise NotACollection(f'a row of table "{table}" has no {self._name}: only documents of collections have one')
+
+
+_ATTRIBUTES: Final = ("version", "created_at", "updated_at")
+
+for _name in _ATTRIBUTES:
+    setattr(TableRow, _name, _OfCollections(_name))
