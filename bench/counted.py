@@ -48,7 +48,7 @@ def main() -> int:
     for work in pieces.values():
         work(CHANGES)  # the interpreter adapts its code to what it runs, later in one process than in the other
     gc.collect()
-    gc.disable()  # when it runs depends on all that was allocated before; what is allocated is counted
+    gc.disable()  # a collection's moment depends on earlier allocations, so it would vary
     runs = [
         {"piece": name, "count": count, "pid": _run(partial(work, count))}
         for name, work in pieces.items()

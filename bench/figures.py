@@ -18,7 +18,7 @@ class Figure:
 
     Attributes:
         part: the part of the benchmark that measured it, as in `python -m bench PART`.
-        name: what was measured.
+        name: the thing that was measured.
         unit: the unit of all values.
         values: what it reached, one value per round.
         reference: what it is compared with.

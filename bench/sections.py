@@ -11,7 +11,7 @@ class Section:
 
     Attributes:
         part: the part's name in the figures. The chart's file has this name, with dashes for spaces.
-        title: the chart's title: what is compared with what.
+        title: the chart's title, which names both sides of the comparison.
         axis: what grows from left to right; empty if each figure is one point.
         draws_values: whether a chart with an axis shows the values beside those of the reference, not the ratios.
     """

@@ -7,7 +7,6 @@ that fails a check takes the slow, exact path.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -19,26 +18,26 @@ from uuid import UUID
 import orjson
 
 from pgdoc.errors import InvalidDocument, UnreadableDocument
+from pgdoc.model.json_numbers import AS_WRITTEN, TO_COMPARABLE, TO_DECIMALS, TO_FLOATS, float_text
 from pgdoc.model.raw_json import RawJson, object_text, plain_text
 from pgdoc.model.short_repr import short_repr
 from pgdoc.model.values import FORMS, NoForm, datetime_json, is_json_type, to_json_type
 
 if TYPE_CHECKING:
+    import json
+
     from pgdoc.model.values import DocumentData, Encoder
 
 __all__ = [
     "MAX_DEPTH",
     "MAX_DIGITS",
     "JsonDecoder",
-    "comparable",
-    "decimal_of",
     "decode",
     "decode_as_written",
     "decode_comparable",
     "decode_decimals",
     "encode",
     "encode_value",
-    "with_floats",
 ]
 
 JsonDecoder: TypeAlias = Callable[[bytes | str], Any]
@@ -286,12 +285,7 @@ def _write_integer(value: int, trail: tuple[str, ...]) -> str:
 def _write_float(value: float, trail: tuple[str, ...]) -> str:
     if not math.isfinite(value):
         raise _invalid(trail, f"JSON can't represent {short_repr(value)}: use None, or text")
-    return _float_text(value)
-
-
-def _float_text(value: float) -> str:
-    text = float.__repr__(value)
-    return f"{int(value)}.0" if "e+" in text else text
+    return float_text(value)
 
 
 def _write_decimal(value: Decimal, trail: tuple[str, ...]) -> str:
@@ -328,18 +322,18 @@ def decode(text: bytes | str) -> Any:
     digits = raw.translate(_DIGITS_ALIKE)
     # `in` would first try its operand as an integer, which fails and takes longer than the search
     if digits.find(_19_DIGITS) >= 0 and (digits.find(_MORE_THAN_64_BITS) >= 0 or digits.find(_LESS_THAN_64_BITS) >= 0):
-        return _decode_exactly(raw, _TO_FLOATS)
+        return _decode_exactly(raw, TO_FLOATS)
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return _decode_exactly(raw, _TO_FLOATS)
+        return _decode_exactly(raw, TO_FLOATS)
 
 
 def decode_decimals(text: bytes | str) -> Any:
     """Decode as `decode` does, but each number with a fraction to a Decimal of the same digits."""
     raw = text.encode() if isinstance(text, str) else text
     if b"." in raw or b"e-" in raw:  # `encode` writes small floats with an exponent, the server none
-        return _decode_exactly(raw, _TO_DECIMALS)
+        return _decode_exactly(raw, TO_DECIMALS)
     return decode(raw)
 
 
@@ -350,16 +344,16 @@ def decode_comparable(text: bytes | str) -> Any:
     """
     raw = text.encode() if isinstance(text, str) else text
     if _MORE_THAN_A_FLOAT_HOLDS in raw.translate(_DIGITS_AND_POINT_ALIKE):
-        return _decode_exactly(raw, _TO_COMPARABLE)
+        return _decode_exactly(raw, TO_COMPARABLE)
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return _decode_exactly(raw, _TO_COMPARABLE)
+        return _decode_exactly(raw, TO_COMPARABLE)
 
 
 def decode_as_written(text: str) -> Any:
     """Decode what `encode` wrote, so that encoding it again writes the same."""
-    return _decode_exactly(text.encode(), _AS_WRITTEN)
+    return _decode_exactly(text.encode(), AS_WRITTEN)
 
 
 def _decode_exactly(raw: bytes, decoder: json.JSONDecoder) -> Any:
@@ -369,49 +363,3 @@ def _decode_exactly(raw: bytes, decoder: json.JSONDecoder) -> Any:
         raise UnreadableDocument("the stored data is nested too deeply for Python: change it with SQL") from exc
     except ValueError as exc:
         raise UnreadableDocument(f"Python can't read the stored data ({exc}): change it with SQL") from exc
-
-
-def _nearest(text: str) -> float | Decimal:
-    value = float(text)
-    if math.isinf(value) or (value == 0 and text.strip("-0.")):
-        return Decimal(text)
-    return value
-
-
-def _comparable(text: str) -> float | Decimal:
-    return comparable(Decimal(text))
-
-
-def comparable(number: Decimal) -> float | Decimal:
-    """Return the float that stands for exactly this number, or else the number."""
-    value = float(number)
-    return value if math.isfinite(value) and decimal_of(value) == number else number
-
-
-def _as_written(text: str) -> float | Decimal:
-    value, exact = float(text), Decimal(text)
-    return value if math.isfinite(value) and decimal_of(value).as_tuple() == exact.as_tuple() else exact
-
-
-_AS_WRITTEN: Final = json.JSONDecoder(parse_float=_as_written)
-_TO_FLOATS: Final = json.JSONDecoder(parse_float=_nearest)
-_TO_DECIMALS: Final = json.JSONDecoder(parse_float=Decimal)
-_TO_COMPARABLE: Final = json.JSONDecoder(parse_float=_comparable)
-
-
-def decimal_of(value: float) -> Decimal:
-    """Return the number that `encode` writes for a float, which must be finite."""
-    return Decimal(_float_text(value))
-
-
-def with_floats(value: Any) -> Any:
-    """Return decoded data with the numbers that `decode` returns; unchanged parts are shared."""
-    if isinstance(value, Decimal):
-        return _nearest(format(value, "f"))
-    if isinstance(value, dict):
-        fields = {key: with_floats(item) for key, item in value.items()}
-        return fields if any(fields[key] is not value[key] for key in fields) else value
-    if isinstance(value, list):
-        items = [with_floats(item) for item in value]
-        return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
-    return value

@@ -12,7 +12,7 @@ from decimal import Decimal
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from pgdoc.model.json_codec import comparable, decimal_of
+from pgdoc.model.json_numbers import comparable, decimal_of
 from pgdoc.query.filters.bits import has_bits
 from pgdoc.query.filters.collations import collated
 from pgdoc.query.filters.fold import fold_equalities

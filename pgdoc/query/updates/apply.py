@@ -9,7 +9,8 @@ from functools import cmp_to_key
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pgdoc.errors import InvalidUpdate
-from pgdoc.model.json_codec import MAX_DIGITS, decode_decimals, encode_value, with_floats
+from pgdoc.model.json_codec import MAX_DIGITS, decode_decimals, encode_value
+from pgdoc.model.json_numbers import with_floats
 from pgdoc.model.short_repr import short_repr
 from pgdoc.model.values import datetime_text
 from pgdoc.query.filters.match import compare, matcher

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
@@ -19,10 +18,10 @@ from pgdoc.errors import HistoryLost, StreamClosed
 from pgdoc.model.positions import BEFORE_ALL
 from pgdoc.streams.mailbox import BATCH
 from pgdoc.streams.options import StreamOptions
+from tests.unit.interrupts import Interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
 
     from pgdoc import ChangeEvent
 
@@ -69,27 +68,6 @@ def row(lsn: int) -> Change:
 
 def of_collection(lsn: int, kind: str) -> Change:
     return Change((lsn, lsn, 0, 0), WHEN, CollectionChange(lsn, kind, "orders", b"_"))
-
-
-class Interrupt:
-    """Raises a KeyboardInterrupt where CPython can: at the `step`-th call, or return from C code, of the block."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def __enter__(self) -> Self:
-        sys.setprofile(self._count)
-        return self
-
-    def __exit__(self, exc_type: object, *_: object) -> bool:
-        sys.setprofile(None)
-        return exc_type is KeyboardInterrupt
-
-    def _count(self, frame: FrameType, event: str, _arg: object) -> None:
-        if event in ("call", "c_return") and frame.f_globals["__name__"].startswith("pgdoc."):
-            self.step -= 1
-            if self.step == -1:
-                raise KeyboardInterrupt
 
 
 def iterated(stream: ChangeStream) -> list[ChangeEvent]:

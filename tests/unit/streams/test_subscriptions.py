@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Self
 from unittest import mock
 
 import pytest
@@ -17,9 +15,7 @@ from pgdoc.errors import HistoryLost, InvalidResumeToken, StoreClosed, StreamClo
 from pgdoc.replication.source import Cluster
 from pgdoc.streams.mailbox import Mailbox
 from pgdoc.streams.subscriptions import Subscriptions
-
-if TYPE_CHECKING:
-    from types import FrameType
+from tests.unit.interrupts import Interrupt
 
 
 def mailbox() -> Mailbox:
@@ -137,27 +133,6 @@ def test_a_child_process_gets_a_lock_that_nobody_holds(subscriptions):
     assert not subscriptions.is_open(mock.Mock())
 
 
-class Interrupt:
-    """Raises a KeyboardInterrupt where CPython can: at the `step`-th call, or return from C code, of the block."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def __enter__(self) -> Self:
-        sys.setprofile(self._count)
-        return self
-
-    def __exit__(self, exc_type: object, *_: object) -> bool:
-        sys.setprofile(None)
-        return exc_type is KeyboardInterrupt
-
-    def _count(self, frame: FrameType, event: str, _arg: object) -> None:
-        if event in ("call", "c_return") and frame.f_globals["__name__"].startswith("pgdoc.changes."):
-            self.step -= 1
-            if self.step < 0:
-                raise KeyboardInterrupt
-
-
 def lookup_of(key: str) -> Condition:
     return Condition(b"", None, None, RouteKey("", frozenset({key}), lambda _view: [key]), None, lambda _view: True)
 
@@ -180,13 +155,13 @@ def test_an_interrupt_while_a_stream_opens_or_closes_takes_nothing_from_the_othe
         subscriptions, one, other, late = Subscriptions(), mailbox(), mailbox(), mailbox()
         subscriptions.begin(Cluster(7421, 3), 3000)
         subscriptions.subscribe(Selection(frozenset({"orders", "none"})), one)
-        with Interrupt(step) as opening:
+        with Interrupt(step, "pgdoc.changes.") as opening:
             subscriptions.subscribe(selection, mailbox())
         dispatch(subscriptions, one)
         closed = subscriptions.subscribe(selection, mailbox())
         subscriptions.subscribe(selection, other)
         dispatch(subscriptions, one, other)
-        with Interrupt(step) as closing:
+        with Interrupt(step, "pgdoc.changes.") as closing:
             subscriptions.unsubscribe(closed)
         dispatch(subscriptions, one, other)
         subscriptions.unsubscribe(closed)  # as the stream does when it is closed again, or collected
