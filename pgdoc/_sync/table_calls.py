@@ -50,7 +50,7 @@ class TableCalls:
         found = self._call_table("add_table", name, document)
         if found is None:
             raise TableRefused(name, "it does not exist", "check the name; it has the schema, and no quotes")
-        return found
+        return bool(found)
 
     def remove_table(self, name: str) -> bool:
         """End the watching of a table, and keep the table; streams that name it get a `drop` event.

@@ -18,7 +18,7 @@ from pgdoc.decoding.wal2json import read_texts
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pgdoc.decoding.records import RowChange, Shape, Span
+    from pgdoc.decoding.records import RowChange, Span, TableShape
     from pgdoc.decoding.row_json import Form
 
     Texts = Mapping[str, str | None]
@@ -42,7 +42,7 @@ def rows_of_table(row: RowChange, span: Span) -> list[RowChange]:
     ]
 
 
-def _is_complete(kind: str, after: Texts, before: Texts, shape: Shape) -> bool:
+def _is_complete(kind: str, after: Texts, before: Texts, shape: TableShape) -> bool:
     """Return whether the row has the before image that its kind needs. Without FULL, it has only the key."""
     if kind == "I":
         return True
@@ -52,12 +52,12 @@ def _is_complete(kind: str, after: Texts, before: Texts, shape: Shape) -> bool:
 
 
 def _reader(
-    row: RowChange, shape: Shape, choose: Callable[[Images], Images] = lambda images: images
+    row: RowChange, shape: TableShape, choose: Callable[[Images], Images] = lambda images: images
 ) -> Callable[[bytes], Images]:
     return partial(_read, row, shape, choose)
 
 
-def _read(row: RowChange, shape: Shape, choose: Callable[[Images], Images], _message: bytes) -> Images:
+def _read(row: RowChange, shape: TableShape, choose: Callable[[Images], Images], _message: bytes) -> Images:
     after, before = choose(_texts_of(row))
     return Images(_image(after, shape), _image(before, shape))
 
@@ -74,7 +74,7 @@ def _as_texts(image: dict[str, Any]) -> dict[str, Any]:
     return {name: value if value is None else str(value) for name, value in image.items()}
 
 
-def _image(texts: Texts, shape: Shape) -> dict[str, Any]:
+def _image(texts: Texts, shape: TableShape) -> dict[str, Any]:
     if not texts:
         return {}
     others, document = [], None
@@ -96,7 +96,7 @@ def _image(texts: Texts, shape: Shape) -> dict[str, Any]:
     return image
 
 
-def _id_of(texts: Texts, shape: Shape) -> str:
+def _id_of(texts: Texts, shape: TableShape) -> str:
     """Return the text of the key: of several columns, a JSON array of their texts."""
     if len(shape.key) == 1:
         return str(texts[shape.key[0]])
@@ -104,7 +104,7 @@ def _id_of(texts: Texts, shape: Shape) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _writers(shape: Shape) -> list[tuple[str, str, Form, bool]]:
+def _writers(shape: TableShape) -> list[tuple[str, str, Form, bool]]:
     return [
         (column.name, f"{orjson.dumps(column.name).decode()}:", form_of(column.form), column.type == "bytea")
         for column in shape.columns

@@ -134,7 +134,7 @@ class TableColumn(NamedTuple):
     form: str
 
 
-class Shape(NamedTuple):
+class TableShape(NamedTuple):
     """What the rows of a watched table have.
 
     Attributes:
@@ -161,7 +161,7 @@ class Span(NamedTuple):
     name: str
     since: int
     until: int | None
-    shape: Shape | None = None
+    shape: TableShape | None = None
 
     @property
     def label(self) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from pgdoc.decoding.frames import PAYLOAD
-from pgdoc.decoding.records import RegistryRow, Shape, Span, TableColumn
+from pgdoc.decoding.records import RegistryRow, Span, TableColumn, TableShape
 from pgdoc.decoding.row_json import TEXTS, json_of_value
 from pgdoc.errors import InvalidResumeToken, ProtocolError
 from pgdoc.model.positions import Lsn
@@ -50,9 +50,9 @@ def read_registry_row(lsn: int, kind: str, images: Images, frame: bytes) -> Regi
         raise ProtocolError(f"pgdoc.registry has an unreadable row: {exc!r}", offset=PAYLOAD) from exc
 
 
-def read_shape(key: str, document: str | None, columns: str) -> Shape:
+def read_shape(key: str, document: str | None, columns: str) -> TableShape:
     """Return the shape from the text of the columns that the registry has for a table."""
-    return Shape(
+    return TableShape(
         tuple(orjson.loads(json_of_value(key, TEXTS))),
         document,
         tuple(TableColumn(column["name"], column["type"], column["form"]) for column in orjson.loads(columns)),

@@ -35,7 +35,7 @@ class TableRow(Document):
         assert isinstance(other, TableRow)  # noqa: S101 (its class)
         return (self.id, self.data) == (other.id, other.data)
 
-    __hash__ = None  # type: ignore[assignment] (as that of other documents, whose data is a dict)
+    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(id={self.id!r})"
