@@ -138,6 +138,10 @@ class Assembler:
     def _take_registry_row(self, row: RegistryRow, changes: list[Change]) -> None:
         self._registry.add(row.span)
         change = _collection_change(row)
+        if change is not None and change.kind == "schema":
+            former = self._registry.span_at(row.span.oid, row.span.since - 1)
+            if former is not None and former.shape is not None and row.span.shape is not None:
+                change = change._replace(detail=(former.shape, row.span.shape))
         is_other = row.span.shape is None and row.span.schema != self._registry.schema
         if change is None or is_other or self._begin is None:
             return

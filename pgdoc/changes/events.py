@@ -20,11 +20,11 @@ from pgdoc.changes.row_images import (
     time_of,
 )
 from pgdoc.changes.snapshot_event import OF_SNAPSHOT
-from pgdoc.decoding.records import REST, ROW_KINDS
+from pgdoc.decoding.records import REST, ROW_KINDS, CollectionChange
 from pgdoc.errors import HistoryLost, ReplicaIdentityChanged
 from pgdoc.model import json_codec
 from pgdoc.model.documents import Document, to_be_decoded_by
-from pgdoc.model.table_names import is_table_name
+from pgdoc.model.table_names import is_table_name, titled
 from pgdoc.model.table_row import TableRow
 from pgdoc.model.tokens import ResumeToken, SnapshotProgress, token_at
 
@@ -76,7 +76,8 @@ class ChangeEvent:
         transaction_id: PostgreSQL's transaction id (xid); 0 for a snapshot.
         metadata: the metadata that the writer attached (see `pgdoc.metadata`); `{}` if it attached none.
         renamed_to: the collection's new name (rename); otherwise `None`.
-        columns: the other columns of the row, if it is of a table that was added with a `document`; otherwise `None`.
+        columns: the other columns of the row, if it is of a table that was added with a `document`; the types of the
+            columns `before` and `after` the change, by name (schema); otherwise `None`.
     """
 
     event_type: EventType
@@ -225,6 +226,9 @@ def _timestamp(event: ChangeEvent) -> datetime:
 
 def _columns(event: ChangeEvent) -> dict[str, Any] | None:
     row = row_of(event)
+    if isinstance(row, CollectionChange):
+        shapes = zip(("before", "after"), row.shapes or (), strict=False)
+        return {when: {column.name: column.type for column in shape.columns} for when, shape in shapes} or None
     text = event._images[row.kind == "D"].get("columns") if row.kind in "IUD" else None  # noqa: SLF001
     return None if text is None else (event.__dict__.get("_decode") or json_codec.decode)(text)
 
@@ -285,13 +289,18 @@ def check_images(change: Change) -> None:
     if row.complete:
         return
     if row.kind not in ROW_KINDS:
+        if row.kind == "schema":
+            raise HistoryLost(
+                f"{titled(row.table)} got other columns in SQL, which no event trigger followed, so some of its events "
+                "may lack columns: rebuild from the table, and have a superuser run `pgdoc init`"
+            )
         raise HistoryLost(
-            f'collection "{row.table}" was renamed, moved or dropped in SQL, which no event trigger followed, and '
-            "wal2json tells tables apart by name only, so changes may be missing: rebuild from the collections, and "
+            f"{titled(row.table)} was renamed, moved or dropped in SQL, which no event trigger followed, and "
+            "wal2json tells tables apart by name only, so changes may be missing: rebuild from the tables, and "
             "stream from now through pgoutput, or have a superuser create the catalog"
         )
     raise ReplicaIdentityChanged(
-        f'collection "{row.table}": a change of transaction {change.transaction.xid} has no before image, because the '
+        f"{titled(row.table)}: a change of transaction {change.transaction.xid} has no before image, because the "
         "table's replica identity was changed: run ALTER TABLE ... REPLICA IDENTITY FULL on it, rebuild your copy from "
-        "the collection, and start a new stream"
+        "the table, and start a new stream"
     )

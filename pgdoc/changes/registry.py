@@ -11,10 +11,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pgdoc.errors import PgdocError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from pgdoc.decoding.records import Span
+
+
+class TableAdded(PgdocError):  # noqa: N818 (no fault: the reader opens another session)
+    """A table is watched that wal2json was not asked for when its session began; the WAL is to be read again."""
+
+    resumable = True
 
 
 class Registry:
@@ -27,6 +35,7 @@ class Registry:
 
     Attributes:
         open: by oid and by name, the LSN from which a present collection has its name, and the name.
+        asked: the watched tables that the plugin was asked for; `None` if it sends every table.
     """
 
     def __init__(
@@ -44,15 +53,22 @@ class Registry:
         self._latest: dict[int | str, tuple[int, int]] = {}  # the keys of the open spans
         self._look_again = look_again
         self._looked_up: set[int | str] = set()
+        self.asked: frozenset[str] | None = None
         for span in spans:
             self.add(span)
 
     def add(self, span: Span) -> None:
-        """Take note of a span, or that a known one has ended; ignore one of another schema."""
+        """Take note of a span, or that a known one has ended; ignore one of another schema.
+
+        Raises:
+            TableAdded: the plugin was not asked for this table.
+        """
         if span.shape is None and span.schema != self.schema:
             return
+        if span.shape is not None and span.until is None and self.asked is not None and span.label not in self.asked:
+            raise TableAdded(f'table "{span.label}" is watched now, and the plugin was not asked for it')
         key = (span.oid, span.since)
-        for source in (span.oid, span.name if span.schema == self.schema else span.label):
+        for source in (span.oid, span.name_in(self.schema)):
             spans = self._spans.setdefault(source, {})
             known = spans.get(key)
             if known is not None and known.until is not None:
@@ -71,6 +87,11 @@ class Registry:
     def names(self) -> frozenset[str]:
         """The names that collections and watched tables have or had, as events have them."""
         return frozenset(span.label for spans in self._spans.values() for span in spans.values())
+
+    def tables_since(self, lsn: int) -> frozenset[str]:
+        """The watched tables that can have rows at or after an LSN."""
+        spans = [span for found in self._spans.values() for span in found.values() if span.shape is not None]
+        return frozenset(span.label for span in spans if span.until is None or span.until > lsn)
 
     def span_at(self, source: int | str, lsn: int) -> Span | None:
         """Return the span of the collection or table that a row at `lsn` belongs to; `None` if it belongs to none.

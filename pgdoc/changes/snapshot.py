@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pgdoc.changes.change import Change
+    from pgdoc.changes.router import Selection
     from pgdoc.model.json_codec import JsonDecoder
     from pgdoc.model.positions import Ids, RawPosition
 
@@ -142,19 +143,19 @@ class Snapshot:
 
     Args:
         progress: where it starts.
-        names: the stream's collections; `None` for all.
+        selection: what the stream is on.
 
     Attributes:
         due: the chunk being delivered, or delivered last.
         next: the index in `due` of the first document to deliver. Delivery advances it.
     """
 
-    def __init__(self, progress: SnapshotProgress, names: frozenset[str] | None) -> None:
+    def __init__(self, progress: SnapshotProgress, selection: Selection) -> None:
         self._remaining = list(progress.remaining)
         self._after = progress.document_id
         self._stream_digest = progress.stream_digest
         self._delivered = progress.delivered
-        self._names = names
+        self._selection = selection
         self._waiting: SnapshotChunk | None = None  # read, and not due yet
         self._unseen: set[int] = set()  # transactions that the next chunk has to see
         self.due: DueChunk | None = None
@@ -259,7 +260,7 @@ class Snapshot:
             return
         if self._waiting is not None and self._waiting.collection == table:
             self._waiting = None  # the name may have led to another table when the chunk was read
-        if renamed_to is not None and (self._names is None or renamed_to in self._names):
+        if renamed_to is not None and self._selection.covers(renamed_to):
             self._remaining[self._remaining.index(table)] = renamed_to
         else:
             self._finish(table)
@@ -270,22 +271,21 @@ class Snapshot:
         self._remaining.remove(collection)
 
 
-def first_progress(names: Iterable[str], collections: frozenset[str] | None) -> SnapshotProgress:
-    """Return the progress of a snapshot that begins with the collections `names`.
-
-    `collections` are those that the stream watches; `None` for all.
-    """
-    return SnapshotProgress(tuple(sorted(names)), "", _digest(collections), 0)
+def first_progress(names: Iterable[str], selection: Selection) -> SnapshotProgress:
+    """Return the progress of a snapshot that begins with the collections `names`."""
+    return SnapshotProgress(tuple(sorted(names)), "", _digest(selection), 0)
 
 
-def check_progress(progress: SnapshotProgress, collections: frozenset[str] | None) -> SnapshotProgress:
+def check_progress(progress: SnapshotProgress, selection: Selection) -> SnapshotProgress:
     """Return the progress; raise `InvalidResumeToken` if it is from a stream of other collections."""
-    if progress.stream_digest != _digest(collections):
+    if progress.stream_digest != _digest(selection):
         raise InvalidResumeToken(
             "the token is from inside the snapshot of other collections: resume with the collections of that snapshot"
         )
     return progress
 
 
-def _digest(collections: frozenset[str] | None) -> str:
-    return "*" if collections is None else f"{zlib.crc32(' '.join(sorted(collections)).encode()):08x}"
+def _digest(selection: Selection) -> str:
+    if selection.collections is None:
+        return "*.*" if selection.with_tables else "*"
+    return f"{zlib.crc32(' '.join(sorted(selection.collections)).encode()):08x}"

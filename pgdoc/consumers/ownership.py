@@ -256,9 +256,9 @@ class Ownership:
         """Return the LSN since which the publication that pgoutput reads is complete."""
         return int(self._one("published_since", self._source.schema)[0])
 
-    def exact_since(self, names: frozenset[str] | None) -> int:
-        """Return the LSN since which wal2json surely names the tables of these collections, or of all."""
-        return int(self._one("exact_since", self._source.schema, None if names is None else sorted(names))[0])
+    def exact_since(self, names: list[str] | None) -> int:
+        """Return the LSN since which wal2json surely names these tables; `names` as in `Selection.names`."""
+        return int(self._one("exact_since", self._source.schema, names)[0])
 
     def existence(self, position: RawPosition, names: frozenset[str] | None) -> Existence | None:
         """Return which of these collections exist at `position`; `None` for all of a schema."""

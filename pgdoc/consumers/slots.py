@@ -33,7 +33,7 @@ from pgdoc.runtime.deadline import left_s
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pgdoc.replication.routes import Route
     from pgdoc.replication.source import Cluster
@@ -207,7 +207,7 @@ def open_copy(  # noqa: PLR0913 (what a session consists of)
     standby: StandbyCheck,
     *,
     route: Route,
-    names: frozenset[str] | None,
+    names: Sequence[str] | None,
     purpose: str = "",
 ) -> ReplicationSession:
     """Stream the same from a temporary copy of the slot, along a route that the slot's own plugin can't take.

@@ -64,7 +64,7 @@ class Takeover:
     """Finds the position of a consumer, and makes sure that its slot has everything after it.
 
     Args:
-        names: the collections that the consumer reads; `None` for all.
+        names: what the consumer reads, see `Selection.names`.
         recreate: whether to begin again from now if the position is lost.
         snapshot: how far a new consumer's snapshot has come. Unless this is `NONE`, a consumer that begins again also
             begins its snapshot again.
@@ -75,7 +75,7 @@ class Takeover:
         source: Source,
         ownership: Ownership,
         cluster: Cluster,
-        names: frozenset[str] | None,
+        names: list[str] | None,
         *,
         recreate: bool,
         snapshot: SnapshotState,

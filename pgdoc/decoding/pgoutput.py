@@ -64,7 +64,11 @@ _row_head, _value_head = struct.Struct(">II").unpack_from, struct.Struct(">BI").
 _byte, _short, _long, _lsn = (struct.Struct(f">{code}").unpack_from for code in "BHIQ")
 
 
-def pgoutput_options(schema: str, part: Part = EVERYTHING) -> dict[str, str]:  # noqa: ARG001 (the same for all plugins)
+def pgoutput_options(
+    schema: str,  # noqa: ARG001 (the same for all plugins)
+    part: Part = EVERYTHING,
+    watched: Iterable[str] = (),  # noqa: ARG001 (as above)
+) -> dict[str, str]:
     """Return the START_REPLICATION options, the same for every schema. pgoutput can't leave out a single table."""
     return {"proto_version": "1", "publication_names": PUBLICATION, "messages": str(part.has_messages).lower()}
 
@@ -174,8 +178,9 @@ class _Relation:
         self.read_images = self._read_parts if is_usual else self._read_images  # bound once: every row change holds it
 
     def read_registry_row(self, kind: str, frame: bytes) -> RegistryRow:
-        """Decode a row of the registry. It is exact in any case: an oid can't be taken for another table's."""
-        return read_registry_row(xlog_start(frame), kind, self._read_images(frame), frame)._replace(exact=True)
+        """Decode a row of the registry. A name is exact in any case: an oid can't be taken for another table's."""
+        row = read_registry_row(xlog_start(frame), kind, self._read_images(frame), frame)
+        return row if row.opened_by == "alter" else row._replace(exact=True)
 
     def _read_parts(self, frame: bytes) -> Images:
         """Decode the row of an I, U or D by its lengths: id and data at once, the other columns when asked for.

@@ -28,6 +28,7 @@ from pgdoc.decoding.records import (
 )
 from pgdoc.decoding.registry_rows import REGISTRY, read_registry_row
 from pgdoc.errors import ProtocolError
+from pgdoc.model.table_names import is_table_name, table_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,13 +61,15 @@ _REGISTRY = "\0registry"
 """Stands for the registry's name, which a table of another schema can have, too."""
 
 
-def wal2json_options(schema: str, part: Part = EVERYTHING, watched: Iterable[tuple[str, str]] = ()) -> dict[str, str]:
+def wal2json_options(schema: str, part: Part = EVERYTHING, watched: Iterable[str] = ()) -> dict[str, str]:
     """Return the START_REPLICATION options for one schema's changes, the registry's, and pgdoc's messages.
 
-    `watched` are the tables of other schemas, each with its schema, whose changes are asked for, too.
+    `watched` are the names, in events, of tables of any schema whose changes are asked for, too.
     """
-    tables = ["*"] if part.only is None else [_escaped(name) for name in sorted(part.only)]
-    others = [f"{_escaped(of_schema)}.{_escaped(table)}" for of_schema, table in sorted(watched)]
+    if part.only is None:
+        names = [f"{_escaped(schema)}.*", *map(_qualified, sorted(watched))]
+    else:
+        names = [_qualified(name if is_table_name(name) else f"{schema}.{name}") for name in sorted(part.only)]
     options = {
         "format-version": "2",
         "include-lsn": "1",
@@ -74,12 +77,16 @@ def wal2json_options(schema: str, part: Part = EVERYTHING, watched: Iterable[tup
         "include-timestamp": "1",
         "include-schemas": "1",
         "include-types": "0",
-        "add-tables": ",".join([*(f"{_escaped(schema)}.{table}" for table in tables), *others, ".".join(REGISTRY)]),
+        "add-tables": ",".join([*names, ".".join(REGISTRY)]),
         "add-msg-prefixes": "pgdoc",
     }
     if not part.has_messages:
         options["filter-msg-prefixes"] = "pgdoc"  # wal2json filters before it adds: nothing is left
     return options
+
+
+def _qualified(name: str) -> str:
+    return ".".join(map(_escaped, table_address(name)))
 
 
 def _escaped(name: str) -> str:
@@ -93,7 +100,7 @@ class Wal2Json:
     decoded only when a change follows it.
 
     Args:
-        schema: that of the collections. The table of a row from another one is named with its schema.
+        schema: that of the collections. A table that can't be one of them is named with its schema.
     """
 
     def __init__(self, schema: str | None = None) -> None:
@@ -185,7 +192,8 @@ def _table(frame: bytes, wanted_schema: str | None) -> str:
         raise ProtocolError(f"wal2json sent a change with an unreadable table name: {exc!r}", offset=start) from exc
     if (schema, table) == REGISTRY:
         return _REGISTRY
-    return table if wanted_schema in {None, schema} else f"{schema}.{table}"
+    is_bare = wanted_schema is None or (wanted_schema == schema and not is_table_name(table))
+    return table if is_bare else f"{schema}.{table}"
 
 
 def _has_before(frame: bytes) -> bool:

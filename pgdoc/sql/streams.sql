@@ -61,18 +61,13 @@ WHERE starts_with(slot_name, format('pgdocb_%%s_', (SELECT oid FROM pg_database 
   AND wal_status <> 'lost'
 
 -- name: watchable
--- The collections of a schema, or the named ones, and whether each has before images (REPLICA IDENTITY FULL).
-SELECT found.name, c.relreplident = 'f'
-FROM pgdoc.collections(%s) AS found(name) JOIN pg_class c ON c.relname = found.name
-WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND (%s::text[] IS NULL OR found.name = ANY(%s::text[]))
+-- The collections and watched tables that are wanted, and whether each has before images (REPLICA IDENTITY FULL).
+SELECT w.name, w.is_full FROM pgdoc.watchable(%s, %s) AS w
 
 -- name: row_security
--- The collections of which a policy may hide documents from this role. As with pg_dump, the owner and roles with BYPASSRLS
--- see all of them.
-SELECT found.name FROM pgdoc.collections(%s) AS found(name)
-WHERE (%s::pg_catalog.text[] IS NULL OR found.name OPERATOR(pg_catalog.=) ANY(%s::pg_catalog.text[]))
-  AND pg_catalog.row_security_active(pg_catalog.format('%%I.%%I'::pg_catalog.text, %s::pg_catalog.text, found.name))
-ORDER BY found.name
+-- Those of which a policy may hide documents from this role. As with pg_dump, the owner and roles with BYPASSRLS see all.
+SELECT w.name FROM pgdoc.watchable(%s, %s) AS w
+WHERE pg_catalog.row_security_active(w.relation) ORDER BY w.name
 
 -- name: follow_tables
 SELECT pgdoc.follow_tables() FROM set_config('synchronous_commit', 'local', true) WHERE NOT pgdoc.is_followed()

@@ -90,7 +90,7 @@ class Story:
         existing = self.existing - {name} | ({name} if kind == "create" else {renamed_to} if renamed_to else set())
         lsn = 10 * len(self.changes) + 100
         left = None if kind == "create" else existing
-        row = CollectionChange(lsn, kind, name, b"", renamed_to=renamed_to, remaining=left)
+        row = CollectionChange(lsn, kind, name, b"", renamed_to=renamed_to, detail=left)
         self.changes.append(Change((lsn + 5, lsn, 0, 0), WHEN, row))
         self.existing_after.append(existing)
 
