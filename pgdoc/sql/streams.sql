@@ -54,6 +54,13 @@ CROSS JOIN LATERAL (
   ) AS counted
 ) AS part
 
+-- name: watched_part
+SELECT hides_rows, seen, end_lsn, read_at, key, orders, document, columns, found, ids, rows
+FROM pgdoc.read_table(%s, %s, %s::text[], %s, %s)
+
+-- name: key_orders
+SELECT pgdoc.key_orders(w.relation) FROM pgdoc.watchable(%s, %s) AS w
+
 -- name: oldest_bookmark
 SELECT (min(confirmed_flush_lsn) - '0/0'::pg_lsn)::bigint AS oldest
 FROM pg_replication_slots
