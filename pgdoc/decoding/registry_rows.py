@@ -54,10 +54,10 @@ def read_registry_row(lsn: int, kind: str, images: Images, frame: bytes) -> Regi
 
 def read_shape(key: str, document: str | None, columns: str) -> TableShape:
     """Return the shape from the text of the columns that the registry has for a table."""
-    return shape_of(orjson.loads(json_of_value(key, TEXTS)), document, columns)
+    return table_shape_of(orjson.loads(json_of_value(key, TEXTS)), document, columns)
 
 
-def shape_of(key: Sequence[str], document: str | None, columns: str) -> TableShape:
+def table_shape_of(key: Sequence[str], document: str | None, columns: str) -> TableShape:
     """Return the shape of a table from the JSON of its columns."""
     parsed = (TableColumn(column["name"], column["type"], column["form"]) for column in orjson.loads(columns))
     return TableShape(tuple(key), document, tuple(parsed))

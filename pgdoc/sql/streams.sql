@@ -122,7 +122,8 @@ RETURNING true
 
 -- name: status
 SELECT current_setting('server_version'), current_database(), (SELECT version_num FROM pgdoc.alembic_version),
-  (SELECT count(*) FROM pgdoc.collections(%s)), pgdoc.follows_ddl()
+  (SELECT count(*) FROM pgdoc.collections(%s)), pgdoc.follows_ddl(), pgdoc.loses_values(),
+  (SELECT count(*) FROM pgdoc.registry WHERE kind = 'table' AND until IS NULL)
 
 -- name: role
 SELECT current_user::text
