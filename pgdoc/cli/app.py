@@ -32,6 +32,7 @@ from pgdoc.cli.output import print_events, print_fields, print_json_lines
 from pgdoc.cli.render import printable
 from pgdoc.cli.sizes import read_size
 from pgdoc.cli.stores import DEFAULT_SCHEMA, open_store
+from pgdoc.cli.tables import tables_app
 from pgdoc.cli.transfer import ID_FIELD, dump_documents, load_documents
 from pgdoc.cli.ttl import ttl_app
 from pgdoc.errors import CollectionNotFound, PgdocError, ServerUnreachable
@@ -49,6 +50,7 @@ app = typer.Typer(
 )
 
 app.add_typer(consumers_app, name="consumers")
+app.add_typer(tables_app, name="tables")
 app.add_typer(ttl_app, name="ttl")
 
 _TERMINATED = 128 + signal.SIGTERM

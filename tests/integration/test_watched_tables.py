@@ -37,7 +37,7 @@ def _spans(sql: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
 def test_adding_and_removing_a_table_is_idempotent(store: pgdoc.Store, sql: psycopg.Connection[Any]) -> None:
     sql.execute(_CREATE)
     assert [store.add_table("public.orders"), store.add_table("public.orders")] == [True, False]
-    assert store.tables() == ["public.orders"]
+    assert [table.name for table in store.tables()] == ["public.orders"]
     assert [store.remove_table("public.orders"), store.remove_table("public.orders")] == [True, False]
     assert store.tables() == []
 
