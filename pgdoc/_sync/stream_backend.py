@@ -14,6 +14,7 @@ from pgdoc.consumers.claims import CONSUMER_TABLES
 from pgdoc.consumers.consumer import Consumer
 from pgdoc.crud.statements import part_statement
 from pgdoc.database.errors import map_error, one_line
+from pgdoc.database.table_errors import not_added
 from pgdoc.errors import (
     CollectionNotFound,
     DatabaseError,
@@ -21,7 +22,6 @@ from pgdoc.errors import (
     PublicationIncomplete,
     ReplicaIdentityChanged,
     StoreClosed,
-    TableRefused,
 )
 from pgdoc.model.key_order import KeyOrder
 from pgdoc.model.positions import Lsn
@@ -95,7 +95,7 @@ class StreamBackend:
     def _create(self, schema: str, name: str) -> None:
         """Create a collection that is to be watched; a table is only watched once it was added."""
         if is_table_name(name):
-            raise TableRefused(name, "it was not added", f"call store.add_table({name!r})")
+            raise not_added(name)
         if not self._auto_create:
             raise CollectionNotFound(
                 f'collection "{schema}.{name}" does not exist: create it with store.create_collection()'
