@@ -24,11 +24,8 @@ def find_table_faults(connection: psycopg.Connection[Any]) -> Iterator[tuple[str
     yield "ok", f"{len(tables)} {'table is' if len(tables) == 1 else 'tables are'} watched as they are"
     ((follows,),) = connection.execute(statement("doctor", "follows_ddl").encode()).fetchall()
     if not follows:
-        yield (
-            "warn",
-            "no event trigger follows ALTER TABLE, so streams notice a change of columns late, and need pgoutput: "
-            "`pgdoc init` by a superuser who owns the catalog adds them",
-        )
+        found = "no event trigger follows ALTER TABLE, so streams notice a change of columns late, and need pgoutput"
+        yield "warn", f"{found}: `pgdoc init` by a superuser who owns the catalog adds them"
     inexact = [f"{table.name} ({', '.join(table.inexact)})" for table in tables if table.inexact]
     if inexact:
         yield "ok", f"wal2json would send NaN and infinities as null, so streams use pgoutput: {', '.join(inexact)}"
@@ -42,7 +39,10 @@ def _faults_of(table: Any) -> Iterator[tuple[str, str]]:
     if table.conflict is not None:
         yield "wrong", f"{subject}: {table.conflict[0]}: {table.conflict[1]}"
     if not table.is_full:
-        yield "wrong", f"{subject} lacks REPLICA IDENTITY FULL, so its changes have no before images: {add} as its owner"
+        yield (
+            "wrong",
+            f"{subject} lacks REPLICA IDENTITY FULL, so its changes have no before images: {add} as its owner",
+        )
     if not table.is_published:
         yield "wrong", f"{subject} is not in the publication, so pgoutput does not see its changes: {add} as its owner"
     if table.is_stale:
