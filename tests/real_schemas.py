@@ -68,7 +68,7 @@ def examine(dsn: str) -> list[Outcome]:
 
 def _outcome(connection: psycopg.Connection[Any], store: pgdoc.Store, schema: str, name: str, kind: str) -> Outcome:
     label = f"{schema}.{name}"
-    foretold = [str(pgdoc.TableRefused(label, *refusal)) for refusal in store.check_table(label).refusals]
+    foretold = [str(pgdoc.TableRefused(label, each.reason, each.cure)) for each in store.check_table(label).refusals]
     refused = None
     try:
         store.add_table(label)

@@ -50,7 +50,7 @@ def allowed(team: SharedDatabase) -> SharedDatabase:
 def test_a_role_is_told_which_rights_it_lacks_one_after_the_other(team: SharedDatabase) -> None:
     creator, owner = team.roles["creator"], team.roles["owner"]
     stranger = team.store("stranger").check_table("shop.orders").refusals
-    assert stranger[-1] == (f'role "{team.roles["stranger"]}" is not its owner', f'run it as "{creator}"')
+    assert stranger[-1] == pgdoc.Refusal(f'role "{team.roles["stranger"]}" is not its owner', f'run it as "{creator}"')
     store, cures = team.store("creator"), []
     for _ in range(3):
         refusals = store.check_table("shop.orders").refusals
@@ -58,7 +58,7 @@ def test_a_role_is_told_which_rights_it_lacks_one_after_the_other(team: SharedDa
             break
         with pytest.raises(pgdoc.TableRefused) as caught:
             store.add_table("shop.orders")
-        assert (caught.value.reason, caught.value.cure) == refusals[0]
+        assert pgdoc.Refusal(caught.value.reason, caught.value.cure or "") == refusals[0]
         cure = refusals[0].cure
         cures.append(cure)
         run(team, cure[cure.index("GRANT") :], "superuser" if "GRANT EXECUTE" not in cure else "owner")
