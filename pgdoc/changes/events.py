@@ -69,7 +69,7 @@ class ChangeEvent:
         full_document: the document exactly as this change left it (insert, update, replace), or as the snapshot read it
             (snapshot); otherwise `None`.
         full_document_before_change: the document before this change (update, replace, delete); otherwise `None`.
-        update_description: what changed (update); otherwise `None`.
+        update_description: what changed (update); otherwise `None`, as for a table's document that is no object.
         resume_token: the position of this event; a stream with `resume_after` set to it continues with the next event.
         timestamp: when the transaction committed, at its origin if it was replicated, or when the snapshot read the
             document; timezone-aware, in UTC.
@@ -215,7 +215,9 @@ def _update_description(event: ChangeEvent) -> UpdateDescription | None:
     new, old = event._images  # noqa: SLF001
     if new["data"] == old["data"]:  # equal texts need no decoding
         return UpdateDescription({}, [], [], {})
-    return diff(before.data, after.data)
+    both: tuple[Any, Any] = before.data, after.data
+    are_objects = all(isinstance(data, dict) for data in both)  # a table's document can be any JSON value
+    return diff(*both) if are_objects else None
 
 
 def _timestamp(event: ChangeEvent) -> datetime:

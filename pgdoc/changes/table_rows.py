@@ -77,7 +77,7 @@ def _as_texts(image: dict[str, Any]) -> dict[str, Any]:
 def _image(texts: Texts, shape: TableShape) -> dict[str, Any]:
     if not texts:
         return {}
-    others, document = [], None
+    others, document = [], "null"
     for name, prefix, form, is_bytea in _writers(shape):
         if name not in texts:
             continue

@@ -56,7 +56,7 @@ _LONG = (
 _ACTION = PAYLOAD + len('{"action":"')
 _UNKNOWN_TIME = "2000-01-01 00:00:00+00"
 """The time of a transaction whose session has a replication origin but gave no time: PostgreSQL's zero."""
-_PATTERN_CHARACTERS = frozenset("\\ ,.*'\"")
+_PATTERN_CHARACTERS = frozenset("\\ \t\n\r\v\f,.*'\"")
 _REGISTRY = "\0registry"
 """Stands for the registry's name, which a table of another schema can have, too."""
 
