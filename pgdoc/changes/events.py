@@ -20,10 +20,12 @@ from pgdoc.changes.row_images import (
     time_of,
 )
 from pgdoc.changes.snapshot_event import OF_SNAPSHOT
+from pgdoc.changes.table_rows import Unreadable
 from pgdoc.decoding.records import REST, ROW_KINDS, CollectionChange
-from pgdoc.errors import HistoryLost, ReplicaIdentityChanged
+from pgdoc.errors import HistoryLost, ReplicaIdentityChanged, UnreadableChange
 from pgdoc.model import json_codec
 from pgdoc.model.documents import Document, to_be_decoded_by
+from pgdoc.model.positions import Lsn
 from pgdoc.model.table_names import is_table_name, titled
 from pgdoc.model.table_row import TableRow
 from pgdoc.model.tokens import ResumeToken, SnapshotProgress, token_at
@@ -286,10 +288,19 @@ def check_images(change: Change) -> None:
     Raises:
         HistoryLost: the change of a collection was found late, and rows before it may be missing.
         ReplicaIdentityChanged: a row lacks the before image that its kind needs.
+        UnreadableChange: wal2json may have lost a value of the row.
     """
     row = change.row
     if row.complete:
         return
+    if isinstance(row.read, Unreadable):
+        raise UnreadableChange(
+            row.read.reason,
+            commit_lsn=str(Lsn(change.position[0])),
+            xid=change.transaction.xid,
+            collections=(row.table,),
+            position=str(Lsn(row.lsn)),
+        )
     if row.kind not in ROW_KINDS:
         if row.kind == "schema":
             raise HistoryLost(
