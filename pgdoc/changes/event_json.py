@@ -39,9 +39,16 @@ class _Form(NamedTuple):
     value: Callable[[Any], Any]
 
 
+def _text_of(document: Document) -> bytes | str:
+    """Return the JSON of a document; that of a table's row can be any value, and have a field `_id`."""
+    if isinstance(document, TableRow) and "_data" not in document.__dict__:
+        return json_codec.encode_value(document.data, "")
+    return data_text(document)
+
+
 _PLAIN: Final = _Form(lambda document: document.data, lambda text, decode: decode(text), lambda value: value)
 _JSON: Final = _Form(
-    lambda document: orjson.Fragment(data_text(document)),
+    lambda document: orjson.Fragment(_text_of(document)),
     lambda text, _decode: orjson.Fragment(text),
     lambda value: orjson.Fragment(json_codec.encode_value(value, "")),
 )

@@ -20,10 +20,12 @@ from pgdoc.changes.row_images import (
     time_of,
 )
 from pgdoc.changes.snapshot_event import OF_SNAPSHOT
+from pgdoc.changes.table_rows import Unreadable
 from pgdoc.decoding.records import REST, ROW_KINDS, CollectionChange
-from pgdoc.errors import HistoryLost, ReplicaIdentityChanged
+from pgdoc.errors import HistoryLost, ReplicaIdentityChanged, UnreadableChange
 from pgdoc.model import json_codec
 from pgdoc.model.documents import Document, to_be_decoded_by
+from pgdoc.model.positions import Lsn
 from pgdoc.model.table_names import is_table_name, titled
 from pgdoc.model.table_row import TableRow
 from pgdoc.model.tokens import ResumeToken, SnapshotProgress, token_at
@@ -69,7 +71,7 @@ class ChangeEvent:
         full_document: the document exactly as this change left it (insert, update, replace), or as the snapshot read it
             (snapshot); otherwise `None`.
         full_document_before_change: the document before this change (update, replace, delete); otherwise `None`.
-        update_description: what changed (update); otherwise `None`.
+        update_description: what changed (update); otherwise `None`, as for a table's document that is no object.
         resume_token: the position of this event; a stream with `resume_after` set to it continues with the next event.
         timestamp: when the transaction committed, at its origin if it was replicated, or when the snapshot read the
             document; timezone-aware, in UTC.
@@ -215,7 +217,9 @@ def _update_description(event: ChangeEvent) -> UpdateDescription | None:
     new, old = event._images  # noqa: SLF001
     if new["data"] == old["data"]:  # equal texts need no decoding
         return UpdateDescription({}, [], [], {})
-    return diff(before.data, after.data)
+    both: tuple[Any, Any] = before.data, after.data
+    are_objects = all(isinstance(data, dict) for data in both)  # a table's document can be any JSON value
+    return diff(*both) if are_objects else None
 
 
 def _timestamp(event: ChangeEvent) -> datetime:
@@ -284,10 +288,19 @@ def check_images(change: Change) -> None:
     Raises:
         HistoryLost: the change of a collection was found late, and rows before it may be missing.
         ReplicaIdentityChanged: a row lacks the before image that its kind needs.
+        UnreadableChange: wal2json may have lost a value of the row.
     """
     row = change.row
     if row.complete:
         return
+    if isinstance(row.read, Unreadable):
+        raise UnreadableChange(
+            row.read.reason,
+            commit_lsn=str(Lsn(change.position[0])),
+            xid=change.transaction.xid,
+            collections=(row.table,),
+            position=str(Lsn(row.lsn)),
+        )
     if row.kind not in ROW_KINDS:
         if row.kind == "schema":
             raise HistoryLost(

@@ -60,10 +60,11 @@ class Life:
             if commit_lsn_of(change.position) == self._inside.commit_lsn:
                 self._there.update(self._inside.was_there)
             self._inside = None
-        self._note(row.table, there=row.kind == "create")
+        is_left = row.kind in {"create", "schema"}
+        self._note(row.table, there=is_left)
         if row.renamed_to is not None:
             self._note(row.renamed_to, there=True)
-        if row.kind == "create" or any(self._is_there(name, row) for name in self._names):
+        if is_left or any(self._is_there(name, row) for name in self._names):
             return None
         return change._replace(
             position=just_after(change.position), row=row._replace(kind="invalidate", renamed_to=None)

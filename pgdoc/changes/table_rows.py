@@ -13,7 +13,9 @@ import orjson
 
 from pgdoc.decoding.records import Images
 from pgdoc.decoding.row_json import form_of, json_of_value
-from pgdoc.decoding.wal2json import read_texts
+from pgdoc.decoding.wal2json import columns_losing_nan, read_texts
+from pgdoc.errors import UnreadableDocument
+from pgdoc.model.positions import Lsn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,6 +36,8 @@ def rows_of_table(row: RowChange, span: Span) -> list[RowChange]:
         return [row._replace(table=label)]
     after, before = _texts_of(row)
     found = row._replace(table=label, complete=_is_complete(row.kind, after, before, shape), read=_reader(row, shape))
+    if not row.oid and _may_lose_nan(row.kind, after, before, shape):
+        return [found._replace(complete=False, read=Unreadable(row, label, shape))]
     if row.kind != "U" or not found.complete or all(after.get(name) == before.get(name) for name in shape.key):
         return [found]
     return [
@@ -49,6 +53,27 @@ def _is_complete(kind: str, after: Texts, before: Texts, shape: TableShape) -> b
     if kind == "U":
         return before.keys() >= after.keys()
     return len(before) > len(shape.key) or len(shape.columns) == len(shape.key)
+
+
+def _may_lose_nan(kind: str, after: Texts, before: Texts, shape: TableShape) -> bool:
+    """Return whether wal2json sent NULL where a number can be NaN or infinite."""
+    columns = columns_losing_nan(shape)
+    images = [image for image, kinds in ((after, "IU"), (before, "UD")) if kind in kinds]
+    return any(name in image and image[name] is None for name in columns for image in images)
+
+
+class Unreadable:
+    """In place of the function that reads a row: wal2json sent NULL for a value that may be another one."""
+
+    def __init__(self, row: RowChange, label: str, shape: TableShape) -> None:
+        listed = ", ".join(f'"{name}"' for name in sorted(columns_losing_nan(shape)))
+        self.reason = (
+            f'a change of table "{label}" at {Lsn(row.lsn)} can\'t be read: wal2json sends NaN and the infinities as '
+            f'NULL, and the column {listed} can have them. Open the store with plugin="auto" or plugin="pgoutput"'
+        )
+
+    def __call__(self, _message: bytes) -> Images:
+        raise UnreadableDocument(self.reason)
 
 
 def _reader(
@@ -78,7 +103,7 @@ def image_of_row(texts: Texts, shape: TableShape) -> dict[str, Any]:
     """Return the image of a row whose columns have these texts; without texts, an empty one."""
     if not texts:
         return {}
-    others, document = [], None
+    others, document = [], "null"
     for name, prefix, form, is_bytea in _writers(shape):
         if name not in texts:
             continue
