@@ -31,6 +31,7 @@ SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   altered record;
   changed oid[];
+  family oid[];
 BEGIN
   FOR altered IN  -- their rows would be documents that no stream reports
     SELECT i.inhrelid::regclass AS child, r.oid::regclass AS relation
@@ -41,15 +42,20 @@ BEGIN
     RAISE EXCEPTION 'table % can''t inherit from the collection %', altered.child, altered.relation
       USING ERRCODE = 'PGD03', HINT = 'Create it with LIKE instead.';
   END LOOP;
+  -- The command names a partitioned table only, and alters its partitions as well.
+  WITH RECURSIVE member AS (
+    SELECT d.objid AS oid FROM pg_event_trigger_ddl_commands() d WHERE d.classid = 'pg_class'::regclass
+    UNION
+    SELECT i.inhrelid FROM member m JOIN pg_inherits i ON i.inhparent = m.oid
+  )
+  SELECT array_agg(m.oid) INTO family FROM member m;
   IF tg_tag = 'ALTER TABLE' THEN
     FOR altered IN
       SELECT c.oid::regclass AS relation, r.kind, coalesce(
         CASE r.kind WHEN 'collection' THEN pgdoc.form_fault(c.oid) ELSE pgdoc.table_fault(c.oid, r.document) END,
         CASE WHEN c.relreplident <> 'f' THEN 'without REPLICA IDENTITY FULL its changes have no before images' END) AS fault
-      FROM pg_event_trigger_ddl_commands() d
-        JOIN pg_class c ON c.oid = d.objid OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = d.objid)  -- ATTACH PARTITION
-        JOIN pgdoc.registry r ON r.oid = c.oid AND r.until IS NULL
-      WHERE d.classid = 'pg_class'::regclass
+      FROM pgdoc.registry r JOIN pg_class c ON c.oid = r.oid
+      WHERE r.until IS NULL AND r.oid = ANY (family)
     LOOP
       IF altered.fault IS NOT NULL AND pgdoc.is_bound() THEN  -- in a copy, the oids there can be those of any tables
         RAISE EXCEPTION '% % can''t be changed like this: %', CASE altered.kind WHEN 'table' THEN 'the watched table' ELSE 'collection' END,
@@ -71,8 +77,7 @@ BEGIN
         changed := pgdoc.lock_renamed();
       END IF;
     ELSE
-      changed := ARRAY(SELECT r.oid FROM pg_event_trigger_ddl_commands() d JOIN pgdoc.registry r ON r.oid = d.objid
-                       WHERE r.until IS NULL AND d.classid = 'pg_class'::regclass);
+      changed := ARRAY(SELECT r.oid FROM pgdoc.registry r WHERE r.until IS NULL AND r.oid = ANY (family));
     END IF;
     IF cardinality(changed) > 0 THEN
       PERFORM pgdoc.follow(changed, false);
