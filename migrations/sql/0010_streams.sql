@@ -21,6 +21,13 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 COMMENT ON FUNCTION pgdoc.watchable IS 'the present collections and watched tables that a stream is on';
 
+CREATE FUNCTION pgdoc.loses_values() RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT EXISTS (
+    SELECT FROM pgdoc.registry r, jsonb_array_elements(r.columns) AS c
+    WHERE r.kind = 'table' AND c ->> 'form' = 'number' AND c ->> 'type' ~ '^(numeric|real|double precision)')
+$$;
+COMMENT ON FUNCTION pgdoc.loses_values IS 'whether a table is or was watched of which wal2json sends NaN and infinities as NULL';
+
 -- See 0007_registry.sql.
 CREATE OR REPLACE FUNCTION pgdoc.existed(in_schema text, names text[], commit_lsn pg_lsn, lsn pg_lsn)
 RETURNS TABLE (name text, is_there boolean, was_there boolean) LANGUAGE sql STABLE

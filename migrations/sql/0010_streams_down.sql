@@ -67,4 +67,4 @@ SET search_path = pg_catalog, pg_temp AS $$
     AND since <= pg_current_wal_insert_lsn()
 $$;
 
-DROP FUNCTION pgdoc.watchable(text, text[]), pgdoc.is_published(oid), pgdoc.is_wanted(text, text[], text, text, boolean);
+DROP FUNCTION pgdoc.loses_values(), pgdoc.watchable(text, text[]), pgdoc.is_published(oid), pgdoc.is_wanted(text, text[], text, text, boolean);

@@ -16,9 +16,11 @@ SQL = Path(__file__).parents[1] / "sql"
 def upgrade() -> None:
     run("0010_tables.sql")
     run("0010_streams.sql")
+    run("0010_snapshots.sql")
 
 
 def downgrade() -> None:
+    run("0010_snapshots_down.sql")
     run("0010_streams_down.sql")
     run("0010_tables_down.sql")
 

@@ -203,7 +203,7 @@ def _document(event: ChangeEvent, image: dict[str, Any]) -> Document:
     table = state["_change"].row.table
     if REST not in image:
         if is_table_name(table):
-            return TableRow.of(image["id"], image["data"], table, state.get("_decode"))
+            return TableRow.of(image["id"], image["data"], table, state.get("_decode"), image.get("columns"))
         check_columns(image, table)
     return Document.from_image(image, all_columns, table, state.get("_decode"))
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Texts = Mapping[str, str | None]
 
-__all__ = ["rows_of_table"]
+__all__ = ["image_of_row", "rows_of_table"]
 
 
 def rows_of_table(row: RowChange, span: Span) -> list[RowChange]:
@@ -59,7 +59,7 @@ def _reader(
 
 def _read(row: RowChange, shape: TableShape, choose: Callable[[Images], Images], _message: bytes) -> Images:
     after, before = choose(_texts_of(row))
-    return Images(_image(after, shape), _image(before, shape))
+    return Images(image_of_row(after, shape), image_of_row(before, shape))
 
 
 def _texts_of(row: RowChange) -> Images:
@@ -74,7 +74,8 @@ def _as_texts(image: dict[str, Any]) -> dict[str, Any]:
     return {name: value if value is None else str(value) for name, value in image.items()}
 
 
-def _image(texts: Texts, shape: TableShape) -> dict[str, Any]:
+def image_of_row(texts: Texts, shape: TableShape) -> dict[str, Any]:
+    """Return the image of a row whose columns have these texts; without texts, an empty one."""
     if not texts:
         return {}
     others, document = [], None

@@ -17,8 +17,10 @@ from pgdoc.errors import (
     PublicationIncomplete,
     ReplicaIdentityChanged,
     StreamError,
+    TableRefused,
 )
 from pgdoc.model.names import check_consumer
+from pgdoc.model.table_names import NOT_ADDED, is_table_name
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -49,6 +51,10 @@ def open_stream(
         if start is None or (consumer is not None and not is_new):
             raise
         raise _out_of_reach(start, exc) from exc
+    except TableRefused as exc:
+        if exc.reason != NOT_ADDED:
+            raise
+        raise TableRefused(exc.table, NOT_ADDED, f"run `pgdoc tables add {exc.table}`") from exc
     except CollectionNotFound as exc:
         absent = missing_collections(store, names)
         if create or not absent:
@@ -69,6 +75,8 @@ def _check_names(store: pgdoc.Store, schema: str, names: list[str], new_consumer
     if new_consumer is None:
         return  # opening the stream reports a missing collection
     for name in missing_collections(store, names):
+        if is_table_name(name):
+            raise TableRefused(name, NOT_ADDED, f"run `pgdoc tables add {name}`")
         raise explain_missing(store, schema, name, ", or pass --create to create it")
     raise StreamError(
         f'consumer "{new_consumer}" does not exist: check the name (`pgdoc consumers` lists them), or pass --create'
@@ -119,8 +127,9 @@ def explain_missing(store: pgdoc.Store, schema: str, name: str, advice: str = ""
 
 
 def missing_collections(store: pgdoc.Store, names: list[str]) -> list[str]:
-    """Return the names, sorted, of which there is no collection."""
-    return sorted(set(names).difference(store.collections())) if names else []
+    """Return the names, sorted, of which there is no collection or watched table."""
+    tables = [table.name for table in store.tables()] if any(map(is_table_name, names)) else []
+    return sorted(set(names).difference(store.collections(), tables)) if names else []
 
 
 def has_schema(store: pgdoc.Store, schema: str) -> bool:

@@ -158,6 +158,12 @@ class TableShape(NamedTuple):
     document: str | None
     columns: tuple[TableColumn, ...]
 
+    @property
+    def key_columns(self) -> list[tuple[str, str]]:
+        """The names and types of the key's columns."""
+        types = {column.name: column.type for column in self.columns}
+        return [(name, types.get(name, "")) for name in self.key]
+
 
 class Span(NamedTuple):
     """A table had this name and was a collection, or was watched, from the LSN `since` to before `until`.

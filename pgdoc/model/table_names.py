@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from pgdoc.errors import InvalidName
 from pgdoc.model.short_repr import short_repr
 
-__all__ = ["check_table", "is_table_name", "table_address", "titled"]
+__all__ = ["NOT_ADDED", "check_table", "is_table_name", "table_address", "titled"]
+
+
+NOT_ADDED: Final = "it was not added"
 
 
 def is_table_name(name: str) -> bool:
