@@ -121,6 +121,7 @@ CACHED = (PRODUCTS, PRICES, STOCK, CATEGORIES)
 POSITION = "shop:position"  # the resume token of what the hashes contain; lost whenever they are lost
 WATCHED = "shop:watched"  # exists while the hashes are complete and a watcher keeps up
 WATCHED_S = 5
+START_ANEW = {"schema", "create", "rename", "drop", "invalidate"}  # `ADD COLUMN ... DEFAULT` has no event for each row
 
 READ = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return nil end
@@ -161,20 +162,23 @@ def follow(store: pgdoc.Store, redis: Redis) -> Iterator[list[pgdoc.ChangeEvent]
         with stream:
             while True:
                 events = stream.next_batch(timeout=1)
+                starts_anew = any(event.event_type in START_ANEW for event in events)
                 token = str(stream.resume_token)
                 is_complete = stream.stats().mode == "live"  # not inside a snapshot, nor far behind
                 with redis.pipeline() as changes:
                     begin(changes, position)
-                    is_new = [apply(changes, event) for event in events]
+                    for event in events:
+                        apply(changes, event)
                     changes.set(POSITION, token)
                     if is_complete:
                         changes.set(WATCHED, 1, ex=WATCHED_S)
+                    if starts_anew:
+                        forget(changes)
                     changes.execute()
                 position = token
                 yield events
-                if any(is_new):
+                if starts_anew:
                     break
-        forget(redis)
 
 
 def begin(changes: Pipeline, position: str) -> None:
@@ -188,8 +192,8 @@ def begin(changes: Pipeline, position: str) -> None:
     changes.multi()
 
 
-def apply(changes: Pipeline, event: pgdoc.ChangeEvent) -> bool:
-    """Apply an event to the hash of its table; return whether the cache must start anew."""
+def apply(changes: Pipeline, event: pgdoc.ChangeEvent) -> None:
+    """Apply an event to the hash of its table."""
     if event.full_document is not None:
         row = json.dumps(event.full_document.data, default=str)  # a Decimal as text keeps its digits
         changes.hset(event.collection, event.full_document.id, row)
@@ -197,9 +201,6 @@ def apply(changes: Pipeline, event: pgdoc.ChangeEvent) -> bool:
         changes.hdel(event.collection, str(event.document_id))
     elif event.event_type == "truncate":
         changes.delete(event.collection)
-    else:  # schema: rows got a column without events; or a table was dropped, renamed, or added again
-        return True
-    return False
 
 
 def open_stream(store: pgdoc.Store, redis: Redis) -> tuple[pgdoc.ChangeStream, str]:
@@ -212,8 +213,8 @@ def open_stream(store: pgdoc.Store, redis: Redis) -> tuple[pgdoc.ChangeStream, s
     return store.watch(*CACHED, snapshot=True), ""
 
 
-def forget(redis: Redis) -> None:
-    """Empty the cache; readers query the database from now on."""
+def forget(redis: Redis | Pipeline) -> None:
+    """Empty the cache; readers query the database from now on, and the next watcher begins with a snapshot."""
     redis.delete(WATCHED, POSITION, *CACHED)
 
 

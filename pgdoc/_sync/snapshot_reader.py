@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pgdoc.changes.snapshot import PgSnapshot, Snapshot, SnapshotChunk, delivered_id
-from pgdoc.decoding.registry_rows import shape_of
+from pgdoc.decoding.registry_rows import table_shape_of
 from pgdoc.errors import PgdocError
 from pgdoc.model.key_order import KeyOrder
 from pgdoc.model.stored_rows import rows_by_id, rows_by_key
@@ -121,7 +121,7 @@ class SnapshotReader:
             raise hidden_documents(titled(table))
         documents = rows_by_key(ids, texts, is_composite=len(names) > 1)
         up_to = next(reversed(documents), None) if self._has_more(len(documents), found, most) else None
-        order, shape = KeyOrder(kinds), shape_of(names, document, columns)
+        order, shape = KeyOrder(kinds), table_shape_of(names, document, columns)
         return SnapshotChunk(table, after, documents, up_to, PgSnapshot.parse(text), end, read_at, order, shape)
 
     def _has_more(self, fitting: int, found: int, most: int) -> bool:

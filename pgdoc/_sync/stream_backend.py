@@ -25,7 +25,7 @@ from pgdoc.errors import (
 )
 from pgdoc.model.key_order import KeyOrder
 from pgdoc.model.positions import Lsn
-from pgdoc.model.table_names import is_table_name, table_address, titled
+from pgdoc.model.table_names import NOT_ADDED, is_table_name, table_address, titled
 from pgdoc.replication.checks import FLUSH_LIMIT_S, check_exact, check_flush, check_published, hidden_documents
 from pgdoc.replication.connection import quote_identifier
 from pgdoc.replication.registry import read_existence
@@ -95,7 +95,7 @@ class StreamBackend:
     def _create(self, schema: str, name: str) -> None:
         """Create a collection that is to be watched; a table is only watched once it was added."""
         if is_table_name(name):
-            raise TableRefused(name, "it was not added", f"call store.add_table({name!r})")
+            raise TableRefused(name, NOT_ADDED, f"call store.add_table({name!r})")
         if not self._auto_create:
             raise CollectionNotFound(
                 f'collection "{schema}.{name}" does not exist: create it with store.create_collection()'
