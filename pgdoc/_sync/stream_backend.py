@@ -14,6 +14,7 @@ from pgdoc.consumers.claims import CONSUMER_TABLES
 from pgdoc.consumers.consumer import Consumer
 from pgdoc.crud.statements import part_statement
 from pgdoc.database.errors import map_error, one_line
+from pgdoc.database.table_errors import not_added
 from pgdoc.errors import (
     CollectionNotFound,
     DatabaseError,
@@ -21,11 +22,10 @@ from pgdoc.errors import (
     PublicationIncomplete,
     ReplicaIdentityChanged,
     StoreClosed,
-    TableRefused,
 )
 from pgdoc.model.key_order import KeyOrder
 from pgdoc.model.positions import Lsn
-from pgdoc.model.table_names import NOT_ADDED, is_table_name, table_address, titled
+from pgdoc.model.table_names import is_table_name, table_address, titled
 from pgdoc.replication.checks import FLUSH_LIMIT_S, check_exact, check_flush, check_published, hidden_documents
 from pgdoc.replication.connection import quote_identifier
 from pgdoc.replication.registry import read_existence
@@ -95,7 +95,7 @@ class StreamBackend:
     def _create(self, schema: str, name: str) -> None:
         """Create a collection that is to be watched; a table is only watched once it was added."""
         if is_table_name(name):
-            raise TableRefused(name, NOT_ADDED, f"call store.add_table({name!r})")
+            raise not_added(name)
         if not self._auto_create:
             raise CollectionNotFound(
                 f'collection "{schema}.{name}" does not exist: create it with store.create_collection()'

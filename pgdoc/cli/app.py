@@ -32,6 +32,7 @@ from pgdoc.cli.output import print_events, print_fields, print_json_lines
 from pgdoc.cli.render import printable
 from pgdoc.cli.sizes import read_size
 from pgdoc.cli.stores import DEFAULT_SCHEMA, open_store
+from pgdoc.cli.tables import tables_app
 from pgdoc.cli.transfer import ID_FIELD, dump_documents, load_documents
 from pgdoc.cli.ttl import ttl_app
 from pgdoc.errors import CollectionNotFound, PgdocError, ServerUnreachable
@@ -50,6 +51,7 @@ app = typer.Typer(
 )
 
 app.add_typer(consumers_app, name="consumers")
+app.add_typer(tables_app, name="tables")
 app.add_typer(ttl_app, name="ttl")
 
 _TERMINATED = 128 + signal.SIGTERM
@@ -210,8 +212,16 @@ def watch_command(  # noqa: PLR0913 (its options)
     """
     names = collections or []
     if names and tables:
-        raise typer.BadParameter("it stands for all collections and tables: leave out the names", param_hint="'--tables'")
-    options = {"tables": tables, "where": where, "snapshot": snapshot, "resume_after": resume_after, "consumer": consumer}
+        raise typer.BadParameter(
+            "it stands for all collections and tables: leave out the names", param_hint="'--tables'"
+        )
+    options = {
+        "tables": tables,
+        "where": where,
+        "snapshot": snapshot,
+        "resume_after": resume_after,
+        "consumer": consumer,
+    }
     with (
         open_store("watch", dsn, schema, auto_create=create) as store,
         open_stream(store, schema, names, options, create=create) as stream,

@@ -9,6 +9,7 @@ import typer
 
 from pgdoc.cli.arguments import invalid_where
 from pgdoc.cli.stores import DEFAULT_SCHEMA
+from pgdoc.database.table_errors import not_added
 from pgdoc.errors import (
     CollectionNotFound,
     ConsumerBusy,
@@ -17,10 +18,9 @@ from pgdoc.errors import (
     PublicationIncomplete,
     ReplicaIdentityChanged,
     StreamError,
-    TableRefused,
 )
 from pgdoc.model.names import check_consumer
-from pgdoc.model.table_names import NOT_ADDED, is_table_name
+from pgdoc.model.table_names import is_table_name
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -51,10 +51,6 @@ def open_stream(
         if start is None or (consumer is not None and not is_new):
             raise
         raise _out_of_reach(start, exc) from exc
-    except TableRefused as exc:
-        if exc.reason != NOT_ADDED:
-            raise
-        raise TableRefused(exc.table, NOT_ADDED, f"run `pgdoc tables add {exc.table}`") from exc
     except CollectionNotFound as exc:
         absent = missing_collections(store, names)
         if create or not absent:
@@ -76,7 +72,7 @@ def _check_names(store: pgdoc.Store, schema: str, names: list[str], new_consumer
         return  # opening the stream reports a missing collection
     for name in missing_collections(store, names):
         if is_table_name(name):
-            raise TableRefused(name, NOT_ADDED, f"run `pgdoc tables add {name}`")
+            raise not_added(name)
         raise explain_missing(store, schema, name, ", or pass --create to create it")
     raise StreamError(
         f'consumer "{new_consumer}" does not exist: check the name (`pgdoc consumers` lists them), or pass --create'
