@@ -20,6 +20,7 @@ from pgdoc.changes.row_images import (
     time_of,
 )
 from pgdoc.changes.snapshot_event import OF_SNAPSHOT
+from pgdoc.changes.table_rows import columns_of, data_of
 from pgdoc.decoding.records import REST, ROW_KINDS, CollectionChange
 from pgdoc.errors import HistoryLost, ReplicaIdentityChanged
 from pgdoc.model import json_codec
@@ -203,7 +204,7 @@ def _document(event: ChangeEvent, image: dict[str, Any]) -> Document:
     table = state["_change"].row.table
     if REST not in image:
         if is_table_name(table):
-            return TableRow.of(image["id"], image["data"], table, state.get("_decode"))
+            return TableRow.of(image["id"], data_of(image, table), table, state.get("_decode"))
         check_columns(image, table)
     return Document.from_image(image, all_columns, table, state.get("_decode"))
 
@@ -229,7 +230,9 @@ def _columns(event: ChangeEvent) -> dict[str, Any] | None:
     if isinstance(row, CollectionChange):
         shapes = zip(("before", "after"), row.shapes or (), strict=False)
         return {when: {column.name: column.type for column in shape.columns} for when, shape in shapes} or None
-    text = event._images[row.kind == "D"].get("columns") if row.kind in "IUD" else None  # noqa: SLF001
+    if row.kind not in "IUD" or not is_table_name(row.table):
+        return None
+    text = columns_of(event._images[row.kind == "D"], row.table)  # noqa: SLF001
     return None if text is None else (event.__dict__.get("_decode") or json_codec.decode)(text)
 
 

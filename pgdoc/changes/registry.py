@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pgdoc.changes.table_rows import TableRows
 from pgdoc.errors import PgdocError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Registry:
 
     Attributes:
         open: by oid and by name, the LSN from which a present collection has its name, and the name.
+        watched: by oid and by name, what takes the rows of a table that is watched now.
         asked: the watched tables that the plugin was asked for; `None` if it sends every table.
     """
 
@@ -49,6 +51,7 @@ class Registry:
         self.schema = schema
         self.messages_until = messages_until
         self.open: dict[int | str, tuple[int, str]] = {}
+        self.watched: dict[int | str, TableRows] = {}
         self._spans: dict[int | str, dict[tuple[int, int], Span]] = {}
         self._latest: dict[int | str, tuple[int, int]] = {}  # the keys of the open spans
         self._look_again = look_again
@@ -74,14 +77,22 @@ class Registry:
             if known is not None and known.until is not None:
                 continue
             spans[key] = span
-            if span.shape is not None:
-                continue  # each row of a table is looked up: its shape counts
             latest = self._latest.get(source)
             if span.until is not None:
                 if latest == key:
-                    del self.open[source], self._latest[source]
+                    self._close(source)
             elif latest is None or latest[1] <= span.since:
-                self.open[source], self._latest[source] = (max(span.since, self.messages_until), span.name), key
+                self._close(source)
+                self._latest[source] = key
+                if span.shape is not None:
+                    self.watched[source] = TableRows(span)
+                else:
+                    self.open[source] = max(span.since, self.messages_until), span.name
+
+    def _close(self, source: int | str) -> None:
+        self.open.pop(source, None)
+        self.watched.pop(source, None)
+        self._latest.pop(source, None)
 
     @property
     def names(self) -> frozenset[str]:
