@@ -14,6 +14,7 @@ from pgdoc.changes.fanout import Subscription
 from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
 from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClosed, StreamError
 from pgdoc.model.positions import BEFORE_ALL, resume_point
+from pgdoc.model.table_names import is_table_name
 from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, token_at
 from pgdoc.replication.checks import check_position, check_reach
 from pgdoc.runtime.primitives import Opening, call, wait
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.changes.router import Selection
     from pgdoc.consumers.consumer import Consumer
+    from pgdoc.model.key_order import KeyOrder
     from pgdoc.model.positions import Lsn
     from pgdoc.streams.feed import Feed
     from pgdoc.streams.options import StreamOptions
@@ -141,9 +143,14 @@ class ChangeStream(Opening):
             progress = first_progress(names, self._selection)
         if progress.remaining:
             self._snapshot_reader = SnapshotReader(self._backend)
-            self._delivery.begin_snapshot(Snapshot(progress, self._selection))
+            self._delivery.begin_snapshot(Snapshot(progress, self._selection, self._order_of(progress)))
         elif self._consumer is not None:
             self._consumer.acknowledge(Mark.at(self._consumer.begun_at, progress))
+
+    def _order_of(self, progress: SnapshotProgress) -> KeyOrder | None:
+        """Return the order of the rows of a watched table that a snapshot has begun to deliver."""
+        name = progress.remaining[0]
+        return self._backend.key_order(name) if progress.document_id and is_table_name(name) else None
 
     def _begin_snapshot_of(self, consumer: Consumer) -> None:
         """Begin where a consumer stands that this stream now owns, and begin or resume its snapshot.

@@ -9,7 +9,7 @@ import orjson
 
 from pgdoc.changes.diff import UpdateDescription, diff
 from pgdoc.changes.row_images import all_columns, iso_of, metadata_of, time_of
-from pgdoc.decoding.records import REST, ROW_KINDS
+from pgdoc.decoding.records import LOST, REST, ROW_KINDS
 from pgdoc.errors import InvalidDocument, UnreadableDocument
 from pgdoc.model import json_codec
 from pgdoc.model.documents import data_text
@@ -191,7 +191,7 @@ def _read_documents(event: ReadEvent, row: RowChange, form: _Form) -> tuple[Any,
 
 def _read_document(image: dict[str, Any], table: str, form: _Form, decode: json_codec.JsonDecoder) -> dict[str, Any]:
     if REST not in image or image["data"].__class__ is not str:
-        if is_table_name(table) and image["data"] is not None:
+        if is_table_name(table) and LOST not in image:
             return {"id": image["id"], "data": form.text(image["data"], decode)}
         raise _Unusual
     all_columns(image, table)

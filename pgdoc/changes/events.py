@@ -204,7 +204,8 @@ def _document(event: ChangeEvent, image: dict[str, Any]) -> Document:
     table = state["_change"].row.table
     if REST not in image:
         if is_table_name(table):
-            return TableRow.of(image["id"], data_of(image, table), table, state.get("_decode"))
+            columns = columns_of(image, table)
+            return TableRow.of(image["id"], data_of(image, table), table, state.get("_decode"), columns)
         check_columns(image, table)
     return Document.from_image(image, all_columns, table, state.get("_decode"))
 

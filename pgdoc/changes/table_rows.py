@@ -1,8 +1,8 @@
 """Rows of watched tables: what a plugin sent becomes an id and a JSON object, by the shape that the table had.
 
 An image of such a row has `id`, the text of its key; `data`, the JSON of the row or of its document; and `columns`, the
-JSON of the other columns, or `None` if the table has no document. If wal2json has lost a value, the part that has its
-column is `None`, and `LOST` is the name of the column.
+JSON of the other columns, or `None` if the table has no document. If wal2json has lost a value, `LOST` is the name of
+its column.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     RowReader = Wal2JsonRows | PgOutputRows
     Texts = Mapping[str, str | None]
 
-__all__ = ["TableRows", "columns_of", "data_of", "rows_of_table"]
+__all__ = ["TableRows", "columns_of", "data_of", "image_of_row", "rows_of_table"]
 
 
 class TableRows:
@@ -98,10 +98,10 @@ def data_of(image: dict[str, Any], table: str) -> str:
     """Return the JSON of the row, or of its document.
 
     Raises:
-        UnreadableDocument: wal2json has lost a value of it.
+        UnreadableDocument: wal2json has lost a value of the row.
     """
-    text: str | None = image["data"]
-    if text is None:
+    text: str = image["data"]
+    if LOST in image:
         raise _lost(image["id"], image[LOST], table)
     return text
 
@@ -109,7 +109,7 @@ def data_of(image: dict[str, Any], table: str) -> str:
 def columns_of(image: dict[str, Any], table: str) -> str | None:
     """Return the JSON of the other columns, as `data_of` does; `None` if the table has no document."""
     text: str | None = image["columns"]
-    if text is None and LOST in image and image["data"] is not None:
+    if LOST in image:
         raise _lost(image["id"], image[LOST], table)
     return text
 
@@ -149,7 +149,19 @@ def _is_complete(kind: str, after: Texts, before: Texts, shape: TableShape) -> b
 
 def _read(rows: RowReader, span: Span, message: bytes) -> Images:
     after, before = rows.texts(message)
-    return Images(_image(after, span, rows.lossy), _image(before, span, rows.lossy))
+    return Images(_image_of(after, rows, span), _image_of(before, rows, span))
+
+
+def _image_of(texts: Texts, rows: RowReader, span: Span) -> dict[str, Any]:
+    shape = _shape_of(span)
+    lost = [name for name in rows.lossy if texts.get(name, "") is None]
+    for name in lost:
+        if name in shape.key:  # no key has NULL
+            raise _lost(None, name, span.label)
+    image = image_of_row(texts, shape)
+    if lost:
+        image[LOST] = lost[0]
+    return image
 
 
 def _read_later(rows: RowReader, span: Span, kind: str, message: bytes) -> Images:
@@ -173,37 +185,30 @@ def _read_after(rows: RowReader, span: Span, message: bytes) -> Images:
     return Images(_read(rows, span, message).after, {})
 
 
-def _image(texts: Texts, span: Span, lossy: frozenset[str]) -> dict[str, Any]:
+def image_of_row(texts: Texts, shape: TableShape) -> dict[str, Any]:
+    """Return the image of a row whose columns have these texts; without texts, an empty one."""
     if not texts:
         return {}
-    shape = _shape_of(span)
-    image: dict[str, Any] = {"id": _id_of(texts, span), "columns": None}
-    others, rest = [], "data" if shape.document is None else "columns"
+    others, document = [], "null"
     for name, prefix, form in _writers(shape):
         if name not in texts:
             continue
-        text = texts[name]
-        value = json_of_value(text, form)
+        value = json_of_value(texts[name], form)
         if name == shape.document:
-            image["data"] = value
-            continue
-        others.append(prefix + value)
-        if text is None and name in lossy:
-            image.setdefault(LOST, name)
-    image[rest] = None if LOST in image else f"{{{','.join(others)}}}"
-    image.setdefault("data", "null")
-    return image
+            document = value
+        else:
+            others.append(prefix + value)
+    row = f"{{{','.join(others)}}}"
+    if shape.document is None:
+        return {"id": _id_of(texts, shape), "data": row, "columns": None}
+    return {"id": _id_of(texts, shape), "data": document, "columns": row}
 
 
-def _id_of(texts: Texts, span: Span) -> str:
+def _id_of(texts: Texts, shape: TableShape) -> str:
     """Return the text of the key: of several columns, a JSON array of their texts."""
-    values = []
-    for name in _shape_of(span).key:
-        text = texts[name]
-        if text is None:  # no key has NULL
-            raise _lost(None, name, span.label)
-        values.append(text)
-    return values[0] if len(values) == 1 else orjson.dumps(values).decode()
+    if len(shape.key) == 1:
+        return str(texts[shape.key[0]])
+    return orjson.dumps([texts[name] for name in shape.key]).decode()
 
 
 @lru_cache(maxsize=1024)

@@ -119,6 +119,22 @@ def make_slot(
     return start.at
 
 
+def change_plugin(
+    source: Source, slot: str, plugin: str, *, check_claim: Callable[[], object], purpose: str = ""
+) -> None:
+    """Replace a consumer's slot, which nothing reads, by one with another plugin that stands at the same place."""
+    with connect(source.conninfo, replication=True, purpose=purpose) as connection:
+        try:
+            temporary = slot_name(connection, "pgdocr")
+            copy_slot(connection, slot, temporary, temporary=True, plugin=plugin)
+            with connect(source.conninfo, replication=False, purpose=purpose) as plain:
+                check_claim()
+                drop_slot(plain, slot)
+            copy_slot(connection, temporary, slot, temporary=False, plugin=plugin)
+        except psycopg.Error as exc:
+            raise map_replication_error(exc, connection) from exc
+
+
 def drop_slot(connection: psycopg.Connection[Any], slot: str) -> bool:
     """Drop a slot and end its reader; return whether the slot existed."""
     end_reader(connection, slot)

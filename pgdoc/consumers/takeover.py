@@ -19,7 +19,7 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgdoc.consumers.claims import check_schema
-from pgdoc.consumers.slots import make_slot
+from pgdoc.consumers.slots import change_plugin, make_slot
 from pgdoc.decoding.plugins import PLUGINS
 from pgdoc.errors import HistoryLost, InvalidResumeToken, PgdocError, StreamError
 from pgdoc.model.positions import BEFORE_ALL, Lsn, before_commits_at
@@ -158,7 +158,8 @@ class Takeover:
                 self._make_slot(position.commit_lsn if needed_from is None else needed_from)
                 return StartPoint(position, position.commit_lsn)
             read_from = max(position.commit_lsn, slot.confirmed)
-            if slot.plugin == "pgoutput":
+            plugin = self._change_plugin(slot, read_from)
+            if plugin == "pgoutput":
                 check_published(read_from, ownership.published_since(), self._source.schema)
             else:
                 check_exact(read_from, ownership.exact_since(self._names), self._source.schema)
@@ -167,6 +168,19 @@ class Takeover:
                 raise self._lost(fault, exc) from exc
             return self._begin_anew(exc)
         return StartPoint(max(position, before_commits_at(slot.confirmed)), read_from)
+
+    def _change_plugin(self, slot: ConsumerSlot, read_from: int) -> str:
+        """Have pgoutput read a slot from before a table was added of which wal2json loses values; return its plugin."""
+        ownership = self._ownership
+        may_choose = slot.plugin == "wal2json" and self._source.plugin == "auto"
+        if not may_choose or not ownership.loses_values() or ownership.published_since() > read_from:
+            return slot.plugin
+        logger.info('consumer "%s": its slot "%s" gets the plugin pgoutput', ownership.name, ownership.slot)
+        with ownership.unhurried():
+            change_plugin(
+                self._source, ownership.slot, "pgoutput", check_claim=ownership.check, purpose=ownership.purpose
+            )
+        return "pgoutput"
 
     def _lost(self, fault: str, exc: PgdocError) -> HistoryLost:
         name = self._ownership.name

@@ -43,7 +43,7 @@ class PgOutputRows:
         lossy: no columns: see `Wal2JsonRows`.
     """
 
-    lossy: Final[frozenset[str]] = frozenset()
+    lossy: Final[tuple[str, ...]] = ()
 
     def __init__(self, shape: TableShape, relation: Relation) -> None:
         self._relation = relation

@@ -37,7 +37,7 @@ class Wal2JsonRows:
     """Reads the rows of a table while it has one shape.
 
     Attributes:
-        lossy: the columns whose null can stand for a value that wal2json does not send.
+        lossy: the columns, in order, whose null can stand for a value that wal2json does not send.
     """
 
     def __init__(self, shape: TableShape) -> None:
@@ -51,7 +51,7 @@ class Wal2JsonRows:
         )
         self._last_of_key = last_of_key if any(self._key) else None  # `None` if the key is the first column
         self._converted = [(index, each) for index, each in enumerate(map(_converter, shape.columns)) if each]
-        self.lossy = frozenset(column.name for column in shape.columns if _LOSSY(column.type))
+        self.lossy = tuple(column.name for column in shape.columns if _LOSSY(column.type))
         self._lossy = [indexes[name] for name in self.lossy]
         self._document = None if shape.document is None else indexes[shape.document]
         others = [name for index, name in enumerate(self._names) if index != self._document]
@@ -132,13 +132,12 @@ class Wal2JsonRows:
             value = values[index]
             if value != b"null":
                 values[index] = convert(value)
+        if lost:
+            image[LOST] = self._shape.columns[lost[0]].name
         rest = "data"
         if self._document is not None:
             image["data"], rest = values.pop(self._document).decode(), "columns"
-        if lost:
-            image[rest], image[LOST] = None, self._shape.columns[min(lost)].name
-        else:
-            image[rest] = (self._layout % (*values,)).decode()
+        image[rest] = (self._layout % (*values,)).decode()
         return image
 
     def _id(self, values: list[bytes]) -> str:

@@ -38,6 +38,8 @@ SETTINGS = {
     "intervalstyle": "iso_8601",
     "bytea_output": "hex",
     "extra_float_digits": "1",
+    "quote_all_identifiers": "off",
+    "lc_monetary": "C",
     "default_transaction_isolation": r"read\ committed",
     "default_transaction_read_only": "off",
     "synchronous_commit": "local",

@@ -54,9 +54,7 @@ SELECT pgdoc.is_bound() AS is_bound,
   coalesce((SELECT messages_until - '0/0'::pg_lsn FROM pgdoc.identity), 0)::bigint AS messages_until
 
 -- name: suits_wal2json
-SELECT pgdoc.follows_ddl() AND NOT EXISTS (
-  SELECT FROM pgdoc.registry r, jsonb_array_elements(r.columns) AS c
-  WHERE r.kind = 'table' AND c ->> 'form' = 'number' AND c ->> 'type' ~ '^(numeric(\(.*\))?|real|double precision)$') AS suits_wal2json
+SELECT pgdoc.follows_ddl() AND NOT pgdoc.loses_values() AS suits_wal2json
 
 -- name: uncertain
 -- Whether a transaction that may have registered something has perhaps committed, and is not visible yet; and whether it

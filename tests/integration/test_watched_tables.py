@@ -37,7 +37,7 @@ def _spans(sql: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
 def test_adding_and_removing_a_table_is_idempotent(store: pgdoc.Store, sql: psycopg.Connection[Any]) -> None:
     sql.execute(_CREATE)
     assert [store.add_table("public.orders"), store.add_table("public.orders")] == [True, False]
-    assert store.tables() == ["public.orders"]
+    assert [table.name for table in store.tables()] == ["public.orders"]
     assert [store.remove_table("public.orders"), store.remove_table("public.orders")] == [True, False]
     assert store.tables() == []
 
@@ -153,10 +153,10 @@ def test_only_its_owner_adds_a_table(dsn: str, store: pgdoc.Store, sql: psycopg.
     sql.execute("ALTER TABLE public.orders REPLICA IDENTITY FULL")
     sql.execute("CREATE ROLE table_stranger LOGIN")
     try:
-        sql.execute("GRANT EXECUTE ON FUNCTION pgdoc.enter_table(regclass, text, boolean) TO table_stranger")
+        sql.execute("GRANT EXECUTE ON FUNCTION pgdoc.enter_table(regclass, text, text) TO table_stranger")
         stranger = psycopg.conninfo.make_conninfo(dsn, user="table_stranger")
         with psycopg.connect(stranger, autocommit=True) as other, pytest.raises(psycopg.errors.InsufficientPrivilege):
-            other.execute("SELECT pgdoc.enter_table('public.orders', NULL, false)")
+            other.execute("SELECT pgdoc.enter_table('public.orders', NULL, NULL)")
         assert store.tables() == []
     finally:
         sql.execute("DROP OWNED BY table_stranger; DROP ROLE table_stranger")
