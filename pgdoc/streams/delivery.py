@@ -9,23 +9,14 @@ repeats interrupted work: `Life.follow` and `Snapshot.absorb` may see a change t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pgdoc.changes import events
 from pgdoc.changes.life import Life
 from pgdoc.changes.snapshot import Place
-from pgdoc.changes.snapshot_event import mark_of
-from pgdoc.model.positions import (
-    BEFORE_ALL,
-    MESSAGE,
-    before_commits_at,
-    commit_lsn_of,
-    is_collection_event,
-    just_after,
-)
+from pgdoc.model.positions import MESSAGE, before_commits_at, commit_lsn_of, just_after
 from pgdoc.model.tokens import Mark
-from pgdoc.streams.feed import Feed
-from pgdoc.streams.options import check_event
+from pgdoc.streams.delivered import Delivered
 from pgdoc.streams.status import StreamStats
 
 if TYPE_CHECKING:
@@ -34,25 +25,15 @@ if TYPE_CHECKING:
     from pgdoc.changes.life import Existence
     from pgdoc.changes.snapshot import DueChunk, Snapshot
     from pgdoc.model.positions import RawPosition
-    from pgdoc.model.tokens import SnapshotProgress
+    from pgdoc.streams.feed import Feed
     from pgdoc.streams.mailbox import AsyncMailbox, Batch, Mailbox
     from pgdoc.streams.options import StreamOptions
 
-__all__ = ["Delivery", "DurableFeed"]
+__all__ = ["Delivery"]
 
 
-class DurableFeed(Feed, Protocol):
-    """A durable consumer: a feed that stores how far its stream has come."""
-
-    def acknowledge(self, mark: Mark, /) -> None:
-        """Acknowledge everything up to `mark`."""
-
-    def pass_over(self, delivered: Mark, mark: Mark, /) -> None:
-        """Acknowledge up to `mark` once everything up to `delivered` is acknowledged."""
-
-
-class Delivery:
-    """What one stream has delivered, and what it delivers next.
+class Delivery(Delivered):
+    """Decides what one stream delivers next.
 
     Owned by the task or thread that reads the stream. The threads that fill the mailbox share only that, and it has a
     lock. Any thread may read figures, and close.
@@ -61,32 +42,19 @@ class Delivery:
         collections: their names; `None` for the whole schema.
 
     Attributes:
-        feed: fills the mailbox; `None` until the stream is open.
-        consumer: the feed, if it is a durable consumer.
+        mailbox: holds the changes that come next.
         snapshots_begun: how often the consumer's stored snapshot was read; see `is_snapshot_due`.
-        has_ended: whether the last event was delivered, or skipped by the filter.
     """
 
     def __init__(
         self, mailbox: Mailbox | AsyncMailbox, collections: frozenset[str] | None, options: StreamOptions
     ) -> None:
+        super().__init__()
         self.mailbox = mailbox
         self._where = options.where
         self._decode = options.decode
         self._life = Life(collections)
-        # Set while the stream opens.
-        self.feed: Feed | None = None
-        self.consumer: DurableFeed | None = None
-        self.snapshot: Snapshot | None = None
         self.snapshots_begun = 0
-        # Moves with each event.
-        self.delivered = 0
-        self.has_ended = False
-        self._ending: Change | None = None  # the invalidate: the next event, and the last
-        self._last: RawPosition = BEFORE_ALL  # of the last change that was delivered or skipped
-        self._delivered_at: RawPosition = BEFORE_ALL  # of the last event
-        # How far a snapshot had come with it; an event of the snapshot stands for that.
-        self._delivered_progress: SnapshotProgress | ChangeEvent | None = None
 
     @property
     def closed(self) -> bool:
@@ -106,11 +74,6 @@ class Delivery:
         """Whether the next event is a change: no snapshot is being delivered or due."""
         return self.snapshot is None and not self.is_snapshot_due
 
-    @property
-    def progress(self) -> SnapshotProgress | None:
-        """How far the snapshot that is being delivered has come."""
-        return None if self.snapshot is None else self.snapshot.delivered
-
     def begin_snapshot(self, snapshot: Snapshot) -> None:
         """Deliver the documents of `snapshot` between the changes."""
         self.snapshot = snapshot
@@ -118,10 +81,6 @@ class Delivery:
     def resume_life(self, existence: Existence) -> None:
         """See `Life.resume`."""
         self._life.resume(existence)
-
-    def start_from(self, position: RawPosition) -> None:
-        """Deliver nothing at or before `position`."""
-        self._last = max(self._last, position)
 
     @property
     def awaits_changes(self) -> bool:
@@ -260,19 +219,6 @@ class Delivery:
         self._ending = None
         self._leave_feed()
 
-    def mark_of(self, event: ChangeEvent | None) -> Mark:
-        """Return how far acknowledging `event` acknowledges; `None` stands for the last event.
-
-        Raises:
-            InvalidInput: `event` is not an event.
-            ValueError: this stream has not delivered the event.
-        """
-        check_event(event)
-        if event is None or self._is_last(event):
-            last = self._last_mark
-            return Mark((*self._position_after(event), *last.position[4:]), last.snapshot)
-        return Mark.at(self._position_after(event), event.resume_token.progress)
-
     def position(self, feed: Feed) -> RawPosition:
         """Return the position up to which the stream has delivered everything that it wants."""
         live = feed.live_position  # read first: what is put later lies beyond it
@@ -360,35 +306,6 @@ class Delivery:
 
     def _matches(self, event: ChangeEvent) -> bool:
         return self._where is None or self._where.matches(events.to_be_compared(event))
-
-    def _pass_over(self, position: RawPosition) -> None:
-        if self.consumer is not None:
-            self.consumer.pass_over(self._last_mark, Mark.at(position, self.progress))
-
-    @property
-    def _last_mark(self) -> Mark:
-        progress = self._delivered_progress
-        if isinstance(progress, events.ChangeEvent):
-            return mark_of(progress)
-        return Mark.at(self._delivered_at, progress)
-
-    def _is_last(self, event: ChangeEvent) -> bool:
-        token = event.resume_token
-        return Mark.at(token.position, token.progress).position == self._last_mark.position
-
-    def _position_after(self, event: ChangeEvent | None) -> RawPosition:
-        """Return the position to resume after, once an event is acknowledged.
-
-        For an event of a whole collection that did not end the stream, that is where its `invalidate` would be, so that
-        a resumed stream skips the event.
-        """
-        position: RawPosition = self._last
-        if event is not None and not self._is_last(event):  # the last event also acknowledges what was skipped after it
-            position = event.resume_token.position
-            if position > self._last:
-                raise ValueError(f"{event.resume_token} was not delivered by this stream: pass one of its own events")
-        ends = self._ending is not None or self.has_ended or self.feed is None or position <= self.feed.begun_at
-        return just_after(position) if is_collection_event(position) and not ends else position
 
 
 def _documents_in(chunk: DueChunk, begin: int, most: int) -> list[ChangeEvent]:
