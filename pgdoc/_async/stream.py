@@ -139,8 +139,11 @@ class AsyncChangeStream(AsyncOpening):
         if progress is None:
             progress = first_progress(self._collections or await self._backend.names(), self._collections)
         if progress.remaining:
-            self._snapshot_reader = AsyncSnapshotReader(self._backend)
-            self._delivery.begin_snapshot(Snapshot(progress, self._collections))
+            reader = AsyncSnapshotReader(self._backend)
+            if self._snapshot_reader is not None:
+                await self._snapshot_reader.close()
+            self._snapshot_reader = reader
+            self._delivery.begin_snapshot(Snapshot(progress, self._collections), reader.read_ahead)
         elif self._consumer is not None:
             self._consumer.acknowledge(Mark.at(self._consumer.begun_at, progress))
 
@@ -285,7 +288,8 @@ class AsyncChangeStream(AsyncOpening):
                 if not self._delivery.has_only_changes:
                     wait_s = await self._read_snapshot(wait_s)
                 batch = await self._mailbox.take(wait_s, builtins.max(most, BATCH))
-                is_over = not batch and deadline is not None and time.monotonic() >= deadline
+                has_nothing = not batch or self._delivery.awaits_documents
+                is_over = has_nothing and deadline is not None and time.monotonic() >= deadline
         except StreamClosed:
             raise
         except PgdocError:
@@ -300,8 +304,9 @@ class AsyncChangeStream(AsyncOpening):
         delivery, consumer = self._delivery, self._consumer
         if consumer is not None and consumer.claim is not None and delivery.is_snapshot_due:
             await self._begin_snapshot_of(consumer)
-        if delivery.snapshot is not None and self._snapshot_reader is not None:
-            await self._snapshot_reader.read_on(delivery.snapshot)
+        reader, snapshot = self._snapshot_reader, delivery.snapshot
+        if snapshot is not None and reader is not None and await reader.read_on(snapshot, wait_s):
+            return 0.0
         poll_s = _STANDBY_POLL_S if delivery.is_snapshot_due else _POLL_S
         return poll_s if wait_s is None else min(wait_s, poll_s)
 
@@ -383,5 +388,7 @@ class AsyncChangeStream(AsyncOpening):
     async def close(self) -> None:
         """Close the stream and drop what is buffered; `resume_token` stays. A second call does nothing."""
         self._delivery.close()
+        if self._snapshot_reader is not None:
+            await self._snapshot_reader.close()
         if self._consumer is not None:
             await async_call(self._consumer.close)

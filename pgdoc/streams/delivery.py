@@ -20,6 +20,8 @@ from pgdoc.streams.delivered import Delivered
 from pgdoc.streams.status import StreamStats
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pgdoc.changes.change import Change
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.changes.life import Existence
@@ -55,6 +57,7 @@ class Delivery(Delivered):
         self._decode = options.decode
         self._life = Life(collections)
         self.snapshots_begun = 0
+        self._read_ahead: Callable[[Snapshot], object]  # set with the snapshot
 
     @property
     def closed(self) -> bool:
@@ -74,8 +77,18 @@ class Delivery(Delivered):
         """Whether the next event is a change: no snapshot is being delivered or due."""
         return self.snapshot is None and not self.is_snapshot_due
 
-    def begin_snapshot(self, snapshot: Snapshot) -> None:
-        """Deliver the documents of `snapshot` between the changes."""
+    @property
+    def awaits_documents(self) -> bool:
+        """Whether the next event is a document of a chunk that is being read: see `Snapshot`."""
+        snapshot = self.snapshot
+        return snapshot is not None and snapshot.is_being_read and snapshot.is_delivered
+
+    def begin_snapshot(self, snapshot: Snapshot, read_ahead: Callable[[Snapshot], object]) -> None:
+        """Deliver the documents of `snapshot` between the changes.
+
+        `read_ahead` begins to read the next chunk when one begins to be delivered.
+        """
+        self._read_ahead = read_ahead
         self.snapshot = snapshot
 
     def resume_life(self, existence: Existence) -> None:
@@ -124,7 +137,7 @@ class Delivery(Delivered):
                 return event
             if self._ending is not None:
                 event = self._end(self._ending)
-            elif batch.next < len(batch) and not self.closed:
+            elif batch.next < len(batch) and not self.closed and not self.awaits_documents:
                 event = self.deliver(batch)
             else:
                 return None
@@ -262,11 +275,12 @@ class Delivery(Delivered):
     def _due_chunk(self, snapshot: Snapshot) -> DueChunk | None:
         """Return the chunk that is being delivered, or was delivered last if no other is due."""
         chunk, due_at = snapshot.due, snapshot.due_at
-        if due_at is None or (chunk is not None and snapshot.next < chunk.part.count):
+        if due_at is None or not snapshot.is_delivered:
             return chunk
         if self.feed is not None and self._has_come_to(due_at):
             position = max(self._last, before_commits_at(due_at))
             snapshot.release(Place(position, self.feed.ids, self._decode))
+            self._read_ahead(snapshot)
         return snapshot.due
 
     def _has_come_to(self, lsn: int) -> bool:
