@@ -16,7 +16,7 @@ from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClo
 from pgdoc.model.positions import BEFORE_ALL, resume_point
 from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, token_at
 from pgdoc.replication.checks import check_position, check_reach
-from pgdoc.runtime.primitives import AsyncOpening, async_call, async_wait
+from pgdoc.runtime.primitives import AsyncOpening, async_call, async_sleep, async_wait
 from pgdoc.streams.delivery import Delivery
 from pgdoc.streams.feed import HubFeed
 from pgdoc.streams.mailbox import BATCH, AsyncMailbox
@@ -279,6 +279,8 @@ class AsyncChangeStream(AsyncOpening):
             deadline = None if timeout is None else time.monotonic() + timeout
             is_over = False
             while True:
+                if self._delivery.begin_turn():
+                    await async_sleep(0)
                 found = deliver()
                 if found or is_over:
                     return found

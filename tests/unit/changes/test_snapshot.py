@@ -293,13 +293,14 @@ def test_tokens_inside_a_snapshot_parse_to_themselves_and_are_in_order():
         ResumeToken(Position(100), 7, 1, SnapshotProgress((), "", "*", 3)),
         ResumeToken(Position(100), 7, 1),
         ResumeToken(Position(101, 101, 1, 5), 7, 1, SnapshotProgress(("ü" * 60,), 'q"\\', "*", 4)),
+        ResumeToken(Position(102), 7, 1, SnapshotProgress(tuple(f"orders_{n}" for n in range(99)), "1", "*", 5)),
     ]
     assert sorted(tokens) == tokens
     for token in tokens:
         assert ResumeToken.parse(str(token)) == token
         assert str(token).startswith("0/6")
         assert str(token).endswith(".7.1")
-    assert [token.is_inside for token in tokens] == [True, True, False, False, True]
+    assert [token.is_inside for token in tokens] == [True, True, False, False, True, True]
 
 
 @pytest.mark.parametrize("damage", ["sAAAA", "s", "seJyLjgUAARUAuQ", "sx!"])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
 
+from pgdoc._async.snapshot_reader import AsyncSnapshotReader
+from pgdoc._async.stream import AsyncChangeStream
 from pgdoc._sync.snapshot_reader import SnapshotReader
 from pgdoc._sync.stream import ChangeStream
 from pgdoc.changes.change import Change
@@ -16,6 +19,7 @@ from pgdoc.decoding.records import Images, RowChange
 from pgdoc.errors import ServerUnreachable, StreamClosed, UnsupportedServer
 from pgdoc.model.tokens import SnapshotProgress
 from pgdoc.runtime.deadline import is_closing
+from pgdoc.streams.mailbox import BATCH
 from tests.unit.changes.test_snapshot import NOW
 from tests.unit.interrupts import Interrupt
 from tests.unit.streams.test_delivery import NAMES, WHEN, Feed, asked, in_batches, iterated, polled, stream_of
@@ -58,10 +62,10 @@ def updated(lsn: int, key: str) -> Change:
     return Change((lsn, lsn, 1, 0), WHEN, row)
 
 
-def stream_over(table: Table) -> Any:
-    stream = stream_of(ChangeStream)
+def stream_over(table: Table, kind: Any = ChangeStream, reader_kind: Any = SnapshotReader) -> Any:
+    stream = stream_of(kind)
     stream._delivery.feed = Live()
-    reader = SnapshotReader(mock.Mock(read_part=table.read_part))
+    reader = reader_kind(mock.Mock(read_part=table.read_part))
     reader._documents = 10
     stream._snapshot_reader = reader
     progress = SnapshotProgress(tuple(NAMES), "", "*", 0)
@@ -138,6 +142,35 @@ def test_a_part_that_could_not_be_read_ahead_is_read_when_it_is_needed() -> None
     assert brief(stream.next_batch(2)) == ["snapshot k0", "snapshot k1"]
     with pytest.raises(UnsupportedServer):
         stream.next(timeout=PATIENCE_S)
+
+
+def test_a_loop_over_a_snapshot_lets_other_tasks_run() -> None:
+    class AsyncTable(Table):
+        async def read_part(self, *_args: Any, **_limits: Any) -> Any:
+            keys = [f"k{number:04}" for number in range(3 * BATCH)]
+            texts, columns = b"\0".join([b"{}"] * len(keys)), bytes(24 * len(keys))
+            return [(False, "5:5:", END, NOW, len(keys), "\0".join(keys).encode(), texts, columns)]
+
+    async def main() -> list[int]:
+        runs, seen = 0, []
+
+        async def other() -> None:
+            nonlocal runs
+            while True:
+                runs += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.ensure_future(other())
+        stream = stream_over(AsyncTable(), AsyncChangeStream, AsyncSnapshotReader)
+        stream._snapshot_reader._documents = 10_000
+        for _ in range(3 * BATCH):
+            await stream.__anext__()
+            seen.append(runs)
+        task.cancel()
+        return seen
+
+    seen = asyncio.run(main())
+    assert seen[0] < seen[BATCH + 1] < seen[-1]
 
 
 def test_closing_a_stream_frees_the_thread_that_reads_ahead() -> None:
