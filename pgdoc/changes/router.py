@@ -162,6 +162,10 @@ class _Route(NamedTuple):
     indexes: list[_Index]
 
 
+_MOST_ROUTES = 4096
+"""How many routes are kept; they are found again in a few microseconds."""
+
+
 class Router:
     """Finds, for each change, the selections that want it."""
 
@@ -244,6 +248,8 @@ class Router:
             burst.append(change, [each for each in self._counts if each.may_want(row.table, row.kind)])
 
     def _find_route(self, table: str, kind: str) -> _Route:
+        if len(self._routes) >= _MOST_ROUTES:  # tables come and go
+            self._routes.clear()
         sets = [self._by_table_and_kind.get(key, {}) for key in product((table, None), (kind, None))]
         found = [selection for selections in sets for selection in selections]
         unfiltered = [each for each in found if each.where is None or each.where.rest is None]
