@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import orjson
 
 from pgdoc.changes.diff import UpdateDescription, diff
-from pgdoc.changes.row_images import all_columns, iso_of, metadata_of, time_of
+from pgdoc.changes.row_images import columns_of, iso_of, metadata_of, time_of
 from pgdoc.decoding.records import REST
 from pgdoc.errors import InvalidDocument, UnreadableDocument
 from pgdoc.model import json_codec
@@ -131,13 +131,14 @@ def _read_directly(event: ReadEvent, form: _Form) -> dict[str, Any] | None:
     change = state["_change"]
     position, transaction, row = change
     document_id = after = before = description = None
-    new: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
     try:
         if row.kind in "IUD":
             new, old = event._images  # noqa: SLF001
             document_id = (new or old)["id"]
             after, before, description = _read_documents(event, row, form)
-        timestamp = iso_of(time_of(change, new))
+            columns = columns_of(new, row.table)
+        timestamp = iso_of(time_of(change, columns))
     except (_Unusual, UnreadableDocument, InvalidDocument):
         return None
     if timestamp is None:
@@ -177,14 +178,14 @@ def _read_documents(event: ReadEvent, row: RowChange, form: _Form) -> tuple[Any,
 def _read_document(image: dict[str, Any], table: str, form: _Form, decode: json_codec.JsonDecoder) -> dict[str, Any]:
     if REST not in image or image["data"].__class__ is not str:
         raise _Unusual
-    all_columns(image, table)
-    created_at, updated_at = iso_of(image["created_at"]), iso_of(image["updated_at"])
+    columns = columns_of(image, table)
+    created_at, updated_at = iso_of(columns["created_at"]), iso_of(columns["updated_at"])
     if created_at is None or updated_at is None:
         raise _Unusual
     return {
         "id": image["id"],
         "data": form.text(image["data"], decode),
-        "version": image["version"],
+        "version": columns["version"],
         "created_at": created_at,
         "updated_at": updated_at,
     }

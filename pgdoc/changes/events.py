@@ -11,7 +11,7 @@ from pgdoc.changes.diff import UpdateDescription, diff
 from pgdoc.changes.event_json import json_of, plain_of
 from pgdoc.changes.row_images import (
     after_of,
-    all_columns,
+    columns_of,
     check_columns,
     images_of,
     metadata_of,
@@ -159,7 +159,7 @@ def _event_type(event: ChangeEvent) -> EventType:
         after = after_of(event)
         if after["replaced_version"] != after["version"]:
             return EventType.UPDATE
-        before = all_columns(event._images.before, row_of(event).table)  # noqa: SLF001
+        before = columns_of(event._images.before, row_of(event).table)  # noqa: SLF001
         # A version that did not grow says nothing: the table's trigger did not run, as its owner can arrange.
         return EventType.REPLACE if after["version"] != before.get("version") else EventType.UPDATE
     return _ROW_EVENTS.get(kind) or EventType(kind)
@@ -195,7 +195,7 @@ def _document(event: ChangeEvent, image: dict[str, Any]) -> Document:
     table = state["_change"].row.table
     if REST not in image:
         check_columns(image, table)
-    return Document.from_image(image, all_columns, table, state.get("_decode"))
+    return Document.from_image(image, columns_of, table, state.get("_decode"))
 
 
 def _update_description(event: ChangeEvent) -> UpdateDescription | None:

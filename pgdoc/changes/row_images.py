@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ReadEvent",
     "after_of",
-    "all_columns",
+    "columns_of",
     "check_columns",
     "images_of",
     "iso_of",
@@ -43,7 +43,7 @@ _columns = itemgetter(*COLLECTION_COLUMNS)
 
 
 def images_of(event: ReadEvent) -> Images:
-    """Return the images of the row; they may lack columns that `all_columns` reads.
+    """Return the images of the row; they may lack columns that `columns_of` reads.
 
     Raises:
         UnreadableDocument: the table has lost a column.
@@ -84,24 +84,24 @@ def check_columns(image: dict[str, Any], table: str) -> None:
         ) from exc
 
 
-def all_columns(image: dict[str, Any], table: str) -> dict[str, Any]:
-    """Return the image with every column."""
-    if len(image) < len(COLLECTION_COLUMNS) and REST in image:
-        parts = image[REST]
-        rest = parts[0](parts)  # `rest_of`, inline
-        if len(rest) != _OTHER_COLUMNS:
-            check_columns({**image, **rest}, table)
-        image.update(rest)  # after the check, so that each access raises its error
-    return image
+def columns_of(image: dict[str, Any], table: str) -> dict[str, Any]:
+    """Return the columns of an image, except the id and the data; never change the dict."""
+    rest = image.get(REST)
+    if rest is None:
+        return image
+    read, text = rest  # `rest_of`, inline
+    found: dict[str, Any] = read(text)
+    if len(found) != _OTHER_COLUMNS:
+        check_columns({**image, **found}, table)
+    return found
 
 
 _OTHER_COLUMNS: Final = len(COLLECTION_COLUMNS) - len(("id", "data"))
 
 
 def after_of(event: ReadEvent) -> dict[str, Any]:
-    """Return the image that the change left, with every column."""
-    image: dict[str, Any] = event._images[0]  # noqa: SLF001
-    return image if "updated_at" in image else all_columns(image, row_of(event).table)
+    """Return the columns that the change left, except the id and the data."""
+    return columns_of(event._images[0], row_of(event).table)  # noqa: SLF001
 
 
 def metadata_of(event: ReadEvent) -> dict[str, Any]:
