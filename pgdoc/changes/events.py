@@ -11,8 +11,8 @@ from pgdoc.changes.diff import UpdateDescription, diff
 from pgdoc.changes.event_json import json_of, plain_of
 from pgdoc.changes.row_images import (
     after_of,
-    columns_of,
     check_columns,
+    columns_of,
     images_of,
     metadata_of,
     moment_of,
@@ -210,7 +210,7 @@ def _update_description(event: ChangeEvent) -> UpdateDescription | None:
 
 def _timestamp(event: ChangeEvent) -> datetime:
     change: Change = event._change  # noqa: SLF001
-    return moment_of(time_of(change, after_of(event) if change.row.kind in "IU" else {}))
+    return moment_of(time_of(change.transaction, after_of(event)["updated_at"] if change.row.kind in "IU" else None))
 
 
 def _resume_token(event: ChangeEvent) -> ResumeToken:

@@ -25,6 +25,7 @@ from pgdoc.decoding.records import (
     Idle,
     Images,
     Message,
+    OddColumns,
     Record,
     RegistryRow,
     RowChange,
@@ -278,7 +279,7 @@ def _other_columns(rest: bytes) -> dict[str, Any]:
     """
     versions = _versions(rest[_BEFORE_CREATED])
     if versions is None or rest[_BETWEEN] != _TIME_HEAD:
-        return _REST.read_images(_MESSAGE_OF_REST + rest).after
+        return OddColumns(_REST.read_images(_MESSAGE_OF_REST + rest).after)
     version, replaced_version = versions
     return {
         "version": version,

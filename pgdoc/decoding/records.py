@@ -49,6 +49,10 @@ REST: Final = ""
 function and its argument, which does not keep the message alive."""
 
 
+class OddColumns(dict[str, Any]):
+    """What `rest_of` returns for a row of another shape than a collection's: columns may be missing."""
+
+
 def rest_of(image: dict[str, Any]) -> dict[str, Any]:
     """Read the columns that an image lacks; it must have `REST`. Never change the dict: many images share it."""
     read, text = image[REST]

@@ -22,6 +22,7 @@ from pgdoc.decoding.records import (
     Idle,
     Images,
     Message,
+    OddColumns,
     Record,
     RowChange,
 )
@@ -231,7 +232,7 @@ def _other_columns(rest: bytes) -> dict[str, Any]:
                 "created_at": times[:_TIME],
                 "updated_at": times[_TIME:],
             }
-    return read_images(_MESSAGE_OF_REST + rest + _END_OF_ROW).after
+    return OddColumns(read_images(_MESSAGE_OF_REST + rest + _END_OF_ROW).after)
 
 
 _shared_columns = lru_cache(maxsize=256)(_other_columns)
