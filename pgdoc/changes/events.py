@@ -11,8 +11,8 @@ from pgdoc.changes.diff import UpdateDescription, diff
 from pgdoc.changes.event_json import json_of, plain_of
 from pgdoc.changes.row_images import (
     after_of,
-    all_columns,
     check_columns,
+    columns_of,
     images_of,
     metadata_of,
     moment_of,
@@ -161,7 +161,7 @@ def _event_type(event: ChangeEvent) -> EventType:
         after = after_of(event)
         if after["replaced_version"] != after["version"]:
             return EventType.UPDATE
-        before = all_columns(event._images.before, row_of(event).table)  # noqa: SLF001
+        before = columns_of(event._images.before, row_of(event).table)  # noqa: SLF001
         # A version that did not grow says nothing: the table's trigger did not run, as its owner can arrange.
         return EventType.REPLACE if after["version"] != before.get("version") else EventType.UPDATE
     return _ROW_EVENTS.get(kind) or EventType(kind)
@@ -197,7 +197,7 @@ def _document(event: ChangeEvent, image: dict[str, Any]) -> Document:
     table = state["_change"].row.table
     if REST not in image:
         check_columns(image, table)
-    return Document.from_image(image["id"], image["data"], image, all_columns, table, state.get("_decode"))
+    return Document.from_image(image["id"], image["data"], image, columns_of, table, state.get("_decode"))
 
 
 def _update_description(event: ChangeEvent) -> UpdateDescription | None:
@@ -212,7 +212,7 @@ def _update_description(event: ChangeEvent) -> UpdateDescription | None:
 
 def _timestamp(event: ChangeEvent) -> datetime:
     change: Change = event._change  # noqa: SLF001
-    return moment_of(time_of(change, after_of(event) if change.row.kind in "IU" else {}))
+    return moment_of(time_of(change.transaction, after_of(event)["updated_at"] if change.row.kind in "IU" else None))
 
 
 def _resume_token(event: ChangeEvent) -> ResumeToken:
