@@ -337,3 +337,14 @@ def test_the_dicts_of_updates_that_changed_nothing_share_nothing() -> None:
     row.event("wal2json").to_dict()["update_description"]["removed_fields"].append("changed by the user")
 
     assert row.event("wal2json").to_dict()["update_description"]["removed_fields"] == []
+
+
+def test_a_column_that_was_renamed_is_lost() -> None:
+    """wal2json sends its value under the new name, so that the row has as many columns as before."""
+    image = {"id": "o-1", "data": "{}", "version": 1, "replaced_version": 1, "created_at": TIME, "updated_at": TIME}
+    frame = Written("I", image, image).row("wal2json")
+    change = Written("I", image, image).change("wal2json", frame.replace(b'"updated_at"', b'"modified"'))
+
+    for make in (events.ChangeEvent.to_json, events.ChangeEvent.to_dict, attrgetter("timestamp")):
+        with pytest.raises(UnreadableDocument, match='collection "orders" lacks updated_at'):
+            make(events.from_change(change, IDS))
