@@ -272,7 +272,7 @@ async def test_a_table_that_was_not_added_is_refused(dsn: str, sql: psycopg.Conn
         for name in ("public.orders", "public.missing"):
             with pytest.raises(TableRefused) as caught:
                 await store.watch(name)
-            assert caught.value.cure == f"call store.add_table({name!r})"
+            assert caught.value.cure == f"call store.add_table({name!r}), or run `pgdoc tables add {name}`"
         with pytest.raises(TableRefused):
             await store.watch("public.orders", consumer="c")
         assert await store.consumers() == []

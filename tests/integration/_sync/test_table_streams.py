@@ -273,7 +273,7 @@ def test_a_table_that_was_not_added_is_refused(dsn: str, sql: psycopg.Connection
         for name in ("public.orders", "public.missing"):
             with pytest.raises(TableRefused) as caught:
                 store.watch(name)
-            assert caught.value.cure == f"call store.add_table({name!r})"
+            assert caught.value.cure == f"call store.add_table({name!r}), or run `pgdoc tables add {name}`"
         with pytest.raises(TableRefused):
             store.watch("public.orders", consumer="c")
         assert store.consumers() == []
