@@ -294,7 +294,8 @@ _TEXTS = {True: "t", False: "f"}
 @lru_cache(maxsize=1024)
 def columns_losing_nan(shape: TableShape) -> frozenset[str]:
     """Return the columns of which NaN and the infinities are sent as NULL: not those of arrays or domains."""
-    return frozenset(column.name for column in shape.columns if column.type.partition("(")[0] in _LOSING_NAN)
+    numbers = [column for column in shape.columns if column.form == "number"]
+    return frozenset(column.name for column in numbers if column.type.partition("(")[0] in _LOSING_NAN)
 
 
 _LOSING_NAN = frozenset({"numeric", "real", "double precision"})

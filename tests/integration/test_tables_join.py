@@ -133,9 +133,7 @@ def change(sql: psycopg.Connection, call: str, name: str) -> dict[int, int]:
         return dict(sql.execute(f"SELECT w, max(n) FROM {name} GROUP BY w".encode()).fetchall())
 
 
-def test_nothing_is_lost_or_doubled_when_tables_join_and_leave(
-    dsn: str, sql: psycopg.Connection, plugin: str
-) -> None:
+def test_nothing_is_lost_or_doubled_when_tables_join_and_leave(dsn: str, sql: psycopg.Connection, plugin: str) -> None:
     since, until = {}, {}
     with (
         Store(dsn, plugin=plugin) as store,
