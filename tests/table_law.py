@@ -477,5 +477,5 @@ def _raw(text: str, field: str, event: ChangeEvent) -> str | None:
 
 def _value_at(text: str, before: str) -> str:
     start = text.rindex(before) + len(before)
-    _, end = json.JSONDecoder().raw_decode(text, start)
+    _, end = json.JSONDecoder(parse_int=str).raw_decode(text, start)
     return text[start:end]
