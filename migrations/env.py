@@ -8,7 +8,7 @@ import psycopg
 from alembic import context
 from sqlalchemy import Connection, text
 
-from pgdoc.database.catalog import FIND_FOREIGN_OWNER, check_owner
+from pgdoc.database.catalog import FIND_FOREIGN_OWNER, REVISION, check_owner
 
 logger = logging.getLogger("pgdoc.migrate")
 
@@ -49,7 +49,8 @@ def run_migrations(connection: Connection) -> None:
             connection.execute(text("DROP SCHEMA pgdoc"))
         elif connection.scalar(text(HAS_REGISTRY)):
             driver_connection.execute("SELECT pgdoc.rebind()")
-            follow_ddl(driver_connection)
+            is_newest = context.get_context().get_current_heads() == (REVISION,)
+            follow_ddl(driver_connection, "event_triggers.sql" if is_newest else "0009_event_triggers.sql")
             driver_connection.execute((SQL / "privileges.sql").read_bytes())
 
 
@@ -69,11 +70,11 @@ def lock(connection: psycopg.Connection[Any]) -> None:
     connection.execute(f"SET LOCAL lock_timeout = '{BLOCKED_S}s'")
 
 
-def follow_ddl(connection: psycopg.Connection[Any]) -> None:
+def follow_ddl(connection: psycopg.Connection[Any], name: str) -> None:
     """Install the event triggers, if the role may create them."""
     try:
         with connection.transaction():
-            connection.execute((SQL / "event_triggers.sql").read_bytes())
+            connection.execute((SQL / name).read_bytes())
     except psycopg.errors.InsufficientPrivilege:
         logger.warning(
             "this role can't create event triggers: streams see what SQL does to collections (DROP, RENAME) up to five "

@@ -25,6 +25,7 @@ from pgdoc.model.metadata import metadata
 from pgdoc.model.positions import Lsn
 from pgdoc.model.raw_json import RawJson
 from pgdoc.model.tokens import ResumeToken
+from pgdoc.model.watched_tables import LockHolder, Refusal, TableCheck, WatchedTable
 from pgdoc.streams.status import ConsumerStatus, History, Status, StreamStats
 
 __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
@@ -47,14 +48,18 @@ __all__ = [  # noqa: PLE0604 (the errors' names come from their own list)
     "History",
     "Index",
     "IndexProgress",
+    "LockHolder",
     "Lsn",
     "RawJson",
+    "Refusal",
     "ResumeToken",
     "Status",
     "Store",
     "StreamStats",
+    "TableCheck",
     "Transaction",
     "UpdateDescription",
+    "WatchedTable",
     "WriteCount",
     "metadata",
     "new_id",

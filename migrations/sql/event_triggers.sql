@@ -14,6 +14,9 @@ BEGIN
     SELECT r.oid FROM pg_event_trigger_dropped_objects() o
       JOIN pgdoc.registry r ON r.schema_name = o.address_names[1] AND r.name = o.address_names[2]
     WHERE r.until IS NULL AND o.object_type = 'trigger' AND o.address_names[3] = 'pgdoc_before_update'
+    UNION  -- columns that go with their type; pgdoc_alters follows what ALTER drops
+    SELECT r.oid FROM pg_event_trigger_dropped_objects() o JOIN pgdoc.registry r ON r.oid = o.objid
+    WHERE r.until IS NULL AND r.kind = 'table' AND o.classid = 'pg_class'::regclass AND o.objsubid <> 0 AND tg_tag NOT IN ('ALTER TABLE', 'ALTER TYPE')
   ) AS found;
   IF changed IS NOT NULL THEN
     PERFORM pgdoc.follow(changed, false);
@@ -25,7 +28,22 @@ EXCEPTION
     RAISE WARNING 'pgdoc could not follow the DROP: %', SQLERRM;
 END $$;
 
--- Refuses what would make the changes of a collection unreadable, and records new names.
+-- The tables that a command may have changed: those that it names, with their partitions and children, to which PostgreSQL
+-- passes it on. What it did to a type may concern any watched table.
+CREATE OR REPLACE FUNCTION pgdoc.altered_relations(tag text) RETURNS oid[] LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+  WITH RECURSIVE named AS (
+    SELECT d.objid AS oid FROM pg_event_trigger_ddl_commands() d WHERE d.classid = 'pg_class'::regclass AND tag <> 'CREATE TABLE'
+    UNION
+    SELECT i.inhrelid FROM named n JOIN pg_inherits i ON i.inhparent = n.oid
+  )
+  SELECT ARRAY(
+    SELECT n.oid FROM named n
+    UNION
+    SELECT r.oid FROM pgdoc.registry r WHERE tag = 'ALTER TYPE' AND r.until IS NULL AND r.kind = 'table')
+$$;
+
+-- Refuses what would make the changes of a collection or a watched table unreadable, and records new names and shapes.
 CREATE OR REPLACE FUNCTION pgdoc.follow_alter() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -41,25 +59,26 @@ BEGIN
     RAISE EXCEPTION 'table % can''t inherit from the collection %', altered.child, altered.relation
       USING ERRCODE = 'PGD03', HINT = 'Create it with LIKE instead.';
   END LOOP;
-  IF tg_tag = 'ALTER TABLE' THEN
-    FOR altered IN
-      SELECT c.oid::regclass AS relation, r.kind, coalesce(
-        CASE r.kind WHEN 'collection' THEN pgdoc.form_fault(c.oid) ELSE pgdoc.table_fault(c.oid, r.document) END,
-        CASE WHEN c.relreplident <> 'f' THEN 'without REPLICA IDENTITY FULL its changes have no before images' END) AS fault
-      FROM pg_event_trigger_ddl_commands() d
-        JOIN pg_class c ON c.oid = d.objid OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = d.objid)  -- ATTACH PARTITION
-        JOIN pgdoc.registry r ON r.oid = c.oid AND r.until IS NULL
-      WHERE d.classid = 'pg_class'::regclass
-    LOOP
-      IF altered.fault IS NOT NULL AND pgdoc.is_bound() THEN  -- in a copy, the oids there can be those of any tables
-        RAISE EXCEPTION '% % can''t be changed like this: %', CASE altered.kind WHEN 'table' THEN 'the watched table' ELSE 'collection' END,
-          altered.relation, altered.fault
-          USING ERRCODE = 'PGD03',
-            HINT = format('To make it a plain table, run SELECT pgdoc.%s(%L) first.',
-              CASE altered.kind WHEN 'table' THEN 'remove_table' ELSE 'unregister' END, altered.relation::text);
-      END IF;
-    END LOOP;
-  END IF;
+  FOR altered IN
+    SELECT found.*
+    FROM (
+      SELECT c.oid::regclass AS relation, r.kind, CASE
+          WHEN r.kind = 'collection' THEN coalesce(pgdoc.form_fault(c.oid), unidentified.fault)
+          ELSE (coalesce(pgdoc.table_fault(c.oid, r.document), pgdoc.publication_conflict(c.oid), ARRAY[unidentified.fault]))[1]
+        END AS fault
+      FROM unnest(pgdoc.altered_relations(tg_tag)) AS d(oid) JOIN pg_class c ON c.oid = d.oid
+        JOIN pgdoc.registry r ON r.oid = c.oid AND r.until IS NULL,
+        LATERAL (SELECT CASE WHEN c.relreplident <> 'f' THEN 'without REPLICA IDENTITY FULL its changes have no before images' END) AS unidentified(fault)
+    ) AS found
+    WHERE found.fault IS NOT NULL AND pgdoc.is_bound()  -- in a copy, the oids there can be those of any tables
+  LOOP
+    IF altered.kind = 'collection' THEN
+      RAISE EXCEPTION 'collection % can''t be changed like this: %', altered.relation, altered.fault
+        USING ERRCODE = 'PGD03', HINT = format('To make it a plain table, run SELECT pgdoc.unregister(%L) first.', altered.relation::text);
+    END IF;
+    RAISE EXCEPTION 'table % is watched by streams, and can''t be changed like this: %', altered.relation, altered.fault
+      USING ERRCODE = 'PGD03', HINT = format('To end the watching of it, run SELECT pgdoc.remove_table(%L) first.', altered.relation::text);
+  END LOOP;
   BEGIN
     IF tg_tag = 'ALTER SCHEMA' THEN
       -- It locks no table: keep writers away until the new names are recorded. The tables come before the registry, as in
@@ -71,8 +90,12 @@ BEGIN
         changed := pgdoc.lock_renamed();
       END IF;
     ELSE
-      changed := ARRAY(SELECT r.oid FROM pg_event_trigger_ddl_commands() d JOIN pgdoc.registry r ON r.oid = d.objid
-                       WHERE r.until IS NULL AND d.classid = 'pg_class'::regclass);
+      changed := ARRAY(SELECT r.oid FROM unnest(pgdoc.altered_relations(tg_tag)) AS d(oid) JOIN pgdoc.registry r ON r.oid = d.oid
+                       WHERE r.until IS NULL);
+    END IF;
+    IF tg_tag IN ('ALTER SCHEMA', 'ALTER TYPE', 'ALTER DOMAIN') THEN  -- the types of columns may have another name now
+      changed := changed || ARRAY(SELECT r.oid FROM pgdoc.registry r JOIN pg_class c ON c.oid = r.oid
+                                  WHERE r.until IS NULL AND r.kind = 'table' AND r.columns <> pgdoc.table_columns(r.oid));
     END IF;
     IF cardinality(changed) > 0 THEN
       PERFORM pgdoc.follow(changed, false);
@@ -117,8 +140,10 @@ BEGIN
   IF NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'pgdoc_drops') THEN
     CREATE EVENT TRIGGER pgdoc_drops ON sql_drop EXECUTE FUNCTION pgdoc.follow_drop();
   END IF;
-  IF NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'pgdoc_alters') THEN
-    CREATE EVENT TRIGGER pgdoc_alters ON ddl_command_end WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'ALTER INDEX', 'ALTER SCHEMA')
+  IF NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'pgdoc_alters' AND 'ALTER DOMAIN' = ANY (evttags)) THEN
+    DROP EVENT TRIGGER IF EXISTS pgdoc_alters;
+    CREATE EVENT TRIGGER pgdoc_alters ON ddl_command_end
+      WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'ALTER INDEX', 'ALTER SCHEMA', 'ALTER TYPE', 'ALTER DOMAIN')
       EXECUTE FUNCTION pgdoc.follow_alter();
   END IF;
 END $$;

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
-from pgdoc.changes.snapshot import PgSnapshot, Snapshot, SnapshotChunk
+from pgdoc.changes.snapshot import PgSnapshot, Snapshot, SnapshotChunk, delivered_id
+from pgdoc.decoding.registry_rows import table_shape_of
 from pgdoc.errors import PgdocError
-from pgdoc.model.stored_rows import rows_by_id
+from pgdoc.model.key_order import KeyOrder
+from pgdoc.model.stored_rows import rows_by_id, rows_by_key
+from pgdoc.model.table_names import is_table_name, titled
 from pgdoc.replication.checks import hidden_documents
+from pgdoc.runtime.ahead import AsyncAhead
 from pgdoc.runtime.primitives import async_sleep
 
 if TYPE_CHECKING:
@@ -27,6 +32,7 @@ _SETTLE_S = 1.0
 _SETTLE_POLL_S = 0.005
 _RETRY_S = 0.5
 _EARLY_S = 0.01
+_WAIT_S = 0.05  # for a chunk that is being read, before the stream looks whether it was closed
 _XID = 0xFFFF_FFFF  # the bits of a transaction id that pg_stat_activity shows
 
 
@@ -54,29 +60,61 @@ class AsyncSnapshotReader:
 
     The server prints all documents that a statement asks for, also those that exceed `CHUNK_BYTES`. So the first asks
     for few, and each for about as many as the last one returned, or more if that was all.
+
+    While the stream delivers a chunk, a thread or task reads the next one. It holds a connection for that statement
+    only, and there are never more than these two chunks.
     """
 
     def __init__(self, backend: AsyncStreamBackend) -> None:
         self._backend = backend
         self._not_before = 0.0  # when to read the next chunk, by time.monotonic()
         self._documents = _FIRST_DOCUMENTS  # how many to ask for
+        self._ahead: AsyncAhead[SnapshotChunk] | None = None  # reads what `snapshot.is_being_read` says
 
-    async def read_on(self, snapshot: Snapshot) -> None:
-        """Read the next chunk for `snapshot`, if it wants one now."""
+    def read_ahead(self, snapshot: Snapshot) -> None:
+        """Begin to read the next chunk, and return at once."""
+        wanted = snapshot.wanted
+        if wanted is None:
+            return
+        ahead = AsyncAhead(partial(self._read, *wanted))
+        snapshot.is_being_read = True
+        self._ahead = ahead
+        ahead.begin()
+
+    async def read_on(self, snapshot: Snapshot, wait_s: float | None) -> bool:
+        """Read the next chunk for `snapshot`, if it wants one now; wait at most `wait_s` for one that is being read.
+
+        Returns:
+            Whether to ask again at once: it took a chunk, or waited for one.
+        """
         wanted = snapshot.wanted
         if wanted is None or time.monotonic() < self._not_before:
-            return
+            return False
+        ahead = self._ahead
+        if ahead is not None and not await ahead.wait(_WAIT_S if wait_s is None else min(wait_s, _WAIT_S)):
+            return True
         try:
-            chunk = await self._read(*wanted)
+            # An error of the call made ahead concerns nobody yet: it may be over.
+            chunk = (ahead and ahead.result) or await self._read(*wanted)
         except PgdocError as exc:
+            self._ahead = None
+            snapshot.is_being_read = False
             if not exc.resumable:
                 raise
             logger.info("snapshot: trying again in %s s: %s", _RETRY_S, exc)
             self._documents = max(1, self._documents // 10)  # they may have been too large
             self._not_before = time.monotonic() + _RETRY_S
-            return
-        if not snapshot.accept(chunk):
+            return False
+        is_accepted = snapshot.accept(chunk)
+        self._ahead = None
+        if not is_accepted:
             self._not_before = time.monotonic() + _EARLY_S
+        return is_accepted
+
+    async def close(self) -> None:
+        """Stop reading."""
+        if self._ahead is not None:
+            await self._ahead.stop()
 
     async def _read(self, collection: str, after: str) -> SnapshotChunk:
         chunk = await self._read_table(collection, after)
@@ -92,6 +130,8 @@ class AsyncSnapshotReader:
 
     async def _read_table(self, collection: str, after: str) -> SnapshotChunk | None:
         """Read a chunk; `None` if there is no such collection."""
+        if is_table_name(collection):
+            return await self._read_watched(collection, after)
         most = min(self._documents, CHUNK_DOCUMENTS)
         rows = await self._backend.read_part(collection, CHUNK_BYTES, CHUNK_BYTES, after, most, limit_s=_READ_LIMIT_S)
         if not rows:
@@ -100,7 +140,26 @@ class AsyncSnapshotReader:
         if hides_rows:
             raise hidden_documents(f'collection "{self._backend.hub.source.schema}.{collection}"')
         documents = rows_by_id(*columns)
-        fits = len(documents) == found
-        self._documents = most * 10 if fits else len(documents) * 2
-        up_to = None if fits and found < most else max(documents)
+        up_to = max(documents, default=None) if self._has_more(len(documents), found, most) else None
         return SnapshotChunk(collection, after, documents, up_to, PgSnapshot.parse(text), end, read_at)
+
+    async def _read_watched(self, table: str, after: str) -> SnapshotChunk | None:
+        """Read a chunk of a watched table; `None` if there is no such table."""
+        most, last = min(self._documents, CHUNK_DOCUMENTS), delivered_id(table, after)
+        key = None if last is None else (await self._backend.key_order(table)).texts(last)
+        rows = await self._backend.read_watched(table, key, most, CHUNK_BYTES, limit_s=_READ_LIMIT_S)
+        if not rows:
+            return None
+        ((hides_rows, text, end, read_at, names, kinds, document, columns, found, ids, texts),) = rows
+        if hides_rows:
+            raise hidden_documents(titled(table))
+        documents = rows_by_key(ids, texts, is_composite=len(names) > 1)
+        up_to = next(reversed(documents), None) if self._has_more(len(documents), found, most) else None
+        order, shape = KeyOrder(kinds), table_shape_of(names, document, columns)
+        return SnapshotChunk(table, after, documents, up_to, PgSnapshot.parse(text), end, read_at, order, shape)
+
+    def _has_more(self, fitting: int, found: int, most: int) -> bool:
+        """Return whether documents may follow those that a statement returned; decide how many to ask for next."""
+        fits = fitting == found
+        self._documents = most * 10 if fits else fitting * 2
+        return not fits or found == most

@@ -13,6 +13,7 @@ from pgdoc.consumers.claims import CONSUMER_TABLES
 from pgdoc.consumers.consumer import Consumer
 from pgdoc.crud.statements import part_statement
 from pgdoc.database.errors import map_error, one_line
+from pgdoc.database.table_errors import not_added
 from pgdoc.errors import (
     CollectionNotFound,
     DatabaseError,
@@ -20,8 +21,8 @@ from pgdoc.errors import (
     PublicationIncomplete,
     ReplicaIdentityChanged,
     StoreClosed,
-    TableRefused,
 )
+from pgdoc.model.key_order import KeyOrder
 from pgdoc.model.positions import Lsn
 from pgdoc.model.table_names import is_table_name, table_address, titled
 from pgdoc.replication.checks import FLUSH_LIMIT_S, check_exact, check_flush, check_published, hidden_documents
@@ -93,7 +94,7 @@ class AsyncStreamBackend:
     async def _create(self, schema: str, name: str) -> None:
         """Create a collection that is to be watched; a table is only watched once it was added."""
         if is_table_name(name):
-            raise TableRefused(name, "it was not added", f"call store.add_table({name!r})")
+            raise not_added(name)
         if not self._auto_create:
             raise CollectionNotFound(
                 f'collection "{schema}.{name}" does not exist: create it with store.create_collection()'
@@ -231,14 +232,25 @@ class AsyncStreamBackend:
             except CollectionNotFound:
                 return []
 
-    async def fetch(self, name: str, *params: Any) -> list[tuple[Any, ...]]:
+    async def read_watched(
+        self, table: str, after: list[str] | None, most: int, most_bytes: int, *, limit_s: float
+    ) -> list[tuple[Any, ...]]:
+        """Read a part of a watched table within `limit_s` seconds; no rows if there is no such table."""
+        return await self.fetch("watched_part", *table_address(table), after, most, most_bytes, limit_s=limit_s)
+
+    async def key_order(self, table: str) -> KeyOrder:
+        """Return the order of the keys of a watched table that exists."""
+        rows = await self.fetch("key_orders", self.hub.source.schema, [table])
+        return KeyOrder(rows[0][0] if rows else ("printed",))
+
+    async def fetch(self, name: str, *params: Any, limit_s: float | None = None) -> list[tuple[Any, ...]]:
         """Fetch the rows of a block of `streams.sql`.
 
-        The time is limited to the default of `deadline_scope`, so that a silent network does not keep a stream from
-        opening.
+        The time is limited, by default to that of `deadline_scope`, so that a silent network does not keep a stream
+        from opening.
         """
         try:
-            with deadline_scope(None):
+            with deadline_scope(limit_s):
                 return await self._connections.fetch(statement("streams", name).encode(), params)
         except psycopg.Error as exc:
             raise map_error(exc, f'schema "{self.hub.source.schema}"') from exc

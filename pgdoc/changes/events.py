@@ -20,12 +20,11 @@ from pgdoc.changes.row_images import (
     time_of,
 )
 from pgdoc.changes.snapshot_event import OF_SNAPSHOT
-from pgdoc.changes.table_rows import Unreadable
+from pgdoc.changes.table_rows import columns_of, data_of
 from pgdoc.decoding.records import REST, ROW_KINDS, CollectionChange
-from pgdoc.errors import HistoryLost, ReplicaIdentityChanged, UnreadableChange
+from pgdoc.errors import HistoryLost, ReplicaIdentityChanged
 from pgdoc.model import json_codec
 from pgdoc.model.documents import Document, to_be_decoded_by
-from pgdoc.model.positions import Lsn
 from pgdoc.model.table_names import is_table_name, titled
 from pgdoc.model.table_row import TableRow
 from pgdoc.model.tokens import ResumeToken, SnapshotProgress, token_at
@@ -152,10 +151,12 @@ def to_be_compared(event: ChangeEvent) -> ChangeEvent:
 def from_snapshot(part: DuePart, number: int, document_id: str, row: StoredRow | Document) -> ChangeEvent:
     """Make the event of a document that a snapshot read: it is the document of this number, from 1, in the part."""
     event = object.__new__(ChangeEvent)
-    state = event.__dict__
-    state["event_type"], state["document_id"] = EventType.SNAPSHOT, document_id
-    state["_part"], state["_number"], state["_row"] = part, number, row
+    state = {"event_type": _SNAPSHOT, "document_id": document_id, "_part": part, "_number": number, "_row": row}
+    _set_state(event, state)
     return event
+
+
+_SNAPSHOT = EventType.SNAPSHOT  # looking up a member takes as long as making the event
 
 
 _ROW_EVENTS = {"I": EventType.INSERT, "D": EventType.DELETE, "T": EventType.TRUNCATE}
@@ -205,9 +206,10 @@ def _document(event: ChangeEvent, image: dict[str, Any]) -> Document:
     table = state["_change"].row.table
     if REST not in image:
         if is_table_name(table):
-            return TableRow.of(image["id"], image["data"], table, state.get("_decode"))
+            columns = columns_of(image, table)
+            return TableRow.of(image["id"], data_of(image, table), table, state.get("_decode"), columns)
         check_columns(image, table)
-    return Document.from_image(image, all_columns, table, state.get("_decode"))
+    return Document.from_image(image["id"], image["data"], image, all_columns, table, state.get("_decode"))
 
 
 def _update_description(event: ChangeEvent) -> UpdateDescription | None:
@@ -233,7 +235,9 @@ def _columns(event: ChangeEvent) -> dict[str, Any] | None:
     if isinstance(row, CollectionChange):
         shapes = zip(("before", "after"), row.shapes or (), strict=False)
         return {when: {column.name: column.type for column in shape.columns} for when, shape in shapes} or None
-    text = event._images[row.kind == "D"].get("columns") if row.kind in "IUD" else None  # noqa: SLF001
+    if row.kind not in "IUD" or not is_table_name(row.table):
+        return None
+    text = columns_of(event._images[row.kind == "D"], row.table)  # noqa: SLF001
     return None if text is None else (event.__dict__.get("_decode") or json_codec.decode)(text)
 
 
@@ -248,13 +252,13 @@ class _FromChange:
     """
 
     def __init__(self, name: str, compute: Callable[[ChangeEvent], Any]) -> None:
-        self._name, self._compute = name, compute
+        self._name, self._compute, self._compute_of_snapshot = name, compute, OF_SNAPSHOT.get(name)
 
     def __get__(self, event: ChangeEvent | None, owner: type[ChangeEvent]) -> Any:
         if event is None:
             raise AttributeError(self._name)
         state = event.__dict__
-        compute = self._compute if "_change" in state else OF_SNAPSHOT.get(self._name) if "_part" in state else None
+        compute = self._compute if "_change" in state else self._compute_of_snapshot if "_part" in state else None
         if compute is None:
             raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
         value = state[self._name] = compute(event)
@@ -288,19 +292,10 @@ def check_images(change: Change) -> None:
     Raises:
         HistoryLost: the change of a collection was found late, and rows before it may be missing.
         ReplicaIdentityChanged: a row lacks the before image that its kind needs.
-        UnreadableChange: wal2json may have lost a value of the row.
     """
     row = change.row
     if row.complete:
         return
-    if isinstance(row.read, Unreadable):
-        raise UnreadableChange(
-            row.read.reason,
-            commit_lsn=str(Lsn(change.position[0])),
-            xid=change.transaction.xid,
-            collections=(row.table,),
-            position=str(Lsn(row.lsn)),
-        )
     if row.kind not in ROW_KINDS:
         if row.kind == "schema":
             raise HistoryLost(

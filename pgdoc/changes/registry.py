@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pgdoc.changes.table_rows import TableRows
 from pgdoc.decoding.wal2json import columns_losing_nan
 from pgdoc.errors import PgdocError
 from pgdoc.model.table_names import is_table_name
@@ -45,6 +46,7 @@ class Registry:
 
     Attributes:
         open: by oid and by name, the LSN from which a present collection has its name, and the name.
+        watched: by oid and by name, what takes the rows of a table that is watched now.
         asked: the watched tables that the plugin was asked for; `None` if it sends every table.
         may_change_plugin: whether another session can read a table of which wal2json loses values.
     """
@@ -60,6 +62,7 @@ class Registry:
         self.schema = schema
         self.messages_until = messages_until
         self.open: dict[int | str, tuple[int, str]] = {}
+        self.watched: dict[int | str, TableRows] = {}
         self._spans: dict[int | str, dict[tuple[int, int], Span]] = {}
         self._latest: dict[int | str, tuple[int, int]] = {}  # the keys of the open spans
         self._look_again = look_again
@@ -86,14 +89,22 @@ class Registry:
             if known is not None and known.until is not None:
                 continue
             spans[key] = span
-            if span.shape is not None:
-                continue  # each row of a table is looked up: its shape counts
             latest = self._latest.get(source)
             if span.until is not None:
                 if latest == key:
-                    del self.open[source], self._latest[source]
+                    self._close(source)
             elif latest is None or latest[1] <= span.since:
-                self.open[source], self._latest[source] = (max(span.since, self.messages_until), span.name), key
+                self._close(source)
+                self._latest[source] = key
+                if span.shape is not None:
+                    self.watched[source] = TableRows(span)
+                else:
+                    self.open[source] = max(span.since, self.messages_until), span.name
+
+    def _close(self, source: int | str) -> None:
+        self.open.pop(source, None)
+        self.watched.pop(source, None)
+        self._latest.pop(source, None)
 
     def _check_session(self, span: Span) -> None:
         if span.shape is None or span.until is not None or self.asked is None:

@@ -11,6 +11,10 @@ chunk is due: by then it equals the table at exactly that position. Until then:
    not see all of them is rejected and read again.
 3. A change to a document that was delivered is delivered, and so is every change of a whole collection.
 
+A chunk may be read while the one before it is delivered. It is only older then when the stream takes it in: rule 1
+brings it up to date. The stream takes no change while it has no document to deliver and waits for a chunk that is
+being read: the chunk would not have seen it, and be rejected.
+
 So the events, applied in order to nothing, give the tables as they are at the stream's position, for all documents up
 to the last one delivered. That position and a `SnapshotProgress` are enough to resume.
 
@@ -24,8 +28,9 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pgdoc.decoding.records import ROW_KINDS
-from pgdoc.errors import InvalidResumeToken
+from pgdoc.decoding.records import CollectionChange
+from pgdoc.errors import HistoryLost, InvalidResumeToken
+from pgdoc.model.table_names import is_table_name
 from pgdoc.model.tokens import SnapshotProgress
 
 if TYPE_CHECKING:
@@ -34,7 +39,9 @@ if TYPE_CHECKING:
 
     from pgdoc.changes.change import Change
     from pgdoc.changes.router import Selection
+    from pgdoc.decoding.records import TableShape
     from pgdoc.model.json_codec import JsonDecoder
+    from pgdoc.model.key_order import KeyOrder
     from pgdoc.model.positions import Ids, RawPosition
 
 
@@ -76,6 +83,7 @@ class SnapshotChunk:
         documents: by id, as rows. Changes that the statement did not see are applied to them, as documents.
         up_to: the last id that the chunk covers; `None` if it covers all that remains of the collection.
         end_lsn: the end of the WAL after the statement.
+        order, shape: those of a watched table.
     """
 
     collection: str
@@ -85,6 +93,14 @@ class SnapshotChunk:
     seen: PgSnapshot
     end_lsn: int
     read_at: datetime
+    order: KeyOrder | None = None
+    shape: TableShape | None = None
+
+    def covers(self, document_id: str) -> bool:
+        """Return whether it has the document, if that exists; the chunks before it do not."""
+        if self.up_to is None:
+            return True
+        return bool(_place(document_id, self.order) <= _place(self.up_to, self.order))
 
 
 class Place(NamedTuple):
@@ -122,6 +138,7 @@ class DuePart:
     Attributes:
         count: the number of documents.
         before, after: the progress before the first of them, and that after the last.
+        shape: that of a watched table.
     """
 
     collection: str
@@ -130,12 +147,15 @@ class DuePart:
     count: int
     before: SnapshotProgress
     after: SnapshotProgress
+    shape: TableShape | None = None
 
     def progress(self, number: int, document_id: str) -> SnapshotProgress:
         """Return the progress once the first `number` documents are delivered, of which this is the last."""
         if number == self.count:
             return self.after
-        return self.before._replace(document_id=document_id, delivered=self.before.delivered + number)
+        remaining, _, stream_digest, delivered = self.before
+        stored = progress_id(self.collection, document_id)
+        return SnapshotProgress(remaining, stored, stream_digest, delivered + number)
 
 
 class Snapshot:
@@ -144,13 +164,17 @@ class Snapshot:
     Args:
         progress: where it starts.
         selection: what the stream is on.
+        order: that of the first collection, if it is a table of which rows were delivered.
 
     Attributes:
+        order: that of the table that is read; `None` for a collection, and before the first chunk.
         due: the chunk being delivered, or delivered last.
         next: the index in `due` of the first document to deliver. Delivery advances it.
+        is_being_read: whether the chunk that is wanted is being read, so that changes must wait for it.
     """
 
-    def __init__(self, progress: SnapshotProgress, selection: Selection) -> None:
+    def __init__(self, progress: SnapshotProgress, selection: Selection, order: KeyOrder | None = None) -> None:
+        self.order = order
         self._remaining = list(progress.remaining)
         self._after = progress.document_id
         self._stream_digest = progress.stream_digest
@@ -160,6 +184,7 @@ class Snapshot:
         self._unseen: set[int] = set()  # transactions that the next chunk has to see
         self.due: DueChunk | None = None
         self.next = 0
+        self.is_being_read = False
 
     @property
     def progress(self) -> SnapshotProgress:
@@ -170,9 +195,14 @@ class Snapshot:
     def delivered(self) -> SnapshotProgress:
         """The progress with those documents of `due` that come before `next`."""
         due, count = self.due, self.next
-        if due is None or count == due.part.count:
+        if due is None or self.is_delivered:
             return self.progress
         return due.part.progress(count, due.keys[count - 1]) if count else due.part.before
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether all of `due` is delivered."""
+        return self.due is None or self.next == self.due.part.count
 
     @property
     def wanted(self) -> tuple[str, str] | None:
@@ -186,26 +216,29 @@ class Snapshot:
 
     def accept(self, chunk: SnapshotChunk) -> bool:
         """Take the chunk that was asked for; return `False` if it was too early, and must be read again."""
-        if self.wanted != (chunk.collection, chunk.after):
-            return False
-        self._unseen = {xid for xid in self._unseen if not chunk.seen.sees(xid)}
-        if self._unseen:
-            return False
-        self._waiting = chunk
-        return True
+        unseen = {xid for xid in self._unseen if not chunk.seen.sees(xid)}
+        is_accepted = self.wanted == (chunk.collection, chunk.after) and not unseen
+        # Nothing but plain assignments from here on: see the module.
+        if is_accepted:
+            self._unseen, self._waiting, self.order = unseen, chunk, chunk.order
+        self.is_being_read = False
+        return is_accepted
 
     def release(self, place: Place) -> None:
         """Make the waiting chunk due."""
         chunk = self._waiting
         if chunk is None:
             return
-        before, keys = self.progress, sorted(chunk.documents)
+        order = chunk.order
+        before, keys = self.progress, sorted(chunk.documents, key=None if order is None else order.place)
         is_last = chunk.up_to is None
         remaining = [name for name in self._remaining if name != chunk.collection] if is_last else self._remaining
         after = before._replace(
-            remaining=tuple(remaining), document_id=chunk.up_to or "", delivered=before.delivered + len(keys)
+            remaining=tuple(remaining),
+            document_id="" if is_last else progress_id(chunk.collection, chunk.up_to or ""),
+            delivered=before.delivered + len(keys),
         )
-        part = DuePart(chunk.collection, chunk.read_at, place, len(keys), before, after)
+        part = DuePart(chunk.collection, chunk.read_at, place, len(keys), before, after, chunk.shape)
         due = DueChunk(part, keys, [chunk.documents[key] for key in keys])
         # Nothing but plain assignments from here on: see the module.
         self.due, self.next, self._waiting = due, 0, None
@@ -217,8 +250,8 @@ class Snapshot:
         `view` has the change's `document_id` and `full_document`.
         """
         row = change.row
-        if row.kind not in ROW_KINDS:
-            self._follow(row.kind, row.table, row.renamed_to)
+        if isinstance(row, CollectionChange):
+            self._follow(change, row)
             return False
         if row.table not in self._remaining:
             return False
@@ -229,18 +262,23 @@ class Snapshot:
 
     def _absorb_row(self, change: Change, view: Any) -> bool:
         table, document_id = change.row.table, view.document_id
-        if table == self._remaining[0] and document_id <= self._after:
+        if table == self._remaining[0] and self._has_delivered(document_id):
             return False
         if self._is_seen(change):
             return True
         chunk = self._waiting
-        if chunk is None or table != chunk.collection or (chunk.up_to is not None and document_id > chunk.up_to):
+        if chunk is None or table != chunk.collection or not chunk.covers(document_id):
             self._unseen.add(change.transaction.xid)
         elif view.full_document is None:
             chunk.documents.pop(document_id, None)
         else:
             chunk.documents[document_id] = view.full_document
         return True
+
+    def _has_delivered(self, document_id: str) -> bool:
+        """Return whether the snapshot has passed a document of the collection that is read."""
+        last = delivered_id(self._remaining[0], self._after)
+        return last is not None and _place(document_id, self.order) <= _place(last, self.order)
 
     def _follow_truncation(self, change: Change) -> None:
         """Empty the waiting chunk if it did not see the truncation, and require later chunks to see it."""
@@ -254,9 +292,14 @@ class Snapshot:
         """Return whether the waiting chunk, and so every later one, saw the change."""
         return self._waiting is not None and self._waiting.seen.sees(change.transaction.xid)
 
-    def _follow(self, kind: str, table: str, renamed_to: str | None) -> None:
+    def _follow(self, change: Change, row: CollectionChange) -> None:
         """Follow a change of a collection: a dropped one is not read, and a created one arrives as changes."""
-        if kind == "create" or table not in self._remaining:
+        table, renamed_to = row.table, row.renamed_to
+        if row.kind == "create" or table not in self._remaining:
+            return
+        if row.kind == "schema":
+            if row.shapes is None or row.shapes[0].key_columns != row.shapes[1].key_columns:
+                self._follow_key(change)
             return
         if self._waiting is not None and self._waiting.collection == table:
             self._waiting = None  # the name may have led to another table when the chunk was read
@@ -265,10 +308,41 @@ class Snapshot:
         else:
             self._finish(table)
 
+    def _follow_key(self, change: Change) -> None:
+        """Read a table again of which the rows have other keys now, if none was delivered yet.
+
+        Raises:
+            HistoryLost: some rows were delivered under their former keys.
+        """
+        table = change.row.table
+        if table == self._remaining[0] and self._after:
+            raise HistoryLost(
+                f'the primary key of table "{table}" has changed during its snapshot: open the stream without the '
+                "token, to begin the snapshot again"
+            )
+        if not self._is_seen(change):
+            self._unseen.add(change.transaction.xid)
+            if self._waiting is not None and self._waiting.collection == table:
+                self._waiting = None
+
     def _finish(self, collection: str) -> None:
         if collection == self._remaining[0]:
             self._after = ""
         self._remaining.remove(collection)
+
+
+def progress_id(collection: str, document_id: str) -> str:
+    """Return the document id of a `SnapshotProgress`. The key of a table's row can be empty, which means none there."""
+    return f"={document_id}" if is_table_name(collection) else document_id
+
+
+def delivered_id(collection: str, after: str) -> str | None:
+    """Return the id of the last document that was delivered, from the document id of a `SnapshotProgress`."""
+    return None if not after else after[is_table_name(collection) :]
+
+
+def _place(document_id: str, order: KeyOrder | None) -> Any:
+    return document_id if order is None else order.place(document_id)
 
 
 def first_progress(names: Iterable[str], selection: Selection) -> SnapshotProgress:

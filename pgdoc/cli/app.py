@@ -32,10 +32,12 @@ from pgdoc.cli.output import print_events, print_fields, print_json_lines
 from pgdoc.cli.render import printable
 from pgdoc.cli.sizes import read_size
 from pgdoc.cli.stores import DEFAULT_SCHEMA, open_store
+from pgdoc.cli.tables import tables_app
 from pgdoc.cli.transfer import ID_FIELD, dump_documents, load_documents
 from pgdoc.cli.ttl import ttl_app
 from pgdoc.errors import CollectionNotFound, PgdocError, ServerUnreachable
 from pgdoc.model.names import check_name
+from pgdoc.model.table_names import is_table_name, titled
 from pgdoc.server import LocalServer
 
 __all__ = ["app", "run_cli"]
@@ -49,6 +51,7 @@ app = typer.Typer(
 )
 
 app.add_typer(consumers_app, name="consumers")
+app.add_typer(tables_app, name="tables")
 app.add_typer(ttl_app, name="ttl")
 
 _TERMINATED = 128 + signal.SIGTERM
@@ -163,9 +166,14 @@ def demo_command(
 def watch_command(  # noqa: PLR0913 (its options)
     collections: Annotated[
         list[str] | None,
-        typer.Argument(metavar="COLLECTION", help="The collections to watch. By default, all of them."),
+        typer.Argument(
+            metavar="COLLECTION",
+            help="The collections to watch, and the tables as SCHEMA.TABLE (see `pgdoc tables`). By default, all "
+            "collections.",
+        ),
     ] = None,
     *,
+    tables: Annotated[bool, typer.Option("--tables", help="Without names, watch all watched tables, too.")] = False,
     create: Annotated[
         bool, typer.Option("--create", help="Create the collections and the consumer that do not exist.")
     ] = False,
@@ -203,16 +211,27 @@ def watch_command(  # noqa: PLR0913 (its options)
     that resumes (--from, or a consumer that exists) creates no collections.
     """
     names = collections or []
-    options = {"where": where, "snapshot": snapshot, "resume_after": resume_after, "consumer": consumer}
+    if names and tables:
+        raise typer.BadParameter(
+            "it stands for all collections and tables: leave out the names", param_hint="'--tables'"
+        )
+    options = {
+        "tables": tables,
+        "where": where,
+        "snapshot": snapshot,
+        "resume_after": resume_after,
+        "consumer": consumer,
+    }
     with (
         open_store("watch", dsn, schema, auto_create=create) as store,
         open_stream(store, schema, names, options, create=create) as stream,
     ):
-        typer.echo(f"watching {', '.join(names) or 'all collections'}; Ctrl-C stops", err=True)
+        everything = "all collections and tables" if tables else "all collections"
+        typer.echo(f"watching {', '.join(names) or everything}; Ctrl-C stops", err=True)
         for missing in missing_collections(store, names):  # possible only if the stream resumes
+            found = "is not watched" if is_table_name(missing) else "does not exist"
             typer.echo(
-                f'pgdoc: collection "{schema}.{missing}" does not exist, and a stream that resumes does not create it',
-                err=True,
+                f"pgdoc: {titled(missing, schema)} {found}, and a stream that resumes does not create it", err=True
             )
         if json:
             print_json_lines(stream)

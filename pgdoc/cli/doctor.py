@@ -13,6 +13,7 @@ from pgdoc.cli.collations import find_changed_collations
 from pgdoc.cli.render import render_bytes, render_delay
 from pgdoc.cli.sizes import find_large_documents
 from pgdoc.cli.stores import DEFAULT_SCHEMA, conninfo_of_command, explain_missing_dsn, open_store
+from pgdoc.cli.table_faults import find_table_faults
 from pgdoc.cli.ttl import find_late_documents
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision, check_server
 from pgdoc.database.conninfo import PlainConnection
@@ -77,6 +78,7 @@ def examine_server(dsn: str, schema: str = DEFAULT_SCHEMA) -> Iterator[Finding]:
         if any(finding.verdict == "wrong" for finding in catalog):
             return
         yield from _run_check("tables", _tables, connection, schema)
+        yield from _run_check("watched", find_table_faults, connection)
         yield from _run_check("collations", find_changed_collations, connection, schema)
         yield from _run_check("sizes", find_large_documents, connection, schema)
         yield from _run_check("expiry", find_late_documents, connection, schema)
@@ -255,6 +257,8 @@ def _table(schema: str, table: Any) -> Iterator[tuple[str, str]]:
     # A name is another role's text: it must not end the literal.
     literal = without_needless_quotes(quoted(schema, table.name)).replace("'", "''")
     register = f"SELECT pgdoc.register('{literal}')"
+    if table.is_watched:
+        return  # not as a collection; `find_table_faults` checks it
     if not table.is_collection:
         advice = f"{table.fault}" if table.fault else f"run {register} as its owner to make it one"
         yield "warn", f'table "{schema}.{table.name}" is not a collection, and stores and streams ignore it: {advice}'

@@ -256,6 +256,10 @@ class Ownership:
         """Return the LSN since which the publication that pgoutput reads is complete."""
         return int(self._one("published_since", self._source.schema)[0])
 
+    def loses_values(self) -> bool:
+        """Return whether wal2json can't send some values of a watched table."""
+        return bool(self._one("loses_values")[0])
+
     def exact_since(self, names: list[str] | None) -> int:
         """Return the LSN since which wal2json surely names these tables; `names` as in `Selection.names`."""
         return int(self._one("exact_since", self._source.schema, names)[0])

@@ -78,8 +78,6 @@ class InvalidResumeToken(StreamError, ValueError):  # noqa: N818
 class UnreadableChange(StreamError):  # noqa: N818
     """The server can't send a change that the stream wants, because its text is too large: pass its transaction.
 
-    Or wal2json may have sent NaN in a row of a watched table as NULL: open the store with `plugin="auto"`.
-
     `pgdoc consumers skip NAME` or `store.skip()` does that for a consumer. Another stream goes on when it is opened
     with the `resume_after` that the message names.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from pgdoc.errors import InvalidName
+from pgdoc.errors import InvalidInput, InvalidName
 from pgdoc.model.short_repr import short_repr
 
-__all__ = ["check_table", "is_table_name", "table_address", "titled"]
+__all__ = ["check_document_column", "check_table", "is_table_name", "table_address", "titled"]
+
+_MOST_BYTES: Final = 63  # of a name in PostgreSQL
 
 
 def is_table_name(name: str) -> bool:
@@ -26,9 +28,23 @@ def check_table(name: Any) -> str:
     """Return the name if it is that of a table, with its schema."""
     if not isinstance(name, str) or not all(name.partition(".")):
         raise InvalidName(f"{short_repr(name)} is not the name of a table: give its schema, too, as in 'public.orders'")
-    if any(len(part.encode()) > 63 or "\0" in part for part in table_address(name)):
+    if not all(_is_possible(part) for part in table_address(name)):
         raise InvalidName(f"{short_repr(name)} is not the name of a table: a schema or table has at most 63 bytes")
     return name
+
+
+def check_document_column(name: Any) -> str | None:
+    """Return the name if it can be that of a column, or `None`."""
+    if name is not None and not (isinstance(name, str) and name and _is_possible(name)):
+        raise InvalidInput(f"document must be the name of a column, got {short_repr(name)}")
+    return name
+
+
+def _is_possible(name: str) -> bool:
+    try:
+        return len(name.encode()) <= _MOST_BYTES and "\0" not in name
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def table_address(name: str) -> tuple[str, str]:

@@ -64,4 +64,4 @@ SELECT pgdoc.remove_table(relation::regclass) FROM to_regclass(format('%%I.%%I',
 WHERE relation IS NOT NULL
 
 -- name: tables
-SELECT schema_name, name, document, key, columns FROM pgdoc.tables()
+SELECT schema_name, name, document, key, columns, since - '0/0'::pg_lsn FROM pgdoc.tables()

@@ -198,6 +198,9 @@ FROM pg_replication_slots WHERE slot_name = %s
 -- name: published_since
 SELECT (pgdoc.published_since(%s, '{}') - '0/0'::pg_lsn)::bigint AS since
 
+-- name: loses_values
+SELECT pgdoc.loses_values()
+
 -- name: exact_since
 SELECT (pgdoc.exact_since(%s, %s) - '0/0'::pg_lsn)::bigint AS since
 

@@ -25,7 +25,7 @@ ORDER BY age_s DESC NULLS LAST
 
 -- name: tables
 -- `fault`: why the table can't be a collection. Partitions are left out: their root is there.
-SELECT c.relname AS name, pgdoc.is_collection(c.oid) AS is_collection, pgdoc.form_fault(c.oid) AS fault,
+SELECT c.relname AS name, pgdoc.is_table(c.oid) AS is_watched, pgdoc.is_collection(c.oid) AS is_collection, pgdoc.form_fault(c.oid) AS fault,
   pgdoc.is_equipped(c.oid) AS is_equipped, c.relreplident = 'f' AS is_full
 FROM pg_class c
 WHERE (c.relkind = 'r' OR c.relkind = 'p') AND NOT c.relispartition AND c.relnamespace = to_regnamespace(%s)
@@ -41,6 +41,9 @@ SELECT c.relname AS name, t.relname AS collection
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid
 WHERE NOT i.indisvalid AND t.relnamespace = to_regnamespace(%s)
 ORDER BY c.relname
+
+-- name: follows_ddl
+SELECT pgdoc.follows_ddl()
 
 -- name: is_bound
 SELECT pgdoc.is_bound()
@@ -74,3 +77,24 @@ FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid JOIN pg_class x ON x.oid =
 WHERE t.relnamespace = to_regnamespace(%s) AND c.collversion <> pg_collation_actual_version(c.oid)
 GROUP BY n.nspname, c.collname, c.collversion, c.oid
 ORDER BY schema NULLS FIRST, name
+
+-- name: watched_tables
+-- The tables that are watched as they are, and what is wrong with each. `inexact` has the columns whose NaN and infinities wal2json
+-- sends as null.
+SELECT format('%I.%I', t.schema_name, t.name) AS quoted, t.schema_name || '.' || t.name AS name, t.document,
+  c.relreplident = 'f' AS is_full,
+  EXISTS (SELECT FROM pg_publication_rel m JOIN pg_publication p ON p.oid = m.prpubid JOIN pgdoc.published k ON k.member = m.oid
+          WHERE p.pubname = 'pgdoc' AND m.prrelid = c.oid) AS is_published,
+  pgdoc.table_columns(c.oid::regclass) <> t.columns OR pgdoc.table_key(c.oid::regclass) <> t.key AS is_stale,
+  pgdoc.table_fault(c.oid::regclass, t.document) AS fault,
+  pgdoc.publication_conflict(c.oid::regclass) AS conflict,
+  c.relrowsecurity AS has_policies,
+  ARRAY(SELECT f.item ->> 'name' FROM jsonb_array_elements(t.columns) AS f(item)
+        WHERE f.item ->> 'form' = 'number' AND f.item ->> 'type' !~ '^(smallint|integer|bigint)$') AS inexact,
+  (SELECT s.inhrelid::regclass::text FROM pg_inherits i JOIN pg_inherits s ON s.inhparent = i.inhparent
+     JOIN pg_class p ON p.oid = s.inhrelid
+   WHERE i.inhrelid = c.oid AND c.relispartition AND p.relkind = 'r'
+     AND NOT EXISTS (SELECT FROM pgdoc.registry r WHERE r.oid = s.inhrelid AND r.until IS NULL)
+   ORDER BY 1 LIMIT 1) AS unwatched_partition
+FROM pgdoc.tables() AS t JOIN pg_namespace n ON n.nspname = t.schema_name JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.name
+ORDER BY 2

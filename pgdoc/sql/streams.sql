@@ -54,6 +54,13 @@ CROSS JOIN LATERAL (
   ) AS counted
 ) AS part
 
+-- name: watched_part
+SELECT hides_rows, seen, end_lsn, read_at, key, orders, document, columns, found, ids, rows
+FROM pgdoc.read_table(%s, %s, %s::text[], %s, %s)
+
+-- name: key_orders
+SELECT pgdoc.key_orders(w.relation) FROM pgdoc.watchable(%s, %s) AS w
+
 -- name: oldest_bookmark
 SELECT (min(confirmed_flush_lsn) - '0/0'::pg_lsn)::bigint AS oldest
 FROM pg_replication_slots
@@ -115,7 +122,8 @@ RETURNING true
 
 -- name: status
 SELECT current_setting('server_version'), current_database(), (SELECT version_num FROM pgdoc.alembic_version),
-  (SELECT count(*) FROM pgdoc.collections(%s)), pgdoc.follows_ddl()
+  (SELECT count(*) FROM pgdoc.collections(%s)), pgdoc.follows_ddl(), pgdoc.loses_values(),
+  (SELECT count(*) FROM pgdoc.registry WHERE kind = 'table' AND until IS NULL)
 
 -- name: role
 SELECT current_user::text

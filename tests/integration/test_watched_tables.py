@@ -37,7 +37,7 @@ def _spans(sql: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
 def test_adding_and_removing_a_table_is_idempotent(store: pgdoc.Store, sql: psycopg.Connection[Any]) -> None:
     sql.execute(_CREATE)
     assert [store.add_table("public.orders"), store.add_table("public.orders")] == [True, False]
-    assert store.tables() == ["public.orders"]
+    assert [table.name for table in store.tables()] == ["public.orders"]
     assert [store.remove_table("public.orders"), store.remove_table("public.orders")] == [True, False]
     assert store.tables() == []
 
@@ -77,6 +77,31 @@ def test_a_table_is_followed_when_ddl_changes_it(store: pgdoc.Store, sql: psycop
         ("public.sales", "rename", "move", True),
         ("shop.sales", "move", "drop", True),
     ]
+
+
+def test_a_partition_is_followed_when_its_partitioned_table_is_changed(
+    store: pgdoc.Store, sql: psycopg.Connection[Any]
+) -> None:
+    for ddl in (
+        "CREATE TABLE public.readings (id int, day date, PRIMARY KEY (id, day)) PARTITION BY RANGE (day)",
+        "CREATE TABLE public.rest PARTITION OF public.readings DEFAULT PARTITION BY RANGE (day)",
+        "CREATE TABLE public.january PARTITION OF public.rest FOR VALUES FROM ('2026-01-01') TO ('2026-02-01')",
+    ):
+        sql.execute(ddl.encode())
+    store.add_table("public.january")
+    with store.watch("public.january") as stream:
+        sql.execute("ALTER TABLE public.readings ADD COLUMN degrees numeric NOT NULL DEFAULT 1.50")
+        sql.execute("INSERT INTO public.readings VALUES (1, '2026-01-05', 2.50)")
+        altered, inserted = stream.next(timeout=30), stream.next(timeout=30)
+        assert altered is not None
+        assert inserted is not None
+        assert (altered.event_type, inserted.event_type) == ("schema", "insert")
+        assert altered.columns is not None
+        assert altered.columns["after"] == {**altered.columns["before"], "degrees": "numeric"}
+        assert inserted.full_document is not None
+        assert inserted.full_document.data == {"id": 1, "day": "2026-01-05", "degrees": 2.5}
+        with pytest.raises(psycopg.Error, match="can't be changed like this: it has no primary key"):
+            sql.execute("ALTER TABLE public.readings DROP CONSTRAINT readings_pkey")
 
 
 @pytest.mark.parametrize(
@@ -153,10 +178,10 @@ def test_only_its_owner_adds_a_table(dsn: str, store: pgdoc.Store, sql: psycopg.
     sql.execute("ALTER TABLE public.orders REPLICA IDENTITY FULL")
     sql.execute("CREATE ROLE table_stranger LOGIN")
     try:
-        sql.execute("GRANT EXECUTE ON FUNCTION pgdoc.enter_table(regclass, text, boolean) TO table_stranger")
+        sql.execute("GRANT EXECUTE ON FUNCTION pgdoc.enter_table(regclass, text, text) TO table_stranger")
         stranger = psycopg.conninfo.make_conninfo(dsn, user="table_stranger")
         with psycopg.connect(stranger, autocommit=True) as other, pytest.raises(psycopg.errors.InsufficientPrivilege):
-            other.execute("SELECT pgdoc.enter_table('public.orders', NULL, false)")
+            other.execute("SELECT pgdoc.enter_table('public.orders', NULL, NULL)")
         assert store.tables() == []
     finally:
         sql.execute("DROP OWNED BY table_stranger; DROP ROLE table_stranger")

@@ -1,0 +1,122 @@
+-- event_triggers.sql as revisions 0007 to 0009 need it: a downgrade installs it.
+
+-- Event triggers that follow what plain SQL does to collections. `pgdoc init` installs them as a role that may create event
+-- triggers. They run inside every role's DDL, a superuser's too, so what they call and write belongs to that role.
+
+CREATE OR REPLACE FUNCTION pgdoc.follow_drop() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  changed oid[];
+BEGIN
+  SELECT array_agg(found.oid) INTO changed
+  FROM (  -- two joins that can use an index: there can be many objects and many collections
+    SELECT r.oid FROM pg_event_trigger_dropped_objects() o JOIN pgdoc.registry r ON r.oid = o.objid
+    WHERE r.until IS NULL AND o.classid = 'pg_class'::regclass AND o.objsubid = 0
+    UNION
+    SELECT r.oid FROM pg_event_trigger_dropped_objects() o
+      JOIN pgdoc.registry r ON r.schema_name = o.address_names[1] AND r.name = o.address_names[2]
+    WHERE r.until IS NULL AND o.object_type = 'trigger' AND o.address_names[3] = 'pgdoc_before_update'
+  ) AS found;
+  IF changed IS NOT NULL THEN
+    PERFORM pgdoc.follow(changed, false);
+  END IF;
+EXCEPTION
+  WHEN deadlock_detected OR lock_not_available OR serialization_failure THEN
+    RAISE;  -- the command would have failed like this at any other table, and can be repeated
+  WHEN OTHERS THEN  -- readers find out by themselves
+    RAISE WARNING 'pgdoc could not follow the DROP: %', SQLERRM;
+END $$;
+
+-- Refuses what would make the changes of a collection unreadable, and records new names.
+CREATE OR REPLACE FUNCTION pgdoc.follow_alter() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  altered record;
+  changed oid[];
+BEGIN
+  FOR altered IN  -- their rows would be documents that no stream reports
+    SELECT i.inhrelid::regclass AS child, r.oid::regclass AS relation
+    FROM pg_event_trigger_ddl_commands() d JOIN pg_inherits i ON i.inhrelid = d.objid
+      JOIN pgdoc.registry r ON r.oid = i.inhparent AND r.until IS NULL
+    WHERE d.classid = 'pg_class'::regclass AND tg_tag IN ('CREATE TABLE', 'ALTER TABLE') AND pgdoc.is_bound()
+  LOOP
+    RAISE EXCEPTION 'table % can''t inherit from the collection %', altered.child, altered.relation
+      USING ERRCODE = 'PGD03', HINT = 'Create it with LIKE instead.';
+  END LOOP;
+  IF tg_tag = 'ALTER TABLE' THEN
+    FOR altered IN
+      SELECT c.oid::regclass AS relation, coalesce(pgdoc.form_fault(c.oid),
+        CASE WHEN c.relreplident <> 'f' THEN 'without REPLICA IDENTITY FULL its changes have no before images' END) AS fault
+      FROM pg_event_trigger_ddl_commands() d
+        JOIN pg_class c ON c.oid = d.objid OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = d.objid)  -- ATTACH PARTITION
+      WHERE d.classid = 'pg_class'::regclass AND c.oid IN (SELECT oid FROM pgdoc.registry WHERE until IS NULL)
+    LOOP
+      IF altered.fault IS NOT NULL AND pgdoc.is_bound() THEN  -- in a copy, the oids there can be those of any tables
+        RAISE EXCEPTION 'collection % can''t be changed like this: %', altered.relation, altered.fault
+          USING ERRCODE = 'PGD03',
+            HINT = format('To make it a plain table, run SELECT pgdoc.unregister(%L) first.', altered.relation::text);
+      END IF;
+    END LOOP;
+  END IF;
+  BEGIN
+    IF tg_tag = 'ALTER SCHEMA' THEN
+      -- It locks no table: keep writers away until the new names are recorded. The tables come before the registry, as in
+      -- ALTER TABLE; the second pass finds those that were registered while this waited. A schema without collections must
+      -- not lock the registry: its owner could keep everybody from registering, and would wait for each registration.
+      changed := pgdoc.lock_renamed();
+      IF cardinality(changed) > 0 THEN
+        LOCK TABLE pgdoc.registry IN SHARE ROW EXCLUSIVE MODE;
+        changed := pgdoc.lock_renamed();
+      END IF;
+    ELSE
+      changed := ARRAY(SELECT r.oid FROM pg_event_trigger_ddl_commands() d JOIN pgdoc.registry r ON r.oid = d.objid
+                       WHERE r.until IS NULL AND d.classid = 'pg_class'::regclass);
+    END IF;
+    IF cardinality(changed) > 0 THEN
+      PERFORM pgdoc.follow(changed, false);
+    END IF;
+  EXCEPTION
+    WHEN deadlock_detected OR lock_not_available OR serialization_failure THEN
+      RAISE;  -- the command would have failed like this at any other table, and can be repeated
+    WHEN OTHERS THEN  -- readers find out by themselves
+      RAISE WARNING 'pgdoc could not follow the %: %', tg_tag, SQLERRM;
+  END;
+END $$;
+
+-- Finds the schemas with collections whose name differs from the registry's, locks all of their tables, and returns them. Plain
+-- tables are locked, too: until the rename commits, WAL records of their rows carry the old name, which a collection can get
+-- in the same transaction. A table that another transaction has created and not committed yet can't be locked.
+CREATE OR REPLACE FUNCTION pgdoc.lock_renamed() RETURNS oid[] LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  renamed oid;
+  found oid[] := '{}';
+BEGIN
+  FOR renamed IN
+    SELECT c.oid FROM pg_class c
+    WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND c.relnamespace IN (
+      SELECT n.oid
+      FROM pgdoc.registry r JOIN pg_class t ON t.oid = r.oid JOIN pg_namespace n ON n.oid = t.relnamespace
+      WHERE r.until IS NULL AND n.nspname <> r.schema_name)
+    ORDER BY c.oid
+  LOOP
+    BEGIN
+      PERFORM pgdoc.lock_table(renamed, 'SHARE ROW EXCLUSIVE');
+      found := found || renamed;
+    EXCEPTION WHEN undefined_table THEN
+      NULL;  -- dropped meanwhile
+    END;
+  END LOOP;
+  RETURN found;
+END $$;
+
+DO $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'pgdoc_drops') THEN
+    CREATE EVENT TRIGGER pgdoc_drops ON sql_drop EXECUTE FUNCTION pgdoc.follow_drop();
+  END IF;
+  IF NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'pgdoc_alters') THEN
+    CREATE EVENT TRIGGER pgdoc_alters ON ddl_command_end WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'ALTER INDEX', 'ALTER SCHEMA')
+      EXECUTE FUNCTION pgdoc.follow_alter();
+  END IF;
+END $$;
