@@ -25,7 +25,8 @@ COMMENT ON COLUMN pgdoc.registry.former_identity IS 'the replica identity that a
 -- How the JSON of a value is made from its output text: `text`, `number`, `bool`, `json`, `timestamp`, `timestamptz`,
 -- `int2vector` or `oidvector`; for an array, that of its elements and the delimiter in brackets. A domain has the form of its
 -- base type. A composite type has `text`, as has an array of composites: their structure is not in the WAL.
-CREATE FUNCTION pgdoc.type_form(type oid) RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION pgdoc.type_form(type oid) RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off AS $$
   WITH RECURSIVE base AS (
     SELECT t.* FROM pg_type t WHERE t.oid = type_form.type
     UNION ALL
@@ -62,8 +63,10 @@ CREATE FUNCTION pgdoc.type_form(type oid) RETURNS text LANGUAGE sql STABLE SET s
 $$;
 COMMENT ON FUNCTION pgdoc.type_form IS 'how the JSON of a value of this type is made from its text';
 
--- Generated columns are left out: neither every server nor every plugin sends them.
-CREATE FUNCTION pgdoc.table_columns(relation regclass) RETURNS jsonb LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+-- Generated columns are left out: neither every server nor every plugin sends them. The names of types must be the same for
+-- every role, or its session would find that the table had changed.
+CREATE FUNCTION pgdoc.table_columns(relation regclass) RETURNS jsonb LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off AS $$
   SELECT coalesce(jsonb_agg(jsonb_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod),
     'form', pgdoc.type_form(a.atttypid)) ORDER BY a.attnum), '[]')
   FROM pg_attribute a

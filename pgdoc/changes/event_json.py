@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable  # noqa: TC003 (a named tuple's fields are looked up)
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -46,12 +47,30 @@ class _Form(NamedTuple):
 def _text_of(document: Document) -> bytes | str:
     """Return the JSON of a document; that of a table's row can be any value, and have a field `_id`."""
     if isinstance(document, TableRow) and "_data" not in document.__dict__:
-        return json_codec.encode_value(document.data, "")
+        return _encode(document.data)
     return data_text(document)
 
 
+def _encode(value: Any) -> bytes:
+    try:
+        return json_codec.encode_value(value, "")
+    except InvalidDocument:
+        return _encode_odd(value).encode()
+
+
+def _encode_odd(value: Any) -> str:
+    """Encode a value with text that no document has, but a table's column of type json: NUL or a lone surrogate."""
+    if isinstance(value, str):
+        return json.dumps(value)
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{json.dumps(key)}:{_encode_odd(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{','.join(map(_encode_odd, value))}]"
+    return json_codec.encode_value(value, "").decode()
+
+
 def _json_value(value: Any) -> orjson.Fragment:
-    return orjson.Fragment(json_codec.encode_value(value, ""))
+    return orjson.Fragment(_encode(value))
 
 
 def _json_of_decoded(values: dict[str, Any]) -> Any:

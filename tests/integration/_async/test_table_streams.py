@@ -547,6 +547,23 @@ async def test_json_text_is_kept_as_it_was_written(dsn: str, sql: psycopg.Connec
     assert images(events[1]) == (None, {"id": 1, "v": "\0"})
 
 
+async def test_text_that_no_document_can_have_is_written_in_events(dsn: str, sql: psycopg.Connection) -> None:
+    sql.execute("CREATE TABLE public.j (id int PRIMARY KEY, v json, n numeric)")
+    async with AsyncStore(dsn, decimals=True) as store:
+        await store.add_table("public.j")
+        async with store.watch("public.j") as stream:
+            sql.execute("""INSERT INTO j VALUES (1, '{"\\u0000": ["\\ud800", 1]}', 1.10)""")
+            sql.execute("""UPDATE j SET v = '{"a": ["\\u0000\\ud800", null]}', n = 1.20""")
+            events = await take(stream, 2)
+        for event in events:
+            before = event.to_json()
+            assert event.to_dict()["full_document"]["data"]["n"].as_tuple().digits[:1] == (1,)
+            assert json.loads(event.to_json()) == json.loads(before)
+    described = json.loads(events[1].to_json())["update_description"]
+    assert described["updated_fields"] == {"n": 1.2, "v.a": ["\0\ud800", None]}
+    assert described["removed_fields"] == ["v.\0"]
+
+
 async def test_tables_of_one_column_of_many_and_of_empty_texts(dsn: str, sql: psycopg.Connection) -> None:
     many = ", ".join(f"c{n} int" for n in range(1, 1_600))
     sql.execute("CREATE TABLE public.one (id text PRIMARY KEY)")
