@@ -25,7 +25,7 @@ BEGIN
       SELECT p.oid::regprocedure AS signature,
         p.provolatile IN ('i', 's') AND NOT p.prosecdef OR p.proname IN (
           'set_metadata', 'create_collection', 'drop_collection', 'rename_collection', 'register', 'unregister', 'lock_table',
-          'lock_followed', 'equip_collection', 'add_table', 'remove_table', 'leave_table', 'lock_patiently',
+          'lock_followed', 'equip_collection', 'add_table', 'remove_table', 'leave_table', 'read_table', 'lock_patiently',
           'withdraw', 'restore_identity', 'set_max_size', 'set_json_schema', 'publish', 'follow_own_ddl', 'before_update', 'refuse_insert',
           'follow_tables', 'enter_hub', 'keeps_history', 'leave_hub', 'begin_index_build', 'end_index_build',
           'expire_batch', 'claim_expiry') AS is_wanted,

@@ -16,11 +16,15 @@ SQL = Path(__file__).parents[1] / "sql"
 def upgrade() -> None:
     run("0010_tables.sql")
     run("0010_registry.sql")
+    run("0010_streams.sql")
+    run("0010_snapshots.sql")
 
 
 def downgrade() -> None:
     # First: the event triggers read columns that go.
     run("0009_event_triggers.sql", where="SELECT FROM pg_catalog.pg_event_trigger WHERE evtname = 'pgdoc_alters'")
+    run("0010_snapshots_down.sql")
+    run("0010_streams_down.sql")
     run("0010_tables_down.sql")
 
 

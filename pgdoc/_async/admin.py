@@ -86,7 +86,8 @@ class AsyncAdmin:
     async def status(self) -> Status:
         """See `AsyncStore.status`. A reader is opened to find out whether streams work."""
         source = self._source
-        ((server_version, database, catalog, collections, follows_ddl),) = await self._fetch("status", source.schema)
+        (row,) = await self._fetch("status", source.schema)
+        server_version, database, catalog, collections, follows_ddl, loses_values, tables = row
         plugin, refusal, problem = source.plugin, None, None
         try:
             start = await async_call(try_reader, source)
@@ -102,8 +103,11 @@ class AsyncAdmin:
             catalog=catalog,
             schema=source.schema,
             collections=collections,
+            tables=tables,
             plugin=plugin,
-            plugin_reason=plugin_reason(source.plugin, plugin, refusal, follows_ddl=follows_ddl),
+            plugin_reason=plugin_reason(
+                source.plugin, plugin, refusal, follows_ddl=follows_ddl, loses_values=loses_values
+            ),
             follows_ddl=follows_ddl,
             problem=problem,
         )

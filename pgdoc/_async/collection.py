@@ -12,6 +12,7 @@ from pgdoc._async.table import AsyncTable
 from pgdoc._async.upserts import AsyncUpserts
 from pgdoc._async.validation import AsyncValidation
 from pgdoc._async.writes import AsyncWrites
+from pgdoc.changes.router import Selection
 from pgdoc.crud.copy_format import CopyRows
 from pgdoc.crud.statements import table_statement
 from pgdoc.crud.write_errors import ATTEMPTS, duplicate, outrun
@@ -100,7 +101,9 @@ class AsyncCollection(AsyncValidation, AsyncWrites, AsyncUpserts, AsyncIndexes, 
             buffer_size=buffer_size,
             buffer_bytes=buffer_bytes,
         )
-        return async_opening(AsyncChangeStream(self._streams, frozenset({self._name}), options))
+        return async_opening(
+            AsyncChangeStream(self._streams, Selection(frozenset({self._name}), options.where), options)
+        )
 
     async def insert(self, id: DocumentId, data: DocumentData) -> Document:  # noqa: A002 (the name in the contract)
         """Store a new document.

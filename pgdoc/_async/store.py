@@ -24,7 +24,7 @@ from pgdoc.model.value_codec import ValueCodec
 from pgdoc.replication.source import PLUGIN_CHOICES, Source
 from pgdoc.runtime.primitives import async_check_body, async_opening, async_sleep
 from pgdoc.runtime.retry import random_delays
-from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions, check_at_least
+from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions, check_at_least, make_selection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -192,6 +192,7 @@ class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls):
     def watch(  # noqa: PLR0913 (the contract)
         self,
         *names: str,
+        tables: bool = False,
         where: Mapping[str, Any] | None = None,
         snapshot: bool = False,
         resume_after: ResumeToken | Lsn | str | None = None,
@@ -202,13 +203,14 @@ class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls):
         buffer_size: int = BUFFER_SIZE,
         buffer_bytes: int = BUFFER_BYTES,
     ) -> AsyncChangeStream:
-        """Open a stream of the changes of several collections, or of all of them, present and future.
+        """Open a stream of the changes of several collections and tables, or of all of them, present and future.
 
         Without `resume_after` the stream delivers nothing that was committed before the call, and everything that is
         committed after it returns.
 
         Args:
-            *names: the collections; none for all.
+            *names: the collections, and the tables as `"schema.table"` (see `add_table`); none for all collections.
+            tables: without names, all watched tables as well.
             where: a filter on `event.to_dict()`, such as `{"event_type": "insert", "full_document.data.total": 5}`.
                 After `update_description.updated_fields`, the rest of a path is one key. Events that do not match take
                 no room in the buffer, and `resume_token` advances past them.
@@ -231,6 +233,8 @@ class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls):
         Raises:
             InvalidFilter: `where` is not a filter, or uses a field that events do not have.
             CollectionNotFound: a collection does not exist, and the store does not create it.
+            TableRefused: a table is not watched.
+            ValueError: `tables` is true, and there are names.
             HistoryLost: the server no longer keeps the WAL of that position.
             InvalidResumeToken: the position is not one of this cluster.
             ConsumerBusy: another process has the consumer open, and `wait` is false.
@@ -250,8 +254,8 @@ class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls):
             buffer_size=buffer_size,
             buffer_bytes=buffer_bytes,
         )
-        collections = frozenset(check_name(name, "collection") for name in names) or None
-        return async_opening(AsyncChangeStream(self._streams, collections, options))
+        selection = make_selection(names, options, tables=tables)
+        return async_opening(AsyncChangeStream(self._streams, selection, options))
 
     async def close(self) -> None:
         """End all streams and close all connections; later calls raise `StoreClosed`. A second `close` is allowed."""

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from pgdoc._async.checkpoint import checkpoint
 from pgdoc._async.snapshot_reader import AsyncSnapshotReader, settle
 from pgdoc.changes.fanout import Subscription
-from pgdoc.changes.router import Selection
 from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
 from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClosed, StreamError
 from pgdoc.model.positions import BEFORE_ALL, resume_point
+from pgdoc.model.table_names import is_table_name
 from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, token_at
 from pgdoc.replication.checks import check_position, check_reach
 from pgdoc.runtime.primitives import AsyncOpening, async_call, async_wait
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from pgdoc._async.checkpoint import AsyncOpenTransaction
     from pgdoc._async.stream_backend import AsyncStreamBackend
     from pgdoc.changes.events import ChangeEvent
+    from pgdoc.changes.router import Selection
     from pgdoc.consumers.consumer import Consumer
+    from pgdoc.model.key_order import KeyOrder
     from pgdoc.model.positions import Lsn
     from pgdoc.streams.feed import Feed
     from pgdoc.streams.options import StreamOptions
@@ -51,13 +53,12 @@ class AsyncChangeStream(AsyncOpening):
     server's WAL, as far as history reaches.
     """
 
-    def __init__(self, backend: AsyncStreamBackend, collections: frozenset[str] | None, options: StreamOptions) -> None:
+    def __init__(self, backend: AsyncStreamBackend, selection: Selection, options: StreamOptions) -> None:
         self._backend = backend
-        self._collections = collections
         self._options = options
-        self._selection = Selection(collections, options.where)
+        self._selection = selection
         self._mailbox = AsyncMailbox(options.buffer_size, options.buffer_bytes)
-        self._delivery = Delivery(self._mailbox, collections, options)
+        self._delivery = Delivery(self._mailbox, selection.collections, options)
         self._consumer: Consumer | None = None
         self._snapshot_reader: AsyncSnapshotReader | None = None  # reads for `_delivery.snapshot`
         self._acknowledges = False  # whether asking for the next event acknowledges the last
@@ -69,9 +70,9 @@ class AsyncChangeStream(AsyncOpening):
         start, consumer = self._options.resume_after, self._options.consumer
         try:
             resumes = start is not None or (consumer is not None and await self._backend.knows(consumer))
-            await self._backend.prepare(self._collections, create=not resumes)
+            await self._backend.prepare(self._selection, create=not resumes)
             if self._options.snapshot and not resumes:
-                await self._backend.check_row_security(self._collections)
+                await self._backend.check_row_security(self._selection)
             if consumer is not None:
                 await self._begin_consumer()
             elif start is None:
@@ -110,8 +111,8 @@ class AsyncChangeStream(AsyncOpening):
             flushed = lsn
         position = check_position(start, cluster, flushed)
         check_reach(position, await self._backend.oldest())
-        await self._backend.check_published(position, self._collections)
-        existence = await self._backend.existence(position, self._collections)
+        await self._backend.check_published(position, self._selection)
+        existence = await self._backend.existence(position, self._selection)
         if existence is not None:
             self._delivery.resume_life(existence)
         self._follow(HubFeed(hub, hub.resume(self._selection, resume_point(position), self._mailbox), position))
@@ -134,15 +135,21 @@ class AsyncChangeStream(AsyncOpening):
         if progress is None and not is_first:
             return
         if progress is not None:
-            check_progress(progress, self._collections)
+            check_progress(progress, self._selection)
         await settle(self._backend)
         if progress is None:
-            progress = first_progress(self._collections or await self._backend.names(), self._collections)
+            names = self._selection.collections or await self._backend.names(self._selection)
+            progress = first_progress(names, self._selection)
         if progress.remaining:
             self._snapshot_reader = AsyncSnapshotReader(self._backend)
-            self._delivery.begin_snapshot(Snapshot(progress, self._collections))
+            self._delivery.begin_snapshot(Snapshot(progress, self._selection, await self._order_of(progress)))
         elif self._consumer is not None:
             self._consumer.acknowledge(Mark.at(self._consumer.begun_at, progress))
+
+    async def _order_of(self, progress: SnapshotProgress) -> KeyOrder | None:
+        """Return the order of the rows of a watched table that a snapshot has begun to deliver."""
+        name = progress.remaining[0]
+        return await self._backend.key_order(name) if progress.document_id and is_table_name(name) else None
 
     async def _begin_snapshot_of(self, consumer: Consumer) -> None:
         """Begin where a consumer stands that this stream now owns, and begin or resume its snapshot.

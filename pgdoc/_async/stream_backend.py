@@ -13,6 +13,7 @@ from pgdoc.consumers.claims import CONSUMER_TABLES
 from pgdoc.consumers.consumer import Consumer
 from pgdoc.crud.statements import part_statement
 from pgdoc.database.errors import map_error, one_line
+from pgdoc.database.table_errors import not_added
 from pgdoc.errors import (
     CollectionNotFound,
     DatabaseError,
@@ -21,7 +22,9 @@ from pgdoc.errors import (
     ReplicaIdentityChanged,
     StoreClosed,
 )
+from pgdoc.model.key_order import KeyOrder
 from pgdoc.model.positions import Lsn
+from pgdoc.model.table_names import is_table_name, table_address, titled
 from pgdoc.replication.checks import FLUSH_LIMIT_S, check_exact, check_flush, check_published, hidden_documents
 from pgdoc.replication.connection import quote_identifier
 from pgdoc.replication.registry import read_existence
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from pgdoc._async.connections import AsyncConnections
     from pgdoc.changes.fanout import Subscription
     from pgdoc.changes.life import Existence
+    from pgdoc.changes.router import Selection
     from pgdoc.model.positions import Position
     from pgdoc.replication.source import Source
     from pgdoc.streams.options import StreamOptions
@@ -57,35 +61,45 @@ class AsyncStreamBackend:
         self._consumers: set[Consumer] = set()
         self._closing = False
 
-    async def prepare(self, names: frozenset[str] | None, *, create: bool = True) -> None:
-        """Make sure that the collections to be watched exist and that their changes have before images.
+    async def prepare(self, selection: Selection, *, create: bool = True) -> None:
+        """Make sure that what is to be watched exists, and that its changes have before images.
 
-        A stream that resumes passes `create=False`: it reports what became of missing collections.
+        A stream that resumes passes `create=False`: it reports what became of what is missing.
 
         Raises:
             PublicationIncomplete: pgoutput would leave changes out, and the role may not repair that.
         """
         self.hub.check_usable()
-        schema, wanted = self.hub.source.schema, None if names is None else sorted(names)
+        schema, names = self.hub.source.schema, selection.names
         await self.fetch("follow_tables")
-        found: dict[str, bool] = dict(await self.fetch("watchable", schema, schema, wanted, wanted))
-        for name in sorted((names or frozenset()) - found.keys()) if create else ():
-            if not self._auto_create:
-                raise CollectionNotFound(
-                    f'collection "{schema}.{name}" does not exist: create it with store.create_collection()'
-                )
-            await self.fetch("create", schema, name)
+        found: dict[str, bool] = dict(await self.fetch("watchable", schema, names))
+        for name in sorted((selection.collections or frozenset()) - found.keys()) if create else ():
+            await self._create(schema, name)
         changed = sorted(name for name, is_full in found.items() if not is_full)
-        if changed and names is None:  # only streams that name it are refused
+        if changed and selection.collections is None:  # only streams that name it are refused
             logger.warning(
-                'collection "%s.%s" is not REPLICA IDENTITY FULL: its next change ends this stream', schema, changed[0]
+                "%s is not REPLICA IDENTITY FULL: its next change ends this stream", self._titled(changed[0])
             )
         elif changed:
+            address = table_address(changed[0]) if is_table_name(changed[0]) else (schema, changed[0])
             raise ReplicaIdentityChanged(
-                f'collection "{schema}.{changed[0]}" is not REPLICA IDENTITY FULL, so its changes have no '
-                f'before image: run ALTER TABLE "{schema}"."{changed[0]}" REPLICA IDENTITY FULL'
+                f"{self._titled(changed[0])} is not REPLICA IDENTITY FULL, so its changes have no before image: "
+                f"run ALTER TABLE {'.'.join(map(quote_identifier, address))} REPLICA IDENTITY FULL"
             )
-        await self._publish(schema, wanted)
+        await self._publish(schema, names)
+
+    def _titled(self, name: str) -> str:
+        return titled(name, self.hub.source.schema)
+
+    async def _create(self, schema: str, name: str) -> None:
+        """Create a collection that is to be watched; a table is only watched once it was added."""
+        if is_table_name(name):
+            raise not_added(name)
+        if not self._auto_create:
+            raise CollectionNotFound(
+                f'collection "{schema}.{name}" does not exist: create it with store.create_collection()'
+            )
+        await self.fetch("create", schema, name)
 
     async def _publish(self, schema: str, names: list[str] | None) -> None:
         """Make sure that pgoutput sends every collection: someone may have changed the publication."""
@@ -106,11 +120,10 @@ class AsyncStreamBackend:
             return source.plugin
         return self.hub.plugin or (await async_call(try_reader, source)).plugin
 
-    async def check_row_security(self, names: frozenset[str] | None) -> None:
-        """Refuse a snapshot of collections of which a policy may hide documents from the role of the store."""
-        schema, wanted = self.hub.source.schema, None if names is None else sorted(names)
-        for (name,) in await self.fetch("row_security", schema, wanted, wanted, schema):
-            raise hidden_documents(f'collection "{schema}.{name}"')
+    async def check_row_security(self, selection: Selection) -> None:
+        """Refuse a snapshot of which a policy may hide documents from the role of the store."""
+        for (name,) in await self.fetch("row_security", self.hub.source.schema, selection.names):
+            raise hidden_documents(self._titled(name))
 
     async def wal_end(self) -> tuple[int, int]:
         """Return the LSNs up to which WAL is inserted, and flushed."""
@@ -132,30 +145,30 @@ class AsyncStreamBackend:
         ((oldest,),) = await self.fetch("oldest_bookmark")
         return None if oldest is None else int(oldest)
 
-    async def check_published(self, position: Position, names: frozenset[str] | None) -> None:
-        """Raise `HistoryLost` unless the plugin sends every change of these collections, or of all, since `position`.
+    async def check_published(self, position: Position, selection: Selection) -> None:
+        """Raise `HistoryLost` unless the plugin sends every change that a stream can want since `position`.
 
         The error has the oldest position since which it does.
         """
-        schema, wanted = self.hub.source.schema, None if names is None else sorted(names)
+        schema, names = self.hub.source.schema, selection.names
         if self.hub.plugin == "pgoutput":
-            ((since,),) = await self.fetch("published_since", schema, wanted)
+            ((since,),) = await self.fetch("published_since", schema, names)
             check_published(position.commit_lsn, since, schema)
         else:
-            ((since,),) = await self.fetch("exact_since", schema, wanted)
+            ((since,),) = await self.fetch("exact_since", schema, names)
             check_exact(position.commit_lsn, since, schema)
 
-    async def existence(self, position: Position, names: frozenset[str] | None) -> Existence | None:
-        """Return which of these collections exist at `position`; `None` for a stream on all of them."""
-        if names is None:
+    async def existence(self, position: Position, selection: Selection) -> Existence | None:
+        """Return which collections and tables of a stream exist at `position`; `None` for a stream on all."""
+        if selection.collections is None:
             return None
         at = (str(Lsn(position.commit_lsn)), str(Lsn(position.lsn)))
-        rows = await self.fetch("existed", self.hub.source.schema, sorted(names), *at)
+        rows = await self.fetch("existed", self.hub.source.schema, selection.names, *at)
         return read_existence(position.commit_lsn, rows)
 
-    async def names(self) -> list[str]:
-        """Return the names of the schema's collections."""
-        return sorted(row[0] for row in await self.fetch("watchable", *[self.hub.source.schema] * 2, None, None))
+    async def names(self, selection: Selection) -> list[str]:
+        """Return the names of the collections, and perhaps tables, of a stream on all of them."""
+        return sorted(row[0] for row in await self.fetch("watchable", self.hub.source.schema, selection.names))
 
     async def knows(self, consumer: str) -> bool:
         """Return whether this durable consumer exists."""
@@ -219,14 +232,25 @@ class AsyncStreamBackend:
             except CollectionNotFound:
                 return []
 
-    async def fetch(self, name: str, *params: Any) -> list[tuple[Any, ...]]:
+    async def read_watched(
+        self, table: str, after: list[str] | None, most: int, most_bytes: int, *, limit_s: float
+    ) -> list[tuple[Any, ...]]:
+        """Read a part of a watched table within `limit_s` seconds; no rows if there is no such table."""
+        return await self.fetch("watched_part", *table_address(table), after, most, most_bytes, limit_s=limit_s)
+
+    async def key_order(self, table: str) -> KeyOrder:
+        """Return the order of the keys of a watched table that exists."""
+        rows = await self.fetch("key_orders", self.hub.source.schema, [table])
+        return KeyOrder(rows[0][0] if rows else ("printed",))
+
+    async def fetch(self, name: str, *params: Any, limit_s: float | None = None) -> list[tuple[Any, ...]]:
         """Fetch the rows of a block of `streams.sql`.
 
-        The time is limited to the default of `deadline_scope`, so that a silent network does not keep a stream from
-        opening.
+        The time is limited, by default to that of `deadline_scope`, so that a silent network does not keep a stream
+        from opening.
         """
         try:
-            with deadline_scope(None):
+            with deadline_scope(limit_s):
                 return await self._connections.fetch(statement("streams", name).encode(), params)
         except psycopg.Error as exc:
             raise map_error(exc, f'schema "{self.hub.source.schema}"') from exc

@@ -87,7 +87,8 @@ class Admin:
     def status(self) -> Status:
         """See `Store.status`. A reader is opened to find out whether streams work."""
         source = self._source
-        ((server_version, database, catalog, collections, follows_ddl),) = self._fetch("status", source.schema)
+        (row,) = self._fetch("status", source.schema)
+        server_version, database, catalog, collections, follows_ddl, loses_values, tables = row
         plugin, refusal, problem = source.plugin, None, None
         try:
             start = call(try_reader, source)
@@ -103,8 +104,11 @@ class Admin:
             catalog=catalog,
             schema=source.schema,
             collections=collections,
+            tables=tables,
             plugin=plugin,
-            plugin_reason=plugin_reason(source.plugin, plugin, refusal, follows_ddl=follows_ddl),
+            plugin_reason=plugin_reason(
+                source.plugin, plugin, refusal, follows_ddl=follows_ddl, loses_values=loses_values
+            ),
             follows_ddl=follows_ddl,
             problem=problem,
         )

@@ -13,6 +13,7 @@ from pgdoc._sync.table import Table
 from pgdoc._sync.upserts import Upserts
 from pgdoc._sync.validation import Validation
 from pgdoc._sync.writes import Writes
+from pgdoc.changes.router import Selection
 from pgdoc.crud.copy_format import CopyRows
 from pgdoc.crud.statements import table_statement
 from pgdoc.crud.write_errors import ATTEMPTS, duplicate, outrun
@@ -101,7 +102,7 @@ class Collection(Validation, Writes, Upserts, Indexes, Limits):
             buffer_size=buffer_size,
             buffer_bytes=buffer_bytes,
         )
-        return opening(ChangeStream(self._streams, frozenset({self._name}), options))
+        return opening(ChangeStream(self._streams, Selection(frozenset({self._name}), options.where), options))
 
     def insert(self, id: DocumentId, data: DocumentData) -> Document:  # noqa: A002 (the name in the contract)
         """Store a new document.

@@ -7,9 +7,12 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from pgdoc.changes.snapshot import PgSnapshot, Snapshot, SnapshotChunk
+from pgdoc.changes.snapshot import PgSnapshot, Snapshot, SnapshotChunk, delivered_id
+from pgdoc.decoding.registry_rows import table_shape_of
 from pgdoc.errors import PgdocError
-from pgdoc.model.stored_rows import rows_by_id
+from pgdoc.model.key_order import KeyOrder
+from pgdoc.model.stored_rows import rows_by_id, rows_by_key
+from pgdoc.model.table_names import is_table_name, titled
 from pgdoc.replication.checks import hidden_documents
 from pgdoc.runtime.primitives import sleep
 
@@ -93,6 +96,8 @@ class SnapshotReader:
 
     def _read_table(self, collection: str, after: str) -> SnapshotChunk | None:
         """Read a chunk; `None` if there is no such collection."""
+        if is_table_name(collection):
+            return self._read_watched(collection, after)
         most = min(self._documents, CHUNK_DOCUMENTS)
         rows = self._backend.read_part(collection, CHUNK_BYTES, CHUNK_BYTES, after, most, limit_s=_READ_LIMIT_S)
         if not rows:
@@ -101,7 +106,26 @@ class SnapshotReader:
         if hides_rows:
             raise hidden_documents(f'collection "{self._backend.hub.source.schema}.{collection}"')
         documents = rows_by_id(*columns)
-        fits = len(documents) == found
-        self._documents = most * 10 if fits else len(documents) * 2
-        up_to = None if fits and found < most else max(documents)
+        up_to = max(documents, default=None) if self._has_more(len(documents), found, most) else None
         return SnapshotChunk(collection, after, documents, up_to, PgSnapshot.parse(text), end, read_at)
+
+    def _read_watched(self, table: str, after: str) -> SnapshotChunk | None:
+        """Read a chunk of a watched table; `None` if there is no such table."""
+        most, last = min(self._documents, CHUNK_DOCUMENTS), delivered_id(table, after)
+        key = None if last is None else (self._backend.key_order(table)).texts(last)
+        rows = self._backend.read_watched(table, key, most, CHUNK_BYTES, limit_s=_READ_LIMIT_S)
+        if not rows:
+            return None
+        ((hides_rows, text, end, read_at, names, kinds, document, columns, found, ids, texts),) = rows
+        if hides_rows:
+            raise hidden_documents(titled(table))
+        documents = rows_by_key(ids, texts, is_composite=len(names) > 1)
+        up_to = next(reversed(documents), None) if self._has_more(len(documents), found, most) else None
+        order, shape = KeyOrder(kinds), table_shape_of(names, document, columns)
+        return SnapshotChunk(table, after, documents, up_to, PgSnapshot.parse(text), end, read_at, order, shape)
+
+    def _has_more(self, fitting: int, found: int, most: int) -> bool:
+        """Return whether documents may follow those that a statement returned; decide how many to ask for next."""
+        fits = fitting == found
+        self._documents = most * 10 if fits else fitting * 2
+        return not fits or found == most

@@ -25,7 +25,7 @@ from pgdoc.model.value_codec import ValueCodec
 from pgdoc.replication.source import PLUGIN_CHOICES, Source
 from pgdoc.runtime.primitives import check_body, opening, sleep
 from pgdoc.runtime.retry import random_delays
-from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions, check_at_least
+from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions, check_at_least, make_selection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -189,6 +189,7 @@ class Store(CatalogCalls, TableCalls, ServerCalls):
     def watch(  # noqa: PLR0913 (the contract)
         self,
         *names: str,
+        tables: bool = False,
         where: Mapping[str, Any] | None = None,
         snapshot: bool = False,
         resume_after: ResumeToken | Lsn | str | None = None,
@@ -199,13 +200,14 @@ class Store(CatalogCalls, TableCalls, ServerCalls):
         buffer_size: int = BUFFER_SIZE,
         buffer_bytes: int = BUFFER_BYTES,
     ) -> ChangeStream:
-        """Open a stream of the changes of several collections, or of all of them, present and future.
+        """Open a stream of the changes of several collections and tables, or of all of them, present and future.
 
         Without `resume_after` the stream delivers nothing that was committed before the call, and everything that is
         committed after it returns.
 
         Args:
-            *names: the collections; none for all.
+            *names: the collections, and the tables as `"schema.table"` (see `add_table`); none for all collections.
+            tables: without names, all watched tables as well.
             where: a filter on `event.to_dict()`, such as `{"event_type": "insert", "full_document.data.total": 5}`.
                 After `update_description.updated_fields`, the rest of a path is one key. Events that do not match take
                 no room in the buffer, and `resume_token` advances past them.
@@ -228,6 +230,8 @@ class Store(CatalogCalls, TableCalls, ServerCalls):
         Raises:
             InvalidFilter: `where` is not a filter, or uses a field that events do not have.
             CollectionNotFound: a collection does not exist, and the store does not create it.
+            TableRefused: a table is not watched.
+            ValueError: `tables` is true, and there are names.
             HistoryLost: the server no longer keeps the WAL of that position.
             InvalidResumeToken: the position is not one of this cluster.
             ConsumerBusy: another process has the consumer open, and `wait` is false.
@@ -247,8 +251,8 @@ class Store(CatalogCalls, TableCalls, ServerCalls):
             buffer_size=buffer_size,
             buffer_bytes=buffer_bytes,
         )
-        collections = frozenset(check_name(name, "collection") for name in names) or None
-        return opening(ChangeStream(self._streams, collections, options))
+        selection = make_selection(names, options, tables=tables)
+        return opening(ChangeStream(self._streams, selection, options))
 
     def close(self) -> None:
         """End all streams and close all connections; later calls raise `StoreClosed`. A second `close` is allowed."""

@@ -142,8 +142,10 @@ def _decided(node: Node) -> Callable[[ChangeEvent], bool]:
 def _root(path: Path) -> tuple[Callable[[ChangeEvent], Any], Path]:
     """Return how to get the part of an event that a path leads to, and the rest of the path in it."""
     field, *rest = path
+    if field == "columns":
+        return lambda event: event.columns, tuple(rest)
     if field not in FIELDS:
-        raise _unknown(path, "use document_id" if field == "_id" else f"use one of {', '.join(FIELDS)}")
+        raise _unknown(path, "use document_id" if field == "_id" else f"use one of {', '.join((*FIELDS, 'columns'))}")
     known = _PARTS.get(field)
     if not rest or known is None:
         return lambda event: plain_field(event, field), tuple(rest)

@@ -20,11 +20,12 @@ from pgdoc.changes.row_images import (
     time_of,
 )
 from pgdoc.changes.snapshot_event import OF_SNAPSHOT
-from pgdoc.decoding.records import REST, ROW_KINDS
+from pgdoc.changes.table_rows import columns_of, data_of
+from pgdoc.decoding.records import REST, ROW_KINDS, CollectionChange
 from pgdoc.errors import HistoryLost, ReplicaIdentityChanged
 from pgdoc.model import json_codec
 from pgdoc.model.documents import Document, to_be_decoded_by
-from pgdoc.model.table_names import is_table_name
+from pgdoc.model.table_names import is_table_name, titled
 from pgdoc.model.table_row import TableRow
 from pgdoc.model.tokens import ResumeToken, SnapshotProgress, token_at
 
@@ -69,14 +70,15 @@ class ChangeEvent:
         full_document: the document exactly as this change left it (insert, update, replace), or as the snapshot read it
             (snapshot); otherwise `None`.
         full_document_before_change: the document before this change (update, replace, delete); otherwise `None`.
-        update_description: what changed (update); otherwise `None`.
+        update_description: what changed (update); otherwise `None`, as for a table's document that is no object.
         resume_token: the position of this event; a stream with `resume_after` set to it continues with the next event.
         timestamp: when the transaction committed, at its origin if it was replicated, or when the snapshot read the
             document; timezone-aware, in UTC.
         transaction_id: PostgreSQL's transaction id (xid); 0 for a snapshot.
         metadata: the metadata that the writer attached (see `pgdoc.metadata`); `{}` if it attached none.
         renamed_to: the collection's new name (rename); otherwise `None`.
-        columns: the other columns of the row, if it is of a table that was added with a `document`; otherwise `None`.
+        columns: the other columns of the row, if it is of a table that was added with a `document`; the types of the
+            columns `before` and `after` the change, by name (schema); otherwise `None`.
     """
 
     event_type: EventType
@@ -202,7 +204,8 @@ def _document(event: ChangeEvent, image: dict[str, Any]) -> Document:
     table = state["_change"].row.table
     if REST not in image:
         if is_table_name(table):
-            return TableRow.of(image["id"], image["data"], table, state.get("_decode"))
+            columns = columns_of(image, table)
+            return TableRow.of(image["id"], data_of(image, table), table, state.get("_decode"), columns)
         check_columns(image, table)
     return Document.from_image(image, all_columns, table, state.get("_decode"))
 
@@ -214,7 +217,9 @@ def _update_description(event: ChangeEvent) -> UpdateDescription | None:
     new, old = event._images  # noqa: SLF001
     if new["data"] == old["data"]:  # equal texts need no decoding
         return UpdateDescription({}, [], [], {})
-    return diff(before.data, after.data)
+    both: tuple[Any, Any] = before.data, after.data
+    are_objects = all(isinstance(data, dict) for data in both)  # a table's document can be any JSON value
+    return diff(*both) if are_objects else None
 
 
 def _timestamp(event: ChangeEvent) -> datetime:
@@ -225,7 +230,12 @@ def _timestamp(event: ChangeEvent) -> datetime:
 
 def _columns(event: ChangeEvent) -> dict[str, Any] | None:
     row = row_of(event)
-    text = event._images[row.kind == "D"].get("columns") if row.kind in "IUD" else None  # noqa: SLF001
+    if isinstance(row, CollectionChange):
+        shapes = zip(("before", "after"), row.shapes or (), strict=False)
+        return {when: {column.name: column.type for column in shape.columns} for when, shape in shapes} or None
+    if row.kind not in "IUD" or not is_table_name(row.table):
+        return None
+    text = columns_of(event._images[row.kind == "D"], row.table)  # noqa: SLF001
     return None if text is None else (event.__dict__.get("_decode") or json_codec.decode)(text)
 
 
@@ -285,13 +295,18 @@ def check_images(change: Change) -> None:
     if row.complete:
         return
     if row.kind not in ROW_KINDS:
+        if row.kind == "schema":
+            raise HistoryLost(
+                f"{titled(row.table)} got other columns in SQL, which no event trigger followed, so some of its events "
+                "may lack columns: rebuild from the table, and have a superuser run `pgdoc init`"
+            )
         raise HistoryLost(
-            f'collection "{row.table}" was renamed, moved or dropped in SQL, which no event trigger followed, and '
-            "wal2json tells tables apart by name only, so changes may be missing: rebuild from the collections, and "
+            f"{titled(row.table)} was renamed, moved or dropped in SQL, which no event trigger followed, and "
+            "wal2json tells tables apart by name only, so changes may be missing: rebuild from the tables, and "
             "stream from now through pgoutput, or have a superuser create the catalog"
         )
     raise ReplicaIdentityChanged(
-        f'collection "{row.table}": a change of transaction {change.transaction.xid} has no before image, because the '
+        f"{titled(row.table)}: a change of transaction {change.transaction.xid} has no before image, because the "
         "table's replica identity was changed: run ALTER TABLE ... REPLICA IDENTITY FULL on it, rebuild your copy from "
-        "the collection, and start a new stream"
+        "the table, and start a new stream"
     )

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from pgdoc.decoding.records import ROW_KINDS
+from pgdoc.model.table_names import is_table_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -68,17 +69,37 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The collections and the filter that a stream asked for; `None` for all collections, or all changes."""
+    """The collections and the filter that a stream asked for; `None` for all collections, or all changes.
+
+    Attributes:
+        collections: may name watched tables, too.
+        with_tables: whether all watched tables belong to all collections.
+    """
 
     collections: frozenset[str] | None = None
     where: Condition | None = None
+    with_tables: bool = False
 
     @property
-    def tables(self) -> frozenset[str] | tuple[None]:
-        """The tables whose rows it can want; `(None,)` for any."""
+    def tables(self) -> frozenset[str | None] | frozenset[str]:
+        """The tables whose rows it can want. `None` stands for any collection, `ANY_TABLE` for any watched table."""
         restricted = self.where.tables if self.where is not None else None
-        names = [names for names in (self.collections, restricted) if names is not None]
-        return frozenset.intersection(*names) if names else (None,)
+        if restricted is None:
+            return self.collections or (_ALL if self.with_tables else _COLLECTIONS)
+        return frozenset(filter(self.covers, restricted))
+
+    def covers(self, name: str) -> bool:
+        """Return whether it is on a collection or table, whatever its filter says."""
+        if self.collections is None:
+            return self.with_tables or not is_table_name(name)
+        return name in self.collections
+
+    @property
+    def names(self) -> list[str] | None:
+        """What the catalog's functions take for it: `None` for all collections, `ANY_TABLE` for them and all tables."""
+        if self.collections is None:
+            return [ANY_TABLE] if self.with_tables else None
+        return sorted(self.collections)
 
     @property
     def lookup(self) -> RouteKey | None:
@@ -94,7 +115,7 @@ class Selection:
     def may_want(self, table: str, kind: str) -> bool:
         """Return whether it can want rows of a table and kind."""
         tables, kinds = self.tables, self.kinds
-        return (table in tables or None in tables) and (kind in kinds or None in kinds)
+        return (table in tables or _wildcard_of(table) in tables) and (kind in kinds or None in kinds)
 
     def wants_row(self, change: Change, view: View) -> bool:
         """Return whether it wants a row whose table and looked-up value match."""
@@ -109,8 +130,37 @@ class Selection:
         """Return whether its stream needs a change of a whole collection."""
         row, names = change.row, self.collections
         if names is None:
-            return not row.complete or self.where is None or self.where.matches(view(change))
+            return self.covers(row.table) and (
+                not row.complete or self.where is None or self.where.matches(view(change))
+            )
         return row.table in names or (row.kind == "rename" and row.renamed_to in names)
+
+
+ANY_TABLE: Final = "."
+_COLLECTIONS: Final[frozenset[str | None]] = frozenset({None})
+_ALL: Final[frozenset[str | None]] = frozenset({None, ANY_TABLE})
+
+
+def _wildcard_of(table: str) -> str | None:
+    return ANY_TABLE if is_table_name(table) else None
+
+
+def named_by(selections: Iterable[Selection]) -> frozenset[str] | None:
+    """Return the collections and tables that some selections can want; `None` if one can want all."""
+    named = _union_of(selections)
+    return None if None in named else frozenset(name for name in named if name is not None)
+
+
+def names_of(selections: Iterable[Selection]) -> list[str] | None:
+    """Return what the catalog's functions take for what some selections can want, or a little more."""
+    named = _union_of(selections)
+    if None in named:
+        return None if len(named) == 1 else [ANY_TABLE]
+    return sorted(name for name in named if name is not None)
+
+
+def _union_of(selections: Iterable[Selection]) -> frozenset[str | None]:
+    return frozenset().union(*(selection.tables for selection in selections))
 
 
 RoutedChanges: TypeAlias = "dict[Selection, list[Change]]"
@@ -244,11 +294,12 @@ class Router:
             burst.append(change, [each for each in self._counts if each.may_want(row.table, row.kind)])
 
     def _find_route(self, table: str, kind: str) -> _Route:
-        sets = [self._by_table_and_kind.get(key, {}) for key in product((table, None), (kind, None))]
+        tables = table, _wildcard_of(table)
+        sets = [self._by_table_and_kind.get(key, {}) for key in product(tables, (kind, None))]
         found = [selection for selections in sets for selection in selections]
         unfiltered = [each for each in found if each.where is None or each.where.rest is None]
         filtered = [each for each in found if each.where is not None and each.where.rest is not None]
-        indexes = [index for key in (table, None) for index in self._indexes.get(key, {}).values()]
+        indexes = [index for key in tables for index in self._indexes.get(key, {}).values()]
         route = self._routes[table, kind] = _Route(unfiltered, filtered, indexes)
         return route
 

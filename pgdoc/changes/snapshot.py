@@ -24,8 +24,9 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pgdoc.decoding.records import ROW_KINDS
-from pgdoc.errors import InvalidResumeToken
+from pgdoc.decoding.records import CollectionChange
+from pgdoc.errors import HistoryLost, InvalidResumeToken
+from pgdoc.model.table_names import is_table_name
 from pgdoc.model.tokens import SnapshotProgress
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pgdoc.changes.change import Change
+    from pgdoc.changes.router import Selection
+    from pgdoc.decoding.records import TableShape
     from pgdoc.model.json_codec import JsonDecoder
+    from pgdoc.model.key_order import KeyOrder
     from pgdoc.model.positions import Ids, RawPosition
 
 
@@ -75,6 +79,7 @@ class SnapshotChunk:
         documents: by id, as rows. Changes that the statement did not see are applied to them, as documents.
         up_to: the last id that the chunk covers; `None` if it covers all that remains of the collection.
         end_lsn: the end of the WAL after the statement.
+        order, shape: those of a watched table.
     """
 
     collection: str
@@ -84,6 +89,14 @@ class SnapshotChunk:
     seen: PgSnapshot
     end_lsn: int
     read_at: datetime
+    order: KeyOrder | None = None
+    shape: TableShape | None = None
+
+    def covers(self, document_id: str) -> bool:
+        """Return whether it has the document, if that exists; the chunks before it do not."""
+        if self.up_to is None:
+            return True
+        return bool(_place(document_id, self.order) <= _place(self.up_to, self.order))
 
 
 class Place(NamedTuple):
@@ -121,6 +134,7 @@ class DuePart:
     Attributes:
         count: the number of documents.
         before, after: the progress before the first of them, and that after the last.
+        shape: that of a watched table.
     """
 
     collection: str
@@ -129,12 +143,14 @@ class DuePart:
     count: int
     before: SnapshotProgress
     after: SnapshotProgress
+    shape: TableShape | None = None
 
     def progress(self, number: int, document_id: str) -> SnapshotProgress:
         """Return the progress once the first `number` documents are delivered, of which this is the last."""
         if number == self.count:
             return self.after
-        return self.before._replace(document_id=document_id, delivered=self.before.delivered + number)
+        stored = progress_id(self.collection, document_id)
+        return self.before._replace(document_id=stored, delivered=self.before.delivered + number)
 
 
 class Snapshot:
@@ -142,19 +158,22 @@ class Snapshot:
 
     Args:
         progress: where it starts.
-        names: the stream's collections; `None` for all.
+        selection: what the stream is on.
+        order: that of the first collection, if it is a table of which rows were delivered.
 
     Attributes:
+        order: that of the table that is read; `None` for a collection, and before the first chunk.
         due: the chunk being delivered, or delivered last.
         next: the index in `due` of the first document to deliver. Delivery advances it.
     """
 
-    def __init__(self, progress: SnapshotProgress, names: frozenset[str] | None) -> None:
+    def __init__(self, progress: SnapshotProgress, selection: Selection, order: KeyOrder | None = None) -> None:
+        self.order = order
         self._remaining = list(progress.remaining)
         self._after = progress.document_id
         self._stream_digest = progress.stream_digest
         self._delivered = progress.delivered
-        self._names = names
+        self._selection = selection
         self._waiting: SnapshotChunk | None = None  # read, and not due yet
         self._unseen: set[int] = set()  # transactions that the next chunk has to see
         self.due: DueChunk | None = None
@@ -190,7 +209,7 @@ class Snapshot:
         self._unseen = {xid for xid in self._unseen if not chunk.seen.sees(xid)}
         if self._unseen:
             return False
-        self._waiting = chunk
+        self._waiting, self.order = chunk, chunk.order
         return True
 
     def release(self, place: Place) -> None:
@@ -198,13 +217,16 @@ class Snapshot:
         chunk = self._waiting
         if chunk is None:
             return
-        before, keys = self.progress, sorted(chunk.documents)
+        order = chunk.order
+        before, keys = self.progress, sorted(chunk.documents, key=None if order is None else order.place)
         is_last = chunk.up_to is None
         remaining = [name for name in self._remaining if name != chunk.collection] if is_last else self._remaining
         after = before._replace(
-            remaining=tuple(remaining), document_id=chunk.up_to or "", delivered=before.delivered + len(keys)
+            remaining=tuple(remaining),
+            document_id="" if is_last else progress_id(chunk.collection, chunk.up_to or ""),
+            delivered=before.delivered + len(keys),
         )
-        part = DuePart(chunk.collection, chunk.read_at, place, len(keys), before, after)
+        part = DuePart(chunk.collection, chunk.read_at, place, len(keys), before, after, chunk.shape)
         due = DueChunk(part, keys, [chunk.documents[key] for key in keys])
         # Nothing but plain assignments from here on: see the module.
         self.due, self.next, self._waiting = due, 0, None
@@ -216,8 +238,8 @@ class Snapshot:
         `view` has the change's `document_id` and `full_document`.
         """
         row = change.row
-        if row.kind not in ROW_KINDS:
-            self._follow(row.kind, row.table, row.renamed_to)
+        if isinstance(row, CollectionChange):
+            self._follow(change, row)
             return False
         if row.table not in self._remaining:
             return False
@@ -228,18 +250,23 @@ class Snapshot:
 
     def _absorb_row(self, change: Change, view: Any) -> bool:
         table, document_id = change.row.table, view.document_id
-        if table == self._remaining[0] and document_id <= self._after:
+        if table == self._remaining[0] and self._has_delivered(document_id):
             return False
         if self._is_seen(change):
             return True
         chunk = self._waiting
-        if chunk is None or table != chunk.collection or (chunk.up_to is not None and document_id > chunk.up_to):
+        if chunk is None or table != chunk.collection or not chunk.covers(document_id):
             self._unseen.add(change.transaction.xid)
         elif view.full_document is None:
             chunk.documents.pop(document_id, None)
         else:
             chunk.documents[document_id] = view.full_document
         return True
+
+    def _has_delivered(self, document_id: str) -> bool:
+        """Return whether the snapshot has passed a document of the collection that is read."""
+        last = delivered_id(self._remaining[0], self._after)
+        return last is not None and _place(document_id, self.order) <= _place(last, self.order)
 
     def _follow_truncation(self, change: Change) -> None:
         """Empty the waiting chunk if it did not see the truncation, and require later chunks to see it."""
@@ -253,16 +280,38 @@ class Snapshot:
         """Return whether the waiting chunk, and so every later one, saw the change."""
         return self._waiting is not None and self._waiting.seen.sees(change.transaction.xid)
 
-    def _follow(self, kind: str, table: str, renamed_to: str | None) -> None:
+    def _follow(self, change: Change, row: CollectionChange) -> None:
         """Follow a change of a collection: a dropped one is not read, and a created one arrives as changes."""
-        if kind == "create" or table not in self._remaining:
+        table, renamed_to = row.table, row.renamed_to
+        if row.kind == "create" or table not in self._remaining:
+            return
+        if row.kind == "schema":
+            if row.shapes is None or row.shapes[0].key_columns != row.shapes[1].key_columns:
+                self._follow_key(change)
             return
         if self._waiting is not None and self._waiting.collection == table:
             self._waiting = None  # the name may have led to another table when the chunk was read
-        if renamed_to is not None and (self._names is None or renamed_to in self._names):
+        if renamed_to is not None and self._selection.covers(renamed_to):
             self._remaining[self._remaining.index(table)] = renamed_to
         else:
             self._finish(table)
+
+    def _follow_key(self, change: Change) -> None:
+        """Read a table again of which the rows have other keys now, if none was delivered yet.
+
+        Raises:
+            HistoryLost: some rows were delivered under their former keys.
+        """
+        table = change.row.table
+        if table == self._remaining[0] and self._after:
+            raise HistoryLost(
+                f'the primary key of table "{table}" has changed during its snapshot: open the stream without the '
+                "token, to begin the snapshot again"
+            )
+        if not self._is_seen(change):
+            self._unseen.add(change.transaction.xid)
+            if self._waiting is not None and self._waiting.collection == table:
+                self._waiting = None
 
     def _finish(self, collection: str) -> None:
         if collection == self._remaining[0]:
@@ -270,22 +319,35 @@ class Snapshot:
         self._remaining.remove(collection)
 
 
-def first_progress(names: Iterable[str], collections: frozenset[str] | None) -> SnapshotProgress:
-    """Return the progress of a snapshot that begins with the collections `names`.
-
-    `collections` are those that the stream watches; `None` for all.
-    """
-    return SnapshotProgress(tuple(sorted(names)), "", _digest(collections), 0)
+def progress_id(collection: str, document_id: str) -> str:
+    """Return the document id of a `SnapshotProgress`. The key of a table's row can be empty, which means none there."""
+    return f"={document_id}" if is_table_name(collection) else document_id
 
 
-def check_progress(progress: SnapshotProgress, collections: frozenset[str] | None) -> SnapshotProgress:
+def delivered_id(collection: str, after: str) -> str | None:
+    """Return the id of the last document that was delivered, from the document id of a `SnapshotProgress`."""
+    return None if not after else after[is_table_name(collection) :]
+
+
+def _place(document_id: str, order: KeyOrder | None) -> Any:
+    return document_id if order is None else order.place(document_id)
+
+
+def first_progress(names: Iterable[str], selection: Selection) -> SnapshotProgress:
+    """Return the progress of a snapshot that begins with the collections `names`."""
+    return SnapshotProgress(tuple(sorted(names)), "", _digest(selection), 0)
+
+
+def check_progress(progress: SnapshotProgress, selection: Selection) -> SnapshotProgress:
     """Return the progress; raise `InvalidResumeToken` if it is from a stream of other collections."""
-    if progress.stream_digest != _digest(collections):
+    if progress.stream_digest != _digest(selection):
         raise InvalidResumeToken(
             "the token is from inside the snapshot of other collections: resume with the collections of that snapshot"
         )
     return progress
 
 
-def _digest(collections: frozenset[str] | None) -> str:
-    return "*" if collections is None else f"{zlib.crc32(' '.join(sorted(collections)).encode()):08x}"
+def _digest(selection: Selection) -> str:
+    if selection.collections is None:
+        return "*.*" if selection.with_tables else "*"
+    return f"{zlib.crc32(' '.join(sorted(selection.collections)).encode()):08x}"

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
+
+from pgdoc.changes.table_rows import image_of_row
+from pgdoc.model import json_codec
 from pgdoc.model.stored_rows import document_of
+from pgdoc.model.table_row import TableRow
 from pgdoc.model.tokens import Mark, token_at
 
 if TYPE_CHECKING:
@@ -12,6 +17,7 @@ if TYPE_CHECKING:
 
     from pgdoc.changes.row_images import ReadEvent
     from pgdoc.changes.snapshot import DuePart
+    from pgdoc.decoding.records import TableShape
     from pgdoc.model.documents import Document
     from pgdoc.model.tokens import ResumeToken, SnapshotProgress
 
@@ -34,7 +40,22 @@ def _progress_of(event: ReadEvent) -> SnapshotProgress:
 
 def _full_document(event: ReadEvent) -> Document:
     part = _part_of(event)
+    if part.shape is not None and not isinstance(event._row, TableRow):  # noqa: SLF001
+        image = _image_of(event, part.shape)
+        text, columns = image["data"], image["columns"]
+        return TableRow.of(event.document_id, text, part.collection, part.place.decode_text, columns)
     return document_of(event.document_id, event._row, part.collection, part.place.decode_text)  # noqa: SLF001
+
+
+def _image_of(event: ReadEvent, shape: TableShape) -> dict[str, Any]:
+    names = [column.name for column in shape.columns]
+    return image_of_row(dict(zip(names, orjson.loads(event._row), strict=True)), shape)  # noqa: SLF001
+
+
+def _columns(event: ReadEvent) -> dict[str, Any] | None:
+    row = event.full_document
+    text = row.columns_text if isinstance(row, TableRow) else None
+    return None if text is None else (_part_of(event).place.decode_text or json_codec.decode)(text)
 
 
 def _resume_token(event: ReadEvent) -> ResumeToken:
@@ -52,5 +73,5 @@ OF_SNAPSHOT: Final[dict[str, Callable[[ReadEvent], Any]]] = {
     "transaction_id": lambda _event: 0,
     "metadata": lambda _event: {},
     "renamed_to": lambda _event: None,
-    "columns": lambda _event: None,
+    "columns": _columns,
 }

@@ -37,6 +37,7 @@ from pgdoc.cli.transfer import ID_FIELD, dump_documents, load_documents
 from pgdoc.cli.ttl import ttl_app
 from pgdoc.errors import CollectionNotFound, PgdocError, ServerUnreachable
 from pgdoc.model.names import check_name
+from pgdoc.model.table_names import is_table_name, titled
 from pgdoc.server import LocalServer
 
 __all__ = ["app", "run_cli"]
@@ -165,9 +166,14 @@ def demo_command(
 def watch_command(  # noqa: PLR0913 (its options)
     collections: Annotated[
         list[str] | None,
-        typer.Argument(metavar="COLLECTION", help="The collections to watch. By default, all of them."),
+        typer.Argument(
+            metavar="COLLECTION",
+            help="The collections to watch, and the tables as SCHEMA.TABLE (see `pgdoc tables`). By default, all "
+            "collections.",
+        ),
     ] = None,
     *,
+    tables: Annotated[bool, typer.Option("--tables", help="Without names, watch all watched tables, too.")] = False,
     create: Annotated[
         bool, typer.Option("--create", help="Create the collections and the consumer that do not exist.")
     ] = False,
@@ -205,16 +211,27 @@ def watch_command(  # noqa: PLR0913 (its options)
     that resumes (--from, or a consumer that exists) creates no collections.
     """
     names = collections or []
-    options = {"where": where, "snapshot": snapshot, "resume_after": resume_after, "consumer": consumer}
+    if names and tables:
+        raise typer.BadParameter(
+            "it stands for all collections and tables: leave out the names", param_hint="'--tables'"
+        )
+    options = {
+        "tables": tables,
+        "where": where,
+        "snapshot": snapshot,
+        "resume_after": resume_after,
+        "consumer": consumer,
+    }
     with (
         open_store("watch", dsn, schema, auto_create=create) as store,
         open_stream(store, schema, names, options, create=create) as stream,
     ):
-        typer.echo(f"watching {', '.join(names) or 'all collections'}; Ctrl-C stops", err=True)
+        everything = "all collections and tables" if tables else "all collections"
+        typer.echo(f"watching {', '.join(names) or everything}; Ctrl-C stops", err=True)
         for missing in missing_collections(store, names):  # possible only if the stream resumes
+            found = "is not watched" if is_table_name(missing) else "does not exist"
             typer.echo(
-                f'pgdoc: collection "{schema}.{missing}" does not exist, and a stream that resumes does not create it',
-                err=True,
+                f"pgdoc: {titled(missing, schema)} {found}, and a stream that resumes does not create it", err=True
             )
         if json:
             print_json_lines(stream)

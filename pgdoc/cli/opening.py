@@ -9,6 +9,7 @@ import typer
 
 from pgdoc.cli.arguments import invalid_where
 from pgdoc.cli.stores import DEFAULT_SCHEMA
+from pgdoc.database.table_errors import not_added
 from pgdoc.errors import (
     CollectionNotFound,
     ConsumerBusy,
@@ -19,6 +20,7 @@ from pgdoc.errors import (
     StreamError,
 )
 from pgdoc.model.names import check_consumer
+from pgdoc.model.table_names import is_table_name
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -69,6 +71,8 @@ def _check_names(store: pgdoc.Store, schema: str, names: list[str], new_consumer
     if new_consumer is None:
         return  # opening the stream reports a missing collection
     for name in missing_collections(store, names):
+        if is_table_name(name):
+            raise not_added(name)
         raise explain_missing(store, schema, name, ", or pass --create to create it")
     raise StreamError(
         f'consumer "{new_consumer}" does not exist: check the name (`pgdoc consumers` lists them), or pass --create'
@@ -119,8 +123,9 @@ def explain_missing(store: pgdoc.Store, schema: str, name: str, advice: str = ""
 
 
 def missing_collections(store: pgdoc.Store, names: list[str]) -> list[str]:
-    """Return the names, sorted, of which there is no collection."""
-    return sorted(set(names).difference(store.collections())) if names else []
+    """Return the names, sorted, of which there is no collection or watched table."""
+    tables = [table.name for table in store.tables()] if any(map(is_table_name, names)) else []
+    return sorted(set(names).difference(store.collections(), tables)) if names else []
 
 
 def has_schema(store: pgdoc.Store, schema: str) -> bool:

@@ -268,19 +268,17 @@ class Consumer:
 
     def _open(self, ownership: Ownership) -> OwnedSlot:
         cluster = find_cluster(self._source, purpose=ownership.purpose)
-        names = self._subscription.selection.collections
+        selection = self._subscription.selection
         takeover = Takeover(
-            self._source, ownership, cluster, names, recreate=self._recreate, snapshot=self._first_snapshot
+            self._source, ownership, cluster, selection.names, recreate=self._recreate, snapshot=self._first_snapshot
         )
         start = self._enter(ownership, takeover, cluster) if self.claim is None else self._go_on(takeover)
         if start.anew:
             self._progress.begin_anew()
             self.snapshot = start.snapshot
-            self.existence = ownership.existence(start.position, names)
+            self.existence = ownership.existence(start.position, selection.collections)
             self.recreated += 1
-        owned = self._owned = OwnedSlot(
-            self._source, ownership, cluster, start, self._progress, selection=self._subscription.selection
-        )
+        owned = self._owned = OwnedSlot(self._source, ownership, cluster, start, self._progress, selection=selection)
         self._cluster = cluster
         self.mode = "catching_up"
         self._set_ready()

@@ -22,6 +22,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pgdoc.changes.change import Burst
+from pgdoc.changes.registry import TableAdded
 from pgdoc.consumers.ownership import HEARTBEAT_S, Ownership
 from pgdoc.consumers.slots import open_copy, open_slot
 from pgdoc.errors import PgdocError
@@ -115,7 +116,7 @@ class OwnedSlot:
             self._progress.watermark,
             ownership.make_standby_check(),
             route=route,
-            names=self._selection.collections,
+            names=self._selection.names,
             purpose=ownership.purpose,
         )
 
@@ -133,12 +134,18 @@ class OwnedSlot:
         """Read the next burst; ask the server how far the WAL goes while catching up and nothing arrives.
 
         Raises:
+            TableAdded: the slot has to be read through pgoutput.
             UnreadableChange: the consumer wants a change that can't be read, and was not told to pass it.
         """
         try:
             if self._session.is_used_up:  # the decoder may have read further than what was returned
                 self._go_on_at(self._progress.watermark)
             burst, has_frames = read_burst(self._session, timeout_s)
+        except TableAdded as exc:
+            if exc.needs_pgoutput:  # only a takeover changes the plugin of a slot
+                raise
+            self._read_again()
+            return Burst([], self._progress.watermark, None)
         except UnsentChange as exc:
             watermark = self._go_around(exc)
             return Burst(exc.received if watermark == exc.until else [], watermark, None)
@@ -154,6 +161,19 @@ class OwnedSlot:
             if is_its_reader:
                 self._ownership.advance_after(pid, None)
             self._session = self._open(lsn)
+        self.is_reading = True
+
+    def _read_again(self) -> None:
+        """Read on from the watermark, along the same route."""
+        route = self._session.route
+        if route is STRAIGHT:
+            self._go_on_at(self._progress.watermark)
+            if self._session.has_wrong_plugin:
+                raise TableAdded("wal2json loses values of a table", needs_pgoutput=True)
+            return
+        self.stop_reading()
+        with self._ownership.unhurried():
+            self._session = self._open_copy(route)
         self.is_reading = True
 
     def _go_around(self, unsent: UnsentChange) -> int:

@@ -256,9 +256,17 @@ class Ownership:
         """Return the LSN since which the publication that pgoutput reads is complete."""
         return int(self._one("published_since", self._source.schema)[0])
 
-    def exact_since(self, names: frozenset[str] | None) -> int:
-        """Return the LSN since which wal2json surely names the tables of these collections, or of all."""
-        return int(self._one("exact_since", self._source.schema, None if names is None else sorted(names))[0])
+    def loses_values(self) -> bool:
+        """Return whether wal2json can't send some values of a watched table."""
+        return bool(self._one("loses_values")[0])
+
+    def exact_since(self, names: list[str] | None) -> int:
+        """Return the LSN since which wal2json surely names these tables; `names` as in `Selection.names`."""
+        return int(self._one("exact_since", self._source.schema, names)[0])
+
+    def needs_pgoutput(self, names: list[str] | None) -> bool:
+        """Return whether wal2json loses values of these tables, and pgoutput sends all that is wanted."""
+        return bool(self._one("needs_pgoutput", self._source.schema, names, self._source.schema, names)[0])
 
     def existence(self, position: RawPosition, names: frozenset[str] | None) -> Existence | None:
         """Return which of these collections exist at `position`; `None` for all of a schema."""

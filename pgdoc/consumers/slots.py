@@ -33,7 +33,7 @@ from pgdoc.runtime.deadline import left_s
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pgdoc.replication.routes import Route
     from pgdoc.replication.source import Cluster
@@ -117,6 +117,26 @@ def make_slot(
         except psycopg.Error as exc:
             raise map_replication_error(exc, connection) from exc
     return start.at
+
+
+def change_plugin(
+    source: Source, slot: str, plugin: str, *, check_claim: Callable[[], object], purpose: str = ""
+) -> None:
+    """Let another plugin read a consumer's slot, from the same position on.
+
+    If this is interrupted between its last two steps, the slot is gone: the next takeover creates it from a bookmark.
+    """
+    with connect(source.conninfo, replication=True, purpose=purpose) as connection:
+        try:
+            copy = slot_name(connection, "pgdocr")
+            with connect(source.conninfo, replication=False, purpose=purpose) as plain:
+                check_claim()
+                end_reader(plain, slot)
+                copy_slot(connection, slot, copy, temporary=True, plugin=plugin)
+                drop_slot(plain, slot)
+            copy_slot(connection, copy, slot, temporary=False, plugin=plugin)
+        except psycopg.Error as exc:
+            raise map_replication_error(exc, connection) from exc
 
 
 def drop_slot(connection: psycopg.Connection[Any], slot: str) -> bool:
@@ -207,7 +227,7 @@ def open_copy(  # noqa: PLR0913 (what a session consists of)
     standby: StandbyCheck,
     *,
     route: Route,
-    names: frozenset[str] | None,
+    names: Sequence[str] | None,
     purpose: str = "",
 ) -> ReplicationSession:
     """Stream the same from a temporary copy of the slot, along a route that the slot's own plugin can't take.

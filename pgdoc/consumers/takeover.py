@@ -5,7 +5,8 @@
    again. A slot without a row, such as a restored catalog leaves, is used as it is.
 2. A known consumer goes on after its stored position, or where its slot stands if that is further: acknowledgements are
    confirmed to the slot seconds before they are stored, and PostgreSQL 15 forgets confirmations in a crash. A slot
-   keeps the plugin that it was created with, even if the store uses another.
+   keeps the plugin that it was created with, even if the store uses another; but pgoutput follows wal2json where that
+   loses values of a watched table.
 3. A slot is created again from a bookmark if it is gone, has lost its WAL, or was moved beyond what is known to be
    needed. The new slot keeps everything unacknowledged, even if the stream was given more. If no bookmark reaches back
    that far, the consumer raises `HistoryLost`, or begins again from now if the user asked for that. It never skips
@@ -19,7 +20,7 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgdoc.consumers.claims import check_schema
-from pgdoc.consumers.slots import make_slot
+from pgdoc.consumers.slots import change_plugin, make_slot
 from pgdoc.decoding.plugins import PLUGINS
 from pgdoc.errors import HistoryLost, InvalidResumeToken, PgdocError, StreamError
 from pgdoc.model.positions import BEFORE_ALL, Lsn, before_commits_at
@@ -64,7 +65,7 @@ class Takeover:
     """Finds the position of a consumer, and makes sure that its slot has everything after it.
 
     Args:
-        names: the collections that the consumer reads; `None` for all.
+        names: what the consumer reads, see `Selection.names`.
         recreate: whether to begin again from now if the position is lost.
         snapshot: how far a new consumer's snapshot has come. Unless this is `NONE`, a consumer that begins again also
             begins its snapshot again.
@@ -75,7 +76,7 @@ class Takeover:
         source: Source,
         ownership: Ownership,
         cluster: Cluster,
-        names: frozenset[str] | None,
+        names: list[str] | None,
         *,
         recreate: bool,
         snapshot: SnapshotState,
@@ -130,6 +131,19 @@ class Takeover:
             raise
         return StartPoint(position, position[0], snapshot=self._snapshot)
 
+    def _change_plugin(self, slot: ConsumerSlot, read_from: int) -> bool:
+        """Have pgoutput read a slot of which wal2json would lose values, if it can; return whether it does now."""
+        ownership = self._ownership
+        is_free = self._source.plugin == "auto" and ownership.published_since() <= read_from
+        if not is_free or not ownership.needs_pgoutput(self._names):
+            return False
+        with ownership.unhurried():
+            change_plugin(
+                self._source, ownership.slot, "pgoutput", check_claim=ownership.check, purpose=ownership.purpose
+            )
+        logger.info('consumer "%s" is read through pgoutput, since %s loses NaN', ownership.name, slot.plugin)
+        return True
+
     def _make_slot(self, at: int | None) -> None:
         with self._ownership.unhurried():
             ownership = self._ownership
@@ -158,7 +172,7 @@ class Takeover:
                 self._make_slot(position.commit_lsn if needed_from is None else needed_from)
                 return StartPoint(position, position.commit_lsn)
             read_from = max(position.commit_lsn, slot.confirmed)
-            if slot.plugin == "pgoutput":
+            if slot.plugin == "pgoutput" or self._change_plugin(slot, read_from):
                 check_published(read_from, ownership.published_since(), self._source.schema)
             else:
                 check_exact(read_from, ownership.exact_since(self._names), self._source.schema)

@@ -9,7 +9,7 @@ from pgdoc.errors import TableRefused
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["table_refused"]
+__all__ = ["not_added", "table_refused"]
 
 _REFUSED: Final = "PGD05"
 """The SQLSTATE of `pgdoc.refuse_watching`."""
@@ -21,3 +21,8 @@ def table_refused(exc: psycopg.Error, name: str) -> TableRefused | None:
         return None
     reason = (exc.diag.message_primary or "").partition("can't be watched: ")[2]
     return TableRefused(name, reason, exc.diag.message_hint or None)
+
+
+def not_added(name: str) -> TableRefused:
+    """Return the error for a table that is to be watched and was not added."""
+    return TableRefused(name, "it was not added", f"call store.add_table({name!r}), or run `pgdoc tables add {name}`")

@@ -32,7 +32,7 @@ def read_message(message: Message) -> tuple[str, CollectionChange] | None:
         table,
         content.encode(),
         renamed_to=renamed_to if kind == "rename" else None,
-        remaining=remaining,
+        detail=remaining,
     )
 
 

@@ -49,6 +49,10 @@ REST: Final = ""
 that reads the other columns; the function takes the tuple."""
 
 
+LOST: Final = "\0lost"
+"""In the image of a watched table's row that can't be read: the column whose value was not sent."""
+
+
 def rest_of(image: dict[str, Any]) -> dict[str, Any]:
     """Read the columns that an image lacks yet; it must have `REST`. Any thread may call this: all read the same."""
     parts = image[REST]
@@ -102,11 +106,12 @@ class CollectionChange(NamedTuple):
     """A change of a whole collection, with every attribute of a `RowChange` that code for both kinds reads.
 
     Attributes:
-        kind: `create`, `rename` or `drop`. Also `invalidate`, which no record reports: a stream lost its last
-            collection.
+        kind: `create`, `rename`, `drop`, or `schema` if a table has other columns. Also `invalidate`, which no record
+            reports: a stream lost its last collection.
         table: the collection's name, before a rename.
         complete: `False` if the plugin may have left out rows of the collection before this change.
-        remaining: the collections after the change, as a message of an earlier catalog lists them; else `None`.
+        detail: the collections after the change, as a message of an earlier catalog lists them; or the shapes before
+            and after a change of the kind `schema`; else `None`.
     """
 
     lsn: int
@@ -115,7 +120,17 @@ class CollectionChange(NamedTuple):
     message: bytes
     complete: bool = True
     renamed_to: str | None = None
-    remaining: frozenset[str] | None = None
+    detail: frozenset[str] | tuple[TableShape, TableShape] | None = None  # one field: both kinds of change have seven
+
+    @property
+    def remaining(self) -> frozenset[str] | None:
+        """The collections after the change, if they are known."""
+        return self.detail if isinstance(self.detail, frozenset) else None
+
+    @property
+    def shapes(self) -> tuple[TableShape, TableShape] | None:
+        """The shapes of a table before and after the change."""
+        return self.detail if isinstance(self.detail, tuple) else None
 
     def images(self) -> Images:
         """Return empty images."""
@@ -147,6 +162,12 @@ class TableShape(NamedTuple):
     document: str | None
     columns: tuple[TableColumn, ...]
 
+    @property
+    def key_columns(self) -> list[tuple[str, str]]:
+        """The names and types of the key's columns."""
+        types = {column.name: column.type for column in self.columns}
+        return [(name, types.get(name, "")) for name in self.key]
+
 
 class Span(NamedTuple):
     """A table had this name and was a collection, or was watched, from the LSN `since` to before `until`.
@@ -167,6 +188,10 @@ class Span(NamedTuple):
     def label(self) -> str:
         """The name in events: that of a collection alone, that of a table with its schema."""
         return self.name if self.shape is None else f"{self.schema}.{self.name}"
+
+    def name_in(self, schema: str) -> str:
+        """Return how wal2json's decoder names its rows, if `schema` is that of the collections."""
+        return self.name if self.schema == schema and "." not in self.name else f"{self.schema}.{self.name}"
 
 
 class RegistryRow(NamedTuple):

@@ -13,6 +13,8 @@ from pgdoc.errors import InvalidResumeToken, ProtocolError
 from pgdoc.model.positions import Lsn
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pgdoc.decoding.records import Images
 
 REGISTRY = ("pgdoc", "registry")
@@ -52,11 +54,13 @@ def read_registry_row(lsn: int, kind: str, images: Images, frame: bytes) -> Regi
 
 def read_shape(key: str, document: str | None, columns: str) -> TableShape:
     """Return the shape from the text of the columns that the registry has for a table."""
-    return TableShape(
-        tuple(orjson.loads(json_of_value(key, TEXTS))),
-        document,
-        tuple(TableColumn(column["name"], column["type"], column["form"]) for column in orjson.loads(columns)),
-    )
+    return table_shape_of(orjson.loads(json_of_value(key, TEXTS)), document, columns)
+
+
+def table_shape_of(key: Sequence[str], document: str | None, columns: str) -> TableShape:
+    """Return the shape of a table from the JSON of its columns."""
+    parsed = (TableColumn(column["name"], column["type"], column["form"]) for column in orjson.loads(columns))
+    return TableShape(tuple(key), document, tuple(parsed))
 
 
 def _lsn(text: Any) -> int | None:

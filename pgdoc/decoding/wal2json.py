@@ -28,9 +28,12 @@ from pgdoc.decoding.records import (
 )
 from pgdoc.decoding.registry_rows import REGISTRY, read_registry_row
 from pgdoc.errors import ProtocolError
+from pgdoc.model.table_names import is_table_name, table_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from pgdoc.decoding.records import TableShape
 
 _BEGIN, _COMMIT, _MESSAGE, _INSERT, _UPDATE = b"BCMIU"
 _ROWS = {ord(kind): kind for kind in "IUDT"}
@@ -55,18 +58,20 @@ _LONG = (
 _ACTION = PAYLOAD + len('{"action":"')
 _UNKNOWN_TIME = "2000-01-01 00:00:00+00"
 """The time of a transaction whose session has a replication origin but gave no time: PostgreSQL's zero."""
-_PATTERN_CHARACTERS = frozenset("\\ ,.*'\"")
+_PATTERN_CHARACTERS = frozenset("\\ \t\n\r\v\f,.*'\"")
 _REGISTRY = "\0registry"
 """Stands for the registry's name, which a table of another schema can have, too."""
 
 
-def wal2json_options(schema: str, part: Part = EVERYTHING, watched: Iterable[tuple[str, str]] = ()) -> dict[str, str]:
+def wal2json_options(schema: str, part: Part = EVERYTHING, watched: Iterable[str] = ()) -> dict[str, str]:
     """Return the START_REPLICATION options for one schema's changes, the registry's, and pgdoc's messages.
 
-    `watched` are the tables of other schemas, each with its schema, whose changes are asked for, too.
+    `watched` are the names, in events, of tables of any schema whose changes are asked for, too.
     """
-    tables = ["*"] if part.only is None else [_escaped(name) for name in sorted(part.only)]
-    others = [f"{_escaped(of_schema)}.{_escaped(table)}" for of_schema, table in sorted(watched)]
+    if part.only is None:
+        names = [f"{_escaped(schema)}.*", *map(_qualified, sorted(watched))]
+    else:
+        names = [_qualified(name if is_table_name(name) else f"{schema}.{name}") for name in sorted(part.only)]
     options = {
         "format-version": "2",
         "include-lsn": "1",
@@ -74,12 +79,16 @@ def wal2json_options(schema: str, part: Part = EVERYTHING, watched: Iterable[tup
         "include-timestamp": "1",
         "include-schemas": "1",
         "include-types": "0",
-        "add-tables": ",".join([*(f"{_escaped(schema)}.{table}" for table in tables), *others, ".".join(REGISTRY)]),
+        "add-tables": ",".join([*names, ".".join(REGISTRY)]),
         "add-msg-prefixes": "pgdoc",
     }
     if not part.has_messages:
         options["filter-msg-prefixes"] = "pgdoc"  # wal2json filters before it adds: nothing is left
     return options
+
+
+def _qualified(name: str) -> str:
+    return ".".join(map(_escaped, table_address(name)))
 
 
 def _escaped(name: str) -> str:
@@ -93,7 +102,7 @@ class Wal2Json:
     decoded only when a change follows it.
 
     Args:
-        schema: that of the collections. The table of a row from another one is named with its schema.
+        schema: that of the collections. A table that can't be one of them is named with its schema.
     """
 
     def __init__(self, schema: str | None = None) -> None:
@@ -120,7 +129,9 @@ class Wal2Json:
                     if kind in "IU":
                         append(read_registry_row(xlog_start(frame), kind, read_images(frame), frame))
                     continue
-                complete = frame.rfind(_LATE_COLUMN) > 0 if kind == "I" else kind == "T" or _has_before(frame)
+                complete = "." in table or (  # `is_table_name`, inline: the assembler looks at such a table's rows
+                    frame.rfind(_LATE_COLUMN) > 0 if kind == "I" else kind == "T" or _has_before(frame)
+                )
                 row = (unpack_lsn(frame, 1)[0], kind, table, frame, complete, read_parts, 0)
                 append(make(RowChange, row))  # takes half the time of RowChange(*row)
             elif action == _COMMIT:
@@ -185,12 +196,13 @@ def _table(frame: bytes, wanted_schema: str | None) -> str:
         raise ProtocolError(f"wal2json sent a change with an unreadable table name: {exc!r}", offset=start) from exc
     if (schema, table) == REGISTRY:
         return _REGISTRY
-    return table if wanted_schema in {None, schema} else f"{schema}.{table}"
+    is_bare = wanted_schema is None or (wanted_schema == schema and not is_table_name(table))
+    return table if is_bare else f"{schema}.{table}"
 
 
 def _has_before(frame: bytes) -> bool:
     """Return whether a U or D has a collection's columns in its before image, without decoding it."""
-    start = frame.find(_IDENTITY, _ACTION)
+    start = frame.rfind(_IDENTITY)
     return start > 0 and frame.count(_NAME, start) >= len(COLLECTION_COLUMNS)
 
 
@@ -279,6 +291,20 @@ def read_texts(frame: bytes) -> Images:
 
 
 _TEXTS = {True: "t", False: "f"}
+
+
+@lru_cache(maxsize=1024)
+def columns_losing_nan(shape: TableShape) -> tuple[str, ...]:
+    """Return the columns of which NaN and the infinities are sent as NULL: not those of arrays or domains."""
+    return tuple(column.name for column in shape.columns if loses_nan(column.type))
+
+
+def loses_nan(type_name: str) -> bool:
+    """Return whether NaN and the infinities of a type are sent as NULL."""
+    return type_name.partition("(")[0] in _LOSING_NAN and not type_name.endswith("[]")
+
+
+_LOSING_NAN = frozenset({"numeric", "real", "double precision"})
 
 
 def _loads(frame: bytes) -> Any:

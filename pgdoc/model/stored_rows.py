@@ -5,12 +5,14 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+import orjson
+
 from pgdoc.model.documents import Document
 
 if TYPE_CHECKING:
     from pgdoc.model.json_codec import JsonDecoder
 
-__all__ = ["StoredRow", "document_of", "rows_by_id"]
+__all__ = ["StoredRow", "document_of", "rows_by_id", "rows_by_key"]
 
 StoredRow: TypeAlias = bytes
 """Version, created_at and updated_at in binary form, then the data as JSON text, empty if the server can't print it.
@@ -30,6 +32,16 @@ def rows_by_id(ids: bytes | None, texts: bytes | None, columns: bytes | None) ->
     texts_at = zip(range(0, len(columns), width), texts.split(_SEPARATOR), strict=True)
     rows = [columns[at : at + width] + text for at, text in texts_at]
     return dict(zip(ids.decode().split("\0"), rows, strict=True))
+
+
+def rows_by_key(ids: bytes | None, rows: bytes | None, *, is_composite: bool) -> dict[str, bytes]:
+    """Take apart what `read_table` of the catalog returns; both are `None` if there is no row."""
+    if ids is None or rows is None:
+        return {}
+    keys = ids.decode().split("\0")
+    if is_composite:  # in the form that the ids of changes have
+        keys = [orjson.dumps(orjson.loads(key)).decode() for key in keys]
+    return dict(zip(keys, rows.split(_SEPARATOR), strict=True))
 
 
 def document_of(

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from pgdoc.errors import InvalidInput, InvalidName
 from pgdoc.model.short_repr import short_repr
 
-__all__ = ["check_document_column", "check_table", "is_table_name", "table_address"]
+__all__ = ["check_document_column", "check_table", "is_table_name", "table_address", "titled"]
 
-_MOST_BYTES = 63  # of a name in PostgreSQL
+_MOST_BYTES: Final = 63  # of a name in PostgreSQL
 
 
 def is_table_name(name: str) -> bool:
     """Whether the name is one of a table, not of a collection."""
     return "." in name
+
+
+def titled(name: str, schema: str = "") -> str:
+    """Return what messages call a collection, with its schema if that is given, or a table."""
+    if is_table_name(name):
+        return f'table "{name}"'
+    return f'collection "{schema}.{name}"' if schema else f'collection "{name}"'
 
 
 def check_table(name: Any) -> str:

@@ -38,6 +38,8 @@ SETTINGS = {
     "intervalstyle": "iso_8601",
     "bytea_output": "hex",
     "extra_float_digits": "1",
+    "quote_all_identifiers": "off",
+    "lc_monetary": "C",
     "default_transaction_isolation": r"read\ committed",
     "default_transaction_read_only": "off",
     "synchronous_commit": "local",
@@ -235,6 +237,11 @@ def quote_identifier(name: str) -> str:
 def quote_literal(value: str) -> str:
     """Return a text as SQL writes it; the replication protocol takes no parameters."""
     return sql.Literal(value).as_string(None)
+
+
+def quote_option(value: str) -> str:
+    """Return a text as a replication command writes it: there, a backslash has no meaning, and `E''` is unknown."""
+    return "'" + value.replace("'", "''") + "'"
 
 
 def _version(connection: psycopg.Connection[Any]) -> int:

@@ -16,6 +16,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from pgdoc.decoding.parts import Part
+from pgdoc.decoding.records import ROW_KINDS
 from pgdoc.errors import PgdocError, ServerUnreachable, UnreadableChange
 from pgdoc.model.positions import Lsn
 from pgdoc.replication.routes import STRAIGHT, Route, UnsentChange
@@ -119,8 +120,7 @@ def find_poison(
 
 def wants_any(selection: Selection, poison: frozenset[str] | None) -> bool:
     """Return whether a stream can want changes of these collections; `None` stands for any."""
-    tables = selection.tables
-    return poison is None or (bool(poison) if None in tables else not poison.isdisjoint(tables))
+    return poison is None or any(selection.may_want(name, kind) for name in poison for kind in ROW_KINDS)
 
 
 def unreadable(unsent: UnsentChange, poison: frozenset[str] | None, subject: str, advice: str) -> UnreadableChange:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -10,7 +11,7 @@ from pgdoc.changes.life import Existence
 from pgdoc.changes.registry import Registry
 from pgdoc.decoding.records import Span
 from pgdoc.decoding.registry_rows import read_shape
-from pgdoc.errors import RegistryUnbound
+from pgdoc.errors import RegistryUnbound, ServerUnreachable
 from pgdoc.replication.connection import connect, map_replication_error, quote_literal
 from pgdoc.sql import statement
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pgdoc.replication.source import Source
+
+_SETTLE_S = 1.0
+_SETTLE_POLL_S = 0.005
+_STANDBY_S = 60.0
 
 
 def fetch_registry(connection: psycopg.Connection[Any], source: Source) -> Registry:
@@ -43,6 +48,28 @@ def fetch_registry(connection: psycopg.Connection[Any], source: Source) -> Regis
         messages_until=identity.messages_until,
         look_again=(lambda: _look_again(source)) if is_incomplete else None,
     )
+
+
+def wait_for_registrations(connection: psycopg.Connection[Any]) -> None:
+    """Return when every table that was registered before the call can be found in the registry.
+
+    A transaction that PostgreSQL shows as running may have committed, and become visible within a moment: this waits up
+    to a second. One that waits for a synchronous standby has committed, too: this waits as long as it does, since
+    nobody can write to the table before. The others have not committed, and will report the table in the WAL.
+
+    Raises:
+        ServerUnreachable: a transaction waits for its standby for too long.
+    """
+    began = time.monotonic()
+    while (row := connection.execute(statement("replication", "uncertain")).fetchone()) and row.is_uncertain:
+        waited_s = time.monotonic() - began
+        if waited_s > (_STANDBY_S if row.is_waiting else _SETTLE_S):
+            if not row.is_waiting:
+                return
+            raise ServerUnreachable(
+                "a transaction that adds a table waits for a synchronous standby: check the standby"
+            )
+        time.sleep(_SETTLE_POLL_S)
 
 
 def read_existence(commit_lsn: int, rows: Iterable[Sequence[Any]]) -> Existence:

@@ -15,13 +15,14 @@ import psycopg
 
 from pgdoc.changes.assembler import Assembler
 from pgdoc.changes.change import Burst
+from pgdoc.changes.registry import TableAdded
 from pgdoc.decoding.plugins import PLUGINS, Decoder
 from pgdoc.errors import PgdocError, PluginMissing, PluginNotAllowed, PublicationIncomplete
 from pgdoc.model.positions import Lsn, commit_lsn_of
 from pgdoc.replication.checks import check_exact, check_published, history_lost
 from pgdoc.replication.connection import connect, is_decoding, map_replication_error, preflight, quote_literal
 from pgdoc.replication.reader import Reader
-from pgdoc.replication.registry import fetch_registry, follow_tables
+from pgdoc.replication.registry import fetch_registry, follow_tables, wait_for_registrations
 from pgdoc.replication.routes import STRAIGHT, Route, as_unsent
 from pgdoc.replication.slots import (
     BOOKMARK_PLUGIN,
@@ -39,7 +40,7 @@ from pgdoc.replication.standby import StandbyCheck
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 class ReplicationSession(NamedTuple):
@@ -56,6 +57,12 @@ class ReplicationSession(NamedTuple):
     def has_arrived(self) -> bool:
         """Whether the session has returned everything up to the end of its route."""
         return self.route.until is not None and self.assembler.watermark >= self.route.until
+
+    @property
+    def has_wrong_plugin(self) -> bool:
+        """Whether pgoutput would have been chosen, had a table been as it was when the registry was read."""
+        registry = self.assembler.registry
+        return registry.may_change_plugin and registry.needs_pgoutput and not self.slot_start.refusal
 
     @property
     def is_used_up(self) -> bool:
@@ -112,13 +119,13 @@ def open_reader(  # noqa: PLR0913 (each has its own reason to differ between hub
     check: Callable[[Cluster], None] | None = None,
     begin_history: bool = True,
     route: Route = STRAIGHT,
-    names: frozenset[str] | None = None,
+    names: Sequence[str] | None = None,
 ) -> ReplicationSession:
     """Stream every transaction whose commit record is at or after `at`.
 
     `at` is clamped to the end of the WAL, beyond which PostgreSQL would lose changes; `None` stands for that end.
     `check` gets the cluster that the connection leads to, before anything is opened there. `begin_history` creates a
-    bookmark if there is none. `names` are the collections that a detour through pgoutput must not miss; `None` for all.
+    bookmark if there is none. `names` are what a detour through pgoutput must not miss, see `Selection.names`.
 
     Raises:
         HistoryLost, SlotBlocked: see `take_position`.
@@ -185,6 +192,9 @@ def _open_reader(  # noqa: PLR0913 (as above)
             session = begin_reading(connection, source, slot, slot_start, cluster, standby=standby, route=route)
         except psycopg.Error as exc:
             raise map_replication_error(exc, connection) from exc
+        if session.has_wrong_plugin:
+            session.reader.close()
+            raise TableAdded("a table was changed while its plugin was chosen", needs_pgoutput=True)
         opened.pop_all()  # the reader closes both
         return session
 
@@ -201,12 +211,18 @@ def begin_reading(  # noqa: PLR0913 (what a session consists of)
 ) -> ReplicationSession:
     """Begin to stream a slot on this connection."""
     plugin = PLUGINS[slot_start.plugin]
+    selects = slot_start.plugin == "wal2json"
+    if selects:
+        wait_for_registrations(connection)
     registry = fetch_registry(connection, source)
+    watched = registry.tables
+    if selects and route.part.only is None:
+        registry.asked, registry.may_change_plugin = watched, source.plugin == "auto"
     reader = Reader(
         connection,
         slot,
         slot_start.at,
-        plugin.options(source.schema, route.part),
+        plugin.options(source.schema, route.part, watched),
         is_decoding=partial(is_decoding, source.conninfo),
         standby=standby,
     )
@@ -252,9 +268,9 @@ def check_publication(
 
 
 def check_detour(
-    connection: psycopg.Connection[Any], source: Source, slot_start: SlotStart, names: frozenset[str] | None
+    connection: psycopg.Connection[Any], source: Source, slot_start: SlotStart, names: Sequence[str] | None
 ) -> None:
-    """Refuse to read a transaction through a plugin that would leave out changes of these collections, or of any.
+    """Refuse to read a transaction through a plugin that would leave out changes; `names` as for `open_reader`.
 
     Raises:
         PublicationIncomplete, HistoryLost: it would.
@@ -306,12 +322,13 @@ def _plugins(connection: psycopg.Connection[Any], source: Source) -> tuple[str, 
     """Return the plugins to try, in order.
 
     Where no event trigger follows what SQL does to tables, pgoutput comes first: it sends a table's oid, while the name
-    that wal2json sends may meanwhile be another table's.
+    that wal2json sends may meanwhile be another table's. So it does where a watched table has a column of a type of
+    which wal2json sends NaN and the infinities as NULL.
     """
     if source.plugin != "auto":
         return source.plugins
-    row = connection.execute(statement("replication", "follows_ddl")).fetchone()
-    return source.plugins if row is not None and row.follows_ddl else source.plugins[::-1]
+    row = connection.execute(statement("replication", "suits_wal2json")).fetchone()
+    return source.plugins if row is not None and row.suits_wal2json else source.plugins[::-1]
 
 
 def _take_position(  # noqa: PLR0913 (what the two above were given)

@@ -54,6 +54,13 @@ CROSS JOIN LATERAL (
   ) AS counted
 ) AS part
 
+-- name: watched_part
+SELECT hides_rows, seen, end_lsn, read_at, key, orders, document, columns, found, ids, rows
+FROM pgdoc.read_table(%s, %s, %s::text[], %s, %s)
+
+-- name: key_orders
+SELECT pgdoc.key_orders(w.relation) FROM pgdoc.watchable(%s, %s) AS w
+
 -- name: oldest_bookmark
 SELECT (min(confirmed_flush_lsn) - '0/0'::pg_lsn)::bigint AS oldest
 FROM pg_replication_slots
@@ -61,18 +68,13 @@ WHERE starts_with(slot_name, format('pgdocb_%%s_', (SELECT oid FROM pg_database 
   AND wal_status <> 'lost'
 
 -- name: watchable
--- The collections of a schema, or the named ones, and whether each has before images (REPLICA IDENTITY FULL).
-SELECT found.name, c.relreplident = 'f'
-FROM pgdoc.collections(%s) AS found(name) JOIN pg_class c ON c.relname = found.name
-WHERE c.relnamespace = to_regnamespace(quote_ident(%s)) AND (%s::text[] IS NULL OR found.name = ANY(%s::text[]))
+-- The collections and watched tables that are wanted, and whether each has before images (REPLICA IDENTITY FULL).
+SELECT w.name, w.is_full FROM pgdoc.watchable(%s, %s) AS w
 
 -- name: row_security
--- The collections of which a policy may hide documents from this role. As with pg_dump, the owner and roles with BYPASSRLS
--- see all of them.
-SELECT found.name FROM pgdoc.collections(%s) AS found(name)
-WHERE (%s::pg_catalog.text[] IS NULL OR found.name OPERATOR(pg_catalog.=) ANY(%s::pg_catalog.text[]))
-  AND pg_catalog.row_security_active(pg_catalog.format('%%I.%%I'::pg_catalog.text, %s::pg_catalog.text, found.name))
-ORDER BY found.name
+-- Those of which a policy may hide documents from this role. As with pg_dump, the owner and roles with BYPASSRLS see all.
+SELECT w.name FROM pgdoc.watchable(%s, %s) AS w
+WHERE pg_catalog.row_security_active(w.relation) ORDER BY w.name
 
 -- name: follow_tables
 SELECT pgdoc.follow_tables() FROM set_config('synchronous_commit', 'local', true) WHERE NOT pgdoc.is_followed()
@@ -120,7 +122,8 @@ RETURNING true
 
 -- name: status
 SELECT current_setting('server_version'), current_database(), (SELECT version_num FROM pgdoc.alembic_version),
-  (SELECT count(*) FROM pgdoc.collections(%s)), pgdoc.follows_ddl()
+  (SELECT count(*) FROM pgdoc.collections(%s)), pgdoc.follows_ddl(), pgdoc.loses_values(),
+  (SELECT count(*) FROM pgdoc.registry WHERE kind = 'table' AND until IS NULL)
 
 -- name: role
 SELECT current_user::text

@@ -15,7 +15,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pgdoc.changes.fanout import State, Subscription
-from pgdoc.changes.router import Router
+from pgdoc.changes.registry import TableAdded
+from pgdoc.changes.router import Router, named_by, names_of
 from pgdoc.errors import PgdocError, ServerUnreachable
 from pgdoc.model.positions import Lsn, before_commits_at, commit_lsn_of
 from pgdoc.replication.detours import find_poison, open_detour, unreadable, wants_any
@@ -72,10 +73,8 @@ class Group:
 
     @property
     def names(self) -> frozenset[str] | None:
-        """The collections that they want; `None` for all."""
-        tables = [subscription.selection.tables for subscription in self]
-        named = [names for names in tables if isinstance(names, frozenset)]
-        return frozenset().union(*named) if len(named) == len(tables) else None
+        """The collections and tables that they want; `None` for all."""
+        return named_by(subscription.selection for subscription in self)
 
     def remove(self, subscription: Subscription) -> None:
         """Remove one subscription."""
@@ -220,6 +219,10 @@ class CatchUp:
                     session.reader.close()
                     session = self._go_around(group, session, exc)
                     continue
+                except TableAdded:
+                    session.reader.close()
+                    session = self._open(group, session.route)
+                    continue
                 if session.route is STRAIGHT:  # a detour ends soon
                     session = renewal.renew_if_due(session, watermark)
                 if session.is_used_up and group:
@@ -240,7 +243,7 @@ class CatchUp:
             prefix=_SLOT_PREFIX,
             check=self._subscriptions.check_cluster,
             route=route,
-            names=group.names,
+            names=names_of(subscription.selection for subscription in group),
         )
 
     def _go_around(self, group: Group, session: ReplicationSession, unsent: UnsentChange) -> ReplicationSession:

@@ -6,6 +6,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pgdoc.changes.registry import TableAdded
 from pgdoc.errors import PgdocError
 from pgdoc.model.positions import Lsn
 from pgdoc.replication.detours import open_detour
@@ -105,6 +106,8 @@ class LiveReader:
                 self._read(self._session, catchup)  # may replace the session
             except UnsentChange as exc:
                 next_session = partial(self._open_next, partial(self._go_around, self._session, exc, catchup))
+            except TableAdded as exc:
+                logger.info("reading again from %s: %s", Lsn(self._subscriptions.watermark), exc)
             except PgdocError as exc:
                 if not exc.resumable:
                     raise

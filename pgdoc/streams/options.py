@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pgdoc.changes.event_filter import parse_where
 from pgdoc.changes.events import ChangeEvent
+from pgdoc.changes.router import Selection
 from pgdoc.errors import InvalidInput, InvalidResumeToken
-from pgdoc.model.names import check_consumer
+from pgdoc.model.names import check_consumer, check_name
 from pgdoc.model.positions import Lsn
 from pgdoc.model.short_repr import short_repr
+from pgdoc.model.table_names import check_table, is_table_name
 from pgdoc.model.tokens import ResumeToken, SnapshotStage
 from pgdoc.model.value_codec import USUAL_VALUES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pgdoc.changes.router import Condition
     from pgdoc.model.json_codec import JsonDecoder
@@ -98,6 +100,17 @@ class StreamOptions:
             )
         if not self.snapshot and isinstance(self.resume_after, ResumeToken) and self.resume_after.is_inside:
             raise InvalidResumeToken("the token is from inside a snapshot: pass snapshot=True to continue it")
+
+
+def make_selection(names: Iterable[str], options: StreamOptions, *, tables: bool) -> Selection:
+    """Return what a stream is on: collections and tables, or all collections, with or without all watched tables."""
+    checked = frozenset(
+        check_table(name) if isinstance(name, str) and is_table_name(name) else check_name(name, "collection")
+        for name in names
+    )
+    if checked and tables:
+        raise ValueError("tables=True stands for all collections and watched tables: leave out the names, or tables")
+    return Selection(checked or None, options.where, with_tables=tables)
 
 
 def read_token(resume_after: ResumeToken | Lsn | str) -> ResumeToken | Lsn:

@@ -76,6 +76,7 @@ class Status:
         catalog: the revision of the pgdoc catalog.
         schema: the schema whose tables are the collections.
         collections: the number of collections.
+        tables: the number of watched tables, in all schemas.
         plugin: the output plugin that streams read through; `auto` if none could be tried.
         plugin_reason: why that plugin, in words.
         follows_ddl: whether streams get events for collections that SQL drops and renames.
@@ -87,17 +88,21 @@ class Status:
     catalog: str
     schema: str
     collections: int
+    tables: int
     plugin: str
     plugin_reason: str
     follows_ddl: bool
     problem: str | None
 
 
-def plugin_reason(wanted: str, plugin: str, refusal: str | None, *, follows_ddl: bool) -> str:
+def plugin_reason(
+    wanted: str, plugin: str, refusal: str | None, *, follows_ddl: bool, loses_values: bool = False
+) -> str:
     """Return, in words, why streams read through `plugin`.
 
     `wanted` is the store's option. `refusal` says why the server refuses a preferred plugin; it is empty if the server
-    refused none, and `None` if none could be tried. `follows_ddl` says whether event triggers follow DDL.
+    refused none, and `None` if none could be tried. `follows_ddl` says whether event triggers follow DDL, and
+    `loses_values` whether wal2json would lose values of a watched table.
     """
     if wanted != "auto":
         return "the store asks for it"
@@ -105,6 +110,8 @@ def plugin_reason(wanted: str, plugin: str, refusal: str | None, *, follows_ddl:
         return "none could be tried"
     if not refusal and plugin == "pgoutput" and not follows_ddl:
         return "no event trigger follows DDL, and pgoutput tells tables apart even so"
+    if not refusal and plugin == "pgoutput" and loses_values:
+        return "a watched table has numbers that can be NaN or infinite, which wal2json sends as null"
     return refusal or f"the server has and allows {plugin}"
 
 

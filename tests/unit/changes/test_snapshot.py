@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from pgdoc._sync import snapshot_reader
 from pgdoc.changes.change import Change, TransactionInfo
+from pgdoc.changes.router import Selection
 from pgdoc.changes.snapshot import PgSnapshot, Place, Snapshot, SnapshotChunk
 from pgdoc.decoding.records import CollectionChange, Images, RowChange
 from pgdoc.errors import InvalidResumeToken, ServerUnreachable
@@ -89,7 +90,7 @@ class Snapshots(RuleBasedStateMachine):
         self.start = len(self.wal)
         self.taken = (self.start, 0)  # the transaction that the stream is in, and the index of its next change
         self.delivered: Tables = {}
-        self.snapshot = Snapshot(SnapshotProgress(TABLES, "", "*", 0), None)
+        self.snapshot = Snapshot(SnapshotProgress(TABLES, "", "*", 0), Selection())
         self.there: Tables = dict(self.now)  # the tables as they are at the stream's position
 
     @rule(wanted=writes, late=st.booleans())
@@ -196,7 +197,7 @@ class Snapshots(RuleBasedStateMachine):
     def open_again(self):
         """Resume, which waits until everything that committed before is visible."""
         self.unseen.clear()
-        self.snapshot = Snapshot(SnapshotProgress.parse(str(self.snapshot.progress)), None)
+        self.snapshot = Snapshot(SnapshotProgress.parse(str(self.snapshot.progress)), Selection())
 
     @invariant()
     def the_events_give_the_tables_up_to_the_last_document_delivered(self):
@@ -234,7 +235,7 @@ def chunk(collection: str, after: str, keys: str, up_to: str | None) -> Snapshot
 
 
 def test_a_dropped_collection_has_nothing_to_read():
-    snapshot = Snapshot(SnapshotProgress(("a", "b", "c"), "", "*", 0), None)
+    snapshot = Snapshot(SnapshotProgress(("a", "b", "c"), "", "*", 0), Selection())
     assert snapshot.accept(chunk("a", "", "12", "2"))
     assert not snapshot.absorb(ddl("drop", "a"), View(None, None))
     assert (snapshot.due_at, snapshot.wanted) == (None, ("b", ""))
@@ -245,7 +246,7 @@ def test_a_dropped_collection_has_nothing_to_read():
 
 
 def test_a_renamed_collection_is_read_under_its_new_name():
-    snapshot = Snapshot(SnapshotProgress(("a", "b"), "", "*", 0), None)
+    snapshot = Snapshot(SnapshotProgress(("a", "b"), "", "*", 0), Selection())
     assert snapshot.accept(chunk("a", "", "12", "2"))
     snapshot.release(PLACE)
     assert snapshot.due is not None
@@ -257,7 +258,7 @@ def test_a_renamed_collection_is_read_under_its_new_name():
 
 
 def test_a_collection_renamed_to_a_name_outside_the_stream_has_nothing_to_read():
-    snapshot = Snapshot(SnapshotProgress(("a", "b"), "", "x", 0), frozenset("ab"))
+    snapshot = Snapshot(SnapshotProgress(("a", "b"), "", "x", 0), Selection(frozenset("ab")))
     snapshot.absorb(ddl("rename", "a", "z"), View(None, None))
     assert snapshot.wanted == ("b", "")
 
@@ -325,7 +326,7 @@ def test_a_reader_asks_for_about_as_many_documents_as_fit_into_a_chunk():
     reader = snapshot_reader.SnapshotReader(mock.Mock(read_part=read_part))
     reader._not_before = -1e9
     for fits in (10_000, 10_000, 10_000, 3, 3, 0, 10_000):
-        snapshot = Snapshot(SnapshotProgress(("a",), "", "*", 0), None)
+        snapshot = Snapshot(SnapshotProgress(("a",), "", "*", 0), Selection())
         reader.read_on(snapshot)
         reader._not_before = -1e9
         assert (snapshot.wanted is None) == (fits > 0)

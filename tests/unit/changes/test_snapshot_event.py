@@ -13,6 +13,7 @@ import pytest
 
 from pgdoc.changes import events
 from pgdoc.changes.events import ChangeEvent
+from pgdoc.changes.router import Selection
 from pgdoc.changes.snapshot import PgSnapshot, Place, Snapshot, SnapshotChunk
 from pgdoc.changes.snapshot_event import mark_of
 from pgdoc.model.documents import Document
@@ -27,7 +28,7 @@ START = SnapshotProgress(("orders", "users"), "a", "*", 5)
 
 def snapshot_of(documents: dict[str, Any], up_to: str | None) -> Snapshot:
     """Return a snapshot whose chunk with these documents is due."""
-    snapshot = Snapshot(START, None)
+    snapshot = Snapshot(START, Selection())
     seen = PgSnapshot(5, 5, frozenset())
     assert snapshot.accept(SnapshotChunk("orders", "a", documents, up_to, seen, 100, NOW))
     snapshot.release(Place(POSITION, IDS, None))

@@ -56,8 +56,7 @@ def stream_of(kind: type[Any]) -> Any:
         buffer_bytes=1 << 20,
         decode=None,
     )
-    stream = kind(mock.Mock(), NAMES, options)
-    assert stream._selection == Selection(NAMES)
+    stream = kind(mock.Mock(), Selection(NAMES), options)
     stream._follow(Feed())
     return stream
 

@@ -94,6 +94,11 @@ def test_why_a_plugin_is_read(wanted, plugin, refusal, follows_ddl, says):
     assert plugin_reason(wanted, plugin, refusal, follows_ddl=follows_ddl) == says
 
 
+def test_a_plugin_that_loses_no_values_is_read_for_that_reason():
+    reason = plugin_reason("auto", "pgoutput", "", follows_ddl=True, loses_values=True)
+    assert reason == "a watched table has numbers that can be NaN or infinite, which wal2json sends as null"
+
+
 @pytest.mark.parametrize(
     ("name", "sizes"), [("buffer_size", (0, 1)), ("buffer_bytes", (1, -1)), ("buffer_size", (1.5, 1))]
 )
