@@ -165,3 +165,16 @@ def test_a_generated_column_leaves_updates_working(sql: psycopg.Connection[Any],
         with pytest.raises(psycopg.Error, match="virtual generated column"):
             sql.execute("ALTER TABLE orders ADD COLUMN thrice numeric GENERATED ALWAYS AS (total * 3) VIRTUAL")
         sql.execute("UPDATE orders SET total = 4")
+
+
+def test_an_open_change_of_a_table_holds_up_no_other_registration(sql: psycopg.Connection[Any], dsn: str) -> None:
+    """The commits of both are put in order: none gives up after waiting for the other."""
+    with psycopg.connect(dsn) as migration:
+        migration.execute("ALTER TABLE orders ADD COLUMN note text")
+        sql.execute("SET lock_timeout = '100ms'")
+        with sql.transaction():
+            sql.execute("SELECT pgdoc.create_collection('docs', 'users')")
+            sql.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            lock = "relation = 'pgdoc.identity'::regclass AND mode = 'ExclusiveLock' AND granted"
+            assert sql.execute(f"SELECT FROM pg_locks WHERE {lock}".encode()).fetchone() is not None
+        migration.rollback()
