@@ -182,10 +182,13 @@ def _read_documents(event: ReadEvent, row: RowChange, form: _Form) -> tuple[Any,
         return after, before, None
     if new["data"] == old["data"]:
         description = UpdateDescription({}, [], [], {})
-    elif form is _PLAIN:
-        description = diff(before["data"], after["data"])
     else:
-        description = diff(decode(old["data"]), decode(new["data"]))
+        former, data = before["data"], after["data"]
+        if form is not _PLAIN:
+            former, data = decode(old["data"]), decode(new["data"])
+        if not isinstance(former, dict) or not isinstance(data, dict):
+            return after, before, None
+        description = diff(former, data)
     return after, before, _shape_of_description(description, form)
 
 

@@ -217,7 +217,9 @@ def _update_description(event: ChangeEvent) -> UpdateDescription | None:
     new, old = event._images  # noqa: SLF001
     if new["data"] == old["data"]:  # equal texts need no decoding
         return UpdateDescription({}, [], [], {})
-    return diff(before.data, after.data)
+    both: tuple[Any, Any] = before.data, after.data
+    are_objects = all(isinstance(data, dict) for data in both)  # a table's document can be any JSON value
+    return diff(*both) if are_objects else None
 
 
 def _timestamp(event: ChangeEvent) -> datetime:
