@@ -193,9 +193,10 @@ def _read_documents(event: ReadEvent, row: RowChange, form: _Form) -> tuple[Any,
 
 
 def _read_document(image: dict[str, Any], table: str, form: _Form, decode: json_codec.JsonDecoder) -> dict[str, Any]:
-    if REST not in image or image["data"].__class__ is not str:
+    text = image["data"]
+    if REST not in image or text.__class__ is not str:
         if is_table_name(table) and LOST not in image:
-            return {"id": image["id"], "data": form.text(image["data"], decode)}
+            return {"id": image["id"], "data": form.text(text, decode)}
         raise _Unusual
     all_columns(image, table)
     created_at, updated_at = iso_of(image["created_at"]), iso_of(image["updated_at"])

@@ -109,7 +109,7 @@ def data_of(image: dict[str, Any], table: str) -> str:
 def columns_of(image: dict[str, Any], table: str) -> str | None:
     """Return the JSON of the other columns, as `data_of` does; `None` if the table has no document."""
     text: str | None = image["columns"]
-    if LOST in image:
+    if text is not None and LOST in image:
         raise _lost(image["id"], image[LOST], table)
     return text
 
