@@ -107,12 +107,6 @@ class RowWritten(NamedTuple):
         lossy = [column.name for column in self.shape.columns if column.type in LOSSY]
         return any(image[name] is None or image[name] in NOT_FINITE for image in images for name in lossy)
 
-    @property
-    def loses_key(self) -> bool:
-        types = {column.name: column.type for column in self.shape.columns}
-        images = (self.new,) if self.kind == "I" else (self.old,) if self.kind == "D" else (self.new, self.old)
-        return any(image[name] in NOT_FINITE and types[name] in LOSSY for image in images for name in self.shape.key)
-
     def row(self, plugin: str) -> bytes:
         new = self.new if self.kind in "IU" else None
         old = self.old if self.kind in "UD" else None
@@ -138,7 +132,9 @@ class RowWritten(NamedTuple):
             frames = [wire.begin(10, 20, 28), *messages, row, wire.commit(20, 28)]
             return assembler.feed(Wal2Json("docs").decode(frames)).changes
         messages = [] if self.message is None else [pgoutput_wire.message(self.message.encode())]
-        relation = pgoutput_wire.relation(schema="public", types={each.name: 25 for each in self.shape.columns}, key=identity)
+        relation = pgoutput_wire.relation(
+            schema="public", types={each.name: 25 for each in self.shape.columns}, key=identity
+        )
         committed_us = (datetime.fromisoformat(wire.TIMESTAMP) - EPOCH) // timedelta(microseconds=1)
         frames = [pgoutput_wire.begin(20, committed_us), relation, *messages, row, pgoutput_wire.commit(20, 28)]
         return assembler.feed(PgOutput("docs").decode(frames)).changes

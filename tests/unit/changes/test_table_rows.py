@@ -1,7 +1,8 @@
-"""Rows of watched tables: however they are read, both plugins give the same, and nothing is taken for something else."""
+"""Rows of watched tables are the same however they are read, and through both plugins."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import pickle
 from operator import attrgetter
@@ -19,17 +20,16 @@ from pgdoc.changes.registry import Registry
 from pgdoc.changes.table_rows import TableRows, image_of_row, rows_of_table
 from pgdoc.decoding.frames import PAYLOAD
 from pgdoc.decoding.pgoutput import PgOutput
-from pgdoc.decoding.records import LOST, Images
+from pgdoc.decoding.records import LOST, Images, RowChange
 from pgdoc.decoding.wal2json import Wal2Json
 from pgdoc.errors import ProtocolError, ReplicaIdentityChanged, UnreadableDocument
 from tests.unit import pgoutput_wire, wire
 from tests.unit.table_wire import IDS, RowWritten, Texts, rows_written, shape_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pgdoc.changes.change import Change
-    from pgdoc.decoding.records import RowChange
 
 PLUGINS = ("wal2json", "pgoutput")
 SHAPE = shape_of(("id", "bigint"), ("total", "numeric(12,2)"), ("note", "text"))
@@ -85,7 +85,9 @@ def outcome(change: Change) -> Any:
     try:
         found = row.read(row.message)
         parts = ("data", "columns", "id")
-        return head, [{**{part: image[part] for part in parts}, LOST: image.get(LOST)} if image else {} for image in found]
+        return head, [
+            {**{part: image[part] for part in parts}, LOST: image.get(LOST)} if image else {} for image in found
+        ]
     except UnreadableDocument as exc:
         return head, str(exc)
 
@@ -99,15 +101,14 @@ def test_a_damaged_row_raises_only_errors_of_reading(written: RowWritten, plugin
         frame[at] = data.draw(st.integers(0, 255))
     damaged = bytes(frame[: data.draw(st.integers(start, len(frame)) | st.just(len(frame)))])
     try:
-        for change in written.changes(plugin, damaged):
-            event = events.from_change(change, IDS)
-            for read in (events.ChangeEvent.to_json, events.ChangeEvent.to_dict):
-                try:
-                    read(event)
-                except UnreadableDocument:
-                    pass
-    except (ProtocolError, ValueError):
+        changes = written.changes(plugin, damaged)
+    except (ProtocolError, ValueError):  # the table's name was damaged, or the row had to be parsed
         return
+
+    for event in [events.from_change(change, IDS) for change in changes]:
+        for read in (events.ChangeEvent.to_json, events.ChangeEvent.to_dict, attrgetter("document_id")):
+            with contextlib.suppress(ProtocolError, UnreadableDocument):
+                read(event)
 
 
 @pytest.mark.parametrize("kind", "IUD")
@@ -135,7 +136,7 @@ def test_an_update_that_keeps_its_key_is_not_parsed(
 ) -> None:
     texts = {"id": "\\xdead" if columns[0][1] == "bytea" else "t", "note": "{a}", "total": "5"}
     shape = shape_of(*columns, key=key)
-    old = {name: texts[name] for name, _ in columns}
+    old: Texts = {name: texts[name] for name, _ in columns}
 
     assert RowWritten(shape, "U", {**old, columns[-1][0]: "{b}"}, old).change(plugin).row.kind == "U"
 
@@ -218,9 +219,15 @@ def test_a_null_that_wal2json_may_have_sent_for_another_value_makes_the_row_unre
 
     assert (event.document_id, event.collection, event.event_type) == ("7", "public.orders", "insert")
     assert str(event.resume_token)
-    reads = [events.ChangeEvent.to_json, events.ChangeEvent.to_dict, attrgetter("full_document")]
-    for read in reads if document is None else [*reads, attrgetter("columns")]:
-        with pytest.raises(UnreadableDocument, match='"total".*plugin="auto"') as caught:
+    reads: list[Callable[[events.ChangeEvent], object]] = [
+        events.ChangeEvent.to_json,
+        events.ChangeEvent.to_dict,
+        attrgetter("full_document"),
+    ]
+    if document is not None:
+        reads.append(attrgetter("columns"))
+    for read in reads:
+        with pytest.raises(UnreadableDocument, match=r'"total".*plugin="auto"') as caught:
             read(event)
         assert (caught.value.collection, caught.value.document_id) == ("public.orders", "7")
 
@@ -292,7 +299,9 @@ def test_streams_share_what_was_read(plugin: str) -> None:
 
 def test_rows_of_table_leaves_a_truncation_as_it_is() -> None:
     written = RowWritten(SHAPE, "I", ROW, {})
-    row: RowChange = written.change("wal2json").row._replace(kind="T", table="orders", read=lambda _: Images({}, {}))  # type: ignore[union-attr, assignment]
+    row = written.change("wal2json").row
+    assert isinstance(row, RowChange)
+    row = row._replace(kind="T", table="orders", read=lambda _: Images({}, {}))
 
     (found,) = rows_of_table(row, written.span)
     assert (found.kind, found.table) == ("T", "public.orders")
