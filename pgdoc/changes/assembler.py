@@ -71,6 +71,11 @@ class Assembler:
         return self._begin.commit_lsn if self._begin is not None else 0
 
     @property
+    def registry(self) -> Registry:
+        """What it was given."""
+        return self._registry
+
+    @property
     def names(self) -> frozenset[str]:
         """The names that collections of the schema have or had, as far as was read."""
         return self._registry.names

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from pgdoc.changes.change import Change
 
 
+_PRESENT = frozenset({"create", "schema"})
+"""The kinds of changes that leave their collection or table in place."""
+
+
 class Existence(NamedTuple):
     """Which of a stream's collections exist where it resumes, as the registry tells.
 
@@ -60,10 +64,10 @@ class Life:
             if commit_lsn_of(change.position) == self._inside.commit_lsn:
                 self._there.update(self._inside.was_there)
             self._inside = None
-        self._note(row.table, there=row.kind == "create")
+        self._note(row.table, there=row.kind in _PRESENT)
         if row.renamed_to is not None:
             self._note(row.renamed_to, there=True)
-        if row.kind == "create" or any(self._is_there(name, row) for name in self._names):
+        if row.kind in _PRESENT or any(self._is_there(name, row) for name in self._names):
             return None
         return change._replace(
             position=just_after(change.position), row=row._replace(kind="invalidate", renamed_to=None)

@@ -33,6 +33,7 @@ from pgdoc.replication.session import read_burst
 from pgdoc.runtime.deadline import deadline_scope
 
 if TYPE_CHECKING:
+    from pgdoc.changes.change import Change
     from pgdoc.changes.router import Selection
     from pgdoc.consumers.acknowledgements import ConsumerProgress
     from pgdoc.consumers.takeover import StartPoint
@@ -70,6 +71,7 @@ class OwnedSlot:
             lease is left for clocks that run apart.
         is_in_place: false if a slot that nothing should read was lost, moved or read by another session, or could not
             be advanced. Only a takeover can tell what to do.
+        received: the changes before the one that can't be read, when `read` raises `UnreadableChange`.
 
     Raises:
         ServerUnreachable: the server closed a connection, or the slot changed meanwhile.
@@ -91,6 +93,7 @@ class OwnedSlot:
         self._cluster = cluster
         self._progress = progress
         self.is_owned_until = 0.0
+        self.received: list[Change] = []
         self._next_heartbeat = self._next_status = 0.0
         _, self._flushed_at_start = ownership.wal_end()
         self._session = self._open(start.read_from)
@@ -134,16 +137,20 @@ class OwnedSlot:
         """Read the next burst; ask the server how far the WAL goes while catching up and nothing arrives.
 
         Raises:
+            TableAdded: the slot has to be read through pgoutput.
             UnreadableChange: the consumer wants a change that can't be read, and was not told to pass it.
         """
         try:
             if self._session.is_used_up:  # the decoder may have read further than what was returned
                 self._go_on_at(self._progress.watermark)
             burst, has_frames = read_burst(self._session, timeout_s)
-        except TableAdded:
+        except TableAdded as exc:
+            if exc.needs_pgoutput:  # only a takeover changes the plugin of a slot
+                raise
             self._read_again()
             return Burst([], self._progress.watermark, None)
         except UnsentChange as exc:
+            self.received = exc.received
             watermark = self._go_around(exc)
             return Burst(exc.received if watermark == exc.until else [], watermark, None)
         if not has_frames and not self.has_caught_up:
@@ -165,6 +172,8 @@ class OwnedSlot:
         route = self._session.route
         if route is STRAIGHT:
             self._go_on_at(self._progress.watermark)
+            if self._session.has_wrong_plugin:
+                raise TableAdded("wal2json loses values of a table", needs_pgoutput=True)
             return
         self.stop_reading()
         with self._ownership.unhurried():

@@ -33,6 +33,8 @@ from pgdoc.model.table_names import is_table_name, table_address
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pgdoc.decoding.records import TableShape
+
 _BEGIN, _COMMIT, _MESSAGE, _INSERT, _UPDATE = b"BCMIU"
 _ROWS = {ord(kind): kind for kind in "IUDT"}
 _HAVE_AFTER = frozenset(b"IU")
@@ -56,7 +58,7 @@ _LONG = (
 _ACTION = PAYLOAD + len('{"action":"')
 _UNKNOWN_TIME = "2000-01-01 00:00:00+00"
 """The time of a transaction whose session has a replication origin but gave no time: PostgreSQL's zero."""
-_PATTERN_CHARACTERS = frozenset("\\ ,.*'\"")
+_PATTERN_CHARACTERS = frozenset("\\ \t\n\r\v\f,.*'\"")
 _REGISTRY = "\0registry"
 """Stands for the registry's name, which a table of another schema can have, too."""
 
@@ -289,6 +291,20 @@ def read_texts(frame: bytes) -> Images:
 
 
 _TEXTS = {True: "t", False: "f"}
+
+
+@lru_cache(maxsize=1024)
+def columns_losing_nan(shape: TableShape) -> tuple[str, ...]:
+    """Return the columns of which NaN and the infinities are sent as NULL: not those of arrays or domains."""
+    return tuple(column.name for column in shape.columns if loses_nan(column.type))
+
+
+def loses_nan(type_name: str) -> bool:
+    """Return whether NaN and the infinities of a type are sent as NULL."""
+    return type_name.partition("(")[0] in _LOSING_NAN and not type_name.endswith("[]")
+
+
+_LOSING_NAN = frozenset({"numeric", "real", "double precision"})
 
 
 def _loads(frame: bytes) -> Any:

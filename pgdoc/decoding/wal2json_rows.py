@@ -6,7 +6,6 @@ structure. Most values are in a message as `to_json` writes them, since wal2json
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +14,7 @@ import orjson
 from pgdoc.decoding.frames import PAYLOAD
 from pgdoc.decoding.records import LOST
 from pgdoc.decoding.row_json import form_of, json_of_value
-from pgdoc.decoding.wal2json import read_texts
+from pgdoc.decoding.wal2json import columns_losing_nan, loses_nan, read_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +28,6 @@ _COLUMNS, _IDENTITY, _END_OF_ROW = b'"columns":[{"name":"', b'"identity":[{"name
 _NEW, _OLD = b'"columns":[', b'"identity":['
 _LEAST_HEAD: Final = PAYLOAD + len('{"action":"U","xid":1,"timestamp":"","lsn":"0/0","schema":"","table":"",')
 _NAME, _NEXT, _VALUE = b'"name":"', b'},{"name":"', b'","value":'
-_LOSSY: Final = re.compile(r"real|double precision|numeric(\(.*\))?").fullmatch
-"""The types of which wal2json 2.5 sends NaN and the infinities as null. Arrays of them, and domains, come as text."""
 
 
 class Wal2JsonRows:
@@ -50,7 +47,7 @@ class Wal2JsonRows:
             b'{"name":"%b","value":' % self._names[index] for index in (self._key[0], max(self._key))
         )
         self._converted = [(index, each) for index, each in enumerate(map(_converter, shape.columns)) if each]
-        self.lossy = tuple(column.name for column in shape.columns if _LOSSY(column.type))
+        self.lossy = columns_losing_nan(shape)
         self._lossy = [indexes[name] for name in self.lossy]
         self._document = None if shape.document is None else indexes[shape.document]
         others = [name for index, name in enumerate(self._names) if index != self._document]
@@ -176,7 +173,7 @@ def _converter(column: TableColumn) -> Callable[[bytes], bytes] | None:
         return lambda value: b'"\\\\x' + value[1:]
     if type_ == "oid":
         return lambda value: b'"%b"' % value
-    if form == "text" or type_ in _SAME or _LOSSY(type_):
+    if form == "text" or type_ in _SAME or loses_nan(type_):
         return None
     return _CONVERTERS.get(form) or partial(_converted, form_of(form))
 

@@ -79,6 +79,31 @@ def test_a_table_is_followed_when_ddl_changes_it(store: pgdoc.Store, sql: psycop
     ]
 
 
+def test_a_partition_is_followed_when_its_partitioned_table_is_changed(
+    store: pgdoc.Store, sql: psycopg.Connection[Any]
+) -> None:
+    for ddl in (
+        "CREATE TABLE public.readings (id int, day date, PRIMARY KEY (id, day)) PARTITION BY RANGE (day)",
+        "CREATE TABLE public.rest PARTITION OF public.readings DEFAULT PARTITION BY RANGE (day)",
+        "CREATE TABLE public.january PARTITION OF public.rest FOR VALUES FROM ('2026-01-01') TO ('2026-02-01')",
+    ):
+        sql.execute(ddl.encode())
+    store.add_table("public.january")
+    with store.watch("public.january") as stream:
+        sql.execute("ALTER TABLE public.readings ADD COLUMN degrees numeric NOT NULL DEFAULT 1.50")
+        sql.execute("INSERT INTO public.readings VALUES (1, '2026-01-05', 2.50)")
+        altered, inserted = stream.next(timeout=30), stream.next(timeout=30)
+        assert altered is not None
+        assert inserted is not None
+        assert (altered.event_type, inserted.event_type) == ("schema", "insert")
+        assert altered.columns is not None
+        assert altered.columns["after"] == {**altered.columns["before"], "degrees": "numeric"}
+        assert inserted.full_document is not None
+        assert inserted.full_document.data == {"id": 1, "day": "2026-01-05", "degrees": 2.5}
+        with pytest.raises(psycopg.Error, match="can't be changed like this: it has no primary key"):
+            sql.execute("ALTER TABLE public.readings DROP CONSTRAINT readings_pkey")
+
+
 @pytest.mark.parametrize(
     ("ddl", "name", "reason"),
     [

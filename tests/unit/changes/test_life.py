@@ -87,9 +87,10 @@ class Story:
         return self.existing_after[-1] if self.existing_after else self.start
 
     def add(self, kind: str, name: str, renamed_to: str | None = None) -> None:
-        existing = self.existing - {name} | ({name} if kind == "create" else {renamed_to} if renamed_to else set())
+        remaining = {name} if kind in {"create", "schema"} else {renamed_to} if renamed_to else set()
+        existing = self.existing - {name} | remaining
         lsn = 10 * len(self.changes) + 100
-        left = None if kind == "create" else existing
+        left = None if kind in {"create", "schema"} else existing
         row = CollectionChange(lsn, kind, name, b"", renamed_to=renamed_to, detail=left)
         self.changes.append(Change((lsn + 5, lsn, 0, 0), WHEN, row))
         self.existing_after.append(existing)
@@ -136,6 +137,11 @@ class Lives(RuleBasedStateMachine):
     @rule(data=st.data())
     def drop(self, data):
         self.story.add("drop", data.draw(st.sampled_from(sorted(self.story.existing))))
+
+    @precondition(lambda self: self.story.existing)
+    @rule(data=st.data())
+    def change_columns(self, data):
+        self.story.add("schema", data.draw(st.sampled_from(sorted(self.story.existing))))
 
     @precondition(lambda self: 0 < len(self.story.existing) < len(NAMES))
     @rule(data=st.data())
