@@ -105,7 +105,7 @@ def test_a_damaged_row_raises_only_errors_of_reading(written: RowWritten, plugin
     except (ProtocolError, ValueError):  # the table's name was damaged, or the row had to be parsed
         return
 
-    for event in [events.from_change(change, IDS) for change in changes]:
+    for event in [events.from_change(change, IDS) for change in changes if change.row.complete]:
         for read in (events.ChangeEvent.to_json, events.ChangeEvent.to_dict, attrgetter("document_id")):
             with contextlib.suppress(ProtocolError, UnreadableDocument):
                 read(event)
