@@ -284,12 +284,11 @@ def _read_description(  # noqa: PLR0913, PLR0917 (what its callers have)
     new: dict[str, Any], old: dict[str, Any], after: Any, before: Any, form: _Form, decode: json_codec.JsonDecoder
 ) -> dict[str, Any] | None:
     if new["data"] == old["data"]:
-        difference = UpdateDescription({}, [], [], {})
-    elif form is _PLAIN:
-        difference = diff(before["data"], after["data"])
-    else:
-        difference = diff(decode(old["data"]), decode(new["data"]))
-    return _shape_of_description(difference, form.decoded)
+        return _shape_of_description(UpdateDescription({}, [], [], {}), form.decoded)
+    former, data = (before["data"], after["data"]) if form is _PLAIN else (decode(old["data"]), decode(new["data"]))
+    if not isinstance(former, dict) or not isinstance(data, dict):  # a document of a table can be any value
+        return None
+    return _shape_of_description(diff(former, data), form.decoded)
 
 
 def _read_table_row(event: ReadEvent, row: RowChange, form: _Form) -> tuple[tuple[Any, ...], str | None]:

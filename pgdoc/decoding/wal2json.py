@@ -292,6 +292,8 @@ def read_texts(frame: bytes) -> Images:
         after = {column["name"]: _TEXTS.get(column["value"], column["value"]) for column in fields.get("columns", ())}
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
         raise ProtocolError(f"wal2json sent a malformed change: {exc!r}", offset=PAYLOAD) from exc
+    if not after and frame[_ACTION] in _HAVE_AFTER:
+        raise ProtocolError("wal2json sent a change without columns", offset=PAYLOAD)
     return Images({**before, **after} if after else after, before)
 
 
