@@ -1,3 +1,4 @@
 -- Reverts 0010_streams.sql, except for what 0010_tables_down.sql replaces.
-DROP FUNCTION pgdoc.watchable(text, text[]), pgdoc.loses_values(), pgdoc.is_published(oid),
+DROP TRIGGER pgdoc_announce ON pgdoc.registry;
+DROP FUNCTION pgdoc.announce_table(), pgdoc.watchable(text, text[]), pgdoc.loses_values(), pgdoc.is_published(oid),
   pgdoc.is_wanted(text, text[], text, text, boolean);

@@ -14,9 +14,9 @@ BEGIN
     SELECT r.oid FROM pg_event_trigger_dropped_objects() o
       JOIN pgdoc.registry r ON r.schema_name = o.address_names[1] AND r.name = o.address_names[2]
     WHERE r.until IS NULL AND o.object_type = 'trigger' AND o.address_names[3] = 'pgdoc_before_update'
-    UNION  -- columns that go with their type; what ALTER TABLE drops is pgdoc_alters's
+    UNION  -- columns that go with their type; pgdoc_alters follows what ALTER drops
     SELECT r.oid FROM pg_event_trigger_dropped_objects() o JOIN pgdoc.registry r ON r.oid = o.objid
-    WHERE r.until IS NULL AND r.kind = 'table' AND o.classid = 'pg_class'::regclass AND o.objsubid <> 0 AND tg_tag <> 'ALTER TABLE'
+    WHERE r.until IS NULL AND r.kind = 'table' AND o.classid = 'pg_class'::regclass AND o.objsubid <> 0 AND tg_tag NOT IN ('ALTER TABLE', 'ALTER TYPE')
   ) AS found;
   IF changed IS NOT NULL THEN
     PERFORM pgdoc.follow(changed, false);

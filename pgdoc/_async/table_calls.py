@@ -54,7 +54,7 @@ class AsyncTableCalls:
         """
         found = await self._call_table("add_table", name, check_document_column(document))
         if found is None:
-            raise TableRefused(name, *MISSING)
+            raise TableRefused(name, MISSING.reason, MISSING.cure)
         return bool(found)
 
     async def check_table(self, name: str, *, document: str | None = None) -> TableCheck:

@@ -55,7 +55,7 @@ class TableCalls:
         """
         found = self._call_table("add_table", name, check_document_column(document))
         if found is None:
-            raise TableRefused(name, *MISSING)
+            raise TableRefused(name, MISSING.reason, MISSING.cure)
         return bool(found)
 
     def check_table(self, name: str, *, document: str | None = None) -> TableCheck:

@@ -71,6 +71,11 @@ class Assembler:
         return self._begin.commit_lsn if self._begin is not None else 0
 
     @property
+    def registry(self) -> Registry:
+        """What it was given."""
+        return self._registry
+
+    @property
     def names(self) -> frozenset[str]:
         """The names that collections of the schema have or had, as far as was read."""
         return self._registry.names
@@ -78,7 +83,7 @@ class Assembler:
     def feed(self, records: Iterable[Record]) -> Burst:
         """Take the next records; return the changes whose positions are now final."""
         changes, self._held = self._held, []
-        append, make, present = changes.append, tuple.__new__, self._registry.open
+        append, make, present, tables = changes.append, tuple.__new__, self._registry.open, self._registry.watched
         commit_lsn, transaction = self._commit_lsn, self._transaction
         row_lsn, ordinal = self._row_lsn, self._ordinal
         for record in records:
@@ -86,9 +91,12 @@ class Assembler:
                 lsn, kind, table, _, _, _, oid = record  # once: reading one attribute takes as long
                 ordinal = ordinal + 1 if lsn == row_lsn else 0
                 row_lsn = lsn
-                since, name = present.get(oid or table, _NEVER)
+                source = oid or table
+                since, name = present.get(source, _NEVER)
                 if lsn >= since and name == table and kind != "T":
                     append(make(Change, ((commit_lsn, lsn, ROW, ordinal), transaction, record)))
+                elif (rows := tables.get(source)) is not None and (row := rows.take(record)) is not None:
+                    append(make(Change, ((commit_lsn, lsn, ROW, ordinal), transaction, row)))
                 else:
                     self._take_unusual_row(record, ordinal, changes)
             else:

@@ -9,7 +9,7 @@ import orjson
 
 from pgdoc.changes.diff import UpdateDescription, diff
 from pgdoc.changes.row_images import all_columns, iso_of, metadata_of, time_of
-from pgdoc.decoding.records import REST
+from pgdoc.decoding.records import LOST, REST, ROW_KINDS
 from pgdoc.errors import InvalidDocument, UnreadableDocument
 from pgdoc.model import json_codec
 from pgdoc.model.documents import data_text
@@ -39,9 +39,16 @@ class _Form(NamedTuple):
     value: Callable[[Any], Any]
 
 
+def _text_of(document: Document) -> bytes | str:
+    """Return the JSON of a document; that of a table's row can be any value, and have a field `_id`."""
+    if isinstance(document, TableRow) and "_data" not in document.__dict__:
+        return json_codec.encode_value(document.data, "")
+    return data_text(document)
+
+
 _PLAIN: Final = _Form(lambda document: document.data, lambda text, decode: decode(text), lambda value: value)
 _JSON: Final = _Form(
-    lambda document: orjson.Fragment(data_text(document)),
+    lambda document: orjson.Fragment(_text_of(document)),
     lambda text, _decode: orjson.Fragment(text),
     lambda value: orjson.Fragment(json_codec.encode_value(value, "")),
 )
@@ -139,7 +146,8 @@ def _read_directly(event: ReadEvent, form: _Form) -> dict[str, Any] | None:
         return None
     change = state["_change"]
     position, transaction, row = change
-    if is_table_name(row.table):
+    is_table = is_table_name(row.table)
+    if is_table and (row.kind not in ROW_KINDS or "columns" in state):
         return None
     document_id = after = before = description = None
     new: dict[str, Any] = {}
@@ -148,12 +156,12 @@ def _read_directly(event: ReadEvent, form: _Form) -> dict[str, Any] | None:
             new, old = event._images  # noqa: SLF001
             document_id = (new or old)["id"]
             after, before, description = _read_documents(event, row, form)
-        timestamp = iso_of(time_of(change, new))
+        timestamp = iso_of(time_of(change, {} if is_table else new))
     except (_Unusual, UnreadableDocument, InvalidDocument):
         return None
     if timestamp is None:
         return None
-    return {
+    found = {
         "event_type": str(event.event_type),
         "collection": row.table,
         "document_id": document_id,
@@ -166,6 +174,9 @@ def _read_directly(event: ReadEvent, form: _Form) -> dict[str, Any] | None:
         "metadata": form.value(metadata_of(event)) if transaction.metadata else {},
         "renamed_to": row.renamed_to,
     }
+    if is_table and event.columns is not None:
+        found["columns"] = form.value(event.columns)
+    return found
 
 
 def _read_documents(event: ReadEvent, row: RowChange, form: _Form) -> tuple[Any, Any, Any]:
@@ -187,6 +198,8 @@ def _read_documents(event: ReadEvent, row: RowChange, form: _Form) -> tuple[Any,
 
 def _read_document(image: dict[str, Any], table: str, form: _Form, decode: json_codec.JsonDecoder) -> dict[str, Any]:
     if REST not in image or image["data"].__class__ is not str:
+        if is_table_name(table) and LOST not in image:
+            return {"id": image["id"], "data": form.text(image["data"], decode)}
         raise _Unusual
     all_columns(image, table)
     created_at, updated_at = iso_of(image["created_at"]), iso_of(image["updated_at"])

@@ -20,6 +20,7 @@ from pgdoc.changes.row_images import (
     time_of,
 )
 from pgdoc.changes.snapshot_event import OF_SNAPSHOT
+from pgdoc.changes.table_rows import columns_of, data_of
 from pgdoc.decoding.records import REST, ROW_KINDS, CollectionChange
 from pgdoc.errors import HistoryLost, ReplicaIdentityChanged
 from pgdoc.model import json_codec
@@ -69,7 +70,7 @@ class ChangeEvent:
         full_document: the document exactly as this change left it (insert, update, replace), or as the snapshot read it
             (snapshot); otherwise `None`.
         full_document_before_change: the document before this change (update, replace, delete); otherwise `None`.
-        update_description: what changed (update); otherwise `None`.
+        update_description: what changed (update); otherwise `None`, as for a table's document that is no object.
         resume_token: the position of this event; a stream with `resume_after` set to it continues with the next event.
         timestamp: when the transaction committed, at its origin if it was replicated, or when the snapshot read the
             document; timezone-aware, in UTC.
@@ -203,7 +204,8 @@ def _document(event: ChangeEvent, image: dict[str, Any]) -> Document:
     table = state["_change"].row.table
     if REST not in image:
         if is_table_name(table):
-            return TableRow.of(image["id"], image["data"], table, state.get("_decode"), image.get("columns"))
+            columns = columns_of(image, table)
+            return TableRow.of(image["id"], data_of(image, table), table, state.get("_decode"), columns)
         check_columns(image, table)
     return Document.from_image(image, all_columns, table, state.get("_decode"))
 
@@ -215,7 +217,9 @@ def _update_description(event: ChangeEvent) -> UpdateDescription | None:
     new, old = event._images  # noqa: SLF001
     if new["data"] == old["data"]:  # equal texts need no decoding
         return UpdateDescription({}, [], [], {})
-    return diff(before.data, after.data)
+    both: tuple[Any, Any] = before.data, after.data
+    are_objects = all(isinstance(data, dict) for data in both)  # a table's document can be any JSON value
+    return diff(*both) if are_objects else None
 
 
 def _timestamp(event: ChangeEvent) -> datetime:
@@ -229,7 +233,9 @@ def _columns(event: ChangeEvent) -> dict[str, Any] | None:
     if isinstance(row, CollectionChange):
         shapes = zip(("before", "after"), row.shapes or (), strict=False)
         return {when: {column.name: column.type for column in shape.columns} for when, shape in shapes} or None
-    text = event._images[row.kind == "D"].get("columns") if row.kind in "IUD" else None  # noqa: SLF001
+    if row.kind not in "IUD" or not is_table_name(row.table):
+        return None
+    text = columns_of(event._images[row.kind == "D"], row.table)  # noqa: SLF001
     return None if text is None else (event.__dict__.get("_decode") or json_codec.decode)(text)
 
 

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pgdoc.changes.table_rows import TableRows
+from pgdoc.decoding.wal2json import columns_losing_nan
 from pgdoc.errors import PgdocError
+from pgdoc.model.table_names import is_table_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,9 +23,17 @@ if TYPE_CHECKING:
 
 
 class TableAdded(PgdocError):  # noqa: N818 (no fault: the reader opens another session)
-    """A table is watched that wal2json was not asked for when its session began; the WAL is to be read again."""
+    """A table is watched that the present session through wal2json can't read; the WAL is to be read again.
+
+    Attributes:
+        needs_pgoutput: whether the reason is that wal2json loses values of it; else it was not asked for the table.
+    """
 
     resumable = True
+
+    def __init__(self, message: str, *, needs_pgoutput: bool = False) -> None:
+        super().__init__(message)
+        self.needs_pgoutput = needs_pgoutput
 
 
 class Registry:
@@ -35,7 +46,9 @@ class Registry:
 
     Attributes:
         open: by oid and by name, the LSN from which a present collection has its name, and the name.
+        watched: by oid and by name, what takes the rows of a table that is watched now.
         asked: the watched tables that the plugin was asked for; `None` if it sends every table.
+        may_change_plugin: whether another session can read a table of which wal2json loses values.
     """
 
     def __init__(
@@ -49,11 +62,13 @@ class Registry:
         self.schema = schema
         self.messages_until = messages_until
         self.open: dict[int | str, tuple[int, str]] = {}
+        self.watched: dict[int | str, TableRows] = {}
         self._spans: dict[int | str, dict[tuple[int, int], Span]] = {}
         self._latest: dict[int | str, tuple[int, int]] = {}  # the keys of the open spans
         self._look_again = look_again
         self._looked_up: set[int | str] = set()
         self.asked: frozenset[str] | None = None
+        self.may_change_plugin = False
         for span in spans:
             self.add(span)
 
@@ -61,37 +76,62 @@ class Registry:
         """Take note of a span, or that a known one has ended; ignore one of another schema.
 
         Raises:
-            TableAdded: the plugin was not asked for this table.
+            TableAdded: the present session can't read this table.
         """
         if span.shape is None and span.schema != self.schema:
             return
-        if span.shape is not None and span.until is None and self.asked is not None and span.label not in self.asked:
-            raise TableAdded(f'table "{span.label}" is watched now, and the plugin was not asked for it')
         key = (span.oid, span.since)
+        if key not in self._spans.get(span.oid, {}):  # what was known when the session began does not change it
+            self._check_session(span)
         for source in (span.oid, span.name_in(self.schema)):
             spans = self._spans.setdefault(source, {})
             known = spans.get(key)
             if known is not None and known.until is not None:
                 continue
             spans[key] = span
-            if span.shape is not None:
-                continue  # each row of a table is looked up: its shape counts
             latest = self._latest.get(source)
             if span.until is not None:
                 if latest == key:
-                    del self.open[source], self._latest[source]
+                    self._close(source)
             elif latest is None or latest[1] <= span.since:
-                self.open[source], self._latest[source] = (max(span.since, self.messages_until), span.name), key
+                self._close(source)
+                self._latest[source] = key
+                if span.shape is not None:
+                    self.watched[source] = TableRows(span)
+                else:
+                    self.open[source] = max(span.since, self.messages_until), span.name
+
+    def _close(self, source: int | str) -> None:
+        self.open.pop(source, None)
+        self.watched.pop(source, None)
+        self._latest.pop(source, None)
+
+    def _check_session(self, span: Span) -> None:
+        if span.shape is None or span.until is not None or self.asked is None:
+            return
+        if span.label not in self.asked:
+            raise TableAdded(f'table "{span.label}" is watched now, and the plugin was not asked for it')
+        if self.may_change_plugin and columns_losing_nan(span.shape):
+            raise TableAdded(f'wal2json sends NaN of table "{span.label}" as NULL', needs_pgoutput=True)
 
     @property
     def names(self) -> frozenset[str]:
         """The names that collections and watched tables have or had, as events have them."""
         return frozenset(span.label for spans in self._spans.values() for span in spans.values())
 
-    def tables_since(self, lsn: int) -> frozenset[str]:
-        """The watched tables that can have rows at or after an LSN."""
-        spans = [span for found in self._spans.values() for span in found.values() if span.shape is not None]
-        return frozenset(span.label for span in spans if span.until is None or span.until > lsn)
+    @property
+    def needs_pgoutput(self) -> bool:
+        """Whether wal2json would lose values of a present table."""
+        spans = [span for found in self._spans.values() for span in found.values() if span.until is None]
+        return any(span.shape is not None and columns_losing_nan(span.shape) for span in spans)
+
+    @property
+    def tables(self) -> frozenset[str]:
+        """The names that watched tables have or had.
+
+        A name that was given up counts: its last rows can be in a transaction that commits long after that.
+        """
+        return frozenset(name for name in self.names if is_table_name(name))
 
     def span_at(self, source: int | str, lsn: int) -> Span | None:
         """Return the span of the collection or table that a row at `lsn` belongs to; `None` if it belongs to none.

@@ -42,7 +42,7 @@ def _full_document(event: ReadEvent) -> Document:
     part = _part_of(event)
     if part.shape is not None and not isinstance(event._row, TableRow):  # noqa: SLF001
         image = _image_of(event, part.shape)
-        text, columns = image["data"], image.get("columns")
+        text, columns = image["data"], image["columns"]
         return TableRow.of(event.document_id, text, part.collection, part.place.decode_text, columns)
     return document_of(event.document_id, event._row, part.collection, part.place.decode_text)  # noqa: SLF001
 

@@ -24,13 +24,8 @@ def find_table_faults(connection: psycopg.Connection[Any]) -> Iterator[tuple[str
     yield "ok", f"{len(tables)} {'table is' if len(tables) == 1 else 'tables are'} watched as they are"
     ((follows,),) = connection.execute(statement("doctor", "follows_ddl").encode()).fetchall()
     if not follows:
-        yield (
-            "warn",
-            (
-                "no event trigger follows ALTER TABLE, so streams notice a change of columns late, and need pgoutput: "
-                "`pgdoc init` by a superuser who owns the catalog adds them"
-            ),
-        )
+        found = "no event trigger follows ALTER TABLE, so streams notice a change of columns late, and need pgoutput"
+        yield "warn", f"{found}: `pgdoc init` by a superuser who owns the catalog adds them"
     inexact = [f"{table.name} ({', '.join(table.inexact)})" for table in tables if table.inexact]
     if inexact:
         yield "ok", f"wal2json would send NaN and infinities as null, so streams use pgoutput: {', '.join(inexact)}"

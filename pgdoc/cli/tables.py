@@ -124,7 +124,7 @@ def _table_of(tables: list[pgdoc.WatchedTable]) -> Table:
 
 def _lines_of(found: pgdoc.TableCheck) -> list[tuple[str, str]]:
     """Return what a check found as lines, each with its label."""
-    lines = [("refused", f"{reason}: {cure}") for reason, cure in found.refusals]
+    lines = [("refused", f"{each.reason}: {each.cure}") for each in found.refusals]
     if found.is_watched and not found.refusals:
         lines.append(("watched", "it is watched already"))
     lines += [("does", step) for step in found.steps]
@@ -160,15 +160,13 @@ def _age(since: datetime) -> timedelta:
 
 
 def _print_json(found: Any) -> None:
-    """Print a dataclass, with named tuples as objects and times and positions as text."""
+    """Print a dataclass, with times and positions as text."""
     typer.echo(json_module.dumps(_plain(asdict(found))))
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
-    if hasattr(value, "_asdict"):
-        return _plain(value._asdict())
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, pgdoc.Lsn):

@@ -134,13 +134,16 @@ class OwnedSlot:
         """Read the next burst; ask the server how far the WAL goes while catching up and nothing arrives.
 
         Raises:
+            TableAdded: the slot has to be read through pgoutput.
             UnreadableChange: the consumer wants a change that can't be read, and was not told to pass it.
         """
         try:
             if self._session.is_used_up:  # the decoder may have read further than what was returned
                 self._go_on_at(self._progress.watermark)
             burst, has_frames = read_burst(self._session, timeout_s)
-        except TableAdded:
+        except TableAdded as exc:
+            if exc.needs_pgoutput:  # only a takeover changes the plugin of a slot
+                raise
             self._read_again()
             return Burst([], self._progress.watermark, None)
         except UnsentChange as exc:
@@ -165,6 +168,8 @@ class OwnedSlot:
         route = self._session.route
         if route is STRAIGHT:
             self._go_on_at(self._progress.watermark)
+            if self._session.has_wrong_plugin:
+                raise TableAdded("wal2json loses values of a table", needs_pgoutput=True)
             return
         self.stop_reading()
         with self._ownership.unhurried():

@@ -122,15 +122,19 @@ def make_slot(
 def change_plugin(
     source: Source, slot: str, plugin: str, *, check_claim: Callable[[], object], purpose: str = ""
 ) -> None:
-    """Replace a consumer's slot, which nothing reads, by one with another plugin that stands at the same place."""
+    """Let another plugin read a consumer's slot, from the same position on.
+
+    If this is interrupted between its last two steps, the slot is gone: the next takeover creates it from a bookmark.
+    """
     with connect(source.conninfo, replication=True, purpose=purpose) as connection:
         try:
-            temporary = slot_name(connection, "pgdocr")
-            copy_slot(connection, slot, temporary, temporary=True, plugin=plugin)
+            copy = slot_name(connection, "pgdocr")
             with connect(source.conninfo, replication=False, purpose=purpose) as plain:
                 check_claim()
+                end_reader(plain, slot)
+                copy_slot(connection, slot, copy, temporary=True, plugin=plugin)
                 drop_slot(plain, slot)
-            copy_slot(connection, temporary, slot, temporary=False, plugin=plugin)
+            copy_slot(connection, copy, slot, temporary=False, plugin=plugin)
         except psycopg.Error as exc:
             raise map_replication_error(exc, connection) from exc
 

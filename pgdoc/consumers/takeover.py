@@ -5,7 +5,8 @@
    again. A slot without a row, such as a restored catalog leaves, is used as it is.
 2. A known consumer goes on after its stored position, or where its slot stands if that is further: acknowledgements are
    confirmed to the slot seconds before they are stored, and PostgreSQL 15 forgets confirmations in a crash. A slot
-   keeps the plugin that it was created with, even if the store uses another.
+   keeps the plugin that it was created with, even if the store uses another; but pgoutput follows wal2json where that
+   loses values of a watched table.
 3. A slot is created again from a bookmark if it is gone, has lost its WAL, or was moved beyond what is known to be
    needed. The new slot keeps everything unacknowledged, even if the stream was given more. If no bookmark reaches back
    that far, the consumer raises `HistoryLost`, or begins again from now if the user asked for that. It never skips
@@ -130,6 +131,19 @@ class Takeover:
             raise
         return StartPoint(position, position[0], snapshot=self._snapshot)
 
+    def _change_plugin(self, slot: ConsumerSlot, read_from: int) -> bool:
+        """Have pgoutput read a slot of which wal2json would lose values, if it can; return whether it does now."""
+        ownership = self._ownership
+        is_free = self._source.plugin == "auto" and ownership.published_since() <= read_from
+        if not is_free or not ownership.needs_pgoutput(self._names):
+            return False
+        with ownership.unhurried():
+            change_plugin(
+                self._source, ownership.slot, "pgoutput", check_claim=ownership.check, purpose=ownership.purpose
+            )
+        logger.info('consumer "%s" is read through pgoutput, since %s loses NaN', ownership.name, slot.plugin)
+        return True
+
     def _make_slot(self, at: int | None) -> None:
         with self._ownership.unhurried():
             ownership = self._ownership
@@ -158,8 +172,7 @@ class Takeover:
                 self._make_slot(position.commit_lsn if needed_from is None else needed_from)
                 return StartPoint(position, position.commit_lsn)
             read_from = max(position.commit_lsn, slot.confirmed)
-            plugin = self._change_plugin(slot, read_from)
-            if plugin == "pgoutput":
+            if slot.plugin == "pgoutput" or self._change_plugin(slot, read_from):
                 check_published(read_from, ownership.published_since(), self._source.schema)
             else:
                 check_exact(read_from, ownership.exact_since(self._names), self._source.schema)
@@ -168,19 +181,6 @@ class Takeover:
                 raise self._lost(fault, exc) from exc
             return self._begin_anew(exc)
         return StartPoint(max(position, before_commits_at(slot.confirmed)), read_from)
-
-    def _change_plugin(self, slot: ConsumerSlot, read_from: int) -> str:
-        """Have pgoutput read a slot from before a table was added of which wal2json loses values; return its plugin."""
-        ownership = self._ownership
-        may_choose = slot.plugin == "wal2json" and self._source.plugin == "auto"
-        if not may_choose or not ownership.loses_values() or ownership.published_since() > read_from:
-            return slot.plugin
-        logger.info('consumer "%s": its slot "%s" gets the plugin pgoutput', ownership.name, ownership.slot)
-        with ownership.unhurried():
-            change_plugin(
-                self._source, ownership.slot, "pgoutput", check_claim=ownership.check, purpose=ownership.purpose
-            )
-        return "pgoutput"
 
     def _lost(self, fault: str, exc: PgdocError) -> HistoryLost:
         name = self._ownership.name

@@ -33,7 +33,7 @@ from pgdoc.decoding.registry_rows import REGISTRY, read_registry_row
 from pgdoc.errors import ProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 PUBLICATION = "pgdoc"
 
@@ -80,7 +80,7 @@ class PgOutput:
         self._schema = schema
         self._begin: bytes | None = None
         self._inside = False
-        self._relations: dict[bytes, _Relation] = {}
+        self._relations: dict[bytes, Relation] = {}
 
     def decode(self, frames: Iterable[bytes]) -> list[Record]:
         """Decode frames; see `Decoder`."""
@@ -137,7 +137,7 @@ class PgOutput:
                 f"pgoutput sent an unknown message: {frame[PAYLOAD : PAYLOAD + 40]!r}", offset=min(PAYLOAD, len(frame))
             )
 
-    def _relation(self, table: bytes) -> _Relation:
+    def _relation(self, table: bytes) -> Relation:
         """Return the table with this oid."""
         try:
             return self._relations[table]
@@ -158,28 +158,28 @@ class _TableColumn(NamedTuple):
     is_key: bool
 
 
-class _Relation:
-    """A table as it was when the changes that follow were made.
+class Relation:
+    """A table as it was when the changes that follow were made. Called with a row's message, it decodes the row.
 
     Args:
         table: its name; empty if it is in another schema.
         columns: in their order.
     """
 
-    __slots__ = ("_columns", "has_collection_columns", "is_registry", "oid", "read_images", "table")
+    __slots__ = ("columns", "has_collection_columns", "is_registry", "oid", "read_images", "table")
 
     def __init__(self, oid: int, table: str, columns: list[_TableColumn], *, is_registry: bool) -> None:
         self.oid = oid
         self.table = table
         self.is_registry = is_registry
-        self._columns = columns
+        self.columns = columns
         self.has_collection_columns = {column.name for column in columns} >= COLLECTION_COLUMNS
         is_usual = [(column.name, column.type_oid) for column in columns] == _COLLECTION
-        self.read_images = self._read_parts if is_usual else self._read_images  # bound once: every row change holds it
+        self.read_images: Callable[[bytes], Images] = self._read_parts if is_usual else self  # every row change has it
 
     def read_registry_row(self, kind: str, frame: bytes) -> RegistryRow:
         """Decode a row of the registry. A name is exact in any case: an oid can't be taken for another table's."""
-        row = read_registry_row(xlog_start(frame), kind, self._read_images(frame), frame)
+        row = read_registry_row(xlog_start(frame), kind, self(frame), frame)
         return row if row.opened_by == "alter" else row._replace(exact=True)
 
     def _read_parts(self, frame: bytes) -> Images:
@@ -198,7 +198,7 @@ class _Relation:
             after, _ = self._part(frame, end, _NEW_ROW)
             return tuple.__new__(Images, (after, before))
         except (LookupError, struct.error, UnicodeDecodeError):
-            return self._read_images(frame)
+            return self(frame)
 
     def _part(self, frame: bytes, at: int, head: int, *, has_next: bool = False) -> tuple[dict[str, Any], int]:
         """Return the image that begins at an offset, with its id and data, and its end.
@@ -226,7 +226,7 @@ class _Relation:
         created_at = updated_at - len(_TIME_HEAD) - _TIME
         versions = _versions(frame[start:created_at])
         if versions is None or frame[created_at + _TIME : updated_at] != _TIME_HEAD:
-            return self._read_images(frame)[is_before]
+            return self(frame)[is_before]
         version, replaced_version = versions
         return {
             "version": version,
@@ -235,7 +235,7 @@ class _Relation:
             "updated_at": frame[updated_at:end].decode(errors="replace"),
         }
 
-    def _read_images(self, frame: bytes) -> Images:
+    def __call__(self, frame: bytes) -> Images:
         """Decode the row of an I, U or D."""
         before: dict[str, Any] = {}
         after: dict[str, Any] = {}
@@ -261,13 +261,13 @@ class _Relation:
     def _read_tuple(self, frame: bytes, at: int, row: dict[str, Any], *, key_only: bool = False) -> int:
         """Add a tuple's values to `row`; return its end. A key tuple has NULL outside the key."""
         count = _read(_short, frame, at)
-        if count != len(self._columns):
+        if count != len(self.columns):
             raise ProtocolError(
-                f"pgoutput sent a tuple of {count} columns for a table of {len(self._columns)}", offset=at
+                f"pgoutput sent a tuple of {count} columns for a table of {len(self.columns)}", offset=at
             )
         at += 2
         try:
-            for name, type_oid, is_key in self._columns:
+            for name, type_oid, is_key in self.columns:
                 tag = frame[at]
                 at += 1
                 if tag == _TEXT:
@@ -283,6 +283,13 @@ class _Relation:
         except (IndexError, ValueError, struct.error) as exc:  # UnicodeDecodeError is a ValueError
             raise ProtocolError(f"pgoutput sent a malformed value: {exc}", offset=min(at, len(frame))) from exc
         return at
+
+
+def relation_of(read: Callable[[bytes], Images]) -> Relation:
+    """Return the relation of the row that the function reads."""
+    found = read if isinstance(read, Relation) else getattr(read, "__self__", None)
+    assert isinstance(found, Relation)  # noqa: S101 (each row of pgoutput has one of them)
+    return found
 
 
 def _read(unpack: Any, frame: bytes, at: int) -> int:
@@ -315,7 +322,7 @@ def _read_begin(frame: bytes) -> Begin:
         raise ProtocolError(f"pgoutput sent a malformed begin: {exc}", offset=PAYLOAD) from exc
 
 
-def _read_relation(frame: bytes, wanted_schema: str) -> _Relation:
+def _read_relation(frame: bytes, wanted_schema: str) -> Relation:
     oid = _read(_long, frame, _TABLE)
     schema, at = _text(frame, _TUPLE)
     table, at = _text(frame, at)
@@ -328,7 +335,7 @@ def _read_relation(frame: bytes, wanted_schema: str) -> _Relation:
         columns.append(_TableColumn(name, _read(_long, frame, at), bool(flags & _PART_OF_KEY)))
         at += 8
     is_registry = (schema, table) == REGISTRY
-    return _Relation(oid, table if schema == wanted_schema else "", columns, is_registry=is_registry)
+    return Relation(oid, table if schema == wanted_schema else "", columns, is_registry=is_registry)
 
 
 def _text(frame: bytes, at: int) -> tuple[str, int]:

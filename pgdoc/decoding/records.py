@@ -49,6 +49,10 @@ REST: Final = ""
 that reads the other columns; the function takes the tuple."""
 
 
+LOST: Final = "\0lost"
+"""In the image of a watched table's row that can't be read: the column whose value was not sent."""
+
+
 def rest_of(image: dict[str, Any]) -> dict[str, Any]:
     """Read the columns that an image lacks yet; it must have `REST`. Any thread may call this: all read the same."""
     parts = image[REST]

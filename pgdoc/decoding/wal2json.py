@@ -33,6 +33,8 @@ from pgdoc.model.table_names import is_table_name, table_address
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pgdoc.decoding.records import TableShape
+
 _BEGIN, _COMMIT, _MESSAGE, _INSERT, _UPDATE = b"BCMIU"
 _ROWS = {ord(kind): kind for kind in "IUDT"}
 _HAVE_AFTER = frozenset(b"IU")
@@ -56,7 +58,7 @@ _LONG = (
 _ACTION = PAYLOAD + len('{"action":"')
 _UNKNOWN_TIME = "2000-01-01 00:00:00+00"
 """The time of a transaction whose session has a replication origin but gave no time: PostgreSQL's zero."""
-_PATTERN_CHARACTERS = frozenset("\\ ,.*'\"")
+_PATTERN_CHARACTERS = frozenset("\\ \t\n\r\v\f,.*'\"")
 _REGISTRY = "\0registry"
 """Stands for the registry's name, which a table of another schema can have, too."""
 
@@ -127,7 +129,9 @@ class Wal2Json:
                     if kind in "IU":
                         append(read_registry_row(xlog_start(frame), kind, read_images(frame), frame))
                     continue
-                complete = frame.rfind(_LATE_COLUMN) > 0 if kind == "I" else kind == "T" or _has_before(frame)
+                complete = "." in table or (  # `is_table_name`, inline: the assembler looks at such a table's rows
+                    frame.rfind(_LATE_COLUMN) > 0 if kind == "I" else kind == "T" or _has_before(frame)
+                )
                 row = (unpack_lsn(frame, 1)[0], kind, table, frame, complete, read_parts, 0)
                 append(make(RowChange, row))  # takes half the time of RowChange(*row)
             elif action == _COMMIT:
@@ -198,7 +202,7 @@ def _table(frame: bytes, wanted_schema: str | None) -> str:
 
 def _has_before(frame: bytes) -> bool:
     """Return whether a U or D has a collection's columns in its before image, without decoding it."""
-    start = frame.find(_IDENTITY, _ACTION)
+    start = frame.rfind(_IDENTITY)
     return start > 0 and frame.count(_NAME, start) >= len(COLLECTION_COLUMNS)
 
 
@@ -287,6 +291,15 @@ def read_texts(frame: bytes) -> Images:
 
 
 _TEXTS = {True: "t", False: "f"}
+
+
+@lru_cache(maxsize=1024)
+def columns_losing_nan(shape: TableShape) -> tuple[str, ...]:
+    """Return the columns of which NaN and the infinities are sent as NULL: not those of arrays or domains."""
+    return tuple(column.name for column in shape.columns if column.type.partition("(")[0] in _LOSING_NAN)
+
+
+_LOSING_NAN = frozenset({"numeric", "real", "double precision"})
 
 
 def _loads(frame: bytes) -> Any:

@@ -236,7 +236,7 @@ def data_text(document: Document) -> bytes | str:
 
 def to_be_decoded_by(decode_text: JsonDecoder, document: Document) -> Document:
     """Return a copy whose data is decoded by another function, unless it was accessed."""
-    copy = object.__new__(Document)
+    copy = object.__new__(document.__class__)
     copy.__dict__.update(document.__dict__)
     copy.__dict__["_decode"] = decode_text
     return copy

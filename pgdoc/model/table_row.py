@@ -27,12 +27,12 @@ class TableRow(Document):
     ) -> TableRow:
         """Make a row that decodes its data on first access. `columns_text` is the JSON of the other columns, if any."""
         row = object.__new__(cls)
-        state = row.__dict__
-        state["id"], state["_data"], state["_collection"] = document_id, data_text, table
+        state: dict[str, Any] = {"id": document_id, "_data": data_text, "_collection": table}
         if columns_text is not None:
             state["_columns"] = columns_text
         if decode_text is not None:
             state["_decode"] = decode_text
+        _set_state(row, state)  # half the time of changing the dict that Python makes
         return row
 
     @property
@@ -53,6 +53,9 @@ class TableRow(Document):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(id={self.id!r})"
+
+
+_set_state = Document.__dict__["__dict__"].__set__
 
 
 class _OfCollections:

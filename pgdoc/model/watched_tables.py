@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -32,14 +32,16 @@ class WatchedTable:
     since: Lsn
 
 
-class Refusal(NamedTuple):
-    """Why `add_table` would raise `TableRefused`, and what to do about it."""
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why `add_table` would raise `TableRefused`, and what to do about it: its `reason` and `cure`."""
 
     reason: str
     cure: str
 
 
-class LockHolder(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class LockHolder:
     """A session whose lock on a table `add_table` would wait for.
 
     Attributes:

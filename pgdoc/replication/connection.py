@@ -239,6 +239,11 @@ def quote_literal(value: str) -> str:
     return sql.Literal(value).as_string(None)
 
 
+def quote_option(value: str) -> str:
+    """Return a text as a replication command writes it: there, a backslash has no meaning, and `E''` is unknown."""
+    return "'" + value.replace("'", "''") + "'"
+
+
 def _version(connection: psycopg.Connection[Any]) -> int:
     try:
         return connection.info.server_version

@@ -26,7 +26,7 @@ from pgdoc.decoding.frames import (
 )
 from pgdoc.errors import ServerUnreachable
 from pgdoc.model.positions import Lsn
-from pgdoc.replication.connection import map_replication_error, quote_identifier, quote_literal
+from pgdoc.replication.connection import map_replication_error, quote_identifier, quote_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -109,7 +109,7 @@ class Reader:
         self._last_heard = self._last_asked = time.monotonic()
 
     def _start(self, slot: str, start: int, options: Mapping[str, str]) -> None:
-        listed = ", ".join(f"{quote_identifier(name)} {quote_literal(value)}" for name, value in options.items())
+        listed = ", ".join(f"{quote_identifier(name)} {quote_option(value)}" for name, value in options.items())
         at = Lsn(start)
         try:
             self._connection.execute(f"START_REPLICATION SLOT {quote_identifier(slot)} LOGICAL {at} ({listed})")

@@ -15,6 +15,7 @@ import psycopg
 
 from pgdoc.changes.assembler import Assembler
 from pgdoc.changes.change import Burst
+from pgdoc.changes.registry import TableAdded
 from pgdoc.decoding.plugins import PLUGINS, Decoder
 from pgdoc.errors import PgdocError, PluginMissing, PluginNotAllowed, PublicationIncomplete
 from pgdoc.model.positions import Lsn, commit_lsn_of
@@ -56,6 +57,12 @@ class ReplicationSession(NamedTuple):
     def has_arrived(self) -> bool:
         """Whether the session has returned everything up to the end of its route."""
         return self.route.until is not None and self.assembler.watermark >= self.route.until
+
+    @property
+    def has_wrong_plugin(self) -> bool:
+        """Whether pgoutput would have been chosen, had a table been as it was when the registry was read."""
+        registry = self.assembler.registry
+        return registry.may_change_plugin and registry.needs_pgoutput and not self.slot_start.refusal
 
     @property
     def is_used_up(self) -> bool:
@@ -185,6 +192,9 @@ def _open_reader(  # noqa: PLR0913 (as above)
             session = begin_reading(connection, source, slot, slot_start, cluster, standby=standby, route=route)
         except psycopg.Error as exc:
             raise map_replication_error(exc, connection) from exc
+        if session.has_wrong_plugin:
+            session.reader.close()
+            raise TableAdded("a table was changed while its plugin was chosen", needs_pgoutput=True)
         opened.pop_all()  # the reader closes both
         return session
 
@@ -205,9 +215,9 @@ def begin_reading(  # noqa: PLR0913 (what a session consists of)
     if selects:
         wait_for_registrations(connection)
     registry = fetch_registry(connection, source)
-    watched = registry.tables_since(slot_start.at)
+    watched = registry.tables
     if selects and route.part.only is None:
-        registry.asked = watched
+        registry.asked, registry.may_change_plugin = watched, source.plugin == "auto"
     reader = Reader(
         connection,
         slot,

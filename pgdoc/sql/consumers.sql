@@ -204,6 +204,13 @@ SELECT pgdoc.loses_values()
 -- name: exact_since
 SELECT (pgdoc.exact_since(%s, %s) - '0/0'::pg_lsn)::bigint AS since
 
+-- name: needs_pgoutput
+-- wal2json sends NaN and the infinities of these types as NULL.
+SELECT pgdoc.publication_fault(%s, %s) IS NULL AND EXISTS (
+  SELECT FROM pgdoc.registry r, jsonb_array_elements(r.columns) AS c
+  WHERE r.kind = 'table' AND pgdoc.is_wanted(%s, %s, r.schema_name, r.name, true)
+    AND c ->> 'form' = 'number' AND c ->> 'type' ~ '^(numeric|real|double precision)')
+
 -- name: existed
 SELECT name, is_there, was_there FROM pgdoc.existed(%s, %s, %s::pg_lsn, %s::pg_lsn)
 

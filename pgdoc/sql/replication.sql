@@ -57,11 +57,11 @@ SELECT pgdoc.is_bound() AS is_bound,
 SELECT pgdoc.follows_ddl() AND NOT pgdoc.loses_values() AS suits_wal2json
 
 -- name: uncertain
--- Whether a transaction that may have registered something has perhaps committed, and is not visible yet; and whether it
--- surely has, and waits for a synchronous standby.
+-- Whether a transaction that has registered a table has perhaps committed, and is not visible yet; and whether it surely
+-- has, and waits for a synchronous standby. See `announce_table` of the catalog.
 SELECT count(*) > 0 AS is_uncertain, coalesce(bool_or(a.wait_event = 'SyncRep'), false) AS is_waiting
 FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-WHERE l.locktype = 'relation' AND l.relation = 'pgdoc.registry'::regclass AND l.mode = 'RowExclusiveLock' AND l.granted
+WHERE l.locktype = 'relation' AND l.relation = 'pgdoc.identity'::regclass AND l.mode = 'RowShareLock' AND l.granted
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 
 -- name: follow_tables

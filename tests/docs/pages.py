@@ -43,6 +43,10 @@ NOT_RUN = {
         "ALTER ROLE app SET jit = off;  -- otherwise a call with a long filter can take seconds",
     ): _ROLES,
     (
+        "docs/reference/tables.md",
+        "GRANT EXECUTE ON FUNCTION pgdoc.enter_table(regclass, text, text) TO app;",
+    ): _ROLES,
+    (
         "docs/reference/server.md",
         "ALTER SYSTEM SET wal_level = 'logical';  -- restart the server afterwards",
     ): _WHOLE_SERVER,

@@ -106,6 +106,7 @@ class FakeStore:
     def watch(
         self,
         *names: str,
+        tables: bool = False,  # noqa: ARG002 (the contract)
         where: Any = None,
         snapshot: bool = False,
         resume_after: str | None = None,

@@ -21,7 +21,7 @@ from pgdoc.errors import (
     SlotsExhausted,
 )
 from pgdoc.replication import connection as replication
-from pgdoc.replication.connection import map_replication_error, quote_identifier, quote_literal
+from pgdoc.replication.connection import map_replication_error, quote_identifier, quote_literal, quote_option
 
 SERVER: Any = SimpleNamespace(info=SimpleNamespace(server_version=160004))
 
@@ -111,3 +111,4 @@ def test_a_refused_connection_is_known_by_the_names_in_its_text(text: str, error
 def test_names_and_texts_are_written_so_that_nothing_breaks_out():
     assert quote_identifier('a"b') == '"a""b"'
     assert quote_literal("it's") == "'it''s'"
+    assert quote_option("it's a\\.b") == "'it''s a\\.b'"
