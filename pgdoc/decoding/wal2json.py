@@ -296,7 +296,12 @@ _TEXTS = {True: "t", False: "f"}
 @lru_cache(maxsize=1024)
 def columns_losing_nan(shape: TableShape) -> tuple[str, ...]:
     """Return the columns of which NaN and the infinities are sent as NULL: not those of arrays or domains."""
-    return tuple(column.name for column in shape.columns if column.type.partition("(")[0] in _LOSING_NAN)
+    return tuple(column.name for column in shape.columns if loses_nan(column.type))
+
+
+def loses_nan(type_name: str) -> bool:
+    """Return whether NaN and the infinities of a type are sent as NULL."""
+    return type_name.partition("(")[0] in _LOSING_NAN and not type_name.endswith("[]")
 
 
 _LOSING_NAN = frozenset({"numeric", "real", "double precision"})

@@ -14,7 +14,7 @@ import orjson
 from pgdoc.decoding.frames import PAYLOAD
 from pgdoc.decoding.records import LOST
 from pgdoc.decoding.row_json import form_of, json_of_value
-from pgdoc.decoding.wal2json import columns_losing_nan, read_texts
+from pgdoc.decoding.wal2json import columns_losing_nan, loses_nan, read_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,7 +174,7 @@ def _converter(column: TableColumn) -> Callable[[bytes], bytes] | None:
         return lambda value: b'"\\\\x' + value[1:]
     if type_ == "oid":
         return lambda value: b'"%b"' % value
-    if form == "text" or type_ in _SAME or _LOSSY(type_):
+    if form == "text" or type_ in _SAME or loses_nan(type_):
         return None
     return _CONVERTERS.get(form) or partial(_converted, form_of(form))
 

@@ -93,7 +93,7 @@ def test_a_store_that_insists_on_wal2json_never_shows_nan_as_null(dsn: str, sql:
             (event,) = take(stream, 1)
             assert event.document_id == "4"
             with pytest.raises(UnreadableDocument, match='plugin="auto"') as caught:
-                _ = event.full_document.data
+                _ = event.full_document and event.full_document.data
             assert caught.value.collection == "public.t"
             assert rows(third, 1) == [{"id": 2, "d": ["NaN", "Infinity", None]}]
             assert other.next(timeout=0) is None
