@@ -151,10 +151,12 @@ def to_be_compared(event: ChangeEvent) -> ChangeEvent:
 def from_snapshot(part: DuePart, number: int, document_id: str, row: StoredRow | Document) -> ChangeEvent:
     """Make the event of a document that a snapshot read: it is the document of this number, from 1, in the part."""
     event = object.__new__(ChangeEvent)
-    state = event.__dict__
-    state["event_type"], state["document_id"] = EventType.SNAPSHOT, document_id
-    state["_part"], state["_number"], state["_row"] = part, number, row
+    state = {"event_type": _SNAPSHOT, "document_id": document_id, "_part": part, "_number": number, "_row": row}
+    _set_state(event, state)
     return event
+
+
+_SNAPSHOT = EventType.SNAPSHOT  # looking up a member takes as long as making the event
 
 
 _ROW_EVENTS = {"I": EventType.INSERT, "D": EventType.DELETE, "T": EventType.TRUNCATE}
@@ -207,7 +209,7 @@ def _document(event: ChangeEvent, image: dict[str, Any]) -> Document:
             columns = columns_of(image, table)
             return TableRow.of(image["id"], data_of(image, table), table, state.get("_decode"), columns)
         check_columns(image, table)
-    return Document.from_image(image, all_columns, table, state.get("_decode"))
+    return Document.from_image(image["id"], image["data"], image, all_columns, table, state.get("_decode"))
 
 
 def _update_description(event: ChangeEvent) -> UpdateDescription | None:
@@ -250,13 +252,13 @@ class _FromChange:
     """
 
     def __init__(self, name: str, compute: Callable[[ChangeEvent], Any]) -> None:
-        self._name, self._compute = name, compute
+        self._name, self._compute, self._compute_of_snapshot = name, compute, OF_SNAPSHOT.get(name)
 
     def __get__(self, event: ChangeEvent | None, owner: type[ChangeEvent]) -> Any:
         if event is None:
             raise AttributeError(self._name)
         state = event.__dict__
-        compute = self._compute if "_change" in state else OF_SNAPSHOT.get(self._name) if "_part" in state else None
+        compute = self._compute if "_change" in state else self._compute_of_snapshot if "_part" in state else None
         if compute is None:
             raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
         value = state[self._name] = compute(event)

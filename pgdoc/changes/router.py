@@ -212,6 +212,10 @@ class _Route(NamedTuple):
     indexes: list[_Index]
 
 
+_MOST_ROUTES = 4096
+"""How many routes are kept; they are found again in a few microseconds."""
+
+
 class Router:
     """Finds, for each change, the selections that want it."""
 
@@ -294,6 +298,8 @@ class Router:
             burst.append(change, [each for each in self._counts if each.may_want(row.table, row.kind)])
 
     def _find_route(self, table: str, kind: str) -> _Route:
+        if len(self._routes) >= _MOST_ROUTES:  # tables come and go
+            self._routes.clear()
         tables = table, _wildcard_of(table)
         sets = [self._by_table_and_kind.get(key, {}) for key in product(tables, (kind, None))]
         found = [selection for selections in sets for selection in selections]

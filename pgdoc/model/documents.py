@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
     from pgdoc.model.json_codec import JsonDecoder
 
-__all__ = ["Document", "data_text", "decode_stored", "projection_of", "to_be_decoded_by"]
+__all__ = ["EPOCH", "Document", "data_text", "decode_stored", "projection_of", "to_be_decoded_by"]
 
 
 _ABSENT: Final = object()
-_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+"""What PostgreSQL's binary times count microseconds from."""
 
 
 def decode_stored(text: bytes | str | None, decode_text: JsonDecoder | None = None) -> Any:
@@ -39,7 +40,7 @@ def _read_time(moment: datetime | str | int | None, _state: dict[str, Any]) -> d
         raise UnreadableDocument("a stored time is out of Python's range: change it with SQL")
     try:
         if isinstance(moment, int):
-            return _EPOCH + timedelta(microseconds=moment)
+            return EPOCH + timedelta(microseconds=moment)
         return (datetime.fromisoformat(moment) if isinstance(moment, str) else moment).astimezone(UTC)
     except (ValueError, OverflowError) as exc:
         raise UnreadableDocument(
@@ -135,9 +136,11 @@ class Document:
         return document
 
     @classmethod
-    def from_image(
+    def from_image(  # noqa: PLR0913, PLR0917
         cls,
-        image: Mapping[str, Any],
+        id: str,  # noqa: A002 (the name of the field)
+        data_text: bytes | str | None,
+        image: Any,
         columns: Callable[[Any, str], Mapping[str, Any]],
         collection: str,
         decode_text: JsonDecoder | None,
@@ -145,8 +148,8 @@ class Document:
         """Make a document from an image of its row. `columns(image, collection)` reads what is neither id nor data."""
         document = object.__new__(cls)
         state = {
-            "id": image["id"],
-            "_data": image["data"],
+            "id": id,
+            "_data": data_text,
             "_image": image,
             "_columns": columns,
             "_collection": collection,

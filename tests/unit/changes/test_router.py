@@ -172,6 +172,15 @@ def test_a_removed_selection_leaves_nothing_behind():
     assert (router._counts, router._by_table_and_kind, router._indexes) == ({}, {}, {})
 
 
+def test_a_router_keeps_no_more_routes_than_it_needs_for_the_tables_of_a_while():
+    router = Router(view_of)
+    everything = Selection(None, None)
+    router.add(everything)
+    for number in range(6_000):
+        assert [*router.route([row("I", f"t{number}")])] == [everything]
+    assert len(router._routes) <= 4_096
+
+
 def test_a_change_that_can_not_be_read_is_delivered_to_every_stream_of_its_collection():
     def broken(_message: bytes) -> Images:
         raise ProtocolError("it is broken", offset=0)
