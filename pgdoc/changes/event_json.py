@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
-from pgdoc.changes.diff import UpdateDescription, diff
+from pgdoc.changes.diff import UpdateDescription, describe_update
 from pgdoc.changes.row_images import all_columns, iso_of, metadata_of, time_of
 from pgdoc.decoding.records import LOST, REST, ROW_KINDS
 from pgdoc.errors import InvalidDocument, UnreadableDocument
@@ -244,11 +244,11 @@ def _read_documents(event: ReadEvent, row: RowChange, form: _Form) -> tuple[Any,
     if row.kind != "U" or after is None or before is None or event.event_type != "update":
         return after, before, None
     if new["data"] == old["data"]:
-        description = UpdateDescription({}, [], [], {})
+        description: UpdateDescription | None = UpdateDescription({}, [], [], {})
     elif form is _PLAIN:
-        description = diff(before["data"], after["data"])
+        description = describe_update(before["data"], after["data"])
     else:
-        description = diff(decode(old["data"]), decode(new["data"]))
+        description = describe_update(decode(old["data"]), decode(new["data"]))
     return after, before, _shape_of_description(description, form)
 
 

@@ -272,7 +272,8 @@ async def test_a_table_that_was_not_added_is_refused(dsn: str, sql: psycopg.Conn
         for name in ("public.orders", "public.missing"):
             with pytest.raises(TableRefused) as caught:
                 await store.watch(name)
-            assert caught.value.cure == f"call store.add_table({name!r})"
+            assert caught.value.cure is not None
+            assert f"call store.add_table({name!r})" in caught.value.cure
         with pytest.raises(TableRefused):
             await store.watch("public.orders", consumer="c")
         assert await store.consumers() == []

@@ -273,7 +273,8 @@ def test_a_table_that_was_not_added_is_refused(dsn: str, sql: psycopg.Connection
         for name in ("public.orders", "public.missing"):
             with pytest.raises(TableRefused) as caught:
                 store.watch(name)
-            assert caught.value.cure == f"call store.add_table({name!r})"
+            assert caught.value.cure is not None
+            assert f"call store.add_table({name!r})" in caught.value.cure
         with pytest.raises(TableRefused):
             store.watch("public.orders", consumer="c")
         assert store.consumers() == []
