@@ -55,7 +55,7 @@ def follow(store: Store) -> None:
             [("drop", "public.orders", None), ("create", "shop.orders", None)],
         ),
         (
-            "ALTER TABLE orders RENAME TO sales; CREATE TABLE orders (id int PRIMARY KEY); INSERT INTO orders VALUES (99)",
+            "ALTER TABLE orders RENAME TO sales; CREATE TABLE orders AS SELECT 9 AS id",
             "sales",
             [("rename", "public.orders", "public.sales")],
         ),
