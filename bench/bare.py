@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
 
 def changes(conninfo: str, schema: str = "docs", *, source: str | None = None) -> Generator[Any, None, None]:
-    """Yield `None` when the stream has started, then the parsed document of each inserted or updated row.
+    """Yield `None` when the stream has started, then the parsed document of each inserted or updated row."""
+    received = messages(conninfo, schema, source=source)
+    with contextlib.closing(received):
+        yield next(received)
+        for _, message in received:
+            if message["action"] in "IU":
+                yield orjson.loads(message["columns"][1]["value"])
+
+
+def messages(conninfo: str, schema: str = "docs", *, source: str | None = None) -> Generator[Any, None, None]:
+    """Yield `None` when the stream has started, then the LSN of each of wal2json's messages and the parsed message.
 
     Args:
         conninfo: The server to connect to.
@@ -41,9 +51,7 @@ def changes(conninfo: str, schema: str = "docs", *, source: str | None = None) -
                 readable.poll()
                 pgconn.consume_input()
             elif frame[0] == ord("w"):
-                message = orjson.loads(frame[25:])
-                if message["action"] in "IU":
-                    yield orjson.loads(message["columns"][1]["value"])
+                yield int.from_bytes(frame[1:9], "big"), orjson.loads(frame[25:])
 
 
 def make_slot(slot: str, source: str | None) -> str:

@@ -16,8 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import secrets
-import select
 import statistics
 import sys
 import time
@@ -31,8 +29,8 @@ from psycopg.conninfo import make_conninfo
 
 import pgdoc
 from bench.arguments import selected
+from bench.bare import messages
 from bench.by_hand import copy_line
-from pgdoc.decoding.wal2json import wal2json_options
 from pgdoc.server import LocalServer
 
 if TYPE_CHECKING:
@@ -198,29 +196,15 @@ def move_by_hand(conninfo: str, work: Work, name: str) -> float:
 
 def changes_by_hand(conninfo: str) -> Generator[Any, None, None]:
     """Yield `None` when the stream has started, then a document for each change of `orders`."""
-    connection = psycopg.connect(conninfo, autocommit=True, replication="database")
-    with contextlib.closing(connection):
-        slot = f"bench_{secrets.token_hex(4)}"
-        connection.execute(f"SELECT pg_copy_logical_replication_slot('bench', '{slot}', true)".encode())
-        listed = ", ".join(f"\"{name}\" '{value}'" for name, value in wal2json_options("docs").items())
-        pgconn = connection.pgconn
-        pgconn.exec_(f"START_REPLICATION SLOT {slot} LOGICAL 0/0 ({listed})".encode())
-        pgconn.nonblocking = 1
-        readable = select.poll()
-        readable.register(pgconn.socket, select.POLLIN)
-        yield None
+    received = messages(conninfo, source="bench")
+    with contextlib.closing(received):
+        yield next(received)
         transaction: dict[str, Any] = {}
-        while True:
-            size, frame = pgconn.get_copy_data(1)
-            if size == 0:
-                readable.poll()
-                pgconn.consume_input()
-            elif frame[0] == ord("w"):
-                message = orjson.loads(frame[25:])
-                if message["action"] == "B":
-                    transaction = message
-                elif message["action"] in "IU" and message["table"] == "orders":
-                    yield document_of(int.from_bytes(frame[1:9], "big"), message, transaction)
+        for position, message in received:
+            if message["action"] == "B":
+                transaction = message
+            elif message["action"] in "IU" and message["table"] == "orders":
+                yield document_of(position, message, transaction)
 
 
 def document_of(position: int, message: dict[str, Any], transaction: dict[str, Any]) -> dict[str, Any]:

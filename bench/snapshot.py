@@ -4,8 +4,11 @@
 
 DOCUMENTS is 1,000,000 by default, of 200 bytes each. The COPY returns all columns of the collection in any order. Its
 rows are split, escapes are undone, and the data is loaded with orjson; "COPY, only received" drops each block as it
-comes, and `rows()` also makes the version and the times Python values. A stream's events are read up to the id and the
-data. The writers are two processes that each update a document every ten milliseconds.
+comes, and `rows()` also makes the version and the times Python values. "COPY, merged by hand" makes an object of each
+row, in the order of the ids, unless a change has replaced the row: the least that any snapshot between changes does. A
+stream's events are read up to the id and the data; "as JSON" only takes `to_json()`.
+
+The writers are two processes that each update a document every ten milliseconds.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ DOCUMENTS = 1_000_000
 ROUNDS = 3
 WRITERS = 2
 PAUSE_S = 0.01
+ORDERED = b'COPY (SELECT id, data, version, created_at, updated_at FROM docs.orders ORDER BY id COLLATE "C") TO STDOUT'
 COPY = b"COPY (SELECT id, data, version, created_at, updated_at FROM docs.orders) TO STDOUT"
 FILL = b"""
 INSERT INTO docs.orders (id, data) SELECT 'o-' || lpad(n::text, 7, '0'), jsonb_build_object('number', n,
@@ -56,8 +60,10 @@ def main() -> int:
             REFERENCE: lambda: copy(server.conninfo, loads=True),
             "COPY, only received": lambda: copy(server.conninfo, loads=False),
             "COPY, psycopg's rows()": lambda: copy_rows(server.conninfo),
+            "COPY, merged by hand": lambda: copy_merged(server.conninfo),
             "snapshot": lambda: read(store, documents),
             "snapshot, in batches": lambda: read_batches(store, documents),
+            "snapshot, as JSON": lambda: read_json(store, documents),
             "snapshot, async": lambda: asyncio.run(read_async(server.conninfo, documents)),
         }
         for writers in (0, WRITERS):
@@ -90,6 +96,29 @@ def copy(conninfo: str, *, loads: bool) -> int:
     return count
 
 
+class Row:
+    """What the least event of a snapshot holds."""
+
+    __slots__ = ("columns", "document_id", "text")
+
+    def __init__(self, document_id: str, text: bytes, columns: list[bytes]) -> None:
+        self.document_id, self.text, self.columns = document_id, text, columns
+
+
+def copy_merged(conninfo: str) -> int:
+    ids: set[str] = set()
+    replaced: set[str] = set()  # by changes that came meanwhile; here none
+    with psycopg.connect(conninfo) as connection, connection.cursor() as cursor, cursor.copy(ORDERED) as blocks:
+        for block in blocks:
+            row = bytes(block)
+            key, data, *columns = (row.replace(b"\\\\", b"\\") if b"\\" in row else row).split(b"\t")
+            event = Row(key.decode(), data, columns)
+            if event.document_id not in replaced:
+                orjson.loads(event.text)
+                ids.add(event.document_id)
+    return len(ids)
+
+
 def copy_rows(conninfo: str) -> int:
     count = 0
     with psycopg.connect(conninfo) as connection, connection.cursor() as cursor, cursor.copy(COPY) as blocks:
@@ -117,6 +146,18 @@ def read_batches(store: pgdoc.Store, documents: int) -> int:
         while len(ids) < documents:
             ids.update(use(event) for event in stream.next_batch() if event.event_type == "snapshot")
     return len(ids)
+
+
+def read_json(store: pgdoc.Store, documents: int) -> int:
+    count = 0
+    with store["orders"].watch(snapshot=True) as stream:
+        for event in stream:
+            if event.event_type == "snapshot":
+                event.to_json()
+                count += 1
+            if count == documents:
+                break
+    return count
 
 
 async def read_async(conninfo: str, documents: int) -> int:

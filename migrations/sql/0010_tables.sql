@@ -29,7 +29,8 @@ COMMENT ON COLUMN pgdoc.registry.former_identity IS 'the replica identity that a
 -- How the JSON of a value is made from its output text: `text`, `number`, `bool`, `json`, `timestamp`, `timestamptz`,
 -- `int2vector` or `oidvector`; for an array, that of its elements and the delimiter in brackets. A domain has the form of its
 -- base type. A composite type has `text`, as has an array of composites: their structure is not in the WAL.
-CREATE FUNCTION pgdoc.type_form(type oid) RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION pgdoc.type_form(type oid) RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off AS $$
 BEGIN
   RETURN (
     WITH RECURSIVE base AS (
@@ -69,8 +70,10 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgdoc.type_form IS 'how the JSON of a value of this type is made from its text';
 
--- Generated columns are left out: neither every server nor every plugin sends them.
-CREATE FUNCTION pgdoc.table_columns(relation regclass) RETURNS jsonb LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+-- Generated columns are left out: neither every server nor every plugin sends them. The names of types must be the same for
+-- every role, or its session would find that the table had changed.
+CREATE FUNCTION pgdoc.table_columns(relation regclass) RETURNS jsonb LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off AS $$
 BEGIN
   RETURN (
     SELECT coalesce(jsonb_agg(jsonb_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod),

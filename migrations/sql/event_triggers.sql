@@ -49,7 +49,7 @@ $$;
 
 -- Refuses what would make the changes of a collection or a watched table unreadable, and records new names and shapes.
 CREATE OR REPLACE FUNCTION pgdoc.follow_alter() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp AS $$
+SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off AS $$
 DECLARE
   altered record;
   changed oid[];

@@ -16,7 +16,7 @@ from pgdoc.model.positions import BEFORE_ALL, resume_point
 from pgdoc.model.table_names import is_table_name
 from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, token_at
 from pgdoc.replication.checks import check_position, check_reach
-from pgdoc.runtime.primitives import AsyncOpening, async_call, async_wait
+from pgdoc.runtime.primitives import AsyncOpening, async_call, async_sleep, async_wait
 from pgdoc.streams.delivery import Delivery
 from pgdoc.streams.feed import HubFeed
 from pgdoc.streams.mailbox import BATCH, AsyncMailbox
@@ -141,8 +141,13 @@ class AsyncChangeStream(AsyncOpening):
             names = self._selection.collections or await self._backend.names(self._selection)
             progress = first_progress(names, self._selection)
         if progress.remaining:
-            self._snapshot_reader = AsyncSnapshotReader(self._backend)
-            self._delivery.begin_snapshot(Snapshot(progress, self._selection, await self._order_of(progress)))
+            reader = AsyncSnapshotReader(self._backend)
+            if self._snapshot_reader is not None:
+                await self._snapshot_reader.close()
+            self._snapshot_reader = reader
+            self._delivery.begin_snapshot(
+                Snapshot(progress, self._selection, await self._order_of(progress)), reader.read_ahead
+            )
         elif self._consumer is not None:
             self._consumer.acknowledge(Mark.at(self._consumer.begun_at, progress))
 
@@ -283,6 +288,8 @@ class AsyncChangeStream(AsyncOpening):
             deadline = None if timeout is None else time.monotonic() + timeout
             is_over = False
             while True:
+                if self._delivery.begin_turn():
+                    await async_sleep(0)
                 found = deliver()
                 if found or is_over:
                     return found
@@ -292,7 +299,8 @@ class AsyncChangeStream(AsyncOpening):
                 if not self._delivery.has_only_changes:
                     wait_s = await self._read_snapshot(wait_s)
                 batch = await self._mailbox.take(wait_s, builtins.max(most, BATCH))
-                is_over = not batch and deadline is not None and time.monotonic() >= deadline
+                has_nothing = not batch or self._delivery.awaits_documents
+                is_over = has_nothing and deadline is not None and time.monotonic() >= deadline
         except StreamClosed:
             raise
         except PgdocError:
@@ -307,8 +315,9 @@ class AsyncChangeStream(AsyncOpening):
         delivery, consumer = self._delivery, self._consumer
         if consumer is not None and consumer.claim is not None and delivery.is_snapshot_due:
             await self._begin_snapshot_of(consumer)
-        if delivery.snapshot is not None and self._snapshot_reader is not None:
-            await self._snapshot_reader.read_on(delivery.snapshot)
+        reader, snapshot = self._snapshot_reader, delivery.snapshot
+        if snapshot is not None and reader is not None and await reader.read_on(snapshot, wait_s):
+            return 0.0
         poll_s = _STANDBY_POLL_S if delivery.is_snapshot_due else _POLL_S
         return poll_s if wait_s is None else min(wait_s, poll_s)
 
@@ -390,5 +399,7 @@ class AsyncChangeStream(AsyncOpening):
     async def close(self) -> None:
         """Close the stream and drop what is buffered; `resume_token` stays. A second call does nothing."""
         self._delivery.close()
+        if self._snapshot_reader is not None:
+            await self._snapshot_reader.close()
         if self._consumer is not None:
             await async_call(self._consumer.close)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pgdoc.changes.snapshot import PgSnapshot, Snapshot, SnapshotChunk, delivered_id
@@ -14,6 +15,7 @@ from pgdoc.model.key_order import KeyOrder
 from pgdoc.model.stored_rows import rows_by_id, rows_by_key
 from pgdoc.model.table_names import is_table_name, titled
 from pgdoc.replication.checks import hidden_documents
+from pgdoc.runtime.ahead import Ahead
 from pgdoc.runtime.primitives import sleep
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ _SETTLE_S = 1.0
 _SETTLE_POLL_S = 0.005
 _RETRY_S = 0.5
 _EARLY_S = 0.01
+_WAIT_S = 0.05  # for a chunk that is being read, before the stream looks whether it was closed
 _XID = 0xFFFF_FFFF  # the bits of a transaction id that pg_stat_activity shows
 
 
@@ -58,29 +61,61 @@ class SnapshotReader:
 
     The server prints all documents that a statement asks for, also those that exceed `CHUNK_BYTES`. So the first asks
     for few, and each for about as many as the last one returned, or more if that was all.
+
+    While the stream delivers a chunk, a thread or task reads the next one. It holds a connection for that statement
+    only, and there are never more than these two chunks.
     """
 
     def __init__(self, backend: StreamBackend) -> None:
         self._backend = backend
         self._not_before = 0.0  # when to read the next chunk, by time.monotonic()
         self._documents = _FIRST_DOCUMENTS  # how many to ask for
+        self._ahead: Ahead[SnapshotChunk] | None = None  # reads what `snapshot.is_being_read` says
 
-    def read_on(self, snapshot: Snapshot) -> None:
-        """Read the next chunk for `snapshot`, if it wants one now."""
+    def read_ahead(self, snapshot: Snapshot) -> None:
+        """Begin to read the next chunk, and return at once."""
+        wanted = snapshot.wanted
+        if wanted is None:
+            return
+        ahead = Ahead(partial(self._read, *wanted))
+        snapshot.is_being_read = True
+        self._ahead = ahead
+        ahead.begin()
+
+    def read_on(self, snapshot: Snapshot, wait_s: float | None) -> bool:
+        """Read the next chunk for `snapshot`, if it wants one now; wait at most `wait_s` for one that is being read.
+
+        Returns:
+            Whether to ask again at once: it took a chunk, or waited for one.
+        """
         wanted = snapshot.wanted
         if wanted is None or time.monotonic() < self._not_before:
-            return
+            return False
+        ahead = self._ahead
+        if ahead is not None and not ahead.wait(_WAIT_S if wait_s is None else min(wait_s, _WAIT_S)):
+            return True
         try:
-            chunk = self._read(*wanted)
+            # An error of the call made ahead concerns nobody yet: it may be over.
+            chunk = (ahead and ahead.result) or self._read(*wanted)
         except PgdocError as exc:
+            self._ahead = None
+            snapshot.is_being_read = False
             if not exc.resumable:
                 raise
             logger.info("snapshot: trying again in %s s: %s", _RETRY_S, exc)
             self._documents = max(1, self._documents // 10)  # they may have been too large
             self._not_before = time.monotonic() + _RETRY_S
-            return
-        if not snapshot.accept(chunk):
+            return False
+        is_accepted = snapshot.accept(chunk)
+        self._ahead = None
+        if not is_accepted:
             self._not_before = time.monotonic() + _EARLY_S
+        return is_accepted
+
+    def close(self) -> None:
+        """Stop reading."""
+        if self._ahead is not None:
+            self._ahead.stop()
 
     def _read(self, collection: str, after: str) -> SnapshotChunk:
         chunk = self._read_table(collection, after)

@@ -17,7 +17,7 @@ from pgdoc.model.positions import BEFORE_ALL, resume_point
 from pgdoc.model.table_names import is_table_name
 from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, token_at
 from pgdoc.replication.checks import check_position, check_reach
-from pgdoc.runtime.primitives import Opening, call, wait
+from pgdoc.runtime.primitives import Opening, call, sleep, wait
 from pgdoc.streams.delivery import Delivery
 from pgdoc.streams.feed import HubFeed
 from pgdoc.streams.mailbox import BATCH, Mailbox
@@ -142,8 +142,13 @@ class ChangeStream(Opening):
             names = self._selection.collections or self._backend.names(self._selection)
             progress = first_progress(names, self._selection)
         if progress.remaining:
-            self._snapshot_reader = SnapshotReader(self._backend)
-            self._delivery.begin_snapshot(Snapshot(progress, self._selection, self._order_of(progress)))
+            reader = SnapshotReader(self._backend)
+            if self._snapshot_reader is not None:
+                self._snapshot_reader.close()
+            self._snapshot_reader = reader
+            self._delivery.begin_snapshot(
+                Snapshot(progress, self._selection, self._order_of(progress)), reader.read_ahead
+            )
         elif self._consumer is not None:
             self._consumer.acknowledge(Mark.at(self._consumer.begun_at, progress))
 
@@ -284,6 +289,8 @@ class ChangeStream(Opening):
             deadline = None if timeout is None else time.monotonic() + timeout
             is_over = False
             while True:
+                if self._delivery.begin_turn():
+                    sleep(0)
                 found = deliver()
                 if found or is_over:
                     return found
@@ -293,7 +300,8 @@ class ChangeStream(Opening):
                 if not self._delivery.has_only_changes:
                     wait_s = self._read_snapshot(wait_s)
                 batch = self._mailbox.take(wait_s, builtins.max(most, BATCH))
-                is_over = not batch and deadline is not None and time.monotonic() >= deadline
+                has_nothing = not batch or self._delivery.awaits_documents
+                is_over = has_nothing and deadline is not None and time.monotonic() >= deadline
         except StreamClosed:
             raise
         except PgdocError:
@@ -308,8 +316,9 @@ class ChangeStream(Opening):
         delivery, consumer = self._delivery, self._consumer
         if consumer is not None and consumer.claim is not None and delivery.is_snapshot_due:
             self._begin_snapshot_of(consumer)
-        if delivery.snapshot is not None and self._snapshot_reader is not None:
-            self._snapshot_reader.read_on(delivery.snapshot)
+        reader, snapshot = self._snapshot_reader, delivery.snapshot
+        if snapshot is not None and reader is not None and reader.read_on(snapshot, wait_s):
+            return 0.0
         poll_s = _STANDBY_POLL_S if delivery.is_snapshot_due else _POLL_S
         return poll_s if wait_s is None else min(wait_s, poll_s)
 
@@ -391,5 +400,7 @@ class ChangeStream(Opening):
     def close(self) -> None:
         """Close the stream and drop what is buffered; `resume_token` stays. A second call does nothing."""
         self._delivery.close()
+        if self._snapshot_reader is not None:
+            self._snapshot_reader.close()
         if self._consumer is not None:
             call(self._consumer.close)

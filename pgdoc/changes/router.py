@@ -212,6 +212,10 @@ class _Route(NamedTuple):
     indexes: list[_Index]
 
 
+_MOST_ROUTES = 4096
+"""How many routes are kept; they are found again in a few microseconds."""
+
+
 class Router:
     """Finds, for each change, the selections that want it."""
 
@@ -265,6 +269,12 @@ class Router:
 
     def route(self, changes: list[Change]) -> RoutedChanges:
         """Return the changes that each selection wants, in order; leave out selections that want none."""
+        if len(changes) == 1:
+            row = changes[0].row
+            known = self._routes.get((row.table, row.kind))
+            if known is not None and row.complete and not known.filtered and not known.indexes:
+                # What a quiet server sends, when no code is in the CPU's cache and less of it saves 10 us of latency.
+                return dict.fromkeys(known.unfiltered, changes)
         burst = _RoutedBurst(self._view)
         ways: dict[tuple[str, str], tuple[list[list[Change]], list[Selection], list[_Index]]] = {}
         for change in changes:
@@ -294,6 +304,8 @@ class Router:
             burst.append(change, [each for each in self._counts if each.may_want(row.table, row.kind)])
 
     def _find_route(self, table: str, kind: str) -> _Route:
+        if len(self._routes) >= _MOST_ROUTES:  # tables come and go
+            self._routes.clear()
         tables = table, _wildcard_of(table)
         sets = [self._by_table_and_kind.get(key, {}) for key in product(tables, (kind, None))]
         found = [selection for selections in sets for selection in selections]

@@ -11,6 +11,10 @@ chunk is due: by then it equals the table at exactly that position. Until then:
    not see all of them is rejected and read again.
 3. A change to a document that was delivered is delivered, and so is every change of a whole collection.
 
+A chunk may be read while the one before it is delivered. It is only older then when the stream takes it in: rule 1
+brings it up to date. The stream takes no change while it has no document to deliver and waits for a chunk that is
+being read: the chunk would not have seen it, and be rejected.
+
 So the events, applied in order to nothing, give the tables as they are at the stream's position, for all documents up
 to the last one delivered. That position and a `SnapshotProgress` are enough to resume.
 
@@ -149,8 +153,9 @@ class DuePart:
         """Return the progress once the first `number` documents are delivered, of which this is the last."""
         if number == self.count:
             return self.after
+        remaining, _, stream_digest, delivered = self.before
         stored = progress_id(self.collection, document_id)
-        return self.before._replace(document_id=stored, delivered=self.before.delivered + number)
+        return SnapshotProgress(remaining, stored, stream_digest, delivered + number)
 
 
 class Snapshot:
@@ -165,6 +170,7 @@ class Snapshot:
         order: that of the table that is read; `None` for a collection, and before the first chunk.
         due: the chunk being delivered, or delivered last.
         next: the index in `due` of the first document to deliver. Delivery advances it.
+        is_being_read: whether the chunk that is wanted is being read, so that changes must wait for it.
     """
 
     def __init__(self, progress: SnapshotProgress, selection: Selection, order: KeyOrder | None = None) -> None:
@@ -178,6 +184,7 @@ class Snapshot:
         self._unseen: set[int] = set()  # transactions that the next chunk has to see
         self.due: DueChunk | None = None
         self.next = 0
+        self.is_being_read = False
 
     @property
     def progress(self) -> SnapshotProgress:
@@ -188,9 +195,14 @@ class Snapshot:
     def delivered(self) -> SnapshotProgress:
         """The progress with those documents of `due` that come before `next`."""
         due, count = self.due, self.next
-        if due is None or count == due.part.count:
+        if due is None or self.is_delivered:
             return self.progress
         return due.part.progress(count, due.keys[count - 1]) if count else due.part.before
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether all of `due` is delivered."""
+        return self.due is None or self.next == self.due.part.count
 
     @property
     def wanted(self) -> tuple[str, str] | None:
@@ -204,13 +216,13 @@ class Snapshot:
 
     def accept(self, chunk: SnapshotChunk) -> bool:
         """Take the chunk that was asked for; return `False` if it was too early, and must be read again."""
-        if self.wanted != (chunk.collection, chunk.after):
-            return False
-        self._unseen = {xid for xid in self._unseen if not chunk.seen.sees(xid)}
-        if self._unseen:
-            return False
-        self._waiting, self.order = chunk, chunk.order
-        return True
+        unseen = {xid for xid in self._unseen if not chunk.seen.sees(xid)}
+        is_accepted = self.wanted == (chunk.collection, chunk.after) and not unseen
+        # Nothing but plain assignments from here on: see the module.
+        if is_accepted:
+            self._unseen, self._waiting, self.order = unseen, chunk, chunk.order
+        self.is_being_read = False
+        return is_accepted
 
     def release(self, place: Place) -> None:
         """Make the waiting chunk due."""

@@ -39,12 +39,13 @@ def _progress_of(event: ReadEvent) -> SnapshotProgress:
 
 
 def _full_document(event: ReadEvent) -> Document:
-    part = _part_of(event)
-    if part.shape is not None and not isinstance(event._row, TableRow):  # noqa: SLF001
+    state = event.__dict__
+    part: DuePart = state["_part"]
+    if part.shape is not None and not isinstance(state["_row"], TableRow):
         image = _image_of(event, part.shape)
         text, columns = image["data"], image["columns"]
-        return TableRow.of(event.document_id, text, part.collection, part.place.decode_text, columns)
-    return document_of(event.document_id, event._row, part.collection, part.place.decode_text)  # noqa: SLF001
+        return TableRow.of(state["document_id"], text, part.collection, part.place.decode_text, columns)
+    return document_of(state["document_id"], state["_row"], part.collection, part.place.decode_text)
 
 
 def _image_of(event: ReadEvent, shape: TableShape) -> dict[str, Any]:

@@ -310,7 +310,7 @@ class Consumer:
     def _read(self, owned: OwnedSlot) -> None:
         """Feed the stream until it ends, the hub sends it back, or a mailbox that was full for long has room again."""
         while not self._ends:
-            burst = owned.read(_READ_S)
+            burst = self._filling.read(owned, _READ_S)
             if not self._filling.put(burst, owned):
                 break
             self._progress.watermark = burst.watermark

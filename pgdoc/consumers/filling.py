@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from pgdoc.changes.change import Burst
 from pgdoc.changes.router import Router
+from pgdoc.errors import UnreadableChange
 from pgdoc.model.positions import before_commits_at
 from pgdoc.runtime.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pgdoc.changes.change import Burst
     from pgdoc.changes.fanout import Subscription
     from pgdoc.changes.router import View
     from pgdoc.consumers.owned_slot import OwnedSlot
@@ -35,6 +36,16 @@ class Filling:
         self._router = Router(view)
         self._router.add(subscription.selection)
         self._ends = ends
+
+    def read(self, owned: OwnedSlot, timeout_s: float) -> Burst:
+        """Read the next burst; if its next change can't be read, put those before it, and raise the error."""
+        try:
+            return owned.read(timeout_s)
+        except UnreadableChange:
+            before_it = Burst(owned.received, 0, None)
+            while not self.put(before_it, owned) and not self._ends():  # which drops what it has put already
+                pass
+            raise
 
     def put(self, burst: Burst, owned: OwnedSlot) -> bool:
         """Put what the stream wants, as the mailbox gets room; return `False` if it stays full."""

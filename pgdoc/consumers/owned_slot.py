@@ -33,6 +33,7 @@ from pgdoc.replication.session import read_burst
 from pgdoc.runtime.deadline import deadline_scope
 
 if TYPE_CHECKING:
+    from pgdoc.changes.change import Change
     from pgdoc.changes.router import Selection
     from pgdoc.consumers.acknowledgements import ConsumerProgress
     from pgdoc.consumers.takeover import StartPoint
@@ -70,6 +71,7 @@ class OwnedSlot:
             lease is left for clocks that run apart.
         is_in_place: false if a slot that nothing should read was lost, moved or read by another session, or could not
             be advanced. Only a takeover can tell what to do.
+        received: the changes before the one that can't be read, when `read` raises `UnreadableChange`.
 
     Raises:
         ServerUnreachable: the server closed a connection, or the slot changed meanwhile.
@@ -91,6 +93,7 @@ class OwnedSlot:
         self._cluster = cluster
         self._progress = progress
         self.is_owned_until = 0.0
+        self.received: list[Change] = []
         self._next_heartbeat = self._next_status = 0.0
         _, self._flushed_at_start = ownership.wal_end()
         self._session = self._open(start.read_from)
@@ -147,6 +150,7 @@ class OwnedSlot:
             self._read_again()
             return Burst([], self._progress.watermark, None)
         except UnsentChange as exc:
+            self.received = exc.received
             watermark = self._go_around(exc)
             return Burst(exc.received if watermark == exc.until else [], watermark, None)
         if not has_frames and not self.has_caught_up:

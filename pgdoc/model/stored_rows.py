@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from functools import lru_cache
 from struct import Struct
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import orjson
 
-from pgdoc.model.documents import Document
+from pgdoc.model.documents import EPOCH, Document
 
 if TYPE_CHECKING:
     from pgdoc.model.json_codec import JsonDecoder
 
-__all__ = ["StoredRow", "document_of", "rows_by_id", "rows_by_key"]
+__all__ = ["StoredRow", "document_of", "iso_of_binary", "parts_of_stored", "rows_by_id", "rows_by_key"]
 
 StoredRow: TypeAlias = bytes
 """Version, created_at and updated_at in binary form, then the data as JSON text, empty if the server can't print it.
@@ -21,6 +23,7 @@ One object without references: the garbage collector would look through 10,000 t
 """
 
 _COLUMNS: Final = Struct(">qqq")
+_WIDTH: Final = _COLUMNS.size
 _SEPARATOR: Final = b"\0"
 
 
@@ -28,9 +31,8 @@ def rows_by_id(ids: bytes | None, texts: bytes | None, columns: bytes | None) ->
     """Take apart what `part` of `streams.sql` returns; all are `None` if there is no row."""
     if ids is None or texts is None or columns is None:
         return {}
-    width = _COLUMNS.size
-    texts_at = zip(range(0, len(columns), width), texts.split(_SEPARATOR), strict=True)
-    rows = [columns[at : at + width] + text for at, text in texts_at]
+    texts_at = zip(range(0, len(columns), _WIDTH), texts.split(_SEPARATOR), strict=True)
+    rows = [columns[at : at + _WIDTH] + text for at, text in texts_at]
     return dict(zip(ids.decode().split("\0"), rows, strict=True))
 
 
@@ -50,8 +52,23 @@ def document_of(
     """Make the document of a row; return one that a change has put in the row's place."""
     if isinstance(row, Document):
         return row
-    version, created_at, updated_at = _COLUMNS.unpack_from(row)
-    text = row[_COLUMNS.size :] or None
-    return Document.from_text(
-        document_id, text, version, created_at, updated_at, collection=collection, decode_text=decode_text
-    )
+    return Document.from_image(document_id, row[_WIDTH:] or None, row, _columns_of, collection, decode_text)
+
+
+def parts_of_stored(row: StoredRow) -> tuple[bytes | None, int, int, int]:
+    """Return the JSON text, the version, and the two times in PostgreSQL's binary form."""
+    return row[_WIDTH:] or None, *_COLUMNS.unpack_from(row)
+
+
+def _columns_of(row: StoredRow, _collection: str) -> dict[str, int]:
+    _, version, created_at, updated_at = parts_of_stored(row)
+    return {"version": version, "created_at": created_at, "updated_at": updated_at}
+
+
+@lru_cache(maxsize=256)
+def iso_of_binary(moment: int) -> str | None:
+    """Return the text of a time as `datetime` writes it; `None` if the time is out of Python's range."""
+    try:
+        return (EPOCH + timedelta(microseconds=moment)).isoformat()
+    except OverflowError:
+        return None

@@ -9,50 +9,34 @@ repeats interrupted work: `Life.follow` and `Snapshot.absorb` may see a change t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pgdoc.changes import events
 from pgdoc.changes.life import Life
 from pgdoc.changes.snapshot import Place
-from pgdoc.changes.snapshot_event import mark_of
-from pgdoc.model.positions import (
-    BEFORE_ALL,
-    MESSAGE,
-    before_commits_at,
-    commit_lsn_of,
-    is_collection_event,
-    just_after,
-)
+from pgdoc.model.positions import MESSAGE, before_commits_at, commit_lsn_of, just_after
 from pgdoc.model.tokens import Mark
-from pgdoc.streams.feed import Feed
-from pgdoc.streams.options import check_event
+from pgdoc.streams.delivered import Delivered
+from pgdoc.streams.mailbox import BATCH
 from pgdoc.streams.status import StreamStats
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pgdoc.changes.change import Change
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.changes.life import Existence
     from pgdoc.changes.snapshot import DueChunk, Snapshot
     from pgdoc.model.positions import RawPosition
-    from pgdoc.model.tokens import SnapshotProgress
+    from pgdoc.streams.feed import Feed
     from pgdoc.streams.mailbox import AsyncMailbox, Batch, Mailbox
     from pgdoc.streams.options import StreamOptions
 
-__all__ = ["Delivery", "DurableFeed"]
+__all__ = ["Delivery"]
 
 
-class DurableFeed(Feed, Protocol):
-    """A durable consumer: a feed that stores how far its stream has come."""
-
-    def acknowledge(self, mark: Mark, /) -> None:
-        """Acknowledge everything up to `mark`."""
-
-    def pass_over(self, delivered: Mark, mark: Mark, /) -> None:
-        """Acknowledge up to `mark` once everything up to `delivered` is acknowledged."""
-
-
-class Delivery:
-    """What one stream has delivered, and what it delivers next.
+class Delivery(Delivered):
+    """Decides what one stream delivers next.
 
     Owned by the task or thread that reads the stream. The threads that fill the mailbox share only that, and it has a
     lock. Any thread may read figures, and close.
@@ -61,32 +45,21 @@ class Delivery:
         collections: their names; `None` for the whole schema.
 
     Attributes:
-        feed: fills the mailbox; `None` until the stream is open.
-        consumer: the feed, if it is a durable consumer.
+        mailbox: holds the changes that come next.
         snapshots_begun: how often the consumer's stored snapshot was read; see `is_snapshot_due`.
-        has_ended: whether the last event was delivered, or skipped by the filter.
     """
 
     def __init__(
         self, mailbox: Mailbox | AsyncMailbox, collections: frozenset[str] | None, options: StreamOptions
     ) -> None:
+        super().__init__()
         self.mailbox = mailbox
         self._where = options.where
         self._decode = options.decode
         self._life = Life(collections)
-        # Set while the stream opens.
-        self.feed: Feed | None = None
-        self.consumer: DurableFeed | None = None
-        self.snapshot: Snapshot | None = None
         self.snapshots_begun = 0
-        # Moves with each event.
-        self.delivered = 0
-        self.has_ended = False
-        self._ending: Change | None = None  # the invalidate: the next event, and the last
-        self._last: RawPosition = BEFORE_ALL  # of the last change that was delivered or skipped
-        self._delivered_at: RawPosition = BEFORE_ALL  # of the last event
-        # How far a snapshot had come with it; an event of the snapshot stands for that.
-        self._delivered_progress: SnapshotProgress | ChangeEvent | None = None
+        self._read_ahead: Callable[[Snapshot], object]  # set with the snapshot
+        self._turn_ends = 0  # at this number of events; see `begin_turn`
 
     @property
     def closed(self) -> bool:
@@ -107,21 +80,22 @@ class Delivery:
         return self.snapshot is None and not self.is_snapshot_due
 
     @property
-    def progress(self) -> SnapshotProgress | None:
-        """How far the snapshot that is being delivered has come."""
-        return None if self.snapshot is None else self.snapshot.delivered
+    def awaits_documents(self) -> bool:
+        """Whether the next event is a document of a chunk that is being read: see `Snapshot`."""
+        snapshot = self.snapshot
+        return snapshot is not None and snapshot.is_being_read and snapshot.is_delivered
 
-    def begin_snapshot(self, snapshot: Snapshot) -> None:
-        """Deliver the documents of `snapshot` between the changes."""
+    def begin_snapshot(self, snapshot: Snapshot, read_ahead: Callable[[Snapshot], object]) -> None:
+        """Deliver the documents of `snapshot` between the changes.
+
+        `read_ahead` begins to read the next chunk when one begins to be delivered.
+        """
+        self._read_ahead = read_ahead
         self.snapshot = snapshot
 
     def resume_life(self, existence: Existence) -> None:
         """See `Life.resume`."""
         self._life.resume(existence)
-
-    def start_from(self, position: RawPosition) -> None:
-        """Deliver nothing at or before `position`."""
-        self._last = max(self._last, position)
 
     @property
     def awaits_changes(self) -> bool:
@@ -131,17 +105,30 @@ class Delivery:
         is_due = consumer is not None and self.snapshots_begun <= consumer.recreated  # `is_snapshot_due`
         return is_usual and not is_due and batch.next == len(batch)
 
+    def begin_turn(self) -> bool:
+        """Return whether other threads or tasks must run now: a snapshot has delivered `BATCH` events since they did.
+
+        Without that, a loop over a snapshot that never waits would keep the event loop, or the GIL, from what reads the
+        next chunk: a thread waits 5 ms for the GIL, and needs it for each 200 kB that arrive.
+        """
+        if self.snapshot is None or self.delivered < self._turn_ends:
+            return False
+        self._turn_ends = self.delivered + BATCH
+        return True
+
     def next_row_event(self) -> ChangeEvent | None:
         """Return the next event if it is that of a row and needs neither waiting nor a decision; else `None`.
 
         This is the usual case, and most of what an event costs besides its fields: `next_event` takes twice the time.
         """
         mailbox, consumer = self.mailbox, self.consumer
+        if consumer is not None and self.snapshots_begun <= consumer.recreated:  # `is_snapshot_due`
+            return None
+        if self.snapshot is not None:
+            return self._next_row_of(self.snapshot)
         batch = mailbox.batch
         index = batch.next
-        if index == len(batch) or mailbox.closed or self.snapshot is not None or self._ending is not None:
-            return None
-        if consumer is not None and self.snapshots_begun <= consumer.recreated:  # `is_snapshot_due`
+        if index == len(batch) or mailbox.closed or self._ending is not None:
             return None
         change = batch[index]
         position = change.position
@@ -152,6 +139,21 @@ class Delivery:
         self._delivered_progress = None
         self.delivered += 1
         batch.next = index + 1
+        return event
+
+    def _next_row_of(self, snapshot: Snapshot) -> ChangeEvent | None:
+        """See `next_row_event`; it also returns `None` at the end of a turn."""
+        due, index = snapshot.due, snapshot.next
+        if due is None or self._where is not None or self.mailbox.closed or self.delivered >= self._turn_ends:
+            return None
+        part, keys, rows = due
+        if index == part.count:
+            return None
+        event = events.from_snapshot(part, index + 1, keys[index], rows[index])
+        self._last = self._delivered_at = part.place.position
+        self._delivered_progress = event
+        self.delivered += 1
+        snapshot.next = index + 1
         return event
 
     def next_event(self) -> ChangeEvent | None:
@@ -165,7 +167,7 @@ class Delivery:
                 return event
             if self._ending is not None:
                 event = self._end(self._ending)
-            elif batch.next < len(batch) and not self.closed:
+            elif batch.next < len(batch) and not self.closed and not self.awaits_documents:
                 event = self.deliver(batch)
             else:
                 return None
@@ -260,19 +262,6 @@ class Delivery:
         self._ending = None
         self._leave_feed()
 
-    def mark_of(self, event: ChangeEvent | None) -> Mark:
-        """Return how far acknowledging `event` acknowledges; `None` stands for the last event.
-
-        Raises:
-            InvalidInput: `event` is not an event.
-            ValueError: this stream has not delivered the event.
-        """
-        check_event(event)
-        if event is None or self._is_last(event):
-            last = self._last_mark
-            return Mark((*self._position_after(event), *last.position[4:]), last.snapshot)
-        return Mark.at(self._position_after(event), event.resume_token.progress)
-
     def position(self, feed: Feed) -> RawPosition:
         """Return the position up to which the stream has delivered everything that it wants."""
         live = feed.live_position  # read first: what is put later lies beyond it
@@ -316,11 +305,12 @@ class Delivery:
     def _due_chunk(self, snapshot: Snapshot) -> DueChunk | None:
         """Return the chunk that is being delivered, or was delivered last if no other is due."""
         chunk, due_at = snapshot.due, snapshot.due_at
-        if due_at is None or (chunk is not None and snapshot.next < chunk.part.count):
+        if due_at is None or not snapshot.is_delivered:
             return chunk
         if self.feed is not None and self._has_come_to(due_at):
             position = max(self._last, before_commits_at(due_at))
             snapshot.release(Place(position, self.feed.ids, self._decode))
+            self._read_ahead(snapshot)
         return snapshot.due
 
     def _has_come_to(self, lsn: int) -> bool:
@@ -360,35 +350,6 @@ class Delivery:
 
     def _matches(self, event: ChangeEvent) -> bool:
         return self._where is None or self._where.matches(events.to_be_compared(event))
-
-    def _pass_over(self, position: RawPosition) -> None:
-        if self.consumer is not None:
-            self.consumer.pass_over(self._last_mark, Mark.at(position, self.progress))
-
-    @property
-    def _last_mark(self) -> Mark:
-        progress = self._delivered_progress
-        if isinstance(progress, events.ChangeEvent):
-            return mark_of(progress)
-        return Mark.at(self._delivered_at, progress)
-
-    def _is_last(self, event: ChangeEvent) -> bool:
-        token = event.resume_token
-        return Mark.at(token.position, token.progress).position == self._last_mark.position
-
-    def _position_after(self, event: ChangeEvent | None) -> RawPosition:
-        """Return the position to resume after, once an event is acknowledged.
-
-        For an event of a whole collection that did not end the stream, that is where its `invalidate` would be, so that
-        a resumed stream skips the event.
-        """
-        position: RawPosition = self._last
-        if event is not None and not self._is_last(event):  # the last event also acknowledges what was skipped after it
-            position = event.resume_token.position
-            if position > self._last:
-                raise ValueError(f"{event.resume_token} was not delivered by this stream: pass one of its own events")
-        ends = self._ending is not None or self.has_ended or self.feed is None or position <= self.feed.begun_at
-        return just_after(position) if is_collection_event(position) and not ends else position
 
 
 def _documents_in(chunk: DueChunk, begin: int, most: int) -> list[ChangeEvent]:

@@ -78,19 +78,30 @@ class Subscriptions:
 
         A subscription that was given more than the history of `cluster` holds ends with an error.
         """
-        with self._lock:
-            subscriptions = list(self._open)
-        for subscription in subscriptions:
+        with self._lock:  # from the check to the end: a subscription that came in between would not be checked
+            sent_back, lost = self._apart_from(cluster)
+            for subscription in (*sent_back, *lost):
+                self._forget(subscription)
+            self._fanout.restart()
+            self._adopt(cluster)
+        for subscription in sent_back:
+            self.send_back(subscription)  # its own reader checks what the new timeline has
+        for subscription, error in lost.items():
+            self.fail(subscription, error)
+
+    def _apart_from(self, cluster: Cluster) -> tuple[list[Subscription], dict[Subscription, InvalidResumeToken]]:
+        """Return the subscriptions of consumers that can't follow to `cluster`, and others with the reason."""
+        sent_back: list[Subscription] = []
+        lost: dict[Subscription, InvalidResumeToken] = {}
+        for subscription in self._open:
             if subscription.when_sent_back is not None and cluster.ids != self.ids:
-                self.send_back(subscription)  # its own reader checks what the new timeline has
+                sent_back.append(subscription)
                 continue
             try:
                 cluster.check(subscription.after, self.ids)
             except InvalidResumeToken as exc:
-                self.fail(subscription, exc)
-        with self._lock:
-            self._fanout.restart()
-            self._adopt(cluster)
+                lost[subscription] = exc
+        return sent_back, lost
 
     def _adopt(self, cluster: Cluster) -> None:
         self.cluster = cluster

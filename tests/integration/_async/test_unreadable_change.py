@@ -127,17 +127,19 @@ async def test_a_consumer_passes_the_one_transaction_that_it_is_told_to_skip(
     async with AsyncStore(dsn) as store:
         async with store.watch(consumer="all") as stream:
             write_poison(owner)
-            _, error = await read_to_error(stream)
+            ids, error = await read_to_error(stream)
+            assert ids == ["before"]
             assert "pgdoc consumers skip all" in str(error)
         with pytest.raises(StreamError, match="has met no unreadable change"):
             await store.skip("all", commit_lsn=Lsn(7))
         (status,) = await store.consumers()
         assert status.unreadable == Lsn.parse(error.commit_lsn)
         async with store.watch(consumer="all") as stream:  # it is still there
-            assert (await read_to_error(stream))[1].commit_lsn == error.commit_lsn
+            ids, again = await read_to_error(stream)
+            assert (ids, again.commit_lsn) == ([], error.commit_lsn)
         await store.skip("all", commit_lsn=error.commit_lsn)
         async with store.watch(consumer="all") as stream:
-            assert await ids_to_end(stream) == ["before", "after"]
+            assert await ids_to_end(stream) == ["after"]
             write_poison_again(owner)
             assert (await read_to_error(stream))[1].commit_lsn != error.commit_lsn
         rows = owner.execute(
@@ -171,15 +173,15 @@ async def test_without_wal2json_nothing_after_the_poison_can_be_read(
     async with AsyncStore(dsn, plugin="pgoutput") as store:
         async with store.watch(consumer="orders") as stream, store.watch("orders") as live:
             write_poison(owner)
-            _, error = await read_to_error(stream)
-            assert error.collection is None
+            ids, error = await read_to_error(stream)
+            assert (ids, error.collection) == (["before"], None)
             assert "nothing can read the others without wal2json" in str(error)
             ids, live_error = await read_to_error(live)
             assert ids == ["before"]
             assert live_error.commit_lsn == error.commit_lsn
         await store.skip("orders", commit_lsn=error.commit_lsn)
         async with store.watch(consumer="orders") as stream:
-            assert await ids_to_end(stream) == ["before"]
+            assert await ids_to_end(stream) == []
 
 
 async def test_a_consumer_passes_no_more_than_the_operator_has_seen(
@@ -188,8 +190,8 @@ async def test_a_consumer_passes_no_more_than_the_operator_has_seen(
     async with AsyncStore(dsn) as store:
         async with store.watch(consumer="all") as stream:
             write_poison(owner)
-            _, error = await read_to_error(stream)
-            assert error.collections == ("files",)
+            ids, error = await read_to_error(stream)
+            assert (ids, error.collections) == (["before"], ("files",))
         await store.skip("all", commit_lsn=error.commit_lsn)
         with monkeypatch.context() as broken:  # without wal2json, the order after the poison would be passed, too
             broken.setattr("pgdoc.consumers.owned_slot.find_poison", lambda *_args, **_options: (None, STRAIGHT))
@@ -200,7 +202,7 @@ async def test_a_consumer_passes_no_more_than_the_operator_has_seen(
         assert status.unreadable == Lsn.parse(error.commit_lsn)
         await store.skip("all", commit_lsn=error.commit_lsn)
         async with store.watch(consumer="all") as stream:  # it may pass any collection now
-            assert await ids_to_end(stream) == ["before", "after"]
+            assert await ids_to_end(stream) == ["after"]
 
 
 @pytest.mark.parametrize("consumer", [None, "held"])

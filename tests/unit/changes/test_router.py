@@ -112,6 +112,9 @@ def test_the_index_finds_what_each_filter_matches(changes, drawn):
     assert all(found.values())
     for each in wanted:
         assert found.get(each, []) == [one for one in changes if is_wanted(each, one)]
+    one_by_one = [router.route([change]) for change in changes]  # along the routes that are known by now
+    for each in wanted:
+        assert [one for routed in one_by_one for one in routed.get(each, [])] == found.get(each, [])
 
 
 def is_wanted(selection: Selection, one: Change) -> bool:
@@ -170,6 +173,15 @@ def test_a_removed_selection_leaves_nothing_behind():
     for each in wanted:
         router.remove(each)
     assert (router._counts, router._by_table_and_kind, router._indexes) == ({}, {}, {})
+
+
+def test_a_router_keeps_no_more_routes_than_it_needs_for_the_tables_of_a_while():
+    router = Router(view_of)
+    everything = Selection(None, None)
+    router.add(everything)
+    for number in range(6_000):
+        assert [*router.route([row("I", f"t{number}")])] == [everything]
+    assert len(router._routes) <= 4_096
 
 
 def test_a_change_that_can_not_be_read_is_delivered_to_every_stream_of_its_collection():

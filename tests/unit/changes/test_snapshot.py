@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from pgdoc._sync import snapshot_reader
 from pgdoc.changes.change import Change, TransactionInfo
 from pgdoc.changes.router import Selection
-from pgdoc.changes.snapshot import PgSnapshot, Place, Snapshot, SnapshotChunk
+from pgdoc.changes.snapshot import DueChunk, PgSnapshot, Place, Snapshot, SnapshotChunk
 from pgdoc.decoding.records import CollectionChange, Images, RowChange
 from pgdoc.errors import InvalidResumeToken, ServerUnreachable
 from pgdoc.model.positions import Position
@@ -91,6 +91,7 @@ class Snapshots(RuleBasedStateMachine):
         self.taken = (self.start, 0)  # the transaction that the stream is in, and the index of its next change
         self.delivered: Tables = {}
         self.snapshot = Snapshot(SnapshotProgress(TABLES, "", "*", 0), Selection())
+        self.ahead: SnapshotChunk | None = None
         self.there: Tables = dict(self.now)  # the tables as they are at the stream's position
 
     @rule(wanted=writes, late=st.booleans())
@@ -133,9 +134,26 @@ class Snapshots(RuleBasedStateMachine):
 
     @rule(size=st.integers(1, 3))
     def read_a_chunk(self, size):
+        chunk = self._read(size)
+        if chunk is not None:
+            self.snapshot.accept(chunk)
+
+    @rule(size=st.integers(1, 3))
+    def read_a_chunk_ahead(self, size):
+        self.ahead = self._read(size) or self.ahead
+
+    @precondition(lambda self: self.ahead)
+    @rule()
+    def take_the_chunk_that_was_read_ahead(self):
+        """The stream has delivered documents and changes since, and others have committed."""
+        assert self.ahead is not None
+        self.snapshot.accept(self.ahead)
+        self.ahead = None
+
+    def _read(self, size: int) -> SnapshotChunk | None:
         wanted = self.snapshot.wanted
         if wanted is None:
-            return
+            return None
         collection, after = wanted
         visible: Tables = {}
         for each in self.wal:
@@ -146,7 +164,7 @@ class Snapshots(RuleBasedStateMachine):
         seen = PgSnapshot(min([*self.unseen, self._next_xid]), self._next_xid, frozenset(self.unseen))
         documents = {key: visible[collection, key] for key in chosen}
         up_to = None if len(keys) < size else chosen[-1]
-        self.snapshot.accept(SnapshotChunk(collection, after, documents, up_to, seen, self.end, NOW))
+        return SnapshotChunk(collection, after, documents, up_to, seen, self.end, NOW)
 
     @property
     def _next_xid(self) -> int:
@@ -163,15 +181,11 @@ class Snapshots(RuleBasedStateMachine):
             number, index = number + 1, 0
         self.taken = (number, index)
         is_at_end = number == len(self.wal)
-        due_at = self.snapshot.due_at
-        if due_at is not None and (self.end if is_at_end else self.wal[number].lsn) >= due_at:
+        due_at, due = self.snapshot.due_at, self.snapshot.due
+        if due is not None and not self.snapshot.is_delivered:
+            self._deliver_document(due, self.snapshot.next)
+        elif due_at is not None and (self.end if is_at_end else self.wal[number].lsn) >= due_at:
             self.snapshot.release(PLACE)
-            assert self.snapshot.due is not None
-            part, *documents = self.snapshot.due
-            self._deliver_documents(
-                [(row, part.progress(number, key)) for number, (key, row) in enumerate(zip(*documents, strict=True), 1)]
-            )
-            self.snapshot.next = part.count
         elif not is_at_end:
             change, view = self.wal[number].changes[index]
             self.taken = (number, index + 1)
@@ -184,24 +198,25 @@ class Snapshots(RuleBasedStateMachine):
         assert change.row.kind == "T" or (key in self.delivered) == (change.row.kind in "UD"), change
         apply(self.delivered, [(change, view)])
 
-    def _deliver_documents(self, documents: list[tuple[int, SnapshotProgress]]) -> None:
-        collection = next((progress.remaining[0] for _, progress in documents if progress.remaining), None)
-        for document, progress in documents:
-            (key,) = [key for key, value in self.there.items() if value == document]
-            assert key not in self.delivered
-            assert collection is None or key[0] <= collection
-            self.delivered[key] = document
-            assert SnapshotProgress.parse(str(progress)) == progress
+    def _deliver_document(self, due: DueChunk, index: int) -> None:
+        document, progress = due.rows[index], due.part.progress(index + 1, due.keys[index])
+        (key,) = [key for key, value in self.there.items() if value == document]
+        assert key not in self.delivered
+        assert not progress.remaining or key[0] <= progress.remaining[0]
+        self.delivered[key] = document
+        assert SnapshotProgress.parse(str(progress)) == progress
+        self.snapshot.next = index + 1
 
     @rule()
     def open_again(self):
         """Resume, which waits until everything that committed before is visible."""
         self.unseen.clear()
-        self.snapshot = Snapshot(SnapshotProgress.parse(str(self.snapshot.progress)), Selection())
+        self.ahead = None
+        self.snapshot = Snapshot(SnapshotProgress.parse(str(self.snapshot.delivered)), Selection())
 
     @invariant()
     def the_events_give_the_tables_up_to_the_last_document_delivered(self):
-        remaining, after = self.snapshot.progress.remaining, self.snapshot.progress.document_id
+        remaining, after = self.snapshot.delivered.remaining, self.snapshot.delivered.document_id
         wanted = {
             (table, key): value
             for (table, key), value in self.there.items()
@@ -214,7 +229,7 @@ class Snapshots(RuleBasedStateMachine):
         for _ in range(100):
             self.read_a_chunk(3)
             self._step()
-        assert not self.snapshot.progress.remaining
+        assert not self.snapshot.delivered.remaining
         while self.taken[0] < len(self.wal):
             self._step()
         assert self.delivered == self.now
@@ -279,13 +294,14 @@ def test_tokens_inside_a_snapshot_parse_to_themselves_and_are_in_order():
         ResumeToken(Position(100), 7, 1, SnapshotProgress((), "", "*", 3)),
         ResumeToken(Position(100), 7, 1),
         ResumeToken(Position(101, 101, 1, 5), 7, 1, SnapshotProgress(("ü" * 60,), 'q"\\', "*", 4)),
+        ResumeToken(Position(102), 7, 1, SnapshotProgress(tuple(f"orders_{n}" for n in range(99)), "1", "*", 5)),
     ]
     assert sorted(tokens) == tokens
     for token in tokens:
         assert ResumeToken.parse(str(token)) == token
         assert str(token).startswith("0/6")
         assert str(token).endswith(".7.1")
-    assert [token.is_inside for token in tokens] == [True, True, False, False, True]
+    assert [token.is_inside for token in tokens] == [True, True, False, False, True, True]
 
 
 @pytest.mark.parametrize("damage", ["sAAAA", "s", "seJyLjgUAARUAuQ", "sx!"])
@@ -327,7 +343,7 @@ def test_a_reader_asks_for_about_as_many_documents_as_fit_into_a_chunk():
     reader._not_before = -1e9
     for fits in (10_000, 10_000, 10_000, 3, 3, 0, 10_000):
         snapshot = Snapshot(SnapshotProgress(("a",), "", "*", 0), Selection())
-        reader.read_on(snapshot)
+        reader.read_on(snapshot, None)
         reader._not_before = -1e9
         assert (snapshot.wanted is None) == (fits > 0)
     assert asked == [100, 1_000, 10_000, 10_000, 6, 6, 1]

@@ -6,18 +6,22 @@ import pickle
 import weakref
 from datetime import UTC, datetime
 from struct import pack
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import orjson
 import pytest
 
-from pgdoc.changes import events
+from pgdoc.changes import event_json, events
 from pgdoc.changes.events import ChangeEvent
 from pgdoc.changes.router import Selection
 from pgdoc.changes.snapshot import PgSnapshot, Place, Snapshot, SnapshotChunk
 from pgdoc.changes.snapshot_event import mark_of
 from pgdoc.model.documents import Document
 from pgdoc.model.tokens import Mark, SnapshotProgress, token_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NOW = datetime(2026, 11, 29, 14, tzinfo=UTC)
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -85,6 +89,45 @@ def test_the_last_document_of_a_chunk_completes_it(up_to: str | None, last: Snap
     assert snapshot.delivered == event_of(snapshot, 1).resume_token.progress
     snapshot.next = 2
     assert snapshot.delivered == snapshot.progress == last == event_of(snapshot, 2).resume_token.progress
+
+
+ROWS: list[bytes | Document] = [
+    pack(">qqq", 3, 0, 817_000_000_123_456) + b'{"n": 1.50, "s": "\xc3\xb6\\u2028"}',
+    pack(">qqq", 1, -(10**15), 0) + b'{"n": 12345678901234567890123}',
+    pack(">qqq", 1, 0, 0) + b'{"n": 1' + b"0" * 5_000 + b"}",
+    pack(">qqq", 1, (1 << 63) - 1, 0) + b"{}",
+    pack(">qqq", 1, 0, -(1 << 63)) + b"{}",
+    pack(">qqq", 1, 0, 0),
+    Document("b", {"n": 2}, 2, EPOCH, EPOCH),
+]
+
+
+def outcome(call: Callable[[ChangeEvent], Any], event: ChangeEvent) -> Any:
+    try:
+        return call(event)
+    except Exception as exc:  # noqa: BLE001 (compared)
+        return type(exc), str(exc)
+
+
+@pytest.mark.parametrize("stored", ROWS, ids=range(len(ROWS)))
+@pytest.mark.parametrize("call", [ChangeEvent.to_json, ChangeEvent.to_dict])
+def test_json_and_dict_are_the_same_from_the_row_and_from_the_fields(
+    stored: bytes | Document, call: Callable[[ChangeEvent], Any]
+) -> None:
+    snapshot = snapshot_of({"b": stored, "c": row(1)}, "c")
+    direct = outcome(call, event_of(snapshot, 1))
+    with mock.patch.object(event_json, "_read_directly", return_value=None):
+        assert repr(direct) == repr(outcome(call, event_of(snapshot, 1)))
+
+
+def test_json_has_what_the_user_made_of_the_document() -> None:
+    event = event_of(snapshot_of({"b": row(1)}, "b"), 1)
+    assert event.full_document is not None
+    event.full_document.data["n"] = 2
+    event.metadata["by"] = "me"
+    values = orjson.loads(event.to_json())
+    assert values["full_document"]["data"] == {"n": 2}
+    assert values["metadata"] == {"by": "me"}
 
 
 def test_a_kept_event_keeps_no_other_document() -> None:

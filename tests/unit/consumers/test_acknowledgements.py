@@ -231,8 +231,13 @@ def test_a_mailbox_notes_what_it_took_and_takes_nothing_after_its_time():
     assert progress.confirmable() == first[0].position[0]
     progress.acknowledge(Mark(first[1].position))
     assert progress.confirmable() == START + 50  # the second transaction had no room and was not noted
-    box.take(0)
+    batch = box.take(0)
+    batch.next = len(batch)
+    box.take(0)  # there is room from now on
     noted.closes_at = 0.0
     assert noted.put(list(second), (START + 50, 0, 0, 0), None) == 0
     assert noted.put([], (START + 50, 0, 0, 0), None) == 0
     assert progress.confirmable() == START + 50
+    noted.closes_at = float("inf")
+    assert noted.put(list(second), (START + 50, 0, 0, 0), None) == 1
+    assert progress.confirmable() == second[0].position[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -257,6 +259,24 @@ def test_a_consumer_is_sent_back_when_the_hub_moves_to_another_timeline(subscrip
     subscriptions.move_to(Cluster(7421, 4, ((3, 3500),)))
     assert (sent.times, sent.subscription.state) == (1, State.DETACHED)
     assert (subscription.state, subscriptions.is_open(sent.subscription)) == (State.LIVE, False)
+
+
+def test_no_stream_comes_in_between_the_check_of_all_and_the_move_to_another_timeline(subscriptions):
+    """Its position would be taken for one of the new timeline."""
+    far = mailbox()
+    subscriptions.resume(Selection(), (3100, 0, 0, 0), mailbox())
+
+    class Checked(Cluster):
+        def check(self, position: Any, ids: Any) -> None:
+            super().check(position, ids)
+            coming.start()
+            coming.join(0.05)  # it waits for the lock
+            assert coming.is_alive()
+
+    coming = threading.Thread(target=subscriptions.resume, args=(Selection(), (3600, 0, 0, 0), far))
+    subscriptions.move_to(Checked(7421, 4, ((3, 3500),)))
+    coming.join()
+    assert subscriptions.ids == (7421, 4, None)
 
 
 def test_a_closed_store_closes_the_mailbox_of_a_consumer(subscriptions):
