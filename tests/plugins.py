@@ -34,10 +34,10 @@ SELECT schemaname, tablename FROM pg_tables WHERE schemaname = ANY (%s) AND tabl
 """
 
 
-def read(dsn: str, schema: str, plugin: str, after: ResumeToken | str) -> list[bytes]:
+def read(dsn: str, schema: str, plugin: str, after: ResumeToken | str, *, tables: bool = False) -> list[bytes]:
     """Return all events after a token up to the end mark, as JSON."""
     events: list[bytes] = []
-    with Store(dsn, schema=schema, plugin=plugin) as store, store.watch(resume_after=after) as stream:
+    with Store(dsn, schema=schema, plugin=plugin) as store, store.watch(resume_after=after, tables=tables) as stream:
         while True:
             event = stream.next(timeout=PATIENCE_S)
             assert event is not None, f"no event within {PATIENCE_S:.0f} s"
@@ -46,9 +46,9 @@ def read(dsn: str, schema: str, plugin: str, after: ResumeToken | str) -> list[b
             events.append(event.to_json())
 
 
-def compare(dsn: str, schema: str, after: ResumeToken | str) -> list[bytes]:
+def compare(dsn: str, schema: str, after: ResumeToken | str, *, tables: bool = False) -> list[bytes]:
     """Read with every plugin, check that the events are equal, and return them."""
-    first, *others = (read(dsn, schema, plugin, after) for plugin in PLUGINS)
+    first, *others = (read(dsn, schema, plugin, after, tables=tables) for plugin in PLUGINS)
     for other in others:
         for one, another in zip(first, other, strict=False):
             assert one == another

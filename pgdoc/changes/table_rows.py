@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     RowReader = Wal2JsonRows | PgOutputRows
     Texts = Mapping[str, str | None]
 
-__all__ = ["TableRows", "columns_of", "data_of", "image_of_row", "rows_of_table"]
+__all__ = ["TableRows", "columns_text_of", "data_of", "image_of_row", "rows_of_table"]
 
 
 class TableRows:
@@ -109,7 +109,7 @@ def data_of(image: dict[str, Any], table: str) -> str:
     return text
 
 
-def columns_of(image: dict[str, Any], table: str) -> str | None:
+def columns_text_of(image: dict[str, Any], table: str) -> str | None:
     """Return the JSON of the other columns, as `data_of` does; `None` if the table has no document."""
     text: str | None = image["columns"]
     if text is not None and LOST in image:

@@ -273,7 +273,7 @@ def test_a_table_that_was_not_added_is_refused(dsn: str, sql: psycopg.Connection
         for name in ("public.orders", "public.missing"):
             with pytest.raises(TableRefused) as caught:
                 store.watch(name)
-            assert caught.value.cure == f"call store.add_table({name!r})"
+            assert caught.value.cure == f"call store.add_table({name!r}), or run `pgdoc tables add {name}`"
         with pytest.raises(TableRefused):
             store.watch("public.orders", consumer="c")
         assert store.consumers() == []
@@ -544,6 +544,23 @@ def test_json_text_is_kept_as_it_was_written(dsn: str, sql: psycopg.Connection) 
     for number, (event, text) in enumerate(zip(events, texts, strict=True)):
         assert f'"data":{{"id":{number},"v":{text}}}'.encode() in event.to_json()
     assert images(events[1]) == (None, {"id": 1, "v": "\0"})
+
+
+def test_text_that_no_document_can_have_is_written_in_events(dsn: str, sql: psycopg.Connection) -> None:
+    sql.execute("CREATE TABLE public.j (id int PRIMARY KEY, v json, n numeric)")
+    with Store(dsn, decimals=True) as store:
+        store.add_table("public.j")
+        with store.watch("public.j") as stream:
+            sql.execute("""INSERT INTO j VALUES (1, '{"\\u0000": ["\\ud800", 1]}', 1.10)""")
+            sql.execute("""UPDATE j SET v = '{"a": ["\\u0000\\ud800", null]}', n = 1.20""")
+            events = take(stream, 2)
+        for event in events:
+            before = event.to_json()
+            assert event.to_dict()["full_document"]["data"]["n"].as_tuple().digits[:1] == (1,)
+            assert json.loads(event.to_json()) == json.loads(before)
+    described = json.loads(events[1].to_json())["update_description"]
+    assert described["updated_fields"] == {"n": 1.2, "v.a": ["\0\ud800", None]}
+    assert described["removed_fields"] == ["v.\0"]
 
 
 def test_tables_of_one_column_of_many_and_of_empty_texts(dsn: str, sql: psycopg.Connection) -> None:
