@@ -15,7 +15,7 @@ from pgdoc.changes.row_images import (
     columns_of,
     images_of,
     metadata_of,
-    moment_of,
+    other_columns,
     row_of,
     time_of,
 )
@@ -24,7 +24,7 @@ from pgdoc.changes.table_rows import columns_text_of, data_of
 from pgdoc.decoding.records import REST, ROW_KINDS, CollectionChange
 from pgdoc.errors import HistoryLost, ReplicaIdentityChanged
 from pgdoc.model import json_codec
-from pgdoc.model.documents import Document, to_be_decoded_by
+from pgdoc.model.documents import Document, moment_of, to_be_decoded_by
 from pgdoc.model.table_names import is_table_name, titled
 from pgdoc.model.table_row import TableRow
 from pgdoc.model.tokens import ResumeToken, SnapshotProgress, token_at
@@ -204,12 +204,15 @@ _LACKING_IN_INSERT = {"full_document_before_change": None, "update_description":
 def _document(event: ChangeEvent, image: dict[str, Any]) -> Document:
     state = event.__dict__
     table = state["_change"].row.table
-    if REST not in image:
-        if is_table_name(table):
-            columns = columns_text_of(image, table)
-            return TableRow.of(image["id"], data_of(image, table), table, state.get("_decode"), columns)
-        check_columns(image, table)
-    return Document.from_image(image["id"], image["data"], image, columns_of, table, state.get("_decode"))
+    if REST in image:
+        rest = image[REST]
+        return Document.from_image(image["id"], image["data"], rest, other_columns, table, state.get("_decode"))
+    if is_table_name(table):
+        columns = columns_text_of(image, table)
+        return TableRow.of(image["id"], data_of(image, table), table, state.get("_decode"), columns)
+    check_columns(image, table)
+    values = [image[name] for name in ("id", "data", "version", "created_at", "updated_at")]
+    return Document.from_text(*values, collection=table, decode_text=state.get("_decode"))
 
 
 def _update_description(event: ChangeEvent) -> UpdateDescription | None:

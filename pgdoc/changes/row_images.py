@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from pgdoc.decoding.records import COLLECTION_COLUMNS, REST, Images, OddColumns
 from pgdoc.errors import UnreadableDocument
 from pgdoc.model import json_codec
+from pgdoc.model.documents import moment_of
 from pgdoc.model.table_names import is_table_name
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ __all__ = [
     "images_of",
     "iso_of",
     "metadata_of",
-    "moment_of",
+    "other_columns",
     "row_of",
     "time_of",
 ]
@@ -87,14 +88,18 @@ def check_columns(image: dict[str, Any], table: str) -> None:
 
 def columns_of(image: dict[str, Any], table: str) -> dict[str, Any]:
     """Return the columns of an image, except the id and the data; never change the dict."""
-    rest = image.get(REST)
-    if rest is None:
+    if REST not in image:
         return image
-    read, text = rest  # `rest_of`, inline
+    read, text = image[REST]  # `rest_of`, inline
     found: dict[str, Any] = read(text)
     if found.__class__ is OddColumns:
-        check_columns({**image, **found}, table)
+        check_columns({"id": "", "data": "", **found}, table)
     return found
+
+
+def other_columns(rest: object, table: str) -> dict[str, Any]:
+    """Return what `columns_of` returns for an image whose `REST` this is."""
+    return columns_of({REST: rest}, table)
 
 
 def after_of(event: ReadEvent) -> dict[str, Any]:
@@ -133,12 +138,6 @@ def _time_of(reported: str, written: str, is_sent_time: bool) -> str:
     except (ValueError, OverflowError, TypeError):  # `infinity`, a year that Python does not have, or no text
         return reported
     return written if is_later or is_sent_time else reported
-
-
-@lru_cache(maxsize=256)
-def moment_of(text: str) -> datetime:
-    """Parse a time once for all changes of a transaction."""
-    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 @lru_cache(maxsize=256)
