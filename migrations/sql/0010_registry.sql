@@ -1,6 +1,7 @@
 -- What the registry's functions know of tables that are watched as they are.
 
--- What became of each present collection and table; nothing for one that is as the registry says.
+-- What became of each present collection and table; nothing for one that is as the registry says. Without `among`, the name of a
+-- column's type does not count: nobody is told of it late.
 CREATE FUNCTION pgdoc.registry_changes(among oid[]) RETURNS TABLE (
   row_id tid, oid oid, schema_name text, name text, new_schema text, new_name text, change text
 ) LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -9,14 +10,18 @@ CREATE FUNCTION pgdoc.registry_changes(among oid[]) RETURNS TABLE (
       CASE
         WHEN c.oid IS NULL THEN 'drop'
         WHEN r.kind = 'collection' AND t.oid IS NULL THEN 'unregister'
-        WHEN r.kind = 'table' AND pgdoc.table_fault(c.oid, r.document) IS NOT NULL THEN 'unregister'
+        WHEN r.kind = 'table' AND (r.print <> now.print OR n.nspname <> r.schema_name) AND pgdoc.table_fault(c.oid, r.document) IS NOT NULL
+          THEN 'unregister'
         WHEN n.nspname <> r.schema_name THEN 'move'
         WHEN c.relname <> r.name THEN 'rename'
-        WHEN r.kind = 'table' AND (pgdoc.table_columns(c.oid) <> r.columns OR pgdoc.table_key(c.oid) <> r.key) THEN 'alter'
+        WHEN r.print <> now.print OR r.kind = 'table' AND among IS NOT NULL AND pgdoc.table_columns(c.oid) <> r.columns THEN 'alter'
       END AS change
     FROM pgdoc.registry r LEFT JOIN pg_class c ON c.oid = r.oid AND c.relkind = 'r'
       LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
       LEFT JOIN pg_trigger t ON t.tgrelid = c.oid AND t.tgname = 'pgdoc_before_update'
+      LEFT JOIN pgdoc.table_prints(ARRAY(
+        SELECT w.oid FROM pgdoc.registry w WHERE w.until IS NULL AND w.kind = 'table' AND (among IS NULL OR w.oid = ANY (among)))
+      ) AS now ON now.oid = r.oid
     WHERE r.until IS NULL AND (among IS NULL OR r.oid = ANY (among))
   ) AS found
   WHERE found.change IS NOT NULL
@@ -51,11 +56,12 @@ BEGIN
     END IF;
   END LOOP;
   IF cardinality(altered) > 0 THEN  -- after all were closed: two collections may have exchanged their names
-    INSERT INTO pgdoc.registry (oid, schema_name, name, since, opened_by, from_name, exact, kind, key, document, columns, former_identity)
+    INSERT INTO pgdoc.registry (oid, schema_name, name, since, opened_by, from_name, exact, kind, key, document, columns, print, former_identity)
     SELECT old.oid, now.schema_name, now.name, old.until, old.closed_by,
       CASE old.closed_by WHEN 'rename' THEN old.name END, old.oid = ANY (just_changed), old.kind,
       CASE old.kind WHEN 'table' THEN pgdoc.table_key(old.oid) END, old.document,
-      CASE old.kind WHEN 'table' THEN pgdoc.table_columns(old.oid) END, old.former_identity
+      CASE old.kind WHEN 'table' THEN pgdoc.table_columns(old.oid) END,
+      CASE old.kind WHEN 'table' THEN (SELECT t.print FROM pgdoc.table_prints(ARRAY[old.oid]) AS t) END, old.former_identity
     FROM pgdoc.registry old JOIN unnest(altered, new_schemas, new_names) AS now(oid, schema_name, name) ON now.oid = old.oid
     WHERE old.closed_xid = pg_current_xact_id()
       AND old.until = (SELECT max(r.until) FROM pgdoc.registry r WHERE r.oid = old.oid)

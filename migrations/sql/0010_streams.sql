@@ -145,10 +145,13 @@ END $$;
 
 -- A reader through wal2json asks for tables by name, so it has to know of a table that was registered before it began. The
 -- lock tells it that a transaction may have done so and is not visible yet: see `uncertain` of replication.sql. Nothing else
--- takes a lock of this mode.
+-- takes a lock of this mode on it, so that no other transaction waits for one that changes a watched table.
+CREATE TABLE pgdoc.registering ();
+COMMENT ON TABLE pgdoc.registering IS 'locked by the transactions that register a table, or a new shape of one';
+
 CREATE FUNCTION pgdoc.announce_table() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  LOCK TABLE pgdoc.identity IN ROW SHARE MODE;
+  LOCK TABLE pgdoc.registering IN ROW EXCLUSIVE MODE;
   RETURN NEW;
 END $$;
 CREATE TRIGGER pgdoc_announce BEFORE INSERT ON pgdoc.registry FOR EACH ROW WHEN (NEW.kind = 'table') EXECUTE FUNCTION pgdoc.announce_table();

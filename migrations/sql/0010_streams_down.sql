@@ -2,3 +2,4 @@
 DROP TRIGGER pgdoc_announce ON pgdoc.registry;
 DROP FUNCTION pgdoc.announce_table(), pgdoc.watchable(text, text[]), pgdoc.loses_values(), pgdoc.is_published(oid),
   pgdoc.is_wanted(text, text[], text, text, boolean);
+DROP TABLE pgdoc.registering;

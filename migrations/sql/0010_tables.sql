@@ -10,16 +10,18 @@ ALTER TABLE pgdoc.registry
   ADD COLUMN key      text[],
   ADD COLUMN document text,
   ADD COLUMN columns  jsonb,
+  ADD COLUMN print    text,
   ADD COLUMN former_identity text CHECK (former_identity ~ '^([dn]|i:.+)$'),
   DROP CONSTRAINT registry_opened_by_check,
   DROP CONSTRAINT registry_closed_by_check,
   ADD CONSTRAINT registry_opened_by_check CHECK (opened_by IN ('create', 'rename', 'move', 'alter')),
   ADD CONSTRAINT registry_closed_by_check CHECK (closed_by IN ('drop', 'rename', 'move', 'alter', 'unregister')),
-  ADD CONSTRAINT registry_shape_check CHECK (kind = 'collection' OR key IS NOT NULL AND columns IS NOT NULL);
+  ADD CONSTRAINT registry_shape_check CHECK (kind = 'collection' OR key IS NOT NULL AND columns IS NOT NULL AND print IS NOT NULL);
 COMMENT ON COLUMN pgdoc.registry.kind IS '`table` for a table that is watched as it is';
 COMMENT ON COLUMN pgdoc.registry.key IS 'the columns of a table''s primary key, in the order of its index';
 COMMENT ON COLUMN pgdoc.registry.document IS 'the column of a table that its events have as their document; NULL for the whole row';
 COMMENT ON COLUMN pgdoc.registry.columns IS 'the columns of a table that its events have, in order: name, type and form';
+COMMENT ON COLUMN pgdoc.registry.print IS 'see pgdoc.table_prints';
 COMMENT ON COLUMN pgdoc.registry.former_identity IS 'the replica identity that add_table changed: `d` (DEFAULT), `n` (NOTHING) or `i:` and the name of an index; NULL for FULL';
 
 -- How the JSON of a value is made from its output text: `text`, `number`, `bool`, `json`, `timestamp`, `timestamptz`,
@@ -77,6 +79,18 @@ CREATE FUNCTION pgdoc.table_key(relation regclass) RETURNS text[] LANGUAGE sql S
   SELECT array_agg(a.attname::text ORDER BY k.place)
   FROM pg_index i, unnest(i.indkey) WITH ORDINALITY AS k(attnum, place), pg_attribute a
   WHERE i.indrelid = relation AND i.indisprimary AND k.place <= i.indnkeyatts AND a.attrelid = relation AND a.attnum = k.attnum
+$$;
+
+-- What differs for two shapes of a table, and is cheap to compute for many tables. Whatever makes a table unfit for watching, apart from the
+-- name of its schema, changes it, too.
+CREATE FUNCTION pgdoc.table_prints(relations oid[]) RETURNS TABLE (oid oid, print text) LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT c.oid, md5(concat_ws(chr(10), c.relpersistence, p.indimmediate, (string_to_array(p.indkey::text, ' '))[1:p.indnkeyatts], (
+    SELECT string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attgenerated), chr(10) ORDER BY a.attnum)
+    FROM pg_attribute a
+    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 's')))
+  FROM pg_class c LEFT JOIN pg_index p ON p.indrelid = c.oid AND p.indisprimary
+  WHERE c.oid = ANY (relations)
 $$;
 
 -- Why a table can't be watched as it is, and what to do about it; NULL if it can. `document` is the column that its events
@@ -215,7 +229,7 @@ BEGIN
     IF waited_ms >= most_ms THEN
       RAISE EXCEPTION 'table % is locked by other transactions: %', relation, coalesce((
           SELECT string_agg(coalesce('pid ' || h.pid || ' of ', '') || h.role, ', ' ORDER BY h.since, h.pid)
-          FROM pgdoc.lock_holders(relation, mode) AS h), 'they have just ended')
+          FROM (SELECT * FROM pgdoc.lock_holders(relation, mode) LIMIT 5) AS h), 'they have just ended')
         USING ERRCODE = 'lock_not_available', HINT = 'Run it again when they have ended.';
     END IF;
     PERFORM pg_sleep(wait_ms / 1000.0);
@@ -224,28 +238,30 @@ BEGIN
 END $$;
 
 -- The half of `add_table` that has the rights of the catalog's owner. It believes nothing that it does not see: it is called by
--- the table's owner, and the table has before images. With NULL it only takes the lock, as `enter_collection` does.
+-- the table's owner, and the table has before images. With NULL it takes the lock, as `enter_collection`
+-- does, and records what became of other tables.
 CREATE FUNCTION pgdoc.enter_table(relation regclass, document text, former_identity text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   PERFORM pgdoc.enter_collection(NULL);
-  IF relation IS NULL THEN
+  PERFORM pgdoc.check_bound();
+  IF relation IS NULL THEN  -- what takes long is done before the table is locked
+    PERFORM pgdoc.follow('{}', true);
+    PERFORM pgdoc.prune_registry();
     RETURN;
   END IF;
-  PERFORM pgdoc.check_bound();
   PERFORM pgdoc.check_owner_of(relation);
   PERFORM pgdoc.lock_table(relation, 'SHARE ROW EXCLUSIVE');  -- each transaction that wrote to it has ended
   PERFORM pgdoc.refuse_watching(relation, coalesce(pgdoc.table_fault(relation, document), pgdoc.publication_conflict(relation),
     (SELECT ARRAY['it lacks REPLICA IDENTITY FULL', format('run SELECT pgdoc.add_table(%L)', relation::text)]
      FROM pg_class WHERE oid = relation AND relreplident <> 'f')));
   PERFORM pgdoc.claim_registry();
-  PERFORM pgdoc.follow('{}', true);
-  PERFORM pgdoc.prune_registry();
+  PERFORM pgdoc.follow(ARRAY[relation], false);
   PERFORM pgdoc.publish_once(relation);
   IF NOT pgdoc.is_table(relation) THEN
-    INSERT INTO pgdoc.registry (oid, schema_name, name, since, opened_by, kind, key, document, columns, former_identity)
+    INSERT INTO pgdoc.registry (oid, schema_name, name, since, opened_by, kind, key, document, columns, print, former_identity)
     SELECT c.oid, n.nspname, c.relname, pg_current_wal_insert_lsn(), 'create', 'table', pgdoc.table_key(c.oid), enter_table.document,
-      pgdoc.table_columns(c.oid), enter_table.former_identity
+      pgdoc.table_columns(c.oid), (SELECT t.print FROM pgdoc.table_prints(ARRAY[c.oid]) AS t), enter_table.former_identity
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = relation;
   END IF;
 EXCEPTION WHEN unique_violation THEN  -- REPEATABLE READ, or another session is recording what became of the name's last table

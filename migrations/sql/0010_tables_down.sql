@@ -259,12 +259,12 @@ DROP FUNCTION pgdoc.label(text, text, text), pgdoc.registry_changes(oid[]), pgdo
   pgdoc.publish_once(regclass), pgdoc.claim_registry(), pgdoc.role_fault(regclass), pgdoc.enter_table(regclass, text, text),
   pgdoc.lock_patiently(regclass, text, int), pgdoc.lock_holders(regclass, text), pgdoc.check_owner_of(regclass),
   pgdoc.refuse_watching(regclass, text[]), pgdoc.tables(), pgdoc.is_table(regclass), pgdoc.publication_conflict(regclass),
-  pgdoc.table_fault(regclass, text), pgdoc.table_key(regclass), pgdoc.table_columns(regclass), pgdoc.type_form(oid);
+  pgdoc.table_fault(regclass, text), pgdoc.table_prints(oid[]), pgdoc.table_key(regclass), pgdoc.table_columns(regclass), pgdoc.type_form(oid);
 
 SET CONSTRAINTS pgdoc.pgdoc_order IMMEDIATE;
 SET CONSTRAINTS pgdoc.pgdoc_order DEFERRED;
 ALTER TABLE pgdoc.registry
-  DROP COLUMN kind, DROP COLUMN key, DROP COLUMN document, DROP COLUMN columns, DROP COLUMN former_identity,
+  DROP COLUMN kind, DROP COLUMN key, DROP COLUMN document, DROP COLUMN columns, DROP COLUMN print, DROP COLUMN former_identity,
   DROP CONSTRAINT registry_opened_by_check,
   DROP CONSTRAINT registry_closed_by_check,
   ADD CONSTRAINT registry_opened_by_check CHECK (opened_by IN ('create', 'rename', 'move')),

@@ -11,20 +11,20 @@ from pgdoc.changes.diff import UpdateDescription, describe_update
 from pgdoc.changes.event_json import json_of, plain_of
 from pgdoc.changes.row_images import (
     after_of,
-    all_columns,
     check_columns,
+    columns_of,
     images_of,
     metadata_of,
-    moment_of,
+    other_columns,
     row_of,
     time_of,
 )
 from pgdoc.changes.snapshot_event import OF_SNAPSHOT
-from pgdoc.changes.table_rows import columns_of, data_of
+from pgdoc.changes.table_rows import columns_text_of, data_of
 from pgdoc.decoding.records import REST, ROW_KINDS, CollectionChange
 from pgdoc.errors import HistoryLost, ReplicaIdentityChanged
 from pgdoc.model import json_codec
-from pgdoc.model.documents import Document, to_be_decoded_by
+from pgdoc.model.documents import Document, moment_of, to_be_decoded_by
 from pgdoc.model.table_names import is_table_name, titled
 from pgdoc.model.table_row import TableRow
 from pgdoc.model.tokens import ResumeToken, SnapshotProgress, token_at
@@ -170,7 +170,7 @@ def _event_type(event: ChangeEvent) -> EventType:
         after = after_of(event)
         if after["replaced_version"] != after["version"]:
             return EventType.UPDATE
-        before = all_columns(event._images.before, row_of(event).table)  # noqa: SLF001
+        before = columns_of(event._images.before, row_of(event).table)  # noqa: SLF001
         # A version that did not grow says nothing: the table's trigger did not run, as its owner can arrange.
         return EventType.REPLACE if after["version"] != before.get("version") else EventType.UPDATE
     return _ROW_EVENTS.get(kind) or EventType(kind)
@@ -204,12 +204,15 @@ _LACKING_IN_INSERT = {"full_document_before_change": None, "update_description":
 def _document(event: ChangeEvent, image: dict[str, Any]) -> Document:
     state = event.__dict__
     table = state["_change"].row.table
-    if REST not in image:
-        if is_table_name(table):
-            columns = columns_of(image, table)
-            return TableRow.of(image["id"], data_of(image, table), table, state.get("_decode"), columns)
-        check_columns(image, table)
-    return Document.from_image(image["id"], image["data"], image, all_columns, table, state.get("_decode"))
+    if REST in image:
+        rest = image[REST]
+        return Document.from_image(image["id"], image["data"], rest, other_columns, table, state.get("_decode"))
+    if is_table_name(table):
+        columns = columns_text_of(image, table)
+        return TableRow.of(image["id"], data_of(image, table), table, state.get("_decode"), columns)
+    check_columns(image, table)
+    values = [image[name] for name in ("id", "data", "version", "created_at", "updated_at")]
+    return Document.from_text(*values, collection=table, decode_text=state.get("_decode"))
 
 
 def _update_description(event: ChangeEvent) -> UpdateDescription | None:
@@ -225,7 +228,7 @@ def _update_description(event: ChangeEvent) -> UpdateDescription | None:
 def _timestamp(event: ChangeEvent) -> datetime:
     change: Change = event._change  # noqa: SLF001
     has_times = change.row.kind in "IU" and not is_table_name(change.row.table)
-    return moment_of(time_of(change, after_of(event) if has_times else {}))
+    return moment_of(time_of(change.transaction, after_of(event)["updated_at"] if has_times else None))
 
 
 def _columns(event: ChangeEvent) -> dict[str, Any] | None:
@@ -235,7 +238,7 @@ def _columns(event: ChangeEvent) -> dict[str, Any] | None:
         return {when: {column.name: column.type for column in shape.columns} for when, shape in shapes} or None
     if row.kind not in "IUD" or not is_table_name(row.table):
         return None
-    text = columns_of(event._images[row.kind == "D"], row.table)  # noqa: SLF001
+    text = columns_text_of(event._images[row.kind == "D"], row.table)  # noqa: SLF001
     return None if text is None else (event.__dict__.get("_decode") or json_codec.decode)(text)
 
 

@@ -269,6 +269,12 @@ class Router:
 
     def route(self, changes: list[Change]) -> RoutedChanges:
         """Return the changes that each selection wants, in order; leave out selections that want none."""
+        if len(changes) == 1:
+            row = changes[0].row
+            known = self._routes.get((row.table, row.kind))
+            if known is not None and row.complete and not known.filtered and not known.indexes:
+                # What a quiet server sends, when no code is in the CPU's cache and less of it saves 10 us of latency.
+                return dict.fromkeys(known.unfiltered, changes)
         burst = _RoutedBurst(self._view)
         ways: dict[tuple[str, str], tuple[list[list[Change]], list[Selection], list[_Index]]] = {}
         for change in changes:

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from pgdoc.decoding.records import COLLECTION_COLUMNS, REST, Images
+from pgdoc.decoding.records import COLLECTION_COLUMNS, REST, Images, OddColumns
 from pgdoc.errors import UnreadableDocument
 from pgdoc.model import json_codec
+from pgdoc.model.documents import moment_of
 from pgdoc.model.table_names import is_table_name
 
 if TYPE_CHECKING:
-    from pgdoc.changes.change import Change
+    from pgdoc.changes.change import TransactionInfo
     from pgdoc.decoding.records import CollectionChange, RowChange
 
 __all__ = [
     "ReadEvent",
     "after_of",
-    "all_columns",
     "check_columns",
+    "columns_of",
     "images_of",
     "iso_of",
     "metadata_of",
-    "moment_of",
+    "other_columns",
     "row_of",
     "time_of",
 ]
@@ -44,7 +45,7 @@ _columns = itemgetter(*COLLECTION_COLUMNS)
 
 
 def images_of(event: ReadEvent) -> Images:
-    """Return the images of the row; they may lack columns that `all_columns` reads.
+    """Return the images of the row; they may lack columns that `columns_of` reads.
 
     Raises:
         UnreadableDocument: the table has lost a column.
@@ -85,24 +86,25 @@ def check_columns(image: dict[str, Any], table: str) -> None:
         ) from exc
 
 
-def all_columns(image: dict[str, Any], table: str) -> dict[str, Any]:
-    """Return the image with every column."""
-    if len(image) < len(COLLECTION_COLUMNS) and REST in image:
-        parts = image[REST]
-        rest = parts[0](parts)  # `rest_of`, inline
-        if len(rest) != _OTHER_COLUMNS:
-            check_columns({**image, **rest}, table)
-        image.update(rest)  # after the check, so that each access raises its error
-    return image
+def columns_of(image: dict[str, Any], table: str) -> dict[str, Any]:
+    """Return the columns of an image, except the id and the data; never change the dict."""
+    if REST not in image:
+        return image
+    read, text = image[REST]  # `rest_of`, inline
+    found: dict[str, Any] = read(text)
+    if found.__class__ is OddColumns:
+        check_columns({"id": "", "data": "", **found}, table)
+    return found
 
 
-_OTHER_COLUMNS: Final = len(COLLECTION_COLUMNS) - len(("id", "data"))
+def other_columns(rest: object, table: str) -> dict[str, Any]:
+    """Return what `columns_of` returns for an image whose `REST` this is."""
+    return columns_of({REST: rest}, table)
 
 
 def after_of(event: ReadEvent) -> dict[str, Any]:
-    """Return the image that the change left, with every column."""
-    image: dict[str, Any] = event._images[0]  # noqa: SLF001
-    return image if "updated_at" in image else all_columns(image, row_of(event).table)
+    """Return the columns that the change left, except the id and the data."""
+    return columns_of(event._images[0], row_of(event).table)  # noqa: SLF001
 
 
 def metadata_of(event: ReadEvent) -> dict[str, Any]:
@@ -116,36 +118,36 @@ def metadata_of(event: ReadEvent) -> dict[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def time_of(change: Change, after: dict[str, Any]) -> str:
+def time_of(transaction: TransactionInfo, written: str | None) -> str:
     """Return when the transaction committed, or the nearest time that is known, as PostgreSQL's text.
 
-    `after` is the row's image, with every column, if the change left one.
+    `written` is the row's `updated_at`, if the change left one.
     In a session with a replication origin, PostgreSQL writes the time that the session set last: none in its first
     transaction, and a stale one later. Such a time lies before the row's `updated_at`, the start of the transaction.
     """
-    _, reported, _, is_sent_time = change.transaction
-    if not after:
-        return reported
-    written: str = after["updated_at"]
+    _, reported, _, is_sent_time = transaction
+    return reported if written is None else _time_of(reported, written, is_sent_time)
+
+
+@lru_cache(maxsize=256)
+def _time_of(reported: str, written: str, is_sent_time: bool) -> str:
     try:
         if written <= reported and written[4:5] == "-" and written.endswith("+00") and not is_sent_time:
             return reported  # the usual case: both are ISO 8601 in UTC, with a space and a year of four digits
         is_later = moment_of(written) > moment_of(reported)
-    except (ValueError, OverflowError, TypeError):  # `infinity`, a year that Python does not have, or NULL
+    except (ValueError, OverflowError, TypeError):  # `infinity`, a year that Python does not have, or no text
         return reported
     return written if is_later or is_sent_time else reported
 
 
 @lru_cache(maxsize=256)
-def moment_of(text: str) -> datetime:
-    """Parse a time once for all changes of a transaction."""
-    return datetime.fromisoformat(text).astimezone(UTC)
-
-
-@lru_cache(maxsize=256)
 def iso_of(text: str | None) -> str | None:
     """Return the text of a time as `datetime` writes it; `None` if the time is out of Python's range."""
+    if text is None:
+        return None
     try:
-        return None if text is None else moment_of(text).isoformat()
+        if text.endswith("+00") and (moment := datetime.fromisoformat(text[:-3])).tzinfo is None:
+            return f"{moment.isoformat()}+00:00"  # in half the time
+        return moment_of(text).isoformat()
     except (ValueError, OverflowError):
         return None

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from pgdoc.decoding.frames import PAYLOAD
 from pgdoc.decoding.pgoutput import relation_of
 from pgdoc.decoding.pgoutput_rows import PgOutputRows
 from pgdoc.decoding.records import LOST, Images
 from pgdoc.decoding.row_json import form_of, json_of_value
 from pgdoc.decoding.wal2json_rows import Wal2JsonRows
-from pgdoc.errors import UnreadableDocument
+from pgdoc.errors import ProtocolError, UnreadableDocument
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     RowReader = Wal2JsonRows | PgOutputRows
     Texts = Mapping[str, str | None]
 
-__all__ = ["TableRows", "columns_of", "data_of", "image_of_row", "rows_of_table"]
+__all__ = ["TableRows", "columns_text_of", "data_of", "image_of_row", "rows_of_table"]
 
 
 class TableRows:
@@ -90,6 +91,8 @@ class _Image(dict[str, Any]):
             image = rows.before(message) if is_before else rows.after(message)
         except (LookupError, ValueError, struct.error):
             image = _read(rows, span, message)[is_before]
+            if not image:
+                raise ProtocolError(f'a change of table "{span.label}" lacks an image', offset=PAYLOAD) from None
         self.update(image)
         return image[name]
 
@@ -106,10 +109,10 @@ def data_of(image: dict[str, Any], table: str) -> str:
     return text
 
 
-def columns_of(image: dict[str, Any], table: str) -> str | None:
+def columns_text_of(image: dict[str, Any], table: str) -> str | None:
     """Return the JSON of the other columns, as `data_of` does; `None` if the table has no document."""
     text: str | None = image["columns"]
-    if LOST in image:
+    if text is not None and LOST in image:
         raise _lost(image["id"], image[LOST], table)
     return text
 
@@ -144,7 +147,7 @@ def _is_complete(kind: str, after: Texts, before: Texts, shape: TableShape) -> b
         return True
     if kind == "U":
         return before.keys() >= after.keys()
-    return len(before) > len(shape.key) or len(shape.columns) == len(shape.key)
+    return len(before) >= min(len(shape.key) + 1, len(shape.columns))
 
 
 def _read(rows: RowReader, span: Span, message: bytes) -> Images:
@@ -154,6 +157,13 @@ def _read(rows: RowReader, span: Span, message: bytes) -> Images:
 
 def _image_of(texts: Texts, rows: RowReader, span: Span) -> dict[str, Any]:
     shape = _shape_of(span)
+    for name in shape.key if texts else ():
+        if name not in texts:
+            raise UnreadableDocument(
+                f'a row of table "{span.label}" lacks "{name}", a column of its key: the table was changed where no '
+                "event trigger follows it; have a superuser run `pgdoc init`",
+                collection=span.label,
+            )
     lost = [name for name in rows.lossy if texts.get(name, "") is None]
     for name in lost:
         if name in shape.key:  # no key has NULL

@@ -21,7 +21,7 @@ def find_table_faults(connection: psycopg.Connection[Any]) -> Iterator[tuple[str
         yield from _faults_of(table)
     if not tables:
         return
-    yield "ok", f"{len(tables)} {'table is' if len(tables) == 1 else 'tables are'} watched as they are"
+    yield "ok", f"{len(tables)} {'table is watched as it is' if len(tables) == 1 else 'tables are watched as they are'}"
     ((follows,),) = connection.execute(statement("doctor", "follows_ddl").encode()).fetchall()
     if not follows:
         found = "no event trigger follows ALTER TABLE, so streams notice a change of columns late, and need pgoutput"

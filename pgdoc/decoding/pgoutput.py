@@ -25,6 +25,7 @@ from pgdoc.decoding.records import (
     Idle,
     Images,
     Message,
+    OddColumns,
     Record,
     RegistryRow,
     RowChange,
@@ -57,6 +58,8 @@ _NEXT_ROW = b"N\0\6t"
 """The start of a tuple of six columns, of which the first is text. No text has a zero byte."""
 _TIME = len("2026-11-29 07:08:51.817473+00")
 _TIME_HEAD = b"t\0\0\0" + bytes([_TIME])
+_UPDATED, _BETWEEN = slice(-_TIME, None), slice(-_TIME - len(_TIME_HEAD), -_TIME)
+_CREATED, _BEFORE_CREATED = slice(_BETWEEN.start - _TIME, _BETWEEN.start), slice(_BETWEEN.start - _TIME)
 _VERSIONS = re.compile(rb"t\0\0\0(.)(\d{1,19})t\0\0\0(.)(\d{1,19})%b" % re.escape(_TIME_HEAD), re.DOTALL).fullmatch
 
 _begin_fields = struct.Struct(">QqI").unpack_from
@@ -213,27 +216,8 @@ class Relation:
         if found != head or tag != _TEXT or frame[data_end] != _TEXT:
             raise LookupError
         end = frame.find(_NEXT_ROW, data_end) if has_next else len(frame)
-        rest = self._other_columns, frame, data_end, end, head == _OLD_ROW
+        rest = _other_columns, frame[data_end:end]
         return {"id": frame[at + 8 : id_end].decode(), "data": frame[id_end + 5 : data_end].decode(), REST: rest}, end
-
-    def _other_columns(self, parts: tuple[Any, ...]) -> dict[str, Any]:
-        """Decode the columns that follow the data, up to an offset.
-
-        Times have 29 characters, except every tenth. So slices from the end are enough for most rows.
-        """
-        _, frame, start, end, is_before = parts
-        updated_at = end - _TIME
-        created_at = updated_at - len(_TIME_HEAD) - _TIME
-        versions = _versions(frame[start:created_at])
-        if versions is None or frame[created_at + _TIME : updated_at] != _TIME_HEAD:
-            return self(frame)[is_before]
-        version, replaced_version = versions
-        return {
-            "version": version,
-            "replaced_version": replaced_version,
-            "created_at": frame[created_at : created_at + _TIME].decode(errors="replace"),
-            "updated_at": frame[updated_at:end].decode(errors="replace"),
-        }
 
     def __call__(self, frame: bytes) -> Images:
         """Decode the row of an I, U or D."""
@@ -297,6 +281,28 @@ def _read(unpack: Any, frame: bytes, at: int) -> int:
         return int(unpack(frame, at)[0])
     except struct.error as exc:
         raise ProtocolError("pgoutput sent an incomplete message", offset=len(frame)) from exc
+
+
+@lru_cache(maxsize=256)
+def _other_columns(rest: bytes) -> dict[str, Any]:
+    """Decode the columns that follow the data. The rows of a transaction mostly have the same.
+
+    Times have 29 characters, except every tenth. So slices from the end are enough for most rows.
+    """
+    versions = _versions(rest[_BEFORE_CREATED])
+    if versions is None or rest[_BETWEEN] != _TIME_HEAD:
+        return OddColumns(_REST.read_images(_MESSAGE_OF_REST + rest).after)
+    version, replaced_version = versions
+    return {
+        "version": version,
+        "replaced_version": replaced_version,
+        "created_at": rest[_CREATED].decode(errors="replace"),
+        "updated_at": rest[_UPDATED].decode(errors="replace"),
+    }
+
+
+_REST = Relation(0, "", [_TableColumn(name, oid, False) for name, oid in _COLLECTION[2:]], is_registry=False)
+_MESSAGE_OF_REST = bytes(PAYLOAD) + b"I\0\0\0\0N\0\4"
 
 
 @lru_cache(maxsize=256)

@@ -70,7 +70,7 @@ class PgOutputRows:
         """Return whether an I, U or D surely has all its images, and a U the same key in both."""
         if kind == "U":
             return self._is_known and self._find_new(frame) > 0
-        return self._is_known and (kind == "I" or frame[_TUPLE] == _OLD)
+        return self._is_known and (kind == "I" or frame.startswith(b"O", _TUPLE))
 
     def _find_new(self, frame: bytes) -> int:
         """Return where the new tuple of a U begins, if it begins as the old one does, up to the key's end; else -1.

@@ -45,8 +45,12 @@ class Images(NamedTuple):
 
 
 REST: Final = ""
-"""No column has this name. In an image that has only the id and the data, it is a tuple that begins with the function
-that reads the other columns; the function takes the tuple."""
+"""No column has this name. In an image that has only the id and the data, it is what the other columns are read from: a
+function and its argument, which does not keep the message alive."""
+
+
+class OddColumns(dict[str, Any]):
+    """What `rest_of` returns for a row of another shape than a collection's: columns may be missing."""
 
 
 LOST: Final = "\0lost"
@@ -54,9 +58,9 @@ LOST: Final = "\0lost"
 
 
 def rest_of(image: dict[str, Any]) -> dict[str, Any]:
-    """Read the columns that an image lacks yet; it must have `REST`. Any thread may call this: all read the same."""
-    parts = image[REST]
-    found: dict[str, Any] = parts[0](parts)
+    """Read the columns that an image lacks; it must have `REST`. Never change the dict: many images share it."""
+    read, text = image[REST]
+    found: dict[str, Any] = read(text)
     return found
 
 

@@ -23,6 +23,7 @@ from pgdoc.decoding.records import (
     Idle,
     Images,
     Message,
+    OddColumns,
     Record,
     RowChange,
 )
@@ -222,29 +223,28 @@ def read_parts(frame: bytes) -> Images:
             rest, between, old_id = rest.rpartition(_ID_AFTER_ROW)
             old_data, old_found, old_rest = parts[2].partition(_VERSION)
             if separator and found and between and old_found:
-                after = _part(id_, data, (_other_columns, rest, frame, False))
-                before = _part(old_id, old_data, (_other_columns, old_rest[_WITHOUT_END], frame, True))
+                after, before = _part(id_, data, rest), _part(old_id, old_data, old_rest[_WITHOUT_END])
                 return tuple.__new__(Images, (after, before))  # takes half the time of Images(after, before)
         elif separator and found:
-            image = _part(id_, data, (_other_columns, rest[_WITHOUT_END], frame, is_before))
+            image = _part(id_, data, rest[_WITHOUT_END])
             return tuple.__new__(Images, ({}, image) if is_before else (image, {}))
     except orjson.JSONDecodeError:  # for example, an image has no data, and what is taken for its id is more
         pass
     return read_images(frame)
 
 
-def _part(id_: bytes, data: bytes, rest: tuple[Any, ...]) -> dict[str, Any]:
+def _part(id_: bytes, data: bytes, rest: bytes) -> dict[str, Any]:
     """Return an image of which `REST` is not read; id and data are JSON."""
-    return {"id": orjson.loads(id_), "data": orjson.loads(data), REST: rest}
+    read = _shared_columns if len(rest) < _LONG else _other_columns
+    return {"id": orjson.loads(id_), "data": orjson.loads(data), REST: (read, rest)}
 
 
-def _other_columns(parts: tuple[Any, ...]) -> dict[str, Any]:
-    """Decode the columns that follow the data.
+def _other_columns(rest: bytes) -> dict[str, Any]:
+    """Decode the columns that follow the data, from the version's value to the last one without its quote.
 
     Times have 29 characters, except every tenth. So slices from the end, which take a quarter of a regular expression's
     time, are enough for most rows.
     """
-    _, rest, frame, is_before = parts
     versions = _versions(rest[_BEFORE_CREATED]) if len(rest) < _LONG else None
     if versions is not None and rest[_BETWEEN] == _UPDATED_AT:
         times = (rest[_CREATED] + rest[_UPDATED]).decode(errors="replace")
@@ -255,7 +255,12 @@ def _other_columns(parts: tuple[Any, ...]) -> dict[str, Any]:
                 "created_at": times[:_TIME],
                 "updated_at": times[_TIME:],
             }
-    return read_images(frame)[is_before]
+    return OddColumns(read_images(_MESSAGE_OF_REST + rest + _END_OF_ROW).after)
+
+
+_shared_columns = lru_cache(maxsize=256)(_other_columns)
+"""The rows of a transaction mostly have the same versions and times. Looking them up takes a seventh of the time."""
+_MESSAGE_OF_REST = bytes(PAYLOAD) + b'{"columns":[' + _VERSION[len("},") :]
 
 
 @lru_cache(maxsize=256)
@@ -287,6 +292,8 @@ def read_texts(frame: bytes) -> Images:
         after = {column["name"]: _TEXTS.get(column["value"], column["value"]) for column in fields.get("columns", ())}
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
         raise ProtocolError(f"wal2json sent a malformed change: {exc!r}", offset=PAYLOAD) from exc
+    if not after and frame[_ACTION] in _HAVE_AFTER:
+        raise ProtocolError("wal2json sent a change without columns", offset=PAYLOAD)
     return Images({**before, **after} if after else after, before)
 
 

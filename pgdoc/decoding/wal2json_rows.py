@@ -43,10 +43,9 @@ class Wal2JsonRows:
         indexes = {column.name: index for index, column in enumerate(shape.columns)}
         self._key = [indexes[name] for name in shape.key]
         self._key_types = [shape.columns[index].type for index in self._key]
-        self._first_of_key, last_of_key = (
+        self._first_of_key, self._last_of_key = (
             b'{"name":"%b","value":' % self._names[index] for index in (self._key[0], max(self._key))
         )
-        self._last_of_key = last_of_key if any(self._key) else None  # `None` if the key is the first column
         self._converted = [(index, each) for index, each in enumerate(map(_converter, shape.columns)) if each]
         self.lossy = columns_losing_nan(shape)
         self._lossy = [indexes[name] for name in self.lossy]
@@ -62,9 +61,9 @@ class Wal2JsonRows:
             old = frame.rfind(_IDENTITY)  # takes a quarter of `find`
         else:
             start = frame.find(_COLUMNS, _LEAST_HEAD)
-            key = frame.find(self._last_of_key, start) if self._last_of_key else start
+            key = frame.find(self._last_of_key, start)
             end = frame.find(_NEXT, key)
-            if end < 0:
+            if key < 0 or end < 0:
                 return False
             # The old row begins with the same columns up to the key's end, if this finds it.
             old = frame.rfind(_OLD + frame[start + len(_NEW) : end + len(_NEXT)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import UnreadableDocument
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from pgdoc.model.json_codec import JsonDecoder
 
-__all__ = ["EPOCH", "Document", "data_text", "decode_stored", "projection_of", "to_be_decoded_by"]
+__all__ = ["EPOCH", "Document", "data_text", "decode_stored", "moment_of", "projection_of", "to_be_decoded_by"]
 
 
 _ABSENT: Final = object()
@@ -35,13 +36,19 @@ def _read_data(text: bytes | str | None, state: dict[str, Any]) -> Any:
     return decode_stored(text, state.get("_decode"))
 
 
+@lru_cache(maxsize=256)
+def moment_of(text: str) -> datetime:
+    """Parse PostgreSQL's text of a time, once for all rows of a transaction."""
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
 def _read_time(moment: datetime | str | int | None, _state: dict[str, Any]) -> datetime:
     if moment is None:
         raise UnreadableDocument("a stored time is out of Python's range: change it with SQL")
     try:
         if isinstance(moment, int):
             return EPOCH + timedelta(microseconds=moment)
-        return (datetime.fromisoformat(moment) if isinstance(moment, str) else moment).astimezone(UTC)
+        return moment_of(moment) if isinstance(moment, str) else moment.astimezone(UTC)
     except (ValueError, OverflowError) as exc:
         raise UnreadableDocument(
             f"the stored time {str(moment)!r} is out of Python's range: change it with SQL"
@@ -65,9 +72,9 @@ class _Unread:
         if kept is _ABSENT:
             if self._name in state:  # another thread has decoded it since `kept` was read
                 return state[self._name]
-            if "_image" not in state:
+            if "_rest" not in state:
                 raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
-            kept = state["_columns"](state["_image"], state["_collection"])[self._name]
+            kept = state["_columns"](state["_rest"], state["_collection"])[self._name]
         try:
             value = state.setdefault(self._name, self._read(kept, state))
         except UnreadableDocument as exc:
@@ -140,17 +147,17 @@ class Document:
         cls,
         id: str,  # noqa: A002 (the name of the field)
         data_text: bytes | str | None,
-        image: Any,
+        rest: Any,
         columns: Callable[[Any, str], Mapping[str, Any]],
         collection: str,
         decode_text: JsonDecoder | None,
     ) -> Document:
-        """Make a document from an image of its row. `columns(image, collection)` reads what is neither id nor data."""
+        """Make a document from an image of its row. `columns(rest, collection)` reads what is neither id nor data."""
         document = object.__new__(cls)
         state = {
             "id": id,
             "_data": data_text,
-            "_image": image,
+            "_rest": rest,
             "_columns": columns,
             "_collection": collection,
         }
@@ -161,8 +168,8 @@ class Document:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        if "_image" in state:  # it can refer to the message that it was read from, and to the decoder
-            columns = state.pop("_columns")(state.pop("_image"), state["_collection"])
+        if "_rest" in state:  # it has a function of the decoder
+            columns = state.pop("_columns")(state.pop("_rest"), state["_collection"])
             for name in ("version", "created_at", "updated_at"):
                 if name not in state:
                     state[f"_{name}"] = columns[name]

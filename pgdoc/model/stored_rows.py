@@ -14,7 +14,7 @@ from pgdoc.model.documents import EPOCH, Document
 if TYPE_CHECKING:
     from pgdoc.model.json_codec import JsonDecoder
 
-__all__ = ["StoredRow", "columns_of", "document_of", "iso_of_binary", "rows_by_id", "rows_by_key"]
+__all__ = ["StoredRow", "document_of", "iso_of_binary", "parts_of_stored", "rows_by_id", "rows_by_key"]
 
 StoredRow: TypeAlias = bytes
 """Version, created_at and updated_at in binary form, then the data as JSON text, empty if the server can't print it.
@@ -55,13 +55,13 @@ def document_of(
     return Document.from_image(document_id, row[_WIDTH:] or None, row, _columns_of, collection, decode_text)
 
 
-def columns_of(row: StoredRow) -> tuple[bytes | None, int, int, int]:
+def parts_of_stored(row: StoredRow) -> tuple[bytes | None, int, int, int]:
     """Return the JSON text, the version, and the two times in PostgreSQL's binary form."""
     return row[_WIDTH:] or None, *_COLUMNS.unpack_from(row)
 
 
 def _columns_of(row: StoredRow, _collection: str) -> dict[str, int]:
-    _, version, created_at, updated_at = columns_of(row)
+    _, version, created_at, updated_at = parts_of_stored(row)
     return {"version": version, "created_at": created_at, "updated_at": updated_at}
 
 

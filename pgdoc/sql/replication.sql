@@ -61,7 +61,7 @@ SELECT pgdoc.follows_ddl() AND NOT pgdoc.loses_values() AS suits_wal2json
 -- has, and waits for a synchronous standby. See `announce_table` of the catalog.
 SELECT count(*) > 0 AS is_uncertain, coalesce(bool_or(a.wait_event = 'SyncRep'), false) AS is_waiting
 FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-WHERE l.locktype = 'relation' AND l.relation = 'pgdoc.identity'::regclass AND l.mode = 'RowShareLock' AND l.granted
+WHERE l.locktype = 'relation' AND l.relation = 'pgdoc.registering'::regclass AND l.mode = 'RowExclusiveLock' AND l.granted
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 
 -- name: follow_tables

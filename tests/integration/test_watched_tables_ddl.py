@@ -165,3 +165,53 @@ def test_a_generated_column_leaves_updates_working(sql: psycopg.Connection[Any],
         with pytest.raises(psycopg.Error, match="virtual generated column"):
             sql.execute("ALTER TABLE orders ADD COLUMN thrice numeric GENERATED ALWAYS AS (total * 3) VIRTUAL")
         sql.execute("UPDATE orders SET total = 4")
+
+
+def test_an_open_change_of_a_table_holds_up_no_other_registration(sql: psycopg.Connection[Any], dsn: str) -> None:
+    """The commits of both are put in order: none gives up after waiting for the other."""
+    with psycopg.connect(dsn) as migration:
+        migration.execute("ALTER TABLE orders ADD COLUMN note text")
+        sql.execute("SET lock_timeout = '100ms'")
+        with sql.transaction():
+            sql.execute("SELECT pgdoc.create_collection('docs', 'users')")
+            sql.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            lock = "relation = 'pgdoc.identity'::regclass AND mode = 'ExclusiveLock' AND granted"
+            assert sql.execute(f"SELECT FROM pg_locks WHERE {lock}".encode()).fetchone() is not None
+        migration.rollback()
+
+
+@pytest.mark.parametrize(
+    ("ddl", "closed"),
+    [
+        ("ALTER TABLE orders ADD COLUMN note text", [("public.orders", "alter")]),
+        ("ALTER TABLE orders RENAME COLUMN total TO amount", [("public.orders", "alter")]),
+        ("ALTER TABLE orders ALTER COLUMN price TYPE bigint", [("public.orders", "alter")]),
+        (
+            "ALTER TABLE orders DROP CONSTRAINT orders_pkey, ALTER total SET NOT NULL, ADD PRIMARY KEY (total)",
+            [("public.orders", "alter")],
+        ),
+        ("ALTER TABLE orders RENAME TO sales; ALTER TABLE sales DROP mood", [("public.orders", "rename")]),
+        ("ALTER TABLE orders SET SCHEMA shop", [("public.orders", "move")]),
+        ('CREATE SCHEMA "a.b"; ALTER TABLE orders SET SCHEMA "a.b"', [("public.orders", "unregister")]),
+        ("DROP TABLE orders; CREATE TABLE orders (id int PRIMARY KEY)", [("public.orders", "drop")]),
+        ("ALTER TABLE orders DROP CONSTRAINT orders_pkey", [("public.orders", "unregister")]),
+        ("ALTER TABLE orders DROP COLUMN payload", [("public.orders", "unregister")]),
+        ("ALTER TABLE root ADD COLUMN note text", [("public.leaf", "alter")]),
+        ("ALTER TYPE mood RENAME TO feeling", []),  # nothing in a row is different
+        ("ALTER TABLE orders RENAME TO away; ALTER TABLE away RENAME TO orders", []),
+    ],
+)
+def test_without_event_triggers_a_change_is_found_later(
+    sql: psycopg.Connection[Any], dsn: str, ddl: str, closed: list[Any]
+) -> None:
+    sql.execute("ALTER EVENT TRIGGER pgdoc_alters DISABLE; ALTER EVENT TRIGGER pgdoc_drops DISABLE")
+    sql.execute(ddl.encode())
+    assert sql.execute(CLOSED).fetchall() == []
+    assert sql.execute("SELECT pgdoc.is_followed()").fetchone() == (not closed,)
+    sql.execute("SELECT pgdoc.follow_tables()")
+    assert sql.execute(CLOSED).fetchall() == closed
+    inexact = "SELECT count(*) > 0 FROM pgdoc.registry WHERE kind = 'table' AND NOT exact"
+    assert sql.execute(inexact).fetchone() == (bool(closed),)
+    assert sql.execute("SELECT pgdoc.is_followed()").fetchone() == (True,)
+    with pgdoc.Store(dsn) as store:
+        assert len(store.tables()) == len(WATCHED) - sum(change in {"drop", "unregister"} for _, change in closed)

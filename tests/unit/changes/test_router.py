@@ -112,6 +112,9 @@ def test_the_index_finds_what_each_filter_matches(changes, drawn):
     assert all(found.values())
     for each in wanted:
         assert found.get(each, []) == [one for one in changes if is_wanted(each, one)]
+    one_by_one = [router.route([change]) for change in changes]  # along the routes that are known by now
+    for each in wanted:
+        assert [one for routed in one_by_one for one in routed.get(each, [])] == found.get(each, [])
 
 
 def is_wanted(selection: Selection, one: Change) -> bool:

@@ -325,7 +325,8 @@ def collection_rows(draw: st.DrawFn) -> bytes:
 
 @given(collection_rows())
 def test_a_row_that_is_sliced_is_the_row_that_is_parsed(frame: bytes) -> None:
-    assert decode_row(frame).images() == read_images(frame)
+    after, before = decode_row(frame).images()
+    assert Images({**before, **after} if after else after, before) == read_images(frame)
 
 
 @pytest.mark.parametrize("at", range(3, 7))
