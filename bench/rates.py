@@ -22,7 +22,7 @@ from bench.harness import PLUGINS, flush, seconds, take, wal_end
 from pgdoc.decoding import plugins
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from bench.figures import Figure
     from bench.harness import Bench, Site
@@ -46,12 +46,13 @@ END $do$
 
 @dataclass(frozen=True)
 class Backlog:
-    """Changes that wait in the WAL, for the slot `backlog` and for streams that resume at the token."""
+    """Changes that wait in the WAL, for a slot and for streams that resume at the token."""
 
     site: Site
     token: pgdoc.ResumeToken
     end: str
     changes: int
+    slot: str = "backlog"
 
     def rate(self, read: Callable[[], object]) -> float:
         return self.changes / seconds(read)
@@ -124,14 +125,15 @@ def grown(part: str, bench: Bench, waiting: Backlog, x: float) -> Iterator[Figur
         yield from compare(part, rates, _named(RECEIVE, plugin), "changes/s", x=x)
 
 
-def receive(waiting: Backlog, plugin: str) -> None:
-    """Let pg_recvlogical read the backlog and write it to /dev/null."""
+def receive(waiting: Backlog, plugin: str, watched: Iterable[str] = ()) -> None:
+    """Let pg_recvlogical read the backlog and write it to /dev/null; `watched` as for `wal2json_options`."""
     site = waiting.site
-    listed = [f"--option={name}={value}" for name, value in plugins.PLUGINS[plugin].options("docs").items()]
+    options = plugins.PLUGINS[plugin].options("docs", watched=watched)
+    listed = [f"--option={name}={value}" for name, value in options.items()]
     program = str(site.bin_dir / "pg_recvlogical")
     command = [program, "--dbname", site.conninfo, "--slot=copy", "--start", "--no-loop", "--file=/dev/null"]
     with site.connect() as connection:
-        connection.execute("SELECT pg_copy_logical_replication_slot('backlog', 'copy', false, %s)", [plugin])
+        connection.execute("SELECT pg_copy_logical_replication_slot(%s, 'copy', false, %s)", [waiting.slot, plugin])
         subprocess.run([*command, f"--endpos={waiting.end}", *listed], check=True)
         connection.execute("SELECT pg_drop_replication_slot('copy')")
 
