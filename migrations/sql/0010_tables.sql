@@ -24,62 +24,73 @@ COMMENT ON COLUMN pgdoc.registry.columns IS 'the columns of a table that its eve
 COMMENT ON COLUMN pgdoc.registry.print IS 'see pgdoc.table_prints';
 COMMENT ON COLUMN pgdoc.registry.former_identity IS 'the replica identity that add_table changed: `d` (DEFAULT), `n` (NOTHING) or `i:` and the name of an index; NULL for FULL';
 
+-- These functions are in plpgsql, which keeps their plans: SQL functions without a plan of their own take ten times as long.
+
 -- How the JSON of a value is made from its output text: `text`, `number`, `bool`, `json`, `timestamp`, `timestamptz`,
 -- `int2vector` or `oidvector`; for an array, that of its elements and the delimiter in brackets. A domain has the form of its
 -- base type. A composite type has `text`, as has an array of composites: their structure is not in the WAL.
-CREATE FUNCTION pgdoc.type_form(type oid) RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+CREATE FUNCTION pgdoc.type_form(type oid) RETURNS text LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 SET quote_all_identifiers = off AS $$
-  WITH RECURSIVE base AS (
-    SELECT t.* FROM pg_type t WHERE t.oid = type_form.type
-    UNION ALL
-    SELECT t.* FROM base b JOIN pg_type t ON t.oid = b.typbasetype WHERE b.typtype = 'd'
-  ), element AS (
-    SELECT e.*, b.typdelim AS delimiter
-    FROM base b JOIN pg_type e ON e.oid = b.typelem
-    WHERE b.typtype <> 'd' AND b.typlen = -1 AND b.typsubscript = 'array_subscript_handler'::regproc
-      AND b.oid NOT IN ('int2vector'::regtype, 'oidvector'::regtype)
-    UNION ALL
-    SELECT t.*, e.delimiter FROM element e JOIN pg_type t ON t.oid = e.typbasetype WHERE e.typtype = 'd'
-  ), found AS (
-    SELECT oid, typtype, format('[%s]', delimiter) AS brackets FROM element WHERE typtype <> 'd'
-    UNION ALL
-    SELECT oid, typtype, '' FROM base WHERE typtype <> 'd' AND NOT EXISTS (SELECT FROM element)
-  )
-  SELECT coalesce((
-    SELECT CASE
-      WHEN typtype = 'c' OR brackets <> '' AND EXISTS (  -- a domain over an array
-        SELECT FROM pg_type e WHERE e.oid = found.oid AND e.typlen = -1 AND e.typsubscript = 'array_subscript_handler'::regproc
-          AND e.oid NOT IN ('int2vector'::regtype, 'oidvector'::regtype)) THEN 'text'
-      ELSE CASE
-        WHEN oid = 'bool'::regtype THEN 'bool'
-        WHEN oid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'float4'::regtype, 'float8'::regtype, 'numeric'::regtype)
-          THEN 'number'
-        WHEN oid IN ('json'::regtype, 'jsonb'::regtype) THEN 'json'
-        WHEN oid = 'timestamp'::regtype THEN 'timestamp'
-        WHEN oid = 'timestamptz'::regtype THEN 'timestamptz'
-        WHEN oid IN ('int2vector'::regtype, 'oidvector'::regtype) THEN oid::regtype::text
-        ELSE 'text'
-      END || brackets
-    END
-    FROM found), 'text')
-$$;
+BEGIN
+  RETURN (
+    WITH RECURSIVE base AS (
+      SELECT t.* FROM pg_type t WHERE t.oid = type_form.type
+      UNION ALL
+      SELECT t.* FROM base b JOIN pg_type t ON t.oid = b.typbasetype WHERE b.typtype = 'd'
+    ), element AS (
+      SELECT e.*, b.typdelim AS delimiter
+      FROM base b JOIN pg_type e ON e.oid = b.typelem
+      WHERE b.typtype <> 'd' AND b.typlen = -1 AND b.typsubscript = 'array_subscript_handler'::regproc
+        AND b.oid NOT IN ('int2vector'::regtype, 'oidvector'::regtype)
+      UNION ALL
+      SELECT t.*, e.delimiter FROM element e JOIN pg_type t ON t.oid = e.typbasetype WHERE e.typtype = 'd'
+    ), found AS (
+      SELECT oid, typtype, format('[%s]', delimiter) AS brackets FROM element WHERE typtype <> 'd'
+      UNION ALL
+      SELECT oid, typtype, '' FROM base WHERE typtype <> 'd' AND NOT EXISTS (SELECT FROM element)
+    )
+    SELECT coalesce((
+      SELECT CASE
+        WHEN typtype = 'c' OR brackets <> '' AND EXISTS (  -- a domain over an array
+          SELECT FROM pg_type e WHERE e.oid = found.oid AND e.typlen = -1 AND e.typsubscript = 'array_subscript_handler'::regproc
+            AND e.oid NOT IN ('int2vector'::regtype, 'oidvector'::regtype)) THEN 'text'
+        ELSE CASE
+          WHEN oid = 'bool'::regtype THEN 'bool'
+          WHEN oid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'float4'::regtype, 'float8'::regtype, 'numeric'::regtype)
+            THEN 'number'
+          WHEN oid IN ('json'::regtype, 'jsonb'::regtype) THEN 'json'
+          WHEN oid = 'timestamp'::regtype THEN 'timestamp'
+          WHEN oid = 'timestamptz'::regtype THEN 'timestamptz'
+          WHEN oid IN ('int2vector'::regtype, 'oidvector'::regtype) THEN oid::regtype::text
+          ELSE 'text'
+        END || brackets
+      END
+      FROM found), 'text')
+  );
+END $$;
 COMMENT ON FUNCTION pgdoc.type_form IS 'how the JSON of a value of this type is made from its text';
 
 -- Generated columns are left out: neither every server nor every plugin sends them. The names of types must be the same for
 -- every role, or its session would find that the table had changed.
-CREATE FUNCTION pgdoc.table_columns(relation regclass) RETURNS jsonb LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+CREATE FUNCTION pgdoc.table_columns(relation regclass) RETURNS jsonb LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 SET quote_all_identifiers = off AS $$
-  SELECT coalesce(jsonb_agg(jsonb_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod),
-    'form', pgdoc.type_form(a.atttypid)) ORDER BY a.attnum), '[]')
-  FROM pg_attribute a
-  WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-$$;
+BEGIN
+  RETURN (
+    SELECT coalesce(jsonb_agg(jsonb_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod),
+      'form', pgdoc.type_form(a.atttypid)) ORDER BY a.attnum), '[]')
+    FROM pg_attribute a
+    WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+  );
+END $$;
 
-CREATE FUNCTION pgdoc.table_key(relation regclass) RETURNS text[] LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT array_agg(a.attname::text ORDER BY k.place)
-  FROM pg_index i, unnest(i.indkey) WITH ORDINALITY AS k(attnum, place), pg_attribute a
-  WHERE i.indrelid = relation AND i.indisprimary AND k.place <= i.indnkeyatts AND a.attrelid = relation AND a.attnum = k.attnum
-$$;
+CREATE FUNCTION pgdoc.table_key(relation regclass) RETURNS text[] LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN (
+    SELECT array_agg(a.attname::text ORDER BY k.place)
+    FROM pg_index i, unnest(i.indkey) WITH ORDINALITY AS k(attnum, place), pg_attribute a
+    WHERE i.indrelid = relation AND i.indisprimary AND k.place <= i.indnkeyatts AND a.attrelid = relation AND a.attnum = k.attnum
+  );
+END $$;
 
 -- What differs for two shapes of a table, and is cheap to compute for many tables. Whatever makes a table unfit for watching, apart from the
 -- name of its schema, changes it, too.
@@ -95,67 +106,75 @@ $$;
 
 -- Why a table can't be watched as it is, and what to do about it; NULL if it can. `document` is the column that its events
 -- shall have as their document.
-CREATE FUNCTION pgdoc.table_fault(relation regclass, document text DEFAULT NULL) RETURNS text[] LANGUAGE sql STABLE
+CREATE FUNCTION pgdoc.table_fault(relation regclass, document text DEFAULT NULL) RETURNS text[] LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
-  SELECT CASE
-    WHEN c.relkind = 'p' THEN ARRAY['it is a partitioned table', 'add each of its partitions, such as ' || coalesce(
-      (SELECT t.relid::text FROM pg_partition_tree(c.oid) AS t WHERE t.isleaf AND t.relid <> c.oid::regclass ORDER BY t.relid::text LIMIT 1), 'those to come')]
-    WHEN c.relkind = 'v' THEN ARRAY['it is a view', 'add the tables that it reads']
-    WHEN c.relkind = 'm' THEN ARRAY['it is a materialized view', 'add the tables that it reads']
-    WHEN c.relkind = 'f' THEN ARRAY['it is a foreign table, and its changes are in the WAL of another server', 'watch it there']
-    WHEN c.relkind <> 'r' THEN ARRAY['it is not a table', 'name a table']
-    WHEN c.relpersistence = 't' THEN ARRAY['it is temporary, and its changes are not in the WAL', 'create it without TEMPORARY']
-    WHEN c.relpersistence = 'u' THEN ARRAY['it is unlogged, and its changes are not in the WAL', format('run ALTER TABLE %s SET LOGGED', c.oid::regclass)]
-    WHEN n.nspname IN ('pg_catalog', 'information_schema', 'pgdoc', 'pg_toast')
-      THEN ARRAY['it belongs to the system, or to pgdoc itself', 'name a table of your own']
-    WHEN strpos(n.nspname, '.') > 0 THEN ARRAY['its schema has a dot in its name, which would make names of events ambiguous', 'rename the schema']
-    WHEN pgdoc.is_collection(c.oid) THEN ARRAY['it is a collection', 'watch it by its name']
-    WHEN p.indexrelid IS NULL THEN ARRAY['it has no primary key, which identifies a row', format('run ALTER TABLE %s ADD PRIMARY KEY (...)', c.oid::regclass)]
-    WHEN NOT p.indimmediate
-      THEN ARRAY['its primary key is deferrable, so two rows may have the same key for a moment', 'make it NOT DEFERRABLE']
-    WHEN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped AND a.attgenerated = 'v')
-      THEN ARRAY['it has a virtual generated column, with which its updates would fail', 'declare the column STORED']
-    WHEN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (p.indkey) AND a.attgenerated <> '')
-      THEN ARRAY['its primary key has a generated column, which is not in every stream', 'make another key the primary one']
-    WHEN document IS NOT NULL AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = document
-        AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '')
-      THEN ARRAY[format('it has no column "%s" for the document', document), 'name one of type jsonb or json']
-    WHEN document IS NOT NULL AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = document
-        AND pgdoc.type_form(a.atttypid) = 'json')
-      THEN ARRAY[format('its column "%s" has neither the type jsonb nor json', document), 'name one that has']
-  END
-  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_index p ON p.indrelid = c.oid AND p.indisprimary
-  WHERE c.oid = relation
-$$;
+BEGIN
+  RETURN (
+    SELECT CASE
+      WHEN c.relkind = 'p' THEN ARRAY['it is a partitioned table', 'add each of its partitions, such as ' || coalesce(
+        (SELECT t.relid::text FROM pg_partition_tree(c.oid) AS t WHERE t.isleaf AND t.relid <> c.oid::regclass ORDER BY t.relid::text LIMIT 1), 'those to come')]
+      WHEN c.relkind = 'v' THEN ARRAY['it is a view', 'add the tables that it reads']
+      WHEN c.relkind = 'm' THEN ARRAY['it is a materialized view', 'add the tables that it reads']
+      WHEN c.relkind = 'f' THEN ARRAY['it is a foreign table, and its changes are in the WAL of another server', 'watch it there']
+      WHEN c.relkind <> 'r' THEN ARRAY['it is not a table', 'name a table']
+      WHEN c.relpersistence = 't' THEN ARRAY['it is temporary, and its changes are not in the WAL', 'create it without TEMPORARY']
+      WHEN c.relpersistence = 'u' THEN ARRAY['it is unlogged, and its changes are not in the WAL', format('run ALTER TABLE %s SET LOGGED', c.oid::regclass)]
+      WHEN n.nspname IN ('pg_catalog', 'information_schema', 'pgdoc', 'pg_toast')
+        THEN ARRAY['it belongs to the system, or to pgdoc itself', 'name a table of your own']
+      WHEN strpos(n.nspname, '.') > 0 THEN ARRAY['its schema has a dot in its name, which would make names of events ambiguous', 'rename the schema']
+      WHEN EXISTS (SELECT FROM pgdoc.registry r JOIN pg_trigger t ON t.tgrelid = r.oid AND t.tgname = 'pgdoc_before_update'
+                   WHERE r.oid = c.oid AND r.until IS NULL AND r.kind = 'collection')
+        THEN ARRAY['it is a collection', 'watch it by its name']
+      WHEN p.indexrelid IS NULL THEN ARRAY['it has no primary key, which identifies a row', format('run ALTER TABLE %s ADD PRIMARY KEY (...)', c.oid::regclass)]
+      WHEN NOT p.indimmediate
+        THEN ARRAY['its primary key is deferrable, so two rows may have the same key for a moment', 'make it NOT DEFERRABLE']
+      WHEN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped AND a.attgenerated = 'v')
+        THEN ARRAY['it has a virtual generated column, with which its updates would fail', 'declare the column STORED']
+      WHEN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (p.indkey) AND a.attgenerated <> '')
+        THEN ARRAY['its primary key has a generated column, which is not in every stream', 'make another key the primary one']
+      WHEN document IS NOT NULL AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = document
+          AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '')
+        THEN ARRAY[format('it has no column "%s" for the document', document), 'name one of type jsonb or json']
+      WHEN document IS NOT NULL AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = document
+          AND pgdoc.type_form(a.atttypid) = 'json')
+        THEN ARRAY[format('its column "%s" has neither the type jsonb nor json', document), 'name one that has']
+    END
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_index p ON p.indrelid = c.oid AND p.indisprimary
+    WHERE c.oid = relation
+  );
+END $$;
 COMMENT ON FUNCTION pgdoc.table_fault IS 'why a table can not be watched as it is, and what to do about it; NULL if it can';
 
 -- Which publication makes each UPDATE and DELETE of a table with REPLICA IDENTITY FULL fail, and what to do about it; NULL if none
 -- does. PostgreSQL would let this happen: it checks a publication only when a row is updated.
-CREATE FUNCTION pgdoc.publication_conflict(relation regclass) RETURNS text[] LANGUAGE sql STABLE
+CREATE FUNCTION pgdoc.publication_conflict(relation regclass) RETURNS text[] LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
-  WITH level AS (  -- a publication of a partitioned table counts for its partitions, too
-    SELECT relation::oid AS oid UNION SELECT a.relid FROM pg_partition_ancestors(relation) AS a
-  )
-  SELECT found.conflict FROM (
-    SELECT p.pubname, ARRAY[
-      format('the publication "%s" leaves out columns of it, and with REPLICA IDENTITY FULL its updates would fail', p.pubname),
-      format('publish all columns: take the table out of %I, and add it without a column list', p.pubname)] AS conflict
-    FROM pg_publication_rel r JOIN level ON level.oid = r.prrelid JOIN pg_publication p ON p.oid = r.prpubid
-    WHERE r.prattrs IS NOT NULL AND (p.pubupdate OR p.pubdelete) AND (r.prrelid = relation OR p.pubviaroot)
-    UNION ALL
-    SELECT p.pubname, ARRAY[
-      format('the publication "%s" leaves out its generated columns, and with REPLICA IDENTITY FULL its updates would fail', p.pubname),
-      format('run ALTER PUBLICATION %I SET (publish_generated_columns = stored)', p.pubname)]
-    FROM pg_publication p
-    WHERE to_jsonb(p) ->> 'pubgencols' = 'n' AND (p.pubupdate OR p.pubdelete)  -- PostgreSQL 18
-      AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = relation AND a.attgenerated <> '' AND NOT a.attisdropped)
-      AND (p.puballtables OR p.pubname = 'pgdoc'
-        OR EXISTS (SELECT FROM pg_publication_rel r JOIN level ON level.oid = r.prrelid WHERE r.prpubid = p.oid)
-        OR EXISTS (SELECT FROM pg_publication_namespace s JOIN pg_class c ON c.relnamespace = s.pnnspid JOIN level ON level.oid = c.oid
-                   WHERE s.pnpubid = p.oid))
-  ) AS found
-  ORDER BY found.pubname LIMIT 1
-$$;
+BEGIN
+  RETURN (
+    WITH level AS (  -- a publication of a partitioned table counts for its partitions, too
+      SELECT relation::oid AS oid UNION SELECT a.relid FROM pg_partition_ancestors(relation) AS a
+    )
+    SELECT found.conflict FROM (
+      SELECT p.pubname, ARRAY[
+        format('the publication "%s" leaves out columns of it, and with REPLICA IDENTITY FULL its updates would fail', p.pubname),
+        format('publish all columns: take the table out of %I, and add it without a column list', p.pubname)] AS conflict
+      FROM pg_publication_rel r JOIN level ON level.oid = r.prrelid JOIN pg_publication p ON p.oid = r.prpubid
+      WHERE r.prattrs IS NOT NULL AND (p.pubupdate OR p.pubdelete) AND (r.prrelid = relation OR p.pubviaroot)
+      UNION ALL
+      SELECT p.pubname, ARRAY[
+        format('the publication "%s" leaves out its generated columns, and with REPLICA IDENTITY FULL its updates would fail', p.pubname),
+        format('run ALTER PUBLICATION %I SET (publish_generated_columns = stored)', p.pubname)]
+      FROM pg_publication p
+      WHERE to_jsonb(p) ->> 'pubgencols' = 'n' AND (p.pubupdate OR p.pubdelete)  -- PostgreSQL 18
+        AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = relation AND a.attgenerated <> '' AND NOT a.attisdropped)
+        AND (p.puballtables OR p.pubname = 'pgdoc'
+          OR EXISTS (SELECT FROM pg_publication_rel r JOIN level ON level.oid = r.prrelid WHERE r.prpubid = p.oid)
+          OR EXISTS (SELECT FROM pg_publication_namespace s JOIN pg_class c ON c.relnamespace = s.pnnspid JOIN level ON level.oid = c.oid
+                     WHERE s.pnpubid = p.oid))
+    ) AS found
+    ORDER BY found.pubname LIMIT 1
+  );
+END $$;
 COMMENT ON FUNCTION pgdoc.publication_conflict IS 'which publication would make updates of a watched table fail, and what to do about it; NULL if none would';
 
 CREATE FUNCTION pgdoc.is_table(relation regclass) RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

@@ -29,7 +29,8 @@ EXCEPTION
 END $$;
 
 -- The tables that a command may have changed: those that it names, with their partitions and children, to which PostgreSQL
--- passes it on. What it did to a type may concern any watched table.
+-- passes it on. What it did to a type may
+-- concern any watched table.
 CREATE OR REPLACE FUNCTION pgdoc.altered_relations(tag text) RETURNS oid[] LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
   WITH RECURSIVE named AS (
@@ -40,12 +41,15 @@ SET search_path = pg_catalog, pg_temp AS $$
   SELECT ARRAY(
     SELECT n.oid FROM named n
     UNION
-    SELECT r.oid FROM pgdoc.registry r WHERE tag = 'ALTER TYPE' AND r.until IS NULL AND r.kind = 'table')
+    SELECT r.oid
+    FROM pgdoc.registry r JOIN pgdoc.table_prints(ARRAY(SELECT w.oid FROM pgdoc.registry w WHERE w.until IS NULL AND w.kind = 'table')) AS now
+      ON now.oid = r.oid
+    WHERE tag = 'ALTER TYPE' AND r.until IS NULL AND r.print <> now.print)
 $$;
 
 -- Refuses what would make the changes of a collection or a watched table unreadable, and records new names and shapes.
 CREATE OR REPLACE FUNCTION pgdoc.follow_alter() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp AS $$
+SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off AS $$
 DECLARE
   altered record;
   changed oid[];
@@ -94,8 +98,11 @@ BEGIN
                        WHERE r.until IS NULL);
     END IF;
     IF tg_tag IN ('ALTER SCHEMA', 'ALTER TYPE', 'ALTER DOMAIN') THEN  -- the types of columns may have another name now
-      changed := changed || ARRAY(SELECT r.oid FROM pgdoc.registry r JOIN pg_class c ON c.oid = r.oid
-                                  WHERE r.until IS NULL AND r.kind = 'table' AND r.columns <> pgdoc.table_columns(r.oid));
+      changed := changed || ARRAY(
+        SELECT DISTINCT r.oid
+        FROM pgdoc.registry r CROSS JOIN jsonb_array_elements(r.columns) AS known(item) JOIN pg_attribute a ON a.attrelid = r.oid
+        WHERE r.until IS NULL AND r.kind = 'table' AND a.attname = known.item ->> 'name' AND a.attnum > 0
+          AND format_type(a.atttypid, a.atttypmod) <> known.item ->> 'type');
     END IF;
     IF cardinality(changed) > 0 THEN
       PERFORM pgdoc.follow(changed, false);

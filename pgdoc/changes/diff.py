@@ -88,6 +88,11 @@ class UpdateDescription:
         return parent, last
 
 
+def describe_update(old: Any, new: Any) -> UpdateDescription | None:
+    """Return how one document becomes another; `None` unless both are objects, as a table's document need not be."""
+    return diff(old, new) if isinstance(old, dict) and isinstance(new, dict) else None
+
+
 def diff(before: dict[str, Any], after: dict[str, Any]) -> UpdateDescription:
     """Describe how one image of a document differs from another; share no list or dict with either.
 

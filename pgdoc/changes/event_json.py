@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
-from pgdoc.changes.diff import UpdateDescription, diff
+from pgdoc.changes.diff import UpdateDescription, describe_update
 from pgdoc.changes.row_images import columns_of, images_of, iso_of, metadata_of, time_of
 from pgdoc.changes.table_rows import changed_of, columns_text_of, data_of
 from pgdoc.decoding.records import REST, ROW_KINDS
@@ -284,11 +284,12 @@ def _read_description(  # noqa: PLR0913, PLR0917 (what its callers have)
     new: dict[str, Any], old: dict[str, Any], after: Any, before: Any, form: _Form, decode: json_codec.JsonDecoder
 ) -> dict[str, Any] | None:
     if new["data"] == old["data"]:
-        return _shape_of_description(UpdateDescription({}, [], [], {}), form.decoded)
-    former, data = (before["data"], after["data"]) if form is _PLAIN else (decode(old["data"]), decode(new["data"]))
-    if not isinstance(former, dict) or not isinstance(data, dict):  # a document of a table can be any value
-        return None
-    return _shape_of_description(diff(former, data), form.decoded)
+        description: UpdateDescription | None = UpdateDescription({}, [], [], {})
+    elif form is _PLAIN:
+        description = describe_update(before["data"], after["data"])
+    else:
+        description = describe_update(decode(old["data"]), decode(new["data"]))
+    return _shape_of_description(description, form.decoded)
 
 
 def _read_table_row(event: ReadEvent, row: RowChange, form: _Form) -> tuple[tuple[Any, ...], str | None]:

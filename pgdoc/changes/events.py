@@ -7,7 +7,7 @@ from datetime import datetime  # noqa: TC003 (`typing.get_type_hints` looks it u
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from pgdoc.changes.diff import UpdateDescription, diff
+from pgdoc.changes.diff import UpdateDescription, describe_update
 from pgdoc.changes.event_json import json_of, plain_of
 from pgdoc.changes.row_images import (
     after_of,
@@ -222,9 +222,7 @@ def _update_description(event: ChangeEvent) -> UpdateDescription | None:
     new, old = event._images  # noqa: SLF001
     if new["data"] == old["data"]:  # equal texts need no decoding
         return UpdateDescription({}, [], [], {})
-    both: tuple[Any, Any] = before.data, after.data
-    are_objects = all(isinstance(data, dict) for data in both)  # a table's document can be any JSON value
-    return diff(*both) if are_objects else None
+    return describe_update(before.data, after.data)
 
 
 def _timestamp(event: ChangeEvent) -> datetime:

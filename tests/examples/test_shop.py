@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from redis import Redis
     from sqlalchemy import Engine
 
-TRANSACTIONS, KILLS = 800, 4
+TRANSACTIONS, KILLS = 500, 3
 WORDS = ("green", "black", "white", "cup", "pot", "tin")
 NO_DATABASE: Any = None  # a session that a read from the cache must not need
 
@@ -254,7 +254,7 @@ def test_the_index_goes_on_after_a_new_column_and_stops_without_one_that_it_uses
 
 def test_the_index_is_killed_at_every_step_in_turn(consumer, engine, dsn):
     for step in STEPS:
-        command = [sys.executable, "-m", "tests.examples.dying", "shop.py", step, "5", "index", dsn]
+        command = [sys.executable, "-m", "tests.examples.dying", "shop.py", step, "3", "index", dsn]
         with busy(engine):
             result = subprocess.run(command, cwd=ROOT, check=False, timeout=PATIENCE_S)
         assert result.returncode == -9

@@ -82,7 +82,7 @@ def _serve(plan: ConsumerPlan, store: Store, notebook: Notebook) -> None:
     names = (*plan.collections, MARKS) if plan.collections else ()
     while not is_set(plan.folder, "over"):
         try:
-            with store.watch(*names, consumer=plan.name, auto_ack=plan.how == "auto") as stream:
+            with store.watch(*names, tables=not names, consumer=plan.name, auto_ack=plan.how == "auto") as stream:
                 ConsumerRun(plan, store, stream, notebook).run()
         except (ServerUnreachable, ConsumerLost, DatabaseError, psycopg.Error) as exc:  # psycopg: from tx
             logger.info("reopening the stream after %r", exc)

@@ -16,7 +16,10 @@ _KINDS = frozenset({"insert", "update", "replace", "delete", "truncate"})
 
 
 class Fact(NamedTuple):
-    """The content of an event, equal in the reference, streams and consumers; images are `[version, data]`."""
+    """The content of an event, equal in the reference, streams and consumers; images are `[version, data]`.
+
+    A table's row has no version, and can have columns beside its document.
+    """
 
     commit_lsn: int
     kind: str
@@ -25,6 +28,7 @@ class Fact(NamedTuple):
     after: list[Any] | None
     before: list[Any] | None
     metadata: dict[str, Any]
+    columns: dict[str, Any] | None = None
 
     @property
     def digest(self) -> int:
@@ -53,8 +57,9 @@ def fact(event: ChangeEvent) -> Fact:
         _image(event.full_document),
         _image(event.full_document_before_change),
         event.metadata,
+        event.columns,
     )
 
 
 def _image(document: Document | None) -> list[Any] | None:
-    return None if document is None else [document.version, document.data]
+    return None if document is None else [getattr(document, "version", None), document.data]

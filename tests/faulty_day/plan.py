@@ -13,12 +13,15 @@ BOOKS = "books"
 """The schema of the ledger and of the consumer's audit table; outside the schema that streams read."""
 
 COLLECTIONS = ("orders", "stock", "scratch")
+SHOP = "shop"
+TABLES = (f"{SHOP}.items", f"{SHOP}.papers")
+"""Tables that are watched as they are, in a schema of their own; the second one has a document, `payload`."""
 MARKS = "marks"
 POISONOUS = "vandal_poison"
 """A table with a row that no plugin can send. The reference slot leaves it out."""
 END = "end"
-COUNTED = frozenset({*COLLECTIONS, MARKS})
-"""The collections whose events are compared."""
+COUNTED = frozenset({*COLLECTIONS, *TABLES, MARKS})
+"""The collections and tables whose events are compared."""
 
 SERVER_SETTINGS: dict[str, object] = {
     # Only server processes crash, not the machine. The kernel keeps what they wrote, so there is no need to sync to
@@ -63,7 +66,7 @@ class StreamPlan:
     """One stream.
 
     Attributes:
-        collections: The collections it reads; empty for all.
+        collections: The collections and tables it reads; empty for all.
         pause_s: The longest pause after a batch; 0 for a stream that reads as fast as it can.
         some: Whether a filter (`SOME`) selects some of the documents.
     """

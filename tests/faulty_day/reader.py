@@ -70,6 +70,7 @@ def _read(store: Store, job: StreamJob) -> None:
         try:
             stream = store.watch(
                 *job.names,
+                tables=not job.names,
                 where=job.where,
                 resume_after=job.notebook.token,
                 buffer_size=job.stream.buffer_size,
@@ -119,6 +120,7 @@ async def _read_async(store: AsyncStore, job: StreamJob) -> None:
         try:
             stream = await store.watch(
                 *job.names,
+                tables=not job.names,
                 where=job.where,
                 resume_after=job.notebook.token,
                 buffer_size=job.stream.buffer_size,

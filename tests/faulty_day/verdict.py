@@ -14,7 +14,7 @@ from psycopg import sql
 
 from tests.faulty_day import notebook
 from tests.faulty_day.digest import Fact
-from tests.faulty_day.plan import BOOKS, COLLECTIONS, COUNTED, MARKS, POISONOUS, SCHEMA, Wanted
+from tests.faulty_day.plan import BOOKS, COLLECTIONS, COUNTED, MARKS, POISONOUS, SCHEMA, SHOP, TABLES, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,7 +91,7 @@ class Reference:
 def _messages(connection: psycopg.Connection[Any]) -> Iterator[dict[str, Any]]:
     """Read the slot page by page; each page ends at the end of a transaction."""
     while True:
-        rows = connection.execute(_READ, [SLOT, _PAGE, f"{SCHEMA}.*", f"{SCHEMA}.{POISONOUS}"]).fetchall()
+        rows = connection.execute(_READ, [SLOT, _PAGE, f"{SCHEMA}.*,{SHOP}.*", f"{SCHEMA}.{POISONOUS}"]).fetchall()
         if not rows:
             return
         for (data,) in rows:
@@ -108,24 +108,50 @@ def _facts(messages: Iterator[dict[str, Any]]) -> Iterator[Fact]:
             case "M":
                 with contextlib.suppress(ValueError, RecursionError, AttributeError):  # a vandal's, which has no rows
                     metadata = json.loads(message["content"]).get("metadata", metadata)
-            case "I" | "U" | "D" | "T" if message["table"] in COUNTED:
-                yield _fact(message, commit_lsn, metadata)
+            case "I" | "U" | "D" | "T" if _name(message) in COUNTED:
+                yield from _facts_of(message, commit_lsn, metadata)
 
 
-def _fact(message: dict[str, Any], commit_lsn: int, metadata: dict[str, Any]) -> Fact:
+def _name(message: dict[str, Any]) -> str:
+    schema, table = message["schema"], str(message["table"])
+    return table if schema == SCHEMA else f"{schema}.{table}"
+
+
+def _facts_of(message: dict[str, Any], commit_lsn: int, metadata: dict[str, Any]) -> Iterator[Fact]:
+    """Yield the event of a message; two if an update of a table has changed its key."""
     after, before = (
         {column["name"]: column["value"] for column in message.get(part, ())} for part in ("columns", "identity")
     )
     after = {**before, **after} if after else after  # an unchanged TOAST value is missing from the new row
     kind = {"I": "insert", "U": "update", "D": "delete", "T": "truncate"}[message["action"]]
-    if kind == "update" and after["replaced_version"] == after["version"]:
-        kind = "replace"
-    document_id = (after or before).get("id")
-    return Fact(commit_lsn, kind, message["table"], document_id, _image(after), _image(before), metadata)
+    name, document_id = _name(message), (after or before).get("id")
+    if name not in TABLES:
+        if kind == "update" and after["replaced_version"] == after["version"]:
+            kind = "replace"
+        yield Fact(commit_lsn, kind, name, document_id, _image(after), _image(before), metadata)
+        return
+    new, columns = _parts(after)
+    old, columns_before = _parts(before)
+    if kind == "update" and after["id"] != before["id"]:
+        yield Fact(commit_lsn, "delete", name, before["id"], None, old, metadata, columns_before)
+        yield Fact(commit_lsn, "insert", name, document_id, new, None, metadata, columns)
+    else:
+        yield Fact(commit_lsn, kind, name, document_id, new, old, metadata, columns if after else columns_before)
 
 
 def _image(row: dict[str, Any]) -> list[Any] | None:
     return [row["version"], orjson.loads(row["data"])] if row else None
+
+
+def _parts(row: dict[str, Any]) -> tuple[list[Any] | None, dict[str, Any] | None]:
+    """Return the image of a table's row, and its columns beside the document."""
+    if not row:
+        return None, None
+    if "payload" not in row:
+        return [None, row], None
+    payload = row["payload"]
+    others = {name: value for name, value in row.items() if name != "payload"}
+    return [None, orjson.loads(payload) if isinstance(payload, str) else payload], others
 
 
 def _lsn(text: str) -> int:
@@ -134,13 +160,19 @@ def _lsn(text: str) -> int:
 
 
 def read_tables(conninfo: str) -> Tables:
-    """Return the documents of all collections."""
+    """Return the documents of all collections, and the rows of all tables."""
     tables: Tables = {}
     query = sql.SQL("SELECT id, version, data::text FROM {}")
     with psycopg.connect(conninfo) as connection:
         for name in (*COLLECTIONS, MARKS):
             for document_id, version, data in connection.execute(query.format(sql.Identifier(SCHEMA, name))):
                 tables[name, document_id] = [version, orjson.loads(data)]
+        for name in TABLES:
+            rows = connection.execute(f"SELECT to_jsonb(t) FROM {name} t".encode())
+            for (row,) in rows:
+                image, _ = _parts(row)
+                assert image is not None
+                tables[name, row["id"]] = image
     return tables
 
 

@@ -20,7 +20,7 @@ from psycopg.types.json import Jsonb
 import pgdoc
 from pgdoc import Store
 from pgdoc.errors import DatabaseError, ServerUnreachable
-from tests.faulty_day.plan import BOOKS, COLLECTIONS, SCHEMA, WriterPlan, from_argument
+from tests.faulty_day.plan import BOOKS, COLLECTIONS, SCHEMA, SHOP, TABLES, WriterPlan, from_argument
 from tests.faulty_day.process import is_set, set_up_process
 
 if TYPE_CHECKING:
@@ -39,6 +39,23 @@ _GIVE_UP_AFTER_S = 120.0
 
 _CLAIM = f"INSERT INTO {BOOKS}.ledger (writer, number) VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING true"
 _LAST = f"SELECT coalesce(max(number), 0) FROM {BOOKS}.ledger WHERE writer = %s"
+
+
+_NEXT = f"nextval('{SHOP}.numbers')"  # makes each image of a row another one
+_ITEM = f"INSERT INTO {TABLES[0]} VALUES (%s, %s, %s, {_NEXT}, %s) ON CONFLICT DO NOTHING"
+_PAPER = (
+    f"INSERT INTO {TABLES[1]} VALUES (%s, %s, %s, %s::jsonb || jsonb_build_object('n', {_NEXT}), {_NEXT}) "
+    "ON CONFLICT DO NOTHING"
+)
+_CHANGE_ITEM = f"UPDATE {TABLES[0]} SET n = {_NEXT}, note = coalesce(note, '') || '%%' WHERE id = %s"
+_CHANGE_PAPER = (
+    f"UPDATE {TABLES[1]} SET n = {_NEXT}, payload = payload || jsonb_build_object('n', {_NEXT}, 'last', %s::int) "
+    "WHERE id = %s"
+)
+_RENAME_ITEMS = (
+    f"UPDATE {TABLES[0]} SET id = 'moved ' || n, n = {_NEXT} WHERE by = %s AND number = %s AND id LIKE 'new%%'"
+)
+_DELETE_ROWS = "DELETE FROM {table} WHERE by = %s AND number < %s"
 
 
 class Style(Protocol):
@@ -82,6 +99,25 @@ class Dice:
         return self.random.choice(COLLECTIONS)
 
 
+def write_rows(dice: Dice, connection: psycopg.Connection[Any], writer: int, number: int) -> None:
+    """Write to the tables: a few rows in each, some of them again, keys too."""
+    data, count = dice.data(number), dice.random.randint(1, 3)
+    for _ in range(count):
+        connection.execute(_ITEM, [f"new {pgdoc.new_id()}", writer, number, data["tags"][0]])
+        connection.execute(_PAPER, [pgdoc.new_id(), writer, number, Jsonb(data)])
+    connection.execute(_ITEM, [dice.hot_id(), writer, number, None])
+    connection.execute(_PAPER, [dice.hot_id(), writer, number, Jsonb(data)])
+    changed = [
+        connection.execute(_CHANGE_ITEM, [dice.hot_id()]),
+        connection.execute(_CHANGE_PAPER, [number, dice.hot_id()]),
+        connection.execute(_RENAME_ITEMS, [writer, number]),
+    ]
+    if dice.random.random() < 0.2:
+        deletes = (_DELETE_ROWS.format(table=table).encode() for table in TABLES)
+        changed += [connection.execute(delete, [writer, number - _KEPT]) for delete in deletes]
+    dice.more += 2 * count + 1 + sum(each.rowcount for each in changed)
+
+
 class LibraryStyle:
     """Writes through a pgdoc store."""
 
@@ -123,7 +159,10 @@ class LibraryStyle:
             tx["orders"].insert(pgdoc.new_id(), self._dice.data(number))
             self._update(tx, number)
 
-    _actions = (_update, _update, _replace, _delete, _delete_old, _nested)
+    def _write_rows(self, tx: Transaction, number: int) -> None:
+        write_rows(self._dice, tx.connection, self._writer, number)
+
+    _actions = (_update, _update, _replace, _delete, _delete_old, _nested, _write_rows)
 
 
 class SqlStyle:
@@ -190,8 +229,11 @@ class SqlStyle:
             self._insert(connection, number)
             self._update(connection, number)
 
-    _actions = (_insert, _update, _touch_many, _delete_old, _truncate, _nested)
-    _weights = (30, 30, 4, 10, 1, 10)
+    def _write_rows(self, connection: psycopg.Connection[Any], number: int) -> None:
+        write_rows(self._dice, connection, self._writer, number)
+
+    _actions = (_insert, _update, _touch_many, _delete_old, _truncate, _nested, _write_rows)
+    _weights = (30, 30, 4, 10, 1, 10, 10)
 
 
 _STYLES: dict[str, Callable[[WriterPlan, Dice], Style]] = {"library": LibraryStyle, "sql": SqlStyle}

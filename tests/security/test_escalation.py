@@ -12,7 +12,7 @@ from psycopg import sql
 
 import pgdoc
 from pgdoc.cli.doctor import examine_server
-from pgdoc.database.catalog import check_owner
+from pgdoc.database.catalog import REVISION, check_owner
 from pgdoc.database.migrate import downgrade, migrate
 from pgdoc.errors import CatalogNotTrusted, PgdocError
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 only_owner = pytest.mark.parametrize("catalog", ["owner"])
 only_superuser = pytest.mark.parametrize("catalog", ["superuser"])
 
-_TRAPS = """
+_TRAPS = f"""
 CREATE SEQUENCE pgdoc.sprung;
 CREATE FUNCTION pgdoc.trap() RETURNS text LANGUAGE plpgsql AS
-  $$ BEGIN PERFORM pg_catalog.nextval('pgdoc.sprung'); RETURN '0009'; END $$;
+  $$ BEGIN PERFORM pg_catalog.nextval('pgdoc.sprung'); RETURN '{REVISION}'; END $$;
 ALTER TABLE pgdoc.alembic_version RENAME TO real_version;
 CREATE VIEW pgdoc.alembic_version AS SELECT pgdoc.trap() AS version_num;
 ALTER TABLE pgdoc.settings RENAME TO real_settings;

@@ -10,8 +10,9 @@ import pytest
 
 import pgdoc
 from pgdoc import AsyncStore
-from pgdoc.errors import NotACollection, TableRefused
+from pgdoc.errors import NotACollection, TableRefused, UnreadableChange
 from tests.integration._async.streams import brief, take, take_to
+from tests.poison import UNPRINTABLE_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -272,7 +273,8 @@ async def test_a_table_that_was_not_added_is_refused(dsn: str, sql: psycopg.Conn
         for name in ("public.orders", "public.missing"):
             with pytest.raises(TableRefused) as caught:
                 await store.watch(name)
-            assert caught.value.cure == f"call store.add_table({name!r}), or run `pgdoc tables add {name}`"
+            assert caught.value.cure is not None
+            assert f"call store.add_table({name!r})" in caught.value.cure
         with pytest.raises(TableRefused):
             await store.watch("public.orders", consumer="c")
         assert await store.consumers() == []
@@ -634,3 +636,43 @@ async def test_a_stream_that_falls_behind_reads_tables_again(dsn: str, sql: psyc
         None,
         *map(str, range(1, 501)),
     ]
+
+
+async def test_a_row_that_no_plugin_can_send_concerns_the_streams_of_its_table(
+    dsn: str, sql: psycopg.Connection
+) -> None:
+    sql.execute(UNPRINTABLE_TYPE.encode())
+    sql.execute("CREATE TABLE public.files (id int PRIMARY KEY, extra public.unprintable)")
+    sql.execute(_ORDERS.encode())
+    async with AsyncStore(dsn) as store:
+        for name in ("public.files", "public.orders"):
+            await store.add_table(name)
+        await store.create_collection("a")
+        async with (
+            store.watch("public.files") as files,
+            store.watch(tables=True) as both,
+            store.watch("a", "public.orders") as others,
+            store.watch("a", "public.orders", consumer="c") as consumer,
+        ):
+            with sql.transaction():
+                sql.execute("INSERT INTO orders VALUES (1)")
+                sql.execute("INSERT INTO files VALUES (1, NULL)")
+                sql.execute("INSERT INTO files VALUES (2, '7')")
+                sql.execute("INSERT INTO docs.a (id, data) VALUES ('d', '{}')")
+                sql.execute("UPDATE orders SET id = 2")
+            sql.execute("INSERT INTO orders VALUES (3)")
+            expected = [
+                ("insert", "public.orders", "1"),
+                ("insert", "a", "d"),
+                ("delete", "public.orders", "1"),
+                ("insert", "public.orders", "2"),
+                ("insert", "public.orders", "3"),
+            ]
+            assert brief(await take(others, 5)) == expected
+            assert brief(await take(consumer, 5)) == expected
+            for stream, before in ((files, 1), (both, 2)):
+                await take(stream, before)
+                with pytest.raises(UnreadableChange) as caught:
+                    await take(stream)
+                assert caught.value.collections == ("public.files",)
+        await store.drop_consumer("c")
