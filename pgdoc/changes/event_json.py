@@ -308,7 +308,7 @@ def _read_table_row(event: ReadEvent, row: RowChange, form: _Form) -> tuple[tupl
     changed = changed_of(new, old) if form is _JSON else None
     if changed is not None:  # saves the decoding of what is equal
         former, latter = map(decode, changed)
-        description = _shape_of_description(diff(former, latter), form.decoded)
+        description = _shape_of_description(describe_update(former, latter), form.decoded)
     else:
         description = _read_description(new, old, after, before, form, decode)
     return ("update", document_id, after, before, description, None), columns
