@@ -57,6 +57,10 @@ LOST: Final = "\0lost"
 """In the image of a watched table's row that can't be read: the column whose value was not sent."""
 
 
+CELLS: Final = "\0cells"
+"""In the image of a watched table's row that was read column by column: the JSON of each but the document's."""
+
+
 def rest_of(image: dict[str, Any]) -> dict[str, Any]:
     """Read the columns that an image lacks; it must have `REST`. Never change the dict: many images share it."""
     read, text = image[REST]
