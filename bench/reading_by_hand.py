@@ -165,7 +165,7 @@ def id_by_hand(hand: Hand, change: Change) -> object:
     return hand.row(change.row.message)[0][0]
 
 
-def fields_by_hand(hand: Hand, change: Change) -> object:
+def fields_by_hand(hand: Hand, change: Change) -> dict[str, Any]:
     position, transaction, row = change
     new, old = hand.row(row.message)
     after, before = orjson.loads(new[1]), orjson.loads(old[1]) if old else None
@@ -198,7 +198,7 @@ def document_by_hand(hand: Hand, row: Row, data: object) -> dict[str, Any]:
 
 
 def iso(text: str) -> str:
-    return f"{text[:10]}T{text[11:]}:00"
+    return f"{text[:10]}T{text[11:26]}+00:00"
 
 
 def dict_by_hand(hand: Hand, change: Change, *, as_json: bool = False) -> dict[str, Any]:
@@ -230,7 +230,7 @@ def token_by_hand(position: tuple[int, ...]) -> str:
 _SUFFIX = ".".join(map(str, IDS))
 
 
-def json_by_hand(hand: Hand, change: Change) -> object:
+def json_by_hand(hand: Hand, change: Change) -> bytes:
     return orjson.dumps(dict_by_hand(hand, change, as_json=True))
 
 
