@@ -267,7 +267,7 @@ def steps(updates: list[Change]) -> dict[str, Compared]:
         "version and times of an image": Compared(
             lambda change: columns_of(rows[change.row.lsn].after, "orders"),
             lambda change: hand.rest(by_hand[change.row.lsn][2]),
-            "less: the rows of a transaction share them",
+            "rows of another shape; the rows of a transaction share the values",
         ),
         "decode the data of a document": Compared(
             lambda change: decode(texts[change.row.lsn]),
@@ -292,7 +292,7 @@ def steps(updates: list[Change]) -> dict[str, Compared]:
         "write the token": Compared(
             lambda change: token_text(change.position, IDS),
             lambda change: token_by_hand(change.position),
-            "snapshots, and databases without an oid",
+            "the tokens of snapshots; what a transaction shares is written once",
         ),
         "the timestamp": Compared(
             lambda change: moment_of(time_of(change.transaction, images[change.row.lsn].after["updated_at"])),
