@@ -148,9 +148,18 @@ def plain_of(event: ReadEvent) -> dict[str, Any]:
 
 def _read_fields(event: ReadEvent, form: _Form) -> dict[str, Any]:
     found = {name: shape(event, form) for name, shape in _SHAPES.items()}
-    if event.columns is not None:
-        found["columns"] = form.value(event.columns)
+    columns = _shape_of_columns(event, form)
+    if columns is not None:
+        found["columns"] = columns
     return found
+
+
+def _shape_of_columns(event: ReadEvent, form: _Form) -> Any:
+    """Represent the other columns of a table's row by their text, as its document, unless they were accessed."""
+    document = event.full_document_before_change if event.full_document is None else event.full_document
+    if "columns" not in event.__dict__ and isinstance(document, TableRow) and document.columns_text is not None:
+        return form.text(document.columns_text, event.__dict__.get("_decode") or json_codec.decode)
+    return None if event.columns is None else form.value(event.columns)
 
 
 def json_of(event: ReadEvent) -> bytes:
