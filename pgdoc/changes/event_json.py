@@ -10,7 +10,7 @@ import orjson
 
 from pgdoc.changes.diff import UpdateDescription, describe_update
 from pgdoc.changes.row_images import columns_of, images_of, iso_of, metadata_of, time_of
-from pgdoc.changes.table_rows import columns_text_of, data_of
+from pgdoc.changes.table_rows import changed_of, columns_text_of, data_of
 from pgdoc.decoding.records import REST, ROW_KINDS
 from pgdoc.errors import InvalidDocument, UnreadableDocument
 from pgdoc.model import json_codec
@@ -305,14 +305,20 @@ def _read_table_row(event: ReadEvent, row: RowChange, form: _Form) -> tuple[tupl
     before = None if kind == "I" else {"id": old["id"], "data": form.text(data_of(old, table), decode)}
     if kind != "U":
         return ("insert" if kind == "I" else "delete", document_id, after, before, None, None), columns
-    description = _read_description(new, old, after, before, form, decode)
+    changed = changed_of(new, old) if form is _JSON else None
+    if changed is not None:  # saves the decoding of what is equal
+        former, latter = map(decode, changed)
+        description = _shape_of_description(describe_update(former, latter), form.decoded)
+    else:
+        description = _read_description(new, old, after, before, form, decode)
     return ("update", document_id, after, before, description, None), columns
 
 
 def _read_document(
     image: dict[str, Any], columns: dict[str, Any], form: _Form, decode: json_codec.JsonDecoder
 ) -> dict[str, Any]:
-    if REST not in image or image["data"].__class__ is not str:
+    kind: type = image["data"].__class__
+    if REST not in image or (kind is not str and kind is not bytes):
         raise _Unusual
     created_at, updated_at = iso_of(columns["created_at"]), iso_of(columns["updated_at"])
     if created_at is None or updated_at is None:

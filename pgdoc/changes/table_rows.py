@@ -16,7 +16,7 @@ import orjson
 from pgdoc.decoding.frames import PAYLOAD
 from pgdoc.decoding.pgoutput import relation_of
 from pgdoc.decoding.pgoutput_rows import PgOutputRows
-from pgdoc.decoding.records import LOST, Images
+from pgdoc.decoding.records import CELLS, LOST, Images
 from pgdoc.decoding.row_json import form_of, json_of_value
 from pgdoc.decoding.wal2json_rows import Wal2JsonRows
 from pgdoc.errors import ProtocolError, UnreadableDocument
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     RowReader = Wal2JsonRows | PgOutputRows
     Texts = Mapping[str, str | None]
 
-__all__ = ["TableRows", "columns_text_of", "data_of", "image_of_row", "rows_of_table"]
+__all__ = ["TableRows", "changed_of", "columns_text_of", "data_of", "image_of_row", "rows_of_table"]
 
 
 class TableRows:
@@ -115,6 +115,20 @@ def columns_text_of(image: dict[str, Any], table: str) -> str | None:
     if text is not None and LOST in image:
         raise _lost(image["id"], image[LOST], table)
     return text
+
+
+def changed_of(new: dict[str, Any], old: dict[str, Any]) -> tuple[str, str] | None:
+    """Return the JSON of the columns that differ, before and after, of two images that were read.
+
+    `None` if the images have a document, or were not read column by column.
+    """
+    if CELLS not in new or CELLS not in old or new["columns"] is not None:
+        return None
+    assert isinstance(new, _Image)  # noqa: S101 (no other image has cells)
+    both = zip(new.source[0].prefixes, old[CELLS], new[CELLS], strict=True)
+    changed = [(prefix + former, prefix + cell) for prefix, former, cell in both if former != cell]
+    before, after = (b"{%b}" % b",".join(parts) for parts in zip(*changed, strict=True)) if changed else (b"{}", b"{}")
+    return before.decode(), after.decode()
 
 
 def _lost(document_id: str | None, column: str, table: str) -> UnreadableDocument:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from pgdoc.decoding.frames import PAYLOAD
-from pgdoc.decoding.records import Images
-from pgdoc.decoding.row_json import form_of, json_of_value
+from pgdoc.decoding.records import CELLS, Images
+from pgdoc.decoding.row_json import form_of, json_of_value, prefixes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pgdoc.decoding.pgoutput import Relation
     from pgdoc.decoding.records import TableColumn, TableShape
+    from pgdoc.decoding.row_json import Form
 
 __all__ = ["PgOutputRows"]
 
@@ -28,7 +29,7 @@ _SHORT_TEXT = b"t\0\0"
 _VALUE_HEAD: Final = len(b"t\0\0\0\5")
 _MANY: Final = 256
 _LONGEST: Final = 0xFFFF
-_KEPT: Final = "\0kept"
+_KEPT: Final = b"\0kept"
 """Stands for a value that is left in TOAST, and is as before. No text has a zero byte."""
 _NO_TEXTS: Final = {_NULL: None, _UNCHANGED: _KEPT}
 
@@ -40,6 +41,7 @@ class PgOutputRows:
     """Reads the rows of a table while it has one shape, and one Relation message describes it.
 
     Attributes:
+        prefixes: what stands before the JSON of each column, without the document's.
         lossy: no columns: see `Wal2JsonRows`.
     """
 
@@ -60,11 +62,11 @@ class PgOutputRows:
         self._rest_of_key = range(max(self._key))
         self._columns = range(len(names))
         self._old_head = int.from_bytes(struct.pack(">cHc", b"O", len(names), b"t")) if len(names) < _MANY else None
-        self._converted = [
-            (index, convert) for index, each in zip(kept, shape.columns, strict=True) if (convert := _converter(each))
-        ]
-        self._document = None if shape.document is None else indexes[shape.document]
-        self._others = [(names[index], index) for index in kept if index != self._document]
+        self._kept = kept
+        self._converted = [(index, each) for index, each in enumerate(map(_converter, shape.columns)) if each]
+        self._document = None if shape.document is None else kept.index(indexes[shape.document])
+        self.prefixes = prefixes_of(shape)
+        self._layout = b"{%b}" % b",".join(prefix.replace(b"%", b"%%") + b"%b" for prefix in self.prefixes)
 
     def is_plain(self, kind: str, frame: bytes) -> bool:
         """Return whether an I, U or D surely has all its images, and a U the same key in both."""
@@ -118,7 +120,7 @@ class PgOutputRows:
         """Return the image before a U or D, as `after` does."""
         return self._image(self._before(frame))
 
-    def _before(self, frame: bytes) -> list[Any]:
+    def _before(self, frame: bytes) -> list[bytes | None]:
         end = self._find_new(frame) if frame[PAYLOAD] == _UPDATE else len(frame)
         return self._values(frame, _TUPLE, end, _OLD)
 
@@ -127,23 +129,23 @@ class PgOutputRows:
         after, before = self._relation(frame)
         return Images(_as_texts(after), _as_texts(before))
 
-    def _values(self, frame: bytes, at: int, end: int, mark: int) -> list[Any]:
-        """Return the texts of a tuple."""
+    def _values(self, frame: bytes, at: int, end: int, mark: int) -> list[bytes | None]:
+        """Return the texts of a tuple; `_KEPT` for a value that is left in TOAST, and is as before."""
         if frame[at] != mark or int.from_bytes(frame[at + 1 : at + _HEAD]) != len(self._columns):
             raise LookupError
         at += _HEAD
         texts = frame[at:end].split(_SHORT_TEXT)
         if len(texts) == len(self._columns) + 1 and end - at <= _LONGEST:
             # Each column is a text. In a size, these bytes would need a value of 7 MB, and in a text no byte is zero.
-            return [text[2:].decode() for text in texts[1:]]
-        values: list[Any] = []
+            return [text[2:] for text in texts[1:]]
+        values: list[bytes | None] = []
         append = values.append
         for _ in self._columns:
             tag = frame[at]
             if tag == _TEXT:
                 start = at + _VALUE_HEAD
                 at = start + _size(frame, at + 1)[0]
-                append(frame[start:at].decode())
+                append(frame[start:at])
             else:
                 at += 1
                 append(_NO_TEXTS[tag])
@@ -151,59 +153,62 @@ class PgOutputRows:
             raise LookupError
         return values
 
-    def _image(self, values: list[Any]) -> dict[str, Any]:
-        """Return an image; the values become those of JSON."""
+    def _image(self, values: list[bytes | None]) -> dict[str, Any]:
+        """Return the image of a row from its texts."""
         image: dict[str, Any] = {"id": self._id(values), "columns": None}
+        cells: list[Any] = values if len(self._kept) == len(values) else [values[index] for index in self._kept]
         for index, convert in self._converted:
-            value = values[index]
-            if value is not None:
-                values[index] = convert(value)
-        rest = orjson.dumps({name: values[index] for name, index in self._others}).decode()
-        if self._document is None:
-            image["data"] = rest
-        else:
-            document = values[self._document]
-            image["data"] = "null" if document is None else orjson.dumps(document).decode()
-            image["columns"] = rest
+            cell = cells[index]
+            if cell is not None:
+                cells[index] = convert(cell)
+        if None in cells:
+            cells = [b"null" if cell is None else cell for cell in cells]
+        rest = "data"
+        if self._document is not None:
+            image["data"], rest = cells.pop(self._document).decode(), "columns"
+        image[CELLS] = cells
+        image[rest] = (self._layout % (*cells,)).decode()
         return image
 
-    def _id(self, values: list[Any]) -> str:
-        if len(self._key) == 1:
-            return str(values[self._key[0]])
-        return orjson.dumps([values[index] for index in self._key]).decode()
+    def _id(self, values: list[bytes | None]) -> str:
+        texts = [value.decode() for index in self._key if (value := values[index]) is not None]  # no key has NULL
+        return texts[0] if len(texts) == 1 else orjson.dumps(texts).decode()
 
 
 def _as_texts(image: dict[str, Any]) -> dict[str, Any]:
     return {name: value if value is None else str(value) for name, value in image.items()}
 
 
-def _converter(column: TableColumn) -> Callable[[str], Any] | None:
-    """Return what makes a value for `orjson.dumps` of its text; `None` if both are the same."""
-    if column.form == "text":
-        return None
-    return _CONVERTERS.get(column.form) or partial(_fragment, form_of(column.form))
+def _converter(column: TableColumn) -> Callable[[bytes], bytes] | None:
+    """Return what makes the JSON of a value from its text; `None` if both are the same."""
+    return _CONVERTERS[column.form] if column.form in _CONVERTERS else partial(_converted, form_of(column.form))
 
 
-def _fragment(form: Any, text: str) -> orjson.Fragment:
-    return orjson.Fragment(json_of_value(text, form))
+def _converted(form: Form, text: bytes) -> bytes:
+    return json_of_value(text.decode(), form).encode()
 
 
-def _number(text: str) -> Any:
-    return orjson.Fragment(text) if text[-1:].isdigit() else text  # NaN and the infinities
+def _string(text: bytes) -> bytes:
+    return orjson.dumps(text.decode())
 
 
-def _timestamp(text: str) -> str:
-    return text.replace(" ", "T", 1) if text[:1].isdigit() else text  # else an infinity
+def _number(text: bytes) -> bytes:
+    return text if text[-1:].isdigit() else b'"%b"' % text  # NaN and the infinities
 
 
-def _timestamptz(text: str) -> str:
-    return _timestamp(text).replace("+00", "+00:00", 1)  # a date has no plus sign
+def _timestamp(text: bytes) -> bytes:
+    return b'"%b"' % (text.replace(b" ", b"T", 1) if text[:1].isdigit() else text)  # else an infinity
 
 
-_CONVERTERS: Final[dict[str, Callable[[str], Any]]] = {
-    "bool": lambda text: text == "t",
-    "json": orjson.Fragment,
+def _timestamptz(text: bytes) -> bytes:
+    return _timestamp(text).replace(b"+00", b"+00:00", 1)  # a date has no plus sign
+
+
+_CONVERTERS: Final[dict[str, Callable[[bytes], bytes] | None]] = {
+    "bool": lambda text: b"true" if text == b"t" else b"false",
+    "json": None,
     "number": _number,
+    "text": _string,
     "timestamp": _timestamp,
     "timestamptz": _timestamptz,
 }

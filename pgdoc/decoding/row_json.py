@@ -15,7 +15,9 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["ARRAY_ELEMENTS", "TEXTS", "Form", "form_of", "form_of_built_in", "json_of_value"]
+    from pgdoc.decoding.records import TableShape
+
+__all__ = ["ARRAY_ELEMENTS", "TEXTS", "Form", "form_of", "form_of_built_in", "json_of_value", "prefixes_of"]
 
 
 class Form(NamedTuple):
@@ -94,6 +96,11 @@ def json_of_value(text: str | None, form: Form) -> str:
     if form.delimiter:
         return _array(text, _WRITERS[form.scalar], form.delimiter)
     return _WRITERS[form.scalar](text)
+
+
+def prefixes_of(shape: TableShape) -> list[bytes]:
+    """Return what stands before each value in the JSON of a table's row; the value of its document is not there."""
+    return [b"%b:" % orjson.dumps(column.name) for column in shape.columns if column.name != shape.document]
 
 
 def _string(text: str) -> str:

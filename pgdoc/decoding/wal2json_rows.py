@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from pgdoc.decoding.frames import PAYLOAD
-from pgdoc.decoding.records import LOST
-from pgdoc.decoding.row_json import form_of, json_of_value
+from pgdoc.decoding.records import CELLS, LOST
+from pgdoc.decoding.row_json import form_of, json_of_value, prefixes_of
 from pgdoc.decoding.wal2json import columns_losing_nan, loses_nan, read_texts
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Wal2JsonRows:
     """Reads the rows of a table while it has one shape.
 
     Attributes:
+        prefixes: what stands before the JSON of each column, without the document's.
         lossy: the columns, in order, whose null can stand for a value that wal2json does not send.
     """
 
@@ -50,8 +51,8 @@ class Wal2JsonRows:
         self.lossy = columns_losing_nan(shape)
         self._lossy = [indexes[name] for name in self.lossy]
         self._document = None if shape.document is None else indexes[shape.document]
-        others = [name for index, name in enumerate(self._names) if index != self._document]
-        self._layout = b"{%b}" % b",".join(b'"%b":%%b' % name.replace(b"%", b"%%") for name in others)
+        self.prefixes = prefixes_of(shape)
+        self._layout = b"{%b}" % b",".join(prefix.replace(b"%", b"%%") + b"%b" for prefix in self.prefixes)
 
     def is_plain(self, kind: str, frame: bytes) -> bool:
         """Return whether an I, U or D surely has all its images, and a U the same key in both."""
@@ -133,6 +134,7 @@ class Wal2JsonRows:
         rest = "data"
         if self._document is not None:
             image["data"], rest = values.pop(self._document).decode(), "columns"
+        image[CELLS] = values
         image[rest] = (self._layout % (*values,)).decode()
         return image
 

@@ -332,9 +332,12 @@ def decode(text: bytes | str) -> Any:
 def decode_decimals(text: bytes | str) -> Any:
     """Decode as `decode` does, but each number with a fraction to a Decimal of the same digits."""
     raw = text.encode() if isinstance(text, str) else text
-    if b"." in raw or b"e-" in raw:  # `encode` writes small floats with an exponent, the server none
+    if b"." in raw or _HAS_EXPONENT(raw):  # as small floats that `encode` wrote, and numbers of watched tables
         return _decode_exactly(raw, TO_DECIMALS)
     return decode(raw)
+
+
+_HAS_EXPONENT: Final = re.compile(rb"\d[eE]").search
 
 
 def decode_comparable(text: bytes | str) -> Any:

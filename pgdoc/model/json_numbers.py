@@ -33,7 +33,10 @@ def _nearest(text: str) -> float | Decimal:
 
 
 def _comparable(text: str) -> float | Decimal:
-    return comparable(Decimal(text))
+    number = Decimal(text)
+    if "e" in text and Decimal(repr(value := float(text))) == number:  # a float of a watched table
+        return value
+    return comparable(number)
 
 
 def comparable(number: Decimal) -> float | Decimal:

@@ -73,7 +73,9 @@ VALUES: dict[str, st.SearchStrategy[str]] = {
     "uuid": st.uuids().map(str),
 }
 KEY_TYPES = ("bigint", "boolean", "bytea", "numeric(12,2)", "text", "timestamp with time zone", "uuid", "oid")
-_names = st.sampled_from(["id", "data", "value", "name", "a b", 'a"b', "a\\b", "%b", "é", '","value":', "columns"])
+_names = st.sampled_from(
+    ["id", "data", "value", "name", "a b", 'a"b', "a\\b", "%b", "é", "a.b", "0", '","value":', "columns"]
+)
 
 Texts = dict[str, str | None]
 

@@ -487,3 +487,12 @@ def test_importing_pgdoc_and_encoding_import_no_optional_library() -> None:
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"pydantic", "msgspec", "attrs", "attr"}.isdisjoint(loaded)
+
+
+@pytest.mark.parametrize("decoder", [decode, decode_decimals, decode_comparable])
+@pytest.mark.parametrize("number", ["1e+38", "1e-320", "1E5", "1.5", "7", "12345678901234567890.5", "1e400"])
+def test_a_number_is_decoded_the_same_beside_any_other(decoder: Any, number: str) -> None:
+    alone = decoder(f'{{"n":{number}}}')["n"]
+    beside = decoder(f'{{"n":{number},"m":0.1000000000000000055511151231257827,"e":1e-7}}')["n"]
+
+    assert (type(alone), alone) == (type(beside), beside)
