@@ -638,6 +638,7 @@ async def test_a_stream_that_falls_behind_reads_tables_again(dsn: str, sql: psyc
     ]
 
 
+@pytest.mark.usefixtures("both_plugins")  # through pgoutput alone, nobody can tell the table
 async def test_a_row_that_no_plugin_can_send_concerns_the_streams_of_its_table(
     dsn: str, sql: psycopg.Connection
 ) -> None:

@@ -637,6 +637,7 @@ def test_a_stream_that_falls_behind_reads_tables_again(dsn: str, sql: psycopg.Co
     ]
 
 
+@pytest.mark.usefixtures("both_plugins")  # through pgoutput alone, nobody can tell the table
 def test_a_row_that_no_plugin_can_send_concerns_the_streams_of_its_table(dsn: str, sql: psycopg.Connection) -> None:
     sql.execute(UNPRINTABLE_TYPE.encode())
     sql.execute("CREATE TABLE public.files (id int PRIMARY KEY, extra public.unprintable)")
