@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 CHANGES = 300
 A_BURST = 50  # how many frames a reader gets at once
 REFERENCE = "reference"
-_IDS = (7_421_000_123_456_789, 1, 16_384)
+IDS = (7_421_000_123_456_789, 1, 16_384)
 
 
 def main() -> int:
@@ -79,7 +79,7 @@ def pieces_of(plugin: str) -> dict[str, Work]:
     frames, some_frames = (_bursts(FRAMES[plugin](count)) for count in (2 * CHANGES, CHANGES))
     records, some_records = (_decoded(plugin, bursts) for bursts in (frames, some_frames))
     changes = [change for burst in _assembled(records) for change in burst]
-    events = [from_change(change, _IDS) for change in changes]
+    events = [from_change(change, IDS) for change in changes]
     images = [(e.full_document_before_change, e.full_document) for e in events if e.event_type == "update"]
     pairs = [(before.data, after.data) for before, after in images if before and after]
     return {
@@ -106,9 +106,14 @@ def _assembled(bursts: list[list[Record]]) -> list[list[Change]]:
     return [assembler.feed(burst).changes for burst in bursts]
 
 
+def changes_of(plugin: str, count: int) -> list[Change]:
+    bursts = _assembled(_decoded(plugin, _bursts(FRAMES[plugin](count))))
+    return [change for burst in bursts for change in burst]
+
+
 def _each(changes: list[Change], use: Callable[[ChangeEvent], object]) -> None:
     for change in changes:
-        use(from_change(change, _IDS))
+        use(from_change(change, IDS))
 
 
 def read(event: ChangeEvent) -> None:

@@ -85,7 +85,7 @@ def _outcome(connection: psycopg.Connection[Any], store: pgdoc.Store, schema: st
 def _write(connection: psycopg.Connection[Any], table: pgdoc.WatchedTable) -> None:
     """Update and delete each row, without triggers and foreign keys of the schema, and roll back."""
     relation = sql.Identifier(*table.name.split(".", 1))
-    column = sql.Identifier(next(name for name in table.columns if name not in table.key[:-1]))
+    column = sql.Identifier(list(table.columns)[-1])  # an identity column, which can't be set, comes first
     with connection.transaction(force_rollback=True):
         connection.execute("SET LOCAL session_replication_role = replica")
         connection.execute(sql.SQL("UPDATE ONLY {} SET {} = {}").format(relation, column, column))

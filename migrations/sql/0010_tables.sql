@@ -256,6 +256,29 @@ BEGIN
   END LOOP;
 END $$;
 
+-- Under REPEATABLE READ, a query sees a table as it was before the lock that the transaction has on it now. A row of the
+-- catalog that another transaction has replaced since then has its xid.
+CREATE FUNCTION pgdoc.check_snapshot_of(relation regclass) RETURNS void LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  current bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint;
+  replaced bigint;
+BEGIN
+  IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
+    RETURN;
+  END IF;
+  FOR replaced IN
+    SELECT xmax::text::bigint FROM pg_class WHERE oid = relation AND xmax <> '0'
+    UNION SELECT xmax::text::bigint FROM pg_attribute WHERE attrelid = relation AND xmax <> '0'
+    UNION SELECT xmax::text::bigint FROM pg_index WHERE indrelid = relation AND xmax <> '0'
+  LOOP
+    replaced := current + ((replaced - current) % 4294967296 + 6442450944) % 4294967296 - 2147483648;  -- the nearest with these 32 bits
+    IF pg_xact_status(replaced::text::xid8) = 'committed' THEN
+      RAISE EXCEPTION 'table % was changed after this transaction took its snapshot', relation
+        USING ERRCODE = 'serialization_failure', HINT = 'Run the transaction again.';
+    END IF;
+  END LOOP;
+END $$;
+
 -- The half of `add_table` that has the rights of the catalog's owner. It believes nothing that it does not see: it is called by
 -- the table's owner, and the table has before images. With NULL it takes the lock, as `enter_collection`
 -- does, and records what became of other tables.
@@ -269,8 +292,10 @@ BEGIN
     PERFORM pgdoc.prune_registry();
     RETURN;
   END IF;
+  PERFORM pgdoc.check_snapshot_of(relation);
   PERFORM pgdoc.check_owner_of(relation);
   PERFORM pgdoc.lock_table(relation, 'SHARE ROW EXCLUSIVE');  -- each transaction that wrote to it has ended
+  PERFORM pgdoc.check_snapshot_of(relation);
   PERFORM pgdoc.refuse_watching(relation, coalesce(pgdoc.table_fault(relation, document), pgdoc.publication_conflict(relation),
     (SELECT ARRAY['it lacks REPLICA IDENTITY FULL', format('run SELECT pgdoc.add_table(%L)', relation::text)]
      FROM pg_class WHERE oid = relation AND relreplident <> 'f')));
@@ -346,6 +371,7 @@ BEGIN
     pgdoc.table_fault(relation, document), pgdoc.publication_conflict(relation), pgdoc.role_fault(relation)));
   PERFORM pgdoc.enter_table(NULL, NULL, NULL);
   PERFORM pgdoc.lock_patiently(relation, CASE WHEN was_full THEN 'SHARE ROW EXCLUSIVE' ELSE 'ACCESS EXCLUSIVE' END);
+  PERFORM pgdoc.check_snapshot_of(relation);
   IF pgdoc.is_added(relation, document) THEN
     RETURN false;
   ELSIF (SELECT relreplident = 'f' FROM pg_class WHERE oid = relation) <> was_full THEN
@@ -422,6 +448,7 @@ BEGIN
     PERFORM pgdoc.check_owner_of(relation);  -- it names the owner, unless the role that logged in is a member
   END IF;
   PERFORM pgdoc.lock_patiently(relation, 'ACCESS EXCLUSIVE');
+  PERFORM pgdoc.check_snapshot_of(relation);
   PERFORM pgdoc.lock_followed(relation);
   SELECT r.former_identity INTO former FROM pgdoc.registry r WHERE r.oid = relation AND r.until IS NULL AND r.kind = 'table';
   IF NOT FOUND THEN

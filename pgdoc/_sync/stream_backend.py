@@ -14,7 +14,7 @@ from pgdoc.consumers.claims import CONSUMER_TABLES
 from pgdoc.consumers.consumer import Consumer
 from pgdoc.crud.statements import part_statement
 from pgdoc.database.errors import map_error, one_line
-from pgdoc.database.table_errors import not_added
+from pgdoc.database.table_errors import needs_event_triggers, not_added
 from pgdoc.errors import (
     CollectionNotFound,
     DatabaseError,
@@ -69,9 +69,11 @@ class StreamBackend:
 
         Raises:
             PublicationIncomplete: pgoutput would leave changes out, and the role may not repair that.
+            TableRefused: wal2json would leave out rows of a watched table while it has another name.
         """
         self.hub.check_usable()
         schema, names = self.hub.source.schema, selection.names
+        self._check_followed(names)
         self.fetch("follow_tables")
         found: dict[str, bool] = dict(self.fetch("watchable", schema, names))
         for name in sorted((selection.collections or frozenset()) - found.keys()) if create else ():
@@ -88,6 +90,14 @@ class StreamBackend:
                 f"run ALTER TABLE {'.'.join(map(quote_identifier, address))} REPLICA IDENTITY FULL"
             )
         self._publish(schema, names)
+
+    def _check_followed(self, names: list[str] | None) -> None:
+        """Refuse to watch tables through wal2json where nothing tells at once that SQL has renamed one."""
+        tables = [name for name in names or () if is_table_name(name)]
+        if tables and self.hub.source.plugin == "wal2json":
+            ((follows_ddl,),) = self.fetch("follows_ddl")
+            if not follows_ddl:
+                raise needs_event_triggers(tables[0])
 
     def _titled(self, name: str) -> str:
         return titled(name, self.hub.source.schema)

@@ -317,7 +317,8 @@ def _read_table_row(event: ReadEvent, row: RowChange, form: _Form) -> tuple[tupl
 def _read_document(
     image: dict[str, Any], columns: dict[str, Any], form: _Form, decode: json_codec.JsonDecoder
 ) -> dict[str, Any]:
-    if REST not in image or image["data"].__class__ is not str:
+    kind: type = image["data"].__class__
+    if REST not in image or (kind is not str and kind is not bytes):
         raise _Unusual
     created_at, updated_at = iso_of(columns["created_at"]), iso_of(columns["updated_at"])
     if created_at is None or updated_at is None:

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 from pgdoc.changes.diff import UpdateDescription, describe_update
 from pgdoc.changes.event_json import json_of, plain_of
 from pgdoc.changes.row_images import (
-    after_of,
     check_columns,
     columns_of,
     images_of,
     metadata_of,
     other_columns,
-    row_of,
     time_of,
 )
 from pgdoc.changes.snapshot_event import OF_SNAPSHOT
@@ -163,17 +161,18 @@ _ROW_EVENTS = {"I": EventType.INSERT, "D": EventType.DELETE, "T": EventType.TRUN
 
 
 def _event_type(event: ChangeEvent) -> EventType:
-    kind = event._change.row.kind  # noqa: SLF001
-    if kind == "U":
-        if is_table_name(row_of(event).table):
-            return EventType.UPDATE
-        after = after_of(event)
-        if after["replaced_version"] != after["version"]:
-            return EventType.UPDATE
-        before = columns_of(event._images.before, row_of(event).table)  # noqa: SLF001
-        # A version that did not grow says nothing: the table's trigger did not run, as its owner can arrange.
-        return EventType.REPLACE if after["version"] != before.get("version") else EventType.UPDATE
-    return _ROW_EVENTS.get(kind) or EventType(kind)
+    row = event._change.row  # noqa: SLF001
+    if row.kind != "U":
+        return _ROW_EVENTS.get(row.kind) or EventType(row.kind)
+    if is_table_name(row.table):
+        return EventType.UPDATE
+    new, old = event._images  # noqa: SLF001
+    after = columns_of(new, row.table)
+    version = after["version"]
+    # A version that did not grow says nothing: the table's trigger did not run, as its owner can arrange.
+    if after["replaced_version"] == version and version != columns_of(old, row.table).get("version"):
+        return EventType.REPLACE
+    return EventType.UPDATE
 
 
 def _document_id(event: ChangeEvent) -> str | None:
@@ -195,7 +194,7 @@ def _full_document(event: ChangeEvent) -> Document | None:
 
 
 def _full_document_before_change(event: ChangeEvent) -> Document | None:
-    return _document(event, event._images[1]) if row_of(event).kind in "UD" else None  # noqa: SLF001
+    return _document(event, event._images[1]) if event._change.row.kind in "UD" else None  # noqa: SLF001
 
 
 _LACKING_IN_INSERT = {"full_document_before_change": None, "update_description": None}
@@ -226,9 +225,10 @@ def _update_description(event: ChangeEvent) -> UpdateDescription | None:
 
 
 def _timestamp(event: ChangeEvent) -> datetime:
-    change: Change = event._change  # noqa: SLF001
-    has_times = change.row.kind in "IU" and not is_table_name(change.row.table)
-    return moment_of(time_of(change.transaction, after_of(event)["updated_at"] if has_times else None))
+    _, transaction, row = event._change  # noqa: SLF001
+    has_times = row.kind in "IU" and not is_table_name(row.table)
+    written = columns_of(event._images[0], row.table)["updated_at"] if has_times else None  # noqa: SLF001
+    return moment_of(time_of(transaction, written))
 
 
 def _columns(event: ChangeEvent) -> dict[str, Any] | None:
@@ -269,7 +269,7 @@ class _FromChange:
 _FIELDS: dict[str, Callable[[ChangeEvent], Any]] = {
     "_images": images_of,
     "event_type": _event_type,
-    "collection": lambda event: row_of(event).table,
+    "collection": lambda event: event._change.row.table,  # noqa: SLF001
     "document_id": _document_id,
     "full_document": _full_document,
     "full_document_before_change": _full_document_before_change,
@@ -278,7 +278,7 @@ _FIELDS: dict[str, Callable[[ChangeEvent], Any]] = {
     "timestamp": _timestamp,
     "transaction_id": lambda event: event._change.transaction.xid,  # noqa: SLF001
     "metadata": lambda event: metadata_of(event) if event._change.transaction.metadata else {},  # noqa: SLF001
-    "renamed_to": lambda event: row_of(event).renamed_to,
+    "renamed_to": lambda event: event._change.row.renamed_to,  # noqa: SLF001
     "columns": _columns,
 }
 

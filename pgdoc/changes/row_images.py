@@ -19,26 +19,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ReadEvent",
-    "after_of",
     "check_columns",
     "columns_of",
     "images_of",
     "iso_of",
     "metadata_of",
     "other_columns",
-    "row_of",
     "time_of",
 ]
 
 
 ReadEvent: TypeAlias = Any
 """A `ChangeEvent`. Its module imports this one, so it can't be named here."""
-
-
-def row_of(event: ReadEvent) -> RowChange | CollectionChange:
-    """Return the record that the event was made from."""
-    row: RowChange | CollectionChange = event._change.row  # noqa: SLF001 (what `from_change` sets)
-    return row
 
 
 _columns = itemgetter(*COLLECTION_COLUMNS)
@@ -100,11 +92,6 @@ def columns_of(image: dict[str, Any], table: str) -> dict[str, Any]:
 def other_columns(rest: object, table: str) -> dict[str, Any]:
     """Return what `columns_of` returns for an image whose `REST` this is."""
     return columns_of({REST: rest}, table)
-
-
-def after_of(event: ReadEvent) -> dict[str, Any]:
-    """Return the columns that the change left, except the id and the data."""
-    return columns_of(event._images[0], row_of(event).table)  # noqa: SLF001
 
 
 def metadata_of(event: ReadEvent) -> dict[str, Any]:

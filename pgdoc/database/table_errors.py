@@ -9,7 +9,7 @@ from pgdoc.errors import TableRefused
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["not_added", "table_refused"]
+__all__ = ["needs_event_triggers", "not_added", "table_refused"]
 
 _REFUSED: Final = "PGD05"
 """The SQLSTATE of `pgdoc.refuse_watching`."""
@@ -26,3 +26,15 @@ def table_refused(exc: psycopg.Error, name: str) -> TableRefused | None:
 def not_added(name: str) -> TableRefused:
     """Return the error for a table that is to be watched and was not added."""
     return TableRefused(name, "it was not added", f"call store.add_table({name!r}), or run `pgdoc tables add {name}`")
+
+
+def needs_event_triggers(name: str) -> TableRefused:
+    """Return the error for a table that is to be watched through wal2json, where no event trigger follows DDL.
+
+    `name` is `.` for all watched tables.
+    """
+    return TableRefused(
+        "any" if name == "." else name,
+        "wal2json would leave out its rows while it has another name, and no event trigger follows that",
+        'open the store with plugin="auto", or let a superuser create the catalog',
+    )

@@ -217,7 +217,7 @@ class Relation:
             raise LookupError
         end = frame.find(_NEXT_ROW, data_end) if has_next else len(frame)
         rest = _other_columns, frame[data_end:end]
-        return {"id": frame[at + 8 : id_end].decode(), "data": frame[id_end + 5 : data_end].decode(), REST: rest}, end
+        return {"id": frame[at + 8 : id_end].decode(), "data": frame[id_end + 5 : data_end], REST: rest}, end
 
     def __call__(self, frame: bytes) -> Images:
         """Decode the row of an I, U or D."""

@@ -46,7 +46,7 @@ class Images(NamedTuple):
 
 REST: Final = ""
 """No column has this name. In an image that has only the id and the data, it is what the other columns are read from: a
-function and its argument, which does not keep the message alive."""
+function and its argument, which does not keep the message alive. The data of such an image may be UTF-8."""
 
 
 class OddColumns(dict[str, Any]):
@@ -107,6 +107,8 @@ class RowChange(NamedTuple):
             if REST in image:
                 image.update(rest_of(image))
                 del image[REST]
+                if isinstance(image["data"], bytes):
+                    image["data"] = image["data"].decode(errors="replace")
         return found
 
 

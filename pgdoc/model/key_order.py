@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from pgdoc.errors import HistoryLost
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -30,17 +32,33 @@ class KeyOrder:
         self._places = tuple(_PLACES[kind] for kind in kinds)
 
     def texts(self, document_id: str) -> list[str]:
-        """Return the texts of the key's columns."""
-        if len(self._places) == 1:
-            return [document_id]
-        texts: list[str] = orjson.loads(document_id)
-        return texts
+        """Return the texts of the key's columns.
+
+        Raises:
+            HistoryLost: the id is of a key that the table had before.
+        """
+        return self._read(document_id)[0]
 
     def place(self, document_id: str) -> Any:
-        """Return what the id compares by."""
-        if len(self._places) == 1:
-            return self._places[0](document_id)
-        return tuple(place(text) for place, text in zip(self._places, orjson.loads(document_id), strict=True))
+        """Return what the id compares by.
+
+        Raises:
+            HistoryLost: the id is of a key that the table had before.
+        """
+        return self._read(document_id)[1]
+
+    def _read(self, document_id: str) -> tuple[list[str], Any]:
+        places = self._places
+        try:
+            if len(places) == 1:
+                return [document_id], places[0](document_id)
+            texts = orjson.loads(document_id)
+            return texts, tuple(place(text) for place, text in zip(places, texts, strict=True))
+        except (ValueError, TypeError, ArithmeticError) as exc:
+            raise HistoryLost(
+                f"the primary key of a table has changed during its snapshot, and {document_id!r} is an id of the "
+                "former one: open the stream without the token, to begin the snapshot again"
+            ) from exc
 
 
 def _numeric(text: str) -> tuple[bool, Decimal]:

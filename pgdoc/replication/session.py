@@ -8,6 +8,7 @@ check the *copy*, advance it to P, and START there. PostgreSQL would silently mo
 from __future__ import annotations
 
 import contextlib
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,6 +42,8 @@ from pgdoc.sql import statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+logger = logging.getLogger("pgdoc.stream")
 
 
 class ReplicationSession(NamedTuple):
@@ -140,7 +143,11 @@ def open_reader(  # noqa: PLR0913 (each has its own reason to differ between hub
             check_publication(connection, source, slot_start, tables=False)
         return slot_start
 
-    return _open_reader(source, take, purpose=purpose, prefix=prefix, check=check, route=route)
+    while True:
+        try:
+            return _open_reader(source, take, purpose=purpose, prefix=prefix, check=check, route=route)
+        except TableAdded as exc:  # the next attempt finds it before it chooses
+            logger.info("opening another reader: %s", exc)
 
 
 def renew_reader(  # noqa: PLR0913 (as above)
@@ -161,7 +168,7 @@ def renew_reader(  # noqa: PLR0913 (as above)
     def take(connection: psycopg.Connection[Any], slot: str) -> SlotStart:
         copy_slot(connection, session.reader.slot, slot, temporary=True, plugin=plugin)
         advance(connection, slot, fetch_confirmed(connection, slot), at)
-        return SlotStart(at, plugin)
+        return SlotStart(at, plugin, session.slot_start.refusal)
 
     return _open_reader(source, take, purpose=purpose, prefix=prefix, check=check)
 

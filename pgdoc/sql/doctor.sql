@@ -90,7 +90,7 @@ SELECT format('%I.%I', t.schema_name, t.name) AS quoted, t.schema_name || '.' ||
   pgdoc.publication_conflict(c.oid::regclass) AS conflict,
   c.relrowsecurity AS has_policies,
   ARRAY(SELECT f.item ->> 'name' FROM jsonb_array_elements(t.columns) AS f(item)
-        WHERE f.item ->> 'form' = 'number' AND f.item ->> 'type' !~ '^(smallint|integer|bigint)$') AS inexact,
+        WHERE f.item ->> 'form' = 'number' AND f.item ->> 'type' ~ '^(numeric|real|double precision)') AS inexact,
   (SELECT s.inhrelid::regclass::text FROM pg_inherits i JOIN pg_inherits s ON s.inhparent = i.inhparent
      JOIN pg_class p ON p.oid = s.inhrelid
    WHERE i.inhrelid = c.oid AND c.relispartition AND p.relkind = 'r'

@@ -79,6 +79,9 @@ WHERE pg_catalog.row_security_active(w.relation) ORDER BY w.name
 -- name: follow_tables
 SELECT pgdoc.follow_tables() FROM set_config('synchronous_commit', 'local', true) WHERE NOT pgdoc.is_followed()
 
+-- name: follows_ddl
+SELECT pgdoc.follows_ddl()
+
 -- name: existed
 SELECT name, is_there, was_there FROM pgdoc.existed(%s, %s, %s::pg_lsn, %s::pg_lsn)
 

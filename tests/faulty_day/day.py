@@ -51,6 +51,8 @@ logger = logging.getLogger("day")
 _LOOK_S = 0.1
 _GRACE_S = 20.0
 _LIMIT_KIB = 400 << 10
+_STYLES = ("library", "library", "sql")
+"""Those of the writers, one each."""
 _HISTORY_BYTES = 20 << 30
 _MANY_BOOKMARKS = "UPDATE pgdoc.settings SET history_bookmarks = 12"
 _PREPARE = f"""
@@ -191,11 +193,12 @@ class _Testbed:
         self._wait("all consumers active", lambda: self._count_consumers() == len(self.consumers))
 
     def start_writers(self) -> None:
-        rate = self.day.changes_per_s / 3
-        for number, style in enumerate(("library", "library", "sql")):
+        rate = self.day.changes_per_s / len(_STYLES)
+        for number, style in enumerate(_STYLES):
             seed = self.day.seed * 10 + number
             plan = WriterPlan(self.server.conninfo, str(self.folder), number, seed, style, rate, self.day.largest)
             self.supervisor.start(f"writer-{number}", "writer", plan)
+        self._wait("the writers write", self._is_written)
 
     def start_vandals(self) -> None:
         for number, role in enumerate(("stranger", "creator")):
@@ -258,6 +261,11 @@ class _Testbed:
     def _ask(self, name: str, column: str) -> object:
         rows = notebook.read(self.folder / f"{name}.sqlite", f"SELECT {column} FROM place")
         return rows[0][0] if rows else None
+
+    def _is_written(self) -> bool:
+        with psycopg.connect(self.server.conninfo) as connection:
+            row = connection.execute(f"SELECT count(DISTINCT writer) FROM {BOOKS}.ledger").fetchone()
+            return row == (len(_STYLES),)
 
     def _count_consumers(self) -> int:
         if not self.consumers:

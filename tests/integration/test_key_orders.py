@@ -106,3 +106,31 @@ def test_a_composite_key_is_read_in_the_order_of_its_index(dsn: str, sql: psycop
     places = [order.place(each) for each in found]
     assert len(found) == 80
     assert all(one < other for one, other in itertools.pairwise(places))
+
+
+@pytest.mark.parametrize(
+    ("columns", "row", "new_key"),
+    [
+        ("id int PRIMARY KEY, v text NOT NULL", "g, 'v' || g", "id, v"),
+        ("id text PRIMARY KEY, v int NOT NULL", "'k' || g, g", "v"),
+        ("id int, v text, PRIMARY KEY (id, v)", "g, 'v' || g", "id"),
+    ],
+)
+def test_a_snapshot_does_not_go_on_under_another_key(
+    dsn: str, sql: psycopg.Connection[Any], columns: str, row: str, new_key: str
+) -> None:
+    sql.execute(f"CREATE TABLE public.t ({columns})".encode())
+    sql.execute(f"INSERT INTO public.t SELECT {row} FROM generate_series(1, 300) g".encode())
+    with pgdoc.Store(dsn) as store:
+        store.add_table("public.t")
+        with store.watch("public.t", snapshot=True) as stream:
+            token = [stream.next(timeout=30) and stream.resume_token for _ in range(7)][-1]
+        sql.execute(f"INSERT INTO public.t SELECT {row} FROM generate_series(301, 302) g".encode())
+        sql.execute(f"ALTER TABLE public.t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY ({new_key})".encode())
+        with (
+            store.watch("public.t", snapshot=True, resume_after=token) as stream,
+            pytest.raises(pgdoc.HistoryLost, match="primary key"),
+        ):
+            list(stream)
+        with store.watch("public.t", snapshot=True) as stream:
+            assert [stream.next(timeout=30) is not None for _ in range(302)] == [True] * 302

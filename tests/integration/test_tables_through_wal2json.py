@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from pgdoc import Store
-from pgdoc.errors import UnreadableDocument
+from pgdoc.errors import TableRefused, UnreadableDocument
 from tests.plugins import PATIENCE_S
 
 if TYPE_CHECKING:
@@ -123,3 +123,22 @@ def test_the_last_rows_of_a_table_count_even_if_their_transaction_commits_late(
         with store.watch("public.t", "public.u", resume_after=between[0]) as stream:  # type: ignore[index]
             assert [str(event.event_type) for event in take(stream, 5)] == kinds
         store.drop_consumer("c")
+
+
+def test_without_event_triggers_a_table_is_watched_through_pgoutput_alone(
+    dsn: str, sql: psycopg.Connection[Any]
+) -> None:
+    """Under another name, its rows would be lost, if it had its own again before anybody looked."""
+    sql.execute("DROP EVENT TRIGGER pgdoc_alters; DROP EVENT TRIGGER pgdoc_drops")
+    sql.execute("CREATE TABLE public.t (id int PRIMARY KEY)")
+    with Store(dsn, plugin="wal2json") as store:
+        store.add_table("public.t")
+        for names, options in ((["public.t"], {}), ([], {"tables": True}), (["public.t"], {"consumer": "c"})):
+            with pytest.raises(TableRefused, match="no event trigger"):
+                store.watch(*names, **options)
+        store.watch().close()
+    away = "ALTER TABLE t RENAME TO away; INSERT INTO away VALUES (2); ALTER TABLE away RENAME TO t"
+    with Store(dsn) as store, store.watch("public.t") as stream:
+        sql.execute(away.encode())
+        sql.execute("INSERT INTO t VALUES (3)")
+        assert [event.document_id for event in take(stream, 2)] == ["2", "3"]

@@ -26,7 +26,7 @@ _WAITING = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'Sync
 
 
 def take(stream: ChangeStream, count: int) -> list[tuple[str, str, str | None]]:
-    found = []
+    found: list[tuple[str, str, str | None]] = []
     for _ in range(count):
         event = stream.next(timeout=PATIENCE_S)
         assert event is not None, found

@@ -217,6 +217,31 @@ def test_two_sessions_add_a_table_at_once(team: SharedDatabase) -> None:
     assert answers == [(False,)]
 
 
+@pytest.mark.parametrize("catalog", ["superuser"], indirect=True)
+@pytest.mark.parametrize(
+    "ddl",
+    [
+        "ADD COLUMN note text",
+        "RENAME COLUMN total TO amount",
+        "ALTER COLUMN total TYPE float8",
+        "DROP COLUMN total",
+        "DROP CONSTRAINT orders_pkey, ALTER total SET NOT NULL, ADD PRIMARY KEY (total)",
+    ],
+)
+def test_a_transaction_registers_no_shape_that_is_older_than_its_lock(team: SharedDatabase, ddl: str) -> None:
+    with psycopg.connect(team.dsn("owner")) as other:
+        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        other.execute("SELECT 1 FROM pg_class LIMIT 1")  # takes the snapshot
+        run(team, f"ALTER TABLE shop.orders {ddl}")
+        with pytest.raises(psycopg.errors.SerializationFailure):
+            other.execute("SELECT pgdoc.add_table('shop.orders')")
+        other.rollback()
+        other.execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+        with other.transaction():  # it rolls back, which leaves its xid in rows of the catalog
+            other.execute("SAVEPOINT before; ALTER TABLE shop.orders ADD COLUMN never int; ROLLBACK TO before")
+        assert other.execute("SELECT pgdoc.add_table('shop.orders')").fetchone() == (True,)
+
+
 def _wait_for_lock(db: SharedDatabase, pid: int) -> None:
     waits = "SELECT FROM pg_stat_activity WHERE pid = %s AND (wait_event_type = 'Lock' OR wait_event = 'PgSleep')"
     with db.connect("superuser") as admin:

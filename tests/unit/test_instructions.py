@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import orjson
 import pytest
 
@@ -57,7 +59,7 @@ def test_without_valgrind_the_guard_fails_and_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr("sys.argv", ["instructions"])
+    monkeypatch.setattr(sys, "argv", ["instructions"])
     assert instructions.main() == 1
     assert "NOT COUNTED: valgrind is not installed; on Debian, run:" in capsys.readouterr().err
 
