@@ -22,7 +22,7 @@ from bench.counted import IDS, changes_of
 from bench.rates import read_all_fields
 from pgdoc.changes.diff import diff
 from pgdoc.changes.events import ChangeEvent, from_change
-from pgdoc.changes.row_images import columns_of, time_of
+from pgdoc.changes.row_images import columns_of, other_columns, time_of
 from pgdoc.decoding.frames import PAYLOAD
 from pgdoc.model.documents import Document, moment_of
 from pgdoc.model.json_codec import decode
@@ -308,7 +308,7 @@ def steps(updates: list[Change]) -> dict[str, Compared]:
 
 
 def _document(image: Any) -> Document:
-    return Document.from_image(image, image[""], columns_of, "orders", None)
+    return Document.from_image(image["id"], image["data"], image[""], other_columns, "orders", None)
 
 
 if __name__ == "__main__":

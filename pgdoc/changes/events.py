@@ -232,7 +232,7 @@ def _timestamp(event: ChangeEvent) -> datetime:
 
 
 def _columns(event: ChangeEvent) -> dict[str, Any] | None:
-    row = row_of(event)
+    row = event._change.row  # noqa: SLF001
     if isinstance(row, CollectionChange):
         shapes = zip(("before", "after"), row.shapes or (), strict=False)
         return {when: {column.name: column.type for column in shape.columns} for when, shape in shapes} or None

@@ -132,10 +132,6 @@ class ChangeSink(Protocol):
         it is known.
         """
 
-    @property
-    def has_room(self) -> bool:
-        """Whether it is at most half full."""
-
     def begin_at(self, position: RawPosition, /) -> None:
         """Discard everything up to `position`."""
 
@@ -272,13 +268,6 @@ class Fanout:
         if outcome is not None:
             self._handle(outcome, subscription)
         return outcome is Event.PENDING_PUT
-
-    @property
-    def has_room(self) -> bool:
-        """Whether a LIVE subscription could take more soon, or there is none."""
-        live = (each for peers in self._subscriptions.values() for each in peers if each.state is _LIVE)
-        rooms = (each.mailbox.has_room for each in live)
-        return next(rooms, True) or any(rooms)
 
     def detach(self, subscription: Subscription) -> None:
         """Stop feeding a subscription whose catch-up reader ended or gave it up."""

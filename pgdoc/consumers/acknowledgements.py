@@ -212,11 +212,6 @@ class NotedMailbox:
             self._progress.give(changes if taken == len(changes) else changes[:taken])
         return taken
 
-    @property
-    def has_room(self) -> bool:
-        """See `ChangeSink`."""
-        return self._mailbox.has_room
-
     def begin_at(self, position: RawPosition) -> None:
         """See `ChangeSink`."""
         self._mailbox.begin_at(position)

@@ -13,7 +13,6 @@ from pgdoc.replication.detours import open_detour
 from pgdoc.replication.routes import STRAIGHT, Route, UnsentChange
 from pgdoc.replication.session import ReplicationSession, open_reader, read_burst
 from pgdoc.runtime.retry import Backoff
-from pgdoc.streams.patience import Patience
 from pgdoc.streams.renewal import Renewal
 
 if TYPE_CHECKING:
@@ -34,8 +33,7 @@ class LiveReader:
     """Reads the live end of the WAL; reconnects at the watermark after a lost connection.
 
     What is then read twice is dropped by position. The hub thread runs no user code and never waits for a user: a
-    subscription with a full mailbox goes to a catch-up reader. Only while none of them could use more does it read more
-    slowly: see `Patience`. A transaction that no detour gets past is left to the
+    subscription with a full mailbox goes to a catch-up reader. A transaction that no detour gets past is left to the
     catch-up readers, which read it for each stream's own collections.
 
     Attributes:
@@ -47,7 +45,6 @@ class LiveReader:
         self._source = source
         self._subscriptions = subscriptions
         self._closing = closing
-        self._patience = Patience(subscriptions, closing)
         self._renewal = Renewal(source, self._purpose, _SLOT_PREFIX, subscriptions.check_cluster)
         # Used by the hub thread only: the delays between attempts, which grow until the watermark moves on.
         self._backoff, self._lost_at = Backoff(), 0
@@ -137,7 +134,6 @@ class LiveReader:
                 for subscription in self._subscriptions.dispatch(burst):
                     catchup.take_over(subscription)
                 session.reader.confirm(burst.watermark)
-                self._patience.wait(len(burst.changes), session.reader.report)
             if session.route is STRAIGHT:  # a detour ends soon
                 session = self._renew(session, burst.watermark)
 

@@ -155,12 +155,6 @@ class Subscriptions:
         with wake_together(), self._lock:
             return self._fanout.dispatch(burst)
 
-    @property
-    def has_room(self) -> bool:
-        """See `Fanout.has_room`."""
-        with self._lock:
-            return self._fanout.has_room
-
     def pass_over(self, lsn: int) -> list[Subscription]:
         """See `Fanout.pass_over`; catch-up readers have to feed the returned subscriptions."""
         with self._lock:

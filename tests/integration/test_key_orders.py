@@ -124,7 +124,9 @@ def test_a_snapshot_does_not_go_on_under_another_key(
     with pgdoc.Store(dsn) as store:
         store.add_table("public.t")
         with store.watch("public.t", snapshot=True) as stream:
-            token = [stream.next(timeout=30) and stream.resume_token for _ in range(7)][-1]
+            for _ in range(7):
+                stream.next(timeout=30)
+            token = stream.resume_token
         sql.execute(f"INSERT INTO public.t SELECT {row} FROM generate_series(301, 302) g".encode())
         sql.execute(f"ALTER TABLE public.t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY ({new_key})".encode())
         with (

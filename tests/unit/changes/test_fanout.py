@@ -55,10 +55,6 @@ class Mailbox:
             self.position = max(self.position, position)
         return len(taken)
 
-    @property
-    def has_room(self) -> bool:
-        return self._room * 2 >= self._size
-
     def drain(self) -> None:
         self._room = self._size
 
@@ -483,26 +479,6 @@ def test_a_rename_reaches_the_subscriptions_of_the_old_name_and_of_the_new_one()
     fanout.dispatch(Burst([change], 118, None))
     assert [box.got for box in boxes.values()] == [[change], [change], []]
     assert late.pending == [change]
-
-
-def test_a_fan_out_has_room_unless_the_mailbox_of_each_live_subscription_is_more_than_half_full():
-    first, second = Mailbox(8), Mailbox(6)
-    fanout = Fanout(100, view_of)
-    found = [fanout.has_room]
-    subscriptions = [Subscription(Selection(), before_commits_at(100), box) for box in (first, second)]
-    for each in subscriptions:
-        fanout.add(each)
-    fanout.dispatch(burst_of(*["small"] * 4))
-    found.append(fanout.has_room)
-    (change,) = burst_of("small").changes
-    fanout.dispatch(Burst([change._replace(position=(310, 305, 1, 0))], 320, None))
-    found.append(fanout.has_room)
-    second.drain()
-    found.append(fanout.has_room)
-    fanout.forget(subscriptions[1])
-    found.append(fanout.has_room)
-    fanout.detach(subscriptions[0])
-    assert [*found, fanout.has_room] == [True, True, False, True, False, True]
 
 
 def test_what_a_live_subscription_does_with_changes_is_what_the_table_says():
