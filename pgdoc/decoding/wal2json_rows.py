@@ -62,7 +62,9 @@ class Wal2JsonRows:
             old = frame.rfind(_IDENTITY)  # takes a quarter of `find`
         else:
             start = frame.find(_COLUMNS, _LEAST_HEAD)
-            key = frame.find(self._last_of_key, start)
+            key = start + len(_NEW)
+            if not frame.startswith(self._last_of_key, key):
+                key = frame.find(self._last_of_key, key)
             end = frame.find(_NEXT, key)
             if key < 0 or end < 0:
                 return False
