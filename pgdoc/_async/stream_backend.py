@@ -246,21 +246,24 @@ class AsyncStreamBackend:
         self, table: str, after: list[str] | None, most: int, most_bytes: int, *, limit_s: float
     ) -> list[tuple[Any, ...]]:
         """Read a part of a watched table within `limit_s` seconds; no rows if there is no such table."""
-        return await self.fetch("watched_part", *table_address(table), after, most, most_bytes, limit_s=limit_s)
+        params = (*table_address(table), after, most, most_bytes)
+        return await self.fetch("watched_part", *params, limit_s=limit_s, subject=titled(table))
 
     async def key_order(self, table: str) -> KeyOrder:
         """Return the order of the keys of a watched table that exists."""
         rows = await self.fetch("key_orders", self.hub.source.schema, [table])
         return KeyOrder(rows[0][0] if rows else ("printed",))
 
-    async def fetch(self, name: str, *params: Any, limit_s: float | None = None) -> list[tuple[Any, ...]]:
+    async def fetch(
+        self, name: str, *params: Any, limit_s: float | None = None, subject: str = ""
+    ) -> list[tuple[Any, ...]]:
         """Fetch the rows of a block of `streams.sql`.
 
         The time is limited, by default to that of `deadline_scope`, so that a silent network does not keep a stream
-        from opening.
+        from opening. `subject` is what an error is about, by default the schema.
         """
         try:
             with deadline_scope(limit_s):
                 return await self._connections.fetch(statement("streams", name).encode(), params)
         except psycopg.Error as exc:
-            raise map_error(exc, f'schema "{self.hub.source.schema}"') from exc
+            raise map_error(exc, subject or f'schema "{self.hub.source.schema}"') from exc
