@@ -74,7 +74,7 @@ def check_rows(dsn: str, seed: int, transactions: int) -> None:
     """Check that the events of random transactions give exactly the rows that these leave."""
     start, rows = run(dsn, seed, transactions, has_nan=True)
     replica = TableReplica()
-    with Store(dsn, schema=SCHEMA) as store, store.watch(tables=True, resume_after=start) as stream:
+    with Store(dsn, schema=SCHEMA, plugin="auto") as store, store.watch(tables=True, resume_after=start) as stream:
         while (event := stream.next(timeout=PATIENCE_S)) is not None and event.collection != END:
             replica.apply(event)
     assert event is not None
@@ -92,7 +92,7 @@ def check_plugins(dsn: str, seed: int, transactions: int) -> None:
 def run(dsn: str, seed: int, transactions: int, *, has_nan: bool) -> tuple[str, dict[str, Rows]]:
     """Run random transactions; return the position before them, and the rows that they leave."""
     with psycopg.connect(dsn, autocommit=True) as connection:
-        with Store(dsn, schema=SCHEMA) as store, store.watch(tables=True) as stream:
+        with Store(dsn, schema=SCHEMA, plugin="auto") as store, store.watch(tables=True) as stream:
             start = str(stream.resume_token)
         workload = TableWorkload(connection, seed, has_nan=has_nan)
         workload.prepare()

@@ -46,7 +46,7 @@ def test_nan_is_read_through_pgoutput(dsn: str, sql: psycopg.Connection, kind: s
     values = _ROWS if kind != "numeric(6, 2)" else _ROWS.replace("Infinity", "NaN")
     data = _DATA if kind != "numeric(6, 2)" else [_DATA[0], {"id": 2, "f": "NaN"}, *_DATA[2:]]
     sql.execute("CREATE TABLE t (id int PRIMARY KEY)")
-    with Store(dsn) as store:
+    with Store(dsn, plugin="auto") as store:
         with store.watch(tables=True) as stream, store.watch(tables=True, consumer="c") as consumer:
             start = stream.resume_token
             assert store.add_table("public.t")
@@ -61,7 +61,7 @@ def test_nan_is_read_through_pgoutput(dsn: str, sql: psycopg.Connection, kind: s
 
 def test_a_consumer_changes_its_plugin_for_nan(dsn: str, sql: psycopg.Connection) -> None:
     sql.execute("CREATE TABLE t (id int PRIMARY KEY)")
-    with Store(dsn) as store:
+    with Store(dsn, plugin="auto") as store:
         store.add_table("public.t")
         with store.watch("public.t", consumer="c") as consumer:
             sql.execute("INSERT INTO t VALUES (0)")
@@ -69,7 +69,7 @@ def test_a_consumer_changes_its_plugin_for_nan(dsn: str, sql: psycopg.Connection
             consumer.ack()
     sql.execute("ALTER TABLE t ADD COLUMN f float8")
     sql.execute(_ROWS.encode())
-    with Store(dsn) as store:
+    with Store(dsn, plugin="auto") as store:
         with store.watch("public.t", consumer="c") as consumer:
             assert rows(consumer, 5) == _DATA
         assert store.drop_consumer("c")
@@ -138,7 +138,7 @@ def test_without_event_triggers_a_table_is_watched_through_pgoutput_alone(
                 store.watch(*names, **options)
         store.watch().close()
     away = "ALTER TABLE t RENAME TO away; INSERT INTO away VALUES (2); ALTER TABLE away RENAME TO t"
-    with Store(dsn) as store, store.watch("public.t") as stream:
+    with Store(dsn, plugin="auto") as store, store.watch("public.t") as stream:
         sql.execute(away.encode())
         sql.execute("INSERT INTO t VALUES (3)")
         assert [event.document_id for event in take(stream, 2)] == ["2", "3"]

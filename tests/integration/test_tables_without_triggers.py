@@ -64,7 +64,7 @@ def follow(store: Store) -> None:
 def test_rows_of_a_table_with_another_name_are_not_lost(
     dsn: str, sql: psycopg.Connection, ddl: str, now: str, expected: list[Any]
 ) -> None:
-    with Store(dsn) as store:
+    with Store(dsn, plugin="auto") as store:
         store.add_table("public.orders")
         store.create_collection("end")
         with store.watch(tables=True) as stream:
@@ -87,7 +87,7 @@ def test_rows_of_a_table_with_another_name_are_not_lost(
 
 
 def test_a_table_that_is_dropped_and_created_again_is_another_one(dsn: str, sql: psycopg.Connection) -> None:
-    with Store(dsn) as store:
+    with Store(dsn, plugin="auto") as store:
         store.add_table("public.orders")
         with store.watch("public.orders") as stream:
             sql.execute("INSERT INTO orders VALUES (1)")
@@ -113,7 +113,7 @@ def test_a_table_that_is_dropped_and_created_again_is_another_one(dsn: str, sql:
     ],
 )
 def test_other_columns_end_the_streams_of_the_table_only(dsn: str, sql: psycopg.Connection, ddl: str) -> None:
-    with Store(dsn) as store:
+    with Store(dsn, plugin="auto") as store:
         store.add_table("public.orders")
         store.add_table("public.other")
         with store.watch("public.orders") as stream, store.watch("public.other") as other:
@@ -132,7 +132,7 @@ def test_other_columns_end_the_streams_of_the_table_only(dsn: str, sql: psycopg.
 
 
 def test_a_table_without_before_images_ends_its_streams_only(dsn: str, sql: psycopg.Connection) -> None:
-    with Store(dsn) as store:
+    with Store(dsn, plugin="auto") as store:
         store.add_table("public.orders")
         store.add_table("public.other")
         with store.watch("public.orders") as stream, store.watch("public.other") as other:
@@ -153,7 +153,7 @@ def test_a_table_without_before_images_ends_its_streams_only(dsn: str, sql: psyc
 
 
 def test_a_table_without_its_key_is_watched_no_more(dsn: str, sql: psycopg.Connection) -> None:
-    with Store(dsn) as store:
+    with Store(dsn, plugin="auto") as store:
         store.add_table("public.orders")
         with store.watch("public.orders") as stream:
             sql.execute("INSERT INTO orders VALUES (1, 2)")

@@ -84,17 +84,19 @@ def test_a_policy_enabled_in_the_middle_ends_that_snapshot_only(
     ):
         assert taken(snapshot, 1) + taken(consumer, 1) == ["o-0", "o-0"]
         enable(db, *SEES_EVEN)
-        for stream in (snapshot, consumer):
+        copied = ["o-0"]
+        for stream, found in ((snapshot, []), (consumer, copied)):
             with pytest.raises(DatabaseError, match="row-level security"):
-                taken(stream, 4)
+                while len(found) < 5:  # a part that was read before is delivered
+                    found += taken(stream, 1)
         db.store("owner")["orders"].insert("o-9", {"n": 9})
         assert taken(other, 1) == ["o-9"]
     enable(db, "ALTER TABLE docs.orders DISABLE ROW LEVEL SECURITY")
     with store["orders"].watch(snapshot=True, consumer="copy") as consumer:
-        goes_on_with = []
+        goes_on_with: list[str] = []
         while "o-9" not in goes_on_with:
             goes_on_with += taken(consumer, 1)
-        assert goes_on_with[-3:] == ["o-2", "o-3", "o-9"]
+        assert sorted({*copied, *goes_on_with}) == ["o-0", "o-1", "o-2", "o-3", "o-9"]
     store.drop_consumer("copy")
 
 
