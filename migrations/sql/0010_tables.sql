@@ -204,7 +204,8 @@ BEGIN
 END $$;
 
 -- Inside a SECURITY DEFINER function, `current_user` is another role. So this asks for the role that logged in, and for those
--- that it can become by SET ROLE.
+-- that it can become by SET ROLE. That role may be running code of another one: ANALYZE, by a superuser or by autovacuum, calls
+-- the functions of indexes. PostgreSQL refuses deferred triggers there, so those who rely on this make the registry's one deferred.
 CREATE FUNCTION pgdoc.check_owner_of(relation regclass) RETURNS void LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   owner name := (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = relation);
@@ -294,6 +295,7 @@ BEGIN
   END IF;
   PERFORM pgdoc.check_snapshot_of(relation);
   PERFORM pgdoc.check_owner_of(relation);
+  SET CONSTRAINTS pgdoc.pgdoc_order DEFERRED;
   PERFORM pgdoc.lock_table(relation, 'SHARE ROW EXCLUSIVE');  -- each transaction that wrote to it has ended
   PERFORM pgdoc.check_snapshot_of(relation);
   PERFORM pgdoc.refuse_watching(relation, coalesce(pgdoc.table_fault(relation, document), pgdoc.publication_conflict(relation),
@@ -321,10 +323,10 @@ CREATE FUNCTION pgdoc.role_fault(relation regclass) RETURNS text[] LANGUAGE sql 
     WHEN NOT has_function_privilege(f.oid, 'EXECUTE') THEN ARRAY[format('role "%s" may not register tables', current_user),
       format('as "%s", run GRANT EXECUTE ON FUNCTION pgdoc.enter_table(regclass, text, text) TO %I', pg_get_userbyid(f.proowner), current_user)]
     WHEN p.oid IS NULL THEN ARRAY['the publication "pgdoc" does not exist', 'run CREATE PUBLICATION pgdoc']
-    WHEN NOT pg_has_role(p.pubowner, 'USAGE') AND NOT pg_has_role(f.proowner, p.pubowner, 'USAGE')
+    WHEN NOT pg_has_role(f.proowner, p.pubowner, 'USAGE')
       THEN ARRAY[format('role "%s" owns the publication "pgdoc"', pg_get_userbyid(p.pubowner)),
         format('run ALTER PUBLICATION pgdoc OWNER TO %I', pg_get_userbyid(f.proowner))]
-    WHEN NOT pg_has_role(p.pubowner, 'USAGE') AND NOT pg_has_role(f.proowner, c.relowner, 'USAGE')
+    WHEN NOT pg_has_role(f.proowner, c.relowner, 'USAGE')
       THEN ARRAY[format('role "%s", which owns the catalog, may not publish it', pg_get_userbyid(f.proowner)),
         format('run GRANT %I TO %I', pg_get_userbyid(c.relowner), pg_get_userbyid(f.proowner))]
   END
@@ -384,9 +386,6 @@ BEGIN
     WHERE c.oid = relation;
     EXECUTE format('ALTER TABLE ONLY %s REPLICA IDENTITY FULL', relation);
   END IF;
-  IF (SELECT pg_has_role(pubowner, 'USAGE') FROM pg_publication WHERE pubname = 'pgdoc') THEN
-    PERFORM pgdoc.publish_once(relation);  -- as a role that owns the table and the publication
-  END IF;
   PERFORM pgdoc.enter_table(relation, document, former);
   RETURN true;
 END $$;
@@ -418,6 +417,7 @@ SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   PERFORM pgdoc.check_bound();
   PERFORM pgdoc.check_owner_of(relation);
+  SET CONSTRAINTS pgdoc.pgdoc_order DEFERRED;
   UPDATE pgdoc.registry
   SET until = pg_current_wal_insert_lsn(), closed_by = 'unregister', closed_xid = pg_current_xact_id()
   WHERE oid = relation AND until IS NULL AND kind = 'table';
