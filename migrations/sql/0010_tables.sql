@@ -194,6 +194,13 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgdoc.tables IS 'the tables that are watched as they are';
 
+CREATE FUNCTION pgdoc.is_published(relation oid) RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT EXISTS (
+    SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid JOIN pgdoc.published known ON known.member = r.oid
+    WHERE p.pubname = 'pgdoc' AND r.prrelid = relation)
+$$;
+COMMENT ON FUNCTION pgdoc.is_published IS 'whether the publication "pgdoc" has the table, since an LSN that is known';
+
 -- A fault is a reason, and what to do about it.
 CREATE FUNCTION pgdoc.refuse_watching(relation regclass, fault text[]) RETURNS void LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -303,7 +310,9 @@ BEGIN
      FROM pg_class WHERE oid = relation AND relreplident <> 'f')));
   PERFORM pgdoc.claim_registry();
   PERFORM pgdoc.follow(ARRAY[relation], false);
-  PERFORM pgdoc.publish_once(relation);
+  IF NOT pgdoc.is_published(relation) THEN
+    PERFORM pgdoc.publish_collection(relation, is_new => NOT pgdoc.is_table(relation));  -- what it held before counts from its first change
+  END IF;
   IF NOT pgdoc.is_table(relation) THEN
     INSERT INTO pgdoc.registry (oid, schema_name, name, since, opened_by, kind, key, document, columns, print, former_identity)
     SELECT c.oid, n.nspname, c.relname, pg_current_wal_insert_lsn(), 'create', 'table', pgdoc.table_key(c.oid), enter_table.document,
@@ -348,16 +357,6 @@ CREATE FUNCTION pgdoc.claim_registry() RETURNS void LANGUAGE sql SET search_path
     <> (excluded.system_id, excluded.database_oid, excluded.registry_oid)
 $$;
 
--- Publishes a table unless that is done; what the publication held before counts from its first change.
-CREATE FUNCTION pgdoc.publish_once(relation regclass) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-  IF NOT EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
-                   JOIN pgdoc.published known ON known.member = r.oid
-                 WHERE p.pubname = 'pgdoc' AND r.prrelid = relation) THEN
-    PERFORM pgdoc.publish_collection(relation, is_new => NOT pgdoc.is_table(relation));
-  END IF;
-END $$;
-
 -- Has the rights of its caller, who must own the table. What it reads before it has the lock may be outdated afterwards.
 CREATE FUNCTION pgdoc.add_table(relation regclass, document text DEFAULT NULL) RETURNS boolean LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '10s' AS $$
@@ -397,10 +396,7 @@ SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   known record;
 BEGIN
-  SELECT r.document, c.relreplident = 'f' AND EXISTS (
-      SELECT FROM pg_publication_rel m JOIN pg_publication p ON p.oid = m.prpubid JOIN pgdoc.published k ON k.member = m.oid
-      WHERE p.pubname = 'pgdoc' AND m.prrelid = c.oid) AS is_whole
-  INTO known
+  SELECT r.document, c.relreplident = 'f' AND pgdoc.is_published(c.oid) AS is_whole INTO known
   FROM pgdoc.registry r JOIN pg_class c ON c.oid = r.oid
   WHERE r.oid = relation AND r.until IS NULL AND r.kind = 'table';
   IF FOUND AND known.document IS DISTINCT FROM is_added.document THEN
@@ -476,4 +472,4 @@ BEGIN
     ELSE 'DEFAULT' END);
 END $$;
 
-REVOKE ALL ON FUNCTION pgdoc.enter_table(regclass, text, text), pgdoc.claim_registry(), pgdoc.publish_once(regclass) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pgdoc.enter_table(regclass, text, text), pgdoc.claim_registry() FROM PUBLIC;

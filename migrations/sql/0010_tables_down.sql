@@ -256,7 +256,7 @@ END $$;
 DROP FUNCTION IF EXISTS pgdoc.altered_relations(text);
 DROP FUNCTION pgdoc.label(text, text, text), pgdoc.registry_changes(oid[]), pgdoc.restore_identity(regclass, text), pgdoc.remove_table(regclass),
   pgdoc.withdraw(regclass), pgdoc.leave_table(regclass), pgdoc.is_added(regclass, text), pgdoc.add_table(regclass, text),
-  pgdoc.publish_once(regclass), pgdoc.claim_registry(), pgdoc.role_fault(regclass), pgdoc.enter_table(regclass, text, text), pgdoc.check_snapshot_of(regclass),
+  pgdoc.is_published(oid), pgdoc.claim_registry(), pgdoc.role_fault(regclass), pgdoc.enter_table(regclass, text, text), pgdoc.check_snapshot_of(regclass),
   pgdoc.lock_patiently(regclass, text, int), pgdoc.lock_holders(regclass, text), pgdoc.check_owner_of(regclass),
   pgdoc.refuse_watching(regclass, text[]), pgdoc.tables(), pgdoc.is_table(regclass), pgdoc.publication_conflict(regclass),
   pgdoc.table_fault(regclass, text), pgdoc.table_prints(oid[]), pgdoc.table_key(regclass), pgdoc.table_columns(regclass), pgdoc.type_form(oid);
