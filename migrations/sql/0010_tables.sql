@@ -344,18 +344,21 @@ CREATE FUNCTION pgdoc.role_fault(relation regclass) RETURNS text[] LANGUAGE sql 
 $$;
 COMMENT ON FUNCTION pgdoc.role_fault IS 'why the current role may not let streams watch a table, and what to do about it; NULL if it may';
 
--- An empty registry becomes this database's own.
-CREATE FUNCTION pgdoc.claim_registry() RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+-- An empty registry becomes this database's own. Any other one is not even locked: `order_commits` would wait for that.
+CREATE FUNCTION pgdoc.claim_registry() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF EXISTS (SELECT FROM pgdoc.registry) THEN
+    RETURN;
+  END IF;
   INSERT INTO pgdoc.identity (system_id, database_oid, registry_oid, messages_until)
   SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()), 'pgdoc.registry'::regclass, '0/0'
   FROM pg_control_system()
-  WHERE NOT EXISTS (SELECT FROM pgdoc.registry)
   ON CONFLICT (only_row) DO UPDATE
   SET system_id = excluded.system_id, database_oid = excluded.database_oid, registry_oid = excluded.registry_oid,
     messages_until = '0/0'
   WHERE (identity.system_id, identity.database_oid, identity.registry_oid)
-    <> (excluded.system_id, excluded.database_oid, excluded.registry_oid)
-$$;
+    <> (excluded.system_id, excluded.database_oid, excluded.registry_oid);
+END $$;
 
 -- Has the rights of its caller, who must own the table. What it reads before it has the lock may be outdated afterwards.
 CREATE FUNCTION pgdoc.add_table(relation regclass, document text DEFAULT NULL) RETURNS boolean LANGUAGE plpgsql

@@ -58,6 +58,21 @@ BEGIN
     ORDER BY c.relname::text COLLATE "C";
 END $$;
 
+CREATE OR REPLACE FUNCTION pgdoc.unregister(relation regclass) RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  was_collection boolean := pgdoc.is_collection(relation);
+BEGIN
+  PERFORM pgdoc.lock_followed(relation);
+  EXECUTE format('DROP TRIGGER IF EXISTS pgdoc_after_insert ON %s', relation);
+  EXECUTE format('DROP TRIGGER IF EXISTS pgdoc_before_update ON %s', relation);
+  IF EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+             WHERE p.pubname = 'pgdoc' AND r.prrelid = relation AND pg_has_role(p.pubowner, 'USAGE')) THEN
+    EXECUTE format('ALTER PUBLICATION pgdoc DROP TABLE %s', relation);
+  END IF;
+  PERFORM pgdoc.follow_own_ddl(relation);
+  RETURN was_collection;
+END $$;
+
 CREATE OR REPLACE FUNCTION pgdoc.rebind() RETURNS text[] LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   was record;

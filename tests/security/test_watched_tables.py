@@ -201,6 +201,8 @@ def test_a_watched_table_is_no_collection_and_becomes_none(db: SharedDatabase) -
         store["plain"].insert("p-1", {})
     with pytest.raises(psycopg.Error, match="remove_table"):
         run(db, "SELECT pgdoc.register('docs.plain')", "owner")
+    with pytest.raises(psycopg.Error, match="remove_table"):  # which would take it out of the publication
+        run(db, "SELECT pgdoc.unregister('docs.plain')", "owner")
     store.remove_table("docs.plain")
     assert run(db, "SELECT pgdoc.register('docs.plain')", "owner") == [(True,)]
     with pytest.raises(pgdoc.TableRefused, match="it is a collection"):
@@ -265,6 +267,20 @@ def test_two_sessions_add_a_table_at_once(team: SharedDatabase) -> None:
         first.commit()
         thread.join()
     assert answers == [(False,)]
+
+
+def test_two_sessions_add_two_tables_at_once(allowed: SharedDatabase) -> None:
+    """The second one waits for the first to have changed the publication, which waits for nothing of the second."""
+    run(allowed, "CREATE TABLE shop.others (id int PRIMARY KEY)", "creator")
+    add, answers = "SELECT pgdoc.add_table(%s)", []
+    with psycopg.connect(allowed.dsn("creator")) as first, psycopg.connect(allowed.dsn("creator")) as second:
+        first.execute(add, ["shop.orders"])
+        thread = threading.Thread(target=lambda: answers.append(second.execute(add, ["shop.others"]).fetchone()))
+        thread.start()
+        _wait_for_lock(allowed, second.info.backend_pid)
+        first.commit()
+        thread.join()
+    assert answers == [(True,)]
 
 
 @pytest.mark.parametrize("catalog", ["superuser"], indirect=True)
