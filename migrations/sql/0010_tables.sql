@@ -227,7 +227,7 @@ END $$;
 -- prepared transaction.
 CREATE FUNCTION pgdoc.lock_holders(relation regclass, mode text) RETURNS TABLE (pid int, role text, held text, since timestamptz)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT l.pid, coalesce(a.usename::text, a.backend_type, 'a prepared transaction'),
+  SELECT l.pid, CASE WHEN l.pid IS NULL THEN 'a prepared transaction' ELSE coalesce(a.usename::text, a.backend_type, 'another process') END,
     upper(regexp_replace(replace(l.mode, 'Lock', ''), '(?<=[a-z])([A-Z])', ' \1', 'g')), a.xact_start
   FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
   WHERE l.locktype = 'relation' AND l.relation = lock_holders.relation AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()

@@ -101,10 +101,14 @@ def test_a_function_that_a_superuser_runs_ends_no_watching(allowed: SharedDataba
     run(allowed, "CREATE SCHEMA hostile AUTHORIZATION {stranger}")
     for statement in (
         "CREATE TABLE hostile.bait (n int)",
-        "CREATE FUNCTION hostile.attack() RETURNS void LANGUAGE plpgsql AS $$ BEGIN "
-        "SET CONSTRAINTS pgdoc.pgdoc_order IMMEDIATE; PERFORM pgdoc.leave_table('shop.orders'); END $$",
-        "CREATE FUNCTION hostile.call(n int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN "
-        "IF session_user <> current_user THEN PERFORM hostile.attack(); END IF; RETURN n; END $$",
+        (
+            "CREATE FUNCTION hostile.attack() RETURNS void LANGUAGE plpgsql AS $$ BEGIN "
+            "SET CONSTRAINTS pgdoc.pgdoc_order IMMEDIATE; PERFORM pgdoc.leave_table('shop.orders'); END $$"
+        ),
+        (
+            "CREATE FUNCTION hostile.call(n int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN "
+            "IF session_user <> current_user THEN PERFORM hostile.attack(); END IF; RETURN n; END $$"
+        ),
         "CREATE INDEX ON hostile.bait (hostile.call(n))",
         "INSERT INTO hostile.bait VALUES (1), (2)",
     ):
@@ -117,8 +121,10 @@ def test_a_function_that_a_superuser_runs_ends_no_watching(allowed: SharedDataba
 def test_a_snapshot_runs_no_check_of_a_domain(allowed: SharedDatabase) -> None:
     for statement in (
         "CREATE TABLE shop.log (role text)",
-        "CREATE FUNCTION shop.log(n int) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN "
-        "INSERT INTO shop.log VALUES (current_user); RETURN true; END $$",
+        (
+            "CREATE FUNCTION shop.log(n int) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN "
+            "INSERT INTO shop.log VALUES (current_user); RETURN true; END $$"
+        ),
         "CREATE DOMAIN shop.number AS int CHECK (shop.log(VALUE))",
         "CREATE TABLE shop.bait (n shop.number PRIMARY KEY)",
         "INSERT INTO shop.bait VALUES (1), (2), (3)",
