@@ -137,6 +137,25 @@ def test_a_snapshot_runs_no_check_of_a_domain(allowed: SharedDatabase) -> None:
     assert run(allowed, "SELECT * FROM shop.log") == []
 
 
+def test_a_snapshot_runs_no_policy(allowed: SharedDatabase) -> None:
+    for statement in (
+        "CREATE TABLE shop.log (role text)",
+        "GRANT SELECT ON shop.orders TO {streamer}; GRANT INSERT ON shop.log TO {streamer}",
+        (
+            "CREATE FUNCTION shop.log() RETURNS bool LANGUAGE plpgsql AS $$ BEGIN "
+            "INSERT INTO shop.log VALUES (current_user); RETURN true; END $$"
+        ),
+        "CREATE POLICY bait ON shop.orders USING (shop.log())",
+        "ALTER TABLE shop.orders ENABLE ROW LEVEL SECURITY",
+        "INSERT INTO shop.orders VALUES (1, 2)",
+    ):
+        run(allowed, statement, "creator")
+    allowed.store("creator").add_table("shop.orders")
+    part = "SELECT hides_rows, rows FROM pgdoc.read_table('shop', 'orders', NULL, 5, 1000)"
+    assert run(allowed, part, "streamer") == [(True, None)]
+    assert run(allowed, "SELECT * FROM shop.log") == []
+
+
 def test_the_owner_of_the_publication_is_told_what_the_owner_of_the_catalog_lacks(team: SharedDatabase) -> None:
     run(team, "GRANT EXECUTE ON FUNCTION pgdoc.enter_table(regclass, text, text) TO {creator}", "owner")
     run(team, f'GRANT CREATE ON DATABASE "{team.name}" TO {{creator}}; ALTER PUBLICATION pgdoc OWNER TO {{creator}}')
