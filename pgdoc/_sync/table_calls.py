@@ -45,7 +45,7 @@ class TableCalls:
             document: a column of type jsonb or json that events have as their document; by default the whole row.
 
         Returns:
-            Whether the table was not watched before.
+            Whether anything was done: `False` if the table was watched already, and lacked nothing.
 
         Raises:
             InvalidName: `name` is not the name of a table.
