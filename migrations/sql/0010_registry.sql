@@ -161,6 +161,23 @@ BEGIN
   RETURN found;
 END $$;
 
+-- See 0007_registry.sql. It takes the table out of the publication, which would lose changes of a watched one.
+CREATE OR REPLACE FUNCTION pgdoc.unregister(relation regclass) RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  was_collection boolean := pgdoc.is_collection(relation);
+BEGIN
+  PERFORM pgdoc.lock_followed(relation);
+  IF pgdoc.is_table(relation) THEN
+    RAISE EXCEPTION 'table % is watched as it is, and is no collection', relation
+      USING ERRCODE = 'wrong_object_type', HINT = format('To end the watching of it, run SELECT pgdoc.remove_table(%L).', relation::text);
+  END IF;
+  EXECUTE format('DROP TRIGGER IF EXISTS pgdoc_after_insert ON %s', relation);
+  EXECUTE format('DROP TRIGGER IF EXISTS pgdoc_before_update ON %s', relation);
+  PERFORM pgdoc.withdraw(relation);
+  PERFORM pgdoc.follow_own_ddl(relation);
+  RETURN was_collection;
+END $$;
+
 CREATE FUNCTION pgdoc.label(kind text, schema_name text, name text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp AS $$
   SELECT CASE kind WHEN 'table' THEN schema_name || '.' || name ELSE name END

@@ -67,13 +67,6 @@ SET search_path = pg_catalog, pg_temp AS $$
     AND p.since <= pg_current_wal_insert_lsn()
 $$;
 
-CREATE FUNCTION pgdoc.is_published(relation oid) RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT EXISTS (
-    SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid JOIN pgdoc.published known ON known.member = r.oid
-    WHERE p.pubname = 'pgdoc' AND r.prrelid = relation)
-$$;
-COMMENT ON FUNCTION pgdoc.is_published IS 'whether the publication "pgdoc" has the table, since an LSN that is known';
-
 -- The collections and watched tables that the publication lacks, or holds since an unknown LSN.
 DROP FUNCTION pgdoc.unpublished(text);
 CREATE FUNCTION pgdoc.unpublished(schema_name text, names text[] DEFAULT NULL) RETURNS SETOF regclass LANGUAGE sql STABLE

@@ -194,6 +194,13 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgdoc.tables IS 'the tables that are watched as they are';
 
+CREATE FUNCTION pgdoc.is_published(relation oid) RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT EXISTS (
+    SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid JOIN pgdoc.published known ON known.member = r.oid
+    WHERE p.pubname = 'pgdoc' AND r.prrelid = relation)
+$$;
+COMMENT ON FUNCTION pgdoc.is_published IS 'whether the publication "pgdoc" has the table, since an LSN that is known';
+
 -- A fault is a reason, and what to do about it.
 CREATE FUNCTION pgdoc.refuse_watching(relation regclass, fault text[]) RETURNS void LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -204,7 +211,8 @@ BEGIN
 END $$;
 
 -- Inside a SECURITY DEFINER function, `current_user` is another role. So this asks for the role that logged in, and for those
--- that it can become by SET ROLE.
+-- that it can become by SET ROLE. That role may be running code of another one: ANALYZE, by a superuser or by autovacuum, calls
+-- the functions of indexes. PostgreSQL refuses deferred triggers there, so those who rely on this make the registry's one deferred.
 CREATE FUNCTION pgdoc.check_owner_of(relation regclass) RETURNS void LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   owner name := (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = relation);
@@ -219,7 +227,7 @@ END $$;
 -- prepared transaction.
 CREATE FUNCTION pgdoc.lock_holders(relation regclass, mode text) RETURNS TABLE (pid int, role text, held text, since timestamptz)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT l.pid, coalesce(a.usename::text, a.backend_type, 'a prepared transaction'),
+  SELECT l.pid, CASE WHEN l.pid IS NULL THEN 'a prepared transaction' ELSE coalesce(a.usename::text, a.backend_type, 'another process') END,
     upper(regexp_replace(replace(l.mode, 'Lock', ''), '(?<=[a-z])([A-Z])', ' \1', 'g')), a.xact_start
   FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
   WHERE l.locktype = 'relation' AND l.relation = lock_holders.relation AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
@@ -294,6 +302,7 @@ BEGIN
   END IF;
   PERFORM pgdoc.check_snapshot_of(relation);
   PERFORM pgdoc.check_owner_of(relation);
+  SET CONSTRAINTS pgdoc.pgdoc_order DEFERRED;
   PERFORM pgdoc.lock_table(relation, 'SHARE ROW EXCLUSIVE');  -- each transaction that wrote to it has ended
   PERFORM pgdoc.check_snapshot_of(relation);
   PERFORM pgdoc.refuse_watching(relation, coalesce(pgdoc.table_fault(relation, document), pgdoc.publication_conflict(relation),
@@ -301,7 +310,9 @@ BEGIN
      FROM pg_class WHERE oid = relation AND relreplident <> 'f')));
   PERFORM pgdoc.claim_registry();
   PERFORM pgdoc.follow(ARRAY[relation], false);
-  PERFORM pgdoc.publish_once(relation);
+  IF NOT pgdoc.is_published(relation) THEN
+    PERFORM pgdoc.publish_collection(relation, is_new => NOT pgdoc.is_table(relation));  -- what it held before counts from its first change
+  END IF;
   IF NOT pgdoc.is_table(relation) THEN
     INSERT INTO pgdoc.registry (oid, schema_name, name, since, opened_by, kind, key, document, columns, print, former_identity)
     SELECT c.oid, n.nspname, c.relname, pg_current_wal_insert_lsn(), 'create', 'table', pgdoc.table_key(c.oid), enter_table.document,
@@ -321,10 +332,10 @@ CREATE FUNCTION pgdoc.role_fault(relation regclass) RETURNS text[] LANGUAGE sql 
     WHEN NOT has_function_privilege(f.oid, 'EXECUTE') THEN ARRAY[format('role "%s" may not register tables', current_user),
       format('as "%s", run GRANT EXECUTE ON FUNCTION pgdoc.enter_table(regclass, text, text) TO %I', pg_get_userbyid(f.proowner), current_user)]
     WHEN p.oid IS NULL THEN ARRAY['the publication "pgdoc" does not exist', 'run CREATE PUBLICATION pgdoc']
-    WHEN NOT pg_has_role(p.pubowner, 'USAGE') AND NOT pg_has_role(f.proowner, p.pubowner, 'USAGE')
+    WHEN NOT pg_has_role(f.proowner, p.pubowner, 'USAGE')
       THEN ARRAY[format('role "%s" owns the publication "pgdoc"', pg_get_userbyid(p.pubowner)),
         format('run ALTER PUBLICATION pgdoc OWNER TO %I', pg_get_userbyid(f.proowner))]
-    WHEN NOT pg_has_role(p.pubowner, 'USAGE') AND NOT pg_has_role(f.proowner, c.relowner, 'USAGE')
+    WHEN NOT pg_has_role(f.proowner, c.relowner, 'USAGE')
       THEN ARRAY[format('role "%s", which owns the catalog, may not publish it', pg_get_userbyid(f.proowner)),
         format('run GRANT %I TO %I', pg_get_userbyid(c.relowner), pg_get_userbyid(f.proowner))]
   END
@@ -333,27 +344,20 @@ CREATE FUNCTION pgdoc.role_fault(relation regclass) RETURNS text[] LANGUAGE sql 
 $$;
 COMMENT ON FUNCTION pgdoc.role_fault IS 'why the current role may not let streams watch a table, and what to do about it; NULL if it may';
 
--- An empty registry becomes this database's own.
-CREATE FUNCTION pgdoc.claim_registry() RETURNS void LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+-- An empty registry becomes this database's own. Any other one is not even locked: `order_commits` would wait for that.
+CREATE FUNCTION pgdoc.claim_registry() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF EXISTS (SELECT FROM pgdoc.registry) THEN
+    RETURN;
+  END IF;
   INSERT INTO pgdoc.identity (system_id, database_oid, registry_oid, messages_until)
   SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database()), 'pgdoc.registry'::regclass, '0/0'
   FROM pg_control_system()
-  WHERE NOT EXISTS (SELECT FROM pgdoc.registry)
   ON CONFLICT (only_row) DO UPDATE
   SET system_id = excluded.system_id, database_oid = excluded.database_oid, registry_oid = excluded.registry_oid,
     messages_until = '0/0'
   WHERE (identity.system_id, identity.database_oid, identity.registry_oid)
-    <> (excluded.system_id, excluded.database_oid, excluded.registry_oid)
-$$;
-
--- Publishes a table unless that is done; what the publication held before counts from its first change.
-CREATE FUNCTION pgdoc.publish_once(relation regclass) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-  IF NOT EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
-                   JOIN pgdoc.published known ON known.member = r.oid
-                 WHERE p.pubname = 'pgdoc' AND r.prrelid = relation) THEN
-    PERFORM pgdoc.publish_collection(relation, is_new => NOT pgdoc.is_table(relation));
-  END IF;
+    <> (excluded.system_id, excluded.database_oid, excluded.registry_oid);
 END $$;
 
 -- Has the rights of its caller, who must own the table. What it reads before it has the lock may be outdated afterwards.
@@ -384,9 +388,6 @@ BEGIN
     WHERE c.oid = relation;
     EXECUTE format('ALTER TABLE ONLY %s REPLICA IDENTITY FULL', relation);
   END IF;
-  IF (SELECT pg_has_role(pubowner, 'USAGE') FROM pg_publication WHERE pubname = 'pgdoc') THEN
-    PERFORM pgdoc.publish_once(relation);  -- as a role that owns the table and the publication
-  END IF;
   PERFORM pgdoc.enter_table(relation, document, former);
   RETURN true;
 END $$;
@@ -398,10 +399,7 @@ SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   known record;
 BEGIN
-  SELECT r.document, c.relreplident = 'f' AND EXISTS (
-      SELECT FROM pg_publication_rel m JOIN pg_publication p ON p.oid = m.prpubid JOIN pgdoc.published k ON k.member = m.oid
-      WHERE p.pubname = 'pgdoc' AND m.prrelid = c.oid) AS is_whole
-  INTO known
+  SELECT r.document, c.relreplident = 'f' AND pgdoc.is_published(c.oid) AS is_whole INTO known
   FROM pgdoc.registry r JOIN pg_class c ON c.oid = r.oid
   WHERE r.oid = relation AND r.until IS NULL AND r.kind = 'table';
   IF FOUND AND known.document IS DISTINCT FROM is_added.document THEN
@@ -418,6 +416,7 @@ SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   PERFORM pgdoc.check_bound();
   PERFORM pgdoc.check_owner_of(relation);
+  SET CONSTRAINTS pgdoc.pgdoc_order DEFERRED;
   UPDATE pgdoc.registry
   SET until = pg_current_wal_insert_lsn(), closed_by = 'unregister', closed_xid = pg_current_xact_id()
   WHERE oid = relation AND until IS NULL AND kind = 'table';
@@ -476,4 +475,4 @@ BEGIN
     ELSE 'DEFAULT' END);
 END $$;
 
-REVOKE ALL ON FUNCTION pgdoc.enter_table(regclass, text, text), pgdoc.claim_registry(), pgdoc.publish_once(regclass) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pgdoc.enter_table(regclass, text, text), pgdoc.claim_registry() FROM PUBLIC;

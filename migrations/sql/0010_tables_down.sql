@@ -58,6 +58,21 @@ BEGIN
     ORDER BY c.relname::text COLLATE "C";
 END $$;
 
+CREATE OR REPLACE FUNCTION pgdoc.unregister(relation regclass) RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  was_collection boolean := pgdoc.is_collection(relation);
+BEGIN
+  PERFORM pgdoc.lock_followed(relation);
+  EXECUTE format('DROP TRIGGER IF EXISTS pgdoc_after_insert ON %s', relation);
+  EXECUTE format('DROP TRIGGER IF EXISTS pgdoc_before_update ON %s', relation);
+  IF EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+             WHERE p.pubname = 'pgdoc' AND r.prrelid = relation AND pg_has_role(p.pubowner, 'USAGE')) THEN
+    EXECUTE format('ALTER PUBLICATION pgdoc DROP TABLE %s', relation);
+  END IF;
+  PERFORM pgdoc.follow_own_ddl(relation);
+  RETURN was_collection;
+END $$;
+
 CREATE OR REPLACE FUNCTION pgdoc.rebind() RETURNS text[] LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   was record;
@@ -256,7 +271,7 @@ END $$;
 DROP FUNCTION IF EXISTS pgdoc.altered_relations(text);
 DROP FUNCTION pgdoc.label(text, text, text), pgdoc.registry_changes(oid[]), pgdoc.restore_identity(regclass, text), pgdoc.remove_table(regclass),
   pgdoc.withdraw(regclass), pgdoc.leave_table(regclass), pgdoc.is_added(regclass, text), pgdoc.add_table(regclass, text),
-  pgdoc.publish_once(regclass), pgdoc.claim_registry(), pgdoc.role_fault(regclass), pgdoc.enter_table(regclass, text, text), pgdoc.check_snapshot_of(regclass),
+  pgdoc.is_published(oid), pgdoc.claim_registry(), pgdoc.role_fault(regclass), pgdoc.enter_table(regclass, text, text), pgdoc.check_snapshot_of(regclass),
   pgdoc.lock_patiently(regclass, text, int), pgdoc.lock_holders(regclass, text), pgdoc.check_owner_of(regclass),
   pgdoc.refuse_watching(regclass, text[]), pgdoc.tables(), pgdoc.is_table(regclass), pgdoc.publication_conflict(regclass),
   pgdoc.table_fault(regclass, text), pgdoc.table_prints(oid[]), pgdoc.table_key(regclass), pgdoc.table_columns(regclass), pgdoc.type_form(oid);

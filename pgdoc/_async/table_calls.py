@@ -36,7 +36,7 @@ class AsyncTableCalls:
         The table needs a primary key, and the role must own it. It becomes REPLICA IDENTITY FULL, so that events have
         before images: an UPDATE or DELETE then writes the whole old row to the WAL. That takes a short ACCESS EXCLUSIVE
         lock. The call asks for it for moments of up to two seconds, with pauses, so that others who use the table do
-        not queue behind it for longer, and fails after 15 seconds. Nothing else is changed; reads and writes stay SQL.
+        not queue behind it for longer, and fails after 12 seconds. Nothing else is changed; reads and writes stay SQL.
         A table that is watched already stays as it is.
 
         Args:
@@ -44,7 +44,7 @@ class AsyncTableCalls:
             document: a column of type jsonb or json that events have as their document; by default the whole row.
 
         Returns:
-            Whether the table was not watched before.
+            Whether anything was done: `False` if the table was watched already, and lacked nothing.
 
         Raises:
             InvalidName: `name` is not the name of a table.
@@ -83,7 +83,8 @@ class AsyncTableCalls:
     async def remove_table(self, name: str) -> bool:
         """End the watching of a table, and keep the table; streams that name it get a `drop` event.
 
-        Its replica identity becomes what it was before `add_table`. The locks are those of `add_table`.
+        Its replica identity becomes what it was before `add_table`. That takes a short ACCESS EXCLUSIVE
+        lock, for which the call asks as `add_table` does.
 
         Returns:
             Whether the table was watched.

@@ -83,8 +83,7 @@ ORDER BY schema NULLS FIRST, name
 -- sends as null.
 SELECT format('%I.%I', t.schema_name, t.name) AS quoted, t.schema_name || '.' || t.name AS name, t.document,
   c.relreplident = 'f' AS is_full,
-  EXISTS (SELECT FROM pg_publication_rel m JOIN pg_publication p ON p.oid = m.prpubid JOIN pgdoc.published k ON k.member = m.oid
-          WHERE p.pubname = 'pgdoc' AND m.prrelid = c.oid) AS is_published,
+  pgdoc.is_published(c.oid) AS is_published,
   pgdoc.table_columns(c.oid::regclass) <> t.columns OR pgdoc.table_key(c.oid::regclass) <> t.key AS is_stale,
   pgdoc.table_fault(c.oid::regclass, t.document) AS fault,
   pgdoc.publication_conflict(c.oid::regclass) AS conflict,

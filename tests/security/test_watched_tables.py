@@ -96,6 +96,81 @@ def test_nobody_but_the_owner_ends_the_watching(allowed: SharedDatabase) -> None
     assert [table.name for table in allowed.store("creator").tables()] == ["shop.orders"]
 
 
+def test_a_function_that_a_superuser_runs_ends_no_watching(allowed: SharedDatabase) -> None:
+    allowed.store("creator").add_table("shop.orders")
+    run(allowed, "CREATE SCHEMA hostile AUTHORIZATION {stranger}")
+    for statement in (
+        "CREATE TABLE hostile.bait (n int)",
+        (
+            "CREATE FUNCTION hostile.attack() RETURNS void LANGUAGE plpgsql AS $$ BEGIN "
+            "SET CONSTRAINTS pgdoc.pgdoc_order IMMEDIATE; PERFORM pgdoc.leave_table('shop.orders'); END $$"
+        ),
+        (
+            "CREATE FUNCTION hostile.call(n int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN "
+            "IF session_user <> current_user THEN PERFORM hostile.attack(); END IF; RETURN n; END $$"
+        ),
+        "CREATE INDEX ON hostile.bait (hostile.call(n))",
+        "INSERT INTO hostile.bait VALUES (1), (2)",
+    ):
+        run(allowed, statement, "stranger")
+    with pytest.raises(psycopg.Error, match="security-restricted operation"):
+        run(allowed, "ANALYZE hostile.bait")  # as autovacuum does
+    assert [table.name for table in allowed.store("creator").tables()] == ["shop.orders"]
+
+
+def test_a_snapshot_runs_no_check_of_a_domain(allowed: SharedDatabase) -> None:
+    for statement in (
+        "CREATE TABLE shop.log (role text)",
+        (
+            "CREATE FUNCTION shop.log(n int) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN "
+            "INSERT INTO shop.log VALUES (current_user); RETURN true; END $$"
+        ),
+        "CREATE DOMAIN shop.number AS int CHECK (shop.log(VALUE))",
+        "CREATE TABLE shop.bait (n shop.number PRIMARY KEY)",
+        "INSERT INTO shop.bait VALUES (1), (2), (3)",
+        "TRUNCATE shop.log",
+    ):
+        run(allowed, statement, "creator")
+    allowed.store("creator").add_table("shop.bait")
+    part = run(allowed, "SELECT orders, ids FROM pgdoc.read_table('shop', 'bait', '{{1}}', 5, 1000)")
+    assert part == [(["int"], b"2\x003")]
+    assert run(allowed, "SELECT * FROM shop.log") == []
+
+
+def test_a_snapshot_runs_no_policy(allowed: SharedDatabase) -> None:
+    for statement in (
+        "CREATE TABLE shop.log (role text)",
+        "GRANT SELECT ON shop.orders TO {streamer}; GRANT INSERT ON shop.log TO {streamer}",
+        (
+            "CREATE FUNCTION shop.log() RETURNS bool LANGUAGE plpgsql AS $$ BEGIN "
+            "INSERT INTO shop.log VALUES (current_user); RETURN true; END $$"
+        ),
+        "CREATE POLICY bait ON shop.orders USING (shop.log())",
+        "ALTER TABLE shop.orders ENABLE ROW LEVEL SECURITY",
+        "INSERT INTO shop.orders VALUES (1, 2)",
+    ):
+        run(allowed, statement, "creator")
+    allowed.store("creator").add_table("shop.orders")
+    part = "SELECT hides_rows, rows FROM pgdoc.read_table('shop', 'orders', NULL, 5, 1000)"
+    assert run(allowed, part, "streamer") == [(True, None)]
+    assert run(allowed, "SELECT * FROM shop.log") == []
+
+
+def test_the_owner_of_the_publication_is_told_what_the_owner_of_the_catalog_lacks(team: SharedDatabase) -> None:
+    run(team, "GRANT EXECUTE ON FUNCTION pgdoc.enter_table(regclass, text, text) TO {creator}", "owner")
+    run(team, f'GRANT CREATE ON DATABASE "{team.name}" TO {{creator}}; ALTER PUBLICATION pgdoc OWNER TO {{creator}}')
+    store = team.store("creator")
+    if team.catalog == "owner":
+        for reason, cure in (
+            ("owns the publication", "ALTER PUBLICATION pgdoc OWNER TO {owner}"),
+            ("may not publish it", "GRANT {creator} TO {owner}"),
+        ):
+            with pytest.raises(pgdoc.TableRefused, match=reason):
+                store.add_table("shop.orders")
+            run(team, cure)
+    assert store.add_table("shop.orders")
+
+
 def test_what_a_former_identity_contains_is_never_run(allowed: SharedDatabase) -> None:
     """The owner of a table calls the inner half itself; a superuser removes the table later."""
     run(allowed, "ALTER TABLE shop.orders REPLICA IDENTITY FULL", "creator")
@@ -151,6 +226,8 @@ def test_a_watched_table_is_no_collection_and_becomes_none(db: SharedDatabase) -
         store["plain"].insert("p-1", {})
     with pytest.raises(psycopg.Error, match="remove_table"):
         run(db, "SELECT pgdoc.register('docs.plain')", "owner")
+    with pytest.raises(psycopg.Error, match="remove_table"):  # which would take it out of the publication
+        run(db, "SELECT pgdoc.unregister('docs.plain')", "owner")
     store.remove_table("docs.plain")
     assert run(db, "SELECT pgdoc.register('docs.plain')", "owner") == [(True,)]
     with pytest.raises(pgdoc.TableRefused, match="it is a collection"):
@@ -215,6 +292,20 @@ def test_two_sessions_add_a_table_at_once(team: SharedDatabase) -> None:
         first.commit()
         thread.join()
     assert answers == [(False,)]
+
+
+def test_two_sessions_add_two_tables_at_once(allowed: SharedDatabase) -> None:
+    """The second one waits for the first to have changed the publication, which waits for nothing of the second."""
+    run(allowed, "CREATE TABLE shop.others (id int PRIMARY KEY)", "creator")
+    add, answers = "SELECT pgdoc.add_table(%s)", []
+    with psycopg.connect(allowed.dsn("creator")) as first, psycopg.connect(allowed.dsn("creator")) as second:
+        first.execute(add, ["shop.orders"])
+        thread = threading.Thread(target=lambda: answers.append(second.execute(add, ["shop.others"]).fetchone()))
+        thread.start()
+        _wait_for_lock(allowed, second.info.backend_pid)
+        first.commit()
+        thread.join()
+    assert answers == [(True,)]
 
 
 @pytest.mark.parametrize("catalog", ["superuser"], indirect=True)
