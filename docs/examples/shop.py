@@ -6,8 +6,10 @@ The application uses the models as before; it knows nothing of the cache and the
     python shop.py cache [CONNINFO] [REDIS_URL]
     python shop.py index [CONNINFO]
 
-The arguments default to PGDOC_DSN and REDIS_URL. `prepare` adds the tables, as their owner. You can kill `cache` and
-`index` at any moment and start them again. While no `cache` runs, `read` queries the database.
+The arguments default to PGDOC_DSN and REDIS_URL. The tables must exist: `Base.metadata.create_all(connect(CONNINFO))`
+creates them. `prepare` adds them, as their owner, and creates the schema `search`, so the role needs `CREATE` on the
+database. You can kill `cache` and `index` at any moment and start them again. While no `cache` runs, `read` queries the
+database.
 """
 
 from __future__ import annotations
