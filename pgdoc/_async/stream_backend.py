@@ -21,6 +21,7 @@ from pgdoc.errors import (
     PublicationIncomplete,
     ReplicaIdentityChanged,
     StoreClosed,
+    TableRefused,
 )
 from pgdoc.model.key_order import KeyOrder
 from pgdoc.model.positions import Lsn
@@ -105,6 +106,9 @@ class AsyncStreamBackend:
     async def _create(self, schema: str, name: str) -> None:
         """Create a collection that is to be watched; a table is only watched once it was added."""
         if is_table_name(name):
+            of_schema, table = table_address(name)
+            if of_schema == schema and await self.fetch("watchable", schema, [table]):
+                raise TableRefused(name, "it is a collection", f"watch it as {table!r}")
             raise not_added(name)
         if not self._auto_create:
             raise CollectionNotFound(

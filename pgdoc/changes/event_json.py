@@ -158,7 +158,7 @@ def _shape_of_columns(event: ReadEvent, form: _Form) -> Any:
     """Represent the other columns of a table's row by their text, as its document, unless they were accessed."""
     document = event.full_document_before_change if event.full_document is None else event.full_document
     if "columns" not in event.__dict__ and isinstance(document, TableRow) and document.columns_text is not None:
-        return form.text(document.columns_text, event.__dict__.get("_decode") or json_codec.decode)
+        return form.text(document.columns_text, event.__dict__.get("_decode") or json_codec.decode_comparable)
     return None if event.columns is None else form.value(event.columns)
 
 
@@ -230,7 +230,7 @@ def _read_directly(event: ReadEvent, form: _Form) -> dict[str, Any] | None:
         "renamed_to": row.renamed_to,
     }
     if columns is not None:
-        found["columns"] = form.text(columns, state.get("_decode") or json_codec.decode)
+        found["columns"] = form.text(columns, state.get("_decode") or json_codec.decode_comparable)
     return found
 
 
@@ -307,7 +307,7 @@ def _read_table_row(event: ReadEvent, row: RowChange, form: _Form) -> tuple[tupl
     if "columns" in state:  # the user may have changed them
         raise _Unusual
     new, old = state.get("_images") or images_of(event)
-    decode = state.get("_decode") or json_codec.decode
+    decode = state.get("_decode") or json_codec.decode_comparable
     image = old if kind == "D" else new
     document_id, columns = image["id"], columns_text_of(image, table)
     after = None if kind == "D" else {"id": document_id, "data": form.text(data_of(new, table), decode)}

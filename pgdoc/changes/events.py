@@ -239,7 +239,7 @@ def _columns(event: ChangeEvent) -> dict[str, Any] | None:
     if row.kind not in "IUD" or not is_table_name(row.table):
         return None
     text = columns_text_of(event._images[row.kind == "D"], row.table)  # noqa: SLF001
-    return None if text is None else (event.__dict__.get("_decode") or json_codec.decode)(text)
+    return None if text is None else (event.__dict__.get("_decode") or json_codec.decode_comparable)(text)
 
 
 def _resume_token(event: ChangeEvent) -> ResumeToken:

@@ -56,7 +56,7 @@ def _image_of(event: ReadEvent, shape: TableShape) -> dict[str, Any]:
 def _columns(event: ReadEvent) -> dict[str, Any] | None:
     row = event.full_document
     text = row.columns_text if isinstance(row, TableRow) else None
-    return None if text is None else (_part_of(event).place.decode_text or json_codec.decode)(text)
+    return None if text is None else (_part_of(event).place.decode_text or json_codec.decode_comparable)(text)
 
 
 def _resume_token(event: ReadEvent) -> ResumeToken:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgdoc.errors import NotACollection
 from pgdoc.model.documents import Document
+from pgdoc.model.json_codec import decode_comparable
 
 if TYPE_CHECKING:
     from pgdoc.model.json_codec import JsonDecoder
@@ -25,13 +26,15 @@ class TableRow(Document):
         decode_text: JsonDecoder | None,
         columns_text: str | None = None,
     ) -> TableRow:
-        """Make a row that decodes its data on first access. `columns_text` is the JSON of the other columns, if any."""
+        """Make a row that decodes its data on first access. `columns_text` is the JSON of the other columns, if any.
+
+        The default reads a number as a Decimal where a float would round it: a table's `numeric` has all its digits.
+        """
         row = object.__new__(cls)
-        state: dict[str, Any] = {"id": document_id, "_data": data_text, "_collection": table}
+        decode = decode_text or decode_comparable
+        state: dict[str, Any] = {"id": document_id, "_data": data_text, "_collection": table, "_decode": decode}
         if columns_text is not None:
             state["_columns"] = columns_text
-        if decode_text is not None:
-            state["_decode"] = decode_text
         _set_state(row, state)  # half the time of changing the dict that Python makes
         return row
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -185,3 +186,25 @@ def test_only_its_owner_adds_a_table(dsn: str, store: pgdoc.Store, sql: psycopg.
         assert store.tables() == []
     finally:
         sql.execute("DROP OWNED BY table_stranger; DROP ROLE table_stranger")
+
+
+def test_a_number_that_no_float_holds_is_not_rounded(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as sql, pgdoc.Store(dsn, plugin="pgoutput") as store:
+        sql.execute("CREATE TABLE public.sums (id int PRIMARY KEY, n numeric)")
+        store.add_table("public.sums")
+        with store.watch("public.sums") as stream:
+            sql.execute("INSERT INTO public.sums VALUES (1, 9007199254740993.010), (2, 1.50)")
+            sql.execute("UPDATE public.sums SET n = 9007199254740993.020 WHERE id = 1")
+            events = [stream.next(timeout=30) for _ in range(3)]
+    data = [event.full_document.data["n"] for event in events if event is not None and event.full_document is not None]
+    assert data == [Decimal("9007199254740993.010"), 1.5, Decimal("9007199254740993.020")]
+    update = events[2] and events[2].update_description
+    assert update is not None
+    assert update.updated_fields == {"n": Decimal("9007199254740993.020")}
+
+
+def test_a_collection_is_not_watched_by_the_name_of_its_table(dsn: str) -> None:
+    with pgdoc.Store(dsn) as store:
+        store.create_collection("orders")
+        with pytest.raises(pgdoc.TableRefused, match="it is a collection: watch it as 'orders'"):
+            store.watch("docs.orders")
