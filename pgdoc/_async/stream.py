@@ -13,7 +13,6 @@ from pgdoc.changes.fanout import Subscription
 from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
 from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClosed, StreamError
 from pgdoc.model.positions import BEFORE_ALL, resume_point
-from pgdoc.model.table_names import is_table_name
 from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, token_at
 from pgdoc.replication.checks import check_position, check_reach
 from pgdoc.runtime.primitives import AsyncOpening, async_call, async_sleep, async_wait
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.changes.router import Selection
     from pgdoc.consumers.consumer import Consumer
-    from pgdoc.model.key_order import KeyOrder
     from pgdoc.model.positions import Lsn
     from pgdoc.streams.feed import Feed
     from pgdoc.streams.options import StreamOptions
@@ -146,15 +144,10 @@ class AsyncChangeStream(AsyncOpening):
                 await self._snapshot_reader.close()
             self._snapshot_reader = reader
             self._delivery.begin_snapshot(
-                Snapshot(progress, self._selection, await self._order_of(progress)), reader.read_ahead
+                Snapshot(progress, self._selection, await self._backend.order_of(progress)), reader.read_ahead
             )
         elif self._consumer is not None:
             self._consumer.acknowledge(Mark.at(self._consumer.begun_at, progress))
-
-    async def _order_of(self, progress: SnapshotProgress) -> KeyOrder | None:
-        """Return the order of the rows of a watched table that a snapshot has begun to deliver."""
-        name = progress.remaining[0]
-        return await self._backend.key_order(name) if progress.document_id and is_table_name(name) else None
 
     async def _begin_snapshot_of(self, consumer: Consumer) -> None:
         """Begin where a consumer stands that this stream now owns, and begin or resume its snapshot.

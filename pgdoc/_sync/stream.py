@@ -14,7 +14,6 @@ from pgdoc.changes.fanout import Subscription
 from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
 from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClosed, StreamError
 from pgdoc.model.positions import BEFORE_ALL, resume_point
-from pgdoc.model.table_names import is_table_name
 from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, token_at
 from pgdoc.replication.checks import check_position, check_reach
 from pgdoc.runtime.primitives import Opening, call, sleep, wait
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from pgdoc.changes.events import ChangeEvent
     from pgdoc.changes.router import Selection
     from pgdoc.consumers.consumer import Consumer
-    from pgdoc.model.key_order import KeyOrder
     from pgdoc.model.positions import Lsn
     from pgdoc.streams.feed import Feed
     from pgdoc.streams.options import StreamOptions
@@ -147,15 +145,10 @@ class ChangeStream(Opening):
                 self._snapshot_reader.close()
             self._snapshot_reader = reader
             self._delivery.begin_snapshot(
-                Snapshot(progress, self._selection, self._order_of(progress)), reader.read_ahead
+                Snapshot(progress, self._selection, self._backend.order_of(progress)), reader.read_ahead
             )
         elif self._consumer is not None:
             self._consumer.acknowledge(Mark.at(self._consumer.begun_at, progress))
-
-    def _order_of(self, progress: SnapshotProgress) -> KeyOrder | None:
-        """Return the order of the rows of a watched table that a snapshot has begun to deliver."""
-        name = progress.remaining[0]
-        return self._backend.key_order(name) if progress.document_id and is_table_name(name) else None
 
     def _begin_snapshot_of(self, consumer: Consumer) -> None:
         """Begin where a consumer stands that this stream now owns, and begin or resume its snapshot.

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pgdoc.changes.life import Existence
     from pgdoc.changes.router import Selection
     from pgdoc.model.positions import Position
+    from pgdoc.model.tokens import SnapshotProgress
     from pgdoc.replication.source import Source
     from pgdoc.streams.options import StreamOptions
 
@@ -249,6 +250,11 @@ class StreamBackend:
         """Read a part of a watched table within `limit_s` seconds; no rows if there is no such table."""
         params = (*table_address(table), after, most, most_bytes)
         return self.fetch("watched_part", *params, limit_s=limit_s, subject=titled(table))
+
+    def order_of(self, progress: SnapshotProgress) -> KeyOrder | None:
+        """Return the order of the keys of a watched table of which a snapshot has delivered rows."""
+        name = progress.remaining[0]
+        return self.key_order(name) if progress.document_id and is_table_name(name) else None
 
     def key_order(self, table: str) -> KeyOrder:
         """Return the order of the keys of a watched table that exists."""
