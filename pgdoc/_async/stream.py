@@ -143,9 +143,8 @@ class AsyncChangeStream(AsyncOpening):
             if self._snapshot_reader is not None:
                 await self._snapshot_reader.close()
             self._snapshot_reader = reader
-            self._delivery.begin_snapshot(
-                Snapshot(progress, self._selection, await self._backend.order_of(progress)), reader.read_ahead
-            )
+            order = await self._backend.order_of(progress, self._delivery.feed)
+            self._delivery.begin_snapshot(Snapshot(progress, self._selection, order), reader.read_ahead)
         elif self._consumer is not None:
             self._consumer.acknowledge(Mark.at(self._consumer.begun_at, progress))
 

@@ -144,9 +144,8 @@ class ChangeStream(Opening):
             if self._snapshot_reader is not None:
                 self._snapshot_reader.close()
             self._snapshot_reader = reader
-            self._delivery.begin_snapshot(
-                Snapshot(progress, self._selection, self._backend.order_of(progress)), reader.read_ahead
-            )
+            order = self._backend.order_of(progress, self._delivery.feed)
+            self._delivery.begin_snapshot(Snapshot(progress, self._selection, order), reader.read_ahead)
         elif self._consumer is not None:
             self._consumer.acknowledge(Mark.at(self._consumer.begun_at, progress))
 

@@ -25,7 +25,7 @@ from pgdoc.errors import (
     TableRefused,
 )
 from pgdoc.model.key_order import KeyOrder
-from pgdoc.model.positions import Lsn
+from pgdoc.model.positions import Lsn, commit_lsn_of
 from pgdoc.model.table_names import is_table_name, table_address, titled
 from pgdoc.replication.checks import FLUSH_LIMIT_S, check_exact, check_flush, check_published, hidden_documents
 from pgdoc.replication.connection import quote_identifier
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pgdoc.model.positions import Position
     from pgdoc.model.tokens import SnapshotProgress
     from pgdoc.replication.source import Source
+    from pgdoc.streams.feed import Feed
     from pgdoc.streams.options import StreamOptions
 
 __all__ = ["StreamBackend"]
@@ -51,6 +52,7 @@ __all__ = ["StreamBackend"]
 logger = logging.getLogger("pgdoc.stream")
 
 _FLUSH_POLL_S = 0.01
+_LAST_LSN = (1 << 64) - 1
 
 
 class StreamBackend:
@@ -255,14 +257,16 @@ class StreamBackend:
         params = (*table_address(table), after, most, most_bytes)
         return self.fetch("watched_part", *params, limit_s=limit_s, subject=titled(table))
 
-    def order_of(self, progress: SnapshotProgress) -> KeyOrder | None:
-        """Return the order of the keys of a watched table of which a snapshot has delivered rows."""
+    def order_of(self, progress: SnapshotProgress, feed: Feed | None) -> KeyOrder | None:
+        """Return the order of the keys of the table of which a snapshot had delivered rows where `feed` begins."""
         name = progress.remaining[0]
-        return self.key_order(name) if progress.document_id and is_table_name(name) else None
+        if feed is None or not progress.document_id or not is_table_name(name):
+            return None
+        return self.key_order(name, commit_lsn_of(feed.begun_at))
 
-    def key_order(self, table: str) -> KeyOrder:
-        """Return the order of the keys of a watched table that exists."""
-        rows = self.fetch("key_orders", self.hub.source.schema, [table])
+    def key_order(self, table: str, at: int = _LAST_LSN) -> KeyOrder:
+        """Return the order of the keys of the watched table that has this name, or had it at an LSN."""
+        rows = self.fetch("key_orders", table, str(Lsn(at)))
         return KeyOrder(rows[0][0] if rows else ("printed",))
 
     def fetch(self, name: str, *params: Any, limit_s: float | None = None, subject: str = "") -> list[tuple[Any, ...]]:

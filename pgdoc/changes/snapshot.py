@@ -218,9 +218,11 @@ class Snapshot:
         """Take the chunk that was asked for; return `False` if it was too early, and must be read again."""
         unseen = {xid for xid in self._unseen if not chunk.seen.sees(xid)}
         is_accepted = self.wanted == (chunk.collection, chunk.after) and not unseen
+        # A table that is not found by its name may have another one, and the same order, where the stream comes to.
+        order = self.order if self._after and chunk.order is None else chunk.order
         # Nothing but plain assignments from here on: see the module.
         if is_accepted:
-            self._unseen, self._waiting, self.order = unseen, chunk, chunk.order
+            self._unseen, self._waiting, self.order = unseen, chunk, order
         self.is_being_read = False
         return is_accepted
 

@@ -116,6 +116,8 @@ def _target(event: ChangeEvent) -> str:
 def _content(event: ChangeEvent) -> list[Text]:
     if event.renamed_to is not None:
         return [Text.assemble("→ ", (printable(event.renamed_to), "bold"))]
+    if event.event_type is EventType.SCHEMA:
+        return [Text(printable(", ".join(_column_changes(event.columns or {})) or "the same columns"))]
     if event.event_type is EventType.INVALIDATE:
         return [Text("no watched collection is left: the stream ends", style="dim")]
     try:
@@ -125,6 +127,18 @@ def _content(event: ChangeEvent) -> list[Text]:
         return [Text(shorten(document.data, _DOCUMENT_WIDTH)) for document in (before, after) if document is not None]
     except UnreadableDocument as error:
         return [Text(printable(f"unreadable: {error}"), style="red")]
+
+
+def _column_changes(columns: dict[str, Any]) -> Iterator[str]:
+    """Yield what became of each column that changed."""
+    before, after = columns.get("before", {}), columns.get("after", {})
+    for name, type_name in after.items():
+        if name not in before:
+            yield f"{name} added {type_name}"
+        elif before[name] != type_name:
+            yield f"{name} {before[name]} → {type_name}"
+    for name in before.keys() - after.keys():
+        yield f"{name} removed"
 
 
 def _changes(description: UpdateDescription, before: dict[str, Any]) -> list[Text]:

@@ -264,9 +264,10 @@ class Ownership:
         """Return the LSN since which wal2json surely names these tables; `names` as in `Selection.names`."""
         return int(self._one("exact_since", self._source.schema, names)[0])
 
-    def needs_pgoutput(self, names: list[str] | None) -> bool:
-        """Return whether wal2json loses values of these tables, and pgoutput sends all that is wanted."""
-        return bool(self._one("needs_pgoutput", self._source.schema, names, self._source.schema, names)[0])
+    def needs_pgoutput(self, names: list[str] | None, read_from: int) -> bool:
+        """Return whether wal2json loses values of these tables, and pgoutput sends all that is wanted from there on."""
+        wanted = self._source.schema, names
+        return bool(self._one("needs_pgoutput", *wanted, *wanted, str(Lsn(read_from)), *wanted)[0])
 
     def existence(self, position: RawPosition, names: frozenset[str] | None) -> Existence | None:
         """Return which of these collections exist at `position`; `None` for all of a schema."""

@@ -134,8 +134,7 @@ class Takeover:
     def _change_plugin(self, slot: ConsumerSlot, read_from: int) -> bool:
         """Have pgoutput read a slot of which wal2json would lose values, if it can; return whether it does now."""
         ownership = self._ownership
-        is_free = self._source.plugin == "auto" and ownership.published_since() <= read_from
-        if not is_free or not ownership.needs_pgoutput(self._names):
+        if self._source.plugin != "auto" or not ownership.needs_pgoutput(self._names, read_from):
             return False
         with ownership.unhurried():
             change_plugin(

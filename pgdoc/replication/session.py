@@ -310,12 +310,11 @@ def take_position(  # noqa: PLR0913 (as above)
         HistoryLost: no bookmark reaches back to `at`.
         SlotBlocked: open write transactions hold up the first slot of the database.
     """
-    *others, last = _plugins(connection, source) if plugin is None else (plugin,)
-    refusal = ""
+    (*others, last), refusal = _plugins(connection, source, at) if plugin is None else ((plugin,), "")
     for each in others:
         try:
             start = _take_position(connection, source, each, slot, at, begin_history=begin_history)
-            return SlotStart(start, each)
+            return SlotStart(start, each, refusal)
         except psycopg.DatabaseError as exc:
             error = map_replication_error(exc, connection)
             if not isinstance(error, PluginMissing | PluginNotAllowed):
@@ -325,17 +324,24 @@ def take_position(  # noqa: PLR0913 (as above)
     return SlotStart(start, last, refusal)
 
 
-def _plugins(connection: psycopg.Connection[Any], source: Source) -> tuple[str, ...]:
-    """Return the plugins to try, in order.
+def _plugins(connection: psycopg.Connection[Any], source: Source, at: int | None) -> tuple[tuple[str, ...], str]:
+    """Return the plugins to try, in order; and why pgoutput does not come first although wal2json loses values.
 
     Where no event trigger follows what SQL does to tables, pgoutput comes first: it sends a table's oid, while the name
     that wal2json sends may meanwhile be another table's. So it does where a watched table has a column of a type of
-    which wal2json sends NaN and the infinities as NULL.
+    which wal2json sends NaN and the infinities as NULL, unless the publication lacks tables: their rows would be lost,
+    while those of the watched table raise an error.
     """
     if source.plugin != "auto":
-        return source.plugins
-    row = connection.execute(statement("replication", "suits_wal2json")).fetchone()
-    return source.plugins if row is not None and row.suits_wal2json else source.plugins[::-1]
+        return source.plugins, ""
+    start = "pg_current_wal_insert_lsn()" if at is None else quote_literal(str(Lsn(at)))
+    query = statement("replication", "suits_wal2json").format(schema=quote_literal(source.schema), at=start)
+    row = connection.execute(query).fetchone()
+    if row is None or not row.suits_wal2json:
+        return source.plugins[::-1], ""
+    if row.fault is not None:
+        logger.warning("reading through wal2json, which sends NaN as NULL: %s", row.fault)
+    return source.plugins, row.fault or ""
 
 
 def _take_position(  # noqa: PLR0913 (what the two above were given)

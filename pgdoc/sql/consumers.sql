@@ -206,7 +206,7 @@ SELECT (pgdoc.exact_since(%s, %s) - '0/0'::pg_lsn)::bigint AS since
 
 -- name: needs_pgoutput
 -- wal2json sends NaN and the infinities of these types as NULL.
-SELECT pgdoc.publication_fault(%s, %s) IS NULL AND EXISTS (
+SELECT pgdoc.publication_fault(%s, %s) IS NULL AND pgdoc.published_since(%s, %s) <= %s::pg_lsn AND EXISTS (
   SELECT FROM pgdoc.registry r, jsonb_array_elements(r.columns) AS c
   WHERE r.kind = 'table' AND pgdoc.is_wanted(%s, %s, r.schema_name, r.name, true)
     AND c ->> 'form' = 'number' AND c ->> 'type' ~ '^(numeric|real|double precision)')

@@ -54,7 +54,12 @@ SELECT pgdoc.is_bound() AS is_bound,
   coalesce((SELECT messages_until - '0/0'::pg_lsn FROM pgdoc.identity), 0)::bigint AS messages_until
 
 -- name: suits_wal2json
-SELECT pgdoc.follows_ddl() AND NOT pgdoc.loses_values() AS suits_wal2json
+-- Whether wal2json comes before pgoutput; `fault` is why it does although it loses values: the publication lacks tables, or
+-- lacked some at the LSN from which is read.
+SELECT pgdoc.follows_ddl() AND (NOT loses OR fault IS NOT NULL) AS suits_wal2json, fault
+FROM pgdoc.loses_values() AS loses CROSS JOIN LATERAL (SELECT 'the publication "pgdoc" ' || CASE WHEN loses THEN coalesce(
+  pgdoc.publication_fault({schema}, '{{.}}'),
+  CASE WHEN pgdoc.published_since({schema}, '{{.}}') > {at} THEN 'lacked tables before its last repair' END) END) AS found(fault)
 
 -- name: uncertain
 -- Whether a transaction that has registered a table has perhaps committed, and is not visible yet; and whether it surely

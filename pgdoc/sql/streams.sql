@@ -59,7 +59,10 @@ SELECT hides_rows, seen, end_lsn, read_at, key, orders, document, columns, found
 FROM pgdoc.read_table(%s, %s, %s::text[], %s, %s)
 
 -- name: key_orders
-SELECT pgdoc.key_orders(w.relation) FROM pgdoc.watchable(%s, %s) AS w
+-- Of the table that had this name at an LSN; it may have another one now.
+SELECT pgdoc.key_orders(c.oid) FROM pgdoc.registry r JOIN pg_class c ON c.oid = r.oid
+WHERE r.kind = 'table' AND pgdoc.label(r.kind, r.schema_name, r.name) = %s AND r.since <= %s::pg_lsn
+ORDER BY r.since DESC LIMIT 1
 
 -- name: oldest_bookmark
 SELECT (min(confirmed_flush_lsn) - '0/0'::pg_lsn)::bigint AS oldest

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from pgdoc import Store
-from pgdoc.errors import TableRefused, UnreadableDocument
+from pgdoc.errors import HistoryLost, TableRefused, UnreadableDocument
 from tests.plugins import PATIENCE_S
 
 if TYPE_CHECKING:
@@ -72,6 +72,38 @@ def test_a_consumer_changes_its_plugin_for_nan(dsn: str, sql: psycopg.Connection
     with Store(dsn, plugin="auto") as store:
         with store.watch("public.t", consumer="c") as consumer:
             assert rows(consumer, 5) == _DATA
+        assert store.drop_consumer("c")
+
+
+def test_a_publication_that_lacks_a_collection_is_not_read_for_nan(dsn: str, sql: psycopg.Connection) -> None:
+    """Through it, changes of the collection would be lost."""
+    sql.execute("CREATE TABLE t (id int PRIMARY KEY)")
+    with Store(dsn) as store:
+        store.add_table("public.t")
+        docs = store.create_collection("x")
+        with (
+            store.watch("x") as stream,
+            store.watch("x", "public.t", consumer="c", auto_ack=False) as consumer,
+        ):
+            start = stream.resume_token
+            sql.execute("ALTER PUBLICATION pgdoc DROP TABLE docs.x")
+            docs.insert("1", {})
+            assert take(stream, 1)[0].document_id == "1"
+            sql.execute("ALTER TABLE t ADD COLUMN f float8")
+            sql.execute("INSERT INTO t VALUES (1, 'NaN')")
+            docs.insert("2", {})
+            assert take(stream, 1)[0].document_id == "2"
+            *_, nan, last = take(consumer, 4)
+            assert last.document_id == "2"
+            with pytest.raises(UnreadableDocument, match="NaN"):
+                _ = nan.full_document
+            status = store.status()
+            assert (status.plugin, "lacks docs.x" in status.plugin_reason) == ("wal2json", True)
+    with Store(dsn) as store:  # repairs the publication, from now on
+        with store.watch("x", "public.t", consumer="c") as consumer:
+            assert [event.document_id for event in take(consumer, 4)] == ["1", None, "1", "2"]
+        with pytest.raises(HistoryLost):
+            store.watch("x", resume_after=start)
         assert store.drop_consumer("c")
 
 

@@ -674,3 +674,29 @@ def test_a_row_that_no_plugin_can_send_concerns_the_streams_of_its_table(dsn: st
                     take(stream)
                 assert caught.value.collections == ("public.files",)
         store.drop_consumer("c")
+
+
+@pytest.mark.parametrize("consumer", [None, "c"])
+def test_a_snapshot_resumes_though_its_table_was_renamed_meanwhile(
+    dsn: str, sql: psycopg.Connection, consumer: str | None
+) -> None:
+    sql.execute(_ORDERS.encode())
+    sql.execute("INSERT INTO orders SELECT n, n FROM generate_series(1, 150) AS n")
+    with Store(dsn) as store:
+        store.add_table("public.orders")
+        with store.watch(tables=True, snapshot=True, consumer=consumer) as stream:
+            last = (take(stream, 20))[-1]
+            if consumer:
+                stream.ack()
+        sql.execute("UPDATE orders SET total = -1 WHERE id IN (3, 130)")
+        sql.execute("ALTER TABLE orders RENAME TO sales")
+        sql.execute("UPDATE sales SET total = -2 WHERE id IN (4, 140)")
+        start = None if consumer else last.resume_token
+        with store.watch(tables=True, snapshot=True, consumer=consumer, resume_after=start) as stream:
+            events = take(stream, 133)
+        totals = {event.document_id: image["total"] for event in events if (image := images(event)[1])}
+        assert {totals[key] for key in ("3", "130")} == {-1}
+        assert {totals[key] for key in ("4", "140")} == {-2}
+        assert len(totals) == 132
+        if consumer:
+            assert store.drop_consumer(consumer)

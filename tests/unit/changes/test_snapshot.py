@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -18,6 +18,7 @@ from pgdoc.changes.router import Selection
 from pgdoc.changes.snapshot import DueChunk, PgSnapshot, Place, Snapshot, SnapshotChunk
 from pgdoc.decoding.records import CollectionChange, Images, RowChange
 from pgdoc.errors import InvalidResumeToken, ServerUnreachable
+from pgdoc.model.key_order import KeyOrder
 from pgdoc.model.positions import Position
 from pgdoc.model.tokens import ResumeToken, SnapshotProgress
 
@@ -270,6 +271,18 @@ def test_a_renamed_collection_is_read_under_its_new_name():
     snapshot.absorb(ddl("rename", "a", "z"), View(None, None))
     assert snapshot.wanted == ("z", "2")
     assert not snapshot.accept(chunk("a", "2", "34", "4"))
+
+
+def test_a_renamed_table_keeps_its_order_though_its_old_name_led_to_none():
+    snapshot = Snapshot(SnapshotProgress(("s.t",), "", "*.*", 0), Selection(with_tables=True))
+    numbers = replace(chunk("s.t", "", "5", "10"), order=KeyOrder(["int"]), documents={"5": 0, "10": 0})
+    assert snapshot.accept(numbers)
+    snapshot.release(PLACE)
+    assert snapshot.accept(chunk("s.t", "=10", "", None))
+    assert not snapshot.absorb(row_change("U", "s.t", (9, 4, 1, 0), 4), View("9", 1))
+    snapshot.absorb(ddl("rename", "s.t", "s.u"), View(None, None))
+    assert not snapshot.absorb(row_change("U", "s.u", (9, 6, 1, 0), 7), View("9", 2))
+    assert snapshot.absorb(row_change("U", "s.u", (9, 7, 1, 0), 7), View("11", 2))
 
 
 def test_a_collection_renamed_to_a_name_outside_the_stream_has_nothing_to_read():

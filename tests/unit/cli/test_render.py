@@ -60,6 +60,14 @@ def event(
         (replace(event("drop", user="ann"), document_id=None), "drop     books  by ann"),
         (replace(event("rename"), document_id=None, renamed_to="s\x1bold"), "rename   books  → s\\x1bold"),
         (
+            replace(
+                event("schema"),
+                document_id=None,
+                columns={"before": {"a": "integer", "b": "text"}, "after": {"a": "bigint", "c\x1b": "text"}},
+            ),
+            "schema   books  a integer → bigint, c\\x1b added text, b removed",
+        ),
+        (
             replace(event("invalidate"), document_id=None),
             "invalidate books  no watched collection is left: the stream ends",
         ),
