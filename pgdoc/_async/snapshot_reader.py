@@ -61,8 +61,9 @@ class AsyncSnapshotReader:
     The server prints all documents that a statement asks for, also those that exceed `CHUNK_BYTES`. So the first asks
     for few, and each for about as many as the last one returned, or more if that was all.
 
-    While the stream delivers a chunk, a thread or task reads the next one. It holds a connection for that statement
-    only, and there are never more than these two chunks.
+    A thread or task reads each chunk, while the stream delivers the one before. It holds a connection for that
+    statement only, and there are never more than these two chunks. The user's thread reads none: a KeyboardInterrupt
+    could come where it takes a connection from the pool, which would miss it from then on.
     """
 
     def __init__(self, backend: AsyncStreamBackend) -> None:
@@ -87,29 +88,31 @@ class AsyncSnapshotReader:
         Returns:
             Whether to ask again at once: it took a chunk, or waited for one.
         """
-        wanted = snapshot.wanted
-        if wanted is None or time.monotonic() < self._not_before:
+        if snapshot.wanted is None or time.monotonic() < self._not_before:
             return False
+        if self._ahead is None:
+            self.read_ahead(snapshot)
         ahead = self._ahead
-        if ahead is not None and not await ahead.wait(_WAIT_S if wait_s is None else min(wait_s, _WAIT_S)):
+        if ahead is None or not await ahead.wait(_WAIT_S if wait_s is None else min(wait_s, _WAIT_S)):
             return True
-        try:
-            # An error of the call made ahead concerns nobody yet: it may be over.
-            chunk = (ahead and ahead.result) or await self._read(*wanted)
-        except PgdocError as exc:
+        if ahead.error is not None:
             self._ahead = None
             snapshot.is_being_read = False
-            if not exc.resumable:
-                raise
-            logger.info("snapshot: trying again in %s s: %s", _RETRY_S, exc)
-            self._documents = max(1, self._documents // 10)  # they may have been too large
-            self._not_before = time.monotonic() + _RETRY_S
+            self._retry_after(ahead.error)
             return False
-        is_accepted = snapshot.accept(chunk)
+        is_accepted = ahead.result is not None and snapshot.accept(ahead.result)
         self._ahead = None
         if not is_accepted:
             self._not_before = time.monotonic() + _EARLY_S
         return is_accepted
+
+    def _retry_after(self, error: Exception) -> None:
+        """Raise an error that a retry can't repair."""
+        if not isinstance(error, PgdocError) or not error.resumable:
+            raise error
+        logger.info("snapshot: trying again in %s s: %s", _RETRY_S, error)
+        self._documents = max(1, self._documents // 10)  # they may have been too large
+        self._not_before = time.monotonic() + _RETRY_S
 
     async def close(self) -> None:
         """Stop reading."""

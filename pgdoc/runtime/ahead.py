@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -17,8 +16,6 @@ __all__ = ["Ahead", "AsyncAhead"]
 
 T = TypeVar("T")
 
-logger = logging.getLogger("pgdoc.ahead")
-
 _STOP_S = 0.3  # a call that waits for the server ends within 0.1 s, unless it waits for a connection
 
 
@@ -29,10 +26,12 @@ class Ahead(Generic[T]):
 
     Attributes:
         result: what the call returned; `None` if it failed, or has not ended.
+        error: what it raised, if it failed.
     """
 
     def __init__(self, function: Callable[[], T]) -> None:
         self.result: T | None = None
+        self.error: Exception | None = None
         self._function = function
         self._thread: threading.Thread | None = None
         self._taken = threading.Lock()  # by the first thread: an interrupted `begin` may have started one already
@@ -64,8 +63,8 @@ class Ahead(Generic[T]):
         try:
             with deadline_scope(closing=self._stopping):
                 self.result = self._function()
-        except Exception as exc:  # noqa: BLE001 (the caller makes the call itself then, and has its errors)
-            logger.debug("%s", exc)
+        except Exception as exc:  # noqa: BLE001 (for the caller)
+            self.error = exc
         finally:
             self._has_ended = True
             self._end.set()
@@ -76,6 +75,7 @@ class AsyncAhead(Generic[T]):
 
     def __init__(self, function: Callable[[], Awaitable[T]]) -> None:
         self.result: T | None = None
+        self.error: Exception | None = None
         self._function = function
         self._task: asyncio.Task[None] | None = None
 
@@ -100,4 +100,4 @@ class AsyncAhead(Generic[T]):
         try:
             self.result = await self._function()
         except Exception as exc:  # noqa: BLE001 (see `Ahead`)
-            logger.debug("%s", exc)
+            self.error = exc

@@ -78,7 +78,7 @@ def test_a_consumer_changes_its_plugin_for_nan(dsn: str, sql: psycopg.Connection
 def test_a_publication_that_lacks_a_collection_is_not_read_for_nan(dsn: str, sql: psycopg.Connection) -> None:
     """Through it, changes of the collection would be lost."""
     sql.execute("CREATE TABLE t (id int PRIMARY KEY)")
-    with Store(dsn) as store:
+    with Store(dsn, plugin="auto") as store:
         store.add_table("public.t")
         docs = store.create_collection("x")
         with (
@@ -99,7 +99,7 @@ def test_a_publication_that_lacks_a_collection_is_not_read_for_nan(dsn: str, sql
                 _ = nan.full_document
             status = store.status()
             assert (status.plugin, "lacks docs.x" in status.plugin_reason) == ("wal2json", True)
-    with Store(dsn) as store:  # repairs the publication, from now on
+    with Store(dsn, plugin="auto") as store:  # repairs the publication, from now on
         with store.watch("x", "public.t", consumer="c") as consumer:
             assert [event.document_id for event in take(consumer, 4)] == ["1", None, "1", "2"]
         with pytest.raises(HistoryLost):

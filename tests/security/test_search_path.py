@@ -336,6 +336,7 @@ BLOCKS = [
     if path.stem != "documents" or name not in PARTS_OF_FIRST_WRITES
 ]
 CLAUSES = {
+    "at": "'0/0'::pg_catalog.pg_lsn",
     "text_of": "pg_catalog.text",
     "table": "docs.orders",
     "guard": "TRUE",
@@ -360,7 +361,12 @@ def bindable(file: str, name: str) -> str | None:
 def filled_in(text: str, name: str) -> str | None:
     text = re.sub(r"%s|%\(\w+\)s", "NULL", text.replace("%%", "%"))
     clauses = {**CLAUSES, "first": "NULL"} if "upsert" in name else CLAUSES
-    text = re.sub(r"\{(\w+)\}", lambda found: clauses.get(found[1], ""), text).replace("{{}}", "{}").strip()
+    text = (
+        re.sub(r"\{(\w+)\}", lambda found: clauses.get(found[1], ""), text)
+        .replace("{{", "{")
+        .replace("}}", "}")
+        .strip()
+    )
     whole = text.startswith(("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")) and name != "with_metadata"
     return text if whole else None
 
