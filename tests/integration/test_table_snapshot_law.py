@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pgdoc import ChangeEvent
 
-_ROWS = 600
+_ROWS = 300
 _TABLES = {
     "numbers": "id bigint PRIMARY KEY, v int, note text",
     "pairs": 'k text COLLATE "und-x-icu", n int, v int, at timestamptz DEFAULT now(), PRIMARY KEY (k, n)',
@@ -129,7 +129,7 @@ def test_the_events_give_the_rows(dsn: str, table: str, monkeypatch: pytest.Monk
         with sql.cursor() as cursor:
             cursor.executemany(_insertion(table), [{"n": number} for number in range(_ROWS)])
         with writing(dsn, table):
-            for _ in range(8):
+            for _ in range(5):
                 size = dice.choice([5, 10_000])
                 with store.watch(name, snapshot=True, resume_after=token, buffer_size=size) as stream:
                     for _ in range(dice.randint(1, 300)):
