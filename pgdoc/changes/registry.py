@@ -1,7 +1,7 @@
-"""Which tables of a schema are collections, at each LSN.
+"""Which tables are collections or are watched, at each LSN.
 
-The catalog's table `registry` has a span of LSNs for each name that a collection has or had. A row belongs to the
-collection whose span contains the row's own LSN: locks order a row and the DDL of its table, while commits can come in
+The catalog's table `registry` has a span of LSNs for each name that a collection has or had, and for each name and shape
+of a watched table. A row belongs to the one whose span contains the row's own LSN: locks order a row and the DDL of its table, while commits can come in
 another order. So spans that are read ahead of the WAL give the same answer as those that arrive in it.
 
 wal2json names a row's table, pgoutput sends its oid; spans are found by either.
@@ -46,7 +46,7 @@ class Registry:
 
     Attributes:
         open: by oid and by name, the LSN from which a present collection has its name, and the name.
-        watched: by oid and by name, what takes the rows of a table that is watched now.
+        watched: the reader of the rows of each table that is watched now, by oid and by name.
         asked: the watched tables that the plugin was asked for; `None` if it sends every table.
         may_change_plugin: whether another session can read a table of which wal2json loses values.
     """

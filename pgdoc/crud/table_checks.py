@@ -94,7 +94,7 @@ def _steps(document: str | None, facts: TableFacts) -> Iterator[str]:
 
 def _notes(facts: TableFacts) -> Iterator[str]:
     if facts.has_policies:
-        yield "streams ignore its row-level security: whoever reads a stream sees all rows"
+        yield "its row-level security does not apply to streams: a role that reads a stream sees all rows"
     if facts.has_children:
         yield "rows of the tables that inherit from it are not its events: add these tables, too"
     if facts.is_partition:

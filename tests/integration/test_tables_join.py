@@ -25,7 +25,7 @@ _WRITERS = 3
 _TABLES = ("a", "b", "c")
 
 Numbers = dict[tuple[str, int], list[int]]
-"""By table or collection and writer, what was written."""
+"""What each writer has written to each table or collection."""
 
 
 @pytest.fixture(params=sorted(PLUGINS))

@@ -82,6 +82,21 @@ def brief(events: list[ChangeEvent]) -> list[str]:
     return [f"{event.event_type} {event.document_id}" for event in events]
 
 
+def test_no_part_is_read_on_the_thread_of_the_user() -> None:
+    """A KeyboardInterrupt there could cost the pool a connection."""
+    readers: list[str] = []
+
+    def read(after: str) -> None:
+        readers.append(threading.current_thread().name)
+        if after and len(readers) < 4:  # a part that has to be read once more
+            raise ServerUnreachable("away")
+
+    stream = stream_over(Table(read))
+    assert len([stream.next(timeout=PATIENCE_S) for _ in IDS]) == len(IDS)
+    assert len(readers) > 4
+    assert set(readers) == {"pgdoc-ahead"}
+
+
 @pytest.mark.parametrize("take", [iterated, asked, polled, in_batches])
 def test_an_interrupt_at_any_step_loses_and_repeats_nothing(take: Callable[[ChangeStream], list[ChangeEvent]]) -> None:
     step = 0
