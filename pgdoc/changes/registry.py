@@ -1,8 +1,9 @@
 """Which tables are collections or are watched, at each LSN.
 
-The catalog's table `registry` has a span of LSNs for each name that a collection has or had, and for each name and shape
-of a watched table. A row belongs to the one whose span contains the row's own LSN: locks order a row and the DDL of its table, while commits can come in
-another order. So spans that are read ahead of the WAL give the same answer as those that arrive in it.
+The catalog's table `registry` has a span of LSNs for each name that a collection has or had, and for each name and
+shape of a watched table. A row belongs to the one whose span contains the row's own LSN: locks order a row and the DDL
+of its table, while commits can come in another order. So spans that are read ahead of the WAL give the same answer as
+those that arrive in it.
 
 wal2json names a row's table, pgoutput sends its oid; spans are found by either.
 """
