@@ -7,7 +7,7 @@ from pgdoc.sql import statement
 
 __all__ = ["FIND_FOREIGN_OWNER", "FIND_REVISION", "REVISION", "check_owner", "check_revision", "check_server"]
 
-REVISION = "0010"
+REVISION = "0011"
 """The newest revision in `migrations/versions`, which this version of pgdoc needs."""
 
 FIND_REVISION = b"SELECT version_num FROM pgdoc.alembic_version"
