@@ -18,9 +18,11 @@ from pgdoc.database.conninfo import with_application_name, with_timeout
 from pgdoc.database.errors import connection_error, map_error
 from pgdoc.database.expiry import HAS_WORK, Sweeper
 from pgdoc.database.outage import PoolName, quieten_pool
+from pgdoc.database.rights import Caller
 from pgdoc.database.session_settings import (
     SESSION,
     check_encoding,
+    effective_role,
     local_statements,
     missing_settings,
     still_accepted,
@@ -64,6 +66,7 @@ class AsyncConnections:
 
     Attributes:
         codec: how the store converts values.
+        caller: the role of the connections.
         oids: a cache of the collections' tables, by their quoted names.
     """
 
@@ -102,7 +105,7 @@ class AsyncConnections:
         self.traits: TTLCache[TableTraits] = TTLCache()
         self.limits: TTLCache[SizeLimit] = TTLCache()
         self.schemas: TTLCache[str] = TTLCache()
-        self._schema = schema
+        self.caller = Caller("", schema)
         self.sweeper = Sweeper(conninfo, schema)
         weakref.finalize(self, self.sweeper.stop)
         remember(self)
@@ -193,9 +196,11 @@ class AsyncConnections:
             check_server(connection.info.server_version, connection.info.parameter_status("server_encoding"))
             check_encoding(connection)
             check_revision(await _revision(connection))
-            if not self.sweeper.is_running and await _has_work(connection, self._schema):
+            if not self.sweeper.is_running and await _has_work(connection, self.caller.schema):
                 self.sweeper.start()
-            missing = missing_settings(wanted_settings(self._conninfo), await _settings_of(connection))
+            found = await _settings_of(connection)
+            self.caller = self.caller._replace(role=effective_role(connection, found))
+            missing = missing_settings(wanted_settings(self._conninfo), found)
             self.begin_with = local_statements(missing)
 
     async def _try_to_connect(self) -> AsyncConnection[Any]:
@@ -372,10 +377,8 @@ async def _take(pool: AsyncPool, timeout_s: float) -> AsyncConnection[Any]:
 
 
 async def _settings_of(connection: AsyncConnection[Any]) -> dict[str, str | None]:
-    rows = await (
-        await connection.execute(statement("catalog", "session_settings").encode(), [list(SESSION)])
-    ).fetchall()
-    return dict(rows)
+    query = statement("catalog", "session_settings").encode()
+    return dict(await (await connection.execute(query, [[*SESSION, "role"]])).fetchall())
 
 
 async def _has_work(connection: AsyncConnection[Any], schema: str) -> bool:

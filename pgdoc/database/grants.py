@@ -9,8 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from psycopg import sql
-
+from pgdoc.database.rights import CONSUMER_TABLES, grant_command, identifier
 from pgdoc.errors import CatalogMissing, DatabaseError
 from pgdoc.sql import statement
 
@@ -21,7 +20,6 @@ __all__ = ["PURPOSES", "GrantFacts", "GrantPlan", "GrantStep", "fact_queries", "
 
 PURPOSES: Final = ("reader", "writer", "streamer", "owner")
 
-CONSUMER_TABLES: Final = ("pgdoc.consumers", "pgdoc.consumer_progress", "pgdoc.owners", "pgdoc.unreadable")
 _ENTRY_FUNCTIONS: Final = ("pgdoc.enter_collection(regclass)", "pgdoc.enter_table(regclass, text, text)")
 _FUNCTIONS: Final = (
     "pgdoc.enter_collection(pg_catalog.regclass), "
@@ -127,7 +125,7 @@ def read_facts(found: dict[str, list[Any]], role: str, creators: Sequence[str] =
     unknown = [role, *creators] if not found["role"] else [name for name in creators if name not in known]
     if unknown:
         raise DatabaseError(
-            f'role "{unknown[0]}" does not exist: check the name, or run CREATE ROLE {_name(unknown[0])} LOGIN',
+            f'role "{unknown[0]}" does not exist: check the name, or run CREATE ROLE {identifier(unknown[0])} LOGIN',
             sqlstate="42704",
         )
     return GrantFacts(server, found["role"][0], *(found[name] for name in _QUERIES[2:]))
@@ -177,7 +175,7 @@ class _Planner:
 
     @property
     def _to(self) -> str:
-        return f"TO {_name(self.role)}"
+        return f"TO {identifier(self.role)}"
 
     @property
     def _schema_owner(self) -> str:
@@ -188,7 +186,7 @@ class _Planner:
         return f'role "{self.facts.server.catalog_owner}", which owns the catalog'
 
     def _let_enter(self) -> None:
-        database, schema = _name(self.facts.server.database), _name(self.schema)
+        database, schema = identifier(self.facts.server.database), identifier(self.schema)
         has = self.facts.role
         self._add(f"GRANT CONNECT ON DATABASE {database} {self._to}", "the owner of the database", has=has.connects)
         if self.facts.server.schema_owner is None:
@@ -200,7 +198,7 @@ class _Planner:
         self._grant_on(
             rights,
             (
-                (found.owner, _table(self.schema, found.name), found.reads and (found.writes or rights == _READ))
+                (found.owner, identifier(self.schema, found.name), found.reads and (found.writes or rights == _READ))
                 for found in self.facts.collections
             ),
         )
@@ -209,7 +207,7 @@ class _Planner:
             creators.setdefault(self.facts.server.grantor, set())  # it will own the schema
         for creator, held in sorted(creators.items()):
             self._add(
-                f"ALTER DEFAULT PRIVILEGES FOR ROLE {_name(creator)} IN SCHEMA {_name(self.schema)} "
+                f"ALTER DEFAULT PRIVILEGES FOR ROLE {identifier(creator)} IN SCHEMA {identifier(self.schema)} "
                 f"GRANT {rights} ON TABLES {self._to}",
                 f'role "{creator}", or a member of it',
                 has=held.issuperset(rights.split(", ")),
@@ -250,22 +248,22 @@ class _Planner:
         if self.facts.server.has_rds_replication:
             self._add(f"GRANT rds_replication {self._to}", "a member of rds_superuser", has=has)
         else:
-            self._add(f"ALTER ROLE {_name(self.role)} REPLICATION", _NEEDS_REPLICATION, has=has)
+            self._add(f"ALTER ROLE {identifier(self.role)} REPLICATION", _NEEDS_REPLICATION, has=has)
 
     def _grant_tables(self) -> None:
         """Grant rights on the tables that are watched as they are; those to come need this again."""
         schemas = {found.schema: (found.schema_owner, found.uses_schema) for found in self.facts.tables}
         for schema, (owner, has) in sorted(schemas.items()):
             if schema != self.schema:
-                self._add(f"GRANT USAGE ON SCHEMA {_name(schema)} {self._to}", f'role "{owner}"', has=has)
+                self._add(f"GRANT USAGE ON SCHEMA {identifier(schema)} {self._to}", f'role "{owner}"', has=has)
         self._grant_on(
-            _READ, ((found.owner, _table(found.schema, found.name), found.reads) for found in self.facts.tables)
+            _READ, ((found.owner, identifier(found.schema, found.name), found.reads) for found in self.facts.tables)
         )
 
     def _let_own(self) -> None:
         server, has = self.facts.server, self.facts.role
         self._add(
-            f"GRANT CREATE ON SCHEMA {_name(self.schema)} {self._to}", self._schema_owner, has=has.creates
+            f"GRANT CREATE ON SCHEMA {identifier(self.schema)} {self._to}", self._schema_owner, has=has.creates
         )
         self._add(f"GRANT EXECUTE ON FUNCTION {_FUNCTIONS} {self._to}", self._catalog_owner, has=has.registers)
         if not server.catalog_owner_is_superuser and self.role != server.catalog_owner:
@@ -273,12 +271,11 @@ class _Planner:
         if server.publication_owner != server.catalog_owner:
             self.notes.append(
                 'the publication "pgdoc" does not belong to the owner of the catalog: run ALTER PUBLICATION pgdoc '
-                f"OWNER TO {_name(server.catalog_owner)}"
+                f"OWNER TO {identifier(server.catalog_owner)}"
             )
-        option = "" if self.schema == "docs" else f" --schema {self.schema}"
         self.notes += [
-            f'role "{reader.name}" has no rights on what this role creates: run `pgdoc grant {reader.name} --as '
-            f"{'writer' if reader.writes else 'reader'}{option}` afterwards"
+            f'role "{reader.name}" has no rights on what this role creates: run '
+            f"{grant_command(reader.name, 'writer' if reader.writes else 'reader', self.schema)} afterwards"
             for reader in self.facts.readers
         ]
 
@@ -288,19 +285,19 @@ class _Planner:
         if self.facts.role.acts_as_catalog_owner:
             self.notes.append(
                 f'the role is a member of "{owner}", which owns the catalog, and so has all its rights: run REVOKE '
-                f"{_name(owner)} FROM {_name(self.role)}, and this command again"
+                f"{identifier(owner)} FROM {identifier(self.role)}, and this command again"
             )
             return
         has_options = server.version >= _HAS_INHERIT_OPTION
         self._add(
-            f"GRANT {_name(self.role)} TO {_name(owner)}{' WITH INHERIT TRUE, SET FALSE' if has_options else ''}",
+            f"GRANT {identifier(self.role)} TO {identifier(owner)}{' WITH INHERIT TRUE, SET FALSE' if has_options else ''}",
             "a superuser, or a role with ADMIN OPTION on the role (up to PostgreSQL 15, CREATEROLE is enough)",
             has=self.facts.role.is_published_for,
         )
         if not has_options and not server.catalog_owner_inherits:
             self.notes.append(
                 f'role "{owner}", which owns the catalog, has NOINHERIT and could publish nothing: run ALTER ROLE '
-                f"{_name(owner)} INHERIT"
+                f"{identifier(owner)} INHERIT"
             )
 
     def _note_policies(self, effect: str) -> None:
@@ -310,14 +307,6 @@ class _Planner:
                 for found in self.facts.collections
                 if found.has_policies
             ]
-
-
-def _name(name: str) -> str:
-    return sql.Identifier(name).as_string(None)
-
-
-def _table(schema: str, name: str) -> str:
-    return sql.Identifier(schema, name).as_string(None)
 
 
 def _comment(text: str) -> str:

@@ -8,7 +8,8 @@ SELECT current_setting('server_version_num')::int AS version, current_database()
   coalesce(c.rolinherit, true) AS catalog_owner_inherits,
   (SELECT pg_get_userbyid(p.pubowner)::text FROM pg_publication p WHERE p.pubname = 'pgdoc') AS publication_owner,
   (SELECT pg_get_userbyid(s.nspowner)::text FROM pg_namespace s WHERE s.nspname = %(schema)s::name) AS schema_owner,
-  EXISTS (SELECT FROM pg_roles g WHERE g.rolname = 'rds_replication'::name) AS has_rds_replication,
+  EXISTS (SELECT FROM pg_roles g JOIN pg_roles a ON a.rolname = 'rdsadmin'::name AND a.rolsuper
+          WHERE g.rolname = 'rds_replication'::name) AS has_rds_replication,
   ARRAY(SELECT wanted.name FROM unnest(%(tables)s::text[]) AS wanted(name) WHERE (to_regclass(wanted.name) IS NULL)
         UNION ALL
         SELECT wanted.name FROM unnest(%(functions)s::text[]) AS wanted(name) WHERE (to_regprocedure(wanted.name) IS NULL)) AS missing
@@ -17,8 +18,9 @@ FROM (SELECT) AS one LEFT JOIN pg_namespace n ON n.nspname = 'pgdoc'::name LEFT 
 -- name: role
 -- What the role has, also by way of PUBLIC or of a role that it is a member of. REPLICATION is an attribute, which no member inherits.
 SELECT r.rolsuper AS is_superuser, r.rolcanlogin AS can_login, r.rolbypassrls AS bypasses_policies,
-  r.rolreplication OR coalesce((SELECT pg_has_role(r.oid, g.oid, 'MEMBER') FROM pg_roles g WHERE g.rolname = 'rds_replication'::name), false)
-    AS may_replicate,
+  r.rolreplication OR EXISTS (
+    SELECT FROM pg_roles g JOIN pg_roles a ON a.rolname = 'rdsadmin'::name AND a.rolsuper
+    WHERE g.rolname = 'rds_replication'::name AND pg_has_role(r.oid, g.oid, 'MEMBER')) AS may_replicate,
   has_database_privilege(r.oid, current_database()::text, 'CONNECT') AS connects,
   coalesce((SELECT has_schema_privilege(r.oid, s.oid, 'USAGE') FROM pg_namespace s WHERE s.nspname = %(schema)s::name), false) AS uses_schema,
   coalesce((SELECT has_schema_privilege(r.oid, s.oid, 'CREATE') FROM pg_namespace s WHERE s.nspname = %(schema)s::name), false) AS creates,
