@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psycopg
 
 from pgdoc.database.errors import map_error
+from pgdoc.database.rights import Caller
 from pgdoc.errors import ConsumerLost, DatabaseError
 from pgdoc.model.positions import Lsn
 from pgdoc.sql import statement
@@ -49,7 +50,8 @@ def checkpoint(tx: OpenTransaction, consumer: Consumer, mark: Mark) -> None:
             return
         stored = _fetch(tx, "stored", [consumer.name])
     except psycopg.Error as exc:  # also a serialization failure: the next attempt finds out who changed the row
-        raise map_error(exc, f'consumer "{consumer.name}"', in_transaction=True) from exc
+        rights = f"So {Caller(tx.connection.info.user).to_have_consumers('SELECT, UPDATE')}"
+        raise map_error(exc, f'consumer "{consumer.name}"', in_transaction=True, rights=rights) from exc
     if stored and stored[0][:2] == consumer.claim:
         if stored[0][2] < position:
             raise DatabaseError(

@@ -19,9 +19,11 @@ from pgdoc.database.conninfo import with_application_name, with_timeout
 from pgdoc.database.errors import connection_error, map_error
 from pgdoc.database.expiry import HAS_WORK, Sweeper
 from pgdoc.database.outage import PoolName, quieten_pool
+from pgdoc.database.rights import Caller
 from pgdoc.database.session_settings import (
     SESSION,
     check_encoding,
+    effective_role,
     local_statements,
     missing_settings,
     still_accepted,
@@ -65,6 +67,7 @@ class Connections:
 
     Attributes:
         codec: how the store converts values.
+        caller: the role of the connections.
         oids: a cache of the collections' tables, by their quoted names.
     """
 
@@ -103,7 +106,7 @@ class Connections:
         self.traits: TTLCache[TableTraits] = TTLCache()
         self.limits: TTLCache[SizeLimit] = TTLCache()
         self.schemas: TTLCache[str] = TTLCache()
-        self._schema = schema
+        self.caller = Caller("", schema)
         self.sweeper = Sweeper(conninfo, schema)
         weakref.finalize(self, self.sweeper.stop)
         remember(self)
@@ -194,9 +197,11 @@ class Connections:
             check_server(connection.info.server_version, connection.info.parameter_status("server_encoding"))
             check_encoding(connection)
             check_revision(_revision(connection))
-            if not self.sweeper.is_running and _has_work(connection, self._schema):
+            if not self.sweeper.is_running and _has_work(connection, self.caller.schema):
                 self.sweeper.start()
-            missing = missing_settings(wanted_settings(self._conninfo), _settings_of(connection))
+            found = _settings_of(connection)
+            self.caller = self.caller._replace(role=effective_role(connection, found))
+            missing = missing_settings(wanted_settings(self._conninfo), found)
             self.begin_with = local_statements(missing)
 
     def _try_to_connect(self) -> Connection[Any]:
@@ -373,8 +378,8 @@ def _take(pool: Pool, timeout_s: float) -> Connection[Any]:
 
 
 def _settings_of(connection: Connection[Any]) -> dict[str, str | None]:
-    rows = (connection.execute(statement("catalog", "session_settings").encode(), [list(SESSION)])).fetchall()
-    return dict(rows)
+    query = statement("catalog", "session_settings").encode()
+    return dict((connection.execute(query, [[*SESSION, "role"]])).fetchall())
 
 
 def _has_work(connection: Connection[Any], schema: str) -> bool:

@@ -278,8 +278,10 @@ def _streams(store: Store) -> Iterator[tuple[str, str]]:
     if not found.follows_ddl:
         yield (
             "warn",
-            "no event triggers, so streams notice DDL in plain SQL late: `pgdoc init` adds them if a superuser owns the "
-            "catalog; another one can't have them",
+            (
+                "no event triggers, so streams notice DDL in plain SQL late: `pgdoc init` adds them if a superuser "
+                "owns the catalog; another one can't have them"
+            ),
         )
 
 

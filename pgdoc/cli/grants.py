@@ -10,7 +10,7 @@ import psycopg
 import typer
 from psycopg.rows import namedtuple_row
 
-from pgdoc.cli.arguments import Dsn, Schema
+from pgdoc.cli.arguments import Dsn, Schema  # noqa: TC001 (Typer reads them)
 from pgdoc.cli.render import printable
 from pgdoc.cli.stores import DEFAULT_SCHEMA, conninfo_of_command, explain_missing_dsn
 from pgdoc.database.catalog import check_server
@@ -41,7 +41,9 @@ def _read_purpose(text: str) -> str:
 
 
 def grant_command(  # noqa: PLR0913 (its options)
-    role: Annotated[str, typer.Argument(metavar="ROLE", help="The role, as it is written in pg_roles, without quotes.")],
+    role: Annotated[
+        str, typer.Argument(metavar="ROLE", help="The role, as it is written in pg_roles, without quotes.")
+    ],
     purpose: Annotated[
         str,
         typer.Option(
@@ -57,8 +59,8 @@ def grant_command(  # noqa: PLR0913 (its options)
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A role that will create collections in the schema, so that its later ones are granted, too. Those that "
-            "own a collection there or may create one are found.",
+            help="A role that will create collections in the schema, so that these are granted, too. Roles that own a "
+            "collection there or may create one are found.",
         ),
     ] = None,
     complete: Annotated[bool, typer.Option("--all", help="Also print or run what the role has already.")] = False,
@@ -111,7 +113,7 @@ def _connect(dsn: str) -> psycopg.Connection[Any]:
     return connection
 
 
-def _plan(
+def _plan(  # noqa: PLR0913 (as the command)
     connection: psycopg.Connection[Any],
     role: str,
     purpose: str,
@@ -167,8 +169,8 @@ def _run_steps(connection: psycopg.Connection[Any], steps: Sequence[GrantStep]) 
 
 def _may_not(connection: psycopg.Connection[Any], step: GrantStep, text: str) -> DatabaseError:
     return DatabaseError(
-        f'role "{connection.info.user}" may not run {step.sql}, which needs {step.needs} ({text}). Nothing was granted: '
-        "run this statement as such a role, and the command again; without --run it prints all statements",
+        f'role "{connection.info.user}" may not run {step.sql}, which needs {step.needs} ({text}). Nothing was '
+        "granted: run this statement as such a role, and the command again; without --run it prints all statements",
         sqlstate="42501",
     )
 

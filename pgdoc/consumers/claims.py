@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from pgdoc.model.tokens import SnapshotState
 
 
-
 class Claim(NamedTuple):
     """What one process owns a consumer under; checkpoints commit under it."""
 

@@ -217,7 +217,7 @@ def _advice(exc: psycopg.Error, rights: str) -> str:
 
 
 def _advice_on_rights(exc: psycopg.Error, rights: str) -> str:
-    """Tell what refused the role: its privileges, a row policy, or code of the table. The text can be in any language."""
+    """Tell what refused the role: privileges, a row policy, or code of the table; the text can be in any language."""
     if exc.diag.source_function == "ExecWithCheckOptions":
         return "A row policy of the table forbids the role to write this row: write another one, or as another role"
     if rights and (exc.diag.source_function or "").startswith("aclcheck_error") and not _is_in_foreign_code(exc):

@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pgdoc.database.rights import CONSUMER_TABLES, grant_command, identifier
+from pgdoc.database.rights import CONSUMER_TABLES, granting_command, identifier
 from pgdoc.errors import CatalogMissing, DatabaseError
 from pgdoc.sql import statement
 
@@ -34,7 +34,7 @@ _QUERIES: Final = ("server", "role", "collections", "tables", "creators", "reade
 _MEANINGS: Final = {
     "reader": 'reads the documents of the schema "{schema}"',
     "writer": 'reads and writes the documents of the schema "{schema}"',
-    "streamer": 'opens streams and durable consumers, and reads snapshots of the schema "{schema}" and of watched tables',
+    "streamer": 'opens streams and durable consumers, with snapshots of the schema "{schema}" and of watched tables',
     "owner": 'creates collections in the schema "{schema}" and owns them, and lets streams watch tables that it owns',
 }
 _NEEDS_REPLICATION: Final = (
@@ -97,7 +97,9 @@ class GrantFacts:
     readers: Sequence[Any] = ()
 
 
-def fact_queries(role: str, schema: str, creators: Sequence[str] = ()) -> tuple[list[tuple[str, bytes]], dict[str, Any]]:
+def fact_queries(
+    role: str, schema: str, creators: Sequence[str] = ()
+) -> tuple[list[tuple[str, bytes]], dict[str, Any]]:
     """Return the queries of `read_facts` by name, and the parameters of all of them."""
     params = {
         "role": role,
@@ -262,9 +264,7 @@ class _Planner:
 
     def _let_own(self) -> None:
         server, has = self.facts.server, self.facts.role
-        self._add(
-            f"GRANT CREATE ON SCHEMA {identifier(self.schema)} {self._to}", self._schema_owner, has=has.creates
-        )
+        self._add(f"GRANT CREATE ON SCHEMA {identifier(self.schema)} {self._to}", self._schema_owner, has=has.creates)
         self._add(f"GRANT EXECUTE ON FUNCTION {_FUNCTIONS} {self._to}", self._catalog_owner, has=has.registers)
         if not server.catalog_owner_is_superuser and self.role != server.catalog_owner:
             self._let_publish()
@@ -275,7 +275,7 @@ class _Planner:
             )
         self.notes += [
             f'role "{reader.name}" has no rights on what this role creates: run '
-            f"{grant_command(reader.name, 'writer' if reader.writes else 'reader', self.schema)} afterwards"
+            f"{granting_command(reader.name, 'writer' if reader.writes else 'reader', self.schema)} afterwards"
             for reader in self.facts.readers
         ]
 
@@ -296,8 +296,8 @@ class _Planner:
         )
         if not has_options and not server.catalog_owner_inherits:
             self.notes.append(
-                f'role "{owner}", which owns the catalog, has NOINHERIT and could publish nothing: run ALTER ROLE '
-                f"{identifier(owner)} INHERIT"
+                f'role "{owner}", which owns the catalog, has NOINHERIT and could publish nothing: run '
+                f"ALTER ROLE {identifier(owner)} INHERIT"
             )
 
     def _note_policies(self, effect: str) -> None:

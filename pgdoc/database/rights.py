@@ -10,7 +10,7 @@ from psycopg import sql
 
 from pgdoc.errors import CollectionNotFound
 
-__all__ = ["CONSUMER_TABLES", "Caller", "grant_command", "identifier", "may_not_create"]
+__all__ = ["CONSUMER_TABLES", "Caller", "granting_command", "identifier", "may_not_create"]
 
 CONSUMER_TABLES: Final = ("pgdoc.consumers", "pgdoc.consumer_progress", "pgdoc.owners", "pgdoc.unreadable")
 """The tables that roles with consumers write."""
@@ -55,8 +55,9 @@ class Caller(NamedTuple):
     def to_read_table(self, schema: str, name: str) -> str:
         """About a watched table, whose snapshot is read, or whose schema is looked into."""
         return (
-            f"Run GRANT USAGE ON SCHEMA {identifier(schema)} TO {identifier(self.role)} and, for a snapshot, GRANT SELECT "
-            f"ON {identifier(schema, name)} TO {identifier(self.role)}; {self._printed('streamer', 'all that streams need')}"
+            f"Run GRANT USAGE ON SCHEMA {identifier(schema)} TO {identifier(self.role)} and, for a snapshot, GRANT "
+            f"SELECT ON {identifier(schema, name)} TO {identifier(self.role)}; "
+            f"{self._printed('streamer', 'all that streams need')}"
         )
 
     def to_have_consumers(self, rights: str = "SELECT, INSERT, UPDATE, DELETE") -> str:
@@ -82,7 +83,7 @@ class Caller(NamedTuple):
         return f'"{self.role}"'
 
     def _printed(self, purpose: str, what: str) -> str:
-        return f"{grant_command(self.role, purpose, self.schema)} prints the SQL that gives {what}"
+        return f"{granting_command(self.role, purpose, self.schema)} prints the SQL that gives {what}"
 
 
 def may_not_create(exc: BaseException | None, subject: str, caller: Caller) -> CollectionNotFound | None:
@@ -92,11 +93,11 @@ def may_not_create(exc: BaseException | None, subject: str, caller: Caller) -> C
     return CollectionNotFound(
         f'{subject} does not exist, and role "{caller.role}" may not create it ({exc.diag.message_primary}): check the '
         f"name, create it as another role, or give this one the right: "
-        f"{grant_command(caller.role, 'owner', caller.schema)} prints the SQL"
+        f"{granting_command(caller.role, 'owner', caller.schema)} prints the SQL"
     )
 
 
-def grant_command(role: str, purpose: str, schema: str = _DEFAULT_SCHEMA) -> str:
+def granting_command(role: str, purpose: str, schema: str = _DEFAULT_SCHEMA) -> str:
     """Return the command that prints what a role needs for a purpose, for a message."""
     option = "" if schema == _DEFAULT_SCHEMA else f" --schema {schema}"
     return f"`pgdoc grant {shlex.quote(role)} --as {purpose}{option}`"

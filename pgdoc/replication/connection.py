@@ -13,8 +13,8 @@ from psycopg.rows import namedtuple_row
 
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, check_owner
 from pgdoc.database.conninfo import parse_conninfo, with_application_name
-from pgdoc.database.rights import Caller
 from pgdoc.database.errors import connection_error, is_connection_loss, one_line
+from pgdoc.database.rights import Caller
 from pgdoc.database.session_settings import as_options, given_options, still_accepted
 from pgdoc.errors import (
     DatabaseError,
@@ -177,9 +177,7 @@ def _check_replication(found: Any, *, needs_slot: bool) -> None:
             f"wal_level is {found.wal_level}: run ALTER SYSTEM SET wal_level = 'logical' and restart the server"
         )
     if not found.may_replicate:
-        raise ReplicationNotPermitted(
-            f'role "{found.role}" may not replicate: {Caller(found.role).to_replicate()}'
-        )
+        raise ReplicationNotPermitted(f'role "{found.role}" may not replicate: {Caller(found.role).to_replicate()}')
     if needs_slot and found.slots >= found.max_slots:
         raise SlotsExhausted(f"all {found.max_slots} replication slots of the server are in use: {_MORE_SLOTS}")
     if found.walsenders >= found.max_walsenders:
