@@ -289,8 +289,9 @@ class _Planner:
             )
             return
         has_options = server.version >= _HAS_INHERIT_OPTION
+        options = " WITH INHERIT TRUE, SET FALSE" if has_options else ""
         self._add(
-            f"GRANT {identifier(self.role)} TO {identifier(owner)}{' WITH INHERIT TRUE, SET FALSE' if has_options else ''}",
+            f"GRANT {identifier(self.role)} TO {identifier(owner)}{options}",
             "a superuser, or a role with ADMIN OPTION on the role (up to PostgreSQL 15, CREATEROLE is enough)",
             has=self.facts.role.is_published_for,
         )

@@ -71,7 +71,7 @@ def check_exact(at: int, since: int, schema: str) -> None:
         raise HistoryLost(
             f"position {Lsn(at)} is older than {Lsn(since)}, where pgdoc found that SQL had renamed, moved or dropped "
             f'collections of the schema "{schema}", so wal2json may leave changes out: rebuild from the collections, '
-            "stream from now through pgoutput. Only a catalog that a superuser owns has triggers that note this at once",
+            "stream from now through pgoutput. Only a catalog that a superuser owns has triggers that note it at once",
             oldest_available=str(Lsn(since)),
         )
 

@@ -25,7 +25,7 @@ PATIENCE_S = 30.0
 
 
 class RefusedError(pgdoc.PgdocError):
-    """A command ended with another exit code than 0; the text is what it wrote to stderr."""
+    """A command ended with another exit code than 0; the text is what it printed."""
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Scene:
         code = run_cli([*arguments, "--dsn", dsn or self.dsn, "--schema", self.schema])
         printed = self.capsys.readouterr()
         if code:
-            raise RefusedError(printed.err)
+            raise RefusedError(printed.err + printed.out)
         return printed.out
 
 
