@@ -205,8 +205,10 @@ class _Planner:
             ),
         )
         creators = {found.name: set(found.defaults) for found in self.facts.creators}
-        if self.facts.server.schema_owner is None and self.facts.server.grantor != self.role:
-            creators.setdefault(self.facts.server.grantor, set())  # it will own the schema
+        server = self.facts.server
+        may_create = server.catalog_owner_is_superuser or not server.grantor_is_superuser
+        if server.schema_owner is None and server.grantor != self.role and may_create:
+            creators.setdefault(server.grantor, set())  # it will own the schema
         for creator, held in sorted(creators.items()):
             self._add(
                 f"ALTER DEFAULT PRIVILEGES FOR ROLE {identifier(creator)} IN SCHEMA {identifier(self.schema)} "

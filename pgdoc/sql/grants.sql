@@ -4,6 +4,7 @@
 -- name: server
 -- `catalog_owner` is NULL without a catalog, `schema_owner` for a schema that does not exist.
 SELECT current_setting('server_version_num')::int AS version, current_database()::text AS database, current_user::text AS grantor,
+  (SELECT u.rolsuper FROM pg_roles u WHERE u.rolname = current_user) AS grantor_is_superuser,
   c.rolname::text AS catalog_owner, coalesce(c.rolsuper, false) AS catalog_owner_is_superuser,
   coalesce(c.rolinherit, true) AS catalog_owner_inherits,
   (SELECT pg_get_userbyid(p.pubowner)::text FROM pg_publication p WHERE p.pubname = 'pgdoc') AS publication_owner,
@@ -61,15 +62,17 @@ ORDER BY s.nspname, c.relname
 
 -- name: creators
 -- The roles whose later tables in the schema can be collections: its owner, those that own one, and those that may create
--- and register one. Superusers could, too, but only those that have done so count. `defaults` is what their default
--- privileges give to the role.
+-- and register one. Superusers count if they have created one, or own the schema; not where a plain role owns the catalog,
+-- which they do not use. `defaults` is what their default privileges give to the role.
 SELECT o.rolname::text AS name, ARRAY(
   SELECT acl.privilege_type::text FROM pg_default_acl d CROSS JOIN aclexplode(d.defaclacl) AS acl
   WHERE d.defaclrole = o.oid AND d.defaclobjtype = 'r' AND acl.grantee = r.oid
     AND (d.defaclnamespace = s.oid OR d.defaclnamespace::bigint = 0)) AS defaults
 FROM pg_roles o JOIN pg_roles r ON r.rolname = %(role)s::name LEFT JOIN pg_namespace s ON s.nspname = %(schema)s::name
+  LEFT JOIN pg_namespace g ON g.nspname = 'pgdoc'::name LEFT JOIN pg_roles c ON c.oid = g.nspowner
 WHERE o.oid <> r.oid AND NOT starts_with(o.rolname::text, 'pg_') AND (
-  o.rolname = ANY (%(creators)s::name[]) OR o.oid = s.nspowner
+  o.rolname = ANY (%(creators)s::name[])
+  OR (o.oid = s.nspowner AND (c.rolsuper OR NOT o.rolsuper))
   OR EXISTS (
     SELECT FROM pg_class c JOIN pg_trigger t ON t.tgrelid = c.oid JOIN pg_proc f ON f.oid = t.tgfoid JOIN pg_namespace n ON n.oid = f.pronamespace
     WHERE c.relnamespace = s.oid AND c.relowner = o.oid AND t.tgname = 'pgdoc_before_update'::name AND n.nspname = 'pgdoc'::name)
