@@ -27,8 +27,6 @@ NOT_RUN = {
         "docs/explanation/security.md",
         "REVOKE CREATE ON SCHEMA public FROM PUBLIC;",
     ): _WHOLE_SERVER,
-    ("docs/explanation/security.md", "ALTER ROLE streamer REPLICATION;"): _ROLES,
-    ("docs/explanation/security.md", "GRANT CREATE, USAGE ON SCHEMA docs TO app;"): _ROLES,
     ("docs/how-to/cache-invalidation.md", "import os"): "needs Redis, which only tests/examples has",
     ("docs/how-to/cache-invalidation.md", "if not redis.eval(HANDLE, len(keys), *keys, *values):"): _PART,
     ("docs/how-to/event-sourcing.md", "account = replay(store, account_id)"): _PART,
@@ -41,10 +39,6 @@ NOT_RUN = {
     (
         "docs/how-to/pgbouncer.md",
         "ALTER ROLE app SET jit = off;  -- otherwise a call with a long filter can take seconds",
-    ): _ROLES,
-    (
-        "docs/reference/tables.md",
-        "GRANT EXECUTE ON FUNCTION pgdoc.enter_table(regclass, text, text) TO app;",
     ): _ROLES,
     (
         "docs/reference/server.md",

@@ -185,7 +185,7 @@ def test_missing_event_triggers_are_named(dsn: str, owner: psycopg.Connection) -
     for (name,) in names:
         owner.execute(f'DROP EVENT TRIGGER "{name}"')
     (line,) = [line for line in found(dsn, "streams") if "DDL in plain SQL" in line]
-    assert line.startswith("warn: streams notice DDL in plain SQL late: `pgdoc init` by a superuser")
+    assert line.startswith("warn: no event triggers, so streams notice DDL in plain SQL late: `pgdoc init` adds them")
 
 
 def test_collections_without_a_limit_and_their_large_documents_are_named(
