@@ -13,6 +13,7 @@ from psycopg import sql
 
 import pgdoc
 from pgdoc.cli.app import run_cli
+from pgdoc.cli.doctor import examine_server
 from pgdoc.database.grants import PURPOSES
 from tests.fixtures.fix_server import _connect_admin
 from tests.security.conftest import _new_roles
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "roles.md").read_text(encoding="utf-8")
 _ROW = re.compile(r"^\| (`.+?) \| (yes|no) \| (yes|no) \| (yes|no) \| (yes|no) \|$", re.MULTILINE)
 TABLE = {call: dict(zip(PURPOSES, cells, strict=True)) for call, *cells in _ROW.findall(PAGE)}
+WITHOUT_A_ROW = {"store": {"collection", "close"}, "collection": set()}  # these do not ask the server
 SCHEMA = "Shop-1"  # has to be quoted
 CURE = re.compile(
     r"`pgdoc grant \S+ --as|GRANT [A-Z]|ALTER ROLE|ALTER TABLE \S+ OWNER TO|[Rr]un (it|this statement) as"
@@ -35,6 +37,13 @@ CURE = re.compile(
 
 def test_the_page_has_a_row_for_each_call() -> None:
     assert list(TABLE) == list(CALLS)
+
+
+@pytest.mark.parametrize(("subject", "kind"), [("store", pgdoc.Store), ("collection", pgdoc.Collection)])
+def test_the_page_has_each_public_call(subject: str, kind: type) -> None:
+    calls = {name for name in dir(kind) if not name.startswith("_") and callable(getattr(kind, name))}
+    listed = set(re.findall(rf"\b{subject}\.(\w+)", " ".join(TABLE)))
+    assert calls - listed == WITHOUT_A_ROW[subject]
 
 
 @pytest.fixture
@@ -105,6 +114,15 @@ def test_each_call_works_or_is_refused_as_the_table_says(
             wrong.append(f"{call}: {error!r} names no right")
     _drop_consumers(scenes["streamer"])
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("purpose", PURPOSES)
+def test_the_doctor_runs_as_each_role(scenes: dict[str, Scene], purpose: str) -> None:
+    findings = list(examine_server(scenes[purpose].dsn, SCHEMA))
+    assert [finding for finding in findings if "this check failed" in finding.text] == []
+    may_stream = purpose == "streamer"
+    assert any("may not replicate" in finding.text for finding in findings) != may_stream
+    assert any("permission denied for table consumers" in finding.text for finding in findings) != may_stream
 
 
 def _attempt(call: str, scene: Scene) -> pgdoc.PgdocError | None:
