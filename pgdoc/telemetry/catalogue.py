@@ -44,7 +44,7 @@ class Metric:
 
 
 _STORE = ("database", "schema")
-_STREAM = ("database", "schema", "stream")
+_STREAM = ("database", "schema", "stream", "consumer")  # its collections; its consumer's name, or empty
 _READER = ("database", "schema", "reader")
 _CONSUMER = ("database", "schema", "consumer")
 _SLOT = ("database", "schema", "consumer", "slot")
