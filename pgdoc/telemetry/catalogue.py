@@ -12,7 +12,7 @@ from pgdoc.telemetry.server_metrics import SERVER_METRICS
 __all__ = ["BY_NAME", "METRICS", "Half", "Metric", "MetricKind"]
 
 _STORE = ("database", "schema")
-_STREAM = ("database", "schema", "stream")
+_STREAM = ("database", "schema", "stream", "consumer")  # its collections; its consumer's name, or empty
 _READER = ("database", "schema", "reader")
 
 _GAUGE, _COUNTER = MetricKind.GAUGE, MetricKind.COUNTER
