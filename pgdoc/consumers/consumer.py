@@ -226,7 +226,7 @@ class Consumer:
                 if self.mode == "reconnecting":  # one warning for each loss
                     logger.info('consumer "%s": not reconnected yet: %s', self.name, exc)
                 else:
-                    logger.warning('consumer "%s": reconnecting: %s', self.name, exc)
+                    logger.warning('consumer "%s": reconnecting at %s: %s', self.name, Lsn(lost_at), exc)
                 self.mode = "reconnecting"
                 self._disconnect()
                 backoff.wait(self._closing)

@@ -56,6 +56,7 @@ class DatabaseMetrics:
 
     Attributes:
         database: its name.
+        problems: what the last scrape could not read, by part, and why.
     """
 
     def __init__(self, conninfo: str, schema: str | None = None) -> None:
@@ -65,7 +66,7 @@ class DatabaseMetrics:
         self._closing = threading.Event()
         self._connection: BoundedConnection | None = None
         self._failures = Counter(dict.fromkeys((_CONNECTION, *_PARTS), 0))
-        self._problems: dict[str, str] = {}  # the problem of each part that has one
+        self.problems: dict[str, str] = {}
 
     def scrape(self) -> list[Sample]:
         """Ask for everything; that the database does not answer is an answer, too."""
@@ -143,9 +144,9 @@ class DatabaseMetrics:
 
     def _note(self, part: str, problem: str | None) -> None:
         """Count and log a problem; one that stays is logged once."""
-        known = self._problems.pop(part, None)
+        known = self.problems.pop(part, None)
         if problem is not None:
-            self._problems[part] = problem
+            self.problems[part] = problem
             if part in self._failures:
                 self._failures[part] += 1
             if problem != known:

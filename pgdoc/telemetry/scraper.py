@@ -43,7 +43,7 @@ class Scraper:
         """Return the result of the scrape that is running, or of a new one; that of a dead server after some seconds."""
         try:
             return self._running().result(self._wait_s)
-        except TimeoutError:
+        except (TimeoutError, RuntimeError):  # no answer yet, or no thread: the process has too many
             return self._metrics.silence()
 
     def _running(self) -> Future[list[Sample]]:
