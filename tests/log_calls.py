@@ -70,5 +70,5 @@ def _message(argument: ast.expr) -> str:
         case ast.Constant(value=str(text)):
             return text.replace("%s", VALUE).replace("%d", VALUE)
         case ast.JoinedStr(values=parts):
-            return "".join(part.value if isinstance(part, ast.Constant) else VALUE for part in parts)
+            return "".join(str(part.value) if isinstance(part, ast.Constant) else VALUE for part in parts)
     raise AssertionError(f"a message must be a literal, so that the page on logs can have it: {ast.unparse(argument)}")

@@ -1,11 +1,10 @@
 """`pgdoc metrics`: serve the metrics of one database to Prometheus, or print them."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import signal
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
@@ -18,8 +17,6 @@ from pgdoc.model.names import check_name
 from pgdoc.telemetry.database import DatabaseMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pgdoc.telemetry.exposition import Exposition
 
 __all__ = ["metrics_command"]
@@ -54,7 +51,7 @@ def metrics_command(
         _serve(exposition, host, port)
 
 
-def _exposition(metrics: DatabaseMetrics) -> Exposition:
+def _exposition(metrics: DatabaseMetrics) -> "Exposition":
     try:
         from pgdoc.telemetry.exposition import Exposition  # noqa: PLC0415 (the extra may be missing)
     except ModuleNotFoundError as exc:
@@ -64,14 +61,14 @@ def _exposition(metrics: DatabaseMetrics) -> Exposition:
     return Exposition(metrics)
 
 
-def _print(metrics: DatabaseMetrics, exposition: Exposition, *, has_dsn: bool) -> None:
+def _print(metrics: DatabaseMetrics, exposition: "Exposition", *, has_dsn: bool) -> None:
     typer.echo(exposition.text(), nl=False)
     problem = metrics.problems.get("connection")
     if problem is not None and not has_dsn:
         typer.echo(f"pgdoc: {explain_missing_dsn(ServerUnreachable(problem))}", err=True)
 
 
-def _serve(exposition: Exposition, host: str, port: int) -> None:
+def _serve(exposition: "Exposition", host: str, port: int) -> None:
     try:
         server = exposition.listen(host, port)
     except OSError as exc:

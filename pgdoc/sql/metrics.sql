@@ -2,7 +2,8 @@
 
 -- name: limits
 -- For this transaction only: behind a pooler, other clients use the session, too.
-SELECT set_config('statement_timeout', '2s', true), set_config('lock_timeout', '1s', true), set_config('jit', 'off', true)
+SELECT set_config('statement_timeout', '2s', true) AS statement_s, set_config('lock_timeout', '1s', true) AS lock_s,
+  set_config('jit', 'off', true) AS jit
 
 -- name: server
 -- The oldest write transaction is NULL if there is none, or if the role may not see when others began.

@@ -171,7 +171,9 @@ def _fetch(connection: BoundedConnection, part: str) -> list[Any]:
     try:
         with _reading(connection):
             if part == "consumers":  # the first part that runs what a role has put into this database
-                check_owner(connection.cursor(row_factory=psycopg.rows.tuple_row).execute(FIND_FOREIGN_OWNER).fetchone())
+                check_owner(
+                    connection.cursor(row_factory=psycopg.rows.tuple_row).execute(FIND_FOREIGN_OWNER).fetchone()
+                )
             return connection.execute(statement("metrics", part).encode()).fetchall()
     except _NO_CATALOG:
         check_revision(_find_revision(connection))

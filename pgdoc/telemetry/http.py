@@ -66,10 +66,11 @@ class MetricsServer(ThreadingHTTPServer):
         finally:
             self._free.release()
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, *_arguments: Any) -> None:
         """Log a bug; a client that has gone, or is too slow, is none."""
-        if not isinstance(sys.exception(), OSError):
-            logger.exception("a scrape could not be answered")
+        exc = sys.exception()
+        if not isinstance(exc, OSError):
+            logger.error("a scrape could not be answered", exc_info=exc)
 
 
 class _Handler(BaseHTTPRequestHandler):

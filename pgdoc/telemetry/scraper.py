@@ -40,7 +40,7 @@ class Scraper:
         self._answer: Future[list[Sample]] = Future()
 
     def samples(self) -> list[Sample]:
-        """Return the result of the scrape that is running, or of a new one; that of a dead server after some seconds."""
+        """Return the result of the scrape that is running, or of a new one; without a result, that of a dead server."""
         try:
             return self._running().result(self._wait_s)
         except (TimeoutError, RuntimeError):  # no answer yet, or no thread: the process has too many

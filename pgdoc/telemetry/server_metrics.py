@@ -33,8 +33,8 @@ SERVER_METRICS: Final = (
     _metric("pgdoc_scrape_seconds", "How long it took to ask the database."),
     _metric(
         "pgdoc_scrape_ok",
-        "1 if this part could be read: server, sessions (of other roles), slots or consumers. 0 if the role lacks a right "
-        "or the statement failed; the log of `pgdoc metrics` says why. The metrics of that part are then absent.",
+        "1 if this part could be read: server, sessions (of other roles), slots or consumers. 0 if the role lacks a "
+        "right or the statement failed; the log of `pgdoc metrics` says why. The metrics of that part are absent then.",
         "part",
     ),
     _metric(
@@ -62,15 +62,15 @@ SERVER_METRICS: Final = (
     _of_consumer(
         "pgdoc_consumer_oldest_unacked_seconds",
         "How long ago the oldest event committed that the consumer was given and has not acknowledged, as its owner "
-        "stored it some seconds ago; 0 if there is none. If no process has the consumer open and none was left: how long "
-        "ago one had. Absent on a standby.",
+        "stored it some seconds ago; 0 if there is none. If no process has the consumer open and none was left: how "
+        "long ago one had. Absent on a standby.",
     ),
     _of_consumer(
         "pgdoc_consumer_owned", "1 if a process has the consumer open, else 0. Absent on a standby, which can't see it."
     ),
     _of_consumer(
         "pgdoc_consumer_owner_silent_seconds",
-        "How long the process that has the consumer open has not used its session, which it does every 5 seconds. Absent "
+        "How long the process that has the consumer open has not used its session; it does so every 5 seconds. Absent "
         "without such a process, on a standby, and if the role may not see the sessions of others.",
     ),
     _of_consumer(
@@ -84,7 +84,7 @@ SERVER_METRICS: Final = (
     ),
     _of_consumer(
         "pgdoc_consumer_recreated_total",
-        "How often the consumer's position was lost and it began again, without the events before. The database counts it.",
+        "How often the consumer's position was lost and it began again without the events before.",
     ),
     _of_consumer("pgdoc_slot_retained_bytes", "The WAL that the consumer's slot holds back; 0 if the slot is invalid."),
     _of_consumer(
@@ -98,8 +98,8 @@ SERVER_METRICS: Final = (
     ),
     _of_consumer(
         "pgdoc_slot_invalid",
-        "1 if the consumer can't read its slot any more, else 0 with the reason `none`. Other reasons: pg_replication_slots."
-        "invalidation_reason from PostgreSQL 17 on, `lost` before; `conflicting` on a standby; `gone` if there is no slot.",
+        "1 if the consumer can't read its slot any more, else 0 with the reason `none`. Other reasons: "
+        "invalidation_reason of pg_replication_slots, or `lost` before PostgreSQL 17; `conflicting` on a standby; `gone` without a slot.",
         "reason",
     ),
     _of_consumer(
@@ -107,7 +107,7 @@ SERVER_METRICS: Final = (
     ),
     _of_consumer(
         "pgdoc_slot_synced",
-        "On a standby: 1 if this copy of a slot survives a promotion, else 0. Absent before PostgreSQL 17, and on a primary.",
+        "On a standby: 1 if this copy of a slot survives a promotion, else 0. Absent before PostgreSQL 17.",
     ),
     _metric("pgdoc_history_bookmarks", "The bookmarks from which streams can resume; 0 if there is no history."),
     _metric("pgdoc_history_retained_bytes", "The WAL that these bookmarks hold back."),

@@ -15,7 +15,9 @@ ROW = re.compile(r"^\| `(\w+)` \| `([^`]+)` \| [^|]* \| [^|]+ \|$", re.MULTILINE
 def documented() -> list[LogCall]:
     _, *sections = re.split(r"^## (pgdoc\.\w+)\n", PAGE, flags=re.MULTILINE)
     return [
-        LogCall(logger, *row) for logger, text in zip(sections[::2], sections[1::2], strict=True) for row in ROW.findall(text)
+        LogCall(logger, *row)
+        for logger, text in zip(sections[::2], sections[1::2], strict=True)
+        for row in ROW.findall(text)
     ]
 
 

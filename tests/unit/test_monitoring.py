@@ -163,7 +163,11 @@ def test_the_panels_do_not_overlap() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in panels():
         place = panel["gridPos"]
-        cells = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
         assert place["x"] + place["w"] <= 24
         assert not cells & taken, panel["title"]
         taken |= cells
@@ -177,7 +181,9 @@ def test_the_containers_find_each_other_and_their_files() -> None:
             source, _, rest = volume.partition(":")
             assert not source.startswith(".") or ((ROOT / "docker" / source).is_file() and rest.endswith(":ro"))
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
-    scraped = [each for config in load("monitoring/prometheus.yaml")["scrape_configs"] for each in config["static_configs"]]
+    scraped = [
+        each for config in load("monitoring/prometheus.yaml")["scrape_configs"] for each in config["static_configs"]
+    ]
     hosts = {target.partition(":")[0] for each in scraped for target in each["targets"]}
     assert hosts - {"host.docker.internal"} <= services.keys()
     assert load("monitoring/grafana/datasource.yaml")["datasources"][0]["url"] == "http://prometheus:9090"
