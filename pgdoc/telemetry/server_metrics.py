@@ -98,8 +98,9 @@ SERVER_METRICS: Final = (
     ),
     _of_consumer(
         "pgdoc_slot_invalid",
-        "1 if the consumer can't read its slot any more, else 0 with the reason `none`. Other reasons: "
-        "invalidation_reason of pg_replication_slots, or `lost` before PostgreSQL 17; `conflicting` on a standby; `gone` without a slot.",
+        "1 if the consumer can't read its slot any more, else 0 with the reason `none`. Other reasons: what "
+        "pg_replication_slots has as invalidation_reason, or `lost` before PostgreSQL 17; `conflicting` on a standby; "
+        "`gone` if there is no slot.",
         "reason",
     ),
     _of_consumer(
