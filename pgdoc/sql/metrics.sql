@@ -48,7 +48,8 @@ SELECT c.name, c.schema_name AS schema, c.recreated, c.unreadable, owner.pid IS 
   greatest(0, extract(epoch FROM clock_timestamp() - coalesce(
     c.waiting_since, CASE WHEN owner.pid IS NULL THEN c.seen_at ELSE clock_timestamp() END, c.created_at)))::float8
     AS oldest_unacked_s,
-  greatest(0, extract(epoch FROM clock_timestamp() - owner.last_seen))::float8 AS owner_silent_s,
+  CASE WHEN owner.last_seen IS NOT NULL THEN greatest(0, extract(epoch FROM clock_timestamp() - owner.last_seen)) END::float8
+    AS owner_silent_s,
   s.slot_name IS NOT NULL AS has_slot, pg_is_in_recovery() AS in_recovery,
   greatest(0, least(wal.lsn - s.confirmed_flush_lsn, wal.lsn - '0/0'::pg_lsn - c.place_lsn))::bigint AS lag_bytes
 FROM pgdoc.consumer_metrics() AS c
