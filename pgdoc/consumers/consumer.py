@@ -228,7 +228,7 @@ class Consumer:
                 if self.mode == "reconnecting":  # one warning for each loss
                     logger.info('consumer "%s": not reconnected yet: %s', self.name, exc)
                 else:
-                    logger.warning('consumer "%s": reconnecting: %s', self.name, exc)
+                    logger.warning('consumer "%s": reconnecting at %s: %s', self.name, Lsn(lost_at), exc)
                     note_reconnect(self._source, "consumer")
                 self.mode = "reconnecting"
                 self._disconnect()

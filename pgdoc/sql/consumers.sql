@@ -133,7 +133,7 @@ WITH progress AS (
 )
 UPDATE pgdoc.consumers
 SET place = least(place, %(place)s::bigint[]), snapshot = %(snapshot)s, system_id = %(system)s, timeline = %(timeline)s,
-  database_oid = %(database)s
+  database_oid = %(database)s, recreated = recreated + 1
 WHERE name = %(name)s AND epoch = %(epoch)s AND holder = %(holder)s
 RETURNING true
 

@@ -114,7 +114,7 @@ class BookmarkKeeper:
             if not self._closing.is_set():
                 logger.warning("history is not kept at the moment: %s", _one_line(exc))
         except Exception:  # a bug must not end the thread: the next pass may succeed
-            logger.exception("history is not kept at the moment")
+            logger.exception("keeping history failed")
         else:
             return connection
         if connection is not None:
