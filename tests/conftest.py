@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = [
     "tests.fixtures.fix_async",
+    "tests.fixtures.fix_clusters",
     "tests.fixtures.fix_leftovers",
     "tests.fixtures.fix_server",
     "tests.fixtures.fix_plugin",
