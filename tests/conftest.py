@@ -9,11 +9,11 @@ if TYPE_CHECKING:
 
 pytest_plugins = [
     "tests.fixtures.fix_async",
-    "tests.fixtures.fix_clusters",
     "tests.fixtures.fix_leftovers",
     "tests.fixtures.fix_server",
     "tests.fixtures.fix_plugin",
     "tests.fixtures.fix_pgbouncer",
+    "tests.fixtures.fix_clusters",
     "tests.fixtures.fix_schema",
     "tests.fixtures.fix_streams",
 ]
