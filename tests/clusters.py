@@ -23,7 +23,7 @@ from pgdoc.server.installation import embedded_bin_dir
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-PATIENCE_S = 90.0
+PATIENCE_S = 60.0
 PHYSICAL_SLOT = "the_standby"
 
 _BOTH = {

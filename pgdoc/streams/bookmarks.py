@@ -139,6 +139,7 @@ class BookmarkKeeper:
         has_made = self._do_what_is_due(connection)
         if has_made:
             has_made = self._do_what_is_due(connection)  # the new bookmark may make others superfluous
+        slots.flag_bookmarks(self._source, connection)
         if has_made is None:  # the hub has no slot at present, but another may have one
             connection.execute(statement("replication", "enter_hub"))
 
