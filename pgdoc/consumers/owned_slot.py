@@ -316,6 +316,8 @@ class OwnedSlot:
         )
         is_far = confirmable - self._confirmed >= _IDLE_SAVE_BYTES
         has_news = acknowledged != self._acknowledged and confirmable > self._confirmed
+        if found is not None and found.is_failover and found.has_standby:  # it is ready there once it has moved
+            has_news = confirmable > self._confirmed
         is_free = self.is_in_place and found is not None and found.active_pid is None  # its last reader has left
         is_due = time.monotonic() >= self._next_advance or (found is not None and found.wal_status == "unreserved")
         if not is_free or not (is_far or has_news) or not is_due:

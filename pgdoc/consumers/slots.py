@@ -74,6 +74,7 @@ class ConsumerSlot(NamedTuple):
         ends_idle: whether the server invalidates a slot that nobody reads for some time (PostgreSQL 18).
         is_failover: whether standbys synchronize it.
         is_held_back: whether the server holds back the readers of failover slots until its standbys have the WAL.
+        has_standby: whether a standby may synchronize slots.
     """
 
     plugin: str
@@ -83,6 +84,7 @@ class ConsumerSlot(NamedTuple):
     ends_idle: bool
     is_failover: bool = False
     is_held_back: bool = False
+    has_standby: bool = False
 
     @property
     def may_rest(self) -> bool:

@@ -9,23 +9,16 @@ Slots belong to the whole cluster, so their names contain the database's oid:
 
 from __future__ import annotations
 
-import logging
 import secrets
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 
-from pgdoc.database.errors import one_line
 from pgdoc.errors import SlotBlocked
 from pgdoc.model.positions import Lsn
 from pgdoc.replication.connection import connect, map_replication_error, preflight, quote_identifier, quote_literal
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.sql import statement
-
-if TYPE_CHECKING:
-    from pgdoc.replication.source import Source
-
-logger = logging.getLogger("pgdoc.history")
 
 BOOKMARK_PLUGIN = "pgoutput"
 """A bookmark's plugin never runs. This one comes with PostgreSQL and is always allowed."""
@@ -37,17 +30,12 @@ _BLOCKED_AFTER_S = 10
 
 
 class Bookmark(NamedTuple):
-    """A slot that keeps history from `confirmed` on.
-
-    Attributes:
-        is_failover: whether standbys synchronize it.
-    """
+    """A slot that keeps history from `confirmed` on."""
 
     name: str
     confirmed: int
     wal_status: str
     restart: int | None
-    is_failover: bool = False
 
     @property
     def made_at(self) -> int:
@@ -115,24 +103,6 @@ def set_failover(connection: psycopg.Connection[Any], slot: str, *, on: bool) ->
     A copy of a slot never has the flag. The server waits while something reads the slot.
     """
     connection.execute(f"ALTER_REPLICATION_SLOT {quote_identifier(slot)} (FAILOVER {'true' if on else 'false'})")
-
-
-def flag_bookmarks(source: Source, plain: psycopg.Connection[Any]) -> None:
-    """Make failover slots of all bookmarks if the source wants that; `plain` is a connection for plain SQL.
-
-    So streams without a slot of their own can go on after a failover, too.
-    """
-    if not source.wants_failover(plain.info.server_version):
-        return
-    missing = [bookmark.name for bookmark in bookmarks(plain) if not bookmark.is_failover]
-    if not missing:
-        return
-    with connect(source.conninfo, replication=True, purpose="bookmarks") as connection:
-        for name in missing:
-            try:
-                set_failover(connection, name, on=True)
-            except (psycopg.errors.UndefinedObject, psycopg.errors.ObjectInUse) as exc:
-                logger.info('bookmark "%s" did not become a failover slot: %s', name, one_line(exc))
 
 
 def create_slot(connection: psycopg.Connection[Any], conninfo: str, slot: str, plugin: str) -> int:

@@ -211,7 +211,8 @@ SELECT plugin, wal_status, (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint AS conf
   coalesce((SELECT setting <> '0'::text FROM pg_settings WHERE name = 'idle_replication_slot_timeout'::text), false)
     AS ends_idle,
   coalesce((to_jsonb(s) ->> 'failover')::boolean, false) AS is_failover,
-  coalesce(current_setting('synchronized_standby_slots', true) <> '', false) AS is_held_back
+  coalesce(current_setting('synchronized_standby_slots', true) <> '', false) AS is_held_back,
+  EXISTS (SELECT FROM pg_replication_slots WHERE slot_type = 'physical') AS has_standby
 FROM pg_replication_slots AS s WHERE slot_name = %s
 
 -- name: published_since

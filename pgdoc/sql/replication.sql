@@ -21,13 +21,26 @@ SELECT current_setting('synchronous_standby_names') AS names
 SELECT coalesce(wait_event_type, '') <> ALL (ARRAY['Activity', 'Client']) FROM pg_stat_activity WHERE pid = %s
 
 -- name: bookmarks
--- A slot that is still being copied has no confirmed_flush_lsn. The column failover exists since PostgreSQL 17.
+-- A slot that is still being copied has no confirmed_flush_lsn.
 SELECT slot_name AS name, (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint AS confirmed, wal_status,
-  (restart_lsn - '0/0'::pg_lsn)::bigint AS restart, coalesce((to_jsonb(s) ->> 'failover')::boolean, false) AS failover
-FROM pg_replication_slots AS s
+  (restart_lsn - '0/0'::pg_lsn)::bigint AS restart
+FROM pg_replication_slots
 WHERE starts_with(slot_name, format('pgdocb_%s_', (SELECT oid FROM pg_database WHERE datname = current_database())))
   AND slot_name ~ '^pgdocb_[0-9]+_[0-9a-f]+_' AND confirmed_flush_lsn IS NOT NULL
 ORDER BY confirmed_flush_lsn, slot_name
+
+-- name: failover_bookmarks
+-- The bookmarks and the slot {slot} of a hub. A standby can take a slot over (`fits`) unless its own slots need only later
+-- rows of the catalog, as its feedback says. The column failover exists since PostgreSQL 17.
+SELECT s.slot_name::text AS name, s.slot_name = {slot} AS is_hub,
+  coalesce((to_jsonb(s) ->> 'failover')::boolean, false) AS is_failover,
+  coalesce(bool_or(age(s.catalog_xmin) <= age(p.catalog_xmin)), false) AS fits,
+  bool_or(p.catalog_xmin IS NOT NULL) AS has_feedback, extract(epoch FROM clock_timestamp())::float8 AS now
+FROM pg_replication_slots s JOIN pg_replication_slots p ON p.slot_type = 'physical'
+WHERE s.confirmed_flush_lsn IS NOT NULL AND s.wal_status <> 'lost' AND (s.slot_name = {slot} OR
+  starts_with(s.slot_name, format('pgdocb_%s_', (SELECT oid FROM pg_database WHERE datname = current_database()))))
+GROUP BY s.slot_name, s.confirmed_flush_lsn, to_jsonb(s)
+ORDER BY s.confirmed_flush_lsn, s.slot_name
 
 -- name: blockers
 -- xact_start of another role's session is NULL unless the current role may read all statistics.

@@ -18,18 +18,25 @@ if TYPE_CHECKING:
 PATIENCE_S = 60.0
 
 
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep history more often than every five seconds."""
+    monkeypatch.setattr("pgdoc.streams.bookmarks._INTERVAL_S", 0.5)
+
+
 def test_all_go_on_at_the_promoted_standby(make_clusters: OpenClusters) -> None:
     clusters = make_clusters(synchronized=True)
     conninfo = clusters.conninfo()
     with Store(conninfo) as store:
         store.create_collection("effects")
         with store["orders"].watch() as stream, store["orders"].watch(consumer="mail") as mail, Effects(conninfo):
+            clusters.wait_for_synced("pgdocb_")
             insert(store, "a", "b")
             tokens = [stream.next(timeout=PATIENCE_S).resume_token for _ in range(2)]  # type: ignore[union-attr]
             assert [mail.next(timeout=PATIENCE_S).document_id for _ in range(2)] == ["a", "b"]  # type: ignore[union-attr]
             mail.ack()
             wait_until(lambda: len(effects(conninfo)) == 2)
-            clusters.wait_for_synced("pgdocb_", *_consumers_slots(clusters, "mail", "billing"))
+            clusters.wait_for_synced(*_consumers_slots(clusters, "mail", "billing"))
             clusters.wait_for_replay()
             clusters.fail_over()
             insert(store, "c", "d")
@@ -50,10 +57,10 @@ def _consumers_slots(clusters: Clusters, *names: str) -> list[str]:
 
 def test_a_standby_that_was_behind_is_an_error_and_nothing_is_left_out(clusters: Clusters) -> None:
     conninfo = clusters.conninfo()
-    with Store(conninfo) as store:
+    with Store(conninfo) as store, Store(conninfo) as other:  # a consumer beside a stream would share its walsender
         store.create_collection("effects")
         with (
-            store["orders"].watch() as stream,
+            other["orders"].watch() as stream,
             store["orders"].watch(consumer="mail") as mail,
             Effects(conninfo) as billing,
         ):
@@ -61,7 +68,7 @@ def test_a_standby_that_was_behind_is_an_error_and_nothing_is_left_out(clusters:
             assert [mail.next(timeout=PATIENCE_S).document_id for _ in range(2)] == ["a", "b"]  # type: ignore[union-attr]
             mail.ack()
             wait_until(lambda: len(effects(conninfo)) == 2)
-            clusters.wait_for_synced("pgdocb_", *_consumers_slots(clusters, "mail", "billing"))
+            clusters.wait_for_synced(*_consumers_slots(clusters, "mail", "billing"))
             clusters.wait_for_replay()
             clusters.cut_off()
             insert(store, "lost 1", "lost 2")
