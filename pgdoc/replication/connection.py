@@ -15,6 +15,7 @@ from pgdoc.database.catalog import FIND_FOREIGN_OWNER, check_owner
 from pgdoc.database.conninfo import parse_conninfo, with_application_name
 from pgdoc.database.errors import connection_error, is_connection_loss, one_line
 from pgdoc.database.session_settings import as_options, given_options, still_accepted
+from pgdoc.database.standbys import FIND_PRIMARY
 from pgdoc.errors import (
     DatabaseError,
     DirectRouteNeeded,
@@ -166,7 +167,7 @@ def _check_database(found: Any) -> None:
         )
     if found.in_recovery:
         raise ServerUnreachable(
-            "the server is a standby in recovery: streams need a primary; connect to it, or wait for a promotion"
+            f"the server is a standby in recovery: streams need a primary. Wait for a promotion, or {FIND_PRIMARY}"
         )
 
 

@@ -46,7 +46,7 @@ class Bookmark(NamedTuple):
 def bookmarks(connection: psycopg.Connection[Any], *, lost: bool = False) -> list[Bookmark]:
     """List the database's bookmarks, oldest first; with `lost`, also those without their WAL."""
     rows = connection.execute(statement("replication", "bookmarks")).fetchall()
-    found = [Bookmark(row.name, row.confirmed, row.wal_status, row.restart) for row in rows]
+    found = [Bookmark(*row) for row in rows]
     return [bookmark for bookmark in found if lost or bookmark.wal_status != "lost"]
 
 
@@ -95,6 +95,14 @@ def copy_slot(connection: psycopg.Connection[Any], source: str, copy: str, *, te
     """Copy a slot; the copy keeps the same WAL, and may have another plugin."""
     arguments = f"{quote_literal(source)}, {quote_literal(copy)}, {temporary}, {quote_literal(plugin)}"
     connection.execute(f"SELECT pg_catalog.pg_copy_logical_replication_slot({arguments})")
+
+
+def set_failover(connection: psycopg.Connection[Any], slot: str, *, on: bool) -> None:
+    """Let standbys synchronize a permanent slot, or no longer, on a replication connection.
+
+    A copy of a slot never has the flag. The server waits while something reads the slot.
+    """
+    connection.execute(f"ALTER_REPLICATION_SLOT {quote_identifier(slot)} (FAILOVER {'true' if on else 'false'})")
 
 
 def create_slot(connection: psycopg.Connection[Any], conninfo: str, slot: str, plugin: str) -> int:

@@ -29,6 +29,19 @@ WHERE starts_with(slot_name, format('pgdocb_%s_', (SELECT oid FROM pg_database W
   AND slot_name ~ '^pgdocb_[0-9]+_[0-9a-f]+_' AND confirmed_flush_lsn IS NOT NULL
 ORDER BY confirmed_flush_lsn, slot_name
 
+-- name: failover_bookmarks
+-- The bookmarks and the slot {slot} of a hub. A standby can take a slot over (`fits`) unless its own slots need only later
+-- rows of the catalog, as its feedback says. The column failover exists since PostgreSQL 17.
+SELECT s.slot_name::text AS name, s.slot_name = {slot} AS is_hub,
+  coalesce((to_jsonb(s) ->> 'failover')::boolean, false) AS is_failover,
+  coalesce(bool_or(age(s.catalog_xmin) <= age(p.catalog_xmin)), false) AS fits,
+  bool_or(p.catalog_xmin IS NOT NULL) AS has_feedback, extract(epoch FROM clock_timestamp())::float8 AS now
+FROM pg_replication_slots s JOIN pg_replication_slots p ON p.slot_type = 'physical'
+WHERE s.confirmed_flush_lsn IS NOT NULL AND s.wal_status <> 'lost' AND (s.slot_name = {slot} OR
+  starts_with(s.slot_name, format('pgdocb_%s_', (SELECT oid FROM pg_database WHERE datname = current_database()))))
+GROUP BY s.slot_name, s.confirmed_flush_lsn, to_jsonb(s)
+ORDER BY s.confirmed_flush_lsn, s.slot_name
+
 -- name: blockers
 -- xact_start of another role's session is NULL unless the current role may read all statistics.
 SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::float8 AS age_s, datname AS database, NULL AS gid

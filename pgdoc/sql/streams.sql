@@ -5,6 +5,9 @@
 SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS inserted,
   (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint AS flushed
 
+-- name: timeline
+SELECT ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int
+
 -- name: flush
 -- Commits a transaction, which flushes the WAL up to it. Decoders skip the prefix `pgdoc.flush`.
 SELECT pg_logical_emit_message(true, 'pgdoc.flush', '') FROM set_config('synchronous_commit', 'local', true)

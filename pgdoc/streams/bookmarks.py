@@ -24,6 +24,7 @@ from pgdoc.replication.connection import connect, quote_literal
 from pgdoc.replication.registry import follow_tables
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.sql import statement
+from pgdoc.streams.failover import flag_bookmarks
 from pgdoc.streams.retention import RetentionState, plan_retention
 
 if TYPE_CHECKING:
@@ -139,6 +140,8 @@ class BookmarkKeeper:
         has_made = self._do_what_is_due(connection)
         if has_made:
             has_made = self._do_what_is_due(connection)  # the new bookmark may make others superfluous
+        if has_made is not None:
+            self._keep_for_standbys(connection)
         if has_made is None:  # the hub has no slot at present, but another may have one
             connection.execute(statement("replication", "enter_hub"))
 
@@ -162,6 +165,16 @@ class BookmarkKeeper:
         elif plan.make:
             _copy_newest_bookmark(connection)
         return plan.make
+
+    def _keep_for_standbys(self, connection: psycopg.Connection[Any]) -> None:
+        """Let standbys synchronize the bookmarks, and create one that they can synchronize if they have none yet."""
+        slot = None if self._hub.is_quiet else self._hub.slot
+        if flag_bookmarks(self._source, connection, slot):
+            if slot is not None:
+                self._copy_hub_slot(connection, slot)
+            else:
+                _copy_newest_bookmark(connection)
+            flag_bookmarks(self._source, connection, slot)
 
     def _copy_hub_slot(self, connection: psycopg.Connection[Any], slot: str) -> None:
         self._advance_hub_slot(connection, slot, wait_s=_NUDGE_WAIT_S)
