@@ -22,11 +22,13 @@ class Source:
 
     Attributes:
         plugin: one of `PLUGIN_CHOICES`; `auto` stands for the first plugin that the server has and allows.
+        primary: a conninfo of the primary, if `conninfo` may lead to one of its standbys.
     """
 
     conninfo: str = field(repr=False)
     schema: str
     plugin: str = "auto"
+    primary: str | None = field(default=None, repr=False)
 
     @property
     def plugins(self) -> tuple[str, ...]:

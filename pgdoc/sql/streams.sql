@@ -107,7 +107,8 @@ SELECT pgdoc.create_collection(%s, %s)
 SELECT extract(epoch FROM history_time)::float8, history_size, kept.oldest, kept.retained, kept.bookmarks::int
 FROM pgdoc.settings, (
   SELECT (min(confirmed_flush_lsn) - '0/0'::pg_lsn)::bigint AS oldest,
-    (pg_current_wal_flush_lsn() - min(restart_lsn))::bigint AS retained, count(*) AS bookmarks
+    ((CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END) - min(restart_lsn))::bigint
+      AS retained, count(*) AS bookmarks
   FROM pg_replication_slots
   WHERE starts_with(slot_name, format('pgdocb_%%s_', (SELECT oid FROM pg_database WHERE datname = current_database())))
     AND wal_status <> 'lost'

@@ -10,6 +10,7 @@ from pgdoc.changes.registry import TableAdded
 from pgdoc.errors import PgdocError
 from pgdoc.model.positions import Lsn
 from pgdoc.replication.detours import open_detour
+from pgdoc.replication.recovery import check_same_database
 from pgdoc.replication.routes import STRAIGHT, Route, UnsentChange
 from pgdoc.replication.session import ReplicationSession, open_reader, read_burst
 from pgdoc.runtime.retry import Backoff
@@ -85,7 +86,9 @@ class LiveReader:
 
     def open(self) -> ReplicationSession:
         """Open the first session, at the end of the WAL."""
-        return open_reader(self._source, None, purpose=self._purpose, prefix=_SLOT_PREFIX)
+        primary = self._source.primary
+        check = None if primary is None else partial(check_same_database, primary)
+        return open_reader(self._source, None, purpose=self._purpose, prefix=_SLOT_PREFIX, check=check)
 
     def begin(self, session: ReplicationSession) -> None:
         """Accept subscriptions, and feed them from this session's start."""
