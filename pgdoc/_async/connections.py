@@ -154,7 +154,7 @@ class AsyncConnections:
     async def _open(self, *, min_size: int) -> AsyncPool:
         quieten_pool()
         pool = AsyncPool(
-            with_settings(with_application_name(self._conninfo, self._purpose), self._accepted or {}),
+            with_settings(with_application_name(with_timeout(self._conninfo), self._purpose), self._accepted or {}),
             connection_class=self._connection_class,
             kwargs={"autocommit": True},
             min_size=min_size,

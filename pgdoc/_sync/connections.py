@@ -155,7 +155,7 @@ class Connections:
     def _open(self, *, min_size: int) -> Pool:
         quieten_pool()
         pool = Pool(
-            with_settings(with_application_name(self._conninfo, self._purpose), self._accepted or {}),
+            with_settings(with_application_name(with_timeout(self._conninfo), self._purpose), self._accepted or {}),
             connection_class=self._connection_class,
             kwargs={"autocommit": True},
             min_size=min_size,

@@ -63,10 +63,12 @@ class Store(CatalogCalls, TableCalls, ServerCalls):
         encoder: called with each value that is not a str, int, finite float, bool, None, list, tuple or dict. It
             returns what to store instead, or the value itself for its usual form.
         decimals: whether numbers with a fraction are read as `Decimal`, with the digits that are stored.
+        failover: whether the slots of consumers and of history are failover slots, which standbys can synchronize:
+            `auto`, from PostgreSQL 17 on; `True`, which older servers refuse; or `False`.
 
     Raises:
         InvalidName: `schema` is not a valid name.
-        ValueError: `plugin`, `pool_size`, `encoder` or `decimals` is invalid.
+        ValueError: `plugin`, `pool_size`, `encoder`, `decimals` or `failover` is invalid.
     """
 
     def __init__(  # noqa: PLR0913 (the contract)
@@ -80,9 +82,12 @@ class Store(CatalogCalls, TableCalls, ServerCalls):
         pool_size: int = 10,
         encoder: Encoder | None = None,
         decimals: bool = False,
+        failover: str | bool = "auto",
     ) -> None:
         if plugin not in PLUGIN_CHOICES:
             raise ValueError(f"plugin must be one of {', '.join(PLUGIN_CHOICES)}, got {plugin!r}")
+        if failover is not True and failover is not False and failover != "auto":
+            raise ValueError(f'failover must be "auto", True or False, got {failover!r}')
         check_at_least(1, "pool_size", pool_size)
         self._conninfo = conninfo
         self._schema = check_name(schema, "schema")
@@ -94,10 +99,12 @@ class Store(CatalogCalls, TableCalls, ServerCalls):
             direct_conninfo=replication_conninfo,
             codec=ValueCodec.checked(encoder, decimals=decimals),
         )
-        source = (
-            Source(conninfo, schema, plugin)
-            if replication_conninfo is None
-            else Source(replication_conninfo, schema, plugin, primary=conninfo)
+        source = Source(
+            conninfo if replication_conninfo is None else replication_conninfo,
+            schema,
+            plugin,
+            failover,
+            primary=None if replication_conninfo is None else conninfo,
         )
         self._streams = StreamBackend(self._connections, source, auto_create=auto_create)
         self._admin = Admin(self._streams)

@@ -16,6 +16,7 @@ from psycopg import Connection
 
 from pgdoc.database.outage import OfStore, Outage
 from pgdoc.database.pooling import FIND_SESSION, PREPARE_AFTER, is_own_session, note_direct
+from pgdoc.database.standbys import OnStandby, is_standby
 from pgdoc.runtime.deadline import bounded, closing_on_deadline, deadline_scope, is_limited
 from pgdoc.runtime.encoding import in_utf8
 from pgdoc.runtime.fork import connecting, detach, remember
@@ -63,9 +64,18 @@ def connection_class(closing: threading.Event) -> type[Connection[Any]]:
                 return without_secrets(bounded(connecting(super()._connect_gen(in_utf8(conninfo)))), conninfo)
 
         def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
-            """Wait for the server: without a limit for a user's call, within `deadline_scope` for opening a stream."""
+            """Wait for the server: without a limit for a user's call, within `deadline_scope` for opening a stream.
+
+            A connection to a standby counts as lost when it is to write: the next one may lead to the primary.
+            """
             steps = closing_on_deadline(self.pgconn, bounded(gen)) if is_limited() else gen
-            return super().wait(steps, *args, **kwargs)
+            try:
+                return super().wait(steps, *args, **kwargs)
+            except psycopg.errors.ReadOnlySqlTransaction as exc:
+                if not is_standby(self):
+                    raise
+                self.pgconn.finish()
+                raise OnStandby(str(exc)) from exc
 
     return StoreConnection
 

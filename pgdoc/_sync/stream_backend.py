@@ -21,6 +21,7 @@ from pgdoc.errors import (
     PgdocError,
     PublicationIncomplete,
     ReplicaIdentityChanged,
+    ServerUnreachable,
     StoreClosed,
     TableRefused,
 )
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from pgdoc.changes.router import Selection
     from pgdoc.model.positions import Position
     from pgdoc.model.tokens import SnapshotProgress
-    from pgdoc.replication.source import Source
+    from pgdoc.replication.source import Cluster, Source
     from pgdoc.streams.feed import Feed
     from pgdoc.streams.options import StreamOptions
 
@@ -53,6 +54,7 @@ __all__ = ["StreamBackend"]
 logger = logging.getLogger("pgdoc.stream")
 
 _FLUSH_POLL_S = 0.01
+_FOLLOW_S = 10.0
 _LAST_LSN = (1 << 64) - 1
 
 
@@ -148,6 +150,25 @@ class StreamBackend:
         """Return the LSNs up to which WAL is inserted, and flushed."""
         ((inserted, flushed),) = self.fetch("wal_end")
         return inserted, flushed
+
+    def cluster(self) -> Cluster:
+        """Return the cluster that the hub reads, once it is on the timeline that the server is on.
+
+        Raises:
+            ServerUnreachable: the hub has not followed to a server that was promoted.
+        """
+        deadline = time.monotonic() + _FOLLOW_S
+        while True:
+            ((timeline,),) = self.fetch("timeline")
+            cluster = self.hub.subscriptions.cluster
+            if timeline == cluster.timeline:
+                return cluster
+            if time.monotonic() > deadline:
+                raise ServerUnreachable(
+                    f"streams read timeline {cluster.timeline}, but documents are on timeline {timeline}: a failover is"
+                    " going on, or two servers take writes; open the stream again"
+                )
+            sleep(_FLUSH_POLL_S)
 
     def flush(self, flushed: int, to: int) -> None:
         """Return when the WAL, flushed up to `flushed`, is flushed up to `to`."""

@@ -15,6 +15,7 @@ from pgdoc.database.catalog import FIND_FOREIGN_OWNER, check_owner
 from pgdoc.database.conninfo import parse_conninfo, with_application_name
 from pgdoc.database.errors import connection_error, is_connection_loss, one_line
 from pgdoc.database.session_settings import as_options, given_options, still_accepted
+from pgdoc.database.standbys import FIND_PRIMARY
 from pgdoc.errors import (
     DatabaseError,
     DirectRouteNeeded,
@@ -191,8 +192,8 @@ def _check_database(found: Any) -> None:
 def _check_standby(version: int, *, allows_standby: bool) -> None:
     if not allows_standby:
         raise ServerUnreachable(
-            "the server is a standby in recovery: connect to the primary, or wait for a promotion. Only streams "
-            "without a consumer read from a standby: name it as replication_conninfo, and the primary as conninfo"
+            "the server is a standby in recovery: streams need a primary. Wait for a promotion, or "
+            f"{FIND_PRIMARY}. Streams without a consumer can read a standby: give it as replication_conninfo"
         )
     if version < _DECODES_ON_STANDBY:
         raise ServerUnreachable(

@@ -181,6 +181,7 @@ def _open_reader(  # noqa: PLR0913 (as above)
     with contextlib.ExitStack() as opened:
         plain = opened.enter_context(contextlib.closing(connect(source.conninfo, replication=False, purpose=purpose)))
         on_standby = preflight(plain, allows_standby=source.primary is not None)
+        source.wants_failover(plain.info.server_version)  # refuses a server that can't do what was asked for
         connection = opened.enter_context(
             contextlib.closing(connect(source.conninfo, replication=True, purpose=purpose))
         )

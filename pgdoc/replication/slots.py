@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 
@@ -21,6 +21,9 @@ from pgdoc.model.positions import Lsn
 from pgdoc.replication.connection import connect, map_replication_error, preflight, quote_identifier, quote_literal
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.sql import statement
+
+if TYPE_CHECKING:
+    from pgdoc.replication.source import Source
 
 logger = logging.getLogger("pgdoc.history")
 
@@ -34,12 +37,17 @@ _BLOCKED_AFTER_S = 10
 
 
 class Bookmark(NamedTuple):
-    """A slot that keeps history from `confirmed` on."""
+    """A slot that keeps history from `confirmed` on.
+
+    Attributes:
+        is_failover: whether standbys synchronize it.
+    """
 
     name: str
     confirmed: int
     wal_status: str
     restart: int | None
+    is_failover: bool = False
 
     @property
     def made_at(self) -> int:
@@ -50,7 +58,7 @@ class Bookmark(NamedTuple):
 def bookmarks(connection: psycopg.Connection[Any], *, lost: bool = False) -> list[Bookmark]:
     """List the database's bookmarks, oldest first; with `lost`, also those without their WAL."""
     rows = connection.execute(statement("replication", "bookmarks")).fetchall()
-    found = [Bookmark(row.name, row.confirmed, row.wal_status, row.restart) for row in rows]
+    found = [Bookmark(*row) for row in rows]
     return [bookmark for bookmark in found if lost or bookmark.wal_status != "lost"]
 
 
@@ -101,6 +109,32 @@ def copy_slot(connection: psycopg.Connection[Any], source: str, copy: str, *, te
     """Copy a slot; the copy keeps the same WAL, and may have another plugin."""
     arguments = f"{quote_literal(source)}, {quote_literal(copy)}, {temporary}, {quote_literal(plugin)}"
     connection.execute(f"SELECT pg_catalog.pg_copy_logical_replication_slot({arguments})")
+
+
+def set_failover(connection: psycopg.Connection[Any], slot: str, *, on: bool) -> None:
+    """Let standbys synchronize a permanent slot, or no longer, on a replication connection.
+
+    A copy of a slot never has the flag. The server waits while something reads the slot.
+    """
+    connection.execute(f"ALTER_REPLICATION_SLOT {quote_identifier(slot)} (FAILOVER {'true' if on else 'false'})")
+
+
+def flag_bookmarks(source: Source, plain: psycopg.Connection[Any]) -> None:
+    """Make failover slots of all bookmarks if the source wants that; `plain` is a connection for plain SQL.
+
+    So streams without a slot of their own can go on after a failover, too.
+    """
+    if not source.wants_failover(plain.info.server_version):
+        return
+    missing = [bookmark.name for bookmark in bookmarks(plain) if not bookmark.is_failover]
+    if not missing:
+        return
+    with connect(source.conninfo, replication=True, purpose="bookmarks") as connection:
+        for name in missing:
+            try:
+                set_failover(connection, name, on=True)
+            except (psycopg.errors.UndefinedObject, psycopg.errors.ObjectInUse) as exc:
+                logger.info('bookmark "%s" did not become a failover slot: %s', name, one_line(exc))
 
 
 def create_slot(connection: psycopg.Connection[Any], conninfo: str, slot: str, plugin: str) -> int:

@@ -21,12 +21,14 @@ SELECT current_setting('synchronous_standby_names') AS names
 SELECT coalesce(wait_event_type, '') <> ALL (ARRAY['Activity', 'Client']) FROM pg_stat_activity WHERE pid = %s
 
 -- name: bookmarks
--- A slot that is still being copied has no confirmed_flush_lsn.
+-- A slot that is still being copied has no confirmed_flush_lsn. The columns failover and synced exist since PostgreSQL 17.
+-- Nothing can use the slots that a standby synchronizes before it is promoted.
 SELECT slot_name AS name, (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint AS confirmed, wal_status,
-  (restart_lsn - '0/0'::pg_lsn)::bigint AS restart
-FROM pg_replication_slots
+  (restart_lsn - '0/0'::pg_lsn)::bigint AS restart, coalesce((to_jsonb(s) ->> 'failover')::boolean, false) AS failover
+FROM pg_replication_slots AS s
 WHERE starts_with(slot_name, format('pgdocb_%s_', (SELECT oid FROM pg_database WHERE datname = current_database())))
   AND slot_name ~ '^pgdocb_[0-9]+_[0-9a-f]+_' AND confirmed_flush_lsn IS NOT NULL
+  AND NOT (pg_is_in_recovery() AND coalesce((to_jsonb(s) ->> 'synced')::boolean, false))
 ORDER BY confirmed_flush_lsn, slot_name
 
 -- name: blockers

@@ -128,6 +128,8 @@ class BookmarkKeeper:
         has_made = self._do_what_is_due(session)
         if has_made:
             has_made = self._do_what_is_due(session)  # the new bookmark may make others superfluous
+        if not session.on_standby:  # whose slots are not synchronized any further
+            slots.flag_bookmarks(self._source, session.connection)
         if has_made is None:  # the hub has no slot at present, but another may have one
             session.enter()
 
