@@ -30,6 +30,7 @@ from pgdoc.model.positions import Lsn, commit_lsn_of
 from pgdoc.model.table_names import is_table_name, table_address, titled
 from pgdoc.replication.checks import FLUSH_LIMIT_S, check_exact, check_flush, check_published, hidden_documents
 from pgdoc.replication.connection import quote_identifier
+from pgdoc.replication.recovery import fetch_of_reader
 from pgdoc.replication.registry import read_existence
 from pgdoc.replication.session import try_reader
 from pgdoc.runtime.census import CENSUS
@@ -188,7 +189,7 @@ class StreamBackend:
 
     def oldest(self) -> int | None:
         """Return the oldest LSN that streams can resume at; `None` without history."""
-        ((oldest,),) = self.fetch("oldest_bookmark")
+        ((oldest,),) = self.fetch_of_reader("oldest_bookmark")
         return None if oldest is None else int(oldest)
 
     def check_published(self, position: Position, selection: Selection) -> None:
@@ -268,6 +269,11 @@ class StreamBackend:
             ((role,),) = self.fetch("role")
             grant = f"GRANT {rights} ON {CONSUMER_TABLES} TO {quote_identifier(role)}"
             raise DatabaseError(f"{found}: as the catalog's owner, run {grant}", sqlstate=exc.sqlstate) from exc
+
+    def fetch_of_reader(self, name: str) -> list[tuple[Any, ...]]:
+        """Fetch the rows of a block of `streams.sql` from the server whose WAL is read: it has the slots."""
+        source = self.hub.source
+        return self.fetch(name) if source.primary is None else call(fetch_of_reader, source, name)
 
     def read_part(self, collection: str, *params: Any, limit_s: float) -> list[tuple[Any, ...]]:
         """Read a part of a snapshot within `limit_s` seconds; no rows if there is no such collection."""

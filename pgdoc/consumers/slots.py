@@ -24,10 +24,9 @@ from pgdoc.replication.session import (
     begin_reading,
     check_detour,
     check_publication,
-    fetch_confirmed,
     identify,
-    take_position,
 )
+from pgdoc.replication.slot_start import fetch_confirmed, take_position
 from pgdoc.replication.slots import advance, copy_slot, set_failover, slot_name
 from pgdoc.replication.source import SlotStart, Source
 from pgdoc.runtime.deadline import left_s

@@ -26,12 +26,14 @@ class Source:
         plugin: one of `PLUGIN_CHOICES`; `auto` stands for the first plugin that the server has and allows.
         failover: `auto`, true or false: whether permanent slots are failover slots, which standbys synchronize;
             `auto` stands for true from PostgreSQL 17 on.
+        primary: a conninfo of the primary, if `conninfo` may lead to one of its standbys.
     """
 
     conninfo: str = field(repr=False)
     schema: str
     plugin: str = "auto"
     failover: str | bool = "auto"
+    primary: str | None = field(default=None, repr=False)
 
     @property
     def plugins(self) -> tuple[str, ...]:
