@@ -13,7 +13,7 @@ from psycopg.rows import namedtuple_row
 
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, check_owner
 from pgdoc.database.conninfo import parse_conninfo, with_application_name
-from pgdoc.database.errors import connection_error, is_connection_loss, one_line
+from pgdoc.database.errors import FROZEN, connection_error, is_connection_loss, one_line
 from pgdoc.database.session_settings import as_options, given_options, still_accepted
 from pgdoc.errors import (
     DatabaseError,
@@ -26,6 +26,7 @@ from pgdoc.errors import (
     ServerUnreachable,
     SlotsExhausted,
     UnsupportedServer,
+    UpgradePrepared,
     WalLevelTooLow,
 )
 from pgdoc.runtime.deadline import BoundedConnection, deadline_scope
@@ -215,6 +216,8 @@ def map_replication_error(exc: psycopg.Error, connection: psycopg.Connection[Any
         return HistoryLost(f"{text}: the publication is younger than the WAL to be read: stream from now")
     if exc.sqlstate == "53400":
         return SlotsExhausted(f"{text}: {_MORE_SLOTS}")
+    if exc.sqlstate == FROZEN:
+        return UpgradePrepared(f"{text}. {exc.diag.message_hint or ''}".rstrip())
     if is_connection_loss(exc) or exc.sqlstate in _PASSING:
         return ServerUnreachable(f"the connection to the server was lost: {text}")
     return DatabaseError(f"replication failed: {text}", sqlstate=exc.sqlstate)

@@ -34,6 +34,7 @@ from pgdoc.replication.slots import (
     create_slot,
     fetch_lsn,
     flushed,
+    is_prepared,
     slot_name,
 )
 from pgdoc.replication.source import Cluster, SlotStart, Source
@@ -252,13 +253,13 @@ def identify(connection: psycopg.Connection[Any]) -> Cluster:
     assert row is not None  # noqa: S101 (the protocol promises one)
     timeline = int(row.timeline)
     if timeline == 1:
-        return Cluster(int(row.systemid), timeline, (), found.oid, found.name)
+        return Cluster(int(row.systemid), timeline, (), found.oid, found.name, tuple(found.former))
     history = connection.execute(f"TIMELINE_HISTORY {timeline}").fetchone()
     assert history is not None  # noqa: S101
     text = history.content if isinstance(history.content, str) else bytes(history.content).decode()
     fields = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     switches = tuple((int(line[0]), int(Lsn.parse(line[1]))) for line in fields)
-    return Cluster(int(row.systemid), timeline, switches, found.oid, found.name)
+    return Cluster(int(row.systemid), timeline, switches, found.oid, found.name, tuple(found.former))
 
 
 def check_publication(
@@ -359,7 +360,7 @@ def _take_position(  # noqa: PLR0913 (what the two above were given)
         limit = _fetch_wal_limit(connection) if has_lost_wal else ""
         raise history_lost(wanted, kept[0].confirmed if kept else None, limit)
     start = create_slot(connection, source.conninfo, slot, plugin)
-    if begin_history:
+    if begin_history and not is_prepared(connection):
         copy_slot(connection, slot, bookmark_name(connection), temporary=False, plugin=BOOKMARK_PLUGIN)
     return start
 

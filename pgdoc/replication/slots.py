@@ -50,15 +50,16 @@ def bookmarks(connection: psycopg.Connection[Any], *, lost: bool = False) -> lis
     return [bookmark for bookmark in found if lost or bookmark.wal_status != "lost"]
 
 
-def make_first_bookmark(conninfo: str) -> None:
+def make_first_bookmark(conninfo: str, *, is_finishing: bool = False) -> None:
     """Create the first bookmark of a database that has none, so that its history begins.
 
     Does nothing on a server without `max_slot_wal_keep_size`: a bookmark could fill its disk, and only a hub drops one.
+    Nor does it before an upgrade of PostgreSQL, unless `is_finishing`.
     """
     with connect(conninfo, replication=False, purpose="bookmarks") as plain:
         preflight(plain)
         try:
-            if bookmarks(plain) or is_unlimited(plain):
+            if bookmarks(plain) or is_unlimited(plain) or (is_prepared(plain) and not is_finishing):
                 return
         except psycopg.Error as exc:
             raise map_replication_error(exc, plain) from exc
@@ -77,6 +78,12 @@ def is_unlimited(connection: psycopg.Connection[Any]) -> bool:
         "SELECT pg_catalog.current_setting('max_slot_wal_keep_size') OPERATOR(pg_catalog.=) '-1' AS unlimited"
     ).fetchone()
     return bool(row and row[0])
+
+
+def is_prepared(connection: psycopg.Connection[Any]) -> bool:
+    """Return whether the database is prepared for an upgrade of PostgreSQL, which a new bookmark would prevent."""
+    row = connection.execute(statement("replication", "is_prepared")).fetchone()
+    return bool(row and row.is_prepared)
 
 
 def slot_name(connection: psycopg.Connection[Any], prefix: str) -> str:

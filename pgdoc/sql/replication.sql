@@ -1,8 +1,11 @@
 -- Statements that run on replication connections. Most have no parameters, because the replication protocol has none.
 
 -- name: preflight
--- The walsender checks session_user, the role that logged in, and ignores SET ROLE.
-SELECT current_setting('wal_level') AS wal_level, current_setting('server_encoding') AS encoding,
+-- The walsender checks session_user, the role that logged in, and ignores SET ROLE. Where the server has effective_wal_level
+-- (PostgreSQL 19), the first logical slot turns decoding on under wal_level = replica.
+SELECT CASE WHEN current_setting('wal_level') = 'replica' AND current_setting('effective_wal_level', true) IS NOT NULL
+    THEN 'logical' ELSE current_setting('wal_level') END AS wal_level,
+  current_setting('server_encoding') AS encoding,
   current_database() AS database, pg_is_in_recovery() AS in_recovery, session_user AS role,
   (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = session_user) AS may_replicate,
   (SELECT count(*) FROM pg_replication_slots) AS slots,
@@ -10,7 +13,8 @@ SELECT current_setting('wal_level') AS wal_level, current_setting('server_encodi
   (SELECT count(*) FROM pg_stat_replication) AS walsenders, current_setting('max_wal_senders')::int AS max_walsenders
 
 -- name: database
-SELECT d.oid, d.datname AS name
+SELECT d.oid, d.datname AS name,
+  ARRAY(SELECT f.system_id FROM pgdoc.former_clusters f WHERE f.is_upgrade ORDER BY f.replaced_at) AS former
 FROM pg_database AS d WHERE d.datname = current_database()
 
 -- name: standby_names
@@ -102,6 +106,9 @@ FROM pg_database WHERE datname = current_database()
 
 -- name: enter_hub
 SELECT pgdoc.enter_hub()
+
+-- name: is_prepared
+SELECT pgdoc.is_prepared() AS is_prepared
 
 -- name: keeps_history
 SELECT pgdoc.keeps_history()
