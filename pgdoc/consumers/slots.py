@@ -70,6 +70,7 @@ class ConsumerSlot(NamedTuple):
         confirmed: its `confirmed_flush_lsn`.
         active_pid: the process that reads it, if any.
         ends_idle: whether the server invalidates a slot that nobody reads for some time (PostgreSQL 18).
+        reason: why it is lost (PostgreSQL 17); see `pgdoc.database.slot_losses`.
     """
 
     plugin: str
@@ -77,6 +78,7 @@ class ConsumerSlot(NamedTuple):
     confirmed: int
     active_pid: int | None
     ends_idle: bool
+    reason: str | None = None
 
 
 def slot_of(connection: psycopg.Connection[Any], consumer: str) -> str:

@@ -214,10 +214,10 @@ def map_replication_error(exc: psycopg.Error, connection: psycopg.Connection[Any
         return PluginNotAllowed(f"{text}: {_ALLOW}") if plugin else ReplicationNotPermitted(f"{text}: {_ALTER_ROLE}")
     if exc.sqlstate == "42704" and _OUR_PUBLICATION.search(text):
         return HistoryLost(f"{text}: the publication is younger than the WAL to be read: stream from now")
-    if exc.sqlstate == "53400":
-        return SlotsExhausted(f"{text}: {_MORE_SLOTS}")
-    if exc.sqlstate == FROZEN:
-        return UpgradePrepared(f"{text}. {exc.diag.message_hint or ''}".rstrip())
+    if exc.sqlstate in {"53400", FROZEN}:
+        hint = exc.diag.message_hint or ""
+        is_frozen = exc.sqlstate == FROZEN
+        return UpgradePrepared(f"{text}. {hint}") if is_frozen else SlotsExhausted(f"{text}: {_MORE_SLOTS}")
     if is_connection_loss(exc) or exc.sqlstate in _PASSING:
         return ServerUnreachable(f"the connection to the server was lost: {text}")
     return DatabaseError(f"replication failed: {text}", sqlstate=exc.sqlstate)

@@ -32,6 +32,7 @@ from pgdoc.replication.slots import (
     bookmarks,
     copy_slot,
     create_slot,
+    fetch_limits,
     fetch_lsn,
     flushed,
     is_prepared,
@@ -356,9 +357,7 @@ def _take_position(  # noqa: PLR0913 (what the two above were given)
         return wanted
     if at is not None:
         kept = bookmarks(connection)
-        has_lost_wal = len(bookmarks(connection, lost=True)) > len(kept)
-        limit = _fetch_wal_limit(connection) if has_lost_wal else ""
-        raise history_lost(wanted, kept[0].confirmed if kept else None, limit)
+        raise history_lost(wanted, kept[0].confirmed if kept else None, fetch_limits(connection))
     start = create_slot(connection, source.conninfo, slot, plugin)
     if begin_history and not is_prepared(connection):
         copy_slot(connection, slot, bookmark_name(connection), temporary=False, plugin=BOOKMARK_PLUGIN)
@@ -390,8 +389,3 @@ def fetch_confirmed(connection: psycopg.Connection[Any], slot: str) -> int:
     """Return a slot's `confirmed_flush_lsn`."""
     query = statement("replication", "confirmed").format(slot=quote_literal(slot))
     return fetch_lsn(connection, f"({query})")
-
-
-def _fetch_wal_limit(connection: psycopg.Connection[Any]) -> str:
-    row = connection.execute("SELECT pg_catalog.current_setting('max_slot_wal_keep_size') AS size").fetchone()
-    return str(row.size) if row else ""

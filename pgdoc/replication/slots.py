@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
+from pgdoc.database.slot_losses import HistoryLimits
 from pgdoc.errors import SlotBlocked
 from pgdoc.model.positions import Lsn
 from pgdoc.replication.connection import connect, map_replication_error, preflight, quote_identifier, quote_literal
@@ -48,6 +49,12 @@ def bookmarks(connection: psycopg.Connection[Any], *, lost: bool = False) -> lis
     rows = connection.execute(statement("replication", "bookmarks")).fetchall()
     found = [Bookmark(row.name, row.confirmed, row.wal_status, row.restart) for row in rows]
     return [bookmark for bookmark in found if lost or bookmark.wal_status != "lost"]
+
+
+def fetch_limits(connection: psycopg.Connection[Any]) -> HistoryLimits:
+    """Return which settings of the server have shortened the database's history."""
+    row = connection.execute(statement("replication", "history_limits")).fetchone()
+    return HistoryLimits() if row is None else HistoryLimits(*row)
 
 
 def make_first_bookmark(conninfo: str, *, is_finishing: bool = False) -> None:

@@ -190,10 +190,11 @@ RETURNING u.skipped_at IS NOT NULL AS is_skipped
 DELETE FROM pgdoc.consumers WHERE name = %s RETURNING true
 
 -- name: slot
-SELECT plugin, wal_status, (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint AS confirmed, active_pid,
+SELECT s.plugin, s.wal_status, (s.confirmed_flush_lsn - '0/0'::pg_lsn)::bigint AS confirmed, s.active_pid,
   coalesce((SELECT setting <> '0'::text FROM pg_settings WHERE name = 'idle_replication_slot_timeout'::text), false)
-    AS ends_idle
-FROM pg_replication_slots WHERE slot_name = %s
+    AS ends_idle,
+  to_jsonb(s) ->> 'invalidation_reason' AS reason
+FROM pg_replication_slots s WHERE s.slot_name = %s
 
 -- name: published_since
 SELECT (pgdoc.published_since(%s, '{}') - '0/0'::pg_lsn)::bigint AS since

@@ -33,6 +33,17 @@ WHERE starts_with(slot_name, format('pgdocb_%s_', (SELECT oid FROM pg_database W
   AND slot_name ~ '^pgdocb_[0-9]+_[0-9a-f]+_' AND confirmed_flush_lsn IS NOT NULL
 ORDER BY confirmed_flush_lsn, slot_name
 
+-- name: history_limits
+-- See HistoryLimits. The view has the reason since PostgreSQL 17.
+SELECT CASE WHEN bool_or(s.wal_status = 'lost' AND coalesce(to_jsonb(s) ->> 'invalidation_reason', 'wal_removed') = 'wal_removed')
+    THEN current_setting('max_slot_wal_keep_size') END AS wal,
+  CASE WHEN coalesce(current_setting('idle_replication_slot_timeout', true), '0') <> '0' AND (
+      coalesce(bool_or(to_jsonb(s) ->> 'invalidation_reason' = 'idle_timeout'), false)
+      OR current_setting('idle_replication_slot_timeout', true)::interval < (SELECT history_time FROM pgdoc.settings))
+    THEN current_setting('idle_replication_slot_timeout', true) END AS idle
+FROM pg_replication_slots s
+WHERE starts_with(s.slot_name, format('pgdocb_%s_', (SELECT oid FROM pg_database WHERE datname = current_database())))
+
 -- name: blockers
 -- xact_start of another role's session is NULL unless the current role may read all statistics.
 SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::float8 AS age_s, datname AS database, NULL AS gid

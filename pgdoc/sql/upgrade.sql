@@ -131,3 +131,12 @@ WHERE name = %(name)s
 
 -- name: schemas
 SELECT DISTINCT schema_name FROM pgdoc.registry WHERE until IS NULL ORDER BY schema_name
+
+-- name: lock_holders
+SELECT DISTINCT l.pid, a.usename AS role, l.relation::regclass::text AS relation
+FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.granted AND l.locktype = 'relation' AND a.pid <> pg_backend_pid()
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND (l.relation = ANY (ARRAY(SELECT r.oid FROM pgdoc.registry r WHERE r.until IS NULL)) OR l.relation = 'pgdoc.registry'::regclass)
+ORDER BY l.pid
+LIMIT 10
