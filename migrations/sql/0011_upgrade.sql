@@ -47,6 +47,15 @@ CREATE FUNCTION pgdoc.is_prepared() RETURNS boolean LANGUAGE sql STABLE SET sear
 $$;
 COMMENT ON FUNCTION pgdoc.is_prepared IS 'whether this database is prepared for an upgrade of PostgreSQL';
 
+CREATE OR REPLACE FUNCTION pgdoc.check_bound() RETURNS void LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF NOT pgdoc.is_bound() THEN
+    RAISE EXCEPTION 'the registry of collections belongs to another database: this one was upgraded, is a copy, or was restored from a dump'
+      USING ERRCODE = 'PGD01', HINT = CASE WHEN pgdoc.is_prepared() THEN 'Run `pgdoc upgrade finish` as the catalog''s owner.'
+        ELSE 'Run `pgdoc init` as the catalog''s owner, or SELECT pgdoc.rebind().' END;
+  END IF;
+END $$;
+
 -- SHARE ROW EXCLUSIVE waits for every transaction that has written to the table. The trigger for rows is for what reaches a
 -- partition through its parent, and for subscriptions, which run no triggers for statements. It is an AFTER trigger, because
 -- pgdoc takes one before a row for a reason to write more slowly.

@@ -215,7 +215,7 @@ def map_replication_error(exc: psycopg.Error, connection: psycopg.Connection[Any
     if exc.sqlstate == "42704" and _OUR_PUBLICATION.search(text):
         return HistoryLost(f"{text}: the publication is younger than the WAL to be read: stream from now")
     if exc.sqlstate in {"53400", FROZEN}:
-        hint = exc.diag.message_hint or ""
+        hint = (exc.diag.message_hint or "").rstrip(".")
         is_frozen = exc.sqlstate == FROZEN
         return UpgradePrepared(f"{text}. {hint}") if is_frozen else SlotsExhausted(f"{text}: {_MORE_SLOTS}")
     if is_connection_loss(exc) or exc.sqlstate in _PASSING:

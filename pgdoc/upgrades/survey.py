@@ -68,7 +68,8 @@ def find_obstacles(connection: psycopg.Connection[Any], database: str) -> list[s
     row = connection.execute(statement("upgrade", "is_bound")).fetchone()
     if row is not None and not row[0]:
         found.append(
-            f'database "{database}" is a copy, or was restored, and its registry is another one\'s: run `pgdoc init`'
+            f'database "{database}" was upgraded, is a copy, or was restored, and its registry is another one\'s: run '
+            "`pgdoc init`"
         )
     found += [
         f'prepared transaction "{transaction.gid}" of database "{database}" is open, and pg_upgrade refuses it: commit '
