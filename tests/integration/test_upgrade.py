@@ -255,7 +255,7 @@ def test_prepare_can_be_interrupted(dsn: str, monkeypatch: pytest.MonkeyPatch, s
 
 
 def test_a_write_between_waiting_and_freezing_is_not_lost(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = preparing.run_under_lock
+    real = moving.run_under_lock
 
     def write_first(*args: Any) -> None:
         monkeypatch.setattr(preparing, "run_under_lock", real)
