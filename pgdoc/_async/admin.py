@@ -127,5 +127,6 @@ def _check_lsn(name: str, value: Any) -> Lsn:
 def _consumer_status(row: tuple[Any, ...]) -> ConsumerStatus:
     name, schema, owner_pid, position, system_id, timeline, database_oid, *others = row
     token = token_at(position[:4] if position else BEFORE_ALL, (int(system_id), timeline, database_oid))
-    others[-1] = None if others[-1] is None else Lsn(others[-1])
+    unreadable = others[-2]
+    others[-2] = None if unreadable is None else Lsn(unreadable)
     return ConsumerStatus(name, schema, owner_pid, token, *others)

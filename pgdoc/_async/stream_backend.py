@@ -13,6 +13,7 @@ from pgdoc.consumers.claims import CONSUMER_TABLES
 from pgdoc.consumers.consumer import Consumer
 from pgdoc.crud.statements import part_statement
 from pgdoc.database.errors import map_error, one_line
+from pgdoc.database.slot_losses import HistoryLimits
 from pgdoc.database.table_errors import needs_event_triggers, not_added
 from pgdoc.errors import (
     CollectionNotFound,
@@ -27,7 +28,14 @@ from pgdoc.errors import (
 from pgdoc.model.key_order import KeyOrder
 from pgdoc.model.positions import Lsn, commit_lsn_of
 from pgdoc.model.table_names import is_table_name, table_address, titled
-from pgdoc.replication.checks import FLUSH_LIMIT_S, check_exact, check_flush, check_published, hidden_documents
+from pgdoc.replication.checks import (
+    FLUSH_LIMIT_S,
+    check_exact,
+    check_flush,
+    check_published,
+    hidden_documents,
+    history_lost,
+)
 from pgdoc.replication.connection import quote_identifier
 from pgdoc.replication.recovery import fetch_of_reader
 from pgdoc.replication.registry import read_existence
@@ -190,6 +198,13 @@ class AsyncStreamBackend:
         """Return the oldest LSN that streams can resume at; `None` without history."""
         ((oldest,),) = await self.fetch_of_reader("oldest_bookmark")
         return None if oldest is None else int(oldest)
+
+    async def check_history(self, position: Position) -> None:
+        """Raise `HistoryLost` if history does not reach back to `position`."""
+        oldest = await self.oldest()
+        if oldest is None or oldest > position.commit_lsn:
+            (limits,) = await self.fetch("history_limits")
+            raise history_lost(position.commit_lsn, oldest, HistoryLimits(*limits))
 
     async def check_published(self, position: Position, selection: Selection) -> None:
         """Raise `HistoryLost` unless the plugin sends every change that a stream can want since `position`.

@@ -36,6 +36,7 @@ from pgdoc.cli.stores import DEFAULT_SCHEMA, open_store
 from pgdoc.cli.tables import tables_app
 from pgdoc.cli.transfer import ID_FIELD, dump_documents, load_documents
 from pgdoc.cli.ttl import ttl_app
+from pgdoc.cli.upgrade import upgrade_app
 from pgdoc.errors import CollectionNotFound, PgdocError, ServerUnreachable
 from pgdoc.model.names import check_name
 from pgdoc.model.table_names import is_table_name, titled
@@ -55,6 +56,7 @@ app.add_typer(consumers_app, name="consumers")
 app.add_typer(tables_app, name="tables")
 app.add_typer(ttl_app, name="ttl")
 app.command("metrics")(metrics_command)
+app.add_typer(upgrade_app, name="upgrade")
 
 _TERMINATED = 128 + signal.SIGTERM
 _POLL_S = 1.0

@@ -13,7 +13,7 @@ from psycopg.rows import namedtuple_row
 
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, check_owner
 from pgdoc.database.conninfo import parse_conninfo, with_application_name
-from pgdoc.database.errors import connection_error, is_connection_loss, one_line
+from pgdoc.database.errors import FROZEN, connection_error, is_connection_loss, one_line
 from pgdoc.database.session_settings import as_options, given_options, still_accepted
 from pgdoc.database.standbys import FIND_PRIMARY
 from pgdoc.errors import (
@@ -27,6 +27,7 @@ from pgdoc.errors import (
     ServerUnreachable,
     SlotsExhausted,
     UnsupportedServer,
+    UpgradePrepared,
     WalLevelTooLow,
 )
 from pgdoc.runtime.deadline import BoundedConnection, deadline_scope
@@ -244,7 +245,7 @@ def map_replication_error(exc: psycopg.Error, connection: psycopg.Connection[Any
         )
     if exc.sqlstate == "42501":
         return PluginNotAllowed(f"{text}: {_ALLOW}") if plugin else ReplicationNotPermitted(f"{text}: {_ALTER_ROLE}")
-    lacking = _lacking(exc.sqlstate, text)
+    lacking = _lacking(exc, text)
     if lacking is not None:
         return lacking
     if is_connection_loss(exc) or exc.sqlstate in _PASSING:
@@ -252,8 +253,11 @@ def map_replication_error(exc: psycopg.Error, connection: psycopg.Connection[Any
     return DatabaseError(f"replication failed: {text}", sqlstate=exc.sqlstate)
 
 
-def _lacking(sqlstate: str | None, text: str) -> PgdocError | None:
+def _lacking(exc: psycopg.Error, text: str) -> PgdocError | None:
     """Return the error for what the server lacks to read a slot, if that is the reason."""
+    sqlstate = exc.sqlstate
+    if sqlstate == FROZEN:
+        return UpgradePrepared(f"{text}. {(exc.diag.message_hint or '').rstrip('.')}")
     if sqlstate == "42704" and _OUR_PUBLICATION.search(text):
         return HistoryLost(f"{text}: the publication is younger than the WAL to be read: stream from now")
     if sqlstate == "55000" and _WAL_LEVEL.search(text):

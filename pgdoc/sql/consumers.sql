@@ -206,13 +206,14 @@ RETURNING u.skipped_at IS NOT NULL AS is_skipped
 DELETE FROM pgdoc.consumers WHERE name = %s RETURNING true
 
 -- name: slot
--- The column failover exists since PostgreSQL 17.
+-- The columns failover and invalidation_reason exist since PostgreSQL 17.
 SELECT plugin, wal_status, (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint AS confirmed, active_pid,
   coalesce((SELECT setting <> '0'::text FROM pg_settings WHERE name = 'idle_replication_slot_timeout'::text), false)
     AS ends_idle,
   coalesce((to_jsonb(s) ->> 'failover')::boolean, false) AS is_failover,
   coalesce(current_setting('synchronized_standby_slots', true) <> '', false) AS is_held_back,
-  EXISTS (SELECT FROM pg_replication_slots WHERE slot_type = 'physical') AS has_standby
+  EXISTS (SELECT FROM pg_replication_slots WHERE slot_type = 'physical') AS has_standby,
+  to_jsonb(s) ->> 'invalidation_reason' AS reason
 FROM pg_replication_slots AS s WHERE slot_name = %s
 
 -- name: published_since

@@ -60,6 +60,8 @@ class ConsumerStatus:
             consumer open, or if this role may not see it (`pg_read_all_stats`). More than a few seconds mean that the
             owner hangs or is cut off.
         unreadable: the commit LSN of a transaction that it can't read and was not told to pass; see `Store.skip`.
+        invalidation_reason: why its slot is `lost`, as PostgreSQL 17 and newer name it: `wal_removed`, `idle_timeout`,
+            `rows_removed` or `wal_level_insufficient`; else `None`.
     """
 
     name: str
@@ -73,6 +75,7 @@ class ConsumerStatus:
     created_at: datetime
     owner_silent: timedelta | None = None
     unreadable: Lsn | None = None
+    invalidation_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
