@@ -81,7 +81,7 @@ class AsyncAdmin:
             raise ValueError(f"time must be a timedelta of at least 0, got {time!r}")
         if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
             raise ValueError(f"size must be a number of bytes of at least 0, got {size!r}")
-        await self._fetch("set_history", time, size)
+        await self._fetch("set_history", time, size, rights=self._backend.caller.to_set_history())
 
     async def status(self) -> Status:
         """See `AsyncStore.status`. A reader is opened to find out whether streams work."""

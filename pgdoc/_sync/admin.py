@@ -82,7 +82,7 @@ class Admin:
             raise ValueError(f"time must be a timedelta of at least 0, got {time!r}")
         if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
             raise ValueError(f"size must be a number of bytes of at least 0, got {size!r}")
-        self._fetch("set_history", time, size)
+        self._fetch("set_history", time, size, rights=self._backend.caller.to_set_history())
 
     def status(self) -> Status:
         """See `Store.status`. A reader is opened to find out whether streams work."""

@@ -26,6 +26,7 @@ from pgdoc.cli.arguments import (
 from pgdoc.cli.consumers import consumers_app
 from pgdoc.cli.demo import run_demo
 from pgdoc.cli.doctor import examine_server
+from pgdoc.cli.grants import grant_command
 from pgdoc.cli.invocation import own_command
 from pgdoc.cli.metrics import metrics_command
 from pgdoc.cli.opening import explain_missing, has_schema, missing_collections, open_stream, schema_not_found
@@ -57,6 +58,7 @@ app.add_typer(tables_app, name="tables")
 app.add_typer(ttl_app, name="ttl")
 app.command("metrics")(metrics_command)
 app.add_typer(upgrade_app, name="upgrade")
+app.command("grant", cls=PlainCommand)(grant_command)
 
 _TERMINATED = 128 + signal.SIGTERM
 _POLL_S = 1.0

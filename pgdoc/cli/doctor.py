@@ -18,6 +18,7 @@ from pgdoc.cli.ttl import find_late_documents
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision, check_server
 from pgdoc.database.conninfo import PlainConnection
 from pgdoc.database.errors import connection_error, one_line
+from pgdoc.database.rights import Caller
 from pgdoc.database.session_settings import (
     SESSION,
     missing_settings,
@@ -146,8 +147,7 @@ def _replication(connection: psycopg.Connection[Any]) -> Iterator[tuple[str, str
     if found.wal_level != "logical":
         yield "wrong", f"wal_level is {found.wal_level}: set it to logical and restart the server"
     if not found.may_replicate:
-        run = f'run ALTER ROLE "{found.role}" REPLICATION as a superuser'
-        yield "wrong", f'role "{found.role}" may not replicate: {run}'
+        yield "wrong", f'role "{found.role}" may not replicate: {Caller(found.role).to_replicate()}'
     for what, used, most, setting in (
         ("replication slots", found.slots, found.max_slots, "max_replication_slots"),
         ("walsenders", found.walsenders, found.max_walsenders, "max_wal_senders"),
@@ -278,7 +278,10 @@ def _streams(store: Store) -> Iterator[tuple[str, str]]:
     if not found.follows_ddl:
         yield (
             "warn",
-            "streams notice DDL in plain SQL late: `pgdoc init` by a superuser who owns it adds event triggers",
+            (
+                "no event triggers, so streams notice DDL in plain SQL late: `pgdoc init` adds them if a superuser "
+                "owns the catalog; another one can't have them"
+            ),
         )
 
 
@@ -296,8 +299,7 @@ def _consumers(store: Store) -> Iterator[tuple[str, str]]:
     except DatabaseError as exc:
         if exc.sqlstate != _MAY_NOT_READ:
             raise
-        grant = "GRANT SELECT ON pgdoc.consumers, pgdoc.consumer_progress, pgdoc.owners, pgdoc.unreadable TO ..."
-        yield "warn", f"the role may not read them: to check them too, run {grant} as the catalog's owner"
+        yield "warn", f"the role may not read them: {exc}"
         return
     for consumer in consumers:
         drop = f"drop it with `pgdoc consumers drop {consumer.name}`"

@@ -25,7 +25,7 @@ def find_table_faults(connection: psycopg.Connection[Any]) -> Iterator[tuple[str
     ((follows,),) = connection.execute(statement("doctor", "follows_ddl").encode()).fetchall()
     if not follows:
         found = "no event trigger follows ALTER TABLE, so streams notice a change of columns late, and need pgoutput"
-        yield "warn", f"{found}: `pgdoc init` by a superuser who owns the catalog adds them"
+        yield "warn", f"{found}: `pgdoc init` adds it if a superuser owns the catalog; another one can't have it"
     inexact = [f"{table.name} ({', '.join(table.inexact)})" for table in tables if table.inexact]
     if inexact:
         yield "ok", f"wal2json would send NaN and infinities as null, so streams use pgoutput: {', '.join(inexact)}"

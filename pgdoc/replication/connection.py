@@ -14,6 +14,7 @@ from psycopg.rows import namedtuple_row
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, check_owner
 from pgdoc.database.conninfo import parse_conninfo, with_application_name
 from pgdoc.database.errors import FROZEN, connection_error, is_connection_loss, one_line
+from pgdoc.database.rights import Caller
 from pgdoc.database.session_settings import as_options, given_options, still_accepted
 from pgdoc.database.standbys import FIND_PRIMARY
 from pgdoc.errors import (
@@ -210,10 +211,7 @@ def _check_replication(found: Any, *, needs_slot: bool) -> None:
             "wal_level = 'logical' and restart the server"
         )
     if not found.may_replicate:
-        raise ReplicationNotPermitted(
-            f'role "{found.role}" may not replicate: '
-            f"run ALTER ROLE {quote_identifier(found.role)} REPLICATION as a superuser"
-        )
+        raise ReplicationNotPermitted(f'role "{found.role}" may not replicate: {Caller(found.role).to_replicate()}')
     if needs_slot and found.slots >= found.max_slots:
         raise SlotsExhausted(f"all {found.max_slots} replication slots of the server are in use: {_MORE_SLOTS}")
     if found.walsenders >= found.max_walsenders:
@@ -320,7 +318,7 @@ _ALLOW = (
 _MORE_SLOTS = "raise max_replication_slots and restart the server, or drop slots that nobody reads"
 _MORE_WALSENDERS = "raise max_wal_senders and restart the server, or close streams"
 _DIRECT_ROUTE = "conninfo leads to a pooler; give the server's own host and port as replication_conninfo"
-_ALTER_ROLE = "run ALTER ROLE ... REPLICATION as a superuser"
+_ALTER_ROLE = "run ALTER ROLE ... REPLICATION as a superuser; `pgdoc grant` prints all that a role needs for streams"
 
 
 class _Refusal(NamedTuple):

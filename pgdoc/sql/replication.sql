@@ -1,13 +1,17 @@
 -- Statements that run on replication connections. Most have no parameters, because the replication protocol has none.
 
 -- name: preflight
--- The walsender checks session_user, the role that logged in, and ignores SET ROLE. Where the server has effective_wal_level
--- (PostgreSQL 19), the first logical slot turns decoding on under wal_level = replica.
+-- The walsender checks session_user, the role that logged in, and ignores SET ROLE. On Amazon RDS, it also lets members of
+-- rds_replication in. Where the server has effective_wal_level (PostgreSQL 19), the first logical slot turns decoding on under
+-- wal_level = replica.
 SELECT CASE WHEN current_setting('wal_level') = 'replica' AND current_setting('effective_wal_level', true) IS NOT NULL
     THEN 'logical' ELSE current_setting('wal_level') END AS wal_level,
   current_setting('server_encoding') AS encoding,
   current_database() AS database, pg_is_in_recovery() AS in_recovery, session_user AS role,
-  (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = session_user) AS may_replicate,
+  (SELECT r.rolreplication OR r.rolsuper OR EXISTS (
+    SELECT FROM pg_roles m JOIN pg_roles a ON a.rolname = 'rdsadmin'::name AND a.rolsuper
+    WHERE m.rolname = 'rds_replication'::name AND pg_has_role(r.oid, m.oid, 'MEMBER'))
+   FROM pg_roles r WHERE r.rolname = session_user) AS may_replicate,
   (SELECT count(*) FROM pg_replication_slots) AS slots,
   current_setting('max_replication_slots')::int AS max_slots,
   (SELECT count(*) FROM pg_stat_replication) AS walsenders, current_setting('max_wal_senders')::int AS max_walsenders

@@ -151,9 +151,6 @@ SELECT current_setting('server_version'), current_database(), (SELECT version_nu
   (SELECT count(*) FROM pgdoc.collections(%s)), pgdoc.follows_ddl(), pgdoc.loses_values(),
   (SELECT count(*) FROM pgdoc.registry WHERE kind = 'table' AND until IS NULL)
 
--- name: role
-SELECT current_user::text
-
 -- name: knows
 SELECT true FROM pgdoc.consumers WHERE name = %s::text
 
