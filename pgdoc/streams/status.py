@@ -51,6 +51,7 @@ class ConsumerStatus:
             consumer open, or if this role may not see it (`pg_read_all_stats`). More than a few seconds mean that the
             owner hangs or is cut off.
         unreadable: the commit LSN of a transaction that it can't read and was not told to pass; see `Store.skip`.
+        last_open_at: when a process last had it open, to within an hour.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ConsumerStatus:
     created_at: datetime
     owner_silent: timedelta | None = None
     unreadable: Lsn | None = None
+    last_open_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
