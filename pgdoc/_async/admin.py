@@ -133,7 +133,7 @@ def _check_lsn(name: str, value: Any) -> Lsn:
 
 
 def _consumer_status(row: tuple[Any, ...]) -> ConsumerStatus:
-    name, schema, owner_pid, position, system_id, timeline, database_oid, *others, unreadable, last_open_at = row
+    name, schema, owner_pid, position, system_id, timeline, database_oid, *others = row
     token = token_at(position[:4] if position else BEFORE_ALL, (int(system_id), timeline, database_oid))
-    lsn = None if unreadable is None else Lsn(unreadable)
-    return ConsumerStatus(name, schema, owner_pid, token, *others, lsn, last_open_at)
+    others[-2] = None if others[-2] is None else Lsn(others[-2])  # `unreadable`
+    return ConsumerStatus(name, schema, owner_pid, token, *others)

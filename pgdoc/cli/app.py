@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+
 import pgdoc
 from pgdoc.cli.arguments import (
     PLUGINS,

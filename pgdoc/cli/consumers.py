@@ -14,11 +14,9 @@ from pgdoc.cli.output import print_json
 
 __all__ = ["consumers_app"]
 
-consumers_app = typer.Typer(
-    help="List or drop durable consumers, or let one go on.", rich_markup_mode=None
-)
+consumers_app = typer.Typer(help="List or drop durable consumers, or let one go on.", rich_markup_mode=None)
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The consumer.")]
+ConsumerName = Annotated[str, typer.Argument(metavar="NAME", help="The consumer.")]
 
 
 @consumers_app.callback(invoke_without_command=True)
@@ -46,7 +44,7 @@ def list_consumers_command(
 
 @consumers_app.command("drop", cls=PlainCommand)
 def drop_consumer_command(
-    context: typer.Context, name: Name, *, json: Json = False, dsn: Dsn = "", schema: ConsumerSchema = None
+    context: typer.Context, name: ConsumerName, *, json: Json = False, dsn: Dsn = "", schema: ConsumerSchema = None
 ) -> None:
     """Drop a consumer and its replication slot."""
     group = context.obj.with_options(dsn, schema, json=json)
@@ -63,7 +61,7 @@ def drop_consumer_command(
 
 @consumers_app.command("skip", cls=PlainCommand)
 def skip_command(
-    context: typer.Context, name: Name, *, json: Json = False, dsn: Dsn = "", schema: ConsumerSchema = None
+    context: typer.Context, name: ConsumerName, *, json: Json = False, dsn: Dsn = "", schema: ConsumerSchema = None
 ) -> None:
     """Let a consumer pass the one transaction that it can't read.
 

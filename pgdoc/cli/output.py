@@ -75,15 +75,19 @@ def print_json(found: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type | pgdoc.Lsn | pgdoc.ResumeToken):
+    if is_dataclass(value) and not isinstance(value, type | pgdoc.ResumeToken):
         return {_key(field): _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return _plain_scalar(value)
+
+
+def _plain_scalar(value: Any) -> Any:
     match value:
-        case dict():
-            return {name: _plain(item) for name, item in value.items()}
         case pgdoc.Lsn() | pgdoc.ResumeToken():
             return str(value)
-        case list() | tuple():
-            return [_plain(item) for item in value]
         case datetime():
             return value.isoformat()
         case timedelta():

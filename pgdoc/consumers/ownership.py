@@ -9,9 +9,9 @@ any role can take.
    that holds a former owner's checkpoint (see `fence`). Only then does it read the position, and end the former
    reader of the slot. So a paused process that wakes up after a takeover can't commit anything.
 3. An owner that loses its session comes back under the same claim, unless another process has claimed the consumer.
-4. The owner uses its session every `HEARTBEAT_S`, and writes once an hour at rest, which says how long a consumer that is
-   closed has been unused. The server ends a session that is idle
-   for `LEASE_S`, so a process that hangs, or whose network does, loses the consumer to a standby.
+4. The owner uses its session every `HEARTBEAT_S`, and writes once an hour at rest, so that the catalog knows since
+   when a closed consumer is unused. The server ends a session that is idle for `LEASE_S`, so a process that hangs, or
+   whose network does, loses the consumer to a standby.
 5. A role that may not see when another role's session began can't tell whether it is still the owner's. Such a standby
    asks for a lease: the claim then ends `LEASE_S` after it was last renewed, and the owner renews it at rest, too.
 """

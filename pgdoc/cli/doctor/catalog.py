@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pgdoc.cli.doctor.examination import Examination
     from pgdoc.cli.doctor.finding import Finding
 
-__all__ = ["check_catalog", "check_event_triggers", "check_publication"]
+__all__ = ["check_catalog", "check_coverage", "check_event_triggers"]
 
 _INIT: Final = ["pgdoc init"]
 _FIRES: Final = {"O", "A"}
@@ -81,7 +81,7 @@ def check_event_triggers(on: Examination) -> Iterator[Finding]:
         yield good("event-triggers", "event triggers follow DDL in plain SQL", value=len(found))
 
 
-def check_publication(on: Examination) -> Iterator[Finding]:
+def check_coverage(on: Examination) -> Iterator[Finding]:
     """Check that pgoutput sees all that is watched, and nothing else."""
     ((fault,),) = on.rows_of("streams", "publication_fault", on.schema, "{.}")
     if fault is not None:
@@ -97,7 +97,8 @@ def check_publication(on: Examination) -> Iterator[Finding]:
     for owner in on.rows("publication_owner"):
         yield warn(
             "publication-owner",
-            f'the role "{owner.name}" owns the publication "pgdoc", but "{owner.expected}" owns the catalog, and can\'t add '
+            f'the role "{owner.name}" owns the publication "pgdoc", but "{owner.expected}" owns the catalog, and '
+            "can't add "
             "collections to it",
             "pgdoc",
             owner.name,
@@ -118,7 +119,8 @@ def _foreign(table: Any) -> Finding:
     name = as_identifier(table.schema, table.name)
     return warn(
         "publication-foreign-table",
-        f'the publication "pgdoc" has the table {name}, which is no collection and not watched: the server sends its changes '
+        f'the publication "pgdoc" has the table {name}, which is no collection and not watched: the server sends its '
+        "changes "
         "for nothing",
         f"{table.schema}.{table.name}",
         fix=[f"ALTER PUBLICATION pgdoc DROP TABLE ONLY {name}"],

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 import shlex
 
-__all__ = ["as_identifier", "as_literal", "drop_slot_sql", "for_shell", "reset_setting", "set_for_server", "set_list_for_server"]
+__all__ = [
+    "as_identifier",
+    "as_literal",
+    "drop_slot_sql",
+    "for_shell",
+    "reset_setting",
+    "set_for_server",
+    "set_list_for_server",
+]
 
 
 def as_identifier(*names: str) -> str:

@@ -47,7 +47,8 @@ def check_consumers(on: Examination) -> Iterator[Finding]:
         if slot.is_consumers and slot.is_here and slot.name not in known:
             yield warn(
                 "slot-without-consumer",
-                f'slot "{slot.name}" is that of a consumer which the catalog does not have, as a restored catalog leaves it: '
+                f'slot "{slot.name}" is that of a consumer which the catalog does not have, as a restored catalog '
+                "leaves it: "
                 "it keeps WAL until a consumer of that name is opened",
                 slot.name,
                 slot.retained,
@@ -60,14 +61,16 @@ def _consumer(found: Any) -> Iterator[Finding]:
     if found.last_open_at > found.now + _FUTURE:
         yield warn(
             "clock-went-back",
-            f"consumer {name} was used at {found.last_open_at:%Y-%m-%d %H:%M:%S%z}, which has yet to come: the server's clock "
+            f"consumer {name} was used at {found.last_open_at:%Y-%m-%d %H:%M:%S%z}, which has yet to come: the "
+            "server's clock "
             "has gone back, and what depends on it (the expiry of documents, prune) is late",
             name,
         )
     if found.unreadable is not None:
         yield wrong(
             "consumer-unreadable",
-            f"consumer {name} can't read the transaction that commits at {found.unreadable}: let it pass that one, and open "
+            f"consumer {name} can't read the transaction that commits at {found.unreadable}: let it pass that one, and "
+            "open "
             "the consumer again",
             name,
             found.unreadable,
@@ -76,7 +79,8 @@ def _consumer(found: Any) -> Iterator[Finding]:
     elif not found.is_settled:
         yield warn(
             "consumer-unfinished",
-            f"consumer {name} has no position, because its creation was interrupted: open it, which begins again, or drop it",
+            f"consumer {name} has no position, because its creation was interrupted: open it, which begins again, or "
+            "drop it",
             name,
             fix=[for_shell("pgdoc", "consumers", "drop", name)],
         )
@@ -84,7 +88,8 @@ def _consumer(found: Any) -> Iterator[Finding]:
         lost = "lost its slot" if found.wal_status is None else "lost its WAL"
         yield wrong(
             "consumer-lost",
-            f"consumer {name} has {lost}: opening it finds the position again if history reaches back to it; otherwise let "
+            f"consumer {name} has {lost}: opening it finds the position again if history reaches back to it; otherwise "
+            "let "
             "it begin anew from now, and rebuild what it feeds",
             name,
             lost,
@@ -105,7 +110,10 @@ def _closed(found: Any) -> Finding:
     drop = [for_shell("pgdoc", "consumers", "drop", name)]
     unused = found.now - found.last_open_at
     if unused > _ORPHANED:
-        text = f"nobody has opened consumer {name} for {render_delay(unused)}, and it retains {kept} of WAL: open it, or drop it"
+        text = (
+            f"nobody has opened consumer {name} for {render_delay(unused)}, and it retains {kept} of WAL: open it, or "
+            "drop it"
+        )
         return warn("consumer-orphaned", text, name, found.last_open_at.isoformat(), fix=drop)
     text = f"consumer {name} is not open, and retains {kept} of WAL: open it, or drop it"
     return warn("consumer-closed", text, name, found.retained_bytes, fix=drop)
@@ -115,7 +123,8 @@ def _silent(found: Any) -> Finding:
     lease = " and its lease has expired" if found.owner_silent > _LEASE else ""
     return warn(
         "consumer-silent",
-        f"the owner of consumer {found.name}, pid {found.owner_pid}, has been silent for {render_delay(found.owner_silent)}"
+        f"the owner of consumer {found.name}, pid {found.owner_pid}, has been silent for "
+        f"{render_delay(found.owner_silent)}"
         f"{lease}: its process hangs or is cut off; end its session to let a standby take over at once",
         found.name,
         found.owner_pid,
@@ -142,7 +151,8 @@ def check_history(on: Examination) -> Iterator[Finding]:
         yield warn(
             "history-limit",
             f"history may retain {render_bytes(size)} of WAL, but the server drops what exceeds {render_bytes(limit)} "
-            "(max_slot_wal_keep_size), and the positions of consumers with it: raise it, or `Store.set_history(size=...)` less",
+            "(max_slot_wal_keep_size), and the positions of consumers with it: raise it, or "
+            "`Store.set_history(size=...)` less",
             "max_slot_wal_keep_size",
             limit,
             fix=set_for_server("max_slot_wal_keep_size", f"{size * 2 >> 20}MB"),
@@ -161,7 +171,8 @@ def _bookmarks_left(on: Examination, bookmarks: int, time_s: float) -> Iterator[
         retained = max(slot.retained or 0 for slot in left)
         yield warn(
             "bookmarks-left",
-            f"a process that was killed has left {len(left)} bookmarks, which retain {render_bytes(retained)} of WAL, and "
+            f"a process that was killed has left {len(left)} bookmarks, which retain {render_bytes(retained)} of WAL, "
+            "and "
             f"nothing limits them; the newest is {render_delay(age)} old: drop them, or open a stream and close it",
             left[0].name,
             retained,

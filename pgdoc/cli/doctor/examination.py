@@ -12,8 +12,6 @@ from pgdoc.database.examination import look_only
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     import psycopg
 
 __all__ = ["Examination", "ServerSetting", "begin_examination", "render_seconds"]
@@ -150,13 +148,3 @@ def begin_examination(connection: psycopg.Connection[Any], dsn: str, schema: str
 def render_seconds(seconds: float) -> str:
     """Return a time in the largest unit that it fills."""
     return render_delay(timedelta(seconds=seconds))
-
-
-def counted(items: Sequence[Any], one: str, many: str) -> str:
-    """Return a count with its noun."""
-    return f"{len(items)} {one if len(items) == 1 else many}"
-
-
-def names_of(rows: Sequence[Any]) -> Iterator[str]:
-    """Yield the names of rows, quoted for a message."""
-    yield from (f'"{row.name}"' for row in rows)

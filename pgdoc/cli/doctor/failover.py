@@ -1,7 +1,7 @@
 """Checks of what a failover to a standby needs, from PostgreSQL 17 on: the primary's side, and the standby's.
 
-A consumer survives a failover if its slot has the flag `failover`, the standby copies it (`sync_replication_slots`), and
-no consumer gets further than the standby (`synchronized_standby_slots`).
+A consumer survives a failover if its slot has the flag `failover`, the standby copies it (`sync_replication_slots`),
+and no consumer gets further than the standby (`synchronized_standby_slots`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ __all__ = ["check_primary", "check_standby"]
 
 _FIRST_VERSION: Final = 17
 _ADD_DBNAME: Final = (
-    "SELECT format('ALTER SYSTEM SET primary_conninfo = %L', current_setting('primary_conninfo') || ' dbname=postgres') "
+    "SELECT format('ALTER SYSTEM SET primary_conninfo = %L', current_setting('primary_conninfo') || ' "
+    "dbname=postgres') "
     "\\gexec"
 )
 
@@ -72,7 +73,8 @@ def _listed_slots(listed: list[str], physical: dict[str, Any]) -> Iterator[Findi
         state = "does not exist" if slot is None else "has lost its WAL" if slot.wal_status == "lost" else "is inactive"
         yield wrong(
             "standby-slot",
-            f'synchronized_standby_slots lists the slot "{name}", which {state}: consumers with failover slots wait for it '
+            f'synchronized_standby_slots lists the slot "{name}", which {state}: consumers with failover slots wait '
+            "for it "
             "and get nothing; connect the standby through it, or take it out of the list",
             name,
             state,
@@ -85,7 +87,8 @@ def _consumer_slots(consumers: list[Any]) -> Iterator[Finding]:
     for slot in without:
         yield warn(
             "failover-flag",
-            f'the slot of consumer "{slot.consumer}" is not a failover slot, so a standby that is promoted does not have '
+            f'the slot of consumer "{slot.consumer}" is not a failover slot, so a standby that is promoted does not '
+            "have "
             "it: open the consumer again, or run the command on a connection with replication=database",
             slot.consumer,
             slot.name,
@@ -99,7 +102,8 @@ def _standby(standby: Any, physical: dict[str, Any]) -> Iterator[Finding]:
     if standby.slot is None:
         yield warn(
             "standby-without-slot",
-            f'standby "{standby.name}" uses no replication slot, and copies no slots without one: set primary_slot_name on '
+            f'standby "{standby.name}" uses no replication slot, and copies no slots without one: set '
+            "primary_slot_name on "
             "the standby to a slot that you create",
             standby.name,
             fix=[f"SELECT pg_create_physical_replication_slot({as_literal(_slot_for(standby.name))})"],
@@ -107,7 +111,8 @@ def _standby(standby: Any, physical: dict[str, Any]) -> Iterator[Finding]:
     elif not physical[standby.slot].has_feedback:
         yield warn(
             "standby-feedback",
-            f'standby "{standby.name}" reports no rows that it needs (hot_standby_feedback is off there), so it can\'t copy '
+            f'standby "{standby.name}" reports no rows that it needs (hot_standby_feedback is off there), so it can\'t '
+            "copy "
             "slots: run the commands on the standby",
             standby.name,
             standby.slot,
@@ -128,7 +133,8 @@ def _leaders(listed: list[str], physical: dict[str, Any], consumers: list[Any]) 
     if active and not listed and any(slot.is_failover for slot in consumers):
         yield warn(
             "decoding-outruns-standby",
-            "synchronized_standby_slots is empty, so consumers can be ahead of the standby, and lose what is between when "
+            "synchronized_standby_slots is empty, so consumers can be ahead of the standby, and lose what is between "
+            "when "
             "it is promoted",
             "synchronized_standby_slots",
             "",
@@ -154,7 +160,10 @@ def check_standby(on: Examination) -> Iterator[Finding]:
     if on.version < _FIRST_VERSION or not on.in_recovery:
         return
     for setting, why in (
-        ("sync_replication_slots", "this standby copies no slots, so consumers lose their positions when it is promoted"),
+        (
+            "sync_replication_slots",
+            "this standby copies no slots, so consumers lose their positions when it is promoted",
+        ),
         ("hot_standby_feedback", "the primary may remove what the copied slots need"),
     ):
         value = on.text_of(setting)
@@ -186,7 +195,8 @@ def _primary_conninfo(on: Examination) -> Iterator[Finding]:
     if text and "dbname" not in conninfo_to_dict(text):
         yield wrong(
             "primary-conninfo",
-            "primary_conninfo has no dbname, so the standby can't copy slots: add it; the command is for psql, and shows no "
+            "primary_conninfo has no dbname, so the standby can't copy slots: add it; the command is for psql, and "
+            "shows no "
             "password",
             "primary_conninfo",
             fix=[] if "://" in text else [_ADD_DBNAME, "SELECT pg_reload_conf()"],
@@ -200,7 +210,8 @@ def _copies(on: Examination) -> Iterator[Finding]:
         if not slot.is_synced or slot.temporary:
             yield warn(
                 "slot-not-ready",
-                f'the copy of the slot of consumer "{slot.consumer}" is not ready: it becomes so when the consumer has read '
+                f'the copy of the slot of consumer "{slot.consumer}" is not ready: it becomes so when the consumer has '
+                "read "
                 "on at the primary; until then a promotion loses its position",
                 slot.consumer,
                 slot.name,

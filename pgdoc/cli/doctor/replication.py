@@ -77,7 +77,8 @@ def check_standby_names(on: Examination) -> Iterator[Finding]:
         fix = set_for_server("synchronous_standby_names", _any_of(standbys)) if standbys else []
         yield warn(
             "synchronous-names",
-            f"{setting} can match pgdoc's walsenders: they report nothing that could count, but confirm late and reconnect "
+            f"{setting} can match pgdoc's walsenders: they report nothing that could count, but confirm late and "
+            "reconnect "
             "to release WAL; list the standbys by their names",
             "synchronous_standby_names",
             names,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import psycopg
 
-from pgdoc.cli.doctor.catalog import check_catalog, check_event_triggers, check_publication
+from pgdoc.cli.doctor.catalog import check_catalog, check_coverage, check_event_triggers
 from pgdoc.cli.doctor.collations import check_collations
 from pgdoc.cli.doctor.consumers import check_consumers, check_history
 from pgdoc.cli.doctor.documents import check_expiry, check_sizes
@@ -19,9 +19,9 @@ from pgdoc.cli.doctor.server import (
     check_clock,
     check_connections,
     check_disk,
+    check_kind,
     check_rights,
     check_session,
-    check_version,
 )
 from pgdoc.cli.doctor.slots import check_ids, check_room, check_slots, check_transactions
 from pgdoc.cli.doctor.tables import check_tables
@@ -34,14 +34,14 @@ from pgdoc.errors import PgdocError
 from pgdoc.model.names import check_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from pgdoc.cli.doctor.finding import Finding
 
 __all__ = ["examine_server"]
 
 
-class Check(NamedTuple):
+class DoctorCheck(NamedTuple):
     """A check, and the subject of its findings.
 
     Attributes:
@@ -54,48 +54,51 @@ class Check(NamedTuple):
 
 
 _OF_THE_SERVER: Final = (
-    Check("server", check_version, on_standby=True),
-    Check("rights", check_rights, on_standby=True),
-    Check("settings", check_session, on_standby=True),
-    Check("settings", check_role_settings, on_standby=True),
-    Check("replication", check_replication, on_standby=True),
-    Check("replication", check_plugins, on_standby=True),
-    Check("replication", check_room, on_standby=True),
-    Check("replication", check_walsender_limit, on_standby=True),
-    Check("connections", check_connections, on_standby=True),
-    Check("timeouts", check_time_limits, on_standby=True),
-    Check("timeouts", check_idle_slots, on_standby=True),
-    Check("clock", check_clock, on_standby=True),
-    Check("standbys", check_standby_names),
-    Check("failover", check_primary),
-    Check("failover", check_standby, on_standby=True),
-    Check("disk", check_disk, on_standby=True),
-    Check("slots", check_slots, on_standby=True),
-    Check("ids", check_ids, on_standby=True),
-    Check("transactions", check_transactions),
+    DoctorCheck("server", check_kind, on_standby=True),
+    DoctorCheck("rights", check_rights, on_standby=True),
+    DoctorCheck("settings", check_session, on_standby=True),
+    DoctorCheck("settings", check_role_settings, on_standby=True),
+    DoctorCheck("replication", check_replication, on_standby=True),
+    DoctorCheck("replication", check_plugins, on_standby=True),
+    DoctorCheck("replication", check_room, on_standby=True),
+    DoctorCheck("replication", check_walsender_limit, on_standby=True),
+    DoctorCheck("connections", check_connections, on_standby=True),
+    DoctorCheck("timeouts", check_time_limits, on_standby=True),
+    DoctorCheck("timeouts", check_idle_slots, on_standby=True),
+    DoctorCheck("clock", check_clock, on_standby=True),
+    DoctorCheck("standbys", check_standby_names),
+    DoctorCheck("failover", check_primary),
+    DoctorCheck("failover", check_standby, on_standby=True),
+    DoctorCheck("disk", check_disk, on_standby=True),
+    DoctorCheck("slots", check_slots, on_standby=True),
+    DoctorCheck("ids", check_ids, on_standby=True),
+    DoctorCheck("transactions", check_transactions),
 )
 
-_CATALOG: Final = Check("catalog", check_catalog, on_standby=True)
+_CATALOG: Final = DoctorCheck("catalog", check_catalog, on_standby=True)
 
 _OF_THE_CATALOG: Final = (
-    Check("catalog", check_event_triggers, on_standby=True),
-    Check("catalog", check_publication, on_standby=True),
-    Check("tables", check_tables, on_standby=True),
-    Check("watched", check_watched_tables, on_standby=True),
-    Check("collations", check_collations),
-    Check("sizes", check_sizes),
-    Check("expiry", check_expiry),
-    Check("history", check_history),
-    Check("consumers", check_consumers),
+    DoctorCheck("catalog", check_event_triggers, on_standby=True),
+    DoctorCheck("catalog", check_coverage, on_standby=True),
+    DoctorCheck("tables", check_tables, on_standby=True),
+    DoctorCheck("watched", check_watched_tables, on_standby=True),
+    DoctorCheck("collations", check_collations),
+    DoctorCheck("sizes", check_sizes),
+    DoctorCheck("expiry", check_expiry),
+    DoctorCheck("history", check_history),
+    DoctorCheck("consumers", check_consumers),
 )
 
-_STREAM: Final = Check("streams", check_stream)
+_STREAM: Final = DoctorCheck("streams", check_stream)
 
 
-def examine_server(dsn: str, schema: str = DEFAULT_SCHEMA) -> Iterator[Finding]:
-    """Run all checks. A check that fails becomes a finding, and the next one runs. None changes anything.
+def examine_server(dsn: str, schema: str = DEFAULT_SCHEMA, *, only: Collection[str] = ()) -> Iterator[Finding]:
+    """Run the checks. One that fails becomes a finding, and the next one runs. None changes anything.
 
-    `schema` has the tables, indexes and streams to check.
+    Args:
+        dsn: of the database.
+        schema: has the tables, indexes and streams to check.
+        only: the subjects to check; all by default.
     """
     check_name(schema, "schema")
     try:
@@ -109,19 +112,24 @@ def examine_server(dsn: str, schema: str = DEFAULT_SCHEMA) -> Iterator[Finding]:
         except psycopg.Error as exc:
             yield _named("connection", wrong("connection", f"the connection was lost: {one_line(exc)}"))
             return
-        yield from _examine(on)
+        yield from _examine(on, frozenset(only))
 
 
-def _examine(on: Examination) -> Iterator[Finding]:
-    for check in _OF_THE_SERVER:
+def _examine(on: Examination, only: frozenset[str]) -> Iterator[Finding]:
+    def wanted(checks: Iterable[DoctorCheck]) -> list[DoctorCheck]:
+        return [check for check in checks if not only or check.subject in only]
+
+    for check in wanted(_OF_THE_SERVER):
         yield from _run(check, on)
+    if not wanted((_CATALOG, *_OF_THE_CATALOG, _STREAM)):
+        return
     catalog = list(_run(_CATALOG, on))
     yield from catalog
     if any(finding.verdict == "wrong" for finding in catalog):
         return
-    for check in _OF_THE_CATALOG:
+    for check in wanted(_OF_THE_CATALOG):
         yield from _run(check, on)
-    if on.may_replicate and not on.in_recovery:
+    if wanted((_STREAM,)) and on.may_replicate and not on.in_recovery:
         yield from _run_stream(on)
 
 
@@ -132,7 +140,7 @@ def _connect(dsn: str) -> psycopg.Connection[Any]:
         raise (exc if dsn else explain_missing_dsn(exc)) from exc
 
 
-def _run(check: Check, on: Examination) -> Iterator[Finding]:
+def _run(check: DoctorCheck, on: Examination) -> Iterator[Finding]:
     """Run one check, whose findings are complete before the next begins."""
     if on.in_recovery and not check.on_standby:
         return

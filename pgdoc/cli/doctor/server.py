@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pgdoc.cli.doctor.examination import Examination
     from pgdoc.cli.doctor.finding import Finding
 
-__all__ = ["check_clock", "check_connections", "check_disk", "check_rights", "check_session", "check_version"]
+__all__ = ["check_clock", "check_connections", "check_disk", "check_kind", "check_rights", "check_session"]
 
 _FEW_FREE: Final = 2
 _MUCH_SKEW_S: Final = 5.0
@@ -33,7 +33,7 @@ _HIDDEN: Final = (
 )
 
 
-def check_version(on: Examination) -> Iterator[Finding]:
+def check_kind(on: Examination) -> Iterator[Finding]:
     """Check what pgdoc needs at all."""
     encoding = on.connection.info.parameter_status("server_encoding")
     try:
@@ -125,7 +125,8 @@ def check_disk(on: Examination) -> Iterator[Finding]:
     if limit.value == "-1":
         yield warn(
             "slot-wal-limit",
-            "max_slot_wal_keep_size is unlimited, so a slot that nobody reads can fill the disk: set it, for example to "
+            "max_slot_wal_keep_size is unlimited, so a slot that nobody reads can fill the disk: set it, for example "
+            "to "
             "10GB",
             "max_slot_wal_keep_size",
             -1,
@@ -147,7 +148,8 @@ def check_disk(on: Examination) -> Iterator[Finding]:
     if found.failed_since is not None:
         yield warn(
             "archiver",
-            f"archive_command or archive_library has failed since {found.failed_since:%Y-%m-%d %H:%M:%S%z}, so no WAL is "
+            f"archive_command or archive_library has failed since {found.failed_since:%Y-%m-%d %H:%M:%S%z}, so no WAL "
+            "is "
             "removed and the disk will fill: the server's log says why",
             "archive_command",
             found.failures,

@@ -94,8 +94,9 @@ def check_walsender_limit(on: Examination) -> Iterator[Finding]:
     if found.seconds == 0:
         yield warn(
             "wal-sender-timeout",
-            "wal_sender_timeout is 0, so the server never ends the walsender of a machine that is gone: it keeps its slot "
-            "busy, and WAL with it",
+            "wal_sender_timeout is 0, so the server never ends the walsender of a standby whose machine is gone, and "
+            "its slot "
+            "stays busy; streams of pgdoc set a limit of their own",
             "wal_sender_timeout",
             0,
             fix=fix,
@@ -103,7 +104,8 @@ def check_walsender_limit(on: Examination) -> Iterator[Finding]:
     elif found.seconds < _SHORT_WALSENDER_S:
         yield warn(
             "wal-sender-timeout",
-            f"wal_sender_timeout is {found.shown}: a short pause of the network or of a program ends its streams, which "
+            f"wal_sender_timeout is {found.shown}: a short pause of the network or of a program ends its streams, "
+            "which "
             "then reconnect",
             "wal_sender_timeout",
             found.shown,
@@ -124,7 +126,8 @@ def check_idle_slots(on: Examination) -> Iterator[Finding]:
     if limit_s < _SHORT_IDLE_SLOT_S or idle > limit_s / 2:
         yield warn(
             "idle-slot-timeout",
-            f"idle_replication_slot_timeout is {shown}: a consumer that stays closed for longer loses its position, and "
+            f"idle_replication_slot_timeout is {shown}: a consumer that stays closed for longer loses its position, "
+            "and "
             f"so do bookmarks, which nobody reads; one slot of pgdoc has been idle for {render_seconds(idle)}",
             "idle_replication_slot_timeout",
             shown,

@@ -45,7 +45,9 @@ def _faults_of(table: Any) -> Iterator[Finding]:
         fix = [cure.removeprefix("run ")] if cure.startswith("run ") else remove
         yield wrong("table-conflict", f"{subject}: {reason}: {cure}", name, reason, fix=fix)
     if not table.is_full:
-        text = f"{subject} lacks REPLICA IDENTITY FULL, so its changes have no before images: add it again, as its owner"
+        text = (
+            f"{subject} lacks REPLICA IDENTITY FULL, so its changes have no before images: add it again, as its owner"
+        )
         yield wrong("table-identity", text, name, fix=add)
     if not table.is_published:
         text = f"{subject} is not in the publication, so pgoutput does not see its changes: add it again, as its owner"
@@ -54,7 +56,9 @@ def _faults_of(table: Any) -> Iterator[Finding]:
         text = f"{subject} has other columns than the registry says"
         yield warn("table-stale", text, name, fix=["SELECT pgdoc.follow_tables()"])
     if table.has_policies:
-        yield warn("table-policies", f"{subject} has row-level security, and streams ignore it: they show all rows", name)
+        yield warn(
+            "table-policies", f"{subject} has row-level security, and streams ignore it: they show all rows", name
+        )
     if table.unwatched_partition is not None:
         other = table.unwatched_partition
         text = f"{subject} is a partition, and {other} beside it is not watched"
