@@ -10,13 +10,15 @@ import io
 import shlex
 from typing import TYPE_CHECKING
 
+import psycopg
+from psycopg.conninfo import make_conninfo
+
 from pgdoc.cli.app import run_cli
 from pgdoc.cli.doctor import Finding, examine_server
+from tests.integration.own_server.words import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    import psycopg
+    from collections.abc import Collection, Iterator
 
 
 def findings(
@@ -58,3 +60,17 @@ def mend(connection: psycopg.Connection, dsn: str, found: Finding) -> None:
             assert code == 0, output.getvalue()
         else:
             connection.execute(command.encode())
+
+
+@contextlib.contextmanager
+def standby(dsn: str, name: str, slot: str = "") -> Iterator[psycopg.Connection]:
+    """Stream as a standby does."""
+    conninfo = make_conninfo(dsn, application_name=name, replication="true", dbname="")
+    with contextlib.closing(psycopg.connect(conninfo, autocommit=True)) as connection:
+        ((_, _, at, _),) = connection.execute("IDENTIFY_SYSTEM").fetchall()
+        through = f"SLOT {slot} " if slot else ""
+        connection.pgconn.exec_(f"START_REPLICATION {through}PHYSICAL {at.decode()}".encode())
+        with psycopg.connect(dsn, autocommit=True) as watching:
+            streaming = "SELECT FROM pg_stat_replication WHERE application_name = %s AND state = 'streaming'"
+            wait_until(lambda: bool(watching.execute(streaming, [name]).fetchall()))
+        yield connection

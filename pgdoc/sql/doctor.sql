@@ -132,7 +132,7 @@ ORDER BY age_s DESC NULLS LAST
 SELECT c.relname AS name, pgdoc.is_table(c.oid) AS is_watched, pgdoc.is_collection(c.oid) AS is_collection, pgdoc.form_fault(c.oid) AS fault,
   pgdoc.is_equipped(c.oid) AS is_equipped, c.relreplident = 'f' AS is_full
 FROM pg_class c
-WHERE (c.relkind = 'r' OR c.relkind = 'p') AND NOT c.relispartition AND c.relnamespace = to_regnamespace(%s)
+WHERE (c.relkind = 'r' OR c.relkind = 'p') AND NOT c.relispartition AND c.relnamespace = to_regnamespace(quote_ident(%s::text))
 ORDER BY c.relname
 
 -- name: connections
@@ -143,7 +143,7 @@ FROM pg_stat_activity WHERE backend_type = 'client backend'
 -- name: unfinished_indexes
 SELECT c.relname AS name, t.relname AS collection
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid
-WHERE NOT i.indisvalid AND t.relnamespace = to_regnamespace(%s)
+WHERE NOT i.indisvalid AND t.relnamespace = to_regnamespace(quote_ident(%s::text))
 ORDER BY c.relname
 
 -- name: is_bound
@@ -151,9 +151,10 @@ SELECT pgdoc.is_bound()
 
 -- name: unlimited
 -- The collections of a schema whose documents have no limit.
-SELECT found.name FROM pgdoc.collections(%s) WITH ORDINALITY AS found(name, place)
-WHERE pgdoc.max_size(to_regclass(format('%%I.%%I', %s::text, found.name))) IS NULL
-ORDER BY found.place
+SELECT c.relname::text AS name
+FROM pgdoc.registry r JOIN pg_class c ON c.oid = r.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE r.until IS NULL AND r.kind = 'collection' AND n.nspname = %s::name AND pgdoc.max_size(c.oid) IS NULL
+ORDER BY c.relname::text COLLATE "C"
 
 -- name: larger
 -- As the block of `limits.sql`: the first documents with more text than a limit, and how much.
@@ -175,7 +176,7 @@ SELECT n.nspname, c.collname, c.collversion, pg_collation_actual_version(c.oid),
 FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid JOIN pg_class x ON x.oid = i.indexrelid
   CROSS JOIN LATERAL unnest(i.indcollation::oid[]) AS used(oid)
   JOIN pg_collation c ON c.oid = used.oid JOIN pg_namespace n ON n.oid = c.collnamespace
-WHERE t.relnamespace = to_regnamespace(%s) AND c.collversion <> pg_collation_actual_version(c.oid)
+WHERE t.relnamespace = to_regnamespace(quote_ident(%s::text)) AND c.collversion <> pg_collation_actual_version(c.oid)
 GROUP BY n.nspname, c.collname, c.collversion, c.oid
 ORDER BY schema NULLS FIRST, name
 

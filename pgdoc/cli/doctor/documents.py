@@ -31,7 +31,7 @@ _MOST_COUNTED: Final = 10_000
 
 def check_sizes(on: Examination) -> Iterator[Finding]:
     """Report the collections that limit nothing, and their documents that streams and snapshots may fail at."""
-    for (name,) in on.rows("unlimited", on.schema, on.schema):
+    for (name,) in on.rows("unlimited", on.schema):
         where = f'collection "{on.schema}.{name}"'
         yield warn(
             "documents-unlimited",

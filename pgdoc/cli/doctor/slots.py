@@ -48,7 +48,7 @@ def check_slots(on: Examination) -> Iterator[Finding]:
     for slot in on.rows("slots"):
         if slot.wal_status == "lost":
             yield from _lost(slot)
-        elif (slot.retained or 0) > _MUCH_WAL_BYTES:
+        elif slot.retained is not None and slot.retained > _MUCH_WAL_BYTES:
             yield _retaining(slot)
 
 
@@ -130,7 +130,7 @@ def check_ids(on: Examination) -> Iterator[Finding]:
     """Check how many transaction ids slots hold back, and how near the databases are to the last one."""
     most = int(on.settings["autovacuum_freeze_max_age"].value)
     for slot in on.rows("slots"):
-        if (slot.xid_age or 0) > most * _HELD_IDS_FACTOR:
+        if slot.xid_age is not None and slot.xid_age > most * _HELD_IDS_FACTOR:
             yield _holding_ids(slot)
     worst = None
     for found in on.rows("frozen"):

@@ -12,7 +12,7 @@ from psycopg.conninfo import make_conninfo
 from pgdoc import Store
 from pgdoc.cli.doctor import examine_server, server, slots
 from pgdoc.database import examination
-from tests.doctoring import finding, findings, left, mend
+from tests.doctoring import finding, findings, left, mend, standby
 from tests.integration.own_server.consumers import NAME, slot, status
 from tests.integration.own_server.faults import altered, pooling
 from tests.integration.own_server.words import wait_until
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from pgdoc.server import LocalServer
 
+ODD_ROLE = 'o\'dd "one" -- ;'
 BOOKMARK = "pgdocb_16384_1_a"
 
 
@@ -160,8 +161,8 @@ def test_limits_that_fit_badly_are_named(dsn: str, owner: psycopg.Connection) ->
 
 
 def test_settings_of_a_role_or_database_are_reset_where_they_are_set(dsn: str, owner: psycopg.Connection) -> None:
-    owner.execute('CREATE ROLE "o\'dd ""one"""" LOGIN SUPERUSER PASSWORD \'x\''.encode())
-    name = psycopg.sql.Identifier('o\'dd "one"')
+    name = psycopg.sql.Identifier(ODD_ROLE)
+    owner.execute(psycopg.sql.SQL("CREATE ROLE {} LOGIN SUPERUSER PASSWORD 'x'").format(name))
     try:
         for place in (
             psycopg.sql.SQL("ROLE {}").format(name),
@@ -175,7 +176,7 @@ def test_settings_of_a_role_or_database_are_reset_where_they_are_set(dsn: str, o
             ):
                 alter = psycopg.sql.SQL("ALTER {} SET {} = {}").format(place, psycopg.sql.Identifier(setting), value)
                 owner.execute(alter)
-                dsn_of_role = make_conninfo(dsn, user='o\'dd "one"', password="x")
+                dsn_of_role = make_conninfo(dsn, user=ODD_ROLE, password="x")  # noqa: S106
                 only = ["timeouts", "settings"]
                 mend(owner, dsn, finding(dsn_of_role, finding_id, only=only, about=setting))
                 assert not left(dsn_of_role, finding_id, only=only)
@@ -244,24 +245,10 @@ def test_a_setting_that_takes_streams_for_standbys_is_named(dsn: str, owner: psy
         assert current(owner, "synchronous_standby_names") == 'ANY 1 ("replica_1")'
 
 
-@contextlib.contextmanager
-def standby(dsn: str, name: str, slot: str = "") -> Iterator[psycopg.Connection]:
-    """Stream as a standby does."""
-    conninfo = make_conninfo(dsn, application_name=name, replication="true", dbname="")
-    with contextlib.closing(psycopg.connect(conninfo, autocommit=True)) as connection:
-        (_, _, at, _) = connection.execute("IDENTIFY_SYSTEM").fetchone() or ("", "", "", "")
-        through = f"SLOT {slot} " if slot else ""
-        connection.pgconn.send_query(f"START_REPLICATION {through}PHYSICAL {at}".encode())
-        with psycopg.connect(dsn, autocommit=True) as watching:
-            streaming = "SELECT FROM pg_stat_replication WHERE application_name = %s AND state = 'streaming'"
-            wait_until(lambda: bool(watching.execute(streaming, [name]).fetchall()))
-        yield connection
-
-
 def test_a_weak_role_is_told_what_it_could_not_see(dsn: str, store: Store, owner: psycopg.Connection) -> None:
     store["orders"].set_limits(max_size=None)
     owner.execute("CREATE ROLE clerk LOGIN PASSWORD 'x'")
-    weak = make_conninfo(dsn, user="clerk", password="x")
+    weak = make_conninfo(dsn, user="clerk", password="x")  # noqa: S106
     try:
         with psycopg.connect(dsn) as writing:
             writing.execute("SELECT pg_current_xact_id()")
@@ -300,7 +287,7 @@ def test_a_check_that_fails_is_a_finding_and_the_others_run(
         found = findings(dsn, "check-failed", only=["transactions", "history"])
         assert [each.subject for each in found] == ["transactions", "history"]
         assert "TypeError" in found[0].text
-        assert "canceling statement due to lock timeout" in found[1].text
+        assert "canceling statement due to" in found[1].text
     assert left(dsn, "check-failed", only=["history"]) == []
 
 
