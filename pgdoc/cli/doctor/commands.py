@@ -5,17 +5,22 @@ A name is another role's text. It must not end its quotes, and a terminal must n
 
 from __future__ import annotations
 
+import re
 import shlex
+from typing import Final
 
 __all__ = [
     "as_identifier",
     "as_literal",
+    "as_table_literal",
     "drop_slot_sql",
     "for_shell",
     "reset_setting",
     "set_for_server",
     "set_list_for_server",
 ]
+
+_PLAIN: Final = re.compile(r"[a-z_][a-z0-9_]*")
 
 
 def as_identifier(*names: str) -> str:
@@ -26,6 +31,15 @@ def as_identifier(*names: str) -> str:
 def as_literal(text: str) -> str:
     """Quote a text as a constant of SQL."""
     return _in_quotes(text, "'")
+
+
+def as_table_literal(schema: str, name: str) -> str:
+    """Write a table as a constant of the type regclass, whose text has quotes only where a name needs them."""
+    return as_literal(".".join(_plainly(each) for each in (schema, name)))
+
+
+def _plainly(name: str) -> str:
+    return name if _PLAIN.fullmatch(name) else '"{}"'.format(name.replace('"', '""'))
 
 
 def _in_quotes(text: str, quote: str) -> str:

@@ -109,11 +109,11 @@ class Examination:
 
     def rows(self, name: str, *params: Any) -> list[Any]:
         """Run a block of `doctor.sql`."""
-        return self.rows_of("doctor", name, *params)
+        return self.connection.execute(statement("doctor", name).encode(), params or None).fetchall()
 
     def rows_of(self, file: str, name: str, *params: Any) -> list[Any]:
-        """Run a block of another file."""
-        return self.connection.execute(statement(file, name).encode(), params or None).fetchall()
+        """Run a block of another file, where `%%` stands for `%` even without parameters."""
+        return self.connection.execute(statement(file, name).encode(), params).fetchall()
 
     def text_of(self, setting: str) -> str:
         """Return a setting as the server prints it; empty if it has none, or the role may not see it."""

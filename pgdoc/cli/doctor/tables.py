@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pgdoc.cli.doctor.commands import as_identifier, as_literal
+from pgdoc.cli.doctor.commands import as_identifier, as_table_literal
 from pgdoc.cli.doctor.finding import good, warn, wrong
 from pgdoc.cli.stores import DEFAULT_SCHEMA
-from pgdoc.model.names import without_needless_quotes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +33,7 @@ def check_tables(on: Examination) -> Iterator[Finding]:
 
 def _table(schema: str, table: Any) -> Iterator[Finding]:
     name = f"{schema}.{table.name}"
-    register = [f"SELECT pgdoc.register({as_literal(without_needless_quotes(as_identifier(schema, table.name)))})"]
+    register = [f"SELECT pgdoc.register({as_table_literal(schema, table.name)})"]
     if table.is_watched:
         return  # not as a collection; `watched` checks it
     if not table.is_collection:
