@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from psycopg.conninfo import conninfo_to_dict
-
 from pgdoc.cli.doctor.commands import as_identifier, as_literal, set_for_server, set_list_for_server
 from pgdoc.cli.doctor.finding import good, unseen, warn, wrong
+from pgdoc.database.conninfo import parse_conninfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -192,7 +191,7 @@ def _primary_conninfo(on: Examination) -> Iterator[Finding]:
         )
         return
     text = on.text_of("primary_conninfo")
-    if text and "dbname" not in conninfo_to_dict(text):
+    if text and not parse_conninfo(text).get("dbname"):
         yield wrong(
             "primary-conninfo",
             "primary_conninfo has no dbname, so the standby can't copy slots: add it; the command is for psql, and "
