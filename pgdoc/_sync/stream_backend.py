@@ -13,8 +13,8 @@ from pgdoc._sync.table import Table
 from pgdoc.consumers.consumer import Consumer
 from pgdoc.crud.statements import part_statement
 from pgdoc.database.errors import map_error, one_line
-from pgdoc.database.slot_losses import HistoryLimits
 from pgdoc.database.rights import may_not_create
+from pgdoc.database.slot_losses import HistoryLimits
 from pgdoc.database.table_errors import needs_event_triggers, not_added
 from pgdoc.errors import (
     CollectionNotFound,

@@ -179,7 +179,8 @@ SELECT c.name, c.schema_name, owner.pid, greatest(c.place, p.acknowledged),
   (SELECT (min(u.commit_lsn) - '0/0'::pg_lsn)::bigint FROM pgdoc.unreadable u
    WHERE u.consumer = c.name AND u.skipped_at IS NULL
      AND (u.commit_lsn - '0/0'::pg_lsn)::bigint >= (greatest(c.place, p.acknowledged))[1]),
-  to_jsonb(s) ->> 'invalidation_reason'
+  to_jsonb(s) ->> 'invalidation_reason',
+  (SELECT greatest(c.created_at, p.seen_at, max(o.renewed_at)) FROM pgdoc.owners o WHERE o.name = c.name)
 FROM pgdoc.consumers c
 LEFT JOIN pgdoc.consumer_progress p ON p.name = c.name
 JOIN pg_database d ON d.datname = current_database()

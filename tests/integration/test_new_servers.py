@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from pgdoc import ConsumerStatus, HistoryLost, Lsn, Store
-from pgdoc.cli.consumers import consumers_table
+from pgdoc.cli.consumer_group import consumers_table
 from pgdoc.sql import statement
 from tests.integration.own_server.words import said, wait_until
 from tests.upgrades import embedded_server
