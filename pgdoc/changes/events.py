@@ -188,8 +188,10 @@ def _full_document(event: ChangeEvent) -> Document | None:
     if kind not in "IU":
         return None
     document = _document(event, event._images[0])  # noqa: SLF001
-    if kind == "I":  # in a third of the time of computing each; not before a lost column has raised its error
-        event.__dict__.update(_LACKING_IN_INSERT)
+    # In a third of the time of computing each; not before a lost column has raised its error.
+    event.__dict__["document_id"] = document.id
+    if kind == "I":
+        event.__dict__.update(_OF_INSERT)
     return document
 
 
@@ -197,7 +199,7 @@ def _full_document_before_change(event: ChangeEvent) -> Document | None:
     return _document(event, event._images[1]) if event._change.row.kind in "UD" else None  # noqa: SLF001
 
 
-_LACKING_IN_INSERT = {"full_document_before_change": None, "update_description": None}
+_OF_INSERT = {"event_type": EventType.INSERT, "full_document_before_change": None, "update_description": None}
 
 
 def _document(event: ChangeEvent, image: dict[str, Any]) -> Document:
