@@ -190,7 +190,7 @@ class AsyncChangeStream(AsyncOpening):
                 if not delivery.awaits_changes:
                     event = await self._next(None, delivery.next_event)
                     break
-                while not mailbox.refill():  # the usual wait: here, as each further coroutine costs every event
+                if not mailbox.refill():  # the usual wait: here, as each further coroutine costs every event
                     await mailbox.arrival()
         except StreamClosed:
             event = None

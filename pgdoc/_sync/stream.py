@@ -191,7 +191,7 @@ class ChangeStream(Opening):
                 if not delivery.awaits_changes:
                     event = self._next(None, delivery.next_event)
                     break
-                while not mailbox.refill():  # the usual wait: here, as each further coroutine costs every event
+                if not mailbox.refill():  # the usual wait: here, as each further coroutine costs every event
                     mailbox.arrival()
         except StreamClosed:
             event = None

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from psycopg.conninfo import make_conninfo
 
 from pgdoc.cli.arguments import Dsn, PlainCommand, UnusedSchema, read_plugin
 from pgdoc.cli.doctor import examine_server
