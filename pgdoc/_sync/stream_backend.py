@@ -14,6 +14,7 @@ from pgdoc.consumers.consumer import Consumer
 from pgdoc.crud.statements import part_statement
 from pgdoc.database.errors import map_error, one_line
 from pgdoc.database.rights import may_not_create
+from pgdoc.database.slot_losses import HistoryLimits
 from pgdoc.database.table_errors import needs_event_triggers, not_added
 from pgdoc.errors import (
     CollectionNotFound,
@@ -21,19 +22,30 @@ from pgdoc.errors import (
     PgdocError,
     PublicationIncomplete,
     ReplicaIdentityChanged,
+    ServerUnreachable,
     StoreClosed,
     TableRefused,
 )
 from pgdoc.model.key_order import KeyOrder
 from pgdoc.model.positions import Lsn, commit_lsn_of
 from pgdoc.model.table_names import is_table_name, table_address, titled
-from pgdoc.replication.checks import FLUSH_LIMIT_S, check_exact, check_flush, check_published, hidden_documents
+from pgdoc.replication.checks import (
+    FLUSH_LIMIT_S,
+    check_exact,
+    check_flush,
+    check_published,
+    hidden_documents,
+    history_lost,
+)
 from pgdoc.replication.connection import quote_identifier
+from pgdoc.replication.recovery import fetch_of_reader
 from pgdoc.replication.registry import read_existence
 from pgdoc.replication.session import try_reader
+from pgdoc.runtime.census import CENSUS
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.runtime.primitives import call, sleep, wait, wait_for
 from pgdoc.sql import statement
+from pgdoc.streams.figures import StreamFigures
 from pgdoc.streams.hub import CLOSE_LIMIT_S, Hub
 
 if TYPE_CHECKING:
@@ -44,7 +56,8 @@ if TYPE_CHECKING:
     from pgdoc.database.rights import Caller
     from pgdoc.model.positions import Position
     from pgdoc.model.tokens import SnapshotProgress
-    from pgdoc.replication.source import Source
+    from pgdoc.replication.source import Cluster, Source
+    from pgdoc.streams.delivery import Delivery
     from pgdoc.streams.feed import Feed
     from pgdoc.streams.options import StreamOptions
 
@@ -53,6 +66,7 @@ __all__ = ["StreamBackend"]
 logger = logging.getLogger("pgdoc.stream")
 
 _FLUSH_POLL_S = 0.01
+_FOLLOW_S = 10.0
 _LAST_LSN = (1 << 64) - 1
 
 
@@ -147,6 +161,10 @@ class StreamBackend:
             return source.plugin
         return self.hub.plugin or (call(try_reader, source)).plugin
 
+    def count_stream(self, owner: object, selection: Selection, delivery: Delivery, consumer: str | None) -> None:
+        """Have metrics count a stream until its `owner` is freed."""
+        CENSUS.enter(owner, StreamFigures(self.hub.source, selection, consumer, delivery))
+
     def check_row_security(self, selection: Selection) -> None:
         """Refuse a snapshot of which a policy may hide documents from the role of the store."""
         for (name,) in self.fetch("row_security", self.hub.source.schema, selection.names):
@@ -156,6 +174,25 @@ class StreamBackend:
         """Return the LSNs up to which WAL is inserted, and flushed."""
         ((inserted, flushed),) = self.fetch("wal_end")
         return inserted, flushed
+
+    def cluster(self) -> Cluster:
+        """Return the cluster that the hub reads, once it is on the timeline that the server is on.
+
+        Raises:
+            ServerUnreachable: the hub has not followed to a server that was promoted.
+        """
+        deadline = time.monotonic() + _FOLLOW_S
+        while True:
+            ((timeline,),) = self.fetch("timeline")
+            cluster = self.hub.subscriptions.cluster
+            if timeline == cluster.timeline:
+                return cluster
+            if time.monotonic() > deadline:
+                raise ServerUnreachable(
+                    f"streams read timeline {cluster.timeline}, but documents are on timeline {timeline}: a failover is"
+                    " going on, or two servers take writes; open the stream again"
+                )
+            sleep(_FLUSH_POLL_S)
 
     def flush(self, flushed: int, to: int) -> None:
         """Return when the WAL, flushed up to `flushed`, is flushed up to `to`."""
@@ -169,8 +206,15 @@ class StreamBackend:
 
     def oldest(self) -> int | None:
         """Return the oldest LSN that streams can resume at; `None` without history."""
-        ((oldest,),) = self.fetch("oldest_bookmark")
+        ((oldest,),) = self.fetch_of_reader("oldest_bookmark")
         return None if oldest is None else int(oldest)
+
+    def check_history(self, position: Position) -> None:
+        """Raise `HistoryLost` if history does not reach back to `position`."""
+        oldest = self.oldest()
+        if oldest is None or oldest > position.commit_lsn:
+            (limits,) = self.fetch("history_limits")
+            raise history_lost(position.commit_lsn, oldest, HistoryLimits(*limits))
 
     def check_published(self, position: Position, selection: Selection) -> None:
         """Raise `HistoryLost` unless the plugin sends every change that a stream can want since `position`.
@@ -247,6 +291,11 @@ class StreamBackend:
                 raise
             found, advice = one_line(exc.__cause__), self.caller.to_have_consumers(rights)
             raise DatabaseError(f"{found}: {advice}", sqlstate=exc.sqlstate) from exc
+
+    def fetch_of_reader(self, name: str) -> list[tuple[Any, ...]]:
+        """Fetch the rows of a block of `streams.sql` from the server whose WAL is read: it has the slots."""
+        source = self.hub.source
+        return self.fetch(name) if source.primary is None else call(fetch_of_reader, source, name)
 
     def read_part(self, collection: str, *params: Any, limit_s: float) -> list[tuple[Any, ...]]:
         """Read a part of a snapshot within `limit_s` seconds; no rows if there is no such collection."""

@@ -100,8 +100,9 @@ def check_state(state: str, table: str, subject: str) -> None:
     """
     if state == "unbound":
         raise RegistryUnbound(
-            f"{subject}: the registry of collections belongs to another database, because this one is a copy or was "
-            "restored: run `pgdoc init` as the catalog's owner, or SELECT pgdoc.rebind()"
+            f"{subject}: the registry of collections belongs to another database, because this one was upgraded, is a "
+            "copy or was restored: as the catalog's owner, run `pgdoc upgrade finish` if it was prepared for an "
+            "upgrade, else `pgdoc init`, or SELECT pgdoc.rebind()"
         )
     if state == "newer":
         raise SerializationFailure(

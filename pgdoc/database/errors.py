@@ -25,10 +25,12 @@ from pgdoc.errors import (
     ServerUnreachable,
     StoreClosed,
     TransactionLost,
+    UpgradePrepared,
 )
 from pgdoc.model.short_repr import short_repr
 
 __all__ = [
+    "FROZEN",
     "commit_error",
     "connection_error",
     "is_about_table",
@@ -44,7 +46,7 @@ __all__ = [
 # dropped; the session was idle for too long.
 _UNREACHABLE = re.compile(r"08...|53300|57P0[1-5]")
 # The SQLSTATEs of the catalog's functions (`migrations/sql`).
-_UNBOUND, _REFUSED, _CREATED_AGAIN = "PGD01", "PGD02", "PGD04"
+_UNBOUND, _REFUSED, _CREATED_AGAIN, FROZEN = "PGD01", "PGD02", "PGD04", "PGD06"
 # What a statement meets at a table of another form: no table or schema, column, operator or conversion; a view; or a
 # plan that was kept for the former table.
 _ABOUT_TABLE = re.compile(r"42P01|3F000|42703|42883|42804|42846|42809|0A000|55000")
@@ -147,9 +149,11 @@ def is_connection_loss(exc: psycopg.Error) -> bool:
     return _UNREACHABLE.fullmatch(exc.sqlstate) is not None
 
 
-def _registry_error(exc: psycopg.Error, subject: str) -> CollectionNotFound | RegistryUnbound | None:
+def _registry_error(exc: psycopg.Error, subject: str) -> PgdocError | None:
     if exc.sqlstate == _UNBOUND:
         return RegistryUnbound(f"{subject}: {_server_text(exc)}")
+    if exc.sqlstate == FROZEN:
+        return UpgradePrepared(f"{subject}: {_server_text(exc)}")
     if exc.sqlstate == _REFUSED:
         return CollectionNotFound(
             f"{subject} was dropped, and the table that has its name now is another one: use another name, or run the "
@@ -212,7 +216,7 @@ def _advice(exc: psycopg.Error, rights: str) -> str:
     if is_serialization_failure(exc):
         return ". Run the call, or the whole transaction, again (store.run does)"
     if isinstance(exc, psycopg.errors.DuplicatePreparedStatement | psycopg.errors.InvalidSqlStatementName):
-        return ". The conninfo leads to a pooler: give the server's own host and port as replication_conninfo"
+        return ". A pooler runs the statements of one program in sessions of others: don't run PREPARE there"
     return ""
 
 

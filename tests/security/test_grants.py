@@ -192,6 +192,8 @@ def test_the_first_write_to_a_missing_collection_says_that_the_role_may_not_crea
     ):
         with pytest.raises(CollectionNotFound, match=expected):
             call()
+    with pytest.raises(pgdoc.PgdocError, match=expected), store.bulk() as bulk:
+        bulk["typo"].insert("1", {})
     with pytest.raises(CollectionNotFound, match=expected.replace("writer", "streamer")):
         db.store("streamer").watch("typo")
 
