@@ -31,7 +31,7 @@ TABLE = {call: dict(zip(PURPOSES, cells, strict=True)) for call, *cells in _ROW.
 WITHOUT_A_ROW = {"store": {"collection", "close"}, "collection": set()}  # these do not ask the server
 SCHEMA = "Shop-1"  # has to be quoted
 CURE = re.compile(
-    r"`pgdoc grant \S+ --as|GRANT [A-Z]|ALTER ROLE|ALTER TABLE \S+ OWNER TO|[Rr]un (it|this statement) as"
+    r"`pgdoc grant \S+ --as|GRANT \w+|ALTER ROLE|ALTER TABLE \S+ OWNER TO|[Rr]un (it|this|this statement)( with --only)? as"
 )
 
 
