@@ -27,6 +27,7 @@ from pgdoc.cli.consumers import consumers_app
 from pgdoc.cli.demo import run_demo
 from pgdoc.cli.doctor import examine_server
 from pgdoc.cli.invocation import own_command
+from pgdoc.cli.metrics import metrics_command
 from pgdoc.cli.opening import explain_missing, has_schema, missing_collections, open_stream, schema_not_found
 from pgdoc.cli.output import print_events, print_fields, print_json_lines
 from pgdoc.cli.render import printable
@@ -53,6 +54,7 @@ app = typer.Typer(
 app.add_typer(consumers_app, name="consumers")
 app.add_typer(tables_app, name="tables")
 app.add_typer(ttl_app, name="ttl")
+app.command("metrics")(metrics_command)
 
 _TERMINATED = 128 + signal.SIGTERM
 _POLL_S = 1.0

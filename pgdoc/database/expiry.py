@@ -253,7 +253,7 @@ class Sweeper:
             if not is_stopping():
                 logger.warning("expired documents stay at the moment: %s", " ".join(str(exc).split()))
         except Exception:  # a bug must not end the thread: the next pass may succeed
-            logger.exception("expired documents stay at the moment")
+            logger.exception("deleting expired documents failed")
 
     def _log(self, result: Expired) -> None:
         """Log what was deleted; a problem that stays is a warning once."""
