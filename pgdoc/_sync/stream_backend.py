@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from pgdoc.changes.router import Selection
     from pgdoc.model.positions import Position
     from pgdoc.model.tokens import SnapshotProgress
-    from pgdoc.streams.delivery import Delivery
     from pgdoc.replication.source import Cluster, Source
+    from pgdoc.streams.delivery import Delivery
     from pgdoc.streams.feed import Feed
     from pgdoc.streams.options import StreamOptions
 

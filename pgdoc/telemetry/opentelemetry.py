@@ -59,7 +59,7 @@ def instrument(meter_provider: MeterProvider | None = None) -> Instrumentation:
         meter_provider: where to report metrics; `None` for the global one.
 
     Raises:
-        PgdocError: opentelemetry-api is not installed.
+        MissingExtra: opentelemetry-api is not installed.
     """
     global _present  # noqa: PLW0603 (a process has one)
     with needing("opentelemetry-api"):

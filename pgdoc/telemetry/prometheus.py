@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from typing import TYPE_CHECKING, Any, Self
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from typing import TYPE_CHECKING, Self
 
 from pgdoc.runtime.fork import remember
-from pgdoc.telemetry.catalogue import MetricKind
+from pgdoc.telemetry.metric import MetricKind
 from pgdoc.telemetry.missing import needing
 from pgdoc.telemetry.process import values_now
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from prometheus_client.core import Metric as Family
 
     from pgdoc.telemetry.catalogue import Metric
     from pgdoc.telemetry.process import Values
 
-__all__ = ["MetricsServer", "ProcessCollector", "family_of", "serve"]
+__all__ = ["MetricsEndpoint", "ProcessCollector", "serve"]
 
-_POLL_S = 0.5
+_POLL_S = 0.1
 
 
 class ProcessCollector:
@@ -38,15 +38,15 @@ class ProcessCollector:
     def collect(self) -> Iterator[Family]:
         """Yield every metric of the process."""
         for metric, values in values_now():
-            yield family_of(metric, values)
+            yield _family_of(metric, values)
 
     def describe(self) -> Iterator[Family]:
         """Yield the metrics without values, so that registering one collects nothing."""
         for metric, _ in values_now():
-            yield family_of(metric, {})
+            yield _family_of(metric, {})
 
 
-def family_of(metric: Metric, values: Values) -> Family:
+def _family_of(metric: Metric, values: Values) -> Family:
     """Return a metric with its values as prometheus-client has it."""
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415 (optional)
 
@@ -57,28 +57,24 @@ def family_of(metric: Metric, values: Values) -> Family:
     return family
 
 
-class _Quiet(WSGIRequestHandler):
-    timeout = 10  # a client that says nothing must not keep the thread
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the name in the base class)
-        """Log nothing: a scrape every few seconds is no news."""
-
-
-class MetricsServer:
-    """Serves metrics over HTTP until it is closed; a context manager.
+class MetricsEndpoint:
+    """Serves the metrics of this process over HTTP until it is closed; a context manager.
 
     Attributes:
-        port: the port that it listens on.
+        port: the port that it listens at.
+        url: where Prometheus finds the metrics.
     """
 
-    def __init__(self, collectors: Iterable[Any], port: int, host: str) -> None:
+    def __init__(self, port: int, host: str) -> None:
         with needing("prometheus-client"):
-            from prometheus_client import CollectorRegistry, make_wsgi_app  # noqa: PLC0415 (optional)
+            from prometheus_client import CollectorRegistry  # noqa: PLC0415 (optional)
+
+            from pgdoc.telemetry.http import MetricsServer  # noqa: PLC0415 (imports it, too)
         registry = CollectorRegistry()
-        for collector in collectors:
-            registry.register(collector)
-        self._server: WSGIServer = make_server(host, port, make_wsgi_app(registry), WSGIServer, _Quiet)
-        self.port = self._server.server_port
+        registry.register(ProcessCollector())
+        self._server = MetricsServer(host, port, registry)
+        self.port, self.url = self._server.server_port, self._server.url
+        self._process = os.getpid()
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_POLL_S,), name="pgdoc-metrics", daemon=True
         )
@@ -86,15 +82,16 @@ class MetricsServer:
         remember(self)
 
     def after_fork(self) -> None:
-        """Close the child's copy of the socket: the parent goes on to listen."""
-        self._server.server_close()
+        """Close the child's copy of the socket: only the parent listens."""
+        self._server.socket.close()
 
     def close(self) -> None:
-        """Stop listening; a second call does nothing. In a forked child, the parent goes on."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join()
-        self._server.server_close()
+        """Stop listening; a second call does nothing, nor does one in a forked child."""
+        if os.getpid() == self._process:
+            if self._thread.is_alive():
+                self._server.shutdown()
+                self._thread.join()
+            self._server.server_close()
 
     def __enter__(self) -> Self:
         return self
@@ -103,21 +100,21 @@ class MetricsServer:
         self.close()
 
 
-def serve(port: int, host: str = "127.0.0.1") -> MetricsServer:
+def serve(port: int, host: str = "127.0.0.1") -> MetricsEndpoint:
     """Serve the metrics of this process for Prometheus, at `http://HOST:PORT/metrics`.
 
     One thread serves them, however many streams there are. Whoever reaches the port can read the names of databases,
     schemas, collections and consumers: the default lets only this machine in.
 
     Args:
-        port: where to listen; 0 for any free port, see `MetricsServer.port`.
+        port: where to listen; 0 for any free port, see `MetricsEndpoint.port`.
         host: the address to listen at.
 
     Returns:
-        The server; close it to stop.
+        The endpoint; close it to stop.
 
     Raises:
-        PgdocError: prometheus-client is not installed.
+        MissingExtra: prometheus-client is not installed.
         OSError: the port is in use.
     """
-    return MetricsServer([ProcessCollector()], port, host)
+    return MetricsEndpoint(port, host)

@@ -38,7 +38,7 @@ def link(event: ChangeEvent) -> Link | None:
     """Return a link to the span that wrote an event; `None` if its metadata has no valid `traceparent`.
 
     Raises:
-        PgdocError: opentelemetry-api is not installed.
+        MissingExtra: opentelemetry-api is not installed.
     """
     with needing("opentelemetry-api"):
         from opentelemetry import trace  # noqa: PLC0415 (optional)
@@ -81,7 +81,7 @@ def process_span(
         tracer: makes the span; `None` for the global provider's.
 
     Raises:
-        PgdocError: opentelemetry-api is not installed.
+        MissingExtra: opentelemetry-api is not installed.
     """
     with needing("opentelemetry-api"):
         from opentelemetry import trace  # noqa: PLC0415 (optional)

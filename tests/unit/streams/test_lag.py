@@ -145,6 +145,7 @@ class Model:
 
     def __init__(self, transactions: list[int], size: int) -> None:
         self.stream, self.feed = opened(size)
+        reported(self.feed, self.stream, [], STEP)
         self._left = [
             ([row(n * STEP + k, n * STEP + 50, HOUR_S - n) for k in range(1, rows + 1)], (n + 1) * STEP)
             for n, rows in enumerate(transactions, 1)
