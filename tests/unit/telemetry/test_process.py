@@ -44,6 +44,9 @@ class Hostile:
     def counts(self):
         yield ("pgdoc_events_delivered_total", self.LABELS), 3
 
+    def goes_on_in_child(self):
+        return False
+
     def gauges(self):
         yield ("pgdoc_stream_lag_bytes", self.LABELS), 7
         yield ("pgdoc_stream_lag_bytes", self.LABELS), 5
