@@ -77,10 +77,9 @@ class AsyncConnections:
         codec: ValueCodec = USUAL_VALUES,
     ) -> None:
         self.codec = codec
-        self._conninfo = conninfo
+        self._conninfo, self._schema = conninfo, schema
         self._direct_conninfo = direct_conninfo  # None if `conninfo` does not lead through a pooler
-        self._purpose = f"store {schema}"
-        self._pool_size = pool_size
+        self._purpose, self._pool_size = f"store {schema}", pool_size
         self._closing = threading.Event()
         self._connection_class = connection_class(self._closing)
         self._accepted: dict[str, str] | None = None  # settings that the server, or a pooler, takes on connecting
@@ -102,14 +101,13 @@ class AsyncConnections:
         self.traits: TTLCache[TableTraits] = TTLCache()
         self.limits: TTLCache[SizeLimit] = TTLCache()
         self.schemas: TTLCache[str] = TTLCache()
-        self._schema = schema
         self.sweeper = Sweeper(conninfo, schema)
         weakref.finalize(self, self.sweeper.stop)
         remember(self)
 
     def after_fork(self) -> None:
         """Leave open pools to the parent; a child whose parent had none opens its own."""
-        self._inherited += [pool for pool in (self._pool, self._keeping) if pool is not None]
+        self._inherited += self.open_pools()
         self._pool = self._keeping = None
         self._opening = AsyncLock()
         self._holders = Holders(self._pool_size)
@@ -133,6 +131,10 @@ class AsyncConnections:
             self._pool = pool
         await self._check_still_open()
         return pool
+
+    def open_pools(self) -> list[AsyncPool]:
+        """Return the pools that are open."""
+        return [pool for pool in (self._pool, self._keeping) if pool is not None]
 
     async def _keeping_pool(self) -> AsyncPool:
         """Return the pool of the calls that keep their connection; it is opened for the first of them."""
@@ -220,10 +222,9 @@ class AsyncConnections:
     async def close(self) -> None:
         """Close the pools, also while one is being opened."""
         self._closing.set()
-        pools, self._pool, self._keeping = (self._pool, self._keeping), None, None
+        pools, self._pool, self._keeping = self.open_pools(), None, None
         for pool in pools:
-            if pool is not None:
-                await pool.close(_CLOSE_S)
+            await pool.close(_CLOSE_S)
         self.sweeper.begin_to_stop()  # at once: it must not start any more
         if self.sweeper.is_running:
             await async_call(self.sweeper.stop)

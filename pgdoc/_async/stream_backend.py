@@ -30,9 +30,11 @@ from pgdoc.replication.checks import FLUSH_LIMIT_S, check_exact, check_flush, ch
 from pgdoc.replication.connection import quote_identifier
 from pgdoc.replication.registry import read_existence
 from pgdoc.replication.session import try_reader
+from pgdoc.runtime.census import CENSUS
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.runtime.primitives import async_call, async_sleep, async_wait, async_wait_for
 from pgdoc.sql import statement
+from pgdoc.streams.figures import StreamFigures
 from pgdoc.streams.hub import CLOSE_LIMIT_S, Hub
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from pgdoc.model.positions import Position
     from pgdoc.model.tokens import SnapshotProgress
     from pgdoc.replication.source import Source
+    from pgdoc.streams.delivery import Delivery
     from pgdoc.streams.feed import Feed
     from pgdoc.streams.options import StreamOptions
 
@@ -136,6 +139,10 @@ class AsyncStreamBackend:
         if source.plugin != "auto":
             return source.plugin
         return self.hub.plugin or (await async_call(try_reader, source)).plugin
+
+    def count_stream(self, owner: object, selection: Selection, delivery: Delivery, consumer: str | None) -> None:
+        """Have metrics count a stream until its `owner` is freed."""
+        CENSUS.enter(owner, StreamFigures(self.hub.source, selection, consumer, delivery))
 
     async def check_row_security(self, selection: Selection) -> None:
         """Refuse a snapshot of which a policy may hide documents from the role of the store."""

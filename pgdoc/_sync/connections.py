@@ -78,10 +78,9 @@ class Connections:
         codec: ValueCodec = USUAL_VALUES,
     ) -> None:
         self.codec = codec
-        self._conninfo = conninfo
+        self._conninfo, self._schema = conninfo, schema
         self._direct_conninfo = direct_conninfo  # None if `conninfo` does not lead through a pooler
-        self._purpose = f"store {schema}"
-        self._pool_size = pool_size
+        self._purpose, self._pool_size = f"store {schema}", pool_size
         self._closing = threading.Event()
         self._connection_class = connection_class(self._closing)
         self._accepted: dict[str, str] | None = None  # settings that the server, or a pooler, takes on connecting
@@ -103,14 +102,13 @@ class Connections:
         self.traits: TTLCache[TableTraits] = TTLCache()
         self.limits: TTLCache[SizeLimit] = TTLCache()
         self.schemas: TTLCache[str] = TTLCache()
-        self._schema = schema
         self.sweeper = Sweeper(conninfo, schema)
         weakref.finalize(self, self.sweeper.stop)
         remember(self)
 
     def after_fork(self) -> None:
         """Leave open pools to the parent; a child whose parent had none opens its own."""
-        self._inherited += [pool for pool in (self._pool, self._keeping) if pool is not None]
+        self._inherited += self.open_pools()
         self._pool = self._keeping = None
         self._opening = Lock()
         self._holders = Holders(self._pool_size)
@@ -134,6 +132,10 @@ class Connections:
             self._pool = pool
         self._check_still_open()
         return pool
+
+    def open_pools(self) -> list[Pool]:
+        """Return the pools that are open."""
+        return [pool for pool in (self._pool, self._keeping) if pool is not None]
 
     def _keeping_pool(self) -> Pool:
         """Return the pool of the calls that keep their connection; it is opened for the first of them."""
@@ -221,10 +223,9 @@ class Connections:
     def close(self) -> None:
         """Close the pools, also while one is being opened."""
         self._closing.set()
-        pools, self._pool, self._keeping = (self._pool, self._keeping), None, None
+        pools, self._pool, self._keeping = self.open_pools(), None, None
         for pool in pools:
-            if pool is not None:
-                pool.close(_CLOSE_S)
+            pool.close(_CLOSE_S)
         self.sweeper.begin_to_stop()  # at once: it must not start any more
         if self.sweeper.is_running:
             call(self.sweeper.stop)

@@ -31,9 +31,11 @@ from pgdoc.replication.checks import FLUSH_LIMIT_S, check_exact, check_flush, ch
 from pgdoc.replication.connection import quote_identifier
 from pgdoc.replication.registry import read_existence
 from pgdoc.replication.session import try_reader
+from pgdoc.runtime.census import CENSUS
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.runtime.primitives import call, sleep, wait, wait_for
 from pgdoc.sql import statement
+from pgdoc.streams.figures import StreamFigures
 from pgdoc.streams.hub import CLOSE_LIMIT_S, Hub
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from pgdoc.model.positions import Position
     from pgdoc.model.tokens import SnapshotProgress
     from pgdoc.replication.source import Source
+    from pgdoc.streams.delivery import Delivery
     from pgdoc.streams.feed import Feed
     from pgdoc.streams.options import StreamOptions
 
@@ -137,6 +140,10 @@ class StreamBackend:
         if source.plugin != "auto":
             return source.plugin
         return self.hub.plugin or (call(try_reader, source)).plugin
+
+    def count_stream(self, owner: object, selection: Selection, delivery: Delivery, consumer: str | None) -> None:
+        """Have metrics count a stream until its `owner` is freed."""
+        CENSUS.enter(owner, StreamFigures(self.hub.source, selection, consumer, delivery))
 
     def check_row_security(self, selection: Selection) -> None:
         """Refuse a snapshot of which a policy may hide documents from the role of the store."""

@@ -38,6 +38,7 @@ from pgdoc.replication.slots import (
 )
 from pgdoc.replication.source import Cluster, SlotStart, Source
 from pgdoc.replication.standby import StandbyCheck
+from pgdoc.replication.traffic import Tally
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -232,6 +233,7 @@ def begin_reading(  # noqa: PLR0913 (what a session consists of)
         plugin.options(source.schema, route.part, watched),
         is_decoding=partial(is_decoding, source.conninfo),
         standby=standby,
+        tally=Tally(source, slot),
     )
     assembler = Assembler(slot_start.at, registry)
     return ReplicationSession(reader, plugin.decoder(source.schema), assembler, cluster, slot_start, route)
