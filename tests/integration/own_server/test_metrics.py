@@ -463,7 +463,7 @@ def test_prometheus_gets_the_format_that_it_prefers(dsn: str) -> None:
         thread.start()
         try:
             text = fetch(server.url, "application/openmetrics-text; version=1.0.0")
-            families = {family.name: family for family in parse_openmetrics(text)}
+            families = {family.name: family for family in parse_openmetrics(text)}  # type: ignore[no-untyped-call]
             assert families["pgdoc_scrape_errors"].type == "counter"
             with pytest.raises(urllib.error.HTTPError, match="404"):
                 fetch(server.url.replace("/metrics", "/other"))
