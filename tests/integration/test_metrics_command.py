@@ -118,7 +118,7 @@ def test_without_the_package_it_says_what_to_install(
     for name in [name for name in sys.modules if name.startswith(("pgdoc.telemetry.expo", "pgdoc.telemetry.http"))]:
         monkeypatch.delitem(sys.modules, name)
     assert run_cli(["metrics", "--once"]) == 1
-    assert "run pip install 'pgdoc[telemetry]'" in capsys.readouterr().err
+    assert "run pip install prometheus-client" in capsys.readouterr().err
 
 
 def test_through_a_pooler_the_settings_of_a_scrape_end_with_it(
