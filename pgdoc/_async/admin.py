@@ -64,7 +64,7 @@ class AsyncAdmin:
 
     async def history(self) -> History:
         """See `AsyncStore.history`."""
-        ((kept_s, size, oldest, retained, bookmarks),) = await self._fetch("history")
+        ((kept_s, size, oldest, retained, bookmarks),) = await self._backend.fetch_of_reader("history")
         blockers = await self._fetch("blockers")
         return History(
             time=timedelta(seconds=kept_s),

@@ -99,7 +99,8 @@ class AsyncChangeStream(AsyncOpening):
 
     async def _begin_after(self, start: ResumeToken | Lsn) -> None:
         hub = self._backend.hub
-        cluster = await async_wait(hub.start())
+        await async_wait(hub.start())
+        cluster = await self._backend.cluster()
         inserted, flushed = await self._backend.wal_end()
         lsn = start.lsn if isinstance(start, ResumeToken) else start
         if flushed < lsn <= inserted:  # pg_current_wal_lsn() is ahead of what is flushed

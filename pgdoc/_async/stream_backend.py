@@ -20,6 +20,7 @@ from pgdoc.errors import (
     PgdocError,
     PublicationIncomplete,
     ReplicaIdentityChanged,
+    ServerUnreachable,
     StoreClosed,
     TableRefused,
 )
@@ -28,6 +29,7 @@ from pgdoc.model.positions import Lsn, commit_lsn_of
 from pgdoc.model.table_names import is_table_name, table_address, titled
 from pgdoc.replication.checks import FLUSH_LIMIT_S, check_exact, check_flush, check_published, hidden_documents
 from pgdoc.replication.connection import quote_identifier
+from pgdoc.replication.recovery import fetch_of_reader
 from pgdoc.replication.registry import read_existence
 from pgdoc.replication.session import try_reader
 from pgdoc.runtime.census import CENSUS
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from pgdoc.changes.router import Selection
     from pgdoc.model.positions import Position
     from pgdoc.model.tokens import SnapshotProgress
-    from pgdoc.replication.source import Source
+    from pgdoc.replication.source import Cluster, Source
     from pgdoc.streams.delivery import Delivery
     from pgdoc.streams.feed import Feed
     from pgdoc.streams.options import StreamOptions
@@ -54,6 +56,7 @@ __all__ = ["AsyncStreamBackend"]
 logger = logging.getLogger("pgdoc.stream")
 
 _FLUSH_POLL_S = 0.01
+_FOLLOW_S = 10.0
 _LAST_LSN = (1 << 64) - 1
 
 
@@ -154,6 +157,25 @@ class AsyncStreamBackend:
         ((inserted, flushed),) = await self.fetch("wal_end")
         return inserted, flushed
 
+    async def cluster(self) -> Cluster:
+        """Return the cluster that the hub reads, once it is on the timeline that the server is on.
+
+        Raises:
+            ServerUnreachable: the hub has not followed to a server that was promoted.
+        """
+        deadline = time.monotonic() + _FOLLOW_S
+        while True:
+            ((timeline,),) = await self.fetch("timeline")
+            cluster = self.hub.subscriptions.cluster
+            if timeline == cluster.timeline:
+                return cluster
+            if time.monotonic() > deadline:
+                raise ServerUnreachable(
+                    f"streams read timeline {cluster.timeline}, but documents are on timeline {timeline}: a failover is"
+                    " going on, or two servers take writes; open the stream again"
+                )
+            await async_sleep(_FLUSH_POLL_S)
+
     async def flush(self, flushed: int, to: int) -> None:
         """Return when the WAL, flushed up to `flushed`, is flushed up to `to`."""
         if flushed < to:
@@ -166,7 +188,7 @@ class AsyncStreamBackend:
 
     async def oldest(self) -> int | None:
         """Return the oldest LSN that streams can resume at; `None` without history."""
-        ((oldest,),) = await self.fetch("oldest_bookmark")
+        ((oldest,),) = await self.fetch_of_reader("oldest_bookmark")
         return None if oldest is None else int(oldest)
 
     async def check_published(self, position: Position, selection: Selection) -> None:
@@ -246,6 +268,11 @@ class AsyncStreamBackend:
             ((role,),) = await self.fetch("role")
             grant = f"GRANT {rights} ON {CONSUMER_TABLES} TO {quote_identifier(role)}"
             raise DatabaseError(f"{found}: as the catalog's owner, run {grant}", sqlstate=exc.sqlstate) from exc
+
+    async def fetch_of_reader(self, name: str) -> list[tuple[Any, ...]]:
+        """Fetch the rows of a block of `streams.sql` from the server whose WAL is read: it has the slots."""
+        source = self.hub.source
+        return await self.fetch(name) if source.primary is None else await async_call(fetch_of_reader, source, name)
 
     async def read_part(self, collection: str, *params: Any, limit_s: float) -> list[tuple[Any, ...]]:
         """Read a part of a snapshot within `limit_s` seconds; no rows if there is no such collection."""

@@ -65,7 +65,7 @@ class Admin:
 
     def history(self) -> History:
         """See `Store.history`."""
-        ((kept_s, size, oldest, retained, bookmarks),) = self._fetch("history")
+        ((kept_s, size, oldest, retained, bookmarks),) = self._backend.fetch_of_reader("history")
         blockers = self._fetch("blockers")
         return History(
             time=timedelta(seconds=kept_s),

@@ -100,7 +100,8 @@ class ChangeStream(Opening):
 
     def _begin_after(self, start: ResumeToken | Lsn) -> None:
         hub = self._backend.hub
-        cluster = wait(hub.start())
+        wait(hub.start())
+        cluster = self._backend.cluster()
         inserted, flushed = self._backend.wal_end()
         lsn = start.lsn if isinstance(start, ResumeToken) else start
         if flushed < lsn <= inserted:  # pg_current_wal_lsn() is ahead of what is flushed

@@ -211,7 +211,7 @@ def _advice(exc: psycopg.Error) -> str:
     if is_serialization_failure(exc):
         return ". Run the call, or the whole transaction, again (store.run does)"
     if isinstance(exc, psycopg.errors.DuplicatePreparedStatement | psycopg.errors.InvalidSqlStatementName):
-        return ". The conninfo leads to a pooler: give the server's own host and port as replication_conninfo"
+        return ". A pooler runs the statements of one program in sessions of others: don't run PREPARE there"
     return ""
 
 

@@ -79,7 +79,7 @@ def _run(conninfo: str, command: str, revision: str) -> None:
 
 def _connect(conninfo: str) -> psycopg.Connection:
     try:
-        connection = PlainConnection.connect(with_timeout(conninfo))
+        connection = PlainConnection.connect(with_timeout(conninfo), prepare_threshold=None)
     except psycopg.Error as exc:
         raise connection_error(exc) from exc
     connection.add_notice_handler(_log_notice)

@@ -9,6 +9,8 @@ from pgdoc.errors import DatabaseError, HistoryLost, InvalidResumeToken, ServerU
 from pgdoc.model.positions import Lsn, Position
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pgdoc.model.tokens import ResumeToken
     from pgdoc.replication.source import Cluster
 
@@ -49,15 +51,30 @@ def check_reach(position: Position, oldest: int | None) -> None:
         raise history_lost(position.commit_lsn, oldest)
 
 
-def history_lost(at: int, oldest: int | None, limit: str = "") -> HistoryLost:
+_CONFLICTS: Final = {
+    "rows_removed": (
+        ", as the primary removed rows of its catalog that the slots of this standby needed",
+        "run ALTER SYSTEM SET hot_standby_feedback = on on the standby, and set its primary_slot_name",
+    ),
+    "wal_level_insufficient": (
+        ", as the primary had a wal_level lower than logical, which ends the slots of its standbys",
+        "leave it at logical",
+    ),
+}
+"""Why a standby invalidates slots, by `invalidation_reason`: the cause and the cure."""
+
+
+def history_lost(at: int, oldest: int | None, limit: str = "", reasons: Iterable[str] = ()) -> HistoryLost:
     """Make the error for a position that no bookmark reaches back to.
 
     `oldest` is `None` if there is no bookmark. `limit` is the value of `max_slot_wal_keep_size` if the server removed
-    WAL because of it, else empty.
+    WAL because of it, else empty. `reasons` are those of a standby that has invalidated bookmarks.
     """
     found = "no history is kept" if oldest is None else f"history reaches back to {Lsn(oldest)}"
     cause = f", as the server removed what exceeds its max_slot_wal_keep_size of {limit}" if limit else ""
     cure = "raise that" if limit else "keep more with set_history()"
+    for reason in reasons:
+        cause, cure = _CONFLICTS.get(reason, (cause, cure))
     return HistoryLost(
         f"position {Lsn(at)} is no longer kept ({found}{cause}): rebuild from the collections, stream from now, and "
         f"{cure}",

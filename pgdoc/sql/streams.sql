@@ -5,6 +5,9 @@
 SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS inserted,
   (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint AS flushed
 
+-- name: timeline
+SELECT ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int
+
 -- name: flush
 -- Commits a transaction, which flushes the WAL up to it. Decoders skip the prefix `pgdoc.flush`.
 SELECT pg_logical_emit_message(true, 'pgdoc.flush', '') FROM set_config('synchronous_commit', 'local', true)
@@ -66,9 +69,10 @@ ORDER BY r.since DESC LIMIT 1
 
 -- name: oldest_bookmark
 SELECT (min(confirmed_flush_lsn) - '0/0'::pg_lsn)::bigint AS oldest
-FROM pg_replication_slots
+FROM pg_replication_slots AS s
 WHERE starts_with(slot_name, format('pgdocb_%%s_', (SELECT oid FROM pg_database WHERE datname = current_database())))
   AND wal_status <> 'lost'
+  AND NOT (pg_is_in_recovery() AND coalesce((to_jsonb(s) ->> 'synced')::boolean, false))
 
 -- name: watchable
 -- The collections and watched tables that are wanted, and whether each has before images (REPLICA IDENTITY FULL).
@@ -107,10 +111,12 @@ SELECT pgdoc.create_collection(%s, %s)
 SELECT extract(epoch FROM history_time)::float8, history_size, kept.oldest, kept.retained, kept.bookmarks::int
 FROM pgdoc.settings, (
   SELECT (min(confirmed_flush_lsn) - '0/0'::pg_lsn)::bigint AS oldest,
-    (pg_current_wal_flush_lsn() - min(restart_lsn))::bigint AS retained, count(*) AS bookmarks
-  FROM pg_replication_slots
+    ((CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END) - min(restart_lsn))::bigint
+      AS retained, count(*) AS bookmarks
+  FROM pg_replication_slots AS s
   WHERE starts_with(slot_name, format('pgdocb_%%s_', (SELECT oid FROM pg_database WHERE datname = current_database())))
     AND wal_status <> 'lost'
+    AND NOT (pg_is_in_recovery() AND coalesce((to_jsonb(s) ->> 'synced')::boolean, false))
 ) AS kept
 
 -- name: blockers
