@@ -20,8 +20,10 @@ from pgdoc.database.errors import connection_error
 from pgdoc.database.expiry import Sweeper
 from pgdoc.database.outage import PoolName, quieten_pool
 from pgdoc.database.pooling import leads_directly, needs_session
+from pgdoc.database.rights import Caller
 from pgdoc.database.session_settings import (
     check_encoding,
+    effective_role,
     local_statements,
     missing_settings,
     still_accepted,
@@ -64,6 +66,7 @@ class AsyncConnections:
 
     Attributes:
         codec: how the store converts values.
+        caller: the role of the connections.
         oids: a cache of the collections' tables, by their quoted names.
     """
 
@@ -98,6 +101,7 @@ class AsyncConnections:
         self.traits: TTLCache[TableTraits] = TTLCache()
         self.limits: TTLCache[SizeLimit] = TTLCache()
         self.schemas: TTLCache[str] = TTLCache()
+        self.caller = Caller("", schema)
         self.sweeper = Sweeper(conninfo, schema)
         weakref.finalize(self, self.sweeper.stop)
         remember(self)
@@ -194,7 +198,9 @@ class AsyncConnections:
             check_revision(await find_revision(connection))
             if not self.sweeper.is_running and await has_work(connection, self._schema):
                 self.sweeper.start()
-            missing = missing_settings(wanted_settings(self._conninfo), await settings_of(connection))
+            found = await settings_of(connection)
+            self.caller = self.caller._replace(role=effective_role(connection, found))
+            missing = missing_settings(wanted_settings(self._conninfo), found)
             self.begin_with = local_statements(missing)
 
     async def _try_to_connect(self) -> AsyncConnection[Any]:

@@ -21,8 +21,10 @@ from pgdoc.database.errors import connection_error
 from pgdoc.database.expiry import Sweeper
 from pgdoc.database.outage import PoolName, quieten_pool
 from pgdoc.database.pooling import leads_directly, needs_session
+from pgdoc.database.rights import Caller
 from pgdoc.database.session_settings import (
     check_encoding,
+    effective_role,
     local_statements,
     missing_settings,
     still_accepted,
@@ -65,6 +67,7 @@ class Connections:
 
     Attributes:
         codec: how the store converts values.
+        caller: the role of the connections.
         oids: a cache of the collections' tables, by their quoted names.
     """
 
@@ -99,6 +102,7 @@ class Connections:
         self.traits: TTLCache[TableTraits] = TTLCache()
         self.limits: TTLCache[SizeLimit] = TTLCache()
         self.schemas: TTLCache[str] = TTLCache()
+        self.caller = Caller("", schema)
         self.sweeper = Sweeper(conninfo, schema)
         weakref.finalize(self, self.sweeper.stop)
         remember(self)
@@ -195,7 +199,9 @@ class Connections:
             check_revision(find_revision(connection))
             if not self.sweeper.is_running and has_work(connection, self._schema):
                 self.sweeper.start()
-            missing = missing_settings(wanted_settings(self._conninfo), settings_of(connection))
+            found = settings_of(connection)
+            self.caller = self.caller._replace(role=effective_role(connection, found))
+            missing = missing_settings(wanted_settings(self._conninfo), found)
             self.begin_with = local_statements(missing)
 
     def _try_to_connect(self) -> Connection[Any]:

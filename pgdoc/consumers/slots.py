@@ -74,6 +74,7 @@ class ConsumerSlot(NamedTuple):
         is_failover: whether standbys synchronize it.
         is_held_back: whether the server holds back the readers of failover slots until its standbys have the WAL.
         has_standby: whether a standby may synchronize slots.
+        reason: why it is lost (PostgreSQL 17); see `pgdoc.database.slot_losses`.
     """
 
     plugin: str
@@ -84,6 +85,7 @@ class ConsumerSlot(NamedTuple):
     is_failover: bool = False
     is_held_back: bool = False
     has_standby: bool = False
+    reason: str | None = None
 
     @property
     def may_rest(self) -> bool:

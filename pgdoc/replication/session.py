@@ -258,13 +258,13 @@ def identify(connection: psycopg.Connection[Any]) -> Cluster:
     assert row is not None  # noqa: S101 (the protocol promises one)
     timeline = int(row.timeline)
     if timeline == 1:
-        return Cluster(int(row.systemid), timeline, (), found.oid, found.name)
+        return Cluster(int(row.systemid), timeline, (), found.oid, found.name, tuple(found.former))
     history = connection.execute(f"TIMELINE_HISTORY {timeline}").fetchone()
     assert history is not None  # noqa: S101
     text = history.content if isinstance(history.content, str) else bytes(history.content).decode()
     fields = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     switches = tuple((int(line[0]), int(Lsn.parse(line[1]))) for line in fields)
-    return Cluster(int(row.systemid), timeline, switches, found.oid, found.name)
+    return Cluster(int(row.systemid), timeline, switches, found.oid, found.name, tuple(found.former))
 
 
 def check_publication(

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from pgdoc.database.errors import one_line
+from pgdoc.database.slot_losses import HistoryLimits
 from pgdoc.errors import SlotBlocked
 from pgdoc.model.positions import Lsn
 from pgdoc.replication.connection import connect, map_replication_error, preflight, quote_identifier, quote_literal
@@ -54,17 +55,24 @@ def bookmarks(connection: psycopg.Connection[Any], *, lost: bool = False) -> lis
     return [bookmark for bookmark in found if lost or bookmark.wal_status != "lost"]
 
 
-def make_first_bookmark(conninfo: str, *, allows_standby: bool) -> None:
+def fetch_limits(connection: psycopg.Connection[Any]) -> HistoryLimits:
+    """Return which settings of the server have shortened the database's history."""
+    row = connection.execute(statement("replication", "history_limits")).fetchone()
+    return HistoryLimits() if row is None else HistoryLimits(*row)
+
+
+def make_first_bookmark(conninfo: str, *, allows_standby: bool = False, is_finishing: bool = False) -> None:
     """Create the first bookmark of a database that has none, so that its history begins.
 
     Does nothing on a server without `max_slot_wal_keep_size`: a bookmark could fill its disk, and only a hub drops one.
-    Does nothing on a standby, which may not have the catalog yet, and is refused unless `allows_standby`.
+    Nor does it before an upgrade of PostgreSQL, unless `is_finishing`. Does nothing on a standby, which may not have
+    the catalog yet, and is refused unless `allows_standby`.
     """
     with connect(conninfo, replication=False, purpose="bookmarks") as plain:
         if preflight(plain, allows_standby=allows_standby):
             return
         try:
-            if bookmarks(plain) or is_unlimited(plain):
+            if bookmarks(plain) or is_unlimited(plain) or (is_prepared(plain) and not is_finishing):
                 return
         except psycopg.Error as exc:
             raise map_replication_error(exc, plain) from exc
@@ -83,6 +91,12 @@ def is_unlimited(connection: psycopg.Connection[Any]) -> bool:
         "SELECT pg_catalog.current_setting('max_slot_wal_keep_size') OPERATOR(pg_catalog.=) '-1' AS unlimited"
     ).fetchone()
     return bool(row and row[0])
+
+
+def is_prepared(connection: psycopg.Connection[Any]) -> bool:
+    """Return whether the database is prepared for an upgrade of PostgreSQL, which a new bookmark would prevent."""
+    row = connection.execute(statement("replication", "is_prepared")).fetchone()
+    return bool(row and row.is_prepared)
 
 
 def slot_name(connection: psycopg.Connection[Any], prefix: str) -> str:
