@@ -42,6 +42,7 @@ NOT_RUN = {
         "ALTER ROLE app SET jit = off;  -- otherwise a call with a long filter can take seconds",
     ): _ROLES,
     ("docs/how-to/run-in-production.md", "ALTER SYSTEM SET wal_level = 'logical';"): _WHOLE_SERVER,
+    ("docs/reference/cli.md", "CREATE ROLE watcher LOGIN;"): _ROLES,
     (
         "docs/reference/tables.md",
         "GRANT EXECUTE ON FUNCTION pgdoc.enter_table(regclass, text, text) TO app;",
