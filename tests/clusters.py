@@ -151,7 +151,7 @@ class Clusters:
 
         def are_synced() -> bool:
             ask(self.primary, "SELECT pg_log_standby_snapshot()")
-            ask(self.standby, "SELECT pg_reload_conf()")  # the standby then asks for slots at once, not after up to 30 s
+            ask(self.standby, "SELECT pg_reload_conf()")  # it then asks for slots at once
             names = self.synced()
             return all(any(name.startswith(prefix) for name in names) for prefix in prefixes)
 

@@ -164,8 +164,8 @@ class StreamBackend:
                 return cluster
             if time.monotonic() > deadline:
                 raise ServerUnreachable(
-                    f"streams read timeline {cluster.timeline}, but documents are on timeline {timeline}: a failover is "
-                    "going on, or two servers take writes; open the stream again"
+                    f"streams read timeline {cluster.timeline}, but documents are on timeline {timeline}: a failover is"
+                    " going on, or two servers take writes; open the stream again"
                 )
             sleep(_FLUSH_POLL_S)
 

@@ -169,12 +169,16 @@ class BookmarkKeeper:
     def _keep_for_standbys(self, connection: psycopg.Connection[Any]) -> None:
         """Let standbys synchronize the bookmarks, and create one that they can synchronize if they have none yet."""
         slot = None if self._hub.is_quiet else self._hub.slot
-        if flag_bookmarks(self._source, connection, slot):
-            if slot is not None:
-                self._copy_hub_slot(connection, slot)
-            else:
-                _copy_newest_bookmark(connection)
-            flag_bookmarks(self._source, connection, slot)
+        plan = flag_bookmarks(self._source, connection, slot)
+        if plan.is_late and slot is not None:
+            self._advance_hub_slot(connection, slot, wait_s=0)
+        if not plan.is_due:
+            return
+        if slot is not None:
+            self._copy_hub_slot(connection, slot)
+        else:
+            _copy_newest_bookmark(connection)
+        flag_bookmarks(self._source, connection, slot)
 
     def _copy_hub_slot(self, connection: psycopg.Connection[Any], slot: str) -> None:
         self._advance_hub_slot(connection, slot, wait_s=_NUDGE_WAIT_S)
