@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pgdoc import Store, new_id
-from pgdoc.errors import ConsumerLost, HistoryLost, InvalidResumeToken, ServerUnreachable
+from pgdoc.errors import ConsumerLost, HistoryLost, InvalidResumeToken, ServerUnreachable, TransactionLost
 from tests.clusters import ask, wait_until
 from tests.integration.failover.effects import Effects, effects, insert, orders
 
@@ -176,11 +176,18 @@ def test_without_slots_and_history_the_consumer_says_so_or_begins_again(clusters
 
 
 def test_documents_find_the_primary_and_leave_a_standby(clusters: Clusters) -> None:
-    with Store(clusters.standby.conninfo) as store:  # names the standby only
+    with Store(clusters.standby.conninfo) as store, Store(clusters.conninfo()) as other:
         with pytest.raises(ServerUnreachable, match="target_session_attrs=read-write"):
-            store.create_collection("orders")
+            store.create_collection("orders")  # the conninfo names the standby only
         with pytest.raises(ServerUnreachable, match="target_session_attrs=read-write"):
             store.watch()
+        other.create_collection("orders")
+        clusters.wait_for_replay()
+        with pytest.raises(ServerUnreachable, match="the server is a standby"):
+            store["orders"].insert("a", {})  # through a connection of the pool
+        with pytest.raises(TransactionLost), store.transaction() as tx:
+            tx["orders"].insert("a", {})
+        assert store["orders"].get("a") is None  # a standby serves reads
         clusters.fail_over()
-        insert(store, "a")
-        assert store["orders"].get("a")
+        insert(store, "a")  # the same address leads to a primary now
+        insert(other, "b")
