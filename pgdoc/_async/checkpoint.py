@@ -46,7 +46,7 @@ async def checkpoint(tx: AsyncOpenTransaction, consumer: Consumer, mark: Mark) -
         DatabaseError: something in the table keeps the position from being stored.
     """
     position = [int(number) for number in mark.position]  # some may be Lsn
-    consumer.ask_for_checkpoint(mark)
+    consumer.asked.note(mark)
     deadline = time.monotonic() + _FOLLOW_S
     while True:
         try:
@@ -65,7 +65,7 @@ def _refusal(
     consumer: Consumer, mark: Mark, position: list[int], stored: tuple[Any, ...] | None = None
 ) -> ConsumerLost | DatabaseError:
     """Return why a checkpoint was not stored; `stored` is what the consumer's row has, if there is one."""
-    name, unsure = consumer.name, consumer.unsure.position
+    name, unsure = consumer.name, consumer.asked.unsure.position
     if stored is not None and stored[3] != consumer.ids[1] and consumer.claim is not None:
         return ConsumerLost(
             f'consumer "{name}" reads timeline {consumer.ids[1]}, but this transaction is on timeline {stored[3]}: '
@@ -95,7 +95,8 @@ def _params(consumer: Consumer, mark: Mark, position: list[int]) -> list[Any]:
     system_id, timeline, database_oid = consumer.ids
     epoch, holder = consumer.claim or (0, None)
     stored = [position, mark.text, str(system_id), timeline, database_oid]
-    needed = [int(number) for number in consumer.unsure.position] if mark.position > consumer.unsure.position else []
+    unsure = consumer.asked.unsure.position
+    needed = [int(number) for number in unsure] if mark.position > unsure else []
     return [*stored, consumer.name, epoch, holder, position, needed, timeline]
 
 
