@@ -14,7 +14,7 @@ import pytest
 from pgdoc import Store
 from pgdoc.errors import DatabaseError
 from pgdoc.model.positions import Lsn
-from pgdoc.replication import slot_start, slots
+from pgdoc.replication import session, slot_start, slots
 from pgdoc.streams.bookmarks import BookmarkKeeper
 from pgdoc.streams.keeper_session import KeeperSession
 from tests.fixtures.fix_server import _connect_admin, _database
@@ -271,7 +271,7 @@ def test_the_newest_bookmark_that_is_not_past_the_position_is_read(
         monkeypatch.setattr(slot_start, "copy_slot", note)
         for token, name in zip(tokens, names, strict=True):
             with Store(dsn) as another:
-                slot_start.open_reader(another._streams.hub.source, token.lsn).reader.close()
+                session.open_reader(another._streams.hub.source, token.lsn).reader.close()
             assert copied == [name]
             copied.clear()
 
@@ -356,7 +356,7 @@ def test_a_quiet_stream_in_a_busy_database_pins_no_wal(dsn: str, owner: psycopg.
 
 
 def test_frequent_reports_do_not_stop_the_check_whether_the_server_is_alive(dsn: str) -> None:
-    with Store(dsn) as store, contextlib.closing(slot_start.open_reader(store._streams.hub.source, None).reader) as reader:
+    with Store(dsn) as store, contextlib.closing(session.open_reader(store._streams.hub.source, None).reader) as reader:
         reader._interval_s = 0.25
         until = time.monotonic() + 8 * reader._interval_s
         while time.monotonic() < until:
