@@ -76,4 +76,4 @@ def test_a_server_whose_first_logical_slot_turns_decoding_on_is_taken_for_logica
                 sql.execute("SELECT set_config(%s, %s, false)", [name, value])
         row = sql.execute(query.encode()).fetchone()
         assert row is not None
-        assert row.wal_level == taken_for
+        assert row._asdict()["wal_level"] == taken_for
