@@ -28,6 +28,7 @@ class Readers:
 
     def __init__(self, server: LocalServer) -> None:
         self._ends = threading.Event()
+        self._open = threading.Semaphore(0)
         self._errors: list[BaseException] = []
         self._threads = [
             threading.Thread(target=self._run, args=(server.conninfo_for(database), name), name=f"{database}-{name}")
@@ -38,6 +39,7 @@ class Readers:
     def __enter__(self) -> None:
         for thread in self._threads:
             thread.start()
+        assert all(self._open.acquire(timeout=PATIENCE_S) for _ in self._threads)  # a new consumer begins now
 
     def __exit__(self, *exc_info: object) -> None:
         self._ends.set()
@@ -48,6 +50,7 @@ class Readers:
     def _run(self, dsn: str, name: str) -> None:
         try:
             with Store(dsn) as store, store["orders"].watch(consumer=name) as stream:
+                self._open.release()
                 while not self._ends.is_set():
                     event = stream.next(timeout=0.2)
                     if event is None:
