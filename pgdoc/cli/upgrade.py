@@ -6,16 +6,14 @@ import json as json_module
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-import psycopg
 import typer
+from psycopg.conninfo import make_conninfo
 
 from pgdoc.cli.arguments import Dsn, PlainCommand, UnusedSchema, read_plugin
-from pgdoc.cli.collations import find_changed_collations
+from pgdoc.cli.doctor import examine_server
 from pgdoc.cli.render import printable
 from pgdoc.cli.stores import DEFAULT_SCHEMA, conninfo_of_command, explain_missing_dsn
-from pgdoc.database.conninfo import PlainConnection, with_timeout
-from pgdoc.database.errors import one_line
-from pgdoc.errors import PgdocError, ServerUnreachable, UpgradeRefused
+from pgdoc.errors import ServerUnreachable, UpgradeRefused
 from pgdoc.upgrades.finish import finish
 from pgdoc.upgrades.prepare import cancel, prepare
 
@@ -187,14 +185,11 @@ def _print_consumers(consumers: tuple[MovedConsumer, ...]) -> None:
 
 def _collation_notes(conninfo: str, found: FinishedDatabase) -> list[str]:
     """Name the collations of the new operating system, or of another build, in which indexes have another order."""
-    notes: list[str] = []
-    try:
-        with PlainConnection.connect(
-            with_timeout(conninfo), dbname=found.database, autocommit=True, row_factory=psycopg.rows.namedtuple_row
-        ) as connection:
-            for schema in found.schemas:
-                notes += [text for verdict, text in find_changed_collations(connection, schema) if verdict != "ok"]
-    except (psycopg.Error, PgdocError) as exc:
-        text = one_line(exc) if isinstance(exc, psycopg.Error) else str(exc)
-        return [f"the collations of database {found.database} were not checked: {text}"]
+    dsn = make_conninfo(conninfo, dbname=found.database)
+    notes = (
+        f"{finding.text}: run {'; '.join(finding.fix)}" if finding.fix else finding.text
+        for schema in found.schemas
+        for finding in examine_server(dsn, schema, only=["collations"])
+        if finding.verdict != "ok"
+    )
     return list(dict.fromkeys(notes))

@@ -39,11 +39,13 @@ class GuardedQuery(NamedTuple):
         plain: the parts of a statement that fails at a document that PostgreSQL can't print.
         safe: the parts of one that returns NULL for it, which takes a little longer; the same as `plain` if the
             statement returns no documents.
+        writes: whether it needs the rights of a writer.
     """
 
     table: str
     plain: tuple[str, str]
     safe: tuple[str, str]
+    writes: bool = False
 
     @property
     def prints(self) -> bool:

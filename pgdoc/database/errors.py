@@ -78,11 +78,12 @@ def connection_error(exc: psycopg.Error) -> PgdocError:
     )
 
 
-def map_error(exc: psycopg.Error, subject: str, *, in_transaction: bool = False) -> PgdocError:
+def map_error(exc: psycopg.Error, subject: str, *, in_transaction: bool = False, rights: str = "") -> PgdocError:
     """Return pgdoc's error for an exception of a call on an open connection, or of the pool.
 
     The caller keeps the cause: `raise map_error(exc, ...) from exc`. `subject` is what the call was about, such as
     `collection "docs.orders"`. `in_transaction` is for a call in a transaction that lives as long as the connection.
+    `rights` says what to do if the role lacks a right on the subject, see `pgdoc.database.rights`.
     """
     if isinstance(exc, psycopg_pool.PoolClosed):
         return StoreClosed("the store is closed: open a new one")
@@ -99,7 +100,7 @@ def map_error(exc: psycopg.Error, subject: str, *, in_transaction: bool = False)
     if is_conflict(exc):
         return _duplicate(exc, subject)
     kind = SerializationFailure if is_serialization_failure(exc) else DatabaseError
-    return kind(f"{subject}: {_server_text(exc)}{_advice(exc)}", sqlstate=exc.sqlstate)
+    return kind(f"{subject}: {_server_text(exc)}{_advice(exc, rights)}", sqlstate=exc.sqlstate)
 
 
 def commit_error(exc: psycopg.Error) -> PgdocError:
@@ -205,9 +206,9 @@ def _values_at(paths: tuple[str, ...], values: tuple[Any, ...] | None) -> str:
     return f" ({', '.join(f'{path} = {short_repr(value)}' for path, value in zip(paths, values, strict=True))})"
 
 
-def _advice(exc: psycopg.Error) -> str:
+def _advice(exc: psycopg.Error, rights: str) -> str:
     if isinstance(exc, psycopg.errors.InsufficientPrivilege) and not exc.diag.message_hint:
-        return ". Grant the privilege to the role, or use a role that has it"
+        return f". {_advice_on_rights(exc, rights)}"
     if isinstance(exc, psycopg.errors.UniqueViolation | psycopg.errors.ExclusionViolation):
         return (
             f". A trigger wrote this to the table {exc.diag.schema_name}.{exc.diag.table_name}: look at its rows there"
@@ -215,8 +216,22 @@ def _advice(exc: psycopg.Error) -> str:
     if is_serialization_failure(exc):
         return ". Run the call, or the whole transaction, again (store.run does)"
     if isinstance(exc, psycopg.errors.DuplicatePreparedStatement | psycopg.errors.InvalidSqlStatementName):
-        return ". The conninfo leads to a pooler: give the server's own host and port as replication_conninfo"
+        return ". A pooler runs the statements of one program in sessions of others: don't run PREPARE there"
     return ""
+
+
+def _advice_on_rights(exc: psycopg.Error, rights: str) -> str:
+    """Tell what refused the role: privileges, a row policy, or code of the table; the text can be in any language."""
+    if exc.diag.source_function == "ExecWithCheckOptions":
+        return "A row policy of the table forbids the role to write this row: write another one, or as another role"
+    if rights and (exc.diag.source_function or "").startswith("aclcheck_error") and not _is_in_foreign_code(exc):
+        return rights
+    return "Grant the privilege to the role, or use a role that has it"
+
+
+def _is_in_foreign_code(exc: psycopg.Error) -> bool:
+    """Whether a function or trigger that does not belong to pgdoc met the error."""
+    return exc.diag.context is not None and "pgdoc." not in exc.diag.context
 
 
 def _server_text(exc: psycopg.Error) -> str:

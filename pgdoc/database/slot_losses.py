@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["HistoryLimits", "cure_of_loss", "describe_loss"]
 
@@ -27,6 +30,18 @@ _LOSSES = {
 }
 """What `invalidation_reason` of `pg_replication_slots` means, and how to keep it from happening again."""
 
+_CONFLICTS = {
+    "rows_removed": (
+        "as the primary removed rows of its catalog that the slots of this standby needed",
+        "run ALTER SYSTEM SET hot_standby_feedback = on on the standby, and set its primary_slot_name",
+    ),
+    "wal_level_insufficient": (
+        "as the primary had a wal_level lower than logical, which ends the slots of its standbys",
+        "leave it at logical",
+    ),
+}
+"""How a standby shortened history, and what to change."""
+
 
 def describe_loss(reason: str | None) -> str:
     """Say what happened to a slot that is `lost`; `reason` is `None` on servers that do not tell."""
@@ -47,10 +62,12 @@ class HistoryLimits(NamedTuple):
         wal: the value of `max_slot_wal_keep_size`, if bookmarks lost their WAL.
         idle: the value of `idle_replication_slot_timeout` (PostgreSQL 18), if bookmarks are invalidated by it: nobody
             reads a bookmark.
+        conflicts: the reasons for which a standby invalidated bookmarks.
     """
 
     wal: str | None = None
     idle: str | None = None
+    conflicts: Sequence[str] = ()
 
     @property
     def cause(self) -> str:
@@ -62,6 +79,7 @@ class HistoryLimits(NamedTuple):
             found.append(
                 f"as the server ends slots that nobody reads for its idle_replication_slot_timeout of {self.idle}"
             )
+        found += [_CONFLICTS[reason][0] for reason in self.conflicts]
         return f", {', and '.join(found)}" if found else ""
 
     @property
@@ -70,4 +88,5 @@ class HistoryLimits(NamedTuple):
         found = ["raise that"] if self.wal is not None else []
         if self.idle is not None:
             found.append("set idle_replication_slot_timeout to 0")
+        found += [_CONFLICTS[reason][1] for reason in self.conflicts]
         return " and ".join(found) or "keep more with set_history()"

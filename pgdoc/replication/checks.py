@@ -60,7 +60,7 @@ def check_exact(at: int, since: int, schema: str) -> None:
         raise HistoryLost(
             f"position {Lsn(at)} is older than {Lsn(since)}, where pgdoc found that SQL had renamed, moved or dropped "
             f'collections of the schema "{schema}", so wal2json may leave changes out: rebuild from the collections, '
-            "stream from now through pgoutput, or have a superuser create the catalog",
+            "stream from now through pgoutput. Only a catalog that a superuser owns has triggers that note it at once",
             oldest_available=str(Lsn(since)),
         )
 
@@ -69,8 +69,8 @@ def hidden_documents(subject: str) -> DatabaseError:
     """Make the error for a snapshot under row-level security, with the SQLSTATE of pg_dump's refusal."""
     return DatabaseError(
         f"{subject} has row-level security, so the snapshot would lack the documents that its policies hide from this "
-        "role, while the stream has every change: read it as the owner of the table or a role with BYPASSRLS, or watch "
-        "without snapshot=True",
+        "role, while the stream has every change: read it as the owner of the table, or as a role with BYPASSRLS "
+        "(ALTER ROLE ... BYPASSRLS as a superuser), or watch without snapshot=True",
         sqlstate="42501",
     )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgdoc.decoding.plugins import PLUGINS
-from pgdoc.errors import InvalidResumeToken
+from pgdoc.errors import InvalidResumeToken, ServerUnreachable, UnsupportedServer
 from pgdoc.model.positions import Lsn, before_commits_at
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 PLUGIN_CHOICES = ("auto", *PLUGINS)
 
+_HAS_FAILOVER_SLOTS = 170000
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -22,16 +24,34 @@ class Source:
 
     Attributes:
         plugin: one of `PLUGIN_CHOICES`; `auto` stands for the first plugin that the server has and allows.
+        failover: `auto`, true or false: whether permanent slots are failover slots, which standbys synchronize;
+            `auto` stands for true from PostgreSQL 17 on.
+        primary: a conninfo of the primary, if `conninfo` may lead to one of its standbys.
     """
 
     conninfo: str = field(repr=False)
     schema: str
     plugin: str = "auto"
+    failover: str | bool = "auto"
+    primary: str | None = field(default=None, repr=False)
 
     @property
     def plugins(self) -> tuple[str, ...]:
         """The plugins to try, in order."""
         return tuple(PLUGINS) if self.plugin == "auto" else (self.plugin,)
+
+    def wants_failover(self, server_version: int) -> bool:
+        """Return whether permanent slots of a server of this version are failover slots.
+
+        Raises:
+            UnsupportedServer: they must be, and the server has none.
+        """
+        if self.failover is True and server_version < _HAS_FAILOVER_SLOTS:
+            raise UnsupportedServer(
+                f"failover=True needs failover slots, which PostgreSQL has since version 17, but the server is "
+                f'PostgreSQL {server_version // 10000}: upgrade it, or use failover="auto"'
+            )
+        return bool(self.failover) and server_version >= _HAS_FAILOVER_SLOTS
 
 
 class SlotStart(NamedTuple):
@@ -67,6 +87,18 @@ class Cluster:
     def ids(self) -> Ids:
         """What the tokens of this database's positions carry."""
         return self.system_id, self.timeline, self.database_oid
+
+    def check_same(self, other: Cluster) -> None:
+        """Refuse a connection that leads elsewhere than another one: to a server that was promoted meanwhile.
+
+        Raises:
+            ServerUnreachable: it does.
+        """
+        if self.ids != other.ids:
+            raise ServerUnreachable(
+                f"one connection leads to cluster {other.system_id} on timeline {other.timeline}, the next to cluster "
+                f"{self.system_id} on timeline {self.timeline}: a failover is going on, or two servers take writes"
+            )
 
     def check(self, position: RawPosition, ids: Ids) -> None:
         """Refuse a position that is not part of this database's history.

@@ -59,7 +59,7 @@ def move_consumers(
             report(database.name, f"making the slot of consumer {row.name}")
             keeps = plugin is None or (plugin == "auto" and row.plugin == "pgoutput")
             source = Source(database.conninfo, row.schema_name, row.plugin if keeps else str(plugin))
-            make_slot(source, slot, None, check_claim=bool, purpose=f"{PURPOSE} {row.name}")
+            make_slot(source, slot, None, lock_claim=lambda _: None, purpose=f"{PURPOSE} {row.name}")
             _settle(connection, source, row.name, slot)
         found = find_slot(connection, slot)
         if found is None:

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from pgdoc import ConsumerStatus, HistoryLost, Lsn, Store
-from pgdoc.cli.consumers import consumers_table
+from pgdoc.cli.consumer_group import consumers_table
 from pgdoc.sql import statement
 from tests.integration.own_server.words import said, wait_until
 from tests.upgrades import embedded_server
@@ -74,6 +74,5 @@ def test_a_server_whose_first_logical_slot_turns_decoding_on_is_taken_for_logica
         for name, value in settings.items():
             if value is not None:
                 sql.execute("SELECT set_config(%s, %s, false)", [name, value])
-        row = sql.execute(query.encode()).fetchone()
-        assert row is not None
-        assert row._asdict()["wal_level"] == taken_for
+        row: Any = sql.execute(query.encode()).fetchone()
+        assert row.wal_level == taken_for
