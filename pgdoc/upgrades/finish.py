@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pgdoc.upgrades.databases import CatalogDatabase, Report
     from pgdoc.upgrades.moving import MovedConsumer
 
-__all__ = ["FinishedDatabase", "finish"]
+__all__ = ["FinishedDatabase", "finish_upgrade"]
 
 
 class FinishedDatabase(NamedTuple):
@@ -45,7 +45,7 @@ class FinishedDatabase(NamedTuple):
     schemas: tuple[str, ...]
 
 
-def finish(  # noqa: PLR0913 (the options of the command)
+def finish_upgrade(  # noqa: PLR0913 (the options of the command)
     conninfo: str, *, only: bool, plugin: str, accept_losses: bool, timeout_s: float, report: Report
 ) -> list[FinishedDatabase]:
     """Finish the upgrade of the databases of a cluster.
