@@ -34,7 +34,10 @@ upgrade_app = typer.Typer(
 )
 
 _TIMEOUT_S = 600.0
-_STATISTICS = "run `vacuumdb --all --analyze-in-stages`: before PostgreSQL 18, pg_upgrade takes no statistics along"
+_STATISTICS = (
+    "run `vacuumdb --all --analyze-in-stages`: to versions before 18, pg_upgrade takes no statistics along, and to "
+    "later ones not all (--missing-stats-only)"
+)
 
 Only = Annotated[
     bool,

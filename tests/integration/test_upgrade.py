@@ -307,6 +307,23 @@ def test_finish_refuses_what_could_lose_events(dsn: str, capsys: pytest.CaptureF
     check_goes_on(dsn, written=5)
 
 
+def test_finish_refuses_to_leave_out_a_table(dsn: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert upgrade("prepare", dsn=dsn) == 0
+    pretend_upgrade(dsn)
+    ask(dsn, "ALTER TABLE docs.orders DROP CONSTRAINT orders_pkey")
+    assert upgrade("finish", dsn=dsn) == 1
+    assert "table docs.orders is not registered" in capsys.readouterr().err
+    assert not takes_writes_in_sql(dsn)
+
+
+def takes_writes_in_sql(dsn: str) -> bool:
+    try:
+        ask(dsn, "INSERT INTO docs.orders (id, data) VALUES ('sql', '{}')")
+    except psycopg.Error:
+        return False
+    return True
+
+
 def test_a_process_that_wakes_up_later_no_longer_owns_its_consumer(dsn: str) -> None:
     (before,) = ask(dsn, "SELECT epoch, holder FROM pgdoc.owners")
     assert upgrade("prepare", dsn=dsn) == 0
