@@ -9,7 +9,6 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from pgdoc import Store
 from pgdoc.cli.doctor import examine_server, server, slots
 from pgdoc.database import examination
 from tests.doctoring import finding, findings, left, mend, standby
@@ -20,6 +19,7 @@ from tests.integration.own_server.words import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pgdoc import Store
     from pgdoc.server import LocalServer
 
 ODD_ROLE = 'o\'dd "one" -- ;'

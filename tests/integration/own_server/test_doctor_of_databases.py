@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -20,8 +19,6 @@ from tests.integration.own_server.words import PATIENCE_S, wait_until
 from tests.poison import insert_poison, make_poisonous
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pgdoc.server import LocalServer
 
 ODD = 'x\'); DROP TABLE docs; -- ""a""\\\n'

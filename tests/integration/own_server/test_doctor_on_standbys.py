@@ -151,9 +151,12 @@ def test_the_standby_s_side_of_a_failover_is_checked(primary: LocalServer, repli
         wait_until(lambda: not left(dsn, "primary-conninfo", only=FAILOVER))
     wait_until(lambda: bool(left(dsn, "slot-not-ready", only=FAILOVER)))
     assert finding(dsn, "slot-not-ready", only=FAILOVER).object == NAME
-    with Store(primary.conninfo) as store, psycopg.connect(primary.conninfo, autocommit=True) as admin:
-        with store.watch(consumer=NAME) as stream:
-            wait_until(lambda: _move_on(admin, store, stream) and not left(dsn, "slot-not-ready", only=FAILOVER))
+    with (
+        Store(primary.conninfo) as store,
+        psycopg.connect(primary.conninfo, autocommit=True) as admin,
+        store.watch(consumer=NAME) as stream,
+    ):
+        wait_until(lambda: _move_on(admin, store, stream) and not left(dsn, "slot-not-ready", only=FAILOVER))
     ready = [each for each in examine_server(dsn, only=FAILOVER) if each.id == "slot-ready"]
     assert [each.object for each in ready] == [NAME]
 
