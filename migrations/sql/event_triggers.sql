@@ -22,8 +22,8 @@ BEGIN
     PERFORM pgdoc.follow(changed, false);
   END IF;
 EXCEPTION
-  WHEN deadlock_detected OR lock_not_available OR serialization_failure THEN
-    RAISE;  -- the command would have failed like this at any other table, and can be repeated
+  WHEN deadlock_detected OR lock_not_available OR serialization_failure OR SQLSTATE 'PGD06' THEN
+    RAISE;  -- the command would have failed like this at any other table and can be repeated, or the database is frozen
   WHEN OTHERS THEN  -- readers find out by themselves
     RAISE WARNING 'pgdoc could not follow the DROP: %', SQLERRM;
 END $$;
@@ -108,8 +108,8 @@ BEGIN
       PERFORM pgdoc.follow(changed, false);
     END IF;
   EXCEPTION
-    WHEN deadlock_detected OR lock_not_available OR serialization_failure THEN
-      RAISE;  -- the command would have failed like this at any other table, and can be repeated
+    WHEN deadlock_detected OR lock_not_available OR serialization_failure OR SQLSTATE 'PGD06' THEN
+      RAISE;  -- the command would have failed like this at any other table and can be repeated, or the database is frozen
     WHEN OTHERS THEN  -- readers find out by themselves
       RAISE WARNING 'pgdoc could not follow the %: %', tg_tag, SQLERRM;
   END;

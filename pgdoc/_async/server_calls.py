@@ -113,4 +113,4 @@ class AsyncServerCalls:
         It also begins the history that streams resume from, where the server is set up for streams.
         """
         await async_call(migrate, self._conninfo)
-        await async_call(begin_history, self._streams.hub.source.conninfo)
+        await async_call(begin_history, self._streams.hub.source)

@@ -14,7 +14,7 @@ from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
 from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClosed, StreamError
 from pgdoc.model.positions import BEFORE_ALL, resume_point
 from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, token_at
-from pgdoc.replication.checks import check_position, check_reach
+from pgdoc.replication.checks import check_position
 from pgdoc.runtime.primitives import AsyncOpening, async_call, async_sleep, async_wait
 from pgdoc.streams.delivery import Delivery
 from pgdoc.streams.feed import HubFeed
@@ -99,14 +99,15 @@ class AsyncChangeStream(AsyncOpening):
 
     async def _begin_after(self, start: ResumeToken | Lsn) -> None:
         hub = self._backend.hub
-        cluster = await async_wait(hub.start())
+        await async_wait(hub.start())
+        cluster = await self._backend.cluster()
         inserted, flushed = await self._backend.wal_end()
         lsn = start.lsn if isinstance(start, ResumeToken) else start
         if flushed < lsn <= inserted:  # pg_current_wal_lsn() is ahead of what is flushed
             await self._backend.flush(flushed, lsn)
             flushed = lsn
         position = check_position(start, cluster, flushed)
-        check_reach(position, await self._backend.oldest())
+        await self._backend.check_history(position)
         await self._backend.check_published(position, self._selection)
         existence = await self._backend.existence(position, self._selection)
         if existence is not None:
@@ -189,7 +190,7 @@ class AsyncChangeStream(AsyncOpening):
                 if not delivery.awaits_changes:
                     event = await self._next(None, delivery.next_event)
                     break
-                while not mailbox.refill():  # the usual wait: here, as each further coroutine costs every event
+                if not mailbox.refill():  # the usual wait: here, as each further coroutine costs every event
                     await mailbox.arrival()
         except StreamClosed:
             event = None

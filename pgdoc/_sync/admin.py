@@ -73,7 +73,7 @@ class Admin:
 
     def history(self) -> History:
         """See `Store.history`."""
-        ((kept_s, size, oldest, retained, bookmarks),) = self._fetch("history")
+        ((kept_s, size, oldest, retained, bookmarks),) = self._backend.fetch_of_reader("history")
         blockers = self._fetch("blockers")
         return History(
             time=timedelta(seconds=kept_s),
@@ -90,7 +90,7 @@ class Admin:
             raise ValueError(f"time must be a timedelta of at least 0, got {time!r}")
         if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
             raise ValueError(f"size must be a number of bytes of at least 0, got {size!r}")
-        self._fetch("set_history", time, size)
+        self._fetch("set_history", time, size, rights=self._backend.caller.to_set_history())
 
     def status(self) -> Status:
         """See `Store.status`. A reader is opened to find out whether streams work."""
@@ -136,5 +136,6 @@ def _check_lsn(name: str, value: Any) -> Lsn:
 def _consumer_status(row: tuple[Any, ...]) -> ConsumerStatus:
     name, schema, owner_pid, position, system_id, timeline, database_oid, *others = row
     token = token_at(position[:4] if position else BEFORE_ALL, (int(system_id), timeline, database_oid))
-    others[-2] = None if others[-2] is None else Lsn(others[-2])  # `unreadable`
+    unreadable = others[-3]
+    others[-3] = None if unreadable is None else Lsn(unreadable)
     return ConsumerStatus(name, schema, owner_pid, token, *others)

@@ -114,4 +114,4 @@ class ServerCalls:
         It also begins the history that streams resume from, where the server is set up for streams.
         """
         call(migrate, self._conninfo)
-        call(begin_history, self._streams.hub.source.conninfo)
+        call(begin_history, self._streams.hub.source)

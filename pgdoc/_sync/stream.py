@@ -15,7 +15,7 @@ from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
 from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClosed, StreamError
 from pgdoc.model.positions import BEFORE_ALL, resume_point
 from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, token_at
-from pgdoc.replication.checks import check_position, check_reach
+from pgdoc.replication.checks import check_position
 from pgdoc.runtime.primitives import Opening, call, sleep, wait
 from pgdoc.streams.delivery import Delivery
 from pgdoc.streams.feed import HubFeed
@@ -100,14 +100,15 @@ class ChangeStream(Opening):
 
     def _begin_after(self, start: ResumeToken | Lsn) -> None:
         hub = self._backend.hub
-        cluster = wait(hub.start())
+        wait(hub.start())
+        cluster = self._backend.cluster()
         inserted, flushed = self._backend.wal_end()
         lsn = start.lsn if isinstance(start, ResumeToken) else start
         if flushed < lsn <= inserted:  # pg_current_wal_lsn() is ahead of what is flushed
             self._backend.flush(flushed, lsn)
             flushed = lsn
         position = check_position(start, cluster, flushed)
-        check_reach(position, self._backend.oldest())
+        self._backend.check_history(position)
         self._backend.check_published(position, self._selection)
         existence = self._backend.existence(position, self._selection)
         if existence is not None:
@@ -190,7 +191,7 @@ class ChangeStream(Opening):
                 if not delivery.awaits_changes:
                     event = self._next(None, delivery.next_event)
                     break
-                while not mailbox.refill():  # the usual wait: here, as each further coroutine costs every event
+                if not mailbox.refill():  # the usual wait: here, as each further coroutine costs every event
                     mailbox.arrival()
         except StreamClosed:
             event = None

@@ -26,7 +26,9 @@ from pgdoc.cli.consumers import consumers_app
 from pgdoc.cli.demo import run_demo
 from pgdoc.cli.doctor import examine_server
 from pgdoc.cli.doctor.printing import print_finding
+from pgdoc.cli.grants import grant_command
 from pgdoc.cli.invocation import own_command
+from pgdoc.cli.metrics import metrics_command
 from pgdoc.cli.opening import explain_missing, has_schema, missing_collections, open_stream, schema_not_found
 from pgdoc.cli.output import print_events, print_fields, print_json, print_json_lines
 from pgdoc.cli.render import printable
@@ -35,6 +37,7 @@ from pgdoc.cli.stores import DEFAULT_SCHEMA, open_store
 from pgdoc.cli.tables import tables_app
 from pgdoc.cli.transfer import ID_FIELD, dump_documents, load_documents
 from pgdoc.cli.ttl import ttl_app
+from pgdoc.cli.upgrade import upgrade_app
 from pgdoc.errors import CollectionNotFound, PgdocError, ServerUnreachable
 from pgdoc.model.names import check_name
 from pgdoc.model.table_names import is_table_name, titled
@@ -53,6 +56,9 @@ app = typer.Typer(
 app.add_typer(consumers_app, name="consumers")
 app.add_typer(tables_app, name="tables")
 app.add_typer(ttl_app, name="ttl")
+app.command("metrics")(metrics_command)
+app.add_typer(upgrade_app, name="upgrade")
+app.command("grant", cls=PlainCommand)(grant_command)
 
 _TERMINATED = 128 + signal.SIGTERM
 _POLL_S = 1.0

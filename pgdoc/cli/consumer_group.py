@@ -75,7 +75,8 @@ def print_consumers(consumers: Iterable[ConsumerStatus], *, json: bool) -> None:
 def _state_of_slot(consumer: ConsumerStatus) -> str:
     if consumer.unreadable is not None:
         return f"can't read {consumer.unreadable}"
-    return consumer.wal_status or "gone"
+    reason = f" ({consumer.invalidation_reason})" if consumer.invalidation_reason else ""
+    return f"{consumer.wal_status or 'gone'}{reason}"
 
 
 def consumers_table(consumers: Iterable[ConsumerStatus]) -> Table:

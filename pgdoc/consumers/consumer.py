@@ -33,7 +33,7 @@ from pgdoc.consumers.reported import Reading, Reported
 from pgdoc.consumers.sharing import HubShare
 from pgdoc.consumers.slots import find_cluster
 from pgdoc.consumers.takeover import Takeover, went_back
-from pgdoc.errors import ConsumerBusy, ConsumerLost, PgdocError, StoreClosed
+from pgdoc.errors import ConsumerBusy, ConsumerLost, HistoryLost, PgdocError, StoreClosed
 from pgdoc.model.positions import BEFORE_ALL, Lsn, resume_point
 from pgdoc.model.tokens import Mark, SnapshotStage, token_at
 from pgdoc.replication.source import Cluster
@@ -78,6 +78,8 @@ class Consumer:
         begun_at: the position after which the stream began.
         snapshot: how far its snapshot had come when it began, or began again.
         existence: which of its collections existed there; `None` for a stream on all of a schema.
+        unsure: the last checkpoint asked for before a failover, if nobody knows whether that undid it. No later one may
+            be stored unless this one is.
     """
 
     def __init__(  # noqa: PLR0913 (the options of `watch`)
@@ -106,10 +108,14 @@ class Consumer:
         self.snapshot: SnapshotState = SnapshotStage.NONE
         self.begun_at: RawPosition = BEFORE_ALL
         self.existence: Existence | None = None
+        self.unsure = Mark()
         self.recreated = 0
         self.claim: Claim | None = None
         self._cluster = Cluster(0, 0)
         self._owned: OwnedSlot | None = None  # while the slot is owned
+
+        # The last checkpoint asked for, and the one before; written by the stream's thread, in one assignment.
+        self._asked = Mark(), Mark()
 
         # Used by the consumer's thread only.
         self._begin_at = begin_at
@@ -165,6 +171,12 @@ class Consumer:
     def pass_over(self, given: Mark, mark: Mark) -> None:
         """Acknowledge up to `mark` once everything up to `given` is acknowledged."""
         self._progress.pass_over(given, mark)
+
+    def ask_for_checkpoint(self, mark: Mark) -> None:
+        """Note a checkpoint that a transaction is about to store."""
+        last, _ = self._asked
+        if mark.position > last.position:
+            self._asked = mark, last
 
     def abandon(self) -> None:
         """Let the thread end soon; takes no lock, because the garbage collector may call it while one is held."""
@@ -228,7 +240,7 @@ class Consumer:
                 if self.mode == "reconnecting":  # one warning for each loss
                     logger.info('consumer "%s": not reconnected yet: %s', self.name, exc)
                 else:
-                    logger.warning('consumer "%s": reconnecting: %s', self.name, exc)
+                    logger.warning('consumer "%s": reconnecting at %s: %s', self.name, Lsn(lost_at), exc)
                     note_reconnect(self._source, "consumer")
                 self.mode = "reconnecting"
                 self._disconnect()
@@ -275,6 +287,8 @@ class Consumer:
         takeover = Takeover(
             self._source, ownership, cluster, selection.names, recreate=self._recreate, snapshot=self._first_snapshot
         )
+        ownership.check_cluster(cluster)
+        self._progress.forget_awaited()
         start = self._enter(ownership, takeover, cluster) if self.claim is None else self._go_on(takeover)
         if start.anew:
             self._progress.begin_anew()
@@ -304,6 +318,11 @@ class Consumer:
     def _go_on(self, takeover: Takeover) -> StartPoint:
         """Go on after a lost connection, or after the mailbox was full."""
         after = token_at(self._subscription.after, self.ids)
+        try:
+            self.unsure = takeover.check_promoted(after, *self._asked) or self.unsure
+        except (ConsumerLost, HistoryLost):
+            self.claim = None  # Store nothing: it would be about events that this server does not have.
+            raise
         start = takeover.go_on(after, self._progress.needed_from(after.position))
         if start.position < self._subscription.after:
             self.claim = None  # Store nothing: what the stream was given lies beyond everything that is to come.

@@ -88,6 +88,7 @@ class Ownership:
         purpose: what the consumer's connections serve, see `connect`.
         claim: what this process owns the consumer under.
         lease_s: how long the session may be idle.
+        wants_failover: whether the consumer's slot is to be a failover slot.
     """
 
     def __init__(self, source: Source, name: str, claim: Claim | None = None) -> None:
@@ -100,6 +101,7 @@ class Ownership:
         self._connection = connect(source.conninfo, replication=False, purpose=self.purpose)
         try:
             preflight(self._connection, needs_slot=False)  # The consumer may have its slot already.
+            self.wants_failover = source.wants_failover(self._connection.info.server_version)
             self._execute(f"SET idle_session_timeout = '{LEASE_S}s'")
             self._execute(f"SET lock_timeout = {_LOCK_TIMEOUT_MS}")
             with mapped(self._connection, self.name):
@@ -108,6 +110,26 @@ class Ownership:
         except BaseException:
             self._connection.close()
             raise
+
+    def check_cluster(self, cluster: Cluster) -> None:
+        """Refuse a server that was promoted after `cluster` was found, or before: what is known may not be true there.
+
+        Raises:
+            ServerUnreachable: it was.
+        """
+        found = int(self._session.system_id), self._session.timeline
+        if found != (cluster.system_id, cluster.timeline):
+            raise ServerUnreachable(
+                f'consumer "{self.name}": its session is on timeline {found[1]} of cluster {found[0]}, what it read is '
+                f"on timeline {cluster.timeline} of cluster {cluster.system_id}: a failover is going on, or two "
+                "servers take writes"
+            )
+
+    def lock_claim(self, connection: psycopg.Connection[Any]) -> None:
+        """Lock the claim in a transaction of another connection, until that ends."""
+        with mapped(connection, self.name):
+            if connection.execute(statement("consumers", "lock_claim"), self._claimed()).fetchone() is None:
+                raise self.lost()
 
     def come_back(self) -> bool:
         """Make this the session of the claim that this process has; return `False` if another claim replaced it."""
@@ -201,12 +223,13 @@ class Ownership:
 
     def check(self) -> Checkpoint:
         """Keep the session alive, and return the last committed checkpoint."""
-        row = self._row("look", self.name)
+        row = self._row("look", self.slot, self.name)
         if row is None or (row.epoch, row.holder) != self.claim:
             raise self.lost()
         if row.needs_renewal:
             self._renew(LEASE_S)
-        return Checkpoint(tuple(row.place), row.snapshot, row.inserted)
+        standbys_have = row.standbys_have if self.wants_failover else None
+        return Checkpoint(tuple(row.place), row.snapshot, row.inserted, standbys_have)
 
     def mark_of(self, checkpoint: Checkpoint) -> Mark:
         """Return the mark of a checkpoint.
@@ -363,7 +386,7 @@ class Ownership:
         return {"name": self.name, "epoch": self.claim.epoch, "holder": self.claim.holder}
 
     def _of_session(self) -> dict[str, Any]:
-        pid, began = self._session
+        pid, began = self._session[:2]
         return {"pid": pid, "began": began, "ttl": timedelta(seconds=LEASE_S)}
 
     def _parse_snapshot(self, text: str | None) -> SnapshotState:

@@ -52,7 +52,7 @@ def _begin_anew(source: Source, ownership: Ownership, snapshot: SnapshotStage) -
     ownership.take_over()
     cluster = find_cluster(source, purpose=ownership.purpose)
     with ownership.unhurried():
-        make_slot(source, ownership.slot, None, check_claim=ownership.check, purpose=ownership.purpose)
+        make_slot(source, ownership.slot, None, lock_claim=ownership.lock_claim, purpose=ownership.purpose)
     inserted, _ = ownership.wal_end()
     ownership.flush(inserted)  # a position that is not flushed could be lost in a crash
     mark = Mark(before_commits_at(inserted), snapshot)

@@ -38,5 +38,5 @@ def needs_event_triggers(name: str) -> TableRefused:
     return TableRefused(
         "any" if name == "." else name,
         "wal2json would leave out its rows while it has another name, and no event trigger follows that",
-        'open the store with plugin="auto", or let a superuser create the catalog',
+        'open the store with plugin="auto", or use a catalog that a superuser owns, which has event triggers',
     )

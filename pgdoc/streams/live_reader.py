@@ -11,6 +11,7 @@ from pgdoc.errors import PgdocError
 from pgdoc.model.positions import Lsn
 from pgdoc.replication.detours import open_detour
 from pgdoc.replication.reading import UNKNOWN, Reading, reading_of
+from pgdoc.replication.recovery import check_same_database
 from pgdoc.replication.routes import STRAIGHT, Route, UnsentChange
 from pgdoc.replication.session import ReplicationSession, open_reader, read_burst
 from pgdoc.replication.traffic import note_reconnect
@@ -95,7 +96,9 @@ class LiveReader:
 
     def open(self) -> ReplicationSession:
         """Open the first session, at the end of the WAL."""
-        return open_reader(self._source, None, purpose=self._purpose, prefix=_SLOT_PREFIX)
+        primary = self._source.primary
+        check = None if primary is None else partial(check_same_database, primary)
+        return open_reader(self._source, None, purpose=self._purpose, prefix=_SLOT_PREFIX, check=check)
 
     def begin(self, session: ReplicationSession) -> None:
         """Accept subscriptions, and feed them from this session's start."""

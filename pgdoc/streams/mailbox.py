@@ -79,7 +79,8 @@ class _Box:
         self._size = size
         self._size_bytes = size_bytes
 
-        # Replaced under the lock by the thread or task that takes; its `next` is advanced there without the lock.
+        # Replaced under the lock, by the thread or task that takes, or by a feeder that it waits for; its `next` is
+        # advanced without the lock by the thread or task that takes.
         self.batch = self._nothing = _empty_batch(0, 0)
 
         # Guards what follows. Held for a few steps; no callback is called under it.
@@ -167,10 +168,15 @@ class _Box:
             if taken == count and self._reached < reached:
                 self._reached = reached
             if taken:
-                self._queue.append((changes, size_bytes))
                 self._put_count += taken
                 self._put_bytes += size_bytes
-                self._wake()
+                if self._is_awaited and taken <= BATCH:
+                    # The stream has used up everything, and waits: it finds its batch made, and takes no lock for it.
+                    self.batch = _batch_after(batch, changes, size_bytes)
+                else:
+                    self._queue.append((changes, size_bytes))
+                if self._is_awaited:
+                    self._wake()
             return taken
 
     def _what_fits(self, changes: list[Change]) -> tuple[int, int]:

@@ -60,6 +60,8 @@ class ConsumerStatus:
             consumer open, or if this role may not see it (`pg_read_all_stats`). More than a few seconds mean that the
             owner hangs or is cut off.
         unreadable: the commit LSN of a transaction that it can't read and was not told to pass; see `Store.skip`.
+        invalidation_reason: why its slot is `lost`, as PostgreSQL 17 and newer name it: `wal_removed`, `idle_timeout`,
+            `rows_removed` or `wal_level_insufficient`; else `None`.
         last_open_at: when a process last had it open, to within an hour.
     """
 
@@ -74,6 +76,7 @@ class ConsumerStatus:
     created_at: datetime
     owner_silent: timedelta | None = None
     unreadable: Lsn | None = None
+    invalidation_reason: str | None = None
     last_open_at: datetime | None = None
 
 

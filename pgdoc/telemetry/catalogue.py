@@ -6,51 +6,17 @@ and a test compares the two.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
+from pgdoc.telemetry.metric import Half, Metric, MetricKind
+from pgdoc.telemetry.server_metrics import SERVER_METRICS
 
-
-class MetricKind(StrEnum):
-    """How a metric's value moves."""
-
-    GAUGE = "gauge"  # up and down
-    COUNTER = "counter"  # up only, until the process that reports it restarts
-
-
-class Half(StrEnum):
-    """Which part of pgdoc reports a metric."""
-
-    PROCESS = "process"  # `pgdoc.telemetry`, in the process that has the streams and stores open
-    SERVER = "server"  # `pgdoc metrics`, which asks the server
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A metric as Prometheus and OpenTelemetry present it.
-
-    Attributes:
-        name: as Prometheus has it: with the unit, and `_total` for a counter.
-        unit: `bytes`, `seconds`, or empty for a number of things.
-        labels: the names of its labels, in order.
-        help: what the value is.
-    """
-
-    name: str
-    kind: MetricKind
-    unit: str
-    labels: tuple[str, ...]
-    help: str
-    half: Half
-
+__all__ = ["BY_NAME", "METRICS", "Half", "Metric", "MetricKind"]
 
 _STORE = ("database", "schema")
 _STREAM = ("database", "schema", "stream", "consumer")  # its collections; its consumer's name, or empty
 _READER = ("database", "schema", "reader")
-_CONSUMER = ("database", "schema", "consumer")
-_SLOT = ("database", "schema", "consumer", "slot")
 
 _GAUGE, _COUNTER = MetricKind.GAUGE, MetricKind.COUNTER
-_PROCESS, _SERVER = Half.PROCESS, Half.SERVER
+_PROCESS = Half.PROCESS
 
 METRICS: tuple[Metric, ...] = (
     Metric(
@@ -160,78 +126,7 @@ METRICS: tuple[Metric, ...] = (
         "How long calls have waited for a connection of the store's pool.",
         _PROCESS,
     ),
-    Metric(
-        "pgdoc_consumer_oldest_unacked_seconds",
-        _GAUGE,
-        "seconds",
-        _CONSUMER,
-        "How long the oldest event that was not acknowledged has been waiting.",
-        _SERVER,
-    ),
-    Metric(
-        "pgdoc_consumer_owned",
-        _GAUGE,
-        "",
-        _CONSUMER,
-        "1 if a process has the consumer open, else 0.",
-        _SERVER,
-    ),
-    Metric(
-        "pgdoc_consumer_recreated_total",
-        _COUNTER,
-        "",
-        _CONSUMER,
-        "How often the consumer's position was lost, and it was made again.",
-        _SERVER,
-    ),
-    Metric(
-        "pgdoc_slot_retained_bytes",
-        _GAUGE,
-        "bytes",
-        _SLOT,
-        "The WAL that the slot holds back.",
-        _SERVER,
-    ),
-    Metric(
-        "pgdoc_slot_safe_wal_bytes",
-        _GAUGE,
-        "bytes",
-        _SLOT,
-        "How much WAL can be written before the slot may be lost; absent without max_slot_wal_keep_size.",
-        _SERVER,
-    ),
-    Metric(
-        "pgdoc_slot_catalog_xmin_age",
-        _GAUGE,
-        "",
-        _SLOT,
-        "How many transactions old the rows of the system catalogs are that VACUUM must keep for the slot.",
-        _SERVER,
-    ),
-    Metric(
-        "pgdoc_slot_invalid",
-        _GAUGE,
-        "",
-        (*_SLOT, "reason"),
-        "1 for a slot that is lost, with the reason that the server gives.",
-        _SERVER,
-    ),
-    Metric(
-        "pgdoc_history_retained_bytes",
-        _GAUGE,
-        "bytes",
-        _STORE,
-        "The WAL that bookmarks hold back so that streams can resume.",
-        _SERVER,
-    ),
-    Metric(
-        "pgdoc_history_oldest_seconds",
-        _GAUGE,
-        "seconds",
-        _STORE,
-        "How long ago the oldest position was at which a stream can resume.",
-        _SERVER,
-    ),
+    *SERVER_METRICS,
 )
 """All metrics, those of the process first."""
 

@@ -35,12 +35,13 @@ ALLOWED: dict[str, set[str]] = {
     "replication": {"model", "runtime", "decoding", "changes", "database", "sql"},
     "streams": {"model", "runtime", "decoding", "changes", "database", "sql", "replication"},
     "consumers": {"model", "runtime", "decoding", "changes", "database", "sql", "replication", "streams"},
+    "upgrades": {"model", "runtime", "decoding", "changes", "database", "sql", "replication", "consumers"},
 }
 ALLOWED["_async"] = ALLOWED.keys() - {"server"}
 ALLOWED["_sync"] = ALLOWED["_async"] - {"_async"}
 ALLOWED["__init__"] = ALLOWED["_async"] | {"_async", "_sync"}
 ALLOWED["telemetry"] = {"model", "runtime", "changes", "database", "sql", "streams"}
-ALLOWED["cli"] = {"__init__", "model", "changes", "database", "sql", "server", "telemetry"}
+ALLOWED["cli"] = {"__init__", "model", "changes", "database", "sql", "server", "telemetry", "upgrades"}
 ALLOWED["__main__"] = {"cli"}
 
 PURE = ("decoding", "changes", "query")
