@@ -318,7 +318,7 @@ def decode(text: bytes | str) -> Any:
     Raises:
         UnreadableDocument: an integer has over 4,300 digits, or the text is nested too deeply for Python.
     """
-    raw = text.encode() if isinstance(text, str) else text
+    raw = text if text.__class__ is bytes else text.encode()  # type: ignore[union-attr]
     digits = raw.translate(_DIGITS_ALIKE)
     # `in` would first try its operand as an integer, which fails and takes longer than the search
     if digits.find(_19_DIGITS) >= 0 and (digits.find(_MORE_THAN_64_BITS) >= 0 or digits.find(_LESS_THAN_64_BITS) >= 0):
