@@ -178,10 +178,14 @@ def _event_type(event: ChangeEvent) -> EventType:
 
 
 def _document_id(event: ChangeEvent) -> str | None:
-    kind = event._change.row.kind  # noqa: SLF001
+    state = event.__dict__
+    kind = state["_change"].row.kind
     if kind not in "IUD":
         return None
-    document_id: str = event._images[kind == "D"]["id"]  # noqa: SLF001
+    images = state.get("_images")
+    if images is None:  # as the field does, which takes longer
+        images = state["_images"] = images_of(event)
+    document_id: str = images[kind == "D"]["id"]
     return document_id
 
 
