@@ -184,7 +184,7 @@ class Subscription:
         if selected:
             if selected[0].position <= self.after:
                 wanted, size_bytes = [change for change in selected if change.position > self.after], None
-            if position < selected[-1].position:
+            if position < selected[-1].position:  # noqa: PLR1730 (as below)
                 position = selected[-1].position
         if position < self.after:  # noqa: PLR1730 (max() takes three times as long, for each burst)
             position = self.after

@@ -58,7 +58,8 @@ class wake_together:  # noqa: N801 (a context manager, whose callers read better
             return
         loops: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
         threads: list[Wakeup] = []
-        last, of_last = None, threads
+        last: asyncio.AbstractEventLoop | None = None
+        of_last: list[asyncio.Future[None]] = []
         for waiter in held:
             if isinstance(waiter, Wakeup):
                 threads.append(waiter)

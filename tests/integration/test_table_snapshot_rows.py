@@ -91,7 +91,8 @@ def _make(connection: psycopg.Connection[Any], columns: list[tuple[str, str]], d
 def _expected(connection: psycopg.Connection[Any], number: int) -> dict[str, str]:
     """Return the JSON of each column of a row, made from its text."""
     columns = connection.execute(
-        "SELECT attname, pgdoc.type_form(atttypid) FROM pg_attribute WHERE attrelid = 'public.wide'::regclass AND attnum > 0 ORDER BY attnum"
+        "SELECT attname, pgdoc.type_form(atttypid) FROM pg_attribute "
+        "WHERE attrelid = 'public.wide'::regclass AND attnum > 0 ORDER BY attnum"
     ).fetchall()
     found = {}
     for name, form in columns:
