@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.fixtures.fix_server",
     "tests.fixtures.fix_plugin",
     "tests.fixtures.fix_pgbouncer",
+    "tests.fixtures.fix_clusters",
     "tests.fixtures.fix_schema",
     "tests.fixtures.fix_streams",
 ]

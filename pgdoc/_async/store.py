@@ -18,10 +18,13 @@ from pgdoc._async.table_calls import AsyncTableCalls
 from pgdoc._async.transaction import AsyncTransaction
 from pgdoc._async.transaction_session import AsyncTransactionSession
 from pgdoc.database.errors import is_retryable
+from pgdoc.database.pool_figures import PoolFigures
 from pgdoc.errors import PgdocError
 from pgdoc.model.names import check_name
 from pgdoc.model.value_codec import ValueCodec
 from pgdoc.replication.source import PLUGIN_CHOICES, Source
+from pgdoc.replication.traffic import source_labels
+from pgdoc.runtime.census import CENSUS
 from pgdoc.runtime.primitives import async_check_body, async_opening, async_sleep
 from pgdoc.runtime.retry import random_delays
 from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions, check_at_least, make_selection
@@ -54,18 +57,20 @@ class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls):
             collection. Otherwise every call on a missing collection raises `CollectionNotFound`.
         plugin: the output plugin of change streams: `wal2json`; `pgoutput`, which every PostgreSQL has; or `auto`:
             wal2json where the server has it and allows it, else pgoutput. Events and tokens are the same.
-        replication_conninfo: a connection string that reaches the server directly, if `conninfo` goes through a
-            connection pooler. Document calls then use no prepared statements, because those belong to one of the
-            pooler's sessions.
+        replication_conninfo: a connection string for change streams. It must reach a server directly if `conninfo` goes
+            through a connection pooler. On PostgreSQL 16 and newer it may lead to a standby, for streams without a
+            consumer.
         pool_size: how many connections document calls may use at once. As many others are for calls that keep one while
             your own code runs: `find` with more than 100 documents, and index builds.
         encoder: called with each value that is not a str, int, finite float, bool, None, list, tuple or dict. It
             returns what to store instead, or the value itself for its usual form.
         decimals: whether numbers with a fraction are read as `Decimal`, with the digits that are stored.
+        failover: whether the slots of consumers and of history are failover slots, which standbys can synchronize:
+            `auto`, from PostgreSQL 17 on; `True`, which older servers refuse; or `False`.
 
     Raises:
         InvalidName: `schema` is not a valid name.
-        ValueError: `plugin`, `pool_size`, `encoder` or `decimals` is invalid.
+        ValueError: `plugin`, `pool_size`, `encoder`, `decimals` or `failover` is invalid.
     """
 
     def __init__(  # noqa: PLR0913 (the contract)
@@ -79,9 +84,12 @@ class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls):
         pool_size: int = 10,
         encoder: Encoder | None = None,
         decimals: bool = False,
+        failover: str | bool = "auto",
     ) -> None:
         if plugin not in PLUGIN_CHOICES:
             raise ValueError(f"plugin must be one of {', '.join(PLUGIN_CHOICES)}, got {plugin!r}")
+        if failover is not True and failover is not False and failover != "auto":
+            raise ValueError(f'failover must be "auto", True or False, got {failover!r}')
         check_at_least(1, "pool_size", pool_size)
         self._conninfo = conninfo
         self._schema = check_name(schema, "schema")
@@ -93,9 +101,16 @@ class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls):
             direct_conninfo=replication_conninfo,
             codec=ValueCodec.checked(encoder, decimals=decimals),
         )
-        source = Source(conninfo if replication_conninfo is None else replication_conninfo, schema, plugin)
+        source = Source(
+            conninfo if replication_conninfo is None else replication_conninfo,
+            schema,
+            plugin,
+            failover,
+            primary=None if replication_conninfo is None else conninfo,
+        )
         self._streams = AsyncStreamBackend(self._connections, source, auto_create=auto_create)
         self._admin = AsyncAdmin(self._streams)
+        CENSUS.enter(self, PoolFigures(source_labels(source.conninfo, schema), self._connections))
 
     def collection(self, name: str) -> AsyncCollection:
         """Return a handle on a collection; no I/O. `store[name]` does the same.

@@ -1,13 +1,21 @@
-"""The connections of a store."""
+"""The connections of a store.
+
+A prepared statement belongs to one session of the server, and a pooler may run the next statement in another one. So
+each connection finds out where it leads, and prepares statements only where it leads to the server itself (see
+`pgdoc.database.pooling`).
+"""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
 
 from pgdoc.database.outage import OfStore, Outage
+from pgdoc.database.pooling import FIND_SESSION, PREPARE_AFTER, is_own_session, note_direct
+from pgdoc.database.standbys import OnStandby, is_standby
 from pgdoc.runtime.deadline import bounded, closing_on_deadline, deadline_scope, is_limited
 from pgdoc.runtime.encoding import in_utf8
 from pgdoc.runtime.fork import connecting, detach, remember
@@ -38,8 +46,10 @@ def connection_class(closing: threading.Event) -> type[AsyncConnection[Any]]:
 
         @classmethod
         async def connect(cls, *args: Any, **kwargs: Any) -> Self:
+            began = time.monotonic()
             try:
-                connection = await super().connect(*args, **kwargs)
+                connection = await super().connect(*args, prepare_threshold=None, **kwargs)
+                await find_route(connection, began)
             except psycopg.Error as exc:
                 if not closing.is_set():
                     outage.failed(exc)
@@ -53,8 +63,29 @@ def connection_class(closing: threading.Event) -> type[AsyncConnection[Any]]:
                 return without_secrets(bounded(connecting(super()._connect_gen(in_utf8(conninfo)))), conninfo)
 
         async def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
-            """Wait for the server: without a limit for a user's call, within `deadline_scope` for opening a stream."""
+            """Wait for the server: without a limit for a user's call, within `deadline_scope` for opening a stream.
+
+            A connection to a standby counts as lost when it is to write: the next one may lead to the primary.
+            """
             steps = closing_on_deadline(self.pgconn, bounded(gen)) if is_limited() else gen
-            return await super().wait(steps, *args, **kwargs)
+            try:
+                return await super().wait(steps, *args, **kwargs)
+            except psycopg.errors.ReadOnlySqlTransaction as exc:
+                if not is_standby(self):
+                    raise
+                self.pgconn.finish()
+                raise OnStandby(str(exc)) from exc
 
     return StoreConnection
+
+
+async def find_route(connection: AsyncConnection[Any], began: float) -> None:
+    """Note whether a connection leads to a session of its own; the attempt to connect began at a `time.monotonic`."""
+    try:
+        found = await (await connection.execute(FIND_SESSION)).fetchone()
+    except BaseException:
+        await connection.close()
+        raise
+    if is_own_session(connection.info.backend_pid, time.monotonic() - began, found):
+        note_direct(connection)
+        connection.prepare_threshold = PREPARE_AFTER

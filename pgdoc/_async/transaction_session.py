@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from pgdoc._async.connections import AsyncConnections
     from pgdoc.crud.copy_format import CopyRows
+    from pgdoc.database.rights import Caller
 
 __all__ = ["AsyncTransactionSession"]
 
@@ -79,6 +80,11 @@ class AsyncTransactionSession:
         if self._connection is None:
             raise TransactionClosed("the transaction is not open: use it inside `with store.transaction() as tx`")
         return self._connection
+
+    @property
+    def caller(self) -> Caller:
+        """See `AsyncSession`."""
+        return self._connections.caller
 
     def note_metadata(self) -> None:
         """Note the caller's metadata blocks as those around the whole transaction."""

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 
+from pgdoc.consumers.takeover import lost_checkpoint
 from pgdoc.database.errors import map_error
+from pgdoc.database.rights import Caller
 from pgdoc.errors import ConsumerLost, DatabaseError
 from pgdoc.model.positions import Lsn
+from pgdoc.runtime.primitives import sleep
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
     from pgdoc.model.tokens import Mark
 
 __all__ = ["OpenTransaction", "checkpoint"]
+
+_FOLLOW_S = 10.0
+_POLL_S = 0.05
 
 
 class OpenTransaction(Protocol):
@@ -40,17 +47,30 @@ def checkpoint(tx: OpenTransaction, consumer: Consumer, mark: Mark) -> None:
         ConsumerLost: it does not, or `mark` is not beyond the stored position.
         DatabaseError: something in the table keeps the position from being stored.
     """
-    system_id, timeline, database_oid = consumer.ids
     position = [int(number) for number in mark.position]  # some may be Lsn
-    epoch, holder = consumer.claim or (0, None)
-    params = [position, mark.text, str(system_id), timeline, database_oid, consumer.name, epoch, holder, position]
-    try:
-        if _fetch(tx, "checkpoint", params):
-            return
-        stored = _fetch(tx, "stored", [consumer.name])
-    except psycopg.Error as exc:  # also a serialization failure: the next attempt finds out who changed the row
-        raise map_error(exc, f'consumer "{consumer.name}"', in_transaction=True) from exc
+    consumer.ask_for_checkpoint(mark)
+    deadline = time.monotonic() + _FOLLOW_S
+    while True:
+        try:
+            if _fetch(tx, "checkpoint", _params(consumer, mark, position)):
+                return
+            stored = _fetch(tx, "stored", [consumer.name])
+        except psycopg.Error as exc:  # also a serialization failure: the next attempt finds out who changed the row
+            rights = f"So {Caller(tx.connection.info.user).to_have_consumers('SELECT, UPDATE')}"
+            raise map_error(exc, f'consumer "{consumer.name}"', in_transaction=True, rights=rights) from exc
+        timeline = stored[0][3] if stored else consumer.ids[1]
+        if timeline == consumer.ids[1] or consumer.claim is None or time.monotonic() > deadline:
+            break
+        sleep(_POLL_S)  # until the consumer has followed to a server that was promoted
+    if timeline != consumer.ids[1]:
+        raise ConsumerLost(
+            f'consumer "{consumer.name}" reads timeline {consumer.ids[1]}, but this transaction is on timeline '
+            f"{timeline}: another server was promoted, or two servers take writes; roll this transaction back, and "
+            "open the consumer again"
+        )
     if stored and stored[0][:2] == consumer.claim:
+        if stored[0][2] < position and tuple(stored[0][2]) < consumer.unsure.position < mark.position:
+            raise lost_checkpoint(consumer.name, Lsn(consumer.unsure.position[0]), Lsn(stored[0][2][0]))
         if stored[0][2] < position:
             raise DatabaseError(
                 f'the checkpoint of consumer "{consumer.name}" was not stored: a trigger or a row policy of the table '
@@ -65,6 +85,14 @@ def checkpoint(tx: OpenTransaction, consumer: Consumer, mark: Mark) -> None:
         f'consumer "{consumer.name}" was taken over by another process, or dropped: roll this transaction back, and '
         "open the consumer again"
     )
+
+
+def _params(consumer: Consumer, mark: Mark, position: list[int]) -> list[Any]:
+    system_id, timeline, database_oid = consumer.ids
+    epoch, holder = consumer.claim or (0, None)
+    stored = [position, mark.text, str(system_id), timeline, database_oid]
+    needed = [int(number) for number in consumer.unsure.position] if mark.position > consumer.unsure.position else []
+    return [*stored, consumer.name, epoch, holder, position, needed, timeline]
 
 
 def _fetch(tx: OpenTransaction, name: str, params: Sequence[Any]) -> list[tuple[Any, ...]]:

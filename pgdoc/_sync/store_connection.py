@@ -1,14 +1,22 @@
 # Written by .ci/twins.py from pgdoc/_async/store_connection.py: change that file, and run it.
-"""The connections of a store."""
+"""The connections of a store.
+
+A prepared statement belongs to one session of the server, and a pooler may run the next statement in another one. So
+each connection finds out where it leads, and prepares statements only where it leads to the server itself (see
+`pgdoc.database.pooling`).
+"""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
 from psycopg import Connection
 
 from pgdoc.database.outage import OfStore, Outage
+from pgdoc.database.pooling import FIND_SESSION, PREPARE_AFTER, is_own_session, note_direct
+from pgdoc.database.standbys import OnStandby, is_standby
 from pgdoc.runtime.deadline import bounded, closing_on_deadline, deadline_scope, is_limited
 from pgdoc.runtime.encoding import in_utf8
 from pgdoc.runtime.fork import connecting, detach, remember
@@ -39,8 +47,10 @@ def connection_class(closing: threading.Event) -> type[Connection[Any]]:
 
         @classmethod
         def connect(cls, *args: Any, **kwargs: Any) -> Self:
+            began = time.monotonic()
             try:
-                connection = super().connect(*args, **kwargs)
+                connection = super().connect(*args, prepare_threshold=None, **kwargs)
+                find_route(connection, began)
             except psycopg.Error as exc:
                 if not closing.is_set():
                     outage.failed(exc)
@@ -54,8 +64,29 @@ def connection_class(closing: threading.Event) -> type[Connection[Any]]:
                 return without_secrets(bounded(connecting(super()._connect_gen(in_utf8(conninfo)))), conninfo)
 
         def wait(self, gen: PQGen[T], *args: Any, **kwargs: Any) -> T:
-            """Wait for the server: without a limit for a user's call, within `deadline_scope` for opening a stream."""
+            """Wait for the server: without a limit for a user's call, within `deadline_scope` for opening a stream.
+
+            A connection to a standby counts as lost when it is to write: the next one may lead to the primary.
+            """
             steps = closing_on_deadline(self.pgconn, bounded(gen)) if is_limited() else gen
-            return super().wait(steps, *args, **kwargs)
+            try:
+                return super().wait(steps, *args, **kwargs)
+            except psycopg.errors.ReadOnlySqlTransaction as exc:
+                if not is_standby(self):
+                    raise
+                self.pgconn.finish()
+                raise OnStandby(str(exc)) from exc
 
     return StoreConnection
+
+
+def find_route(connection: Connection[Any], began: float) -> None:
+    """Note whether a connection leads to a session of its own; the attempt to connect began at a `time.monotonic`."""
+    try:
+        found = (connection.execute(FIND_SESSION)).fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    if is_own_session(connection.info.backend_pid, time.monotonic() - began, found):
+        note_direct(connection)
+        connection.prepare_threshold = PREPARE_AFTER

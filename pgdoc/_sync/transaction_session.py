@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from pgdoc._sync.connections import Connections
     from pgdoc.crud.copy_format import CopyRows
+    from pgdoc.database.rights import Caller
 
 __all__ = ["TransactionSession"]
 
@@ -78,6 +79,11 @@ class TransactionSession:
         if self._connection is None:
             raise TransactionClosed("the transaction is not open: use it inside `with store.transaction() as tx`")
         return self._connection
+
+    @property
+    def caller(self) -> Caller:
+        """See `Session`."""
+        return self._connections.caller
 
     def note_metadata(self) -> None:
         """Note the caller's metadata blocks as those around the whole transaction."""

@@ -317,12 +317,12 @@ def check_images(change: Change) -> None:
         if row.kind == "schema":
             raise HistoryLost(
                 f"{titled(row.table)} got other columns in SQL, which no event trigger followed, so some of its events "
-                "may lack columns: rebuild from the table, and have a superuser run `pgdoc init`"
+                "may lack columns: rebuild from the table. Only a catalog that a superuser owns has event triggers"
             )
         raise HistoryLost(
             f"{titled(row.table)} was renamed, moved or dropped in SQL, which no event trigger followed, and "
             "wal2json tells tables apart by name only, so changes may be missing: rebuild from the tables, and "
-            "stream from now through pgoutput, or have a superuser create the catalog"
+            "stream from now through pgoutput. Only a catalog that a superuser owns has event triggers"
         )
     raise ReplicaIdentityChanged(
         f"{titled(row.table)}: a change of transaction {change.transaction.xid} has no before image, because the "

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from pgdoc.changes.change import Change
     from pgdoc.changes.fanout import ChangeSink
+    from pgdoc.consumers.claims import Checkpoint
     from pgdoc.model.positions import RawPosition
 
 __all__ = ["Acknowledgements", "ConsumerProgress", "NotedMailbox", "SavedProgress"]
@@ -113,6 +114,7 @@ class ConsumerProgress:
         self.watermark = 0
         self.begun = self.checkpointed = Mark()
         self.saved = SavedProgress(Mark(), None)
+        self._awaited: Checkpoint | None = None
 
         # Guards what follows: the hub's thread gives, too. Held for a few steps.
         self._lock = threading.Lock()
@@ -140,6 +142,27 @@ class ConsumerProgress:
     def pass_over(self, given: Mark, mark: Mark) -> None:
         """Note that nothing between `given` and `mark` needs an acknowledgement."""
         self._passed = (given, mark)
+
+    def await_standbys(self, found: Checkpoint) -> Checkpoint | None:
+        """Return a checkpoint that is news and that the standbys have; `found` is the last one that is committed.
+
+        Until they have it, this waits for one and the same: under load there is always a later one.
+        """
+        awaited = self._awaited
+        if awaited is not None and awaited.is_safe(found.standbys_have):
+            self._awaited = None if found.position <= awaited.position else found
+            return awaited
+        if found.position <= self.stored_position:
+            return None
+        if found.is_safe(found.standbys_have):
+            self._awaited = None
+            return found
+        self._awaited = awaited or found
+        return None
+
+    def forget_awaited(self) -> None:
+        """Wait for no checkpoint any more: a promoted server may not have it."""
+        self._awaited = None
 
     @property
     def latest(self) -> Mark:

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from pgdoc.model.positions import Ids, Position
     from pgdoc.model.tokens import SnapshotState
 
-CONSUMER_TABLES = "pgdoc.consumers, pgdoc.consumer_progress, pgdoc.owners, pgdoc.unreadable"
-
 
 class Claim(NamedTuple):
     """What one process owns a consumer under; checkpoints commit under it."""
@@ -64,11 +62,18 @@ class Checkpoint(NamedTuple):
         position: everything up to it has had its effect.
         snapshot: the stored progress of the snapshot there, which `Ownership.mark_of` parses.
         inserted: an LSN beyond the commit. Until the WAL is flushed up to here, a crash can undo the commit.
+        standbys_have: the LSN up to which the standbys have flushed the WAL; `None` if there are none to wait for. A
+            failover to one that does not have the commit undoes it, too.
     """
 
     position: tuple[int, ...]
     snapshot: str | None
     inserted: int
+    standbys_have: int | None = None
+
+    def is_safe(self, standbys_have: int | None) -> bool:
+        """Whether a failover to a standby that has so much of the WAL does not undo the commit."""
+        return standbys_have is None or standbys_have >= self.inserted
 
 
 def check_schema(name: str, row: ConsumerRow, schema: str) -> None:

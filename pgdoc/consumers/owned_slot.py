@@ -4,7 +4,8 @@
 2. No LSN is confirmed that was not received: PostgreSQL would accept it, and lose the changes below it.
 3. Progress is stored under the claim of the takeover. When another process has taken over, nothing is stored and
    `ConsumerLost` is raised.
-4. A checkpoint is confirmed only after its commit is flushed: a crash of the server must not take it back.
+4. A checkpoint is confirmed only after its commit is flushed, on the standbys, too: neither a crash of the server nor
+   a failover must take it back. Otherwise a promoted standby could have a slot that is ahead of the stored position.
 5. A quiet reader (see `replication.standby`) confirms nothing. It is closed every few seconds if there is news, the
    ownership's session advances the slot, and a new reader goes on at the watermark. What is sent again because a
    transaction was read in part is dropped by position.
@@ -28,6 +29,7 @@ from pgdoc.consumers.slots import open_copy, open_slot
 from pgdoc.errors import PgdocError
 from pgdoc.model.positions import Lsn
 from pgdoc.replication.detours import find_poison, open_detour, unreadable, wants_any
+from pgdoc.replication.reading import Reading, reading_of
 from pgdoc.replication.routes import STRAIGHT, Route, UnsentChange
 from pgdoc.replication.session import read_burst
 from pgdoc.runtime.deadline import deadline_scope
@@ -87,19 +89,19 @@ class OwnedSlot:
         *,
         selection: Selection,
     ) -> None:
-        self._source = source
-        self._selection = selection
+        self._source, self._selection = source, selection
         self._ownership = ownership
         self._cluster = cluster
         self._progress = progress
         self.is_owned_until = 0.0
         self.received: list[Change] = []
         self._next_heartbeat = self._next_status = 0.0
+        ownership.check_cluster(cluster)
         _, self._flushed_at_start = ownership.wal_end()
         self._session = self._open(start.read_from)
         self.is_reading = self.is_in_place = True
         found = ownership.look_at_slot()
-        self._may_rest = found is not None and not found.ends_idle
+        self._may_rest = found is not None and found.may_rest
         progress.watermark = start.read_from
         # Of a slot that is quiet or not read: up to where it was confirmed, and acknowledged then.
         self._next_reopen = self._next_advance = 0.0
@@ -108,7 +110,18 @@ class OwnedSlot:
 
     def _open(self, at: int) -> ReplicationSession:
         ownership = self._ownership
-        return open_slot(self._source, ownership.slot, at, ownership.make_standby_check(), purpose=ownership.purpose)
+        session = open_slot(
+            self._source,
+            ownership.slot,
+            at,
+            ownership.make_standby_check(),
+            cluster=self._cluster,
+            purpose=ownership.purpose,
+        )
+        if session.has_wrong_plugin and ownership.needs_pgoutput(self._selection.names, at):
+            session.reader.close()  # a table was changed since the takeover chose
+            raise TableAdded("wal2json loses values of a table", needs_pgoutput=True)
+        return session
 
     def _open_copy(self, route: Route) -> ReplicationSession:
         ownership = self._ownership
@@ -120,6 +133,7 @@ class OwnedSlot:
             ownership.make_standby_check(),
             route=route,
             names=self._selection.names,
+            cluster=self._cluster,
             purpose=ownership.purpose,
         )
 
@@ -127,6 +141,11 @@ class OwnedSlot:
     def wal_end(self) -> int:
         """The highest LSN that the server has reported."""
         return max(self._progress.watermark, self._flushed_at_start, self._session.reader.wal_end)
+
+    @property
+    def reading(self) -> Reading:
+        """How far the slot's reader has come in time."""
+        return reading_of(self._session)
 
     @property
     def has_caught_up(self) -> bool:
@@ -172,8 +191,6 @@ class OwnedSlot:
         route = self._session.route
         if route is STRAIGHT:
             self._go_on_at(self._progress.watermark)
-            if self._session.has_wrong_plugin:
-                raise TableAdded("wal2json loses values of a table", needs_pgoutput=True)
             return
         self.stop_reading()
         with self._ownership.unhurried():
@@ -295,7 +312,7 @@ class OwnedSlot:
         """Advance the slot if that is due, and find out whether it is as it was left."""
         confirmable, acknowledged = self._progress.confirmable(), self._progress.latest.position
         found = self._ownership.look_at_slot()
-        self._may_rest = found is not None and not found.ends_idle
+        self._may_rest = found is not None and found.may_rest
         self.is_in_place = (
             found is not None
             and found.wal_status != "lost"
@@ -304,6 +321,8 @@ class OwnedSlot:
         )
         is_far = confirmable - self._confirmed >= _IDLE_SAVE_BYTES
         has_news = acknowledged != self._acknowledged and confirmable > self._confirmed
+        if found is not None and found.is_failover and found.has_standby:  # it is ready there once it has moved
+            has_news = confirmable > self._confirmed
         is_free = self.is_in_place and found is not None and found.active_pid is None  # its last reader has left
         is_due = time.monotonic() >= self._next_advance or (found is not None and found.wal_status == "unreserved")
         if not is_free or not (is_far or has_news) or not is_due:
@@ -381,11 +400,13 @@ def save_progress(
     moves between two saves; 0 stores in any case. `advance` also confirms to the slot, because nothing reads it at
     present.
     """
+    ownership.check_cluster(cluster)
     with deadline_scope(_HEARTBEAT_LIMIT_S):
         checkpoint = ownership.check()
-        if checkpoint.position > progress.stored_position:
-            ownership.flush(checkpoint.inserted)  # A crash must not take back what is confirmed to the slot.
-            progress.checkpointed = ownership.mark_of(checkpoint)
+        safe = progress.await_standbys(checkpoint)
+        if safe is not None:
+            ownership.flush(safe.inserted)  # A crash must not take back what is confirmed to the slot.
+            progress.checkpointed = ownership.mark_of(safe)
     confirmable = progress.confirmable()
     news = progress.to_save(idle_bytes)
     if (news != progress.saved or not idle_bytes) and ownership.save(*news, cluster):

@@ -9,8 +9,9 @@ any role can take.
    that holds a former owner's checkpoint (see `fence`). Only then does it read the position, and end the former
    reader of the slot. So a paused process that wakes up after a takeover can't commit anything.
 3. An owner that loses its session comes back under the same claim, unless another process has claimed the consumer.
-4. The owner uses its session every `HEARTBEAT_S`, and writes nothing at rest. The server ends a session that is idle
-   for `LEASE_S`, so a process that hangs, or whose network does, loses the consumer to a standby.
+4. The owner uses its session every `HEARTBEAT_S`, and writes once an hour at rest, so that the catalog knows since
+   when a closed consumer is unused. The server ends a session that is idle for `LEASE_S`, so a process that hangs, or
+   whose network does, loses the consumer to a standby.
 5. A role that may not see when another role's session began can't tell whether it is still the owner's. Such a standby
    asks for a lease: the claim then ends `LEASE_S` after it was last renewed, and the owner renews it at rest, too.
 """
@@ -87,17 +88,20 @@ class Ownership:
         purpose: what the consumer's connections serve, see `connect`.
         claim: what this process owns the consumer under.
         lease_s: how long the session may be idle.
+        wants_failover: whether the consumer's slot is to be a failover slot.
     """
 
     def __init__(self, source: Source, name: str, claim: Claim | None = None) -> None:
         self.name = name
         self.claim = claim
+        self._replaced: Owner | None = None  # the last claim of another process
         self.purpose = f"consumer {name}"
         self.lease_s = LEASE_S
         self._source = source
         self._connection = connect(source.conninfo, replication=False, purpose=self.purpose)
         try:
             preflight(self._connection, needs_slot=False)  # The consumer may have its slot already.
+            self.wants_failover = source.wants_failover(self._connection.info.server_version)
             self._execute(f"SET idle_session_timeout = '{LEASE_S}s'")
             self._execute(f"SET lock_timeout = {_LOCK_TIMEOUT_MS}")
             with mapped(self._connection, self.name):
@@ -106,6 +110,26 @@ class Ownership:
         except BaseException:
             self._connection.close()
             raise
+
+    def check_cluster(self, cluster: Cluster) -> None:
+        """Refuse a server that was promoted after `cluster` was found, or before: what is known may not be true there.
+
+        Raises:
+            ServerUnreachable: it was.
+        """
+        found = int(self._session.system_id), self._session.timeline
+        if found != (cluster.system_id, cluster.timeline):
+            raise ServerUnreachable(
+                f'consumer "{self.name}": its session is on timeline {found[1]} of cluster {found[0]}, what it read is '
+                f"on timeline {cluster.timeline} of cluster {cluster.system_id}: a failover is going on, or two "
+                "servers take writes"
+            )
+
+    def lock_claim(self, connection: psycopg.Connection[Any]) -> None:
+        """Lock the claim in a transaction of another connection, until that ends."""
+        with mapped(connection, self.name):
+            if connection.execute(statement("consumers", "lock_claim"), self._claimed()).fetchone() is None:
+                raise self.lost()
 
     def come_back(self) -> bool:
         """Make this the session of the claim that this process has; return `False` if another claim replaced it."""
@@ -125,6 +149,7 @@ class Ownership:
         except RowLockedError:  # another process is claiming it, or its owner advances the slot
             return False
         self.claim = None if row is None else Claim(*row)
+        self._replaced = seen
         return row is not None
 
     def find_owner(self) -> Owner | None:
@@ -136,6 +161,11 @@ class Ownership:
         """Return the pid of the session that owns the consumer, if any."""
         owner = self.find_owner()
         return None if owner is None or owner.is_free else owner.pid
+
+    def was_unused_for(self, span: timedelta) -> bool:
+        """Return whether no process had the consumer open for so long before this one claimed it."""
+        last = None if self._replaced is None else self._replaced.renewed_at
+        return self._row("was_unused", {"name": self.name, "last": last, "span": span}) is not None
 
     def find(self) -> ConsumerRow | None:
         """Read the consumer's row; `None` if it does not exist."""
@@ -193,12 +223,13 @@ class Ownership:
 
     def check(self) -> Checkpoint:
         """Keep the session alive, and return the last committed checkpoint."""
-        row = self._row("look", self.name)
+        row = self._row("look", self.slot, self.name)
         if row is None or (row.epoch, row.holder) != self.claim:
             raise self.lost()
-        if row.needs_lease:
+        if row.needs_renewal:
             self._renew(LEASE_S)
-        return Checkpoint(tuple(row.place), row.snapshot, row.inserted)
+        standbys_have = row.standbys_have if self.wants_failover else None
+        return Checkpoint(tuple(row.place), row.snapshot, row.inserted, standbys_have)
 
     def mark_of(self, checkpoint: Checkpoint) -> Mark:
         """Return the mark of a checkpoint.
@@ -355,7 +386,7 @@ class Ownership:
         return {"name": self.name, "epoch": self.claim.epoch, "holder": self.claim.holder}
 
     def _of_session(self) -> dict[str, Any]:
-        pid, began = self._session
+        pid, began = self._session[:2]
         return {"pid": pid, "began": began, "ttl": timedelta(seconds=LEASE_S)}
 
     def _parse_snapshot(self, text: str | None) -> SnapshotState:

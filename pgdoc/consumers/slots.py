@@ -8,6 +8,7 @@ made. Only the owner of the consumer calls these functions (see `ownership`).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,17 +24,16 @@ from pgdoc.replication.session import (
     begin_reading,
     check_detour,
     check_publication,
-    fetch_confirmed,
     identify,
-    take_position,
 )
-from pgdoc.replication.slots import advance, copy_slot, slot_name
+from pgdoc.replication.slot_start import fetch_confirmed, take_position
+from pgdoc.replication.slots import advance, copy_slot, set_failover, slot_name
 from pgdoc.replication.source import SlotStart, Source
 from pgdoc.runtime.deadline import left_s
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pgdoc.replication.routes import Route
     from pgdoc.replication.source import Cluster
@@ -46,6 +46,7 @@ _SLOT_CHANGED = {"42704", "55000", "55006"}
 
 _NOT_ADVANCED = _SLOT_CHANGED | {"57014"}  # also: it took too long
 
+_PAUSED_S = 10
 _LEAVE_S = 1.0
 _LEAVE_POLL_S = 0.002
 _ADVANCE_SHARE = 0.8
@@ -70,6 +71,10 @@ class ConsumerSlot(NamedTuple):
         confirmed: its `confirmed_flush_lsn`.
         active_pid: the process that reads it, if any.
         ends_idle: whether the server invalidates a slot that nobody reads for some time (PostgreSQL 18).
+        is_failover: whether standbys synchronize it.
+        is_held_back: whether the server holds back the readers of failover slots until its standbys have the WAL.
+        has_standby: whether a standby may synchronize slots.
+        reason: why it is lost (PostgreSQL 17); see `pgdoc.database.slot_losses`.
     """
 
     plugin: str
@@ -77,6 +82,19 @@ class ConsumerSlot(NamedTuple):
     confirmed: int
     active_pid: int | None
     ends_idle: bool
+    is_failover: bool = False
+    is_held_back: bool = False
+    has_standby: bool = False
+    reason: str | None = None
+
+    @property
+    def may_rest(self) -> bool:
+        """Whether another slot may be read instead.
+
+        The server may invalidate a slot that nobody reads, and it holds back the readers of failover slots only: others
+        would deliver what a promoted standby may not have.
+        """
+        return not self.ends_idle and not (self.is_failover and self.is_held_back)
 
 
 def slot_of(connection: psycopg.Connection[Any], consumer: str) -> str:
@@ -93,12 +111,18 @@ def find_slot(connection: psycopg.Connection[Any], slot: str) -> ConsumerSlot | 
 
 
 def make_slot(
-    source: Source, slot: str, at: int | None, *, check_claim: Callable[[], object], purpose: str = ""
+    source: Source,
+    slot: str,
+    at: int | None,
+    *,
+    lock_claim: Callable[[psycopg.Connection[Any]], object],
+    purpose: str = "",
 ) -> int:
     """Create a consumer's slot from a bookmark, and return the LSN at which it starts.
 
-    An existing slot of this name is replaced, if `check_claim` raises no error: finding the position can take minutes,
-    in which another process can become the owner. If `at` is `None`, the slot starts now, and is new if the database
+    An existing slot of this name is replaced, if `lock_claim` raises no error: finding the position can take minutes,
+    in which another process can become the owner. It locks the claim on the connection that it gets, so that no other
+    process becomes the owner before the slot exists. If `at` is `None`, the slot starts now, and is new if the database
     has no bookmark.
 
     Raises:
@@ -110,40 +134,78 @@ def make_slot(
             start = take_position(connection, source, temporary, at, begin_history=True)
             if at is not None:
                 check_publication(connection, source, start, tables=True)
-            with connect(source.conninfo, replication=False, purpose=purpose) as plain:
-                check_claim()
+            with _claimed(source, lock_claim, purpose) as plain:
                 drop_slot(plain, slot)
-            copy_slot(connection, temporary, slot, temporary=False, plugin=start.plugin)
+                copy_slot(connection, temporary, slot, temporary=False, plugin=start.plugin)
+                _flag(connection, source, slot)
         except psycopg.Error as exc:
             raise map_replication_error(exc, connection) from exc
     return start.at
 
 
 def change_plugin(
-    source: Source, slot: str, plugin: str, *, check_claim: Callable[[], object], purpose: str = ""
+    source: Source,
+    slot: str,
+    plugin: str,
+    *,
+    lock_claim: Callable[[psycopg.Connection[Any]], object],
+    purpose: str = "",
 ) -> None:
-    """Let another plugin read a consumer's slot, from the same position on.
+    """Let another plugin read a consumer's slot, from the same position on; `lock_claim` as for `make_slot`.
 
     If this is interrupted between its last two steps, the slot is gone: the next takeover creates it from a bookmark.
     """
     with connect(source.conninfo, replication=True, purpose=purpose) as connection:
         try:
             copy = slot_name(connection, "pgdocr")
-            with connect(source.conninfo, replication=False, purpose=purpose) as plain:
-                check_claim()
+            with _claimed(source, lock_claim, purpose) as plain:
                 end_reader(plain, slot)
                 copy_slot(connection, slot, copy, temporary=True, plugin=plugin)
                 drop_slot(plain, slot)
-            copy_slot(connection, copy, slot, temporary=False, plugin=plugin)
+                copy_slot(connection, copy, slot, temporary=False, plugin=plugin)
+                _flag(connection, source, slot)
         except psycopg.Error as exc:
             raise map_replication_error(exc, connection) from exc
+
+
+@contextlib.contextmanager
+def _claimed(
+    source: Source, lock_claim: Callable[[psycopg.Connection[Any]], object], purpose: str
+) -> Iterator[psycopg.Connection[Any]]:
+    """Yield a connection for plain SQL that holds the lock of the claim until the end of the block.
+
+    The server ends its transaction if this process is paused, so that another one can take over.
+    """
+    with connect(source.conninfo, replication=False, purpose=purpose) as plain, plain.transaction():
+        plain.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{_PAUSED_S}s'")
+        lock_claim(plain)
+        yield plain
+
+
+def _flag(connection: psycopg.Connection[Any], source: Source, slot: str) -> None:
+    """Make a slot that was just copied a failover slot if the source wants that: no copy has the flag."""
+    if source.wants_failover(connection.info.server_version):
+        set_failover(connection, slot, on=True)
+
+
+def change_failover(source: Source, slot: str, *, on: bool, purpose: str = "") -> None:
+    """Let standbys synchronize a consumer's slot that nothing reads, or no longer."""
+    with connect(source.conninfo, replication=True, purpose=purpose) as connection:
+        try:
+            set_failover(connection, slot, on=on)
+        except psycopg.Error as exc:
+            error = map_replication_error(exc, connection)
+            if exc.sqlstate in _SLOT_CHANGED:
+                error = ServerUnreachable(f'slot "{slot}" changed meanwhile: {error}')
+            raise error from exc
 
 
 def drop_slot(connection: psycopg.Connection[Any], slot: str) -> bool:
     """Drop a slot and end its reader; return whether the slot existed."""
     end_reader(connection, slot)
     try:
-        connection.execute(f"SELECT pg_catalog.pg_drop_replication_slot({quote_literal(slot)})")
+        with connection.transaction():  # inside of another one, that goes on
+            connection.execute(f"SELECT pg_catalog.pg_drop_replication_slot({quote_literal(slot)})")
     except psycopg.errors.UndefinedObject:
         return False
     except psycopg.errors.ObjectInUse as exc:
@@ -192,8 +254,10 @@ def advance_slot(connection: psycopg.Connection[Any], slot: str, lsn: int, claim
             connection.execute("SET statement_timeout = 0")
 
 
-def open_slot(source: Source, slot: str, at: int, standby: StandbyCheck, *, purpose: str = "") -> ReplicationSession:
-    """Stream every transaction whose commit record is at or after `at`.
+def open_slot(  # noqa: PLR0913 (what a session consists of)
+    source: Source, slot: str, at: int, standby: StandbyCheck, *, cluster: Cluster | None = None, purpose: str = ""
+) -> ReplicationSession:
+    """Stream every transaction whose commit record is at or after `at`, from `cluster` if that is given.
 
     `at` must not lie below the slot's `confirmed_flush_lsn`: PostgreSQL would silently start there instead.
 
@@ -202,10 +266,11 @@ def open_slot(source: Source, slot: str, at: int, standby: StandbyCheck, *, purp
     """
     connection = connect(source.conninfo, replication=True, purpose=purpose)
     try:
-        cluster = identify(connection)
-        return begin_reading(
-            connection, source, slot, SlotStart(at, _plugin_of(connection, slot)), cluster, standby=standby
-        )
+        found = identify(connection)
+        if cluster is not None:
+            found.check_same(cluster)
+        start = SlotStart(at, _plugin_of(connection, slot))
+        return begin_reading(connection, source, slot, start, found, standby=standby)
     except psycopg.Error as exc:
         error = map_replication_error(exc, connection)
         connection.close()
@@ -228,6 +293,7 @@ def open_copy(  # noqa: PLR0913 (what a session consists of)
     *,
     route: Route,
     names: Sequence[str] | None,
+    cluster: Cluster,
     purpose: str = "",
 ) -> ReplicationSession:
     """Stream the same from a temporary copy of the slot, along a route that the slot's own plugin can't take.
@@ -237,7 +303,7 @@ def open_copy(  # noqa: PLR0913 (what a session consists of)
     assert route.plugin is not None  # noqa: S101 (else it would be the slot's own)
     connection = connect(source.conninfo, replication=True, purpose=purpose)
     try:
-        cluster = identify(connection)
+        identify(connection).check_same(cluster)
         copy = slot_name(connection, "pgdocr")
         copy_slot(connection, slot, copy, temporary=True, plugin=route.plugin)
         _move_to(connection, copy, at)

@@ -7,6 +7,8 @@
    confirmed to the slot seconds before they are stored, and PostgreSQL 15 forgets confirmations in a crash. A slot
    keeps the plugin that it was created with, even if the store uses another; but pgoutput follows wal2json where that
    loses values of a watched table.
+   After a failover that server may lack what an open stream was given, or what its checkpoints had stored. Then the
+   stream ends: opened again, the consumer goes on after the position that the promoted server has.
 3. A slot is created again from a bookmark if it is gone, has lost its WAL, or was moved beyond what is known to be
    needed. The new slot keeps everything unacknowledged, even if the stream was given more. If no bookmark reaches back
    that far, the consumer raises `HistoryLost`, or begins again from now if the user asked for that. It never skips
@@ -20,9 +22,10 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgdoc.consumers.claims import check_schema
-from pgdoc.consumers.slots import change_plugin, make_slot
+from pgdoc.consumers.slots import change_failover, change_plugin, make_slot
+from pgdoc.database.slot_losses import cure_of_loss, describe_loss
 from pgdoc.decoding.plugins import PLUGINS
-from pgdoc.errors import HistoryLost, InvalidResumeToken, PgdocError, StreamError
+from pgdoc.errors import ConsumerLost, HistoryLost, InvalidResumeToken, PgdocError, StreamError
 from pgdoc.model.positions import BEFORE_ALL, Lsn, before_commits_at
 from pgdoc.model.tokens import Mark, SnapshotStage, token_at
 from pgdoc.replication.checks import check_exact, check_position, check_published
@@ -58,6 +61,22 @@ def went_back(consumer: str, after: ResumeToken) -> HistoryLost:
     return HistoryLost(
         f'consumer "{consumer}" was at {after.lsn}, beyond the end of the server\'s WAL: the server was restored, or '
         "another one was promoted. Open the consumer again to begin at the end of that WAL"
+    )
+
+
+def was_ahead(consumer: str, exc: InvalidResumeToken, stored: Lsn) -> HistoryLost:
+    """Make the error for a stream that was given events which the promoted server does not have."""
+    return HistoryLost(
+        f'consumer "{consumer}" was given events that this server does not have: {exc}. Repair what it did with them '
+        f"outside of the database, and open it again: it goes on after {stored}, where no event is left out"
+    )
+
+
+def lost_checkpoint(consumer: str, at: Lsn, stored: Lsn) -> ConsumerLost:
+    """Make the error for a stream with checkpoints that was further than the promoted server is."""
+    return ConsumerLost(
+        f'consumer "{consumer}" had come to {at}, but this server, which was promoted, has its last checkpoint at '
+        f"{stored}: open the consumer again to go on after that"
     )
 
 
@@ -109,6 +128,29 @@ class Takeover:
         self._ownership.check()
         return self._find_slot(after, needed_from)
 
+    def check_promoted(self, after: ResumeToken, asked: Mark, before: Mark) -> Mark | None:
+        """Refuse to go on at a promoted server that lacks what the stream was given, or a checkpoint of it.
+
+        The stream has asked for the checkpoints `asked` and, right before, `before`. If only the last one is missing,
+        its transaction may have failed, and its event may still be in work: return it.
+
+        Raises:
+            HistoryLost, ConsumerLost: see `was_ahead` and `lost_checkpoint`.
+        """
+        if after.timeline == self._cluster.timeline or after.system_id != self._cluster.system_id:
+            return None
+        row = self._ownership.find()
+        stored = BEFORE_ALL if row is None or row.position is None else row.position
+        if before.position > stored:
+            raise lost_checkpoint(self._ownership.name, Lsn(before.position[0]), Lsn(stored[0]))
+        try:
+            self._cluster.check(after.position, (after.system_id, after.timeline, after.database_oid))
+        except InvalidResumeToken as exc:
+            if asked.position > BEFORE_ALL:
+                raise lost_checkpoint(self._ownership.name, after.lsn, Lsn(stored[0])) from exc
+            raise was_ahead(self._ownership.name, exc, Lsn(stored[0])) from exc
+        return asked if asked.position > stored else None
+
     def _enter_new(self, begin_at: ResumeToken | Lsn | None, *, is_unknown: bool) -> StartPoint:
         ownership = self._ownership
         position: RawPosition | None = None
@@ -121,6 +163,7 @@ class Takeover:
             slot = ownership.find_slot() if is_unknown and position is None else None
             if slot is not None and slot.wal_status != "lost":
                 position = before_commits_at(slot.confirmed)
+                self._flag(slot)
             else:
                 self._make_slot(None if position is None else position[0])
                 position = position or self._now()
@@ -138,7 +181,7 @@ class Takeover:
             return False
         with ownership.unhurried():
             change_plugin(
-                self._source, ownership.slot, "pgoutput", check_claim=ownership.check, purpose=ownership.purpose
+                self._source, ownership.slot, "pgoutput", lock_claim=ownership.lock_claim, purpose=ownership.purpose
             )
         logger.info('consumer "%s" is read through pgoutput, since %s loses NaN', ownership.name, slot.plugin)
         return True
@@ -146,7 +189,13 @@ class Takeover:
     def _make_slot(self, at: int | None) -> None:
         with self._ownership.unhurried():
             ownership = self._ownership
-            make_slot(self._source, ownership.slot, at, check_claim=ownership.check, purpose=ownership.purpose)
+            make_slot(self._source, ownership.slot, at, lock_claim=ownership.lock_claim, purpose=ownership.purpose)
+
+    def _flag(self, slot: ConsumerSlot) -> None:
+        """Make a slot a failover slot, or no longer one, as the store asks for it."""
+        ownership = self._ownership
+        if slot.is_failover != ownership.wants_failover:
+            change_failover(self._source, ownership.slot, on=ownership.wants_failover, purpose=ownership.purpose)
 
     def _now(self) -> RawPosition:
         inserted, _ = self._ownership.wal_end()
@@ -170,6 +219,7 @@ class Takeover:
                 logger.warning('consumer "%s": its slot "%s" %s', ownership.name, ownership.slot, fault)
                 self._make_slot(position.commit_lsn if needed_from is None else needed_from)
                 return StartPoint(position, position.commit_lsn)
+            self._flag(slot)
             read_from = max(position.commit_lsn, slot.confirmed)
             if slot.plugin == "pgoutput" or self._change_plugin(slot, read_from):
                 check_published(read_from, ownership.published_since(), self._source.schema)
@@ -177,16 +227,19 @@ class Takeover:
                 check_exact(read_from, ownership.exact_since(self._names), self._source.schema)
         except (HistoryLost, InvalidResumeToken) as exc:
             if not self._recreate:
-                raise self._lost(fault, exc) from exc
+                raise self._lost(fault, exc, slot) from exc
             return self._begin_anew(exc)
         return StartPoint(max(position, before_commits_at(slot.confirmed)), read_from)
 
-    def _lost(self, fault: str, exc: PgdocError) -> HistoryLost:
+    def _lost(self, fault: str, exc: PgdocError, slot: ConsumerSlot | None) -> HistoryLost:
         name = self._ownership.name
+        is_lost = slot is not None and slot.wal_status == "lost"
+        cure = cure_of_loss(slot.reason) if slot is not None and is_lost else ""
         found = f'its slot "{self._ownership.slot}" {fault}, and ' if fault else ""
         return HistoryLost(
             f'consumer "{name}" can\'t go on: {found}{exc}. Drop it with `pgdoc consumers drop {name}` and rebuild '
-            'what it feeds, or open it with on_lost="recreate" to go on from now',
+            'what it feeds, or open it with on_lost="recreate" to go on from now'
+            + (f". So that it does not happen again, {cure}" if cure else ""),
             oldest_available=getattr(exc, "oldest_available", None),
         )
 
@@ -210,6 +263,6 @@ def _fault(slot: ConsumerSlot | None, needed_from: int | None) -> str:
     if slot is None:
         return "is gone"
     if slot.wal_status == "lost":
-        return "has lost its WAL"
+        return describe_loss(slot.reason)
     is_ahead = needed_from is not None and slot.confirmed > needed_from
     return "was moved on by another process" if is_ahead else ""

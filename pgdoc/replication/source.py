@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from pgdoc.decoding.plugins import PLUGINS
-from pgdoc.errors import InvalidResumeToken
+from pgdoc.errors import InvalidResumeToken, ServerUnreachable, UnsupportedServer
 from pgdoc.model.positions import Lsn, before_commits_at
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 PLUGIN_CHOICES = ("auto", *PLUGINS)
 
+_HAS_FAILOVER_SLOTS = 170000
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -22,16 +24,34 @@ class Source:
 
     Attributes:
         plugin: one of `PLUGIN_CHOICES`; `auto` stands for the first plugin that the server has and allows.
+        failover: `auto`, true or false: whether permanent slots are failover slots, which standbys synchronize;
+            `auto` stands for true from PostgreSQL 17 on.
+        primary: a conninfo of the primary, if `conninfo` may lead to one of its standbys.
     """
 
     conninfo: str = field(repr=False)
     schema: str
     plugin: str = "auto"
+    failover: str | bool = "auto"
+    primary: str | None = field(default=None, repr=False)
 
     @property
     def plugins(self) -> tuple[str, ...]:
         """The plugins to try, in order."""
         return tuple(PLUGINS) if self.plugin == "auto" else (self.plugin,)
+
+    def wants_failover(self, server_version: int) -> bool:
+        """Return whether permanent slots of a server of this version are failover slots.
+
+        Raises:
+            UnsupportedServer: they must be, and the server has none.
+        """
+        if self.failover is True and server_version < _HAS_FAILOVER_SLOTS:
+            raise UnsupportedServer(
+                f"failover=True needs failover slots, which PostgreSQL has since version 17, but the server is "
+                f'PostgreSQL {server_version // 10000}: upgrade it, or use failover="auto"'
+            )
+        return bool(self.failover) and server_version >= _HAS_FAILOVER_SLOTS
 
 
 class SlotStart(NamedTuple):
@@ -53,6 +73,7 @@ class Cluster:
     Attributes:
         switches: `(timeline, LSN at which the server left it)` for each earlier timeline.
         database_oid: identifies the database inside the cluster. A copy, or one created again, has another.
+        former: the system identifiers of the clusters from which this one was upgraded.
     """
 
     system_id: int
@@ -60,11 +81,24 @@ class Cluster:
     switches: tuple[tuple[int, int], ...] = ()
     database_oid: int | None = None
     database: str = ""
+    former: tuple[int, ...] = ()
 
     @property
     def ids(self) -> Ids:
         """What the tokens of this database's positions carry."""
         return self.system_id, self.timeline, self.database_oid
+
+    def check_same(self, other: Cluster) -> None:
+        """Refuse a connection that leads elsewhere than another one: to a server that was promoted meanwhile.
+
+        Raises:
+            ServerUnreachable: it does.
+        """
+        if self.ids != other.ids:
+            raise ServerUnreachable(
+                f"one connection leads to cluster {other.system_id} on timeline {other.timeline}, the next to cluster "
+                f"{self.system_id} on timeline {self.timeline}: a failover is going on, or two servers take writes"
+            )
 
     def check(self, position: RawPosition, ids: Ids) -> None:
         """Refuse a position that is not part of this database's history.
@@ -77,6 +111,12 @@ class Cluster:
                 was left.
         """
         system_id, timeline, database_oid = ids
+        if system_id in self.former and system_id != self.system_id:
+            raise InvalidResumeToken(
+                f"the token belongs to cluster {system_id}, which was upgraded to this cluster, {self.system_id}: no "
+                "position outlasts an upgrade of PostgreSQL; start without it, and with snapshot=True where you keep "
+                "a copy of the documents"
+            )
         if system_id != self.system_id:
             raise InvalidResumeToken(
                 f"the token belongs to cluster {system_id}, but this server is cluster {self.system_id}: "

@@ -1,7 +1,13 @@
 -- Durable consumers. The process whose claim stands in pgdoc.owners owns the consumer; see pgdoc.consumers.ownership.
 
 -- name: whoami
-SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()
+-- The name of a WAL file begins with the timeline. The control file has it only after the first checkpoint.
+SELECT pid, backend_start, (SELECT system_identifier FROM pg_control_system()) AS system_id,
+  ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int AS timeline
+FROM pg_stat_activity WHERE pid = pg_backend_pid()
+
+-- name: lock_claim
+SELECT true FROM pgdoc.owners WHERE name = %(name)s AND epoch = %(epoch)s AND holder = %(holder)s FOR UPDATE
 
 -- name: owner
 -- Whether the session of the last claim is open. The role may be unable to tell: another role's backend_start is hidden
@@ -55,7 +61,7 @@ WITH dropped AS (
   WHERE o.name = %(name)s AND o.epoch = %(epoch)s AND o.holder = %(holder)s
     AND NOT EXISTS (SELECT FROM pgdoc.consumers c WHERE c.name = o.name)
 )
-UPDATE pgdoc.owners o SET pid = NULL, backend_start = NULL
+UPDATE pgdoc.owners o SET pid = NULL, backend_start = NULL, renewed_at = clock_timestamp()
 WHERE o.name = %(name)s AND o.epoch = %(epoch)s AND o.holder = %(holder)s
   AND EXISTS (SELECT FROM pgdoc.consumers c WHERE c.name = o.name)
 
@@ -133,13 +139,21 @@ WITH progress AS (
 )
 UPDATE pgdoc.consumers
 SET place = least(place, %(place)s::bigint[]), snapshot = %(snapshot)s, system_id = %(system)s, timeline = %(timeline)s,
-  database_oid = %(database)s
+  database_oid = %(database)s, recreated = recreated + 1
 WHERE name = %(name)s AND epoch = %(epoch)s AND holder = %(holder)s
 RETURNING true
 
 -- name: look
-SELECT c.epoch, c.holder, c.place, c.snapshot, o.needs_lease,
-  (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS inserted
+-- A claim is renewed once an hour even where no lease depends on it, so that `was_unused` can tell.
+-- `standbys_have` is the LSN up to which the standbys with a physical slot have flushed the WAL; NULL if there is none, or
+-- if the consumer's slot is about to lose its WAL. A slot without a standby that holds back much is not waited for.
+SELECT c.epoch, c.holder, c.place, c.snapshot,
+  o.needs_lease OR clock_timestamp() - o.renewed_at > '1 hour'::interval AS needs_renewal,
+  (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS inserted,
+  (SELECT min(s.restart_lsn) - '0/0'::pg_lsn FROM pg_replication_slots s
+   WHERE s.slot_type = 'physical' AND (s.wal_status = 'reserved' OR s.active AND s.wal_status = 'extended')
+     AND NOT EXISTS (SELECT FROM pg_replication_slots own WHERE own.slot_name = %s AND own.wal_status = 'unreserved')
+  )::bigint AS standbys_have
 FROM pgdoc.consumers c LEFT JOIN pgdoc.owners o ON o.name = c.name
 WHERE c.name = %s
 
@@ -162,14 +176,18 @@ SET acknowledged = greatest(p.acknowledged, excluded.acknowledged), system_id = 
 RETURNING true
 
 -- name: checkpoint
--- Runs in the user's transaction, under the user's search_path.
+-- Runs in the user's transaction, under the user's search_path. An event of another timeline may not exist on this one, and
+-- a checkpoint that a failover undid must not be passed over.
 UPDATE pgdoc.consumers SET place = %s::bigint[], snapshot = %s, system_id = %s, timeline = %s, database_oid = %s
 WHERE name = %s::text AND epoch = %s::bigint AND holder = %s::uuid AND place < %s::bigint[]
+  AND place >= %s::bigint[]
+  AND ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int = %s::integer
 RETURNING true
 
 -- name: stored
 -- Runs in the user's transaction, as `checkpoint` does.
-SELECT epoch, holder, place FROM pgdoc.consumers WHERE name = %s::text
+SELECT epoch, holder, place, ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int
+FROM pgdoc.consumers WHERE name = %s::text
 
 -- name: note_unreadable
 -- A consumer passes no more than an operator has seen: an empty `collections` stands for any. What is passed is counted
@@ -186,14 +204,26 @@ SET (lsn, collections, problem, skipped_at, skipped_by, passed_at) = (
     u.collections = '{}' OR excluded.collections <> '{}' AND excluded.collections <@ u.collections) AS seen) AS told)
 RETURNING u.skipped_at IS NOT NULL AS is_skipped
 
+-- name: was_unused
+-- `last`: when the claim before this one was last renewed. A consumer that does not exist was not in use.
+SELECT true WHERE NOT EXISTS (
+  SELECT FROM pgdoc.consumers c LEFT JOIN pgdoc.consumer_progress p ON p.name = c.name
+  WHERE c.name = %(name)s
+    AND clock_timestamp() - greatest(c.created_at, p.seen_at, %(last)s::timestamptz) < %(span)s::interval)
+
 -- name: remove
 DELETE FROM pgdoc.consumers WHERE name = %s RETURNING true
 
 -- name: slot
+-- The columns failover and invalidation_reason exist since PostgreSQL 17.
 SELECT plugin, wal_status, (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint AS confirmed, active_pid,
   coalesce((SELECT setting <> '0'::text FROM pg_settings WHERE name = 'idle_replication_slot_timeout'::text), false)
-    AS ends_idle
-FROM pg_replication_slots WHERE slot_name = %s
+    AS ends_idle,
+  coalesce((to_jsonb(s) ->> 'failover')::boolean, false) AS is_failover,
+  coalesce(current_setting('synchronized_standby_slots', true) <> '', false) AS is_held_back,
+  EXISTS (SELECT FROM pg_replication_slots WHERE slot_type = 'physical') AS has_standby,
+  to_jsonb(s) ->> 'invalidation_reason' AS reason
+FROM pg_replication_slots AS s WHERE slot_name = %s
 
 -- name: published_since
 SELECT (pgdoc.published_since(%s, '{}') - '0/0'::pg_lsn)::bigint AS since

@@ -32,7 +32,6 @@ NOT_RUN = {
     ("docs/how-to/cache-invalidation.md", "import os"): "needs Redis, which only tests/examples has",
     ("docs/how-to/cache-invalidation.md", "if not redis.eval(HANDLE, len(keys), *keys, *values):"): _PART,
     ("docs/how-to/event-sourcing.md", "account = replay(store, account_id)"): _PART,
-    ("docs/how-to/operate.md", "ALTER SYSTEM SET max_slot_wal_keep_size = '20GB';"): _WHOLE_SERVER,
     ("docs/how-to/operate.md", "ALTER SYSTEM SET wal_compression = 'lz4';"): _WHOLE_SERVER,
     (
         "docs/how-to/operate.md",
@@ -42,6 +41,7 @@ NOT_RUN = {
         "docs/how-to/pgbouncer.md",
         "ALTER ROLE app SET jit = off;  -- otherwise a call with a long filter can take seconds",
     ): _ROLES,
+    ("docs/how-to/run-in-production.md", "ALTER SYSTEM SET wal_level = 'logical';"): _WHOLE_SERVER,
     (
         "docs/reference/tables.md",
         "GRANT EXECUTE ON FUNCTION pgdoc.enter_table(regclass, text, text) TO app;",

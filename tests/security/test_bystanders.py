@@ -15,8 +15,9 @@ from pgdoc.cli import doctor
 from pgdoc.consumers import ownership, slots
 from pgdoc.errors import ServerError
 from pgdoc.replication.registry import follow_tables
-from pgdoc.replication.session import take_position
+from pgdoc.replication.slot_start import take_position
 from pgdoc.streams.bookmarks import BookmarkKeeper
+from pgdoc.streams.keeper_session import KeeperSession
 from tests.integration.own_server.words import wait_until
 
 if TYPE_CHECKING:
@@ -101,12 +102,10 @@ class HubWithoutServer:
 def test_a_keeper_whose_hub_lost_its_slot_lets_others_keep_history(db: SharedDatabase) -> None:
     with db.store("streamer", auto_create=False) as store:
         source = store._streams.hub.source
-        first, second = BookmarkKeeper(source, HubWithoutServer()), BookmarkKeeper(source, HubWithoutServer())
-        with contextlib.closing(first._connect()) as one, contextlib.closing(second._connect()) as other:
-            asks = "SELECT pgdoc.keeps_history()"
-            assert [each.execute(asks).fetchone() for each in (one, other)] == [(True,), (False,)]
-            first.keep(one)
-            assert [each.execute(asks).fetchone() for each in (one, other)] == [(False,), (True,)]
+        with contextlib.closing(KeeperSession(source)) as one, contextlib.closing(KeeperSession(source)) as other:
+            assert [each.keeps_history(None) for each in (one, other)] == [True, False]
+            BookmarkKeeper(source, HubWithoutServer()).keep(one)
+            assert [each.keeps_history(None) for each in (one, other)] == [False, True]
 
 
 def test_a_former_owner_that_was_slow_leaves_the_slot_of_the_next(

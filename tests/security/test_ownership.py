@@ -26,11 +26,12 @@ from psycopg import sql
 import pgdoc
 from pgdoc import Store
 from pgdoc.cli import doctor
-from pgdoc.consumers.claims import CONSUMER_TABLES
 from pgdoc.database.migrate import downgrade, migrate
+from pgdoc.database.rights import CONSUMER_TABLES
 from pgdoc.errors import ConsumerBusy, ConsumerLost, DatabaseError
 from pgdoc.replication import slots
 from pgdoc.streams.bookmarks import BookmarkKeeper
+from pgdoc.streams.keeper_session import KeeperSession
 from tests.integration.own_server.words import wait_until
 from tests.security import owner_process
 from tests.security.attacks import take_advisory_locks
@@ -62,7 +63,7 @@ def two_streamers(db: SharedDatabase) -> Iterator[tuple[Store, Store]]:
     with db.connect("superuser") as superuser:
         for statement in (
             "ALTER ROLE {reader} REPLICATION",
-            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {CONSUMER_TABLES} TO {{reader}}",
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(CONSUMER_TABLES)} TO {{reader}}",
             "GRANT pg_signal_backend TO {reader}, {streamer}",
         ):
             names = {role: db.identifier(role) for role in ("reader", "streamer")}
@@ -131,10 +132,10 @@ def test_held_advisory_locks_delay_neither_history_nor_indexes_nor_migrations(db
         store.migrate()
     with db.store("streamer", auto_create=False) as streamer, streamer["orders"].watch():
         keeper = BookmarkKeeper(streamer._streams.hub.source, streamer._streams.hub)
-        with contextlib.closing(keeper._connect()) as connection:
-            wait_until(lambda: slots.bookmarks(connection))
-            keeper.keep(connection)
-            assert connection.execute("SELECT pgdoc.keeps_history()").fetchone() is not None
+        with contextlib.closing(KeeperSession(streamer._streams.hub.source)) as session:
+            wait_until(lambda: slots.bookmarks(session.connection))
+            keeper.keep(session)
+            assert session.connection.execute("SELECT pgdoc.keeps_history()").fetchone() is not None
 
 
 @pytest.mark.parametrize("role", ["stranger", "creator", "reader"])

@@ -16,6 +16,7 @@ from pgdoc.errors import DatabaseError
 from pgdoc.model.positions import Lsn
 from pgdoc.replication import session, slots
 from pgdoc.streams.bookmarks import BookmarkKeeper
+from pgdoc.streams.keeper_session import KeeperSession
 from tests.fixtures.fix_server import _connect_admin, _database
 from tests.integration.own_server.words import PATIENCE_S, wait_until
 
@@ -38,7 +39,8 @@ def keep(store: Store, owner: psycopg.Connection) -> list[Bookmark]:
     hub = store._streams.hub
     ((place,),) = owner.execute("SELECT pg_logical_emit_message(true, 'noise', '')::text").fetchall()
     wait_until(lambda: hub.watermark > Lsn.parse(place))
-    BookmarkKeeper(hub.source, hub).keep(owner)
+    with contextlib.closing(KeeperSession(hub.source)) as session:
+        BookmarkKeeper(hub.source, hub).keep(session)
     return slots.bookmarks(owner, lost=True)
 
 
