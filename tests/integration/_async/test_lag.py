@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import pgdoc
 from pgdoc import AsyncStore
 from pgdoc.runtime.primitives import async_sleep
 from tests.integration._async.streams import take
@@ -155,7 +156,7 @@ async def test_the_documents_of_a_snapshot_are_no_lag_but_the_changes_that_wait_
             assert stats.lag > NO_LAG
             events += await take(stream, 491)
             assert (await until_even(stream)).lag == NO_LAG
-    assert [event.event_type for event in events].count("update") == 1
+    assert [event.event_type for event in events].count(pgdoc.EventType.UPDATE) == 1
 
 
 async def test_a_stream_that_resumes_lags_as_much_as_it_has_to_read(

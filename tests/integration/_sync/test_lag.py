@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import pgdoc
 from pgdoc import Store
 from pgdoc.runtime.primitives import sleep
 from tests.integration._sync.streams import take
@@ -154,7 +155,7 @@ def test_the_documents_of_a_snapshot_are_no_lag_but_the_changes_that_wait_for_it
             assert stats.lag > NO_LAG
             events += take(stream, 491)
             assert (until_even(stream)).lag == NO_LAG
-    assert [event.event_type for event in events].count("update") == 1
+    assert [event.event_type for event in events].count(pgdoc.EventType.UPDATE) == 1
 
 
 def test_a_stream_that_resumes_lags_as_much_as_it_has_to_read(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 from opentelemetry.sdk.trace import TracerProvider
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -179,14 +179,16 @@ def test_opentelemetry_reads_the_same_values(shared_dsn: str, schema: str) -> No
 
 def observed(reader: InMemoryMetricReader, schema: str) -> dict[tuple[str, str], float]:
     data = reader.get_metrics_data()
-    return {
-        (metric.name, str(point.attributes.get("stream"))): point.value
-        for resource in (data.resource_metrics if data is not None else ())
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-        for point in metric.data.data_points
-        if point.attributes.get("schema") == schema
-    }
+    found: dict[tuple[str, str], float] = {}
+    for resource in data.resource_metrics if data is not None else ():
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                for point in metric.data.data_points:
+                    assert isinstance(point, NumberDataPoint)
+                    labels = point.attributes or {}
+                    if labels.get("schema") == schema:
+                        found[metric.name, str(labels.get("stream"))] = point.value
+    return found
 
 
 def test_the_event_of_each_write_links_to_the_span_of_its_writer(shared_dsn: str, schema: str) -> None:

@@ -20,6 +20,10 @@ class Counted:
         if self.is_open:
             yield ("buffered", (self.name,)), 1
 
+    def goes_on_in_child(self):
+        self.number = 0
+        return self.name == "pool"
+
 
 def test_counts_stay_when_the_owner_is_freed_and_gauges_do_not():
     census, owner, entry = Census(), Thing(), Counted("orders", 3)
@@ -65,13 +69,14 @@ def test_only_so_many_labels_are_kept_apart():
     assert census.bounded("source", ("tenant5", "docs"), (OTHER, OTHER)) == ("tenant5", "docs")
 
 
-def test_a_child_process_begins_with_nothing():
-    census, owner = Census(), Thing()
+def test_a_child_process_begins_with_what_it_can_use_and_counts_anew():
+    census, owner, pool = Census(), Thing(), Thing()
     census.enter(owner, Counted("orders", 3))
+    census.enter(pool, Counted("pool", 3))
     child = os.fork()
     if child == 0:
-        is_empty = census.counts() == {} and census.gauges() == []
-        del owner  # its end, too, belongs to the parent
-        os._exit(0 if is_empty and census.counts() == {} else 1)
+        is_new = census.counts() == {("events", ("pool",)): 0} and census.gauges() == [(("buffered", ("pool",)), 1)]
+        del owner, pool  # the end of the first belongs to the parent
+        os._exit(0 if is_new and census.counts() == {("events", ("pool",)): 0} and not census.gauges() else 1)
     assert os.waitpid(child, 0)[1] == 0
-    assert census.counts() == {("events", ("orders",)): 3}
+    assert census.counts() == {("events", ("orders",)): 3, ("events", ("pool",)): 3}

@@ -30,11 +30,11 @@ class LiveFeed(Feed):
     reading = Reading()
 
     @property
-    def live_position(self):
+    def live_position(self):  # type: ignore[override]
         return self.dispatched if self.is_live else BEFORE_ALL
 
     @property
-    def mode(self):
+    def mode(self):  # type: ignore[override]
         return "live" if self.is_live else "catching_up"
 
 
