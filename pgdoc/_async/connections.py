@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg_pool import PoolTimeout
 
+from pgdoc._async.server_checks import find_revision, has_work, settings_of
 from pgdoc._async.store_connection import connection_class
 from pgdoc.crud.copy_format import HEADER, TRAILER, CopyRows
-from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision, check_server
+from pgdoc.database.catalog import check_revision, check_server
 from pgdoc.database.conninfo import with_application_name, with_timeout
-from pgdoc.database.errors import connection_error, map_error
-from pgdoc.database.expiry import HAS_WORK, Sweeper
+from pgdoc.database.errors import connection_error
+from pgdoc.database.expiry import Sweeper
 from pgdoc.database.outage import PoolName, quieten_pool
+from pgdoc.database.pooling import leads_directly, needs_session
+from pgdoc.database.rights import Caller
 from pgdoc.database.session_settings import (
-    SESSION,
     check_encoding,
+    effective_role,
     local_statements,
     missing_settings,
     still_accepted,
@@ -28,7 +31,7 @@ from pgdoc.database.session_settings import (
     with_settings,
 )
 from pgdoc.errors import PgdocError, StoreClosed
-from pgdoc.model.metadata import current_metadata
+from pgdoc.model.metadata import current_metadata, with_trace
 from pgdoc.model.value_codec import USUAL_VALUES
 from pgdoc.runtime.fork import FORKED, remember
 from pgdoc.runtime.holders import Holders
@@ -45,7 +48,6 @@ if TYPE_CHECKING:
     from pgdoc.crud.sizes import SizeLimit
     from pgdoc.model.value_codec import ValueCodec
     from pgdoc.query.indexes.plan import Indexes
-    from pgdoc.runtime.primitives import AsyncLending
 
 __all__ = ["AsyncConnections"]
 
@@ -64,6 +66,7 @@ class AsyncConnections:
 
     Attributes:
         codec: how the store converts values.
+        caller: the role of the connections.
         oids: a cache of the collections' tables, by their quoted names.
     """
 
@@ -77,16 +80,12 @@ class AsyncConnections:
         codec: ValueCodec = USUAL_VALUES,
     ) -> None:
         self.codec = codec
-        self._conninfo = conninfo
-        self._direct_conninfo = direct_conninfo  # None if `conninfo` does not lead through a pooler
-        self._purpose = f"store {schema}"
-        self._pool_size = pool_size
+        self._conninfo, self._schema = conninfo, schema
+        self._direct_conninfo = direct_conninfo  # perhaps of a standby; None if `conninfo` is all there is
+        self._purpose, self._pool_size = f"store {schema}", pool_size
         self._closing = threading.Event()
         self._connection_class = connection_class(self._closing)
         self._accepted: dict[str, str] | None = None  # settings that the server, or a pooler, takes on connecting
-        self._settings: dict[str, Any] = {"autocommit": True}
-        if direct_conninfo is not None:
-            self._settings["prepare_threshold"] = None  # the next statement may run in another session
         self.begin_with: list[bytes] = []  # sets the others in a transaction
         self._opening = AsyncLock()  # held while a pool is opened, or the server is checked
         # How many checks have ended, and what the last one found.
@@ -102,14 +101,14 @@ class AsyncConnections:
         self.traits: TTLCache[TableTraits] = TTLCache()
         self.limits: TTLCache[SizeLimit] = TTLCache()
         self.schemas: TTLCache[str] = TTLCache()
-        self._schema = schema
+        self.caller = Caller("", schema)
         self.sweeper = Sweeper(conninfo, schema)
         weakref.finalize(self, self.sweeper.stop)
         remember(self)
 
     def after_fork(self) -> None:
         """Leave open pools to the parent; a child whose parent had none opens its own."""
-        self._inherited += [pool for pool in (self._pool, self._keeping) if pool is not None]
+        self._inherited += self.open_pools()
         self._pool = self._keeping = None
         self._opening = AsyncLock()
         self._holders = Holders(self._pool_size)
@@ -133,6 +132,10 @@ class AsyncConnections:
             self._pool = pool
         await self._check_still_open()
         return pool
+
+    def open_pools(self) -> list[AsyncPool]:
+        """Return the pools that are open."""
+        return [pool for pool in (self._pool, self._keeping) if pool is not None]
 
     async def _keeping_pool(self) -> AsyncPool:
         """Return the pool of the calls that keep their connection; it is opened for the first of them."""
@@ -159,7 +162,7 @@ class AsyncConnections:
         pool = AsyncPool(
             with_settings(with_application_name(with_timeout(self._conninfo), self._purpose), self._accepted or {}),
             connection_class=self._connection_class,
-            kwargs=self._settings,
+            kwargs={"autocommit": True},
             min_size=min_size,
             max_size=self._pool_size,
             open=False,
@@ -192,10 +195,12 @@ class AsyncConnections:
         async with connection:
             check_server(connection.info.server_version, connection.info.parameter_status("server_encoding"))
             check_encoding(connection)
-            check_revision(await _revision(connection))
-            if not self.sweeper.is_running and await _has_work(connection, self._schema):
+            check_revision(await find_revision(connection))
+            if not self.sweeper.is_running and await has_work(connection, self._schema):
                 self.sweeper.start()
-            missing = missing_settings(wanted_settings(self._conninfo), await _settings_of(connection))
+            found = await settings_of(connection)
+            self.caller = self.caller._replace(role=effective_role(connection, found))
+            missing = missing_settings(wanted_settings(self._conninfo), found)
             self.begin_with = local_statements(missing)
 
     async def _try_to_connect(self) -> AsyncConnection[Any]:
@@ -213,17 +218,14 @@ class AsyncConnections:
             else:
                 self._accepted = accepted
                 return connection
-            if not rest:  # it is a pooler
-                self._settings["prepare_threshold"] = None
             accepted = rest
 
     async def close(self) -> None:
         """Close the pools, also while one is being opened."""
         self._closing.set()
-        pools, self._pool, self._keeping = (self._pool, self._keeping), None, None
+        pools, self._pool, self._keeping = self.open_pools(), None, None
         for pool in pools:
-            if pool is not None:
-                await pool.close(_CLOSE_S)
+            await pool.close(_CLOSE_S)
         self.sweeper.begin_to_stop()  # at once: it must not start any more
         if self.sweeper.is_running:
             await async_call(self.sweeper.stop)
@@ -289,7 +291,7 @@ class AsyncConnections:
 
     def metadata_message(self) -> str | None:
         """Return the caller's metadata, if any."""
-        metadata = current_metadata()
+        metadata = with_trace(current_metadata())
         return metadata.message if metadata else None
 
     async def fetch(
@@ -307,13 +309,25 @@ class AsyncConnections:
 
     look_up = fetch
 
-    def lend(self, holder: str) -> AsyncLending:
-        """See `AsyncSession`; never by way of a pooler, where each statement may run in another session."""
-        return self.keep(holder) if self._direct_conninfo is None else self._keep_direct(self._direct_conninfo, holder)
+    @asynccontextmanager
+    async def lend(self, holder: str) -> AsyncIterator[AsyncConnection[Any]]:
+        """See `AsyncSession`; never by way of a pooler, where each statement may run in another session.
+
+        Raises:
+            DirectRouteNeeded: `conninfo` leads through a pooler, and nothing else leads to the primary.
+        """
+        async with self.keep(holder) as connection:
+            if leads_directly(connection):
+                yield connection
+                return
+        async with self._keep_direct(holder) as connection:
+            yield connection
 
     @asynccontextmanager
-    async def _keep_direct(self, conninfo: str, holder: str) -> AsyncIterator[AsyncConnection[Any]]:
-        named = with_application_name(with_timeout(conninfo), self._purpose)
+    async def _keep_direct(self, holder: str) -> AsyncIterator[AsyncConnection[Any]]:
+        if self._direct_conninfo is None:
+            raise needs_session(holder)
+        named = with_application_name(with_timeout(self._direct_conninfo), self._purpose)
         with self._holders.keeping(holder):
             self._check_usable()
             try:
@@ -322,6 +336,8 @@ class AsyncConnections:
                 self._check_usable()
                 raise connection_error(exc) from exc
             async with connection:
+                if connection.info.parameter_status("in_hot_standby") == "on":
+                    raise needs_session(holder, is_standby=True)
                 yield connection
 
     async def stream(self, query: bytes, params: Sequence[Any], holder: str) -> AsyncGenerator[list[tuple[Any, ...]]]:
@@ -369,30 +385,3 @@ async def _take(pool: AsyncPool, timeout_s: float) -> AsyncConnection[Any]:
             await pool.putconn(connection)  # which opens another one
         else:
             return connection
-
-
-async def _settings_of(connection: AsyncConnection[Any]) -> dict[str, str | None]:
-    rows = await (
-        await connection.execute(statement("catalog", "session_settings").encode(), [list(SESSION)])
-    ).fetchall()
-    return dict(rows)
-
-
-async def _has_work(connection: AsyncConnection[Any], schema: str) -> bool:
-    """Return whether this session may delete documents that expire. Only the thread that would reports errors."""
-    try:
-        row = await (await connection.execute(HAS_WORK, [schema])).fetchone()
-    except psycopg.Error:
-        return False
-    return bool(row and row[0])
-
-
-async def _revision(connection: AsyncConnection[Any]) -> str | None:
-    try:
-        check_owner(await (await connection.execute(FIND_FOREIGN_OWNER)).fetchone())
-        row = await (await connection.execute(FIND_REVISION)).fetchone()
-    except psycopg.errors.UndefinedTable:
-        return None
-    except psycopg.Error as exc:
-        raise map_error(exc, "the pgdoc catalog") from exc
-    return row[0] if row else None

@@ -18,10 +18,13 @@ from pgdoc._async.table_calls import AsyncTableCalls
 from pgdoc._async.transaction import AsyncTransaction
 from pgdoc._async.transaction_session import AsyncTransactionSession
 from pgdoc.database.errors import is_retryable
+from pgdoc.database.pool_figures import PoolFigures
 from pgdoc.errors import PgdocError
 from pgdoc.model.names import check_name
 from pgdoc.model.value_codec import ValueCodec
 from pgdoc.replication.source import PLUGIN_CHOICES, Source
+from pgdoc.replication.traffic import source_labels
+from pgdoc.runtime.census import CENSUS
 from pgdoc.runtime.primitives import async_check_body, async_opening, async_sleep
 from pgdoc.runtime.retry import random_delays
 from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions, check_at_least, make_selection
@@ -54,9 +57,9 @@ class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls):
             collection. Otherwise every call on a missing collection raises `CollectionNotFound`.
         plugin: the output plugin of change streams: `wal2json`; `pgoutput`, which every PostgreSQL has; or `auto`:
             wal2json where the server has it and allows it, else pgoutput. Events and tokens are the same.
-        replication_conninfo: a connection string that reaches the server directly, if `conninfo` goes through a
-            connection pooler. Document calls then use no prepared statements, because those belong to one of the
-            pooler's sessions.
+        replication_conninfo: a connection string for change streams. It must reach a server directly if `conninfo` goes
+            through a connection pooler. On PostgreSQL 16 and newer it may lead to a standby, for streams without a
+            consumer.
         pool_size: how many connections document calls may use at once. As many others are for calls that keep one while
             your own code runs: `find` with more than 100 documents, and index builds.
         encoder: called with each value that is not a str, int, finite float, bool, None, list, tuple or dict. It
@@ -98,10 +101,16 @@ class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls):
             direct_conninfo=replication_conninfo,
             codec=ValueCodec.checked(encoder, decimals=decimals),
         )
-        direct = conninfo if replication_conninfo is None else replication_conninfo
-        source = Source(direct, schema, plugin, failover)
+        source = Source(
+            conninfo if replication_conninfo is None else replication_conninfo,
+            schema,
+            plugin,
+            failover,
+            primary=None if replication_conninfo is None else conninfo,
+        )
         self._streams = AsyncStreamBackend(self._connections, source, auto_create=auto_create)
         self._admin = AsyncAdmin(self._streams)
+        CENSUS.enter(self, PoolFigures(source_labels(source.conninfo, schema), self._connections))
 
     def collection(self, name: str) -> AsyncCollection:
         """Return a handle on a collection; no I/O. `store[name]` does the same.

@@ -11,6 +11,7 @@ import psycopg
 
 from pgdoc.consumers.takeover import lost_checkpoint
 from pgdoc.database.errors import map_error
+from pgdoc.database.rights import Caller
 from pgdoc.errors import ConsumerLost, DatabaseError
 from pgdoc.model.positions import Lsn
 from pgdoc.runtime.primitives import sleep
@@ -55,7 +56,8 @@ def checkpoint(tx: OpenTransaction, consumer: Consumer, mark: Mark) -> None:
                 return
             stored = _fetch(tx, "stored", [consumer.name])
         except psycopg.Error as exc:  # also a serialization failure: the next attempt finds out who changed the row
-            raise map_error(exc, f'consumer "{consumer.name}"', in_transaction=True) from exc
+            rights = f"So {Caller(tx.connection.info.user).to_have_consumers('SELECT, UPDATE')}"
+            raise map_error(exc, f'consumer "{consumer.name}"', in_transaction=True, rights=rights) from exc
         is_elsewhere = bool(stored) and stored[0][3] != consumer.ids[1]
         if not is_elsewhere or consumer.claim is None or time.monotonic() > deadline:
             raise _refusal(consumer, mark, position, *stored)

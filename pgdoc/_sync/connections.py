@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg_pool import PoolTimeout
 
+from pgdoc._sync.server_checks import find_revision, has_work, settings_of
 from pgdoc._sync.store_connection import connection_class
 from pgdoc.crud.copy_format import HEADER, TRAILER, CopyRows
-from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision, check_server
+from pgdoc.database.catalog import check_revision, check_server
 from pgdoc.database.conninfo import with_application_name, with_timeout
-from pgdoc.database.errors import connection_error, map_error
-from pgdoc.database.expiry import HAS_WORK, Sweeper
+from pgdoc.database.errors import connection_error
+from pgdoc.database.expiry import Sweeper
 from pgdoc.database.outage import PoolName, quieten_pool
+from pgdoc.database.pooling import leads_directly, needs_session
+from pgdoc.database.rights import Caller
 from pgdoc.database.session_settings import (
-    SESSION,
     check_encoding,
+    effective_role,
     local_statements,
     missing_settings,
     still_accepted,
@@ -29,7 +32,7 @@ from pgdoc.database.session_settings import (
     with_settings,
 )
 from pgdoc.errors import PgdocError, StoreClosed
-from pgdoc.model.metadata import current_metadata
+from pgdoc.model.metadata import current_metadata, with_trace
 from pgdoc.model.value_codec import USUAL_VALUES
 from pgdoc.runtime.fork import FORKED, remember
 from pgdoc.runtime.holders import Holders
@@ -46,7 +49,6 @@ if TYPE_CHECKING:
     from pgdoc.crud.sizes import SizeLimit
     from pgdoc.model.value_codec import ValueCodec
     from pgdoc.query.indexes.plan import Indexes
-    from pgdoc.runtime.primitives import Lending
 
 __all__ = ["Connections"]
 
@@ -65,6 +67,7 @@ class Connections:
 
     Attributes:
         codec: how the store converts values.
+        caller: the role of the connections.
         oids: a cache of the collections' tables, by their quoted names.
     """
 
@@ -78,16 +81,12 @@ class Connections:
         codec: ValueCodec = USUAL_VALUES,
     ) -> None:
         self.codec = codec
-        self._conninfo = conninfo
-        self._direct_conninfo = direct_conninfo  # None if `conninfo` does not lead through a pooler
-        self._purpose = f"store {schema}"
-        self._pool_size = pool_size
+        self._conninfo, self._schema = conninfo, schema
+        self._direct_conninfo = direct_conninfo  # perhaps of a standby; None if `conninfo` is all there is
+        self._purpose, self._pool_size = f"store {schema}", pool_size
         self._closing = threading.Event()
         self._connection_class = connection_class(self._closing)
         self._accepted: dict[str, str] | None = None  # settings that the server, or a pooler, takes on connecting
-        self._settings: dict[str, Any] = {"autocommit": True}
-        if direct_conninfo is not None:
-            self._settings["prepare_threshold"] = None  # the next statement may run in another session
         self.begin_with: list[bytes] = []  # sets the others in a transaction
         self._opening = Lock()  # held while a pool is opened, or the server is checked
         # How many checks have ended, and what the last one found.
@@ -103,14 +102,14 @@ class Connections:
         self.traits: TTLCache[TableTraits] = TTLCache()
         self.limits: TTLCache[SizeLimit] = TTLCache()
         self.schemas: TTLCache[str] = TTLCache()
-        self._schema = schema
+        self.caller = Caller("", schema)
         self.sweeper = Sweeper(conninfo, schema)
         weakref.finalize(self, self.sweeper.stop)
         remember(self)
 
     def after_fork(self) -> None:
         """Leave open pools to the parent; a child whose parent had none opens its own."""
-        self._inherited += [pool for pool in (self._pool, self._keeping) if pool is not None]
+        self._inherited += self.open_pools()
         self._pool = self._keeping = None
         self._opening = Lock()
         self._holders = Holders(self._pool_size)
@@ -134,6 +133,10 @@ class Connections:
             self._pool = pool
         self._check_still_open()
         return pool
+
+    def open_pools(self) -> list[Pool]:
+        """Return the pools that are open."""
+        return [pool for pool in (self._pool, self._keeping) if pool is not None]
 
     def _keeping_pool(self) -> Pool:
         """Return the pool of the calls that keep their connection; it is opened for the first of them."""
@@ -160,7 +163,7 @@ class Connections:
         pool = Pool(
             with_settings(with_application_name(with_timeout(self._conninfo), self._purpose), self._accepted or {}),
             connection_class=self._connection_class,
-            kwargs=self._settings,
+            kwargs={"autocommit": True},
             min_size=min_size,
             max_size=self._pool_size,
             open=False,
@@ -193,10 +196,12 @@ class Connections:
         with connection:
             check_server(connection.info.server_version, connection.info.parameter_status("server_encoding"))
             check_encoding(connection)
-            check_revision(_revision(connection))
-            if not self.sweeper.is_running and _has_work(connection, self._schema):
+            check_revision(find_revision(connection))
+            if not self.sweeper.is_running and has_work(connection, self._schema):
                 self.sweeper.start()
-            missing = missing_settings(wanted_settings(self._conninfo), _settings_of(connection))
+            found = settings_of(connection)
+            self.caller = self.caller._replace(role=effective_role(connection, found))
+            missing = missing_settings(wanted_settings(self._conninfo), found)
             self.begin_with = local_statements(missing)
 
     def _try_to_connect(self) -> Connection[Any]:
@@ -214,17 +219,14 @@ class Connections:
             else:
                 self._accepted = accepted
                 return connection
-            if not rest:  # it is a pooler
-                self._settings["prepare_threshold"] = None
             accepted = rest
 
     def close(self) -> None:
         """Close the pools, also while one is being opened."""
         self._closing.set()
-        pools, self._pool, self._keeping = (self._pool, self._keeping), None, None
+        pools, self._pool, self._keeping = self.open_pools(), None, None
         for pool in pools:
-            if pool is not None:
-                pool.close(_CLOSE_S)
+            pool.close(_CLOSE_S)
         self.sweeper.begin_to_stop()  # at once: it must not start any more
         if self.sweeper.is_running:
             call(self.sweeper.stop)
@@ -290,7 +292,7 @@ class Connections:
 
     def metadata_message(self) -> str | None:
         """Return the caller's metadata, if any."""
-        metadata = current_metadata()
+        metadata = with_trace(current_metadata())
         return metadata.message if metadata else None
 
     def fetch(
@@ -308,13 +310,25 @@ class Connections:
 
     look_up = fetch
 
-    def lend(self, holder: str) -> Lending:
-        """See `Session`; never by way of a pooler, where each statement may run in another session."""
-        return self.keep(holder) if self._direct_conninfo is None else self._keep_direct(self._direct_conninfo, holder)
+    @contextmanager
+    def lend(self, holder: str) -> Iterator[Connection[Any]]:
+        """See `Session`; never by way of a pooler, where each statement may run in another session.
+
+        Raises:
+            DirectRouteNeeded: `conninfo` leads through a pooler, and nothing else leads to the primary.
+        """
+        with self.keep(holder) as connection:
+            if leads_directly(connection):
+                yield connection
+                return
+        with self._keep_direct(holder) as connection:
+            yield connection
 
     @contextmanager
-    def _keep_direct(self, conninfo: str, holder: str) -> Iterator[Connection[Any]]:
-        named = with_application_name(with_timeout(conninfo), self._purpose)
+    def _keep_direct(self, holder: str) -> Iterator[Connection[Any]]:
+        if self._direct_conninfo is None:
+            raise needs_session(holder)
+        named = with_application_name(with_timeout(self._direct_conninfo), self._purpose)
         with self._holders.keeping(holder):
             self._check_usable()
             try:
@@ -323,6 +337,8 @@ class Connections:
                 self._check_usable()
                 raise connection_error(exc) from exc
             with connection:
+                if connection.info.parameter_status("in_hot_standby") == "on":
+                    raise needs_session(holder, is_standby=True)
                 yield connection
 
     def stream(self, query: bytes, params: Sequence[Any], holder: str) -> Generator[list[tuple[Any, ...]]]:
@@ -370,28 +386,3 @@ def _take(pool: Pool, timeout_s: float) -> Connection[Any]:
             pool.putconn(connection)  # which opens another one
         else:
             return connection
-
-
-def _settings_of(connection: Connection[Any]) -> dict[str, str | None]:
-    rows = (connection.execute(statement("catalog", "session_settings").encode(), [list(SESSION)])).fetchall()
-    return dict(rows)
-
-
-def _has_work(connection: Connection[Any], schema: str) -> bool:
-    """Return whether this session may delete documents that expire. Only the thread that would reports errors."""
-    try:
-        row = (connection.execute(HAS_WORK, [schema])).fetchone()
-    except psycopg.Error:
-        return False
-    return bool(row and row[0])
-
-
-def _revision(connection: Connection[Any]) -> str | None:
-    try:
-        check_owner((connection.execute(FIND_FOREIGN_OWNER)).fetchone())
-        row = (connection.execute(FIND_REVISION)).fetchone()
-    except psycopg.errors.UndefinedTable:
-        return None
-    except psycopg.Error as exc:
-        raise map_error(exc, "the pgdoc catalog") from exc
-    return row[0] if row else None

@@ -1,14 +1,22 @@
 # Written by .ci/twins.py from pgdoc/_async/store_connection.py: change that file, and run it.
-"""The connections of a store."""
+"""The connections of a store.
+
+A prepared statement belongs to one session of the server, and a pooler may run the next statement in another one. So
+each connection finds out where it leads, and prepares statements only where it leads to the server itself (see
+`pgdoc.database.pooling`).
+"""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
 from psycopg import Connection
 
+from pgdoc.database.catalog import OLDEST_SERVER
 from pgdoc.database.outage import OfStore, Outage
+from pgdoc.database.pooling import FIND_SESSION, PREPARE_AFTER, is_own_session, note_direct
 from pgdoc.database.standbys import OnStandby, is_standby
 from pgdoc.runtime.deadline import bounded, closing_on_deadline, deadline_scope, is_limited
 from pgdoc.runtime.encoding import in_utf8
@@ -23,7 +31,9 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-__all__ = ["connection_class"]
+__all__ = ["connection_class", "find_route"]
+
+_ROUTE_S = 10.0
 
 
 def connection_class(closing: threading.Event) -> type[Connection[Any]]:
@@ -40,8 +50,11 @@ def connection_class(closing: threading.Event) -> type[Connection[Any]]:
 
         @classmethod
         def connect(cls, *args: Any, **kwargs: Any) -> Self:
+            began = time.monotonic()
             try:
-                connection = super().connect(*args, **kwargs)
+                connection = super().connect(*args, prepare_threshold=None, **kwargs)
+                with deadline_scope(_ROUTE_S, closing=closing):
+                    find_route(connection, began)
             except psycopg.Error as exc:
                 if not closing.is_set():
                     outage.failed(exc)
@@ -69,3 +82,17 @@ def connection_class(closing: threading.Event) -> type[Connection[Any]]:
                 raise OnStandby(str(exc)) from exc
 
     return StoreConnection
+
+
+def find_route(connection: Connection[Any], began: float) -> None:
+    """Note whether a connection leads to a session of its own; the attempt to connect began at a `time.monotonic`."""
+    if connection.info.server_version < OLDEST_SERVER:  # which is refused in any case
+        return
+    try:
+        found = (connection.execute(FIND_SESSION)).fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    if is_own_session(connection.info.backend_pid, time.monotonic() - began, found):
+        note_direct(connection)
+        connection.prepare_threshold = PREPARE_AFTER

@@ -82,6 +82,6 @@ def _database(dsn: str, plugin: str, schema: str, console: Console) -> Iterator[
 
 def _connect(conninfo: str) -> psycopg.Connection:
     try:
-        return PlainConnection.connect(conninfo, autocommit=True)
+        return PlainConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
     except psycopg.Error as exc:
         raise connection_error(exc) from exc

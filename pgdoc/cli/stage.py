@@ -59,7 +59,8 @@ class Stage:
             self.store = opening.enter_context(pgdoc.Store(conninfo, schema=schema, plugin=plugin))
             # At startup: a SET through a pooler would reach its other clients. A pooler refuses this.
             at_home = with_settings(conninfo, {"search_path": f'"{schema}"'})
-            self.connection = opening.enter_context(PlainConnection.connect(at_home, autocommit=True))
+            connection = PlainConnection.connect(at_home, autocommit=True, prepare_threshold=None)
+            self.connection = opening.enter_context(connection)
             self.store.migrate()
             for name in self.COLLECTIONS:
                 self.store.create_collection(name)

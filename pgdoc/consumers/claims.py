@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from pgdoc.model.positions import Ids, Position
     from pgdoc.model.tokens import SnapshotState
 
-CONSUMER_TABLES = "pgdoc.consumers, pgdoc.consumer_progress, pgdoc.owners, pgdoc.unreadable"
-
 
 class Claim(NamedTuple):
     """What one process owns a consumer under; checkpoints commit under it."""

@@ -30,6 +30,7 @@ from pgdoc.consumers.slots import open_copy, open_slot
 from pgdoc.errors import PgdocError
 from pgdoc.model.positions import Lsn
 from pgdoc.replication.detours import find_poison, open_detour, unreadable, wants_any
+from pgdoc.replication.reading import Reading, reading_of
 from pgdoc.replication.routes import STRAIGHT, Route, UnsentChange
 from pgdoc.replication.session import read_burst
 from pgdoc.runtime.deadline import deadline_scope
@@ -88,8 +89,7 @@ class OwnedSlot:
         *,
         selection: Selection,
     ) -> None:
-        self._source = source
-        self._selection = selection
+        self._source, self._selection = source, selection
         self._ownership = ownership
         self._cluster = cluster
         self._progress = progress
@@ -141,6 +141,11 @@ class OwnedSlot:
     def wal_end(self) -> int:
         """The highest LSN that the server has reported."""
         return max(self._progress.watermark, self._flushed_at_start, self._session.reader.wal_end)
+
+    @property
+    def reading(self) -> Reading:
+        """How far the slot's reader has come in time."""
+        return reading_of(self._session)
 
     @property
     def has_caught_up(self) -> bool:

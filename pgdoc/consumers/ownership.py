@@ -9,8 +9,9 @@ any role can take.
    that holds a former owner's checkpoint (see `fence`). Only then does it read the position, and end the former
    reader of the slot. So a paused process that wakes up after a takeover can't commit anything.
 3. An owner that loses its session comes back under the same claim, unless another process has claimed the consumer.
-4. The owner uses its session every `HEARTBEAT_S`, and writes nothing at rest. The server ends a session that is idle
-   for `LEASE_S`, so a process that hangs, or whose network does, loses the consumer to a standby.
+4. The owner uses its session every `HEARTBEAT_S`, and writes once an hour at rest, so that the catalog knows since
+   when a closed consumer is unused. The server ends a session that is idle for `LEASE_S`, so a process that hangs, or
+   whose network does, loses the consumer to a standby.
 5. A role that may not see when another role's session began can't tell whether it is still the owner's. Such a standby
    asks for a lease: the claim then ends `LEASE_S` after it was last renewed, and the owner renews it at rest, too.
 """
@@ -92,6 +93,7 @@ class Ownership(Questions):
     def __init__(self, source: Source, name: str, claim: Claim | None = None) -> None:
         self.name = name
         self.claim = claim
+        self._replaced: Owner | None = None  # the last claim of another process
         self.purpose = f"consumer {name}"
         self.lease_s = LEASE_S
         self._source = source
@@ -146,6 +148,7 @@ class Ownership(Questions):
         except RowLockedError:  # another process is claiming it, or its owner advances the slot
             return False
         self.claim = None if row is None else Claim(*row)
+        self._replaced = seen
         return row is not None
 
     def find_owner(self) -> Owner | None:
@@ -157,6 +160,11 @@ class Ownership(Questions):
         """Return the pid of the session that owns the consumer, if any."""
         owner = self.find_owner()
         return None if owner is None or owner.is_free else owner.pid
+
+    def was_unused_for(self, span: timedelta) -> bool:
+        """Return whether no process had the consumer open for so long before this one claimed it."""
+        last = None if self._replaced is None else self._replaced.renewed_at
+        return self._row("was_unused", {"name": self.name, "last": last, "span": span}) is not None
 
     def find(self) -> ConsumerRow | None:
         """Read the consumer's row; `None` if it does not exist."""
@@ -217,7 +225,7 @@ class Ownership(Questions):
         row = self._row("look", self.slot, self.name)
         if row is None or (row.epoch, row.holder) != self.claim:
             raise self.lost()
-        if row.needs_lease:
+        if row.needs_renewal:
             self._renew(LEASE_S)
         standbys_have = row.standbys_have if self.wants_failover else None
         return Checkpoint(tuple(row.place), row.snapshot, row.inserted, standbys_have)

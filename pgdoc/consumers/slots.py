@@ -24,10 +24,9 @@ from pgdoc.replication.session import (
     begin_reading,
     check_detour,
     check_publication,
-    fetch_confirmed,
     identify,
-    take_position,
 )
+from pgdoc.replication.slot_start import fetch_confirmed, take_position
 from pgdoc.replication.slots import advance, copy_slot, set_failover, slot_name
 from pgdoc.replication.source import SlotStart, Source
 from pgdoc.runtime.deadline import left_s
@@ -75,6 +74,7 @@ class ConsumerSlot(NamedTuple):
         is_failover: whether standbys synchronize it.
         is_held_back: whether the server holds back the readers of failover slots until its standbys have the WAL.
         has_standby: whether a standby may synchronize slots.
+        reason: why it is lost (PostgreSQL 17); see `pgdoc.database.slot_losses`.
     """
 
     plugin: str
@@ -85,6 +85,7 @@ class ConsumerSlot(NamedTuple):
     is_failover: bool = False
     is_held_back: bool = False
     has_standby: bool = False
+    reason: str | None = None
 
     @property
     def may_rest(self) -> bool:

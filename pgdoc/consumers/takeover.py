@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pgdoc.consumers.claims import check_schema
 from pgdoc.consumers.slots import change_failover, change_plugin, make_slot
+from pgdoc.database.slot_losses import cure_of_loss, describe_loss
 from pgdoc.decoding.plugins import PLUGINS
 from pgdoc.errors import ConsumerLost, HistoryLost, InvalidResumeToken, PgdocError, StreamError
 from pgdoc.model.positions import BEFORE_ALL, Lsn, before_commits_at
@@ -224,16 +225,19 @@ class Takeover:
                 check_exact(read_from, ownership.exact_since(self._names), self._source.schema)
         except (HistoryLost, InvalidResumeToken) as exc:
             if not self._recreate:
-                raise self._lost(fault, exc) from exc
+                raise self._lost(fault, exc, slot) from exc
             return self._begin_anew(exc)
         return StartPoint(max(position, before_commits_at(slot.confirmed)), read_from)
 
-    def _lost(self, fault: str, exc: PgdocError) -> HistoryLost:
+    def _lost(self, fault: str, exc: PgdocError, slot: ConsumerSlot | None) -> HistoryLost:
         name = self._ownership.name
+        is_lost = slot is not None and slot.wal_status == "lost"
+        cure = cure_of_loss(slot.reason) if slot is not None and is_lost else ""
         found = f'its slot "{self._ownership.slot}" {fault}, and ' if fault else ""
         return HistoryLost(
             f'consumer "{name}" can\'t go on: {found}{exc}. Drop it with `pgdoc consumers drop {name}` and rebuild '
-            'what it feeds, or open it with on_lost="recreate" to go on from now',
+            'what it feeds, or open it with on_lost="recreate" to go on from now'
+            + (f". So that it does not happen again, {cure}" if cure else ""),
             oldest_available=getattr(exc, "oldest_available", None),
         )
 
@@ -257,6 +261,6 @@ def _fault(slot: ConsumerSlot | None, needed_from: int | None) -> str:
     if slot is None:
         return "is gone"
     if slot.wal_status == "lost":
-        return "has lost its WAL"
+        return describe_loss(slot.reason)
     is_ahead = needed_from is not None and slot.confirmed > needed_from
     return "was moved on by another process" if is_ahead else ""

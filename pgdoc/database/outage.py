@@ -17,7 +17,13 @@ _pool_logger = logging.getLogger("psycopg.pool")
 
 
 class OfStore:
-    """Marks the pools and connections of stores in the records of psycopg's pool."""
+    """Marks the pools and connections of stores in the records of psycopg's pool.
+
+    Attributes:
+        leads_directly: whether this is a connection to a session of its own, rather than to a pooler.
+    """
+
+    leads_directly = False
 
 
 class PoolName(str, OfStore):

@@ -11,9 +11,10 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import namedtuple_row
 
-from pgdoc.database.catalog import FIND_FOREIGN_OWNER, check_owner
+from pgdoc.database.catalog import FIND_FOREIGN_OWNER, OLDEST_SERVER, check_owner
 from pgdoc.database.conninfo import parse_conninfo, with_application_name
-from pgdoc.database.errors import connection_error, is_connection_loss, one_line
+from pgdoc.database.errors import FROZEN, connection_error, is_connection_loss, one_line
+from pgdoc.database.rights import Caller
 from pgdoc.database.session_settings import as_options, given_options, still_accepted
 from pgdoc.database.standbys import FIND_PRIMARY
 from pgdoc.errors import (
@@ -27,6 +28,7 @@ from pgdoc.errors import (
     ServerUnreachable,
     SlotsExhausted,
     UnsupportedServer,
+    UpgradePrepared,
     WalLevelTooLow,
 )
 from pgdoc.runtime.deadline import BoundedConnection, deadline_scope
@@ -99,10 +101,14 @@ def connect(conninfo: str, *, replication: bool, purpose: str = "") -> psycopg.C
             raise _refused(exc) from exc
         connection = _connect_without(named, replication=replication)
     try:
+        _check_route(connection)
         _set_the_rest(connection)
     except psycopg.Error as exc:
         connection.close()
         raise _refused(exc) from exc
+    except PgdocError:
+        connection.close()
+        raise
     return connection
 
 
@@ -129,6 +135,18 @@ def _session(conninfo: str, dead_client: dict[str, str], *, replication: bool) -
     return make_conninfo(**wanted)
 
 
+def _check_route(connection: psycopg.Connection[Any]) -> None:
+    """Refuse a pooler that drops the startup options, before a SET reaches the next client of its session.
+
+    The server reports this setting when it is connected.
+    """
+    found = connection.info.parameter_status("IntervalStyle")
+    if found != SETTINGS["intervalstyle"]:
+        raise DirectRouteNeeded(
+            f"the settings of the connection were not passed on (IntervalStyle is {found}): {_DIRECT_ROUTE}"
+        )
+
+
 def _set_the_rest(connection: psycopg.Connection[Any]) -> None:
     """Set what the startup packet can't.
 
@@ -141,13 +159,16 @@ def _set_the_rest(connection: psycopg.Connection[Any]) -> None:
         connection.execute(b"SET transaction_timeout = 0")  # decoding a large transaction takes one, too
 
 
-def preflight(connection: psycopg.Connection[Any], *, needs_slot: bool = True) -> None:
+def preflight(connection: psycopg.Connection[Any], *, needs_slot: bool = True, allows_standby: bool = False) -> bool:
     """Check on a connection for plain SQL what replication needs; the errors say what to do.
 
     The walsender's own refusals have no SQLSTATE, come in the server's language, and say less.
+
+    Returns:
+        Whether the server is a standby.
     """
     version = connection.info.server_version
-    if version < _OLDEST_SERVER:
+    if version < OLDEST_SERVER:
         raise UnsupportedServer(f"the server is PostgreSQL {_major(version)}: pgdoc needs version 15 or newer")
     try:
         check_owner(connection.execute(FIND_FOREIGN_OWNER).fetchone())
@@ -156,7 +177,10 @@ def preflight(connection: psycopg.Connection[Any], *, needs_slot: bool = True) -
         raise map_replication_error(exc, connection) from exc
     assert found is not None  # noqa: S101 (a SELECT without FROM returns a row)
     _check_database(found)
+    if found.in_recovery:
+        _check_standby(version, allows_standby=allows_standby)
     _check_replication(found, needs_slot=needs_slot)
+    return bool(found.in_recovery)
 
 
 def _check_database(found: Any) -> None:
@@ -165,22 +189,29 @@ def _check_database(found: Any) -> None:
             f'the database "{found.database}" is encoded in {found.encoding}, not UTF8: create one with '
             "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
         )
-    if found.in_recovery:
+
+
+def _check_standby(version: int, *, allows_standby: bool) -> None:
+    if not allows_standby:
         raise ServerUnreachable(
-            f"the server is a standby in recovery: streams need a primary. Wait for a promotion, or {FIND_PRIMARY}"
+            "the server is a standby in recovery: streams need a primary. Wait for a promotion, or "
+            f"{FIND_PRIMARY}. Streams without a consumer can read a standby: give it as replication_conninfo"
+        )
+    if version < _DECODES_ON_STANDBY:
+        raise ServerUnreachable(
+            f"the server is a standby in recovery, and PostgreSQL {_major(version)} can't decode there (16 and newer "
+            "can): give the primary as replication_conninfo, or wait for a promotion"
         )
 
 
 def _check_replication(found: Any, *, needs_slot: bool) -> None:
     if found.wal_level != "logical":
         raise WalLevelTooLow(
-            f"wal_level is {found.wal_level}: run ALTER SYSTEM SET wal_level = 'logical' and restart the server"
+            f"wal_level is {found.wal_level}{' on the standby' if found.in_recovery else ''}: run ALTER SYSTEM SET "
+            "wal_level = 'logical' and restart the server"
         )
     if not found.may_replicate:
-        raise ReplicationNotPermitted(
-            f'role "{found.role}" may not replicate: '
-            f"run ALTER ROLE {quote_identifier(found.role)} REPLICATION as a superuser"
-        )
+        raise ReplicationNotPermitted(f'role "{found.role}" may not replicate: {Caller(found.role).to_replicate()}')
     if needs_slot and found.slots >= found.max_slots:
         raise SlotsExhausted(f"all {found.max_slots} replication slots of the server are in use: {_MORE_SLOTS}")
     if found.walsenders >= found.max_walsenders:
@@ -212,13 +243,24 @@ def map_replication_error(exc: psycopg.Error, connection: psycopg.Connection[Any
         )
     if exc.sqlstate == "42501":
         return PluginNotAllowed(f"{text}: {_ALLOW}") if plugin else ReplicationNotPermitted(f"{text}: {_ALTER_ROLE}")
-    if exc.sqlstate == "42704" and _OUR_PUBLICATION.search(text):
-        return HistoryLost(f"{text}: the publication is younger than the WAL to be read: stream from now")
-    if exc.sqlstate == "53400":
-        return SlotsExhausted(f"{text}: {_MORE_SLOTS}")
+    lacking = _lacking(exc, text)
+    if lacking is not None:
+        return lacking
     if is_connection_loss(exc) or exc.sqlstate in _PASSING:
         return ServerUnreachable(f"the connection to the server was lost: {text}")
     return DatabaseError(f"replication failed: {text}", sqlstate=exc.sqlstate)
+
+
+def _lacking(exc: psycopg.Error, text: str) -> PgdocError | None:
+    """Return the error for what the server lacks to read a slot, if that is the reason."""
+    sqlstate = exc.sqlstate
+    if sqlstate == FROZEN:
+        return UpgradePrepared(f"{text}. {(exc.diag.message_hint or '').rstrip('.')}")
+    if sqlstate == "42704" and _OUR_PUBLICATION.search(text):
+        return HistoryLost(f"{text}: the publication is younger than the WAL to be read: stream from now")
+    if sqlstate == "55000" and _WAL_LEVEL.search(text):
+        return WalLevelTooLow(f"{text}: run ALTER SYSTEM SET wal_level = 'logical' there and restart that server")
+    return SlotsExhausted(f"{text}: {_MORE_SLOTS}") if sqlstate == "53400" else None
 
 
 def _refused(exc: psycopg.Error) -> PgdocError:
@@ -256,10 +298,14 @@ def _major(version: int) -> str:
     return str(version // 10000) if version else "NN"
 
 
-_PASSING = {"57014", "53000", "53100", "53200"}
-"""A cancelled walsender, or a server that lacks memory or room on its disk: a stream goes on when that has passed."""
+_PASSING = {"57014", "53000", "53100", "53200", "40001"}
+"""A walsender that was cancelled or was in the way of a standby's recovery, or a server that lacks memory or room on
+its disk: a stream goes on when that has passed."""
 
-_OLDEST_SERVER = 150000
+_DECODES_ON_STANDBY = 160000
+_WAL_LEVEL = re.compile(r"\bwal_level\b")
+"""Finds the setting in a message of any language: a standby can't decode if its primary writes too little."""
+
 _PLUGINS = ("wal2json", "pgoutput")
 _OUR_PUBLICATION = re.compile(r"\bpgdoc\b")
 """Finds the publication's name in a message of any language; it does not match the name of a slot, `pgdoc_...`."""
@@ -270,7 +316,8 @@ _ALLOW = (
 )
 _MORE_SLOTS = "raise max_replication_slots and restart the server, or drop slots that nobody reads"
 _MORE_WALSENDERS = "raise max_wal_senders and restart the server, or close streams"
-_ALTER_ROLE = "run ALTER ROLE ... REPLICATION as a superuser"
+_DIRECT_ROUTE = "conninfo leads to a pooler; give the server's own host and port as replication_conninfo"
+_ALTER_ROLE = "run ALTER ROLE ... REPLICATION as a superuser; `pgdoc grant` prints all that a role needs for streams"
 
 
 class _Refusal(NamedTuple):
@@ -282,11 +329,8 @@ class _Refusal(NamedTuple):
 _REFUSALS = [
     _Refusal("max_wal_senders", SlotsExhausted, _MORE_WALSENDERS),
     _Refusal("pg_hba.conf", ReplicationNotPermitted, "add a line for this role, database and address to pg_hba.conf"),
-    _Refusal(
-        "unsupported startup parameter",
-        DirectRouteNeeded,
-        "conninfo leads to a pooler; give the server's own host and port as replication_conninfo",
-    ),
+    _Refusal("unsupported startup parameter", DirectRouteNeeded, _DIRECT_ROUTE),
+    _Refusal("command-line options", DirectRouteNeeded, _DIRECT_ROUTE),
     _Refusal("walsender", ReplicationNotPermitted, _ALTER_ROLE),
     _Refusal("WAL sender", ReplicationNotPermitted, _ALTER_ROLE),
 ]

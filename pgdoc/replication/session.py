@@ -18,26 +18,19 @@ from pgdoc.changes.assembler import Assembler
 from pgdoc.changes.change import Burst
 from pgdoc.changes.registry import TableAdded
 from pgdoc.decoding.plugins import PLUGINS, Decoder
-from pgdoc.errors import PgdocError, PluginMissing, PluginNotAllowed, PublicationIncomplete
+from pgdoc.errors import PgdocError, PublicationIncomplete
 from pgdoc.model.positions import Lsn, commit_lsn_of
-from pgdoc.replication.checks import check_exact, check_published, history_lost
+from pgdoc.replication.checks import check_exact, check_published
 from pgdoc.replication.connection import connect, is_decoding, map_replication_error, preflight, quote_literal
 from pgdoc.replication.reader import Reader
+from pgdoc.replication.recovery import TimelineGuard, wait_for_catalog, writing
 from pgdoc.replication.registry import fetch_registry, follow_tables, wait_for_registrations
 from pgdoc.replication.routes import STRAIGHT, Route, as_unsent
-from pgdoc.replication.slots import (
-    BOOKMARK_PLUGIN,
-    advance,
-    bookmark_name,
-    bookmarks,
-    copy_slot,
-    create_slot,
-    fetch_lsn,
-    flushed,
-    slot_name,
-)
+from pgdoc.replication.slot_start import fetch_confirmed, take_position
+from pgdoc.replication.slots import advance, copy_slot, fetch_lsn, slot_name
 from pgdoc.replication.source import Cluster, SlotStart, Source
 from pgdoc.replication.standby import StandbyCheck
+from pgdoc.replication.traffic import Tally
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -55,6 +48,7 @@ class ReplicationSession(NamedTuple):
     cluster: Cluster
     slot_start: SlotStart
     route: Route = STRAIGHT
+    guard: TimelineGuard | None = None  # of a reader on a standby
 
     @property
     def has_arrived(self) -> bool:
@@ -94,6 +88,8 @@ def read_burst(session: ReplicationSession, timeout_s: float) -> tuple[Burst, bo
             raise
         unsent.received = session.assembler.complete_below(unsent.lsn)
         raise unsent from exc
+    if frames and session.guard is not None:
+        session.guard.check()
     burst = session.assembler.feed(session.decoder.decode(frames))
     until = session.route.until
     if until is None:
@@ -185,11 +181,17 @@ def _open_reader(  # noqa: PLR0913 (as above)
     """Open a reader of the temporary slot that `take` creates on the given connection, with the given name."""
     with contextlib.ExitStack() as opened:
         plain = opened.enter_context(contextlib.closing(connect(source.conninfo, replication=False, purpose=purpose)))
-        preflight(plain)
+        on_standby = preflight(plain, allows_standby=source.primary is not None)
         source.wants_failover(plain.info.server_version)  # refuses a server that can't do what was asked for
         connection = opened.enter_context(
             contextlib.closing(connect(source.conninfo, replication=True, purpose=purpose))
         )
+        if on_standby:  # only a replication connection can ask for the timeline
+            wait_for_catalog(plain)
+            plain.close()
+            plain = opened.enter_context(
+                contextlib.closing(connect(source.conninfo, replication=True, purpose=purpose))
+            )
         try:
             cluster = identify(connection)
             if check is not None:
@@ -200,6 +202,8 @@ def _open_reader(  # noqa: PLR0913 (as above)
             session = begin_reading(connection, source, slot, slot_start, cluster, standby=standby, route=route)
         except psycopg.Error as exc:
             raise map_replication_error(exc, connection) from exc
+        if on_standby:
+            session = session._replace(guard=TimelineGuard(plain, cluster.timeline))
         if session.has_wrong_plugin:
             session.reader.close()
             raise TableAdded("a table was changed while its plugin was chosen", needs_pgoutput=True)
@@ -233,6 +237,7 @@ def begin_reading(  # noqa: PLR0913 (what a session consists of)
         plugin.options(source.schema, route.part, watched),
         is_decoding=partial(is_decoding, source.conninfo),
         standby=standby,
+        tally=Tally(source, slot),
     )
     assembler = Assembler(slot_start.at, registry)
     return ReplicationSession(reader, plugin.decoder(source.schema), assembler, cluster, slot_start, route)
@@ -253,13 +258,13 @@ def identify(connection: psycopg.Connection[Any]) -> Cluster:
     assert row is not None  # noqa: S101 (the protocol promises one)
     timeline = int(row.timeline)
     if timeline == 1:
-        return Cluster(int(row.systemid), timeline, (), found.oid, found.name)
+        return Cluster(int(row.systemid), timeline, (), found.oid, found.name, tuple(found.former))
     history = connection.execute(f"TIMELINE_HISTORY {timeline}").fetchone()
     assert history is not None  # noqa: S101
     text = history.content if isinstance(history.content, str) else bytes(history.content).decode()
     fields = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     switches = tuple((int(line[0]), int(Lsn.parse(line[1]))) for line in fields)
-    return Cluster(int(row.systemid), timeline, switches, found.oid, found.name)
+    return Cluster(int(row.systemid), timeline, switches, found.oid, found.name, tuple(found.former))
 
 
 def check_publication(
@@ -286,112 +291,12 @@ def check_detour(
     listed = "NULL" if names is None else f"ARRAY[{', '.join(map(quote_literal, sorted(names)))}]::pg_catalog.text[]"
     arguments = f"{quote_literal(source.schema)}, {listed}"
     if slot_start.plugin != "pgoutput":
-        follow_tables(connection)
-        check_exact(slot_start.at, fetch_lsn(connection, f"pgdoc.exact_since({arguments})"), source.schema)
+        with writing(connection, source) as primary:
+            follow_tables(primary)
+            since = fetch_lsn(primary, f"pgdoc.exact_since({arguments})")
+        check_exact(slot_start.at, since, source.schema)
         return
     row = connection.execute(f"SELECT pgdoc.publication_fault({arguments}) AS fault").fetchone()
     if row is not None and row.fault is not None:
         raise PublicationIncomplete(f'the publication "pgdoc" {row.fault}')
     check_published(slot_start.at, fetch_lsn(connection, f"pgdoc.published_since({arguments})"), source.schema)
-
-
-def take_position(  # noqa: PLR0913 (as above)
-    connection: psycopg.Connection[Any],
-    source: Source,
-    slot: str,
-    at: int | None,
-    *,
-    begin_history: bool,
-    plugin: str | None = None,
-) -> SlotStart:
-    """Create a temporary slot that starts at `at`, with `plugin` or the first that the server has and allows.
-
-    Raises:
-        PluginMissing, PluginNotAllowed: no plugin can be used; the error is that of the last one tried.
-        HistoryLost: no bookmark reaches back to `at`.
-        SlotBlocked: open write transactions hold up the first slot of the database.
-    """
-    (*others, last), refusal = _plugins(connection, source, at) if plugin is None else ((plugin,), "")
-    for each in others:
-        try:
-            start = _take_position(connection, source, each, slot, at, begin_history=begin_history)
-            return SlotStart(start, each, refusal)
-        except psycopg.DatabaseError as exc:
-            error = map_replication_error(exc, connection)
-            if not isinstance(error, PluginMissing | PluginNotAllowed):
-                raise error from exc
-            refusal = str(error)
-    start = _take_position(connection, source, last, slot, at, begin_history=begin_history)
-    return SlotStart(start, last, refusal)
-
-
-def _plugins(connection: psycopg.Connection[Any], source: Source, at: int | None) -> tuple[tuple[str, ...], str]:
-    """Return the plugins to try, in order; and why pgoutput does not come first although wal2json loses values.
-
-    Where no event trigger follows what SQL does to tables, pgoutput comes first: it sends a table's oid, while the name
-    that wal2json sends may meanwhile be another table's. So it does where a watched table has a column of a type of
-    which wal2json sends NaN and the infinities as NULL, unless the publication lacks tables: their rows would be lost,
-    while those of the watched table raise an error.
-    """
-    if source.plugin != "auto":
-        return source.plugins, ""
-    start = "pg_current_wal_insert_lsn()" if at is None else quote_literal(str(Lsn(at)))
-    query = statement("replication", "suits_wal2json").format(schema=quote_literal(source.schema), at=start)
-    row = connection.execute(query).fetchone()
-    if row is None or not row.suits_wal2json:
-        return source.plugins[::-1], ""
-    if row.fault is not None:
-        logger.warning("reading through wal2json, which sends NaN as NULL: %s", row.fault)
-    return source.plugins, row.fault or ""
-
-
-def _take_position(  # noqa: PLR0913 (what the two above were given)
-    connection: psycopg.Connection[Any], source: Source, plugin: str, slot: str, at: int | None, *, begin_history: bool
-) -> int:
-    end = flushed(connection)
-    wanted = end if at is None else min(at, end)
-    start = _copy_bookmark(connection, plugin, slot, wanted)
-    if start is not None:
-        advance(connection, slot, start, wanted)
-        return wanted
-    if at is not None:
-        kept = bookmarks(connection)
-        has_lost_wal = len(bookmarks(connection, lost=True)) > len(kept)
-        limit = _fetch_wal_limit(connection) if has_lost_wal else ""
-        raise history_lost(wanted, kept[0].confirmed if kept else None, limit)
-    start = create_slot(connection, source.conninfo, slot, plugin)
-    if begin_history:
-        copy_slot(connection, slot, bookmark_name(connection), temporary=False, plugin=BOOKMARK_PLUGIN)
-    return start
-
-
-def _copy_bookmark(connection: psycopg.Connection[Any], plugin: str, slot: str, at: int) -> int | None:
-    """Copy the newest bookmark that does not lie beyond `at`; return where the copy starts, `None` without a bookmark.
-
-    The copy is checked because a bookmark may move, be dropped or lose its WAL after it was listed.
-    """
-    for bookmark in reversed(bookmarks(connection)):
-        if bookmark.confirmed > at:
-            continue
-        try:
-            copy_slot(connection, bookmark.name, slot, temporary=True, plugin=plugin)
-        except psycopg.DatabaseError:
-            if connection.broken or bookmark.name in (left.name for left in bookmarks(connection)):
-                raise
-            continue
-        confirmed = fetch_confirmed(connection, slot)
-        if confirmed <= at:
-            return confirmed
-        connection.execute(f"SELECT pg_catalog.pg_drop_replication_slot({quote_literal(slot)})")
-    return None
-
-
-def fetch_confirmed(connection: psycopg.Connection[Any], slot: str) -> int:
-    """Return a slot's `confirmed_flush_lsn`."""
-    query = statement("replication", "confirmed").format(slot=quote_literal(slot))
-    return fetch_lsn(connection, f"({query})")
-
-
-def _fetch_wal_limit(connection: psycopg.Connection[Any]) -> str:
-    row = connection.execute("SELECT pg_catalog.current_setting('max_slot_wal_keep_size') AS size").fetchone()
-    return str(row.size) if row else ""

@@ -9,16 +9,21 @@ Slots belong to the whole cluster, so their names contain the database's oid:
 
 from __future__ import annotations
 
+import logging
 import secrets
 from typing import Any, NamedTuple
 
 import psycopg
 
+from pgdoc.database.errors import one_line
+from pgdoc.database.slot_losses import HistoryLimits
 from pgdoc.errors import SlotBlocked
 from pgdoc.model.positions import Lsn
 from pgdoc.replication.connection import connect, map_replication_error, preflight, quote_identifier, quote_literal
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.sql import statement
+
+logger = logging.getLogger("pgdoc.history")
 
 BOOKMARK_PLUGIN = "pgoutput"
 """A bookmark's plugin never runs. This one comes with PostgreSQL and is always allowed."""
@@ -50,15 +55,24 @@ def bookmarks(connection: psycopg.Connection[Any], *, lost: bool = False) -> lis
     return [bookmark for bookmark in found if lost or bookmark.wal_status != "lost"]
 
 
-def make_first_bookmark(conninfo: str) -> None:
+def fetch_limits(connection: psycopg.Connection[Any]) -> HistoryLimits:
+    """Return which settings of the server have shortened the database's history."""
+    row = connection.execute(statement("replication", "history_limits")).fetchone()
+    return HistoryLimits() if row is None else HistoryLimits(*row)
+
+
+def make_first_bookmark(conninfo: str, *, allows_standby: bool = False, is_finishing: bool = False) -> None:
     """Create the first bookmark of a database that has none, so that its history begins.
 
     Does nothing on a server without `max_slot_wal_keep_size`: a bookmark could fill its disk, and only a hub drops one.
+    Nor does it before an upgrade of PostgreSQL, unless `is_finishing`. Does nothing on a standby, which may not have
+    the catalog yet, and is refused unless `allows_standby`.
     """
     with connect(conninfo, replication=False, purpose="bookmarks") as plain:
-        preflight(plain)
+        if preflight(plain, allows_standby=allows_standby):
+            return
         try:
-            if bookmarks(plain) or is_unlimited(plain):
+            if bookmarks(plain) or is_unlimited(plain) or (is_prepared(plain) and not is_finishing):
                 return
         except psycopg.Error as exc:
             raise map_replication_error(exc, plain) from exc
@@ -77,6 +91,12 @@ def is_unlimited(connection: psycopg.Connection[Any]) -> bool:
         "SELECT pg_catalog.current_setting('max_slot_wal_keep_size') OPERATOR(pg_catalog.=) '-1' AS unlimited"
     ).fetchone()
     return bool(row and row[0])
+
+
+def is_prepared(connection: psycopg.Connection[Any]) -> bool:
+    """Return whether the database is prepared for an upgrade of PostgreSQL, which a new bookmark would prevent."""
+    row = connection.execute(statement("replication", "is_prepared")).fetchone()
+    return bool(row and row.is_prepared)
 
 
 def slot_name(connection: psycopg.Connection[Any], prefix: str) -> str:
@@ -110,15 +130,20 @@ def create_slot(connection: psycopg.Connection[Any], conninfo: str, slot: str, p
     connection.execute(f"SET lock_timeout = '{_BLOCKED_AFTER_S}s'")  # statement_timeout has no effect here
     try:
         with deadline_scope(_CREATE_LIMIT_S):
-            row = connection.execute(
-                f"CREATE_REPLICATION_SLOT {quote_identifier(slot)} TEMPORARY"
-                f" LOGICAL {quote_identifier(plugin)} (SNAPSHOT 'nothing')"
-            ).fetchone()
+            return create_temporary_slot(connection, slot, plugin)
     except psycopg.errors.LockNotAvailable as exc:
         with connect(conninfo, replication=False) as plain:
-            raise _blocked(plain) from exc
+            raise slot_blocked(blockers_at(plain)) from exc
     finally:
         connection.execute("SET lock_timeout = 0")
+
+
+def create_temporary_slot(connection: psycopg.Connection[Any], slot: str, plugin: str) -> int:
+    """Create a temporary slot on a replication connection, and return its first LSN."""
+    row = connection.execute(
+        f"CREATE_REPLICATION_SLOT {quote_identifier(slot)} TEMPORARY"
+        f" LOGICAL {quote_identifier(plugin)} (SNAPSHOT 'nothing')"
+    ).fetchone()
     assert row is not None  # noqa: S101
     return int(Lsn.parse(row.consistent_point))
 
@@ -131,13 +156,46 @@ def create_bookmark(connection: psycopg.Connection[Any], name: str) -> None:
             arguments = f"{quote_literal(name)}, {quote_literal(BOOKMARK_PLUGIN)}"
             connection.execute(f"SELECT pg_catalog.pg_create_logical_replication_slot({arguments})")
     except psycopg.errors.LockNotAvailable as exc:
-        raise _blocked(connection) from exc
+        raise slot_blocked(blockers_at(connection)) from exc
     finally:
         connection.execute("SET lock_timeout = 0")
 
 
-def _blocked(plain: psycopg.Connection[Any]) -> SlotBlocked:
-    rows = plain.execute(statement("replication", "blockers")).fetchall()
+def log_running_transactions(connection: psycopg.Connection[Any]) -> None:
+    """Make a primary log its running transactions: without that record, no slot's restart_lsn moves.
+
+    Creating a slot writes one first, even if it then times out waiting for other transactions.
+    """
+    name = slot_name(connection, "pgdocr")
+    connection.execute("SET lock_timeout = '20ms'")
+    try:
+        connection.execute(
+            f"SELECT pg_catalog.pg_create_logical_replication_slot({quote_literal(name)},"
+            f" {quote_literal(BOOKMARK_PLUGIN)}, true)"
+        )
+        drop_slot_if_free(connection, name)
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.ConfigurationLimitExceeded):
+        return
+    finally:
+        if not connection.closed:
+            connection.execute("SET lock_timeout = 0")
+
+
+def drop_slot_if_free(connection: psycopg.Connection[Any], name: str) -> None:
+    """Drop a slot, unless it is gone or in use."""
+    try:
+        connection.execute(f"SELECT pg_catalog.pg_drop_replication_slot({quote_literal(name)})")
+    except (psycopg.errors.UndefinedObject, psycopg.errors.ObjectInUse) as exc:
+        logger.info("slot not dropped: %s", one_line(exc))
+
+
+def blockers_at(plain: psycopg.Connection[Any]) -> list[Any]:
+    """Return the open write transactions of a primary."""
+    return plain.execute(statement("replication", "blockers")).fetchall()
+
+
+def slot_blocked(rows: list[Any]) -> SlotBlocked:
+    """Make the error for a slot that waits for these write transactions."""
     listed = "; ".join(f'{_who(row)} in database "{row.database}", open for {_age(row)}' for row in rows)
     return SlotBlocked(
         f"the first replication slot has to wait for write transactions ({listed or 'which have just ended'}): "
@@ -155,8 +213,10 @@ def _age(row: Any) -> str:
 
 
 def flushed(connection: psycopg.Connection[Any]) -> int:
-    """Return the LSN up to which the WAL is flushed."""
-    return fetch_lsn(connection, "pg_catalog.pg_current_wal_flush_lsn()")
+    """Return the LSN up to which the WAL can be read: flushed, or on a standby replayed."""
+    row = connection.execute(statement("replication", "wal_end")).fetchone()
+    assert row is not None  # noqa: S101
+    return int(row.lsn)
 
 
 def advance(connection: psycopg.Connection[Any], slot: str, start: int, at: int) -> None:

@@ -8,6 +8,10 @@ FROM pg_namespace n JOIN pg_roles o ON o.oid = n.nspowner
 WHERE n.nspname = 'pgdoc' AND NOT o.rolsuper
   AND EXISTS (SELECT FROM pg_roles r WHERE r.rolsuper AND (r.rolname = session_user OR r.rolname = current_user))
 
+-- name: session
+-- The session that runs this statement, and its age. The age is NULL if the role may not see it.
+SELECT pid, extract(epoch FROM clock_timestamp() - backend_start)::float8 FROM pg_stat_activity WHERE pid = pg_backend_pid()
+
 -- name: session_settings
 -- These settings of the session; NULL for one that the server does not have.
 SELECT name, current_setting(name, true) FROM unnest(%s::text[]) AS name

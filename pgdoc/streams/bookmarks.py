@@ -4,12 +4,13 @@ A bookmark is a permanent logical slot that nobody streams from. The keeper peri
 new bookmark, and drops bookmarks that are no longer needed (`retention` decides). While the hub reads nothing, or its
 slot stands still because the reader is quiet, the keeper copies the newest bookmark and advances the copy.
 
-The table `pgdoc.sessions` coordinates the keepers: only roles that may replicate can enter it. The keeper whose session
-entered first does what is due. The last one to leave finds no other.
+One keeper does what is due on a server: on a primary the one whose session entered the table `pgdoc.sessions` first
+(only roles that may replicate can enter it). The last one to leave finds no other. See `keeper_session`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -20,11 +21,11 @@ import psycopg
 from pgdoc.database.errors import one_line
 from pgdoc.errors import PgdocError, ReplicationUnavailable, ServerUnreachable, SlotBlocked, UnsupportedServer
 from pgdoc.replication import slots
-from pgdoc.replication.connection import connect, quote_literal
-from pgdoc.replication.registry import follow_tables
+from pgdoc.replication.connection import quote_literal
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.sql import statement
 from pgdoc.streams.failover import flag_bookmarks
+from pgdoc.streams.keeper_session import KeeperSession
 from pgdoc.streams.retention import RetentionState, plan_retention
 
 if TYPE_CHECKING:
@@ -33,17 +34,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger("pgdoc.history")
 
 _INTERVAL_S = 5.0
-_SILENT_FOR_S = 60  # the server ends a keeper's session that is idle for longer, so that another one keeps history
 _NUDGE_WAIT_S = 5.0
 _NUDGE_POLL_S = 0.05
 _LAST_MOMENT_S = 0.5
 _LEAVE_S = 1.0
 
 
-def begin_history(conninfo: str) -> None:
-    """Create the first bookmark, or log why that has to wait for the first stream."""
+def begin_history(source: Source) -> None:
+    """Create the first bookmark, or log why that has to wait for the first stream; on a standby it does."""
     try:
-        slots.make_first_bookmark(conninfo)
+        slots.make_first_bookmark(source.conninfo, allows_standby=source.primary is not None)
     except (ReplicationUnavailable, SlotBlocked, ServerUnreachable, UnsupportedServer) as exc:
         logger.warning("history is not kept yet: %s", _one_line(exc))
 
@@ -93,102 +93,94 @@ class BookmarkKeeper:
         self._closing.set()
 
     def _run(self) -> None:
-        connection: psycopg.Connection[Any] | None = None
+        session: KeeperSession | None = None
         with deadline_scope(closing=self._closing):
             while not self._closing.is_set():
-                connection = self._try_to_keep(connection)
+                session = self._try_to_keep(session)
                 self._closing.wait(_INTERVAL_S)
         soon = time.monotonic() + _LEAVE_S  # without a connection the server may be silent
-        with deadline_scope(until=self._leave_by if connection is not None else min(soon, self._leave_by)):
-            self._leave(connection)
+        with deadline_scope(until=self._leave_by if session is not None else min(soon, self._leave_by)):
+            self._leave(session)
 
-    def _try_to_keep(self, connection: psycopg.Connection[Any] | None) -> psycopg.Connection[Any] | None:
-        """Do what is due and log failures; return the connection while it works.
+    def _try_to_keep(self, session: KeeperSession | None) -> KeeperSession | None:
+        """Do what is due and log failures; return the session while it works.
 
         After a failure, the next pass enters again, behind the keepers that work.
         """
         try:
-            connection = connection or self._connect()
-            follow_tables(connection)
-            self.keep(connection)
+            session = session or KeeperSession(self._source)
+            session.follow_tables()
+            self.keep(session)
         except (psycopg.Error, PgdocError) as exc:
             if not self._closing.is_set():
                 logger.warning("history is not kept at the moment: %s", _one_line(exc))
         except Exception:  # a bug must not end the thread: the next pass may succeed
-            logger.exception("history is not kept at the moment")
+            logger.exception("keeping history failed")
         else:
-            return connection
-        if connection is not None:
-            connection.close()
+            return session
+        if session is not None:
+            session.close()
         return None
 
-    def _connect(self) -> psycopg.Connection[Any]:
-        purpose = f"bookmarks {self._source.schema}"
-        connection = connect(self._source.conninfo, replication=False, purpose=purpose)
-        try:
-            connection.execute(f"SET idle_session_timeout = '{_SILENT_FOR_S}s'")
-            connection.execute(statement("replication", "enter_hub"))
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def keep(self, connection: psycopg.Connection[Any]) -> None:
+    def keep(self, session: KeeperSession) -> None:
         """Do what is due once, unless another keeper does it."""
-        if not _ask(connection, "keeps_history"):
+        if not session.keeps_history(self._hub.slot):
             return
-        has_made = self._do_what_is_due(connection)
+        has_made = self._do_what_is_due(session)
         if has_made:
-            has_made = self._do_what_is_due(connection)  # the new bookmark may make others superfluous
-        if has_made is not None:
-            self._keep_for_standbys(connection)
+            has_made = self._do_what_is_due(session)  # the new bookmark may make others superfluous
+        if has_made is not None and not session.on_standby:  # whose slots are not synchronized any further
+            self._keep_for_standbys(session)
         if has_made is None:  # the hub has no slot at present, but another may have one
-            connection.execute(statement("replication", "enter_hub"))
+            session.enter()
 
-    def _do_what_is_due(self, connection: psycopg.Connection[Any]) -> bool | None:
+    def _do_what_is_due(self, session: KeeperSession) -> bool | None:
         """Carry out the plan; return whether it created a bookmark, or `None` without a slot of the hub."""
         slot = self._hub.slot
         if slot is None and self._hub.is_started:
             return None
         if self._hub.is_quiet:
             slot = None  # it stands still: the bookmarks do without it
+        connection = session.connection
         state = _fetch_state(connection, slot, self._hub.watermark)
         if state is None:
             return None
         if slot is not None and state.wal_end - state.needed_from > state.size / state.steps:
-            self._advance_hub_slot(connection, slot, wait_s=0)
+            self._advance_hub_slot(session, slot, wait_s=0)
         plan = plan_retention(slots.bookmarks(connection, lost=True), state)
         for bookmark in plan.drop:
-            drop_bookmark(connection, bookmark.name)
+            slots.drop_slot_if_free(connection, bookmark.name)
         if plan.make and slot is not None:
-            self._copy_hub_slot(connection, slot)
+            self._copy_hub_slot(session, slot)
         elif plan.make:
-            _copy_newest_bookmark(connection)
+            _copy_newest_bookmark(session)
         return plan.make
 
-    def _keep_for_standbys(self, connection: psycopg.Connection[Any]) -> None:
+    def _keep_for_standbys(self, session: KeeperSession) -> None:
         """Let standbys synchronize the bookmarks, and create one that they can synchronize if they have none yet."""
         slot = None if self._hub.is_quiet else self._hub.slot
-        plan = flag_bookmarks(self._source, connection, slot)
+        plan = flag_bookmarks(self._source, session.connection, slot)
         if plan.is_late and slot is not None:
-            self._advance_hub_slot(connection, slot, wait_s=0)
+            self._advance_hub_slot(session, slot, wait_s=0)
         if not plan.is_due:
             return
         if slot is not None:
-            self._copy_hub_slot(connection, slot)
+            self._copy_hub_slot(session, slot)
         else:
-            _copy_newest_bookmark(connection)
-        flag_bookmarks(self._source, connection, slot)
+            _copy_newest_bookmark(session)
+        flag_bookmarks(self._source, session.connection, slot)
 
-    def _copy_hub_slot(self, connection: psycopg.Connection[Any], slot: str) -> None:
-        self._advance_hub_slot(connection, slot, wait_s=_NUDGE_WAIT_S)
+    def _copy_hub_slot(self, session: KeeperSession, slot: str) -> None:
+        self._advance_hub_slot(session, slot, wait_s=_NUDGE_WAIT_S)
+        connection = session.connection
         name = slots.bookmark_name(connection)
         slots.copy_slot(connection, slot, name, temporary=False, plugin=slots.BOOKMARK_PLUGIN)
 
-    def _advance_hub_slot(self, connection: psycopg.Connection[Any], slot: str, *, wait_s: float) -> None:
+    def _advance_hub_slot(self, session: KeeperSession, slot: str, *, wait_s: float) -> None:
         """Let the server release WAL that the hub's slot no longer needs."""
+        connection = session.connection
         before = _fetch_restart_lsn(connection, slot)
-        _log_running_transactions(connection)
+        session.log_running_transactions()
         self._hub.report_soon()
         deadline = time.monotonic() + wait_s
         while (
@@ -199,29 +191,30 @@ class BookmarkKeeper:
             self._hub.report_soon()
             self._closing.wait(_NUDGE_POLL_S)
 
-    def _leave(self, connection: psycopg.Connection[Any] | None) -> None:
-        """Leave the table; the last hub drops all bookmarks if nothing limits the WAL that they keep."""
+    def _leave(self, session: KeeperSession | None) -> None:
+        """Leave the others; the last hub drops all bookmarks if nothing limits the WAL that they keep."""
         try:
-            with connection or self._connect() as leaving:
-                leaving.execute(statement("replication", "leave_hub"))
-                if _ask(leaving, "nobody_limits") and _ask(leaving, "keeps_history"):
-                    for bookmark in slots.bookmarks(leaving, lost=True):
-                        drop_bookmark(leaving, bookmark.name)
+            with contextlib.closing(session or KeeperSession(self._source)) as leaving:
+                if leaving.leave(self._hub.slot) and leaving.ask("nobody_limits"):
+                    for bookmark in slots.bookmarks(leaving.connection, lost=True):
+                        slots.drop_slot_if_free(leaving.connection, bookmark.name)
         except (psycopg.Error, PgdocError) as exc:
             logger.warning("the last hub could not check whether to drop its bookmarks: %s", _one_line(exc))
 
 
-def _copy_newest_bookmark(connection: psycopg.Connection[Any]) -> None:
+def _copy_newest_bookmark(session: KeeperSession) -> None:
     """Copy the newest bookmark, and advance the copy to now.
 
     A copy that a crash left where it was keeps more than its name says, which does no harm.
     """
-    _log_running_transactions(connection)
+    connection = session.connection
+    session.log_running_transactions()
     now = slots.flushed(connection)  # read before the name is made: no bookmark may be younger than its name says
     name = slots.bookmark_name(connection)
     kept = slots.bookmarks(connection)
     if not kept:
-        slots.create_bookmark(connection, name)
+        if not session.on_standby:  # there, the next hub makes one of its own slot
+            slots.create_bookmark(connection, name)
         return
     if kept[-1].confirmed > now:  # a stream or consumer that was opened meanwhile has created one
         return
@@ -230,21 +223,8 @@ def _copy_newest_bookmark(connection: psycopg.Connection[Any]) -> None:
     slots.advance(connection, name, now - 1, now)  # restart_lsn moves now to the point that the first pass only noted
 
 
-def drop_bookmark(connection: psycopg.Connection[Any], name: str) -> None:
-    """Drop a slot, unless it is gone or in use."""
-    try:
-        connection.execute(f"SELECT pg_catalog.pg_drop_replication_slot({quote_literal(name)})")
-    except (psycopg.errors.UndefinedObject, psycopg.errors.ObjectInUse) as exc:
-        logger.info("bookmark not dropped: %s", _one_line(exc))
-
-
 def _one_line(exc: Exception) -> str:
     return one_line(exc) if isinstance(exc, psycopg.Error) else " ".join(str(exc).split())
-
-
-def _ask(connection: psycopg.Connection[Any], question: str) -> bool:
-    row = connection.execute(statement("replication", question)).fetchone()
-    return bool(row and row[0])
 
 
 def _fetch_state(connection: psycopg.Connection[Any], slot: str | None, watermark: int) -> RetentionState | None:
@@ -264,22 +244,3 @@ def _fetch_state(connection: psycopg.Connection[Any], slot: str | None, watermar
 def _fetch_restart_lsn(connection: psycopg.Connection[Any], slot: str) -> str | None:
     row = connection.execute(statement("replication", "restart").format(slot=quote_literal(slot))).fetchone()
     return row[0] if row else None
-
-
-def _log_running_transactions(connection: psycopg.Connection[Any]) -> None:
-    """Make the server log its running transactions: without that record, no slot's restart_lsn moves.
-
-    Creating a slot writes one first, even if it then times out waiting for other transactions.
-    """
-    name = slots.slot_name(connection, "pgdocr")
-    connection.execute("SET lock_timeout = '20ms'")
-    try:
-        connection.execute(
-            f"SELECT pg_catalog.pg_create_logical_replication_slot({quote_literal(name)},"
-            f" {quote_literal(slots.BOOKMARK_PLUGIN)}, true)"
-        )
-        drop_bookmark(connection, name)
-    except (psycopg.errors.LockNotAvailable, psycopg.errors.ConfigurationLimitExceeded):
-        return
-    finally:
-        connection.execute("SET lock_timeout = 0")

@@ -23,10 +23,12 @@ from pgdoc.errors import StreamClosed, StreamError
 from pgdoc.model.positions import BEFORE_ALL
 from pgdoc.runtime.fork import FORKED, remember
 from pgdoc.runtime.wakeup import Wakeup, finish, wake
+from pgdoc.streams.waiting import Waiting, first_beyond
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pgdoc.changes.change import TransactionInfo
     from pgdoc.model.positions import RawPosition
 
 BATCH = 256
@@ -76,15 +78,19 @@ class _Box:
     def __init__(self, size: int, size_bytes: int) -> None:
         self._size = size
         self._size_bytes = size_bytes
+        self._most_at_once = min(size, BATCH)
 
-        # Replaced under the lock by the thread or task that takes; its `next` is advanced there without the lock.
+        # Replaced under the lock, by the thread or task that takes, or by a feeder that it waits for; its `next` is
+        # advanced without the lock by the thread or task that takes.
         self.batch = self._nothing = _empty_batch(0, 0)
 
         # Guards what follows. Held for a few steps; no callback is called under it.
         self._lock = threading.Lock()
         self._queue: deque[_Run] = deque()  # none of them empty
         self._put_count = self._put_bytes = 0  # in all, since the mailbox was made
-        self._refused_bytes = 0  # of the first change for which there was no room
+        # Of the first change for which there was no room.
+        self._refused_bytes = 0
+        self._refused: tuple[RawPosition, TransactionInfo] | None = None
         self._reached: RawPosition = BEFORE_ALL
         self._error: BaseException | None = None
         self.closed = False
@@ -114,6 +120,23 @@ class _Box:
                 return BEFORE_ALL
             return self._reached if self.closed else max(self._reached, live)
 
+    def waiting(self, after: RawPosition, live: RawPosition = BEFORE_ALL) -> Waiting:
+        """Return what waits beyond `after`, up to which the stream has used everything; `live` as for `reached`."""
+        with self._lock:
+            batch = self.batch
+            used = batch.next
+            oldest = next((each for each in batch[used:] if each.position > after), None)
+            if oldest is None and self._queue:
+                oldest = first_beyond(self._queue, max(after, batch[-1].position) if batch else after)
+            return Waiting(
+                number=0 if self.closed else self._put_count - batch.count_before - used,
+                size_bytes=0 if self.closed else self._bytes - bytes_of(batch[:used]),
+                oldest=oldest,
+                refused=self._refused,
+                used=batch[used - 1].transaction if used else None,
+                reached=BEFORE_ALL if oldest else self._reached if self.closed else max(self._reached, live),
+            )
+
     @property
     def _count(self) -> int:
         return 0 if self.closed else self._put_count - self.batch.count_before
@@ -134,6 +157,9 @@ class _Box:
         with self._lock:
             if self.closed:
                 return count
+            if self._is_awaited and 0 < count <= self._most_at_once and size_bytes <= self._size_bytes:
+                self._hand_over(changes, reached, size_bytes)
+                return count
             batch, taken = self.batch, count
             if (
                 self._put_count - batch.count_before + count > self._size
@@ -141,6 +167,7 @@ class _Box:
             ):
                 taken, size_bytes = self._what_fits(changes)
                 self._refused_bytes = len(changes[taken].row.message) if taken < count else 0
+                self._refused = changes[taken][:2] if taken < count else None
                 changes = changes[:taken]
             if taken == count and self._reached < reached:
                 self._reached = reached
@@ -150,6 +177,19 @@ class _Box:
                 self._put_bytes += size_bytes
                 self._wake()
             return taken
+
+    def _hand_over(self, changes: list[Change], reached: RawPosition, size_bytes: int) -> None:
+        """Make the next batch of a stream that has used up everything, and waits: it takes no lock to find it."""
+        batch = Batch(changes)
+        batch.next = 0
+        batch.count_before, batch.bytes_before = self._put_count, self._put_bytes
+        batch.size_bytes = size_bytes
+        self._put_count += len(changes)
+        self._put_bytes += size_bytes
+        if self._reached < reached:  # noqa: PLR1730 (max() takes three times as long, for each burst)
+            self._reached = reached
+        self.batch = batch
+        self._wake()
 
     def _what_fits(self, changes: list[Change]) -> tuple[int, int]:
         count = size_bytes = 0
@@ -226,9 +266,10 @@ class _Box:
         self._is_awaited = False
 
     def _wake(self) -> None:
-        if self._is_awaited and self._waiter is not None:
+        waiter = self._waiter
+        if self._is_awaited and waiter is not None:
             self._is_awaited = False
-            wake(self._waiter)
+            wake(waiter)
 
     def _take_now(self, most: int) -> Batch:
         """Return the unfinished batch, or the next one of at most `most`, which may be empty; the lock is held."""
@@ -237,12 +278,13 @@ class _Box:
         batch, queue = self.batch, self._queue
         if batch.next < len(batch):
             return batch
-        last = batch[-1].position if batch else BEFORE_ALL
-        while queue:
-            changes, size_bytes = queue[0]
-            if changes[-1].position > last:
-                break
-            queue.popleft()
+        if queue:
+            last = batch[-1].position if batch else BEFORE_ALL
+            while queue:
+                changes, size_bytes = queue[0]
+                if changes[-1].position > last:
+                    break
+                queue.popleft()
         if queue:
             if len(queue) > 1 or len(changes) > most or changes[0].position <= last:
                 changes, size_bytes = self._next_changes(last, most)

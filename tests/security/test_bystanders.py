@@ -15,8 +15,9 @@ from pgdoc.cli import doctor
 from pgdoc.consumers import ownership, slots
 from pgdoc.errors import ServerError
 from pgdoc.replication.registry import follow_tables
-from pgdoc.replication.session import take_position
+from pgdoc.replication.slot_start import take_position
 from pgdoc.streams.bookmarks import BookmarkKeeper
+from pgdoc.streams.keeper_session import KeeperSession
 from tests.integration.own_server.words import wait_until
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def test_an_open_transaction_that_follows_tables_ends_no_consumer(
     db: SharedDatabase, registrar: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pgdoc.consumers.owned_slot.HEARTBEAT_S", 0.2)
-    monkeypatch.setattr("pgdoc.streams.bookmarks.follow_tables", lambda _: None)  # leaves it to the consumer
+    monkeypatch.setattr("pgdoc.streams.keeper_session.follow_tables", lambda _: None)  # leaves it to the consumer
     prepared = threading.Event()
     monkeypatch.setattr(ownership, "follow_tables", lambda each: follow_tables(each) if prepared.is_set() else None)
     is_followed = "SELECT pgdoc.is_followed()"
@@ -101,12 +102,10 @@ class HubWithoutServer:
 def test_a_keeper_whose_hub_lost_its_slot_lets_others_keep_history(db: SharedDatabase) -> None:
     with db.store("streamer", auto_create=False) as store:
         source = store._streams.hub.source
-        first, second = BookmarkKeeper(source, HubWithoutServer()), BookmarkKeeper(source, HubWithoutServer())
-        with contextlib.closing(first._connect()) as one, contextlib.closing(second._connect()) as other:
-            asks = "SELECT pgdoc.keeps_history()"
-            assert [each.execute(asks).fetchone() for each in (one, other)] == [(True,), (False,)]
-            first.keep(one)
-            assert [each.execute(asks).fetchone() for each in (one, other)] == [(False,), (True,)]
+        with contextlib.closing(KeeperSession(source)) as one, contextlib.closing(KeeperSession(source)) as other:
+            assert [each.keeps_history(None) for each in (one, other)] == [True, False]
+            BookmarkKeeper(source, HubWithoutServer()).keep(one)
+            assert [each.keeps_history(None) for each in (one, other)] == [False, True]
 
 
 def test_a_former_owner_that_was_slow_leaves_the_slot_of_the_next(
@@ -151,6 +150,5 @@ def test_doctor_s_advice_about_a_table_is_one_call_whatever_its_name(
 ) -> None:
     name = "x'); DROP TABLE docs.orders; --"
     registrar.execute(sql.SQL("CREATE TABLE docs.{} (LIKE docs.a INCLUDING ALL)").format(sql.Identifier(name)))
-    found = [finding.text for finding in doctor.examine_server(db.dsn("owner")) if name in finding.text]
-    assert len(found) == 1
-    assert "register('docs.\"x''); DROP TABLE docs.orders; --\"')" in found[0]
+    (found,) = [finding for finding in doctor.examine_server(db.dsn("owner")) if name in finding.text]
+    assert found.fix == ("SELECT pgdoc.register('docs.\"x''); DROP TABLE docs.orders; --\"')",)

@@ -26,11 +26,13 @@ from psycopg import sql
 import pgdoc
 from pgdoc import Store
 from pgdoc.cli import doctor
-from pgdoc.consumers.claims import CONSUMER_TABLES
+from pgdoc.cli.doctor import consumers
 from pgdoc.database.migrate import downgrade, migrate
+from pgdoc.database.rights import CONSUMER_TABLES
 from pgdoc.errors import ConsumerBusy, ConsumerLost, DatabaseError
 from pgdoc.replication import slots
 from pgdoc.streams.bookmarks import BookmarkKeeper
+from pgdoc.streams.keeper_session import KeeperSession
 from tests.integration.own_server.words import wait_until
 from tests.security import owner_process
 from tests.security.attacks import take_advisory_locks
@@ -62,7 +64,7 @@ def two_streamers(db: SharedDatabase) -> Iterator[tuple[Store, Store]]:
     with db.connect("superuser") as superuser:
         for statement in (
             "ALTER ROLE {reader} REPLICATION",
-            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {CONSUMER_TABLES} TO {{reader}}",
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(CONSUMER_TABLES)} TO {{reader}}",
             "GRANT pg_signal_backend TO {reader}, {streamer}",
         ):
             names = {role: db.identifier(role) for role in ("reader", "streamer")}
@@ -131,10 +133,10 @@ def test_held_advisory_locks_delay_neither_history_nor_indexes_nor_migrations(db
         store.migrate()
     with db.store("streamer", auto_create=False) as streamer, streamer["orders"].watch():
         keeper = BookmarkKeeper(streamer._streams.hub.source, streamer._streams.hub)
-        with contextlib.closing(keeper._connect()) as connection:
-            wait_until(lambda: slots.bookmarks(connection))
-            keeper.keep(connection)
-            assert connection.execute("SELECT pgdoc.keeps_history()").fetchone() is not None
+        with contextlib.closing(KeeperSession(streamer._streams.hub.source)) as session:
+            wait_until(lambda: slots.bookmarks(session.connection))
+            keeper.keep(session)
+            assert session.connection.execute("SELECT pgdoc.keeps_history()").fetchone() is not None
 
 
 @pytest.mark.parametrize("role", ["stranger", "creator", "reader"])
@@ -262,13 +264,14 @@ def test_the_doctor_names_an_owner_that_is_silent(
         pytest.skip("only a role that sees the session's activity can tell")
     monkeypatch.setattr("pgdoc.consumers.owned_slot.HEARTBEAT_S", 60.0)
     monkeypatch.setattr("pgdoc.consumers.ownership.LEASE_S", 60)
-    monkeypatch.setattr(doctor, "_SILENT", timedelta())
-    monkeypatch.setattr(doctor, "_LEASE", timedelta())
+    monkeypatch.setattr(consumers, "_SILENT", timedelta())
+    monkeypatch.setattr(consumers, "_LEASE", timedelta())
     with db.store("streamer", auto_create=False) as store, store["orders"].watch(consumer=NAME):
         pid = owner_of(db)[2]
-        (text,) = [found.text for found in doctor.examine_server(db.dsn("owner")) if found.subject == "consumers"]
-        assert f"the owner of consumer {NAME}, pid {pid}, has been silent for " in text
-        assert f"its lease has expired: its process hangs or is cut off; to let a standby take over at once, run SELECT pg_terminate_backend({pid})" in text  # fmt: skip # noqa: E501
+        (found,) = [each for each in doctor.examine_server(db.dsn("owner")) if each.subject == "consumers"]
+        assert f"the owner of consumer {NAME}, pid {pid}, has been silent for " in found.text
+        assert "its lease has expired: its process hangs or is cut off" in found.text
+        assert found.fix == (f"SELECT pg_terminate_backend({pid})",)
     drop(db.store("owner"))
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from pgdoc import ChangeStream
     from pgdoc.server import LocalServer
+    from pgdoc.streams.keeper_session import KeeperSession
     from tests.proxy import Proxy
 
 CLOSE_LIMIT_S = 10.0  # twice the documented limit, for a busy machine
@@ -362,10 +363,10 @@ def test_the_history_keeper_logs_no_warning_when_its_store_closes(
     began = threading.Event()
     keep = BookmarkKeeper.keep
 
-    def keep_in_silence(keeper: BookmarkKeeper, connection: psycopg.Connection) -> None:
+    def keep_in_silence(keeper: BookmarkKeeper, session: KeeperSession) -> None:
         proxy.stall()
         began.set()
-        keep(keeper, connection)
+        keep(keeper, session)
 
     monkeypatch.setattr(BookmarkKeeper, "keep", keep_in_silence)
     store = Store(proxied_dsn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from datetime import timedelta
@@ -13,6 +14,7 @@ from pgdoc import Store
 from pgdoc.errors import StoreClosed
 from pgdoc.replication import slots
 from pgdoc.streams.bookmarks import BookmarkKeeper, _copy_newest_bookmark
+from pgdoc.streams.keeper_session import KeeperSession
 from tests.integration.own_server.test_history import HOUR_S, MB, make_older, write
 from tests.integration.own_server.words import PATIENCE_S, wait_until
 
@@ -26,7 +28,9 @@ KEEPERS = "SELECT count(*) FROM pgdoc.sessions AS session WHERE task = 'history'
 
 
 def keep(store: Store, owner: psycopg.Connection) -> list[Bookmark]:
-    BookmarkKeeper(store._streams.hub.source, store._streams.hub).keep(owner)
+    hub = store._streams.hub
+    with contextlib.closing(KeeperSession(hub.source)) as session:
+        BookmarkKeeper(hub.source, hub).keep(session)
     return slots.bookmarks(owner, lost=True)
 
 
@@ -62,7 +66,8 @@ def test_a_bookmark_that_another_process_just_made_is_used(
     monkeypatch.setattr(
         slots, "flushed", lambda _: first.confirmed - 8
     )  # as if asked just before that bookmark was created
-    _copy_newest_bookmark(owner)
+    with contextlib.closing(KeeperSession(store._streams.hub.source)) as session:
+        _copy_newest_bookmark(session)
     assert slots.bookmarks(owner) == [first]
 
 

@@ -1,0 +1,88 @@
+"""Streams read the WAL on a standby of PostgreSQL 18, while the primary has the documents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pgdoc import AsyncStore, Store
+from pgdoc.errors import InvalidResumeToken, ServerUnreachable
+from tests.clusters import ask
+from tests.integration.own_server.words import PATIENCE_S
+
+if TYPE_CHECKING:
+    from pgdoc import ChangeEvent, ChangeStream
+    from tests.clusters import Clusters
+
+SLOTS = "SELECT count(*) FROM pg_replication_slots WHERE slot_name ~ %s AND NOT synced"
+
+
+def take(stream: ChangeStream) -> ChangeEvent:
+    event = stream.next(timeout=PATIENCE_S)
+    assert event is not None
+    return event
+
+
+def ids(stream: ChangeStream, count: int) -> list[str]:
+    return [str(take(stream).document_id) for _ in range(count)]
+
+
+def count_slots(clusters: Clusters, prefix: str) -> tuple[int, int]:
+    """Return how many slots the primary and the standby have, not counting synchronized ones."""
+    return ask(clusters.primary, SLOTS, prefix), ask(clusters.standby, SLOTS, prefix)
+
+
+def test_streams_read_on_the_standby_and_documents_on_the_primary(clusters: Clusters) -> None:
+    primary, standby = clusters.primary.conninfo, clusters.standby.conninfo
+    with Store(primary, replication_conninfo=standby) as store:
+        store["docs"].insert("before", {})
+        with store["docs"].watch() as stream, store.watch(snapshot=True) as copy:
+            assert count_slots(clusters, "^pgdoch_") == (0, 1)
+            store["docs"].insert("a", {"n": 1})
+            store["docs"].insert_many([(f"m-{n}", {"n": n}) for n in range(200)])
+            store["later"].insert("b", {"n": 2})
+            assert ids(stream, 201) == ["a", *(f"m-{n}" for n in range(200))]
+            seen = [event for event in (take(copy) for _ in range(204)) if event.document_id is not None]
+            assert {event.document_id for event in seen} == {"before", "a", "b", *(f"m-{n}" for n in range(200))}
+            assert len(seen) == 203  # each of them once, besides the event of the new collection
+            token = stream.resume_token
+            store["docs"].delete("a")
+            assert take(stream).event_type == "delete"
+        with store["docs"].watch(resume_after=token) as resumed:
+            assert ids(resumed, 1) == ["a"]
+        assert store.history().oldest is not None
+        assert store.status().problem is None
+        assert count_slots(clusters, "^pgdocb_") == (0, 1)
+        with store._connections.connection() as connection:
+            assert connection.prepare_threshold is not None
+
+
+def test_what_a_standby_can_not_do_is_refused_at_once(clusters: Clusters, dsn: str) -> None:
+    primary, standby = clusters.primary.conninfo, clusters.standby.conninfo
+    with Store(primary, replication_conninfo=standby) as store:
+        store.create_collection("docs")
+        with pytest.raises(ServerUnreachable, match="Streams without a consumer can read a standby"):
+            store.watch(consumer="mine")
+        with pytest.raises(ServerUnreachable, match="standby"):
+            store.drop_consumer("mine")
+        store["docs"].create_index("n")  # on the primary
+    with Store(dsn, replication_conninfo=standby) as store:
+        store.create_collection("docs")
+        with pytest.raises(
+            InvalidResumeToken, match=r"conninfo leads to database .* both must lead to the same database"
+        ):
+            store.watch()
+    assert count_slots(clusters, "^pgdoc") == (0, 0)
+
+
+async def test_async_streams_read_on_the_standby(clusters: Clusters) -> None:
+    conninfos = clusters.primary.conninfo, clusters.standby.conninfo
+    async with (
+        AsyncStore(conninfos[0], replication_conninfo=conninfos[1]) as store,
+        await store["docs"].watch() as stream,
+    ):
+        await store["docs"].insert("a", {})
+        event = await stream.next(timeout=PATIENCE_S)
+        assert event is not None
+        assert event.document_id == "a"
