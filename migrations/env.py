@@ -8,7 +8,7 @@ import psycopg
 from alembic import context
 from sqlalchemy import Connection, text
 
-from pgdoc.database.catalog import FIND_FOREIGN_OWNER, REVISION, check_owner
+from pgdoc.database.catalog import FIND_FOREIGN_OWNER, check_owner
 
 logger = logging.getLogger("pgdoc.migrate")
 
@@ -49,8 +49,8 @@ def run_migrations(connection: Connection) -> None:
             connection.execute(text("DROP SCHEMA pgdoc"))
         elif connection.scalar(text(HAS_REGISTRY)):
             driver_connection.execute("SELECT pgdoc.rebind()")
-            is_newest = context.get_context().get_current_heads() == (REVISION,)
-            follow_ddl(driver_connection, "event_triggers.sql" if is_newest else "0009_event_triggers.sql")
+            knows_tables = context.get_context().get_current_heads() >= ("0010",)
+            follow_ddl(driver_connection, "event_triggers.sql" if knows_tables else "0009_event_triggers.sql")
             driver_connection.execute((SQL / "privileges.sql").read_bytes())
 
 

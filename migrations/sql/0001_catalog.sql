@@ -95,7 +95,7 @@ BEGIN
   ELSIF NOT pg_has_role(publication_owner, 'USAGE') THEN
     RAISE EXCEPTION 'role % cannot create collections: role % owns the publication "pgdoc"', current_user, publication_owner
       USING ERRCODE = 'insufficient_privilege',
-        HINT = format('Create the collection as %I, or run: GRANT %1$I TO %2$I.', publication_owner, current_user);
+        HINT = format('Create the collection as %I.', publication_owner);
   END IF;
 END $$;
 

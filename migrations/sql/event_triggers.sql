@@ -22,8 +22,8 @@ BEGIN
     PERFORM pgdoc.follow(changed, false);
   END IF;
 EXCEPTION
-  WHEN deadlock_detected OR lock_not_available OR serialization_failure THEN
-    RAISE;  -- the command would have failed like this at any other table, and can be repeated
+  WHEN deadlock_detected OR lock_not_available OR serialization_failure OR SQLSTATE 'PGD06' THEN
+    RAISE;  -- the command would have failed like this at any other table and can be repeated, or the database is frozen
   WHEN OTHERS THEN  -- readers find out by themselves
     RAISE WARNING 'pgdoc could not follow the DROP: %', SQLERRM;
 END $$;
@@ -108,8 +108,8 @@ BEGIN
       PERFORM pgdoc.follow(changed, false);
     END IF;
   EXCEPTION
-    WHEN deadlock_detected OR lock_not_available OR serialization_failure THEN
-      RAISE;  -- the command would have failed like this at any other table, and can be repeated
+    WHEN deadlock_detected OR lock_not_available OR serialization_failure OR SQLSTATE 'PGD06' THEN
+      RAISE;  -- the command would have failed like this at any other table and can be repeated, or the database is frozen
     WHEN OTHERS THEN  -- readers find out by themselves
       RAISE WARNING 'pgdoc could not follow the %: %', tg_tag, SQLERRM;
   END;
@@ -143,6 +143,8 @@ BEGIN
 END $$;
 
 DO $$
+DECLARE
+  disabled name;
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'pgdoc_drops') THEN
     CREATE EVENT TRIGGER pgdoc_drops ON sql_drop EXECUTE FUNCTION pgdoc.follow_drop();
@@ -153,4 +155,10 @@ BEGIN
       WHEN TAG IN ('CREATE TABLE', 'ALTER TABLE', 'ALTER INDEX', 'ALTER SCHEMA', 'ALTER TYPE', 'ALTER DOMAIN')
       EXECUTE FUNCTION pgdoc.follow_alter();
   END IF;
+  FOR disabled IN
+    SELECT evtname FROM pg_event_trigger WHERE evtname IN ('pgdoc_drops', 'pgdoc_alters') AND evtenabled NOT IN ('O', 'A')
+  LOOP
+    EXECUTE format('ALTER EVENT TRIGGER %I ENABLE', disabled);
+    RAISE WARNING 'the event trigger % was disabled, and is enabled again', disabled;
+  END LOOP;
 END $$;

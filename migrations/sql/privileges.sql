@@ -9,6 +9,7 @@
 --           and settings. These name collections, as pg_class does.
 -- consumer  the same, and SELECT, INSERT, UPDATE and DELETE on consumers, consumer_progress and owners, which contain ids
 --           of documents.
+-- monitor   EXECUTE on consumer_metrics, which members of pg_monitor have: its result contains no ids.
 -- owner     everything else.
 --
 -- So PUBLIC may execute what can't write (IMMUTABLE and STABLE), and by name: functions that write with the rights of their
@@ -37,5 +38,13 @@ BEGIN
   LOOP
     EXECUTE format(CASE WHEN changed.is_wanted THEN 'GRANT EXECUTE ON FUNCTION %s TO PUBLIC'
                         ELSE 'REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC' END, changed.signature);
+  END LOOP;
+  FOR changed IN
+    SELECT p.oid::regprocedure AS signature
+    FROM pg_proc p JOIN pg_roles r ON r.rolname = 'pg_monitor'
+    WHERE p.pronamespace = 'pgdoc'::regnamespace AND p.proname = 'consumer_metrics' AND pg_has_role(p.proowner, 'USAGE')
+      AND NOT EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS acl WHERE acl.grantee = r.oid)
+  LOOP
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO pg_monitor', changed.signature);
   END LOOP;
 END $$;

@@ -11,7 +11,13 @@ branch_labels = None
 depends_on = None
 
 SQL = Path(__file__).parents[1] / "sql"
-PARTS: tuple[str, ...] = ("standby",)  # each has a file `0011_<part>.sql`, and one with `_down`
+PARTS = (
+    "metrics",
+    "standby",
+    "upgrade",
+    "roles",
+    "snapshots",
+)  # each has a file `0011_<part>.sql`, and one with `_down`
 
 
 def upgrade() -> None:

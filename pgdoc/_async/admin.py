@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pgdoc.consumers.dropping import drop_consumer
+from pgdoc.consumers.recreation import recreate_consumer
 from pgdoc.errors import ConsumerNotFound, InvalidInput, InvalidResumeToken, PgdocError, StreamError
 from pgdoc.model.positions import BEFORE_ALL, Lsn
 from pgdoc.model.short_repr import short_repr
@@ -36,9 +38,15 @@ class AsyncAdmin:
         rows = await self._backend.fetch_of_consumers("consumers", rights="SELECT")
         return [_consumer_status(row) for row in rows]
 
-    async def drop_consumer(self, name: str) -> bool:
+    async def drop_consumer(self, name: str, unused_for: timedelta | None) -> bool:
         """See `AsyncStore.drop_consumer`."""
-        return await async_call(drop_consumer, self._source, name)
+        if unused_for is not None and (not isinstance(unused_for, timedelta) or unused_for < timedelta()):
+            raise ValueError(f"unused_for must be a timedelta of at least 0, got {unused_for!r}")
+        return await async_call(drop_consumer, self._source, name, unused_for)
+
+    async def recreate_consumer(self, name: str, *, snapshot: bool) -> Lsn:
+        """See `AsyncStore.recreate_consumer`."""
+        return await async_call(partial(recreate_consumer, self._source, name, snapshot=snapshot))
 
     async def skip(self, consumer: str, commit_lsn: Lsn | str) -> None:
         """See `AsyncStore.skip`."""
@@ -81,7 +89,7 @@ class AsyncAdmin:
             raise ValueError(f"time must be a timedelta of at least 0, got {time!r}")
         if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
             raise ValueError(f"size must be a number of bytes of at least 0, got {size!r}")
-        await self._fetch("set_history", time, size)
+        await self._fetch("set_history", time, size, rights=self._backend.caller.to_set_history())
 
     async def status(self) -> Status:
         """See `AsyncStore.status`. A reader is opened to find out whether streams work."""
@@ -127,5 +135,6 @@ def _check_lsn(name: str, value: Any) -> Lsn:
 def _consumer_status(row: tuple[Any, ...]) -> ConsumerStatus:
     name, schema, owner_pid, position, system_id, timeline, database_oid, *others = row
     token = token_at(position[:4] if position else BEFORE_ALL, (int(system_id), timeline, database_oid))
-    others[-1] = None if others[-1] is None else Lsn(others[-1])
+    unreadable = others[-3]
+    others[-3] = None if unreadable is None else Lsn(unreadable)
     return ConsumerStatus(name, schema, owner_pid, token, *others)

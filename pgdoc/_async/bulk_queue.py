@@ -226,7 +226,8 @@ class AsyncBulkQueue:
         return [(guarded(part.query, oid, safe=safe), part.params) for part in parts]
 
     def _mapped(self, exc: psycopg.Error, write: Queued) -> PgdocError:
-        error = map_error(exc, write[1].subject, in_transaction=True)
+        rights = self._session.caller.to_write()
+        error = map_error(exc, write[1].subject, in_transaction=True, rights=rights)
         if is_about_table(exc):
             self._session.oids.forget(write[2].query.table)
             error = replaced(write[1].subject, exc)

@@ -20,8 +20,10 @@ from pgdoc.database.errors import connection_error
 from pgdoc.database.expiry import Sweeper
 from pgdoc.database.outage import PoolName, quieten_pool
 from pgdoc.database.pooling import leads_directly, needs_session
+from pgdoc.database.rights import Caller
 from pgdoc.database.session_settings import (
     check_encoding,
+    effective_role,
     local_statements,
     missing_settings,
     still_accepted,
@@ -29,7 +31,7 @@ from pgdoc.database.session_settings import (
     with_settings,
 )
 from pgdoc.errors import PgdocError, StoreClosed
-from pgdoc.model.metadata import current_metadata
+from pgdoc.model.metadata import current_metadata, with_trace
 from pgdoc.model.value_codec import USUAL_VALUES
 from pgdoc.runtime.fork import FORKED, remember
 from pgdoc.runtime.holders import Holders
@@ -64,6 +66,7 @@ class AsyncConnections:
 
     Attributes:
         codec: how the store converts values.
+        caller: the role of the connections.
         oids: a cache of the collections' tables, by their quoted names.
     """
 
@@ -77,10 +80,9 @@ class AsyncConnections:
         codec: ValueCodec = USUAL_VALUES,
     ) -> None:
         self.codec = codec
-        self._conninfo = conninfo
+        self._conninfo, self._schema = conninfo, schema
         self._direct_conninfo = direct_conninfo  # perhaps of a standby; None if `conninfo` is all there is
-        self._purpose = f"store {schema}"
-        self._pool_size = pool_size
+        self._purpose, self._pool_size = f"store {schema}", pool_size
         self._closing = threading.Event()
         self._connection_class = connection_class(self._closing)
         self._accepted: dict[str, str] | None = None  # settings that the server, or a pooler, takes on connecting
@@ -99,14 +101,14 @@ class AsyncConnections:
         self.traits: TTLCache[TableTraits] = TTLCache()
         self.limits: TTLCache[SizeLimit] = TTLCache()
         self.schemas: TTLCache[str] = TTLCache()
-        self._schema = schema
+        self.caller = Caller("", schema)
         self.sweeper = Sweeper(conninfo, schema)
         weakref.finalize(self, self.sweeper.stop)
         remember(self)
 
     def after_fork(self) -> None:
         """Leave open pools to the parent; a child whose parent had none opens its own."""
-        self._inherited += [pool for pool in (self._pool, self._keeping) if pool is not None]
+        self._inherited += self.open_pools()
         self._pool = self._keeping = None
         self._opening = AsyncLock()
         self._holders = Holders(self._pool_size)
@@ -130,6 +132,10 @@ class AsyncConnections:
             self._pool = pool
         await self._check_still_open()
         return pool
+
+    def open_pools(self) -> list[AsyncPool]:
+        """Return the pools that are open."""
+        return [pool for pool in (self._pool, self._keeping) if pool is not None]
 
     async def _keeping_pool(self) -> AsyncPool:
         """Return the pool of the calls that keep their connection; it is opened for the first of them."""
@@ -192,7 +198,9 @@ class AsyncConnections:
             check_revision(await find_revision(connection))
             if not self.sweeper.is_running and await has_work(connection, self._schema):
                 self.sweeper.start()
-            missing = missing_settings(wanted_settings(self._conninfo), await settings_of(connection))
+            found = await settings_of(connection)
+            self.caller = self.caller._replace(role=effective_role(connection, found))
+            missing = missing_settings(wanted_settings(self._conninfo), found)
             self.begin_with = local_statements(missing)
 
     async def _try_to_connect(self) -> AsyncConnection[Any]:
@@ -215,10 +223,9 @@ class AsyncConnections:
     async def close(self) -> None:
         """Close the pools, also while one is being opened."""
         self._closing.set()
-        pools, self._pool, self._keeping = (self._pool, self._keeping), None, None
+        pools, self._pool, self._keeping = self.open_pools(), None, None
         for pool in pools:
-            if pool is not None:
-                await pool.close(_CLOSE_S)
+            await pool.close(_CLOSE_S)
         self.sweeper.begin_to_stop()  # at once: it must not start any more
         if self.sweeper.is_running:
             await async_call(self.sweeper.stop)
@@ -284,7 +291,7 @@ class AsyncConnections:
 
     def metadata_message(self) -> str | None:
         """Return the caller's metadata, if any."""
-        metadata = current_metadata()
+        metadata = with_trace(current_metadata())
         return metadata.message if metadata else None
 
     async def fetch(

@@ -156,7 +156,9 @@ class AsyncIndexes:
     def _mapped(self, exc: psycopg.Error, part: str = "") -> PgdocError:
         if is_conflict(exc):  # its message names the index
             part = ""
-        return map_error(exc, f"{part}{self._table.subject}", in_transaction=self._session.in_transaction)
+        rights = self._session.caller.to_own(self._address[1])
+        in_transaction = self._session.in_transaction
+        return map_error(exc, f"{part}{self._table.subject}", in_transaction=in_transaction, rights=rights)
 
     @asynccontextmanager
     async def _building(self, oid: int) -> AsyncIterator[AsyncConnection[Any]]:

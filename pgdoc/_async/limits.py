@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from pgdoc._async.session import AsyncSession
     from pgdoc._async.table import AsyncTable
+    from pgdoc.errors import PgdocError
 
 __all__ = ["AsyncLimits"]
 
@@ -31,6 +32,7 @@ class AsyncLimits:
 
     _table: AsyncTable
     _session: AsyncSession
+    _address: tuple[str, str]
 
     async def set_limits(
         self,
@@ -72,7 +74,7 @@ class AsyncLimits:
         try:
             await self._session.fetch(statement("limits", "set_json_schema").encode(), [oid, *schema])
         except psycopg.Error as exc:
-            raise map_error(exc, self._table.subject, in_transaction=self._session.in_transaction) from exc
+            raise self._mapped(exc) from exc
         finally:
             self._session.schemas.forget(oid)
 
@@ -82,7 +84,7 @@ class AsyncLimits:
             async with self._session.lend(f"a change of the limit of {self._table.subject}") as connection:
                 await self._set(connection, oid, size)
         except psycopg.Error as exc:
-            error = map_error(exc, self._table.subject, in_transaction=self._session.in_transaction)
+            error = self._mapped(exc)
             if isinstance(error, DocumentTooLarge) and not self._session.in_transaction:
                 await self._refuse_larger(size)  # another writer stored it meanwhile
             raise error from exc
@@ -107,6 +109,10 @@ class AsyncLimits:
                 larger_statement(self._table.name), [size, size, 1], prepare=False
             ):
                 raise oversized(self._table.subject, key, found, size, is_new_limit=True)
+
+    def _mapped(self, exc: psycopg.Error) -> PgdocError:
+        rights, in_transaction = self._session.caller.to_own(self._address[1]), self._session.in_transaction
+        return map_error(exc, self._table.subject, in_transaction=in_transaction, rights=rights)
 
     def _sql(self, name: str) -> bytes:
         return statement("limits", name).format(table=self._table.name).encode()

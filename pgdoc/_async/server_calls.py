@@ -31,16 +31,42 @@ class AsyncServerCalls:
         """Return the status of each durable consumer of the database."""
         return await self._admin.consumers()
 
-    async def drop_consumer(self, name: str) -> bool:
+    async def drop_consumer(self, name: str, *, unused_for: timedelta | None = None) -> bool:
         """Drop a durable consumer with its slot, which then holds back no more WAL.
 
+        Args:
+            name: its name.
+            unused_for: drop it only if no process has had it open for so long, to within an hour.
+
         Returns:
-            Whether the consumer existed.
+            Whether it was dropped. It was not if it does not exist, or was in use later than `unused_for` ago.
 
         Raises:
             ConsumerBusy: a process has it open.
+            ValueError: `unused_for` is negative.
         """
-        return await self._admin.drop_consumer(check_consumer(name))
+        return await self._admin.drop_consumer(check_consumer(name), unused_for)
+
+    async def recreate_consumer(self, name: str, *, snapshot: bool = False) -> Lsn:
+        """Let a durable consumer that nobody has open begin anew, from now: one that lost its position, for example.
+
+        It gets none of the events that it has not acknowledged so far, so what it feeds has to be rebuilt. It keeps
+        its name and its schema.
+
+        Args:
+            name: its name.
+            snapshot: whether it begins with the documents that exist when it is opened.
+
+        Returns:
+            The position after which it begins.
+
+        Raises:
+            ConsumerBusy: a process has it open.
+            ConsumerNotFound: there is no such consumer.
+            ReplicationUnavailable: the server or the role is not set up for streams.
+            SlotBlocked: its new slot has to wait for open transactions.
+        """
+        return await self._admin.recreate_consumer(check_consumer(name), snapshot=snapshot)
 
     async def skip(self, consumer: str, *, commit_lsn: Lsn | str) -> None:
         """Let a durable consumer pass one transaction with a change that it can't read.

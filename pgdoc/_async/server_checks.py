@@ -29,7 +29,7 @@ async def settings_of(connection: AsyncConnection[Any]) -> dict[str, str | None]
     query = statement("catalog", "session_settings").encode()
     try:
         async with nullcontext() if leads_directly(connection) else connection.transaction():
-            return dict(await (await connection.execute(query, [list(SESSION)])).fetchall())
+            return dict(await (await connection.execute(query, [[*SESSION, "role"]])).fetchall())
     except psycopg.Error as exc:
         raise statement_mode(exc) or map_error(exc, "the settings of the session") from exc
 

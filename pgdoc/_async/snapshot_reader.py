@@ -110,7 +110,7 @@ class AsyncSnapshotReader:
         """Raise an error that a retry can't repair."""
         if not isinstance(error, PgdocError) or not error.resumable:
             raise error
-        logger.info("snapshot: trying again in %s s: %s", _RETRY_S, error)
+        logger.info("reading the snapshot again in %s s: %s", _RETRY_S, error)
         self._documents = max(1, self._documents // 10)  # they may have been too large
         self._not_before = time.monotonic() + _RETRY_S
 

@@ -18,10 +18,13 @@ from pgdoc._async.table_calls import AsyncTableCalls
 from pgdoc._async.transaction import AsyncTransaction
 from pgdoc._async.transaction_session import AsyncTransactionSession
 from pgdoc.database.errors import is_retryable
+from pgdoc.database.pool_figures import PoolFigures
 from pgdoc.errors import PgdocError
 from pgdoc.model.names import check_name
 from pgdoc.model.value_codec import ValueCodec
 from pgdoc.replication.source import PLUGIN_CHOICES, Source
+from pgdoc.replication.traffic import source_labels
+from pgdoc.runtime.census import CENSUS
 from pgdoc.runtime.primitives import async_check_body, async_opening, async_sleep
 from pgdoc.runtime.retry import random_delays
 from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions, check_at_least, make_selection
@@ -107,6 +110,7 @@ class AsyncStore(AsyncCatalogCalls, AsyncTableCalls, AsyncServerCalls):
         )
         self._streams = AsyncStreamBackend(self._connections, source, auto_create=auto_create)
         self._admin = AsyncAdmin(self._streams)
+        CENSUS.enter(self, PoolFigures(source_labels(source.conninfo, schema), self._connections))
 
     def collection(self, name: str) -> AsyncCollection:
         """Return a handle on a collection; no I/O. `store[name]` does the same.

@@ -14,7 +14,7 @@ from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
 from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClosed, StreamError
 from pgdoc.model.positions import BEFORE_ALL, resume_point
 from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, token_at
-from pgdoc.replication.checks import check_position, check_reach
+from pgdoc.replication.checks import check_position
 from pgdoc.runtime.primitives import AsyncOpening, async_call, async_sleep, async_wait
 from pgdoc.streams.delivery import Delivery
 from pgdoc.streams.feed import HubFeed
@@ -38,8 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncChangeStream"]
 
-_POLL_S = 0.001
-_STANDBY_POLL_S = 0.1
+_POLL_S, _STANDBY_POLL_S = 0.001, 0.1
 
 
 class AsyncChangeStream(AsyncOpening):
@@ -52,9 +51,7 @@ class AsyncChangeStream(AsyncOpening):
     """
 
     def __init__(self, backend: AsyncStreamBackend, selection: Selection, options: StreamOptions) -> None:
-        self._backend = backend
-        self._options = options
-        self._selection = selection
+        self._backend, self._selection, self._options = backend, selection, options
         self._mailbox = AsyncMailbox(options.buffer_size, options.buffer_bytes)
         self._delivery = Delivery(self._mailbox, selection.collections, options)
         self._consumer: Consumer | None = None
@@ -65,6 +62,7 @@ class AsyncChangeStream(AsyncOpening):
         """Start, once; what `watch()` promises holds when this returns."""
         if self._delivery.feed is not None or self.closed:
             return self
+        self._backend.count_stream(self, self._selection, self._delivery, self._options.consumer)
         start, consumer = self._options.resume_after, self._options.consumer
         try:
             resumes = start is not None or (consumer is not None and await self._backend.knows(consumer))
@@ -79,8 +77,8 @@ class AsyncChangeStream(AsyncOpening):
                 await self._begin_after(start)
             if consumer is None and self._options.snapshot:
                 await self._begin_snapshot(start.progress if isinstance(start, ResumeToken) else None, start is None)
-        except BaseException:
-            await self.close()
+        except BaseException as exc:
+            await self._end_with(exc)
             raise
         return self
 
@@ -109,7 +107,7 @@ class AsyncChangeStream(AsyncOpening):
             await self._backend.flush(flushed, lsn)
             flushed = lsn
         position = check_position(start, cluster, flushed)
-        check_reach(position, await self._backend.oldest())
+        await self._backend.check_history(position)
         await self._backend.check_published(position, self._selection)
         existence = await self._backend.existence(position, self._selection)
         if existence is not None:
@@ -192,12 +190,12 @@ class AsyncChangeStream(AsyncOpening):
                 if not delivery.awaits_changes:
                     event = await self._next(None, delivery.next_event)
                     break
-                while not mailbox.refill():  # the usual wait: here, as each further coroutine costs every event
+                if not mailbox.refill():  # the usual wait: here, as each further coroutine costs every event
                     await mailbox.arrival()
         except StreamClosed:
             event = None
-        except PgdocError:
-            await self.close()
+        except PgdocError as exc:
+            await self._end_with(exc)
             raise
         if event is None:
             raise StopAsyncIteration
@@ -296,9 +294,13 @@ class AsyncChangeStream(AsyncOpening):
                 is_over = has_nothing and deadline is not None and time.monotonic() >= deadline
         except StreamClosed:
             raise
-        except PgdocError:
-            await self.close()
+        except PgdocError as exc:
+            await self._end_with(exc)
             raise
+
+    async def _end_with(self, error: BaseException) -> None:
+        self._delivery.note_error(error)
+        await self.close()
 
     async def _read_snapshot(self, wait_s: float | None) -> float:
         """Read the next chunk of the snapshot if it is time for that; return how long to wait for changes.

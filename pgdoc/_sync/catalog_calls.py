@@ -111,5 +111,7 @@ class CatalogCalls:
         except psycopg.errors.DuplicateTable as exc:
             raise InvalidName(str(exc)) from exc
         except psycopg.Error as exc:
-            raise map_error(exc, f'collection "{self._schema}.{names[0]}"') from exc
+            caller = self._connections.caller
+            rights = caller.to_create() if name == "create_collection" else caller.to_own(names[0])
+            raise map_error(exc, f'collection "{self._schema}.{names[0]}"', rights=rights) from exc
         return result

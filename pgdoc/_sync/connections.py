@@ -21,8 +21,10 @@ from pgdoc.database.errors import connection_error
 from pgdoc.database.expiry import Sweeper
 from pgdoc.database.outage import PoolName, quieten_pool
 from pgdoc.database.pooling import leads_directly, needs_session
+from pgdoc.database.rights import Caller
 from pgdoc.database.session_settings import (
     check_encoding,
+    effective_role,
     local_statements,
     missing_settings,
     still_accepted,
@@ -30,7 +32,7 @@ from pgdoc.database.session_settings import (
     with_settings,
 )
 from pgdoc.errors import PgdocError, StoreClosed
-from pgdoc.model.metadata import current_metadata
+from pgdoc.model.metadata import current_metadata, with_trace
 from pgdoc.model.value_codec import USUAL_VALUES
 from pgdoc.runtime.fork import FORKED, remember
 from pgdoc.runtime.holders import Holders
@@ -65,6 +67,7 @@ class Connections:
 
     Attributes:
         codec: how the store converts values.
+        caller: the role of the connections.
         oids: a cache of the collections' tables, by their quoted names.
     """
 
@@ -78,10 +81,9 @@ class Connections:
         codec: ValueCodec = USUAL_VALUES,
     ) -> None:
         self.codec = codec
-        self._conninfo = conninfo
+        self._conninfo, self._schema = conninfo, schema
         self._direct_conninfo = direct_conninfo  # perhaps of a standby; None if `conninfo` is all there is
-        self._purpose = f"store {schema}"
-        self._pool_size = pool_size
+        self._purpose, self._pool_size = f"store {schema}", pool_size
         self._closing = threading.Event()
         self._connection_class = connection_class(self._closing)
         self._accepted: dict[str, str] | None = None  # settings that the server, or a pooler, takes on connecting
@@ -100,14 +102,14 @@ class Connections:
         self.traits: TTLCache[TableTraits] = TTLCache()
         self.limits: TTLCache[SizeLimit] = TTLCache()
         self.schemas: TTLCache[str] = TTLCache()
-        self._schema = schema
+        self.caller = Caller("", schema)
         self.sweeper = Sweeper(conninfo, schema)
         weakref.finalize(self, self.sweeper.stop)
         remember(self)
 
     def after_fork(self) -> None:
         """Leave open pools to the parent; a child whose parent had none opens its own."""
-        self._inherited += [pool for pool in (self._pool, self._keeping) if pool is not None]
+        self._inherited += self.open_pools()
         self._pool = self._keeping = None
         self._opening = Lock()
         self._holders = Holders(self._pool_size)
@@ -131,6 +133,10 @@ class Connections:
             self._pool = pool
         self._check_still_open()
         return pool
+
+    def open_pools(self) -> list[Pool]:
+        """Return the pools that are open."""
+        return [pool for pool in (self._pool, self._keeping) if pool is not None]
 
     def _keeping_pool(self) -> Pool:
         """Return the pool of the calls that keep their connection; it is opened for the first of them."""
@@ -193,7 +199,9 @@ class Connections:
             check_revision(find_revision(connection))
             if not self.sweeper.is_running and has_work(connection, self._schema):
                 self.sweeper.start()
-            missing = missing_settings(wanted_settings(self._conninfo), settings_of(connection))
+            found = settings_of(connection)
+            self.caller = self.caller._replace(role=effective_role(connection, found))
+            missing = missing_settings(wanted_settings(self._conninfo), found)
             self.begin_with = local_statements(missing)
 
     def _try_to_connect(self) -> Connection[Any]:
@@ -216,10 +224,9 @@ class Connections:
     def close(self) -> None:
         """Close the pools, also while one is being opened."""
         self._closing.set()
-        pools, self._pool, self._keeping = (self._pool, self._keeping), None, None
+        pools, self._pool, self._keeping = self.open_pools(), None, None
         for pool in pools:
-            if pool is not None:
-                pool.close(_CLOSE_S)
+            pool.close(_CLOSE_S)
         self.sweeper.begin_to_stop()  # at once: it must not start any more
         if self.sweeper.is_running:
             call(self.sweeper.stop)
@@ -285,7 +292,7 @@ class Connections:
 
     def metadata_message(self) -> str | None:
         """Return the caller's metadata, if any."""
-        metadata = current_metadata()
+        metadata = with_trace(current_metadata())
         return metadata.message if metadata else None
 
     def fetch(

@@ -157,7 +157,9 @@ class Indexes:
     def _mapped(self, exc: psycopg.Error, part: str = "") -> PgdocError:
         if is_conflict(exc):  # its message names the index
             part = ""
-        return map_error(exc, f"{part}{self._table.subject}", in_transaction=self._session.in_transaction)
+        rights = self._session.caller.to_own(self._address[1])
+        in_transaction = self._session.in_transaction
+        return map_error(exc, f"{part}{self._table.subject}", in_transaction=in_transaction, rights=rights)
 
     @contextmanager
     def _building(self, oid: int) -> Iterator[Connection[Any]]:

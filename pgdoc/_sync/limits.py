@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pgdoc._sync.session import Session
     from pgdoc._sync.table import Table
+    from pgdoc.errors import PgdocError
 
 __all__ = ["Limits"]
 
@@ -32,6 +33,7 @@ class Limits:
 
     _table: Table
     _session: Session
+    _address: tuple[str, str]
 
     def set_limits(
         self,
@@ -73,7 +75,7 @@ class Limits:
         try:
             self._session.fetch(statement("limits", "set_json_schema").encode(), [oid, *schema])
         except psycopg.Error as exc:
-            raise map_error(exc, self._table.subject, in_transaction=self._session.in_transaction) from exc
+            raise self._mapped(exc) from exc
         finally:
             self._session.schemas.forget(oid)
 
@@ -83,7 +85,7 @@ class Limits:
             with self._session.lend(f"a change of the limit of {self._table.subject}") as connection:
                 self._set(connection, oid, size)
         except psycopg.Error as exc:
-            error = map_error(exc, self._table.subject, in_transaction=self._session.in_transaction)
+            error = self._mapped(exc)
             if isinstance(error, DocumentTooLarge) and not self._session.in_transaction:
                 self._refuse_larger(size)  # another writer stored it meanwhile
             raise error from exc
@@ -106,6 +108,10 @@ class Limits:
         if size is not None:
             for key, found in self._table.read(larger_statement(self._table.name), [size, size, 1], prepare=False):
                 raise oversized(self._table.subject, key, found, size, is_new_limit=True)
+
+    def _mapped(self, exc: psycopg.Error) -> PgdocError:
+        rights, in_transaction = self._session.caller.to_own(self._address[1]), self._session.in_transaction
+        return map_error(exc, self._table.subject, in_transaction=in_transaction, rights=rights)
 
     def _sql(self, name: str) -> bytes:
         return statement("limits", name).format(table=self._table.name).encode()

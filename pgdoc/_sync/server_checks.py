@@ -30,7 +30,7 @@ def settings_of(connection: Connection[Any]) -> dict[str, str | None]:
     query = statement("catalog", "session_settings").encode()
     try:
         with nullcontext() if leads_directly(connection) else connection.transaction():
-            return dict((connection.execute(query, [list(SESSION)])).fetchall())
+            return dict((connection.execute(query, [[*SESSION, "role"]])).fetchall())
     except psycopg.Error as exc:
         raise statement_mode(exc) or map_error(exc, "the settings of the session") from exc
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pgdoc.crud.guard import TableTraits
     from pgdoc.crud.sizes import SizeLimit
     from pgdoc.database.expiry import Sweeper
+    from pgdoc.database.rights import Caller
     from pgdoc.model.value_codec import ValueCodec
     from pgdoc.query.indexes.plan import Indexes
     from pgdoc.runtime.primitives import Lending
@@ -52,6 +53,10 @@ class Session(Protocol):
     def oids(self) -> TTLCache[int] | TransactionCache[int]:
         """A cache of the collections' tables, by their quoted names."""
         ...
+
+    @property
+    def caller(self) -> Caller:
+        """The role of the session, once the server has been asked something."""
 
     @property
     def in_transaction(self) -> bool:

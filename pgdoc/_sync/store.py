@@ -19,10 +19,13 @@ from pgdoc._sync.table_calls import TableCalls
 from pgdoc._sync.transaction import Transaction
 from pgdoc._sync.transaction_session import TransactionSession
 from pgdoc.database.errors import is_retryable
+from pgdoc.database.pool_figures import PoolFigures
 from pgdoc.errors import PgdocError
 from pgdoc.model.names import check_name
 from pgdoc.model.value_codec import ValueCodec
 from pgdoc.replication.source import PLUGIN_CHOICES, Source
+from pgdoc.replication.traffic import source_labels
+from pgdoc.runtime.census import CENSUS
 from pgdoc.runtime.primitives import check_body, opening, sleep
 from pgdoc.runtime.retry import random_delays
 from pgdoc.streams.options import BUFFER_BYTES, BUFFER_SIZE, StreamOptions, check_at_least, make_selection
@@ -108,6 +111,7 @@ class Store(CatalogCalls, TableCalls, ServerCalls):
         )
         self._streams = StreamBackend(self._connections, source, auto_create=auto_create)
         self._admin = Admin(self._streams)
+        CENSUS.enter(self, PoolFigures(source_labels(source.conninfo, schema), self._connections))
 
     def collection(self, name: str) -> Collection:
         """Return a handle on a collection; no I/O. `store[name]` does the same.

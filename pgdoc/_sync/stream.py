@@ -15,7 +15,7 @@ from pgdoc.changes.snapshot import Snapshot, check_progress, first_progress
 from pgdoc.errors import InvalidResumeToken, NotAConsumer, PgdocError, StreamClosed, StreamError
 from pgdoc.model.positions import BEFORE_ALL, resume_point
 from pgdoc.model.tokens import Mark, ResumeToken, SnapshotProgress, SnapshotStage, token_at
-from pgdoc.replication.checks import check_position, check_reach
+from pgdoc.replication.checks import check_position
 from pgdoc.runtime.primitives import Opening, call, sleep, wait
 from pgdoc.streams.delivery import Delivery
 from pgdoc.streams.feed import HubFeed
@@ -39,8 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ChangeStream"]
 
-_POLL_S = 0.001
-_STANDBY_POLL_S = 0.1
+_POLL_S, _STANDBY_POLL_S = 0.001, 0.1
 
 
 class ChangeStream(Opening):
@@ -53,9 +52,7 @@ class ChangeStream(Opening):
     """
 
     def __init__(self, backend: StreamBackend, selection: Selection, options: StreamOptions) -> None:
-        self._backend = backend
-        self._options = options
-        self._selection = selection
+        self._backend, self._selection, self._options = backend, selection, options
         self._mailbox = Mailbox(options.buffer_size, options.buffer_bytes)
         self._delivery = Delivery(self._mailbox, selection.collections, options)
         self._consumer: Consumer | None = None
@@ -66,6 +63,7 @@ class ChangeStream(Opening):
         """Start, once; what `watch()` promises holds when this returns."""
         if self._delivery.feed is not None or self.closed:
             return self
+        self._backend.count_stream(self, self._selection, self._delivery, self._options.consumer)
         start, consumer = self._options.resume_after, self._options.consumer
         try:
             resumes = start is not None or (consumer is not None and self._backend.knows(consumer))
@@ -80,8 +78,8 @@ class ChangeStream(Opening):
                 self._begin_after(start)
             if consumer is None and self._options.snapshot:
                 self._begin_snapshot(start.progress if isinstance(start, ResumeToken) else None, start is None)
-        except BaseException:
-            self.close()
+        except BaseException as exc:
+            self._end_with(exc)
             raise
         return self
 
@@ -110,7 +108,7 @@ class ChangeStream(Opening):
             self._backend.flush(flushed, lsn)
             flushed = lsn
         position = check_position(start, cluster, flushed)
-        check_reach(position, self._backend.oldest())
+        self._backend.check_history(position)
         self._backend.check_published(position, self._selection)
         existence = self._backend.existence(position, self._selection)
         if existence is not None:
@@ -193,12 +191,12 @@ class ChangeStream(Opening):
                 if not delivery.awaits_changes:
                     event = self._next(None, delivery.next_event)
                     break
-                while not mailbox.refill():  # the usual wait: here, as each further coroutine costs every event
+                if not mailbox.refill():  # the usual wait: here, as each further coroutine costs every event
                     mailbox.arrival()
         except StreamClosed:
             event = None
-        except PgdocError:
-            self.close()
+        except PgdocError as exc:
+            self._end_with(exc)
             raise
         if event is None:
             raise StopIteration
@@ -297,9 +295,13 @@ class ChangeStream(Opening):
                 is_over = has_nothing and deadline is not None and time.monotonic() >= deadline
         except StreamClosed:
             raise
-        except PgdocError:
-            self.close()
+        except PgdocError as exc:
+            self._end_with(exc)
             raise
+
+    def _end_with(self, error: BaseException) -> None:
+        self._delivery.note_error(error)
+        self.close()
 
     def _read_snapshot(self, wait_s: float | None) -> float:
         """Read the next chunk of the snapshot if it is time for that; return how long to wait for changes.

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from pgdoc._sync.table import Table
-from pgdoc.consumers.claims import CONSUMER_TABLES
 from pgdoc.consumers.consumer import Consumer
 from pgdoc.crud.statements import part_statement
 from pgdoc.database.errors import map_error, one_line
+from pgdoc.database.rights import may_not_create
+from pgdoc.database.slot_losses import HistoryLimits
 from pgdoc.database.table_errors import needs_event_triggers, not_added
 from pgdoc.errors import (
     CollectionNotFound,
@@ -28,14 +29,23 @@ from pgdoc.errors import (
 from pgdoc.model.key_order import KeyOrder
 from pgdoc.model.positions import Lsn, commit_lsn_of
 from pgdoc.model.table_names import is_table_name, table_address, titled
-from pgdoc.replication.checks import FLUSH_LIMIT_S, check_exact, check_flush, check_published, hidden_documents
+from pgdoc.replication.checks import (
+    FLUSH_LIMIT_S,
+    check_exact,
+    check_flush,
+    check_published,
+    hidden_documents,
+    history_lost,
+)
 from pgdoc.replication.connection import quote_identifier
 from pgdoc.replication.recovery import fetch_of_reader
 from pgdoc.replication.registry import read_existence
 from pgdoc.replication.session import try_reader
+from pgdoc.runtime.census import CENSUS
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.runtime.primitives import call, sleep, wait, wait_for
 from pgdoc.sql import statement
+from pgdoc.streams.figures import StreamFigures
 from pgdoc.streams.hub import CLOSE_LIMIT_S, Hub
 
 if TYPE_CHECKING:
@@ -43,9 +53,11 @@ if TYPE_CHECKING:
     from pgdoc.changes.fanout import Subscription
     from pgdoc.changes.life import Existence
     from pgdoc.changes.router import Selection
+    from pgdoc.database.rights import Caller
     from pgdoc.model.positions import Position
     from pgdoc.model.tokens import SnapshotProgress
     from pgdoc.replication.source import Cluster, Source
+    from pgdoc.streams.delivery import Delivery
     from pgdoc.streams.feed import Feed
     from pgdoc.streams.options import StreamOptions
 
@@ -68,6 +80,11 @@ class StreamBackend:
         self.hub = Hub(source)
         self._consumers: set[Consumer] = set()
         self._closing = False
+
+    @property
+    def caller(self) -> Caller:
+        """The role of the store."""
+        return self._connections.caller
 
     def prepare(self, selection: Selection, *, create: bool = True) -> None:
         """Make sure that what is to be watched exists, and that its changes have before images.
@@ -120,7 +137,10 @@ class StreamBackend:
             raise CollectionNotFound(
                 f'collection "{schema}.{name}" does not exist: create it with store.create_collection()'
             )
-        self.fetch("create", schema, name)
+        try:
+            self.fetch("create", schema, name)
+        except DatabaseError as exc:
+            raise may_not_create(exc.__cause__, self._titled(name), self.caller) or exc from exc.__cause__
 
     def _publish(self, schema: str, names: list[str] | None) -> None:
         """Make sure that pgoutput sends every collection: someone may have changed the publication."""
@@ -140,6 +160,10 @@ class StreamBackend:
         if source.plugin != "auto":
             return source.plugin
         return self.hub.plugin or (call(try_reader, source)).plugin
+
+    def count_stream(self, owner: object, selection: Selection, delivery: Delivery, consumer: str | None) -> None:
+        """Have metrics count a stream until its `owner` is freed."""
+        CENSUS.enter(owner, StreamFigures(self.hub.source, selection, consumer, delivery))
 
     def check_row_security(self, selection: Selection) -> None:
         """Refuse a snapshot of which a policy may hide documents from the role of the store."""
@@ -184,6 +208,13 @@ class StreamBackend:
         """Return the oldest LSN that streams can resume at; `None` without history."""
         ((oldest,),) = self.fetch_of_reader("oldest_bookmark")
         return None if oldest is None else int(oldest)
+
+    def check_history(self, position: Position) -> None:
+        """Raise `HistoryLost` if history does not reach back to `position`."""
+        oldest = self.oldest()
+        if oldest is None or oldest > position.commit_lsn:
+            (limits,) = self.fetch("history_limits")
+            raise history_lost(position.commit_lsn, oldest, HistoryLimits(*limits))
 
     def check_published(self, position: Position, selection: Selection) -> None:
         """Raise `HistoryLost` unless the plugin sends every change that a stream can want since `position`.
@@ -258,10 +289,8 @@ class StreamBackend:
         except DatabaseError as exc:
             if exc.sqlstate != "42501" or not isinstance(exc.__cause__, psycopg.Error):
                 raise
-            found = one_line(exc.__cause__)
-            ((role,),) = self.fetch("role")
-            grant = f"GRANT {rights} ON {CONSUMER_TABLES} TO {quote_identifier(role)}"
-            raise DatabaseError(f"{found}: as the catalog's owner, run {grant}", sqlstate=exc.sqlstate) from exc
+            found, advice = one_line(exc.__cause__), self.caller.to_have_consumers(rights)
+            raise DatabaseError(f"{found}: {advice}", sqlstate=exc.sqlstate) from exc
 
     def fetch_of_reader(self, name: str) -> list[tuple[Any, ...]]:
         """Fetch the rows of a block of `streams.sql` from the server whose WAL is read: it has the slots."""
@@ -282,7 +311,8 @@ class StreamBackend:
     ) -> list[tuple[Any, ...]]:
         """Read a part of a watched table within `limit_s` seconds; no rows if there is no such table."""
         params = (*table_address(table), after, most, most_bytes)
-        return self.fetch("watched_part", *params, limit_s=limit_s, subject=titled(table))
+        rights = self.caller.to_read_table(*table_address(table))
+        return self.fetch("watched_part", *params, limit_s=limit_s, subject=titled(table), rights=rights)
 
     def order_of(self, progress: SnapshotProgress, feed: Feed | None) -> KeyOrder | None:
         """Return the order of the keys of the table of which a snapshot had delivered rows where `feed` begins."""
@@ -296,14 +326,16 @@ class StreamBackend:
         rows = self.fetch("key_orders", table, str(Lsn(at)))
         return KeyOrder(rows[0][0] if rows else ("printed",))
 
-    def fetch(self, name: str, *params: Any, limit_s: float | None = None, subject: str = "") -> list[tuple[Any, ...]]:
+    def fetch(
+        self, name: str, *params: Any, limit_s: float | None = None, subject: str = "", rights: str = ""
+    ) -> list[tuple[Any, ...]]:
         """Fetch the rows of a block of `streams.sql`.
 
         The time is limited, by default to that of `deadline_scope`, so that a silent network does not keep a stream
-        from opening. `subject` is what an error is about, by default the schema.
+        from opening. `subject` is what an error is about, by default the schema, and `rights` as for `map_error`.
         """
         try:
             with deadline_scope(limit_s):
                 return self._connections.fetch(statement("streams", name).encode(), params)
         except psycopg.Error as exc:
-            raise map_error(exc, subject or f'schema "{self.hub.source.schema}"') from exc
+            raise map_error(exc, subject or f'schema "{self.hub.source.schema}"', rights=rights) from exc

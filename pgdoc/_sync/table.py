@@ -24,6 +24,7 @@ from pgdoc.crud.statements import (
 from pgdoc.crud.validation import read_json_schema
 from pgdoc.crud.write_errors import name_index
 from pgdoc.database.errors import is_about_table, map_error
+from pgdoc.database.rights import may_not_create
 from pgdoc.database.size_errors import is_unprintable
 from pgdoc.errors import DuplicateDocument, SchemaViolation
 from pgdoc.model.documents import Document, decode_stored
@@ -140,7 +141,7 @@ class Table:
                 self._session.copy(hold, copy_statement(self.name), rows)
             except psycopg.Error as exc:
                 # The savepoint has kept the transaction alive.
-                found = self._other_oid(oid, exc, retry=retry and not rows.count, aborts=False)
+                found = self._other_oid(oid, exc, retry=retry and not rows.count, writes=True, aborts=False)
                 oid, retry = found or self.create(), False
             else:
                 return
@@ -171,7 +172,7 @@ class Table:
                     _FIND_TABLE, [self.name]
                 )
             except psycopg.Error as exc:
-                raise self._mapped(exc) from exc
+                raise self.mapped(exc) from exc
             if state != "newer":  # a table that was created just now is seen by the next statement
                 break
         found = indexed_paths(comments)
@@ -344,19 +345,21 @@ class Table:
                     self._session.limits.put(oid, SizeLimit(None, has_unprintable=True))
                     has_unprintable = True
                     continue
-                oid, retry = self._other_oid(oid, exc, retry=retry, aborts=not apart), False
+                oid, retry = self._other_oid(oid, exc, retry=retry, writes=query.writes, aborts=not apart), False
             if oid is None and create:
                 oid = self.create()
         self.check_creatable()
         return []
 
-    def _other_oid(self, oid: int, exc: psycopg.Error, *, retry: bool, aborts: bool = True) -> int | None:
+    def _other_oid(
+        self, oid: int, exc: psycopg.Error, *, retry: bool, writes: bool = False, aborts: bool = True
+    ) -> int | None:
         """Return the oid of the table that has the name since this one lost it, which has made a statement fail.
 
         Raise the error of the statement if it has another reason, or if the call can't be repeated: `retry` is false
         the second time, and an error `aborts` a transaction.
         """
-        error, is_certain = self._mapped(exc), is_about_table(exc)
+        error, is_certain = self.mapped(exc, writes=writes), is_about_table(exc)
         aborted = aborts and self._session.in_transaction
         if isinstance(error, DuplicateDocument) and error.index is not None:
             known = self._session.indexes.get(self.name) if aborted else self.indexes()
@@ -371,8 +374,10 @@ class Table:
             raise error from exc
         return found
 
-    def _mapped(self, exc: psycopg.Error) -> PgdocError:
-        return map_error(exc, self.subject, in_transaction=self._session.in_transaction)
+    def mapped(self, exc: psycopg.Error, *, writes: bool = False) -> PgdocError:
+        """Return pgdoc's error for an exception of a call that reads documents, or `writes` them."""
+        rights = self._session.caller.to_write() if writes else self._session.caller.to_read()
+        return map_error(exc, self.subject, in_transaction=self._session.in_transaction, rights=rights)
 
     def check_creatable(self) -> None:
         """Raise `CollectionNotFound` for a missing collection if the store does not create it."""
@@ -388,7 +393,7 @@ class Table:
         try:
             self._session.fetch(query, params)
         except psycopg.Error as exc:
-            raise self._mapped(exc) from exc
+            raise may_not_create(exc, self.subject, self._session.caller) or self.mapped(exc) from exc
         oid = self.look_up()
         if oid is None:
             raise missing(self.subject)

@@ -71,14 +71,14 @@ class TableCalls:
         """
         schema, table = table_address(check_table(name))
         params = [check_document_column(document), schema, table]
-        rows = self._fetch_table(statement("tables", "check_table").encode(), params, f'table "{name}"')
+        rows = self._fetch_table(statement("tables", "check_table").encode(), params, name)
         if not rows:
             return missing_table(name)
         facts = TableFacts(*rows[0])
         mode, holders = lock_of(facts), []
         if mode is not None:
             query = statement("tables", "lock_holders").encode()
-            holders = self._fetch_table(query, [facts.quoted, mode], f'table "{name}"')
+            holders = self._fetch_table(query, [facts.quoted, mode], name)
         return table_check(name, document, facts, holders)
 
     def remove_table(self, name: str) -> bool:
@@ -98,7 +98,7 @@ class TableCalls:
 
     def tables(self) -> list[WatchedTable]:
         """Return all watched tables of the database, sorted by name."""
-        rows = self._fetch_table(catalog_statement("tables", with_metadata=False), [], "the watched tables")
+        rows = self._fetch_table(catalog_statement("tables", with_metadata=False), [])
         return [
             WatchedTable(
                 f"{schema}.{name}",
@@ -113,15 +113,18 @@ class TableCalls:
     def _call_table(self, call: str, name: str, *first: str | None) -> Any:
         schema, table = table_address(check_table(name))
         query = catalog_statement(call, with_metadata=False)
-        rows = self._fetch_table(query, [*first, schema, table], f'table "{name}"', refuses=name)
+        rows = self._fetch_table(query, [*first, schema, table], name, refuses=True)
         return rows[0][0] if rows else None
 
     def _fetch_table(
-        self, query: bytes, params: Sequence[Any], subject: str, *, refuses: str | None = None
+        self, query: bytes, params: Sequence[Any], name: str | None = None, *, refuses: bool = False
     ) -> list[tuple[Any, ...]]:
-        """Run a statement about `subject`. `refuses` is the table that it may refuse."""
+        """Run a statement about a table, or all of them. `refuses` says that it may refuse the table."""
         try:
             return self._connections.fetch(query, params)
         except psycopg.Error as exc:
-            refusal = None if refuses is None else table_refused(exc, refuses)
-            raise refusal or map_error(exc, subject) from exc
+            if name is None:
+                raise map_error(exc, "the watched tables") from exc
+            refusal = table_refused(exc, name) if refuses else None
+            rights = self._connections.caller.to_read_table(*table_address(name))
+            raise refusal or map_error(exc, f'table "{name}"', rights=rights) from exc

@@ -154,7 +154,7 @@ def from_snapshot(part: DuePart, number: int, document_id: str, row: StoredRow |
     return event
 
 
-_SNAPSHOT = EventType.SNAPSHOT  # looking up a member takes as long as making the event
+_SNAPSHOT, _UPDATE = EventType.SNAPSHOT, EventType.UPDATE  # looking up a member takes as long as making an event
 
 
 _ROW_EVENTS = {"I": EventType.INSERT, "D": EventType.DELETE, "T": EventType.TRUNCATE}
@@ -162,17 +162,18 @@ _ROW_EVENTS = {"I": EventType.INSERT, "D": EventType.DELETE, "T": EventType.TRUN
 
 def _event_type(event: ChangeEvent) -> EventType:
     row = event._change.row  # noqa: SLF001
-    if row.kind != "U":
-        return _ROW_EVENTS.get(row.kind) or EventType(row.kind)
-    if is_table_name(row.table):
-        return EventType.UPDATE
+    kind, table = row.kind, row.table
+    if kind != "U":
+        return _ROW_EVENTS.get(kind) or EventType(kind)
+    if is_table_name(table):
+        return _UPDATE
     new, old = event._images  # noqa: SLF001
-    after = columns_of(new, row.table)
+    after = columns_of(new, table)
     version = after["version"]
     # A version that did not grow says nothing: the table's trigger did not run, as its owner can arrange.
-    if after["replaced_version"] == version and version != columns_of(old, row.table).get("version"):
+    if after["replaced_version"] == version and version != columns_of(old, table).get("version"):
         return EventType.REPLACE
-    return EventType.UPDATE
+    return _UPDATE
 
 
 def _document_id(event: ChangeEvent) -> str | None:
@@ -188,8 +189,10 @@ def _full_document(event: ChangeEvent) -> Document | None:
     if kind not in "IU":
         return None
     document = _document(event, event._images[0])  # noqa: SLF001
-    if kind == "I":  # in a third of the time of computing each; not before a lost column has raised its error
-        event.__dict__.update(_LACKING_IN_INSERT)
+    # In a third of the time of computing each; not before a lost column has raised its error.
+    event.__dict__["document_id"] = document.id
+    if kind == "I":
+        event.__dict__.update(_OF_INSERT)
     return document
 
 
@@ -197,7 +200,7 @@ def _full_document_before_change(event: ChangeEvent) -> Document | None:
     return _document(event, event._images[1]) if event._change.row.kind in "UD" else None  # noqa: SLF001
 
 
-_LACKING_IN_INSERT = {"full_document_before_change": None, "update_description": None}
+_OF_INSERT = {"event_type": EventType.INSERT, "full_document_before_change": None, "update_description": None}
 
 
 def _document(event: ChangeEvent, image: dict[str, Any]) -> Document:
@@ -216,7 +219,7 @@ def _document(event: ChangeEvent, image: dict[str, Any]) -> Document:
 
 def _update_description(event: ChangeEvent) -> UpdateDescription | None:
     before, after = event.full_document_before_change, event.full_document
-    if event.event_type is not EventType.UPDATE or before is None or after is None:
+    if event.event_type is not _UPDATE or before is None or after is None:
         return None
     new, old = event._images  # noqa: SLF001
     if new["data"] == old["data"]:  # equal texts need no decoding
@@ -252,6 +255,8 @@ class _FromChange:
     A descriptor, not `__getattr__`, which Python calls only after an AttributeError.
     """
 
+    __slots__ = ("_compute", "_compute_of_snapshot", "_name")
+
     def __init__(self, name: str, compute: Callable[[ChangeEvent], Any]) -> None:
         self._name, self._compute, self._compute_of_snapshot = name, compute, OF_SNAPSHOT.get(name)
 
@@ -259,11 +264,13 @@ class _FromChange:
         if event is None:
             raise AttributeError(self._name)
         state = event.__dict__
-        compute = self._compute if "_change" in state else self._compute_of_snapshot if "_part" in state else None
-        if compute is None:
-            raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
-        value = state[self._name] = compute(event)
-        return value
+        if "_change" in state:
+            value = state[self._name] = self._compute(event)
+            return value
+        if "_part" in state and self._compute_of_snapshot is not None:
+            value = state[self._name] = self._compute_of_snapshot(event)
+            return value
+        raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
 
 
 _FIELDS: dict[str, Callable[[ChangeEvent], Any]] = {
@@ -301,12 +308,12 @@ def check_images(change: Change) -> None:
         if row.kind == "schema":
             raise HistoryLost(
                 f"{titled(row.table)} got other columns in SQL, which no event trigger followed, so some of its events "
-                "may lack columns: rebuild from the table, and have a superuser run `pgdoc init`"
+                "may lack columns: rebuild from the table. Only a catalog that a superuser owns has event triggers"
             )
         raise HistoryLost(
             f"{titled(row.table)} was renamed, moved or dropped in SQL, which no event trigger followed, and "
             "wal2json tells tables apart by name only, so changes may be missing: rebuild from the tables, and "
-            "stream from now through pgoutput, or have a superuser create the catalog"
+            "stream from now through pgoutput. Only a catalog that a superuser owns has event triggers"
         )
     raise ReplicaIdentityChanged(
         f"{titled(row.table)}: a change of transaction {change.transaction.xid} has no before image, because the "

@@ -84,6 +84,7 @@ class SnapshotChunk:
         up_to: the last id that the chunk covers; `None` if it covers all that remains of the collection.
         end_lsn: the end of the WAL after the statement.
         order, shape: those of a watched table.
+        is_in_order: whether the documents are as the statement returned them, sorted.
     """
 
     collection: str
@@ -95,6 +96,7 @@ class SnapshotChunk:
     read_at: datetime
     order: KeyOrder | None = None
     shape: TableShape | None = None
+    is_in_order: bool = True
 
     def covers(self, document_id: str) -> bool:
         """Return whether it has the document, if that exists; the chunks before it do not."""
@@ -231,8 +233,9 @@ class Snapshot:
         chunk = self._waiting
         if chunk is None:
             return
-        order = chunk.order
-        before, keys = self.progress, sorted(chunk.documents, key=None if order is None else order.place)
+        before, order, keys = self.progress, chunk.order, list(chunk.documents)
+        if not chunk.is_in_order:
+            keys.sort(key=None if order is None else order.place)
         is_last = chunk.up_to is None
         remaining = [name for name in self._remaining if name != chunk.collection] if is_last else self._remaining
         after = before._replace(
@@ -274,7 +277,9 @@ class Snapshot:
         elif view.full_document is None:
             chunk.documents.pop(document_id, None)
         else:
-            chunk.documents[document_id] = view.full_document
+            document = view.full_document
+            chunk.is_in_order = False  # first: an interrupt after this only costs a sort
+            chunk.documents[document_id] = document
         return True
 
     def _has_delivered(self, document_id: str) -> bool:

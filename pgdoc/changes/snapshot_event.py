@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pgdoc.model.documents import Document
     from pgdoc.model.tokens import ResumeToken, SnapshotProgress
 
-__all__ = ["OF_SNAPSHOT", "mark_of"]
+__all__ = ["OF_SNAPSHOT", "mark_of", "texts_of_row"]
 
 
 def mark_of(event: ReadEvent) -> Mark:
@@ -42,15 +42,19 @@ def _full_document(event: ReadEvent) -> Document:
     state = event.__dict__
     part: DuePart = state["_part"]
     if part.shape is not None and not isinstance(state["_row"], TableRow):
-        image = _image_of(event, part.shape)
-        text, columns = image["data"], image["columns"]
+        text, columns = texts_of_row(state["_row"], part.shape)
         return TableRow.of(state["document_id"], text, part.collection, part.place.decode_text, columns)
     return document_of(state["document_id"], state["_row"], part.collection, part.place.decode_text)
 
 
-def _image_of(event: ReadEvent, shape: TableShape) -> dict[str, Any]:
-    names = [column.name for column in shape.columns]
-    return image_of_row(dict(zip(names, orjson.loads(event._row), strict=True)), shape)  # noqa: SLF001
+def texts_of_row(row: bytes, shape: TableShape) -> tuple[bytes | str, bytes | str | None]:
+    """Return the JSON of a row, or of its document and its other columns, from what `read_table` sends."""
+    if row.startswith(b"["):
+        names = [column.name for column in shape.columns]
+        image = image_of_row(dict(zip(names, orjson.loads(row), strict=True)), shape)
+        return image["data"], image["columns"]
+    columns, separator, document = row.partition(b"\1")
+    return (document, columns) if separator else (row, None)
 
 
 def _columns(event: ReadEvent) -> dict[str, Any] | None:

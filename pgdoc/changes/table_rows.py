@@ -175,7 +175,7 @@ def _image_of(texts: Texts, rows: RowReader, span: Span) -> dict[str, Any]:
         if name not in texts:
             raise UnreadableDocument(
                 f'a row of table "{span.label}" lacks "{name}", a column of its key: the table was changed where no '
-                "event trigger follows it; have a superuser run `pgdoc init`",
+                "event trigger follows it (only a catalog that a superuser owns has them): rebuild from the table",
                 collection=span.label,
             )
     lost = [name for name in rows.lossy if texts.get(name, "") is None]

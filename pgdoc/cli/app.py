@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 import pgdoc
 from pgdoc.cli.arguments import (
     PLUGINS,
     Dsn,
+    Json,
     PlainCommand,
     Schema,
     UnusedSchema,
@@ -26,15 +25,19 @@ from pgdoc.cli.arguments import (
 from pgdoc.cli.consumers import consumers_app
 from pgdoc.cli.demo import run_demo
 from pgdoc.cli.doctor import examine_server
+from pgdoc.cli.doctor.printing import print_finding
+from pgdoc.cli.grants import grant_command
 from pgdoc.cli.invocation import own_command
+from pgdoc.cli.metrics import metrics_command
 from pgdoc.cli.opening import explain_missing, has_schema, missing_collections, open_stream, schema_not_found
-from pgdoc.cli.output import print_events, print_fields, print_json_lines
+from pgdoc.cli.output import print_events, print_fields, print_json, print_json_lines
 from pgdoc.cli.render import printable
 from pgdoc.cli.sizes import read_size
 from pgdoc.cli.stores import DEFAULT_SCHEMA, open_store
 from pgdoc.cli.tables import tables_app
 from pgdoc.cli.transfer import ID_FIELD, dump_documents, load_documents
 from pgdoc.cli.ttl import ttl_app
+from pgdoc.cli.upgrade import upgrade_app
 from pgdoc.errors import CollectionNotFound, PgdocError, ServerUnreachable
 from pgdoc.model.names import check_name
 from pgdoc.model.table_names import is_table_name, titled
@@ -53,6 +56,9 @@ app = typer.Typer(
 app.add_typer(consumers_app, name="consumers")
 app.add_typer(tables_app, name="tables")
 app.add_typer(ttl_app, name="ttl")
+app.command("metrics")(metrics_command)
+app.add_typer(upgrade_app, name="upgrade")
+app.command("grant", cls=PlainCommand)(grant_command)
 
 _TERMINATED = 128 + signal.SIGTERM
 _POLL_S = 1.0
@@ -240,43 +246,44 @@ def watch_command(  # noqa: PLR0913 (its options)
 
 
 @app.command("collections")
-def collections_command(dsn: Dsn = "", schema: Schema = DEFAULT_SCHEMA) -> None:
+def collections_command(*, json: Json = False, dsn: Dsn = "", schema: Schema = DEFAULT_SCHEMA) -> None:
     """List the collections, one per line."""
     with open_store("collections", dsn, schema) as store:
         _note_missing_schema(store, schema)
         for name in store.collections():
-            typer.echo(name)
+            if json:
+                print_json({"schema": schema, "name": name})
+            else:
+                typer.echo(name)
 
 
 @app.command("status")
-def status_command(dsn: Dsn = "", schema: Schema = DEFAULT_SCHEMA) -> None:
+def status_command(*, json: Json = False, dsn: Dsn = "", schema: Schema = DEFAULT_SCHEMA) -> None:
     """Show the state of the server and of the catalog."""
     with open_store("status", dsn, schema) as store:
         _note_missing_schema(store, schema)
-        print_fields(store.status())
+        (print_json if json else print_fields)(store.status())
 
 
 @app.command("history")
-def history_command(dsn: Dsn = "", schema: UnusedSchema = DEFAULT_SCHEMA) -> None:
+def history_command(*, json: Json = False, dsn: Dsn = "", schema: UnusedSchema = DEFAULT_SCHEMA) -> None:
     """Show how far back a stream can resume."""
     with open_store("history", dsn, schema) as store:
-        print_fields(store.history())
+        (print_json if json else print_fields)(store.history())
 
 
 @app.command("doctor")
-def doctor_command(dsn: Dsn = "", schema: Schema = DEFAULT_SCHEMA) -> None:
-    """Report what is wrong or may go wrong, and what to do.
+def doctor_command(*, json: Json = False, dsn: Dsn = "", schema: Schema = DEFAULT_SCHEMA) -> None:
+    """Report what is wrong or may go wrong, and the commands that mend it.
 
-    The exit code is 1 if anything is wrong.
+    Nothing is changed. The exit code is 1 if anything is wrong.
     """
-    styles = {"ok": "green", "warn": "yellow", "wrong": "red"}
-    console = Console(highlight=False)
-    is_wrong = False
+    show = print_json if json else print_finding
+    verdicts = []
     for finding in examine_server(dsn, schema):
-        is_wrong |= finding.verdict == "wrong"
-        line = Text.assemble((f"{finding.verdict:<5}", styles[finding.verdict]), f"  {finding.subject:<12}  ")
-        console.print(line.append(printable(" ".join(finding.text.split()))), soft_wrap=True)
-    raise typer.Exit(int(is_wrong))
+        verdicts.append(finding.verdict)
+        show(finding)
+    raise typer.Exit(int("wrong" in verdicts))
 
 
 @app.command("load", cls=PlainCommand)

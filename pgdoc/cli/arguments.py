@@ -14,6 +14,7 @@ __all__ = [
     "PLUGINS",
     "ConsumerSchema",
     "Dsn",
+    "Json",
     "PlainCommand",
     "Schema",
     "UnusedSchema",
@@ -33,6 +34,7 @@ Dsn = Annotated[
         help="The database, as a libpq connection string or URI. By default, libpq's PG* variables select it.",
     ),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 Schema = Annotated[str, typer.Option("--schema", metavar="NAME", help="The schema whose tables are the collections.")]
 UnusedSchema = Annotated[
     str, typer.Option("--schema", metavar="NAME", help="No effect: this command concerns the whole database.")

@@ -1,10 +1,10 @@
-"""What `watch`, `status` and `history` print on stdout."""
+"""What the commands print on stdout."""
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import fields
+from dataclasses import Field, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pgdoc.changes.events import ChangeEvent
 
-__all__ = ["print_events", "print_fields", "print_json_lines"]
+__all__ = ["print_events", "print_fields", "print_json", "print_json_lines"]
 
 
 def print_events(stream: Iterable[ChangeEvent], *, shows_tokens: bool) -> None:
@@ -64,3 +64,36 @@ def _value_lines(name: str, value: Any) -> list[str]:
         case int() if name == "size" or name.endswith("_bytes"):
             return [render_bytes(value)]
     return ["none" if value is None else str(value)]
+
+
+def print_json(found: Any) -> None:
+    """Print a report as one line of JSON.
+
+    A time span is a number of seconds, and its name says so. Other values that JSON lacks are texts.
+    """
+    typer.echo(json.dumps(_plain(found)))
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type | pgdoc.ResumeToken):
+        return {_key(field): _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return _plain_scalar(value)
+
+
+def _plain_scalar(value: Any) -> Any:
+    match value:
+        case pgdoc.Lsn() | pgdoc.ResumeToken():
+            return str(value)
+        case datetime():
+            return value.isoformat()
+        case timedelta():
+            return value.total_seconds()
+    return value
+
+
+def _key(field: Field[Any]) -> str:
+    return f"{field.name}_seconds" if "timedelta" in str(field.type) else field.name

@@ -1,9 +1,7 @@
 """`pgdoc tables`: list, add, remove and check tables that are watched as they are."""
 
-import json as json_module
-from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -11,7 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 import pgdoc
-from pgdoc.cli.arguments import Dsn, PlainCommand, UnusedSchema
+from pgdoc.cli.arguments import Dsn, Json, PlainCommand, UnusedSchema
+from pgdoc.cli.output import print_json
 from pgdoc.cli.render import printable, render_bytes, render_delay
 from pgdoc.cli.stores import DEFAULT_SCHEMA, open_store
 
@@ -26,7 +25,6 @@ DocumentColumn = Annotated[
         metavar="COLUMN", help="A column of type jsonb or json that events have as their document, not the whole row."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 
 
 @tables_app.callback(invoke_without_command=True)
@@ -34,7 +32,7 @@ def tables_command(
     context: typer.Context, *, json: Json = False, dsn: Dsn = "", schema: UnusedSchema = DEFAULT_SCHEMA
 ) -> None:
     """List the tables that are watched as they are, or add one."""
-    context.obj = dsn
+    context.obj = dsn, json
     if context.invoked_subcommand is None:
         list_tables_command(context, json=json, schema=schema)
 
@@ -44,11 +42,12 @@ def list_tables_command(
     context: typer.Context, *, json: Json = False, dsn: Dsn = "", schema: UnusedSchema = DEFAULT_SCHEMA
 ) -> None:
     """List the tables, with the columns of their keys, and the column of the document."""
-    with open_store("tables", dsn or context.obj, schema) as store:
+    group_dsn, group_json = context.obj
+    with open_store("tables", dsn or group_dsn, schema) as store:
         tables = store.tables()
-    if json:
+    if json or group_json:
         for table in tables:
-            _print_json(table)
+            print_json(table)
         return
     Console().print(_table_of(tables))
 
@@ -64,10 +63,11 @@ def add_table_command(  # noqa: PLR0913 (its options)
     schema: UnusedSchema = DEFAULT_SCHEMA,
 ) -> None:
     """Let streams watch a table. `pgdoc tables check` says beforehand what that does."""
-    with open_store("tables", dsn or context.obj, schema) as store:
+    group_dsn, group_json = context.obj
+    with open_store("tables", dsn or group_dsn, schema) as store:
         is_new = store.add_table(name, document=document)
-    if json:
-        typer.echo(json_module.dumps({"name": name, "added": is_new}))
+    if json or group_json:
+        print_json({"name": name, "added": is_new})
     else:
         typer.echo(printable(f"Streams can watch {name} now." if is_new else f"Streams could watch {name} already."))
 
@@ -77,10 +77,11 @@ def remove_table_command(
     context: typer.Context, name: Name, *, json: Json = False, dsn: Dsn = "", schema: UnusedSchema = DEFAULT_SCHEMA
 ) -> None:
     """End the watching of a table, and keep the table."""
-    with open_store("tables", dsn or context.obj, schema) as store:
+    group_dsn, group_json = context.obj
+    with open_store("tables", dsn or group_dsn, schema) as store:
         was_watched = store.remove_table(name)
-    if json:
-        typer.echo(json_module.dumps({"name": name, "removed": was_watched}))
+    if json or group_json:
+        print_json({"name": name, "removed": was_watched})
     elif was_watched:
         typer.echo(printable(f"Streams no longer watch {name}."))
     if not was_watched:
@@ -102,10 +103,11 @@ def check_table_command(  # noqa: PLR0913 (its options)
 
     The exit code is 1 if it can't be added.
     """
-    with open_store("tables", dsn or context.obj, schema) as store:
+    group_dsn, group_json = context.obj
+    with open_store("tables", dsn or group_dsn, schema) as store:
         found = store.check_table(name, document=document)
-    if json:
-        _print_json(found)
+    if json or group_json:
+        print_json(found)
     else:
         for label, value in _lines_of(found):
             typer.echo(printable(f"{label:<8}{value}"))
@@ -157,18 +159,3 @@ def _cost_line(found: pgdoc.TableCheck) -> str:
 
 def _age(since: datetime) -> timedelta:
     return max(datetime.now(since.tzinfo) - since, timedelta())
-
-
-def _print_json(found: Any) -> None:
-    """Print a dataclass, with times and positions as text."""
-    typer.echo(json_module.dumps(_plain(asdict(found))))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, pgdoc.Lsn):
-        return str(value)
-    return value.isoformat() if isinstance(value, datetime) else value

@@ -1,4 +1,4 @@
-"""`pgdoc ttl run`: delete documents that have expired; and what `pgdoc doctor` finds about them."""
+"""`pgdoc ttl run`: delete documents that have expired."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import json as json_module
 import signal
 import sys
-from datetime import timedelta
 from time import sleep
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
@@ -14,25 +13,23 @@ import psycopg
 import typer
 
 from pgdoc.cli.arguments import Dsn, PlainCommand, Schema
-from pgdoc.cli.render import printable, render_delay
+from pgdoc.cli.render import printable
 from pgdoc.cli.stores import DEFAULT_SCHEMA, conninfo_of_command, explain_missing_dsn
 from pgdoc.database.errors import map_error
 from pgdoc.database.expiry import INTERVAL_S, Backlog, connect_sweeper, read_backlog, sweep
 from pgdoc.errors import DatabaseError, ServerUnreachable
 from pgdoc.model.names import check_name
-from pgdoc.sql import statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pgdoc.database.expiry import Expired
 
-__all__ = ["find_late_documents", "ttl_app"]
+__all__ = ["ttl_app"]
 
 ttl_app = typer.Typer(help="Delete documents that have expired.", rich_markup_mode=None, no_args_is_help=True)
 
 _TERMINATED: Final = 128 + signal.SIGTERM
-_LATE_S: Final = 600.0
 _MOST_COUNTED: Final = 10_000
 
 
@@ -134,37 +131,6 @@ def _print(result: Expired, backlog: Backlog | None, *, json: bool) -> None:
     if result.problem is not None:
         parts.append(f"more may stay: {result.problem}")
     typer.echo(printable(f"{result.collection}, index {result.index}: {'; '.join(parts)}"))
-
-
-def find_late_documents(connection: psycopg.Connection[Any], schema: str) -> Iterator[tuple[str, str]]:
-    """Report documents that have expired long ago and are still there, and values that are no time."""
-    run = f"pgdoc ttl run{'' if schema == DEFAULT_SCHEMA else f' --schema {schema}'}"
-    found = connection.execute(statement("expiry", "expiring").encode(), [schema]).fetchall()
-    for oid, collection, index, obstacle in found:
-        subject = f'index "{index}" of collection "{schema}.{collection}"'
-        if obstacle is not None:
-            yield (
-                "warn",
-                f"{subject}: stores of this role delete nothing that expires, and this check can't look: {obstacle}",
-            )
-            continue
-        backlog = read_backlog(connection, oid)
-        if backlog.late_s is not None and backlog.late_s > _LATE_S:
-            age = render_delay(timedelta(seconds=backlog.late_s))
-            yield (
-                "warn",
-                (
-                    f"{subject}: {_count(backlog.due)} documents have expired and are still there, the first of them "
-                    f"for {age}: keep a store open whose role may delete them, or run `{run}`"
-                ),
-            )
-        if backlog.ignored:
-            yield (
-                "warn",
-                f"{subject}: {_count(backlog.ignored)} documents never expire: their values are no time with an offset",
-            )
-    if found:
-        yield "ok", f"documents expire by {len(found)} {'index' if len(found) == 1 else 'indexes'}"
 
 
 def _count(number: int) -> str:

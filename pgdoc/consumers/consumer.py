@@ -25,19 +25,22 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from pgdoc.changes import events
 from pgdoc.consumers.acknowledgements import ConsumerProgress, NotedMailbox
+from pgdoc.consumers.asked import AskedCheckpoints
+from pgdoc.consumers.claims import busy
 from pgdoc.consumers.filling import Filling
-from pgdoc.consumers.owned_slot import OwnedSlot, save_progress
+from pgdoc.consumers.owned_slot import OwnedSlot
 from pgdoc.consumers.ownership import Ownership
+from pgdoc.consumers.reported import Reading, Reported
+from pgdoc.consumers.saving import save_progress
 from pgdoc.consumers.sharing import HubShare
 from pgdoc.consumers.slots import find_cluster
 from pgdoc.consumers.takeover import Takeover, went_back
-from pgdoc.errors import ConsumerBusy, ConsumerLost, HistoryLost, PgdocError, StoreClosed
-from pgdoc.model.json_codec import decode_comparable
+from pgdoc.errors import ConsumerLost, HistoryLost, PgdocError, StoreClosed
 from pgdoc.model.positions import BEFORE_ALL, Lsn, resume_point
 from pgdoc.model.tokens import Mark, SnapshotStage, token_at
 from pgdoc.replication.source import Cluster
+from pgdoc.replication.traffic import note_reconnect
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.runtime.faults import internal_error
 from pgdoc.runtime.retry import Backoff
@@ -45,8 +48,6 @@ from pgdoc.runtime.retry import Backoff
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from pgdoc.changes.change import Change
-    from pgdoc.changes.events import ChangeEvent
     from pgdoc.changes.fanout import Subscription
     from pgdoc.changes.life import Existence
     from pgdoc.consumers.claims import Claim
@@ -80,8 +81,7 @@ class Consumer:
         begun_at: the position after which the stream began.
         snapshot: how far its snapshot had come when it began, or began again.
         existence: which of its collections existed there; `None` for a stream on all of a schema.
-        unsure: the last checkpoint asked for before a failover, if nobody knows whether that undid it. No later one may
-            be stored unless this one is.
+        asked: the checkpoints that the stream has asked for.
     """
 
     def __init__(  # noqa: PLR0913 (the options of `watch`)
@@ -110,15 +110,11 @@ class Consumer:
         self.snapshot: SnapshotState = SnapshotStage.NONE
         self.begun_at: RawPosition = BEFORE_ALL
         self.existence: Existence | None = None
-        self.unsure = Mark()
+        self.asked = AskedCheckpoints()
         self.recreated = 0
         self.claim: Claim | None = None
         self._cluster = Cluster(0, 0)
         self._owned: OwnedSlot | None = None  # while the slot is owned
-        self._wal_end = 0  # as far as the last owned slot heard
-
-        # The last checkpoint asked for, and the one before; written by the stream's thread, in one assignment.
-        self._asked = Mark(), Mark()
 
         # Used by the consumer's thread only.
         self._begin_at = begin_at
@@ -128,8 +124,9 @@ class Consumer:
         # Shared with the stream's thread and the hub's; `ConsumerProgress` says which thread writes what.
         self._progress = ConsumerProgress()
         self._noted = subscription.mailbox = NotedMailbox(subscription.mailbox, self._progress)
-        self._filling = Filling(subscription, self._view, lambda: self._ends)
+        self._filling = Filling(subscription, lambda: self.ids, lambda: self._ends)
         self._share = HubShare(hub, subscription, lambda: len(company) > 1)
+        self._reported = Reported(self._share)
         self._closing = threading.Event()
         self._abandoned = False
         self._ready: Future[None] = Future()
@@ -159,8 +156,12 @@ class Consumer:
     @property
     def wal_end(self) -> int:
         """The highest LSN that the server has reported."""
-        owned = self._owned
-        return max(self._wal_end if owned is None else owned.wal_end, self._share.wal_end)
+        return self._reported.wal_end(self._owned)
+
+    @property
+    def reading(self) -> Reading:
+        """See `Feed`."""
+        return self._reported.reading(self._owned, self.mode)
 
     def acknowledge(self, mark: Mark) -> None:
         """Note that everything up to `mark` is acknowledged; the server learns it within a second."""
@@ -169,12 +170,6 @@ class Consumer:
     def pass_over(self, given: Mark, mark: Mark) -> None:
         """Acknowledge up to `mark` once everything up to `given` is acknowledged."""
         self._progress.pass_over(given, mark)
-
-    def ask_for_checkpoint(self, mark: Mark) -> None:
-        """Note a checkpoint that a transaction is about to store."""
-        last, _ = self._asked
-        if mark.position > last.position:
-            self._asked = mark, last
 
     def abandon(self) -> None:
         """Let the thread end soon; takes no lock, because the garbage collector may call it while one is held."""
@@ -238,7 +233,8 @@ class Consumer:
                 if self.mode == "reconnecting":  # one warning for each loss
                     logger.info('consumer "%s": not reconnected yet: %s', self.name, exc)
                 else:
-                    logger.warning('consumer "%s": reconnecting: %s', self.name, exc)
+                    logger.warning('consumer "%s": reconnecting at %s: %s', self.name, Lsn(lost_at), exc)
+                    note_reconnect(self._source, "consumer")
                 self.mode = "reconnecting"
                 self._disconnect()
                 backoff.wait(self._closing)
@@ -260,19 +256,12 @@ class Consumer:
 
     def _stand_by(self, ownership: Ownership) -> None:
         """Stand by while another process owns the consumer; raise `ConsumerBusy` if this process may not wait."""
-        if self._wait:
-            # If the owner gives up before the consumer exists, this process creates it here.
-            if self._begin_at is None:
-                self._begin_at = Lsn(ownership.wal_end()[0])
-            self.mode = "standby"
-            self._set_ready()
-        else:
-            pid = ownership.owner_pid()
-            raise ConsumerBusy(
-                f'consumer "{self.name}" is open elsewhere (its session has pid {pid}): close it there, or open it '
-                "with wait=True to stand by",
-                owner_pid=pid,
-            )
+        if not self._wait:
+            raise busy(self.name, ownership.owner_pid())
+        if self._begin_at is None:  # If the owner gives up before the consumer exists, this process creates it here.
+            self._begin_at = Lsn(ownership.wal_end()[0])
+        self.mode = "standby"
+        self._set_ready()
 
     def _set_ready(self) -> None:
         if not self._ready.done():
@@ -294,6 +283,7 @@ class Consumer:
             self.recreated += 1
         owned = self._owned = OwnedSlot(self._source, ownership, cluster, start, self._progress, selection=selection)
         self._cluster = cluster
+        self._reported.begin(cluster.ids)
         self.mode = "catching_up"
         self._set_ready()
         return owned
@@ -315,7 +305,7 @@ class Consumer:
         """Go on after a lost connection, or after the mailbox was full."""
         after = token_at(self._subscription.after, self.ids)
         try:
-            self.unsure = takeover.check_promoted(after, *self._asked) or self.unsure
+            takeover.check_promoted(after, self.asked)
         except (ConsumerLost, HistoryLost):
             self.claim = None  # Store nothing: it would be about events that this server does not have.
             raise
@@ -345,9 +335,6 @@ class Consumer:
             owned.stop_reading()
             self._filling.wait_for_room(owned)
 
-    def _view(self, change: Change) -> ChangeEvent:
-        return events.from_change(change, self.ids, decode_text=decode_comparable)
-
     def _join_hub(self, owned: OwnedSlot) -> bool:
         """Hand over to the hub if it is near; return whether it feeds the stream now."""
         self._noted.closes_at = owned.is_owned_until
@@ -369,6 +356,7 @@ class Consumer:
             self._noted.closes_at = owned.is_owned_until
 
     def _leave_hub(self) -> None:
+        self._reported.note(self._owned)
         self._share.leave()
         self._noted.closes_at = float("inf")
 
@@ -376,13 +364,10 @@ class Consumer:
         """Close the sessions, which are lost or must not be used any more."""
         owned, ownership = self._owned, self._ownership
         self._leave_hub()
-        if owned is not None:
-            self._wal_end = owned.wal_end
-            self._owned = None
-            owned.close()
-        self._ownership = None
-        if ownership is not None:
-            ownership.close()
+        self._owned = self._ownership = None
+        for sessions in (owned, ownership):
+            if sessions is not None:
+                sessions.close()
 
     def _leave(self) -> None:
         atexit.unregister(self.close)

@@ -6,8 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 from pgdoc.changes.change import Burst
+from pgdoc.changes.events import from_change
 from pgdoc.changes.router import Router
 from pgdoc.errors import UnreadableChange
+from pgdoc.model.json_codec import decode_comparable
 from pgdoc.model.positions import before_commits_at
 from pgdoc.runtime.wakeup import Wakeup
 
@@ -15,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pgdoc.changes.fanout import Subscription
-    from pgdoc.changes.router import View
     from pgdoc.consumers.owned_slot import OwnedSlot
+    from pgdoc.model.positions import Ids
 
 PATIENCE_S = 5.0
 """How long a reader stays open while the mailbox is full."""
@@ -28,12 +30,13 @@ class Filling:
     """Puts bursts into the mailbox of one subscription; used by the consumer's thread.
 
     Args:
+        ids: those of the cluster that is read.
         ends: whether the stream has ended.
     """
 
-    def __init__(self, subscription: Subscription, view: View, ends: Callable[[], bool]) -> None:
+    def __init__(self, subscription: Subscription, ids: Callable[[], Ids], ends: Callable[[], bool]) -> None:
         self._subscription = subscription
-        self._router = Router(view)
+        self._router = Router(lambda change: from_change(change, ids(), decode_text=decode_comparable))
         self._router.add(subscription.selection)
         self._ends = ends
 

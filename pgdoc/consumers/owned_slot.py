@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING
 from pgdoc.changes.change import Burst
 from pgdoc.changes.registry import TableAdded
 from pgdoc.consumers.ownership import HEARTBEAT_S, Ownership
+from pgdoc.consumers.saving import SAVE_LIMIT_S, save_progress
 from pgdoc.consumers.slots import open_copy, open_slot
 from pgdoc.errors import PgdocError
 from pgdoc.model.positions import Lsn
 from pgdoc.replication.detours import find_poison, open_detour, unreadable, wants_any
+from pgdoc.replication.reading import Reading, reading_of
 from pgdoc.replication.routes import STRAIGHT, Route, UnsentChange
 from pgdoc.replication.session import read_burst
 from pgdoc.runtime.deadline import deadline_scope
@@ -56,7 +58,6 @@ _LONGEST_ADVANCE_PAUSE_S = 60.0
 The pause has a limit: an advance reads the WAL of the pause before it, so it would take longer each time.
 """
 
-_HEARTBEAT_LIMIT_S = 10.0
 _IDLE_SAVE_BYTES = 16 << 20
 """How far the watermark of a quiet consumer moves between two saves."""
 
@@ -88,8 +89,7 @@ class OwnedSlot:
         *,
         selection: Selection,
     ) -> None:
-        self._source = source
-        self._selection = selection
+        self._source, self._selection = source, selection
         self._ownership = ownership
         self._cluster = cluster
         self._progress = progress
@@ -141,6 +141,11 @@ class OwnedSlot:
     def wal_end(self) -> int:
         """The highest LSN that the server has reported."""
         return max(self._progress.watermark, self._flushed_at_start, self._session.reader.wal_end)
+
+    @property
+    def reading(self) -> Reading:
+        """How far the slot's reader has come in time."""
+        return reading_of(self._session)
 
     @property
     def has_caught_up(self) -> bool:
@@ -281,7 +286,7 @@ class OwnedSlot:
             self._store_acknowledged()
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + HEARTBEAT_S
-            with deadline_scope(_HEARTBEAT_LIMIT_S):
+            with deadline_scope(SAVE_LIMIT_S):
                 self._ownership.follow_tables()
             self.save()
             if not self.is_reading:
@@ -294,7 +299,7 @@ class OwnedSlot:
         if news.mark == self._progress.saved.mark:
             return
         began = time.monotonic()
-        with deadline_scope(_HEARTBEAT_LIMIT_S):
+        with deadline_scope(SAVE_LIMIT_S):
             if not self._ownership.save(*news, self._cluster):
                 raise self._ownership.lost()
         self._progress.saved = news
@@ -316,6 +321,8 @@ class OwnedSlot:
         )
         is_far = confirmable - self._confirmed >= _IDLE_SAVE_BYTES
         has_news = acknowledged != self._acknowledged and confirmable > self._confirmed
+        if found is not None and found.is_failover and found.has_standby:  # it is ready there once it has moved
+            has_news = confirmable > self._confirmed
         is_free = self.is_in_place and found is not None and found.active_pid is None  # its last reader has left
         is_due = time.monotonic() >= self._next_advance or (found is not None and found.wal_status == "unreserved")
         if not is_free or not (is_far or has_news) or not is_due:
@@ -382,27 +389,3 @@ class OwnedSlot:
         """Close both sessions."""
         self.stop_reading()
         self._ownership.close()
-
-
-def save_progress(
-    ownership: Ownership, cluster: Cluster, progress: ConsumerProgress, *, idle_bytes: int, advance: bool
-) -> None:
-    """Take note of the last checkpoint, and store the consumer's progress if it is news.
-
-    Any session of the consumer may store: the claim decides. `idle_bytes` is how far the watermark of a quiet consumer
-    moves between two saves; 0 stores in any case. `advance` also confirms to the slot, because nothing reads it at
-    present.
-    """
-    ownership.check_cluster(cluster)
-    with deadline_scope(_HEARTBEAT_LIMIT_S):
-        checkpoint = ownership.check()
-        safe = progress.await_standbys(checkpoint)
-        if safe is not None:
-            ownership.flush(safe.inserted)  # A crash must not take back what is confirmed to the slot.
-            progress.checkpointed = ownership.mark_of(safe)
-    confirmable = progress.confirmable()
-    news = progress.to_save(idle_bytes)
-    if (news != progress.saved or not idle_bytes) and ownership.save(*news, cluster):
-        progress.saved = news
-        if advance:
-            ownership.advance(confirmable)

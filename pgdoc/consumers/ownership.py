@@ -9,8 +9,9 @@ any role can take.
    that holds a former owner's checkpoint (see `fence`). Only then does it read the position, and end the former
    reader of the slot. So a paused process that wakes up after a takeover can't commit anything.
 3. An owner that loses its session comes back under the same claim, unless another process has claimed the consumer.
-4. The owner uses its session every `HEARTBEAT_S`, and writes nothing at rest. The server ends a session that is idle
-   for `LEASE_S`, so a process that hangs, or whose network does, loses the consumer to a standby.
+4. The owner uses its session every `HEARTBEAT_S`, and writes once an hour at rest, so that the catalog knows since
+   when a closed consumer is unused. The server ends a session that is idle for `LEASE_S`, so a process that hangs, or
+   whose network does, loses the consumer to a standby.
 5. A role that may not see when another role's session began can't tell whether it is still the owner's. Such a standby
    asks for a lease: the claim then ends `LEASE_S` after it was last renewed, and the owner renews it at rest, too.
 """
@@ -27,6 +28,7 @@ import psycopg
 
 from pgdoc.consumers.claims import Checkpoint, Claim, ConsumerRow, Owner, RowLockedError
 from pgdoc.consumers.fence import ending_blockers
+from pgdoc.consumers.questions import Questions
 from pgdoc.consumers.server_errors import map_consumer_error, mapped
 from pgdoc.consumers.slots import (
     ConsumerSlot,
@@ -45,11 +47,11 @@ from pgdoc.errors import (
     StreamError,
     UnreadableChange,
 )
-from pgdoc.model.positions import Lsn, Position
+from pgdoc.model.positions import Position
 from pgdoc.model.tokens import Mark, parse_snapshot
 from pgdoc.replication.checks import FLUSH_LIMIT_S, check_flush
 from pgdoc.replication.connection import connect, has_word, preflight
-from pgdoc.replication.registry import follow_tables, read_existence
+from pgdoc.replication.registry import follow_tables
 from pgdoc.replication.standby import StandbyCheck
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.sql import statement
@@ -57,8 +59,6 @@ from pgdoc.sql import statement
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgdoc.changes.life import Existence
-    from pgdoc.model.positions import RawPosition
     from pgdoc.model.tokens import SnapshotState
     from pgdoc.replication.source import Cluster, Source
 
@@ -75,7 +75,7 @@ _FLUSH_POLL_S = 0.01
 _ADVANCE_LIMIT_S = 70.0
 
 
-class Ownership:
+class Ownership(Questions):
     """A session that owns a consumer, or asks for it; used by one thread.
 
     The methods that need the claim raise `ConsumerLost` if another process has taken over.
@@ -93,6 +93,7 @@ class Ownership:
     def __init__(self, source: Source, name: str, claim: Claim | None = None) -> None:
         self.name = name
         self.claim = claim
+        self._replaced: Owner | None = None  # the last claim of another process
         self.purpose = f"consumer {name}"
         self.lease_s = LEASE_S
         self._source = source
@@ -147,6 +148,7 @@ class Ownership:
         except RowLockedError:  # another process is claiming it, or its owner advances the slot
             return False
         self.claim = None if row is None else Claim(*row)
+        self._replaced = seen
         return row is not None
 
     def find_owner(self) -> Owner | None:
@@ -158,6 +160,11 @@ class Ownership:
         """Return the pid of the session that owns the consumer, if any."""
         owner = self.find_owner()
         return None if owner is None or owner.is_free else owner.pid
+
+    def was_unused_for(self, span: timedelta) -> bool:
+        """Return whether no process had the consumer open for so long before this one claimed it."""
+        last = None if self._replaced is None else self._replaced.renewed_at
+        return self._row("was_unused", {"name": self.name, "last": last, "span": span}) is not None
 
     def find(self) -> ConsumerRow | None:
         """Read the consumer's row; `None` if it does not exist."""
@@ -218,7 +225,7 @@ class Ownership:
         row = self._row("look", self.slot, self.name)
         if row is None or (row.epoch, row.holder) != self.claim:
             raise self.lost()
-        if row.needs_lease:
+        if row.needs_renewal:
             self._renew(LEASE_S)
         standbys_have = row.standbys_have if self.wants_failover else None
         return Checkpoint(tuple(row.place), row.snapshot, row.inserted, standbys_have)
@@ -274,31 +281,6 @@ class Ownership:
         with mapped(self._connection, self.name):
             end_reader(self._connection, self.slot)
             return find_slot(self._connection, self.slot)
-
-    def published_since(self) -> int:
-        """Return the LSN since which the publication that pgoutput reads is complete."""
-        return int(self._one("published_since", self._source.schema)[0])
-
-    def loses_values(self) -> bool:
-        """Return whether wal2json can't send some values of a watched table."""
-        return bool(self._one("loses_values")[0])
-
-    def exact_since(self, names: list[str] | None) -> int:
-        """Return the LSN since which wal2json surely names these tables; `names` as in `Selection.names`."""
-        return int(self._one("exact_since", self._source.schema, names)[0])
-
-    def needs_pgoutput(self, names: list[str] | None, read_from: int) -> bool:
-        """Return whether wal2json loses values of these tables, and pgoutput sends all that is wanted from there on."""
-        wanted = self._source.schema, names
-        return bool(self._one("needs_pgoutput", *wanted, *wanted, str(Lsn(read_from)), *wanted)[0])
-
-    def existence(self, position: RawPosition, names: frozenset[str] | None) -> Existence | None:
-        """Return which of these collections exist at `position`; `None` for all of a schema."""
-        if names is None:
-            return None
-        at = (str(Lsn(position[0])), str(Lsn(position[1])))
-        rows = self._execute(statement("consumers", "existed"), self._source.schema, sorted(names), *at).fetchall()
-        return read_existence(position[0], rows)
 
     def follow_tables(self) -> None:
         """See `pgdoc.replication.registry.follow_tables`."""

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc.consumers.claims import CONSUMER_TABLES, RowLockedError
+from pgdoc.consumers.claims import RowLockedError
 from pgdoc.database.errors import one_line
+from pgdoc.database.rights import Caller, identifier
 from pgdoc.errors import DatabaseError
-from pgdoc.replication.connection import map_replication_error, quote_identifier
+from pgdoc.replication.connection import map_replication_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,9 +41,9 @@ def map_consumer_error(exc: psycopg.Error, connection: psycopg.Connection[Any]) 
     """Make an error that says which right to grant, if the role lacks one."""
     if exc.sqlstate != "42501":
         return map_replication_error(exc, connection)
-    text, role = one_line(exc), quote_identifier(connection.info.user)
+    text, role = one_line(exc), connection.info.user
     if _OUR_TABLES.search(text):
-        advice = f"as the catalog's owner, run GRANT SELECT, INSERT, UPDATE, DELETE ON {CONSUMER_TABLES} TO {role}"
+        advice = Caller(role).to_have_consumers()
     else:  # A takeover ends sessions of the former owner, which may belong to another role.
-        advice = f"open the consumer as the same role everywhere, or run GRANT pg_signal_backend TO {role}"
+        advice = f"open the consumer as the same role everywhere, or run GRANT pg_signal_backend TO {identifier(role)}"
     return DatabaseError(f"{text}: {advice}", sqlstate=exc.sqlstate)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from pgdoc.changes.fanout import Subscription
     from pgdoc.model.positions import Ids, RawPosition
+    from pgdoc.replication.reading import Reading
     from pgdoc.streams.hub import Hub
 
 _FIRST_PAUSE_S = 1.0
@@ -73,6 +74,11 @@ class HubShare:
     def wal_end(self) -> int:
         """The highest LSN that the server has reported to the hub, while that feeds the consumer; else 0."""
         return self._hub.wal_end if self._subscription.state is State.LIVE else 0
+
+    @property
+    def reading(self) -> Reading | None:
+        """How far the hub's reader has come in time, while it feeds the consumer; else `None`."""
+        return self._hub.reading if self._subscription.state is State.LIVE else None
 
     def join(self, watermark: int, ids: Ids, plugin: str) -> bool:
         """Hand the consumer over to the hub, if both are near each other; return whether the hub feeds it now.

@@ -73,6 +73,8 @@ class ConsumerSlot(NamedTuple):
         ends_idle: whether the server invalidates a slot that nobody reads for some time (PostgreSQL 18).
         is_failover: whether standbys synchronize it.
         is_held_back: whether the server holds back the readers of failover slots until its standbys have the WAL.
+        has_standby: whether a standby may synchronize slots.
+        reason: why it is lost (PostgreSQL 17); see `pgdoc.database.slot_losses`.
     """
 
     plugin: str
@@ -82,6 +84,8 @@ class ConsumerSlot(NamedTuple):
     ends_idle: bool
     is_failover: bool = False
     is_held_back: bool = False
+    has_standby: bool = False
+    reason: str | None = None
 
     @property
     def may_rest(self) -> bool:

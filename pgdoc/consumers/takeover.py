@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pgdoc.consumers.claims import check_schema
 from pgdoc.consumers.slots import change_failover, change_plugin, make_slot
+from pgdoc.database.slot_losses import cure_of_loss, describe_loss
 from pgdoc.decoding.plugins import PLUGINS
 from pgdoc.errors import ConsumerLost, HistoryLost, InvalidResumeToken, PgdocError, StreamError
 from pgdoc.model.positions import BEFORE_ALL, Lsn, before_commits_at
@@ -30,6 +31,7 @@ from pgdoc.model.tokens import Mark, SnapshotStage, token_at
 from pgdoc.replication.checks import check_exact, check_position, check_published
 
 if TYPE_CHECKING:
+    from pgdoc.consumers.asked import AskedCheckpoints
     from pgdoc.consumers.ownership import Ownership
     from pgdoc.consumers.slots import ConsumerSlot
     from pgdoc.model.positions import RawPosition
@@ -127,28 +129,25 @@ class Takeover:
         self._ownership.check()
         return self._find_slot(after, needed_from)
 
-    def check_promoted(self, after: ResumeToken, asked: Mark, before: Mark) -> Mark | None:
+    def check_promoted(self, after: ResumeToken, asked: AskedCheckpoints) -> None:
         """Refuse to go on at a promoted server that lacks what the stream was given, or a checkpoint of it.
-
-        The stream has asked for the checkpoints `asked` and, right before, `before`. If only the last one is missing,
-        its transaction may have failed, and its event may still be in work: return it.
 
         Raises:
             HistoryLost, ConsumerLost: see `was_ahead` and `lost_checkpoint`.
         """
         if after.timeline == self._cluster.timeline or after.system_id != self._cluster.system_id:
-            return None
+            return
         row = self._ownership.find()
         stored = BEFORE_ALL if row is None or row.position is None else row.position
-        if before.position > stored:
-            raise lost_checkpoint(self._ownership.name, Lsn(before.position[0]), Lsn(stored[0]))
+        undone = asked.find_undone(stored)
+        if undone is not None:
+            raise lost_checkpoint(self._ownership.name, Lsn(undone.position[0]), Lsn(stored[0]))
         try:
             self._cluster.check(after.position, (after.system_id, after.timeline, after.database_oid))
         except InvalidResumeToken as exc:
-            if asked.position > BEFORE_ALL:
-                raise lost_checkpoint(self._ownership.name, after.lsn, Lsn(stored[0])) from exc
-            raise was_ahead(self._ownership.name, exc, Lsn(stored[0])) from exc
-        return asked if asked.position > stored else None
+            if asked.is_empty:
+                raise was_ahead(self._ownership.name, exc, Lsn(stored[0])) from exc
+            raise lost_checkpoint(self._ownership.name, after.lsn, Lsn(stored[0])) from exc
 
     def _enter_new(self, begin_at: ResumeToken | Lsn | None, *, is_unknown: bool) -> StartPoint:
         ownership = self._ownership
@@ -226,16 +225,19 @@ class Takeover:
                 check_exact(read_from, ownership.exact_since(self._names), self._source.schema)
         except (HistoryLost, InvalidResumeToken) as exc:
             if not self._recreate:
-                raise self._lost(fault, exc) from exc
+                raise self._lost(fault, exc, slot) from exc
             return self._begin_anew(exc)
         return StartPoint(max(position, before_commits_at(slot.confirmed)), read_from)
 
-    def _lost(self, fault: str, exc: PgdocError) -> HistoryLost:
+    def _lost(self, fault: str, exc: PgdocError, slot: ConsumerSlot | None) -> HistoryLost:
         name = self._ownership.name
+        is_lost = slot is not None and slot.wal_status == "lost"
+        cure = cure_of_loss(slot.reason) if slot is not None and is_lost else ""
         found = f'its slot "{self._ownership.slot}" {fault}, and ' if fault else ""
         return HistoryLost(
             f'consumer "{name}" can\'t go on: {found}{exc}. Drop it with `pgdoc consumers drop {name}` and rebuild '
-            'what it feeds, or open it with on_lost="recreate" to go on from now',
+            'what it feeds, or open it with on_lost="recreate" to go on from now'
+            + (f". So that it does not happen again, {cure}" if cure else ""),
             oldest_available=getattr(exc, "oldest_available", None),
         )
 
@@ -259,6 +261,6 @@ def _fault(slot: ConsumerSlot | None, needed_from: int | None) -> str:
     if slot is None:
         return "is gone"
     if slot.wal_status == "lost":
-        return "has lost its WAL"
+        return describe_loss(slot.reason)
     is_ahead = needed_from is not None and slot.confirmed > needed_from
     return "was moved on by another process" if is_ahead else ""

@@ -39,11 +39,13 @@ class GuardedQuery(NamedTuple):
         plain: the parts of a statement that fails at a document that PostgreSQL can't print.
         safe: the parts of one that returns NULL for it, which takes a little longer; the same as `plain` if the
             statement returns no documents.
+        writes: whether it needs the rights of a writer.
     """
 
     table: str
     plain: tuple[str, str]
     safe: tuple[str, str]
+    writes: bool = False
 
     @property
     def prints(self) -> bool:
@@ -98,8 +100,9 @@ def check_state(state: str, table: str, subject: str) -> None:
     """
     if state == "unbound":
         raise RegistryUnbound(
-            f"{subject}: the registry of collections belongs to another database, because this one is a copy or was "
-            "restored: run `pgdoc init` as the catalog's owner, or SELECT pgdoc.rebind()"
+            f"{subject}: the registry of collections belongs to another database, because this one was upgraded, is a "
+            "copy or was restored: as the catalog's owner, run `pgdoc upgrade finish` if it was prepared for an "
+            "upgrade, else `pgdoc init`, or SELECT pgdoc.rebind()"
         )
     if state == "newer":
         raise SerializationFailure(

@@ -69,7 +69,7 @@ def write_statement(
         "using_metadata": 'USING "pgdoc metadata"' if with_metadata else "",
         "and_version": "AND version OPERATOR(pg_catalog.=) %s" if versioned else "",
     }
-    return guarded_query(block, table, {**given, **_DEFAULT_CLAUSES, **clauses})
+    return guarded_query(block, table, {**given, **_DEFAULT_CLAUSES, **clauses})._replace(writes=True)
 
 
 _FIRST: Final = {

@@ -19,9 +19,10 @@ _OLD_ROW_HEADER: Final = 5
 
 
 class TableFacts(NamedTuple):
-    """A row of `check_table` in `tables.sql`."""
+    """A row of `check_table` in `tables.sql`. Only a plain table can ever be added."""
 
     quoted: str
+    is_plain: bool
     fault: list[str] | None
     conflict: list[str] | None
     role_fault: list[str] | None
@@ -46,6 +47,8 @@ def missing_table(name: str) -> TableCheck:
 
 def lock_of(facts: TableFacts) -> str | None:
     """Return the mode of the lock that `add_table` takes; `None` if it would do nothing."""
+    if not facts.is_plain:
+        return None
     if not facts.is_full:
         return "ACCESS EXCLUSIVE"
     return None if facts.is_watched and facts.is_published else "SHARE ROW EXCLUSIVE"
@@ -83,6 +86,8 @@ def _refusals(document: str | None, facts: TableFacts) -> Iterator[Refusal]:
 
 
 def _steps(document: str | None, facts: TableFacts) -> Iterator[str]:
+    if not facts.is_plain:
+        return
     if not facts.is_full:
         yield f"ALTER TABLE ONLY {facts.quoted} REPLICA IDENTITY FULL"
     if not facts.is_published:

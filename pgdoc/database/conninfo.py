@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgdoc.errors import DatabaseError
@@ -16,7 +17,7 @@ from pgdoc.runtime.secrets import without_secrets
 if TYPE_CHECKING:
     from psycopg.abc import PQGenConn
 
-__all__ = ["PlainConnection", "parse_conninfo", "with_application_name", "with_timeout"]
+__all__ = ["PlainConnection", "database_of", "parse_conninfo", "with_application_name", "with_timeout"]
 
 _CONNECT_TIMEOUT_S = 10
 _NAME_BYTES = 63  # PostgreSQL cuts off longer names, and logs a notice
@@ -98,6 +99,20 @@ def _fault(settings: dict[str, Any]) -> str:
     if not re.fullmatch(r"\s*-?\d+\s*", timeout_s):
         return "connect_timeout is not a number"
     return ""
+
+
+def database_of(conninfo: str) -> str:
+    """Return the name of the database that a conninfo leads to; empty if that can't be told."""
+    try:
+        settings = conninfo_to_dict(conninfo)
+        defaults = {each.keyword: each.val or b"" for each in pq.Conninfo.get_defaults()}
+    except (psycopg.Error, UnicodeError):
+        return ""
+    found = {
+        name: str(settings.get(name) or defaults.get(name.encode(), b"").decode(errors="replace"))
+        for name in ("dbname", "service", "user")
+    }
+    return found["dbname"] or ("" if found["service"] else found["user"])
 
 
 def with_timeout(conninfo: str) -> str:

@@ -25,10 +25,12 @@ from pgdoc.errors import (
     ServerUnreachable,
     StoreClosed,
     TransactionLost,
+    UpgradePrepared,
 )
 from pgdoc.model.short_repr import short_repr
 
 __all__ = [
+    "FROZEN",
     "commit_error",
     "connection_error",
     "is_about_table",
@@ -44,7 +46,7 @@ __all__ = [
 # dropped; the session was idle for too long.
 _UNREACHABLE = re.compile(r"08...|53300|57P0[1-5]")
 # The SQLSTATEs of the catalog's functions (`migrations/sql`).
-_UNBOUND, _REFUSED, _CREATED_AGAIN = "PGD01", "PGD02", "PGD04"
+_UNBOUND, _REFUSED, _CREATED_AGAIN, FROZEN = "PGD01", "PGD02", "PGD04", "PGD06"
 # What a statement meets at a table of another form: no table or schema, column, operator or conversion; a view; or a
 # plan that was kept for the former table.
 _ABOUT_TABLE = re.compile(r"42P01|3F000|42703|42883|42804|42846|42809|0A000|55000")
@@ -76,11 +78,12 @@ def connection_error(exc: psycopg.Error) -> PgdocError:
     )
 
 
-def map_error(exc: psycopg.Error, subject: str, *, in_transaction: bool = False) -> PgdocError:
+def map_error(exc: psycopg.Error, subject: str, *, in_transaction: bool = False, rights: str = "") -> PgdocError:
     """Return pgdoc's error for an exception of a call on an open connection, or of the pool.
 
     The caller keeps the cause: `raise map_error(exc, ...) from exc`. `subject` is what the call was about, such as
     `collection "docs.orders"`. `in_transaction` is for a call in a transaction that lives as long as the connection.
+    `rights` says what to do if the role lacks a right on the subject, see `pgdoc.database.rights`.
     """
     if isinstance(exc, psycopg_pool.PoolClosed):
         return StoreClosed("the store is closed: open a new one")
@@ -97,7 +100,7 @@ def map_error(exc: psycopg.Error, subject: str, *, in_transaction: bool = False)
     if is_conflict(exc):
         return _duplicate(exc, subject)
     kind = SerializationFailure if is_serialization_failure(exc) else DatabaseError
-    return kind(f"{subject}: {_server_text(exc)}{_advice(exc)}", sqlstate=exc.sqlstate)
+    return kind(f"{subject}: {_server_text(exc)}{_advice(exc, rights)}", sqlstate=exc.sqlstate)
 
 
 def commit_error(exc: psycopg.Error) -> PgdocError:
@@ -146,9 +149,11 @@ def is_connection_loss(exc: psycopg.Error) -> bool:
     return _UNREACHABLE.fullmatch(exc.sqlstate) is not None
 
 
-def _registry_error(exc: psycopg.Error, subject: str) -> CollectionNotFound | RegistryUnbound | None:
+def _registry_error(exc: psycopg.Error, subject: str) -> PgdocError | None:
     if exc.sqlstate == _UNBOUND:
         return RegistryUnbound(f"{subject}: {_server_text(exc)}")
+    if exc.sqlstate == FROZEN:
+        return UpgradePrepared(f"{subject}: {_server_text(exc)}")
     if exc.sqlstate == _REFUSED:
         return CollectionNotFound(
             f"{subject} was dropped, and the table that has its name now is another one: use another name, or run the "
@@ -201,9 +206,9 @@ def _values_at(paths: tuple[str, ...], values: tuple[Any, ...] | None) -> str:
     return f" ({', '.join(f'{path} = {short_repr(value)}' for path, value in zip(paths, values, strict=True))})"
 
 
-def _advice(exc: psycopg.Error) -> str:
+def _advice(exc: psycopg.Error, rights: str) -> str:
     if isinstance(exc, psycopg.errors.InsufficientPrivilege) and not exc.diag.message_hint:
-        return ". Grant the privilege to the role, or use a role that has it"
+        return f". {_advice_on_rights(exc, rights)}"
     if isinstance(exc, psycopg.errors.UniqueViolation | psycopg.errors.ExclusionViolation):
         return (
             f". A trigger wrote this to the table {exc.diag.schema_name}.{exc.diag.table_name}: look at its rows there"
@@ -213,6 +218,20 @@ def _advice(exc: psycopg.Error) -> str:
     if isinstance(exc, psycopg.errors.DuplicatePreparedStatement | psycopg.errors.InvalidSqlStatementName):
         return ". A pooler runs the statements of one program in sessions of others: don't run PREPARE there"
     return ""
+
+
+def _advice_on_rights(exc: psycopg.Error, rights: str) -> str:
+    """Tell what refused the role: privileges, a row policy, or code of the table; the text can be in any language."""
+    if exc.diag.source_function == "ExecWithCheckOptions":
+        return "A row policy of the table forbids the role to write this row: write another one, or as another role"
+    if rights and (exc.diag.source_function or "").startswith("aclcheck_error") and not _is_in_foreign_code(exc):
+        return rights
+    return "Grant the privilege to the role, or use a role that has it"
+
+
+def _is_in_foreign_code(exc: psycopg.Error) -> bool:
+    """Whether a function or trigger that does not belong to pgdoc met the error."""
+    return exc.diag.context is not None and "pgdoc." not in exc.diag.context
 
 
 def _server_text(exc: psycopg.Error) -> str:

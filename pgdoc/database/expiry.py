@@ -18,6 +18,7 @@ import psycopg
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision
 from pgdoc.database.conninfo import with_application_name, with_timeout
 from pgdoc.database.errors import connection_error, map_error, one_line
+from pgdoc.database.rights import Caller
 from pgdoc.errors import PgdocError
 from pgdoc.runtime.deadline import BoundedConnection, deadline_scope
 from pgdoc.runtime.fork import remember
@@ -101,7 +102,7 @@ def sweep(
         if obstacle is not None and not names:
             result.problem = obstacle
         else:
-            with _noting_errors(result):
+            with _noting_errors(connection, schema, result):
                 _sweep_index(connection, result, takes_turns=takes_turns, trusting=bool(names), is_stopping=is_stopping)
         yield result
         if is_stopping():
@@ -133,7 +134,7 @@ def _sweep_index(
 
 
 @contextlib.contextmanager
-def _noting_errors(result: Expired) -> Iterator[None]:
+def _noting_errors(connection: psycopg.Connection[Any], schema: str, result: Expired) -> Iterator[None]:
     """Note why the documents of one index can't be deleted, and go on with the next one."""
     try:
         yield
@@ -141,6 +142,8 @@ def _noting_errors(result: Expired) -> Iterator[None]:
         if exc.sqlstate is None:
             raise
         result.problem = one_line(exc)
+        if isinstance(exc, psycopg.errors.InsufficientPrivilege):
+            result.problem += f". {Caller(connection.info.user, schema).to_write()}"
 
 
 def read_backlog(connection: psycopg.Connection[Any], index_oid: int) -> Backlog:
@@ -253,7 +256,7 @@ class Sweeper:
             if not is_stopping():
                 logger.warning("expired documents stay at the moment: %s", " ".join(str(exc).split()))
         except Exception:  # a bug must not end the thread: the next pass may succeed
-            logger.exception("expired documents stay at the moment")
+            logger.exception("deleting expired documents failed")
 
     def _log(self, result: Expired) -> None:
         """Log what was deleted; a problem that stays is a warning once."""

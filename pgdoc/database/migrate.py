@@ -14,7 +14,8 @@ import psycopg
 
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, check_owner, check_server
 from pgdoc.database.conninfo import PlainConnection, with_timeout
-from pgdoc.database.errors import connection_error, map_error
+from pgdoc.database.errors import connection_error, map_error, one_line
+from pgdoc.database.rights import identifier
 from pgdoc.errors import DatabaseError, PgdocError
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def _run(conninfo: str, command: str, revision: str) -> None:
     from alembic import command as alembic_command  # noqa: PLC0415
 
     with _connect(conninfo) as connection:
+        info = connection.info
+        grant = f"GRANT CREATE ON DATABASE {identifier(info.dbname)} TO {identifier(info.user)}"
         check_server(connection.info.server_version, connection.info.parameter_status("server_encoding"))
         check_owner(connection.execute(FIND_FOREIGN_OWNER).fetchone())
         # SQLAlchemy looks around as soon as it connects, before `env.py` begins its own transaction.
@@ -72,9 +75,9 @@ def _run(conninfo: str, command: str, revision: str) -> None:
             with engine.connect() as alchemy:
                 getattr(alembic_command, command)(_config(alchemy), revision)
         except sqlalchemy.exc.DBAPIError as exc:
-            raise _migration_error(command, exc.orig, conninfo) from exc.orig
+            raise _migration_error(command, exc.orig, conninfo, grant) from exc.orig
         except psycopg.Error as exc:
-            raise _migration_error(command, exc, conninfo) from exc
+            raise _migration_error(command, exc, conninfo, grant) from exc
 
 
 def _connect(conninfo: str) -> psycopg.Connection:
@@ -108,7 +111,7 @@ def _script_location() -> Path:
     return shipped if shipped.is_dir() else package.parent / "migrations"
 
 
-def _migration_error(command: str, exc: BaseException | None, conninfo: str) -> DatabaseError:
+def _migration_error(command: str, exc: BaseException | None, conninfo: str, grant: str) -> DatabaseError:
     if isinstance(exc, psycopg.errors.LockNotAvailable):
         return DatabaseError(
             f"the {command} of the pgdoc catalog waited too long for a lock. Sessions with locks on tables: "
@@ -119,7 +122,9 @@ def _migration_error(command: str, exc: BaseException | None, conninfo: str) -> 
     if not isinstance(error, DatabaseError):
         return DatabaseError(f"the {command} of the pgdoc catalog failed: {exc}")
     if error.sqlstate == "42501":
-        return DatabaseError(f"{error}. Run it as the owner of the database", sqlstate=error.sqlstate)
+        found = f"the {command} of the pgdoc catalog: {one_line(exc) if isinstance(exc, psycopg.Error) else exc}"
+        advice = f"Run it as the role that owns the catalog, or, if there is none yet, run {grant} first"
+        return DatabaseError(f"{found}. {advice}", sqlstate=error.sqlstate)
     return error
 
 

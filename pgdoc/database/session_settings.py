@@ -23,6 +23,7 @@ __all__ = [
     "SESSION",
     "as_options",
     "check_encoding",
+    "effective_role",
     "given_options",
     "local_statements",
     "missing_settings",
@@ -72,6 +73,14 @@ def missing_settings(wanted: Mapping[str, str], found: Mapping[str, str | None])
             "the conninfo, ALTER DATABASE ... RESET gin_fuzzy_search_limit, and reconnect the pooler"
         )
     return {name: wanted[name] for name, value in _UNSET.items() if name in wanted and found.get(name) == value}
+
+
+def effective_role(
+    connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], found: Mapping[str, str | None]
+) -> str:
+    """Return the role whose rights a session has: the one that logged in, or the one that its `options` set."""
+    role = found.get("role")
+    return role if role and role != "none" else connection.info.user
 
 
 def as_options(settings: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Final
 
 from pgdoc.errors import TableRefused
@@ -25,7 +26,8 @@ def table_refused(exc: psycopg.Error, name: str) -> TableRefused | None:
 
 def not_added(name: str) -> TableRefused:
     """Return the error for a table that is to be watched and was not added."""
-    return TableRefused(name, "it was not added", f"call store.add_table({name!r}), or run `pgdoc tables add {name}`")
+    command = f"pgdoc tables add {shlex.quote(name)}"
+    return TableRefused(name, "it was not added", f"call store.add_table({name!r}), or run `{command}`")
 
 
 def needs_event_triggers(name: str) -> TableRefused:
@@ -36,5 +38,5 @@ def needs_event_triggers(name: str) -> TableRefused:
     return TableRefused(
         "any" if name == "." else name,
         "wal2json would leave out its rows while it has another name, and no event trigger follows that",
-        'open the store with plugin="auto", or let a superuser create the catalog',
+        'open the store with plugin="auto", or use a catalog that a superuser owns, which has event triggers',
     )

@@ -78,6 +78,11 @@ def parse_keepalive(frame: bytes) -> PrimaryKeepalive:
     return PrimaryKeepalive(wal_end, bool(reply))
 
 
+def keepalive_sent_at(frame: bytes) -> float:
+    """Return when the server sent a keepalive that was parsed, in seconds since 1970."""
+    return float(_SENT_AT.unpack_from(frame, 9)[0]) / 1e6 + _EPOCH.timestamp()
+
+
 def standby_status_update(*, write: int, flush: int, now: datetime, reply: bool = False) -> bytes:
     """Make a standby status update.
 

@@ -23,6 +23,8 @@
     │   │   ├── ReplicationNotPermitted  the role lacks REPLICATION, or pg_hba.conf refuses it
     │   │   ├── SlotsExhausted           no free replication slot or walsender (resumable, retryable)
     │   │   └── DirectRouteNeeded        the connection goes through a pooler
+    │   ├── UpgradePrepared              the database takes no writes until an upgrade of PostgreSQL is finished
+    │   ├── UpgradeRefused               `pgdoc upgrade` would lose something (`findings`)
     │   ├── TableRefused                 a table can't be watched (`table`, `reason`, `cure`)
     │   └── DatabaseError                any other error of the server (`sqlstate`)
     │       └── SerializationFailure     another transaction came in between (retryable)
@@ -114,6 +116,8 @@ from pgdoc.errors.server import (
     TableRefused,
     TransactionLost,
     UnsupportedServer,
+    UpgradePrepared,
+    UpgradeRefused,
     WalLevelTooLow,
 )
 from pgdoc.errors.streams import (
@@ -184,6 +188,8 @@ __all__ = [
     "UnreadableChange",
     "UnreadableDocument",
     "UnsupportedServer",
+    "UpgradePrepared",
+    "UpgradeRefused",
     "VersionConflict",
     "WalLevelTooLow",
 ]

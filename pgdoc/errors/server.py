@@ -132,6 +132,25 @@ class SerializationFailure(DatabaseError):  # noqa: N818 (the name in PostgreSQL
     retryable = True
 
 
+class UpgradePrepared(ServerError):  # noqa: N818
+    """The database is prepared for an upgrade of PostgreSQL: its collections take no writes, and no consumer opens.
+
+    Run `pgdoc upgrade finish` behind the upgrade, or `pgdoc upgrade prepare --cancel`.
+    """
+
+
+class UpgradeRefused(ServerError):  # noqa: N818
+    """`pgdoc upgrade` stops before anything could be lost; each finding says what to do.
+
+    Attributes:
+        findings: what is in the way, one text each.
+    """
+
+    def __init__(self, message: str, *, findings: tuple[str, ...] = ()) -> None:
+        super().__init__(": ".join([message, "; ".join(findings)]) if findings else message)
+        self.findings = findings
+
+
 class TableRefused(ServerError):  # noqa: N818
     """A table can't be watched as it is.
 

@@ -21,10 +21,10 @@ class TableRow(Document):
     def of(
         cls,
         document_id: str,
-        data_text: str,
+        data_text: bytes | str,
         table: str,
         decode_text: JsonDecoder | None,
-        columns_text: str | None = None,
+        columns_text: bytes | str | None = None,
     ) -> TableRow:
         """Make a row that decodes its data on first access. `columns_text` is the JSON of the other columns, if any.
 
@@ -39,7 +39,7 @@ class TableRow(Document):
         return row
 
     @property
-    def columns_text(self) -> str | None:
+    def columns_text(self) -> bytes | str | None:
         """The JSON of the other columns, if the data is only one of them."""
         return self.__dict__.get("_columns")
 

@@ -9,8 +9,7 @@ from pgdoc.errors import DatabaseError, HistoryLost, InvalidResumeToken, ServerU
 from pgdoc.model.positions import Lsn, Position
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
+    from pgdoc.database.slot_losses import HistoryLimits
     from pgdoc.model.tokens import ResumeToken
     from pgdoc.replication.source import Cluster
 
@@ -45,39 +44,12 @@ def check_flush(deadline: float) -> None:
         )
 
 
-def check_reach(position: Position, oldest: int | None) -> None:
-    """Refuse a position that history does not reach back to."""
-    if oldest is None or oldest > position.commit_lsn:
-        raise history_lost(position.commit_lsn, oldest)
-
-
-_CONFLICTS: Final = {
-    "rows_removed": (
-        ", as the primary removed rows of its catalog that the slots of this standby needed",
-        "run ALTER SYSTEM SET hot_standby_feedback = on on the standby, and set its primary_slot_name",
-    ),
-    "wal_level_insufficient": (
-        ", as the primary had a wal_level lower than logical, which ends the slots of its standbys",
-        "leave it at logical",
-    ),
-}
-"""Why a standby invalidates slots, by `invalidation_reason`: the cause and the cure."""
-
-
-def history_lost(at: int, oldest: int | None, limit: str = "", reasons: Iterable[str] = ()) -> HistoryLost:
-    """Make the error for a position that no bookmark reaches back to.
-
-    `oldest` is `None` if there is no bookmark. `limit` is the value of `max_slot_wal_keep_size` if the server removed
-    WAL because of it, else empty. `reasons` are those of a standby that has invalidated bookmarks.
-    """
+def history_lost(at: int, oldest: int | None, limits: HistoryLimits) -> HistoryLost:
+    """Make the error for a position that no bookmark reaches back to; `oldest` is `None` if there is no bookmark."""
     found = "no history is kept" if oldest is None else f"history reaches back to {Lsn(oldest)}"
-    cause = f", as the server removed what exceeds its max_slot_wal_keep_size of {limit}" if limit else ""
-    cure = "raise that" if limit else "keep more with set_history()"
-    for reason in reasons:
-        cause, cure = _CONFLICTS.get(reason, (cause, cure))
     return HistoryLost(
-        f"position {Lsn(at)} is no longer kept ({found}{cause}): rebuild from the collections, stream from now, and "
-        f"{cure}",
+        f"position {Lsn(at)} is no longer kept ({found}{limits.cause}): rebuild from the collections, stream from now, "
+        f"and {limits.cure}",
         oldest_available=None if oldest is None else str(Lsn(oldest)),
     )
 
@@ -88,7 +60,7 @@ def check_exact(at: int, since: int, schema: str) -> None:
         raise HistoryLost(
             f"position {Lsn(at)} is older than {Lsn(since)}, where pgdoc found that SQL had renamed, moved or dropped "
             f'collections of the schema "{schema}", so wal2json may leave changes out: rebuild from the collections, '
-            "stream from now through pgoutput, or have a superuser create the catalog",
+            "stream from now through pgoutput. Only a catalog that a superuser owns has triggers that note it at once",
             oldest_available=str(Lsn(since)),
         )
 
@@ -97,8 +69,8 @@ def hidden_documents(subject: str) -> DatabaseError:
     """Make the error for a snapshot under row-level security, with the SQLSTATE of pg_dump's refusal."""
     return DatabaseError(
         f"{subject} has row-level security, so the snapshot would lack the documents that its policies hide from this "
-        "role, while the stream has every change: read it as the owner of the table or a role with BYPASSRLS, or watch "
-        "without snapshot=True",
+        "role, while the stream has every change: read it as the owner of the table, or as a role with BYPASSRLS "
+        "(ALTER ROLE ... BYPASSRLS as a superuser), or watch without snapshot=True",
         sqlstate="42501",
     )
 

@@ -13,7 +13,8 @@ from psycopg.rows import namedtuple_row
 
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, OLDEST_SERVER, check_owner
 from pgdoc.database.conninfo import parse_conninfo, with_application_name
-from pgdoc.database.errors import connection_error, is_connection_loss, one_line
+from pgdoc.database.errors import FROZEN, connection_error, is_connection_loss, one_line
+from pgdoc.database.rights import Caller
 from pgdoc.database.session_settings import as_options, given_options, still_accepted
 from pgdoc.database.standbys import FIND_PRIMARY
 from pgdoc.errors import (
@@ -27,6 +28,7 @@ from pgdoc.errors import (
     ServerUnreachable,
     SlotsExhausted,
     UnsupportedServer,
+    UpgradePrepared,
     WalLevelTooLow,
 )
 from pgdoc.runtime.deadline import BoundedConnection, deadline_scope
@@ -209,10 +211,7 @@ def _check_replication(found: Any, *, needs_slot: bool) -> None:
             "wal_level = 'logical' and restart the server"
         )
     if not found.may_replicate:
-        raise ReplicationNotPermitted(
-            f'role "{found.role}" may not replicate: '
-            f"run ALTER ROLE {quote_identifier(found.role)} REPLICATION as a superuser"
-        )
+        raise ReplicationNotPermitted(f'role "{found.role}" may not replicate: {Caller(found.role).to_replicate()}')
     if needs_slot and found.slots >= found.max_slots:
         raise SlotsExhausted(f"all {found.max_slots} replication slots of the server are in use: {_MORE_SLOTS}")
     if found.walsenders >= found.max_walsenders:
@@ -244,7 +243,7 @@ def map_replication_error(exc: psycopg.Error, connection: psycopg.Connection[Any
         )
     if exc.sqlstate == "42501":
         return PluginNotAllowed(f"{text}: {_ALLOW}") if plugin else ReplicationNotPermitted(f"{text}: {_ALTER_ROLE}")
-    lacking = _lacking(exc.sqlstate, text)
+    lacking = _lacking(exc, text)
     if lacking is not None:
         return lacking
     if is_connection_loss(exc) or exc.sqlstate in _PASSING:
@@ -252,8 +251,11 @@ def map_replication_error(exc: psycopg.Error, connection: psycopg.Connection[Any
     return DatabaseError(f"replication failed: {text}", sqlstate=exc.sqlstate)
 
 
-def _lacking(sqlstate: str | None, text: str) -> PgdocError | None:
+def _lacking(exc: psycopg.Error, text: str) -> PgdocError | None:
     """Return the error for what the server lacks to read a slot, if that is the reason."""
+    sqlstate = exc.sqlstate
+    if sqlstate == FROZEN:
+        return UpgradePrepared(f"{text}. {(exc.diag.message_hint or '').rstrip('.')}")
     if sqlstate == "42704" and _OUR_PUBLICATION.search(text):
         return HistoryLost(f"{text}: the publication is younger than the WAL to be read: stream from now")
     if sqlstate == "55000" and _WAL_LEVEL.search(text):
@@ -315,7 +317,7 @@ _ALLOW = (
 _MORE_SLOTS = "raise max_replication_slots and restart the server, or drop slots that nobody reads"
 _MORE_WALSENDERS = "raise max_wal_senders and restart the server, or close streams"
 _DIRECT_ROUTE = "conninfo leads to a pooler; give the server's own host and port as replication_conninfo"
-_ALTER_ROLE = "run ALTER ROLE ... REPLICATION as a superuser"
+_ALTER_ROLE = "run ALTER ROLE ... REPLICATION as a superuser; `pgdoc grant` prints all that a role needs for streams"
 
 
 class _Refusal(NamedTuple):

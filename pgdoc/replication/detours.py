@@ -55,7 +55,10 @@ def open_detour(open_route: OpenRoute, session: ReplicationSession, unsent: Unse
             logger.info("no detour through %s: %s", plugin, exc)
             continue
         logger.warning(
-            "%s: reading it through %s%s", unsent, plugin, "" if part.has_messages else " without writers' metadata"
+            "%s: reading it through %s, %s writers' metadata",
+            unsent,
+            plugin,
+            "with" if part.has_messages else "without",
         )
         return detour
     raise unsent

@@ -10,6 +10,7 @@ from __future__ import annotations
 import select
 import socket
 import time
+from collections import deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from pgdoc.decoding.frames import (
     LARGE_BYTES,
     XLOG_DATA,
     copy_large,
+    keepalive_sent_at,
     parse_keepalive,
     standby_status_update,
     xlog_start,
@@ -27,11 +29,13 @@ from pgdoc.decoding.frames import (
 from pgdoc.errors import ServerUnreachable
 from pgdoc.model.positions import Lsn
 from pgdoc.replication.connection import map_replication_error, quote_identifier, quote_option
+from pgdoc.runtime.census import CENSUS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pgdoc.replication.standby import StandbyCheck
+    from pgdoc.replication.traffic import Tally
 
 BURST_FRAMES = 512
 """The largest number of frames that `read` returns, so that dispatching a burst takes little time."""
@@ -42,6 +46,9 @@ _MORE_FRAMES = 8
 _STATUS_INTERVAL_S = 10.0
 _WAL_SENDER_TIMEOUT_MS = 60_000
 """Where the server's is 0, which lets a walsender wait for ever for a client that hangs, and the shutdown with it."""
+
+_CLOCKS = 6
+"""How many keepalives count for the difference of the clocks: one in each status interval."""
 
 _SILENCE_LIMIT = 4  # in status intervals; the reader asks the server for a reply in each
 
@@ -54,6 +61,7 @@ class Reader:
         start: the LSN to start at, not below the slot's `confirmed_flush_lsn`.
         is_decoding: asks the server whether the walsender with this pid is decoding.
         standby: asks the server whether the walsender could count as a synchronous standby. `close` closes it, too.
+        tally: counts what is received.
 
     Attributes:
         pid: that of the walsender.
@@ -61,6 +69,8 @@ class Reader:
         is_quiet: whether it could count as a synchronous standby, so that nothing is confirmed; as of the last time
             that there was something to confirm.
         has_large_buffer: whether a large frame came, for which libpq keeps memory until the connection is closed.
+        waited_at: the time of `time.monotonic` at which nothing was left to read.
+        clock_ahead_s: how far the server's clock is ahead of this process's; 0 until a keepalive tells.
     """
 
     def __init__(  # noqa: PLR0913 (what a session consists of)
@@ -72,8 +82,11 @@ class Reader:
         *,
         is_decoding: Callable[[int], bool],
         standby: StandbyCheck,
+        tally: Tally,
     ) -> None:
         self.slot = slot
+        self._tally = tally
+        CENSUS.enter(self, tally)
         self._is_decoding = is_decoding
         self._standby = standby
         self._connection = connection
@@ -81,10 +94,14 @@ class Reader:
         self.pid = self._pgconn.backend_pid  # now: a connection that was lost does not say
         self._interval_s = _status_interval_s(connection)
 
-        # Written by the thread that owns the reader; any thread may read `wal_end` and `is_quiet`.
+        # Written by the thread that owns the reader; any thread may read what has no underscore.
         self.wal_end = start
         self.is_quiet = False
         self.has_large_buffer = False
+        self.waited_at = time.monotonic()
+        self.clock_ahead_s = 0.0
+        self._clocks: deque[float] = deque(maxlen=_CLOCKS)
+        self._clock_due = True
         self._started_at = self._received = start
         self._end: int | None = None  # libpq's answer when the server ended the stream
         self._confirmed = self._reported = 0
@@ -210,6 +227,7 @@ class Reader:
             break
         if len(frames) > before:
             self._last_heard = time.monotonic()
+            self._tally.received_bytes += sum(map(len, frames[before:] if before else frames))
             if frames[-1][0] == XLOG_DATA:
                 self._received = max(self._received, xlog_start(frames[-1]))
                 self.wal_end = max(self.wal_end, self._received)
@@ -224,8 +242,13 @@ class Reader:
         self._received = max(self._received, keepalive.wal_end)
         self.wal_end = max(self.wal_end, keepalive.wal_end)
         self._answer_due = self._answer_due or keepalive.reply_requested
+        if self._clock_due:
+            self._clock_due = False
+            self._clocks.append(keepalive_sent_at(frame) - time.time())
+            self.clock_ahead_s = max(self._clocks)  # each is too low by the time that the keepalive was under way
 
     def _wait(self, timeout_s: float) -> None:
+        self.waited_at = time.monotonic()
         for descriptor, _ in self._poll.poll(max(0.0, min(timeout_s, self._interval_s)) * 1000):
             if descriptor == self._pgconn.socket:
                 self._pgconn.consume_input()
@@ -240,7 +263,7 @@ class Reader:
         if not asks and not self._answer_due:
             return
         if asks:
-            self._last_asked = now
+            self._last_asked, self._clock_due = now, True
         self._question_due = self._answer_due = False
         self._send_status(flush=0, reply=asks)  # before anything that waits: a server that shuts down waits for it
         self._report_confirmed()

@@ -39,8 +39,9 @@ def fetch_registry(connection: psycopg.Connection[Any], source: Source) -> Regis
     assert identity is not None  # noqa: S101
     if not identity.is_bound:
         raise RegistryUnbound(
-            "the registry of collections belongs to another database: this one is a copy, or was restored from a "
-            "dump; run `pgdoc init` as the catalog's owner"
+            "the registry of collections belongs to another database: this one was upgraded, is a copy, or was "
+            "restored from a dump; as the catalog's owner, run `pgdoc upgrade finish` if it was prepared for an "
+            "upgrade, else `pgdoc init`"
         )
     return Registry(
         source.schema,

@@ -30,6 +30,7 @@ from pgdoc.replication.slot_start import fetch_confirmed, take_position
 from pgdoc.replication.slots import advance, copy_slot, fetch_lsn, slot_name
 from pgdoc.replication.source import Cluster, SlotStart, Source
 from pgdoc.replication.standby import StandbyCheck
+from pgdoc.replication.traffic import Tally
 from pgdoc.sql import statement
 
 if TYPE_CHECKING:
@@ -236,6 +237,7 @@ def begin_reading(  # noqa: PLR0913 (what a session consists of)
         plugin.options(source.schema, route.part, watched),
         is_decoding=partial(is_decoding, source.conninfo),
         standby=standby,
+        tally=Tally(source, slot),
     )
     assembler = Assembler(slot_start.at, registry)
     return ReplicationSession(reader, plugin.decoder(source.schema), assembler, cluster, slot_start, route)
@@ -256,13 +258,13 @@ def identify(connection: psycopg.Connection[Any]) -> Cluster:
     assert row is not None  # noqa: S101 (the protocol promises one)
     timeline = int(row.timeline)
     if timeline == 1:
-        return Cluster(int(row.systemid), timeline, (), found.oid, found.name)
+        return Cluster(int(row.systemid), timeline, (), found.oid, found.name, tuple(found.former))
     history = connection.execute(f"TIMELINE_HISTORY {timeline}").fetchone()
     assert history is not None  # noqa: S101
     text = history.content if isinstance(history.content, str) else bytes(history.content).decode()
     fields = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     switches = tuple((int(line[0]), int(Lsn.parse(line[1]))) for line in fields)
-    return Cluster(int(row.systemid), timeline, switches, found.oid, found.name)
+    return Cluster(int(row.systemid), timeline, switches, found.oid, found.name, tuple(found.former))
 
 
 def check_publication(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from pgdoc.errors import HistoryLost, PluginMissing, PluginNotAllowed
+from pgdoc.errors import PluginMissing, PluginNotAllowed
 from pgdoc.model.positions import Lsn
 from pgdoc.replication.checks import history_lost
 from pgdoc.replication.connection import map_replication_error, quote_literal
@@ -19,8 +19,10 @@ from pgdoc.replication.slots import (
     bookmarks,
     copy_slot,
     create_slot,
+    fetch_limits,
     fetch_lsn,
     flushed,
+    is_prepared,
 )
 from pgdoc.replication.source import SlotStart
 from pgdoc.sql import statement
@@ -93,22 +95,15 @@ def _take_position(  # noqa: PLR0913 (what the two above were given)
         advance(connection, slot, start, wanted)
         return wanted
     if at is not None:
-        raise _history_lost_at(connection, wanted)
+        kept = bookmarks(connection)
+        raise history_lost(wanted, kept[0].confirmed if kept else None, fetch_limits(connection))
     if source.primary is not None and is_in_recovery(connection):
         start = create_slot_on_standby(connection, source.primary, slot, plugin)
     else:
         start = create_slot(connection, source.conninfo, slot, plugin)
-    if begin_history:
+    if begin_history and not is_prepared(connection):
         copy_slot(connection, slot, bookmark_name(connection), temporary=False, plugin=BOOKMARK_PLUGIN)
     return start
-
-
-def _history_lost_at(connection: psycopg.Connection[Any], at: int) -> HistoryLost:
-    kept = bookmarks(connection)
-    has_lost_wal = len(bookmarks(connection, lost=True)) > len(kept)
-    limit = _fetch_wal_limit(connection) if has_lost_wal else ""
-    rows = connection.execute(statement("replication", "lost_reasons")).fetchall() if has_lost_wal else []
-    return history_lost(at, kept[0].confirmed if kept else None, limit, [row.reason for row in rows])
 
 
 def _copy_bookmark(connection: psycopg.Connection[Any], plugin: str, slot: str, at: int) -> int | None:
@@ -136,8 +131,3 @@ def fetch_confirmed(connection: psycopg.Connection[Any], slot: str) -> int:
     """Return a slot's `confirmed_flush_lsn`."""
     query = statement("replication", "confirmed").format(slot=quote_literal(slot))
     return fetch_lsn(connection, f"({query})")
-
-
-def _fetch_wal_limit(connection: psycopg.Connection[Any]) -> str:
-    row = connection.execute("SELECT pg_catalog.current_setting('max_slot_wal_keep_size') AS size").fetchone()
-    return str(row.size) if row else ""

@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import logging
 import secrets
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 
 from pgdoc.database.errors import one_line
+from pgdoc.database.slot_losses import HistoryLimits
 from pgdoc.errors import SlotBlocked
 from pgdoc.model.positions import Lsn
 from pgdoc.replication.connection import connect, map_replication_error, preflight, quote_identifier, quote_literal
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.sql import statement
-
-if TYPE_CHECKING:
-    from pgdoc.replication.source import Source
 
 logger = logging.getLogger("pgdoc.history")
 
@@ -37,17 +35,12 @@ _BLOCKED_AFTER_S = 10
 
 
 class Bookmark(NamedTuple):
-    """A slot that keeps history from `confirmed` on.
-
-    Attributes:
-        is_failover: whether standbys synchronize it.
-    """
+    """A slot that keeps history from `confirmed` on."""
 
     name: str
     confirmed: int
     wal_status: str
     restart: int | None
-    is_failover: bool = False
 
     @property
     def made_at(self) -> int:
@@ -62,17 +55,24 @@ def bookmarks(connection: psycopg.Connection[Any], *, lost: bool = False) -> lis
     return [bookmark for bookmark in found if lost or bookmark.wal_status != "lost"]
 
 
-def make_first_bookmark(conninfo: str, *, allows_standby: bool) -> None:
+def fetch_limits(connection: psycopg.Connection[Any]) -> HistoryLimits:
+    """Return which settings of the server have shortened the database's history."""
+    row = connection.execute(statement("replication", "history_limits")).fetchone()
+    return HistoryLimits() if row is None else HistoryLimits(*row)
+
+
+def make_first_bookmark(conninfo: str, *, allows_standby: bool = False, is_finishing: bool = False) -> None:
     """Create the first bookmark of a database that has none, so that its history begins.
 
     Does nothing on a server without `max_slot_wal_keep_size`: a bookmark could fill its disk, and only a hub drops one.
-    Does nothing on a standby, which may not have the catalog yet, and is refused unless `allows_standby`.
+    Nor does it before an upgrade of PostgreSQL, unless `is_finishing`. Does nothing on a standby, which may not have
+    the catalog yet, and is refused unless `allows_standby`.
     """
     with connect(conninfo, replication=False, purpose="bookmarks") as plain:
         if preflight(plain, allows_standby=allows_standby):
             return
         try:
-            if bookmarks(plain) or is_unlimited(plain):
+            if bookmarks(plain) or is_unlimited(plain) or (is_prepared(plain) and not is_finishing):
                 return
         except psycopg.Error as exc:
             raise map_replication_error(exc, plain) from exc
@@ -91,6 +91,12 @@ def is_unlimited(connection: psycopg.Connection[Any]) -> bool:
         "SELECT pg_catalog.current_setting('max_slot_wal_keep_size') OPERATOR(pg_catalog.=) '-1' AS unlimited"
     ).fetchone()
     return bool(row and row[0])
+
+
+def is_prepared(connection: psycopg.Connection[Any]) -> bool:
+    """Return whether the database is prepared for an upgrade of PostgreSQL, which a new bookmark would prevent."""
+    row = connection.execute(statement("replication", "is_prepared")).fetchone()
+    return bool(row and row.is_prepared)
 
 
 def slot_name(connection: psycopg.Connection[Any], prefix: str) -> str:
@@ -117,24 +123,6 @@ def set_failover(connection: psycopg.Connection[Any], slot: str, *, on: bool) ->
     A copy of a slot never has the flag. The server waits while something reads the slot.
     """
     connection.execute(f"ALTER_REPLICATION_SLOT {quote_identifier(slot)} (FAILOVER {'true' if on else 'false'})")
-
-
-def flag_bookmarks(source: Source, plain: psycopg.Connection[Any]) -> None:
-    """Make failover slots of all bookmarks if the source wants that; `plain` is a connection for plain SQL.
-
-    So streams without a slot of their own can go on after a failover, too.
-    """
-    if not source.wants_failover(plain.info.server_version):
-        return
-    missing = [bookmark.name for bookmark in bookmarks(plain) if not bookmark.is_failover]
-    if not missing:
-        return
-    with connect(source.conninfo, replication=True, purpose="bookmarks") as connection:
-        for name in missing:
-            try:
-                set_failover(connection, name, on=True)
-            except (psycopg.errors.UndefinedObject, psycopg.errors.ObjectInUse) as exc:
-                logger.info('bookmark "%s" did not become a failover slot: %s', name, one_line(exc))
 
 
 def create_slot(connection: psycopg.Connection[Any], conninfo: str, slot: str, plugin: str) -> int:

@@ -73,6 +73,7 @@ class Cluster:
     Attributes:
         switches: `(timeline, LSN at which the server left it)` for each earlier timeline.
         database_oid: identifies the database inside the cluster. A copy, or one created again, has another.
+        former: the system identifiers of the clusters from which this one was upgraded.
     """
 
     system_id: int
@@ -80,6 +81,7 @@ class Cluster:
     switches: tuple[tuple[int, int], ...] = ()
     database_oid: int | None = None
     database: str = ""
+    former: tuple[int, ...] = ()
 
     @property
     def ids(self) -> Ids:
@@ -109,6 +111,12 @@ class Cluster:
                 was left.
         """
         system_id, timeline, database_oid = ids
+        if system_id in self.former and system_id != self.system_id:
+            raise InvalidResumeToken(
+                f"the token belongs to cluster {system_id}, which was upgraded to this cluster, {self.system_id}: no "
+                "position outlasts an upgrade of PostgreSQL; start without it, and with snapshot=True where you keep "
+                "a copy of the documents"
+            )
         if system_id != self.system_id:
             raise InvalidResumeToken(
                 f"the token belongs to cluster {system_id}, but this server is cluster {self.system_id}: "

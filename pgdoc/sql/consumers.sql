@@ -61,7 +61,7 @@ WITH dropped AS (
   WHERE o.name = %(name)s AND o.epoch = %(epoch)s AND o.holder = %(holder)s
     AND NOT EXISTS (SELECT FROM pgdoc.consumers c WHERE c.name = o.name)
 )
-UPDATE pgdoc.owners o SET pid = NULL, backend_start = NULL
+UPDATE pgdoc.owners o SET pid = NULL, backend_start = NULL, renewed_at = clock_timestamp()
 WHERE o.name = %(name)s AND o.epoch = %(epoch)s AND o.holder = %(holder)s
   AND EXISTS (SELECT FROM pgdoc.consumers c WHERE c.name = o.name)
 
@@ -139,14 +139,16 @@ WITH progress AS (
 )
 UPDATE pgdoc.consumers
 SET place = least(place, %(place)s::bigint[]), snapshot = %(snapshot)s, system_id = %(system)s, timeline = %(timeline)s,
-  database_oid = %(database)s
+  database_oid = %(database)s, recreated = recreated + 1
 WHERE name = %(name)s AND epoch = %(epoch)s AND holder = %(holder)s
 RETURNING true
 
 -- name: look
+-- A claim is renewed once an hour even where no lease depends on it, so that `was_unused` can tell.
 -- `standbys_have` is the LSN up to which the standbys with a physical slot have flushed the WAL; NULL if there is none, or
 -- if the consumer's slot is about to lose its WAL. A slot without a standby that holds back much is not waited for.
-SELECT c.epoch, c.holder, c.place, c.snapshot, o.needs_lease,
+SELECT c.epoch, c.holder, c.place, c.snapshot,
+  o.needs_lease OR clock_timestamp() - o.renewed_at > '1 hour'::interval AS needs_renewal,
   (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint AS inserted,
   (SELECT min(s.restart_lsn) - '0/0'::pg_lsn FROM pg_replication_slots s
    WHERE s.slot_type = 'physical' AND (s.wal_status = 'reserved' OR s.active AND s.wal_status = 'extended')
@@ -202,16 +204,25 @@ SET (lsn, collections, problem, skipped_at, skipped_by, passed_at) = (
     u.collections = '{}' OR excluded.collections <> '{}' AND excluded.collections <@ u.collections) AS seen) AS told)
 RETURNING u.skipped_at IS NOT NULL AS is_skipped
 
+-- name: was_unused
+-- `last`: when the claim before this one was last renewed. A consumer that does not exist was not in use.
+SELECT true WHERE NOT EXISTS (
+  SELECT FROM pgdoc.consumers c LEFT JOIN pgdoc.consumer_progress p ON p.name = c.name
+  WHERE c.name = %(name)s
+    AND clock_timestamp() - greatest(c.created_at, p.seen_at, %(last)s::timestamptz) < %(span)s::interval)
+
 -- name: remove
 DELETE FROM pgdoc.consumers WHERE name = %s RETURNING true
 
 -- name: slot
--- The column failover exists since PostgreSQL 17.
+-- The columns failover and invalidation_reason exist since PostgreSQL 17.
 SELECT plugin, wal_status, (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint AS confirmed, active_pid,
   coalesce((SELECT setting <> '0'::text FROM pg_settings WHERE name = 'idle_replication_slot_timeout'::text), false)
     AS ends_idle,
   coalesce((to_jsonb(s) ->> 'failover')::boolean, false) AS is_failover,
-  coalesce(current_setting('synchronized_standby_slots', true) <> '', false) AS is_held_back
+  coalesce(current_setting('synchronized_standby_slots', true) <> '', false) AS is_held_back,
+  EXISTS (SELECT FROM pg_replication_slots WHERE slot_type = 'physical') AS has_standby,
+  to_jsonb(s) ->> 'invalidation_reason' AS reason
 FROM pg_replication_slots AS s WHERE slot_name = %s
 
 -- name: published_since

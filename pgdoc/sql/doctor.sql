@@ -1,26 +1,130 @@
 -- What `pgdoc doctor` checks on a server where the catalog may be missing; `tables` needs the catalog.
 
--- name: server
-SELECT current_setting('server_version') AS version, current_setting('max_slot_wal_keep_size') AS keep_size
+-- name: settings
+SELECT name, setting, unit, current_setting(name) AS shown, source FROM pg_settings WHERE name = ANY (%s::text[])
 
--- name: standby_names
--- The setting, and the names of pgdoc's walsenders.
-SELECT current_setting('synchronous_standby_names') AS names, array(
+-- name: role
+-- What the role of this session may do and see. The walsender checks the role that logged in.
+SELECT current_user::text AS role, r.rolsuper AS is_superuser, l.rolreplication OR l.rolsuper AS may_replicate,
+  pg_has_role('pg_read_all_stats'::name, 'USAGE'::text) AS reads_stats,
+  pg_has_role('pg_read_all_settings'::name, 'USAGE'::text) AS reads_settings, pg_is_in_recovery() AS in_recovery
+FROM pg_roles r, pg_roles l WHERE r.rolname = current_user AND l.rolname = session_user
+
+-- name: clock
+SELECT clock_timestamp() AS now
+
+-- name: wal_size
+-- `failed_since`: since when nothing could be archived, if the last attempt failed.
+SELECT (SELECT sum(size)::bigint FROM pg_ls_waldir()) AS size,
+  CASE WHEN a.last_failed_time > coalesce(a.last_archived_time, '-infinity'::timestamptz) THEN a.last_failed_time END AS failed_since,
+  a.failed_count AS failures
+FROM pg_stat_archiver a
+
+-- name: room
+SELECT (SELECT count(*) FROM pg_replication_slots) AS slots, current_setting('max_replication_slots')::int AS max_slots,
+  (SELECT count(*) FROM pg_stat_replication) AS walsenders, current_setting('max_wal_senders')::int AS max_walsenders
+
+-- name: walsender_names
+-- Of pgdoc's walsenders.
+SELECT array(
   SELECT a.application_name FROM pg_replication_slots s JOIN pg_stat_activity a ON a.pid = s.active_pid
   WHERE s.slot_name ~ '^pgdoc[a-z]?_') AS open
 
+-- name: standbys
+-- The walsenders that stream to standbys, as far as the role may see them. A backup is in another state.
+SELECT r.application_name AS name, s.slot_name AS slot
+FROM pg_stat_replication r LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid
+WHERE r.state = ANY (ARRAY['streaming', 'catchup']) AND (s.slot_type <> 'logical') IS NOT FALSE
+ORDER BY r.application_name, r.pid
+
+-- name: sync_workers
+-- A standby's worker that copies slots connects to a database of the primary.
+SELECT a.pid FROM pg_stat_activity a WHERE a.application_name ~ 'slotsync worker$'
+
 -- name: slots
--- The slots that pgdoc created in this database.
-SELECT slot_name AS name, wal_status, (pg_current_wal_lsn() - restart_lsn)::bigint AS retained
-FROM pg_replication_slots
-WHERE slot_name ~ '^pgdoc[a-z]?_' AND database = current_database()
-ORDER BY slot_name
+-- All slots of the server. `is_ours` has all that are pgdoc's, of any database; `consumer` is the name in the slot of one.
+SELECT s.slot_name::text AS name, s.slot_type AS type, s.database::text AS database, s.active, s.temporary, s.wal_status,
+  coalesce(s.database = current_database(), false) AS is_here,
+  s.slot_name ~ '^pgdoc[a-z]?_[0-9]+_' AS is_ours, s.slot_name ~ '^pgdoc_[0-9]+_' AS is_consumers,
+  s.slot_name ~ '^pgdocb_[0-9]+_[0-9a-f]+_' AS is_bookmark,
+  substring(s.slot_name::text, '^pgdoc_[0-9]+_(.*)$') AS consumer,
+  (here.lsn - s.restart_lsn)::bigint AS retained,
+  greatest(age(s.xmin), age(s.catalog_xmin)) AS xid_age, s.xmin IS NOT NULL AS has_feedback,
+  coalesce((to_jsonb(s) ->> 'failover')::boolean, false) AS is_failover,
+  coalesce((to_jsonb(s) ->> 'synced')::boolean, false) AS is_synced,
+  to_jsonb(s) ->> 'invalidation_reason' AS reason,
+  extract(epoch FROM clock_timestamp() - (to_jsonb(s) ->> 'inactive_since')::timestamptz)::float8 AS idle_s
+FROM pg_replication_slots s, (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END) AS here(lsn)
+ORDER BY s.slot_name
+
+-- name: frozen
+SELECT datname::text AS name, age(datfrozenxid) AS age FROM pg_database ORDER BY age DESC
+
+-- name: slot_limit
+SELECT CASE WHEN setting <> '-1' THEN setting::bigint * 1048576::bigint END AS bytes
+FROM pg_settings WHERE name = 'max_slot_wal_keep_size'
+
+-- name: keeps_bookmarks_for_nobody
+-- A row if the last store to close would have dropped the bookmarks, and none is open.
+SELECT true AS holds FROM pgdoc.settings
+WHERE current_setting('max_slot_wal_keep_size') = '-1' AND NOT history_chosen
+  AND NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.database = current_database() AND s.slot_name ~ '^pgdoch_')
+  AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = current_database()
+                  AND a.application_name ~ 'pgdoc (bookmarks|hub)')
+
+-- name: event_triggers
+SELECT evtname::text AS name, evtenabled::text AS enabled FROM pg_event_trigger
+WHERE evtname = 'pgdoc_drops' OR evtname = 'pgdoc_alters'
+ORDER BY evtname
+
+-- name: publication_owner
+-- A row if the catalog's owner can't change the publication.
+SELECT pg_get_userbyid(p.pubowner)::text AS name, pg_get_userbyid(n.nspowner)::text AS expected
+FROM pg_publication p, pg_namespace n
+WHERE p.pubname = 'pgdoc' AND n.nspname = 'pgdoc' AND NOT pg_has_role(n.nspowner, p.pubowner, 'USAGE')
+
+-- name: foreign_tables
+-- What others have added to the publication.
+SELECT n.nspname::text AS schema, c.relname::text AS name
+FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid JOIN pg_class c ON c.oid = r.prrelid
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE p.pubname = 'pgdoc' AND n.nspname <> 'pgdoc'
+  AND NOT EXISTS (SELECT FROM pgdoc.registry g WHERE g.oid = c.oid AND g.until IS NULL)
+ORDER BY n.nspname, c.relname
+
+-- name: consumers
+-- As the block of `streams.sql`. The catalog knows when a consumer was last open to within an hour.
+SELECT c.name, c.place <> '{}'::bigint[] AS is_settled, owner.pid AS owner_pid, s.wal_status,
+  format('pgdoc_%s_%s', d.oid, c.name) AS slot,
+  CASE WHEN s.confirmed_flush_lsn IS NOT NULL THEN greatest(0, least(
+    pg_current_wal_flush_lsn() - s.confirmed_flush_lsn,
+    pg_current_wal_flush_lsn() - '0/0'::pg_lsn - (greatest(c.place, p.acknowledged))[1]::numeric))::bigint END AS lag_bytes,
+  (pg_current_wal_flush_lsn() - s.restart_lsn)::bigint AS retained_bytes,
+  greatest(clock_timestamp() - owner.last_seen, '0'::interval) AS owner_silent,
+  (SELECT min(u.commit_lsn)::text FROM pgdoc.unreadable u
+   WHERE u.consumer = c.name AND u.skipped_at IS NULL
+     AND (u.commit_lsn - '0/0'::pg_lsn)::bigint >= (greatest(c.place, p.acknowledged))[1]) AS unreadable,
+  greatest(c.created_at, p.seen_at, claim.renewed_at) AS last_open_at, clock_timestamp() AS now
+FROM pgdoc.consumers c
+LEFT JOIN pgdoc.consumer_progress p ON p.name = c.name
+LEFT JOIN pgdoc.owners claim ON claim.name = c.name
+JOIN pg_database d ON d.datname = current_database()
+LEFT JOIN pg_replication_slots s ON s.slot_name = format('pgdoc_%s_%s', d.oid, c.name)::name
+LEFT JOIN LATERAL (
+  SELECT a.pid,
+    CASE WHEN a.backend_start IS NULL THEN CASE WHEN claim.needs_lease THEN claim.renewed_at END
+         WHEN a.state = 'active'::text THEN clock_timestamp()
+         ELSE greatest(a.state_change, claim.renewed_at) END AS last_seen
+  FROM pg_stat_activity a
+  WHERE a.pid = claim.pid AND a.datid = d.oid AND (a.backend_start = claim.backend_start) IS NOT FALSE
+) owner ON true
+ORDER BY c.name
 
 -- name: blockers
-SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::float8 AS age_s, NULL AS gid
+SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::float8 AS age_s, NULL AS gid, datname::text AS database
 FROM pg_stat_activity WHERE backend_xid IS NOT NULL
 UNION ALL
-SELECT NULL, extract(epoch FROM clock_timestamp() - prepared)::float8, gid FROM pg_prepared_xacts
+SELECT NULL, extract(epoch FROM clock_timestamp() - prepared)::float8, gid, database::text FROM pg_prepared_xacts
 ORDER BY age_s DESC NULLS LAST
 
 -- name: tables
@@ -28,31 +132,29 @@ ORDER BY age_s DESC NULLS LAST
 SELECT c.relname AS name, pgdoc.is_table(c.oid) AS is_watched, pgdoc.is_collection(c.oid) AS is_collection, pgdoc.form_fault(c.oid) AS fault,
   pgdoc.is_equipped(c.oid) AS is_equipped, c.relreplident = 'f' AS is_full
 FROM pg_class c
-WHERE (c.relkind = 'r' OR c.relkind = 'p') AND NOT c.relispartition AND c.relnamespace = to_regnamespace(%s)
+WHERE (c.relkind = 'r' OR c.relkind = 'p') AND NOT c.relispartition AND c.relnamespace = to_regnamespace(quote_ident(%s::text))
 ORDER BY c.relname
 
 -- name: connections
-SELECT count(*) AS used,
+SELECT count(*) AS used, current_setting('max_connections')::int AS setting,
   current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int AS most
 FROM pg_stat_activity WHERE backend_type = 'client backend'
 
 -- name: unfinished_indexes
 SELECT c.relname AS name, t.relname AS collection
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid
-WHERE NOT i.indisvalid AND t.relnamespace = to_regnamespace(%s)
+WHERE NOT i.indisvalid AND t.relnamespace = to_regnamespace(quote_ident(%s::text))
 ORDER BY c.relname
-
--- name: follows_ddl
-SELECT pgdoc.follows_ddl()
 
 -- name: is_bound
 SELECT pgdoc.is_bound()
 
 -- name: unlimited
 -- The collections of a schema whose documents have no limit.
-SELECT found.name FROM pgdoc.collections(%s) WITH ORDINALITY AS found(name, place)
-WHERE pgdoc.max_size(to_regclass(format('%%I.%%I', %s::text, found.name))) IS NULL
-ORDER BY found.place
+SELECT c.relname::text AS name
+FROM pgdoc.registry r JOIN pg_class c ON c.oid = r.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE r.until IS NULL AND r.kind = 'collection' AND n.nspname = %s::name AND pgdoc.max_size(c.oid) IS NULL
+ORDER BY c.relname::text COLLATE "C"
 
 -- name: larger
 -- As the block of `limits.sql`: the first documents with more text than a limit, and how much.
@@ -74,7 +176,7 @@ SELECT n.nspname, c.collname, c.collversion, pg_collation_actual_version(c.oid),
 FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid JOIN pg_class x ON x.oid = i.indexrelid
   CROSS JOIN LATERAL unnest(i.indcollation::oid[]) AS used(oid)
   JOIN pg_collation c ON c.oid = used.oid JOIN pg_namespace n ON n.oid = c.collnamespace
-WHERE t.relnamespace = to_regnamespace(%s) AND c.collversion <> pg_collation_actual_version(c.oid)
+WHERE t.relnamespace = to_regnamespace(quote_ident(%s::text)) AND c.collversion <> pg_collation_actual_version(c.oid)
 GROUP BY n.nspname, c.collname, c.collversion, c.oid
 ORDER BY schema NULLS FIRST, name
 

@@ -1,16 +1,24 @@
 -- Statements that run on replication connections. Most have no parameters, because the replication protocol has none.
 
 -- name: preflight
--- The walsender checks session_user, the role that logged in, and ignores SET ROLE.
-SELECT current_setting('wal_level') AS wal_level, current_setting('server_encoding') AS encoding,
+-- The walsender checks session_user, the role that logged in, and ignores SET ROLE. On Amazon RDS, it also lets members of
+-- rds_replication in. Where the server has effective_wal_level (PostgreSQL 19), the first logical slot turns decoding on under
+-- wal_level = replica.
+SELECT CASE WHEN current_setting('wal_level') = 'replica' AND current_setting('effective_wal_level', true) IS NOT NULL
+    THEN 'logical' ELSE current_setting('wal_level') END AS wal_level,
+  current_setting('server_encoding') AS encoding,
   current_database() AS database, pg_is_in_recovery() AS in_recovery, session_user AS role,
-  (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = session_user) AS may_replicate,
+  (SELECT r.rolreplication OR r.rolsuper OR EXISTS (
+    SELECT FROM pg_roles m JOIN pg_roles a ON a.rolname = 'rdsadmin'::name AND a.rolsuper
+    WHERE m.rolname = 'rds_replication'::name AND pg_has_role(r.oid, m.oid, 'MEMBER'))
+   FROM pg_roles r WHERE r.rolname = session_user) AS may_replicate,
   (SELECT count(*) FROM pg_replication_slots) AS slots,
   current_setting('max_replication_slots')::int AS max_slots,
   (SELECT count(*) FROM pg_stat_replication) AS walsenders, current_setting('max_wal_senders')::int AS max_walsenders
 
 -- name: database
-SELECT d.oid, d.datname AS name
+SELECT d.oid, d.datname AS name,
+  ARRAY(SELECT f.system_id FROM pgdoc.former_clusters f WHERE f.is_upgrade ORDER BY f.replaced_at) AS former
 FROM pg_database AS d WHERE d.datname = current_database()
 
 -- name: standby_names
@@ -21,15 +29,42 @@ SELECT current_setting('synchronous_standby_names') AS names
 SELECT coalesce(wait_event_type, '') <> ALL (ARRAY['Activity', 'Client']) FROM pg_stat_activity WHERE pid = %s
 
 -- name: bookmarks
--- A slot that is still being copied has no confirmed_flush_lsn. The columns failover and synced exist since PostgreSQL 17.
--- Nothing can use the slots that a standby synchronizes before it is promoted.
+-- A slot that is still being copied has no confirmed_flush_lsn. The column synced exists since PostgreSQL 17. Nothing can use
+-- the slots that a standby synchronizes before it is promoted.
 SELECT slot_name AS name, (confirmed_flush_lsn - '0/0'::pg_lsn)::bigint AS confirmed, wal_status,
-  (restart_lsn - '0/0'::pg_lsn)::bigint AS restart, coalesce((to_jsonb(s) ->> 'failover')::boolean, false) AS failover
+  (restart_lsn - '0/0'::pg_lsn)::bigint AS restart
 FROM pg_replication_slots AS s
 WHERE starts_with(slot_name, format('pgdocb_%s_', (SELECT oid FROM pg_database WHERE datname = current_database())))
   AND slot_name ~ '^pgdocb_[0-9]+_[0-9a-f]+_' AND confirmed_flush_lsn IS NOT NULL
   AND NOT (pg_is_in_recovery() AND coalesce((to_jsonb(s) ->> 'synced')::boolean, false))
 ORDER BY confirmed_flush_lsn, slot_name
+
+-- name: failover_bookmarks
+-- The bookmarks and the slot {slot} of a hub. A standby can take a slot over (`fits`) unless its own slots need only later
+-- rows of the catalog, as its feedback says. The column failover exists since PostgreSQL 17.
+SELECT s.slot_name::text AS name, s.slot_name = {slot} AS is_hub,
+  coalesce((to_jsonb(s) ->> 'failover')::boolean, false) AS is_failover,
+  coalesce(bool_or(age(s.catalog_xmin) <= age(p.catalog_xmin)), false) AS fits,
+  bool_or(p.catalog_xmin IS NOT NULL) AS has_feedback, extract(epoch FROM clock_timestamp())::float8 AS now
+FROM pg_replication_slots s JOIN pg_replication_slots p ON p.slot_type = 'physical'
+WHERE s.confirmed_flush_lsn IS NOT NULL AND s.wal_status <> 'lost' AND (s.slot_name = {slot} OR
+  starts_with(s.slot_name, format('pgdocb_%s_', (SELECT oid FROM pg_database WHERE datname = current_database()))))
+GROUP BY s.slot_name, s.confirmed_flush_lsn, to_jsonb(s)
+ORDER BY s.confirmed_flush_lsn, s.slot_name
+
+-- name: history_limits
+-- See HistoryLimits. The view has the reason since PostgreSQL 17; PostgreSQL 16 says only whether recovery removed rows.
+SELECT CASE WHEN bool_or(s.wal_status = 'lost' AND coalesce(to_jsonb(s) ->> 'invalidation_reason', 'wal_removed') = 'wal_removed')
+    THEN current_setting('max_slot_wal_keep_size') END AS wal,
+  CASE WHEN coalesce(current_setting('idle_replication_slot_timeout', true), '0') <> '0' AND (
+      coalesce(bool_or(to_jsonb(s) ->> 'invalidation_reason' = 'idle_timeout'), false)
+      OR current_setting('idle_replication_slot_timeout', true)::interval < (SELECT history_time FROM pgdoc.settings))
+    THEN current_setting('idle_replication_slot_timeout', true) END AS idle,
+  coalesce(array_agg(DISTINCT to_jsonb(s) ->> 'invalidation_reason') FILTER (WHERE s.wal_status = 'lost'
+      AND to_jsonb(s) ->> 'invalidation_reason' = ANY (ARRAY['rows_removed', 'wal_level_insufficient'])),
+    CASE WHEN bool_or((to_jsonb(s) ->> 'conflicting')::boolean) THEN ARRAY['rows_removed'] ELSE '{}' END) AS conflicts
+FROM pg_replication_slots s
+WHERE starts_with(s.slot_name, format('pgdocb_%s_', (SELECT oid FROM pg_database WHERE datname = current_database())))
 
 -- name: blockers
 -- xact_start of another role's session is NULL unless the current role may read all statistics.
@@ -70,14 +105,6 @@ FROM pg_database d WHERE d.datname = current_database()
 -- A superuser may grant this to others.
 SELECT has_function_privilege('pg_catalog.pg_log_standby_snapshot()', 'EXECUTE') AS is_allowed
 FROM pg_proc WHERE proname = 'pg_log_standby_snapshot' AND pronamespace = 'pg_catalog'::regnamespace
-
--- name: lost_reasons
--- Why the server has invalidated slots of pgdoc; PostgreSQL 16 says only whether recovery did it.
-SELECT coalesce(to_jsonb(s) ->> 'invalidation_reason',
-  CASE WHEN (to_jsonb(s) ->> 'conflicting')::boolean THEN 'rows_removed' END) AS reason
-FROM pg_replication_slots s
-WHERE wal_status = 'lost'
-  AND starts_with(slot_name, format('pgdocb_%s_', (SELECT oid FROM pg_database WHERE datname = current_database())))
 
 -- name: hub_slots
 -- Of the hubs that read this database, oldest first: a hub's slot is temporary, and its name has no order otherwise.
@@ -135,6 +162,9 @@ FROM pg_database WHERE datname = current_database()
 
 -- name: enter_hub
 SELECT pgdoc.enter_hub()
+
+-- name: is_prepared
+SELECT pgdoc.is_prepared() AS is_prepared
 
 -- name: keeps_history
 SELECT pgdoc.keeps_history()

@@ -74,6 +74,20 @@ WHERE starts_with(slot_name, format('pgdocb_%%s_', (SELECT oid FROM pg_database 
   AND wal_status <> 'lost'
   AND NOT (pg_is_in_recovery() AND coalesce((to_jsonb(s) ->> 'synced')::boolean, false))
 
+-- name: history_limits
+-- See HistoryLimits. The view has the reason since PostgreSQL 17; PostgreSQL 16 says only whether recovery removed rows.
+SELECT CASE WHEN bool_or(s.wal_status = 'lost' AND coalesce(to_jsonb(s) ->> 'invalidation_reason', 'wal_removed') = 'wal_removed')
+    THEN current_setting('max_slot_wal_keep_size') END AS wal,
+  CASE WHEN coalesce(current_setting('idle_replication_slot_timeout', true), '0') <> '0' AND (
+      coalesce(bool_or(to_jsonb(s) ->> 'invalidation_reason' = 'idle_timeout'), false)
+      OR current_setting('idle_replication_slot_timeout', true)::interval < (SELECT history_time FROM pgdoc.settings))
+    THEN current_setting('idle_replication_slot_timeout', true) END AS idle,
+  coalesce(array_agg(DISTINCT to_jsonb(s) ->> 'invalidation_reason') FILTER (WHERE s.wal_status = 'lost'
+      AND to_jsonb(s) ->> 'invalidation_reason' = ANY (ARRAY['rows_removed', 'wal_level_insufficient'])),
+    CASE WHEN bool_or((to_jsonb(s) ->> 'conflicting')::boolean) THEN ARRAY['rows_removed'] ELSE '{}' END) AS conflicts
+FROM pg_replication_slots s
+WHERE starts_with(s.slot_name, format('pgdocb_%%s_', (SELECT oid FROM pg_database WHERE datname = current_database())))
+
 -- name: watchable
 -- The collections and watched tables that are wanted, and whether each has before images (REPLICA IDENTITY FULL).
 SELECT w.name, w.is_full FROM pgdoc.watchable(%s, %s) AS w
@@ -137,9 +151,6 @@ SELECT current_setting('server_version'), current_database(), (SELECT version_nu
   (SELECT count(*) FROM pgdoc.collections(%s)), pgdoc.follows_ddl(), pgdoc.loses_values(),
   (SELECT count(*) FROM pgdoc.registry WHERE kind = 'table' AND until IS NULL)
 
--- name: role
-SELECT current_user::text
-
 -- name: knows
 SELECT true FROM pgdoc.consumers WHERE name = %s::text
 
@@ -164,10 +175,12 @@ SELECT c.name, c.schema_name, owner.pid, greatest(c.place, p.acknowledged),
   clock_timestamp() - coalesce(
     p.waiting_since, CASE WHEN owner.pid IS NULL THEN p.seen_at ELSE clock_timestamp() END, c.created_at),
   (pg_current_wal_flush_lsn() - s.restart_lsn)::bigint, s.wal_status, c.created_at,
-  greatest(clock_timestamp() - owner.last_seen, '0'::interval),
+  CASE WHEN owner.last_seen IS NOT NULL THEN greatest(clock_timestamp() - owner.last_seen, '0'::interval) END,
   (SELECT (min(u.commit_lsn) - '0/0'::pg_lsn)::bigint FROM pgdoc.unreadable u
    WHERE u.consumer = c.name AND u.skipped_at IS NULL
-     AND (u.commit_lsn - '0/0'::pg_lsn)::bigint >= (greatest(c.place, p.acknowledged))[1])
+     AND (u.commit_lsn - '0/0'::pg_lsn)::bigint >= (greatest(c.place, p.acknowledged))[1]),
+  to_jsonb(s) ->> 'invalidation_reason',
+  (SELECT greatest(c.created_at, p.seen_at, max(o.renewed_at)) FROM pgdoc.owners o WHERE o.name = c.name)
 FROM pgdoc.consumers c
 LEFT JOIN pgdoc.consumer_progress p ON p.name = c.name
 JOIN pg_database d ON d.datname = current_database()

@@ -5,6 +5,7 @@
 -- out of line as its pointer, and the size of the table that has these values. It is NULL where ANALYZE has not run, or where
 -- the role may not see a column.
 SELECT format('%%I.%%I', n.nspname, c.relname) AS quoted,
+  c.relkind = 'r' AS is_plain,
   pgdoc.table_fault(c.oid, %s::text) AS fault,
   pgdoc.publication_conflict(c.oid) AS conflict,
   pgdoc.role_fault(c.oid) AS role_fault,

@@ -24,6 +24,7 @@ from pgdoc.replication import slots
 from pgdoc.replication.connection import quote_literal
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.sql import statement
+from pgdoc.streams.failover import flag_bookmarks
 from pgdoc.streams.keeper_session import KeeperSession
 from pgdoc.streams.retention import RetentionState, plan_retention
 
@@ -114,7 +115,7 @@ class BookmarkKeeper:
             if not self._closing.is_set():
                 logger.warning("history is not kept at the moment: %s", _one_line(exc))
         except Exception:  # a bug must not end the thread: the next pass may succeed
-            logger.exception("history is not kept at the moment")
+            logger.exception("keeping history failed")
         else:
             return session
         if session is not None:
@@ -128,8 +129,8 @@ class BookmarkKeeper:
         has_made = self._do_what_is_due(session)
         if has_made:
             has_made = self._do_what_is_due(session)  # the new bookmark may make others superfluous
-        if not session.on_standby:  # whose slots are not synchronized any further
-            slots.flag_bookmarks(self._source, session.connection)
+        if has_made is not None and not session.on_standby:  # whose slots are not synchronized any further
+            self._keep_for_standbys(session)
         if has_made is None:  # the hub has no slot at present, but another may have one
             session.enter()
 
@@ -154,6 +155,20 @@ class BookmarkKeeper:
         elif plan.make:
             _copy_newest_bookmark(session)
         return plan.make
+
+    def _keep_for_standbys(self, session: KeeperSession) -> None:
+        """Let standbys synchronize the bookmarks, and create one that they can synchronize if they have none yet."""
+        slot = None if self._hub.is_quiet else self._hub.slot
+        plan = flag_bookmarks(self._source, session.connection, slot)
+        if plan.is_late and slot is not None:
+            self._advance_hub_slot(session, slot, wait_s=0)
+        if not plan.is_due:
+            return
+        if slot is not None:
+            self._copy_hub_slot(session, slot)
+        else:
+            _copy_newest_bookmark(session)
+        flag_bookmarks(self._source, session.connection, slot)
 
     def _copy_hub_slot(self, session: KeeperSession, slot: str) -> None:
         self._advance_hub_slot(session, slot, wait_s=_NUDGE_WAIT_S)

@@ -22,6 +22,7 @@ from pgdoc.model.positions import Lsn, before_commits_at, commit_lsn_of
 from pgdoc.replication.detours import find_poison, open_detour, unreadable, wants_any
 from pgdoc.replication.routes import STRAIGHT, Route, UnsentChange
 from pgdoc.replication.session import ReplicationSession, open_reader, read_burst
+from pgdoc.replication.traffic import note_reconnect
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.runtime.faults import internal_error
 from pgdoc.runtime.retry import Backoff
@@ -199,6 +200,7 @@ class CatchUp:
             self._subscriptions.leave(subscription)
         if exc.resumable:
             logger.info("catching up again in %s s: %s", _RETRY_S, exc)
+            note_reconnect(self._source, "catch_up")
             retry.wait(self._closing)
         for subscription in list(group):
             self._release(group, subscription)

@@ -9,14 +9,17 @@ repeats interrupted work: `Life.follow` and `Snapshot.absorb` may see a change t
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from pgdoc.changes import events
 from pgdoc.changes.life import Life
 from pgdoc.changes.snapshot import Place
+from pgdoc.errors import PgdocError
 from pgdoc.model.positions import MESSAGE, before_commits_at, commit_lsn_of, just_after
 from pgdoc.model.tokens import Mark
 from pgdoc.streams.delivered import Delivered
+from pgdoc.streams.lag import NO_LAG, LagMeter
 from pgdoc.streams.mailbox import BATCH
 from pgdoc.streams.status import StreamStats
 
@@ -47,6 +50,7 @@ class Delivery(Delivered):
     Attributes:
         mailbox: holds the changes that come next.
         snapshots_begun: how often the consumer's stored snapshot was read; see `is_snapshot_due`.
+        error_class: the name of the class of the error that ended the stream.
     """
 
     def __init__(
@@ -60,6 +64,8 @@ class Delivery(Delivered):
         self.snapshots_begun = 0
         self._read_ahead: Callable[[Snapshot], object]  # set with the snapshot
         self._turn_ends = 0  # at this number of events; see `begin_turn`
+        self._lag = LagMeter(time.time())
+        self.error_class: str | None = None
 
     @property
     def closed(self) -> bool:
@@ -257,6 +263,11 @@ class Delivery(Delivered):
         batch.next = after
         return event
 
+    def note_error(self, error: BaseException) -> None:
+        """Note which error ended the stream, if it is one of pgdoc's; only its name, since it holds frames."""
+        if isinstance(error, PgdocError) and self.error_class is None:
+            self.error_class = type(error).__name__
+
     def close(self) -> None:
         """Take no more changes, and drop the buffered ones."""
         self._ending = None
@@ -272,12 +283,20 @@ class Delivery(Delivered):
         feed = self.feed
         if feed is None or self.closed:
             return StreamStats("closed", 0, self.delivered, 0, feed.recreated if feed else 0)
+        mode, wal_end = feed.mode, feed.wal_end  # first: what is reported meanwhile counts the next time
+        live, passed = feed.live_position, max(self._last, feed.begun_at)
+        waiting = self.mailbox.waiting(passed, live)
+        lag = NO_LAG
+        if not self.has_ended and mode != "standby":
+            lag = self._lag.measure(waiting, passed=passed, ending=self._ending, wal_end=wal_end, reading=feed.reading)
         return StreamStats(
-            mode="snapshot" if self.snapshot is not None and feed.mode == "live" else feed.mode,
-            buffered=self.mailbox.buffered,
+            mode="snapshot" if self.snapshot is not None and mode == "live" else mode,
+            buffered=waiting.number,
             delivered=self.delivered,
-            lag_bytes=max(0, feed.wal_end - commit_lsn_of(self.position(feed))),
+            lag_bytes=lag.size_bytes,
             recreated=feed.recreated,
+            lag=lag.time,
+            buffered_bytes=waiting.size_bytes,
         )
 
     def _next_document(self, snapshot: Snapshot) -> ChangeEvent | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pgdoc.changes.fanout import State
 from pgdoc.model.positions import BEFORE_ALL, before_commits_at
+from pgdoc.replication.reading import Reading
 
 if TYPE_CHECKING:
     from pgdoc.changes.fanout import Subscription
@@ -42,6 +43,10 @@ class Feed(Protocol):
     @property
     def wal_end(self) -> int:
         """The highest LSN that the server has reported."""
+
+    @property
+    def reading(self) -> Reading:
+        """How far the reader that feeds the stream has come in time, as far as that is known."""
 
     def leave(self) -> None:
         """Stop feeding, and drop what was put."""
@@ -87,6 +92,12 @@ class HubFeed:
     def wal_end(self) -> int:
         """See `Feed`."""
         return self._hub.wal_end
+
+    @property
+    def reading(self) -> Reading:
+        """See `Feed`; a catch-up reader's is not known."""
+        reading = self._hub.reading
+        return reading if self._subscription.state is State.LIVE else Reading(reading.clock_ahead_s)
 
     def leave(self) -> None:
         """See `Feed`."""

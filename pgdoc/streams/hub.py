@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pgdoc.changes.fanout import Subscription
     from pgdoc.changes.router import Selection
     from pgdoc.model.positions import RawPosition
+    from pgdoc.replication.reading import Reading
     from pgdoc.replication.source import Cluster, Source
     from pgdoc.streams.mailbox import AsyncMailbox, Mailbox
 
@@ -123,6 +124,11 @@ class Hub:
     def wal_end(self) -> int:
         """See `LiveReader`."""
         return self._live.wal_end
+
+    @property
+    def reading(self) -> Reading:
+        """See `LiveReader`."""
+        return self._live.reading
 
     @property
     def slot(self) -> str | None:

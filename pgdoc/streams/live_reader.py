@@ -10,9 +10,11 @@ from pgdoc.changes.registry import TableAdded
 from pgdoc.errors import PgdocError
 from pgdoc.model.positions import Lsn
 from pgdoc.replication.detours import open_detour
+from pgdoc.replication.reading import UNKNOWN, Reading, reading_of
 from pgdoc.replication.recovery import check_same_database
 from pgdoc.replication.routes import STRAIGHT, Route, UnsentChange
 from pgdoc.replication.session import ReplicationSession, open_reader, read_burst
+from pgdoc.replication.traffic import note_reconnect
 from pgdoc.runtime.retry import Backoff
 from pgdoc.streams.renewal import Renewal
 
@@ -53,12 +55,20 @@ class LiveReader:
         self.plugin: str | None = None
         self.is_reconnecting = False
         self._session: ReplicationSession | None = None
+        self._reported = 0  # the highest LSN that the server had reported when the last session was closed
+        self._last_reading = UNKNOWN
 
     @property
     def wal_end(self) -> int:
-        """The highest LSN that the server has reported."""
+        """The highest LSN that the server has reported; that of the last session while the connection is lost."""
         session = self._session
-        return max(self._subscriptions.watermark, session.reader.wal_end if session else 0)
+        return max(self._subscriptions.watermark, self._reported, session.reader.wal_end if session else 0)
+
+    @property
+    def reading(self) -> Reading:
+        """How far the session has come in time; what it had come to while the connection is lost."""
+        session = self._session
+        return self._last_reading if session is None or self.is_reconnecting else reading_of(session)
 
     @property
     def slot(self) -> str | None:
@@ -93,6 +103,7 @@ class LiveReader:
     def begin(self, session: ReplicationSession) -> None:
         """Accept subscriptions, and feed them from this session's start."""
         self._subscriptions.begin(session.cluster, session.assembler.watermark)
+        self._reported = 0
         self.plugin = session.slot_start.plugin
         self.is_reconnecting = False
         self._session = session
@@ -117,8 +128,14 @@ class LiveReader:
                 logger.warning("reconnecting at %s: %s", Lsn(self._subscriptions.watermark), exc)
                 next_session = partial(self._reopen, self._open_at_watermark)
             finally:
+                self._reported, self._last_reading = self.wal_end, self._remembered(self._session)
                 self._session.reader.close()
             self._session = None if self._closing.is_set() else next_session()
+
+    @staticmethod
+    def _remembered(session: ReplicationSession) -> Reading:
+        """Return what is still known of a session that ends: not when it last had nothing to read."""
+        return reading_of(session)._replace(waited_at=None)
 
     def end(self) -> None:
         """Forget the session that `run` has closed."""
@@ -170,6 +187,7 @@ class LiveReader:
     def _reopen(self, open_session: Callable[[], ReplicationSession]) -> ReplicationSession | None:
         """Reconnect at the watermark, retrying until the store is closed; then return `None`."""
         self.is_reconnecting = True
+        note_reconnect(self._source, "live")
         if self._subscriptions.watermark > self._lost_at:  # else it is stuck at the same place
             self._backoff.reset()
         self._lost_at = self._subscriptions.watermark
@@ -194,6 +212,8 @@ class LiveReader:
             check=self._subscriptions.check_cluster,
             route=route,
         )
+        if session.cluster.ids != self._subscriptions.ids:  # another timeline: what was reported may not be part of it
+            self._reported = 0
         self._subscriptions.move_to(session.cluster)
         if route is STRAIGHT:  # else it is the plugin of a detour
             self.plugin = session.slot_start.plugin

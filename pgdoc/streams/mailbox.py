@@ -23,10 +23,12 @@ from pgdoc.errors import StreamClosed, StreamError
 from pgdoc.model.positions import BEFORE_ALL
 from pgdoc.runtime.fork import FORKED, remember
 from pgdoc.runtime.wakeup import Wakeup, finish, wake
+from pgdoc.streams.waiting import Waiting, first_beyond
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pgdoc.changes.change import TransactionInfo
     from pgdoc.model.positions import RawPosition
 
 BATCH = 256
@@ -77,14 +79,17 @@ class _Box:
         self._size = size
         self._size_bytes = size_bytes
 
-        # Replaced under the lock by the thread or task that takes; its `next` is advanced there without the lock.
+        # Replaced under the lock, by the thread or task that takes, or by a feeder that it waits for; its `next` is
+        # advanced without the lock by the thread or task that takes.
         self.batch = self._nothing = _empty_batch(0, 0)
 
         # Guards what follows. Held for a few steps; no callback is called under it.
         self._lock = threading.Lock()
         self._queue: deque[_Run] = deque()  # none of them empty
         self._put_count = self._put_bytes = 0  # in all, since the mailbox was made
-        self._refused_bytes = 0  # of the first change for which there was no room
+        # Of the first change for which there was no room.
+        self._refused_bytes = 0
+        self._refused: tuple[RawPosition, TransactionInfo] | None = None
         self._reached: RawPosition = BEFORE_ALL
         self._error: BaseException | None = None
         self.closed = False
@@ -114,6 +119,23 @@ class _Box:
                 return BEFORE_ALL
             return self._reached if self.closed else max(self._reached, live)
 
+    def waiting(self, after: RawPosition, live: RawPosition = BEFORE_ALL) -> Waiting:
+        """Return what waits beyond `after`, up to which the stream has used everything; `live` as for `reached`."""
+        with self._lock:
+            batch = self.batch
+            used = batch.next
+            oldest = next((each for each in batch[used:] if each.position > after), None)
+            if oldest is None and self._queue:
+                oldest = first_beyond(self._queue, max(after, batch[-1].position) if batch else after)
+            return Waiting(
+                number=0 if self.closed else self._put_count - batch.count_before - used,
+                size_bytes=0 if self.closed else self._bytes - bytes_of(batch[:used]),
+                oldest=oldest,
+                refused=self._refused,
+                used=batch[used - 1].transaction if used else None,
+                reached=BEFORE_ALL if oldest else self._reached if self.closed else max(self._reached, live),
+            )
+
     @property
     def _count(self) -> int:
         return 0 if self.closed else self._put_count - self.batch.count_before
@@ -141,14 +163,20 @@ class _Box:
             ):
                 taken, size_bytes = self._what_fits(changes)
                 self._refused_bytes = len(changes[taken].row.message) if taken < count else 0
+                self._refused = changes[taken][:2] if taken < count else None
                 changes = changes[:taken]
             if taken == count and self._reached < reached:
                 self._reached = reached
             if taken:
-                self._queue.append((changes, size_bytes))
                 self._put_count += taken
                 self._put_bytes += size_bytes
-                self._wake()
+                if self._is_awaited and taken <= BATCH:
+                    # The stream has used up everything, and waits: it finds its batch made, and takes no lock for it.
+                    self.batch = _batch_after(batch, changes, size_bytes)
+                else:
+                    self._queue.append((changes, size_bytes))
+                if self._is_awaited:
+                    self._wake()
             return taken
 
     def _what_fits(self, changes: list[Change]) -> tuple[int, int]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Renewal"]
 
-logger = logging.getLogger("pgdoc.hub")
+logger = logging.getLogger("pgdoc.stream")
 
 RENEW_BYTES = 64 << 20
 """A quiet reader moves on once its slot holds back this much WAL that it has read."""
@@ -63,7 +63,7 @@ class Renewal:
             )
         except PgdocError as exc:
             logger.warning(
-                "the slot %s can't be copied, and holds back the WAL since %s: %s",
+                'slot "%s" can\'t be copied, and holds back the WAL since %s: %s',
                 reader.slot,
                 Lsn(reader.reported),
                 exc,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     from pgdoc.model.positions import Lsn
     from pgdoc.model.tokens import ResumeToken
@@ -17,12 +18,18 @@ class StreamStats:
     """The state of a stream.
 
     Attributes:
-        mode: `live`, `catching_up` (reading on from the WAL), `reconnecting`, `snapshot`, `standby` or `closed`.
+        mode: where the stream's events come from: `live` (from the end of the WAL), `catching_up` (reading on from the
+            WAL), `reconnecting`, `snapshot`, `standby` or `closed`. It does not say how far your loop has come: a
+            stream whose loop is slow can be `live` with a high lag. Alert on `lag`, never on this.
         buffered: the number of events in the buffer.
         delivered: the number of events that the stream has returned.
-        lag_bytes: the WAL between the stream's current commit and the last LSN that the server has reported. The
-            undelivered rest of that transaction does not count.
+        lag_bytes: the WAL between the next event and the last LSN that the server has reported; 0 if the stream has
+            returned everything that the server has reported. While it reconnects, the last report counts.
         recreated: how often the consumer's position was lost and the consumer was recreated from then on.
+        lag: how long ago the next event committed, by the server's clock; 0 if the stream has returned everything that
+            the server has reported, however long ago that was. While a stream catches up and its buffer is empty, the
+            next event is not known: it committed at most this long ago.
+        buffered_bytes: the size of the messages of the buffered events.
     """
 
     mode: str
@@ -30,6 +37,8 @@ class StreamStats:
     delivered: int
     lag_bytes: int
     recreated: int = 0
+    lag: timedelta = timedelta(0)
+    buffered_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +60,9 @@ class ConsumerStatus:
             consumer open, or if this role may not see it (`pg_read_all_stats`). More than a few seconds mean that the
             owner hangs or is cut off.
         unreadable: the commit LSN of a transaction that it can't read and was not told to pass; see `Store.skip`.
+        invalidation_reason: why its slot is `lost`, as PostgreSQL 17 and newer name it: `wal_removed`, `idle_timeout`,
+            `rows_removed` or `wal_level_insufficient`; else `None`.
+        last_open_at: when a process last had it open, to within an hour.
     """
 
     name: str
@@ -64,6 +76,8 @@ class ConsumerStatus:
     created_at: datetime
     owner_silent: timedelta | None = None
     unreadable: Lsn | None = None
+    invalidation_reason: str | None = None
+    last_open_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,8 @@ from psycopg import sql
 import pgdoc
 from pgdoc import Store
 from pgdoc.cli import doctor
-from pgdoc.consumers.claims import CONSUMER_TABLES
 from pgdoc.database.migrate import downgrade, migrate
+from pgdoc.database.rights import CONSUMER_TABLES
 from pgdoc.errors import ConsumerBusy, ConsumerLost, DatabaseError
 from pgdoc.replication import slots
 from pgdoc.streams.bookmarks import BookmarkKeeper
@@ -63,7 +63,7 @@ def two_streamers(db: SharedDatabase) -> Iterator[tuple[Store, Store]]:
     with db.connect("superuser") as superuser:
         for statement in (
             "ALTER ROLE {reader} REPLICATION",
-            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {CONSUMER_TABLES} TO {{reader}}",
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {', '.join(CONSUMER_TABLES)} TO {{reader}}",
             "GRANT pg_signal_backend TO {reader}, {streamer}",
         ):
             names = {role: db.identifier(role) for role in ("reader", "streamer")}

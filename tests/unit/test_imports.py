@@ -35,11 +35,13 @@ ALLOWED: dict[str, set[str]] = {
     "replication": {"model", "runtime", "decoding", "changes", "database", "sql"},
     "streams": {"model", "runtime", "decoding", "changes", "database", "sql", "replication"},
     "consumers": {"model", "runtime", "decoding", "changes", "database", "sql", "replication", "streams"},
+    "upgrades": {"model", "runtime", "decoding", "changes", "database", "sql", "replication", "consumers"},
 }
 ALLOWED["_async"] = ALLOWED.keys() - {"server"}
 ALLOWED["_sync"] = ALLOWED["_async"] - {"_async"}
 ALLOWED["__init__"] = ALLOWED["_async"] | {"_async", "_sync"}
-ALLOWED["cli"] = {"__init__", "model", "changes", "database", "sql", "server"}
+ALLOWED["telemetry"] = {"model", "runtime", "changes", "database", "sql", "streams"}
+ALLOWED["cli"] = {"__init__", "model", "changes", "database", "sql", "server", "telemetry", "upgrades"}
 ALLOWED["__main__"] = {"cli"}
 
 PURE = ("decoding", "changes", "query")
@@ -59,6 +61,7 @@ IMPURE |= {"psycopg", "psycopg_pool", "socket", "ssl", "subprocess", "threading"
 
 # Heavy libraries, and the only layer that may import each.
 HEAVY = {"alembic": "database", "sqlalchemy": "database", "typer": "cli", "rich": "cli", "jsonschema": "crud"}
+HEAVY |= {"opentelemetry": "telemetry", "prometheus_client": "telemetry"}
 
 
 def sources() -> list[Path]:
@@ -148,7 +151,7 @@ def test_importing_pgdoc_loads_no_heavy_library():
     code = "import sys, pgdoc; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "psycopg" in loaded
-    late = {*HEAVY, "click", "testcontainers", "pgdoc.cli", "pgdoc.server"}
+    late = {*HEAVY, "click", "testcontainers", "pgdoc.cli", "pgdoc.server", "pgdoc.telemetry"}
     assert late.isdisjoint(loaded)
 
 

@@ -227,13 +227,13 @@ async def test_an_invalid_filter_is_refused_and_opens_nothing(shared_dsn: str, s
         assert await store.consumers() == []
 
 
-async def test_a_thousand_filtered_streams_at_once(shared_dsn: str, schema: str) -> None:
+async def test_hundreds_of_filtered_streams_at_once(shared_dsn: str, schema: str) -> None:
     async with AsyncStore(shared_dsn, schema=schema) as store:
         await store.create_collection("orders")
-        streams = [await store["orders"].watch(where={"document_id": f"o-{number}"}) for number in range(1_000)]
-        for number in range(0, 1_000, 100):
+        streams = [await store["orders"].watch(where={"document_id": f"o-{number}"}) for number in range(300)]
+        for number in range(0, 300, 30):
             await store["orders"].insert(f"o-{number}", {})
-        for number in range(0, 1_000, 100):
+        for number in range(0, 300, 30):
             assert brief(await take(streams[number])) == [("insert", "orders", f"o-{number}")]
         assert sum(stream.stats().buffered for stream in streams) == 0
         for stream in streams:

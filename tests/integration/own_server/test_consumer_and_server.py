@@ -79,7 +79,8 @@ def test_a_role_that_may_not_store_a_consumer_leaves_no_slot(
             assert message == (
                 "permission denied for table consumers: as the catalog's owner, "
                 "run GRANT SELECT, INSERT, UPDATE, DELETE ON pgdoc.consumers, pgdoc.consumer_progress, pgdoc.owners, "
-                'pgdoc.unreadable TO "app"'
+                'pgdoc.unreadable TO "app"; `pgdoc grant app --as streamer` prints the SQL that gives all that '
+                "consumers need"
             )
             assert "run GRANT SELECT ON pgdoc.consumers, " in said(DatabaseError, store.consumers)
         assert owner.execute("SELECT FROM pgdoc.consumers, pgdoc.owners").fetchall() == []

@@ -83,7 +83,7 @@ def test_a_consumer_warns_once_for_each_loss(
             insert(store, number)
             assert ids(take(stream, 1)) == [number]
             wait_until(lambda: stream.try_next() is None and stream.stats().mode == "live")
-            assert times(": reconnecting: ") == 1
+            assert times(": reconnecting at ") == 1
 
 
 def test_nothing_stored_is_repeated_after_a_restart(

@@ -25,7 +25,7 @@ def take(stream: ChangeStream) -> ChangeEvent:
 
 
 def ids(stream: ChangeStream, count: int) -> list[str]:
-    return [take(stream).document_id for _ in range(count)]
+    return [str(take(stream).document_id) for _ in range(count)]
 
 
 def count_slots(clusters: Clusters, prefix: str) -> tuple[int, int]:

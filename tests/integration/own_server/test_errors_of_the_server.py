@@ -158,7 +158,8 @@ def test_a_role_that_may_not_replicate_is_refused(
     try:
         app = cluster.conninfo_for(database, "app")
         assert said_by_streams(ReplicationNotPermitted, app) == (
-            'role "app" may not replicate: run ALTER ROLE "app" REPLICATION as a superuser'
+            'role "app" may not replicate: run ALTER ROLE "app" REPLICATION as a superuser; '
+            "`pgdoc grant app --as streamer` prints the SQL that gives all that streams need"
         )
         admin.execute("CREATE ROLE writer REPLICATION ROLE app")
         assert 'role "app" may not' in said_by_streams(

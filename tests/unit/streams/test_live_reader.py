@@ -65,6 +65,7 @@ class Server:
         reader = mock.create_autospec(Reader, instance=True)
         reader.read, reader.slot, reader.wal_end = read, f"slot {len(self.readers)}", start
         reader.is_quiet = reader.has_large_buffer = False
+        reader.waited_at = reader.clock_ahead_s = 0.0
         self.readers.append(reader)
         assembler = Assembler(start, Registry("docs", [Span(ORDERS, "docs", "orders", 0, None)]))
         return ReplicationSession(

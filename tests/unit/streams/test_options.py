@@ -5,7 +5,7 @@ import pytest
 from pgdoc.errors import HistoryLost, InvalidResumeToken
 from pgdoc.model.positions import Lsn, Position
 from pgdoc.model.tokens import ResumeToken
-from pgdoc.replication.checks import check_position, check_published, check_reach
+from pgdoc.replication.checks import check_position, check_published
 from pgdoc.replication.source import Cluster
 from pgdoc.streams.options import check_buffer, read_token
 from pgdoc.streams.status import plugin_reason
@@ -61,16 +61,6 @@ def test_a_position_that_this_server_does_not_have_is_refused(resume_after, reas
 def test_a_commit_that_would_begin_where_its_timeline_was_left_was_never_part_of_what_came_after():
     with pytest.raises(InvalidResumeToken, match="not part of this server's history"):
         check_position(token(1000, timeline=1), ORIGIN, 4000)
-
-
-def test_history_has_to_reach_back_to_the_place():
-    check_reach(Position(3000), 3000)
-    with pytest.raises(HistoryLost) as raised:
-        check_reach(Position(2999), 3000)
-    assert raised.value.oldest_available == str(Lsn(3000))
-    with pytest.raises(HistoryLost) as raised:
-        check_reach(Position(2999), None)
-    assert raised.value.oldest_available is None
 
 
 def test_what_is_older_than_what_pgoutput_publishes_is_refused():

@@ -1,0 +1,2 @@
+DROP FUNCTION pgdoc.consumer_metrics();
+ALTER TABLE pgdoc.consumers DROP COLUMN recreated;

@@ -1,0 +1,108 @@
+"""What to say about a right that a role lacks: what the call needs, and the command that gives it. No I/O."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Final, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from pgdoc.errors import CollectionNotFound
+
+__all__ = ["CONSUMER_TABLES", "Caller", "granting_command", "identifier", "may_not_create"]
+
+CONSUMER_TABLES: Final = ("pgdoc.consumers", "pgdoc.consumer_progress", "pgdoc.owners", "pgdoc.unreadable")
+"""The tables that roles with consumers write."""
+
+_DEFAULT_SCHEMA: Final = "docs"
+
+
+class Caller(NamedTuple):
+    """The role whose call was refused, and the schema that the call was about.
+
+    Its methods return the sentence about one kind of call.
+    """
+
+    role: str
+    schema: str = _DEFAULT_SCHEMA
+
+    def to_read(self) -> str:
+        """About a call that reads documents."""
+        return f"Role {self._named} needs SELECT on it, and USAGE on its schema: {self._printed('reader', 'both')}"
+
+    def to_write(self) -> str:
+        """About a call that writes documents."""
+        return (
+            f"Role {self._named} needs SELECT, INSERT, UPDATE and DELETE on it, and USAGE on its schema: "
+            f"{self._printed('writer', 'all of it')}"
+        )
+
+    def to_own(self, name: str) -> str:
+        """About a call that only the owner of a collection's table may make."""
+        return (
+            "Only the owner of its table may do this: make the call as that role, or run ALTER TABLE "
+            f"{identifier(self.schema, name)} OWNER TO {identifier(self.role)}"
+        )
+
+    def to_create(self) -> str:
+        """About the creation of a collection."""
+        return (
+            f"Role {self._named} needs CREATE on the schema, and EXECUTE on pgdoc.enter_collection(regclass): "
+            f"{self._printed('owner', 'all of it')}"
+        )
+
+    def to_read_table(self, schema: str, name: str) -> str:
+        """About a watched table, whose snapshot is read, or whose schema is looked into."""
+        return (
+            f"Run GRANT USAGE ON SCHEMA {identifier(schema)} TO {identifier(self.role)} and, for a snapshot, GRANT "
+            f"SELECT ON {identifier(schema, name)} TO {identifier(self.role)}; "
+            f"{self._printed('streamer', 'all that streams need')}"
+        )
+
+    def to_have_consumers(self, rights: str = "SELECT, INSERT, UPDATE, DELETE") -> str:
+        """About a call on durable consumers, which needs these rights; the end of a message."""
+        return (
+            f"as the catalog's owner, run GRANT {rights} ON {', '.join(CONSUMER_TABLES)} TO {identifier(self.role)}; "
+            f"{self._printed('streamer', 'all that consumers need')}"
+        )
+
+    def to_set_history(self) -> str:
+        """About a change of a setting of the catalog."""
+        return f"As the catalog's owner, run GRANT UPDATE ON pgdoc.settings TO {identifier(self.role)}"
+
+    def to_replicate(self) -> str:
+        """About a stream; the end of a message."""
+        return (
+            f"run ALTER ROLE {identifier(self.role)} REPLICATION as a superuser; "
+            f"{self._printed('streamer', 'all that streams need')}"
+        )
+
+    @property
+    def _named(self) -> str:
+        return f'"{self.role}"'
+
+    def _printed(self, purpose: str, what: str) -> str:
+        return f"{granting_command(self.role, purpose, self.schema)} prints the SQL that gives {what}"
+
+
+def may_not_create(exc: BaseException | None, subject: str, caller: Caller) -> CollectionNotFound | None:
+    """Return the error for a missing collection that the role may not create; `None` if `exc` has another reason."""
+    if not isinstance(exc, psycopg.errors.InsufficientPrivilege):
+        return None
+    return CollectionNotFound(
+        f'{subject} does not exist, and role "{caller.role}" may not create it ({exc.diag.message_primary}): check the '
+        f"name, create it as another role, or give this one the right: "
+        f"{granting_command(caller.role, 'owner', caller.schema)} prints the SQL"
+    )
+
+
+def granting_command(role: str, purpose: str, schema: str = _DEFAULT_SCHEMA) -> str:
+    """Return the command that prints what a role needs for a purpose, for a message."""
+    option = "" if schema == _DEFAULT_SCHEMA else f" --schema {schema}"
+    return f"`pgdoc grant {shlex.quote(role)} --as {purpose}{option}`"
+
+
+def identifier(*names: str) -> str:
+    """Return a name as SQL."""
+    return sql.Identifier(*names).as_string(None)

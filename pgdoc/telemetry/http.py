@@ -1,0 +1,94 @@
+"""A small HTTP server for Prometheus, bounded in time and number: who asks slowly holds up nobody else."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import socketserver
+import sys
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from prometheus_client.exposition import choose_encoder
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+__all__ = ["MetricsServer"]
+
+logger = logging.getLogger("pgdoc.metrics")
+
+_MOST_REQUESTS: Final = 32
+_CLIENT_S: Final = 10.0
+
+
+class MetricsServer(ThreadingHTTPServer):
+    """Serves the metrics of a registry at `/metrics`, from when it is made until `server_close`.
+
+    Attributes:
+        url: where Prometheus finds them.
+    """
+
+    daemon_threads = True  # a client that does not read must not delay the end of the program
+
+    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self._free = threading.BoundedSemaphore(_MOST_REQUESTS)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family, _, _, _, address = found[0]
+        super().__init__(address[:2], _Handler)  # type: ignore[arg-type]
+        shown = f"[{address[0]}]" if self.address_family == socket.AF_INET6 else address[0]
+        self.url = f"http://{shown}:{self.server_port}/metrics"
+
+    def server_bind(self) -> None:
+        """Listen, without looking up the name of this host, which can take long."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread, unless too many are at work."""
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # the thread was not started
+            self._free.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer one client."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, *_arguments: Any) -> None:
+        """Log a bug; a client that has gone, or is too slow, is none."""
+        exc = sys.exception()
+        if not isinstance(exc, OSError):
+            logger.error("a scrape could not be answered", exc_info=exc)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: MetricsServer
+    timeout = _CLIENT_S
+
+    def do_GET(self) -> None:
+        """Answer with the metrics, in the format that the client prefers."""
+        if urlsplit(self.path).path not in {"/", "/metrics"}:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+        body = encode(self.server.registry)
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_arguments: Any) -> None:
+        """Log no requests."""

@@ -1,0 +1,1 @@
+"""What `pgdoc upgrade` does around an upgrade of PostgreSQL."""
