@@ -54,7 +54,7 @@ class UnsupportedServer(ServerError):  # noqa: N818
     """The server is older than PostgreSQL 15, or the database's encoding is not UTF-8: use another one.
 
     Or a pooler before it allows no transactions (`pool_mode = statement`), or keeps pgdoc from turning off
-    `gin_fuzzy_search_limit`, which the role or the database sets.
+    `gin_fuzzy_search_limit`, which the role or the database sets. Or `replication_conninfo` leads to another database.
     """
 
 

@@ -8,18 +8,17 @@ import psycopg
 import pytest
 
 from pgdoc.errors import ServerUnreachable
-from pgdoc.replication.checks import history_lost
 from pgdoc.replication.connection import _check_standby
 from pgdoc.replication.recovery import TimelineGuard
 
 
-class Connection:
+class Connection(psycopg.Connection):
     """Answers IDENTIFY_SYSTEM with one timeline after another; `None` stands for a lost connection."""
 
-    def __init__(self, *timelines: int | None) -> None:
+    def __init__(self, *timelines: int | None) -> None:  # of no server
         self._timelines = list(timelines)
 
-    def execute(self, query: str):
+    def execute(self, query: str, *_: object, **_options: object):  # type: ignore[override]
         assert query == "IDENTIFY_SYSTEM"
         timeline = self._timelines.pop(0)
         if timeline is None:
@@ -43,16 +42,3 @@ def test_a_standby_of_an_older_version_is_named():
         _check_standby(150008, allows_standby=True)
     with pytest.raises(ServerUnreachable, match="give it as replication_conninfo"):
         _check_standby(180001, allows_standby=False)
-
-
-@pytest.mark.parametrize(
-    ("reasons", "said"),
-    [
-        (["rows_removed"], "hot_standby_feedback = on"),
-        (["wal_level_insufficient"], "wal_level lower than logical"),
-        (["wal_removed"], "max_slot_wal_keep_size of 10GB"),
-        ([None], "max_slot_wal_keep_size of 10GB"),
-    ],
-)
-def test_lost_history_says_why(reasons, said):
-    assert said in str(history_lost(100, None, "10GB", reasons))
