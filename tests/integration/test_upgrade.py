@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pgdoc import Store
+from pgdoc import Lsn, Store
 from pgdoc.cli.app import run_cli
 from pgdoc.database.migrate import migrate
 from pgdoc.errors import InvalidResumeToken, UpgradePrepared
@@ -17,6 +17,7 @@ from pgdoc.upgrades import finish as finishing
 from pgdoc.upgrades import moving
 from pgdoc.upgrades import prepare as preparing
 from tests.integration.own_server.words import PATIENCE_S, said, wait_until
+from tests.poison import insert_poison, make_poisonous
 from tests.upgrades import old_server, upgraded
 
 if TYPE_CHECKING:
@@ -377,3 +378,55 @@ def test_the_owner_of_the_catalog_upgrades_its_own_database(
         for name in ("owned", "other"):
             ask(server.conninfo, f"DROP DATABASE {name} WITH (FORCE)")
         ask(server.conninfo, "DROP ROLE owner, team")
+
+
+def test_a_consumer_that_stops_in_order_has_passed_what_it_does_not_want(dsn: str) -> None:
+    with Store(dsn) as store, store["orders"].watch(consumer=NAME, where={"event_type": "delete"}) as stream:
+        store["others"].insert("1", {})
+        insert(store, range(5, 6))
+        store["orders"].delete("o-5")
+        event = stream.next(timeout=PATIENCE_S)
+        assert event is not None
+        stream.ack(event)
+        store["others"].insert("2", {})
+        (status,) = store.consumers()
+        end = Lsn.parse(ask(dsn, "SELECT pg_current_wal_insert_lsn()::text")[0][0])
+        wait_until(lambda: stream.stats().lag_bytes == 0 or status.place.lsn >= end)
+    assert upgrade("prepare", dsn=dsn) == 0
+
+
+def test_what_waiting_does_not_mend_is_named(
+    dsn: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusal() -> str:
+        assert upgrade("prepare", dsn=dsn) == 1
+        assert takes_writes_in_sql(dsn)
+        ask(dsn, "DELETE FROM docs.orders WHERE id = 'sql'")
+        return capsys.readouterr().err
+
+    monkeypatch.setattr(moving, "_LOCK_TIMEOUT", "100ms")
+    with psycopg.connect(dsn) as writer:
+        writer.execute("DELETE FROM docs.orders WHERE id = 'o-1'")
+        assert f"pid {writer.info.backend_pid} of role " in refusal()
+        writer.rollback()
+    with Store(dsn) as store, store["orders"].watch(consumer="late", snapshot=True) as stream:
+        event = stream.next(timeout=PATIENCE_S)
+        assert event is not None
+        stream.ack(event)
+    assert 'consumer "late" of database "shop" has yet to read its snapshot (nobody has it open' in refusal()
+    ask(dsn, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name ~ '_late$'")
+    assert 'consumer "late" of database "shop" has lost its slot' in refusal()
+
+
+def test_a_transaction_that_a_consumer_can_not_read_is_named(dsn: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with psycopg.connect(dsn, autocommit=True) as sql:
+        make_poisonous(sql, "poisonous")
+    with Store(dsn) as store, store["orders"].watch(consumer=NAME) as stream:
+        insert(store, range(5, 6))
+        take_effect(store, stream, 1)  # and so it has passed the new collection
+    with psycopg.connect(dsn, autocommit=True) as sql:
+        insert_poison(sql, "poisonous")
+    assert upgrade("prepare", dsn=dsn) == 1
+    assert "has yet to read a transaction that can't be read (the server can't send the change at" in (
+        capsys.readouterr().err
+    )
