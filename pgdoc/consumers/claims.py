@@ -85,8 +85,8 @@ def check_schema(name: str, row: ConsumerRow, schema: str) -> None:
 def busy(name: str, pid: int | None) -> ConsumerBusy:
     """Make the error for a consumer that another process owns."""
     return ConsumerBusy(
-        f'consumer "{name}" is open elsewhere (its session has pid {pid}): close it there, or open it with wait=True to '
-        "stand by",
+        f'consumer "{name}" is open elsewhere (its session has pid {pid}): close it there, or open it with wait=True '
+        "to stand by",
         owner_pid=pid,
     )
 

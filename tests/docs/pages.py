@@ -27,8 +27,6 @@ NOT_RUN = {
         "docs/explanation/security.md",
         "REVOKE CREATE ON SCHEMA public FROM PUBLIC;",
     ): _WHOLE_SERVER,
-    ("docs/explanation/security.md", "ALTER ROLE streamer REPLICATION;"): _ROLES,
-    ("docs/explanation/security.md", "GRANT CREATE, USAGE ON SCHEMA docs TO app;"): _ROLES,
     ("docs/how-to/cache-invalidation.md", "import os"): "needs Redis, which only tests/examples has",
     ("docs/how-to/cache-invalidation.md", "if not redis.eval(HANDLE, len(keys), *keys, *values):"): _PART,
     ("docs/how-to/event-sourcing.md", "account = replay(store, account_id)"): _PART,
@@ -56,10 +54,6 @@ NOT_RUN = {
     ): _ROLES,
     ("docs/how-to/run-in-production.md", "ALTER SYSTEM SET wal_level = 'logical';"): _WHOLE_SERVER,
     ("docs/reference/cli.md", "CREATE ROLE watcher LOGIN;"): _ROLES,
-    (
-        "docs/reference/tables.md",
-        "GRANT EXECUTE ON FUNCTION pgdoc.enter_table(regclass, text, text) TO app;",
-    ): _ROLES,
     (
         "docs/reference/server.md",
         "ALTER SYSTEM SET wal_level = 'logical';  -- restart the server afterwards",

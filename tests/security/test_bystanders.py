@@ -150,6 +150,5 @@ def test_doctor_s_advice_about_a_table_is_one_call_whatever_its_name(
 ) -> None:
     name = "x'); DROP TABLE docs.orders; --"
     registrar.execute(sql.SQL("CREATE TABLE docs.{} (LIKE docs.a INCLUDING ALL)").format(sql.Identifier(name)))
-    found = [finding.text for finding in doctor.examine_server(db.dsn("owner")) if name in finding.text]
-    assert len(found) == 1
-    assert "register('docs.\"x''); DROP TABLE docs.orders; --\"')" in found[0]
+    (found,) = [finding for finding in doctor.examine_server(db.dsn("owner")) if name in finding.text]
+    assert found.fix == ("SELECT pgdoc.register('docs.\"x''); DROP TABLE docs.orders; --\"')",)
