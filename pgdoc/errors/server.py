@@ -135,7 +135,7 @@ class SerializationFailure(DatabaseError):  # noqa: N818 (the name in PostgreSQL
 class UpgradePrepared(ServerError):  # noqa: N818
     """The database is prepared for an upgrade of PostgreSQL: its collections take no writes, and no consumer opens.
 
-    Run `pgdoc upgrade finish` behind the upgrade, or `pgdoc upgrade prepare --cancel`.
+    Run `pgdoc upgrade finish` after the upgrade, or `pgdoc upgrade prepare --cancel`.
     """
 
 
