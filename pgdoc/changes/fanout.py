@@ -180,11 +180,12 @@ class Subscription:
 
         `position` is how far the stream has come once all are put. `size_bytes` is `bytes_of(selected)` if it is known.
         """
-        wanted = self.beyond(selected)
-        if wanted is not selected:
-            size_bytes = None
-        if wanted and position < wanted[-1].position:
-            position = wanted[-1].position
+        wanted = selected
+        if selected:
+            if selected[0].position <= self.after:
+                wanted, size_bytes = [change for change in selected if change.position > self.after], None
+            if position < selected[-1].position:  # noqa: PLR1730 (as below)
+                position = selected[-1].position
         if position < self.after:  # noqa: PLR1730 (max() takes three times as long, for each burst)
             position = self.after
         taken = self.mailbox.put(wanted, position, size_bytes)
@@ -193,12 +194,6 @@ class Subscription:
         elif taken:
             self.after = wanted[taken - 1].position
         return wanted[taken:]
-
-    def beyond(self, selected: list[Change]) -> list[Change]:
-        """Return the changes beyond `after`."""
-        if selected and selected[0].position <= self.after:
-            return [change for change in selected if change.position > self.after]
-        return selected
 
 
 _NO_CHANGES: list[Change] = []

@@ -48,7 +48,7 @@ def _full_document(event: ReadEvent) -> Document:
 
 
 def texts_of_row(row: bytes, shape: TableShape) -> tuple[bytes | str, bytes | str | None]:
-    """Return the JSON of a row, or of its document and its other columns, from what `read_table` sends."""
+    """Return the JSON of a row, or of its document and its other columns, as `read_table` of the catalog sends it."""
     if row.startswith(b"["):
         names = [column.name for column in shape.columns]
         image = image_of_row(dict(zip(names, orjson.loads(row), strict=True)), shape)

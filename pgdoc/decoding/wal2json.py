@@ -223,20 +223,22 @@ def read_parts(frame: bytes) -> Images:
             rest, between, old_id = rest.rpartition(_ID_AFTER_ROW)
             old_data, old_found, old_rest = parts[2].partition(_VERSION)
             if separator and found and between and old_found:
-                after, before = _part(id_, data, rest), _part(old_id, old_data, old_rest[_WITHOUT_END])
+                after = _part(orjson.loads(id_), data, rest)
+                old_key = after["id"] if old_id == id_ else orjson.loads(old_id)
+                before = _part(old_key, old_data, old_rest[_WITHOUT_END])
                 return tuple.__new__(Images, (after, before))  # takes half the time of Images(after, before)
         elif separator and found:
-            image = _part(id_, data, rest[_WITHOUT_END])
+            image = _part(orjson.loads(id_), data, rest[_WITHOUT_END])
             return tuple.__new__(Images, ({}, image) if is_before else (image, {}))
     except orjson.JSONDecodeError:  # for example, an image has no data, and what is taken for its id is more
         pass
     return read_images(frame)
 
 
-def _part(id_: bytes, data: bytes, rest: bytes) -> dict[str, Any]:
-    """Return an image of which `REST` is not read; id and data are JSON."""
+def _part(id_: Any, data: bytes, rest: bytes) -> dict[str, Any]:
+    """Return an image of which `REST` is not read; the data is JSON."""
     read = _shared_columns if len(rest) < _LONG else _other_columns
-    return {"id": orjson.loads(id_), "data": orjson.loads(data), REST: (read, rest)}
+    return {"id": id_, "data": orjson.loads(data), REST: (read, rest)}
 
 
 def _other_columns(rest: bytes) -> dict[str, Any]:

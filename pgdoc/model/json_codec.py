@@ -346,7 +346,7 @@ def decode_comparable(text: bytes | str) -> Any:
     A float stands for the decimal that `encode` writes for it. So `pgdoc.query.compare` compares all numbers exactly.
     """
     raw = text.encode() if isinstance(text, str) else text
-    if _MORE_THAN_A_FLOAT_HOLDS in raw.translate(_DIGITS_AND_POINT_ALIKE):
+    if raw.translate(_DIGITS_AND_POINT_ALIKE).find(_MORE_THAN_A_FLOAT_HOLDS) >= 0:  # `in` takes longer: see `decode`
         return _decode_exactly(raw, TO_COMPARABLE)
     try:
         return orjson.loads(raw)

@@ -58,11 +58,16 @@ class wake_together:  # noqa: N801 (a context manager, whose callers read better
             return
         loops: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
         threads: list[Wakeup] = []
+        last: asyncio.AbstractEventLoop | None = None
+        of_last: list[asyncio.Future[None]] = []
         for waiter in held:
             if isinstance(waiter, Wakeup):
                 threads.append(waiter)
-            else:
-                loops.setdefault(waiter.get_loop(), []).append(waiter)
+                continue
+            loop = waiter.get_loop()
+            if loop is not last:  # mostly there is only one
+                last, of_last = loop, loops.setdefault(loop, [])
+            of_last.append(waiter)
         for loop, waiters in loops.items():
             _finish_in(loop, waiters)
         for wakeup in threads:  # last, since each takes the interpreter from this thread

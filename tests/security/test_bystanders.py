@@ -49,7 +49,7 @@ def test_an_open_transaction_that_follows_tables_ends_no_consumer(
     db: SharedDatabase, registrar: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pgdoc.consumers.owned_slot.HEARTBEAT_S", 0.2)
-    monkeypatch.setattr("pgdoc.streams.bookmarks.follow_tables", lambda _: None)  # leaves it to the consumer
+    monkeypatch.setattr("pgdoc.streams.keeper_session.follow_tables", lambda _: None)  # leaves it to the consumer
     prepared = threading.Event()
     monkeypatch.setattr(ownership, "follow_tables", lambda each: follow_tables(each) if prepared.is_set() else None)
     is_followed = "SELECT pgdoc.is_followed()"

@@ -476,3 +476,54 @@ def test_only_a_stream_that_waits_is_woken():
         return seen
 
     assert asyncio.run(main()) == [False] * 3
+
+
+@both
+def test_a_stream_that_waits_finds_its_batch_made(kind):
+    async def main() -> None:
+        mailbox, put = kind(5, 10**6), changes(6)
+        assert not mailbox.refill()
+        assert mailbox.put(put[:3], (3, 0, 0, 0)) == 3
+        assert mailbox.batch == put[:3]
+        assert (mailbox.buffered, mailbox.reached()) == (3, NOWHERE)
+        assert mailbox.put(put[3:], (6, 0, 0, 0)) == 2  # what was handed over counts
+        assert mailbox.refill()
+        assert use_up(mailbox.batch) == put[:3]
+        assert mailbox.refill()
+        assert use_up(mailbox.batch) == put[3:5]
+        assert not mailbox.refill()
+        assert (mailbox.buffered, mailbox.reached()) == (0, (3, 0, 0, 0))
+
+    asyncio.run(main())
+
+
+@both
+@pytest.mark.parametrize(("count", "size_bytes"), [(BATCH + 1, 10**6), (2, 15)])
+def test_what_is_too_much_for_one_batch_is_not_handed_over(kind, count, size_bytes):
+    async def main() -> None:
+        mailbox = kind(2 * BATCH, size_bytes)
+        assert not mailbox.refill()
+        taken = mailbox.put(changes(count), NOWHERE)
+        assert not mailbox.batch
+        assert mailbox.refill()
+        assert use_up(mailbox.batch) == changes(min(taken, BATCH))
+
+    asyncio.run(main())
+
+
+@both
+@pytest.mark.parametrize("end", ["close", "cut"])
+def test_what_was_handed_over_is_dropped_with_the_rest(kind, end):
+    async def main() -> None:
+        mailbox = kind(10, 10**6)
+        assert not mailbox.refill()
+        mailbox.put(changes(1), (6, 0, 0, 0))
+        if end == "close":
+            mailbox.close()
+        else:
+            mailbox.cut(HistoryLost("gone"))
+        with pytest.raises(StreamClosed if end == "close" else HistoryLost):
+            mailbox.refill()
+        assert (mailbox.buffered, mailbox.reached()) == (0, NOWHERE)
+
+    asyncio.run(main())
