@@ -16,7 +16,7 @@ from pgdoc.decoding.records import CollectionChange, RowChange
 from pgdoc.decoding.wal2json import read_images
 from pgdoc.errors import HistoryLost, StreamClosed
 from pgdoc.model.positions import BEFORE_ALL
-from pgdoc.streams.mailbox import BATCH
+from pgdoc.streams.batch import BATCH
 from pgdoc.streams.options import StreamOptions
 from tests.unit.interrupts import Interrupt
 
