@@ -35,7 +35,7 @@ lint: $(VENV)/.dev  ## check format, lint, types, shell and Docker files, and th
 	@$(RUN) -m mypy
 	@$(RUN) .ci/twins.py --check
 	@$(VENV)/bin/shellcheck .ci/run .ci/install_python.sh
-	@$(VENV)/bin/hadolint docker/Dockerfile
+	@$(VENV)/bin/hadolint docker/Dockerfile docker/metrics.Dockerfile
 
 docs: $(VENV)/.dev  ## build the documentation in site/ and check it; a broken link is an error
 	@# no --quiet: it hides warnings from --strict, too

@@ -6,7 +6,8 @@ COPY pgdoc /src/pgdoc
 COPY migrations /src/migrations
 RUN pip install --no-cache-dir "/src[cli,telemetry]" && rm -r /src
 
-USER nobody
+# nobody
+USER 65534
 EXPOSE 9188
 # Every address of the container: which ports the machine has is the business of compose.
 CMD ["pgdoc", "metrics", "--host=0.0.0.0", "--port=9188"]

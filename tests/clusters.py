@@ -120,6 +120,17 @@ class Clusters:
         ask(self.standby, "SELECT pg_reload_conf()")
         wait_until(lambda: not ask(self.standby, "SELECT pid FROM pg_stat_wal_receiver"))
 
+    @contextlib.contextmanager
+    def frozen_receiver(self) -> Iterator[None]:
+        """Let the standby receive no WAL during the block, nor later, while it goes on synchronizing slots."""
+        pid = ask(self.standby, "SELECT pid FROM pg_stat_wal_receiver")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGKILL)  # the standby recovers, and does not read what waits in the socket
+        wait_until(lambda: _answers(self.standby))
+
     def promote(self) -> None:
         """Promote the standby, and wait until it takes writes."""
         ask(self.standby, "SELECT pg_promote(false)")
@@ -151,7 +162,7 @@ class Clusters:
 
         def are_synced() -> bool:
             ask(self.primary, "SELECT pg_log_standby_snapshot()")
-            ask(self.standby, "SELECT pg_reload_conf()")  # it then asks for slots at once, not after up to 30 s
+            ask(self.standby, "SELECT pg_reload_conf()")  # it then asks for slots at once
             names = self.synced()
             return all(any(name.startswith(prefix) for name in names) for prefix in prefixes)
 
@@ -192,6 +203,13 @@ def ask(server: LocalServer, query: str, *params: Any) -> Any:
         cursor = connection.execute(query.encode(), params or None)
         row = cursor.fetchone() if cursor.description else None
     return row[0] if row else None
+
+
+def _answers(server: LocalServer) -> bool:
+    try:
+        return bool(ask(server, "SELECT true"))
+    except psycopg.OperationalError:
+        return False
 
 
 def wait_until(condition: Callable[[], object], limit_s: float = PATIENCE_S) -> None:

@@ -115,7 +115,8 @@ BEGIN
         (SELECT max(number) FROM pgdoc.sessions WHERE task = 'history' AND pid = pg_backend_pid()), s.number + 1));
 END $$;
 
--- The registry stays frozen for all others: none of this is visible before the transaction commits.
+-- The registry stays frozen for all others: none of this is visible before the transaction commits. A later revision that
+-- writes to the registry has to do the same, because `pgdoc upgrade finish` runs it while the registry is frozen.
 ALTER FUNCTION pgdoc.rebind() RENAME TO rebind_registry;
 CREATE FUNCTION pgdoc.rebind() RETURNS text[] LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncOpenTransaction", "checkpoint"]
 
-_FOLLOW_S = 10.0
+_FOLLOW_S = 20.0
 _POLL_S = 0.05
 
 
@@ -47,7 +47,7 @@ async def checkpoint(tx: AsyncOpenTransaction, consumer: Consumer, mark: Mark) -
         DatabaseError: something in the table keeps the position from being stored.
     """
     position = [int(number) for number in mark.position]  # some may be Lsn
-    consumer.ask_for_checkpoint(mark)
+    consumer.asked.note(mark)
     deadline = time.monotonic() + _FOLLOW_S
     while True:
         try:
@@ -57,32 +57,39 @@ async def checkpoint(tx: AsyncOpenTransaction, consumer: Consumer, mark: Mark) -
         except psycopg.Error as exc:  # also a serialization failure: the next attempt finds out who changed the row
             rights = f"So {Caller(tx.connection.info.user).to_have_consumers('SELECT, UPDATE')}"
             raise map_error(exc, f'consumer "{consumer.name}"', in_transaction=True, rights=rights) from exc
-        timeline = stored[0][3] if stored else consumer.ids[1]
-        if timeline == consumer.ids[1] or consumer.claim is None or time.monotonic() > deadline:
-            break
+        is_elsewhere = bool(stored) and stored[0][3] != consumer.ids[1]
+        if not is_elsewhere or consumer.claim is None or time.monotonic() > deadline:
+            raise _refusal(consumer, mark, position, *stored)
         await async_sleep(_POLL_S)  # until the consumer has followed to a server that was promoted
-    if timeline != consumer.ids[1]:
-        raise ConsumerLost(
-            f'consumer "{consumer.name}" reads timeline {consumer.ids[1]}, but this transaction is on timeline '
-            f"{timeline}: another server was promoted, or two servers take writes; roll this transaction back, and "
-            "open the consumer again"
+
+
+def _refusal(
+    consumer: Consumer, mark: Mark, position: list[int], stored: tuple[Any, ...] | None = None
+) -> ConsumerLost | DatabaseError:
+    """Return why a checkpoint was not stored; `stored` is what the consumer's row has, if there is one."""
+    name, unsure = consumer.name, consumer.asked.unsure.position
+    if stored is not None and stored[3] != consumer.ids[1] and consumer.claim is not None:
+        return ConsumerLost(
+            f'consumer "{name}" reads timeline {consumer.ids[1]}, but this transaction is on timeline {stored[3]}: '
+            "another server was promoted, or two servers take writes; roll this transaction back, and open the "
+            "consumer again"
         )
-    if stored and stored[0][:2] == consumer.claim:
-        if stored[0][2] < position and tuple(stored[0][2]) < consumer.unsure.position < mark.position:
-            raise lost_checkpoint(consumer.name, Lsn(consumer.unsure.position[0]), Lsn(stored[0][2][0]))
-        if stored[0][2] < position:
-            raise DatabaseError(
-                f'the checkpoint of consumer "{consumer.name}" was not stored: a trigger or a row policy of the table '
-                "pgdoc.consumers drops it; remove that, and roll this transaction back"
-            )
-        at, asked = Lsn(stored[0][2][0]), Lsn(mark.position[0])
-        raise ConsumerLost(
-            f'consumer "{consumer.name}" has a checkpoint at {at} already, and the event at {asked} is not beyond it: '
-            "its effect is stored, roll this transaction back"
+    if stored is None or stored[:2] != consumer.claim:
+        return ConsumerLost(
+            f'consumer "{name}" was taken over by another process, or dropped: roll this transaction back, and open '
+            "the consumer again"
         )
-    raise ConsumerLost(
-        f'consumer "{consumer.name}" was taken over by another process, or dropped: roll this transaction back, and '
-        "open the consumer again"
+    if tuple(stored[2]) < unsure < mark.position:
+        return lost_checkpoint(name, Lsn(unsure[0]), Lsn(stored[2][0]))
+    if stored[2] < position:
+        return DatabaseError(
+            f'the checkpoint of consumer "{name}" was not stored: a trigger or a row policy of the table '
+            "pgdoc.consumers drops it; remove that, and roll this transaction back"
+        )
+    at, asked = Lsn(stored[2][0]), Lsn(mark.position[0])
+    return ConsumerLost(
+        f'consumer "{name}" has a checkpoint at {at} already, and the event at {asked} is not beyond it: its effect is '
+        "stored, roll this transaction back"
     )
 
 
@@ -90,7 +97,8 @@ def _params(consumer: Consumer, mark: Mark, position: list[int]) -> list[Any]:
     system_id, timeline, database_oid = consumer.ids
     epoch, holder = consumer.claim or (0, None)
     stored = [position, mark.text, str(system_id), timeline, database_oid]
-    needed = [int(number) for number in consumer.unsure.position] if mark.position > consumer.unsure.position else []
+    unsure = consumer.asked.unsure.position
+    needed = [int(number) for number in unsure] if mark.position > unsure else []
     return [*stored, consumer.name, epoch, holder, position, needed, timeline]
 
 

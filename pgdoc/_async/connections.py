@@ -31,7 +31,7 @@ from pgdoc.database.session_settings import (
     with_settings,
 )
 from pgdoc.errors import PgdocError, StoreClosed
-from pgdoc.model.metadata import current_metadata
+from pgdoc.model.metadata import current_metadata, with_trace
 from pgdoc.model.value_codec import USUAL_VALUES
 from pgdoc.runtime.fork import FORKED, remember
 from pgdoc.runtime.holders import Holders
@@ -291,7 +291,7 @@ class AsyncConnections:
 
     def metadata_message(self) -> str | None:
         """Return the caller's metadata, if any."""
-        metadata = current_metadata()
+        metadata = with_trace(current_metadata())
         return metadata.message if metadata else None
 
     async def fetch(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import psycopg
 from psycopg import AsyncConnection
 
+from pgdoc.database.catalog import OLDEST_SERVER
 from pgdoc.database.outage import OfStore, Outage
 from pgdoc.database.pooling import FIND_SESSION, PREPARE_AFTER, is_own_session, note_direct
 from pgdoc.database.standbys import OnStandby, is_standby
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-__all__ = ["connection_class"]
+__all__ = ["connection_class", "find_route"]
+
+_ROUTE_S = 10.0
 
 
 def connection_class(closing: threading.Event) -> type[AsyncConnection[Any]]:
@@ -49,7 +52,8 @@ def connection_class(closing: threading.Event) -> type[AsyncConnection[Any]]:
             began = time.monotonic()
             try:
                 connection = await super().connect(*args, prepare_threshold=None, **kwargs)
-                await find_route(connection, began)
+                with deadline_scope(_ROUTE_S, closing=closing):
+                    await find_route(connection, began)
             except psycopg.Error as exc:
                 if not closing.is_set():
                     outage.failed(exc)
@@ -81,6 +85,8 @@ def connection_class(closing: threading.Event) -> type[AsyncConnection[Any]]:
 
 async def find_route(connection: AsyncConnection[Any], began: float) -> None:
     """Note whether a connection leads to a session of its own; the attempt to connect began at a `time.monotonic`."""
+    if connection.info.server_version < OLDEST_SERVER:  # which is refused in any case
+        return
     try:
         found = await (await connection.execute(FIND_SESSION)).fetchone()
     except BaseException:

@@ -13,7 +13,7 @@ from pgdoc.crud.copy_format import HEADER, TRAILER
 from pgdoc.database.errors import commit_error, map_error
 from pgdoc.database.session_settings import check_encoding
 from pgdoc.errors import DatabaseError, TransactionClosed, TransactionLost
-from pgdoc.model.metadata import checked, current_metadata
+from pgdoc.model.metadata import checked, current_metadata, with_trace
 from pgdoc.runtime.primitives import AsyncTurns
 from pgdoc.runtime.ttl_cache import TransactionCache
 from pgdoc.sql import statement
@@ -87,8 +87,9 @@ class AsyncTransactionSession:
         return self._connections.caller
 
     def note_metadata(self) -> None:
-        """Note the caller's metadata blocks as those around the whole transaction."""
+        """Note the caller's metadata blocks, and its trace context, as those around the whole transaction."""
         self._outside = current_metadata()
+        self._given = with_trace(self._given.over(self._outside))
 
     async def begin(self) -> None:
         """Begin, in a round trip of its own."""

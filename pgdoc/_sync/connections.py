@@ -32,7 +32,7 @@ from pgdoc.database.session_settings import (
     with_settings,
 )
 from pgdoc.errors import PgdocError, StoreClosed
-from pgdoc.model.metadata import current_metadata
+from pgdoc.model.metadata import current_metadata, with_trace
 from pgdoc.model.value_codec import USUAL_VALUES
 from pgdoc.runtime.fork import FORKED, remember
 from pgdoc.runtime.holders import Holders
@@ -292,7 +292,7 @@ class Connections:
 
     def metadata_message(self) -> str | None:
         """Return the caller's metadata, if any."""
-        metadata = current_metadata()
+        metadata = with_trace(current_metadata())
         return metadata.message if metadata else None
 
     def fetch(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import psycopg
 from psycopg import Connection
 
+from pgdoc.database.catalog import OLDEST_SERVER
 from pgdoc.database.outage import OfStore, Outage
 from pgdoc.database.pooling import FIND_SESSION, PREPARE_AFTER, is_own_session, note_direct
 from pgdoc.database.standbys import OnStandby, is_standby
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-__all__ = ["connection_class"]
+__all__ = ["connection_class", "find_route"]
+
+_ROUTE_S = 10.0
 
 
 def connection_class(closing: threading.Event) -> type[Connection[Any]]:
@@ -50,7 +53,8 @@ def connection_class(closing: threading.Event) -> type[Connection[Any]]:
             began = time.monotonic()
             try:
                 connection = super().connect(*args, prepare_threshold=None, **kwargs)
-                find_route(connection, began)
+                with deadline_scope(_ROUTE_S, closing=closing):
+                    find_route(connection, began)
             except psycopg.Error as exc:
                 if not closing.is_set():
                     outage.failed(exc)
@@ -82,6 +86,8 @@ def connection_class(closing: threading.Event) -> type[Connection[Any]]:
 
 def find_route(connection: Connection[Any], began: float) -> None:
     """Note whether a connection leads to a session of its own; the attempt to connect began at a `time.monotonic`."""
+    if connection.info.server_version < OLDEST_SERVER:  # which is refused in any case
+        return
     try:
         found = (connection.execute(FIND_SESSION)).fetchone()
     except BaseException:

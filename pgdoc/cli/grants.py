@@ -15,7 +15,7 @@ from pgdoc.cli.render import printable
 from pgdoc.cli.stores import DEFAULT_SCHEMA, conninfo_of_command, explain_missing_dsn
 from pgdoc.database.catalog import check_server
 from pgdoc.database.conninfo import PlainConnection, with_timeout
-from pgdoc.database.errors import connection_error, map_error, one_line
+from pgdoc.database.errors import connection_error, is_connection_loss, map_error, one_line
 from pgdoc.database.grants import PURPOSES, fact_queries, plan_grant, read_facts
 from pgdoc.errors import DatabaseError
 from pgdoc.model.names import check_name
@@ -162,7 +162,10 @@ def _run_steps(connection: psycopg.Connection[Any], steps: Sequence[GrantStep]) 
     except psycopg.errors.InsufficientPrivilege as exc:
         raise _may_not(connection, step, one_line(exc)) from exc
     except psycopg.Error as exc:
-        raise map_error(exc, f"{step.sql}: nothing was granted") from exc
+        if is_connection_loss(exc):
+            raise map_error(exc, "the grant") from exc
+        found = f"{step.sql}: {one_line(exc)}"
+        raise DatabaseError(f"{found}. Nothing was granted: run the command again", sqlstate=exc.sqlstate) from exc
     finally:
         connection.remove_notice_handler(note)
 

@@ -56,7 +56,7 @@ def _exposition(metrics: DatabaseMetrics) -> "Exposition":
         from pgdoc.telemetry.exposition import Exposition  # noqa: PLC0415 (the extra may be missing)
     except ModuleNotFoundError as exc:
         raise MissingExtra(
-            "pgdoc metrics needs the package prometheus-client: run pip install 'pgdoc[telemetry]'"
+            "pgdoc metrics needs the package prometheus-client: run pip install prometheus-client"
         ) from exc
     return Exposition(metrics)
 

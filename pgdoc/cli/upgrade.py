@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from psycopg.conninfo import make_conninfo
 
-from pgdoc.cli.arguments import Dsn, PlainCommand, UnusedSchema, read_plugin
+from pgdoc.cli.arguments import Dsn, Json, PlainCommand, UnusedSchema, read_plugin
 from pgdoc.cli.doctor import examine_server
 from pgdoc.cli.render import printable
 from pgdoc.cli.stores import DEFAULT_SCHEMA, conninfo_of_command, explain_missing_dsn
 from pgdoc.errors import ServerUnreachable, UpgradeRefused
-from pgdoc.upgrades.finish import finish
-from pgdoc.upgrades.prepare import cancel, prepare
+from pgdoc.upgrades.finish import finish_upgrade
+from pgdoc.upgrades.prepare import cancel_upgrade, prepare_upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,10 @@ upgrade_app = typer.Typer(
 )
 
 _TIMEOUT_S = 600.0
-_STATISTICS = "run `vacuumdb --all --analyze-in-stages`: before PostgreSQL 18, pg_upgrade takes no statistics along"
+_STATISTICS = (
+    "run `vacuumdb --all --analyze-in-stages`: to versions before 18, pg_upgrade takes no statistics along, and to "
+    "later ones not all (--missing-stats-only)"
+)
 
 Only = Annotated[
     bool,
@@ -43,7 +46,6 @@ Only = Annotated[
 Timeout = Annotated[
     float, typer.Option("--timeout", metavar="SECONDS", min=0, help="How long to wait for consumers and locks.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
 @upgrade_app.callback()
@@ -77,7 +79,7 @@ def prepare_command(  # noqa: PLR0913 (its options)
     dsn = dsn or context.obj
     conninfo = conninfo_of_command("upgrade", dsn)
     if cancels:
-        canceled = _run(lambda: cancel(conninfo, only=only, timeout_s=timeout_s, report=_report), dsn)
+        canceled = _run(lambda: cancel_upgrade(conninfo, only=only, timeout_s=timeout_s, report=_report), dsn)
         _print([_as_json(each) for each in canceled], [], json=json)
         for each in canceled if not json else ():
             what = "takes writes again" if each.was_prepared else "was not prepared"
@@ -85,7 +87,8 @@ def prepare_command(  # noqa: PLR0913 (its options)
             _print_consumers(each.consumers)
         return
     prepared, notes = _run(
-        lambda: prepare(conninfo, only=only, timeout_s=timeout_s, ignore_slots=ignore_slots, report=_report), dsn
+        lambda: prepare_upgrade(conninfo, only=only, timeout_s=timeout_s, ignore_slots=ignore_slots, report=_report),
+        dsn,
     )
     _print([_as_json(each) for each in prepared], notes, json=json)
     if json:
@@ -129,7 +132,7 @@ def finish_command(  # noqa: PLR0913 (its options)
     dsn = dsn or context.obj
     conninfo = conninfo_of_command("upgrade", dsn)
     finished = _run(
-        lambda: finish(
+        lambda: finish_upgrade(
             conninfo, only=only, plugin=plugin, accept_losses=accept_losses, timeout_s=timeout_s, report=_report
         ),
         dsn,

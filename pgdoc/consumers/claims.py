@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pgdoc.errors import ConsumerLost, DatabaseError
+from pgdoc.errors import ConsumerBusy, ConsumerLost, DatabaseError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -80,6 +80,15 @@ def check_schema(name: str, row: ConsumerRow, schema: str) -> None:
     """Refuse a stored consumer that reads another schema."""
     if row.schema_name != schema:
         raise ConsumerLost(f'consumer "{name}" reads the schema "{row.schema_name}", not "{schema}": use another name')
+
+
+def busy(name: str, pid: int | None) -> ConsumerBusy:
+    """Make the error for a consumer that another process owns."""
+    return ConsumerBusy(
+        f'consumer "{name}" is open elsewhere (its session has pid {pid}): close it there, or open it with wait=True '
+        "to stand by",
+        owner_pid=pid,
+    )
 
 
 class RowLockedError(DatabaseError):

@@ -26,14 +26,17 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from pgdoc.consumers.acknowledgements import ConsumerProgress, NotedMailbox
+from pgdoc.consumers.asked import AskedCheckpoints
+from pgdoc.consumers.claims import busy
 from pgdoc.consumers.filling import Filling
-from pgdoc.consumers.owned_slot import OwnedSlot, save_progress
+from pgdoc.consumers.owned_slot import OwnedSlot
 from pgdoc.consumers.ownership import Ownership
 from pgdoc.consumers.reported import Reading, Reported
+from pgdoc.consumers.saving import save_progress
 from pgdoc.consumers.sharing import HubShare
 from pgdoc.consumers.slots import find_cluster
 from pgdoc.consumers.takeover import Takeover, went_back
-from pgdoc.errors import ConsumerBusy, ConsumerLost, HistoryLost, PgdocError, StoreClosed
+from pgdoc.errors import ConsumerLost, HistoryLost, PgdocError, StoreClosed
 from pgdoc.model.positions import BEFORE_ALL, Lsn, resume_point
 from pgdoc.model.tokens import Mark, SnapshotStage, token_at
 from pgdoc.replication.source import Cluster
@@ -78,8 +81,7 @@ class Consumer:
         begun_at: the position after which the stream began.
         snapshot: how far its snapshot had come when it began, or began again.
         existence: which of its collections existed there; `None` for a stream on all of a schema.
-        unsure: the last checkpoint asked for before a failover, if nobody knows whether that undid it. No later one may
-            be stored unless this one is.
+        asked: the checkpoints that the stream has asked for.
     """
 
     def __init__(  # noqa: PLR0913 (the options of `watch`)
@@ -108,14 +110,11 @@ class Consumer:
         self.snapshot: SnapshotState = SnapshotStage.NONE
         self.begun_at: RawPosition = BEFORE_ALL
         self.existence: Existence | None = None
-        self.unsure = Mark()
+        self.asked = AskedCheckpoints()
         self.recreated = 0
         self.claim: Claim | None = None
         self._cluster = Cluster(0, 0)
         self._owned: OwnedSlot | None = None  # while the slot is owned
-
-        # The last checkpoint asked for, and the one before; written by the stream's thread, in one assignment.
-        self._asked = Mark(), Mark()
 
         # Used by the consumer's thread only.
         self._begin_at = begin_at
@@ -171,12 +170,6 @@ class Consumer:
     def pass_over(self, given: Mark, mark: Mark) -> None:
         """Acknowledge up to `mark` once everything up to `given` is acknowledged."""
         self._progress.pass_over(given, mark)
-
-    def ask_for_checkpoint(self, mark: Mark) -> None:
-        """Note a checkpoint that a transaction is about to store."""
-        last, _ = self._asked
-        if mark.position > last.position:
-            self._asked = mark, last
 
     def abandon(self) -> None:
         """Let the thread end soon; takes no lock, because the garbage collector may call it while one is held."""
@@ -263,19 +256,12 @@ class Consumer:
 
     def _stand_by(self, ownership: Ownership) -> None:
         """Stand by while another process owns the consumer; raise `ConsumerBusy` if this process may not wait."""
-        if self._wait:
-            # If the owner gives up before the consumer exists, this process creates it here.
-            if self._begin_at is None:
-                self._begin_at = Lsn(ownership.wal_end()[0])
-            self.mode = "standby"
-            self._set_ready()
-        else:
-            pid = ownership.owner_pid()
-            raise ConsumerBusy(
-                f'consumer "{self.name}" is open elsewhere (its session has pid {pid}): close it there, or open it '
-                "with wait=True to stand by",
-                owner_pid=pid,
-            )
+        if not self._wait:
+            raise busy(self.name, ownership.owner_pid())
+        if self._begin_at is None:  # If the owner gives up before the consumer exists, this process creates it here.
+            self._begin_at = Lsn(ownership.wal_end()[0])
+        self.mode = "standby"
+        self._set_ready()
 
     def _set_ready(self) -> None:
         if not self._ready.done():
@@ -319,7 +305,7 @@ class Consumer:
         """Go on after a lost connection, or after the mailbox was full."""
         after = token_at(self._subscription.after, self.ids)
         try:
-            self.unsure = takeover.check_promoted(after, *self._asked) or self.unsure
+            takeover.check_promoted(after, self.asked)
         except (ConsumerLost, HistoryLost):
             self.claim = None  # Store nothing: it would be about events that this server does not have.
             raise

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from pgdoc.changes.change import Burst
 from pgdoc.changes.registry import TableAdded
 from pgdoc.consumers.ownership import HEARTBEAT_S, Ownership
+from pgdoc.consumers.saving import SAVE_LIMIT_S, save_progress
 from pgdoc.consumers.slots import open_copy, open_slot
 from pgdoc.errors import PgdocError
 from pgdoc.model.positions import Lsn
@@ -57,7 +58,6 @@ _LONGEST_ADVANCE_PAUSE_S = 60.0
 The pause has a limit: an advance reads the WAL of the pause before it, so it would take longer each time.
 """
 
-_HEARTBEAT_LIMIT_S = 10.0
 _IDLE_SAVE_BYTES = 16 << 20
 """How far the watermark of a quiet consumer moves between two saves."""
 
@@ -286,7 +286,7 @@ class OwnedSlot:
             self._store_acknowledged()
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + HEARTBEAT_S
-            with deadline_scope(_HEARTBEAT_LIMIT_S):
+            with deadline_scope(SAVE_LIMIT_S):
                 self._ownership.follow_tables()
             self.save()
             if not self.is_reading:
@@ -299,7 +299,7 @@ class OwnedSlot:
         if news.mark == self._progress.saved.mark:
             return
         began = time.monotonic()
-        with deadline_scope(_HEARTBEAT_LIMIT_S):
+        with deadline_scope(SAVE_LIMIT_S):
             if not self._ownership.save(*news, self._cluster):
                 raise self._ownership.lost()
         self._progress.saved = news
@@ -389,27 +389,3 @@ class OwnedSlot:
         """Close both sessions."""
         self.stop_reading()
         self._ownership.close()
-
-
-def save_progress(
-    ownership: Ownership, cluster: Cluster, progress: ConsumerProgress, *, idle_bytes: int, advance: bool
-) -> None:
-    """Take note of the last checkpoint, and store the consumer's progress if it is news.
-
-    Any session of the consumer may store: the claim decides. `idle_bytes` is how far the watermark of a quiet consumer
-    moves between two saves; 0 stores in any case. `advance` also confirms to the slot, because nothing reads it at
-    present.
-    """
-    ownership.check_cluster(cluster)
-    with deadline_scope(_HEARTBEAT_LIMIT_S):
-        checkpoint = ownership.check()
-        safe = progress.await_standbys(checkpoint)
-        if safe is not None:
-            ownership.flush(safe.inserted)  # A crash must not take back what is confirmed to the slot.
-            progress.checkpointed = ownership.mark_of(safe)
-    confirmable = progress.confirmable()
-    news = progress.to_save(idle_bytes)
-    if (news != progress.saved or not idle_bytes) and ownership.save(*news, cluster):
-        progress.saved = news
-        if advance:
-            ownership.advance(confirmable)

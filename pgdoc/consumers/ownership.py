@@ -28,6 +28,7 @@ import psycopg
 
 from pgdoc.consumers.claims import Checkpoint, Claim, ConsumerRow, Owner, RowLockedError
 from pgdoc.consumers.fence import ending_blockers
+from pgdoc.consumers.questions import Questions
 from pgdoc.consumers.server_errors import map_consumer_error, mapped
 from pgdoc.consumers.slots import (
     ConsumerSlot,
@@ -46,11 +47,11 @@ from pgdoc.errors import (
     StreamError,
     UnreadableChange,
 )
-from pgdoc.model.positions import Lsn, Position
+from pgdoc.model.positions import Position
 from pgdoc.model.tokens import Mark, parse_snapshot
 from pgdoc.replication.checks import FLUSH_LIMIT_S, check_flush
 from pgdoc.replication.connection import connect, has_word, preflight
-from pgdoc.replication.registry import follow_tables, read_existence
+from pgdoc.replication.registry import follow_tables
 from pgdoc.replication.standby import StandbyCheck
 from pgdoc.runtime.deadline import deadline_scope
 from pgdoc.sql import statement
@@ -58,8 +59,6 @@ from pgdoc.sql import statement
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgdoc.changes.life import Existence
-    from pgdoc.model.positions import RawPosition
     from pgdoc.model.tokens import SnapshotState
     from pgdoc.replication.source import Cluster, Source
 
@@ -76,7 +75,7 @@ _FLUSH_POLL_S = 0.01
 _ADVANCE_LIMIT_S = 70.0
 
 
-class Ownership:
+class Ownership(Questions):
     """A session that owns a consumer, or asks for it; used by one thread.
 
     The methods that need the claim raise `ConsumerLost` if another process has taken over.
@@ -282,31 +281,6 @@ class Ownership:
         with mapped(self._connection, self.name):
             end_reader(self._connection, self.slot)
             return find_slot(self._connection, self.slot)
-
-    def published_since(self) -> int:
-        """Return the LSN since which the publication that pgoutput reads is complete."""
-        return int(self._one("published_since", self._source.schema)[0])
-
-    def loses_values(self) -> bool:
-        """Return whether wal2json can't send some values of a watched table."""
-        return bool(self._one("loses_values")[0])
-
-    def exact_since(self, names: list[str] | None) -> int:
-        """Return the LSN since which wal2json surely names these tables; `names` as in `Selection.names`."""
-        return int(self._one("exact_since", self._source.schema, names)[0])
-
-    def needs_pgoutput(self, names: list[str] | None, read_from: int) -> bool:
-        """Return whether wal2json loses values of these tables, and pgoutput sends all that is wanted from there on."""
-        wanted = self._source.schema, names
-        return bool(self._one("needs_pgoutput", *wanted, *wanted, str(Lsn(read_from)), *wanted)[0])
-
-    def existence(self, position: RawPosition, names: frozenset[str] | None) -> Existence | None:
-        """Return which of these collections exist at `position`; `None` for all of a schema."""
-        if names is None:
-            return None
-        at = (str(Lsn(position[0])), str(Lsn(position[1])))
-        rows = self._execute(statement("consumers", "existed"), self._source.schema, sorted(names), *at).fetchall()
-        return read_existence(position[0], rows)
 
     def follow_tables(self) -> None:
         """See `pgdoc.replication.registry.follow_tables`."""

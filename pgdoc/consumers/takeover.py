@@ -31,6 +31,7 @@ from pgdoc.model.tokens import Mark, SnapshotStage, token_at
 from pgdoc.replication.checks import check_exact, check_position, check_published
 
 if TYPE_CHECKING:
+    from pgdoc.consumers.asked import AskedCheckpoints
     from pgdoc.consumers.ownership import Ownership
     from pgdoc.consumers.slots import ConsumerSlot
     from pgdoc.model.positions import RawPosition
@@ -128,28 +129,25 @@ class Takeover:
         self._ownership.check()
         return self._find_slot(after, needed_from)
 
-    def check_promoted(self, after: ResumeToken, asked: Mark, before: Mark) -> Mark | None:
+    def check_promoted(self, after: ResumeToken, asked: AskedCheckpoints) -> None:
         """Refuse to go on at a promoted server that lacks what the stream was given, or a checkpoint of it.
-
-        The stream has asked for the checkpoints `asked` and, right before, `before`. If only the last one is missing,
-        its transaction may have failed, and its event may still be in work: return it.
 
         Raises:
             HistoryLost, ConsumerLost: see `was_ahead` and `lost_checkpoint`.
         """
         if after.timeline == self._cluster.timeline or after.system_id != self._cluster.system_id:
-            return None
+            return
         row = self._ownership.find()
         stored = BEFORE_ALL if row is None or row.position is None else row.position
-        if before.position > stored:
-            raise lost_checkpoint(self._ownership.name, Lsn(before.position[0]), Lsn(stored[0]))
+        undone = asked.find_undone(stored)
+        if undone is not None:
+            raise lost_checkpoint(self._ownership.name, Lsn(undone.position[0]), Lsn(stored[0]))
         try:
             self._cluster.check(after.position, (after.system_id, after.timeline, after.database_oid))
         except InvalidResumeToken as exc:
-            if asked.position > BEFORE_ALL:
-                raise lost_checkpoint(self._ownership.name, after.lsn, Lsn(stored[0])) from exc
-            raise was_ahead(self._ownership.name, exc, Lsn(stored[0])) from exc
-        return asked if asked.position > stored else None
+            if asked.is_empty:
+                raise was_ahead(self._ownership.name, exc, Lsn(stored[0])) from exc
+            raise lost_checkpoint(self._ownership.name, after.lsn, Lsn(stored[0])) from exc
 
     def _enter_new(self, begin_at: ResumeToken | Lsn | None, *, is_unknown: bool) -> StartPoint:
         ownership = self._ownership

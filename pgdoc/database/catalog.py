@@ -5,7 +5,15 @@ from __future__ import annotations
 from pgdoc.errors import CatalogMissing, CatalogNotTrusted, CatalogVersionMismatch, UnsupportedServer
 from pgdoc.sql import statement
 
-__all__ = ["FIND_FOREIGN_OWNER", "FIND_REVISION", "REVISION", "check_owner", "check_revision", "check_server"]
+__all__ = [
+    "FIND_FOREIGN_OWNER",
+    "FIND_REVISION",
+    "OLDEST_SERVER",
+    "REVISION",
+    "check_owner",
+    "check_revision",
+    "check_server",
+]
 
 REVISION = "0011"
 """The newest revision in `migrations/versions`, which this version of pgdoc needs."""
@@ -15,12 +23,12 @@ FIND_REVISION = b"SELECT version_num FROM pgdoc.alembic_version"
 FIND_FOREIGN_OWNER = statement("catalog", "foreign_owner").encode()
 """Finds the row for `check_owner`. Nothing in the schema `pgdoc` may be read before: even a table may be a view."""
 
-_OLDEST_SERVER = 150000
+OLDEST_SERVER = 150000
 
 
 def check_server(version: int, encoding: str | None) -> None:
     """Check the server's version, as libpq's `PQserverVersion` returns it, and the database's encoding."""
-    if version < _OLDEST_SERVER:
+    if version < OLDEST_SERVER:
         found = f"{version // 10000}.{version % 10000}"
         raise UnsupportedServer(f"the server is PostgreSQL {found}: pgdoc needs version 15 or newer")
     if encoding != "UTF8":

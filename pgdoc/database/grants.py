@@ -209,6 +209,11 @@ class _Planner:
         may_create = server.catalog_owner_is_superuser or not server.grantor_is_superuser
         if server.schema_owner is None and server.grantor != self.role and may_create:
             creators.setdefault(server.grantor, set())  # it will own the schema
+        if creators and server.has_other_tables:
+            self.notes.append(
+                f'the schema "{self.schema}" has tables that are no collections: these get nothing, but default '
+                "privileges cover all tables that their roles create there later"
+            )
         for creator, held in sorted(creators.items()):
             self._add(
                 f"ALTER DEFAULT PRIVILEGES FOR ROLE {identifier(creator)} IN SCHEMA {identifier(self.schema)} "

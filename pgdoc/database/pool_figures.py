@@ -43,6 +43,11 @@ class PoolFigures:
             yield ("pgdoc_pool_max_connections", self._labels), _sum("pool_max", stats)
             yield ("pgdoc_pool_waiting_calls", self._labels), _sum("requests_waiting", stats)
 
+    def goes_on_in_child(self) -> bool:
+        """See `Entry`: a store whose pool was not open yet can be used in a child process."""
+        self._waited_ms = 0
+        return True
+
     def _stats(self) -> list[dict[str, int]]:
         pools = self._pools()
         return [] if pools is None else [pool.get_stats() for pool in pools.open_pools()]

@@ -11,9 +11,9 @@ from pgdoc.errors import InvalidDocument
 from pgdoc.model.json_codec import encode_value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["Metadata", "current_metadata", "metadata"]
+__all__ = ["Metadata", "carry_trace", "current_metadata", "metadata", "with_trace"]
 
 
 class Metadata:
@@ -49,6 +49,28 @@ _current: ContextVar[Metadata] = ContextVar("pgdoc_metadata", default=_NOTHING)
 def current_metadata() -> Metadata:
     """Return the merged metadata of the `metadata` blocks around the caller."""
     return _current.get()
+
+
+_TRACE_KEYS = ("traceparent", "tracestate")
+_read_trace: Callable[[], Mapping[str, str]] | None = None
+
+
+def carry_trace(read_trace: Callable[[], Mapping[str, str]] | None) -> None:
+    """Let writes carry the trace context that `read_trace` returns; `None` for no more."""
+    global _read_trace  # noqa: PLW0603 (a process has one)
+    _read_trace = read_trace
+
+
+def with_trace(given: Metadata) -> Metadata:
+    """Add the writer's trace context, where that is wanted: `traceparent` and `tracestate`, as the W3C defines them.
+
+    The context is whole or absent: metadata in which the user has set one of the two keys stays as it is.
+    """
+    read_trace = _read_trace
+    if read_trace is None or any(key in given.values for key in _TRACE_KEYS):
+        return given
+    trace = read_trace()
+    return Metadata({**given.values, **trace}) if trace else given
 
 
 @contextmanager

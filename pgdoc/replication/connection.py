@@ -11,7 +11,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import namedtuple_row
 
-from pgdoc.database.catalog import FIND_FOREIGN_OWNER, check_owner
+from pgdoc.database.catalog import FIND_FOREIGN_OWNER, OLDEST_SERVER, check_owner
 from pgdoc.database.conninfo import parse_conninfo, with_application_name
 from pgdoc.database.errors import FROZEN, connection_error, is_connection_loss, one_line
 from pgdoc.database.rights import Caller
@@ -168,7 +168,7 @@ def preflight(connection: psycopg.Connection[Any], *, needs_slot: bool = True, a
         Whether the server is a standby.
     """
     version = connection.info.server_version
-    if version < _OLDEST_SERVER:
+    if version < OLDEST_SERVER:
         raise UnsupportedServer(f"the server is PostgreSQL {_major(version)}: pgdoc needs version 15 or newer")
     try:
         check_owner(connection.execute(FIND_FOREIGN_OWNER).fetchone())
@@ -302,7 +302,6 @@ _PASSING = {"57014", "53000", "53100", "53200", "40001"}
 """A walsender that was cancelled or was in the way of a standby's recovery, or a server that lacks memory or room on
 its disk: a stream goes on when that has passed."""
 
-_OLDEST_SERVER = 150000
 _DECODES_ON_STANDBY = 160000
 _WAL_LEVEL = re.compile(r"\bwal_level\b")
 """Finds the setting in a message of any language: a standby can't decode if its primary writes too little."""

@@ -39,6 +39,10 @@ class Tally:
         """See `Entry`."""
         return ()
 
+    def goes_on_in_child(self) -> bool:
+        """See `Entry`: a child has no reader of its parent."""
+        return False
+
 
 def note_reconnect(source: Source, kind: str) -> None:
     """Count that a reader of this kind has lost its connection."""

@@ -43,16 +43,14 @@ class Entry(Protocol):
     def gauges(self) -> Iterable[Sample]:
         """Return what is the case now; nothing once it is closed."""
 
+    def goes_on_in_child(self) -> bool:
+        """Begin to count again in a child process; return whether the child can use what it counts."""
+
 
 class Census:
-    """What is open; a child process begins with an empty one, because its parent counts what was open there."""
+    """What is open; in a child process, only what that can use, and no counts of its parent's."""
 
     def __init__(self) -> None:
-        self.after_fork()
-        remember(self)
-
-    def after_fork(self) -> None:
-        """Begin again in a child process."""
         self._lock = threading.Lock()  # guards what follows; the garbage collector may not take it
         self._counts: dict[Labelled, float] = {}
         self._open: dict[int, Entry] = {}
@@ -60,6 +58,13 @@ class Census:
         # Without the lock: the garbage collector appends on any thread.
         self._ended: deque[int] = deque()
         self._keys = itertools.count()
+        remember(self)
+
+    def after_fork(self) -> None:
+        """Begin again in a child process, where the holder of the lock may not exist."""
+        self._lock = threading.Lock()
+        self._counts = {}
+        self._open = {key: entry for key, entry in self._open.items() if entry.goes_on_in_child()}
 
     def enter(self, owner: object, entry: Entry) -> None:
         """Count an entry until its owner is freed."""
@@ -101,7 +106,9 @@ class Census:
 
     def _settle(self) -> None:
         while self._ended:
-            _add(self._counts, self._open.pop(self._ended.popleft()))
+            entry = self._open.pop(self._ended.popleft(), None)
+            if entry is not None:  # else it was open when this process was forked
+                _add(self._counts, entry)
 
 
 def _add(counts: dict[Labelled, float], entry: Entry) -> None:

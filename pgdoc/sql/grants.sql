@@ -7,6 +7,10 @@ SELECT current_setting('server_version_num')::int AS version, current_database()
   (SELECT u.rolsuper FROM pg_roles u WHERE u.rolname = current_user) AS grantor_is_superuser,
   c.rolname::text AS catalog_owner, coalesce(c.rolsuper, false) AS catalog_owner_is_superuser,
   coalesce(c.rolinherit, true) AS catalog_owner_inherits,
+  EXISTS (
+    SELECT FROM pg_class t JOIN pg_namespace s ON s.oid = t.relnamespace
+    WHERE s.nspname = %(schema)s::name AND t.relkind = ANY (ARRAY['r'::"char", 'p'::"char", 'v'::"char"]) AND NOT EXISTS (
+      SELECT FROM pg_trigger g WHERE g.tgrelid = t.oid AND g.tgname = 'pgdoc_before_update'::name)) AS has_other_tables,
   (SELECT pg_get_userbyid(p.pubowner)::text FROM pg_publication p WHERE p.pubname = 'pgdoc') AS publication_owner,
   (SELECT pg_get_userbyid(s.nspowner)::text FROM pg_namespace s WHERE s.nspname = %(schema)s::name) AS schema_owner,
   EXISTS (SELECT FROM pg_roles g JOIN pg_roles a ON a.rolname = 'rdsadmin'::name AND a.rolsuper

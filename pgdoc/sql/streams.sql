@@ -175,7 +175,7 @@ SELECT c.name, c.schema_name, owner.pid, greatest(c.place, p.acknowledged),
   clock_timestamp() - coalesce(
     p.waiting_since, CASE WHEN owner.pid IS NULL THEN p.seen_at ELSE clock_timestamp() END, c.created_at),
   (pg_current_wal_flush_lsn() - s.restart_lsn)::bigint, s.wal_status, c.created_at,
-  greatest(clock_timestamp() - owner.last_seen, '0'::interval),
+  CASE WHEN owner.last_seen IS NOT NULL THEN greatest(clock_timestamp() - owner.last_seen, '0'::interval) END,
   (SELECT (min(u.commit_lsn) - '0/0'::pg_lsn)::bigint FROM pgdoc.unreadable u
    WHERE u.consumer = c.name AND u.skipped_at IS NULL
      AND (u.commit_lsn - '0/0'::pg_lsn)::bigint >= (greatest(c.place, p.acknowledged))[1]),

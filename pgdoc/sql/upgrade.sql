@@ -26,11 +26,11 @@ SELECT EXISTS (SELECT FROM pgdoc.former_clusters WHERE is_upgrade)
 SELECT gid, database FROM pg_prepared_xacts ORDER BY prepared
 
 -- name: foreign_slots
--- Slots that are not pgdoc's, or belong to nobody: before PostgreSQL 17, pg_upgrade leaves logical slots behind.
+-- Slots that are not pgdoc's: before PostgreSQL 17, pg_upgrade leaves logical slots behind.
 SELECT s.slot_name AS name, s.database, s.plugin, s.active, s.wal_status,
   current_setting('server_version_num')::int >= 170000 AS is_checked
-FROM pg_replication_slots s
-WHERE s.slot_type = 'logical' AND NOT s.temporary AND NOT s.slot_name ~ '^pgdocb?_[0-9]+_'
+FROM pg_replication_slots s JOIN pg_database d ON d.datname = s.database
+WHERE s.slot_type = 'logical' AND NOT s.temporary AND NOT s.slot_name ~ format('^pgdocb?_%s_', d.oid)
 ORDER BY s.slot_name
 
 -- name: consumers
@@ -106,6 +106,15 @@ SELECT 'pgdoc', 'registry' WHERE NOT pgdoc.is_frozen('pgdoc.registry')
 UNION ALL
 SELECT 'pgdoc', 'owners' WHERE NOT pgdoc.is_frozen('pgdoc.owners')
 ORDER BY 1, 2
+
+-- name: left_out
+-- Frozen tables that are neither collections nor watched any more.
+SELECT DISTINCT t.tgrelid::regclass::text AS name
+FROM pg_trigger t
+WHERE t.tgfoid = 'pgdoc.refuse_frozen()'::regprocedure
+  AND t.tgrelid <> ALL (ARRAY['pgdoc.registry'::regclass, 'pgdoc.owners'::regclass])
+  AND NOT EXISTS (SELECT FROM pgdoc.registry r WHERE r.oid = t.tgrelid AND r.until IS NULL)
+ORDER BY 1
 
 -- name: frozen
 SELECT count(*) FROM pgdoc.registry r WHERE r.until IS NULL AND pgdoc.is_frozen(r.oid)

@@ -159,12 +159,16 @@ class BookmarkKeeper:
     def _keep_for_standbys(self, session: KeeperSession) -> None:
         """Let standbys synchronize the bookmarks, and create one that they can synchronize if they have none yet."""
         slot = None if self._hub.is_quiet else self._hub.slot
-        if flag_bookmarks(self._source, session.connection, slot):
-            if slot is not None:
-                self._copy_hub_slot(session, slot)
-            else:
-                _copy_newest_bookmark(session)
-            flag_bookmarks(self._source, session.connection, slot)
+        plan = flag_bookmarks(self._source, session.connection, slot)
+        if plan.is_late and slot is not None:
+            self._advance_hub_slot(session, slot, wait_s=0)
+        if not plan.is_due:
+            return
+        if slot is not None:
+            self._copy_hub_slot(session, slot)
+        else:
+            _copy_newest_bookmark(session)
+        flag_bookmarks(self._source, session.connection, slot)
 
     def _copy_hub_slot(self, session: KeeperSession, slot: str) -> None:
         self._advance_hub_slot(session, slot, wait_s=_NUDGE_WAIT_S)

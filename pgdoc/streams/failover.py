@@ -13,7 +13,7 @@ that are older than the standby's first slot never fit: the standby would log ev
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 
@@ -25,46 +25,61 @@ from pgdoc.sql import statement
 if TYPE_CHECKING:
     from pgdoc.replication.source import Source
 
-__all__ = ["flag_bookmarks", "plan_flags"]
+__all__ = ["FlagPlan", "flag_bookmarks", "plan_flags"]
 
 logger = logging.getLogger("pgdoc.history")
 
 _SURE_S = 60.0  # a standby asks for slots at least every 30 s
 
 
-def flag_bookmarks(source: Source, plain: psycopg.Connection[Any], hub_slot: str | None) -> bool:
-    """Flag the database's bookmarks for its standbys; return whether a new bookmark is due.
+class FlagPlan(NamedTuple):
+    """What to do for the standbys.
+
+    Attributes:
+        changes: the flags to change, by the names of the bookmarks.
+        is_due: whether a new bookmark is due.
+        is_late: whether one will be, once the hub's slot needs no older rows of the catalog than the standbys have.
+    """
+
+    changes: dict[str, bool]
+    is_due: bool = False
+    is_late: bool = False
+
+
+def flag_bookmarks(source: Source, plain: psycopg.Connection[Any], hub_slot: str | None) -> FlagPlan:
+    """Flag the database's bookmarks for its standbys; return what has been done, and what is to be done.
 
     `plain` is a connection for plain SQL, and `hub_slot` the slot of which a bookmark would be a copy, if any.
     """
     if not source.wants_failover(plain.info.server_version):
-        return False
+        return FlagPlan({})
     query = statement("replication", "failover_bookmarks").format(slot=quote_literal(hub_slot or ""))
-    changes, is_due = plan_flags(plain.execute(query).fetchall(), has_hub=hub_slot is not None)
-    if changes:
+    plan = plan_flags(plain.execute(query).fetchall(), has_hub=hub_slot is not None)
+    if plan.changes:
         with connect(source.conninfo, replication=True, purpose="bookmarks") as connection:
-            for name, on in changes.items():
+            for name, on in plan.changes.items():
                 try:
                     set_failover(connection, name, on=on)
                 except (psycopg.errors.UndefinedObject, psycopg.errors.ObjectInUse) as exc:
                     logger.info('bookmark "%s" did not become a failover slot: %s', name, one_line(exc))
-    return is_due
+    return plan
 
 
-def plan_flags(rows: list[Any], *, has_hub: bool) -> tuple[dict[str, bool], bool]:
-    """Return the flags to change, by name, and whether a new bookmark is due; `rows` is empty without a standby."""
+def plan_flags(rows: list[Any], *, has_hub: bool) -> FlagPlan:
+    """Plan for the bookmarks, and the slot of a hub if it has one; `rows` is empty without a standby."""
     kept = [row for row in rows if not row.is_hub]
     if not kept:
-        return {}, False
+        return FlagPlan({})
     fitting = [row for row in kept if row.fits]
+    if not fitting and not any(row.is_failover for row in kept):
+        return FlagPlan({kept[-1].name: True})
     if not fitting:
-        changes = {} if any(row.is_failover for row in kept) else {kept[-1].name: True}
         hub_fits = not has_hub or any(row.fits for row in rows if row.is_hub)
-        return changes, hub_fits and not changes and kept[0].has_feedback
+        return FlagPlan({}, is_due=kept[0].has_feedback and hub_fits, is_late=kept[0].has_feedback and not hub_fits)
     changes = {row.name: True for row in fitting if not row.is_failover}
     if any(row.is_failover and _made_at(row.name) <= row.now - _SURE_S for row in fitting):
         changes |= {row.name: False for row in kept if row.is_failover and not row.fits}
-    return changes, False
+    return FlagPlan(changes)
 
 
 def _made_at(name: str) -> int:

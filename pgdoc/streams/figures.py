@@ -49,6 +49,10 @@ class StreamFigures:
         for mode in _MODES:
             yield ("pgdoc_stream_mode", (*labels, mode)), int(mode == stats.mode)
 
+    def goes_on_in_child(self) -> bool:
+        """See `Entry`: a child can't read a stream of its parent."""
+        return False
+
 
 def _name_of(selection: Selection) -> str:
     """Return what names a stream in metrics: what it is on, but not its filter, which may have an id.

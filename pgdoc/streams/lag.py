@@ -44,9 +44,10 @@ class LagMeter:
     """
 
     def __init__(self, opened_at: float) -> None:
+        self._opened_at = opened_at
         # Everything that committed before this time is known to have been returned or passed over. It only grows, each
         # time in one assignment, and is used only while the next event is not known.
-        self._passed_until = opened_at
+        self._passed_until: float | None = None
 
     def measure(
         self,
@@ -65,25 +66,32 @@ class LagMeter:
         following = _following(waiting, passed, ending)
         if following is not None:
             position, committed = following
+            self._note_passed(committed)
             return Lag(self._age(committed, reading), _distance(position, wal_end))
         size_bytes = _distance(max(passed, waiting.reached), wal_end)
         if not size_bytes:
-            self._passed_until = max(self._passed_until, reading.now)
+            self._note_passed(reading.now)
             return NO_LAG
         return Lag(self._age(self._earliest(waiting, reading), reading), size_bytes)
 
     def _earliest(self, waiting: Waiting, reading: Reading) -> float:
         """Return a time before which the next event, of which nothing is known, did not commit."""
+        if reading.transaction_at is not None:
+            return reading.transaction_at
         used_at = None if waiting.used is None else committed_at(waiting.used)
-        known = (self._passed_until, used_at, reading.transaction_at, reading.waited_at)
-        return max(time for time in known if time is not None)
+        known = [time for time in (self._passed_until, used_at, reading.waited_at) if time is not None]
+        return max(known, default=self._opened_at)
 
     def _age(self, committed: float | None, reading: Reading) -> timedelta:
         """Return how long ago that was: never 0, even if the clocks differ by more."""
+        now = reading.now
         if committed is None:
-            committed = self._passed_until
-        self._passed_until = max(self._passed_until, min(committed, reading.now))
-        return max(timedelta(seconds=reading.now - committed), timedelta.resolution)
+            committed = self._opened_at if self._passed_until is None else self._passed_until
+        return max(timedelta(seconds=now - min(committed, now)), timedelta.resolution)
+
+    def _note_passed(self, until: float | None) -> None:
+        if until is not None and (self._passed_until is None or until > self._passed_until):
+            self._passed_until = until
 
 
 def _following(waiting: Waiting, passed: RawPosition, ending: Change | None) -> tuple[RawPosition, float | None] | None:

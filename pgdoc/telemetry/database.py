@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import time
 from collections import Counter
@@ -18,7 +17,7 @@ import psycopg
 from psycopg.rows import namedtuple_row
 
 from pgdoc.database.catalog import FIND_FOREIGN_OWNER, FIND_REVISION, check_owner, check_revision
-from pgdoc.database.conninfo import parse_conninfo, with_application_name, with_timeout
+from pgdoc.database.conninfo import database_of, with_application_name, with_timeout
 from pgdoc.database.errors import connection_error, is_connection_loss, one_line
 from pgdoc.errors import DatabaseError, PgdocError
 from pgdoc.runtime.deadline import BoundedConnection, deadline_scope
@@ -60,7 +59,7 @@ class DatabaseMetrics:
     """
 
     def __init__(self, conninfo: str, schema: str | None = None) -> None:
-        self.database = parse_conninfo(conninfo).get("dbname") or os.environ.get("PGDATABASE", "")
+        self.database = database_of(conninfo)
         self._conninfo = with_timeout(with_application_name(conninfo, "metrics"))
         self._schema = schema
         self._closing = threading.Event()

@@ -84,7 +84,7 @@ SERVER_METRICS: Final = (
     ),
     _of_consumer(
         "pgdoc_consumer_recreated_total",
-        "How often the consumer's position was lost and it began again without the events before.",
+        "How often the consumer began again without the events before: its position was lost, or an operator said so.",
     ),
     _of_consumer("pgdoc_slot_retained_bytes", "The WAL that the consumer's slot holds back; 0 if the slot is invalid."),
     _of_consumer(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from pgdoc.database.catalog import FIND_FOREIGN_OWNER, check_owner
+from pgdoc.database.catalog import FIND_FOREIGN_OWNER
 from pgdoc.errors import CatalogMissing, UpgradeRefused
 from pgdoc.replication.connection import connect, map_replication_error
 from pgdoc.sql import statement
@@ -91,13 +91,13 @@ def _look(database: CatalogDatabase, found: list[CatalogDatabase]) -> Iterator[s
             row = connection.execute(statement("upgrade", "catalog")).fetchone()
             if row is None:
                 return
-            if not row.is_ours:
+            # A superuser must not run the functions of another role.
+            if not row.is_ours or connection.execute(FIND_FOREIGN_OWNER).fetchone():
                 yield (
                     f'role "{row.owner}" owns the catalog of database "{database.name}": run this with --only as that '
                     "role, once for each of its databases"
                 )
                 return
-            check_owner(connection.execute(FIND_FOREIGN_OWNER).fetchone())
         except psycopg.Error as exc:
             raise map_replication_error(exc, connection) from exc
     found.append(database)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pgdoc.upgrades.databases import CatalogDatabase, Report
     from pgdoc.upgrades.moving import MovedConsumer
 
-__all__ = ["FinishedDatabase", "finish"]
+__all__ = ["FinishedDatabase", "finish_upgrade"]
 
 
 class FinishedDatabase(NamedTuple):
@@ -45,7 +45,7 @@ class FinishedDatabase(NamedTuple):
     schemas: tuple[str, ...]
 
 
-def finish(  # noqa: PLR0913 (the options of the command)
+def finish_upgrade(  # noqa: PLR0913 (the options of the command)
     conninfo: str, *, only: bool, plugin: str, accept_losses: bool, timeout_s: float, report: Report
 ) -> list[FinishedDatabase]:
     """Finish the upgrade of the databases of a cluster.
@@ -66,7 +66,7 @@ def finish(  # noqa: PLR0913 (the options of the command)
     databases = find_databases(conninfo, only=only)
     for database in databases:
         _check(database, accept_losses=accept_losses)
-    return [_finish(database, plugin, deadline, report) for database in databases]
+    return [_finish(database, plugin, deadline, report, accept_losses=accept_losses) for database in databases]
 
 
 def _check(database: CatalogDatabase, *, accept_losses: bool) -> None:
@@ -101,6 +101,17 @@ def _check(database: CatalogDatabase, *, accept_losses: bool) -> None:
         )
 
 
+def _check_registered(connection: psycopg.Connection[Any], database: CatalogDatabase, *, accept_losses: bool) -> None:
+    """Refuse to go on if consumers would miss the changes of a table from here on."""
+    left_out = [row.name for row in connection.execute(statement("upgrade", "left_out")).fetchall()]
+    if left_out and not accept_losses:
+        raise UpgradeRefused(
+            f'tables of database "{database.name}" could not be registered again (the warnings say why), and consumers '
+            "would miss their changes: run finish with --accept-losses, and register them (pgdoc.register, add_table)",
+            findings=tuple(f"table {name} is not registered" for name in left_out),
+        )
+
+
 def _check_was_finished(connection: psycopg.Connection[Any], database: CatalogDatabase) -> None:
     try:
         row = connection.execute(statement("upgrade", "was_finished")).fetchone()
@@ -114,7 +125,9 @@ def _check_was_finished(connection: psycopg.Connection[Any], database: CatalogDa
         )
 
 
-def _finish(database: CatalogDatabase, plugin: str, deadline: float, report: Report) -> FinishedDatabase:
+def _finish(
+    database: CatalogDatabase, plugin: str, deadline: float, report: Report, *, accept_losses: bool
+) -> FinishedDatabase:
     with connect(database.conninfo, replication=False, purpose=PURPOSE) as connection:
         state = fetch_state(connection)
     if state is not None:
@@ -124,6 +137,7 @@ def _finish(database: CatalogDatabase, plugin: str, deadline: float, report: Rep
     with connect(database.conninfo, replication=False, purpose=PURPOSE) as connection:
         try:
             if state is not None:
+                _check_registered(connection, database, accept_losses=accept_losses)
                 moved = move_consumers(database, connection, plugin, report)
                 thaw(database, connection, deadline, report)
             schemas = [row[0] for row in connection.execute(statement("upgrade", "schemas")).fetchall()]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 
 from pgdoc.consumers.slots import find_cluster, find_slot, make_slot, slot_of
+from pgdoc.database.errors import one_line
 from pgdoc.errors import ReplicationUnavailable, SlotBlocked, UpgradeRefused
 from pgdoc.model.positions import Lsn, before_commits_at
 from pgdoc.replication.slots import make_first_bookmark
@@ -27,6 +28,7 @@ _LOCK_TIMEOUT = "2s"
 _PAUSE_S = 0.5
 _LIMIT_S = 600.0  # thousands of tables take minutes
 _BLOCKED_BY = {"55P03", "40P01"}
+_MAY_NOT = "42501"
 
 
 class MovedConsumer(NamedTuple):
@@ -109,6 +111,11 @@ def run_under_lock(
                 for name in names:
                     connection.execute(statement("upgrade", name))
         except psycopg.Error as exc:
+            if exc.sqlstate == _MAY_NOT:
+                raise UpgradeRefused(
+                    f"{one_line(exc)}: the catalog's owner, {connection.info.user}, has to be a member of the roles "
+                    "that own collections and watched tables"
+                ) from exc
             if exc.sqlstate not in _BLOCKED_BY:
                 raise
             findings = _blockers(connection)

@@ -14,7 +14,7 @@ all WAL up to the shutdown, which a bookmark never does, and a consumer's does o
 follows what a consumer has read by then, so a new slot at the beginning of the new cluster is as good, from any version
 to any.
 
-Until 4, an error thaws. From 4 on, another run goes on with 5, and `cancel` makes the slots again.
+Until 4, an error thaws. From 4 on, another run goes on with 5, and `cancel_upgrade` makes the slots again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pgdoc.upgrades.databases import CatalogDatabase, Report
     from pgdoc.upgrades.moving import MovedConsumer
 
-__all__ = ["CanceledUpgrade", "PreparedDatabase", "cancel", "prepare"]
+__all__ = ["CanceledUpgrade", "PreparedDatabase", "cancel_upgrade", "prepare_upgrade"]
 
 _POLL_S = 1.0
 _DROP_LIMIT_S = 20.0
@@ -73,7 +73,7 @@ class CanceledUpgrade(NamedTuple):
     consumers: tuple[MovedConsumer, ...]
 
 
-def prepare(
+def prepare_upgrade(
     conninfo: str, *, only: bool, timeout_s: float, ignore_slots: bool, report: Report
 ) -> tuple[list[PreparedDatabase], list[str]]:
     """Prepare the databases of a cluster; return them, and notes on what is not pgdoc's.
@@ -104,7 +104,7 @@ def prepare(
     return [_Preparation(database, deadline, report).run() for database in databases], notes
 
 
-def cancel(conninfo: str, *, only: bool, timeout_s: float, report: Report) -> list[CanceledUpgrade]:
+def cancel_upgrade(conninfo: str, *, only: bool, timeout_s: float, report: Report) -> list[CanceledUpgrade]:
     """Go on with the cluster as it is: make the slots of consumers again, and let the databases take writes.
 
     Raises:

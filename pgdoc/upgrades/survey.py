@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from pgdoc.replication.source import Cluster
     from pgdoc.upgrades.databases import CatalogDatabase
 
-__all__ = ["Finding", "Survey", "find_obstacles", "foreign_slots", "list_consumers"]
+__all__ = ["Obstacle", "Survey", "find_obstacles", "foreign_slots", "list_consumers"]
 
 
-class Finding(NamedTuple):
+class Obstacle(NamedTuple):
     """What is in the way.
 
     Attributes:
@@ -94,34 +94,34 @@ class Survey:
         self._cluster = cluster
         self._known: dict[str, tuple[ReadFrom, str | None, int]] = {}
 
-    def look(self, row: Any, until: int) -> Finding | None:
+    def look(self, row: Any, until: int) -> Obstacle | None:
         """Return what keeps a consumer from being ready; `None` if it is closed and has read up to the LSN `until`."""
         subject = f'consumer "{row.name}" of database "{self._database.name}"'
         drop = f"`pgdoc consumers drop {row.name}`"
         fault = self._fault(row)
         if fault is not None:
-            return Finding(
+            return Obstacle(
                 f"{subject} {fault}: open it once, and rebuild what it feeds if that fails; or drop it with {drop}",
                 True,
             )
         session = None if row.owner_pid is None else f"its session has pid {row.owner_pid}"
         if row.snapshot is not None:
             cure = session or f"nobody has it open: open it, or drop it with {drop}"
-            return Finding(f"{subject} has yet to read its snapshot ({cure})")
+            return Obstacle(f"{subject} has yet to read its snapshot ({cure})")
         position = Position(*row.place[:4])
         start = ReadFrom(row.slot, row.plugin, position, max(position.commit_lsn, row.confirmed))
         unread = self._unread(row, start, until, is_open=session is not None)
         if unread is not None and session is not None:
-            return Finding(
+            return Obstacle(
                 f"{subject} may have to read {unread}, or its filter drops it: let it read on, then stop its program "
                 f"({session})"
             )
         if unread is not None:
-            return Finding(
+            return Obstacle(
                 f"{subject} has yet to read {unread}, and nobody has it open: let its program read to the end, and "
                 f"stop it in order, so that it stores how far it came; or drop the consumer with {drop}"
             )
-        return None if session is None else Finding(f"{subject} has read everything: stop its program ({session})")
+        return None if session is None else Obstacle(f"{subject} has read everything: stop its program ({session})")
 
     def _fault(self, row: Any) -> str | None:
         if not row.place:

@@ -27,11 +27,22 @@ NOT_RUN = {
         "docs/explanation/security.md",
         "REVOKE CREATE ON SCHEMA public FROM PUBLIC;",
     ): _WHOLE_SERVER,
-    ("docs/explanation/security.md", "ALTER ROLE streamer REPLICATION;"): _ROLES,
-    ("docs/explanation/security.md", "GRANT CREATE, USAGE ON SCHEMA docs TO app;"): _ROLES,
     ("docs/how-to/cache-invalidation.md", "import os"): "needs Redis, which only tests/examples has",
     ("docs/how-to/cache-invalidation.md", "if not redis.eval(HANDLE, len(keys), *keys, *values):"): _PART,
     ("docs/how-to/event-sourcing.md", "account = replay(store, account_id)"): _PART,
+    (
+        "docs/how-to/fail-over.md",
+        "ALTER SYSTEM SET wal_level = 'logical';  -- restart the server afterwards",
+    ): _WHOLE_SERVER,
+    ("docs/how-to/fail-over.md", "ALTER SYSTEM SET primary_slot_name = 'standby_1';"): _WHOLE_SERVER,
+    (
+        "docs/how-to/fail-over.md",
+        "SELECT slot_name, synced AND NOT temporary AND invalidation_reason IS NULL AS is_ready",
+    ): "needs a standby, and PostgreSQL 17",
+    (
+        "docs/how-to/fail-over.md",
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE failover AND NOT synced;",
+    ): _WHOLE_SERVER,
     ("docs/how-to/operate.md", "ALTER SYSTEM SET wal_compression = 'lz4';"): _WHOLE_SERVER,
     (
         "docs/how-to/operate.md",
@@ -42,10 +53,7 @@ NOT_RUN = {
         "ALTER ROLE app SET jit = off;  -- otherwise a call with a long filter can take seconds",
     ): _ROLES,
     ("docs/how-to/run-in-production.md", "ALTER SYSTEM SET wal_level = 'logical';"): _WHOLE_SERVER,
-    (
-        "docs/reference/tables.md",
-        "GRANT EXECUTE ON FUNCTION pgdoc.enter_table(regclass, text, text) TO app;",
-    ): _ROLES,
+    ("docs/reference/cli.md", "CREATE ROLE watcher LOGIN;"): _ROLES,
     (
         "docs/reference/server.md",
         "ALTER SYSTEM SET wal_level = 'logical';  -- restart the server afterwards",

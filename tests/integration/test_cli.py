@@ -278,7 +278,7 @@ def test_commands_work_in_the_schema_that_is_given(dsn, tmp_path):
     with psycopg.connect(dsn) as connection:
         connection.execute("DROP EVENT TRIGGER pgdoc_alters")  # which refuses the fault
         connection.execute("ALTER TABLE shop.orders REPLICA IDENTITY DEFAULT")
-    assert "run SELECT pgdoc.register('shop.orders')" in pgdoc_command("doctor", *shop).stdout
+    assert "run SELECT pgdoc.register('shop.orders')\n" in pgdoc_command("doctor", *shop).stdout
     assert "before images" not in pgdoc_command("doctor", "--dsn", dsn).stdout
     for command in ("init", "history", "consumers"):
         assert pgdoc_command(command, *shop).returncode == 0
@@ -477,19 +477,22 @@ def test_the_doctor_reports_faults_of_a_schema(dsn):
     assert ill.returncode == 1
     assert 'warn   tables        table "docs.ledger" is not a collection' in ill.stdout
     assert "it needs the columns id text" in ill.stdout
-    assert "has lost before images: run SELECT pgdoc.register('docs.orders') as its owner" in ill.stdout
+    assert "has lost before images: register it again, as its owner\n" in ill.stdout
+    assert "run SELECT pgdoc.register('docs.orders')\n" in ill.stdout
     with psycopg.connect(dsn) as connection:
         connection.execute("CREATE TABLE docs.copy (LIKE docs.orders INCLUDING ALL)")
         connection.execute("SELECT pgdoc.register('docs.orders'); ALTER TABLE docs.orders DISABLE TRIGGER ALL")
     ill = pgdoc_command("doctor", "--dsn", dsn)
-    assert "run SELECT pgdoc.register('docs.copy') as its owner to make it one" in ill.stdout
-    assert "has lost its triggers: run SELECT pgdoc.register('docs.orders') as its owner" in ill.stdout
+    assert "run SELECT pgdoc.register('docs.copy')\n" in ill.stdout
+    assert "has lost its triggers: register it again, as its owner\n" in ill.stdout
 
 
 def test_the_doctor_reports_a_missing_catalog(bare_dsn):
     ended = pgdoc_command("doctor", "--dsn", bare_dsn)
     assert ended.returncode == 1
-    assert ended.stdout.splitlines()[-1].startswith("wrong  catalog       the database has no pgdoc catalog")
+    found, cure = ended.stdout.splitlines()[-2:]
+    assert found.startswith("wrong  catalog       the database has no pgdoc catalog")
+    assert cure.strip() == "run pgdoc init"
 
 
 def test_the_doctor_reports_a_missing_server(tmp_path):

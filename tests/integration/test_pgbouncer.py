@@ -166,23 +166,22 @@ def _transact(store: Store) -> None:
 
 def test_doctor_prints_what_a_role_needs_behind_a_pooler(dsn: str, pooled_dsn: str) -> None:
     def texts(conninfo: str) -> list[str]:
-        return [
-            f"{each.verdict}: {each.text}" for each in doctor.examine_server(conninfo) if each.subject == "settings"
-        ]
+        found = doctor.examine_server(conninfo, only=["settings"])
+        return [f"{each.verdict}: {each.text}: {''.join(each.fix)}" for each in found]
 
     user = conninfo_to_dict(pooled_dsn)["user"]
     with_jit, unnoticed = texts(pooled_dsn)
     assert with_jit.startswith("warn: jit is on, ")
-    assert f"run ALTER ROLE {user} SET jit = 'off'" in with_jit.replace('"', "")
+    assert f"ALTER ROLE {user} SET jit = 'off'" in with_jit.replace('"', "")
     assert f"ALTER ROLE {user} SET client_connection_check_interval = '10s'" in unnoticed.replace('"', "")
-    assert texts(dsn) == ["ok: sessions have the settings that document calls need"]
+    assert texts(dsn) == ["ok: sessions have the settings that document calls need: "]
     set_for_database(dsn, {"gin_fuzzy_search_limit": "1"})
     assert texts(dsn)[0].startswith("ok")
 
 
 def test_doctor_finds_a_limit_of_gin_indexes_behind_a_pooler(dsn: str, pooled_dsn: str) -> None:
     set_for_database(dsn, {"gin_fuzzy_search_limit": "1"})
-    (found,) = [each for each in doctor.examine_server(pooled_dsn) if each.subject == "settings"]
+    (found,) = doctor.examine_server(pooled_dsn, only=["settings"])
     assert found.verdict == "wrong"
     assert "gin_fuzzy_search_limit is 1" in found.text
 

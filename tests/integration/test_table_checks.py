@@ -196,14 +196,14 @@ def test_the_doctor_finds_what_is_wrong_with_a_watched_table(
     admin.execute("ALTER PUBLICATION pgdoc DROP TABLE orders")
     code, out, _ = pgdoc_command(capsys, dsn, "doctor")
     assert code == 1
-    add = "run SELECT pgdoc.add_table('public.orders', 'payload') as its owner"
+    add = f"add it again, as its owner\n{' ' * 21}run SELECT pgdoc.add_table('public.orders', 'payload')\n"
     orders = ' watched       table "public.orders"'
     for line in (
         f"wrong {orders} lacks REPLICA IDENTITY FULL, so its changes have no before images: {add}",
         f"wrong {orders} is not in the publication, so pgoutput does not see its changes: {add}",
         f"warn  {orders} has other columns than the registry says",
         f"warn  {orders} has row-level security",
-        "warn   watched       no event trigger follows ALTER TABLE",
+        "warn   catalog       the event trigger pgdoc_alters is disabled",
     ):
         assert line in out
     store.add_table("public.orders", document="payload")

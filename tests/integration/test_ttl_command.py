@@ -27,7 +27,7 @@ def jobs(dsn: str) -> pgdoc.Collection:
 
 
 def said(dsn: str) -> str:
-    return "\n".join(finding.text for finding in examine_server(dsn) if finding.subject == "expiry")
+    return "\n".join(finding.text + "".join(finding.fix) for finding in examine_server(dsn, only=["expiry"]))
 
 
 @pytest.mark.usefixtures("jobs")
@@ -80,7 +80,7 @@ def test_without_once_it_goes_on(dsn: str, jobs: pgdoc.Collection, monkeypatch: 
 def test_doctor_reports_documents_that_nobody_deletes(dsn: str) -> None:
     found = said(dsn)
     assert "1 documents have expired and are still there, the first of them for 1" in found
-    assert "run `pgdoc ttl run`" in found
+    assert "pgdoc ttl run --once" in found
     assert "1 documents never expire: their values are no time with an offset" in found
     with expiry.connect_sweeper(dsn, "test") as connection:
         assert [result.deleted for result in expiry.sweep(connection, "docs")] == [1]

@@ -38,9 +38,9 @@ def error(dsn: str) -> Iterator[UnreadableChange]:
 
 
 def test_doctor_names_the_consumer_and_skip_lets_it_go_on(dsn: str, error: UnreadableChange) -> None:
-    (finding,) = (each for each in examine_server(dsn, only=["consumers"]) if each.verdict == "wrong")
-    assert f"can't read the transaction that commits at {error.commit_lsn}" in finding.text
-    assert finding.fix == ("pgdoc consumers skip billing",)
+    (found,) = [each for each in examine_server(dsn) if each.id == "consumer-unreadable"]
+    assert (found.verdict, found.object, found.value) == ("wrong", "billing", error.commit_lsn)
+    assert found.fix == ("pgdoc consumers skip billing",)
     assert error.commit_lsn in pgdoc_command("consumers", "--dsn", dsn).stdout
 
     done = pgdoc_command("consumers", "skip", "billing", "--dsn", dsn)

@@ -307,6 +307,23 @@ def test_finish_refuses_what_could_lose_events(dsn: str, capsys: pytest.CaptureF
     check_goes_on(dsn, written=5)
 
 
+def test_finish_refuses_to_leave_out_a_table(dsn: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert upgrade("prepare", dsn=dsn) == 0
+    pretend_upgrade(dsn)
+    ask(dsn, "ALTER TABLE docs.orders DROP CONSTRAINT orders_pkey")
+    assert upgrade("finish", dsn=dsn) == 1
+    assert "table docs.orders is not registered" in capsys.readouterr().err
+    assert not takes_writes_in_sql(dsn)
+
+
+def takes_writes_in_sql(dsn: str) -> bool:
+    try:
+        ask(dsn, "INSERT INTO docs.orders (id, data) VALUES ('sql', '{}')")
+    except psycopg.Error:
+        return False
+    return True
+
+
 def test_a_process_that_wakes_up_later_no_longer_owns_its_consumer(dsn: str) -> None:
     (before,) = ask(dsn, "SELECT epoch, holder FROM pgdoc.owners")
     assert upgrade("prepare", dsn=dsn) == 0
@@ -329,3 +346,34 @@ def test_what_belongs_to_nobody_or_is_prepared_is_named(dsn: str, capsys: pytest
     ask(dsn, f"DELETE FROM pgdoc.consumers WHERE name = '{NAME}'")
     assert upgrade("prepare", dsn=dsn) == 1
     assert 'belongs to no consumer of database "shop"' in capsys.readouterr().err
+
+
+def test_the_owner_of_the_catalog_upgrades_its_own_database(
+    server: LocalServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The owner is no superuser, and a member of the roles that own tables."""
+    with psycopg.connect(server.conninfo, autocommit=True) as admin:
+        admin.execute("CREATE ROLE owner LOGIN REPLICATION; CREATE ROLE team LOGIN; GRANT team TO owner")
+        admin.execute("CREATE DATABASE owned OWNER owner TEMPLATE template0")
+        admin.execute("CREATE DATABASE other")
+    owned = server.conninfo_for("owned", "owner")
+    try:
+        migrate(owned)
+        ask(owned, "CREATE SCHEMA docs; GRANT ALL ON SCHEMA docs TO team")
+        ask(owned, "GRANT EXECUTE ON FUNCTION pgdoc.enter_collection(regclass) TO team")
+        with Store(server.conninfo_for("owned", "team")) as team, Store(owned) as store:
+            team.create_collection("orders")
+            store.watch(consumer=NAME).close()
+        for dsn in (owned, server.conninfo_for("owned")):
+            assert upgrade("prepare", dsn=dsn) == 1
+            assert "run this with --only as that role" in capsys.readouterr().err
+        assert upgrade("prepare", "--only", dsn=owned) == 0
+        assert not takes_writes(owned)
+        pretend_upgrade(server.conninfo_for("owned"))
+        assert upgrade("finish", "--only", dsn=owned) == 0
+        assert takes_writes(owned)
+    finally:
+        ask(server.conninfo, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active")
+        for name in ("owned", "other"):
+            ask(server.conninfo, f"DROP DATABASE {name} WITH (FORCE)")
+        ask(server.conninfo, "DROP ROLE owner, team")

@@ -5,6 +5,7 @@ Each call returns only if it worked.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -162,6 +163,13 @@ def _drop_consumer(scene: Scene) -> None:
     scene.store.drop_consumer("of_nobody")
 
 
+def _recreate(scene: Scene) -> None:
+    """Of a consumer that the role has, if it can have one."""
+    with contextlib.suppress(pgdoc.PgdocError):
+        scene.store["orders"].watch(consumer="lost", wait=False).close()
+    scene.store.recreate_consumer("lost")
+
+
 def _skip(scene: Scene) -> None:
     """As after an `UnreadableChange`."""
     scene.superuser.execute(
@@ -269,6 +277,7 @@ CALLS: dict[str, Callable[[Scene], object]] = {
     "`stream.checkpoint` in a transaction of the same role": _checkpoint,
     "`store.consumers`": lambda scene: scene.store.consumers(),
     "`store.drop_consumer`": _drop_consumer,
+    "`store.recreate_consumer`": _recreate,
     "`store.skip`": _skip,
     "`store.history`": lambda scene: scene.store.history(),
     "`store.set_history`": lambda scene: scene.store.set_history(size=1 << 30),
@@ -285,6 +294,9 @@ CALLS: dict[str, Callable[[Scene], object]] = {
     "`pgdoc watch`": _watch_in_a_terminal,
     "`pgdoc tables list`": lambda scene: scene.cli("tables", "list"),
     "`pgdoc consumers list`": lambda scene: scene.cli("consumers", "list"),
+    "`pgdoc consumers prune`": lambda scene: scene.cli("consumers", "prune", "--older-than", "7d"),
+    "`pgdoc metrics --once`": lambda scene: scene.cli("metrics", "--once"),
+    "`pgdoc upgrade prepare`": lambda scene: scene.cli("upgrade", "prepare", "--only", "--timeout", "1"),
     "`pgdoc grant`": lambda scene: scene.cli("grant", "pgdoc_nobody_yet", "--as", "writer"),
     "`pgdoc grant --run` of a right that the role may not pass on": _grant_on,
 }

@@ -49,7 +49,7 @@ def test_an_open_transaction_that_follows_tables_ends_no_consumer(
     db: SharedDatabase, registrar: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pgdoc.consumers.owned_slot.HEARTBEAT_S", 0.2)
-    monkeypatch.setattr("pgdoc.streams.bookmarks.follow_tables", lambda _: None)  # leaves it to the consumer
+    monkeypatch.setattr("pgdoc.streams.keeper_session.follow_tables", lambda _: None)  # leaves it to the consumer
     prepared = threading.Event()
     monkeypatch.setattr(ownership, "follow_tables", lambda each: follow_tables(each) if prepared.is_set() else None)
     is_followed = "SELECT pgdoc.is_followed()"
@@ -150,6 +150,5 @@ def test_doctor_s_advice_about_a_table_is_one_call_whatever_its_name(
 ) -> None:
     name = "x'); DROP TABLE docs.orders; --"
     registrar.execute(sql.SQL("CREATE TABLE docs.{} (LIKE docs.a INCLUDING ALL)").format(sql.Identifier(name)))
-    found = [finding.text for finding in doctor.examine_server(db.dsn("owner")) if name in finding.text]
-    assert len(found) == 1
-    assert "register('docs.\"x''); DROP TABLE docs.orders; --\"')" in found[0]
+    (found,) = [finding for finding in doctor.examine_server(db.dsn("owner")) if name in finding.text]
+    assert found.fix == ("SELECT pgdoc.register('docs.\"x''); DROP TABLE docs.orders; --\"')",)

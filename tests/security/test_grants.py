@@ -11,6 +11,7 @@ import pytest
 
 import pgdoc
 from pgdoc import CollectionNotFound, DatabaseError
+from pgdoc.cli import grants
 from pgdoc.cli.app import run_cli
 from pgdoc.database.grants import PURPOSES
 from tests.security.readers import PATIENCE_S
@@ -94,6 +95,23 @@ def test_what_was_run_is_said_and_is_not_run_again(db: SharedDatabase, grant: Gr
     assert all(step["needs"] for step in first["statements"])
     code, text = grant("stranger", "reader", "--run")
     assert (code, "already: nothing was run" in text) == (0, True)
+
+
+def test_a_collection_that_another_session_drops_meanwhile_is_reported_and_nothing_is_granted(
+    db: SharedDatabase, grant: Grant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, before = db.connect(), _privileges(db)
+
+    def drop_first(*arguments: Any) -> None:
+        owner.execute("DROP TABLE IF EXISTS docs.orders")
+        run_steps(*arguments)
+
+    run_steps = grants._run_steps
+    monkeypatch.setattr(grants, "_run_steps", drop_first)
+    code, text = grant("stranger", "reader", "--run")
+    assert code == 1
+    assert 'relation "docs.orders" does not exist. Nothing was granted: run the command again' in text
+    assert [row for row in _privileges(db) if row not in before] == []
 
 
 def test_a_reader_reads_what_a_named_creator_creates_later(db: SharedDatabase, grant: Grant) -> None:
@@ -192,6 +210,8 @@ def test_the_first_write_to_a_missing_collection_says_that_the_role_may_not_crea
     ):
         with pytest.raises(CollectionNotFound, match=expected):
             call()
+    with pytest.raises(pgdoc.PgdocError, match=expected), store.bulk() as bulk:
+        bulk["typo"].insert("1", {})
     with pytest.raises(CollectionNotFound, match=expected.replace("writer", "streamer")):
         db.store("streamer").watch("typo")
 

@@ -26,6 +26,7 @@ from psycopg import sql
 import pgdoc
 from pgdoc import Store
 from pgdoc.cli import doctor
+from pgdoc.cli.doctor import consumers
 from pgdoc.database.migrate import downgrade, migrate
 from pgdoc.database.rights import CONSUMER_TABLES
 from pgdoc.errors import ConsumerBusy, ConsumerLost, DatabaseError
@@ -263,13 +264,14 @@ def test_the_doctor_names_an_owner_that_is_silent(
         pytest.skip("only a role that sees the session's activity can tell")
     monkeypatch.setattr("pgdoc.consumers.owned_slot.HEARTBEAT_S", 60.0)
     monkeypatch.setattr("pgdoc.consumers.ownership.LEASE_S", 60)
-    monkeypatch.setattr(doctor, "_SILENT", timedelta())
-    monkeypatch.setattr(doctor, "_LEASE", timedelta())
+    monkeypatch.setattr(consumers, "_SILENT", timedelta())
+    monkeypatch.setattr(consumers, "_LEASE", timedelta())
     with db.store("streamer", auto_create=False) as store, store["orders"].watch(consumer=NAME):
         pid = owner_of(db)[2]
-        (text,) = [found.text for found in doctor.examine_server(db.dsn("owner")) if found.subject == "consumers"]
-        assert f"the owner of consumer {NAME}, pid {pid}, has been silent for " in text
-        assert f"its lease has expired: its process hangs or is cut off; to let a standby take over at once, run SELECT pg_terminate_backend({pid})" in text  # fmt: skip # noqa: E501
+        (found,) = [each for each in doctor.examine_server(db.dsn("owner")) if each.subject == "consumers"]
+        assert f"the owner of consumer {NAME}, pid {pid}, has been silent for " in found.text
+        assert "its lease has expired: its process hangs or is cut off" in found.text
+        assert found.fix == (f"SELECT pg_terminate_backend({pid})",)
     drop(db.store("owner"))
 
 

@@ -12,6 +12,7 @@ from psycopg import sql
 
 from pgdoc import CollectionNotFound, PgdocError
 from pgdoc.cli import doctor
+from pgdoc.cli.doctor import server, slots
 from tests.security.calls import attempt_all
 from tests.security.readers import PATIENCE_S
 from tests.security.test_data_loss import SIX
@@ -161,7 +162,7 @@ def _findings(db: SharedDatabase) -> list[str]:
 def test_the_doctor_names_a_session_whose_transaction_holds_back_slots(
     db: SharedDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "_LONG_TRANSACTION_S", 0.0)
+    monkeypatch.setattr(slots, "_LONG_TRANSACTION_S", 0.0)
     stranger = db.connect("stranger", autocommit=False)
     stranger.execute("SELECT pg_current_xact_id()")
     pid = stranger.info.backend_pid
@@ -172,7 +173,7 @@ def test_the_doctor_says_when_a_role_has_taken_the_connections(
     db: SharedDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not any("connections free" in text for text in _findings(db))
-    monkeypatch.setattr(doctor, "_FEW_FREE", 10_000)
+    monkeypatch.setattr(server, "_FEW_FREE", 10_000)
     assert any("connections free" in text and "CONNECTION LIMIT" in text for text in _findings(db))
 
 

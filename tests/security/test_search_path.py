@@ -6,6 +6,7 @@ import logging
 import re
 import subprocess
 import sys
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 import pgdoc
 from pgdoc.cli.doctor import examine_server
@@ -24,6 +27,7 @@ from pgdoc.query import compile_filter, compile_sort, compile_update, parse_filt
 from pgdoc.query.indexes.plan import branches, by_key
 from pgdoc.sql import statement
 from pgdoc.sql.qualify import qualified
+from pgdoc.telemetry.database import DatabaseMetrics
 from tests import json_values
 from tests.indexed import every_index
 from tests.security.hostile import create_hostile_schema, put_first, was_called
@@ -219,7 +223,13 @@ def test_streams_and_consumers(db: SharedDatabase, trap: psycopg.Connection[Any]
 def test_doctor_the_commands_and_migrations(db: SharedDatabase, trap: psycopg.Connection[Any], tmp_path: Path) -> None:
     dsn = db.dsn()
     subjects = {finding.subject: finding.text for finding in examine_server(dsn)}
-    assert {"catalog", "streams", "history"} <= subjects.keys()
+    user = sql.Identifier(str(conninfo_to_dict(dsn)["user"]))
+    trap.execute(sql.SQL("GRANT pg_monitor TO {}").format(user))
+    with closing(DatabaseMetrics(dsn)) as metrics:
+        metrics.scrape()
+        assert not metrics.problems
+    of_streams = {"streams"} if db.catalog == "superuser" else set()  # the other owner may not replicate
+    assert {"catalog", "history", *of_streams} <= subjects.keys()
     assert not [text for text in subjects.values() if "check failed" in text or "caught" in text]
     lines = tmp_path / "lines.json"
     lines.write_text('{"_id": "c-1", "n": 1}\n{"_id": "c-2"}\n')
@@ -232,6 +242,8 @@ def test_doctor_the_commands_and_migrations(db: SharedDatabase, trap: psycopg.Co
         ["load", str(lines), "loaded"],
         ["dump", "loaded"],
         ["doctor"],
+        ["grant", db.roles["stranger"], "--as", "reader", "--run"],
+        ["grant", db.roles["stranger"], "--as", "owner"],
     ):
         command = [sys.executable, "-m", "pgdoc", arguments[0], *arguments[1:], "--dsn", dsn]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

@@ -28,20 +28,29 @@ class Readers:
 
     def __init__(self, server: LocalServer) -> None:
         self._ends = threading.Event()
+        self._open = threading.Semaphore(0)
         self._errors: list[BaseException] = []
         self._threads = [
-            threading.Thread(
-                target=self._run, args=(server.conninfo_for(database), name), name=f"test-{database}-{name}"
-            )
+            threading.Thread(target=self._run, args=(server.conninfo_for(database), name), name=f"{database}-{name}")
             for database in DATABASES
             for name in CONSUMERS
         ]
+
+    def __enter__(self) -> None:
         for thread in self._threads:
             thread.start()
+        assert all(self._open.acquire(timeout=PATIENCE_S) for _ in self._threads)  # a new consumer begins now
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._ends.set()
+        for thread in self._threads:
+            thread.join()
+        assert not self._errors
 
     def _run(self, dsn: str, name: str) -> None:
         try:
             with Store(dsn) as store, store["orders"].watch(consumer=name) as stream:
+                self._open.release()
                 while not self._ends.is_set():
                     event = stream.next(timeout=0.2)
                     if event is None:
@@ -51,12 +60,6 @@ class Readers:
                         stream.checkpoint(event, tx)
         except BaseException as exc:  # noqa: BLE001 (the test fails with it)
             self._errors.append(exc)
-
-    def stop(self) -> None:
-        self._ends.set()
-        for thread in self._threads:
-            thread.join()
-        assert not self._errors
 
 
 def write(server: LocalServer, start: int) -> None:
@@ -98,27 +101,21 @@ def test_consumers_under_load_go_on_behind_an_upgrade_of_18() -> None:
             migrate(old.conninfo_for(database))
             with psycopg.connect(old.conninfo_for(database), autocommit=True) as sql:
                 sql.execute("CREATE TABLE effects (consumer text, id text, PRIMARY KEY (consumer, id))")
-        readers = Readers(old)
-        write(old, 0)
-        waiting = command(old, "prepare", "--timeout", "300")  # while the consumers read on
-        write_more = threading.Event()
-        write_more.wait(2)
-        readers.stop()
+        with Readers(old):
+            write(old, 0)
+            waiting = command(old, "prepare", "--timeout", "300")  # while the consumers read on
+            wait_for_all(old, WRITES)
         assert waiting.wait(PATIENCE_S * 5) == 0
         assert command(old, "prepare", "--cancel").wait(PATIENCE_S) == 0
-        readers = Readers(old)
-        write(old, WRITES)
-        wait_for_all(old, 2 * WRITES)
-        readers.stop()
+        with Readers(old):
+            write(old, WRITES)
+            wait_for_all(old, 2 * WRITES)
         kill_often(old, dice, "prepare")
         with upgraded(old) as new:
             kill_often(new, dice, "finish")
-            readers = Readers(new)
-            write(new, 2 * WRITES)
-            wait_for_all(new, 3 * WRITES)
-            readers.stop()
-            for database in DATABASES:
-                assert effects(new, database) == dict.fromkeys(CONSUMERS, 3 * WRITES)
+            with Readers(new):
+                write(new, 2 * WRITES)
+                wait_for_all(new, 3 * WRITES)
 
 
 def wait_for_all(server: LocalServer, count: int) -> None:

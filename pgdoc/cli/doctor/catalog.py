@@ -64,7 +64,8 @@ def check_event_triggers(on: Examination) -> Iterator[Finding]:
     for name in missing:
         yield warn(
             "event-trigger-missing",
-            f"the event trigger {name} is missing, {late}: run it as a superuser who owns the catalog",
+            f"the event trigger {name} is missing, {late}: `pgdoc init` adds it if a superuser owns the catalog; "
+            "another catalog can't have it",
             name,
             fix=_INIT,
         )

@@ -38,7 +38,7 @@ def check_replication(on: Examination) -> Iterator[Finding]:
     fix = [f"ALTER ROLE {on.quoted_role} REPLICATION"]
     text = f'role "{on.role}" may not replicate'
     if on.reads_stats:
-        advice = "so no test stream was opened; run `pgdoc doctor` as the role of the program, too"
+        advice = "which streams need: run `pgdoc doctor` as the role of the program, too"
         yield unseen("role-replication", f"{text}, {advice}", on.role, fix=fix)
     else:
         yield wrong("role-replication", f"{text}, which streams need: let a superuser allow it", on.role, fix=fix)
@@ -95,7 +95,10 @@ def _any_of(standbys: list[str]) -> str:
 
 
 def check_stream(on: Examination) -> Iterator[Finding]:
-    """Open a stream and close it again."""
+    """Open a stream and close it again, if the role may."""
+    if not on.may_replicate:
+        yield unseen("stream", "no test stream was opened, because the role may not replicate", on.schema)
+        return
     with open_store("doctor", on.dsn, on.schema) as store:
         found = store.status()
     if found.problem is not None:

@@ -129,7 +129,7 @@ def _examine(on: Examination, only: frozenset[str]) -> Iterator[Finding]:
         return
     for check in wanted(_OF_THE_CATALOG):
         yield from _run(check, on)
-    if wanted((_STREAM,)) and on.may_replicate and not on.in_recovery:
+    if wanted((_STREAM,)) and not on.in_recovery:
         yield from _run_stream(on)
 
 

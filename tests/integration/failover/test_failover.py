@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pgdoc import Store
-from pgdoc.errors import ConsumerLost, HistoryLost, InvalidResumeToken, ServerUnreachable
+from pgdoc import Store, new_id
+from pgdoc.errors import ConsumerLost, HistoryLost, InvalidResumeToken, ServerUnreachable, TransactionLost
 from tests.clusters import ask, wait_until
 from tests.integration.failover.effects import Effects, effects, insert, orders
 
 if TYPE_CHECKING:
+    from pgdoc import ChangeEvent, ChangeStream
     from tests.clusters import Clusters
     from tests.fixtures.fix_clusters import OpenClusters
 
@@ -97,6 +99,49 @@ def _drain(stream: object) -> None:
         stream.next(timeout=PATIENCE_S)  # type: ignore[attr-defined]
 
 
+def test_an_effect_that_the_standby_lacks_is_done_again(clusters: Clusters, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The standby has the event and its slot, which is not ahead of the lost checkpoint."""
+    monkeypatch.setattr("pgdoc.consumers.owned_slot.HEARTBEAT_S", 0.2)
+    conninfo, name = clusters.conninfo(), _consumers_slots(clusters, "mail")[0]
+    with Store(conninfo) as store:
+        store.create_collection("effects")
+        with store["orders"].watch(consumer="mail") as mail:
+            insert(store, "first")
+            _store_effect(store, mail, mail.next(timeout=PATIENCE_S))
+            clusters.wait_for_synced(name)
+            insert(store, "a", "b", "c")
+            found = [mail.next(timeout=PATIENCE_S) for _ in range(3)]
+            _store_effect(store, mail, found[0])
+            clusters.wait_for_replay()
+            confirmed = "SELECT (confirmed_flush_lsn - '0/0')::bigint FROM pg_replication_slots WHERE slot_name = %s"
+            second = found[1].resume_token.position.commit_lsn  # type: ignore[union-attr]
+            wait_until(lambda: _synced_to(clusters, confirmed, name) == second)
+            with clusters.frozen_receiver():
+                for event in found[1:]:
+                    _store_effect(store, mail, event)
+                time.sleep(3)  # long enough for many heartbeats, and for the standby to ask for slots
+                assert ask(clusters.primary, confirmed, name) == second
+                clusters.kill_primary()
+            clusters.promote()
+            with pytest.raises(ConsumerLost, match="has its last checkpoint at"):
+                mail.next(timeout=PATIENCE_S)
+        assert [document.data["of"] for document in store["effects"].find(sort="id")] == ["first", "a"]
+        with store["orders"].watch(consumer="mail") as mail:
+            assert [mail.next(timeout=PATIENCE_S).document_id for _ in range(2)] == ["b", "c"]  # type: ignore[union-attr]
+
+
+def _synced_to(clusters: Clusters, query: str, slot: str) -> int:
+    ask(clusters.standby, "SELECT pg_reload_conf()")  # it then asks for slots at once
+    return int(ask(clusters.standby, query, slot))
+
+
+def _store_effect(store: Store, stream: ChangeStream, event: ChangeEvent | None) -> None:
+    assert event is not None
+    with store.transaction() as tx:
+        tx["effects"].insert(new_id(), {"of": event.document_id})
+        stream.checkpoint(event, tx)
+
+
 def test_a_slot_that_the_standby_does_not_have_is_made_again(clusters: Clusters) -> None:
     conninfo = clusters.conninfo()
     with Store(conninfo) as store, store["orders"].watch() as stream:  # which keeps history
@@ -131,11 +176,18 @@ def test_without_slots_and_history_the_consumer_says_so_or_begins_again(clusters
 
 
 def test_documents_find_the_primary_and_leave_a_standby(clusters: Clusters) -> None:
-    with Store(clusters.standby.conninfo) as store:  # names the standby only
+    with Store(clusters.standby.conninfo) as store, Store(clusters.conninfo()) as other:
         with pytest.raises(ServerUnreachable, match="target_session_attrs=read-write"):
-            store.create_collection("orders")
+            store.create_collection("orders")  # the conninfo names the standby only
         with pytest.raises(ServerUnreachable, match="target_session_attrs=read-write"):
             store.watch()
+        other.create_collection("orders")
+        clusters.wait_for_replay()
+        with pytest.raises(ServerUnreachable, match="the server is a standby"):
+            store["orders"].insert("a", {})  # through a connection of the pool
+        with pytest.raises(TransactionLost), store.transaction() as tx:
+            tx["orders"].insert("a", {})
+        assert store["orders"].get("a") is None  # a standby serves reads
         clusters.fail_over()
-        insert(store, "a")
-        assert store["orders"].get("a")
+        insert(store, "a")  # the same address leads to a primary now
+        insert(other, "b")

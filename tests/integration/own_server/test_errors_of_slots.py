@@ -76,7 +76,7 @@ def test_losing_the_last_free_slot_while_opening_raises_slots_exhausted(
     dsn: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another session can take the last free slot between the check and the creation."""
-    monkeypatch.setattr("pgdoc.replication.session.preflight", lambda _: fill_slots(admin))
+    monkeypatch.setattr("pgdoc.replication.session.preflight", lambda _, **_options: fill_slots(admin))
     try:
         message = said_by_streams(SlotsExhausted, dsn)
     finally:
@@ -107,7 +107,7 @@ def test_opening_a_stream_without_a_free_walsender_raises_slots_exhausted(
     with altered(cluster, max_wal_senders="1"):
         dsn = cluster.conninfo_for(database)
         if meanwhile:
-            monkeypatch.setattr("pgdoc.replication.session.preflight", lambda _: None)
+            monkeypatch.setattr("pgdoc.replication.session.preflight", lambda _, **_options: None)
         with psycopg.connect(dsn, replication="database"):
             message = said_by_streams(SlotsExhausted, dsn)
         found = "exceeds max_wal_senders (currently 1)" if meanwhile else "all 1 walsenders of the server are in use"

@@ -14,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 from pgdoc import Store
 from pgdoc.cli.app import run_cli
 from pgdoc.errors import PluginMissing, PluginNotAllowed, ReplicationNotPermitted, UnsupportedServer, WalLevelTooLow
-from pgdoc.replication import session, slots
+from pgdoc.replication import slot_start, slots
 from tests.integration.own_server.faults import altered, answering, greeting
 from tests.integration.own_server.words import (
     PATIENCE_S,
@@ -107,8 +107,8 @@ def test_wal2json_is_missing(cluster: LocalServer, dsn: str, admin: psycopg.Conn
 def test_wal2json_is_not_allowed(dsn: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     with ExitStack() as stack:
         if admin.execute("SELECT current_setting('output_plugin_libraries', true)").fetchone() == (None,):
-            monkeypatch.setattr(session, "create_slot", refuse_plugin(slots.create_slot))
-            monkeypatch.setattr(session, "copy_slot", refuse_plugin(slots.copy_slot))
+            monkeypatch.setattr(slot_start, "create_slot", refuse_plugin(slots.create_slot))
+            monkeypatch.setattr(slot_start, "copy_slot", refuse_plugin(slots.copy_slot))
             stack.callback(monkeypatch.undo)
         else:
             admin.execute("ALTER SYSTEM SET output_plugin_libraries = 'pgoutput', 'test_decoding'")

@@ -14,7 +14,7 @@ import pytest
 from pgdoc import Store
 from pgdoc.errors import DatabaseError
 from pgdoc.model.positions import Lsn
-from pgdoc.replication import session, slots
+from pgdoc.replication import session, slot_start, slots
 from pgdoc.streams.bookmarks import BookmarkKeeper
 from pgdoc.streams.keeper_session import KeeperSession
 from tests.fixtures.fix_server import _connect_admin, _database
@@ -34,14 +34,14 @@ def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BookmarkKeeper, "start", lambda _: None)
 
 
-def keep(store: Store, owner: psycopg.Connection) -> list[Bookmark]:
-    """Run the keeper once after the hub has advanced; return the bookmarks."""
+def keep(store: Store, owner: psycopg.Connection, session: KeeperSession | None = None) -> list[Bookmark]:
+    """Run the keeper once after the hub has advanced, by default in a session of its own; return the bookmarks."""
     hub = store._streams.hub
     ((place,),) = owner.execute("SELECT pg_logical_emit_message(true, 'noise', '')::text").fetchall()
     wait_until(lambda: hub.watermark > Lsn.parse(place))
-    with contextlib.closing(KeeperSession(hub.source)) as session:
-        BookmarkKeeper(hub.source, hub).keep(session)
-    return slots.bookmarks(owner, lost=True)
+    with contextlib.closing(session or KeeperSession(hub.source)) as entered:
+        BookmarkKeeper(hub.source, hub).keep(entered)
+        return slots.bookmarks(owner, lost=True)
 
 
 def write(owner: psycopg.Connection, segments: int) -> None:
@@ -235,10 +235,9 @@ def test_two_hubs_do_not_fight(dsn: str, owner: psycopg.Connection) -> None:
         barrier = threading.Barrier(2)
 
         def keep_from(store: Store) -> None:
-            with psycopg.connect(dsn, autocommit=True, row_factory=psycopg.rows.namedtuple_row) as connection:
-                connection.execute("SELECT pgdoc.enter_hub()")
-                barrier.wait()
-                keep(store, connection)
+            session = KeeperSession(store._streams.hub.source)
+            barrier.wait()
+            keep(store, session.connection, session)
 
         threads = [threading.Thread(target=keep_from, args=(store,)) for store in (one, other)]
         for thread in threads:
@@ -269,7 +268,7 @@ def test_the_newest_bookmark_that_is_not_past_the_position_is_read(
             *_, newest = slots.bookmarks(owner)
             names.append(make_older(owner, newest, age_s=HOUR_S // 3 * (3 - number)))
             keep(store, owner)
-        monkeypatch.setattr(session, "copy_slot", note)
+        monkeypatch.setattr(slot_start, "copy_slot", note)
         for token, name in zip(tokens, names, strict=True):
             with Store(dsn) as another:
                 session.open_reader(another._streams.hub.source, token.lsn).reader.close()

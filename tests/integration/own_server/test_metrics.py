@@ -21,7 +21,7 @@ from pgdoc import Store
 from pgdoc.telemetry.catalogue import BY_NAME
 from pgdoc.telemetry.database import DatabaseMetrics
 from pgdoc.telemetry.exposition import Exposition
-from tests.integration.own_server.consumers import NAME, drop_bookmarks, drop_slot, insert, slot, take
+from tests.integration.own_server.consumers import NAME, drop_bookmarks, drop_slot, insert, slot, status, take
 from tests.integration.own_server.words import wait_until
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ def test_a_consumer_that_nobody_has_open_grows_old(store: Store, scrape: Callabl
     first = scrape()
     assert first["pgdoc_consumer_owned"] == 0
     assert first.labels("pgdoc_consumer_owner_silent_seconds") == []
+    assert status(store).owner_silent is None
     wait_until(
         lambda: scrape()["pgdoc_consumer_oldest_unacked_seconds"] > first["pgdoc_consumer_oldest_unacked_seconds"]
     )
@@ -462,7 +463,7 @@ def test_prometheus_gets_the_format_that_it_prefers(dsn: str) -> None:
         thread.start()
         try:
             text = fetch(server.url, "application/openmetrics-text; version=1.0.0")
-            families = {family.name: family for family in parse_openmetrics(text)}
+            families = {family.name: family for family in parse_openmetrics(text)}  # type: ignore[no-untyped-call]
             assert families["pgdoc_scrape_errors"].type == "counter"
             with pytest.raises(urllib.error.HTTPError, match="404"):
                 fetch(server.url.replace("/metrics", "/other"))

@@ -36,6 +36,7 @@ SERVER = {
     "publication_owner": "postgres",
     "schema_owner": "postgres",
     "has_rds_replication": False,
+    "has_other_tables": False,
     "missing": [],
 }
 
@@ -175,6 +176,12 @@ def test_a_role_that_has_everything_gets_nothing_again_unless_all_is_asked_for(p
     assert statements(purpose, found) == []
     assert "it has all rights" in plan_grant("r", purpose, "docs", found).script()
     assert len(statements(purpose, found, complete=True)) >= 4
+
+
+def test_a_schema_with_other_tables_is_noted_where_default_privileges_would_cover_them():
+    found = facts({"has_other_tables": True}, creators=[creator("app")])
+    assert "tables that are no collections" in notes("writer", found)
+    assert "tables that are no collections" not in notes("owner", found)
 
 
 @pytest.mark.parametrize("purpose", PURPOSES)

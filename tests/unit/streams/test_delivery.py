@@ -16,6 +16,7 @@ from pgdoc.decoding.records import CollectionChange, RowChange
 from pgdoc.decoding.wal2json import read_images
 from pgdoc.errors import HistoryLost, StreamClosed
 from pgdoc.model.positions import BEFORE_ALL
+from pgdoc.replication.reading import UNKNOWN
 from pgdoc.streams.batch import BATCH
 from pgdoc.streams.options import StreamOptions
 from tests.unit.interrupts import Interrupt
@@ -37,6 +38,7 @@ class Feed:
     mode = "live"
     wal_end = recreated = 0
     live_position = BEFORE_ALL
+    reading = UNKNOWN
 
     def leave(self) -> None: ...
 

@@ -1,0 +1,55 @@
+"""What a takeover asks the server about the tables that a consumer reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pgdoc.model.positions import Lsn
+from pgdoc.replication.registry import read_existence
+from pgdoc.sql import statement
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from pgdoc.changes.life import Existence
+    from pgdoc.model.positions import RawPosition
+    from pgdoc.replication.source import Source
+
+__all__ = ["Questions"]
+
+
+class Questions:
+    """The part of `Ownership` that only asks, and needs no claim."""
+
+    _source: Source
+
+    def _one(self, name: str, *params: Any) -> Any:
+        raise NotImplementedError
+
+    def _execute(self, query: str, *params: Any) -> psycopg.Cursor[Any]:
+        raise NotImplementedError
+
+    def published_since(self) -> int:
+        """Return the LSN since which the publication that pgoutput reads is complete."""
+        return int(self._one("published_since", self._source.schema)[0])
+
+    def loses_values(self) -> bool:
+        """Return whether wal2json can't send some values of a watched table."""
+        return bool(self._one("loses_values")[0])
+
+    def exact_since(self, names: list[str] | None) -> int:
+        """Return the LSN since which wal2json surely names these tables; `names` as in `Selection.names`."""
+        return int(self._one("exact_since", self._source.schema, names)[0])
+
+    def needs_pgoutput(self, names: list[str] | None, read_from: int) -> bool:
+        """Return whether wal2json loses values of these tables, and pgoutput sends all that is wanted from there on."""
+        wanted = self._source.schema, names
+        return bool(self._one("needs_pgoutput", *wanted, *wanted, str(Lsn(read_from)), *wanted)[0])
+
+    def existence(self, position: RawPosition, names: frozenset[str] | None) -> Existence | None:
+        """Return which of these collections exist at `position`; `None` for all of a schema."""
+        if names is None:
+            return None
+        at = (str(Lsn(position[0])), str(Lsn(position[1])))
+        rows = self._execute(statement("consumers", "existed"), self._source.schema, sorted(names), *at).fetchall()
+        return read_existence(position[0], rows)
