@@ -10,6 +10,7 @@ import psycopg
 from pgdoc.cli.doctor.commands import drop_slot_sql, for_shell, set_for_server
 from pgdoc.cli.doctor.finding import good, unseen, warn, wrong
 from pgdoc.cli.render import render_bytes, render_delay
+from pgdoc.database.rights import CONSUMER_TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,6 @@ _LEASE: Final = timedelta(seconds=30)
 _ORPHANED: Final = timedelta(days=7)
 _ABANDONED: Final = timedelta(minutes=5)
 _FUTURE: Final = timedelta(seconds=5)
-_TABLES: Final = "pgdoc.consumers, pgdoc.consumer_progress, pgdoc.owners, pgdoc.unreadable"
 
 
 def check_consumers(on: Examination) -> Iterator[Finding]:
@@ -37,7 +37,7 @@ def check_consumers(on: Examination) -> Iterator[Finding]:
             "consumers-unseen",
             f'the role "{on.role}" may not read the consumers: let the catalog\'s owner grant it',
             on.role,
-            fix=[f"GRANT SELECT ON {_TABLES} TO {on.quoted_role}"],
+            fix=[f"GRANT SELECT ON {', '.join(CONSUMER_TABLES)} TO {on.quoted_role}"],
         )
         return
     for consumer in consumers:
@@ -135,18 +135,12 @@ def _silent(found: Any) -> Finding:
 def check_history(on: Examination) -> Iterator[Finding]:
     """Check what history is kept, and whether the server's limit leaves room for it."""
     ((time_s, size, oldest, retained, bookmarks),) = on.rows_of("streams", "history")
+    ((limit,),) = on.rows("slot_limit")
     if oldest is None:
-        yield warn(
-            "history",
-            "none is kept yet, so no stream can resume: open a stream, or run the command as a role that may replicate",
-            on.database,
-            0,
-            fix=["pgdoc init"],
-        )
+        yield _no_history(on, limit)
     else:
         text = f"reaches back to {_lsn(oldest)} and retains {render_bytes(retained)} of WAL"
         yield good("history", text, on.database, retained)
-    ((limit,),) = on.rows("slot_limit")
     if limit is not None and size >= limit:
         yield warn(
             "history-limit",
@@ -158,6 +152,14 @@ def check_history(on: Examination) -> Iterator[Finding]:
             fix=set_for_server("max_slot_wal_keep_size", f"{size * 2 >> 20}MB"),
         )
     yield from _bookmarks_left(on, bookmarks, time_s)
+
+
+def _no_history(on: Examination, limit: int | None) -> Finding:
+    if limit is None:  # the last store drops the bookmarks, and `pgdoc init` makes none
+        text = "none is kept while no stream is open, because nothing limits the WAL of slots (max_slot_wal_keep_size)"
+        return warn("history", text, on.database, 0, fix=set_for_server("max_slot_wal_keep_size", "10GB"))
+    text = "none is kept yet, so no stream can resume: open a stream, or run the command as a role that may replicate"
+    return warn("history", text, on.database, 0, fix=["pgdoc init"])
 
 
 def _bookmarks_left(on: Examination, bookmarks: int, time_s: float) -> Iterator[Finding]:

@@ -35,16 +35,6 @@ def mends(owner: psycopg.Connection, dsn: str, finding_id: str, *, only: str, ab
     assert not left(dsn, finding_id, only=[only], about=about)
 
 
-def test_a_database_without_a_catalog_is_reported(dsn: str, owner: psycopg.Connection) -> None:
-    owner.execute("CREATE DATABASE bare TEMPLATE template0 ENCODING 'UTF8'")
-    bare = make_conninfo(dsn, dbname="bare")
-    try:
-        mends(owner, bare, "catalog-missing", only="catalog")
-    finally:
-        owner.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = 'bare'")
-        owner.execute("DROP DATABASE bare WITH (FORCE)")
-
-
 def test_a_catalog_of_another_version_owner_or_database_is_reported(
     dsn: str, store: Store, owner: psycopg.Connection
 ) -> None:
@@ -57,6 +47,16 @@ def test_a_catalog_of_another_version_owner_or_database_is_reported(
     assert finding(dsn, "catalog-owner", only=["catalog"]).verdict == "wrong"
     owner.execute("ALTER SCHEMA pgdoc OWNER TO postgres; DROP ROLE clerk")
     assert not left(dsn, "catalog-owner", only=["catalog"])
+
+
+def test_a_database_that_was_left_prepared_for_an_upgrade_is_reported(
+    dsn: str, store: Store, owner: psycopg.Connection
+) -> None:
+    assert run_cli(["upgrade", "prepare", "--only", "--dsn", dsn]) == 0
+    owner.execute("UPDATE pgdoc.identity SET system_id = 7")
+    assert finding(dsn, "catalog-unbound", only=["catalog"]).fix == ("pgdoc upgrade finish",)
+    owner.execute("UPDATE pgdoc.identity SET system_id = system_identifier FROM pg_control_system()")
+    mends(owner, dsn, "catalog-frozen", only="catalog")
 
 
 def test_event_triggers_that_do_not_fire_are_reported(dsn: str, owner: psycopg.Connection) -> None:
@@ -170,14 +170,14 @@ def test_an_index_whose_collation_has_changed_is_reported(
     mends(owner, dsn, "index-collation", only="collations")
 
 
-def test_a_database_whose_collation_has_changed_is_reported(dsn: str, owner: psycopg.Connection) -> None:
+def test_a_database_without_a_catalog_or_with_a_new_collation_is_reported(dsn: str, owner: psycopg.Connection) -> None:
     has_builtin = owner.info.server_version >= 170000
     provider = "builtin BUILTIN_LOCALE 'C.UTF-8'" if has_builtin else "icu ICU_LOCALE 'und'"
     owner.execute(f"CREATE DATABASE elsewhere TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER {provider}".encode())
     owner.execute("UPDATE pg_database SET datcollversion = '0' WHERE datname = 'elsewhere'")
     other = make_conninfo(dsn, dbname="elsewhere")
     try:
-        mend(owner, other, finding(other, "catalog-missing", only=["collations"]))
+        mends(owner, other, "catalog-missing", only="catalog")
         with psycopg.connect(other, autocommit=True) as connection:
             mends(connection, other, "database-collation", only="collations")
     finally:
