@@ -161,11 +161,11 @@ def test_the_documents_of_a_snapshot_are_no_lag_but_the_changes_that_wait_for_it
 def test_a_stream_that_resumes_lags_as_much_as_it_has_to_read(
     shared_dsn: str, schema: str, sql: psycopg.Connection
 ) -> None:
-    with Store(shared_dsn, schema=schema) as store:
-        with store["orders"].watch() as stream:
-            until_even(stream)
-            token = stream.resume_token
+    with Store(shared_dsn, schema=schema) as store, store["orders"].watch() as beside:
+        until_even(beside)
+        token = beside.resume_token
         sql.execute(INSERT, [1, 3000])
+        take(beside, 3000)  # the server has reported all of them
         with store["orders"].watch(resume_after=token, buffer_size=100) as stream:
             for left in range(3000, 0, -1):
                 stats = stream.stats()

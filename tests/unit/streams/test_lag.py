@@ -174,15 +174,19 @@ class Model:
         return False
 
     def read(self) -> bool:
-        """Put the next transaction, or what there is room for; return whether the stream has passed it."""
+        """Put the next transaction, or what there is room for; return whether the stream has passed any WAL.
+
+        An event that is put into an empty mailbox lets the stream pass the WAL before it.
+        """
         if not self._left:
             return False
         changes, end = self._left[0]
+        was_empty = not self.stream._mailbox.buffered
         taken = self.stream._mailbox.put(changes, before_commits_at(end))
         self.feed.wal_end = max(self.feed.wal_end, end)
         if taken < len(changes):
             self._left[0], self.feed.is_live = (changes[taken:], end), False
-            return False
+            return was_empty
         del self._left[0]
         self._put_to = end
         if self.feed.is_live:
