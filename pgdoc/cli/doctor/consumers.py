@@ -61,7 +61,8 @@ def _consumer(found: Any) -> Iterator[Finding]:
     if found.last_open_at > found.now + _FUTURE:
         yield warn(
             "clock-went-back",
-            f"consumer {name} was used at {found.last_open_at:%Y-%m-%d %H:%M:%S%z}, which has yet to come: the server's "
+            f"consumer {name} was used at {found.last_open_at:%Y-%m-%d %H:%M:%S%z}, which has yet to come: the "
+            "server's "
             "clock has gone back, and what depends on it (the expiry of documents, prune) is late",
             name,
         )
